@@ -1,0 +1,178 @@
+"""An alignment as an artifact: elements and constants by name, with hashes of what they belong to.
+
+It can be applied to any checkpoint of the architecture (or to a task vector), inverted, composed, saved and loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from symgraph.action import GroupElement
+from symgraph.errors import CheckpointError, UsageError
+from symgraph.files import atomic_path
+from symgraph.gauge import Act, Offset, Push, Rescale, State, Step, Transform, rescale
+from symgraph.groups.elements import Element
+from symgraph.infer.symmetry import SymmetryGraph
+
+FORMAT = "symgraph alignment 1"
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A transform from the gauge and basis of one model (`source`) to those of another (`target`).
+
+    `source`, `target` are state hashes, `rules` the rule book's, `symmetry_hash` that of the symmetry graph, which is
+    what decides whether the alignment may be applied to a model.
+    """
+
+    symmetry: SymmetryGraph
+    transform: Transform
+    source: str
+    target: str
+    objective: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def apply(self, state: Mapping[str, Tensor], *, task_vector: bool = False) -> State:
+        """The transformed state; computed in float64 (float32 for half precision on request of the caller).
+
+        Args:
+            task_vector: the state is a difference of two models; constants that the alignment adds are left out.
+        """
+        self._check(state)
+        names = [n for n in self.symmetry.terms if n in state]
+        wide = {n: state[n].double() if state[n].is_floating_point() else state[n] for n in names}
+        done = self.transform.apply(wide, linear=task_vector)
+        return {n: done[n].to(t.dtype) if n in done else t for n, t in state.items()}
+
+    def _check(self, state: Mapping[str, Tensor]) -> None:
+        wrong = [
+            f"{n}: {tuple(state[n].shape)} against {node.shape}"
+            for n, node in self.symmetry.graph.state.items()
+            if n in state and tuple(state[n].shape) != node.shape
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"the alignment does not fit this state: {wrong[0]}" + (f" and {len(wrong) - 1} more" if wrong[1:] else ""),
+                cause="it was made for another architecture",
+                remedy="align the models of this architecture anew",
+            )
+
+    def inverse(self) -> Alignment:
+        """The alignment from target to source."""
+        return replace(self, transform=self.transform.inverse(), source=self.target, target=self.source, objective=())
+
+    def then(self, other: Alignment) -> Alignment:
+        """This alignment, then `other`."""
+        if self.symmetry.fingerprint != other.symmetry.fingerprint:
+            raise UsageError("two alignments of different architectures cannot be composed")
+        return replace(self, transform=self.transform.then(other.transform), target=other.target, objective=())
+
+    def element(self, space: str) -> Element | None:
+        """The element that acts on one space (the last one, where several act)."""
+        wanted = self.symmetry.space(space).id
+        for step in reversed(self.transform.steps):
+            if isinstance(step, Act) and wanted in step.element.elements:
+                return step.element.elements[wanted]
+        return None
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes one safetensors file; readable without symgraph, since spaces are named."""
+        tensors: dict[str, Tensor] = {}
+        steps = [_dump(i, s, self.symmetry, tensors) for i, s in enumerate(self.transform.steps)]
+        meta = {
+            "format": FORMAT,
+            "source": self.source,
+            "target": self.target,
+            "rules": self.symmetry.rules_hash,
+            "symmetry": self.symmetry.fingerprint,
+            "objective": list(self.objective),
+            "notes": list(self.notes),
+            "steps": steps,
+        }
+        with atomic_path(Path(path), overwrite=overwrite) as temporary:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"symgraph": json.dumps(meta)})
+        return Path(path)
+
+    @staticmethod
+    def load(path: str | Path, symmetry: SymmetryGraph) -> Alignment:
+        """Reads an alignment for an architecture.
+
+        Raises:
+            CheckpointError: not an alignment file, or one made for another architecture.
+        """
+        meta, tensors = _read(Path(path))
+        if meta["symmetry"] != symmetry.fingerprint:
+            raise CheckpointError(
+                f"{path} was made for another architecture",
+                cause="its symmetry graph differs from this model's (shapes, operators or rules)",
+                remedy="use it with the models it was made from, or align anew",
+            )
+        steps = tuple(_load(i, m, symmetry, tensors) for i, m in enumerate(meta["steps"]))
+        return Alignment(
+            symmetry, Transform(steps), meta["source"], meta["target"], tuple(meta["objective"]), tuple(meta["notes"])
+        )
+
+
+def _read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:  # type: ignore[type-arg]
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist", remedy="`symgraph align A B --out FILE` writes an alignment")
+    try:
+        with safe_open(path, framework="pt") as f:
+            meta = json.loads((f.metadata() or {}).get("symgraph", "{}"))
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - no iterator on this type
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file", cause=str(error)) from error
+    if meta.get("format") != FORMAT:
+        raise CheckpointError(f"{path} holds no alignment", cause=f"its metadata does not say {FORMAT!r}")
+    return meta, tensors
+
+
+def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> dict[str, object]:
+    if isinstance(step, Act):
+        for space, e in step.element.elements.items():
+            for part, tensor in e.tensors().items():
+                tensors[f"{i}.{symmetry.spaces[space].name}.{part}"] = tensor.cpu()
+        return {"kind": "act", "spaces": [symmetry.spaces[s].name for s in step.element.elements]}
+    if isinstance(step, Rescale):
+        tensors[f"{i}.factor"] = step.factor.cpu()
+        return {"kind": "rescale", "parameter": step.parameter}
+    tensors[f"{i}.constant"] = step.constant.cpu()
+    if isinstance(step, Push):
+        return {"kind": "push", "parameter": step.source.parameter, "start": step.source.start}
+    return {"kind": "offset", "parameter": step.parameter, "axis": step.axis, "along": step.along}
+
+
+def _load(i: int, m: dict[str, object], symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> Step:  # type: ignore[type-arg]
+    if m["kind"] == "act":
+        found = {}
+        for name in m["spaces"]:  # type: ignore[attr-defined]
+            parts = {k: tensors.get(f"{i}.{name}.{k}") for k in ("index", "scale", "sign", "matrix")}
+            found[symmetry.space(name).id] = Element(**parts)
+        return Act(GroupElement(symmetry, found))
+    if m["kind"] == "rescale":
+        return rescale(symmetry, symmetry.gain_sites[str(m["parameter"])], tensors[f"{i}.factor"])
+    constant = tensors[f"{i}.constant"]
+    if m["kind"] == "push":
+        move = next(x for x in symmetry.moves if (x.source.parameter, x.source.start) == (m["parameter"], m["start"]))
+        return Push(move.source, move.sinks, constant)
+    return Offset(str(m["parameter"]), int(m["axis"]), bool(m["along"]), constant)  # type: ignore[call-overload]
+
+
+def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    """Relative distance |A - B| / |A| over the floating tensors that both have."""
+    names = [n for n in a if n in b and a[n].is_floating_point()]
+    top = sum(float((a[n].double() - b[n].double()).square().sum()) for n in names)
+    return (top / max(sum(float(a[n].double().square().sum()) for n in names), 1e-300)) ** 0.5
+
+
+

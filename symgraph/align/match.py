@@ -1,0 +1,275 @@
+"""Weight matching: coordinate descent over units of spaces in canonical form (design section 9).
+
+Minimises sum_T w_T |T_A - (g.B)_T|^2 over the compact part of the group. One unit (a space with everything fibred over
+it) is solved exactly given the others, so the objective never rises; a step that would raise it by rounding is not
+taken. The start follows the anchors: a unit is first solved from those blocks alone whose other axes are rigid or
+already solved, in the order of how much of it is anchored (residual streams by embeddings and head, first layers by
+their inputs), before sweeps over everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import torch
+from torch import Tensor
+
+from symgraph.action import GroupElement, random_element
+from symgraph.align.wreath import Key, Table, Tree, best
+from symgraph.axes.terms import Leaf
+from symgraph.gauge import Act, State
+from symgraph.grams import Block, blocks
+from symgraph.groups.elements import Element
+from symgraph.infer.symmetry import Space, SymmetryGraph
+
+
+@dataclass(frozen=True, slots=True)
+class MatchOptions:
+    """How to match.
+
+    `weighting`: "uniform" (w_T = 1) or "normalised" (w_T = 1 / (|T_A| |T_B|)), or a weight for each parameter.
+    `spaces`: patterns of the space names to align; all others keep their identity.
+    """
+
+    sweeps: int = 15
+    tolerance: float = 1e-7
+    weighting: str | Mapping[str, float] = "uniform"
+    seed: int = 0
+    restarts: int = 0
+    spaces: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The element found, and the objective after the start and after every sweep."""
+
+    element: GroupElement
+    objective: tuple[float, ...]
+
+
+Progress = Callable[[str], None]
+
+
+def match(
+    symmetry: SymmetryGraph,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    options: MatchOptions = MatchOptions(),
+    progress: Progress | None = None,
+) -> Match:
+    """The element g of the compact group that brings B nearest to A.
+
+    Args:
+        a, b: states in canonical form, floating and of equal shapes.
+
+    Source: coordinate descent of Ainsworth et al., arXiv 2209.04836; classes of Theus et al., arXiv 2506.22712.
+    """
+    runs = [_Descent(symmetry, a, b, options, r).run(progress) for r in range(options.restarts + 1)]
+    return min(runs, key=lambda m: m.objective[-1])
+
+
+def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tree]:
+    """The trees of active spaces: each space hangs below the innermost active space of its fibre."""
+    chosen = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in patterns)]
+    ids = {s.id for s in chosen}
+    below: dict[int, list[Space]] = {}
+    for s in chosen:
+        outer = [f for f in s.fibre if f in ids]
+        below.setdefault(outer[-1] if outer else -1, []).append(s)
+
+    def grow(s: Space) -> Tree:
+        return Tree(s, tuple(grow(c) for c in below.get(s.id, ())))
+
+    return [grow(s) for s in below.get(-1, ())]
+
+
+class _Descent:
+    def __init__(
+        self, symmetry: SymmetryGraph, a: Mapping[str, Tensor], b: Mapping[str, Tensor], o: MatchOptions, run: int
+    ) -> None:
+        self.symmetry, self.options, self.run_index = symmetry, o, run
+        self.names = [n for n in symmetry.graph.parameters if n in a and n in b]
+        self.a: State = {n: a[n] for n in self.names}
+        self.b: State = {n: b[n] for n in self.names}
+        self.weights = _weights(o.weighting, self.a, self.b)
+        self.units = units(symmetry, o.spaces)
+        self.element = GroupElement(symmetry, {})
+        self.generator = torch.Generator().manual_seed(o.seed + 7919 * run)
+        self.scale = sum(float(self.weights[n] * self.a[n].square().sum()) for n in self.names) + 1e-300
+
+    def run(self, progress: Progress | None) -> Match:
+        if self.run_index:
+            self._apply(random_element(self.symmetry, generator=self.generator, spread=0.0, spaces=self._movable()))
+        self._start()
+        history = [self._objective()]
+        for sweep in range(self.options.sweeps):
+            for u in self._order():
+                self._improve(self.units[u], None)
+            history.append(min(self._objective(), history[-1]))
+            if progress is not None:
+                progress(f"sweep {sweep + 1}: distance {history[-1]:.6g}")
+            if history[-2] - history[-1] <= self.options.tolerance * self.scale:
+                break
+        return Match(self.element, tuple(history))
+
+    def _movable(self) -> set[int]:
+        return {i for u in self.units for i in u.ids()}
+
+    def _order(self) -> list[int]:
+        return torch.randperm(len(self.units), generator=self.generator).tolist()
+
+    def _objective(self) -> float:
+        return sum(float(self.weights[n] * (self.a[n] - self.b[n]).square().sum()) for n in self.names)
+
+    # -- the start ---------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Solves every unit once, the best anchored first, from its anchored blocks alone."""
+        inside = [u.ids() for u in self.units]
+        owner = {i: k for k, ids in enumerate(inside) for i in ids}
+        shape = self._anchors(owner)
+        known: set[int] = set()
+        while len(known) < len(self.units):
+            share = {u: _share(shape[u], known, u) for u in range(len(self.units)) if u not in known}
+            u = max(share, key=lambda k: (share[k], -k))
+            self._improve(self.units[u], (lambda others: others <= known) if share[u] > 0 else None, owner, u)
+            known.add(u)
+
+    def _anchors(self, owner: Mapping[int, int]) -> list[dict[frozenset[int], int]]:
+        """For each unit: number of entries by the set of other units on their block."""
+        found: list[dict[frozenset[int], int]] = [{} for _ in self.units]
+        for name in self.names:
+            for block in blocks(name, [self.a[name]], self.symmetry.terms[name]):
+                on = frozenset(owner[x.space] for x in block.leaves if x.space in owner)
+                for u in on:
+                    rest = on - {u}
+                    found[u][rest] = found[u].get(rest, 0) + block.tensors[0].numel()
+        return found
+
+    # -- one unit ----------------------------------------------------------------------------------------------
+
+    def _improve(
+        self,
+        unit: Tree,
+        anchored: Callable[[set[int]], bool] | None,
+        owner: Mapping[int, int] | None = None,
+        index: int = -1,
+    ) -> None:
+        """Replaces the unit's elements by the optimum given all others, unless that lowers the correlation."""
+        table, before = self._table(unit, anchored, owner or {}, index)
+        if not table:
+            return
+        found = best([unit], table, 1)
+        if anchored is None and float(found.value) <= before:
+            return
+        step = {i: Element(*(None if x is None else _unbatch(x, k) for k, x in _parts(e))) for i, e in found.elements.items()}
+        self._apply(GroupElement(self.symmetry, self._complete(step)))
+
+    def _complete(self, step: dict[int, Element]) -> dict[int, Element]:
+        """Adds the sizes of rigid fibre dimensions, over which a unit's element is constant."""
+        return {i: _fit(self.symmetry, self.symmetry.spaces[i], e) for i, e in step.items()}
+
+    def _apply(self, element: GroupElement) -> None:
+        element = element.to(dtype=next(iter(self.b.values())).dtype, device=next(iter(self.b.values())).device)
+        moved = Act(element).apply({n: self.b[n] for n in element.touched if n in self.b})
+        self.b.update(moved)
+        self.element = element.after(self.element)
+
+    def _table(
+        self, unit: Tree, anchored: Callable[[set[int]], bool] | None, owner: Mapping[int, int], index: int
+    ) -> tuple[Table, float]:
+        """Correlations of A with the current B on the unit's spaces, and the value of the identity."""
+        ids = unit.ids()
+        table: Table = {}
+        before = 0.0
+        for name in dict.fromkeys(n for i in ids for n in self.symmetry.parameters_of[i]):
+            if name not in self.a:
+                continue
+            for block in blocks(name, [self.a[name], self.b[name]], self.symmetry.terms[name]):
+                on = block.spaces()
+                if not on & ids:
+                    continue
+                if anchored is not None and not anchored({owner[s] for s in on if s in owner} - {index}):
+                    continue
+                weight = self.weights[name]
+                before += float(weight * (block.tensors[0] * block.tensors[1]).sum())
+                for key, c in _correlations(self.symmetry, block, ids):
+                    table[key] = table[key] + weight * c if key in table else weight * c
+        return table, before
+
+
+def _share(anchors: Mapping[frozenset[int], int], known: set[int], unit: int) -> float:
+    total = sum(anchors.values())
+    return sum(n for others, n in anchors.items() if others <= known) / total if total else 0.0
+
+
+def _weights(weighting: str | Mapping[str, float], a: State, b: State) -> dict[str, float]:
+    if isinstance(weighting, Mapping):
+        return {n: float(weighting.get(n, 1.0)) for n in a}
+    if weighting == "uniform":
+        return dict.fromkeys(a, 1.0)
+    return {n: 1.0 / max(float(a[n].norm() * b[n].norm()), 1e-12) for n in a}
+
+
+def _correlations(symmetry: SymmetryGraph, block: Block, ids: set[int]) -> list[tuple[Key, Tensor]]:
+    """The block's correlation, once for each occurrence of a repeated space (the others are then held fixed).
+
+    Shapes: one leading batch dimension of size 1, then (n_A, n_B) for each space of the unit.
+    """
+    dims: dict[int, list[int]] = {}
+    for dim, leaf in enumerate(block.leaves):
+        if leaf.space in ids:
+            dims.setdefault(leaf.space, []).append(dim)
+    found = []
+    for turn in range(max(map(len, dims.values()))):
+        chosen = [d[min(turn, len(d) - 1)] for d in dims.values()]
+        found.append((_key(symmetry, [block.leaves[d] for d in chosen]), _correlate(block, chosen)))
+    return found
+
+
+def _key(symmetry: SymmetryGraph, leaves: list[Leaf]) -> Key:
+    return tuple((x.space, symmetry.frame(x.frame).sign) for x in leaves)
+
+
+def _correlate(block: Block, dims: list[int]) -> Tensor:
+    x, y = (_front(t, dims) for t in block.tensors)
+    sizes = [block.leaves[d].size for d in dims]
+    c = x @ y.T
+    k = len(sizes)
+    order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
+    return c.reshape(*sizes, *sizes).permute(order).unsqueeze(0)
+
+
+def _front(t: Tensor, dims: list[int]) -> Tensor:
+    rest = [d for d in range(t.dim()) if d not in dims]
+    rows = 1
+    for d in dims:
+        rows *= t.shape[d]
+    return t.permute([*dims, *rest]).reshape(rows, -1)
+
+
+def _parts(e: Element) -> list[tuple[str, Tensor | None]]:
+    return [("index", e.index), ("scale", e.scale), ("sign", e.sign), ("matrix", e.matrix)]
+
+
+def _unbatch(x: Tensor, kind: str) -> Tensor:
+    return x.squeeze(1) if kind in ("scale", "sign") else x.squeeze(0)
+
+
+def _fit(symmetry: SymmetryGraph, space: Space, e: Element) -> Element:
+    """Fibre dimensions that the unit did not solve for (rigid ones) are expanded."""
+    want = symmetry.fibre_sizes(space)
+
+    def fit(x: Tensor | None, lead: int, tail: int) -> Tensor | None:
+        if x is None:
+            return None
+        have = x.shape[lead : x.dim() - tail]
+        if tuple(have) == want:
+            return x
+        missing = len(want) - len(have)
+        shaped = x.reshape(*x.shape[:lead], *[1] * missing, *have, *x.shape[x.dim() - tail :])
+        return shaped.expand(*x.shape[:lead], *want, *x.shape[x.dim() - tail :]).contiguous()
+
+    return Element(fit(e.index, 0, 1), fit(e.scale, 1, 1), fit(e.sign, 1, 1), fit(e.matrix, 0, 2))

@@ -1,0 +1,250 @@
+"""The plan: a readable program of typed steps, saved as YAML or JSON, that the executor runs to the same result.
+
+    program for ViTForImageClassification (rules 3f2a91c0)
+      1  canonicalise  A -> A.canonical      gains 5, moves 12, translations 1, means 11, balanced 8, equalised 0
+      2  canonicalise  B -> B.canonical
+      3  match         B.canonical to A.canonical -> element
+                         residual                orthogonal fixing ones   polar on the hyperplane of mean zero
+                         layers.0.mlp.hidden     permutation              assignment
+      4  regauge       element -> alignment, in the gauge of A
+      5  apply         alignment to B -> B.aligned
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from symgraph.align.match import MatchOptions, units
+from symgraph.align.wreath import Tree
+from symgraph.errors import UsageError
+from symgraph.files import atomic_path
+from symgraph.groups.classes import SymmetryClass
+from symgraph.infer.symmetry import Space, SymmetryGraph
+
+_C = SymmetryClass
+SOLVERS = {
+    _C.PERMUTATION: "assignment",
+    _C.POSITIVE_MONOMIAL: "assignment (scales are equal already)",
+    _C.SIGNED: "assignment on the better sign",
+    _C.MONOMIAL: "assignment on the better sign (scales are equal already)",
+    _C.ROTARY: "angle of each frequency pair",
+    _C.ORTHOGONAL: "polar factor",
+    _C.ORTHOGONAL_ONES: "polar factor on the hyperplane of mean zero",
+    _C.INVERTIBLE: "polar factor (balanced already)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Canonicalise:
+    """Take a model to its canonical form."""
+
+    model: str
+    into: str
+    op: str = "canonicalise"
+
+    def __str__(self) -> str:
+        return f"{self.op:<13} {self.model} -> {self.into}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """One unit of the descent: a space, its group and solver, and what is fibred over it."""
+
+    space: str
+    group: str
+    solver: str
+    inside: tuple[UnitPlan, ...] = ()
+
+    def lines(self, indent: int) -> list[str]:
+        """The unit as text, inner spaces indented."""
+        head = f"{' ' * indent}{self.space:<{max(44 - indent, 1)}} {self.group:<24} {self.solver}"
+        return [head, *(line for u in self.inside for line in u.lines(indent + 2))]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchStep:
+    """Find the element of the compact group that brings one canonical model nearest to another."""
+
+    moving: str
+    reference: str
+    into: str
+    units: tuple[UnitPlan, ...]
+    method: str = "weights"
+    sweeps: int = 15
+    tolerance: float = 1e-7
+    weighting: str | dict[str, float] = "uniform"
+    seed: int = 0
+    restarts: int = 0
+    spaces: tuple[str, ...] = ("*",)
+    op: str = "match"
+
+    def __str__(self) -> str:
+        what = f"by {self.method}, at most {self.sweeps} sweeps, tolerance {self.tolerance:g}, seed {self.seed}"
+        lines = [f"{self.op:<13} {self.moving} to {self.reference} -> {self.into} ({what})"]
+        return "\n".join(lines + [line for u in self.units for line in u.lines(6)])
+
+    def options(self) -> MatchOptions:
+        """The options of the descent."""
+        return MatchOptions(self.sweeps, self.tolerance, self.weighting, self.seed, self.restarts, self.spaces)
+
+
+@dataclass(frozen=True, slots=True)
+class Regauge:
+    """Compose to an alignment that ends in the reference's own gauge: c_A^-1 . g . c_B."""
+
+    element: str
+    source: str
+    target: str
+    into: str
+    op: str = "regauge"
+
+    def __str__(self) -> str:
+        return f"{self.op:<13} {self.element} -> {self.into}, in the gauge of {self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Apply an alignment to a model."""
+
+    alignment: str
+    model: str
+    into: str
+    op: str = "apply"
+
+    def __str__(self) -> str:
+        return f"{self.op:<13} {self.alignment} to {self.model} -> {self.into}"
+
+
+Step = Canonicalise | MatchStep | Regauge | Apply
+_STEPS: dict[str, type[Any]] = {"canonicalise": Canonicalise, "match": MatchStep, "regauge": Regauge, "apply": Apply}
+
+
+@dataclass(frozen=True)
+class Program:
+    """What will be done to models A and B, before anything is done."""
+
+    model: str
+    rules: str
+    symmetry: str
+    steps: tuple[Step, ...]
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        head = f"program for {self.model or 'model'} (rules {self.rules[:8]})"
+        return "\n".join([head, *(f"  {i}  {s}" for i, s in enumerate(self.steps, 1))])
+
+    def to_plain(self) -> dict[str, Any]:
+        """The program as plain data."""
+        return {
+            "symgraph-program": 1,
+            "model": self.model,
+            "rules": self.rules,
+            "symmetry": self.symmetry,
+            "inputs": dict(self.inputs),
+            "steps": [_plain(asdict(s)) for s in self.steps],
+        }
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the program as YAML, or as JSON if the path ends so."""
+        with atomic_path(Path(path), overwrite=overwrite) as temporary:
+            temporary.write_text(self.dumps("json" if str(path).endswith(".json") else "yaml"))
+        return Path(path)
+
+    def dumps(self, form: str = "yaml") -> str:
+        """The program as text."""
+        plain = self.to_plain()
+        return json.dumps(plain, indent=2) if form == "json" else yaml.safe_dump(plain, sort_keys=False, width=120)
+
+    @staticmethod
+    def load(path: str | Path) -> Program:
+        """Reads a program.
+
+        Raises:
+            UsageError: the file is missing, is not a program, or has a step that does not exist.
+        """
+        try:
+            text = Path(path).read_text()
+        except OSError as error:
+            raise UsageError(f"cannot read the program {path}", cause=str(error.strerror)) from error
+        return Program.loads(text, str(path))
+
+    @staticmethod
+    def loads(text: str, place: str = "<text>") -> Program:
+        """Reads a program from text (JSON is YAML)."""
+        try:
+            plain = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"{place} is not YAML", cause=str(error).splitlines()[0]) from error
+        if not isinstance(plain, Mapping) or plain.get("symgraph-program") != 1:
+            raise UsageError(f"{place} is not a symgraph program", remedy="`symgraph align A B --program FILE` writes one")
+        steps = tuple(_step(s, place, i) for i, s in enumerate(plain.get("steps") or [], 1))
+        texts = [str(plain.get(k, "")) for k in ("model", "rules", "symmetry")]
+        return Program(texts[0], texts[1], texts[2], steps, dict(plain.get("inputs") or {}))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _step(data: Any, place: str, number: int) -> Step:
+    kind = _STEPS.get(data.get("op", "")) if isinstance(data, Mapping) else None
+    if kind is None:
+        raise UsageError(f"{place}: step {number} is none of {', '.join(_STEPS)}")
+    known = {f.name for f in fields(kind)}
+    if extra := sorted(set(data) - known):
+        raise UsageError(f"{place}: step {number} ({data['op']}) has an unknown key {extra[0]!r}", remedy=f"known: {sorted(known)}")
+    values = dict(data)
+    if "units" in values:
+        values["units"] = tuple(map(_unit, values["units"]))
+    if "spaces" in values:
+        values["spaces"] = tuple(values["spaces"])
+    try:
+        return kind(**values)  # type: ignore[no-any-return]
+    except TypeError as error:
+        raise UsageError(f"{place}: step {number} ({data['op']}) is incomplete", cause=str(error)) from error
+
+
+def _unit(data: Mapping[str, Any]) -> UnitPlan:
+    return UnitPlan(data["space"], data["group"], data["solver"], tuple(map(_unit, data.get("inside", ()))))
+
+
+def plan_alignment(symmetry: SymmetryGraph, options: MatchOptions, inputs: Mapping[str, str] | None = None) -> Program:
+    """The program that aligns B to A by weights."""
+    found = tuple(_unit_plan(t) for t in units(symmetry, options.spaces))
+    weighting = options.weighting if isinstance(options.weighting, str) else dict(options.weighting)
+    match = MatchStep(
+        "B.canonical",
+        "A.canonical",
+        "element",
+        found,
+        "weights",
+        options.sweeps,
+        options.tolerance,
+        weighting,
+        options.seed,
+        options.restarts,
+        options.spaces,
+    )
+    steps: tuple[Step, ...] = (
+        Canonicalise("A", "A.canonical"),
+        Canonicalise("B", "B.canonical"),
+        match,
+        Regauge("element", "B", "A", "alignment"),
+        Apply("alignment", "B", "B.aligned"),
+    )
+    return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, steps, dict(inputs or {}))
+
+
+def _unit_plan(tree: Tree) -> UnitPlan:
+    s: Space = tree.space
+    inside = tuple(_unit_plan(c) for c in tree.children)
+    solver = SOLVERS[s.group] + (" over inner optima" if inside else "")
+    return UnitPlan(s.name, str(s.group), solver, inside)

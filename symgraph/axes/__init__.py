@@ -1,0 +1,1 @@
+"""Terms over spaces, their unification, and the structural operators."""

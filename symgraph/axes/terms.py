@@ -1,0 +1,70 @@
+"""Resolved terms: what one axis is made of, once inference is done (design section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One occurrence of a space.
+
+    `frame` tells occurrences of one space apart that carry different scales (the gate of a gated MLP and its `up`
+    branch share their units but only `up` is scaled); `dual` marks axes that transform by the inverse transpose.
+    """
+
+    space: int
+    frame: int
+    dual: bool
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Row-major flattening of its factors; sizes multiply."""
+
+    factors: tuple[Term, ...]
+
+    @property
+    def size(self) -> int:
+        """Length of the axis."""
+        return prod(f.size for f in self.factors)
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """Concatenation of its parts; sizes add."""
+
+    parts: tuple[Term, ...]
+
+    @property
+    def size(self) -> int:
+        """Length of the axis."""
+        return sum(p.size for p in self.parts)
+
+
+Term = Leaf | Product | Concat
+
+
+def leaves(term: Term) -> Iterator[Leaf]:
+    """Every leaf of a term from left to right."""
+    if isinstance(term, Leaf):
+        yield term
+        return
+    for child in term.factors if isinstance(term, Product) else term.parts:
+        yield from leaves(child)
+
+
+def blocks(axes: tuple[Term, ...]) -> Iterator[tuple[Leaf, ...]]:
+    """The leaf tuples of each block of a tensor: products are flattened, concatenations enumerated."""
+    for i, term in enumerate(axes):
+        if isinstance(term, Product):
+            yield from blocks(axes[:i] + term.factors + axes[i + 1 :])
+            return
+        if isinstance(term, Concat):
+            for part in term.parts:
+                yield from blocks(axes[:i] + (part,) + axes[i + 1 :])
+            return
+    yield tuple(t for t in axes if isinstance(t, Leaf))

@@ -1,0 +1,82 @@
+"""The one error type users see, and its typed refinements.
+
+Every message says where, what, why and what to do. Internal code raises the most specific subclass; the command
+line turns the class into an exit code and prints the message without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class SymgraphError(Exception):
+    """A problem the user can act on.
+
+    Args:
+        what: one sentence naming the place and the problem.
+        cause: why it happened, if it is not obvious from `what`.
+        remedy: what to try next.
+    """
+
+    exit_code = 1
+    title = "error"
+
+    def __init__(self, what: str, *, cause: str = "", remedy: str = "") -> None:
+        self.what, self.cause, self.remedy = what, cause, remedy
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """The message as it is printed, without the leading title."""
+        lines = [self.what]
+        if self.cause:
+            lines.append(f"  cause: {self.cause}")
+        if self.remedy:
+            lines.append(f"  help: {self.remedy}")
+        return "\n".join(lines)
+
+
+class UsageError(SymgraphError):
+    """The arguments do not make sense together."""
+
+    exit_code = 2
+    title = "usage"
+
+
+class TraceError(SymgraphError):
+    """The model could not be turned into a graph."""
+
+    exit_code = 3
+    title = "trace"
+
+
+class RuleError(SymgraphError):
+    """A rule file is malformed, or a rule claims something false."""
+
+    exit_code = 4
+    title = "rule"
+
+
+class CoverageError(SymgraphError):
+    """`--strict` was given and an operator has no rule."""
+
+    exit_code = 5
+    title = "uncovered"
+
+
+class VerifyError(SymgraphError):
+    """An inferred symmetry does not hold numerically."""
+
+    exit_code = 6
+    title = "unsound"
+
+
+class CheckpointError(SymgraphError):
+    """A checkpoint cannot be read, written, or does not fit."""
+
+    exit_code = 7
+    title = "checkpoint"
+
+
+class DataError(SymgraphError):
+    """Data for a loss or a metric cannot be read or does not fit the model."""
+
+    exit_code = 8
+    title = "data"

@@ -1,0 +1,196 @@
+"""Transforms of parameters that keep the function: sequences of exact, invertible steps (design section 8).
+
+A `Transform` is a tuple of steps. Each step is an affine map of the parameters with fixed coefficients, and each is a
+symmetry of *every* parameter vector of the architecture, not just of the one its coefficients were read from. That is
+what allows a model to be taken into the gauge of another one: c_A^-1 . g . c_B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.action import GroupElement, on_blocks, spread
+from symgraph.axes.terms import Leaf, Term, leaves
+from symgraph.errors import SymgraphError
+from symgraph.infer.shifts import Piece, Sink
+from symgraph.infer.symmetry import AbsorbedGain, SymmetryGraph
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A group element on the spaces."""
+
+    element: GroupElement
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state."""
+        return {**state, **self.element(state, [n for n in self.element.touched if n in state])}
+
+    def inverse(self) -> Act:
+        """The step that undoes this one."""
+        return Act(self.element.inverse())
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """Divides a gain by `factor` and lets its readers (or writers) carry it instead.
+
+    Shapes: factor (n,), the size of the gain.
+    """
+
+    symmetry: SymmetryGraph
+    parameter: str
+    frames: tuple[int, ...]
+    forward: bool
+    factor: Tensor
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state. A zero factor divides nothing: what it would divide must be zero already."""
+        found = dict(state)
+        for name in self.symmetry.parameters_of_frames(self.frames):
+            if name in found:
+                found[name] = on_blocks(found[name], self.symmetry.terms[name], self._block)
+        if self.parameter in found:
+            gain = found[self.parameter]
+            found[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=True)
+        return found
+
+    def _block(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
+        for dim, leaf in enumerate(block):
+            if leaf.frame in self.frames:
+                v = spread(self.factor.to(tensor), tensor.dim(), [dim])
+                covariant = leaf.dual == self.symmetry.frame(leaf.frame).flip
+                tensor = _divide(tensor, v) if covariant == self.forward else tensor * v
+        return tensor
+
+    def inverse(self) -> Rescale:
+        """The step that undoes this one; raises for a factor with a zero."""
+        if bool((self.factor == 0).any()):
+            raise SymgraphError(
+                f"the gauge of {self.parameter} is singular: the gain has a zero",
+                cause="a model in canonical form cannot be taken back into a gauge that annihilates a direction",
+                remedy="use the canonical form of this model, which is written beside the result",
+            )
+        return Rescale(self.symmetry, self.parameter, self.frames, self.forward, 1.0 / self.factor)
+
+
+def _divide(x: Tensor, v: Tensor, *, one: bool = False) -> Tensor:
+    """x / v where v is not zero; elsewhere x must vanish, and the quotient is 0 (1 for the gain itself)."""
+    zero = v == 0
+    quotient = x / torch.where(zero, torch.ones_like(v), v)
+    return torch.where(zero, torch.ones_like(quotient), quotient) if one else quotient
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Takes a constant out of a bias and adds what its readers make of it to theirs."""
+
+    source: Piece
+    sinks: tuple[Sink, ...]
+    constant: Tensor
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state."""
+        found = dict(state)
+        for sink in self.sinks:
+            if sink.reader.parameter in found and sink.bias in found:
+                found[sink.bias] = found[sink.bias] + self._arrives(found[sink.reader.parameter], sink.reader)
+        if not linear and self.source.parameter in found:
+            bias = found[self.source.parameter].clone()
+            bias[self.source.start : self.source.stop] -= self.constant.to(bias)
+            found[self.source.parameter] = bias
+        return found
+
+    def _arrives(self, weight: Tensor, reader: Piece) -> Tensor:
+        part = weight.narrow(reader.axis, reader.start, reader.stop - reader.start)
+        constant = broadcast_leaves(self.constant.to(weight), self.source.term, reader.term)
+        return torch.tensordot(part, constant, dims=([reader.axis], [0]))
+
+    def inverse(self) -> Push:
+        """The step that undoes this one."""
+        return Push(self.source, self.sinks, -self.constant)
+
+
+def broadcast_leaves(vector: Tensor, source: Term, target: Term) -> Tensor:
+    """A vector over the leaves of `source` as one over those of `target`, constant along the leaves it lacks."""
+    have, want = list(leaves(source)), list(leaves(target))
+    shaped = vector.reshape([x.size for x in have])
+    dims, start = [], 0
+    for leaf in have:
+        start = next(i for i in range(start, len(want)) if want[i].frame == leaf.frame)
+        dims.append(start)
+        start += 1
+    return spread(shaped, len(want), dims).expand([x.size for x in want]).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """Adds a constant tensor to a parameter along some of its axes, equal along the others.
+
+    Shapes: constant has the parameter's shape without (`along`) or only with (`not along`) axis `axis`.
+    """
+
+    parameter: str
+    axis: int
+    along: bool
+    constant: Tensor
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state; nothing changes for a difference of two models."""
+        if linear or self.parameter not in state:
+            return state
+        tensor = state[self.parameter]
+        constant = self.constant.to(tensor)
+        shaped = constant.unsqueeze(self.axis) if self.along else spread(constant, tensor.dim(), [self.axis])
+        return {**state, self.parameter: tensor + shaped}
+
+    def inverse(self) -> Offset:
+        """The step that undoes this one."""
+        return Offset(self.parameter, self.axis, self.along, -self.constant)
+
+
+Step = Act | Rescale | Push | Offset
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """Steps applied from first to last."""
+
+    steps: tuple[Step, ...] = ()
+
+    def apply(self, state: Mapping[str, Tensor], *, linear: bool = False) -> State:
+        """The transformed state, in the dtype of the input.
+
+        Args:
+            linear: transform a difference of two models (a task vector): constants that steps add are left out.
+        """
+        found = dict(state)
+        for step in self.steps:
+            found = step.apply(found, linear=linear)
+        return found
+
+    def inverse(self) -> Transform:
+        """The transform that undoes this one."""
+        return Transform(tuple(s.inverse() for s in reversed(self.steps)))
+
+    def then(self, other: Transform) -> Transform:
+        """This transform, then `other`; neighbouring group elements are multiplied."""
+        steps = list(self.steps)
+        for step in other.steps:
+            if steps and isinstance(step, Act) and isinstance(steps[-1], Act):
+                steps[-1] = Act(step.element.after(steps[-1].element))
+            else:
+                steps.append(step)
+        return Transform(tuple(steps))
+
+
+def rescale(symmetry: SymmetryGraph, gains: Iterable[AbsorbedGain], factor: Tensor) -> Rescale:
+    """The step that divides one gain (all its absorption sites) by `factor`."""
+    found = tuple(gains)
+    return Rescale(symmetry, found[0].parameter, tuple(g.frame for g in found), found[0].forward, factor)

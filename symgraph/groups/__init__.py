@@ -1,0 +1,1 @@
+"""Symmetry classes as a lattice, and group elements with their action."""

@@ -1,0 +1,208 @@
+"""`infer`: graph + rules -> SymmetryGraph, as one readable pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from symgraph.axes.terms import Concat, Leaf, Product, Term, leaves
+from symgraph.errors import CoverageError
+from symgraph.groups.classes import SymmetryClass
+from symgraph.infer.equations import Equations, collect
+from symgraph.infer.fibres import fibres
+from symgraph.infer.names import Unnamed, name_spaces
+from symgraph.infer.resolve import Draft, SpaceDraft, draft, spaces
+from symgraph.infer.shifts import find_shifts
+from symgraph.infer.symmetry import AbsorbedGain, Frame, Reason, Space, SymmetryGraph, Uncovered
+from symgraph.ir import Graph, Tensor
+from symgraph.rules.book import RuleBook, default_rules
+from symgraph.rules.pattern import rewrite
+from symgraph.trace.decompose import expand
+
+MAX_REASONS = 12
+
+
+def infer(
+    graph: Graph, rules: RuleBook | None = None, *, strict: bool = False, order: Iterable[int] | None = None
+) -> SymmetryGraph:
+    """Infers the symmetry class of every axis of every parameter.
+
+    Args:
+        graph: a traced model.
+        rules: the rule book; the shipped rules by default.
+        strict: raise if an operator has no rule, instead of treating its axes as rigid.
+        order: a permutation of the nodes, for testing that the order of equations cannot matter.
+
+    Raises:
+        CoverageError: with `strict`, naming every uncovered operator, its place and the rule to write.
+    """
+    book = rules or default_rules()
+    prepared = prepare(graph, book)
+    eq = collect(prepared, book, order)
+    missing = _uncovered(eq)
+    if strict and missing:
+        raise _coverage_error(missing)
+    d = draft(eq)
+    return _build(graph, d, spaces(d), missing, book)
+
+
+def prepare(graph: Graph, book: RuleBook) -> Graph:
+    """Pattern rules applied, uncovered operators decomposed where torch knows how."""
+    rewritten = rewrite(graph, book.patterns)
+    return expand(rewritten, book.covers)
+
+
+def _uncovered(eq: Equations) -> tuple[Uncovered, ...]:
+    found = []
+    for node in eq.uncovered:
+        operands = [eq.graph.by_name[r].result for r in dict.fromkeys(node.refs())]
+        shapes = tuple(repr(t) for t in operands if isinstance(t, Tensor))
+        found.append(Uncovered(node.target, node.where, shapes))
+    return tuple(found)
+
+
+def _coverage_error(missing: tuple[Uncovered, ...]) -> CoverageError:
+    lines = "\n".join(f"  {u.operator} at {u.where}, operands {', '.join(u.shapes)}" for u in missing)
+    return CoverageError(
+        f"{len(missing)} operators have no rule:\n{lines}",
+        cause="--strict makes an uncovered operator an error; without it their axes are rigid",
+        remedy=f"add a rule with --rules DIR:\n{rule_skeleton(missing[0])}",
+    )
+
+
+def rule_skeleton(u: Uncovered) -> str:
+    """YAML to fill in for an uncovered operator."""
+    short = u.operator.removeprefix("aten.").split(".")[0].replace("_", "-")
+    return (
+        f"- rule: {short}\n  about: what it does, in a sentence\n  source: 'proof: why the claim holds'\n"
+        f"  ops: [{u.operator}]\n  signature: \"input[... d] -> [... d]\"\n  admits: {{d: permutation}}"
+    )
+
+
+def _build(
+    graph: Graph, d: Draft, drafts: list[SpaceDraft], missing: tuple[Uncovered, ...], book: RuleBook
+) -> SymmetryGraph:
+    space_of = {m: i for i, s in enumerate(drafts) for m in s.members}
+    flips = _orientation(d, space_of)
+    terms = {name: tuple(_resolve(t, d, space_of, flips) for t in axes) for name, axes in d.terms.items()}
+    used = sorted({x.space for axes in terms.values() for t in axes for x in leaves(t) if x.space >= 0})
+    number = {old: new for new, old in enumerate(used)}
+    fibre = fibres(d, drafts, space_of)
+    names = name_spaces(_unnamed(d, drafts, used, terms, space_of, {i: [number[f] for f in fibre[i] if f in number] for i in used}))
+    layouts = {d.root(ref): text for ref, text in d.eq.layouts}
+    found = tuple(
+        _space(d, drafts[i], number[i], name, tuple(number[f] for f in fibre[i] if f in number), layouts)
+        for i, name in zip(used, names, strict=True)
+    )
+    renumbered = {name: tuple(_renumber(t, number) for t in axes) for name, axes in terms.items()}
+    shifts = find_shifts(d)
+    return SymmetryGraph(
+        graph,
+        found,
+        _frames(d, drafts, space_of, number, flips),
+        renumbered,
+        tuple(AbsorbedGain(g.parameter, g.frame, g.forward) for g in d.gains),
+        shifts.moves,
+        shifts.translations,
+        shifts.centred,
+        missing,
+        tuple(book.notes),
+        book.hash,
+    )
+
+
+def _orientation(d: Draft, space_of: dict[int, int]) -> dict[int, bool]:
+    """Per root: whether the space's covariant direction is the root's dual (decided by its first value)."""
+    flips: dict[int, bool] = {}
+    parameters = {n.name for n in d.eq.graph.state.values()}
+    for keep in (False, True):
+        for name, blocks in d.blocks.items():
+            if (name in parameters) == keep:
+                for block in blocks:
+                    for ref in block:
+                        found = d.eq.store.find(ref)
+                        flips.setdefault(found >> 1, bool(found & 1))
+    return flips
+
+
+def _resolve(term: Term, d: Draft, space_of: dict[int, int], flips: dict[int, bool]) -> Term:
+    if isinstance(term, Product):
+        return Product(tuple(_resolve(f, d, space_of, flips) for f in term.factors))
+    if isinstance(term, Concat):
+        return Concat(tuple(_resolve(p, d, space_of, flips) for p in term.parts))
+    if term.frame < 0:
+        return term
+    found = d.eq.store.find(2 * d.nodes[term.frame] + term.dual)
+    root = found >> 1
+    return Leaf(space_of[root], term.frame, bool(found & 1) != flips[root], term.size)
+
+
+def _renumber(term: Term, number: dict[int, int]) -> Term:
+    if isinstance(term, Product):
+        return Product(tuple(_renumber(f, number) for f in term.factors))
+    if isinstance(term, Concat):
+        return Concat(tuple(_renumber(p, number) for p in term.parts))
+    return Leaf(number.get(term.space, -1), term.frame, term.dual, term.size)
+
+
+def _frames(
+    d: Draft, drafts: list[SpaceDraft], space_of: dict[int, int], number: dict[int, int], flips: dict[int, bool]
+) -> tuple[Frame, ...]:
+    result = []
+    for node, frame in d.frames.items():
+        found = d.eq.store.find(2 * node)
+        root = found >> 1
+        i = space_of[root]
+        sign = -1 if flips[root] else 1
+        scale = tuple(sign * e for e in drafts[i].scales[root])
+        flip = bool(found & 1) != flips[root]
+        result.append(Frame(frame, number.get(i, -1), flip, scale, drafts[i].signs[root]))
+    return tuple(result)
+
+
+def _unnamed(
+    d: Draft, drafts: list[SpaceDraft], used: list[int], terms: dict[str, tuple[Term, ...]], space_of: dict[int, int],
+    fibre: dict[int, list[int]],
+) -> list[Unnamed]:
+    owners: dict[int, dict[str, int]] = {i: {} for i in used}
+    for name, axes in terms.items():
+        for axis, term in enumerate(axes):
+            for leaf in leaves(term):
+                if leaf.space >= 0:
+                    owners[leaf.space].setdefault(name, axis)
+    labels: dict[int, str] = {}
+    for ref, text, _ in d.eq.labels:
+        for x in d.eq.store.leaves(ref):
+            labels.setdefault(space_of.get(d.root(x), -1), text)
+    summed = {space_of.get(d.root(x), -1) for ref in d.eq.sums for x in d.eq.store.leaves(ref)}
+    return [
+        Unnamed(
+            tuple(owners[i]),
+            labels.get(i, ""),
+            i in summed,
+            drafts[i].group is SymmetryClass.IDENTITY,
+            next(iter(owners[i].values())),
+            tuple(fibre[i]),
+        )
+        for i in used
+    ]
+
+
+def _space(
+    d: Draft, s: SpaceDraft, number: int, name: str, fibre: tuple[int, ...], layouts: dict[int, str]
+) -> Space:
+    layout = next((layouts[m] for m in s.members if m in layouts), "")
+    width = [len(next(iter(x.values()))) for x in (s.scales, s.signs)]
+    size = d.eq.store.size(2 * s.members[0])
+    return Space(number, name, size, s.group, s.bound, fibre, width[0], width[1], layout, _reasons(d, s))
+
+
+def _reasons(d: Draft, s: SpaceDraft) -> tuple[Reason, ...]:
+    """The evidence for a space, most restrictive first, one line for each (rule, bound)."""
+    found: dict[tuple[str, frozenset[SymmetryClass], str], Reason] = {}
+    for m in s.members:
+        for bound, why in d.evidence[m]:
+            if SymmetryClass.INVERTIBLE in bound:
+                continue
+            where = d.eq.graph.by_name[why.node].where if why.node in d.eq.graph.by_name else why.node
+            found.setdefault((why.rule, bound, why.reason), Reason(bound, why.rule, where, why.reason))
+    return tuple(sorted(found.values(), key=lambda r: (len(r.bound), r.rule)))[:MAX_REASONS]

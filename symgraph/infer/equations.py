@@ -1,0 +1,337 @@
+"""From a graph and a rule book to equations between axes: unify, bound, multiply.
+
+Each node is visited once. What a rule may say is what the design allows it to say: which axes are the same, and which
+class an axis admits. Pointwise products are kept aside as relations, because the elements of their operands multiply
+instead of agreeing; `resolve` settles them when every equation is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from symgraph.axes.store import Ref, Store
+from symgraph.axes.structural import FIXES_ONES, TRANSFORMERS, Axes, Call
+from symgraph.groups.classes import Bound, down, SymmetryClass
+from symgraph.ir import Graph, Kind, Node, Ref as Value, Tensor
+from symgraph.rules.book import RuleBook
+from symgraph.rules.schema import Rule
+from symgraph.rules.signature import AxisToken, Binding, bind, tensor_refs
+
+BATCH: Bound = down(SymmetryClass.SEMI_PERMUTATION)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """On one axis: the element of `result` is the product of the elements of `terms` to their powers."""
+
+    result: Ref
+    terms: tuple[tuple[Ref, int], ...]
+    node: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A node with the rule that explained it; rule None for an operator that no rule covers."""
+
+    node: Node
+    rule: Rule | None
+    binding: Binding | None = None
+
+
+@dataclass
+class Equations:
+    """Everything the rules said about one graph."""
+
+    graph: Graph
+    store: Store = field(default_factory=Store)
+    values: dict[str, tuple[Axes, ...]] = field(default_factory=dict)
+    relations: list[Relation] = field(default_factory=list)
+    links: list[tuple[Ref, Ref]] = field(default_factory=list)
+    apart: list[tuple[Axes, Ref]] = field(default_factory=list)
+    labels: list[tuple[Ref, str, str]] = field(default_factory=list)
+    layouts: list[tuple[Ref, str]] = field(default_factory=list)
+    sums: list[Ref] = field(default_factory=list)
+    applied: list[Applied] = field(default_factory=list)
+    learned: set[str] = field(default_factory=set)
+    writers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def uncovered(self) -> list[Node]:
+        """Operators without a rule that something learned flows through."""
+        return [a.node for a in self.applied if a.rule is None and a.node.name in self.learned]
+
+    def axes(self, name: str) -> Axes:
+        """Axes of a single-result value."""
+        return self.values[name][0]
+
+
+def collect(graph: Graph, book: RuleBook, order: Iterable[int] | None = None) -> Equations:
+    """Runs the rules over the graph.
+
+    `order` permutes the nodes' equations for the test that the order of rules cannot matter: values get their axes in
+    program order first, each axis being a fresh node, and the equations of each node then apply in the given order.
+    """
+    eq = Equations(graph)
+    nodes = graph.nodes
+    if order is None:
+        for node in nodes:
+            eq.values[node.name] = _visit(eq, node, book)
+    else:
+        _collect_shuffled(eq, nodes, book, order)
+    for name in graph.outputs:
+        eq.store.because(name, "output", "an output of the model")
+        for axes in eq.values[name]:
+            for ref in axes:
+                eq.store.rigid(ref)
+    return eq
+
+
+def _collect_shuffled(eq: Equations, nodes: tuple[Node, ...], book: RuleBook, order: Iterable[int]) -> None:
+    for node in nodes:
+        shapes = _shapes(node)
+        eq.values[node.name] = tuple(tuple(eq.store.new(n) for n in s) for s in shapes)
+        if node.kind is Kind.PARAMETER or any(r in eq.learned for r in node.refs()):
+            eq.learned.add(node.name)
+    for i in order:
+        declared = eq.values[nodes[i].name]
+        for mine, found in zip(declared, _visit(eq, nodes[i], book), strict=True):
+            for a, b in zip(mine, found, strict=True):
+                eq.store.unify(a, b)
+
+
+def _shapes(node: Node) -> tuple[tuple[int, ...], ...]:
+    if isinstance(node.result, Tensor):
+        return (node.result.shape,)
+    return () if node.result is None else tuple(t.shape for t in node.result)
+
+
+def _visit(eq: Equations, node: Node, book: RuleBook) -> tuple[Axes, ...]:
+    store = eq.store
+    if node.kind is Kind.PARAMETER or any(r in eq.learned for r in node.refs()):
+        eq.learned.add(node.name)
+    sources = {eq.writers[r] for r in node.refs() if r in eq.learned}
+    eq.writers[node.name] = node.name
+    if node.kind is Kind.INPUT:
+        store.because(node.name, "input", "an input of the model")
+        return (tuple(store.fresh_rigid(n) for n in node.shape),)
+    if node.kind is not Kind.CALL:
+        return (tuple(_state_axis(eq, node, n) for n in node.shape),)
+    for rule in book.for_node(node):
+        binding = bind(rule, node, eq.graph)
+        if binding is None:
+            continue
+        eq.applied.append(Applied(node, rule, binding))
+        if len(sources) == 1 and (rule.structure or _pointwise(binding)):
+            eq.writers[node.name] = sources.pop()
+        store.because(node.name, rule.rule, rule.about)
+        return _structural(eq, node, binding) if rule.structure else _Signature(eq, node, binding).axes()
+    eq.applied.append(Applied(node, None))
+    store.because(node.name, "(none)", f"no rule covers {node.target}")
+    return _rigid(eq, node)
+
+
+def _pointwise(binding: Binding) -> bool:
+    return all(t.name.startswith("*") for tokens in binding.results for t in tokens)
+
+
+def _state_axis(eq: Equations, node: Node, size: int) -> Ref:
+    ref = eq.store.new(size)
+    if not eq.graph.users[node.name] and node.name not in eq.graph.outputs:
+        eq.store.because(node.name, "unused", "nothing reads this tensor")
+        eq.store.rigid(ref)
+    if node.target in eq.graph.transient:
+        eq.store.because(node.name, "buffer", "a buffer that checkpoints do not store")
+        eq.store.rigid(ref)
+    return ref
+
+
+def _rigid(eq: Equations, node: Node) -> tuple[Axes, ...]:
+    for name in node.refs():
+        for axes in eq.values[name]:
+            for ref in axes:
+                eq.store.rigid(ref)
+    return tuple(tuple(eq.store.fresh_rigid(n) for n in shape) for shape in _shapes(node))
+
+
+def _structural(eq: Equations, node: Node, binding: Binding) -> tuple[Axes, ...]:
+    refs = tensor_refs(binding)
+    items = eq.values[refs[0].name] if refs else ()
+    tensors = tuple(eq.values[r.name][0] for r in refs if eq.values[r.name])
+    call = Call(tensors, binding.arguments, _shapes(node), items)
+    return TRANSFORMERS[binding.rule.structure](eq.store, call)  # type: ignore[index]
+
+
+class _Signature:
+    """Applies one rule with a signature to one node."""
+
+    def __init__(self, eq: Equations, node: Node, binding: Binding) -> None:
+        self.eq, self.node, self.binding, self.rule = eq, node, binding, binding.rule
+        self.store = eq.store
+        self.named: dict[str, list[Ref]] = {}
+        self.outputs: list[list[Ref]] = []
+        self.operand_axes: dict[str, Axes] = {
+            name: eq.values[ref.name][0] for name, (ref, _) in binding.operands.items()
+        }
+
+    def axes(self) -> tuple[Axes, ...]:
+        shapes = _shapes(self.node)
+        self._outputs(shapes)
+        self._named_axes()
+        self._batch_axes()
+        self._tail()
+        self._annotate()
+        return tuple(tuple(axes) for axes in self.outputs)
+
+    def _outputs(self, shapes: tuple[tuple[int, ...], ...]) -> None:
+        for shape in shapes:
+            self.outputs.append([self.store.new(n) for n in shape])
+
+    def _occurrences(self, skip: set[str] = frozenset()) -> Iterator[tuple[str, AxisToken, Ref, bool]]:  # type: ignore[assignment]
+        """(operand or "", token, axis, is_result) for every tensor axis of the call."""
+        for name, (_, tokens) in self.binding.operands.items():
+            if name not in skip:
+                for token, ref in zip(tokens, self.operand_axes[name], strict=True):
+                    yield name, token, ref, False
+        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
+            for token, ref in zip(tokens, axes, strict=True):
+                yield "", token, ref, True
+
+    def _named_axes(self) -> None:
+        """Axes with a name: every occurrence of the name is one axis, up to duality."""
+        tail = {self.rule.gain, self.rule.adds} - {None}
+        core: dict[str, Ref] = {}
+        for operand, token, ref, is_result in self._occurrences():
+            if token.batch or token.name == "1":
+                continue
+            if token.name.startswith("_"):
+                self.store.rigid(ref, "no claim is made about this axis")
+                continue
+            if operand in tail or (is_result and self.rule.gain in self.binding.operands):
+                continue
+            if token.mark == "~":
+                self.eq.links.append((core.setdefault(token.name, ref), ref))
+                self.store.bound(ref, BATCH, "transforms by the permutation alone")
+                continue
+            ref ^= token.mark == "'"
+            if token.name in core:
+                self.store.unify(core[token.name], ref)
+            core.setdefault(token.name, ref)
+        for name, ref in core.items():
+            self.store.bound(ref, self.rule.admits[name])
+        self.core = core
+
+    def _tail(self) -> None:
+        """The gain multiplies the core's result, the bias is added to it."""
+        gain, bias = self.rule.gain, self.rule.adds
+        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
+            at = {t.name: r for t, r in zip(tokens, axes, strict=True)}
+            if gain in self.binding.operands:
+                for token, ref in self._operand(gain):
+                    if token.name in at and token.name in self.core:
+                        self._relate(at[token.name], ((self.core[token.name], 1), (ref, 1)))
+                for name, ref in at.items():
+                    if name in self.core and name not in {t.name for t, _ in self._operand(gain)}:
+                        self.store.unify(self.core[name], ref)
+            if bias in self.binding.operands:
+                for token, ref in self._operand(bias):
+                    if token.name in at:
+                        self._meet(at[token.name], ref, FIXES_ONES)
+
+    def _operand(self, name: str) -> list[tuple[AxisToken, Ref]]:
+        _, tokens = self.binding.operands[name]
+        return list(zip(tokens, self.operand_axes[name], strict=True))
+
+    def _relate(self, result: Ref, terms: tuple[tuple[Ref, int], ...]) -> None:
+        self.eq.relations.append(Relation(result, terms, self.node.name, self.rule.rule))
+
+    def _meet(self, result: Ref, ref: Ref, broadcast: Bound | None) -> None:
+        """One operand's pointwise axis against the result's; a broadcast operand may lower the bound."""
+        if self.store.size(result) == self.store.size(ref):
+            self.store.unify(result, ref)
+        elif broadcast is not None:
+            self.store.bound(result, broadcast, "an operand is constant along it")
+
+    def _batch_axes(self) -> None:
+        """`...` and `*` axes: aligned from the right; an operand of size one or absent is broadcast."""
+        results: dict[str, Ref] = {}
+        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
+            for token, ref in zip(tokens, axes, strict=True):
+                if token.batch:
+                    if token.name in results:
+                        self.store.unify(results[token.name], ref)
+                    results.setdefault(token.name, ref)
+        for name, ref in results.items():
+            self.store.bound(ref, self._batch_bound(name))
+            self._batch_axis(name, ref)
+        self._vanished_batch(results)
+
+    def _batch_bound(self, name: str) -> Bound:
+        return self.rule.admits.get("*" if name.startswith("*") else "...", BATCH)
+
+    def _batch_axis(self, name: str, result: Ref) -> None:
+        terms: list[tuple[Ref, int]] = []
+        for operand in self.binding.operands:
+            if operand in (self.rule.gain, self.rule.adds):
+                continue
+            ref = next((r for t, r in self._operand(operand) if t.name == name), None)
+            broadcast = ref is None or self.store.size(ref) != self.store.size(result)
+            if broadcast and self.rule.broadcast == "ones" and self.store.size(result) > 1:
+                self.store.bound(result, FIXES_ONES, "an operand is constant along it")
+            if not broadcast and ref is not None:
+                terms.append((ref, self.rule.product.get(operand, 1) if self.rule.product else 1))
+        if self.rule.broadcast == "ones" and name.startswith("*") and self._scalar_operand():
+            self.store.bound(result, FIXES_ONES, "a constant is added to it")
+        if self.rule.product and (len(terms) > 1 or any(p != 1 for _, p in terms)):
+            self._relate(result, tuple(terms))
+            return
+        for ref, _ in terms:
+            self.store.unify(result, ref)
+        if name.startswith("*") and len(terms) > 1 and self._adds_learned():
+            self.eq.sums.append(result)
+
+    def _scalar_operand(self) -> bool:
+        return any(isinstance(v, int | float) and not isinstance(v, bool) and k in self.rule.scalars and v != 0
+                   for k, v in self.binding.arguments.items())
+
+    def _adds_learned(self) -> bool:
+        """Whether values that different operators wrote are summed here: the mark of a residual stream."""
+        refs = [ref.name for ref, _ in self.binding.operands.values()]
+        written = {self.eq.writers[r] for r in refs if self.eq.graph.by_name[r].kind is Kind.CALL and r in self.eq.learned}
+        return self.rule.broadcast == "ones" and len(written) > 1
+
+    def _vanished_batch(self, results: dict[str, Ref]) -> None:
+        """A batch axis that no result has is read as a whole: nothing is claimed about it."""
+        for _, token, ref, is_result in self._occurrences():
+            if token.batch and not is_result and token.name not in results:
+                self.store.rigid(ref, "an axis that the result does not have")
+
+    def _annotate(self) -> None:
+        """Which axes mix positions (no other element may depend on them), and the names a rule gives.
+
+        A map that commutes with copying positions treats each of them alone; all others mix.
+        """
+        kept = {t.name for tokens in self.binding.results for t in tokens}
+        for operand in self.binding.operands:
+            pairs = self._operand(operand)
+            mixing = [
+                r
+                for t, r in pairs
+                if not t.batch
+                and t.name in kept
+                and t.name in self.core
+                and SymmetryClass.SEMI_PERMUTATION not in self.rule.admits[t.name]
+            ]
+            for ref in mixing:
+                self.eq.apart.append((tuple(r for _, r in pairs if r != ref), ref))
+        for name, ref in self.core.items():
+            if name in self.rule.names:
+                self.eq.labels.append((ref, self.rule.names[name], self.node.name))
+            if self.rule.layout and SymmetryClass.ROTARY in self.rule.admits[name]:
+                self.eq.layouts.append((ref, self.rule.layout))
+        if "..." in self.rule.names:
+            for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
+                for token, ref in zip(tokens, axes, strict=True):
+                    if token.batch:
+                        self.eq.labels.append((ref, self.rule.names["..."], self.node.name))

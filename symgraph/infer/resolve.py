@@ -1,0 +1,346 @@
+"""From equations to spaces: pointwise products, absorption of gains, scales, fibres.
+
+Order matters nowhere: every stage is a function of the set of equations, not of their sequence.
+
+1. Relations of pointwise products are cut at common places (`align`), leaf by leaf.
+2. Frames are the classes of leaves that unification made equal. A *gain* is a parameter that multiplies one frame into
+   another. If the frame after it is only ever read linearly, the gain can be absorbed into its readers; if the frame
+   before it is only ever written linearly, into its writers. In the gauge where the gain is one, both frames are the
+   same space (design section 8, step 1). Otherwise the product ties the frames by a common permutation.
+3. Scales and signs of tied frames are solved for by `scales`.
+4. The fibre of a space is what stands beside it wherever it occurs, in parameters and in values.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from symgraph.axes.store import Evidence, Ref, Shape
+from symgraph.axes.terms import Concat, Leaf, Product, Term
+from symgraph.groups.classes import RIGID, TOP, Bound, SymmetryClass, down, group_of
+from symgraph.infer.equations import Equations
+from symgraph.infer.scales import Equation, binary_basis, integer_basis
+from symgraph.ir import Kind
+
+C = SymmetryClass
+MONOMIAL: Bound = down(C.MONOMIAL, C.SEMI_PERMUTATION)
+MATRIX = frozenset({C.ORTHOGONAL, C.ORTHOGONAL_ONES, C.INVERTIBLE, C.ROTARY})
+Block = tuple[Ref, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRelation:
+    """element(result) = product of element(term) ** power, on one leaf."""
+
+    result: Ref
+    terms: tuple[tuple[Ref, int], ...]
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A parameter that multiplies frame `before` into frame `after`, absorbed into the readers or the writers."""
+
+    parameter: str
+    frame: int
+    forward: bool
+    nodes: tuple[str, ...]
+
+
+@dataclass
+class Draft:
+    """Spaces while they are being made; `frames` holds one reference per frame, as it was before absorption."""
+
+    eq: Equations
+    relations: list[LeafRelation] = field(default_factory=list)
+    links: list[tuple[Ref, Ref]] = field(default_factory=list)
+    frames: dict[int, int] = field(default_factory=dict)
+    gains: list[Gain] = field(default_factory=list)
+    evidence: dict[int, list[tuple[Bound, Evidence]]] = field(default_factory=lambda: defaultdict(list))
+    bounds: dict[int, Bound] = field(default_factory=dict)
+    blocks: dict[str, list[Block]] = field(default_factory=dict)
+    terms: dict[str, tuple[Term, ...]] = field(default_factory=dict)
+    found: dict[str, Block] = field(default_factory=dict)
+
+    @cached_property
+    def nodes(self) -> dict[int, int]:
+        """Node of every frame."""
+        return {frame: node for node, frame in self.frames.items()}
+
+    def root(self, ref: Ref) -> int:
+        """Node that stands for the space of `ref`."""
+        return self.eq.store.find(ref) >> 1
+
+    def bound_of(self, ref: Ref) -> Bound:
+        """Class admitted by every rule that touched the space of `ref`."""
+        return self.bounds.get(self.root(ref), TOP)
+
+
+def draft(eq: Equations) -> Draft:
+    """Runs stages 1 and 2."""
+    d = Draft(eq)
+    _align(d)
+    for name, results in eq.values.items():
+        d.blocks[name] = [b for axes in results for b in ref_blocks(eq, axes)]
+        d.found[name] = tuple(eq.store.find(r) for r in results[0]) if results else ()
+    _collect_bounds(d)
+    for blocks in d.blocks.values():
+        for block in blocks:
+            for ref in block:
+                d.frames.setdefault(ref >> 1, len(d.frames))
+    for node in eq.graph.state.values():
+        d.terms[node.target] = tuple(_term(d, ref) for ref in eq.axes(node.name))
+    while _absorb_round(d):
+        pass
+    _tie(d)
+    return d
+
+
+def ref_blocks(eq: Equations, axes: tuple[Ref, ...]) -> Iterator[Block]:
+    """Leaf references of each block of a value (see `terms.blocks`), those of size one left out."""
+    store = eq.store
+    for i, ref in enumerate(axes):
+        shape = store.children(ref)
+        if shape is None:
+            continue
+        head, tail = axes[:i], axes[i + 1 :]
+        if shape[0] is Shape.PRODUCT:
+            yield from ref_blocks(eq, head + shape[1] + tail)
+        else:
+            for part in shape[1]:
+                yield from ref_blocks(eq, (*head, part, *tail))
+        return
+    yield tuple(store.find(r) for r in axes if store.size(r) != 1)
+
+
+def _align(d: Draft) -> None:
+    store = d.eq.store
+    pairs = [(r.result, t) for r in d.eq.relations for t, _ in r.terms] + d.eq.links
+    before = -1
+    while before != (before := sum(len(store.align(a, b)) for a, b in pairs)):
+        pass
+    for r in d.eq.relations:
+        columns = [list(store.leaves(ref)) for ref in (r.result, *(t for t, _ in r.terms))]
+        if len({tuple(map(store.size, c)) for c in columns}) == 1:
+            for row in zip(*columns, strict=True):
+                terms = tuple((ref, power) for ref, (_, power) in zip(row[1:], r.terms, strict=True))
+                d.relations.append(LeafRelation(row[0], terms, r.node))
+    for a, b in d.eq.links:
+        d.links.extend(zip(store.leaves(a), store.leaves(b), strict=False))
+
+
+def _collect_bounds(d: Draft) -> None:
+    for claim in d.eq.store.claims:
+        for leaf in d.eq.store.leaves(claim.ref):
+            node = leaf >> 1
+            d.bounds[node] = d.bounds.get(node, TOP) & claim.bound
+            d.evidence[node].append((claim.bound, claim.evidence))
+
+
+# -- absorption ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Uses:
+    """Where frames occur, by root node; `weights` are those on a parameter that is more than a bias."""
+
+    values: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    weights: set[int] = field(default_factory=set)
+    relations: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+
+def _uses(d: Draft) -> _Uses:
+    uses = _Uses()
+    parameters = {n.name for n in d.eq.graph.parameters.values()}
+    for name, blocks in d.blocks.items():
+        for block in blocks:
+            for ref in block:
+                uses.values[d.root(ref)].add(name)
+                if len(block) > 1 and name in parameters:
+                    uses.weights.add(d.root(ref))
+    for i, r in enumerate(d.relations):
+        for ref in (r.result, *(t for t, _ in r.terms)):
+            uses.relations[d.root(ref)].append(i)
+    return uses
+
+
+def _pure(d: Draft) -> dict[str, str]:
+    """Values that are a parameter, or a structural view of one: value name -> parameter's value name."""
+    pure = {n.name: n.name for n in d.eq.graph.nodes if n.kind is Kind.PARAMETER}
+    for a in d.eq.applied:
+        sources = {pure.get(r) for r in a.node.refs()}
+        if a.rule is not None and a.rule.structure and len(sources) == 1 and (source := sources.pop()):
+            pure[a.node.name] = source
+    return pure
+
+
+def _absorb_round(d: Draft) -> bool:
+    """Absorbs every gain that can be at this point; whether there was any."""
+    uses, pure = _uses(d), _pure(d)
+    by_gain: dict[int, list[tuple[int, Ref, Ref]]] = defaultdict(list)
+    for i, r in enumerate(d.relations):
+        if len(r.terms) != 2 or any(p != 1 for _, p in r.terms):
+            continue
+        for (a, _), (b, _) in (r.terms, r.terms[::-1]):
+            if _is_gain(d, a, uses, pure):
+                by_gain[d.root(a)].append((i, r.result, b))
+                break
+    chosen = []
+    for root, sites in by_gain.items():
+        if set(uses.relations[root]) != {i for i, _, _ in sites}:
+            continue
+        for forward in (True, False):
+            if _absorbable(d, sites, uses, forward):
+                chosen.append((root, sites, forward))
+                break
+    taken: set[int] = set()
+    for root, sites, forward in chosen:
+        _absorb(d, root, sites, forward, pure, uses)
+        taken.update(i for i, _, _ in sites)
+    d.relations = [r for i, r in enumerate(d.relations) if i not in taken]
+    return bool(chosen)
+
+
+def _is_gain(d: Draft, ref: Ref, uses: _Uses, pure: dict[str, str]) -> bool:
+    root = d.root(ref)
+    sources = {pure.get(v) for v in uses.values[root]}
+    if len(sources) != 1 or None in sources or d.bound_of(ref) != TOP:
+        return False
+    blocks = d.blocks[next(iter(sources))]  # type: ignore[index]
+    return len(blocks) == 1 and len(blocks[0]) == 1
+
+
+def _absorbable(d: Draft, sites: list[tuple[int, Ref, Ref]], uses: _Uses, forward: bool) -> bool:
+    free = {d.root(c if forward else b) for _, c, b in sites}
+    fixed = {d.root(b if forward else c) for _, c, b in sites}
+    if free & fixed:
+        return False
+    mine = {i for i, _, _ in sites}
+    return all(
+        d.bounds.get(f, TOP) == TOP and set(uses.relations[f]) <= mine and f in uses.weights for f in free
+    )
+
+
+def _absorb(
+    d: Draft, root: int, sites: list[tuple[int, Ref, Ref]], forward: bool, pure: dict[str, str], uses: _Uses
+) -> None:
+    parameter = d.eq.graph.by_name[pure[next(iter(uses.values[root]))]].target
+    nodes = tuple(d.relations[i].node for i, _, _ in sites)
+    for frame in sorted({d.frames[(c if forward else b) >> 1] for _, c, b in sites}):
+        d.gains.append(Gain(parameter, frame, forward, nodes))
+    d.bounds[root] = RIGID
+    d.evidence[root].append((RIGID, Evidence(nodes[0], "absorption", "a gain that is one in the canonical gauge")))
+    for _, c, b in sites:
+        rc, rb = d.root(c), d.root(b)
+        if rc == rb:
+            continue
+        d.eq.store.unify(c, b)
+        keep = d.root(c)
+        d.bounds[keep] = d.bounds.get(rc, TOP) & d.bounds.get(rb, TOP)
+        for old in (rc, rb):
+            if old != keep:
+                d.evidence[keep].extend(d.evidence[old])
+                d.evidence[old] = []
+
+
+def _tie(d: Draft) -> None:
+    """What was not absorbed keeps permutations, signs and scales only."""
+    for r in d.relations:
+        for ref in (r.result, *(t for t, _ in r.terms)):
+            node = d.root(ref)
+            d.bounds[node] = d.bounds.get(node, TOP) & MONOMIAL
+            d.evidence[node].append((MONOMIAL, Evidence(r.node, "product", "multiplied pointwise")))
+
+
+# -- spaces ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceDraft:
+    """One space: its member roots, joint bound, and scale/sign exponents per member root."""
+
+    members: tuple[int, ...]
+    bound: Bound
+    group: SymmetryClass
+    scales: dict[int, tuple[int, ...]]
+    signs: dict[int, tuple[int, ...]]
+
+
+def spaces(d: Draft) -> list[SpaceDraft]:
+    """Stage 3: groups of frames with one permutation, in order of first occurrence in the program."""
+    leader: dict[int, int] = {}
+
+    def find(x: int) -> int:
+        while leader.setdefault(x, x) != x:
+            x = leader[x]
+        return x
+
+    for r in d.relations:
+        for ref, _ in r.terms:
+            leader[find(d.root(ref))] = find(d.root(r.result))
+    for a, b in d.links:
+        leader[find(d.root(a))] = find(d.root(b))
+    members: dict[int, list[int]] = {}
+    for node in d.frames:
+        root = d.root(2 * node)
+        group = members.setdefault(find(root), [])
+        if root not in group:
+            group.append(root)
+    grouped: dict[int, list[LeafRelation]] = defaultdict(list)
+    for r in d.relations:
+        grouped[find(d.root(r.result))].append(r)
+    return [_space(d, tuple(m), grouped[k]) for k, m in members.items()]
+
+
+def _space(d: Draft, members: tuple[int, ...], relations: list[LeafRelation]) -> SpaceDraft:
+    bounds = {m: d.bounds.get(m, TOP) for m in members}
+    joint = TOP
+    for b in bounds.values():
+        joint &= b
+    tied = len(members) > 1 or bool(relations)
+    if joint == RIGID:
+        return SpaceDraft(members, RIGID, C.IDENTITY, {m: () for m in members}, {m: () for m in members})
+    if tied:
+        joint = joint & MONOMIAL
+    if C.PERMUTATION not in joint or (not tied and group_of(joint) in MATRIX):
+        group = group_of(joint)
+        return SpaceDraft(members, joint, group, {m: () for m in members}, {m: () for m in members})
+    scales = _exponents(d, members, relations, [m for m in members if C.POSITIVE_MONOMIAL in bounds[m]], binary=False)
+    signs = _exponents(d, members, relations, [m for m in members if C.SIGNED in bounds[m]], binary=True)
+    top = {(1, 1): C.MONOMIAL, (1, 0): C.POSITIVE_MONOMIAL, (0, 1): C.SIGNED, (0, 0): C.PERMUTATION}
+    group = top[(int(_width(scales) > 0), int(_width(signs) > 0))]
+    bound = (joint & down(C.SEMI_PERMUTATION)) | down(group)
+    return SpaceDraft(members, bound, group, scales, signs)
+
+
+def _width(exponents: dict[int, tuple[int, ...]]) -> int:
+    return len(next(iter(exponents.values())))
+
+
+def _exponents(
+    d: Draft, members: tuple[int, ...], relations: list[LeafRelation], free: list[int], *, binary: bool
+) -> dict[int, tuple[int, ...]]:
+    index = {m: i for i, m in enumerate(members)}
+    equations: list[Equation] = [{index[m]: 1} for m in members if m not in free]
+    for r in relations:
+        e: Equation = defaultdict(int)
+        for ref, power in ((r.result, -1), *r.terms):
+            found = d.eq.store.find(ref)
+            e[index[found >> 1]] += -power if found & 1 else power
+        equations.append(dict(e))
+    basis = (binary_basis if binary else integer_basis)(len(members), equations)
+    return {m: tuple(v[index[m]] for v in basis) for m in members}
+
+
+def _term(d: Draft, ref: Ref) -> Term:
+    """Term of an axis before absorption; leaves know their frame and their parity within it, not yet their space."""
+    store = d.eq.store
+    shape = store.children(ref)
+    if shape is None:
+        found = store.find(ref)
+        return Leaf(-1, d.frames.get(found >> 1, -1), bool(found & 1), store.size(ref))
+    children = tuple(_term(d, r) for r in shape[1] if store.size(r) != 1 or shape[0] is Shape.CONCAT)
+    return Product(children) if shape[0] is Shape.PRODUCT else Concat(children)

@@ -1,0 +1,204 @@
+"""The result of inference: spaces with their groups, what each parameter's axes are made of, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from hashlib import sha256
+
+from symgraph.axes.terms import Leaf, Term, leaves
+from symgraph.errors import UsageError
+from symgraph.groups.classes import Bound, SymmetryClass
+from symgraph.infer.shifts import Centred, Move, Translation
+from symgraph.ir import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One piece of evidence: a rule lowered the bound at a place in the user's model."""
+
+    bound: Bound
+    rule: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """An index set with one basis, and the group that acts on it.
+
+    `fibre` lists the spaces by whose position the element may differ (heads, for a query-key space); `scales` and
+    `signs` count the free scale and sign vectors next to the permutation.
+    """
+
+    id: int
+    name: str
+    size: int
+    group: SymmetryClass
+    bound: Bound
+    fibre: tuple[int, ...] = ()
+    scales: int = 0
+    signs: int = 0
+    layout: str = ""
+    evidence: tuple[Reason, ...] = ()
+
+    @property
+    def rigid(self) -> bool:
+        """Whether only the identity acts."""
+        return self.group is SymmetryClass.IDENTITY
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether elements are dense matrices rather than index vectors with scales and signs."""
+        return self.group in MATRIX_GROUPS
+
+
+MATRIX_GROUPS = frozenset(
+    {SymmetryClass.ROTARY, SymmetryClass.ORTHOGONAL, SymmetryClass.ORTHOGONAL_ONES, SymmetryClass.INVERTIBLE}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A family of axes that carry the same element: `scale` and `sign` are exponents over the space's generators.
+
+    `flip` says that the frame's orientation is dual to its space's.
+    """
+
+    id: int
+    space: int
+    flip: bool
+    scale: tuple[int, ...] = ()
+    sign: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AbsorbedGain:
+    """A gain that is one in the canonical gauge; `forward` means absorbed into readers, else into writers."""
+
+    parameter: str
+    frame: int
+    forward: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """An operator that no rule covers, and where."""
+
+    operator: str
+    where: str
+    shapes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SymmetryGraph:
+    """Spaces, the terms of every parameter and buffer, and the families without a space."""
+
+    graph: Graph
+    spaces: tuple[Space, ...]
+    frames: tuple[Frame, ...]
+    terms: dict[str, tuple[Term, ...]]
+    gains: tuple[AbsorbedGain, ...] = ()
+    moves: tuple[Move, ...] = ()
+    translations: tuple[Translation, ...] = ()
+    centred: tuple[Centred, ...] = ()
+    uncovered: tuple[Uncovered, ...] = ()
+    notes: tuple[str, ...] = ()
+    rules_hash: str = ""
+
+    @cached_property
+    def by_name(self) -> dict[str, Space]:
+        """Spaces under their names."""
+        return {s.name: s for s in self.spaces}
+
+    def space(self, name: str) -> Space:
+        """The space of that name.
+
+        Raises:
+            UsageError: there is none; near names are suggested.
+        """
+        if name in self.by_name:
+            return self.by_name[name]
+        near = get_close_matches(name, self.by_name, n=3, cutoff=0.4)
+        raise UsageError(
+            f"no space is called {name!r}",
+            remedy=f"did you mean {', '.join(near)}?" if near else "`symgraph inspect MODEL` lists the names",
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of spaces, frames and terms: equal for models between which alignments can be exchanged."""
+        text = repr((self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.moves))
+        return sha256(text.encode()).hexdigest()
+
+    def spaces_plain(self) -> tuple[tuple[object, ...], ...]:
+        """Spaces without their evidence, as plain tuples."""
+        return tuple((s.name, s.size, str(s.group), s.fibre, s.scales, s.signs, s.layout) for s in self.spaces)
+
+    @cached_property
+    def _frames(self) -> dict[int, Frame]:
+        return {f.id: f for f in self.frames}
+
+    def frame(self, id: int) -> Frame:
+        """The frame with this number."""
+        return self._frames[id]
+
+    @cached_property
+    def active(self) -> tuple[Space, ...]:
+        """Spaces on which more than the identity acts, outer ones before those fibred over them."""
+        order: list[Space] = []
+        done: set[int] = set()
+
+        def visit(space: Space) -> None:
+            if space.id in done:
+                return
+            done.add(space.id)
+            for f in space.fibre:
+                visit(self.spaces[f])
+            if not space.rigid:
+                order.append(space)
+
+        for s in self.spaces:
+            visit(s)
+        return tuple(order)
+
+    @cached_property
+    def parameters_of(self) -> dict[int, tuple[str, ...]]:
+        """For every space, the parameters and buffers with an axis on it."""
+        found: dict[int, dict[str, None]] = {s.id: {} for s in self.spaces}
+        for name, axes in self.terms.items():
+            for leaf in _all(axes):
+                if leaf.space >= 0:
+                    found[leaf.space][name] = None
+        return {k: tuple(v) for k, v in found.items()}
+
+    @cached_property
+    def _by_frame(self) -> dict[int, tuple[str, ...]]:
+        found: dict[int, dict[str, None]] = {}
+        for name, axes in self.terms.items():
+            for leaf in _all(axes):
+                found.setdefault(leaf.frame, {})[name] = None
+        return {k: tuple(v) for k, v in found.items()}
+
+    def parameters_of_frames(self, frames: Iterable[int]) -> tuple[str, ...]:
+        """Parameters and buffers with an axis in one of the frames."""
+        return tuple(dict.fromkeys(n for f in frames for n in self._by_frame.get(f, ())))
+
+    @cached_property
+    def gain_sites(self) -> dict[str, tuple[AbsorbedGain, ...]]:
+        """Absorbed gains by parameter (one parameter may multiply at several places)."""
+        found: dict[str, tuple[AbsorbedGain, ...]] = {}
+        for gain in self.gains:
+            found[gain.parameter] = (*found.get(gain.parameter, ()), gain)
+        return found
+
+    def fibre_sizes(self, space: Space) -> tuple[int, ...]:
+        """Sizes of the spaces in the fibre, in order."""
+        return tuple(self.spaces[f].size for f in space.fibre)
+
+
+def _all(axes: tuple[Term, ...]) -> Iterator[Leaf]:
+    for term in axes:
+        yield from leaves(term)

@@ -1,0 +1,182 @@
+"""The graph that every later stage reads: immutable, printable, free of torch objects.
+
+A `Graph` is a straight-line program over ATen operators. Operands are `Ref`s to earlier values or plain Python
+constants; a dtype is its name ("float32"). Parameters, buffers and inputs are nodes as well, so that every value has
+exactly one producer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+Shape = tuple[int, ...]
+
+
+class Kind(StrEnum):
+    """What produces a value."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    INPUT = "input"
+    CALL = "call"
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A use of the value that the node called `name` produces."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """A dtype constant among the arguments of a call."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device constant among the arguments of a call; the executor substitutes its own device."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A constant without meaning for symmetry (a layout, a memory format), kept by its repr."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Shape and dtype of one value."""
+
+    shape: Shape
+    dtype: str
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value of the graph and how it is produced.
+
+    `result` is a `Tensor`, a tuple of them for operators with several results, or None for those with none.
+    `target` is the operator ("aten.linear.default"), or the fully qualified name of a parameter or buffer.
+    `module` is the path of the user's module that made the call, `source` its file and line.
+    """
+
+    name: str
+    kind: Kind
+    target: str
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    result: Tensor | tuple[Tensor, ...] | None = None
+    module: str = ""
+    source: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of a single-tensor result; () for every other result."""
+        return self.result.shape if isinstance(self.result, Tensor) else ()
+
+    @property
+    def where(self) -> str:
+        """The user's place: `layers.3.mlp.act (aten.silu, modeling.py:171)`."""
+        op = self.target.rsplit(".", 1)[0] if self.kind is Kind.CALL else self.target
+        inner = f"{op}, {self.source}" if self.source else op
+        return f"{self.module or '(top level)'} ({inner})"
+
+    def refs(self) -> Iterator[str]:
+        """Names of the values this node reads, in order, with repetition."""
+        yield from _refs(self.args)
+        yield from _refs(tuple(v for _, v in self.kwargs))
+
+    def __str__(self) -> str:
+        if self.kind is not Kind.CALL:
+            return f"%{self.name}: {self.result!r} = {self.kind} {self.target}"
+        args = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs]
+        return f"%{self.name}: {self.result!r} = {self.target}({', '.join(args)})"
+
+
+def _refs(value: Any) -> Iterator[str]:
+    if isinstance(value, Ref):
+        yield value.name
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _refs(item)
+
+
+def map_refs(value: Any, f: Any) -> Any:
+    """`value` with every `Ref` r replaced by f(r); lists and tuples are rebuilt."""
+    if isinstance(value, Ref):
+        return f(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map_refs(v, f) for v in value)
+    return value
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A traced model.
+
+    `outputs` are names of values; `tied` maps each further name of a shared parameter to the name the graph uses;
+    `transient` holds the buffers that checkpoints do not store.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    tied: dict[str, str] = field(default_factory=dict)
+    transient: frozenset[str] = frozenset()
+    model: str = ""
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        """Every node under its value's name."""
+        return {n.name: n for n in self.nodes}
+
+    @cached_property
+    def users(self) -> dict[str, tuple[Node, ...]]:
+        """For every value, the nodes that read it (once each, in order)."""
+        found: dict[str, dict[str, Node]] = {n.name: {} for n in self.nodes}
+        for node in self.nodes:
+            for ref in node.refs():
+                found[ref][node.name] = node
+        return {k: tuple(v.values()) for k, v in found.items()}
+
+    @cached_property
+    def state(self) -> dict[str, Node]:
+        """Parameters and buffers under their fully qualified names."""
+        return {n.target: n for n in self.nodes if n.kind in (Kind.PARAMETER, Kind.BUFFER)}
+
+    @property
+    def parameters(self) -> dict[str, Node]:
+        """Parameters under their fully qualified names."""
+        return {k: n for k, n in self.state.items() if n.kind is Kind.PARAMETER}
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The input nodes in the order of the model's signature."""
+        return tuple(n for n in self.nodes if n.kind is Kind.INPUT)
+
+    @property
+    def calls(self) -> tuple[Node, ...]:
+        """The operator nodes in program order."""
+        return tuple(n for n in self.nodes if n.kind is Kind.CALL)
+
+    def __str__(self) -> str:
+        body = "\n".join(f"  {n}" for n in self.nodes)
+        return f"graph {self.model}\n{body}\n  return {', '.join('%' + o for o in self.outputs)}"

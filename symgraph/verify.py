@@ -1,0 +1,240 @@
+"""Proof by sampling: random elements of the inferred group must not change the outputs (design section 7).
+
+The traced graph is evaluated in float64 with its dtype casts lifted, because many models compute norms and rotary
+tables in float32 whatever their dtype, which would hide errors below 1e-6 and break agreement to 1e-9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.action import random_element
+from symgraph.errors import VerifyError
+from symgraph.gauge import Act, Offset, Push, State, Step, Transform, rescale
+from symgraph.infer.shifts import Centred, Move
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.interpret import Interpreter
+
+TOLERANCE = 1e-9
+Wanted = Callable[[str], bool]
+Noise = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Largest relative change of the outputs under random elements of one family."""
+
+    name: str
+    group: str
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The outcome: all families at once, then each by itself."""
+
+    together: float
+    checks: tuple[Check, ...]
+    samples: int
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every change is below the tolerance."""
+        return max([self.together, *(c.error for c in self.checks)]) <= self.tolerance
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """Families that change the outputs."""
+        return tuple(c for c in self.checks if not c.error <= self.tolerance)
+
+    def __str__(self) -> str:
+        width = max([len(c.name) for c in self.checks] + [8])
+        lines = [f"{'all at once':<{width}}  {self.together:.1e}  {'ok' if self.together <= self.tolerance else 'FAILS'}"]
+        for c in self.checks:
+            lines.append(f"{c.name:<{width}}  {c.error:.1e}  {'ok' if c.error <= self.tolerance else 'FAILS'}  {c.group}")
+        return "\n".join(lines)
+
+    def raise_if_failed(self) -> None:
+        """Raises VerifyError naming the families that failed."""
+        if self.passed:
+            return
+        names = ", ".join(c.name for c in self.failures) or "only the families together"
+        raise VerifyError(
+            f"the inferred symmetry does not hold: outputs change by {self.together:.1e} (tolerance {self.tolerance:.0e})",
+            cause=f"spaces whose elements change the function: {names}",
+            remedy="`symgraph explain` shows the rules behind each bound; `symgraph rules test` finds the one that claims too much",
+        )
+
+
+def verify(
+    symmetry: SymmetryGraph,
+    state: Mapping[str, Tensor] | None = None,
+    inputs: Sequence[Tensor] | None = None,
+    *,
+    samples: int = 2,
+    each: bool = True,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    perturb: float = 0.0,
+) -> Verification:
+    """Compares outputs before and after random elements of every inferred family.
+
+    Args:
+        state: parameters and buffers; random ones of the traced shapes when left out (a config alone is enough).
+        inputs: the model's inputs in order; random ones of the traced shapes when left out.
+        samples: random elements for each family.
+        each: also every family by itself, so that a failure names its space.
+        perturb: standard deviation of noise added to the parameters (initial values such as zero biases and unit
+            gains would hide errors).
+
+    Shapes: outputs are compared as max |f(theta) - f(g theta)| / max |f(theta)|.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    base = _float64(_state(symmetry, state, generator, perturb))
+    run = Interpreter(symmetry.graph, dtype=torch.float64)
+    given = list(inputs) if inputs is not None else random_inputs(symmetry, generator)
+    reference = run.run(base, given)
+
+    def error(families: Collection[str] | None) -> float:
+        worst = 0.0
+        for _ in range(samples):
+            moved = random_transform(symmetry, base, generator, families).apply(base)
+            worst = max(worst, _difference(reference, run.run(moved, given)))
+        return worst
+
+    names = family_names(symmetry)
+    checks = tuple(Check(n, g, error({n})) for n, g in names.items()) if each else ()
+    return Verification(error(None), checks, samples, tolerance)
+
+
+def family_names(symmetry: SymmetryGraph) -> dict[str, str]:
+    """Every family that `random_transform` samples, with what it is."""
+    names = {s.name: str(s.group) for s in symmetry.active}
+    names |= {f"gain {p}": "scales between a gain and its neighbours" for p in symmetry.gain_sites}
+    names |= {_move_name(m): "move" if m.sinks else "null" for m in symmetry.moves}
+    names |= {f"translation {i}": "translation" for i in range(len(symmetry.translations))}
+    names |= {_centre_name(c): "null" for c in symmetry.centred}
+    return names
+
+
+def random_transform(
+    symmetry: SymmetryGraph,
+    state: Mapping[str, Tensor],
+    generator: torch.Generator,
+    families: Collection[str] | None = None,
+    spread: float = 0.3,
+) -> Transform:
+    """A random element of all inferred families, or of those named (see `family_names`).
+
+    The spaces act in the gauge where absorbed gains are one: gains are taken out, the element acts, other gains come
+    back. Moves, translations and means get random constants.
+    """
+
+    def wanted(name: str) -> bool:
+        return families is None or name in families
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    out, back = _clean_gauge(symmetry, state, wanted, noise, spread)
+    spaces = {s.id for s in symmetry.active if wanted(s.name)}
+    act = Act(random_element(symmetry, generator=generator, spaces=spaces, spread=spread))
+    return Transform((*out, act, *_constants(symmetry, state, wanted, noise), *back))
+
+
+def _clean_gauge(
+    symmetry: SymmetryGraph, state: Mapping[str, Tensor], wanted: Wanted, noise: Noise, spread: float
+) -> tuple[list[Step], list[Step]]:
+    """Steps to the gauge of zero movable biases and unit gains, and back to a randomly chosen one."""
+    current = _float64(state)
+    out: list[Step] = []
+    back: list[Step] = []
+    for m in symmetry.moves:
+        if m.sinks:
+            constant = current[m.source.parameter][m.source.start : m.source.stop].clone()
+            out.append(Push(m.source, m.sinks, constant))
+            current.update(out[-1].apply(current))
+            back.append(Push(m.source, m.sinks, noise(*constant.shape) if wanted(_move_name(m)) else -constant))
+    for p, sites in symmetry.gain_sites.items():
+        factor = current[p].reshape(-1)
+        out.append(rescale(symmetry, sites, factor))
+        stretch = torch.exp(spread * noise(*factor.shape)) if wanted(f"gain {p}") else 1.0 / factor
+        back.append(rescale(symmetry, sites, stretch))
+    return out, back[::-1]
+
+
+def _move_name(m: Move) -> str:
+    return f"constant {m.source.parameter}[{m.source.start}:{m.source.stop}]"
+
+
+def _centre_name(c: Centred) -> str:
+    return f"mean of {'written' if c.written else 'read'} frame {c.frame}"
+
+
+def _constants(symmetry: SymmetryGraph, state: Mapping[str, Tensor], wanted: Wanted, noise: Noise) -> list[Step]:
+    steps: list[Step] = []
+    for m in symmetry.moves:
+        if not m.sinks and wanted(_move_name(m)):
+            steps.append(Push(m.source, (), noise(m.source.stop - m.source.start)))
+    for i, family in enumerate(symmetry.translations):
+        first, *others = family.sets
+        for members in others if wanted(f"translation {i}") else ():
+            c = noise(state[first[0][0]].shape[first[0][1]])
+            steps += [Offset(n, axis, False, c) for n, axis in first]
+            steps += [Offset(n, axis, False, -c) for n, axis in members]
+    for centred in symmetry.centred:
+        for piece in centred.pieces if wanted(_centre_name(centred)) else ():
+            shape = [n for i, n in enumerate(state[piece.parameter].shape) if i != piece.axis]
+            steps.append(Offset(piece.parameter, piece.axis, True, noise(*shape)))
+    return steps
+
+
+def random_inputs(symmetry: SymmetryGraph, generator: torch.Generator) -> list[Tensor]:
+    """Inputs of the traced shapes: normal where floating, zeros and ones where integer."""
+    found = []
+    for node in symmetry.graph.inputs:
+        dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
+        if dtype.is_floating_point:
+            found.append(torch.randn(node.shape, generator=generator, dtype=torch.float64))
+        else:
+            found.append(torch.randint(0, 2, node.shape, generator=generator).to(dtype))
+    return found
+
+
+def _state(
+    symmetry: SymmetryGraph, state: Mapping[str, Tensor] | None, generator: torch.Generator, perturb: float
+) -> State:
+    if state is None:
+        return random_state(symmetry, generator)
+    found = dict(state)
+    for name in symmetry.graph.parameters:
+        if perturb and name in found:
+            noise = torch.randn(found[name].shape, generator=generator, dtype=torch.float64)
+            found[name] = found[name].double() + perturb * noise
+    return found
+
+
+def random_state(symmetry: SymmetryGraph, generator: torch.Generator) -> State:
+    """Parameters and buffers of the traced shapes: vectors near one, matrices scaled by their columns."""
+    found: State = {}
+    for name, node in symmetry.graph.state.items():
+        dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
+        if not dtype.is_floating_point:
+            found[name] = torch.arange(node.result.shape[-1] if node.shape else 0).expand(node.shape).to(dtype)  # type: ignore[union-attr]
+            continue
+        noise = torch.randn(node.shape, generator=generator, dtype=torch.float64)
+        found[name] = 1.0 + 0.2 * noise.abs() if len(node.shape) < 2 else noise * max(node.shape[1:], default=1) ** -0.5
+    return found
+
+
+def _float64(state: Mapping[str, Tensor]) -> State:
+    return {k: v.detach().double() if v.is_floating_point() else v.detach() for k, v in state.items()}
+
+
+def _difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    return max(float((x - y).abs().max() / x.abs().max().clamp_min(1e-300)) for x, y in zip(a, b, strict=True))
