@@ -43,10 +43,11 @@ class _LeastNorm:
         names = {n for s in self.spaces for n in symmetry.parameters_of[s.id] if n in symmetry.graph.parameters}
         self.state: State = {n: state[n] for n in names if n in state}
         self.element = GroupElement(symmetry, {})
-        self.tolerance = 64 * torch.finfo(next(iter(state.values())).dtype).eps if self.state else 0.0
+        self.eps = torch.finfo(next(iter(self.state.values())).dtype).eps if self.state else 0.0
 
     def run(self) -> GroupElement:
-        accelerator = _Anderson()
+        """Sweeps until nothing moves, or what moves is rounding that no longer shrinks."""
+        accelerator, before = _Anderson(), float("inf")
         for _ in range(SWEEPS if self.spaces else 0):
             logs: Logs = {}
             moved = 0.0
@@ -56,8 +57,9 @@ class _LeastNorm:
                 self._apply({space.id: found})
                 if found.scale is not None:
                     logs[space.id] = found.scale.log()
-            if moved <= self.tolerance:
+            if moved <= 1e4 * self.eps or (moved <= self.eps**0.5 and moved > 0.5 * before):
                 break
+            before = moved
             jump = accelerator.step(logs)
             if jump:
                 self._apply({i: self._scaled(i, x.exp()) for i, x in jump.items()})

@@ -1,0 +1,131 @@
+"""Outputs that appear complete or not at all.
+
+Everything is written under a temporary name beside its final place and moved there at the end, so that neither an
+error nor a full disk leaves a half-written result, and an older result stays until the new one is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from symgraph.errors import CheckpointError
+
+
+class OutputError(CheckpointError):
+    """An output exists already, or its place cannot be written to."""
+
+    title = "output"
+
+
+@contextmanager
+def atomic_path(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary path of the same suffix that becomes the file `out` when the block ends well.
+
+    Raises:
+        OutputError: `out` exists and `overwrite` is not set, is a folder, or cannot be written.
+    """
+    with _staged(Path(out), overwrite, folder=False) as temporary:
+        yield temporary
+
+
+@contextmanager
+def atomic_dir(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends well; an old `out` is replaced only then.
+
+    Raises:
+        OutputError: `out` exists and `overwrite` is not set, is a file, holds the working folder, or cannot be written.
+    """
+    with _staged(Path(out), overwrite, folder=True) as temporary:
+        yield temporary
+
+
+def write_text(out: str | Path, text: str, overwrite: bool = False) -> Path:
+    """Write a text file atomically and return its path.
+
+    Raises:
+        OutputError: as for `atomic_path`.
+    """
+    with atomic_path(out, overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(out)
+
+
+def refuse_existing(out: str | Path, overwrite: bool = False, *, folder: bool) -> None:
+    """Raise now what writing `out` later would raise, before any work is spent on it.
+
+    Raises:
+        OutputError: as for `atomic_path` and `atomic_dir`.
+    """
+    out = Path(out)
+    if not os.path.lexists(out):
+        return
+    if not overwrite:
+        raise OutputError(f"{out} exists already", remedy="choose another path, or pass --overwrite to replace it")
+    if out.is_dir() is not folder:
+        found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise OutputError(f"{out} is {found}, and {wanted} is to be written", remedy="choose another path")
+    if folder and Path.cwd().is_relative_to(out.resolve()):
+        raise OutputError(f"{out} holds the working folder and is not replaced", remedy="choose another path")
+
+
+@contextmanager
+def _staged(out: Path, overwrite: bool, *, folder: bool) -> Iterator[Path]:
+    refuse_existing(out, overwrite, folder=folder)
+    missing = [p for p in (out.parent, *out.parent.parents) if not p.exists()]
+    temporary = out.with_name(f".{out.stem}.{secrets.token_hex(4)}{out.suffix}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if folder:
+            temporary.mkdir()
+        yield temporary
+        refuse_existing(out, overwrite, folder=folder)
+        _move(temporary, out)
+    except BaseException as error:
+        _remove(temporary)
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+        if _is_write_failure(error):
+            raise _cannot_write(out, error) from error
+        raise
+
+
+def _is_write_failure(error: BaseException) -> bool:
+    # Writers in other languages report a full disk as an exception of their own with the system's text in it.
+    return isinstance(error, OSError) or (isinstance(error, Exception) and "(os error" in str(error))
+
+
+def _cannot_write(out: Path, error: BaseException) -> OutputError:
+    cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    remedy = "make room or check the permissions there; nothing half-written was left behind"
+    return OutputError(f"{out} could not be written", cause=cause, remedy=remedy)
+
+
+def _move(temporary: Path, out: Path) -> None:
+    if not temporary.is_dir():
+        os.replace(temporary, out)
+        return
+    old = out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
+    replaced = os.path.lexists(out)
+    if replaced:
+        os.rename(out, old)
+    try:
+        os.rename(temporary, out)
+    except BaseException:
+        if replaced:
+            os.rename(old, out)
+        raise
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,185 @@
+"""Losses and metrics along the segment between two models, and the barriers that follow from them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from symgraph.errors import DataError, UsageError
+from symgraph.messages import one_line, shorten
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A loss or a metric along the segment from A (lambda 0) to B (lambda 1).
+
+    `standard_errors` are those of `barriers`, over the examples and paired: each example is compared with itself.
+    """
+
+    name: str
+    lambdas: tuple[float, ...]
+    values: tuple[float, ...]
+    standard_errors: tuple[float, ...]
+    higher_is_better: bool = False
+
+    @property
+    def barriers(self) -> tuple[float, ...]:
+        """How much worse than the chord between the endpoints each point is."""
+        first, last = self.values[0], self.values[-1]
+        sign = -1.0 if self.higher_is_better else 1.0
+        chord = ((1 - x) * first + x * last for x in self.lambdas)
+        return tuple(sign * (v - c) + 0.0 for v, c in zip(self.values, chord, strict=True))
+
+    @property
+    def barrier(self) -> float:
+        """The largest of the barriers; the endpoints make it at least zero."""
+        return max(self.barriers)
+
+    @property
+    def argmax(self) -> float:
+        """The lambda of the largest barrier."""
+        return self.lambdas[self._peak]
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of `barrier`, at its lambda."""
+        return self.standard_errors[self._peak]
+
+    @property
+    def interior_min(self) -> float:
+        """The smallest barrier strictly between the endpoints; below zero, a mixture beats the chord."""
+        return min(self.barriers[1:-1])
+
+    @property
+    def midpoint(self) -> float | None:
+        """The barrier at lambda one half, or None if that point was not evaluated."""
+        return self.barriers[self.lambdas.index(0.5)] if 0.5 in self.lambdas else None
+
+    @property
+    def _peak(self) -> int:
+        return self.barriers.index(self.barrier)
+
+
+@dataclass(frozen=True, slots=True)
+class LossBarrier:
+    """The loss, and any metrics, along the segment between two models."""
+
+    loss: Curve
+    metrics: tuple[Curve, ...] = ()
+    examples: int = 0
+    source: str = ""
+    split: str = ""
+
+    @property
+    def lambdas(self) -> tuple[float, ...]:
+        """The evaluated points."""
+        return self.loss.lambdas
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The mean loss at each point."""
+        return self.loss.values
+
+    @property
+    def barriers(self) -> tuple[float, ...]:
+        """B_lambda at each point."""
+        return self.loss.barriers
+
+    @property
+    def barrier(self) -> float:
+        """The loss barrier: the largest B_lambda."""
+        return self.loss.barrier
+
+    @property
+    def argmax(self) -> float:
+        """The lambda of the largest B_lambda."""
+        return self.loss.argmax
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the loss barrier, over the examples."""
+        return self.loss.standard_error
+
+    @property
+    def interior_min(self) -> float:
+        """The smallest B_lambda strictly between the endpoints."""
+        return self.loss.interior_min
+
+    @property
+    def midpoint(self) -> float | None:
+        """B_lambda at one half, or None if that point was not evaluated."""
+        return self.loss.midpoint
+
+    def metric(self, name: str) -> Curve:
+        """The curve of one metric.
+
+        Raises:
+            UsageError: it was not evaluated.
+        """
+        for curve in self.metrics:
+            if curve.name == name:
+                return curve
+        known = shorten(c.name for c in self.metrics) or "none"
+        raise UsageError(f"no metric {name!r} was evaluated", cause=f"there is {known}", remedy="name it in `metrics`")
+
+    def to_json(self) -> str:
+        """Everything that `from_json` needs, and the derived figures for readers."""
+        derived = {c.name: _figures(c) for c in (self.loss, *self.metrics)}
+        return json.dumps({**asdict(self), "summary": derived}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | Path) -> LossBarrier:
+        """What `to_json` wrote, from its text or from the path of a file.
+
+        Raises:
+            DataError: it is something else.
+        """
+        try:
+            found = json.loads(text.read_text(encoding="utf-8") if isinstance(text, Path) else text)
+            found.pop("summary", None)
+            curves = [_curve(found.pop("loss")), *map(_curve, found.pop("metrics"))]
+            return cls(curves[0], tuple(curves[1:]), **found)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+            where = text if isinstance(text, Path) else "the text"
+            remedy = "give the JSON that `symgraph barrier --json` prints"
+            raise DataError(f"{where} holds no loss barrier", cause=one_line(e), remedy=remedy) from e
+
+    def plot(self, path: str | Path, *, title: str = "", overwrite: bool = False) -> Path:
+        """Draw the curves into a PNG, SVG or PDF file."""
+        from symgraph.plots import barrier_plot
+
+        return barrier_plot({self.loss.name: self}, path, title=title, overwrite=overwrite)
+
+    def __str__(self) -> str:
+        names = [c.name for c in self.metrics]
+        rows = [["lambda", self.loss.name, "barrier", "std.err.", *names]]
+        for i, x in enumerate(self.lambdas):
+            figures = (self.losses[i], self.barriers[i], self.loss.standard_errors[i])
+            rows.append([f"{x:.3f}", *(f"{v:.4f}" for v in (*figures, *(c.values[i] for c in self.metrics)))])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([*table, "", *map(_sentence, (self.loss, *self.metrics)), self._data()])
+
+    def _data(self) -> str:
+        split = f", split {self.split}" if self.split else ""
+        return f"over {self.examples} examples{f' of {self.source}' if self.source else ''}{split}"
+
+
+def _curve(found: dict[str, Any]) -> Curve:
+    lambdas, values, errors = (tuple(map(float, found[k])) for k in ("lambdas", "values", "standard_errors"))
+    if not len(lambdas) == len(values) == len(errors) > 2:
+        raise ValueError("the points and their values do not match")
+    return Curve(str(found["name"]), lambdas, values, errors, bool(found["higher_is_better"]))
+
+
+def _figures(curve: Curve) -> dict[str, Any]:
+    names = ("barriers", "barrier", "argmax", "standard_error", "interior_min", "midpoint")
+    return {name: getattr(curve, name) for name in names}
+
+
+def _sentence(curve: Curve) -> str:
+    middle = "" if curve.midpoint is None else f", midpoint {curve.midpoint:.4f}"
+    peak = f"{curve.barrier:.4f} \u00b1 {curve.standard_error:.4f} at lambda {curve.argmax:.3f}"
+    return f"{curve.name} barrier {peak} (interior minimum {curve.interior_min:.4f}{middle})"

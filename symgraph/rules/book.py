@@ -1,0 +1,154 @@
+"""A rule book: all rules of a run, looked up by operator, with one hash that identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from symgraph.errors import RuleError
+from symgraph.ir import Node
+from symgraph.rules.load import load_file
+from symgraph.rules.schema import Rule, plain
+
+
+@dataclass(frozen=True)
+class RuleBook:
+    """The rules of a run, in order of precedence; `notes` say what a user's rules replaced."""
+
+    rules: tuple[Rule, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [r.rule for r in self.rules]
+        double = sorted({n for n in names if names.count(n) > 1})
+        if double:
+            raise RuleError(f"two rules are called {', '.join(double)}", remedy="rename one of them")
+
+    @cached_property
+    def _by_target(self) -> dict[str, tuple[Rule, ...]]:
+        found: dict[str, list[Rule]] = {}
+        for rule in self.rules:
+            for target in rule.targets:
+                found.setdefault(target, []).append(rule)
+        return {k: tuple(v) for k, v in found.items()}
+
+    def for_op(self, target: str) -> tuple[Rule, ...]:
+        """The rules about one target, to be tried in order."""
+        return self._by_target.get(target, ())
+
+    def for_node(self, node: Node) -> tuple[Rule, ...]:
+        """The rules about a node's operator, to be tried in order."""
+        return self._by_target.get(node.target, ())
+
+    def covers(self, target: str | Node) -> bool:
+        """Whether any rule speaks about this operator."""
+        return (target.target if isinstance(target, Node) else target) in self._by_target
+
+    def named(self, name: str) -> Rule:
+        """The rule called `name`.
+
+        Raises:
+            RuleError: if there is none.
+        """
+        found = next((r for r in self.rules if r.rule == name), None)
+        if found is None:
+            raise RuleError(f"no rule is called {name}", remedy="`symgraph rules` lists them")
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the rules, in order."""
+        return tuple(r.rule for r in self.rules)
+
+    @cached_property
+    def patterns(self) -> tuple[Rule, ...]:
+        """The rules about idioms of several operators."""
+        return tuple(r for r in self.rules if r.pattern)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of what the rules say."""
+        text = json.dumps([plain(r) for r in self.rules], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+
+def rules_folder() -> Path:
+    """The folder of the shipped rule files: inside an installed package, else at the top of the repository."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "_rules"
+    return inside if inside.is_dir() else package.parent / "rules"
+
+
+@cache
+def default_rules() -> RuleBook:
+    """The shipped rules.
+
+    Raises:
+        RuleError: if the folder of rule files is missing.
+    """
+    folder = rules_folder()
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise RuleError(f"no rule files in {folder}", cause="the installation is incomplete", remedy="install again")
+    return RuleBook(tuple(r for f in files for r in load_file(f)))
+
+
+def read_rules(sources: Iterable[str | Path | Rule]) -> tuple[Rule, ...]:
+    """Rules from folders, files and `Rule` objects, in order.
+
+    Raises:
+        RuleError: if a path does not exist or a file has problems.
+    """
+    found: list[Rule] = []
+    for source in sources:
+        if isinstance(source, Rule):
+            found.append(source)
+            continue
+        path = Path(source)
+        if not path.exists():
+            raise RuleError(
+                f"no rules at {path}", cause="the path does not exist", remedy="give a YAML file or a folder"
+            )
+        files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
+        if not files:
+            raise RuleError(f"no rules at {path}", cause="the folder has no .yaml file", remedy="put rule files in it")
+        found += [r for f in files for r in load_file(f)]
+    return tuple(found)
+
+
+def with_user_rules(book: RuleBook, sources: Iterable[str | Path | Rule]) -> RuleBook:
+    """The book with a user's rules, each proven sound first; they replace ours for their operators.
+
+    Raises:
+        RuleError: if a source cannot be read, or a rule claims something false (with its counterexample).
+    """
+    from symgraph.rules.check import require_sound
+
+    added = read_rules(sources)
+    notes = list(book.notes)
+    for rule in added:
+        require_sound(rule)
+    mine = {t for r in added for t in r.targets} | {f"pattern:{r.rule}" for r in added if r.pattern}
+    kept = [k for k in (_without(r, mine, added, notes) for r in book.rules) if k is not None]
+    return RuleBook((*added, *kept), tuple(notes))
+
+
+def _without(rule: Rule, targets: set[str], added: tuple[Rule, ...], notes: list[str]) -> Rule | None:
+    """Our rule, less what the user's rules speak about."""
+    from dataclasses import replace
+
+    lost = [t for t in rule.targets if t in targets]
+    names = {r.rule for r in added}
+    if not lost and rule.rule not in names:
+        return rule
+    by = ", ".join(sorted(r.rule for r in added if set(r.targets) & set(lost) or r.rule == rule.rule))
+    notes.append(f"rule {rule.rule} is replaced by the user's {by} for {', '.join(lost) or 'its name'}")
+    left = tuple(o for o in rule.ops if o not in lost)
+    return replace(rule, ops=left) if left and rule.rule not in names else None

@@ -1,0 +1,293 @@
+"""Patterns: idioms of several operators, written as expressions and matched against the graph.
+
+    x * rsqrt(mean(x ** 2, [-1], True) + eps)
+
+Function names are ATen operators (any overload), lower-case names are variables (the same name is the same value), `_`
+matches anything, `inf` the end of an axis. `+`, `*` and the two axes of a transpose match in either order; casts
+between floating dtypes, copies and dropout in evaluation are looked through. The text is parsed with
+`ast`, never evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from symgraph.errors import RuleError
+from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.rules.expression import END, Term, parse_term
+from symgraph.rules.operators import PATTERN, arguments, parameters
+from symgraph.rules.signature import bind
+
+if TYPE_CHECKING:
+    from symgraph.rules.schema import Rule
+
+_COMMUTE = {"add": (0, 1), "mul": (0, 1), "transpose": (1, 2)}
+_DIMS = {"dim", "dim0", "dim1", "start_dim", "end_dim"}
+_CASTS = {"to", "_to_copy", "contiguous", "clone", "alias", "detach", "dropout", "type_as"}
+_NEW_RANK = {"cat", "stack", "unsqueeze"}
+
+Bindings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A parsed pattern; `text` is what the author wrote, `str()` its canonical form."""
+
+    tree: Term
+    text: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return str(self.tree)
+
+    @cached_property
+    def variables(self) -> tuple[str, ...]:
+        """Its variables in order of appearance."""
+        return tuple(dict.fromkeys(t.value for t in self.tree.walk() if t.kind == "var"))
+
+    @cached_property
+    def size(self) -> int:
+        """How many operators it spans."""
+        return sum(t.kind == "call" for t in self.tree.walk())
+
+    @property
+    def root(self) -> str:
+        """The operator that produces its value."""
+        return str(self.tree.value)
+
+    def match(self, graph: Graph, root: Node) -> Bindings | None:
+        """The values of the variables if the pattern describes `root`, else None."""
+        if root.kind is not Kind.CALL or base(root) != self.root:
+            return None
+        return next(_call(self.tree, root, {}, graph), None)
+
+    def evaluate(self, bindings: Mapping[str, Any]) -> Any:
+        """Runs the pattern on tensors through `torch.ops.aten`."""
+        return _evaluate(self.tree, bindings)
+
+
+def parse(text: str) -> Pattern:
+    """Parses a pattern.
+
+    Raises:
+        GrammarError: with the column of the first mistake.
+    """
+    return Pattern(parse_term(text), " ".join(text.split()))
+
+
+# -- matching --------------------------------------------------------------------------------------------------------
+
+
+def base(node: Node) -> str:
+    """`linear` for a node of `aten.linear.default`; the whole target for other nodes."""
+    parts = node.target.split(".")
+    return parts[1] if len(parts) == 3 and parts[0] == "aten" else node.target
+
+
+def _match(term: Term, value: Any, found: Bindings, graph: Graph) -> Iterator[Bindings]:
+    if term.kind == "any":
+        yield found
+    elif term.kind == "var":
+        yield from _variable(term.value, value, found, graph)
+    elif term.kind == "constant":
+        if not isinstance(value, Ref) and _equal(term.value, value):
+            yield found
+    elif term.kind == "list":
+        if isinstance(value, list | tuple) and len(value) == len(term.items):
+            yield from _all(tuple(zip(term.items, value, strict=True)), found, graph)
+    elif isinstance(value, Ref):
+        node = _through(graph.by_name[value.name], term.value, graph)
+        if node is not None:
+            yield from _call(term, node, found, graph)
+
+
+def _variable(name: str, value: Any, found: Bindings, graph: Graph) -> Iterator[Bindings]:
+    if name not in found:
+        yield {**found, name: value}
+    elif isinstance(value, Ref) and isinstance(found[name], Ref):
+        if _source(value, graph) == _source(found[name], graph):
+            yield found
+    elif not isinstance(value, Ref) and not isinstance(found[name], Ref) and found[name] == value:
+        yield found
+
+
+def _equal(expected: Any, value: Any) -> bool:
+    if expected == END:
+        return value is None or (isinstance(value, int) and value >= END // 2)
+    return bool(expected == value)
+
+
+def _all(pairs: tuple[tuple[Term, Any], ...], found: Bindings, graph: Graph) -> Iterator[Bindings]:
+    if not pairs:
+        yield found
+        return
+    for bound in _match(*pairs[0], found, graph):
+        yield from _all(pairs[1:], bound, graph)
+
+
+def _call(term: Term, node: Node, found: Bindings, graph: Graph) -> Iterator[Bindings]:
+    given, schema = arguments(node), parameters(node.target)
+    if given is None or schema is None or len(term.items) > len(schema):
+        return
+    names = [a.name for a in schema]
+    wanted = dict(zip(names, term.items, strict=False)) | dict(term.keywords)
+    if not set(wanted) <= set(names):
+        return
+    if any(a.name not in wanted and (a.required or _tuple(given[a.name]) != _tuple(a.default)) for a in schema):
+        return
+    rank = _rank(node, given, graph)
+    for order in _orders(term, names):
+        pairs = [(t, _positive(order.get(k, k), t, given, rank)) for k, t in wanted.items()]
+        pairs.sort(key=lambda p: p[0].kind == "var")
+        yield from _all(tuple(pairs), found, graph)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _orders(term: Term, names: list[str]) -> Iterator[dict[str, str]]:
+    yield {}
+    pair = _COMMUTE.get(term.value)
+    if pair and len(term.items) > pair[1]:
+        a, b = names[pair[0]], names[pair[1]]
+        yield {a: b, b: a}
+
+
+def _positive(name: str, term: Term, given: Mapping[str, Any], rank: int) -> Any:
+    """An argument; positions of axes in the sign that the pattern writes them in."""
+    value = given[name]
+    if name not in _DIMS or not rank:
+        return value
+    if term.kind == "list" and isinstance(value, list | tuple) and len(value) == len(term.items):
+        return [_signed(t, v, rank) for t, v in zip(term.items, value, strict=True)]
+    return _signed(term, value, rank)
+
+
+def _signed(term: Term, value: Any, rank: int) -> Any:
+    if term.kind != "constant" or not isinstance(term.value, int) or not isinstance(value, int):
+        return value
+    return value % rank - (rank if term.value < 0 else 0)
+
+
+def _rank(node: Node, given: Mapping[str, Any], graph: Graph) -> int:
+    first = given.get("self")
+    result = graph.by_name[first.name].result if isinstance(first, Ref) else None
+    if isinstance(result, Tensor) and base(node) not in _NEW_RANK:
+        return len(result.shape)
+    return len(node.shape)
+
+
+def _through(node: Node, op: str, graph: Graph) -> Node | None:
+    """The node of operator `op` that `node` is, or that it casts or copies."""
+    while base(node) != op:
+        if not _is_cast(node, graph):
+            return None
+        node = graph.by_name[node.args[0].name]
+    return node
+
+
+def _source(ref: Ref, graph: Graph) -> str:
+    node = graph.by_name[ref.name]
+    while _is_cast(node, graph):
+        node = graph.by_name[node.args[0].name]
+    return node.name
+
+
+def _is_cast(node: Node, graph: Graph) -> bool:
+    if node.kind is not Kind.CALL or base(node) not in _CASTS or not node.args or not isinstance(node.args[0], Ref):
+        return False
+    if base(node) == "dropout" and (arguments(node) or {}).get("train", True):
+        return False
+    source, result = graph.by_name[node.args[0].name].result, node.result
+    return (
+        isinstance(source, Tensor)
+        and isinstance(result, Tensor)
+        and "float" in source.dtype
+        and "float" in result.dtype
+    )
+
+
+# -- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(term: Term, bindings: Mapping[str, Any]) -> Any:
+    import torch
+
+    if term.kind == "constant":
+        return term.value
+    if term.kind == "var":
+        return bindings[term.value]
+    if term.kind == "list":
+        return [_evaluate(i, bindings) for i in term.items]
+    if term.kind == "any":
+        raise RuleError("`_` in the middle of a pattern has no value", remedy="put it last, or name the argument")
+    items = list(term.items)
+    while items and items[-1].kind == "any":
+        items.pop()
+    values = [_evaluate(i, bindings) for i in items]
+    keywords = {k: _evaluate(v, bindings) for k, v in term.keywords if v.kind != "any"}
+    return getattr(torch.ops.aten, term.value)(*values, **keywords)
+
+
+# -- rewriting -------------------------------------------------------------------------------------------------------
+
+
+def rewrite(graph: Graph, rules: Iterable[Rule]) -> Graph:
+    """The graph with each idiom that a pattern rule describes as one node `pattern:NAME`, dead nodes removed.
+
+    Larger patterns go first; where a rule would not apply to the node it makes, nothing is replaced.
+    """
+    spellings = sorted(((r, p) for r in rules for p in r.pattern), key=lambda s: (-s[1].size, s[0].rule, str(s[1])))
+    nodes = {n.name: n for n in graph.nodes}
+    by_base: dict[str, list[str]] = {}
+    for node in graph.calls:
+        by_base.setdefault(base(node), []).append(node.name)
+    current = graph
+    for rule, spelling in spellings:
+        made = [_node(rule, spelling, current, nodes[n]) for n in by_base.get(spelling.root, ()) if n in nodes]
+        found = {n.name: n for n in made if n is not None}
+        if found:
+            nodes.update(found)
+            current = replace(current, nodes=tuple(nodes.values()))
+    return graph if current is graph else _without_dead(graph, current)
+
+
+def _node(rule: Rule, spelling: Pattern, graph: Graph, root: Node) -> Node | None:
+    bindings = spelling.match(graph, root)
+    if bindings is None:
+        return None
+    kwargs = tuple((v, bindings[v]) for v in spelling.variables)
+    node = replace(root, target=PATTERN + rule.rule, args=(), kwargs=kwargs)
+    return node if bind(rule, node, graph) is not None else None
+
+
+def _without_dead(before: Graph, after: Graph) -> Graph:
+    """`after` without the calls that something read in `before` and nothing reads any more."""
+    users = before.users
+    live = set(after.outputs)
+    kept: list[Node] = []
+    for node in reversed(after.nodes):
+        if node.kind is Kind.CALL and node.name not in live and users[node.name]:
+            continue
+        live.update(node.refs())
+        kept.append(node)
+    return replace(after, nodes=tuple(reversed(kept)))
+
+
+def evaluate_pattern(rule: Rule, kwargs: Mapping[str, Any]) -> Any:
+    """Runs a node `pattern:NAME` on its keyword arguments.
+
+    Raises:
+        RuleError: if no spelling of the rule has exactly these variables.
+    """
+    for spelling in rule.pattern:
+        if set(spelling.variables) == set(kwargs):
+            return spelling.evaluate(kwargs)
+    raise RuleError(
+        f"rule {rule.rule} has no spelling with {', '.join(sorted(kwargs))}",
+        cause="the graph was rewritten with other rules",
+        remedy="run it with the rule book it was rewritten with",
+    )

@@ -1,0 +1,233 @@
+"""The dataclass behind one rule, and the JSON schema generated from it.
+
+`KEYS` gives for each field the YAML form it is read from and a sentence of help; `load` and `rules/schema.json` both
+follow that table, so that documentation, editor support and checking cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from symgraph.groups.classes import Bound, SymmetryClass, describe
+from symgraph.rules.condition import Condition
+from symgraph.rules.pattern import Pattern
+from symgraph.rules.signature import Signature
+
+STRUCTURES = (
+    "reshape",
+    "permute",
+    "transpose",
+    "movedim",
+    "cat",
+    "split",
+    "slice",
+    "select",
+    "expand",
+    "squeeze",
+    "unsqueeze",
+    "stack",
+    "repeat",
+    "getitem",
+    "flatten",
+    "unflatten",
+    "unbind",
+    "index",
+    "identity",
+    "constant",
+    "rigid",
+)
+BROADCASTS = ("ones", "free")
+LAYOUTS = ("halves", "interleaved")
+SOURCES = ("proof:", "paper:", "measured:")
+
+
+class Admits(dict[str, Bound]):
+    """Bound per axis; numbered axes of a binding ("...1", "*0", "d.1") are found under their plain name."""
+
+    def __missing__(self, name: str) -> Bound:
+        plain = "..." if name[:3] == "..." else "*" if name[:1] == "*" else name.split(".")[0]
+        if plain == name or plain not in self:
+            raise KeyError(name)
+        return self[plain]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Shapes and arguments at which the law of a rule is tried.
+
+    `sizes` gives named axes, `batch` the batch axes, `args` further arguments (the name of an axis stands for its
+    size), `omit` operands that are left out, `keep` axes whose size the operator reads by itself, `integers` operands
+    holding indices into an axis, `booleans` operands holding masks, `positive` operands holding positive numbers.
+    """
+
+    sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    batch: tuple[int, ...] = (2, 3)
+    args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    omit: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    integers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    booleans: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a rule: the YAML form it is read from and a sentence of help."""
+
+    name: str
+    form: str
+    about: str
+
+
+KEYS = (
+    Key("rule", "text", "Name of the rule: kebab-case and unique."),
+    Key("about", "text", "One sentence that says what the operator does to its axes."),
+    Key("source", "source", "Why it is true: 'proof: ...', 'paper: ...' or 'measured: ...'."),
+    Key("ops", "texts", "Operators, as 'aten.linear.default'."),
+    Key("pattern", "patterns", "Spellings of an idiom of several operators."),
+    Key("structure", "structure", "A built-in way to move axes, instead of a signature."),
+    Key("signature", "signature", "Axes of operands and results: 'input[... i], weight[o i'] -> [... o]'."),
+    Key("admits", "classes", "The class, or classes, that each axis admits."),
+    Key("at", "strings", "The argument that gives the position of an axis."),
+    Key("reduces", "text", "An axis that the result no longer has."),
+    Key("when", "condition", "A condition on the arguments; where it is false the rule is silent."),
+    Key("product", "numbers", "The result's element is the product of the operands' to these powers."),
+    Key("gain", "text", "The operand that multiplies the result at the end."),
+    Key("adds", "text", "The operand that is added to the result at the end."),
+    Key("shift", "strings", "What adding a constant to an operand does to the result."),
+    Key("centred", "text", "An axis whose mean is neither seen nor produced."),
+    Key("names", "strings", "Names for the spaces of these axes."),
+    Key("layout", "layout", "Which pairs rotate together: halves or interleaved."),
+    Key("broadcast", "broadcast", "What an operand that is constant along an axis demands: ones or free."),
+    Key("gaps", "strings", "Axes left looser than is true, and why."),
+    Key("examples", "examples", "Shapes and arguments at which the rule is checked."),
+    Key("never", "patterns", "Expressions that the pattern must not match."),
+)
+REQUIRED = ("rule", "about", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How the axes of one operator, or of one idiom of several, transform together; `KEYS` explains each field."""
+
+    rule: str
+    about: str
+    source: str
+    ops: tuple[str, ...] = ()
+    pattern: tuple[Pattern, ...] = ()
+    structure: str | None = None
+    signature: Signature | None = None
+    admits: Mapping[str, Bound] = field(default_factory=dict, hash=False)
+    at: Mapping[str, str] = field(default_factory=dict, hash=False)
+    reduces: str | None = None
+    when: Condition | None = None
+    product: Mapping[str, int] = field(default_factory=dict, hash=False)
+    gain: str | None = None
+    adds: str | None = None
+    shift: Mapping[str, str] = field(default_factory=dict, hash=False)
+    centred: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    layout: str | None = None
+    broadcast: str = "ones"
+    gaps: Mapping[str, str] = field(default_factory=dict, hash=False)
+    examples: tuple[Example, ...] = (Example(),)
+    never: tuple[Pattern, ...] = ()
+    place: str = field(default="", compare=False)
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """Pointwise operands for which a number may stand."""
+        operands = self.signature.operands if self.signature else ()
+        return tuple(o.name for o in operands if o.axes and o.axes[0].name == "*")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Targets of the nodes that the rule explains."""
+        return self.ops or (f"pattern:{self.rule}",)
+
+    def __str__(self) -> str:
+        return f"{self.rule} ({self.place})" if self.place else self.rule
+
+
+_DEFAULTS = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(Rule)}
+
+
+def plain(rule: Rule) -> dict[str, Any]:
+    """A rule as plain data in a canonical form: what the hash of a rule book is taken over."""
+    found: dict[str, Any] = {}
+    for key in KEYS:
+        value = getattr(rule, key.name)
+        if key.name in REQUIRED or value != _DEFAULTS[key.name]:
+            found[key.name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return describe(value)
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in sorted(value.items())}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, Example):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return value if value is None or isinstance(value, int | float | str) else str(value)
+
+
+_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_CLASSES = {"enum": [str(c) for c in SymmetryClass]}
+_STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+_FORMS: dict[str, dict[str, Any]] = {
+    "text": {"type": "string"},
+    "source": {"type": "string", "pattern": f"^({'|'.join(SOURCES)})"},
+    "texts": _TEXTS,
+    "patterns": _TEXTS,
+    "signature": {"type": "string"},
+    "condition": {"type": "string"},
+    "structure": {"enum": list(STRUCTURES)},
+    "layout": {"enum": list(LAYOUTS)},
+    "broadcast": {"enum": list(BROADCASTS)},
+    "strings": _STRINGS,
+    "numbers": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "classes": {
+        "type": "object",
+        "additionalProperties": {"anyOf": [_CLASSES, {"type": "array", "items": _CLASSES, "minItems": 1}]},
+    },
+}
+EXAMPLE_FORMS: dict[str, dict[str, Any]] = {
+    "sizes": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "batch": {"type": "array", "items": {"type": "integer"}},
+    "args": {"type": "object"},
+    "omit": {"type": "array", "items": {"type": "string"}},
+    "keep": {"type": "array", "items": {"type": "string"}},
+    "integers": _STRINGS,
+    "booleans": {"type": "array", "items": {"type": "string"}},
+    "positive": {"type": "array", "items": {"type": "string"}},
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a rule file, for editors."""
+    example = {"type": "object", "additionalProperties": False, "properties": EXAMPLE_FORMS}
+    forms = {**_FORMS, "examples": {"type": "array", "items": example}}
+    properties = {k.name: {**forms[k.form], "description": k.about} for k in KEYS}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "symgraph rules",
+        "type": "array",
+        "items": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": list(REQUIRED),
+            "oneOf": [{"required": ["ops"]}, {"required": ["pattern"]}],
+            "properties": properties,
+        },
+    }
+
+
+def schema_text() -> str:
+    """The content of `rules/schema.json`."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,377 @@
+"""Signatures: `input[... i], weight[o i'], bias[o]? -> [... o]`, and how they meet a node of a graph.
+
+signature := operand ("," operand)* "->" axes ("," axes)*
+operand   := name axes "?"?
+axes      := "[" token* "]"
+token     := name | name' (dual) | name~ (permutation part) | ... (batch) | * (pointwise) | 1 | _ (no claim)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from symgraph.groups.classes import Bound, SymmetryClass, down
+from symgraph.ir import Graph, Node, Ref, Tensor
+from symgraph.rules.grammar import Cursor, GrammarError, tokenize
+from symgraph.rules.operators import arguments as arguments_of
+
+if TYPE_CHECKING:
+    from symgraph.rules.schema import Rule
+
+_TOKEN = re.compile(r"->|\.\.\.|[\[\],?*]|[A-Za-z_][A-Za-z_0-9]*['~]?|1")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+# A tensor that is constant along an axis stays so under the maps that fix the ones vector.
+FIXES_ONES: Bound = down(SymmetryClass.ORTHOGONAL_ONES, SymmetryClass.SEMI_PERMUTATION)
+
+
+@dataclass(frozen=True, slots=True)
+class AxisToken:
+    """What a signature says about one axis: its name and its mark ("", "'" dual, "~" permutation part).
+
+    In a `Binding` batch axes are "...0", "...1", pointwise axes "*0", "*1" (numbered from the right), axes without a
+    claim "_0", "_1", broadcast axes "1", and further axes of a list argument "d.1", "d.2".
+    """
+
+    name: str
+    mark: str = ""
+
+    @property
+    def batch(self) -> bool:
+        """Whether this is a batch or a pointwise axis."""
+        return self.name[0] in ".*"
+
+    @property
+    def axis(self) -> str:
+        """The name under which `admits` classifies it."""
+        if self.name[0] in "*_":
+            return self.name[0]
+        return "..." if self.name[0] == "." else self.name.split(".")[0]
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a class is stated for it."""
+        return self.axis not in ("1", "_")
+
+    def __str__(self) -> str:
+        return self.name + self.mark
+
+
+Tokens = tuple[AxisToken, ...]
+Arrangement = tuple[dict[str, Tokens], tuple[Tokens, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor that the operator reads."""
+
+    name: str
+    axes: Tokens
+    optional: bool = False
+
+    @property
+    def scalar(self) -> bool:
+        """Whether a number may stand for it."""
+        return not self.axes or self.axes[0].name == "*"
+
+    def __str__(self) -> str:
+        return f"{self.name}[{' '.join(map(str, self.axes))}]{'?' if self.optional else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Operands and results of an operator, axis by axis."""
+
+    operands: tuple[Operand, ...]
+    results: tuple[Tokens, ...]
+
+    def __str__(self) -> str:
+        results = ", ".join(f"[{' '.join(map(str, r))}]" for r in self.results)
+        return f"{', '.join(map(str, self.operands))} -> {results}"
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Every axis that a class may be stated for, in order of appearance."""
+        tokens = [t for o in self.operands for t in o.axes] + [t for r in self.results for t in r]
+        return tuple(dict.fromkeys(t.axis for t in tokens if t.claimed))
+
+    def operand(self, name: str) -> Operand | None:
+        """The operand called `name`."""
+        return next((o for o in self.operands if o.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A rule matched with one node: the axes of its tensors by token, its other arguments by name.
+
+    The number of tokens always equals the rank of the tensor. Operands keep the order of the signature.
+    """
+
+    rule: Rule
+    operands: dict[str, tuple[Ref, Tokens]]
+    results: tuple[Tokens, ...]
+    arguments: Mapping[str, Any]
+
+
+def parse(text: str) -> Signature:
+    """Parses a signature.
+
+    Raises:
+        GrammarError: with the column of the first mistake.
+    """
+    cursor = Cursor(tokenize(text, _TOKEN), len(text))
+    operands = [_operand(cursor)]
+    while cursor.skip(","):
+        operands.append(_operand(cursor))
+    cursor.expect("->")
+    results = [_axes(cursor)]
+    while cursor.skip(","):
+        results.append(_axes(cursor))
+    if cursor.text:
+        raise GrammarError(f"unexpected {cursor.text!r}", cursor.column)
+    signature = Signature(tuple(operands), tuple(results))
+    _check(signature)
+    return signature
+
+
+def _check(signature: Signature) -> None:
+    names = [o.name for o in signature.operands]
+    double = next((n for n in names if names.count(n) > 1), None)
+    if double:
+        raise GrammarError(f"operand `{double}` appears twice")
+    known = {t.axis for o in signature.operands for t in o.axes}
+    for token in (t for r in signature.results for t in r if t.claimed):
+        if token.axis not in known:
+            raise GrammarError(
+                f"axis `{token}` of a result is in no operand", remedy="write `_` for an axis without a claim"
+            )
+
+
+def _operand(cursor: Cursor) -> Operand:
+    column, name = cursor.column, cursor.take()
+    if not _NAME.fullmatch(name) or name == "_":
+        raise GrammarError(f"expected the name of an operand, found {name or 'the end'!r}", column)
+    axes = _axes(cursor)
+    return Operand(name, axes, cursor.skip("?"))
+
+
+def _axes(cursor: Cursor) -> Tokens:
+    start = cursor.column
+    cursor.expect("[")
+    found: list[AxisToken] = []
+    while not cursor.skip("]"):
+        column, text = cursor.column, cursor.take()
+        token = _token(text, column)
+        if (token.axis != "_") and any(token.name == t.name for t in found) and token.name != "1":
+            raise GrammarError(f"axis `{token.name}` appears twice in one tensor", column)
+        found.append(token)
+    if any(t.name == "*" for t in found) and len(found) > 1:
+        raise GrammarError("`*` stands for all axes and must be alone", start)
+    return tuple(found)
+
+
+def _token(text: str, column: int) -> AxisToken:
+    if text in ("...", "*", "1", "_"):
+        return AxisToken(text)
+    mark = text[-1:] if text[-1:] in ("'", "~") else ""
+    name = text.removesuffix(mark)
+    if not _NAME.fullmatch(name) or name.startswith("_"):
+        raise GrammarError(f"expected an axis or `]`, found {text or 'the end'!r}", column)
+    return AxisToken(name, mark)
+
+
+def arrange(rule: Rule, arguments: Mapping[str, Any], ranks: Mapping[str, int]) -> Arrangement | None:
+    """Tokens for every axis of operands of the given ranks, or None where the ranks do not fit the signature."""
+    signature, unclaimed = rule.signature, count()
+    if signature is None:
+        return None
+    operands: dict[str, Tokens] = {}
+    lead: dict[str, int] = {"...": 0, "*": 0, **({rule.reduces: 0} if rule.reduces else {})}
+    for operand in signature.operands:
+        if operand.name not in ranks:
+            continue
+        axes = _placed(rule, operand.axes, arguments, ranks[operand.name], unclaimed)
+        if axes is None:
+            return None
+        operands[operand.name] = axes
+        for kind in lead:
+            lead[kind] = max(lead[kind], sum(t.axis == kind for t in axes))
+    results = []
+    for tokens in signature.results:
+        axes = _result(rule, tokens, arguments, lead, unclaimed)
+        if axes is None:
+            return None
+        results.append(axes)
+    return operands, tuple(results)
+
+
+def _dims(rule: Rule, axis: str, arguments: Mapping[str, Any], rank: int) -> list[int] | None:
+    """Positions of a moved axis in a tensor of `rank` axes, or None if they do not fit."""
+    given = arguments.get(rule.at[axis])
+    dims: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    if dims in ([], [None]):
+        dims = list(range(rank))
+    if not dims or not all(isinstance(d, int) and -rank <= d < rank for d in dims):
+        return None
+    return sorted(int(d) % rank for d in dims)
+
+
+def _placed(
+    rule: Rule, tokens: Tokens, arguments: Mapping[str, Any], rank: int, unclaimed: Iterator[int]
+) -> Tokens | None:
+    moved = [t for t in tokens if t.name in rule.at]
+    if not moved:
+        return _spread(tokens, rank, unclaimed)
+    dims = _dims(rule, moved[0].name, arguments, rank)
+    if dims is None:
+        return None
+    rest = _spread(tuple(t for t in tokens if t != moved[0]), rank - len(dims), unclaimed)
+    return None if rest is None else _insert(rest, dims, moved[0])
+
+
+def _insert(rest: Tokens, dims: list[int], token: AxisToken) -> Tokens:
+    axes = list(rest)
+    for k, dim in enumerate(dims):
+        name = token.name if k == 0 or token.name == "1" else f"{token.name}.{k}"
+        axes.insert(dim, AxisToken(name, token.mark))
+    return tuple(axes)
+
+
+def _result(
+    rule: Rule, tokens: Tokens, arguments: Mapping[str, Any], lead: dict[str, int], unclaimed: Iterator[int]
+) -> Tokens | None:
+    if rule.reduces is None:
+        moved = [t for t in tokens if t.name in rule.at]
+        given = arguments.get(rule.at[moved[0].name]) if moved else None
+        extra = len(given) - 1 if isinstance(given, list | tuple) else 0
+        return _placed(rule, tokens, arguments, _rank(tokens, lead) + extra, unclaimed)
+    rest = _spread(tokens, _rank(tokens, lead), unclaimed)
+    if rest is None or not arguments.get("keepdim"):
+        return rest
+    rank = len(rest) + lead[rule.reduces]
+    dims = _dims(rule, rule.reduces, arguments, rank) if rule.reduces in rule.at else [len(rest)]
+    return None if dims is None else _insert(rest, dims, AxisToken("1"))
+
+
+def _rank(tokens: Tokens, lead: dict[str, int]) -> int:
+    return sum(lead.get(t.name, 1) for t in tokens)
+
+
+def _spread(tokens: Tokens, rank: int, unclaimed: Iterator[int]) -> Tokens | None:
+    """`...`, `*` and `_` written out for a tensor of `rank` axes."""
+    many = next((t.name for t in tokens if t.name in ("...", "*")), "")
+    free = rank - len(tokens) + bool(many)
+    if free < 0 or (free and not many):
+        return None
+    axes: list[AxisToken] = []
+    for token in tokens:
+        if token.name == many:
+            axes += [AxisToken(f"{many}{free - 1 - i}") for i in range(free)]
+        else:
+            axes.append(AxisToken(f"_{next(unclaimed)}") if token.name == "_" else token)
+    return tuple(axes)
+
+
+def bind(rule: Rule, node: Node, graph: Graph) -> Binding | None:
+    """Matches a rule with a node; None where the rule does not apply to it.
+
+    A rule does not apply if its `when:` is false, a rank or size does not fit its signature, or a tensor is given for
+    an argument that the signature does not speak about.
+    """
+    given = arguments_of(node)
+    if given is None or not _holds(rule, given, graph):
+        return None
+    if rule.signature is None:
+        return Binding(rule, {}, (), given)
+    tensors = _tensors(rule.signature, given, graph)
+    if tensors is None:
+        return None
+    arranged = arrange(rule, given, {k: len(t.shape) for k, (_, t) in tensors.items()})
+    if arranged is None or not _supported(given, tensors):
+        return None
+    operands, results = arranged
+    shapes = {k: t.shape for k, (_, t) in tensors.items()}
+    sizes = _sizes(rule, operands, shapes)
+    if sizes is None or not _results_fit(results, node, sizes):
+        return None
+    shown = {k: (tensors[k][0], _broadcast(axes, shapes[k], sizes)) for k, axes in operands.items()}
+    return Binding(rule, shown, results, given)
+
+
+def tensor_refs(binding: Binding) -> tuple[Ref, ...]:
+    """Every value among the arguments, in schema order, lists spread out."""
+    found: list[Ref] = []
+    for value in binding.arguments.values():
+        items = value if isinstance(value, list | tuple) else (value,)
+        found += [v for v in items if isinstance(v, Ref)]
+    return tuple(found)
+
+
+def _holds(rule: Rule, given: Mapping[str, Any], graph: Graph) -> bool:
+    if rule.when is None:
+        return True
+    by_name = graph.by_name
+    return rule.when.evaluate({k: by_name[v.name].result if isinstance(v, Ref) else v for k, v in given.items()})
+
+
+def _tensors(signature: Signature, given: Mapping[str, Any], graph: Graph) -> dict[str, tuple[Ref, Tensor]] | None:
+    """The operands that are values of the graph; None if one is missing or no single tensor."""
+    found: dict[str, tuple[Ref, Tensor]] = {}
+    for operand in signature.operands:
+        value = given.get(operand.name)
+        if isinstance(value, Ref):
+            result = graph.by_name[value.name].result
+            if not isinstance(result, Tensor):
+                return None
+            found[operand.name] = (value, result)
+        elif not (operand.optional if value is None else operand.scalar and isinstance(value, int | float)):
+            return None
+    return found
+
+
+def _supported(given: Mapping[str, Any], tensors: Mapping[str, Any]) -> bool:
+    for name, value in given.items():
+        if name not in tensors:
+            items = value if isinstance(value, list | tuple) else (value,)
+            if any(isinstance(v, Ref) for v in items):
+                return False
+    return True
+
+
+def _sizes(rule: Rule, operands: Mapping[str, Tokens], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int] | None:
+    """The size of every token, or None where two tensors disagree about one."""
+    sizes: dict[str, int] = {}
+    for name, tokens in operands.items():
+        for token, n in zip(tokens, shapes[name], strict=True):
+            known = sizes.get(token.name, 1)
+            if token.name == "1" and n != 1:
+                return None
+            if n != known and 1 not in (n, known):
+                return None
+            if token.name in sizes and n != known and not _may_broadcast(rule, token):
+                return None
+            sizes[token.name] = n if known == 1 else known
+    return sizes
+
+
+def _may_broadcast(rule: Rule, token: AxisToken) -> bool:
+    return token.batch or rule.admits[token.axis] <= FIXES_ONES
+
+
+def _broadcast(tokens: Tokens, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Tokens:
+    if all(n != 1 or sizes[t.name] == 1 for t, n in zip(tokens, shape, strict=True)):
+        return tokens
+    return tuple(AxisToken("1") if n == 1 < sizes[t.name] else t for t, n in zip(tokens, shape, strict=True))
+
+
+def _results_fit(results: tuple[Tokens, ...], node: Node, sizes: Mapping[str, int]) -> bool:
+    shapes = [node.result.shape] if isinstance(node.result, Tensor) else [t.shape for t in node.result or ()]
+    if len(shapes) != len(results):
+        return False
+    return all(
+        len(tokens) == len(shape) and all(sizes.get(t.name, n) == n for t, n in zip(tokens, shape, strict=True))
+        for tokens, shape in zip(results, shapes, strict=True)
+    )

@@ -1,0 +1,134 @@
+"""What must agree inside one rule beyond the form of its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from symgraph.groups.classes import SymmetryClass
+from symgraph.rules.operators import parameters, similar
+from symgraph.rules.schema import Rule
+
+# key, entry or item within it, code, message, help
+Finding = tuple[str, str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a rule file, with its place."""
+
+    path: str
+    line: int
+    column: int
+    code: str
+    message: str
+    source: str
+    help: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}:{self.line}:{self.column}: error[{self.code}]: {self.message}"]
+        if self.source.strip():
+            lines += [f"  {self.source}", "  " + " " * (self.column - 1) + "^"]
+        return "\n".join([*lines, *([f"  help: {self.help}"] if self.help else [])])
+
+
+def problems(rule: Rule) -> Iterator[Finding]:
+    """Everything about a rule that does not fit together."""
+    yield from _head(rule)
+    yield from _operators(rule)
+    if rule.signature is not None:
+        yield from _axes(rule)
+        yield from _operands(rule)
+
+
+def _head(rule: Rule) -> Iterator[Finding]:
+    if bool(rule.ops) == bool(rule.pattern):
+        text = "both `ops` and `pattern`" if rule.ops else "neither `ops` nor `pattern`"
+        yield "rule", "", "missing-key", f"a rule has one of `ops` and `pattern`; this one has {text}", ""
+    if (rule.signature is None) == (rule.structure is None):
+        text = "both" if rule.signature else "neither"
+        yield "rule", "", "missing-key", f"a rule has one of `signature` and `structure`; this one has {text}", ""
+    if rule.structure is not None and rule.admits:
+        yield "admits", "", "unused-axis", "a structural rule states no classes", "remove `admits`"
+    if not rule.rule or not all(w.isalnum() and w == w.lower() for w in rule.rule.split("-")):
+        yield "rule", "", "wrong-type", f"`{rule.rule}` is not in kebab-case", "use words in lower case joined by `-`"
+
+
+def _operators(rule: Rule) -> Iterator[Finding]:
+    for op in rule.ops:
+        if op.startswith("aten.") and parameters(op) is None:
+            close = similar(op)
+            yield "ops", op, "unknown-op", f"torch has no operator `{op}`", f"did you mean `{close}`?" if close else ""
+    known = _variables(rule)
+    if known is not None and rule.when is not None:
+        for name in sorted(rule.when.names - known):
+            yield "when", "", "bad-condition", f"`{name}` is no argument here", f"one of {', '.join(sorted(known))}"
+
+
+def _variables(rule: Rule) -> frozenset[str] | None:
+    """The names that a signature or condition may use, or None where torch does not know the operator."""
+    if rule.pattern:
+        return frozenset(v for p in rule.pattern for v in p.variables)
+    schemas = [parameters(op) for op in rule.ops]
+    if not schemas or any(s is None for s in schemas):
+        return None
+    return frozenset(a.name for s in schemas for a in s or ())
+
+
+def _axes(rule: Rule) -> Iterator[Finding]:
+    axes = rule.signature.axes if rule.signature else ()
+    for name in rule.admits:
+        if name not in axes:
+            hint = f"rename `{name}` to one of {', '.join(axes)}, or remove it" if axes else "remove it"
+            yield "admits", name, "unused-axis", f"`{name}` has a class but is not in the signature", hint
+    for name in axes:
+        if name not in rule.admits and name != "...":
+            yield "signature", "", "unclassified-axis", f"axis `{name}` has no class", f"add `{name}: ...` to `admits`"
+    named = {
+        "at": rule.at,
+        "gaps": rule.gaps,
+        "names": rule.names,
+        "reduces": [rule.reduces],
+        "centred": [rule.centred],
+    }
+    for key, entries in named.items():
+        for entry in entries:
+            if entry is not None and entry not in axes:
+                yield key, entry, "unused-axis", f"`{entry}` is not in the signature", f"one of {', '.join(axes)}"
+    rotary = any(SymmetryClass.ROTARY in b and SymmetryClass.INVERTIBLE not in b for b in rule.admits.values())
+    if rotary and rule.layout is None:
+        yield (
+            "admits",
+            "",
+            "missing-key",
+            "a rotary axis needs `layout`",
+            "add `layout: halves` or `layout: interleaved`",
+        )
+
+
+def _operands(rule: Rule) -> Iterator[Finding]:
+    operands = [o.name for o in rule.signature.operands] if rule.signature else []
+    known = _variables(rule)
+    if known is not None:
+        allowed = f"one of {', '.join(sorted(known))}"
+        for name in operands:
+            if name not in known:
+                yield "signature", "", "bad-signature", f"`{name}` is no argument of this operator", allowed
+        for name, argument in rule.at.items():
+            if argument not in known:
+                yield "at", name, "bad-signature", f"`{argument}` is no argument of this operator", allowed
+    yield from _mentions(rule, operands)
+
+
+def _mentions(rule: Rule, operands: list[str]) -> Iterator[Finding]:
+    """Operands that other keys speak about."""
+    mentioned = [("product", n, n) for n in rule.product] + [("shift", n, n) for n in rule.shift]
+    mentioned += [(k, "", n) for k, n in (("gain", rule.gain), ("adds", rule.adds)) if n is not None]
+    for key, entry, name in mentioned:
+        if name not in operands:
+            hint = f"one of {', '.join(operands)}"
+            yield key, entry, "bad-signature", f"`{name}` is no operand of the signature", hint
+    for name, law in rule.shift.items():
+        if law not in ("output", "none", *operands):
+            hint = f"one of output, none, {', '.join(operands)}"
+            yield "shift", name, "bad-signature", f"`{law}` is no operand of the signature", hint

@@ -1,0 +1,122 @@
+"""Passes over a graph that take out what changes no value: casts, copies, dead calls."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.trace.operators import short_name
+from symgraph.trace.writes import reading
+
+_IDENTITIES = frozenset(
+    {
+        "aten.contiguous.default",
+        "aten.alias.default",
+        "aten.detach.default",
+        "aten.clone.default",
+        "aten.lift.default",
+        "aten.lift_fresh.default",
+        "aten.lift_fresh_copy.default",
+        "aten.positive.default",
+        "aten.resolve_conj.default",
+        "aten.resolve_neg.default",
+    }
+)
+# What an operator that addresses memory by strides reads depends on the layout that these make.
+_COPIES = frozenset({"aten.contiguous.default", "aten.clone.default"})
+_CASTS = frozenset(
+    {
+        "aten.to.dtype",
+        "aten.to.dtype_layout",
+        "aten.to.device",
+        "aten.to.other",
+        "aten._to_copy.default",
+        "aten.type_as.default",
+        "prims.convert_element_type.default",
+        "prims.device_put.default",
+    }
+)
+
+
+def normalize(graph: Graph) -> Graph:
+    """Takes no-ops and dead calls out of a graph without writes, and numbers its values anew."""
+    return renumbered(without_dead_calls(without_identities(graph)))
+
+
+def without_identities(graph: Graph) -> Graph:
+    """Copies and casts between floating types replaced by their operand."""
+    kept: dict[str, Node] = {}
+    same: dict[str, str] = {}
+    strided = any(n.target.startswith("aten.as_strided") for n in graph.nodes)
+    for raw in graph.nodes:
+        node = reading(raw, same)
+        operand = None if strided and node.target in _COPIES else _passed_on(node, kept)
+        if operand is None:
+            kept[node.name] = node
+        else:
+            same[node.name] = operand
+    return replace(graph, nodes=tuple(kept.values()), outputs=tuple(same.get(o, o) for o in graph.outputs))
+
+
+def without_dead_calls(graph: Graph) -> Graph:
+    """Calls and unstored buffers that no output depends on left out; parameters and inputs stay."""
+    live = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        if node.name in live:
+            live.update(node.refs())
+    nodes = tuple(n for n in graph.nodes if n.name in live or _stays(n, graph.transient))
+    names = {n.name for n in nodes}
+    return replace(graph, nodes=nodes, transient=frozenset(graph.transient & names))
+
+
+def renumbered(graph: Graph) -> Graph:
+    """Calls named after their operators and numbered in order: `linear`, `linear_1`, ..."""
+    taken = {n.name for n in graph.nodes if n.kind is not Kind.CALL}
+    fresh, names, nodes = numbering(taken), dict[str, str](), list[Node]()
+    for node in graph.nodes:
+        if node.kind is Kind.CALL:
+            names[node.name] = fresh(short_name(node.target))
+            node = replace(reading(node, names), name=names[node.name])
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(names.get(o, o) for o in graph.outputs))
+
+
+def numbering(taken: set[str]) -> Callable[[str], str]:
+    """A function giving `base`, `base_1`, `base_2`, ... in turn, leaving out the names in `taken`."""
+    counts: defaultdict[str, int] = defaultdict(int)
+
+    def fresh(base: str) -> str:
+        while True:
+            i = counts[base]
+            counts[base] += 1
+            name = f"{base}_{i}" if i else base
+            if name not in taken:
+                return name
+
+    return fresh
+
+
+def _stays(node: Node, transient: frozenset[str]) -> bool:
+    return node.kind in (Kind.PARAMETER, Kind.INPUT) or (node.kind is Kind.BUFFER and node.target not in transient)
+
+
+def _passed_on(node: Node, known: Mapping[str, Node]) -> str | None:
+    """The operand that the value of `node` equals, if there is one."""
+    if not node.args or not isinstance(node.args[0], Ref):
+        return None
+    operand = node.args[0].name
+    if node.target in _IDENTITIES:
+        return operand
+    return operand if node.target in _CASTS and _keeps_kind(known[operand], node) else None
+
+
+def _keeps_kind(before: Node, after: Node) -> bool:
+    a, b = before.result, after.result
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and _kind(a.dtype) == _kind(b.dtype)
+
+
+def _kind(dtype: str) -> str:
+    """All floating types are one kind, all complex ones another: the executor computes each in one precision."""
+    return next((k for k in ("float", "complex") if k in dtype), dtype)

@@ -1,0 +1,58 @@
+"""What torch's own schemas say about an operator: how to find it, what it mutates, what its result may alias."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import torch
+
+
+@cache
+def resolve(target: str) -> Any | None:
+    """The overload called `target` ("aten.add.Tensor"), or None if torch has none of that name."""
+    found: Any = torch.ops
+    parts = target.split(".")
+    if len(parts) != 3:
+        return None
+    for part in parts:
+        try:
+            found = getattr(found, part)
+        except (AttributeError, RuntimeError):
+            return None
+    return found if hasattr(found, "_schema") else None
+
+
+@cache
+def written(target: str) -> tuple[int, ...]:
+    """Positions of the arguments that the operator writes to."""
+    op = resolve(target)
+    return () if op is None else tuple(i for i, a in enumerate(op._schema.arguments) if _is_write(a))
+
+
+@cache
+def aliased(target: str) -> tuple[int, ...]:
+    """Positions of the arguments whose memory the result may share."""
+    op = resolve(target)
+    return () if op is None else tuple(i for i, a in enumerate(op._schema.arguments) if a.alias_info is not None)
+
+
+@cache
+def functional(target: str) -> str | None:
+    """The operator that computes what an in-place one does without writing: `aten.add_.Tensor` -> `aten.add.Tensor`."""
+    space, name, overload = target.split(".")
+    inplace = re.fullmatch(r"__i(\w+)__", name)
+    plain = f"__{inplace[1]}__" if inplace else name.removesuffix("_")
+    found = f"{space}.{plain}.{overload}"
+    return found if plain != name and resolve(found) is not None and not written(found) else None
+
+
+def short_name(target: str) -> str:
+    """The operator's name alone, as the names of values use it: `aten.add_.Tensor` -> `add`."""
+    name = target.split(".")[-2] if "." in target else target
+    return name.strip("_") or "value"
+
+
+def _is_write(argument: Any) -> bool:
+    return argument.alias_info is not None and bool(argument.alias_info.is_write)

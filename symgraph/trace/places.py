@@ -1,0 +1,94 @@
+"""Where in the user's model something happened, and errors that begin there."""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from symgraph.errors import TraceError
+
+_HIDDEN = tuple(f"{Path(p).resolve()}/" for p in (Path(torch.__file__).parent, Path(__file__).parent))
+_PACKAGES = f"{Path(torch.__file__).resolve().parent.parent}/"
+_STANDARD = f"{Path(sysconfig.get_paths()['stdlib']).resolve()}/"
+
+
+@cache
+def is_user_file(path: str) -> bool:
+    """Whether a file is the user's or a library's of models: not torch, not the tracer, not Python's own."""
+    full = str(Path(path).resolve())
+    if path.startswith("<") or full.startswith(_HIDDEN):
+        return False
+    # Installed packages may lie inside the folder of the standard library.
+    return full.startswith(_PACKAGES) or not full.startswith(_STANDARD)
+
+
+def trace_error(error: BaseException, model: nn.Module) -> TraceError:
+    """What stopped a trace, as an error that leads with the module and the user's own line."""
+    found = next((f for e in _chain(error) for f in [_user_frame(e)] if f is not None), None)
+    where = f"{type(model).__name__} cannot be traced"
+    if found is not None:
+        frame, line = found
+        path, owner = Path(frame.f_code.co_filename), _module_path(frame, model)
+        where = f"{owner} ({frame.f_code.co_name}, {path.name}:{line}) cannot be traced"
+    cause, remedy = _explain(error)
+    return TraceError(where, cause=cause, remedy=remedy)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _user_frame(error: BaseException) -> tuple[FrameType, int] | None:
+    found, step = None, error.__traceback__
+    while step is not None:
+        if is_user_file(step.tb_frame.f_code.co_filename) and _inside_forward(step.tb_frame, found):
+            found = (step.tb_frame, step.tb_lineno)
+        step = step.tb_next
+    return found
+
+
+def _inside_forward(frame: FrameType, found: Any) -> bool:
+    """Frames count from the first method of a module on: what called the trace is the user's too, but not the model."""
+    return found is not None or isinstance(_receiver(frame), nn.Module)
+
+
+def _receiver(frame: FrameType) -> Any:
+    """The first argument of the function that a frame runs, whatever the user calls it."""
+    names = frame.f_code.co_varnames[:1]
+    return frame.f_locals.get(names[0]) if names else None
+
+
+def _module_path(frame: FrameType | None, model: nn.Module) -> str:
+    names = {id(m): n for n, m in model.named_modules()}
+    while frame is not None:
+        name = names.get(id(_receiver(frame)))
+        if name is not None:
+            return name or type(model).__name__
+        frame = frame.f_back
+    return type(model).__name__
+
+
+def _explain(error: BaseException) -> tuple[str, str]:
+    kinds = {type(e).__name__ for e in _chain(error)}
+    if "GuardOnDataDependentSymNode" in kinds or "data-dependent" in str(error):
+        return (
+            "what runs next depends on the values of a tensor, so there is no single graph",
+            "replace the branch by torch.where or a mask, or trace the part of the model without it",
+        )
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return (
+        f"{type(error).__name__}: {first}" if first else type(error).__name__,
+        "check that the model runs on these inputs; give others with args= and kwargs=",
+    )

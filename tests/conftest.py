@@ -1,0 +1,30 @@
+"""Settings that every test shares: offline, deterministic, and sparing with threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# The libraries read these once, on import, so they are set before anything below imports them.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
+settings.load_profile("ci")
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything under `benchmarks` before pytest deselects by marker."""
+    for item in items:
+        if BENCHMARKS in item.path.parents:
+            item.add_marker(pytest.mark.benchmark)
