@@ -1,5 +1,52 @@
-"""Find, prove and use the weight-space symmetries of any traced PyTorch model."""
+"""Find, prove and use the weight-space symmetries of any traced PyTorch model.
+
+    import symgraph
+
+    graph = symgraph.infer("checkpoints/a")            # spaces and the group on each of them
+    symgraph.verify("checkpoints/a").raise_if_failed()  # random group elements do not change the outputs
+    aligned = symgraph.align("checkpoints/a", "checkpoints/b")
+    symgraph.loss_barrier(aligned.a, aligned.state, batches)
+"""
 
 from __future__ import annotations
 
+from symgraph.align.alignment import Alignment
+from symgraph.align.match import MatchOptions
+from symgraph.align.program import Program
+from symgraph.api import Aligned, align, canonicalise, infer, model, rule_book, trace, verify
+from symgraph.canonical import Canonical
+from symgraph.errors import SymgraphError
+from symgraph.infer.symmetry import Space, SymmetryGraph
+from symgraph.ir import Graph
+from symgraph.loss_barrier import loss_barrier
+from symgraph.loss_curve import LossBarrier
+from symgraph.models import Model
+from symgraph.rules.load import rule
+from symgraph.verify import Verification
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Aligned",
+    "Alignment",
+    "Canonical",
+    "Graph",
+    "LossBarrier",
+    "MatchOptions",
+    "Model",
+    "Program",
+    "Space",
+    "SymgraphError",
+    "SymmetryGraph",
+    "Verification",
+    "__version__",
+    "align",
+    "canonicalise",
+    "infer",
+    "loss_barrier",
+    "model",
+    "rule",
+    "rule_book",
+    "trace",
+    "verify",
+]

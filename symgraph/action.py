@@ -87,7 +87,7 @@ class GroupElement:
 
     def _along(self, tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, e: Element) -> Tensor:
         if e.matrix is not None:
-            return _by_matrix(tensor, dim, fibre, _oriented(e.matrix, leaf.dual).to(tensor.dtype))
+            return _by_matrix(tensor, dim, fibre, _oriented(e.matrix, leaf.dual).to(tensor))
         if e.index is None:
             return tensor
         tensor = _by_index(tensor, dim, fibre, e.index.to(tensor.device))

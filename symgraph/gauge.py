@@ -58,7 +58,7 @@ class Rescale:
                 found[name] = on_blocks(found[name], self.symmetry.terms[name], self._block)
         if self.parameter in found:
             gain = found[self.parameter]
-            found[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=True)
+            found[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
         return found
 
     def _block(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:

@@ -23,8 +23,8 @@ from symgraph.infer.symmetry import Space, SymmetryGraph
 # Directions whose second moment is below this fraction of the largest one are left as they are.
 RANK_TOLERANCE = 1e-12
 NEWTON_STEPS = 60
-# A unit whose scales would leave e^(+-20) has nothing on one side.
-UNBOUNDED = 20.0
+# A unit whose curvature has vanished, in multiples of the rounding error, has nothing on one side: it has no optimum.
+FLAT = 1e3
 SWEEPS = 300
 MEMORY = 6
 Logs = dict[int, Tensor]
@@ -215,15 +215,16 @@ def _newton(values: Tensor, exponents: Tensor) -> Tensor:
     units, p = values.shape[1], exponents.shape[1]
     logs = values.new_zeros(units, p)
     eps = torch.finfo(values.dtype).eps
-    ridge = eps * torch.eye(p, dtype=values.dtype, device=values.device)
+    flat = torch.zeros_like(logs, dtype=torch.bool)
     outer = exponents.unsqueeze(2) * exponents.unsqueeze(1)
     for _ in range(NEWTON_STEPS):
         weights = values.T * torch.exp(2 * logs @ exponents.T)
         weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-        curve = 4 * torch.einsum("um,mpq->upq", weights, outer) + ridge
-        step = torch.linalg.solve(curve, 2 * weights @ exponents)
+        curve, basis = torch.linalg.eigh(4 * torch.einsum("um,mpq->upq", weights, outer))
+        flat = curve <= FLAT * eps
+        slope = (basis.transpose(1, 2) @ (2 * weights @ exponents).unsqueeze(2)).squeeze(2)
+        step = (basis @ (slope / curve.clamp_min(eps)).unsqueeze(2)).squeeze(2)
         logs -= step / step.norm(dim=1, keepdim=True).clamp_min(1.0)
         if float(step.abs().max()) <= eps:
             break
-    unbounded = logs.abs().amax(1, keepdim=True) > UNBOUNDED
-    return torch.where(unbounded, torch.zeros_like(logs), logs).exp().T
+    return torch.where(flat.any(1, keepdim=True), torch.zeros_like(logs), logs).exp().T

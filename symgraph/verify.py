@@ -92,6 +92,9 @@ def verify(
         perturb: standard deviation of noise added to the parameters (initial values such as zero biases and unit
             gains would hide errors).
 
+    Raises:
+        VerifyError: the outputs are NaN to begin with.
+
     Shapes: outputs are compared as max |f(theta) - f(g theta)| / max |f(theta)|.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -99,6 +102,12 @@ def verify(
     run = Interpreter(symmetry.graph, dtype=torch.float64)
     given = list(inputs) if inputs is not None else random_inputs(symmetry, generator)
     reference = run.run(base, given)
+    if any(bool(x.isnan().any()) for x in reference):
+        raise VerifyError(
+            "the model's outputs are NaN before anything is changed",
+            cause="its parameters or the inputs are outside the domain of an operator",
+            remedy="give the inputs of a real batch, or verify at random parameters (a config alone)",
+        )
 
     def error(families: Collection[str] | None) -> float:
         worst = 0.0
@@ -225,7 +234,7 @@ def random_state(symmetry: SymmetryGraph, generator: torch.Generator) -> State:
     for name, node in symmetry.graph.state.items():
         dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
         if not dtype.is_floating_point:
-            found[name] = torch.arange(node.result.shape[-1] if node.shape else 0).expand(node.shape).to(dtype)  # type: ignore[union-attr]
+            found[name] = torch.arange(node.shape[-1] if node.shape else 1).expand(node.shape or (1,)).to(dtype).reshape(node.shape)
             continue
         noise = torch.randn(node.shape, generator=generator, dtype=torch.float64)
         found[name] = 1.0 + 0.2 * noise.abs() if len(node.shape) < 2 else noise * max(node.shape[1:], default=1) ** -0.5
@@ -237,4 +246,11 @@ def _float64(state: Mapping[str, Tensor]) -> State:
 
 
 def _difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    return max(float((x - y).abs().max() / x.abs().max().clamp_min(1e-300)) for x, y in zip(a, b, strict=True))
+    return max(_relative(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _relative(x: Tensor, y: Tensor) -> float:
+    """Largest change over the largest entry; infinite where NaN appears, which no comparison would catch."""
+    change = torch.where(x == y, 0.0, (x - y).abs())
+    scale = x.abs().nan_to_num(0.0, 0.0, 0.0).max().clamp_min(1e-300)
+    return float((change / scale).nan_to_num(torch.inf).max())

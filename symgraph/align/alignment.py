@@ -41,16 +41,22 @@ class Alignment:
     notes: tuple[str, ...] = ()
 
     def apply(self, state: Mapping[str, Tensor], *, task_vector: bool = False) -> State:
-        """The transformed state; computed in float64 (float32 for half precision on request of the caller).
+        """The transformed state; computed in float64 and returned in the dtype of each tensor.
+
+        A tied tensor may come under one or all of its names. Tensors that the graph does not read pass through.
 
         Args:
             task_vector: the state is a difference of two models; constants that the alignment adds are left out.
+
+        Raises:
+            CheckpointError: a tensor has another shape than in the models that were aligned.
         """
-        self._check(state)
-        names = [n for n in self.symmetry.terms if n in state]
-        wide = {n: state[n].double() if state[n].is_floating_point() else state[n] for n in names}
+        tied = self.symmetry.graph.tied
+        found = {tied.get(n, n): t.detach() for n, t in state.items()}
+        self._check(found)
+        wide = {n: t.double() if t.is_floating_point() else t for n, t in found.items() if n in self.symmetry.terms}
         done = self.transform.apply(wide, linear=task_vector)
-        return {n: done[n].to(t.dtype) if n in done else t for n, t in state.items()}
+        return {n: done[k].to(t.dtype) if (k := tied.get(n, n)) in done else t for n, t in state.items()}
 
     def _check(self, state: Mapping[str, Tensor]) -> None:
         wrong = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from symgraph.gauge import Act, State, Transform
 from symgraph.infer.symmetry import SymmetryGraph
 
 Progress = Callable[[str], None]
+Held = TypeVar("Held")
 
 
 @dataclass
@@ -49,7 +51,8 @@ def execute(
         device, dtype: where and in which precision to compute; results are float64 on the CPU.
 
     Raises:
-        UsageError: the program was made for another architecture, or a model is missing.
+        UsageError: the program was made for another architecture, a model is missing, or a step reads what no step
+            before it makes.
     """
     if program.symmetry and program.symmetry != symmetry.fingerprint:
         raise UsageError(
@@ -72,7 +75,8 @@ def execute(
 
 
 def _wide(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:
-    return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in state.items()}
+    detached = {k: v.detach() for k, v in state.items()}
+    return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in detached.items()}
 
 
 def _canonicalise(run: Registers, symmetry: SymmetryGraph, step: Canonicalise) -> None:
@@ -85,23 +89,36 @@ def _canonicalise(run: Registers, symmetry: SymmetryGraph, step: Canonicalise) -
 
 
 def _match(run: Registers, symmetry: SymmetryGraph, step: MatchStep, progress: Progress | None) -> None:
-    a, b = run.states[step.reference], run.states[step.moving]
+    if step.method != "weights":
+        raise UsageError(f"the program matches by {step.method!r}", remedy="method: weights")
+    a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
     run.matches[step.into] = match(symmetry, a, b, step.options(), progress)
 
 
 def _regauge(run: Registers, symmetry: SymmetryGraph, step: Regauge) -> None:
-    found = run.matches[step.element]
-    there = run.canonical[step.source].transform.then(Transform((Act(found.element),)))
-    singular = run.canonical[step.target].singular
+    found = _held(run.matches, step.element, step.op)
+    source, target = (_held(run.canonical, n, step.op) for n in (step.source, step.target))
+    there = source.transform.then(Transform((Act(found.element),)))
+    singular = target.singular
     notes: tuple[str, ...] = ()
     if singular:
         notes = (f"{step.target} has zero gains ({', '.join(singular)}): the alignment ends in its canonical form",)
         run.notes.extend(notes)
     else:
-        there = there.then(run.canonical[step.target].transform.inverse())
+        there = there.then(target.transform.inverse())
     hashes = (run.hashes.get(step.source, ""), run.hashes.get(step.target, ""))
     run.alignments[step.into] = Alignment(symmetry, there, *hashes, found.objective, notes)
 
 
 def _apply(run: Registers, step: Apply) -> None:
-    run.states[step.into] = run.alignments[step.alignment].transform.apply(run.states[step.model])
+    transform = _held(run.alignments, step.alignment, step.op).transform
+    run.states[step.into] = transform.apply(_held(run.states, step.model, step.op))
+
+
+def _held(registers: Mapping[str, Held], name: str, op: str) -> Held:
+    if name not in registers:
+        raise UsageError(
+            f"the program's step {op} reads {name!r}, which no step before it makes",
+            remedy=f"there is {', '.join(registers) or 'nothing yet'}",
+        )
+    return registers[name]

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from symgraph.action import GroupElement, random_element
 from symgraph.align.wreath import Key, Table, Tree, best
-from symgraph.axes.terms import Leaf
+from symgraph.axes.terms import Leaf, leaves
+from symgraph.errors import UsageError
 from symgraph.gauge import Act, State
 from symgraph.grams import Block, blocks
 from symgraph.groups.elements import Element
@@ -29,13 +30,15 @@ from symgraph.infer.symmetry import Space, SymmetryGraph
 class MatchOptions:
     """How to match.
 
-    `weighting`: "uniform" (w_T = 1) or "normalised" (w_T = 1 / (|T_A| |T_B|)), or a weight for each parameter.
+    `weighting`: "inputs-halved" (w_T = 1, but 1/2 for what only writes: embedding tables and first layers, whose rows
+    are each used by few inputs), "uniform" (w_T = 1), "normalised" (w_T = 1 / (|T_A| |T_B|)), or a weight for each
+    parameter. The first is the default because it was measured best (docs/benchmarks.md).
     `spaces`: patterns of the space names to align; all others keep their identity.
     """
 
     sweeps: int = 15
     tolerance: float = 1e-7
-    weighting: str | Mapping[str, float] = "uniform"
+    weighting: str | Mapping[str, float] = "inputs-halved"
     seed: int = 0
     restarts: int = 0
     spaces: tuple[str, ...] = ("*",)
@@ -64,6 +67,9 @@ def match(
     Args:
         a, b: states in canonical form, floating and of equal shapes.
 
+    Raises:
+        UsageError: an unknown weighting or parameter, or a pattern that matches no space.
+
     Source: coordinate descent of Ainsworth et al., arXiv 2209.04836; classes of Theus et al., arXiv 2506.22712.
     """
     runs = [_Descent(symmetry, a, b, options, r).run(progress) for r in range(options.restarts + 1)]
@@ -71,7 +77,17 @@ def match(
 
 
 def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tree]:
-    """The trees of active spaces: each space hangs below the innermost active space of its fibre."""
+    """The trees of active spaces: each space hangs below the innermost active space of its fibre.
+
+    Raises:
+        UsageError: a pattern matches no space.
+    """
+    for p in patterns:
+        if p != "*" and not any(fnmatch(s.name, p) for s in symmetry.active):
+            raise UsageError(
+                f"no space that can be aligned matches {p!r}",
+                remedy=f"patterns are matched against names such as {', '.join(s.name for s in symmetry.active[:3])}",
+            )
     chosen = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in patterns)]
     ids = {s.id for s in chosen}
     below: dict[int, list[Space]] = {}
@@ -93,7 +109,7 @@ class _Descent:
         self.names = [n for n in symmetry.graph.parameters if n in a and n in b]
         self.a: State = {n: a[n] for n in self.names}
         self.b: State = {n: b[n] for n in self.names}
-        self.weights = _weights(o.weighting, self.a, self.b)
+        self.weights = _weights(symmetry, o.weighting, self.a, self.b)
         self.units = units(symmetry, o.spaces)
         self.element = GroupElement(symmetry, {})
         self.generator = torch.Generator().manual_seed(o.seed + 7919 * run)
@@ -118,6 +134,9 @@ class _Descent:
         return {i for u in self.units for i in u.ids()}
 
     def _order(self) -> list[int]:
+        """Program order in the first run; restarts shuffle."""
+        if not self.run_index:
+            return list(range(len(self.units)))
         return torch.randperm(len(self.units), generator=self.generator).tolist()
 
     def _objective(self) -> float:
@@ -205,12 +224,27 @@ def _share(anchors: Mapping[frozenset[int], int], known: set[int], unit: int) ->
     return sum(n for others, n in anchors.items() if others <= known) / total if total else 0.0
 
 
-def _weights(weighting: str | Mapping[str, float], a: State, b: State) -> dict[str, float]:
+def _weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: State, b: State) -> dict[str, float]:
     if isinstance(weighting, Mapping):
+        if unknown := sorted(weighting.keys() - a.keys()):
+            raise UsageError(f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict")
         return {n: float(weighting.get(n, 1.0)) for n in a}
     if weighting == "uniform":
         return dict.fromkeys(a, 1.0)
-    return {n: 1.0 / max(float(a[n].norm() * b[n].norm()), 1e-12) for n in a}
+    if weighting == "inputs-halved":
+        return {n: 0.5 if _only_writes(symmetry, n) else 1.0 for n in a}
+    if weighting == "normalised":
+        return {n: 1.0 / max(float(a[n].norm() * b[n].norm()), 1e-12) for n in a}
+    raise UsageError(
+        f"there is no weighting {weighting!r}", remedy="inputs-halved, uniform, normalised, or a number for each parameter"
+    )
+
+
+def _only_writes(symmetry: SymmetryGraph, name: str) -> bool:
+    """Whether a parameter with several axes carries spaces on its written (covariant) side alone."""
+    axes = symmetry.terms[name]
+    found = [x for t in axes for x in leaves(t) if x.space >= 0 and not symmetry.spaces[x.space].rigid]
+    return len(axes) > 1 and bool(found) and not any(x.dual for x in found)
 
 
 def _correlations(symmetry: SymmetryGraph, block: Block, ids: set[int]) -> list[tuple[Key, Tensor]]:

@@ -13,8 +13,9 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from symgraph.errors import UsageError
 from symgraph.files import atomic_path
 from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.symmetry import Space, SymmetryGraph
+from symgraph.messages import one_line
 
 _C = SymmetryClass
 SOLVERS = {
@@ -78,7 +80,7 @@ class MatchStep:
     method: str = "weights"
     sweeps: int = 15
     tolerance: float = 1e-7
-    weighting: str | dict[str, float] = "uniform"
+    weighting: str | dict[str, float] = "inputs-halved"
     seed: int = 0
     restarts: int = 0
     spaces: tuple[str, ...] = ("*",)
@@ -153,7 +155,7 @@ class Program:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Writes the program as YAML, or as JSON if the path ends so."""
         with atomic_path(Path(path), overwrite=overwrite) as temporary:
-            temporary.write_text(self.dumps("json" if str(path).endswith(".json") else "yaml"))
+            temporary.write_text(self.dumps("json" if str(path).endswith(".json") else "yaml"), encoding="utf-8")
         return Path(path)
 
     def dumps(self, form: str = "yaml") -> str:
@@ -169,23 +171,35 @@ class Program:
             UsageError: the file is missing, is not a program, or has a step that does not exist.
         """
         try:
-            text = Path(path).read_text()
-        except OSError as error:
-            raise UsageError(f"cannot read the program {path}", cause=str(error.strerror)) from error
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the program {path}", cause=one_line(error)) from error
         return Program.loads(text, str(path))
 
     @staticmethod
     def loads(text: str, place: str = "<text>") -> Program:
-        """Reads a program from text (JSON is YAML)."""
+        """Reads a program from text (JSON is YAML).
+
+        Raises:
+            UsageError: the text is not a program, or a step or key does not exist or has a value of another type.
+        """
         try:
-            plain = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"{place} is not YAML", cause=str(error).splitlines()[0]) from error
-        if not isinstance(plain, Mapping) or plain.get("symgraph-program") != 1:
-            raise UsageError(f"{place} is not a symgraph program", remedy="`symgraph align A B --program FILE` writes one")
-        steps = tuple(_step(s, place, i) for i, s in enumerate(plain.get("steps") or [], 1))
-        texts = [str(plain.get(k, "")) for k in ("model", "rules", "symmetry")]
-        return Program(texts[0], texts[1], texts[2], steps, dict(plain.get("inputs") or {}))
+            plain = _parse(text)
+            if not isinstance(plain, Mapping) or plain.get("symgraph-program") != 1:
+                remedy = "`symgraph align A B --program FILE` writes one"
+                raise UsageError(f"{place} is not a symgraph program", remedy=remedy)
+            return _program(plain, place)
+        except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            # PyYAML lets the errors of its constructors through (an impossible date, an empty number).
+            raise UsageError(f"{place} is not YAML", cause=one_line(error)) from error
+
+
+def _parse(text: str) -> Any:
+    # Not all JSON means the same in YAML: 1e-07 is a number in one and a text in the other.
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return yaml.safe_load(text)
 
 
 def _plain(value: Any) -> Any:
@@ -194,26 +208,58 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+def _program(plain: Mapping[Any, Any], place: str) -> Program:
+    known = ("symgraph-program", "model", "rules", "symmetry", "inputs", "steps")
+    if extra := [k for k in plain if k not in known]:
+        raise UsageError(f"{place} has an unknown key {extra[0]!r}", remedy=f"known: {', '.join(known)}")
+    steps, inputs = plain.get("steps"), plain.get("inputs") or {}
+    if not isinstance(steps, list) or not isinstance(inputs, Mapping):
+        raise UsageError(f"{place} has no list of steps" if not isinstance(steps, list) else f"{place}: inputs is no mapping")
+    texts = [str(plain.get(k, "")) for k in ("model", "rules", "symmetry")]
+    read = tuple(_step(s, place, i) for i, s in enumerate(steps, 1))
+    return Program(texts[0], texts[1], texts[2], read, {str(k): str(v) for k, v in inputs.items()})
+
+
 def _step(data: Any, place: str, number: int) -> Step:
-    kind = _STEPS.get(data.get("op", "")) if isinstance(data, Mapping) else None
+    op = data.get("op") if isinstance(data, Mapping) else None
+    kind = _STEPS.get(op) if isinstance(op, str) else None
     if kind is None:
         raise UsageError(f"{place}: step {number} is none of {', '.join(_STEPS)}")
-    known = {f.name for f in fields(kind)}
-    if extra := sorted(set(data) - known):
-        raise UsageError(f"{place}: step {number} ({data['op']}) has an unknown key {extra[0]!r}", remedy=f"known: {sorted(known)}")
-    values = dict(data)
-    if "units" in values:
-        values["units"] = tuple(map(_unit, values["units"]))
-    if "spaces" in values:
-        values["spaces"] = tuple(values["spaces"])
-    try:
-        return kind(**values)  # type: ignore[no-any-return]
-    except TypeError as error:
-        raise UsageError(f"{place}: step {number} ({data['op']}) is incomplete", cause=str(error)) from error
+    return _read(kind, data, f"{place}: step {number} ({data['op']})")  # type: ignore[no-any-return]
 
 
-def _unit(data: Mapping[str, Any]) -> UnitPlan:
-    return UnitPlan(data["space"], data["group"], data["solver"], tuple(map(_unit, data.get("inside", ()))))
+def _read(kind: type[Any], data: Any, where: str) -> Any:
+    """A dataclass of the plan from plain data, every key and type checked."""
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{where} is not a mapping of keys to values")
+    known = {f.name: f for f in fields(kind)}
+    if extra := [k for k in data if k not in known]:
+        raise UsageError(f"{where} has an unknown key {extra[0]!r}", remedy=f"known: {', '.join(known)}")
+    if lost := [n for n, f in known.items() if n not in data and f.default is MISSING]:
+        raise UsageError(f"{where} is incomplete", cause=f"it has no {', '.join(lost)}")
+    values = {}
+    for key, value in data.items():
+        if not _fits(value, str(known[key].type)):
+            raise UsageError(f"{where}: {key} is {reprlib.repr(value)}", cause=f"it must be of type {known[key].type}")
+        values[key] = tuple(value) if isinstance(value, list) else value
+    for key in ("units", "inside"):
+        if key in values:
+            values[key] = tuple(_read(UnitPlan, u, f"{where}, {key}") for u in values[key])
+    return kind(**values)
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether plain data can stand for a field of this type; bool is no number here."""
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind == "float":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind.startswith("tuple[str"):
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    if kind.startswith("tuple"):
+        return isinstance(value, list)
+    weights = "dict" in kind and isinstance(value, Mapping)
+    return isinstance(value, str) or (weights and all(isinstance(k, str) and _fits(v, "float") for k, v in value.items()))
 
 
 def plan_alignment(symmetry: SymmetryGraph, options: MatchOptions, inputs: Mapping[str, str] | None = None) -> Program:

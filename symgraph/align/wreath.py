@@ -142,12 +142,7 @@ def _alternate(trees: list[Tree], table: Table, batch: int) -> Optimum:
     """Coupled siblings: the first index space from the relaxation, then each in turn with the others fixed."""
     trees = sorted(trees, key=lambda t: t.space.is_matrix)
     first, others = trees[0], trees[1:]
-    current: dict[int, Element] = {}
-    relaxed = Tree(first.space, (*first.children, *others)) if not first.space.is_matrix else first
-    on = {k: v for k, v in table.items() if first.space.id in {s for s, _ in k}}
-    start = _single(relaxed, on, batch) if not first.space.is_matrix else None
-    if start is not None:
-        current = {i: e for i, e in start.elements.items() if i in first.ids()}
+    current = _first(first, others, table, batch)
     value: Tensor | None = None
     for _ in range(ROUNDS):
         for tree in [*others, first]:
@@ -161,6 +156,16 @@ def _alternate(trees: list[Tree], table: Table, batch: int) -> Optimum:
         if before is not None and bool((value <= before * (1 + 1e-12)).all()):
             break
     return Optimum(current, next(iter(table.values())).new_zeros(batch) if value is None else value)
+
+
+def _first(first: Tree, others: list[Tree], table: Table, batch: int) -> dict[int, Element]:
+    """Where the alternation starts: from the relaxation, or, among matrices alone, from the identity."""
+    if first.space.is_matrix:
+        eye = torch.eye(first.space.size).to(next(iter(table.values())))
+        return {first.space.id: Element(matrix=eye.expand(batch, *eye.shape))}
+    on = {k: v for k, v in table.items() if first.space.id in {s for s, _ in k}}
+    start = _single(Tree(first.space, (*first.children, *others)), on, batch)
+    return {i: e for i, e in start.elements.items() if i in first.ids()}
 
 
 def _restrict(table: Table, tree: Tree, fixed: Mapping[int, Element], known: set[int]) -> Table:

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from math import gcd, lcm
 
-from symgraph.groups.classes import Bound, RIGID, SymmetryClass, down
+from symgraph.groups.classes import RIGID, Bound, SymmetryClass, down
 
 Ref = int
 SELF_DUAL = down(SymmetryClass.ORTHOGONAL)
@@ -184,7 +185,7 @@ class Store:
     def _walk(self, a: Ref, b: Ref, pair: Callable[[Ref, Ref], None]) -> None:
         a, b = self.find(a), self.find(b)
         if self.size(a) != self.size(b):
-            self._clash([a], [b], "the sizes differ")
+            self._clash([a, b], "the sizes differ")
             return
         if self.size(a) == 1 or (a == b and pair == self._merge):
             return
@@ -221,55 +222,74 @@ class Store:
         xs, ys = xs[::-1], ys[::-1]
         while xs and ys:
             x, y = xs.pop(), ys.pop()
-            if self.size(x) == self.size(y):
-                self._walk(x, y, pair)
-                continue
-            big, small, stack = (x, y, xs) if self.size(x) > self.size(y) else (y, x, ys)
-            cut = self._cut(big, self.size(small))
-            if cut is None:
-                self._clash([*xs, x], [*ys, y], "the concatenations have no common refinement")
-                return
-            stack.append(cut[1])
-            self._walk(*((cut[0], small) if big is x else (small, cut[0])), pair)
+            if self.size(x) > self.size(y):
+                x, rest = self._cut(x, self.size(y))
+                xs.append(rest)
+            elif self.size(x) < self.size(y):
+                y, rest = self._cut(y, self.size(x))
+                ys.append(rest)
+            self._walk(x, y, pair)
 
     def _walk_factors(self, xs: list[Ref], ys: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
         xs, ys = xs[::-1], ys[::-1]
         while xs and ys:
-            x, y = xs.pop(), ys.pop()
-            if self.size(x) == self.size(y):
-                self._walk(x, y, pair)
-                continue
-            big, small, stack = (x, y, xs) if self.size(x) > self.size(y) else (y, x, ys)
-            others = ys if big is x else xs
-            halves = self._divide(big, self.size(small))
-            if halves is not None:
-                stack.append(halves[1])
-                self._walk(*((halves[0], small) if big is x else (small, halves[0])), pair)
-                continue
-            group = self._gather(small, others, self.size(big))
-            if group is None:
-                self._clash([*xs, x], [*ys, y], "the products have no common refinement")
-                return
-            self._walk(*((big, group) if big is x else (group, big)), pair)
+            n, m = self.size(self._top(xs)), self.size(self._top(ys))
+            # A factor that cannot be divided (a concatenation) may still equal several factors of the other side.
+            for size in dict.fromkeys((gcd(n, m), max(n, m))):
+                if size > 1 and self._fits(xs, size) and self._fits(ys, size):
+                    self._walk(self._take(xs, size), self._take(ys, size), pair)
+                    break
+            else:
+                self._clash(self._incomparable(xs, ys), "the products have no common refinement")
 
-    def _divide(self, ref: Ref, outer: int) -> tuple[Ref, Ref] | None:
-        """A free node as a product whose outer factor has the given size."""
-        if self.children(ref) is not None or self.size(ref) % outer:
-            return None
-        self._define(ref, Shape.PRODUCT, [self.new(outer), self.new(self.size(ref) // outer)])
+    def _top(self, stack: list[Ref]) -> Ref:
+        """The next factor; what has become a product since it was stacked is spread out first."""
+        stack.extend(self.factors(stack.pop())[::-1])
+        return stack[-1]
+
+    def _fits(self, stack: list[Ref], size: int) -> bool:
+        """Whether the leading factors, the last of them divided if it is free, have the given size."""
+        for f in (g for ref in reversed(stack) for g in self.factors(ref)):
+            n = self.size(f)
+            if size % n:
+                return n % size == 0 and self.children(f) is None
+            size //= n
+            if size == 1:
+                return True
+        return False
+
+    def _take(self, stack: list[Ref], size: int) -> Ref:
+        """Removes leading factors of the given size in total, where they fit."""
+        taken = []
+        while size > 1:
+            taken.append(self._divide(stack, size))
+            size //= self.size(taken[-1])
+        return self.product(taken)
+
+    def _divide(self, stack: list[Ref], size: int) -> Ref:
+        """Removes the next factor; from a free one, only as much of it as divides `size`."""
+        self._top(stack)
+        ref = stack.pop()
+        n, outer = self.size(ref), gcd(self.size(ref), size)
+        if self.children(ref) is not None or outer in (1, n):
+            return ref
+        self._define(ref, Shape.PRODUCT, [self.new(outer), self.new(n // outer)])
         left, right = self.children(ref)[1]  # type: ignore[index]
-        return left, right
+        stack.append(right)
+        return left
 
-    def _gather(self, first: Ref, others: list[Ref], size: int) -> Ref | None:
-        """Factors from the end of `others` (a stack) that together with `first` have the given size."""
-        taken, done = [first], self.size(first)
-        while others and done < size:
-            taken.append(others.pop())
-            done *= self.size(taken[-1])
-        return self.product(taken) if done == size else None
+    def _incomparable(self, xs: list[Ref], ys: list[Ref]) -> list[Ref]:
+        """Removes factors from both sides up to the first place where both can be cut again."""
+        found = [xs.pop(), ys.pop()]
+        n, m = map(self.size, found)
+        while n != m:
+            end = lcm(n, m)
+            found.append(self._divide(xs, end // n) if n != end else self._divide(ys, end // m))
+            n, m = (n * self.size(found[-1]), m) if n != end else (n, m * self.size(found[-1]))
+        return found
 
-    def _cut(self, ref: Ref, size: int) -> tuple[Ref, Ref] | None:
-        """`ref` as two parts, the first of the given size; None where its structure forbids the cut."""
+    def _cut(self, ref: Ref, size: int) -> tuple[Ref, Ref]:
+        """`ref` as two parts, the first of the given size; inside a product, the position that is cut stands alone."""
         parts = self.parts(ref)
         if len(parts) > 1:
             return self._cut_parts(parts, size)
@@ -280,43 +300,35 @@ class Store:
             return left, right
         first, *rest = self.factors(ref)
         inner = self.size(ref) // self.size(first)
-        if size % inner:
-            return None
+        if size < inner:
+            unit, after = self._cut(ref, inner)
+            left, right = self._cut(unit, size)
+            return left, self.concat([right, after])
         cut = self._cut(first, size // inner)
-        return None if cut is None else (self.product([cut[0], *rest]), self.product([cut[1], *rest]))
+        before, after = (self.product([c, *rest]) for c in cut)
+        if size % inner == 0:
+            return before, after
+        left, right = self._cut(after, size % inner)
+        return self.concat([before, left]), right
 
-    def _cut_parts(self, parts: list[Ref], size: int) -> tuple[Ref, Ref] | None:
-        done = 0
-        for i, part in enumerate(parts):
-            if done == size:
-                return self.concat(parts[:i]), self.concat(parts[i:])
-            if done + self.size(part) > size:
-                cut = self._cut(part, size - done)
-                if cut is None:
-                    return None
-                return self.concat([*parts[:i], cut[0]]), self.concat([cut[1], *parts[i + 1 :]])
-            done += self.size(part)
-        return None
+    def _cut_parts(self, parts: list[Ref], size: int) -> tuple[Ref, Ref]:
+        before: list[Ref] = []
+        after = parts[::-1]
+        while size:
+            part = after.pop()
+            if self.size(part) > size:
+                part, rest = self._cut(part, size)
+                after.append(rest)
+            before.append(part)
+            size -= self.size(part)
+        return self.concat(before), self.concat(after[::-1])
 
     def narrow(self, ref: Ref, start: int, stop: int) -> Ref:
-        """The part of an axis from `start` to `stop`; a rigid stranger where its structure forbids the cut."""
-        if start == 0 and stop == self.size(ref):
-            return ref
-        tail = ref
+        """The part of an axis from `start` to `stop`."""
         if start:
-            cut = self._cut(ref, start)
-            if cut is None:
-                return self._stranger(ref, stop - start)
-            tail = cut[1]
-        if stop - start == self.size(tail):
-            return tail
-        cut = self._cut(tail, stop - start)
-        return self._stranger(ref, stop - start) if cut is None else cut[0]
+            ref = self._cut(ref, start)[1]
+        return ref if stop - start == self.size(ref) else self._cut(ref, stop - start)[0]
 
-    def _stranger(self, ref: Ref, size: int) -> Ref:
-        self.rigid(ref, "cut where its structure has no boundary")
-        return self.fresh_rigid(size, "cut where its structure has no boundary")
-
-    def _clash(self, xs: list[Ref], ys: list[Ref], reason: str) -> None:
-        for r in (*xs, *ys):
+    def _clash(self, refs: list[Ref], reason: str) -> None:
+        for r in refs:
             self.rigid(r, reason)

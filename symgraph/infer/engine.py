@@ -15,6 +15,7 @@ from symgraph.infer.shifts import find_shifts
 from symgraph.infer.symmetry import AbsorbedGain, Frame, Reason, Space, SymmetryGraph, Uncovered
 from symgraph.ir import Graph, Tensor
 from symgraph.rules.book import RuleBook, default_rules
+from symgraph.rules.operators import parameters
 from symgraph.rules.pattern import rewrite
 from symgraph.trace.decompose import expand
 
@@ -72,9 +73,11 @@ def _coverage_error(missing: tuple[Uncovered, ...]) -> CoverageError:
 def rule_skeleton(u: Uncovered) -> str:
     """YAML to fill in for an uncovered operator."""
     short = u.operator.removeprefix("aten.").split(".")[0].replace("_", "-")
+    operands = [f"{a.name}[... d]" for a in parameters(u.operator) or () if a.tensor and a.required]
     return (
         f"- rule: {short}\n  about: what it does, in a sentence\n  source: 'proof: why the claim holds'\n"
-        f"  ops: [{u.operator}]\n  signature: \"input[... d] -> [... d]\"\n  admits: {{d: permutation}}"
+        f"  ops: [{u.operator}]\n  signature: \"{', '.join(operands or ['input[... d]'])} -> [... d]\"\n"
+        "  admits: {d: permutation}"
     )
 
 

@@ -54,6 +54,7 @@ class Equations:
     layouts: list[tuple[Ref, str]] = field(default_factory=list)
     sums: list[Ref] = field(default_factory=list)
     applied: list[Applied] = field(default_factory=list)
+    by_node: dict[str, Applied] = field(default_factory=dict)
     learned: set[str] = field(default_factory=set)
     writers: dict[str, str] = field(default_factory=dict)
 
@@ -74,12 +75,13 @@ def collect(graph: Graph, book: RuleBook, order: Iterable[int] | None = None) ->
     program order first, each axis being a fresh node, and the equations of each node then apply in the given order.
     """
     eq = Equations(graph)
+    _explain(eq, book)
     nodes = graph.nodes
     if order is None:
         for node in nodes:
-            eq.values[node.name] = _visit(eq, node, book)
+            eq.values[node.name] = _visit(eq, node)
     else:
-        _collect_shuffled(eq, nodes, book, order)
+        _collect_shuffled(eq, nodes, order)
     for name in graph.outputs:
         eq.store.because(name, "output", "an output of the model")
         for axes in eq.values[name]:
@@ -88,15 +90,29 @@ def collect(graph: Graph, book: RuleBook, order: Iterable[int] | None = None) ->
     return eq
 
 
-def _collect_shuffled(eq: Equations, nodes: tuple[Node, ...], book: RuleBook, order: Iterable[int]) -> None:
-    for node in nodes:
-        shapes = _shapes(node)
-        eq.values[node.name] = tuple(tuple(eq.store.new(n) for n in s) for s in shapes)
+def _explain(eq: Equations, book: RuleBook) -> None:
+    """Finds the rule of every node, what is learned, and which operator wrote each value, before there are axes."""
+    for node in eq.graph.nodes:
         if node.kind is Kind.PARAMETER or any(r in eq.learned for r in node.refs()):
             eq.learned.add(node.name)
+        eq.writers[node.name] = node.name
+        if node.kind is not Kind.CALL:
+            continue
+        bound = ((rule, bind(rule, node, eq.graph)) for rule in book.for_node(node))
+        rule, binding = next(((r, b) for r, b in bound if b is not None), (None, None))
+        eq.applied.append(Applied(node, rule, binding))
+        sources = {eq.writers[r] for r in node.refs() if r in eq.learned}
+        if rule is not None and binding is not None and len(sources) == 1 and (rule.structure or _pointwise(binding)):
+            eq.writers[node.name] = sources.pop()
+    eq.by_node.update((a.node.name, a) for a in eq.applied)
+
+
+def _collect_shuffled(eq: Equations, nodes: tuple[Node, ...], order: Iterable[int]) -> None:
+    for node in nodes:
+        eq.values[node.name] = tuple(tuple(eq.store.new(n) for n in s) for s in _shapes(node))
     for i in order:
         declared = eq.values[nodes[i].name]
-        for mine, found in zip(declared, _visit(eq, nodes[i], book), strict=True):
+        for mine, found in zip(declared, _visit(eq, nodes[i]), strict=True):
             for a, b in zip(mine, found, strict=True):
                 eq.store.unify(a, b)
 
@@ -107,29 +123,19 @@ def _shapes(node: Node) -> tuple[tuple[int, ...], ...]:
     return () if node.result is None else tuple(t.shape for t in node.result)
 
 
-def _visit(eq: Equations, node: Node, book: RuleBook) -> tuple[Axes, ...]:
+def _visit(eq: Equations, node: Node) -> tuple[Axes, ...]:
     store = eq.store
-    if node.kind is Kind.PARAMETER or any(r in eq.learned for r in node.refs()):
-        eq.learned.add(node.name)
-    sources = {eq.writers[r] for r in node.refs() if r in eq.learned}
-    eq.writers[node.name] = node.name
     if node.kind is Kind.INPUT:
         store.because(node.name, "input", "an input of the model")
         return (tuple(store.fresh_rigid(n) for n in node.shape),)
     if node.kind is not Kind.CALL:
         return (tuple(_state_axis(eq, node, n) for n in node.shape),)
-    for rule in book.for_node(node):
-        binding = bind(rule, node, eq.graph)
-        if binding is None:
-            continue
-        eq.applied.append(Applied(node, rule, binding))
-        if len(sources) == 1 and (rule.structure or _pointwise(binding)):
-            eq.writers[node.name] = sources.pop()
-        store.because(node.name, rule.rule, rule.about)
-        return _structural(eq, node, binding) if rule.structure else _Signature(eq, node, binding).axes()
-    eq.applied.append(Applied(node, None))
-    store.because(node.name, "(none)", f"no rule covers {node.target}")
-    return _rigid(eq, node)
+    found = eq.by_node[node.name]
+    if found.rule is None or found.binding is None:
+        store.because(node.name, "(none)", f"no rule covers {node.target}")
+        return _rigid(eq, node)
+    store.because(node.name, found.rule.rule, found.rule.about)
+    return _structural(eq, node, found.binding) if found.rule.structure else _Signature(eq, node, found.binding).axes()
 
 
 def _pointwise(binding: Binding) -> bool:

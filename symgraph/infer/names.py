@@ -55,6 +55,8 @@ def _name(it: Unnamed, label: str) -> str:
 def _label(items: Sequence[Unnamed], index: int) -> str:
     """The rule's label; where one batch axis is fibred over another, groups and their members are told apart."""
     it = items[index]
+    if not it.label:
+        return ""
     if any(items[f].label == it.label for f in it.fibre):
         return f"{it.label}-in-group"
     if any(index in other.fibre and other.label == it.label for other in items):

@@ -145,20 +145,24 @@ def _collect_bounds(d: Draft) -> None:
 
 @dataclass
 class _Uses:
-    """Where frames occur, by root node; `weights` are those on a parameter that is more than a bias."""
+    """Where frames occur, by root node.
 
-    values: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    `sources` are the parameters whose structural views carry the frame, with None for any other value; `weights` are
+    the frames on a parameter that is more than a bias.
+    """
+
+    sources: dict[int, set[str | None]] = field(default_factory=lambda: defaultdict(set))
     weights: set[int] = field(default_factory=set)
     relations: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
 def _uses(d: Draft) -> _Uses:
-    uses = _Uses()
+    uses, pure = _Uses(), _pure(d)
     parameters = {n.name for n in d.eq.graph.parameters.values()}
     for name, blocks in d.blocks.items():
         for block in blocks:
             for ref in block:
-                uses.values[d.root(ref)].add(name)
+                uses.sources[d.root(ref)].add(pure.get(name))
                 if len(block) > 1 and name in parameters:
                     uses.weights.add(d.root(ref))
     for i, r in enumerate(d.relations):
@@ -179,13 +183,13 @@ def _pure(d: Draft) -> dict[str, str]:
 
 def _absorb_round(d: Draft) -> bool:
     """Absorbs every gain that can be at this point; whether there was any."""
-    uses, pure = _uses(d), _pure(d)
+    uses = _uses(d)
     by_gain: dict[int, list[tuple[int, Ref, Ref]]] = defaultdict(list)
     for i, r in enumerate(d.relations):
         if len(r.terms) != 2 or any(p != 1 for _, p in r.terms):
             continue
         for (a, _), (b, _) in (r.terms, r.terms[::-1]):
-            if _is_gain(d, a, uses, pure):
+            if _is_gain(d, a, uses):
                 by_gain[d.root(a)].append((i, r.result, b))
                 break
     chosen = []
@@ -198,19 +202,18 @@ def _absorb_round(d: Draft) -> bool:
                 break
     taken: set[int] = set()
     for root, sites, forward in chosen:
-        _absorb(d, root, sites, forward, pure, uses)
+        _absorb(d, root, sites, forward, uses)
         taken.update(i for i, _, _ in sites)
     d.relations = [r for i, r in enumerate(d.relations) if i not in taken]
     return bool(chosen)
 
 
-def _is_gain(d: Draft, ref: Ref, uses: _Uses, pure: dict[str, str]) -> bool:
-    root = d.root(ref)
-    sources = {pure.get(v) for v in uses.values[root]}
-    if len(sources) != 1 or None in sources or d.bound_of(ref) != TOP:
+def _is_gain(d: Draft, ref: Ref, uses: _Uses) -> bool:
+    sources = uses.sources[d.root(ref)]
+    if len(sources) != 1 or d.bound_of(ref) != TOP:
         return False
-    blocks = d.blocks[next(iter(sources))]  # type: ignore[index]
-    return len(blocks) == 1 and len(blocks[0]) == 1
+    source = next(iter(sources))
+    return source is not None and [len(b) for b in d.blocks[source]] == [1]
 
 
 def _absorbable(d: Draft, sites: list[tuple[int, Ref, Ref]], uses: _Uses, forward: bool) -> bool:
@@ -224,10 +227,9 @@ def _absorbable(d: Draft, sites: list[tuple[int, Ref, Ref]], uses: _Uses, forwar
     )
 
 
-def _absorb(
-    d: Draft, root: int, sites: list[tuple[int, Ref, Ref]], forward: bool, pure: dict[str, str], uses: _Uses
-) -> None:
-    parameter = d.eq.graph.by_name[pure[next(iter(uses.values[root]))]].target
+def _absorb(d: Draft, root: int, sites: list[tuple[int, Ref, Ref]], forward: bool, uses: _Uses) -> None:
+    source = next(iter(uses.sources[root]))
+    parameter = d.eq.graph.by_name[source or ""].target
     nodes = tuple(d.relations[i].node for i, _, _ in sites)
     for frame in sorted({d.frames[(c if forward else b) >> 1] for _, c, b in sites}):
         d.gains.append(Gain(parameter, frame, forward, nodes))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from symgraph.axes.store import Ref
-from symgraph.axes.terms import Concat, Leaf, Term, leaves
+from symgraph.axes.terms import Concat, Leaf, Product, Term, leaves
+from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.equations import Applied
 from symgraph.infer.resolve import Draft
 from symgraph.ir import Kind, Node
@@ -99,16 +100,18 @@ def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]
     return found
 
 
+def _is_one_block(term: Term) -> bool:
+    """Whether no concatenation is inside a product (heads over query, key and value): its parts are no intervals."""
+    return isinstance(term, Leaf) or (isinstance(term, Product) and all(map(_is_one_block, term.factors)))
+
+
 class _Finder:
     def __init__(self, d: Draft) -> None:
         self.d, self.graph = d, d.eq.graph
         self.applied: dict[str, Applied] = {a.node.name: a for a in d.eq.applied}
+        self.unseen: dict[tuple[str, Key], bool] = {}
         self.keys = {name: {self._key(r) for b in blocks for r in b} for name, blocks in d.blocks.items()}
         self.by_frame: dict[int, list[Piece]] = {}
-        self.values_of: dict[Key, list[str]] = {}
-        for name, keys in self.keys.items():
-            for key in keys:
-                self.values_of.setdefault(key, []).append(name)
         for name, axes in d.terms.items():
             for i, term in enumerate(axes):
                 for piece in pieces(name, i, term):
@@ -145,7 +148,7 @@ class _Finder:
         return node if node is not None and len(node.shape) == 1 else None
 
     def _follow_all(self, node: Node, piece: Piece) -> list[Sink] | None:
-        keys = [(x.frame, x.dual) for x in leaves(piece.term) if x.frame >= 0]
+        keys = [(x.frame, x.dual) for x in leaves(piece.term) if x.frame >= 0 and _is_one_block(piece.term)]
         sinks: list[Sink] = []
         return sinks if keys and self._follow(node.name, keys[-1], sinks) else None
 
@@ -189,7 +192,8 @@ class _Finder:
             return None
         reader = self.graph.by_name[a.binding.operands[operand][0].name]
         for piece in self.by_frame.get(key[0], []) if reader.kind is Kind.PARAMETER else []:
-            if piece.parameter == reader.target and any((x.frame, not x.dual) == key for x in leaves(piece.term)):
+            met = _is_one_block(piece.term) and any((x.frame, not x.dual) == key for x in leaves(piece.term))
+            if piece.parameter == reader.target and met:
                 return Sink(piece, bias.target)
         return None
 
@@ -203,12 +207,18 @@ class _Finder:
             sets = self._alternatives(a, found)
             if sets and a.node.name not in self.graph.outputs:
                 found[a.node.name] = sets[:MAX_ALTERNATIVES]
-                carried.update(r for r in a.node.refs() if r in found and len(self.graph.users[r]) == 1)
+                carried.update(r for r in a.node.refs() if self._flows(r, found, sets))
         return [
             Translation(tuple(tuple(sorted(s)) for s in sorted(sets, key=lambda s: (-len(s), sorted(s)))))
             for name, sets in found.items()
             if len(sets) > 1 and name not in carried and len({p for s in sets for p in s}) == sum(map(len, sets))
         ]
+
+    def _flows(
+        self, value: str, found: dict[str, list[frozenset[tuple[str, int]]]], sets: list[frozenset[tuple[str, int]]]
+    ) -> bool:
+        """Whether the constants in a value reach this one place alone, so that its sets say all about them."""
+        return len(self.graph.users[value]) == 1 and any(s <= t for s in found.get(value, ()) for t in sets)
 
     def _alternatives(
         self, a: Applied, found: dict[str, list[frozenset[tuple[str, int]]]]
@@ -248,54 +258,62 @@ class _Finder:
     # -- centred streams ---------------------------------------------------------------------------------------
 
     def centred(self, moves: tuple[Move, ...]) -> list[Centred]:
-        streams: dict[Key, None] = {}
-        for a in self.d.eq.applied:
-            if a.rule is not None and a.binding is not None and a.rule.centred:
-                key = self._centred_key(a)
-                if key is not None:
-                    streams[key] = None
-        found = [Centred(f, self._side(f, dual, 0), True) for f, dual in streams if self._invisible((f, dual))]
-        written = [c for c in found if c.pieces]
-        return written + self._read(moves)
+        """What is written into a stream that every reader centres, then what reads from a centred norm."""
+        found: dict[Key, list[Piece]] = {key: [] for a in self.d.eq.applied if (key := self._centred_key(a)) is not None}
+        for (frame, dual), kept in found.items():
+            for p in self.by_frame.get(frame, []):
+                if isinstance(p.term, Leaf) and p.term.dual == dual and self._unseen(self._value(p), (frame, dual)):
+                    kept.append(p)
+        return [Centred(frame, tuple(p), True) for (frame, _), p in found.items() if p] + self._read(moves)
+
+    def _value(self, piece: Piece) -> str:
+        return self.graph.state[piece.parameter].name
 
     def _centred_key(self, a: Applied) -> Key | None:
         """Frame of the centred axis of the node's first operand, if it is a single leaf."""
-        if a.binding is None or a.rule is None:
+        if a.binding is None or a.rule is None or not a.rule.centred:
             return None
         ref, tokens = next(iter(a.binding.operands.values()))
         i = next(i for i, t in enumerate(tokens) if t.name == a.rule.centred)
         axis = self.d.found[ref.name][i]
         return self._key(axis) if self.d.eq.store.children(axis) is None else None
 
-    def _side(self, frame: int, dual: bool, least: int) -> tuple[Piece, ...]:
-        return tuple(
-            p
-            for p in self.by_frame.get(frame, [])
-            if isinstance(p.term, Leaf) and p.term.dual == dual and self.d.terms[p.parameter] and p.axis >= least
-        )
-
-    def _invisible(self, key: Key) -> bool:
-        """Whether every use of a value in this frame passes a multiple of ones on, or removes it."""
-        for name in self.values_of[key]:
-            if self.graph.by_name[name].kind is not Kind.CALL:
-                continue
-            if name in self.graph.outputs:
-                return False
-            for user in self.graph.users[name]:
-                if not self._passes_ones(name, user, key):
-                    return False
-        return not any(p.term.dual != key[1] for p in self.by_frame.get(key[0], []) if isinstance(p.term, Leaf))
+    def _unseen(self, value: str, key: Key) -> bool:
+        """Whether multiples of the ones vector along `key` in a value end in norms that remove them."""
+        if (value, key) not in self.unseen:
+            users = self.graph.users[value]
+            seen = value in self.graph.outputs or not users or not all(self._passes_ones(value, u, key) for u in users)
+            self.unseen[value, key] = not seen
+        return self.unseen[value, key]
 
     def _passes_ones(self, value: str, user: Node, key: Key) -> bool:
-        a = self.applied[user.name]
-        if a.rule is None or a.binding is None:
+        a = self.applied.get(user.name)
+        if a is None or a.rule is None or a.binding is None or list(user.refs()).count(value) != 1:
             return False
         if a.rule.structure:
-            return a.rule.structure != "rigid"
-        operand = next(k for k, (r, _) in a.binding.operands.items() if r.name == value)
-        if a.rule.centred and operand == next(iter(a.binding.operands)):
-            return self._centred_key(a) == key
-        return a.rule.shift.get(operand) == "output"
+            passes = a.rule.structure != "rigid"
+        else:
+            operand = next(k for k, (r, _) in a.binding.operands.items() if r.name == value)
+            if operand == next(iter(a.binding.operands)) and self._centred_key(a) == key:
+                return True
+            passes = a.rule.shift.get(operand) == "output" or self._writes(a, operand, key)
+        return passes and key in self.keys[user.name] and self._unseen(user.name, key)
+
+    def _writes(self, a: Applied, operand: str, key: Key) -> bool:
+        """Whether the operand's axis with `key` is one of the result that admits every invertible map.
+
+        By continuity such an operator commutes with the projection that removes the mean, so that what multiples of
+        ones in the operand add to the result is a multiple of ones.
+        """
+        if a.rule is None or a.binding is None:
+            return False
+        ref, tokens = a.binding.operands[operand]
+        on = [t for t, axis in zip(tokens, self.d.found[ref.name], strict=True) if self._on(axis, key[0])]
+        free = len(on) == 1 and not on[0].batch and not on[0].mark
+        return free and SymmetryClass.INVERTIBLE in a.rule.admits[on[0].name] and all(on[0] in r for r in a.binding.results)
+
+    def _on(self, axis: Ref, frame: int) -> bool:
+        return self.d.eq.store.children(axis) is None and self.d.frames.get(axis >> 1) == frame
 
     def _read(self, moves: tuple[Move, ...]) -> list[Centred]:
         """Readers of a centred norm's output, once its gain is absorbed and its bias has moved on."""

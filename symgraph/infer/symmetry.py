@@ -7,12 +7,19 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import UsageError
 from symgraph.groups.classes import Bound, SymmetryClass
 from symgraph.infer.shifts import Centred, Move, Translation
 from symgraph.ir import Graph
+
+if TYPE_CHECKING:
+    from networkx import MultiDiGraph
+
+    from symgraph.infer.dimension import Dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +204,52 @@ class SymmetryGraph:
     def fibre_sizes(self, space: Space) -> tuple[int, ...]:
         """Sizes of the spaces in the fibre, in order."""
         return tuple(self.spaces[f].size for f in space.fibre)
+
+    # -- for readers -------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        from symgraph.infer.present import table
+
+        return table(self)
+
+    def explain(self, space: str) -> str:
+        """What a space is, which parameters it touches, and the evidence for its class.
+
+        Raises:
+            UsageError: no space has that name; near names are suggested.
+        """
+        from symgraph.infer.explain import explain
+
+        return explain(self, space)
+
+    def dimension(self) -> Dimension:
+        """The continuous dimension of every group and family, as numbers and as formulas."""
+        from symgraph.infer.dimension import dimension
+
+        return dimension(self)
+
+    def to_networkx(self) -> MultiDiGraph:
+        """Spaces and tensors as a bipartite networkx graph, with edges for fibres."""
+        from symgraph.infer.serialise import to_networkx
+
+        return to_networkx(self)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The graph as JSON; of the traced graph only parameters and buffers are kept."""
+        from symgraph.infer.serialise import to_json
+
+        return to_json(self, indent)
+
+    @staticmethod
+    def from_json(text: str | Path) -> SymmetryGraph:
+        """What `to_json` wrote, from its text or from the path of a file.
+
+        Raises:
+            UsageError: it is something else; the place of the problem is named.
+        """
+        from symgraph.infer.serialise import from_json
+
+        return from_json(text)
 
 
 def _all(axes: tuple[Term, ...]) -> Iterator[Leaf]:

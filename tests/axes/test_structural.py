@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from symgraph.axes.store import Ref, Shape, Store
-from symgraph.axes.structural import FIXES_ONES, TRANSFORMERS
+from symgraph.axes.structural import FIXES_ONES, TRANSFORMERS, Call
 from symgraph.groups.classes import RIGID, TOP, Bound, describe, group_of
 from symgraph.infer.engine import prepare
 from symgraph.infer.equations import Equations, collect
@@ -83,7 +83,7 @@ class Solved:
             if shape[0] is Shape.PRODUCT:
                 inner = tensor.reshape(*tensor.shape[:i], *sizes, *tensor.shape[i + 1 :])
                 return self.act(inner, (*axes[:i], *shape[1], *axes[i + 1 :])).reshape(tensor.shape)
-            cuts = zip(tensor.split(sizes, i), shape[1], strict=True)
+            cuts = zip(tensor.split_with_sizes(sizes, i), shape[1], strict=True)
             return torch.cat([self.act(t, (*axes[:i], r, *axes[i + 1 :])) for t, r in cuts], i)
         for i, ref in enumerate(axes):
             if tensor.shape[i] > 1:
@@ -93,6 +93,14 @@ class Solved:
     def text(self) -> str:
         names: dict[int, str] = {}
 
+        def flat(ref: Ref, kind: Shape) -> Iterator[Ref]:
+            shape = self.store.children(ref)
+            if shape is None or shape[0] is not kind:
+                yield ref
+                return
+            for inner in shape[1]:
+                yield from flat(inner, kind)
+
         def show(ref: Ref) -> str:
             shape = self.store.children(ref)
             if shape is None:
@@ -101,7 +109,7 @@ class Solved:
                     return "1"
                 name = names.setdefault(leaf >> 1, "abcdefghijklmnopqrstuvwxyz"[len(names)])
                 return name + "'" * (leaf & 1) + SUFFIX.get(self.bound(leaf), f":{describe(self.bound(leaf))}")
-            return f"({('*' if shape[0] is Shape.PRODUCT else '+').join(map(show, shape[1]))})"
+            return f"({('*' if shape[0] is Shape.PRODUCT else '+').join(map(show, flat(ref, shape[0])))})"
 
         def tensors(values: list[tuple[Ref, ...]]) -> str:
             return ", ".join(f"[{' '.join(map(show, axes))}]" for axes in values)
@@ -113,9 +121,7 @@ class Solved:
         state = {
             k: torch.randn(n.shape, generator=noise, dtype=torch.float64) for k, n in self.graph.parameters.items()
         }
-        moved = {
-            k: self.act(x, axes) for (k, x), axes in zip(state.items(), self.parameters(), strict=True)
-        }
+        moved = {k: self.act(x, axes) for (k, x), axes in zip(state.items(), self.parameters(), strict=True)}
         run = Interpreter(self.graph)
         differences = [
             (y - self.act(x, axes)).abs().max()
@@ -125,73 +131,90 @@ class Solved:
 
 
 CASES: dict[str, tuple[Callable[..., Any], Shapes, str]] = {
-    "view-splits": (lambda x: x.view(2, 3, 5), ((6, 5),), ""),
-    "view-merges": (lambda x: x.view(6, 5), ((2, 3, 5),), ""),
-    "view-moves-a-cut": (lambda x: x.view(2, 6, 1), ((6, 2),), ""),
-    "view-crosses-a-cut": (lambda x: x.reshape(2, 6), ((4, 3),), ""),
-    "view-without-common-cut": (lambda x: x.reshape(3, 2), ((2, 3),), ""),
-    "view-of-view": (lambda x: x.view(2, 6).view(2, 2, 3), ((12,),), ""),
-    "view-two-ways": (lambda x: (x.view(2, 6), x.view(4, 3)), ((12,),), ""),
-    "view-two-ways-that-clash": (lambda x: (x.view(5, 2, 3), x.view(5, 3, 2)), ((30,),), ""),
-    "flatten": (lambda x: x.flatten(1), ((2, 3, 4),), ""),
-    "ravel": (lambda x: x.ravel(), ((2, 3),), ""),
-    "unflatten": (lambda x: x.unflatten(-1, (2, -1)), ((3, 6),), ""),
-    "squeeze-all": (lambda x: x.squeeze(), ((1, 3, 1),), ""),
-    "squeeze-one": (lambda x: x.squeeze(-1), ((1, 3, 1),), ""),
-    "squeeze-several": (lambda x: x.squeeze((0, 2)), ((1, 3, 1),), ""),
-    "unsqueeze": (lambda x: x.unsqueeze(1), ((2, 3),), ""),
-    "permute": (lambda x: x.permute(2, 0, 1), ((2, 3, 4),), ""),
-    "permute-from-the-end": (lambda x: x.permute(-1, 0, -2), ((2, 3, 4),), ""),
-    "transpose": (lambda x: x.transpose(0, -1), ((2, 3, 4),), ""),
-    "swapaxes": (lambda x: x.swapaxes(0, 1), ((2, 3, 4),), ""),
-    "t": (lambda x: x.t(), ((2, 3),), ""),
-    "mT": (lambda x: x.mT, ((2, 3, 4),), ""),
-    "movedim": (lambda x: x.movedim(0, -1), ((2, 3, 4),), ""),
-    "movedim-several": (lambda x: x.movedim((0, 1), (2, 0)), ((2, 3, 4),), ""),
-    "cat": (lambda x, y: torch.cat([x, y], 1), ((2, 3), (2, 4)), ""),
-    "cat-of-one": (lambda x: torch.cat([x, x], 0), ((2, 3),), ""),
-    "cat-then-split-elsewhere": (lambda x, y: torch.cat([x, y]).split([2, 5]), ((3,), (4,)), ""),
-    "stack": (lambda x, y: torch.stack([x, y], 1), ((2, 3), (2, 3)), ""),
-    "stack-at-the-end": (lambda x, y: torch.stack([x, y], -1), ((2, 3), (2, 3)), ""),
-    "split-evenly": (lambda x: x.split(2, 1), ((2, 6),), ""),
-    "split-with-rest": (lambda x: x.split(4, -1), ((2, 6),), ""),
-    "split-by-sizes": (lambda x: x.split([1, 2, 3], 1), ((2, 6),), ""),
-    "chunk": (lambda x: x.chunk(3, -1), ((2, 6),), ""),
-    "chunk-with-rest": (lambda x: x.chunk(3, 1), ((2, 5),), ""),
-    "tensor-split": (lambda x: x.tensor_split(3, 1), ((2, 7),), ""),
-    "split-heads": (lambda x: x.view(2, 3, 4).split([1, 3], 2), ((24,),), ""),
-    "split-flat-heads": (lambda x: (x.view(4, 3), x.split(6)), ((12,),), ""),
-    "split-inside-a-head": (lambda x: (x.view(4, 3), x.split(4)), ((12,),), ""),
-    "slice": (lambda x: x[:, 2:5], ((2, 6),), ""),
-    "slice-from-the-end": (lambda x: x[:, -2:], ((2, 6),), ""),
-    "slice-of-everything": (lambda x: x[:, 0:], ((2, 6),), ""),
-    "slice-with-step": (lambda x: x[:, ::2], ((2, 6),), ""),
-    "narrow": (lambda x: x.narrow(1, 1, 3), ((2, 6),), ""),
-    "select": (lambda x: x[:, 0], ((2, 6),), ""),
-    "select-from-the-end": (lambda x: x.select(1, -2), ((2, 6),), ""),
-    "unbind": (lambda x: x.unbind(1), ((2, 3),), ""),
-    "expand": (lambda x: x.expand(2, 4), ((2, 1),), ""),
-    "expand-new-axes": (lambda x: x.expand(4, 2, 3), ((2, 3),), ""),
-    "expand-keeping": (lambda x: x.expand(-1, 4), ((2, 1),), ""),
-    "expand-as": (lambda x, y: (x.expand_as(y), y), ((2, 1), (2, 3)), ""),
-    "broadcast-to": (lambda x: x.broadcast_to(2, 3), ((3,),), ""),
-    "repeat": (lambda x: x.repeat(2, 3), ((2, 3),), ""),
-    "repeat-new-axes": (lambda x: x.repeat(2, 1, 1), ((2, 3),), ""),
-    "repeat-of-one": (lambda x: x.repeat(1, 4), ((2, 1),), ""),
-    "tile": (lambda x: x.tile(2), ((2, 3),), ""),
-    "repeat-interleave": (lambda x: x.repeat_interleave(2, dim=0), ((3, 2),), ""),
-    "repeat-interleave-last": (lambda x: x.repeat_interleave(3, dim=-1), ((3, 2),), ""),
-    "repeat-interleave-flat": (lambda x: x.repeat_interleave(2), ((3, 2),), ""),
-    "grouped-heads": (lambda x: x[:, :, None].expand(2, 3, 2, 4).reshape(2, 6, 4), ((2, 3, 4),), ""),
-    "index": (lambda x: x[:, torch.tensor([0, 2])], ((3, 4),), ""),
-    "index-two": (lambda x: x[torch.tensor([0, 2]), :, torch.tensor([1, 1])], ((3, 4, 2),), ""),
-    "index-two-neighbours": (lambda x: x[:, torch.tensor([0, 2]), torch.tensor([1, 1])], ((3, 4, 2),), ""),
-    "index-by-a-matrix": (lambda x: x[torch.tensor([[0, 2], [1, 1]])], ((3, 4),), ""),
-    "index-select": (lambda x: x.index_select(1, torch.tensor([2, 0])), ((3, 4),), ""),
-    "getitem": (lambda x: x.chunk(3, 1)[1], ((2, 6),), ""),
-    "copy": (lambda x: x.clone().contiguous(), ((2, 3),), ""),
-    "constant": (lambda x: torch.cat([x, torch.zeros(2, 3)], 1), ((2, 3),), ""),
-    "flip": (lambda x: x.flip(1), ((2, 3),), ""),
+    "view-splits": (lambda x: x.view(2, 3, 5), ((6, 5),), "[(a*b) c] -> [a b c]"),
+    "view-merges": (lambda x: x.view(6, 5), ((2, 3, 5),), "[a b c] -> [(a*b) c]"),
+    "view-moves-a-cut": (lambda x: x.view(2, 6, 1), ((6, 2),), "[(a*b) c] -> [a (b*c) 1]"),
+    "view-crosses-a-cut": (lambda x: x.reshape(2, 6), ((4, 3),), "[(a*b) c] -> [a (b*c)]"),
+    "view-without-common-cut": (lambda x: x.reshape(3, 2), ((2, 3),), "[a! b!] -> [c! d!]"),
+    "view-of-view": (lambda x: x.view(2, 6).view(2, 2, 3), ((12,),), "[(a*b*c)] -> [a b c]"),
+    "view-two-ways": (lambda x: (x.view(2, 6), x.view(4, 3)), ((12,),), "[(a*b*c)] -> [a (b*c)], [(a*b) c]"),
+    "view-two-ways-that-clash": (
+        lambda x: (x.view(5, 2, 3), x.view(5, 3, 2)),
+        ((30,),),
+        "[(a*b!*c!)] -> [a b! c!], [a d! e!]",
+    ),
+    "flatten": (lambda x: x.flatten(1), ((2, 3, 4),), "[a b c] -> [a (b*c)]"),
+    "ravel": (lambda x: x.ravel(), ((2, 3),), "[a b] -> [(a*b)]"),
+    "unflatten": (lambda x: x.unflatten(-1, (2, -1)), ((3, 6),), "[a (b*c)] -> [a b c]"),
+    "squeeze-all": (lambda x: x.squeeze(), ((1, 3, 1),), "[1 a 1] -> [a]"),
+    "squeeze-one": (lambda x: x.squeeze(-1), ((1, 3, 1),), "[1 a 1] -> [1 a]"),
+    "squeeze-several": (lambda x: x.squeeze((0, 2)), ((1, 3, 1),), "[1 a 1] -> [a]"),
+    "unsqueeze": (lambda x: x.unsqueeze(1), ((2, 3),), "[a b] -> [a 1 b]"),
+    "permute": (lambda x: x.permute(2, 0, 1), ((2, 3, 4),), "[a b c] -> [c a b]"),
+    "permute-from-the-end": (lambda x: x.permute(-1, 0, -2), ((2, 3, 4),), "[a b c] -> [c a b]"),
+    "transpose": (lambda x: x.transpose(0, -1), ((2, 3, 4),), "[a b c] -> [c b a]"),
+    "swapaxes": (lambda x: x.swapaxes(0, 1), ((2, 3, 4),), "[a b c] -> [b a c]"),
+    "t": (lambda x: x.t(), ((2, 3),), "[a b] -> [b a]"),
+    "mT": (lambda x: x.mT, ((2, 3, 4),), "[a b c] -> [a c b]"),
+    "movedim": (lambda x: x.movedim(0, -1), ((2, 3, 4),), "[a b c] -> [b c a]"),
+    "movedim-several": (lambda x: x.movedim((0, 1), (2, 0)), ((2, 3, 4),), "[a b c] -> [b c a]"),
+    "cat": (lambda x, y: torch.cat([x, y], 1), ((2, 3), (2, 4)), "[a b], [a c] -> [a (b+c)]"),
+    "cat-of-one": (lambda x: torch.cat([x, x], 0), ((2, 3),), "[a b] -> [(a+a) b]"),
+    "cat-then-split-elsewhere": (
+        lambda x, y: torch.split(torch.cat([x, y]), [2, 5]),
+        ((3,), (4,)),
+        "[(a+1)], [b] -> [a], [(1+b)]",
+    ),
+    "stack": (lambda x, y: torch.stack([x, y], 1), ((2, 3), (2, 3)), "[a b], [a b] -> [a c! b]"),
+    "stack-at-the-end": (lambda x, y: torch.stack([x, y], -1), ((2, 3), (2, 3)), "[a b], [a b] -> [a b c!]"),
+    "split-evenly": (lambda x: x.split(2, 1), ((2, 6),), "[a (b+c+d)] -> [a b], [a c], [a d]"),
+    "split-with-rest": (lambda x: x.split(4, -1), ((2, 6),), "[a (b+c)] -> [a b], [a c]"),
+    "split-by-sizes": (lambda x: torch.split(x, [1, 2, 3], 1), ((2, 6),), "[a (1+b+c)] -> [a 1], [a b], [a c]"),
+    "chunk": (lambda x: x.chunk(3, -1), ((2, 6),), "[a (b+c+d)] -> [a b], [a c], [a d]"),
+    "chunk-with-rest": (lambda x: x.chunk(3, 1), ((2, 5),), "[a (b+c+1)] -> [a b], [a c], [a 1]"),
+    "tensor-split": (lambda x: x.tensor_split(3, 1), ((2, 7),), "[a (b+c+d)] -> [a b], [a c], [a d]"),
+    "split-heads": (lambda x: torch.split(x.view(2, 3, 4), [1, 3], 2), ((24,),), "[(a*b*(1+c))] -> [a b 1], [a b c]"),
+    "split-flat-heads": (lambda x: (x.view(4, 3), x.split(6)), ((12,),), "[((a+b)*c)] -> [(a+b) c], [(a*c)], [(b*c)]"),
+    "split-inside-a-head": (
+        lambda x: (x.view(4, 3), x.split(4)),
+        ((12,),),
+        "[((1+1+1+1)*(1+1+1))] -> [(1+1+1+1) (1+1+1)], [(1+1+1+1)], [(1+1+1+1)], [(1+1+1+1)]",
+    ),
+    "slice": (lambda x: x[:, 2:5], ((2, 6),), "[a (b+c+1)] -> [a c]"),
+    "slice-from-the-end": (lambda x: x[:, -2:], ((2, 6),), "[a (b+c)] -> [a c]"),
+    "slice-with-step": (lambda x: x[:, ::2], ((2, 6),), "[a b!] -> [a c!]"),
+    "narrow": (lambda x: x.narrow(1, 1, 3), ((2, 6),), "[a (1+b+c)] -> [a b]"),
+    "select": (lambda x: x[:, 0], ((2, 6),), "[a (1+b)] -> [a]"),
+    "select-from-the-end": (lambda x: x.select(1, -2), ((2, 6),), "[a (b+1+1)] -> [a]"),
+    "unbind": (lambda x: x.unbind(1), ((2, 3),), "[a b!] -> [a], [a], [a]"),
+    "expand": (lambda x: x.expand(2, 4), ((2, 1),), "[a 1] -> [a b=]"),
+    "expand-new-axes": (lambda x: x.expand(4, 2, 3), ((2, 3),), "[a b] -> [c= a b]"),
+    "expand-keeping": (lambda x: x.expand(-1, 4), ((2, 1),), "[a 1] -> [a b=]"),
+    "expand-as": (lambda x, y: (x.expand_as(y), y), ((2, 1), (2, 3)), "[a 1], [b c] -> [a d=], [b c]"),
+    "broadcast-to": (lambda x: x.broadcast_to(2, 3), ((3,),), "[a] -> [b= a]"),
+    "repeat": (lambda x: x.repeat(2, 3), ((2, 3),), "[a b] -> [(c=*a) (d=*b)]"),
+    "repeat-new-axes": (lambda x: x.repeat(2, 1, 1), ((2, 3),), "[a b] -> [c= a b]"),
+    "repeat-of-one": (lambda x: x.repeat(1, 4), ((2, 1),), "[a 1] -> [a b=]"),
+    "tile": (lambda x: x.tile(2), ((2, 3),), "[a b] -> [a (c=*b)]"),
+    "repeat-interleave": (lambda x: x.repeat_interleave(2, dim=0), ((3, 2),), "[a b] -> [(a*c=) b]"),
+    "repeat-interleave-last": (lambda x: x.repeat_interleave(3, dim=-1), ((3, 2),), "[a b] -> [a (b*c=)]"),
+    "grouped-heads": (
+        lambda x: x[:, :, None].expand(2, 3, 2, 4).reshape(2, 6, 4),
+        ((2, 3, 4),),
+        "[a b c] -> [a (b*d=) c]",
+    ),
+    "index": (lambda x: x[:, torch.tensor([0, 2])], ((3, 4),), "[a b!] -> [a c!]"),
+    "index-two": (lambda x: x[torch.tensor([0, 2]), :, torch.tensor([1, 1])], ((3, 4, 2),), "[a! b c!] -> [d! b]"),
+    "index-two-neighbours": (
+        lambda x: x[:, torch.tensor([0, 2]), torch.tensor([1, 1])],
+        ((3, 4, 2),),
+        "[a b! c!] -> [a d!]",
+    ),
+    "index-by-a-matrix": (lambda x: x[torch.tensor([[0, 2], [1, 1]])], ((3, 4),), "[a! b] -> [c! d! b]"),
+    "index-select": (lambda x: x.index_select(1, torch.tensor([2, 0])), ((3, 4),), "[a b!] -> [a c!]"),
+    "getitem": (lambda x: x.chunk(3, 1)[1], ((2, 6),), "[a (b+c+d)] -> [a c]"),
+    "constant": (lambda x: torch.cat([x, torch.zeros(2, 3)], 1), ((2, 3),), "[a= b] -> [a= (b+c=)]"),
+    "flip": (lambda x: x.flip(1), ((2, 3),), "[a! b!] -> [c! d!]"),
 }
 
 
@@ -202,3 +225,117 @@ def test_terms(case: str) -> None:
     assert all(a.rule is not None and a.rule.structure for a in solved.eq.applied)
     assert solved.text() == expected
     assert solved.largest_difference() < 1e-12
+
+
+def test_every_transformer_has_a_case() -> None:
+    seen: set[str] = set()
+    for f, shapes, _ in CASES.values():
+        seen |= {a.rule.structure for a in Solved(f, shapes).eq.applied if a.rule is not None and a.rule.structure}
+    # Copies leave the graph before rules see it.
+    assert seen == set(TRANSFORMERS) - {"identity"}
+
+
+def test_identity_keeps_the_axes() -> None:
+    store = Store()
+    axes = (store.new(2), store.new(3))
+    assert TRANSFORMERS["identity"](store, Call((axes,), {}, ((2, 3),))) == (axes,)
+
+
+def test_what_no_rule_covers_is_rigid() -> None:
+    solved = Solved(lambda x: x.repeat_interleave(2), ((3, 2),))
+    assert solved.text() == "[a! b!] -> [c!]"
+    assert [n.target for n in solved.eq.uncovered] == ["aten.repeat_interleave.self_int"]
+
+
+def test_copies_leave_the_graph_before_rules_see_it() -> None:
+    solved = Solved(lambda x: x.clone().contiguous().t(), ((2, 3),))
+    assert solved.text() == "[a b] -> [b a]"
+
+
+# -- chains of operators ---------------------------------------------------------------------------------------------
+
+Step = Callable[[Tensor], Tensor]
+
+
+@st.composite
+def steps(draw: st.DrawFn, /, shape: tuple[int, ...]) -> Step:
+    """One operator that fits a tensor of this shape."""
+    dim = draw(st.integers(0, len(shape) - 1))
+    n, kind = shape[dim], draw(st.sampled_from(sorted(STEPS)))
+    return STEPS[kind](draw, shape, dim, n)
+
+
+def _view(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
+    left = draw(st.sampled_from([d for d in range(1, n + 1) if n % d == 0]))
+    return lambda x: x.reshape(*shape[:dim], left, n // left, *shape[dim + 1 :])
+
+
+def _merge(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
+    return lambda x: x.flatten(max(dim - 1, 0), dim)
+
+
+def _reorder(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
+    order = draw(st.permutations(range(len(shape))))
+    return lambda x: x.permute(order)
+
+
+def _swap_parts(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
+    at = draw(st.integers(0, n))
+    return lambda x: torch.cat([x.narrow(dim, at, n - at), x.narrow(dim, 0, at)], dim) if 0 < at < n else x
+
+
+def _part(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
+    start = draw(st.integers(0, n - 1))
+    length = draw(st.integers(1, n - start))
+    return lambda x: x.narrow(dim, start, length)
+
+
+def _stack(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
+    return lambda x: torch.stack([x, x], dim)
+
+
+def _repeat(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
+    return lambda x: x.repeat_interleave(2, dim=dim)
+
+
+def _double(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
+    return lambda x: x.repeat(*(1 + (i == dim) for i in range(len(shape))))
+
+
+STEPS = {
+    "view": _view,
+    "merge": _merge,
+    "reorder": _reorder,
+    "swap-parts": _swap_parts,
+    "part": _part,
+    "stack": _stack,
+    "repeat": _repeat,
+    "double": _double,
+}
+
+
+@st.composite
+def chains(draw: st.DrawFn, /) -> tuple[list[Step], list[int]]:
+    x = torch.zeros(draw(st.sampled_from([(12,), (4, 6), (2, 3, 2)])))
+    shape, found = list(x.shape), []
+    for _ in range(draw(st.integers(2, 6))):
+        if x.dim() > 5 or x.numel() > 200:
+            break
+        found.append(draw(steps(tuple(x.shape))))
+        x = found[-1](x)
+    return found, shape
+
+
+@settings(max_examples=50)
+@given(chains())
+def test_chains_of_operators(chain: tuple[list[Step], list[int]]) -> None:
+    functions, shape = chain
+
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        # The first value is read again at the end, so that cuts made on the way must agree with it.
+        y = x.t() if x.dim() == 2 else x.unsqueeze(0)
+        for f in functions:
+            x = f(x)
+        return x.unsqueeze(0), y
+
+    assert Solved(run, (tuple(shape),)).largest_difference() < 1e-9

@@ -1,0 +1,253 @@
+"""The public functions: what the command line and the documents call, each one line away from a stage.
+
+A model is given as a `Model`, an `nn.Module` (with example inputs, unless it is a transformers model), a transformers
+config, or the text that names one (see `symgraph.models.load`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.align.alignment import Alignment
+from symgraph.align.execute import execute
+from symgraph.align.match import MatchOptions
+from symgraph.align.program import Program, plan_alignment
+from symgraph.canonical import Canonical
+from symgraph.canonical import canonicalise as _canonicalise
+from symgraph.checkpoint import canonical_state, check_same_architecture
+from symgraph.errors import UsageError
+from symgraph.infer.engine import infer as _infer
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.ir import Graph
+from symgraph.models import Model, load
+from symgraph.rules.book import RuleBook, default_rules, with_user_rules
+from symgraph.rules.schema import Rule
+from symgraph.state import check_finite, state_hash
+from symgraph.tied import untie
+from symgraph.trace import state_of, trace_config
+from symgraph.trace import trace as _trace
+from symgraph.verify import Verification
+from symgraph.verify import verify as _verify
+
+Source = Model | nn.Module | Graph | SymmetryGraph | str | Path | Any
+RuleSources = RuleBook | Iterable[str | Path | Rule] | None
+Progress = Callable[[str], None]
+
+
+def model(source: Source, example: Any = None, *, weights: bool = True, trust_remote_code: bool = False) -> Model:
+    """Any way of giving a model, as a `Model`.
+
+    Raises:
+        CheckpointError: the text names nothing that can be loaded.
+        UsageError: the object is none of the things a model can be given as.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, str | Path):
+        return load(source, weights=weights, trust_remote_code=trust_remote_code)
+    if isinstance(source, nn.Module):
+        example = getattr(source, "example_inputs", None) if example is None else example
+        return Model(source, getattr(source, "config", None), example, type(source).__name__, "factory")
+    raise UsageError(
+        f"{type(source).__name__} is not a model",
+        remedy="give an nn.Module, a checkpoint folder, a hub id, a config, or package.module:factory",
+    )
+
+
+def rule_book(rules: RuleSources = None) -> RuleBook:
+    """The shipped rules, with the user's in front."""
+    if isinstance(rules, RuleBook):
+        return rules
+    return with_user_rules(default_rules(), rules) if rules else default_rules()
+
+
+def trace(source: Source, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Graph:
+    """The graph of a model: ATen operators, parameters, shapes; no weights are needed.
+
+    Raises:
+        TraceError: naming the user's line, the cause and what to try.
+    """
+    if isinstance(source, Graph):
+        return source
+    if isinstance(source, SymmetryGraph):
+        return source.graph
+    if not isinstance(source, Model | nn.Module | str | Path):
+        return trace_config(source)
+    found = model(source, weights=False)
+    if not args and not kwargs and found.example is not None:
+        args, kwargs = (), {}
+        if isinstance(found.example, Mapping):
+            kwargs = dict(found.example)
+        else:
+            args = found.example if isinstance(found.example, tuple) else (found.example,)
+    return _trace(found.module, args, dict(kwargs or {}), name=type(found.module).__name__)
+
+
+def infer(
+    source: Source,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    rules: RuleSources = None,
+    strict: bool = False,
+) -> SymmetryGraph:
+    """The symmetry graph of a model: spaces, groups, and the evidence behind every bound.
+
+    Raises:
+        TraceError: the model cannot be traced.
+        RuleError: a user's rule is malformed or unsound.
+        CoverageError: with `strict`, an operator has no rule.
+    """
+    if isinstance(source, SymmetryGraph):
+        return source
+    return _infer(trace(source, args, kwargs), rule_book(rules), strict=strict)
+
+
+def verify(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None, **options: Any) -> Verification:
+    """Samples random elements of every inferred group and compares outputs in float64 (see `symgraph.verify.verify`).
+
+    A model without weights (a config) is verified at random parameters.
+    """
+    found = symmetry if symmetry is not None else infer(source, rules=rules)
+    state = None
+    if isinstance(source, Model | nn.Module):
+        m = model(source)
+        state = state_of(m.module) if m.has_weights else None
+    return _verify(found, state, **options)
+
+
+def canonicalise(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None) -> Canonical:
+    """The canonical form of a model, computed in float64 (design section 8)."""
+    m = model(source)
+    return _canonicalise(symmetry or infer(m, rules=rules), _wide(state_of(m.module)))
+
+
+def _wide(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().double() if v.is_floating_point() else v.detach() for k, v in state.items()}
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The result of `align`.
+
+    `a`, `b` are the models as aligned (untied copies where asked); `state` is B after alignment, `reference` the A it
+    was aligned to: A itself, bit for bit, unless `singular` says that A's gauge has no inverse, when it is A in
+    canonical form.
+    """
+
+    a: Model
+    b: Model
+    alignment: Alignment
+    program: Program
+    state: dict[str, Tensor]
+    reference: dict[str, Tensor]
+    singular: tuple[str, ...]
+    before: float
+    after: float
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        sweeps = len(self.alignment.objective) - 1
+        line = f"distance in canonical form {self.before:.4f} -> {self.after:.4f} (relative to |A|), {sweeps} sweeps"
+        return "\n".join([line, *self.notes])
+
+
+def align(
+    a: Source,
+    b: Source,
+    *,
+    method: str = "weights",
+    options: MatchOptions = MatchOptions(),
+    program: Program | None = None,
+    symmetry: SymmetryGraph | None = None,
+    rules: RuleSources = None,
+    tied: str = "keep",
+    strict: bool = False,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float64,
+    progress: Progress | None = None,
+) -> Aligned:
+    """Brings B into the basis and the gauge of A without changing B's function.
+
+    Args:
+        method: "weights".
+        options: sweeps, tolerance, weighting, seed, restarts, and patterns of the spaces to align.
+        program: run this program instead of planning one.
+        tied: "keep" shared embeddings (a smaller group), or "untie" them (more parameters; both models are copied).
+        device, dtype: where and in which precision to compute.
+
+    Raises:
+        UsageError: an unknown method or choice, or a program for another architecture.
+        CheckpointError: the architectures differ, or a weight is not finite.
+
+    Source: Theus et al., arXiv 2506.22712, section 4; gauge as in design section 8.
+    """
+    if method != "weights":
+        raise UsageError(f"there is no method {method!r}", remedy="method='weights'")
+    ma, mb, notes = _pair(a, b, tied)
+    found = symmetry if symmetry is not None else infer(ma, rules=rules, strict=strict)
+    states = {k: dict(state_of(m.module)) for k, m in (("A", ma), ("B", mb))}
+    for name, state in states.items():
+        check_finite({k: v for k, v in state.items() if k in found.terms}, where=name)
+    inputs = {"A": ma.spec, "B": mb.spec}
+    plan = program or plan_alignment(found, options, inputs)
+    hashes = {k: state_hash(s) for k, s in states.items()}
+    run = execute(plan, found, states, hashes=hashes, device=device, dtype=dtype, progress=progress)
+    if not run.alignments or not {"A", "B"} <= run.canonical.keys() or "B.aligned" not in run.states:
+        raise UsageError(
+            "the program does not align B to A",
+            cause="it makes no alignment, or no state called B.aligned",
+            remedy="write one with `symgraph align A B --program FILE`",
+        )
+    alignment = next(iter(run.alignments.values()))
+    objective = alignment.objective
+    canonical = run.canonical["A"]
+    scale = sum(float(canonical.state[n].square().sum()) for n in found.graph.parameters if n in canonical.state)
+    start = sum(
+        float((canonical.state[n] - run.canonical["B"].state[n]).square().sum())
+        for n in found.graph.parameters
+        if n in canonical.state
+    )
+    reference = states["A"] if not canonical.singular else _narrow(canonical.state, states["A"])
+    return Aligned(
+        ma,
+        mb,
+        alignment,
+        plan,
+        _stored(mb.module, _narrow(run.states["B.aligned"], states["B"])),
+        _stored(ma.module, reference),
+        canonical.singular,
+        (start / scale) ** 0.5 if scale else 0.0,
+        (objective[-1] / scale) ** 0.5 if scale and objective else 0.0,
+        (*notes, *run.notes),
+    )
+
+
+def _pair(a: Source, b: Source, tied: str) -> tuple[Model, Model, tuple[str, ...]]:
+    if tied not in ("keep", "untie"):
+        raise UsageError(f"tied={tied!r} is neither 'keep' nor 'untie'")
+    ma, mb = model(a), model(b)
+    for name, m in (("A", ma), ("B", mb)):
+        if not m.has_weights:
+            raise UsageError(f"{name} ({m.spec}) has no weights", remedy="name a checkpoint, not a config")
+    check_same_architecture(ma, mb)
+    if tied == "keep":
+        return ma, mb, ()
+    ua, ub = untie(ma), untie(mb)
+    return ua.model, ub.model, (str(ua),) if ua.cut else ("nothing is tied",)
+
+
+def _stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a checkpoint of the module holds: each tied tensor once, no transient buffers, no constants of the code."""
+    names = module.state_dict().keys()
+    return canonical_state(module, {n: t.detach() for n, t in state.items() if n in names})
+
+
+def _narrow(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: state[k].to("cpu", v.dtype) if k in state else v for k, v in like.items()}

@@ -1,0 +1,86 @@
+"""The command line: `symgraph COMMAND ...`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+
+from symgraph import __version__
+from symgraph.cli import align, apply, barrier, demo, explain, failures, inspect, merge, rules, verify
+from symgraph.cli.parser import Commands, Parser, add_output, formatter
+from symgraph.console import Console
+
+COMMANDS: tuple[ModuleType, ...] = (inspect, explain, verify, align, barrier, merge, apply, rules, demo)
+
+_DESCRIPTION = """
+Find, prove and use the weight-space symmetries of any traced PyTorch model.
+
+Two networks trained from different seeds compute similar functions with very different weights. symgraph
+finds the changes of the weights that leave a model's function as it was, proves them, and uses them to
+align models, to measure the loss barrier between them, and to merge them into ordinary checkpoints.
+"""
+_EPILOG = """
+examples:
+  symgraph demo                                        everything once, in about a minute
+  symgraph inspect my-checkpoint                       which symmetries does it have?
+  symgraph align a b --out b-aligned                   bring b into the basis of a
+  symgraph barrier a b-aligned --data my-dataset       what lies between them?
+  symgraph merge a b --weights 0.5 0.5 --out merged    align and average
+  symgraph align --help                                every command has its own help
+
+naming a model:
+  a checkpoint folder        config.json and weights, as save_pretrained writes them
+  a hub id                   owner/name
+  a config.json              the architecture alone; nothing is downloaded or allocated
+  package.module:factory     a function that gives a module with .example_inputs, or (module, inputs).
+                             This is the one place where your code runs. Code that comes with a
+                             checkpoint runs only with --trust-remote-code.
+
+exit codes:
+{codes}
+
+SYMGRAPH_DEBUG=1 in the environment shows the traceback of an error.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code of the process."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    with warnings.catch_warnings():
+        if not (sys.warnoptions or failures.debugging()):
+            warnings.simplefilter("ignore")
+        return failures.guarded(lambda: _run(words))
+
+
+def parser() -> Parser:
+    """The parser of the whole command line."""
+    top = Parser(
+        prog="symgraph",
+        description=_DESCRIPTION.strip(),
+        epilog=_EPILOG.strip().format(codes=failures.exit_codes()),
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"symgraph {__version__}")
+    add_output(top)
+    commands = Commands(top)
+    for command in COMMANDS:
+        command.add(commands)
+    return top
+
+
+def _run(words: list[str]) -> int:
+    if not words:
+        parser().print_help()
+        return 0
+    args = parser().parse_args(words)
+    args.typed = shlex.join(["symgraph", *words])
+    # Libraries draw bars and print advice of their own; what matters of it reaches the user as an error.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    code: int = args.run(args, Console(args.json, args.quiet))
+    sys.stdout.flush()
+    return code

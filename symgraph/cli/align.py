@@ -1,0 +1,193 @@
+"""`symgraph align`: bring one model into the basis of another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symgraph.cli import inputs
+from symgraph.cli.parser import (
+    WEIGHTED_HELP,
+    Arguments,
+    Commands,
+    add_data,
+    add_device,
+    add_matching,
+    add_model,
+    add_out,
+    add_rules,
+    add_tied,
+)
+from symgraph.console import Console
+from symgraph.errors import UsageError
+from symgraph.files import refuse_existing
+
+if TYPE_CHECKING:
+    from symgraph.align.program import Program
+    from symgraph.api import Aligned
+    from symgraph.loss_curve import LossBarrier
+    from symgraph.models import Model
+
+_EXAMPLES = """
+symgraph align a b --out b-aligned
+symgraph align a b --out b-aligned --data my-dataset --metrics accuracy
+symgraph align a b --dry-run                                  print the plan, do nothing
+symgraph align a b --dry-run --emit-program plan.yaml         write the plan, to read or change it
+symgraph align a b --out b-aligned --program plan.yaml        run that plan
+symgraph align a b --out b-aligned --alignment ab.safetensors keep the alignment for `symgraph apply`
+"""
+_DETAILS = """
+Finds the element of the symmetry group that brings B nearest to A by weight matching, and writes B so
+aligned. Its function stays as it was; what changes is that A and B can now be averaged. A itself is not
+touched. Where A has zero gains, so that B cannot be brought into its gauge, A in canonical form is
+written to FOLDER-reference: use that one in the place of A. The same holds for --tied untie, which makes
+another architecture of both.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add("align", run, "align one model to another", details=_DETAILS, examples=_EXAMPLES)
+    add_model(parser, "a", "b", help=WEIGHTED_HELP)
+    add_out(parser, required=False)
+    parser.add_argument("--alignment", metavar="FILE", help="also write the alignment itself (.safetensors)")
+    plan = parser.add_mutually_exclusive_group()
+    plan.add_argument("--program", metavar="FILE", help="run this program instead of planning one")
+    plan.add_argument("--emit-program", metavar="FILE", help="write the program (.yaml or .json)")
+    parser.add_argument("--dry-run", action="store_true", help="print the program and stop")
+    parser.add_argument("--strict", action="store_true", help="fail if an operator has no rule (exit code 5)")
+    add_tied(parser)
+    add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
+    add_rules(parser)
+    add_matching(parser)
+    add_data(parser)
+
+
+def run(args: Arguments, console: Console) -> int:
+    """Plan or load the program, run it, measure, write."""
+    _check(args)
+    a, b = inputs.weighted(args.a, args), inputs.weighted(args.b, args)
+    program = _program(args)
+    if args.dry_run:
+        return _dry_run(a, b, program, args, console)
+    found = inputs.batches(args, a) if args.data else None
+    aligned = _align(a, b, program, args, console)
+    aligned = replace(aligned, notes=(*inputs.tied_notes(a, args), *aligned.notes))
+    measured = _measure(aligned, found, args, console) if found is not None else {}
+    written = _write(aligned, measured, args)
+    console.result(_text(aligned, measured, written), _plain(aligned, measured, written))
+    return 0
+
+
+def _check(args: Arguments) -> None:
+    if not args.dry_run and args.out is None:
+        raise UsageError("there is no --out FOLDER", remedy="say where to write B aligned, or pass --dry-run")
+    inputs.check_device(args.device)
+    inputs.refuse_files(args.alignment, args.emit_program, overwrite=args.overwrite)
+    if args.out is not None:
+        refuse_existing(Path(args.out), args.overwrite, folder=True)
+
+
+def _program(args: Arguments) -> Program | None:
+    from symgraph.align.program import Apply, Program, Regauge
+
+    if args.program is None:
+        return None
+    found = Program.load(args.program)
+    kinds = [type(s) for s in found.steps]
+    if Regauge not in kinds or not any(isinstance(s, Apply) and s.into == "B.aligned" for s in found.steps):
+        cause = "a step `regauge` or a step `apply` into B.aligned is missing"
+        raise UsageError(f"{args.program} aligns nothing", cause=cause, remedy="write it anew with --emit-program")
+    return found
+
+
+def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, console: Console) -> int:
+    from symgraph import api
+    from symgraph.align.program import plan_alignment
+    from symgraph.checkpoint import check_same_architecture
+    from symgraph.tied import untie
+
+    check_same_architecture(a, b)
+    if program is None:
+        traced = untie(a).model if args.tied == "untie" else a
+        symmetry = api.infer(traced, rules=inputs.rule_book(args), strict=args.strict)
+        program = plan_alignment(symmetry, inputs.match_options(args), {"A": a.spec, "B": b.spec})
+    if args.emit_program:
+        program.save(args.emit_program, overwrite=args.overwrite)
+    console.result(program, program.to_plain())
+    return 0
+
+
+def _align(a: Model, b: Model, program: Program | None, args: Arguments, console: Console) -> Aligned:
+    import torch
+
+    from symgraph import api
+
+    with console.steps("aligning") as progress:
+        return api.align(
+            a,
+            b,
+            options=inputs.match_options(args),
+            program=program,
+            rules=inputs.rule_book(args),
+            tied=args.tied,
+            strict=args.strict,
+            device=args.device,
+            dtype=getattr(torch, args.dtype),
+            progress=progress,
+        )
+
+
+def _measure(aligned: Aligned, found: Any, args: Arguments, console: Console) -> dict[str, LossBarrier]:
+    from symgraph.merge import saved
+
+    module = aligned.a.module
+    after = saved(aligned.b, aligned.state)
+    return {
+        "before": inputs.measure("before alignment", aligned.a, aligned.b, found, args, console),
+        "after": inputs.measure("after alignment", aligned.reference, after, found, args, console, module=module),
+    }
+
+
+def _write(aligned: Aligned, measured: dict[str, LossBarrier], args: Arguments) -> dict[str, str]:
+    from symgraph.outputs import save_alignment, write_aligned
+
+    barriers = tuple((f"{when} alignment", r) for when, r in measured.items())
+    folders = write_aligned(
+        aligned,
+        args.out,
+        command=args.typed,
+        loss_barriers=barriers,
+        untied=args.tied == "untie" and any(n.startswith("untied ") for n in aligned.notes),
+        overwrite=args.overwrite,
+    )
+    written = {role: str(path) for role, path in folders.items()}
+    if args.alignment:
+        written["alignment"] = str(save_alignment(aligned.alignment, args.alignment, overwrite=args.overwrite))
+    if args.emit_program:
+        written["program"] = str(aligned.program.save(args.emit_program, overwrite=args.overwrite))
+    return written
+
+
+def _text(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str, str]) -> str:
+    lines = [str(aligned)]
+    for when, found in measured.items():
+        lines += [
+            f"{c.name} barrier {when:<6} {c.barrier:.4f} \u00b1 {c.standard_error:.4f}"
+            for c in (found.loss, *found.metrics)
+        ]
+    return "\n".join([*lines, *(f"wrote {role} to {path}" for role, path in written.items())])
+
+
+def _plain(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str, str]) -> dict[str, Any]:
+    return {
+        "distance": {"before": aligned.before, "after": aligned.after},
+        "objective": list(aligned.alignment.objective),
+        "singular": list(aligned.singular),
+        "notes": list(aligned.notes),
+        "source": aligned.alignment.source,
+        "target": aligned.alignment.target,
+        "loss_barrier": {when: inputs.plain_barrier(r) for when, r in measured.items()},
+        "written": written,
+    }

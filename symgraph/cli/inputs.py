@@ -1,0 +1,157 @@
+"""What several commands do with their arguments: load models, rules and data, measure, refuse outputs that exist."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symgraph.cli.parser import Arguments
+from symgraph.console import Console
+from symgraph.errors import UsageError
+from symgraph.files import refuse_existing
+from symgraph.messages import one_line, shorten
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from symgraph.align.match import MatchOptions
+    from symgraph.data import Batches
+    from symgraph.loss_barrier import Endpoint
+    from symgraph.loss_curve import LossBarrier
+    from symgraph.models import Model
+    from symgraph.rules.book import RuleBook
+
+
+def architecture(spec: str, args: Arguments) -> Model:
+    """A model without its weights."""
+    from symgraph import models
+
+    return models.load(spec, weights=False, trust_remote_code=args.trust_remote_code)
+
+
+def model(spec: str, args: Arguments) -> Model:
+    """A model with its weights, or without where only a config is named."""
+    from symgraph import models
+
+    return models.load(spec, trust_remote_code=args.trust_remote_code)
+
+
+def weighted(spec: str, args: Arguments) -> Model:
+    """A model with its weights.
+
+    Raises:
+        UsageError: only a config is named.
+    """
+    found = model(spec, args)
+    if not found.has_weights:
+        raise UsageError(f"{spec} has no weights", cause="it is a config", remedy="name a checkpoint folder")
+    return found
+
+
+def rule_book(args: Arguments) -> RuleBook:
+    """The shipped rules, with those of `--rules` in front."""
+    from symgraph import api
+
+    return api.rule_book(args.rules)
+
+
+def match_options(args: Arguments) -> MatchOptions:
+    """The options of weight matching."""
+    from symgraph.align.match import MatchOptions
+
+    chosen = (args.sweeps, args.tolerance, args.weighting, args.seed, args.restarts, tuple(args.spaces))
+    return MatchOptions(*chosen)
+
+
+def tied_notes(found: Model, args: Arguments) -> tuple[str, ...]:
+    """What keeping shared tensors costs, where there are any."""
+    from symgraph.checkpoint import tied_names
+
+    shared = tied_names(found.module)
+    if args.tied != "keep" or not shared:
+        return ()
+    state = found.module.state_dict()
+    pairs = shorten(f"{n} = {c}" for n, c in shared.items())
+    more = sum(state[n].numel() for n in shared if n in state)
+    return (f"kept tied: {pairs}; the group is smaller for it (--tied untie: {more:,} more parameters)",)
+
+
+def batches(args: Arguments, found: Model) -> Batches:
+    """The data of `--data`, as the model takes it."""
+    from symgraph import data
+
+    return data.load(
+        args.data,
+        batch_size=args.batch_size,
+        limit=args.limit,
+        split=args.split,
+        model=found,
+        image_column=args.image_column,
+        text_column=args.text_column,
+        label_column=args.label_column,
+        tokenizer=args.tokenizer,
+        block_size=args.block_size,
+        mean=args.mean,
+        std=args.std,
+    )
+
+
+def measure(
+    label: str,
+    a: Endpoint,
+    b: Endpoint,
+    found: Batches,
+    args: Arguments,
+    console: Console,
+    *,
+    module: nn.Module | None = None,
+    dtype: torch.dtype | None = None,
+    refine: bool = False,
+) -> LossBarrier:
+    """The loss barrier between two models, with a bar while it is evaluated."""
+    from symgraph.loss_barrier import loss_barrier
+
+    with console.bar(label) as count:
+        return loss_barrier(
+            a,
+            b,
+            found,
+            module=module,
+            points=args.points,
+            metrics=args.metrics,
+            device=args.device,
+            dtype=dtype,
+            progress=count,
+            refine=refine,
+        )
+
+
+def plain_barrier(found: LossBarrier) -> dict[str, Any]:
+    """A loss barrier as plain data."""
+    plain: dict[str, Any] = json.loads(found.to_json())
+    return plain
+
+
+def check_device(device: str) -> None:
+    """Raise before any work if torch cannot compute there.
+
+    Raises:
+        UsageError: naming the device and what torch says about it.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"device {device} cannot be used", cause=one_line(error), remedy="pass --device cpu"
+        ) from error
+
+
+def refuse_files(*paths: str | None, overwrite: bool) -> None:
+    """Raise before any work if a file to be written exists already."""
+    for path in paths:
+        if path is not None:
+            refuse_existing(Path(path), overwrite, folder=False)

@@ -1,0 +1,185 @@
+"""The argument parser: errors as typed errors, help of one form, and the options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from symgraph.console import Console
+from symgraph.errors import UsageError
+
+Arguments = argparse.Namespace
+Run = Callable[[Arguments, Console], int]
+
+MODEL_HELP = (
+    "a checkpoint folder, a hub id, a config.json, or package.module:factory (the one form that runs your code)"
+)
+WEIGHTED_HELP = "a checkpoint folder, a hub id, or package.module:factory (the one form that runs your code)"
+DATA_HELP = "a datasets folder, a data file (.txt, .csv, .json, .jsonl, .parquet), or package.module:factory"
+_WIDTH = 100
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises `UsageError` instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Turn a parser's complaint into the error that every other problem is."""
+        remedy = f"`{self.prog} --help` shows the arguments"
+        if "required" in message:
+            remedy += "; names come before options that take several values"
+        raise UsageError(message, remedy=_near(message) or remedy)
+
+
+class Commands:
+    """Adds commands to a parser, all in one form."""
+
+    def __init__(self, parser: argparse.ArgumentParser, title: str = "commands") -> None:
+        self._under: Any = parser.add_subparsers(title=title, metavar="COMMAND", required=True, parser_class=Parser)
+
+    def add(self, name: str, run: Run | None, about: str, *, details: str = "", examples: str = "") -> Parser:
+        """A command: `about` is its line in the list of commands and the first of its own help."""
+        parser: Parser = self._under.add_parser(
+            name,
+            help=about,
+            description=f"{about[0].upper()}{about[1:]}.{_paragraph(details)}",
+            epilog=f"examples:\n{_indent(examples)}" if examples else None,
+            formatter_class=formatter,
+            allow_abbrev=False,
+        )
+        add_output(parser, argparse.SUPPRESS)
+        if run is not None:
+            parser.set_defaults(run=run)
+        return parser
+
+
+def formatter(prog: str) -> argparse.HelpFormatter:
+    """Help text as it is written, in lines of one width whatever the terminal."""
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=_WIDTH)
+
+
+def add_output(parser: argparse.ArgumentParser, default: Any = False) -> None:
+    """The options about output, which may stand before or after the command."""
+    parser.add_argument("--json", action="store_true", default=default, help="print the result as JSON")
+    parser.add_argument("--quiet", action="store_true", default=default, help="print no progress and no remarks")
+
+
+def add_model(parser: argparse.ArgumentParser, *names: str, help: str = MODEL_HELP) -> None:
+    """Models, and whether code that comes with them may run."""
+    for name in names:
+        parser.add_argument(name, metavar=name.upper(), help=help if name == names[0] else "another model")
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Whether code that comes with a checkpoint may run."""
+    text = "run the Python files that come with a checkpoint (off by default: read them first)"
+    parser.add_argument("--trust-remote-code", action="store_true", help=text)
+
+
+def add_rules(parser: argparse.ArgumentParser) -> None:
+    """A user's rules."""
+    text = "folders or files of rules of your own, in front of the shipped ones; each is proven before it is used"
+    parser.add_argument("--rules", metavar="DIR", nargs="+", action="extend", default=[], help=text)
+
+
+def add_out(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Where a checkpoint is written."""
+    parser.add_argument("--out", metavar="FOLDER", required=required, help="the folder to write the checkpoint to")
+    add_overwrite(parser)
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Whether an output that exists is replaced."""
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
+
+
+def add_device(parser: argparse.ArgumentParser, dtypes: tuple[str, ...], default: str | None, note: str = "") -> None:
+    """Where and in which precision to compute."""
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    parser.add_argument("--dtype", choices=dtypes, default=default, help=f"precision of the computation{note}")
+
+
+def add_tied(parser: argparse.ArgumentParser) -> None:
+    """What happens to embeddings that share one tensor."""
+    text = "embeddings that share one tensor: keep (default; a smaller group) or untie (more parameters)"
+    parser.add_argument("--tied", choices=("keep", "untie"), default="keep", help=text)
+
+
+def add_matching(parser: argparse.ArgumentParser) -> None:
+    """The options of weight matching."""
+    group = parser.add_argument_group("matching")
+    group.add_argument(
+        "--sweeps", type=at_least(0), default=15, metavar="N", help="at most so many sweeps (default 15)"
+    )
+    text = "stop where a sweep gains less, relative to |A|^2 (default 1e-7)"
+    group.add_argument("--tolerance", type=not_negative, default=1e-7, metavar="X", help=text)
+    group.add_argument("--seed", type=int, default=0, help="of the order of the spaces (default 0)")
+    text = "further starts from random elements (default 0)"
+    group.add_argument("--restarts", type=at_least(0), default=0, metavar="N", help=text)
+    text = "align these spaces only; * stands for any text (default: all)"
+    group.add_argument("--spaces", nargs="+", default=["*"], metavar="PATTERN", help=text)
+    text = "weight of each parameter in the distance: uniform (default), or normalised by its norm"
+    group.add_argument("--weighting", choices=("uniform", "normalised"), default="uniform", help=text)
+
+
+def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """The data that a loss is measured on, and how it is read."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", metavar="SPEC", required=required, help=DATA_HELP)
+    group.add_argument("--split", help="which split of the data (default: the held-out one)")
+    group.add_argument(
+        "--batch-size", type=at_least(1), default=32, metavar="N", help="examples in a batch (default 32)"
+    )
+    group.add_argument("--limit", type=at_least(1), metavar="N", help="use so many examples")
+    text = "accuracy, perplexity"
+    group.add_argument("--metrics", metavar="NAME", nargs="+", action="extend", default=[], help=text)
+    text = "points of lambda, ends included (default 11)"
+    group.add_argument("--points", type=at_least(3), default=11, metavar="N", help=text)
+    for kind in ("image", "text", "label"):
+        group.add_argument(f"--{kind}-column", metavar="NAME", help=f"the column that holds the {kind}s")
+    group.add_argument("--tokenizer", metavar="PATH", help="a tokenizer, where the checkpoint brings none")
+    group.add_argument("--block-size", type=at_least(2), metavar="N", help="tokens in a window of text")
+    group.add_argument("--mean", type=float, nargs="+", metavar="X", help="mean of the pixels, for each channel")
+    group.add_argument("--std", type=float, nargs="+", metavar="X", help="standard deviation of the pixels")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of argument: integers from `least`."""
+
+    def integer(text: str) -> int:
+        value = int(text) if text.lstrip("+-").isdigit() else None
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least}")
+        return value
+
+    return integer
+
+
+def not_negative(text: str) -> float:
+    """A type of argument: finite numbers from 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0")
+    return value
+
+
+def _near(message: str) -> str:
+    if "invalid choice: " not in message or "choose from " not in message:
+        return ""
+    given = message.split("invalid choice: ")[1].split(" (")[0].strip("'\"")
+    choices = [c.strip("'\" )") for c in message.split("choose from ")[1].split(",")]
+    near = get_close_matches(given, choices, n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def _paragraph(text: str) -> str:
+    return f"\n\n{text.strip()}" if text else ""
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.strip().splitlines())

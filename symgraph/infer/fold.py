@@ -1,0 +1,70 @@
+"""Repeated layers in one line: `layers.{0..11}.mlp.hidden` for twelve names that differ in a number alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# A whole component of a dotted name; ranges in brackets and numbers inside words are no layers.
+_NUMBER = re.compile(r"(?<![\w\[:\]-])\d+(?=[.\[\s]|$)")
+Numbers = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """One pattern and the names it stands for."""
+
+    pattern: str
+    members: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many names there are."""
+        return len(self.members)
+
+
+def fold(names: Iterable[str]) -> list[Folded]:
+    """Names that differ in whole numbers only, as one pattern wherever all combinations of the numbers occur.
+
+    >>> [f.pattern for f in fold(["layers.0.up", "layers.1.up", "head"])]
+    ['layers.{0..1}.up', 'head']
+    """
+    groups: dict[str, dict[Numbers, str]] = {}
+    for name in names:
+        numbers = tuple(int(m) for m in _NUMBER.findall(name))
+        groups.setdefault(_NUMBER.sub("\0", name), {})[numbers] = name
+    found = []
+    for template, members in groups.items():
+        for grid in _grids(sorted(members)):
+            found.append(Folded(_fill(template, grid), tuple(members[g] for g in members if g in grid)))
+    return found
+
+
+def _grids(rows: Sequence[Numbers]) -> list[list[Numbers]]:
+    """Rows cut into full grids: every combination of the values of their independent columns is there."""
+    columns = list(dict.fromkeys(zip(*rows, strict=True)))
+    cells = 1
+    for column in columns:
+        cells *= len(set(column))
+    if cells == len(rows):
+        return [list(rows)]
+    at = next(i for i, column in enumerate(zip(*rows, strict=True)) if len(set(column)) > 1)
+    return [g for v in sorted({r[at] for r in rows}) for g in _grids([r for r in rows if r[at] == v])]
+
+
+def _fill(template: str, rows: Sequence[Numbers]) -> str:
+    text = iter(template.split("\0"))
+    return next(text) + "".join(_braces(sorted(set(column))) + next(text) for column in zip(*rows, strict=True))
+
+
+def _braces(values: Sequence[int]) -> str:
+    if len(values) == 1:
+        return str(values[0])
+    runs: list[list[int]] = []
+    for v in values:
+        if runs and v == runs[-1][-1] + 1:
+            runs[-1].append(v)
+        else:
+            runs.append([v])
+    return "{" + ",".join(f"{r[0]}..{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs) + "}"

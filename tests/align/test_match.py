@@ -1,0 +1,173 @@
+"""The descent: what it finds is a symmetry, never a step back, reproducible, and optimal where that can be checked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+from models_zoo import ARCHITECTURES, State, case, relative, worst
+
+from symgraph.action import GroupElement
+from symgraph.align.match import Match, MatchOptions, match, units
+from symgraph.canonical import canonicalise
+from symgraph.errors import UsageError
+from symgraph.groups.elements import Element
+from symgraph.infer.engine import infer
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.trace import trace
+
+
+def unrelated(name: str, seed: int = 0) -> tuple[State, State]:
+    """Two independent models in canonical form."""
+    c = case(name)
+    a, b = (canonicalise(c.symmetry, c.state(seed + 10 * k, spread=0.5)).state for k in (1, 2))
+    return a, b
+
+
+def squared(s: SymmetryGraph, a: State, b: State, found: Match, weights: dict[str, float] | None = None) -> float:
+    """The objective at the element found, computed from scratch."""
+    moved = found.element(b)
+    return sum((weights or {}).get(n, 1.0) * float((a[n] - moved[n]).square().sum()) for n in s.graph.parameters)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_objective_never_rises(name: str) -> None:
+    """Recomputed from the element after each number of sweeps, not taken from the record."""
+    s = case(name).symmetry
+    a, b = unrelated(name)
+    options = [MatchOptions(sweeps=k, tolerance=0.0, weighting="uniform") for k in range(6)]
+    runs = [match(s, a, b, o) for o in options]
+    values = [squared(s, a, b, r) for r in runs]
+    scale = 1e-12 * values[0]
+    assert all(later <= earlier + scale for earlier, later in itertools.pairwise(values)), values
+    recorded = runs[-1].objective
+    assert recorded == pytest.approx(values[: len(recorded)])
+    assert values[-1] < sum(float((a[n] - b[n]).square().sum()) for n in s.graph.parameters)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_found_is_a_symmetry_of_compact_kind(name: str) -> None:
+    c = case(name)
+    a, b = unrelated(name)
+    found = match(c.symmetry, a, b)
+    moved = found.element(b)
+    assert relative(c.run(b), c.run(moved)) < 1e-9
+    for parameter in c.symmetry.graph.parameters:
+        assert float(moved[parameter].norm()) == pytest.approx(float(b[parameter].norm()))
+    assert set(found.element.elements) == {x.id for x in c.symmetry.active}
+
+
+@pytest.mark.parametrize("name", ["mlp-relu", "gpt2-untied", "llama", "resnet"])
+def test_restarts_are_never_worse_and_seeds_reproduce(name: str) -> None:
+    s = case(name).symmetry
+    a, b = unrelated(name, seed=5)
+    plain, again, more = (match(s, a, b, MatchOptions(seed=3, restarts=r, weighting="uniform")) for r in (0, 0, 3))
+    assert worst(more.element(b), match(s, a, b, MatchOptions(seed=3, restarts=3, weighting="uniform")).element(b)) == 0.0
+    assert plain.objective == again.objective
+    assert worst(plain.element(b), again.element(b)) == 0.0
+    assert more.objective[-1] <= plain.objective[-1]
+    assert squared(s, a, b, more) == pytest.approx(more.objective[-1])
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_matched_pair_is_a_fixed_point(name: str) -> None:
+    s = case(name).symmetry
+    a, b = unrelated(name)
+    moved = match(s, a, b, MatchOptions(sweeps=40, tolerance=1e-12)).element(b)
+    start = sum(float((a[n] - moved[n]).square().sum()) for n in s.graph.parameters)
+    assert match(s, a, moved).objective[-1] <= start * (1 + 1e-9)
+    assert match(s, a, a).objective[-1] < 1e-15 * start
+
+
+@pytest.mark.parametrize("patterns", [("residual",), ("*.heads", "*.query-key"), ("h.0.*",), ("*.query-key",)])
+def test_patterns_restrict_what_moves(patterns: tuple[str, ...]) -> None:
+    from fnmatch import fnmatch
+
+    s = case("gpt2-untied").symmetry
+    a, b = unrelated("gpt2-untied")
+    found = match(s, a, b, MatchOptions(spaces=patterns))
+    chosen = {x.id for x in s.active if any(fnmatch(x.name, p) for p in patterns)}
+    assert set(found.element.elements) == chosen
+    assert set().union(*(t.ids() for t in units(s, patterns))) == chosen
+    moved = found.element(b)
+    for n in s.graph.parameters:
+        if not any(n in s.parameters_of[i] for i in chosen):
+            assert torch.equal(moved[n], b[n]), n
+    assert relative(case("gpt2-untied").run(b), case("gpt2-untied").run(moved)) < 1e-9
+
+
+def test_options_that_name_nothing_are_refused() -> None:
+    s = case("gpt2-untied").symmetry
+    a, b = unrelated("gpt2-untied")
+    with pytest.raises(UsageError, match="matches 'residul'"):
+        match(s, a, b, MatchOptions(spaces=("residul",)))
+    with pytest.raises(UsageError, match="no weighting 'unifrom'"):
+        match(s, a, b, MatchOptions(weighting="unifrom"))
+    with pytest.raises(UsageError, match="a weight for wte, which is no parameter"):
+        match(s, a, b, MatchOptions(weighting={"wte": 2.0}))
+
+
+def test_weightings_change_what_is_near() -> None:
+    s = case("vit").symmetry
+    a, b = unrelated("vit")
+    norms = {n: 1.0 / float(a[n].norm() * b[n].norm()) for n in s.graph.parameters if float(a[n].norm() * b[n].norm())}
+    normalised = match(s, a, b, MatchOptions(weighting="normalised"))
+    assert normalised.objective[-1] == pytest.approx(squared(s, a, b, normalised, norms), rel=1e-6)
+    given = match(s, a, b, MatchOptions(weighting={n: norms.get(n, 1.0) for n in s.graph.parameters}))
+    assert given.objective == pytest.approx(normalised.objective, rel=1e-6)
+    halved = match(s, a, b)
+    writers = {"vit.embeddings.cls_token", "vit.embeddings.position_embeddings"}
+    half = {n: 0.5 for n in (*writers, "vit.embeddings.patch_embeddings.projection.weight")}
+    assert halved.objective[-1] == pytest.approx(squared(s, a, b, halved, half))
+    # With all weight on the head alone, the residual rotation is the polar factor of that one correlation.
+    one = {n: float(n == "classifier.weight") for n in s.graph.parameters}
+    found = match(s, a, b, MatchOptions(weighting=one, spaces=("residual",)))
+    left = (a["classifier.weight"] - found.element(b)["classifier.weight"]).square().sum()
+    n = a["classifier.weight"].shape[1]
+    p = torch.eye(n, dtype=torch.float64) - 1.0 / n
+    x, y = (t["classifier.weight"] @ p for t in (a, b))
+    mean = float((a["classifier.weight"].mean(1) - b["classifier.weight"].mean(1)).square().sum() * n)
+    nuclear = float(torch.linalg.svdvals(x.mT @ y).sum())
+    assert float(left) == pytest.approx(float(x.square().sum() + y.square().sum()) - 2 * nuclear + mean)
+
+
+# -- against all elements ----------------------------------------------------------------------------------------------
+
+SIGNS: dict[str, tuple[float, ...]] = {"relu": (1.0,), "tanh": (1.0, -1.0), "gelu": (1.0,)}
+
+
+def one_layer(kind: str) -> SymmetryGraph:
+    acts = {"relu": torch.nn.ReLU(), "tanh": torch.nn.Tanh(), "gelu": torch.nn.GELU()}
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), acts[kind], torch.nn.Linear(4, 2))
+    return infer(trace(model, (torch.zeros(5, 3),)))
+
+
+def everything(s: SymmetryGraph, signs: tuple[float, ...]) -> Iterator[GroupElement]:
+    space = s.space("hidden")
+    for p in itertools.permutations(range(4)):
+        for sign in itertools.product(signs, repeat=4):
+            flips = torch.tensor([sign], dtype=torch.float64) if space.signs else None
+            ones = torch.ones(space.scales, 4, dtype=torch.float64) if space.scales else None
+            yield GroupElement(s, {space.id: Element(torch.tensor(p), ones, flips)})
+
+
+@pytest.mark.parametrize("kind", list(SIGNS))
+@pytest.mark.parametrize("seed", range(3))
+def test_one_hidden_layer_is_matched_optimally(kind: str, seed: int) -> None:
+    s = one_layer(kind)
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (
+        canonicalise(
+            s,
+            {
+                n: torch.randn(node.shape, generator=generator, dtype=torch.float64)
+                for n, node in s.graph.parameters.items()
+            },
+        ).state
+        for _ in range(2)
+    )
+    found = squared(s, a, b, match(s, a, b, MatchOptions(weighting="uniform")))
+    tried = min(squared(s, a, b, Match(g, ())) for g in everything(s, SIGNS[kind]))
+    assert found == pytest.approx(tried)

@@ -1,0 +1,88 @@
+"""Random elements of everything inferred keep the function of whole models; a group one class too large does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from models_zoo import ARCHITECTURES, VARIANTS, case
+
+from symgraph.errors import VerifyError
+from symgraph.groups.classes import SymmetryClass as C
+from symgraph.infer.symmetry import Space, SymmetryGraph
+from symgraph.verify import family_names, verify
+
+LARGER = {
+    C.PERMUTATION: C.ORTHOGONAL_ONES,
+    C.SIGNED: C.ORTHOGONAL,
+    C.POSITIVE_MONOMIAL: C.INVERTIBLE,
+    C.MONOMIAL: C.INVERTIBLE,
+    C.ROTARY: C.INVERTIBLE,
+    C.ORTHOGONAL_ONES: C.ORTHOGONAL,
+    C.ORTHOGONAL: C.INVERTIBLE,
+}
+ENLARGED = [
+    (name, space.name)
+    for name in ARCHITECTURES
+    for space in case(name).symmetry.active
+    if space.group in LARGER and not any(f"{part}.1." in space.name for part in ("layers", "layer", "h"))
+]
+
+
+def enlarged(s: SymmetryGraph, space: Space) -> SymmetryGraph:
+    """The same graph with the next larger class on one space."""
+    # On two units, rotations that fix the ones vector are the permutations.
+    group = C.ORTHOGONAL if space.size == 2 else LARGER[space.group]
+    wrong = replace(space, group=group, scales=0, signs=0)
+    return replace(s, spaces=tuple(wrong if x.id == space.id else x for x in s.spaces))
+
+
+@pytest.mark.parametrize(("name", "implementation"), VARIANTS)
+def test_every_family_keeps_the_function(name: str, implementation: str) -> None:
+    c = case(name, implementation)
+    found = verify(c.symmetry, c.state(), c.inputs, samples=2)
+    assert found.passed, str(found)
+    assert found.tolerance == 1e-9
+    assert {x.name for x in found.checks} == set(family_names(c.symmetry))
+    found.raise_if_failed()
+
+
+@pytest.mark.parametrize(("name", "space"), ENLARGED)
+def test_a_group_that_is_too_large_fails_and_is_named(name: str, space: str) -> None:
+    c = case(name)
+    found = verify(enlarged(c.symmetry, c.symmetry.space(space)), c.state(), c.inputs, samples=1)
+    assert not found.passed
+    assert found.together > 1e-6
+    assert [f.name for f in found.failures] == [space]
+    with pytest.raises(VerifyError, match=space.replace(".", r"\.")):
+        found.raise_if_failed()
+
+
+@pytest.mark.parametrize("name", ["gpt2-untied", "resnet"])
+def test_a_config_alone_is_enough(name: str) -> None:
+    assert verify(case(name).symmetry, samples=1).passed
+
+
+def test_perturbation_shows_what_initial_values_hide() -> None:
+    c = case("vit")
+    plain = {n: torch.zeros_like(t) if n.endswith("bias") else t for n, t in c.state(spread=0.0).items()}
+    found = verify(c.symmetry, plain, c.inputs, samples=1, perturb=0.1)
+    assert found.passed
+    assert found.together > 0
+
+
+def test_the_same_seed_gives_the_same_verdict() -> None:
+    c = case("bert")
+    assert verify(c.symmetry, c.state(), c.inputs, seed=3) == verify(c.symmetry, c.state(), c.inputs, seed=3)
+
+
+def test_the_report_has_a_line_for_every_family() -> None:
+    c = case("mlp-relu")
+    text = str(verify(enlarged(c.symmetry, c.symmetry.space("hidden.1")), c.state(), c.inputs))
+    lines = [line.split() for line in text.splitlines()]
+    assert [(x[0], x[2] if x[0] != "all" else x[4]) for x in lines] == [
+        ("all", "FAILS"),
+        ("hidden.0", "ok"),
+        ("hidden.1", "FAILS"),
+    ]

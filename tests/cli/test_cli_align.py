@@ -1,0 +1,163 @@
+"""align, apply, barrier and merge on tiny checkpoints, end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli.runner import Cli
+from safetensors.torch import load_file, save_file
+
+from symgraph import models
+from symgraph.merge import interpolate
+
+State = dict[str, torch.Tensor]
+
+
+def weights(folder: Path) -> State:
+    return load_file(folder / "model.safetensors")
+
+
+def logits(folder: Path) -> torch.Tensor:
+    module: Any = models.load(folder).module.double()
+    pixels = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        found: torch.Tensor = module(pixel_values=pixels).logits
+    return found
+
+
+@pytest.fixture(scope="module")
+def planted(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """vit-0 after a random element of its group: the same function, far away."""
+    from symgraph import api, checkpoint, verify
+
+    model = api.model(checkpoints / "vit-0")
+    symmetry = api.infer(model)
+    state = {n: t.detach().double() for n, t in model.module.state_dict().items()}
+    moved = verify.random_transform(symmetry, state, torch.Generator().manual_seed(3)).apply(state)
+    return checkpoint.write(model, moved, tmp_path_factory.mktemp("planted") / "b")
+
+
+def test_alignment_barrier_and_merge_of_a_planted_pair(cli: Cli, checkpoints: Path, planted: Path) -> None:
+    a = checkpoints / "vit-0"
+    data = ("--data", "cli_nets:images", "--metrics", "accuracy")
+    files = ("--alignment", "ab.safetensors", "--emit-program", "plan.yaml")
+    aligned = cli("align", a, planted, "--out", "aligned", *files, *data, "--json")
+    assert aligned.code == 0, aligned.err
+    found = aligned.json
+    assert found["distance"]["before"] > 0.1 and found["distance"]["after"] < 1e-5
+    assert found["loss_barrier"]["before"]["summary"]["cross-entropy"]["barrier"] > 1e-3
+    assert found["loss_barrier"]["after"]["summary"]["cross-entropy"]["barrier"] < 1e-5
+    assert all(torch.allclose(t, weights(a)[n], atol=1e-4) for n, t in weights(Path("aligned")).items())
+    card = Path("aligned/README.md").read_text()
+    assert "symgraph align" in card and found["source"] in card and "| residual | 8 |" in card and "- after alignment: " in card
+
+    again = cli("align", a, planted, "--out", "again", "--program", "plan.yaml")
+    assert again.code == 0
+    assert all(torch.equal(t, weights(Path("aligned"))[n]) for n, t in weights(Path("again")).items())
+    applied = cli("apply", "ab.safetensors", planted, "--out", "applied")
+    assert applied.code == 0
+    assert all(torch.equal(t, weights(Path("aligned"))[n]) for n, t in weights(Path("applied")).items())
+    assert cli("apply", "ab.safetensors", "aligned", "--out", "back", "--inverse").code == 0
+    assert all(torch.allclose(t, weights(planted)[n], atol=1e-4) for n, t in weights(Path("back")).items())
+
+    drawn = cli("barrier", a, "aligned", *data, "--points", 5, "--plot", "b.png", "--out", "b.json", "--json")
+    assert drawn.code == 0 and drawn.json["loss"]["lambdas"] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert Path("b.png").read_bytes()[1:4] == b"PNG" and Path("b.json").read_text() == drawn.out.rstrip("\n")
+
+    assert cli("merge", a, planted, "--weights", 0.5, 0.5, "--out", "merged").code == 0
+    assert torch.allclose(logits(Path("merged")), logits(a), atol=1e-4)
+    assert cli("merge", a, planted, "--weights", 0.5, 0.5, "--out", "plain", "--no-align").code == 0
+    assert not torch.allclose(logits(Path("plain")), logits(a), atol=1e-2)
+
+
+def test_an_alignment_keeps_the_function_of_b(cli: Cli, checkpoints: Path) -> None:
+    found = cli("align", checkpoints / "vit-0", checkpoints / "vit-1", "--out", "aligned", "--sweeps", 3)
+    assert found.code == 0 and "wrote B aligned to aligned" in found.out
+    assert torch.allclose(logits(Path("aligned")), logits(checkpoints / "vit-1"), atol=1e-4)
+
+
+def test_only_the_chosen_spaces_are_aligned(cli: Cli, checkpoints: Path) -> None:
+    pair = (checkpoints / "vit-0", checkpoints / "vit-1")
+    found = cli("align", *pair, "--dry-run", "--spaces", "*.hidden", "--json").json
+    assert [u["space"] for s in found["steps"] if s["op"] == "match" for u in s["units"]] == ["layers.0.mlp.hidden"]
+    assert list(Path().iterdir()) == []
+
+
+def test_a_dry_run_prints_the_program_and_writes_it_on_request(cli: Cli, checkpoints: Path) -> None:
+    pair = (checkpoints / "vit-0", checkpoints / "vit-1")
+    found = cli("align", *pair, "--dry-run", "--emit-program", "plan.json")
+    assert found.out.startswith("program for ") and "canonicalise" in found.out
+    assert [p.name for p in Path().iterdir()] == ["plan.json"]
+
+
+def test_a_singular_gauge_writes_a_beside_the_result(cli: Cli, checkpoints: Path, tmp_path: Path) -> None:
+    a = _edited(checkpoints / "vit-0", tmp_path / "a", _without_gain)
+    found = cli("align", a, checkpoints / "vit-1", "--out", "aligned")
+    assert found.code == 0, found.err
+    assert "zero gains" in found.out and "aligned-reference" in found.out
+    assert torch.allclose(logits(Path("aligned-reference")), logits(a), atol=1e-4)
+    assert "zero gains" in Path("aligned/README.md").read_text()
+    again = cli("align", a, checkpoints / "vit-1", "--out", "other")
+    assert again.code == 0
+    (tmp_path / "third-reference").mkdir()
+    refused = cli("align", a, checkpoints / "vit-1", "--out", "third")
+    assert refused.code == 7 and "third-reference exists already" in refused.err
+    assert not Path("third").exists()
+
+
+def test_tied_embeddings_are_kept_or_untied_at_a_price(cli: Cli, checkpoints: Path) -> None:
+    pair = (checkpoints / "gpt2-0", checkpoints / "gpt2-1")
+    kept = cli("align", *pair, "--out", "kept", "--sweeps", 2)
+    assert kept.code == 0 and "kept tied: lm_head.weight" in kept.out and "88 more parameters" in kept.out
+    assert "lm_head.weight" not in weights(Path("kept"))
+    untied = cli("align", *pair, "--out", "untied", "--sweeps", 2, "--tied", "untie")
+    assert untied.code == 0 and "untied lm_head.weight: 88 more parameters" in untied.out
+    assert {"lm_head.weight"} <= weights(Path("untied")).keys() & weights(Path("untied-reference")).keys()
+
+
+def test_half_precision_is_written_back_as_it_came(cli: Cli, checkpoints: Path) -> None:
+    pair = (checkpoints / "half-0", checkpoints / "half-1")
+    assert cli("merge", *pair, "--weights", 0.25, 0.75, "--out", "merged").code == 0
+    assert {t.dtype for t in weights(Path("merged")).values()} == {torch.bfloat16}
+
+
+def test_a_merge_of_three_says_how_it_was_made(cli: Cli, checkpoints: Path) -> None:
+    three = [checkpoints / f"vit-{i}" for i in (0, 1, 0)]
+    found = cli("merge", *three, "--weights", 0.5, 0.3, 0.2, "--out", "merged", "--json")
+    assert found.code == 0 and [m["weight"] for m in found.json["models"]] == [0.5, 0.3, 0.2]
+    card = Path("merged/README.md").read_text()
+    assert "symgraph merge" in card and card.count(found.json["models"][0]["hash"]) == 2
+    assert found.json["distances"][1]["after"] < 1e-5
+
+
+def test_the_models_of_a_factory_go_through(cli: Cli) -> None:
+    found = cli("align", "cli_nets:a", "cli_nets:b", "--out", "aligned", "--data", "cli_nets:batches")
+    assert found.code == 0 and "cross-entropy barrier after" in found.out
+    assert weights(Path("aligned"))["up.weight"].shape == (6, 4)
+    assert cli("merge", "cli_nets:a", "cli_nets:b", "--weights", 1, 0, "--out", "merged").code == 0
+    assert torch.equal(weights(Path("merged"))["up.bias"], models.load("cli_nets:a").module.state_dict()["up.bias"])
+
+
+def test_interpolation_keeps_integers_and_infinite_masks() -> None:
+    first = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3), "mask": torch.tensor([float("-inf"), 0.0])}
+    last = {"w": torch.tensor([3.0, 6.0]), "n": torch.tensor(7), "mask": torch.tensor([float("-inf"), 0.0])}
+    found = interpolate([first, last], [0.25, 0.75])
+    assert found["w"].tolist() == [2.5, 5.0] and int(found["n"]) == 3
+    assert torch.equal(found["mask"], first["mask"])
+
+
+def _without_gain(state: State) -> None:
+    for name in (n for n in state if ".layernorm_before." in n):
+        state[name][2] = 0.0
+
+
+def _edited(source: Path, out: Path, edit: Any) -> Path:
+    out.mkdir()
+    state = weights(source)
+    edit(state)
+    save_file(state, out / "model.safetensors", {"format": "pt"})
+    (out / "config.json").write_text((source / "config.json").read_text())
+    return out

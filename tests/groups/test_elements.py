@@ -1,0 +1,290 @@
+"""Group axioms of elements and of their action on parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from symgraph.action import GroupElement, neutral, random_element
+from symgraph.axes.terms import Concat, Leaf, Product, Term
+from symgraph.groups.classes import SymmetryClass, down
+from symgraph.groups.elements import Element, local_inverse, local_product, ones_complement, random_index, random_matrix
+from symgraph.infer.engine import infer
+from symgraph.infer.symmetry import Frame, Space, SymmetryGraph
+from symgraph.ir import Graph
+from symgraph.trace import trace
+
+C = SymmetryClass
+State = dict[str, Tensor]
+
+
+def tanh() -> SymmetryGraph:
+    layers = nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)
+    return infer(trace(nn.Sequential(*layers), (torch.zeros(2, 3),)))
+
+
+def gpt2() -> SymmetryGraph:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes: Any = {"vocab_size": 9, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_inner": 12}
+    config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False)
+    return infer(trace(GPT2LMHeadModel(config)))
+
+
+def llama() -> SymmetryGraph:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes: Any = {"vocab_size": 9, "hidden_size": 12, "intermediate_size": 10, "num_hidden_layers": 1, "head_dim": 4}
+    heads: Any = {"num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 8}
+    return infer(trace(LlamaForCausalLM(LlamaConfig(**sizes, **heads, tie_word_embeddings=False))))
+
+
+def nested() -> SymmetryGraph:
+    """Permutations over permutations; matrices, scales and signs over both; in products and concatenations."""
+    spaces = (
+        Space(0, "groups", 3, C.PERMUTATION, down(C.PERMUTATION)),
+        Space(1, "heads", 4, C.PERMUTATION, down(C.PERMUTATION), fibre=(0,)),
+        Space(2, "key", 2, C.INVERTIBLE, down(C.INVERTIBLE), fibre=(0, 1)),
+        Space(3, "value", 3, C.ORTHOGONAL, down(C.ORTHOGONAL), fibre=(0,)),
+        Space(4, "units", 5, C.MONOMIAL, down(C.MONOMIAL), fibre=(0, 1), scales=2, signs=1),
+        Space(5, "residual", 3, C.INVERTIBLE, down(C.INVERTIBLE)),
+        Space(6, "vocabulary", 2, C.IDENTITY, down(C.IDENTITY)),
+    )
+    exponents = {4: ((1, 2), (1,))}
+    frames = (
+        *(Frame(s.id, s.id, False, *exponents.get(s.id, ((), ()))) for s in spaces),
+        Frame(7, 4, False, (0, -1), (0,)),
+    )
+
+    def leaf(space: int, dual: bool = False, frame: int | None = None) -> Leaf:
+        return Leaf(space, space if frame is None else frame, dual, spaces[space].size)
+
+    terms: dict[str, tuple[Term, ...]] = {
+        "query": (Product((leaf(0), leaf(1), leaf(2))), leaf(5, dual=True)),
+        "value": (leaf(5), leaf(1), leaf(3, dual=True), leaf(0)),
+        "units": (leaf(1), Product((leaf(0), leaf(4)))),
+        "units-dual": (Product((leaf(0), leaf(4, dual=True, frame=7))), leaf(1)),
+        "fused": (Concat((leaf(5), leaf(6), Product((leaf(0), leaf(1))))),),
+        "unfibred": (leaf(6), leaf(0)),
+    }
+    return SymmetryGraph(Graph((), ()), spaces, frames, terms)
+
+
+GRAPHS: dict[str, Callable[[], SymmetryGraph]] = {f.__name__: f for f in (tanh, gpt2, llama, nested)}
+everywhere = pytest.mark.parametrize("name", GRAPHS)
+
+
+@cache
+def symmetry(name: str) -> SymmetryGraph:
+    return GRAPHS[name]()
+
+
+def state(s: SymmetryGraph, seed: int = 0) -> State:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        n: torch.randn([t.size for t in axes], generator=generator, dtype=torch.float64) for n, axes in s.terms.items()
+    }
+
+
+def sample(s: SymmetryGraph, seed: int, *spaces: int) -> GroupElement:
+    return random_element(s, generator=torch.Generator().manual_seed(seed), spaces=spaces or None)
+
+
+def assert_same(a: State, b: State) -> None:
+    assert a.keys() == b.keys()
+    for n in a:
+        assert float((a[n] - b[n]).abs().max()) <= 1e-12 * max(1.0, float(a[n].abs().max())), n
+
+
+# -- axioms ----------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_identity_acts_trivially(name: str) -> None:
+    s = symmetry(name)
+    one = GroupElement(s, {x.id: neutral(s, x) for x in s.active})
+    x = state(s)
+    assert all(torch.equal(one(x)[n], x[n]) for n in x)
+
+
+@everywhere
+def test_identity_is_neutral(name: str) -> None:
+    s = symmetry(name)
+    one, g, x = GroupElement(s, {y.id: neutral(s, y) for y in s.active}), sample(s, 1), state(s)
+    assert_same(one.after(g)(x), g(x))
+    assert_same(g.after(one)(x), g(x))
+
+
+@everywhere
+def test_elements_move_every_tensor_they_touch(name: str) -> None:
+    s = symmetry(name)
+    g, x = sample(s, 1), state(s)
+    moved = {n for n in x if not torch.equal(g(x)[n], x[n])}
+    assert moved == set(g.touched)
+
+
+@everywhere
+@pytest.mark.parametrize("seed", range(3))
+def test_inverse_undoes_on_both_sides(name: str, seed: int) -> None:
+    s = symmetry(name)
+    g, x = sample(s, seed), state(s)
+    assert_same(g.inverse()(g(x)), x)
+    assert_same(g(g.inverse()(x)), x)
+    assert_same(g.inverse().inverse()(x), g(x))
+
+
+@everywhere
+@pytest.mark.parametrize("seed", range(3))
+def test_acting_twice_is_acting_by_the_product(name: str, seed: int) -> None:
+    s = symmetry(name)
+    g, h, x = sample(s, seed), sample(s, seed + 10), state(s)
+    assert_same(h.after(g)(x), h(g(x)))
+
+
+@everywhere
+def test_products_are_associative(name: str) -> None:
+    s = symmetry(name)
+    g, h, k = (sample(s, i) for i in range(3))
+    assert_same(k.after(h).after(g)(state(s)), k.after(h.after(g))(state(s)))
+
+
+@everywhere
+def test_inverse_of_a_product_is_the_product_of_inverses_in_turn(name: str) -> None:
+    s = symmetry(name)
+    g, h, x = sample(s, 1), sample(s, 2), state(s)
+    assert_same(h.after(g).inverse()(x), g.inverse().after(h.inverse())(x))
+
+
+@everywhere
+def test_elements_on_some_spaces_only(name: str) -> None:
+    """Every pair of spaces, each moved by one element: the fibre of the one may be the other."""
+    s, x = symmetry(name), state(symmetry(name))
+    for a in s.active:
+        for b in s.active:
+            g, h = sample(s, 1, a.id), sample(s, 2, b.id)
+            assert_same(h.after(g)(x), h(g(x)))
+            assert_same(h.after(g).inverse()(h(g(x))), x)
+
+
+@everywhere
+def test_the_whole_element_is_the_product_of_its_parts(name: str) -> None:
+    """Outer spaces act first."""
+    s, x = symmetry(name), state(symmetry(name))
+    g = sample(s, 1)
+    parts = x
+    for space in s.active:
+        parts = GroupElement(s, {space.id: g.elements[space.id]})(parts)
+    assert_same(parts, g(x))
+
+
+@everywhere
+def test_dual_axes_contract_to_an_invariant(name: str) -> None:
+    """Summed over a space, an axis times its dual moves by the fibre alone."""
+    s = symmetry(name)
+    g, generator = sample(s, 3), torch.Generator().manual_seed(0)
+    for frame in s.frames:
+        if frame.space < 0 or s.spaces[frame.space].rigid:
+            continue
+        space = s.spaces[frame.space]
+        outer = tuple(Leaf(f, _frame_of(s, f), False, s.spaces[f].size) for f in space.fibre)
+        sizes = [x.size for x in outer] + [space.size]
+        x, y = (torch.randn(sizes, generator=generator, dtype=torch.float64) for _ in range(2))
+        moved = [g.on(t, (*outer, Leaf(space.id, frame.id, dual, space.size))) for t, dual in ((x, False), (y, True))]
+        inner = (x * y).sum(-1)
+        expected = g.on(inner, outer) if outer else inner
+        assert torch.allclose((moved[0] * moved[1]).sum(-1), expected, atol=1e-12)
+
+
+def _frame_of(s: SymmetryGraph, space: int) -> int:
+    return next(f.id for f in s.frames if f.space == space and not any(f.scale) and not any(f.sign))
+
+
+def test_precision_follows_the_tensor() -> None:
+    s = symmetry("nested")
+    g = sample(s, 1)
+    low = {n: t.float() for n, t in state(s).items()}
+    assert all(t.dtype is torch.float32 for t in g(low).values())
+    parts = [t for e in g.to(dtype=torch.float32, device="cpu").elements.values() for t in e.tensors().values()]
+    assert {t.dtype for t in parts} == {torch.float32, torch.int64}
+
+
+def test_the_action_is_indexed_by_the_fibre_after_it_has_moved() -> None:
+    s = symmetry("nested")
+    g = sample(s, 4, 0, 1)
+    x = torch.arange(12.0, dtype=torch.float64).reshape(3, 4)
+    axes = (Leaf(0, 0, False, 3), Leaf(1, 1, False, 4))
+    outer, inner = g.elements[0].index, g.elements[1].index
+    assert outer is not None and inner is not None
+    expected = [[x[outer[i], inner[i, j]] for j in range(4)] for i in range(3)]
+    assert torch.equal(g.on(x, axes), torch.tensor(expected, dtype=torch.float64))
+
+
+# -- elements of one space -------------------------------------------------------------------------------------------
+
+FIBRES = [(), (3,), (2, 3)]
+MATRICES = [C.ORTHOGONAL, C.ORTHOGONAL_ONES, C.INVERTIBLE, C.ROTARY]
+
+
+@pytest.mark.parametrize("fibre", FIBRES)
+@pytest.mark.parametrize("group", MATRICES)
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+def test_random_matrices_are_of_their_class(group: C, fibre: tuple[int, ...], layout: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    m = random_matrix(group, fibre, 6, layout, generator, 0.3).matrix
+    assert m is not None and m.shape == (*fibre, 6, 6)
+    assert bool((torch.linalg.svdvals(m) > 1e-3).all())
+    if group in down(C.ORTHOGONAL):
+        assert torch.allclose(m @ m.mT, torch.eye(6, dtype=torch.float64).expand(m.shape))
+    if group is C.ORTHOGONAL_ONES:
+        assert torch.allclose(m.sum(-1), torch.ones(*fibre, 6, dtype=torch.float64))
+    if group is C.ROTARY:
+        other = random_matrix(group, fibre, 6, layout, generator, 0.3).matrix
+        assert other is not None and torch.allclose(m @ other, other @ m)
+
+
+@pytest.mark.parametrize("fibre", FIBRES)
+def test_random_indices_are_permutations_with_positive_scales_and_signs(fibre: tuple[int, ...]) -> None:
+    e = random_index(fibre, 5, 2, 1, torch.Generator().manual_seed(0), 0.3)
+    assert e.index is not None and e.scale is not None and e.sign is not None
+    assert torch.equal(e.index.sort(-1).values, torch.arange(5).expand(*fibre, 5))
+    assert e.scale.shape == (2, *fibre, 5) and bool((e.scale > 0).all())
+    assert e.sign.shape == (1, *fibre, 5) and bool((e.sign.abs() == 1).all())
+
+
+def _elements(fibre: tuple[int, ...], matrix: bool) -> tuple[Element, Element, Element]:
+    generator = torch.Generator().manual_seed(1)
+    if matrix:
+        a, b, c = (random_matrix(C.INVERTIBLE, fibre, 4, "halves", generator, 0.3) for _ in range(3))
+    else:
+        a, b, c = (random_index(fibre, 5, 2, 1, generator, 0.3) for _ in range(3))
+    return a, b, c
+
+
+def _assert_elements_agree(a: Element, b: Element) -> None:
+    assert a.tensors().keys() == b.tensors().keys()
+    for k, x in a.tensors().items():
+        assert torch.allclose(x, b.tensors()[k], rtol=0, atol=1e-12), k
+
+
+@pytest.mark.parametrize("fibre", FIBRES)
+@pytest.mark.parametrize("matrix", [True, False])
+def test_local_axioms(fibre: tuple[int, ...], matrix: bool) -> None:
+    a, b, c = _elements(fibre, matrix)
+    one = local_product(a, local_inverse(a))
+    _assert_elements_agree(local_product(local_product(c, b), a), local_product(c, local_product(b, a)))
+    _assert_elements_agree(local_product(one, b), b)
+    _assert_elements_agree(local_product(b, one), b)
+    _assert_elements_agree(one, local_product(local_inverse(a), a))
+    _assert_elements_agree(local_inverse(local_product(b, a)), local_product(local_inverse(a), local_inverse(b)))
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_complement_of_the_ones_is_orthonormal(n: int) -> None:
+    basis = ones_complement(n)
+    assert torch.allclose(basis.T @ basis, torch.eye(n - 1, dtype=torch.float64))
+    assert torch.allclose(basis.sum(0), torch.zeros(n - 1, dtype=torch.float64), atol=1e-12)

@@ -1,0 +1,120 @@
+"""The order in which equations apply changes nothing that inference says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from symgraph.groups.classes import describe
+from symgraph.infer.engine import infer, prepare
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.ir import Graph
+from symgraph.rules.book import default_rules
+from symgraph.trace import trace
+
+ORDERS = 10
+
+
+def mlp() -> Graph:
+    layers = nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)
+    return trace(nn.Sequential(*layers), (torch.zeros(2, 3),))
+
+
+def gpt2() -> Graph:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes: Any = {"vocab_size": 9, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_inner": 12}
+    config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0, tie_word_embeddings=True)
+    return trace(GPT2LMHeadModel(config))
+
+
+def llama() -> Graph:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes: Any = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 10, "num_hidden_layers": 1, "head_dim": 4}
+    heads: Any = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8}
+    return trace(LlamaForCausalLM(LlamaConfig(**sizes, **heads, tie_word_embeddings=False)))
+
+
+def bert() -> Graph:
+    from transformers import BertConfig, BertForMaskedLM
+
+    sizes: Any = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1}
+    heads: Any = {"num_attention_heads": 2, "max_position_embeddings": 8, "attn_implementation": "eager"}
+    config = BertConfig(**sizes, **heads)
+    return trace(BertForMaskedLM(config))
+
+
+def resnet() -> Graph:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    sizes: Any = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "num_labels": 3}
+    model = ResNetForImageClassification(ResNetConfig(**sizes, layer_type="basic"))
+    return trace(model, (torch.zeros(1, 3, 32, 32),))
+
+
+MODELS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (mlp, gpt2, llama, bert, resnet)}
+
+
+@cache
+def graph(name: str) -> Graph:
+    return MODELS[name]()
+
+
+def statements(s: SymmetryGraph) -> dict[str, object]:
+    """All that inference says, less the numbering of what has no order."""
+    return {
+        "spaces": [
+            (x.name, x.size, str(x.group), describe(x.bound), [s.spaces[f].name for f in x.fibre], x.scales, x.signs)
+            for x in s.spaces
+        ],
+        "axes": s.terms,
+        "gains": {(g.parameter, g.frame, g.forward) for g in s.gains},
+        "moves": {
+            (
+                (m.source.parameter, m.source.start, m.source.stop),
+                tuple((k.reader.parameter, k.reader.axis, k.reader.start, k.bias) for k in m.sinks),
+            )
+            for m in s.moves
+        },
+        "translations": set(s.translations),
+        "centred": {
+            (c.frame, c.written, frozenset((p.parameter, p.axis, p.start, p.stop) for p in c.pieces)) for c in s.centred
+        },
+        "uncovered": s.uncovered,
+    }
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_random_orders_say_the_same(name: str) -> None:
+    expected = statements(infer(graph(name)))
+    order = list(range(len(prepare(graph(name), default_rules()).nodes)))
+    for seed in range(ORDERS):
+        random.Random(seed).shuffle(order)
+        assert statements(infer(graph(name), order=order)) == expected
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_from_the_last_node_to_the_first(name: str) -> None:
+    last = len(prepare(graph(name), default_rules()).nodes) - 1
+    assert statements(infer(graph(name), order=range(last, -1, -1))) == statements(infer(graph(name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("mlp", ["signed permutation", "positive monomial", "permutation"]),
+        ("gpt2", ["permutation", "permutation", "invertible", "invertible", "permutation"]),
+        ("llama", ["orthogonal", "permutation", "permutation", "rotary", "invertible", "monomial"]),
+        ("bert", ["permutation", "permutation", "invertible", "invertible", "permutation"]),
+        ("resnet", ["monomial", "monomial", "monomial", "monomial"]),
+    ],
+)
+def test_there_is_something_to_compare(name: str, groups: list[str]) -> None:
+    assert sorted(str(s.group) for s in infer(graph(name)).active) == sorted(groups)
