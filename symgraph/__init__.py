@@ -1,11 +1,11 @@
 """Find, prove and use the weight-space symmetries of any traced PyTorch model.
 
-    import symgraph
+import symgraph
 
-    graph = symgraph.infer("checkpoints/a")            # spaces and the group on each of them
-    symgraph.verify("checkpoints/a").raise_if_failed()  # random group elements do not change the outputs
-    aligned = symgraph.align("checkpoints/a", "checkpoints/b")
-    symgraph.loss_barrier(aligned.a, aligned.state, batches)
+graph = symgraph.infer("checkpoints/a")            # spaces and the group on each of them
+symgraph.verify("checkpoints/a").raise_if_failed()  # random group elements do not change the outputs
+aligned = symgraph.align("checkpoints/a", "checkpoints/b")
+symgraph.loss_barrier(aligned.a, aligned.state, batches)
 """
 
 from __future__ import annotations

@@ -38,9 +38,7 @@ def on_blocks(tensor: Tensor, axes: Sequence[Term], act: LeafAction) -> Tensor:
             return on_blocks(inner, (*axes[:i], *term.factors, *axes[i + 1 :]), act).reshape(tensor.shape)
         if isinstance(term, Concat):
             cuts = torch.split(tensor, [p.size for p in term.parts], dim=i)
-            done = [
-                on_blocks(c, (*axes[:i], p, *axes[i + 1 :]), act) for c, p in zip(cuts, term.parts, strict=True)
-            ]
+            done = [on_blocks(c, (*axes[:i], p, *axes[i + 1 :]), act) for c, p in zip(cuts, term.parts, strict=True)]
             return torch.cat(done, dim=i)
     return act(tensor, tuple(t for t in axes if isinstance(t, Leaf)))
 
@@ -140,9 +138,7 @@ class GroupElement:
 
     def to(self, *, dtype: torch.dtype, device: torch.device | str) -> GroupElement:
         """The element with floating parts in `dtype`, everything on `device`."""
-        return GroupElement(
-            self.symmetry, {k: e.to(dtype=dtype, device=device) for k, e in self.elements.items()}
-        )
+        return GroupElement(self.symmetry, {k: e.to(dtype=dtype, device=device) for k, e in self.elements.items()})
 
 
 def _oriented(matrix: Tensor, dual: bool) -> Tensor:

@@ -109,7 +109,9 @@ def infer(
     return _infer(trace(source, args, kwargs), rule_book(rules), strict=strict)
 
 
-def verify(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None, **options: Any) -> Verification:
+def verify(
+    source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None, **options: Any
+) -> Verification:
     """Samples random elements of every inferred group and compares outputs in float64 (see `symgraph.verify.verify`).
 
     A model without weights (a config) is verified at random parameters.
@@ -163,7 +165,7 @@ def align(
     b: Source,
     *,
     method: str = "weights",
-    options: MatchOptions = MatchOptions(),
+    options: MatchOptions | None = None,
     program: Program | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
@@ -196,7 +198,7 @@ def align(
     for name, state in states.items():
         check_finite({k: v for k, v in state.items() if k in found.terms}, where=name)
     inputs = {"A": ma.spec, "B": mb.spec}
-    plan = program or plan_alignment(found, options, inputs)
+    plan = program or plan_alignment(found, options or MatchOptions(), inputs)
     hashes = {k: state_hash(s) for k, s in states.items()}
     run = execute(plan, found, states, hashes=hashes, device=device, dtype=dtype, progress=progress)
     if not run.alignments or not {"A", "B"} <= run.canonical.keys() or "B.aligned" not in run.states:

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from symgraph.errors import CheckpointError
 from symgraph.gauge import Act, Offset, Push, Rescale, State, Step, Transform, rescale
-from symgraph.least_norm import least_norm
 from symgraph.infer.shifts import Piece
 from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.least_norm import least_norm
+
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
@@ -131,9 +132,10 @@ def gauge_free(symmetry: SymmetryGraph) -> tuple[str, ...]:
     for m in symmetry.moves:
         where = ", ".join(s.bias for s in m.sinks) or "nothing sees it"
         lines.append(f"constant of {m.source.parameter}[{m.source.start}:{m.source.stop}] -> {where}")
-    lines += [f"translation between {' and '.join(str([n for n, _ in s]) for s in t.sets)}" for t in symmetry.translations]
+    lines += [
+        f"translation between {' and '.join(str([n for n, _ in s]) for s in t.sets)}" for t in symmetry.translations
+    ]
     for c in symmetry.centred:
         what = "written into" if c.written else "read from"
         lines.append(f"mean of what is {what} frame {c.frame}: {len({p.parameter for p in c.pieces})} parameters")
     return tuple(lines)
-

@@ -110,7 +110,8 @@ class Push:
     def _arrives(self, weight: Tensor, reader: Piece) -> Tensor:
         part = weight.narrow(reader.axis, reader.start, reader.stop - reader.start)
         constant = broadcast_leaves(self.constant.to(weight), self.source.term, reader.term)
-        return torch.tensordot(part, constant, dims=([reader.axis], [0]))
+        arriving: Tensor = torch.tensordot(part, constant, dims=([reader.axis], [0]))
+        return arriving
 
     def inverse(self) -> Push:
         """The step that undoes this one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from symgraph.axes.terms import Concat, Leaf, Product, Term
@@ -37,7 +38,7 @@ def blocks(name: str, tensors: Sequence[Tensor], axes: Sequence[Term]) -> Iterat
             yield from blocks(name, inner, (*axes[:i], *term.factors, *axes[i + 1 :]))
             return
         if isinstance(term, Concat):
-            cuts = [t.split([p.size for p in term.parts], dim=i) for t in tensors]
+            cuts = [torch.split(t, [p.size for p in term.parts], dim=i) for t in tensors]
             for k, part in enumerate(term.parts):
                 yield from blocks(name, [c[k] for c in cuts], (*axes[:i], part, *axes[i + 1 :]))
             return

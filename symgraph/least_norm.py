@@ -26,6 +26,7 @@ NEWTON_STEPS = 60
 # A unit whose curvature has vanished, in multiples of the rounding error, has nothing on one side: it has no optimum.
 FLAT = 1e3
 SWEEPS = 300
+NON_COMPACT = (SymmetryClass.INVERTIBLE, SymmetryClass.ROTARY)
 MEMORY = 6
 Logs = dict[int, Tensor]
 
@@ -39,7 +40,9 @@ def least_norm(symmetry: SymmetryGraph, state: State) -> GroupElement:
 class _LeastNorm:
     def __init__(self, symmetry: SymmetryGraph, state: State) -> None:
         self.symmetry = symmetry
-        self.spaces = [s for s in symmetry.active if s.scales or s.group in (SymmetryClass.INVERTIBLE, SymmetryClass.ROTARY)]
+        self.spaces = [
+            s for s in symmetry.active if s.scales or s.group in (SymmetryClass.INVERTIBLE, SymmetryClass.ROTARY)
+        ]
         names = {n for s in self.spaces for n in symmetry.parameters_of[s.id] if n in symmetry.graph.parameters}
         self.state: State = {n: state[n] for n in names if n in state}
         self.element = GroupElement(symmetry, {})
@@ -138,18 +141,23 @@ class _Anderson:
             return self.images[-1]
         last = self.residuals[-1]
         differences = torch.stack([last - r for r in self.residuals[:-1]], dim=1)
-        weights = torch.linalg.lstsq(differences, last.unsqueeze(1), driver="gelsd" if last.device.type == "cpu" else None)
+        weights = torch.linalg.lstsq(
+            differences, last.unsqueeze(1), driver="gelsd" if last.device.type == "cpu" else None
+        )
         gamma = weights.solution.squeeze(1)
         if not bool(torch.isfinite(gamma).all()) or float(gamma.abs().sum()) > 1e4:
             return self.images[-1]
         moves = torch.stack([self.images[-1] - g for g in self.images[:-1]], dim=1)
-        return self.images[-1] - moves @ gamma
+        mixed: Tensor = self.images[-1] - moves @ gamma
+        return mixed
 
 
 def _size(e: Element) -> float:
     """How far an element is from the identity."""
     if e.matrix is not None:
-        return float((e.matrix - torch.eye(e.matrix.shape[-1], dtype=e.matrix.dtype, device=e.matrix.device)).abs().max())
+        return float(
+            (e.matrix - torch.eye(e.matrix.shape[-1], dtype=e.matrix.dtype, device=e.matrix.device)).abs().max()
+        )
     return 0.0 if e.scale is None or not e.scale.numel() else float(e.scale.log().abs().max())
 
 
@@ -169,13 +177,16 @@ def _balance(co: Tensor, dual: Tensor) -> Tensor:
 
 def _well_ranked(m: Tensor) -> Tensor:
     values = torch.linalg.eigvalsh(m)
-    return values[..., 0] > RANK_TOLERANCE * values[..., -1].clamp_min(torch.finfo(m.dtype).tiny)
+    largest = values[..., -1].clamp_min(torch.finfo(m.dtype).tiny)
+    good: Tensor = values[..., 0] > RANK_TOLERANCE * largest
+    return good
 
 
 def _power(m: Tensor, exponent: float) -> Tensor:
     values, vectors = torch.linalg.eigh((m + m.transpose(-1, -2)) / 2)
     powers = values.clamp_min(torch.finfo(m.dtype).tiny).pow(exponent)
-    return (vectors * powers.unsqueeze(-2)) @ vectors.transpose(-1, -2)
+    power: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.transpose(-1, -2)
+    return power
 
 
 def _balance_rotary(space: Space, co: Tensor, dual: Tensor) -> Tensor:

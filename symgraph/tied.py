@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -42,14 +43,16 @@ def untie(model: Model) -> Untied:
     config = copy.deepcopy(model.config)
     config.tie_word_embeddings = False
     with quiet(), torch.device("meta"):
-        shell = type(model.module)._from_config(config)
+        built: Any = type(model.module)
+        shell = built._from_config(config)
     state = model.module.state_dict(keep_vars=True)
     found = {k: state[k].detach().clone() if k in ties else state[k].detach() for k in shell.state_dict()}
     shell.load_state_dict(found, assign=True)
     _buffers(model.module, shell)
     left = tied_names(shell)
     if left:
-        raise UsageError(f"{model.spec}: its class ties {', '.join(sorted(left))} whatever the config says", remedy="use --tied keep")
+        names = ", ".join(sorted(left))
+        raise UsageError(f"{model.spec}: its class ties {names} whatever the config says", remedy="use --tied keep")
     cut = tuple(sorted(ties))
     return Untied(replace(model, module=shell.eval(), config=config), cut, sum(found[k].numel() for k in cut))
 

@@ -54,9 +54,13 @@ class Verification:
 
     def __str__(self) -> str:
         width = max([len(c.name) for c in self.checks] + [8])
-        lines = [f"{'all at once':<{width}}  {self.together:.1e}  {'ok' if self.together <= self.tolerance else 'FAILS'}"]
+        lines = [
+            f"{'all at once':<{width}}  {self.together:.1e}  {'ok' if self.together <= self.tolerance else 'FAILS'}"
+        ]
         for c in self.checks:
-            lines.append(f"{c.name:<{width}}  {c.error:.1e}  {'ok' if c.error <= self.tolerance else 'FAILS'}  {c.group}")
+            lines.append(
+                f"{c.name:<{width}}  {c.error:.1e}  {'ok' if c.error <= self.tolerance else 'FAILS'}  {c.group}"
+            )
         return "\n".join(lines)
 
     def raise_if_failed(self) -> None:
@@ -65,9 +69,9 @@ class Verification:
             return
         names = ", ".join(c.name for c in self.failures) or "only the families together"
         raise VerifyError(
-            f"the inferred symmetry does not hold: outputs change by {self.together:.1e} (tolerance {self.tolerance:.0e})",
+            f"the inferred symmetry does not hold: outputs change by {self.together:.1e}, allowed {self.tolerance:.0e}",
             cause=f"spaces whose elements change the function: {names}",
-            remedy="`symgraph explain` shows the rules behind each bound; `symgraph rules test` finds the one that claims too much",
+            remedy="`symgraph explain` shows the rules behind a bound, `symgraph rules test` which one claims too much",
         )
 
 
@@ -234,7 +238,12 @@ def random_state(symmetry: SymmetryGraph, generator: torch.Generator) -> State:
     for name, node in symmetry.graph.state.items():
         dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
         if not dtype.is_floating_point:
-            found[name] = torch.arange(node.shape[-1] if node.shape else 1).expand(node.shape or (1,)).to(dtype).reshape(node.shape)
+            found[name] = (
+                torch.arange(node.shape[-1] if node.shape else 1)
+                .expand(node.shape or (1,))
+                .to(dtype)
+                .reshape(node.shape)
+            )
             continue
         noise = torch.randn(node.shape, generator=generator, dtype=torch.float64)
         found[name] = 1.0 + 0.2 * noise.abs() if len(node.shape) < 2 else noise * max(node.shape[1:], default=1) ** -0.5

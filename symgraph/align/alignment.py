@@ -6,10 +6,11 @@ It can be applied to any checkpoint of the architecture (or to a task vector), i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -66,7 +67,8 @@ class Alignment:
         ]
         if wrong:
             raise CheckpointError(
-                f"the alignment does not fit this state: {wrong[0]}" + (f" and {len(wrong) - 1} more" if wrong[1:] else ""),
+                f"the alignment does not fit this state: {wrong[0]}"
+                + (f" and {len(wrong) - 1} more" if wrong[1:] else ""),
                 cause="it was made for another architecture",
                 remedy="align the models of this architecture anew",
             )
@@ -129,7 +131,7 @@ class Alignment:
         )
 
 
-def _read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:  # type: ignore[type-arg]
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist", remedy="`symgraph align A B --out FILE` writes an alignment")
     try:
@@ -143,7 +145,7 @@ def _read(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:  # type: i
     return meta, tensors
 
 
-def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> dict[str, object]:
+def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> dict[str, Any]:
     if isinstance(step, Act):
         for space, e in step.element.elements.items():
             for part, tensor in e.tensors().items():
@@ -158,10 +160,10 @@ def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor
     return {"kind": "offset", "parameter": step.parameter, "axis": step.axis, "along": step.along}
 
 
-def _load(i: int, m: dict[str, object], symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> Step:  # type: ignore[type-arg]
+def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> Step:
     if m["kind"] == "act":
         found = {}
-        for name in m["spaces"]:  # type: ignore[attr-defined]
+        for name in m["spaces"]:
             parts = {k: tensors.get(f"{i}.{name}.{k}") for k in ("index", "scale", "sign", "matrix")}
             found[symmetry.space(name).id] = Element(**parts)
         return Act(GroupElement(symmetry, found))
@@ -171,14 +173,12 @@ def _load(i: int, m: dict[str, object], symmetry: SymmetryGraph, tensors: dict[s
     if m["kind"] == "push":
         move = next(x for x in symmetry.moves if (x.source.parameter, x.source.start) == (m["parameter"], m["start"]))
         return Push(move.source, move.sinks, constant)
-    return Offset(str(m["parameter"]), int(m["axis"]), bool(m["along"]), constant)  # type: ignore[call-overload]
+    return Offset(str(m["parameter"]), int(m["axis"]), bool(m["along"]), constant)
 
 
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """Relative distance |A - B| / |A| over the floating tensors that both have."""
     names = [n for n in a if n in b and a[n].is_floating_point()]
     top = sum(float((a[n].double() - b[n].double()).square().sum()) for n in names)
-    return (top / max(sum(float(a[n].double().square().sum()) for n in names), 1e-300)) ** 0.5
-
-
-
+    scale = max(sum(float(a[n].double().square().sum()) for n in names), 1e-300)
+    return math.sqrt(top / scale)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from symgraph.action import GroupElement, random_element
-from symgraph.align.wreath import Key, Table, Tree, best
+from symgraph.align.wreath import Key, Optimum, Table, Tree, best
 from symgraph.axes.terms import Leaf, leaves
 from symgraph.errors import UsageError
 from symgraph.gauge import Act, State
@@ -53,6 +53,8 @@ class Match:
 
 
 Progress = Callable[[str], None]
+# How strongly a step is held back, in multiples of the largest correlation, until it is one forward.
+PULLS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 def match(
@@ -162,7 +164,7 @@ class _Descent:
         for name in self.names:
             for block in blocks(name, [self.a[name]], self.symmetry.terms[name]):
                 on = frozenset(owner[x.space] for x in block.leaves if x.space in owner)
-                for u in on:
+                for u in on if not _twice(block, set(owner)) else ():
                     rest = on - {u}
                     found[u][rest] = found[u].get(rest, 0) + block.tensors[0].numel()
         return found
@@ -177,32 +179,59 @@ class _Descent:
         index: int = -1,
     ) -> None:
         """Replaces the unit's elements by the optimum given all others, unless that lowers the correlation."""
-        table, before = self._table(unit, anchored, owner or {}, index)
+        table, before, twice = self._table(unit, anchored, owner or {}, index)
         if not table:
             return
-        found = best([unit], table, 1)
-        if anchored is None and float(found.value) <= before:
+        if twice and anchored is None:
+            self._creep(unit, table)
             return
-        step = {i: Element(*(None if x is None else _unbatch(x, k) for k, x in _parts(e))) for i, e in found.elements.items()}
-        self._apply(GroupElement(self.symmetry, self._complete(step)))
+        found = best([unit], table, 1)
+        if anchored is not None or float(found.value) > before:
+            self._apply(self._step(found))
+
+    def _creep(self, unit: Tree, table: Table) -> None:
+        """A unit that stands twice on a parameter: the table is only the slope there, so steps are tried and measured.
+
+        A multiple of the identity added to the correlation pulls the optimum towards where it is; for rotations a
+        strong enough pull makes a small step along the slope.
+        """
+        scale = max(float(c.abs().max()) for c in table.values())
+        for pull in PULLS:
+            step = self._step(best([unit], _pulled(table, unit.space, pull * scale), 1))
+            if self._gain(step) > 1e-13 * self.scale:
+                self._apply(step)
+                return
+
+    def _gain(self, element: GroupElement) -> float:
+        """By how much the element would raise the correlation with A."""
+        names = [n for n in element.touched if n in self.b]
+        moved = Act(element).apply({n: self.b[n] for n in names})
+        return sum(float(self.weights[n] * (self.a[n] * (moved[n] - self.b[n])).sum()) for n in names)
+
+    def _step(self, found: Optimum) -> GroupElement:
+        parts = {i: [None if x is None else _unbatch(x, k) for k, x in _parts(e)] for i, e in found.elements.items()}
+        step = self._complete({i: Element(*p) for i, p in parts.items()})
+        like = next(iter(self.b.values()))
+        return GroupElement(self.symmetry, step).to(dtype=like.dtype, device=like.device)
 
     def _complete(self, step: dict[int, Element]) -> dict[int, Element]:
         """Adds the sizes of rigid fibre dimensions, over which a unit's element is constant."""
         return {i: _fit(self.symmetry, self.symmetry.spaces[i], e) for i, e in step.items()}
 
     def _apply(self, element: GroupElement) -> None:
-        element = element.to(dtype=next(iter(self.b.values())).dtype, device=next(iter(self.b.values())).device)
+        like = next(iter(self.b.values()))
+        element = element.to(dtype=like.dtype, device=like.device)
         moved = Act(element).apply({n: self.b[n] for n in element.touched if n in self.b})
         self.b.update(moved)
         self.element = element.after(self.element)
 
     def _table(
         self, unit: Tree, anchored: Callable[[set[int]], bool] | None, owner: Mapping[int, int], index: int
-    ) -> tuple[Table, float]:
-        """Correlations of A with the current B on the unit's spaces, and the value of the identity."""
+    ) -> tuple[Table, float, bool]:
+        """Correlations of A with the current B on the unit's spaces, the identity's value, whether any occur twice."""
         ids = unit.ids()
         table: Table = {}
-        before = 0.0
+        before, twice = 0.0, False
         for name in dict.fromkeys(n for i in ids for n in self.symmetry.parameters_of[i]):
             if name not in self.a:
                 continue
@@ -210,13 +239,30 @@ class _Descent:
                 on = block.spaces()
                 if not on & ids:
                     continue
-                if anchored is not None and not anchored({owner[s] for s in on if s in owner} - {index}):
+                again = _twice(block, ids)
+                others = {owner[s] for s in on if s in owner} - {index}
+                if anchored is not None and (again or not anchored(others)):
                     continue
+                twice |= again
                 weight = self.weights[name]
                 before += float(weight * (block.tensors[0] * block.tensors[1]).sum())
                 for key, c in _correlations(self.symmetry, block, ids):
                     table[key] = table[key] + weight * c if key in table else weight * c
-        return table, before
+        return table, before, twice
+
+
+def _twice(block: Block, ids: set[int]) -> bool:
+    on = [x.space for x in block.leaves if x.space in ids]
+    return len(on) > len(set(on))
+
+
+def _pulled(table: Table, space: Space, weight: float) -> Table:
+    """The table with a multiple of the identity added to the correlation of one space."""
+    if not weight:
+        return table
+    key = next((k for k in table if [s for s, _ in k] == [space.id]), ((space.id, (0,) * space.signs),))
+    eye = weight * torch.eye(space.size).to(next(iter(table.values()))).unsqueeze(0)
+    return {**table, key: table[key] + eye if key in table else eye}
 
 
 def _share(anchors: Mapping[frozenset[int], int], known: set[int], unit: int) -> float:
@@ -227,7 +273,9 @@ def _share(anchors: Mapping[frozenset[int], int], known: set[int], unit: int) ->
 def _weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: State, b: State) -> dict[str, float]:
     if isinstance(weighting, Mapping):
         if unknown := sorted(weighting.keys() - a.keys()):
-            raise UsageError(f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict")
+            raise UsageError(
+                f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict"
+            )
         return {n: float(weighting.get(n, 1.0)) for n in a}
     if weighting == "uniform":
         return dict.fromkeys(a, 1.0)
@@ -236,7 +284,8 @@ def _weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: S
     if weighting == "normalised":
         return {n: 1.0 / max(float(a[n].norm() * b[n].norm()), 1e-12) for n in a}
     raise UsageError(
-        f"there is no weighting {weighting!r}", remedy="inputs-halved, uniform, normalised, or a number for each parameter"
+        f"there is no weighting {weighting!r}",
+        remedy="inputs-halved, uniform, normalised, or a number for each parameter",
     )
 
 

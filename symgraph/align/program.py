@@ -1,13 +1,13 @@
 """The plan: a readable program of typed steps, saved as YAML or JSON, that the executor runs to the same result.
 
-    program for ViTForImageClassification (rules 3f2a91c0)
-      1  canonicalise  A -> A.canonical      gains 5, moves 12, translations 1, means 11, balanced 8, equalised 0
-      2  canonicalise  B -> B.canonical
-      3  match         B.canonical to A.canonical -> element
-                         residual                orthogonal fixing ones   polar on the hyperplane of mean zero
-                         layers.0.mlp.hidden     permutation              assignment
-      4  regauge       element -> alignment, in the gauge of A
-      5  apply         alignment to B -> B.aligned
+program for ViTForImageClassification (rules 3f2a91c0)
+  1  canonicalise  A -> A.canonical      gains 5, moves 12, translations 1, means 11, balanced 8, equalised 0
+  2  canonicalise  B -> B.canonical
+  3  match         B.canonical to A.canonical -> element
+                     residual                orthogonal fixing ones   polar on the hyperplane of mean zero
+                     layers.0.mlp.hidden     permutation              assignment
+  4  regauge       element -> alignment, in the gauge of A
+  5  apply         alignment to B -> B.aligned
 """
 
 from __future__ import annotations
@@ -214,7 +214,9 @@ def _program(plain: Mapping[Any, Any], place: str) -> Program:
         raise UsageError(f"{place} has an unknown key {extra[0]!r}", remedy=f"known: {', '.join(known)}")
     steps, inputs = plain.get("steps"), plain.get("inputs") or {}
     if not isinstance(steps, list) or not isinstance(inputs, Mapping):
-        raise UsageError(f"{place} has no list of steps" if not isinstance(steps, list) else f"{place}: inputs is no mapping")
+        raise UsageError(
+            f"{place} has no list of steps" if not isinstance(steps, list) else f"{place}: inputs is no mapping"
+        )
     texts = [str(plain.get(k, "")) for k in ("model", "rules", "symmetry")]
     read = tuple(_step(s, place, i) for i, s in enumerate(steps, 1))
     return Program(texts[0], texts[1], texts[2], read, {str(k): str(v) for k, v in inputs.items()})
@@ -259,7 +261,9 @@ def _fits(value: Any, kind: str) -> bool:
     if kind.startswith("tuple"):
         return isinstance(value, list)
     weights = "dict" in kind and isinstance(value, Mapping)
-    return isinstance(value, str) or (weights and all(isinstance(k, str) and _fits(v, "float") for k, v in value.items()))
+    return isinstance(value, str) or (
+        weights and all(isinstance(k, str) and _fits(v, "float") for k, v in value.items())
+    )
 
 
 def plan_alignment(symmetry: SymmetryGraph, options: MatchOptions, inputs: Mapping[str, str] | None = None) -> Program:

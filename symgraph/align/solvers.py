@@ -60,17 +60,6 @@ def rotation(c: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     return rotary_matrix(unit, layout), modulus.sum(-1)
 
 
-def matrix_value(group: SymmetryClass, c: Tensor, layout: str) -> Tensor:
-    """Value of `matrix_optimum` without the element."""
-    if group is _C.ROTARY:
-        i, j = pair_indices(c.shape[-1], layout)
-        return torch.hypot(c[..., i, i] + c[..., j, j], c[..., j, i] - c[..., i, j]).sum(-1)
-    if group is _C.ORTHOGONAL_ONES:
-        basis = ones_complement(c.shape[-1], c.dtype, c.device)
-        return torch.linalg.svdvals(basis.T @ c @ basis).sum(-1) + c.sum((-2, -1)) / c.shape[-1]
-    return torch.linalg.svdvals(c).sum(-1)
-
-
 def best_signs(parts: dict[tuple[int, ...], Tensor], generators: int) -> tuple[Tensor, Tensor]:
     """Signs that maximise sum_e prod_k s_k^e_k C_e for every pair: {e: (P, n, n)} -> (q, P, n, n), (P, n, n)."""
     first = next(iter(parts.values()))

@@ -61,10 +61,10 @@ def blocks(axes: tuple[Term, ...]) -> Iterator[tuple[Leaf, ...]]:
     """The leaf tuples of each block of a tensor: products are flattened, concatenations enumerated."""
     for i, term in enumerate(axes):
         if isinstance(term, Product):
-            yield from blocks(axes[:i] + term.factors + axes[i + 1 :])
+            yield from blocks((*axes[:i], *term.factors, *axes[i + 1 :]))
             return
         if isinstance(term, Concat):
             for part in term.parts:
-                yield from blocks(axes[:i] + (part,) + axes[i + 1 :])
+                yield from blocks((*axes[:i], part, *axes[i + 1 :]))
             return
     yield tuple(t for t in axes if isinstance(t, Leaf))

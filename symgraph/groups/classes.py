@@ -34,7 +34,7 @@ _C = SymmetryClass
 Bound = frozenset[SymmetryClass]
 
 # What each class directly contains. Rotary maps contain no permutation but the identity. A semi-permutation changes
-# the size of the axis, so it is no subset of the square classes; `invertible` stands for "any linear map" and admits it.
+# the size of the axis, so it is no subset of the square classes; `invertible` stands for any linear map.
 _CONTAINS: dict[SymmetryClass, tuple[SymmetryClass, ...]] = {
     _C.IDENTITY: (),
     _C.PERMUTATION: (_C.IDENTITY,),
@@ -76,9 +76,7 @@ def maximal(bound: Bound) -> tuple[SymmetryClass, ...]:
 @cache
 def next_larger(bound: Bound) -> tuple[SymmetryClass, ...]:
     """The smallest classes that a bound does not admit: the ones a tight rule must be shown to break."""
-    return tuple(
-        c for c in SymmetryClass if c not in bound and all(d in bound for d in down(c) if d is not c)
-    )
+    return tuple(c for c in SymmetryClass if c not in bound and all(d in bound for d in down(c) if d is not c))
 
 
 # Preference when one name must stand for the group of a space: the largest continuous freedom first.

@@ -103,7 +103,8 @@ def random_matrix(
 def haar(normal: Tensor) -> Tensor:
     """Orthogonal factor of a Gaussian matrix with the signs that make it Haar distributed (Mezzadri 2007)."""
     q, r = torch.linalg.qr(normal)
-    return q * torch.sign(torch.diagonal(r, dim1=-2, dim2=-1)).unsqueeze(-2)
+    signed: Tensor = q * torch.sign(torch.diagonal(r, dim1=-2, dim2=-1)).unsqueeze(-2)
+    return signed
 
 
 def ones_complement(n: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:

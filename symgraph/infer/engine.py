@@ -76,7 +76,7 @@ def rule_skeleton(u: Uncovered) -> str:
     operands = [f"{a.name}[... d]" for a in parameters(u.operator) or () if a.tensor and a.required]
     return (
         f"- rule: {short}\n  about: what it does, in a sentence\n  source: 'proof: why the claim holds'\n"
-        f"  ops: [{u.operator}]\n  signature: \"{', '.join(operands or ['input[... d]'])} -> [... d]\"\n"
+        f'  ops: [{u.operator}]\n  signature: "{", ".join(operands or ["input[... d]"])} -> [... d]"\n'
         "  admits: {d: permutation}"
     )
 
@@ -90,7 +90,9 @@ def _build(
     used = sorted({x.space for axes in terms.values() for t in axes for x in leaves(t) if x.space >= 0})
     number = {old: new for new, old in enumerate(used)}
     fibre = fibres(d, drafts, space_of)
-    names = name_spaces(_unnamed(d, drafts, used, terms, space_of, {i: [number[f] for f in fibre[i] if f in number] for i in used}))
+    names = name_spaces(
+        _unnamed(d, drafts, used, terms, space_of, {i: [number[f] for f in fibre[i] if f in number] for i in used})
+    )
     layouts = {d.root(ref): text for ref, text in d.eq.layouts}
     found = tuple(
         _space(d, drafts[i], number[i], name, tuple(number[f] for f in fibre[i] if f in number), layouts)
@@ -163,7 +165,11 @@ def _frames(
 
 
 def _unnamed(
-    d: Draft, drafts: list[SpaceDraft], used: list[int], terms: dict[str, tuple[Term, ...]], space_of: dict[int, int],
+    d: Draft,
+    drafts: list[SpaceDraft],
+    used: list[int],
+    terms: dict[str, tuple[Term, ...]],
+    space_of: dict[int, int],
     fibre: dict[int, list[int]],
 ) -> list[Unnamed]:
     owners: dict[int, dict[str, int]] = {i: {} for i in used}
@@ -190,9 +196,7 @@ def _unnamed(
     ]
 
 
-def _space(
-    d: Draft, s: SpaceDraft, number: int, name: str, fibre: tuple[int, ...], layouts: dict[int, str]
-) -> Space:
+def _space(d: Draft, s: SpaceDraft, number: int, name: str, fibre: tuple[int, ...], layouts: dict[int, str]) -> Space:
     layout = next((layouts[m] for m in s.members if m in layouts), "")
     width = [len(next(iter(x.values()))) for x in (s.scales, s.signs)]
     size = d.eq.store.size(2 * s.members[0])

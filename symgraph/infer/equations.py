@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from symgraph.axes.store import Ref, Store
 from symgraph.axes.structural import FIXES_ONES, TRANSFORMERS, Axes, Call
-from symgraph.groups.classes import Bound, down, SymmetryClass
-from symgraph.ir import Graph, Kind, Node, Ref as Value, Tensor
+from symgraph.groups.classes import Bound, SymmetryClass, down
+from symgraph.ir import Graph, Kind, Node, Tensor
 from symgraph.rules.book import RuleBook
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import AxisToken, Binding, bind, tensor_refs
@@ -298,13 +298,17 @@ class _Signature:
             self.eq.sums.append(result)
 
     def _scalar_operand(self) -> bool:
-        return any(isinstance(v, int | float) and not isinstance(v, bool) and k in self.rule.scalars and v != 0
-                   for k, v in self.binding.arguments.items())
+        return any(
+            isinstance(v, int | float) and not isinstance(v, bool) and k in self.rule.scalars and v != 0
+            for k, v in self.binding.arguments.items()
+        )
 
     def _adds_learned(self) -> bool:
         """Whether values that different operators wrote are summed here: the mark of a residual stream."""
         refs = [ref.name for ref, _ in self.binding.operands.values()]
-        written = {self.eq.writers[r] for r in refs if self.eq.graph.by_name[r].kind is Kind.CALL and r in self.eq.learned}
+        written = {
+            self.eq.writers[r] for r in refs if self.eq.graph.by_name[r].kind is Kind.CALL and r in self.eq.learned
+        }
         return self.rule.broadcast == "ones" and len(written) > 1
 
     def _vanished_batch(self, results: dict[str, Ref]) -> None:

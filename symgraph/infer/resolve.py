@@ -222,9 +222,7 @@ def _absorbable(d: Draft, sites: list[tuple[int, Ref, Ref]], uses: _Uses, forwar
     if free & fixed:
         return False
     mine = {i for i, _, _ in sites}
-    return all(
-        d.bounds.get(f, TOP) == TOP and set(uses.relations[f]) <= mine and f in uses.weights for f in free
-    )
+    return all(d.bounds.get(f, TOP) == TOP and set(uses.relations[f]) <= mine and f in uses.weights for f in free)
 
 
 def _absorb(d: Draft, root: int, sites: list[tuple[int, Ref, Ref]], forward: bool, uses: _Uses) -> None:

@@ -259,7 +259,9 @@ class _Finder:
 
     def centred(self, moves: tuple[Move, ...]) -> list[Centred]:
         """What is written into a stream that every reader centres, then what reads from a centred norm."""
-        found: dict[Key, list[Piece]] = {key: [] for a in self.d.eq.applied if (key := self._centred_key(a)) is not None}
+        found: dict[Key, list[Piece]] = {
+            key: [] for a in self.d.eq.applied if (key := self._centred_key(a)) is not None
+        }
         for (frame, dual), kept in found.items():
             for p in self.by_frame.get(frame, []):
                 if isinstance(p.term, Leaf) and p.term.dual == dual and self._unseen(self._value(p), (frame, dual)):
@@ -310,7 +312,11 @@ class _Finder:
         ref, tokens = a.binding.operands[operand]
         on = [t for t, axis in zip(tokens, self.d.found[ref.name], strict=True) if self._on(axis, key[0])]
         free = len(on) == 1 and not on[0].batch and not on[0].mark
-        return free and SymmetryClass.INVERTIBLE in a.rule.admits[on[0].name] and all(on[0] in r for r in a.binding.results)
+        return (
+            free
+            and SymmetryClass.INVERTIBLE in a.rule.admits[on[0].name]
+            and all(on[0] in r for r in a.binding.results)
+        )
 
     def _on(self, axis: Ref, frame: int) -> bool:
         return self.d.eq.store.children(axis) is None and self.d.frames.get(axis >> 1) == frame

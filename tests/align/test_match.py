@@ -64,7 +64,9 @@ def test_restarts_are_never_worse_and_seeds_reproduce(name: str) -> None:
     s = case(name).symmetry
     a, b = unrelated(name, seed=5)
     plain, again, more = (match(s, a, b, MatchOptions(seed=3, restarts=r, weighting="uniform")) for r in (0, 0, 3))
-    assert worst(more.element(b), match(s, a, b, MatchOptions(seed=3, restarts=3, weighting="uniform")).element(b)) == 0.0
+    assert (
+        worst(more.element(b), match(s, a, b, MatchOptions(seed=3, restarts=3, weighting="uniform")).element(b)) == 0.0
+    )
     assert plain.objective == again.objective
     assert worst(plain.element(b), again.element(b)) == 0.0
     assert more.objective[-1] <= plain.objective[-1]

@@ -152,7 +152,9 @@ def test_heads_over_an_inner_group_are_solved_exactly(group: C, seed: int) -> No
             return max(float(trace(p, c[0, i, j])) for p in permutations(2))
         return float(matrix_value(group, c[0, i, j], "halves"))
 
-    each = {p: sum(value(i, j) + float(own[0, i, j]) for i, j in enumerate(p)) for p in itertools.permutations(range(3))}
+    each = {
+        p: sum(value(i, j) + float(own[0, i, j]) for i, j in enumerate(p)) for p in itertools.permutations(range(3))
+    }
     assert float(found.value) == pytest.approx(max(each.values()))
     assert each[tuple(index[0].tolist())] == pytest.approx(max(each.values()))
 
@@ -164,7 +166,9 @@ def test_two_inner_spaces_and_signs_are_solved_together() -> None:
     table: Table = {((HEADS, (0,)), (KEY, ())): k, ((HEADS, (0,)), (OUT, ())): o, ((HEADS, (1,)),): own}
     found = best([tree], table, 1)
     pair = torch.linalg.svdvals(k).sum(-1) + torch.linalg.svdvals(o).sum(-1) + own.abs()
-    assert float(found.value) == pytest.approx(max(float(pair[0][torch.arange(2), list(p)].sum()) for p in ((0, 1), (1, 0))))
+    assert float(found.value) == pytest.approx(
+        max(float(pair[0][torch.arange(2), list(p)].sum()) for p in ((0, 1), (1, 0)))
+    )
     sign, index = found.elements[HEADS].sign, found.elements[HEADS].index
     assert sign is not None and index is not None
     assert torch.equal(sign[0, 0], own[0][torch.arange(2), index[0]].sign())
@@ -212,7 +216,9 @@ def test_coupled_siblings_come_near_the_best_of_all() -> None:
         q, k = table[(HEADS, ()), (MEMBER, ()), (KEY, ())][0], table[(HEADS, ()), (KEY, ())][0]
         pair = torch.stack(
             [
-                torch.stack([matrix_value(C.ROTARY, k + q[:, :, 0, m] + q[:, :, 1, 1 - m], "halves") for m in (0, 1)]).amax(0)
+                torch.stack(
+                    [matrix_value(C.ROTARY, k + q[:, :, 0, m] + q[:, :, 1, 1 - m], "halves") for m in (0, 1)]
+                ).amax(0)
             ]
         )[0]
         optimum = max(float(pair.trace()), float(pair.flip(1).trace()))

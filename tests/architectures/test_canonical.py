@@ -33,7 +33,9 @@ def test_one_form_for_a_whole_orbit_up_to_the_compact_part(name: str) -> None:
     b = random_transform(c.symmetry, a, torch.Generator().manual_seed(2)).apply(a)
     one, other = canonicalise(c.symmetry, a).state, canonicalise(c.symmetry, b).state
     for parameter in c.symmetry.graph.parameters:
-        assert float(one[parameter].norm()) == pytest.approx(float(other[parameter].norm()), rel=1e-8, abs=1e-9), parameter
+        assert float(one[parameter].norm()) == pytest.approx(float(other[parameter].norm()), rel=1e-8, abs=1e-9), (
+            parameter
+        )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -132,7 +134,9 @@ def test_a_dead_head_is_left_alone(zeros: str) -> None:
     assert canonical_function("vit", state) < EXACT
 
 
-@pytest.mark.parametrize("gain", ["resnet.embedder.embedder.normalization", "resnet.encoder.stages.0.layers.0.layer.1.normalization"])
+@pytest.mark.parametrize(
+    "gain", ["resnet.embedder.embedder.normalization", "resnet.encoder.stages.0.layers.0.layer.1.normalization"]
+)
 def test_a_zero_gain_of_a_batch_norm_is_left_alone(gain: str) -> None:
     state = case("resnet").state(7)
     state[f"{gain}.weight"].zero_()

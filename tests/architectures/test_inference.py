@@ -78,10 +78,7 @@ SPACES: dict[str, list[Row]] = {
         ("residual", 16, ORTHOGONAL, (), 0, 0),
     ),
     "bert": layers(
-        (
-            [*attention(f"encoder.layer.{i}.attention", 4, 2), hidden(f"encoder.layer.{i}", 10)]
-            for i in range(2)
-        ),
+        ([*attention(f"encoder.layer.{i}.attention", 4, 2), hidden(f"encoder.layer.{i}", 10)] for i in range(2)),
         ("residual", 8, PERM, (), 0, 0),
     ),
     # Each batch norm takes a scale and a sign of its channel from the convolution to its gain; each ReLU passes one
@@ -183,11 +180,7 @@ WRITTEN = {
     "gpt2-untied": [["transformer.wte.weight", "transformer.wpe.weight", *GPT2_WRITERS]],
     "bert": [
         [f"{BERT}position_embeddings.weight", f"{BERT}token_type_embeddings.weight"],
-        *(
-            both(f"bert.encoder.layer.{i}.{m}.dense")
-            for i in range(2)
-            for m in ("attention.output", "output")
-        ),
+        *(both(f"bert.encoder.layer.{i}.{m}.dense") for i in range(2) for m in ("attention.output", "output")),
     ],
 }
 READ = {

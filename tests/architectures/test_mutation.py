@@ -94,4 +94,8 @@ def test_no_claim_too_many_of_any_rule_gets_past_both(name: str) -> None:
                 if not check(wrong).sound:
                     continue
                 loaded = RuleBook(tuple(wrong if r.rule == rule.rule else r for r in book.rules))
-                assert not verify(infer(c.graph, loaded), c.state(), c.inputs, samples=1).passed, (rule.rule, axis, claim)
+                assert not verify(infer(c.graph, loaded), c.state(), c.inputs, samples=1).passed, (
+                    rule.rule,
+                    axis,
+                    claim,
+                )

@@ -23,7 +23,7 @@ VIT = dict(
 )
 GPT2 = dict(vocab_size=11, n_positions=9, n_embd=8, n_layer=1, n_head=2, n_inner=12, bos_token_id=0, eos_token_id=0)
 
-FACTORIES = '''
+FACTORIES = """
 import torch
 from torch import nn
 
@@ -85,7 +85,7 @@ def batches():
 def images():
     g = torch.Generator().manual_seed(0)
     return [{"pixel_values": torch.randn(6, 1, 8, 8, generator=g), "labels": torch.randint(0, 3, (6,), generator=g)}]
-'''
+"""
 
 
 @pytest.fixture

@@ -52,7 +52,12 @@ def test_alignment_barrier_and_merge_of_a_planted_pair(cli: Cli, checkpoints: Pa
     assert found["loss_barrier"]["after"]["summary"]["cross-entropy"]["barrier"] < 1e-5
     assert all(torch.allclose(t, weights(a)[n], atol=1e-4) for n, t in weights(Path("aligned")).items())
     card = Path("aligned/README.md").read_text()
-    assert "symgraph align" in card and found["source"] in card and "| residual | 8 |" in card and "- after alignment: " in card
+    assert (
+        "symgraph align" in card
+        and found["source"] in card
+        and "| residual | 8 |" in card
+        and "- after alignment: " in card
+    )
 
     again = cli("align", a, planted, "--out", "again", "--program", "plan.yaml")
     assert again.code == 0

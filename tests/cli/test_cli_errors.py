@@ -56,7 +56,11 @@ def test_a_config_where_weights_are_needed(cli: Cli, checkpoints: Path) -> None:
 
 @pytest.mark.parametrize("command", ["align", "merge", "barrier"])
 def test_two_architectures(cli: Cli, checkpoints: Path, command: str) -> None:
-    more = {"align": ("--out", "x"), "merge": ("--out", "x", "--weights", 0.5, 0.5), "barrier": ("--data", "cli_nets:images")}
+    more = {
+        "align": ("--out", "x"),
+        "merge": ("--out", "x", "--weights", 0.5, 0.5),
+        "barrier": ("--data", "cli_nets:images"),
+    }
     pair = (checkpoints / "vit-0", checkpoints / "gpt2-0")
     refused(cli(command, *pair, *more[command]), 7, "checkpoint", "different architectures", "the classes are")
     pair = (checkpoints / "vit-0", checkpoints / "vit-wide")

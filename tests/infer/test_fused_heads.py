@@ -1,0 +1,71 @@
+"""Heads that hold query, key and value side by side: a product over a concatenation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from symgraph.axes.terms import Concat, Leaf, Product
+from symgraph.infer.engine import infer
+from symgraph.trace import trace
+from symgraph.verify import verify
+
+
+class Interleaved(nn.Module):
+    """Attention whose fused projection has axes (heads, query + key + value)."""
+
+    def __init__(self, width: int = 6, heads: int = 2, size: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embed = nn.Linear(3, width)
+        self.fused = nn.Linear(width, 3 * heads * size)
+        self.out = nn.Linear(heads * size, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        fused = self.fused(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        query, key, value = fused.chunk(3, -1)
+        mixed = scaled_dot_product_attention(query, key, value)
+        result: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return result
+
+
+def test_interleaved_heads() -> None:
+    symmetry = infer(trace(Interleaved(), (torch.randn(2, 5, 3),)))
+    (axis,) = symmetry.terms["fused.bias"]
+    assert isinstance(axis, Product)
+    heads, inner = axis.factors
+    assert isinstance(heads, Leaf) and isinstance(inner, Concat)
+    query, rest = inner.parts
+    assert isinstance(rest, Concat)
+    key, value = rest.parts
+    assert isinstance(query, Leaf) and isinstance(key, Leaf) and isinstance(value, Leaf)
+    assert (query.space, not query.dual) == (key.space, key.dual) and query.space != value.space
+    groups = [str(symmetry.spaces[x.space].group) for x in (heads, query, value)]
+    assert groups == ["permutation", "invertible", "invertible"]
+    assert all(symmetry.spaces[x.space].fibre == (heads.space,) for x in (query, value))
+
+
+def test_interleaved_heads_hold_numerically() -> None:
+    symmetry = infer(trace(Interleaved(), (torch.randn(2, 5, 3),)))
+    verify(symmetry).raise_if_failed()
+    assert not [m for m in symmetry.moves if m.source.parameter == "fused.bias"]
+
+
+def test_spaces_without_a_label_are_hidden() -> None:
+    class Maxout(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.write = nn.Linear(3, 8), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.write(self.read(x).unflatten(-1, (4, 2)).amax(-1))
+            return result
+
+    symmetry = infer(trace(Maxout(), (torch.randn(2, 3),)))
+    assert [(s.name, s.size, str(s.group)) for s in symmetry.active] == [
+        ("hidden", 4, "positive monomial"),
+        ("read.hidden", 2, "permutation"),
+    ]
+    verify(symmetry).raise_if_failed()
