@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError
-from symgraph.gauge import Act, Offset, Push, Rescale, State, Step, Transform, rescale
+from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Transform, rescale
 from symgraph.infer.shifts import Piece
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.least_norm import least_norm
@@ -109,15 +109,16 @@ def _translations(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
         for members in others:
             rows = [state[n].movedim(axis, -1).reshape(-1, state[n].shape[axis]) for n, axis in members]
             mean = torch.cat(rows).mean(0)
-            yield from (Offset(n, axis, False, -mean) for n, axis in members)
-            yield from (Offset(n, axis, False, mean) for n, axis in first)
+            yield from (Offset(n, axis, -mean) for n, axis in members)
+            yield from (Offset(n, axis, mean) for n, axis in first)
 
 
 def _centres(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     """Means along the ones direction to zero; written sides first, then reading sides."""
     for c in symmetry.centred:
         for piece in c.pieces:
-            yield Offset(piece.parameter, piece.axis, True, -state[piece.parameter].mean(piece.axis))
+            part = state[piece.parameter].narrow(piece.axis, piece.start, piece.stop - piece.start)
+            yield Lift(piece, -part.mean(piece.axis))
 
 
 def _least_norm(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:

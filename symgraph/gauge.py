@@ -132,14 +132,13 @@ def broadcast_leaves(vector: Tensor, source: Term, target: Term) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """Adds a constant tensor to a parameter along some of its axes, equal along the others.
+    """Adds a constant vector along one axis of a parameter, equal along all others.
 
-    Shapes: constant has the parameter's shape without (`along`) or only with (`not along`) axis `axis`.
+    Shapes: constant (n,), the size of the axis.
     """
 
     parameter: str
     axis: int
-    along: bool
     constant: Tensor
 
     def apply(self, state: State, *, linear: bool = False) -> State:
@@ -147,16 +146,39 @@ class Offset:
         if linear or self.parameter not in state:
             return state
         tensor = state[self.parameter]
-        constant = self.constant.to(tensor)
-        shaped = constant.unsqueeze(self.axis) if self.along else spread(constant, tensor.dim(), [self.axis])
+        shaped = spread(self.constant.to(tensor), tensor.dim(), [self.axis])
         return {**state, self.parameter: tensor + shaped}
 
     def inverse(self) -> Offset:
         """The step that undoes this one."""
-        return Offset(self.parameter, self.axis, self.along, -self.constant)
+        return Offset(self.parameter, self.axis, -self.constant)
 
 
-Step = Act | Rescale | Push | Offset
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """Adds a multiple of the ones vector along a piece, another one for each position of the other axes.
+
+    Shapes: constant has the parameter's shape without the piece's axis.
+    """
+
+    piece: Piece
+    constant: Tensor
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state; nothing changes for a difference of two models."""
+        if linear or self.piece.parameter not in state:
+            return state
+        tensor = state[self.piece.parameter].clone()
+        part = tensor.narrow(self.piece.axis, self.piece.start, self.piece.stop - self.piece.start)
+        part += self.constant.to(tensor).unsqueeze(self.piece.axis)
+        return {**state, self.piece.parameter: tensor}
+
+    def inverse(self) -> Lift:
+        """The step that undoes this one."""
+        return Lift(self.piece, -self.constant)
+
+
+Step = Act | Rescale | Push | Offset | Lift
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from symgraph.action import random_element
 from symgraph.errors import VerifyError
-from symgraph.gauge import Act, Offset, Push, State, Step, Transform, rescale
+from symgraph.gauge import Act, Lift, Offset, Push, State, Step, Transform, rescale
 from symgraph.infer.shifts import Centred, Move
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
@@ -198,12 +198,12 @@ def _constants(symmetry: SymmetryGraph, state: Mapping[str, Tensor], wanted: Wan
         first, *others = family.sets
         for members in others if wanted(f"translation {i}") else ():
             c = noise(state[first[0][0]].shape[first[0][1]])
-            steps += [Offset(n, axis, False, c) for n, axis in first]
-            steps += [Offset(n, axis, False, -c) for n, axis in members]
+            steps += [Offset(n, axis, c) for n, axis in first]
+            steps += [Offset(n, axis, -c) for n, axis in members]
     for centred in symmetry.centred:
         for piece in centred.pieces if wanted(_centre_name(centred)) else ():
             shape = [n for i, n in enumerate(state[piece.parameter].shape) if i != piece.axis]
-            steps.append(Offset(piece.parameter, piece.axis, True, noise(*shape)))
+            steps.append(Lift(piece, noise(*shape)))
     return steps
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from symgraph.action import GroupElement
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.files import atomic_path
-from symgraph.gauge import Act, Offset, Push, Rescale, State, Step, Transform, rescale
+from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Transform, rescale
 from symgraph.groups.elements import Element
 from symgraph.infer.symmetry import SymmetryGraph
 
@@ -157,7 +157,10 @@ def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor
     tensors[f"{i}.constant"] = step.constant.cpu()
     if isinstance(step, Push):
         return {"kind": "push", "parameter": step.source.parameter, "start": step.source.start}
-    return {"kind": "offset", "parameter": step.parameter, "axis": step.axis, "along": step.along}
+    if isinstance(step, Lift):
+        p = step.piece
+        return {"kind": "lift", "parameter": p.parameter, "axis": p.axis, "start": p.start}
+    return {"kind": "offset", "parameter": step.parameter, "axis": step.axis}
 
 
 def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> Step:
@@ -173,7 +176,11 @@ def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str,
     if m["kind"] == "push":
         move = next(x for x in symmetry.moves if (x.source.parameter, x.source.start) == (m["parameter"], m["start"]))
         return Push(move.source, move.sinks, constant)
-    return Offset(str(m["parameter"]), int(m["axis"]), bool(m["along"]), constant)
+    if m["kind"] == "lift":
+        at = (m["parameter"], m["axis"], m["start"])
+        pieces = (p for c in symmetry.centred for p in c.pieces)
+        return Lift(next(p for p in pieces if (p.parameter, p.axis, p.start) == at), constant)
+    return Offset(str(m["parameter"]), int(m["axis"]), constant)
 
 
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:

@@ -119,7 +119,9 @@ class _Descent:
 
     def run(self, progress: Progress | None) -> Match:
         if self.run_index:
-            self._apply(random_element(self.symmetry, generator=self.generator, spread=0.0, spaces=self._movable()))
+            self._apply(
+                self._like(random_element(self.symmetry, generator=self.generator, spread=0.0, spaces=self._movable()))
+            )
         self._start()
         history = [self._objective()]
         for sweep in range(self.options.sweeps):
@@ -164,7 +166,7 @@ class _Descent:
         for name in self.names:
             for block in blocks(name, [self.a[name]], self.symmetry.terms[name]):
                 on = frozenset(owner[x.space] for x in block.leaves if x.space in owner)
-                for u in on if not _twice(block, set(owner)) else ():
+                for u in (u for u in on if not _twice(block, self.units[u].ids())):
                     rest = on - {u}
                     found[u][rest] = found[u].get(rest, 0) + block.tensors[0].numel()
         return found
@@ -211,16 +213,17 @@ class _Descent:
     def _step(self, found: Optimum) -> GroupElement:
         parts = {i: [None if x is None else _unbatch(x, k) for k, x in _parts(e)] for i, e in found.elements.items()}
         step = self._complete({i: Element(*p) for i, p in parts.items()})
+        return self._like(GroupElement(self.symmetry, step))
+
+    def _like(self, element: GroupElement) -> GroupElement:
         like = next(iter(self.b.values()))
-        return GroupElement(self.symmetry, step).to(dtype=like.dtype, device=like.device)
+        return element.to(dtype=like.dtype, device=like.device)
 
     def _complete(self, step: dict[int, Element]) -> dict[int, Element]:
         """Adds the sizes of rigid fibre dimensions, over which a unit's element is constant."""
         return {i: _fit(self.symmetry, self.symmetry.spaces[i], e) for i, e in step.items()}
 
     def _apply(self, element: GroupElement) -> None:
-        like = next(iter(self.b.values()))
-        element = element.to(dtype=like.dtype, device=like.device)
         moved = Act(element).apply({n: self.b[n] for n in element.touched if n in self.b})
         self.b.update(moved)
         self.element = element.after(self.element)

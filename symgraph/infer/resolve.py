@@ -38,6 +38,7 @@ class LeafRelation:
     result: Ref
     terms: tuple[tuple[Ref, int], ...]
     node: str
+    rule: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def _align(d: Draft) -> None:
         if len({tuple(map(store.size, c)) for c in columns}) == 1:
             for row in zip(*columns, strict=True):
                 terms = tuple((ref, power) for ref, (_, power) in zip(row[1:], r.terms, strict=True))
-                d.relations.append(LeafRelation(row[0], terms, r.node))
+                d.relations.append(LeafRelation(row[0], terms, r.node, r.rule))
     for a, b in d.eq.links:
         d.links.extend(zip(store.leaves(a), store.leaves(b), strict=False))
 
@@ -252,7 +253,7 @@ def _tie(d: Draft) -> None:
         for ref in (r.result, *(t for t, _ in r.terms)):
             node = d.root(ref)
             d.bounds[node] = d.bounds.get(node, TOP) & MONOMIAL
-            d.evidence[node].append((MONOMIAL, Evidence(r.node, "product", "multiplied pointwise")))
+            d.evidence[node].append((MONOMIAL, Evidence(r.node, r.rule, "multiplied entry by entry")))
 
 
 # -- spaces ----------------------------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from models_zoo import ARCHITECTURES, State, case, relative, worst
 
-from symgraph.action import GroupElement
+from symgraph.action import GroupElement, random_element
 from symgraph.align.match import Match, MatchOptions, match, units
 from symgraph.canonical import canonicalise
 from symgraph.errors import UsageError
@@ -133,6 +133,53 @@ def test_weightings_change_what_is_near() -> None:
     mean = float((a["classifier.weight"].mean(1) - b["classifier.weight"].mean(1)).square().sum() * n)
     nuclear = float(torch.linalg.svdvals(x.mT @ y).sum())
     assert float(left) == pytest.approx(float(x.square().sum() + y.square().sum()) - 2 * nuclear + mean)
+
+
+class Recurrent(torch.nn.Module):
+    """A stream whose weights read it and write it: one space stands twice on a parameter."""
+
+    def __init__(self, act: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner, self.act = torch.nn.Linear(6, 6), act
+        self.first, self.last = torch.nn.Linear(3, 6), torch.nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = x + self.act(self.inner(x))
+        return self.last(x + self.act(self.inner(x)))  # type: ignore[no-any-return]
+
+
+class Turning(Recurrent):
+    """The same stream under nothing but rotations."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.RMSNorm(6, elementwise_affine=False))
+
+
+@pytest.mark.parametrize(("make", "group"), [(lambda: Recurrent(torch.nn.Tanh()), "signed permutation"), (Turning, "orthogonal")])
+def test_a_space_that_stands_twice_on_a_parameter(make: Callable[[], torch.nn.Module], group: str) -> None:
+    """The objective is then quadratic in the element; it still falls, and a planted element still comes back."""
+    s = infer(trace(make(), (torch.zeros(5, 3),)))
+    assert [(x.name, str(x.group)) for x in s.active] == [("residual", group)]
+    improved = 0
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        # Weak ends, so that the square matrix decides.
+        weak = {n: 1.0 if n.startswith("inner") else 0.1 for n in s.graph.parameters}
+        a, b = (
+            {
+                n: weak[n] * torch.randn(node.shape, generator=generator, dtype=torch.float64)
+                for n, node in s.graph.parameters.items()
+            }
+            for _ in range(2)
+        )
+        runs = [match(s, a, b, MatchOptions(sweeps=k, tolerance=0.0, weighting="uniform")) for k in range(8)]
+        values = [squared(s, a, b, r) for r in runs]
+        assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(values)), values
+        improved += values[-1] < values[0] * (1 - 1e-6)
+        planted = random_element(s, generator=generator)(a)
+        assert squared(s, a, planted, match(s, a, planted)) < 1e-20
+    assert improved >= 4
 
 
 # -- against all elements ----------------------------------------------------------------------------------------------

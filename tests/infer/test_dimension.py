@@ -247,8 +247,8 @@ def _rescaled(symmetry: SymmetryGraph, sites: tuple[AbsorbedGain, ...], log: Ten
 
 def _between(first: Members, others: Members, e: Tensor) -> Curve:
     def curve(t: float) -> tuple[Step, ...]:
-        back = [Offset(name, axis, False, -t * e) for name, axis in others]
-        return (*(Offset(name, axis, False, t * e) for name, axis in first), *back)
+        back = [Offset(name, axis, -t * e) for name, axis in others]
+        return (*(Offset(name, axis, t * e) for name, axis in first), *back)
 
     return curve
 
