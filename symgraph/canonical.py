@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.errors import CheckpointError
 from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Transform, rescale
 from symgraph.infer.shifts import Piece
 from symgraph.infer.symmetry import SymmetryGraph
@@ -84,22 +83,8 @@ def _constant(piece: Piece, state: State) -> Tensor:
 def _gains(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     for name, sites in symmetry.gain_sites.items():
         step = rescale(symmetry, sites, state[name].reshape(-1).clone())
-        _check_zero(symmetry, step, state)
+        step.check(state)
         yield step
-
-
-def _check_zero(symmetry: SymmetryGraph, step: Rescale, state: State) -> None:
-    """A zero gain is absorbed like any other, unless a bias stands where it would have to be divided."""
-    zero = step.factor == 0
-    if not bool(zero.any()) or not step.forward:
-        return
-    for name in symmetry.parameters_of_frames(step.frames):
-        if state[name].dim() == 1 and name != step.parameter and bool((state[name][zero] != 0).any()):
-            raise CheckpointError(
-                f"{step.parameter} has a zero where {name} has not",
-                cause="the bias of that unit can neither be moved into a reader nor divided by its gain",
-                remedy=f"set the entry of {name} to zero, or the gain to a small number, and try again",
-            )
 
 
 def _translations(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:

@@ -11,6 +11,8 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from symgraph.loss_barrier import loss_barrier
 from symgraph.loss_curve import LossBarrier
 from symgraph.merge import interpolate
 from symgraph.models import Model
-from symgraph.outputs import save_alignment, write_aligned
+from symgraph.outputs import write_aligned
 from symgraph.plots import barrier_plot
 from symgraph.state import state_hash
 from symgraph.trace import state_of
@@ -100,21 +102,27 @@ def run(
         OutputError: `out` exists or cannot be written.
         VerifyError: an inferred symmetry does not hold.
     """
-    start, console, settings = time.monotonic(), console or Console(quiet=True), settings or Settings()
+    console, settings = console or Console(quiet=True), settings or Settings()
     folder = _folder(out, overwrite)
-    console.say(
-        f"training two vision transformers on {_training_size()} handwritten digits, seeds {seed} and {seed + 1}"
-    )
+    with _one_thread():
+        found, aligned = _compute(folder, seed, settings, console)
+    with atomic_dir(folder, overwrite) as temporary:
+        _write(found, aligned, temporary, f"symgraph demo --seed {seed}", settings)
+    return found
+
+
+def _compute(folder: Path, seed: int, settings: Settings, console: Console) -> tuple[Demo, Aligned]:
+    start = time.monotonic()
+    images = f"{_training_size()} handwritten digits"
+    console.say(f"training two vision transformers on {images}, seeds {seed} and {seed + 1}")
     a, b = (_trained(name, s, settings, console) for name, s in (("a", seed), ("b", seed + 1)))
     proof = _inspect(a, console)
     with console.steps("aligning b to a") as progress:
         aligned = api.align(a, b, progress=progress)
     console.say(f"\naligned b to a: {aligned}\n")
     before, after = _measured(aligned, console)
-    found = Demo(folder, proof.together, (aligned.before, aligned.after), before, after, time.monotonic() - start)
-    with atomic_dir(folder, overwrite) as temporary:
-        _write(found, aligned, temporary, f"symgraph demo --seed {seed}", settings)
-    return found
+    distances = (aligned.before, aligned.after)
+    return Demo(folder, proof.together, distances, before, after, time.monotonic() - start), aligned
 
 
 def held_out() -> list[dict[str, Tensor]]:
@@ -151,6 +159,17 @@ def _trained(name: str, seed: int, settings: Settings, console: Console) -> Mode
         module = _network(settings)
         _train(module, seed, settings, count)
     return replace(api.model(module.eval()), spec=name)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # Matrices this small gain nothing from threads, and on a busy machine waiting for each other costs tenfold.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _network(settings: Settings) -> nn.Module:
@@ -289,7 +308,7 @@ def _write(found: Demo, aligned: Aligned, folder: Path, command: str, settings: 
     write_aligned(aligned, folder / "b-aligned", command=command, loss_barriers=measured)
     state = interpolate([aligned.reference, aligned.state], (0.5, 0.5))
     checkpoint.write(aligned.a, state, folder / "midpoint", card=str(_midpoint(aligned, command, found)))
-    save_alignment(aligned.alignment, folder / "alignment.safetensors")
+    aligned.alignment.save(folder / "alignment.safetensors")
     aligned.program.save(folder / "program.yaml")
     title = "Between two vision transformers trained from different seeds (held-out digits)"
     barrier_plot(dict(measured), folder / "barrier.png", title=title)

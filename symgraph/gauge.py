@@ -1,21 +1,22 @@
 """Transforms of parameters that keep the function: sequences of exact, invertible steps (design section 8).
 
-A `Transform` is a tuple of steps. Each step is an affine map of the parameters with fixed coefficients, and each is a
-symmetry of *every* parameter vector of the architecture, not just of the one its coefficients were read from. That is
-what allows a model to be taken into the gauge of another one: c_A^-1 . g . c_B.
+A `Transform` is a tuple of steps. Each step is an affine map of the parameters with fixed coefficients. `Act` is a
+symmetry where absorbed gains are one and moved constants zero; all other steps are symmetries everywhere. That is what
+allows a model to be taken into the gauge of another one, c_A^-1 . g . c_B, and with its own gains and constants taken
+out first (`carry`) any other model of the architecture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from symgraph.action import GroupElement, on_blocks, spread
 from symgraph.axes.terms import Leaf, Term, leaves
-from symgraph.errors import SymgraphError
+from symgraph.errors import CheckpointError, SymgraphError
 from symgraph.infer.shifts import Piece, Sink
 from symgraph.infer.symmetry import AbsorbedGain, SymmetryGraph
 
@@ -68,6 +69,24 @@ class Rescale:
                 covariant = leaf.dual == self.symmetry.frame(leaf.frame).flip
                 tensor = _divide(tensor, v) if covariant == self.forward else tensor * v
         return tensor
+
+    def check(self, state: State) -> None:
+        """Raises for a zero gain where a bias would have to be divided by it; all others are absorbed.
+
+        Raises:
+            CheckpointError: naming the gain and the bias.
+        """
+        zero = self.factor == 0
+        if not bool(zero.any()) or not self.forward:
+            return
+        for name in self.symmetry.parameters_of_frames(self.frames):
+            bias = state.get(name)
+            if bias is not None and bias.dim() == 1 and name != self.parameter and bool((bias[zero] != 0).any()):
+                raise CheckpointError(
+                    f"{self.parameter} has a zero where {name} has not",
+                    cause="the bias of that unit can neither be moved into a reader nor divided by its gain",
+                    remedy=f"set the entry of {name} to zero, or the gain to a small number, and try again",
+                )
 
     def inverse(self) -> Rescale:
         """The step that undoes this one; raises for a factor with a zero."""
@@ -198,6 +217,22 @@ class Transform:
             found = step.apply(found, linear=linear)
         return found
 
+    def carry(self, state: Mapping[str, Tensor]) -> State:
+        """The same elements on another model: its own constants and gains are taken out first, its function is kept.
+
+        For the model that the transform was made from this is `apply`.
+
+        Raises:
+            CheckpointError: a gain is zero where a bias would have to be divided by it.
+        """
+        found, seen = dict(state), set[object]()
+        for step in self.steps:
+            step = _own(step, found, seen)
+            if isinstance(step, Rescale):
+                step.check(found)
+            found = step.apply(found)
+        return found
+
     def inverse(self) -> Transform:
         """The transform that undoes this one."""
         return Transform(tuple(s.inverse() for s in reversed(self.steps)))
@@ -211,6 +246,19 @@ class Transform:
             else:
                 steps.append(step)
         return Transform(tuple(steps))
+
+
+def _own(step: Step, state: State, seen: set[object]) -> Step:
+    """The step with the coefficient that this state calls for, the first time a gain or a constant is taken out."""
+    place = step.source if isinstance(step, Push) else step.parameter if isinstance(step, Rescale) else None
+    if place is None or place in seen or (isinstance(place, str) and place not in state):
+        return step
+    seen.add(place)
+    if isinstance(step, Rescale):
+        return replace(step, factor=state[step.parameter].reshape(-1))
+    if isinstance(step, Push) and step.sinks and step.source.parameter in state:
+        return replace(step, constant=state[step.source.parameter][step.source.start : step.source.stop].clone())
+    return step
 
 
 def rescale(symmetry: SymmetryGraph, gains: Iterable[AbsorbedGain], factor: Tensor) -> Rescale:

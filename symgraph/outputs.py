@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -15,7 +15,6 @@ from symgraph.api import Aligned
 from symgraph.cards import Card, Ingredient
 from symgraph.errors import UsageError
 from symgraph.files import refuse_existing
-from symgraph.gauge import Offset, Transform
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.loss_curve import LossBarrier
 from symgraph.merge import Merged, saved
@@ -105,17 +104,6 @@ def write_aligned(
 def reference_folder(out: Path) -> Path:
     """Where the A to use with a result is written, if A cannot stay as it is."""
     return out.with_name(f"{out.name}-reference")
-
-
-def save_alignment(alignment: Alignment, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes an alignment as a file of its own.
-
-    Raises:
-        OutputError: the file exists or cannot be written.
-    """
-    # One constant may be added in one place and taken away in another; a safetensors file has no shared tensors.
-    steps = (replace(s, constant=s.constant.clone()) if isinstance(s, Offset) else s for s in alignment.transform.steps)
-    return replace(alignment, transform=Transform(tuple(steps))).save(path, overwrite=overwrite)
 
 
 def write_merged(merged: Merged, out: str | Path, *, command: str = "", overwrite: bool = False) -> Path:

@@ -16,12 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from symgraph.action import GroupElement
+from symgraph.action import GroupElement, neutral
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.files import atomic_path
 from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Transform, rescale
 from symgraph.groups.elements import Element
 from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.messages import one_line
 
 FORMAT = "symgraph alignment 1"
 
@@ -42,21 +43,25 @@ class Alignment:
     notes: tuple[str, ...] = ()
 
     def apply(self, state: Mapping[str, Tensor], *, task_vector: bool = False) -> State:
-        """The transformed state; computed in float64 and returned in the dtype of each tensor.
+        """The transformed state, with the same function; computed in float64, returned in the dtype of each tensor.
 
-        A tied tensor may come under one or all of its names. Tensors that the graph does not read pass through.
+        The state may be that of another model of the architecture: its own gains and biases then stand in for those
+        of `source`. A tied tensor may come under one or all of its names. Tensors that the graph does not read pass
+        through.
 
         Args:
-            task_vector: the state is a difference of two models; constants that the alignment adds are left out.
+            task_vector: the state is a difference of two models that are both near `source`: only the linear part of
+                what happens to `source` applies, constants that it adds are left out.
 
         Raises:
-            CheckpointError: a tensor has another shape than in the models that were aligned.
+            CheckpointError: a tensor has another shape than in the models that were aligned, or a gain is zero where
+                a bias would have to be divided by it.
         """
         tied = self.symmetry.graph.tied
         found = {tied.get(n, n): t.detach() for n, t in state.items()}
         self._check(found)
         wide = {n: t.double() if t.is_floating_point() else t for n, t in found.items() if n in self.symmetry.terms}
-        done = self.transform.apply(wide, linear=task_vector)
+        done = self.transform.apply(wide, linear=True) if task_vector else self.transform.carry(wide)
         return {n: done[k].to(t.dtype) if (k := tied.get(n, n)) in done else t for n, t in state.items()}
 
     def _check(self, state: Mapping[str, Tensor]) -> None:
@@ -108,7 +113,9 @@ class Alignment:
             "steps": steps,
         }
         with atomic_path(Path(path), overwrite=overwrite) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"symgraph": json.dumps(meta)})
+            save_file(
+                {k: v.clone().contiguous() for k, v in tensors.items()}, temporary, {"symgraph": json.dumps(meta)}
+            )
         return Path(path)
 
     @staticmethod
@@ -119,16 +126,20 @@ class Alignment:
             CheckpointError: not an alignment file, or one made for another architecture.
         """
         meta, tensors = _read(Path(path))
-        if meta["symmetry"] != symmetry.fingerprint:
+        if meta.get("symmetry") != symmetry.fingerprint:
             raise CheckpointError(
                 f"{path} was made for another architecture",
                 cause="its symmetry graph differs from this model's (shapes, operators or rules)",
                 remedy="use it with the models it was made from, or align anew",
             )
-        steps = tuple(_load(i, m, symmetry, tensors) for i, m in enumerate(meta["steps"]))
-        return Alignment(
-            symmetry, Transform(steps), meta["source"], meta["target"], tuple(meta["objective"]), tuple(meta["notes"])
-        )
+        try:
+            steps = tuple(_load(i, m, symmetry, tensors) for i, m in enumerate(meta["steps"]))
+            texts, numbers = [str(meta[k]) for k in ("source", "target")], [float(x) for x in meta["objective"]]
+            return Alignment(symmetry, Transform(steps), texts[0], texts[1], tuple(numbers), tuple(meta["notes"]))
+        except (LookupError, TypeError, ValueError, AttributeError, UsageError) as error:
+            raise CheckpointError(
+                f"{path} is damaged", cause=one_line(error), remedy="write it anew with `symgraph align`"
+            ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -140,7 +151,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - no iterator on this type
     except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file", cause=str(error)) from error
-    if meta.get("format") != FORMAT:
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise CheckpointError(f"{path} holds no alignment", cause=f"its metadata does not say {FORMAT!r}")
     return meta, tensors
 
@@ -164,28 +175,37 @@ def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor
 
 
 def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> Step:
-    if m["kind"] == "act":
-        found = {}
-        for name in m["spaces"]:
-            parts = {k: tensors.get(f"{i}.{name}.{k}") for k in ("index", "scale", "sign", "matrix")}
-            found[symmetry.space(name).id] = Element(**parts)
-        return Act(GroupElement(symmetry, found))
-    if m["kind"] == "rescale":
-        return rescale(symmetry, symmetry.gain_sites[str(m["parameter"])], tensors[f"{i}.factor"])
+    kind = m["kind"]
+    if kind == "act":
+        return Act(GroupElement(symmetry, dict(_element(f"{i}.{n}", n, symmetry, tensors) for n in m["spaces"])))
+    if kind == "rescale":
+        return rescale(symmetry, symmetry.gain_sites[m["parameter"]], tensors[f"{i}.factor"])
     constant = tensors[f"{i}.constant"]
-    if m["kind"] == "push":
-        move = next(x for x in symmetry.moves if (x.source.parameter, x.source.start) == (m["parameter"], m["start"]))
-        return Push(move.source, move.sinks, constant)
-    if m["kind"] == "lift":
-        at = (m["parameter"], m["axis"], m["start"])
-        pieces = (p for c in symmetry.centred for p in c.pieces)
-        return Lift(next(p for p in pieces if (p.parameter, p.axis, p.start) == at), constant)
-    return Offset(str(m["parameter"]), int(m["axis"]), constant)
+    if kind == "push":
+        at = (m["parameter"], m["start"])
+        moves = {(x.source.parameter, x.source.start): x for x in symmetry.moves}
+        return Push(moves[at].source, moves[at].sinks, constant)
+    if kind == "lift":
+        pieces = {(p.parameter, p.axis, p.start): p for c in symmetry.centred for p in c.pieces}
+        return Lift(pieces[m["parameter"], m["axis"], m["start"]], constant)
+    if kind != "offset" or m["parameter"] not in symmetry.terms:
+        raise ValueError(f"step {i + 1} is of no known kind or parameter")
+    return Offset(m["parameter"], int(m["axis"]), constant)
+
+
+def _element(place: str, name: str, symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> tuple[int, Element]:
+    space = symmetry.space(name)
+    parts = {k: tensors[f"{place}.{k}"] for k in ("index", "scale", "sign", "matrix") if f"{place}.{k}" in tensors}
+    whole = {k: v.shape for k, v in neutral(symmetry, space).tensors().items()}
+    if not parts.keys() & {"index", "matrix"} or any(v.shape != whole.get(k) for k, v in parts.items()):
+        raise ValueError(f"the element of {name} is incomplete or has other shapes")
+    return space.id, Element(**parts)
 
 
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """Relative distance |A - B| / |A| over the floating tensors that both have."""
     names = [n for n in a if n in b and a[n].is_floating_point()]
-    top = sum(float((a[n].double() - b[n].double()).square().sum()) for n in names)
-    scale = max(sum(float(a[n].double().square().sum()) for n in names), 1e-300)
+    one, other = ({n: s[n].detach().double() for n in names} for s in (a, b))
+    top = sum(float((one[n] - other[n]).square().sum()) for n in names)
+    scale = max(sum(float(t.square().sum()) for t in one.values()), 1e-300)
     return math.sqrt(top / scale)

@@ -112,7 +112,7 @@ def _regauge(run: Registers, symmetry: SymmetryGraph, step: Regauge) -> None:
 
 def _apply(run: Registers, step: Apply) -> None:
     transform = _held(run.alignments, step.alignment, step.op).transform
-    run.states[step.into] = transform.apply(_held(run.states, step.model, step.op))
+    run.states[step.into] = transform.carry(_held(run.states, step.model, step.op))
 
 
 def _held(registers: Mapping[str, Held], name: str, op: str) -> Held:

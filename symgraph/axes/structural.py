@@ -135,12 +135,10 @@ def stack(store: Store, call: Call) -> tuple[Axes, ...]:
 def split(store: Store, call: Call) -> tuple[Axes, ...]:
     """split, split_with_sizes, chunk: cuts one axis."""
     dim = _dim(call)
-    axes, results, start = call.tensors[0], [], 0
-    for shape in call.shapes:
-        part = store.narrow(axes[dim], start, start + shape[dim])
-        results.append((*axes[:dim], part, *axes[dim + 1 :]))
-        start += shape[dim]
-    return tuple(results)
+    axes = call.tensors[0]
+    parts = [store.new(shape[dim]) for shape in call.shapes]
+    store.unify(axes[dim], store.concat(parts))
+    return tuple((*axes[:dim], part, *axes[dim + 1 :]) for part in parts)
 
 
 def narrow(store: Store, call: Call) -> tuple[Axes, ...]:

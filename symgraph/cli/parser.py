@@ -18,6 +18,7 @@ MODEL_HELP = (
 )
 WEIGHTED_HELP = "a checkpoint folder, a hub id, or package.module:factory (the one form that runs your code)"
 DATA_HELP = "a datasets folder, a data file (.txt, .csv, .json, .jsonl, .parquet), or package.module:factory"
+WEIGHTINGS = ("inputs-halved", "uniform", "normalised")
 _WIDTH = 100
 
 
@@ -120,8 +121,8 @@ def add_matching(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--restarts", type=at_least(0), default=0, metavar="N", help=text)
     text = "align these spaces only; * stands for any text (default: all)"
     group.add_argument("--spaces", nargs="+", default=["*"], metavar="PATTERN", help=text)
-    text = "weight of each parameter in the distance: uniform (default), or normalised by its norm"
-    group.add_argument("--weighting", choices=("uniform", "normalised"), default="uniform", help=text)
+    text = "weight of each parameter in the distance (default inputs-halved: embeddings and first layers count half)"
+    group.add_argument("--weighting", choices=WEIGHTINGS, default=WEIGHTINGS[0], help=text)
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:

@@ -156,7 +156,9 @@ class Turning(Recurrent):
         super().__init__(torch.nn.RMSNorm(6, elementwise_affine=False))
 
 
-@pytest.mark.parametrize(("make", "group"), [(lambda: Recurrent(torch.nn.Tanh()), "signed permutation"), (Turning, "orthogonal")])
+@pytest.mark.parametrize(
+    ("make", "group"), [(lambda: Recurrent(torch.nn.Tanh()), "signed permutation"), (Turning, "orthogonal")]
+)
 def test_a_space_that_stands_twice_on_a_parameter(make: Callable[[], torch.nn.Module], group: str) -> None:
     """The objective is then quadratic in the element; it still falls, and a planted element still comes back."""
     s = infer(trace(make(), (torch.zeros(5, 3),)))

@@ -65,7 +65,7 @@ def test_two_modules_are_aligned_and_a_is_untouched(name: str, seed: int) -> Non
 def test_alignment_infers_by_itself_and_keeps_the_dtype() -> None:
     state = planted(case("mlp-relu"), 0)
     ma, mb = (module_of("mlp-relu", s, torch.float32) for s in state)
-    ma.example_inputs = torch.zeros(2, 5)  # type: ignore[assignment]
+    ma.example_inputs = torch.zeros(2, 5)
     found = align(ma, mb)
     assert {t.dtype for t in found.state.values()} == {torch.float32}
     assert distance(dict(ma.named_parameters()), found.state) < 1e-5
@@ -115,7 +115,7 @@ def test_bad_pairs_are_refused_by_name() -> None:
     c = case("mlp-gelu")
     a = c.state(0)
     m = module_of("mlp-gelu", a)
-    m.example_inputs = torch.zeros(2, 5)  # type: ignore[assignment]
+    m.example_inputs = torch.zeros(2, 5)
     with pytest.raises(CheckpointError, match=r"0\.weight: 1 of 35 values"):
         align(m, with_value(module_of("mlp-gelu", a), float("nan")))
     with pytest.raises(CheckpointError):

@@ -86,3 +86,12 @@ def test_the_report_has_a_line_for_every_family() -> None:
         ("hidden.0", "ok"),
         ("hidden.1", "FAILS"),
     ]
+
+
+def test_outputs_that_are_nan_never_pass() -> None:
+    """NaN compares as smaller than every tolerance, so it has to be looked for."""
+    c = case("resnet")
+    state = c.state()
+    state["resnet.embedder.embedder.normalization.running_var"][0] = -1.0
+    with pytest.raises(VerifyError, match="NaN before anything is changed"):
+        verify(c.symmetry, state, c.inputs)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symgraph.axes.store import SELF_DUAL, Ref, Shape, Store
+from symgraph.axes.structural import TRANSFORMERS, Call
 from symgraph.groups.classes import RIGID, TOP, Bound, SymmetryClass, describe, down
 
 Digits = list[tuple[int, int, int]]
@@ -376,3 +377,11 @@ def test_narrow_is_the_part_between(start: int, stop: int, sizes: list[int]) -> 
     store = Store()
     part = store.narrow(store.concat([store.new(2), store.new(3)]), start, stop)
     assert [store.size(r) for r in store.leaves(part)] == sizes
+
+
+def test_an_axis_in_a_thousand_parts() -> None:
+    store = Store()
+    axes = [store.new(3), store.new(3000)]
+    shapes = tuple((3, 2) for _ in range(1500))
+    results = TRANSFORMERS["split"](store, Call((tuple(axes),), {"dim": 1}, shapes))
+    assert [r for r in store.leaves(axes[1])] == [store.find(r[1]) for r in results]

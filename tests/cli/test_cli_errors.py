@@ -193,7 +193,7 @@ def test_a_program_that_is_none(cli: Cli) -> None:
     Path("empty.yaml").write_text("symgraph-program: 1\nsteps: []\n")
     pair = ("cli_nets:a", "cli_nets:b", "--out", "x", "--program")
     refused(cli("align", *pair, "plan.yaml"), 2, "usage", "not a symgraph program")
-    refused(cli("align", *pair, "empty.yaml"), 2, "usage", "empty.yaml aligns nothing")
+    refused(cli("align", *pair, "empty.yaml"), 2, "usage", "the program does not align B to A")
     refused(cli("align", *pair, "gone.yaml"), 2, "usage", "gone.yaml")
 
 

@@ -64,3 +64,10 @@ def test_the_help_needs_no_heavy_import() -> None:
 
 def test_the_schema_is_json(cli: Cli) -> None:
     assert json.loads(cli("rules", "schema").out)["type"] == "array"
+
+
+def test_the_options_of_matching_are_those_of_the_library() -> None:
+    from symgraph.align.match import MatchOptions
+    from symgraph.cli import inputs, parser
+
+    assert inputs.match_options(parser().parse_args(["align", "a", "b"])) == MatchOptions()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from symgraph.action import GroupElement, neutral
 from symgraph.errors import UsageError
-from symgraph.gauge import Act, Offset, Push, Rescale, Step, Transform, rescale
+from symgraph.gauge import Act, Lift, Offset, Push, Rescale, Step, Transform, rescale
 from symgraph.groups.classes import SymmetryClass
 from symgraph.groups.elements import Element, ones_complement, rotary_matrix
 from symgraph.infer.dimension import Dimension, Family, dimension
@@ -229,7 +229,7 @@ def curves(symmetry: SymmetryGraph, state: State) -> Iterator[Curve]:
             yield from map(partial(_between, first, members), units(state[name].shape[axis]))
     for piece in (p for c in symmetry.centred for p in c.pieces):
         shape = [n for i, n in enumerate(state[piece.parameter].shape) if i != piece.axis]
-        yield from _along(partial(Offset, piece.parameter, piece.axis, True), shape)
+        yield from _along(partial(Lift, piece), shape)
 
 
 def _along(make: Callable[[Tensor], Step], shape: list[int]) -> Iterator[Curve]:

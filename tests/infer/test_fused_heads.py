@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from symgraph.axes.terms import Concat, Leaf, Product
+from symgraph.axes.terms import Concat, Leaf, Product, leaves
 from symgraph.infer.engine import infer
 from symgraph.trace import trace
 from symgraph.verify import verify
@@ -37,10 +37,8 @@ def test_interleaved_heads() -> None:
     assert isinstance(axis, Product)
     heads, inner = axis.factors
     assert isinstance(heads, Leaf) and isinstance(inner, Concat)
-    query, rest = inner.parts
-    assert isinstance(rest, Concat)
-    key, value = rest.parts
-    assert isinstance(query, Leaf) and isinstance(key, Leaf) and isinstance(value, Leaf)
+    query, key, value = leaves(inner)
+    assert query.size == key.size == value.size == 4
     assert (query.space, not query.dual) == (key.space, key.dual) and query.space != value.space
     groups = [str(symmetry.spaces[x.space].group) for x in (heads, query, value)]
     assert groups == ["permutation", "invertible", "invertible"]

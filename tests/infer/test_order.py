@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from symgraph.groups.classes import describe
 from symgraph.infer.engine import infer, prepare
@@ -24,6 +24,23 @@ ORDERS = 10
 def mlp() -> Graph:
     layers = nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)
     return trace(nn.Sequential(*layers), (torch.zeros(2, 3),))
+
+
+class Gated(nn.Module):
+    """Two products in a row, whose result is cut: the cut must reach the operands of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.out = (nn.Linear(n, m) for n, m in ((3, 8), (3, 8), (3, 8), (2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        products = (self.a(x) * self.b(x)) * self.c(x)
+        result: Tensor = self.out(products.unflatten(-1, (2, 4)).amax(-1))
+        return result
+
+
+def gated() -> Graph:
+    return trace(Gated(), (torch.zeros(2, 3),))
 
 
 def gpt2() -> Graph:
@@ -59,7 +76,7 @@ def resnet() -> Graph:
     return trace(model, (torch.zeros(1, 3, 32, 32),))
 
 
-MODELS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (mlp, gpt2, llama, bert, resnet)}
+MODELS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (mlp, gated, gpt2, llama, bert, resnet)}
 
 
 @cache
@@ -110,6 +127,7 @@ def test_from_the_last_node_to_the_first(name: str) -> None:
     ("name", "groups"),
     [
         ("mlp", ["signed permutation", "positive monomial", "permutation"]),
+        ("gated", ["monomial", "monomial"]),
         ("gpt2", ["permutation", "permutation", "invertible", "invertible", "permutation"]),
         ("llama", ["orthogonal", "permutation", "permutation", "rotary", "invertible", "monomial"]),
         ("bert", ["permutation", "permutation", "invertible", "invertible", "permutation"]),

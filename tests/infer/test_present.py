@@ -97,10 +97,7 @@ evidence
      because: A nonlinear function of each entry; entries may be permuted and copied, nothing more.
   2. rule multiply admits semi-permutation + monomial
      at model.layers.0.mlp (aten.mul, modeling_llama.py:N)
-     because: A product entry by entry; scales and signs of the operands multiply.
-  3. rule product admits semi-permutation + monomial
-     at model.layers.0.mlp (aten.mul, modeling_llama.py:N)
-     because: multiplied pointwise
+     because: multiplied entry by entry
 
 what would make it larger
   without rule activation the other evidence would admit semi-permutation + monomial"""

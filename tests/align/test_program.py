@@ -1,0 +1,263 @@
+"""The program: text, YAML and JSON, the same result when run again, and every mistake in it a clear error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models_zoo import case
+
+from symgraph.align.execute import execute
+from symgraph.align.match import MatchOptions
+from symgraph.align.program import Apply, Canonicalise, MatchStep, Program, Regauge, plan_alignment
+from symgraph.errors import UsageError
+from symgraph.files import OutputError
+
+OPTIONS = MatchOptions(
+    sweeps=7, tolerance=1e-7, weighting={"lm_head.weight": 2.5}, seed=3, restarts=1, spaces=("residual", "h.*")
+)
+
+GOLDEN = """\
+program for GPT2LMHeadModel (rules 01234567)
+  1  canonicalise  A -> A.canonical
+  2  canonicalise  B -> B.canonical
+  3  match         B.canonical to A.canonical -> element (by weights, at most 15 sweeps, tolerance 1e-07, seed 0)
+      residual                               orthogonal fixing ones   polar factor on the hyperplane of mean zero
+      h.0.attn.heads                         permutation              assignment over inner optima
+        h.0.attn.query-key                   invertible               polar factor (balanced already)
+        h.0.attn.value-output                invertible               polar factor (balanced already)
+      h.0.mlp.hidden                         permutation              assignment
+      h.1.attn.heads                         permutation              assignment over inner optima
+        h.1.attn.query-key                   invertible               polar factor (balanced already)
+        h.1.attn.value-output                invertible               polar factor (balanced already)
+      h.1.mlp.hidden                         permutation              assignment
+  4  regauge       element -> alignment, in the gauge of A
+  5  apply         alignment to B -> B.aligned"""
+
+
+def plan(options: MatchOptions = OPTIONS, name: str = "gpt2-untied") -> Program:
+    return plan_alignment(case(name).symmetry, options, {"A": "a folder", "B": "b folder"})
+
+
+def test_the_text_is_what_a_reader_needs() -> None:
+    found = replace(plan(MatchOptions()), rules="0123456789abcdef")
+    assert str(found) == GOLDEN
+
+
+def test_every_solver_is_named() -> None:
+    text = "\n".join(str(plan(MatchOptions(), n)) for n in ("llama", "mlp-tanh", "mlp-relu", "resnet"))
+    for solver in (
+        "polar factor\n",
+        "angle of each frequency pair",
+        "assignment on the better sign\n",
+        "assignment (scales are equal already)",
+        "assignment on the better sign (scales are equal already)",
+        "assignment over inner optima",
+    ):
+        assert solver in text + "\n", solver
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+@pytest.mark.parametrize("options", [OPTIONS, MatchOptions()])
+def test_a_saved_program_is_the_same_program(suffix: str, options: MatchOptions, tmp_path: Path) -> None:
+    found = plan(options)
+    path = found.save(tmp_path / f"program.{suffix}")
+    assert Program.load(path) == found
+    assert Program.loads(found.dumps("json")) == Program.loads(found.dumps("yaml")) == found
+    assert path.read_text().lstrip().startswith("{") == (suffix == "json")
+    with pytest.raises(OutputError, match="exists already"):
+        found.save(path)
+    assert found.save(path, overwrite=True) == path
+
+
+def test_a_program_run_again_gives_the_same_bits(tmp_path: Path) -> None:
+    c = case("llama")
+    states = {"A": c.state(1), "B": c.state(2)}
+    first = plan_alignment(c.symmetry, MatchOptions(restarts=1, sweeps=3, weighting="normalised"))
+    again = Program.load(first.save(tmp_path / "p.yaml"))
+    one, other = (execute(p, c.symmetry, states).states["B.aligned"] for p in (first, again))
+    assert all(torch.equal(one[n], other[n]) for n in c.symmetry.graph.parameters)
+
+
+def test_progress_names_each_step() -> None:
+    c = case("mlp-gelu")
+    lines: list[str] = []
+    execute(
+        plan_alignment(c.symmetry, MatchOptions()),
+        c.symmetry,
+        {"A": c.state(1), "B": c.state(2)},
+        progress=lines.append,
+    )
+    heads = [line.split()[0] for line in lines]
+    assert [h for h in heads if h != "sweep"] == ["canonicalise", "canonicalise", "match", "regauge", "apply"]
+    assert heads.count("sweep") >= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_precision_of_the_computation_is_a_choice(dtype: torch.dtype) -> None:
+    from symgraph.align.alignment import distance
+    from symgraph.verify import random_transform
+
+    for name in ("vit", "llama", "resnet"):
+        c = case(name)
+        a = c.state(1)
+        b = random_transform(c.symmetry, a, torch.Generator().manual_seed(1)).apply(a)
+        run = execute(plan_alignment(c.symmetry, MatchOptions()), c.symmetry, {"A": a, "B": b}, dtype=dtype)
+        assert distance(a, run.states["B.aligned"]) < {torch.float32: 1e-3, torch.float64: 1e-9}[dtype]
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def damaged(**changes: Any) -> str:
+    """The plan as YAML with one thing changed: `steps_2_sweeps=...` changes the key of a step."""
+    plain = plan().to_plain()
+    for place, value in changes.items():
+        *path, key = place.split("__")
+        at: Any = plain
+        for p in path:
+            at = at[int(p) if p.isdigit() else p]
+        if value is None:
+            del at[key]
+        else:
+            at[int(key) if key.isdigit() else key] = value
+    return yaml.safe_dump(plain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"symgraph-program": 2}, "p is not a symgraph program"),
+        ({"stepz": []}, "p has an unknown key 'stepz'"),
+        ({"steps": 3}, "p has no list of steps"),
+        ({"inputs": [1]}, "p: inputs is no mapping"),
+        ({"steps__0__op": "magic"}, "p: step 1 is none of canonicalise, match, regauge, apply"),
+        ({"steps__0__op": ["match"]}, "p: step 1 is none of"),
+        ({"steps__0__modle": "A"}, "p: step 1 (canonicalise) has an unknown key 'modle'"),
+        ({"steps__0__model": None}, "p: step 1 (canonicalise) is incomplete\n  cause: it has no model"),
+        ({"steps__2__sweeps": "many"}, "p: step 3 (match): sweeps is 'many'\n  cause: it must be of type int"),
+        ({"steps__2__sweeps": -1}, "p: step 3 (match): sweeps is -1"),
+        ({"steps__2__sweeps": True}, "p: step 3 (match): sweeps is True"),
+        ({"steps__2__tolerance": "1e-7"}, "p: step 3 (match): tolerance is '1e-7'\n  cause: it must be of type float"),
+        ({"steps__2__spaces": "residual"}, "p: step 3 (match): spaces is 'residual'"),
+        ({"steps__2__weighting": {"x": "heavy"}}, "p: step 3 (match): weighting is {'x': 'heavy'}"),
+        ({"steps__2__units": 1}, "p: step 3 (match): units is 1"),
+        ({"steps__2__units__0": "residual"}, "p: step 3 (match), units is not a mapping of keys to values"),
+        ({"steps__2__units__0__spaec": "x"}, "p: step 3 (match), units has an unknown key 'spaec'"),
+    ],
+)
+def test_mistakes_are_named_with_their_place(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Program.loads(damaged(**changes), "p")
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "a: *b", "2001-99-99", "!!int ''", "!!timestamp x", "!!python/object:os.x {}", "\0"]
+)
+def test_text_that_is_no_yaml(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^p is not"):
+        Program.loads(text, "p")
+
+
+def test_what_refers_to_itself_or_explodes() -> None:
+    head = "symgraph-program: 1\nsteps:\n- op: match\n  moving: a\n  reference: b\n  into: c\n"
+    with pytest.raises(UsageError):
+        Program.loads(head + "  units: [&u {space: s, group: g, solver: x, inside: [*u]}]\n")
+    bomb = "".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9) if i else 1}]\n" for i in range(12))
+    with pytest.raises(UsageError, match="unknown key 'k0'"):
+        Program.loads(bomb + head)
+    with pytest.raises(UsageError):
+        Program.loads("[" * 5000)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x81")
+    for place in (tmp_path / "none", tmp_path, tmp_path / "binary"):
+        with pytest.raises(UsageError, match="cannot read the program"):
+            Program.load(place)
+
+
+def test_steps_that_do_not_fit_together() -> None:
+    c = case("mlp-gelu")
+    states = {"A": c.state(1), "B": c.state(2)}
+    found = plan_alignment(c.symmetry, MatchOptions())
+    canon = Canonicalise("A", "A.canonical"), Canonicalise("B", "B.canonical")
+
+    def run(*steps: Any, **changes: Any) -> None:
+        execute(replace(found, steps=steps or found.steps, **changes), c.symmetry, states)
+
+    with pytest.raises(UsageError, match="made for another architecture"):
+        run(symmetry="another")
+    with pytest.raises(UsageError, match="needs a model C"):
+        run(Canonicalise("C", "C.canonical"))
+    with pytest.raises(UsageError, match=r"step match reads 'A\.canonical'"):
+        run(MatchStep("B.canonical", "A.canonical", "element", ()))
+    with pytest.raises(UsageError, match="matches by 'magic'"):
+        run(*canon, MatchStep("B.canonical", "A.canonical", "element", (), method="magic"))
+    with pytest.raises(UsageError, match="step regauge reads 'element'"):
+        run(*canon, Regauge("element", "B", "A", "alignment"))
+    with pytest.raises(UsageError, match="step apply reads 'alignment'"):
+        run(*canon, Apply("alignment", "B", "B.aligned"))
+
+
+def test_align_refuses_a_program_that_does_not_align() -> None:
+    from models_zoo import build
+
+    from symgraph.api import align
+
+    c = case("mlp-gelu")
+    module = build(("mlp-gelu", "sdpa"))
+    short = replace(plan_alignment(c.symmetry, MatchOptions()), steps=(Canonicalise("A", "A.canonical"),))
+    with pytest.raises(UsageError, match="does not align B to A"):
+        align(module, module, symmetry=c.symmetry, program=short)
+
+
+KEYS = st.sampled_from(
+    ["symgraph-program", "steps", "op", "model", "into", "units", "inside", "spaces", "weighting", "x"]
+)
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.floats()
+    | st.sampled_from(["match", "apply", "A", ""])
+    | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.integers(0, 1), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def loaded_or_refused(text: str) -> None:
+    try:
+        found = Program.loads(text)
+    except UsageError as error:
+        assert str(error)
+    else:
+        assert Program.loads(found.dumps()) == found
+
+
+@given(st.text(alphabet=st.sampled_from("symgraph-pro1: \n[]{}!&*'\"#%@`|>?,x0\t\\"), max_size=60))
+@settings(max_examples=150)
+def test_no_text_is_more_than_a_usage_error(text: str) -> None:
+    loaded_or_refused(text)
+    loaded_or_refused("symgraph-program: 1\n" + text)
+
+
+@given(PLAIN, st.integers(0, 4), KEYS, st.booleans())
+@settings(max_examples=200)
+def test_no_data_is_more_than_a_usage_error(value: Any, step: int, key: str, whole: bool) -> None:
+    plain = plan().to_plain()
+    if whole:
+        plain[key] = value
+    else:
+        plain["steps"][step][key] = value
+    loaded_or_refused(yaml.safe_dump(plain))
+    loaded_or_refused(json.dumps(plain, default=str))

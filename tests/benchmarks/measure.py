@@ -1,0 +1,64 @@
+"""Process time, so that other programs on the machine do not count, and ratios of interleaved runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Batch = dict[str, torch.Tensor]
+VOCABULARY, CONTEXT = 1024, 256
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, as process time adds up that of all threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Process time of one call, and its result."""
+    start = time.process_time()
+    result = function()
+    return time.process_time() - start, result
+
+
+def ratio(first: Callable[[], Any], second: Callable[[], Any], repetitions: int) -> tuple[float, float, float]:
+    """Median ratio of first over second, each repetition one after the other, and the median times of both."""
+    pairs = [(seconds(first)[0], seconds(second)[0]) for _ in range(repetitions)]
+    return median(a / b for a, b in pairs), median(a for a, _ in pairs), median(b for _, b in pairs)
+
+
+def language_model(seed: int = 0) -> GPT2LMHeadModel:
+    """GPT-2 with 4 layers of width 128, context 256, vocabulary 1,024 and a head of its own."""
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=CONTEXT,
+        n_embd=128,
+        n_layer=4,
+        n_head=4,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def sequences(count: int, batch: int) -> list[Batch]:
+    """Random tokens with themselves as labels, in batches."""
+    tokens = torch.randint(VOCABULARY, (count, CONTEXT), generator=torch.Generator().manual_seed(0))
+    return [{"input_ids": t, "labels": t} for t in tokens.split(batch)]

@@ -1,0 +1,35 @@
+"""The benchmarks run and give figures; `make bench` shows what they print (`docs/benchmarks.md` keeps it)."""
+
+from __future__ import annotations
+
+import math
+
+import bench_align
+import bench_barrier
+import bench_inference
+import bench_zoo
+import pytest
+
+
+def test_inference() -> None:
+    found = bench_inference.main()
+    assert 0 < found["ratio"] < 1
+    assert 0 < found["peak"] < 2
+    shallow, *_, deep = found["linearity"].values()
+    assert deep["infer"] / deep["nodes"] < 10 * shallow["infer"] / shallow["nodes"]
+
+
+def test_align() -> None:
+    found = bench_align.main()
+    assert math.isfinite(found["ratio"]) and found["ratio"] > 0
+
+
+def test_loss_barrier() -> None:
+    found = bench_barrier.main()
+    assert 0.5 < found["ratio"] < 1.5
+
+
+@pytest.mark.skipif(bench_zoo.zoo() is None, reason="SYMGRAPH_ZOO names no folder of trained pairs")
+def test_zoo() -> None:
+    for found in bench_zoo.main().values():
+        assert found["aligned"].barrier < found["vanilla"].barrier
