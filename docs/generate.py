@@ -125,7 +125,7 @@ def api_page() -> str:
     """The content of `docs/api.md`."""
     exported = [n for n in getattr(symgraph, "__all__", ()) if not n.startswith("_")]
     if exported:
-        body = _members(symgraph, "symgraph", exported)
+        body = (text.replace("### ", "## ", 1) for text in _members(symgraph, "symgraph", exported))
         about = "Everything that `import symgraph` offers."
     else:
         body = (text for name in MODULES for text in _module(name))

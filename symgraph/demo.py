@@ -53,7 +53,7 @@ class Settings:
     epochs: int = 40
     batch: int = 64
     learning_rate: float = 1e-3
-    weight_decay: float = 0.5
+    weight_decay: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,12 +85,15 @@ def test_it_never_replaces_what_is_not_its_own(found: demo.Demo, tmp_path: Path)
         demo.run(tmp_path / "other", overwrite=True)
 
 
-def test_a_second_run_takes_another_folder(
-    found: demo.Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_run_takes_another_folder(found: demo.Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    taken = []
-    monkeypatch.setattr(demo, "_compute", lambda folder, *_: (taken.append(folder), (found, None))[1])
+    taken: list[Path] = []
+
+    def computed(folder: Path, *_: object) -> tuple[demo.Demo, None]:
+        taken.append(folder)
+        return found, None
+
+    monkeypatch.setattr(demo, "_compute", computed)
     monkeypatch.setattr(demo, "_write", lambda *_: None)
     demo.run()
     demo.run()

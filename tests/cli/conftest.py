@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from cli.runner import Cli, Outcome
 
+from cli.runner import Cli, Outcome
 from symgraph.cli import main
 
-VIT = dict(
+VIT: dict[str, Any] = dict(
     hidden_size=8,
     num_hidden_layers=1,
     num_attention_heads=2,
@@ -21,7 +21,9 @@ VIT = dict(
     num_channels=1,
     num_labels=3,
 )
-GPT2 = dict(vocab_size=11, n_positions=9, n_embd=8, n_layer=1, n_head=2, n_inner=12, bos_token_id=0, eos_token_id=0)
+GPT2: dict[str, Any] = dict(
+    vocab_size=11, n_positions=9, n_embd=8, n_layer=1, n_head=2, n_inner=12, bos_token_id=0, eos_token_id=0
+)
 
 FACTORIES = """
 import torch

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from cli.runner import Cli
 from safetensors.torch import load_file, save_file
 
+from cli.runner import Cli
 from symgraph import models
 from symgraph.merge import interpolate
 
@@ -31,12 +31,13 @@ def logits(folder: Path) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def planted(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """vit-0 after a random element of its group: the same function, far away."""
-    from symgraph import api, checkpoint, verify
+    from symgraph import api, checkpoint
+    from symgraph.verify import random_transform
 
     model = api.model(checkpoints / "vit-0")
     symmetry = api.infer(model)
     state = {n: t.detach().double() for n, t in model.module.state_dict().items()}
-    moved = verify.random_transform(symmetry, state, torch.Generator().manual_seed(3)).apply(state)
+    moved = random_transform(symmetry, state, torch.Generator().manual_seed(3)).apply(state)
     return checkpoint.write(model, moved, tmp_path_factory.mktemp("planted") / "b")
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from cli.runner import Cli, Outcome
 from safetensors.torch import load_file, save_file
 
+from cli.runner import Cli, Outcome
 from symgraph import api
 
 State = dict[str, torch.Tensor]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli.runner import Cli
 
+from cli.runner import Cli
 from symgraph.rules.book import rules_folder
 
 UNSOUND = """
