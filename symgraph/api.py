@@ -20,7 +20,7 @@ from symgraph.align.match import MatchOptions
 from symgraph.align.program import Program, plan_alignment
 from symgraph.canonical import Canonical
 from symgraph.canonical import canonicalise as _canonicalise
-from symgraph.checkpoint import canonical_state, check_same_architecture
+from symgraph.checkpoint import canonical_state, check_same_architecture, tied_names
 from symgraph.errors import UsageError
 from symgraph.infer.engine import infer as _infer
 from symgraph.infer.symmetry import SymmetryGraph
@@ -240,7 +240,7 @@ def _pair(a: Source, b: Source, tied: str) -> tuple[Model, Model, tuple[str, ...
             raise UsageError(f"{name} ({m.spec}) has no weights", remedy="name a checkpoint, not a config")
     check_same_architecture(ma, mb)
     if tied == "keep":
-        return ma, mb, ()
+        return ma, mb, _kept(ma)
     ua, ub = untie(ma), untie(mb)
     return ua.model, ub.model, (str(ua),) if ua.cut else ("nothing is tied",)
 
@@ -249,6 +249,16 @@ def _stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     """What a checkpoint of the module holds: each tied tensor once, no transient buffers, no constants of the code."""
     names = module.state_dict().keys()
     return canonical_state(module, {n: t.detach() for n, t in state.items() if n in names})
+
+
+def _kept(m: Model) -> tuple[str, ...]:
+    """What keeping shared tensors means, if there are any."""
+    ties = tied_names(m.module)
+    if not ties:
+        return ()
+    size = sum(m.module.state_dict()[k].numel() for k in ties)
+    names = ", ".join(sorted(ties))
+    return (f"tied tensors are kept ({names}), which restricts the group; untying costs {size:,} more parameters",)
 
 
 def _narrow(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:

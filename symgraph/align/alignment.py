@@ -31,8 +31,8 @@ FORMAT = "symgraph alignment 1"
 class Alignment:
     """A transform from the gauge and basis of one model (`source`) to those of another (`target`).
 
-    `source`, `target` are state hashes, `rules` the rule book's, `symmetry_hash` that of the symmetry graph, which is
-    what decides whether the alignment may be applied to a model.
+    `source` and `target` are hashes of the two states. The file also keeps the hash of the rules and the fingerprint of
+    the symmetry graph; the latter decides whether the alignment may be applied to a model.
     """
 
     symmetry: SymmetryGraph

@@ -137,6 +137,10 @@ class Rule:
     never: tuple[Pattern, ...] = ()
     place: str = field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.admits, Admits):
+            object.__setattr__(self, "admits", Admits(self.admits))
+
     @property
     def scalars(self) -> tuple[str, ...]:
         """Pointwise operands for which a number may stand."""
