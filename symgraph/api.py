@@ -140,7 +140,7 @@ class Aligned:
 
     `a`, `b` are the models as aligned (untied copies where asked); `state` is B after alignment, `reference` the A it
     was aligned to: A itself, bit for bit, unless `singular` says that A's gauge has no inverse, when it is A in
-    canonical form.
+    canonical form. `before` and `after` are distances in canonical form, as the match weighs it, over |A|.
     """
 
     a: Model
@@ -205,17 +205,11 @@ def align(
         raise UsageError(
             "the program does not align B to A",
             cause="it makes no alignment, or no state called B.aligned",
-            remedy="write one with `symgraph align A B --program FILE`",
+            remedy="write one with `symgraph align A B --emit-program FILE`",
         )
     alignment = next(iter(run.alignments.values()))
-    objective = alignment.objective
     canonical = run.canonical["A"]
-    scale = sum(float(canonical.state[n].square().sum()) for n in found.graph.parameters if n in canonical.state)
-    start = sum(
-        float((canonical.state[n] - run.canonical["B"].state[n]).square().sum())
-        for n in found.graph.parameters
-        if n in canonical.state
-    )
+    matched = next(iter(run.matches.values()))
     reference = states["A"] if not canonical.singular else _narrow(canonical.state, states["A"])
     return Aligned(
         ma,
@@ -225,8 +219,8 @@ def align(
         _stored(mb.module, _narrow(run.states["B.aligned"], states["B"])),
         _stored(ma.module, reference),
         canonical.singular,
-        (start / scale) ** 0.5 if scale else 0.0,
-        (objective[-1] / scale) ** 0.5 if scale and objective else 0.0,
+        (matched.initial / matched.scale) ** 0.5,
+        (matched.objective[-1] / matched.scale) ** 0.5,
         (*notes, *run.notes),
     )
 

@@ -278,10 +278,11 @@ def _next(folder: Path) -> str:
 
 
 def _program() -> str:
-    """How this program can be called from here: its name if it is on the path, else through its interpreter."""
-    if shutil.which("symgraph"):
+    """How this program can be called from here: its name if that is on the path, else through its interpreter."""
+    python, found = Path(sys.executable), shutil.which("symgraph")
+    # Another installation of the same name may come first on the path.
+    if found and Path(found).resolve().parent == python.parent.resolve():
         return "symgraph"
-    python = Path(sys.executable)
     here = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
     return f"{shlex.quote(os.fspath(here))} -m symgraph"
 

@@ -70,7 +70,7 @@ def _panel(axes: Any, name: str, curves: Mapping[str, Curve]) -> None:
     axes.set_xlim(-0.03, 1.03)
     axes.margins(y=0.12)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
 
 
 def _annotate(axes: Any, curve: Curve, colour: str) -> None:

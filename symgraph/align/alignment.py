@@ -144,7 +144,9 @@ class Alignment:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist", remedy="`symgraph align A B --out FILE` writes an alignment")
+        raise CheckpointError(
+            f"{path} does not exist", remedy="`symgraph align A B --out FOLDER --alignment FILE` writes one"
+        )
     try:
         with safe_open(path, framework="pt") as f:
             meta = json.loads((f.metadata() or {}).get("symgraph", "{}"))

@@ -57,7 +57,7 @@ def execute(
     if program.symmetry and program.symmetry != symmetry.fingerprint:
         raise UsageError(
             "the program was made for another architecture or other rules",
-            remedy="write it anew with `symgraph align A B --program FILE`",
+            remedy="write it anew with `symgraph align A B --emit-program FILE`",
         )
     run = Registers({k: _wide(v, device, dtype) for k, v in states.items()}, dict(hashes or {}))
     for step in program.steps:

@@ -46,10 +46,15 @@ class MatchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The element found, and the objective after the start and after every sweep."""
+    """The element found, and the objective after the start and after every sweep.
+
+    `initial` is the objective before anything moved, `scale` the weighted squared norm of A.
+    """
 
     element: GroupElement
     objective: tuple[float, ...]
+    initial: float = 0.0
+    scale: float = 1.0
 
 
 Progress = Callable[[str], None]
@@ -118,6 +123,7 @@ class _Descent:
         self.scale = sum(float(self.weights[n] * self.a[n].square().sum()) for n in self.names) + 1e-300
 
     def run(self, progress: Progress | None) -> Match:
+        initial = self._objective()
         if self.run_index:
             self._apply(
                 self._like(random_element(self.symmetry, generator=self.generator, spread=0.0, spaces=self._movable()))
@@ -127,12 +133,12 @@ class _Descent:
         for sweep in range(self.options.sweeps):
             for u in self._order():
                 self._improve(self.units[u], None)
-            history.append(min(self._objective(), history[-1]))
+            history.append(self._objective())
             if progress is not None:
                 progress(f"sweep {sweep + 1}: distance {history[-1]:.6g}")
             if history[-2] - history[-1] <= self.options.tolerance * self.scale:
                 break
-        return Match(self.element, tuple(history))
+        return Match(self.element, tuple(history), initial, self.scale)
 
     def _movable(self) -> set[int]:
         return {i for u in self.units for i in u.ids()}

@@ -186,7 +186,7 @@ class Program:
         try:
             plain = _parse(text)
             if not isinstance(plain, Mapping) or plain.get("symgraph-program") != 1:
-                remedy = "`symgraph align A B --program FILE` writes one"
+                remedy = "`symgraph align A B --emit-program FILE` writes one"
                 raise UsageError(f"{place} is not a symgraph program", remedy=remedy)
             return _program(plain, place)
         except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:

@@ -269,7 +269,7 @@ class _Signature:
                         self.store.unify(results[token.name], ref)
                     results.setdefault(token.name, ref)
         for name, ref in results.items():
-            # A product by something constant along the axis is linear; a product of two axes is settled by its relation.
+            # A product by something constant along the axis is linear; one of two axes is settled by its relation.
             if not self.rule.product:
                 self.store.bound(ref, self._batch_bound(name))
             self._batch_axis(name, ref)

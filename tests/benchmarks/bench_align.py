@@ -1,6 +1,6 @@
 """One alignment sweep over one forward-backward pass of the same model on 64 sequences.
 
-    python tests/benchmarks/bench_align.py
+python tests/benchmarks/bench_align.py
 """
 
 from __future__ import annotations

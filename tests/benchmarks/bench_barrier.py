@@ -1,6 +1,6 @@
 """Evaluation of the loss barrier over the bare forward passes: the same batches, as many points.
 
-    python tests/benchmarks/bench_barrier.py
+python tests/benchmarks/bench_barrier.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Inference over trace from a config alone, the memory that 70 billion parameters need, and linearity in the depth.
 
-    python tests/benchmarks/bench_inference.py
+python tests/benchmarks/bench_inference.py
 """
 
 from __future__ import annotations
