@@ -6,6 +6,7 @@ python tests/benchmarks/bench_align.py
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from statistics import median
 
 from measure import language_model, one_thread, seconds, sequences
@@ -25,7 +26,7 @@ def sweeps(a: GPT2LMHeadModel, b: GPT2LMHeadModel) -> list[float]:
             marks.append(time.process_time())
 
     symgraph.align(a, b, options=symgraph.MatchOptions(sweeps=6, tolerance=-1.0), progress=mark)
-    return [last - first for first, last in zip(marks, marks[1:], strict=False)]
+    return [last - first for first, last in pairwise(marks)]
 
 
 def training_pass(model: GPT2LMHeadModel) -> None:

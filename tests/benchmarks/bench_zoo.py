@@ -36,7 +36,7 @@ def test_batches(pair: str, folder: Path) -> Iterable[Any]:
         return load(folder.parent / "data" / "cifar10" / "test.parquet", batch_size=250, mean=MEAN, std=STD)
     tokens = torch.from_numpy(np.load(folder / "shakespeare-tokens.npz")["test"].astype(np.int64))
     windows = tokens[: len(tokens) // CONTEXT * CONTEXT].view(-1, CONTEXT)
-    return [{"input_ids": w, "labels": w} for w in windows.split(16)]
+    return [{"input_ids": w, "labels": w} for w in torch.split(windows, 16)]
 
 
 def measure(pair: str, folder: Path, repetitions: int = 3) -> dict[str, Any]:

@@ -55,10 +55,12 @@ def language_model(seed: int = 0) -> GPT2LMHeadModel:
         bos_token_id=None,
         eos_token_id=None,
     )
-    return GPT2LMHeadModel(config).eval()
+    model = GPT2LMHeadModel(config)
+    model.train(False)
+    return model
 
 
 def sequences(count: int, batch: int) -> list[Batch]:
     """Random tokens with themselves as labels, in batches."""
     tokens = torch.randint(VOCABULARY, (count, CONTEXT), generator=torch.Generator().manual_seed(0))
-    return [{"input_ids": t, "labels": t} for t in tokens.split(batch)]
+    return [{"input_ids": t, "labels": t} for t in torch.split(tokens, batch)]
