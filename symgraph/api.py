@@ -25,6 +25,7 @@ from symgraph.errors import UsageError
 from symgraph.infer.engine import infer as _infer
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.ir import Graph
+from symgraph.messages import shorten
 from symgraph.models import Model, load
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
 from symgraph.rules.schema import Rule
@@ -250,9 +251,10 @@ def _kept(m: Model) -> tuple[str, ...]:
     ties = tied_names(m.module)
     if not ties:
         return ()
-    size = sum(m.module.state_dict()[k].numel() for k in ties)
-    names = ", ".join(sorted(ties))
-    return (f"tied tensors are kept ({names}), which restricts the group; untying costs {size:,} more parameters",)
+    state = m.module.state_dict()
+    pairs = shorten(f"{name} = {first}" for name, first in sorted(ties.items()))
+    more = sum(state[n].numel() for n in ties if n in state)
+    return (f"kept tied: {pairs}; the group is smaller for it (tied='untie' costs {more:,} more parameters)",)
 
 
 def _narrow(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,6 @@ def run(args: Arguments, console: Console) -> int:
         return _dry_run(a, b, program, args, console)
     found = inputs.batches(args, a) if args.data else None
     aligned = _align(a, b, program, args, console)
-    aligned = replace(aligned, notes=(*inputs.tied_notes(a, args), *aligned.notes))
     measured = _measure(aligned, found, args, console) if found is not None else {}
     written = _write(aligned, measured, args)
     console.result(_text(aligned, measured, written), _plain(aligned, measured, written))

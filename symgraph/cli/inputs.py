@@ -10,7 +10,7 @@ from symgraph.cli.parser import Arguments
 from symgraph.console import Console
 from symgraph.errors import UsageError
 from symgraph.files import refuse_existing
-from symgraph.messages import one_line, shorten
+from symgraph.messages import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -63,19 +63,6 @@ def match_options(args: Arguments) -> MatchOptions:
 
     chosen = (args.sweeps, args.tolerance, args.weighting, args.seed, args.restarts, tuple(args.spaces))
     return MatchOptions(*chosen)
-
-
-def tied_notes(found: Model, args: Arguments) -> tuple[str, ...]:
-    """What keeping shared tensors costs, where there are any."""
-    from symgraph.checkpoint import tied_names
-
-    shared = tied_names(found.module)
-    if args.tied != "keep" or not shared:
-        return ()
-    state = found.module.state_dict()
-    pairs = shorten(f"{n} = {c}" for n, c in shared.items())
-    more = sum(state[n].numel() for n in shared if n in state)
-    return (f"kept tied: {pairs}; the group is smaller for it (--tied untie: {more:,} more parameters)",)
 
 
 def batches(args: Arguments, found: Model) -> Batches:

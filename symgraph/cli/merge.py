@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from symgraph.cli import inputs
@@ -69,7 +68,6 @@ def run(args: Arguments, console: Console) -> int:
             dtype=getattr(torch, args.dtype),
             progress=progress,
         )
-    merged = replace(merged, notes=(*inputs.tied_notes(sources[0], args), *merged.notes)) if args.align else merged
     out = outputs.write_merged(merged, args.out, command=args.typed, overwrite=args.overwrite)
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
     return 0
