@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.align.alignment import Alignment
-from symgraph.align.execute import execute
+from symgraph.align.execute import Registers, execute
 from symgraph.align.match import MatchOptions
 from symgraph.align.program import Program, plan_alignment
 from symgraph.canonical import Canonical
@@ -202,23 +202,29 @@ def align(
     plan = program or plan_alignment(found, options or MatchOptions(), inputs)
     hashes = {k: state_hash(s) for k, s in states.items()}
     run = execute(plan, found, states, hashes=hashes, device=device, dtype=dtype, progress=progress)
+    return _aligned(ma, mb, plan, run, states, notes)
+
+
+def _aligned(
+    a: Model, b: Model, plan: Program, run: Registers, states: Mapping[str, dict[str, Tensor]], notes: tuple[str, ...]
+) -> Aligned:
+    """What a run of the program leaves in its registers, as a result."""
     if not run.alignments or not {"A", "B"} <= run.canonical.keys() or "B.aligned" not in run.states:
         raise UsageError(
             "the program does not align B to A",
             cause="it makes no alignment, or no state called B.aligned",
             remedy="write one with `symgraph align A B --emit-program FILE`",
         )
-    alignment = next(iter(run.alignments.values()))
     canonical = run.canonical["A"]
     matched = next(iter(run.matches.values()))
     reference = states["A"] if not canonical.singular else _narrow(canonical.state, states["A"])
     return Aligned(
-        ma,
-        mb,
-        alignment,
+        a,
+        b,
+        next(iter(run.alignments.values())),
         plan,
-        _stored(mb.module, _narrow(run.states["B.aligned"], states["B"])),
-        _stored(ma.module, reference),
+        _stored(b.module, _narrow(run.states["B.aligned"], states["B"])),
+        _stored(a.module, reference),
         canonical.singular,
         (matched.initial / matched.scale) ** 0.5,
         (matched.objective[-1] / matched.scale) ** 0.5,

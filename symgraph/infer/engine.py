@@ -72,7 +72,8 @@ def _coverage_error(missing: tuple[Uncovered, ...]) -> CoverageError:
 
 def rule_skeleton(u: Uncovered) -> str:
     """YAML to fill in for an uncovered operator."""
-    short = u.operator.removeprefix("aten.").split(".")[0].replace("_", "-")
+    parts = u.operator.split(".")
+    short = parts[min(1, len(parts) - 1)].replace("_", "-").strip("-")
     operands = [f"{a.name}[... d]" for a in parameters(u.operator) or () if a.tensor and a.required]
     return (
         f"- rule: {short}\n  about: what it does, in a sentence\n  source: 'proof: why the claim holds'\n"
