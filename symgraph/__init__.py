@@ -13,7 +13,8 @@ from __future__ import annotations
 from symgraph.align.alignment import Alignment
 from symgraph.align.match import MatchOptions
 from symgraph.align.program import Program
-from symgraph.api import Aligned, align, canonicalise, infer, model, rule_book, trace, verify
+from symgraph.api import Aligned, align, audit, canonicalise, infer, model, rule_book, trace, verify
+from symgraph.audit import Audit
 from symgraph.canonical import Canonical
 from symgraph.errors import SymgraphError
 from symgraph.infer.symmetry import Space, SymmetryGraph
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Aligned",
     "Alignment",
+    "Audit",
     "Canonical",
     "Graph",
     "LossBarrier",
@@ -41,6 +43,7 @@ __all__ = [
     "Verification",
     "__version__",
     "align",
+    "audit",
     "canonicalise",
     "infer",
     "loss_barrier",

@@ -18,6 +18,8 @@ from symgraph.align.alignment import Alignment
 from symgraph.align.execute import Registers, execute
 from symgraph.align.match import MatchOptions
 from symgraph.align.program import Program, plan_alignment
+from symgraph.audit import Audit
+from symgraph.audit import audit as _audit
 from symgraph.canonical import Canonical
 from symgraph.canonical import canonicalise as _canonicalise
 from symgraph.checkpoint import canonical_state, check_same_architecture, tied_names
@@ -123,6 +125,18 @@ def verify(
         m = model(source)
         state = state_of(m.module) if m.has_weights else None
     return _verify(found, state, **options)
+
+
+def audit(
+    source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None, **options: Any
+) -> Audit:
+    """Measures whether any continuous symmetry was missed (see `symgraph.audit.audit`); give a tiny instance."""
+    found = symmetry if symmetry is not None else infer(source, rules=rules)
+    state = None
+    if isinstance(source, Model | nn.Module):
+        m = model(source)
+        state = state_of(m.module) if m.has_weights else None
+    return _audit(found, state, **options)
 
 
 def canonicalise(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None) -> Canonical:

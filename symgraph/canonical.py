@@ -7,6 +7,7 @@ Each step is derived from the symmetry graph, never from module names, and keeps
     null      biases that nothing sees
     settle    constants that move between summed terms
     centre    the mean of what is written into, and of what reads from, a stream that norms centre
+    lean      the same for readers of norms whose bias stays in place
     balance   invertible and rotary spaces: equal second moments of both sides
     equalise  positive scales: equal norms of both sides
 
@@ -21,10 +22,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Transform, rescale
-from symgraph.infer.shifts import Piece
+from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Transform, rescale, window
+from symgraph.infer.dimension import piece_name
+from symgraph.infer.families import Piece, Place
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.least_norm import least_norm
+from symgraph.uneven import Slant
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     """
     found: State = dict(state)
     steps: list[Step] = []
-    for recipe in (_moves, _gains, _nulls, _translations, _centres, _least_norm):
+    for recipe in (_moves, _gains, _nulls, _translations, _centres, _leans, _least_norm):
         for step in recipe(symmetry, found):
             found.update(step.apply(found))
             steps.append(step)
@@ -77,7 +80,7 @@ def _nulls(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
 
 
 def _constant(piece: Piece, state: State) -> Tensor:
-    return state[piece.parameter][piece.start : piece.stop].clone()
+    return piece.of(state[piece.parameter]).clone()
 
 
 def _gains(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
@@ -92,18 +95,28 @@ def _translations(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     for family in symmetry.translations:
         first, *others = family.sets
         for members in others:
-            rows = [state[n].movedim(axis, -1).reshape(-1, state[n].shape[axis]) for n, axis in members]
-            mean = torch.cat(rows).mean(0)
-            yield from (Offset(n, axis, -mean) for n, axis in members)
-            yield from (Offset(n, axis, mean) for n, axis in first)
+            mean = torch.cat([_rows(p, state) for p in members]).mean(0)
+            yield from (Offset(p, -mean) for p in members)
+            yield from (Offset(p, mean) for p in first)
+
+
+def _rows(place: Place, state: State) -> Tensor:
+    part = window(state[place.parameter], place).movedim(place.axis, -1)
+    return part.reshape(-1, part.shape[-1])
 
 
 def _centres(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     """Means along the ones direction to zero; written sides first, then reading sides."""
     for c in symmetry.centred:
         for piece in c.pieces:
-            part = state[piece.parameter].narrow(piece.axis, piece.start, piece.stop - piece.start)
-            yield Lift(piece, -part.mean(piece.axis))
+            yield Lift(piece, -piece.of(state[piece.parameter]).mean(piece.axis))
+
+
+def _leans(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+    """The means of readers whose norm keeps its bias; where it keeps its gain, no fixed coefficient would do."""
+    for lean in symmetry.leans:
+        if not lean.gain:
+            yield Slant(lean, -lean.reader.of(state[lean.reader.parameter]).mean(lean.reader.axis))
 
 
 def _least_norm(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
@@ -117,11 +130,13 @@ def gauge_free(symmetry: SymmetryGraph) -> tuple[str, ...]:
     lines = [f"gain {g.parameter} absorbed into its {'readers' if g.forward else 'writers'}" for g in symmetry.gains]
     for m in symmetry.moves:
         where = ", ".join(s.bias for s in m.sinks) or "nothing sees it"
-        lines.append(f"constant of {m.source.parameter}[{m.source.start}:{m.source.stop}] -> {where}")
+        lines.append(f"constant of {piece_name(symmetry, m.source)} -> {where}")
     lines += [
-        f"translation between {' and '.join(str([n for n, _ in s]) for s in t.sets)}" for t in symmetry.translations
+        f"translation between {' and '.join(str([p.parameter for p in s]) for s in t.sets)}"
+        for t in symmetry.translations
     ]
     for c in symmetry.centred:
         what = "written into" if c.written else "read from"
         lines.append(f"mean of what is {what} frame {c.frame}: {len({p.parameter for p in c.pieces})} parameters")
+    lines += [f"mean of {piece_name(symmetry, x.reader)} into {x.sink}" for x in symmetry.leans if not x.gain]
     return tuple(lines)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import symgraph
+from symgraph.curve import Curve
 from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.loss_curve import Curve, LossBarrier
+from symgraph.loss_curve import LossBarrier
 from symgraph.models import Model
 
 LISTED_SPACES = 40

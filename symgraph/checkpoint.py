@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError
 from symgraph.files import OutputError, atomic_dir, refuse_existing
-from symgraph.messages import shorten
+from symgraph.messages import one_line, shorten
 from symgraph.models import Model, quiet
-from symgraph.state import check_finite, state_hash, stored_dtypes
+from symgraph.state import check_finite, state_hash, stored_dtypes, usual_dtype
 
 __all__ = [
     "canonical_state",
@@ -39,6 +38,7 @@ _IRRELEVANT = re.compile(
 )
 
 _COMPANIONS = (
+    "generation_config.json",
     "tokenizer*",
     "vocab*",
     "merges.txt",
@@ -62,17 +62,26 @@ def read_state(model: Model) -> dict[str, Tensor]:
     if not model.has_weights:
         remedy = "name a checkpoint folder or a hub id instead"
         raise CheckpointError(f"{model.spec} has no weights", cause="only its config was read", remedy=remedy)
-    state = dict(model.module.state_dict())
-    for name, (file, dtype) in _stored(model).items():
-        if name in state and state[name].dtype != dtype:
-            state[name] = _read_tensor(file, name, state[name])
+    state, stored = dict(model.module.state_dict()), _stored(model)
+    for name, dtype in dtypes(model).items():
+        if state[name].dtype != dtype:
+            state[name] = _read_tensor(stored[name][0], name, state[name]) if name in stored else state[name].to(dtype)
     return state
 
 
 def dtypes(model: Model) -> dict[str, torch.dtype]:
     """The dtype in which each tensor of the model's state is stored."""
     found = {name: t.dtype for name, t in model.module.state_dict().items()}
-    return found | {name: dtype for name, (_, dtype) in _stored(model).items() if name in found}
+    stored = {name: dtype for name, (_, dtype) in _stored(model).items()}
+    # Tensors that are stored under other names, as transformers renames some while loading.
+    renamed = usual_dtype(dtype for name, dtype in stored.items() if name not in found)
+    if renamed is not None:
+        found = {name: renamed if dtype.is_floating_point else dtype for name, dtype in found.items()}
+    found |= {name: dtype for name, dtype in stored.items() if name in found}
+    for name, first in tied_names(model.module).items():
+        if name in stored and first in found and first not in stored:
+            found[first] = stored[name]
+    return found
 
 
 def tied_names(module: nn.Module) -> dict[str, str]:
@@ -179,8 +188,12 @@ def _write_folder(model: Model, shell: Any, tensors: dict[str, Tensor], folder: 
 
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return
-    with quiet():
-        shell.save_pretrained(folder, state_dict=tensors)
+    try:
+        with quiet():
+            shell.save_pretrained(folder, state_dict=tensors)
+    except ValueError as e:
+        remedy = "correct the config or generation config of the model"
+        raise CheckpointError(f"{model.spec} cannot be saved", cause=one_line(e), remedy=remedy) from e
     for companion in _companions(model):
         shutil.copyfile(companion, folder / companion.name)
 
@@ -189,18 +202,13 @@ def _to_save(
     shell: nn.Module, state: Mapping[str, Tensor], stored: Mapping[str, torch.dtype], where: str
 ) -> dict[str, Tensor]:
     # Each tied tensor is converted and kept under its first name only; loading ties the others again.
-    found = {
-        name: t.detach().to(device="cpu", dtype=stored.get(name)).contiguous()
-        for name, t in canonical_state(shell, state, where).items()
-    }
-    _check_overflow(found, state)
-    return _unshare(found)
-
-
-def _check_overflow(found: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    given = canonical_state(shell, state, where)
+    found = {n: t.detach().to(device="cpu", dtype=stored.get(n)).contiguous() for n, t in given.items()}
     # float16 ends at 65504: values that were finite may not be any more.
-    narrowed = {n: t for n, t in found.items() if n in state and t.dtype != state[n].dtype and t.is_floating_point()}
-    check_finite(narrowed, where="after conversion to the stored dtype")
+    narrowed = {n: t for n, t in found.items() if t.dtype != given[n].dtype}
+    buffers = {n for n, _ in shell.named_buffers()}
+    check_finite(narrowed, where=f"{where}, after conversion to the stored dtype", infinite_ok=buffers)
+    return _unshare(found)
 
 
 def _unshare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -225,10 +233,11 @@ def _shell(model: Model, overrides: dict[str, Any]) -> Any:
     config = copy.deepcopy(module.config)
     for key, value in overrides.items():
         setattr(config, key, value)
-    dtype = Counter(d for d in dtypes(model).values() if d.is_floating_point).most_common(1)[0][0]
     with quiet(), torch.device("meta"):
-        shell = type(module)._from_config(config, dtype=dtype)
-    for attribute in ("generation_config", "_weight_conversions", "_auto_class"):
+        shell = type(module)._from_config(config, dtype=usual_dtype(dtypes(model).values()))
+    # Its file is copied as it is: transformers opens generation configs that it then refuses to save.
+    copied = {"generation_config"} & {p.stem for p in _companions(model)}
+    for attribute in {"generation_config", "_weight_conversions", "_auto_class"} - copied:
         if getattr(module, attribute, None) is not None:
             setattr(shell, attribute, getattr(module, attribute))
     return shell

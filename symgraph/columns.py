@@ -21,6 +21,7 @@ Rows = Callable[[int, int], Batch]
 """Gives the examples from a first to before a last index as one batch."""
 
 IGNORED = -100
+READY = "pixel_values"
 HIDDEN_SHARE = 0.15
 _LONGEST_WINDOW = 1024
 
@@ -76,12 +77,16 @@ class Tokenizer:
 
 
 def image_rows(table: Any, image: str, label: str | None, source: Source) -> Rows:
-    """Batches of `pixel_values` (N, C, H, W), normalised, and `labels` where there is such a column."""
-    normalise = _normalisation(source)
+    """Batches of `pixel_values` (N, C, H, W), normalised, and `labels` where there is such a column.
+
+    A column of that very name that holds floats is taken as what the model takes, unless a mean or std is asked for.
+    """
+    given = source.options.mean is not None or source.options.std is not None
+    finish = _finishing(source, ready=image == READY and not given)
 
     def rows(start: int, stop: int) -> Batch:
         values = table[start:stop]
-        pixels = [normalise(_pixels(v, source, start + i)) for i, v in enumerate(values[image])]
+        pixels = [finish(_pixels(v, source, start + i)) for i, v in enumerate(values[image])]
         if len({p.shape for p in pixels}) > 1:
             cause = f"{', '.join(sorted({str(tuple(p.shape)) for p in pixels}))} in one batch"
             raise source.error("image size mismatch", cause, "resize the images to one size")
@@ -91,16 +96,18 @@ def image_rows(table: Any, image: str, label: str | None, source: Source) -> Row
 
 
 def token_rows(table: Any, text: str, label: str | None, source: Source) -> Rows:
-    """Batches of `input_ids` (N, T), an `attention_mask` where rows differ in length, and `labels`."""
-    tokenizer = load_tokenizer(source) if isinstance(table[0][text], str) else Tokenizer(list, None)
+    """Batches of `input_ids` (N, T), an `attention_mask` where rows are padded, and `labels`."""
+    stored = not isinstance(table[0][text], str)
+    tokenizer = Tokenizer(list, None) if stored else load_tokenizer(source)
     size = window_size(source)
 
     def rows(start: int, stop: int) -> Batch:
         values = table[start:stop]
-        ids = [torch.as_tensor(tokenizer.encode(v)[:size], dtype=torch.int64) for v in values[text]]
-        batch = _padded(ids)
+        ids = [_token_ids(tokenizer, v, source, start + i)[:size] for i, v in enumerate(values[text])]
+        masks = _masks(values, text, source, start) if stored else None
+        batch = _padded(ids, masks or [torch.ones_like(row) for row in ids])
         check_tokens(batch["input_ids"], source, start)
-        labels = _labels(values, label, source, start)
+        labels = {k: t[:, :size] if t.ndim == 2 else t for k, t in _labels(values, label, source, start).items()}
         return batch | labels if labels else language_targets(batch, tokenizer, source, start)
 
     return rows
@@ -135,7 +142,9 @@ def language_targets(batch: Batch, tokenizer: Tokenizer, source: Source, start: 
 def window_size(source: Source) -> int:
     """Tokens per window: as asked for, or what the model's positions allow, at most 1,024."""
     positions = getattr(source.config, "max_position_embeddings", None) or _LONGEST_WINDOW
-    size = source.options.block_size or min(positions, _LONGEST_WINDOW)
+    size = min(positions, _LONGEST_WINDOW) if source.options.block_size is None else source.options.block_size
+    if size < 1:
+        raise source.error(f"windows of {size} tokens", "there is nothing in them", "pass a positive --block-size")
     if source.options.block_size and source.config is not None and size > positions:
         cause = f"the model has {positions} positions"
         raise source.error(f"windows of {size} tokens are too long", cause, f"pass --block-size {positions} or less")
@@ -149,8 +158,6 @@ def check_tokens(ids: Tensor, source: Source, start: int) -> None:
         DataError: naming the example and the id.
     """
     size = getattr(source.config, "vocab_size", None)
-    if not ids.numel():
-        raise source.error(f"example {start} has no tokens", "the text is empty", "drop empty rows")
     if size is None or (int(ids.min()) >= 0 and int(ids.max()) < size):
         return
     row, column = ((ids < 0) | (ids >= size)).nonzero()[0].tolist()
@@ -204,13 +211,37 @@ def _hidden(length: int, seed: int) -> Tensor:
     return (scores < HIDDEN_SHARE) | (scores == scores.min())
 
 
-def _padded(rows: list[Tensor]) -> Batch:
+def _token_ids(tokenizer: Tokenizer, value: Any, source: Source, index: int) -> Tensor:
+    try:
+        ids = torch.as_tensor(tokenizer.encode(value))
+    except Exception as e:
+        remedy = "name the column with --text-column"
+        raise source.error(f"example {index} holds no text or token ids", one_line(e), remedy) from e
+    if not ids.numel():
+        raise source.error(f"example {index} has no tokens", "the text is empty", "drop empty rows")
+    if ids.ndim != 1 or ids.is_floating_point():
+        cause = f"it holds {ids.dtype} of shape {tuple(ids.shape)}"
+        raise source.error(f"example {index} is no list of token ids", cause, "name the column with --text-column")
+    return ids.long()
+
+
+def _masks(values: Mapping[str, Any], text: str, source: Source, start: int) -> list[Tensor] | None:
+    """Tokens that were padded before they were stored bring the mask that says so."""
+    if "attention_mask" not in values:
+        return None
+    for i, (row, mask) in enumerate(zip(values[text], values["attention_mask"], strict=True)):
+        if mask is None or len(mask) != len(row):
+            cause = f"{len(row)} tokens and an attention_mask of {len(mask or ())}"
+            raise source.error(f"example {start + i} is not whole", cause, "tokenize the data again")
+    return [torch.as_tensor(mask, dtype=torch.int64) for mask in values["attention_mask"]]
+
+
+def _padded(rows: list[Tensor], masks: list[Tensor]) -> Batch:
     from torch.nn.utils.rnn import pad_sequence
 
     ids = pad_sequence(rows, batch_first=True)
-    if len({len(row) for row in rows}) == 1:
-        return {"input_ids": ids}
-    return {"input_ids": ids, "attention_mask": pad_sequence([torch.ones_like(r) for r in rows], batch_first=True)}
+    mask = pad_sequence([m[: len(row)] for m, row in zip(masks, rows, strict=True)], batch_first=True)
+    return {"input_ids": ids} if bool(mask.all()) else {"input_ids": ids, "attention_mask": mask}
 
 
 def _labels(values: Mapping[str, Any], label: str | None, source: Source, start: int) -> Batch:
@@ -218,7 +249,7 @@ def _labels(values: Mapping[str, Any], label: str | None, source: Source, start:
         return {}
     try:
         labels = _label_tensor(values[label])
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, RuntimeError) as e:
         remedy = "encode labels as class numbers from 0, or as floats for regression"
         raise source.error(f"column {label!r} holds no labels", one_line(e), remedy) from e
     classes = getattr(source.config, "num_labels", 0) if source.class_name.endswith("Classification") else 0
@@ -235,11 +266,12 @@ def _label_tensor(values: Sequence[Any]) -> Tensor:
         from torch.nn.utils.rnn import pad_sequence
 
         return pad_sequence([torch.as_tensor(v) for v in values], batch_first=True, padding_value=IGNORED)
-    return torch.as_tensor(values)
+    labels = torch.as_tensor(values)
+    return labels.long() if labels.dtype == torch.bool else labels
 
 
 def _pixels(value: Any, source: Source, index: int) -> Tensor:
-    """One image as floats, channels first: in [0, 1] if it came as integers, untouched if it came as floats."""
+    """One image as it was stored, channels first."""
     import numpy as np
 
     if isinstance(value, dict):
@@ -257,7 +289,7 @@ def _pixels(value: Any, source: Source, index: int) -> Tensor:
         array = array[None]
     elif array.shape[0] not in (1, 3) and array.shape[2] in (1, 3):
         array = array.permute(2, 0, 1)
-    return array.float() if array.is_floating_point() else array.float() / 255
+    return array
 
 
 def _decode(value: Mapping[str, Any], source: Source, index: int) -> Any:
@@ -270,23 +302,53 @@ def _decode(value: Mapping[str, Any], source: Source, index: int) -> Any:
         raise source.error(f"example {index} cannot be decoded", one_line(e), remedy) from e
 
 
-def _normalisation(source: Source) -> Callable[[Tensor], Tensor]:
-    file = source.companion("preprocessor_config.json")
-    stored = json.loads(file.read_text(encoding="utf-8")) if file else {}
-    mean = torch.tensor(source.options.mean or stored.get("image_mean") or [0.5])[:, None, None]
-    std = torch.tensor(source.options.std or stored.get("image_std") or [0.5])[:, None, None]
+def _finishing(source: Source, ready: bool) -> Callable[[Tensor], Tensor]:
+    """From pixels as stored to what the model takes: floats of its size, in [0, 1] and then normalised."""
+    stored = _preprocessor(source)
+    mean, std = _statistics(source, stored)
     size = _image_size(source.config)
 
-    def normalise(pixels: Tensor) -> Tensor:
+    def finish(stored_pixels: Tensor) -> Tensor:
+        floats = stored_pixels.is_floating_point()
+        pixels = stored_pixels.float() if floats else stored_pixels.float() / 255
         found = (int(pixels.shape[1]), int(pixels.shape[2]))
         if size and found != size and stored.get("do_resize"):
             pixels = torch.nn.functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
         elif size and found != size:
             cause = f"images are {found[0]} x {found[1]}, the model takes {size[0]} x {size[1]}"
             raise source.error("image size mismatch", cause, "resize them, or name the data the model was trained on")
+        if ready and floats:
+            return pixels
+        if not {len(mean), len(std)} <= {1, len(pixels)}:
+            cause = f"{len(pixels)} channels, {len(mean)} means and {len(std)} standard deviations"
+            raise source.error("images cannot be normalised", cause, "pass --mean and --std, one for each channel")
         return (pixels - mean) / std
 
-    return normalise
+    return finish
+
+
+def _preprocessor(source: Source) -> dict[str, Any]:
+    file = source.companion("preprocessor_config.json")
+    if file is None:
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as e:
+        raise source.error(f"{file} cannot be read", one_line(e), "fetch it again, or remove it") from e
+
+
+def _statistics(source: Source, stored: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    plain = stored.get("do_normalize") is False
+    mean = source.options.mean or ([0.0] if plain else stored.get("image_mean") or [0.5])
+    std = source.options.std or ([1.0] if plain else stored.get("image_std") or [0.5])
+    try:
+        found = torch.tensor([float(m) for m in mean]), torch.tensor([float(s) for s in std])
+    except (TypeError, ValueError) as e:
+        remedy = "pass --mean and --std, one number for each channel"
+        raise source.error("images cannot be normalised", one_line(e), remedy) from e
+    if not bool((found[1] > 0).all()):
+        raise source.error("images cannot be normalised", f"std is {std}", "pass positive numbers as --std")
+    return found[0][:, None, None], found[1][:, None, None]
 
 
 def _image_size(config: Any) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from symgraph.columns import (
     window_rows,
     window_size,
 )
-from symgraph.errors import DataError
+from symgraph.errors import DataError, SymgraphError
 from symgraph.factories import call_factory, is_factory
+from symgraph.files import existing
 from symgraph.messages import one_line, shorten
 from symgraph.models import Model
 
@@ -87,14 +89,14 @@ def load(
     Raises:
         DataError: nothing is there, it is empty, has no usable columns, or does not fit the model.
     """
-    spec, path = str(spec), Path(spec).expanduser()
+    spec, path = str(spec), existing(spec)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise DataError(f"batch size {batch_size}, limit {limit}: too small", remedy="pass positive numbers")
     options = Options(image_column, text_column, label_column, tokenizer, block_size, mean, std)
-    if not path.exists() and is_factory(spec):
+    if path is None and is_factory(spec):
         _refuse_split(spec, split)
         return from_batches(call_factory(spec, DataError), spec, limit=limit)
-    if not path.exists():
+    if path is None:
         remedy = "name a folder written by save_to_disk, a data file, or package.module:factory"
         raise DataError(f"{spec}: no such file or folder", remedy=remedy)
     if path.suffix == ".txt":
@@ -117,7 +119,7 @@ def from_batches(found: Any, source: str = "batches", *, limit: int | None = Non
         raise DataError(f"{source} gave no batches", cause=cause, remedy="give an iterable of dictionaries of tensors")
     batches: list[Batch] = []
     examples = 0
-    for i, raw in enumerate(found):
+    for i, raw in _numbered(found, source):
         batch = _first(_as_batch(raw, f"{source}, batch {i}"), None if limit is None else limit - examples)
         batches.append(batch)
         examples += batch_length(batch)
@@ -126,6 +128,20 @@ def from_batches(found: Any, source: str = "batches", *, limit: int | None = Non
     if not examples:
         raise DataError(f"{source}: no examples", cause="there are no batches", remedy="check the length of the data")
     return Batches(source, "all", examples, len(batches), batches.__getitem__)
+
+
+def _numbered(found: Iterable[Any], source: str) -> Iterator[tuple[int, Any]]:
+    rest = iter(found)
+    for i in count():
+        try:
+            yield i, next(rest)
+        except StopIteration:
+            return
+        except SymgraphError:
+            raise
+        except Exception as e:
+            remedy = "go through the batches by hand to see the traceback"
+            raise DataError(f"{source}: batch {i} cannot be made", cause=one_line(e), remedy=remedy) from e
 
 
 def batch_length(batch: Mapping[str, Tensor]) -> int:
@@ -199,7 +215,7 @@ def _from_table(table: Any, source: Source, batch_size: int, limit: int | None) 
     if not len(table):
         raise source.error("no examples", "the table is empty", "name another file or split")
     if text and label is None and isinstance(table[0][text], str):
-        return _windows((row[text] + "\n" for row in table), source, batch_size, limit)
+        return _windows(((row[text] or "") + "\n" for row in table), source, batch_size, limit)
     make = image_rows(table, image, label, source) if image else token_rows(table, str(text), label, source)
     return _sliced(make, min(len(table), limit or len(table)), source, batch_size)
 

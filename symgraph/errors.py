@@ -68,6 +68,13 @@ class VerifyError(SymgraphError):
     title = "unsound"
 
 
+class AuditError(SymgraphError):
+    """The inferred group is not the whole symmetry group of the model, or that cannot be measured."""
+
+    exit_code = 9
+    title = "incomplete"
+
+
 class CheckpointError(SymgraphError):
     """A checkpoint cannot be read, written, or does not fit."""
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from symgraph.errors import CheckpointError, SymgraphError
 from symgraph.messages import one_line
 
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(\.\w+)*")
-
 
 def is_factory(spec: str) -> bool:
     """Whether `spec` has the form `package.module:factory`."""
-    return _FACTORY.fullmatch(spec) is not None
+    module_name, _, attribute = spec.partition(":")
+    return all(part.isidentifier() for name in (module_name, attribute) for part in name.split("."))
 
 
 def import_factory(spec: str, error: type[SymgraphError] = CheckpointError) -> Callable[[], Any]:
@@ -33,7 +31,8 @@ def import_factory(spec: str, error: type[SymgraphError] = CheckpointError) -> C
             found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as e:
+    # A script that leaves on import would otherwise end the program as if all were done.
+    except (Exception, SystemExit) as e:
         remedy = f"check the name and that `python -c 'import {module_name}'` works in this folder"
         raise error(f"{spec}: the factory cannot be imported", cause=one_line(e), remedy=remedy) from e
     if not callable(found):
@@ -49,8 +48,9 @@ def call_factory(spec: str, error: type[SymgraphError] = CheckpointError) -> Any
     """
     factory = import_factory(spec, error)
     try:
-        return factory()
-    except Exception as e:
+        with _working_folder_on_path():
+            return factory()
+    except (Exception, SystemExit) as e:
         remedy = "call it by hand to see its traceback; it must work without arguments"
         raise error(f"{spec}: the factory failed", cause=one_line(e), remedy=remedy) from e
 
@@ -62,4 +62,5 @@ def _working_folder_on_path() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(here)
+        with suppress(ValueError):
+            sys.path.remove(here)

@@ -22,6 +22,18 @@ class OutputError(CheckpointError):
     title = "output"
 
 
+def existing(spec: str | Path) -> Path | None:
+    """The path that `spec` names, with `~` for the home folder, if something is there."""
+    try:
+        path = Path(spec).expanduser()
+        return path if str(spec) and path.exists() else None
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError):
+        # Longer than any path, or the home of nobody: what was meant is no path.
+        return None
+
+
 @contextmanager
 def atomic_path(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary path of the same suffix that becomes the file `out` when the block ends well.
@@ -76,8 +88,8 @@ def refuse_existing(out: str | Path, overwrite: bool = False, *, folder: bool) -
 @contextmanager
 def _staged(out: Path, overwrite: bool, *, folder: bool) -> Iterator[Path]:
     refuse_existing(out, overwrite, folder=folder)
-    missing = [p for p in (out.parent, *out.parent.parents) if not p.exists()]
-    temporary = out.with_name(f".{out.stem}.{secrets.token_hex(4)}{out.suffix}")
+    missing = [p for p in (out.parent, *out.parent.parents) if not os.path.lexists(p)]
+    temporary = out.with_name(f"{_hidden(out.stem)}{out.suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if folder:
@@ -95,6 +107,11 @@ def _staged(out: Path, overwrite: bool, *, folder: bool) -> Iterator[Path]:
         raise
 
 
+def _hidden(name: str) -> str:
+    # Short, since a name that is as long as names may be leaves no room for additions.
+    return f".{name[:40]}.{secrets.token_hex(4)}"
+
+
 def _is_write_failure(error: BaseException) -> bool:
     # Writers in other languages report a full disk as an exception of their own with the system's text in it.
     return isinstance(error, OSError) or (isinstance(error, Exception) and "(os error" in str(error))
@@ -110,7 +127,7 @@ def _move(temporary: Path, out: Path) -> None:
     if not temporary.is_dir():
         os.replace(temporary, out)
         return
-    old = out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
+    old = out.with_name(f"{_hidden(out.name)}.old")
     replaced = os.path.lexists(out)
     if replaced:
         os.rename(out, old)
@@ -124,8 +141,8 @@ def _move(temporary: Path, out: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        return
     with suppress(OSError):
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

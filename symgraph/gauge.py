@@ -17,8 +17,9 @@ from torch import Tensor
 from symgraph.action import GroupElement, on_blocks, spread
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import CheckpointError, SymgraphError
-from symgraph.infer.shifts import Piece, Sink
+from symgraph.infer.families import Piece, Place, Sink
 from symgraph.infer.symmetry import AbsorbedGain, SymmetryGraph
+from symgraph.uneven import Restate, Slant, Turn
 
 State = dict[str, Tensor]
 
@@ -46,10 +47,23 @@ class Rescale:
     """
 
     symmetry: SymmetryGraph
-    parameter: str
-    frames: tuple[int, ...]
-    forward: bool
+    sites: tuple[AbsorbedGain, ...]
     factor: Tensor
+
+    @property
+    def parameter(self) -> str:
+        """The gain."""
+        return self.sites[0].parameter
+
+    @property
+    def forward(self) -> bool:
+        """Whether readers carry it."""
+        return self.sites[0].forward
+
+    @property
+    def frames(self) -> dict[int, bool]:
+        """The frames that it multiplies, and whether in dual orientation."""
+        return {s.frame: s.flip for s in self.sites}
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state. A zero factor divides nothing: what it would divide must be zero already."""
@@ -63,10 +77,12 @@ class Rescale:
         return found
 
     def _block(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
+        frames = self.frames
         for dim, leaf in enumerate(block):
-            if leaf.frame in self.frames:
+            if leaf.frame in frames:
                 v = spread(self.factor.to(tensor), tensor.dim(), [dim])
-                covariant = leaf.dual == self.symmetry.frame(leaf.frame).flip
+                turned = leaf.dual != self.symmetry.frame(leaf.frame).flip
+                covariant = turned == frames[leaf.frame]
                 tensor = _divide(tensor, v) if covariant == self.forward else tensor * v
         return tensor
 
@@ -96,7 +112,7 @@ class Rescale:
                 cause="a model in canonical form cannot be taken back into a gauge that annihilates a direction",
                 remedy="use the canonical form of this model, which is written beside the result",
             )
-        return Rescale(self.symmetry, self.parameter, self.frames, self.forward, 1.0 / self.factor)
+        return Rescale(self.symmetry, self.sites, 1.0 / self.factor)
 
 
 def _divide(x: Tensor, v: Tensor, *, one: bool = False) -> Tensor:
@@ -118,16 +134,18 @@ class Push:
         """The transformed state."""
         found = dict(state)
         for sink in self.sinks:
-            if sink.reader.parameter in found and sink.bias in found:
-                found[sink.bias] = found[sink.bias] + self._arrives(found[sink.reader.parameter], sink.reader)
+            if sink.bias in found and (not linear if sink.reader is None else sink.reader.parameter in found):
+                found[sink.bias] = found[sink.bias] + self._arrives(found, sink)
         if not linear and self.source.parameter in found:
-            bias = found[self.source.parameter].clone()
-            bias[self.source.start : self.source.stop] -= self.constant.to(bias)
-            found[self.source.parameter] = bias
+            found[self.source.parameter] = self.source.add(found[self.source.parameter], -self.constant)
         return found
 
-    def _arrives(self, weight: Tensor, reader: Piece) -> Tensor:
-        part = weight.narrow(reader.axis, reader.start, reader.stop - reader.start)
+    def _arrives(self, state: State, sink: Sink) -> Tensor:
+        reader = sink.reader
+        if reader is None:
+            return self.constant.to(state[sink.bias])
+        part = reader.of(state[reader.parameter])
+        weight = part
         constant = broadcast_leaves(self.constant.to(weight), self.source.term, reader.term)
         arriving: Tensor = torch.tensordot(part, constant, dims=([reader.axis], [0]))
         return arriving
@@ -151,26 +169,33 @@ def broadcast_leaves(vector: Tensor, source: Term, target: Term) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """Adds a constant vector along one axis of a parameter, equal along all others.
+    """Adds a constant vector along one axis of a parameter, equal along all others, within the place's window.
 
     Shapes: constant (n,), the size of the axis.
     """
 
-    parameter: str
-    axis: int
+    place: Place
     constant: Tensor
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; nothing changes for a difference of two models."""
-        if linear or self.parameter not in state:
+        if linear or self.place.parameter not in state:
             return state
-        tensor = state[self.parameter]
-        shaped = spread(self.constant.to(tensor), tensor.dim(), [self.axis])
-        return {**state, self.parameter: tensor + shaped}
+        tensor = state[self.place.parameter].clone()
+        window(tensor, self.place).add_(spread(self.constant.to(tensor), tensor.dim(), [self.place.axis]))
+        return {**state, self.place.parameter: tensor}
 
     def inverse(self) -> Offset:
         """The step that undoes this one."""
-        return Offset(self.parameter, self.axis, -self.constant)
+        return Offset(self.place, -self.constant)
+
+
+def window(tensor: Tensor, place: Place) -> Tensor:
+    """The part of a tensor that lies in the place's window, as a view."""
+    if not place.window:
+        return tensor
+    axis, start, stop = place.window
+    return tensor.narrow(axis, start, stop - start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +212,15 @@ class Lift:
         """The transformed state; nothing changes for a difference of two models."""
         if linear or self.piece.parameter not in state:
             return state
-        tensor = state[self.piece.parameter].clone()
-        part = tensor.narrow(self.piece.axis, self.piece.start, self.piece.stop - self.piece.start)
-        part += self.constant.to(tensor).unsqueeze(self.piece.axis)
-        return {**state, self.piece.parameter: tensor}
+        tensor = state[self.piece.parameter]
+        return {**state, self.piece.parameter: self.piece.add(tensor, self.constant.unsqueeze(self.piece.axis))}
 
     def inverse(self) -> Lift:
         """The step that undoes this one."""
         return Lift(self.piece, -self.constant)
 
 
-Step = Act | Rescale | Push | Offset | Lift
+Step = Act | Rescale | Push | Offset | Lift | Slant | Turn | Restate
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +280,11 @@ def _own(step: Step, state: State, seen: set[object]) -> Step:
     if isinstance(step, Rescale):
         return replace(step, factor=state[step.parameter].reshape(-1))
     if isinstance(step, Push) and step.sinks and step.source.parameter in state:
-        return replace(step, constant=state[step.source.parameter][step.source.start : step.source.stop].clone())
+        return replace(step, constant=step.source.of(state[step.source.parameter]).clone())
     return step
 
 
 def rescale(symmetry: SymmetryGraph, gains: Iterable[AbsorbedGain], factor: Tensor) -> Rescale:
     """The step that divides one gain (all its absorption sites) by `factor`."""
     found = tuple(gains)
-    return Rescale(symmetry, found[0].parameter, tuple(g.frame for g in found), found[0].forward, factor)
+    return Rescale(symmetry, found, factor)

@@ -7,7 +7,7 @@ evaluated in float64 throughout, so that an error of 1e-9 can be seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import torch
@@ -196,12 +196,26 @@ def evaluate(
     return Interpreter(graph, dtype=dtype).run(state, inputs)
 
 
+def call(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Tensor:
+    """The first result of one node on tensors of one's own, by the names of the values that it reads; in float64."""
+    node = graph.by_name[name]
+    nodes = []
+    for ref in dict.fromkeys(node.refs()):
+        found = given[ref]
+        meta = Meta(tuple(found.shape), str(found.dtype).removeprefix("torch."))
+        nodes.append(replace(graph.by_name[ref], kind=Kind.INPUT, target=ref, args=(), kwargs=(), result=meta))
+    value = Interpreter(Graph((*nodes, node), (name,))).run({}, dict(given))[0]
+    found_first: Tensor = value[0] if isinstance(value, list | tuple) else value
+    return found_first
+
+
 class _NONE:
     arguments = ()
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_floating_point() and value.dtype is not torch.bool
+    floats = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    return isinstance(value, Tensor) and not floats and value.dtype is not torch.bool
 
 
 def _getitem(value: Any, index: int) -> Any:
@@ -212,10 +226,32 @@ def _tuple(*values: Any) -> tuple[Any, ...]:
     return values
 
 
+def _embedding(weight: Tensor, indices: Tensor, *options: Any, **more: Any) -> Tensor:
+    """Without the options: they change gradients alone, those of the padding row to zero."""
+    found: Tensor = torch.nn.functional.embedding(indices, weight)
+    return found
+
+
+def _batch_norm(
+    x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float, cudnn: bool
+) -> Tensor:
+    """In evaluation written out, so that the statistics have derivatives as well."""
+    if training or mean is None:
+        trained: Tensor = torch.ops.aten.batch_norm.default(x, weight, bias, mean, var, training, momentum, eps, cudnn)
+        return trained
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    slope = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
+    shift = -mean * slope if bias is None else bias - mean * slope
+    found: Tensor = x * slope.reshape(shape) + shift.reshape(shape)
+    return found
+
+
 # Views ask for a layout that a graph without copies does not promise; a reshape has the same values.
 _LOCAL: dict[str, Callable[..., Any]] = {
     "getitem": _getitem,
     "tuple": _tuple,
+    "aten.embedding.default": _embedding,
+    "aten.batch_norm.default": _batch_norm,
     "aten.view.default": torch.ops.aten.reshape.default,
     "aten._unsafe_view.default": torch.ops.aten.reshape.default,
     "aten.view_as.default": torch.ops.aten.reshape_as.default,

@@ -8,38 +8,26 @@ along a linear path).
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from symgraph.checkpoint import canonical_state, check_same_architecture, read_state
-from symgraph.data import batch_length, from_batches
+from symgraph.curve import Curve
+from symgraph.data import from_batches
 from symgraph.errors import CheckpointError, DataError, UsageError
-from symgraph.loss_curve import Curve, LossBarrier
-from symgraph.losses import (
-    LABEL_KEYS,
-    LOSS,
-    Metric,
-    NoLossFits,
-    PerExample,
-    Scored,
-    model_loss,
-    named_loss,
-    named_metrics,
-    scored,
-)
+from symgraph.evaluation import Evaluator, Progress, Sample, Segment
+from symgraph.loss_curve import LossBarrier
+from symgraph.losses import LOSS, Metric, PerExample, named_loss, named_metrics
 from symgraph.messages import one_line, shorten
 from symgraph.models import Model
 
 Endpoint = Model | nn.Module | Mapping[str, Tensor]
-Progress = Callable[[int, int], object]
-
 _GOLDEN = (3 - math.sqrt(5)) / 2
 _REFINEMENTS = 3
 
@@ -74,12 +62,10 @@ def loss_barrier(
     """
     grid = _grid(points)
     network = _network(a, b, module)
-    data: Any = batches if hasattr(batches, "__len__") and not _is_one_batch(batches) else from_batches(batches)
-    if not len(data):
-        raise DataError("no batches to evaluate on", remedy="check the length of the data loader")
-    segment = _Segment(network, _state(a, network, "A"), _state(b, network, "B"), _device(device), dtype)
+    data = _repeatable(batches)
+    segment = Segment(network, _state(a, network, "A"), _state(b, network, "B"), _device(device), dtype)
     total = (len(grid) + _REFINEMENTS * refine) * len(data)
-    evaluator = _Evaluator(network, data, named_loss(loss), named_metrics(metrics), segment, progress, total)
+    evaluator = Evaluator(network, data, named_loss(loss), named_metrics(metrics), segment, progress, total)
     with _evaluation(network):
         survey = _Survey(evaluator)
         for x in (0.0, 1.0, *grid[1:-1]):
@@ -89,49 +75,36 @@ def loss_barrier(
     return survey.result(data)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """One quantity at one point: a value and a weight for every example."""
-
-    values: Tensor
-    weights: Tensor
-
-    @property
-    def mean(self) -> float:
-        return float((self.values * self.weights).sum() / self.weights.sum())
-
-    def standard_error(self, a: _Sample, b: _Sample, x: float) -> float:
-        """Of the mean of each example's own distance from its chord."""
-        distance = self.values - (1 - x) * a.values - x * b.values
-        share = self.weights / self.weights.sum()
-        count = int((share > 0).sum())
-        if count < 2:
-            return 0.0
-        spread = (share * (distance - (share * distance).sum())).square().sum()
-        return float((spread * count / (count - 1)).sqrt())
-
-
 class _Survey:
     """The points visited so far; of the samples only those of the endpoints are kept."""
 
-    def __init__(self, evaluator: _Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
-        self.ends: list[dict[str, _Sample]] = []
+        self.ends: list[dict[str, Sample]] = []
         self.means: dict[float, dict[str, tuple[float, float]]] = {}
+        self.curves: dict[str, Metric | None] = {LOSS: None, **evaluator.metrics}
 
     def visit(self, x: float) -> None:
         samples = self.evaluator.at(x)
         if len(self.ends) < 2:
             self.ends.append(samples)
-        self._require_same_examples(samples)
-        a, b = self.ends[0], self.ends[-1]
-        at_end = x in (0.0, 1.0)
-        self.means[x] = {
-            name: (s.mean, 0.0 if at_end else s.standard_error(a[name], b[name], x)) for name, s in samples.items()
-        }
+        self.means[x] = {name: self._summary(samples, x, name, metric) for name, metric in self.curves.items()}
+
+    def _summary(
+        self, samples: Mapping[str, Sample], x: float, name: str, metric: Metric | None
+    ) -> tuple[float, float]:
+        """The value of one curve at one point, and the standard error of its distance from the chord."""
+        key = name if name in samples else LOSS
+        found, a, b = (s[key] for s in (samples, self.ends[0], self.ends[-1]))
+        value = metric.summary(found.mean) if metric else found.mean
+        if x in (0.0, 1.0):
+            return value, 0.0
+        # A transform of the mean is, near each of the three means, its slope there times the values.
+        found, a, b = (s.scaled(_slope(metric, s.mean)) for s in (found, a, b))
+        return value, found.standard_error(a, b, x)
 
     def next_point(self) -> float:
-        curve = self._curve(LOSS, "loss", None)
+        curve = self._curve(LOSS, LOSS)
         lambdas, barriers = curve.lambdas, curve.barriers
         i = min(max(barriers.index(max(barriers)), 1), len(lambdas) - 2)
         left, middle, right = lambdas[i - 1], lambdas[i], lambdas[i + 1]
@@ -139,158 +112,43 @@ class _Survey:
         return middle + _GOLDEN * (towards - middle)
 
     def result(self, data: Any) -> LossBarrier:
-        metrics = self.evaluator.metrics
-        curves = tuple(self._curve(name, name, metric) for name, metric in metrics.items())
+        loss, *metrics = (self._curve(key, self.evaluator.loss_name if key == LOSS else key) for key in self.curves)
         source, split = getattr(data, "source", ""), getattr(data, "split", "")
-        return LossBarrier(
-            self._curve(LOSS, self.evaluator.loss_name, None), curves, self.evaluator.examples, source, split
-        )
+        return LossBarrier(loss, tuple(metrics), self.evaluator.examples, source, split)
 
-    def _curve(self, key: str, name: str, metric: Metric | None) -> Curve:
+    def _curve(self, key: str, name: str) -> Curve:
         lambdas = tuple(sorted(self.means))
-        found = [self.means[x][key if metric is None or metric.per_example else LOSS] for x in lambdas]
-        values = tuple(metric.summary(mean) if metric else mean for mean, _ in found)
-        # The standard error of a transformed mean follows by the slope of the transform there.
-        errors = tuple(e * _slope(metric, mean) for mean, e in found)
+        values, errors = zip(*(self.means[x][key] for x in lambdas), strict=True)
+        metric = self.curves[key]
         return Curve(name, lambdas, values, errors, metric.higher_is_better if metric else False)
 
-    def _require_same_examples(self, samples: Mapping[str, _Sample]) -> None:
-        first, now = (len(s[LOSS].values) for s in (self.ends[0], samples))
-        if first != now:
-            cause = f"{first} values in the first pass and {now} in a later one"
-            raise DataError("the batches change between passes", cause=cause, remedy="use a loader without sampling")
 
-
-class _Segment:
-    """The tensors of the network at a point between two states, always in the same memory."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        a: Mapping[str, Tensor],
-        b: Mapping[str, Tensor],
-        device: torch.device,
-        dtype: torch.dtype | None,
-    ) -> None:
-        self.device = device
-        self.moving: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.tensors: dict[str, Tensor] = {}
-        buffers = {name for name, _ in network.named_buffers()}
-        for name, t in (*network.named_parameters(), *network.named_buffers()):
-            first, last = a.get(name, t).detach(), b.get(name, t).detach()
-            if _stays(first, last, name in buffers):
-                self.tensors[name] = first.to(device)
-                continue
-            self.tensors[name] = torch.empty(first.shape, dtype=_compute_dtype(first, dtype), device=device)
-            self.moving.append((first, last, self.tensors[name]))
-        self.dtype = next((t.dtype for *_, t in self.moving), dtype or torch.float32)
-
-    @torch.inference_mode()
-    def move_to(self, x: float) -> None:
-        """Put the point at `x`: A at 0 and B at 1, to the bit."""
-        for a, b, point in self.moving:
-            torch.lerp(point.copy_(a), b.to(point), x, out=point)
-
-
-class _Evaluator:
-    """Every quantity at one point of the segment, over all batches."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        data: Iterable[Any],
-        loss: tuple[str, PerExample],
-        metrics: Mapping[str, Metric],
-        segment: _Segment,
-        progress: Progress | None,
-        total: int,
-    ) -> None:
-        self.network, self.data, self.metrics, self.segment = network, data, metrics, segment
-        self.loss_name, loss_of = loss
-        self.quantities = {LOSS: loss_of, **{n: m.per_example for n, m in metrics.items() if m.per_example}}
-        self.accepted = _accepted(network)
-        self.progress, self.done, self.total = progress, 0, total
-        self.examples = 0
-
-    def at(self, x: float) -> dict[str, _Sample]:
-        self.segment.move_to(x)
-        found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.quantities}
-        examples = 0
-        for i, raw in enumerate(self.data):
-            batch = self._prepare(raw)
-            examples += batch_length(batch)
-            for name, result in self._score(batch, f"lambda {x:g}, batch {i}").items():
-                found[name].append(result)
-            self.done += 1
-            if self.progress:
-                self.progress(self.done, self.total)
-        if not examples:
-            raise DataError("no examples to evaluate on", remedy="check the length of the data")
-        self.examples = examples
-        _require_finite(found[LOSS], x)
-        return {name: _Sample(*(torch.cat(p).double() for p in zip(*r, strict=True))) for name, r in found.items()}
-
-    def _prepare(self, raw: Any) -> dict[str, Tensor]:
-        if isinstance(raw, list | tuple) and len(raw) == 2:
-            raw = {"inputs": raw[0], "labels": raw[1]}
-        if not isinstance(raw, Mapping):
-            cause = f"a batch is a {type(raw).__name__}"
-            raise DataError(
-                "batches cannot be used", cause=cause, remedy="give dictionaries of tensors or (x, y) pairs"
-            )
-        dtype = self.segment.dtype
-        return {
-            k: t.to(self.segment.device, dtype if t.is_floating_point() else None)
-            for k, t in raw.items()
-            if isinstance(t, Tensor)
-        }
-
-    # Only here: what a loader makes and keeps must stay usable for training.
-    @torch.inference_mode()
-    def _score(self, batch: dict[str, Tensor], where: str) -> dict[str, Scored]:
-        remedy = "check that the data is the kind the model takes (shapes, vocabulary, number of classes)"
-        try:
-            outputs, loss = self._forward_and_loss(batch)
-            others = {n: f for n, f in self.quantities.items() if n != LOSS}
-            return {LOSS: loss, **{n: scored(f(outputs, batch), batch) for n, f in others.items()}}
-        except NoLossFits as e:
-            cause = f"{e}; the batch has {shorten(batch)}"
-            remedy = "name the label column, or pass a function of outputs and batch"
-            raise DataError(f"{where}: no loss or metric fits", cause=cause, remedy=remedy) from e
-        except (IndexError, RuntimeError, ValueError, TypeError) as e:
-            raise DataError(f"{where}: the model cannot be evaluated", cause=one_line(e), remedy=remedy) from e
-
-    def _forward_and_loss(self, batch: Mapping[str, Tensor]) -> tuple[Any, Scored]:
-        outputs = self._forward(batch)
-        try:
-            return outputs, scored(self.quantities[LOSS](outputs, batch), batch)
-        except NoLossFits:
-            if self.quantities[LOSS] is model_loss or not self._has_own_loss(batch):
-                raise
-        self.loss_name, self.quantities[LOSS] = "model", model_loss
-        outputs = self._forward(batch)
-        return outputs, scored(model_loss(outputs, batch), batch)
-
-    def _has_own_loss(self, batch: Mapping[str, Tensor]) -> bool:
-        return "labels" in batch and "labels" in self.accepted
-
-    def _forward(self, batch: Mapping[str, Tensor]) -> Any:
-        own_loss = self.quantities[LOSS] is model_loss
-        inputs = {k: t for k, t in batch.items() if own_loss or k not in LABEL_KEYS}
-        named: dict[str, Any] = {k: t for k, t in inputs.items() if k in self.accepted}
-        positional = () if named else tuple(inputs.values())
-        if "use_cache" in self.accepted:
-            named["use_cache"] = False
-        return torch.func.functional_call(self.network, self.segment.tensors, positional, named)
+def _repeatable(batches: Iterable[Any]) -> Any:
+    """The batches themselves if they can be gone through again, or all of them held in memory."""
+    if isinstance(batches, Iterator | Mapping | Tensor | str):
+        return list(from_batches(batches))
+    try:
+        count = len(batches)  # type: ignore[arg-type]
+    except TypeError:
+        return list(from_batches(batches))
+    if not count:
+        raise DataError("no batches to evaluate on", remedy="check the length of the data loader")
+    return batches
 
 
 def _grid(points: int | Sequence[float]) -> tuple[float, ...]:
-    if isinstance(points, int):
-        points = [i / (points - 1) for i in range(points)] if points > 2 else []
-    grid = tuple(sorted({0.0, 1.0, *map(float, points)}))
-    if len(grid) < 3 or grid[0] < 0 or grid[-1] > 1 or any(math.isnan(x) for x in grid):
+    chosen: Any = points
+    if isinstance(chosen, Integral):
+        last = int(chosen) - 1
+        chosen = [i / last for i in range(1, last)]
+    try:
+        inside = {float(x) for x in chosen}
+    except (TypeError, ValueError):
+        inside = set()
+    grid = tuple(sorted({0.0, 1.0} | inside))
+    if len(grid) < 3 or not all(0 <= x <= 1 for x in grid):
         remedy = "pass a number of points from 3, or values between 0 and 1 with at least one strictly inside"
-        raise UsageError("these points of lambda give no loss barrier", remedy=remedy)
+        raise UsageError(f"points {points!r} of lambda give no loss barrier", remedy=remedy)
     return grid
 
 
@@ -327,27 +185,6 @@ def _device(device: str | torch.device) -> torch.device:
         raise UsageError(f"device {device} cannot be used", cause=one_line(e), remedy="pass --device cpu") from e
 
 
-def _stays(a: Tensor, b: Tensor, is_buffer: bool) -> bool:
-    if not (a.is_floating_point() or a.is_complex()):
-        return True
-    # Infinite entries of a mask would become NaN on the way from one to the same.
-    return is_buffer and torch.equal(a, b.to(a))
-
-
-def _compute_dtype(t: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    if dtype is not None and t.is_floating_point():
-        return dtype
-    return torch.float32 if t.dtype in (torch.float16, torch.bfloat16) else t.dtype
-
-
-def _accepted(network: nn.Module) -> frozenset[str]:
-    return frozenset(inspect.signature(network.forward).parameters)
-
-
-def _is_one_batch(batches: Any) -> bool:
-    return isinstance(batches, Mapping | Tensor | str)
-
-
 @contextmanager
 def _evaluation(network: nn.Module) -> Iterator[None]:
     training = [m for m in network.modules() if m.training]
@@ -359,19 +196,12 @@ def _evaluation(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _require_finite(results: list[tuple[Tensor, Tensor]], x: float) -> None:
-    for i, (values, weights) in enumerate(results):
-        if not bool((values.isfinite() | (weights == 0)).all()):
-            bad = int((~values.isfinite()).sum())
-            raise DataError(
-                f"the loss is not finite at lambda {x:g}, batch {i}",
-                cause=f"{bad} of {len(values)} examples give NaN or infinity",
-                remedy="evaluate in a wider dtype, and look for NaN or huge values in that batch",
-            )
-
-
 def _slope(metric: Metric | None, mean: float) -> float:
     if metric is None or metric.transform is None:
         return 1.0
     step = 1e-6 * max(1.0, abs(mean))
-    return abs(metric.transform(mean + step) - metric.transform(mean - step)) / (2 * step)
+    try:
+        return (metric.transform(mean + step) - metric.transform(mean - step)) / (2 * step)
+    except (ValueError, ArithmeticError):
+        # At the border of where the transform is defined, such as a square root at zero.
+        return (metric.transform(mean + step) - metric.transform(mean)) / step

@@ -3,63 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from symgraph.curve import Curve
 from symgraph.errors import DataError, UsageError
 from symgraph.messages import one_line, shorten
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A loss or a metric along the segment from A (lambda 0) to B (lambda 1).
-
-    `standard_errors` are those of `barriers`, over the examples and paired: each example is compared with itself.
-    """
-
-    name: str
-    lambdas: tuple[float, ...]
-    values: tuple[float, ...]
-    standard_errors: tuple[float, ...]
-    higher_is_better: bool = False
-
-    @property
-    def barriers(self) -> tuple[float, ...]:
-        """How much worse than the chord between the endpoints each point is."""
-        first, last = self.values[0], self.values[-1]
-        sign = -1.0 if self.higher_is_better else 1.0
-        chord = ((1 - x) * first + x * last for x in self.lambdas)
-        return tuple(sign * (v - c) + 0.0 for v, c in zip(self.values, chord, strict=True))
-
-    @property
-    def barrier(self) -> float:
-        """The largest of the barriers; the endpoints make it at least zero."""
-        return max(self.barriers)
-
-    @property
-    def argmax(self) -> float:
-        """The lambda of the largest barrier."""
-        return self.lambdas[self._peak]
-
-    @property
-    def standard_error(self) -> float:
-        """The standard error of `barrier`, at its lambda."""
-        return self.standard_errors[self._peak]
-
-    @property
-    def interior_min(self) -> float:
-        """The smallest barrier strictly between the endpoints; below zero, a mixture beats the chord."""
-        return min(self.barriers[1:-1])
-
-    @property
-    def midpoint(self) -> float | None:
-        """The barrier at lambda one half, or None if that point was not evaluated."""
-        return self.barriers[self.lambdas.index(0.5)] if 0.5 in self.lambdas else None
-
-    @property
-    def _peak(self) -> int:
-        return self.barriers.index(self.barrier)
+from symgraph.plots import barrier_plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +92,18 @@ class LossBarrier:
         try:
             found = json.loads(text.read_text(encoding="utf-8") if isinstance(text, Path) else text)
             found.pop("summary", None)
-            curves = [_curve(found.pop("loss")), *map(_curve, found.pop("metrics"))]
-            return cls(curves[0], tuple(curves[1:]), **found)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+            loss, *metrics = map(_curve, [found.pop("loss"), *found.pop("metrics")])
+            count, source, split = (found.pop(k) for k in ("examples", "source", "split"))
+            if found:
+                raise ValueError(f"unknown: {shorten(found)}")
+            return cls(loss, tuple(metrics), int(count), str(source), str(split))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
             where = text if isinstance(text, Path) else "the text"
             remedy = "give the JSON that `symgraph barrier --json` prints"
             raise DataError(f"{where} holds no loss barrier", cause=one_line(e), remedy=remedy) from e
 
     def plot(self, path: str | Path, *, title: str = "", overwrite: bool = False) -> Path:
         """Draw the curves into a PNG, SVG or PDF file."""
-        from symgraph.plots import barrier_plot
-
         return barrier_plot({self.loss.name: self}, path, title=title, overwrite=overwrite)
 
     def __str__(self) -> str:
@@ -171,6 +125,10 @@ def _curve(found: dict[str, Any]) -> Curve:
     lambdas, values, errors = (tuple(map(float, found[k])) for k in ("lambdas", "values", "standard_errors"))
     if not len(lambdas) == len(values) == len(errors) > 2:
         raise ValueError("the points and their values do not match")
+    if (lambdas[0], lambdas[-1]) != (0.0, 1.0) or any(x >= y for x, y in pairwise(lambdas)):
+        raise ValueError("the points do not ascend from 0 to 1")
+    if not all(map(math.isfinite, (*lambdas, *values, *errors))):
+        raise ValueError("a value is not finite")
     return Curve(str(found["name"]), lambdas, values, errors, bool(found["higher_is_better"]))
 
 

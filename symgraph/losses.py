@@ -68,7 +68,10 @@ def accuracy(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
     Raises:
         NoLossFits: as for `cross_entropy`.
     """
-    flat, targets = _flat_targets(_logits(outputs), _labels(batch), batch)
+    labels = _labels(batch)
+    if labels is not None and labels.is_floating_point():
+        raise NoLossFits("accuracy needs class numbers, and the labels are floats")
+    flat, targets = _flat_targets(_logits(outputs), labels, batch)
     return _per_example((flat.argmax(-1) == targets.flatten()).to(flat.dtype), targets)
 
 
@@ -122,10 +125,20 @@ def named_metrics(metrics: Any) -> dict[str, Metric]:
 
 
 def scored(result: Any, batch: Mapping[str, Tensor]) -> Scored:
-    """Values and weights of a batch; a single value for the whole batch weighs as much as its examples."""
+    """Values and weights of a batch; a single value for the whole batch weighs as much as its examples.
+
+    Raises:
+        NoLossFits: values and weights are not of one length.
+    """
     if isinstance(result, tuple):
-        return result
+        values, weights = (torch.as_tensor(t).detach() for t in result)
+        if values.ndim != 1 or values.shape != weights.shape:
+            shapes = f"values {tuple(values.shape)} with weights {tuple(weights.shape)}"
+            raise NoLossFits(f"{shapes} are not one of each for an example")
+        return values, weights
     values = torch.as_tensor(result).detach()
+    # Counts beyond 256 have no place in the halves.
+    values = values if values.is_floating_point() and values.dtype.itemsize > 2 else values.float()
     if values.ndim:
         values = values.flatten(1).mean(1) if values.ndim > 1 else values
         return values, torch.ones_like(values)

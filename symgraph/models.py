@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError
 from symgraph.factories import call_factory, is_factory
+from symgraph.files import existing
 from symgraph.messages import one_line, shorten
-from symgraph.state import check_finite, stored_dtypes
+from symgraph.state import check_finite, stored_dtypes, stored_shape, usual_dtype
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -74,8 +75,8 @@ def load(
             not trusted, or its weights are missing, unexpected, of other shapes, quantised, or not finite.
     """
     spec = str(spec)
-    path = Path(spec).expanduser()
-    if path.exists():
+    path = existing(spec)
+    if path is not None:
         return _load_path(path, spec, weights, trust_remote_code, dtype)
     if is_factory(spec):
         return _load_factory(spec, weights, dtype)
@@ -114,7 +115,9 @@ def _load_path(path: Path, spec: str, weights: bool, trust: bool, dtype: torch.d
         remedy = "name a folder written by save_pretrained (config.json and model.safetensors)"
         raise CheckpointError(f"{spec} is not a checkpoint", cause=f"no config.json; it holds {found}", remedy=remedy)
     raw = _read_json(config_file)
-    source = _Source(str(config_file.parent), spec, raw, trust, offline=True)
+    # By its folder where that is the same, since remote code stands beside it; the folder may hold other configs.
+    named = config_file.parent if config_file.name == "config.json" else config_file
+    source = _Source(str(named), spec, raw, trust, offline=True)
     if path.is_file() or (weights and _holds_architecture_only(path)):
         return Model(_architecture(source, dtype), source.config, None, spec, "config", (config_file,))
     if not weights:
@@ -156,13 +159,11 @@ class _Source:
     def __init__(self, location: str, spec: str, raw: dict[str, Any], trust: bool, offline: bool) -> None:
         self.location, self.spec = location, spec
         self.common = {"trust_remote_code": trust, "local_files_only": offline}
-        _check_config(raw, spec, trust)
-        self.cls, self.config = self._resolve(raw)
+        self.cls, self.config = self._resolve(raw, _check_config(raw, spec, trust))
 
-    def _resolve(self, raw: dict[str, Any]) -> tuple[Any, Any]:
+    def _resolve(self, raw: dict[str, Any], name: str) -> tuple[Any, Any]:
         import transformers
 
-        name = raw["architectures"][0]
         try:
             config = transformers.AutoConfig.from_pretrained(self.location, **self.common)
             return getattr(transformers, name, None) or self._remote_class(raw, name), config
@@ -176,41 +177,53 @@ class _Source:
     def _remote_class(self, raw: dict[str, Any], name: str) -> Any:
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-        reference = next(r for r in raw["auto_map"].values() if str(r).endswith(f".{name}"))
-        return get_class_from_dynamic_module(reference, self.location)
+        return get_class_from_dynamic_module(str(_remote_reference(raw, name)), self.location)
 
 
-def _check_config(raw: dict[str, Any], spec: str, trust: bool) -> None:
+def _check_config(raw: dict[str, Any], spec: str, trust: bool) -> str:
+    """The name of the class that a config is for, if that class can be had and its weights are not quantised."""
     import transformers
 
-    names = raw.get("architectures")
-    if not names:
-        raise CheckpointError(
-            f"{spec}: config.json does not say which class it is for",
-            cause="`architectures` is missing or empty",
-            remedy='add it, e.g. "architectures": ["SomeForCausalLM"] with the class in transformers',
-        )
+    name = _class_name(raw, spec)
     if quantised := raw.get("quantization_config"):
+        method = quantised.get("quant_method", "unnamed") if isinstance(quantised, dict) else quantised
         raise CheckpointError(
             f"{spec}: the weights are quantised",
-            cause=f"config.json has a quantization_config ({quantised.get('quant_method', 'unnamed')})",
+            cause=f"config.json has a quantization_config ({method})",
             remedy="name the checkpoint in float32, float16 or bfloat16 that it was made from",
         )
-    if hasattr(transformers, names[0]):
-        return
-    remote = any(str(r).endswith(f".{names[0]}") for r in raw.get("auto_map", {}).values())
-    if remote and not trust:
+    if hasattr(getattr(transformers, name, None), "_from_config"):
+        return name
+    if _remote_reference(raw, name) is None:
         raise CheckpointError(
-            f"{spec}: {names[0]} needs remote code, which is off",
+            f"{spec}: unknown architecture {name}",
+            cause=f"transformers {transformers.__version__} has no such model class",
+            remedy="install the transformers version the checkpoint was written with, or use package.module:factory",
+        )
+    if not trust:
+        raise CheckpointError(
+            f"{spec}: {name} needs remote code, which is off",
             cause="the class is defined by Python files that come with the checkpoint",
             remedy="read those files; if you trust them, pass --trust-remote-code",
         )
-    if not remote:
-        raise CheckpointError(
-            f"{spec}: unknown architecture {names[0]}",
-            cause=f"transformers {transformers.__version__} has no such class",
-            remedy="install the transformers version the checkpoint was written with, or use package.module:factory",
-        )
+    return name
+
+
+def _class_name(raw: dict[str, Any], spec: str) -> str:
+    names = raw.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    raise CheckpointError(
+        f"{spec}: config.json does not say which class it is for",
+        cause="`architectures` is missing or empty" if not names else f"`architectures` is {names!r}, no list of names",
+        remedy='add it, e.g. "architectures": ["SomeForCausalLM"] with the class in transformers',
+    )
+
+
+def _remote_reference(raw: dict[str, Any], name: str) -> str | None:
+    listed = raw.get("auto_map")
+    found = listed.values() if isinstance(listed, dict) else ()
+    return next((str(r) for r in found if str(r).endswith(f".{name}")), None)
 
 
 def _architecture(source: _Source, dtype: torch.dtype | None) -> nn.Module:
@@ -225,12 +238,15 @@ def _architecture(source: _Source, dtype: torch.dtype | None) -> nn.Module:
 
 def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None) -> Any:
     stored = stored_dtypes(files)
+    # What the config says may be narrower than what is stored.
+    usual = usual_dtype(d for _, d in stored.values())
+    usual = usual if usual is not None and _computable(usual) else None
     try:
         with quiet():
             module, report = source.cls.from_pretrained(
                 source.location,
                 config=source.config,
-                dtype=dtype or "auto",
+                dtype=dtype or usual or "auto",
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **source.common,
@@ -263,16 +279,25 @@ def _check_report(report: Mapping[str, Any], source: _Source) -> None:
 
 
 def _check_integers(module: nn.Module, spec: str, stored: Mapping[str, tuple[Path, torch.dtype]]) -> None:
-    expected = {n for n, t in module.state_dict().items() if t.is_floating_point()}
-    dtypes = {n: p.dtype for n, p in module.named_parameters()}
-    dtypes |= {n: dtype for n, (_, dtype) in stored.items() if n in expected}
-    found = [n for n, dtype in dtypes.items() if not _computable(dtype)]
+    state = module.state_dict()
+    floating = {n for n, t in state.items() if t.is_floating_point()}
+    # Transformers renames some tensors while loading. Of those that no name is known for, masks and positions may be
+    # integers; what is called like a parameter and has as many axes is one.
+    forms = {(n.rpartition(".")[2], p.ndim) for n, p in module.named_parameters()}
+    found = [n for n, p in module.named_parameters() if not _computable(p.dtype)]
+    for n, (file, dtype) in stored.items():
+        if not _computable(dtype) and (n in floating or (n not in state and _form(file, n) in forms)):
+            found.append(n)
     if found:
         raise CheckpointError(
             f"{spec}: the weights are quantised",
             cause=f"integers or 8-bit floats in {shorten(found)}",
             remedy="name the checkpoint in float32, float16 or bfloat16 that it was made from",
         )
+
+
+def _form(file: Path, name: str) -> tuple[str, int]:
+    return name.rpartition(".")[2], len(stored_shape(file, name))
 
 
 def _computable(dtype: torch.dtype) -> bool:
@@ -294,7 +319,11 @@ def _weight_files(folder: Path, spec: str) -> tuple[Path, ...]:
         raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy=remedy)
     if found.suffix != ".json":
         return (found,)
-    shards = sorted({folder / n for n in _read_json(found).get("weight_map", {}).values()})
+    listed = _read_json(found).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(isinstance(n, str) for n in listed.values()):
+        cause = f"{found.name} has no `weight_map` from names to files"
+        raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy="fetch that file again")
+    shards = sorted({folder / n for n in listed.values()})
     if gone := [p.name for p in shards if not p.exists()]:
         cause = f"{found.name} lists files that are not there: {shorten(gone)}"
         raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy="fetch the missing files")

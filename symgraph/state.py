@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -23,6 +24,11 @@ _DTYPES = {
     "I32": torch.int32,
     "I16": torch.int16,
     "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "C64": torch.complex64,
     "BOOL": torch.bool,
 }
 
@@ -56,6 +62,20 @@ def stored_dtypes(files: Iterable[Path]) -> dict[str, tuple[Path, torch.dtype]]:
     return found
 
 
+def stored_shape(file: Path, name: str) -> tuple[int, ...]:
+    """The shape of one tensor of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as f:
+        return tuple(f.get_slice(name).get_shape())
+
+
+def usual_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
+    """The floating-point dtype that occurs most often, or None if there is none."""
+    found = Counter(d for d in dtypes if d.is_floating_point).most_common(1)
+    return found[0][0] if found else None
+
+
 def state_hash(state: Mapping[str, Tensor]) -> str:
     """SHA-256 over the names, dtypes, shapes and bytes of all tensors, whatever their order."""
     digest = hashlib.sha256()
@@ -63,8 +83,13 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
         t = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{t.dtype}\0{tuple(t.shape)}\0".encode())
         if t.numel():
-            digest.update(t.reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(_dense(t.reshape(-1)).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _dense(t: Tensor) -> Tensor:
+    # A single value counts as contiguous whatever its stride, and a view of its bytes does not agree.
+    return t if t.stride(0) == 1 else t.clone(memory_format=torch.contiguous_format)
 
 
 def _header(file: Path) -> dict[str, str]:
@@ -83,8 +108,10 @@ def _non_finite(t: Tensor, infinite_ok: bool) -> int:
         return 0
     if infinite_ok:
         return int(t.isnan().sum())
+    if t.itemsize == 1:
+        t = t.float()
     # The extremes carry NaN and infinity along and need no tensor of flags.
-    if t.is_floating_point() and t.itemsize > 1 and all(v.isfinite() for v in t.aminmax()):
+    if t.is_floating_point() and all(v.isfinite() for v in t.aminmax()):
         return 0
     return int((~t.isfinite()).sum())
 

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from symgraph.action import random_element
 from symgraph.errors import VerifyError
-from symgraph.gauge import Act, Lift, Offset, Push, State, Step, Transform, rescale
-from symgraph.infer.shifts import Centred, Move
+from symgraph.gauge import Act, Lift, Offset, Push, Step, Transform, rescale
+from symgraph.infer.families import Centred, Lean, Move, Piece
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
+from symgraph.sampling import float64, perturbed, random_inputs, random_state
+from symgraph.uneven import Restate, Slant, Turn
 
 TOLERANCE = 1e-9
 Wanted = Callable[[str], bool]
@@ -102,9 +104,10 @@ def verify(
     Shapes: outputs are compared as max |f(theta) - f(g theta)| / max |f(theta)|.
     """
     generator = torch.Generator().manual_seed(seed)
-    base = _float64(_state(symmetry, state, generator, perturb))
-    run = Interpreter(symmetry.graph, dtype=torch.float64)
-    given = list(inputs) if inputs is not None else random_inputs(symmetry, generator)
+    graph = symmetry.graph
+    base = random_state(graph, generator) if state is None else perturbed(graph, state, generator, perturb)
+    run = Interpreter(graph, dtype=torch.float64)
+    given = list(inputs) if inputs is not None else random_inputs(graph, generator)
     reference = run.run(base, given)
     if any(bool(x.isnan().any()) for x in reference):
         raise VerifyError(
@@ -125,6 +128,15 @@ def verify(
     return Verification(error(None), checks, samples, tolerance)
 
 
+def settled_names(symmetry: SymmetryGraph) -> dict[str, str]:
+    """The families that the canonical form settles, so that alignment undoes them.
+
+    Left out are leans on a gain and tilts, which no step with fixed coefficients can undo in every model, and
+    statistics, which describe data.
+    """
+    return {k: v for k, v in family_names(symmetry).items() if v not in ("lean on a gain", "tilt", "statistics")}
+
+
 def family_names(symmetry: SymmetryGraph) -> dict[str, str]:
     """Every family that `random_transform` samples, with what it is."""
     names = {s.name: str(s.group) for s in symmetry.active}
@@ -132,6 +144,9 @@ def family_names(symmetry: SymmetryGraph) -> dict[str, str]:
     names |= {_move_name(m): "move" if m.sinks else "null" for m in symmetry.moves}
     names |= {f"translation {i}": "translation" for i in range(len(symmetry.translations))}
     names |= {_centre_name(c): "null" for c in symmetry.centred}
+    names |= {_lean_name(x): "lean on a gain" if x.gain else "lean" for x in symmetry.leans}
+    names |= {f"tilt of {t.bias}": "tilt" for t in symmetry.tilts}
+    names |= {f"statistics of {s.node}": "statistics" for s in symmetry.statistics}
     return names
 
 
@@ -157,19 +172,20 @@ def random_transform(
     out, back = _clean_gauge(symmetry, state, wanted, noise, spread)
     spaces = {s.id for s in symmetry.active if wanted(s.name)}
     act = Act(random_element(symmetry, generator=generator, spaces=spaces, spread=spread))
-    return Transform((*out, act, *_constants(symmetry, state, wanted, noise), *back))
+    constants = _constants(symmetry, state, wanted, noise)
+    return Transform((*out, act, *constants, *_uneven(symmetry, state, wanted, noise), *back))
 
 
 def _clean_gauge(
     symmetry: SymmetryGraph, state: Mapping[str, Tensor], wanted: Wanted, noise: Noise, spread: float
 ) -> tuple[list[Step], list[Step]]:
     """Steps to the gauge of zero movable biases and unit gains, and back to a randomly chosen one."""
-    current = _float64(state)
+    current = float64(state)
     out: list[Step] = []
     back: list[Step] = []
     for m in symmetry.moves:
         if m.sinks:
-            constant = current[m.source.parameter][m.source.start : m.source.stop].clone()
+            constant = m.source.of(current[m.source.parameter]).clone()
             out.append(Push(m.source, m.sinks, constant))
             current.update(out[-1].apply(current))
             back.append(Push(m.source, m.sinks, noise(*constant.shape) if wanted(_move_name(m)) else -constant))
@@ -185,6 +201,10 @@ def _move_name(m: Move) -> str:
     return f"constant {m.source.parameter}[{m.source.start}:{m.source.stop}]"
 
 
+def _lean_name(lean: Lean) -> str:
+    return f"lean of {lean.reader.parameter}[{lean.reader.start}:{lean.reader.stop}]"
+
+
 def _centre_name(c: Centred) -> str:
     return f"mean of {'written' if c.written else 'read'} frame {c.frame}"
 
@@ -193,65 +213,37 @@ def _constants(symmetry: SymmetryGraph, state: Mapping[str, Tensor], wanted: Wan
     steps: list[Step] = []
     for m in symmetry.moves:
         if not m.sinks and wanted(_move_name(m)):
-            steps.append(Push(m.source, (), noise(m.source.stop - m.source.start)))
+            steps.append(Push(m.source, (), noise(m.source.size)))
     for i, family in enumerate(symmetry.translations):
         first, *others = family.sets
         for members in others if wanted(f"translation {i}") else ():
-            c = noise(state[first[0][0]].shape[first[0][1]])
-            steps += [Offset(n, axis, c) for n, axis in first]
-            steps += [Offset(n, axis, -c) for n, axis in members]
+            c = noise(state[first[0].parameter].shape[first[0].axis])
+            steps += [Offset(p, c) for p in first]
+            steps += [Offset(p, -c) for p in members]
     for centred in symmetry.centred:
         for piece in centred.pieces if wanted(_centre_name(centred)) else ():
-            shape = [n for i, n in enumerate(state[piece.parameter].shape) if i != piece.axis]
-            steps.append(Lift(piece, noise(*shape)))
+            steps.append(Lift(piece, noise(*_others(piece, state))))
     return steps
 
 
-def random_inputs(symmetry: SymmetryGraph, generator: torch.Generator) -> list[Tensor]:
-    """Inputs of the traced shapes: normal where floating, zeros and ones where integer."""
-    found = []
-    for node in symmetry.graph.inputs:
-        dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
-        if dtype.is_floating_point:
-            found.append(torch.randn(node.shape, generator=generator, dtype=torch.float64))
-        else:
-            found.append(torch.randint(0, 2, node.shape, generator=generator).to(dtype))
-    return found
+def _others(piece: Piece, state: Mapping[str, Tensor]) -> list[int]:
+    return [n for i, n in enumerate(state[piece.parameter].shape) if i != piece.axis]
 
 
-def _state(
-    symmetry: SymmetryGraph, state: Mapping[str, Tensor] | None, generator: torch.Generator, perturb: float
-) -> State:
-    if state is None:
-        return random_state(symmetry, generator)
-    found = dict(state)
-    for name in symmetry.graph.parameters:
-        if perturb and name in found:
-            noise = torch.randn(found[name].shape, generator=generator, dtype=torch.float64)
-            found[name] = found[name].double() + perturb * noise
-    return found
-
-
-def random_state(symmetry: SymmetryGraph, generator: torch.Generator) -> State:
-    """Parameters and buffers of the traced shapes: vectors near one, matrices scaled by their columns."""
-    found: State = {}
-    for name, node in symmetry.graph.state.items():
-        dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
-        if not dtype.is_floating_point:
-            found[name] = (
-                torch.arange(node.shape[-1] if node.shape else 1)
-                .expand(node.shape or (1,))
-                .to(dtype)
-                .reshape(node.shape)
-            )
-            continue
-        noise = torch.randn(node.shape, generator=generator, dtype=torch.float64)
-        found[name] = 1.0 + 0.2 * noise.abs() if len(node.shape) < 2 else noise * max(node.shape[1:], default=1) ** -0.5
-    return found
-
-
-def _float64(state: Mapping[str, Tensor]) -> State:
-    return {k: v.detach().double() if v.is_floating_point() else v.detach() for k, v in state.items()}
+def _uneven(symmetry: SymmetryGraph, state: Mapping[str, Tensor], wanted: Wanted, noise: Noise) -> list[Step]:
+    """Families whose steps depend on the parameters around them."""
+    steps: list[Step] = []
+    for lean in symmetry.leans:
+        if wanted(_lean_name(lean)):
+            steps.append(Slant(lean, noise(*_others(lean.reader, state))))
+    for tilt in symmetry.tilts:
+        if wanted(f"tilt of {tilt.bias}"):
+            v = noise(*state[tilt.bias].shape)
+            steps.append(Turn(tilt, v - v.mean().clamp_max(0.0)))
+    for s in symmetry.statistics:
+        if wanted(f"statistics of {s.node}"):
+            steps.append(Restate(symmetry.graph, s, 0.3 * noise(len(s.tensors), *state[s.gain].shape).abs()))
+    return steps
 
 
 def _difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from symgraph.errors import CheckpointError, UsageError
 from symgraph.files import atomic_path
 from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Transform, rescale
 from symgraph.groups.elements import Element
+from symgraph.infer.families import Place
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.messages import one_line
+from symgraph.uneven import Restate, Slant, Turn
 
 FORMAT = "symgraph alignment 1"
 
@@ -167,13 +169,17 @@ def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor
     if isinstance(step, Rescale):
         tensors[f"{i}.factor"] = step.factor.cpu()
         return {"kind": "rescale", "parameter": step.parameter}
+    if isinstance(step, Turn | Restate):
+        raise UsageError(f"an alignment holds no step of the kind {type(step).__name__}")
     tensors[f"{i}.constant"] = step.constant.cpu()
     if isinstance(step, Push):
         return {"kind": "push", "parameter": step.source.parameter, "start": step.source.start}
     if isinstance(step, Lift):
         p = step.piece
         return {"kind": "lift", "parameter": p.parameter, "axis": p.axis, "start": p.start}
-    return {"kind": "offset", "parameter": step.parameter, "axis": step.axis}
+    if isinstance(step, Slant):
+        return {"kind": "slant", "parameter": step.lean.reader.parameter, "start": step.lean.reader.start}
+    return {"kind": "offset", **asdict(step.place)}
 
 
 def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> Step:
@@ -190,9 +196,12 @@ def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str,
     if kind == "lift":
         pieces = {(p.parameter, p.axis, p.start): p for c in symmetry.centred for p in c.pieces}
         return Lift(pieces[m["parameter"], m["axis"], m["start"]], constant)
+    if kind == "slant":
+        leans = {(x.reader.parameter, x.reader.start): x for x in symmetry.leans}
+        return Slant(leans[m["parameter"], m["start"]], constant)
     if kind != "offset" or m["parameter"] not in symmetry.terms:
         raise ValueError(f"step {i + 1} is of no known kind or parameter")
-    return Offset(m["parameter"], int(m["axis"]), constant)
+    return Offset(Place(m["parameter"], int(m["axis"]), tuple(map(int, m["window"]))), constant)
 
 
 def _element(place: str, name: str, symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> tuple[int, Element]:

@@ -246,11 +246,54 @@ def identity(store: Store, call: Call) -> tuple[Axes, ...]:
 
 
 def constant(store: Store, call: Call) -> tuple[Axes, ...]:
-    """full, zeros, ones: constant along every axis."""
+    """full, ones: constant along every axis; a number that is zero stays so under every linear map."""
     axes = tuple(store.new(n) for n in call.shapes[0])
+    number = call.arguments.get("fill_value", call.arguments.get("value"))
+    if isinstance(number, int | float) and number == 0:
+        return (axes,)
     for a in axes:
         store.bound(a, FIXES_ONES, "a constant tensor")
     return (axes,)
+
+
+def zero(store: Store, call: Call) -> tuple[Axes, ...]:
+    """zeros, and memory that is only there to be written to."""
+    return (tuple(store.new(n) for n in call.shapes[0]),)
+
+
+def pad(store: Store, call: Call) -> tuple[Axes, ...]:
+    """pad, constant_pad_nd: zeros before and behind are parts of their own, a negative width cuts off."""
+    axes, widths = list(call.tensors[0]), list(call.arguments["pad"])
+    number, zeros = call.arguments.get("value"), call.arguments.get("mode", "constant") == "constant"
+    for i in range(len(widths) // 2):
+        dim, before, behind = len(axes) - 1 - i, widths[2 * i], widths[2 * i + 1]
+        if zeros:
+            axes[dim] = _padded(store, axes[dim], before, behind)
+        elif before or behind:
+            store.rigid(axes[dim], "padded with its own entries")
+            axes[dim] = store.fresh_rigid(call.shapes[0][dim], "padded with its own entries")
+    for a in axes if zeros and number not in (None, 0) and any(w > 0 for w in widths) else ():
+        store.bound(a, FIXES_ONES, "padded with a constant")
+    return (tuple(axes),)
+
+
+def _padded(store: Store, axis: Ref, before: int, behind: int) -> Ref:
+    size = store.size(axis)
+    if size + min(before, 0) + min(behind, 0) <= 0:
+        store.rigid(axis, "cut off by padding")
+        return store.fresh_rigid(size + before + behind, "nothing but padding")
+    kept = store.narrow(axis, max(-before, 0), size - max(-behind, 0))
+    sides = [store.fresh_rigid(max(n, 0), "padding") for n in (before, behind)]
+    return store.concat([sides[0], kept, sides[1]])
+
+
+def windows(store: Store, call: Call) -> tuple[Axes, ...]:
+    """unfold: windows along one axis, in a new axis at the end; all other axes pass."""
+    axes, shape = list(call.tensors[0]), call.shapes[0]
+    dim = _dim(call, "dimension")
+    store.rigid(axes[dim], "read by position")
+    axes[dim] = store.fresh_rigid(shape[dim], "read by position")
+    return ((*axes, store.fresh_rigid(shape[-1], "read by position")),)
 
 
 def rigid(store: Store, call: Call) -> tuple[Axes, ...]:
@@ -282,5 +325,8 @@ TRANSFORMERS: dict[str, Transformer] = {
     "getitem": getitem,
     "identity": identity,
     "constant": constant,
+    "zero": zero,
+    "pad": pad,
+    "windows": windows,
     "rigid": rigid,
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from symgraph.errors import (
+    AuditError,
     CheckpointError,
     CoverageError,
     DataError,
@@ -21,7 +22,7 @@ from symgraph.errors import (
 from symgraph.messages import one_line
 
 BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
-_DOCUMENTED = (UsageError, TraceError, RuleError, CoverageError, VerifyError, CheckpointError, DataError)
+_DOCUMENTED = (UsageError, TraceError, RuleError, CoverageError, VerifyError, CheckpointError, DataError, AuditError)
 
 
 def exit_codes() -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from symgraph.axes.terms import Leaf, Product, Term
 from symgraph.errors import UsageError
 from symgraph.groups.classes import SymmetryClass
-from symgraph.infer.shifts import Piece, Translation
+from symgraph.infer.families import Piece, Place, Translation
 from symgraph.infer.sizes import Sizes
 from symgraph.infer.symmetry import Space, SymmetryGraph
 
@@ -44,6 +44,9 @@ class Family(StrEnum):
     TRANSLATION = "translation"
     WRITTEN = "written mean"
     READ = "read mean"
+    LEAN = "read mean, leaning"
+    TILT = "tilted bias"
+    STATISTICS = "stored statistics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ def _counts(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
     for translation in symmetry.translations:
         yield Family.TRANSLATION, translation_name(translation), _of_translation(symmetry, translation, sizes)
     yield from _means(symmetry, sizes)
+    yield from _uneven(symmetry, sizes)
 
 
 def _of_space(symmetry: SymmetryGraph, space: Space, sizes: Measure) -> Any:
@@ -185,26 +189,26 @@ def _length(symmetry: SymmetryGraph, term: Term, sizes: Measure) -> Any:
 
 def _of_translation(symmetry: SymmetryGraph, translation: Translation, sizes: Measure) -> Any:
     sets = translation.sets
-    parameter, axis = sets[0][0]
-    full = _length(symmetry, symmetry.terms[parameter][axis], sizes)
-    moved = [i for s in sets if len(s) == 1 for i in _moved(symmetry, s[0][0])]
+    first = sets[0][0]
+    full = _length(symmetry, symmetry.terms[first.parameter][first.axis], sizes)
+    moved = [i for s in sets if len(s) == 1 for i in _moved(symmetry, s[0].parameter)]
     twice = sum(max(count - 1, 0) for count in Counter(moved).values())
-    ranges = [set.intersection(*(_centred_ranges(symmetry, *member) for member in s)) for s in sets]
+    ranges = [set.intersection(*(_centred_ranges(symmetry, member) for member in s)) for s in sets]
     inside = sum(max(count - 1, 0) for count in Counter(r for s in ranges for r in s).values())
     return (len(sets) - 1) * full - twice - inside
 
 
-def _centred_ranges(symmetry: SymmetryGraph, parameter: str, axis: int) -> set[tuple[int, int]]:
+def _centred_ranges(symmetry: SymmetryGraph, place: Place) -> set[tuple[int, int]]:
     """Parts of an axis along whose ones vector a constant is invisible already."""
     pieces = [p for c in symmetry.centred if c.written for p in c.pieces]
-    return {(p.start, p.stop) for p in pieces if (p.parameter, p.axis) == (parameter, axis)}
+    return {(p.start, p.stop) for p in pieces if (p.parameter, p.axis) == (place.parameter, place.axis)}
 
 
 def _moved(symmetry: SymmetryGraph, parameter: str) -> Iterator[int]:
     """Entries of a bias that can be moved into its readers."""
     for move in symmetry.moves:
         if move.source.parameter == parameter:
-            yield from range(move.source.start, move.source.stop)
+            yield from move.source.entries()
 
 
 def _means(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
@@ -220,12 +224,33 @@ def _means(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
             yield family, piece_name(symmetry, piece), prod(others, start=1)
 
 
+def _uneven(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
+    for lean in symmetry.leans:
+        axes = symmetry.terms[lean.reader.parameter]
+        others = [_length(symmetry, t, sizes) for i, t in enumerate(axes) if i != lean.reader.axis]
+        yield Family.LEAN, piece_name(symmetry, lean.reader), prod(others, start=1)
+    for tilt in symmetry.tilts:
+        yield Family.TILT, tilt.bias, _length(symmetry, symmetry.terms[tilt.bias][0], sizes)
+    for s in symmetry.statistics:
+        n = _length(symmetry, symmetry.terms[s.gain][0], sizes)
+        yield Family.STATISTICS, " + ".join(s.tensors), len(s.tensors) * n
+
+
 def piece_name(symmetry: SymmetryGraph, piece: Piece) -> str:
     """A parameter, with the range of entries where the piece is only a part of it."""
-    whole = piece.stop - piece.start == symmetry.graph.state[piece.parameter].shape[piece.axis]
-    return piece.parameter if whole else f"{piece.parameter}[{piece.start}:{piece.stop}]"
+    if piece.size == symmetry.graph.state[piece.parameter].shape[piece.axis]:
+        return piece.parameter
+    every = f" every {piece.period}" if piece.outer > 1 else ""
+    return f"{piece.parameter}[{piece.start}:{piece.stop}{every}]"
 
 
 def translation_name(translation: Translation) -> str:
     """The sets of parameters that a constant moves between."""
-    return " <-> ".join(" + ".join(name for name, _ in s) for s in translation.sets)
+    return " <-> ".join(" + ".join(map(_place_name, s)) for s in translation.sets)
+
+
+def _place_name(place: Place) -> str:
+    if not place.window:
+        return place.parameter
+    axis, start, stop = place.window
+    return f"{place.parameter}[{':, ' * axis}{start}:{stop}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields, replace
 
 from symgraph.axes.terms import Concat, Leaf, Product, Term, leaves
 from symgraph.errors import CoverageError
@@ -11,9 +12,9 @@ from symgraph.infer.equations import Equations, collect
 from symgraph.infer.fibres import fibres
 from symgraph.infer.names import Unnamed, name_spaces
 from symgraph.infer.resolve import Draft, SpaceDraft, draft, spaces
-from symgraph.infer.shifts import find_shifts
+from symgraph.infer.shifts import find_families
 from symgraph.infer.symmetry import AbsorbedGain, Frame, Reason, Space, SymmetryGraph, Uncovered
-from symgraph.ir import Graph, Tensor
+from symgraph.ir import Graph, Kind, Tensor
 from symgraph.rules.book import RuleBook, default_rules
 from symgraph.rules.operators import parameters
 from symgraph.rules.pattern import rewrite
@@ -49,7 +50,11 @@ def infer(
 def prepare(graph: Graph, book: RuleBook) -> Graph:
     """Pattern rules applied, uncovered operators decomposed where torch knows how."""
     rewritten = rewrite(graph, book.patterns)
-    return expand(rewritten, book.covers)
+    expanded = expand(rewritten, book.covers)
+    # What was taken apart may hold idioms of its own: attention in a kernel that no rule speaks about.
+    again = expanded if expanded is rewritten else rewrite(expanded, book.patterns)
+    parts = ((node, book.split(node, again) if node.kind is Kind.CALL else None) for node in again.nodes)
+    return replace(again, nodes=tuple(n for node, found in parts for n in found or (node,)))
 
 
 def _uncovered(eq: Equations) -> tuple[Uncovered, ...]:
@@ -100,19 +105,17 @@ def _build(
         for i, name in zip(used, names, strict=True)
     )
     renumbered = {name: tuple(_renumber(t, number) for t in axes) for name, axes in terms.items()}
-    shifts = find_shifts(d)
+    families = find_families(d, graph)
     return SymmetryGraph(
         graph,
         found,
         _frames(d, drafts, space_of, number, flips),
         renumbered,
-        tuple(AbsorbedGain(g.parameter, g.frame, g.forward) for g in d.gains),
-        shifts.moves,
-        shifts.translations,
-        shifts.centred,
-        missing,
-        tuple(book.notes),
-        book.hash,
+        tuple(AbsorbedGain(g.parameter, g.frame, g.flip, g.forward) for g in d.gains),
+        uncovered=missing,
+        notes=tuple(book.notes),
+        rules_hash=book.hash,
+        **{f.name: getattr(families, f.name) for f in fields(families)},
     )
 
 

@@ -14,9 +14,10 @@ from symgraph.axes.store import Ref, Store
 from symgraph.axes.structural import FIXES_ONES, TRANSFORMERS, Axes, Call
 from symgraph.groups.classes import Bound, SymmetryClass, down
 from symgraph.ir import Graph, Kind, Node, Tensor
+from symgraph.rules.binding import Binding, tensor_refs
 from symgraph.rules.book import RuleBook
 from symgraph.rules.schema import Rule
-from symgraph.rules.signature import AxisToken, Binding, bind, tensor_refs
+from symgraph.rules.signature import AxisToken
 
 BATCH: Bound = down(SymmetryClass.SEMI_PERMUTATION)
 
@@ -98,11 +99,10 @@ def _explain(eq: Equations, book: RuleBook) -> None:
         eq.writers[node.name] = node.name
         if node.kind is not Kind.CALL:
             continue
-        bound = ((rule, bind(rule, node, eq.graph)) for rule in book.for_node(node))
-        rule, binding = next(((r, b) for r, b in bound if b is not None), (None, None))
-        eq.applied.append(Applied(node, rule, binding))
+        binding = book.binding(node, eq.graph)
+        eq.applied.append(Applied(node, binding.rule if binding else None, binding))
         sources = {eq.writers[r] for r in node.refs() if r in eq.learned}
-        if rule is not None and binding is not None and len(sources) == 1 and (rule.structure or _pointwise(binding)):
+        if binding is not None and len(sources) == 1 and (binding.rule.structure or _pointwise(binding)):
             eq.writers[node.name] = sources.pop()
     eq.by_node.update((a.node.name, a) for a in eq.applied)
 
@@ -182,13 +182,14 @@ class _Signature:
         }
 
     def axes(self) -> tuple[Axes, ...]:
-        shapes = _shapes(self.node)
-        self._outputs(shapes)
+        count, shapes = len(self.binding.results), _shapes(self.node)
+        self._outputs(shapes[:count])
         self._named_axes()
         self._batch_axes()
         self._tail()
         self._annotate()
-        return tuple(tuple(axes) for axes in self.outputs)
+        unread = (tuple(self.store.fresh_rigid(n, "nothing reads it") for n in shape) for shape in shapes[count:])
+        return (*map(tuple, self.outputs), *unread)
 
     def _outputs(self, shapes: tuple[tuple[int, ...], ...]) -> None:
         for shape in shapes:
@@ -234,9 +235,13 @@ class _Signature:
         for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
             at = {t.name: r for t, r in zip(tokens, axes, strict=True)}
             if gain in self.binding.operands:
-                for token, ref in self._operand(gain):
-                    if token.name in at and token.name in self.core:
-                        self._relate(at[token.name], ((self.core[token.name], 1), (ref, 1)))
+                *outer, inner = [(t, r) for t, r in self._operand(gain) if t.name in at and t.name in self.core]
+                self._relate(at[inner[0].name], ((self.core[inner[0].name], 1), (inner[1], 1)))
+                # A scale of a whole group is one of its members already.
+                for token, ref in outer:
+                    self.store.unify(self.core[token.name], at[token.name])
+                    self.eq.links.append((self.core[token.name], ref))
+                    self.store.bound(ref, BATCH, "transforms by the permutation alone")
                 for name, ref in at.items():
                     if name in self.core and name not in {t.name for t, _ in self._operand(gain)}:
                         self.store.unify(self.core[name], ref)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.resolve import MATRIX, Draft, SpaceDraft
 
@@ -10,14 +12,16 @@ def fibres(d: Draft, drafts: list[SpaceDraft], space_of: dict[int, int]) -> dict
     """For every space, the spaces that stand beside it in each block of each value and parameter it occurs in.
 
     A space is dropped from a fibre where some operator mixes its positions and keeps them (softmax, norms), and where
-    its own group mixes positions (a rotation of the heads would leave no head to be fibred over).
+    its own group mixes positions (a rotation of the heads would leave no head to be fibred over), and where it stands
+    twice beside (a map from heads to heads leaves open which of the two is meant).
     """
     beside: dict[int, set[int]] = {}
     for blocks in d.blocks.values():
         for block in blocks:
-            inside = {space_of[d.root(r)] for r in block}
+            inside = Counter(space_of[d.root(r)] for r in block)
+            once = {i for i, n in inside.items() if n == 1}
             for i in inside:
-                others = inside - {i}
+                others = once - {i}
                 beside[i] = beside[i] & others if i in beside else others
     for axes, mixed in d.eq.apart:
         over = {space_of[d.root(x)] for x in d.eq.store.leaves(mixed) if d.eq.store.size(x) != 1}

@@ -165,6 +165,18 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "1 tensor reads from a centred stream, so the mean of its weights along the stream has no effect",
         "{n} tensors read from centred streams, so the mean of their weights along the stream has no effect",
     ),
+    (Family.LEAN, True): (
+        "1 tensor reads from a norm that keeps its gain or bias, so one direction of its weights has no effect",
+        "{n} tensors read from norms that keep gain or bias, so one direction of their weights has no effect",
+    ),
+    (Family.TILT, True): (
+        "1 bias of a norm can be tilted if its readers are tilted back",
+        "{n} biases of norms can be tilted if their readers are tilted back",
+    ),
+    (Family.STATISTICS, True): (
+        "1 pair of stored statistics can be made up for by gain and bias",
+        "{n} pairs of stored statistics can be made up for by gain and bias",
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from symgraph.axes.terms import Term, leaves
-from symgraph.infer.shifts import Piece
+from symgraph.infer.families import Piece
 from symgraph.infer.symmetry import SymmetryGraph
 
 
@@ -76,16 +76,21 @@ def _families(symmetry: SymmetryGraph) -> Iterator[str]:
     state = symmetry.graph.state
     names = [("gains", g.parameter) for g in symmetry.gains]
     names += [("moves", s.bias) for m in symmetry.moves for s in m.sinks]
+    names += [("leans", n) for x in symmetry.leans for n in (x.gain, x.bias, x.sink) if n]
+    names += [("tilts", t.bias) for t in symmetry.tilts]
+    names += [("statistics", n) for s in symmetry.statistics for n in (*s.tensors, s.gain, s.bias)]
     yield from (f"{family}: there is no parameter {name!r}" for family, name in names if name not in state)
     for t in symmetry.translations:
         if not t.sets or not all(t.sets):
             yield "translations: an empty set"
-        axes = [member for members in t.sets for member in members]
-        yield from (f"translations: {n!r} has no axis {a}" for n, a in axes if not _has_axis(symmetry, n, a))
+        axes = [place for places in t.sets for place in places]
+        for p in axes:
+            if not all(_has_axis(symmetry, p.parameter, a) for a in (p.axis, *p.window[:1])):
+                yield f"translations: {p.parameter!r} has no axis {p.axis}"
     for family, piece in _pieces(symmetry):
         if not _has_axis(symmetry, piece.parameter, piece.axis):
             yield f"{family}: {piece.parameter!r} has no axis {piece.axis}"
-        elif not 0 <= piece.start < piece.stop <= state[piece.parameter].shape[piece.axis]:
+        elif not 0 <= piece.start < piece.stop or max(piece.entries()) >= state[piece.parameter].shape[piece.axis]:
             yield f"{family}: {piece.parameter!r} has no part [{piece.start}:{piece.stop}]"
         for leaf in leaves(piece.term):
             if leaf.frame not in frames and leaf.frame != -1:
@@ -100,6 +105,8 @@ def _has_axis(symmetry: SymmetryGraph, parameter: str, axis: int) -> bool:
 def _pieces(symmetry: SymmetryGraph) -> Iterator[tuple[str, Piece]]:
     for m in symmetry.moves:
         yield "moves", m.source
-        yield from (("moves", s.reader) for s in m.sinks)
+        yield from (("moves", s.reader) for s in m.sinks if s.reader is not None)
     for c in symmetry.centred:
         yield from (("centred", p) for p in c.pieces)
+    yield from (("leans", x.reader) for x in symmetry.leans)
+    yield from (("tilts", p) for t in symmetry.tilts for p in t.readers)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from symgraph.axes.store import Evidence, Ref, Shape
+from symgraph.axes.store import Evidence, Ref, Shape, Store
 from symgraph.axes.terms import Concat, Leaf, Product, Term
 from symgraph.groups.classes import RIGID, TOP, Bound, SymmetryClass, down, group_of
 from symgraph.infer.equations import Equations
@@ -43,10 +43,14 @@ class LeafRelation:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A parameter that multiplies frame `before` into frame `after`, absorbed into the readers or the writers."""
+    """A parameter that multiplies frame `before` into frame `after`, absorbed into the readers or the writers.
+
+    `flip` says that the value it multiplies has the frame's dual orientation.
+    """
 
     parameter: str
     frame: int
+    flip: bool
     forward: bool
     nodes: tuple[str, ...]
 
@@ -60,6 +64,7 @@ class Draft:
     links: list[tuple[Ref, Ref]] = field(default_factory=list)
     frames: dict[int, int] = field(default_factory=dict)
     gains: list[Gain] = field(default_factory=list)
+    merged: dict[int, list[int]] = field(default_factory=dict)
     evidence: dict[int, list[tuple[Bound, Evidence]]] = field(default_factory=lambda: defaultdict(list))
     bounds: dict[int, Bound] = field(default_factory=dict)
     blocks: dict[str, list[Block]] = field(default_factory=dict)
@@ -124,13 +129,25 @@ def _align(d: Draft) -> None:
     while before != (before := sum(len(store.align(a, b)) for a, b in pairs)):
         pass
     for r in d.eq.relations:
-        columns = [list(store.leaves(ref)) for ref in (r.result, *(t for t, _ in r.terms))]
-        if len({tuple(map(store.size, c)) for c in columns}) == 1:
-            for row in zip(*columns, strict=True):
-                terms = tuple((ref, power) for ref, (_, power) in zip(row[1:], r.terms, strict=True))
-                d.relations.append(LeafRelation(row[0], terms, r.node, r.rule))
-    for a, b in d.eq.links:
-        d.links.extend(zip(store.leaves(a), store.leaves(b), strict=False))
+        store.because(r.node, r.rule)
+        for row in _side_by_side(store, (r.result, *(t for t, _ in r.terms))):
+            terms = tuple((ref, power) for ref, (_, power) in zip(row[1:], r.terms, strict=True))
+            d.relations.append(LeafRelation(row[0], terms, r.node, r.rule))
+    for pair in d.eq.links:
+        d.links.extend((a, b) for a, b in _side_by_side(store, pair))
+
+
+def _side_by_side(store: Store, refs: tuple[Ref, ...]) -> Iterator[tuple[Ref, ...]]:
+    """The leaves of several axes, those of the first part of each before those of the next.
+
+    A factor that several parts share appears in each of them. Axes that cannot be cut alike become rigid.
+    """
+    columns = [[x for part in store.parts(ref) for x in store.leaves(part)] for ref in refs]
+    if len({tuple(map(store.size, c)) for c in columns}) == 1:
+        yield from zip(*columns, strict=True)
+        return
+    for ref in refs:
+        store.rigid(ref, "the products have no common refinement")
 
 
 def _collect_bounds(d: Draft) -> None:
@@ -220,7 +237,8 @@ def _is_gain(d: Draft, ref: Ref, uses: _Uses) -> bool:
 def _absorbable(d: Draft, sites: list[tuple[int, Ref, Ref]], uses: _Uses, forward: bool) -> bool:
     free = {d.root(c if forward else b) for _, c, b in sites}
     fixed = {d.root(b if forward else c) for _, c, b in sites}
-    if free & fixed:
+    turns = {(r >> 1, r & 1) for _, c, b in sites for r in (c if forward else b,)}
+    if free & fixed or len({node for node, _ in turns}) < len(turns):
         return False
     mine = {i for i, _, _ in sites}
     return all(d.bounds.get(f, TOP) == TOP and set(uses.relations[f]) <= mine and f in uses.weights for f in free)
@@ -230,8 +248,8 @@ def _absorb(d: Draft, root: int, sites: list[tuple[int, Ref, Ref]], forward: boo
     source = next(iter(uses.sources[root]))
     parameter = d.eq.graph.by_name[source or ""].target
     nodes = tuple(d.relations[i].node for i, _, _ in sites)
-    for frame in sorted({d.frames[(c if forward else b) >> 1] for _, c, b in sites}):
-        d.gains.append(Gain(parameter, frame, forward, nodes))
+    for frame, flip in sorted({x for _, c, b in sites for x in _merged(d, c if forward else b)}):
+        d.gains.append(Gain(parameter, frame, flip, forward, nodes))
     d.bounds[root] = RIGID
     d.evidence[root].append((RIGID, Evidence(nodes[0], "absorption", "a gain that is one in the canonical gauge")))
     for _, c, b in sites:
@@ -240,11 +258,26 @@ def _absorb(d: Draft, root: int, sites: list[tuple[int, Ref, Ref]], forward: boo
             continue
         d.eq.store.unify(c, b)
         keep = d.root(c)
+        _join(d, keep, rb if keep == rc else rc)
         d.bounds[keep] = d.bounds.get(rc, TOP) & d.bounds.get(rb, TOP)
         for old in (rc, rb):
             if old != keep:
                 d.evidence[keep].extend(d.evidence[old])
                 d.evidence[old] = []
+
+
+def _join(d: Draft, keep: int, gone: int) -> None:
+    """Notes that the frames of one root are those of another now; the longer list is the one that grows."""
+    short, long = sorted((d.merged.pop(r, [r]) for r in (keep, gone)), key=len)
+    long.extend(short)
+    d.merged[keep] = long
+
+
+def _merged(d: Draft, ref: Ref) -> Iterator[tuple[int, bool]]:
+    """Every frame that gains absorbed before have made one with that of `ref`, and whether it is its dual."""
+    found = d.eq.store.find(ref)
+    for node in d.merged.get(found >> 1, [found >> 1]):
+        yield d.frames[node], bool((d.eq.store.find(2 * node) ^ found) & 1)
 
 
 def _tie(d: Draft) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from symgraph.axes.terms import Concat, Leaf, Product, Term, leaves
@@ -190,6 +191,8 @@ def _read(hint: Any, plain: Any, at: str) -> Any:
         return down(*(_class(c, at) for c in _list(plain, at)))
     if get_origin(hint) is tuple:
         return _tuple(get_args(hint), _list(plain, at), at)
+    if get_origin(hint) is UnionType:
+        return None if plain is None else _read(get_args(hint)[0], plain, at)
     if get_origin(hint) is dict:
         return {k: _read(get_args(hint)[1], v, f"{at}[{k!r}]") for k, v in _object(plain, at).items()}
     if is_dataclass(hint) and isinstance(hint, type):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import UsageError
 from symgraph.groups.classes import Bound, SymmetryClass
-from symgraph.infer.shifts import Centred, Move, Translation
+from symgraph.infer.families import Centred, Lean, Move, Statistics, Tilt, Translation
 from symgraph.ir import Graph
 
 if TYPE_CHECKING:
@@ -83,10 +83,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class AbsorbedGain:
-    """A gain that is one in the canonical gauge; `forward` means absorbed into readers, else into writers."""
+    """A gain that is one in the canonical gauge; `forward` means absorbed into readers, else into writers.
+
+    `flip` says that the value it multiplies has the frame's dual orientation.
+    """
 
     parameter: str
     frame: int
+    flip: bool
     forward: bool
 
 
@@ -111,6 +115,9 @@ class SymmetryGraph:
     moves: tuple[Move, ...] = ()
     translations: tuple[Translation, ...] = ()
     centred: tuple[Centred, ...] = ()
+    leans: tuple[Lean, ...] = ()
+    tilts: tuple[Tilt, ...] = ()
+    statistics: tuple[Statistics, ...] = ()
     uncovered: tuple[Uncovered, ...] = ()
     notes: tuple[str, ...] = ()
     rules_hash: str = ""

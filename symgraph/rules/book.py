@@ -10,7 +10,9 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from symgraph.errors import RuleError
-from symgraph.ir import Node
+from symgraph.ir import Graph, Node
+from symgraph.rules.binding import Binding, bind
+from symgraph.rules.joined import apart, expanded, is_joined, split
 from symgraph.rules.load import load_file
 from symgraph.rules.schema import Rule, plain
 
@@ -33,7 +35,11 @@ class RuleBook:
         found: dict[str, list[Rule]] = {}
         for rule in self.rules:
             for target in rule.targets:
-                found.setdefault(target, []).append(rule)
+                own = expanded(rule, target)
+                found.setdefault(target, []).append(own)
+                if is_joined(own):
+                    plain = apart(own, target)
+                    found[plain.targets[0]] = [plain]
         return {k: tuple(v) for k, v in found.items()}
 
     def for_op(self, target: str) -> tuple[Rule, ...]:
@@ -44,9 +50,28 @@ class RuleBook:
         """The rules about a node's operator, to be tried in order."""
         return self._by_target.get(node.target, ())
 
-    def covers(self, target: str | Node) -> bool:
-        """Whether any rule speaks about this operator."""
-        return (target.target if isinstance(target, Node) else target) in self._by_target
+    def binding(self, node: Node, graph: Graph) -> Binding | None:
+        """The first rule that applies to a node of a graph, matched with it; None if there is no such rule."""
+        bound = (bind(rule, node, graph) for rule in self.for_node(node) if not is_joined(rule))
+        return next((b for b in bound if b is not None), None)
+
+    def split(self, node: Node, graph: Graph) -> tuple[Node, ...] | None:
+        """What stands for a node whose rule speaks about axes that its tensors hold flattened; None for any other."""
+        rules = self.for_node(node)
+        if not any(map(is_joined, rules)):
+            return None
+        for rule in rules:
+            if is_joined(rule):
+                found = split(rule, node, graph)
+                if found is not None:
+                    return found
+            elif bind(rule, node, graph) is not None:
+                return None
+        return None
+
+    def covers(self, node: Node, graph: Graph) -> bool:
+        """Whether some rule applies to a node: that one speaks about its operator is not enough."""
+        return self.binding(node, graph) is not None or self.split(node, graph) is not None
 
     def named(self, name: str) -> Rule:
         """The rule called `name`.

@@ -14,6 +14,7 @@ from symgraph.errors import RuleError
 from symgraph.groups.classes import Bound, SymmetryClass, down, maximal, next_larger
 from symgraph.rules import operators
 from symgraph.rules.dummy import as_graph
+from symgraph.rules.joined import expanded
 from symgraph.rules.laws import difference, further_laws, without
 from symgraph.rules.sample import PERMUTING
 from symgraph.rules.schema import Rule
@@ -87,7 +88,8 @@ def check(rule: Rule) -> Report:
     failures = list(_spellings(rule))
     loose: dict[tuple[str, str], None] = {}
     for target in rule.ops or rule.pattern:
-        trials = [t for t in (Trial(rule, target, e) for e in rule.examples) if t.meant]
+        own = expanded(rule, target) if isinstance(target, str) else rule
+        trials = [t for t in (Trial(own, target, e) for e in rule.examples) if t.meant]
         for trial in trials:
             _require_fit(trial)
             failures += _failures(trial)

@@ -26,7 +26,14 @@ def without(trial: Trial, names: set[str | None]) -> Values:
 
 def further_laws(trial: Trial) -> Iterator[tuple[str, float]]:
     """Every further law that the rule states, and its relative error."""
-    for name, law in (("adds", _adds), ("gain", _gain), ("shift", _shift), ("centred", _centred)):
+    for name, law in (
+        ("adds", _adds),
+        ("gain", _gain),
+        ("shift", _shift),
+        ("centred", _centred),
+        ("statistics", _statistics),
+        ("blind", _blind),
+    ):
         for subject, error in _tried(law, trial):
             yield f"{name} of {subject}", error
 
@@ -85,9 +92,10 @@ def _shift(trial: Trial) -> Iterator[tuple[str, float]]:
 
 
 def _constant(trial: Trial, name: str) -> torch.Tensor:
-    """A tensor like the operand, varying along batch axes and its last named axis only."""
+    """A tensor like the operand, varying along batch axes and its last named axis; not along a reduced one."""
     tokens = (trial.tokens or ({}, ()))[0][name]
-    feature = next((t.name for t in reversed(tokens) if t.claimed and not t.batch), "*0")
+    kept = (t.name for t in reversed(tokens) if t.claimed and not t.batch and t.axis != trial.rule.reduces)
+    feature = next(kept, "*0")
     shape = [n if t.batch or t.name == feature else 1 for t, n in zip(tokens, trial.values[name].shape, strict=True)]
     if any(t.axis == "*" for t in tokens):
         shape = [1] * (len(shape) - 1) + shape[-1:]
@@ -97,9 +105,11 @@ def _constant(trial: Trial, name: str) -> torch.Tensor:
 def _shift_error(trial: Trial, name: str, law: str, constant: torch.Tensor, found: torch.Tensor) -> float:
     if law == "none":
         return float(found.abs().max())
-    if law == "output":
-        return difference(found, constant.expand_as(found))
     operands, results = trial.tokens or ({}, ())
+    if law == "output":
+        gone = [i for i, t in enumerate(operands[name]) if t.axis == trial.rule.reduces]
+        arriving = constant if constant.dim() <= found.dim() else constant.squeeze(gone)
+        return difference(found, arriving.expand_as(found))
     letters = {n: chr(97 + i) for i, n in enumerate(trial.sizes)}
     left, right, out = ("".join(letters[t.name] for t in ts) for ts in (operands[name], operands[law], results[0]))
     wide = constant.expand_as(trial.values[name])
@@ -119,3 +129,39 @@ def _centred(trial: Trial) -> Iterator[tuple[str, float]]:
     yield f"{axis} (the mean is not seen)", difference(trial.run({**core, first: moved})[0], result)
     at = [t.name for t in trial.tokens[1][0]].index(axis)
     yield f"{axis} (the result has mean zero)", float(result.sum(at).abs().max() / result.abs().max())
+
+
+def _statistics(trial: Trial) -> Iterator[tuple[str, float]]:
+    """Other statistics, then the gain and bias that make up for them: the result must be what it was."""
+    rule = trial.rule
+    if not rule.statistics or rule.gain not in trial.values or rule.adds not in trial.values or trial.tokens is None:
+        return
+    first = trial.operands[0].name
+    bare = without(trial, {rule.gain, rule.adds})
+    other = dict(bare)
+    for name in rule.statistics:
+        noise = torch.rand(bare[name].shape, generator=trial.generator, dtype=torch.float64)
+        other[name] = bare[name] + noise
+    old, new = (_affine(trial, first, values) for values in (bare, other))
+    gain, bias = (_along(trial.values[n], trial.tokens[0][n], trial.tokens[1][0]) for n in (rule.gain, rule.adds))
+    ratio = old[0] / new[0]
+    found = trial.run(other)[0] * (ratio * gain) + bias + gain * (old[1] - ratio * new[1])
+    yield " and ".join(rule.statistics), difference(found, trial.run(trial.values)[0])
+
+
+def _affine(trial: Trial, first: str, values: Values) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slope and shift of the result in the first operand."""
+    zero = trial.run({**values, first: torch.zeros_like(values[first])})[0]
+    return trial.run({**values, first: torch.ones_like(values[first])})[0] - zero, zero
+
+
+def _blind(trial: Trial) -> Iterator[tuple[str, float]]:
+    for name, axis in trial.rule.blind.items():
+        if name not in trial.values or trial.tokens is None:
+            continue
+        value = trial.values[name]
+        tokens = trial.tokens[0][name]
+        shape = [1 if t.axis == axis else n for t, n in zip(tokens, value.shape, strict=True)]
+        moved = value + torch.randn(shape, generator=trial.generator, dtype=torch.float64)
+        found = trial.run({**trial.values, name: moved})[0]
+        yield f"{name} along {axis}", difference(found, trial.run(trial.values)[0])

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from symgraph.errors import RuleError
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.rules.binding import bind
 from symgraph.rules.expression import END, Term, parse_term
 from symgraph.rules.operators import PATTERN, arguments, parameters
-from symgraph.rules.signature import bind
 
 if TYPE_CHECKING:
     from symgraph.rules.schema import Rule

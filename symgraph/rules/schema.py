@@ -37,9 +37,12 @@ STRUCTURES = (
     "index",
     "identity",
     "constant",
+    "zero",
+    "pad",
+    "windows",
     "rigid",
 )
-BROADCASTS = ("ones", "free")
+BROADCASTS = ("ones", "free", "never")
 LAYOUTS = ("halves", "interleaved")
 SOURCES = ("proof:", "paper:", "measured:")
 
@@ -92,16 +95,21 @@ KEYS = (
     Key("signature", "signature", "Axes of operands and results: 'input[... i], weight[o i'] -> [... o]'."),
     Key("admits", "classes", "The class, or classes, that each axis admits."),
     Key("at", "strings", "The argument that gives the position of an axis."),
+    Key("sizes", "strings", "The argument that gives the size of an axis."),
     Key("reduces", "text", "An axis that the result no longer has."),
     Key("when", "condition", "A condition on the arguments; where it is false the rule is silent."),
     Key("product", "numbers", "The result's element is the product of the operands' to these powers."),
     Key("gain", "text", "The operand that multiplies the result at the end."),
     Key("adds", "text", "The operand that is added to the result at the end."),
+    Key(
+        "statistics", "texts", "Operands that gain and bias can make up for: the result is affine in the first operand."
+    ),
+    Key("blind", "strings", "For an operand, an axis: adding something constant along it changes nothing."),
     Key("shift", "strings", "What adding a constant to an operand does to the result."),
     Key("centred", "text", "An axis whose mean is neither seen nor produced."),
     Key("names", "strings", "Names for the spaces of these axes."),
     Key("layout", "layout", "Which pairs rotate together: halves or interleaved."),
-    Key("broadcast", "broadcast", "What an operand that is constant along an axis demands: ones or free."),
+    Key("broadcast", "broadcast", "What an operand that is constant along an axis demands: ones or free; never, if the operator has no such."),
     Key("gaps", "strings", "Axes left looser than is true, and why."),
     Key("examples", "examples", "Shapes and arguments at which the rule is checked."),
     Key("never", "patterns", "Expressions that the pattern must not match."),
@@ -122,11 +130,14 @@ class Rule:
     signature: Signature | None = None
     admits: Mapping[str, Bound] = field(default_factory=dict, hash=False)
     at: Mapping[str, str] = field(default_factory=dict, hash=False)
+    sizes: Mapping[str, str] = field(default_factory=dict, hash=False)
     reduces: str | None = None
     when: Condition | None = None
     product: Mapping[str, int] = field(default_factory=dict, hash=False)
     gain: str | None = None
     adds: str | None = None
+    statistics: tuple[str, ...] = ()
+    blind: Mapping[str, str] = field(default_factory=dict, hash=False)
     shift: Mapping[str, str] = field(default_factory=dict, hash=False)
     centred: str | None = None
     names: Mapping[str, str] = field(default_factory=dict, hash=False)

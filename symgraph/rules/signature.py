@@ -1,9 +1,11 @@
-"""Signatures: `input[... i], weight[o i'], bias[o]? -> [... o]`, and how they meet a node of a graph.
+"""Signatures: `input[... i], weight[o i'], bias[o]? -> [... o]`.
 
 signature := operand ("," operand)* "->" axes ("," axes)*
 operand   := name axes "?"?
-axes      := "[" token* "]"
+axes      := "[" axis* "]"
+axis      := token | "(" token* ")" (several axes that the tensor holds flattened into one)
 token     := name | name' (dual) | name~ (permutation part) | ... (batch) | * (pointwise) | 1 | _ (no claim)
+           | _... (as many axes without a claim as the operator's name says: two for conv2d)
 """
 
 from __future__ import annotations
@@ -15,14 +17,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from symgraph.groups.classes import Bound, SymmetryClass, down
-from symgraph.ir import Graph, Node, Ref, Tensor
 from symgraph.rules.grammar import Cursor, GrammarError, tokenize
-from symgraph.rules.operators import arguments as arguments_of
 
 if TYPE_CHECKING:
     from symgraph.rules.schema import Rule
 
-_TOKEN = re.compile(r"->|\.\.\.|[\[\],?*]|[A-Za-z_][A-Za-z_0-9]*['~]?|1")
+_TOKEN = re.compile(r"->|_?\.\.\.|[\[\](),?*]|[A-Za-z_][A-Za-z_0-9]*['~]?|1")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 # A tensor that is constant along an axis stays so under the maps that fix the ones vector.
 FIXES_ONES: Bound = down(SymmetryClass.ORTHOGONAL_ONES, SymmetryClass.SEMI_PERMUTATION)
@@ -61,6 +61,8 @@ class AxisToken:
 
 
 Tokens = tuple[AxisToken, ...]
+# For each axis of a tensor how many tokens it holds; () where that is one everywhere.
+Joins = tuple[int, ...]
 Arrangement = tuple[dict[str, Tokens], tuple[Tokens, ...]]
 
 
@@ -71,6 +73,7 @@ class Operand:
     name: str
     axes: Tokens
     optional: bool = False
+    joins: Joins = ()
 
     @property
     def scalar(self) -> bool:
@@ -78,7 +81,7 @@ class Operand:
         return not self.axes or self.axes[0].name == "*"
 
     def __str__(self) -> str:
-        return f"{self.name}[{' '.join(map(str, self.axes))}]{'?' if self.optional else ''}"
+        return f"{self.name}[{_joined_text(self.axes, self.joins)}]{'?' if self.optional else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +90,10 @@ class Signature:
 
     operands: tuple[Operand, ...]
     results: tuple[Tokens, ...]
+    joins: tuple[Joins, ...] = ()
 
     def __str__(self) -> str:
-        results = ", ".join(f"[{' '.join(map(str, r))}]" for r in self.results)
+        results = ", ".join(f"[{_joined_text(r, self.result_joins(i))}]" for i, r in enumerate(self.results))
         return f"{', '.join(map(str, self.operands))} -> {results}"
 
     @property
@@ -98,22 +102,13 @@ class Signature:
         tokens = [t for o in self.operands for t in o.axes] + [t for r in self.results for t in r]
         return tuple(dict.fromkeys(t.axis for t in tokens if t.claimed))
 
+    def result_joins(self, i: int) -> Joins:
+        """How many tokens each axis of a result holds."""
+        return self.joins[i] if self.joins else ()
+
     def operand(self, name: str) -> Operand | None:
         """The operand called `name`."""
         return next((o for o in self.operands if o.name == name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A rule matched with one node: the axes of its tensors by token, its other arguments by name.
-
-    The number of tokens always equals the rank of the tensor. Operands keep the order of the signature.
-    """
-
-    rule: Rule
-    operands: dict[str, tuple[Ref, Tokens]]
-    results: tuple[Tokens, ...]
-    arguments: Mapping[str, Any]
 
 
 def parse(text: str) -> Signature:
@@ -132,7 +127,8 @@ def parse(text: str) -> Signature:
         results.append(_axes(cursor))
     if cursor.text:
         raise GrammarError(f"unexpected {cursor.text!r}", cursor.column)
-    signature = Signature(tuple(operands), tuple(results))
+    joins = tuple(j for _, j in results)
+    signature = Signature(tuple(operands), tuple(r for r, _ in results), joins if any(joins) else ())
     _check(signature)
     return signature
 
@@ -154,27 +150,46 @@ def _operand(cursor: Cursor) -> Operand:
     column, name = cursor.column, cursor.take()
     if not _NAME.fullmatch(name) or name == "_":
         raise GrammarError(f"expected the name of an operand, found {name or 'the end'!r}", column)
-    axes = _axes(cursor)
-    return Operand(name, axes, cursor.skip("?"))
+    axes, joins = _axes(cursor)
+    return Operand(name, axes, cursor.skip("?"), joins)
 
 
-def _axes(cursor: Cursor) -> Tokens:
+def _axes(cursor: Cursor) -> tuple[Tokens, Joins]:
     start = cursor.column
     cursor.expect("[")
     found: list[AxisToken] = []
+    joins: list[int] = []
     while not cursor.skip("]"):
-        column, text = cursor.column, cursor.take()
-        token = _token(text, column)
-        if (token.axis != "_") and any(token.name == t.name for t in found) and token.name != "1":
-            raise GrammarError(f"axis `{token.name}` appears twice in one tensor", column)
-        found.append(token)
+        before = len(found)
+        if cursor.skip("("):
+            while not cursor.skip(")"):
+                _append(cursor, found)
+        else:
+            _append(cursor, found)
+        joins.append(len(found) - before)
     if any(t.name == "*" for t in found) and len(found) > 1:
         raise GrammarError("`*` stands for all axes and must be alone", start)
-    return tuple(found)
+    return tuple(found), tuple(joins) if any(n != 1 for n in joins) else ()
+
+
+def _append(cursor: Cursor, found: list[AxisToken]) -> None:
+    column, text = cursor.column, cursor.take()
+    token = _token(text, column)
+    if (token.axis != "_") and any(token.name == t.name for t in found) and token.name != "1":
+        raise GrammarError(f"axis `{token.name}` appears twice in one tensor", column)
+    found.append(token)
+
+
+def _joined_text(axes: Tokens, joins: Joins) -> str:
+    words, rest = [], list(map(str, axes))
+    for n in joins or (1,) * len(axes):
+        words.append(f"({' '.join(rest[:n])})" if n != 1 else rest[0])
+        rest = rest[n:]
+    return " ".join(words)
 
 
 def _token(text: str, column: int) -> AxisToken:
-    if text in ("...", "*", "1", "_"):
+    if text in ("...", "*", "1", "_", "_..."):
         return AxisToken(text)
     mark = text[-1:] if text[-1:] in ("'", "~") else ""
     name = text.removesuffix(mark)
@@ -229,7 +244,8 @@ def _placed(
     if dims is None:
         return None
     rest = _spread(tuple(t for t in tokens if t != moved[0]), rank - len(dims), unclaimed)
-    return None if rest is None else _insert(rest, dims, moved[0])
+    token = AxisToken(f"_{next(unclaimed)}") if moved[0].name == "_" else moved[0]
+    return None if rest is None else _insert(rest, dims, token)
 
 
 def _insert(rest: Tokens, dims: list[int], token: AxisToken) -> Tokens:
@@ -273,105 +289,3 @@ def _spread(tokens: Tokens, rank: int, unclaimed: Iterator[int]) -> Tokens | Non
         else:
             axes.append(AxisToken(f"_{next(unclaimed)}") if token.name == "_" else token)
     return tuple(axes)
-
-
-def bind(rule: Rule, node: Node, graph: Graph) -> Binding | None:
-    """Matches a rule with a node; None where the rule does not apply to it.
-
-    A rule does not apply if its `when:` is false, a rank or size does not fit its signature, or a tensor is given for
-    an argument that the signature does not speak about.
-    """
-    given = arguments_of(node)
-    if given is None or not _holds(rule, given, graph):
-        return None
-    if rule.signature is None:
-        return Binding(rule, {}, (), given)
-    tensors = _tensors(rule.signature, given, graph)
-    if tensors is None:
-        return None
-    arranged = arrange(rule, given, {k: len(t.shape) for k, (_, t) in tensors.items()})
-    if arranged is None or not _supported(given, tensors):
-        return None
-    operands, results = arranged
-    shapes = {k: t.shape for k, (_, t) in tensors.items()}
-    sizes = _sizes(rule, operands, shapes)
-    if sizes is None or not _results_fit(results, node, sizes):
-        return None
-    shown = {k: (tensors[k][0], _broadcast(axes, shapes[k], sizes)) for k, axes in operands.items()}
-    return Binding(rule, shown, results, given)
-
-
-def tensor_refs(binding: Binding) -> tuple[Ref, ...]:
-    """Every value among the arguments, in schema order, lists spread out."""
-    found: list[Ref] = []
-    for value in binding.arguments.values():
-        items = value if isinstance(value, list | tuple) else (value,)
-        found += [v for v in items if isinstance(v, Ref)]
-    return tuple(found)
-
-
-def _holds(rule: Rule, given: Mapping[str, Any], graph: Graph) -> bool:
-    if rule.when is None:
-        return True
-    by_name = graph.by_name
-    return rule.when.evaluate({k: by_name[v.name].result if isinstance(v, Ref) else v for k, v in given.items()})
-
-
-def _tensors(signature: Signature, given: Mapping[str, Any], graph: Graph) -> dict[str, tuple[Ref, Tensor]] | None:
-    """The operands that are values of the graph; None if one is missing or no single tensor."""
-    found: dict[str, tuple[Ref, Tensor]] = {}
-    for operand in signature.operands:
-        value = given.get(operand.name)
-        if isinstance(value, Ref):
-            result = graph.by_name[value.name].result
-            if not isinstance(result, Tensor):
-                return None
-            found[operand.name] = (value, result)
-        elif not (operand.optional if value is None else operand.scalar and isinstance(value, int | float)):
-            return None
-    return found
-
-
-def _supported(given: Mapping[str, Any], tensors: Mapping[str, Any]) -> bool:
-    for name, value in given.items():
-        if name not in tensors:
-            items = value if isinstance(value, list | tuple) else (value,)
-            if any(isinstance(v, Ref) for v in items):
-                return False
-    return True
-
-
-def _sizes(rule: Rule, operands: Mapping[str, Tokens], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int] | None:
-    """The size of every token, or None where two tensors disagree about one."""
-    sizes: dict[str, int] = {}
-    for name, tokens in operands.items():
-        for token, n in zip(tokens, shapes[name], strict=True):
-            known = sizes.get(token.name, 1)
-            if token.name == "1" and n != 1:
-                return None
-            if n != known and 1 not in (n, known):
-                return None
-            if token.name in sizes and n != known and not _may_broadcast(rule, token):
-                return None
-            sizes[token.name] = n if known == 1 else known
-    return sizes
-
-
-def _may_broadcast(rule: Rule, token: AxisToken) -> bool:
-    return token.batch or rule.admits[token.axis] <= FIXES_ONES
-
-
-def _broadcast(tokens: Tokens, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Tokens:
-    if all(n != 1 or sizes[t.name] == 1 for t, n in zip(tokens, shape, strict=True)):
-        return tokens
-    return tuple(AxisToken("1") if n == 1 < sizes[t.name] else t for t, n in zip(tokens, shape, strict=True))
-
-
-def _results_fit(results: tuple[Tokens, ...], node: Node, sizes: Mapping[str, int]) -> bool:
-    shapes = [node.result.shape] if isinstance(node.result, Tensor) else [t.shape for t in node.result or ()]
-    if len(shapes) != len(results):
-        return False
-    return all(
-        len(tokens) == len(shape) and all(sizes.get(t.name, n) == n for t, n in zip(tokens, shape, strict=True))
-        for tokens, shape in zip(results, shapes, strict=True)
-    )

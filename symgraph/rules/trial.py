@@ -13,6 +13,7 @@ import torch
 from symgraph.groups.classes import SymmetryClass
 from symgraph.ir import DType, Tensor
 from symgraph.rules import operators
+from symgraph.rules.joined import cut_shape, joined_shape, positions
 from symgraph.rules.pattern import Pattern
 from symgraph.rules.sample import SCALED, Element, element, random_scales, scaled
 from symgraph.rules.schema import Example, Rule
@@ -134,7 +135,8 @@ class Trial:
 
     def arguments(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """The example's further arguments; the name of an axis stands for its size."""
-        given = {k: _filled(v, sizes) for k, v in self.example.args.items() if k in self._accepted}
+        many = positions(str(self)) or 1
+        given = {k: _filled(v, sizes, many) for k, v in self.example.args.items() if k in self._accepted}
         return {**given, **{k: given.get(k, NUMBER) for k in self.numbers}}
 
     @property
@@ -149,21 +151,35 @@ class Trial:
         defaults: dict[str, Any] = {}
         if isinstance(self.target, str):
             defaults = {a.name: a.default for a in operators.parameters(self.target) or ()}
-        shapes = {k: Tensor(tuple(v.shape), "float64") for k, v in self.values.items()}
+        shapes = {k: Tensor(tuple(v.shape), "float64") for k, v in self._joined(self.values).items()}
         return self.rule.when.evaluate({**defaults, **self.arguments(self.sizes), **shapes})
 
     # -- running -----------------------------------------------------------------------------------------------
 
     def run(self, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int] | None = None) -> list[torch.Tensor]:
         """Results in float64."""
-        given = {k: _typed(k, v) for k, v in self.arguments(self.sizes if sizes is None else sizes).items()}
+        sizes = self.sizes if sizes is None else sizes
+        given = {k: _typed(k, v) for k, v in self.arguments(sizes).items()}
         with torch.no_grad():
             if isinstance(self.target, Pattern):
                 result = self.target.evaluate({**self._ones, **given, **values})
             else:
-                result = operators.call(self.target, {**given, **values})
+                result = operators.call(self.target, {**given, **self._joined(values)})
         results = result if isinstance(result, list | tuple) else [result]
-        return [r.double() for r in results]
+        return list(self._cut([r.double() for r in results], sizes))
+
+    def _joined(self, values: Mapping[str, torch.Tensor]) -> Values:
+        """The operands with the axes that the operator reads."""
+        of = {o.name: o for o in self.operands}
+        return {k: v.reshape(joined_shape(of[k], tuple(v.shape))) for k, v in values.items() if k in of}
+
+    def _cut(self, results: list[torch.Tensor], sizes: Mapping[str, int]) -> Iterator[torch.Tensor]:
+        """The results that the signature speaks about, with an axis for every token."""
+        signature = self.rule.signature
+        for i, tokens in enumerate(signature.results if signature else ()):
+            joins = signature.result_joins(i) if signature else ()
+            shape = cut_shape(tokens, joins, tuple(results[i].shape), sizes) if joins else results[i].shape
+            yield results[i].reshape(shape or results[i].shape)
 
     @property
     def _ones(self) -> Values:
@@ -178,7 +194,8 @@ class Trial:
                 yield name, drawn
             return
         result = {n: torch.ones(e.co.shape[0], dtype=torch.float64) for n, e in drawn.items()}
-        for name in self.values:
+        # What is added at the end is in the frame of the result.
+        for name in (n for n in self.values if n != self.rule.adds):
             own = dict(drawn)
             for axis, cls in classes.items():
                 if cls in SCALED and self._has(name, axis):
@@ -186,7 +203,8 @@ class Trial:
                     own[axis] = scaled(drawn[axis], scales)
                     result[axis] = result[axis] * scales ** self.rule.product.get(name, 0)
             yield name, own
-        yield "", {n: scaled(e, result[n]) if classes[n] in SCALED else e for n, e in drawn.items()}
+        for name in ("", *(n for n in self.values if n == self.rule.adds)):
+            yield name, {n: scaled(e, result[n]) if classes[n] in SCALED else e for n, e in drawn.items()}
 
     def _has(self, operand: str, axis: str) -> bool:
         tokens = self.tokens[0].get(operand, ()) if self.tokens else ()
@@ -217,9 +235,11 @@ def _spread(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return values * SPREAD * torch.rand(values.shape, generator=generator, dtype=torch.float64) ** 2
 
 
-def _filled(value: Any, sizes: Mapping[str, int]) -> Any:
+def _filled(value: Any, sizes: Mapping[str, int], many: int) -> Any:
     if isinstance(value, list | tuple):
-        return [_filled(v, sizes) for v in value]
+        # A number before "..." stands for each of the operator's axes of positions.
+        listed = [*value[:-2], *value[-2:-1] * many] if value and value[-1] == "..." else value
+        return [_filled(v, sizes, many) for v in listed]
     return sizes.get(value, value) if isinstance(value, str) else value
 
 

@@ -85,11 +85,13 @@ def _axes(rule: Rule) -> Iterator[Finding]:
         if name not in rule.admits and name != "...":
             yield "signature", "", "unclassified-axis", f"axis `{name}` has no class", f"add `{name}: ...` to `admits`"
     named = {
-        "at": rule.at,
+        "at": [t for t in rule.at if t != "_"],
+        "sizes": rule.sizes,
         "gaps": rule.gaps,
         "names": rule.names,
         "reduces": [rule.reduces],
         "centred": [rule.centred],
+        "blind": list(rule.blind.values()),
     }
     for key, entries in named.items():
         for entry in entries:
@@ -114,15 +116,16 @@ def _operands(rule: Rule) -> Iterator[Finding]:
         for name in operands:
             if name not in known:
                 yield "signature", "", "bad-signature", f"`{name}` is no argument of this operator", allowed
-        for name, argument in rule.at.items():
+        for key, name, argument in [("at", *p) for p in rule.at.items()] + [("sizes", *p) for p in rule.sizes.items()]:
             if argument not in known:
-                yield "at", name, "bad-signature", f"`{argument}` is no argument of this operator", allowed
+                yield key, name, "bad-signature", f"`{argument}` is no argument of this operator", allowed
     yield from _mentions(rule, operands)
 
 
 def _mentions(rule: Rule, operands: list[str]) -> Iterator[Finding]:
     """Operands that other keys speak about."""
     mentioned = [("product", n, n) for n in rule.product] + [("shift", n, n) for n in rule.shift]
+    mentioned += [("statistics", n, n) for n in rule.statistics] + [("blind", n, n) for n in rule.blind]
     mentioned += [(k, "", n) for k, n in (("gain", rule.gain), ("adds", rule.adds)) if n is not None]
     for key, entry, name in mentioned:
         if name not in operands:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import fx
 from torch._decomp import decomposition_table
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref, Tensor
 from symgraph.trace.lower import Lowering
@@ -20,8 +22,11 @@ from symgraph.trace.writes import reading, without_writes
 
 _DEPTH = 3
 
+Result = Tensor | tuple[Tensor, ...] | None
+IsCovered = Callable[[Node, Graph], bool]
 
-def decompose(node: Node, operands: Mapping[str, Tensor]) -> tuple[Node, ...] | None:
+
+def decompose(node: Node, operands: Mapping[str, Result]) -> tuple[Node, ...] | None:
     """The calls that one call consists of, or None if torch does not take it apart.
 
     The last node has the name of the original and stands for it; the others are named `NAME.op`. Several results end
@@ -33,27 +38,31 @@ def decompose(node: Node, operands: Mapping[str, Tensor]) -> tuple[Node, ...] | 
     """
     op = resolve(node.target)
     names = tuple(dict.fromkeys(node.refs()))
-    if op is None or any(not isinstance(operands.get(n), Tensor) for n in names):
+    tensors = {n: t for n in names if isinstance(t := operands.get(n), Tensor)}
+    if op is None or len(tensors) < len(names):
         return None
-    traced = _traced(op, node, {n: operands[n] for n in names})
+    traced = _traced(op, node, tensors)
     if traced is None:
         return None
-    found = _lowered(traced, node, [Node(n, Kind.INPUT, n, result=operands[n]) for n in names])
+    found = _lowered(traced, node, [Node(n, Kind.INPUT, n, result=t) for n, t in tensors.items()])
     # What torch writes in its own primitives is no simpler than the operator itself.
     if found is None or any(n.target == node.target or n.target.startswith("prims.") for n in found):
         return None
     return found
 
 
-def expand(graph: Graph, is_covered: Callable[[Node], bool]) -> Graph:
-    """The graph with uncovered calls taken apart, wherever that leaves covered calls only."""
-    known = {n.name: n.result for n in graph.nodes}
+def expand(graph: Graph, is_covered: IsCovered) -> Graph:
+    """The graph with uncovered calls taken apart, wherever that leaves covered calls only.
+
+    Args:
+        is_covered: whether a rule applies to a call; the graph holds the values that the call reads.
+    """
     outputs = set(graph.outputs)
     parts: dict[str, tuple[Node, ...]] = {}
     for node in graph.calls:
-        if is_covered(node):
+        if is_covered(node, graph):
             continue
-        found = _covered_parts(node, known, is_covered, _DEPTH)
+        found = _covered_parts(node, graph, is_covered, _DEPTH)
         # Several results are read through getitem alone, unless the graph returns them.
         if found is not None and not (found[-1].target == "tuple" and node.name in outputs):
             parts[node.name] = found
@@ -82,16 +91,15 @@ def _picked(graph: Graph, node: Node, part: Ref, same: dict[str, str]) -> Iterat
         same[node.name] = part.name
 
 
-def _covered_parts(
-    node: Node, known: Mapping[str, Any], is_covered: Callable[[Node], bool], depth: int
-) -> tuple[Node, ...] | None:
-    found = decompose(node, {r: known[r] for r in node.refs()}) if depth else None
+def _covered_parts(node: Node, graph: Graph, is_covered: IsCovered, depth: int) -> tuple[Node, ...] | None:
+    operands = {r: graph.by_name[r] for r in node.refs()}
+    found = decompose(node, {r: n.result for r, n in operands.items()}) if depth else None
     if found is None:
         return None
-    inner = {**known, **{n.name: n.result for n in found}}
+    inner = Graph((*operands.values(), *found), (node.name,))
     whole: list[Node] = []
     for part in found:
-        if part.target == "tuple" or is_covered(part):
+        if part.target == "tuple" or is_covered(part, inner):
             whole.append(part)
             continue
         nested = _covered_parts(part, inner, is_covered, depth - 1)
@@ -114,7 +122,10 @@ def _flat(nodes: list[Node]) -> tuple[Node, ...]:
             same[node.name] = tuples[node.args[0].name][node.args[1]].name
         else:
             kept.append(node)
-    return (*kept, reading(nodes[-1], same))
+    last = reading(nodes[-1], same)
+    if last.target == "getitem" and last.args[0].name in tuples:
+        last = replace(last, target="aten.alias.default", args=(tuples[last.args[0].name][last.args[1]],))
+    return (*kept, last)
 
 
 def _traced(op: Any, node: Node, operands: Mapping[str, Tensor]) -> fx.GraphModule | None:
@@ -127,12 +138,24 @@ def _traced(op: Any, node: Node, operands: Mapping[str, Tensor]) -> fx.GraphModu
         return op(*args, **{k: _arguments(v, env) for k, v in node.kwargs})
 
     try:
-        with FakeTensorMode(), torch.no_grad():
+        with FakeTensorMode(), torch.no_grad(), _no_kernels():
             empty = [torch.empty(t.shape, dtype=getattr(torch, t.dtype)) for t in operands.values()]
             return make_fx(call, decomposition_table=table, tracing_mode="real")(*empty)
     # A decomposition that fails on these operands is one that torch does not have for them.
     except Exception:
         return None
+
+
+@contextmanager
+def _no_kernels() -> Iterator[None]:
+    """What one device has a kernel of its own for is written in operators that every device has."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 def _arguments(value: Any, env: Mapping[str, torch.Tensor]) -> Any:

@@ -6,7 +6,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -40,10 +40,29 @@ def trace(
         TraceError: the model cannot be traced; the message begins with the module and line that stopped it.
     """
     inputs = dict(kwargs or {})
-    wrapper: nn.Module = model
-    if is_pretrained(model):
-        inputs = _named(model, args, inputs) if args or inputs else dict(example_inputs(model))
-        args, wrapper = (), TensorsOnly(model)
+    if not is_pretrained(model):
+        return _traced(model, model, args, inputs, name)
+    wrapper = TensorsOnly(model)
+    if args or inputs:
+        return _traced(model, wrapper, (), _named(model, args, inputs), name)
+    return _traced_by_example(model, wrapper, name)
+
+
+def _traced_by_example(model: nn.Module, wrapper: nn.Module, name: str) -> Graph:
+    inputs = example_inputs(model)
+    try:
+        return _traced(model, wrapper, (), inputs, name)
+    except TraceError:
+        masked = example_inputs(model, masks=True)
+        if masked.keys() == inputs.keys():
+            raise
+        # Some models make the mask that they were not given, but leave that out while they are traced.
+        with suppress(TraceError):
+            return _traced(model, wrapper, (), masked, name)
+        raise
+
+
+def _traced(model: nn.Module, wrapper: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], name: str) -> Graph:
     prefix = "" if wrapper is model else "model."
     with _evaluating(wrapper), as_if_on_cpu(wrapper, tuple(args), inputs) as given:
         program = _export(wrapper, *given, model)
@@ -123,7 +142,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _export(wrapper: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], model: nn.Module) -> ExportedProgram:
     try:
         with _quiet():
-            program = torch.export.export(wrapper, args, kwargs, strict=False)
+            program = _unbatched(torch.export.export(wrapper, args, kwargs, strict=False))
     except SymgraphError:
         raise
     # Whatever the user's forward raises comes through here, and must come out as one typed error.
@@ -131,6 +150,13 @@ def _export(wrapper: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], m
         raise trace_error(error, model) from error
     without_dropout(program.graph_module)
     return program
+
+
+def _unbatched(program: ExportedProgram) -> ExportedProgram:
+    """A program whose calls under `vmap` are calls on whole batches."""
+    calls = (n.target for m in program.graph_module.modules() if isinstance(m, fx.GraphModule) for n in m.graph.nodes)
+    batched = any(getattr(c, "__name__", "") == "_add_batch_dim" for c in calls)
+    return program.run_decompositions({}) if batched else program
 
 
 def _without_writes(graph: Graph, program: ExportedProgram, model: nn.Module, prefix: str, name: str) -> Graph:

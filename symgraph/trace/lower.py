@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from symgraph.errors import TraceError
 from symgraph.ir import Device, DType, Kind, Node, Opaque, Ref, Shape, Tensor
-from symgraph.trace.normalize import numbering
+from symgraph.trace.naming import numbering
 from symgraph.trace.operators import short_name
 from symgraph.trace.places import is_user_file
 
@@ -100,18 +100,20 @@ class Lowering:
         return self._constant(str(node.target), found) if isinstance(found, torch.Tensor) else found
 
     def _call(self, node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
-        target, args = node.target, tuple(self._value(a, env) for a in node.args)
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload) and target._opname.startswith(_CHECKS):
+            return None
+        number = _static_number(node.meta.get("val"))
+        if number is not None:
+            return number
+        if _computes_numbers(target):
+            # An error only where a tensor reads it: most such numbers are compared in a check and then forgotten.
+            return self._error(node, f"it calls `{_callable_name(target)}`, which is no tensor operator")
+        args = tuple(self._value(a, env) for a in node.args)
         if target is operator.getitem:
             return self._getitem(node, args)
         if isinstance(target, torch._ops.HigherOrderOperator):
             return self._inline(node, args)
-        number = _static_number(node.meta.get("val"))
-        if number is not None:
-            return number
-        if not isinstance(target, torch._ops.OpOverload):
-            raise self._error(node, f"it calls `{_callable_name(target)}`, which is no tensor operator")
-        if target._opname.startswith(_CHECKS):
-            return None
         kwargs = tuple((k, self._value(v, env)) for k, v in node.kwargs.items() if k not in _PLACEMENT)
         return self.emit(str(target), args, self._result(node), self._locate(node), kwargs)
 
@@ -131,6 +133,8 @@ class Lowering:
 
     def _value(self, value: Any, env: Mapping[fx.Node, Any]) -> Any:
         if isinstance(value, fx.Node):
+            if isinstance(env[value], TraceError):
+                raise env[value]
             return env[value]
         if isinstance(value, list | tuple):
             return tuple(self._value(v, env) for v in value)
@@ -231,6 +235,13 @@ def _static_number(value: Any) -> int | float | bool | None:
     if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool) and value.node.maybe_as_int() is not None:
         return int(value.node.maybe_as_int())
     return None
+
+
+def _computes_numbers(target: Any) -> bool:
+    """Whether a call is Python's own, on numbers that a tensor held."""
+    return target is not operator.getitem and not isinstance(
+        target, torch._ops.OpOverload | torch._ops.HigherOrderOperator
+    )
 
 
 def _callable_name(target: Any) -> str:

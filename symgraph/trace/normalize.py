@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.ir import DType, Graph, Kind, Node, Ref, Tensor
+from symgraph.trace.naming import numbering
 from symgraph.trace.operators import short_name
+from symgraph.trace.pieces import without_partial_writes
 from symgraph.trace.writes import reading
 
 _IDENTITIES = frozenset(
@@ -42,7 +43,7 @@ _CASTS = frozenset(
 
 def normalize(graph: Graph) -> Graph:
     """Takes no-ops and dead calls out of a graph without writes, and numbers its values anew."""
-    return renumbered(without_dead_calls(without_identities(graph)))
+    return renumbered(without_dead_calls(without_partial_writes(without_identities(graph))))
 
 
 def without_identities(graph: Graph) -> Graph:
@@ -51,7 +52,7 @@ def without_identities(graph: Graph) -> Graph:
     same: dict[str, str] = {}
     strided = any(n.target.startswith("aten.as_strided") for n in graph.nodes)
     for raw in graph.nodes:
-        node = reading(raw, same)
+        node = _copied(reading(raw, same), kept)
         operand = None if strided and node.target in _COPIES else _passed_on(node, kept)
         if operand is None:
             kept[node.name] = node
@@ -83,23 +84,20 @@ def renumbered(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes), outputs=tuple(names.get(o, o) for o in graph.outputs))
 
 
-def numbering(taken: set[str]) -> Callable[[str], str]:
-    """A function giving `base`, `base_1`, `base_2`, ... in turn, leaving out the names in `taken`."""
-    counts: defaultdict[str, int] = defaultdict(int)
-
-    def fresh(base: str) -> str:
-        while True:
-            i = counts[base]
-            counts[base] += 1
-            name = f"{base}_{i}" if i else base
-            if name not in taken:
-                return name
-
-    return fresh
-
-
 def _stays(node: Node, transient: frozenset[str]) -> bool:
     return node.kind in (Kind.PARAMETER, Kind.INPUT) or (node.kind is Kind.BUFFER and node.target not in transient)
+
+
+def _copied(node: Node, known: Mapping[str, Node]) -> Node:
+    """A copy into a tensor as what it makes of the other one: nothing of the first is left but its shape and dtype."""
+    if node.target != "aten.copy.default" or not isinstance(node.result, Tensor):
+        return node
+    source, result = known[node.args[1].name], node.result
+    if source.shape == node.shape:
+        return replace(node, target="aten.to.dtype", args=(node.args[1], DType(result.dtype)), kwargs=())
+    if _keeps_kind(source, node):
+        return replace(node, target="aten.expand.default", args=(node.args[1], node.shape), kwargs=())
+    return node
 
 
 def _passed_on(node: Node, known: Mapping[str, Node]) -> str | None:

@@ -48,6 +48,13 @@ def functional(target: str) -> str | None:
     return found if plain != name and resolve(found) is not None and not written(found) else None
 
 
+def arguments(target: str, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """The arguments of a call under their names, with the defaults of those that are not given."""
+    schema = resolve(target)._schema.arguments  # type: ignore[union-attr]
+    names = [a.name for a in schema]
+    return {a.name: a.default_value for a in schema} | dict(zip(names, args, strict=False)) | dict(kwargs)
+
+
 def short_name(target: str) -> str:
     """The operator's name alone, as the names of values use it: `aten.add_.Tensor` -> `add`."""
     name = target.split(".")[-2] if "." in target else target

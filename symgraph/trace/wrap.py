@@ -15,11 +15,14 @@ from symgraph.errors import TraceError
 
 # Sizes no other dimension is likely to have by chance, and that differ from each other.
 BATCH, LENGTH, DECODER_LENGTH = 2, 7, 5
-_IMAGE = 32
+_IMAGE, _FRAMES = 32, 2
 # Settings that make a forward pass return tensors only, given where the signature has them.
 _FIXED = {"use_cache": False, "return_dict": True, "output_attentions": False, "output_hidden_states": False}
+_COLLECTED = ("output_attentions", "output_hidden_states")
 _DROPPED = ("loss", "past", "cache", "hidden_states", "attentions", "router", "mems")
-_TOKENS = ("input_ids", "decoder_input_ids")
+_MASKS = {"input_ids": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
+_PLACES = ("image_token_id", "image_token_index", "audio_token_id", "audio_token_index")
+_BESIDE = {"vision_config": ("pixel_values", "pixel_values_videos"), "audio_config": ("input_features", "input_values")}
 
 
 class TensorsOnly(nn.Module):
@@ -29,7 +32,9 @@ class TensorsOnly(nn.Module):
         super().__init__()
         self.model = model
         accepted = inspect.signature(model.forward).parameters
-        self.fixed = {k: v for k, v in _FIXED.items() if k in accepted or k == "return_dict"}
+        # A model that asks for its hidden states by default computes its outputs from them.
+        asked = {k for k in _COLLECTED if k in accepted and accepted[k].default is True}
+        self.fixed = {k: v for k, v in _FIXED.items() if (k in accepted or k == "return_dict") and k not in asked}
 
     def forward(self, **inputs: Any) -> tuple[Tensor, ...]:
         """The floating outputs of the model, logits first."""
@@ -70,8 +75,11 @@ def named_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
     return {k: v for k, v in found.items() if v is not None}
 
 
-def example_inputs(model: nn.Module) -> dict[str, Tensor]:
+def example_inputs(model: nn.Module, *, masks: bool = False) -> dict[str, Tensor]:
     """Inputs that a model of `transformers` accepts, chosen by their names and its config.
+
+    Args:
+        masks: also the masks of token ids, with nothing masked.
 
     Shapes: (2, 7) for token ids, (2, channels, size, size) for images, what the config says for audio.
 
@@ -90,22 +98,39 @@ def example_inputs(model: nn.Module) -> dict[str, Tensor]:
             )
         made = make(config)
         found[name] = made.to(device=_device(model), dtype=_dtype(model) if made.is_floating_point() else None)
-    return found
+    return found | _masks(model, found) if masks else found
+
+
+def _masks(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    accepted = inspect.signature(model.forward).parameters
+    return {m: torch.ones_like(inputs[t]) for t, m in _MASKS.items() if t in inputs and m in accepted}
 
 
 def _needed(model: nn.Module, config: Any) -> list[str]:
     accepted = inspect.signature(model.forward).parameters
-    names = [str(getattr(model, "main_input_name", "input_ids"))]
+    main = str(getattr(model, "main_input_name", "input_ids"))
+    # A main input that may be anything is given as the kind that the model also accepts by its own name.
+    names = [main if main in _MAKERS else next((n for n in _MAKERS if n in accepted), main)]
     names += [p.name for p in accepted.values() if _is_required(p)]
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
         names.append("decoder_input_ids")
-    # A model of text and images that marks no place for the image inside the text reads both side by side.
-    side_by_side = getattr(config, "vision_config", None) is not None and not _config(
-        config, "image_token_id", "image_token_index"
-    )
-    if side_by_side and {"pixel_values", "input_ids"} <= accepted.keys():
-        names += ["input_ids", "pixel_values"]
+    names += _side_by_side(config, accepted)
+    # Patches of images of many sizes come in one row for each image, with the sizes beside them.
+    names += [n for n in ("pixel_attention_mask", "spatial_shapes") if "spatial_shapes" in accepted and n in accepted]
     return list(dict.fromkeys(names))
+
+
+def _side_by_side(config: Any, accepted: Mapping[str, Any]) -> list[str]:
+    """Text and what stands beside it, in a model that marks no place for images or sound inside the text."""
+    beside = [
+        name
+        for part, names in _BESIDE.items()
+        if getattr(config, part, None) is not None
+        for name in names
+        if name in accepted
+    ]
+    inside = any(hasattr(config, n) for n in _PLACES)
+    return ["input_ids", *beside[:1]] if beside and "input_ids" in accepted and not inside else []
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:
@@ -146,15 +171,49 @@ def _tokens(length: int) -> Callable[[Any], Tensor]:
 
 
 def _image(config: Any) -> Tensor:
+    if _config(config, "num_patches") is not None:
+        return _noise(BATCH, *_patches(config))
+    frames = _config(config, "num_frames")
+    shape = _image_shape(config)
+    return _noise(BATCH, *shape) if frames is None else _noise(BATCH, int(frames), *shape)
+
+
+def _video(config: Any) -> Tensor:
+    return _noise(BATCH, int(_config(config, "num_frames", default=_FRAMES)), *_image_shape(config))
+
+
+def _patches(config: Any) -> tuple[int, int]:
+    """The number of patches and the numbers in one."""
+    height, width = _pair(_config(config, "patch_size", default=1))
+    return int(_config(config, "num_patches")), height * width * int(_config(config, "num_channels", default=3))
+
+
+def _seen(config: Any) -> Tensor:
+    return torch.ones(BATCH, _patches(config)[0], dtype=torch.long)
+
+
+def _grid(config: Any) -> Tensor:
+    """Rows and columns of patches, as near to a square as divides their number."""
+    n = _patches(config)[0]
+    rows = max(d for d in range(1, math.isqrt(n) + 1) if n % d == 0)
+    return torch.tensor([[rows, n // rows]] * BATCH)
+
+
+def _image_shape(config: Any) -> tuple[int, int, int]:
     size = _config(config, "image_size", "input_size")
     if size is None:
         size = math.lcm(_IMAGE, int(_pair(_config(config, "patch_size", default=1))[0]))
     channels = _config(config, "num_channels", "in_channels", "in_chans", default=3)
-    return _noise(BATCH, int(channels), *_pair(size))
+    # A list of channels is that of later stages.
+    return (channels if isinstance(channels, int) else 3, *_pair(size))
 
 
 def _features(config: Any) -> Tensor:
-    bins = int(_config(config, "num_mel_bins", "feature_size", "input_feat_per_channel", default=80))
+    names = ("feature_projection_input_dim", "num_mel_bins", "feature_size", "input_feat_per_channel")
+    bins = int(_config(config, *names, default=80))
+    # A spectrum read as a picture has a channel, and is not longer than what is folded into its square.
+    if _config(config, "spec_size") is not None:
+        return _noise(BATCH, 1, int(_config(config, "spec_size")) ** 2 // bins, bins)
     positions = _config(config, "max_source_positions")
     # An encoder with learned positions halves the length once and reads exactly that many.
     if (
@@ -195,6 +254,9 @@ _MAKERS: dict[str, Callable[[Any], Tensor]] = {
     "input_ids": _tokens(LENGTH),
     "decoder_input_ids": _tokens(DECODER_LENGTH),
     "pixel_values": _image,
+    "pixel_values_videos": _video,
+    "pixel_attention_mask": _seen,
+    "spatial_shapes": _grid,
     "input_features": _features,
     "input_values": _audio,
 }

@@ -103,12 +103,12 @@ def test_progress_names_each_step() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_precision_of_the_computation_is_a_choice(dtype: torch.dtype) -> None:
     from symgraph.align.alignment import distance
-    from symgraph.verify import random_transform
+    from symgraph.verify import random_transform, settled_names
 
     for name in ("vit", "llama", "resnet"):
         c = case(name)
         a = c.state(1)
-        b = random_transform(c.symmetry, a, torch.Generator().manual_seed(1)).apply(a)
+        b = random_transform(c.symmetry, a, torch.Generator().manual_seed(1), settled_names(c.symmetry)).apply(a)
         run = execute(plan_alignment(c.symmetry, MatchOptions()), c.symmetry, {"A": a, "B": b}, dtype=dtype)
         assert distance(a, run.states["B.aligned"]) < {torch.float32: 1e-3, torch.float64: 1e-9}[dtype]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from models_zoo import ARCHITECTURES, VARIANTS, case
 
+from symgraph.infer.dimension import piece_name, translation_name
 from symgraph.infer.engine import infer, prepare
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.rules.book import default_rules
@@ -139,10 +140,17 @@ MOVES = {
     "bert": [
         *(
             line
-            for a in ("bert.encoder.layer.0.attention", "bert.encoder.layer.1.attention")
+            for i, before in enumerate(("bert.embeddings", "bert.encoder.layer.0.output"))
+            for v in (f"bert.encoder.layer.{i}",)
             for line in (
-                f"{a}.self.key.bias -> nothing",
-                f"{a}.self.value.bias -> {a}.output.dense.bias",
+                # The residual adds the norm's output, so that what it adds must be taken out of the other summand.
+                f"{before}.LayerNorm.bias -> "
+                + ", ".join(
+                    f"{v}.attention.{n}.bias" for n in ("self.query", "self.key", "self.value", "output.dense")
+                ),
+                f"{v}.attention.self.key.bias -> nothing",
+                f"{v}.attention.self.value.bias -> {v}.attention.output.dense.bias",
+                f"{v}.attention.output.LayerNorm.bias -> {v}.intermediate.dense.bias, {v}.output.dense.bias",
             )
         ),
         "bert.encoder.layer.1.output.LayerNorm.bias -> cls.predictions.transform.dense.bias",
@@ -151,13 +159,16 @@ MOVES = {
 }
 
 BERT = "bert.embeddings."
+QKV = ("query", "key", "value")
 BLOCK = "resnet.encoder.stages.1.layers.0."
 TRANSLATIONS = {
-    "vit": "vit.embeddings.cls_token + vit.embeddings.patch_embeddings.projection.bias"
-    " | vit.embeddings.position_embeddings",
-    "gpt2-untied": "transformer.wpe.weight | transformer.wte.weight",
-    "bert": f"{BERT}position_embeddings.weight | {BERT}token_type_embeddings.weight",
-    "resnet": f"{BLOCK}layer.1.normalization.bias | {BLOCK}shortcut.normalization.bias",
+    "vit": [
+        "vit.embeddings.cls_token <-> vit.embeddings.position_embeddings[:, 0:1]",
+        "vit.embeddings.patch_embeddings.projection.bias <-> vit.embeddings.position_embeddings[:, 1:5]",
+    ],
+    "gpt2-untied": ["transformer.wpe.weight <-> transformer.wte.weight"],
+    "bert": [f"{BERT}position_embeddings.weight <-> {BERT}token_type_embeddings.weight"],
+    "resnet": [f"{BLOCK}layer.1.normalization.bias <-> {BLOCK}shortcut.normalization.bias"],
 }
 
 
@@ -205,17 +216,11 @@ def rows(s: SymmetryGraph) -> list[Row]:
 
 
 def moves(s: SymmetryGraph) -> list[str]:
-    found = []
-    for m in s.moves:
-        p = m.source
-        whole = (p.start, p.stop) == (0, s.graph.state[p.parameter].shape[0])
-        place = p.parameter if whole else f"{p.parameter}[{p.start}:{p.stop}]"
-        found.append(f"{place} -> {', '.join(k.bias for k in m.sinks) or 'nothing'}")
-    return found
+    return [f"{piece_name(s, m.source)} -> {', '.join(k.bias for k in m.sinks) or 'nothing'}" for m in s.moves]
 
 
 def translations(s: SymmetryGraph) -> list[str]:
-    return [" | ".join(" + ".join(n for n, _ in members) for members in t.sets) for t in s.translations]
+    return [translation_name(t) for t in s.translations]
 
 
 def centred(s: SymmetryGraph, written: bool) -> list[list[str]]:
@@ -229,7 +234,7 @@ def test_every_family_is_the_expected_one(name: str, implementation: str) -> Non
     assert rows(s) == SPACES[name]
     assert [(g.parameter, g.forward) for g in s.gains] == [(f"{p}.weight", True) for p in GAINS.get(name, [])]
     assert moves(s) == MOVES.get(name, [])
-    assert translations(s) == ([TRANSLATIONS[name]] if name in TRANSLATIONS else [])
+    assert translations(s) == TRANSLATIONS.get(name, [])
     assert centred(s, written=True) == WRITTEN.get(name, [])
     assert centred(s, written=False) == READ.get(name, [])
 
@@ -265,3 +270,17 @@ def test_widths_of_terms_are_those_of_the_parameters() -> None:
         s = case(name).symmetry
         for parameter, axes in s.terms.items():
             assert tuple(t.size for t in axes) == s.graph.state[parameter].shape, (name, parameter)
+
+
+def test_families_that_depend_on_the_parameters() -> None:
+    bert, gpt2, resnet = (case(n).symmetry for n in ("bert", "gpt2-untied", "resnet"))
+    layers = [f"bert.encoder.layer.{i}" for i in range(2)]
+    inner = [f"{v}.{n}.weight" for v in layers for n in (*(f"attention.self.{k}" for k in QKV), "intermediate.dense")]
+    assert [x.reader.parameter for x in bert.leans] == inner
+    assert {(x.bias, x.sink) for x in bert.leans} == {("", "")}
+    assert [(t.bias, [p.parameter for p in t.readers]) for t in gpt2.tilts] == [
+        ("transformer.ln_f.bias", ["lm_head.weight"])
+    ]
+    norms = [n.removesuffix(".running_mean") for n in resnet.graph.state if n.endswith("running_mean")]
+    wanted = {(f"{n}.weight", (f"{n}.running_mean", f"{n}.running_var")) for n in norms}
+    assert {(s.gain, s.tensors) for s in resnet.statistics} == wanted

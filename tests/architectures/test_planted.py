@@ -17,14 +17,15 @@ from symgraph.api import align
 from symgraph.checkpoint import canonical_state, tied_names
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.trace import state_of
-from symgraph.verify import random_transform
+from symgraph.verify import random_transform, settled_names
 
 RECOVERED = 1e-6
 
 
 def planted(c: Case, seed: int) -> tuple[State, State]:
     a = c.state(seed)
-    return a, random_transform(c.symmetry, a, torch.Generator().manual_seed(seed)).apply(a)
+    g = random_transform(c.symmetry, a, torch.Generator().manual_seed(seed), settled_names(c.symmetry))
+    return a, g.apply(a)
 
 
 def module_of(name: str, state: State, dtype: torch.dtype = torch.float64) -> nn.Module:

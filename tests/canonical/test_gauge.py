@@ -14,16 +14,18 @@ from symgraph.canonical import canonicalise
 from symgraph.errors import CheckpointError, SymgraphError
 from symgraph.gauge import Act, Offset, Push, Rescale, Transform, broadcast_leaves, rescale
 from symgraph.infer.engine import infer
+from symgraph.infer.families import Place
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.trace import trace
-from symgraph.verify import random_transform, verify
+from symgraph.uneven import Restate, Slant, Turn
+from symgraph.verify import family_names, random_transform, settled_names, verify
 
 EXACT = 1e-10
 
 
 def transform(c: Case, seed: int) -> tuple[State, Transform]:
     state = c.state(seed)
-    return state, random_transform(c.symmetry, state, torch.Generator().manual_seed(seed))
+    return state, random_transform(c.symmetry, state, torch.Generator().manual_seed(seed), settled_names(c.symmetry))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -63,6 +65,19 @@ def test_carried_to_another_model_it_keeps_that_models_function(name: str) -> No
     assert worst(t.apply(state), t.carry(state)) < 1e-12
     assert relative(c.run(other), c.run(t.carry(other))) < 1e-9
     assert relative(c.run(other), c.run(t.inverse().carry(t.carry(other)))) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["gpt2-untied", "bert", "resnet"])
+def test_steps_that_depend_on_the_parameters_keep_the_function_and_have_an_inverse(name: str) -> None:
+    c = case(name)
+    state, left = c.state(7), family_names(c.symmetry).keys() - settled_names(c.symmetry)
+    found = random_transform(c.symmetry, state, torch.Generator().manual_seed(7), left)
+    steps = [s for s in found.steps if isinstance(s, Slant | Turn | Restate)]
+    assert len(steps) == len(left) > 0
+    for step in steps:
+        assert worst(state, step.inverse().apply(step.apply(state))) < EXACT
+    moved = found.apply(state)
+    assert relative(c.run(state), c.run(moved)) < EXACT < worst(state, moved)
 
 
 def test_neighbouring_elements_are_multiplied() -> None:
@@ -165,8 +180,8 @@ def test_vectors_are_spread_over_the_leaves_they_lack() -> None:
 
 def test_an_offset_is_constant_along_the_other_axes() -> None:
     state = {"w": torch.zeros(2, 3)}
-    step = Offset("w", 1, torch.tensor([1.0, 2.0, 3.0]))
+    step = Offset(Place("w", 1), torch.tensor([1.0, 2.0, 3.0]))
     assert step.apply(state)["w"].tolist() == [[1, 2, 3], [1, 2, 3]]
     assert step.apply(state, linear=True) is state
     assert step.inverse().apply(step.apply(state))["w"].abs().max() == 0
-    assert Offset("other", 0, torch.ones(1)).apply(state) is state
+    assert Offset(Place("other", 0), torch.ones(1)).apply(state) is state

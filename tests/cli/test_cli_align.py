@@ -32,12 +32,12 @@ def logits(folder: Path) -> torch.Tensor:
 def planted(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """vit-0 after a random element of its group: the same function, far away."""
     from symgraph import api, checkpoint
-    from symgraph.verify import random_transform
+    from symgraph.verify import random_transform, settled_names
 
     model = api.model(checkpoints / "vit-0")
     symmetry = api.infer(model)
     state = {n: t.detach().double() for n, t in model.module.state_dict().items()}
-    moved = random_transform(symmetry, state, torch.Generator().manual_seed(3)).apply(state)
+    moved = random_transform(symmetry, state, torch.Generator().manual_seed(3), settled_names(symmetry)).apply(state)
     return checkpoint.write(model, moved, tmp_path_factory.mktemp("planted") / "b")
 
 

@@ -96,7 +96,7 @@ def statements(s: SymmetryGraph) -> dict[str, object]:
         "moves": {
             (
                 (m.source.parameter, m.source.start, m.source.stop),
-                tuple((k.reader.parameter, k.reader.axis, k.reader.start, k.bias) for k in m.sinks),
+                tuple((k.reader.place if k.reader else (), k.bias) for k in m.sinks),
             )
             for m in s.moves
         },

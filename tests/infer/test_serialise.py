@@ -126,7 +126,10 @@ BROKEN: list[tuple[Change, str]] = [
     (lambda p: p["terms"]["0.bias"][0].pop("dual"), "terms['0.bias'][0]: dual is missing"),
     (lambda p: p["state"][0].update(kind="call"), "'call' is neither a parameter nor a buffer"),
     (lambda p: p["tied"].update(a=1), "tied['a']: a text is needed"),
-    (lambda p: p["translations"].append({"sets": [[["0.bias"]]]}), "translations[0].sets[0][0]: 2 values are needed"),
+    (
+        lambda p: p["translations"].append({"sets": [[{"parameter": "0.bias"}]]}),
+        "translations[0].sets[0][0]: axis, window is missing",
+    ),
 ]
 
 
@@ -150,11 +153,14 @@ INCONSISTENT: list[tuple[Change, str]] = [
     (lambda p: p["terms"]["0.bias"][0].update(space=9), "terms['0.bias'][0]: there is no space 9"),
     (lambda p: p["terms"]["0.bias"][0].update(frame=99), "terms['0.bias'][0]: there is no frame 99"),
     (
-        lambda p: p["gains"].append({"parameter": "nobody", "frame": 99, "forward": True}),
+        lambda p: p["gains"].append({"parameter": "nobody", "frame": 99, "flip": False, "forward": True}),
         "gains: there is no frame 99; gains: there is no parameter 'nobody'",
     ),
     (lambda p: p["translations"].append({"sets": []}), "translations: an empty set"),
-    (lambda p: p["translations"].append({"sets": [[["0.bias", 1]]]}), "translations: '0.bias' has no axis 1"),
+    (
+        lambda p: p["translations"].append({"sets": [[{"parameter": "0.bias", "axis": 1, "window": []}]]}),
+        "translations: '0.bias' has no axis 1",
+    ),
     (lambda p: p["spaces"][0].update(signs=0, layout="halves"), "fingerprint: it does not belong to the rest"),
 ]
 

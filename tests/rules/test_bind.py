@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.rules.binding import Binding, bind, tensor_refs
 from symgraph.rules.book import default_rules
-from symgraph.rules.signature import Binding, bind, tensor_refs
 
 BOOK = default_rules()
 
@@ -61,16 +61,16 @@ def shown(binding: Binding | None) -> tuple[str, str]:
         (bound("aten.mul.Tensor", ((2, 4), 0.5), (2, 4)), "multiply-by-number: self[*1 *0]", "[*1 *0]"),
         (bound("aten.mul.Tensor", ((2, 4), ()), (2, 4)), "multiply-by-number: self[*1 *0], other[]", "[*1 *0]"),
         (bound("aten.softmax.int", ((2, 3, 4), 1), (2, 3, 4)), "softmax: self[...1 d ...0]", "[...1 d ...0]"),
-        (bound("aten.mean.dim", ((2, 3, 4), [-1]), (2, 3)), "mean-or-sum: self[...1 ...0 d]", "[...1 ...0]"),
+        (bound("aten.mean.dim", ((2, 3, 4), [-1]), (2, 3)), "mean: self[...1 ...0 d]", "[...1 ...0]"),
         (
             bound("aten.mean.dim", ((2, 3, 4, 5), [1, -1], True), (2, 1, 4, 1)),
-            "mean-or-sum: self[...1 d ...0 d.1]",
+            "mean: self[...1 d ...0 d.1]",
             "[...1 1 ...0 1]",
         ),
-        (bound("aten.sum.dim_IntList", ((2, 3), None), ()), "mean-or-sum: self[d d.1]", "[]"),
+        (bound("aten.sum.dim_IntList", ((2, 3), None), ()), "sum: self[d d.1]", "[]"),
         (
             bound("aten.conv2d.default", ((2, 3, 8, 8), (5, 3, 3, 3), None), (2, 5, 6, 6)),
-            "conv2d: input[...0 c _0 _1], weight[o c' _2 _3]",
+            "convolution: input[...0 c _0 _1], weight[o c' _2 _3]",
             "[...0 o _4 _5]",
         ),
         (

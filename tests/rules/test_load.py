@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symgraph.errors import RuleError
-from symgraph.ir import Kind, Node, Ref, Tensor
+from symgraph.ir import Graph, Kind, Node, Ref, Tensor
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
 from symgraph.rules.check import check, require_sound
 from symgraph.rules.load import load_file, parse, rule
@@ -249,8 +249,10 @@ def test_user_rule_replaces_ours_for_its_operator(tmp_path: Path) -> None:
     assert [r.rule for r in book.for_op("aten.silu.default")] == ["activation"]
     assert "activation is replaced by the user's my-gelu for aten.gelu.default" in book.notes[0]
     assert book.hash != default_rules().hash
+    x = Node("x", Kind.INPUT, "x", result=Tensor((2,), "float32"))
     node = Node("y", Kind.CALL, "aten.gelu.default", (Ref("x"),), (), Tensor((2,), "float32"))
-    assert book.for_node(node) == book.for_op("aten.gelu.default") and book.covers(node)
+    assert book.for_node(node) == book.for_op("aten.gelu.default")
+    assert book.covers(node, Graph((x, node), ("y",)))
 
 
 def test_unsound_user_rule_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,28 @@ class Spectrum(Text):
     def forward(self, input_features: Tensor) -> None: ...  # type: ignore[override]
 
 
+class Sound(Text):
+    def forward(self, input_ids: Tensor | None = None, input_features: Tensor | None = None) -> None: ...
+
+
+class Anything(Text):
+    main_input_name = "inputs"
+
+    def forward(self, inputs: Tensor | None = None, input_ids: Tensor | None = None) -> None: ...  # type: ignore[override]
+
+
+class Patches(Image):
+    def forward(  # type: ignore[override]
+        self, pixel_values: Tensor, pixel_attention_mask: Tensor | None = None, spatial_shapes: Tensor | None = None
+    ) -> None: ...
+
+
+class Video(Text):
+    main_input_name = "pixel_values_videos"
+
+    def forward(self, pixel_values_videos: Tensor | None = None) -> None: ...  # type: ignore[override]
+
+
 class Odd(Text):
     def forward(self, input_ids: Tensor, boxes: Tensor) -> None: ...  # type: ignore[override]
 
@@ -66,6 +88,19 @@ class Odd(Text):
             {"input_ids": (2, 7), "pixel_values": (2, 3, 6, 6)},
         ),
         (Both(vocab_size=9, vision_config=SimpleNamespace(image_size=6), image_token_id=3), {"input_ids": (2, 7)}),
+        (
+            Sound(vocab_size=9, audio_config=SimpleNamespace(spec_size=8, num_mel_bins=4)),
+            {"input_ids": (2, 7), "input_features": (2, 1, 16, 4)},
+        ),
+        (Anything(vocab_size=9), {"input_ids": (2, 7)}),
+        (
+            Patches(num_patches=6, patch_size=2, num_channels=3),
+            {"pixel_values": (2, 6, 12), "pixel_attention_mask": (2, 6), "spatial_shapes": (2, 2)},
+        ),
+        (Image(image_size=8, num_frames=4), {"pixel_values": (2, 4, 3, 8, 8)}),
+        (Image(image_size=8, in_channels=[16, 32]), {"pixel_values": (2, 3, 8, 8)}),
+        (Video(image_size=8), {"pixel_values_videos": (2, 2, 3, 8, 8)}),
+        (Spectrum(feature_projection_input_dim=6, num_mel_bins=80), {"input_features": (2, 112, 6)}),
         (Audio(conv_kernel=[10, 3], conv_stride=[5, 2]), {"input_values": (2, 80)}),
         (Audio(num_mel_bins=8, max_length=16), {"input_values": (2, 16, 8)}),
         (Spectrum(num_mel_bins=8, max_source_positions=10), {"input_features": (2, 8, 20)}),
@@ -85,3 +120,19 @@ def test_an_input_that_the_config_does_not_describe() -> None:
     with pytest.raises(TraceError, match="needs the input `boxes`") as caught:
         example_inputs(Odd(vocab_size=9))
     assert "kwargs=" in caught.value.remedy
+
+
+def test_masks_are_made_on_demand() -> None:
+    class Masked(Text):
+        def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None) -> None: ...
+
+    assert set(example_inputs(Masked(vocab_size=9))) == {"input_ids"}
+    found = example_inputs(Masked(vocab_size=9), masks=True)
+    assert found["attention_mask"].tolist() == [[1] * 7] * 2
+    assert set(example_inputs(Text(vocab_size=9), masks=True)) == {"input_ids"}
+
+
+def test_patches_fill_the_grid_that_is_said_beside_them() -> None:
+    found = example_inputs(Patches(num_patches=6, patch_size=2, num_channels=3))
+    assert found["spatial_shapes"].tolist() == [[2, 3], [2, 3]]
+    assert found["pixel_attention_mask"].all()

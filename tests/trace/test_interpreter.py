@@ -61,6 +61,19 @@ def test_integers_become_floats_of_the_dtype() -> None:
     assert (found - wanted).abs().max() < 1e-15
 
 
+class Turned(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        turn = torch.polar(torch.ones(2), torch.arange(2.0))
+        return torch.view_as_real(torch.view_as_complex(x) * turn)
+
+
+def test_complex_values_stay_complex() -> None:
+    x = torch.randn(3, 2, 2)
+    (found,) = evaluate(trace(Turned(), (x,)), {}, (x,))
+    turn = torch.polar(torch.ones(2, dtype=torch.float64), torch.arange(2, dtype=torch.float64))
+    torch.testing.assert_close(torch.view_as_complex(found), torch.view_as_complex(x.double()) * turn)
+
+
 def test_other_dtypes() -> None:
     model, x = nn.Linear(4, 2), torch.randn(3, 4)
     graph = trace(model, (x,))

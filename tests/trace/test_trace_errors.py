@@ -75,6 +75,30 @@ def test_graphs_that_are_no_straight_line(model: nn.Module, cause: str) -> None:
     assert "test_trace_errors.py:" in caught.value.what
 
 
+class Checked(nn.Module):
+    """Looks at a value only to refuse a bad one."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        torch._check(lengths.max().item() <= x.shape[1])  # type: ignore[no-untyped-call]
+        return x.cumsum(1)
+
+
+class Repeated(nn.Module):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return x * (lengths.max().item() + 1)  # the line
+
+
+def test_a_number_that_only_a_check_reads_stops_nothing() -> None:
+    graph = trace(Checked(), (torch.randn(2, 3), torch.tensor([2, 3])))
+    assert [n.target for n in graph.calls] == ["aten.cumsum.default"]
+
+
+def test_a_number_that_a_tensor_is_made_of_is_named() -> None:
+    with pytest.raises(TraceError, match="`add`, which is no tensor operator") as caught:
+        trace(Repeated(), (torch.randn(2, 3), torch.tensor([2, 3])))
+    assert f"test_trace_errors.py:{line_of(Repeated, 'the line')}" in caught.value.what
+
+
 def test_missing_inputs() -> None:
     with pytest.raises(TraceError, match="missing a required argument"):
         trace(Gated())

@@ -212,3 +212,19 @@ class Shadow(nn.Module):
 def test_a_parameter_called_like_an_input() -> None:
     graph = agree(Shadow(), torch.randn(2, 3))
     assert [(n.name, n.target) for n in graph.nodes[:2]] == [("x", "x"), ("x_input", "x")]
+
+
+class Mapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = torch.vmap(torch.tanh)(F.linear(x, self.weight))
+        return found
+
+
+def test_calls_under_vmap_become_calls_on_the_batch() -> None:
+    graph = agree(Mapped(), torch.randn(5, 3))
+    assert "aten.tanh.default" in targets(graph)
+    assert graph.by_name[graph.outputs[0]].shape == (5, 4)

@@ -29,13 +29,19 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
         dict(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", num_labels=5),
     ),
     "t5": ("T5Config", "T5ForConditionalGeneration", dict(vocab_size=19, d_model=16, d_ff=24, d_kv=8, num_layers=1)),
+    # Makes its own mask, but not while it is traced.
+    "longt5": (
+        "LongT5Config",
+        "LongT5ForConditionalGeneration",
+        dict(vocab_size=19, d_model=16, d_ff=24, d_kv=8, num_layers=1, num_heads=2, local_radius=3),
+    ),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", TEXT | dict(num_key_value_heads=2, num_local_experts=4)),
 }
 IMPLEMENTATIONS = [
     (name, implementation)
     for name in ("vit", "gpt2-tied", "gpt2-untied", "llama", "bert")
     for implementation in ("eager", "sdpa")
-] + [(name, "eager") for name in ("resnet", "t5", "mixtral")]
+] + [(name, "eager") for name in ("resnet", "t5", "longt5", "mixtral")]
 
 
 def config_of(name: str, implementation: str) -> Any:
@@ -62,7 +68,7 @@ def traced(name: str, implementation: str) -> tuple[Any, Graph]:
 @pytest.mark.parametrize(("name", "implementation"), IMPLEMENTATIONS)
 def test_the_graph_computes_what_the_model_does(name: str, implementation: str) -> None:
     model, graph = traced(name, implementation)
-    inputs = example_inputs(model)
+    inputs = example_inputs(model, masks=name == "longt5")
     with torch.no_grad():
         wanted = model(**inputs).logits
     (found,) = Interpreter(graph).run(state_of(model), inputs)
@@ -107,6 +113,12 @@ def test_places_are_in_the_users_model() -> None:
     assert linears[-1].module == "lm_head"
     assert all(n.source.split(":")[0].endswith(".py") for n in graph.calls)
     assert linears[0].source.startswith("modeling_")
+
+
+def test_a_mask_is_an_input_only_where_the_model_needs_it() -> None:
+    assert [n.name for n in traced("t5", "eager")[1].inputs] == ["input_ids", "decoder_input_ids"]
+    found = [n.name for n in traced("longt5", "eager")[1].inputs]
+    assert found == ["input_ids", "decoder_input_ids", "attention_mask", "decoder_attention_mask"]
 
 
 def test_inputs_of_ones_own() -> None:

@@ -1,0 +1,245 @@
+"""Losses and metrics of every example at a point between two states of one network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.data import batch_length
+from symgraph.errors import DataError
+from symgraph.losses import LABEL_KEYS, LOSS, Metric, NoLossFits, PerExample, Scored, model_loss, scored
+from symgraph.messages import one_line, shorten
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One quantity at one point: a value and a weight for every example."""
+
+    values: Tensor
+    weights: Tensor
+
+    @property
+    def mean(self) -> float:
+        """The weighted mean."""
+        return float((self.values * self.weights).sum() / self.weights.sum())
+
+    def scaled(self, factor: float) -> Sample:
+        """The same with every value times a factor."""
+        return Sample(self.values * factor, self.weights)
+
+    def standard_error(self, a: Sample, b: Sample, x: float) -> float:
+        """Of the mean of each example's own distance from its chord."""
+        distance = self.values - (1 - x) * a.values - x * b.values
+        share = self.weights / self.weights.sum()
+        count = int((share > 0).sum())
+        if count < 2:
+            return 0.0
+        spread = (share * (distance - (share * distance).sum())).square().sum()
+        return float((spread * count / (count - 1)).sqrt())
+
+
+class Segment:
+    """The tensors of the network at a point between two states, always in the same memory."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        a: Mapping[str, Tensor],
+        b: Mapping[str, Tensor],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.device = device
+        self.moving: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.tensors: dict[str, Tensor] = {}
+        buffers = {name for name, _ in network.named_buffers()}
+        for name, t in (*network.named_parameters(), *network.named_buffers()):
+            first, last = a.get(name, t).detach(), b.get(name, t).detach()
+            if _stays(first, last, name in buffers):
+                self.tensors[name] = first.to(device, _compute_dtype(first, dtype))
+                continue
+            self.tensors[name] = torch.empty(first.shape, dtype=_compute_dtype(first, dtype), device=device)
+            self.moving.append((first, last, self.tensors[name]))
+        self.dtype = next((t.dtype for *_, t in self.moving), dtype or torch.float32)
+
+    @torch.inference_mode()
+    def move_to(self, x: float) -> None:
+        """Put the point at `x`: A at 0 and B at 1, to the bit."""
+        for a, b, point in self.moving:
+            torch.lerp(point.copy_(a), b.to(point), x, out=point)
+
+
+class Evaluator:
+    """Every quantity at one point of the segment, over all batches."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: Iterable[Any],
+        loss: tuple[str, PerExample],
+        metrics: Mapping[str, Metric],
+        segment: Segment,
+        progress: Progress | None,
+        total: int,
+    ) -> None:
+        self.network, self.data, self.metrics, self.segment = network, data, metrics, segment
+        self.loss_name, loss_of = loss
+        self.quantities = {LOSS: loss_of, **{n: m.per_example for n, m in metrics.items() if m.per_example}}
+        self.accepted = _accepted(network)
+        self.passes = _Passes()
+        self.progress, self.done, self.total = progress, 0, total
+        self.examples = 0
+
+    def at(self, x: float) -> dict[str, Sample]:
+        """The loss and every metric of all examples at one point.
+
+        Raises:
+            DataError: the batches do not fit the model, are other ones than before, or a value is not finite.
+        """
+        self.segment.move_to(x)
+        found: dict[str, list[Scored]] = {name: [] for name in self.quantities}
+        examples = 0
+        for i, raw in enumerate(self.data):
+            given = _tensors(raw)
+            self.passes.require_same(i, given)
+            batch = self._placed(given)
+            examples += batch_length(batch)
+            for name, result in self._score(batch, f"lambda {x:g}, batch {i}").items():
+                found[name].append(result)
+            self.done += 1
+            if self.progress:
+                self.progress(self.done, self.total)
+        if not examples:
+            raise DataError("no examples to evaluate on", remedy="check the length of the data")
+        self.passes.end()
+        self.examples = examples
+        return {name: _sample(results, f"the {name}", f"lambda {x:g}") for name, results in found.items()}
+
+    def _placed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        device, dtype = self.segment.device, self.segment.dtype
+        return {k: t.to(device, dtype if t.is_floating_point() else None) for k, t in batch.items()}
+
+    # Only here: what a loader makes and keeps must stay usable for training.
+    @torch.inference_mode()
+    def _score(self, batch: dict[str, Tensor], where: str) -> dict[str, Scored]:
+        remedy = "check that the data is the kind the model takes (shapes, vocabulary, number of classes)"
+        try:
+            outputs, loss = self._forward_and_loss(batch)
+            others = {n: f for n, f in self.quantities.items() if n != LOSS}
+            return {LOSS: loss, **{n: scored(f(outputs, batch), batch) for n, f in others.items()}}
+        except NoLossFits as e:
+            cause = f"{e}; the batch has {shorten(batch)}"
+            remedy = "name the label column, or pass a function of outputs and batch"
+            raise DataError(f"{where}: no loss or metric fits", cause=cause, remedy=remedy) from e
+        except (IndexError, RuntimeError, ValueError, TypeError) as e:
+            raise DataError(f"{where}: the model cannot be evaluated", cause=one_line(e), remedy=remedy) from e
+
+    def _forward_and_loss(self, batch: Mapping[str, Tensor]) -> tuple[Any, Scored]:
+        outputs = self._forward(batch)
+        try:
+            return outputs, scored(self.quantities[LOSS](outputs, batch), batch)
+        except NoLossFits:
+            if self.quantities[LOSS] is model_loss or not self._has_own_loss(batch):
+                raise
+        self.loss_name, self.quantities[LOSS] = "model", model_loss
+        outputs = self._forward(batch)
+        return outputs, scored(model_loss(outputs, batch), batch)
+
+    def _has_own_loss(self, batch: Mapping[str, Tensor]) -> bool:
+        return "labels" in batch and "labels" in self.accepted
+
+    def _forward(self, batch: Mapping[str, Tensor]) -> Any:
+        own_loss = self.quantities[LOSS] is model_loss
+        inputs = {k: t for k, t in batch.items() if own_loss or k not in LABEL_KEYS}
+        named: dict[str, Any] = {k: t for k, t in inputs.items() if k in self.accepted}
+        positional = () if named else tuple(inputs.values())
+        if "use_cache" in self.accepted:
+            named["use_cache"] = False
+        return torch.func.functional_call(self.network, self.segment.tensors, positional, named)
+
+
+class _Passes:
+    """Raises where a later pass over the data differs from the first: each example is compared with itself."""
+
+    def __init__(self) -> None:
+        self.first: list[dict[str, Tensor]] = []
+        self.count, self.complete = 0, False
+
+    @torch.inference_mode()
+    def require_same(self, i: int, batch: Mapping[str, Tensor]) -> None:
+        """Note the i-th batch of a pass, and raise if it is not what it was in the first."""
+        self.count = i + 1
+        # One sum for each example, so that examples that change places are noticed too.
+        sums = {k: t.flatten(1).sum(1) if t.ndim > 1 else t.clone() for k, t in batch.items()}
+        if not self.complete:
+            self.first.append(sums)
+        elif i >= len(self.first) or not _same(sums, self.first[i]):
+            self._fail(f"batch {i} is another one than before")
+
+    def end(self) -> None:
+        """Note that a pass is over, and raise if it was shorter than the first."""
+        if self.count != len(self.first):
+            self._fail(f"{len(self.first)} batches in the first pass and {self.count} in a later one")
+        self.complete = True
+
+    def _fail(self, cause: str) -> None:
+        remedy = "use a loader without shuffling, sampling or augmentation, or pass a list of its batches"
+        raise DataError("the batches change between passes", cause=cause, remedy=remedy)
+
+
+def _tensors(raw: Any) -> dict[str, Tensor]:
+    if isinstance(raw, list | tuple) and len(raw) == 2:
+        raw = {"inputs": raw[0], "labels": raw[1]}
+    if not isinstance(raw, Mapping):
+        remedy = "give dictionaries of tensors or (x, y) pairs"
+        raise DataError("batches cannot be used", cause=f"a batch is a {type(raw).__name__}", remedy=remedy)
+    return {k: t for k, t in raw.items() if isinstance(t, Tensor)}
+
+
+def _stays(a: Tensor, b: Tensor, is_buffer: bool) -> bool:
+    if not (a.is_floating_point() or a.is_complex()):
+        return True
+    # Infinite entries of a mask would become NaN on the way from one to the same.
+    return is_buffer and torch.equal(a, b.to(a))
+
+
+def _compute_dtype(t: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    if dtype is not None and t.is_floating_point():
+        return dtype
+    return torch.float32 if t.dtype in (torch.float16, torch.bfloat16) else t.dtype
+
+
+def _accepted(network: nn.Module) -> frozenset[str]:
+    return frozenset(inspect.signature(network.forward).parameters)
+
+
+def _sample(results: list[Scored], what: str, where: str) -> Sample:
+    """The values of all batches, those without weight as zeros."""
+    for i, (values, weights) in enumerate(results):
+        bad = ~values.isfinite() & (weights != 0)
+        if bool(bad.any()):
+            raise DataError(
+                f"{what} is not finite at {where}, batch {i}",
+                cause=f"{int(bad.sum())} of {len(values)} values are NaN or infinite",
+                remedy="evaluate in a wider dtype, and look for NaN or huge values in that batch",
+            )
+    values, weights = (torch.cat(parts).double() for parts in zip(*results, strict=True))
+    if not bool((weights > 0).any()):
+        cause = "no example has a weight, as where every label is one that is ignored"
+        raise DataError(f"{what} at {where} is that of nothing", cause=cause, remedy="check the labels")
+    return Sample(values.where(weights != 0, 0.0), weights)
+
+
+def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(a[k].shape == b[k].shape and _equal(a[k], b[k]) for k in a)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return bool(((a == b) | ((a != a) & (b != b))).all())

@@ -1,0 +1,133 @@
+"""Centred streams: means that norms remove, whatever writes them and whatever reads what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symgraph.axes.terms import Leaf
+from symgraph.infer.equations import Applied
+from symgraph.infer.families import Centred, Lean, Move, Piece, Tilt
+from symgraph.infer.flow import Flow, Key, Reader, Use
+from symgraph.infer.resolve import Gain
+from symgraph.ir import Node
+
+
+class Centring:
+    """Finds the families around norms that centre."""
+
+    def __init__(self, flow: Flow, moves: list[Move]) -> None:
+        self.flow, self.d = flow, flow.d
+        self.moved = {m.source.parameter for m in moves if m.sinks}
+        self.unseen: dict[tuple[str, Key], bool] = {}
+        self.gain_of: dict[str, Gain] = {n: g for g in self.d.gains for n in g.nodes}
+        self.by_root: dict[int, list[int]] = {}
+        for node, frame in self.d.frames.items():
+            self.by_root.setdefault(self.d.root(2 * node), []).append(frame)
+
+    # -- what is written -----------------------------------------------------------------------------------------
+
+    def written(self) -> list[Centred]:
+        """What is written into a stream that every reader centres; a gain absorbed into its writers is no reader."""
+        found: dict[int, list[Piece]] = {}
+        for frame, dual in self._streams():
+            for other in self.by_root[self.d.root(2 * self.d.nodes[frame])]:
+                turned = self._parity(other) != self._parity(frame)
+                for p in self.flow.by_frame.get(other, []) if other not in found else ():
+                    key = (other, dual != turned)
+                    if isinstance(p.term, Leaf) and p.term.dual == key[1] and self._unseen(self._value(p), key):
+                        found.setdefault(other, []).append(p)
+        return [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
+
+    def _streams(self) -> list[Key]:
+        keys = [self.flow.centred_key(a) for a in self.d.eq.applied]
+        return list(dict.fromkeys(k for k in keys if k is not None))
+
+    def _parity(self, frame: int) -> bool:
+        return bool(self.d.eq.store.find(2 * self.d.nodes[frame]) & 1)
+
+    def _value(self, piece: Piece) -> str:
+        return self.flow.graph.state[piece.parameter].name
+
+    def _unseen(self, value: str, key: Key) -> bool:
+        """Whether multiples of the ones vector along `key` in a value end in norms that remove them."""
+        if (value, key) not in self.unseen:
+            graph = self.flow.graph
+            users = graph.users[value]
+            seen = value in graph.outputs or not users or not all(self._passes_ones(value, u, key) for u in users)
+            self.unseen[value, key] = not seen
+        return self.unseen[value, key]
+
+    def _passes_ones(self, value: str, user: Node, key: Key) -> bool:
+        a = self.flow.applied.get(user.name)
+        if a is None or a.rule is None or a.binding is None or list(user.refs()).count(value) != 1:
+            return False
+        if a.rule.structure:
+            return a.rule.structure != "rigid" and self._goes_on(user.name, key)
+        operand = self.flow.operand(a, value)
+        if operand is None:
+            return False
+        if operand == next(iter(a.binding.operands)) and self.flow.centred_key(a) == key:
+            return True
+        if user.name in self.gain_of and not self.gain_of[user.name].forward:
+            after = self._after_gain(a, value, key)
+            return after is not None and self._unseen(user.name, after)
+        # By continuity an operator that admits every invertible map on an axis commutes with the projection that
+        # removes the mean, so that what multiples of ones in the operand add to the result is a multiple of ones.
+        passes = a.rule.shift.get(operand) == "output" or self.flow.free(a, operand, key[0]) is not None
+        return passes and self._goes_on(user.name, key)
+
+    def _goes_on(self, value: str, key: Key) -> bool:
+        return key in self.flow.keys[value] and self._unseen(value, key)
+
+    def _after_gain(self, a: Applied, value: str, key: Key) -> Key | None:
+        """The key behind a gain that is one once its writers carry it, for the value that it multiplies."""
+        axes, result = self.d.found[value], self.d.found[a.node.name]
+        at = [i - len(axes) for i, axis in enumerate(axes) if self.flow.on(axis, key[0])]
+        parameter = self.gain_of[a.node.name].parameter
+        if len(at) != 1 or len(axes) < len(result) or self.flow.graph.state[parameter].name == value:
+            return None
+        return self.flow.key(result[at[0]])
+
+    # -- what is read --------------------------------------------------------------------------------------------
+
+    def read(self) -> tuple[list[Centred], list[Lean], list[Tilt]]:
+        """Readers of centred norms: exact means, means that depend on a gain or bias left in place, and tilts."""
+        plain: dict[int, dict[Piece, None]] = {}
+        leans: list[Lean] = []
+        tilts: list[Tilt] = []
+        for a, key, gain, bias in self._norms():
+            uses = list(self.flow.uses(a.node.name, key, sums=False))
+            readers = [u for u in uses if isinstance(u, Reader) and u.alone and isinstance(u.piece.term, Leaf)]
+            if not gain and not bias:
+                for r in readers:
+                    plain.setdefault(r.piece.term.frame, {})[r.piece] = None  # type: ignore[union-attr]
+                continue
+            leans += [Lean(r.piece, gain, bias, r.bias if bias else "") for r in readers if r.bias or not bias]
+            if not gain and bias and self._tiltable(uses, readers):
+                tilts.append(Tilt(bias, tuple(r.piece for r in readers)))
+        return [Centred(frame, tuple(p), False) for frame, p in sorted(plain.items())], leans, tilts
+
+    def _tiltable(self, uses: list[Use], readers: list[Reader]) -> bool:
+        return len(readers) == len(uses) > 0 and not all(r.bias for r in readers)
+
+    def _norms(self) -> Iterator[tuple[Applied, Key, str, str]]:
+        """Every centring node with the key of its output, and the gain and bias that stay in place there."""
+        for a in self.d.eq.applied:
+            i = self.flow.centred_axis(a)
+            if i is None or a.rule is None or a.binding is None or len(a.binding.results) != 1:
+                continue
+            axis = next(j for j, t in enumerate(a.binding.results[0]) if t.name == a.rule.centred)
+            out = self.d.found[a.node.name][axis]
+            gain, bias = self._named(a, a.rule.gain), self._named(a, a.rule.adds)
+            if gain is None or bias is None or self.d.eq.store.children(out) is not None:
+                continue
+            absorbed = a.node.name in self.gain_of and self.gain_of[a.node.name].forward
+            yield a, self.flow.key(out), "" if absorbed else gain, "" if bias in self.moved else bias
+
+    def _named(self, a: Applied, operand: str | None) -> str | None:
+        """Parameter of an optional operand; '' where it is left out, None where it is more than one vector."""
+        if a.binding is None or operand not in a.binding.operands:
+            return ""
+        node = self.flow.graph.by_name[a.binding.operands[operand][0].name]
+        known = node.target in self.flow.graph.state and len(node.shape) == 1
+        return node.target if known else None

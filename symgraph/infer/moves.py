@@ -1,0 +1,95 @@
+"""Moves and nulls: biases whose constant can go elsewhere, or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from symgraph.axes.terms import leaves
+from symgraph.infer.equations import Applied
+from symgraph.infer.families import Move, Piece, Sink, is_one_block, pieces
+from symgraph.infer.flow import PASSING, Flow, Key, Reader, Seen, Use
+from symgraph.ir import Node
+
+
+def find_moves(flow: Flow) -> list[Move]:
+    """Every movable part of every bias, in program order.
+
+    Constants go through linear readers first. A sum that something else sees can still take them in the bias of its
+    other operand (a norm after a residual sum), if that bias is not itself on the move.
+    """
+    direct = [m for _, _, m in _candidates(flow, False) if m is not None]
+    sources = {m.source.place for m in direct}
+    moving = {m.source.parameter for m in direct}
+    fixed: set[str] = set()
+    found: list[Move] = []
+    for piece, plain, move in _candidates(flow, True):
+        if piece.place in sources:
+            found.append(plain)  # type: ignore[arg-type]
+            continue
+        into = {s.bias for s in move.sinks if s.reader is None} if move is not None else set()
+        if move is None or piece.parameter in fixed or into & moving:
+            continue
+        fixed |= into
+        moving.add(piece.parameter)
+        found.append(move)
+    return found
+
+
+def _candidates(flow: Flow, cancel: bool) -> Iterator[tuple[Piece, Move | None, Move | None]]:
+    """Each part of each bias with the move through readers alone, and with `cancel` the one through sums as well."""
+    for a in flow.d.eq.applied:
+        bias = flow.bias(a)
+        for piece in pieces(bias.target, 0, flow.d.terms[bias.target][0]) if bias is not None else ():
+            key = _key(piece)
+            uses: list[Use] = list(flow.uses(a.node.name, key, sums=True)) if key is not None else [Seen()]
+            plain = _move(flow, piece, uses, False)
+            yield piece, plain, plain or (_move(flow, piece, uses, True) if cancel else plain)
+
+
+def _key(piece: Piece) -> Key | None:
+    keys = [(x.frame, x.dual) for x in leaves(piece.term) if x.frame >= 0]
+    return keys[-1] if keys and is_one_block(piece) else None
+
+
+def _move(flow: Flow, piece: Piece, uses: list[Use], cancel: bool) -> Move | None:
+    sinks = [_sink(flow, piece, u, cancel) for u in uses]
+    kept = [s for s in sinks if s is not None]
+    if len(kept) < len(sinks) or (kept and all(s.reader is None for s in kept)):
+        return None
+    return Move(piece, tuple(kept))
+
+
+def _sink(flow: Flow, piece: Piece, use: Use, cancel: bool) -> Sink | None:
+    if isinstance(use, Reader):
+        return Sink(use.piece, use.bias) if use.bias else None
+    other = _added(flow, use.other) if cancel and use.other else None
+    if other is None or other.target == piece.parameter or not _same(flow, piece, other):
+        return None
+    return Sink(None, other.target)
+
+
+def _added(flow: Flow, value: str) -> Node | None:
+    """The bias that made a value, through operators that keep constants, if nothing else uses the value."""
+    while len(flow.graph.users[value]) == 1 and value not in flow.graph.outputs:
+        a: Applied | None = flow.applied.get(value)
+        if a is None or a.rule is None or a.binding is None:
+            return None
+        bias = flow.bias(a)
+        if bias is not None:
+            return bias
+        refs = list(a.node.refs())
+        unary = len(refs) == 1 and (a.rule.structure in PASSING or "output" in a.rule.shift.values())
+        if not unary:
+            return None
+        value = refs[0]
+    return None
+
+
+def _same(flow: Flow, piece: Piece, bias: Node) -> bool:
+    """Whether the piece is a whole bias made of the same leaves as another one."""
+    (term,) = flow.d.terms[bias.target]
+    whole = piece.outer == 1 and piece.start == 0 and piece.size == bias.shape[0] == term.size
+    mine = flow.d.terms[piece.parameter][piece.axis]
+    return whole and [(x.frame, x.dual, x.size) for x in leaves(mine)] == [
+        (x.frame, x.dual, x.size) for x in leaves(term)
+    ]

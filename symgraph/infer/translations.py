@@ -1,0 +1,133 @@
+"""Translations: constants that move between summed terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+from symgraph.axes.store import Ref
+from symgraph.infer.equations import Applied
+from symgraph.infer.families import Place, Translation
+from symgraph.infer.flow import PASSING, Flow
+
+MAX_ALTERNATIVES = 8
+Window = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Places that together add one constant to a value, on a window (axis from the right, start, stop) or all of it.
+
+    `axis` is the axis of the value that the constant varies along. `joint` says that the places hold the constant on one
+    window each, which a finer family may say by itself.
+    """
+
+    places: frozenset[Place]
+    axis: Ref
+    window: Window | None = None
+    joint: bool = False
+
+
+Ways = dict[str, list[_Way]]
+
+
+def find_translations(flow: Flow) -> list[Translation]:
+    """Sets of places whose constants add up in one value before anything else sees them."""
+    found: Ways = {}
+    carried: set[str] = set()
+    for a in flow.d.eq.applied:
+        ways = _ways(flow, a, found)
+        if ways and a.node.name not in flow.graph.outputs:
+            found[a.node.name] = ways[: 2 * MAX_ALTERNATIVES]
+            carried.update(r for r in a.node.refs() if _flows(flow, r, found, ways))
+    return [t for name, ways in found.items() if name not in carried for t in _translations(ways)]
+
+
+def _translations(ways: list[_Way]) -> list[Translation]:
+    by_axis: dict[Ref, list[_Way]] = {}
+    for way in ways:
+        by_axis.setdefault(way.axis, []).append(way)
+    return [t for group in by_axis.values() for t in _along_one(group)]
+
+
+def _along_one(ways: list[_Way]) -> list[Translation]:
+    windows = list(dict.fromkeys(w.window for w in ways if w.window is not None))
+    fine = [t for w in windows if (t := _translation([x for x in ways if x.window == w])) is not None]
+    coarse = _translation([x for x in ways if x.window is None and not (x.joint and len(fine) == len(windows))])
+    return [*fine, *([coarse] if coarse is not None else [])]
+
+
+def _translation(ways: list[_Way]) -> Translation | None:
+    sets = list(dict.fromkeys(w.places for w in ways))
+    if len(sets) < 2 or len({p for s in sets for p in s}) != sum(map(len, sets)):
+        return None
+    plain = [sorted(s, key=_order) for s in sets]
+    return Translation(tuple(map(tuple, sorted(plain, key=lambda s: (-len(s), [_order(p) for p in s])))))
+
+
+def _order(p: Place) -> tuple[str, int, tuple[int, ...]]:
+    return p.parameter, p.axis, p.window
+
+
+def _flows(flow: Flow, value: str, found: Ways, ways: list[_Way]) -> bool:
+    """Whether the constants in a value reach this one place alone, so that its ways say all about them."""
+    return len(flow.graph.users[value]) == 1 and any(s.places <= t.places for s in found.get(value, ()) for t in ways)
+
+
+def _ways(flow: Flow, a: Applied, found: Ways) -> list[_Way]:
+    if a.rule is None or a.binding is None or a.rule.reduces:
+        return []
+    if a.rule.structure:
+        return _carried(flow, a, found)
+    bias = flow.bias(a)
+    own = [_Way(frozenset({Place(bias.target, 0)}), flow.axes(bias.name)[0])] if bias is not None else []
+    operands = [r.name for k, (r, _) in a.binding.operands.items() if a.rule.shift.get(k) == "output"]
+    each = [_operand(flow, name, found) for name in operands]
+    ways = own + [w for ways in each for w in ways]
+    windows = dict.fromkeys(w.window for w in ways if w.window is not None)
+    parts = [_restricted(flow, name, w, a.node.shape) for name in operands for w in windows]
+    return ways + [w for w in parts if w is not None]
+
+
+def _operand(flow: Flow, value: str, found: Ways) -> list[_Way]:
+    own = flow.own(value)
+    if own is not None and len(own.shape) >= 1:
+        return [_Way(frozenset({Place(own.target, len(own.shape) - 1)}), flow.axes(own.name)[-1])]
+    return found.get(value, []) if len(flow.graph.users[value]) == 1 else []
+
+
+def _restricted(flow: Flow, value: str, window: Window, shape: tuple[int, ...]) -> _Way | None:
+    """A parameter's constant on one window alone, if the parameter varies along the window's axis."""
+    own = flow.own(value)
+    back, start, stop = window
+    if own is None or back > min(len(own.shape), len(shape)) or own.shape[-back] != shape[-back]:
+        return None
+    axis = len(own.shape) - back
+    return _Way(frozenset({Place(own.target, len(own.shape) - 1, (axis, start, stop))}), flow.axes(own.name)[-1], window)
+
+
+def _carried(flow: Flow, a: Applied, found: Ways) -> list[_Way]:
+    """Through a structural operator: unchanged, or on the window that each operand fills in a concatenation."""
+    each = [_operand(flow, r, found) for r in a.node.refs()]
+    structure = a.rule.structure if a.rule is not None else None
+    axes = flow.axes(a.node.name)
+    if structure in PASSING:
+        kept = [w for w in each[0] if w.window is None or structure == "identity"] if each else []
+        return [w for w in kept if axes.count(w.axis) == 1]
+    dim = a.binding.arguments.get("dim", 0) if a.binding is not None else None
+    rank = len(a.node.shape)
+    sizes = [len(flow.graph.by_name[r].shape) for r in a.node.refs()]
+    if structure != "cat" or not isinstance(dim, int) or set(sizes) != {rank}:
+        return []
+    each = [[w for w in options if axes.count(w.axis) == 1 and axes[dim] != w.axis] for options in each]
+    ways, start = [], 0
+    for ref, options in zip(a.node.refs(), each, strict=True):
+        stop = start + flow.graph.by_name[ref].shape[dim]
+        ways += [_Way(w.places, w.axis, (rank - dim % rank, start, stop)) for w in options if w.window is None]
+        start = stop
+    plain = [[w for w in options if w.window is None] for options in each]
+    return ways + [_joint(c) for c in list(product(*plain))[:MAX_ALTERNATIVES] if len({w.axis for w in c}) == 1]
+
+
+def _joint(ways: tuple[_Way, ...]) -> _Way:
+    return _Way(frozenset[Place]().union(*(w.places for w in ways)), ways[0].axis, None, True)

@@ -1,0 +1,66 @@
+"""Every architecture of transformers, tiny, through every stage; the records go to a file, rates to the terminal.
+
+python -m tests.architectures.sweep --out results.jsonl --page docs/architectures.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1"}
+
+import torch
+import transformers
+
+from .builder import MAPPINGS, entries
+from .runner import sweep
+from .summary import summary
+from .table import page
+
+
+def main() -> int:
+    """Sweeps the chosen entries and prints the rates."""
+    parser = argparse.ArgumentParser(prog="python -m tests.architectures.sweep", description=__doc__.splitlines()[0])
+    parser.add_argument("--mapping", action="append", choices=MAPPINGS, help="may be repeated; all when left out")
+    parser.add_argument("--only", action="append", help="a kind of config or a class of model; may be repeated")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--timeout", type=float, default=180.0, help="seconds for one architecture")
+    parser.add_argument("--out", type=Path, default=Path("results.jsonl"))
+    parser.add_argument("--resume", action="store_true", help="leave out what the file already has")
+    parser.add_argument("--page", type=Path, help="also write the table of all architectures to this file")
+    parser.add_argument("--summary", action="store_true", help="only print what the file says")
+    args = parser.parse_args()
+    if not args.summary:
+        _run(args)
+    records = read(args.out)
+    if args.page:
+        args.page.write_text(page(records, transformers.__version__, torch.__version__), encoding="utf-8")
+    print(summary(records))
+    return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    done = {(r["mapping"], r["kind"]) for r in read(args.out)} if args.resume else set()
+    if not args.resume:
+        args.out.unlink(missing_ok=True)
+    wanted = [(m, *e) for m in args.mapping or MAPPINGS for e in entries(m)]
+    wanted = [e for e in wanted if e[:2] not in done and (not args.only or {e[1], e[2]} & set(args.only))]
+    for i, record in enumerate(sweep(wanted, args.out, args.jobs, args.timeout), 1):
+        failed = next((f"{k}: {v['cause']}" for k, v in record["stages"].items() if not v["ok"]), "ok")
+        print(f"{i}/{len(wanted)} {record['mapping']} {record['kind']} {failed}", file=sys.stderr, flush=True)
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    """The records of a file, the last one for every entry."""
+    if not path.exists():
+        return []
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return list({(r["mapping"], r["kind"]): r for r in records}.values())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,290 @@
+"""What a field of a config means, by its name, and how small it may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The sizes of a tiny model, distinct where a mix-up would hide an error."""
+
+    width: int = 32
+    heads: int = 4
+    groups: int = 2
+    feed_forward: int = 48
+    vocabulary: int = 99
+    positions: int = 64
+    image: int = 32
+    patch: int = 8
+    experts: int = 4
+    rank: int = 16
+    state: int = 8
+    window: int = 4
+    stages: bool = True
+    cut: bool = True
+    proportional: bool = False
+    fill: bool = False
+    images_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a field is judged by: the sizes wanted, the config's own defaults, and the layers that are kept."""
+
+    sizes: Sizes
+    defaults: Mapping[str, Any]
+    kept: tuple[int, ...] = (0, 1)
+    depth: int = 0
+    tokens: list[int] = field(default_factory=list)
+
+    def default(self, *names: str) -> int | None:
+        """The first of several settings that is a positive number."""
+        found: list[Any] = [self.defaults.get(n) for n in names]
+        return next((int(v) for v in found if _is_number(v) and v > 0), None)
+
+    @property
+    def width(self) -> int | None:
+        """The width of the model at its default size."""
+        return self.default(*WIDTHS)
+
+    @property
+    def heads(self) -> int | None:
+        """The number of heads at the default size."""
+        return self.default(*HEADS)
+
+
+Shrink = Callable[[Any, Context], Any]
+WIDTHS = ("hidden_size", "d_model", "n_embd", "emb_dim", "embed_dim", "embedding_dim", "model_dim", "dim", "hidden_dim")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "attention_heads")
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "depth")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _multiple(value: float, of: int = 8) -> int:
+    return max(of, round(value / of) * of)
+
+
+def keep(value: Any, c: Context) -> Any:
+    """As it is."""
+    return value
+
+
+def _proportional(value: Any, c: Context) -> int:
+    return min(_multiple(c.sizes.width * value / c.width), 4 * c.sizes.width) if c.width else min(value, c.sizes.width)
+
+
+def width(value: Any, c: Context) -> Any:
+    """A width stays in its ratio to the model's."""
+    return _proportional(value, c) if value > 0 else value
+
+
+def feed_forward(value: Any, c: Context) -> Any:
+    """The inside of an MLP, in its ratio only where that is asked for."""
+    if c.sizes.proportional or value == c.width:
+        return width(value, c)
+    return c.sizes.feed_forward if value > 0 else value
+
+
+def heads(value: Any, c: Context) -> Any:
+    """The number of heads."""
+    return c.sizes.heads if value > 1 else value
+
+
+def groups(value: Any, c: Context) -> Any:
+    """The number of key-value heads: all, one, or some."""
+    if value <= 1:
+        return value
+    return c.sizes.heads if value == c.heads else c.sizes.groups
+
+
+def head_dim(value: Any, c: Context) -> Any:
+    """The width of a head, twice as wide where the heads together are wider than the model."""
+    usual = c.sizes.width // c.sizes.heads
+    if value <= 0 or not (c.width and c.heads):
+        return usual if value > 0 else value
+    return usual * (2 if value * c.heads > c.width else 1)
+
+
+def beside_rotary(value: Any, c: Context) -> Any:
+    """The part of a head that is not rotated, in its ratio to the part that is."""
+    return c.sizes.state * max(1, round(value / (c.default("qk_rope_head_dim") or value)))
+
+
+def layers(value: Any, c: Context) -> Any:
+    """The number of layers."""
+    return len(c.kept) if value > len(c.kept) else value
+
+
+def at_most(limit: int) -> Shrink:
+    """Not more than a number."""
+    return lambda value, c: min(value, limit)
+
+
+def to(name: str) -> Shrink:
+    """One of the sizes."""
+    return lambda value, c: min(value, getattr(c.sizes, name)) if value > 0 else value
+
+
+def token(value: Any, c: Context) -> Any:
+    """A special token, from the end of the vocabulary, where example inputs seldom reach."""
+    if not isinstance(value, int) or value < 0:
+        return value
+    if value not in c.tokens:
+        c.tokens.append(value)
+    return c.sizes.vocabulary - 1 - c.tokens.index(value) if value >= c.sizes.vocabulary else value
+
+
+def widths(value: Sequence[int], c: Context) -> Any:
+    """Widths of stages, in their ratios."""
+    least = min(v for v in value if v > 0)
+    return [v and _multiple(16 * v / least) for v in value]
+
+
+def eighths(value: Sequence[int], c: Context) -> Any:
+    """Widths that other lists repeat, all by one factor."""
+    return [v if v <= 4 else max(2, v // 8) for v in value]
+
+
+def stage_heads(value: Sequence[int], c: Context) -> Any:
+    """Heads of stages, in their ratios."""
+    least = min(v for v in value if v > 0)
+    return [max(1, round(2 * v / least)) for v in value] if least > 2 else value
+
+
+def depths(value: Sequence[int], c: Context) -> Any:
+    """At most two blocks in each stage."""
+    return [min(v, 2) for v in value]
+
+
+def layer_ids(value: Sequence[int], c: Context) -> Any:
+    """Those of the layers that are kept, under their new numbers."""
+    return [c.kept.index(v) for v in value if v in c.kept]
+
+
+def period(value: Any, c: Context) -> Any:
+    """Every second layer is special where every n-th was."""
+    return min(value, 2)
+
+
+def sections(value: Sequence[int], c: Context) -> Any:
+    """Parts of the rotary frequencies, as many as half a head has."""
+    total = max(c.sizes.width // c.sizes.heads // 2, len(value))
+    rest = [max(1, total * v // (sum(value) or 1)) for v in value[1:]]
+    return [total - sum(rest), *rest]
+
+
+def factors(value: Sequence[float], c: Context) -> Any:
+    """A factor for each rotary frequency."""
+    return list(value)[: c.sizes.width // c.sizes.heads // 2]
+
+
+NUMBERS: tuple[tuple[str, Shrink], ...] = (
+    (r"type_vocab_size|.*_ratio|.*factor|.*_eps|.*theta|.*kernel.*|.*stride.*|.*dilation.*|.*_scale|seed", keep),
+    (r"(.*_)?num_channels|in_channels|in_chans|audio_channels|channels|num_labels|n_langs|down_.*|pool_size", keep),
+    (r".*dropout.*|.*drop_path.*|.*layerdrop|.*_pdrop|.*drop_rate|.*jitter.*", lambda v, c: type(v)(0)),
+    (r".*vocab(ulary)?(_size)?(_per_layer_input|_base)?|.*num_embeddings", to("vocabulary")),
+    (r"(.*_)?(token|pad|bos|eos)_(id|index)|(pad|bos|eos|unk|mask)_index|vocab_offset", token),
+    (r"(.*_)?(qk_)?rope_head_dim", to("state")),
+    (r"qk_nope_head_dim", beside_rotary),
+    (r"qk_head_dim", lambda v, c: c.sizes.state + beside_rotary(c.default("qk_nope_head_dim"), c)),
+    (r"v_head_dim", to("state")),
+    (r".*lora_rank|.*_rank|.*_lowrank", to("rank")),
+    (r"num_(routed_|local_)?experts|n_routed_experts|moe_num_experts|zero_expert_num", to("experts")),
+    (r"(moe_)?num_experts_per_tok(en)?|moe_topk?|moe_top_k|moe_k|top_k_experts|num_selected_experts", at_most(2)),
+    (r"topk_group|n_shared_experts|(moe_)?num_shared_experts", at_most(1)),
+    (r"n_group|num_expert_groups?", at_most(2)),
+    (r"first_k_dense_replace|num_dense_layers|moe_layer_start_index|num_nextn_predict_layers", at_most(1)),
+    (r".*(sparse_step|_period|_interval|_frequency|_every|sliding_window_pattern|_layer_step)", period),
+    (r"attn_layer_offset|expert_layer_offset", at_most(1)),
+    (r"num_kv_shared_layers", at_most(0)),
+    (
+        r"(swa_|encoder_|decoder_|index_)?num_key_value_heads|num_kv_heads|num_query_groups|multi_query_group_num",
+        groups,
+    ),
+    (r"linear_num_key_heads|linear_num_value_heads|.*(attention_|_|^)(num_|n_)?heads|n_head|heads", heads),
+    (r"(.*_)?head_dim|d_kv|d_head|dim_head|attention_head_size|kv_channels|linear_(key|value)_head_dim", head_dim),
+    (r"rotary_dim", to("state")),
+    (r"(.*_)?num_(hidden_|encoder_|decoder_)?layers|n_layers?|(encoder|decoder|.*_encoder|.*_decoder)_layers", layers),
+    (r"num_hidden_groups|max_window_layers|depth|num_layers_per_stack|layers|num_blocks", layers),
+    (
+        r".*intermediate_size.*|.*ffn_dim|d_ff|n_inner|d_inner|dim_ff|dff|ffn_hidden_size|feed_forward_size",
+        feed_forward,
+    ),
+    (r".*ffn_hidden_size|mlp_dim", feed_forward),
+    (
+        r".*position_embeddings|n_positions|n_ctx|max_seq(uence)?_len(gth)?|.*source_positions|.*target_positions",
+        to("positions"),
+    ),
+    (r"model_max_length|context_length|max_length", to("positions")),
+    (r"image_size|crop_size|input_resolution", to("image")),
+    (r"patch_size", to("patch")),
+    (r"(sliding_window|.*window_size|attention_window|local_attention|.*attn_chunk_length)(_size)?", to("window")),
+    (r"(mamba_|lsh_|local_|attention_)?chunk_size|block_size|index_block_size", to("window")),
+    (r"index_topk(_blocks)?|index_topk_.*", at_most(4)),
+    (r"(mamba_|ssm_)?(d_)?state(_size)?|mamba_d_state|mamba_dt_rank|time_step_rank", to("state")),
+    (r"(.*_)?n_groups|mamba_ngroups", at_most(2)),
+    (r"num_latents", at_most(8)),
+    (r"num_self_attends_per_block", at_most(2)),
+    (r"hidden_size_per_layer_input|ple_.*dim", to("rank")),
+    (r".*(_size|_dim|_width|_channels|_dims|_features)|hidden|dim|d_model|d_latents|n_embd", width),
+)
+LISTS: tuple[tuple[str, Shrink], ...] = (
+    (r".*(token|pad|bos|eos)_(id|index)|.*_tokens", lambda v, c: [token(x, c) for x in v]),
+    (r"mrope_section", sections),
+    (r"(long|short)_factor", factors),
+    (r".*drop.*", lambda v, c: [type(x)(0) for x in v]),
+    (r"depths?|num_blocks|.*_depths?|layers|stage_num.*|num_block_repeats", depths),
+    (r".*(layers|layer_ids|_idxs|_indices|_indexes)", layer_ids),
+    (r"stem_channels|stage_.*_channels", eighths),
+    (r"num_(attention_)?heads|.*_heads", stage_heads),
+    (r"hidden_sizes|embed_dims?|conv_dim|tdnn_dim|.*hidden_sizes|.*_dims|.*_channels", widths),
+    (r"image_size|crop_size", lambda v, c: [min(x, c.sizes.image) for x in v]),
+    (r"patch_size", lambda v, c: [min(x, c.sizes.patch) for x in v]),
+)
+
+
+# What may be left to be said, where a class of model cannot do without it.
+FILL: Mapping[str, Callable[[Context], Any]] = {
+    "num_key_value_heads": lambda c: c.sizes.groups,
+    "head_dim": lambda c: c.sizes.width // c.sizes.heads,
+    "num_experts_per_tok": lambda c: 2,
+    "n_routed_experts": lambda c: c.sizes.experts,
+    "n_shared_experts": lambda c: 1,
+}
+IMAGES = r".*image_size|crop_size|.*drop.*|.*_rate"
+
+
+def shrink_number(name: str, value: Any, c: Context) -> Any:
+    """A number made small, by what its name says it counts."""
+    if c.sizes.images_only and not re.fullmatch(IMAGES, name):
+        return value
+    rule = next((r for pattern, r in NUMBERS if re.fullmatch(pattern, name)), keep)
+    return rule(value, c)
+
+
+def fill(name: str, c: Context) -> Any:
+    """A value for a setting that has none, where that is asked for; padding is always known."""
+    if name == "pad_token_id":
+        return 0
+    return FILL[name](c) if c.sizes.fill and name in FILL else None
+
+
+def shrink_list(name: str, value: Sequence[Any], c: Context) -> Any:
+    """A list made short where it has an entry for each layer, and its entries small."""
+    plain = list(value)
+    if c.sizes.images_only and not re.fullmatch(IMAGES, name):
+        return value
+    if c.sizes.cut and c.depth > len(c.kept) and len(plain) == c.depth:
+        plain = [plain[i] for i in c.kept]
+        plain = [shrink_number(name.removesuffix("_per_layer"), v, c) if type(v) is int else v for v in plain]
+    elif plain and all(_is_number(v) for v in plain) and c.sizes.stages:
+        rule = next((r for pattern, r in LISTS if re.fullmatch(pattern, name)), keep)
+        plain = list(rule(plain, c))
+    return plain if isinstance(value, list) else tuple(plain)

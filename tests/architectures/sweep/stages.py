@@ -1,0 +1,142 @@
+"""One architecture through every stage: built, traced, inferred, verified; what came out is one plain record."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.axes.terms import blocks
+from symgraph.infer.engine import infer
+from symgraph.infer.symmetry import Space, SymmetryGraph
+from symgraph.interpret import evaluate
+from symgraph.ir import Graph
+from symgraph.trace import example_inputs, state_of, trace
+from symgraph.trace.wrap import TensorsOnly
+from symgraph.verify import verify
+
+from .builder import ATTEMPTS, tiny
+
+STAGES = ("build", "export", "infer", "verify")
+T = TypeVar("T")
+Record = dict[str, Any]
+Tell = Callable[[Record], None]
+
+
+class Stopped(Exception):
+    """A stage failed; the record says which and why."""
+
+
+def run(mapping: str, kind: str, name: str, tell: Tell = lambda record: None, each: bool = True) -> Record:
+    """All stages of one entry, as far as they go; `tell` hears the record before every stage.
+
+    With `each`, every family is also verified by itself, so that a failure names it.
+    """
+    record: Record = {"mapping": mapping, "kind": kind, "model": name, "stages": {}, "audit": None}
+    with suppress(Stopped):
+        _stages(record, tell, each)
+    record.pop("running", None)
+    return record
+
+
+def _stages(record: Record, tell: Tell, each: bool) -> None:
+    kind, name, mapping = record["kind"], record["model"], record["mapping"]
+
+    def stage(what: str, call: Callable[[], T]) -> T:
+        record["running"] = what
+        tell(record)
+        return _timed(record["stages"], what, call)
+
+    model, sizes = stage("build", lambda: tiny(kind, name, mapping))
+    record |= {"attempt": ATTEMPTS.index(sizes), "parameters": sum(p.numel() for p in model.parameters())}
+    given = example_inputs(model, masks=True)
+    graph, record["drift"] = stage("export", lambda: exported(model, name, given))
+    record |= {"nodes": len(graph.nodes), "operators": dict(Counter(n.target for n in graph.calls))}
+    ordered = [given[n.target] for n in graph.inputs]
+    symmetry = stage("infer", lambda: infer(graph))
+    record |= described(symmetry)
+    state = state_of(model)
+    found = stage("verify", lambda: verify(symmetry, state, ordered, samples=1, each=each, perturb=0.1))
+    record |= {"error": found.together, "unsound": {c.name: [c.group, c.error] for c in found.failures}}
+    if not found.passed:
+        record["stages"]["verify"] |= {"ok": False, "cause": f"unsound: outputs change by {found.together:.1e}"}
+
+
+def _timed(stages: dict[str, Any], what: str, call: Callable[[], T]) -> T:
+    started = time.perf_counter()
+    try:
+        result = call()
+    except Exception as error:
+        stages[what] = {"ok": False, "seconds": _since(started), "cause": cause(error)}
+        stages[what]["traceback"] = "".join(traceback.format_exception(error))[-3000:]
+        raise Stopped from error
+    stages[what] = {"ok": True, "seconds": _since(started), "cause": ""}
+    return result
+
+
+def exported(model: nn.Module, name: str, given: Mapping[str, Tensor]) -> tuple[Graph, float]:
+    """The graph, and how far its outputs are from the model's in float32."""
+    graph = trace(model, name=name)
+    inputs = {n.target: given[n.target] for n in graph.inputs}
+    with torch.no_grad():
+        wanted = TensorsOnly(model)(**inputs)
+        found = evaluate(graph, state_of(model), inputs, torch.float32)
+    return graph, max(relative(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Largest difference over the largest entry; infinite where either has NaN."""
+    return float((a - b).abs().nan_to_num(torch.inf).max() / b.abs().max().clamp_min(1e-30))
+
+
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 2)
+
+
+def cause(error: BaseException) -> str:
+    """An error in one line: its kind, what it says first, and the innermost line outside torch and Python."""
+    deepest = error
+    while deepest.__cause__ is not None:
+        deepest = deepest.__cause__
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    why = getattr(error, "cause", "")
+    frames = [f for f in traceback.extract_tb(deepest.__traceback__) if "/torch/" not in f.filename]
+    at = next(
+        (f for f in reversed(frames) if {"transformers", "symgraph", "sweep"} & set(Path(f.filename).parts)), None
+    )
+    place = f" at {Path(at.filename).name}:{at.lineno}" if at else ""
+    return f"{type(error).__name__}: {text[:200]}{f' ({why[:200]})' if why else ''}{place}"
+
+
+def described(symmetry: SymmetryGraph) -> Record:
+    """What was inferred, in numbers."""
+    active = {s.id for s in symmetry.active}
+    total = sum(prod(n.shape) for n in symmetry.graph.parameters.values())
+    moving = sum(
+        prod(leaf.size for leaf in block)
+        for name in symmetry.graph.parameters
+        for block in blocks(symmetry.terms[name])
+        if any(leaf.space in active for leaf in block)
+    )
+    stream = residual(symmetry)
+    return {
+        "spaces": dict(Counter(str(s.group) for s in symmetry.spaces)),
+        "moving": round(moving / total, 4) if total else 0.0,
+        "residual": [stream.name, stream.size, str(stream.group)] if stream else None,
+        "because": [f"{e.rule} at {e.where}: {e.reason}" for e in (stream.evidence[:3] if stream else ())],
+        "uncovered": dict(Counter(u.operator for u in symmetry.uncovered)),
+        "uncovered_at": sorted({f"{u.operator} {u.where} {' '.join(u.shapes)}" for u in symmetry.uncovered})[:40],
+    }
+
+
+def residual(symmetry: SymmetryGraph) -> Space | None:
+    """The stream: the space with an axis of the most tensors."""
+    return max(symmetry.spaces, key=lambda s: len(symmetry.parameters_of[s.id]), default=None)

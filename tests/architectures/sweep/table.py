@@ -1,0 +1,101 @@
+"""The page `docs/architectures.md` from the records of a sweep."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .summary import covered, moves, ok
+
+Record = dict[str, Any]
+STAGES = ("build", "export", "infer", "verify")
+HEADER = ("kind", "model", "outcome", "residual", "spaces by class", "moving", "operators without a rule", "audit")
+INTRO = """\
+<!-- Written by `python -m tests.architectures.sweep --page docs/architectures.md`; run it again instead of editing. -->
+
+# Architectures
+
+Every entry of the auto-model mappings of transformers {transformers}, built tiny from its config by one generic
+builder and taken through every stage with torch {torch}: traced, inferred, verified by random elements of everything
+inferred. *Residual* is the group on the stream that the most tensors read and write; *moving* the share of the
+parameters that lie on at least one axis that is not rigid. A stage that failed is named with its cause, and the stages
+after it did not run.
+"""
+
+
+def page(records: Sequence[Record], transformers: str, torch: str) -> str:
+    """The whole page, for the versions of the two libraries."""
+    groups: defaultdict[str, list[Record]] = defaultdict(list)
+    for r in records:
+        groups[r["mapping"]].append(r)
+    parts = [INTRO.format(transformers=transformers, torch=torch), _rates(groups)]
+    parts += [f"## {name}\n\n{_table(sorted(rows, key=lambda r: str(r['kind'])))}" for name, rows in groups.items()]
+    return "\n".join(parts)
+
+
+def _rates(groups: dict[str, list[Record]]) -> str:
+    lines = [
+        "mapping",
+        "entries",
+        "built",
+        "exported",
+        "sound",
+        "sound and residual not rigid",
+        "every operator covered",
+    ]
+    rows = [_row(lines), _row(["---"] * len(lines))]
+    for name, found in groups.items():
+        sound = [r for r in found if ok(r, "verify")]
+        counts = [
+            len(found),
+            sum(ok(r, "build") for r in found),
+            sum(ok(r, "export") for r in found),
+            len(sound),
+            sum(map(moves, sound)),
+            sum(map(covered, found)),
+        ]
+        rows.append(_row([f"[{name}](#{name})", *map(str, counts)]))
+    return "\n".join(rows) + "\n"
+
+
+def _table(records: Iterable[Record]) -> str:
+    return "\n".join([_row(HEADER), _row(["---"] * len(HEADER)), *(_row(_cells(r)) for r in records)]) + "\n"
+
+
+def _cells(r: Record) -> list[str]:
+    spaces = ", ".join(f"{n} {group}" for group, n in sorted(r.get("spaces", {}).items()))
+    uncovered = ", ".join(f"`{op.removesuffix('.default')}` x{n}" for op, n in sorted(r.get("uncovered", {}).items()))
+    stream = r.get("residual")
+    moving = f"{100 * r['moving']:.0f}%" if "moving" in r else ""
+    return [
+        r["kind"],
+        f"`{r['model']}`",
+        _outcome(r),
+        stream[2] if stream else "",
+        spaces,
+        moving,
+        uncovered,
+        _audit(r),
+    ]
+
+
+def _outcome(r: Record) -> str:
+    for stage in STAGES:
+        outcome = r["stages"].get(stage)
+        if outcome and not outcome["ok"]:
+            return f"{stage}: {_short(outcome['cause'])}"
+    return "sound"
+
+
+def _audit(r: Record) -> str:
+    return str(r["audit"]) if r.get("audit") else "—"
+
+
+def _short(cause: str) -> str:
+    text = cause.replace("|", "/").replace("<", "&lt;")
+    return text if len(text) <= 110 else text[:109] + "…"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
