@@ -85,7 +85,7 @@ class GroupElement:
 
     def _along(self, tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, e: Element) -> Tensor:
         if e.matrix is not None:
-            return _by_matrix(tensor, dim, fibre, _oriented(e.matrix, leaf.dual).to(tensor))
+            return by_matrix(tensor, dim, fibre, _oriented(e.matrix, leaf.dual).to(tensor))
         if e.index is None:
             return tensor
         tensor = _by_index(tensor, dim, fibre, e.index.to(tensor.device))
@@ -160,7 +160,8 @@ def spread(x: Tensor, rank: int, dims: list[int]) -> Tensor:
     return x.permute(order).reshape(shape)
 
 
-def _by_matrix(tensor: Tensor, dim: int, fibre: list[int], matrix: Tensor) -> Tensor:
+def by_matrix(tensor: Tensor, dim: int, fibre: list[int], matrix: Tensor) -> Tensor:
+    """The tensor with matrices (F, m, n) applied along `dim`, one for each position of the dimensions `fibre`."""
     rest = [d for d in range(tensor.dim()) if d != dim and d not in fibre]
     order = [*fibre, dim, *rest]
     moved = tensor.permute(order)

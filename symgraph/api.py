@@ -127,9 +127,7 @@ def verify(
     return _verify(found, state, **options)
 
 
-def audit(
-    source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None, **options: Any
-) -> Audit:
+def audit(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None, **options: Any) -> Audit:
     """Measures whether any continuous symmetry was missed (see `symgraph.audit.audit`); give a tiny instance."""
     found = symmetry if symmetry is not None else infer(source, rules=rules)
     state = None

@@ -108,7 +108,7 @@ class Audit:
         raise AuditError(
             f"{self.inferred} directions are inferred, {self.measured} were measured",
             cause="; ".join(found),
-            remedy="`symgraph explain` shows the evidence on the spaces of these parameters; a rule may claim too little",
+            remedy="a rule may claim too little: `symgraph explain` shows the evidence on a space",
         )
 
 
@@ -286,7 +286,8 @@ def _span(blocks: list[Tensor], width: int) -> Tensor:
     rows = torch.cat(blocks) if blocks else torch.zeros(0, width, dtype=torch.float64)
     lengths = rows.norm(dim=1)
     rows = rows[lengths > _TOLERANCE] / lengths[lengths > _TOLERANCE, None]
-    if not len(rows):
-        return rows
-    _, values, vectors = torch.linalg.svd(rows, full_matrices=False)
-    return vectors[values > _TOLERANCE * values[0]]
+    if len(rows):
+        _, values, vectors = torch.linalg.svd(rows, full_matrices=False)
+        rows = vectors[values > _TOLERANCE * values[0]]
+    spanned: Tensor = rows
+    return spanned

@@ -10,6 +10,7 @@ Each step is derived from the symmetry graph, never from module names, and keeps
     lean      the same for readers of norms whose bias stays in place
     balance   invertible and rotary spaces: equal second moments of both sides
     equalise  positive scales: equal norms of both sides
+    stretch   what is divided by its own length: mean square one
 
 What remains to be matched is compact: permutations, signs, rotations.
 """
@@ -22,7 +23,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Transform, rescale, window
+from symgraph.gauge import (
+    Act,
+    Lift,
+    Offset,
+    Push,
+    Rescale,
+    State,
+    Step,
+    Stretch,
+    Transform,
+    gain_of,
+    rescale,
+    unit_length,
+    window,
+)
 from symgraph.infer.dimension import piece_name
 from symgraph.infer.families import Piece, Place
 from symgraph.infer.symmetry import SymmetryGraph
@@ -59,7 +74,7 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     """
     found: State = dict(state)
     steps: list[Step] = []
-    for recipe in (_moves, _gains, _nulls, _translations, _centres, _leans, _least_norm):
+    for recipe in (_moves, _gains, _nulls, _translations, _centres, _leans, _least_norm, _lengths):
         for step in recipe(symmetry, found):
             found.update(step.apply(found))
             steps.append(step)
@@ -85,7 +100,7 @@ def _constant(piece: Piece, state: State) -> Tensor:
 
 def _gains(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     for name, sites in symmetry.gain_sites.items():
-        step = rescale(symmetry, sites, state[name].reshape(-1).clone())
+        step = rescale(symmetry, sites, gain_of(symmetry, state, name).clone())
         step.check(state)
         yield step
 
@@ -125,6 +140,11 @@ def _least_norm(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
         yield Act(element)
 
 
+def _lengths(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+    for radial in symmetry.radial:
+        yield Stretch(radial, unit_length(radial, state))
+
+
 def gauge_free(symmetry: SymmetryGraph) -> tuple[str, ...]:
     """One line for each family that the canonical form fixes, for reports."""
     lines = [f"gain {g.parameter} absorbed into its {'readers' if g.forward else 'writers'}" for g in symmetry.gains]
@@ -139,4 +159,5 @@ def gauge_free(symmetry: SymmetryGraph) -> tuple[str, ...]:
         what = "written into" if c.written else "read from"
         lines.append(f"mean of what is {what} frame {c.frame}: {len({p.parameter for p in c.pieces})} parameters")
     lines += [f"mean of {piece_name(symmetry, x.reader)} into {x.sink}" for x in symmetry.leans if not x.gain]
+    lines += [f"length of {' and '.join(r.tensors)}" for r in symmetry.radial]
     return tuple(lines)

@@ -92,7 +92,7 @@ class Evaluator:
         self.network, self.data, self.metrics, self.segment = network, data, metrics, segment
         self.loss_name, loss_of = loss
         self.quantities = {LOSS: loss_of, **{n: m.per_example for n, m in metrics.items() if m.per_example}}
-        self.accepted = _accepted(network)
+        self.accepted = accepted_names(network)
         self.passes = _Passes()
         self.progress, self.done, self.total = progress, 0, total
         self.examples = 0
@@ -107,7 +107,7 @@ class Evaluator:
         found: dict[str, list[Scored]] = {name: [] for name in self.quantities}
         examples = 0
         for i, raw in enumerate(self.data):
-            given = _tensors(raw)
+            given = batch_tensors(raw)
             self.passes.require_same(i, given)
             batch = self._placed(given)
             examples += batch_length(batch)
@@ -194,7 +194,12 @@ class _Passes:
         raise DataError("the batches change between passes", cause=cause, remedy=remedy)
 
 
-def _tensors(raw: Any) -> dict[str, Tensor]:
+def batch_tensors(raw: Any) -> dict[str, Tensor]:
+    """The tensors of one batch by name; a pair is inputs and labels.
+
+    Raises:
+        DataError: the batch is neither a mapping nor a pair.
+    """
     if isinstance(raw, list | tuple) and len(raw) == 2:
         raw = {"inputs": raw[0], "labels": raw[1]}
     if not isinstance(raw, Mapping):
@@ -216,7 +221,8 @@ def _compute_dtype(t: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return torch.float32 if t.dtype in (torch.float16, torch.bfloat16) else t.dtype
 
 
-def _accepted(network: nn.Module) -> frozenset[str]:
+def accepted_names(network: nn.Module) -> frozenset[str]:
+    """Names of the arguments that the network's forward takes."""
     return frozenset(inspect.signature(network.forward).parameters)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from symgraph.action import GroupElement, on_blocks, spread
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import CheckpointError, SymgraphError
-from symgraph.infer.families import Piece, Place, Sink
+from symgraph.infer.families import Piece, Place, Radial, Sink
 from symgraph.infer.symmetry import AbsorbedGain, SymmetryGraph
 from symgraph.uneven import Restate, Slant, Turn
 
@@ -32,7 +32,11 @@ class Act:
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        return {**state, **self.element(state, [n for n in self.element.touched if n in state])}
+        names = [n for n in self.element.touched if n in state]
+        if linear:
+            return {**state, **self.element(state, names)}
+        symmetry = self.element.symmetry
+        return {**state, **symmetry.shifted(self.element(symmetry.shifted({n: state[n] for n in names})), -1.0)}
 
     def inverse(self) -> Act:
         """The step that undoes this one."""
@@ -67,14 +71,16 @@ class Rescale:
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state. A zero factor divides nothing: what it would divide must be zero already."""
-        found = dict(state)
+        sign = 0.0 if linear else 1.0
+        names = [n for n in (*self.symmetry.parameters_of_frames(self.frames), self.parameter) if n in state]
+        found = self.symmetry.shifted({n: state[n] for n in names}, sign)
         for name in self.symmetry.parameters_of_frames(self.frames):
             if name in found:
                 found[name] = on_blocks(found[name], self.symmetry.terms[name], self._block)
         if self.parameter in found:
             gain = found[self.parameter]
             found[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
-        return found
+        return {**state, **self.symmetry.shifted(found, -sign)}
 
     def _block(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
         frames = self.frames
@@ -220,7 +226,23 @@ class Lift:
         return Lift(self.piece, -self.constant)
 
 
-Step = Act | Rescale | Push | Offset | Lift | Slant | Turn | Restate
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Multiplies tensors by one positive factor."""
+
+    radial: Radial
+    factor: float
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state."""
+        return {**state, **{n: state[n] * self.factor for n in self.radial.tensors if n in state}}
+
+    def inverse(self) -> Stretch:
+        """The step that undoes this one."""
+        return Stretch(self.radial, 1.0 / self.factor)
+
+
+Step = Act | Rescale | Push | Offset | Lift | Stretch | Slant | Turn | Restate
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,15 +295,38 @@ class Transform:
 
 def _own(step: Step, state: State, seen: set[object]) -> Step:
     """The step with the coefficient that this state calls for, the first time a gain or a constant is taken out."""
-    place = step.source if isinstance(step, Push) else step.parameter if isinstance(step, Rescale) else None
+    place = _place(step)
     if place is None or place in seen or (isinstance(place, str) and place not in state):
         return step
     seen.add(place)
+    if isinstance(step, Stretch):
+        return replace(step, factor=unit_length(step.radial, state))
     if isinstance(step, Rescale):
-        return replace(step, factor=state[step.parameter].reshape(-1))
+        return replace(step, factor=gain_of(step.symmetry, state, step.parameter))
     if isinstance(step, Push) and step.sinks and step.source.parameter in state:
         return replace(step, constant=step.source.of(state[step.source.parameter]).clone())
     return step
+
+
+def _place(step: Step) -> object:
+    """What a step takes out, if a model's own coefficient is to be used the first time."""
+    if isinstance(step, Push):
+        return step.source
+    if isinstance(step, Rescale):
+        return step.parameter
+    return step.radial if isinstance(step, Stretch) else None
+
+
+def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> float:
+    """The factor that makes the mean square of the tensors together one; one where they are zero."""
+    held = [state[n] for n in radial.tensors if n in state]
+    square = sum(float(t.square().sum()) for t in held)
+    return (sum(t.numel() for t in held) / square) ** 0.5 if square > 0 else 1.0
+
+
+def gain_of(symmetry: SymmetryGraph, state: Mapping[str, Tensor], name: str) -> Tensor:
+    """What a gain multiplies by: the parameter, with the number that the model adds to it; shapes (n,)."""
+    return state[name].reshape(-1) + symmetry.offsets.get(name, 0.0)
 
 
 def rescale(symmetry: SymmetryGraph, gains: Iterable[AbsorbedGain], factor: Tensor) -> Rescale:

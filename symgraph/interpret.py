@@ -197,16 +197,14 @@ def evaluate(
 
 
 def call(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Tensor:
-    """The first result of one node on tensors of one's own, by the names of the values that it reads; in float64."""
+    """The result of one node on tensors of one's own, by the names of the values that it reads; in float64."""
     node = graph.by_name[name]
     nodes = []
     for ref in dict.fromkeys(node.refs()):
         found = given[ref]
         meta = Meta(tuple(found.shape), str(found.dtype).removeprefix("torch."))
         nodes.append(replace(graph.by_name[ref], kind=Kind.INPUT, target=ref, args=(), kwargs=(), result=meta))
-    value = Interpreter(Graph((*nodes, node), (name,))).run({}, dict(given))[0]
-    found_first: Tensor = value[0] if isinstance(value, list | tuple) else value
-    return found_first
+    return Interpreter(Graph((*nodes, node), (name,))).run({}, dict(given))[0]
 
 
 class _NONE:

@@ -70,7 +70,7 @@ def generic_state(graph: Graph, buffers: Mapping[str, Tensor] | None, generator:
 
 
 def with_epsilon(graph: Graph, value: float) -> Graph:
-    """The graph with every small positive constant replaced, so that what it breaks is broken visibly, or not at all."""
+    """The graph with every small positive constant replaced, so that what it breaks is broken visibly or not at all."""
     nodes = tuple(n if n.kind is not Kind.CALL else _replaced(n, value) for n in graph.nodes)
     return replace(graph, nodes=nodes)
 

@@ -87,7 +87,8 @@ def _solutions(kernel: Tensor, basis: Tensor) -> Tensor:
     _, values, plain = torch.linalg.svd(basis, full_matrices=False)
     plain = plain[values > 1e-9 * values[0]]
     _, cosines, vectors = torch.linalg.svd(kernel @ plain.T, full_matrices=False)
-    return vectors[cosines > 1 - _TOLERANCE] @ plain
+    found: Tensor = vectors[cosines > 1 - _TOLERANCE] @ plain
+    return found
 
 
 def _beyond(vectors: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from math import prod
+from math import exp, prod
 
 import torch
 from torch import Tensor
 
 from symgraph.action import GroupElement, neutral
-from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Transform, rescale
+from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Stretch, Transform, gain_of, rescale
 from symgraph.groups.classes import SymmetryClass
 from symgraph.groups.elements import Element, ones_complement, rotary_matrix
 from symgraph.infer.dimension import Family, piece_name, translation_name
-from symgraph.infer.families import Piece, Place
+from symgraph.infer.families import Piece, Place, Radial
 from symgraph.infer.symmetry import AbsorbedGain, Space, SymmetryGraph
 from symgraph.sampling import float64
 from symgraph.uneven import Restate, Slant, Turn
@@ -91,7 +91,7 @@ def _to_clean_gauge(symmetry: SymmetryGraph, state: State) -> Iterator[Push | Re
         if m.sinks:
             yield Push(m.source, m.sinks, m.source.of(state[m.source.parameter]).clone())
     for name, sites in symmetry.gain_sites.items():
-        yield rescale(symmetry, sites, state[name].reshape(-1))
+        yield rescale(symmetry, sites, gain_of(symmetry, state, name))
 
 
 def _families(symmetry: SymmetryGraph, state: State) -> Iterator[tuple[Family, str, Iterator[Curve]]]:
@@ -113,9 +113,15 @@ def _families(symmetry: SymmetryGraph, state: State) -> Iterator[tuple[Family, s
         yield Family.LEAN, piece_name(symmetry, x.reader), _along(partial(Slant, x), _others(x.reader, state))
     for tilt in symmetry.tilts:
         yield Family.TILT, tilt.bias, _along(partial(Turn, tilt), list(state[tilt.bias].shape))
+    for r in symmetry.radial:
+        yield Family.RADIAL, " + ".join(r.tensors), iter([partial(_stretched, r)])
     for s in symmetry.statistics:
         shape = [len(s.tensors), *state[s.gain].shape]
         yield Family.STATISTICS, " + ".join(s.tensors), _along(partial(Restate, symmetry.graph, s), shape)
+
+
+def _stretched(radial: Radial, t: float) -> Step:
+    return Stretch(radial, exp(t))
 
 
 def _others(piece: Piece, state: State) -> list[int]:

@@ -35,7 +35,7 @@ class Slant:
         if linear and lean.gain:
             return state
         weight, axis = state[lean.reader.parameter], lean.reader.axis
-        plane = 1.0 / state[lean.gain] if lean.gain else weight.new_ones(lean.reader.size)
+        plane = 1.0 / (state[lean.gain] + lean.offset) if lean.gain else weight.new_ones(lean.reader.size)
         added = self.constant.to(weight).unsqueeze(axis) * spread(plane.to(weight), weight.dim(), [axis])
         found = dict(state) if linear else {**state, lean.reader.parameter: lean.reader.add(weight, added)}
         if lean.sink:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from symgraph.action import random_element
 from symgraph.errors import VerifyError
-from symgraph.gauge import Act, Lift, Offset, Push, Step, Transform, rescale
-from symgraph.infer.families import Centred, Lean, Move, Piece
+from symgraph.gauge import Act, Lift, Offset, Push, Step, Stretch, Transform, gain_of, rescale
+from symgraph.infer.families import Centred, Lean, Move, Piece, Radial
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
 from symgraph.sampling import float64, perturbed, random_inputs, random_state
@@ -147,6 +147,7 @@ def family_names(symmetry: SymmetryGraph) -> dict[str, str]:
     names |= {_lean_name(x): "lean on a gain" if x.gain else "lean" for x in symmetry.leans}
     names |= {f"tilt of {t.bias}": "tilt" for t in symmetry.tilts}
     names |= {f"statistics of {s.node}": "statistics" for s in symmetry.statistics}
+    names |= {_radial_name(r): "scale" for r in symmetry.radial}
     return names
 
 
@@ -190,7 +191,7 @@ def _clean_gauge(
             current.update(out[-1].apply(current))
             back.append(Push(m.source, m.sinks, noise(*constant.shape) if wanted(_move_name(m)) else -constant))
     for p, sites in symmetry.gain_sites.items():
-        factor = current[p].reshape(-1)
+        factor = gain_of(symmetry, current, p)
         out.append(rescale(symmetry, sites, factor))
         stretch = torch.exp(spread * noise(*factor.shape)) if wanted(f"gain {p}") else 1.0 / factor
         back.append(rescale(symmetry, sites, stretch))
@@ -199,6 +200,10 @@ def _clean_gauge(
 
 def _move_name(m: Move) -> str:
     return f"constant {m.source.parameter}[{m.source.start}:{m.source.stop}]"
+
+
+def _radial_name(radial: Radial) -> str:
+    return f"length of {radial.tensors[0]}"
 
 
 def _lean_name(lean: Lean) -> str:
@@ -220,6 +225,9 @@ def _constants(symmetry: SymmetryGraph, state: Mapping[str, Tensor], wanted: Wan
             c = noise(state[first[0].parameter].shape[first[0].axis])
             steps += [Offset(p, c) for p in first]
             steps += [Offset(p, -c) for p in members]
+    for radial in symmetry.radial:
+        if wanted(_radial_name(radial)):
+            steps.append(Stretch(radial, float(noise(1).exp())))
     for centred in symmetry.centred:
         for piece in centred.pieces if wanted(_centre_name(centred)) else ():
             steps.append(Lift(piece, noise(*_others(piece, state))))

@@ -114,8 +114,8 @@ class _Descent:
     ) -> None:
         self.symmetry, self.options, self.run_index = symmetry, o, run
         self.names = [n for n in symmetry.graph.parameters if n in a and n in b]
-        self.a: State = {n: a[n] for n in self.names}
-        self.b: State = {n: b[n] for n in self.names}
+        self.a: State = symmetry.shifted({n: a[n] for n in self.names})
+        self.b: State = symmetry.shifted({n: b[n] for n in self.names})
         self.weights = _weights(symmetry, o.weighting, self.a, self.b)
         self.units = units(symmetry, o.spaces)
         self.element = GroupElement(symmetry, {})

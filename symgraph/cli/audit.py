@@ -24,9 +24,7 @@ def add(commands: Commands) -> None:
         "small epsilon breaks. Needs a tiny instance (at most 6,000 parameters): the same architecture with small\n"
         "sizes has the same symmetries. Exit code 9 if a direction is missing or moves the outputs."
     )
-    parser = commands.add(
-        "audit", run, "measure whether any symmetry was missed", details=details, examples=_EXAMPLES
-    )
+    parser = commands.add("audit", run, "measure whether any symmetry was missed", details=details, examples=_EXAMPLES)
     add_model(parser, "model")
     text = "count a shift of all logits as no change"
     parser.add_argument("--logits", action="store_true", help=text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symgraph.axes.terms import Leaf
-from symgraph.infer.equations import Applied
+from symgraph.infer.applied import Applied
 from symgraph.infer.families import Centred, Lean, Move, Piece, Tilt
 from symgraph.infer.flow import Flow, Key, Reader, Use
 from symgraph.infer.resolve import Gain
@@ -39,8 +39,21 @@ class Centring:
         return [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
 
     def _streams(self) -> list[Key]:
-        keys = [self.flow.centred_key(a) for a in self.d.eq.applied]
+        keys = [k for a in self.d.eq.applied for k in (self.flow.centred_key(a), *self._blind_keys(a).values())]
         return list(dict.fromkeys(k for k in keys if k is not None))
+
+    def _blind_keys(self, a: Applied) -> dict[str, Key]:
+        """For each operand along an axis of which the node sees no constant: that axis, if it is a single leaf."""
+        if a.rule is None or a.binding is None:
+            return {}
+        found: dict[str, Key] = {}
+        for operand, name in a.rule.blind.items():
+            if operand in a.binding.operands:
+                ref, tokens = a.binding.operands[operand]
+                axes = [x for t, x in zip(tokens, self.d.found[ref.name], strict=True) if t.axis == name]
+                if len(axes) == 1 and (axes[0] >> 1) in self.d.frames:
+                    found[operand] = self.flow.key(axes[0])
+        return found
 
     def _parity(self, frame: int) -> bool:
         return bool(self.d.eq.store.find(2 * self.d.nodes[frame]) & 1)
@@ -68,12 +81,15 @@ class Centring:
             return False
         if operand == next(iter(a.binding.operands)) and self.flow.centred_key(a) == key:
             return True
+        if self._blind_keys(a).get(operand) == key:
+            return True
         if user.name in self.gain_of and not self.gain_of[user.name].forward:
             after = self._after_gain(a, value, key)
             return after is not None and self._unseen(user.name, after)
         # By continuity an operator that admits every invertible map on an axis commutes with the projection that
         # removes the mean, so that what multiples of ones in the operand add to the result is a multiple of ones.
-        passes = a.rule.shift.get(operand) == "output" or self.flow.free(a, operand, key[0]) is not None
+        added = operand == a.rule.adds or a.rule.shift.get(operand) == "output"
+        passes = added or self.flow.free(a, operand, key[0]) is not None
         return passes and self._goes_on(user.name, key)
 
     def _goes_on(self, value: str, key: Key) -> bool:
@@ -102,7 +118,8 @@ class Centring:
                 for r in readers:
                     plain.setdefault(r.piece.term.frame, {})[r.piece] = None  # type: ignore[union-attr]
                 continue
-            leans += [Lean(r.piece, gain, bias, r.bias if bias else "") for r in readers if r.bias or not bias]
+            offset = self.d.eq.offsets.get(gain, 0.0)
+            leans += [Lean(r.piece, gain, bias, r.bias if bias else "", offset) for r in readers if r.bias or not bias]
             if not gain and bias and self._tiltable(uses, readers):
                 tilts.append(Tilt(bias, tuple(r.piece for r in readers)))
         return [Centred(frame, tuple(p), False) for frame, p in sorted(plain.items())], leans, tilts
@@ -128,6 +145,7 @@ class Centring:
         """Parameter of an optional operand; '' where it is left out, None where it is more than one vector."""
         if a.binding is None or operand not in a.binding.operands:
             return ""
-        node = self.flow.graph.by_name[a.binding.operands[operand][0].name]
+        name = a.binding.operands[operand][0].name
+        node = self.flow.graph.by_name[self.d.eq.shifted.get(name, name)]
         known = node.target in self.flow.graph.state and len(node.shape) == 1
         return node.target if known else None

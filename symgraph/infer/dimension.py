@@ -47,6 +47,7 @@ class Family(StrEnum):
     LEAN = "read mean, leaning"
     TILT = "tilted bias"
     STATISTICS = "stored statistics"
+    RADIAL = "length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,8 @@ def _uneven(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
         yield Family.LEAN, piece_name(symmetry, lean.reader), prod(others, start=1)
     for tilt in symmetry.tilts:
         yield Family.TILT, tilt.bias, _length(symmetry, symmetry.terms[tilt.bias][0], sizes)
+    for r in symmetry.radial:
+        yield Family.RADIAL, " + ".join(r.tensors), 1
     for s in symmetry.statistics:
         n = _length(symmetry, symmetry.terms[s.gain][0], sizes)
         yield Family.STATISTICS, " + ".join(s.tensors), len(s.tensors) * n

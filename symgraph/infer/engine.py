@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 
 from symgraph.axes.terms import Concat, Leaf, Product, Term, leaves
-from symgraph.errors import CoverageError
 from symgraph.groups.classes import SymmetryClass
-from symgraph.infer.equations import Equations, collect
+from symgraph.infer.equations import collect
 from symgraph.infer.fibres import fibres
 from symgraph.infer.names import Unnamed, name_spaces
 from symgraph.infer.resolve import Draft, SpaceDraft, draft, spaces
 from symgraph.infer.shifts import find_families
 from symgraph.infer.symmetry import AbsorbedGain, Frame, Reason, Space, SymmetryGraph, Uncovered
-from symgraph.ir import Graph, Kind, Tensor
+from symgraph.infer.uncovered import coverage_error, uncovered
+from symgraph.infer.unstack import without_stacks
+from symgraph.ir import Graph, Kind
 from symgraph.rules.book import RuleBook, default_rules
-from symgraph.rules.operators import parameters
 from symgraph.rules.pattern import rewrite
 from symgraph.trace.decompose import expand
 
@@ -40,51 +40,21 @@ def infer(
     book = rules or default_rules()
     prepared = prepare(graph, book)
     eq = collect(prepared, book, order)
-    missing = _uncovered(eq)
-    if strict and missing:
-        raise _coverage_error(missing)
     d = draft(eq)
+    missing = uncovered(d)
+    if strict and missing:
+        raise coverage_error(missing)
     return _build(graph, d, spaces(d), missing, book)
 
 
 def prepare(graph: Graph, book: RuleBook) -> Graph:
     """Pattern rules applied, uncovered operators decomposed where torch knows how."""
-    rewritten = rewrite(graph, book.patterns)
+    rewritten = rewrite(without_stacks(graph), book.patterns)
     expanded = expand(rewritten, book.covers)
     # What was taken apart may hold idioms of its own: attention in a kernel that no rule speaks about.
     again = expanded if expanded is rewritten else rewrite(expanded, book.patterns)
     parts = ((node, book.split(node, again) if node.kind is Kind.CALL else None) for node in again.nodes)
     return replace(again, nodes=tuple(n for node, found in parts for n in found or (node,)))
-
-
-def _uncovered(eq: Equations) -> tuple[Uncovered, ...]:
-    found = []
-    for node in eq.uncovered:
-        operands = [eq.graph.by_name[r].result for r in dict.fromkeys(node.refs())]
-        shapes = tuple(repr(t) for t in operands if isinstance(t, Tensor))
-        found.append(Uncovered(node.target, node.where, shapes))
-    return tuple(found)
-
-
-def _coverage_error(missing: tuple[Uncovered, ...]) -> CoverageError:
-    lines = "\n".join(f"  {u.operator} at {u.where}, operands {', '.join(u.shapes)}" for u in missing)
-    return CoverageError(
-        f"{len(missing)} operators have no rule:\n{lines}",
-        cause="--strict makes an uncovered operator an error; without it their axes are rigid",
-        remedy=f"add a rule with --rules DIR:\n{rule_skeleton(missing[0])}",
-    )
-
-
-def rule_skeleton(u: Uncovered) -> str:
-    """YAML to fill in for an uncovered operator."""
-    parts = u.operator.split(".")
-    short = parts[min(1, len(parts) - 1)].replace("_", "-").strip("-")
-    operands = [f"{a.name}[... d]" for a in parameters(u.operator) or () if a.tensor and a.required]
-    return (
-        f"- rule: {short}\n  about: what it does, in a sentence\n  source: 'proof: why the claim holds'\n"
-        f'  ops: [{u.operator}]\n  signature: "{", ".join(operands or ["input[... d]"])} -> [... d]"\n'
-        "  admits: {d: permutation}"
-    )
 
 
 def _build(
@@ -112,6 +82,7 @@ def _build(
         _frames(d, drafts, space_of, number, flips),
         renumbered,
         tuple(AbsorbedGain(g.parameter, g.frame, g.flip, g.forward) for g in d.gains),
+        offsets=dict(d.eq.offsets),
         uncovered=missing,
         notes=tuple(book.notes),
         rules_hash=book.hash,

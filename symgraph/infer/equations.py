@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import torch
+
 from symgraph.axes.store import Ref, Store
 from symgraph.axes.structural import FIXES_ONES, TRANSFORMERS, Axes, Call
 from symgraph.groups.classes import Bound, SymmetryClass, down
+from symgraph.infer.applied import Applied
+from symgraph.infer.contents import Content, find_contents, picked_axis
+from symgraph.interpret import call
 from symgraph.ir import Graph, Kind, Node, Tensor
 from symgraph.rules.binding import Binding, tensor_refs
 from symgraph.rules.book import RuleBook
-from symgraph.rules.schema import Rule
 from symgraph.rules.signature import AxisToken
 
 BATCH: Bound = down(SymmetryClass.SEMI_PERMUTATION)
@@ -33,12 +37,12 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """A node with the rule that explained it; rule None for an operator that no rule covers."""
+class Pointer:
+    """Axes of positions, each of which points at a place along `target`; `origin` found the positions."""
 
-    node: Node
-    rule: Rule | None
-    binding: Binding | None = None
+    axes: Axes
+    target: Ref
+    origin: str
 
 
 @dataclass
@@ -58,6 +62,10 @@ class Equations:
     by_node: dict[str, Applied] = field(default_factory=dict)
     learned: set[str] = field(default_factory=set)
     writers: dict[str, str] = field(default_factory=dict)
+    offsets: dict[str, float] = field(default_factory=dict)
+    shifted: dict[str, str] = field(default_factory=dict)
+    contents: dict[str, Content] = field(default_factory=dict)
+    pointers: list[Pointer] = field(default_factory=list)
 
     @property
     def uncovered(self) -> list[Node]:
@@ -88,6 +96,8 @@ def collect(graph: Graph, book: RuleBook, order: Iterable[int] | None = None) ->
         for axes in eq.values[name]:
             for ref in axes:
                 eq.store.rigid(ref)
+        if name in eq.contents:
+            eq.store.rigid(pointed(eq, eq.contents[name]))
     return eq
 
 
@@ -105,6 +115,28 @@ def _explain(eq: Equations, book: RuleBook) -> None:
         if binding is not None and len(sources) == 1 and (binding.rule.structure or _pointwise(binding)):
             eq.writers[node.name] = sources.pop()
     eq.by_node.update((a.node.name, a) for a in eq.applied)
+    for a in eq.applied:
+        _note_offset(eq, a)
+    eq.contents |= find_contents(eq.applied)
+
+
+def _note_offset(eq: Equations, a: Applied) -> None:
+    """A parameter that is only ever used with a number added (a gain stored as its difference from one).
+
+    The group acts on the sum. The rule says that the operator is a sum; its value at zero is the number.
+    """
+    refs = list(a.node.refs())
+    if a.rule is None or a.binding is None or len(refs) != 1 or a.rule.structure:
+        return
+    node = eq.graph.by_name[refs[0]]
+    law = next((a.rule.shift.get(k) for k, (r, _) in a.binding.operands.items() if r.name == refs[0]), None)
+    alone = node.kind is Kind.PARAMETER and len(eq.graph.users[node.name]) == 1 and a.rule.reduces is None
+    if law != "output" or not alone or a.node.shape != node.shape or not a.rule.scalars:
+        return
+    value = call(eq.graph, a.node.name, {refs[0]: torch.zeros(1, dtype=torch.float64)})
+    if value.numel() == 1 and float(value) != 0.0:
+        eq.offsets[node.target] = float(value)
+        eq.shifted[a.node.name] = node.name
 
 
 def _collect_shuffled(eq: Equations, nodes: tuple[Node, ...], order: Iterable[int]) -> None:
@@ -130,12 +162,47 @@ def _visit(eq: Equations, node: Node) -> tuple[Axes, ...]:
         return (tuple(store.fresh_rigid(n) for n in node.shape),)
     if node.kind is not Kind.CALL:
         return (tuple(_state_axis(eq, node, n) for n in node.shape),)
+    if node.name in eq.shifted:
+        return eq.values[eq.shifted[node.name]]
     found = eq.by_node[node.name]
     if found.rule is None or found.binding is None:
         store.because(node.name, "(none)", f"no rule covers {node.target}")
         return _rigid(eq, node)
     store.because(node.name, found.rule.rule, found.rule.about)
+    _tie_contents(eq, found)
     return _structural(eq, node, found.binding) if found.rule.structure else _Signature(eq, node, found.binding).axes()
+
+
+def _tie_contents(eq: Equations, a: Applied) -> None:
+    """Positions that are used to pick make two axes one; used in any other way they make theirs rigid."""
+    rule, binding = a.rule, a.binding
+    if rule is None or binding is None:
+        return
+    for operand, name in rule.indexes.items():
+        content = eq.contents.get(binding.operands[operand][0].name) if operand in binding.operands else None
+        for ref in _axes_called(eq, binding, name):
+            if content is None:
+                eq.store.rigid(ref, "read by position")
+            else:
+                eq.store.unify(ref, pointed(eq, content))
+    used = {binding.operands[k][0].name for k in rule.indexes if k in binding.operands}
+    picked = picked_axis(a, eq.graph)
+    used |= {picked[1]} if picked is not None else set()
+    for name in a.node.refs():
+        if name in eq.contents and name not in used and a.node.name not in eq.contents:
+            eq.store.rigid(pointed(eq, eq.contents[name]), "its positions are used as numbers")
+
+
+def _axes_called(eq: Equations, binding: Binding, name: str) -> Iterator[Ref]:
+    for ref, tokens in binding.operands.values():
+        for token, axis in zip(tokens, eq.values[ref.name][0], strict=True):
+            if token.axis == name:
+                yield axis
+
+
+def pointed(eq: Equations, content: Content) -> Ref:
+    """The axis that positions are taken from."""
+    return eq.values[content.value][0][content.axis]
 
 
 def _pointwise(binding: Binding) -> bool:
@@ -162,11 +229,24 @@ def _rigid(eq: Equations, node: Node) -> tuple[Axes, ...]:
 
 
 def _structural(eq: Equations, node: Node, binding: Binding) -> tuple[Axes, ...]:
+    picked = picked_axis(eq.by_node[node.name], eq.graph)
+    if picked is not None and picked[1] in eq.contents:
+        return _picked(eq, node, *picked)
     refs = tensor_refs(binding)
     items = eq.values[refs[0].name] if refs else ()
     tensors = tuple(eq.values[r.name][0] for r in refs if eq.values[r.name])
     call = Call(tensors, binding.arguments, _shapes(node), items)
     return TRANSFORMERS[binding.rule.structure](eq.store, call)  # type: ignore[index]
+
+
+def _picked(eq: Equations, node: Node, at: int, index: str) -> tuple[Axes, ...]:
+    """Entries along one axis, picked by positions that point along it: the axes of the positions take its place."""
+    content = eq.contents[index]
+    source = next(r for r in node.refs() if r != index)
+    axes, places = eq.values[source][0], eq.values[index][0]
+    eq.store.unify(axes[at], pointed(eq, content))
+    eq.pointers.append(Pointer(places, axes[at], content.origin))
+    return ((*axes[:at], *places, *axes[at + 1 :]),)
 
 
 class _Signature:

@@ -10,8 +10,9 @@ from symgraph.axes.terms import Concat, Leaf, Product, Term
 from symgraph.groups.classes import TOP, Bound, SymmetryClass, describe, maximal
 from symgraph.infer.dimension import dimension
 from symgraph.infer.fold import fold
-from symgraph.infer.present import WIDTH, group_text
+from symgraph.infer.present import group_text
 from symgraph.infer.symmetry import Frame, Reason, Space, SymmetryGraph
+from symgraph.infer.uncovered import WIDTH
 
 _C = SymmetryClass
 MEANING = {

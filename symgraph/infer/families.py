@@ -8,7 +8,8 @@
   row means of whatever reads the centred values;
 - a *lean*: the same where the norm's gain or bias stays in place, so that the invisible direction depends on them;
 - a *tilt*: what a norm adds can be turned out of the plane of its centred values, if all its readers turn back;
-- *statistics*: stored means and variances that gain and bias can make up for.
+- *statistics*: stored means and variances that gain and bias can make up for;
+- *radial*: maps whose result is divided by its own length, so that a common factor is invisible.
 
 Leans on a gain, tilts and statistics depend on the parameters in a way that no affine map with fixed coefficients
 expresses. They are found, verified and counted; the canonical form leaves them as they are.
@@ -153,13 +154,15 @@ class Lean:
     """A reader of a norm whose gain or bias stays in place.
 
     The values lie where (1 / gain) . (x - bias) = 0, so that u (1 / gain)^T may be added to the reader if its own bias
-    `sink` takes -u (1 / gain) . bias. `gain` or `bias` is empty where it is absorbed, moved or absent.
+    `sink` takes -u (1 / gain) . bias. `gain` or `bias` is empty where it is absorbed, moved or absent; `offset` is what
+    the model adds to the gain.
     """
 
     reader: Piece
     gain: str
     bias: str
     sink: str
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,13 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Radial:
+    """Tensors whose common positive factor nothing sees."""
+
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Families:
     """All families found in one graph."""
 
@@ -195,6 +205,7 @@ class Families:
     leans: tuple[Lean, ...] = ()
     tilts: tuple[Tilt, ...] = ()
     statistics: tuple[Statistics, ...] = ()
+    radial: tuple[Radial, ...] = ()
 
 
 def leaf_keys(term: Term) -> list[tuple[int, bool]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from symgraph.axes.store import Ref
 from symgraph.axes.terms import leaves
 from symgraph.groups.classes import SymmetryClass
-from symgraph.infer.equations import Applied
+from symgraph.infer.applied import Applied
 from symgraph.infer.families import Piece, is_one_block, leaf_keys, pieces
 from symgraph.infer.resolve import Draft
 from symgraph.ir import Kind, Node
@@ -18,7 +18,7 @@ Key = tuple[int, bool]
 PASSING = frozenset(
     {"reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "expand", "identity"}
 )
-_NARROWING = frozenset({"stack", "rigid", "constant", "zero", "pad", "windows", "index"})
+_NARROWING = frozenset({"stack", "rigid", "constant", "zero", "pad", "windows"})
 
 
 @dataclass(frozen=True, slots=True)

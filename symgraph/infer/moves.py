@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symgraph.axes.terms import leaves
-from symgraph.infer.equations import Applied
+from symgraph.infer.applied import Applied
 from symgraph.infer.families import Move, Piece, Sink, is_one_block, pieces
 from symgraph.infer.flow import PASSING, Flow, Key, Reader, Seen, Use
 from symgraph.ir import Node

@@ -12,20 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
-from textwrap import indent, wrap
-from typing import TYPE_CHECKING
+from textwrap import wrap
 
 from symgraph.axes.terms import blocks
 from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.dimension import Dimension, Family, Part, dimension
-from symgraph.infer.engine import rule_skeleton
 from symgraph.infer.fold import Folded, fold
 from symgraph.infer.symmetry import Space, SymmetryGraph
+from symgraph.infer.uncovered import WIDTH, report
 
-if TYPE_CHECKING:
-    from symgraph.infer.symmetry import Uncovered
-
-WIDTH = 120
 SHOWN = 8
 LEAST_NAME = 24
 HEADER = ("space", "size", "group", "fibred over", "dim", "tensors", "also", "count")
@@ -48,7 +43,7 @@ def table(symmetry: SymmetryGraph, fold: bool = True, rigid: bool = False) -> st
         _headline(symmetry, found),
         _columns([HEADER, *rows]) if rows else "no space admits more than the identity",
         "\n".join(_families(symmetry, found, fold)),
-        "\n".join(_uncovered(symmetry.uncovered)),
+        "\n".join(report(symmetry.uncovered)),
         "\n".join(f"note: {n}" for n in symmetry.notes),
     ]
     return "\n\n".join(p for p in parts if p)
@@ -173,6 +168,10 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "1 bias of a norm can be tilted if its readers are tilted back",
         "{n} biases of norms can be tilted if their readers are tilted back",
     ),
+    (Family.RADIAL, True): (
+        "the length of what 1 map writes has no effect",
+        "the lengths of what {n} maps write have no effect",
+    ),
     (Family.STATISTICS, True): (
         "1 pair of stored statistics can be made up for by gain and bias",
         "{n} pairs of stored statistics can be made up for by gain and bias",
@@ -203,21 +202,6 @@ def _wrapped(text: str, margin: str) -> list[str]:
     return wrap(
         text, WIDTH, initial_indent=margin, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
     )
-
-
-# -- what is missing -----------------------------------------------------------------------------------------------
-
-
-def _uncovered(missing: Sequence[Uncovered]) -> Iterator[str]:
-    by_operator: dict[str, list[Uncovered]] = {}
-    for u in missing:
-        by_operator.setdefault(u.operator, []).append(u)
-    for operator, found in by_operator.items():
-        yield f"no rule covers {operator}; the axes it touches are rigid at"
-        for u in found:
-            yield from _wrapped(f"{u.where}, operands {', '.join(u.shapes)}", "    ")
-        yield "  a rule to fill in (--rules DIR):"
-        yield indent(rule_skeleton(found[0]), "    ")
 
 
 # -- dimension -----------------------------------------------------------------------------------------------------

@@ -194,7 +194,8 @@ def _pure(d: Draft) -> dict[str, str]:
     pure = {n.name: n.name for n in d.eq.graph.nodes if n.kind is Kind.PARAMETER}
     for a in d.eq.applied:
         sources = {pure.get(r) for r in a.node.refs()}
-        if a.rule is not None and a.rule.structure and len(sources) == 1 and (source := sources.pop()):
+        moves = a.node.name in d.eq.shifted or (a.rule is not None and a.rule.structure)
+        if moves and len(sources) == 1 and (source := sources.pop()):
             pure[a.node.name] = source
     return pure
 

@@ -231,7 +231,7 @@ def _class(plain: Any, at: str) -> SymmetryClass:
     return SymmetryClass(plain)
 
 
-_KINDS = {int: "an integer", str: "a text", bool: "true or false", list: "a list", dict: "an object"}
+_KINDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false", list: "a list", dict: "an object"}
 
 
 def _kind(plain: Any) -> str:

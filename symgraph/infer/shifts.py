@@ -1,4 +1,4 @@
-"""Symmetries without a space of their own, each derived from what rules declare: `adds`, `shift`, `centred`, `blind`."""
+"""Symmetries without a space of their own, each derived from what rules declare (`adds`, `shift`, `centred`, ...)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from symgraph.infer.centred import Centring
 from symgraph.infer.families import Families
 from symgraph.infer.flow import Flow
 from symgraph.infer.moves import find_moves
+from symgraph.infer.radial import find_radial
 from symgraph.infer.resolve import Draft
 from symgraph.infer.statistics import find_statistics
 from symgraph.infer.tables import find_blind
@@ -26,4 +27,5 @@ def find_families(d: Draft, traced: Graph) -> Families:
         tuple(leans),
         tuple(tilts),
         tuple(find_statistics(flow, traced)),
+        tuple(find_radial(flow)),
     )

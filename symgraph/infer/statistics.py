@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from symgraph.infer.equations import Applied
+from symgraph.infer.applied import Applied
 from symgraph.infer.families import Statistics
 from symgraph.infer.flow import Flow
 from symgraph.ir import Graph, Kind

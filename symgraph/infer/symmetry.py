@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import UsageError
 from symgraph.groups.classes import Bound, SymmetryClass
-from symgraph.infer.families import Centred, Lean, Move, Statistics, Tilt, Translation
+from symgraph.infer.families import Centred, Lean, Move, Radial, Statistics, Tilt, Translation
 from symgraph.ir import Graph
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
+    from torch import Tensor
 
     from symgraph.infer.dimension import Dimension
 
@@ -96,16 +97,23 @@ class AbsorbedGain:
 
 @dataclass(frozen=True, slots=True)
 class Uncovered:
-    """An operator that no rule covers, and where."""
+    """An operator that no rule covers, and where.
+
+    `idle` says that everything it reads is rigid for other reasons, so that no rule would change anything.
+    """
 
     operator: str
     where: str
     shapes: tuple[str, ...]
+    idle: bool = False
 
 
 @dataclass(frozen=True)
 class SymmetryGraph:
-    """Spaces, the terms of every parameter and buffer, and the families without a space."""
+    """Spaces, the terms of every parameter and buffer, and the families without a space.
+
+    `offsets` are numbers that the model adds to a parameter before any use: the group acts on the sum.
+    """
 
     graph: Graph
     spaces: tuple[Space, ...]
@@ -118,6 +126,8 @@ class SymmetryGraph:
     leans: tuple[Lean, ...] = ()
     tilts: tuple[Tilt, ...] = ()
     statistics: tuple[Statistics, ...] = ()
+    radial: tuple[Radial, ...] = ()
+    offsets: dict[str, float] = field(default_factory=dict)
     uncovered: tuple[Uncovered, ...] = ()
     notes: tuple[str, ...] = ()
     rules_hash: str = ""
@@ -144,8 +154,8 @@ class SymmetryGraph:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of spaces, frames and terms: equal for models between which alignments can be exchanged."""
-        text = repr((self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.moves))
-        return sha256(text.encode()).hexdigest()
+        found = (self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.moves, self.offsets)
+        return sha256(repr(found).encode()).hexdigest()
 
     def spaces_plain(self) -> tuple[tuple[object, ...], ...]:
         """Spaces without their evidence, as plain tuples."""
@@ -207,6 +217,10 @@ class SymmetryGraph:
         for gain in self.gains:
             found[gain.parameter] = (*found.get(gain.parameter, ()), gain)
         return found
+
+    def shifted(self, state: Mapping[str, Tensor], sign: float = 1.0) -> dict[str, Tensor]:
+        """The state with every offset added, so that the group acts linearly; with sign -1 taken off again."""
+        return {n: t + sign * self.offsets[n] if n in self.offsets else t for n, t in state.items()}
 
     def fibre_sizes(self, space: Space) -> tuple[int, ...]:
         """Sizes of the spaces in the fibre, in order."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from symgraph.infer.equations import Applied
+from symgraph.infer.applied import Applied
 from symgraph.infer.families import Centred, pieces
 from symgraph.infer.flow import Flow
 from symgraph.interpret import call
-from symgraph.ir import Kind, Node
+from symgraph.ir import Node
 from symgraph.ir import Tensor as Meta
 
 
@@ -64,7 +64,7 @@ def _invisible(flow: Flow, value: str, change: Tensor) -> bool:
         if a is None or a.rule is None or a.binding is None or list(user.refs()).count(value) != 1:
             return False
         operand = flow.operand(a, value)
-        if operand in a.rule.blind:
+        if operand is not None and operand in a.rule.blind:
             at = [i for i, t in enumerate(a.binding.operands[operand][1]) if t.axis == a.rule.blind[operand]]
             if len(at) != 1 or not torch.allclose(change, change.narrow(at[0], 0, 1).expand_as(change), atol=1e-12):
                 return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from symgraph.axes.store import Ref
-from symgraph.infer.equations import Applied
+from symgraph.infer.applied import Applied
 from symgraph.infer.families import Place, Translation
 from symgraph.infer.flow import PASSING, Flow
 
@@ -18,8 +18,8 @@ Window = tuple[int, int, int]
 class _Way:
     """Places that together add one constant to a value, on a window (axis from the right, start, stop) or all of it.
 
-    `axis` is the axis of the value that the constant varies along. `joint` says that the places hold the constant on one
-    window each, which a finer family may say by itself.
+    `axis` is the axis of the value that the constant varies along. `joint` says that the places hold the constant on
+    one window each, which a finer family may say by itself.
     """
 
     places: frozenset[Place]
@@ -103,7 +103,8 @@ def _restricted(flow: Flow, value: str, window: Window, shape: tuple[int, ...]) 
     if own is None or back > min(len(own.shape), len(shape)) or own.shape[-back] != shape[-back]:
         return None
     axis = len(own.shape) - back
-    return _Way(frozenset({Place(own.target, len(own.shape) - 1, (axis, start, stop))}), flow.axes(own.name)[-1], window)
+    place = Place(own.target, len(own.shape) - 1, (axis, start, stop))
+    return _Way(frozenset({place}), flow.axes(own.name)[-1], window)
 
 
 def _carried(flow: Flow, a: Applied, found: Ways) -> list[_Way]:

@@ -19,7 +19,7 @@ from symgraph.rules.laws import difference, further_laws, without
 from symgraph.rules.sample import PERMUTING
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import FIXES_ONES, AxisToken
-from symgraph.rules.trial import Trial, Values, act
+from symgraph.rules.trial import Trial, Values, act, renumbered
 
 TOLERANCE = 1e-9
 TRIES = 6
@@ -198,6 +198,9 @@ def _error(trial: Trial, values: Values, classes: Mapping[str, SymmetryClass]) -
     moved = {k: act(v, operands[k], elements[k]) for k, v in values.items()}
     expected = [act(r, t, elements[""]) for r, t in zip(trial.run(values), results, strict=False)]
     try:
+        moved |= {k: renumbered(moved[k], n, elements[""]) for k, n in trial.rule.indexes.items() if k in moved}
+        for number, name in trial.rule.points.items():
+            expected[int(number)] = renumbered(expected[int(number)], name, elements[""])
         found = trial.run(moved, sizes)
     except (RuntimeError, IndexError, TypeError, ValueError):
         return float("inf")

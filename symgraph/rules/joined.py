@@ -165,7 +165,12 @@ def _spliced(
     target = f"{PATTERN}{rule.rule}.{node.target}"
     dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
     core = replace(
-        node, name=f"{node.name}.cut", target=target, args=(), kwargs=tuple(kwargs.items()), result=Tensor(result, dtype)
+        node,
+        name=f"{node.name}.cut",
+        target=target,
+        args=(),
+        kwargs=tuple(kwargs.items()),
+        result=Tensor(result, dtype),
     )
     read = {r: graph.by_name[r] for r in node.refs()}
     around = Graph((*read.values(), *views.values(), core), (core.name,))

@@ -33,6 +33,7 @@ def further_laws(trial: Trial) -> Iterator[tuple[str, float]]:
         ("centred", _centred),
         ("statistics", _statistics),
         ("blind", _blind),
+        ("radial", _radial),
     ):
         for subject, error in _tried(law, trial):
             yield f"{name} of {subject}", error
@@ -165,3 +166,10 @@ def _blind(trial: Trial) -> Iterator[tuple[str, float]]:
         moved = value + torch.randn(shape, generator=trial.generator, dtype=torch.float64)
         found = trial.run({**trial.values, name: moved})[0]
         yield f"{name} along {axis}", difference(found, trial.run(trial.values)[0])
+
+
+def _radial(trial: Trial) -> Iterator[tuple[str, float]]:
+    name = trial.rule.radial
+    if name is not None and name in trial.values:
+        found = trial.run({**trial.values, name: 1.7 * trial.values[name]})[0]
+        yield name, difference(found, trial.run(trial.values)[0])

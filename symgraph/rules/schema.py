@@ -63,7 +63,8 @@ class Example:
 
     `sizes` gives named axes, `batch` the batch axes, `args` further arguments (the name of an axis stands for its
     size), `omit` operands that are left out, `keep` axes whose size the operator reads by itself, `integers` operands
-    holding indices into an axis, `booleans` operands holding masks, `positive` operands holding positive numbers.
+    holding indices into an axis, `booleans` operands holding masks, `positive` operands holding positive numbers,
+    `complex` operands holding complex ones.
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
@@ -74,6 +75,7 @@ class Example:
     integers: Mapping[str, str] = field(default_factory=dict, hash=False)
     booleans: tuple[str, ...] = ()
     positive: tuple[str, ...] = ()
+    complex: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +106,19 @@ KEYS = (
     Key(
         "statistics", "texts", "Operands that gain and bias can make up for: the result is affine in the first operand."
     ),
+    Key("points", "strings", "For a result, by number, that holds positions: the axis they are positions in."),
+    Key("indexes", "strings", "For an operand that holds positions: the axis that they pick along."),
     Key("blind", "strings", "For an operand, an axis: adding something constant along it changes nothing."),
+    Key("radial", "text", "An operand whose length is not seen: a common positive factor changes nothing."),
     Key("shift", "strings", "What adding a constant to an operand does to the result."),
     Key("centred", "text", "An axis whose mean is neither seen nor produced."),
     Key("names", "strings", "Names for the spaces of these axes."),
     Key("layout", "layout", "Which pairs rotate together: halves or interleaved."),
-    Key("broadcast", "broadcast", "What an operand that is constant along an axis demands: ones or free; never, if the operator has no such."),
+    Key(
+        "broadcast",
+        "broadcast",
+        "What an operand that is constant along an axis demands: ones or free; never, if the operator has no such.",
+    ),
     Key("gaps", "strings", "Axes left looser than is true, and why."),
     Key("examples", "examples", "Shapes and arguments at which the rule is checked."),
     Key("never", "patterns", "Expressions that the pattern must not match."),
@@ -137,7 +146,10 @@ class Rule:
     gain: str | None = None
     adds: str | None = None
     statistics: tuple[str, ...] = ()
+    points: Mapping[str, str] = field(default_factory=dict, hash=False)
+    indexes: Mapping[str, str] = field(default_factory=dict, hash=False)
     blind: Mapping[str, str] = field(default_factory=dict, hash=False)
+    radial: str | None = None
     shift: Mapping[str, str] = field(default_factory=dict, hash=False)
     centred: str | None = None
     names: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -221,6 +233,7 @@ EXAMPLE_FORMS: dict[str, dict[str, Any]] = {
     "integers": _STRINGS,
     "booleans": {"type": "array", "items": {"type": "string"}},
     "positive": {"type": "array", "items": {"type": "string"}},
+    "complex": {"type": "array", "items": {"type": "string"}},
 }
 
 

@@ -129,6 +129,8 @@ class Trial:
             return _mask(torch.rand(shape, generator=self.generator) < 0.6)
         if name in self.example.positive:
             return 0.5 + 1.5 * torch.rand(shape, generator=self.generator, dtype=torch.float64)
+        if name in self.example.complex:
+            return torch.randn(shape, generator=self.generator, dtype=torch.complex128)
         operand = next(o for o in self.operands if o.name == name)
         values = torch.randn(shape, generator=self.generator, dtype=torch.float64)
         return _spread(values, self.generator) if operand.scalar else values
@@ -166,7 +168,7 @@ class Trial:
             else:
                 result = operators.call(self.target, {**given, **self._joined(values)})
         results = result if isinstance(result, list | tuple) else [result]
-        return list(self._cut([r.double() for r in results], sizes))
+        return list(self._cut([r if r.is_complex() else r.double() for r in results], sizes))
 
     def _joined(self, values: Mapping[str, torch.Tensor]) -> Values:
         """The operands with the axes that the operator reads."""
@@ -214,15 +216,31 @@ class Trial:
 
 def act(value: torch.Tensor, tokens: Tokens, elements: Elements) -> torch.Tensor:
     """`value` with the element of each of its axes applied; an axis of size one that stands for more is left alone."""
-    moved = value.double()
+    moved = value if value.is_complex() else value.double()
     for i, token in enumerate(tokens):
         if token.name in elements:
-            matrix = elements[token.name].by(token.mark)
+            matrix = elements[token.name].by(token.mark).to(moved.dtype)
             if moved.shape[i] == matrix.shape[1]:
                 moved = torch.tensordot(matrix, moved, dims=([1], [i])).movedim(0, i)
     if value.dtype == torch.bool:
         return moved != 0
-    return moved if value.is_floating_point() else moved.round().to(value.dtype)
+    moved = moved.contiguous()
+    return moved if value.is_floating_point() or value.is_complex() else moved.round().to(value.dtype)
+
+
+def renumbered(positions: torch.Tensor, axis: str, elements: Elements) -> torch.Tensor:
+    """Positions along an axis after its element has acted.
+
+    Raises:
+        ValueError: the element is no permutation, so that there are no positions to speak of.
+    """
+    if axis not in elements:
+        return positions
+    matrix = elements[axis].bare
+    square = matrix.shape[0] == matrix.shape[1]
+    if not square or not bool(((matrix != 0).sum(0) == 1).all() and ((matrix != 0).sum(1) == 1).all()):
+        raise ValueError(f"positions along {axis} cannot be renumbered")
+    return matrix.argmax(0)[positions.long()].to(positions.dtype)
 
 
 def _mask(mask: torch.Tensor) -> torch.Tensor:

@@ -92,6 +92,8 @@ def _axes(rule: Rule) -> Iterator[Finding]:
         "reduces": [rule.reduces],
         "centred": [rule.centred],
         "blind": list(rule.blind.values()),
+        "points": list(rule.points.values()),
+        "indexes": list(rule.indexes.values()),
     }
     for key, entries in named.items():
         for entry in entries:
@@ -126,7 +128,9 @@ def _mentions(rule: Rule, operands: list[str]) -> Iterator[Finding]:
     """Operands that other keys speak about."""
     mentioned = [("product", n, n) for n in rule.product] + [("shift", n, n) for n in rule.shift]
     mentioned += [("statistics", n, n) for n in rule.statistics] + [("blind", n, n) for n in rule.blind]
-    mentioned += [(k, "", n) for k, n in (("gain", rule.gain), ("adds", rule.adds)) if n is not None]
+    mentioned += [("indexes", n, n) for n in rule.indexes]
+    single = (("gain", rule.gain), ("adds", rule.adds), ("radial", rule.radial))
+    mentioned += [(k, "", n) for k, n in single if n is not None]
     for key, entry, name in mentioned:
         if name not in operands:
             hint = f"one of {', '.join(operands)}"

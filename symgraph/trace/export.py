@@ -21,7 +21,7 @@ from symgraph.trace.lower import Lowering, describe, innermost_user_line, withou
 from symgraph.trace.meta import as_if_on_cpu
 from symgraph.trace.normalize import normalize
 from symgraph.trace.places import trace_error
-from symgraph.trace.wrap import TensorsOnly, example_inputs, is_pretrained, named_inputs
+from symgraph.trace.wrap import TensorsOnly, example_inputs, gathered_experts, is_pretrained, named_inputs
 from symgraph.trace.writes import without_writes
 
 # Constants written in the code of a model (`torch.tensor([...])`) belong to no module, so they are kept beside it.
@@ -64,7 +64,8 @@ def _traced_by_example(model: nn.Module, wrapper: nn.Module, name: str) -> Graph
 
 def _traced(model: nn.Module, wrapper: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], name: str) -> Graph:
     prefix = "" if wrapper is model else "model."
-    with _evaluating(wrapper), as_if_on_cpu(wrapper, tuple(args), inputs) as given:
+    plain = gathered_experts(model)
+    with _evaluating(wrapper), plain, as_if_on_cpu(wrapper, tuple(args), inputs) as given:
         program = _export(wrapper, *given, model)
         graph = _without_writes(_Program(model, prefix, name).graph(program), program, model, prefix, name)
     return normalize(graph)

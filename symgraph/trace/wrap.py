@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from symgraph.errors import TraceError
 # Sizes no other dimension is likely to have by chance, and that differ from each other.
 BATCH, LENGTH, DECODER_LENGTH = 2, 7, 5
 _IMAGE, _FRAMES = 32, 2
+_EXPERTS = "batched_mm"
 # Settings that make a forward pass return tensors only, given where the signature has them.
 _FIXED = {"use_cache": False, "return_dict": True, "output_attentions": False, "output_hidden_states": False}
 _COLLECTED = ("output_attentions", "output_hidden_states")
@@ -45,6 +47,24 @@ def is_pretrained(model: nn.Module) -> bool:
     """Whether a model comes from `transformers`, without importing it for the models that do not."""
     library = sys.modules.get("transformers.modeling_utils")
     return library is not None and isinstance(model, library.PreTrainedModel)
+
+
+@contextmanager
+def gathered_experts(model: nn.Module) -> Iterator[None]:
+    """Lets a mixture of experts gather the weights of each token's experts, where it can be asked to.
+
+    The faster ways sort the tokens by their experts first; which weights a token meets is then no part of the graph.
+    """
+    if not (is_pretrained(model) and hasattr(model, "set_experts_implementation")):
+        yield
+        return
+    found: Any = model
+    before = found.get_experts_implementation()
+    found.set_experts_implementation(_EXPERTS)
+    try:
+        yield
+    finally:
+        found.set_experts_implementation(before)
 
 
 def float_outputs(output: Any) -> tuple[Tensor, ...]:

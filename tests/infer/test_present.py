@@ -31,9 +31,8 @@ hidden.1     5  positive monomial    5        3  splits/merges"""
 UNCOVERED = """
 
 no rule covers aten.foo.default; the axes it touches are rigid at
-    layers.0.act (aten.foo, net.py:3), operands float32[2, 6]
-    layers.1.act (aten.foo, net.py:3), operands float32[2, 6]
-  a rule to fill in (--rules DIR):
+    layers.{0..1}.act (aten.foo, net.py:3), operands float32[2, 6]
+  to do: fill in this rule, and give its folder with --rules
     - rule: foo
       about: what it does, in a sentence
       source: 'proof: why the claim holds'

@@ -1,0 +1,78 @@
+"""Parts of a stack are picked before the reshape that told them apart, and the function stays what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from symgraph.infer.unstack import without_stacks
+from symgraph.interpret import evaluate
+from symgraph.trace import state_of, trace
+
+Parts = tuple[Tensor, ...]
+
+
+def stack_first(x: Tensor) -> Parts:
+    return x.view(2, 5, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def stack_between_heads_and_size(x: Tensor) -> Parts:
+    x = x.view(2, 5, 2, 3, 4)
+    return x[..., 0, :], x[..., 1, :], x[..., -1, :].transpose(1, 2)
+
+
+def stack_of_a_module(x: Tensor) -> Parts:
+    x = x.unflatten(-1, (3, 8)).unsqueeze(0).transpose(0, -2).squeeze(-2)  # type: ignore[no-untyped-call]
+    return x[0], x[1], x[2]
+
+
+def innermost(x: Tensor) -> Parts:
+    x = x.view(2, 5, 8, 3)
+    return x[..., 0], x[..., 1]
+
+
+def positions(x: Tensor) -> Parts:
+    return x[:, 0], x.view(10, 24).view(2, 5, 24)[1]
+
+
+def scaled_before(x: Tensor) -> Parts:
+    x = x.view(2, 5, 3, 8) * torch.arange(1.0, 4.0)[:, None]
+    return x[:, :, 0], x[:, :, 1]
+
+
+class Picked(nn.Module):
+    def __init__(self, f: Callable[[Tensor], Parts]) -> None:
+        super().__init__()
+        self.read, self.f = nn.Linear(3, 24), f
+
+    def forward(self, x: Tensor) -> Parts:
+        return self.f(self.read(x))
+
+
+@pytest.mark.parametrize("f", [stack_first, stack_between_heads_and_size, stack_of_a_module])
+def test_parts_are_slices(f: Callable[[Tensor], Parts]) -> None:
+    model, x = Picked(f), torch.randn(2, 5, 3)
+    graph = trace(model, (x,))
+    changed = without_stacks(graph)
+    assert not {"aten.select.int", "aten.unbind.int"} & {n.target for n in changed.calls}
+    assert sum(n.target == "aten.slice.Tensor" for n in changed.calls) >= 3
+    before, after = (evaluate(g, state_of(model), (x,)) for g in (graph, changed))
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("f", [innermost, scaled_before])
+def test_what_is_more_than_moved_stays(f: Callable[[Tensor], Parts]) -> None:
+    graph = trace(Picked(f), (torch.randn(2, 5, 3),))
+    assert without_stacks(graph) is graph
+
+
+def test_positions_keep_their_values() -> None:
+    model, x = Picked(positions), torch.randn(2, 5, 3)
+    graph = trace(model, (x,))
+    before, after = (evaluate(g, state_of(model), (x,)) for g in (graph, without_stacks(graph)))
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
