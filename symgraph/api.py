@@ -7,7 +7,7 @@ config, or the text that names one (see `symgraph.models.load`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from symgraph.align.alignment import Alignment
 from symgraph.align.execute import Registers, execute
+from symgraph.align.learn import Learned, LearnOptions, Lesson
 from symgraph.align.match import MatchOptions
 from symgraph.align.program import Program, plan_alignment
 from symgraph.audit import Audit
@@ -27,6 +28,7 @@ from symgraph.errors import UsageError
 from symgraph.infer.engine import infer as _infer
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.ir import Graph
+from symgraph.losses import PerExample
 from symgraph.messages import shorten
 from symgraph.models import Model, load
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
@@ -39,6 +41,7 @@ from symgraph.verify import Verification
 from symgraph.verify import verify as _verify
 
 Source = Model | nn.Module | Graph | SymmetryGraph | str | Path | Any
+METHODS = ("weights", "learned")
 RuleSources = RuleBook | Iterable[str | Path | Rule] | None
 Progress = Callable[[str], None]
 
@@ -153,7 +156,8 @@ class Aligned:
 
     `a`, `b` are the models as aligned (untied copies where asked); `state` is B after alignment, `reference` the A it
     was aligned to: A itself, bit for bit, unless `singular` says that A's gauge has no inverse, when it is A in
-    canonical form. `before` and `after` are distances in canonical form, as the match weighs it, over |A|.
+    canonical form. `before` and `after` are distances in canonical form, as the match weighs it, over |A|. Where A was
+    moved as well (dual learned matching), `reference` is A moved, and `moved_a` its alignment.
     """
 
     a: Model
@@ -166,6 +170,8 @@ class Aligned:
     before: float
     after: float
     notes: tuple[str, ...] = ()
+    learned: Learned | None = None
+    moved_a: Alignment | None = None
 
     def __str__(self) -> str:
         sweeps = len(self.alignment.objective) - 1
@@ -187,34 +193,64 @@ def align(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float64,
     progress: Progress | None = None,
+    data: Any = None,
+    validation: Any = None,
+    learning: LearnOptions | None = None,
+    loss: str | PerExample = "cross-entropy",
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
 ) -> Aligned:
     """Brings B into the basis and the gauge of A without changing B's function.
 
     Args:
-        method: "weights".
+        method: "weights", or "learned": trained on the task loss at interpolated weights, from the weights' match on.
         options: sweeps, tolerance, weighting, seed, restarts, and patterns of the spaces to align.
         program: run this program instead of planning one.
         tied: "keep" shared embeddings (a smaller group), or "untie" them (more parameters; both models are copied).
         device, dtype: where and in which precision to compute.
+        data: batches of the training split: `symgraph.data.Batches`, a list, or a loader.
+        validation: batches to stop on; without them every tenth of `data` is set apart.
+        learning: steps, optimiser, what moves (see `LearnOptions`); `spaces` of `options` restrict it as well.
+        loss: what is trained, a name or a function as for `loss_barrier`.
+        checkpoint, resume: a file to write as training goes on, and whether to go on from it.
 
     Raises:
         UsageError: an unknown method or choice, or a program for another architecture.
         CheckpointError: the architectures differ, or a weight is not finite.
+        DataError: data is missing, empty, or does not fit the model.
 
-    Source: Theus et al., arXiv 2506.22712, section 4; gauge as in design section 8.
+    Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 8.
     """
-    if method != "weights":
-        raise UsageError(f"there is no method {method!r}", remedy="method='weights'")
+    _check_method(method, program, data)
     ma, mb, notes = _pair(a, b, tied)
     found = symmetry if symmetry is not None else infer(ma, rules=rules, strict=strict)
     states = {k: dict(state_of(m.module)) for k, m in (("A", ma), ("B", mb))}
     for name, state in states.items():
         check_finite({k: v for k, v in state.items() if k in found.terms}, where=name)
     inputs = {"A": ma.spec, "B": mb.spec}
-    plan = program or plan_alignment(found, options or MatchOptions(), inputs)
+    options = options or MatchOptions()
+    plan = program or plan_alignment(found, options, inputs, _learning(method, options, learning))
     hashes = {k: state_hash(s) for k, s in states.items()}
-    run = execute(plan, found, states, hashes=hashes, device=device, dtype=dtype, progress=progress)
+    lesson = None if data is None else Lesson(ma.module, data, validation, loss, checkpoint, resume, device=device)
+    run = execute(plan, found, states, hashes=hashes, device=device, dtype=dtype, progress=progress, lesson=lesson)
     return _aligned(ma, mb, plan, run, states, notes)
+
+
+def _check_method(method: str, program: Program | None, data: Any) -> None:
+    if method not in METHODS:
+        raise UsageError(f"there is no method {method!r}", remedy=f"method= one of {', '.join(METHODS)}")
+    if method != "weights" and program is None and data is None:
+        raise UsageError(f"method {method!r} needs data", remedy="pass data=, batches of the training split")
+
+
+def _learning(method: str, options: MatchOptions, learning: LearnOptions | None) -> LearnOptions | None:
+    """The options of learning where it is asked for, restricted to the spaces that are matched."""
+    if method != "learned":
+        return None
+    learning = learning or LearnOptions()
+    if options.spaces != ("*",) and learning.motion.spaces == ("*",):
+        learning = replace(learning, motion=replace(learning.motion, spaces=options.spaces))
+    return learning
 
 
 def _aligned(
@@ -229,7 +265,11 @@ def _aligned(
         )
     canonical = run.canonical["A"]
     matched = next(iter(run.matches.values()))
-    reference = states["A"] if not canonical.singular else _narrow(canonical.state, states["A"])
+    moved_a = run.alignments.get("alignment.A")
+    if moved_a is not None and "A.aligned" in run.states:
+        reference = _narrow(run.states["A.aligned"], states["A"])
+    else:
+        reference = states["A"] if not canonical.singular else _narrow(canonical.state, states["A"])
     return Aligned(
         a,
         b,
@@ -241,6 +281,8 @@ def _aligned(
         (matched.initial / matched.scale) ** 0.5,
         (matched.objective[-1] / matched.scale) ** 0.5,
         (*notes, *run.notes),
+        next(iter(run.learned.values()), None),
+        moved_a,
     )
 
 

@@ -11,6 +11,7 @@ Each step is derived from the symmetry graph, never from module names, and keeps
     balance   invertible and rotary spaces: equal second moments of both sides
     equalise  positive scales: equal norms of both sides
     stretch   what is divided by its own length: mean square one
+    trade     gains of queries and keys before a rotary product: equal norms of both sides
 
 What remains to be matched is compact: permutations, signs, rotations.
 """
@@ -32,12 +33,14 @@ from symgraph.gauge import (
     State,
     Step,
     Stretch,
+    Trade,
     Transform,
     gain_of,
     rescale,
     unit_length,
     window,
 )
+from symgraph.groups.elements import pair_indices
 from symgraph.infer.dimension import piece_name
 from symgraph.infer.families import Piece, Place
 from symgraph.infer.symmetry import SymmetryGraph
@@ -74,7 +77,7 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     """
     found: State = dict(state)
     steps: list[Step] = []
-    for recipe in (_moves, _gains, _nulls, _translations, _centres, _leans, _least_norm, _lengths):
+    for recipe in (_moves, _gains, _nulls, _translations, _centres, _leans, _least_norm, _lengths, _trades):
         for step in recipe(symmetry, found):
             found.update(step.apply(found))
             steps.append(step)
@@ -145,6 +148,20 @@ def _lengths(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
         yield Stretch(radial, unit_length(radial, state))
 
 
+def _trades(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+    """Both sides of each frequency pair get the same norm; a pair that is zero on one side stays as it is."""
+    for paired in symmetry.paired:
+        squares: dict[bool, Tensor] = {}
+        for name, dual in paired.gains:
+            gain = gain_of(symmetry, state, name)
+            first, second = (gain[i.to(gain.device)].square() for i in pair_indices(len(gain), paired.layout))
+            squares[dual] = squares.get(dual, torch.zeros_like(first)) + first + second
+        if len(squares) == 2:
+            both = (squares[False] > 0) & (squares[True] > 0)
+            ratio = torch.where(both, squares[True] / squares[False].clamp_min(1e-300), 1.0)
+            yield Trade(symmetry, paired, ratio**0.25)
+
+
 def gauge_free(symmetry: SymmetryGraph) -> tuple[str, ...]:
     """One line for each family that the canonical form fixes, for reports."""
     lines = [f"gain {g.parameter} absorbed into its {'readers' if g.forward else 'writers'}" for g in symmetry.gains]
@@ -160,4 +177,5 @@ def gauge_free(symmetry: SymmetryGraph) -> tuple[str, ...]:
         lines.append(f"mean of what is {what} frame {c.frame}: {len({p.parameter for p in c.pieces})} parameters")
     lines += [f"mean of {piece_name(symmetry, x.reader)} into {x.sink}" for x in symmetry.leans if not x.gain]
     lines += [f"length of {' and '.join(r.tensors)}" for r in symmetry.radial]
+    lines += [f"scales of frequency pairs between {' and '.join(n for n, _ in p.gains)}" for p in symmetry.paired]
     return tuple(lines)

@@ -53,16 +53,21 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
+    def __getitem__(self, i: int) -> Batch:
+        batch = self._kept.get(i)
+        if batch is None:
+            if not 0 <= i < self.count:
+                raise IndexError(f"batch {i} of {self.count}")
+            batch = self.fetch(i)
+            if self._room() >= _bytes(batch):
+                self._kept[i] = batch
+        return dict(batch)
+
     def __iter__(self) -> Iterator[Batch]:
-        room = _CACHE_BYTES - sum(map(_bytes, self._kept.values()))
-        for i in range(self.count):
-            batch = self._kept.get(i)
-            if batch is None:
-                batch = self.fetch(i)
-                room -= _bytes(batch)
-                if room >= 0:
-                    self._kept[i] = batch
-            yield dict(batch)
+        return (self[i] for i in range(self.count))
+
+    def _room(self) -> int:
+        return _CACHE_BYTES - sum(map(_bytes, self._kept.values()))
 
 
 def load(

@@ -17,7 +17,8 @@ from torch import Tensor
 from symgraph.action import GroupElement, on_blocks, spread
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import CheckpointError, SymgraphError
-from symgraph.infer.families import Piece, Place, Radial, Sink
+from symgraph.groups.elements import pair_indices
+from symgraph.infer.families import Paired, Piece, Place, Radial, Sink
 from symgraph.infer.symmetry import AbsorbedGain, SymmetryGraph
 from symgraph.uneven import Restate, Slant, Turn
 
@@ -242,7 +243,43 @@ class Stretch:
         return Stretch(self.radial, 1.0 / self.factor)
 
 
-Step = Act | Rescale | Push | Offset | Lift | Stretch | Slant | Turn | Restate
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """Multiplies gains on one side of a rotary product by a factor for each frequency pair, and divides the others.
+
+    Shapes: factor (n / 2,).
+    """
+
+    symmetry: SymmetryGraph
+    paired: Paired
+    factor: Tensor
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state."""
+        sign = 0.0 if linear else 1.0
+        names = [n for n, _ in self.paired.gains if n in state]
+        found = self.symmetry.shifted({n: state[n] for n in names}, sign)
+        for name, dual in self.paired.gains:
+            if name in found:
+                gain = found[name]
+                spread_out = over_pairs(self.factor.to(gain), self.paired.layout).reshape(gain.shape)
+                found[name] = gain / spread_out if dual else gain * spread_out
+        return {**state, **self.symmetry.shifted(found, -sign)}
+
+    def inverse(self) -> Trade:
+        """The step that undoes this one."""
+        return Trade(self.symmetry, self.paired, 1.0 / self.factor)
+
+
+def over_pairs(values: Tensor, layout: str) -> Tensor:
+    """A number for each frequency pair as one for each entry: shapes (n / 2,) -> (n,)."""
+    found = values.new_empty(2 * len(values))
+    for members in pair_indices(len(found), layout):
+        found[members.to(values.device)] = values
+    return found
+
+
+Step = Act | Rescale | Push | Offset | Lift | Stretch | Trade | Slant | Turn | Restate
 
 
 @dataclass(frozen=True, slots=True)

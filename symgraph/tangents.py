@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from symgraph.action import GroupElement, neutral
-from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Stretch, Transform, gain_of, rescale
+from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Stretch, Trade, Transform, gain_of, rescale
 from symgraph.groups.classes import SymmetryClass
 from symgraph.groups.elements import Element, ones_complement, rotary_matrix
 from symgraph.infer.dimension import Family, piece_name, translation_name
-from symgraph.infer.families import Piece, Place, Radial
+from symgraph.infer.families import Paired, Piece, Place, Radial
 from symgraph.infer.symmetry import AbsorbedGain, Space, SymmetryGraph
 from symgraph.sampling import float64
 from symgraph.uneven import Restate, Slant, Turn
@@ -113,11 +113,18 @@ def _families(symmetry: SymmetryGraph, state: State) -> Iterator[tuple[Family, s
         yield Family.LEAN, piece_name(symmetry, x.reader), _along(partial(Slant, x), _others(x.reader, state))
     for tilt in symmetry.tilts:
         yield Family.TILT, tilt.bias, _along(partial(Turn, tilt), list(state[tilt.bias].shape))
+    for p in symmetry.paired:
+        half = [state[p.gains[0][0]].numel() // 2]
+        yield Family.PAIRED, " + ".join(n for n, _ in p.gains), _along(partial(_traded, symmetry, p), half)
     for r in symmetry.radial:
         yield Family.RADIAL, " + ".join(r.tensors), iter([partial(_stretched, r)])
     for s in symmetry.statistics:
         shape = [len(s.tensors), *state[s.gain].shape]
         yield Family.STATISTICS, " + ".join(s.tensors), _along(partial(Restate, symmetry.graph, s), shape)
+
+
+def _traded(symmetry: SymmetryGraph, paired: Paired, log: Tensor) -> Step:
+    return Trade(symmetry, paired, log.exp())
 
 
 def _stretched(radial: Radial, t: float) -> Step:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from symgraph.action import random_element
 from symgraph.errors import VerifyError
-from symgraph.gauge import Act, Lift, Offset, Push, Step, Stretch, Transform, gain_of, rescale
+from symgraph.gauge import Act, Lift, Offset, Push, Step, Stretch, Trade, Transform, gain_of, rescale
 from symgraph.infer.families import Centred, Lean, Move, Piece, Radial
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
@@ -148,6 +148,7 @@ def family_names(symmetry: SymmetryGraph) -> dict[str, str]:
     names |= {f"tilt of {t.bias}": "tilt" for t in symmetry.tilts}
     names |= {f"statistics of {s.node}": "statistics" for s in symmetry.statistics}
     names |= {_radial_name(r): "scale" for r in symmetry.radial}
+    names |= {f"pairs of {p.gains[0][0]}": "scales of frequency pairs" for p in symmetry.paired}
     return names
 
 
@@ -228,6 +229,9 @@ def _constants(symmetry: SymmetryGraph, state: Mapping[str, Tensor], wanted: Wan
     for radial in symmetry.radial:
         if wanted(_radial_name(radial)):
             steps.append(Stretch(radial, float(noise(1).exp())))
+    for paired in symmetry.paired:
+        if wanted(f"pairs of {paired.gains[0][0]}"):
+            steps.append(Trade(symmetry, paired, (0.3 * noise(state[paired.gains[0][0]].numel() // 2)).exp()))
     for centred in symmetry.centred:
         for piece in centred.pieces if wanted(_centre_name(centred)) else ():
             steps.append(Lift(piece, noise(*_others(piece, state))))

@@ -19,7 +19,7 @@ from torch import Tensor
 from symgraph.action import GroupElement, neutral
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.files import atomic_path
-from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Stretch, Transform, rescale
+from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Stretch, Trade, Transform, rescale
 from symgraph.groups.elements import Element
 from symgraph.infer.families import Place
 from symgraph.infer.symmetry import SymmetryGraph
@@ -171,6 +171,9 @@ def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor
         return {"kind": "rescale", "parameter": step.parameter}
     if isinstance(step, Turn | Restate):
         raise UsageError(f"an alignment holds no step of the kind {type(step).__name__}")
+    if isinstance(step, Trade):
+        tensors[f"{i}.factor"] = step.factor.cpu()
+        return {"kind": "trade", "parameter": step.paired.gains[0][0]}
     if isinstance(step, Stretch):
         return {"kind": "stretch", "parameter": step.radial.tensors[0], "factor": step.factor}
     tensors[f"{i}.constant"] = step.constant.cpu()
@@ -190,6 +193,9 @@ def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str,
         return Act(GroupElement(symmetry, dict(_element(f"{i}.{n}", n, symmetry, tensors) for n in m["spaces"])))
     if kind == "rescale":
         return rescale(symmetry, symmetry.gain_sites[m["parameter"]], tensors[f"{i}.factor"])
+    if kind == "trade":
+        paired = {p.gains[0][0]: p for p in symmetry.paired}
+        return Trade(symmetry, paired[m["parameter"]], tensors[f"{i}.factor"])
     if kind == "stretch":
         radial = {r.tensors[0]: r for r in symmetry.radial}
         return Stretch(radial[m["parameter"]], float(m["factor"]))

@@ -15,7 +15,6 @@ No chart uses a polar factor from an SVD: its gradient is not finite at an ortho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,12 +22,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from symgraph.action import GroupElement, by_matrix, neutral, spread
 from symgraph.align.solvers import assignment
-from symgraph.axes.terms import Leaf
 from symgraph.groups.classes import SymmetryClass
 from symgraph.groups.elements import Element, rotary_matrix
-from symgraph.infer.symmetry import Space, SymmetryGraph
+from symgraph.infer.symmetry import Space
 
 _C = SymmetryClass
 CHARTS = ("cayley", "exponential")

@@ -10,15 +10,21 @@ import torch
 from torch import Tensor
 
 from symgraph.align.alignment import Alignment
+from symgraph.align.learn import Learned, Lesson, learn
 from symgraph.align.match import Match, match
-from symgraph.align.program import Apply, Canonicalise, MatchStep, Program, Regauge
+from symgraph.align.program import Apply, Canonicalise, Check, LearnStep, MatchStep, Program, Regauge
 from symgraph.canonical import Canonical, canonicalise
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, VerifyError
 from symgraph.gauge import Act, State, Transform
 from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.interpret import Interpreter
+from symgraph.sampling import random_inputs
+from symgraph.verify import TOLERANCE
 
 Progress = Callable[[str], None]
 Held = TypeVar("Held")
+# What float32 leaves of a function after maps of a moderate condition number.
+SINGLE_TOLERANCE = 1e-3
 
 
 @dataclass
@@ -29,6 +35,8 @@ class Registers:
     hashes: dict[str, str] = field(default_factory=dict)
     canonical: dict[str, Canonical] = field(default_factory=dict)
     matches: dict[str, Match] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
+    transforms: dict[str, Transform] = field(default_factory=dict)
     alignments: dict[str, Alignment] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -42,6 +50,7 @@ def execute(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float64,
     progress: Progress | None = None,
+    lesson: Lesson | None = None,
 ) -> Registers:
     """Runs the steps in order.
 
@@ -49,6 +58,7 @@ def execute(
         states: the models by the program's input names ("A", "B").
         hashes: their state hashes, kept in the alignment.
         device, dtype: where and in which precision to compute; results are float64 on the CPU.
+        lesson: the network and the data, for a program that learns.
 
     Raises:
         UsageError: the program was made for another architecture, a model is missing, or a step reads what no step
@@ -67,8 +77,12 @@ def execute(
             _canonicalise(run, symmetry, step)
         elif isinstance(step, MatchStep):
             _match(run, symmetry, step, progress)
+        elif isinstance(step, LearnStep):
+            _learn(run, symmetry, step, lesson, progress)
         elif isinstance(step, Regauge):
             _regauge(run, symmetry, step)
+        elif isinstance(step, Check):
+            _check(run, symmetry, step)
         else:
             _apply(run, step)
     return run
@@ -92,13 +106,53 @@ def _match(run: Registers, symmetry: SymmetryGraph, step: MatchStep, progress: P
     if step.method != "weights":
         raise UsageError(f"the program matches by {step.method!r}", remedy="method: weights")
     a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
-    run.matches[step.into] = match(symmetry, a, b, step.options(), progress)
+    found = match(symmetry, a, b, step.options(), progress)
+    run.matches[step.into], run.transforms[step.into] = found, Transform((Act(found.element),))
+
+
+def _learn(
+    run: Registers, symmetry: SymmetryGraph, step: LearnStep, lesson: Lesson | None, progress: Progress | None
+) -> None:
+    if lesson is None:
+        raise UsageError("the program learns, and there is no training data", remedy="pass data=...")
+    start = _held(run.transforms, step.start, step.op)
+    a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
+    found = learn(symmetry, a, start.apply(b), lesson, step.options(), progress)
+    run.learned[step.into] = found
+    run.transforms[step.into] = start.then(found.b)
+    if found.a is not None:
+        run.transforms[step.both] = found.a
+    run.notes.append(str(found))
+
+
+def _check(run: Registers, symmetry: SymmetryGraph, step: Check) -> None:
+    states = [_held(run.states, n, step.op) for n in (step.before, step.after)]
+    error = difference(symmetry, *states)
+    limit = SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in states[1].values()) else TOLERANCE
+    if not error <= limit:
+        raise VerifyError(
+            f"{step.after} does not compute what {step.before} computes: outputs change by {error:.1e}",
+            cause=f"allowed is {limit:.0e}",
+            remedy="`symgraph verify` shows whether an inferred symmetry fails; a lower `condition` keeps more digits",
+        )
+    run.notes.append(f"{step.after} computes what {step.before} computes, up to {error:.0e}")
+
+
+def difference(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Largest change of the outputs over the largest output, in float64 on random inputs of the traced shapes."""
+    run = Interpreter(symmetry.graph)
+    inputs = random_inputs(symmetry.graph, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pairs = list(zip(*(run.run({n: t.cpu() for n, t in s.items()}, inputs) for s in (one, other)), strict=True))
+    floats = [(x, y) for x, y in pairs if x.is_floating_point()]
+    changes = [float((x - y).abs().max() / x.abs().max().clamp_min(1e-300)) for x, y in floats]
+    return max((c if c == c else float("inf") for c in changes), default=0.0)
 
 
 def _regauge(run: Registers, symmetry: SymmetryGraph, step: Regauge) -> None:
-    found = _held(run.matches, step.element, step.op)
+    element = _held(run.transforms, step.element, step.op)
     source, target = (_held(run.canonical, n, step.op) for n in (step.source, step.target))
-    there = source.transform.then(Transform((Act(found.element),)))
+    there = source.transform.then(element)
     singular = target.singular
     notes: tuple[str, ...] = ()
     if singular:
@@ -107,7 +161,14 @@ def _regauge(run: Registers, symmetry: SymmetryGraph, step: Regauge) -> None:
     else:
         there = there.then(target.transform.inverse())
     hashes = (run.hashes.get(step.source, ""), run.hashes.get(step.target, ""))
-    run.alignments[step.into] = Alignment(symmetry, there, *hashes, found.objective, notes)
+    run.alignments[step.into] = Alignment(symmetry, there, *hashes, _objective(run, step.element), notes)
+
+
+def _objective(run: Registers, element: str) -> tuple[float, ...]:
+    """The distances behind an element: those of its own match, or of the one that learning started from."""
+    if element in run.matches or not run.matches:
+        return run.matches[element].objective if element in run.matches else ()
+    return next(iter(run.matches.values())).objective
 
 
 def _apply(run: Registers, step: Apply) -> None:

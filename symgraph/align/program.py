@@ -21,7 +21,9 @@ from typing import Any
 
 import yaml
 
+from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions, units
+from symgraph.align.motion import MotionOptions, chart_name, moving
 from symgraph.align.wreath import Tree
 from symgraph.errors import UsageError
 from symgraph.files import atomic_path
@@ -97,6 +99,68 @@ class MatchStep:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnStep:
+    """Train elements on the task loss between two canonical models, from a match on; `both` names A's, if A moves."""
+
+    moving: str
+    reference: str
+    start: str
+    into: str
+    both: str = ""
+    units: tuple[UnitPlan, ...] = ()
+    steps: int = 1000
+    optimiser: str = "Adam"
+    lr: float = 5e-3
+    schedule: str = "cosine"
+    warmup: int = 20
+    sampler: str = "uniform"
+    lambdas: tuple[float, ...] = (0.4, 0.6)
+    seed: int = 0
+    check_every: int = 50
+    patience: int = 10
+    retract_every: int = 10
+    chart: str = "cayley"
+    full: bool = False
+    permutations: bool = False
+    condition: float = 100.0
+    spaces: tuple[str, ...] = ("*",)
+    op: str = "learn"
+
+    def __str__(self) -> str:
+        into = f"{self.into} and {self.both}" if self.both else self.into
+        low, high = self.lambdas
+        drawn = f"lambda U({low:g}, {high:g})" if self.sampler == "uniform" else f"lambda N({low:g}, {high:g})"
+        what = f"{self.steps} steps of {self.optimiser}, rate {self.lr:g} {self.schedule}, {drawn}, seed {self.seed}"
+        stop = f"estimates every {self.check_every} steps, patience {self.patience}"
+        lines = [f"{self.op:<13} {self.moving} to {self.reference} from {self.start} -> {into} ({what}; {stop})"]
+        if self.full:
+            lines.append("      gains and constants of biases as well, where everything moves")
+        return "\n".join(lines + [line for u in self.units for line in u.lines(6)])
+
+    def options(self) -> LearnOptions:
+        """The options of the training.
+
+        Raises:
+            UsageError: one of them has a value that makes no sense.
+        """
+        motion = {f.name: getattr(self, f.name) for f in fields(MotionOptions)}
+        own = {f.name: getattr(self, f.name) for f in fields(LearnOptions) if f.name not in ("motion", "dual")}
+        return LearnOptions(**own, dual=bool(self.both), motion=MotionOptions(**motion))
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Compare the outputs of a model before and after, in the precision of the run."""
+
+    before: str
+    after: str
+    op: str = "check"
+
+    def __str__(self) -> str:
+        return f"{self.op:<13} {self.after} computes what {self.before} computes"
+
+
+@dataclass(frozen=True, slots=True)
 class Regauge:
     """Compose to an alignment that ends in the reference's own gauge: c_A^-1 . g . c_B."""
 
@@ -123,8 +187,15 @@ class Apply:
         return f"{self.op:<13} {self.alignment} to {self.model} -> {self.into}"
 
 
-Step = Canonicalise | MatchStep | Regauge | Apply
-_STEPS: dict[str, type[Any]] = {"canonicalise": Canonicalise, "match": MatchStep, "regauge": Regauge, "apply": Apply}
+Step = Canonicalise | MatchStep | LearnStep | Regauge | Apply | Check
+_STEPS: dict[str, type[Any]] = {
+    "canonicalise": Canonicalise,
+    "match": MatchStep,
+    "learn": LearnStep,
+    "regauge": Regauge,
+    "apply": Apply,
+    "check": Check,
+}
 
 
 @dataclass(frozen=True)
@@ -252,12 +323,16 @@ def _read(kind: type[Any], data: Any, where: str) -> Any:
 
 def _fits(value: Any, kind: str) -> bool:
     """Whether plain data can stand for a field of this type; bool is no number here."""
+    if kind == "bool":
+        return isinstance(value, bool)
     if kind == "int":
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if kind == "float":
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind.startswith("tuple[str"):
         return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    if kind.startswith("tuple[float"):
+        return isinstance(value, list) and all(_fits(v, "float") for v in value)
     if kind.startswith("tuple"):
         return isinstance(value, list)
     weights = "dict" in kind and isinstance(value, Mapping)
@@ -266,31 +341,49 @@ def _fits(value: Any, kind: str) -> bool:
     )
 
 
-def plan_alignment(symmetry: SymmetryGraph, options: MatchOptions, inputs: Mapping[str, str] | None = None) -> Program:
-    """The program that aligns B to A by weights."""
-    found = tuple(_unit_plan(t) for t in units(symmetry, options.spaces))
-    weighting = options.weighting if isinstance(options.weighting, str) else dict(options.weighting)
-    match = MatchStep(
-        "B.canonical",
-        "A.canonical",
-        "element",
-        found,
-        "weights",
-        options.sweeps,
-        options.tolerance,
-        weighting,
-        options.seed,
-        options.restarts,
-        options.spaces,
-    )
+def plan_alignment(
+    symmetry: SymmetryGraph,
+    options: MatchOptions,
+    inputs: Mapping[str, str] | None = None,
+    learning: LearnOptions | None = None,
+) -> Program:
+    """The program that aligns B to A by a match and, with `learning`, by training from there on."""
     steps: tuple[Step, ...] = (
         Canonicalise("A", "A.canonical"),
         Canonicalise("B", "B.canonical"),
-        match,
-        Regauge("element", "B", "A", "alignment"),
-        Apply("alignment", "B", "B.aligned"),
+        _match_step(symmetry, options),
+        *(_plain_end() if learning is None else _learned_end(symmetry, learning)),
     )
     return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, steps, dict(inputs or {}))
+
+
+def _match_step(symmetry: SymmetryGraph, o: MatchOptions) -> MatchStep:
+    weighting = o.weighting if isinstance(o.weighting, str) else dict(o.weighting)
+    found = tuple(_unit_plan(t) for t in units(symmetry, o.spaces))
+    numbers = (o.sweeps, o.tolerance, weighting, o.seed, o.restarts, o.spaces)
+    return MatchStep("B.canonical", "A.canonical", "element", found, "weights", *numbers)
+
+
+def _plain_end() -> tuple[Step, ...]:
+    return Regauge("element", "B", "A", "alignment"), Apply("alignment", "B", "B.aligned")
+
+
+def _learned_end(symmetry: SymmetryGraph, o: LearnOptions) -> tuple[Step, ...]:
+    own = {f.name: getattr(o, f.name) for f in fields(o) if f.name not in ("motion", "dual")}
+    motion = {f.name: getattr(o.motion, f.name) for f in fields(o.motion)}
+    plans = tuple(UnitPlan(s.name, str(s.group), chart_name(s, o.motion)) for s in moving(symmetry, o.motion))
+    both = "learned.A" if o.dual else ""
+    learn = LearnStep("B.canonical", "A.canonical", "element", "learned", both, plans, **own, **motion)
+    found: tuple[Step, ...] = (
+        learn,
+        Regauge("learned", "B", "A", "alignment"),
+        Apply("alignment", "B", "B.aligned"),
+        Check("B", "B.aligned"),
+    )
+    if not o.dual:
+        return found
+    second = (Regauge("learned.A", "A", "A", "alignment.A"), Apply("alignment.A", "A", "A.aligned"))
+    return (*found, *second, Check("A", "A.aligned"))
 
 
 def _unit_plan(tree: Tree) -> UnitPlan:

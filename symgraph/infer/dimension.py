@@ -48,6 +48,7 @@ class Family(StrEnum):
     TILT = "tilted bias"
     STATISTICS = "stored statistics"
     RADIAL = "length"
+    PAIRED = "paired gains"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,9 @@ def _uneven(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
         yield Family.LEAN, piece_name(symmetry, lean.reader), prod(others, start=1)
     for tilt in symmetry.tilts:
         yield Family.TILT, tilt.bias, _length(symmetry, symmetry.terms[tilt.bias][0], sizes)
+    for p in symmetry.paired:
+        n = _length(symmetry, symmetry.terms[p.gains[0][0]][0], sizes)
+        yield Family.PAIRED, " + ".join(name for name, _ in p.gains), _half(n)
     for r in symmetry.radial:
         yield Family.RADIAL, " + ".join(r.tensors), 1
     for s in symmetry.statistics:

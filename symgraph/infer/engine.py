@@ -10,7 +10,8 @@ from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.equations import collect
 from symgraph.infer.fibres import fibres
 from symgraph.infer.names import Unnamed, name_spaces
-from symgraph.infer.resolve import Draft, SpaceDraft, draft, spaces
+from symgraph.infer.pairs import find_pairs
+from symgraph.infer.resolve import Draft, SpaceDraft, draft, spaces, tie
 from symgraph.infer.shifts import find_families
 from symgraph.infer.symmetry import AbsorbedGain, Frame, Reason, Space, SymmetryGraph, Uncovered
 from symgraph.infer.uncovered import coverage_error, uncovered
@@ -41,10 +42,12 @@ def infer(
     prepared = prepare(graph, book)
     eq = collect(prepared, book, order)
     d = draft(eq)
+    pairs = find_pairs(d)
+    tie(d)
     missing = uncovered(d)
     if strict and missing:
         raise coverage_error(missing)
-    return _build(graph, d, spaces(d), missing, book)
+    return _build(graph, d, spaces(d), pairs, missing, book)
 
 
 def prepare(graph: Graph, book: RuleBook) -> Graph:
@@ -58,7 +61,12 @@ def prepare(graph: Graph, book: RuleBook) -> Graph:
 
 
 def _build(
-    graph: Graph, d: Draft, drafts: list[SpaceDraft], missing: tuple[Uncovered, ...], book: RuleBook
+    graph: Graph,
+    d: Draft,
+    drafts: list[SpaceDraft],
+    pairs: list[Paired],
+    missing: tuple[Uncovered, ...],
+    book: RuleBook,
 ) -> SymmetryGraph:
     space_of = {m: i for i, s in enumerate(drafts) for m in s.members}
     flips = _orientation(d, space_of)
@@ -86,6 +94,7 @@ def _build(
         uncovered=missing,
         notes=tuple(book.notes),
         rules_hash=book.hash,
+        paired=tuple(pairs),
         **{f.name: getattr(families, f.name) for f in fields(families)},
     )
 

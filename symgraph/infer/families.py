@@ -9,7 +9,8 @@
 - a *lean*: the same where the norm's gain or bias stays in place, so that the invisible direction depends on them;
 - a *tilt*: what a norm adds can be turned out of the plane of its centred values, if all its readers turn back;
 - *statistics*: stored means and variances that gain and bias can make up for;
-- *radial*: maps whose result is divided by its own length, so that a common factor is invisible.
+- *radial*: maps whose result is divided by its own length, so that a common factor is invisible;
+- *paired* gains: a scale for each frequency pair of a rotary product, from the gain of one side to that of the other.
 
 Leans on a gain, tilts and statistics depend on the parameters in a way that no affine map with fixed coefficients
 expresses. They are found, verified and counted; the canonical form leaves them as they are.
@@ -193,6 +194,14 @@ class Radial:
     """Tensors whose common positive factor nothing sees."""
 
     tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Gains, each with whether it scales the dual side: a scale for each frequency pair goes from one side to the other."""
+
+    gains: tuple[tuple[str, bool], ...]
+    layout: str
 
 
 @dataclass(frozen=True, slots=True)

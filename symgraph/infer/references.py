@@ -78,6 +78,7 @@ def _families(symmetry: SymmetryGraph) -> Iterator[str]:
     names += [("moves", s.bias) for m in symmetry.moves for s in m.sinks]
     names += [("leans", n) for x in symmetry.leans for n in (x.gain, x.bias, x.sink) if n]
     names += [("tilts", t.bias) for t in symmetry.tilts]
+    names += [("paired", n) for p in symmetry.paired for n, _ in p.gains]
     names += [("radial", n) for r in symmetry.radial for n in r.tensors]
     names += [("statistics", n) for s in symmetry.statistics for n in (*s.tensors, s.gain, s.bias)]
     yield from (f"{family}: there is no parameter {name!r}" for family, name in names if name not in state)

@@ -65,6 +65,7 @@ class Draft:
     frames: dict[int, int] = field(default_factory=dict)
     gains: list[Gain] = field(default_factory=list)
     merged: dict[int, list[int]] = field(default_factory=dict)
+    uses: _Uses | None = None
     evidence: dict[int, list[tuple[Bound, Evidence]]] = field(default_factory=lambda: defaultdict(list))
     bounds: dict[int, Bound] = field(default_factory=dict)
     blocks: dict[str, list[Block]] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class Draft:
 
 
 def draft(eq: Equations) -> Draft:
-    """Runs stages 1 and 2."""
+    """Runs stages 1 and 2; `tie` ends the second."""
     d = Draft(eq)
     _align(d)
     for name, results in eq.values.items():
@@ -101,8 +102,17 @@ def draft(eq: Equations) -> Draft:
         d.terms[node.target] = tuple(_term(d, ref) for ref in eq.axes(node.name))
     while _absorb_round(d):
         pass
-    _tie(d)
+    d.uses = _uses(d)
     return d
+
+
+def tie(d: Draft) -> None:
+    """What was not absorbed keeps permutations, signs and scales only."""
+    for r in d.relations:
+        for ref in (r.result, *(t for t, _ in r.terms)):
+            node = d.root(ref)
+            d.bounds[node] = d.bounds.get(node, TOP) & MONOMIAL
+            d.evidence[node].append((MONOMIAL, Evidence(r.node, r.rule, "multiplied entry by entry")))
 
 
 def ref_blocks(eq: Equations, axes: tuple[Ref, ...]) -> Iterator[Block]:
@@ -227,6 +237,14 @@ def _absorb_round(d: Draft) -> bool:
     return bool(chosen)
 
 
+def gain_parameter(d: Draft, ref: Ref) -> str | None:
+    """The parameter of one axis that a factor is, if it is nothing else, before factors are tied."""
+    uses = d.uses or _uses(d)
+    if not _is_gain(d, ref, uses):
+        return None
+    return d.eq.graph.by_name[next(iter(uses.sources[d.root(ref)])) or ""].target
+
+
 def _is_gain(d: Draft, ref: Ref, uses: _Uses) -> bool:
     sources = uses.sources[d.root(ref)]
     if len(sources) != 1 or d.bound_of(ref) != TOP:
@@ -281,13 +299,6 @@ def _merged(d: Draft, ref: Ref) -> Iterator[tuple[int, bool]]:
         yield d.frames[node], bool((d.eq.store.find(2 * node) ^ found) & 1)
 
 
-def _tie(d: Draft) -> None:
-    """What was not absorbed keeps permutations, signs and scales only."""
-    for r in d.relations:
-        for ref in (r.result, *(t for t, _ in r.terms)):
-            node = d.root(ref)
-            d.bounds[node] = d.bounds.get(node, TOP) & MONOMIAL
-            d.evidence[node].append((MONOMIAL, Evidence(r.node, r.rule, "multiplied entry by entry")))
 
 
 # -- spaces ----------------------------------------------------------------------------------------------------

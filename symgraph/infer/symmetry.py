@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import UsageError
 from symgraph.groups.classes import Bound, SymmetryClass
-from symgraph.infer.families import Centred, Lean, Move, Radial, Statistics, Tilt, Translation
+from symgraph.infer.families import Centred, Lean, Move, Paired, Radial, Statistics, Tilt, Translation
 from symgraph.ir import Graph
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class SymmetryGraph:
     tilts: tuple[Tilt, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()
+    paired: tuple[Paired, ...] = ()
     offsets: dict[str, float] = field(default_factory=dict)
     uncovered: tuple[Uncovered, ...] = ()
     notes: tuple[str, ...] = ()

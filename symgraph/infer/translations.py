@@ -115,6 +115,8 @@ def _carried(flow: Flow, a: Applied, found: Ways) -> list[_Way]:
     if structure in PASSING:
         kept = [w for w in each[0] if w.window is None or structure == "identity"] if each else []
         return [w for w in kept if axes.count(w.axis) == 1]
+    if structure == "slice":
+        return _sliced(flow, a)
     dim = a.binding.arguments.get("dim", 0) if a.binding is not None else None
     rank = len(a.node.shape)
     sizes = [len(flow.graph.by_name[r].shape) for r in a.node.refs()]
@@ -128,6 +130,21 @@ def _carried(flow: Flow, a: Applied, found: Ways) -> list[_Way]:
         start = stop
     plain = [[w for w in options if w.window is None] for options in each]
     return ways + [_joint(c) for c in list(product(*plain))[:MAX_ALTERNATIVES] if len({w.axis for w in c}) == 1]
+
+
+def _sliced(flow: Flow, a: Applied) -> list[_Way]:
+    """Some rows of a parameter (the positions of a table that a shorter input reads)."""
+    own = flow.own(next(iter(a.node.refs())))
+    given = a.binding.arguments if a.binding is not None else {}
+    dim, start = given.get("dim", 0), given.get("start") or 0
+    if own is None or not isinstance(dim, int) or not isinstance(start, int) or given.get("step", 1) not in (None, 1):
+        return []
+    axis, rank = dim % len(own.shape), len(own.shape)
+    first = min(max(start + own.shape[axis] if start < 0 else start, 0), own.shape[axis])
+    if axis == rank - 1:
+        return []
+    place = Place(own.target, rank - 1, (axis, first, first + a.node.shape[axis]))
+    return [_Way(frozenset({place}), flow.axes(own.name)[-1])]
 
 
 def _joint(ways: tuple[_Way, ...]) -> _Way:

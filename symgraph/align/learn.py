@@ -1,0 +1,349 @@
+"""Learned matching: elements of the symmetry group trained on the task loss between two models.
+
+    min over g of  E over lambda, batch  L( (1 - lambda) g_A . A + lambda g_B . B )
+
+Only elements move; both models are in canonical form and stay what they are. Once per step the weights between the
+models are built through the group's action, differentiably, and the user's own module computes its own loss on them.
+What is kept is the best element on validation data, by the barrier at lambda = 1/2, the start included.
+
+Source: learned matching of Theus et al., arXiv 2506.22712, section 4 (one model moves); Li and Shen, arXiv 2606.23607
+(both move). Where only elements that act linearly on all parameters move, g_A is redundant in what it can reach, since
+g_A . A and g_B . B are between them what A and g_A^-1 g_B . B are; it doubles the step and gives another path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.align.motion import Motion, MotionOptions
+from symgraph.align.objective import Feed, Objective, divided, held
+from symgraph.align.saved import Checkpoint
+from symgraph.errors import DataError, UsageError
+from symgraph.gauge import State, Transform
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.losses import PerExample
+
+Progress = Callable[[str], None]
+SAMPLERS = ("uniform", "normal")
+SCHEDULES = ("cosine", "constant")
+
+
+@dataclass(frozen=True, slots=True)
+class LearnOptions:
+    """How to learn.
+
+    `dual`: both models move. `optimiser`: any of `torch.optim` that needs no closure. `schedule`: "cosine" or
+    "constant", after `warmup` steps. `sampler`, `lambdas`: "uniform" between the two, or "normal" with this mean and
+    standard deviation, clipped to [0, 1]. `check_every`: steps between two estimates on validation data; after
+    `patience` of them without a better one it stops (0: never). `retract_every`: steps between two recentrings.
+
+    Raises:
+        UsageError: an option has a value that makes no sense; which one, and what does.
+    """
+
+    steps: int = 1000
+    optimiser: str = "Adam"
+    lr: float = 5e-3
+    schedule: str = "cosine"
+    warmup: int = 20
+    sampler: str = "uniform"
+    lambdas: tuple[float, float] = (0.4, 0.6)
+    dual: bool = False
+    seed: int = 0
+    check_every: int = 50
+    patience: int = 10
+    retract_every: int = 10
+    motion: MotionOptions = field(default_factory=MotionOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "warmup", "patience"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("check_every", "retract_every"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
+        _require(0 < self.lr < math.inf, "lr", self.lr, "a positive number")
+        _require(self.schedule in SCHEDULES, "schedule", self.schedule, " or ".join(SCHEDULES))
+        _require(self.sampler in SAMPLERS, "sampler", self.sampler, " or ".join(SAMPLERS))
+        _require(_is_range(self.sampler, self.lambdas), "lambdas", self.lambdas, _RANGES)
+        _optimiser_class(self.optimiser)
+
+    def rate(self, step: int) -> float:
+        """The factor on the learning rate at a step, counted from 0."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        return rise * (0.5 + 0.5 * math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else rise
+
+
+_RANGES = "two numbers, uniform: 0 <= low <= high <= 1; normal: a mean in [0, 1] and a deviation of 0 or more"
+
+
+def _is_range(sampler: str, lambdas: tuple[float, ...]) -> bool:
+    if len(lambdas) != 2 or not all(isinstance(x, int | float) and math.isfinite(x) for x in lambdas):
+        return False
+    first, second = lambdas
+    return 0 <= first <= 1 and (second >= 0 if sampler == "normal" else first <= second <= 1)
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise UsageError(f"learned matching: {name} is {value!r}", remedy=f"give {wanted}")
+
+
+def _optimiser_class(name: str) -> type[torch.optim.Optimizer]:
+    found = getattr(torch.optim, name, None)
+    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and name not in ("Optimizer", "LBFGS"):
+        return found
+    raise UsageError(
+        f"torch.optim has no optimiser {name!r} that can be used here",
+        remedy="Adam, AdamW, SGD, or another one that takes lr and needs no closure",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What is learned on: the network, training and validation batches, the loss, and where to leave checkpoints.
+
+    Without `validation` every tenth batch of `training` is set apart. `loss`: as for `loss_barrier`. `checkpoint`: a
+    file that is written at every estimate; with `resume` it is taken up where it exists.
+    """
+
+    network: nn.Module
+    training: Any
+    validation: Any = None
+    loss: str | PerExample = "cross-entropy"
+    checkpoint: str | Path | None = None
+    resume: bool = False
+    dtype: torch.dtype | None = None
+    device: str | torch.device = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The symmetries found, for B and (dual) for A, as steps on canonical forms.
+
+    `history` has the step and the barrier at lambda = 1/2 on validation data of every estimate, from step 0 on;
+    `best` is the step whose element is kept; `ended` says why it ended.
+    """
+
+    b: Transform
+    a: Transform | None
+    history: tuple[tuple[int, float], ...]
+    best: int
+    steps: int
+    ended: str
+
+    def __str__(self) -> str:
+        found = dict(self.history)
+        return (
+            f"learned over {self.steps} steps ({self.ended}): validation barrier at lambda 0.5 "
+            f"{found[0]:.4f} -> {found[self.best]:.4f} (kept: step {self.best})"
+        )
+
+
+def learn(
+    symmetry: SymmetryGraph,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    lesson: Lesson,
+    options: LearnOptions = LearnOptions(),
+    progress: Progress | None = None,
+) -> Learned:
+    """Trains symmetries of B (and A) so that the loss between them is small.
+
+    Args:
+        a, b: states in canonical form, B matched to A.
+
+    Raises:
+        UsageError: nothing has anything to learn, or a checkpoint is that of another run.
+        DataError: batches do not fit the model, there are none, or a model's own loss is not finite.
+
+    Source: Theus et al., arXiv 2506.22712, section 4; arXiv 2606.23607.
+    """
+    run = _Run(symmetry, a, b, lesson, options)
+    modes = [m for m in lesson.network.modules() if m.training]
+    lesson.network.eval()
+    try:
+        return run.result(run.all_steps(progress))
+    finally:
+        for m in modes:
+            m.training = True
+
+
+class _Run:
+    """The state of a run between two steps."""
+
+    def __init__(
+        self, symmetry: SymmetryGraph, a: Mapping[str, Tensor], b: Mapping[str, Tensor], lesson: Lesson, o: LearnOptions
+    ) -> None:
+        self.symmetry, self.options, self.lesson = symmetry, o, lesson
+        self.dtype = lesson.dtype or _usual(lesson.network)
+        self.device = torch.device(lesson.device)
+        self.objective = Objective(lesson.network, lesson.loss, self.dtype)
+        training, validation = (lesson.training, lesson.validation) if lesson.validation is not None else divided(
+            lesson.training
+        )
+        self.validation = held(validation, "validation data")
+        self.generator = torch.Generator().manual_seed(o.seed)
+        self.feed = Feed(training, self.generator)
+        self.a, self.b = self._placed(a), self._placed(b)
+        # Infinite entries of a mask would become NaN on the way from one to the same.
+        moving = {n for n, t in self.a.items() if bool((t.isfinite() | (t != self.b[n])).all())}
+        self.rest = {n: t for n, t in self.a.items() if n not in moving}
+        self.rest |= _rest(lesson.network, self.a, self.dtype, self.device)
+        sides = ("B", "A") if o.dual else ("B",)
+        self.motions = {s: Motion(symmetry, o.motion, self.dtype, self.device) for s in sides}
+        self.latents = {f"{s}.{n}": t for s, m in self.motions.items() for n, t in m.latents().items()}
+        self.optimiser = _optimiser_class(o.optimiser)([{"params": list(self.latents.values()), "lr": o.lr}])
+        self.step = 0
+        self.history: list[tuple[int, float]] = []
+        self.best: tuple[int, float, dict[str, Tensor]] = (0, math.inf, {})
+        self.chord = 0.0
+
+    def _placed(self, state: Mapping[str, Tensor]) -> State:
+        floating = ((n, t) for n, t in state.items() if t.is_floating_point())
+        return {n: t.detach().to(self.device, self.dtype) for n, t in floating}
+
+    # -- one point -----------------------------------------------------------------------------------------------
+
+    def between(self, x: float) -> dict[str, Tensor]:
+        """The tensors of the network at lambda = x, differentiable in the latents."""
+        b = self.motions["B"].on(self.b)
+        a = self.motions["A"].on(self.a) if "A" in self.motions else self.a
+        return self.rest | {n: torch.lerp(t, b[n], x) for n, t in a.items() if n not in self.rest}
+
+    def _sampled(self) -> float:
+        first, second = self.options.lambdas
+        if self.options.sampler == "normal":
+            drawn = first + second * float(torch.randn((), generator=self.generator))
+            return min(max(drawn, 0.0), 1.0)
+        return first + (second - first) * float(torch.rand((), generator=self.generator))
+
+    def _take(self) -> float:
+        """One step; the loss before it."""
+        batch, x = self.feed.next(), self._sampled()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.options.lr * self.options.rate(self.step)
+        self.optimiser.zero_grad()
+        loss, _ = self.objective.mean(self.between(x), batch, f"step {self.step + 1}")
+        value = float(loss.detach())
+        if math.isfinite(value):
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            self.step += 1
+        return value
+
+    # -- the whole -----------------------------------------------------------------------------------------------
+
+    def all_steps(self, progress: Progress | None) -> str:
+        """Steps until there is a reason to end, which is returned."""
+        self.chord = self._ends()
+        if not self._resumed():
+            self._estimate(progress)
+        while self.step < self.options.steps:
+            if self._tired():
+                return f"no better for {self.options.patience} estimates"
+            if not math.isfinite(self._take()):
+                return f"the loss is not finite at step {self.step + 1}"
+            last = self.step == self.options.steps
+            check = last or self.step % self.options.check_every == 0
+            if check or self.step % self.options.retract_every == 0:
+                for m in self.motions.values():
+                    m.retract()
+            if check:
+                self._estimate(progress)
+                self._checkpoint()
+        return "all steps"
+
+    def _ends(self) -> float:
+        """The mean of the losses of both models on validation data."""
+        losses = [self.objective.over(self.rest | s, self.validation, "validation data") for s in (self.a, self.b)]
+        for name, value in zip("AB", losses, strict=True):
+            if not math.isfinite(value):
+                raise DataError(
+                    f"the loss of {name} on validation data is not finite",
+                    cause=f"it is {value}",
+                    remedy="look for NaN or huge values in the data, or compute in a wider dtype",
+                )
+        return sum(losses) / 2
+
+    @torch.no_grad()
+    def _estimate(self, progress: Progress | None) -> None:
+        middle = self.objective.over(self.between(0.5), self.validation, "validation data")
+        barrier = middle - self.chord
+        self.history.append((self.step, barrier))
+        if not self.best[2] or barrier < self.best[1]:
+            self.best = (self.step, barrier if math.isfinite(barrier) else math.inf, self._held())
+        if progress is not None:
+            progress(f"step {self.step} of {self.options.steps}: validation barrier {barrier:.4f}")
+
+    def _tired(self) -> bool:
+        since = sum(1 for step, _ in self.history if step > self.best[0])
+        return 0 < self.options.patience <= since
+
+    def _held(self) -> dict[str, Tensor]:
+        return {f"{s}.{n}": t for s, m in self.motions.items() for n, t in m.held().items()}
+
+    def _hold(self, held: Mapping[str, Tensor]) -> None:
+        for s, m in self.motions.items():
+            m.hold({n.removeprefix(f"{s}."): t for n, t in held.items() if n.startswith(f"{s}.")})
+
+    def result(self, ended: str) -> Learned:
+        """What is kept, with why the run ended."""
+        self._hold(self.best[2])
+        found = {s: m.transform() for s, m in self.motions.items()}
+        return Learned(found["B"], found.get("A"), tuple(self.history), self.best[0], self.step, ended)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _identity(self) -> dict[str, Any]:
+        # Digits that rounding in another order, as on more threads, does not reach.
+        sizes = [f"{float(t.double().norm()):.5e}" for s in (self.a, self.b) for t in s.values() if t.isfinite().all()]
+        return {"symmetry": self.symmetry.fingerprint, "options": asdict(self.options), "models": sizes}
+
+    def _checkpoint(self) -> None:
+        if self.lesson.checkpoint is None:
+            return
+        Checkpoint(
+            self._identity(),
+            self.step,
+            tuple(self.history),
+            self.best,
+            self._held(),
+            self.optimiser.state_dict(),
+            self.generator.get_state(),
+            self.feed.state(),
+        ).save(self.lesson.checkpoint)
+
+    def _resumed(self) -> bool:
+        """Takes up the checkpoint, if there is one and it is wanted."""
+        path = self.lesson.checkpoint
+        if path is None or not self.lesson.resume or not Path(path).exists():
+            return False
+        found = Checkpoint.load(path, self._identity())
+        self.step, self.history, self.best = found.step, list(found.history), found.best
+        self._hold(found.held)
+        self.optimiser.load_state_dict(found.optimiser)
+        self.generator.set_state(found.generator)
+        self.feed.load(found.feed)
+        return True
+
+
+def _usual(network: nn.Module) -> torch.dtype:
+    """Float64 for a network that is so, else float32: halves have no room for small steps."""
+    first = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    return torch.float64 if first is torch.float64 else torch.float32
+
+
+def _rest(network: nn.Module, moving: Iterable[str], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """The network's tensors that the canonical form does not hold, where and as they are computed with."""
+    held = set(moving)
+    found = {}
+    for name, t in (*network.named_parameters(), *network.named_buffers()):
+        if name not in held:
+            found[name] = t.detach().to(device, dtype if t.is_floating_point() else None)
+    return found

@@ -1,0 +1,195 @@
+"""A trained symmetry of one model: charts on its spaces and, where it is full, gains and moved constants.
+
+Everything here acts on a model in canonical form, and everything is an exact symmetry: a group element on the spaces,
+then a gain for each norm that the readers make up for, then constants of biases that their readers make up for. The
+last two are not compact; the canonical form sets them to one and zero in every model, but the mean of two models is
+another one where they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import torch
+from torch import Tensor
+
+from symgraph.action import GroupElement, by_matrix, on_blocks, spread
+from symgraph.align.charts import CHARTS, Assigned, Chart, Linear, Moved, Rotary, Rotation, Scales
+from symgraph.axes.terms import Leaf
+from symgraph.errors import UsageError
+from symgraph.gauge import Act, Push, State, Step, Transform, rescale
+from symgraph.groups.classes import SymmetryClass
+from symgraph.infer.families import Move
+from symgraph.infer.symmetry import Space, SymmetryGraph
+
+_C = SymmetryClass
+
+
+@dataclass(frozen=True, slots=True)
+class MotionOptions:
+    """What moves.
+
+    `chart`: "cayley" or "exponential", for rotations. `full`: invertible classes, radii of rotary pairs, scales, gains
+    and constants of biases as well, not the compact part alone. `permutations`: train permutations by straight-through
+    assignment (scales of such a space then stay). `condition`: limit of the condition number of invertible matrices.
+    `spaces`: patterns of the names of spaces; gains and constants move where all spaces do.
+
+    Raises:
+        UsageError: there is no such chart, or the condition is not above one.
+    """
+
+    chart: str = "cayley"
+    full: bool = False
+    permutations: bool = False
+    condition: float = 100.0
+    spaces: tuple[str, ...] = ("*",)
+
+    def __post_init__(self) -> None:
+        if self.chart not in CHARTS:
+            raise UsageError(f"there is no chart {self.chart!r}", remedy=f"use {' or '.join(CHARTS)}")
+        if not self.condition > 1:
+            raise UsageError(f"a condition number of {self.condition:g} is no limit", remedy="give one above 1")
+
+
+class Motion:
+    """Latents of one moving model, and the symmetry that they stand for."""
+
+    def __init__(self, symmetry: SymmetryGraph, options: MotionOptions, dtype: torch.dtype, device: torch.device):
+        self.symmetry, self.dtype = symmetry, dtype
+        self.charts = {s.id: chart(symmetry, s, options, dtype, device) for s in moving(symmetry, options)}
+        everything = False
+        self.moves: tuple[Move, ...] = tuple(m for m in symmetry.moves if m.sinks) if everything else ()
+        gains = symmetry.gain_sites if everything else ()
+        sizes = {f"gain {g}": symmetry.graph.state[g].shape for g in gains}
+        sizes |= {f"move {i}": (m.source.size,) for i, m in enumerate(self.moves)}
+        self.free = {n: torch.zeros(s, dtype=dtype, device=device, requires_grad=True) for n, s in sizes.items()}
+
+    def latents(self) -> dict[str, Tensor]:
+        """Every trained tensor by name."""
+        found = {f"{i}.{part}": t for i, c in self.charts.items() for part, t in c.latents.items()}
+        return found | self.free
+
+    def on(self, state: State) -> State:
+        """The moved model: differentiable in the latents; tensors that nothing moves are passed through."""
+        moved = act(self.symmetry, {i: c.moved() for i, c in self.charts.items()}, state)
+        for step in self._free_steps(self.free):
+            moved = step.apply(moved)
+        return moved
+
+    def _free_steps(self, free: Mapping[str, Tensor]) -> list[Step]:
+        gains = {n.removeprefix("gain "): t for n, t in free.items() if n.startswith("gain ")}
+        steps: list[Step] = [rescale(self.symmetry, self.symmetry.gain_sites[g], t.exp()) for g, t in gains.items()]
+        steps += [Push(m.source, m.sinks, free[f"move {i}"]) for i, m in enumerate(self.moves)]
+        return steps
+
+    def retract(self) -> None:
+        """Recentres every chart at its element; the symmetry stays the same."""
+        for c in self.charts.values():
+            c.retract()
+
+    def transform(self) -> Transform:
+        """The symmetry in float64, as steps on a model in canonical form."""
+        element = GroupElement(self.symmetry, {i: c.element() for i, c in self.charts.items()})
+        free = self._free_steps({n: t.detach().double() for n, t in self.free.items()})
+        return Transform((Act(element.to(dtype=torch.float64, device="cpu")), *free))
+
+    def held(self) -> dict[str, Tensor]:
+        """All that defines the symmetry right after `retract`, as copies."""
+        found = {f"{i}.{part}": t.clone() for i, c in self.charts.items() for part, t in c.held().items()}
+        return found | {n: t.detach().clone() for n, t in self.free.items()}
+
+    @torch.no_grad()
+    def hold(self, held: Mapping[str, Tensor]) -> None:
+        """Takes up what `held` gave, with latents as they are after `retract`."""
+        self.retract()
+        for i, c in self.charts.items():
+            c.hold({n.split(".", 1)[1]: t for n, t in held.items() if n.startswith(f"{i}.")})
+        for n, t in self.free.items():
+            t.copy_(held[n])
+
+
+def moving(symmetry: SymmetryGraph, options: MotionOptions) -> list[Space]:
+    """The spaces that have something to train.
+
+    Raises:
+        UsageError: there is none among those that the patterns name.
+    """
+    chosen = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in options.spaces) and _trained(s, options)]
+    if chosen or (options.full and (symmetry.gains or symmetry.moves) and "*" in options.spaces):
+        return chosen
+    raise UsageError(
+        f"no space that {', '.join(options.spaces)} matches has anything to learn",
+        cause="permutations and signs stay as they were matched",
+        remedy="match by weights or activations alone, or learn permutations (permutations=True) or scales (full=True)",
+    )
+
+
+def _trained(space: Space, options: MotionOptions) -> bool:
+    return space.is_matrix or options.permutations or (options.full and space.scales > 0)
+
+
+def chart(
+    symmetry: SymmetryGraph, space: Space, options: MotionOptions, dtype: torch.dtype, device: torch.device
+) -> Chart:
+    """The chart of one space about the identity."""
+    fibre = symmetry.fibre_sizes(space)
+    if not space.is_matrix:
+        kind = Assigned if options.permutations else Scales
+        return kind(space, fibre, dtype, device)
+    if space.group is _C.ROTARY:
+        return Rotary(space, fibre, options.full, dtype, device)
+    if space.group is _C.INVERTIBLE and options.full:
+        return Linear(space, fibre, options.condition, dtype, device)
+    return Rotation(space, fibre, options.chart, dtype, device)
+
+
+def chart_name(space: Space, options: MotionOptions) -> str:
+    """What the plan calls the chart of a space."""
+    if not space.is_matrix:
+        return "straight-through assignment" if options.permutations else "logarithms of the scales"
+    if space.group is _C.ROTARY:
+        return "angles and radii" if options.full else "angles"
+    if space.group is _C.INVERTIBLE and options.full:
+        return f"the matrix itself, condition at most {options.condition:g}"
+    part = " (compact part)" if space.group is _C.INVERTIBLE else ""
+    return f"{options.chart} chart{part}"
+
+
+def act(symmetry: SymmetryGraph, moved: Mapping[int, Moved], state: State) -> State:
+    """The state under differentiable elements; as `gauge.Act`, with the inverses that the charts bring."""
+    names = [n for n in dict.fromkeys(n for i in moved for n in symmetry.parameters_of[i]) if n in state]
+    leaf = _LeafAction(symmetry, moved)
+    found = symmetry.shifted({n: state[n] for n in names})
+    found = {n: on_blocks(t, symmetry.terms[n], leaf) for n, t in found.items()}
+    return {**state, **symmetry.shifted(found, -1.0)}
+
+
+class _LeafAction:
+    """What happens to one block: outer spaces first, as in `symgraph.action`."""
+
+    def __init__(self, symmetry: SymmetryGraph, moved: Mapping[int, Moved]) -> None:
+        self.symmetry = symmetry
+        self.order = [(s, moved[s.id]) for s in symmetry.active if s.id in moved]
+
+    def __call__(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
+        at: dict[int, list[int]] = {}
+        for dim, leaf in enumerate(block):
+            at.setdefault(leaf.space, []).append(dim)
+        for space, e in self.order:
+            for dim in at.get(space.id, ()):
+                tensor = self._along(tensor, dim, [at[f][0] for f in space.fibre], block[dim], e)
+        return tensor
+
+    def _along(self, tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, e: Moved) -> Tensor:
+        matrix = e.dual if leaf.dual else e.matrix
+        if matrix is not None:
+            return by_matrix(tensor, dim, fibre, matrix)
+        frame = self.symmetry.frame(leaf.frame)
+        for k, exponent in enumerate(frame.scale):
+            if exponent and e.scale is not None:
+                factor = e.scale[k] ** (-exponent if leaf.dual else exponent)
+                tensor = tensor * spread(factor, tensor.dim(), [*fibre, dim])
+        return tensor
+

@@ -1,0 +1,198 @@
+"""Charts: what they stand for is in the group to the last digit, gradients are right, recentring changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from models_zoo import case, relative, worst
+from torch import Tensor
+
+from symgraph.action import GroupElement
+from symgraph.align.charts import Assigned, Chart, Linear, Rotary, Rotation, Scales, cayley, skew
+from symgraph.align.motion import Motion, MotionOptions, act, chart_name, moving
+from symgraph.canonical import canonicalise
+from symgraph.errors import UsageError
+from symgraph.gauge import Act
+from symgraph.groups.classes import SymmetryClass
+from symgraph.infer.symmetry import Space
+
+_C = SymmetryClass
+CPU = torch.device("cpu")
+FIBRE = (3,)
+EVERY = ["mlp-relu", "vit", "gpt2-tied", "gpt2-untied", "llama", "bert", "resnet"]
+
+
+def space(group: SymmetryClass, n: int = 6, **more: object) -> Space:
+    like = case("llama").symmetry.active[0]
+    return replace(like, id=0, size=n, group=group, fibre=(), **more)  # type: ignore[arg-type]
+
+
+def charts(dtype: torch.dtype = torch.float64) -> dict[str, Chart]:
+    return {
+        "cayley": Rotation(space(_C.ORTHOGONAL), FIBRE, "cayley", dtype, CPU),
+        "exponential": Rotation(space(_C.ORTHOGONAL), FIBRE, "exponential", dtype, CPU),
+        "ones": Rotation(space(_C.ORTHOGONAL_ONES), FIBRE, "cayley", dtype, CPU),
+        "ones-exponential": Rotation(space(_C.ORTHOGONAL_ONES), FIBRE, "exponential", dtype, CPU),
+        "angles": Rotary(space(_C.ROTARY, layout="halves"), FIBRE, False, dtype, CPU),
+        "angles-radii": Rotary(space(_C.ROTARY, layout="interleaved"), FIBRE, True, dtype, CPU),
+        "linear": Linear(space(_C.INVERTIBLE), FIBRE, 100.0, dtype, CPU),
+        "scales": Scales(space(_C.POSITIVE_MONOMIAL, scales=2), FIBRE, dtype, CPU),
+        "assigned": Assigned(space(_C.PERMUTATION), FIBRE, dtype, CPU),
+    }
+
+
+NAMES = tuple(charts())
+
+
+def stir(chart: Chart, size: float = 0.3, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for latent in chart.latents.values():
+        latent.data += size * torch.randn(latent.shape, generator=generator, dtype=torch.float64).to(latent.dtype)
+
+
+def parts(chart: Chart) -> list[Tensor]:
+    found = chart.moved()
+    return [t for t in (found.matrix, found.dual, found.scale) if t is not None]
+
+
+@pytest.mark.parametrize("name", ["cayley", "exponential", "ones", "ones-exponential", "angles"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_is_compact_is_orthogonal_after_a_thousand_steps(name: str, dtype: torch.dtype) -> None:
+    chart = charts(dtype)[name]
+    for seed in range(1000):
+        stir(chart, 0.05, seed)
+        chart.retract()
+    stir(chart, 0.05)
+    m = chart.element().matrix
+    assert m is not None and m.dtype is torch.float64
+    assert float((m.mT @ m - torch.eye(6)).abs().max()) < 1e-12
+    if name.startswith("ones"):
+        ones = torch.ones(6, dtype=torch.float64)
+        assert float((m @ ones - ones).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_zero_is_the_identity_and_recentring_changes_nothing(name: str) -> None:
+    chart = charts()[name]
+    one = torch.ones(()) if name == "scales" else torch.eye(6)
+    assert all(relative(one.double(), t.detach()) < 1e-15 for t in parts(chart))
+    stir(chart)
+    before, element = parts(chart), chart.element()
+    chart.retract()
+    assert all(relative(x.detach(), y.detach()) < 1e-12 for x, y in zip(before, parts(chart), strict=True))
+    again = chart.element()
+    for part, t in element.tensors().items():
+        assert float((t - again.tensors()[part]).abs().max()) < 1e-12, part
+    other = charts()[name]
+    other.hold(chart.held())
+    assert all(torch.equal(x, y) for x, y in zip(parts(chart), parts(other), strict=True))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "assigned"])
+@pytest.mark.parametrize("size", [0.0, 0.4])
+def test_gradients_against_finite_differences(name: str, size: float) -> None:
+    chart = charts()[name]
+    stir(chart, 0.5, 3)
+    chart.retract()
+    stir(chart, size)
+    names = list(chart.latents)
+
+    def values(*latents: Tensor) -> tuple[Tensor, ...]:
+        chart.latents.update(dict(zip(names, latents, strict=True)))
+        return tuple(parts(chart))
+
+    given = tuple(t.detach().clone().requires_grad_() for t in chart.latents.values())
+    assert torch.autograd.gradcheck(values, given, atol=1e-7)
+
+
+def test_the_dual_is_the_inverse_transpose() -> None:
+    for name in ("angles-radii", "linear"):
+        chart = charts()[name]
+        stir(chart)
+        found = chart.moved()
+        assert found.matrix is not None and found.dual is not None
+        assert float((found.matrix.mT @ found.dual - torch.eye(6)).abs().max()) < 1e-12
+        assert float((found.matrix - found.dual).abs().max()) > 0.1
+
+
+def test_invertible_matrices_stay_well_conditioned() -> None:
+    chart = Linear(space(_C.INVERTIBLE), FIBRE, 10.0, torch.float64, CPU)
+    for seed in range(50):
+        stir(chart, 0.5, seed)
+        chart.retract()
+    assert float(torch.linalg.cond(chart.current).max()) < 10.0 * (1 + 1e-9)
+
+
+def test_assignment_is_hard_forward_and_soft_backward() -> None:
+    chart = Assigned(space(_C.PERMUTATION), FIBRE, torch.float64, CPU)
+    chart.latents["scores"].data[:, 0, 1] = 2.0
+    chart.latents["scores"].data[:, 1, 0] = 2.0
+    found = chart.moved().matrix
+    assert found is not None and torch.equal(found.detach()[0].argmax(-1), torch.tensor([1, 0, 2, 3, 4, 5]))
+    found[:, 2, 3].sum().backward()  # type: ignore[no-untyped-call]
+    grad = chart.latents["scores"].grad
+    assert grad is not None and float(grad[0, 2, 3]) == 1.0 and float(grad.abs().sum()) == 3.0
+
+
+def test_skew_and_cayley() -> None:
+    x = torch.randn(2, 5, 5, dtype=torch.float64)
+    k = skew(x, fix_ones=True)
+    assert torch.allclose(k, -k.mT) and float((k @ torch.ones(5, dtype=torch.float64)).abs().max()) < 1e-14
+    q = cayley(skew(x))
+    assert float((q.mT @ q - torch.eye(5)).abs().max()) < 1e-13
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("name", EVERY)
+def test_a_motion_keeps_the_function_and_agrees_with_its_transform(name: str, full: bool) -> None:
+    c = case(name)
+    options = MotionOptions(full=full)
+    if not full and not any(s.is_matrix for s in c.symmetry.active):
+        with pytest.raises(UsageError, match="has anything to learn"):
+            moving(c.symmetry, options)
+        return
+    motion = Motion(c.symmetry, options, torch.float64, CPU)
+    generator = torch.Generator().manual_seed(0)
+    for latent in motion.latents().values():
+        latent.data += 0.2 * torch.randn(latent.shape, generator=generator, dtype=torch.float64)
+    base = canonicalise(c.symmetry, c.state(3)).state
+    with torch.no_grad():
+        moved = motion.on(base)
+    assert relative(c.run(base), c.run(moved)) < 1e-9
+    assert worst(moved, motion.transform().apply(base)) < 1e-9
+    held = motion.held()
+    motion.retract()
+    assert worst(moved, motion.transform().apply(base)) < 1e-9
+    other = Motion(c.symmetry, options, torch.float64, CPU)
+    motion.hold(motion.held())
+    other.hold(motion.held())
+    assert held.keys() == other.held().keys()
+    assert worst(motion.transform().apply(base), other.transform().apply(base)) == 0.0
+
+
+@pytest.mark.parametrize("name", ["gpt2-untied", "llama", "bert"])
+def test_the_differentiable_action_is_the_action(name: str) -> None:
+    s = case(name).symmetry
+    motion = Motion(s, MotionOptions(permutations=True, full=True), torch.float64, CPU)
+    generator = torch.Generator().manual_seed(1)
+    for latent in motion.latents().values():
+        latent.data += 0.3 * torch.randn(latent.shape, generator=generator, dtype=torch.float64)
+    base = canonicalise(s, case(name).state(3)).state
+    with torch.no_grad():
+        found = act(s, {i: c.moved() for i, c in motion.charts.items()}, base)
+    element = GroupElement(s, {i: c.element() for i, c in motion.charts.items()})
+    assert worst(found, Act(element).apply(base)) < 1e-9
+
+
+def test_every_chart_has_a_name_and_options_are_checked() -> None:
+    s = case("llama").symmetry
+    for options in (MotionOptions(), MotionOptions(full=True), MotionOptions(permutations=True, full=True)):
+        assert all(chart_name(x, options) for x in moving(s, options))
+    with pytest.raises(UsageError, match="no chart 'polar'"):
+        MotionOptions(chart="polar")
+    with pytest.raises(UsageError, match="condition number of 1 is no limit"):
+        MotionOptions(condition=1.0)
+    with pytest.raises(UsageError, match="has anything to learn"):
+        moving(case("bert").symmetry, MotionOptions(spaces=("*.heads",)))

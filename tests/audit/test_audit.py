@@ -1,0 +1,153 @@
+"""The audit: complete where nothing is missing, and clear about what is missing or wrong where something is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from tiny import CONFIGS, build
+from torch import Tensor, nn
+
+from symgraph.audit import Audit, audit
+from symgraph.errors import AuditError, UsageError
+from symgraph.groups.classes import SymmetryClass
+from symgraph.infer.engine import infer
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.trace import example_inputs, state_of, trace
+
+# What is known to be missing: a class token's constant against the row of a position table that it meets.
+SHORT = {"clip": 8, "bert": 1}
+
+
+@cache
+def measured(name: str) -> Audit:
+    model = build(name)
+    given = {"pixel_values": torch.randn(3, 3, 48, 48)} if name == "resnet" else dict(example_inputs(model))
+    return audit(infer(trace(model, kwargs=given)), state_of(model))
+
+
+@pytest.mark.parametrize(("name", "number", "numbers"), [("gpt2", 398, 1264)])
+def test_a_model_counted_by_hand(name: str, number: int, numbers: int) -> None:
+    found = measured(name)
+    assert found.complete and not found.missing
+    assert (found.measured, found.inferred, found.numbers, found.unread) == (number, number, numbers, 0)
+    assert found.gap.clear
+
+
+def test_what_only_an_epsilon_breaks_is_listed_apart() -> None:
+    found = measured("llama")
+    assert (found.measured, found.inferred) == (168, 168)
+    (scale,) = found.approximate
+    assert (scale.kind, scale.number) == ("scale", 1)
+    assert "model.embed_tokens.weight" in scale.places
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_architectures(name: str) -> None:
+    found = measured(name)
+    assert not found.unsound
+    assert found.measured - found.inferred == SHORT.get(name, 0), str(found)
+
+
+# -- by hand ---------------------------------------------------------------------------------------------------------
+
+
+class TwoLinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 3), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.first(x))
+        return found
+
+
+@cache
+def linear() -> SymmetryGraph:
+    return infer(trace(TwoLinear(), (torch.randn(2, 4),)))
+
+
+def test_linear_maps_have_an_invertible_space_between_them() -> None:
+    found = audit(linear())
+    # GL(3) between them, and the first bias moves into the second: a map of rank 3 with a constant has 4 + 24 - 9 more.
+    assert found.complete and found.measured == 9 + 3
+
+
+def test_logits_up_to_a_shift_have_one_more_direction_in_each_place() -> None:
+    plain, shifted = audit(linear()), audit(linear(), logits=True)
+    assert plain.measured == 12
+    # The column means of the last weight, and the mean of its bias.
+    assert shifted.measured == 12 + 3 + 1
+    assert not shifted.complete
+    assert sum(s.number for s in shifted.missing) == 4
+    assert {"last.weight", "last.bias"} <= {p for s in shifted.missing for p in s.places}
+
+
+@pytest.mark.parametrize(
+    ("left_out", "kind", "place"),
+    [
+        ("moves", "translation", "first.bias"),
+        ("spaces", "scale", "first.weight"),
+    ],
+)
+def test_a_shortfall_says_where_it_lives_and_what_it_looks_like(left_out: str, kind: str, place: str) -> None:
+    whole = linear()
+    if left_out == "moves":
+        cut = replace(whole, moves=())
+    else:
+        group = SymmetryClass.PERMUTATION
+        cut = replace(whole, spaces=tuple(s if s.rigid else replace(s, group=group) for s in whole.spaces))
+    found = audit(cut)
+    assert not found.complete and found.measured == 12
+    kinds = {s.kind: s for s in found.missing}
+    assert sum(s.number for s in found.missing) == 12 - found.inferred
+    assert kind in kinds and place in kinds[kind].places
+    with pytest.raises(AuditError, match=f"{found.inferred} directions are inferred, 12 were measured"):
+        found.raise_if_incomplete()
+
+
+def test_an_unsound_family_is_named() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    right = infer(trace(model, (torch.randn(2, 4),)))
+    group = SymmetryClass.ORTHOGONAL
+    wrong = replace(
+        right, spaces=tuple(s if s.rigid else replace(s, group=group, scales=0, signs=0) for s in right.spaces)
+    )
+    found = audit(wrong)
+    assert [f.kind for f in found.unsound] == ["space"]
+    assert str(found).startswith("UNSOUND") and not found.complete
+    with pytest.raises(AuditError, match="moves the outputs"):
+        found.raise_if_incomplete()
+    assert audit(right).complete
+
+
+class Unread(nn.Module):
+    """A table of which an input of this shape reads three rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.table, self.last = nn.Linear(4, 3), nn.Parameter(torch.randn(5, 3)), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(torch.relu(self.first(x) + self.table[:3]))
+        return found
+
+
+def test_numbers_that_nothing_reads_are_left_out() -> None:
+    found = audit(infer(trace(Unread(), (torch.randn(2, 3, 4),))))
+    assert found.unread == 6
+    assert found.complete, str(found)
+
+
+def test_a_large_model_is_refused() -> None:
+    symmetry = infer(trace(nn.Linear(100, 100), (torch.zeros(1, 100),)))
+    with pytest.raises(UsageError) as error:
+        audit(symmetry)
+    assert "10,100 parameters" in str(error.value) and "tiny instance" in str(error.value)
+
+
+def test_the_same_seed_gives_the_same_audit() -> None:
+    assert audit(linear(), seed=3) == audit(linear(), seed=3)

@@ -1,0 +1,113 @@
+"""What must hold for every model, whatever it is made of."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.audit import audit
+from symgraph.canonical import canonicalise
+from symgraph.errors import AuditError, SymgraphError
+from symgraph.infer.engine import infer, prepare
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.interpret import Interpreter
+from symgraph.ir import Graph
+from symgraph.rules.book import default_rules
+from symgraph.sampling import float64, perturbed, random_inputs
+from symgraph.trace import state_of, trace
+from symgraph.verify import family_names, verify
+
+from .net import Description, build
+
+EXACT = 1e-9
+# The canonical form ends an iteration where nothing moves by more than a small part of this.
+SETTLED = 1e-6
+AUDITED = 800
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One law that a model breaks: which, on which families, and how it shows."""
+
+    law: str
+    families: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.law}: {'; '.join(self.families) or self.text}"
+
+
+def check(description: Description) -> Failure | None:
+    """The first law that a described model breaks."""
+    model = build(description)
+    graph = trace(model, description.inputs())
+    symmetry = infer(graph)
+    state = perturbed(graph, state_of(model), torch.Generator().manual_seed(3), 0.3)
+    return (
+        _deterministic(graph, symmetry)
+        or _verified(symmetry, None)
+        or _verified(symmetry, state)
+        or _audited(symmetry, state)
+        or _canonical(symmetry, state)
+    )
+
+
+def said(symmetry: SymmetryGraph) -> tuple[object, ...]:
+    """All that inference says, less the numbering of what has no order."""
+    spaces = [(s.name, s.size, str(s.group), len(s.fibre), s.scales, s.signs) for s in symmetry.spaces]
+    families = [symmetry.moves, symmetry.leans, symmetry.tilts, symmetry.statistics, symmetry.radial]
+    loose = [{(c.frame, c.written, frozenset(c.pieces)) for c in symmetry.centred}, set(symmetry.translations)]
+    return (spaces, symmetry.terms, set(symmetry.gains), *map(frozenset, families), *loose)
+
+
+def _deterministic(graph: Graph, symmetry: SymmetryGraph) -> Failure | None:
+    order = list(range(len(prepare(graph, default_rules()).nodes)))
+    random.Random(len(order)).shuffle(order)
+    for law, other in (("twice the same", infer(graph)), ("any order", infer(graph, order=order))):
+        if said(other) != said(symmetry):
+            return Failure(law, (), "inference says something else")
+    return None
+
+
+def _verified(symmetry: SymmetryGraph, state: dict[str, Tensor] | None) -> Failure | None:
+    together = verify(symmetry, state, each=False, samples=1)
+    if together.passed:
+        return None
+    alone = verify(symmetry, state)
+    families = tuple(f"{c.name} ({c.group}) {c.error:.0e}" for c in alone.failures)
+    return Failure("verify", families, f"only together: {together.together:.0e} of {list(family_names(symmetry))}")
+
+
+def _audited(symmetry: SymmetryGraph, state: dict[str, Tensor]) -> Failure | None:
+    if sum(t.numel() for t in state.values()) >= AUDITED:
+        return None
+    try:
+        found = audit(symmetry, state, approximate=False)
+    except AuditError:
+        return None
+    families = tuple(f"{f.name} ({f.kind}) {f.error:.0e}" for f in found.unsound)
+    fewer = f"{found.measured} measured, {found.inferred} inferred"
+    return Failure("audit", families, fewer) if families or found.measured < found.inferred else None
+
+
+def _canonical(symmetry: SymmetryGraph, state: dict[str, Tensor]) -> Failure | None:
+    run = Interpreter(symmetry.graph, dtype=torch.float64)
+    inputs = random_inputs(symmetry.graph, torch.Generator().manual_seed(4))
+    try:
+        found = canonicalise(symmetry, float64(state))
+    except SymgraphError as e:
+        return Failure("canonical", (), f"{type(e).__name__}: {e}")
+    error = max(_relative(a, b) for a, b in zip(run.run(state, inputs), run.run(found.state, inputs), strict=True))
+    if not error <= EXACT:
+        return Failure("canonical", (), f"the function changes by {error:.0e}")
+    again = canonicalise(symmetry, found.state).state
+    moved = {n: _relative(t, again[n]) for n, t in found.state.items() if t.is_floating_point() and t.numel()}
+    worst = max(moved, key=lambda n: moved[n], default="")
+    return Failure("idempotent", (), f"{worst} moves by {moved[worst]:.0e}") if moved and moved[worst] > SETTLED else None
+
+
+def _relative(x: Tensor, y: Tensor) -> float:
+    return float((x - y).abs().max() / x.abs().max().clamp_min(1e-9))
