@@ -111,6 +111,19 @@ def load(
     return _from_table(table, Source(spec, name, model, options), batch_size, limit)
 
 
+def splits(spec: str | Path) -> tuple[str, ...]:
+    """Names of the splits that data has; none where it is not split, or made by a factory.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = existing(str(spec))
+    if path is None or path.suffix == ".txt":
+        return ()
+    found = _read(path)
+    return tuple(map(str, found)) if isinstance(found, dict) else ()
+
+
 def from_batches(found: Any, source: str = "batches", *, limit: int | None = None) -> Batches:
     """`Batches` from an iterable of dictionaries of tensors, or of pairs (inputs, labels); all are held in memory.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from symgraph import api, checkpoint
 from symgraph.align.alignment import Alignment
-from symgraph.align.program import MatchStep
+from symgraph.align.program import LearnStep, MatchStep
 from symgraph.api import Aligned
 from symgraph.cards import Card, Ingredient
 from symgraph.errors import UsageError
@@ -91,7 +91,7 @@ def write_aligned(
     """
     out = Path(out)
     state, card = saved(aligned.b, aligned.state), str(_aligned_card(aligned, command, loss_barriers))
-    if not (aligned.singular or untied):
+    if not (aligned.singular or untied or aligned.moved_a):
         return {"B aligned": checkpoint.write(aligned.b, state, out, overwrite=overwrite, card=card)}
     beside = reference_folder(out)
     refuse_existing(beside, overwrite, folder=True)
@@ -177,6 +177,8 @@ def _reference_card(aligned: Aligned, command: str) -> Card:
     if aligned.singular:
         about = "The same function as the model it was made from, in canonical form: some gains of that model are zero."
         method = "canonical form"
+    if aligned.moved_a:
+        about, method = "The same function as the model it was made from, moved towards another.", _method(aligned)
     return Card(
         title=f"{Path(aligned.a.spec).name}, to be used with {Path(aligned.b.spec).name} aligned",
         about=about,
@@ -211,7 +213,13 @@ def _method(aligned: Aligned) -> str:
         return "canonical form"
     weighting = step.weighting if isinstance(step.weighting, str) else "custom"
     options = f"tolerance {step.tolerance:g}, {weighting} weights, seed {step.seed}"
-    return f"weight matching ({step.sweeps} sweeps at most, {options})"
+    matched = f"weight matching ({step.sweeps} sweeps at most, {options})"
+    learning = next((s for s in aligned.program.steps if isinstance(s, LearnStep)), None)
+    if learning is None:
+        return matched
+    both = ", both models moving" if learning.both else ""
+    how = f"{learning.steps} steps at most of {learning.optimiser} at {learning.lr:g}, seed {learning.seed}{both}"
+    return f"{matched}, then learned matching ({how})"
 
 
 def _spaces(aligned: Aligned) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class Chart(Protocol):
         """The element at the latents, differentiable."""
 
     def retract(self) -> None:
-        """Makes the element current and sets the latents to zero; the element stays."""
+        """Makes the element current and sets the latents to zero; the element stays, unless it has to be conditioned."""
 
     def element(self) -> Element:
         """The element at the latents, in float64."""
@@ -183,11 +183,11 @@ class Linear:
 
     @torch.no_grad()
     def _matrix(self) -> Tensor:
-        return _conditioned((self.eye.double() + self.latents["matrix"].double()) @ self.current, self.condition)
+        return (self.eye.double() + self.latents["matrix"].double()) @ self.current
 
     @torch.no_grad()
     def retract(self) -> None:
-        self.hold({"matrix": self._matrix()})
+        self.hold({"matrix": _conditioned(self._matrix(), self.condition)})
         self.latents["matrix"].zero_()
 
     def element(self) -> Element:

@@ -50,7 +50,7 @@ class LearnOptions:
 
     steps: int = 1000
     optimiser: str = "Adam"
-    lr: float = 5e-3
+    lr: float = 1e-2
     schedule: str = "cosine"
     warmup: int = 20
     sampler: str = "uniform"
@@ -194,6 +194,7 @@ class _Run:
         # Infinite entries of a mask would become NaN on the way from one to the same.
         moving = {n for n, t in self.a.items() if bool((t.isfinite() | (t != self.b[n])).all())}
         self.rest = {n: t for n, t in self.a.items() if n not in moving}
+        self.buffers = {n for n, _ in lesson.network.named_buffers()}
         self.rest |= _rest(lesson.network, self.a, self.dtype, self.device)
         sides = ("B", "A") if o.dual else ("B",)
         self.motions = {s: Motion(symmetry, o.motion, self.dtype, self.device) for s in sides}
@@ -214,7 +215,9 @@ class _Run:
         """The tensors of the network at lambda = x, differentiable in the latents."""
         b = self.motions["B"].on(self.b)
         a = self.motions["A"].on(self.a) if "A" in self.motions else self.a
-        return self.rest | {n: torch.lerp(t, b[n], x) for n, t in a.items() if n not in self.rest}
+        found = {n: torch.lerp(t, b[n], x) for n, t in a.items() if n not in self.rest}
+        # Statistics of norms have no gradient in torch; they move with the element all the same.
+        return self.rest | {n: t.detach() if n in self.buffers else t for n, t in found.items()}
 
     def _sampled(self) -> float:
         first, second = self.options.lambdas

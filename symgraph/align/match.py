@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from symgraph.action import GroupElement, random_element
+from symgraph.align.activations import Activations, agreement, weighted
+from symgraph.align.weighting import parameter_weights
 from symgraph.align.wreath import Key, Optimum, Table, Tree, best
-from symgraph.axes.terms import Leaf, leaves
+from symgraph.axes.terms import Leaf
 from symgraph.errors import UsageError
 from symgraph.gauge import Act, State
 from symgraph.grams import Block, blocks
@@ -32,8 +34,10 @@ class MatchOptions:
 
     `weighting`: "inputs-halved" (w_T = 1, but 1/2 for what only writes: embedding tables and first layers, whose rows
     are each used by few inputs), "uniform" (w_T = 1), "normalised" (w_T = 1 / (|T_A| |T_B|)), or a weight for each
-    parameter. The first is the default because it was measured best (docs/benchmarks.md).
+    parameter. The first is the default because it was measured best (docs/benchmarks.md). "inputs" matches every
+    parameter at the second moment of its inputs, and needs data.
     `spaces`: patterns of the space names to align; all others keep their identity.
+    `alpha`: share of the activations' cost where activations are matched; the rest is that of the weights.
     """
 
     sweeps: int = 15
@@ -42,6 +46,11 @@ class MatchOptions:
     seed: int = 0
     restarts: int = 0
     spaces: tuple[str, ...] = ("*",)
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise UsageError(f"alpha is {self.alpha:g}", remedy="give a share from 0 (weights) to 1 (activations)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +77,22 @@ def match(
     b: Mapping[str, Tensor],
     options: MatchOptions = MatchOptions(),
     progress: Progress | None = None,
+    seen: Activations | None = None,
 ) -> Match:
     """The element g of the compact group that brings B nearest to A.
 
     Args:
         a, b: states in canonical form, floating and of equal shapes.
+        seen: activations of both, which then count with the share `alpha` (and their moments, for "inputs").
 
     Raises:
         UsageError: an unknown weighting or parameter, or a pattern that matches no space.
 
     Source: coordinate descent of Ainsworth et al., arXiv 2209.04836; classes of Theus et al., arXiv 2506.22712.
     """
-    runs = [_Descent(symmetry, a, b, options, r).run(progress) for r in range(options.restarts + 1)]
+    if seen is not None and options.weighting == "inputs":
+        a, b = weighted(a, seen.moments, 0), weighted(b, seen.moments, 1)
+    runs = [_Descent(symmetry, a, b, options, r, seen).run(progress) for r in range(options.restarts + 1)]
     return min(runs, key=lambda m: m.objective[-1])
 
 
@@ -110,17 +123,24 @@ def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tre
 
 class _Descent:
     def __init__(
-        self, symmetry: SymmetryGraph, a: Mapping[str, Tensor], b: Mapping[str, Tensor], o: MatchOptions, run: int
+        self,
+        symmetry: SymmetryGraph,
+        a: Mapping[str, Tensor],
+        b: Mapping[str, Tensor],
+        o: MatchOptions,
+        run: int,
+        seen: Activations | None = None,
     ) -> None:
-        self.symmetry, self.options, self.run_index = symmetry, o, run
+        self.symmetry, self.options, self.run_index, self.seen = symmetry, o, run, seen
         self.names = [n for n in symmetry.graph.parameters if n in a and n in b]
         self.a: State = symmetry.shifted({n: a[n] for n in self.names})
         self.b: State = symmetry.shifted({n: b[n] for n in self.names})
-        self.weights = _weights(symmetry, o.weighting, self.a, self.b)
+        self.weights = parameter_weights(symmetry, o.weighting, self.a, self.b)
         self.units = units(symmetry, o.spaces)
         self.element = GroupElement(symmetry, {})
         self.generator = torch.Generator().manual_seed(o.seed + 7919 * run)
         self.scale = sum(float(self.weights[n] * self.a[n].square().sum()) for n in self.names) + 1e-300
+        self.share = o.alpha if seen is not None and seen.correlations else 0.0
 
     def run(self, progress: Progress | None) -> Match:
         initial = self._objective()
@@ -150,7 +170,11 @@ class _Descent:
         return torch.randperm(len(self.units), generator=self.generator).tolist()
 
     def _objective(self) -> float:
-        return sum(float(self.weights[n] * (self.a[n] - self.b[n]).square().sum()) for n in self.names)
+        found = sum(float(self.weights[n] * (self.a[n] - self.b[n]).square().sum()) for n in self.names)
+        if not self.share or self.seen is None:
+            return found
+        agreed = sum(agreement(self.seen.moved(u, self.element)) for u in self.units)
+        return (1 - self.share) * found + 2 * self.share * self.scale * (1 - agreed)
 
     # -- the start ---------------------------------------------------------------------------------------------
 
@@ -214,7 +238,14 @@ class _Descent:
         """By how much the element would raise the correlation with A."""
         names = [n for n in element.touched if n in self.b]
         moved = Act(element).apply({n: self.b[n] for n in names})
-        return sum(float(self.weights[n] * (self.a[n] * (moved[n] - self.b[n])).sum()) for n in names)
+        gain = sum(float(self.weights[n] * (self.a[n] * (moved[n] - self.b[n])).sum()) for n in names)
+        return (1 - self.share) * gain + self._agreed(element.after(self.element)) - self._agreed(self.element)
+
+    def _agreed(self, element: GroupElement) -> float:
+        """What activations say for an element, as correlations of weights count."""
+        if not self.share or self.seen is None:
+            return 0.0
+        return self.share * self.scale * sum(agreement(self.seen.moved(u, element)) for u in self.units)
 
     def _step(self, found: Optimum) -> GroupElement:
         parts = {i: [None if x is None else _unbatch(x, k) for k, x in _parts(e)] for i, e in found.elements.items()}
@@ -239,10 +270,10 @@ class _Descent:
     ) -> tuple[Table, float, bool]:
         """Correlations of A with the current B on the unit's spaces, the identity's value, whether any occur twice."""
         ids = unit.ids()
-        table: Table = {}
-        before, twice = 0.0, False
+        table, before = self._seen_table(unit)
+        twice = False
         for name in dict.fromkeys(n for i in ids for n in self.symmetry.parameters_of[i]):
-            if name not in self.a:
+            if name not in self.a or self.share == 1.0:
                 continue
             for block in blocks(name, [self.a[name], self.b[name]], self.symmetry.terms[name]):
                 on = block.spaces()
@@ -253,11 +284,22 @@ class _Descent:
                 if anchored is not None and (again or not anchored(others)):
                     continue
                 twice |= again
-                weight = self.weights[name]
+                weight = self.weights[name] * (1 - self.share)
                 before += float(weight * (block.tensors[0] * block.tensors[1]).sum())
                 for key, c in _correlations(self.symmetry, block, ids):
                     table[key] = table[key] + weight * c if key in table else weight * c
         return table, before, twice
+
+
+    def _seen_table(self, unit: Tree) -> tuple[Table, float]:
+        """The correlations of activations on the unit's spaces, and the identity's value."""
+        if not self.share or self.seen is None:
+            return {}, 0.0
+        table: Table = {}
+        for key, c in self.seen.moved(unit, self.element):
+            c = self.share * self.scale * c.to(next(iter(self.a.values())))
+            table[key] = table[key] + c if key in table else c
+        return table, agreement(table.items())
 
 
 def _twice(block: Block, ids: set[int]) -> bool:
@@ -277,32 +319,6 @@ def _pulled(table: Table, space: Space, weight: float) -> Table:
 def _share(anchors: Mapping[frozenset[int], int], known: set[int], unit: int) -> float:
     total = sum(anchors.values())
     return sum(n for others, n in anchors.items() if others <= known) / total if total else 0.0
-
-
-def _weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: State, b: State) -> dict[str, float]:
-    if isinstance(weighting, Mapping):
-        if unknown := sorted(weighting.keys() - a.keys()):
-            raise UsageError(
-                f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict"
-            )
-        return {n: float(weighting.get(n, 1.0)) for n in a}
-    if weighting == "uniform":
-        return dict.fromkeys(a, 1.0)
-    if weighting == "inputs-halved":
-        return {n: 0.5 if _only_writes(symmetry, n) else 1.0 for n in a}
-    if weighting == "normalised":
-        return {n: 1.0 / max(float(a[n].norm() * b[n].norm()), 1e-12) for n in a}
-    raise UsageError(
-        f"there is no weighting {weighting!r}",
-        remedy="inputs-halved, uniform, normalised, or a number for each parameter",
-    )
-
-
-def _only_writes(symmetry: SymmetryGraph, name: str) -> bool:
-    """Whether a parameter with several axes carries spaces on its written (covariant) side alone."""
-    axes = symmetry.terms[name]
-    found = [x for t in axes for x in leaves(t) if x.space >= 0 and not symmetry.spaces[x.space].rigid]
-    return len(axes) > 1 and bool(found) and not any(x.dual for x in found)
 
 
 def _correlations(symmetry: SymmetryGraph, block: Block, ids: set[int]) -> list[tuple[Key, Tensor]]:

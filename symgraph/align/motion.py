@@ -41,7 +41,7 @@ class MotionOptions:
     """
 
     chart: str = "cayley"
-    full: bool = False
+    full: bool = True
     permutations: bool = False
     condition: float = 100.0
     spaces: tuple[str, ...] = ("*",)

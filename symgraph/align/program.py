@@ -110,7 +110,7 @@ class LearnStep:
     units: tuple[UnitPlan, ...] = ()
     steps: int = 1000
     optimiser: str = "Adam"
-    lr: float = 5e-3
+    lr: float = 1e-2
     schedule: str = "cosine"
     warmup: int = 20
     sampler: str = "uniform"
@@ -120,7 +120,7 @@ class LearnStep:
     patience: int = 10
     retract_every: int = 10
     chart: str = "cayley"
-    full: bool = False
+    full: bool = True
     permutations: bool = False
     condition: float = 100.0
     spaces: tuple[str, ...] = ("*",)

@@ -55,6 +55,7 @@ class Store:
         self._size: list[int] = []
         self._shape: list[tuple[Shape, tuple[Ref, ...]] | None] = []
         self.claims: list[Claim] = []
+        self._turned: list[Ref] = []
         self._why = Evidence("", "", "")
 
     # -- construction ------------------------------------------------------------------------------------------
@@ -178,9 +179,14 @@ class Store:
         if a == b:
             return
         if a == b ^ 1:
+            self._turned.append(a)
             self.bound(a, SELF_DUAL, "the axis meets its own dual: one tensor reads and writes it")
             return
         self._parent[b >> 1] = a ^ (b & 1)
+
+    def self_dual(self) -> set[int]:
+        """Free nodes that have met their own dual, so that which of the two a reference names says nothing."""
+        return {leaf >> 1 for ref in self._turned for leaf in self.leaves(ref)}
 
     def _walk(self, a: Ref, b: Ref, pair: Callable[[Ref, Ref], None]) -> None:
         a, b = self.find(a), self.find(b)

@@ -12,6 +12,7 @@ from symgraph.cli.parser import (
     Commands,
     add_data,
     add_device,
+    add_learning,
     add_matching,
     add_model,
     add_out,
@@ -23,8 +24,10 @@ from symgraph.errors import UsageError
 from symgraph.files import refuse_existing
 
 if TYPE_CHECKING:
+    from symgraph.align.learn import Learned
     from symgraph.align.program import Program
     from symgraph.api import Aligned
+    from symgraph.curve import Curve
     from symgraph.loss_curve import LossBarrier
     from symgraph.models import Model
 
@@ -35,13 +38,17 @@ symgraph align a b --dry-run                                  print the plan, do
 symgraph align a b --dry-run --emit-program plan.yaml         write the plan, to read or change it
 symgraph align a b --out b-aligned --program plan.yaml        run that plan
 symgraph align a b --out b-aligned --alignment ab.safetensors keep the alignment for `symgraph apply`
+symgraph align a b --out b-aligned --method learned --data my-dataset --checkpoint run.pt
 """
 _DETAILS = """
 Finds the element of the symmetry group that brings B nearest to A by weight matching, and writes B so
 aligned. Its function stays as it was; what changes is that A and B can now be averaged. A itself is not
 touched. Where A has zero gains, so that B cannot be brought into its gauge, A in canonical form is
 written to FOLDER-reference: use that one in the place of A. The same holds for --tied untie, which makes
-another architecture of both.
+another architecture of both, and for --dual, which moves A as well.
+
+With --method learned the element is then trained on the loss of the models between A and B: on the train
+split, stopped on validation data, reported on --data. Both models still compute what they computed.
 """
 
 
@@ -59,6 +66,7 @@ def add(commands: Commands) -> None:
     add_tied(parser)
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
+    add_learning(parser)
     add_matching(parser)
     add_data(parser)
 
@@ -71,7 +79,8 @@ def run(args: Arguments, console: Console) -> int:
     if args.dry_run:
         return _dry_run(a, b, program, args, console)
     found = inputs.batches(args, a) if args.data else None
-    aligned = _align(a, b, program, args, console)
+    lesson = inputs.training(args, a) if _learns(args, program) else (None, None)
+    aligned = _align(a, b, program, lesson, args, console)
     measured = _measure(aligned, found, args, console) if found is not None else {}
     written = _write(aligned, measured, args)
     console.result(_text(aligned, measured, written), _plain(aligned, measured, written))
@@ -82,9 +91,19 @@ def _check(args: Arguments) -> None:
     if not args.dry_run and args.out is None:
         raise UsageError("there is no --out FOLDER", remedy="say where to write B aligned, or pass --dry-run")
     inputs.check_device(args.device)
+    if args.resume and args.checkpoint is None:
+        raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
+    if not args.resume:
+        inputs.refuse_files(args.checkpoint, overwrite=args.overwrite)
     inputs.refuse_files(args.alignment, args.emit_program, overwrite=args.overwrite)
     if args.out is not None:
         refuse_existing(Path(args.out), args.overwrite, folder=True)
+
+
+def _learns(args: Arguments, program: Program | None) -> bool:
+    if program is None:
+        return bool(args.method != "weights")
+    return any(s.op == "learn" for s in program.steps)
 
 
 def _program(args: Arguments) -> Program | None:
@@ -103,14 +122,17 @@ def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, conso
     if program is None:
         traced = untie(a).model if args.tied == "untie" else a
         symmetry = api.infer(traced, rules=inputs.rule_book(args), strict=args.strict)
-        program = plan_alignment(symmetry, inputs.match_options(args), {"A": a.spec, "B": b.spec})
+        learning = inputs.learn_options(args)
+        program = plan_alignment(symmetry, inputs.match_options(args), {"A": a.spec, "B": b.spec}, learning)
     if args.emit_program:
         program.save(args.emit_program, overwrite=args.overwrite)
     console.result(program, program.to_plain())
     return 0
 
 
-def _align(a: Model, b: Model, program: Program | None, args: Arguments, console: Console) -> Aligned:
+def _align(
+    a: Model, b: Model, program: Program | None, lesson: tuple[Any, Any], args: Arguments, console: Console
+) -> Aligned:
     import torch
 
     from symgraph import api
@@ -119,6 +141,7 @@ def _align(a: Model, b: Model, program: Program | None, args: Arguments, console
         return api.align(
             a,
             b,
+            method=args.method,
             options=inputs.match_options(args),
             program=program,
             rules=inputs.rule_book(args),
@@ -127,6 +150,11 @@ def _align(a: Model, b: Model, program: Program | None, args: Arguments, console
             device=args.device,
             dtype=getattr(torch, args.dtype),
             progress=progress,
+            data=lesson[0],
+            validation=lesson[1],
+            learning=inputs.learn_options(args),
+            checkpoint=args.checkpoint,
+            resume=args.resume,
         )
 
 
@@ -165,10 +193,20 @@ def _text(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str,
     lines = [str(aligned)]
     for when, found in measured.items():
         lines += [
-            f"{c.name} barrier {when:<6} {c.barrier:.4f} \u00b1 {c.standard_error:.4f}"
+            f"{c.name} barrier {when:<6} {c.barrier:.4f} \u00b1 {c.standard_error:.4f} "
+            f"(interior minimum {c.interior_min:.4f}{_middle(c)}){_over(found)}"
             for c in (found.loss, *found.metrics)
         ]
     return "\n".join([*lines, *(f"wrote {role} to {path}" for role, path in written.items())])
+
+
+def _middle(curve: Curve) -> str:
+    return "" if curve.midpoint is None else f", midpoint {curve.midpoint:.4f}"
+
+
+def _over(found: LossBarrier) -> str:
+    """On what a barrier was measured."""
+    return f" on {found.source or 'the data'}{f', split {found.split}' if found.split else ''}"
 
 
 def _plain(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str, str]) -> dict[str, Any]:
@@ -177,8 +215,18 @@ def _plain(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str
         "objective": list(aligned.alignment.objective),
         "singular": list(aligned.singular),
         "notes": list(aligned.notes),
+        "learned": None if aligned.learned is None else _learned(aligned.learned),
         "source": aligned.alignment.source,
         "target": aligned.alignment.target,
         "loss_barrier": {when: inputs.plain_barrier(r) for when, r in measured.items()},
         "written": written,
+    }
+
+
+def _learned(found: Learned) -> dict[str, Any]:
+    return {
+        "validation": [{"step": step, "barrier": barrier} for step, barrier in found.history],
+        "kept": found.best,
+        "steps": found.steps,
+        "ended": found.ended,
     }

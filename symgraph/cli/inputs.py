@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from symgraph.align.learn import LearnOptions
     from symgraph.align.match import MatchOptions
     from symgraph.data import Batches
     from symgraph.loss_barrier import Endpoint
@@ -65,15 +66,67 @@ def match_options(args: Arguments) -> MatchOptions:
     return MatchOptions(*chosen)
 
 
+def learn_options(args: Arguments) -> LearnOptions | None:
+    """The options of learned matching, where it is asked for."""
+    from symgraph.align.learn import LearnOptions
+    from symgraph.align.motion import MotionOptions
+
+    if args.method != "learned":
+        return None
+    motion = MotionOptions(args.chart, not args.compact, args.learn_permutations, spaces=tuple(args.spaces))
+    return LearnOptions(
+        steps=args.steps,
+        optimiser=args.optimiser,
+        lr=args.lr,
+        schedule=args.schedule,
+        sampler=args.sampler,
+        lambdas=(args.lambdas[0], args.lambdas[1]),
+        dual=args.dual,
+        seed=args.seed,
+        check_every=args.check_every,
+        patience=args.patience,
+        motion=motion,
+    )
+
+
+def training(args: Arguments, found: Model) -> tuple[Batches, Batches | None]:
+    """Training data, and validation data where it is named.
+
+    Raises:
+        UsageError: there is no training data.
+        DataError: it cannot be read, or has no split to train on.
+    """
+    spec = args.train_data or args.data
+    if spec is None:
+        remedy = "name it with --train-data, or data with a train split with --data"
+        raise UsageError(f"the method {args.method} needs training data", remedy=remedy)
+    split = args.train_split or (None if args.train_data else "train")
+    first = _batches(args, found, spec, split or _train_of(spec))
+    if not (args.validation_data or args.validation_split):
+        return first, None
+    return first, _batches(args, found, args.validation_data or spec, args.validation_split)
+
+
+def _train_of(spec: str) -> str | None:
+    """The split to train on, where data has splits: without a name the held-out one would be taken."""
+    from symgraph import data
+
+    return "train" if "train" in data.splits(spec) else None
+
+
 def batches(args: Arguments, found: Model) -> Batches:
     """The data of `--data`, as the model takes it."""
+    return _batches(args, found, args.data, args.split, args.limit)
+
+
+def _batches(args: Arguments, found: Model, spec: str, split: str | None, limit: int | None = None) -> Batches:
     from symgraph import data
 
     return data.load(
-        args.data,
+        spec,
         batch_size=args.batch_size,
-        limit=args.limit,
-        split=args.split,
+        limit=limit,
+        split=split,
         model=found,
         image_column=args.image_column,
         text_column=args.text_column,

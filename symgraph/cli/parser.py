@@ -19,6 +19,7 @@ MODEL_HELP = (
 WEIGHTED_HELP = "a checkpoint folder, a hub id, or package.module:factory (the one form that runs your code)"
 DATA_HELP = "a datasets folder, a data file (.txt, .csv, .json, .jsonl, .parquet), or package.module:factory"
 WEIGHTINGS = ("inputs-halved", "uniform", "normalised")
+METHODS = ("weights", "learned")
 _WIDTH = 100
 
 
@@ -123,6 +124,40 @@ def add_matching(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--spaces", nargs="+", default=["*"], metavar="PATTERN", help=text)
     text = "weight of each parameter in the distance (default inputs-halved: embeddings and first layers count half)"
     group.add_argument("--weighting", choices=WEIGHTINGS, default=WEIGHTINGS[0], help=text)
+
+
+def add_learning(parser: argparse.ArgumentParser) -> None:
+    """How B is matched, and the options of learned matching."""
+    group = parser.add_argument_group("method")
+    text = "weights (default), or learned: from there on trained on the loss at the models between"
+    group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
+    text = "training data for the method (default: the train split of --data)"
+    group.add_argument("--train-data", metavar="SPEC", help=text)
+    group.add_argument("--train-split", metavar="NAME", help="its split (default: train, where it has splits)")
+    text = "data to stop on (default: every tenth batch of the training data)"
+    group.add_argument("--validation-data", metavar="SPEC", help=text)
+    group.add_argument("--validation-split", metavar="NAME", help="its split; of the training data if only this is given")
+    group.add_argument("--steps", type=at_least(0), default=1000, metavar="N", help="training steps (default 1000)")
+    group.add_argument("--optimiser", default="Adam", metavar="NAME", help="any of torch.optim (default Adam)")
+    group.add_argument("--lr", type=not_negative, default=1e-2, metavar="X", help="learning rate (default 0.01)")
+    group.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help="of the rate")
+    text = "train between these points of the segment (default 0.4 0.6)"
+    group.add_argument("--lambdas", type=float, nargs=2, default=[0.4, 0.6], metavar="X", help=text)
+    text = "uniform between --lambdas (default), or normal with this mean and deviation"
+    group.add_argument("--sampler", choices=("uniform", "normal"), default="uniform", help=text)
+    group.add_argument("--dual", action="store_true", help="move A as well; it is written to FOLDER-reference")
+    text = "train rotations of invertible classes only, and no scales"
+    group.add_argument("--compact", action="store_true", help=text)
+    text = "train permutations too (straight-through assignment)"
+    group.add_argument("--learn-permutations", action="store_true", help=text)
+    text = "chart of rotations (default cayley)"
+    group.add_argument("--chart", choices=("cayley", "exponential"), default="cayley", help=text)
+    text = "steps between two estimates on validation data (default 50)"
+    group.add_argument("--check-every", type=at_least(1), default=50, metavar="N", help=text)
+    text = "stop after so many estimates without a better one; 0: never (default 10)"
+    group.add_argument("--patience", type=at_least(0), default=10, metavar="N", help=text)
+    group.add_argument("--checkpoint", metavar="FILE", help="write the run to this file at every estimate")
+    group.add_argument("--resume", action="store_true", help="go on from --checkpoint, where it exists")
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from symgraph.axes.terms import Leaf
 from symgraph.infer.applied import Applied
 from symgraph.infer.families import Centred, Lean, Move, Piece, Tilt
-from symgraph.infer.flow import Flow, Key, Reader, Use
+from symgraph.infer.flow import Flow, Key, Reader, Use, holds
 from symgraph.infer.resolve import Gain
 from symgraph.ir import Node
 
@@ -33,7 +33,7 @@ class Centring:
             for other in self.by_root[self.d.root(2 * self.d.nodes[frame])]:
                 turned = self._parity(other) != self._parity(frame)
                 for p in self.flow.by_frame.get(other, []) if other not in found else ():
-                    key = (other, dual != turned)
+                    key = (other, dual != turned and other not in self.d.self_dual)
                     if isinstance(p.term, Leaf) and p.term.dual == key[1] and self._unseen(self._value(p), key):
                         found.setdefault(other, []).append(p)
         return [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
@@ -63,37 +63,42 @@ class Centring:
 
     def _unseen(self, value: str, key: Key) -> bool:
         """Whether multiples of the ones vector along `key` in a value end in norms that remove them."""
-        if (value, key) not in self.unseen:
-            graph = self.flow.graph
-            users = graph.users[value]
-            seen = value in graph.outputs or not users or not all(self._passes_ones(value, u, key) for u in users)
-            self.unseen[value, key] = not seen
-        return self.unseen[value, key]
+        return holds((value, key), self._nexts, self.unseen)
 
-    def _passes_ones(self, value: str, user: Node, key: Key) -> bool:
+    def _nexts(self, place: tuple[str, Key]) -> Iterator[tuple[str, Key] | None]:
+        value, key = place
+        graph = self.flow.graph
+        if value in graph.outputs or not graph.users[value] or self.flow.twice(value, key):
+            yield None
+            return
+        for user in graph.users[value]:
+            after = self._after(value, user, key)
+            if after is None or (after and after[1] not in self.flow.keys[after[0]]):
+                yield None
+            elif after:
+                yield after
+
+    def _after(self, value: str, user: Node, key: Key) -> tuple[str, Key] | tuple[()] | None:
+        """Where multiples of ones go from here: on, nowhere (), or None where they are seen."""
         a = self.flow.applied.get(user.name)
         if a is None or a.rule is None or a.binding is None or list(user.refs()).count(value) != 1:
-            return False
+            return None
         if a.rule.structure:
-            return a.rule.structure != "rigid" and self._goes_on(user.name, key)
+            return (user.name, key) if a.rule.structure != "rigid" else None
         operand = self.flow.operand(a, value)
         if operand is None:
-            return False
-        if operand == next(iter(a.binding.operands)) and self.flow.centred_key(a) == key:
-            return True
-        if self._blind_keys(a).get(operand) == key:
-            return True
+            return None
+        first = next(iter(a.binding.operands))
+        if (operand == first and self.flow.centred_key(a) == key) or self._blind_keys(a).get(operand) == key:
+            return ()
         if user.name in self.gain_of and not self.gain_of[user.name].forward:
             after = self._after_gain(a, value, key)
-            return after is not None and self._unseen(user.name, after)
+            return None if after is None else (user.name, after)
         # By continuity an operator that admits every invertible map on an axis commutes with the projection that
         # removes the mean, so that what multiples of ones in the operand add to the result is a multiple of ones.
         added = operand == a.rule.adds or a.rule.shift.get(operand) == "output"
         passes = added or self.flow.free(a, operand, key[0]) is not None
-        return passes and self._goes_on(user.name, key)
-
-    def _goes_on(self, value: str, key: Key) -> bool:
-        return key in self.flow.keys[value] and self._unseen(value, key)
+        return (user.name, key) if passes else None
 
     def _after_gain(self, a: Applied, value: str, key: Key) -> Key | None:
         """The key behind a gain that is one once its writers carry it, for the value that it multiplies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import fields, replace
 
@@ -83,6 +84,9 @@ def _build(
         for i, name in zip(used, names, strict=True)
     )
     renumbered = {name: tuple(_renumber(t, number) for t in axes) for name, axes in terms.items()}
+    values = {
+        name: tuple(_renumber(_resolve(t, d, space_of, flips), number) for t in axes) for name, axes in d.values.items()
+    }
     families = find_families(d, graph)
     return SymmetryGraph(
         graph,
@@ -90,6 +94,7 @@ def _build(
         _frames(d, drafts, space_of, number, flips),
         renumbered,
         tuple(AbsorbedGain(g.parameter, g.frame, g.flip, g.forward) for g in d.gains),
+        values=values,
         offsets=dict(d.eq.offsets),
         uncovered=missing,
         notes=tuple(book.notes),
@@ -109,8 +114,9 @@ def _orientation(d: Draft, space_of: dict[int, int]) -> dict[int, bool]:
                 for block in blocks:
                     for ref in block:
                         found = d.eq.store.find(ref)
-                        flips.setdefault(found >> 1, bool(found & 1))
-    return flips
+                        if d.frames[ref >> 1] not in d.self_dual:
+                            flips.setdefault(found >> 1, bool(found & 1))
+    return defaultdict(bool, flips)
 
 
 def _resolve(term: Term, d: Draft, space_of: dict[int, int], flips: dict[int, bool]) -> Term:
@@ -122,7 +128,8 @@ def _resolve(term: Term, d: Draft, space_of: dict[int, int], flips: dict[int, bo
         return term
     found = d.eq.store.find(2 * d.nodes[term.frame] + term.dual)
     root = found >> 1
-    return Leaf(space_of[root], term.frame, bool(found & 1) != flips[root], term.size)
+    dual = bool(found & 1) != flips[root] and term.frame not in d.self_dual
+    return Leaf(space_of[root], term.frame, dual, term.size)
 
 
 def _renumber(term: Term, number: dict[int, int]) -> Term:
@@ -143,7 +150,7 @@ def _frames(
         i = space_of[root]
         sign = -1 if flips[root] else 1
         scale = tuple(sign * e for e in drafts[i].scales[root])
-        flip = bool(found & 1) != flips[root]
+        flip = bool(found & 1) != flips[root] and frame not in d.self_dual
         result.append(Frame(frame, number.get(i, -1), flip, scale, drafts[i].signs[root]))
     return tuple(result)
 

@@ -404,6 +404,17 @@ class _Signature:
             if token.batch and not is_result and token.name not in results:
                 self.store.rigid(ref, "an axis that the result does not have")
 
+    def _part_company(self) -> None:
+        """What stands beside an axis in one tensor only is another index there, even if both index one space."""
+        tensors = [self._operand(operand) for operand in self.binding.operands]
+        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
+            tensors.append(list(zip(tokens, axes, strict=True)))
+        for name, ref in self.core.items():
+            holding = [t for t in tensors if any(token.name == name for token, _ in t)]
+            shared = set.intersection(*({token.name for token, _ in t} for t in holding)) if holding else set()
+            for other in (r for t in holding for token, r in t if token.name not in shared):
+                self.eq.apart.append(((ref,), other))
+
     def _annotate(self) -> None:
         """Which axes mix positions (no other element may depend on them), and the names a rule gives.
 
@@ -422,6 +433,7 @@ class _Signature:
             ]
             for ref in mixing:
                 self.eq.apart.append((tuple(r for _, r in pairs if r != ref), ref))
+        self._part_company()
         for name, ref in self.core.items():
             if name in self.rule.names:
                 self.eq.labels.append((ref, self.rule.names[name], self.node.name))

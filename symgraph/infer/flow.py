@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from symgraph.axes.store import Ref
 from symgraph.axes.terms import leaves
@@ -14,6 +15,7 @@ from symgraph.infer.resolve import Draft
 from symgraph.ir import Kind, Node
 
 Key = tuple[int, bool]
+Axis = tuple[int, ...]
 # Structural operators that keep every entry, so that a constant added before is the same constant after.
 PASSING = frozenset(
     {"reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "expand", "identity"}
@@ -40,7 +42,40 @@ class Seen:
     other: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A use that passes the value on, as `value`, `at` an offset in a concatenation; `other` is a second summand."""
+
+    value: str
+    at: int | None
+    other: str = ""
+
+
 Use = Reader | Seen
+T = TypeVar("T", bound=Hashable)
+
+
+def holds(start: T, nexts: Callable[[T], Iterator[T | None]], memo: dict[T, bool]) -> bool:
+    """Whether no violation (None) can be reached; every place is visited once, however deep the graph.
+
+    Args:
+        nexts: the places after one, or None for a violation there.
+        memo: what is known already; grows.
+    """
+    path = [] if start in memo else [(start, nexts(start))]
+    while path:
+        at, more = path[-1]
+        for place in more:
+            if place is None or memo.get(place) is False:
+                memo.update((known, False) for known, _ in path)
+                return False
+            if place not in memo:
+                path.append((place, nexts(place)))
+                break
+        else:
+            memo[at] = True
+            path.pop()
+    return memo[start]
 
 
 class Flow:
@@ -50,6 +85,8 @@ class Flow:
         self.d, self.graph = d, d.eq.graph
         self.applied: dict[str, Applied] = {a.node.name: a for a in d.eq.applied}
         self.keys = {name: {self.key(r) for b in blocks for r in b} for name, blocks in d.blocks.items()}
+        self.clear: dict[tuple[Key, frozenset[Key]], dict[tuple[str, int | None], bool]] = {}
+        self.turns = {d.root(2 * d.nodes[f]) for f in d.self_dual}
         self.by_frame: dict[int, list[Piece]] = {}
         for name, axes in d.terms.items():
             for i, term in enumerate(axes):
@@ -58,12 +95,19 @@ class Flow:
                         self.by_frame.setdefault(frame, []).append(piece)
 
     def key(self, ref: Ref) -> Key:
-        """Frame and orientation of a leaf."""
-        return self.d.frames[ref >> 1], bool(ref & 1)
+        """Frame and orientation of a leaf; a frame that is its own dual has one alone."""
+        frame = self.d.frames[ref >> 1]
+        return frame, bool(ref & 1) and frame not in self.d.self_dual
 
-    def axes(self, value: str) -> tuple[Ref, ...]:
-        """Axes of a value, equal where unification made them one."""
-        return tuple(map(self.d.eq.store.find, self.d.found[value]))
+    def axes(self, value: str) -> tuple[Axis, ...]:
+        """Axes of a value, equal where unification made them one: composed axes by their leaves."""
+        store = self.d.eq.store
+
+        def leaf(ref: Ref) -> Ref:
+            # Axes of size one are never unified: there is nothing to agree on.
+            return -1 if store.size(ref) == 1 else ref & ~1 if ref >> 1 in self.turns else ref
+
+        return tuple((store.size(r), *map(leaf, store.leaves(r))) for r in self.d.found[value])
 
     def own(self, value: str) -> Node | None:
         """The parameter behind a value, if this call is its only use."""
@@ -83,49 +127,80 @@ class Flow:
             return None
         return next((k for k, (r, _) in a.binding.operands.items() if r.name == value), None)
 
+    def twice(self, value: str, key: Key) -> bool:
+        """Whether two axes of a value carry the key, so that it does not say along which of them something varies."""
+        return any(sum(self.key(r) == key for r in block) > 1 for block in self.d.blocks[value])
+
     # -- uses of a value -----------------------------------------------------------------------------------------
 
-    def uses(self, value: str, key: Key, *, sums: bool, at: int | None = None) -> Iterator[Use]:
+    def uses(self, value: str, key: Key, *, sums: bool, beside: frozenset[Key] = frozenset()) -> Iterator[Use]:
         """Every reader of `value` along `key`; what passes it on is followed, what never sees it is left out.
+
+        A sum beyond which something sees it is such a use itself, and names its other summand.
 
         Args:
             sums: whether a sum passes it on (a constant) or not (a plane of values).
-            at: where the value begins in a concatenation that it has become a part of.
+            beside: further keys that it varies along; what lacks one of them sees a mean of it.
         """
-        if value in self.graph.outputs:
+        stack = [(self._outcomes(value, key, sums, None, beside), False)]
+        while stack:
+            outcomes, clear = stack[-1]
+            outcome = next(outcomes, None)
+            if outcome is None:
+                stack.pop()
+            elif not isinstance(outcome, Pass):
+                yield outcome
+            elif outcome.other and not clear and not self._clear(outcome, key, beside):
+                yield Seen(outcome.other)
+            else:
+                more = self._outcomes(outcome.value, key, sums, outcome.at, beside)
+                stack.append((more, clear or bool(outcome.other)))
+
+    def _clear(self, start: Pass, key: Key, beside: frozenset[Key]) -> bool:
+        """Whether nothing beyond this point sees a constant."""
+
+        def nexts(place: tuple[str, int | None]) -> Iterator[tuple[str, int | None] | None]:
+            for outcome in self._outcomes(place[0], key, True, place[1], beside):
+                if isinstance(outcome, Seen):
+                    yield None
+                elif isinstance(outcome, Pass):
+                    yield outcome.value, outcome.at
+
+        return holds((start.value, start.at), nexts, self.clear.setdefault((key, beside), {}))
+
+    def _outcomes(
+        self, value: str, key: Key, sums: bool, at: int | None, beside: frozenset[Key]
+    ) -> Iterator[Use | Pass]:
+        if value in self.graph.outputs or self.twice(value, key) or not beside <= self.keys[value]:
             yield Seen()
         for user in self.graph.users[value]:
-            yield from self._use(value, user, key, sums, at)
+            outcome = self._use(value, user, key, sums, at)
+            if isinstance(outcome, Reader) and not self._meets(outcome, beside):
+                outcome = Seen()
+            if outcome is not None:
+                yield outcome
 
-    def _use(self, value: str, user: Node, key: Key, sums: bool, at: int | None) -> Iterator[Use]:
+    def _use(self, value: str, user: Node, key: Key, sums: bool, at: int | None) -> Use | Pass | None:
         a = self.applied.get(user.name)
         if a is None or a.rule is None or a.binding is None:
-            yield Seen()
-            return
+            return Seen()
         if a.rule.structure:
-            yield from self._moved(value, a, key, sums, at)
-            return
+            return self._moved(value, a, key, at)
         operand = self.operand(a, value)
         law = a.rule.shift.get(operand or "")
         if operand is None or law is None:
-            yield Seen()
-        elif law == "output":
-            yield from self._passed(a, value, key, sums, at)
-        elif law != "none":
-            yield self._reader(a, law, key, at)
+            return Seen()
+        if law == "output":
+            return self._passed(a, value, key, sums, at)
+        return None if law == "none" else self._reader(a, operand, law, key, at)
 
-    def _passed(self, a: Applied, value: str, key: Key, sums: bool, at: int | None) -> Iterator[Use]:
+    def _passed(self, a: Applied, value: str, key: Key, sums: bool, at: int | None) -> Use | Pass:
         others = [r.name for r, _ in a.binding.operands.values() if r.name != value]  # type: ignore[union-attr]
         if (others and not sums) or key not in self.keys[a.node.name]:
-            yield Seen()
-            return
-        found = list(self.uses(a.node.name, key, sums=sums, at=at))
-        if len(others) == 1 and any(isinstance(u, Seen) for u in found):
-            yield Seen(others[0])
-            return
-        yield from found
+            return Seen()
+        return Pass(a.node.name, at, others[0] if len(others) == 1 else "")
 
-    def _moved(self, value: str, a: Applied, key: Key, sums: bool, at: int | None) -> Iterator[Use]:
+    def _moved(self, value: str, a: Applied, key: Key, at: int | None) -> Use | Pass | None:
         structure, name = a.rule.structure, a.node.name  # type: ignore[union-attr]
         if structure == "cat":
             at = self._offset(value, a, key) if at is None else None
@@ -133,11 +208,10 @@ class Flow:
         else:
             passes = structure not in _NARROWING and (at is None or structure == "identity")
         if not passes or list(a.node.refs()).count(value) != 1:
-            yield Seen()
-        elif key in self.keys[name]:
-            yield from self.uses(name, key, sums=sums, at=at)
-        elif not self._cut_away(a):
-            yield Seen()
+            return Seen()
+        if key in self.keys[name]:
+            return Pass(name, at)
+        return None if self._cut_away(a) else Seen()
 
     def _cut_away(self, a: Applied) -> bool:
         """Whether a result without the key lacks these entries; a step would hide their name alone."""
@@ -158,18 +232,34 @@ class Flow:
             offset += self.graph.by_name[ref].shape[dim]
         return None
 
-    def _reader(self, a: Applied, operand: str, key: Key, at: int | None) -> Use:
+    def _reader(self, a: Applied, given: str, operand: str, key: Key, at: int | None) -> Use:
         if a.binding is None or operand not in a.binding.operands:
             return Seen()
-        weight = self.graph.by_name[a.binding.operands[operand][0].name]
+        ref, tokens = a.binding.operands[operand]
+        weight, met = self.graph.by_name[ref.name], self._tokens(a, given, key)
         held = self.by_frame.get(key[0], []) if weight.kind is Kind.PARAMETER else []
         found = [p for p in held if p.parameter == weight.target]
-        found = [p for p in found if is_one_block(p) and (key[0], not key[1]) in leaf_keys(p.term)]
+        found = [p for p in found if tokens[p.axis].name in met and is_one_block(p)]
+        found = [p for p in found if self.turned(key) in leaf_keys(p.term)]
         found = [p for p in found if at is None or p.start == at]
         bias = self.bias(a)
         if len(found) != 1 or (bias is None and a.rule is not None and a.rule.adds in a.binding.operands):
             return Seen()
         return Reader(found[0], bias.target if bias is not None else "", self.own(weight.name) is not None)
+
+    def _tokens(self, a: Applied, operand: str, key: Key) -> set[str]:
+        """Names of the operand's axes that carry the key."""
+        ref, tokens = a.binding.operands[operand]  # type: ignore[union-attr]
+        axes = zip(tokens, self.d.inside[ref.name], strict=True)
+        return {t.name for t, inside in axes if key in {self.key(x) for x in inside if x >> 1 in self.d.frames}}
+
+    def _meets(self, reader: Reader, keys: frozenset[Key]) -> bool:
+        """Whether a reader contracts with all of these."""
+        return {self.turned(k) for k in keys} <= set(leaf_keys(reader.piece.term))
+
+    def turned(self, key: Key) -> Key:
+        """The key of an axis that contracts with one of this key."""
+        return key[0], not key[1] and key[0] not in self.d.self_dual
 
     # -- centred values ------------------------------------------------------------------------------------------
 

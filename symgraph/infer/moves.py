@@ -40,15 +40,17 @@ def _candidates(flow: Flow, cancel: bool) -> Iterator[tuple[Piece, Move | None, 
     for a in flow.d.eq.applied:
         bias = flow.bias(a)
         for piece in pieces(bias.target, 0, flow.d.terms[bias.target][0]) if bias is not None else ():
-            key = _key(piece)
-            uses: list[Use] = list(flow.uses(a.node.name, key, sums=True)) if key is not None else [Seen()]
+            uses = _uses(flow, a.node.name, piece)
             plain = _move(flow, piece, uses, False)
             yield piece, plain, plain or (_move(flow, piece, uses, True) if cancel else plain)
 
 
-def _key(piece: Piece) -> Key | None:
-    keys = [(x.frame, x.dual) for x in leaves(piece.term) if x.frame >= 0]
-    return keys[-1] if keys and is_one_block(piece) else None
+def _uses(flow: Flow, value: str, piece: Piece) -> list[Use]:
+    """What reads the constant of a piece."""
+    keys: list[Key] = [(x.frame, x.dual) for x in leaves(piece.term) if x.frame >= 0]
+    if not keys or not is_one_block(piece):
+        return [Seen()]
+    return list(flow.uses(value, keys[-1], sums=True, beside=frozenset(keys[:-1])))
 
 
 def _move(flow: Flow, piece: Piece, uses: list[Use], cancel: bool) -> Move | None:

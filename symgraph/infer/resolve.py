@@ -70,7 +70,10 @@ class Draft:
     bounds: dict[int, Bound] = field(default_factory=dict)
     blocks: dict[str, list[Block]] = field(default_factory=dict)
     terms: dict[str, tuple[Term, ...]] = field(default_factory=dict)
+    values: dict[str, tuple[Term, ...]] = field(default_factory=dict)
     found: dict[str, Block] = field(default_factory=dict)
+    inside: dict[str, tuple[Block, ...]] = field(default_factory=dict)
+    self_dual: frozenset[int] = frozenset()
 
     @cached_property
     def nodes(self) -> dict[int, int]:
@@ -93,13 +96,16 @@ def draft(eq: Equations) -> Draft:
     for name, results in eq.values.items():
         d.blocks[name] = [b for axes in results for b in ref_blocks(eq, axes)]
         d.found[name] = tuple(eq.store.find(r) for r in results[0]) if results else ()
+        d.inside[name] = tuple(tuple(eq.store.leaves(r)) for r in results[0]) if results else ()
     _collect_bounds(d)
     for blocks in d.blocks.values():
         for block in blocks:
             for ref in block:
                 d.frames.setdefault(ref >> 1, len(d.frames))
+    d.self_dual = frozenset(d.frames[n] for n in eq.store.self_dual() if n in d.frames)
     for node in eq.graph.state.values():
         d.terms[node.target] = tuple(_term(d, ref) for ref in eq.axes(node.name))
+    d.values = {name: tuple(_term(d, ref) for ref in results[0]) for name, results in eq.values.items() if results}
     while _absorb_round(d):
         pass
     d.uses = _uses(d)
@@ -299,8 +305,6 @@ def _merged(d: Draft, ref: Ref) -> Iterator[tuple[int, bool]]:
         yield d.frames[node], bool((d.eq.store.find(2 * node) ^ found) & 1)
 
 
-
-
 # -- spaces ----------------------------------------------------------------------------------------------------
 
 
@@ -387,6 +391,10 @@ def _term(d: Draft, ref: Ref) -> Term:
     shape = store.children(ref)
     if shape is None:
         found = store.find(ref)
-        return Leaf(-1, d.frames.get(found >> 1, -1), bool(found & 1), store.size(ref))
-    children = tuple(_term(d, r) for r in shape[1] if store.size(r) != 1 or shape[0] is Shape.CONCAT)
-    return Product(children) if shape[0] is Shape.PRODUCT else Concat(children)
+        frame = d.frames.get(found >> 1, -1)
+        return Leaf(-1, frame, bool(found & 1) and frame not in d.self_dual, store.size(ref))
+    children = [_term(d, r) for r in shape[1] if store.size(r) != 1 or shape[0] is Shape.CONCAT]
+    # In which order an axis was cut says nothing: what is nested within its like is spread out.
+    if shape[0] is Shape.PRODUCT:
+        return Product(tuple(f for c in children for f in (c.factors if isinstance(c, Product) else (c,))))
+    return Concat(tuple(p for c in children for p in (c.parts if isinstance(c, Concat) else (c,))))

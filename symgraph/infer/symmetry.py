@@ -112,6 +112,8 @@ class Uncovered:
 class SymmetryGraph:
     """Spaces, the terms of every parameter and buffer, and the families without a space.
 
+    `values` has the terms of every other value of the graph (of its first result), for whoever reads activations; it
+    is no part of the fingerprint, and JSON leaves it out.
     `offsets` are numbers that the model adds to a parameter before any use: the group acts on the sum.
     """
 
@@ -128,6 +130,7 @@ class SymmetryGraph:
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()
     paired: tuple[Paired, ...] = ()
+    values: dict[str, tuple[Term, ...]] = field(default_factory=dict)
     offsets: dict[str, float] = field(default_factory=dict)
     uncovered: tuple[Uncovered, ...] = ()
     notes: tuple[str, ...] = ()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from symgraph.axes.store import Ref
 from symgraph.infer.applied import Applied
 from symgraph.infer.families import Place, Translation
-from symgraph.infer.flow import PASSING, Flow
+from symgraph.infer.flow import PASSING, Axis, Flow
 
 MAX_ALTERNATIVES = 8
 Window = tuple[int, int, int]
@@ -23,7 +22,7 @@ class _Way:
     """
 
     places: frozenset[Place]
-    axis: Ref
+    axis: Axis
     window: Window | None = None
     joint: bool = False
 
@@ -44,7 +43,7 @@ def find_translations(flow: Flow) -> list[Translation]:
 
 
 def _translations(ways: list[_Way]) -> list[Translation]:
-    by_axis: dict[Ref, list[_Way]] = {}
+    by_axis: dict[Axis, list[_Way]] = {}
     for way in ways:
         by_axis.setdefault(way.axis, []).append(way)
     return [t for group in by_axis.values() for t in _along_one(group)]

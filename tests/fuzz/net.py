@@ -60,7 +60,8 @@ class Scope:
         key = f"{self.name}_{name}_{'x'.join(map(str, shape))}"
         if key not in self.net.tensors:
             self.net.tensors[key] = nn.Parameter(torch.randn(shape) * max(shape[1:], default=4) ** -0.5)
-        return self.net.tensors[key]
+        found: nn.Parameter = self.net.tensors[key]
+        return found
 
     def linear(self, name: str, x: Tensor, to: int, bias: bool = True) -> Tensor:
         """A linear map of the last axis."""

@@ -135,19 +135,22 @@ def projected(s: Scope, x: Tensor, memory: Tensor, step: Step) -> tuple[Tensor, 
     if fused == "concat":
         q, key, v = s.linear("qkv", x, 3 * h * k, bias).chunk(3, -1)
     elif fused == "stack":
-        return s.linear("qkv", x, 3 * h * k, bias).unflatten(-1, (3, h, k)).permute(2, 0, 3, 1, 4).unbind(0)  # type: ignore[return-value]
+        whole = torch.unflatten(s.linear("qkv", x, 3 * h * k, bias), -1, (3, h, k)).permute(2, 0, 3, 1, 4)
+        q, key, v = whole.unbind(0)
+        return q, key, v
     elif fused == "per-head":
-        whole = s.linear("qkv", x, 3 * h * k, bias).unflatten(-1, (h, 3 * k)).transpose(1, 2)
-        return whole.split(k, -1)  # type: ignore[return-value]
+        whole = torch.unflatten(s.linear("qkv", x, 3 * h * k, bias), -1, (h, 3 * k)).transpose(1, 2)
+        q, key, v = torch.split(whole, k, -1)
+        return q, key, v
     else:
         q = s.linear("q", x, h * k, bias)
         key = s.linear("k", memory, g * k, bias)
         v = key if step.get("share") == "kv" else s.linear("v", memory, g * k, bias)
         key = q if step.get("share") == "qk" and memory is x and g == h else key
     return (
-        q.unflatten(-1, (h, k)).transpose(1, 2),
-        key.unflatten(-1, (g, k)).transpose(1, 2),
-        v.unflatten(-1, (g, k)).transpose(1, 2),
+        torch.unflatten(q, -1, (h, k)).transpose(1, 2),
+        torch.unflatten(key, -1, (g, k)).transpose(1, 2),
+        torch.unflatten(v, -1, (g, k)).transpose(1, 2),
     )
 
 

@@ -13,7 +13,7 @@ from .net import LONGEST, Scope
 
 def pairs(x: Tensor) -> Tensor:
     """(..., n) as (..., 2, n / 2), the last entry dropped where n is odd."""
-    return x[..., : x.shape[-1] // 2 * 2].unflatten(-1, (2, -1))
+    return torch.unflatten(x[..., : x.shape[-1] // 2 * 2], -1, (2, -1))
 
 
 def _six(s: Scope, x: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def crossed(s: Scope, x: Tensor) -> Tensor:
 
 
 def heads_of_norms(s: Scope, x: Tensor) -> Tensor:
-    return F.rms_norm(_six(s, x).unflatten(-1, (3, 2)), (2,), eps=1e-3).flatten(-2)
+    return F.rms_norm(torch.unflatten(_six(s, x), -1, (3, 2)), (2,), eps=1e-3).flatten(-2)
 
 
 def shuffled(s: Scope, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def summed_halves(s: Scope, x: Tensor) -> Tensor:
 
 
 def largest_of_pairs(s: Scope, x: Tensor) -> Tensor:
-    return s.linear("after", _six(s, x).unflatten(-1, (3, 2)).amax(-1), x.shape[-1])
+    return s.linear("after", torch.unflatten(_six(s, x), -1, (3, 2)).amax(-1), x.shape[-1])
 
 
 def per_group_maps(s: Scope, x: Tensor) -> Tensor:

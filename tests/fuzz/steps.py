@@ -330,9 +330,9 @@ STEMS: dict[str, Callable[[Scope, Tensor, int], Tensor]] = {
 
 def _tied(s: Scope, x: Tensor) -> Tensor:
     """The transpose of the embedding where there is one of this width."""
-    table = s.net.parts["stem_table"].weight if "stem_table" in s.net.parts else None
-    fits = table is not None and table.shape[-1] == x.shape[-1]  # type: ignore[union-attr, operator]
-    return F.linear(x, table) if fits else s.linear("out", x, 3)  # type: ignore[arg-type]
+    table = s.net.parts["stem_table"] if "stem_table" in s.net.parts else None
+    fits = isinstance(table, nn.Embedding) and table.embedding_dim == x.shape[-1]
+    return F.linear(x, table.weight) if fits else s.linear("out", x, 3)  # type: ignore[union-attr, arg-type]
 
 
 HEADS: dict[str, Callable[[Scope, Tensor], Tensor]] = {

@@ -12,28 +12,34 @@ from .reshapes import RESHAPES
 from .steps import HEADS, STEMS
 from .weights import WEIGHTS
 
-VECTORS = (
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+VECTORS = _words(
     "scale one-plus divide shift affine shift-scale twice two-shifts two-scales product-shift exp-scale positions "
     "sliced-positions rows-and-columns scale-positions number blend only-some"
-).split()
-CUTS = (
+)
+CUTS = _words(
     "features every-second last-position first-positions every-second-position swap gate two-maps half-through stack "
     "coupling"
-).split()
-POSITIONS = (
+)
+POSITIONS = _words(
     "mix mixer left shorten add-mean subtract-mean mean largest sum-so-far reverse roll softmax norm gate "
     "pooled-attention pad shift"
-).split()
-FEATURES = (
+)
+FEATURES = _words(
     "centre add-mean times-mean softmax unit largest log-sum reverse roll pad repeat tile clamp square shift standard "
     "gram"
-).split()
-BRANCHES = "add subtract multiply larger divide outer scores linear-attention".split()
+)
+BRANCHES = _words("add subtract multiply larger divide outer scores linear-attention")
 NORMED = [n for n in NORMS if n != "no-norm"]
 
 
 def _of(kind: str, optional: dict[str, Any] | None = None, **fixed: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]:
-    return st.fixed_dictionaries({"kind": st.just(kind), **fixed}, optional=optional)
+    needed: dict[str, st.SearchStrategy[Any]] = {"kind": st.just(kind), **fixed}
+    return st.fixed_dictionaries(needed, optional=optional or {})
 
 
 def _one(*values: object) -> st.SearchStrategy[Any]:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symgraph.infer.engine import infer
+from symgraph.infer.engine import infer, prepare
 from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.rules.book import default_rules
 from symgraph.trace import trace
 from symgraph.verify import verify
 
@@ -71,3 +72,75 @@ def test_a_gain_read_from_the_left(batch: tuple[int, ...]) -> None:
     symmetry = checked(WeightOnTheLeft(), *batch, 3, 4)
     assert [g.parameter for g in symmetry.gains] == ["norm.weight"]
     assert {str(s.group) for s in symmetry.active} == {"orthogonal"}
+
+
+class LowRank(nn.Module):
+    """A weight made of two factors, read from and written into one stream that is an output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.up, self.down = nn.Parameter(torch.randn(4, 2)), nn.Parameter(torch.randn(2, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream: Tensor = self.first(x)
+        return stream + nn.functional.linear(stream, self.up @ self.down)
+
+
+class BiasTable(nn.Module):
+    """A learned bias on capped scores, whose rows and columns are both positions of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(4, 3) for _ in range(3))
+        self.table = nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = torch.tanh(self.q(x) @ self.k(x).transpose(-1, -2)) + self.table
+        found: Tensor = torch.softmax(scores, -1) @ self.v(x)
+        return found
+
+
+class OneMapForEachGroup(nn.Module):
+    """A bias over groups, read by a map that all groups share: its own bias has no room for that constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.each, self.last = nn.Linear(3, 6), nn.Linear(3, 3), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.each(self.first(x).unflatten(-1, (2, 3))).flatten(-2))
+        return found
+
+
+class ScaledInPart(nn.Module):
+    """A stream with a class token and positions, of which two features are scaled alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.gain = nn.Linear(3, 3), nn.Linear(3, 2), nn.Parameter(torch.randn(2))
+        self.token, self.place = nn.Parameter(torch.randn(1, 1, 3)), nn.Parameter(torch.randn(1, 4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = torch.cat([self.token.expand(len(x), -1, -1), self.first(x)], 1) + self.place
+        found: Tensor = self.last(torch.cat([stream[..., :2] * self.gain, stream[..., 2:]], -1))
+        return found
+
+
+def test_an_inner_space_is_not_fibred_over_what_stands_beside_it_in_another_place() -> None:
+    assert all(not s.fibre for s in checked(LowRank(), 2, 3).active)
+
+
+def test_a_bias_table_over_pairs_of_positions_is_centred_along_the_softmax_alone() -> None:
+    centred = checked(BiasTable(), 2, 3, 4).centred
+    assert {(p.parameter, p.axis) for c in centred for p in c.pieces} == {("table", 1)}
+
+
+def test_a_constant_of_each_group_does_not_fit_into_a_shared_bias() -> None:
+    assert "first.bias" not in {m.source.parameter for m in checked(OneMapForEachGroup(), 2, 3).moves}
+
+
+def test_translations_of_an_axis_that_is_cut_are_found_in_any_order() -> None:
+    graph = trace(ScaledInPart(), (torch.randn(2, 3, 3),))
+    order = range(len(prepare(graph, default_rules()).nodes))
+    assert infer(graph).translations == infer(graph, order=reversed(order)).translations != ()

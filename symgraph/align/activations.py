@@ -1,0 +1,279 @@
+"""Activation matching: correlations of two models at every value where a space occurs, streamed over batches.
+
+Both models run in canonical form on the same batches, through the graph traced for the batches' shape. Of each value
+the correlation of A's slices with B's along the spaces of one unit is added to a running sum, each value scaled to one
+whatever its size in this batch; nothing else is kept, so that memory does not grow with the data. The sums go into the
+same solvers as those of weights. They do not depend on other units, so one pass serves all sweeps: as B moves, the
+sums move with it.
+
+Source: activation matching of Ainsworth et al., arXiv 2209.04836, section 3.1; weights at their inputs' second moment:
+|(T_A - T_B) S^1/2|^2, design section 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symgraph.action import GroupElement
+from symgraph.align.wreath import Key, Tree
+from symgraph.axes.terms import Leaf, Term, leaves
+from symgraph.errors import DataError, UsageError
+from symgraph.grams import Block, blocks, unfold
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.interpret import Interpreter
+from symgraph.ir import Kind, Node
+
+State = Mapping[str, Tensor]
+# They show the same numbers as what they read; counting both would weigh them twice.
+_VIEWS = frozenset(
+    "view _unsafe_view reshape flatten transpose permute expand unsqueeze squeeze slice select split chunk t to clone "
+    "contiguous _to_copy alias detach unbind getitem".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A parameter that contracts its `axis` with one of a value."""
+
+    parameter: str
+    axis: int
+    value: str
+    along: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """What was seen: correlations by unit (the id of its outermost space) and by the leaves of the blocks.
+
+    Shapes: for leaves of sizes (n, k, ...) a correlation is (n_A, n_B, k_A, k_B, ...). `sites` counts values, each of
+    correlation at most one. `moments` has the second moments (n, n) of A's and B's inputs at parameters' axes.
+    """
+
+    correlations: Mapping[int, Mapping[tuple[Leaf, ...], Tensor]]
+    sites: int
+    examples: int
+    moments: Mapping[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def moved(self, unit: Tree, element: GroupElement) -> list[tuple[Key, Tensor]]:
+        """The correlations of a unit after B has moved, with a batch dimension of one, as solvers take them."""
+        found = []
+        for held, c in self.correlations.get(unit.space.id, {}).items():
+            pairs = tuple(x for leaf in held for x in (Leaf(-1, -1, False, leaf.size), leaf))
+            key = tuple((x.space, element.symmetry.frame(x.frame).sign) for x in held)
+            found.append((key, element.on(c, pairs).unsqueeze(0) / max(self.sites, 1)))
+        return found
+
+
+def agreement(tables: Iterable[tuple[Key, Tensor]]) -> float:
+    """The value of the identity: the sum over equal positions of A and B."""
+    total = 0.0
+    for key, c in tables:
+        c = c[0]
+        for _ in key:
+            c = c.diagonal(dim1=0, dim2=1)
+            c = c.movedim(-1, 0).sum(0) if c.dim() == 1 else c.sum(-1)
+        total += float(c)
+    return total
+
+
+def observe(
+    symmetry: SymmetryGraph,
+    seen: SymmetryGraph,
+    a: State,
+    b: State,
+    batches: Iterable[tuple[Tensor, ...] | Mapping[str, Tensor]],
+    units: Iterable[Tree],
+    *,
+    dtype: torch.dtype = torch.float32,
+    rows: int = 512,
+    moments: bool = False,
+) -> Activations:
+    """One pass over the batches.
+
+    Args:
+        symmetry: of the models, for which the result is.
+        seen: of the same models, traced with inputs of the batches' shape.
+        a, b: states in canonical form.
+        batches: inputs of the graph, in order or by name.
+        rows: at most so many positions of a value are read in a batch, drawn anew in each; 0: all.
+        moments: gather second moments at the inputs of parameters as well.
+
+    Raises:
+        DataError: there are no batches, or a value is not finite.
+        UsageError: the two symmetries are not of one model.
+    """
+    run = _Pass(symmetry, seen, list(units), dtype, rows, moments)
+    states = [{n: t.detach() for n, t in s.items()} for s in (a, b)]
+    for i, given in enumerate(batches):
+        run.take(i, states, given)
+    if not run.batches:
+        raise DataError("no batches to match activations on", remedy="check the length of the data")
+    return run.result()
+
+
+class _Pass:
+    def __init__(
+        self, symmetry: SymmetryGraph, seen: SymmetryGraph, units: list[Tree], dtype: torch.dtype, rows: int, all_: bool
+    ) -> None:
+        self.symmetry, self.seen, self.rows, self.dtype = symmetry, seen, rows, dtype
+        self.owner = {i: u.space.id for u in units for i in u.ids()}
+        self.number = _numbers(symmetry, seen)
+        self.sites = {n.name: n for n in seen.graph.calls if self._is_site(n)}
+        self.readings = list(_readings(symmetry, seen)) if all_ else []
+        self.run = Interpreter(seen.graph, dtype=dtype)
+        self.keep = {*self.sites, *(r.value for r in self.readings)}
+        self.sums: dict[int, dict[tuple[Leaf, ...], Tensor]] = {}
+        self.moments: dict[tuple[str, int], list[Tensor]] = {}
+        self.batches = self.examples = 0
+
+    def _is_site(self, node: Node) -> bool:
+        name = node.target.split(".")[1] if node.target.startswith("aten.") else node.target
+        floats = "float" in getattr(node.result, "dtype", "")
+        owned = {self.owner[s] for s in self._spaces(node.name) if s in self.owner}
+        return floats and name not in _VIEWS and bool(owned)
+
+    def _spaces(self, value: str) -> set[int]:
+        found = (x.space for t in self.seen.values.get(value, ()) for x in leaves(t) if x.space >= 0)
+        return {self.number[s] for s in found if s in self.number}
+
+    @torch.no_grad()
+    def take(self, i: int, states: list[dict[str, Tensor]], given: Any) -> None:
+        """Adds one batch."""
+        kept = [self.run.run(s, given, keep=self.keep)[1] for s in states]
+        generator = torch.Generator().manual_seed(i)
+        for name in self.sites:
+            self._correlate(name, [k[name] for k in kept], generator)
+        for value, along in {(r.value, r.along) for r in self.readings}:
+            self._moment(value, along, [k[value] for k in kept])
+        self.batches += 1
+        first = next(iter(given.values() if isinstance(given, Mapping) else given))
+        self.examples += len(first) if first.dim() else 1
+
+    def _correlate(self, name: str, pair: list[Tensor], generator: torch.Generator) -> None:
+        for block in blocks(name, pair, self.seen.values[name]):
+            held = [(d, self._leaf(x)) for d, x in enumerate(block.leaves) if self.number.get(x.space) in self.owner]
+            spaces = [x.space for _, x in held]
+            units = {self.owner[s] for s in spaces}
+            if len(units) != 1 or len(set(spaces)) < len(spaces):
+                continue
+            sums = self.sums.setdefault(units.pop(), {})
+            key = tuple(x for _, x in held)
+            c = _scaled(block, [d for d, _ in held], self.rows, generator, name)
+            c = c * (block.tensors[0].numel() / pair[0].numel())
+            sums[key] = sums[key] + c if key in sums else c
+
+    def _leaf(self, leaf: Leaf) -> Leaf:
+        """The leaf as the models' own symmetry numbers it: by a frame of the same signs."""
+        space, sign = self.number[leaf.space], self.seen.frame(leaf.frame).sign
+        frame = next((f.id for f in self.symmetry.frames if f.space == space and f.sign == sign), -1)
+        return Leaf(space, frame, False, leaf.size)
+
+    def _moment(self, value: str, along: int, pair: list[Tensor]) -> None:
+        rows = [x.movedim(along, -1).reshape(-1, x.shape[along]) for x in pair]
+        found = [(x.mT @ x / len(x)).double() for x in rows]
+        sums = self.moments.setdefault((value, along), [torch.zeros_like(x) for x in found])
+        for held, new in zip(sums, found, strict=True):
+            held += new
+
+    def result(self) -> Activations:
+        """The sums, each value counted as one over all batches."""
+        correlations = {u: {k: c / self.batches for k, c in t.items()} for u, t in self.sums.items()}
+        moments: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        for r in self.readings:
+            first, second = (m / self.batches for m in self.moments[r.value, r.along])
+            if (r.parameter, r.axis) in moments:
+                before = moments[r.parameter, r.axis]
+                first, second = first + before[0], second + before[1]
+            moments[r.parameter, r.axis] = (first, second)
+        return Activations(correlations, len(self.sites), self.examples, moments)
+
+
+def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:
+    """Active spaces of `seen` as `symmetry` numbers them."""
+    found = {s.id: symmetry.by_name[s.name] for s in seen.active if s.name in symmetry.by_name}
+    if any(seen.spaces[i].size != s.size or seen.spaces[i].group is not s.group for i, s in found.items()):
+        raise UsageError(
+            "the model has other spaces when it is traced with a batch of the data",
+            cause="its graph depends on the shapes of its inputs",
+            remedy="match by weights, or give batches of the shape that the model was traced with",
+        )
+    if missing := [s.name for s in symmetry.active if s.id not in {x.id for x in found.values()}]:
+        raise UsageError(
+            f"the space {missing[0]} is not found when the model is traced with a batch of the data",
+            cause="its graph depends on the shapes of its inputs",
+            remedy="match by weights, or give batches of the shape that the model was traced with",
+        )
+    return {i: s.id for i, s in found.items()}
+
+
+import os
+def _scaled(block: Block, dims: list[int], rows: int, generator: torch.Generator, name: str) -> Tensor:
+    """The correlation of both sides along `dims`, over the product of their norms: (n_A, n_B, k_A, k_B, ...)."""
+    x, y = (unfold(t, dims).reshape(-1, t.numel() // _size(t, dims)) for t in block.tensors)
+    if rows and x.shape[1] > rows:
+        chosen = torch.randint(x.shape[1], (rows,), generator=generator)
+        x, y = x[:, chosen], y[:, chosen]
+    if 'C' in os.environ: x, y = (z - z.mean(1, keepdim=True) for z in (x, y))
+    if 'N' in os.environ and len(dims)==1 and x.shape[0]==512: x, y = (z / z.norm(dim=1, keepdim=True).clamp_min(1e-9) for z in (x, y))
+    c = (x @ y.T).double() / (x.double().norm() * y.double().norm()).clamp_min(1e-300)
+    if not bool(c.isfinite().all()):
+        raise DataError(f"activations are not finite at {name}", cause="NaN or infinite", remedy="check data and weights")
+    sizes = [block.tensors[0].shape[d] for d in dims]
+    k = len(sizes)
+    return c.reshape(*sizes, *sizes).permute([i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair])
+
+
+def _size(t: Tensor, dims: list[int]) -> int:
+    found = 1
+    for d in dims:
+        found *= t.shape[d]
+    return found
+
+
+# -- weights at the second moment of their inputs ------------------------------------------------------------------
+
+
+def _readings(symmetry: SymmetryGraph, seen: SymmetryGraph) -> Iterable[Reading]:
+    """Where parameters of several axes contract with values along active spaces."""
+    parameters = {n.name: n.target for n in seen.graph.nodes if n.kind is Kind.PARAMETER}
+    for node in seen.graph.calls:
+        held = [r for r in node.refs() if r in parameters and len(seen.terms[parameters[r]]) > 1]
+        values = [r for r in node.refs() if r in seen.values and r not in parameters]
+        for ref in held:
+            for axis, term in enumerate(seen.terms[parameters[ref]]):
+                found = ((v, j) for v in values for j, t in enumerate(seen.values[v]) if _meets(seen, term, t))
+                yield from (Reading(parameters[ref], axis, v, j) for v, j in list(found)[:1])
+
+
+def _meets(symmetry: SymmetryGraph, reader: Term, value: Term) -> bool:
+    """Whether the two axes contract: the same spaces, the reader in dual orientation."""
+    one, other = list(leaves(reader)), list(leaves(value))
+    active = any(x.space >= 0 and not symmetry.spaces[x.space].rigid for x in one)
+    return active and [(x.space, x.dual) for x in one] == [(x.space, not x.dual) for x in other]
+
+
+def weighted(state: State, moments: Mapping[tuple[str, int], tuple[Tensor, Tensor]], side: int) -> dict[str, Tensor]:
+    """Parameters times the square root of their inputs' second moment, T S^1/2: A's with side 0, B's with side 1.
+
+    A rotation acts on the result as it acts on the parameter, so that matching these is matching the outputs.
+    """
+    found = dict(state)
+    roots: dict[int, Tensor] = {}
+    for (name, axis), pair in moments.items():
+        if name not in found:
+            continue
+        root = roots.setdefault(id(pair[side]), _root(pair[side]))
+        moved = found[name].movedim(axis, -1)
+        found[name] = (moved @ root.to(moved)).movedim(-1, axis)
+    return found
+
+
+def _root(moment: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(moment)
+    return (vectors * values.clamp_min(0.0).sqrt()) @ vectors.mT

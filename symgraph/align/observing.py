@@ -1,0 +1,88 @@
+"""From a loader to what activation matching has seen: the graph for the batches' shape, and the batches that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.align.activations import Activations, observe
+from symgraph.align.objective import held
+from symgraph.align.wreath import Tree
+from symgraph.errors import DataError
+from symgraph.evaluation import accepted_names, batch_tensors
+from symgraph.infer.engine import infer
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.losses import LABEL_KEYS
+from symgraph.rules.book import RuleBook
+from symgraph.trace import trace
+
+Inputs = Mapping[str, Tensor]
+
+
+def observe_models(
+    symmetry: SymmetryGraph,
+    network: nn.Module,
+    book: RuleBook,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    data: Any,
+    units: Sequence[Tree],
+    *,
+    dtype: torch.dtype = torch.float32,
+    batches: int = 20,
+    rows: int = 512,
+    moments: bool = False,
+) -> Activations:
+    """Runs both models over batches of data; see `symgraph.align.activations.observe`.
+
+    The network is traced with the first batch, and batches of another shape are left out.
+
+    Args:
+        batches: at most so many; 0: all.
+
+    Raises:
+        DataError: there are no batches, or they do not fit the model.
+        UsageError: the model's spaces depend on the shape of a batch.
+    """
+    accepted = accepted_names(network)
+    given = (_inputs(raw, accepted) for raw in held(data, "training data"))
+    first = next(given, None)
+    if first is None:
+        raise DataError("no batches to match activations on", remedy="check the length of the data")
+    seen = infer(_traced(network, first, accepted), book)
+    names = [n.target for n in seen.graph.inputs]
+    rest = _alike(given, first)
+    chosen = (_named(x, names, accepted) for x in _with(first, islice(rest, batches - 1) if batches else rest))
+    return observe(symmetry, seen, a, b, chosen, units, dtype=dtype, rows=rows, moments=moments)
+
+
+def _inputs(raw: Any, accepted: frozenset[str]) -> dict[str, Tensor]:
+    """What the network is called with, by name where it takes names; labels left out."""
+    found = {k: t for k, t in batch_tensors(raw).items() if k not in LABEL_KEYS}
+    named = {k: t for k, t in found.items() if k in accepted}
+    return named or found
+
+
+def _traced(network: nn.Module, first: Inputs, accepted: frozenset[str]) -> Any:
+    named = set(first) <= accepted
+    args, kwargs = ((), dict(first)) if named else (tuple(first.values()), {})
+    return trace(network, args, kwargs, name=type(network).__name__)
+
+
+def _alike(given: Iterable[dict[str, Tensor]], first: Inputs) -> Iterator[dict[str, Tensor]]:
+    shapes = {k: t.shape for k, t in first.items()}
+    return (x for x in given if {k: t.shape for k, t in x.items()} == shapes)
+
+
+def _with(first: dict[str, Tensor], rest: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    yield first
+    yield from rest
+
+
+def _named(given: Inputs, names: Sequence[str], accepted: frozenset[str]) -> dict[str, Tensor]:
+    """Under the names of the graph's inputs; unnamed ones in their order."""
+    return {n: given[n] for n in names} if set(names) <= set(given) else dict(zip(names, given.values(), strict=False))

@@ -1,0 +1,307 @@
+"""Learned matching: the loss between falls, endpoints are kept, a resumed run gives the same bits, bad input is named."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models_zoo import PRETRAINED, build, case, relative, worst
+from torch import nn
+
+import symgraph
+from symgraph.align.execute import difference
+from symgraph.align.learn import LearnOptions, Lesson, learn
+from symgraph.align.motion import MotionOptions
+from symgraph.align.objective import Feed, Objective, divided, held
+from symgraph.align.program import Program
+from symgraph.api import Aligned
+from symgraph.canonical import canonicalise
+from symgraph.data import from_batches
+from symgraph.errors import CheckpointError, DataError, SymgraphError, UsageError
+from symgraph.trace import state_of
+
+Batch = dict[str, torch.Tensor]
+SHORT = LearnOptions(steps=24, check_every=6, retract_every=3, lr=0.02, warmup=2, patience=0)
+
+
+def network(name: str, seed: int) -> Any:
+    """A model of the zoo with larger weights, so that two of them are far apart and the loss between them is high."""
+    model = build((name, "sdpa"))
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.parameters():
+        p.data += 0.3 * torch.randn(p.shape, generator=generator)
+    return model
+
+
+def batches(name: str, count: int = 6, size: int = 8) -> list[Batch]:
+    generator = torch.Generator().manual_seed(5)
+    shape = PRETRAINED[name][3]
+    if shape is None:
+        vocabulary = build((name, "sdpa")).config.vocab_size  # type: ignore[union-attr]
+        tokens = torch.randint(0, vocabulary, (count, size, 7), generator=generator)  # type: ignore[arg-type]
+        return [{"input_ids": t, "labels": t} for t in tokens]
+    images = torch.randn(count, size, *shape[1:], generator=generator)
+    labels = torch.randint(0, 5, (count, size), generator=generator)
+    return [{"pixel_values": x, "labels": y} for x, y in zip(images, labels, strict=True)]
+
+
+def run(name: str, options: LearnOptions = SHORT, **more: Any) -> Aligned:
+    data = batches(name)
+    # Labels are noise: what is learned of them helps on the same batches only.
+    given = {"data": data[:4], "validation": data[:4], "learning": options} | more
+    return symgraph.align(network(name, 1), network(name, 2), method="learned", **given)
+
+
+def midpoint(found: Aligned, data: list[Batch], module: nn.Module) -> float:
+    middle = symgraph.loss_barrier(found.reference, found.state, data, module=module, points=[0.5]).midpoint
+    assert middle is not None
+    return middle
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit", SHORT),
+        ("gpt2-untied", replace(SHORT, motion=MotionOptions(chart="exponential"))),
+        ("llama", SHORT),
+        ("llama", replace(SHORT, motion=MotionOptions(full=True))),
+        ("vit", replace(SHORT, dual=True)),
+        ("resnet", replace(SHORT, motion=MotionOptions(full=True))),
+        ("bert", replace(SHORT, optimiser="SGD", lr=0.5, schedule="constant", sampler="normal", lambdas=(0.5, 0.1))),
+    ],
+    ids=["vit", "exponential", "rotary", "rotary-full", "dual", "scales", "sgd-normal"],
+)
+def test_the_loss_between_falls_and_the_endpoints_stay(name: str, options: LearnOptions) -> None:
+    found = run(name, options)
+    lesson = found.learned
+    assert lesson is not None and lesson.history[0][0] == 0
+    values = dict(lesson.history)
+    assert values[lesson.best] == min(values.values()) < values[0]
+    module = network(name, 1)
+    assert midpoint(found, batches(name)[:4], module) == pytest.approx(values[lesson.best], abs=2e-5)
+    graph = symgraph.infer(module)
+    for before, after in ((network(name, 2), found.state), (module, found.reference)):
+        wide = {n: t.double() for n, t in (dict(state_of(before)) | after).items() if t.is_floating_point()}
+        whole = {n: wide.get(n, t) for n, t in state_of(before).items()}
+        assert difference(graph, dict(state_of(before)), whole) < 1e-4
+    assert (found.moved_a is not None) == options.dual
+    notes = "\n".join(found.notes)
+    assert "B.aligned computes what B computes, up to" in notes and ("A.aligned" in notes) == options.dual
+
+
+def test_a_alone_stays_bit_for_bit_and_nothing_given_is_touched() -> None:
+    a, b = network("vit", 1), network("vit", 2)
+    a.train()
+    before = [{n: t.clone() for n, t in m.state_dict().items()} for m in (a, b)]
+    data = batches("vit")
+    found = symgraph.align(a, b, method="learned", data=data, learning=replace(SHORT, steps=4))
+    assert a.training and all(p.grad is None for m in (a, b) for p in m.parameters())
+    for m, kept in zip((a, b), before, strict=True):
+        assert all(torch.equal(t, kept[n]) for n, t in m.state_dict().items())
+    assert all(torch.equal(t, before[0][n]) for n, t in found.reference.items())
+
+
+def test_the_endpoints_are_kept_to_rounding_in_float64() -> None:
+    c = case("vit")
+    a, b = (canonicalise(c.symmetry, c.state(k, spread=0.4)).state for k in (1, 2))
+    module = copy.deepcopy(c.module).double()
+    for options in (SHORT, replace(SHORT, dual=True, motion=MotionOptions(full=True))):
+        found = learn(c.symmetry, a, b, Lesson(module, batches("vit")), options)
+        assert relative(c.run(b), c.run(found.b.apply(b))) < 1e-12
+        if found.a is not None:
+            assert relative(c.run(a), c.run(found.a.apply(a))) < 1e-12
+
+
+def test_runs_are_reproducible_and_the_program_gives_the_same_bits(tmp_path: Path) -> None:
+    one, two = run("vit"), run("vit")
+    assert all(torch.equal(t, two.state[n]) for n, t in one.state.items())
+    saved = Program.load(one.program.save(tmp_path / "plan.yaml"))
+    assert saved == one.program and "learn" in str(saved) and "cayley chart" in str(saved)
+    data = batches("vit")
+    third = symgraph.align(network("vit", 1), network("vit", 2), program=saved, data=data[:4], validation=data[:4])
+    assert all(torch.equal(t, third.state[n]) for n, t in one.state.items())
+    assert worst(one.state, run("vit", replace(SHORT, seed=1)).state) > 1e-6
+
+
+class Killed(Exception):
+    pass
+
+
+def _until(step: int) -> Any:
+    def progress(line: str) -> None:
+        if line.startswith(f"step {step} of"):
+            raise Killed
+
+    return progress
+
+
+@pytest.mark.parametrize("options", [SHORT, replace(SHORT, dual=True, motion=MotionOptions(full=True))])
+def test_a_killed_run_resumes_to_the_same_bits(options: LearnOptions, tmp_path: Path) -> None:
+    whole = run("llama", options)
+    file = tmp_path / "run.pt"
+    with pytest.raises(Killed):
+        run("llama", options, checkpoint=file, progress=_until(18))
+    assert file.exists()
+    again = run("llama", options, checkpoint=file, resume=True)
+    assert again.learned is not None and whole.learned is not None
+    assert again.learned.history == whole.learned.history
+    assert all(torch.equal(t, whole.state[n]) for n, t in again.state.items())
+    assert all(torch.equal(t, whole.reference[n]) for n, t in again.reference.items())
+
+
+def test_a_loader_is_resumed_at_the_same_batch() -> None:
+    loader: Any = torch.utils.data.DataLoader(list(range(10)), batch_size=2, shuffle=True)  # type: ignore[arg-type]
+    torch.manual_seed(3)
+    feed = Feed(loader, torch.Generator())
+    seen = [feed.next().tolist() for _ in range(8)]
+    state = feed.state()
+    rest = [feed.next().tolist() for _ in range(5)]
+    torch.manual_seed(99)
+    other = Feed(loader, torch.Generator())
+    other.load(state)
+    assert [other.next().tolist() for _ in range(2)] == rest[:2]
+    assert sorted(sum(seen[:5], [])) == list(range(10))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "run.pt"
+    run("vit", replace(SHORT, steps=6), checkpoint=file)
+    with pytest.raises(UsageError, match=r"belongs to another run\n  cause: it differs in options"):
+        run("vit", SHORT, checkpoint=file, resume=True)
+    file.write_text("nothing")
+    with pytest.raises(CheckpointError, match="holds no run of learned matching"):
+        run("vit", SHORT, checkpoint=file, resume=True)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_so_far() -> None:
+    calls = 0
+
+    def loss(outputs: Any, batch: Any) -> torch.Tensor:
+        nonlocal calls
+        found = nn.functional.cross_entropy(outputs.logits, batch["labels"], reduction="none")
+        calls += found.requires_grad
+        return found * (math.nan if calls == 10 and found.requires_grad else 1.0)
+
+    found = run("vit", SHORT, loss=loss).learned
+    assert found is not None and found.ended == "the loss is not finite at step 10" and found.steps == 9
+    assert found.history[-1][0] == 6 and found.best in (0, 6)
+    assert "not finite at step 10" in str(found)
+
+
+def test_it_stops_where_nothing_gets_better() -> None:
+    found = run("vit", replace(SHORT, lr=1e-9, steps=600, patience=2)).learned
+    assert found is not None and found.steps < 100 and "no better for 2 estimates" in found.ended
+
+
+def test_permutations_by_straight_through_assignment() -> None:
+    options = replace(SHORT, lr=0.3, motion=MotionOptions(permutations=True, spaces=("*.mlp.hidden", "*.heads")))
+    found = run("vit", options)
+    assert found.learned is not None
+    last = found.learned.b.steps[0]
+    assert all(e.index is not None for e in last.element.elements.values())  # type: ignore[union-attr]
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"steps": -1}, "steps is -1"),
+    ({"lr": 0.0}, "lr is 0.0"),
+    ({"lr": math.nan}, "lr is nan"),
+    ({"check_every": 0}, "check_every is 0"),
+    ({"optimiser": "Adamm"}, "no optimiser 'Adamm'"),
+    ({"optimiser": "LBFGS"}, "no optimiser 'LBFGS'"),
+    ({"schedule": "linear"}, "schedule is 'linear'"),
+    ({"sampler": "beta"}, "sampler is 'beta'"),
+    ({"lambdas": (0.6, 0.4)}, "lambdas is"),
+    ({"lambdas": (0.4,)}, "lambdas is"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        LearnOptions(**options)
+
+
+def test_bad_programs_are_refused() -> None:
+    plan = run("vit", replace(SHORT, steps=0)).program
+    plain = plan.to_plain()
+    step = next(s for s in plain["steps"] if s["op"] == "learn")
+    for key, value, message in (("full", 1, "full is 1"), ("lambdas", ["a"], "lambdas is"), ("rate", 1, "'rate'")):
+        bad = copy.deepcopy(plain)
+        next(s for s in bad["steps"] if s["op"] == "learn")[key] = value
+        import json
+
+        with pytest.raises(UsageError, match=message):
+            Program.loads(json.dumps(bad))
+    assert step["full"] is False
+    with pytest.raises(UsageError, match="the program learns, and there is no training data"):
+        symgraph.align(network("vit", 1), network("vit", 2), program=plan)
+
+
+def _endless() -> Iterator[Batch]:
+    yield from ()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"data": None}, "method 'learned' needs data"),
+        ({"data": []}, "training data: no batches"),
+        ({"data": _endless()}, "no examples"),
+        ({"validation": []}, "validation data: no batches"),
+        ({"data": 3}, "training data gave no batches"),
+        ({"data": [{"pixel_values": torch.randn(2, 3, 8, 8), "labels": torch.tensor([0, 99])}]}, "step 1: the model"),
+        ({"validation": [{"pixel_values": torch.randn(2, 3, 5, 5)}]}, "validation data, batch 0"),
+        ({"validation": [{"pixel_values": torch.randn(2, 3, 8, 8)}]}, "no loss fits"),
+        ({"validation": [batches("vit")[0] | {"pixel_values": torch.full((8, 3, 8, 8), torch.nan)}]}, "loss of A on"),
+        ({"method": "learnt"}, "no method 'learnt'"),
+        ({"loss": "l2"}, "no loss 'l2'"),
+    ],
+)
+def test_bad_input_is_one_clear_error(more: dict[str, Any], message: str) -> None:
+    data = batches("vit")
+    given = {"data": data[:4], "validation": data[4:], "learning": SHORT, "method": "learned"} | more
+    with pytest.raises(SymgraphError, match=message):
+        symgraph.align(network("vit", 1), network("vit", 2), **given)
+
+
+def test_one_batch_cannot_be_divided_and_ten_can() -> None:
+    with pytest.raises(DataError, match="no validation data"):
+        divided(batches("vit", count=1))
+    training, validation = divided(batches("vit", count=25))
+    assert (len(training), len(validation)) == (23, 2)
+    few, apart = divided(iter(batches("vit", count=3)))
+    assert (len(few), len(apart)) == (2, 1) and few[0]["labels"].shape == (8,)
+
+
+def test_every_round_of_a_feed_is_all_the_batches_in_another_order() -> None:
+    data = from_batches([{"x": torch.tensor([k])} for k in range(7)])
+    feed = Feed(data, torch.Generator().manual_seed(0))
+    rounds = [[int(feed.next()["x"]) for _ in range(7)] for _ in range(3)]
+    assert all(sorted(r) == list(range(7)) for r in rounds) and rounds[0] != rounds[1]
+    assert held(data, "data") is data
+
+
+def test_an_objective_falls_back_to_the_loss_of_the_model() -> None:
+    module = network("vit", 1)
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module
+
+        def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
+            loss = None if labels is None else self.inner(pixel_values).logits.square().mean()
+            return {"loss": loss}
+
+    own = Own()
+    batch = batches("vit")[0]
+    value, weight = Objective(own).mean(dict(state_of(own)), batch, "here")
+    assert weight == 8.0 and value.requires_grad is False or float(value.detach()) > 0
+    expected = module(batch["pixel_values"]).logits.square().mean()
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
