@@ -18,7 +18,7 @@ from symgraph.align.alignment import Alignment
 from symgraph.align.execute import Registers, execute
 from symgraph.align.learn import Learned, LearnOptions, Lesson
 from symgraph.align.match import MatchOptions
-from symgraph.align.program import Program, plan_alignment
+from symgraph.align.program import MATCHINGS, Program, plan_alignment
 from symgraph.audit import Audit
 from symgraph.audit import audit as _audit
 from symgraph.canonical import Canonical
@@ -41,7 +41,7 @@ from symgraph.verify import Verification
 from symgraph.verify import verify as _verify
 
 Source = Model | nn.Module | Graph | SymmetryGraph | str | Path | Any
-METHODS = ("weights", "learned")
+METHODS = ("weights", "activations", "learned")
 RuleSources = RuleBook | Iterable[str | Path | Rule] | None
 Progress = Callable[[str], None]
 
@@ -199,16 +199,18 @@ def align(
     loss: str | PerExample = "cross-entropy",
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    start: str = "weights",
 ) -> Aligned:
     """Brings B into the basis and the gauge of A without changing B's function.
 
     Args:
-        method: "weights", or "learned": trained on the task loss at interpolated weights, from the weights' match on.
+        method: "weights"; "activations", alone or mixed with weights (`alpha` of the options); or "learned", trained
+            on the task loss at interpolated weights from a match by `start` on.
         options: sweeps, tolerance, weighting, seed, restarts, and patterns of the spaces to align.
         program: run this program instead of planning one.
         tied: "keep" shared embeddings (a smaller group), or "untie" them (more parameters; both models are copied).
         device, dtype: where and in which precision to compute.
-        data: batches of the training split: `symgraph.data.Batches`, a list, or a loader.
+        data: batches of the training split: `symgraph.data.Batches`, a list, or a loader; for all but "weights".
         validation: batches to stop on; without them every tenth of `data` is set apart.
         learning: steps, optimiser, what moves (see `LearnOptions`); `spaces` of `options` restrict it as well.
         loss: what is trained, a name or a function as for `loss_barrier`.
@@ -221,24 +223,32 @@ def align(
 
     Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 8.
     """
-    _check_method(method, program, data)
+    options = options or MatchOptions()
+    _check_method(method, start, program, data, options)
     ma, mb, notes = _pair(a, b, tied)
     found = symmetry if symmetry is not None else infer(ma, rules=rules, strict=strict)
     states = {k: dict(state_of(m.module)) for k, m in (("A", ma), ("B", mb))}
     for name, state in states.items():
         check_finite({k: v for k, v in state.items() if k in found.terms}, where=name)
     inputs = {"A": ma.spec, "B": mb.spec}
-    options = options or MatchOptions()
-    plan = program or plan_alignment(found, options, inputs, _learning(method, options, learning))
+    first = start if method == "learned" else method
+    plan = program or plan_alignment(found, options, inputs, _learning(method, options, learning), first)
     hashes = {k: state_hash(s) for k, s in states.items()}
-    lesson = None if data is None else Lesson(ma.module, data, validation, loss, checkpoint, resume, device=device)
+    lesson = None
+    if data is not None:
+        book = rule_book(rules)
+        lesson = Lesson(ma.module, data, validation, loss, checkpoint, resume, device=device, book=book)
     run = execute(plan, found, states, hashes=hashes, device=device, dtype=dtype, progress=progress, lesson=lesson)
     return _aligned(ma, mb, plan, run, states, notes)
 
 
-def _check_method(method: str, program: Program | None, data: Any) -> None:
+def _check_method(method: str, start: str, program: Program | None, data: Any, options: MatchOptions) -> None:
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}", remedy=f"method= one of {', '.join(METHODS)}")
+    if start not in MATCHINGS:
+        raise UsageError(f"learning cannot start from {start!r}", remedy=f"start= one of {', '.join(MATCHINGS)}")
+    if options.weighting == "inputs" and program is None and data is None:
+        raise UsageError("the weighting 'inputs' needs data", remedy="pass data=, batches of the training split")
     if method != "weights" and program is None and data is None:
         raise UsageError(f"method {method!r} needs data", remedy="pass data=, batches of the training split")
 

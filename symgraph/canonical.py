@@ -77,7 +77,9 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     """
     found: State = dict(state)
     steps: list[Step] = []
-    for recipe in (_moves, _gains, _nulls, _translations, _centres, _leans, _least_norm, _lengths, _trades):
+    # What a translation gathers in a movable bias goes on with it; what arrives in a bias may be translated again.
+    settling = (_translations, _moves, _gains, _nulls, _translations)
+    for recipe in (*settling, _centres, _leans, _least_norm, _lengths, _trades):
         for step in recipe(symmetry, found):
             found.update(step.apply(found))
             steps.append(step)
@@ -109,9 +111,10 @@ def _gains(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
 
 
 def _translations(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
-    """All means go into the first set of each family (the largest)."""
+    """All means go into one set of each family: a bias that can move on, or the first set (the largest)."""
+    movable = {m.source.parameter for m in symmetry.moves}
     for family in symmetry.translations:
-        first, *others = family.sets
+        first, *others = sorted(family.sets, key=lambda s: len(s) > 1 or s[0].parameter not in movable)
         for members in others:
             mean = torch.cat([_rows(p, state) for p in members]).mean(0)
             yield from (Offset(p, -mean) for p in members)

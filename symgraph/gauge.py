@@ -166,12 +166,11 @@ def broadcast_leaves(vector: Tensor, source: Term, target: Term) -> Tensor:
     """A vector over the leaves of `source` as one over those of `target`, constant along the leaves it lacks."""
     have, want = list(leaves(source)), list(leaves(target))
     shaped = vector.reshape([x.size for x in have])
-    dims, start = [], 0
+    dims: list[int] = []
     for leaf in have:
-        start = next(i for i in range(start, len(want)) if want[i].frame == leaf.frame)
-        dims.append(start)
-        start += 1
-    return spread(shaped, len(want), dims).expand([x.size for x in want]).reshape(-1)
+        dims.append(next(i for i, x in enumerate(want) if x.frame == leaf.frame and i not in dims))
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    return spread(shaped.permute(order), len(want), sorted(dims)).expand([x.size for x in want]).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)

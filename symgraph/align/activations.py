@@ -1,8 +1,8 @@
 """Activation matching: correlations of two models at every value where a space occurs, streamed over batches.
 
 Both models run in canonical form on the same batches, through the graph traced for the batches' shape. Of each value
-the correlation of A's slices with B's along the spaces of one unit is added to a running sum, each value scaled to one
-whatever its size in this batch; nothing else is kept, so that memory does not grow with the data. The sums go into the
+the covariance of A's slices with B's along the spaces of one unit is added to a running sum, each value scaled to one
+whatever its size in this batch (units that are only reordered one by one: Pearson's correlation); nothing else is kept, so that memory does not grow with the data. The sums go into the
 same solvers as those of weights. They do not depend on other units, so one pass serves all sweeps: as B moves, the
 sums move with it.
 
@@ -164,7 +164,8 @@ class _Pass:
                 continue
             sums = self.sums.setdefault(units.pop(), {})
             key = tuple(x for _, x in held)
-            c = _scaled(block, [d for d, _ in held], self.rows, generator, name)
+            one_by_one = len(key) == 1 and not self.symmetry.spaces[key[0].space].is_matrix
+            c = _scaled(block, [d for d, _ in held], self.rows, one_by_one, generator, name)
             c = c * (block.tensors[0].numel() / pair[0].numel())
             sums[key] = sums[key] + c if key in sums else c
 
@@ -212,18 +213,18 @@ def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:
     return {i: s.id for i, s in found.items()}
 
 
-import os
-def _scaled(block: Block, dims: list[int], rows: int, generator: torch.Generator, name: str) -> Tensor:
+def _scaled(block: Block, dims: list[int], rows: int, one_by_one: bool, generator: torch.Generator, at: str) -> Tensor:
     """The correlation of both sides along `dims`, over the product of their norms: (n_A, n_B, k_A, k_B, ...)."""
-    x, y = (unfold(t, dims).reshape(-1, t.numel() // _size(t, dims)) for t in block.tensors)
-    if rows and x.shape[1] > rows:
-        chosen = torch.randint(x.shape[1], (rows,), generator=generator)
-        x, y = x[:, chosen], y[:, chosen]
-    if 'C' in os.environ: x, y = (z - z.mean(1, keepdim=True) for z in (x, y))
-    if 'N' in os.environ and len(dims)==1 and x.shape[0]==512: x, y = (z / z.norm(dim=1, keepdim=True).clamp_min(1e-9) for z in (x, y))
+    pair = [unfold(t, dims).reshape(-1, t.numel() // _size(t, dims)) for t in block.tensors]
+    if rows and pair[0].shape[1] > rows:
+        chosen = torch.randint(pair[0].shape[1], (rows,), generator=generator)
+        pair = [x[:, chosen] for x in pair]
+    x, y = (t - t.mean(1, keepdim=True) for t in pair)
+    if one_by_one:
+        x, y = (t / t.norm(dim=1, keepdim=True).clamp_min(1e-30) for t in (x, y))
     c = (x @ y.T).double() / (x.double().norm() * y.double().norm()).clamp_min(1e-300)
     if not bool(c.isfinite().all()):
-        raise DataError(f"activations are not finite at {name}", cause="NaN or infinite", remedy="check data and weights")
+        raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
     sizes = [block.tensors[0].shape[d] for d in dims]
     k = len(sizes)
     return c.reshape(*sizes, *sizes).permute([i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair])

@@ -9,15 +9,18 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from symgraph.align.activations import Activations
 from symgraph.align.alignment import Alignment
 from symgraph.align.learn import Learned, Lesson, learn
-from symgraph.align.match import Match, match
-from symgraph.align.program import Apply, Canonicalise, Check, LearnStep, MatchStep, Program, Regauge
+from symgraph.align.match import Match, match, units
+from symgraph.align.observing import observe_models
+from symgraph.align.program import MATCHINGS, Apply, Canonicalise, Check, LearnStep, MatchStep, Program, Regauge
 from symgraph.canonical import Canonical, canonicalise
 from symgraph.errors import UsageError, VerifyError
 from symgraph.gauge import Act, State, Transform
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
+from symgraph.rules.book import default_rules
 from symgraph.sampling import random_inputs
 from symgraph.verify import TOLERANCE
 
@@ -76,7 +79,7 @@ def execute(
         if isinstance(step, Canonicalise):
             _canonicalise(run, symmetry, step)
         elif isinstance(step, MatchStep):
-            _match(run, symmetry, step, progress)
+            _match(run, symmetry, step, lesson, dtype, progress)
         elif isinstance(step, LearnStep):
             _learn(run, symmetry, step, lesson, progress)
         elif isinstance(step, Regauge):
@@ -102,12 +105,48 @@ def _canonicalise(run: Registers, symmetry: SymmetryGraph, step: Canonicalise) -
     run.states[step.into] = found.state
 
 
-def _match(run: Registers, symmetry: SymmetryGraph, step: MatchStep, progress: Progress | None) -> None:
-    if step.method != "weights":
-        raise UsageError(f"the program matches by {step.method!r}", remedy="method: weights")
+def _match(
+    run: Registers,
+    symmetry: SymmetryGraph,
+    step: MatchStep,
+    lesson: Lesson | None,
+    dtype: torch.dtype,
+    progress: Progress | None,
+) -> None:
+    if step.method not in MATCHINGS:
+        raise UsageError(f"the program matches by {step.method!r}", remedy=f"method: {' or '.join(MATCHINGS)}")
     a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
-    found = match(symmetry, a, b, step.options(), progress)
+    seen = _observed(symmetry, step, lesson, a, b, dtype) if step.reads_data else None
+    if seen is not None:
+        run.notes.append(f"activations of {seen.examples} examples at {seen.sites} values")
+    found = match(symmetry, a, b, step.options(), progress, seen)
     run.matches[step.into], run.transforms[step.into] = found, Transform((Act(found.element),))
+
+
+def _observed(
+    symmetry: SymmetryGraph,
+    step: MatchStep,
+    lesson: Lesson | None,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> Activations:
+    if lesson is None:
+        raise UsageError("the program matches activations, and there is no training data", remedy="pass data=...")
+    trees = units(symmetry, step.spaces) if step.method == "activations" else ()
+    return observe_models(
+        symmetry,
+        lesson.network,
+        lesson.book or default_rules(),
+        a,
+        b,
+        lesson.training,
+        trees,
+        dtype=dtype if step.rows == 0 else torch.float32,
+        batches=step.batches,
+        rows=step.rows,
+        moments=step.weighting == "inputs",
+    )
 
 
 def _learn(

@@ -29,6 +29,7 @@ from symgraph.errors import DataError, UsageError
 from symgraph.gauge import State, Transform
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.losses import PerExample
+from symgraph.rules.book import RuleBook
 
 Progress = Callable[[str], None]
 SAMPLERS = ("uniform", "normal")
@@ -109,7 +110,8 @@ class Lesson:
     """What is learned on: the network, training and validation batches, the loss, and where to leave checkpoints.
 
     Without `validation` every tenth batch of `training` is set apart. `loss`: as for `loss_barrier`. `checkpoint`: a
-    file that is written at every estimate; with `resume` it is taken up where it exists.
+    file that is written at every estimate; with `resume` it is taken up where it exists. `book`: the rules, for
+    activation matching, which infers the spaces of the model once more at the shape of the batches.
     """
 
     network: nn.Module
@@ -120,6 +122,7 @@ class Lesson:
     resume: bool = False
     dtype: torch.dtype | None = None
     device: str | torch.device = "cpu"
+    book: RuleBook | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class MatchOptions:
     parameter at the second moment of its inputs, and needs data.
     `spaces`: patterns of the space names to align; all others keep their identity.
     `alpha`: share of the activations' cost where activations are matched; the rest is that of the weights.
+    `batches`, `rows`: read so many batches, and so many positions of each value in one; 0: all, `rows` 0 also in the
+    precision of the run instead of float32.
     """
 
     sweeps: int = 15
@@ -47,10 +49,14 @@ class MatchOptions:
     restarts: int = 0
     spaces: tuple[str, ...] = ("*",)
     alpha: float = 1.0
+    batches: int = 20
+    rows: int = 512
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"alpha is {self.alpha:g}", remedy="give a share from 0 (weights) to 1 (activations)")
+        if self.batches < 0 or self.rows < 0:
+            raise UsageError(f"{self.batches} batches, {self.rows} rows", remedy="give positive numbers, or 0 for all")
 
 
 @dataclass(frozen=True, slots=True)

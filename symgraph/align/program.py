@@ -32,6 +32,7 @@ from symgraph.infer.symmetry import Space, SymmetryGraph
 from symgraph.messages import one_line
 
 _C = SymmetryClass
+MATCHINGS = ("weights", "activations")
 SOLVERS = {
     _C.PERMUTATION: "assignment",
     _C.POSITIVE_MONOMIAL: "assignment (scales are equal already)",
@@ -86,16 +87,25 @@ class MatchStep:
     seed: int = 0
     restarts: int = 0
     spaces: tuple[str, ...] = ("*",)
+    alpha: float = 1.0
+    batches: int = 20
+    rows: int = 512
     op: str = "match"
 
+    @property
+    def reads_data(self) -> bool:
+        """Whether it needs activations."""
+        return self.method == "activations" or self.weighting == "inputs"
+
     def __str__(self) -> str:
-        what = f"by {self.method}, at most {self.sweeps} sweeps, tolerance {self.tolerance:g}, seed {self.seed}"
+        share = f" with a share of {self.alpha:g}" if self.method == "activations" else ""
+        what = f"by {self.method}{share}, at most {self.sweeps} sweeps, tolerance {self.tolerance:g}, seed {self.seed}"
         lines = [f"{self.op:<13} {self.moving} to {self.reference} -> {self.into} ({what})"]
         return "\n".join(lines + [line for u in self.units for line in u.lines(6)])
 
     def options(self) -> MatchOptions:
         """The options of the descent."""
-        return MatchOptions(self.sweeps, self.tolerance, self.weighting, self.seed, self.restarts, self.spaces)
+        return MatchOptions(**{f.name: getattr(self, f.name) for f in fields(MatchOptions)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,22 +356,23 @@ def plan_alignment(
     options: MatchOptions,
     inputs: Mapping[str, str] | None = None,
     learning: LearnOptions | None = None,
+    method: str = "weights",
 ) -> Program:
-    """The program that aligns B to A by a match and, with `learning`, by training from there on."""
+    """The program that aligns B to A by a match (weights or activations) and with `learning` by training from there."""
     steps: tuple[Step, ...] = (
         Canonicalise("A", "A.canonical"),
         Canonicalise("B", "B.canonical"),
-        _match_step(symmetry, options),
+        _match_step(symmetry, options, method),
         *(_plain_end() if learning is None else _learned_end(symmetry, learning)),
     )
     return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, steps, dict(inputs or {}))
 
 
-def _match_step(symmetry: SymmetryGraph, o: MatchOptions) -> MatchStep:
-    weighting = o.weighting if isinstance(o.weighting, str) else dict(o.weighting)
+def _match_step(symmetry: SymmetryGraph, o: MatchOptions, method: str) -> MatchStep:
     found = tuple(_unit_plan(t) for t in units(symmetry, o.spaces))
-    numbers = (o.sweeps, o.tolerance, weighting, o.seed, o.restarts, o.spaces)
-    return MatchStep("B.canonical", "A.canonical", "element", found, "weights", *numbers)
+    own = {f.name: getattr(o, f.name) for f in fields(o)}
+    own["weighting"] = o.weighting if isinstance(o.weighting, str) else dict(o.weighting)
+    return MatchStep("B.canonical", "A.canonical", "element", found, method, **own)
 
 
 def _plain_end() -> tuple[Step, ...]:

@@ -217,7 +217,15 @@ def _state_axis(eq: Equations, node: Node, size: int) -> Ref:
     if node.target in eq.graph.transient:
         eq.store.because(node.name, "buffer", "a buffer that checkpoints do not store")
         eq.store.rigid(ref)
+    if isinstance(node.result, Tensor) and not _is_floating(node.result):
+        eq.store.because(node.name, "integers", "numbers of this kind can be moved, not scaled or mixed")
+        eq.store.bound(ref, BATCH)
     return ref
+
+
+def _is_floating(tensor: Tensor) -> bool:
+    found: bool = getattr(torch, tensor.dtype).is_floating_point
+    return found
 
 
 def _rigid(eq: Equations, node: Node) -> tuple[Axes, ...]:

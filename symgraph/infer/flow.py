@@ -119,7 +119,8 @@ class Flow:
         if a.rule is None or a.binding is None or a.rule.adds not in a.binding.operands:
             return None
         node = self.own(a.binding.operands[a.rule.adds][0].name)
-        return node if node is not None and len(node.shape) == 1 else None
+        floating = node is not None and "float" in getattr(node.result, "dtype", "")
+        return node if node is not None and floating and len(node.shape) == 1 else None
 
     def operand(self, a: Applied, value: str) -> str | None:
         """The operand that a value is, if it is one alone."""

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 
 from symgraph.axes.store import Evidence, Ref, Shape, Store
 from symgraph.axes.terms import Concat, Leaf, Product, Term
@@ -123,19 +124,21 @@ def tie(d: Draft) -> None:
 
 def ref_blocks(eq: Equations, axes: tuple[Ref, ...]) -> Iterator[Block]:
     """Leaf references of each block of a value (see `terms.blocks`), those of size one left out."""
-    store = eq.store
-    for i, ref in enumerate(axes):
-        shape = store.children(ref)
-        if shape is None:
-            continue
-        head, tail = axes[:i], axes[i + 1 :]
-        if shape[0] is Shape.PRODUCT:
-            yield from ref_blocks(eq, head + shape[1] + tail)
-        else:
-            for part in shape[1]:
-                yield from ref_blocks(eq, (*head, part, *tail))
-        return
-    yield tuple(store.find(r) for r in axes if store.size(r) != 1)
+    for parts in product(*(_ways(eq.store, ref) for ref in axes)):
+        yield tuple(eq.store.find(r) for part in parts for r in part)
+
+
+def _ways(store: Store, ref: Ref) -> list[Block]:
+    """The leaves of an axis in each block; single positions leave none, and count once however many there are."""
+    shape = store.children(ref)
+    if shape is None:
+        return [()] if store.size(ref) == 1 else [(ref,)]
+    inner = [_ways(store, part) for part in shape[1]]
+    if shape[0] is Shape.PRODUCT:
+        return [sum(parts, ()) for parts in product(*inner)]
+    found = [way for ways in inner for way in ways]
+    first = found.index(()) if () in found else -1
+    return [way for i, way in enumerate(found) if way or i == first]
 
 
 def _align(d: Draft) -> None:

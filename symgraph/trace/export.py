@@ -20,6 +20,7 @@ from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.trace.lower import Lowering, describe, innermost_user_line, without_dropout
 from symgraph.trace.meta import as_if_on_cpu
 from symgraph.trace.normalize import normalize
+from symgraph.trace.operators import draws
 from symgraph.trace.places import trace_error
 from symgraph.trace.wrap import TensorsOnly, example_inputs, gathered_experts, is_pretrained, named_inputs
 from symgraph.trace.writes import without_writes
@@ -68,7 +69,18 @@ def _traced(model: nn.Module, wrapper: nn.Module, args: tuple[Any, ...], inputs:
     with _evaluating(wrapper), plain, as_if_on_cpu(wrapper, tuple(args), inputs) as given:
         program = _export(wrapper, *given, model)
         graph = _without_writes(_Program(model, prefix, name).graph(program), program, model, prefix, name)
-    return normalize(graph)
+    return _deterministic(normalize(graph), model)
+
+
+def _deterministic(graph: Graph, model: nn.Module) -> Graph:
+    drawn = next((n for n in graph.calls if draws(n.target, n.args, dict(n.kwargs))), None)
+    if drawn is None:
+        return graph
+    raise TraceError(
+        f"{type(model).__name__} draws random numbers in eval mode, at {drawn.where}",
+        cause="what it computes is no function of its parameters and inputs",
+        remedy="draw the numbers outside and give them as an input, or make them a parameter or a buffer",
+    )
 
 
 def trace_config(config: Any, *, model_class: Any = None, trust_remote_code: bool = False) -> Graph:

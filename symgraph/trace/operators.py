@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,16 @@ def resolve(target: str) -> Any | None:
         except (AttributeError, RuntimeError):
             return None
     return found if hasattr(found, "_schema") else None
+
+
+def draws(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call draws random numbers; what only would in training, or with dropout, does not."""
+    op = resolve(target)
+    if op is None or torch.Tag.nondeterministic_seeded not in op.tags:
+        return False
+    schema = op._schema.arguments
+    given = {a.name: args[i] if i < len(args) else kwargs.get(a.name, a.default_value) for i, a in enumerate(schema)}
+    return not any(n in given and not given[n] for n in ("train", "training", "dropout_p", "dropout"))
 
 
 @cache

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from symgraph.audit import audit
+from symgraph.axes.terms import Leaf, Product, Term
 from symgraph.canonical import canonicalise
 from symgraph.errors import AuditError, SymgraphError
 from symgraph.infer.engine import infer, prepare
@@ -65,20 +69,33 @@ def _vanishes(symmetry: SymmetryGraph, state: dict[str, Tensor]) -> bool:
 
 
 def said(symmetry: SymmetryGraph) -> tuple[object, ...]:
-    """All that inference says, less what depends on which way round a frame was noted first."""
+    """All that inference says, less how rigid axes are cut and which way round a frame was noted first."""
     s = symmetry
-    spaces = [(x.name, x.size, str(x.group), [s.spaces[f].name for f in x.fibre], x.scales, x.signs) for x in s.spaces]
+    active = [(x.name, x.size, str(x.group), [s.spaces[f].name for f in x.fibre], x.scales, x.signs) for x in s.active]
     return (
-        spaces,
-        s.terms,
-        {(g.parameter, g.frame, g.flip != s.frame(g.frame).flip, g.forward) for g in s.gains},
-        {(m.source.place, tuple((k.reader.place if k.reader else (), k.bias) for k in m.sinks)) for m in s.moves},
+        active,
+        {name: tuple(map(partial(_shape, s), axes)) for name, axes in s.terms.items()},
+        {(g.parameter, g.forward) for g in s.gains},
+        {(m.source.place, frozenset((k.reader.place if k.reader else (), k.bias) for k in m.sinks)) for m in s.moves},
         set(s.translations),
-        {(c.frame, c.written, frozenset(p.place for p in c.pieces)) for c in s.centred},
+        {(p.place, c.written) for c in s.centred for p in c.pieces},
         {(x.reader.place, x.gain, x.bias, x.sink) for x in s.leans},
-        {(t.bias, tuple(p.place for p in t.readers)) for t in s.tilts},
+        {(t.bias, frozenset(p.place for p in t.readers)) for t in s.tilts},
         {*s.statistics, *s.radial},
     )
+
+
+def _shape(symmetry: SymmetryGraph, term: Term) -> Any:
+    """A term with what is rigid in one piece."""
+    if isinstance(term, Leaf):
+        rigid = term.space < 0 or symmetry.spaces[term.space].rigid
+        return term.size if rigid else (symmetry.spaces[term.space].name, term.dual)
+    parts = [_shape(symmetry, t) for t in (term.factors if isinstance(term, Product) else term.parts)]
+    if isinstance(term, Product):
+        return term.size if all(isinstance(p, int) for p in parts) else ("product", *parts)
+    grouped = [(rigid, list(g)) for rigid, g in groupby(parts, key=lambda p: isinstance(p, int))]
+    found = [x for rigid, g in grouped for x in ([sum(g)] if rigid else g)]
+    return found[0] if len(found) == 1 else ("concatenation", *found)
 
 
 def _deterministic(graph: Graph, symmetry: SymmetryGraph) -> Failure | None:

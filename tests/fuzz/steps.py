@@ -330,9 +330,10 @@ STEMS: dict[str, Callable[[Scope, Tensor, int], Tensor]] = {
 
 def _tied(s: Scope, x: Tensor) -> Tensor:
     """The transpose of the embedding where there is one of this width."""
-    table = s.net.parts["stem_table"] if "stem_table" in s.net.parts else None
-    fits = isinstance(table, nn.Embedding) and table.embedding_dim == x.shape[-1]
-    return F.linear(x, table.weight) if fits else s.linear("out", x, 3)  # type: ignore[union-attr, arg-type]
+    for name, table in s.net.parts.items():
+        if name == "stem_table" and isinstance(table, nn.Embedding) and table.embedding_dim == x.shape[-1]:
+            return F.linear(x, table.weight)
+    return s.linear("out", x, 3)
 
 
 HEADS: dict[str, Callable[[Scope, Tensor], Tensor]] = {

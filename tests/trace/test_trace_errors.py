@@ -119,3 +119,25 @@ def test_a_config_that_names_no_model(architectures: list[str] | None) -> None:
     with pytest.raises(TraceError, match="no class of model") as caught:
         trace_config(BertConfig(architectures=architectures))
     assert "model_class=" in caught.value.remedy
+
+
+class Drawing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.linear(x) @ nn.Parameter(torch.randn(4, 4))
+        return found
+
+
+def test_a_parameter_that_forward_makes_at_random_is_an_error() -> None:
+    with pytest.raises(TraceError) as error:
+        trace(Drawing(), (torch.zeros(2, 4),))
+    assert "draws random numbers in eval mode" in str(error.value) and "aten.randn" in str(error.value)
+    assert "give them as an input" in str(error.value)
+
+
+def test_what_would_draw_in_training_only_is_no_error() -> None:
+    layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.3, batch_first=True).eval()
+    assert trace(layer, (torch.zeros(2, 3, 4),)).outputs

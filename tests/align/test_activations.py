@@ -1,0 +1,161 @@
+"""Activation matching: planted elements are recovered, sums are bounded and right, bad input is named."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from models_zoo import case, relative, worst
+
+import symgraph
+from symgraph.action import GroupElement
+from symgraph.align.activations import agreement, observe, weighted
+from symgraph.align.match import MatchOptions, match, units
+from symgraph.canonical import canonicalise
+from symgraph.errors import DataError, SymgraphError, UsageError
+from symgraph.interpret import Interpreter
+from symgraph.rules.book import default_rules
+from symgraph.trace import state_of
+from symgraph.verify import random_transform, settled_names
+
+Batch = dict[str, torch.Tensor]
+NAMES = ["mlp-relu", "mlp-tanh", "mlp-gelu", "vit", "gpt2-untied", "gpt2-tied", "llama", "bert", "resnet"]
+EXACT = MatchOptions(rows=0, batches=0)
+
+
+def batches(name: str, count: int = 12, size: int = 16) -> list[Batch]:
+    """Batches in double precision, larger than the traced inputs."""
+    c, generator = case(name), torch.Generator().manual_seed(9)
+    found = []
+    for _ in range(count):
+        batch: Batch = {}
+        for node, like in zip(c.graph.inputs, c.inputs, strict=True):
+            shape = (size, *like.shape[1:])
+            drawn = torch.randint(0, int(like.max()) + 1, shape, generator=generator)
+            batch[node.target] = torch.randn(shape, generator=generator) if like.is_floating_point() else drawn
+        found.append(batch)
+    return found
+
+
+@pytest.mark.parametrize("options", [EXACT, MatchOptions(rows=0, batches=0, alpha=0.5)], ids=["alone", "mixed"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_planted_element_is_recovered(name: str, options: MatchOptions) -> None:
+    c = case(name)
+    a = {n: t.double() if t.is_floating_point() else t for n, t in state_of(c.module).items()}
+    moved = random_transform(c.symmetry, a, torch.Generator().manual_seed(4), settled_names(c.symmetry)).apply(a)
+    other = copy.deepcopy(c.module).double()
+    other.load_state_dict({n: t for n, t in moved.items() if n in other.state_dict()}, strict=False)
+    first = copy.deepcopy(c.module).double()
+    found = symgraph.align(
+        first, other, method="activations", data=batches(name), options=options, symmetry=c.symmetry
+    )
+    assert worst({n: t for n, t in found.state.items() if t.is_floating_point()}, found.reference) < 1e-6
+
+
+def test_the_sums_are_those_of_all_activations_at_once() -> None:
+    """A hidden layer by hand: Pearson's correlation of every pair of units, over both of its values."""
+    c = case("mlp-gelu")
+    a, b = (canonicalise(c.symmetry, c.state(k)).state for k in (1, 2))
+    x = torch.randn(64, 5, dtype=torch.float64)
+    seen = symgraph.infer(symgraph.api.trace(c.module, (x.float(),)))
+    tree = units(c.symmetry)[0]
+    found = observe(c.symmetry, seen, a, b, [(x,)], [tree], dtype=torch.float64, rows=0)
+    first, then = (n.name for n in seen.graph.calls[:2])
+    total = torch.zeros(7, 7, dtype=torch.float64)
+    for name in (first, then):
+        values = [Interpreter(seen.graph).run(s, (x,), keep={name})[1][name] for s in (a, b)]
+        whole = torch.corrcoef(torch.cat([v.T for v in values]))[:7, 7:]
+        total += whole / 7
+    (key, table), *more = found.moved(tree, GroupElement(c.symmetry, {}))
+    assert not more and [s for s, _ in key] == [tree.space.id]
+    assert torch.allclose(table[0] * found.sites, total)
+    assert agreement([(key, table)]) == pytest.approx(float(total.trace()) / found.sites)
+
+
+def test_one_pass_in_pieces_is_one_pass() -> None:
+    c = case("vit")
+    a, b = (canonicalise(c.symmetry, c.state(k)).state for k in (1, 2))
+    tree = units(c.symmetry)
+    given = [[x["pixel_values"].double()] for x in batches("vit", count=4, size=2)]
+    whole = observe(c.symmetry, c.symmetry, a, b, map(tuple, given), tree, dtype=torch.float64, rows=0)  # type: ignore[arg-type]
+    twice = observe(c.symmetry, c.symmetry, a, b, map(tuple, [*given, *given]), tree, dtype=torch.float64, rows=0)  # type: ignore[arg-type]
+    assert twice.examples == 2 * whole.examples == 16
+    for unit, sums in whole.correlations.items():
+        assert all(torch.allclose(t, twice.correlations[unit][k]) for k, t in sums.items())
+
+
+def test_activations_bring_unrelated_models_nearer_and_keep_the_function() -> None:
+    c = case("gpt2-untied")
+    a, b = (canonicalise(c.symmetry, c.state(k, spread=0.5)).state for k in (1, 2))
+    seen = observe(c.symmetry, c.symmetry, a, b, [tuple(c.inputs)], units(c.symmetry), rows=0, dtype=torch.float64)
+    for alpha in (0.0, 0.4, 1.0):
+        found = match(c.symmetry, a, b, MatchOptions(alpha=alpha), seen=seen)
+        assert relative(c.run(b), c.run(found.element(b))) < 1e-9
+        assert all(x >= y - 1e-9 * abs(x) for x, y in zip(found.objective, found.objective[1:], strict=False))
+        assert found.objective[-1] < found.initial
+
+
+def test_weights_at_the_moment_of_their_inputs() -> None:
+    """T S^1/2 turns as T does, and its squared distance is that of the outputs."""
+    c = case("vit")
+    a = canonicalise(c.symmetry, c.state(1)).state
+    seen = observe(c.symmetry, c.symmetry, a, a, [tuple(c.inputs)], (), rows=0, dtype=torch.float64, moments=True)
+    read = {n for n, _ in seen.moments}
+    assert {"classifier.weight", "vit.layers.0.mlp.fc1.weight", "vit.layers.0.mlp.fc2.weight"} <= read
+    assert not any(n.endswith("bias") or "embeddings" in n for n in read)
+    name = "vit.layers.0.mlp.fc2.weight"
+    node = next(n for n in c.graph.calls if c.graph.state[name].name in n.refs())
+    value = next(r for r in node.refs() if r in c.symmetry.values and r not in {p.name for p in c.graph.state.values()})
+    x = Interpreter(c.graph).run(a, c.inputs, keep={value})[1][value]
+    outputs = (x @ a[name].T).square().sum(-1).mean()
+    assert float(weighted(a, seen.moments, 0)[name].square().sum()) == pytest.approx(float(outputs))
+    found = symgraph.align(
+        c.module, c.modules(1), data=batches("vit"), options=MatchOptions(weighting="inputs"), symmetry=c.symmetry
+    )
+    assert any("activations of" in n for n in found.notes)
+
+
+def _one(**tensors: torch.Tensor) -> list[Batch]:
+    return [tensors]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"data": None}, "method 'activations' needs data"),
+        ({"data": []}, "training data: no batches"),
+        ({"data": _one(pixel_values=torch.full((2, 3, 8, 8), torch.nan))}, "activations are not finite at"),
+        ({"data": _one(pixel_values=torch.randn(2, 3, 6, 6))}, "pixel_values|image"),
+        ({"start": "nothing"}, "learning cannot start from 'nothing'"),
+        ({"method": "weights", "data": None, "options": MatchOptions(weighting="inputs")}, "'inputs' needs data"),
+    ],
+)
+def test_bad_input_is_one_clear_error(more: dict[str, Any], message: str) -> None:
+    c = case("vit")
+    given: dict[str, Any] = {"method": "activations", "data": batches("vit"), "symmetry": c.symmetry} | more
+    with pytest.raises(SymgraphError, match=message):
+        symgraph.align(c.module, c.modules(1), **given)
+
+
+def test_options_that_make_no_sense() -> None:
+    with pytest.raises(UsageError, match=r"alpha is 1\.5"):
+        MatchOptions(alpha=1.5)
+    with pytest.raises(UsageError, match="-1 batches"):
+        MatchOptions(batches=-1)
+    c = case("vit")
+    a = canonicalise(c.symmetry, c.state(1)).state
+    with pytest.raises(DataError, match="no batches"):
+        observe(c.symmetry, c.symmetry, a, a, [], units(c.symmetry))
+    assert default_rules().hash
+
+
+def test_learning_starts_from_activations() -> None:
+    from symgraph.align.learn import LearnOptions
+
+    c = case("vit")
+    data = [x | {"labels": torch.zeros(16, dtype=torch.long)} for x in batches("vit", count=3)]
+    learning = LearnOptions(steps=2)
+    found = symgraph.align(c.module, c.modules(1), method="learned", start="activations", data=data, learning=learning)
+    assert "by activations" in str(found.program) and found.learned is not None
