@@ -7,25 +7,18 @@ from functools import cache
 
 import pytest
 import torch
-from tiny import CONFIGS, build
+from tiny import CONFIGS, measured
 from torch import Tensor, nn
 
-from symgraph.audit import Audit, audit
+from symgraph.audit import audit
 from symgraph.errors import AuditError, UsageError
 from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.engine import infer
 from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.trace import example_inputs, state_of, trace
+from symgraph.trace import trace
 
 # What is known to be missing: a class token's constant against the row of a position table that it meets.
 SHORT = {"clip": 8, "bert": 1}
-
-
-@cache
-def measured(name: str) -> Audit:
-    model = build(name)
-    given = {"pixel_values": torch.randn(3, 3, 48, 48)} if name == "resnet" else dict(example_inputs(model))
-    return audit(infer(trace(model, kwargs=given)), state_of(model))
 
 
 @pytest.mark.parametrize(("name", "number", "numbers"), [("gpt2", 398, 1264)])

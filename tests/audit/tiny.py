@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
+
+from symgraph.audit import Audit, audit
+from symgraph.infer.engine import infer
+from symgraph.trace import example_inputs, state_of, trace
 
 TEXT: dict[str, Any] = dict(
     vocab_size=23,
@@ -93,3 +98,11 @@ def build(name: str) -> nn.Module:
     torch.manual_seed(0)
     model: nn.Module = getattr(transformers, kind)(getattr(transformers, config)(**settings))
     return model.eval()
+
+
+@cache
+def measured(name: str) -> Audit:
+    """The audit of one instance, made once."""
+    model = build(name)
+    given = {"pixel_values": torch.randn(3, 3, 48, 48)} if name == "resnet" else dict(example_inputs(model))
+    return audit(infer(trace(model, kwargs=given)), state_of(model))

@@ -32,11 +32,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results.jsonl"))
     parser.add_argument("--resume", action="store_true", help="leave out what the file already has")
     parser.add_argument("--page", type=Path, help="also write the table of all architectures to this file")
+    parser.add_argument("--audit", action="store_true", help="also audit those of tests/audit, at smaller sizes")
     parser.add_argument("--summary", action="store_true", help="only print what the file says")
     args = parser.parse_args()
     if not args.summary:
         _run(args)
     records = read(args.out)
+    if args.audit:
+        records = [audited(r) for r in records]
     if args.page:
         args.page.write_text(page(records, transformers.__version__, torch.__version__), encoding="utf-8")
     print(summary(records))
@@ -52,6 +55,17 @@ def _run(args: argparse.Namespace) -> None:
     for i, record in enumerate(sweep(wanted, args.out, args.jobs, args.timeout), 1):
         failed = next((f"{k}: {v['cause']}" for k, v in record["stages"].items() if not v["ok"]), "ok")
         print(f"{i}/{len(wanted)} {record['mapping']} {record['kind']} {failed}", file=sys.stderr, flush=True)
+
+
+def audited(record: dict[str, object]) -> dict[str, object]:
+    """The record with the audit of the same class of model, where there is a tiny instance of it."""
+    from tests.audit.tiny import CONFIGS, measured
+
+    name = next((n for n, (_, kind, _) in CONFIGS.items() if kind == record["model"]), None)
+    if name is None:
+        return record
+    found = measured(name)
+    return record | {"audit": f"{found.inferred} of {found.measured}"}
 
 
 def read(path: Path) -> list[dict[str, object]]:
