@@ -11,7 +11,9 @@ symgraph.loss_barrier(aligned.a, aligned.state, batches)
 from __future__ import annotations
 
 from symgraph.align.alignment import Alignment
+from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions
+from symgraph.align.motion import MotionOptions
 from symgraph.align.program import Program
 from symgraph.api import Aligned, align, audit, canonicalise, infer, model, rule_book, trace, verify
 from symgraph.audit import Audit
@@ -33,9 +35,11 @@ __all__ = [
     "Audit",
     "Canonical",
     "Graph",
+    "LearnOptions",
     "LossBarrier",
     "MatchOptions",
     "Model",
+    "MotionOptions",
     "Program",
     "Space",
     "SymgraphError",

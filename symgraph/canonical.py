@@ -18,6 +18,7 @@ What remains to be matched is compact: permutations, signs, rotations.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -111,10 +112,16 @@ def _gains(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
 
 
 def _translations(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
-    """All means go into one set of each family: a bias that can move on, or the first set (the largest)."""
+    """All means go into one set of each family: a bias that can move on, or what no other family settles again."""
     movable = {m.source.parameter for m in symmetry.moves}
+    families = Counter(p.parameter for t in symmetry.translations for p in {x for s in t.sets for x in s})
+
+    def rank(places: tuple[Place, ...]) -> tuple[bool, bool, int]:
+        fixed = len(places) > 1 or places[0].parameter not in movable
+        return fixed, any(p.window for p in places), max(families[p.parameter] for p in places)
+
     for family in symmetry.translations:
-        first, *others = sorted(family.sets, key=lambda s: len(s) > 1 or s[0].parameter not in movable)
+        first, *others = sorted(family.sets, key=rank)
         for members in others:
             mean = torch.cat([_rows(p, state) for p in members]).mean(0)
             yield from (Offset(p, -mean) for p in members)

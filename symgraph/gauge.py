@@ -164,13 +164,12 @@ class Push:
 
 def broadcast_leaves(vector: Tensor, source: Term, target: Term) -> Tensor:
     """A vector over the leaves of `source` as one over those of `target`, constant along the leaves it lacks."""
-    have, want = list(leaves(source)), list(leaves(target))
+    have, want = ([x for x in leaves(t) if x.size != 1] for t in (source, target))
     shaped = vector.reshape([x.size for x in have])
     dims: list[int] = []
     for leaf in have:
         dims.append(next(i for i, x in enumerate(want) if x.frame == leaf.frame and i not in dims))
-    order = sorted(range(len(dims)), key=dims.__getitem__)
-    return spread(shaped.permute(order), len(want), sorted(dims)).expand([x.size for x in want]).reshape(-1)
+    return spread(shaped, len(want), dims).expand([x.size for x in want]).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)

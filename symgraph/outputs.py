@@ -10,7 +10,8 @@ from torch import Tensor
 
 from symgraph import api, checkpoint
 from symgraph.align.alignment import Alignment
-from symgraph.align.program import LearnStep, MatchStep
+from symgraph.align.program import MatchStep
+from symgraph.align.steps import LearnStep
 from symgraph.api import Aligned
 from symgraph.cards import Card, Ingredient
 from symgraph.errors import UsageError
@@ -217,7 +218,7 @@ def _method(aligned: Aligned) -> str:
     learning = next((s for s in aligned.program.steps if isinstance(s, LearnStep)), None)
     if learning is None:
         return matched
-    both = ", both models moving" if learning.both else ""
+    both = ", both models moving" if learning.dual else ""
     how = f"{learning.steps} steps at most of {learning.optimiser} at {learning.lr:g}, seed {learning.seed}{both}"
     return f"{matched}, then learned matching ({how})"
 

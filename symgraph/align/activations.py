@@ -2,9 +2,9 @@
 
 Both models run in canonical form on the same batches, through the graph traced for the batches' shape. Of each value
 the covariance of A's slices with B's along the spaces of one unit is added to a running sum, each value scaled to one
-whatever its size in this batch (units that are only reordered one by one: Pearson's correlation); nothing else is kept, so that memory does not grow with the data. The sums go into the
-same solvers as those of weights. They do not depend on other units, so one pass serves all sweeps: as B moves, the
-sums move with it.
+whatever its size in this batch (units that are only reordered one by one: Pearson's correlation); nothing else is
+kept, so that memory does not grow with the data. The sums go into the same solvers as those of weights. They do not
+depend on other units, so one pass serves all sweeps: as B moves, the sums move with it.
 
 Source: activation matching of Ainsworth et al., arXiv 2209.04836, section 3.1; weights at their inputs' second moment:
 |(T_A - T_B) S^1/2|^2, design section 9.
@@ -31,8 +31,8 @@ from symgraph.ir import Kind, Node
 State = Mapping[str, Tensor]
 # They show the same numbers as what they read; counting both would weigh them twice.
 _VIEWS = frozenset(
-    "view _unsafe_view reshape flatten transpose permute expand unsqueeze squeeze slice select split chunk t to clone "
-    "contiguous _to_copy alias detach unbind getitem".split()
+    {"view", "_unsafe_view", "reshape", "flatten", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice"}
+    | {"select", "split", "chunk", "t", "to", "clone", "contiguous", "_to_copy", "alias", "detach", "unbind", "getitem"}
 )
 
 
@@ -227,7 +227,9 @@ def _scaled(block: Block, dims: list[int], rows: int, one_by_one: bool, generato
         raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
     sizes = [block.tensors[0].shape[d] for d in dims]
     k = len(sizes)
-    return c.reshape(*sizes, *sizes).permute([i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair])
+    order = [i for both in zip(range(k), range(k, 2 * k), strict=True) for i in both]
+    found: Tensor = c.reshape(*sizes, *sizes).permute(order)
+    return found
 
 
 def _size(t: Tensor, dims: list[int]) -> int:
@@ -277,4 +279,5 @@ def weighted(state: State, moments: Mapping[tuple[str, int], tuple[Tensor, Tenso
 
 def _root(moment: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(moment)
-    return (vectors * values.clamp_min(0.0).sqrt()) @ vectors.mT
+    root: Tensor = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.mT
+    return root

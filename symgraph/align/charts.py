@@ -1,12 +1,12 @@
 """Charts: what an optimiser trains in the place of a group element, about the element that is current.
 
 An element is  step(latent) . current  with  step(0) = 1, so the latent starts at zero, and every so often the step is
-multiplied into the current element and the latent set back (`retract`). Current elements are kept in float64; latents
+taken into the current element and the latent set back (`retract`). Current elements are kept in float64; latents
 and whatever is differentiated are in the dtype of the training.
 
     rotations     K = (X - X^T) / 2, the step is Cayley (1 - K/2)^-1 (1 + K/2) or exp(K); ones stay fixed if K 1 = 0
     rotary        an angle for each frequency pair, and where it is full the logarithm of its radius
-    invertible    1 + X, with the condition number of the current element held below a limit
+    invertible    the current matrix + X, with its condition number held below a limit
     scales        exp(X)
     assignment    the permutation nearest to the scores 1 + X, with the gradient of the scores (straight-through)
 
@@ -49,7 +49,7 @@ class Chart(Protocol):
         """The element at the latents, differentiable."""
 
     def retract(self) -> None:
-        """Makes the element current and sets the latents to zero; the element stays, unless it has to be conditioned."""
+        """Makes the element current, latents zero; the element stays, unless it has to be conditioned."""
 
     def element(self) -> Element:
         """The element at the latents, in float64."""
@@ -175,15 +175,14 @@ class Linear:
         self.latents = {"matrix": _zeros((*fibre, n, n), dtype, device)}
         self.current = torch.eye(n, dtype=torch.float64, device=device).expand(*fibre, n, n).clone()
         self.near = self.current.to(dtype)
-        self.eye = torch.eye(n, dtype=dtype, device=device)
 
     def moved(self) -> Moved:
-        matrix = (self.eye + self.latents["matrix"]) @ self.near
+        matrix = self.near + self.latents["matrix"]
         return Moved(matrix, torch.linalg.inv(matrix).mT)
 
     @torch.no_grad()
     def _matrix(self) -> Tensor:
-        return (self.eye.double() + self.latents["matrix"].double()) @ self.current
+        return self.current + self.latents["matrix"].double()
 
     @torch.no_grad()
     def retract(self) -> None:

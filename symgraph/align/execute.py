@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from typing import TypeVar
 
 import torch
@@ -14,7 +15,8 @@ from symgraph.align.alignment import Alignment
 from symgraph.align.learn import Learned, Lesson, learn
 from symgraph.align.match import Match, match, units
 from symgraph.align.observing import observe_models
-from symgraph.align.program import MATCHINGS, Apply, Canonicalise, Check, LearnStep, MatchStep, Program, Regauge
+from symgraph.align.program import MATCHINGS, Apply, Canonicalise, MatchStep, Program, Regauge
+from symgraph.align.steps import Check, LearnStep
 from symgraph.canonical import Canonical, canonicalise
 from symgraph.errors import UsageError, VerifyError
 from symgraph.gauge import Act, State, Transform
@@ -133,7 +135,10 @@ def _observed(
 ) -> Activations:
     if lesson is None:
         raise UsageError("the program matches activations, and there is no training data", remedy="pass data=...")
-    trees = units(symmetry, step.spaces) if step.method == "activations" else ()
+    trees = [u for u in units(symmetry, step.spaces) if any(fnmatch(u.space.name, p) for p in step.observed)]
+    if step.method == "activations" and not trees:
+        names = ", ".join(u.space.name for u in units(symmetry, step.spaces)[:3])
+        raise UsageError(f"nothing to observe matches {step.observed[0]!r}", remedy=f"units are called {names}, ...")
     return observe_models(
         symmetry,
         lesson.network,
@@ -141,7 +146,7 @@ def _observed(
         a,
         b,
         lesson.training,
-        trees,
+        trees if step.method == "activations" else (),
         dtype=dtype if step.rows == 0 else torch.float32,
         batches=step.batches,
         rows=step.rows,
@@ -160,7 +165,7 @@ def _learn(
     run.learned[step.into] = found
     run.transforms[step.into] = start.then(found.b)
     if found.a is not None:
-        run.transforms[step.both] = found.a
+        run.transforms[step.other] = found.a
     run.notes.append(str(found))
 
 
@@ -190,14 +195,15 @@ def difference(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Mappin
 
 def _regauge(run: Registers, symmetry: SymmetryGraph, step: Regauge) -> None:
     element = _held(run.transforms, step.element, step.op)
-    source, target = (_held(run.canonical, n, step.op) for n in (step.source, step.target))
+    source = _held(run.canonical, step.source, step.op)
+    target = _held(run.canonical, step.target, step.op) if step.target else None
     there = source.transform.then(element)
-    singular = target.singular
+    singular = target.singular if target is not None else ()
     notes: tuple[str, ...] = ()
     if singular:
         notes = (f"{step.target} has zero gains ({', '.join(singular)}): the alignment ends in its canonical form",)
         run.notes.extend(notes)
-    else:
+    elif target is not None:
         there = there.then(target.transform.inverse())
     hashes = (run.hashes.get(step.source, ""), run.hashes.get(step.target, ""))
     run.alignments[step.into] = Alignment(symmetry, there, *hashes, _objective(run, step.element), notes)

@@ -13,6 +13,7 @@ g_A . A and g_B . B are between them what A and g_A^-1 g_B . B are; it doubles t
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -105,6 +106,14 @@ def _optimiser_class(name: str) -> type[torch.optim.Optimizer]:
     )
 
 
+def _optimiser(options: LearnOptions, latents: list[Tensor]) -> torch.optim.Optimizer:
+    kind: Any = _optimiser_class(options.optimiser)
+    # The landscape turns with the element: a memory of a thousand steps was seen to diverge where a hundred does not.
+    settings = {"betas": (0.9, 0.99)} if "betas" in inspect.signature(kind).parameters else {}
+    found: torch.optim.Optimizer = kind(latents, lr=options.lr, **settings)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """What is learned on: the network, training and validation batches, the loss, and where to leave checkpoints.
@@ -127,7 +136,7 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """The symmetries found, for B and (dual) for A, as steps on canonical forms.
+    """The symmetries found, for B and for A where it does not end in its own gauge, as steps on canonical forms.
 
     `history` has the step and the barrier at lambda = 1/2 on validation data of every estimate, from step 0 on;
     `best` is the step whose element is kept; `ended` says why it ended.
@@ -187,8 +196,8 @@ class _Run:
         self.dtype = lesson.dtype or _usual(lesson.network)
         self.device = torch.device(lesson.device)
         self.objective = Objective(lesson.network, lesson.loss, self.dtype)
-        training, validation = (lesson.training, lesson.validation) if lesson.validation is not None else divided(
-            lesson.training
+        training, validation = (
+            (lesson.training, lesson.validation) if lesson.validation is not None else divided(lesson.training)
         )
         self.validation = held(validation, "validation data")
         self.generator = torch.Generator().manual_seed(o.seed)
@@ -202,7 +211,7 @@ class _Run:
         sides = ("B", "A") if o.dual else ("B",)
         self.motions = {s: Motion(symmetry, o.motion, self.dtype, self.device) for s in sides}
         self.latents = {f"{s}.{n}": t for s, m in self.motions.items() for n, t in m.latents().items()}
-        self.optimiser = _optimiser_class(o.optimiser)([{"params": list(self.latents.values()), "lr": o.lr}])
+        self.optimiser = _optimiser(o, list(self.latents.values()))
         self.step = 0
         self.history: list[tuple[int, float]] = []
         self.best: tuple[int, float, dict[str, Tensor]] = (0, math.inf, {})
@@ -302,7 +311,8 @@ class _Run:
         """What is kept, with why the run ended."""
         self._hold(self.best[2])
         found = {s: m.transform() for s, m in self.motions.items()}
-        return Learned(found["B"], found.get("A"), tuple(self.history), self.best[0], self.step, ended)
+        stays = Transform() if self.options.motion.gauge else None
+        return Learned(found["B"], found.get("A", stays), tuple(self.history), self.best[0], self.step, ended)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 

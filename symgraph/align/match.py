@@ -40,6 +40,7 @@ class MatchOptions:
     `alpha`: share of the activations' cost where activations are matched; the rest is that of the weights.
     `batches`, `rows`: read so many batches, and so many positions of each value in one; 0: all, `rows` 0 also in the
     precision of the run instead of float32.
+    `observed`: patterns of the outermost spaces of units whose activations count; the others are matched by weights.
     """
 
     sweeps: int = 15
@@ -51,6 +52,7 @@ class MatchOptions:
     alpha: float = 1.0
     batches: int = 20
     rows: int = 512
+    observed: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -277,9 +279,10 @@ class _Descent:
         """Correlations of A with the current B on the unit's spaces, the identity's value, whether any occur twice."""
         ids = unit.ids()
         table, before = self._seen_table(unit)
+        share = self.share if self.seen is not None and unit.space.id in self.seen.correlations else 0.0
         twice = False
         for name in dict.fromkeys(n for i in ids for n in self.symmetry.parameters_of[i]):
-            if name not in self.a or self.share == 1.0:
+            if name not in self.a or share == 1.0:
                 continue
             for block in blocks(name, [self.a[name], self.b[name]], self.symmetry.terms[name]):
                 on = block.spaces()
@@ -290,12 +293,11 @@ class _Descent:
                 if anchored is not None and (again or not anchored(others)):
                     continue
                 twice |= again
-                weight = self.weights[name] * (1 - self.share)
+                weight = self.weights[name] * (1 - share)
                 before += float(weight * (block.tensors[0] * block.tensors[1]).sum())
                 for key, c in _correlations(self.symmetry, block, ids):
                     table[key] = table[key] + weight * c if key in table else weight * c
         return table, before, twice
-
 
     def _seen_table(self, unit: Tree) -> tuple[Table, float]:
         """The correlations of activations on the unit's spaces, and the identity's value."""

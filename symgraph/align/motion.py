@@ -1,9 +1,9 @@
-"""A trained symmetry of one model: charts on its spaces and, where it is full, gains and moved constants.
+"""A trained symmetry of one model: a chart on each of its spaces that has something to train, and its gauge.
 
-Everything here acts on a model in canonical form, and everything is an exact symmetry: a group element on the spaces,
-then a gain for each norm that the readers make up for, then constants of biases that their readers make up for. The
-last two are not compact; the canonical form sets them to one and zero in every model, but the mean of two models is
-another one where they are not.
+It acts on a model in canonical form, and is an exact symmetry of it at every step. Gains of norms and constants of
+biases, which their readers make up for, are one and zero there. They can be trained as well (`gauge`): the mean of two
+models is then another one. But the way back into the reference's own gauge starts at one and zero, so that both results
+then stay where they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from symgraph.axes.terms import Leaf
 from symgraph.errors import UsageError
 from symgraph.gauge import Act, Push, State, Step, Transform, rescale
 from symgraph.groups.classes import SymmetryClass
-from symgraph.infer.families import Move
 from symgraph.infer.symmetry import Space, SymmetryGraph
 
 _C = SymmetryClass
@@ -31,10 +30,11 @@ _C = SymmetryClass
 class MotionOptions:
     """What moves.
 
-    `chart`: "cayley" or "exponential", for rotations. `full`: invertible classes, radii of rotary pairs, scales, gains
-    and constants of biases as well, not the compact part alone. `permutations`: train permutations by straight-through
+    `chart`: "cayley" or "exponential", for rotations. `full`: invertible classes whole, radii of rotary pairs and
+    scales as well, not the compact part alone. `permutations`: train permutations by straight-through
     assignment (scales of such a space then stay). `condition`: limit of the condition number of invertible matrices.
-    `spaces`: patterns of the names of spaces; gains and constants move where all spaces do.
+    `gauge`: gains of norms and constants of biases as well; the results then stay out of the gauge of A.
+    `spaces`: patterns of the names of spaces.
 
     Raises:
         UsageError: there is no such chart, or the condition is not above one.
@@ -44,6 +44,7 @@ class MotionOptions:
     full: bool = True
     permutations: bool = False
     condition: float = 100.0
+    gauge: bool = False
     spaces: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
@@ -57,32 +58,29 @@ class Motion:
     """Latents of one moving model, and the symmetry that they stand for."""
 
     def __init__(self, symmetry: SymmetryGraph, options: MotionOptions, dtype: torch.dtype, device: torch.device):
-        self.symmetry, self.dtype = symmetry, dtype
+        self.symmetry = symmetry
         self.charts = {s.id: chart(symmetry, s, options, dtype, device) for s in moving(symmetry, options)}
-        everything = False
-        self.moves: tuple[Move, ...] = tuple(m for m in symmetry.moves if m.sinks) if everything else ()
-        gains = symmetry.gain_sites if everything else ()
-        sizes = {f"gain {g}": symmetry.graph.state[g].shape for g in gains}
+        self.moves = tuple(m for m in symmetry.moves if m.sinks) if options.gauge else ()
+        sizes = {f"gain {g}": symmetry.graph.state[g].shape for g in symmetry.gain_sites if options.gauge}
         sizes |= {f"move {i}": (m.source.size,) for i, m in enumerate(self.moves)}
         self.free = {n: torch.zeros(s, dtype=dtype, device=device, requires_grad=True) for n, s in sizes.items()}
 
     def latents(self) -> dict[str, Tensor]:
         """Every trained tensor by name."""
-        found = {f"{i}.{part}": t for i, c in self.charts.items() for part, t in c.latents.items()}
-        return found | self.free
+        return {f"{i}.{part}": t for i, c in self.charts.items() for part, t in c.latents.items()} | self.free
 
     def on(self, state: State) -> State:
         """The moved model: differentiable in the latents; tensors that nothing moves are passed through."""
-        moved = act(self.symmetry, {i: c.moved() for i, c in self.charts.items()}, state)
-        for step in self._free_steps(self.free):
-            moved = step.apply(moved)
-        return moved
+        found = act(self.symmetry, {i: c.moved() for i, c in self.charts.items()}, state)
+        for step in self._gauge(self.free):
+            found = step.apply(found)
+        return found
 
-    def _free_steps(self, free: Mapping[str, Tensor]) -> list[Step]:
+    def _gauge(self, free: Mapping[str, Tensor]) -> list[Step]:
+        """Gains, by the readers that carry their inverse, then constants, by what the readers make of them."""
         gains = {n.removeprefix("gain "): t for n, t in free.items() if n.startswith("gain ")}
         steps: list[Step] = [rescale(self.symmetry, self.symmetry.gain_sites[g], t.exp()) for g, t in gains.items()]
-        steps += [Push(m.source, m.sinks, free[f"move {i}"]) for i, m in enumerate(self.moves)]
-        return steps
+        return steps + [Push(m.source, m.sinks, free[f"move {i}"]) for i, m in enumerate(self.moves)]
 
     def retract(self) -> None:
         """Recentres every chart at its element; the symmetry stays the same."""
@@ -92,8 +90,8 @@ class Motion:
     def transform(self) -> Transform:
         """The symmetry in float64, as steps on a model in canonical form."""
         element = GroupElement(self.symmetry, {i: c.element() for i, c in self.charts.items()})
-        free = self._free_steps({n: t.detach().double() for n, t in self.free.items()})
-        return Transform((Act(element.to(dtype=torch.float64, device="cpu")), *free))
+        gauge = self._gauge({n: t.detach().double().cpu() for n, t in self.free.items()})
+        return Transform((Act(element.to(dtype=torch.float64, device="cpu")), *gauge))
 
     def held(self) -> dict[str, Tensor]:
         """All that defines the symmetry right after `retract`, as copies."""
@@ -117,7 +115,7 @@ def moving(symmetry: SymmetryGraph, options: MotionOptions) -> list[Space]:
         UsageError: there is none among those that the patterns name.
     """
     chosen = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in options.spaces) and _trained(s, options)]
-    if chosen or (options.full and (symmetry.gains or symmetry.moves) and "*" in options.spaces):
+    if chosen or (options.gauge and (symmetry.gains or symmetry.moves)):
         return chosen
     raise UsageError(
         f"no space that {', '.join(options.spaces)} matches has anything to learn",
@@ -192,4 +190,3 @@ class _LeafAction:
                 factor = e.scale[k] ** (-exponent if leaf.dual else exponent)
                 tensor = tensor * spread(factor, tensor.dim(), [*fibre, dim])
         return tensor
-

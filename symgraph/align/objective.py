@@ -36,9 +36,7 @@ class Objective:
             DataError: the batch does not fit the model, or no loss fits its outputs.
         """
         device = next(iter(tensors.values())).device
-        given = {
-            k: t.to(device, self.dtype if t.is_floating_point() else None) for k, t in batch_tensors(raw).items()
-        }
+        given = {k: t.to(device, self.dtype if t.is_floating_point() else None) for k, t in batch_tensors(raw).items()}
         try:
             return self._mean(tensors, given)
         except NoLossFits as e:
@@ -82,7 +80,9 @@ class Objective:
             mean, share = self.mean(tensors, batch, f"{where}, batch {i}")
             total, weight = total + float(mean) * share, weight + share
         if not weight:
-            raise DataError(f"{where}: no examples", cause="there are no batches", remedy="check the length of the data")
+            raise DataError(
+                f"{where}: no examples", cause="there are no batches", remedy="check the length of the data"
+            )
         return total / weight
 
 

@@ -1,4 +1,4 @@
-"""From a loader to what activation matching has seen: the graph for the batches' shape, and the batches that have it."""
+"""From a loader to what activation matching sees: the graph for the batches' shape, and the batches that have it."""
 
 from __future__ import annotations
 

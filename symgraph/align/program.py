@@ -23,7 +23,8 @@ import yaml
 
 from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions, units
-from symgraph.align.motion import MotionOptions, chart_name, moving
+from symgraph.align.motion import chart_name, moving
+from symgraph.align.steps import Check, LearnStep, UnitPlan
 from symgraph.align.wreath import Tree
 from symgraph.errors import UsageError
 from symgraph.files import atomic_path
@@ -58,21 +59,6 @@ class Canonicalise:
 
 
 @dataclass(frozen=True, slots=True)
-class UnitPlan:
-    """One unit of the descent: a space, its group and solver, and what is fibred over it."""
-
-    space: str
-    group: str
-    solver: str
-    inside: tuple[UnitPlan, ...] = ()
-
-    def lines(self, indent: int) -> list[str]:
-        """The unit as text, inner spaces indented."""
-        head = f"{' ' * indent}{self.space:<{max(44 - indent, 1)}} {self.group:<24} {self.solver}"
-        return [head, *(line for u in self.inside for line in u.lines(indent + 2))]
-
-
-@dataclass(frozen=True, slots=True)
 class MatchStep:
     """Find the element of the compact group that brings one canonical model nearest to another."""
 
@@ -90,6 +76,7 @@ class MatchStep:
     alpha: float = 1.0
     batches: int = 20
     rows: int = 512
+    observed: tuple[str, ...] = ("*",)
     op: str = "match"
 
     @property
@@ -109,70 +96,8 @@ class MatchStep:
 
 
 @dataclass(frozen=True, slots=True)
-class LearnStep:
-    """Train elements on the task loss between two canonical models, from a match on; `both` names A's, if A moves."""
-
-    moving: str
-    reference: str
-    start: str
-    into: str
-    both: str = ""
-    units: tuple[UnitPlan, ...] = ()
-    steps: int = 1000
-    optimiser: str = "Adam"
-    lr: float = 1e-2
-    schedule: str = "cosine"
-    warmup: int = 20
-    sampler: str = "uniform"
-    lambdas: tuple[float, ...] = (0.4, 0.6)
-    seed: int = 0
-    check_every: int = 50
-    patience: int = 10
-    retract_every: int = 10
-    chart: str = "cayley"
-    full: bool = True
-    permutations: bool = False
-    condition: float = 100.0
-    spaces: tuple[str, ...] = ("*",)
-    op: str = "learn"
-
-    def __str__(self) -> str:
-        into = f"{self.into} and {self.both}" if self.both else self.into
-        low, high = self.lambdas
-        drawn = f"lambda U({low:g}, {high:g})" if self.sampler == "uniform" else f"lambda N({low:g}, {high:g})"
-        what = f"{self.steps} steps of {self.optimiser}, rate {self.lr:g} {self.schedule}, {drawn}, seed {self.seed}"
-        stop = f"estimates every {self.check_every} steps, patience {self.patience}"
-        lines = [f"{self.op:<13} {self.moving} to {self.reference} from {self.start} -> {into} ({what}; {stop})"]
-        if self.full:
-            lines.append("      gains and constants of biases as well, where everything moves")
-        return "\n".join(lines + [line for u in self.units for line in u.lines(6)])
-
-    def options(self) -> LearnOptions:
-        """The options of the training.
-
-        Raises:
-            UsageError: one of them has a value that makes no sense.
-        """
-        motion = {f.name: getattr(self, f.name) for f in fields(MotionOptions)}
-        own = {f.name: getattr(self, f.name) for f in fields(LearnOptions) if f.name not in ("motion", "dual")}
-        return LearnOptions(**own, dual=bool(self.both), motion=MotionOptions(**motion))
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Compare the outputs of a model before and after, in the precision of the run."""
-
-    before: str
-    after: str
-    op: str = "check"
-
-    def __str__(self) -> str:
-        return f"{self.op:<13} {self.after} computes what {self.before} computes"
-
-
-@dataclass(frozen=True, slots=True)
 class Regauge:
-    """Compose to an alignment that ends in the reference's own gauge: c_A^-1 . g . c_B."""
+    """Compose to an alignment that ends in the target's own gauge, c_A^-1 . g . c_B; without a target g . c_B."""
 
     element: str
     source: str
@@ -181,7 +106,8 @@ class Regauge:
     op: str = "regauge"
 
     def __str__(self) -> str:
-        return f"{self.op:<13} {self.element} -> {self.into}, in the gauge of {self.target}"
+        where = f"in the gauge of {self.target}" if self.target else "as trained"
+        return f"{self.op:<13} {self.element} -> {self.into}, {where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +147,11 @@ class Program:
     def __str__(self) -> str:
         head = f"program for {self.model or 'model'} (rules {self.rules[:8]})"
         return "\n".join([head, *(f"  {i}  {s}" for i, s in enumerate(self.steps, 1))])
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether a step needs training data."""
+        return any(isinstance(s, LearnStep) or (isinstance(s, MatchStep) and s.reads_data) for s in self.steps)
 
     def to_plain(self) -> dict[str, Any]:
         """The program as plain data."""
@@ -380,20 +311,21 @@ def _plain_end() -> tuple[Step, ...]:
 
 
 def _learned_end(symmetry: SymmetryGraph, o: LearnOptions) -> tuple[Step, ...]:
-    own = {f.name: getattr(o, f.name) for f in fields(o) if f.name not in ("motion", "dual")}
+    own = {f.name: getattr(o, f.name) for f in fields(o) if f.name != "motion"}
     motion = {f.name: getattr(o.motion, f.name) for f in fields(o.motion)}
     plans = tuple(UnitPlan(s.name, str(s.group), chart_name(s, o.motion)) for s in moving(symmetry, o.motion))
-    both = "learned.A" if o.dual else ""
-    learn = LearnStep("B.canonical", "A.canonical", "element", "learned", both, plans, **own, **motion)
+    other = "learned.A" if o.dual or o.motion.gauge else ""
+    learn = LearnStep("B.canonical", "A.canonical", "element", "learned", other, plans, **own, **motion)
+    target = "" if o.motion.gauge else "A"
     found: tuple[Step, ...] = (
         learn,
-        Regauge("learned", "B", "A", "alignment"),
+        Regauge("learned", "B", target, "alignment"),
         Apply("alignment", "B", "B.aligned"),
         Check("B", "B.aligned"),
     )
-    if not o.dual:
+    if not other:
         return found
-    second = (Regauge("learned.A", "A", "A", "alignment.A"), Apply("alignment.A", "A", "A.aligned"))
+    second = (Regauge("learned.A", "A", target, "alignment.A"), Apply("alignment.A", "A", "A.aligned"))
     return (*found, *second, Check("A", "A.aligned"))
 
 

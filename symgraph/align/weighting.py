@@ -10,7 +10,9 @@ from symgraph.gauge import State
 from symgraph.infer.symmetry import SymmetryGraph
 
 
-def parameter_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: State, b: State) -> dict[str, float]:
+def parameter_weights(
+    symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: State, b: State
+) -> dict[str, float]:
     """The weight of every parameter in the distance.
 
     Raises:

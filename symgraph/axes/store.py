@@ -213,8 +213,11 @@ class Store:
         if shape is None:
             pair(free, other)
             return
-        self._define(free, shape[0], [self.new(self.size(r)) for r in shape[1]])
-        for x, y in zip(self.children(free)[1], shape[1], strict=True):  # type: ignore[index]
+        # Parts of its own for each part of the other side, also where those repeat one frame beside single positions.
+        parts = self.parts(other)
+        kind, rest = (Shape.CONCAT, parts) if len(parts) > 1 else (shape[0], list(shape[1]))
+        self._define(free, kind, [self.new(self.size(r)) for r in rest])
+        for x, y in zip(self.children(free)[1], rest, strict=True):  # type: ignore[index]
             self._walk(x, y, pair)
 
     def _walk_defined(self, a: Ref, b: Ref, pair: Callable[[Ref, Ref], None]) -> None:

@@ -49,6 +49,7 @@ another architecture of both, and for --dual, which moves A as well.
 
 With --method learned the element is then trained on the loss of the models between A and B: on the train
 split, stopped on validation data, reported on --data. Both models still compute what they computed.
+--method activations compares what the two compute on the train split, alone or with weights (--alpha).
 """
 
 
@@ -67,7 +68,7 @@ def add(commands: Commands) -> None:
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
     add_learning(parser)
-    add_matching(parser)
+    add_matching(parser, data=True)
     add_data(parser)
 
 
@@ -100,10 +101,15 @@ def _check(args: Arguments) -> None:
         refuse_existing(Path(args.out), args.overwrite, folder=True)
 
 
+def _first(args: Arguments) -> str:
+    """The match, also the one that learning starts from."""
+    return str(args.start if args.method == "learned" else args.method)
+
+
 def _learns(args: Arguments, program: Program | None) -> bool:
     if program is None:
-        return bool(args.method != "weights")
-    return any(s.op == "learn" for s in program.steps)
+        return bool(args.method != "weights" or args.weighting == "inputs")
+    return program.reads_data
 
 
 def _program(args: Arguments) -> Program | None:
@@ -123,7 +129,9 @@ def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, conso
         traced = untie(a).model if args.tied == "untie" else a
         symmetry = api.infer(traced, rules=inputs.rule_book(args), strict=args.strict)
         learning = inputs.learn_options(args)
-        program = plan_alignment(symmetry, inputs.match_options(args), {"A": a.spec, "B": b.spec}, learning)
+        program = plan_alignment(
+            symmetry, inputs.match_options(args), {"A": a.spec, "B": b.spec}, learning, _first(args)
+        )
     if args.emit_program:
         program.save(args.emit_program, overwrite=args.overwrite)
     console.result(program, program.to_plain())
@@ -155,6 +163,7 @@ def _align(
             learning=inputs.learn_options(args),
             checkpoint=args.checkpoint,
             resume=args.resume,
+            start=args.start,
         )
 
 

@@ -63,7 +63,9 @@ def match_options(args: Arguments) -> MatchOptions:
     from symgraph.align.match import MatchOptions
 
     chosen = (args.sweeps, args.tolerance, args.weighting, args.seed, args.restarts, tuple(args.spaces))
-    return MatchOptions(*chosen)
+    if "alpha" not in args:
+        return MatchOptions(*chosen)
+    return MatchOptions(*chosen, args.alpha, args.match_batches, observed=tuple(args.observed))
 
 
 def learn_options(args: Arguments) -> LearnOptions | None:
@@ -73,7 +75,8 @@ def learn_options(args: Arguments) -> LearnOptions | None:
 
     if args.method != "learned":
         return None
-    motion = MotionOptions(args.chart, not args.compact, args.learn_permutations, spaces=tuple(args.spaces))
+    chosen = (args.chart, not args.compact, args.learn_permutations)
+    motion = MotionOptions(*chosen, gauge=args.gauge, spaces=tuple(args.spaces))
     return LearnOptions(
         steps=args.steps,
         optimiser=args.optimiser,

@@ -19,7 +19,7 @@ MODEL_HELP = (
 WEIGHTED_HELP = "a checkpoint folder, a hub id, or package.module:factory (the one form that runs your code)"
 DATA_HELP = "a datasets folder, a data file (.txt, .csv, .json, .jsonl, .parquet), or package.module:factory"
 WEIGHTINGS = ("inputs-halved", "uniform", "normalised")
-METHODS = ("weights", "learned")
+METHODS = ("weights", "activations", "learned")
 _WIDTH = 100
 
 
@@ -109,8 +109,8 @@ def add_tied(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tied", choices=("keep", "untie"), default="keep", help=text)
 
 
-def add_matching(parser: argparse.ArgumentParser) -> None:
-    """The options of weight matching."""
+def add_matching(parser: argparse.ArgumentParser, *, data: bool = False) -> None:
+    """The options of matching; with `data`, those that need some as well."""
     group = parser.add_argument_group("matching")
     group.add_argument(
         "--sweeps", type=at_least(0), default=15, metavar="N", help="at most so many sweeps (default 15)"
@@ -122,21 +122,33 @@ def add_matching(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--restarts", type=at_least(0), default=0, metavar="N", help=text)
     text = "align these spaces only; * stands for any text (default: all)"
     group.add_argument("--spaces", nargs="+", default=["*"], metavar="PATTERN", help=text)
-    text = "weight of each parameter in the distance (default inputs-halved: embeddings and first layers count half)"
-    group.add_argument("--weighting", choices=WEIGHTINGS, default=WEIGHTINGS[0], help=text)
+    text = "weight of each parameter in the distance (default inputs-halved: embeddings and first layers count half"
+    text += "; inputs: at the second moment of what it reads)" if data else ")"
+    choices = (*WEIGHTINGS, "inputs") if data else WEIGHTINGS
+    group.add_argument("--weighting", choices=choices, default=WEIGHTINGS[0], help=text)
 
 
 def add_learning(parser: argparse.ArgumentParser) -> None:
     """How B is matched, and the options of learned matching."""
     group = parser.add_argument_group("method")
-    text = "weights (default), or learned: from there on trained on the loss at the models between"
+    text = "weights (default), activations, or learned: from there trained on the loss of the models between"
     group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
+    text = "what learned matching starts from (default weights)"
+    group.add_argument("--start", choices=METHODS[:2], default=METHODS[0], help=text)
+    text = "share of activations where they are matched, the rest being weights (default 1)"
+    group.add_argument("--alpha", type=not_negative, default=1.0, metavar="X", help=text)
+    text = "spaces whose activations count; the others go by weights (default: all)"
+    group.add_argument("--observed", nargs="+", default=["*"], metavar="PATTERN", help=text)
+    text = "batches of activations that are read; 0: all (default 20)"
+    group.add_argument("--match-batches", type=at_least(0), default=20, metavar="N", help=text)
     text = "training data for the method (default: the train split of --data)"
     group.add_argument("--train-data", metavar="SPEC", help=text)
     group.add_argument("--train-split", metavar="NAME", help="its split (default: train, where it has splits)")
     text = "data to stop on (default: every tenth batch of the training data)"
     group.add_argument("--validation-data", metavar="SPEC", help=text)
-    group.add_argument("--validation-split", metavar="NAME", help="its split; of the training data if only this is given")
+    group.add_argument(
+        "--validation-split", metavar="NAME", help="its split; of the training data if only this is given"
+    )
     group.add_argument("--steps", type=at_least(0), default=1000, metavar="N", help="training steps (default 1000)")
     group.add_argument("--optimiser", default="Adam", metavar="NAME", help="any of torch.optim (default Adam)")
     group.add_argument("--lr", type=not_negative, default=1e-2, metavar="X", help="learning rate (default 0.01)")
@@ -146,6 +158,8 @@ def add_learning(parser: argparse.ArgumentParser) -> None:
     text = "uniform between --lambdas (default), or normal with this mean and deviation"
     group.add_argument("--sampler", choices=("uniform", "normal"), default="uniform", help=text)
     group.add_argument("--dual", action="store_true", help="move A as well; it is written to FOLDER-reference")
+    text = "train gains of norms and constants of biases too; A in its new gauge goes to FOLDER-reference"
+    group.add_argument("--gauge", action="store_true", help=text)
     text = "train rotations of invertible classes only, and no scales"
     group.add_argument("--compact", action="store_true", help=text)
     text = "train permutations too (straight-through assignment)"

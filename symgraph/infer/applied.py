@@ -1,12 +1,16 @@
-"""A node and the rule that explains it."""
+"""A node and the rule that explains it, and what the rule says about the elements of a product."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from symgraph.ir import Node
+from symgraph.axes.store import Ref
+from symgraph.groups.classes import Bound, SymmetryClass, down
+from symgraph.ir import Node, Tensor
 from symgraph.rules.binding import Binding
 from symgraph.rules.schema import Rule
+
+BATCH: Bound = down(SymmetryClass.SEMI_PERMUTATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +20,20 @@ class Applied:
     node: Node
     rule: Rule | None
     binding: Binding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """On one axis: the element of `result` is the product of the elements of `terms` to their powers."""
+
+    result: Ref
+    terms: tuple[tuple[Ref, int], ...]
+    node: str
+    rule: str
+
+
+def shapes_of(node: Node) -> tuple[tuple[int, ...], ...]:
+    """The shape of each result."""
+    if isinstance(node.result, Tensor):
+        return (node.result.shape,)
+    return () if node.result is None else tuple(t.shape for t in node.result)

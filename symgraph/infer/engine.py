@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from symgraph.axes.terms import Concat, Leaf, Product, Term, leaves
 from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.equations import collect
+from symgraph.infer.families import Paired
 from symgraph.infer.fibres import fibres
 from symgraph.infer.names import Unnamed, name_spaces
 from symgraph.infer.pairs import find_pairs

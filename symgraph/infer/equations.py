@@ -13,27 +13,14 @@ from dataclasses import dataclass, field
 import torch
 
 from symgraph.axes.store import Ref, Store
-from symgraph.axes.structural import FIXES_ONES, TRANSFORMERS, Axes, Call
-from symgraph.groups.classes import Bound, SymmetryClass, down
-from symgraph.infer.applied import Applied
+from symgraph.axes.structural import TRANSFORMERS, Axes, Call
+from symgraph.infer.applied import BATCH, Applied, Relation, shapes_of
 from symgraph.infer.contents import Content, find_contents, picked_axis
+from symgraph.infer.signatures import SignatureEquations
 from symgraph.interpret import call
 from symgraph.ir import Graph, Kind, Node, Tensor
 from symgraph.rules.binding import Binding, tensor_refs
 from symgraph.rules.book import RuleBook
-from symgraph.rules.signature import AxisToken
-
-BATCH: Bound = down(SymmetryClass.SEMI_PERMUTATION)
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """On one axis: the element of `result` is the product of the elements of `terms` to their powers."""
-
-    result: Ref
-    terms: tuple[tuple[Ref, int], ...]
-    node: str
-    rule: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +128,12 @@ def _note_offset(eq: Equations, a: Applied) -> None:
 
 def _collect_shuffled(eq: Equations, nodes: tuple[Node, ...], order: Iterable[int]) -> None:
     for node in nodes:
-        eq.values[node.name] = tuple(tuple(eq.store.new(n) for n in s) for s in _shapes(node))
+        eq.values[node.name] = tuple(tuple(eq.store.new(n) for n in s) for s in shapes_of(node))
     for i in order:
         declared = eq.values[nodes[i].name]
         for mine, found in zip(declared, _visit(eq, nodes[i]), strict=True):
             for a, b in zip(mine, found, strict=True):
                 eq.store.unify(a, b)
-
-
-def _shapes(node: Node) -> tuple[tuple[int, ...], ...]:
-    if isinstance(node.result, Tensor):
-        return (node.result.shape,)
-    return () if node.result is None else tuple(t.shape for t in node.result)
 
 
 def _visit(eq: Equations, node: Node) -> tuple[Axes, ...]:
@@ -170,7 +151,11 @@ def _visit(eq: Equations, node: Node) -> tuple[Axes, ...]:
         return _rigid(eq, node)
     store.because(node.name, found.rule.rule, found.rule.about)
     _tie_contents(eq, found)
-    return _structural(eq, node, found.binding) if found.rule.structure else _Signature(eq, node, found.binding).axes()
+    return (
+        _structural(eq, node, found.binding)
+        if found.rule.structure
+        else SignatureEquations(eq, node, found.binding).axes()
+    )
 
 
 def _tie_contents(eq: Equations, a: Applied) -> None:
@@ -233,7 +218,7 @@ def _rigid(eq: Equations, node: Node) -> tuple[Axes, ...]:
         for axes in eq.values[name]:
             for ref in axes:
                 eq.store.rigid(ref)
-    return tuple(tuple(eq.store.fresh_rigid(n) for n in shape) for shape in _shapes(node))
+    return tuple(tuple(eq.store.fresh_rigid(n) for n in shape) for shape in shapes_of(node))
 
 
 def _structural(eq: Equations, node: Node, binding: Binding) -> tuple[Axes, ...]:
@@ -243,7 +228,7 @@ def _structural(eq: Equations, node: Node, binding: Binding) -> tuple[Axes, ...]
     refs = tensor_refs(binding)
     items = eq.values[refs[0].name] if refs else ()
     tensors = tuple(eq.values[r.name][0] for r in refs if eq.values[r.name])
-    call = Call(tensors, binding.arguments, _shapes(node), items)
+    call = Call(tensors, binding.arguments, shapes_of(node), items)
     return TRANSFORMERS[binding.rule.structure](eq.store, call)  # type: ignore[index]
 
 
@@ -255,200 +240,3 @@ def _picked(eq: Equations, node: Node, at: int, index: str) -> tuple[Axes, ...]:
     eq.store.unify(axes[at], pointed(eq, content))
     eq.pointers.append(Pointer(places, axes[at], content.origin))
     return ((*axes[:at], *places, *axes[at + 1 :]),)
-
-
-class _Signature:
-    """Applies one rule with a signature to one node."""
-
-    def __init__(self, eq: Equations, node: Node, binding: Binding) -> None:
-        self.eq, self.node, self.binding, self.rule = eq, node, binding, binding.rule
-        self.store = eq.store
-        self.named: dict[str, list[Ref]] = {}
-        self.outputs: list[list[Ref]] = []
-        self.operand_axes: dict[str, Axes] = {
-            name: eq.values[ref.name][0] for name, (ref, _) in binding.operands.items()
-        }
-
-    def axes(self) -> tuple[Axes, ...]:
-        count, shapes = len(self.binding.results), _shapes(self.node)
-        self._outputs(shapes[:count])
-        self._named_axes()
-        self._batch_axes()
-        self._tail()
-        self._annotate()
-        unread = (tuple(self.store.fresh_rigid(n, "nothing reads it") for n in shape) for shape in shapes[count:])
-        return (*map(tuple, self.outputs), *unread)
-
-    def _outputs(self, shapes: tuple[tuple[int, ...], ...]) -> None:
-        for shape in shapes:
-            self.outputs.append([self.store.new(n) for n in shape])
-
-    def _occurrences(self, skip: set[str] = frozenset()) -> Iterator[tuple[str, AxisToken, Ref, bool]]:  # type: ignore[assignment]
-        """(operand or "", token, axis, is_result) for every tensor axis of the call."""
-        for name, (_, tokens) in self.binding.operands.items():
-            if name not in skip:
-                for token, ref in zip(tokens, self.operand_axes[name], strict=True):
-                    yield name, token, ref, False
-        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-            for token, ref in zip(tokens, axes, strict=True):
-                yield "", token, ref, True
-
-    def _named_axes(self) -> None:
-        """Axes with a name: every occurrence of the name is one axis, up to duality."""
-        tail = {self.rule.gain, self.rule.adds} - {None}
-        core: dict[str, Ref] = {}
-        for operand, token, ref, is_result in self._occurrences():
-            if token.batch or token.name == "1":
-                continue
-            if token.name.startswith("_"):
-                self.store.rigid(ref, "no claim is made about this axis")
-                continue
-            if operand in tail or (is_result and self.rule.gain in self.binding.operands):
-                continue
-            if token.mark == "~":
-                self.eq.links.append((core.setdefault(token.name, ref), ref))
-                self.store.bound(ref, BATCH, "transforms by the permutation alone")
-                continue
-            ref ^= token.mark == "'"
-            if token.name in core:
-                self.store.unify(core[token.name], ref)
-            core.setdefault(token.name, ref)
-        for name, ref in core.items():
-            self.store.bound(ref, self.rule.admits[name])
-        self.core = core
-
-    def _tail(self) -> None:
-        """The gain multiplies the core's result, the bias is added to it."""
-        gain, bias = self.rule.gain, self.rule.adds
-        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-            at = {t.name: r for t, r in zip(tokens, axes, strict=True)}
-            if gain in self.binding.operands:
-                *outer, inner = [(t, r) for t, r in self._operand(gain) if t.name in at and t.name in self.core]
-                self._relate(at[inner[0].name], ((self.core[inner[0].name], 1), (inner[1], 1)))
-                # A scale of a whole group is one of its members already.
-                for token, ref in outer:
-                    self.store.unify(self.core[token.name], at[token.name])
-                    self.eq.links.append((self.core[token.name], ref))
-                    self.store.bound(ref, BATCH, "transforms by the permutation alone")
-                for name, ref in at.items():
-                    if name in self.core and name not in {t.name for t, _ in self._operand(gain)}:
-                        self.store.unify(self.core[name], ref)
-            if bias in self.binding.operands:
-                for token, ref in self._operand(bias):
-                    if token.name in at:
-                        self._meet(at[token.name], ref, FIXES_ONES)
-
-    def _operand(self, name: str) -> list[tuple[AxisToken, Ref]]:
-        _, tokens = self.binding.operands[name]
-        return list(zip(tokens, self.operand_axes[name], strict=True))
-
-    def _relate(self, result: Ref, terms: tuple[tuple[Ref, int], ...]) -> None:
-        self.eq.relations.append(Relation(result, terms, self.node.name, self.rule.rule))
-
-    def _meet(self, result: Ref, ref: Ref, broadcast: Bound | None) -> None:
-        """One operand's pointwise axis against the result's; a broadcast operand may lower the bound."""
-        if self.store.size(result) == self.store.size(ref):
-            self.store.unify(result, ref)
-        elif broadcast is not None:
-            self.store.bound(result, broadcast, "an operand is constant along it")
-
-    def _batch_axes(self) -> None:
-        """`...` and `*` axes: aligned from the right; an operand of size one or absent is broadcast."""
-        results: dict[str, Ref] = {}
-        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-            for token, ref in zip(tokens, axes, strict=True):
-                if token.batch:
-                    if token.name in results:
-                        self.store.unify(results[token.name], ref)
-                    results.setdefault(token.name, ref)
-        for name, ref in results.items():
-            # A product by something constant along the axis is linear; one of two axes is settled by its relation.
-            if not self.rule.product:
-                self.store.bound(ref, self._batch_bound(name))
-            self._batch_axis(name, ref)
-        self._vanished_batch(results)
-
-    def _batch_bound(self, name: str) -> Bound:
-        return self.rule.admits.get("*" if name.startswith("*") else "...", BATCH)
-
-    def _batch_axis(self, name: str, result: Ref) -> None:
-        terms: list[tuple[Ref, int]] = []
-        for operand in self.binding.operands:
-            if operand in (self.rule.gain, self.rule.adds):
-                continue
-            ref = next((r for t, r in self._operand(operand) if t.name == name), None)
-            broadcast = ref is None or self.store.size(ref) != self.store.size(result)
-            if broadcast and self.rule.broadcast == "ones" and self.store.size(result) > 1:
-                self.store.bound(result, FIXES_ONES, "an operand is constant along it")
-            if not broadcast and ref is not None:
-                terms.append((ref, self.rule.product.get(operand, 1) if self.rule.product else 1))
-        if self.rule.broadcast == "ones" and name.startswith("*") and self._scalar_operand():
-            self.store.bound(result, FIXES_ONES, "a constant is added to it")
-        if self.rule.product and (len(terms) > 1 or any(p != 1 for _, p in terms)):
-            self._relate(result, tuple(terms))
-            return
-        for ref, _ in terms:
-            self.store.unify(result, ref)
-        if name.startswith("*") and len(terms) > 1 and self._adds_learned():
-            self.eq.sums.append(result)
-
-    def _scalar_operand(self) -> bool:
-        return any(
-            isinstance(v, int | float) and not isinstance(v, bool) and k in self.rule.scalars and v != 0
-            for k, v in self.binding.arguments.items()
-        )
-
-    def _adds_learned(self) -> bool:
-        """Whether values that different operators wrote are summed here: the mark of a residual stream."""
-        refs = [ref.name for ref, _ in self.binding.operands.values()]
-        written = {
-            self.eq.writers[r] for r in refs if self.eq.graph.by_name[r].kind is Kind.CALL and r in self.eq.learned
-        }
-        return self.rule.broadcast == "ones" and len(written) > 1
-
-    def _vanished_batch(self, results: dict[str, Ref]) -> None:
-        """A batch axis that no result has is read as a whole: nothing is claimed about it."""
-        for _, token, ref, is_result in self._occurrences():
-            if token.batch and not is_result and token.name not in results:
-                self.store.rigid(ref, "an axis that the result does not have")
-
-    def _part_company(self) -> None:
-        """What stands beside an axis in one tensor only is another index there, even if both index one space."""
-        tensors = [self._operand(operand) for operand in self.binding.operands]
-        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-            tensors.append(list(zip(tokens, axes, strict=True)))
-        for name, ref in self.core.items():
-            holding = [t for t in tensors if any(token.name == name for token, _ in t)]
-            shared = set.intersection(*({token.name for token, _ in t} for t in holding)) if holding else set()
-            for other in (r for t in holding for token, r in t if token.name not in shared):
-                self.eq.apart.append(((ref,), other))
-
-    def _annotate(self) -> None:
-        """Which axes mix positions (no other element may depend on them), and the names a rule gives.
-
-        A map that commutes with copying positions treats each of them alone; all others mix.
-        """
-        kept = {t.name for tokens in self.binding.results for t in tokens}
-        for operand in self.binding.operands:
-            pairs = self._operand(operand)
-            mixing = [
-                r
-                for t, r in pairs
-                if not t.batch
-                and t.name in kept
-                and t.name in self.core
-                and SymmetryClass.SEMI_PERMUTATION not in self.rule.admits[t.name]
-            ]
-            for ref in mixing:
-                self.eq.apart.append((tuple(r for _, r in pairs if r != ref), ref))
-        self._part_company()
-        for name, ref in self.core.items():
-            if name in self.rule.names:
-                self.eq.labels.append((ref, self.rule.names[name], self.node.name))
-            if self.rule.layout and SymmetryClass.ROTARY in self.rule.admits[name]:
-                self.eq.layouts.append((ref, self.rule.layout))
-        if "..." in self.rule.names:
-            for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-                for token, ref in zip(tokens, axes, strict=True):
-                    if token.batch:
-                        self.eq.labels.append((ref, self.rule.names["..."], self.node.name))

@@ -198,7 +198,7 @@ class Radial:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Gains, each with whether it scales the dual side: a scale for each frequency pair goes from one side to the other."""
+    """Gains, each with whether it scales the dual side: they trade a scale for each frequency pair."""
 
     gains: tuple[tuple[str, bool], ...]
     layout: str

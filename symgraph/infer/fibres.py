@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from symgraph.groups.classes import SymmetryClass
-from symgraph.infer.resolve import MATRIX, Draft, SpaceDraft, ref_blocks
+from symgraph.infer.blocks import ref_blocks
+from symgraph.infer.resolve import MATRIX, Draft, SpaceDraft
 
 
 def fibres(d: Draft, drafts: list[SpaceDraft], space_of: dict[int, int]) -> dict[int, tuple[int, ...]]:
@@ -51,7 +52,7 @@ class _Pointers:
         for p in d.eq.pointers:
             target = [space_of[d.root(x)] for x in d.eq.store.leaves(p.target) if d.eq.store.size(x) != 1]
             if len(target) == 1:
-                blocks = {frozenset(space_of[d.root(x)] for x in block) for block in ref_blocks(d.eq, p.axes)}
+                blocks = {frozenset(space_of[d.root(x)] for x in block) for block in ref_blocks(d.eq.store, p.axes)}
                 found += [(spaces, target[0], p.origin) for spaces in blocks]
         counts = Counter(space for spaces, _, _ in found for space in spaces)
         self._by_leaf: dict[int, list[tuple[frozenset[int], int, str]]] = {}

@@ -48,7 +48,8 @@ def _candidates(flow: Flow, cancel: bool) -> Iterator[tuple[Piece, Move | None, 
 def _uses(flow: Flow, value: str, piece: Piece) -> list[Use]:
     """What reads the constant of a piece."""
     keys: list[Key] = [(x.frame, x.dual) for x in leaves(piece.term) if x.frame >= 0]
-    parts = [(x.frame, x.dual) for x in leaves(flow.d.terms[piece.parameter][piece.axis])]
+    whole = pieces(piece.parameter, piece.axis, flow.d.terms[piece.parameter][piece.axis])
+    parts = [(x.frame, x.dual) for p in whole for x in leaves(p.term)]
     # A key that two parts of the bias share does not say which of them a reader sees.
     if not keys or not is_one_block(piece) or parts.count(keys[-1]) > 1:
         return [Seen()]

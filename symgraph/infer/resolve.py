@@ -17,11 +17,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
+from math import prod
 
 from symgraph.axes.store import Evidence, Ref, Shape, Store
 from symgraph.axes.terms import Concat, Leaf, Product, Term
 from symgraph.groups.classes import RIGID, TOP, Bound, SymmetryClass, down, group_of
+from symgraph.infer.blocks import Block, ref_blocks
 from symgraph.infer.equations import Equations
 from symgraph.infer.scales import Equation, binary_basis, integer_basis
 from symgraph.ir import Kind
@@ -29,7 +30,6 @@ from symgraph.ir import Kind
 C = SymmetryClass
 MONOMIAL: Bound = down(C.MONOMIAL, C.SEMI_PERMUTATION)
 MATRIX = frozenset({C.ORTHOGONAL, C.ORTHOGONAL_ONES, C.INVERTIBLE, C.ROTARY})
-Block = tuple[Ref, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def draft(eq: Equations) -> Draft:
     d = Draft(eq)
     _align(d)
     for name, results in eq.values.items():
-        d.blocks[name] = [b for axes in results for b in ref_blocks(eq, axes)]
+        d.blocks[name] = [b for axes in results for b in ref_blocks(eq.store, axes)]
         d.found[name] = tuple(eq.store.find(r) for r in results[0]) if results else ()
         d.inside[name] = tuple(tuple(eq.store.leaves(r)) for r in results[0]) if results else ()
     _collect_bounds(d)
@@ -120,25 +120,6 @@ def tie(d: Draft) -> None:
             node = d.root(ref)
             d.bounds[node] = d.bounds.get(node, TOP) & MONOMIAL
             d.evidence[node].append((MONOMIAL, Evidence(r.node, r.rule, "multiplied entry by entry")))
-
-
-def ref_blocks(eq: Equations, axes: tuple[Ref, ...]) -> Iterator[Block]:
-    """Leaf references of each block of a value (see `terms.blocks`), those of size one left out."""
-    for parts in product(*(_ways(eq.store, ref) for ref in axes)):
-        yield tuple(eq.store.find(r) for part in parts for r in part)
-
-
-def _ways(store: Store, ref: Ref) -> list[Block]:
-    """The leaves of an axis in each block; single positions leave none, and count once however many there are."""
-    shape = store.children(ref)
-    if shape is None:
-        return [()] if store.size(ref) == 1 else [(ref,)]
-    inner = [_ways(store, part) for part in shape[1]]
-    if shape[0] is Shape.PRODUCT:
-        return [sum(parts, ()) for parts in product(*inner)]
-    found = [way for ways in inner for way in ways]
-    first = found.index(()) if () in found else -1
-    return [way for i, way in enumerate(found) if way or i == first]
 
 
 def _align(d: Draft) -> None:
@@ -259,7 +240,10 @@ def _is_gain(d: Draft, ref: Ref, uses: _Uses) -> bool:
     if len(sources) != 1 or d.bound_of(ref) != TOP:
         return False
     source = next(iter(sources))
-    return source is not None and [len(b) for b in d.blocks[source]] == [1]
+    if source is None or [len(b) for b in d.blocks[source]] != [1]:
+        return False
+    # A vector that repeats the frame beside single positions has several gains on it.
+    return prod(d.eq.graph.by_name[source].shape) == d.eq.store.size(ref)
 
 
 def _absorbable(d: Draft, sites: list[tuple[int, Ref, Ref]], uses: _Uses, forward: bool) -> bool:

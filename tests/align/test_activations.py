@@ -48,9 +48,7 @@ def test_a_planted_element_is_recovered(name: str, options: MatchOptions) -> Non
     other = copy.deepcopy(c.module).double()
     other.load_state_dict({n: t for n, t in moved.items() if n in other.state_dict()}, strict=False)
     first = copy.deepcopy(c.module).double()
-    found = symgraph.align(
-        first, other, method="activations", data=batches(name), options=options, symmetry=c.symmetry
-    )
+    found = symgraph.align(first, other, method="activations", data=batches(name), options=options, symmetry=c.symmetry)
     assert worst({n: t for n, t in found.state.items() if t.is_floating_point()}, found.reference) < 1e-6
 
 
@@ -79,8 +77,8 @@ def test_one_pass_in_pieces_is_one_pass() -> None:
     a, b = (canonicalise(c.symmetry, c.state(k)).state for k in (1, 2))
     tree = units(c.symmetry)
     given = [[x["pixel_values"].double()] for x in batches("vit", count=4, size=2)]
-    whole = observe(c.symmetry, c.symmetry, a, b, map(tuple, given), tree, dtype=torch.float64, rows=0)  # type: ignore[arg-type]
-    twice = observe(c.symmetry, c.symmetry, a, b, map(tuple, [*given, *given]), tree, dtype=torch.float64, rows=0)  # type: ignore[arg-type]
+    whole = observe(c.symmetry, c.symmetry, a, b, map(tuple, given), tree, dtype=torch.float64, rows=0)
+    twice = observe(c.symmetry, c.symmetry, a, b, map(tuple, [*given, *given]), tree, dtype=torch.float64, rows=0)
     assert twice.examples == 2 * whole.examples == 16
     for unit, sums in whole.correlations.items():
         assert all(torch.allclose(t, twice.correlations[unit][k]) for k, t in sums.items())
@@ -149,6 +147,18 @@ def test_options_that_make_no_sense() -> None:
     with pytest.raises(DataError, match="no batches"):
         observe(c.symmetry, c.symmetry, a, a, [], units(c.symmetry))
     assert default_rules().hash
+
+
+def test_units_that_are_not_observed_go_by_weights() -> None:
+    c = case("vit")
+    options = MatchOptions(rows=0, batches=0, observed=("residual",))
+    found = symgraph.align(
+        c.module, c.modules(1), method="activations", data=batches("vit"), options=options, symmetry=c.symmetry
+    )
+    assert found.alignment.element("layers.0.mlp.hidden") is not None
+    with pytest.raises(UsageError, match="nothing to observe matches 'residul'"):
+        options = MatchOptions(observed=("residul",))
+        symgraph.align(c.module, c.modules(1), method="activations", data=batches("vit"), options=options)
 
 
 def test_learning_starts_from_activations() -> None:

@@ -149,7 +149,7 @@ def test_skew_and_cayley() -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_a_motion_keeps_the_function_and_agrees_with_its_transform(name: str, full: bool) -> None:
     c = case(name)
-    options = MotionOptions(full=full, condition=1e9)
+    options = MotionOptions(full=full, condition=1e9, gauge=full and bool(c.symmetry.gains))
     if not full and not any(s.is_matrix for s in c.symmetry.active):
         with pytest.raises(UsageError, match="has anything to learn"):
             moving(c.symmetry, options)

@@ -1,8 +1,9 @@
-"""Learned matching: the loss between falls, endpoints are kept, a resumed run gives the same bits, bad input is named."""
+"""Learned matching: the loss between falls, endpoints are kept, resumed runs give the same bits, bad input is named."""
 
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -54,7 +55,7 @@ def batches(name: str, count: int = 6, size: int = 8) -> list[Batch]:
 def run(name: str, options: LearnOptions = SHORT, **more: Any) -> Aligned:
     data = batches(name)
     # Labels are noise: what is learned of them helps on the same batches only.
-    given = {"data": data[:4], "validation": data[:4], "learning": options} | more
+    given: dict[str, Any] = {"data": data[:4], "validation": data[:4], "learning": options} | more
     return symgraph.align(network(name, 1), network(name, 2), method="learned", **given)
 
 
@@ -68,14 +69,16 @@ def midpoint(found: Aligned, data: list[Batch], module: nn.Module) -> float:
     ("name", "options"),
     [
         ("vit", SHORT),
-        ("gpt2-untied", replace(SHORT, motion=MotionOptions(chart="exponential"))),
+        ("gpt2-untied", replace(SHORT, motion=MotionOptions(chart="exponential", full=False))),
+        ("llama", replace(SHORT, motion=MotionOptions(full=False))),
         ("llama", SHORT),
-        ("llama", replace(SHORT, motion=MotionOptions(full=True))),
         ("vit", replace(SHORT, dual=True)),
-        ("resnet", replace(SHORT, motion=MotionOptions(full=True))),
+        ("vit", replace(SHORT, motion=MotionOptions(gauge=True))),
+        ("gpt2-untied", replace(SHORT, dual=True, motion=MotionOptions(gauge=True))),
+        ("resnet", SHORT),
         ("bert", replace(SHORT, optimiser="SGD", lr=0.5, schedule="constant", sampler="normal", lambdas=(0.5, 0.1))),
     ],
-    ids=["vit", "exponential", "rotary", "rotary-full", "dual", "scales", "sgd-normal"],
+    ids=["vit", "exponential", "rotary", "rotary-full", "dual", "gauge", "dual-gauge", "scales", "sgd-normal"],
 )
 def test_the_loss_between_falls_and_the_endpoints_stay(name: str, options: LearnOptions) -> None:
     found = run(name, options)
@@ -90,9 +93,10 @@ def test_the_loss_between_falls_and_the_endpoints_stay(name: str, options: Learn
         wide = {n: t.double() for n, t in (dict(state_of(before)) | after).items() if t.is_floating_point()}
         whole = {n: wide.get(n, t) for n, t in state_of(before).items()}
         assert difference(graph, dict(state_of(before)), whole) < 1e-4
-    assert (found.moved_a is not None) == options.dual
+    moved = options.dual or options.motion.gauge
+    assert (found.moved_a is not None) == moved
     notes = "\n".join(found.notes)
-    assert "B.aligned computes what B computes, up to" in notes and ("A.aligned" in notes) == options.dual
+    assert "B.aligned computes what B computes, up to" in notes and ("A.aligned" in notes) == moved
 
 
 def test_a_alone_stays_bit_for_bit_and_nothing_given_is_touched() -> None:
@@ -111,7 +115,7 @@ def test_the_endpoints_are_kept_to_rounding_in_float64() -> None:
     c = case("vit")
     a, b = (canonicalise(c.symmetry, c.state(k, spread=0.4)).state for k in (1, 2))
     module = copy.deepcopy(c.module).double()
-    for options in (SHORT, replace(SHORT, dual=True, motion=MotionOptions(full=True))):
+    for options in (SHORT, replace(SHORT, dual=True)):
         found = learn(c.symmetry, a, b, Lesson(module, batches("vit")), options)
         assert relative(c.run(b), c.run(found.b.apply(b))) < 1e-12
         if found.a is not None:
@@ -141,7 +145,7 @@ def _until(step: int) -> Any:
     return progress
 
 
-@pytest.mark.parametrize("options", [SHORT, replace(SHORT, dual=True, motion=MotionOptions(full=True))])
+@pytest.mark.parametrize("options", [SHORT, replace(SHORT, dual=True)])
 def test_a_killed_run_resumes_to_the_same_bits(options: LearnOptions, tmp_path: Path) -> None:
     whole = run("llama", options)
     file = tmp_path / "run.pt"
@@ -166,7 +170,17 @@ def test_a_loader_is_resumed_at_the_same_batch() -> None:
     other = Feed(loader, torch.Generator())
     other.load(state)
     assert [other.next().tolist() for _ in range(2)] == rest[:2]
-    assert sorted(sum(seen[:5], [])) == list(range(10))
+    assert sorted(x for batch in seen[:5] for x in batch) == list(range(10))
+
+
+def test_an_alignment_of_another_gauge_is_saved_and_applied(tmp_path: Path) -> None:
+    found = run("vit", replace(SHORT, dual=True, motion=MotionOptions(gauge=True)))
+    assert found.moved_a is not None
+    for alignment, seed, expected in ((found.alignment, 2, found.state), (found.moved_a, 1, found.reference)):
+        file = alignment.save(tmp_path / f"{seed}.safetensors")
+        again = type(alignment).load(file, alignment.symmetry)
+        state = again.apply(network("vit", seed).state_dict())
+        assert worst(expected, {n: state[n] for n in expected}) < 1e-5
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -234,11 +248,9 @@ def test_bad_programs_are_refused() -> None:
     for key, value, message in (("full", 1, "full is 1"), ("lambdas", ["a"], "lambdas is"), ("rate", 1, "'rate'")):
         bad = copy.deepcopy(plain)
         next(s for s in bad["steps"] if s["op"] == "learn")[key] = value
-        import json
-
         with pytest.raises(UsageError, match=message):
             Program.loads(json.dumps(bad))
-    assert step["full"] is False
+    assert step["full"] is True
     with pytest.raises(UsageError, match="the program learns, and there is no training data"):
         symgraph.align(network("vit", 1), network("vit", 2), program=plan)
 
@@ -265,7 +277,7 @@ def _endless() -> Iterator[Batch]:
 )
 def test_bad_input_is_one_clear_error(more: dict[str, Any], message: str) -> None:
     data = batches("vit")
-    given = {"data": data[:4], "validation": data[4:], "learning": SHORT, "method": "learned"} | more
+    given: dict[str, Any] = {"data": data[:4], "validation": data[4:], "learning": SHORT, "method": "learned"} | more
     with pytest.raises(SymgraphError, match=message):
         symgraph.align(network("vit", 1), network("vit", 2), **given)
 
@@ -302,6 +314,6 @@ def test_an_objective_falls_back_to_the_loss_of_the_model() -> None:
     own = Own()
     batch = batches("vit")[0]
     value, weight = Objective(own).mean(dict(state_of(own)), batch, "here")
-    assert weight == 8.0 and value.requires_grad is False or float(value.detach()) > 0
+    assert weight == 8.0
     expected = module(batch["pixel_values"]).logits.square().mean()
-    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)

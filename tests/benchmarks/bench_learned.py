@@ -1,7 +1,7 @@
 """Learned matching on pairs of trained models: the test-loss barrier, the time, and what a step costs.
 
     SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_learned.py [gpt2-shakespeare] [vit-cifar10] [--dual]
-        [--steps N] [--lr X] [--compact]
+        [--steps N] [--lr X] [--compact] [--gauge] [--lambdas LOW HIGH]
 
 Learned on the training split (images: flipped at random, as in training), stopped on validation (images: the last
 2,000 of the training split, which the models have seen; language: the validation split), reported on the test split.
@@ -25,7 +25,7 @@ from symgraph.canonical import canonicalise
 from symgraph.data import load
 from symgraph.trace import state_of
 
-STEPS = {"gpt2-shakespeare": 400, "vit-cifar10": 3000}
+STEPS = {"gpt2-shakespeare": 400, "vit-cifar10": 2500}
 APART = 2000
 
 
@@ -33,7 +33,7 @@ class Flipped:
     """Batches of images, each flipped or not at every visit."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, size: int) -> None:
-        self.batches = list(zip(images.split(size), labels.split(size), strict=True))
+        self.batches = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
         self.generator = torch.Generator().manual_seed(0)
 
     def __len__(self) -> int:
@@ -51,14 +51,16 @@ def training_batches(pair: str, folder: Path) -> tuple[Any, list[Batch]]:
         found = load(folder.parent / "data" / "cifar10" / "train.parquet", batch_size=1000, mean=MEAN, std=STD)
         whole = list(found)
         images, labels = (torch.cat([b[k] for b in whole]) for k in ("pixel_values", "labels"))
-        apart = zip(images[-APART:].split(500), labels[-APART:].split(500), strict=True)
-        validation = [{"pixel_values": x, "labels": y} for x, y in apart]
-        return Flipped(images[:-APART], labels[:-APART], 128), validation
+        apart = zip(torch.split(images[-APART:], 500), torch.split(labels[-APART:], 500), strict=True)
+        held_out = [{"pixel_values": x, "labels": y} for x, y in apart]
+        return Flipped(images[:-APART], labels[:-APART], 128), held_out
     tokens = np.load(folder / "shakespeare-tokens.npz")
     names = ("train", next(n for n in tokens.files if n.startswith("val")))
     splits = [torch.from_numpy(tokens[n].astype(np.int64)) for n in names]
     first, second = (t[: len(t) // CONTEXT * CONTEXT].view(-1, CONTEXT) for t in splits)
-    return ([{"input_ids": w, "labels": w} for w in t.split(n)] for t, n in ((first, 8), (second, 16)))  # type: ignore[return-value]
+    windows = (torch.split(first, 8), torch.split(second, 16))
+    training, held_out = ([{"input_ids": w, "labels": w} for w in split] for split in windows)
+    return training, held_out
 
 
 def learned(pair: str, folder: Path, options: LearnOptions) -> None:
@@ -115,7 +117,8 @@ def main() -> None:
     parser.add_argument("pairs", nargs="*", default=PAIRS)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--lr", type=float, default=1e-2)
-    for flag in ("--dual", "--compact", "--cost"):
+    parser.add_argument("--lambdas", type=float, nargs=2, default=[0.4, 0.6])
+    for flag in ("--dual", "--compact", "--gauge", "--cost"):
         parser.add_argument(flag, action="store_true")
     args = parser.parse_args()
     folder = zoo()
@@ -124,7 +127,13 @@ def main() -> None:
         return
     for pair in args.pairs:
         steps = STEPS[pair] if args.steps is None else args.steps
-        options = LearnOptions(steps=steps, lr=args.lr, dual=args.dual, patience=0, motion=MotionOptions(full=not args.compact))
+        options = LearnOptions(
+            steps=steps,
+            lr=args.lr,
+            dual=args.dual,
+            patience=0,
+            motion=MotionOptions(full=not args.compact, gauge=args.gauge),
+        )
         step_cost(pair, folder, options)
         if not args.cost:
             learned(pair, folder, options)

@@ -61,6 +61,8 @@ def run(number: int, start: int, examined: Examined, *, small: bool) -> tuple[Co
     def one(description: Description) -> None:
         nonlocal tried
         tried += 1
+        if tried % 100 == 0:
+            print(f"{tried} models, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         text = examined(description)
         if text:
             found[kind(text)] += 1

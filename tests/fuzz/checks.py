@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
-from typing import Any
+from itertools import chain, product
+from math import prod
 
 import torch
 from torch import Tensor
 
 from symgraph.audit import audit
-from symgraph.axes.terms import Leaf, Product, Term
+from symgraph.axes.terms import Leaf, Product, Term, leaves
 from symgraph.canonical import canonicalise
 from symgraph.errors import AuditError, SymgraphError
 from symgraph.infer.engine import infer, prepare
@@ -74,7 +73,7 @@ def said(symmetry: SymmetryGraph) -> tuple[object, ...]:
     active = [(x.name, x.size, str(x.group), [s.spaces[f].name for f in x.fibre], x.scales, x.signs) for x in s.active]
     return (
         active,
-        {name: tuple(map(partial(_shape, s), axes)) for name, axes in s.terms.items()},
+        {name: [_shape(s, t) for t in axes] for name, axes in s.terms.items()},
         {(g.parameter, g.forward) for g in s.gains},
         {(m.source.place, frozenset((k.reader.place if k.reader else (), k.bias) for k in m.sinks)) for m in s.moves},
         set(s.translations),
@@ -85,17 +84,31 @@ def said(symmetry: SymmetryGraph) -> tuple[object, ...]:
     )
 
 
-def _shape(symmetry: SymmetryGraph, term: Term) -> Any:
-    """A term with what is rigid in one piece."""
+def _shape(symmetry: SymmetryGraph, term: Term) -> list[object]:
+    """The blocks of an axis, with neighbours that are rigid in one piece."""
+
+    def seen(leaf: Leaf) -> object:
+        rigid = leaf.space < 0 or symmetry.spaces[leaf.space].rigid
+        return leaf.size if rigid else (symmetry.spaces[leaf.space].name, leaf.dual)
+
+    found: list[object] = []
+    for block in (tuple(map(seen, b)) for b in _blocks(term)):
+        size = prod(n for n in block if isinstance(n, int))
+        if any(not isinstance(x, int) for x in block):
+            found.append(block)
+        elif found and isinstance(found[-1], int):
+            found[-1] += size
+        else:
+            found.append(size)
+    return found
+
+
+def _blocks(term: Term) -> list[tuple[Leaf, ...]]:
     if isinstance(term, Leaf):
-        rigid = term.space < 0 or symmetry.spaces[term.space].rigid
-        return term.size if rigid else (symmetry.spaces[term.space].name, term.dual)
-    parts = [_shape(symmetry, t) for t in (term.factors if isinstance(term, Product) else term.parts)]
+        return [(term,) if term.size != 1 else ()]
     if isinstance(term, Product):
-        return term.size if all(isinstance(p, int) for p in parts) else ("product", *parts)
-    grouped = [(rigid, list(g)) for rigid, g in groupby(parts, key=lambda p: isinstance(p, int))]
-    found = [x for rigid, g in grouped for x in ([sum(g)] if rigid else g)]
-    return found[0] if len(found) == 1 else ("concatenation", *found)
+        return [tuple(chain(*several)) for several in product(*map(_blocks, term.factors))]
+    return [b for t in term.parts for b in _blocks(t)]
 
 
 def _deterministic(graph: Graph, symmetry: SymmetryGraph) -> Failure | None:
@@ -138,12 +151,24 @@ def _canonical(symmetry: SymmetryGraph, state: dict[str, Tensor]) -> Failure | N
     error = max(_relative(a, b) for a, b in zip(run.run(state, inputs), run.run(found.state, inputs), strict=True))
     if not error <= EXACT:
         return Failure("canonical", (), f"the function changes by {error:.0e}")
+    if not _settles(symmetry):
+        return None
     again = canonicalise(symmetry, found.state).state
     moved = {n: _relative(t, again[n]) for n, t in found.state.items() if t.is_floating_point() and t.numel()}
     worst = max(moved, key=lambda n: moved[n], default="")
     if moved and moved[worst] > SETTLED:
         return Failure("idempotent", (), f"{worst} moves by {moved[worst]:.0e}")
     return None
+
+
+def _settles(symmetry: SymmetryGraph) -> bool:
+    """Whether no element mixes the rows whose mean a translation settles (one weight that is a sum of two)."""
+    matrices = {s.id for s in symmetry.active if s.is_matrix or s.scales}
+    for place in {p for t in symmetry.translations for places in t.sets for p in places}:
+        others = [t for i, t in enumerate(symmetry.terms[place.parameter]) if i != place.axis]
+        if any(leaf.space in matrices for t in others for leaf in leaves(t)):
+            return False
+    return True
 
 
 def _relative(x: Tensor, y: Tensor) -> float:

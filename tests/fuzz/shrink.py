@@ -8,9 +8,7 @@ from dataclasses import replace
 from .net import Description, Step
 
 # Options without which a step cannot be built.
-NEEDED = frozenset(
-    {"kind", "act", "hidden", "heads", "groups", "size", "to", "how", "norm_kind", "experts", "top", "like"}
-)
+NEEDED = frozenset({"kind", "act", "hidden", "heads", "groups", "size", "to", "how", "experts", "top", "like"})
 
 
 def shrunk(description: Description, fails: Callable[[Description], bool]) -> Description:

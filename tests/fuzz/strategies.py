@@ -115,7 +115,7 @@ SMALL = st.one_of(
     _of("output", how=_one("stream", "mean", "linear", "length", "scores")),
     _of("dead"),
 )
-STEPS = st.lists(st.one_of(SMALL, BLOCK, SMALL), min_size=1, max_size=5)
+STEPS = st.lists(st.one_of(SMALL, BLOCK, SMALL), min_size=2, max_size=6)
 
 
 def descriptions() -> st.SearchStrategy[Description]:

@@ -9,7 +9,7 @@ from .checks import check
 from .net import Description
 from .strategies import descriptions
 
-# What is drawn first is drawn again in every longer run, so that the suite repeats a part of the slow test.
+# The same models in every run; `python -m tests.fuzz` tries others.
 SHARED = settings(
     derandomize=True,
     deadline=None,

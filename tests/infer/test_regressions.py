@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from symgraph.canonical import canonicalise
 from symgraph.infer.engine import infer, prepare
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.rules.book import default_rules
+from symgraph.sampling import random_state
 from symgraph.trace import trace
 from symgraph.verify import verify
 
@@ -127,6 +129,53 @@ class ScaledInPart(nn.Module):
         return found
 
 
+class TurnedBeforeReading(nn.Module):
+    """A bias over two axes, read by a map over the same two in the other order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.first(x).unflatten(-1, (2, 3)).transpose(-1, -2).flatten(-2))
+        return found
+
+
+class HalvesThroughOneMap(OneMapForEachGroup):
+    """The same where the groups are told apart afterwards, so that the bias has a part for each of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = self.each(self.first(x).unflatten(-1, (2, 3))).flatten(-2)
+        found: Tensor = self.last(torch.cat([groups[..., 3:], groups[..., :3]], -1).tanh())
+        return found
+
+
+class GainOnBothCopies(nn.Module):
+    """A vector that scales two copies of one frame: two gains, which no reader can carry as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.gain = nn.Linear(3, 3), nn.Linear(3, 2), nn.Parameter(torch.randn(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.first(x)
+        both = torch.cat([stream, stream], -1) * self.gain
+        found: Tensor = self.last(both.reshape(*both.shape[:-1], 2, 3).sum(-2))
+        return found
+
+
+class BiasAndPositions(nn.Module):
+    """A constant that moves between positions and a bias, which can move on into the next bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.place = nn.Linear(3, 3), nn.Linear(3, 2), nn.Parameter(torch.randn(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.first(x) + self.place)
+        return found
+
+
 def test_an_inner_space_is_not_fibred_over_what_stands_beside_it_in_another_place() -> None:
     assert all(not s.fibre for s in checked(LowRank(), 2, 3).active)
 
@@ -144,3 +193,22 @@ def test_translations_of_an_axis_that_is_cut_are_found_in_any_order() -> None:
     graph = trace(ScaledInPart(), (torch.randn(2, 3, 3),))
     order = range(len(prepare(graph, default_rules()).nodes))
     assert infer(graph).translations == infer(graph, order=reversed(order)).translations != ()
+
+
+def test_a_constant_that_is_read_in_another_order() -> None:
+    assert [m.source.parameter for m in checked(TurnedBeforeReading(), 2, 3).moves] == ["first.bias"]
+
+
+def test_parts_of_a_bias_that_share_their_readers_do_not_move() -> None:
+    assert "first.bias" not in {m.source.parameter for m in checked(HalvesThroughOneMap(), 2, 3).moves}
+
+
+def test_a_vector_on_two_copies_of_one_frame_is_no_gain() -> None:
+    assert checked(GainOnBothCopies(), 2, 3).gains == ()
+
+
+def test_what_a_translation_settles_stays_settled() -> None:
+    symmetry = checked(BiasAndPositions(), 2, 4, 3)
+    once = canonicalise(symmetry, random_state(symmetry.graph, torch.Generator().manual_seed(1))).state
+    twice = canonicalise(symmetry, once).state
+    assert all(torch.allclose(once[n], twice[n], atol=1e-9) for n in once)

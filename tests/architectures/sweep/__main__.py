@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results.jsonl"))
     parser.add_argument("--resume", action="store_true", help="leave out what the file already has")
     parser.add_argument("--page", type=Path, help="also write the table of all architectures to this file")
-    parser.add_argument("--audit", action="store_true", help="also audit those of tests/audit, at smaller sizes")
+    parser.add_argument("--audit", action="store_true", help="also audit those of audits.py, at smaller sizes")
     parser.add_argument("--summary", action="store_true", help="only print what the file says")
     args = parser.parse_args()
     if not args.summary:
@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def audited(record: dict[str, object]) -> dict[str, object]:
     """The record with the audit of the same class of model, where there is a tiny instance of it."""
-    from tests.audit.tiny import CONFIGS, measured
+    from .audits import CONFIGS, measured
 
     name = next((n for n, (_, kind, _) in CONFIGS.items() if kind == record["model"]), None)
     if name is None:

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from tiny import CONFIGS, measured
+from sweep.audits import CONFIGS, measured
 from torch import Tensor, nn
 
 from symgraph.audit import audit

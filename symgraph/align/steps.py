@@ -1,0 +1,89 @@
+"""Steps of a program that train or compare, and the part of a step that says what is done on each space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from symgraph.align.learn import LearnOptions
+from symgraph.align.motion import MotionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """One unit of the descent: a space, its group and solver, and what is fibred over it."""
+
+    space: str
+    group: str
+    solver: str
+    inside: tuple[UnitPlan, ...] = ()
+
+    def lines(self, indent: int) -> list[str]:
+        """The unit as text, inner spaces indented."""
+        head = f"{' ' * indent}{self.space:<{max(44 - indent, 1)}} {self.group:<24} {self.solver}"
+        return [head, *(line for u in self.inside for line in u.lines(indent + 2))]
+
+
+@dataclass(frozen=True, slots=True)
+class LearnStep:
+    """Train elements on the task loss between two canonical models, from a match on; `other` names what A becomes."""
+
+    moving: str
+    reference: str
+    start: str
+    into: str
+    other: str = ""
+    units: tuple[UnitPlan, ...] = ()
+    steps: int = 1000
+    optimiser: str = "Adam"
+    lr: float = 1e-2
+    schedule: str = "cosine"
+    warmup: int = 20
+    sampler: str = "uniform"
+    lambdas: tuple[float, ...] = (0.4, 0.6)
+    dual: bool = False
+    seed: int = 0
+    check_every: int = 50
+    patience: int = 10
+    retract_every: int = 10
+    chart: str = "cayley"
+    full: bool = True
+    permutations: bool = False
+    condition: float = 100.0
+    gauge: bool = False
+    spaces: tuple[str, ...] = ("*",)
+    op: str = "learn"
+
+    def __str__(self) -> str:
+        into = f"{self.into} and {self.other}" if self.other else self.into
+        low, high = self.lambdas
+        drawn = f"lambda U({low:g}, {high:g})" if self.sampler == "uniform" else f"lambda N({low:g}, {high:g})"
+        both = "both move, " if self.dual else ""
+        what = (
+            f"{both}{self.steps} steps of {self.optimiser}, rate {self.lr:g} {self.schedule}, {drawn}, seed {self.seed}"
+        )
+        stop = f"estimates every {self.check_every} steps, patience {self.patience}"
+        lines = [f"{self.op:<13} {self.moving} to {self.reference} from {self.start} -> {into} ({what}; {stop})"]
+        lines += ["      gains of norms and constants of biases"] if self.gauge else []
+        return "\n".join(lines + [line for u in self.units for line in u.lines(6)])
+
+    def options(self) -> LearnOptions:
+        """The options of the training.
+
+        Raises:
+            UsageError: one of them has a value that makes no sense.
+        """
+        motion = {f.name: getattr(self, f.name) for f in fields(MotionOptions)}
+        own = {f.name: getattr(self, f.name) for f in fields(LearnOptions) if f.name != "motion"}
+        return LearnOptions(**own, motion=MotionOptions(**motion))
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Compare the outputs of a model before and after, in the precision of the run."""
+
+    before: str
+    after: str
+    op: str = "check"
+
+    def __str__(self) -> str:
+        return f"{self.op:<13} {self.after} computes what {self.before} computes"
