@@ -33,6 +33,7 @@ from symgraph.messages import shorten
 from symgraph.models import Model, load
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
 from symgraph.rules.schema import Rule
+from symgraph.sampling import float64
 from symgraph.state import check_finite, state_hash
 from symgraph.tied import untie
 from symgraph.trace import state_of, trace_config
@@ -143,11 +144,7 @@ def audit(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleS
 def canonicalise(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None) -> Canonical:
     """The canonical form of a model, computed in float64 (design section 8)."""
     m = model(source)
-    return _canonicalise(symmetry or infer(m, rules=rules), _wide(state_of(m.module)))
-
-
-def _wide(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().double() if v.is_floating_point() else v.detach() for k, v in state.items()}
+    return _canonicalise(symmetry or infer(m, rules=rules), float64(state_of(m.module)))
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,16 @@ from torch import Tensor
 
 from symgraph.errors import AuditError, UsageError
 from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.ir import Graph, Kind, Node
 from symgraph.jacobian import Jacobian
-from symgraph.sampling import State, generic_state, has_epsilon, with_epsilon
+from symgraph.sampling import State, generic_state
 from symgraph.shortfall import Shortfall, Space, describe
 from symgraph.tangents import Tangents, tangents
 
 LARGEST = 6000
 # Symmetries that only an epsilon breaks: with a large one they are none, without one they are exact.
 _RAISED, _NONE = 1e-2, 0.0
+LARGEST_EPSILON = 1e-3
 _TOLERANCE = 1e-8
 # The kernel ends at the widest gap below this, relative to the largest singular value.
 _CEILING = 1e-9
@@ -291,3 +293,23 @@ def _span(blocks: list[Tensor], width: int) -> Tensor:
         rows = vectors[values > _TOLERANCE * values[0]]
     spanned: Tensor = rows
     return spanned
+
+
+def with_epsilon(graph: Graph, value: float) -> Graph:
+    """The graph with every small positive constant replaced, so that what it breaks is broken visibly or not at all."""
+    nodes = tuple(n if n.kind is not Kind.CALL else _replaced(n, value) for n in graph.nodes)
+    return replace(graph, nodes=nodes)
+
+
+def has_epsilon(graph: Graph) -> bool:
+    """Whether there is such a constant."""
+    return any(_is_epsilon(x) for n in graph.calls for x in (*n.args, *(v for _, v in n.kwargs)))
+
+
+def _replaced(node: Node, value: float) -> Node:
+    args = tuple(value if _is_epsilon(a) else a for a in node.args)
+    return replace(node, args=args, kwargs=tuple((k, value if _is_epsilon(v) else v) for k, v in node.kwargs))
+
+
+def _is_epsilon(x: object) -> bool:
+    return isinstance(x, float) and 0 < x <= LARGEST_EPSILON

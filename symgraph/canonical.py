@@ -19,7 +19,7 @@ What remains to be matched is compact: permutations, signs, rotations.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +42,6 @@ from symgraph.gauge import (
     window,
 )
 from symgraph.groups.elements import pair_indices
-from symgraph.infer.dimension import piece_name
 from symgraph.infer.families import Piece, Place
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.least_norm import least_norm
@@ -61,10 +60,6 @@ class Canonical:
     singular: tuple[str, ...]
 
 
-# A recipe reads the state when it is asked for its next step: the state has then taken all steps before.
-Recipe = Callable[[SymmetryGraph, State], Iterator[Step]]
-
-
 def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canonical:
     """Takes a state to its canonical form.
 
@@ -80,6 +75,7 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     steps: list[Step] = []
     # What a translation gathers in a movable bias goes on with it; what arrives in a bias may be translated again.
     settling = (_translations, _moves, _gains, _nulls, _translations)
+    # A recipe reads the state when it is asked for its next step: the state has then taken all steps before.
     for recipe in (*settling, _centres, _leans, _least_norm, _lengths, _trades):
         for step in recipe(symmetry, found):
             found.update(step.apply(found))
@@ -170,22 +166,3 @@ def _trades(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
             both = (squares[False] > 0) & (squares[True] > 0)
             ratio = torch.where(both, squares[True] / squares[False].clamp_min(1e-300), 1.0)
             yield Trade(symmetry, paired, ratio**0.25)
-
-
-def gauge_free(symmetry: SymmetryGraph) -> tuple[str, ...]:
-    """One line for each family that the canonical form fixes, for reports."""
-    lines = [f"gain {g.parameter} absorbed into its {'readers' if g.forward else 'writers'}" for g in symmetry.gains]
-    for m in symmetry.moves:
-        where = ", ".join(s.bias for s in m.sinks) or "nothing sees it"
-        lines.append(f"constant of {piece_name(symmetry, m.source)} -> {where}")
-    lines += [
-        f"translation between {' and '.join(str([p.parameter for p in s]) for s in t.sets)}"
-        for t in symmetry.translations
-    ]
-    for c in symmetry.centred:
-        what = "written into" if c.written else "read from"
-        lines.append(f"mean of what is {what} frame {c.frame}: {len({p.parameter for p in c.pieces})} parameters")
-    lines += [f"mean of {piece_name(symmetry, x.reader)} into {x.sink}" for x in symmetry.leans if not x.gain]
-    lines += [f"length of {' and '.join(r.tensors)}" for r in symmetry.radial]
-    lines += [f"scales of frequency pairs between {' and '.join(n for n, _ in p.gains)}" for p in symmetry.paired]
-    return tuple(lines)

@@ -40,9 +40,7 @@ def least_norm(symmetry: SymmetryGraph, state: State) -> GroupElement:
 class _LeastNorm:
     def __init__(self, symmetry: SymmetryGraph, state: State) -> None:
         self.symmetry = symmetry
-        self.spaces = [
-            s for s in symmetry.active if s.scales or s.group in (SymmetryClass.INVERTIBLE, SymmetryClass.ROTARY)
-        ]
+        self.spaces = [s for s in symmetry.active if s.scales or s.group in NON_COMPACT]
         names = {n for s in self.spaces for n in symmetry.parameters_of[s.id] if n in symmetry.graph.parameters}
         self.state: State = symmetry.shifted({n: state[n] for n in names if n in state})
         self.element = GroupElement(symmetry, {})

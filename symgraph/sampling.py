@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from symgraph.ir import Graph, Kind, Node, Ref
+from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
+from symgraph.trace.operators import short_name
 
 State = dict[str, Tensor]
 
-LARGEST_EPSILON = 1e-3
 # Operators behind which an index is the same index.
 _VIEWS = frozenset(
-    {"view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "slice", "expand", "clone", "to", "_to_copy"}
+    {"view", "unsafe_view", "reshape", "unsqueeze", "squeeze", "slice", "expand", "clone", "to", "to_copy"}
 )
 
 
@@ -69,26 +68,6 @@ def generic_state(graph: Graph, buffers: Mapping[str, Tensor] | None, generator:
     return found
 
 
-def with_epsilon(graph: Graph, value: float) -> Graph:
-    """The graph with every small positive constant replaced, so that what it breaks is broken visibly or not at all."""
-    nodes = tuple(n if n.kind is not Kind.CALL else _replaced(n, value) for n in graph.nodes)
-    return replace(graph, nodes=nodes)
-
-
-def has_epsilon(graph: Graph) -> bool:
-    """Whether there is such a constant."""
-    return any(_is_epsilon(x) for n in graph.calls for x in (*n.args, *(v for _, v in n.kwargs)))
-
-
-def _replaced(node: Node, value: float) -> Node:
-    args = tuple(value if _is_epsilon(a) else a for a in node.args)
-    return replace(node, args=args, kwargs=tuple((k, value if _is_epsilon(v) else v) for k, v in node.kwargs))
-
-
-def _is_epsilon(x: object) -> bool:
-    return isinstance(x, float) and 0 < x <= LARGEST_EPSILON
-
-
 def perturbed(graph: Graph, state: Mapping[str, Tensor], generator: torch.Generator, spread: float) -> State:
     """The state with normal noise on every parameter: initial values (zero biases, unit gains) would hide errors."""
     found = float64(state)
@@ -111,13 +90,17 @@ def _dtype(node: Node) -> torch.dtype:
 
 def _rows(graph: Graph, value: str) -> int:
     """How many rows the smallest table has that an integer value indexes; 2 where it indexes none."""
-    tables = (_table(graph, u) for at, u in _readers(graph, value) if _kind(u) == "embedding" and u.args[1] == Ref(at))
+    tables = (
+        _table(graph, u)
+        for at, u in _readers(graph, value)
+        if short_name(u.target) == "embedding" and u.args[1] == Ref(at)
+    )
     return min((t for t in tables if t is not None), default=2)
 
 
 def _compared(graph: Graph, value: str) -> list[int]:
     """Integers that a value is compared with (the end of a text, padding): without them whole branches stay dark."""
-    users = [u for _, u in _readers(graph, value) if _kind(u) in ("eq", "ne") and len(u.args) == 2]
+    users = [u for _, u in _readers(graph, value) if short_name(u.target) in ("eq", "ne") and len(u.args) == 2]
     return sorted({u.args[1] for u in users if type(u.args[1]) is int})
 
 
@@ -128,13 +111,9 @@ def _readers(graph: Graph, value: str) -> Iterator[tuple[str, Node]]:
         at = todo.pop()
         for user in graph.users[at]:
             yield at, user
-            if _kind(user) in _VIEWS and user.name not in seen:
+            if short_name(user.target) in _VIEWS and user.name not in seen:
                 seen.add(user.name)
                 todo.append(user.name)
-
-
-def _kind(node: Node) -> str:
-    return node.target.split(".")[1] if node.target.count(".") else node.target
 
 
 def _table(graph: Graph, user: Node) -> int | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -27,12 +28,13 @@ from symgraph.grams import Block, blocks, unfold
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
 from symgraph.ir import Kind, Node
+from symgraph.trace.operators import short_name
 
 State = Mapping[str, Tensor]
 # They show the same numbers as what they read; counting both would weigh them twice.
 _VIEWS = frozenset(
-    {"view", "_unsafe_view", "reshape", "flatten", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice"}
-    | {"select", "split", "chunk", "t", "to", "clone", "contiguous", "_to_copy", "alias", "detach", "unbind", "getitem"}
+    {"view", "unsafe_view", "reshape", "flatten", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice"}
+    | {"select", "split", "chunk", "t", "to", "clone", "contiguous", "to_copy", "alias", "detach", "unbind", "getitem"}
 )
 
 
@@ -109,7 +111,8 @@ def observe(
         UsageError: the two symmetries are not of one model.
     """
     run = _Pass(symmetry, seen, list(units), dtype, rows, moments)
-    states = [{n: t.detach() for n, t in s.items()} for s in (a, b)]
+    # Once, and not again for every batch.
+    states = [{n: t.detach().to(dtype) if t.is_floating_point() else t for n, t in s.items()} for s in (a, b)]
     for i, given in enumerate(batches):
         run.take(i, states, given)
     if not run.batches:
@@ -124,7 +127,7 @@ class _Pass:
         self.symmetry, self.seen, self.rows, self.dtype = symmetry, seen, rows, dtype
         self.owner = {i: u.space.id for u in units for i in u.ids()}
         self.number = _numbers(symmetry, seen)
-        self.sites = {n.name: n for n in seen.graph.calls if self._is_site(n)}
+        self.sites = [n.name for n in seen.graph.calls if self._is_site(n)]
         self.readings = list(_readings(symmetry, seen)) if all_ else []
         self.run = Interpreter(seen.graph, dtype=dtype)
         self.keep = {*self.sites, *(r.value for r in self.readings)}
@@ -133,10 +136,9 @@ class _Pass:
         self.batches = self.examples = 0
 
     def _is_site(self, node: Node) -> bool:
-        name = node.target.split(".")[1] if node.target.startswith("aten.") else node.target
         floats = "float" in getattr(node.result, "dtype", "")
         owned = {self.owner[s] for s in self._spaces(node.name) if s in self.owner}
-        return floats and name not in _VIEWS and bool(owned)
+        return floats and short_name(node.target) not in _VIEWS and bool(owned)
 
     def _spaces(self, value: str) -> set[int]:
         found = (x.space for t in self.seen.values.get(value, ()) for x in leaves(t) if x.space >= 0)
@@ -215,7 +217,7 @@ def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:
 
 def _scaled(block: Block, dims: list[int], rows: int, one_by_one: bool, generator: torch.Generator, at: str) -> Tensor:
     """The correlation of both sides along `dims`, over the product of their norms: (n_A, n_B, k_A, k_B, ...)."""
-    pair = [unfold(t, dims).reshape(-1, t.numel() // _size(t, dims)) for t in block.tensors]
+    pair = [unfold(t, dims).reshape(-1, t.numel() // prod(t.shape[d] for d in dims)) for t in block.tensors]
     if rows and pair[0].shape[1] > rows:
         chosen = torch.randint(pair[0].shape[1], (rows,), generator=generator)
         pair = [x[:, chosen] for x in pair]
@@ -229,13 +231,6 @@ def _scaled(block: Block, dims: list[int], rows: int, one_by_one: bool, generato
     k = len(sizes)
     order = [i for both in zip(range(k), range(k, 2 * k), strict=True) for i in both]
     found: Tensor = c.reshape(*sizes, *sizes).permute(order)
-    return found
-
-
-def _size(t: Tensor, dims: list[int]) -> int:
-    found = 1
-    for d in dims:
-        found *= t.shape[d]
     return found
 
 

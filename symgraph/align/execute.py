@@ -24,7 +24,7 @@ from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
 from symgraph.rules.book import default_rules
 from symgraph.sampling import random_inputs
-from symgraph.verify import TOLERANCE
+from symgraph.verify import TOLERANCE, difference
 
 Progress = Callable[[str], None]
 Held = TypeVar("Held")
@@ -171,7 +171,7 @@ def _learn(
 
 def _check(run: Registers, symmetry: SymmetryGraph, step: Check) -> None:
     states = [_held(run.states, n, step.op) for n in (step.before, step.after)]
-    error = difference(symmetry, *states)
+    error = output_change(symmetry, *states)
     limit = SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in states[1].values()) else TOLERANCE
     if not error <= limit:
         raise VerifyError(
@@ -182,15 +182,13 @@ def _check(run: Registers, symmetry: SymmetryGraph, step: Check) -> None:
     run.notes.append(f"{step.after} computes what {step.before} computes, up to {error:.0e}")
 
 
-def difference(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """Largest change of the outputs over the largest output, in float64 on random inputs of the traced shapes."""
+def output_change(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Largest relative change of the outputs, in float64 on random inputs of the traced shapes."""
     run = Interpreter(symmetry.graph)
     inputs = random_inputs(symmetry.graph, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        pairs = list(zip(*(run.run({n: t.cpu() for n, t in s.items()}, inputs) for s in (one, other)), strict=True))
-    floats = [(x, y) for x, y in pairs if x.is_floating_point()]
-    changes = [float((x - y).abs().max() / x.abs().max().clamp_min(1e-300)) for x, y in floats]
-    return max((c if c == c else float("inf") for c in changes), default=0.0)
+        first, second = (run.run({n: t.cpu() for n, t in s.items()}, inputs) for s in (one, other))
+    return difference(first, second)
 
 
 def _regauge(run: Registers, symmetry: SymmetryGraph, step: Regauge) -> None:

@@ -304,6 +304,10 @@ def rigid(store: Store, call: Call) -> tuple[Axes, ...]:
     return tuple(tuple(store.fresh_rigid(n, "computed by position") for n in shape) for shape in call.shapes)
 
 
+# Those that keep every entry of a tensor and make none: constants and positions that it holds stay what they are.
+KEEPING = frozenset(
+    {"reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "expand", "identity"}
+)
 TRANSFORMERS: dict[str, Transformer] = {
     "reshape": reshape,
     "flatten": reshape,

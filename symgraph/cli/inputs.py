@@ -187,7 +187,7 @@ def check_device(device: str) -> None:
 
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"device {device} cannot be used", cause=one_line(error), remedy="pass --device cpu"
         ) from error

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from symgraph.axes.structural import KEEPING
 from symgraph.infer.applied import Applied
 from symgraph.ir import Graph, Ref
-
-# Operators that keep every number and its place.
-_KEEPING = frozenset(
-    {"reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "expand", "identity"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,7 @@ def find_contents(applied: list[Applied]) -> dict[str, Content]:
         refs = list(a.node.refs())
         if a.rule.structure == "getitem" and (refs[0], a.binding.arguments["index"]) in several:
             found[a.node.name] = several[refs[0], int(a.binding.arguments["index"])]
-        elif a.rule.structure in _KEEPING and len(refs) == 1 and refs[0] in found:
+        elif a.rule.structure in KEEPING and len(refs) == 1 and refs[0] in found:
             found[a.node.name] = found[refs[0]]
     return found
 

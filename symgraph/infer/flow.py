@@ -16,10 +16,6 @@ from symgraph.ir import Kind, Node
 
 Key = tuple[int, bool]
 Axis = tuple[int, ...]
-# Structural operators that keep every entry, so that a constant added before is the same constant after.
-PASSING = frozenset(
-    {"reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "movedim", "expand", "identity"}
-)
 _NARROWING = frozenset({"stack", "rigid", "constant", "zero", "pad", "windows"})
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from symgraph.axes.structural import KEEPING
 from symgraph.axes.terms import leaves
 from symgraph.infer.applied import Applied
 from symgraph.infer.families import Move, Piece, Sink, is_one_block, pieces
-from symgraph.infer.flow import PASSING, Flow, Key, Reader, Seen, Use
+from symgraph.infer.flow import Flow, Key, Reader, Seen, Use
 from symgraph.ir import Node
 
 
@@ -83,7 +84,7 @@ def _added(flow: Flow, value: str) -> Node | None:
         if bias is not None:
             return bias
         refs = list(a.node.refs())
-        unary = len(refs) == 1 and (a.rule.structure in PASSING or "output" in a.rule.shift.values())
+        unary = len(refs) == 1 and (a.rule.structure in KEEPING or "output" in a.rule.shift.values())
         if not unary:
             return None
         value = refs[0]

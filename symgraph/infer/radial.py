@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from symgraph.axes.structural import KEEPING
 from symgraph.infer.applied import Applied
 from symgraph.infer.families import Radial
-from symgraph.infer.flow import PASSING, Flow
+from symgraph.infer.flow import Flow
 
 
 def find_radial(flow: Flow) -> list[Radial]:
@@ -23,7 +24,7 @@ def _written(flow: Flow, a: Applied, operand: str) -> Radial | None:
         if weights:
             return _tensors(flow, writer, weights)
         refs = list(writer.node.refs())
-        if writer.rule.structure not in PASSING or len(refs) != 1:
+        if writer.rule.structure not in KEEPING or len(refs) != 1:
             return None
         value = refs[0]
     return None

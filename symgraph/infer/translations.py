@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
+from symgraph.axes.structural import KEEPING
 from symgraph.infer.applied import Applied
 from symgraph.infer.families import Place, Translation
-from symgraph.infer.flow import PASSING, Axis, Flow
+from symgraph.infer.flow import Axis, Flow
 
 MAX_ALTERNATIVES = 8
 Window = tuple[int, int, int]
@@ -111,7 +112,7 @@ def _carried(flow: Flow, a: Applied, found: Ways) -> list[_Way]:
     each = [_operand(flow, r, found) for r in a.node.refs()]
     structure = a.rule.structure if a.rule is not None else None
     axes = flow.axes(a.node.name)
-    if structure in PASSING:
+    if structure in KEEPING:
         kept = [w for w in each[0] if w.window is None or structure == "identity"] if each else []
         return [w for w in kept if axes.count(w.axis) == 1]
     if structure == "slice":

@@ -42,10 +42,6 @@ class RuleBook:
                     found[plain.targets[0]] = [plain]
         return {k: tuple(v) for k, v in found.items()}
 
-    def for_op(self, target: str) -> tuple[Rule, ...]:
-        """The rules about one target, to be tried in order."""
-        return self._by_target.get(target, ())
-
     def for_node(self, node: Node) -> tuple[Rule, ...]:
         """The rules about a node's operator, to be tried in order."""
         return self._by_target.get(node.target, ())

@@ -275,19 +275,3 @@ def _without_dead(before: Graph, after: Graph) -> Graph:
         live.update(node.refs())
         kept.append(node)
     return replace(after, nodes=tuple(reversed(kept)))
-
-
-def evaluate_pattern(rule: Rule, kwargs: Mapping[str, Any]) -> Any:
-    """Runs a node `pattern:NAME` on its keyword arguments.
-
-    Raises:
-        RuleError: if no spelling of the rule has exactly these variables.
-    """
-    for spelling in rule.pattern:
-        if set(spelling.variables) == set(kwargs):
-            return spelling.evaluate(kwargs)
-    raise RuleError(
-        f"rule {rule.rule} has no spelling with {', '.join(sorted(kwargs))}",
-        cause="the graph was rewritten with other rules",
-        remedy="run it with the rule book it was rewritten with",
-    )

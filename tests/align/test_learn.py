@@ -16,7 +16,7 @@ from models_zoo import PRETRAINED, build, case, relative, worst
 from torch import nn
 
 import symgraph
-from symgraph.align.execute import difference
+from symgraph.align.execute import output_change
 from symgraph.align.learn import LearnOptions, Lesson, learn
 from symgraph.align.motion import MotionOptions
 from symgraph.align.objective import Feed, Objective, divided, held
@@ -92,7 +92,7 @@ def test_the_loss_between_falls_and_the_endpoints_stay(name: str, options: Learn
     for before, after in ((network(name, 2), found.state), (module, found.reference)):
         wide = {n: t.double() for n, t in (dict(state_of(before)) | after).items() if t.is_floating_point()}
         whole = {n: wide.get(n, t) for n, t in state_of(before).items()}
-        assert difference(graph, dict(state_of(before)), whole) < 1e-4
+        assert output_change(graph, dict(state_of(before)), whole) < 1e-4
     moved = options.dual or options.motion.gauge
     assert (found.moved_a is not None) == moved
     notes = "\n".join(found.notes)
