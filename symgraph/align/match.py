@@ -9,7 +9,7 @@ their inputs), before sweeps over everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from symgraph.action import GroupElement, random_element
 from symgraph.align.activations import Activations, agreement, weighted
+from symgraph.align.outer import OUTER, outer_order
 from symgraph.align.weighting import parameter_weights
-from symgraph.align.wreath import Key, Optimum, Table, Tree, best
+from symgraph.align.wreath import Key, Optimum, Table, Tree, best, inside, paired
 from symgraph.axes.terms import Leaf
 from symgraph.errors import UsageError
 from symgraph.gauge import Act, State
-from symgraph.grams import Block, blocks
+from symgraph.grams import Block, blocks, unfold
 from symgraph.groups.elements import Element
 from symgraph.infer.symmetry import Space, SymmetryGraph
 
@@ -41,6 +42,9 @@ class MatchOptions:
     `batches`, `rows`: read so many batches, and so many positions of each value in one; 0: all, `rows` 0 also in the
     precision of the run instead of float32.
     `observed`: patterns of the outermost spaces of units whose activations count; the others are matched by weights.
+    `outer`: how a space with others fibred over it (experts, heads) is ordered: "joint" with all that is inside, "gate"
+    by the parameters without an inside, "gram" by the inner products that the inside leaves as they are. Both of the
+    latter go by weights, and solve the inside of the matched pairs alone.
     """
 
     sweeps: int = 15
@@ -53,8 +57,11 @@ class MatchOptions:
     batches: int = 20
     rows: int = 512
     observed: tuple[str, ...] = ("*",)
+    outer: str = "joint"
 
     def __post_init__(self) -> None:
+        if self.outer not in OUTER:
+            raise UsageError(f"outer is {self.outer!r}", remedy=f"use {', '.join(OUTER)}")
         if not 0 <= self.alpha <= 1:
             raise UsageError(f"alpha is {self.alpha:g}", remedy="give a share from 0 (weights) to 1 (activations)")
         if self.batches < 0 or self.rows < 0:
@@ -219,15 +226,24 @@ class _Descent:
         index: int = -1,
     ) -> None:
         """Replaces the unit's elements by the optimum given all others, unless that lowers the correlation."""
-        table, before, twice = self._table(unit, anchored, owner or {}, index)
+        share = self.share if self.seen is not None and unit.space.id in self.seen.correlations else 0.0
+        found = [] if share == 1.0 else list(self._blocks(unit, anchored, owner or {}, index))
+        twice = any(_twice(b, unit.ids()) for b, _ in found)
+        order = self._outer_order(unit, found) if not twice else None
+        table, before = self._table(unit, found, share, order)
         if not table:
             return
         if twice and anchored is None:
             self._creep(unit, table)
             return
-        found = best([unit], table, 1)
-        if anchored is not None or float(found.value) > before:
-            self._apply(self._step(found))
+        best_found = best([unit], table, 1) if order is None else inside(unit, table, order)
+        if anchored is not None or order is not None or float(best_found.value) > before:
+            self._apply(self._step(best_found))
+
+    def _outer_order(self, unit: Tree, found: list[tuple[Block, float]]) -> Tensor | None:
+        if self.options.outer == "joint" or not unit.children:
+            return None
+        return outer_order(self.symmetry, unit, found, self.options.outer)
 
     def _creep(self, unit: Tree, table: Table) -> None:
         """A unit that stands twice on a parameter: the table is only the slope there, so steps are tried and measured.
@@ -274,30 +290,33 @@ class _Descent:
         self.element = element.after(self.element)
 
     def _table(
-        self, unit: Tree, anchored: Callable[[set[int]], bool] | None, owner: Mapping[int, int], index: int
-    ) -> tuple[Table, float, bool]:
-        """Correlations of A with the current B on the unit's spaces, the identity's value, whether any occur twice."""
-        ids = unit.ids()
+        self, unit: Tree, found: list[tuple[Block, float]], share: float, order: Tensor | None
+    ) -> tuple[Table, float]:
+        """Correlations of A with the current B on the unit's spaces, and the identity's value.
+
+        With an order, those of its pairs of positions alone (see `wreath.inside`).
+        """
         table, before = self._seen_table(unit)
-        share = self.share if self.seen is not None and unit.space.id in self.seen.correlations else 0.0
-        twice = False
-        for name in dict.fromkeys(n for i in ids for n in self.symmetry.parameters_of[i]):
-            if name not in self.a or share == 1.0:
-                continue
+        if order is not None:
+            table = {k: v for key, c in table.items() for k, v in [paired(key, c, unit.space.id, order)]}
+        for block, weight in found:
+            weight *= 1 - share
+            before += float(weight * (block.tensors[0] * block.tensors[1]).sum())
+            for key, c in _correlations(self.symmetry, block, unit, order):
+                table[key] = table[key] + weight * c if key in table else weight * c
+        return table, before
+
+    def _blocks(
+        self, unit: Tree, anchored: Callable[[set[int]], bool] | None, owner: Mapping[int, int], index: int
+    ) -> Iterator[tuple[Block, float]]:
+        """Blocks of A and the current B on the unit's spaces, with their weights."""
+        ids = unit.ids()
+        for name in dict.fromkeys(n for i in ids for n in self.symmetry.parameters_of[i] if n in self.a):
             for block in blocks(name, [self.a[name], self.b[name]], self.symmetry.terms[name]):
                 on = block.spaces()
-                if not on & ids:
-                    continue
-                again = _twice(block, ids)
                 others = {owner[s] for s in on if s in owner} - {index}
-                if anchored is not None and (again or not anchored(others)):
-                    continue
-                twice |= again
-                weight = self.weights[name] * (1 - share)
-                before += float(weight * (block.tensors[0] * block.tensors[1]).sum())
-                for key, c in _correlations(self.symmetry, block, ids):
-                    table[key] = table[key] + weight * c if key in table else weight * c
-        return table, before, twice
+                if on & ids and (anchored is None or (anchored(others) and not _twice(block, ids))):
+                    yield block, self.weights[name]
 
     def _seen_table(self, unit: Tree) -> tuple[Table, float]:
         """The correlations of activations on the unit's spaces, and the identity's value."""
@@ -329,19 +348,28 @@ def _share(anchors: Mapping[frozenset[int], int], known: set[int], unit: int) ->
     return sum(n for others, n in anchors.items() if others <= known) / total if total else 0.0
 
 
-def _correlations(symmetry: SymmetryGraph, block: Block, ids: set[int]) -> list[tuple[Key, Tensor]]:
+def _correlations(
+    symmetry: SymmetryGraph, block: Block, unit: Tree, order: Tensor | None = None
+) -> list[tuple[Key, Tensor]]:
     """The block's correlation, once for each occurrence of a repeated space (the others are then held fixed).
 
-    Shapes: one leading batch dimension of size 1, then (n_A, n_B) for each space of the unit.
+    Shapes: one leading batch dimension of size 1, then (n_A, n_B) for each space of the unit; with an order the
+    batch is that of its pairs, in the place of the unit's own space.
     """
     dims: dict[int, list[int]] = {}
     for dim, leaf in enumerate(block.leaves):
-        if leaf.space in ids:
+        if leaf.space in unit.ids():
             dims.setdefault(leaf.space, []).append(dim)
     found = []
     for turn in range(max(map(len, dims.values()))):
         chosen = [d[min(turn, len(d) - 1)] for d in dims.values()]
-        found.append((_key(symmetry, [block.leaves[d] for d in chosen]), _correlate(block, chosen)))
+        if order is None:
+            found.append((_key(symmetry, [block.leaves[d] for d in chosen]), _correlate(block, chosen)))
+            continue
+        first = dims[unit.space.id][0]
+        rest = [d for d in chosen if d != first]
+        key = _key(symmetry, [block.leaves[d] for d in rest or [first]])
+        found.append((key, _correlate_pairs(block, first, rest, order)))
     return found
 
 
@@ -356,6 +384,16 @@ def _correlate(block: Block, dims: list[int]) -> Tensor:
     k = len(sizes)
     order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
     return c.reshape(*sizes, *sizes).permute(order).unsqueeze(0)
+
+
+def _correlate_pairs(block: Block, outer: int, dims: list[int], order: Tensor) -> Tensor:
+    """The correlation of the positions i of A and order_i of B along `outer`: (n, n_A, n_B, ...)."""
+    x, y = (unfold(t, [outer, *dims]) for t in block.tensors)
+    sizes = [block.leaves[d].size for d in dims]
+    x, y = (t.reshape(len(order), -1, t.shape[-1]) for t in (x, y[order]))
+    k = len(sizes)
+    mixed = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
+    return (x @ y.mT).reshape(-1, *sizes, *sizes).permute(0, *(1 + i for i in mixed))
 
 
 def _front(t: Tensor, dims: list[int]) -> Tensor:

@@ -77,6 +77,7 @@ class MatchStep:
     batches: int = 20
     rows: int = 512
     observed: tuple[str, ...] = ("*",)
+    outer: str = "joint"
     op: str = "match"
 
     @property
@@ -300,7 +301,7 @@ def plan_alignment(
 
 
 def _match_step(symmetry: SymmetryGraph, o: MatchOptions, method: str) -> MatchStep:
-    found = tuple(_unit_plan(t) for t in units(symmetry, o.spaces))
+    found = tuple(_unit_plan(t, o.outer) for t in units(symmetry, o.spaces))
     own = {f.name: getattr(o, f.name) for f in fields(o)}
     own["weighting"] = o.weighting if isinstance(o.weighting, str) else dict(o.weighting)
     return MatchStep("B.canonical", "A.canonical", "element", found, method, **own)
@@ -329,8 +330,8 @@ def _learned_end(symmetry: SymmetryGraph, o: LearnOptions) -> tuple[Step, ...]:
     return (*found, *second, Check("A", "A.aligned"))
 
 
-def _unit_plan(tree: Tree) -> UnitPlan:
+def _unit_plan(tree: Tree, outer: str = "joint") -> UnitPlan:
     s: Space = tree.space
-    inside = tuple(_unit_plan(c) for c in tree.children)
-    solver = SOLVERS[s.group] + (" over inner optima" if inside else "")
-    return UnitPlan(s.name, str(s.group), solver, inside)
+    below = tuple(_unit_plan(c) for c in tree.children)
+    ways = {"joint": " over inner optima", "gate": " by gates", "gram": " by inner products"}
+    return UnitPlan(s.name, str(s.group), SOLVERS[s.group] + (ways[outer] if below else ""), below)

@@ -123,6 +123,41 @@ def _index(tree: Tree, table: Table, batch: int) -> Optimum:
     return Optimum(elements, chosen)
 
 
+def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:
+    """The optimum with the order of the tree's own space given: (n,).
+
+    The table holds pairs (i, order_i) as its batch, under keys without that space (but for those that have it alone).
+    """
+    space, n = tree.space, len(order)
+    inner = {k: c for k, c in table.items() if k[0][0] != space.id}
+    own = {k[0][1]: c for k, c in table.items() if k[0][0] == space.id}
+    value, signs = next(iter(table.values())).new_zeros(n), None
+    found = best(tree.children, inner, n) if inner else Optimum({}, value)
+    if own and space.signs:
+        signs, value = best_signs({k: c.reshape(n, 1, 1) for k, c in own.items()}, space.signs)
+        signs = signs.reshape(space.signs, 1, n)
+    elif own:
+        value = torch.stack(list(own.values())).sum(0)
+    elements = {i: _in_front(e) for i, e in found.elements.items()}
+    elements[space.id] = Element(order.unsqueeze(0), None, signs)
+    return Optimum(elements, (found.value + value.flatten()).sum(0, keepdim=True))
+
+
+def paired(key: Key, c: Tensor, space: int, order: Tensor) -> tuple[Key, Tensor]:
+    """An entry of a table, of batch one, as `inside` takes it."""
+    at = next(i for i, (s, _) in enumerate(key) if s == space)
+    rows = torch.arange(len(order), device=order.device)
+    pairs = c[0].movedim((2 * at, 2 * at + 1), (0, 1))[rows, order]
+    return key[:at] + key[at + 1 :] or key, pairs
+
+
+def _in_front(e: Element) -> Element:
+    """An element whose batch was the fibre, with a batch of one in front of it."""
+    parts = ((e.index, 0), (e.sign, 1), (e.matrix, 0))
+    index, sign, matrix = (None if x is None else x.unsqueeze(at) for x, at in parts)
+    return Element(index, None, sign, matrix)
+
+
 def _pick(e: Element, batch: int, n: int, index: Tensor) -> Element:
     """Of the elements for all pairs (i, j), those with j = index_i."""
     rows = torch.arange(batch, device=index.device).unsqueeze(1)

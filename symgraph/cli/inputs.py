@@ -64,8 +64,8 @@ def match_options(args: Arguments) -> MatchOptions:
 
     chosen = (args.sweeps, args.tolerance, args.weighting, args.seed, args.restarts, tuple(args.spaces))
     if "alpha" not in args:
-        return MatchOptions(*chosen)
-    return MatchOptions(*chosen, args.alpha, args.match_batches, observed=tuple(args.observed))
+        return MatchOptions(*chosen, outer=args.outer)
+    return MatchOptions(*chosen, args.alpha, args.match_batches, observed=tuple(args.observed), outer=args.outer)
 
 
 def learn_options(args: Arguments) -> LearnOptions | None:

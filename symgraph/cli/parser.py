@@ -19,6 +19,7 @@ MODEL_HELP = (
 WEIGHTED_HELP = "a checkpoint folder, a hub id, or package.module:factory (the one form that runs your code)"
 DATA_HELP = "a datasets folder, a data file (.txt, .csv, .json, .jsonl, .parquet), or package.module:factory"
 WEIGHTINGS = ("inputs-halved", "uniform", "normalised")
+OUTER = ("joint", "gate", "gram")
 METHODS = ("weights", "activations", "learned")
 _WIDTH = 100
 
@@ -122,6 +123,8 @@ def add_matching(parser: argparse.ArgumentParser, *, data: bool = False) -> None
     group.add_argument("--restarts", type=at_least(0), default=0, metavar="N", help=text)
     text = "align these spaces only; * stands for any text (default: all)"
     group.add_argument("--spaces", nargs="+", default=["*"], metavar="PATTERN", help=text)
+    text = "order of experts or heads: joint with their inside (default), by the gate alone, or by Gram matrices"
+    group.add_argument("--outer", choices=OUTER, default=OUTER[0], help=text)
     text = "weight of each parameter in the distance (default inputs-halved: embeddings and first layers count half"
     text += "; inputs: at the second moment of what it reads)" if data else ")"
     choices = (*WEIGHTINGS, "inputs") if data else WEIGHTINGS
