@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from symgraph.axes.terms import Concat, Leaf, Product, Term
+from symgraph.errors import UsageError
 from symgraph.groups.elements import (
     Element,
     identity,
@@ -51,9 +52,32 @@ class GroupElement:
     elements: Mapping[int, Element]
 
     def __call__(self, state: Mapping[str, Tensor], names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """The transformed state; tensors that no moved space touches are passed through, not copied."""
-        chosen = state if names is None else names
-        return {n: self.on(state[n], self.symmetry.terms[n]) if n in self.symmetry.terms else state[n] for n in chosen}
+        """The transformed state; tensors that no moved space touches are passed through, not copied.
+
+        Tensors of branches that change places must come together.
+
+        Raises:
+            UsageError: some of them are missing.
+        """
+        chosen = state if names is None else {n: state[n] for n in names}
+        terms = self.symmetry.acting_terms
+        found = {n: self.on(t, terms[n]) if n in terms else t for n, t in chosen.items()}
+        for stack in self.symmetry.stacks:
+            missing = [n for n in stack.members if n not in chosen]
+            if len(missing) == len(stack.members) or not any(self._moves(t) for t in terms[stack.name]):
+                continue
+            if missing:
+                remedy = "give the tensors of all branches that can change places"
+                raise UsageError(f"`{missing[0]}` is missing beside `{stack.members[0]}`", remedy=remedy)
+            whole = torch.stack([chosen[n] for n in stack.members])
+            found.update(zip(stack.members, self.on(whole, terms[stack.name]).unbind(0), strict=True))
+        return found
+
+    def on_stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the element changes in a state whose branches are stacked (`SymmetryGraph.stacked`)."""
+        terms = self.symmetry.acting_terms
+        names = dict.fromkeys(n for s in self.elements for n in self.symmetry.acting_on[s] if n in state)
+        return {n: self.on(state[n], terms[n]) for n in names}
 
     @property
     def touched(self) -> list[str]:

@@ -48,10 +48,10 @@ def blocks(name: str, tensors: Sequence[Tensor], axes: Sequence[Term]) -> Iterat
 def blocks_on(
     symmetry: SymmetryGraph, space: int, states: Sequence[Mapping[str, Tensor]], keep: Callable[[str], bool]
 ) -> Iterator[Block]:
-    """Blocks of the parameters on a space, for several states side by side."""
-    for name in symmetry.parameters_of[space]:
+    """Blocks of the parameters on a space, for several states side by side, branches stacked in each."""
+    for name in symmetry.acting_on[space]:
         if keep(name) and all(name in s for s in states):
-            for block in blocks(name, [s[name] for s in states], symmetry.terms[name]):
+            for block in blocks(name, [s[name] for s in states], symmetry.acting_terms[name]):
                 if space in block.spaces():
                     yield block
 

@@ -42,7 +42,7 @@ class _LeastNorm:
         self.symmetry = symmetry
         self.spaces = [s for s in symmetry.active if s.scales or s.group in NON_COMPACT]
         names = {n for s in self.spaces for n in symmetry.parameters_of[s.id] if n in symmetry.graph.parameters}
-        self.state: State = symmetry.shifted({n: state[n] for n in names if n in state})
+        self.state: State = symmetry.stacked(symmetry.shifted({n: state[n] for n in names if n in state}))
         self.element = GroupElement(symmetry, {})
         self.eps = torch.finfo(next(iter(self.state.values())).dtype).eps if self.state else 0.0
 
@@ -68,8 +68,7 @@ class _LeastNorm:
 
     def _apply(self, elements: dict[int, Element]) -> None:
         element = GroupElement(self.symmetry, elements)
-        held = {n: self.state[n] for n in element.touched if n in self.state}
-        self.state.update(Act(element).apply(held, linear=True))
+        self.state.update(element.on_stacked(self.state))
         self.element = element.after(self.element)
 
     def _scaled(self, space: int, scale: Tensor) -> Element:

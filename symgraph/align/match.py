@@ -23,7 +23,7 @@ from symgraph.align.weighting import parameter_weights
 from symgraph.align.wreath import Key, Optimum, Table, Tree, best, inside, paired
 from symgraph.axes.terms import Leaf
 from symgraph.errors import UsageError
-from symgraph.gauge import Act, State
+from symgraph.gauge import State
 from symgraph.grams import Block, blocks, unfold
 from symgraph.groups.elements import Element
 from symgraph.infer.symmetry import Space, SymmetryGraph
@@ -147,9 +147,10 @@ class _Descent:
         seen: Activations | None = None,
     ) -> None:
         self.symmetry, self.options, self.run_index, self.seen = symmetry, o, run, seen
-        self.names = [n for n in symmetry.graph.parameters if n in a and n in b]
-        self.a: State = symmetry.shifted({n: a[n] for n in self.names})
-        self.b: State = symmetry.shifted({n: b[n] for n in self.names})
+        both = [n for n in symmetry.graph.parameters if n in a and n in b]
+        self.a: State = symmetry.stacked(symmetry.shifted({n: a[n] for n in both}))
+        self.b: State = symmetry.stacked(symmetry.shifted({n: b[n] for n in both}))
+        self.names = list(self.a)
         self.weights = parameter_weights(symmetry, o.weighting, self.a, self.b)
         self.units = units(symmetry, o.spaces)
         self.element = GroupElement(symmetry, {})
@@ -209,7 +210,7 @@ class _Descent:
         """For each unit: number of entries by the set of other units on their block."""
         found: list[dict[frozenset[int], int]] = [{} for _ in self.units]
         for name in self.names:
-            for block in blocks(name, [self.a[name]], self.symmetry.terms[name]):
+            for block in blocks(name, [self.a[name]], self.symmetry.acting_terms[name]):
                 on = frozenset(owner[x.space] for x in block.leaves if x.space in owner)
                 for u in (u for u in on if not _twice(block, self.units[u].ids())):
                     rest = on - {u}
@@ -260,9 +261,8 @@ class _Descent:
 
     def _gain(self, element: GroupElement) -> float:
         """By how much the element would raise the correlation with A."""
-        names = [n for n in element.touched if n in self.b]
-        moved = Act(element).apply({n: self.b[n] for n in names})
-        gain = sum(float(self.weights[n] * (self.a[n] * (moved[n] - self.b[n])).sum()) for n in names)
+        moved = element.on_stacked(self.b)
+        gain = sum(float(self.weights[n] * (self.a[n] * (t - self.b[n])).sum()) for n, t in moved.items())
         return (1 - self.share) * gain + self._agreed(element.after(self.element)) - self._agreed(self.element)
 
     def _agreed(self, element: GroupElement) -> float:
@@ -285,8 +285,7 @@ class _Descent:
         return {i: _fit(self.symmetry, self.symmetry.spaces[i], e) for i, e in step.items()}
 
     def _apply(self, element: GroupElement) -> None:
-        moved = Act(element).apply({n: self.b[n] for n in element.touched if n in self.b})
-        self.b.update(moved)
+        self.b.update(element.on_stacked(self.b))
         self.element = element.after(self.element)
 
     def _table(
@@ -311,8 +310,8 @@ class _Descent:
     ) -> Iterator[tuple[Block, float]]:
         """Blocks of A and the current B on the unit's spaces, with their weights."""
         ids = unit.ids()
-        for name in dict.fromkeys(n for i in ids for n in self.symmetry.parameters_of[i] if n in self.a):
-            for block in blocks(name, [self.a[name], self.b[name]], self.symmetry.terms[name]):
+        for name in dict.fromkeys(n for i in ids for n in self.symmetry.acting_on[i] if n in self.a):
+            for block in blocks(name, [self.a[name], self.b[name]], self.symmetry.acting_terms[name]):
                 on = block.spaces()
                 others = {owner[s] for s in on if s in owner} - {index}
                 if on & ids and (anchored is None or (anchored(others) and not _twice(block, ids))):

@@ -159,9 +159,9 @@ def act(symmetry: SymmetryGraph, moved: Mapping[int, Moved], state: State) -> St
     """The state under differentiable elements; as `gauge.Act`, with the inverses that the charts bring."""
     names = [n for n in dict.fromkeys(n for i in moved for n in symmetry.parameters_of[i]) if n in state]
     leaf = _LeafAction(symmetry, moved)
-    found = symmetry.shifted({n: state[n] for n in names})
-    found = {n: on_blocks(t, symmetry.terms[n], leaf) for n, t in found.items()}
-    return {**state, **symmetry.shifted(found, -1.0)}
+    found = symmetry.stacked(symmetry.shifted({n: state[n] for n in names}))
+    found = {n: on_blocks(t, symmetry.acting_terms[n], leaf) for n, t in found.items()}
+    return {**state, **symmetry.shifted(symmetry.unstacked(found), -1.0)}
 
 
 class _LeafAction:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 
 from symgraph.axes.terms import Concat, Leaf, Product, Term, leaves
-from symgraph.groups.classes import SymmetryClass
+from symgraph.groups.classes import RIGID, SymmetryClass
+from symgraph.infer.branches import Branches, find_branches
 from symgraph.infer.equations import collect
+from symgraph.infer.exchange import Exchange, exchange, joined
 from symgraph.infer.families import Paired
 from symgraph.infer.fibres import fibres
 from symgraph.infer.names import Unnamed, name_spaces
 from symgraph.infer.pairs import find_pairs
 from symgraph.infer.resolve import Draft, SpaceDraft, draft, spaces, tie
 from symgraph.infer.shifts import find_families
-from symgraph.infer.symmetry import AbsorbedGain, Frame, Reason, Space, SymmetryGraph, Uncovered
+from symgraph.infer.symmetry import AbsorbedGain, Frame, Reason, Space, Stack, SymmetryGraph, Uncovered
 from symgraph.infer.uncovered import coverage_error, uncovered
 from symgraph.infer.unstack import without_stacks
 from symgraph.ir import Graph, Kind
@@ -42,14 +44,37 @@ def infer(
     """
     book = rules or default_rules()
     prepared = prepare(graph, book)
-    eq = collect(prepared, book, order)
-    d = draft(eq)
-    pairs = find_pairs(d)
-    tie(d)
+    numbers = list(order) if order is not None else None
+    branches = find_branches(prepared)
+    while True:
+        d = draft(collect(prepared, book, numbers, branches))
+        pairs = find_pairs(d)
+        tie(d)
+        drafts = spaces(d)
+        changed = _exchanges(d, drafts, branches)
+        # Where branches cannot change places after all, nothing may have been inferred from that they could.
+        kept = [b for b, e in zip(branches, changed, strict=True) if e is not None]
+        if len(kept) == len(branches):
+            break
+        branches = kept
     missing = uncovered(d)
     if strict and missing:
         raise coverage_error(missing)
-    return _build(graph, d, spaces(d), pairs, missing, book)
+    return _build(graph, d, drafts, [e for e in changed if e is not None], pairs, missing, book)
+
+
+def _exchanges(d: Draft, drafts: list[SpaceDraft], branches: list[Branches]) -> list[Exchange | None]:
+    if not branches:
+        return []
+    space_of = {m: i for i, s in enumerate(drafts) for m in s.members}
+    terms = _resolved(d, d.terms, space_of, _orientation(d, space_of))
+    return [exchange(d, drafts, space_of, terms, i, b) for i, b in enumerate(branches)]
+
+
+def _resolved(
+    d: Draft, terms: Mapping[str, tuple[Term, ...]], space_of: dict[int, int], flips: dict[int, bool]
+) -> dict[str, tuple[Term, ...]]:
+    return {name: tuple(_resolve(t, d, space_of, flips) for t in axes) for name, axes in terms.items()}
 
 
 def prepare(graph: Graph, book: RuleBook) -> Graph:
@@ -66,18 +91,25 @@ def _build(
     graph: Graph,
     d: Draft,
     drafts: list[SpaceDraft],
+    exchanges: list[Exchange],
     pairs: list[Paired],
     missing: tuple[Uncovered, ...],
     book: RuleBook,
 ) -> SymmetryGraph:
     space_of = {m: i for i, s in enumerate(drafts) for m in s.members}
+    drafts = joined(drafts, exchanges, space_of)
     flips = _orientation(d, space_of)
-    terms = {name: tuple(_resolve(t, d, space_of, flips) for t in axes) for name, axes in d.terms.items()}
-    used = sorted({x.space for axes in terms.values() for t in axes for x in leaves(t) if x.space >= 0})
+    terms = _resolved(d, d.terms, space_of, flips)
+    in_terms = {x.space for axes in terms.values() for t in axes for x in leaves(t) if x.space >= 0}
+    used = sorted(in_terms | {e.space for e in exchanges})
     number = {old: new for new, old in enumerate(used)}
     fibre = fibres(d, drafts, space_of)
+    for e in exchanges:
+        fibre |= {spaces[0]: (e.space, *fibre[spaces[0]]) for spaces in e.own if drafts[spaces[0]].bound != RIGID}
     names = name_spaces(
-        _unnamed(d, drafts, used, terms, space_of, {i: [number[f] for f in fibre[i] if f in number] for i in used})
+        _unnamed(
+            d, drafts, used, terms, space_of, {i: [number[f] for f in fibre[i] if f in number] for i in used}, exchanges
+        )
     )
     layouts = {d.root(ref): text for ref, text in d.eq.layouts}
     found = tuple(
@@ -86,7 +118,9 @@ def _build(
     )
     renumbered = {name: tuple(_renumber(t, number) for t in axes) for name, axes in terms.items()}
     values = {
-        name: tuple(_renumber(_resolve(t, d, space_of, flips), number) for t in axes) for name, axes in d.values.items()
+        name: tuple(_renumber(t, number) for t in axes)
+        for name, axes in _resolved(d, d.values, space_of, flips).items()
+        if name in d.eq.graph.by_name
     }
     families = find_families(d, graph)
     return SymmetryGraph(
@@ -101,6 +135,8 @@ def _build(
         notes=tuple(book.notes),
         rules_hash=book.hash,
         paired=tuple(pairs),
+        stacks=tuple(Stack(number[e.space], n) for e in exchanges for n in e.branches.tensors(d.eq.graph)),
+        twins=tuple(Stack(number[e.space], row) for e in exchanges for row in e.branches.rows),
         **{f.name: getattr(families, f.name) for f in fields(families)},
     )
 
@@ -163,6 +199,7 @@ def _unnamed(
     terms: dict[str, tuple[Term, ...]],
     space_of: dict[int, int],
     fibre: dict[int, list[int]],
+    exchanges: list[Exchange],
 ) -> list[Unnamed]:
     owners: dict[int, dict[str, int]] = {i: {} for i in used}
     for name, axes in terms.items():
@@ -170,7 +207,9 @@ def _unnamed(
             for leaf in leaves(term):
                 if leaf.space >= 0:
                     owners[leaf.space].setdefault(name, axis)
-    labels: dict[int, str] = {}
+    for e in exchanges:
+        owners[e.space] |= {name: 0 for names in e.branches.tensors(d.eq.graph) for name in names}
+    labels: dict[int, str] = {e.space: "branches" for e in exchanges}
     for ref, text, _ in d.eq.labels:
         for x in d.eq.store.leaves(ref):
             labels.setdefault(space_of.get(d.root(x), -1), text)

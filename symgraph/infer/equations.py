@@ -7,20 +7,23 @@ instead of agreeing; `resolve` settles them when every equation is in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from symgraph.axes.store import Ref, Store
 from symgraph.axes.structural import TRANSFORMERS, Axes, Call
+from symgraph.groups.classes import SymmetryClass, down
 from symgraph.infer.applied import BATCH, Applied, Relation, shapes_of
+from symgraph.infer.branches import Branches, Slot
 from symgraph.infer.contents import Content, find_contents, picked_axis
 from symgraph.infer.signatures import SignatureEquations
 from symgraph.interpret import call
 from symgraph.ir import Graph, Kind, Node, Tensor
 from symgraph.rules.binding import Binding, tensor_refs
 from symgraph.rules.book import RuleBook
+from symgraph.rules.operators import arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Equations:
     offsets: dict[str, float] = field(default_factory=dict)
     shifted: dict[str, str] = field(default_factory=dict)
     contents: dict[str, Content] = field(default_factory=dict)
+    branches: dict[str, Ref] = field(default_factory=dict)
+    slots: dict[str, tuple[Slot, Ref]] = field(default_factory=dict)
     pointers: list[Pointer] = field(default_factory=list)
 
     @property
@@ -64,14 +69,18 @@ class Equations:
         return self.values[name][0]
 
 
-def collect(graph: Graph, book: RuleBook, order: Iterable[int] | None = None) -> Equations:
+def collect(
+    graph: Graph, book: RuleBook, order: Iterable[int] | None = None, branches: Sequence[Branches] = ()
+) -> Equations:
     """Runs the rules over the graph.
 
-    `order` permutes the nodes' equations for the test that the order of rules cannot matter: values get their axes in
+    `branches` are taken as positions of a space each. `order` permutes the nodes' equations for the test that the order of rules cannot matter: values get their axes in
     program order first, each axis being a fresh node, and the equations of each node then apply in the given order.
     """
     eq = Equations(graph)
     _explain(eq, book)
+    for number, family in enumerate(branches):
+        _enumerate(eq, number, family)
     nodes = graph.nodes
     if order is None:
         for node in nodes:
@@ -105,6 +114,22 @@ def _explain(eq: Equations, book: RuleBook) -> None:
     for a in eq.applied:
         _note_offset(eq, a)
     eq.contents |= find_contents(eq.applied)
+
+
+def _enumerate(eq: Equations, number: int, family: Branches) -> None:
+    """An axis along which the branches of a family are the positions."""
+    eq.store.because(family.rows[0][0], "branches", "its positions are branches that can change places")
+    axis = eq.store.new(family.count)
+    eq.store.bound(axis, down(SymmetryClass.PERMUTATION))
+    eq.values[branches_value(number)] = ((axis,),)
+    eq.slots.update((s.source, (s, axis)) for slots in family.slots for s in slots)
+    if family.end:
+        eq.branches[family.end] = axis
+
+
+def branches_value(number: int) -> str:
+    """What stands for the axis of a family of branches among the values."""
+    return f"branches {number}"
 
 
 def _note_offset(eq: Equations, a: Applied) -> None:
@@ -151,11 +176,36 @@ def _visit(eq: Equations, node: Node) -> tuple[Axes, ...]:
         return _rigid(eq, node)
     store.because(node.name, found.rule.rule, found.rule.about)
     _tie_contents(eq, found)
+    if node.name in eq.slots and eq.slots[node.name][0].axis is not None:
+        return _own_entry(eq, node)
+    if node.name in eq.branches:
+        return _stacked(eq, node)
     return (
         _structural(eq, node, found.binding)
         if found.rule.structure
         else SignatureEquations(eq, node, found.binding).axes()
     )
+
+
+def _own_entry(eq: Equations, node: Node) -> tuple[Axes, ...]:
+    """The entry that belongs to a branch: its number is the branch's own, so that no position is told apart."""
+    slot, axis = eq.slots[node.name]
+    axes, at = eq.axes(slot.value), slot.axis or 0
+    eq.store.unify(axes[at], axis)
+    kept = [n for n in shapes_of(node) if len(n) == len(axes)]
+    one = (eq.store.new(1),) if kept else ()
+    return tuple((*axes[:at], *one, *axes[at + 1 :]) for _ in shapes_of(node))
+
+
+def _stacked(eq: Equations, node: Node) -> tuple[Axes, ...]:
+    """The results of all branches along a new axis, which is theirs."""
+    first, *others = (eq.axes(r) for r in node.refs())
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            eq.store.unify(a, b)
+    given = arguments(node) or {}
+    at = int(given.get("dim", 0)) % (len(first) + 1)
+    return ((*first[:at], eq.branches[node.name], *first[at:]),)
 
 
 def _tie_contents(eq: Equations, a: Applied) -> None:
@@ -173,6 +223,13 @@ def _tie_contents(eq: Equations, a: Applied) -> None:
     used = {binding.operands[k][0].name for k in rule.indexes if k in binding.operands}
     picked = picked_axis(a, eq.graph)
     used |= {picked[1]} if picked is not None else set()
+    if a.node.name in eq.slots:
+        slot, axis = eq.slots[a.node.name]
+        if slot.value in eq.contents:
+            eq.store.unify(pointed(eq, eq.contents[slot.value]), axis)
+            used.add(slot.value)
+        elif slot.axis is None:
+            eq.store.rigid(axis, "numbers that are no positions")
     for name in a.node.refs():
         if name in eq.contents and name not in used and a.node.name not in eq.contents:
             eq.store.rigid(pointed(eq, eq.contents[name]), "its positions are used as numbers")

@@ -179,7 +179,7 @@ class Flow:
 
     def _use(self, value: str, user: Node, key: Key, sums: bool, at: int | None) -> Use | Pass | None:
         a = self.applied.get(user.name)
-        if a is None or a.rule is None or a.binding is None:
+        if a is None or a.rule is None or a.binding is None or user.name in self.d.eq.slots:
             return Seen()
         if a.rule.structure:
             return self._moved(value, a, key, at)

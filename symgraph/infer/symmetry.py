@@ -10,6 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import UsageError
 from symgraph.groups.classes import Bound, SymmetryClass
@@ -108,6 +110,22 @@ class Uncovered:
     idle: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Tensors of branches that can change places: the i-th belongs to position i of a space.
+
+    The group acts on them side by side, along that space in front of their own axes.
+    """
+
+    space: int
+    members: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What the tensors are called together."""
+        return f"{self.members[0]} and {len(self.members) - 1} like it"
+
+
 @dataclass(frozen=True)
 class SymmetryGraph:
     """Spaces, the terms of every parameter and buffer, and the families without a space.
@@ -115,6 +133,8 @@ class SymmetryGraph:
     `values` has the terms of every other value of the graph (of its first result), for whoever reads activations; it
     is no part of the fingerprint, and JSON leaves it out.
     `offsets` are numbers that the model adds to a parameter before any use: the group acts on the sum.
+    `stacks` are parameters and buffers of exchangeable branches, `twins` the same of all their values (no part of the
+    fingerprint); the spaces on them are fibred over the branches.
     """
 
     graph: Graph
@@ -132,6 +152,8 @@ class SymmetryGraph:
     paired: tuple[Paired, ...] = ()
     values: dict[str, tuple[Term, ...]] = field(default_factory=dict)
     offsets: dict[str, float] = field(default_factory=dict)
+    stacks: tuple[Stack, ...] = ()
+    twins: tuple[Stack, ...] = ()
     uncovered: tuple[Uncovered, ...] = ()
     notes: tuple[str, ...] = ()
     rules_hash: str = ""
@@ -159,7 +181,7 @@ class SymmetryGraph:
     def fingerprint(self) -> str:
         """Hash of spaces, frames and terms: equal for models between which alignments can be exchanged."""
         found = (self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.moves, self.offsets)
-        return sha256(repr(found).encode()).hexdigest()
+        return sha256(repr((*found, self.stacks) if self.stacks else found).encode()).hexdigest()
 
     def spaces_plain(self) -> tuple[tuple[object, ...], ...]:
         """Spaces without their evidence, as plain tuples."""
@@ -200,7 +222,54 @@ class SymmetryGraph:
             for leaf in _all(axes):
                 if leaf.space >= 0:
                     found[leaf.space][name] = None
+        for stack in self.stacks:
+            found[stack.space].update(dict.fromkeys(stack.members))
         return {k: tuple(v) for k, v in found.items()}
+
+    @cached_property
+    def stack_of(self) -> dict[str, Stack]:
+        """The stack that a tensor belongs to, if it belongs to one."""
+        return {name: s for s in self.stacks for name in s.members}
+
+    @cached_property
+    def acting_terms(self) -> dict[str, tuple[Term, ...]]:
+        """Terms of what the group acts on as a whole: tensors by their names, and stacks of tensors by theirs."""
+        found = {n: axes for n, axes in self.terms.items() if n not in self.stack_of}
+        for s in self.stacks:
+            branches = Leaf(s.space, self._first_frame[s.space], False, len(s.members))
+            found[s.name] = (branches, *self.terms[s.members[0]])
+        return found
+
+    @cached_property
+    def _first_frame(self) -> dict[int, int]:
+        """One frame of each space, for axes that no tensor has."""
+        return {f.space: f.id for f in reversed(self.frames)}
+
+    @cached_property
+    def acting_on(self) -> dict[int, tuple[str, ...]]:
+        """For every space, the names among `acting_terms` with an axis on it."""
+        found: dict[int, dict[str, None]] = {s.id: {} for s in self.spaces}
+        for name, axes in self.acting_terms.items():
+            for leaf in _all(axes):
+                if leaf.space >= 0:
+                    found[leaf.space][name] = None
+        return {k: tuple(v) for k, v in found.items()}
+
+    def stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state with the tensors of branches side by side, under the names of their stacks."""
+        found = {n: t for n, t in state.items() if n not in self.stack_of}
+        for s in self.stacks:
+            if all(n in state for n in s.members):
+                found[s.name] = torch.stack([state[n] for n in s.members])
+        return found
+
+    def unstacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state with every tensor under its own name again."""
+        found = dict(state)
+        for s in self.stacks:
+            if s.name in found:
+                found.update(zip(s.members, found.pop(s.name).unbind(0), strict=True))
+        return found
 
     @cached_property
     def _by_frame(self) -> dict[int, tuple[str, ...]]:
