@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -117,11 +117,20 @@ def _translations(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
         return fixed, any(p.window for p in places), max(families[p.parameter] for p in places)
 
     for family in symmetry.translations:
-        first, *others = sorted(family.sets, key=rank)
-        for members in others:
-            mean = torch.cat([_rows(p, state) for p in members]).mean(0)
-            yield from (Offset(p, -mean) for p in members)
-            yield from (Offset(p, mean) for p in first)
+        sets = sorted(family.sets, key=rank)
+        means = [torch.cat([_rows(p, state) for p in members]).mean(0) for members in sets]
+        # Branches that can change places must not be told apart by which of them has the mean.
+        takers = sum(_alike(symmetry, members) == _alike(symmetry, sets[0]) for members in sets)
+        share = torch.stack(means).sum(0) / takers
+        for members, mean in zip(sets, means, strict=True):
+            takes = _alike(symmetry, members) == _alike(symmetry, sets[0])
+            yield from (Offset(p, share - mean if takes else -mean) for p in members)
+
+
+def _alike(symmetry: SymmetryGraph, places: tuple[Place, ...]) -> set[Place]:
+    """The places as those of the first branch, equal for sets that an exchange of branches takes into each other."""
+    first = {p: symmetry.stack_of[p.parameter].members[0] for p in places if p.parameter in symmetry.stack_of}
+    return {replace(p, parameter=first.get(p, p.parameter)) for p in places}
 
 
 def _rows(place: Place, state: State) -> Tensor:
