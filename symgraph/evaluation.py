@@ -12,8 +12,12 @@ from torch import Tensor, nn
 
 from symgraph.data import batch_length
 from symgraph.errors import DataError
+from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.losses import LABEL_KEYS, LOSS, Metric, NoLossFits, PerExample, Scored, model_loss, scored
 from symgraph.messages import one_line, shorten
+from symgraph.product_form import ProductForm
+from symgraph.rules.book import RuleBook
+from symgraph.trace import state_of, trace
 
 Progress = Callable[[int, int], object]
 
@@ -75,6 +79,62 @@ class Segment:
         for a, b, point in self.moving:
             torch.lerp(point.copy_(a), b.to(point), x, out=point)
 
+    def forward(self, network: nn.Module, positional: tuple[Tensor, ...], named: Mapping[str, Any]) -> Any:
+        """What the network returns at the point."""
+        return torch.func.functional_call(network, self.tensors, positional, dict(named))
+
+
+class ProductSegment:
+    """Points between two states in product form: see `symgraph.product_form`.
+
+    The network is traced anew for each shape of a batch. Losses that it computes itself do not exist there.
+
+    Raises:
+        UsageError: the model has no product form, or one that cannot be followed.
+    """
+
+    def __init__(
+        self,
+        symmetry: SymmetryGraph,
+        book: RuleBook,
+        network: nn.Module,
+        a: Mapping[str, Tensor],
+        b: Mapping[str, Tensor],
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.symmetry, self.book, self.device = symmetry, book, device
+        floating = next(t for t in a.values() if t.is_floating_point())
+        self.dtype = _compute_dtype(floating, dtype)
+        held = {n: t.detach() for n, t in state_of(network).items()}
+        self.a, self.b = ({n: self._placed(s.get(n, t)) for n, t in held.items()} for s in (a, b))
+        self.forms: dict[tuple[object, ...], ProductForm] = {}
+        self.point = 0.0
+
+    def _placed(self, t: Tensor) -> Tensor:
+        return t.detach().to(self.device, self.dtype if t.is_floating_point() else None)
+
+    def move_to(self, x: float) -> None:
+        """Put the point at `x`."""
+        self.point = x
+
+    def forward(self, network: nn.Module, positional: tuple[Tensor, ...], named: Mapping[str, Any]) -> Any:
+        """What the mixture returns at the point: a tuple of its floating outputs, logits first."""
+        given = {n: t for n, t in named.items() if isinstance(t, Tensor)}
+        key = (*((n, t.shape) for n, t in given.items()), *(t.shape for t in positional))
+        form = self.forms.get(key)
+        if form is None:
+            form = self.forms[key] = self._form(network, positional, given)
+        return form.run_mixed(form.mixed(self.a, self.b, self.point), positional or given)
+
+    @torch.inference_mode(False)
+    def _form(self, network: nn.Module, positional: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> ProductForm:
+        args, kwargs = tuple(t.clone() for t in positional), {n: t.clone() for n, t in named.items()}
+        graph = trace(network, args, kwargs, name=type(network).__name__)
+        form = ProductForm(self.symmetry, graph, self.book, dtype=self.dtype, device=self.device)
+        form.check(self.a, self.b, args or kwargs)
+        return form
+
 
 class Evaluator:
     """Every quantity at one point of the segment, over all batches."""
@@ -85,7 +145,7 @@ class Evaluator:
         data: Iterable[Any],
         loss: tuple[str, PerExample],
         metrics: Mapping[str, Metric],
-        segment: Segment,
+        segment: Segment | ProductSegment,
         progress: Progress | None,
         total: int,
     ) -> None:
@@ -162,7 +222,7 @@ class Evaluator:
         positional = () if named else tuple(inputs.values())
         if "use_cache" in self.accepted:
             named["use_cache"] = False
-        return torch.func.functional_call(self.network, self.segment.tensors, positional, named)
+        return self.segment.forward(self.network, positional, named)
 
 
 class _Passes:

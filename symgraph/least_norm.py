@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from symgraph.action import GroupElement, neutral
-from symgraph.gauge import Act, State
+from symgraph.gauge import State
 from symgraph.grams import blocks_on, gram, norms
 from symgraph.groups.classes import SymmetryClass
 from symgraph.groups.elements import Element, pair_indices

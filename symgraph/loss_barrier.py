@@ -21,11 +21,13 @@ from symgraph.checkpoint import canonical_state, check_same_architecture, read_s
 from symgraph.curve import Curve
 from symgraph.data import from_batches
 from symgraph.errors import CheckpointError, DataError, UsageError
-from symgraph.evaluation import Evaluator, Progress, Sample, Segment
+from symgraph.evaluation import Evaluator, ProductSegment, Progress, Sample, Segment
+from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.loss_curve import LossBarrier
 from symgraph.losses import LOSS, Metric, PerExample, named_loss, named_metrics
 from symgraph.messages import one_line, shorten
 from symgraph.models import Model
+from symgraph.rules.book import RuleBook, default_rules
 
 Endpoint = Model | nn.Module | Mapping[str, Tensor]
 _GOLDEN = (3 - math.sqrt(5)) / 2
@@ -45,13 +47,17 @@ def loss_barrier(
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
     refine: bool = False,
+    product: SymmetryGraph | None = None,
+    book: RuleBook | None = None,
 ) -> LossBarrier:
     """Loss and metrics at points on the segment between the parameters of `a` and `b`, and their barriers.
 
     The interpolated parameters go through one module; beside the two endpoints there is one more set of weights at a
     time. Buffers of integers are taken from `a`; half precision is computed in float32 unless `dtype` says otherwise.
     `loss` maps outputs and batch to a value per example or one for the batch. `progress` gets done and total steps.
-    With `refine`, three more points are placed around the largest barrier.
+    With `refine`, three more points are placed around the largest barrier. With `product`, the symmetry of the models
+    (inferred with the rules of `book`), what lies inside of heads is mixed in product form: a model of more than the
+    architecture's rank, for comparison alone.
 
     Raises:
         CheckpointError: the endpoints are of different architectures or have no weights.
@@ -63,7 +69,10 @@ def loss_barrier(
     grid = _grid(points)
     network = _network(a, b, module)
     data = _repeatable(batches)
-    segment = Segment(network, _state(a, network, "A"), _state(b, network, "B"), _device(device), dtype)
+    ends = _state(a, network, "A"), _state(b, network, "B")
+    segment: Segment | ProductSegment = Segment(network, *ends, _device(device), dtype)
+    if product is not None:
+        segment = ProductSegment(product, book or default_rules(), network, *ends, _device(device), dtype)
     total = (len(grid) + _REFINEMENTS * refine) * len(data)
     evaluator = Evaluator(network, data, named_loss(loss), named_metrics(metrics), segment, progress, total)
     with _evaluation(network):

@@ -127,10 +127,12 @@ class _Pass:
         self.symmetry, self.seen, self.rows, self.dtype = symmetry, seen, rows, dtype
         self.owner = {i: u.space.id for u in units for i in u.ids()}
         self.number = _numbers(symmetry, seen)
+        self.twins = {n: s for s in seen.twins for n in s.members}
         self.sites = [n.name for n in seen.graph.calls if self._is_site(n)]
         self.readings = list(_readings(symmetry, seen)) if all_ else []
         self.run = Interpreter(seen.graph, dtype=dtype)
         self.keep = {*self.sites, *(r.value for r in self.readings)}
+        self.keep |= {m for s in self.sites if s in self.twins for m in self.twins[s].members}
         self.sums: dict[int, dict[tuple[Leaf, ...], Tensor]] = {}
         self.moments: dict[tuple[str, int], list[Tensor]] = {}
         self.batches = self.examples = 0
@@ -138,11 +140,27 @@ class _Pass:
     def _is_site(self, node: Node) -> bool:
         floats = "float" in getattr(node.result, "dtype", "")
         owned = {self.owner[s] for s in self._spaces(node.name) if s in self.owner}
+        if node.name in self.seen.partial:
+            return False
+        if node.name in self.twins and (node.name != self.twins[node.name].members[0] or len(owned) > 1):
+            return False
         return floats and short_name(node.target) not in _VIEWS and bool(owned)
 
     def _spaces(self, value: str) -> set[int]:
-        found = (x.space for t in self.seen.values.get(value, ()) for x in leaves(t) if x.space >= 0)
+        found = (x.space for t in self._terms(value) for x in leaves(t) if x.space >= 0)
         return {self.number[s] for s in found if s in self.number}
+
+    def _terms(self, value: str) -> tuple[Term, ...]:
+        """Terms of a value, or of the values of all branches side by side."""
+        axes = self.seen.values.get(value, ())
+        if value not in self.twins:
+            return axes
+        return (self.seen.branches(self.twins[value]), *axes)
+
+    def _value(self, kept: Mapping[str, Tensor], value: str) -> Tensor:
+        if value not in self.twins:
+            return kept[value]
+        return torch.stack([kept[m] for m in self.twins[value].members])
 
     @torch.no_grad()
     def take(self, i: int, states: list[dict[str, Tensor]], given: Any) -> None:
@@ -150,7 +168,7 @@ class _Pass:
         kept = [self.run.run(s, given, keep=self.keep)[1] for s in states]
         generator = torch.Generator().manual_seed(i)
         for name in self.sites:
-            self._correlate(name, [k[name] for k in kept], generator)
+            self._correlate(name, [self._value(k, name) for k in kept], generator)
         for value, along in {(r.value, r.along) for r in self.readings}:
             self._moment(value, along, [k[value] for k in kept])
         self.batches += 1
@@ -158,11 +176,11 @@ class _Pass:
         self.examples += len(first) if first.dim() else 1
 
     def _correlate(self, name: str, pair: list[Tensor], generator: torch.Generator) -> None:
-        for block in blocks(name, pair, self.seen.values[name]):
+        for block in blocks(name, pair, self._terms(name)):
             held = [(d, self._leaf(x)) for d, x in enumerate(block.leaves) if self.number.get(x.space) in self.owner]
             spaces = [x.space for _, x in held]
             units = {self.owner[s] for s in spaces}
-            if len(units) != 1 or len(set(spaces)) < len(spaces):
+            if len(units) != 1 or len(set(spaces)) < len(spaces) or not self._whole(spaces):
                 continue
             sums = self.sums.setdefault(units.pop(), {})
             key = tuple(x for _, x in held)
@@ -170,6 +188,11 @@ class _Pass:
             c = _scaled(block, [d for d, _ in held], self.rows, one_by_one, generator, name)
             c = c * (block.tensors[0].numel() / pair[0].numel())
             sums[key] = sums[key] + c if key in sums else c
+
+    def _whole(self, spaces: list[int]) -> bool:
+        """Whether every space stands beside what it is fibred over; not so where a router has picked."""
+        fibre = {f for s in spaces for f in self.symmetry.spaces[s].fibre}
+        return all(f in spaces for f in fibre if f in self.owner)
 
     def _leaf(self, leaf: Leaf) -> Leaf:
         """The leaf as the models' own symmetry numbers it: by a frame of the same signs."""

@@ -5,8 +5,8 @@ positions without that: "gate" by the parameters that have no inside (the rows o
 group leaves as it is, the inner products over everything else. Both need memory for one pair of positions at a time.
 
 Source: Tran et al., "On Linear Mode Connectivity of Mixture-of-Experts Architectures", arXiv 2509.11348: gates centred
-over the experts, (|W_i - W'_j|^2 + (b_i - b'_j)^2)^1/2, and (|A_i^T A_i - A'_j^T A'_j|^2 + |B_i B_i^T - B'_j B'_j^T|^2)^1/2
-with A_i = [W_in, b_in] and B_i = W_out.
+over the experts, (|W_i - W'_j|^2 + (b_i - b'_j)^2)^1/2; and, with A_i = [W_in, b_in] and B_i = W_out,
+(|A_i^T A_i - A'_j^T A'_j|^2 + |B_i B_i^T - B'_j B'_j^T|^2)^1/2.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from symgraph.align.learn import LearnOptions
     from symgraph.align.match import MatchOptions
     from symgraph.data import Batches
+    from symgraph.infer.symmetry import SymmetryGraph
     from symgraph.loss_barrier import Endpoint
     from symgraph.loss_curve import LossBarrier
     from symgraph.models import Model
@@ -152,6 +153,8 @@ def measure(
     module: nn.Module | None = None,
     dtype: torch.dtype | None = None,
     refine: bool = False,
+    product: SymmetryGraph | None = None,
+    book: RuleBook | None = None,
 ) -> LossBarrier:
     """The loss barrier between two models, with a bar while it is evaluated."""
     from symgraph.loss_barrier import loss_barrier
@@ -168,6 +171,8 @@ def measure(
             dtype=dtype,
             progress=count,
             refine=refine,
+            product=product,
+            book=book,
         )
 
 

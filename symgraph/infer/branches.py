@@ -2,8 +2,8 @@
 
 Several subgraphs that are alike, but for parameters of their own, read the same values and end in one sum or side by
 side in one stack. Each may also pick the entry of its own number from a common axis (its weight in a router's output,
-or whether it is among the positions that a router found). To exchange two of them, with their parameters, is to exchange
-the two positions along that axis, which then becomes a space like any other: the branches are positions of it.
+or whether it is among the positions that a router found). To exchange two of them, with their parameters, is to
+exchange the two positions along that axis, which then becomes a space like any other: the branches are its positions.
 """
 
 from __future__ import annotations
@@ -39,12 +39,13 @@ class Branches:
     """Branches in their order along the common axis.
 
     `rows` has the nodes of all branches, those of one kind together; `slots` the picks among them, in the same order.
-    `end` is the stack that the branches end in; '' for a sum.
+    `end` is the stack that the branches end in; '' for a sum, of which `partial` are the values that lack some branch.
     """
 
     rows: tuple[tuple[str, ...], ...]
     slots: tuple[tuple[Slot, ...], ...]
     end: str
+    partial: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -186,7 +187,19 @@ def _family(graph: Graph, tips: list[str], end: str) -> Branches | None:
         return tuple(row[j] for j in order)
 
     sorted_rows = tuple(tuple(row[j] for j in order) for row in rows)
-    return Branches(sorted_rows, tuple(map(sort, slots)), end)
+    return Branches(sorted_rows, tuple(map(sort, slots)), end, () if end else tuple(_partial(graph, tips)))
+
+
+def _partial(graph: Graph, tips: list[str]) -> Iterator[str]:
+    """Sums of some of the branches, on the way to the sum of all."""
+    held = {name: {name} for name in tips}
+    at = tips
+    while at:
+        users = dict.fromkeys(user.name for name in at for user in graph.users[name] if _is_sum(user))
+        for name in users:
+            held[name] = set().union(*(held.get(r, ()) for r in graph.by_name[name].refs()))
+        at = [name for name in users if len(held[name]) < len(tips)]
+        yield from at
 
 
 def _side_by_side(graph: Graph, first: str, other: str) -> dict[str, str] | None:

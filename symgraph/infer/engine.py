@@ -136,6 +136,7 @@ def _build(
         rules_hash=book.hash,
         paired=tuple(pairs),
         stacks=tuple(Stack(number[e.space], n) for e in exchanges for n in e.branches.tensors(d.eq.graph)),
+        partial=tuple(dict.fromkeys(n for e in exchanges for n in e.branches.partial)),
         twins=tuple(Stack(number[e.space], row) for e in exchanges for row in e.branches.rows),
         **{f.name: getattr(families, f.name) for f in fields(families)},
     )

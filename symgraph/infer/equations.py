@@ -74,7 +74,9 @@ def collect(
 ) -> Equations:
     """Runs the rules over the graph.
 
-    `branches` are taken as positions of a space each. `order` permutes the nodes' equations for the test that the order of rules cannot matter: values get their axes in
+    `branches` are taken as positions of a space each.
+
+    `order` permutes the nodes' equations for the test that the order of rules cannot matter: values get their axes in
     program order first, each axis being a fresh node, and the equations of each node then apply in the given order.
     """
     eq = Equations(graph)

@@ -133,8 +133,9 @@ class SymmetryGraph:
     `values` has the terms of every other value of the graph (of its first result), for whoever reads activations; it
     is no part of the fingerprint, and JSON leaves it out.
     `offsets` are numbers that the model adds to a parameter before any use: the group acts on the sum.
-    `stacks` are parameters and buffers of exchangeable branches, `twins` the same of all their values (no part of the
-    fingerprint); the spaces on them are fibred over the branches.
+    `stacks` are parameters and buffers of exchangeable branches, `twins` the same of all their values, `partial`
+    the values that are sums of some branches alone (both no part of the fingerprint); spaces on stacks are fibred over
+    the branches.
     """
 
     graph: Graph
@@ -154,6 +155,7 @@ class SymmetryGraph:
     offsets: dict[str, float] = field(default_factory=dict)
     stacks: tuple[Stack, ...] = ()
     twins: tuple[Stack, ...] = ()
+    partial: tuple[str, ...] = ()
     uncovered: tuple[Uncovered, ...] = ()
     notes: tuple[str, ...] = ()
     rules_hash: str = ""
@@ -236,9 +238,12 @@ class SymmetryGraph:
         """Terms of what the group acts on as a whole: tensors by their names, and stacks of tensors by theirs."""
         found = {n: axes for n, axes in self.terms.items() if n not in self.stack_of}
         for s in self.stacks:
-            branches = Leaf(s.space, self._first_frame[s.space], False, len(s.members))
-            found[s.name] = (branches, *self.terms[s.members[0]])
+            found[s.name] = (self.branches(s), *self.terms[s.members[0]])
         return found
+
+    def branches(self, stack: Stack) -> Leaf:
+        """The axis along which the tensors or values of branches stand side by side."""
+        return Leaf(stack.space, self._first_frame[stack.space], False, len(stack.members))
 
     @cached_property
     def _first_frame(self) -> dict[int, int]:
