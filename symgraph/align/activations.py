@@ -135,6 +135,7 @@ class _Pass:
         self.keep |= {m for s in self.sites if s in self.twins for m in self.twins[s].members}
         self.sums: dict[int, dict[tuple[Leaf, ...], Tensor]] = {}
         self.moments: dict[tuple[str, int], list[Tensor]] = {}
+        self.seen_at: dict[str, int] = {}
         self.batches = self.examples = 0
 
     def _is_site(self, node: Node) -> bool:
@@ -182,12 +183,15 @@ class _Pass:
             units = {self.owner[s] for s in spaces}
             if len(units) != 1 or len(set(spaces)) < len(spaces) or not self._whole(spaces):
                 continue
-            sums = self.sums.setdefault(units.pop(), {})
+            unit = units.pop()
+            sums = self.sums.setdefault(unit, {})
             key = tuple(x for _, x in held)
             one_by_one = len(key) == 1 and not self.symmetry.spaces[key[0].space].is_matrix
             c = _scaled(block, [d for d, _ in held], self.rows, one_by_one, generator, name)
             c = c * (block.tensors[0].numel() / pair[0].numel())
             sums[key] = sums[key] + c if key in sums else c
+            if bool(c.any()):
+                self.seen_at[name] = unit
 
     def _whole(self, spaces: list[int]) -> bool:
         """Whether every space stands beside what it is fibred over; not so where a router has picked."""
@@ -208,8 +212,13 @@ class _Pass:
             held += new
 
     def result(self) -> Activations:
-        """The sums, each value counted as one over all batches."""
-        correlations = {u: {k: c / self.batches for k, c in t.items()} for u, t in self.sums.items()}
+        """The sums, each value counted as one over all batches.
+
+        A unit with a space that no value shows (hidden units of experts that a router has picked) is left out.
+        """
+        shown = {u: {x.space for key in t for x in key} for u, t in self.sums.items()}
+        whole = {u for u, spaces in shown.items() if all(i in spaces for i, unit in self.owner.items() if unit == u)}
+        correlations = {u: {k: c / self.batches for k, c in t.items()} for u, t in self.sums.items() if u in whole}
         moments: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         for r in self.readings:
             first, second = (m / self.batches for m in self.moments[r.value, r.along])
@@ -217,7 +226,7 @@ class _Pass:
                 before = moments[r.parameter, r.axis]
                 first, second = first + before[0], second + before[1]
             moments[r.parameter, r.axis] = (first, second)
-        return Activations(correlations, len(self.sites), self.examples, moments)
+        return Activations(correlations, sum(u in whole for u in self.seen_at.values()), self.examples, moments)
 
 
 def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:

@@ -50,10 +50,11 @@ class _Pointers:
     def __init__(self, d: Draft, space_of: dict[int, int]) -> None:
         found = []
         for p in d.eq.pointers:
+            if len(d.eq.store.parts(p.target)) > 1:
+                continue
             target = [space_of[d.root(x)] for x in d.eq.store.leaves(p.target) if d.eq.store.size(x) != 1]
-            if len(target) == 1:
-                blocks = {frozenset(space_of[d.root(x)] for x in block) for block in ref_blocks(d.eq.store, p.axes)}
-                found += [(spaces, target[0], p.origin) for spaces in blocks]
+            blocks = {frozenset(space_of[d.root(x)] for x in block) for block in ref_blocks(d.eq.store, p.axes)}
+            found += [(spaces, t, p.origin) for spaces in blocks for t in target]
         counts = Counter(space for spaces, _, _ in found for space in spaces)
         self._by_leaf: dict[int, list[tuple[frozenset[int], int, str]]] = {}
         for entry in found:
