@@ -35,12 +35,14 @@ def outer_order(symmetry: SymmetryGraph, unit: Tree, found: Iterable[tuple[Block
         cost: "gate" or "gram".
     """
     outer, inner = unit.space.id, unit.ids() - {unit.space.id}
+    branches = {s.name for s in symmetry.stacks}
     sides: dict[Side, tuple[list[Tensor], list[Tensor]]] = {}
     for block, weight in found:
         if outer not in block.spaces():
             continue
         inside = sorted((x.space, d) for d, x in enumerate(block.leaves) if x.space in inner)
-        if bool(inside) == (cost == "gram"):
+        # What belongs to a branch of a list is not its gate, even where it has no inside (an output bias).
+        if inside if cost == "gram" else not inside and block.parameter not in branches:
             dims = [block.dim(outer), *(d for _, d in inside)]
             side = tuple(_side(symmetry, block.leaves[d]) for _, d in inside)
             for tensors, t in zip(sides.setdefault(side, ([], [])), block.tensors, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from symgraph.axes.terms import Leaf
 from symgraph.infer.applied import Applied
 from symgraph.infer.families import Centred, Lean, Move, Piece, Tilt
-from symgraph.infer.flow import Flow, Key, Reader, Use, holds
+from symgraph.infer.flow import BLANK, Flow, Key, Reader, Use, holds
 from symgraph.infer.resolve import Gain
 from symgraph.ir import Node
 
@@ -83,6 +83,8 @@ class Centring:
         a = self.flow.applied.get(user.name)
         if a is None or a.rule is None or a.binding is None or list(user.refs()).count(value) != 1:
             return None
+        if a.rule.structure in BLANK:
+            return ()
         if a.rule.structure:
             return (user.name, key) if a.rule.structure != "rigid" else None
         operand = self.flow.operand(a, value)

@@ -16,7 +16,9 @@ from symgraph.ir import Kind, Node
 
 Key = tuple[int, bool]
 Axis = tuple[int, ...]
-_NARROWING = frozenset({"stack", "rigid", "constant", "zero", "pad", "windows"})
+_NARROWING = frozenset({"stack", "rigid", "pad", "windows"})
+# They look at the shape of their operand alone.
+BLANK = frozenset({"constant", "zero"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,8 @@ class Flow:
         a = self.applied.get(user.name)
         if a is None or a.rule is None or a.binding is None or user.name in self.d.eq.slots:
             return Seen()
+        if a.rule.structure in BLANK:
+            return None
         if a.rule.structure:
             return self._moved(value, a, key, at)
         operand = self.operand(a, value)

@@ -1,0 +1,123 @@
+"""Mixtures of experts: planted recovery by every cost, and the costs against their formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mixtures import FORMS, Network, network
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+import symgraph
+from symgraph.align.alignment import distance
+from symgraph.align.execute import execute
+from symgraph.align.match import MatchOptions, match, units
+from symgraph.align.outer import outer_order
+from symgraph.align.program import plan_alignment
+from symgraph.canonical import canonicalise
+from symgraph.errors import UsageError
+from symgraph.grams import blocks
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.interpret import evaluate
+from symgraph.sampling import float64
+from symgraph.trace import state_of
+from symgraph.verify import random_transform, settled_names
+
+State = dict[str, Tensor]
+
+
+def planted(net: Network, symmetry: SymmetryGraph, seed: int) -> tuple[State, State]:
+    a = float64(state_of(net))
+    return a, random_transform(symmetry, a, torch.Generator().manual_seed(seed), settled_names(symmetry)).apply(a)
+
+
+@pytest.mark.parametrize("outer", ["joint", "gate", "gram"])
+@pytest.mark.parametrize("name", FORMS)
+def test_a_planted_element_is_recovered_by_every_cost(name: str, outer: str) -> None:
+    net = network(name)
+    symmetry = symgraph.infer(net)
+    for seed in (0, 1):
+        a, b = planted(net, symmetry, seed)
+        run = execute(plan_alignment(symmetry, MatchOptions(outer=outer)), symmetry, {"A": a, "B": b})
+        assert distance(a, b) > 0.5
+        assert distance(a, run.states["B.aligned"]) < 1e-9
+        inputs = [torch.arange(14).reshape(2, 7) % 11]
+        outputs = [evaluate(symmetry.graph, s, inputs)[0] for s in (b, run.states["B.aligned"])]
+        assert float((outputs[0] - outputs[1]).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["list", "tensors-dense"])
+def test_the_costs_are_those_of_the_paper(name: str) -> None:
+    nets = [network(name, seed) for seed in (0, 1)]
+    symmetry = symgraph.infer(nets[0])
+    a, b = (symmetry.stacked(canonicalise(symmetry, float64(state_of(n))).state) for n in nets)
+    tree = next(u for u in units(symmetry) if u.children)
+    held = {n: axes for n, axes in symmetry.acting_terms.items() if n in symmetry.acting_on[tree.space.id]}
+    found = [(x, 1.0) for n, axes in held.items() for x in blocks(n, [a[n], b[n]], axes)]
+    experts = [_expert(symmetry, held, tree.space.id, s) for s in (a, b)]
+    for cost, formula in (("gate", _gate), ("gram", _gram)):
+        table = torch.tensor([[formula(experts[0][i], experts[1][j]) for j in range(4)] for i in range(4)])
+        order = outer_order(symmetry, tree, found, cost)
+        assert order is not None
+        assert order.tolist() == linear_sum_assignment(table.numpy())[1].tolist()
+
+
+def _expert(symmetry: SymmetryGraph, held: dict[str, object], space: int, state: State) -> list[dict[str, Tensor]]:
+    """Gate, [W_in, b_in] and W_out of every expert, by the shapes of their tensors."""
+    joined = torch.tensor(float(any(name.endswith("w_out") for name in held)))
+    found: list[dict[str, Tensor]] = [{"joined": joined} for _ in range(4)]
+    for name in held:
+        for i, t in enumerate(state[name]):
+            kind = {(6,): "w" if "router" in name else "none", (): "b", (5,): "b_in"}.get(tuple(t.shape), "")
+            outward = name.endswith("w_out") or "down" in name
+            wide = t if t.dim() < 2 or tuple(t.shape) == ((5, 6) if not outward else (6, 5)) else t.T
+            found[i][kind or ("out" if outward else "in")] = wide
+    return found
+
+
+def _gate(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    squares = (one["w"] - other["w"]).square().sum() + (one["b"] - other["b"]) ** 2
+    # Experts of one tensor have their output biases beside the gate; those of a list have them inside.
+    return float((squares + (one["none"] - other["none"]).square().sum() * one["joined"]).sqrt())
+
+
+def _gram(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    squares = torch.zeros(())
+    for x in ((lambda e: torch.cat([e["in"], e["b_in"].unsqueeze(1)], 1)), (lambda e: e["out"].T)):
+        squares = squares + (x(one).T @ x(one) - x(other).T @ x(other)).square().sum()
+    return float(squares.sqrt())
+
+
+def test_the_joint_optimum_is_never_farther_than_two_stages() -> None:
+    nets = [network("list", seed) for seed in (0, 1)]
+    symmetry = symgraph.infer(nets[0])
+    a, b = (canonicalise(symmetry, float64(state_of(n))).state for n in nets)
+    branches = tuple(s.name for s in symmetry.active if s.name != "residual")
+    found = {
+        o: match(symmetry, a, b, MatchOptions(outer=o, spaces=branches)).objective[-1]
+        for o in ("joint", "gate", "gram")
+    }
+    assert found["joint"] <= min(found.values()) + 1e-12
+    assert found["joint"] < match(symmetry, a, b, MatchOptions(outer="gate", spaces=branches)).initial
+
+
+def test_experts_are_recovered_from_activations() -> None:
+    net, other = network("list-shared"), network("list-shared")
+    symmetry = symgraph.infer(net)
+    a, b = planted(net, symmetry, 0)
+    other.load_state_dict({n: b[n] for n in other.state_dict()})
+    data = [{"x": torch.randint(0, 11, (8, 7), generator=torch.Generator().manual_seed(i))} for i in range(3)]
+    options = MatchOptions(rows=0)
+    found = symgraph.align(net, other, method="activations", options=options, data=data, symmetry=symmetry)
+    assert distance({n: a[n] for n in found.state}, found.state) < 1e-9
+
+
+def test_an_unknown_cost_is_refused() -> None:
+    with pytest.raises(UsageError, match="outer is 'best'"):
+        MatchOptions(outer="best")
+
+
+def test_the_plan_says_how_experts_are_ordered() -> None:
+    symmetry = symgraph.infer(network("list"))
+    text = str(plan_alignment(symmetry, MatchOptions(outer="gram")))
+    assert "assignment by inner products" in text
