@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from mixtures import FORMS, Network, network
@@ -54,7 +56,7 @@ def test_the_costs_are_those_of_the_paper(name: str) -> None:
     tree = next(u for u in units(symmetry) if u.children)
     held = {n: axes for n, axes in symmetry.acting_terms.items() if n in symmetry.acting_on[tree.space.id]}
     found = [(x, 1.0) for n, axes in held.items() for x in blocks(n, [a[n], b[n]], axes)]
-    experts = [_expert(symmetry, held, tree.space.id, s) for s in (a, b)]
+    experts = [_expert(held, s) for s in (a, b)]
     for cost, formula in (("gate", _gate), ("gram", _gram)):
         table = torch.tensor([[formula(experts[0][i], experts[1][j]) for j in range(4)] for i in range(4)])
         order = outer_order(symmetry, tree, found, cost)
@@ -62,7 +64,7 @@ def test_the_costs_are_those_of_the_paper(name: str) -> None:
         assert order.tolist() == linear_sum_assignment(table.numpy())[1].tolist()
 
 
-def _expert(symmetry: SymmetryGraph, held: dict[str, object], space: int, state: State) -> list[dict[str, Tensor]]:
+def _expert(held: Iterable[str], state: State) -> list[dict[str, Tensor]]:
     """Gate, [W_in, b_in] and W_out of every expert, by the shapes of their tensors."""
     joined = torch.tensor(float(any(name.endswith("w_out") for name in held)))
     found: list[dict[str, Tensor]] = [{"joined": joined} for _ in range(4)]
