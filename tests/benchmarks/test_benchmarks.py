@@ -6,6 +6,7 @@ import math
 
 import bench_align
 import bench_barrier
+import bench_experts
 import bench_inference
 import bench_zoo
 import pytest
@@ -27,6 +28,11 @@ def test_align() -> None:
 def test_loss_barrier() -> None:
     found = bench_barrier.main()
     assert 0.5 < found["ratio"] < 1.5
+
+
+def test_experts() -> None:
+    found = bench_experts.main()
+    assert found["joint"]["rank"] <= found["orders"] // 2
 
 
 @pytest.mark.skipif(bench_zoo.zoo() is None, reason="SYMGRAPH_ZOO names no folder of trained pairs")
