@@ -25,6 +25,7 @@ from symgraph.loss_barrier import loss_barrier
 from symgraph.loss_curve import LossBarrier
 from symgraph.models import Model
 from symgraph.rules.load import rule
+from symgraph.universe import Universe, universe
 from symgraph.verify import Verification
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "Space",
     "SymgraphError",
     "SymmetryGraph",
+    "Universe",
     "Verification",
     "__version__",
     "align",
@@ -55,5 +57,6 @@ __all__ = [
     "rule",
     "rule_book",
     "trace",
+    "universe",
     "verify",
 ]

@@ -6,7 +6,7 @@ config, or the text that names one (see `symgraph.models.load`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -222,7 +222,7 @@ def align(
     """
     options = options or MatchOptions()
     _check_method(method, start, program, data, options)
-    ma, mb, notes = _pair(a, b, tied)
+    (ma, mb), notes = ready((a, b), tied, ("A", "B"))
     found = symmetry if symmetry is not None else infer(ma, rules=rules, strict=strict)
     states = {k: dict(state_of(m.module)) for k, m in (("A", ma), ("B", mb))}
     for name, state in states.items():
@@ -274,16 +274,16 @@ def _aligned(
     matched = next(iter(run.matches.values()))
     moved_a = run.alignments.get("alignment.A")
     if moved_a is not None and "A.aligned" in run.states:
-        reference = _narrow(run.states["A.aligned"], states["A"])
+        reference = narrowed(run.states["A.aligned"], states["A"])
     else:
-        reference = states["A"] if not canonical.singular else _narrow(canonical.state, states["A"])
+        reference = states["A"] if not canonical.singular else narrowed(canonical.state, states["A"])
     return Aligned(
         a,
         b,
         next(iter(run.alignments.values())),
         plan,
-        _stored(b.module, _narrow(run.states["B.aligned"], states["B"])),
-        _stored(a.module, reference),
+        stored(b.module, narrowed(run.states["B.aligned"], states["B"])),
+        stored(a.module, reference),
         canonical.singular,
         (matched.initial / matched.scale) ** 0.5,
         (matched.objective[-1] / matched.scale) ** 0.5,
@@ -293,21 +293,28 @@ def _aligned(
     )
 
 
-def _pair(a: Source, b: Source, tied: str) -> tuple[Model, Model, tuple[str, ...]]:
+def ready(sources: Sequence[Source], tied: str, roles: Sequence[str]) -> tuple[list[Model], tuple[str, ...]]:
+    """Models of one architecture with weights, their shared tensors kept or cut apart, and what that means.
+
+    Raises:
+        UsageError: a model has no weights (it is named by its role), or `tied` is no choice.
+        CheckpointError: a model is of another architecture than the first.
+    """
     if tied not in ("keep", "untie"):
         raise UsageError(f"tied={tied!r} is neither 'keep' nor 'untie'")
-    ma, mb = model(a), model(b)
-    for name, m in (("A", ma), ("B", mb)):
+    models = [model(s) for s in sources]
+    for role, m in zip(roles, models, strict=True):
         if not m.has_weights:
-            raise UsageError(f"{name} ({m.spec}) has no weights", remedy="name a checkpoint, not a config")
-    check_same_architecture(ma, mb)
+            raise UsageError(f"{role} ({m.spec}) has no weights", remedy="name a checkpoint, not a config")
+    for other in models[1:]:
+        check_same_architecture(models[0], other)
     if tied == "keep":
-        return ma, mb, _kept(ma)
-    ua, ub = untie(ma), untie(mb)
-    return ua.model, ub.model, (str(ua),) if ua.cut else ("nothing is tied",)
+        return models, _kept(models[0])
+    cut = [untie(m) for m in models]
+    return [u.model for u in cut], (str(cut[0]),) if cut[0].cut else ("nothing is tied",)
 
 
-def _stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a checkpoint of the module holds: each tied tensor once, no transient buffers, no constants of the code."""
     names = module.state_dict().keys()
     return canonical_state(module, {n: t.detach() for n, t in state.items() if n in names})
@@ -324,5 +331,6 @@ def _kept(m: Model) -> tuple[str, ...]:
     return (f"kept tied: {pairs}; the group is smaller for it (tied='untie' costs {more:,} more parameters)",)
 
 
-def _narrow(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def narrowed(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state on the CPU in the dtypes of another one, from which it takes what it lacks."""
     return {k: state[k].to("cpu", v.dtype) if k in state else v for k, v in like.items()}

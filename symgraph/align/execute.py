@@ -74,7 +74,7 @@ def execute(
             "the program was made for another architecture or other rules",
             remedy="write it anew with `symgraph align A B --emit-program FILE`",
         )
-    run = Registers({k: _wide(v, device, dtype) for k, v in states.items()}, dict(hashes or {}))
+    run = Registers({k: widened(v, device, dtype) for k, v in states.items()}, dict(hashes or {}))
     for step in program.steps:
         if progress is not None:
             progress(str(step).splitlines()[0])
@@ -93,7 +93,8 @@ def execute(
     return run
 
 
-def _wide(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:
+def widened(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:
+    """The state where and in the precision that it is computed with; what is so already is shared."""
     detached = {k: v.detach() for k, v in state.items()}
     return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in detached.items()}
 
@@ -171,15 +172,27 @@ def _learn(
 
 def _check(run: Registers, symmetry: SymmetryGraph, step: Check) -> None:
     states = [_held(run.states, n, step.op) for n in (step.before, step.after)]
-    error = output_change(symmetry, *states)
-    limit = SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in states[1].values()) else TOLERANCE
+    error = checked_change(symmetry, states[0], states[1], step.before, step.after)
+    run.notes.append(f"{step.after} computes what {step.before} computes, up to {error:.0e}")
+
+
+def checked_change(
+    symmetry: SymmetryGraph, before: Mapping[str, Tensor], after: Mapping[str, Tensor], old: str, new: str
+) -> float:
+    """The `output_change` between two states, called `old` and `new`, that should compute the same.
+
+    Raises:
+        VerifyError: they do not.
+    """
+    error = output_change(symmetry, before, after)
+    limit = SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in after.values()) else TOLERANCE
     if not error <= limit:
         raise VerifyError(
-            f"{step.after} does not compute what {step.before} computes: outputs change by {error:.1e}",
+            f"{new} does not compute what {old} computes: outputs change by {error:.1e}",
             cause=f"allowed is {limit:.0e}",
             remedy="`symgraph verify` shows whether an inferred symmetry fails; a lower `condition` keeps more digits",
         )
-    run.notes.append(f"{step.after} computes what {step.before} computes, up to {error:.0e}")
+    return error
 
 
 def output_change(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:

@@ -11,7 +11,7 @@ each against the mean of the others, Ten Berge 1977.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -23,17 +23,19 @@ from symgraph.gauge import Act, State
 from symgraph.infer.symmetry import SymmetryGraph
 
 Progress = Callable[[str], None]
+SWEEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """An element for each model, and how far apart the models are.
+    """The models as matched, the element of each, and how far apart they are.
 
     `objective` is the sum of the weighted squared distances from the mean, after the start and after every round;
     `scale` the weighted squared norm of all models. `before` and `after` are the distances of each model from the
     mean, over its own norm.
     """
 
+    states: tuple[State, ...]
     elements: tuple[GroupElement, ...]
     objective: tuple[float, ...]
     scale: float
@@ -43,26 +45,29 @@ class Joint:
 
 def match_all(
     symmetry: SymmetryGraph,
-    states: Sequence[Mapping[str, Tensor]],
-    options: MatchOptions = MatchOptions(),
+    states: Iterable[Mapping[str, Tensor]],
+    options: MatchOptions,
     rounds: int = 10,
     progress: Progress | None = None,
 ) -> Joint:
     """The elements of the compact group that bring all models nearest to their mean.
 
-    The start takes the models one after the other, each matched to the mean of those before it; then they are improved
-    in turn for at most `rounds` rounds. The result depends on the order of the models only where local optima differ.
+    It starts from the models as they are (those of one origin), or one after the other, each matched to the mean of
+    those before it, or all matched to the first, whichever is nearest; then each is improved in turn for at most
+    `rounds` rounds. The result depends on the order of the models only where local optima differ.
 
     Args:
-        states: models in canonical form, floating and of equal shapes.
+        states: models in canonical form, floating and of equal shapes; only the moved ones are held.
 
     Raises:
         UsageError: an unknown weighting or parameter, or a pattern that matches no space.
     """
-    names = [n for n in symmetry.graph.parameters if all(n in s for s in states)]
-    held: list[State] = [{n: s[n] for n in names} for s in states]
-    weights = parameter_weights(symmetry, options.weighting, *map(symmetry.shifted, held))
+    held: list[State] = [dict(s) for s in states]
+    names = [n for n in symmetry.graph.parameters if all(n in s for s in held)]
+    shifted = [symmetry.shifted({n: s[n] for n in names}) for s in held]
+    weights = parameter_weights(symmetry, options.weighting, *shifted)
     run = _Rounds(symmetry, held, weights, replace(options, weighting=weights), progress)
+    del shifted
     before = run.distances()
     run.start()
     history = [run.objective()]
@@ -73,7 +78,7 @@ def match_all(
             progress(f"round {r + 1}: spread {(history[-1] / run.scale) ** 0.5:.6g}")
         if history[-2] - history[-1] <= options.tolerance * run.scale:
             break
-    return Joint(tuple(run.elements), tuple(history), run.scale, before, run.distances())
+    return Joint(tuple(run.moved), tuple(run.elements), tuple(history), run.scale, before, run.distances())
 
 
 class _Rounds:
@@ -87,17 +92,29 @@ class _Rounds:
     ) -> None:
         self.symmetry, self.moved, self.weights, self.options = symmetry, moved, weights, options
         self.progress = progress
+        # The mean moves with every model, so that few sweeps of one are worth it at a time.
+        self.brief = replace(options, sweeps=min(options.sweeps, SWEEPS))
         self.elements = [GroupElement(symmetry, {}) for _ in moved]
-        self.squares = [self._square(symmetry.shifted(s)) for s in moved]
+        self.squares = [self._square(symmetry.shifted({n: s[n] for n in weights})) for s in moved]
         self.scale = sum(self.squares) + 1e-300
 
     def start(self) -> None:
-        """Each model after the first is matched to the mean of those before it."""
+        """The nearest of three: as given, each matched to the mean of those before it, all matched to the first."""
+        given, neutral = list(self.moved), list(self.elements)
+        starts = [(self.objective(), given, neutral)]
         total = self._sum(self.moved[:1])
         for m in range(1, len(self.moved)):
             self._say(m, "the models before it")
             self._take(m, match(self.symmetry, _over(total, m), self.moved[m], self.options))
             _add(total, self.moved[m])
+        starts.append((self.objective(), self.moved, self.elements))
+        # The second model is matched to the first either way.
+        self.moved, self.elements = self.moved[:2] + given[2:], self.elements[:2] + neutral[2:]
+        for m in range(2, len(self.moved)):
+            self._say(m, "the first")
+            self._take(m, match(self.symmetry, self.moved[0], self.moved[m], self.options))
+        starts.append((self.objective(), self.moved, self.elements))
+        _, self.moved, self.elements = min(starts, key=lambda x: x[0])
 
     def round(self, number: int) -> None:
         """Every model is improved once; in the first round it is also matched afresh, since its start saw fewer."""
@@ -107,7 +124,7 @@ class _Rounds:
             self._say(m, "all others")
             _add(total, state, -1.0)
             others = _over(total, len(self.moved) - 1)
-            found = match(self.symmetry, others, state, self.options, warm=True)
+            found = match(self.symmetry, others, state, self.brief, warm=True)
             if not number:
                 fresh = match(self.symmetry, others, state, self.options)
                 found = min(found, fresh, key=lambda f: f.objective[-1])
@@ -125,13 +142,13 @@ class _Rounds:
 
     def _spread(self) -> list[float]:
         mean = _over(self._sum(self.moved), len(self.moved))
-        return [self._square({n: t - mean[n] for n, t in s.items()}) for s in self.moved]
+        return [self._square({n: s[n] - t for n, t in mean.items()}) for s in self.moved]
 
     def _square(self, state: Mapping[str, Tensor]) -> float:
         return sum(float(self.weights[n] * t.square().sum()) for n, t in state.items())
 
     def _sum(self, states: Sequence[State]) -> State:
-        total = {n: t.clone() for n, t in states[0].items()}
+        total = {n: states[0][n].clone() for n in self.weights}
         for s in states[1:]:
             _add(total, s)
         return total

@@ -41,7 +41,8 @@ def parameter_weights(
 
 def _normalised(tensors: Sequence[Tensor]) -> float:
     """One over the geometric mean of the squared norms."""
-    return 1.0 / max(math.prod(float(t.norm()) ** (2 / len(tensors)) for t in tensors), 1e-12)
+    mean: float = math.prod(float(t.norm()) ** (2 / len(tensors)) for t in tensors)
+    return 1.0 / max(mean, 1e-12)
 
 
 def _only_writes(symmetry: SymmetryGraph, name: str) -> bool:

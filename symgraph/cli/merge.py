@@ -51,8 +51,9 @@ def run(args: Arguments, console: Console) -> int:
     import torch
 
     from symgraph import merge, outputs
+    from symgraph.mixture import check_weights
 
-    merge.check_weights(args.weights, len(args.models))
+    check_weights(args.weights, len(args.models))
     inputs.check_device(args.device)
     refuse_existing(Path(args.out), args.overwrite, folder=True)
     sources = [inputs.weighted(spec, args) for spec in args.models]

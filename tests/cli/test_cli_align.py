@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from cli.runner import Cli
 from symgraph import models
-from symgraph.merge import interpolate
+from symgraph.mixture import interpolate
 
 State = dict[str, torch.Tensor]
 
