@@ -13,7 +13,7 @@ from symgraph.align.activations import Activations, observe
 from symgraph.align.objective import held
 from symgraph.align.wreath import Tree
 from symgraph.errors import DataError
-from symgraph.evaluation import accepted_names, batch_tensors
+from symgraph.forward import accepted_names, batch_tensors
 from symgraph.infer.engine import infer
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.losses import LABEL_KEYS

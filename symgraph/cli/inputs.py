@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from symgraph.align.learn import LearnOptions
     from symgraph.align.match import MatchOptions
     from symgraph.data import Batches
-    from symgraph.loss_barrier import Endpoint
     from symgraph.loss_curve import LossBarrier
     from symgraph.models import Model
     from symgraph.rules.book import RuleBook
+    from symgraph.survey import Endpoint
 
 
 def architecture(spec: str, args: Arguments) -> Model:
