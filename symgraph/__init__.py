@@ -24,7 +24,10 @@ from symgraph.ir import Graph
 from symgraph.loss_barrier import loss_barrier
 from symgraph.loss_curve import LossBarrier
 from symgraph.models import Model
+from symgraph.recalibration import recalibrated
 from symgraph.rules.load import rule
+from symgraph.simplex import SimplexBarrier
+from symgraph.simplex_barrier import simplex_barrier
 from symgraph.universe import Universe, universe
 from symgraph.verify import Verification
 
@@ -42,6 +45,7 @@ __all__ = [
     "Model",
     "MotionOptions",
     "Program",
+    "SimplexBarrier",
     "Space",
     "SymgraphError",
     "SymmetryGraph",
@@ -54,8 +58,10 @@ __all__ = [
     "infer",
     "loss_barrier",
     "model",
+    "recalibrated",
     "rule",
     "rule_book",
+    "simplex_barrier",
     "trace",
     "universe",
     "verify",
