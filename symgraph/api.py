@@ -229,7 +229,7 @@ def align(
         check_finite({k: v for k, v in state.items() if k in found.terms}, where=name)
     inputs = {"A": ma.spec, "B": mb.spec}
     first = start if method == "learned" else method
-    plan = program or plan_alignment(found, options, inputs, _learning(method, options, learning), first)
+    plan = program or plan_alignment(found, options, inputs, learning_options(method, options, learning), first)
     hashes = {k: state_hash(s) for k, s in states.items()}
     lesson = None
     if data is not None:
@@ -250,7 +250,7 @@ def _check_method(method: str, start: str, program: Program | None, data: Any, o
         raise UsageError(f"method {method!r} needs data", remedy="pass data=, batches of the training split")
 
 
-def _learning(method: str, options: MatchOptions, learning: LearnOptions | None) -> LearnOptions | None:
+def learning_options(method: str, options: MatchOptions, learning: LearnOptions | None) -> LearnOptions | None:
     """The options of learning where it is asked for, restricted to the spaces that are matched."""
     if method != "learned":
         return None

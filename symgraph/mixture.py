@@ -41,6 +41,15 @@ def _mean(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return total.to(first.dtype)
 
 
+def dirichlet(models: int, concentration: float, samples: int, seed: int) -> list[tuple[float, ...]]:
+    """Random weights of this many models; the seed decides alone, whatever has been drawn elsewhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        parameter = torch.full((models,), concentration, dtype=torch.float64)
+        drawn = torch.distributions.Dirichlet(parameter).sample((samples,))
+    return [tuple(row) for row in drawn.tolist()]
+
+
 def check_weights(weights: Sequence[float], models: int) -> None:
     """Raise unless there is one weight for each of two models or more, and they sum to one.
 

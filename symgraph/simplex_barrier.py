@@ -21,7 +21,7 @@ from symgraph.errors import UsageError
 from symgraph.evaluation import Progress
 from symgraph.forward import evaluating
 from symgraph.losses import Metric, PerExample
-from symgraph.mixture import check_weights
+from symgraph.mixture import check_weights, dirichlet
 from symgraph.models import Model
 from symgraph.simplex import SimplexBarrier, mixture_text, vertex
 from symgraph.survey import Endpoint, Survey, described, endpoint_state, evaluator_of, network_of, repeatable
@@ -157,11 +157,4 @@ def _drawn(models: int, samples: int, concentration: float, seed: int) -> list[M
     if samples < 0 or not 0 < concentration < math.inf:
         what = f"{samples} samples of concentration {concentration:g}"
         raise UsageError(what, remedy="give 0 or more, of a positive concentration")
-    if not samples:
-        return []
-    # The seed decides alone, whatever has been drawn elsewhere.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        parameter = torch.full((models,), concentration, dtype=torch.float64)
-        drawn = torch.distributions.Dirichlet(parameter).sample((samples,))
-    return [tuple(row) for row in drawn.tolist()]
+    return dirichlet(models, concentration, samples, seed) if samples else []

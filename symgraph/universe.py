@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,15 +22,19 @@ from symgraph.action import GroupElement
 from symgraph.align.alignment import Alignment
 from symgraph.align.execute import checked_change, widened
 from symgraph.align.joint import Joint, match_all
+from symgraph.align.learn import Learned, LearnOptions, Lesson, learn
 from symgraph.align.match import MatchOptions
 from symgraph.canonical import canonicalise
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.gauge import Act, Transform
 from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.losses import PerExample
 from symgraph.mixture import State, interpolate
 from symgraph.models import Model
 from symgraph.state import check_finite, state_hash
 from symgraph.trace import state_of
+
+METHODS = ("weights", "learned")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Universe:
     """Models in one basis and gauge, in the order in which they were given.
 
     `reference` is the number of the model whose gauge it is, and which is itself there, bit for bit; None where the
-    universe is in canonical form. `objective` is the sum of squared distances from the mean over the sum of
+    universe is in a gauge of its own. `objective` is the sum of squared distances from the mean over the sum of
     squared norms, after the start and after every round.
     """
 
@@ -66,11 +71,17 @@ class Universe:
     reference: int | None
     objective: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    learned: Learned | None = None
 
     @property
     def states(self) -> tuple[State, ...]:
         """All models there, as checkpoints hold them."""
         return tuple(m.state for m in self.members)
+
+    @property
+    def distances(self) -> tuple[str, ...]:
+        """How far each model was from the mean of all, and how far it is."""
+        return tuple(f"{m.model.spec} to the mean: {m.before:.4f} -> {m.after:.4f}" for m in self.members)
 
     def pairwise(self, source: int, target: int) -> Alignment:
         """From one model to the basis and the gauge of another, through the universe.
@@ -107,8 +118,8 @@ class Universe:
 
     def __str__(self) -> str:
         rounds = len(self.objective) - 1
-        lines = [f"{len(self.members)} models, distance from their mean in canonical form, {rounds} rounds"]
-        lines += [f"  {m.model.spec}: {m.before:.4f} -> {m.after:.4f}" for m in self.members]
+        lines = [f"{len(self.members)} models in one basis, {rounds} rounds; distances in canonical form"]
+        lines += [f"  {d}" for d in self.distances]
         return "\n".join([*lines, *self.notes])
 
 
@@ -125,6 +136,13 @@ def universe(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float64,
     progress: api.Progress | None = None,
+    method: str = "weights",
+    data: Any = None,
+    validation: Any = None,
+    learning: LearnOptions | None = None,
+    loss: str | PerExample = "cross-entropy",
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
 ) -> Universe:
     """Brings any number of models into one basis and one gauge without changing the function of any.
 
@@ -133,6 +151,9 @@ def universe(
             hashes, whose gauge has an inverse.
         options, symmetry, rules, tied, strict, device, dtype: as for `symgraph.align`.
         rounds: at most so many rounds in which each model is matched to the mean of the others.
+        method: "weights", or "learned": from there trained on the task loss at mixtures of all models.
+        data, validation, loss, checkpoint, resume: for "learned", as for `symgraph.align`.
+        learning: by default `LearnOptions(sampler="dirichlet")`, where all models but the reference move.
 
     Raises:
         UsageError: fewer than two models, or a choice that does not exist.
@@ -143,11 +164,18 @@ def universe(
     """
     options = options or MatchOptions()
     _check(len(sources), reference, options)
+    _check_method(method, data)
     models, notes = api.ready(sources, tied, [f"model {i + 1}" for i in range(len(sources))])
     found = symmetry or _symmetry(models, rules, strict)
     run = _Making(found, models, device, dtype)
     joint = match_all(found, run.canonical(), options, rounds, progress)
-    return run.result(joint, run.reference(reference), notes)
+    run.choose(joint, reference)
+    trained = api.learning_options(method, options, learning or LearnOptions(sampler="dirichlet"))
+    learned = None
+    if trained is not None:
+        lesson = Lesson(models[run.first].module, data, validation, loss, checkpoint, resume, device=device)
+        learned = run.learn(joint, lesson, trained, progress)
+    return run.result(joint, learned, notes)
 
 
 def _check(models: int, reference: int | None, options: MatchOptions) -> None:
@@ -157,6 +185,13 @@ def _check(models: int, reference: int | None, options: MatchOptions) -> None:
         raise UsageError(f"there is no model {reference} among {models}", remedy=f"count from 0 to {models - 1}")
     if options.weighting == "inputs":
         raise UsageError("a universe has no weighting 'inputs'", remedy="inputs-halved, uniform, or normalised")
+
+
+def _check_method(method: str, data: Any) -> None:
+    if method not in METHODS:
+        raise UsageError(f"a universe has no method {method!r}", remedy=f"method= one of {', '.join(METHODS)}")
+    if method == "learned" and data is None:
+        raise UsageError("method 'learned' needs data", remedy="pass data=, batches of the training split")
 
 
 def _symmetry(models: Sequence[Model], rules: api.RuleSources, strict: bool) -> SymmetryGraph:
@@ -189,6 +224,11 @@ class _Making:
         self.order = sorted(range(len(models)), key=self.hashes.__getitem__)
         self.transforms: dict[int, Transform] = {}
         self.singular: dict[int, tuple[str, ...]] = {}
+        # For each model what leads from its canonical form to the common basis, up to what all have in common.
+        self.shared: dict[int, Transform] = {}
+        self.reference: int | None = None
+        self.first = self.order[0]
+        self.trained = False
 
     def canonical(self) -> Iterator[State]:
         """The models in canonical form, one after the other in order."""
@@ -198,30 +238,50 @@ class _Making:
             self.transforms[i], self.singular[i] = found.transform, found.singular
             yield found.state
 
-    def reference(self, wanted: int | None) -> int | None:
-        """The model whose gauge the universe is in, or None where no gauge will do."""
+    def choose(self, joint: Joint, wanted: int | None) -> None:
+        """The reference: the model whose gauge the universe is in, or None where no gauge will do."""
         candidates = self.order if wanted is None else [wanted]
-        return next((i for i in candidates if not self.singular[i]), None)
+        self.reference = next((i for i in candidates if not self.singular[i]), None)
+        self.shared = {i: _act(g) for i, g in zip(self.order, joint.elements, strict=True)}
+        self.first = self.order[0] if self.reference is None else self.reference
 
-    def result(self, joint: Joint, reference: int | None, notes: tuple[str, ...]) -> Universe:
+    def learn(self, joint: Joint, lesson: Lesson, options: LearnOptions, progress: api.Progress | None) -> Learned:
+        """Trains the models from where they are matched, the reference first, since the first may stay."""
+        order = sorted(self.order, key=lambda i: i != self.first)
+        states = [joint.states[self.order.index(i)] for i in order]
+        found = learn(self.symmetry, states, lesson, options, progress)
+        for i, moved in zip(order, found.transforms, strict=True):
+            if moved is not None:
+                self.shared[i] = self.shared[i].then(moved)
+        # Gains and constants that were trained belong to no model's gauge.
+        self.trained = options.motion.gauge
+        return found
+
+    def result(self, joint: Joint, learned: Learned | None, notes: tuple[str, ...]) -> Universe:
         """Every model in the basis and the gauge of the reference, its function compared with what it was."""
-        elements = dict(zip(self.order, joint.elements, strict=True))
-        back = elements[self.order[0] if reference is None else reference].inverse()
-        inside = {
-            # The reference's own way there and back cancels exactly.
-            i: self.transforms[i] if i == reference else self.transforms[i].then(_act(back.after(elements[i])))
-            for i in self.order
-        }
-        if reference is None:
+        if self.trained:
+            self.reference = None
+            notes = (*notes, "gains and constants were trained: the universe is in a gauge of its own")
+        elif self.reference is None:
             zero = ", ".join(dict.fromkeys(n for names in self.singular.values() for n in names))
             notes = (*notes, f"gains are zero ({zero}): the universe is in canonical form, which is no model's own")
+        back = Transform() if self.trained else self.shared[self.first].inverse()
+        inside = {
+            # The reference's own way there and back cancels exactly.
+            i: self.transforms[i] if i == self.reference else self.transforms[i].then(self.shared[i]).then(back)
+            for i in self.order
+        }
         figures = dict(zip(self.order, zip(joint.before, joint.after, strict=True), strict=True))
-        members = tuple(self._member(i, inside[i], reference, figures[i]) for i in range(len(self.models)))
+        members = tuple(self._member(i, inside[i], figures[i]) for i in range(len(self.models)))
+        if learned is not None:
+            notes = (*notes, str(learned))
         largest = max(m.change for m in members)
         notes = (*notes, f"every model computes what it computed, up to {largest:.0e}")
-        return Universe(self.symmetry, members, reference, tuple(x / joint.scale for x in joint.objective), notes)
+        objective = tuple(x / joint.scale for x in joint.objective)
+        return Universe(self.symmetry, members, self.reference, objective, notes, learned)
 
-    def _member(self, i: int, inside: Transform, reference: int | None, figures: tuple[float, float]) -> Member:
+    def _member(self, i: int, inside: Transform, figures: tuple[float, float]) -> Member:
+        reference = self.reference
         model, given, names = self.models[i], self.given[i], self.singular[i]
         whole = inside if reference is None else inside.then(self.transforms[reference].inverse())
         target = "" if reference is None else self.hashes[reference]

@@ -162,11 +162,12 @@ def _learn(
         raise UsageError("the program learns, and there is no training data", remedy="pass data=...")
     start = _held(run.transforms, step.start, step.op)
     a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
-    found = learn(symmetry, a, start.apply(b), lesson, step.options(), progress)
+    found = learn(symmetry, (a, start.apply(b)), lesson, step.options(), progress)
     run.learned[step.into] = found
-    run.transforms[step.into] = start.then(found.b)
-    if found.a is not None:
-        run.transforms[step.other] = found.a
+    first, second = found.transforms
+    run.transforms[step.into] = start if second is None else start.then(second)
+    if first is not None:
+        run.transforms[step.other] = first
     run.notes.append(str(found))
 
 

@@ -40,6 +40,7 @@ class LearnStep:
     warmup: int = 20
     sampler: str = "uniform"
     lambdas: tuple[float, ...] = (0.4, 0.6)
+    concentration: float = 0.1
     dual: bool = False
     seed: int = 0
     check_every: int = 50
@@ -56,7 +57,8 @@ class LearnStep:
     def __str__(self) -> str:
         into = f"{self.into} and {self.other}" if self.other else self.into
         low, high = self.lambdas
-        drawn = f"lambda U({low:g}, {high:g})" if self.sampler == "uniform" else f"lambda N({low:g}, {high:g})"
+        drawn = f"lambda {'N' if self.sampler == 'normal' else 'U'}({low:g}, {high:g})"
+        drawn = f"lambda Dirichlet({self.concentration:g})" if self.sampler == "dirichlet" else drawn
         both = "both move, " if self.dual else ""
         what = (
             f"{both}{self.steps} steps of {self.optimiser}, rate {self.lr:g} {self.schedule}, {drawn}, seed {self.seed}"

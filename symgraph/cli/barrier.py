@@ -1,30 +1,56 @@
-"""`symgraph barrier`: loss and metrics on the line between two models."""
+"""`symgraph barrier`: loss and metrics between models."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from symgraph.cli import inputs
-from symgraph.cli.parser import WEIGHTED_HELP, Arguments, Commands, add_data, add_device, add_model, add_overwrite
+from symgraph.cli.parser import (
+    WEIGHTED_HELP,
+    Arguments,
+    Commands,
+    add_data,
+    add_device,
+    add_mixtures,
+    add_overwrite,
+    add_recalibration,
+    add_trust,
+)
 from symgraph.console import Console
+from symgraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from symgraph.loss_curve import LossBarrier
+    from symgraph.models import Model
+    from symgraph.simplex import SimplexBarrier
 
 _EXAMPLES = """
 symgraph barrier a b --data my-dataset --metrics accuracy
 symgraph barrier a b --data test.txt --metrics perplexity --limit 200 --plot barrier.png
 symgraph barrier a b --data my_package.data:test_batches --json
+symgraph barrier a b c --data my-dataset --plot triangle.png        mixtures of all three
+symgraph barrier a b --data my-dataset --recalibrate my-dataset     batch norms: new statistics
 """
 _DETAILS = """
 Evaluates (1 - lambda) A + lambda B at points of lambda from 0 to 1. The loss barrier is the largest
 distance above the chord between the two losses at the ends; below zero a mixture beats the chord.
+
+Of more than two models, mixtures are evaluated: pairs, the even one, and a lattice of weights. The loss
+barrier is then the largest distance above the mean of their own losses, with the same weights.
 """
 
 
 def add(commands: Commands) -> None:
     """Add the command to the parser."""
-    parser = commands.add(
-        "barrier", run, "measure the loss barrier between two models", details=_DETAILS, examples=_EXAMPLES
-    )
-    add_model(parser, "a", "b", help=WEIGHTED_HELP)
+    about = "measure the loss barrier between two models or more"
+    parser = commands.add("barrier", run, about, details=_DETAILS, examples=_EXAMPLES)
+    parser.add_argument("models", metavar="MODEL", nargs="+", help=f"two models or more: {WEIGHTED_HELP}")
+    add_trust(parser)
     add_data(parser, required=True)
-    parser.add_argument("--refine", action="store_true", help="place three more points around the maximum")
+    add_mixtures(parser)
+    add_recalibration(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the mixtures that are drawn (default 0)")
+    parser.add_argument("--refine", action="store_true", help="of two models: place three more points at the maximum")
     add_device(parser, ("float64", "float32"), None, " (default: that of the checkpoint, at least float32)")
     parser.add_argument("--plot", metavar="FILE", help="also draw the curves (.png, .svg, .pdf)")
     parser.add_argument("--out", metavar="FILE", help="also write the result as JSON")
@@ -33,23 +59,51 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Load, evaluate, draw, write, print."""
-    import torch
-
-    from symgraph.checkpoint import check_same_architecture
     from symgraph.files import write_text
 
-    inputs.check_device(args.device)
-    inputs.refuse_files(args.plot, args.out, overwrite=args.overwrite)
-    a, b = inputs.weighted(args.a, args), inputs.weighted(args.b, args)
-    check_same_architecture(a, b)
-    dtype = getattr(torch, args.dtype) if args.dtype else None
-    batches = inputs.batches(args, a)
-    found = inputs.measure("loss barrier", a, b, batches, args, console, dtype=dtype, refine=args.refine)
+    _check(args)
+    models = [inputs.weighted(spec, args) for spec in args.models]
+    found = _measured(models, args, console)
     if args.plot:
-        found.plot(args.plot, title=f"Between {args.a} and {args.b}", overwrite=args.overwrite)
+        names = " and ".join(args.models) if len(models) == 2 else ", ".join(args.models)
+        found.plot(args.plot, title=f"Between {names}", overwrite=args.overwrite)
     if args.out:
         write_text(args.out, found.to_json(), overwrite=args.overwrite)
     console.result(found, found.to_json())
     for path in filter(None, (args.plot, args.out)):
         console.remark(f"wrote {path}")
     return 0
+
+
+def _check(args: Arguments) -> None:
+    from symgraph.mixture import check_weights
+
+    count = len(args.models)
+    if count < 2:
+        raise UsageError(f"{count} model has no barrier", remedy="name two models or more")
+    if args.refine and count > 2:
+        raise UsageError(f"--refine is for two models, not {count}", remedy="raise --resolution or --samples")
+    if count == 2 and (args.mixture or args.resolution or args.samples):
+        raise UsageError("mixtures of two models are points of a segment", remedy="use --points")
+    for weights in args.mixture or ():
+        check_weights(weights, count)
+    inputs.check_device(args.device)
+    inputs.refuse_files(args.plot, args.out, overwrite=args.overwrite)
+
+
+def _measured(models: list[Model], args: Arguments, console: Console) -> LossBarrier | SimplexBarrier:
+    import torch
+
+    from symgraph.checkpoint import check_same_architecture
+
+    # Before any data is read.
+    for other in models[1:]:
+        check_same_architecture(models[0], other)
+    dtype = getattr(torch, args.dtype) if args.dtype else None
+    found, training = inputs.batches(args, models[0]), inputs.recalibration(args, models[0])
+    if len(models) > 2:
+        return inputs.measure_many("loss barrier", models, found, args, console, dtype=dtype, recalibrate=training)
+    a, b = models
+    return inputs.measure(
+        "loss barrier", a, b, found, args, console, dtype=dtype, refine=args.refine, recalibrate=training
+    )

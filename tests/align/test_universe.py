@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from models_zoo import ARCHITECTURES, Case, State, build, case, relative, worst
+from models_zoo import ARCHITECTURES, Case, State, batches, build, case, network, relative, worst
 from torch import nn
 
 import symgraph
 from symgraph.align.alignment import distance
+from symgraph.align.execute import output_change
 from symgraph.align.joint import match_all
+from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions, match
+from symgraph.align.motion import MotionOptions
 from symgraph.canonical import canonicalise
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.mixture import interpolate
@@ -198,3 +202,73 @@ def test_bad_universes_are_refused_by_name() -> None:
     with pytest.raises(UsageError, match="2 models and 3 weights"):
         found.merged([0.2, 0.2, 0.6])
     assert worst(found.merged([0.25, 0.75]), interpolate(found.states, [0.25, 0.75])) == 0.0
+
+
+# -- trained -----------------------------------------------------------------------------------------------------------
+
+SHORT = LearnOptions(
+    sampler="dirichlet", concentration=1.0, steps=24, check_every=6, retract_every=3, lr=0.02, warmup=2, patience=0
+)
+
+
+def trained(name: str, options: LearnOptions, order: Sequence[int] = (0, 1, 2)) -> Universe:
+    given = [network(name, k) for k in range(3)]
+    data = batches(name)[:4]
+    more: dict[str, Any] = {"data": data, "validation": data, "learning": options, "rounds": 1}
+    return symgraph.universe([given[i] for i in order], method="learned", **more)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gpt2-untied", SHORT),
+        ("resnet", SHORT),
+        ("gpt2-untied", replace(SHORT, dual=True)),
+        ("gpt2-untied", replace(SHORT, motion=MotionOptions(gauge=True))),
+    ],
+    ids=["gpt2", "resnet", "dual", "gauge"],
+)
+def test_the_loss_of_the_even_mixture_falls_and_the_models_stay(name: str, options: LearnOptions) -> None:
+    found = trained(name, options)
+    lesson = found.learned
+    assert lesson is not None and len(lesson.transforms) == 3
+    values = dict(lesson.history)
+    assert values[lesson.best] == min(values.values()) < values[0]
+    data, module = batches(name)[:4], network(name, 0)
+    even = symgraph.simplex_barrier(found.states, data, mixtures=[(1 / 3,) * 3], module=module).loss.centroid
+    assert even == pytest.approx(values[lesson.best], abs=2e-5)
+    assert max(m.change for m in found.members) < 1e-9
+    assert (found.reference is None) == options.motion.gauge
+    if found.reference is not None:
+        kept = network(name, found.reference).state_dict()
+        assert all(torch.equal(t, kept[n]) for n, t in found.states[found.reference].items())
+    graph = found.symmetry
+    for k, state in enumerate(found.states):
+        before = dict(state_of(network(name, k)))
+        assert output_change(graph, before, before | state) < 1e-4
+
+
+def test_training_does_not_depend_on_the_order_either() -> None:
+    one, other = (trained("gpt2-untied", replace(SHORT, steps=6), o) for o in ((0, 1, 2), (2, 0, 1)))
+    for at, i in enumerate((2, 0, 1)):
+        assert worst(one.states[i], other.states[at]) == 0.0
+
+
+def test_training_that_cannot_be_is_refused() -> None:
+    data = batches("gpt2-untied")
+    given = [network("gpt2-untied", k) for k in range(3)]
+    with pytest.raises(UsageError, match="'uniform' draws between 2 models, not 3"):
+        symgraph.universe(given, method="learned", data=data, learning=LearnOptions(), rounds=0)
+    with pytest.raises(UsageError, match="needs data"):
+        symgraph.universe(given, method="learned")
+    with pytest.raises(UsageError, match="no method 'activations'"):
+        symgraph.universe(given, method="activations")
+
+
+def test_two_models_are_trained_on_dirichlet_mixtures_too() -> None:
+    data = batches("gpt2-untied")[:4]
+    pair = [network("gpt2-untied", k) for k in range(2)]
+    found = symgraph.align(*pair, method="learned", data=data, validation=data, learning=SHORT)
+    assert found.learned is not None and "Dirichlet(1)" in str(found.program)
+    values = dict(found.learned.history)
+    assert values[found.learned.best] < values[0]
