@@ -224,6 +224,8 @@ class _Run:
         self.validation = held(validation, "validation data")
         self.generator = torch.Generator().manual_seed(o.seed)
         self.feed = Feed(training, self.generator)
+        # What is found is composed with what the states came from.
+        self.like = next(t for t in states[0].values() if t.is_floating_point())
         self.states = {_name(i): self._placed(s) for i, s in enumerate(states)}
         first, *others = self.states.values()
         # Infinite entries of a mask would become NaN on the way from one to the same.
@@ -334,7 +336,7 @@ class _Run:
     def result(self, ended: str) -> Learned:
         """What is kept, with why the run ended."""
         self._hold(self.best[2])
-        found = {s: m.transform() for s, m in self.motions.items()}
+        found = {s: m.transform(self.like) for s, m in self.motions.items()}
         stays = Transform() if self.options.motion.gauge else None
         transforms = tuple(found.get(s, stays) for s in self.states)
         return Learned(transforms, tuple(self.history), self.best[0], self.step, ended)

@@ -87,11 +87,11 @@ class Motion:
         for c in self.charts.values():
             c.retract()
 
-    def transform(self) -> Transform:
-        """The symmetry in float64, as steps on a model in canonical form."""
+    def transform(self, like: Tensor) -> Transform:
+        """The symmetry as steps on a model in canonical form, computed in float64; given where and as `like` is."""
         element = GroupElement(self.symmetry, {i: c.element() for i, c in self.charts.items()})
-        gauge = self._gauge({n: t.detach().double().cpu() for n, t in self.free.items()})
-        return Transform((Act(element.to(dtype=torch.float64, device="cpu")), *gauge))
+        gauge = self._gauge({n: t.detach().double().to(like) for n, t in self.free.items()})
+        return Transform((Act(element.to(dtype=like.dtype, device=like.device)), *gauge))
 
     def held(self) -> dict[str, Tensor]:
         """All that defines the symmetry right after `retract`, as copies."""

@@ -102,6 +102,12 @@ def test_the_endpoints_are_kept_to_rounding_in_float64() -> None:
                 assert relative(c.run(state), c.run(moved.apply(state))) < 1e-12
 
 
+def test_a_run_in_single_precision() -> None:
+    found = run("gpt2-untied", replace(SHORT, steps=6), dtype=torch.float32)
+    assert found.learned is not None and found.state["lm_head.weight"].dtype is torch.float32
+    assert found.learned.history[-1][0] == 6
+
+
 def test_runs_are_reproducible_and_the_program_gives_the_same_bits(tmp_path: Path) -> None:
     one, two = run("vit"), run("vit")
     assert all(torch.equal(t, two.state[n]) for n, t in one.state.items())

@@ -136,6 +136,13 @@ def test_the_gauge_is_that_of_the_reference_and_the_mixture_of_any_gauge_is_one_
     assert relative(mixtures[0], mixtures[1]) < 1e-8 and relative(mixtures[0], mixtures[2]) < 1e-8
 
 
+def test_the_precision_of_the_computation_is_a_choice() -> None:
+    found = symgraph.universe(models("gpt2-untied"), rounds=1, dtype=torch.float32)
+    one = unrelated("gpt2-untied")
+    assert 1e-9 < max(m.change for m in found.members) < 1e-3
+    assert found.reference == one.reference and found.states[0]["lm_head.weight"].dtype is torch.float64
+
+
 def test_weightings_and_patterns_are_those_of_the_match() -> None:
     c = case("gpt2-untied")
     states = [canonicalise(c.symmetry, c.state(k, spread=0.4)).state for k in range(3)]
