@@ -67,11 +67,12 @@ def match_all(
     shifted = [symmetry.shifted({n: s[n] for n in names}) for s in held]
     weights = parameter_weights(symmetry, options.weighting, *shifted)
     run = _Rounds(symmetry, held, weights, replace(options, weighting=weights), progress)
-    del shifted
+    # The run lets go of what it has moved.
+    del held, shifted
     before = run.distances()
     run.start()
     history = [run.objective()]
-    for r in range(rounds if len(held) > 1 else 0):
+    for r in range(rounds if len(run.moved) > 1 else 0):
         run.round(r)
         history.append(run.objective())
         if progress is not None:
@@ -100,21 +101,27 @@ class _Rounds:
 
     def start(self) -> None:
         """The nearest of three: as given, each matched to the mean of those before it, all matched to the first."""
-        given, neutral = list(self.moved), list(self.elements)
-        starts = [(self.objective(), given, neutral)]
+        given, neutral = self.moved, self.elements
+        best = (self.objective(), neutral)
+        # Of two models the ways are one. Elements are kept and not states, which may be large.
+        for way in (self._in_turn, self._to_first)[: len(given) - 1]:
+            self.moved, self.elements = list(given), list(neutral)
+            way()
+            best = min(best, (self.objective(), self.elements), key=lambda x: x[0])
+        self.elements = best[1]
+        self.moved = [Act(g).apply(s) for g, s in zip(self.elements, given, strict=True)]
+
+    def _in_turn(self) -> None:
         total = self._sum(self.moved[:1])
         for m in range(1, len(self.moved)):
             self._say(m, "the models before it")
             self._take(m, match(self.symmetry, _over(total, m), self.moved[m], self.options))
             _add(total, self.moved[m])
-        starts.append((self.objective(), self.moved, self.elements))
-        # The second model is matched to the first either way.
-        self.moved, self.elements = self.moved[:2] + given[2:], self.elements[:2] + neutral[2:]
-        for m in range(2, len(self.moved)):
+
+    def _to_first(self) -> None:
+        for m in range(1, len(self.moved)):
             self._say(m, "the first")
             self._take(m, match(self.symmetry, self.moved[0], self.moved[m], self.options))
-        starts.append((self.objective(), self.moved, self.elements))
-        _, self.moved, self.elements = min(starts, key=lambda x: x[0])
 
     def round(self, number: int) -> None:
         """Every model is improved once; in the first round it is also matched afresh, since its start saw fewer."""

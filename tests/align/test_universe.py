@@ -68,7 +68,7 @@ def test_five_planted_models_are_one(name: str) -> None:
     assert all(torch.equal(t, kept[n]) for n, t in found.members[found.reference].state.items())
 
 
-@pytest.mark.parametrize("name", ["mlp-tanh", "gpt2-untied", "llama", "resnet"])
+@pytest.mark.parametrize("name", ["mlp-tanh", "gpt2-untied", "resnet"])
 def test_the_order_of_the_models_changes_nothing(name: str) -> None:
     given, one = models(name), unrelated(name)
     assert one.reference is not None
@@ -129,7 +129,7 @@ def test_the_gauge_is_that_of_the_reference_and_the_mixture_of_any_gauge_is_one_
     c, weights, mixtures = case("gpt2-untied"), (0.2, 0.5, 0.3), []
     given = models("gpt2-untied")
     for r in range(3):
-        found = symgraph.universe(given, reference=r, symmetry=c.symmetry)
+        found = symgraph.universe(given, reference=r, symmetry=c.symmetry, rounds=0)
         assert found.reference == r
         assert all(torch.equal(t, given[r].state_dict()[n]) for n, t in found.states[r].items())
         mixtures.append(c.run({**c.state(0), **found.merged(weights)}))
@@ -214,7 +214,7 @@ def test_bad_universes_are_refused_by_name() -> None:
 # -- trained -----------------------------------------------------------------------------------------------------------
 
 SHORT = LearnOptions(
-    sampler="dirichlet", concentration=1.0, steps=24, check_every=6, retract_every=3, lr=0.02, warmup=2, patience=0
+    sampler="dirichlet", concentration=1.0, steps=12, check_every=4, retract_every=3, lr=0.02, warmup=2, patience=0
 )
 
 
