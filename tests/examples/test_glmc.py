@@ -1,4 +1,4 @@
-"""The reproduction of GLMC runs end to end on data of its own, keeps what is done, and refuses what it does not know."""
+"""The reproduction of GLMC runs end to end on data of its own, and keeps what is done."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_from_training_to_the_table(tmp_path: Path) -> None:
     book.write_text("".join(topics.values())[:100_000], encoding="utf-8")
     data = ["--data", f"tinyshakespeare={book}", "--data", f"cifar10={pictures(tmp_path / 'images')}"]
     methods = ["vanilla", "mixed", "weights", "learned, permutations only", "learned, dual"]
-    options = ["--scale", "tiny", "--out", tmp_path / "out", *data, "--methods"]
+    options: list[str | Path] = ["--scale", "tiny", "--out", tmp_path / "out", *data, "--methods"]
     first = run(*options, *methods[:3])
     assert first.returncode == 0, first.stderr
     assert first.stdout.count(TRAINED) == 8
