@@ -54,13 +54,18 @@ class Activations:
 
     Shapes: for leaves of sizes (n, k, ...) a correlation is (n_A, n_B, k_A, k_B, ...). `sites` counts values, each of
     correlation at most one. `moments` has the second moments (n, n) of A's and B's inputs at parameters' axes.
+    `left_out` counts batches of another shape than the first, which were not read.
     """
 
     correlations: Mapping[int, Mapping[tuple[Leaf, ...], Tensor]]
     sites: int
     examples: int
     moments: Mapping[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    left_out: int = 0
+
+    def __str__(self) -> str:
+        rest = f", {self.left_out} batches of another shape left out" if self.left_out else ""
+        return f"activations of {self.examples} examples at {self.sites} values{rest}"
 
     def moved(self, unit: Tree, element: GroupElement) -> list[tuple[Key, Tensor]]:
         """The correlations of a unit after B has moved, with a batch dimension of one, as solvers take them."""

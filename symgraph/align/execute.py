@@ -120,7 +120,7 @@ def _match(
     a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
     seen = _observed(symmetry, step, lesson, a, b, dtype) if step.reads_data else None
     if seen is not None:
-        run.notes.append(f"activations of {seen.examples} examples at {seen.sites} values")
+        run.notes.append(str(seen))
     found = match(symmetry, a, b, step.options(), progress, seen)
     run.matches[step.into], run.transforms[step.into] = found, Transform((Act(found.element),))
 

@@ -45,12 +45,14 @@ class LearnStep:
     check_every: int = 50
     patience: int = 10
     retract_every: int = 10
+    tightening: float = 0.02
     chart: str = "cayley"
     full: bool = True
     permutations: bool = False
     condition: float = 100.0
     gauge: bool = False
     spaces: tuple[str, ...] = ("*",)
+    relaxed: tuple[str, ...] = ()
     op: str = "learn"
 
     def __str__(self) -> str:

@@ -76,7 +76,7 @@ def learn_options(args: Arguments) -> LearnOptions | None:
     if args.method != "learned":
         return None
     chosen = (args.chart, not args.compact, args.learn_permutations)
-    motion = MotionOptions(*chosen, gauge=args.gauge, spaces=tuple(args.spaces))
+    motion = MotionOptions(*chosen, gauge=args.gauge, spaces=tuple(args.spaces), relaxed=tuple(args.relax))
     return LearnOptions(
         steps=args.steps,
         optimiser=args.optimiser,

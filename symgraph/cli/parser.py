@@ -164,6 +164,8 @@ def add_learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--compact", action="store_true", help=text)
     text = "train permutations too (straight-through assignment)"
     group.add_argument("--learn-permutations", action="store_true", help=text)
+    text = "start these spaces in a larger class and lead them back: rotations, and permutations that are trained"
+    group.add_argument("--relax", nargs="+", default=[], metavar="PATTERN", help=text)
     text = "chart of rotations (default cayley)"
     group.add_argument("--chart", choices=("cayley", "exponential"), default="cayley", help=text)
     text = "steps between two estimates on validation data (default 50)"
