@@ -75,7 +75,7 @@ class MatchStep:
     spaces: tuple[str, ...] = ("*",)
     alpha: float = 1.0
     batches: int = 20
-    rows: int = 512
+    rows: int = 256
     observed: tuple[str, ...] = ("*",)
     op: str = "match"
 
