@@ -21,6 +21,7 @@ from symgraph.models import Model
 from symgraph.rules.book import RuleBook
 from symgraph.state import state_hash
 from symgraph.trace import state_of
+from symgraph.widening.models import common_shape
 
 State = dict[str, Tensor]
 
@@ -87,18 +88,36 @@ def merge(
     """
     check_weights(weights, len(sources))
     models = [api.model(s) for s in sources]
-    for other in models[1:]:
-        check_same_architecture(models[0], other)
+    if not align:
+        for other in models[1:]:
+            check_same_architecture(models[0], other)
     hashes = [state_hash(state_of(m.module)) for m in models]
     roles = ("reference", *("merged",) * (len(models) - 1)) if align else ("merged",) * len(models)
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, map(float, weights)))
     if not align:
         return Merged(models[0], interpolate([saved(m, read_state(m)) for m in models], weights), ingredients, ())
     how = {"options": options or MatchOptions(), "tied": tied, "device": device, "dtype": dtype, "progress": progress}
+    models, grown = _in_one_shape(models, api.rule_book(rules), tied)
     found = _align_all(models, api.rule_book(rules), how)
     states = [found[0].reference, *(saved(a.b, a.state) for a in found)]
-    notes = tuple(dict.fromkeys(n for a in found for n in a.notes))
+    notes = tuple(dict.fromkeys((*grown, *(n for a in found for n in a.notes))))
     return Merged(found[0].a, interpolate(states, weights), ingredients, tuple(found), notes)
+
+
+def _in_one_shape(models: Sequence[Model], book: RuleBook, tied: str) -> tuple[list[Model], tuple[str, ...]]:
+    """All models in the shape of the widest one, and what was said of those that were embedded."""
+    widest = models[0]
+    for other in models[1:]:
+        if common_shape(widest, other, lambda m: api.infer(m, rules=book)).narrow == "A":
+            widest = other
+    found, notes = [], []
+    for m in models:
+        if m is not widest and common_shape(widest, m, lambda x: api.infer(x, rules=book)).narrow:
+            embedded = api.embed(m, like=widest, rules=book, tied=tied)
+            m = embedded.model
+            notes.append(f"{m.spec} {embedded}")
+        found.append(m)
+    return found, tuple(notes)
 
 
 def _align_all(models: Sequence[Model], book: RuleBook, how: Mapping[str, Any]) -> list[Aligned]:

@@ -16,7 +16,7 @@ from symgraph.align.learn import Learned, Lesson, learn
 from symgraph.align.match import Match, match, units
 from symgraph.align.observing import observe_models
 from symgraph.align.program import MATCHINGS, Apply, Canonicalise, MatchStep, Program, Regauge
-from symgraph.align.steps import Check, LearnStep
+from symgraph.align.steps import Check, Embed, LearnStep
 from symgraph.canonical import Canonical, canonicalise
 from symgraph.errors import UsageError, VerifyError
 from symgraph.gauge import Act, State, Transform
@@ -25,6 +25,7 @@ from symgraph.interpret import Interpreter
 from symgraph.rules.book import default_rules
 from symgraph.sampling import random_inputs
 from symgraph.verify import TOLERANCE, difference
+from symgraph.widening.embed import embed
 
 Progress = Callable[[str], None]
 Held = TypeVar("Held")
@@ -56,6 +57,7 @@ def execute(
     dtype: torch.dtype = torch.float64,
     progress: Progress | None = None,
     lesson: Lesson | None = None,
+    narrow: SymmetryGraph | None = None,
 ) -> Registers:
     """Runs the steps in order.
 
@@ -64,6 +66,7 @@ def execute(
         hashes: their state hashes, kept in the alignment.
         device, dtype: where and in which precision to compute; results are float64 on the CPU.
         lesson: the network and the data, for a program that learns.
+        narrow: the symmetry graph of the narrower model, for a program that embeds it.
 
     Raises:
         UsageError: the program was made for another architecture, a model is missing, or a step reads what no step
@@ -78,7 +81,9 @@ def execute(
     for step in program.steps:
         if progress is not None:
             progress(str(step).splitlines()[0])
-        if isinstance(step, Canonicalise):
+        if isinstance(step, Embed):
+            _embed(run, symmetry, narrow, step, device, dtype)
+        elif isinstance(step, Canonicalise):
             _canonicalise(run, symmetry, step)
         elif isinstance(step, MatchStep):
             _match(run, symmetry, step, lesson, dtype, progress)
@@ -96,6 +101,23 @@ def execute(
 def _wide(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:
     detached = {k: v.detach() for k, v in state.items()}
     return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in detached.items()}
+
+
+def _embed(
+    run: Registers,
+    symmetry: SymmetryGraph,
+    narrow: SymmetryGraph | None,
+    step: Embed,
+    device: str | torch.device,
+    dtype: torch.dtype,
+) -> None:
+    if narrow is None:
+        raise UsageError("the program embeds a model, and both have one shape", remedy="take that step out")
+    like, state = (_held(run.states, n, step.op) for n in (step.like, step.model))
+    found = embed(symmetry, narrow, *({n: t.cpu() for n, t in s.items()} for s in (state, like)))
+    run.states[step.into] = _wide(found.state, device, dtype)
+    run.hashes[step.into] = run.hashes.get(step.model, "")
+    run.notes.append(f"{step.model} {found}")
 
 
 def _canonicalise(run: Registers, symmetry: SymmetryGraph, step: Canonicalise) -> None:

@@ -80,6 +80,21 @@ class LearnStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Embed:
+    """Embed a narrower model exactly into the shape of the other; `spaces` says how each space grows."""
+
+    model: str
+    like: str
+    into: str
+    spaces: tuple[str, ...] = ()
+    op: str = "embed"
+
+    def __str__(self) -> str:
+        head = f"{self.op:<13} {self.model} into the shape of {self.like} -> {self.into}"
+        return "\n".join([head, *(f"      {s}" for s in self.spaces)])
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Compare the outputs of a model before and after, in the precision of the run."""
 

@@ -45,7 +45,9 @@ Finds the element of the symmetry group that brings B nearest to A by weight mat
 aligned. Its function stays as it was; what changes is that A and B can now be averaged. A itself is not
 touched. Where A has zero gains, so that B cannot be brought into its gauge, A in canonical form is
 written to FOLDER-reference: use that one in the place of A. The same holds for --tied untie, which makes
-another architecture of both, and for --dual, which moves A as well.
+another architecture of both, for --dual, which moves A as well, and for an A narrower than B.
+
+A narrower model is embedded into the shape of the other first, with the same function.
 
 With --method learned the element is then trained on the loss of the models between A and B: on the train
 split, stopped on validation data, reported on --data. Both models still compute what they computed.
@@ -101,11 +103,6 @@ def _check(args: Arguments) -> None:
         refuse_existing(Path(args.out), args.overwrite, folder=True)
 
 
-def _first(args: Arguments) -> str:
-    """The match, also the one that learning starts from."""
-    return str(args.start if args.method == "learned" else args.method)
-
-
 def _learns(args: Arguments, program: Program | None) -> bool:
     if program is None:
         return bool(args.method != "weights" or args.weighting == "inputs")
@@ -120,17 +117,18 @@ def _program(args: Arguments) -> Program | None:
 
 def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, console: Console) -> int:
     from symgraph import api
-    from symgraph.align.program import plan_alignment
-    from symgraph.checkpoint import check_same_architecture
-    from symgraph.tied import untie
 
-    check_same_architecture(a, b)
     if program is None:
-        traced = untie(a).model if args.tied == "untie" else a
-        symmetry = api.infer(traced, rules=inputs.rule_book(args), strict=args.strict)
-        learning = inputs.learn_options(args)
-        program = plan_alignment(
-            symmetry, inputs.match_options(args), {"A": a.spec, "B": b.spec}, learning, _first(args)
+        program = api.plan(
+            a,
+            b,
+            method=args.method,
+            options=inputs.match_options(args),
+            rules=inputs.rule_book(args),
+            tied=args.tied,
+            strict=args.strict,
+            learning=inputs.learn_options(args),
+            start=args.start,
         )
     if args.emit_program:
         program.save(args.emit_program, overwrite=args.overwrite)

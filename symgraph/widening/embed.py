@@ -16,36 +16,39 @@ from symgraph.canonical import canonicalise
 from symgraph.errors import CheckpointError
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
-from symgraph.ir import Graph
+from symgraph.messages import shorten
 from symgraph.sampling import float64, random_inputs
 from symgraph.verify import TOLERANCE, difference
 from symgraph.widening.factors import Factors
 from symgraph.widening.maps import Way, Widening, Widenings, touches
-from symgraph.widening.pairing import pair, untied_hint, widenings
+from symgraph.widening.pairing import is_idle, pair, untied_hint, widenings
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Embedding:
     """A state of the wide model that computes what the narrow model computes.
 
-    `state` is float64, in the wide model's canonical gauge; `spaces` says how each one was embedded; `error` is the
-    largest relative difference of the outputs of both models, on random inputs.
+    `state` is float64, in canonical form up to the factors that sizes call for; `spaces` says how each one was
+    embedded; `error` is the largest relative difference of the outputs of both models, on random inputs; `unread` are
+    tensors of other shapes that the traced graph does not read, which are the wide model's own.
     """
 
     state: State
     spaces: tuple[Widening, ...]
     error: float
+    unread: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"embedded into a larger shape, outputs equal up to {self.error:.0e}", *map(str, self.spaces)]
-        return "\n  ".join(lines)
+        head = f"embedded into a larger shape, outputs equal up to {self.error:.0e}"
+        tail = [f"nothing reads {shorten(self.unread)}: taken from the wider model"] if self.unread else []
+        return "\n  ".join([head, *map(str, self.spaces), *tail])
 
 
 def embed(
     wide: SymmetryGraph, narrow: SymmetryGraph, state: Mapping[str, Tensor], like: Mapping[str, Tensor]
-) -> Embedded:
+) -> Embedding:
     """The narrow model's state as one of the wide model, with the same function.
 
     Args:
@@ -59,7 +62,9 @@ def embed(
     maps = widenings(pair(wide, narrow))
     inputs = random_inputs(narrow.graph, torch.Generator().manual_seed(0))
     plain = float64(state)
-    own = {**float64(like), **_unread(wide.graph, plain, like)}
+    kept = {n: t for n, t in plain.items() if n in like and like[n].shape == t.shape and n not in wide.graph.transient}
+    own = {**float64(like), **kept}
+    unread = tuple(n for n in plain if n not in kept and n in wide.graph.parameters and is_idle(wide.graph, n))
     with torch.no_grad():
         outputs = Interpreter(narrow.graph).run(plain, inputs)
         start = canonicalise(narrow, plain).state
@@ -70,7 +75,8 @@ def embed(
             found = {**own, **factors.state()}
             error = _error(outputs, Interpreter(wide.graph).run(found, inputs))
             if error <= TOLERANCE:
-                return Embedded(found, tuple(m for m in maps.values() if m.way is not Way.CONSTANT), error)
+                grown = tuple(m for m in maps.values() if m.way is not Way.CONSTANT)
+                return Embedding(found, grown, error, unread)
     raise _refused(factors, error)
 
 
@@ -85,16 +91,11 @@ def _free(narrow: SymmetryGraph, maps: Widenings, *, gains: bool) -> set[str]:
     return touched if gains else touched - narrow.gain_sites.keys()
 
 
-def _unread(wide: Graph, state: State, like: Mapping[str, Tensor]) -> State:
-    """What the graph does not read and both models hold in one shape."""
-    return {n: t for n, t in state.items() if n not in wide.state and n in like and like[n].shape == t.shape}
-
-
 def _refused(factors: Factors, error: float) -> CheckpointError:
     node, wrong = factors.worst()
     grown = "; ".join(str(m) for m in factors.maps.values() if m.way is not Way.CONSTANT)
     return CheckpointError(
-        f"B cannot be embedded exactly into the shape of A: its outputs would change by {error:.1e}",
+        f"the narrower model cannot be embedded exactly: its outputs would change by {error:.1e}",
         cause=f"{node.where} depends on a size that differs, by {wrong:.1e} ({grown})",
         remedy="choose models that agree in what this operator reads" + untied_hint(factors.narrow, factors.maps),
     )

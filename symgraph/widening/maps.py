@@ -78,7 +78,7 @@ class Widening:
         """Orthonormal columns that take the ones direction to the ones direction: (m, n)."""
         m, n = self.wide.size, self.narrow.size
         wide, narrow = (ones_complement(k, like.dtype, like.device) for k in (m, n))
-        return wide[:, : n - 1] @ narrow.T + torch.full((m, n), (m * n) ** -0.5).to(like)
+        return wide[:, : n - 1] @ narrow.T + like.new_full((m, n), (m * n) ** -0.5)
 
     def __str__(self) -> str:
         return f"{self.wide.name}  {self.narrow.size} -> {self.wide.size}  {self.way}"

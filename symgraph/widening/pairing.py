@@ -65,7 +65,7 @@ def pair(a: SymmetryGraph, b: SymmetryGraph) -> Pairing:
     _same_operators(a.graph, b.graph)
     found = _Pairs(a, b)
     for name in b.terms:
-        if name in a.terms and name not in b.graph.transient:
+        if name in a.terms and name not in b.graph.transient and not is_idle(b.graph, name):
             found.tensor(name)
     if found.problems:
         raise CheckpointError(
@@ -74,6 +74,11 @@ def pair(a: SymmetryGraph, b: SymmetryGraph) -> Pairing:
             remedy="only widths can differ: residual, hidden units, heads and their sizes",
         )
     return Pairing(a, b, found.spaces)
+
+
+def is_idle(graph: Graph, name: str) -> bool:
+    """Whether nothing reads a parameter or buffer."""
+    return not graph.users[graph.state[name].name]
 
 
 def _same_parameters(a: Graph, b: Graph) -> None:
@@ -162,7 +167,7 @@ def widenings(pairs: Pairing) -> dict[int, Widening]:
     refused = [(b, a) for b, a in pairs.grown() if b.id not in found]
     if refused:
         raise CheckpointError(
-            "B cannot be embedded into the shape of A",
+            "the narrower model cannot be embedded into the shape of the other",
             cause="; ".join(_why(b, a) for b, a in refused[:4]),
             remedy="choose models that agree in these sizes" + untied_hint(pairs.b, [b.id for b, _ in refused]),
         )
@@ -185,8 +190,8 @@ def _way(b: Space, a: Space) -> Way | None:
 
 def _why(b: Space, a: Space) -> str:
     bound = a.bound & b.bound
-    sizes = f"{b.name} is {b.size} in B and {a.size} in A"
-    because = next((f" because of {r.rule} at {r.where}" for r in b.evidence if r.bound < b.bound | r.bound), "")
+    sizes = f"{b.name} is {b.size} in one and {a.size} in the other"
+    because = f" because of {b.evidence[-1].rule} at {b.evidence[-1].where}" if b.evidence else ""
     if _C.PERMUTATION in bound:
         return f"{sizes}, no multiple, and admits {describe(bound)} only{because}"
     if _C.ROTARY in bound:
