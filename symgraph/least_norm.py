@@ -20,8 +20,10 @@ from symgraph.groups.classes import SymmetryClass
 from symgraph.groups.elements import Element, pair_indices
 from symgraph.infer.symmetry import Space, SymmetryGraph
 
-# Directions whose second moment is below this fraction of the largest one are left as they are.
+# Directions whose second moment is below this fraction of the largest one are empty.
 RANK_TOLERANCE = 1e-12
+# Two projectors on empty directions are the same up to this.
+SAME_SPAN = 1e-6
 NEWTON_STEPS = 60
 # A unit whose curvature has vanished, in multiples of the rounding error, has nothing on one side: it has no optimum.
 FLAT = 1e3
@@ -164,21 +166,27 @@ def _size(e: Element) -> float:
 
 
 def _balance(co: Tensor, dual: Tensor) -> Tensor:
-    """g = X^1/2 with X = co^-1 # dual, so that g co g^T = g^-T dual g^-1; the identity where either is singular."""
-    n = co.shape[-1]
-    eye = torch.eye(n, dtype=co.dtype, device=co.device)
-    good = (_well_ranked(co) & _well_ranked(dual))[..., None, None]
-    p, q = torch.where(good, co, eye), torch.where(good, dual, eye)
+    """g = X^1/2 with X = co^-1 # dual, so that g co g^T = g^-T dual g^-1.
+
+    Directions that are empty on both sides (units that padding added) stay as they are; where the two sides are empty
+    in different directions there is no point of least norm, and g is the identity.
+    """
+    eye = torch.eye(co.shape[-1], dtype=co.dtype, device=co.device)
+    (p, empty), (q, other) = _filled(co), _filled(dual)
+    good = ((empty - other).abs().amax((-2, -1)) <= SAME_SPAN)[..., None, None]
+    p, q = torch.where(good, p, eye), torch.where(good, q, eye)
     root, back = _power(p, 0.5), _power(p, -0.5)
     x = back @ _power(root @ q @ root, 0.5) @ back
-    return _power(x, 0.5)
+    return torch.where(good, (eye - empty) @ _power(x, 0.5) + empty, eye)
 
 
-def _well_ranked(m: Tensor) -> Tensor:
-    values = torch.linalg.eigvalsh(m)
-    largest = values[..., -1].clamp_min(torch.finfo(m.dtype).tiny)
-    good: Tensor = values[..., 0] > RANK_TOLERANCE * largest
-    return good
+def _filled(m: Tensor) -> tuple[Tensor, Tensor]:
+    """A second moment with its empty directions filled up, and the projector on these."""
+    values, vectors = torch.linalg.eigh(m)
+    largest = values[..., -1:].clamp_min(torch.finfo(m.dtype).tiny)
+    null = vectors * (values <= RANK_TOLERANCE * largest).to(m).unsqueeze(-2)
+    empty = null @ vectors.transpose(-1, -2)
+    return m + largest.unsqueeze(-1) * empty, empty
 
 
 def _power(m: Tensor, exponent: float) -> Tensor:
