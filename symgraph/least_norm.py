@@ -22,8 +22,8 @@ from symgraph.infer.symmetry import Space, SymmetryGraph
 
 # Directions whose second moment is below this fraction of the largest one are empty.
 RANK_TOLERANCE = 1e-12
-# Two projectors on empty directions are the same up to this.
-SAME_SPAN = 1e-6
+# The same for the singular values of what one side makes of the other.
+CROSS_TOLERANCE = 1e-10
 NEWTON_STEPS = 60
 # A unit whose curvature has vanished, in multiples of the rounding error, has nothing on one side: it has no optimum.
 FLAT = 1e3
@@ -168,25 +168,26 @@ def _size(e: Element) -> float:
 def _balance(co: Tensor, dual: Tensor) -> Tensor:
     """g = X^1/2 with X = co^-1 # dual, so that g co g^T = g^-T dual g^-1.
 
-    Directions that are empty on both sides (units that padding added) stay as they are; where the two sides are empty
-    in different directions there is no point of least norm, and g is the identity.
+    With co = L L^T, dual = M M^T and M^T L = U S V^T, X^-1 = L V S^-1 V^T L^T on the range of L and 1 on the null space
+    of M^T: what is empty on both sides (units that padding added) has an optimum, too. There is none where the two
+    sides are empty in different numbers of directions, or one meets the other's null space: g is then the identity.
     """
+    (left, rank, _), (right, other, empty) = _factor(co), _factor(dual)
+    _, s, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
+    full = s > CROSS_TOLERANCE * s[..., :1].clamp_min(torch.finfo(s.dtype).tiny)
+    good = ((rank == other) & (rank == full.sum(-1)))[..., None, None]
+    half = (left @ vt.transpose(-1, -2)) * (full / torch.where(full, s, 1.0).sqrt()).unsqueeze(-2)
     eye = torch.eye(co.shape[-1], dtype=co.dtype, device=co.device)
-    (p, empty), (q, other) = _filled(co), _filled(dual)
-    good = ((empty - other).abs().amax((-2, -1)) <= SAME_SPAN)[..., None, None]
-    p, q = torch.where(good, p, eye), torch.where(good, q, eye)
-    root, back = _power(p, 0.5), _power(p, -0.5)
-    x = back @ _power(root @ q @ root, 0.5) @ back
-    return torch.where(good, (eye - empty) @ _power(x, 0.5) + empty, eye)
+    return _power(torch.where(good, half @ half.transpose(-1, -2) + empty, eye), -0.5)
 
 
-def _filled(m: Tensor) -> tuple[Tensor, Tensor]:
-    """A second moment with its empty directions filled up, and the projector on these."""
+def _factor(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A factor L of a second moment L L^T, its rank, and the projector on its empty directions."""
     values, vectors = torch.linalg.eigh(m)
-    largest = values[..., -1:].clamp_min(torch.finfo(m.dtype).tiny)
-    null = vectors * (values <= RANK_TOLERANCE * largest).to(m).unsqueeze(-2)
-    empty = null @ vectors.transpose(-1, -2)
-    return m + largest.unsqueeze(-1) * empty, empty
+    held = values > RANK_TOLERANCE * values[..., -1:].clamp_min(torch.finfo(m.dtype).tiny)
+    null = vectors * (~held).unsqueeze(-2)
+    factor = vectors * torch.where(held, values, 0.0).sqrt().unsqueeze(-2)
+    return factor, held.sum(-1), null @ null.transpose(-1, -2)
 
 
 def _power(m: Tensor, exponent: float) -> Tensor:
