@@ -15,7 +15,20 @@ from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions
 from symgraph.align.motion import MotionOptions
 from symgraph.align.program import Program
-from symgraph.api import Aligned, Embedded, align, audit, canonicalise, embed, infer, model, plan, rule_book, trace, verify
+from symgraph.api import (
+    Aligned,
+    Embedded,
+    align,
+    audit,
+    canonicalise,
+    embed,
+    infer,
+    model,
+    plan,
+    rule_book,
+    trace,
+    verify,
+)
 from symgraph.audit import Audit
 from symgraph.canonical import Canonical
 from symgraph.errors import SymgraphError

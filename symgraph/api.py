@@ -18,7 +18,7 @@ from symgraph.align.alignment import Alignment
 from symgraph.align.execute import Registers, execute
 from symgraph.align.learn import Learned, LearnOptions, Lesson
 from symgraph.align.match import MatchOptions
-from symgraph.align.program import MATCHINGS, Program, plan_alignment
+from symgraph.align.program import MATCHINGS, BlendOptions, Program, plan_alignment
 from symgraph.align.steps import Embed
 from symgraph.audit import Audit
 from symgraph.audit import audit as _audit
@@ -237,6 +237,8 @@ def align(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     start: str = "weights",
+    split: bool = False,
+    soft: float = 0.0,
 ) -> Aligned:
     """Brings B into the basis and the gauge of A without changing B's function.
 
@@ -253,6 +255,8 @@ def align(
         validation: batches to stop on; without them every tenth of `data` is set apart.
         learning: steps, optimiser, what moves (see `LearnOptions`); `spaces` of `options` restrict it as well.
         loss: what is trained, a name or a function as for `loss_barrier`.
+        split: copy units of B into idle ones (those that padding added) where that brings it nearer to A; exact.
+        soft: temperature of soft permutations, which only approximate B's function; the notes say by how much.
         checkpoint, resume: a file to write as training goes on, and whether to go on from it.
 
     Raises:
@@ -269,7 +273,7 @@ def align(
     states = {k: dict(state_of(m.module)) for k, m in (("A", ma), ("B", mb))}
     for name, state in states.items():
         check_finite({k: v for k, v in state.items() if k in shape.symmetry.terms}, where=name)
-    plan = program or _plan(ma, mb, shape, method, options, learning, start)
+    plan = program or _plan(ma, mb, shape, method, options, learning, start, BlendOptions(split, soft))
     _check_embedding(plan, shape)
     hashes = {k: state_hash(s) for k, s in states.items()}
     lesson = None
@@ -298,6 +302,8 @@ def plan(
     strict: bool = False,
     learning: LearnOptions | None = None,
     start: str = "weights",
+    split: bool = False,
+    soft: float = 0.0,
 ) -> Program:
     """The program that `align` would run, with its arguments.
 
@@ -306,11 +312,18 @@ def plan(
     """
     ma, mb, _ = _pair(a, b, tied)
     shape = common_shape(ma, mb, lambda m: infer(m, rules=rules, strict=strict))
-    return _plan(ma, mb, shape, method, options or MatchOptions(), learning, start)
+    return _plan(ma, mb, shape, method, options or MatchOptions(), learning, start, BlendOptions(split, soft))
 
 
 def _plan(
-    a: Model, b: Model, shape: Shape, method: str, options: MatchOptions, learning: LearnOptions | None, start: str
+    a: Model,
+    b: Model,
+    shape: Shape,
+    method: str,
+    options: MatchOptions,
+    learning: LearnOptions | None,
+    start: str,
+    blend: BlendOptions,
 ) -> Program:
     other = "B" if shape.narrow == "A" else "A"
     embed = Embed(shape.narrow, other, f"{shape.narrow}.embedded", tuple(map(str, shape.spaces)))
@@ -321,6 +334,7 @@ def _plan(
         _learning(method, options, learning),
         start if method == "learned" else method,
         embed if shape.narrow else None,
+        blend,
     )
 
 

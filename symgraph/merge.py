@@ -74,13 +74,15 @@ def merge(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float64,
     progress: api.Progress | None = None,
+    split: bool = False,
+    soft: float = 0.0,
 ) -> Merged:
     """Aligns all models to the first, and takes their weighted mean in its gauge.
 
     Args:
         weights: one for each model, summing to one.
         align: whether to align; models of one origin (fine-tuned from the same checkpoint) may be aligned already.
-        options, rules, tied, device, dtype: as for `symgraph.api.align`.
+        options, rules, tied, device, dtype, split, soft: as for `symgraph.api.align`.
 
     Raises:
         UsageError: fewer than two models, or weights that do not fit.
@@ -96,7 +98,8 @@ def merge(
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, map(float, weights)))
     if not align:
         return Merged(models[0], interpolate([saved(m, read_state(m)) for m in models], weights), ingredients, ())
-    how = {"options": options or MatchOptions(), "tied": tied, "device": device, "dtype": dtype, "progress": progress}
+    how: dict[str, Any] = {"options": options or MatchOptions(), "tied": tied, "split": split, "soft": soft}
+    how |= {"device": device, "dtype": dtype, "progress": progress}
     models, grown = _in_one_shape(models, api.rule_book(rules), tied)
     found = _align_all(models, api.rule_book(rules), how)
     states = [found[0].reference, *(saved(a.b, a.state) for a in found)]

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from symgraph.align.activations import Activations
 from symgraph.align.alignment import Alignment
+from symgraph.align.blends import soften, split
 from symgraph.align.learn import Learned, Lesson, learn
 from symgraph.align.match import Match, match, units
 from symgraph.align.observing import observe_models
 from symgraph.align.program import MATCHINGS, Apply, Canonicalise, MatchStep, Program, Regauge
-from symgraph.align.steps import Check, Embed, LearnStep
+from symgraph.align.steps import Check, Embed, LearnStep, Soften, Split
+from symgraph.align.weighting import parameter_weights
 from symgraph.canonical import Canonical, canonicalise
 from symgraph.errors import UsageError, VerifyError
 from symgraph.gauge import Act, State, Transform
@@ -87,6 +89,8 @@ def execute(
             _canonicalise(run, symmetry, step)
         elif isinstance(step, MatchStep):
             _match(run, symmetry, step, lesson, dtype, progress)
+        elif isinstance(step, Split | Soften):
+            _blend(run, symmetry, step)
         elif isinstance(step, LearnStep):
             _learn(run, symmetry, step, lesson, progress)
         elif isinstance(step, Regauge):
@@ -191,10 +195,39 @@ def _learn(
     run.notes.append(str(found))
 
 
+def _blend(run: Registers, symmetry: SymmetryGraph, step: Split | Soften) -> None:
+    start = _held(run.transforms, step.start, step.op)
+    a, whole = (dict(_held(run.states, n, step.op)) for n in (step.reference, step.moving))
+    b = start.apply(whole)
+    weights = parameter_weights(
+        symmetry, step.weighting, *({n: s[n] for n in symmetry.graph.parameters} for s in (a, b))
+    )
+    if isinstance(step, Split):
+        blends, notes = split(symmetry, a, b, weights, step.spaces)
+        run.notes.extend(notes or ("no unit was split: none is idle, or nothing comes nearer",))
+    else:
+        blends = soften(symmetry, a, b, weights, step.temperature, step.spaces)
+    run.transforms[step.into] = start.then(Transform(blends))
+    error = output_change(symmetry, b, Transform(blends).apply(b))
+    if isinstance(step, Soften):
+        run.notes.append(f"APPROXIMATE: soft permutations change the outputs of B by {error:.2g} (relative, at most)")
+    elif not error <= _limit(b):
+        raise VerifyError(
+            f"splitting units changes the outputs by {error:.1e}",
+            cause=f"allowed is {_limit(b):.0e}",
+            remedy="align without splitting, and report the model",
+        )
+
+
+def _limit(state: Mapping[str, Tensor]) -> float:
+    """By how much outputs may change in the precision of a state."""
+    return SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in state.values()) else TOLERANCE
+
+
 def _check(run: Registers, symmetry: SymmetryGraph, step: Check) -> None:
     states = [_held(run.states, n, step.op) for n in (step.before, step.after)]
     error = output_change(symmetry, *states)
-    limit = SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in states[1].values()) else TOLERANCE
+    limit = _limit(states[1])
     if not error <= limit:
         raise VerifyError(
             f"{step.after} does not compute what {step.before} computes: outputs change by {error:.1e}",

@@ -95,6 +95,40 @@ class Embed:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """Split units of one model into its idle ones where that brings it nearer to another, with the same function."""
+
+    moving: str
+    reference: str
+    start: str
+    into: str
+    weighting: str | dict[str, float] = "inputs-halved"
+    spaces: tuple[str, ...] = ("*",)
+    op: str = "split"
+
+    def __str__(self) -> str:
+        return f"{self.op:<13} units of {self.moving} towards {self.reference} after {self.start} -> {self.into}"
+
+
+@dataclass(frozen=True, slots=True)
+class Soften:
+    """Put doubly stochastic matrices in the place of permutations: approximate, and measured when it runs."""
+
+    moving: str
+    reference: str
+    start: str
+    into: str
+    temperature: float
+    weighting: str | dict[str, float] = "inputs-halved"
+    spaces: tuple[str, ...] = ("*",)
+    op: str = "soften"
+
+    def __str__(self) -> str:
+        what = f"{self.moving} towards {self.reference} after {self.start} -> {self.into}"
+        return f"{self.op:<13} {what} (APPROXIMATE: the function changes; temperature {self.temperature:g})"
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Compare the outputs of a model before and after, in the precision of the run."""
 

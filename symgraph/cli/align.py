@@ -129,6 +129,8 @@ def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, conso
             strict=args.strict,
             learning=inputs.learn_options(args),
             start=args.start,
+            split=args.split,
+            soft=args.soft,
         )
     if args.emit_program:
         program.save(args.emit_program, overwrite=args.overwrite)
@@ -162,6 +164,8 @@ def _align(
             checkpoint=args.checkpoint,
             resume=args.resume,
             start=args.start,
+            split=args.split,
+            soft=args.soft,
         )
 
 

@@ -67,6 +67,8 @@ def run(args: Arguments, console: Console) -> int:
             device=args.device,
             dtype=getattr(torch, args.dtype),
             progress=progress,
+            split=args.split,
+            soft=args.soft,
         )
     out = outputs.write_merged(merged, args.out, command=args.typed, overwrite=args.overwrite)
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})

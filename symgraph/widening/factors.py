@@ -28,6 +28,8 @@ ROUNDS = 25
 EXACT = 1e-13
 RANK_TOLERANCE = 1e-11
 DIFFERENCE = 1e-4
+# Entries that stand for minus infinity in a mask say nothing about factors.
+HUGE = 1e30
 Values = Mapping[str, Tensor]
 
 
@@ -47,6 +49,10 @@ class Carried:
     def unknowns(self) -> range:
         """Numbers of the unknowns of its blocks."""
         return range(self.start, self.start + self.blocks.count) if self.start >= 0 else range(0)
+
+    def factors(self, logs: Tensor) -> Tensor:
+        """The factors of its blocks."""
+        return (logs[self.start : self.start + self.blocks.count] if self.start >= 0 else self.blocks.guess).exp()
 
 
 class Factors:
@@ -99,20 +105,14 @@ class Factors:
         """The number that the model adds to a parameter before any use."""
         return self.narrow.offsets.get(self.narrow.graph.by_name[name].target, 0.0)
 
-    def factor(self, name: str, logs: Tensor) -> Tensor:
-        """The factors of a value's blocks, as a tensor that broadcasts against the embedded value."""
-        c = self.carried[name]
-        return self._of(c, logs)[c.blocks.wide]
-
-    def _of(self, c: Carried, logs: Tensor) -> Tensor:
-        return (logs[c.start : c.start + c.blocks.count] if c.start >= 0 else c.blocks.guess).exp()
-
     def operand(self, name: str, logs: Tensor) -> Tensor:
         """An operand of the wide model: the narrow model's value embedded, with its factors."""
         c = self.carried.get(name)
         if c is None:
             return self.own[self.narrow.graph.by_name[name].target]
-        return c.wide * self.factor(name, logs) - self._offset(name) if c.wide.is_floating_point() else c.wide
+        if not c.wide.is_floating_point():
+            return c.wide
+        return c.wide * c.factors(logs)[c.blocks.wide] - self._offset(name)
 
     def state(self) -> dict[str, Tensor]:
         """The parameters and buffers of the wide model, with their factors; foreign ones are left out."""
@@ -137,7 +137,8 @@ class Factors:
             matrix[at : at + len(block), columns] = block
             target[at : at + len(block), 0] = right
             at += len(block)
-        return torch.linalg.lstsq(matrix, -target, rcond=RANK_TOLERANCE, driver="gelsd").solution.squeeze(1)
+        found: Tensor = torch.linalg.lstsq(matrix, -target, rcond=RANK_TOLERANCE, driver="gelsd").solution
+        return found.squeeze(1)
 
     def worst(self) -> tuple[Node, float]:
         """The call whose equation fails most, and by how much relative to its result."""
@@ -159,7 +160,9 @@ class _Law:
                 u for n in (*self.operands, node.name) if n in factors.carried for u in factors.carried[n].unknowns()
             )
         )
-        self.scale = self.result.narrow.nan_to_num(0.0, 0.0, 0.0).norm().clamp_min(1e-300)
+        wanted = self.result.narrow
+        self.seen = wanted.abs() < HUGE
+        self.scale = torch.where(self.seen, wanted, 0.0).norm().clamp_min(1e-300)
 
     @cached_property
     def _run(self) -> Interpreter:
@@ -178,15 +181,15 @@ class _Law:
         if found.shape != self.result.wide.shape:
             return torch.full((1,), torch.inf, dtype=torch.float64)
         back = narrowed(found, self.result.axes, self.factors.maps)
-        got, wanted = self._unscaled(back, logs), self.result.narrow
-        return torch.where(got == wanted, 0.0, got - wanted).reshape(-1) / self.scale
-
-    def _unscaled(self, back: Tensor, logs: Tensor) -> Tensor:
-        return back / self.factors._of(self.result, logs)[self.result.blocks.narrow]
+        got, wanted = back / self.result.factors(logs)[self.result.blocks.narrow], self.result.narrow
+        change: Tensor = torch.where(self.seen & (got != wanted), got - wanted, 0.0).reshape(-1)
+        change /= self.scale
+        return change
 
     def error(self, logs: Tensor) -> Tensor:
         """The norm of the residual; infinite where it is no number."""
-        return self.residual(logs).norm().nan_to_num(torch.inf, torch.inf)
+        found: Tensor = self.residual(logs).norm().nan_to_num(torch.inf, torch.inf)
+        return found
 
     def rows(self, logs: Tensor) -> tuple[list[int], Tensor, Tensor]:
         """The linearised equation: the unknowns' numbers, rows (k, unknowns) and the right side (k,), compressed."""
@@ -201,7 +204,8 @@ class _Law:
         high, low = logs.clone(), logs.clone()
         high[unknown] += DIFFERENCE
         low[unknown] -= DIFFERENCE
-        return ((self.residual(high) - self.residual(low)) / (2 * DIFFERENCE)).nan_to_num(0.0, 0.0, 0.0)
+        found: Tensor = (self.residual(high) - self.residual(low)) / (2 * DIFFERENCE)
+        return found.nan_to_num(0.0, 0.0, 0.0)
 
 
 def _sources(graph: Graph, node: Node, known: Collection[str]) -> Iterator[str]:

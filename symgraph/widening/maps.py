@@ -67,7 +67,7 @@ class Widening:
     def back(self, tensor: Tensor, dim: int) -> Tensor:
         """The left inverse of `forward`."""
         if self.way is Way.REPEATED:
-            return tensor.unflatten(dim, (self.narrow.size, -1)).mean(dim + 1)
+            return torch.unflatten(tensor, dim, (self.narrow.size, -1)).mean(dim + 1)
         if self.way is Way.CENTRED:
             return _along(tensor, dim, self._centred(tensor).T)
         if self.way is Way.CONSTANT:
@@ -85,7 +85,8 @@ class Widening:
 
 
 def _along(tensor: Tensor, dim: int, matrix: Tensor) -> Tensor:
-    return torch.tensordot(tensor, matrix, dims=([dim], [1])).movedim(-1, dim)
+    found: Tensor = torch.tensordot(tensor, matrix, dims=([dim], [1])).movedim(-1, dim)
+    return found
 
 
 def _level(tensor: Tensor, dim: int, size: int) -> Tensor:
@@ -129,7 +130,7 @@ def _rebuild(tensor: Tensor, axes: Sequence[Term], maps: Widenings, size: Callab
         if isinstance(term, Leaf) or not touches(term, maps):
             continue
         if isinstance(term, Product):
-            inner = tensor.unflatten(i, [size(f) for f in term.factors])
+            inner = torch.unflatten(tensor, i, [size(f) for f in term.factors])
             done = _rebuild(inner, (*axes[:i], *term.factors, *axes[i + 1 :]), maps, size, act)
             return done.flatten(i, i + len(term.factors) - 1)
         cuts = torch.split(tensor, [size(p) for p in term.parts], dim=i)
@@ -170,7 +171,7 @@ def blocks_of(axes: Sequence[Term], maps: Widenings) -> Blocks:
 
 
 def _parts(term: Term, maps: Widenings) -> tuple[Tensor, Tensor, Tensor]:
-    """For every entry of an axis its part, in both sizes (one entry where there is one part), and the parts' guesses."""
+    """For every entry of an axis its part, in both sizes (one entry stands for one part), and the parts' guesses."""
     one = torch.zeros(1, dtype=torch.int64)
     if isinstance(term, Leaf):
         start = maps[term.space].guess(term.dual) if term.space in maps else 0.0

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from symgraph.checkpoint import check_same_architecture
-from symgraph.errors import CheckpointError
+from symgraph.checkpoint import architecture_differences, check_same_architecture
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.models import Model
 from symgraph.widening.maps import Way, Widening
@@ -40,21 +39,21 @@ def common_shape(
         symmetry: that of A, if it is known already.
 
     Raises:
-        CheckpointError: the classes, or configs other than in widths, differ; or neither can be embedded into the other.
+        CheckpointError: the classes, or configs other than in widths, differ; or neither can be embedded.
     """
-    try:
+    known = symmetry if symmetry is not None else infer(a)
+    differences = architecture_differences(a, b)
+    if not differences:
+        return Shape(known)
+    if type(a.module).__name__ != type(b.module).__name__:
         check_same_architecture(a, b)
-    except CheckpointError:
-        if type(a.module).__name__ != type(b.module).__name__:
-            raise
-        graphs = symmetry if symmetry is not None else infer(a), infer(b)
-        pairs = pair(*graphs)
-        if not pairs.wider:
-            raise
-        narrow, (outer, inner) = ("B", graphs) if pairs.wider == "A" else ("A", graphs[::-1])
-        found = widenings(pairs if narrow == "B" else pair(outer, inner))
-        return Shape(outer, narrow, inner, tuple(m for m in found.values() if m.way is not Way.CONSTANT))
-    return Shape(symmetry if symmetry is not None else infer(a))
+    other = infer(b)
+    pairs = pair(known, other)
+    if not pairs.wider:
+        check_same_architecture(a, b)
+    narrow, outer, inner = ("B", known, other) if pairs.wider == "A" else ("A", other, known)
+    found = widenings(pairs if narrow == "B" else pair(outer, inner))
+    return Shape(outer, narrow, inner, tuple(m for m in found.values() if m.way is not Way.CONSTANT))
 
 
 def wide_model(like: Model, narrow: Model, state: Mapping[str, Tensor]) -> Model:

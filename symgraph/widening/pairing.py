@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from symgraph.axes.terms import Leaf, Product, Term, leaves
+from symgraph.axes.terms import Leaf, Product, Term
 from symgraph.errors import CheckpointError
 from symgraph.groups.classes import SymmetryClass, describe
 from symgraph.infer.symmetry import Space, SymmetryGraph
@@ -82,7 +82,10 @@ def is_idle(graph: Graph, name: str) -> bool:
 
 
 def _same_parameters(a: Graph, b: Graph) -> None:
-    alone = {"A": sorted(a.parameters.keys() - b.parameters.keys()), "B": sorted(b.parameters.keys() - a.parameters.keys())}
+    alone = {
+        "A": sorted(a.parameters.keys() - b.parameters.keys()),
+        "B": sorted(b.parameters.keys() - a.parameters.keys()),
+    }
     if any(alone.values()):
         raise CheckpointError(
             "one model cannot be embedded into the other: they have different parameters",
@@ -90,10 +93,10 @@ def _same_parameters(a: Graph, b: Graph) -> None:
             remedy="name two models of the same depth and with the same parts; only widths can differ",
         )
     if a.tied != b.tied:
-        names = shorten(sorted(a.tied.items() ^ b.tied.items()))
+        names = shorten(sorted(n for n in a.tied.keys() | b.tied.keys() if a.tied.get(n) != b.tied.get(n)))
         raise CheckpointError(
             "one model cannot be embedded into the other: they share different parameters",
-            cause=names,
+            cause=f"{names} tied in one of them only",
             remedy="untie both (tied='untie', --tied untie)",
         )
 
@@ -191,7 +194,8 @@ def _way(b: Space, a: Space) -> Way | None:
 def _why(b: Space, a: Space) -> str:
     bound = a.bound & b.bound
     sizes = f"{b.name} is {b.size} in one and {a.size} in the other"
-    because = f" because of {b.evidence[-1].rule} at {b.evidence[-1].where}" if b.evidence else ""
+    strict = next((r for r in b.evidence if _C.SEMI_PERMUTATION not in r.bound), None)
+    because = "" if strict is None else f" because of {strict.rule} at {strict.where}"
     if _C.PERMUTATION in bound:
         return f"{sizes}, no multiple, and admits {describe(bound)} only{because}"
     if _C.ROTARY in bound:
