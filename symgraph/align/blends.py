@@ -2,8 +2,9 @@
 
 *Splitting.* Where B has idle units (padding added them, or training left them), a unit can be copied into an idle one:
 what enters is copied, what leaves is shared, so that both together do what the one did. That is exact whatever the
-unit computes. Each round finds, for all idle places and all units, the share w that brings B nearest to A (the distance
-is a parabola in w) and assigns places to units by the gains; it ends when no split brings anything.
+unit computes. In each round every idle place finds the unit whose copy brings B nearest to A (the distance is a
+parabola in the share), then the shares of all places of a unit are fitted together; it ends when no split brings
+anything.
 
 *Soft permutations.* A doubly stochastic matrix P in the place of a permutation, by Sinkhorn's iteration on the
 correlations with A: what enters and what leaves are both averaged with P. That merges different units, so it only
@@ -15,17 +16,18 @@ JMLR 2021). The rounds with optimal shares are ours.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
 import ot
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from symgraph.axes.terms import blocks
 from symgraph.blend import Blend
+from symgraph.errors import UsageError
 from symgraph.gauge import State
 from symgraph.grams import blocks_on, unfold
 from symgraph.groups.classes import SymmetryClass
@@ -35,6 +37,8 @@ from symgraph.infer.symmetry import Space, SymmetryGraph
 # A unit whose leaving weights are below this fraction of the average one's is idle.
 IDLE = 1e-10
 SINKHORN_ROUNDS = 2000
+# How far the sums of rows and columns of a soft permutation may be from one.
+EVEN = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,9 @@ def soften(
     Args:
         temperature: in units of the mean correlation of matched units; towards 0 the permutation that was matched.
 
+    Raises:
+        UsageError: the iteration does not converge at this temperature.
+
     Source: stabilised Sinkhorn iteration (Schmitzer 2019), by POT.
     """
     found: list[Blend] = []
@@ -105,10 +112,16 @@ def soften(
         c = (sides.enter + sides.leave).cpu().double()
         scale = float(c.diagonal().mean().abs().clamp_min(1e-300))
         even = [1.0 / space.size] * space.size
-        plan = ot.sinkhorn(
-            even, even, (-c / scale).numpy(), temperature, "sinkhorn_stabilized", SINKHORN_ROUNDS, warn=False
-        )
-        found.append(Blend(symmetry, space.id, Element(matrix=space.size * torch.from_numpy(plan))))
+        with warnings.catch_warnings(action="ignore"):
+            plan = ot.sinkhorn(even, even, (-c / scale).numpy(), temperature, "sinkhorn_stabilized", SINKHORN_ROUNDS)
+        p = space.size * torch.from_numpy(plan)
+        if not max(float((p.sum(k) - 1).abs().max()) for k in (0, 1)) <= EVEN:
+            raise UsageError(
+                f"no soft permutation of {space.name} was found at temperature {temperature:g}",
+                cause="Sinkhorn's iteration did not converge",
+                remedy="raise the temperature, or leave it out: permutations are what it tends to towards 0",
+            )
+        found.append(Blend(symmetry, space.id, Element(matrix=p)))
         b = found[-1].apply(b)
     return tuple(found)
 
@@ -139,16 +152,34 @@ def _shares(s: _Sides) -> tuple[Tensor, Tensor, float]:
         places, units = idle.nonzero().squeeze(1), (index == torch.arange(n, device=index.device)) & ~idle
         live = units.nonzero().squeeze(1)
         gain, w = _gains(s, places, live, share[live])
-        rows, columns = (torch.from_numpy(k) for k in linear_sum_assignment(gain.cpu().numpy(), maximize=True))
-        good = gain.cpu()[rows, columns] > 1e-12 * float(s.leaving.sum())
+        most, choice = gain.max(1)
+        good = most > 1e-12 * s.leaving.sum()
         if not bool(good.any()):
             break
-        at, source = places[rows[good]], live[columns[good]]
-        index[at], share[at] = source, w[rows[good], columns[good]]
+        # Every place wants its best unit; of those that want the same one, the best goes first.
+        best = torch.full_like(share, -torch.inf).scatter_reduce(0, live[choice], most, "amax")
+        first = good & (most == best[live[choice]])
+        at, source = places[first], live[choice[first]]
+        index[at], share[at] = source, w[first, choice[first]]
         share[source] -= share[at]
         idle[at] = False
-        total += float(gain[rows[good], columns[good]].sum())
+        total += float(most[first].sum())
+        total += sum(_refit(s, index, share, int(unit)) for unit in source)
     return index, share, total
+
+
+def _refit(s: _Sides, index: Tensor, share: Tensor, unit: int) -> float:
+    """The best shares of all places of one unit together, in place; by how much the squared distance falls.
+
+    Source: projection on the simplex (Duchi et al. 2008).
+    """
+    places = (index == unit).nonzero().squeeze(1)
+    wish, before = s.leave[places, unit] / s.leaving[unit], share[places]
+    ordered = wish.sort(descending=True).values
+    excess = (ordered.cumsum(0) - 1) / torch.arange(1, len(places) + 1).to(wish)
+    share[places] = (wish - excess[int((ordered > excess).sum()) - 1]).clamp_min(0.0)
+    fall = (before - wish).square().sum() - (share[places] - wish).square().sum()
+    return float(s.leaving[unit] * fall)
 
 
 def _gains(s: _Sides, places: Tensor, live: Tensor, have: Tensor) -> tuple[Tensor, Tensor]:
