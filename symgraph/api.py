@@ -174,7 +174,7 @@ def embed(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "ke
         CheckpointError: the models differ in more than widths, or a width admits no exact embedding, with the reason.
         UsageError: B is not narrower, or has no weights.
 
-    Source: Theus et al., arXiv 2506.22712, on unequal widths; design section 15.
+    Source: Theus et al., arXiv 2506.22712, on unequal widths; docs/design.md, Unequal widths.
     """
     wide, narrow, _ = _pair(like, b, tied)
     shape = common_shape(wide, narrow, lambda m: infer(m, rules=rules))

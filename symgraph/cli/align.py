@@ -129,7 +129,7 @@ def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, conso
             strict=args.strict,
             learning=inputs.learn_options(args),
             start=args.start,
-            split=args.split,
+            split=args.split_units,
             soft=args.soft,
         )
     if args.emit_program:
@@ -164,7 +164,7 @@ def _align(
             checkpoint=args.checkpoint,
             resume=args.resume,
             start=args.start,
-            split=args.split,
+            split=args.split_units,
             soft=args.soft,
         )
 

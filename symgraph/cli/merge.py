@@ -67,7 +67,7 @@ def run(args: Arguments, console: Console) -> int:
             device=args.device,
             dtype=getattr(torch, args.dtype),
             progress=progress,
-            split=args.split,
+            split=args.split_units,
             soft=args.soft,
         )
     out = outputs.write_merged(merged, args.out, command=args.typed, overwrite=args.overwrite)

@@ -121,7 +121,7 @@ def add_matching(parser: argparse.ArgumentParser, *, data: bool = False) -> None
     text = "further starts from random elements (default 0)"
     group.add_argument("--restarts", type=at_least(0), default=0, metavar="N", help=text)
     text = "split units of a model into idle ones (where it was narrower) if that brings it nearer; exact"
-    group.add_argument("--split", action="store_true", help=text)
+    group.add_argument("--split-units", action="store_true", help=text)
     text = "soft permutations at this temperature: APPROXIMATE, the function changes and by how much is reported"
     group.add_argument("--soft", type=not_negative, default=0.0, metavar="T", help=text + " (default 0: none)")
     text = "align these spaces only; * stands for any text (default: all)"

@@ -1,6 +1,6 @@
 """Embedding a model exactly into a larger shape of its architecture: the same function, a wider stock model.
 
-Source: design section 11; Theus et al., arXiv 2506.22712, on unequal widths (there epsilons of norms change; here the
+Source: Theus et al., arXiv 2506.22712, on unequal widths (there epsilons of norms change; here the
 isometry carries the factor, so that the wide model is the stock one).
 """
 
