@@ -1,4 +1,4 @@
-"""A step that splits or merges units: a semi-permutation, or a soft permutation, on one space (docs/design.md, Splitting units)."""
+"""A step that splits or merges units: a semi-permutation, or a soft permutation, on one space."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Factors:
     Args:
         wide: the wide model's graph, with the nodes of the narrow one's in the same order.
         values: every value of a run of the narrow model in canonical form, by name.
-        own: the wide model's own buffers, for those without a counterpart (tables that follow from sizes).
+        own: the wide model's own state, of which buffers are used that its code makes, or without a counterpart.
         free: parameters whose blocks may have factors other than one.
     """
 
@@ -89,6 +89,8 @@ class Factors:
         self.laws = [_Law(n, self) for n in calls if self.carried[n.name].narrow.is_floating_point()]
 
     def _carry(self, node: Node, value: Tensor, free: Collection[str]) -> None:
+        if node.target in self.wide.transient:
+            return  # The wide model's code makes its own, whatever the narrow one's was.
         axes = self.narrow.terms.get(node.target) if node.kind in (Kind.PARAMETER, Kind.BUFFER) else None
         axes = self.narrow.values.get(node.name) if axes is None else axes
         wide = self.wide.by_name[self.renamed[node.name]]

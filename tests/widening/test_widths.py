@@ -194,6 +194,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "positions": ("GPT2LMHeadModel", GPT2, dict(n_positions=12), r"axis 0 of transformer.wpe.weight is 12 in A and 9"),
     "tied": ("GPT2LMHeadModel", GPT2, dict(n_embd=12), r"residual is 8 in one and 12 in the other, no multiple.*untie"),
     "rotary": ("LlamaForCausalLM", LLAMA, dict(head_dim=8), "rotary frequencies depend on the size"),
+    "frequencies": (
+        "LlamaForCausalLM",
+        LLAMA,
+        dict(rope_parameters=dict(rope_type="default", rope_theta=50.0), intermediate_size=12),
+        "outputs would change by",
+    ),
     "crossed": ("GPT2LMHeadModel", UNTIED, dict(n_head=4), "heads is 4 in A and 2 in B; .*is 2 in A and 4 in B"),
     "activation": (
         "ViTForImageClassification",
