@@ -15,7 +15,20 @@ from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions
 from symgraph.align.motion import MotionOptions
 from symgraph.align.program import Program
-from symgraph.api import Aligned, align, audit, canonicalise, infer, model, rule_book, trace, verify
+from symgraph.api import (
+    Aligned,
+    Embedded,
+    align,
+    audit,
+    canonicalise,
+    embed,
+    infer,
+    model,
+    plan,
+    rule_book,
+    trace,
+    verify,
+)
 from symgraph.audit import Audit
 from symgraph.canonical import Canonical
 from symgraph.errors import SymgraphError
@@ -38,6 +51,7 @@ __all__ = [
     "Alignment",
     "Audit",
     "Canonical",
+    "Embedded",
     "Graph",
     "LearnOptions",
     "LossBarrier",
@@ -55,9 +69,11 @@ __all__ = [
     "align",
     "audit",
     "canonicalise",
+    "embed",
     "infer",
     "loss_barrier",
     "model",
+    "plan",
     "recalibrated",
     "rule",
     "rule_book",

@@ -85,8 +85,9 @@ def merge(
     """
     check_weights(weights, len(sources))
     models = [api.model(s) for s in sources]
-    for other in models[1:]:
-        check_same_architecture(models[0], other)
+    if not align:
+        for other in models[1:]:
+            check_same_architecture(models[0], other)
     hashes = [state_hash(state_of(m.module)) for m in models]
     shares = list(map(float, weights))
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))

@@ -96,7 +96,7 @@ def write_aligned(
     """
     out = Path(out)
     state, card = saved(aligned.b, aligned.state), str(_aligned_card(aligned, command, loss_barriers))
-    if not (aligned.singular or untied or aligned.moved_a):
+    if not (aligned.singular or untied or aligned.moved_a or aligned.embedded == "A"):
         return {"B aligned": checkpoint.write(aligned.b, state, out, overwrite=overwrite, card=card)}
     beside = reference_folder(out)
     refuse_existing(beside, overwrite, folder=True)
@@ -247,6 +247,8 @@ def _aligned_card(aligned: Aligned, command: str, loss_barriers: Measured) -> Ca
 
 def _reference_card(aligned: Aligned, command: str) -> Card:
     about, method = "The same model with its shared tensors cut apart.", "untied"
+    if aligned.embedded == "A":
+        about, method = "The same function as the model it was made from, in the shape of a wider one.", "embedded"
     if aligned.singular:
         about = "The same function as the model it was made from, in canonical form: some gains of that model are zero."
         method = "canonical form"

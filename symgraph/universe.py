@@ -25,6 +25,7 @@ from symgraph.align.joint import Joint, match_all
 from symgraph.align.learn import Learned, LearnOptions, Lesson, learn
 from symgraph.align.match import MatchOptions
 from symgraph.canonical import canonicalise
+from symgraph.checkpoint import architecture_differences
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.gauge import Act, Transform
 from symgraph.infer.symmetry import SymmetryGraph
@@ -33,6 +34,7 @@ from symgraph.mixture import State, interpolate
 from symgraph.models import Model
 from symgraph.state import check_finite, state_hash
 from symgraph.trace import state_of
+from symgraph.widening.models import common_shape
 
 METHODS = ("weights", "learned")
 
@@ -146,6 +148,8 @@ def universe(
 ) -> Universe:
     """Brings any number of models into one basis and one gauge without changing the function of any.
 
+    Narrower models are embedded exactly into the shape of the widest first.
+
     Args:
         reference: the number of the model whose gauge the result is in. By default the first, in the order of their
             hashes, whose gauge has an inverse.
@@ -166,6 +170,8 @@ def universe(
     _check(len(sources), reference, options)
     _check_method(method, data)
     models, notes = api.ready(sources, tied, [f"model {i + 1}" for i in range(len(sources))])
+    models, grown = _in_one_shape(models, rules)
+    notes = (*notes, *grown)
     found = symmetry or _symmetry(models, rules, strict)
     run = _Making(found, models, device, dtype)
     joint = match_all(found, run.canonical(), options, rounds, progress)
@@ -192,6 +198,35 @@ def _check_method(method: str, data: Any) -> None:
         raise UsageError(f"a universe has no method {method!r}", remedy=f"method= one of {', '.join(METHODS)}")
     if method == "learned" and data is None:
         raise UsageError("method 'learned' needs data", remedy="pass data=, batches of the training split")
+
+
+def _in_one_shape(models: Sequence[Model], rules: api.RuleSources) -> tuple[list[Model], tuple[str, ...]]:
+    """All models in the shape of the widest, and what is to be said of those that were embedded.
+
+    Raises:
+        CheckpointError: models differ in more than widths, or none is as wide as all others in everything.
+    """
+    book = api.rule_book(rules)
+
+    def narrower(one: Model, other: Model) -> str:
+        """Which of the two is narrower, "A" or "B", if they differ."""
+        return common_shape(one, other, lambda m: api.infer(m, rules=book)).narrow if _differ(one, other) else ""
+
+    widest = models[0]
+    for other in models[1:]:
+        widest = other if narrower(widest, other) == "A" else widest
+    found, notes = [], []
+    for m in models:
+        if m is not widest and narrower(widest, m):
+            embedded = api.embed(m, like=widest, rules=book)
+            notes.append(f"{m.spec} {embedded}")
+            m = embedded.model
+        found.append(m)
+    return found, tuple(notes)
+
+
+def _differ(one: Model, other: Model) -> bool:
+    return bool(architecture_differences(one, other))
 
 
 def _symmetry(models: Sequence[Model], rules: api.RuleSources, strict: bool) -> SymmetryGraph:

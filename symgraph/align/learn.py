@@ -49,7 +49,8 @@ class LearnOptions:
     mean and standard deviation, clipped to [0, 1]; both for two models. "dirichlet", for any number: weights from the
     symmetric Dirichlet distribution with this `concentration`. `check_every`: steps between two estimates on validation
     data; after `patience` of them without a better one it stops (0: never). `retract_every`: steps between two
-    recentrings.
+    recentrings. `tightening`: how much the price of slack rises in a step for each unit that is left, where something
+    is relaxed.
 
     Raises:
         UsageError: an option has a value that makes no sense; which one, and what does.
@@ -68,6 +69,7 @@ class LearnOptions:
     check_every: int = 50
     patience: int = 10
     retract_every: int = 10
+    tightening: float = 0.02
     motion: MotionOptions = field(default_factory=MotionOptions)
 
     def __post_init__(self) -> None:
@@ -75,7 +77,8 @@ class LearnOptions:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("check_every", "retract_every"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
-        _require(0 < self.lr < math.inf, "lr", self.lr, "a positive number")
+        for name in ("lr", "tightening"):
+            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a positive number")
         _require(self.schedule in SCHEDULES, "schedule", self.schedule, " or ".join(SCHEDULES))
         _require(self.sampler in SAMPLERS, "sampler", self.sampler, " or ".join(SAMPLERS))
         _require(_is_range(self.sampler, self.lambdas), "lambdas", self.lambdas, _RANGES)
@@ -247,7 +250,7 @@ class _Run:
 
     # -- one point -----------------------------------------------------------------------------------------------
 
-    def between(self, weights: Sequence[float]) -> dict[str, Tensor]:
+    def between(self, weights: Sequence[float], *, exact: bool = False) -> dict[str, Tensor]:
         """The tensors of the network at a mixture, differentiable in the latents."""
         found: State = {}
         total = 0.0
@@ -255,7 +258,7 @@ class _Run:
             if not weight:
                 continue
             total += weight
-            moved = self.motions[name].on(state) if name in self.motions else state
+            moved = self.motions[name].on(state, exact=exact) if name in self.motions else state
             moved = {n: t for n, t in moved.items() if n not in self.rest}
             found = {n: torch.lerp(found[n], t, weight / total) for n, t in moved.items()} if found else moved
         # Statistics of norms have no gradient in torch; they move with the element all the same.
@@ -270,8 +273,11 @@ class _Run:
         loss, _ = self.objective.mean(self.between(weights), batch, f"step {self.step + 1}")
         value = float(loss.detach())
         if math.isfinite(value):
-            loss.backward()  # type: ignore[no-untyped-call]
+            whole = loss + sum(m.penalty() for m in self.motions.values())
+            whole.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
+            for m in self.motions.values():
+                m.tighten(self.options.tightening)
             self.step += 1
         return value
 
@@ -314,13 +320,15 @@ class _Run:
     @torch.no_grad()
     def _estimate(self, progress: Progress | None) -> None:
         even = (1 / len(self.states),) * len(self.states)
-        middle = self.objective.over(self.between(even), self.validation, "validation data")
+        middle = self.objective.over(self.between(even, exact=True), self.validation, "validation data")
         barrier = middle - self.chord
         self.history.append((self.step, barrier))
         if not self.best[2] or barrier < self.best[1]:
             self.best = (self.step, barrier if math.isfinite(barrier) else math.inf, self._held())
         if progress is not None:
-            progress(f"step {self.step} of {self.options.steps}: validation barrier {barrier:.4f}")
+            slack = max(m.slack() for m in self.motions.values())
+            left = f", slack {slack:.2f}" if slack else ""
+            progress(f"step {self.step} of {self.options.steps}: validation barrier {barrier:.4f}{left}")
 
     def _tired(self) -> bool:
         since = sum(1 for step, _ in self.history if step > self.best[0])

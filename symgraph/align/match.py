@@ -51,7 +51,7 @@ class MatchOptions:
     spaces: tuple[str, ...] = ("*",)
     alpha: float = 1.0
     batches: int = 20
-    rows: int = 512
+    rows: int = 256
     observed: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:

@@ -79,7 +79,8 @@ def learn_options(args: Arguments) -> LearnOptions | None:
     if args.method != "learned":
         return None
     chosen = (args.chart, not args.compact, args.learn_permutations)
-    motion = MotionOptions(*chosen, gauge=getattr(args, "gauge", False), spaces=tuple(args.spaces))
+    gauge, spaces = getattr(args, "gauge", False), tuple(args.spaces)
+    motion = MotionOptions(*chosen, gauge=gauge, spaces=spaces, relaxed=tuple(args.relax))
     found = LearnOptions(
         steps=args.steps,
         optimiser=args.optimiser,

@@ -169,6 +169,8 @@ def add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--compact", action="store_true", help=text)
     text = "train permutations too (straight-through assignment)"
     group.add_argument("--learn-permutations", action="store_true", help=text)
+    text = "start these spaces in a larger class and lead them back: rotations, and permutations that are trained"
+    group.add_argument("--relax", nargs="+", default=[], metavar="PATTERN", help=text)
     text = "chart of rotations (default cayley)"
     group.add_argument("--chart", choices=("cayley", "exponential"), default="cayley", help=text)
     text = "steps between two estimates on validation data (default 50)"
@@ -177,6 +179,15 @@ def add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--patience", type=at_least(0), default=10, metavar="N", help=text)
     group.add_argument("--checkpoint", metavar="FILE", help="write the run to this file at every estimate")
     group.add_argument("--resume", action="store_true", help="go on from --checkpoint, where it exists")
+
+
+def add_blending(parser: argparse.ArgumentParser) -> None:
+    """What is done to units beside reordering them."""
+    group = parser.add_argument_group("semi-permutations")
+    text = "split units of a model into idle ones (where it was narrower) if that brings it nearer; exact"
+    group.add_argument("--split-units", action="store_true", help=text)
+    text = "soft permutations at this temperature: APPROXIMATE, the function changes and by how much is reported"
+    group.add_argument("--soft", type=not_negative, default=0.0, metavar="T", help=text + " (default 0: none)")
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:

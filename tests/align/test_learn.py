@@ -55,9 +55,21 @@ def midpoint(found: Aligned, data: list[Batch], module: nn.Module) -> float:
         ("vit", replace(SHORT, motion=MotionOptions(gauge=True))),
         ("gpt2-untied", replace(SHORT, dual=True, motion=MotionOptions(gauge=True))),
         ("resnet", SHORT),
+        ("vit", replace(SHORT, motion=MotionOptions(relaxed=("residual",)))),
         ("bert", replace(SHORT, optimiser="SGD", lr=0.5, schedule="constant", sampler="normal", lambdas=(0.5, 0.1))),
     ],
-    ids=["vit", "exponential", "rotary", "rotary-full", "dual", "gauge", "dual-gauge", "scales", "sgd-normal"],
+    ids=[
+        "vit",
+        "exponential",
+        "rotary",
+        "rotary-full",
+        "dual",
+        "gauge",
+        "dual-gauge",
+        "scales",
+        "relaxed",
+        "sgd-normal",
+    ],
 )
 def test_the_loss_between_falls_and_the_endpoints_stay(name: str, options: LearnOptions) -> None:
     found = run(name, options)
@@ -131,7 +143,10 @@ def _until(step: int) -> Any:
     return progress
 
 
-@pytest.mark.parametrize("options", [SHORT, replace(SHORT, dual=True)])
+RELAXED = replace(SHORT, tightening=0.5, motion=MotionOptions(relaxed=("residual",)))
+
+
+@pytest.mark.parametrize("options", [SHORT, replace(SHORT, dual=True), RELAXED], ids=["single", "dual", "relaxed"])
 def test_a_killed_run_resumes_to_the_same_bits(options: LearnOptions, tmp_path: Path) -> None:
     whole = run("llama", options)
     file = tmp_path / "run.pt"

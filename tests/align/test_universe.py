@@ -186,6 +186,22 @@ class Plain(nn.Module):
         return self.down(self.act(self.up(x)))
 
 
+def test_a_narrower_model_is_embedded_first_in_any_order() -> None:
+    torch.manual_seed(0)
+    models = [Plain(nn.GELU(), width) for width in (7, 9, 7)]
+    one, other = symgraph.universe(models), symgraph.universe(models[::-1])
+    for i, found in ((0, one), (2, other)):
+        assert all(m.state["up.weight"].shape == (9, 5) for m in found.members)
+        assert sum("padded" in n for n in found.notes) == 2
+        assert found.members[i].change < 1e-6
+    x = torch.randn(4, 5)
+    for given, member in zip(models, one.members, strict=True):
+        there = Plain(nn.GELU(), 9)
+        there.load_state_dict(member.state)
+        assert float((there(x) - given(x)).abs().max()) < 1e-5
+    assert worst(one.merged([0.2, 0.3, 0.5]), other.merged([0.5, 0.3, 0.2])) < 1e-6
+
+
 def test_bad_universes_are_refused_by_name() -> None:
     one = Plain(nn.ReLU())
     with pytest.raises(UsageError, match="1 model is no universe"):
@@ -195,7 +211,7 @@ def test_bad_universes_are_refused_by_name() -> None:
     with pytest.raises(UsageError, match="no weighting 'inputs'"):
         symgraph.universe([one, one], options=MatchOptions(weighting="inputs"))
     with pytest.raises(CheckpointError, match="different architectures"):
-        symgraph.universe([one, Plain(nn.ReLU()), Plain(nn.ReLU(), 8)])
+        symgraph.universe([one, Plain(nn.ReLU()), nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))])
     third = symgraph.Model(Plain(nn.Tanh()), None, (torch.zeros(2, 5),), "the third", "factory")
     with pytest.raises(CheckpointError, match=r"the third has other symmetries than Plain"):
         symgraph.universe([one, Plain(nn.ReLU()), third])

@@ -131,6 +131,7 @@ def main() -> None:
             steps=steps,
             lr=args.lr,
             dual=args.dual,
+            lambdas=tuple(args.lambdas),
             patience=0,
             motion=MotionOptions(full=not args.compact, gauge=args.gauge),
         )

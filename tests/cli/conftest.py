@@ -89,6 +89,12 @@ def wide():
     return Net(0, 7)
 
 
+def deep():
+    net = Net(0)
+    net.down = nn.Sequential(net.down, nn.Linear(3, 3))
+    return net
+
+
 def odd():
     return Odd(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,21 @@ def _edited(source: Path, out: Path, edit: Any) -> Path:
     save_file(state, out / "model.safetensors", {"format": "pt"})
     (out / "config.json").write_text((source / "config.json").read_text())
     return out
+
+
+def test_a_narrower_model_is_embedded_and_written_in_the_larger_shape(cli: Cli, checkpoints: Path) -> None:
+    wide, narrow = checkpoints / "vit-wide", checkpoints / "vit-0"
+    planned = cli("align", wide, narrow, "--dry-run")
+    assert "embed         B into the shape of A -> B.embedded" in planned.out
+    assert "12 -> 16  padded with zeros" in planned.out
+    assert cli("align", wide, narrow, "--out", "x", "--alignment", "x.safetensors").code == 0
+    assert json.loads(Path("x/config.json").read_text())["intermediate_size"] == 16
+    assert not Path("x-reference").exists()
+    found = cli("align", narrow, wide, "--out", "y")
+    assert "the A to use with it to y-reference" in found.out
+    assert json.loads(Path("y-reference/config.json").read_text())["intermediate_size"] == 16
+    assert "in the shape of a wider one" in Path("y-reference/README.md").read_text()
+    merged = cli("merge", wide, narrow, "--weights", 0.5, 0.5, "--out", "z")
+    assert merged.code == 0
+    assert "embedded into a larger shape" in merged.out
+    assert json.loads(Path("z/config.json").read_text())["intermediate_size"] == 16
