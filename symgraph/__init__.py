@@ -15,7 +15,20 @@ from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions
 from symgraph.align.motion import MotionOptions
 from symgraph.align.program import Program
-from symgraph.api import Aligned, align, audit, canonicalise, infer, model, rule_book, trace, verify
+from symgraph.api import (
+    Aligned,
+    Embedded,
+    align,
+    audit,
+    canonicalise,
+    embed,
+    infer,
+    model,
+    plan,
+    rule_book,
+    trace,
+    verify,
+)
 from symgraph.audit import Audit
 from symgraph.canonical import Canonical
 from symgraph.errors import SymgraphError
@@ -24,7 +37,11 @@ from symgraph.ir import Graph
 from symgraph.loss_barrier import loss_barrier
 from symgraph.loss_curve import LossBarrier
 from symgraph.models import Model
+from symgraph.recalibration import recalibrated
 from symgraph.rules.load import rule
+from symgraph.simplex import SimplexBarrier
+from symgraph.simplex_barrier import simplex_barrier
+from symgraph.universe import Universe, universe
 from symgraph.verify import Verification
 
 __version__ = "0.1.0"
@@ -34,6 +51,7 @@ __all__ = [
     "Alignment",
     "Audit",
     "Canonical",
+    "Embedded",
     "Graph",
     "LearnOptions",
     "LossBarrier",
@@ -41,19 +59,26 @@ __all__ = [
     "Model",
     "MotionOptions",
     "Program",
+    "SimplexBarrier",
     "Space",
     "SymgraphError",
     "SymmetryGraph",
+    "Universe",
     "Verification",
     "__version__",
     "align",
     "audit",
     "canonicalise",
+    "embed",
     "infer",
     "loss_barrier",
     "model",
+    "plan",
+    "recalibrated",
     "rule",
     "rule_book",
+    "simplex_barrier",
     "trace",
+    "universe",
     "verify",
 ]

@@ -6,7 +6,7 @@ config, or the text that names one (see `symgraph.models.load`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from symgraph.align.alignment import Alignment
 from symgraph.align.execute import Registers, execute
 from symgraph.align.learn import Learned, LearnOptions, Lesson
 from symgraph.align.match import MatchOptions
-from symgraph.align.program import MATCHINGS, Program, plan_alignment
+from symgraph.align.program import MATCHINGS, BlendOptions, Program, plan_alignment
+from symgraph.align.steps import Embed
 from symgraph.audit import Audit
 from symgraph.audit import audit as _audit
 from symgraph.canonical import Canonical
 from symgraph.canonical import canonicalise as _canonicalise
-from symgraph.checkpoint import canonical_state, check_same_architecture, tied_names
+from symgraph.checkpoint import canonical_state, tied_names
 from symgraph.errors import UsageError
 from symgraph.infer.engine import infer as _infer
 from symgraph.infer.symmetry import SymmetryGraph
@@ -40,6 +41,9 @@ from symgraph.trace import state_of, trace_config
 from symgraph.trace import trace as _trace
 from symgraph.verify import Verification
 from symgraph.verify import verify as _verify
+from symgraph.widening.embed import Embedding
+from symgraph.widening.embed import embed as _embed
+from symgraph.widening.models import Shape, common_shape, wide_model
 
 Source = Model | nn.Module | Graph | SymmetryGraph | str | Path | Any
 METHODS = ("weights", "activations", "learned")
@@ -148,13 +152,48 @@ def canonicalise(source: Source, *, symmetry: SymmetryGraph | None = None, rules
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """A stock model in the shape of a wider one with the function of a narrower one, and how its spaces grew."""
+
+    model: Model
+    embedding: Embedding
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state that a checkpoint of the model holds."""
+        return stored(self.model.module, state_of(self.model.module))
+
+    def __str__(self) -> str:
+        return str(self.embedding)
+
+
+def embed(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "keep") -> Embedded:
+    """B in the shape of a wider model of its architecture, with B's function up to 1e-9 in float64.
+
+    Raises:
+        CheckpointError: the models differ in more than widths, or a width admits no exact embedding, with the reason.
+        UsageError: B is not narrower, or has no weights.
+
+    Source: Theus et al., arXiv 2506.22712, on unequal widths; docs/design.md, Unequal widths.
+    """
+    (wide, narrow), _ = ready((like, b), tied, ("the wider model", "the narrower model"))
+    shape = common_shape(wide, narrow, lambda m: infer(m, rules=rules))
+    if shape.narrow != "B" or shape.inner is None:
+        what = "wider than" if shape.narrow else "as wide as"
+        raise UsageError(f"{narrow.spec} is {what} {wide.spec}", remedy="name the wider model as `like`")
+    found = _embed(shape.symmetry, shape.inner, state_of(narrow.module), state_of(wide.module))
+    return Embedded(wide_model(wide, narrow, found.state), found)
+
+
+@dataclass(frozen=True)
 class Aligned:
     """The result of `align`.
 
     `a`, `b` are the models as aligned (untied copies where asked); `state` is B after alignment, `reference` the A it
     was aligned to: A itself, bit for bit, unless `singular` says that A's gauge has no inverse, when it is A in
     canonical form. `before` and `after` are distances in canonical form, as the match weighs it, over |A|. Where A was
-    moved as well (dual learned matching), `reference` is A moved, and `moved_a` its alignment.
+    moved as well (dual learned matching), `reference` is A moved, and `moved_a` its alignment. `embedded` names the
+    model that was narrower ("A" or "B"): it is then the one embedded into the shape of the other.
     """
 
     a: Model
@@ -169,6 +208,7 @@ class Aligned:
     notes: tuple[str, ...] = ()
     learned: Learned | None = None
     moved_a: Alignment | None = None
+    embedded: str = ""
 
     def __str__(self) -> str:
         sweeps = len(self.alignment.objective) - 1
@@ -197,8 +237,12 @@ def align(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     start: str = "weights",
+    split: bool = False,
+    soft: float = 0.0,
 ) -> Aligned:
     """Brings B into the basis and the gauge of A without changing B's function.
+
+    Where one model is narrower, it is embedded exactly into the shape of the other first.
 
     Args:
         method: "weights"; "activations", alone or mixed with weights (`alpha` of the options); or "learned", trained
@@ -211,32 +255,97 @@ def align(
         validation: batches to stop on; without them every tenth of `data` is set apart.
         learning: steps, optimiser, what moves (see `LearnOptions`); `spaces` of `options` restrict it as well.
         loss: what is trained, a name or a function as for `loss_barrier`.
+        split: copy units of B into idle ones (those that padding added) where that brings it nearer to A; exact.
+        soft: temperature of soft permutations, which only approximate B's function; the notes say by how much.
         checkpoint, resume: a file to write as training goes on, and whether to go on from it.
 
     Raises:
         UsageError: an unknown method or choice, or a program for another architecture.
-        CheckpointError: the architectures differ, or a weight is not finite.
+        CheckpointError: the architectures differ in more than widths, or a weight is not finite.
         DataError: data is missing, empty, or does not fit the model.
 
     Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 8.
     """
     options = options or MatchOptions()
     _check_method(method, start, program, data, options)
-    ma, mb, notes = _pair(a, b, tied)
-    found = symmetry if symmetry is not None else infer(ma, rules=rules, strict=strict)
+    (ma, mb), notes = ready((a, b), tied, ("A", "B"))
+    shape = common_shape(ma, mb, lambda m: infer(m, rules=rules, strict=strict), symmetry)
     states = {k: dict(state_of(m.module)) for k, m in (("A", ma), ("B", mb))}
     for name, state in states.items():
-        check_finite({k: v for k, v in state.items() if k in found.terms}, where=name)
-    inputs = {"A": ma.spec, "B": mb.spec}
-    first = start if method == "learned" else method
-    plan = program or plan_alignment(found, options, inputs, _learning(method, options, learning), first)
+        check_finite({k: v for k, v in state.items() if k in shape.symmetry.terms}, where=name)
+    plan = program or _plan(ma, mb, shape, method, options, learning, start, BlendOptions(split, soft))
+    _check_embedding(plan, shape)
     hashes = {k: state_hash(s) for k, s in states.items()}
     lesson = None
     if data is not None:
         book = rule_book(rules)
-        lesson = Lesson(ma.module, data, validation, loss, checkpoint, resume, device=device, book=book)
-    run = execute(plan, found, states, hashes=hashes, device=device, dtype=dtype, progress=progress, lesson=lesson)
-    return _aligned(ma, mb, plan, run, states, notes)
+        network = (mb if shape.narrow == "A" else ma).module
+        lesson = Lesson(network, data, validation, loss, checkpoint, resume, device=device, book=book)
+    how: dict[str, Any] = {"device": device, "dtype": dtype, "progress": progress, "lesson": lesson}
+    run = execute(plan, shape.symmetry, states, hashes=hashes, narrow=shape.inner, **how)
+    if shape.narrow == "A":
+        ma = wide_model(mb, ma, run.states["A.embedded"])
+    elif shape.narrow:
+        mb = wide_model(ma, mb, run.states["B.embedded"])
+    states = {"A": state_of(ma.module), "B": state_of(mb.module)}
+    return replace(_aligned(ma, mb, plan, run, states, notes), embedded=shape.narrow)
+
+
+def plan(
+    a: Source,
+    b: Source,
+    *,
+    method: str = "weights",
+    options: MatchOptions | None = None,
+    rules: RuleSources = None,
+    tied: str = "keep",
+    strict: bool = False,
+    learning: LearnOptions | None = None,
+    start: str = "weights",
+    split: bool = False,
+    soft: float = 0.0,
+) -> Program:
+    """The program that `align` would run, with its arguments.
+
+    Raises:
+        CheckpointError: the architectures differ in more than widths.
+    """
+    (ma, mb), _ = ready((a, b), tied, ("A", "B"))
+    shape = common_shape(ma, mb, lambda m: infer(m, rules=rules, strict=strict))
+    return _plan(ma, mb, shape, method, options or MatchOptions(), learning, start, BlendOptions(split, soft))
+
+
+def _plan(
+    a: Model,
+    b: Model,
+    shape: Shape,
+    method: str,
+    options: MatchOptions,
+    learning: LearnOptions | None,
+    start: str,
+    blend: BlendOptions,
+) -> Program:
+    other = "B" if shape.narrow == "A" else "A"
+    embed = Embed(shape.narrow, other, f"{shape.narrow}.embedded", tuple(map(str, shape.spaces)))
+    return plan_alignment(
+        shape.symmetry,
+        options,
+        {"A": a.spec, "B": b.spec},
+        learning_options(method, options, learning),
+        start if method == "learned" else method,
+        embed if shape.narrow else None,
+        blend,
+    )
+
+
+def _check_embedding(program: Program, shape: Shape) -> None:
+    """A program for models of other widths than these would fail somewhere in the middle."""
+    found = next((s.model for s in program.steps if isinstance(s, Embed)), "")
+    if found != shape.narrow:
+        raise UsageError(
+            f"the program embeds {found or 'neither model'}, and {shape.narrow or 'neither'} is narrower",
+            remedy="write it anew with `symgraph align A B --emit-program FILE`",
+        )
 
 
 def _check_method(method: str, start: str, program: Program | None, data: Any, options: MatchOptions) -> None:
@@ -250,7 +359,7 @@ def _check_method(method: str, start: str, program: Program | None, data: Any, o
         raise UsageError(f"method {method!r} needs data", remedy="pass data=, batches of the training split")
 
 
-def _learning(method: str, options: MatchOptions, learning: LearnOptions | None) -> LearnOptions | None:
+def learning_options(method: str, options: MatchOptions, learning: LearnOptions | None) -> LearnOptions | None:
     """The options of learning where it is asked for, restricted to the spaces that are matched."""
     if method != "learned":
         return None
@@ -264,26 +373,27 @@ def _aligned(
     a: Model, b: Model, plan: Program, run: Registers, states: Mapping[str, dict[str, Tensor]], notes: tuple[str, ...]
 ) -> Aligned:
     """What a run of the program leaves in its registers, as a result."""
-    if not run.alignments or not {"A", "B"} <= run.canonical.keys() or "B.aligned" not in run.states:
+    whole = {k.removesuffix(".embedded") for k in run.canonical} >= {"A", "B"}
+    if not run.alignments or not whole or "B.aligned" not in run.states:
         raise UsageError(
             "the program does not align B to A",
             cause="it makes no alignment, or no state called B.aligned",
             remedy="write one with `symgraph align A B --emit-program FILE`",
         )
-    canonical = run.canonical["A"]
+    canonical = run.canonical.get("A.embedded") or run.canonical["A"]
     matched = next(iter(run.matches.values()))
     moved_a = run.alignments.get("alignment.A")
     if moved_a is not None and "A.aligned" in run.states:
-        reference = _narrow(run.states["A.aligned"], states["A"])
+        reference = narrowed(run.states["A.aligned"], states["A"])
     else:
-        reference = states["A"] if not canonical.singular else _narrow(canonical.state, states["A"])
+        reference = states["A"] if not canonical.singular else narrowed(canonical.state, states["A"])
     return Aligned(
         a,
         b,
         next(iter(run.alignments.values())),
         plan,
-        _stored(b.module, _narrow(run.states["B.aligned"], states["B"])),
-        _stored(a.module, reference),
+        stored(b.module, narrowed(run.states["B.aligned"], states["B"])),
+        stored(a.module, reference),
         canonical.singular,
         (max(matched.initial, 0.0) / matched.scale) ** 0.5,
         (max(matched.objective[-1], 0.0) / matched.scale) ** 0.5,
@@ -293,21 +403,26 @@ def _aligned(
     )
 
 
-def _pair(a: Source, b: Source, tied: str) -> tuple[Model, Model, tuple[str, ...]]:
+def ready(sources: Sequence[Source], tied: str, roles: Sequence[str]) -> tuple[list[Model], tuple[str, ...]]:
+    """Models of one architecture with weights, their shared tensors kept or cut apart, and what that means.
+
+    Raises:
+        UsageError: a model has no weights (it is named by its role), or `tied` is no choice.
+        CheckpointError: a model is of another architecture than the first.
+    """
     if tied not in ("keep", "untie"):
         raise UsageError(f"tied={tied!r} is neither 'keep' nor 'untie'")
-    ma, mb = model(a), model(b)
-    for name, m in (("A", ma), ("B", mb)):
+    models = [model(s) for s in sources]
+    for role, m in zip(roles, models, strict=True):
         if not m.has_weights:
-            raise UsageError(f"{name} ({m.spec}) has no weights", remedy="name a checkpoint, not a config")
-    check_same_architecture(ma, mb)
+            raise UsageError(f"{role} ({m.spec}) has no weights", remedy="name a checkpoint, not a config")
     if tied == "keep":
-        return ma, mb, _kept(ma)
-    ua, ub = untie(ma), untie(mb)
-    return ua.model, ub.model, (str(ua),) if ua.cut else ("nothing is tied",)
+        return models, _kept(models[0])
+    cut = [untie(m) for m in models]
+    return [u.model for u in cut], (str(cut[0]),) if cut[0].cut else ("nothing is tied",)
 
 
-def _stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a checkpoint of the module holds: each tied tensor once, no transient buffers, no constants of the code."""
     names = module.state_dict().keys()
     return canonical_state(module, {n: t.detach() for n, t in state.items() if n in names})
@@ -324,5 +439,6 @@ def _kept(m: Model) -> tuple[str, ...]:
     return (f"kept tied: {pairs}; the group is smaller for it (tied='untie' costs {more:,} more parameters)",)
 
 
-def _narrow(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def narrowed(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state on the CPU in the dtypes of another one, from which it takes what it lacks."""
     return {k: state[k].to("cpu", v.dtype) if k in state else v for k, v in like.items()}

@@ -126,8 +126,8 @@ def audit(
     """Measures whether any continuous symmetry was missed.
 
     Parameters are random (generic) ones of the traced shapes, in float64; epsilons are raised to 0.01, so that a
-    symmetry that only an epsilon breaks does not count as exact. Where something is missing, up to three points are
-    tried and the smallest kernel counts.
+    symmetry that only an epsilon breaks does not count as exact. Where something is missing or the spectrum is unclear,
+    up to three points are tried and the smallest kernel counts.
 
     Args:
         state: buffers to keep (tables of a rotary embedding, say); its parameters are not used.
@@ -138,21 +138,29 @@ def audit(
     Raises:
         UsageError: the model is too large for a dense Jacobian.
         VerifyError: the outputs are not finite.
-        AuditError: the spectrum has no gap.
+        AuditError: at every point the spectrum has no gap, or the outputs depend on no parameter.
 
     Source: design section 7.
     """
     tell = progress or (lambda text: None)
     best: _Measured | None = None
+    unclear: AuditError | None = None
     for point in range(POINTS):
         tell(f"measuring at random point {point + 1}")
-        found = _measured(_Run(symmetry, state, logits, seed + point), symmetry)
+        try:
+            found = _measured(_Run(symmetry, state, logits, seed + point), symmetry)
+        except AuditError as error:
+            unclear = error
+            continue
         if best is None or found.excess < best.excess:
             best = found
         if best.excess <= 0:
             break
+    if best is None:
+        assert unclear is not None
+        raise unclear
     tell("describing")
-    return _described(symmetry, best, approximate)  # type: ignore[arg-type]
+    return _described(symmetry, best, approximate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +251,12 @@ def _moved(symmetry: SymmetryGraph) -> set[str]:
 
 def _decomposed(rows: Tensor) -> _Kernel:
     live = (rows != 0).any(0)
+    if not live.any():
+        raise AuditError(
+            "the outputs depend on no parameter at these random parameters",
+            cause="every path through the model is cut, as where all units of a layer of relu are off",
+            remedy="try another --seed, or an instance with wider layers",
+        )
     kept = rows[:, live]
     kept = kept / kept.norm(dim=1, keepdim=True).clamp_min(1e-300)
     _, values, vectors = torch.linalg.svd(kept, full_matrices=False)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import symgraph
-from symgraph.curve import Curve
+from symgraph.curve import Curve, Surface
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.loss_curve import LossBarrier
 from symgraph.models import Model
+from symgraph.simplex import SimplexBarrier
 
 LISTED_SPACES = 40
 
@@ -37,7 +38,7 @@ class Card:
     symmetry: SymmetryGraph | None = None
     spaces: tuple[str, ...] = ()
     distances: tuple[str, ...] = ()
-    loss_barriers: tuple[tuple[str, LossBarrier], ...] = ()
+    loss_barriers: tuple[tuple[str, LossBarrier | SimplexBarrier], ...] = ()
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -96,6 +97,9 @@ class Card:
 _LIBRARY = ("library_name: transformers",)
 
 
-def _figure(curve: Curve) -> str:
-    middle = "" if curve.midpoint is None else f", {curve.values[curve.lambdas.index(0.5)]:.4f} at the midpoint"
+def _figure(curve: Curve | Surface) -> str:
+    if isinstance(curve, Surface):
+        middle = "" if curve.centroid is None else f", {curve.centroid:.4f} of the even mixture"
+    else:
+        middle = "" if curve.midpoint is None else f", {curve.values[curve.lambdas.index(0.5)]:.4f} at the midpoint"
     return f"{curve.name} barrier {curve.barrier:.4f} \u00b1 {curve.standard_error:.4f}{middle}"

@@ -19,6 +19,7 @@ from symgraph.models import Model, quiet
 from symgraph.state import check_finite, state_hash, stored_dtypes, usual_dtype
 
 __all__ = [
+    "architecture_differences",
     "canonical_state",
     "check_finite",
     "check_same_architecture",
@@ -100,14 +101,18 @@ def tied_names(module: nn.Module) -> dict[str, str]:
     return tied
 
 
+def architecture_differences(a: Model, b: Model) -> list[str]:
+    """What tells two architectures apart: the class; or config (as far as it matters) and shapes."""
+    return [*_class_differences(a, b)] or [*_config_differences(a, b), *_shape_differences(a.module, b.module)]
+
+
 def check_same_architecture(a: Model, b: Model) -> None:
     """Raise unless the two models have one class, one config (as far as it matters) and the same shapes.
 
     Raises:
         CheckpointError: listing what differs.
     """
-    problems = [*_class_differences(a, b)]
-    problems = problems or [*_config_differences(a, b), *_shape_differences(a.module, b.module)]
+    problems = architecture_differences(a, b)
     if problems:
         raise CheckpointError(
             f"{a.spec} and {b.spec} are of different architectures",

@@ -27,7 +27,7 @@ from symgraph.console import Console, table
 from symgraph.files import OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.loss_barrier import loss_barrier
 from symgraph.loss_curve import LossBarrier
-from symgraph.merge import interpolate
+from symgraph.mixture import interpolate
 from symgraph.models import Model
 from symgraph.outputs import write_aligned
 from symgraph.plots import barrier_plot

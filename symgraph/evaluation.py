@@ -1,9 +1,8 @@
-"""Losses and metrics of every example at a point between two states of one network."""
+"""Losses and metrics of every example at weighted means of states of one network."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,12 @@ from torch import Tensor, nn
 
 from symgraph.data import batch_length
 from symgraph.errors import DataError
+from symgraph.forward import accepted_names, arguments, batch_tensors, forward, placed
 from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.losses import LABEL_KEYS, LOSS, Metric, NoLossFits, PerExample, Scored, model_loss, scored
+from symgraph.losses import LOSS, Metric, NoLossFits, PerExample, Scored, model_loss, scored
 from symgraph.messages import one_line, shorten
 from symgraph.product_form import ProductForm
+from symgraph.recalibration import recalibrate_
 from symgraph.rules.book import RuleBook
 from symgraph.trace import state_of, trace
 
@@ -38,9 +39,9 @@ class Sample:
         """The same with every value times a factor."""
         return Sample(self.values * factor, self.weights)
 
-    def standard_error(self, a: Sample, b: Sample, x: float) -> float:
-        """Of the mean of each example's own distance from its chord."""
-        distance = self.values - (1 - x) * a.values - x * b.values
+    def standard_error(self, ends: Sequence[Sample], weights: Sequence[float]) -> float:
+        """Of the mean of each example's own distance from the weighted mean of what it has at the ends."""
+        distance = self.values - sum(w * end.values for end, w in zip(ends, weights, strict=True))
         share = self.weights / self.weights.sum()
         count = int((share > 0).sum())
         if count < 2:
@@ -49,43 +50,56 @@ class Sample:
         return float((spread * count / (count - 1)).sqrt())
 
 
-class Segment:
-    """The tensors of the network at a point between two states, always in the same memory."""
+class Mixtures:
+    """The tensors of the network at weighted means of states, always in the same memory.
+
+    With `own` all floating tensors are copies, which may be written to until the next move.
+    """
 
     def __init__(
         self,
         network: nn.Module,
-        a: Mapping[str, Tensor],
-        b: Mapping[str, Tensor],
+        states: Sequence[Mapping[str, Tensor]],
         device: torch.device,
         dtype: torch.dtype | None,
+        own: bool = False,
     ) -> None:
         self.device = device
-        self.moving: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.moving: list[tuple[tuple[Tensor, ...], Tensor]] = []
         self.tensors: dict[str, Tensor] = {}
         buffers = {name for name, _ in network.named_buffers()}
         for name, t in (*network.named_parameters(), *network.named_buffers()):
-            first, last = a.get(name, t).detach(), b.get(name, t).detach()
-            if _stays(first, last, name in buffers):
-                self.tensors[name] = first.to(device, _compute_dtype(first, dtype))
+            given = tuple(s.get(name, t).detach() for s in states)
+            stays = _stays(given, name in buffers)
+            if stays and not (own and t.is_floating_point()):
+                self.tensors[name] = given[0].to(device, _compute_dtype(given[0], dtype))
                 continue
-            self.tensors[name] = torch.empty(first.shape, dtype=_compute_dtype(first, dtype), device=device)
-            self.moving.append((first, last, self.tensors[name]))
-        self.dtype = next((t.dtype for *_, t in self.moving), dtype or torch.float32)
+            self.tensors[name] = torch.empty(t.shape, dtype=_compute_dtype(given[0], dtype), device=device)
+            self.moving.append((given[:1] if stays else given, self.tensors[name]))
+        self.dtype = next((t.dtype for _, t in self.moving), dtype or torch.float32)
 
     @torch.inference_mode()
-    def move_to(self, x: float) -> None:
-        """Put the point at `x`: A at 0 and B at 1, to the bit."""
-        for a, b, point in self.moving:
-            torch.lerp(point.copy_(a), b.to(point), x, out=point)
+    def move_to(self, weights: Sequence[float]) -> None:
+        """Put the point there; where one weight is 1 it is that model, to the bit."""
+        present = [(i, w) for i, w in enumerate(weights) if w]
+        for states, point in self.moving:
+            if len(states) == 1:
+                point.copy_(states[0])
+                continue
+            (first, total), *others = present
+            point.copy_(states[first])
+            for i, w in others:
+                # What all models share stays as it is, to the bit.
+                total += w
+                torch.lerp(point, states[i].to(point), w / total, out=point)
 
-    def forward(self, network: nn.Module, positional: tuple[Tensor, ...], named: Mapping[str, Any]) -> Any:
-        """What the network returns at the point."""
-        return torch.func.functional_call(network, self.tensors, positional, dict(named))
+    def forward(self, network: nn.Module, batch: Mapping[str, Tensor], accepted: frozenset[str], labels: bool) -> Any:
+        """What the network returns at the point; with `labels` it is given those too."""
+        return forward(network, self.tensors, batch, accepted, labels=labels)
 
 
-class ProductSegment:
-    """Points between two states in product form: see `symgraph.product_form`.
+class ProductMixtures:
+    """Mixtures of two states in product form: see `symgraph.product_form`.
 
     The network is traced anew for each shape of a batch. Losses that it computes itself do not exist there.
 
@@ -98,28 +112,27 @@ class ProductSegment:
         symmetry: SymmetryGraph,
         book: RuleBook,
         network: nn.Module,
-        a: Mapping[str, Tensor],
-        b: Mapping[str, Tensor],
+        states: Sequence[Mapping[str, Tensor]],
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
         self.symmetry, self.book, self.device = symmetry, book, device
-        floating = next(t for t in a.values() if t.is_floating_point())
+        floating = next(t for t in states[0].values() if t.is_floating_point())
         self.dtype = _compute_dtype(floating, dtype)
         held = {n: t.detach() for n, t in state_of(network).items()}
-        self.a, self.b = ({n: self._placed(s.get(n, t)) for n, t in held.items()} for s in (a, b))
+        self.a, self.b = (
+            placed({n: s.get(n, t).detach() for n, t in held.items()}, device, self.dtype) for s in states
+        )
         self.forms: dict[tuple[object, ...], ProductForm] = {}
         self.point = 0.0
 
-    def _placed(self, t: Tensor) -> Tensor:
-        return t.detach().to(self.device, self.dtype if t.is_floating_point() else None)
+    def move_to(self, weights: Sequence[float]) -> None:
+        """Put the point there."""
+        self.point = weights[1]
 
-    def move_to(self, x: float) -> None:
-        """Put the point at `x`."""
-        self.point = x
-
-    def forward(self, network: nn.Module, positional: tuple[Tensor, ...], named: Mapping[str, Any]) -> Any:
+    def forward(self, network: nn.Module, batch: Mapping[str, Tensor], accepted: frozenset[str], labels: bool) -> Any:
         """What the mixture returns at the point: a tuple of its floating outputs, logits first."""
+        positional, named = arguments(batch, accepted, labels=labels)
         given = {n: t for n, t in named.items() if isinstance(t, Tensor)}
         key = (*((n, t.shape) for n, t in given.items()), *(t.shape for t in positional))
         form = self.forms.get(key)
@@ -137,7 +150,7 @@ class ProductSegment:
 
 
 class Evaluator:
-    """Every quantity at one point of the segment, over all batches."""
+    """Every quantity at a mixture of models, over all batches."""
 
     def __init__(
         self,
@@ -145,33 +158,44 @@ class Evaluator:
         data: Iterable[Any],
         loss: tuple[str, PerExample],
         metrics: Mapping[str, Metric],
-        segment: Segment | ProductSegment,
+        mixtures: Mixtures | ProductMixtures,
         progress: Progress | None,
         total: int,
+        training: Iterable[Any] | None = None,
     ) -> None:
-        self.network, self.data, self.metrics, self.segment = network, data, metrics, segment
+        self.network, self.data, self.metrics, self.mixtures = network, data, metrics, mixtures
         self.loss_name, loss_of = loss
         self.quantities = {LOSS: loss_of, **{n: m.per_example for n, m in metrics.items() if m.per_example}}
         self.accepted = accepted_names(network)
         self.passes = _Passes()
         self.progress, self.done, self.total = progress, 0, total
         self.examples = 0
+        self.training = training
 
-    def at(self, x: float) -> dict[str, Sample]:
-        """The loss and every metric of all examples at one point.
+    @property
+    def recalibrated(self) -> str:
+        """What the statistics of norms were computed on, if they were."""
+        if self.training is None:
+            return ""
+        return str(getattr(self.training, "source", "") or "the training data")
+
+    def at(self, weights: Sequence[float], where: str) -> dict[str, Sample]:
+        """The loss and every metric of all examples at one mixture, which messages call `where`.
 
         Raises:
             DataError: the batches do not fit the model, are other ones than before, or a value is not finite.
         """
-        self.segment.move_to(x)
+        self.mixtures.move_to(weights)
+        # A model of its own has the statistics of its own training.
+        if self.training is not None and max(weights) < 1 and isinstance(self.mixtures, Mixtures):
+            recalibrate_(self.network, self.mixtures.tensors, self.training)
         found: dict[str, list[Scored]] = {name: [] for name in self.quantities}
         examples = 0
         for i, raw in enumerate(self.data):
-            given = batch_tensors(raw)
-            self.passes.require_same(i, given)
-            batch = self._placed(given)
+            self.passes.require_same(i, batch_tensors(raw))
+            batch = placed(raw, self.mixtures.device, self.mixtures.dtype)
             examples += batch_length(batch)
-            for name, result in self._score(batch, f"lambda {x:g}, batch {i}").items():
+            for name, result in self._score(batch, f"{where}, batch {i}").items():
                 found[name].append(result)
             self.done += 1
             if self.progress:
@@ -180,11 +204,7 @@ class Evaluator:
             raise DataError("no examples to evaluate on", remedy="check the length of the data")
         self.passes.end()
         self.examples = examples
-        return {name: _sample(results, f"the {name}", f"lambda {x:g}") for name, results in found.items()}
-
-    def _placed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        device, dtype = self.segment.device, self.segment.dtype
-        return {k: t.to(device, dtype if t.is_floating_point() else None) for k, t in batch.items()}
+        return {name: _sample(results, f"the {name}", where) for name, results in found.items()}
 
     # Only here: what a loader makes and keeps must stay usable for training.
     @torch.inference_mode()
@@ -217,12 +237,7 @@ class Evaluator:
 
     def _forward(self, batch: Mapping[str, Tensor]) -> Any:
         own_loss = self.quantities[LOSS] is model_loss
-        inputs = {k: t for k, t in batch.items() if own_loss or k not in LABEL_KEYS}
-        named: dict[str, Any] = {k: t for k, t in inputs.items() if k in self.accepted}
-        positional = () if named else tuple(inputs.values())
-        if "use_cache" in self.accepted:
-            named["use_cache"] = False
-        return self.segment.forward(self.network, positional, named)
+        return self.mixtures.forward(self.network, batch, self.accepted, own_loss)
 
 
 class _Passes:
@@ -254,36 +269,18 @@ class _Passes:
         raise DataError("the batches change between passes", cause=cause, remedy=remedy)
 
 
-def batch_tensors(raw: Any) -> dict[str, Tensor]:
-    """The tensors of one batch by name; a pair is inputs and labels.
-
-    Raises:
-        DataError: the batch is neither a mapping nor a pair.
-    """
-    if isinstance(raw, list | tuple) and len(raw) == 2:
-        raw = {"inputs": raw[0], "labels": raw[1]}
-    if not isinstance(raw, Mapping):
-        remedy = "give dictionaries of tensors or (x, y) pairs"
-        raise DataError("batches cannot be used", cause=f"a batch is a {type(raw).__name__}", remedy=remedy)
-    return {k: t for k, t in raw.items() if isinstance(t, Tensor)}
-
-
-def _stays(a: Tensor, b: Tensor, is_buffer: bool) -> bool:
-    if not (a.is_floating_point() or a.is_complex()):
+def _stays(given: Sequence[Tensor], is_buffer: bool) -> bool:
+    first = given[0]
+    if not (first.is_floating_point() or first.is_complex()):
         return True
     # Infinite entries of a mask would become NaN on the way from one to the same.
-    return is_buffer and torch.equal(a, b.to(a))
+    return is_buffer and all(torch.equal(first, t.to(first)) for t in given[1:])
 
 
 def _compute_dtype(t: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     if dtype is not None and t.is_floating_point():
         return dtype
     return torch.float32 if t.dtype in (torch.float16, torch.bfloat16) else t.dtype
-
-
-def accepted_names(network: nn.Module) -> frozenset[str]:
-    """Names of the arguments that the network's forward takes."""
-    return frozenset(inspect.signature(network.forward).parameters)
 
 
 def _sample(results: list[Scored], what: str, where: str) -> Sample:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from symgraph.action import GroupElement, on_blocks, spread
 from symgraph.axes.terms import Leaf, Term, leaves
+from symgraph.blend import Blend
 from symgraph.errors import CheckpointError, SymgraphError
 from symgraph.groups.elements import pair_indices
 from symgraph.infer.families import Paired, Piece, Place, Radial, Sink
@@ -277,7 +278,7 @@ def over_pairs(values: Tensor, layout: str) -> Tensor:
     return found
 
 
-Step = Act | Rescale | Push | Offset | Lift | Stretch | Trade | Slant | Turn | Restate
+Step = Act | Blend | Rescale | Push | Offset | Lift | Stretch | Trade | Slant | Turn | Restate
 
 
 @dataclass(frozen=True, slots=True)

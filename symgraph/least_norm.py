@@ -20,8 +20,10 @@ from symgraph.groups.classes import SymmetryClass
 from symgraph.groups.elements import Element, pair_indices
 from symgraph.infer.symmetry import Space, SymmetryGraph
 
-# Directions whose second moment is below this fraction of the largest one are left as they are.
+# Directions whose second moment is below this fraction of the largest one are empty.
 RANK_TOLERANCE = 1e-12
+# The same for the singular values of what one side makes of the other.
+CROSS_TOLERANCE = 1e-10
 NEWTON_STEPS = 60
 # A unit whose curvature has vanished, in multiples of the rounding error, has nothing on one side: it has no optimum.
 FLAT = 1e3
@@ -163,21 +165,28 @@ def _size(e: Element) -> float:
 
 
 def _balance(co: Tensor, dual: Tensor) -> Tensor:
-    """g = X^1/2 with X = co^-1 # dual, so that g co g^T = g^-T dual g^-1; the identity where either is singular."""
-    n = co.shape[-1]
-    eye = torch.eye(n, dtype=co.dtype, device=co.device)
-    good = (_well_ranked(co) & _well_ranked(dual))[..., None, None]
-    p, q = torch.where(good, co, eye), torch.where(good, dual, eye)
-    root, back = _power(p, 0.5), _power(p, -0.5)
-    x = back @ _power(root @ q @ root, 0.5) @ back
-    return _power(x, 0.5)
+    """g = X^1/2 with X = co^-1 # dual, so that g co g^T = g^-T dual g^-1.
+
+    With co = L L^T, dual = M M^T and M^T L = U S V^T, X^-1 = L V S^-1 V^T L^T on the range of L and 1 on the null space
+    of M^T: what is empty on both sides (units that padding added) has an optimum, too. There is none where the two
+    sides are empty in different numbers of directions, or one meets the other's null space: g is then the identity.
+    """
+    (left, rank, _), (right, other, empty) = _factor(co), _factor(dual)
+    _, s, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
+    full = s > CROSS_TOLERANCE * s[..., :1].clamp_min(torch.finfo(s.dtype).tiny)
+    good = ((rank == other) & (rank == full.sum(-1)))[..., None, None]
+    half = (left @ vt.transpose(-1, -2)) * (full / torch.where(full, s, 1.0).sqrt()).unsqueeze(-2)
+    eye = torch.eye(co.shape[-1], dtype=co.dtype, device=co.device)
+    return _power(torch.where(good, half @ half.transpose(-1, -2) + empty, eye), -0.5)
 
 
-def _well_ranked(m: Tensor) -> Tensor:
-    values = torch.linalg.eigvalsh(m)
-    largest = values[..., -1].clamp_min(torch.finfo(m.dtype).tiny)
-    good: Tensor = values[..., 0] > RANK_TOLERANCE * largest
-    return good
+def _factor(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A factor L of a second moment L L^T, its rank, and the projector on its empty directions."""
+    values, vectors = torch.linalg.eigh(m)
+    held = values > RANK_TOLERANCE * values[..., -1:].clamp_min(torch.finfo(m.dtype).tiny)
+    null = vectors * (~held).unsqueeze(-2)
+    factor = vectors * torch.where(held, values, 0.0).sqrt().unsqueeze(-2)
+    return factor, held.sum(-1), null @ null.transpose(-1, -2)
 
 
 def _power(m: Tensor, exponent: float) -> Tensor:

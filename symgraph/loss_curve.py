@@ -17,13 +17,17 @@ from symgraph.plots import barrier_plot
 
 @dataclass(frozen=True, slots=True)
 class LossBarrier:
-    """The loss, and any metrics, along the segment between two models."""
+    """The loss, and any metrics, along the segment between two models.
+
+    `recalibrated` names the data that stored statistics between the models were computed on, if they were.
+    """
 
     loss: Curve
     metrics: tuple[Curve, ...] = ()
     examples: int = 0
     source: str = ""
     split: str = ""
+    recalibrated: str = ""
 
     @property
     def lambdas(self) -> tuple[float, ...]:
@@ -94,9 +98,10 @@ class LossBarrier:
             found.pop("summary", None)
             loss, *metrics = map(_curve, [found.pop("loss"), *found.pop("metrics")])
             count, source, split = (found.pop(k) for k in ("examples", "source", "split"))
+            recalibrated = found.pop("recalibrated", "")
             if found:
                 raise ValueError(f"unknown: {shorten(found)}")
-            return cls(loss, tuple(metrics), int(count), str(source), str(split))
+            return cls(loss, tuple(metrics), int(count), str(source), str(split), str(recalibrated))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
             where = text if isinstance(text, Path) else "the text"
             remedy = "give the JSON that `symgraph barrier --json` prints"
@@ -117,8 +122,13 @@ class LossBarrier:
         return "\n".join([*table, "", *map(_sentence, (self.loss, *self.metrics)), self._data()])
 
     def _data(self) -> str:
-        split = f", split {self.split}" if self.split else ""
-        return f"over {self.examples} examples{f' of {self.source}' if self.source else ''}{split}"
+        return data_line(self.examples, self.source, self.split, self.recalibrated)
+
+
+def data_line(examples: int, source: str, split: str, recalibrated: str) -> str:
+    """What was measured on, as a line of text."""
+    where = f"{f' of {source}' if source else ''}{f', split {split}' if split else ''}"
+    return f"over {examples} examples{where}{f', statistics of {recalibrated}' if recalibrated else ''}"
 
 
 def _curve(found: dict[str, Any]) -> Curve:

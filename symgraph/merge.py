@@ -2,64 +2,57 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from symgraph import api
 from symgraph.align.match import MatchOptions
-from symgraph.api import Aligned
 from symgraph.cards import Ingredient
-from symgraph.checkpoint import canonical_state, check_finite, check_same_architecture, read_state
-from symgraph.errors import UsageError
-from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.checkpoint import canonical_state, check_same_architecture, read_state
+from symgraph.mixture import State, check_weights, interpolate
 from symgraph.models import Model
-from symgraph.rules.book import RuleBook
+from symgraph.recalibration import recalibrated
 from symgraph.state import state_hash
 from symgraph.trace import state_of
-
-State = dict[str, Tensor]
+from symgraph.universe import Universe, universe
 
 
 @dataclass(frozen=True)
 class Merged:
     """The weighted mean of models.
 
-    `model` gives the class and config of `state`; `alignments` are those of all models but the first, none if the
-    models were taken as they are.
+    `model` gives the class and config of `state`; `universe` is that of the models, None if they were taken as they
+    are; `recalibrated` names the data that stored statistics were computed on, if they were.
     """
 
     model: Model
     state: State
     ingredients: tuple[Ingredient, ...]
-    alignments: tuple[Aligned, ...]
-    notes: tuple[str, ...] = ()
+    universe: Universe | None = None
+    recalibrated: str = ""
 
     @property
-    def symmetry(self) -> SymmetryGraph | None:
-        """The symmetry graph that the models were aligned by."""
-        return self.alignments[0].alignment.symmetry if self.alignments else None
-
-    @property
-    def distances(self) -> tuple[str, ...]:
-        """For each aligned model, how far it was from the first and how far it is now."""
-        pairs = zip(self.ingredients[1:], self.alignments, strict=False)
-        return tuple(f"{i.spec} to {self.ingredients[0].spec}: {a.before:.4f} -> {a.after:.4f}" for i, a in pairs)
+    def notes(self) -> tuple[str, ...]:
+        """What was noted while the models were aligned."""
+        return self.universe.notes if self.universe else ()
 
     def to_plain(self) -> dict[str, Any]:
         """The merge as plain data."""
         models = [{"model": i.spec, "hash": i.hash, "weight": i.weight} for i in self.ingredients]
-        distances = [{"before": a.before, "after": a.after} for a in self.alignments]
-        return {"models": models, "aligned": bool(self.alignments), "distances": distances, "notes": list(self.notes)}
+        found = {"models": models, "aligned": self.universe is not None, "recalibrated": self.recalibrated}
+        members = self.universe.members if self.universe else ()
+        distances = [{"before": m.before, "after": m.after} for m in members]
+        return found | {"distances": distances, "notes": list(self.notes)}
 
     def __str__(self) -> str:
-        how = "aligned to the first" if self.alignments else "taken as they are"
+        how = "in one basis" if self.universe else "taken as they are"
+        how += f", statistics of {self.recalibrated}" if self.recalibrated else ""
         shares = " + ".join(f"{i.weight:g} {i.spec}" for i in self.ingredients)
-        return "\n".join([f"{shares}, {how}", *(f"  distance of {d}" for d in self.distances), *self.notes])
+        distances = self.universe.distances if self.universe else ()
+        return "\n".join([f"{shares}, {how}", *(f"  {d}" for d in distances), *self.notes])
 
 
 def merge(
@@ -73,90 +66,56 @@ def merge(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float64,
     progress: api.Progress | None = None,
+    recalibrate: Iterable[Any] | None = None,
 ) -> Merged:
-    """Aligns all models to the first, and takes their weighted mean in its gauge.
+    """Brings all models into one basis, and takes their weighted mean in the gauge of the one that weighs most.
+
+    Where several weigh most, the hash of their weights decides: the order of the models changes nothing.
 
     Args:
         weights: one for each model, summing to one.
         align: whether to align; models of one origin (fine-tuned from the same checkpoint) may be aligned already.
-        options, rules, tied, device, dtype: as for `symgraph.api.align`.
+        options, rules, tied, device, dtype: as for `symgraph.universe`.
+        recalibrate: batches of the training split, on which the stored statistics of norms are computed anew.
 
     Raises:
-        UsageError: fewer than two models, or weights that do not fit.
+        UsageError: fewer than two models, weights that do not fit, or nothing to recalibrate.
         CheckpointError: the architectures differ, or a weight is not finite.
+        DataError: the batches to recalibrate on do not fit the model.
     """
     check_weights(weights, len(sources))
     models = [api.model(s) for s in sources]
-    for other in models[1:]:
-        check_same_architecture(models[0], other)
-    hashes = [state_hash(state_of(m.module)) for m in models]
-    roles = ("reference", *("merged",) * (len(models) - 1)) if align else ("merged",) * len(models)
-    ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, map(float, weights)))
     if not align:
-        return Merged(models[0], interpolate([saved(m, read_state(m)) for m in models], weights), ingredients, ())
-    how = {"options": options or MatchOptions(), "tied": tied, "device": device, "dtype": dtype, "progress": progress}
-    found = _align_all(models, api.rule_book(rules), how)
-    states = [found[0].reference, *(saved(a.b, a.state) for a in found)]
-    notes = tuple(dict.fromkeys(n for a in found for n in a.notes))
-    return Merged(found[0].a, interpolate(states, weights), ingredients, tuple(found), notes)
+        for other in models[1:]:
+            check_same_architecture(models[0], other)
+    hashes = [state_hash(state_of(m.module)) for m in models]
+    shares = list(map(float, weights))
+    first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
+    found = None
+    if align:
+        found = universe(
+            models,
+            reference=first,
+            options=options,
+            rules=rules,
+            tied=tied,
+            device=device,
+            dtype=dtype,
+            progress=progress,
+        )
+        models = [m.model for m in found.members]
+    states = found.states if found else [saved(m, read_state(m)) for m in models]
+    model, state = models[first], interpolate(states, weights)
+    roles = ["reference" if found and i == found.reference else "merged" for i in range(len(models))]
+    ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, shares))
+    where = ""
+    if recalibrate is not None:
+        state = recalibrated(model.module, state, recalibrate, device=device)
+        where = str(getattr(recalibrate, "source", "") or "the training data")
+    return Merged(model, state, ingredients, found, where)
 
 
-def _align_all(models: Sequence[Model], book: RuleBook, how: Mapping[str, Any]) -> list[Aligned]:
-    """Every model but the first, aligned to the first; the symmetry graph is inferred once."""
-    found: list[Aligned] = []
-    for other in models[1:]:
-        symmetry = found[0].alignment.symmetry if found else None
-        found.append(api.align(models[0], other, rules=book, symmetry=symmetry, **how))
-    return found
-
-
-def interpolate(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> State:
-    """The weighted mean of states of one architecture, each tensor in the dtype of the first state.
-
-    Integers, and tensors that are equal in all states, are those of the first.
-
-    Raises:
-        UsageError: the weights do not fit.
-        CheckpointError: the mean overflows its dtype.
-    """
-    check_weights(weights, len(states))
-    found = {name: _mean([s[name] for s in states], weights) for name in states[0]}
-    check_finite({n: t for n, t in found.items() if t is not states[0][n]}, where="the weighted mean")
-    return found
-
-
-def _mean(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    first = tensors[0]
-    # Infinite entries of a mask, times a weight of zero, would become NaN.
-    if not (first.is_floating_point() or first.is_complex()) or all(torch.equal(first, t) for t in tensors[1:]):
-        return first
-    wide = torch.complex128 if first.is_complex() else torch.float64
-    total = torch.zeros(first.shape, dtype=wide)
-    for t, w in zip(tensors, weights, strict=True):
-        total.add_(t.detach().to("cpu", wide), alpha=w)
-    return total.to(first.dtype)
-
-
-def check_weights(weights: Sequence[float], models: int) -> None:
-    """Raise unless there is one weight for each of two models or more, and they sum to one.
-
-    Raises:
-        UsageError: saying what is wrong and which weights would do.
-    """
-    if models < 2:
-        raise UsageError(f"{models} model: there is nothing to merge it with", remedy="name two models or more")
-    if len(weights) != models:
-        even = " ".join([f"{1 / models:.6g}"] * models)
-        raise UsageError(f"{models} models and {len(weights)} weights", remedy=f"give one for each, such as {even}")
-    total = math.fsum(weights)
-    if abs(total - 1) <= 1e-6:
-        return
-    scaled = " ".join(f"{w / total:.6g}" for w in weights) if total > 0 and math.isfinite(total) else ""
-    remedy = f"in these proportions: {scaled}" if scaled else "give shares such as 0.5 0.5"
-    raise UsageError(f"the weights sum to {total:g}, not to one", remedy=remedy)
-
-
-def saved(model: Model, state: Mapping[str, Tensor]) -> State:
+def saved(model: Model, state: State) -> State:
     """The part of a state that checkpoints of the model store, shared tensors once.
 
     Raises:

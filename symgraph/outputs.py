@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,18 @@ from symgraph.align.steps import LearnStep
 from symgraph.api import Aligned
 from symgraph.cards import Card, Ingredient
 from symgraph.errors import UsageError
-from symgraph.files import refuse_existing
+from symgraph.files import OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.loss_curve import LossBarrier
 from symgraph.merge import Merged, saved
 from symgraph.models import Model
+from symgraph.simplex import SimplexBarrier
 from symgraph.state import check_finite, state_hash
 from symgraph.tied import untie
 from symgraph.trace import state_of
+from symgraph.universe import Universe
 
+UNIVERSE = "universe.json"
 Measured = Sequence[tuple[str, LossBarrier]]
 
 
@@ -92,7 +96,7 @@ def write_aligned(
     """
     out = Path(out)
     state, card = saved(aligned.b, aligned.state), str(_aligned_card(aligned, command, loss_barriers))
-    if not (aligned.singular or untied or aligned.moved_a):
+    if not (aligned.singular or untied or aligned.moved_a or aligned.embedded == "A"):
         return {"B aligned": checkpoint.write(aligned.b, state, out, overwrite=overwrite, card=card)}
     beside = reference_folder(out)
     refuse_existing(beside, overwrite, folder=True)
@@ -113,11 +117,9 @@ def write_merged(merged: Merged, out: str | Path, *, command: str = "", overwrit
     Raises:
         CheckpointError: the folder exists or cannot be written.
     """
-    how = (
-        f"each aligned to the first by {_method(merged.alignments[0])}, then averaged"
-        if merged.alignments
-        else "averaged"
-    )
+    found = merged.universe
+    how = f"all brought into one basis by {_joined(found)}, then averaged" if found else "averaged"
+    how += f", statistics of norms computed on {merged.recalibrated}" if merged.recalibrated else ""
     names = ", ".join(Path(i.spec).name for i in merged.ingredients)
     card = Card(
         title=f"Weighted mean of {names}",
@@ -126,12 +128,82 @@ def write_merged(merged: Merged, out: str | Path, *, command: str = "", overwrit
         ingredients=merged.ingredients,
         method=f"weighted mean of the parameters, {how}",
         command=command,
-        symmetry=merged.symmetry,
-        spaces=_spaces(merged.alignments[0]) if merged.alignments else (),
-        distances=merged.distances,
+        symmetry=found.symmetry if found else None,
+        spaces=_moved_spaces(found) if found else (),
+        distances=found.distances if found else (),
         notes=merged.notes,
     )
     return checkpoint.write(merged.model, merged.state, out, overwrite=overwrite, card=str(card))
+
+
+def write_universe(
+    found: Universe,
+    out: str | Path,
+    *,
+    command: str = "",
+    simplex: Sequence[tuple[str, SimplexBarrier]] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Writes every model of a universe, and what led it there.
+
+    The folder holds 0, 1, ... (checkpoints in the order in which the models were given), `alignments/0.safetensors` and
+    so on, and `universe.json` with all figures.
+
+    Args:
+        command: what the user typed, for the model cards.
+        simplex: what was measured, under labels.
+
+    Raises:
+        OutputError: the folder exists and no universe is in it, or it cannot be written.
+    """
+    out = Path(out)
+    refuse_existing(out, overwrite, folder=True)
+    if out.exists() and any(out.iterdir()) and not (out / UNIVERSE).exists():
+        cause = f"it has no {UNIVERSE}, so it is not the folder of an earlier universe"
+        raise OutputError(f"{out} is not replaced", cause=cause, remedy="choose another path")
+    with atomic_dir(out, overwrite) as folder:
+        for i, member in enumerate(found.members):
+            card = str(_member_card(found, i, command, simplex))
+            checkpoint.write(member.model, member.state, folder / str(i), card=card)
+            member.alignment.save(folder / "alignments" / f"{i}.safetensors")
+        measured = {label: json.loads(b.to_json()) for label, b in simplex}
+        plain = {**found.to_plain(), "loss_barrier": measured}
+        write_text(folder / UNIVERSE, json.dumps(plain, indent=2))
+    return out
+
+
+def _member_card(found: Universe, number: int, command: str, simplex: Sequence[tuple[str, SimplexBarrier]]) -> Card:
+    others = ", ".join(Path(m.model.spec).name for i, m in enumerate(found.members) if i != number)
+    roles = ["reference" if i == found.reference else "aligned" for i in range(len(found.members))]
+    hashes = [m.alignment.source for m in found.members]
+    return Card(
+        title=f"{Path(found.members[number].model.spec).name}, in one basis with {others}",
+        about="The same function as the model it was made from, in a basis in which all of them can be averaged.",
+        model=found.members[number].model,
+        ingredients=tuple(map(Ingredient, roles, [m.model.spec for m in found.members], hashes)),
+        method=_joined(found),
+        command=command,
+        symmetry=found.symmetry,
+        spaces=_moved_spaces(found),
+        distances=found.distances,
+        loss_barriers=tuple(simplex),
+        notes=found.notes,
+    )
+
+
+def _joined(found: Universe) -> str:
+    rounds = f"{len(found.objective) - 1} rounds" if len(found.objective) > 2 else "one round"
+    learned = ", then learned matching of all of them" if found.learned else ""
+    return f"weight matching of each to the mean of the others ({rounds}){learned}"
+
+
+def _moved_spaces(found: Universe) -> tuple[str, ...]:
+    moved = {n for m in found.members for n in _element_spaces(found.symmetry, m.alignment)}
+    return tuple(s.name for s in found.symmetry.active if s.name in moved)
+
+
+def _element_spaces(symmetry: SymmetryGraph, alignment: Alignment) -> tuple[str, ...]:
+    return tuple(s.name for s in symmetry.active if alignment.element(s.name) is not None)
 
 
 def write_applied(applied: Applied, out: str | Path, *, command: str = "", overwrite: bool = False) -> Path:
@@ -151,7 +223,7 @@ def write_applied(applied: Applied, out: str | Path, *, command: str = "", overw
         method=f"{direction} in `{applied.file}`, {ends}",
         command=command,
         symmetry=symmetry,
-        spaces=tuple(s.name for s in symmetry.active if applied.alignment.element(s.name) is not None),
+        spaces=_element_spaces(symmetry, applied.alignment),
         notes=applied.alignment.notes,
     )
     return checkpoint.write(applied.model, applied.state, out, overwrite=overwrite, card=str(card))
@@ -175,6 +247,8 @@ def _aligned_card(aligned: Aligned, command: str, loss_barriers: Measured) -> Ca
 
 def _reference_card(aligned: Aligned, command: str) -> Card:
     about, method = "The same model with its shared tensors cut apart.", "untied"
+    if aligned.embedded == "A":
+        about, method = "The same function as the model it was made from, in the shape of a wider one.", "embedded"
     if aligned.singular:
         about = "The same function as the model it was made from, in canonical form: some gains of that model are zero."
         method = "canonical form"
@@ -224,5 +298,4 @@ def _method(aligned: Aligned) -> str:
 
 
 def _spaces(aligned: Aligned) -> tuple[str, ...]:
-    symmetry: SymmetryGraph = aligned.alignment.symmetry
-    return tuple(s.name for s in symmetry.active if aligned.alignment.element(s.name) is not None)
+    return _element_spaces(aligned.alignment.symmetry, aligned.alignment)

@@ -120,6 +120,27 @@ def case(name: str, implementation: str = "sdpa") -> Case:
     return Case(model, graph, infer(graph), inputs)
 
 
+def network(name: str, seed: int) -> Any:
+    """A model of the zoo with larger weights, so that two of them are far apart and the loss between them is high."""
+    model = build((name, "sdpa"))
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.parameters():
+        p.data += 0.3 * torch.randn(p.shape, generator=generator)
+    return model
+
+
+def batches(name: str, count: int = 6, size: int = 8) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(5)
+    shape = PRETRAINED[name][3]
+    if shape is None:
+        vocabulary = build((name, "sdpa")).config.vocab_size  # type: ignore[union-attr]
+        tokens = torch.randint(0, vocabulary, (count, size, 7), generator=generator)  # type: ignore[arg-type]
+        return [{"input_ids": t, "labels": t} for t in tokens]
+    images = torch.randn(count, size, *shape[1:], generator=generator)
+    labels = torch.randint(0, 5, (count, size), generator=generator)
+    return [{"pixel_values": x, "labels": y} for x, y in zip(images, labels, strict=True)]
+
+
 def relative(a: Tensor, b: Tensor) -> float:
     """Largest difference over the largest entry."""
     return float((a - b).abs().max() / a.abs().max().clamp_min(1e-300))

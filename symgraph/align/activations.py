@@ -12,9 +12,8 @@ Source: activation matching of Ainsworth et al., arXiv 2209.04836, section 3.1; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import torch
@@ -24,11 +23,11 @@ from symgraph.action import GroupElement
 from symgraph.align.wreath import Key, Tree
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import DataError, UsageError
-from symgraph.grams import Block, blocks, unfold
+from symgraph.grams import blocks
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
 from symgraph.ir import Kind, Node
-from symgraph.trace.operators import short_name
+from symgraph.trace.operators import is_pointwise, short_name
 
 State = Mapping[str, Tensor]
 # They show the same numbers as what they read; counting both would weigh them twice.
@@ -54,13 +53,18 @@ class Activations:
 
     Shapes: for leaves of sizes (n, k, ...) a correlation is (n_A, n_B, k_A, k_B, ...). `sites` counts values, each of
     correlation at most one. `moments` has the second moments (n, n) of A's and B's inputs at parameters' axes.
+    `left_out` counts batches of another shape than the first, which were not read.
     """
 
     correlations: Mapping[int, Mapping[tuple[Leaf, ...], Tensor]]
     sites: int
     examples: int
     moments: Mapping[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    left_out: int = 0
+
+    def __str__(self) -> str:
+        rest = f", {self.left_out} batches of another shape left out" if self.left_out else ""
+        return f"activations of {self.examples} examples at {self.sites} values{rest}"
 
     def moved(self, unit: Tree, element: GroupElement) -> list[tuple[Key, Tensor]]:
         """The correlations of a unit after B has moved, with a batch dimension of one, as solvers take them."""
@@ -93,7 +97,7 @@ def observe(
     units: Iterable[Tree],
     *,
     dtype: torch.dtype = torch.float32,
-    rows: int = 512,
+    rows: int = 256,
     moments: bool = False,
 ) -> Activations:
     """One pass over the batches.
@@ -145,7 +149,12 @@ class _Pass:
             return False
         if node.name in self.twins and (node.name != self.twins[node.name].members[0] or len(owned) > 1):
             return False
-        return floats and short_name(node.target) not in _VIEWS and bool(owned)
+        return floats and short_name(node.target) not in _VIEWS and bool(owned) and self._is_end(node)
+
+    def _is_end(self, node: Node) -> bool:
+        """Whether a run of pointwise operators begins or ends here: what lies between would only be counted again."""
+        users = self.seen.graph.users[node.name]
+        return not is_pointwise(node.target) or not all(is_pointwise(u.target) for u in users)
 
     def _spaces(self, value: str) -> set[int]:
         found = (x.space for t in self._terms(value) for x in leaves(t) if x.space >= 0)
@@ -167,16 +176,16 @@ class _Pass:
     def take(self, i: int, states: list[dict[str, Tensor]], given: Any) -> None:
         """Adds one batch."""
         kept = [self.run.run(s, given, keep=self.keep)[1] for s in states]
-        generator = torch.Generator().manual_seed(i)
+        positions = _Positions(self.rows, seed=i)
         for name in self.sites:
-            self._correlate(name, [self._value(k, name) for k in kept], generator)
+            self._correlate(name, [self._value(k, name) for k in kept], positions)
         for value, along in {(r.value, r.along) for r in self.readings}:
             self._moment(value, along, [k[value] for k in kept])
         self.batches += 1
         first = next(iter(given.values() if isinstance(given, Mapping) else given))
         self.examples += len(first) if first.dim() else 1
 
-    def _correlate(self, name: str, pair: list[Tensor], generator: torch.Generator) -> None:
+    def _correlate(self, name: str, pair: list[Tensor], positions: _Positions) -> None:
         for block in blocks(name, pair, self._terms(name)):
             held = [(d, self._leaf(x)) for d, x in enumerate(block.leaves) if self.number.get(x.space) in self.owner]
             spaces = [x.space for _, x in held]
@@ -187,11 +196,11 @@ class _Pass:
             sums = self.sums.setdefault(unit, {})
             key = tuple(x for _, x in held)
             one_by_one = len(key) == 1 and not self.symmetry.spaces[key[0].space].is_matrix
-            c = _scaled(block, [d for d, _ in held], self.rows, one_by_one, generator, name)
-            c = c * (block.tensors[0].numel() / pair[0].numel())
-            sums[key] = sums[key] + c if key in sums else c
+            c = _scaled(block.tensors, [d for d, _ in held], one_by_one, positions, name)
             if bool(c.any()):
                 self.seen_at[name] = unit
+            share = block.tensors[0].numel() / pair[0].numel()
+            sums[key] = sums[key].add_(c, alpha=share) if key in sums else c.double() * share
 
     def _whole(self, spaces: list[int]) -> bool:
         """Whether every space stands beside what it is fibred over; not so where a router has picked."""
@@ -247,19 +256,42 @@ def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:
     return {i: s.id for i, s in found.items()}
 
 
-def _scaled(block: Block, dims: list[int], rows: int, one_by_one: bool, generator: torch.Generator, at: str) -> Tensor:
+class _Positions:
+    """Which positions of the values are read in one batch: at most `rows`, the same of all values of one shape."""
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows, self.generator = rows, torch.Generator().manual_seed(seed)
+        self.chosen: dict[torch.Size, tuple[Tensor, ...]] = {}
+
+    def of(self, tensor: Tensor, lead: int) -> Tensor:
+        """The positions of the first `lead` dimensions that are read: (positions, rest), a copy."""
+        shape = tensor.shape[:lead]
+        count = shape.numel()
+        if 0 < self.rows < count:
+            # Taken before anything is copied: a value is many times as large as what is read of it.
+            if shape not in self.chosen:
+                flat = torch.randint(count, (self.rows,), generator=self.generator).to(tensor.device)
+                self.chosen[shape] = torch.unravel_index(flat, shape)
+            return tensor[self.chosen[shape]].reshape(self.rows, -1)
+        return tensor.reshape(count, -1).clone()
+
+
+def _scaled(tensors: Sequence[Tensor], dims: list[int], one_by_one: bool, positions: _Positions, at: str) -> Tensor:
     """The correlation of both sides along `dims`, over the product of their norms: (n_A, n_B, k_A, k_B, ...)."""
-    pair = [unfold(t, dims).reshape(-1, t.numel() // prod(t.shape[d] for d in dims)) for t in block.tensors]
-    if rows and pair[0].shape[1] > rows:
-        chosen = torch.randint(pair[0].shape[1], (rows,), generator=generator)
-        pair = [x[:, chosen] for x in pair]
-    x, y = (t - t.mean(1, keepdim=True) for t in pair)
-    if one_by_one:
-        x, y = (t / t.norm(dim=1, keepdim=True).clamp_min(1e-30) for t in (x, y))
-    c = (x @ y.T).double() / (x.double().norm() * y.double().norm()).clamp_min(1e-300)
-    if not bool(c.isfinite().all()):
+    rest = [d for d in range(tensors[0].dim()) if d not in dims]
+    x, y = (positions.of(t.permute(*rest, *dims), len(rest)) for t in tensors)
+    for t in (x, y):
+        t -= t.mean(0, keepdim=True)
+    # Several times as fast as `vector_norm` along the first dimension.
+    norms = [t.square().sum(0).sqrt() for t in (x, y)]
+    if not all(bool(n.isfinite().all()) for n in norms):
         raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
-    sizes = [block.tensors[0].shape[d] for d in dims]
+    for t, n in zip((x, y), norms, strict=True):
+        t /= (n if one_by_one else n.norm()).clamp_min(1e-30)
+    c = x.T @ y
+    if one_by_one:
+        c /= (max(int((norms[0] > 0).sum()), 1) * max(int((norms[1] > 0).sum()), 1)) ** 0.5
+    sizes = [tensors[0].shape[d] for d in dims]
     k = len(sizes)
     order = [i for both in zip(range(k), range(k, 2 * k), strict=True) for i in both]
     found: Tensor = c.reshape(*sizes, *sizes).permute(order)

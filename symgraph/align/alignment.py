@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from symgraph.action import GroupElement, neutral
+from symgraph.blend import Blend
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.files import atomic_path
 from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Stretch, Trade, Transform, rescale
@@ -166,6 +167,10 @@ def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor
             for part, tensor in e.tensors().items():
                 tensors[f"{i}.{symmetry.spaces[space].name}.{part}"] = tensor.cpu()
         return {"kind": "act", "spaces": [symmetry.spaces[s].name for s in step.element.elements]}
+    if isinstance(step, Blend):
+        name = symmetry.spaces[step.space].name
+        tensors.update({f"{i}.{name}.{part}": t.cpu() for part, t in step.element.tensors().items()})
+        return {"kind": "blend", "space": name}
     if isinstance(step, Rescale):
         tensors[f"{i}.factor"] = step.factor.cpu()
         return {"kind": "rescale", "parameter": step.parameter}
@@ -191,6 +196,9 @@ def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str,
     kind = m["kind"]
     if kind == "act":
         return Act(GroupElement(symmetry, dict(_element(f"{i}.{n}", n, symmetry, tensors) for n in m["spaces"])))
+    if kind == "blend":
+        space = symmetry.space(m["space"])
+        return Blend(symmetry, space.id, _blended(f"{i}.{space.name}", space.size, tensors))
     if kind == "rescale":
         return rescale(symmetry, symmetry.gain_sites[m["parameter"]], tensors[f"{i}.factor"])
     if kind == "trade":
@@ -222,6 +230,14 @@ def _element(place: str, name: str, symmetry: SymmetryGraph, tensors: dict[str, 
     if not parts.keys() & {"index", "matrix"} or any(v.shape != whole.get(k) for k, v in parts.items()):
         raise ValueError(f"the element of {name} is incomplete or has other shapes")
     return space.id, Element(**parts)
+
+
+def _blended(place: str, size: int, tensors: dict[str, Tensor]) -> Element:
+    shapes = {"index": (size,), "scale": (1, size), "matrix": (size, size)}
+    parts = {k: tensors[f"{place}.{k}"] for k in shapes if f"{place}.{k}" in tensors}
+    if parts.keys() not in ({"index", "scale"}, {"matrix"}) or any(t.shape != shapes[k] for k, t in parts.items()):
+        raise ValueError(f"the step at {place} is incomplete or has other shapes")
+    return Element(**parts)
 
 
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:

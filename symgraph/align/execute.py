@@ -12,11 +12,13 @@ from torch import Tensor
 
 from symgraph.align.activations import Activations
 from symgraph.align.alignment import Alignment
+from symgraph.align.blends import soften, split
 from symgraph.align.learn import Learned, Lesson, learn
 from symgraph.align.match import Match, match, units
 from symgraph.align.observing import observe_models
 from symgraph.align.program import MATCHINGS, Apply, Canonicalise, MatchStep, Program, Regauge
-from symgraph.align.steps import Check, LearnStep
+from symgraph.align.steps import Check, Embed, LearnStep, Soften, Split
+from symgraph.align.weighting import parameter_weights
 from symgraph.canonical import Canonical, canonicalise
 from symgraph.errors import UsageError, VerifyError
 from symgraph.gauge import Act, State, Transform
@@ -25,6 +27,7 @@ from symgraph.interpret import Interpreter
 from symgraph.rules.book import default_rules
 from symgraph.sampling import random_inputs
 from symgraph.verify import TOLERANCE, difference
+from symgraph.widening.embed import embed
 
 Progress = Callable[[str], None]
 Held = TypeVar("Held")
@@ -56,6 +59,7 @@ def execute(
     dtype: torch.dtype = torch.float64,
     progress: Progress | None = None,
     lesson: Lesson | None = None,
+    narrow: SymmetryGraph | None = None,
 ) -> Registers:
     """Runs the steps in order.
 
@@ -64,6 +68,7 @@ def execute(
         hashes: their state hashes, kept in the alignment.
         device, dtype: where and in which precision to compute; results are float64 on the CPU.
         lesson: the network and the data, for a program that learns.
+        narrow: the symmetry graph of the narrower model, for a program that embeds it.
 
     Raises:
         UsageError: the program was made for another architecture, a model is missing, or a step reads what no step
@@ -74,14 +79,18 @@ def execute(
             "the program was made for another architecture or other rules",
             remedy="write it anew with `symgraph align A B --emit-program FILE`",
         )
-    run = Registers({k: _wide(v, device, dtype) for k, v in states.items()}, dict(hashes or {}))
+    run = Registers({k: widened(v, device, dtype) for k, v in states.items()}, dict(hashes or {}))
     for step in program.steps:
         if progress is not None:
             progress(str(step).splitlines()[0])
-        if isinstance(step, Canonicalise):
+        if isinstance(step, Embed):
+            _embed(run, symmetry, narrow, step, device, dtype)
+        elif isinstance(step, Canonicalise):
             _canonicalise(run, symmetry, step)
         elif isinstance(step, MatchStep):
             _match(run, symmetry, step, lesson, dtype, progress)
+        elif isinstance(step, Split | Soften):
+            _blend(run, symmetry, step)
         elif isinstance(step, LearnStep):
             _learn(run, symmetry, step, lesson, progress)
         elif isinstance(step, Regauge):
@@ -93,9 +102,27 @@ def execute(
     return run
 
 
-def _wide(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:
+def widened(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:
+    """The state where and in the precision that it is computed with; what is so already is shared."""
     detached = {k: v.detach() for k, v in state.items()}
     return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in detached.items()}
+
+
+def _embed(
+    run: Registers,
+    symmetry: SymmetryGraph,
+    narrow: SymmetryGraph | None,
+    step: Embed,
+    device: str | torch.device,
+    dtype: torch.dtype,
+) -> None:
+    if narrow is None:
+        raise UsageError("the program embeds a model, and both have one shape", remedy="take that step out")
+    like, state = (_held(run.states, n, step.op) for n in (step.like, step.model))
+    found = embed(symmetry, narrow, *({n: t.cpu() for n, t in s.items()} for s in (state, like)))
+    run.states[step.into] = widened(found.state, device, dtype)
+    run.hashes[step.into] = run.hashes.get(step.model, "")
+    run.notes.append(f"{step.model} {found}")
 
 
 def _canonicalise(run: Registers, symmetry: SymmetryGraph, step: Canonicalise) -> None:
@@ -120,7 +147,7 @@ def _match(
     a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
     seen = _observed(symmetry, step, lesson, a, b, dtype) if step.reads_data else None
     if seen is not None:
-        run.notes.append(f"activations of {seen.examples} examples at {seen.sites} values")
+        run.notes.append(str(seen))
     found = match(symmetry, a, b, step.options(), progress, seen)
     run.matches[step.into], run.transforms[step.into] = found, Transform((Act(found.element),))
 
@@ -161,25 +188,66 @@ def _learn(
         raise UsageError("the program learns, and there is no training data", remedy="pass data=...")
     start = _held(run.transforms, step.start, step.op)
     a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
-    found = learn(symmetry, a, start.apply(b), lesson, step.options(), progress)
+    found = learn(symmetry, (a, start.apply(b)), lesson, step.options(), progress)
     run.learned[step.into] = found
-    run.transforms[step.into] = start.then(found.b)
-    if found.a is not None:
-        run.transforms[step.other] = found.a
+    first, second = found.transforms
+    run.transforms[step.into] = start if second is None else start.then(second)
+    if first is not None:
+        run.transforms[step.other] = first
     run.notes.append(str(found))
+
+
+def _blend(run: Registers, symmetry: SymmetryGraph, step: Split | Soften) -> None:
+    start = _held(run.transforms, step.start, step.op)
+    a, whole = (dict(_held(run.states, n, step.op)) for n in (step.reference, step.moving))
+    b = start.apply(whole)
+    parameters = ({n: s[n] for n in symmetry.graph.parameters} for s in (a, b))
+    weights = parameter_weights(symmetry, step.weighting, *map(symmetry.stacked, parameters))
+    if isinstance(step, Split):
+        blends, notes = split(symmetry, a, b, weights, step.spaces)
+        run.notes.extend(notes or ("no unit was split: none is idle, or nothing comes nearer",))
+    else:
+        blends = soften(symmetry, a, b, weights, step.temperature, step.spaces)
+    run.transforms[step.into] = start.then(Transform(blends))
+    error = output_change(symmetry, b, Transform(blends).apply(b))
+    if isinstance(step, Soften):
+        run.notes.append(f"APPROXIMATE: soft permutations change the outputs of B by {error:.2g} (relative, at most)")
+    elif not error <= _limit(b):
+        raise VerifyError(
+            f"splitting units changes the outputs by {error:.1e}",
+            cause=f"allowed is {_limit(b):.0e}",
+            remedy="align without splitting, and report the model",
+        )
+
+
+def _limit(state: Mapping[str, Tensor]) -> float:
+    """By how much outputs may change in the precision of a state."""
+    return SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in state.values()) else TOLERANCE
 
 
 def _check(run: Registers, symmetry: SymmetryGraph, step: Check) -> None:
     states = [_held(run.states, n, step.op) for n in (step.before, step.after)]
-    error = output_change(symmetry, *states)
-    limit = SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in states[1].values()) else TOLERANCE
+    error = checked_change(symmetry, states[0], states[1], step.before, step.after)
+    run.notes.append(f"{step.after} computes what {step.before} computes, up to {error:.0e}")
+
+
+def checked_change(
+    symmetry: SymmetryGraph, before: Mapping[str, Tensor], after: Mapping[str, Tensor], old: str, new: str
+) -> float:
+    """The `output_change` between two states, called `old` and `new`, that should compute the same.
+
+    Raises:
+        VerifyError: they do not.
+    """
+    error = output_change(symmetry, before, after)
+    limit = _limit(after)
     if not error <= limit:
         raise VerifyError(
-            f"{step.after} does not compute what {step.before} computes: outputs change by {error:.1e}",
+            f"{new} does not compute what {old} computes: outputs change by {error:.1e}",
             cause=f"allowed is {limit:.0e}",
             remedy="`symgraph verify` shows whether an inferred symmetry fails; a lower `condition` keeps more digits",
         )
-    run.notes.append(f"{step.after} computes what {step.before} computes, up to {error:.0e}")
+    return error
 
 
 def output_change(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:

@@ -1,21 +1,22 @@
-"""Learned matching: elements of the symmetry group trained on the task loss between two models.
+"""Learned matching: elements of the symmetry group trained on the task loss between two models or more.
 
-    min over g of  E over lambda, batch  L( (1 - lambda) g_A . A + lambda g_B . B )
+    min over g of  E over lambda, batch  L( sum_m lambda_m g_m . A_m )
 
-Only elements move; both models are in canonical form and stay what they are. Once per step the weights between the
+Only elements move; all models are in canonical form and stay what they are. Once per step the weights between the
 models are built through the group's action, differentiably, and the user's own module computes its own loss on them.
-What is kept is the best element on validation data, by the barrier at lambda = 1/2, the start included.
+What is kept are the best elements on validation data, by the barrier of the even mixture, the start included.
 
-Source: learned matching of Theus et al., arXiv 2506.22712, section 4 (one model moves); Li and Shen, arXiv 2606.23607
-(both move). Where only elements that act linearly on all parameters move, g_A is redundant in what it can reach, since
-g_A . A and g_B . B are between them what A and g_A^-1 g_B . B are; it doubles the step and gives another path.
+Source: learned matching of Theus et al., arXiv 2506.22712, section 4 (one model moves; many models with mixtures from a
+Dirichlet distribution); Li and Shen, arXiv 2606.23607 (both move). Where only elements that act linearly on all
+parameters move, g_A is redundant in what it can reach, since g_A . A and g_B . B are between them what A and
+g_A^-1 g_B . B are; it doubles the step and gives another path.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,15 @@ from symgraph.align.motion import Motion, MotionOptions
 from symgraph.align.objective import Feed, Objective, divided, held
 from symgraph.align.saved import Checkpoint
 from symgraph.errors import DataError, UsageError
+from symgraph.forward import evaluating
 from symgraph.gauge import State, Transform
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.losses import PerExample
+from symgraph.mixture import dirichlet
 from symgraph.rules.book import RuleBook
 
 Progress = Callable[[str], None]
-SAMPLERS = ("uniform", "normal")
+SAMPLERS = ("uniform", "normal", "dirichlet")
 SCHEDULES = ("cosine", "constant")
 
 
@@ -41,10 +44,13 @@ SCHEDULES = ("cosine", "constant")
 class LearnOptions:
     """How to learn.
 
-    `dual`: both models move. `optimiser`: any of `torch.optim` that needs no closure. `schedule`: "cosine" or
-    "constant", after `warmup` steps. `sampler`, `lambdas`: "uniform" between the two, or "normal" with this mean and
-    standard deviation, clipped to [0, 1]. `check_every`: steps between two estimates on validation data; after
-    `patience` of them without a better one it stops (0: never). `retract_every`: steps between two recentrings.
+    `dual`: the first model moves as well. `optimiser`: any of `torch.optim` that needs no closure. `schedule`:
+    "cosine" or "constant", after `warmup` steps. `sampler`, `lambdas`: "uniform" between the two, or "normal" with this
+    mean and standard deviation, clipped to [0, 1]; both for two models. "dirichlet", for any number: weights from the
+    symmetric Dirichlet distribution with this `concentration`. `check_every`: steps between two estimates on validation
+    data; after `patience` of them without a better one it stops (0: never). `retract_every`: steps between two
+    recentrings. `tightening`: how much the price of slack rises in a step for each unit that is left, where something
+    is relaxed.
 
     Raises:
         UsageError: an option has a value that makes no sense; which one, and what does.
@@ -57,11 +63,13 @@ class LearnOptions:
     warmup: int = 20
     sampler: str = "uniform"
     lambdas: tuple[float, float] = (0.4, 0.6)
+    concentration: float = 0.1
     dual: bool = False
     seed: int = 0
     check_every: int = 50
     patience: int = 10
     retract_every: int = 10
+    tightening: float = 0.02
     motion: MotionOptions = field(default_factory=MotionOptions)
 
     def __post_init__(self) -> None:
@@ -69,16 +77,38 @@ class LearnOptions:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("check_every", "retract_every"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "1 or more")
-        _require(0 < self.lr < math.inf, "lr", self.lr, "a positive number")
+        for name in ("lr", "tightening"):
+            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a positive number")
         _require(self.schedule in SCHEDULES, "schedule", self.schedule, " or ".join(SCHEDULES))
         _require(self.sampler in SAMPLERS, "sampler", self.sampler, " or ".join(SAMPLERS))
         _require(_is_range(self.sampler, self.lambdas), "lambdas", self.lambdas, _RANGES)
+        _require(0 < self.concentration < math.inf, "concentration", self.concentration, "a positive number")
         _optimiser_class(self.optimiser)
 
     def rate(self, step: int) -> float:
         """The factor on the learning rate at a step, counted from 0."""
         rise = min(1.0, (step + 1) / (self.warmup + 1))
         return rise * (0.5 + 0.5 * math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else rise
+
+    def weights(self, models: int, generator: torch.Generator) -> tuple[float, ...]:
+        """Random weights of so many models.
+
+        Raises:
+            UsageError: the sampler is one of two models, and there are more.
+        """
+        if self.sampler == "dirichlet":
+            seed = int(torch.randint(2**31, (), generator=generator))
+            return dirichlet(models, self.concentration, 1, seed)[0]
+        if models != 2:
+            remedy = "pass sampler='dirichlet'"
+            raise UsageError(f"the sampler {self.sampler!r} draws between 2 models, not {models}", remedy=remedy)
+        first, second = self.lambdas
+        if self.sampler == "normal":
+            drawn = first + second * float(torch.randn((), generator=generator))
+            x = min(max(drawn, 0.0), 1.0)
+        else:
+            x = first + (second - first) * float(torch.rand((), generator=generator))
+        return 1 - x, x
 
 
 _RANGES = "two numbers, uniform: 0 <= low <= high <= 1; normal: a mean in [0, 1] and a deviation of 0 or more"
@@ -136,14 +166,13 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """The symmetries found, for B and for A where it does not end in its own gauge, as steps on canonical forms.
+    """The symmetries found, as steps on canonical forms, None for a model that stays and can end in its own gauge.
 
-    `history` has the step and the barrier at lambda = 1/2 on validation data of every estimate, from step 0 on;
-    `best` is the step whose element is kept; `ended` says why it ended.
+    `history` has the step and the barrier of the even mixture on validation data of every estimate, from step 0 on;
+    `best` is the step whose elements are kept; `ended` says why it ended.
     """
 
-    b: Transform
-    a: Transform | None
+    transforms: tuple[Transform | None, ...]
     history: tuple[tuple[int, float], ...]
     best: int
     steps: int
@@ -151,46 +180,42 @@ class Learned:
 
     def __str__(self) -> str:
         found = dict(self.history)
+        middle = "at lambda 0.5" if len(self.transforms) == 2 else "of the even mixture"
         return (
-            f"learned over {self.steps} steps ({self.ended}): validation barrier at lambda 0.5 "
+            f"learned over {self.steps} steps ({self.ended}): validation barrier {middle} "
             f"{found[0]:.4f} -> {found[self.best]:.4f} (kept: step {self.best})"
         )
 
 
 def learn(
     symmetry: SymmetryGraph,
-    a: Mapping[str, Tensor],
-    b: Mapping[str, Tensor],
+    states: Sequence[Mapping[str, Tensor]],
     lesson: Lesson,
     options: LearnOptions = LearnOptions(),
     progress: Progress | None = None,
 ) -> Learned:
-    """Trains symmetries of B (and A) so that the loss between them is small.
+    """Trains symmetries of all models but the first (or of that too) so that the loss between them is small.
 
     Args:
-        a, b: states in canonical form, B matched to A.
+        states: models in canonical form, all matched to the first or to their mean.
 
     Raises:
-        UsageError: nothing has anything to learn, or a checkpoint is that of another run.
+        UsageError: nothing has anything to learn, the sampler is not for so many models, or a checkpoint is that of
+            another run.
         DataError: batches do not fit the model, there are none, or a model's own loss is not finite.
 
     Source: Theus et al., arXiv 2506.22712, section 4; arXiv 2606.23607.
     """
-    run = _Run(symmetry, a, b, lesson, options)
-    modes = [m for m in lesson.network.modules() if m.training]
-    lesson.network.eval()
-    try:
+    run = _Run(symmetry, states, lesson, options)
+    with evaluating(lesson.network):
         return run.result(run.all_steps(progress))
-    finally:
-        for m in modes:
-            m.training = True
 
 
 class _Run:
     """The state of a run between two steps."""
 
     def __init__(
-        self, symmetry: SymmetryGraph, a: Mapping[str, Tensor], b: Mapping[str, Tensor], lesson: Lesson, o: LearnOptions
+        self, symmetry: SymmetryGraph, states: Sequence[Mapping[str, Tensor]], lesson: Lesson, o: LearnOptions
     ) -> None:
         self.symmetry, self.options, self.lesson = symmetry, o, lesson
         self.dtype = lesson.dtype or _usual(lesson.network)
@@ -202,14 +227,16 @@ class _Run:
         self.validation = held(validation, "validation data")
         self.generator = torch.Generator().manual_seed(o.seed)
         self.feed = Feed(training, self.generator)
-        self.a, self.b = self._placed(a), self._placed(b)
+        # What is found is composed with what the states came from.
+        self.like = next(t for t in states[0].values() if t.is_floating_point())
+        self.states = {_name(i): self._placed(s) for i, s in enumerate(states)}
+        first, *others = self.states.values()
         # Infinite entries of a mask would become NaN on the way from one to the same.
-        moving = {n for n, t in self.a.items() if bool((t.isfinite() | (t != self.b[n])).all())}
-        self.rest = {n: t for n, t in self.a.items() if n not in moving}
+        self.rest = {n: t for n, t in first.items() if _is_shared_mask(t, [s[n] for s in others])}
         self.buffers = {n for n, _ in lesson.network.named_buffers()}
-        self.rest |= _rest(lesson.network, self.a, self.dtype, self.device)
-        sides = ("B", "A") if o.dual else ("B",)
-        self.motions = {s: Motion(symmetry, o.motion, self.dtype, self.device) for s in sides}
+        self.rest |= _rest(lesson.network, first, self.dtype, self.device)
+        moving = list(self.states)[0 if o.dual else 1 :]
+        self.motions = {s: Motion(symmetry, o.motion, self.dtype, self.device) for s in moving}
         self.latents = {f"{s}.{n}": t for s, m in self.motions.items() for n, t in m.latents().items()}
         self.optimiser = _optimiser(o, list(self.latents.values()))
         self.step = 0
@@ -223,32 +250,34 @@ class _Run:
 
     # -- one point -----------------------------------------------------------------------------------------------
 
-    def between(self, x: float) -> dict[str, Tensor]:
-        """The tensors of the network at lambda = x, differentiable in the latents."""
-        b = self.motions["B"].on(self.b)
-        a = self.motions["A"].on(self.a) if "A" in self.motions else self.a
-        found = {n: torch.lerp(t, b[n], x) for n, t in a.items() if n not in self.rest}
+    def between(self, weights: Sequence[float], *, exact: bool = False) -> dict[str, Tensor]:
+        """The tensors of the network at a mixture, differentiable in the latents."""
+        found: State = {}
+        total = 0.0
+        for (name, state), weight in zip(self.states.items(), weights, strict=True):
+            if not weight:
+                continue
+            total += weight
+            moved = self.motions[name].on(state, exact=exact) if name in self.motions else state
+            moved = {n: t for n, t in moved.items() if n not in self.rest}
+            found = {n: torch.lerp(found[n], t, weight / total) for n, t in moved.items()} if found else moved
         # Statistics of norms have no gradient in torch; they move with the element all the same.
         return self.rest | {n: t.detach() if n in self.buffers else t for n, t in found.items()}
 
-    def _sampled(self) -> float:
-        first, second = self.options.lambdas
-        if self.options.sampler == "normal":
-            drawn = first + second * float(torch.randn((), generator=self.generator))
-            return min(max(drawn, 0.0), 1.0)
-        return first + (second - first) * float(torch.rand((), generator=self.generator))
-
     def _take(self) -> float:
         """One step; the loss before it."""
-        batch, x = self.feed.next(), self._sampled()
+        batch, weights = self.feed.next(), self.options.weights(len(self.states), self.generator)
         for group in self.optimiser.param_groups:
             group["lr"] = self.options.lr * self.options.rate(self.step)
         self.optimiser.zero_grad()
-        loss, _ = self.objective.mean(self.between(x), batch, f"step {self.step + 1}")
+        loss, _ = self.objective.mean(self.between(weights), batch, f"step {self.step + 1}")
         value = float(loss.detach())
         if math.isfinite(value):
-            loss.backward()  # type: ignore[no-untyped-call]
+            whole = loss + sum(m.penalty() for m in self.motions.values())
+            whole.backward()  # type: ignore[no-untyped-call]
             self.optimiser.step()
+            for m in self.motions.values():
+                m.tighten(self.options.tightening)
             self.step += 1
         return value
 
@@ -275,26 +304,31 @@ class _Run:
         return "all steps"
 
     def _ends(self) -> float:
-        """The mean of the losses of both models on validation data."""
-        losses = [self.objective.over(self.rest | s, self.validation, "validation data") for s in (self.a, self.b)]
-        for name, value in zip("AB", losses, strict=True):
+        """The mean of the losses of all models on validation data."""
+        losses = {
+            n: self.objective.over(self.rest | s, self.validation, "validation data") for n, s in self.states.items()
+        }
+        for name, value in losses.items():
             if not math.isfinite(value):
                 raise DataError(
                     f"the loss of {name} on validation data is not finite",
                     cause=f"it is {value}",
                     remedy="look for NaN or huge values in the data, or compute in a wider dtype",
                 )
-        return sum(losses) / 2
+        return sum(losses.values()) / len(losses)
 
     @torch.no_grad()
     def _estimate(self, progress: Progress | None) -> None:
-        middle = self.objective.over(self.between(0.5), self.validation, "validation data")
+        even = (1 / len(self.states),) * len(self.states)
+        middle = self.objective.over(self.between(even, exact=True), self.validation, "validation data")
         barrier = middle - self.chord
         self.history.append((self.step, barrier))
         if not self.best[2] or barrier < self.best[1]:
             self.best = (self.step, barrier if math.isfinite(barrier) else math.inf, self._held())
         if progress is not None:
-            progress(f"step {self.step} of {self.options.steps}: validation barrier {barrier:.4f}")
+            slack = max(m.slack() for m in self.motions.values())
+            left = f", slack {slack:.2f}" if slack else ""
+            progress(f"step {self.step} of {self.options.steps}: validation barrier {barrier:.4f}{left}")
 
     def _tired(self) -> bool:
         since = sum(1 for step, _ in self.history if step > self.best[0])
@@ -310,15 +344,17 @@ class _Run:
     def result(self, ended: str) -> Learned:
         """What is kept, with why the run ended."""
         self._hold(self.best[2])
-        found = {s: m.transform() for s, m in self.motions.items()}
+        found = {s: m.transform(self.like) for s, m in self.motions.items()}
         stays = Transform() if self.options.motion.gauge else None
-        return Learned(found["B"], found.get("A", stays), tuple(self.history), self.best[0], self.step, ended)
+        transforms = tuple(found.get(s, stays) for s in self.states)
+        return Learned(transforms, tuple(self.history), self.best[0], self.step, ended)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
         # Digits that rounding in another order, as on more threads, does not reach.
-        sizes = [f"{float(t.double().norm()):.5e}" for s in (self.a, self.b) for t in s.values() if t.isfinite().all()]
+        tensors = (t for s in self.states.values() for t in s.values() if t.isfinite().all())
+        sizes = [f"{float(t.double().norm()):.5e}" for t in tensors]
         return {"symmetry": self.symmetry.fingerprint, "options": asdict(self.options), "models": sizes}
 
     def _checkpoint(self) -> None:
@@ -347,6 +383,17 @@ class _Run:
         self.generator.set_state(found.generator)
         self.feed.load(found.feed)
         return True
+
+
+def _name(model: int) -> str:
+    """What messages call a model: A, B, and so on."""
+    return chr(ord("A") + model) if model < 26 else f"model {model + 1}"
+
+
+def _is_shared_mask(t: Tensor, others: Sequence[Tensor]) -> bool:
+    """Whether entries that are not finite are the same in all models."""
+    differs = torch.stack([t != o for o in others]).any(0)
+    return not bool((t.isfinite() | differs).all())
 
 
 def _usual(network: nn.Module) -> torch.dtype:

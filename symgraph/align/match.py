@@ -55,7 +55,7 @@ class MatchOptions:
     spaces: tuple[str, ...] = ("*",)
     alpha: float = 1.0
     batches: int = 20
-    rows: int = 512
+    rows: int = 256
     observed: tuple[str, ...] = ("*",)
     outer: str = "joint"
 
@@ -93,12 +93,14 @@ def match(
     options: MatchOptions = MatchOptions(),
     progress: Progress | None = None,
     seen: Activations | None = None,
+    warm: bool = False,
 ) -> Match:
     """The element g of the compact group that brings B nearest to A.
 
     Args:
         a, b: states in canonical form, floating and of equal shapes.
         seen: activations of both, which then count with the share `alpha` (and their moments, for "inputs").
+        warm: B has been matched before: sweep from where it is, without a start of its own and without restarts.
 
     Raises:
         UsageError: an unknown weighting or parameter, or a pattern that matches no space.
@@ -107,7 +109,8 @@ def match(
     """
     if seen is not None and options.weighting == "inputs":
         a, b = weighted(a, seen.moments, 0), weighted(b, seen.moments, 1)
-    runs = [_Descent(symmetry, a, b, options, r, seen).run(progress) for r in range(options.restarts + 1)]
+    restarts = 0 if warm else options.restarts
+    runs = [_Descent(symmetry, a, b, options, r, seen).run(progress, warm) for r in range(restarts + 1)]
     return min(runs, key=lambda m: m.objective[-1])
 
 
@@ -158,13 +161,14 @@ class _Descent:
         self.scale = sum(float(self.weights[n] * self.a[n].square().sum()) for n in self.names) + 1e-300
         self.share = o.alpha if seen is not None and seen.correlations else 0.0
 
-    def run(self, progress: Progress | None) -> Match:
+    def run(self, progress: Progress | None, warm: bool = False) -> Match:
         initial = self._objective()
         if self.run_index:
             self._apply(
                 self._like(random_element(self.symmetry, generator=self.generator, spread=0.0, spaces=self._movable()))
             )
-        self._start()
+        if not warm:
+            self._start()
         history = [self._objective()]
         for sweep in range(self.options.sweeps):
             for u in self._order():

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from symgraph.action import GroupElement, by_matrix, on_blocks, spread
 from symgraph.align.charts import CHARTS, Assigned, Chart, Linear, Moved, Rotary, Rotation, Scales
+from symgraph.align.relaxed import Relaxed
 from symgraph.axes.terms import Leaf
 from symgraph.errors import UsageError
 from symgraph.gauge import Act, Push, State, Step, Transform, rescale
@@ -34,7 +35,8 @@ class MotionOptions:
     scales as well, not the compact part alone. `permutations`: train permutations by straight-through
     assignment (scales of such a space then stay). `condition`: limit of the condition number of invertible matrices.
     `gauge`: gains of norms and constants of biases as well; the results then stay out of the gauge of A.
-    `spaces`: patterns of the names of spaces.
+    `spaces`: patterns of the names of spaces. `relaxed`: patterns of those that start in a larger class, from which a
+    dual variable leads back: rotations in invertible matrices, trained permutations in doubly stochastic ones.
 
     Raises:
         UsageError: there is no such chart, or the condition is not above one.
@@ -46,6 +48,7 @@ class MotionOptions:
     condition: float = 100.0
     gauge: bool = False
     spaces: tuple[str, ...] = ("*",)
+    relaxed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.chart not in CHARTS:
@@ -60,6 +63,13 @@ class Motion:
     def __init__(self, symmetry: SymmetryGraph, options: MotionOptions, dtype: torch.dtype, device: torch.device):
         self.symmetry = symmetry
         self.charts = {s.id: chart(symmetry, s, options, dtype, device) for s in moving(symmetry, options)}
+        self.loose = [c for c in self.charts.values() if isinstance(c, Relaxed)]
+        if options.relaxed and not self.loose:
+            raise UsageError(
+                f"no space that {', '.join(options.relaxed)} matches can start in a larger class",
+                cause="only rotations and permutations that are trained can",
+                remedy="name the residual, or train permutations as well (permutations=True)",
+            )
         self.moves = tuple(m for m in symmetry.moves if m.sinks) if options.gauge else ()
         sizes = {f"gain {g}": symmetry.graph.state[g].shape for g in symmetry.gain_sites if options.gauge}
         sizes |= {f"move {i}": (m.source.size,) for i, m in enumerate(self.moves)}
@@ -69,9 +79,14 @@ class Motion:
         """Every trained tensor by name."""
         return {f"{i}.{part}": t for i, c in self.charts.items() for part, t in c.latents.items()} | self.free
 
-    def on(self, state: State) -> State:
-        """The moved model: differentiable in the latents; tensors that nothing moves are passed through."""
-        found = act(self.symmetry, {i: c.moved() for i, c in self.charts.items()}, state)
+    def on(self, state: State, *, exact: bool = False) -> State:
+        """The moved model: differentiable in the latents; tensors that nothing moves are passed through.
+
+        Args:
+            exact: by a symmetry, where a relaxed element would be none.
+        """
+        charts = {i: c.exact if exact and isinstance(c, Relaxed) else c for i, c in self.charts.items()}
+        found = act(self.symmetry, {i: c.moved() for i, c in charts.items()}, state)
         for step in self._gauge(self.free):
             found = step.apply(found)
         return found
@@ -82,16 +97,29 @@ class Motion:
         steps: list[Step] = [rescale(self.symmetry, self.symmetry.gain_sites[g], t.exp()) for g, t in gains.items()]
         return steps + [Push(m.source, m.sinks, free[f"move {i}"]) for i, m in enumerate(self.moves)]
 
+    def penalty(self) -> Tensor | float:
+        """What slack costs, where something is relaxed."""
+        return sum((c.penalty() for c in self.loose), 0.0)
+
+    def tighten(self, rate: float) -> None:
+        """After a step: what slack is left costs more."""
+        for c in self.loose:
+            c.tighten(rate)
+
+    def slack(self) -> float:
+        """The largest slack that is left."""
+        return max((float(c.slack) for c in self.loose), default=0.0)
+
     def retract(self) -> None:
         """Recentres every chart at its element; the symmetry stays the same."""
         for c in self.charts.values():
             c.retract()
 
-    def transform(self) -> Transform:
-        """The symmetry in float64, as steps on a model in canonical form."""
+    def transform(self, like: Tensor) -> Transform:
+        """The symmetry as steps on a model in canonical form, computed in float64; given where and as `like` is."""
         element = GroupElement(self.symmetry, {i: c.element() for i, c in self.charts.items()})
-        gauge = self._gauge({n: t.detach().double().cpu() for n, t in self.free.items()})
-        return Transform((Act(element.to(dtype=torch.float64, device="cpu")), *gauge))
+        gauge = self._gauge({n: t.detach().double().to(like) for n, t in self.free.items()})
+        return Transform((Act(element.to(dtype=like.dtype, device=like.device)), *gauge))
 
     def held(self) -> dict[str, Tensor]:
         """All that defines the symmetry right after `retract`, as copies."""
@@ -132,7 +160,13 @@ def chart(
     symmetry: SymmetryGraph, space: Space, options: MotionOptions, dtype: torch.dtype, device: torch.device
 ) -> Chart:
     """The chart of one space about the identity."""
-    fibre = symmetry.fibre_sizes(space)
+    found = _exact_chart(space, symmetry.fibre_sizes(space), options, dtype, device)
+    return Relaxed(found) if isinstance(found, Rotation | Assigned) and _relaxed(space, options) else found
+
+
+def _exact_chart(
+    space: Space, fibre: tuple[int, ...], options: MotionOptions, dtype: torch.dtype, device: torch.device
+) -> Chart:
     if not space.is_matrix:
         kind = Assigned if options.permutations else Scales
         return kind(space, fibre, dtype, device)
@@ -145,6 +179,19 @@ def chart(
 
 def chart_name(space: Space, options: MotionOptions) -> str:
     """What the plan calls the chart of a space."""
+    return _exact_name(space, options) + (", relaxed at first" if _relaxed(space, options) else "")
+
+
+def _relaxed(space: Space, options: MotionOptions) -> bool:
+    """Whether it is to start in a larger class, and there is one."""
+    if space.is_matrix:
+        larger = space.group is not _C.ROTARY and not (space.group is _C.INVERTIBLE and options.full)
+    else:
+        larger = options.permutations
+    return larger and any(fnmatch(space.name, p) for p in options.relaxed)
+
+
+def _exact_name(space: Space, options: MotionOptions) -> str:
     if not space.is_matrix:
         return "straight-through assignment" if options.permutations else "logarithms of the scales"
     if space.group is _C.ROTARY:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from symgraph.data import batch_length, from_batches
 from symgraph.errors import DataError
-from symgraph.evaluation import accepted_names, batch_tensors
-from symgraph.losses import LABEL_KEYS, NoLossFits, PerExample, model_loss, named_loss
+from symgraph.forward import accepted_names, forward, placed
+from symgraph.losses import NoLossFits, PerExample, model_loss, named_loss
 from symgraph.messages import one_line, shorten
 
 Batch = Mapping[str, Tensor]
@@ -36,7 +36,7 @@ class Objective:
             DataError: the batch does not fit the model, or no loss fits its outputs.
         """
         device = next(iter(tensors.values())).device
-        given = {k: t.to(device, self.dtype if t.is_floating_point() else None) for k, t in batch_tensors(raw).items()}
+        given = placed(raw, device, self.dtype)
         try:
             return self._mean(tensors, given)
         except NoLossFits as e:
@@ -49,7 +49,7 @@ class Objective:
 
     def _mean(self, tensors: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, float]:
         own = self.loss is model_loss
-        outputs = self._forward(tensors, batch, own)
+        outputs = forward(self.network, tensors, batch, self.accepted, labels=own)
         if own:
             return _own_loss(outputs), float(batch_length(dict(batch)))
         try:
@@ -59,14 +59,6 @@ class Objective:
                 raise
         self.loss = model_loss
         return self._mean(tensors, batch)
-
-    def _forward(self, tensors: Mapping[str, Tensor], batch: Batch, labels: bool) -> Any:
-        inputs = {k: t for k, t in batch.items() if labels or k not in LABEL_KEYS}
-        named: dict[str, Any] = {k: t for k, t in inputs.items() if k in self.accepted}
-        positional = () if named else tuple(inputs.values())
-        if "use_cache" in self.accepted:
-            named["use_cache"] = False
-        return torch.func.functional_call(self.network, dict(tensors), positional, named)
 
     @torch.no_grad()
     def over(self, tensors: Mapping[str, Tensor], batches: Iterable[Any], where: str) -> float:

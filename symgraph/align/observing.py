@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from symgraph.align.activations import Activations, observe
 from symgraph.align.objective import held
 from symgraph.align.wreath import Tree
 from symgraph.errors import DataError
-from symgraph.evaluation import accepted_names, batch_tensors
+from symgraph.forward import accepted_names, batch_tensors
 from symgraph.infer.engine import infer
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.losses import LABEL_KEYS
@@ -34,12 +35,12 @@ def observe_models(
     *,
     dtype: torch.dtype = torch.float32,
     batches: int = 20,
-    rows: int = 512,
+    rows: int = 256,
     moments: bool = False,
 ) -> Activations:
     """Runs both models over batches of data; see `symgraph.align.activations.observe`.
 
-    The network is traced with the first batch, and batches of another shape are left out.
+    The network is traced with the first batch; batches of another shape are left out, and counted.
 
     Args:
         batches: at most so many; 0: all.
@@ -55,9 +56,10 @@ def observe_models(
         raise DataError("no batches to match activations on", remedy="check the length of the data")
     seen = infer(_traced(network, first, accepted), book)
     names = [n.target for n in seen.graph.inputs]
-    rest = _alike(given, first)
-    chosen = (_named(x, names, accepted) for x in _with(first, islice(rest, batches - 1) if batches else rest))
-    return observe(symmetry, seen, a, b, chosen, units, dtype=dtype, rows=rows, moments=moments)
+    alike = _Alike(given, first)
+    chosen = (_named(x, names, accepted) for x in islice(alike, batches or None))
+    found = observe(symmetry, seen, a, b, chosen, units, dtype=dtype, rows=rows, moments=moments)
+    return replace(found, left_out=alike.left_out)
 
 
 def _inputs(raw: Any, accepted: frozenset[str]) -> dict[str, Tensor]:
@@ -73,14 +75,20 @@ def _traced(network: nn.Module, first: Inputs, accepted: frozenset[str]) -> Any:
     return trace(network, args, kwargs, name=type(network).__name__)
 
 
-def _alike(given: Iterable[dict[str, Tensor]], first: Inputs) -> Iterator[dict[str, Tensor]]:
-    shapes = {k: t.shape for k, t in first.items()}
-    return (x for x in given if {k: t.shape for k, t in x.items()} == shapes)
+class _Alike:
+    """The first batch, and those of the rest that have its shape; the others are counted."""
 
+    def __init__(self, rest: Iterable[dict[str, Tensor]], first: dict[str, Tensor]) -> None:
+        self.rest, self.first, self.left_out = rest, first, 0
 
-def _with(first: dict[str, Tensor], rest: Iterable[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-    yield first
-    yield from rest
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        yield self.first
+        shapes = {k: t.shape for k, t in self.first.items()}
+        for x in self.rest:
+            if {k: t.shape for k, t in x.items()} == shapes:
+                yield x
+            else:
+                self.left_out += 1
 
 
 def _named(given: Inputs, names: Sequence[str], accepted: frozenset[str]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ import yaml
 from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions, units
 from symgraph.align.motion import chart_name, moving
-from symgraph.align.steps import Check, LearnStep, UnitPlan
+from symgraph.align.steps import Check, Embed, LearnStep, Soften, Split, UnitPlan
 from symgraph.align.wreath import Tree
 from symgraph.errors import UsageError
 from symgraph.files import atomic_path
@@ -75,7 +75,7 @@ class MatchStep:
     spaces: tuple[str, ...] = ("*",)
     alpha: float = 1.0
     batches: int = 20
-    rows: int = 512
+    rows: int = 256
     observed: tuple[str, ...] = ("*",)
     outer: str = "joint"
     op: str = "match"
@@ -124,15 +124,34 @@ class Apply:
         return f"{self.op:<13} {self.alignment} to {self.model} -> {self.into}"
 
 
-Step = Canonicalise | MatchStep | LearnStep | Regauge | Apply | Check
+Step = Embed | Canonicalise | MatchStep | Split | Soften | LearnStep | Regauge | Apply | Check
 _STEPS: dict[str, type[Any]] = {
+    "embed": Embed,
     "canonicalise": Canonicalise,
     "match": MatchStep,
+    "split": Split,
+    "soften": Soften,
     "learn": LearnStep,
     "regauge": Regauge,
     "apply": Apply,
     "check": Check,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class BlendOptions:
+    """What is done to single units after a match.
+
+    `split`: copy units into idle ones, exactly. `soft`: the temperature of soft permutations, which only approximate
+    the function; 0 for none.
+    """
+
+    split: bool = False
+    soft: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.soft < float("inf"):
+            raise UsageError(f"soft is {self.soft:g}", remedy="give a temperature above 0, or 0 for permutations")
 
 
 @dataclass(frozen=True)
@@ -289,13 +308,27 @@ def plan_alignment(
     inputs: Mapping[str, str] | None = None,
     learning: LearnOptions | None = None,
     method: str = "weights",
+    embed: Embed | None = None,
+    blend: BlendOptions = BlendOptions(),
 ) -> Program:
-    """The program that aligns B to A by a match (weights or activations) and with `learning` by training from there."""
+    """The program that aligns B to A by a match (weights or activations) and with `learning` by training from there.
+
+    Args:
+        embed: what has to be done first where one model is narrower.
+        blend: what is done to single units after the match.
+
+    Raises:
+        UsageError: units are to be blended, and elements to be trained, which would undo it.
+    """
+    if learning is not None and blend != BlendOptions():
+        raise UsageError("splits and soft permutations go with matching by weights or activations, not with learning")
+    a, b = (embed.into if embed is not None and embed.model == k else k for k in ("A", "B"))
     steps: tuple[Step, ...] = (
-        Canonicalise("A", "A.canonical"),
-        Canonicalise("B", "B.canonical"),
+        *(() if embed is None else (embed,)),
+        Canonicalise(a, "A.canonical"),
+        Canonicalise(b, "B.canonical"),
         _match_step(symmetry, options, method),
-        *(_plain_end() if learning is None else _learned_end(symmetry, learning)),
+        *(_plain_end(a, b, options, blend) if learning is None else _learned_end(symmetry, learning, a, b)),
     )
     return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, steps, dict(inputs or {}))
 
@@ -307,27 +340,37 @@ def _match_step(symmetry: SymmetryGraph, o: MatchOptions, method: str) -> MatchS
     return MatchStep("B.canonical", "A.canonical", "element", found, method, **own)
 
 
-def _plain_end() -> tuple[Step, ...]:
-    return Regauge("element", "B", "A", "alignment"), Apply("alignment", "B", "B.aligned")
+def _plain_end(a: str, b: str, o: MatchOptions, blend: BlendOptions) -> tuple[Step, ...]:
+    weighting = "uniform" if o.weighting == "inputs" else o.weighting
+    how = weighting if isinstance(weighting, str) else dict(weighting), o.spaces
+    found: list[Step] = []
+    element = "element"
+    if blend.split:
+        found.append(Split("B.canonical", "A.canonical", element, "element.split", *how))
+        element = "element.split"
+    if blend.soft:
+        found.append(Soften("B.canonical", "A.canonical", element, "element.soft", blend.soft, *how))
+        element = "element.soft"
+    return (*found, Regauge(element, b, a, "alignment"), Apply("alignment", b, "B.aligned"))
 
 
-def _learned_end(symmetry: SymmetryGraph, o: LearnOptions) -> tuple[Step, ...]:
+def _learned_end(symmetry: SymmetryGraph, o: LearnOptions, a: str, b: str) -> tuple[Step, ...]:
     own = {f.name: getattr(o, f.name) for f in fields(o) if f.name != "motion"}
     motion = {f.name: getattr(o.motion, f.name) for f in fields(o.motion)}
     plans = tuple(UnitPlan(s.name, str(s.group), chart_name(s, o.motion)) for s in moving(symmetry, o.motion))
     other = "learned.A" if o.dual or o.motion.gauge else ""
     learn = LearnStep("B.canonical", "A.canonical", "element", "learned", other, plans, **own, **motion)
-    target = "" if o.motion.gauge else "A"
+    target = "" if o.motion.gauge else a
     found: tuple[Step, ...] = (
         learn,
-        Regauge("learned", "B", target, "alignment"),
-        Apply("alignment", "B", "B.aligned"),
-        Check("B", "B.aligned"),
+        Regauge("learned", b, target, "alignment"),
+        Apply("alignment", b, "B.aligned"),
+        Check(b, "B.aligned"),
     )
     if not other:
         return found
-    second = (Regauge("learned.A", "A", target, "alignment.A"), Apply("alignment.A", "A", "A.aligned"))
-    return (*found, *second, Check("A", "A.aligned"))
+    second = (Regauge("learned.A", a, target, "alignment.A"), Apply("alignment.A", a, "A.aligned"))
+    return (*found, *second, Check(a, "A.aligned"))
 
 
 def _unit_plan(tree: Tree, outer: str = "joint") -> UnitPlan:

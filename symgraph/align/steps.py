@@ -40,23 +40,27 @@ class LearnStep:
     warmup: int = 20
     sampler: str = "uniform"
     lambdas: tuple[float, ...] = (0.4, 0.6)
+    concentration: float = 0.1
     dual: bool = False
     seed: int = 0
     check_every: int = 50
     patience: int = 10
     retract_every: int = 10
+    tightening: float = 0.02
     chart: str = "cayley"
     full: bool = True
     permutations: bool = False
     condition: float = 100.0
     gauge: bool = False
     spaces: tuple[str, ...] = ("*",)
+    relaxed: tuple[str, ...] = ()
     op: str = "learn"
 
     def __str__(self) -> str:
         into = f"{self.into} and {self.other}" if self.other else self.into
         low, high = self.lambdas
-        drawn = f"lambda U({low:g}, {high:g})" if self.sampler == "uniform" else f"lambda N({low:g}, {high:g})"
+        drawn = f"lambda {'N' if self.sampler == 'normal' else 'U'}({low:g}, {high:g})"
+        drawn = f"lambda Dirichlet({self.concentration:g})" if self.sampler == "dirichlet" else drawn
         both = "both move, " if self.dual else ""
         what = (
             f"{both}{self.steps} steps of {self.optimiser}, rate {self.lr:g} {self.schedule}, {drawn}, seed {self.seed}"
@@ -75,6 +79,55 @@ class LearnStep:
         motion = {f.name: getattr(self, f.name) for f in fields(MotionOptions)}
         own = {f.name: getattr(self, f.name) for f in fields(LearnOptions) if f.name != "motion"}
         return LearnOptions(**own, motion=MotionOptions(**motion))
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Embed a narrower model exactly into the shape of the other; `spaces` says how each space grows."""
+
+    model: str
+    like: str
+    into: str
+    spaces: tuple[str, ...] = ()
+    op: str = "embed"
+
+    def __str__(self) -> str:
+        head = f"{self.op:<13} {self.model} into the shape of {self.like} -> {self.into}"
+        return "\n".join([head, *(f"      {s}" for s in self.spaces)])
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Split units of one model into its idle ones where that brings it nearer to another, with the same function."""
+
+    moving: str
+    reference: str
+    start: str
+    into: str
+    weighting: str | dict[str, float] = "inputs-halved"
+    spaces: tuple[str, ...] = ("*",)
+    op: str = "split"
+
+    def __str__(self) -> str:
+        return f"{self.op:<13} units of {self.moving} towards {self.reference} after {self.start} -> {self.into}"
+
+
+@dataclass(frozen=True, slots=True)
+class Soften:
+    """Put doubly stochastic matrices in the place of permutations: approximate, and measured when it runs."""
+
+    moving: str
+    reference: str
+    start: str
+    into: str
+    temperature: float
+    weighting: str | dict[str, float] = "inputs-halved"
+    spaces: tuple[str, ...] = ("*",)
+    op: str = "soften"
+
+    def __str__(self) -> str:
+        what = f"{self.moving} towards {self.reference} after {self.start} -> {self.into}"
+        return f"{self.op:<13} {what} (APPROXIMATE: the function changes; temperature {self.temperature:g})"
 
 
 @dataclass(frozen=True, slots=True)

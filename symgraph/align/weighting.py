@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from symgraph.axes.terms import leaves
 from symgraph.errors import UsageError
@@ -11,9 +14,9 @@ from symgraph.infer.symmetry import SymmetryGraph
 
 
 def parameter_weights(
-    symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: State, b: State
+    symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: State, *others: State
 ) -> dict[str, float]:
-    """The weight of every parameter in the distance; tensors of branches are stacked and have one together.
+    """The weight of every parameter in the distance of two models or more; tensors of branches, stacked, have one.
 
     Raises:
         UsageError: an unknown weighting, or a weight for what is no parameter.
@@ -31,11 +34,28 @@ def parameter_weights(
     if weighting == "inputs-halved":
         return {n: 0.5 if _only_writes(symmetry, n) else 1.0 for n in a}
     if weighting == "normalised":
-        return {n: 1.0 / max(float(a[n].norm() * b[n].norm()), 1e-12) for n in a}
+        return {n: _normalised([s[n] for s in (a, *others)]) for n in a}
     raise UsageError(
         f"there is no weighting {weighting!r}",
         remedy="inputs-halved, uniform, normalised, inputs, or a number for each parameter",
     )
+
+
+def tensor_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], *states: State) -> dict[str, float]:
+    """The same for every tensor by itself: those of branches have the weight of all of them.
+
+    Raises:
+        UsageError: an unknown weighting, or a weight for what is no parameter.
+    """
+    first, *others = map(symmetry.stacked, states)
+    found = parameter_weights(symmetry, weighting, first, *others)
+    return {n: found[symmetry.stack_of[n].name if n in symmetry.stack_of else n] for n in states[0]}
+
+
+def _normalised(tensors: Sequence[Tensor]) -> float:
+    """One over the geometric mean of the squared norms."""
+    mean: float = math.prod(float(t.norm()) ** (2 / len(tensors)) for t in tensors)
+    return 1.0 / max(mean, 1e-12)
 
 
 def _only_writes(symmetry: SymmetryGraph, name: str) -> bool:

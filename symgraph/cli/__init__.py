@@ -10,11 +10,23 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from symgraph import __version__
-from symgraph.cli import align, apply, audit, barrier, demo, explain, failures, inspect, merge, rules, verify
+from symgraph.cli import align, apply, audit, barrier, demo, explain, failures, inspect, merge, rules, universe, verify
 from symgraph.cli.parser import Commands, Parser, add_output, formatter
 from symgraph.console import Console
 
-COMMANDS: tuple[ModuleType, ...] = (inspect, explain, verify, audit, align, barrier, merge, apply, rules, demo)
+COMMANDS: tuple[ModuleType, ...] = (
+    inspect,
+    explain,
+    verify,
+    audit,
+    align,
+    universe,
+    barrier,
+    merge,
+    apply,
+    rules,
+    demo,
+)
 
 _DESCRIPTION = """
 Find, prove and use the weight-space symmetries of any traced PyTorch model.

@@ -10,6 +10,7 @@ from symgraph.cli.parser import (
     WEIGHTED_HELP,
     Arguments,
     Commands,
+    add_blending,
     add_data,
     add_device,
     add_learning,
@@ -45,7 +46,9 @@ Finds the element of the symmetry group that brings B nearest to A by weight mat
 aligned. Its function stays as it was; what changes is that A and B can now be averaged. A itself is not
 touched. Where A has zero gains, so that B cannot be brought into its gauge, A in canonical form is
 written to FOLDER-reference: use that one in the place of A. The same holds for --tied untie, which makes
-another architecture of both, and for --dual, which moves A as well.
+another architecture of both, for --dual, which moves A as well, and for an A narrower than B.
+
+A narrower model is embedded into the shape of the other first, with the same function.
 
 With --method learned the element is then trained on the loss of the models between A and B: on the train
 split, stopped on validation data, reported on --data. Both models still compute what they computed.
@@ -68,6 +71,7 @@ def add(commands: Commands) -> None:
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
     add_learning(parser)
+    add_blending(parser)
     add_matching(parser, data=True)
     add_data(parser)
 
@@ -101,11 +105,6 @@ def _check(args: Arguments) -> None:
         refuse_existing(Path(args.out), args.overwrite, folder=True)
 
 
-def _first(args: Arguments) -> str:
-    """The match, also the one that learning starts from."""
-    return str(args.start if args.method == "learned" else args.method)
-
-
 def _learns(args: Arguments, program: Program | None) -> bool:
     if program is None:
         return bool(args.method != "weights" or args.weighting == "inputs")
@@ -120,17 +119,20 @@ def _program(args: Arguments) -> Program | None:
 
 def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, console: Console) -> int:
     from symgraph import api
-    from symgraph.align.program import plan_alignment
-    from symgraph.checkpoint import check_same_architecture
-    from symgraph.tied import untie
 
-    check_same_architecture(a, b)
     if program is None:
-        traced = untie(a).model if args.tied == "untie" else a
-        symmetry = api.infer(traced, rules=inputs.rule_book(args), strict=args.strict)
-        learning = inputs.learn_options(args)
-        program = plan_alignment(
-            symmetry, inputs.match_options(args), {"A": a.spec, "B": b.spec}, learning, _first(args)
+        program = api.plan(
+            a,
+            b,
+            method=args.method,
+            options=inputs.match_options(args),
+            rules=inputs.rule_book(args),
+            tied=args.tied,
+            strict=args.strict,
+            learning=inputs.learn_options(args),
+            start=args.start,
+            split=args.split_units,
+            soft=args.soft,
         )
     if args.emit_program:
         program.save(args.emit_program, overwrite=args.overwrite)
@@ -164,6 +166,8 @@ def _align(
             checkpoint=args.checkpoint,
             resume=args.resume,
             start=args.start,
+            split=args.split_units,
+            soft=args.soft,
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     from symgraph.align.match import MatchOptions
     from symgraph.data import Batches
     from symgraph.infer.symmetry import SymmetryGraph
-    from symgraph.loss_barrier import Endpoint
     from symgraph.loss_curve import LossBarrier
     from symgraph.models import Model
     from symgraph.rules.book import RuleBook
+    from symgraph.simplex import SimplexBarrier
+    from symgraph.survey import Endpoint
 
 
 def architecture(spec: str, args: Arguments) -> Model:
@@ -77,20 +80,22 @@ def learn_options(args: Arguments) -> LearnOptions | None:
     if args.method != "learned":
         return None
     chosen = (args.chart, not args.compact, args.learn_permutations)
-    motion = MotionOptions(*chosen, gauge=args.gauge, spaces=tuple(args.spaces))
-    return LearnOptions(
+    gauge, spaces = getattr(args, "gauge", False), tuple(args.spaces)
+    motion = MotionOptions(*chosen, gauge=gauge, spaces=spaces, relaxed=tuple(args.relax))
+    found = LearnOptions(
         steps=args.steps,
         optimiser=args.optimiser,
         lr=args.lr,
         schedule=args.schedule,
-        sampler=args.sampler,
-        lambdas=(args.lambdas[0], args.lambdas[1]),
-        dual=args.dual,
         seed=args.seed,
         check_every=args.check_every,
         patience=args.patience,
         motion=motion,
     )
+    if "concentration" in args:
+        return replace(found, sampler="dirichlet", concentration=args.concentration)
+    low, high = args.lambdas
+    return replace(found, sampler=args.sampler, lambdas=(low, high), dual=args.dual)
 
 
 def training(args: Arguments, found: Model) -> tuple[Batches, Batches | None]:
@@ -142,6 +147,14 @@ def _batches(args: Arguments, found: Model, spec: str, split: str | None, limit:
     )
 
 
+def recalibration(args: Arguments, found: Model) -> Batches | None:
+    """The training data of `--recalibrate`, where it is named."""
+    if args.recalibrate is None:
+        return None
+    split = args.recalibrate_split or _train_of(args.recalibrate)
+    return _batches(args, found, args.recalibrate, split, args.recalibrate_limit)
+
+
 def measure(
     label: str,
     a: Endpoint,
@@ -155,6 +168,7 @@ def measure(
     refine: bool = False,
     product: SymmetryGraph | None = None,
     book: RuleBook | None = None,
+    recalibrate: Batches | None = None,
 ) -> LossBarrier:
     """The loss barrier between two models, with a bar while it is evaluated."""
     from symgraph.loss_barrier import loss_barrier
@@ -173,10 +187,44 @@ def measure(
             refine=refine,
             product=product,
             book=book,
+            recalibrate=recalibrate,
         )
 
 
-def plain_barrier(found: LossBarrier) -> dict[str, Any]:
+def measure_many(
+    label: str,
+    models: Sequence[Endpoint],
+    found: Batches,
+    args: Arguments,
+    console: Console,
+    *,
+    module: nn.Module | None = None,
+    names: Sequence[str] | None = None,
+    dtype: torch.dtype | None = None,
+    recalibrate: Batches | None = None,
+) -> SimplexBarrier:
+    """The loss barrier among many models, with a bar while it is evaluated."""
+    from symgraph.simplex_barrier import simplex_barrier
+
+    with console.bar(label) as count:
+        return simplex_barrier(
+            models,
+            found,
+            mixtures=args.mixture,
+            resolution=args.resolution,
+            samples=args.samples,
+            seed=args.seed,
+            module=module,
+            names=names,
+            metrics=args.metrics,
+            device=args.device,
+            dtype=dtype,
+            progress=count,
+            recalibrate=recalibrate,
+        )
+
+
+def plain_barrier(found: LossBarrier | SimplexBarrier) -> dict[str, Any]:
     """A loss barrier as plain data."""
     plain: dict[str, Any] = json.loads(found.to_json())
     return plain

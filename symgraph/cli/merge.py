@@ -12,6 +12,8 @@ from symgraph.cli.parser import (
     add_device,
     add_matching,
     add_out,
+    add_reading,
+    add_recalibration,
     add_rules,
     add_tied,
     add_trust,
@@ -26,8 +28,12 @@ symgraph merge a b c --weights 0.4 0.3 0.3 --out merged
 symgraph merge a fine-tuned-a --weights 0.7 0.3 --no-align --out merged     of one origin: aligned already
 """
 _DETAILS = """
-Aligns every model to the first and writes the weighted mean as an ordinary checkpoint, with a model card
-that says how it was made.
+Brings all models into one basis and writes their weighted mean as an ordinary checkpoint, with a model
+card that says how it was made. The order of the models does not matter; the result is in the gauge of the
+one that weighs most.
+
+Where norms store statistics of the training data, as batch norms do, --recalibrate computes them anew for
+the merged model.
 """
 
 
@@ -44,6 +50,8 @@ def add(commands: Commands) -> None:
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
     add_matching(parser)
+    add_recalibration(parser)
+    add_reading(parser)
 
 
 def run(args: Arguments, console: Console) -> int:
@@ -51,11 +59,13 @@ def run(args: Arguments, console: Console) -> int:
     import torch
 
     from symgraph import merge, outputs
+    from symgraph.mixture import check_weights
 
-    merge.check_weights(args.weights, len(args.models))
+    check_weights(args.weights, len(args.models))
     inputs.check_device(args.device)
     refuse_existing(Path(args.out), args.overwrite, folder=True)
     sources = [inputs.weighted(spec, args) for spec in args.models]
+    training = inputs.recalibration(args, sources[0])
     with console.steps("merging") as progress:
         merged = merge.merge(
             sources,
@@ -67,6 +77,7 @@ def run(args: Arguments, console: Console) -> int:
             device=args.device,
             dtype=getattr(torch, args.dtype),
             progress=progress,
+            recalibrate=training,
         )
     out = outputs.write_merged(merged, args.out, command=args.typed, overwrite=args.overwrite)
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})

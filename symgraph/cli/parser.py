@@ -144,6 +144,18 @@ def add_learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--observed", nargs="+", default=["*"], metavar="PATTERN", help=text)
     text = "batches of activations that are read; 0: all (default 20)"
     group.add_argument("--match-batches", type=at_least(0), default=20, metavar="N", help=text)
+    add_training(group)
+    text = "train between these points of the segment (default 0.4 0.6)"
+    group.add_argument("--lambdas", type=float, nargs=2, default=[0.4, 0.6], metavar="X", help=text)
+    text = "uniform between --lambdas (default), or normal with this mean and deviation"
+    group.add_argument("--sampler", choices=("uniform", "normal"), default="uniform", help=text)
+    group.add_argument("--dual", action="store_true", help="move A as well; it is written to FOLDER-reference")
+    text = "train gains of norms and constants of biases too; A in its new gauge goes to FOLDER-reference"
+    group.add_argument("--gauge", action="store_true", help=text)
+
+
+def add_training(group: argparse._ArgumentGroup) -> None:
+    """The options of learned matching, of however many models."""
     text = "training data for the method (default: the train split of --data)"
     group.add_argument("--train-data", metavar="SPEC", help=text)
     group.add_argument("--train-split", metavar="NAME", help="its split (default: train, where it has splits)")
@@ -156,17 +168,12 @@ def add_learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--optimiser", default="Adam", metavar="NAME", help="any of torch.optim (default Adam)")
     group.add_argument("--lr", type=not_negative, default=1e-2, metavar="X", help="learning rate (default 0.01)")
     group.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help="of the rate")
-    text = "train between these points of the segment (default 0.4 0.6)"
-    group.add_argument("--lambdas", type=float, nargs=2, default=[0.4, 0.6], metavar="X", help=text)
-    text = "uniform between --lambdas (default), or normal with this mean and deviation"
-    group.add_argument("--sampler", choices=("uniform", "normal"), default="uniform", help=text)
-    group.add_argument("--dual", action="store_true", help="move A as well; it is written to FOLDER-reference")
-    text = "train gains of norms and constants of biases too; A in its new gauge goes to FOLDER-reference"
-    group.add_argument("--gauge", action="store_true", help=text)
     text = "train rotations of invertible classes only, and no scales"
     group.add_argument("--compact", action="store_true", help=text)
     text = "train permutations too (straight-through assignment)"
     group.add_argument("--learn-permutations", action="store_true", help=text)
+    text = "start these spaces in a larger class and lead them back: rotations, and permutations that are trained"
+    group.add_argument("--relax", nargs="+", default=[], metavar="PATTERN", help=text)
     text = "chart of rotations (default cayley)"
     group.add_argument("--chart", choices=("cayley", "exponential"), default="cayley", help=text)
     text = "steps between two estimates on validation data (default 50)"
@@ -177,25 +184,61 @@ def add_learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--resume", action="store_true", help="go on from --checkpoint, where it exists")
 
 
+def add_blending(parser: argparse.ArgumentParser) -> None:
+    """What is done to units beside reordering them."""
+    group = parser.add_argument_group("semi-permutations")
+    text = "split units of a model into idle ones (where it was narrower) if that brings it nearer; exact"
+    group.add_argument("--split-units", action="store_true", help=text)
+    text = "soft permutations at this temperature: APPROXIMATE, the function changes and by how much is reported"
+    group.add_argument("--soft", type=not_negative, default=0.0, metavar="T", help=text + " (default 0: none)")
+
+
 def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """The data that a loss is measured on, and how it is read."""
     group = parser.add_argument_group("data")
     group.add_argument("--data", metavar="SPEC", required=required, help=DATA_HELP)
     group.add_argument("--split", help="which split of the data (default: the held-out one)")
-    group.add_argument(
-        "--batch-size", type=at_least(1), default=32, metavar="N", help="examples in a batch (default 32)"
-    )
     group.add_argument("--limit", type=at_least(1), metavar="N", help="use so many examples")
     text = "accuracy, perplexity"
     group.add_argument("--metrics", metavar="NAME", nargs="+", action="extend", default=[], help=text)
-    text = "points of lambda, ends included (default 11)"
+    text = "points of lambda between two models, ends included (default 11)"
     group.add_argument("--points", type=at_least(3), default=11, metavar="N", help=text)
+    add_reading(parser)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How data is read."""
+    group = parser.add_argument_group("reading data")
+    group.add_argument(
+        "--batch-size", type=at_least(1), default=32, metavar="N", help="examples in a batch (default 32)"
+    )
     for kind in ("image", "text", "label"):
         group.add_argument(f"--{kind}-column", metavar="NAME", help=f"the column that holds the {kind}s")
     group.add_argument("--tokenizer", metavar="PATH", help="a tokenizer, where the checkpoint brings none")
     group.add_argument("--block-size", type=at_least(2), metavar="N", help="tokens in a window of text")
     group.add_argument("--mean", type=float, nargs="+", metavar="X", help="mean of the pixels, for each channel")
     group.add_argument("--std", type=float, nargs="+", metavar="X", help="standard deviation of the pixels")
+
+
+def add_recalibration(parser: argparse.ArgumentParser) -> None:
+    """What stored statistics of norms are computed on anew."""
+    group = parser.add_argument_group("recalibration")
+    text = "training data, on which batch norms of mixed models get new statistics"
+    group.add_argument("--recalibrate", metavar="SPEC", help=text)
+    group.add_argument("--recalibrate-split", metavar="NAME", help="its split (default: train, where it has splits)")
+    text = "read so many of its examples (default: all)"
+    group.add_argument("--recalibrate-limit", type=at_least(1), metavar="N", help=text)
+
+
+def add_mixtures(parser: argparse.ArgumentParser) -> None:
+    """At which mixtures of more than two models a loss is measured."""
+    group = parser.add_argument_group("mixtures of more than two models")
+    text = "all multiples of 1/N (default 4 up to four models, then 2)"
+    group.add_argument("--resolution", type=at_least(1), metavar="N", help=text)
+    text = "further mixtures, drawn evenly from all (default 0)"
+    group.add_argument("--samples", type=at_least(0), default=0, metavar="N", help=text)
+    text = "these mixtures instead, each with one weight for a model; may be repeated"
+    group.add_argument("--mixture", type=float, nargs="+", action="append", metavar="W", help=text)
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ import torch
 
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import UsageError
-from symgraph.groups.classes import Bound, SymmetryClass
+from symgraph.groups.classes import Bound, SymmetryClass, down, group_of
 from symgraph.infer.families import Centred, Lean, Move, Paired, Radial, Statistics, Tilt, Translation
 from symgraph.ir import Graph
 
@@ -304,6 +304,19 @@ class SymmetryGraph:
         """Sizes of the spaces in the fibre, in order."""
         return tuple(self.spaces[f].size for f in space.fibre)
 
+    def within(self, *classes: SymmetryClass | str) -> SymmetryGraph:
+        """The same graph with a smaller group: every space admits no more than what lies inside one of the classes.
+
+        For comparisons, such as permutations alone where rotations would be admitted. Families without a space stay.
+
+        Raises:
+            UsageError: there is no class of that name.
+        """
+        inside = down(*map(_named, classes))
+        spaces = tuple(map(partial(_restricted, bound=inside), self.spaces))
+        frames = tuple(_exponents(f, self.spaces[f.space], spaces[f.space]) for f in self.frames)
+        return replace(self, spaces=spaces, frames=frames)
+
     # -- for readers -------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
@@ -349,6 +362,34 @@ class SymmetryGraph:
         from symgraph.infer.serialise import from_json
 
         return from_json(text)
+
+
+def _named(name: str) -> SymmetryClass:
+    try:
+        return SymmetryClass(name)
+    except ValueError:
+        raise UsageError(f"there is no class {name!r}", remedy=f"one of {', '.join(SymmetryClass)}") from None
+
+
+def _restricted(space: Space, bound: Bound) -> Space:
+    group = group_of(down(space.group) & bound)
+    scales, signs = _generators(group)
+    if not space.is_matrix:
+        scales, signs = min(scales, 1) * space.scales, min(signs, 1) * space.signs
+    return replace(space, bound=space.bound & bound, group=group, scales=scales, signs=signs)
+
+
+def _generators(group: SymmetryClass) -> tuple[int, int]:
+    """How many free scales and signs one vector in a space of this group has beside its permutation."""
+    scaled = group in (SymmetryClass.POSITIVE_MONOMIAL, SymmetryClass.MONOMIAL)
+    return int(scaled), int(group in (SymmetryClass.SIGNED, SymmetryClass.MONOMIAL))
+
+
+def _exponents(frame: Frame, before: Space, after: Space) -> Frame:
+    """All frames of a space of matrices carry one element, so also its scales and signs where matrices are no more."""
+    if not before.is_matrix:
+        return frame
+    return replace(frame, scale=(1,) * after.scales, sign=(1,) * after.signs)
 
 
 def _all(axes: tuple[Term, ...]) -> Iterator[Leaf]:

@@ -25,6 +25,12 @@ def resolve(target: str) -> Any | None:
     return found if hasattr(found, "_schema") else None
 
 
+def is_pointwise(target: str) -> bool:
+    """Whether torch says of an operator that it treats every position by itself."""
+    op = resolve(target)
+    return op is not None and torch.Tag.pointwise in op.tags
+
+
 def draws(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call draws random numbers; what only would in training, or with dropout, does not."""
     op = resolve(target)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from models_zoo import case, relative, worst
+from models_zoo import build, case, relative, worst
 
 import symgraph
 from symgraph.action import GroupElement
@@ -93,6 +93,14 @@ def test_activations_bring_unrelated_models_nearer_and_keep_the_function() -> No
         assert relative(c.run(b), c.run(found.element(b))) < 1e-9
         assert all(x >= y - 1e-9 * abs(x) for x, y in zip(found.objective, found.objective[1:], strict=False))
         assert found.objective[-1] < found.initial
+
+
+def test_batches_of_another_shape_are_counted() -> None:
+    a, b = build(("vit", "sdpa")), build(("vit", "sdpa"))
+    data = batches("vit", 5)
+    shorter = [{k: t[:3] for k, t in batch.items()} for batch in data[:2]]
+    found = symgraph.align(a, b, method="activations", data=[*data, *shorter])
+    assert any("2 batches of another shape left out" in n for n in found.notes)
 
 
 def test_weights_at_the_moment_of_their_inputs() -> None:

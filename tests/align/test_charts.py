@@ -12,6 +12,7 @@ from torch import Tensor
 from symgraph.action import GroupElement
 from symgraph.align.charts import Assigned, Chart, Linear, Rotary, Rotation, Scales, cayley, skew
 from symgraph.align.motion import Motion, MotionOptions, act, chart_name, moving
+from symgraph.align.relaxed import Relaxed, sinkhorn
 from symgraph.canonical import canonicalise
 from symgraph.errors import UsageError
 from symgraph.gauge import Act
@@ -159,18 +160,19 @@ def test_a_motion_keeps_the_function_and_agrees_with_its_transform(name: str, fu
     for latent in motion.latents().values():
         latent.data += 0.2 * torch.randn(latent.shape, generator=generator, dtype=torch.float64)
     base = canonicalise(c.symmetry, c.state(3)).state
+    like = next(iter(base.values()))
     with torch.no_grad():
         moved = motion.on(base)
     assert relative(c.run(base), c.run(moved)) < 1e-9
-    assert worst(moved, motion.transform().apply(base)) < 1e-9
+    assert worst(moved, motion.transform(like).apply(base)) < 1e-9
     held = motion.held()
     motion.retract()
-    assert worst(moved, motion.transform().apply(base)) < 1e-9
+    assert worst(moved, motion.transform(like).apply(base)) < 1e-9
     other = Motion(c.symmetry, options, torch.float64, CPU)
     motion.hold(motion.held())
     other.hold(motion.held())
     assert held.keys() == other.held().keys()
-    assert worst(motion.transform().apply(base), other.transform().apply(base)) == 0.0
+    assert worst(motion.transform(like).apply(base), other.transform(like).apply(base)) == 0.0
 
 
 @pytest.mark.parametrize("name", ["gpt2-untied", "llama", "bert"])
@@ -197,3 +199,54 @@ def test_every_chart_has_a_name_and_options_are_checked() -> None:
         MotionOptions(condition=1.0)
     with pytest.raises(UsageError, match="has anything to learn"):
         moving(case("bert").symmetry, MotionOptions(spaces=("*.heads",)))
+
+
+@pytest.mark.parametrize("name", ["cayley", "ones", "assigned"])
+def test_slack_is_driven_out_and_leaves_the_exact_element(name: str) -> None:
+    chart = Relaxed(charts()[name])  # type: ignore[arg-type]
+    stir(chart, 0.2)
+    exact, loose = chart.exact.moved().matrix, chart.moved().matrix
+    assert exact is not None and loose is not None
+    assert float((exact - loose).detach().abs().max()) > 1e-3
+    optimiser = torch.optim.Adam([chart.slack], lr=0.02)
+    for _ in range(300):
+        optimiser.zero_grad()
+        # A loss that would like to have more of it, as far as it is free.
+        (chart.penalty() - 0.1 * chart.slack).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        chart.tighten(0.02)
+    assert float(chart.slack) == 0.0 and float(chart.price) > 0.1
+    left = chart.moved().matrix
+    assert left is not None and torch.equal(left, exact)
+    again = Relaxed(charts()[name])  # type: ignore[arg-type]
+    chart.retract()
+    again.hold(chart.held())
+    assert all(torch.equal(x, y) for x, y in zip(parts(again), parts(chart), strict=True))
+
+
+def test_gradients_of_a_relaxed_rotation() -> None:
+    chart = Relaxed(charts()["cayley"])  # type: ignore[arg-type]
+    stir(chart, 0.2)
+    names = list(chart.latents)
+
+    def values(*latents: Tensor) -> Tensor:
+        given = dict(zip(names, latents, strict=True))
+        chart.exact.latents["skew"], chart.slack = given["skew"], given["slack"]
+        chart.latents = given
+        return torch.stack(parts(chart))
+
+    given = tuple(t.detach().clone().requires_grad_() for t in chart.latents.values())
+    assert torch.autograd.gradcheck(values, given, atol=1e-7)
+
+
+def test_sinkhorn_is_doubly_stochastic() -> None:
+    found = sinkhorn(torch.randn(4, 6, 6, dtype=torch.float64), rounds=200)
+    ones = torch.ones(4, 6, dtype=torch.float64)
+    assert float((found.sum(-1) - ones).abs().max()) < 1e-9
+    assert float((found.sum(-2) - ones).abs().max()) < 1e-9
+
+
+def test_nothing_that_can_be_relaxed() -> None:
+    with pytest.raises(UsageError, match="larger class"):
+        options = MotionOptions(relaxed=("*.hidden",))
+        Motion(case("vit").symmetry, options, torch.float64, CPU)

@@ -123,3 +123,19 @@ def test_the_plan_says_how_experts_are_ordered() -> None:
     symmetry = symgraph.infer(network("list"))
     text = str(plan_alignment(symmetry, MatchOptions(outer="gram")))
     assert "assignment by inner products" in text
+
+
+def test_a_universe_of_experts_in_a_list() -> None:
+    net = network("list")
+    symmetry = symgraph.infer(net)
+    a = float64(state_of(net))
+    others = [planted(net, symmetry, seed)[1] for seed in (1, 2)]
+    models = []
+    for state in (a, *others):
+        copy = network("list").double()
+        copy.load_state_dict({n: t for n, t in state.items() if n in copy.state_dict()})
+        models.append(copy)
+    found = symgraph.universe(models)
+    first, *rest = found.states
+    assert all(distance(first, s) < 1e-6 for s in rest)
+    assert max(m.before for m in found.members) > 0.1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from models_zoo import PRETRAINED, build, case, relative, worst
+from models_zoo import batches, case, network, relative, worst
 from torch import nn
 
 import symgraph
@@ -29,27 +29,6 @@ from symgraph.trace import state_of
 
 Batch = dict[str, torch.Tensor]
 SHORT = LearnOptions(steps=24, check_every=6, retract_every=3, lr=0.02, warmup=2, patience=0)
-
-
-def network(name: str, seed: int) -> Any:
-    """A model of the zoo with larger weights, so that two of them are far apart and the loss between them is high."""
-    model = build((name, "sdpa"))
-    generator = torch.Generator().manual_seed(seed)
-    for p in model.parameters():
-        p.data += 0.3 * torch.randn(p.shape, generator=generator)
-    return model
-
-
-def batches(name: str, count: int = 6, size: int = 8) -> list[Batch]:
-    generator = torch.Generator().manual_seed(5)
-    shape = PRETRAINED[name][3]
-    if shape is None:
-        vocabulary = build((name, "sdpa")).config.vocab_size  # type: ignore[union-attr]
-        tokens = torch.randint(0, vocabulary, (count, size, 7), generator=generator)  # type: ignore[arg-type]
-        return [{"input_ids": t, "labels": t} for t in tokens]
-    images = torch.randn(count, size, *shape[1:], generator=generator)
-    labels = torch.randint(0, 5, (count, size), generator=generator)
-    return [{"pixel_values": x, "labels": y} for x, y in zip(images, labels, strict=True)]
 
 
 def run(name: str, options: LearnOptions = SHORT, **more: Any) -> Aligned:
@@ -76,9 +55,21 @@ def midpoint(found: Aligned, data: list[Batch], module: nn.Module) -> float:
         ("vit", replace(SHORT, motion=MotionOptions(gauge=True))),
         ("gpt2-untied", replace(SHORT, dual=True, motion=MotionOptions(gauge=True))),
         ("resnet", SHORT),
+        ("vit", replace(SHORT, motion=MotionOptions(relaxed=("residual",)))),
         ("bert", replace(SHORT, optimiser="SGD", lr=0.5, schedule="constant", sampler="normal", lambdas=(0.5, 0.1))),
     ],
-    ids=["vit", "exponential", "rotary", "rotary-full", "dual", "gauge", "dual-gauge", "scales", "sgd-normal"],
+    ids=[
+        "vit",
+        "exponential",
+        "rotary",
+        "rotary-full",
+        "dual",
+        "gauge",
+        "dual-gauge",
+        "scales",
+        "relaxed",
+        "sgd-normal",
+    ],
 )
 def test_the_loss_between_falls_and_the_endpoints_stay(name: str, options: LearnOptions) -> None:
     found = run(name, options)
@@ -116,10 +107,17 @@ def test_the_endpoints_are_kept_to_rounding_in_float64() -> None:
     a, b = (canonicalise(c.symmetry, c.state(k, spread=0.4)).state for k in (1, 2))
     module = copy.deepcopy(c.module).double()
     for options in (SHORT, replace(SHORT, dual=True)):
-        found = learn(c.symmetry, a, b, Lesson(module, batches("vit")), options)
-        assert relative(c.run(b), c.run(found.b.apply(b))) < 1e-12
-        if found.a is not None:
-            assert relative(c.run(a), c.run(found.a.apply(a))) < 1e-12
+        found = learn(c.symmetry, (a, b), Lesson(module, batches("vit")), options)
+        assert (found.transforms[0] is not None) == options.dual
+        for state, moved in zip((a, b), found.transforms, strict=True):
+            if moved is not None:
+                assert relative(c.run(state), c.run(moved.apply(state))) < 1e-12
+
+
+def test_a_run_in_single_precision() -> None:
+    found = run("gpt2-untied", replace(SHORT, steps=6), dtype=torch.float32)
+    assert found.learned is not None and found.state["lm_head.weight"].dtype is torch.float32
+    assert found.learned.history[-1][0] == 6
 
 
 def test_runs_are_reproducible_and_the_program_gives_the_same_bits(tmp_path: Path) -> None:
@@ -145,7 +143,10 @@ def _until(step: int) -> Any:
     return progress
 
 
-@pytest.mark.parametrize("options", [SHORT, replace(SHORT, dual=True)])
+RELAXED = replace(SHORT, tightening=0.5, motion=MotionOptions(relaxed=("residual",)))
+
+
+@pytest.mark.parametrize("options", [SHORT, replace(SHORT, dual=True), RELAXED], ids=["single", "dual", "relaxed"])
 def test_a_killed_run_resumes_to_the_same_bits(options: LearnOptions, tmp_path: Path) -> None:
     whole = run("llama", options)
     file = tmp_path / "run.pt"
@@ -217,7 +218,9 @@ def test_permutations_by_straight_through_assignment() -> None:
     options = replace(SHORT, lr=0.3, motion=MotionOptions(permutations=True, spaces=("*.mlp.hidden", "*.heads")))
     found = run("vit", options)
     assert found.learned is not None
-    last = found.learned.b.steps[0]
+    moved = found.learned.transforms[1]
+    assert moved is not None
+    last = moved.steps[0]
     assert all(e.index is not None for e in last.element.elements.values())  # type: ignore[union-attr]
 
 
@@ -232,6 +235,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sampler": "beta"}, "sampler is 'beta'"),
     ({"lambdas": (0.6, 0.4)}, "lambdas is"),
     ({"lambdas": (0.4,)}, "lambdas is"),
+    ({"concentration": 0.0}, "concentration is 0.0"),
 ]
 
 

@@ -138,7 +138,10 @@ def damaged(**changes: Any) -> str:
         ({"stepz": []}, "p has an unknown key 'stepz'"),
         ({"steps": 3}, "p has no list of steps"),
         ({"inputs": [1]}, "p: inputs is no mapping"),
-        ({"steps__0__op": "magic"}, "p: step 1 is none of canonicalise, match, learn, regauge, apply, check"),
+        (
+            {"steps__0__op": "magic"},
+            "p: step 1 is none of embed, canonicalise, match, split, soften, learn, regauge, apply, check",
+        ),
         ({"steps__0__op": ["match"]}, "p: step 1 is none of"),
         ({"steps__0__modle": "A"}, "p: step 1 (canonicalise) has an unknown key 'modle'"),
         ({"steps__0__model": None}, "p: step 1 (canonicalise) is incomplete\n  cause: it has no model"),

@@ -144,3 +144,21 @@ def test_a_large_model_is_refused() -> None:
 
 def test_the_same_seed_gives_the_same_audit() -> None:
     assert audit(linear(), seed=3) == audit(linear(), seed=3)
+
+
+class CutOff(nn.Module):
+    """A relu of which nothing comes through, whatever goes in: norm, then a large negative constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.last((torch.tanh(self.first(x)) - 2).relu())
+        return found
+
+
+def test_outputs_that_depend_on_nothing() -> None:
+    graph = trace(CutOff(), (torch.randn(5, 3),))
+    with pytest.raises(AuditError, match="depend on no parameter"):
+        audit(infer(graph))

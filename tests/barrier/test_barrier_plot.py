@@ -37,7 +37,7 @@ def test_formats_follow_the_suffix(tmp_path: Path, name: str, start: bytes) -> N
 
 
 def test_the_curves_and_barriers_of_all_results_are_drawn() -> None:
-    figure = plots._figure({"as trained": BEFORE, "aligned": AFTER}, "both")
+    figure = plots._figure(plots._lines({"as trained": BEFORE, "aligned": AFTER}), "both")
     loss, accuracy = figure.axes
     assert [loss.get_ylabel(), accuracy.get_ylabel()] == ["loss", "accuracy"]
     drawn = [list(line.get_ydata()) for line in loss.lines]
@@ -49,13 +49,13 @@ def test_the_curves_and_barriers_of_all_results_are_drawn() -> None:
 
 def test_only_metrics_that_all_results_have_get_a_panel() -> None:
     speed = replace(ACCURACY, name="speed")
-    figure = plots._figure({"a": BEFORE, "b": replace(BEFORE, metrics=(speed, ACCURACY))}, "")
+    figure = plots._figure(plots._lines({"a": BEFORE, "b": replace(BEFORE, metrics=(speed, ACCURACY))}), "")
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
-    assert len(plots._figure({"a": BEFORE, "b": replace(BEFORE, metrics=())}, "").axes) == 1
+    assert len(plots._figure(plots._lines({"a": BEFORE, "b": replace(BEFORE, metrics=())}), "").axes) == 1
 
 
 def test_more_results_than_colours() -> None:
-    figure = plots._figure({str(i): BEFORE for i in range(9)}, "")
+    figure = plots._figure(plots._lines({str(i): BEFORE for i in range(9)}), "")
     assert len(figure.axes[0].get_legend().get_texts()) == 9
 
 
@@ -63,7 +63,7 @@ def test_more_results_than_colours() -> None:
 def test_names_are_shown_as_they_are(tmp_path: Path, text: str) -> None:
     metric = replace(ACCURACY, name=text)
     result = LossBarrier(replace(BEFORE.loss, name=text), (metric,), 12)
-    figure = plots._figure({text: result, "other": result}, text)
+    figure = plots._figure(plots._lines({text: result, "other": result}), text)
     assert figure.get_suptitle() == text
     for axes in figure.axes:
         assert len(axes.get_legend().get_texts()) == 2
@@ -76,7 +76,7 @@ def test_no_display_is_needed_and_no_state_is_shared() -> None:
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
-    plots._figure({"a": BEFORE}, "")
+    plots._figure(plots._lines({"a": BEFORE}), "")
     assert plt.get_fignums() == before
 
 

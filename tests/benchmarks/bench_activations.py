@@ -1,19 +1,27 @@
 """Activation matching on pairs of trained models: the test-loss barrier, alone and mixed with weights.
 
-SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_activations.py [gpt2-shakespeare] [vit-cifar10]
+SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_activations.py [gpt2-shakespeare] [vit-cifar10] [--cost]
+
+With `--cost`, the time of the pass over that of the bare forward passes of both models on the same batches.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+from functools import partial
 from pathlib import Path
 
+import torch
 from bench_learned import training_batches
 from bench_zoo import PAIRS, test_batches, zoo
-from measure import one_thread, seconds
+from measure import one_thread, ratio, seconds
 
 import symgraph
-from symgraph.align.match import MatchOptions
+from symgraph.align.activations import observe
+from symgraph.align.match import MatchOptions, units
+from symgraph.canonical import canonicalise
+from symgraph.sampling import float64
+from symgraph.trace import state_of
 
 OPTIONS = {
     "alone": MatchOptions(),
@@ -38,15 +46,44 @@ def measure(pair: str, folder: Path, name: str) -> None:
     )
 
 
-def main(pairs: tuple[str, ...] | list[str] = PAIRS) -> None:
+def cost(pair: str, folder: Path, count: int = 5) -> None:
+    """The pass alone, without trace and inference, over bare forward passes of both models, by the median of five."""
+    models = [symgraph.model(folder / f"{pair}-{i}").module for i in (0, 1)]
+    symmetry = symgraph.infer(models[0])
+    states = [canonicalise(symmetry, float64(state_of(m))).state for m in models]
+    data, _ = training_batches(pair, folder)
+    given = [{k: t for k, t in data[i].items() if k != "labels"} for i in range(count)]
+    seen = symgraph.infer(models[0], (), given[0])
+
+    def forward() -> None:
+        with torch.no_grad():
+            for m in models:
+                for batch in given:
+                    m(**batch)
+
+    with one_thread():
+        for rows in (256, 512):
+            ours = partial(observe, symmetry, seen, states[0], states[1], given, units(symmetry), rows=rows)
+            found, first, second = ratio(ours, forward, 5)
+            print(
+                f"{pair}: a pass over bare forward passes, {rows} rows: {found:.2f} ({first:.2f} over {second:.2f} s)"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pairs", nargs="*", default=PAIRS)
+    parser.add_argument("--cost", action="store_true")
+    args = parser.parse_args()
     folder = zoo()
     if folder is None:
         print("zoo: set SYMGRAPH_ZOO to a folder of trained pairs")
         return
-    for pair in pairs:
-        for name in reversed(OPTIONS):
+    for pair in args.pairs:
+        cost(pair, folder)
+        for name in () if args.cost else reversed(OPTIONS):
             measure(pair, folder, name)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or PAIRS)
+    main()

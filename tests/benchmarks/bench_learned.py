@@ -92,7 +92,7 @@ def step_cost(pair: str, folder: Path, options: LearnOptions, repetitions: int =
     symmetry = symgraph.infer(a)
     states = [canonicalise(symmetry, _wide(m.module)).state for m in (a, b)]
     training, validation = training_batches(pair, folder)
-    run = _Run(symmetry, states[0], states[1], Lesson(a.module.eval(), training, validation[:1]), options)
+    run = _Run(symmetry, states, Lesson(a.module.eval(), training, validation[:1]), options)
     tensors = {n: p.detach().clone().requires_grad_() for n, p in a.module.named_parameters()}
     plain = torch.optim.Adam(tensors.values(), lr=1e-4)
 
@@ -131,6 +131,7 @@ def main() -> None:
             steps=steps,
             lr=args.lr,
             dual=args.dual,
+            lambdas=tuple(args.lambdas),
             patience=0,
             motion=MotionOptions(full=not args.compact, gauge=args.gauge),
         )

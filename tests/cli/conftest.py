@@ -59,8 +59,40 @@ def b():
     return Net(1)
 
 
+class Normed(nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.up, self.norm, self.act, self.down = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)
+        self.norm.running_mean += torch.randn(6)
+        self.example_inputs = (torch.randn(2, 4),)
+
+    def forward(self, x):
+        return self.down(self.act(self.norm(self.up(x))))
+
+
+def normed_a():
+    return Normed(0)
+
+
+def normed_b():
+    return Normed(1)
+
+
+def smooth():
+    found = Net(2)
+    found.act = nn.Tanh()
+    return found
+
+
 def wide():
     return Net(0, 7)
+
+
+def deep():
+    net = Net(0)
+    net.down = nn.Sequential(net.down, nn.Linear(3, 3))
+    return net
 
 
 def odd():
@@ -119,7 +151,7 @@ def _work_elsewhere(nets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints: vit-0, vit-1, vit-wide, half-0, half-1, gpt2-0, gpt2-1."""
+    """Checkpoints: vit-0, vit-1, vit-2, vit-wide, half-0, half-1, gpt2-0, gpt2-1."""
     from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
 
     from symgraph.models import quiet
@@ -131,6 +163,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
             half = _perturbed(ViTForImageClassification(ViTConfig(**VIT)), seed).to(torch.bfloat16)
             half.save_pretrained(folder / f"half-{seed}")
             _perturbed(GPT2LMHeadModel(GPT2Config(**GPT2)), seed).save_pretrained(folder / f"gpt2-{seed}")
+        _perturbed(ViTForImageClassification(ViTConfig(**VIT)), 2).save_pretrained(folder / "vit-2")
         wide = ViTForImageClassification(ViTConfig(**VIT | dict(intermediate_size=16)))
         wide.save_pretrained(folder / "vit-wide")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from cli.runner import Cli
 from symgraph import models
-from symgraph.merge import interpolate
+from symgraph.mixture import interpolate
 
 State = dict[str, torch.Tensor]
 
@@ -136,7 +137,8 @@ def test_a_merge_of_three_says_how_it_was_made(cli: Cli, checkpoints: Path) -> N
     assert found.code == 0 and [m["weight"] for m in found.json["models"]] == [0.5, 0.3, 0.2]
     card = Path("merged/README.md").read_text()
     assert "symgraph merge" in card and card.count(found.json["models"][0]["hash"]) == 2
-    assert found.json["distances"][1]["after"] < 1e-5
+    first, _, same = (d["after"] for d in found.json["distances"])
+    assert first == pytest.approx(same, abs=1e-5) and first < 0.8
 
 
 def test_the_models_of_a_factory_go_through(cli: Cli) -> None:
@@ -167,3 +169,21 @@ def _edited(source: Path, out: Path, edit: Any) -> Path:
     save_file(state, out / "model.safetensors", {"format": "pt"})
     (out / "config.json").write_text((source / "config.json").read_text())
     return out
+
+
+def test_a_narrower_model_is_embedded_and_written_in_the_larger_shape(cli: Cli, checkpoints: Path) -> None:
+    wide, narrow = checkpoints / "vit-wide", checkpoints / "vit-0"
+    planned = cli("align", wide, narrow, "--dry-run")
+    assert "embed         B into the shape of A -> B.embedded" in planned.out
+    assert "12 -> 16  padded with zeros" in planned.out
+    assert cli("align", wide, narrow, "--out", "x", "--alignment", "x.safetensors").code == 0
+    assert json.loads(Path("x/config.json").read_text())["intermediate_size"] == 16
+    assert not Path("x-reference").exists()
+    found = cli("align", narrow, wide, "--out", "y")
+    assert "the A to use with it to y-reference" in found.out
+    assert json.loads(Path("y-reference/config.json").read_text())["intermediate_size"] == 16
+    assert "in the shape of a wider one" in Path("y-reference/README.md").read_text()
+    merged = cli("merge", wide, narrow, "--weights", 0.5, 0.5, "--out", "z")
+    assert merged.code == 0
+    assert "embedded into a larger shape" in merged.out
+    assert json.loads(Path("z/config.json").read_text())["intermediate_size"] == 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections import Counter
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import transformers
 from torch import Tensor, nn
 
+import symgraph
 from symgraph.axes.terms import blocks
 from symgraph.infer.engine import infer
 from symgraph.infer.symmetry import Space, SymmetryGraph
@@ -101,6 +104,10 @@ def _since(started: float) -> float:
     return round(time.perf_counter() - started, 2)
 
 
+# By the folders of the packages: a clone may lie below a folder of any name.
+_OURS = tuple(f"{Path(f).parent}{os.sep}" for f in (symgraph.__file__, transformers.__file__, __file__))
+
+
 def cause(error: BaseException) -> str:
     """An error in one line: its kind, what it says first, and the innermost line outside torch and Python."""
     deepest = error
@@ -108,10 +115,8 @@ def cause(error: BaseException) -> str:
         deepest = deepest.__cause__
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     why = getattr(error, "cause", "")
-    frames = [f for f in traceback.extract_tb(deepest.__traceback__) if "/torch/" not in f.filename]
-    at = next(
-        (f for f in reversed(frames) if {"transformers", "symgraph", "sweep"} & set(Path(f.filename).parts)), None
-    )
+    frames = reversed(traceback.extract_tb(deepest.__traceback__))
+    at = next((f for f in frames if f.filename.startswith(_OURS)), None)
     place = f" at {Path(at.filename).name}:{at.lineno}" if at else ""
     return f"{type(error).__name__}: {text[:200]}{f' ({why[:200]})' if why else ''}{place}"
 
