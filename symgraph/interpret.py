@@ -71,16 +71,21 @@ class Interpreter:
 
     @overload
     def run(
-        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor], keep: Collection[str]
-    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]: ...
+        self,
+        state: Mapping[str, Tensor],
+        inputs: Sequence[Tensor] | Mapping[str, Tensor],
+        keep: Collection[str],
+        reduce: Callable[[str, Any], Any] | None = None,
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]: ...
 
     def run(
         self,
         state: Mapping[str, Tensor],
         inputs: Sequence[Tensor] | Mapping[str, Tensor],
         keep: Collection[str] | None = None,
+        reduce: Callable[[str, Any], Any] | None = None,
     ) -> Any:
-        """The outputs of the graph; with `keep`, also the values of these names.
+        """The outputs of the graph; with `keep`, also the values of these names, or what `reduce` makes of each.
 
         Args:
             state: parameters and buffers by their qualified names; others are ignored.
@@ -90,12 +95,12 @@ class Interpreter:
             UsageError: a parameter, buffer or input is missing.
         """
         env = self._start(state, inputs)
-        kept = {k: env[k] for k in keep or () if k in env}
+        kept = {k: env[k] if reduce is None else reduce(k, env[k]) for k in keep or () if k in env}
         for step in self._steps:
             value = self._call(step, env)
             env[step.node.name] = value
             if keep and step.node.name in keep:
-                kept[step.node.name] = value
+                kept[step.node.name] = value if reduce is None else reduce(step.node.name, value)
             for name in step.last:
                 del env[name]
         outputs = tuple(env[o] for o in self.graph.outputs)

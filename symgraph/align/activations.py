@@ -12,8 +12,10 @@ Source: activation matching of Ainsworth et al., arXiv 2209.04836, section 3.1; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from symgraph.action import GroupElement
 from symgraph.align.wreath import Key, Tree
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import DataError, UsageError
-from symgraph.grams import blocks
+from symgraph.grams import Block, blocks
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
 from symgraph.ir import Kind, Node
@@ -97,7 +99,7 @@ def observe(
     units: Iterable[Tree],
     *,
     dtype: torch.dtype = torch.float32,
-    rows: int = 256,
+    rows: int = 192,
     moments: bool = False,
 ) -> Activations:
     """One pass over the batches.
@@ -124,6 +126,25 @@ def observe(
     return run.result()
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is correlated on one block of a value: which dimensions, for which unit, and its share of the value."""
+
+    unit: int
+    key: tuple[Leaf, ...]
+    dims: tuple[int, ...]
+    one_by_one: bool
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What is kept of one value of one model: samples of its parts, and second moments by axis."""
+
+    samples: list[Tensor]
+    moments: dict[int, Tensor]
+
+
 class _Pass:
     def __init__(
         self, symmetry: SymmetryGraph, seen: SymmetryGraph, units: list[Tree], dtype: torch.dtype, rows: int, all_: bool
@@ -137,6 +158,10 @@ class _Pass:
         self.run = Interpreter(seen.graph, dtype=dtype)
         self.keep = {*self.sites, *(r.value for r in self.readings)}
         self.keep |= {m for s in self.sites if s in self.twins for m in self.twins[s].members}
+        self.along: dict[str, set[int]] = {}
+        for r in self.readings:
+            self.along.setdefault(r.value, set()).add(r.along)
+        self.parts = {n: self._parts(n) for n in self.sites}
         self.sums: dict[int, dict[tuple[Leaf, ...], Tensor]] = {}
         self.moments: dict[tuple[str, int], list[Tensor]] = {}
         self.seen_at: dict[str, int] = {}
@@ -167,40 +192,68 @@ class _Pass:
             return axes
         return (self.seen.branches(self.twins[value]), *axes)
 
-    def _value(self, kept: Mapping[str, Tensor], value: str) -> Tensor:
-        if value not in self.twins:
-            return kept[value]
-        return torch.stack([kept[m] for m in self.twins[value].members])
+    def _parts(self, name: str) -> list[_Part | None]:
+        """For each block of a site, what is to be correlated there."""
+        whole = torch.empty(self.seen.graph.by_name[name].shape, device="meta")
+        if name in self.twins:
+            whole = whole.expand(len(self.twins[name].members), *whole.shape)
+        return [self._part(block, whole.numel()) for block in blocks(name, [whole], self._terms(name))]
+
+    def _part(self, block: Block, whole: int) -> _Part | None:
+        held = [(d, self._leaf(x)) for d, x in enumerate(block.leaves) if self.number.get(x.space) in self.owner]
+        spaces = [x.space for _, x in held]
+        units = {self.owner[s] for s in spaces}
+        if len(units) != 1 or len(set(spaces)) < len(spaces) or not self._whole(spaces):
+            return None
+        key = tuple(x for _, x in held)
+        one_by_one = len(key) == 1 and not self.symmetry.spaces[key[0].space].is_matrix
+        return _Part(units.pop(), key, tuple(d for d, _ in held), one_by_one, block.tensors[0].numel() / whole)
 
     @torch.no_grad()
     def take(self, i: int, states: list[dict[str, Tensor]], given: Any) -> None:
-        """Adds one batch."""
-        kept = [self.run.run(s, given, keep=self.keep)[1] for s in states]
-        positions = _Positions(self.rows, seed=i)
+        """Adds one batch. Of each value the positions that are read are copied as soon as it is there."""
+        read = partial(self._read, _Positions(self.rows, seed=i))
+
+        def kept(name: str, value: Tensor) -> _Read | Tensor:
+            # Values of branches stay whole, until all of them are there.
+            return value if name in self.twins else read(name, value)
+
+        sides = [self.run.run(s, given, keep=self.keep, reduce=kept)[1] for s in states]
         for name in self.sites:
-            self._correlate(name, [self._value(k, name) for k in kept], positions)
-        for value, along in {(r.value, r.along) for r in self.readings}:
-            self._moment(value, along, [k[value] for k in kept])
+            self._correlate(name, *(self._samples(s, name, read) for s in sides))
+        for value, axes in self.along.items():
+            for along in axes:
+                self._moment(value, along, [s[value].moments[along] for s in sides])
         self.batches += 1
         first = next(iter(given.values() if isinstance(given, Mapping) else given))
         self.examples += len(first) if first.dim() else 1
 
-    def _correlate(self, name: str, pair: list[Tensor], positions: _Positions) -> None:
-        for block in blocks(name, pair, self._terms(name)):
-            held = [(d, self._leaf(x)) for d, x in enumerate(block.leaves) if self.number.get(x.space) in self.owner]
-            spaces = [x.space for _, x in held]
-            units = {self.owner[s] for s in spaces}
-            if len(units) != 1 or len(set(spaces)) < len(spaces) or not self._whole(spaces):
-                continue
-            unit = units.pop()
-            sums = self.sums.setdefault(unit, {})
-            key = tuple(x for _, x in held)
-            one_by_one = len(key) == 1 and not self.symmetry.spaces[key[0].space].is_matrix
-            c = _scaled(block.tensors, [d for d, _ in held], one_by_one, positions, name)
-            if bool(c.any()):
-                self.seen_at[name] = unit
-            share = block.tensors[0].numel() / pair[0].numel()
-            sums[key] = sums[key].add_(c, alpha=share) if key in sums else c.double() * share
+    def _samples(self, side: Mapping[str, Any], name: str, read: Callable[[str, Tensor], _Read]) -> list[Tensor]:
+        if name not in self.twins:
+            found: list[Tensor] = side[name].samples
+            return found
+        return read(name, torch.stack([side[m] for m in self.twins[name].members])).samples
+
+    def _read(self, positions: _Positions, name: str, value: Tensor) -> _Read:
+        samples: list[Tensor] = []
+        if name in self.parts:
+            for part, block in zip(self.parts[name], blocks(name, [value], self._terms(name)), strict=True):
+                if part is not None:
+                    (t,) = block.tensors
+                    rest = [d for d in range(t.dim()) if d not in part.dims]
+                    samples.append(positions.of(t.permute(*rest, *part.dims), len(rest), part.share))
+        moments = {d: _second_moment(value.movedim(d, -1).flatten(0, -2)) for d in self.along.get(name, ())}
+        return _Read(samples, moments)
+
+    def _correlate(self, name: str, first: Sequence[Tensor], second: Sequence[Tensor]) -> None:
+        parts = [p for p in self.parts[name] if p is not None]
+        for part, x, y in zip(parts, first, second, strict=True):
+            c, varies = _scaled(x, y, part, name)
+            if varies:
+                self.seen_at[name] = part.unit
+            sums = self.sums.setdefault(part.unit, {})
+            held = sums.get(part.key)
+            sums[part.key] = c * part.share if held is None else held.add_(c, alpha=part.share)
 
     def _whole(self, spaces: list[int]) -> bool:
         """Whether every space stands beside what it is fibred over; not so where a router has picked."""
@@ -213,9 +266,7 @@ class _Pass:
         frame = next((f.id for f in self.symmetry.frames if f.space == space and f.sign == sign), -1)
         return Leaf(space, frame, False, leaf.size)
 
-    def _moment(self, value: str, along: int, pair: list[Tensor]) -> None:
-        rows = [x.movedim(along, -1).reshape(-1, x.shape[along]) for x in pair]
-        found = [(x.mT @ x / len(x)).double() for x in rows]
+    def _moment(self, value: str, along: int, found: list[Tensor]) -> None:
         sums = self.moments.setdefault((value, along), [torch.zeros_like(x) for x in found])
         for held, new in zip(sums, found, strict=True):
             held += new
@@ -227,7 +278,9 @@ class _Pass:
         """
         shown = {u: {x.space for key in t for x in key} for u, t in self.sums.items()}
         whole = {u for u, spaces in shown.items() if all(i in spaces for i, unit in self.owner.items() if unit == u)}
-        correlations = {u: {k: c / self.batches for k, c in t.items()} for u, t in self.sums.items() if u in whole}
+        correlations = {
+            u: {k: c.double() / self.batches for k, c in t.items()} for u, t in self.sums.items() if u in whole
+        }
         moments: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         for r in self.readings:
             first, second = (m / self.batches for m in self.moments[r.value, r.along])
@@ -257,45 +310,50 @@ def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:
 
 
 class _Positions:
-    """Which positions of the values are read in one batch: at most `rows`, the same of all values of one shape."""
+    """Which positions of the values are read in one batch: at most `rows` of a value, as many of each part as it has.
+
+    Of all values of one shape they are the same.
+    """
 
     def __init__(self, rows: int, seed: int) -> None:
         self.rows, self.generator = rows, torch.Generator().manual_seed(seed)
-        self.chosen: dict[torch.Size, tuple[Tensor, ...]] = {}
+        self.chosen: dict[tuple[torch.Size, int], tuple[Tensor, ...]] = {}
 
-    def of(self, tensor: Tensor, lead: int) -> Tensor:
-        """The positions of the first `lead` dimensions that are read: (positions, rest), a copy."""
+    def of(self, tensor: Tensor, lead: int, share: float) -> Tensor:
+        """The positions of the first `lead` dimensions that are read: (positions, the other dimensions)."""
         shape = tensor.shape[:lead]
-        count = shape.numel()
-        if 0 < self.rows < count:
+        count, rows = shape.numel(), math.ceil(self.rows * share)
+        if 0 < rows < count:
             # Taken before anything is copied: a value is many times as large as what is read of it.
-            if shape not in self.chosen:
-                flat = torch.randint(count, (self.rows,), generator=self.generator).to(tensor.device)
-                self.chosen[shape] = torch.unravel_index(flat, shape)
-            return tensor[self.chosen[shape]].reshape(self.rows, -1)
-        return tensor.reshape(count, -1).clone()
+            if (shape, rows) not in self.chosen:
+                flat = torch.randint(count, (rows,), generator=self.generator).to(tensor.device)
+                self.chosen[shape, rows] = torch.unravel_index(flat, shape)
+            return tensor[self.chosen[shape, rows]]
+        return tensor.reshape(count, *tensor.shape[lead:])
 
 
-def _scaled(tensors: Sequence[Tensor], dims: list[int], one_by_one: bool, positions: _Positions, at: str) -> Tensor:
-    """The correlation of both sides along `dims`, over the product of their norms: (n_A, n_B, k_A, k_B, ...)."""
-    rest = [d for d in range(tensors[0].dim()) if d not in dims]
-    x, y = (positions.of(t.permute(*rest, *dims), len(rest)) for t in tensors)
-    for t in (x, y):
-        t -= t.mean(0, keepdim=True)
-    # Several times as fast as `vector_norm` along the first dimension.
-    norms = [t.square().sum(0).sqrt() for t in (x, y)]
-    if not all(bool(n.isfinite().all()) for n in norms):
+def _scaled(x: Tensor, y: Tensor, part: _Part, at: str) -> tuple[Tensor, bool]:
+    """The correlation of what was read of both sides over the product of their norms, and whether both vary at all.
+
+    Shapes: x, y (positions, n, k, ...) -> (n_A, n_B, k_A, k_B, ...).
+    """
+    # Both sides in one tensor: on small values it is the number of calls that costs.
+    both = torch.stack((x.flatten(1), y.flatten(1)))
+    both -= both.mean(1, keepdim=True)
+    norms = both.square().sum(1, keepdim=True).sqrt()
+    lengths = norms.norm(dim=2, keepdim=True)
+    found = lengths.flatten().tolist()
+    if not all(math.isfinite(n) for n in found):
         raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
-    for t, n in zip((x, y), norms, strict=True):
-        t /= (n if one_by_one else n.norm()).clamp_min(1e-30)
-    c = x.T @ y
-    if one_by_one:
-        c /= (max(int((norms[0] > 0).sum()), 1) * max(int((norms[1] > 0).sum()), 1)) ** 0.5
-    sizes = [tensors[0].shape[d] for d in dims]
-    k = len(sizes)
-    order = [i for both in zip(range(k), range(k, 2 * k), strict=True) for i in both]
-    found: Tensor = c.reshape(*sizes, *sizes).permute(order)
-    return found
+    both /= (norms * (norms > 0).sum(2, keepdim=True).sqrt() if part.one_by_one else lengths).clamp_min(1e-30)
+    c = both[0].T @ both[1]
+    sizes, k = x.shape[1:], x.dim() - 1
+    order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
+    return c.reshape(*sizes, *sizes).permute(order), min(found) > 0
+
+
+def _second_moment(rows: Tensor) -> Tensor:
+    return (rows.mT @ rows / len(rows)).double()
 
 
 # -- weights at the second moment of their inputs ------------------------------------------------------------------

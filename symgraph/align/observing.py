@@ -35,7 +35,7 @@ def observe_models(
     *,
     dtype: torch.dtype = torch.float32,
     batches: int = 20,
-    rows: int = 256,
+    rows: int = 192,
     moments: bool = False,
 ) -> Activations:
     """Runs both models over batches of data; see `symgraph.align.activations.observe`.

@@ -75,7 +75,7 @@ class MatchStep:
     spaces: tuple[str, ...] = ("*",)
     alpha: float = 1.0
     batches: int = 20
-    rows: int = 256
+    rows: int = 192
     observed: tuple[str, ...] = ("*",)
     outer: str = "joint"
     op: str = "match"
