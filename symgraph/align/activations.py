@@ -99,7 +99,7 @@ def observe(
     units: Iterable[Tree],
     *,
     dtype: torch.dtype = torch.float32,
-    rows: int = 192,
+    rows: int = 128,
     moments: bool = False,
 ) -> Activations:
     """One pass over the batches.
@@ -337,19 +337,20 @@ def _scaled(x: Tensor, y: Tensor, part: _Part, at: str) -> tuple[Tensor, bool]:
 
     Shapes: x, y (positions, n, k, ...) -> (n_A, n_B, k_A, k_B, ...).
     """
-    # Both sides in one tensor: on small values it is the number of calls that costs.
+    # Both sides in one tensor, and few operators: on small values it is the number of calls that costs.
     both = torch.stack((x.flatten(1), y.flatten(1)))
     both -= both.mean(1, keepdim=True)
-    norms = both.square().sum(1, keepdim=True).sqrt()
-    lengths = norms.norm(dim=2, keepdim=True)
-    found = lengths.flatten().tolist()
-    if not all(math.isfinite(n) for n in found):
-        raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
-    both /= (norms * (norms > 0).sum(2, keepdim=True).sqrt() if part.one_by_one else lengths).clamp_min(1e-30)
+    if part.one_by_one:
+        both = torch.nn.functional.normalize(both, dim=1, eps=1e-30) / both.shape[2] ** 0.5
+    else:
+        both /= both.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)
     c = both[0].T @ both[1]
+    total = float(c.abs().sum())
+    if not math.isfinite(total):
+        raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
     sizes, k = x.shape[1:], x.dim() - 1
     order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
-    return c.reshape(*sizes, *sizes).permute(order), min(found) > 0
+    return c.reshape(*sizes, *sizes).permute(order), total > 0
 
 
 def _second_moment(rows: Tensor) -> Tensor:

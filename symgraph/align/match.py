@@ -54,8 +54,8 @@ class MatchOptions:
     restarts: int = 0
     spaces: tuple[str, ...] = ("*",)
     alpha: float = 1.0
-    batches: int = 20
-    rows: int = 192
+    batches: int = 30
+    rows: int = 128
     observed: tuple[str, ...] = ("*",)
     outer: str = "joint"
 

@@ -34,8 +34,8 @@ def observe_models(
     units: Sequence[Tree],
     *,
     dtype: torch.dtype = torch.float32,
-    batches: int = 20,
-    rows: int = 192,
+    batches: int = 30,
+    rows: int = 128,
     moments: bool = False,
 ) -> Activations:
     """Runs both models over batches of data; see `symgraph.align.activations.observe`.

@@ -142,8 +142,8 @@ def add_learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--alpha", type=not_negative, default=1.0, metavar="X", help=text)
     text = "spaces whose activations count; the others go by weights (default: all)"
     group.add_argument("--observed", nargs="+", default=["*"], metavar="PATTERN", help=text)
-    text = "batches of activations that are read; 0: all (default 20)"
-    group.add_argument("--match-batches", type=at_least(0), default=20, metavar="N", help=text)
+    text = "batches of activations that are read; 0: all (default 30)"
+    group.add_argument("--match-batches", type=at_least(0), default=30, metavar="N", help=text)
     add_training(group)
     text = "train between these points of the segment (default 0.4 0.6)"
     group.add_argument("--lambdas", type=float, nargs=2, default=[0.4, 0.6], metavar="X", help=text)

@@ -62,7 +62,7 @@ def cost(pair: str, folder: Path, count: int = 5) -> None:
                     m(**batch)
 
     with one_thread():
-        for rows in (192, 512):
+        for rows in (128, 512):
             ours = partial(observe, symmetry, seen, states[0], states[1], given, units(symmetry), rows=rows)
             found, first, second = ratio(ours, forward, 5)
             print(

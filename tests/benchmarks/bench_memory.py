@@ -83,14 +83,14 @@ def main() -> None:
             ours, theirs = measured("learned", pair), measured("plain", pair)
             print(f"{pair}: memory {ours / theirs:.2f} ({ours:.0f} MiB over {theirs:.0f} MiB)", flush=True)
             continue
-        training, validation = training_batches(pair, folder)
+        training, _ = training_batches(pair, folder)
         warm_up()
         forget_peak()
         before = resident("VmRSS")
         if args.role == "plain":
             plain(pair, folder, training)
         else:
-            learned(pair, folder, training, validation[:2])
+            learned(pair, folder, training, [training[i] for i in range(2)])
         print(resident("VmHWM") - before)
 
 
