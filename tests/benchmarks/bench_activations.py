@@ -25,9 +25,9 @@ from symgraph.trace import state_of
 
 OPTIONS = {
     "alone": MatchOptions(),
-    "mixed": MatchOptions(alpha=0.5, rows=1024),
-    "mixed, heads": MatchOptions(alpha=0.5, rows=1024, observed=("*.heads",)),
-    "mixed, residual and heads": MatchOptions(alpha=0.5, rows=1024, observed=("residual", "*.heads")),
+    "mixed": MatchOptions(alpha=0.5),
+    "mixed, heads": MatchOptions(alpha=0.5, observed=("*.heads",)),
+    "mixed, residual and heads": MatchOptions(alpha=0.5, observed=("residual", "*.heads")),
 }
 
 
