@@ -5,6 +5,8 @@ PY := $(VENV)/bin/python
 # Wheels only, so that a missing wheel is one clear line and never an attempt to compile.
 INSTALL := $(PY) -m pip --disable-pip-version-check install --only-binary :all: --constraint constraints.txt
 PYTEST := $(PY) -m pytest
+# Two processes, a file in one of them: what tests of one file share is made once.
+APART := -n 2 --dist loadfile
 ARGS ?=
 
 .PHONY: help demo test slow bench lint venv clean
@@ -23,10 +25,10 @@ demo: $(VENV)/.installed
 	$(PY) -m symgraph demo $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(APART) $(ARGS)
 
 slow: $(VENV)/.installed-test
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) $(APART) -m slow $(ARGS)
 
 bench: $(VENV)/.installed-test
 	$(PYTEST) -m benchmark -s $(ARGS)

@@ -117,7 +117,7 @@ def check_same_architecture(a: Model, b: Model) -> None:
         raise CheckpointError(
             f"{a.spec} and {b.spec} are of different architectures",
             cause="; ".join(problems),
-            remedy="name two checkpoints of one class and one size",
+            remedy="name checkpoints of one class and one size; `symgraph align` and `merge` also take narrower ones",
         )
 
 

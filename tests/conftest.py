@@ -1,4 +1,4 @@
-"""Settings that every test shares: offline, deterministic, and sparing with threads."""
+"""Settings that every test shares: offline, deterministic, and one thread each: two of them run side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 # The libraries read these once, on import, so they are set before anything below imports them.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["MPLBACKEND"] = "Agg"
@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+torch.set_num_threads(1)
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.load_profile("ci")
 

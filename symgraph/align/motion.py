@@ -108,7 +108,7 @@ class Motion:
 
     def slack(self) -> float:
         """The largest slack that is left."""
-        return max((float(c.slack) for c in self.loose), default=0.0)
+        return max((float(c.slack.detach()) for c in self.loose), default=0.0)
 
     def retract(self) -> None:
         """Recentres every chart at its element; the symmetry stays the same."""

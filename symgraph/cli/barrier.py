@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
@@ -92,12 +93,14 @@ def run(args: Arguments, console: Console) -> int:
 def _draw(found: LossBarrier | SimplexBarrier, product: LossBarrier | None, args: Arguments) -> None:
     from symgraph.plots import barrier_plot
 
-    names = " and ".join(args.models) if len(args.models) == 2 else ", ".join(args.models)
+    # Whole paths would not fit.
+    short = [Path(spec).name or spec for spec in args.models]
+    title = "Between " + (" and ".join(short) if len(short) == 2 else ", ".join(short))
     if product is None or not isinstance(found, LossBarrier):
-        found.plot(args.plot, title=f"Between {names}", overwrite=args.overwrite)
+        found.plot(args.plot, title=title, overwrite=args.overwrite)
         return
     curves = {found.loss.name: found, "in product form": product}
-    barrier_plot(curves, args.plot, title=f"Between {names}", overwrite=args.overwrite)
+    barrier_plot(curves, args.plot, title=title, overwrite=args.overwrite)
 
 
 def _check(args: Arguments) -> None:
