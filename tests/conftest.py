@@ -23,6 +23,12 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Every test draws the same numbers, whichever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark everything under `benchmarks` before pytest deselects by marker."""
     for item in items:

@@ -186,11 +186,17 @@ class _Pass:
         return {self.number[s] for s in found if s in self.number}
 
     def _terms(self, value: str) -> tuple[Term, ...]:
-        """Terms of a value, or of the values of all branches side by side."""
-        axes = self.seen.values.get(value, ())
+        """Terms of a value, or of the values of all branches side by side.
+
+        Axes that nothing acts on are one axis each, whatever they are made of: their positions are all alike here.
+        """
+        axes = tuple(t if self._acted_on(t) else Leaf(-1, -1, False, t.size) for t in self.seen.values.get(value, ()))
         if value not in self.twins:
             return axes
         return (self.seen.branches(self.twins[value]), *axes)
+
+    def _acted_on(self, term: Term) -> bool:
+        return any(self.number.get(x.space) in self.owner for x in leaves(term))
 
     def _parts(self, name: str) -> list[_Part | None]:
         """For each block of a site, what is to be correlated there."""

@@ -187,3 +187,14 @@ def test_a_narrower_model_is_embedded_and_written_in_the_larger_shape(cli: Cli, 
     assert merged.code == 0
     assert "embedded into a larger shape" in merged.out
     assert json.loads(Path("z/config.json").read_text())["intermediate_size"] == 16
+
+
+def test_units_are_split_and_softened_on_request(cli: Cli, checkpoints: Path) -> None:
+    wide, narrow = checkpoints / "vit-wide", checkpoints / "vit-0"
+    split = cli("align", wide, narrow, "--out", "split", "--split-units")
+    assert split.code == 0, split.err
+    assert "units split into idle ones" in split.out and "APPROXIMATE" not in split.out
+    soft = cli("align", wide, narrow, "--out", "soft", "--soft", 0.2)
+    assert soft.code == 0, soft.err
+    assert "APPROXIMATE: soft permutations change the outputs of B by" in soft.out
+    assert sorted(p.name for p in Path().iterdir()) == ["soft", "split"]
