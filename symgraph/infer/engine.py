@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 from symgraph.axes.terms import Concat, Leaf, Product, Term, leaves
@@ -28,6 +30,19 @@ from symgraph.trace.decompose import expand
 MAX_REASONS = 12
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: all that is made here is kept, and going through it again and again is quadratic."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_uncollected()
 def infer(
     graph: Graph, rules: RuleBook | None = None, *, strict: bool = False, order: Iterable[int] | None = None
 ) -> SymmetryGraph:
