@@ -144,21 +144,20 @@ def audit(
     """
     tell = progress or (lambda text: None)
     best: _Measured | None = None
-    unclear: AuditError | None = None
+    unclear: list[AuditError] = []
     for point in range(POINTS):
         tell(f"measuring at random point {point + 1}")
         try:
             found = _measured(_Run(symmetry, state, logits, seed + point), symmetry)
         except AuditError as error:
-            unclear = error
+            unclear.append(error)
             continue
         if best is None or found.excess < best.excess:
             best = found
         if best.excess <= 0:
             break
     if best is None:
-        assert unclear is not None
-        raise unclear
+        raise unclear[-1]
     tell("describing")
     return _described(symmetry, best, approximate)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 
-class Measured:
+class Measured(ABC):
     """What both have in common: barriers at points, and their standard errors."""
 
     __slots__ = ()
@@ -13,9 +14,9 @@ class Measured:
     standard_errors: tuple[float, ...]
 
     @property
+    @abstractmethod
     def barriers(self) -> tuple[float, ...]:
         """How much worse each point is than the mean of the endpoints, weighted as the models are."""
-        raise NotImplementedError
 
     @property
     def barrier(self) -> float:

@@ -100,8 +100,12 @@ class Rotation:
         k = skew(latent, fix_ones=self.fix_ones)
         return torch.linalg.matrix_exp(k) if self.kind == "exponential" else cayley(k)
 
+    def matrix(self) -> Tensor:
+        """The element as a matrix, differentiable."""
+        return self._step(self.latents["skew"]) @ self.near
+
     def moved(self) -> Moved:
-        matrix = self._step(self.latents["skew"]) @ self.near
+        matrix = self.matrix()
         return Moved(matrix, matrix)
 
     @torch.no_grad()
@@ -252,9 +256,13 @@ class Assigned:
         flat = scores.reshape(-1, *scores.shape[-2:])
         return assignment(flat).reshape(scores.shape[:-1])
 
-    def moved(self) -> Moved:
+    def matrix(self) -> Tensor:
+        """The permutation as a matrix, with the gradient of the scores."""
         scores = self.latents["scores"]
-        matrix = self.eye[self._index()] + scores - scores.detach()
+        return self.eye[self._index()] + scores - scores.detach()
+
+    def moved(self) -> Moved:
+        matrix = self.matrix()
         return Moved(matrix, matrix)
 
     def retract(self) -> None:

@@ -39,8 +39,7 @@ class Relaxed:
 
     def moved(self) -> Moved:
         """The relaxed element; of a doubly stochastic matrix the transpose stands for the inverse."""
-        matrix = self.exact.moved().matrix
-        assert matrix is not None
+        matrix = self.exact.matrix()
         if isinstance(self.exact, Rotation):
             whole = matrix + self.slack * self.latents["free"]
             return Moved(whole, torch.linalg.inv(whole).mT)
