@@ -25,22 +25,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from symgraph.gauge import (
-    Act,
-    Lift,
-    Offset,
-    Push,
-    Rescale,
-    State,
-    Step,
-    Stretch,
-    Trade,
-    Transform,
-    gain_of,
-    rescale,
-    unit_length,
-    window,
-)
+from symgraph.constants import Lift, Offset, Push, window
+from symgraph.gauge import Act, Rescale, State, Step, Stretch, Trade, Transform, gain_of, rescale, unit_length
 from symgraph.groups.elements import pair_indices
 from symgraph.infer.families import Piece, Place
 from symgraph.infer.symmetry import SymmetryGraph
@@ -148,7 +134,7 @@ def _centres(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
 def _leans(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     """The means of readers whose norm keeps its bias; where it keeps its gain, no fixed coefficient would do."""
     for lean in symmetry.leans:
-        if not lean.gain:
+        if not lean.gain and not lean.givers:
             yield Slant(lean, -lean.reader.of(state[lean.reader.parameter]).mean(lean.reader.axis))
 
 

@@ -13,7 +13,8 @@ from math import prod
 
 from torch import Tensor
 
-from symgraph.gauge import Lift, Offset, Push, State, Step, Stretch, Trade, Transform, gain_of, rescale
+from symgraph.constants import Lift, Offset, Push
+from symgraph.gauge import State, Step, Stretch, Trade, Transform, gain_of, rescale
 from symgraph.infer.dimension import Family, piece_name, translation_name
 from symgraph.infer.families import Piece, Radial, Translation
 from symgraph.infer.symmetry import SymmetryGraph
@@ -125,8 +126,9 @@ def _means(symmetry: SymmetryGraph) -> Iterator[Freedom]:
 def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     """Freedoms whose steps depend on the parameters around them."""
     for x in symmetry.leans:
-        name, shape = piece_name(symmetry, x.reader), _beside(symmetry, x.reader)
-        yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, x)), settled=not x.gain)
+        name, shape = piece_name(symmetry, x.reader), () if x.givers else _beside(symmetry, x.reader)
+        settled = not x.gain and not x.givers
+        yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, x)), settled=settled)
     for t in symmetry.tilts:
         shape, make, label = _shape(symmetry, t.bias), _alone(partial(Turn, t)), f"tilt of {t.bias}"
         yield Freedom(Family.TILT, t.bias, label, shape, make, LOGARITHM, settled=False, positive=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from symgraph.action import spread
+from symgraph.constants import Offset
 from symgraph.infer.families import Lean, Statistics, Tilt
 from symgraph.interpret import call
 from symgraph.ir import Graph
@@ -23,7 +24,7 @@ State = dict[str, Tensor]
 class Slant:
     """Adds u (1 / gain)^T to a reader of a norm, and takes what that makes of the norm's bias out of the reader's own.
 
-    Shapes: constant has the reader's shape without its contracted axis.
+    Shapes: constant has the reader's shape without its contracted axis; (), one number for all, where others give.
     """
 
     lean: Lean
@@ -36,10 +37,15 @@ class Slant:
             return state
         weight, axis = state[lean.reader.parameter], lean.reader.axis
         plane = 1.0 / (state[lean.gain] + lean.offset) if lean.gain else weight.new_ones(lean.reader.size)
-        added = self.constant.to(weight).unsqueeze(axis) * spread(plane.to(weight), weight.dim(), [axis])
-        found = dict(state) if linear else {**state, lean.reader.parameter: lean.reader.add(weight, added)}
+        constant = self.constant.to(weight).expand([n for i, n in enumerate(weight.shape) if i != axis])
+        added = constant.unsqueeze(axis) * spread(plane.to(weight), weight.dim(), [axis])
+        found = dict(state)
+        if not linear:
+            found[lean.reader.parameter] = lean.reader.add(weight, added)
+            for place in lean.givers:
+                found = Offset(place, -self.constant.to(weight) * plane).apply(found)
         if lean.sink:
-            found[lean.sink] = state[lean.sink] - self.constant.to(weight) * (plane * state[lean.bias]).sum()
+            found[lean.sink] = state[lean.sink] - constant * (plane * state[lean.bias]).sum()
         return found
 
     def inverse(self) -> Slant:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from symgraph.action import GroupElement, neutral
 from symgraph.blend import Blend
+from symgraph.constants import Lift, Offset, Push
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.files import atomic_path
-from symgraph.gauge import Act, Lift, Offset, Push, Rescale, State, Step, Stretch, Trade, Transform, rescale
+from symgraph.gauge import Act, Rescale, State, Step, Stretch, Trade, Transform, rescale
 from symgraph.groups.elements import Element
 from symgraph.infer.families import Place
 from symgraph.infer.symmetry import SymmetryGraph

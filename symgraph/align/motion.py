@@ -19,8 +19,9 @@ from symgraph.action import GroupElement, by_matrix, on_blocks, spread
 from symgraph.align.charts import CHARTS, Assigned, Chart, Linear, Moved, Rotary, Rotation, Scales
 from symgraph.align.relaxed import Relaxed
 from symgraph.axes.terms import Leaf
+from symgraph.constants import Push
 from symgraph.errors import UsageError
-from symgraph.gauge import Act, Push, State, Step, Transform, rescale
+from symgraph.gauge import Act, State, Step, Transform, rescale
 from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.symmetry import Space, SymmetryGraph
 

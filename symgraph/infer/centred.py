@@ -9,6 +9,7 @@ from symgraph.infer.applied import Applied
 from symgraph.infer.families import Centred, Lean, Move, Piece, Tilt
 from symgraph.infer.flow import BLANK, Flow, Key, Reader, Use, holds
 from symgraph.infer.resolve import Gain
+from symgraph.infer.translations import find_shared
 from symgraph.ir import Node
 
 
@@ -117,19 +118,26 @@ class Centring:
         """Readers of centred norms: exact means, means that depend on a gain or bias left in place, and tilts."""
         plain: dict[int, dict[Piece, None]] = {}
         leans: list[Lean] = []
+        shared: list[Lean] = []
         tilts: list[Tilt] = []
         for a, key, gain, bias in self._norms():
             uses = list(self.flow.uses(a.node.name, key, sums=False))
-            readers = [u for u in uses if isinstance(u, Reader) and u.alone and isinstance(u.piece.term, Leaf)]
+            readers = [u for u in uses if isinstance(u, Reader) and isinstance(u.piece.term, Leaf)]
+            shared += self._leans([r for r in readers if not r.alone], gain, bias)
+            readers = [r for r in readers if r.alone]
             if not gain and not bias:
                 for r in readers:
                     plain.setdefault(r.piece.term.frame, {})[r.piece] = None  # type: ignore[union-attr]
                 continue
-            offset = self.d.eq.offsets.get(gain, 0.0)
-            leans += [Lean(r.piece, gain, bias, r.bias if bias else "", offset) for r in readers if r.bias or not bias]
+            leans += self._leans(readers, gain, bias)
             if not gain and bias and self._tiltable(uses, readers):
                 tilts.append(Tilt(bias, tuple(r.piece for r in readers)))
-        return [Centred(frame, tuple(p), False) for frame, p in sorted(plain.items())], leans, tilts
+        plainly = [Centred(frame, tuple(p), False) for frame, p in sorted(plain.items())]
+        return plainly, [*leans, *find_shared(self.flow, shared)], tilts
+
+    def _leans(self, readers: list[Reader], gain: str, bias: str) -> list[Lean]:
+        offset = self.d.eq.offsets.get(gain, 0.0)
+        return [Lean(r.piece, gain, bias, r.bias if bias else "", offset) for r in readers if r.bias or not bias]
 
     def _tiltable(self, uses: list[Use], readers: list[Reader]) -> bool:
         return len(readers) == len(uses) > 0 and not all(r.bias for r in readers)

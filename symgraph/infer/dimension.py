@@ -230,7 +230,7 @@ def _uneven(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
     for lean in symmetry.leans:
         axes = symmetry.terms[lean.reader.parameter]
         others = [_length(symmetry, t, sizes) for i, t in enumerate(axes) if i != lean.reader.axis]
-        yield Family.LEAN, piece_name(symmetry, lean.reader), prod(others, start=1)
+        yield Family.LEAN, piece_name(symmetry, lean.reader), 1 if lean.givers else prod(others, start=1)
     for tilt in symmetry.tilts:
         yield Family.TILT, tilt.bias, _length(symmetry, symmetry.terms[tilt.bias][0], sizes)
     for p in symmetry.paired:

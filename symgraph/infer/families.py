@@ -157,6 +157,9 @@ class Lean:
     The values lie where (1 / gain) . (x - bias) = 0, so that u (1 / gain)^T may be added to the reader if its own bias
     `sink` takes -u (1 / gain) . bias. `gain` or `bias` is empty where it is absorbed, moved or absent; `offset` is what
     the model adds to the gain.
+
+    Where the reader is also a table whose rows are summands elsewhere (tied embeddings), u is one number for all rows,
+    and the places `givers` of other summands give up there what the rows get.
     """
 
     reader: Piece
@@ -164,6 +167,7 @@ class Lean:
     bias: str
     sink: str
     offset: float = 0.0
+    givers: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

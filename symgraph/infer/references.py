@@ -82,13 +82,12 @@ def _families(symmetry: SymmetryGraph) -> Iterator[str]:
     names += [("radial", n) for r in symmetry.radial for n in r.tensors]
     names += [("statistics", n) for s in symmetry.statistics for n in (*s.tensors, s.gain, s.bias)]
     yield from (f"{family}: there is no parameter {name!r}" for family, name in names if name not in state)
-    for t in symmetry.translations:
-        if not t.sets or not all(t.sets):
-            yield "translations: an empty set"
-        axes = [place for places in t.sets for place in places]
-        for p in axes:
-            if not all(_has_axis(symmetry, p.parameter, a) for a in (p.axis, *p.window[:1])):
-                yield f"translations: {p.parameter!r} has no axis {p.axis}"
+    if not all(t.sets and all(t.sets) for t in symmetry.translations):
+        yield "translations: an empty set"
+    places = [("translations", p) for t in symmetry.translations for s in t.sets for p in s]
+    for family, p in places + [("leans", p) for x in symmetry.leans for p in x.givers]:
+        if not all(_has_axis(symmetry, p.parameter, a) for a in (p.axis, *p.window[:1])):
+            yield f"{family}: {p.parameter!r} has no axis {p.axis}"
     for family, piece in _pieces(symmetry):
         if not _has_axis(symmetry, piece.parameter, piece.axis):
             yield f"{family}: {piece.parameter!r} has no axis {piece.axis}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from symgraph.axes.structural import KEEPING
 from symgraph.infer.applied import Applied
-from symgraph.infer.families import Place, Translation
+from symgraph.infer.families import Lean, Place, Translation
 from symgraph.infer.flow import Axis, Flow
+from symgraph.ir import Kind, Node
 
 MAX_ALTERNATIVES = 8
 Window = tuple[int, int, int]
@@ -33,10 +34,39 @@ Ways = dict[str, list[_Way]]
 
 def find_translations(flow: Flow) -> list[Translation]:
     """Sets of places whose constants add up in one value before anything else sees them."""
+    return _find(flow, frozenset())
+
+
+def find_shared(flow: Flow, leans: list[Lean]) -> list[Lean]:
+    """Leans of readers that are tables as well (tied embeddings), with the places that give what their rows get.
+
+    What every row gets is a constant of the sum that the rows stand in, and so can be taken from another summand.
+    """
+    twice = {x.reader.parameter: x for x in leans if len(_users(flow, x.reader.parameter)) == 2}
+    found = {}
+    for t in _find(flow, frozenset(twice)) if twice else ():
+        plain = [s for s in t.sets if not any(p.parameter in twice for p in s)]
+        for place in (s[0] for s in t.sets if len(s) == 1 and plain):
+            lean = twice.get(place.parameter)
+            if lean is not None and place == Place(lean.reader.parameter, lean.reader.axis) and _whole(flow, lean):
+                found[place.parameter] = replace(lean, givers=plain[0])
+    return list(found.values())
+
+
+def _users(flow: Flow, parameter: str) -> tuple[Node, ...]:
+    return tuple(flow.graph.users[flow.graph.state[parameter].name])
+
+
+def _whole(flow: Flow, lean: Lean) -> bool:
+    return lean.reader.size == flow.graph.state[lean.reader.parameter].shape[lean.reader.axis]
+
+
+def _find(flow: Flow, lent: frozenset[str]) -> list[Translation]:
+    """All translations; a parameter that is `lent` counts although something else reads it too."""
     found: Ways = {}
     carried: set[str] = set()
     for a in flow.d.eq.applied:
-        ways = _ways(flow, a, found)
+        ways = _ways(flow, a, found, lent)
         if ways and a.node.name not in flow.graph.outputs:
             found[a.node.name] = ways[: 2 * MAX_ALTERNATIVES]
             carried.update(r for r in a.node.refs() if _flows(flow, r, found, ways))
@@ -74,23 +104,24 @@ def _flows(flow: Flow, value: str, found: Ways, ways: list[_Way]) -> bool:
     return len(flow.graph.users[value]) == 1 and any(s.places <= t.places for s in found.get(value, ()) for t in ways)
 
 
-def _ways(flow: Flow, a: Applied, found: Ways) -> list[_Way]:
+def _ways(flow: Flow, a: Applied, found: Ways, lent: frozenset[str]) -> list[_Way]:
     if a.rule is None or a.binding is None or a.rule.reduces:
         return []
     if a.rule.structure:
-        return _carried(flow, a, found)
+        return _carried(flow, a, found, lent)
     bias = flow.bias(a)
     own = [_Way(frozenset({Place(bias.target, 0)}), flow.axes(bias.name)[0])] if bias is not None else []
     operands = [r.name for k, (r, _) in a.binding.operands.items() if a.rule.shift.get(k) == "output"]
-    each = [_operand(flow, name, found) for name in operands]
+    each = [_operand(flow, name, found, lent) for name in operands]
     ways = own + [w for ways in each for w in ways]
     windows = dict.fromkeys(w.window for w in ways if w.window is not None)
     parts = [_restricted(flow, name, w, a.node.shape) for name in operands for w in windows]
     return ways + [w for w in parts if w is not None]
 
 
-def _operand(flow: Flow, value: str, found: Ways) -> list[_Way]:
-    own = flow.own(value)
+def _operand(flow: Flow, value: str, found: Ways, lent: frozenset[str]) -> list[_Way]:
+    node = flow.graph.by_name[value]
+    own = node if node.kind is Kind.PARAMETER and node.target in lent else flow.own(value)
     if own is not None and len(own.shape) >= 1:
         return [_Way(frozenset({Place(own.target, len(own.shape) - 1)}), flow.axes(own.name)[-1])]
     return found.get(value, []) if len(flow.graph.users[value]) == 1 else []
@@ -107,9 +138,9 @@ def _restricted(flow: Flow, value: str, window: Window, shape: tuple[int, ...]) 
     return _Way(frozenset({place}), flow.axes(own.name)[-1], window)
 
 
-def _carried(flow: Flow, a: Applied, found: Ways) -> list[_Way]:
+def _carried(flow: Flow, a: Applied, found: Ways, lent: frozenset[str]) -> list[_Way]:
     """Through a structural operator: unchanged, or on the window that each operand fills in a concatenation."""
-    each = [_operand(flow, r, found) for r in a.node.refs()]
+    each = [_operand(flow, r, found, lent) for r in a.node.refs()]
     structure = a.rule.structure if a.rule is not None else None
     axes = flow.axes(a.node.name)
     if structure in KEEPING:

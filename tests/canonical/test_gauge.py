@@ -11,8 +11,9 @@ from models_zoo import ARCHITECTURES, Case, State, case, relative, worst
 from symgraph.action import random_element
 from symgraph.axes.terms import Leaf, Product
 from symgraph.canonical import canonicalise
+from symgraph.constants import Offset, Push, broadcast_leaves
 from symgraph.errors import CheckpointError, SymgraphError
-from symgraph.gauge import Act, Offset, Push, Rescale, Transform, broadcast_leaves, rescale
+from symgraph.gauge import Act, Rescale, Transform, rescale
 from symgraph.infer.engine import infer
 from symgraph.infer.families import Place
 from symgraph.infer.symmetry import SymmetryGraph
