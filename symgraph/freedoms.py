@@ -16,9 +16,10 @@ from torch import Tensor
 from symgraph.constants import Lift, Offset, Push
 from symgraph.gauge import State, Step, Stretch, Trade, Transform, gain_of, rescale
 from symgraph.infer.dimension import Family, piece_name, translation_name
-from symgraph.infer.families import Piece, Radial, Translation
+from symgraph.infer.families import Piece, Radial, Spectral, Translation
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.sampling import float64
+from symgraph.spectral import Isospectral
 from symgraph.uneven import Restate, Slant, Turn
 
 Steps = tuple[Step, ...]
@@ -132,6 +133,8 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     for t in symmetry.tilts:
         shape, make, label = _shape(symmetry, t.bias), _alone(partial(Turn, t)), f"tilt of {t.bias}"
         yield Freedom(Family.TILT, t.bias, label, shape, make, LOGARITHM, settled=False, positive=True)
+    for g in symmetry.spectral:
+        yield Freedom(Family.SPECTRAL, g.gain, f"spectrum of {g.gain}", (), partial(_spun, symmetry, g), settled=False)
     for s in symmetry.statistics:
         name, shape = " + ".join(s.tensors), (len(s.tensors), *_shape(symmetry, s.gain))
         label, make = f"statistics of {s.node}", _alone(partial(Restate, symmetry.graph, s))
@@ -146,6 +149,10 @@ def _factors(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     for r in symmetry.radial:
         name, label = " + ".join(r.tensors), f"length of {r.tensors[0]}"
         yield Freedom(Family.RADIAL, name, label, (), _alone(partial(_stretched, r)), LOGARITHM)
+
+
+def _spun(symmetry: SymmetryGraph, spectral: Spectral, amount: Tensor) -> Steps:
+    return (Isospectral(symmetry, spectral, float(amount)),)
 
 
 def _stretched(radial: Radial, logarithm: Tensor) -> Step:

@@ -22,6 +22,7 @@ from symgraph.errors import CheckpointError, SymgraphError
 from symgraph.groups.elements import pair_indices
 from symgraph.infer.families import Paired, Radial
 from symgraph.infer.symmetry import AbsorbedGain, SymmetryGraph
+from symgraph.spectral import Isospectral
 from symgraph.uneven import Restate, Slant, Turn
 
 State = dict[str, Tensor]
@@ -183,7 +184,7 @@ def over_pairs(values: Tensor, layout: str) -> Tensor:
     return found
 
 
-Step = Act | Blend | Rescale | Push | Offset | Lift | Stretch | Trade | Slant | Turn | Restate
+Step = Act | Blend | Rescale | Push | Offset | Lift | Stretch | Trade | Slant | Turn | Isospectral | Restate
 
 
 @dataclass(frozen=True, slots=True)

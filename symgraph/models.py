@@ -24,6 +24,7 @@ from symgraph.factories import call_factory, is_factory
 from symgraph.files import existing
 from symgraph.messages import one_line, shorten
 from symgraph.state import check_finite, stored_dtypes, stored_shape, usual_dtype
+from symgraph.trace.meta import weightless
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -228,7 +229,7 @@ def _remote_reference(raw: dict[str, Any], name: str) -> str | None:
 
 def _architecture(source: _Source, dtype: torch.dtype | None) -> nn.Module:
     try:
-        with quiet(), torch.device("meta"):
+        with quiet(), weightless():
             module = source.cls._from_config(source.config, dtype=dtype or source.config.dtype)
     except Exception as e:
         remedy = "compare config.json with the one of a checkpoint that works"

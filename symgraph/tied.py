@@ -11,6 +11,7 @@ import torch
 from symgraph.checkpoint import tied_names
 from symgraph.errors import UsageError
 from symgraph.models import Model, quiet
+from symgraph.trace.meta import weightless
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def untie(model: Model) -> Untied:
         )
     config = copy.deepcopy(model.config)
     config.tie_word_embeddings = False
-    with quiet(), torch.device("meta"):
+    with quiet(), weightless():
         built: Any = type(model.module)
         shell = built._from_config(config)
     state = model.module.state_dict(keep_vars=True)

@@ -26,6 +26,7 @@ from symgraph.groups.elements import Element
 from symgraph.infer.families import Place
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.messages import one_line
+from symgraph.spectral import Isospectral
 from symgraph.uneven import Restate, Slant, Turn
 
 FORMAT = "symgraph alignment 1"
@@ -175,7 +176,7 @@ def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor
     if isinstance(step, Rescale):
         tensors[f"{i}.factor"] = step.factor.cpu()
         return {"kind": "rescale", "parameter": step.parameter}
-    if isinstance(step, Turn | Restate):
+    if isinstance(step, Turn | Isospectral | Restate):
         raise UsageError(f"an alignment holds no step of the kind {type(step).__name__}")
     if isinstance(step, Trade):
         tensors[f"{i}.factor"] = step.factor.cpu()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from symgraph.axes.terms import Leaf
 from symgraph.infer.applied import Applied
-from symgraph.infer.families import Centred, Lean, Move, Piece, Tilt
+from symgraph.infer.families import Centred, Lean, Move, Piece, Spectral, Tilt
 from symgraph.infer.flow import BLANK, Flow, Key, Reader, Use, holds
 from symgraph.infer.resolve import Gain
 from symgraph.infer.translations import find_shared
@@ -141,6 +141,14 @@ class Centring:
 
     def _tiltable(self, uses: list[Use], readers: list[Reader]) -> bool:
         return len(readers) == len(uses) > 0 and not all(r.bias for r in readers)
+
+    def spectral(self) -> list[Spectral]:
+        """Gains in place between a stream and another one whose readers all centre it."""
+        found = []
+        for a, key, gain, _ in self._norms():
+            if gain in self.d.between and len(a.node.shape) and self._unseen(a.node.name, key):
+                found.append(Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0)))
+        return found
 
     def _norms(self) -> Iterator[tuple[Applied, Key, str, str]]:
         """Every centring node with the key of its output, and the gain and bias that stay in place there."""

@@ -46,6 +46,7 @@ class Family(StrEnum):
     READ = "read mean"
     LEAN = "read mean, leaning"
     TILT = "tilted bias"
+    SPECTRAL = "gain of one spectrum"
     STATISTICS = "stored statistics"
     RADIAL = "length"
     PAIRED = "paired gains"
@@ -233,6 +234,8 @@ def _uneven(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
         yield Family.LEAN, piece_name(symmetry, lean.reader), 1 if lean.givers else prod(others, start=1)
     for tilt in symmetry.tilts:
         yield Family.TILT, tilt.bias, _length(symmetry, symmetry.terms[tilt.bias][0], sizes)
+    for gain in symmetry.spectral:
+        yield Family.SPECTRAL, gain.gain, 1
     for p in symmetry.paired:
         n = _length(symmetry, symmetry.terms[p.gains[0][0]][0], sizes)
         yield Family.PAIRED, " + ".join(name for name, _ in p.gains), _half(n)

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 
 from symgraph.axes.terms import Concat, Leaf, Product, Term, leaves
 from symgraph.groups.classes import RIGID, SymmetryClass
+from symgraph.infer.between import find_between
 from symgraph.infer.branches import Branches, find_branches
 from symgraph.infer.equations import collect
 from symgraph.infer.exchange import Exchange, exchange, joined
@@ -63,7 +64,7 @@ def infer(
     branches = find_branches(prepared)
     while True:
         d = draft(collect(prepared, book, numbers, branches))
-        pairs = find_pairs(d)
+        pairs, d.between = find_pairs(d), find_between(d)
         tie(d)
         drafts = spaces(d)
         changed = _exchanges(d, drafts, branches)

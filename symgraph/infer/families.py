@@ -10,10 +10,12 @@
 - a *tilt*: what a norm adds can be turned out of the plane of its centred values, if all its readers turn back;
 - *statistics*: stored means and variances that gain and bias can make up for;
 - *radial*: maps whose result is divided by its own length, so that a common factor is invisible;
+- *spectral* gains: those that a centred norm may have with one and the same spectrum, where it writes into a centred
+  stream, and the streams before and after it turn with them;
 - *paired* gains: a scale for each frequency pair of a rotary product, from the gain of one side to that of the other.
 
-Leans on a gain, tilts and statistics depend on the parameters in a way that no affine map with fixed coefficients
-expresses. They are found, verified and counted; the canonical form leaves them as they are.
+Leans on a gain, tilts, spectral gains and statistics depend on the parameters in a way that no affine map with fixed
+coefficients expresses. They are found, verified and counted; the canonical form leaves them as they are.
 """
 
 from __future__ import annotations
@@ -179,6 +181,19 @@ class Tilt:
 
 
 @dataclass(frozen=True, slots=True)
+class Spectral:
+    """The gain of a centred norm between two frames that admit rotations of the plane of mean zero but for this gain.
+
+    `before` and `after` are the frames that the norm reads and writes, `offset` what the model adds to the gain.
+    """
+
+    gain: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """Operands of one call that its gain and bias can make up for, and the tensors of the model that they are.
 
@@ -217,6 +232,7 @@ class Families:
     centred: tuple[Centred, ...] = ()
     leans: tuple[Lean, ...] = ()
     tilts: tuple[Tilt, ...] = ()
+    spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()
 

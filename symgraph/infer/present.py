@@ -168,6 +168,10 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "1 bias of a norm can be tilted if its readers are tilted back",
         "{n} biases of norms can be tilted if their readers are tilted back",
     ),
+    (Family.SPECTRAL, True): (
+        "1 gain can move along those of its spectrum while the streams before and after it turn",
+        "{n} gains can move along those of their spectrum while the streams before and after them turn",
+    ),
     (Family.RADIAL, True): (
         "the length of what 1 map writes has no effect",
         "the lengths of what {n} maps write have no effect",

@@ -72,11 +72,13 @@ def _leaves(symmetry: SymmetryGraph, term: Term, frames: set[int]) -> Iterator[s
 def _families(symmetry: SymmetryGraph) -> Iterator[str]:
     frames = {f.id for f in symmetry.frames}
     used = [("gains", g.frame) for g in symmetry.gains] + [("centred", c.frame) for c in symmetry.centred]
+    used += [("spectral", f) for s in symmetry.spectral for f in (*s.before, *s.after)]
     yield from (f"{family}: there is no frame {frame}" for family, frame in used if frame not in frames)
     state = symmetry.graph.state
     names = [("gains", g.parameter) for g in symmetry.gains]
     names += [("moves", s.bias) for m in symmetry.moves for s in m.sinks]
     names += [("leans", n) for x in symmetry.leans for n in (x.gain, x.bias, x.sink) if n]
+    names += [("spectral", s.gain) for s in symmetry.spectral]
     names += [("tilts", t.bias) for t in symmetry.tilts]
     names += [("paired", n) for p in symmetry.paired for n, _ in p.gains]
     names += [("radial", n) for r in symmetry.radial for n in r.tensors]

@@ -58,7 +58,10 @@ class Gain:
 
 @dataclass
 class Draft:
-    """Spaces while they are being made; `frames` holds one reference per frame, as it was before absorption."""
+    """Spaces while they are being made; `frames` holds one reference per frame, as it was before absorption.
+
+    `between` has, for a gain that stays, the frames before and after it where it alone ties them to permutations.
+    """
 
     eq: Equations
     relations: list[LeafRelation] = field(default_factory=list)
@@ -75,6 +78,7 @@ class Draft:
     found: dict[str, Block] = field(default_factory=dict)
     inside: dict[str, tuple[Block, ...]] = field(default_factory=dict)
     self_dual: frozenset[int] = frozenset()
+    between: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
     @cached_property
     def nodes(self) -> dict[int, int]:
@@ -260,7 +264,7 @@ def _absorb(d: Draft, root: int, sites: list[tuple[int, Ref, Ref]], forward: boo
     source = next(iter(uses.sources[root]))
     parameter = d.eq.graph.by_name[source or ""].target
     nodes = tuple(d.relations[i].node for i, _, _ in sites)
-    for frame, flip in sorted({x for _, c, b in sites for x in _merged(d, c if forward else b)}):
+    for frame, flip in sorted({x for _, c, b in sites for x in merged(d, c if forward else b)}):
         d.gains.append(Gain(parameter, frame, flip, forward, nodes))
     d.bounds[root] = RIGID
     d.evidence[root].append((RIGID, Evidence(nodes[0], "absorption", "a gain that is one in the canonical gauge")))
@@ -285,7 +289,7 @@ def _join(d: Draft, keep: int, gone: int) -> None:
     d.merged[keep] = long
 
 
-def _merged(d: Draft, ref: Ref) -> Iterator[tuple[int, bool]]:
+def merged(d: Draft, ref: Ref) -> Iterator[tuple[int, bool]]:
     """Every frame that gains absorbed before have made one with that of `ref`, and whether it is its dual."""
     found = d.eq.store.find(ref)
     for node in d.merged.get(found >> 1, [found >> 1]):

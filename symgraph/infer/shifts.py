@@ -26,6 +26,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
         (*centring.written(), *read, *find_blind(flow)),
         tuple(leans),
         tuple(tilts),
+        tuple(centring.spectral()),
         tuple(find_statistics(flow, traced)),
         tuple(find_radial(flow)),
     )

@@ -15,7 +15,7 @@ import torch
 from symgraph.axes.terms import Leaf, Term, leaves
 from symgraph.errors import UsageError
 from symgraph.groups.classes import Bound, SymmetryClass, down, group_of
-from symgraph.infer.families import Centred, Lean, Move, Paired, Radial, Statistics, Tilt, Translation
+from symgraph.infer.families import Centred, Lean, Move, Paired, Radial, Spectral, Statistics, Tilt, Translation
 from symgraph.ir import Graph
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class SymmetryGraph:
     centred: tuple[Centred, ...] = ()
     leans: tuple[Lean, ...] = ()
     tilts: tuple[Tilt, ...] = ()
+    spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()
     paired: tuple[Paired, ...] = ()

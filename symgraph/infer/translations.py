@@ -13,6 +13,8 @@ from symgraph.ir import Kind, Node
 
 MAX_ALTERNATIVES = 8
 Window = tuple[int, int, int]
+# Where the last axes keep their sizes, these keep what stands along them.
+_ROW_MAJOR = KEEPING - {"permute", "transpose", "movedim"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +131,35 @@ def _operand(flow: Flow, value: str, found: Ways, lent: frozenset[str]) -> list[
 
 def _restricted(flow: Flow, value: str, window: Window, shape: tuple[int, ...]) -> _Way | None:
     """A parameter's constant on one window alone, if the parameter varies along the window's axis."""
-    own = flow.own(value)
     back, start, stop = window
-    if own is None or back > min(len(own.shape), len(shape)) or own.shape[-back] != shape[-back]:
+    if back > len(shape):
+        return None
+    own, offset = _table(flow, value, back)
+    rows = flow.graph.by_name[value].shape
+    if own is None or back > min(len(own.shape), len(rows)) or rows[-back] != shape[-back]:
         return None
     axis = len(own.shape) - back
-    place = Place(own.target, len(own.shape) - 1, (axis, start, stop))
+    place = Place(own.target, len(own.shape) - 1, (axis, start + offset, stop + offset))
     return _Way(frozenset({place}), flow.axes(own.name)[-1], window)
+
+
+def _table(flow: Flow, value: str, back: int) -> tuple[Node | None, int]:
+    """The parameter whose last `back` axes a value shows, and the first row shown of the outermost of these."""
+    offset = 0
+    while flow.own(value) is None:
+        a = flow.applied.get(value)
+        if a is None or a.rule is None or len(flow.graph.users[value]) != 1 or len(ref := [*a.node.refs()]) != 1:
+            return None, 0
+        before = flow.graph.by_name[ref[0]].shape
+        if a.rule.structure == "slice":
+            window = _rows(a, before)
+            if window is None or window[0] != len(before) - back:
+                return None, 0
+            offset += window[1]
+        elif a.rule.structure not in _ROW_MAJOR or before[-back:] != a.node.shape[-back:]:
+            return None, 0
+        value = ref[0]
+    return flow.own(value), offset
 
 
 def _carried(flow: Flow, a: Applied, found: Ways, lent: frozenset[str]) -> list[_Way]:
@@ -166,16 +190,22 @@ def _carried(flow: Flow, a: Applied, found: Ways, lent: frozenset[str]) -> list[
 def _sliced(flow: Flow, a: Applied) -> list[_Way]:
     """Some rows of a parameter (the positions of a table that a shorter input reads)."""
     own = flow.own(next(iter(a.node.refs())))
+    window = _rows(a, own.shape) if own is not None else None
+    if own is None or window is None or window[0] == len(own.shape) - 1:
+        return []
+    axis, first = window
+    place = Place(own.target, len(own.shape) - 1, (axis, first, first + a.node.shape[axis]))
+    return [_Way(frozenset({place}), flow.axes(own.name)[-1])]
+
+
+def _rows(a: Applied, shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Axis and first position of a slice without steps."""
     given = a.binding.arguments if a.binding is not None else {}
     dim, start = given.get("dim", 0), given.get("start") or 0
-    if own is None or not isinstance(dim, int) or not isinstance(start, int) or given.get("step", 1) not in (None, 1):
-        return []
-    axis, rank = dim % len(own.shape), len(own.shape)
-    first = min(max(start + own.shape[axis] if start < 0 else start, 0), own.shape[axis])
-    if axis == rank - 1:
-        return []
-    place = Place(own.target, rank - 1, (axis, first, first + a.node.shape[axis]))
-    return [_Way(frozenset({place}), flow.axes(own.name)[-1])]
+    if not isinstance(dim, int) or not isinstance(start, int) or given.get("step", 1) not in (None, 1):
+        return None
+    axis = dim % len(shape)
+    return axis, min(max(start + shape[axis] if start < 0 else start, 0), shape[axis])
 
 
 def _joint(ways: tuple[_Way, ...]) -> _Way:

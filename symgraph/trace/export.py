@@ -18,7 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec,
 from symgraph.errors import SymgraphError, TraceError
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.trace.lower import Lowering, describe, innermost_user_line, without_dropout
-from symgraph.trace.meta import as_if_on_cpu
+from symgraph.trace.meta import as_if_on_cpu, integers, weightless
 from symgraph.trace.normalize import normalize
 from symgraph.trace.operators import draws
 from symgraph.trace.places import trace_error
@@ -89,7 +89,7 @@ def trace_config(config: Any, *, model_class: Any = None, trust_remote_code: boo
     Raises:
         TraceError: the config names no class of model, or the model cannot be traced.
     """
-    with torch.device("meta"), torch.no_grad():
+    with weightless():
         model = _build(config, model_class, trust_remote_code)
     return trace(model, name=type(model).__name__)
 
@@ -194,6 +194,7 @@ class _Program:
     def __init__(self, model: nn.Module, prefix: str, name: str) -> None:
         self.model, self.prefix, self.name = model, prefix, name or type(model).__name__
         self.canonical, self.tied = state_names(model)
+        self.stored, self.buffers = frozenset(model.state_dict()), dict(model.named_buffers())
         self.attributes = _attributes(model)
         self.constants: dict[str, Node] = {}
         self.inputs: dict[str, str] = {}
@@ -226,8 +227,15 @@ class _Program:
             return Ref(self.inputs[spec.arg.name])
         target = str(spec.target).removeprefix(self.prefix)
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-            return Ref(self.tied.get(target, target))
+            name = self.tied.get(target, target)
+            return self._counted(name) or Ref(name)
         return self._constant(target, program.constants[str(spec.target)])
+
+    def _counted(self, name: str) -> Ref | None:
+        """A buffer that no checkpoint stores and that only counts (position ids), as the call that makes it."""
+        buffer = self.buffers.get(name) if name not in self.stored else None
+        held = integers(buffer) if buffer is not None else None
+        return self.lowering.run_of(held) if held is not None else None
 
     def _constant(self, target: str, value: torch.Tensor) -> Ref:
         """A tensor that is neither parameter nor buffer: an attribute of a module, or one made in the code."""
@@ -253,8 +261,7 @@ class _Program:
                 yield Node(name, kind, name, result=describe(tensor))
 
     def _transient(self) -> frozenset[str]:
-        stored = self.model.state_dict().keys()
-        return frozenset(n for n in (*self.canonical, *self.constants) if n not in stored)
+        return frozenset(n for n in (*self.canonical, *self.constants) if n not in self.stored)
 
     def _locate(self, node: fx.Node) -> tuple[str, str]:
         stack = node.meta.get("nn_module_stack") or {}

@@ -16,6 +16,7 @@ from symgraph.ir import Device, DType, Kind, Node, Opaque, Ref, Shape, Tensor
 from symgraph.trace.naming import numbering
 from symgraph.trace.operators import short_name
 from symgraph.trace.places import is_user_file
+from symgraph.trace.positions import is_run
 
 # Wrappers that run a submodule on the operands after it: name -> position of the submodule.
 _WRAPPERS = {
@@ -86,11 +87,22 @@ class Lowering:
         numbers, dtype = value.flatten().tolist(), dtype_name(value.dtype)
         if len(set(numbers)) == 1:
             return self._filled(tuple(value.shape), numbers[0], dtype)
+        if (run := self.run_of(value)) is not None:
+            return run
         if len(numbers) > _LITERAL_SIZE:
             return None
         parts = tuple(self._filled((), number, dtype) for number in numbers)
         row = self.emit("aten.stack.default", (parts,), Tensor((len(parts),), dtype))
         return row if value.dim() == 1 else self.emit("aten.view.default", (row, tuple(value.shape)), describe(value))
+
+    def run_of(self, value: torch.Tensor) -> Ref | None:
+        """Appends the calls that make integers which count up along the last axis; None for all other tensors."""
+        if value.dtype.is_floating_point or value.dtype.is_complex or value.dtype is torch.bool or not is_run(value):
+            return None
+        start, n, dtype = int(value.flatten()[0]), value.shape[-1], dtype_name(value.dtype)
+        kwargs = (("dtype", DType(dtype)),)
+        row = self.emit("aten.arange.start", (start, start + n), Tensor((n,), dtype), kwargs=kwargs)
+        return row if value.dim() == 1 else self.emit("aten.expand.default", (row, tuple(value.shape)), describe(value))
 
     def _filled(self, shape: Shape, number: Any, dtype: str) -> Ref:
         return self.emit("aten.full.default", (shape, number), Tensor(shape, dtype), kwargs=(("dtype", DType(dtype)),))

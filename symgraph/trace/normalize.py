@@ -1,4 +1,4 @@
-"""Passes over a graph that take out what changes no value: casts, copies, dead calls."""
+"""Passes over a graph that take out what changes no value: casts, copies, dead calls, picking all rows of a table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from symgraph.ir import DType, Graph, Kind, Node, Ref, Tensor
 from symgraph.trace.naming import numbering
 from symgraph.trace.operators import short_name
 from symgraph.trace.pieces import without_partial_writes
+from symgraph.trace.positions import with_whole_tables
 from symgraph.trace.writes import reading
 
 _IDENTITIES = frozenset(
@@ -43,7 +44,8 @@ _CASTS = frozenset(
 
 def normalize(graph: Graph) -> Graph:
     """Takes no-ops and dead calls out of a graph without writes, and numbers its values anew."""
-    return renumbered(without_dead_calls(without_partial_writes(without_identities(graph))))
+    plain = with_whole_tables(without_partial_writes(without_identities(graph)))
+    return renumbered(without_dead_calls(plain))
 
 
 def without_identities(graph: Graph) -> Graph:

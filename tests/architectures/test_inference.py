@@ -276,8 +276,11 @@ def test_families_that_depend_on_the_parameters() -> None:
     bert, gpt2, resnet = (case(n).symmetry for n in ("bert", "gpt2-untied", "resnet"))
     layers = [f"bert.encoder.layer.{i}" for i in range(2)]
     inner = [f"{v}.{n}.weight" for v in layers for n in (*(f"attention.self.{k}" for k in QKV), "intermediate.dense")]
-    assert [x.reader.parameter for x in bert.leans] == inner
-    assert {(x.bias, x.sink) for x in bert.leans} == {("", "")}
+    *plain, tied = bert.leans
+    assert [x.reader.parameter for x in plain] == inner
+    assert {(x.bias, x.sink, x.givers) for x in plain} == {("", "", ())}
+    assert tied.reader.parameter == "bert.embeddings.word_embeddings.weight"
+    assert [p.parameter for p in tied.givers] == ["bert.embeddings.position_embeddings.weight"]
     assert [(t.bias, [p.parameter for p in t.readers]) for t in gpt2.tilts] == [
         ("transformer.ln_f.bias", ["lm_head.weight"])
     ]

@@ -78,8 +78,9 @@ def said(symmetry: SymmetryGraph) -> tuple[object, ...]:
         {(m.source.place, frozenset((k.reader.place if k.reader else (), k.bias) for k in m.sinks)) for m in s.moves},
         set(s.translations),
         {(p.place, c.written) for c in s.centred for p in c.pieces},
-        {(x.reader.place, x.gain, x.bias, x.sink) for x in s.leans},
+        {(x.reader.place, x.gain, x.bias, x.sink, x.givers) for x in s.leans},
         {(t.bias, frozenset(p.place for p in t.readers)) for t in s.tilts},
+        {x.gain for x in s.spectral},
         {*s.statistics, *s.radial},
     )
 

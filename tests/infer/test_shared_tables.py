@@ -1,0 +1,54 @@
+"""Tables that are read by a norm's output as well: what all rows get, another summand gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from symgraph.audit import audit
+from symgraph.infer.engine import infer
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.trace import state_of, trace
+from symgraph.verify import verify
+
+
+class Tied(nn.Module):
+    """Two tables in a sum, a norm that keeps its gain, and the first table as the head."""
+
+    def __init__(self, *, gain: bool = True, bias: bool = True, twice: bool = False) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(6, 4), nn.Parameter(torch.randn(3, 4))
+        self.norm = nn.LayerNorm(4, elementwise_affine=gain)
+        self.inner, self.twice = nn.Linear(4, 4), twice
+        self.bias = nn.Parameter(torch.randn(6)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.inner(torch.tanh(self.words(x) + self.places)))
+        h = self.norm(h)
+        found = nn.functional.linear(h, self.words.weight, self.bias)
+        return found + nn.functional.linear(torch.tanh(h), self.words.weight) if self.twice else found
+
+
+def inferred(model: nn.Module) -> SymmetryGraph:
+    return infer(trace(model, (torch.randint(0, 6, (5, 3)),)))
+
+
+@pytest.mark.parametrize("gain", [True, False])
+def test_one_direction_and_no_other(gain: bool) -> None:
+    model = Tied(gain=gain)
+    symmetry = inferred(model)
+    (lean,) = [x for x in symmetry.leans if x.givers]
+    assert (lean.reader.parameter, [p.parameter for p in lean.givers]) == ("words.weight", ["places"])
+    state = {n: torch.randn_like(t) if t.is_floating_point() else t for n, t in state_of(model).items()}
+    assert verify(symmetry, state).passed
+    found = audit(symmetry)
+    assert found.complete, str(found)
+
+
+@pytest.mark.parametrize("options", [{"bias": False}, {"twice": True}])
+def test_none_where_something_else_sees_it(options: dict[str, bool]) -> None:
+    symmetry = inferred(Tied(**options))
+    assert not [x for x in symmetry.leans if x.givers]
+    found = audit(symmetry)
+    assert found.complete, str(found)
