@@ -39,6 +39,7 @@ from symgraph.state import check_finite, state_hash
 from symgraph.tied import untie
 from symgraph.trace import state_of, trace_config
 from symgraph.trace import trace as _trace
+from symgraph.trace.softmax import seen_by_softmax
 from symgraph.verify import Verification
 from symgraph.verify import verify as _verify
 from symgraph.widening.embed import Embedding
@@ -135,9 +136,22 @@ def verify(
     return _verify(found, state, **options)
 
 
-def audit(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None, **options: Any) -> Audit:
-    """Measures whether any continuous symmetry was missed (see `symgraph.audit.audit`); give a tiny instance."""
+def audit(
+    source: Source,
+    *,
+    symmetry: SymmetryGraph | None = None,
+    rules: RuleSources = None,
+    logits: bool = False,
+    **options: Any,
+) -> Audit:
+    """Measures whether any continuous symmetry was missed (see `symgraph.audit.audit`); give a tiny instance.
+
+    Args:
+        logits: infer and measure with outputs up to a shift along their last axis, as a softmax loss sees them.
+    """
     found = symmetry if symmetry is not None else infer(source, rules=rules)
+    if logits:
+        found = _infer(seen_by_softmax(found.graph), rule_book(rules))
     state = None
     if isinstance(source, Model | nn.Module):
         m = model(source)

@@ -118,7 +118,6 @@ def audit(
     symmetry: SymmetryGraph,
     state: Mapping[str, Tensor] | None = None,
     *,
-    logits: bool = False,
     approximate: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
@@ -131,7 +130,6 @@ def audit(
 
     Args:
         state: buffers to keep (tables of a rotary embedding, say); its parameters are not used.
-        logits: compare outputs up to a shift along their last axis, as a softmax loss sees them.
         approximate: also list the symmetries that only an epsilon breaks.
         progress: told what is being done.
 
@@ -148,7 +146,7 @@ def audit(
     for point in range(POINTS):
         tell(f"measuring at random point {point + 1}")
         try:
-            found = _measured(_Run(symmetry, state, logits, seed + point), symmetry)
+            found = _measured(_Run(symmetry, state, seed + point), symmetry)
         except AuditError as error:
             unclear.append(error)
             continue
@@ -209,9 +207,9 @@ class _Kernel:
 
 
 class _Run:
-    def __init__(self, symmetry: SymmetryGraph, state: Mapping[str, Tensor] | None, logits: bool, seed: int) -> None:
+    def __init__(self, symmetry: SymmetryGraph, state: Mapping[str, Tensor] | None, seed: int) -> None:
         graph = symmetry.graph
-        self.graph, self.logits, self.seed = graph, logits, seed
+        self.graph, self.seed = graph, seed
         self.state: State = generic_state(graph, state, torch.Generator().manual_seed(seed))
         held = [n for n in graph.state if n not in graph.transient and self.state[n].is_floating_point()]
         self.names = [n for n in held if n in graph.parameters or n in _moved(symmetry)]
@@ -225,7 +223,7 @@ class _Run:
 
     def kernel(self, epsilon: float) -> _Kernel:
         graph = with_epsilon(self.graph, epsilon)
-        jacobian = Jacobian(graph, self.state, self.names, self.seed + 1, logits=self.logits)
+        jacobian = Jacobian(graph, self.state, self.names, self.seed + 1)
         blocks: list[Tensor] = []
         wanted = _ENOUGH * self.size + 60
         batches = jacobian.batches()

@@ -22,13 +22,10 @@ class Jacobian:
 
     Args:
         names: the tensors to differentiate by, in order.
-        logits: outputs are compared up to a shift along their last axis, as a softmax loss sees them.
     """
 
-    def __init__(
-        self, graph: Graph, state: Mapping[str, Tensor], names: Sequence[str], seed: int, *, logits: bool = False
-    ) -> None:
-        self.graph, self.names, self.logits = graph, tuple(names), logits
+    def __init__(self, graph: Graph, state: Mapping[str, Tensor], names: Sequence[str], seed: int) -> None:
+        self.graph, self.names = graph, tuple(names)
         self.state = dict(state)
         self.sizes = [state[n].numel() for n in names]
         self.point = torch.cat([state[n].reshape(-1) for n in names])
@@ -45,7 +42,7 @@ class Jacobian:
         parts = zip(self.names, torch.split(point, self.sizes), strict=True)
         moved = {n: v.reshape(self.state[n].shape) for n, v in parts}
         outputs = self.run.run(self.state | moved, random_inputs(self.graph, self.generator))
-        flat = torch.cat([self._seen(o).reshape(-1) for o in outputs if o.is_floating_point() and o.requires_grad])
+        flat = torch.cat([o.reshape(-1) for o in outputs if o.is_floating_point() and o.requires_grad])
         if not bool(flat.isfinite().all()):
             raise VerifyError(
                 "the model's outputs are not finite at random inputs",
@@ -53,9 +50,6 @@ class Jacobian:
                 remedy="audit it at other parameters, or give a smaller perturbation",
             )
         return _pull(flat, point, self._cotangents(flat.numel()))
-
-    def _seen(self, output: Tensor) -> Tensor:
-        return output - output.mean(-1, keepdim=True) if self.logits and output.dim() else output
 
     def _cotangents(self, n: int) -> Tensor:
         if n <= ROWS:

@@ -42,7 +42,7 @@ def run(args: Arguments, console: Console) -> int:
     with console.steps("inferring") as say:
         symmetry = api.infer(found, rules=rule_book(args))
         options = {"logits": args.logits, "approximate": args.approximate, "seed": args.seed}
-        outcome = api.audit(found, symmetry=symmetry, progress=say, **options)
+        outcome = api.audit(found, symmetry=symmetry, rules=rule_book(args), progress=say, **options)
     console.result(outcome, {"complete": outcome.complete, **asdict(outcome)})
     outcome.raise_if_incomplete()
     return 0

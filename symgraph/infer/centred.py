@@ -56,6 +56,19 @@ class Centring:
                     found[operand] = self.flow.key(axes[0])
         return found
 
+    def tables(self) -> frozenset[str]:
+        """Matrices with two uses, one of which makes of a vector added to every row what nothing sees (tied logits)."""
+        found = set()
+        for node in self.flow.graph.parameters.values():
+            users = self.flow.graph.users[node.name]
+            axes = self.d.found[node.name]
+            if len(users) == len(axes) == 2 and axes[0] >> 1 in self.d.frames:
+                key = self.flow.key(axes[0])
+                ends = [self._after(node.name, user, key) for user in users]
+                if any(end == () or (end is not None and self._unseen(*end)) for end in ends):
+                    found.add(node.target)
+        return frozenset(found)
+
     def _parity(self, frame: int) -> bool:
         return bool(self.d.eq.store.find(2 * self.d.nodes[frame]) & 1)
 

@@ -22,7 +22,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
     read, leans, tilts = centring.read()
     return Families(
         tuple(moves),
-        tuple(find_translations(flow)),
+        tuple(find_translations(flow, centring.tables())),
         (*centring.written(), *read, *find_blind(flow)),
         tuple(leans),
         tuple(tilts),

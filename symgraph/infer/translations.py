@@ -34,9 +34,19 @@ class _Way:
 Ways = dict[str, list[_Way]]
 
 
-def find_translations(flow: Flow) -> list[Translation]:
-    """Sets of places whose constants add up in one value before anything else sees them."""
-    return _find(flow, frozenset())
+def find_translations(flow: Flow, lent: frozenset[str]) -> list[Translation]:
+    """Sets of places whose constants add up in one value before anything else sees them.
+
+    A parameter that is `lent` counts although something else reads it too, which does not see them.
+    """
+    found: Ways = {}
+    carried: set[str] = set()
+    for a in flow.d.eq.applied:
+        ways = _ways(flow, a, found, lent)
+        if ways and a.node.name not in flow.graph.outputs:
+            found[a.node.name] = ways[: 2 * MAX_ALTERNATIVES]
+            carried.update(r for r in a.node.refs() if _flows(flow, r, found, ways))
+    return [t for name, ways in found.items() if name not in carried for t in _translations(ways)]
 
 
 def find_shared(flow: Flow, leans: list[Lean]) -> list[Lean]:
@@ -46,7 +56,7 @@ def find_shared(flow: Flow, leans: list[Lean]) -> list[Lean]:
     """
     twice = {x.reader.parameter: x for x in leans if len(_users(flow, x.reader.parameter)) == 2}
     found = {}
-    for t in _find(flow, frozenset(twice)) if twice else ():
+    for t in find_translations(flow, frozenset(twice)) if twice else ():
         plain = [s for s in t.sets if not any(p.parameter in twice for p in s)]
         for place in (s[0] for s in t.sets if len(s) == 1 and plain):
             lean = twice.get(place.parameter)
@@ -61,18 +71,6 @@ def _users(flow: Flow, parameter: str) -> tuple[Node, ...]:
 
 def _whole(flow: Flow, lean: Lean) -> bool:
     return lean.reader.size == flow.graph.state[lean.reader.parameter].shape[lean.reader.axis]
-
-
-def _find(flow: Flow, lent: frozenset[str]) -> list[Translation]:
-    """All translations; a parameter that is `lent` counts although something else reads it too."""
-    found: Ways = {}
-    carried: set[str] = set()
-    for a in flow.d.eq.applied:
-        ways = _ways(flow, a, found, lent)
-        if ways and a.node.name not in flow.graph.outputs:
-            found[a.node.name] = ways[: 2 * MAX_ALTERNATIVES]
-            carried.update(r for r in a.node.refs() if _flows(flow, r, found, ways))
-    return [t for name, ways in found.items() if name not in carried for t in _translations(ways)]
 
 
 def _translations(ways: list[_Way]) -> list[Translation]:

@@ -1,4 +1,4 @@
-"""Passes over a graph that take out what changes no value: casts, copies, dead calls, picking all rows of a table."""
+"""Passes over a graph that take out what changes no value: casts, copies, dead calls, empty parts, picking all rows."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def without_identities(graph: Graph) -> Graph:
     same: dict[str, str] = {}
     strided = any(n.target.startswith("aten.as_strided") for n in graph.nodes)
     for raw in graph.nodes:
-        node = _copied(reading(raw, same), kept)
+        node = _joined(_copied(reading(raw, same), kept), kept)
         operand = None if strided and node.target in _COPIES else _passed_on(node, kept)
         if operand is None:
             kept[node.name] = node
@@ -100,6 +100,18 @@ def _copied(node: Node, known: Mapping[str, Node]) -> Node:
     if _keeps_kind(source, node):
         return replace(node, target="aten.expand.default", args=(node.args[1], node.shape), kwargs=())
     return node
+
+
+def _joined(node: Node, known: Mapping[str, Node]) -> Node:
+    """A concatenation without its empty parts (a cache that holds nothing yet); of one part it is a copy."""
+    if node.target != "aten.cat.default" or not isinstance(node.args[0], tuple):
+        return node
+    parts = tuple(r for r in node.args[0] if 0 not in known[r.name].shape)
+    if len(parts) == len(node.args[0]) or not parts:
+        return node
+    if len(parts) == 1 and _keeps_kind(known[parts[0].name], node):
+        return replace(node, target="aten.alias.default", args=parts, kwargs=())
+    return replace(node, args=(parts, *node.args[1:]))
 
 
 def _passed_on(node: Node, known: Mapping[str, Node]) -> str | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from sweep.audits import CONFIGS, measured
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
+import symgraph
 from symgraph.audit import audit
 from symgraph.errors import AuditError, UsageError
 from symgraph.groups.classes import SymmetryClass
@@ -66,13 +69,21 @@ def test_linear_maps_have_an_invertible_space_between_them() -> None:
 
 
 def test_logits_up_to_a_shift_have_one_more_direction_in_each_place() -> None:
-    plain, shifted = audit(linear()), audit(linear(), logits=True)
-    assert plain.measured == 12
     # The column means of the last weight, and the mean of its bias.
-    assert shifted.measured == 12 + 3 + 1
-    assert not shifted.complete
-    assert sum(s.number for s in shifted.missing) == 4
-    assert {"last.weight", "last.bias"} <= {p for s in shifted.missing for p in s.places}
+    shifted = symgraph.audit(linear(), logits=True)
+    assert shifted.complete and shifted.measured == 12 + 3 + 1
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_head_seen_by_softmax(tied: bool) -> None:
+    sizes: dict[str, Any] = dict(
+        vocab_size=9, n_embd=8, n_layer=1, n_head=2, n_inner=8, n_positions=5, bos_token_id=0, eos_token_id=0
+    )
+    symmetry = symgraph.infer(GPT2LMHeadModel(GPT2Config(**sizes, tie_word_embeddings=tied)))
+    plain, shifted = symgraph.audit(symmetry), symgraph.audit(symmetry, logits=True)
+    assert plain.complete, str(plain)
+    assert shifted.complete, str(shifted)
+    assert shifted.measured == plain.measured + 8
 
 
 @pytest.mark.parametrize(

@@ -228,3 +228,24 @@ def test_calls_under_vmap_become_calls_on_the_batch() -> None:
     graph = agree(Mapped(), torch.randn(5, 3))
     assert "aten.tanh.default" in targets(graph)
     assert graph.by_name[graph.outputs[0]].shape == (5, 4)
+
+
+class Cached(nn.Module):
+    """Keys behind a cache that holds nothing yet, as generating models have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        key = torch.cat([torch.zeros(2, 0, 3), self.key(x)], dim=-2)
+        return torch.cat([key, torch.tensor([]), x], dim=1)
+
+
+def test_empty_parts_of_concatenations_vanish() -> None:
+    model, x = Cached(), torch.randn(2, 4, 3)
+    graph = trace(model, (x,))
+    assert [n.target for n in graph.calls] == ["aten.linear.default", "aten.cat.default"]
+    assert list(graph.state) == ["key.weight", "key.bias"]
+    (found,) = evaluate(graph, state_of(model), (x,))
+    assert torch.allclose(found, model(x).double(), atol=1e-6)
