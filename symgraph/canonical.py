@@ -104,13 +104,13 @@ def _translations(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
 
     for family in symmetry.translations:
         sets = sorted(family.sets, key=rank)
-        means = [torch.cat([_rows(p, state) for p in members]).mean(0) for members in sets]
+        means = [torch.cat([p.factor * _rows(p, state) for p in members]).mean(0) for members in sets]
         # Branches that can change places must not be told apart by which of them has the mean.
         takers = sum(_alike(symmetry, members) == _alike(symmetry, sets[0]) for members in sets)
         share = torch.stack(means).sum(0) / takers
         for members, mean in zip(sets, means, strict=True):
             takes = _alike(symmetry, members) == _alike(symmetry, sets[0])
-            yield from (Offset(p, share - mean if takes else -mean) for p in members)
+            yield from (Offset(p, (share - mean if takes else -mean) / p.factor) for p in members)
 
 
 def _alike(symmetry: SymmetryGraph, places: tuple[Place, ...]) -> set[Place]:
@@ -134,8 +134,9 @@ def _centres(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
 def _leans(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     """The means of readers whose norm keeps its bias; where it keeps its gain, no fixed coefficient would do."""
     for lean in symmetry.leans:
-        if not lean.gain and not lean.givers:
-            yield Slant(lean, -lean.reader.of(state[lean.reader.parameter]).mean(lean.reader.axis))
+        if lean.settled:
+            means = lean.reader.of(state[lean.reader.parameter]).mean(lean.reader.axis)
+            yield Slant(lean, -means if lean.rows is None else -means[lean.rows.entries()])
 
 
 def _least_norm(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:

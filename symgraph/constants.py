@@ -27,24 +27,25 @@ class Push:
         found = dict(state)
         for sink in self.sinks:
             if sink.bias in found and (not linear if sink.reader is None else sink.reader.parameter in found):
-                found[sink.bias] = found[sink.bias] + self._arrives(found, sink)
+                found[sink.bias] = found[sink.bias] + arriving(found, self.source, sink, self.constant)
         if not linear and self.source.parameter in found:
             found[self.source.parameter] = self.source.add(found[self.source.parameter], -self.constant)
         return found
 
-    def _arrives(self, state: State, sink: Sink) -> Tensor:
-        reader = sink.reader
-        if reader is None:
-            return self.constant.to(state[sink.bias])
-        part = reader.of(state[reader.parameter])
-        weight = part
-        constant = broadcast_leaves(self.constant.to(weight), self.source.term, reader.term)
-        arriving: Tensor = torch.tensordot(part, constant, dims=([reader.axis], [0]))
-        return arriving
-
     def inverse(self) -> Push:
         """The step that undoes this one."""
         return Push(self.source, self.sinks, -self.constant)
+
+
+def arriving(state: State, source: Piece, sink: Sink, constant: Tensor) -> Tensor:
+    """What a constant of a piece makes of the bias where it arrives."""
+    reader = sink.reader
+    if reader is None:
+        return constant.to(state[sink.bias])
+    part = reader.of(state[reader.parameter])
+    spread_out = broadcast_leaves(constant.to(part), source.term, reader.term)
+    found: Tensor = torch.tensordot(part, spread_out, dims=([reader.axis], [0]))
+    return found
 
 
 def broadcast_leaves(vector: Tensor, source: Term, target: Term) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from symgraph.constants import Lift, Offset, Push
 from symgraph.gauge import State, Step, Stretch, Trade, Transform, gain_of, rescale
-from symgraph.infer.dimension import Family, piece_name, translation_name
+from symgraph.infer.dimension import Family, lean_name, piece_name, translation_name
 from symgraph.infer.families import Piece, Radial, Spectral, Translation
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.sampling import float64
@@ -112,8 +112,8 @@ def _translated(translation: Translation, rows: Tensor) -> Steps:
     """One row for each set but the first, which takes it."""
     first, *others = translation.sets
     pairs = list(zip(rows, others, strict=True))
-    given = (Offset(p, row) for row, _ in pairs for p in first)
-    return (*given, *(Offset(p, -row) for row, places in pairs for p in places))
+    given = (Offset(p, row / p.factor) for row, _ in pairs for p in first)
+    return (*given, *(Offset(p, -row / p.factor) for row, places in pairs for p in places))
 
 
 def _means(symmetry: SymmetryGraph) -> Iterator[Freedom]:
@@ -127,9 +127,9 @@ def _means(symmetry: SymmetryGraph) -> Iterator[Freedom]:
 def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     """Freedoms whose steps depend on the parameters around them."""
     for x in symmetry.leans:
-        name, shape = piece_name(symmetry, x.reader), () if x.givers else _beside(symmetry, x.reader)
-        settled = not x.gain and not x.givers
-        yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, x)), settled=settled)
+        name, shape = lean_name(symmetry, x), () if x.givers else _beside(symmetry, x.reader)
+        shape = shape if x.rows is None else (x.rows.size,)
+        yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, x)), settled=x.settled)
     for t in symmetry.tilts:
         shape, make, label = _shape(symmetry, t.bias), _alone(partial(Turn, t)), f"tilt of {t.bias}"
         yield Freedom(Family.TILT, t.bias, label, shape, make, LOGARITHM, settled=False, positive=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from symgraph.action import spread
-from symgraph.constants import Offset
+from symgraph.constants import Offset, arriving
 from symgraph.infer.families import Lean, Statistics, Tilt
 from symgraph.interpret import call
 from symgraph.ir import Graph
@@ -24,7 +24,8 @@ State = dict[str, Tensor]
 class Slant:
     """Adds u (1 / gain)^T to a reader of a norm, and takes what that makes of the norm's bias out of the reader's own.
 
-    Shapes: constant has the reader's shape without its contracted axis; (), one number for all, where others give.
+    Shapes: constant has the reader's shape without its contracted axis; (), one number for all, where others give;
+    (size of the rows,) where the lean has rows.
     """
 
     lean: Lean
@@ -33,19 +34,32 @@ class Slant:
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; of two models with one gain also for their difference."""
         lean = self.lean
-        if linear and lean.gain:
+        if linear and (lean.gain or lean.sinks):
             return state
         weight, axis = state[lean.reader.parameter], lean.reader.axis
         plane = 1.0 / (state[lean.gain] + lean.offset) if lean.gain else weight.new_ones(lean.reader.size)
-        constant = self.constant.to(weight).expand([n for i, n in enumerate(weight.shape) if i != axis])
+        constant = self._for_all(weight)
         added = constant.unsqueeze(axis) * spread(plane.to(weight), weight.dim(), [axis])
         found = dict(state)
         if not linear:
             found[lean.reader.parameter] = lean.reader.add(weight, added)
             for place in lean.givers:
-                found = Offset(place, -self.constant.to(weight) * plane).apply(found)
+                found = Offset(place, -self.constant.to(weight) * plane / place.factor).apply(found)
         if lean.sink:
             found[lean.sink] = state[lean.sink] - constant * (plane * state[lean.bias]).sum()
+        for sink in lean.sinks if lean.rows is not None and lean.bias in state else ():
+            seen = self.constant.to(weight) * (plane * state[lean.bias]).sum()
+            found[sink.bias] = found[sink.bias] - arriving(found, lean.rows, sink, seen)  # type: ignore[arg-type]
+        return found
+
+    def _for_all(self, weight: Tensor) -> Tensor:
+        """The constant for every position of the other axes, zero where it does not act."""
+        shape = [n for i, n in enumerate(weight.shape) if i != self.lean.reader.axis]
+        constant = self.constant.to(weight)
+        if self.lean.rows is None:
+            return constant.expand(shape)
+        found = weight.new_zeros(shape)
+        found[self.lean.rows.entries()] = constant
         return found
 
     def inverse(self) -> Slant:

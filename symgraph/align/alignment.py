@@ -30,6 +30,7 @@ from symgraph.spectral import Isospectral
 from symgraph.uneven import Restate, Slant, Turn
 
 FORMAT = "symgraph alignment 1"
+_LEAN = ("parameter", "start", "rows")
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor
         p = step.piece
         return {"kind": "lift", "parameter": p.parameter, "axis": p.axis, "start": p.start}
     if isinstance(step, Slant):
-        return {"kind": "slant", "parameter": step.lean.reader.parameter, "start": step.lean.reader.start}
+        return {"kind": "slant", **dict(zip(_LEAN, step.lean.place, strict=True))}
     return {"kind": "offset", **asdict(step.place)}
 
 
@@ -218,8 +219,8 @@ def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str,
         pieces = {(p.parameter, p.axis, p.start): p for c in symmetry.centred for p in c.pieces}
         return Lift(pieces[m["parameter"], m["axis"], m["start"]], constant)
     if kind == "slant":
-        leans = {(x.reader.parameter, x.reader.start): x for x in symmetry.leans}
-        return Slant(leans[m["parameter"], m["start"]], constant)
+        leans = {x.place: x for x in symmetry.leans}
+        return Slant(leans[tuple(m[k] for k in _LEAN)], constant)
     if kind != "offset" or m["parameter"] not in symmetry.terms:
         raise ValueError(f"step {i + 1} is of no known kind or parameter")
     return Offset(Place(m["parameter"], int(m["axis"]), tuple(map(int, m["window"]))), constant)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from symgraph.axes.terms import Leaf
 from symgraph.infer.applied import Applied
-from symgraph.infer.families import Centred, Lean, Move, Piece, Spectral, Tilt
+from symgraph.infer.families import Centred, Lean, Move, Piece, Sink, Spectral, Tilt, pieces
 from symgraph.infer.flow import BLANK, Flow, Key, Reader, Use, holds
+from symgraph.infer.moves import constant_uses, taken
 from symgraph.infer.resolve import Gain
 from symgraph.infer.translations import find_shared
 from symgraph.ir import Node
@@ -150,7 +151,21 @@ class Centring:
 
     def _leans(self, readers: list[Reader], gain: str, bias: str) -> list[Lean]:
         offset = self.d.eq.offsets.get(gain, 0.0)
-        return [Lean(r.piece, gain, bias, r.bias if bias else "", offset) for r in readers if r.bias or not bias]
+        found = [Lean(r.piece, gain, bias, r.bias if bias else "", offset) for r in readers if r.bias or not bias]
+        without = [r for r in readers if bias and not r.bias and r.alone]
+        return found + [
+            Lean(r.piece, gain, bias, "", offset, rows=p, sinks=s) for r in without for p, s in self._free_rows(r)
+        ]
+
+    def _free_rows(self, reader: Reader) -> Iterator[tuple[Piece, tuple[Sink, ...]]]:
+        """Parts of what a matrix writes of which nothing sees a constant, or only readers whose biases take it."""
+        name = reader.piece.parameter
+        axes = self.d.terms[name]
+        other = 1 - reader.piece.axis
+        for piece in pieces(name, other, axes[other]) if len(axes) == 2 else ():
+            sinks = taken(self.flow, piece, constant_uses(self.flow, reader.value, piece))
+            if sinks is not None:
+                yield piece, sinks
 
     def _tiltable(self, uses: list[Use], readers: list[Reader]) -> bool:
         return len(readers) == len(uses) > 0 and not all(r.bias for r in readers)

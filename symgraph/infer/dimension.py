@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from symgraph.axes.terms import Leaf, Product, Term
 from symgraph.errors import UsageError
 from symgraph.groups.classes import SymmetryClass
-from symgraph.infer.families import Piece, Place, Translation
+from symgraph.infer.families import Lean, Piece, Place, Translation
 from symgraph.infer.sizes import Sizes
 from symgraph.infer.symmetry import Space, SymmetryGraph
 
@@ -231,7 +231,9 @@ def _uneven(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
     for lean in symmetry.leans:
         axes = symmetry.terms[lean.reader.parameter]
         others = [_length(symmetry, t, sizes) for i, t in enumerate(axes) if i != lean.reader.axis]
-        yield Family.LEAN, piece_name(symmetry, lean.reader), 1 if lean.givers else prod(others, start=1)
+        if lean.rows is not None:
+            others = [_length(symmetry, lean.rows.term, sizes)]
+        yield Family.LEAN, lean_name(symmetry, lean), 1 if lean.givers else prod(others, start=1)
     for tilt in symmetry.tilts:
         yield Family.TILT, tilt.bias, _length(symmetry, symmetry.terms[tilt.bias][0], sizes)
     for gain in symmetry.spectral:
@@ -252,6 +254,11 @@ def piece_name(symmetry: SymmetryGraph, piece: Piece) -> str:
         return piece.parameter
     every = f" every {piece.period}" if piece.outer > 1 else ""
     return f"{piece.parameter}[{piece.start}:{piece.stop}{every}]"
+
+
+def lean_name(symmetry: SymmetryGraph, lean: Lean) -> str:
+    """The reader that leans, with the range of its rows where only some do."""
+    return piece_name(symmetry, lean.reader if lean.rows is None else lean.rows)
 
 
 def translation_name(translation: Translation) -> str:

@@ -129,16 +129,20 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One axis of a parameter, within a window (axis, start, stop) of another one where there is one."""
+    """One axis of a parameter, within a window (axis, start, stop) of another one where there is one.
+
+    What is added here arrives `factor` times (embeddings that are scaled before positions are added).
+    """
 
     parameter: str
     axis: int
     window: tuple[int, ...] = ()
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """Adding c to every place of one set and -c to every place of another changes nothing."""
+    """What c adds at every place of one set, and -c at every place of another, cancels; each is over its factor."""
 
     sets: tuple[tuple[Place, ...], ...]
 
@@ -161,7 +165,9 @@ class Lean:
     the model adds to the gain.
 
     Where the reader is also a table whose rows are summands elsewhere (tied embeddings), u is one number for all rows,
-    and the places `givers` of other summands give up there what the rows get.
+    and the places `givers` of other summands give up there what the rows get. Where the reader has no bias, `rows` is
+    the part of what it writes of which nothing sees a constant (keys), or of which the readers' biases `sinks` can take
+    it (values).
     """
 
     reader: Piece
@@ -170,6 +176,18 @@ class Lean:
     sink: str
     offset: float = 0.0
     givers: tuple[Place, ...] = ()
+    rows: Piece | None = None
+    sinks: tuple[Sink, ...] = ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the canonical form takes it out: its step has fixed coefficients and meets no other family."""
+        return not (self.gain or self.givers or self.sinks)
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """What tells this lean from every other one of the model."""
+        return self.reader.parameter, self.reader.start, self.rows.start if self.rows is not None else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from symgraph.axes.store import Ref
+from symgraph.axes.structural import KEEPING
 from symgraph.axes.terms import leaves
 from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.applied import Applied
@@ -25,12 +26,13 @@ BLANK = frozenset({"constant", "zero"})
 class Reader:
     """A linear reader of a value: the part of its weight that contracts with it, and its own bias or ''.
 
-    `alone` says that nothing else uses the weight.
+    `alone` says that nothing else uses the weight; `value` is the result.
     """
 
     piece: Piece
     bias: str
     alone: bool
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,22 @@ class Flow:
         floating = node is not None and "float" in getattr(node.result, "dtype", "")
         return node if node is not None and floating and len(node.shape) == 1 else None
 
+    def added(self, value: str) -> Node | None:
+        """The bias that made a value, through operators that keep constants, if nothing else uses the value."""
+        while len(self.graph.users[value]) == 1 and value not in self.graph.outputs:
+            a = self.applied.get(value)
+            if a is None or a.rule is None or a.binding is None:
+                return None
+            bias = self.bias(a)
+            if bias is not None:
+                return bias
+            refs = list(a.node.refs())
+            unary = len(refs) == 1 and (a.rule.structure in KEEPING or "output" in a.rule.shift.values())
+            if not unary:
+                return None
+            value = refs[0]
+        return None
+
     def operand(self, a: Applied, value: str) -> str | None:
         """The operand that a value is, if it is one alone."""
         if a.binding is None or list(a.node.refs()).count(value) != 1:
@@ -135,7 +153,8 @@ class Flow:
     def uses(self, value: str, key: Key, *, sums: bool, beside: frozenset[Key] = frozenset()) -> Iterator[Use]:
         """Every reader of `value` along `key`; what passes it on is followed, what never sees it is left out.
 
-        A sum beyond which something sees it is such a use itself, and names its other summand.
+        A sum beyond which something sees it is such a use itself where a bias in its other summand could take it back,
+        and names that summand.
 
         Args:
             sums: whether a sum passes it on (a constant) or not (a plane of values).
@@ -147,13 +166,15 @@ class Flow:
             outcome = next(outcomes, None)
             if outcome is None:
                 stack.pop()
-            elif not isinstance(outcome, Pass):
+                continue
+            if not isinstance(outcome, Pass):
                 yield outcome
-            elif outcome.other and not clear and not self._clear(outcome, key, beside):
+                continue
+            beyond = clear or (bool(outcome.other) and self._clear(outcome, key, beside))
+            if outcome.other and not beyond and self.added(outcome.other) is not None:
                 yield Seen(outcome.other)
             else:
-                more = self._outcomes(outcome.value, key, sums, outcome.at, beside)
-                stack.append((more, clear or bool(outcome.other)))
+                stack.append((self._outcomes(outcome.value, key, sums, outcome.at, beside), beyond))
 
     def _clear(self, start: Pass, key: Key, beside: frozenset[Key]) -> bool:
         """Whether nothing beyond this point sees a constant."""
@@ -207,12 +228,19 @@ class Flow:
             at = self._offset(value, a, key) if at is None else None
             passes = at is not None
         else:
-            passes = structure not in _NARROWING and (at is None or structure == "identity")
+            kept = at is None or structure == "identity" or self._keeps(value, name, key)
+            passes = structure not in _NARROWING and kept
         if not passes or list(a.node.refs()).count(value) != 1:
             return Seen()
         if key in self.keys[name]:
             return Pass(name, at)
         return None if self._cut_away(a) else Seen()
+
+    def _keeps(self, value: str, name: str, key: Key) -> bool:
+        """Whether the axis that holds the key stands in a result as it is, so that offsets along it are the same."""
+        axes = zip(self.d.found[value], self.d.inside[value], strict=True)
+        held = [axis for axis, inside in axes if key in {self.key(x) for x in inside if x >> 1 in self.d.frames}]
+        return len(held) == 1 and self.d.found[name].count(held[0]) == 1
 
     def _cut_away(self, a: Applied) -> bool:
         """Whether a result without the key lacks these entries; a step would hide their name alone."""
@@ -246,7 +274,8 @@ class Flow:
         bias = self.bias(a)
         if len(found) != 1 or (bias is None and a.rule is not None and a.rule.adds in a.binding.operands):
             return Seen()
-        return Reader(found[0], bias.target if bias is not None else "", self.own(weight.name) is not None)
+        name = bias.target if bias is not None else ""
+        return Reader(found[0], name, self.own(weight.name) is not None, a.node.name)
 
     def _tokens(self, a: Applied, operand: str, key: Key) -> set[str]:
         """Names of the operand's axes that carry the key."""
@@ -289,8 +318,8 @@ class Flow:
             return None
         ref, tokens = a.binding.operands[operand]
         on = [t for t, axis in zip(tokens, self.d.found[ref.name], strict=True) if self.on(axis, frame)]
-        if len(on) != 1 or on[0].batch or on[0].mark or not on[0].claimed:
+        if len(on) != 1 or on[0].mark or not on[0].claimed:
             return None
-        if SymmetryClass.INVERTIBLE not in a.rule.admits[on[0].name]:
+        if SymmetryClass.INVERTIBLE not in a.rule.admits.get(on[0].axis, ()):
             return None
         return on[0].name if all(on[0] in r for r in a.binding.results) else None

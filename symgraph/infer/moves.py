@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symgraph.axes.structural import KEEPING
 from symgraph.axes.terms import leaves
-from symgraph.infer.applied import Applied
 from symgraph.infer.families import Move, Piece, Sink, is_one_block, pieces
 from symgraph.infer.flow import Flow, Key, Reader, Seen, Use
 from symgraph.ir import Node
@@ -41,13 +39,13 @@ def _candidates(flow: Flow, cancel: bool) -> Iterator[tuple[Piece, Move | None, 
     for a in flow.d.eq.applied:
         bias = flow.bias(a)
         for piece in pieces(bias.target, 0, flow.d.terms[bias.target][0]) if bias is not None else ():
-            uses = _uses(flow, a.node.name, piece)
+            uses = constant_uses(flow, a.node.name, piece)
             plain = _move(flow, piece, uses, False)
             yield piece, plain, plain or (_move(flow, piece, uses, True) if cancel else plain)
 
 
-def _uses(flow: Flow, value: str, piece: Piece) -> list[Use]:
-    """What reads the constant of a piece."""
+def constant_uses(flow: Flow, value: str, piece: Piece) -> list[Use]:
+    """What sees a constant that a piece adds to a value: one of a bias, or of the axis of a weight that writes it."""
     keys: list[Key] = [(x.frame, x.dual) for x in leaves(piece.term) if x.frame >= 0]
     whole = pieces(piece.parameter, piece.axis, flow.d.terms[piece.parameter][piece.axis])
     parts = [(x.frame, x.dual) for p in whole for x in leaves(p.term)]
@@ -57,38 +55,31 @@ def _uses(flow: Flow, value: str, piece: Piece) -> list[Use]:
     return list(flow.uses(value, keys[-1], sums=True, beside=frozenset(keys[:-1])))
 
 
-def _move(flow: Flow, piece: Piece, uses: list[Use], cancel: bool) -> Move | None:
+def taken(flow: Flow, piece: Piece, uses: list[Use], cancel: bool = False) -> tuple[Sink, ...] | None:
+    """Where a piece's constant goes if all that sees it can take it; None if something cannot.
+
+    Args:
+        cancel: whether the bias of another summand may take it back.
+    """
     sinks = [_sink(flow, piece, u, cancel) for u in uses]
     kept = [s for s in sinks if s is not None]
     if len(kept) < len(sinks) or (kept and all(s.reader is None for s in kept)):
         return None
-    return Move(piece, tuple(kept))
+    return tuple(kept)
+
+
+def _move(flow: Flow, piece: Piece, uses: list[Use], cancel: bool) -> Move | None:
+    sinks = taken(flow, piece, uses, cancel)
+    return None if sinks is None else Move(piece, sinks)
 
 
 def _sink(flow: Flow, piece: Piece, use: Use, cancel: bool) -> Sink | None:
     if isinstance(use, Reader):
         return Sink(use.piece, use.bias) if use.bias else None
-    other = _added(flow, use.other) if cancel and use.other else None
+    other = flow.added(use.other) if cancel and use.other else None
     if other is None or other.target == piece.parameter or not _same(flow, piece, other):
         return None
     return Sink(None, other.target)
-
-
-def _added(flow: Flow, value: str) -> Node | None:
-    """The bias that made a value, through operators that keep constants, if nothing else uses the value."""
-    while len(flow.graph.users[value]) == 1 and value not in flow.graph.outputs:
-        a: Applied | None = flow.applied.get(value)
-        if a is None or a.rule is None or a.binding is None:
-            return None
-        bias = flow.bias(a)
-        if bias is not None:
-            return bias
-        refs = list(a.node.refs())
-        unary = len(refs) == 1 and (a.rule.structure in KEEPING or "output" in a.rule.shift.values())
-        if not unary:
-            return None
-        value = refs[0]
-    return None
 
 
 def _same(flow: Flow, piece: Piece, bias: Node) -> bool:

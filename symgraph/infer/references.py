@@ -77,7 +77,7 @@ def _families(symmetry: SymmetryGraph) -> Iterator[str]:
     state = symmetry.graph.state
     names = [("gains", g.parameter) for g in symmetry.gains]
     names += [("moves", s.bias) for m in symmetry.moves for s in m.sinks]
-    names += [("leans", n) for x in symmetry.leans for n in (x.gain, x.bias, x.sink) if n]
+    names += [("leans", n) for x in symmetry.leans for n in (x.gain, x.bias, x.sink, *(s.bias for s in x.sinks)) if n]
     names += [("spectral", s.gain) for s in symmetry.spectral]
     names += [("tilts", t.bias) for t in symmetry.tilts]
     names += [("paired", n) for p in symmetry.paired for n, _ in p.gains]
@@ -111,5 +111,6 @@ def _pieces(symmetry: SymmetryGraph) -> Iterator[tuple[str, Piece]]:
         yield from (("moves", s.reader) for s in m.sinks if s.reader is not None)
     for c in symmetry.centred:
         yield from (("centred", p) for p in c.pieces)
-    yield from (("leans", x.reader) for x in symmetry.leans)
+    yield from (("leans", p) for x in symmetry.leans for p in (x.reader, x.rows) if p is not None)
+    yield from (("leans", s.reader) for x in symmetry.leans for s in x.sinks if s.reader is not None)
     yield from (("tilts", p) for t in symmetry.tilts for p in t.readers)

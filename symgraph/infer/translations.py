@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import product
 
+import torch
+
 from symgraph.axes.structural import KEEPING
+from symgraph.groups.classes import SymmetryClass
 from symgraph.infer.applied import Applied
 from symgraph.infer.families import Lean, Place, Translation
 from symgraph.infer.flow import Axis, Flow
+from symgraph.interpret import call
 from symgraph.ir import Kind, Node
 
 MAX_ALTERNATIVES = 8
@@ -60,8 +64,9 @@ def find_shared(flow: Flow, leans: list[Lean]) -> list[Lean]:
         plain = [s for s in t.sets if not any(p.parameter in twice for p in s)]
         for place in (s[0] for s in t.sets if len(s) == 1 and plain):
             lean = twice.get(place.parameter)
-            if lean is not None and place == Place(lean.reader.parameter, lean.reader.axis) and _whole(flow, lean):
-                found[place.parameter] = replace(lean, givers=plain[0])
+            if lean is not None and (place.axis, place.window) == (lean.reader.axis, ()) and _whole(flow, lean):
+                givers = tuple(replace(p, factor=p.factor / place.factor) for p in plain[0])
+                found[place.parameter] = replace(lean, givers=givers)
     return list(found.values())
 
 
@@ -109,6 +114,9 @@ def _ways(flow: Flow, a: Applied, found: Ways, lent: frozenset[str]) -> list[_Wa
         return []
     if a.rule.structure:
         return _carried(flow, a, found, lent)
+    factor = _factor(flow, a)
+    if factor:
+        return [_scaled(w, factor) for w in _operand(flow, next(iter(a.node.refs())), found, lent)]
     bias = flow.bias(a)
     own = [_Way(frozenset({Place(bias.target, 0)}), flow.axes(bias.name)[0])] if bias is not None else []
     operands = [r.name for k, (r, _) in a.binding.operands.items() if a.rule.shift.get(k) == "output"]
@@ -117,6 +125,19 @@ def _ways(flow: Flow, a: Applied, found: Ways, lent: frozenset[str]) -> list[_Wa
     windows = dict.fromkeys(w.window for w in ways if w.window is not None)
     parts = [_restricted(flow, name, w, a.node.shape) for name in operands for w in windows]
     return ways + [w for w in parts if w is not None]
+
+
+def _factor(flow: Flow, a: Applied) -> float | None:
+    """The number that an operator multiplies every entry by: one that admits all maps entry by entry does that."""
+    refs = list(a.node.refs())
+    if a.rule is None or len(refs) != 1 or SymmetryClass.INVERTIBLE not in a.rule.admits.get("*", ()):
+        return None
+    value = call(flow.graph, a.node.name, {refs[0]: torch.ones(1, dtype=torch.float64)})
+    return float(value) if value.numel() == 1 else None
+
+
+def _scaled(way: _Way, factor: float) -> _Way:
+    return replace(way, places=frozenset(replace(p, factor=factor * p.factor) for p in way.places))
 
 
 def _operand(flow: Flow, value: str, found: Ways, lent: frozenset[str]) -> list[_Way]:

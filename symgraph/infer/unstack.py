@@ -1,7 +1,8 @@
-"""One of several tensors that a reshape has told apart, as a slice taken before the reshape.
+"""Some of several tensors that a reshape has told apart, as a slice taken before the reshape.
 
-A fused projection is often cut into (3, heads, size) and its parts are then picked by position. Read as it stands, all
-three parts have one space of heads and one of their inside; picked before the cut, each has its own.
+A fused projection is often cut into (3, heads, size) and its parts are then picked by position, or into (heads and keys
+and values, size) and its parts sliced. Read as it stands, all parts have one space of heads and one of their inside;
+picked before the cut, each has its own.
 """
 
 from __future__ import annotations
@@ -9,23 +10,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from symgraph.ir import Graph, Node, Ref, Shape, Tensor
 from symgraph.rules.operators import arguments
 from symgraph.trace.normalize import without_dead_calls
 
+_PICKS = frozenset(
+    {
+        "aten.select.int",
+        "aten.unbind.int",
+        "aten.slice.Tensor",
+        "aten.split.Tensor",
+        "aten.split.sizes",
+        "aten.split_with_sizes.default",
+        "aten.chunk.default",
+    }
+)
 _CUTS = frozenset({"aten.view.default", "aten.reshape.default", "aten.unflatten.int"})
 _SIZE_ONE = frozenset({"aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unsqueeze.default"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Pick:
-    """Position `index` of axis `axis` of what `cut` makes; `moves` lie between the two, the last one first."""
+    """`count` positions of axis `axis` of what `cut` makes, from `start`; `moves` lie between, the last one first."""
 
     node: Node
     cut: Node
     axis: int
-    index: int
+    start: int
+    count: int
     moves: tuple[tuple[Node, int], ...]
 
 
@@ -44,28 +58,41 @@ def without_stacks(graph: Graph) -> Graph:
 
 
 def _pick(node: Node, known: Mapping[str, Node]) -> _Pick | None:
-    given, index = arguments(node) or {}, None
-    if node.target == "aten.select.int":
-        index = given["index"]
-    elif node.target == "getitem" and known[node.args[0].name].target == "aten.unbind.int":
-        given, index = arguments(known[node.args[0].name]) or {}, node.args[1]
-    if not isinstance(index, int):
+    of = known[node.args[0].name] if node.target == "getitem" else node
+    given = arguments(of) or {}
+    source = known[given["self"].name] if of.target in _PICKS and isinstance(given.get("self"), Ref) else None
+    if source is None or not source.shape or not isinstance(given.get("dim"), int):
         return None
-    source = known[given["self"].name]
-    return _traced_back(node, source, int(given["dim"]) % max(len(source.shape), 1), index, known)
+    axis = given["dim"] % len(source.shape)
+    part = _part(node, of, given, axis, source.shape[axis])
+    return None if part is None else _traced_back(node, source, axis, part, known)
 
 
-def _traced_back(node: Node, source: Node, axis: int, index: int, known: Mapping[str, Node]) -> _Pick | None:
+def _part(node: Node, of: Node, given: Mapping[str, Any], axis: int, size: int) -> tuple[int, int] | None:
+    """First position and number of positions that a call picks along an axis; None for all of them, or with steps."""
+    if node.target == "aten.select.int":
+        return int(given["index"]) % size, 1
+    if node.target == "aten.slice.Tensor":
+        start, count = given.get("start") or 0, node.shape[axis]
+        plain = isinstance(start, int) and given.get("step", 1) == 1 and 0 < count < size
+        return (min(start + size if start < 0 else start, size - count), count) if plain else None
+    if node.target != "getitem" or not isinstance(of.result, tuple):
+        return None
+    sizes = [1 if of.target == "aten.unbind.int" else r.shape[axis] for r in of.result]
+    at = int(node.args[1]) % len(sizes)
+    return (sum(sizes[:at]), sizes[at]) if 0 < sizes[at] < size else None
+
+
+def _traced_back(node: Node, source: Node, axis: int, part: tuple[int, int], known: Mapping[str, Node]) -> _Pick | None:
     """The way from a pick to the reshape that made its axis, if values are only moved on it."""
     moves: list[tuple[Node, int]] = []
-    index %= source.shape[axis]
     while source.target not in _CUTS:
         before = _axis_before(source, axis, known)
         if before is None:
             return None
         moves.append((source, axis))
         source, axis = known[source.args[0].name], before
-    return _Pick(node, source, axis, index, tuple(moves))
+    return _Pick(node, source, axis, *part, tuple(moves))
 
 
 def _axis_before(node: Node, axis: int, known: Mapping[str, Node]) -> int | None:
@@ -88,7 +115,7 @@ def _axis_before(node: Node, axis: int, known: Mapping[str, Node]) -> int | None
 
 
 def _before_the_cut(pick: _Pick, known: Mapping[str, Node]) -> tuple[Node, ...] | None:
-    """The calls that stand for a pick: a slice, then reshape and moves as they were, on an axis of size one."""
+    """The calls that stand for a pick: a slice, then reshape and moves as they were, on what is left of the axis."""
     source = known[pick.cut.args[0].name]
     place = _place(source.shape, pick.cut.shape, pick.axis)
     if place is None:
@@ -97,8 +124,8 @@ def _before_the_cut(pick: _Pick, known: Mapping[str, Node]) -> tuple[Node, ...] 
     size = pick.cut.shape[pick.axis] * inner
     whole = (*source.shape[:at], *([outer] if outer > 1 else []), size, *source.shape[at + 1 :])
     at += outer > 1
-    part = (*whole[:at], inner, *whole[at + 1 :])
-    return tuple(_calls(pick, source, whole, part, (at, pick.index * inner, (pick.index + 1) * inner)))
+    part = (*whole[:at], pick.count * inner, *whole[at + 1 :])
+    return tuple(_calls(pick, source, whole, part, (at, pick.start * inner, (pick.start + pick.count) * inner)))
 
 
 def _place(before: Shape, after: Shape, axis: int) -> tuple[int, int, int] | None:
@@ -136,10 +163,10 @@ def _calls(pick: _Pick, source: Node, whole: Shape, part: Shape, cut: tuple[int,
     if whole != source.shape:
         steps.append((pick.cut, "aten.reshape.default", (whole,), whole))
     steps.append((pick.cut, "aten.slice.Tensor", cut, part))
-    shape = _with_one(pick.cut.shape, pick.axis)
+    shape = _with(pick.cut.shape, pick.axis, pick.count)
     steps.append((pick.cut, "aten.reshape.default", (shape,), shape))
     for move, axis in reversed(pick.moves):
-        shape = _with_one(move.shape, axis)
+        shape = _with(move.shape, axis, pick.count)
         moved = move.target in ("aten.permute.default", "aten.transpose.int")
         steps.append(
             (move, move.target, move.args[1:], shape) if moved else (move, "aten.reshape.default", (shape,), shape)
@@ -151,5 +178,5 @@ def _calls(pick: _Pick, source: Node, whole: Shape, part: Shape, cut: tuple[int,
     yield call(-1, node, "aten.reshape.default", (node.shape,), node.shape)
 
 
-def _with_one(shape: Shape, axis: int) -> Shape:
-    return (*shape[:axis], 1, *shape[axis + 1 :])
+def _with(shape: Shape, axis: int, size: int) -> Shape:
+    return (*shape[:axis], size, *shape[axis + 1 :])

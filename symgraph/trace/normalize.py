@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from symgraph.ir import DType, Graph, Kind, Node, Ref, Tensor
 from symgraph.trace.naming import numbering
-from symgraph.trace.operators import short_name
+from symgraph.trace.operators import arguments, short_name
 from symgraph.trace.pieces import without_partial_writes
 from symgraph.trace.positions import with_whole_tables
 from symgraph.trace.writes import reading
@@ -26,6 +26,8 @@ _IDENTITIES = frozenset(
         "aten.resolve_neg.default",
     }
 )
+_TRANSPOSES = frozenset({"aten.t.default", "aten.numpy_T.default", "aten.mT.default", "aten.transpose.int"})
+_PRODUCTS = frozenset({"aten.matmul.default", "aten.mm.default", "aten.addmm.default"})
 # What an operator that addresses memory by strides reads depends on the layout that these make.
 _COPIES = frozenset({"aten.contiguous.default", "aten.clone.default"})
 _CASTS = frozenset(
@@ -54,7 +56,9 @@ def without_identities(graph: Graph) -> Graph:
     same: dict[str, str] = {}
     strided = any(n.target.startswith("aten.as_strided") for n in graph.nodes)
     for raw in graph.nodes:
-        node = _joined(_copied(reading(raw, same), kept), kept)
+        node = reading(raw, same)
+        for rewrite in _SPELLINGS:
+            node = rewrite(node, kept)
         operand = None if strided and node.target in _COPIES else _passed_on(node, kept)
         if operand is None:
             kept[node.name] = node
@@ -102,6 +106,34 @@ def _copied(node: Node, known: Mapping[str, Node]) -> Node:
     return node
 
 
+def _linear(node: Node, known: Mapping[str, Node]) -> Node:
+    """A product with the transpose of a matrix, with or without a sum, as the linear map that it is."""
+    if node.target not in _PRODUCTS or not all(isinstance(a, Ref) for a in node.args):
+        return node
+    *first, left, right = node.args
+    turned = known[right.name]
+    given = arguments(turned.target, turned.args, turned.kwargs) if turned.target in _TRANSPOSES else {}
+    plain = len(turned.shape) == 2 and {given.get("dim0", 0) % 2, given.get("dim1", 1) % 2} == {0, 1}
+    if not given or not plain or node.kwargs or any(len(known[b.name].shape) != 1 for b in first):
+        return node
+    return replace(node, target="aten.linear.default", args=(left, given["self"], *first))
+
+
+def _filled(node: Node, known: Mapping[str, Node]) -> Node:
+    """A choice between a tensor and one number, with the number written out."""
+    if node.target != "aten.where.self":
+        return node
+    number = known[node.args[2].name]
+    if number.target != "aten.full.default" or number.shape != () or not _keeps_kind(number, node):
+        return node
+    return replace(node, target="aten.where.ScalarOther", args=(*node.args[:2], number.args[1]))
+
+
+def _looked_up(node: Node, known: Mapping[str, Node]) -> Node:
+    """Rows of a table without what concerns gradients alone: derivatives of the graph are those of what it computes."""
+    return replace(node, args=node.args[:2], kwargs=()) if node.target == "aten.embedding.default" else node
+
+
 def _joined(node: Node, known: Mapping[str, Node]) -> Node:
     """A concatenation without its empty parts (a cache that holds nothing yet); of one part it is a copy."""
     if node.target != "aten.cat.default" or not isinstance(node.args[0], tuple):
@@ -112,6 +144,10 @@ def _joined(node: Node, known: Mapping[str, Node]) -> Node:
     if len(parts) == 1 and _keeps_kind(known[parts[0].name], node):
         return replace(node, target="aten.alias.default", args=parts, kwargs=())
     return replace(node, args=(parts, *node.args[1:]))
+
+
+# Several spellings of one thing, each rewritten as the one that rules speak about.
+_SPELLINGS = (_copied, _joined, _looked_up, _linear, _filled)
 
 
 def _passed_on(node: Node, known: Mapping[str, Node]) -> str | None:

@@ -30,7 +30,8 @@ def with_whole_tables(graph: Graph) -> Graph:
     nodes: list[Node] = []
     same: dict[str, str] = {}
     for raw in graph.nodes:
-        node, positions = reading(raw, same), _positions(raw)
+        node = _sliced(reading(raw, same), raw, known)
+        positions = _positions(raw)
         if positions is None or not _is_whole(graph.by_name[raw.args[0].name], known.value(positions.name)):
             nodes.append(node)
             continue
@@ -38,6 +39,23 @@ def with_whole_tables(graph: Graph) -> Graph:
         nodes += shown
         same[node.name] = shown[-1].name if shown else node.args[0].name
     return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(o, o) for o in graph.outputs))
+
+
+def _sliced(node: Node, raw: Node, known: _Known) -> Node:
+    """Neighbours along one axis of a value, picked by numbers written into the code, as a slice."""
+    picks = raw.args[1] if raw.target == "aten.index.Tensor" else ()
+    at = [i for i, x in enumerate(picks) if x is not None]
+    source = known.graph.by_name[raw.args[0].name] if len(at) == 1 else None
+    if source is None or source.kind is Kind.PARAMETER:
+        return node
+    rows = known.value(picks[at[0]].name)
+    if rows is None or rows.dim() != 1:
+        return node
+    rows = torch.where(rows < 0, rows + source.shape[at[0]], rows)
+    if not is_run(rows):
+        return node
+    args = (node.args[0], at[0], int(rows[0]), int(rows[-1]) + 1)
+    return replace(node, target="aten.slice.Tensor", args=args)
 
 
 def is_run(values: torch.Tensor) -> bool:

@@ -128,7 +128,7 @@ BROKEN: list[tuple[Change, str]] = [
     (lambda p: p["tied"].update(a=1), "tied['a']: a text is needed"),
     (
         lambda p: p["translations"].append({"sets": [[{"parameter": "0.bias"}]]}),
-        "translations[0].sets[0][0]: axis, window is missing",
+        "translations[0].sets[0][0]: axis, window, factor is missing",
     ),
 ]
 
@@ -158,7 +158,9 @@ INCONSISTENT: list[tuple[Change, str]] = [
     ),
     (lambda p: p["translations"].append({"sets": []}), "translations: an empty set"),
     (
-        lambda p: p["translations"].append({"sets": [[{"parameter": "0.bias", "axis": 1, "window": []}]]}),
+        lambda p: p["translations"].append(
+            {"sets": [[{"parameter": "0.bias", "axis": 1, "window": [], "factor": 1.0}]]}
+        ),
         "translations: '0.bias' has no axis 1",
     ),
     (lambda p: p["spaces"][0].update(signs=0, layout="halves"), "fingerprint: it does not belong to the rest"),

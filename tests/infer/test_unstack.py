@@ -24,6 +24,15 @@ def stack_between_heads_and_size(x: Tensor) -> Parts:
     return x[..., 0, :], x[..., 1, :], x[..., -1, :].transpose(1, 2)
 
 
+def heads_keys_and_values(x: Tensor) -> Parts:
+    x = x.view(2, 5, 6, 4)
+    return x[..., :4, :], x[..., [4], :], x[..., -1:, :].transpose(1, 2)
+
+
+def split_heads(x: Tensor) -> Parts:
+    return x.view(2, 5, 6, 4).transpose(1, 2).split([4, 1, 1], dim=1)  # type: ignore[no-untyped-call,no-any-return]
+
+
 def stack_of_a_module(x: Tensor) -> Parts:
     x = x.unflatten(-1, (3, 8)).unsqueeze(0).transpose(0, -2).squeeze(-2)  # type: ignore[no-untyped-call]
     return x[0], x[1], x[2]
@@ -52,7 +61,9 @@ class Picked(nn.Module):
         return self.f(self.read(x))
 
 
-@pytest.mark.parametrize("f", [stack_first, stack_between_heads_and_size, stack_of_a_module])
+@pytest.mark.parametrize(
+    "f", [stack_first, stack_between_heads_and_size, stack_of_a_module, heads_keys_and_values, split_heads]
+)
 def test_parts_are_slices(f: Callable[[Tensor], Parts]) -> None:
     model, x = Picked(f), torch.randn(2, 5, 3)
     graph = trace(model, (x,))

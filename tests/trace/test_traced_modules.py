@@ -249,3 +249,23 @@ def test_empty_parts_of_concatenations_vanish() -> None:
     assert list(graph.state) == ["key.weight", "key.bias"]
     (found,) = evaluate(graph, state_of(model), (x,))
     assert torch.allclose(found, model(x).double(), atol=1e-6)
+
+
+class Transposed(nn.Module):
+    """Linear maps spelled with a transposed matrix, and products that are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x @ self.a.T
+        return torch.addmm(self.b, x[0], self.a.t()) + torch.mm(x[0], self.a.transpose(0, 1)) + y @ (self.a @ self.a.mT)
+
+
+def test_products_with_a_transposed_matrix_are_linear_maps() -> None:
+    model, x = Transposed(), torch.randn(2, 5, 3)
+    graph = trace(model, (x,))
+    assert [n.target for n in graph.calls].count("aten.linear.default") == 4
+    (found,) = evaluate(graph, state_of(model), (x,))
+    assert torch.allclose(found, model(x).double(), atol=1e-5)
