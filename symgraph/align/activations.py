@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -67,6 +67,10 @@ class Activations:
     def __str__(self) -> str:
         rest = f", {self.left_out} batches of another shape left out" if self.left_out else ""
         return f"activations of {self.examples} examples at {self.sites} values{rest}"
+
+    def of(self, units: frozenset[int]) -> Activations:
+        """Those of some units alone."""
+        return replace(self, correlations={u: t for u, t in self.correlations.items() if u in units})
 
     def moved(self, unit: Tree, element: GroupElement) -> list[tuple[Key, Tensor]]:
         """The correlations of a unit after B has moved, with a batch dimension of one, as solvers take them."""

@@ -14,9 +14,10 @@ from symgraph.align.activations import Activations
 from symgraph.align.alignment import Alignment
 from symgraph.align.blends import soften, split
 from symgraph.align.learn import Learned, Lesson, learn
-from symgraph.align.match import Match, match, units
+from symgraph.align.match import Match, MatchOptions, match, units
 from symgraph.align.observing import observe_models
 from symgraph.align.program import MATCHINGS, Apply, Canonicalise, MatchStep, Program, Regauge
+from symgraph.align.shares import chosen, judge
 from symgraph.align.steps import Check, Embed, LearnStep, Soften, Split
 from symgraph.align.weighting import parameter_weights
 from symgraph.canonical import Canonical, canonicalise
@@ -148,8 +149,38 @@ def _match(
     seen = _observed(symmetry, step, lesson, a, b, dtype) if step.reads_data else None
     if seen is not None:
         run.notes.append(str(seen))
-    found = match(symmetry, a, b, step.options(), progress, seen)
+    if seen is not None and seen.correlations and step.alpha == "auto":
+        found = _chosen(run, symmetry, step, _given(lesson), a, b, seen)
+    else:
+        found = match(symmetry, a, b, step.options(), progress, seen)
     run.matches[step.into], run.transforms[step.into] = found, Transform((Act(found.element),))
+
+
+def _chosen(
+    run: Registers,
+    symmetry: SymmetryGraph,
+    step: MatchStep,
+    lesson: Lesson,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    seen: Activations,
+) -> Match:
+    """The match with the best share of activations, and a note of what was tried."""
+    trees = [u for u in units(symmetry, step.spaces) if u.space.id in seen.correlations]
+    mixture = judge(lesson, (a, b), step.batches)
+
+    def matched(options: MatchOptions, ids: frozenset[int]) -> Match:
+        return match(symmetry, a, b, options, seen=seen.of(ids))
+
+    found, note = chosen(trees, step.options(), matched, lambda m: mixture.barrier((a, m.element(b))))
+    run.notes.append(note)
+    return found
+
+
+def _given(lesson: Lesson | None) -> Lesson:
+    if lesson is None:
+        raise UsageError("the program matches activations, and there is no training data", remedy="pass data=...")
+    return lesson
 
 
 def _observed(
@@ -160,8 +191,7 @@ def _observed(
     b: Mapping[str, Tensor],
     dtype: torch.dtype,
 ) -> Activations:
-    if lesson is None:
-        raise UsageError("the program matches activations, and there is no training data", remedy="pass data=...")
+    lesson = _given(lesson)
     trees = [u for u in units(symmetry, step.spaces) if any(fnmatch(u.space.name, p) for p in step.observed)]
     if step.method == "activations" and not trees:
         names = ", ".join(u.space.name for u in units(symmetry, step.spaces)[:3])

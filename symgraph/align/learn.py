@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.align.motion import Motion, MotionOptions
-from symgraph.align.objective import Feed, Objective, divided, held
+from symgraph.align.objective import Feed, Objective, divided, fixed_tensors, held, is_shared_mask, usual_dtype
 from symgraph.align.saved import Checkpoint
 from symgraph.errors import DataError, UsageError
 from symgraph.forward import evaluating
@@ -218,7 +218,7 @@ class _Run:
         self, symmetry: SymmetryGraph, states: Sequence[Mapping[str, Tensor]], lesson: Lesson, o: LearnOptions
     ) -> None:
         self.symmetry, self.options, self.lesson = symmetry, o, lesson
-        self.dtype = lesson.dtype or _usual(lesson.network)
+        self.dtype = lesson.dtype or usual_dtype(lesson.network)
         self.device = torch.device(lesson.device)
         self.objective = Objective(lesson.network, lesson.loss, self.dtype)
         training, validation = (
@@ -232,9 +232,9 @@ class _Run:
         self.states = {_name(i): self._placed(s) for i, s in enumerate(states)}
         first, *others = self.states.values()
         # Infinite entries of a mask would become NaN on the way from one to the same.
-        self.rest = {n: t for n, t in first.items() if _is_shared_mask(t, [s[n] for s in others])}
+        self.rest = {n: t for n, t in first.items() if is_shared_mask(t, [s[n] for s in others])}
         self.buffers = {n for n, _ in lesson.network.named_buffers()}
-        self.rest |= _rest(lesson.network, first, self.dtype, self.device)
+        self.rest |= fixed_tensors(lesson.network, first, self.dtype, self.device)
         moving = list(self.states)[0 if o.dual else 1 :]
         self.motions = {s: Motion(symmetry, o.motion, self.dtype, self.device) for s in moving}
         self.latents = {f"{s}.{n}": t for s, m in self.motions.items() for n, t in m.latents().items()}
@@ -388,25 +388,3 @@ class _Run:
 def _name(model: int) -> str:
     """What messages call a model: A, B, and so on."""
     return chr(ord("A") + model) if model < 26 else f"model {model + 1}"
-
-
-def _is_shared_mask(t: Tensor, others: Sequence[Tensor]) -> bool:
-    """Whether entries that are not finite are the same in all models."""
-    differs = torch.stack([t != o for o in others]).any(0)
-    return not bool((t.isfinite() | differs).all())
-
-
-def _usual(network: nn.Module) -> torch.dtype:
-    """Float64 for a network that is so, else float32: halves have no room for small steps."""
-    first = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-    return torch.float64 if first is torch.float64 else torch.float32
-
-
-def _rest(network: nn.Module, moving: Iterable[str], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """The network's tensors that the canonical form does not hold, where and as they are computed with."""
-    held = set(moving)
-    found = {}
-    for name, t in (*network.named_parameters(), *network.named_buffers()):
-        if name not in held:
-            found[name] = t.detach().to(device, dtype if t.is_floating_point() else None)
-    return found

@@ -73,7 +73,7 @@ class MatchStep:
     seed: int = 0
     restarts: int = 0
     spaces: tuple[str, ...] = ("*",)
-    alpha: float = 1.0
+    alpha: float | str = "auto"
     batches: int = 30
     rows: int = 128
     observed: tuple[str, ...] = ("*",)
@@ -86,7 +86,8 @@ class MatchStep:
         return self.method == "activations" or self.weighting == "inputs"
 
     def __str__(self) -> str:
-        share = f" with a share of {self.alpha:g}" if self.method == "activations" else ""
+        share = f" with a share of {self.alpha}" if self.method == "activations" else ""
+        share = share.replace("a share of auto", "the best share of several")
         what = f"by {self.method}{share}, at most {self.sweeps} sweeps, tolerance {self.tolerance:g}, seed {self.seed}"
         lines = [f"{self.op:<13} {self.moving} to {self.reference} -> {self.into} ({what})"]
         return "\n".join(lines + [line for u in self.units for line in u.lines(6)])
@@ -288,6 +289,8 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, bool)
     if kind == "int":
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind == "float | str":
+        return isinstance(value, str) or _fits(value, "float")
     if kind == "float":
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind.startswith("tuple[str"):
