@@ -93,6 +93,14 @@ def add_out(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     add_overwrite(parser)
 
 
+def add_program(parser: argparse.ArgumentParser) -> None:
+    """A program to run, or to write."""
+    plan = parser.add_mutually_exclusive_group()
+    plan.add_argument("--program", metavar="FILE", help="run this program instead of planning one")
+    plan.add_argument("--emit-program", metavar="FILE", help="write the program (.yaml or .json)")
+    parser.add_argument("--dry-run", action="store_true", help="print the program and stop")
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Whether an output that exists is replaced."""
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
