@@ -295,7 +295,7 @@ class _Pass:
             self._correlate(name, [self._samples(s, name, read) for s in sides])
         for value, axes in self.along.items():
             for along in axes:
-                self._moment(value, along, [s[value].moments[along] for s in sides])
+                self._moment(value, along, [_moment_of(s[value], along) for s in sides])
         self.batches += 1
         first = next(iter(given.values() if isinstance(given, Mapping) else given))
         self.examples += len(first) if first.dim() else 1
@@ -429,6 +429,13 @@ def _correlated(x: Tensor, y: Tensor, sizes: torch.Size, at: str) -> tuple[Tenso
     k = len(sizes)
     order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
     return c.reshape(*sizes, *sizes).permute(order), total > 0
+
+
+def _moment_of(held: _Read | Tensor, along: int) -> Tensor:
+    """The second moment along an axis of a value; those of branches are whole."""
+    if isinstance(held, Tensor):
+        return _second_moment(held.movedim(along, -1).flatten(0, -2))
+    return held.moments[along]
 
 
 def _second_moment(rows: Tensor) -> Tensor:

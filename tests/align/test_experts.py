@@ -114,6 +114,16 @@ def test_experts_are_recovered_from_activations() -> None:
     assert distance({n: a[n] for n in found.state}, found.state) < 1e-9
 
 
+def test_experts_are_matched_at_the_moment_of_their_inputs() -> None:
+    net, other = network("list-shared"), network("list-shared")
+    symmetry = symgraph.infer(net)
+    a, b = planted(net, symmetry, 0)
+    other.load_state_dict({n: b[n] for n in other.state_dict()})
+    data = [{"x": torch.randint(0, 11, (8, 7), generator=torch.Generator().manual_seed(i))} for i in range(3)]
+    found = symgraph.align(net, other, options=MatchOptions(weighting="inputs"), data=data, symmetry=symmetry)
+    assert distance({n: a[n] for n in found.state}, found.state) < 1e-6
+
+
 def test_an_unknown_cost_is_refused() -> None:
     with pytest.raises(UsageError, match="outer is 'best'"):
         MatchOptions(outer="best")
