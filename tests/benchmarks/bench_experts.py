@@ -1,7 +1,7 @@
 """Orders of experts: the rank of the found one among all, and what is left of the loss that naive averaging costs.
 
     SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_experts.py [--layers 0 3] [--top 0 2] [--shared 0]
-        [--experts 4] [--seeds 4] [--images 10000] [--epochs 4] [--rate 0.001]
+        [--experts 4] [--seeds 3] [--images 10000] [--epochs 5] [--rate 0.003]
 
 The backbone is the zoo's vision transformer of CIFAR-10, trained. The feed-forward layer of one block is replaced by a
 mixture of experts in a list, initialised from seeds of their own, and fine-tuned with everything else held. Of every
@@ -176,9 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> list[list[Ranked]]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--layers", type=int, nargs="+", default=[0, 3])
     parser.add_argument("--top", type=int, nargs="+", default=[0, 2])
-    for name, default in (("shared", 0), ("experts", 4), ("seeds", 4), ("images", 10000), ("epochs", 4)):
+    for name, default in (("shared", 0), ("experts", 4), ("seeds", 3), ("images", 10000), ("epochs", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=3e-3)
     args = parser.parse_args(arguments)
     folder = zoo()
     if folder is None:
