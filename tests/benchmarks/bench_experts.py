@@ -6,7 +6,8 @@
 The backbone is the zoo's vision transformer of CIFAR-10, trained. The feed-forward layer of one block is replaced by a
 mixture of experts in a list, initialised from seeds of their own, and fine-tuned with everything else held. Of every
 pair of seeds, for all orders of the experts, the inside of each pair of experts is matched in canonical form, as the
-costs do, and the loss at the midpoint is measured on test images.
+costs do, and the loss at the midpoint is measured on test images. "inputs" is the joint cost with every parameter at
+the second moment of what it reads.
 
 Source: the setting of Tran et al., arXiv 2509.11348.
 """
@@ -30,10 +31,12 @@ from torch import Tensor, nn
 import symgraph
 from symgraph.align.match import Match, MatchOptions, _Descent, match
 from symgraph.align.objective import EvenMixture, Objective
+from symgraph.align.observing import observe_models
 from symgraph.align.wreath import Tree
 from symgraph.canonical import canonicalise
 from symgraph.gauge import Act
 from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.rules.book import default_rules
 from symgraph.sampling import float64
 from symgraph.trace import state_of
 
@@ -124,7 +127,9 @@ class _Ordered(_Descent):
         return order
 
 
-def of_pair(symmetry: SymmetryGraph, a: nn.Module, b: nn.Module, s: Setting, test: Sequence[Batch]) -> Ranked:
+def of_pair(
+    symmetry: SymmetryGraph, a: nn.Module, b: nn.Module, s: Setting, data: Sequence[Batch], test: Sequence[Batch]
+) -> Ranked:
     """The loss in excess of the mean of both ends', at the midpoint in canonical form and as trained."""
     given = [float64(state_of(m)) for m in (a, b)]
     first, second = (canonicalise(symmetry, t).state for t in given)
@@ -139,7 +144,10 @@ def of_pair(symmetry: SymmetryGraph, a: nn.Module, b: nn.Module, s: Setting, tes
         run = _Ordered(symmetry, first, second, MatchOptions(spaces=names), 0)
         run.order = torch.tensor(order)
         orders.append(excess(run.run(None)))
-    found = {c: excess(match(symmetry, first, second, MatchOptions(spaces=names, outer=c))) for c in COSTS}
+    seen = observe_models(symmetry, a, default_rules(), (first, second), data, (), moments=True)[0, 1]
+    at_inputs = MatchOptions(spaces=names, weighting="inputs")
+    found = {"inputs": excess(match(symmetry, first, second, at_inputs, seen=seen))}
+    found |= {c: excess(match(symmetry, first, second, MatchOptions(spaces=names, outer=c))) for c in COSTS}
     return Ranked(mixture.barrier(given), tuple(sorted(orders)), found)
 
 
@@ -152,7 +160,7 @@ def measure(s: Setting, folder: Path, images: int, seeds: int, judged: int = 200
     found: list[Ranked]
     time, nets = seconds(lambda: [fine_tuned(backbone, k, s, batches) for k in range(seeds)])
     symmetry = symgraph.infer(nets[0], kwargs={"pixel_values": torch.zeros(2, 3, 32, 32)})
-    then, found = seconds(lambda: [of_pair(symmetry, a, b, s, test) for a, b in combinations(nets, 2)])
+    then, found = seconds(lambda: [of_pair(symmetry, a, b, s, batches, test) for a, b in combinations(nets, 2)])
     print(f"{s}: {seeds} fine-tunings {time:.0f} s, {len(found)} pairs {then:.0f} s")
     show(found)
     return found
@@ -163,7 +171,7 @@ def show(found: Sequence[Ranked]) -> None:
     best, worst = (mean(r.orders[k] for r in found) for k in (0, -1))
     count = len(found[0].orders)
     print(f"    excess loss {naive:.4f} as trained; of {count} orders between {best:.4f} and {worst:.4f}")
-    for cost in COSTS:
+    for cost in found[0].found:
         ranks, left = [r.rank(cost) for r in found], mean(r.found[cost] for r in found)
         print(
             f"    {cost:<6} mean rank {mean(ranks):.1f} of {count} ({', '.join(map(str, ranks))}), excess {left:.4f}, "
