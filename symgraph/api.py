@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.align.alignment import Alignment
-from symgraph.align.execute import Registers, execute
+from symgraph.align.execute import execute
 from symgraph.align.learn import Learned, LearnOptions, Lesson
 from symgraph.align.match import MatchOptions
-from symgraph.align.program import MATCHINGS, BlendOptions, Program, plan_alignment
+from symgraph.align.planning import BlendOptions, plan_alignment
+from symgraph.align.program import MATCHINGS, Program
+from symgraph.align.registers import Registers, narrowed
 from symgraph.align.steps import Embed
 from symgraph.audit import Audit
 from symgraph.audit import audit as _audit
@@ -451,8 +453,3 @@ def _kept(m: Model) -> tuple[str, ...]:
     pairs = shorten(f"{name} = {first}" for name, first in sorted(ties.items()))
     more = sum(state[n].numel() for n in ties if n in state)
     return (f"kept tied: {pairs}; the group is smaller for it (tied='untie' costs {more:,} more parameters)",)
-
-
-def narrowed(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state on the CPU in the dtypes of another one, from which it takes what it lacks."""
-    return {k: state[k].to("cpu", v.dtype) if k in state else v for k, v in like.items()}

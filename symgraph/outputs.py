@@ -11,8 +11,7 @@ from torch import Tensor
 
 from symgraph import api, checkpoint
 from symgraph.align.alignment import Alignment
-from symgraph.align.program import MatchStep
-from symgraph.align.steps import LearnStep
+from symgraph.align.steps import Join, LearnStep, MatchStep
 from symgraph.api import Aligned
 from symgraph.cards import Card, Ingredient
 from symgraph.errors import UsageError
@@ -194,7 +193,9 @@ def _member_card(found: Universe, number: int, command: str, simplex: Sequence[t
 def _joined(found: Universe) -> str:
     rounds = f"{len(found.objective) - 1} rounds" if len(found.objective) > 2 else "one round"
     learned = ", then learned matching of all of them" if found.learned else ""
-    return f"weight matching of each to the mean of the others ({rounds}){learned}"
+    step = next((s for s in found.program.steps if isinstance(s, Join)), None) if found.program else None
+    what = "activation" if step is not None and step.method == "activations" else "weight"
+    return f"{what} matching of each to the mean of the others ({rounds}){learned}"
 
 
 def _moved_spaces(found: Universe) -> tuple[str, ...]:
@@ -288,7 +289,8 @@ def _method(aligned: Aligned) -> str:
         return "canonical form"
     weighting = step.weighting if isinstance(step.weighting, str) else "custom"
     options = f"tolerance {step.tolerance:g}, {weighting} weights, seed {step.seed}"
-    matched = f"weight matching ({step.sweeps} sweeps at most, {options})"
+    what = "activation matching" if step.method == "activations" else "weight matching"
+    matched = f"{what} ({step.sweeps} sweeps at most, {options})"
     learning = next((s for s in aligned.program.steps if isinstance(s, LearnStep)), None)
     if learning is None:
         return matched

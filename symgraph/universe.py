@@ -10,7 +10,7 @@ arXiv 2405.17897 (there for permutations alone).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,17 @@ from typing import Any
 import torch
 
 from symgraph import api
-from symgraph.action import GroupElement
 from symgraph.align.alignment import Alignment
-from symgraph.align.execute import checked_change, widened
-from symgraph.align.joint import Joint, match_all
-from symgraph.align.learn import Learned, LearnOptions, Lesson, learn
+from symgraph.align.execute import execute
+from symgraph.align.learn import Learned, LearnOptions, Lesson
 from symgraph.align.match import MatchOptions
-from symgraph.canonical import canonicalise
+from symgraph.align.planning import plan_universe
+from symgraph.align.program import Program
+from symgraph.align.registers import Registers
+from symgraph.align.steps import Settle
 from symgraph.checkpoint import architecture_differences
 from symgraph.errors import CheckpointError, UsageError
-from symgraph.gauge import Act, Transform
+from symgraph.gauge import Transform
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.losses import PerExample
 from symgraph.mixture import State, interpolate
@@ -36,7 +37,7 @@ from symgraph.state import check_finite, state_hash
 from symgraph.trace import state_of
 from symgraph.widening.models import common_shape
 
-METHODS = ("weights", "learned")
+METHODS = ("weights", "activations", "learned")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Universe:
 
     `reference` is the number of the model whose gauge it is, and which is itself there, bit for bit; None where the
     universe is in a gauge of its own. `objective` is the sum of squared distances from the mean over the sum of
-    squared norms, after the start and after every round.
+    squared norms, after the start and after every round (mixed with that of activations where they count). `program`
+    is what was run.
     """
 
     symmetry: SymmetryGraph
@@ -74,6 +76,7 @@ class Universe:
     objective: tuple[float, ...]
     notes: tuple[str, ...] = ()
     learned: Learned | None = None
+    program: Program | None = None
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -145,6 +148,7 @@ def universe(
     loss: str | PerExample = "cross-entropy",
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    program: Program | None = None,
 ) -> Universe:
     """Brings any number of models into one basis and one gauge without changing the function of any.
 
@@ -155,9 +159,12 @@ def universe(
             hashes, whose gauge has an inverse.
         options, symmetry, rules, tied, strict, device, dtype: as for `symgraph.align`.
         rounds: at most so many rounds in which each model is matched to the mean of the others.
-        method: "weights", or "learned": from there trained on the task loss at mixtures of all models.
-        data, validation, loss, checkpoint, resume: for "learned", as for `symgraph.align`.
+        method: "weights"; "activations", alone or mixed with weights (`alpha` of the options); or "learned": from a
+            match by weights trained on the task loss at mixtures of all models.
+        data, validation, loss, checkpoint, resume: for all but "weights", as for `symgraph.align`.
         learning: by default `LearnOptions(sampler="dirichlet")`, where all models but the reference move.
+        program: run this program (see `plan`) instead of planning one; method, options, rounds, reference and learning
+            are its own.
 
     Raises:
         UsageError: fewer than two models, or a choice that does not exist.
@@ -166,22 +173,78 @@ def universe(
 
     Source: Theus et al., arXiv 2506.22712; Ten Berge 1977; gauge: design section 8.
     """
+    if program is None:
+        _check_method(method, data)
+    how: dict[str, Any] = {"reference": reference, "options": options, "rounds": rounds, "learning": learning}
+    models, notes, found = _ready(sources, reference, options, symmetry, rules, tied, strict)
+    steps = program or _plan(models, found, method, **how)
+    settled = _settled(steps, len(models))
+    given = {str(i): state_of(m.module) for i, m in enumerate(models)}
+    for m, state in zip(models, given.values(), strict=True):
+        check_finite({k: v for k, v in state.items() if k in found.terms}, where=m.spec)
+    hashes = {n: state_hash(s) for n, s in given.items()}
+    lesson = None
+    if data is not None:
+        network, book = models[min(range(len(models)), key=lambda i: hashes[str(i)])].module, api.rule_book(rules)
+        lesson = Lesson(network, data, validation, loss, checkpoint, resume, device=device, book=book)
+    where: dict[str, Any] = {"device": device, "dtype": dtype, "progress": progress, "lesson": lesson}
+    run = execute(steps, found, given, hashes=hashes, **where)
+    return _made(models, steps, settled, run, notes)
+
+
+def plan(
+    sources: Sequence[api.Source],
+    *,
+    reference: int | None = None,
+    options: MatchOptions | None = None,
+    rounds: int = 10,
+    rules: api.RuleSources = None,
+    tied: str = "keep",
+    strict: bool = False,
+    method: str = "weights",
+    learning: LearnOptions | None = None,
+) -> Program:
+    """The program that `universe` would run, with its arguments.
+
+    Raises:
+        UsageError: fewer than two models, or a choice that does not exist.
+        CheckpointError: the architectures or symmetries differ.
+    """
+    _check_method(method, ())
+    models, _, found = _ready(sources, reference, options, None, rules, tied, strict)
+    return _plan(models, found, method, reference, options, rounds, learning)
+
+
+def _plan(
+    models: Sequence[Model],
+    symmetry: SymmetryGraph,
+    method: str,
+    reference: int | None,
+    options: MatchOptions | None,
+    rounds: int,
+    learning: LearnOptions | None,
+) -> Program:
     options = options or MatchOptions()
-    _check(len(sources), reference, options)
-    _check_method(method, data)
+    trained = api.learning_options(method, options, learning or LearnOptions(sampler="dirichlet"))
+    start = "weights" if method == "learned" else method
+    return plan_universe(symmetry, [m.spec for m in models], options, rounds, reference, trained, start)
+
+
+def _ready(
+    sources: Sequence[api.Source],
+    reference: int | None,
+    options: MatchOptions | None,
+    symmetry: SymmetryGraph | None,
+    rules: api.RuleSources,
+    tied: str,
+    strict: bool,
+) -> tuple[list[Model], tuple[str, ...], SymmetryGraph]:
+    """All models in one shape, what is to be said of that, and their symmetry graph."""
+    _check(len(sources), reference, options or MatchOptions())
     models, notes = api.ready(sources, tied, [f"model {i + 1}" for i in range(len(sources))])
     models, grown = _in_one_shape(models, rules)
     notes = (*notes, *grown)
-    found = symmetry or _symmetry(models, rules, strict)
-    run = _Making(found, models, device, dtype)
-    joint = match_all(found, run.canonical(), options, rounds, progress)
-    run.choose(joint, reference)
-    trained = api.learning_options(method, options, learning or LearnOptions(sampler="dirichlet"))
-    learned = None
-    if trained is not None:
-        lesson = Lesson(models[run.first].module, data, validation, loss, checkpoint, resume, device=device)
-        learned = run.learn(joint, lesson, trained, progress)
-    return run.result(joint, learned, notes)
+    return models, notes, symmetry or _symmetry(models, rules, strict)
 
 
 def _check(models: int, reference: int | None, options: MatchOptions) -> None:
@@ -196,8 +259,8 @@ def _check(models: int, reference: int | None, options: MatchOptions) -> None:
 def _check_method(method: str, data: Any) -> None:
     if method not in METHODS:
         raise UsageError(f"a universe has no method {method!r}", remedy=f"method= one of {', '.join(METHODS)}")
-    if method == "learned" and data is None:
-        raise UsageError("method 'learned' needs data", remedy="pass data=, batches of the training split")
+    if method != "weights" and data is None:
+        raise UsageError(f"method {method!r} needs data", remedy="pass data=, batches of the training split")
 
 
 def _in_one_shape(models: Sequence[Model], rules: api.RuleSources) -> tuple[list[Model], tuple[str, ...]]:
@@ -247,89 +310,32 @@ def _symmetry(models: Sequence[Model], rules: api.RuleSources, strict: bool) -> 
     return first
 
 
-class _Making:
-    """A universe while it is made: models by number, and their numbers in the order of their hashes."""
+def _settled(program: Program, models: int) -> Settle:
+    """The step that ends the program of a universe.
 
-    def __init__(self, symmetry: SymmetryGraph, models: Sequence[Model], device: Any, dtype: torch.dtype) -> None:
-        self.symmetry, self.models, self.device, self.dtype = symmetry, models, device, dtype
-        self.given = [{n: t.detach() for n, t in state_of(m.module).items()} for m in models]
-        for m, state in zip(models, self.given, strict=True):
-            check_finite({k: v for k, v in state.items() if k in symmetry.terms}, where=m.spec)
-        self.hashes = [state_hash(s) for s in self.given]
-        self.order = sorted(range(len(models)), key=self.hashes.__getitem__)
-        self.transforms: dict[int, Transform] = {}
-        self.singular: dict[int, tuple[str, ...]] = {}
-        # For each model what leads from its canonical form to the common basis, up to what all have in common.
-        self.shared: dict[int, Transform] = {}
-        self.reference: int | None = None
-        self.first = self.order[0]
-        self.trained = False
-
-    def canonical(self) -> Iterator[State]:
-        """The models in canonical form, one after the other in order."""
-        for i in self.order:
-            state = widened(self.given[i], self.device, self.dtype)
-            found = canonicalise(self.symmetry, {n: state[n] for n in self.symmetry.terms if n in state})
-            self.transforms[i], self.singular[i] = found.transform, found.singular
-            yield found.state
-
-    def choose(self, joint: Joint, wanted: int | None) -> None:
-        """The reference: the model whose gauge the universe is in, or None where no gauge will do."""
-        candidates = self.order if wanted is None else [wanted]
-        self.reference = next((i for i in candidates if not self.singular[i]), None)
-        self.shared = {i: _act(g) for i, g in zip(self.order, joint.elements, strict=True)}
-        self.first = self.order[0] if self.reference is None else self.reference
-
-    def learn(self, joint: Joint, lesson: Lesson, options: LearnOptions, progress: api.Progress | None) -> Learned:
-        """Trains the models from where they are matched, the reference first, since the first may stay."""
-        order = sorted(self.order, key=lambda i: i != self.first)
-        states = [joint.states[self.order.index(i)] for i in order]
-        found = learn(self.symmetry, states, lesson, options, progress)
-        for i, moved in zip(order, found.transforms, strict=True):
-            if moved is not None:
-                self.shared[i] = self.shared[i].then(moved)
-        # Gains and constants that were trained belong to no model's gauge.
-        self.trained = options.motion.gauge
-        return found
-
-    def result(self, joint: Joint, learned: Learned | None, notes: tuple[str, ...]) -> Universe:
-        """Every model in the basis and the gauge of the reference, its function compared with what it was."""
-        if self.trained:
-            self.reference = None
-            notes = (*notes, "gains and constants were trained: the universe is in a gauge of its own")
-        elif self.reference is None:
-            zero = ", ".join(dict.fromkeys(n for names in self.singular.values() for n in names))
-            notes = (*notes, f"gains are zero ({zero}): the universe is in canonical form, which is no model's own")
-        back = Transform() if self.trained else self.shared[self.first].inverse()
-        inside = {
-            # The reference's own way there and back cancels exactly.
-            i: self.transforms[i] if i == self.reference else self.transforms[i].then(self.shared[i]).then(back)
-            for i in self.order
-        }
-        figures = dict(zip(self.order, zip(joint.before, joint.after, strict=True), strict=True))
-        members = tuple(self._member(i, inside[i], figures[i]) for i in range(len(self.models)))
-        if learned is not None:
-            notes = (*notes, str(learned))
-        largest = max(m.change for m in members)
-        notes = (*notes, f"every model computes what it computed, up to {largest:.0e}")
-        objective = tuple(x / joint.scale for x in joint.objective)
-        return Universe(self.symmetry, members, self.reference, objective, notes, learned)
-
-    def _member(self, i: int, inside: Transform, figures: tuple[float, float]) -> Member:
-        reference = self.reference
-        model, given, names = self.models[i], self.given[i], self.singular[i]
-        whole = inside if reference is None else inside.then(self.transforms[reference].inverse())
-        target = "" if reference is None else self.hashes[reference]
-        if i == reference:
-            alignment = Alignment(self.symmetry, Transform(), self.hashes[i], target)
-            return Member(model, api.stored(model.module, given), alignment, inside, names, 0.0, *figures)
-        state = widened(given, self.device, self.dtype)
-        moved = whole.carry(state)
-        change = checked_change(self.symmetry, state, moved, model.spec, f"{model.spec} in the universe")
-        alignment = Alignment(self.symmetry, whole, self.hashes[i], target)
-        stored = api.stored(model.module, api.narrowed(moved, given))
-        return Member(model, stored, alignment, inside, names, change, *figures)
+    Raises:
+        UsageError: the program is not that of a universe of so many models.
+    """
+    found = next((s for s in program.steps if isinstance(s, Settle) and len(s.into) == models), None)
+    if found is None:
+        raise UsageError(
+            f"the program does not bring {models} models into one basis",
+            remedy="write one with `symgraph universe MODELS --emit-program FILE`",
+        )
+    return found
 
 
-def _act(element: GroupElement) -> Transform:
-    return Transform((Act(element),))
+def _made(models: Sequence[Model], plan: Program, settled: Settle, run: Registers, notes: tuple[str, ...]) -> Universe:
+    """What a run of the program leaves in its registers, as a result."""
+    made = run.universes[settled.universe]
+    figures = dict(zip(made.names, zip(made.joint.before, made.joint.after, strict=True), strict=True))
+    members = []
+    for i, (model, into) in enumerate(zip(models, settled.into, strict=True)):
+        name = str(i)
+        alignment, state = run.alignments[into], api.stored(model.module, run.states[into])
+        singular, change = run.canonical[name].singular, made.changes[name]
+        members.append(Member(model, state, alignment, made.inside[name], singular, change, *figures[name]))
+    symmetry = members[0].alignment.symmetry
+    reference = None if made.reference is None else int(made.reference)
+    objective = tuple(x / made.joint.scale for x in made.joint.objective)
+    return Universe(symmetry, tuple(members), reference, objective, (*notes, *run.notes), made.learned, plan)

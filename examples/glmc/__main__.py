@@ -43,8 +43,8 @@ def aligned(method: str, a: nn.Module, b: nn.Module, s: Setting, corpus: Corpus,
         return found.reference, found.state
     data: dict[str, Any] = {"data": corpus.lesson(s.learning_batch), "validation": corpus.batches("validation", 64)}
     if method in ("activations", "mixed"):
-        options = MatchOptions(alpha=1.0 if method == "activations" else 0.5)
-        found = symgraph.align(a, b, method="activations", options=options, data=data["data"])
+        options = MatchOptions(alpha=1.0 if method == "activations" else "auto")
+        found = symgraph.align(a, b, method="activations", options=options, **data)
         return found.reference, found.state
     only = method.endswith("permutations only")
     symmetry = symgraph.infer(a)

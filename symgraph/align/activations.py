@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -68,14 +69,61 @@ class Activations:
         rest = f", {self.left_out} batches of another shape left out" if self.left_out else ""
         return f"activations of {self.examples} examples at {self.sites} values{rest}"
 
+    def of(self, units: frozenset[int]) -> Activations:
+        """Those of some units alone."""
+        return replace(self, correlations={u: t for u, t in self.correlations.items() if u in units})
+
     def moved(self, unit: Tree, element: GroupElement) -> list[tuple[Key, Tensor]]:
         """The correlations of a unit after B has moved, with a batch dimension of one, as solvers take them."""
         found = []
         for held, c in self.correlations.get(unit.space.id, {}).items():
-            pairs = tuple(x for leaf in held for x in (Leaf(-1, -1, False, leaf.size), leaf))
             key = tuple((x.space, element.symmetry.frame(x.frame).sign) for x in held)
-            found.append((key, element.on(c, pairs).unsqueeze(0) / max(self.sites, 1)))
+            found.append((key, element.on(c, _second(held)).unsqueeze(0) / max(self.sites, 1)))
         return found
+
+    def after(self, first: GroupElement, second: GroupElement) -> Activations:
+        """What would have been seen of A and B after both have moved."""
+        found = {
+            u: {k: second.on(first.on(c, _first(k)), _second(k)) for k, c in t.items()}
+            for u, t in self.correlations.items()
+        }
+        return replace(self, correlations=found)
+
+    def turned(self) -> Activations:
+        """The same with A and B in each other's place."""
+        found = {u: {k: _turned(c) for k, c in t.items()} for u, t in self.correlations.items()}
+        return replace(self, correlations=found, moments={n: (b, a) for n, (a, b) in self.moments.items()})
+
+
+def _first(held: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
+    """The leaves of a correlation, of which only A's are acted on; (n_A, n_B, k_A, k_B, ...)."""
+    return tuple(x for leaf in held for x in (leaf, Leaf(-1, -1, False, leaf.size)))
+
+
+def _second(held: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
+    return tuple(x for leaf in held for x in (Leaf(-1, -1, False, leaf.size), leaf))
+
+
+def _turned(c: Tensor) -> Tensor:
+    return c.permute([d + 1 - 2 * (d % 2) for d in range(c.dim())])
+
+
+def mean_of(seen: Iterable[Activations], scale: float = 1.0) -> Activations:
+    """The mean of what was seen of several models A with one B, times a factor; units and leaves are those of all."""
+    count, total = 0, None
+    for x in seen:
+        count += 1
+        total = x if total is None else replace(total, correlations=_added(total.correlations, x.correlations))
+    if total is None:
+        raise ValueError("the mean of no correlations")
+    found = {u: {k: c * (scale / count) for k, c in t.items()} for u, t in total.correlations.items()}
+    return replace(total, correlations=found)
+
+
+def _added(
+    one: Mapping[int, Mapping[tuple[Leaf, ...], Tensor]], other: Mapping[int, Mapping[tuple[Leaf, ...], Tensor]]
+) -> dict[int, dict[tuple[Leaf, ...], Tensor]]:
+    return {u: {k: c + other[u][k] for k, c in t.items()} for u, t in one.items()}
 
 
 def agreement(tables: Iterable[tuple[Key, Tensor]]) -> float:
@@ -102,12 +150,29 @@ def observe(
     rows: int = 128,
     moments: bool = False,
 ) -> Activations:
-    """One pass over the batches.
+    """One pass of two models over the batches; see `observe_all`."""
+    return observe_all(symmetry, seen, (a, b), batches, units, dtype=dtype, rows=rows, moments=moments)[0, 1]
+
+
+def observe_all(
+    symmetry: SymmetryGraph,
+    seen: SymmetryGraph,
+    models: Sequence[State],
+    batches: Iterable[tuple[Tensor, ...] | Mapping[str, Tensor]],
+    units: Iterable[Tree],
+    *,
+    dtype: torch.dtype = torch.float32,
+    rows: int = 128,
+    moments: bool = False,
+) -> dict[tuple[int, int], Activations]:
+    """What is seen of every pair (i, j) of models, i < j, in one pass over the batches.
+
+    Memory: the sums of every pair, whatever the length of the data, and samples of the values of a batch.
 
     Args:
         symmetry: of the models, for which the result is.
         seen: of the same models, traced with inputs of the batches' shape.
-        a, b: states in canonical form.
+        models: states in canonical form.
         batches: inputs of the graph, in order or by name.
         rows: at most so many positions of a value are read in a batch, drawn anew in each; 0: all.
         moments: gather second moments at the inputs of parameters as well.
@@ -118,12 +183,12 @@ def observe(
     """
     run = _Pass(symmetry, seen, list(units), dtype, rows, moments)
     # Once, and not again for every batch.
-    states = [{n: t.detach().to(dtype) if t.is_floating_point() else t for n, t in s.items()} for s in (a, b)]
+    states = [{n: t.detach().to(dtype) if t.is_floating_point() else t for n, t in s.items()} for s in models]
     for i, given in enumerate(batches):
         run.take(i, states, given)
     if not run.batches:
         raise DataError("no batches to match activations on", remedy="check the length of the data")
-    return run.result()
+    return {pair: run.result(pair) for pair in run.sums}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +227,7 @@ class _Pass:
         for r in self.readings:
             self.along.setdefault(r.value, set()).add(r.along)
         self.parts = {n: self._parts(n) for n in self.sites}
-        self.sums: dict[int, dict[tuple[Leaf, ...], Tensor]] = {}
+        self.sums: dict[tuple[int, int], dict[int, dict[tuple[Leaf, ...], Tensor]]] = {}
         self.moments: dict[tuple[str, int], list[Tensor]] = {}
         self.seen_at: dict[str, int] = {}
         self.batches = self.examples = 0
@@ -225,11 +290,12 @@ class _Pass:
             return value if name in self.twins else read(name, value)
 
         sides = [self.run.run(s, given, keep=self.keep, reduce=kept)[1] for s in states]
+        self.sums = self.sums or {pair: {} for pair in combinations(range(len(sides)), 2)}
         for name in self.sites:
-            self._correlate(name, *(self._samples(s, name, read) for s in sides))
+            self._correlate(name, [self._samples(s, name, read) for s in sides])
         for value, axes in self.along.items():
             for along in axes:
-                self._moment(value, along, [s[value].moments[along] for s in sides])
+                self._moment(value, along, [_moment_of(s[value], along) for s in sides])
         self.batches += 1
         first = next(iter(given.values() if isinstance(given, Mapping) else given))
         self.examples += len(first) if first.dim() else 1
@@ -251,15 +317,17 @@ class _Pass:
         moments = {d: _second_moment(value.movedim(d, -1).flatten(0, -2)) for d in self.along.get(name, ())}
         return _Read(samples, moments)
 
-    def _correlate(self, name: str, first: Sequence[Tensor], second: Sequence[Tensor]) -> None:
+    def _correlate(self, name: str, sides: Sequence[Sequence[Tensor]]) -> None:
         parts = [p for p in self.parts[name] if p is not None]
-        for part, x, y in zip(parts, first, second, strict=True):
-            c, varies = _scaled(x, y, part, name)
-            if varies:
-                self.seen_at[name] = part.unit
-            sums = self.sums.setdefault(part.unit, {})
-            held = sums.get(part.key)
-            sums[part.key] = c * part.share if held is None else held.add_(c, alpha=part.share)
+        for part, *samples in zip(parts, *sides, strict=True):
+            scaled = _scaled(samples, part)
+            for (i, j), pair in self.sums.items():
+                c, varies = _correlated(scaled[i], scaled[j], samples[0].shape[1:], name)
+                if varies:
+                    self.seen_at[name] = part.unit
+                sums = pair.setdefault(part.unit, {})
+                held = sums.get(part.key)
+                sums[part.key] = c * part.share if held is None else held.add_(c, alpha=part.share)
 
     def _whole(self, spaces: list[int]) -> bool:
         """Whether every space stands beside what it is fibred over; not so where a router has picked."""
@@ -277,19 +345,18 @@ class _Pass:
         for held, new in zip(sums, found, strict=True):
             held += new
 
-    def result(self) -> Activations:
-        """The sums, each value counted as one over all batches.
+    def result(self, pair: tuple[int, int]) -> Activations:
+        """The sums of a pair, each value counted as one over all batches.
 
         A unit with a space that no value shows (hidden units of experts that a router has picked) is left out.
         """
-        shown = {u: {x.space for key in t for x in key} for u, t in self.sums.items()}
+        sums = self.sums[pair]
+        shown = {u: {x.space for key in t for x in key} for u, t in sums.items()}
         whole = {u for u, spaces in shown.items() if all(i in spaces for i, unit in self.owner.items() if unit == u)}
-        correlations = {
-            u: {k: c.double() / self.batches for k, c in t.items()} for u, t in self.sums.items() if u in whole
-        }
+        correlations = {u: {k: c.double() / self.batches for k, c in t.items()} for u, t in sums.items() if u in whole}
         moments: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         for r in self.readings:
-            first, second = (m / self.batches for m in self.moments[r.value, r.along])
+            first, second = (self.moments[r.value, r.along][side] / self.batches for side in pair)
             if (r.parameter, r.axis) in moments:
                 before = moments[r.parameter, r.axis]
                 first, second = first + before[0], second + before[1]
@@ -338,25 +405,37 @@ class _Positions:
         return tensor.reshape(count, *tensor.shape[lead:])
 
 
-def _scaled(x: Tensor, y: Tensor, part: _Part, at: str) -> tuple[Tensor, bool]:
-    """The correlation of what was read of both sides over the product of their norms, and whether both vary at all.
-
-    Shapes: x, y (positions, n, k, ...) -> (n_A, n_B, k_A, k_B, ...).
-    """
-    # Both sides in one tensor, and few operators: on small values it is the number of calls that costs.
-    both = torch.stack((x.flatten(1), y.flatten(1)))
-    both -= both.mean(1, keepdim=True)
+def _scaled(samples: Sequence[Tensor], part: _Part) -> Tensor:
+    """What was read of all models, around its mean and over its norm: (models, positions, n k ...)."""
+    # All in one tensor, and few operators: on small values it is the number of calls that costs.
+    whole = torch.stack([x.flatten(1) for x in samples])
+    whole -= whole.mean(1, keepdim=True)
     if part.one_by_one:
-        both = torch.nn.functional.normalize(both, dim=1, eps=1e-30) / both.shape[2] ** 0.5
-    else:
-        both /= both.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)
-    c = both[0].T @ both[1]
+        whole /= whole.norm(dim=1, keepdim=True).clamp_min(1e-30) * whole.shape[2] ** 0.5
+        return whole
+    whole /= whole.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+    return whole
+
+
+def _correlated(x: Tensor, y: Tensor, sizes: torch.Size, at: str) -> tuple[Tensor, bool]:
+    """The correlation of two models' scaled samples, and whether both vary at all.
+
+    Shapes: x, y (positions, n k ...) -> (n_A, n_B, k_A, k_B, ...).
+    """
+    c = x.T @ y
     total = float(c.abs().sum())
     if not math.isfinite(total):
         raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
-    sizes, k = x.shape[1:], x.dim() - 1
+    k = len(sizes)
     order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
     return c.reshape(*sizes, *sizes).permute(order), total > 0
+
+
+def _moment_of(held: _Read | Tensor, along: int) -> Tensor:
+    """The second moment along an axis of a value; those of branches are whole."""
+    if isinstance(held, Tensor):
+        return _second_moment(held.movedim(along, -1).flatten(0, -2))
+    return held.moments[along]
 
 
 def _second_moment(rows: Tensor) -> Tensor:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
-from typing import TypeVar
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,40 +12,23 @@ from torch import Tensor
 from symgraph.align.activations import Activations
 from symgraph.align.alignment import Alignment
 from symgraph.align.blends import soften, split
-from symgraph.align.learn import Learned, Lesson, learn
-from symgraph.align.match import Match, match, units
+from symgraph.align.learn import Lesson, learn
+from symgraph.align.match import Match, MatchOptions, match, units
 from symgraph.align.observing import observe_models
-from symgraph.align.program import MATCHINGS, Apply, Canonicalise, MatchStep, Program, Regauge
-from symgraph.align.steps import Check, Embed, LearnStep, Soften, Split
+from symgraph.align.program import MATCHINGS, Apply, Canonicalise, Program, Regauge
+from symgraph.align.registers import Registers, checked_change, detached, held, largest_change, output_change, widened
+from symgraph.align.shares import chosen, judge
+from symgraph.align.steps import Check, Embed, Join, LearnAll, LearnStep, Matching, MatchStep, Settle, Soften, Split
+from symgraph.align.together import join, learn_all, settle
 from symgraph.align.weighting import parameter_weights
-from symgraph.canonical import Canonical, canonicalise
+from symgraph.canonical import canonicalise
 from symgraph.errors import UsageError, VerifyError
-from symgraph.gauge import Act, State, Transform
+from symgraph.gauge import Act, Transform
 from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.interpret import Interpreter
 from symgraph.rules.book import default_rules
-from symgraph.sampling import random_inputs
-from symgraph.verify import TOLERANCE, difference
 from symgraph.widening.embed import embed
 
 Progress = Callable[[str], None]
-Held = TypeVar("Held")
-# What float32 leaves of a function after maps of a moderate condition number.
-SINGLE_TOLERANCE = 1e-3
-
-
-@dataclass
-class Registers:
-    """Named intermediate results of a run."""
-
-    states: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    hashes: dict[str, str] = field(default_factory=dict)
-    canonical: dict[str, Canonical] = field(default_factory=dict)
-    matches: dict[str, Match] = field(default_factory=dict)
-    learned: dict[str, Learned] = field(default_factory=dict)
-    transforms: dict[str, Transform] = field(default_factory=dict)
-    alignments: dict[str, Alignment] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def execute(
@@ -79,7 +61,7 @@ def execute(
             "the program was made for another architecture or other rules",
             remedy="write it anew with `symgraph align A B --emit-program FILE`",
         )
-    run = Registers({k: widened(v, device, dtype) for k, v in states.items()}, dict(hashes or {}))
+    run = Registers({k: detached(v) for k, v in states.items()}, dict(hashes or {}), device, dtype)
     for step in program.steps:
         if progress is not None:
             progress(str(step).splitlines()[0])
@@ -89,10 +71,16 @@ def execute(
             _canonicalise(run, symmetry, step)
         elif isinstance(step, MatchStep):
             _match(run, symmetry, step, lesson, dtype, progress)
+        elif isinstance(step, Join):
+            join(run, symmetry, step, lesson, partial(_observed, symmetry, step, lesson, dtype=dtype), progress)
         elif isinstance(step, Split | Soften):
             _blend(run, symmetry, step)
         elif isinstance(step, LearnStep):
             _learn(run, symmetry, step, lesson, progress)
+        elif isinstance(step, LearnAll):
+            learn_all(run, symmetry, step, _given(lesson), progress)
+        elif isinstance(step, Settle):
+            settle(run, symmetry, step, program.inputs)
         elif isinstance(step, Regauge):
             _regauge(run, symmetry, step)
         elif isinstance(step, Check):
@@ -100,12 +88,6 @@ def execute(
         else:
             _apply(run, step)
     return run
-
-
-def widened(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:
-    """The state where and in the precision that it is computed with; what is so already is shared."""
-    detached = {k: v.detach() for k, v in state.items()}
-    return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in detached.items()}
 
 
 def _embed(
@@ -118,7 +100,7 @@ def _embed(
 ) -> None:
     if narrow is None:
         raise UsageError("the program embeds a model, and both have one shape", remedy="take that step out")
-    like, state = (_held(run.states, n, step.op) for n in (step.like, step.model))
+    like, state = (run.state(n, step.op) for n in (step.like, step.model))
     found = embed(symmetry, narrow, *({n: t.cpu() for n, t in s.items()} for s in (state, like)))
     run.states[step.into] = widened(found.state, device, dtype)
     run.hashes[step.into] = run.hashes.get(step.model, "")
@@ -126,10 +108,11 @@ def _embed(
 
 
 def _canonicalise(run: Registers, symmetry: SymmetryGraph, step: Canonicalise) -> None:
-    if step.model not in run.states:
-        raise UsageError(f"the program needs a model {step.model}", remedy=f"given: {', '.join(run.states)}")
-    names = [n for n in symmetry.terms if n in run.states[step.model]]
-    found = canonicalise(symmetry, {n: run.states[step.model][n] for n in names})
+    if step.model not in run.states and step.model not in run.given:
+        raise UsageError(f"the program needs a model {step.model}", remedy=f"given: {', '.join(run.given)}")
+    state = run.state(step.model, step.op)
+    found = canonicalise(symmetry, {n: state[n] for n in symmetry.terms if n in state})
+    run.sources[step.into] = step.model
     run.canonical[step.model] = found
     run.states[step.into] = found.state
 
@@ -144,24 +127,55 @@ def _match(
 ) -> None:
     if step.method not in MATCHINGS:
         raise UsageError(f"the program matches by {step.method!r}", remedy=f"method: {' or '.join(MATCHINGS)}")
-    a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
-    seen = _observed(symmetry, step, lesson, a, b, dtype) if step.reads_data else None
+    a, b = (run.state(n, step.op) for n in (step.reference, step.moving))
+    seen = _observed(symmetry, step, lesson, (a, b), dtype=dtype)[0, 1] if step.reads_data else None
     if seen is not None:
         run.notes.append(str(seen))
-    found = match(symmetry, a, b, step.options(), progress, seen)
+    if seen is not None and seen.correlations and step.alpha == "auto":
+        found = _chosen(run, symmetry, step, _given(lesson), a, b, seen)
+    else:
+        found = match(symmetry, a, b, step.options(), progress, seen)
     run.matches[step.into], run.transforms[step.into] = found, Transform((Act(found.element),))
+
+
+def _chosen(
+    run: Registers,
+    symmetry: SymmetryGraph,
+    step: MatchStep,
+    lesson: Lesson,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    seen: Activations,
+) -> Match:
+    """The match with the best share of activations, and a note of what was tried."""
+    trees = [u for u in units(symmetry, step.spaces) if u.space.id in seen.correlations]
+    mixture = judge(lesson, (a, b), step.batches)
+
+    def matched(options: MatchOptions, ids: frozenset[int]) -> Match:
+        return match(symmetry, a, b, options, seen=seen.of(ids))
+
+    found, note = chosen(trees, step.options(), matched, lambda m: mixture.barrier((a, m.element(b))))
+    run.notes.append(note)
+    return found
+
+
+def _given(lesson: Lesson | None) -> Lesson:
+    if lesson is None:
+        raise UsageError(
+            "the program reads activations or learns, and there is no training data", remedy="pass data=..."
+        )
+    return lesson
 
 
 def _observed(
     symmetry: SymmetryGraph,
-    step: MatchStep,
+    step: Matching,
     lesson: Lesson | None,
-    a: Mapping[str, Tensor],
-    b: Mapping[str, Tensor],
+    models: Sequence[Mapping[str, Tensor]],
+    *,
     dtype: torch.dtype,
-) -> Activations:
-    if lesson is None:
-        raise UsageError("the program matches activations, and there is no training data", remedy="pass data=...")
+) -> dict[tuple[int, int], Activations]:
+    lesson = _given(lesson)
     trees = [u for u in units(symmetry, step.spaces) if any(fnmatch(u.space.name, p) for p in step.observed)]
     if step.method == "activations" and not trees:
         names = ", ".join(u.space.name for u in units(symmetry, step.spaces)[:3])
@@ -170,8 +184,7 @@ def _observed(
         symmetry,
         lesson.network,
         lesson.book or default_rules(),
-        a,
-        b,
+        models,
         lesson.training,
         trees if step.method == "activations" else (),
         dtype=dtype if step.rows == 0 else torch.float32,
@@ -184,10 +197,9 @@ def _observed(
 def _learn(
     run: Registers, symmetry: SymmetryGraph, step: LearnStep, lesson: Lesson | None, progress: Progress | None
 ) -> None:
-    if lesson is None:
-        raise UsageError("the program learns, and there is no training data", remedy="pass data=...")
-    start = _held(run.transforms, step.start, step.op)
-    a, b = (_held(run.states, n, step.op) for n in (step.reference, step.moving))
+    lesson = _given(lesson)
+    start = held(run.transforms, step.start, step.op)
+    a, b = (run.state(n, step.op) for n in (step.reference, step.moving))
     found = learn(symmetry, (a, start.apply(b)), lesson, step.options(), progress)
     run.learned[step.into] = found
     first, second = found.transforms
@@ -198,8 +210,8 @@ def _learn(
 
 
 def _blend(run: Registers, symmetry: SymmetryGraph, step: Split | Soften) -> None:
-    start = _held(run.transforms, step.start, step.op)
-    a, whole = (dict(_held(run.states, n, step.op)) for n in (step.reference, step.moving))
+    start = held(run.transforms, step.start, step.op)
+    a, whole = (dict(run.state(n, step.op)) for n in (step.reference, step.moving))
     b = start.apply(whole)
     parameters = ({n: s[n] for n in symmetry.graph.parameters} for s in (a, b))
     weights = parameter_weights(symmetry, step.weighting, *map(symmetry.stacked, parameters))
@@ -212,57 +224,24 @@ def _blend(run: Registers, symmetry: SymmetryGraph, step: Split | Soften) -> Non
     error = output_change(symmetry, b, Transform(blends).apply(b))
     if isinstance(step, Soften):
         run.notes.append(f"APPROXIMATE: soft permutations change the outputs of B by {error:.2g} (relative, at most)")
-    elif not error <= _limit(b):
+    elif not error <= largest_change(b):
         raise VerifyError(
             f"splitting units changes the outputs by {error:.1e}",
-            cause=f"allowed is {_limit(b):.0e}",
+            cause=f"allowed is {largest_change(b):.0e}",
             remedy="align without splitting, and report the model",
         )
 
 
-def _limit(state: Mapping[str, Tensor]) -> float:
-    """By how much outputs may change in the precision of a state."""
-    return SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in state.values()) else TOLERANCE
-
-
 def _check(run: Registers, symmetry: SymmetryGraph, step: Check) -> None:
-    states = [_held(run.states, n, step.op) for n in (step.before, step.after)]
+    states = [run.state(n, step.op) for n in (step.before, step.after)]
     error = checked_change(symmetry, states[0], states[1], step.before, step.after)
     run.notes.append(f"{step.after} computes what {step.before} computes, up to {error:.0e}")
 
 
-def checked_change(
-    symmetry: SymmetryGraph, before: Mapping[str, Tensor], after: Mapping[str, Tensor], old: str, new: str
-) -> float:
-    """The `output_change` between two states, called `old` and `new`, that should compute the same.
-
-    Raises:
-        VerifyError: they do not.
-    """
-    error = output_change(symmetry, before, after)
-    limit = _limit(after)
-    if not error <= limit:
-        raise VerifyError(
-            f"{new} does not compute what {old} computes: outputs change by {error:.1e}",
-            cause=f"allowed is {limit:.0e}",
-            remedy="`symgraph verify` shows whether an inferred symmetry fails; a lower `condition` keeps more digits",
-        )
-    return error
-
-
-def output_change(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """Largest relative change of the outputs, in float64 on random inputs of the traced shapes."""
-    run = Interpreter(symmetry.graph)
-    inputs = random_inputs(symmetry.graph, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        first, second = (run.run({n: t.cpu() for n, t in s.items()}, inputs) for s in (one, other))
-    return difference(first, second)
-
-
 def _regauge(run: Registers, symmetry: SymmetryGraph, step: Regauge) -> None:
-    element = _held(run.transforms, step.element, step.op)
-    source = _held(run.canonical, step.source, step.op)
-    target = _held(run.canonical, step.target, step.op) if step.target else None
+    element = held(run.transforms, step.element, step.op)
+    source = held(run.canonical, step.source, step.op)
+    target = held(run.canonical, step.target, step.op) if step.target else None
     there = source.transform.then(element)
     singular = target.singular if target is not None else ()
     notes: tuple[str, ...] = ()
@@ -283,14 +262,5 @@ def _objective(run: Registers, element: str) -> tuple[float, ...]:
 
 
 def _apply(run: Registers, step: Apply) -> None:
-    transform = _held(run.alignments, step.alignment, step.op).transform
-    run.states[step.into] = transform.carry(_held(run.states, step.model, step.op))
-
-
-def _held(registers: Mapping[str, Held], name: str, op: str) -> Held:
-    if name not in registers:
-        raise UsageError(
-            f"the program's step {op} reads {name!r}, which no step before it makes",
-            remedy=f"there is {', '.join(registers) or 'nothing yet'}",
-        )
-    return registers[name]
+    transform = held(run.alignments, step.alignment, step.op).transform
+    run.states[step.into] = transform.carry(run.state(step.model, step.op))

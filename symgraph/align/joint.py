@@ -5,6 +5,13 @@ therefore linear in each g_m given the others: the optimum of one model is its m
 that held the model itself would pull it towards where it is. No step raises the objective. The mean of canonical
 models is not canonical; the match compares tensors and does not ask for it.
 
+Activations are linear in the same way: what was seen of every pair of models moves with both elements, and the mean
+over the others is the table of one model. With a share alpha of them what is minimised is
+
+    (1 - alpha) sum_m |g_m . X_m - U|^2  +  alpha S / M  sum_(i < j) (2 - 2 correlation of i and j),
+
+where S is the mean of the models' squared norms; the first sum is 1 / M times that of all pairs' squared distances.
+
 Source: many models by alignment to a mean, Theus et al., arXiv 2506.22712; generalised Procrustes analysis, Gower 1975;
 each against the mean of the others, Ten Berge 1977.
 """
@@ -17,7 +24,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from symgraph.action import GroupElement
-from symgraph.align.match import Match, MatchOptions, match
+from symgraph.align.activations import Activations, agreement, mean_of
+from symgraph.align.match import Match, MatchOptions, match, units
 from symgraph.align.weighting import tensor_weights
 from symgraph.gauge import Act, State
 from symgraph.infer.symmetry import SymmetryGraph
@@ -30,7 +38,8 @@ SWEEPS = 2
 class Joint:
     """The models as matched, the element of each, and how far apart they are.
 
-    `objective` is the sum of the weighted squared distances from the mean, after the start and after every round;
+    `objective` is the sum of the weighted squared distances from the mean (mixed with that of activations where they
+    count), after the start and after every round;
     `scale` the weighted squared norm of all models. `before` and `after` are the distances of each model from the
     mean, over its own norm.
     """
@@ -49,6 +58,7 @@ def match_all(
     options: MatchOptions,
     rounds: int = 10,
     progress: Progress | None = None,
+    seen: Mapping[tuple[int, int], Activations] | None = None,
 ) -> Joint:
     """The elements of the compact group that bring all models nearest to their mean.
 
@@ -58,6 +68,7 @@ def match_all(
 
     Args:
         states: models in canonical form, floating and of equal shapes; only the moved ones are held.
+        seen: activations of every pair (i, j) of them, i < j, which then count with the share `alpha` of the options.
 
     Raises:
         UsageError: an unknown weighting or parameter, or a pattern that matches no space.
@@ -66,7 +77,7 @@ def match_all(
     names = [n for n in symmetry.graph.parameters if all(n in s for s in held)]
     shifted = [symmetry.shifted({n: s[n] for n in names}) for s in held]
     weights = tensor_weights(symmetry, options.weighting, *shifted)
-    run = _Rounds(symmetry, held, weights, replace(options, weighting=weights), progress)
+    run = _Rounds(symmetry, held, weights, replace(options, weighting=weights), progress, seen or {})
     # The run lets go of what it has moved.
     del held, shifted
     before = run.distances()
@@ -90,9 +101,11 @@ class _Rounds:
         weights: Mapping[str, float],
         options: MatchOptions,
         progress: Progress | None,
+        seen: Mapping[tuple[int, int], Activations],
     ) -> None:
         self.symmetry, self.moved, self.weights, self.options = symmetry, moved, weights, options
-        self.progress = progress
+        self.progress, self.seen = progress, seen
+        self.share = float(options.alpha) if any(s.correlations for s in seen.values()) else 0.0
         # The mean moves with every model, so that few sweeps of one are worth it at a time.
         self.brief = replace(options, sweeps=min(options.sweeps, SWEEPS))
         self.elements = [GroupElement(symmetry, {}) for _ in moved]
@@ -115,13 +128,16 @@ class _Rounds:
         total = self._sum(self.moved[:1])
         for m in range(1, len(self.moved)):
             self._say(m, "the models before it")
-            self._take(m, match(self.symmetry, _over(total, m), self.moved[m], self.options))
+            mean = _over(total, m)
+            given = self._seen(m, range(m), mean)
+            self._take(m, match(self.symmetry, mean, self.moved[m], self.options, seen=given))
             _add(total, self.moved[m])
 
     def _to_first(self) -> None:
         for m in range(1, len(self.moved)):
             self._say(m, "the first")
-            self._take(m, match(self.symmetry, self.moved[0], self.moved[m], self.options))
+            given = self._seen(m, [0], self.moved[0])
+            self._take(m, match(self.symmetry, self.moved[0], self.moved[m], self.options, seen=given))
 
     def round(self, number: int) -> None:
         """Every model is improved once; in the first round it is also matched afresh, since its start saw fewer."""
@@ -131,17 +147,37 @@ class _Rounds:
             self._say(m, "all others")
             _add(total, state, -1.0)
             others = _over(total, len(self.moved) - 1)
-            found = match(self.symmetry, others, state, self.brief, warm=True)
+            given = self._seen(m, [k for k in range(len(self.moved)) if k != m], others)
+            found = match(self.symmetry, others, state, self.brief, warm=True, seen=given)
             if not number:
-                fresh = match(self.symmetry, others, state, self.options)
+                fresh = match(self.symmetry, others, state, self.options, seen=given)
                 found = min(found, fresh, key=lambda f: f.objective[-1])
             if found.objective[-1] < found.initial:
                 self._take(m, found)
             _add(total, self.moved[m])
 
     def objective(self) -> float:
-        """The sum of the weighted squared distances from the mean."""
-        return sum(self._spread())
+        """The sum of the weighted squared distances from the mean, or its mixture with that of activations."""
+        spread = (1 - self.share) * sum(self._spread())
+        return spread + (self.share * self._apart() if self.share else 0.0)
+
+    def _apart(self) -> float:
+        """What activations add: S / M times the sum of 2 - 2 correlation over all pairs."""
+        trees, still = units(self.symmetry, self.options.spaces), GroupElement(self.symmetry, {})
+        total = 0.0
+        for (i, j), seen in self.seen.items():
+            there = seen.after(self.elements[i], self.elements[j])
+            total += 2 - 2 * sum(agreement(there.moved(u, still)) for u in trees)
+        return total * self.scale / len(self.moved) ** 2
+
+    def _seen(self, m: int, others: Iterable[int], mean: Mapping[str, Tensor]) -> Activations | None:
+        """What was seen of model m beside the others, as all are now, in proportion to S and not to their mean."""
+        if not self.share:
+            return None
+        pairs = (self.seen[k, m] if k < m else self.seen[m, k].turned() for k in others)
+        moved = (x.after(self.elements[k], self.elements[m]) for x, k in zip(pairs, others, strict=True))
+        square = self._square(self.symmetry.shifted({n: mean[n] for n in self.weights}))
+        return mean_of(moved, self.scale / len(self.moved) / (square + 1e-300))
 
     def distances(self) -> tuple[float, ...]:
         """The distance of every model from the mean, over its norm."""

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.align.motion import Motion, MotionOptions
-from symgraph.align.objective import Feed, Objective, divided, held
+from symgraph.align.objective import Feed, Objective, divided, fixed_tensors, held, is_shared_mask, usual_dtype
 from symgraph.align.saved import Checkpoint
 from symgraph.errors import DataError, UsageError
 from symgraph.forward import evaluating
@@ -38,6 +39,7 @@ from symgraph.rules.book import RuleBook
 Progress = Callable[[str], None]
 SAMPLERS = ("uniform", "normal", "dirichlet")
 SCHEDULES = ("cosine", "constant")
+ESTIMATES = ("even", "worst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class LearnOptions:
     symmetric Dirichlet distribution with this `concentration`. `check_every`: steps between two estimates on validation
     data; after `patience` of them without a better one it stops (0: never). `retract_every`: steps between two
     recentrings. `tightening`: how much the price of slack rises in a step for each unit that is left, where something
-    is relaxed.
+    is relaxed. `estimate`: what stopping goes by, "even", the barrier of the even mixture, or "worst", the largest of
+    those of the even mixture and of each pair's midpoint.
 
     Raises:
         UsageError: an option has a value that makes no sense; which one, and what does.
@@ -70,6 +73,7 @@ class LearnOptions:
     patience: int = 10
     retract_every: int = 10
     tightening: float = 0.02
+    estimate: str = "even"
     motion: MotionOptions = field(default_factory=MotionOptions)
 
     def __post_init__(self) -> None:
@@ -80,6 +84,7 @@ class LearnOptions:
         for name in ("lr", "tightening"):
             _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a positive number")
         _require(self.schedule in SCHEDULES, "schedule", self.schedule, " or ".join(SCHEDULES))
+        _require(self.estimate in ESTIMATES, "estimate", self.estimate, " or ".join(ESTIMATES))
         _require(self.sampler in SAMPLERS, "sampler", self.sampler, " or ".join(SAMPLERS))
         _require(_is_range(self.sampler, self.lambdas), "lambdas", self.lambdas, _RANGES)
         _require(0 < self.concentration < math.inf, "concentration", self.concentration, "a positive number")
@@ -168,7 +173,8 @@ class Lesson:
 class Learned:
     """The symmetries found, as steps on canonical forms, None for a model that stays and can end in its own gauge.
 
-    `history` has the step and the barrier of the even mixture on validation data of every estimate, from step 0 on;
+    `history` has the step and the estimate on validation data, from step 0 on: the barrier of the even mixture, or the
+    largest of several mixtures (`worst`);
     `best` is the step whose elements are kept; `ended` says why it ended.
     """
 
@@ -177,10 +183,12 @@ class Learned:
     best: int
     steps: int
     ended: str
+    worst: bool = False
 
     def __str__(self) -> str:
         found = dict(self.history)
         middle = "at lambda 0.5" if len(self.transforms) == 2 else "of the even mixture"
+        middle = "of the worst mixture" if self.worst else middle
         return (
             f"learned over {self.steps} steps ({self.ended}): validation barrier {middle} "
             f"{found[0]:.4f} -> {found[self.best]:.4f} (kept: step {self.best})"
@@ -218,7 +226,7 @@ class _Run:
         self, symmetry: SymmetryGraph, states: Sequence[Mapping[str, Tensor]], lesson: Lesson, o: LearnOptions
     ) -> None:
         self.symmetry, self.options, self.lesson = symmetry, o, lesson
-        self.dtype = lesson.dtype or _usual(lesson.network)
+        self.dtype = lesson.dtype or usual_dtype(lesson.network)
         self.device = torch.device(lesson.device)
         self.objective = Objective(lesson.network, lesson.loss, self.dtype)
         training, validation = (
@@ -232,9 +240,9 @@ class _Run:
         self.states = {_name(i): self._placed(s) for i, s in enumerate(states)}
         first, *others = self.states.values()
         # Infinite entries of a mask would become NaN on the way from one to the same.
-        self.rest = {n: t for n, t in first.items() if _is_shared_mask(t, [s[n] for s in others])}
+        self.rest = {n: t for n, t in first.items() if is_shared_mask(t, [s[n] for s in others])}
         self.buffers = {n for n, _ in lesson.network.named_buffers()}
-        self.rest |= _rest(lesson.network, first, self.dtype, self.device)
+        self.rest |= fixed_tensors(lesson.network, first, self.dtype, self.device)
         moving = list(self.states)[0 if o.dual else 1 :]
         self.motions = {s: Motion(symmetry, o.motion, self.dtype, self.device) for s in moving}
         self.latents = {f"{s}.{n}": t for s, m in self.motions.items() for n, t in m.latents().items()}
@@ -242,7 +250,8 @@ class _Run:
         self.step = 0
         self.history: list[tuple[int, float]] = []
         self.best: tuple[int, float, dict[str, Tensor]] = (0, math.inf, {})
-        self.chord = 0.0
+        self.losses: tuple[float, ...] = ()
+        self.mixtures = _mixtures(len(states), o.estimate)
 
     def _placed(self, state: Mapping[str, Tensor]) -> State:
         floating = ((n, t) for n, t in state.items() if t.is_floating_point())
@@ -285,7 +294,7 @@ class _Run:
 
     def all_steps(self, progress: Progress | None) -> str:
         """Steps until there is a reason to end, which is returned."""
-        self.chord = self._ends()
+        self.losses = self._ends()
         if not self._resumed():
             self._estimate(progress)
         while self.step < self.options.steps:
@@ -303,8 +312,8 @@ class _Run:
                 self._checkpoint()
         return "all steps"
 
-    def _ends(self) -> float:
-        """The mean of the losses of all models on validation data."""
+    def _ends(self) -> tuple[float, ...]:
+        """The losses of all models on validation data."""
         losses = {
             n: self.objective.over(self.rest | s, self.validation, "validation data") for n, s in self.states.items()
         }
@@ -315,13 +324,12 @@ class _Run:
                     cause=f"it is {value}",
                     remedy="look for NaN or huge values in the data, or compute in a wider dtype",
                 )
-        return sum(losses.values()) / len(losses)
+        return tuple(losses.values())
 
     @torch.no_grad()
     def _estimate(self, progress: Progress | None) -> None:
-        even = (1 / len(self.states),) * len(self.states)
-        middle = self.objective.over(self.between(even, exact=True), self.validation, "validation data")
-        barrier = middle - self.chord
+        barriers = [self._barrier(weights) for weights in self.mixtures]
+        barrier = max(barriers) if all(map(math.isfinite, barriers)) else math.inf
         self.history.append((self.step, barrier))
         if not self.best[2] or barrier < self.best[1]:
             self.best = (self.step, barrier if math.isfinite(barrier) else math.inf, self._held())
@@ -329,6 +337,10 @@ class _Run:
             slack = max(m.slack() for m in self.motions.values())
             left = f", slack {slack:.2f}" if slack else ""
             progress(f"step {self.step} of {self.options.steps}: validation barrier {barrier:.4f}{left}")
+
+    def _barrier(self, weights: Sequence[float]) -> float:
+        found = self.objective.over(self.between(weights, exact=True), self.validation, "validation data")
+        return found - sum(w * x for w, x in zip(weights, self.losses, strict=True))
 
     def _tired(self) -> bool:
         since = sum(1 for step, _ in self.history if step > self.best[0])
@@ -347,7 +359,7 @@ class _Run:
         found = {s: m.transform(self.like) for s, m in self.motions.items()}
         stays = Transform() if self.options.motion.gauge else None
         transforms = tuple(found.get(s, stays) for s in self.states)
-        return Learned(transforms, tuple(self.history), self.best[0], self.step, ended)
+        return Learned(transforms, tuple(self.history), self.best[0], self.step, ended, len(self.mixtures) > 1)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -385,28 +397,15 @@ class _Run:
         return True
 
 
+def _mixtures(models: int, estimate: str) -> list[tuple[float, ...]]:
+    """The mixtures that are looked at: the even one, and each pair's midpoint where the worst counts."""
+    even = (1 / models,) * models
+    if estimate == "even" or models == 2:
+        return [even]
+    pairs = combinations(range(models), 2)
+    return [even, *(tuple(0.5 if k in pair else 0.0 for k in range(models)) for pair in pairs)]
+
+
 def _name(model: int) -> str:
     """What messages call a model: A, B, and so on."""
     return chr(ord("A") + model) if model < 26 else f"model {model + 1}"
-
-
-def _is_shared_mask(t: Tensor, others: Sequence[Tensor]) -> bool:
-    """Whether entries that are not finite are the same in all models."""
-    differs = torch.stack([t != o for o in others]).any(0)
-    return not bool((t.isfinite() | differs).all())
-
-
-def _usual(network: nn.Module) -> torch.dtype:
-    """Float64 for a network that is so, else float32: halves have no room for small steps."""
-    first = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
-    return torch.float64 if first is torch.float64 else torch.float32
-
-
-def _rest(network: nn.Module, moving: Iterable[str], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """The network's tensors that the canonical form does not hold, where and as they are computed with."""
-    held = set(moving)
-    found = {}
-    for name, t in (*network.named_parameters(), *network.named_buffers()):
-        if name not in held:
-            found[name] = t.detach().to(device, dtype if t.is_floating_point() else None)
-    return found

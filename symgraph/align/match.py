@@ -38,7 +38,9 @@ class MatchOptions:
     parameter. The first is the default because it was measured best (docs/benchmarks.md). "inputs" matches every
     parameter at the second moment of its inputs, and needs data.
     `spaces`: patterns of the space names to align; all others keep their identity.
-    `alpha`: share of the activations' cost where activations are matched; the rest is that of the weights.
+    `alpha`: share of the activations' cost where activations are matched, the rest being that of the weights; "auto":
+    the share, and the kinds of spaces where it counts, that give the smallest loss barrier at the even mixture of the
+    models on validation data (`symgraph.align.shares`).
     `batches`, `rows`: read so many batches, and so many positions of each value in one; 0: all, `rows` 0 also in the
     precision of the run instead of float32.
     `observed`: patterns of the outermost spaces of units whose activations count; the others are matched by weights.
@@ -53,7 +55,7 @@ class MatchOptions:
     seed: int = 0
     restarts: int = 0
     spaces: tuple[str, ...] = ("*",)
-    alpha: float = 1.0
+    alpha: float | str = "auto"
     batches: int = 30
     rows: int = 128
     observed: tuple[str, ...] = ("*",)
@@ -62,8 +64,10 @@ class MatchOptions:
     def __post_init__(self) -> None:
         if self.outer not in OUTER:
             raise UsageError(f"outer is {self.outer!r}", remedy=f"use {', '.join(OUTER)}")
-        if not 0 <= self.alpha <= 1:
-            raise UsageError(f"alpha is {self.alpha:g}", remedy="give a share from 0 (weights) to 1 (activations)")
+        number = isinstance(self.alpha, int | float)
+        if not (0 <= float(self.alpha) <= 1 if number else self.alpha == "auto"):
+            remedy = "give a share from 0 (weights) to 1 (activations), or 'auto'"
+            raise UsageError(f"alpha is {self.alpha}", remedy=remedy)
         if self.batches < 0 or self.rows < 0:
             raise UsageError(f"{self.batches} batches, {self.rows} rows", remedy="give positive numbers, or 0 for all")
 
@@ -103,10 +107,12 @@ def match(
         warm: B has been matched before: sweep from where it is, without a start of its own and without restarts.
 
     Raises:
-        UsageError: an unknown weighting or parameter, or a pattern that matches no space.
+        UsageError: an unknown weighting or parameter, a pattern that matches no space, or no number for `alpha`.
 
     Source: coordinate descent of Ainsworth et al., arXiv 2209.04836; classes of Theus et al., arXiv 2506.22712.
     """
+    if seen is not None and seen.correlations and options.alpha == "auto":
+        raise UsageError("a single match has one share of activations", remedy="pass alpha= a number from 0 to 1")
     if seen is not None and options.weighting == "inputs":
         a, b = weighted(a, seen.moments, 0), weighted(b, seen.moments, 1)
     restarts = 0 if warm else options.restarts
@@ -159,7 +165,7 @@ class _Descent:
         self.element = GroupElement(symmetry, {})
         self.generator = torch.Generator().manual_seed(o.seed + 7919 * run)
         self.scale = sum(float(self.weights[n] * self.a[n].square().sum()) for n in self.names) + 1e-300
-        self.share = o.alpha if seen is not None and seen.correlations else 0.0
+        self.share = float(o.alpha) if seen is not None and seen.correlations else 0.0
 
     def run(self, progress: Progress | None, warm: bool = False) -> Match:
         initial = self._objective()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -91,6 +92,53 @@ def _mean_of(result: Any, batch: Batch) -> tuple[Tensor, float]:
         share = weights.sum()
         return (values * weights).sum() / share.clamp(min=1e-30), float(share)
     return torch.as_tensor(result).mean(), float(batch_length(dict(batch)))
+
+
+def usual_dtype(network: nn.Module) -> torch.dtype:
+    """Float64 for a network that is so, else float32: halves have no room for small steps."""
+    first = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    return torch.float64 if first is torch.float64 else torch.float32
+
+
+def fixed_tensors(
+    network: nn.Module, moving: Iterable[str], dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """The network's tensors that the canonical form does not hold, where and as they are computed with."""
+    moved = set(moving)
+    found = {}
+    for name, t in (*network.named_parameters(), *network.named_buffers()):
+        if name not in moved:
+            found[name] = t.detach().to(device, dtype if t.is_floating_point() else None)
+    return found
+
+
+def is_shared_mask(t: Tensor, others: Sequence[Tensor]) -> bool:
+    """Whether entries that are not finite are the same in all models."""
+    differs = torch.stack([t != o for o in others]).any(0)
+    return not bool((t.isfinite() | differs).all())
+
+
+class EvenMixture:
+    """The loss barrier of the even mixture of models, whose own losses do not depend on how they are matched."""
+
+    def __init__(self, objective: Objective, network: nn.Module, states: Sequence[Mapping[str, Tensor]], data: Any):
+        self.objective, self.data = objective, data
+        first, *others = states
+        self.device, self.dtype = next(iter(first.values())).device, usual_dtype(network)
+        masks = {n for n, t in first.items() if is_shared_mask(t, [s[n] for s in others])}
+        self.names = [n for n, t in first.items() if t.is_floating_point() and n not in masks]
+        self.rest = fixed_tensors(network, self.names, self.dtype, self.device)
+        self.chord = sum(self._loss([s]) for s in states) / len(states)
+
+    def barrier(self, states: Sequence[Mapping[str, Tensor]]) -> float:
+        """The loss of the mean of the models over the mean of their losses; infinite where it is not finite."""
+        found = self._loss(states) - self.chord
+        return found if math.isfinite(found) else math.inf
+
+    def _loss(self, states: Sequence[Mapping[str, Tensor]]) -> float:
+        mean = {n: sum((s[n] for s in states[1:]), states[0][n]) / len(states) for n in self.names}
+        tensors = self.rest | {n: t.to(self.dtype) for n, t in mean.items()}
+        return self.objective.over(tensors, self.data, "data for the choice of alpha")
 
 
 @runtime_checkable

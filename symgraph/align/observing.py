@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.align.activations import Activations, observe
+from symgraph.align.activations import Activations, observe_all
 from symgraph.align.objective import held
 from symgraph.align.wreath import Tree
 from symgraph.errors import DataError
@@ -28,8 +28,7 @@ def observe_models(
     symmetry: SymmetryGraph,
     network: nn.Module,
     book: RuleBook,
-    a: Mapping[str, Tensor],
-    b: Mapping[str, Tensor],
+    models: Sequence[Mapping[str, Tensor]],
     data: Any,
     units: Sequence[Tree],
     *,
@@ -37,8 +36,8 @@ def observe_models(
     batches: int = 30,
     rows: int = 128,
     moments: bool = False,
-) -> Activations:
-    """Runs both models over batches of data; see `symgraph.align.activations.observe`.
+) -> dict[tuple[int, int], Activations]:
+    """Runs all models over batches of data; see `symgraph.align.activations.observe_all`.
 
     The network is traced with the first batch; batches of another shape are left out, and counted.
 
@@ -58,8 +57,8 @@ def observe_models(
     names = [n.target for n in seen.graph.inputs]
     alike = _Alike(given, first)
     chosen = (_named(x, names, accepted) for x in islice(alike, batches or None))
-    found = observe(symmetry, seen, a, b, chosen, units, dtype=dtype, rows=rows, moments=moments)
-    return replace(found, left_out=alike.left_out)
+    found = observe_all(symmetry, seen, models, chosen, units, dtype=dtype, rows=rows, moments=moments)
+    return {pair: replace(x, left_out=alike.left_out) for pair, x in found.items()}
 
 
 def _inputs(raw: Any, accepted: frozenset[str]) -> dict[str, Tensor]:

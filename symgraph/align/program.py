@@ -21,29 +21,25 @@ from typing import Any
 
 import yaml
 
-from symgraph.align.learn import LearnOptions
-from symgraph.align.match import MatchOptions, units
-from symgraph.align.motion import chart_name, moving
-from symgraph.align.steps import Check, Embed, LearnStep, Soften, Split, UnitPlan
-from symgraph.align.wreath import Tree
+from symgraph.align.steps import (
+    Check,
+    Embed,
+    Join,
+    LearnAll,
+    LearnStep,
+    Matching,
+    MatchStep,
+    Settle,
+    Soften,
+    Split,
+    Training,
+    UnitPlan,
+)
 from symgraph.errors import UsageError
 from symgraph.files import atomic_path
-from symgraph.groups.classes import SymmetryClass
-from symgraph.infer.symmetry import Space, SymmetryGraph
 from symgraph.messages import one_line
 
-_C = SymmetryClass
 MATCHINGS = ("weights", "activations")
-SOLVERS = {
-    _C.PERMUTATION: "assignment",
-    _C.POSITIVE_MONOMIAL: "assignment (scales are equal already)",
-    _C.SIGNED: "assignment on the better sign",
-    _C.MONOMIAL: "assignment on the better sign (scales are equal already)",
-    _C.ROTARY: "angle of each frequency pair",
-    _C.ORTHOGONAL: "polar factor",
-    _C.ORTHOGONAL_ONES: "polar factor on the hyperplane of mean zero",
-    _C.INVERTIBLE: "polar factor (balanced already)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,44 +52,6 @@ class Canonicalise:
 
     def __str__(self) -> str:
         return f"{self.op:<13} {self.model} -> {self.into}"
-
-
-@dataclass(frozen=True, slots=True)
-class MatchStep:
-    """Find the element of the compact group that brings one canonical model nearest to another."""
-
-    moving: str
-    reference: str
-    into: str
-    units: tuple[UnitPlan, ...]
-    method: str = "weights"
-    sweeps: int = 15
-    tolerance: float = 1e-7
-    weighting: str | dict[str, float] = "inputs-halved"
-    seed: int = 0
-    restarts: int = 0
-    spaces: tuple[str, ...] = ("*",)
-    alpha: float = 1.0
-    batches: int = 30
-    rows: int = 128
-    observed: tuple[str, ...] = ("*",)
-    outer: str = "joint"
-    op: str = "match"
-
-    @property
-    def reads_data(self) -> bool:
-        """Whether it needs activations."""
-        return self.method == "activations" or self.weighting == "inputs"
-
-    def __str__(self) -> str:
-        share = f" with a share of {self.alpha:g}" if self.method == "activations" else ""
-        what = f"by {self.method}{share}, at most {self.sweeps} sweeps, tolerance {self.tolerance:g}, seed {self.seed}"
-        lines = [f"{self.op:<13} {self.moving} to {self.reference} -> {self.into} ({what})"]
-        return "\n".join(lines + [line for u in self.units for line in u.lines(6)])
-
-    def options(self) -> MatchOptions:
-        """The options of the descent."""
-        return MatchOptions(**{f.name: getattr(self, f.name) for f in fields(MatchOptions)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,39 +82,28 @@ class Apply:
         return f"{self.op:<13} {self.alignment} to {self.model} -> {self.into}"
 
 
-Step = Embed | Canonicalise | MatchStep | Split | Soften | LearnStep | Regauge | Apply | Check
+Step = (
+    Embed | Canonicalise | MatchStep | Join | Split | Soften | LearnStep | LearnAll | Regauge | Apply | Check | Settle
+)
 _STEPS: dict[str, type[Any]] = {
     "embed": Embed,
     "canonicalise": Canonicalise,
     "match": MatchStep,
+    "join": Join,
     "split": Split,
     "soften": Soften,
     "learn": LearnStep,
+    "learn-all": LearnAll,
     "regauge": Regauge,
     "apply": Apply,
     "check": Check,
+    "settle": Settle,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class BlendOptions:
-    """What is done to single units after a match.
-
-    `split`: copy units into idle ones, exactly. `soft`: the temperature of soft permutations, which only approximate
-    the function; 0 for none.
-    """
-
-    split: bool = False
-    soft: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.soft < float("inf"):
-            raise UsageError(f"soft is {self.soft:g}", remedy="give a temperature above 0, or 0 for permutations")
 
 
 @dataclass(frozen=True)
 class Program:
-    """What will be done to models A and B, before anything is done."""
+    """What will be done to two models A and B, or to any number of them, before anything is done."""
 
     model: str
     rules: str
@@ -171,7 +118,7 @@ class Program:
     @property
     def reads_data(self) -> bool:
         """Whether a step needs training data."""
-        return any(isinstance(s, LearnStep) or (isinstance(s, MatchStep) and s.reads_data) for s in self.steps)
+        return any(isinstance(s, Training) or (isinstance(s, Matching) and s.reads_data) for s in self.steps)
 
     def to_plain(self) -> dict[str, Any]:
         """The program as plain data."""
@@ -181,7 +128,7 @@ class Program:
             "rules": self.rules,
             "symmetry": self.symmetry,
             "inputs": dict(self.inputs),
-            "steps": [_plain(asdict(s)) for s in self.steps],
+            "steps": [_plain_step(s) for s in self.steps],
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -232,6 +179,13 @@ def _parse(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return yaml.safe_load(text)
+
+
+def _plain_step(step: Step) -> dict[str, Any]:
+    """A step as plain data: what it reads and makes first, options after that."""
+    names = [f.name for f in sorted(fields(step), key=lambda f: f.kw_only is True)]
+    found = asdict(step)
+    return {n: _plain(found[n]) for n in ("op", *(n for n in names if n != "op"))}
 
 
 def _plain(value: Any) -> Any:
@@ -288,6 +242,8 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, bool)
     if kind == "int":
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if kind == "float | str":
+        return isinstance(value, str) or _fits(value, "float")
     if kind == "float":
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind.startswith("tuple[str"):
@@ -300,81 +256,3 @@ def _fits(value: Any, kind: str) -> bool:
     return isinstance(value, str) or (
         weights and all(isinstance(k, str) and _fits(v, "float") for k, v in value.items())
     )
-
-
-def plan_alignment(
-    symmetry: SymmetryGraph,
-    options: MatchOptions,
-    inputs: Mapping[str, str] | None = None,
-    learning: LearnOptions | None = None,
-    method: str = "weights",
-    embed: Embed | None = None,
-    blend: BlendOptions = BlendOptions(),
-) -> Program:
-    """The program that aligns B to A by a match (weights or activations) and with `learning` by training from there.
-
-    Args:
-        embed: what has to be done first where one model is narrower.
-        blend: what is done to single units after the match.
-
-    Raises:
-        UsageError: units are to be blended, and elements to be trained, which would undo it.
-    """
-    if learning is not None and blend != BlendOptions():
-        raise UsageError("splits and soft permutations go with matching by weights or activations, not with learning")
-    a, b = (embed.into if embed is not None and embed.model == k else k for k in ("A", "B"))
-    steps: tuple[Step, ...] = (
-        *(() if embed is None else (embed,)),
-        Canonicalise(a, "A.canonical"),
-        Canonicalise(b, "B.canonical"),
-        _match_step(symmetry, options, method),
-        *(_plain_end(a, b, options, blend) if learning is None else _learned_end(symmetry, learning, a, b)),
-    )
-    return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, steps, dict(inputs or {}))
-
-
-def _match_step(symmetry: SymmetryGraph, o: MatchOptions, method: str) -> MatchStep:
-    found = tuple(_unit_plan(t, o.outer) for t in units(symmetry, o.spaces))
-    own = {f.name: getattr(o, f.name) for f in fields(o)}
-    own["weighting"] = o.weighting if isinstance(o.weighting, str) else dict(o.weighting)
-    return MatchStep("B.canonical", "A.canonical", "element", found, method, **own)
-
-
-def _plain_end(a: str, b: str, o: MatchOptions, blend: BlendOptions) -> tuple[Step, ...]:
-    weighting = "uniform" if o.weighting == "inputs" else o.weighting
-    how = weighting if isinstance(weighting, str) else dict(weighting), o.spaces
-    found: list[Step] = []
-    element = "element"
-    if blend.split:
-        found.append(Split("B.canonical", "A.canonical", element, "element.split", *how))
-        element = "element.split"
-    if blend.soft:
-        found.append(Soften("B.canonical", "A.canonical", element, "element.soft", blend.soft, *how))
-        element = "element.soft"
-    return (*found, Regauge(element, b, a, "alignment"), Apply("alignment", b, "B.aligned"))
-
-
-def _learned_end(symmetry: SymmetryGraph, o: LearnOptions, a: str, b: str) -> tuple[Step, ...]:
-    own = {f.name: getattr(o, f.name) for f in fields(o) if f.name != "motion"}
-    motion = {f.name: getattr(o.motion, f.name) for f in fields(o.motion)}
-    plans = tuple(UnitPlan(s.name, str(s.group), chart_name(s, o.motion)) for s in moving(symmetry, o.motion))
-    other = "learned.A" if o.dual or o.motion.gauge else ""
-    learn = LearnStep("B.canonical", "A.canonical", "element", "learned", other, plans, **own, **motion)
-    target = "" if o.motion.gauge else a
-    found: tuple[Step, ...] = (
-        learn,
-        Regauge("learned", b, target, "alignment"),
-        Apply("alignment", b, "B.aligned"),
-        Check(b, "B.aligned"),
-    )
-    if not other:
-        return found
-    second = (Regauge("learned.A", a, target, "alignment.A"), Apply("alignment.A", a, "A.aligned"))
-    return (*found, *second, Check(a, "A.aligned"))
-
-
-def _unit_plan(tree: Tree, outer: str = "joint") -> UnitPlan:
-    s: Space = tree.space
-    below = tuple(_unit_plan(c) for c in tree.children)
-    ways = {"joint": " over inner optima", "gate": " by gates", "gram": " by inner products"}
-    return UnitPlan(s.name, str(s.group), SOLVERS[s.group] + (ways[outer] if below else ""), below)

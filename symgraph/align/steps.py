@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from symgraph.align.learn import LearnOptions
+from symgraph.align.match import MatchOptions
 from symgraph.align.motion import MotionOptions
 
 
@@ -23,15 +24,90 @@ class UnitPlan:
         return [head, *(line for u in self.inside for line in u.lines(indent + 2))]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matching:
+    """What is matched, and how: the options of a match, and what they come to on each unit."""
+
+    units: tuple[UnitPlan, ...]
+    method: str = "weights"
+    sweeps: int = 15
+    tolerance: float = 1e-7
+    weighting: str | dict[str, float] = "inputs-halved"
+    seed: int = 0
+    restarts: int = 0
+    spaces: tuple[str, ...] = ("*",)
+    alpha: float | str = "auto"
+    batches: int = 30
+    rows: int = 128
+    observed: tuple[str, ...] = ("*",)
+    outer: str = "joint"
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether it needs activations."""
+        return self.method == "activations" or self.weighting == "inputs"
+
+    def lines(self, head: str, more: str = "") -> str:
+        """The step as text: what it does, how, and each unit."""
+        share = " with the best share of several" if self.alpha == "auto" else f" with a share of {self.alpha}"
+        how = f"by {self.method}{share if self.method == 'activations' else ''}{more}"
+        limits = f"at most {self.sweeps} sweeps, tolerance {self.tolerance:g}, seed {self.seed}"
+        return "\n".join([f"{head} ({how}, {limits})", *(line for u in self.units for line in u.lines(6))])
+
+    def options(self) -> MatchOptions:
+        """The options of the descent."""
+        return MatchOptions(**{f.name: getattr(self, f.name) for f in fields(MatchOptions)})
+
+
 @dataclass(frozen=True, slots=True)
-class LearnStep:
-    """Train elements on the task loss between two canonical models, from a match on; `other` names what A becomes."""
+class MatchStep(Matching):
+    """Find the element of the compact group that brings one canonical model nearest to another."""
 
     moving: str
     reference: str
-    start: str
     into: str
-    other: str = ""
+    op: str = "match"
+
+    def __str__(self) -> str:
+        return self.lines(f"{self.op:<13} {self.moving} to {self.reference} -> {self.into}")
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Matching):
+    """Find the elements that bring any number of canonical models nearest to the mean of the others.
+
+    `reference`: the model whose gauge all end in; without one the first whose gauge has an inverse, in the order of the
+    hashes of their weights.
+    """
+
+    models: tuple[str, ...]
+    into: str
+    rounds: int = 10
+    reference: str = ""
+    op: str = "join"
+
+    def __str__(self) -> str:
+        head = f"{self.op:<13} {', '.join(self.models)} -> {self.into}"
+        return self.lines(head, f", at most {self.rounds} rounds")
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Take all models of a universe into the gauge of its reference, and compare what they compute."""
+
+    universe: str
+    into: tuple[str, ...]
+    op: str = "settle"
+
+    def __str__(self) -> str:
+        what = f"{self.universe} -> {', '.join(self.into)}"
+        return f"{self.op:<13} {what}, in the gauge of its reference; every function is compared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How elements are trained: the options of learned matching, and what they come to on each unit."""
+
     units: tuple[UnitPlan, ...] = ()
     steps: int = 1000
     optimiser: str = "Adam"
@@ -54,10 +130,10 @@ class LearnStep:
     gauge: bool = False
     spaces: tuple[str, ...] = ("*",)
     relaxed: tuple[str, ...] = ()
-    op: str = "learn"
+    estimate: str = "even"
 
-    def __str__(self) -> str:
-        into = f"{self.into} and {self.other}" if self.other else self.into
+    def lines(self, head: str) -> str:
+        """The step as text: what it does, how, and each unit."""
         low, high = self.lambdas
         drawn = f"lambda {'N' if self.sampler == 'normal' else 'U'}({low:g}, {high:g})"
         drawn = f"lambda Dirichlet({self.concentration:g})" if self.sampler == "dirichlet" else drawn
@@ -65,8 +141,9 @@ class LearnStep:
         what = (
             f"{both}{self.steps} steps of {self.optimiser}, rate {self.lr:g} {self.schedule}, {drawn}, seed {self.seed}"
         )
-        stop = f"estimates every {self.check_every} steps, patience {self.patience}"
-        lines = [f"{self.op:<13} {self.moving} to {self.reference} from {self.start} -> {into} ({what}; {stop})"]
+        worst = " of the worst mixture" if self.estimate == "worst" else ""
+        stop = f"estimates{worst} every {self.check_every} steps, patience {self.patience}"
+        lines = [f"{head} ({what}; {stop})"]
         lines += ["      gains of norms and constants of biases"] if self.gauge else []
         return "\n".join(lines + [line for u in self.units for line in u.lines(6)])
 
@@ -79,6 +156,33 @@ class LearnStep:
         motion = {f.name: getattr(self, f.name) for f in fields(MotionOptions)}
         own = {f.name: getattr(self, f.name) for f in fields(LearnOptions) if f.name != "motion"}
         return LearnOptions(**own, motion=MotionOptions(**motion))
+
+
+@dataclass(frozen=True, slots=True)
+class LearnStep(Training):
+    """Train elements on the task loss between two canonical models, from a match on; `other` names what A becomes."""
+
+    moving: str
+    reference: str
+    start: str
+    into: str
+    other: str = ""
+    op: str = "learn"
+
+    def __str__(self) -> str:
+        into = f"{self.into} and {self.other}" if self.other else self.into
+        return self.lines(f"{self.op:<13} {self.moving} to {self.reference} from {self.start} -> {into}")
+
+
+@dataclass(frozen=True, slots=True)
+class LearnAll(Training):
+    """Train the elements of a universe on the task loss at mixtures of all its models."""
+
+    universe: str
+    op: str = "learn-all"
+
+    def __str__(self) -> str:
+        return self.lines(f"{self.op:<13} {self.universe}")
 
 
 @dataclass(frozen=True, slots=True)

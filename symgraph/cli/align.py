@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
@@ -17,12 +16,12 @@ from symgraph.cli.parser import (
     add_matching,
     add_model,
     add_out,
+    add_program,
     add_rules,
     add_tied,
 )
 from symgraph.console import Console
 from symgraph.errors import UsageError
-from symgraph.files import refuse_existing
 
 if TYPE_CHECKING:
     from symgraph.align.learn import Learned
@@ -62,10 +61,7 @@ def add(commands: Commands) -> None:
     add_model(parser, "a", "b", help=WEIGHTED_HELP)
     add_out(parser, required=False)
     parser.add_argument("--alignment", metavar="FILE", help="also write the alignment itself (.safetensors)")
-    plan = parser.add_mutually_exclusive_group()
-    plan.add_argument("--program", metavar="FILE", help="run this program instead of planning one")
-    plan.add_argument("--emit-program", metavar="FILE", help="write the program (.yaml or .json)")
-    parser.add_argument("--dry-run", action="store_true", help="print the program and stop")
+    add_program(parser)
     parser.add_argument("--strict", action="store_true", help="fail if an operator has no rule (exit code 5)")
     add_tied(parser)
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
@@ -80,7 +76,7 @@ def run(args: Arguments, console: Console) -> int:
     """Plan or load the program, run it, measure, write."""
     _check(args)
     a, b = inputs.weighted(args.a, args), inputs.weighted(args.b, args)
-    program = _program(args)
+    program = inputs.program(args)
     if args.dry_run:
         return _dry_run(a, b, program, args, console)
     found = inputs.batches(args, a) if args.data else None
@@ -93,28 +89,19 @@ def run(args: Arguments, console: Console) -> int:
 
 
 def _check(args: Arguments) -> None:
-    if not args.dry_run and args.out is None:
-        raise UsageError("there is no --out FOLDER", remedy="say where to write B aligned, or pass --dry-run")
     inputs.check_device(args.device)
     if args.resume and args.checkpoint is None:
         raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
     if not args.resume:
         inputs.refuse_files(args.checkpoint, overwrite=args.overwrite)
     inputs.refuse_files(args.alignment, args.emit_program, overwrite=args.overwrite)
-    if args.out is not None:
-        refuse_existing(Path(args.out), args.overwrite, folder=True)
+    inputs.check_out(args, "B aligned")
 
 
 def _learns(args: Arguments, program: Program | None) -> bool:
     if program is None:
         return bool(args.method != "weights" or args.weighting == "inputs")
     return program.reads_data
-
-
-def _program(args: Arguments) -> Program | None:
-    from symgraph.align.program import Program
-
-    return Program.load(args.program) if args.program else None
 
 
 def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, console: Console) -> int:

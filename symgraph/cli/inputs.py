@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from symgraph.align.learn import LearnOptions
     from symgraph.align.match import MatchOptions
+    from symgraph.align.program import Program
     from symgraph.data import Batches
     from symgraph.infer.symmetry import SymmetryGraph
     from symgraph.loss_curve import LossBarrier
@@ -93,7 +94,7 @@ def learn_options(args: Arguments) -> LearnOptions | None:
         motion=motion,
     )
     if "concentration" in args:
-        return replace(found, sampler="dirichlet", concentration=args.concentration)
+        return replace(found, sampler="dirichlet", concentration=args.concentration, estimate=args.estimate)
     low, high = args.lambdas
     return replace(found, sampler=args.sampler, lambdas=(low, high), dual=args.dual)
 
@@ -244,6 +245,25 @@ def check_device(device: str) -> None:
         raise UsageError(
             f"device {device} cannot be used", cause=one_line(error), remedy="pass --device cpu"
         ) from error
+
+
+def check_out(args: Arguments, what: str) -> None:
+    """Raise before any work if there is nowhere to write to, or something lies there.
+
+    Raises:
+        UsageError: there is no `--out`, and more than a plan is asked for.
+    """
+    if not args.dry_run and args.out is None:
+        raise UsageError("there is no --out FOLDER", remedy=f"say where to write {what}, or pass --dry-run")
+    if args.out is not None:
+        refuse_existing(Path(args.out), args.overwrite, folder=True)
+
+
+def program(args: Arguments) -> Program | None:
+    """The program of `--program`, where it is named."""
+    from symgraph.align.program import Program
+
+    return Program.load(args.program) if args.program else None
 
 
 def refuse_files(*paths: str | None, overwrite: bool) -> None:

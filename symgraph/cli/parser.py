@@ -93,6 +93,14 @@ def add_out(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     add_overwrite(parser)
 
 
+def add_program(parser: argparse.ArgumentParser) -> None:
+    """A program to run, or to write."""
+    plan = parser.add_mutually_exclusive_group()
+    plan.add_argument("--program", metavar="FILE", help="run this program instead of planning one")
+    plan.add_argument("--emit-program", metavar="FILE", help="write the program (.yaml or .json)")
+    parser.add_argument("--dry-run", action="store_true", help="print the program and stop")
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Whether an output that exists is replaced."""
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
@@ -138,12 +146,7 @@ def add_learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
     text = "what learned matching starts from (default weights)"
     group.add_argument("--start", choices=METHODS[:2], default=METHODS[0], help=text)
-    text = "share of activations where they are matched, the rest being weights (default 1)"
-    group.add_argument("--alpha", type=not_negative, default=1.0, metavar="X", help=text)
-    text = "spaces whose activations count; the others go by weights (default: all)"
-    group.add_argument("--observed", nargs="+", default=["*"], metavar="PATTERN", help=text)
-    text = "batches of activations that are read; 0: all (default 30)"
-    group.add_argument("--match-batches", type=at_least(0), default=30, metavar="N", help=text)
+    add_activations(group)
     add_training(group)
     text = "train between these points of the segment (default 0.4 0.6)"
     group.add_argument("--lambdas", type=float, nargs=2, default=[0.4, 0.6], metavar="X", help=text)
@@ -152,6 +155,17 @@ def add_learning(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dual", action="store_true", help="move A as well; it is written to FOLDER-reference")
     text = "train gains of norms and constants of biases too; A in its new gauge goes to FOLDER-reference"
     group.add_argument("--gauge", action="store_true", help=text)
+
+
+def add_activations(group: argparse._ArgumentGroup) -> None:
+    """What is read of activations, and how much it counts."""
+    text = "share of activations where they are matched, the rest being weights: a number from 0 to 1, or auto"
+    text += " (default): the best of several on validation data"
+    group.add_argument("--alpha", type=share, default="auto", metavar="X", help=text)
+    text = "spaces whose activations count; the others go by weights (default: all)"
+    group.add_argument("--observed", nargs="+", default=["*"], metavar="PATTERN", help=text)
+    text = "batches of activations that are read; 0: all (default 30)"
+    group.add_argument("--match-batches", type=at_least(0), default=30, metavar="N", help=text)
 
 
 def add_training(group: argparse._ArgumentGroup) -> None:
@@ -262,6 +276,11 @@ def not_negative(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0")
     return value
+
+
+def share(text: str) -> float | str:
+    """A type of argument: a finite number from 0, or auto."""
+    return text if text == "auto" else not_negative(text)
 
 
 def _near(message: str) -> str:

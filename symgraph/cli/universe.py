@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
 from symgraph.cli.parser import (
+    METHODS,
     WEIGHTED_HELP,
     Arguments,
     Commands,
+    add_activations,
     add_data,
     add_device,
     add_matching,
     add_mixtures,
     add_out,
+    add_program,
     add_rules,
     add_tied,
     add_training,
@@ -24,9 +27,9 @@ from symgraph.cli.parser import (
 )
 from symgraph.console import Console
 from symgraph.errors import UsageError
-from symgraph.files import refuse_existing
 
 if TYPE_CHECKING:
+    from symgraph.align.program import Program
     from symgraph.simplex import SimplexBarrier
     from symgraph.universe import Universe
 
@@ -34,6 +37,9 @@ _EXAMPLES = """
 symgraph universe a b c --out together
 symgraph universe a b c --out together --data my-dataset --metrics accuracy
 symgraph universe a b c --out together --method learned --data my-dataset --checkpoint run.pt
+symgraph universe a b c --dry-run --emit-program plan.yaml      write the plan, to read or change it
+symgraph universe a b c --out together --program plan.yaml      run that plan
+symgraph universe a b c --out together --method activations --data my-dataset
 symgraph apply together/alignments/1.safetensors b-later-checkpoint --out b-later-together
 """
 _DETAILS = """
@@ -42,8 +48,9 @@ one basis and the gauge of one of them, which stays as it is; no function change
 does not matter. FOLDER/0, FOLDER/1, ... are the models as ordinary checkpoints that can be averaged, and
 FOLDER/alignments what led there.
 
-With --method learned the elements are then trained on the loss at mixtures of all models, whose weights
-are drawn from a Dirichlet distribution.
+With --method activations the models are matched by what they compute on the train split, alone or with
+their weights (--alpha). With --method learned the elements are trained, after a match by weights, on the
+loss at mixtures of all models, whose weights are drawn from a Dirichlet distribution.
 """
 
 
@@ -53,7 +60,8 @@ def add(commands: Commands) -> None:
     parser = commands.add("universe", run, about, details=_DETAILS, examples=_EXAMPLES)
     parser.add_argument("models", metavar="MODEL", nargs="+", help=f"two models or more: {WEIGHTED_HELP}")
     add_trust(parser)
-    add_out(parser)
+    add_out(parser, required=False)
+    add_program(parser)
     text = "the model whose gauge all are brought into, counted from 0 (default: whichever hash comes first)"
     parser.add_argument("--reference", type=at_least(0), metavar="N", help=text)
     parser.add_argument("--strict", action="store_true", help="fail if an operator has no rule (exit code 5)")
@@ -61,13 +69,16 @@ def add(commands: Commands) -> None:
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
     group = parser.add_argument_group("method")
-    text = "weights (default), or learned: from there trained on the loss of mixtures"
-    group.add_argument("--method", choices=("weights", "learned"), default="weights", help=text)
+    text = "weights (default), activations, or learned: from weights on trained on the loss of mixtures"
+    group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
     text = "rounds in which each model is matched to the mean of the others (default 10)"
     group.add_argument("--rounds", type=at_least(0), default=10, metavar="N", help=text)
     text = "of the Dirichlet distribution; below 1 few models weigh much (default 0.1)"
     group.add_argument("--concentration", type=not_negative, default=0.1, metavar="X", help=text)
+    add_activations(group)
     add_training(group)
+    text = "what training stops by: the barrier of the even mixture (default), or the worst of it and all midpoints"
+    group.add_argument("--estimate", choices=("even", "worst"), default="even", help=text)
     add_matching(parser)
     add_data(parser)
     add_mixtures(parser)
@@ -78,12 +89,39 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph import outputs
 
     _check(args)
-    found = _universe(args, console)
+    program = inputs.program(args)
+    if args.dry_run:
+        return _dry_run(program, args, console)
+    found = _universe(program, args, console)
     measured = _measured(found, args, console) if args.data else {}
     simplex = tuple((f"{when} alignment", b) for when, b in measured.items())
     out = outputs.write_universe(found, args.out, command=args.typed, simplex=simplex, overwrite=args.overwrite)
     plain = {**found.to_plain(), "loss_barrier": {when: inputs.plain_barrier(b) for when, b in measured.items()}}
-    console.result("\n".join([*_text(found, measured), f"wrote {out}"]), {**plain, "written": str(out)})
+    written = [f"wrote {out}"]
+    if args.emit_program and found.program is not None:
+        written.append(f"wrote program to {found.program.save(args.emit_program, overwrite=args.overwrite)}")
+    console.result("\n".join([*_text(found, measured), *written]), {**plain, "written": str(out)})
+    return 0
+
+
+def _dry_run(program: Program | None, args: Arguments, console: Console) -> int:
+    from symgraph.universe import plan
+
+    if program is None:
+        program = plan(
+            args.models,
+            reference=args.reference,
+            options=inputs.match_options(args),
+            rounds=args.rounds,
+            rules=inputs.rule_book(args),
+            tied=args.tied,
+            strict=args.strict,
+            method=args.method,
+            learning=inputs.learn_options(args),
+        )
+    if args.emit_program:
+        program.save(args.emit_program, overwrite=args.overwrite)
+    console.result(program, program.to_plain())
     return 0
 
 
@@ -97,16 +135,18 @@ def _check(args: Arguments) -> None:
     if not args.resume:
         inputs.refuse_files(args.checkpoint, overwrite=args.overwrite)
     inputs.check_device(args.device)
-    refuse_existing(Path(args.out), args.overwrite, folder=True)
+    inputs.check_out(args, "all models")
+    inputs.refuse_files(args.emit_program, overwrite=args.overwrite)
 
 
-def _universe(args: Arguments, console: Console) -> Universe:
+def _universe(program: Program | None, args: Arguments, console: Console) -> Universe:
     import torch
 
     from symgraph.universe import universe
 
     models = [inputs.weighted(spec, args) for spec in args.models]
-    training, validation = inputs.training(args, models[0]) if args.method == "learned" else (None, None)
+    reads = args.method != "weights" if program is None else program.reads_data
+    training, validation = inputs.training(args, models[0]) if reads else (None, None)
     with console.steps("matching") as progress:
         return universe(
             models,
@@ -125,6 +165,7 @@ def _universe(args: Arguments, console: Console) -> Universe:
             learning=inputs.learn_options(args),
             checkpoint=args.checkpoint,
             resume=args.resume,
+            program=program,
         )
 
 

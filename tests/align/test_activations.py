@@ -22,7 +22,8 @@ from symgraph.verify import random_transform, settled_names
 
 Batch = dict[str, torch.Tensor]
 NAMES = ["mlp-relu", "mlp-tanh", "mlp-gelu", "vit", "gpt2-untied", "gpt2-tied", "llama", "bert", "resnet"]
-EXACT = MatchOptions(rows=0, batches=0)
+EXACT = MatchOptions(rows=0, batches=0, alpha=1.0)
+ALONE = MatchOptions(alpha=1.0)
 
 
 def batches(name: str, count: int = 12, size: int = 16) -> list[Batch]:
@@ -99,7 +100,7 @@ def test_batches_of_another_shape_are_counted() -> None:
     a, b = build(("vit", "sdpa")), build(("vit", "sdpa"))
     data = batches("vit", 5)
     shorter = [{k: t[:3] for k, t in batch.items()} for batch in data[:2]]
-    found = symgraph.align(a, b, method="activations", data=[*data, *shorter])
+    found = symgraph.align(a, b, method="activations", data=[*data, *shorter], options=ALONE)
     assert any("2 batches of another shape left out" in n for n in found.notes)
 
 
@@ -121,6 +122,44 @@ def test_weights_at_the_moment_of_their_inputs() -> None:
         c.module, c.modules(1), data=batches("vit"), options=MatchOptions(weighting="inputs"), symmetry=c.symmetry
     )
     assert any("activations of" in n for n in found.notes)
+
+
+def labelled(name: str, count: int = 6) -> list[Batch]:
+    drawn = torch.randint(5, (count, 16), generator=torch.Generator().manual_seed(1))
+    return [x | {"labels": y} for x, y in zip(batches(name, count), drawn, strict=True)]
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_share_that_is_chosen_has_the_smallest_barrier(validated: bool) -> None:
+    """On the data that it is chosen on, and by a loss barrier that is computed elsewhere."""
+    c, data = case("vit"), labelled("vit")
+    a, b = c.module.double(), c.modules(1).double()
+    judged = data[4:] if validated else data
+
+    def midpoint(alpha: float | str) -> tuple[float, tuple[str, ...]]:
+        options = MatchOptions(alpha=alpha, sweeps=3, rows=0)
+        given: dict[str, Any] = {"data": data, "validation": judged if validated else None, "options": options}
+        found = symgraph.align(a, b, method="activations", symmetry=c.symmetry, **given)
+        measured = symgraph.loss_barrier(found.reference, found.state, judged, module=a, points=3)
+        return measured.loss.midpoint or 0.0, found.notes
+
+    best, notes = midpoint("auto")
+    (note,) = (n for n in notes if n.startswith("chosen by the barrier of the even mixture"))
+    figures = [float(x.split()[0]) for x in note.split("(of ")[1].split("; ")]
+    assert len(figures) == 11 and min(figures) == pytest.approx(best, abs=1e-4) and min(figures) < max(figures)
+    for alpha in (0.0, 0.5):
+        found, _ = midpoint(alpha)
+        assert best <= found + 1e-9 and min(abs(found - x) for x in figures) < 1e-4
+
+
+def test_a_share_cannot_be_chosen_without_labels() -> None:
+    c = case("vit")
+    with pytest.raises(DataError, match="alpha=1 is activations alone"):
+        symgraph.align(c.module, c.modules(1), method="activations", data=batches("vit", 2), symmetry=c.symmetry)
+    a = canonicalise(c.symmetry, c.state(1)).state
+    seen = observe(c.symmetry, c.symmetry, a, a, [tuple(c.inputs)], units(c.symmetry))
+    with pytest.raises(UsageError, match="one share of activations"):
+        match(c.symmetry, a, a, seen=seen)
 
 
 def _one(**tensors: torch.Tensor) -> list[Batch]:
@@ -148,6 +187,8 @@ def test_bad_input_is_one_clear_error(more: dict[str, Any], message: str) -> Non
 def test_options_that_make_no_sense() -> None:
     with pytest.raises(UsageError, match=r"alpha is 1\.5"):
         MatchOptions(alpha=1.5)
+    with pytest.raises(UsageError, match="alpha is best"):
+        MatchOptions(alpha="best")
     with pytest.raises(UsageError, match="-1 batches"):
         MatchOptions(batches=-1)
     c = case("vit")
@@ -159,7 +200,7 @@ def test_options_that_make_no_sense() -> None:
 
 def test_units_that_are_not_observed_go_by_weights() -> None:
     c = case("vit")
-    options = MatchOptions(rows=0, batches=0, observed=("residual",))
+    options = MatchOptions(rows=0, batches=0, alpha=1.0, observed=("residual",))
     found = symgraph.align(
         c.module, c.modules(1), method="activations", data=batches("vit"), options=options, symmetry=c.symmetry
     )

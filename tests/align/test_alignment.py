@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from symgraph.align.alignment import Alignment, distance
 from symgraph.align.execute import execute
 from symgraph.align.match import MatchOptions
-from symgraph.align.program import plan_alignment
+from symgraph.align.planning import plan_alignment
 from symgraph.errors import CheckpointError, SymgraphError, UsageError
 from symgraph.files import OutputError
 from symgraph.state import state_hash

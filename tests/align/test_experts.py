@@ -15,7 +15,7 @@ from symgraph.align.alignment import distance
 from symgraph.align.execute import execute
 from symgraph.align.match import MatchOptions, match, units
 from symgraph.align.outer import outer_order
-from symgraph.align.program import plan_alignment
+from symgraph.align.planning import plan_alignment
 from symgraph.canonical import canonicalise
 from symgraph.errors import UsageError
 from symgraph.grams import blocks
@@ -109,9 +109,19 @@ def test_experts_are_recovered_from_activations() -> None:
     a, b = planted(net, symmetry, 0)
     other.load_state_dict({n: b[n] for n in other.state_dict()})
     data = [{"x": torch.randint(0, 11, (8, 7), generator=torch.Generator().manual_seed(i))} for i in range(3)]
-    options = MatchOptions(rows=0)
+    options = MatchOptions(rows=0, alpha=1.0)
     found = symgraph.align(net, other, method="activations", options=options, data=data, symmetry=symmetry)
     assert distance({n: a[n] for n in found.state}, found.state) < 1e-9
+
+
+def test_experts_are_matched_at_the_moment_of_their_inputs() -> None:
+    net, other = network("list-shared"), network("list-shared")
+    symmetry = symgraph.infer(net)
+    a, b = planted(net, symmetry, 0)
+    other.load_state_dict({n: b[n] for n in other.state_dict()})
+    data = [{"x": torch.randint(0, 11, (8, 7), generator=torch.Generator().manual_seed(i))} for i in range(3)]
+    found = symgraph.align(net, other, options=MatchOptions(weighting="inputs"), data=data, symmetry=symmetry)
+    assert distance({n: a[n] for n in found.state}, found.state) < 1e-6
 
 
 def test_an_unknown_cost_is_refused() -> None:

@@ -16,11 +16,11 @@ from models_zoo import batches, case, network, relative, worst
 from torch import nn
 
 import symgraph
-from symgraph.align.execute import output_change
 from symgraph.align.learn import LearnOptions, Lesson, learn
 from symgraph.align.motion import MotionOptions
 from symgraph.align.objective import Feed, Objective, divided, held
 from symgraph.align.program import Program
+from symgraph.align.registers import output_change
 from symgraph.api import Aligned
 from symgraph.canonical import canonicalise
 from symgraph.data import from_batches
@@ -255,7 +255,7 @@ def test_bad_programs_are_refused() -> None:
         with pytest.raises(UsageError, match=message):
             Program.loads(json.dumps(bad))
     assert step["full"] is True
-    with pytest.raises(UsageError, match="the program learns, and there is no training data"):
+    with pytest.raises(UsageError, match="the program reads activations or learns, and there is no training data"):
         symgraph.align(network("vit", 1), network("vit", 2), program=plan)
 
 

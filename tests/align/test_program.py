@@ -16,7 +16,9 @@ from models_zoo import case
 
 from symgraph.align.execute import execute
 from symgraph.align.match import MatchOptions
-from symgraph.align.program import Apply, Canonicalise, MatchStep, Program, Regauge, plan_alignment
+from symgraph.align.planning import plan_alignment
+from symgraph.align.program import Apply, Canonicalise, Program, Regauge
+from symgraph.align.steps import MatchStep
 from symgraph.errors import UsageError
 from symgraph.files import OutputError
 
@@ -140,7 +142,7 @@ def damaged(**changes: Any) -> str:
         ({"inputs": [1]}, "p: inputs is no mapping"),
         (
             {"steps__0__op": "magic"},
-            "p: step 1 is none of embed, canonicalise, match, split, soften, learn, regauge, apply, check",
+            "p: step 1 is none of embed, canonicalise, match, join, split, soften, learn, learn-all, regauge, apply",
         ),
         ({"steps__0__op": ["match"]}, "p: step 1 is none of"),
         ({"steps__0__modle": "A"}, "p: step 1 (canonicalise) has an unknown key 'modle'"),
@@ -202,9 +204,9 @@ def test_steps_that_do_not_fit_together() -> None:
     with pytest.raises(UsageError, match="needs a model C"):
         run(Canonicalise("C", "C.canonical"))
     with pytest.raises(UsageError, match=r"step match reads 'A\.canonical'"):
-        run(MatchStep("B.canonical", "A.canonical", "element", ()))
+        run(MatchStep("B.canonical", "A.canonical", "element", units=()))
     with pytest.raises(UsageError, match="matches by 'magic'"):
-        run(*canon, MatchStep("B.canonical", "A.canonical", "element", (), method="magic"))
+        run(*canon, MatchStep("B.canonical", "A.canonical", "element", units=(), method="magic"))
     with pytest.raises(UsageError, match="step regauge reads 'element'"):
         run(*canon, Regauge("element", "B", "A", "alignment"))
     with pytest.raises(UsageError, match="step apply reads 'alignment'"):

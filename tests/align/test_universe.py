@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +15,21 @@ from models_zoo import ARCHITECTURES, Case, State, batches, build, case, network
 from torch import nn
 
 import symgraph
+from symgraph.action import random_element
+from symgraph.align.activations import observe
 from symgraph.align.alignment import distance
-from symgraph.align.execute import output_change
 from symgraph.align.joint import match_all
 from symgraph.align.learn import LearnOptions
-from symgraph.align.match import MatchOptions, match
+from symgraph.align.match import MatchOptions, match, units
 from symgraph.align.motion import MotionOptions
+from symgraph.align.program import Program
+from symgraph.align.registers import output_change
 from symgraph.canonical import canonicalise
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.mixture import interpolate
 from symgraph.trace import state_of
 from symgraph.universe import Universe
+from symgraph.universe import plan as universe_plan
 from symgraph.verify import random_transform, settled_names
 
 RECOVERED = 1e-6
@@ -227,11 +232,115 @@ def test_bad_universes_are_refused_by_name() -> None:
     assert worst(found.merged([0.25, 0.75]), interpolate(found.states, [0.25, 0.75])) == 0.0
 
 
-# -- trained -----------------------------------------------------------------------------------------------------------
+# -- activations, and programs ---------------------------------------------------------------------------------------
 
+SEEN = MatchOptions(rows=0, batches=0, alpha=1.0)
 SHORT = LearnOptions(
     sampler="dirichlet", concentration=1.0, steps=12, check_every=4, retract_every=3, lr=0.02, warmup=2, patience=0
 )
+
+
+def values(name: str, count: int = 12, size: int = 16, labels: bool = False) -> list[dict[str, torch.Tensor]]:
+    """Batches in double precision, by the names of the graph's inputs."""
+    c, generator = case(name), torch.Generator().manual_seed(9)
+    found = []
+    for _ in range(count):
+        batch = {}
+        for node, like in zip(c.graph.inputs, c.inputs, strict=True):
+            shape = (size, *like.shape[1:])
+            drawn = torch.randint(0, int(like.max()) + 1, shape, generator=generator)
+            noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+            batch[node.target] = noise if like.is_floating_point() else drawn
+        found.append(batch | ({"labels": torch.randint(5, (size,), generator=generator)} if labels else {}))
+    return found
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+@pytest.mark.parametrize("name", ["mlp-relu", "mlp-tanh", "vit", "gpt2-untied", "llama", "resnet"])
+def test_five_planted_models_are_one_by_activations(name: str, alpha: float) -> None:
+    c = case(name)
+    given = [module_of(name, s) for s in planted(c, 5)]
+    options = replace(SEEN, alpha=alpha)
+    found = symgraph.universe(given, method="activations", data=values(name), options=options, symmetry=c.symmetry)
+    assert max(m.after for m in found.members) < RECOVERED < 0.1 < max(m.before for m in found.members)
+    assert any(n.startswith("activations of 192 examples") for n in found.notes)
+
+
+@pytest.mark.parametrize("name", ["mlp-gelu", "gpt2-untied"])
+def test_activations_of_many_models_in_any_order(name: str) -> None:
+    given, data = models(name), values(name, 4)
+    more: dict[str, Any] = {"method": "activations", "data": data, "rounds": 2, "symmetry": case(name).symmetry}
+    options = MatchOptions(rows=0, alpha=0.5)
+    one = symgraph.universe(given, options=options, **more)
+    assert all(b <= a * (1 + 1e-12) for a, b in itertools.pairwise(one.objective))
+    assert max(m.change for m in one.members) < 1e-9
+    order = (2, 0, 1)
+    other = symgraph.universe([given[i] for i in order], options=options, **more)
+    for at, i in enumerate(order):
+        assert worst(one.states[i], other.states[at]) < 1e-12
+
+
+def test_the_mean_of_the_others_is_seen_as_it_would_be_of_moved_models() -> None:
+    """Moving the sums is observing moved models, with A and B in either place."""
+    c = case("vit")
+    a, b = (canonicalise(c.symmetry, c.state(k)).state for k in (1, 2))
+    g, h = (random_element(c.symmetry, generator=torch.Generator().manual_seed(k), spread=0.0) for k in (3, 4))
+    trees, given = units(c.symmetry), [tuple(c.inputs)]
+    seen, moved, turned = (
+        observe(c.symmetry, c.symmetry, x, y, given, trees, dtype=torch.float64, rows=0)
+        for x, y in ((a, b), (g(a), h(b)), (b, a))
+    )
+    for unit, sums in seen.after(g, h).correlations.items():
+        assert all(torch.allclose(t, moved.correlations[unit][k], atol=1e-9) for k, t in sums.items())
+    for unit, sums in seen.turned().correlations.items():
+        assert all(torch.allclose(t, turned.correlations[unit][k], atol=1e-9) for k, t in sums.items())
+
+
+def test_the_share_is_chosen_for_many_models_too() -> None:
+    c, given, data = case("vit"), models("vit"), values("vit", 3, labels=True)
+    more: dict[str, Any] = {"method": "activations", "data": data, "rounds": 1, "symmetry": c.symmetry}
+    found = symgraph.universe(given, options=MatchOptions(rows=0, sweeps=2), **more)
+    (note,) = (n for n in found.notes if n.startswith("chosen by the barrier of the even mixture"))
+    best = min(float(x.split()[0]) for x in note.split("(of ")[1].split("; "))
+    even = symgraph.simplex_barrier(found.states, data, mixtures=[(1 / 3,) * 3], module=given[0]).loss.centroid
+    assert even == pytest.approx(best, abs=1e-4)
+
+
+def test_a_program_of_a_universe_is_saved_and_run_again(tmp_path: Path) -> None:
+    given = models("vit")
+    planned = universe_plan(given, rounds=1)
+    for form in ("yaml", "json"):
+        program = Program.load(planned.save(tmp_path / f"plan.{form}"))
+        assert program == planned
+    assert [s.op for s in program.steps] == ["canonicalise"] * 3 + ["join", "settle"]
+    assert "0.canonical, 1.canonical, 2.canonical -> universe" in str(program)
+    one, other = symgraph.universe(given, rounds=1), symgraph.universe(given, program=program)
+    assert one.program == program == other.program
+    for x, y in zip(one.states, other.states, strict=True):
+        assert worst(x, y) == 0.0
+    with pytest.raises(UsageError, match="does not bring 2 models into one basis"):
+        symgraph.universe(given[:2], program=program)
+    with pytest.raises(UsageError, match="does not bring 2 models"):
+        symgraph.universe(given[:2], program=symgraph.align(*given[:2]).program)
+
+
+def test_a_program_that_trains_says_so_and_needs_data() -> None:
+    given, data = [network("gpt2-untied", k) for k in range(3)], batches("gpt2-untied")[:4]
+    learning = replace(SHORT, steps=4, check_every=2, estimate="worst")
+    program = Program.loads(universe_plan(given, rounds=1, method="learned", learning=learning).dumps())
+    assert "estimates of the worst mixture every 2 steps" in str(program) and program.reads_data
+    with pytest.raises(UsageError, match="there is no training data"):
+        symgraph.universe(given, program=program)
+    found = symgraph.universe(given, program=program, data=data, validation=data)
+    assert found.learned is not None and "of the worst mixture" in str(found.learned)
+    best = dict(found.learned.history)[found.learned.best]
+    pairs = [(0.5, 0.5, 0.0), (0.5, 0.0, 0.5), (0.0, 0.5, 0.5), (1 / 3,) * 3]
+    measured = symgraph.simplex_barrier(found.states, data, mixtures=pairs, module=given[0]).loss
+    between = [b for m, b in zip(measured.mixtures, measured.barriers, strict=True) if max(m) < 1]
+    assert len(between) == 4 and best == pytest.approx(max(between), abs=2e-5)
+
+
+# -- trained -----------------------------------------------------------------------------------------------------------
 
 
 def trained(name: str, options: LearnOptions, order: Sequence[int] = (0, 1, 2)) -> Universe:
@@ -284,8 +393,12 @@ def test_training_that_cannot_be_is_refused() -> None:
         symgraph.universe(given, method="learned", data=data, learning=LearnOptions(), rounds=0)
     with pytest.raises(UsageError, match="needs data"):
         symgraph.universe(given, method="learned")
-    with pytest.raises(UsageError, match="no method 'activations'"):
+    with pytest.raises(UsageError, match="'activations' needs data"):
         symgraph.universe(given, method="activations")
+    with pytest.raises(UsageError, match="no method 'magic'"):
+        symgraph.universe(given, method="magic")
+    with pytest.raises(UsageError, match="estimate is 'mean'"):
+        LearnOptions(estimate="mean")
 
 
 def test_two_models_are_trained_on_dirichlet_mixtures_too() -> None:

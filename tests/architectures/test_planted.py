@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from symgraph.align.alignment import distance
 from symgraph.align.execute import execute
 from symgraph.align.match import MatchOptions
-from symgraph.align.program import plan_alignment
+from symgraph.align.planning import plan_alignment
 from symgraph.api import align
 from symgraph.checkpoint import canonical_state, tied_names
 from symgraph.errors import CheckpointError, UsageError

@@ -1,8 +1,11 @@
 """Activation matching on pairs of trained models: the test-loss barrier, alone and mixed with weights.
 
-SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_activations.py [gpt2-shakespeare] [vit-cifar10] [--cost]
+    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_activations.py [gpt2-shakespeare] [vit-cifar10] [--cost]
+    [--only NAME ...]
 
-With `--cost`, the time of the pass over that of the bare forward passes of both models on the same batches.
+"mixed" chooses its share on the validation split (images: the last 2,000 of the training split, as in
+`bench_learned.py`), "mixed, training data" on training batches. With `--cost`, the time of the pass over that of the
+bare forward passes of both models on the same batches.
 """
 
 from __future__ import annotations
@@ -24,8 +27,10 @@ from symgraph.sampling import float64
 from symgraph.trace import state_of
 
 OPTIONS = {
-    "alone": MatchOptions(),
-    "mixed": MatchOptions(alpha=0.5),
+    "mixed": MatchOptions(),
+    "mixed, training data": MatchOptions(),
+    "alone": MatchOptions(alpha=1.0),
+    "mixed, half": MatchOptions(alpha=0.5),
     "mixed, heads": MatchOptions(alpha=0.5, observed=("*.heads",)),
     "mixed, residual and heads": MatchOptions(alpha=0.5, observed=("residual", "*.heads")),
 }
@@ -34,9 +39,11 @@ OPTIONS = {
 def measure(pair: str, folder: Path, name: str) -> None:
     """Aligns once and prints what came of it."""
     a, b = (symgraph.model(folder / f"{pair}-{i}") for i in (0, 1))
-    data, _ = training_batches(pair, folder)
+    data, validation = training_batches(pair, folder)
+    given = {"data": data, "validation": validation if name == "mixed" else None, "options": OPTIONS[name]}
     with one_thread():
-        time, found = seconds(lambda: symgraph.align(a, b, method="activations", data=data, options=OPTIONS[name]))
+        time, found = seconds(lambda: symgraph.align(a, b, method="activations", **given))
+    print("\n".join(f"    {note}" for note in found.notes))
     measured = symgraph.loss_barrier(found.reference, found.state, list(test_batches(pair, folder)), module=a.module)
     curve = measured.loss
     print(
@@ -74,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("pairs", nargs="*", default=PAIRS)
     parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=OPTIONS, default=list(OPTIONS))
     args = parser.parse_args()
     folder = zoo()
     if folder is None:
@@ -81,7 +89,7 @@ def main() -> None:
         return
     for pair in args.pairs:
         cost(pair, folder)
-        for name in () if args.cost else reversed(OPTIONS):
+        for name in () if args.cost else args.only:
             measure(pair, folder, name)
 
 

@@ -1,33 +1,47 @@
 """Orders of experts: the rank of the found one among all, and what is left of the loss that naive averaging costs.
 
-    python tests/benchmarks/bench_experts.py [--experts 4] [--top 0]
+    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_experts.py [--layers 0 3] [--top 0 2] [--shared 0]
+        [--experts 4] [--seeds 3] [--images 10000] [--epochs 5] [--rate 0.003]
 
-A small vision transformer is trained on scikit-learn's digits; the feed-forward layer of one block is replaced by a
-mixture of experts in a list, and fine-tuned twice from other seeds with everything else held. For all orders of the
-experts the inside of each pair is matched and the loss at the midpoint is measured on held-out digits.
+The backbone is the zoo's vision transformer of CIFAR-10, trained. The feed-forward layer of one block is replaced by a
+mixture of experts in a list, initialised from seeds of their own, and fine-tuned with everything else held. Of every
+pair of seeds, for all orders of the experts, the inside of each pair of experts is matched in canonical form, as the
+costs do, and the loss at the midpoint is measured on test images. "inputs" is the joint cost with every parameter at
+the second moment of what it reads.
 
-Source: the setting of Tran et al., arXiv 2509.11348, at a small scale.
+Source: the setting of Tran et al., arXiv 2509.11348.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-from functools import partial, reduce
-from itertools import permutations
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+from pathlib import Path
+from statistics import mean
 
 import torch
-from measure import one_thread, seconds
-from scipy.optimize import linear_sum_assignment
+from bench_learned import training_batches
+from bench_zoo import test_batches, zoo
+from measure import Batch, one_thread, seconds
 from torch import Tensor, nn
-from torch.nn import functional
 
 import symgraph
-from symgraph.align.match import MatchOptions
-from symgraph.data import load
+from symgraph.align.match import Match, MatchOptions, _Descent, match
+from symgraph.align.objective import EvenMixture, Objective
+from symgraph.align.observing import observe_models
+from symgraph.align.wreath import Tree
+from symgraph.canonical import canonicalise
+from symgraph.gauge import Act
+from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.rules.book import default_rules
+from symgraph.sampling import float64
+from symgraph.trace import state_of
 
-WIDTH, HEADS, HIDDEN, TOKENS = 32, 4, 64, 16
+BACKBONE = "vit-cifar10"
+WIDTH, HIDDEN = 128, 256
 COSTS = ("joint", "gate", "gram")
 
 
@@ -37,10 +51,13 @@ class FeedForward(nn.Sequential):
 
 
 class Mixture(nn.Module):
-    def __init__(self, experts: int, top: int) -> None:
+    """Experts with a gate over all, or over the `top` ones, and others that everything goes through."""
+
+    def __init__(self, experts: int, top: int, shared: int) -> None:
         super().__init__()
         self.top, self.router = top, nn.Linear(WIDTH, experts)
         self.experts = nn.ModuleList(FeedForward() for _ in range(experts))
+        self.shared = FeedForward() if shared else None
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.router(x).softmax(-1)
@@ -48,129 +65,141 @@ class Mixture(nn.Module):
             values, chosen = gate.topk(self.top, -1)
             gate = torch.zeros_like(gate).scatter(-1, chosen, values / values.sum(-1, keepdim=True))
         parts = [gate[..., i : i + 1] * e(x) for i, e in enumerate(self.experts)]
-        total: Tensor = reduce(torch.add, parts)
-        return total
+        total: Tensor = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total if self.shared is None else total + self.shared(x)
 
 
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2))
-        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.mlp: nn.Module = FeedForward()
+@dataclass(frozen=True)
+class Setting:
+    layer: int
+    top: int
+    shared: int
+    experts: int
+    epochs: int
+    rate: float
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in self.qkv(self.norms[0](x)).chunk(3, -1))
-        x = x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        found: Tensor = x + self.mlp(self.norms[1](x))
-        return found
-
-
-class Transformer(nn.Module):
-    """Digits of 8 x 8 pixels in patches of 2 x 2."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches, self.places = nn.Linear(4, WIDTH), nn.Parameter(0.02 * torch.randn(TOKENS, WIDTH))
-        self.blocks = nn.ModuleList(Block() for _ in range(2))
-        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 10)
-        self.example_inputs = torch.zeros(2, 1, 8, 8)
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        x = pixel_values.unfold(2, 2, 2).unfold(3, 2, 2).reshape(-1, TOKENS, 4)
-        x = self.patches(x) + self.places
-        for block in self.blocks:
-            x = block(x)
-        found: Tensor = self.head(self.norm(x).mean(1))
-        return found
+    def __str__(self) -> str:
+        gate = f"top {self.top}" if self.top else "dense gate"
+        return f"block {self.layer}, {self.experts} experts, {gate}{', one more shared' if self.shared else ''}"
 
 
-def train(net: nn.Module, tensors: Any, seed: int, epochs: int) -> None:
-    from symgraph.demo import _HELD_OUT, _digits, _order
+@dataclass(frozen=True)
+class Ranked:
+    """Of one pair: the excess loss as trained, of all orders, and of each cost's order."""
 
-    images, labels = _digits()
-    chosen, generator = _order()[_HELD_OUT:], torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(tensors, lr=2e-3, weight_decay=0.05)
-    for _ in range(epochs):
-        for batch in torch.split(chosen[torch.randperm(len(chosen), generator=generator)], 64):
-            loss = functional.cross_entropy(net(images[batch]), labels[batch])
+    naive: float
+    orders: tuple[float, ...]
+    found: dict[str, float]
+
+    def rank(self, cost: str) -> int:
+        return 1 + sum(x < self.found[cost] - 1e-6 for x in self.orders)
+
+
+def fine_tuned(backbone: nn.Module, seed: int, s: Setting, data: Sequence[Batch]) -> nn.Module:
+    """The backbone with a mixture in the place of one feed-forward layer, which alone is trained."""
+    torch.manual_seed(seed)
+    net = copy.deepcopy(backbone).requires_grad_(False)
+    block = net.vit.layers[s.layer]  # type: ignore[union-attr,index]
+    block.mlp = Mixture(s.experts, s.top, s.shared)  # type: ignore[union-attr]
+    tensors = list(block.mlp.parameters())  # type: ignore[union-attr]
+    optimiser = torch.optim.AdamW(tensors, lr=s.rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, s.rate, total_steps=s.epochs * len(data))
+    for _ in range(s.epochs):
+        for i in torch.randperm(len(data)).tolist():
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            net(**data[i]).loss.backward()
             optimiser.step()
+            schedule.step()
+    return net.eval()
 
 
-def pair(experts: int, top: int, epochs: int) -> tuple[Transformer, Transformer]:
-    """Two fine-tunings of one backbone whose last feed-forward layer has become a mixture."""
-    torch.manual_seed(0)
-    backbone = Transformer()
-    train(backbone, backbone.parameters(), 0, epochs)
-    found = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        net = copy.deepcopy(backbone)
-        net.blocks[1].mlp = Mixture(experts, top)
-        train(net, net.blocks[1].mlp.parameters(), seed, epochs)
-        found.append(net.eval())
-    return found[0], found[1]
+class _Ordered(_Descent):
+    """A descent whose outer spaces take a given order, once; what is inside is solved."""
+
+    order: Tensor | None = None
+
+    def _outer_order(self, unit: Tree, found: object) -> Tensor | None:
+        if not unit.children or self.order is None:
+            return torch.arange(unit.space.size) if unit.children else None
+        order, self.order = self.order, None
+        return order
 
 
-def in_order(a: dict[str, Tensor], b: dict[str, Tensor], order: tuple[int, ...]) -> dict[str, Tensor]:
-    """B with its experts in an order, and the hidden units of each in that which fits A's best: by hand."""
-    found, at = dict(b), "blocks.1.mlp"
-    for name in ("router.weight", "router.bias"):
-        found[f"{at}.{name}"] = b[f"{at}.{name}"][list(order)]
-    names = [f"{at}.experts.{{}}.{n}" for n in ("0.weight", "0.bias", "2.weight", "2.bias")]
-    for i, j in enumerate(order):
-        first, second = ([s[n.format(k)] for n in names] for s, k in ((a, i), (b, j)))
-        units = [torch.cat([t[0], t[1][:, None], t[2].T], 1) for t in (first, second)]
-        rows = torch.from_numpy(linear_sum_assignment((units[0] @ units[1].T).numpy(), maximize=True)[1])
-        moved = (second[0][rows], second[1][rows], second[2][:, rows], second[3])
-        found.update({n.format(i): t for n, t in zip(names, moved, strict=True)})
+def of_pair(
+    symmetry: SymmetryGraph, a: nn.Module, b: nn.Module, s: Setting, data: Sequence[Batch], test: Sequence[Batch]
+) -> Ranked:
+    """The loss in excess of the mean of both ends', at the midpoint in canonical form and as trained."""
+    given = [float64(state_of(m)) for m in (a, b)]
+    first, second = (canonicalise(symmetry, t).state for t in given)
+    mixture = EvenMixture(Objective(a), a, given, test)
+
+    def excess(found: Match) -> float:
+        return mixture.barrier([first, Act(found.element).apply(second)])
+
+    names = tuple(x.name for x in symmetry.active if f"layers.{s.layer}.mlp" in x.name)
+    orders = []
+    for order in permutations(range(s.experts)):
+        run = _Ordered(symmetry, first, second, MatchOptions(spaces=names), 0)
+        run.order = torch.tensor(order)
+        orders.append(excess(run.run(None)))
+    seen = observe_models(symmetry, a, default_rules(), (first, second), data, (), moments=True)[0, 1]
+    at_inputs = MatchOptions(spaces=names, weighting="inputs")
+    found = {"inputs": excess(match(symmetry, first, second, at_inputs, seen=seen))}
+    found |= {c: excess(match(symmetry, first, second, MatchOptions(spaces=names, outer=c))) for c in COSTS}
+    return Ranked(mixture.barrier(given), tuple(sorted(orders)), found)
+
+
+def measure(s: Setting, folder: Path, images: int, seeds: int, judged: int = 2000) -> list[Ranked]:
+    """All pairs of so many fine-tunings."""
+    backbone = symgraph.model(folder / f"{BACKBONE}-0").module
+    data, _ = training_batches(BACKBONE, folder)
+    batches = [data[i] for i in range(images // 128)]
+    test = list(test_batches(BACKBONE, folder))[: judged // 250]
+    found: list[Ranked]
+    time, nets = seconds(lambda: [fine_tuned(backbone, k, s, batches) for k in range(seeds)])
+    symmetry = symgraph.infer(nets[0], kwargs={"pixel_values": torch.zeros(2, 3, 32, 32)})
+    then, found = seconds(lambda: [of_pair(symmetry, a, b, s, batches, test) for a, b in combinations(nets, 2)])
+    print(f"{s}: {seeds} fine-tunings {time:.0f} s, {len(found)} pairs {then:.0f} s")
+    show(found)
     return found
 
 
-def measure(experts: int = 4, top: int = 0, epochs: int = 15) -> dict[str, Any]:
-    with one_thread():
-        a, b = pair(experts, top, epochs)
-        symmetry = symgraph.infer(a)
-        batches = load("symgraph.demo:held_out")
-        first, second = ({n: t.detach() for n, t in m.state_dict().items()} for m in (a, b))
-
-        def excess(state: dict[str, Tensor]) -> float:
-            found = symgraph.loss_barrier(first, state, batches, module=a, points=3)
-            return found.midpoint or 0.0
-
-        naive = excess(second)
-        every = sorted(excess(in_order(first, second, order)) for order in permutations(range(experts)))
-        results: dict[str, Any] = {"naive": naive, "best": every[0], "orders": len(every), "worst": every[-1]}
-        inside = tuple(s.name for s in symmetry.active if "mlp" in s.name and (s.fibre or s.name.endswith("branches")))
-        for cost in COSTS:
-            options = MatchOptions(outer=cost, spaces=inside)
-            time, aligned = seconds(partial(symgraph.align, a, b, options=options, symmetry=symmetry))
-            left = excess(aligned.state)
-            results[cost] = {"rank": sum(e < left - 1e-5 for e in every) + 1, "excess": left, "seconds": time}
-    return results
-
-
-def main(experts: int = 4, top: int = 0) -> dict[str, Any]:
-    found = measure(experts, top)
-    print(
-        f"{experts} experts, {f'top {top}' if top else 'dense gate'}: excess loss at the midpoint {found['naive']:.4f} "
-        f"as trained; of {found['orders']} orders between {found['best']:.4f} and {found['worst']:.4f}"
-    )
-    for cost in COSTS:
-        one = found[cost]
-        share = 100 * one["excess"] / found["naive"]
+def show(found: Sequence[Ranked]) -> None:
+    naive = mean(r.naive for r in found)
+    best, worst = (mean(r.orders[k] for r in found) for k in (0, -1))
+    count = len(found[0].orders)
+    print(f"    excess loss {naive:.4f} as trained; of {count} orders between {best:.4f} and {worst:.4f}")
+    for cost in found[0].found:
+        ranks, left = [r.rank(cost) for r in found], mean(r.found[cost] for r in found)
         print(
-            f"    {cost:<6} rank {one['rank']:>2}, excess {one['excess']:.4f}, {share:.1f} % of naive averaging's, "
-            f"{one['seconds']:.2f} s"
+            f"    {cost:<6} mean rank {mean(ranks):.1f} of {count} ({', '.join(map(str, ranks))}), excess {left:.4f}, "
+            f"{100 * left / naive:.1f} % of naive averaging's",
+            flush=True,
         )
-    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> list[list[Ranked]]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--layers", type=int, nargs="+", default=[0, 3])
+    parser.add_argument("--top", type=int, nargs="+", default=[0, 2])
+    for name, default in (("shared", 0), ("experts", 4), ("seeds", 3), ("images", 10000), ("epochs", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    args = parser.parse_args(arguments)
+    folder = zoo()
+    if folder is None:
+        print("experts: set SYMGRAPH_ZOO to a folder of trained pairs")
+        return []
+    settings = [
+        Setting(layer, top, args.shared, args.experts, args.epochs, args.rate)
+        for layer in args.layers
+        for top in args.top
+    ]
+    with one_thread():
+        return [measure(s, folder, args.images, args.seeds) for s in settings]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--experts", type=int, default=4)
-    parser.add_argument("--top", type=int, default=0)
-    given = parser.parse_args()
-    main(given.experts, given.top)
+    main()

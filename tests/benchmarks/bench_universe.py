@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,7 +55,12 @@ def measure(count: int, steps: int) -> dict[str, symgraph.SimplexBarrier]:
         "as trained": lambda: [m.module for m in models],
         "each aligned to the first": lambda: to_first(models),
         "universe": lambda: symgraph.universe(models).states,
+        "universe, activations": lambda: seen(models, data, 1.0),
+        "universe, mixed": lambda: seen(models, data, "auto"),
         "universe, learned": lambda: symgraph.universe(models, method="learned", data=data, learning=learning).states,
+        "universe, learned, worst": lambda: (
+            symgraph.universe(models, method="learned", data=data, learning=replace(learning, estimate="worst")).states
+        ),
     }
     found = {}
     for label, run in runs.items():
@@ -62,6 +68,12 @@ def measure(count: int, steps: int) -> dict[str, symgraph.SimplexBarrier]:
         found[label] = barrier(states, models[0].module)
         show(label, found[label], time)
     return found
+
+
+def seen(models: Sequence[symgraph.Model], data: Any, alpha: float | str) -> Sequence[Any]:
+    found = symgraph.universe(models, method="activations", data=data, options=symgraph.MatchOptions(alpha=alpha))
+    print("\n".join(f"        {n}" for n in found.notes if n.startswith("chosen")), end="\n" if alpha == "auto" else "")
+    return found.states
 
 
 def to_first(models: Sequence[symgraph.Model]) -> list[Any]:

@@ -62,6 +62,26 @@ def test_a_universe_of_three(cli: Cli, three: list[Path]) -> None:
     assert cli("universe", *three, "--out", "named", "--rounds", 0, "--overwrite").code == 0
 
 
+def test_the_plan_of_a_universe_is_written_and_run(cli: Cli, three: list[Path]) -> None:
+    short = ("--rounds", 1, "--sweeps", 2)
+    dry = cli("universe", *three, *short, "--dry-run", "--emit-program", "plan.yaml")
+    assert dry.code == 0 and "4  join" in dry.out and "5  settle" in dry.out, dry.err
+    assert cli("universe", *three, "--out", "planned", "--program", "plan.yaml").code == 0
+    again = cli("universe", *three, "--out", "direct", *short, "--emit-program", "again.json")
+    assert again.code == 0 and "wrote program to again.json" in again.out
+    assert all(equal(f"planned/{i}", f"direct/{i}") for i in range(3))
+    refused(cli("universe", *three), 2, "there is no --out FOLDER", "all models")
+    refused(cli("universe", *three[:2], "--out", "x", "--program", "plan.yaml"), 2, "does not bring 2 models")
+
+
+def test_a_universe_by_activations(cli: Cli, three: list[Path]) -> None:
+    seen = ("--method", "activations", "--train-data", "cli_nets:images")
+    found = cli("universe", *three, "--out", "seen", *seen, "--alpha", 0.5, "--rounds", 1, "--sweeps", 2)
+    assert found.code == 0 and "activations of" in found.out, found.err
+    assert "activation matching of each" in Path("seen/1/README.md").read_text()
+    refused(cli("universe", *three, "--out", "x", *seen, "--alpha", 2), 2, "alpha is 2")
+
+
 def test_a_universe_is_trained_and_resumed(cli: Cli, three: list[Path]) -> None:
     short = (*LEARN, "--steps", 8, "--check-every", 4, "--checkpoint", "run.pt")
     found = cli("universe", *three, "--out", "one", *short)
