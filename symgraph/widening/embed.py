@@ -68,11 +68,10 @@ def embed(
     with torch.no_grad():
         outputs = Interpreter(narrow.graph).run(plain, inputs)
         start = canonicalise(narrow, plain).state
-        _, values = Interpreter(narrow.graph).run(start, inputs, [n.name for n in narrow.graph.nodes])
         for gains in (False, True):
-            factors = Factors(wide.graph, narrow, maps, values, own, _free(narrow, maps, gains=gains))
+            factors = Factors(wide.graph, narrow, maps, start, own, inputs, _free(narrow, maps, gains=gains))
             factors.solve()
-            found = {**own, **factors.state()}
+            found = {**own, **factors.wide_state()}
             error = _error(outputs, Interpreter(wide.graph).run(found, inputs))
             if error <= TOLERANCE:
                 grown = tuple(m for m in maps.values() if m.way is not Way.CONSTANT)
