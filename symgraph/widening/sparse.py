@@ -16,6 +16,7 @@ RANK_TOLERANCE = 1e-11
 # What keeps the factorisation regular where equations depend on each other; the refinement takes it out again.
 DAMPING = 1e-10
 REFINEMENTS = 12
+SKETCH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,25 @@ class Rows:
         They hold together or not at all, so each may be weighed as is best for the whole: by the root of what it has.
         Weak ones are then neither lost, nor does their rounding disturb the others.
         """
-        whole = torch.stack([*slopes, value.nan_to_num(0.0, 0.0, 0.0)], dim=1)
+        whole = _sketch(torch.stack([*slopes, value.nan_to_num(0.0, 0.0, 0.0)], dim=1))
         if len(whole) > len(columns) + 1:
             whole = torch.linalg.qr(whole, mode="r").R
         u, s, vt = torch.linalg.svd(whole[:, :-1], full_matrices=False)
         kept = s > RANK_TOLERANCE
         root = s[kept].sqrt()
         return Rows(columns, root.unsqueeze(1) * vt[kept], (u.T @ whole[:, -1])[kept] / root)
+
+
+def _sketch(whole: Tensor) -> Tensor:
+    """Sums of many equations with random signs, which span what all of them span: (SKETCH, columns).
+
+    Source: Clarkson and Woodruff 2013.
+    """
+    if len(whole) <= 4 * SKETCH:
+        return whole
+    signs = torch.randint(0, 2, (len(whole), 1), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    kept = whole * (2 * signs - 1)
+    return whole.new_zeros(SKETCH, whole.shape[1]).index_add_(0, torch.arange(len(whole)) % SKETCH, kept)
 
 
 def least_change(rows: Sequence[Rows], size: int) -> Tensor:
