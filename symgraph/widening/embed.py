@@ -20,6 +20,7 @@ from symgraph.messages import shorten
 from symgraph.sampling import float64, random_inputs
 from symgraph.verify import TOLERANCE, difference
 from symgraph.widening.factors import Factors
+from symgraph.widening.lifting import Copies
 from symgraph.widening.maps import Way, Widening, Widenings, touches
 from symgraph.widening.pairing import is_idle, pair, untied_hint, widenings
 
@@ -32,18 +33,20 @@ class Embedding:
 
     `state` is float64, in canonical form up to the factors that sizes call for; `spaces` says how each one was
     embedded; `error` is the largest relative difference of the outputs of both models, on random inputs; `unread` are
-    tensors of other shapes that the traced graph does not read, which are the wide model's own.
+    tensors of other shapes that the traced graph does not read, which are the wide model's own; `copies` are groups of
+    which every one was copied, as they hold more than a group of the wide model has room for.
     """
 
     state: State
     spaces: tuple[Widening, ...]
     error: float
     unread: tuple[str, ...] = ()
+    copies: tuple[Copies, ...] = ()
 
     def __str__(self) -> str:
         head = f"embedded into a larger shape, outputs equal up to {self.error:.0e}"
         tail = [f"nothing reads {shorten(self.unread)}: taken from the wider model"] if self.unread else []
-        return "\n  ".join([head, *map(str, self.spaces), *tail])
+        return "\n  ".join([head, *map(str, self.spaces), *map(str, self.copies), *tail])
 
 
 def embed(
@@ -59,7 +62,8 @@ def embed(
         CheckpointError: the models do not correspond, a space admits no embedding into that size, or the outputs
             would differ, with the place.
     """
-    maps = widenings(pair(wide, narrow))
+    pairs = pair(wide, narrow)
+    maps, lifted = widenings(pairs), pairs.lifted
     inputs = random_inputs(narrow.graph, torch.Generator().manual_seed(0))
     plain = float64(state)
     kept = {n: t for n, t in plain.items() if n in like and like[n].shape == t.shape and n not in wide.graph.transient}
@@ -69,13 +73,13 @@ def embed(
         outputs = Interpreter(narrow.graph).run(plain, inputs)
         start = canonicalise(narrow, plain).state
         for gains in (False, True):
-            factors = Factors(wide.graph, narrow, maps, start, own, inputs, _free(narrow, maps, gains=gains))
+            factors = Factors(wide.graph, lifted, maps, start, own, inputs, _free(lifted.symmetry, maps, gains=gains))
             factors.solve()
             found = {**own, **factors.wide_state()}
             error = _error(outputs, Interpreter(wide.graph).run(found, inputs))
             if error <= TOLERANCE:
                 grown = tuple(m for m in maps.values() if m.way is not Way.CONSTANT)
-                return Embedding(found, grown, error, unread)
+                return Embedding(found, grown, error, unread, lifted.copies)
     raise _refused(factors, error)
 
 

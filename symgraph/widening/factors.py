@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from symgraph.axes.terms import Term
-from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
 from symgraph.ir import Graph, Kind, Node
 from symgraph.ir import Tensor as Meta
 from symgraph.widening.laws import EXACT, Carried, Law
+from symgraph.widening.lifting import Lifted
 from symgraph.widening.maps import Blocks, Widenings, blocks_of, wide_size, widen
 from symgraph.widening.sparse import least_change
 
@@ -53,6 +53,7 @@ class Factors:
 
     Args:
         wide: the wide model's graph, with the nodes of the narrow one's in the same order.
+        lifted: the narrow model in the terms of the wide one.
         state: the narrow model in canonical form.
         own: the wide model's own state, of which buffers are used that its code makes, or without a counterpart.
         inputs: what the narrow model is run on.
@@ -62,14 +63,15 @@ class Factors:
     def __init__(
         self,
         wide: Graph,
-        narrow: SymmetryGraph,
+        lifted: Lifted,
         maps: Widenings,
         state: State,
         own: State,
         inputs: Sequence[Tensor],
         free: Collection[str],
     ) -> None:
-        self.wide, self.narrow, self.maps = wide, narrow, maps
+        self.wide, self.lifted, self.narrow, self.maps = wide, lifted, lifted.symmetry, maps
+        narrow = self.narrow
         self.state, self.own, self.inputs = state, own, inputs
         self.renamed = {y.name: x.name for x, y in zip(wide.nodes, narrow.graph.nodes, strict=True)}
         self._position = {n.name: i for i, n in enumerate(wide.nodes)}
@@ -109,7 +111,7 @@ class Factors:
         if site is None:
             return Carried(self.own[node.target], self.own[node.target])
         offset = self.narrow.offsets.get(node.target, 0.0) if node.kind is not Kind.CALL else 0.0
-        value = value + offset if offset else value
+        value = self.lifted.tensor(value + offset if offset else value, site.axes)
         return Carried(value, widen(value, site.axes, self.maps), site.axes, site.blocks, site.start, offset)
 
     def wide_state(self) -> dict[str, Tensor]:

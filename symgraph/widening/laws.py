@@ -130,7 +130,8 @@ class Law:
 
     def _scale(self, live: Live) -> Tensor:
         wanted = live[self.node.name].narrow
-        return torch.where(wanted.abs() < HUGE, wanted, 0.0).norm().clamp_min(1e-300)
+        norm: Tensor = torch.where(wanted.abs() < HUGE, wanted, 0.0).norm()
+        return norm.clamp_min(1e-300)
 
     def _slope(self, name: str, unknown: int, logs: Tensor, given: Mapping[str, Tensor], live: Live) -> Tensor:
         ends = []

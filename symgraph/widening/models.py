@@ -12,6 +12,7 @@ from torch import Tensor
 from symgraph.checkpoint import architecture_differences, check_same_architecture
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.models import Model
+from symgraph.widening.lifting import Copies
 from symgraph.widening.maps import Way, Widening
 from symgraph.widening.pairing import pair, widenings
 
@@ -27,7 +28,7 @@ class Shape:
     symmetry: SymmetryGraph
     narrow: str = ""
     inner: SymmetryGraph | None = None
-    spaces: tuple[Widening, ...] = ()
+    spaces: tuple[Widening | Copies, ...] = ()
 
 
 def common_shape(
@@ -52,8 +53,9 @@ def common_shape(
     if not pairs.wider:
         check_same_architecture(a, b)
     narrow, outer, inner = ("B", known, other) if pairs.wider == "A" else ("A", other, known)
-    found = widenings(pairs if narrow == "B" else pair(outer, inner))
-    return Shape(outer, narrow, inner, tuple(m for m in found.values() if m.way is not Way.CONSTANT))
+    pairs = pairs if narrow == "B" else pair(outer, inner)
+    grown = tuple(m for m in widenings(pairs).values() if m.way is not Way.CONSTANT)
+    return Shape(outer, narrow, inner, (*grown, *pairs.copies))
 
 
 def wide_model(like: Model, narrow: Model, state: Mapping[str, Tensor]) -> Model:
