@@ -65,9 +65,10 @@ CASES: dict[str, Spec] = {
     "t5": ("T5ForConditionalGeneration", T5, dict(d_model=16, d_ff=12, d_kv=6, num_heads=3), {Way.REPEATED}),
 }
 ACTIVATIONS = {"mlp-relu": nn.ReLU, "mlp-gelu": nn.GELU, "mlp-tanh": nn.Tanh}
+# Not a single head after a layer norm: its keys have one direction less than its queries with their bias, so that no
+# element balances the two.
 RESIZED = (
     "gpt2",
-    "gpt2-single",
     "llama-single",
     "llama-copied",
     "gpt2-tied",
