@@ -24,7 +24,7 @@ import yaml
 from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions, units
 from symgraph.align.motion import chart_name, moving
-from symgraph.align.steps import Check, Embed, LearnStep, Soften, Split, UnitPlan
+from symgraph.align.steps import Check, Embed, LearnStep, Reduce, Soften, Split, UnitPlan
 from symgraph.align.wreath import Tree
 from symgraph.errors import UsageError
 from symgraph.files import atomic_path
@@ -124,9 +124,10 @@ class Apply:
         return f"{self.op:<13} {self.alignment} to {self.model} -> {self.into}"
 
 
-Step = Embed | Canonicalise | MatchStep | Split | Soften | LearnStep | Regauge | Apply | Check
+Step = Embed | Reduce | Canonicalise | MatchStep | Split | Soften | LearnStep | Regauge | Apply | Check
 _STEPS: dict[str, type[Any]] = {
     "embed": Embed,
+    "reduce": Reduce,
     "canonicalise": Canonicalise,
     "match": MatchStep,
     "split": Split,
@@ -308,13 +309,13 @@ def plan_alignment(
     inputs: Mapping[str, str] | None = None,
     learning: LearnOptions | None = None,
     method: str = "weights",
-    embed: Embed | None = None,
+    embed: Embed | Reduce | None = None,
     blend: BlendOptions = BlendOptions(),
 ) -> Program:
     """The program that aligns B to A by a match (weights or activations) and with `learning` by training from there.
 
     Args:
-        embed: what has to be done first where one model is narrower.
+        embed: what has to be done first where one model is narrower: to it, or to the other one.
         blend: what is done to single units after the match.
 
     Raises:

@@ -20,7 +20,7 @@ from symgraph.messages import shorten
 from symgraph.sampling import float64, random_inputs
 from symgraph.verify import TOLERANCE, difference
 from symgraph.widening.factors import Factors
-from symgraph.widening.lifting import Copies
+from symgraph.widening.lifting import Copies, Lifted
 from symgraph.widening.maps import Way, Widening, Widenings, touches
 from symgraph.widening.pairing import is_idle, pair, untied_hint, widenings
 
@@ -64,23 +64,38 @@ def embed(
     """
     pairs = pair(wide, narrow)
     maps, lifted = widenings(pairs), pairs.lifted
-    inputs = random_inputs(narrow.graph, torch.Generator().manual_seed(0))
     plain = float64(state)
     kept = {n: t for n, t in plain.items() if n in like and like[n].shape == t.shape and n not in wide.graph.transient}
     own = {**float64(like), **kept}
     unread = tuple(n for n in plain if n not in kept and n in wide.graph.parameters and is_idle(wide.graph, n))
+    found = factors_between(wide, lifted, maps, narrow, plain, own)
+    grown = tuple(m for m in maps.values() if m.way is not Way.CONSTANT)
     with torch.no_grad():
-        outputs = Interpreter(narrow.graph).run(plain, inputs)
-        start = canonicalise(narrow, plain).state
+        return Embedding({**own, **found.wide_state()}, grown, found.error, unread, lifted.copies)
+
+
+def factors_between(
+    wide: SymmetryGraph, lifted: Lifted, maps: Widenings, narrow: SymmetryGraph, state: State, own: State
+) -> Factors:
+    """The factors with which a narrow model is embedded, checked on its outputs.
+
+    Args:
+        own: the wide model's state, for what has no counterpart.
+
+    Raises:
+        CheckpointError: the outputs would differ, with the place.
+    """
+    inputs = random_inputs(narrow.graph, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        outputs = Interpreter(narrow.graph).run(state, inputs)
+        start = canonicalise(narrow, state).state
         for gains in (False, True):
             factors = Factors(wide.graph, lifted, maps, start, own, inputs, _free(lifted.symmetry, maps, gains=gains))
             factors.solve()
-            found = {**own, **factors.wide_state()}
-            error = _error(outputs, Interpreter(wide.graph).run(found, inputs))
-            if error <= TOLERANCE:
-                grown = tuple(m for m in maps.values() if m.way is not Way.CONSTANT)
-                return Embedding(found, grown, error, unread, lifted.copies)
-    raise _refused(factors, error)
+            factors.error = _error(outputs, Interpreter(wide.graph).run({**own, **factors.wide_state()}, inputs))
+            if factors.error <= TOLERANCE:
+                return factors
+    raise _refused(factors)
 
 
 def _error(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
@@ -94,11 +109,11 @@ def _free(narrow: SymmetryGraph, maps: Widenings, *, gains: bool) -> set[str]:
     return touched if gains else touched - narrow.gain_sites.keys()
 
 
-def _refused(factors: Factors, error: float) -> CheckpointError:
+def _refused(factors: Factors) -> CheckpointError:
     node, wrong = factors.worst()
     grown = "; ".join(str(m) for m in factors.maps.values() if m.way is not Way.CONSTANT)
     return CheckpointError(
-        f"the narrower model cannot be embedded exactly: its outputs would change by {error:.1e}",
+        f"the narrower model cannot be embedded exactly: its outputs would change by {factors.error:.1e}",
         cause=f"{node.where} depends on a size that differs, by {wrong:.1e} ({grown})",
         remedy="choose models that agree in what this operator reads" + untied_hint(factors.narrow, factors.maps),
     )

@@ -25,7 +25,7 @@ from symgraph.ir import Graph, Kind, Node
 from symgraph.ir import Tensor as Meta
 from symgraph.widening.laws import EXACT, Carried, Law
 from symgraph.widening.lifting import Lifted
-from symgraph.widening.maps import Blocks, Widenings, blocks_of, wide_size, widen
+from symgraph.widening.maps import Blocks, Widenings, blocks_of, narrowed, wide_size, widen
 from symgraph.widening.sparse import least_change
 
 ROUNDS = 25
@@ -76,7 +76,7 @@ class Factors:
         self.renamed = {y.name: x.name for x, y in zip(wide.nodes, narrow.graph.nodes, strict=True)}
         self._position = {n.name: i for i, n in enumerate(wide.nodes)}
         self.sites: dict[str, Site] = {}
-        self.size = 0
+        self.size, self.error = 0, torch.inf
         for node in narrow.graph.nodes:
             self._place(node, free)
         self.logs = torch.zeros(self.size, dtype=torch.float64)
@@ -122,6 +122,19 @@ class Factors:
             for name, n in nodes.items()
             if n.name in self.sites and name in self.state
         }
+
+    def narrow_state(self, state: State) -> dict[str, Tensor]:
+        """What a state of the wide model in canonical form says about the narrow one, factors taken off."""
+        found = {}
+        for name, node in self.narrow.graph.state.items():
+            site = self.sites.get(node.name)
+            if site is None or name not in state or not _floats(node):
+                continue
+            offset = self.narrow.offsets.get(name, 0.0)
+            logs = self.logs[site.start : site.start + site.blocks.count] if site.start >= 0 else site.blocks.guess
+            back = narrowed(state[name] + offset, site.axes, self.maps)
+            found[name] = back / logs.exp()[site.blocks.narrow] - offset
+        return found
 
     def solve(self) -> None:
         """Gauss and Newton's method until the equations hold, or nothing gets better."""

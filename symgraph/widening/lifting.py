@@ -37,6 +37,11 @@ class Copies:
     times: int
     text: str
 
+    @property
+    def reverse(self) -> str:
+        """What cannot be taken back."""
+        return f"{self.text}, not to be taken back"
+
     def __str__(self) -> str:
         return self.text
 

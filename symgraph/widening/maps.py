@@ -80,6 +80,11 @@ class Widening:
         wide, narrow = (ones_complement(k, like.dtype, like.device) for k in (m, n))
         return wide[:, : n - 1] @ narrow.T + like.new_full((m, n), (m * n) ** -0.5)
 
+    @property
+    def reverse(self) -> str:
+        """The other way round as text."""
+        return f"{self.wide.name}  {self.wide.size} -> {self.narrow.size}"
+
     def __str__(self) -> str:
         return f"{self.wide.name}  {self.narrow.size} -> {self.wide.size}  {self.way}"
 

@@ -24,7 +24,7 @@ from symgraph.trace import state_of
 from symgraph.verify import TOLERANCE, difference, random_transform, settled_names
 from symgraph.widening.embed import embed
 from symgraph.widening.maps import Way, Widening, blocks_of, narrowed, widen
-from symgraph.widening.models import wide_model
+from symgraph.widening.models import model_like
 
 UNTIED = GPT2 | dict(tie_word_embeddings=False)
 LLAMA = TEXT | dict(hidden_size=16, num_key_value_heads=2, head_dim=4)
@@ -144,7 +144,7 @@ def test_a_planted_pair_across_widths_is_recovered(name: str) -> None:
     moved = random_transform(
         outer, found.embedding.state, torch.Generator().manual_seed(3), settled_names(outer)
     ).apply(found.embedding.state)
-    planted = wide_model(wide, narrow, moved)
+    planted = model_like(wide, narrow, moved)
     aligned = symgraph.align(planted, narrow)
     assert aligned.embedded == "B"
     assert aligned.before > 0.1
