@@ -319,17 +319,20 @@ def plan_alignment(
         blend: what is done to single units after the match.
 
     Raises:
-        UsageError: units are to be blended, and elements to be trained, which would undo it.
+        UsageError: soft permutations are asked for, and elements to be trained between exact models.
     """
-    if learning is not None and blend != BlendOptions():
-        raise UsageError("splits and soft permutations go with matching by weights or activations, not with learning")
+    if learning is not None and blend.soft:
+        raise UsageError("soft permutations go with matching by weights or activations, not with learning")
     a, b = (embed.into if embed is not None and embed.model == k else k for k in ("A", "B"))
+    blends, element = _blends(options, blend)
+    end = _plain_end(a, b, element) if learning is None else _learned_end(symmetry, learning, a, b, element)
     steps: tuple[Step, ...] = (
         *(() if embed is None else (embed,)),
         Canonicalise(a, "A.canonical"),
         Canonicalise(b, "B.canonical"),
         _match_step(symmetry, options, method),
-        *(_plain_end(a, b, options, blend) if learning is None else _learned_end(symmetry, learning, a, b)),
+        *blends,
+        *end,
     )
     return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, steps, dict(inputs or {}))
 
@@ -341,7 +344,8 @@ def _match_step(symmetry: SymmetryGraph, o: MatchOptions, method: str) -> MatchS
     return MatchStep("B.canonical", "A.canonical", "element", found, method, **own)
 
 
-def _plain_end(a: str, b: str, o: MatchOptions, blend: BlendOptions) -> tuple[Step, ...]:
+def _blends(o: MatchOptions, blend: BlendOptions) -> tuple[tuple[Step, ...], str]:
+    """What is done to single units after the match, and what the element is called then."""
     weighting = "uniform" if o.weighting == "inputs" else o.weighting
     how = weighting if isinstance(weighting, str) else dict(weighting), o.spaces
     found: list[Step] = []
@@ -352,15 +356,19 @@ def _plain_end(a: str, b: str, o: MatchOptions, blend: BlendOptions) -> tuple[St
     if blend.soft:
         found.append(Soften("B.canonical", "A.canonical", element, "element.soft", blend.soft, *how))
         element = "element.soft"
-    return (*found, Regauge(element, b, a, "alignment"), Apply("alignment", b, "B.aligned"))
+    return tuple(found), element
 
 
-def _learned_end(symmetry: SymmetryGraph, o: LearnOptions, a: str, b: str) -> tuple[Step, ...]:
+def _plain_end(a: str, b: str, element: str) -> tuple[Step, ...]:
+    return Regauge(element, b, a, "alignment"), Apply("alignment", b, "B.aligned")
+
+
+def _learned_end(symmetry: SymmetryGraph, o: LearnOptions, a: str, b: str, element: str) -> tuple[Step, ...]:
     own = {f.name: getattr(o, f.name) for f in fields(o) if f.name != "motion"}
     motion = {f.name: getattr(o.motion, f.name) for f in fields(o.motion)}
     plans = tuple(UnitPlan(s.name, str(s.group), chart_name(s, o.motion)) for s in moving(symmetry, o.motion))
     other = "learned.A" if o.dual or o.motion.gauge else ""
-    learn = LearnStep("B.canonical", "A.canonical", "element", "learned", other, plans, **own, **motion)
+    learn = LearnStep("B.canonical", "A.canonical", element, "learned", other, plans, **own, **motion)
     target = "" if o.motion.gauge else a
     found: tuple[Step, ...] = (
         learn,

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.action import GroupElement, by_matrix, on_blocks, spread
+from symgraph.action import GroupElement, by_matrix, on_blocks
 from symgraph.align.narrowing.clusters import Clusters, even, merged
 from symgraph.align.narrowing.heads import Heads
 from symgraph.align.narrowing.spectra import leading, truncated
 from symgraph.axes.terms import Leaf
+from symgraph.blend import merged as merged_at
 from symgraph.gauge import State
 from symgraph.grams import Block, blocks_on, gram, unfold
 from symgraph.groups.elements import Element, identity
@@ -105,10 +106,7 @@ class Folding:
         place, weight = self._stacked(space, found)
 
         def act(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf) -> Tensor:
-            if not leaf.dual:
-                tensor = tensor * spread(weight.to(tensor), tensor.dim(), [*fibre, dim])
-            at = spread(place, tensor.dim(), [*fibre, dim]).expand(tensor.shape)
-            return torch.zeros_like(tensor).scatter_add(dim, at, tensor)
+            return merged_at(tensor, dim, fibre, leaf, place, weight)
 
         self._each(space, act)
         return _overall(found)
