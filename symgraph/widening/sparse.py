@@ -16,7 +16,8 @@ RANK_TOLERANCE = 1e-11
 # What keeps the factorisation regular where equations depend on each other; the refinement takes it out again.
 DAMPING = 1e-10
 REFINEMENTS = 12
-SKETCH = 512
+# Equations that are kept of many, for each unknown.
+SKETCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,16 @@ class Rows:
 
 
 def _sketch(whole: Tensor) -> Tensor:
-    """Sums of many equations with random signs, which span what all of them span: (SKETCH, columns).
+    """Sums of many equations with random signs, which span what all of them span: rows in multiples of the columns.
 
     Source: Clarkson and Woodruff 2013.
     """
-    if len(whole) <= 4 * SKETCH:
+    size = SKETCH * whole.shape[1]
+    if len(whole) <= 4 * size:
         return whole
     signs = torch.randint(0, 2, (len(whole), 1), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
     kept = whole * (2 * signs - 1)
-    return whole.new_zeros(SKETCH, whole.shape[1]).index_add_(0, torch.arange(len(whole)) % SKETCH, kept)
+    return whole.new_zeros(size, whole.shape[1]).index_add_(0, torch.arange(len(whole)) % size, kept)
 
 
 def least_change(rows: Sequence[Rows], size: int) -> Tensor:

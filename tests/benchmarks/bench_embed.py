@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from bench_memory import forget_peak, resident
+from measure import one_thread
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import symgraph
@@ -48,7 +49,8 @@ def run(layers: int) -> None:
     states = [dict(state_of(m)) for m in (narrow, wide)]
     forget_peak()
     before, start = resident("VmRSS"), time.process_time()
-    embed(outer, inner, *states)
+    with one_thread():
+        embed(outer, inner, *states)
     own = sum(t.numel() * 8 for t in states[1].values()) / 2**20
     print(len(inner.graph.nodes), time.process_time() - start, resident("VmHWM") - before, own)
 
