@@ -23,7 +23,7 @@ from symgraph.data import load
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 PAIRS = ("gpt2-shakespeare", "vit-cifar10")
-# Beyond the names NAME-0 and NAME-1: a narrower model, embedded into the shape of the other, or the other reduced to it.
+# Beyond the names NAME-0 and NAME-1: a narrower model embedded into the shape of the other, or the other reduced to it.
 ENDS = {
     "gpt2-shakespeare-narrow": ("gpt2-shakespeare-0", "gpt2-shakespeare-narrow"),
     "gpt2-shakespeare-reduced": ("gpt2-shakespeare-narrow", "gpt2-shakespeare-0"),
