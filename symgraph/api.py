@@ -18,10 +18,11 @@ from symgraph.align.alignment import Alignment
 from symgraph.align.execute import execute
 from symgraph.align.learn import Learned, LearnOptions, Lesson
 from symgraph.align.match import MatchOptions
+from symgraph.align.narrowing.reduce import Reduction, reduce
 from symgraph.align.planning import BlendOptions, plan_alignment
 from symgraph.align.program import MATCHINGS, Program
 from symgraph.align.registers import Registers, narrowed
-from symgraph.align.steps import Embed
+from symgraph.align.steps import Embed, Reduce
 from symgraph.audit import Audit
 from symgraph.audit import audit as _audit
 from symgraph.canonical import Canonical
@@ -46,7 +47,7 @@ from symgraph.verify import Verification
 from symgraph.verify import verify as _verify
 from symgraph.widening.embed import Embedding
 from symgraph.widening.embed import embed as _embed
-from symgraph.widening.models import Shape, common_shape, wide_model
+from symgraph.widening.models import Shape, common_shape, model_like
 
 Source = Model | nn.Module | Graph | SymmetryGraph | str | Path | Any
 METHODS = ("weights", "activations", "learned")
@@ -194,11 +195,48 @@ def embed(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "ke
     """
     (wide, narrow), _ = ready((like, b), tied, ("the wider model", "the narrower model"))
     shape = common_shape(wide, narrow, lambda m: infer(m, rules=rules))
-    if shape.narrow != "B" or shape.inner is None:
+    if shape.narrow != "B" or shape.other is None:
         what = "wider than" if shape.narrow else "as wide as"
         raise UsageError(f"{narrow.spec} is {what} {wide.spec}", remedy="name the wider model as `like`")
-    found = _embed(shape.symmetry, shape.inner, state_of(narrow.module), state_of(wide.module))
-    return Embedded(wide_model(wide, narrow, found.state), found)
+    found = _embed(shape.symmetry, shape.other, state_of(narrow.module), state_of(wide.module))
+    return Embedded(model_like(wide, narrow, found.state), found)
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """A stock model in the shape of a narrower one made from a wider one, and what that lost."""
+
+    model: Model
+    reduction: Reduction
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state that a checkpoint of the model holds."""
+        return stored(self.model.module, state_of(self.model.module))
+
+    def __str__(self) -> str:
+        return str(self.reduction)
+
+
+def narrow(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "keep") -> Narrowed:
+    """B in the shape of a narrower model of its architecture: approximate, with what is lost stated.
+
+    Units and heads that are equal up to the group are merged, dead ones dropped, empty directions left out, all of it
+    exactly; beyond that units are merged with the nearest, and streams and circuits lose their least directions.
+
+    Raises:
+        CheckpointError: the models differ in more than widths, or a space cannot be had in that size.
+        UsageError: B is not wider, or has no weights.
+
+    Source: docs/design.md, Narrowing; merging as in Intra-Fusion, arXiv 2402.07839.
+    """
+    (small, wide), _ = ready((like, b), tied, ("the narrower model", "the wider model"))
+    shape = common_shape(small, wide, lambda m: infer(m, rules=rules), reduce=True)
+    if shape.other is None or not shape.wide:
+        what = "narrower than" if shape.narrow else "as wide as"
+        raise UsageError(f"{wide.spec} is {what} {small.spec}", remedy="name the narrower model as `like`")
+    found = reduce(shape.other, shape.symmetry, state_of(wide.module), state_of(small.module))
+    return Narrowed(model_like(small, wide, found.state), found)
 
 
 @dataclass(frozen=True)
@@ -209,7 +247,8 @@ class Aligned:
     was aligned to: A itself, bit for bit, unless `singular` says that A's gauge has no inverse, when it is A in
     canonical form. `before` and `after` are distances in canonical form, as the match weighs it, over |A|. Where A was
     moved as well (dual learned matching), `reference` is A moved, and `moved_a` its alignment. `embedded` names the
-    model that was narrower ("A" or "B"): it is then the one embedded into the shape of the other.
+    model that was narrower ("A" or "B"): it is then the one embedded into the shape of the other. With `narrowed` B was
+    wider and has been reduced to A's shape, with another function.
     """
 
     a: Model
@@ -225,6 +264,7 @@ class Aligned:
     learned: Learned | None = None
     moved_a: Alignment | None = None
     embedded: str = ""
+    narrowed: bool = False
 
     def __str__(self) -> str:
         sweeps = len(self.alignment.objective) - 1
@@ -255,6 +295,7 @@ def align(
     start: str = "weights",
     split: bool = False,
     soft: float = 0.0,
+    narrow: bool = False,
 ) -> Aligned:
     """Brings B into the basis and the gauge of A without changing B's function.
 
@@ -273,6 +314,7 @@ def align(
         loss: what is trained, a name or a function as for `loss_barrier`.
         split: copy units of B into idle ones (those that padding added) where that brings it nearer to A; exact.
         soft: temperature of soft permutations, which only approximate B's function; the notes say by how much.
+        narrow: where B is wider, reduce it to A's shape instead of embedding A: approximate; the notes say by how much.
         checkpoint, resume: a file to write as training goes on, and whether to go on from it.
 
     Raises:
@@ -285,7 +327,7 @@ def align(
     options = options or MatchOptions()
     _check_method(method, start, program, data, options)
     (ma, mb), notes = ready((a, b), tied, ("A", "B"))
-    shape = common_shape(ma, mb, lambda m: infer(m, rules=rules, strict=strict), symmetry)
+    shape = common_shape(ma, mb, lambda m: infer(m, rules=rules, strict=strict), symmetry, reduce=narrow)
     states = {k: dict(state_of(m.module)) for k, m in (("A", ma), ("B", mb))}
     for name, state in states.items():
         check_finite({k: v for k, v in state.items() if k in shape.symmetry.terms}, where=name)
@@ -298,13 +340,15 @@ def align(
         network = (mb if shape.narrow == "A" else ma).module
         lesson = Lesson(network, data, validation, loss, checkpoint, resume, device=device, book=book)
     how: dict[str, Any] = {"device": device, "dtype": dtype, "progress": progress, "lesson": lesson}
-    run = execute(plan, shape.symmetry, states, hashes=hashes, narrow=shape.inner, **how)
+    run = execute(plan, shape.symmetry, states, hashes=hashes, other=shape.other, **how)
     if shape.narrow == "A":
-        ma = wide_model(mb, ma, run.states["A.embedded"])
+        ma = model_like(mb, ma, run.states["A.embedded"])
     elif shape.narrow:
-        mb = wide_model(ma, mb, run.states["B.embedded"])
+        mb = model_like(ma, mb, run.states["B.embedded"])
+    elif shape.wide:
+        mb = model_like(ma, mb, run.states["B.reduced"])
     states = {"A": state_of(ma.module), "B": state_of(mb.module)}
-    return replace(_aligned(ma, mb, plan, run, states, notes), embedded=shape.narrow)
+    return replace(_aligned(ma, mb, plan, run, states, notes), embedded=shape.narrow, narrowed=bool(shape.wide))
 
 
 def plan(
@@ -320,6 +364,7 @@ def plan(
     start: str = "weights",
     split: bool = False,
     soft: float = 0.0,
+    narrow: bool = False,
 ) -> Program:
     """The program that `align` would run, with its arguments.
 
@@ -327,7 +372,7 @@ def plan(
         CheckpointError: the architectures differ in more than widths.
     """
     (ma, mb), _ = ready((a, b), tied, ("A", "B"))
-    shape = common_shape(ma, mb, lambda m: infer(m, rules=rules, strict=strict))
+    shape = common_shape(ma, mb, lambda m: infer(m, rules=rules, strict=strict), reduce=narrow)
     return _plan(ma, mb, shape, method, options or MatchOptions(), learning, start, BlendOptions(split, soft))
 
 
@@ -342,14 +387,18 @@ def _plan(
     blend: BlendOptions,
 ) -> Program:
     other = "B" if shape.narrow == "A" else "A"
-    embed = Embed(shape.narrow, other, f"{shape.narrow}.embedded", tuple(map(str, shape.spaces)))
+    reshape: Embed | Reduce | None = None
+    if shape.narrow:
+        reshape = Embed(shape.narrow, other, f"{shape.narrow}.embedded", tuple(map(str, shape.spaces)))
+    elif shape.wide:
+        reshape = Reduce("B", "A", "B.reduced", tuple(s.reverse for s in shape.spaces))
     return plan_alignment(
         shape.symmetry,
         options,
         {"A": a.spec, "B": b.spec},
         learning_options(method, options, learning),
         start if method == "learned" else method,
-        embed if shape.narrow else None,
+        reshape,
         blend,
     )
 
@@ -357,6 +406,11 @@ def _plan(
 def _check_embedding(program: Program, shape: Shape) -> None:
     """A program for models of other widths than these would fail somewhere in the middle."""
     found = next((s.model for s in program.steps if isinstance(s, Embed)), "")
+    if any(isinstance(s, Reduce) for s in program.steps) != bool(shape.wide):
+        raise UsageError(
+            "the program reduces B" if not shape.wide else "the program does not reduce B, which is wider",
+            remedy="say narrow=True (--narrow) for both, or for neither, and give it a wider B",
+        )
     if found != shape.narrow:
         raise UsageError(
             f"the program embeds {found or 'neither model'}, and {shape.narrow or 'neither'} is narrower",
@@ -389,7 +443,7 @@ def _aligned(
     a: Model, b: Model, plan: Program, run: Registers, states: Mapping[str, dict[str, Tensor]], notes: tuple[str, ...]
 ) -> Aligned:
     """What a run of the program leaves in its registers, as a result."""
-    whole = {k.removesuffix(".embedded") for k in run.canonical} >= {"A", "B"}
+    whole = {k.split(".")[0] for k in run.canonical} >= {"A", "B"}
     if not run.alignments or not whole or "B.aligned" not in run.states:
         raise UsageError(
             "the program does not align B to A",

@@ -19,13 +19,17 @@ State = dict[str, Tensor]
 class Blend:
     """Copies units and shares out what leaves them, or averages units with a matrix on both sides.
 
+    With `merging` the other way round: units go to places, what enters is averaged and what leaves summed there.
+
     Shapes: of the element either index (n,), the unit that each place copies, with scale (1, n), the share of what
-    leaves that place; or matrix (n, n), doubly stochastic.
+    leaves that place; or, merging, index (n,), the place of each unit, with scale (1, n), its weight there; or matrix
+    (n, n), doubly stochastic.
     """
 
     symmetry: SymmetryGraph
     space: int
     element: Element
+    merging: bool = False
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
@@ -42,6 +46,8 @@ class Blend:
                 continue
             if e.matrix is not None:
                 tensor = by_matrix(tensor, dim, [], e.matrix.to(tensor))
+            elif e.index is not None and e.scale is not None and self.merging:
+                tensor = merged(tensor, dim, [], leaf, e.index, e.scale[0])
             elif e.index is not None and e.scale is not None:
                 tensor = tensor.index_select(dim, e.index.to(tensor.device))
                 tensor = tensor * spread(e.scale[0].to(tensor), tensor.dim(), [dim]) if leaf.dual else tensor
@@ -57,3 +63,14 @@ class Blend:
             f"units of {self.symmetry.spaces[self.space].name} were split or merged, which cannot be undone",
             remedy="align without splitting and without soft permutations to have an inverse",
         )
+
+
+def merged(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, place: Tensor, weight: Tensor) -> Tensor:
+    """The tensor with the units along `dim` summed at their places: weighed where they are entered, as they are else.
+
+    Shapes: place and weight have the dimensions `fibre` and `dim` of the tensor.
+    """
+    if not leaf.dual:
+        tensor = tensor * spread(weight.to(tensor), tensor.dim(), [*fibre, dim])
+    at = spread(place.to(tensor.device), tensor.dim(), [*fibre, dim]).expand(tensor.shape)
+    return tensor.new_zeros(tensor.shape).scatter_add(dim, at, tensor)

@@ -6,7 +6,7 @@ evaluated in float64 throughout, so that an error of 1e-9 can be seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -57,6 +57,7 @@ class Interpreter:
     def __init__(self, graph: Graph, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> None:
         self.graph, self.dtype, self.device = graph, dtype, torch.device(device)
         last = {ref: n.name for n in graph.calls for ref in (n.name, *n.refs())}
+        self._outputs = frozenset(graph.outputs)
         self._read = {*last, *graph.outputs}
         freed: dict[str, list[str]] = {}
         for name, at in last.items():
@@ -94,17 +95,29 @@ class Interpreter:
         Raises:
             UsageError: a parameter, buffer or input is missing.
         """
+        ends, kept = {}, {}
+        for name, value in self.values(state, inputs):
+            if keep and name in keep:
+                kept[name] = value if reduce is None else reduce(name, value)
+            if name in self._outputs:
+                ends[name] = value
+        outputs = tuple(ends[o] for o in self.graph.outputs)
+        return outputs if keep is None else (outputs, kept)
+
+    def values(
+        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, Any]]:
+        """Every value by its name as it is made; what no later one needs is forgotten here.
+
+        Args, Raises: as for `run`.
+        """
         env = self._start(state, inputs)
-        kept = {k: env[k] if reduce is None else reduce(k, env[k]) for k in keep or () if k in env}
+        yield from list(env.items())
         for step in self._steps:
-            value = self._call(step, env)
-            env[step.node.name] = value
-            if keep and step.node.name in keep:
-                kept[step.node.name] = value if reduce is None else reduce(step.node.name, value)
+            env[step.node.name] = self._call(step, env)
+            yield step.node.name, env[step.node.name]
             for name in step.last:
                 del env[name]
-        outputs = tuple(env[o] for o in self.graph.outputs)
-        return outputs if keep is None else (outputs, kept)
 
     def _start(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Any]:
         names = [n.target for n in self.graph.inputs]

@@ -171,7 +171,7 @@ def _balance(co: Tensor, dual: Tensor) -> Tensor:
     of M^T: what is empty on both sides (units that padding added) has an optimum, too. There is none where the two
     sides are empty in different numbers of directions, or one meets the other's null space: g is then the identity.
     """
-    (left, rank, _), (right, other, empty) = _factor(co), _factor(dual)
+    (left, rank, _), (right, other, empty) = factor(co), factor(dual)
     _, s, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
     full = s > CROSS_TOLERANCE * s[..., :1].clamp_min(torch.finfo(s.dtype).tiny)
     good = ((rank == other) & (rank == full.sum(-1)))[..., None, None]
@@ -180,7 +180,7 @@ def _balance(co: Tensor, dual: Tensor) -> Tensor:
     return _power(torch.where(good, half @ half.transpose(-1, -2) + empty, eye), -0.5)
 
 
-def _factor(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def factor(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A factor L of a second moment L L^T, its rank, and the projector on its empty directions."""
     values, vectors = torch.linalg.eigh(m)
     held = values > RANK_TOLERANCE * values[..., -1:].clamp_min(torch.finfo(m.dtype).tiny)

@@ -231,9 +231,12 @@ def write_applied(applied: Applied, out: str | Path, *, command: str = "", overw
 
 
 def _aligned_card(aligned: Aligned, command: str, loss_barriers: Measured) -> Card:
+    about = "The same function as the model it was made from, in the basis of another: the two can be averaged."
+    if aligned.narrowed:
+        about = "APPROXIMATE: a wider model reduced to the shape of another, in its basis: the two can be averaged."
     return Card(
         title=f"{Path(aligned.b.spec).name} aligned to {Path(aligned.a.spec).name}",
-        about="The same function as the model it was made from, in the basis of another: the two can be averaged.",
+        about=about,
         model=aligned.b,
         ingredients=_pair(aligned),
         method=_method(aligned),

@@ -173,7 +173,7 @@ def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor
     if isinstance(step, Blend):
         name = symmetry.spaces[step.space].name
         tensors.update({f"{i}.{name}.{part}": t.cpu() for part, t in step.element.tensors().items()})
-        return {"kind": "blend", "space": name}
+        return {"kind": "blend", "space": name, **({"merging": True} if step.merging else {})}
     if isinstance(step, Rescale):
         tensors[f"{i}.factor"] = step.factor.cpu()
         return {"kind": "rescale", "parameter": step.parameter}
@@ -201,7 +201,8 @@ def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str,
         return Act(GroupElement(symmetry, dict(_element(f"{i}.{n}", n, symmetry, tensors) for n in m["spaces"])))
     if kind == "blend":
         space = symmetry.space(m["space"])
-        return Blend(symmetry, space.id, _blended(f"{i}.{space.name}", space.size, tensors))
+        element = _blended(f"{i}.{space.name}", space.size, tensors)
+        return Blend(symmetry, space.id, element, m.get("merging") is True and element.index is not None)
     if kind == "rescale":
         return rescale(symmetry, symmetry.gain_sites[m["parameter"]], tensors[f"{i}.factor"])
     if kind == "trade":

@@ -1,5 +1,8 @@
 """Units that are split, and soft permutations: what a semi-permutation can do beyond a permutation.
 
+*Merging.* Units of B that everything enters alike are merged: one takes what leaves all of them, which frees the places
+of the others. That is exact, and it is done where splitting then fills the places better than before.
+
 *Splitting.* Where B has idle units (padding added them, or training left them), a unit can be copied into an idle one:
 what enters is copied, what leaves is shared, so that both together do what the one did. That is exact whatever the
 unit computes. In each round every idle place finds the unit whose copy brings B nearest to A (the distance is a
@@ -36,6 +39,8 @@ from symgraph.infer.symmetry import Space, SymmetryGraph
 
 # A unit whose leaving weights are below this fraction of the average one's is idle.
 IDLE = 1e-10
+# Units are equal whose entries differ by less than this fraction.
+EQUAL = 1e-10
 SINKHORN_ROUNDS = 2000
 # How far the sums of rows and columns of a soft permutation may be from one.
 EVEN = 1e-2
@@ -52,6 +57,22 @@ class _Sides:
     leave: Tensor
     entering: Tensor
     leaving: Tensor
+
+    def gap(self) -> float:
+        """The squared distance on this space, up to what A alone adds."""
+        met = self.enter.diagonal() + self.leave.diagonal()
+        return float((self.entering + self.leaving - 2 * met).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Freed:
+    """Equal units merged, how many, by how much the distance falls with the splits that this allows, and those."""
+
+    blend: Blend
+    count: int
+    gain: float
+    index: Tensor
+    share: Tensor
 
 
 def blendable(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> Iterator[Space]:
@@ -80,12 +101,52 @@ def split(
     notes: list[str] = []
     for space in blendable(symmetry, patterns):
         index, share, gain = _shares(_sides(symmetry, space, a, b, weights))
+        freed = _freed(symmetry, space, a, b, weights)
+        if freed is not None and freed.gain > gain:
+            gain, index, share = freed.gain, freed.index, freed.share
+            found.append(freed.blend)
+            b = freed.blend.apply(b)
+            notes.append(f"{space.name}: {freed.count} units merged with their equals")
         copies = int((index != torch.arange(space.size, device=index.device)).sum())
         if copies:
             found.append(Blend(symmetry, space.id, Element(index, share.unsqueeze(0))))
             b = found[-1].apply(b)
             notes.append(f"{space.name}: {copies} units split into idle ones, squared distance less by {gain:.3g}")
     return tuple(found), tuple(notes)
+
+
+def _freed(symmetry: SymmetryGraph, space: Space, a: State, b: State, weights: Mapping[str, float]) -> _Freed | None:
+    place = _equal(symmetry, space, b)
+    first = place == torch.arange(space.size, device=place.device)
+    if bool(first.all()):
+        return None
+    # All of a place are equal: the first one's entries are their average.
+    weight = first.to(torch.float64).unsqueeze(0)
+    blend = Blend(symmetry, space.id, Element(place, weight), merging=True)
+    before, after = _sides(symmetry, space, a, b, weights), _sides(symmetry, space, a, blend.apply(b), weights)
+    index, share, gain = _shares(after)
+    return _Freed(blend, int((~first).sum()), gain + before.gap() - after.gap(), index, share)
+
+
+def _equal(symmetry: SymmetryGraph, space: Space, b: State) -> Tensor:
+    """For every unit the first one that is entered as it is: (n,)."""
+    names = [p for p in symmetry.parameters_of[space.id] if p in b]
+    state = symmetry.stacked(symmetry.shifted({p: b[p] for p in names}))
+    rows = []
+    for block in blocks_on(symmetry, space.id, [state], state.__contains__):
+        dim = block.dim(space.id)
+        if not block.leaves[dim].dual:
+            rows.append(unfold(block.tensors[0], [dim]))
+    if not rows:
+        return torch.arange(space.size)
+    x = torch.cat(rows, dim=1)
+    # Equal units have equal projections, so that they stand next to each other in that order.
+    order = (x @ torch.randn(x.shape[1], generator=torch.Generator().manual_seed(0)).to(x)).argsort()
+    norm = x[order].norm(dim=1)
+    same = (x[order].diff(dim=0).norm(dim=1) <= EQUAL * norm[1:]) & (norm[1:] > 0)
+    group = torch.cat([order.new_zeros(1), (~same).cumsum(0)])
+    first = torch.full_like(order, space.size).scatter_reduce(0, group, order, "amin")
+    return torch.empty_like(order).scatter(0, order, first[group])
 
 
 def soften(

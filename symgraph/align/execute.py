@@ -14,11 +14,24 @@ from symgraph.align.alignment import Alignment
 from symgraph.align.blends import soften, split
 from symgraph.align.learn import Lesson, learn
 from symgraph.align.match import Match, MatchOptions, match, units
+from symgraph.align.narrowing.reduce import reduce
 from symgraph.align.observing import observe_models
 from symgraph.align.program import MATCHINGS, Apply, Canonicalise, Program, Regauge
 from symgraph.align.registers import Registers, checked_change, detached, held, largest_change, output_change, widened
 from symgraph.align.shares import chosen, judge
-from symgraph.align.steps import Check, Embed, Join, LearnAll, LearnStep, Matching, MatchStep, Settle, Soften, Split
+from symgraph.align.steps import (
+    Check,
+    Embed,
+    Join,
+    LearnAll,
+    LearnStep,
+    Matching,
+    MatchStep,
+    Reduce,
+    Settle,
+    Soften,
+    Split,
+)
 from symgraph.align.together import join, learn_all, settle
 from symgraph.align.weighting import parameter_weights
 from symgraph.canonical import canonicalise
@@ -41,7 +54,7 @@ def execute(
     dtype: torch.dtype = torch.float64,
     progress: Progress | None = None,
     lesson: Lesson | None = None,
-    narrow: SymmetryGraph | None = None,
+    other: SymmetryGraph | None = None,
 ) -> Registers:
     """Runs the steps in order.
 
@@ -50,7 +63,7 @@ def execute(
         hashes: their state hashes, kept in the alignment.
         device, dtype: where and in which precision to compute; results are float64 on the CPU.
         lesson: the network and the data, for a program that learns.
-        narrow: the symmetry graph of the narrower model, for a program that embeds it.
+        other: the symmetry graph of the model that has another shape, for a program that embeds or reduces it.
 
     Raises:
         UsageError: the program was made for another architecture, a model is missing, or a step reads what no step
@@ -65,8 +78,8 @@ def execute(
     for step in program.steps:
         if progress is not None:
             progress(str(step).splitlines()[0])
-        if isinstance(step, Embed):
-            _embed(run, symmetry, narrow, step, device, dtype)
+        if isinstance(step, Embed | Reduce):
+            _reshape(run, symmetry, other, step, device, dtype)
         elif isinstance(step, Canonicalise):
             _canonicalise(run, symmetry, step)
         elif isinstance(step, MatchStep):
@@ -90,18 +103,19 @@ def execute(
     return run
 
 
-def _embed(
+def _reshape(
     run: Registers,
     symmetry: SymmetryGraph,
-    narrow: SymmetryGraph | None,
-    step: Embed,
+    other: SymmetryGraph | None,
+    step: Embed | Reduce,
     device: str | torch.device,
     dtype: torch.dtype,
 ) -> None:
-    if narrow is None:
-        raise UsageError("the program embeds a model, and both have one shape", remedy="take that step out")
-    like, state = (run.state(n, step.op) for n in (step.like, step.model))
-    found = embed(symmetry, narrow, *({n: t.cpu() for n, t in s.items()} for s in (state, like)))
+    if other is None:
+        raise UsageError(f"the program has a step {step.op}, and both models have one shape", remedy="take it out")
+    like, state = ({n: t.cpu() for n, t in run.state(k, step.op).items()} for k in (step.like, step.model))
+    small = isinstance(step, Reduce)
+    found = reduce(other, symmetry, state, like) if small else embed(symmetry, other, state, like)
     run.states[step.into] = widened(found.state, device, dtype)
     run.hashes[step.into] = run.hashes.get(step.model, "")
     run.notes.append(f"{step.model} {found}")

@@ -10,7 +10,19 @@ from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions, units
 from symgraph.align.motion import chart_name, moving
 from symgraph.align.program import Apply, Canonicalise, Program, Regauge, Step
-from symgraph.align.steps import Check, Embed, Join, LearnAll, LearnStep, MatchStep, Settle, Soften, Split, UnitPlan
+from symgraph.align.steps import (
+    Check,
+    Embed,
+    Join,
+    LearnAll,
+    LearnStep,
+    MatchStep,
+    Reduce,
+    Settle,
+    Soften,
+    Split,
+    UnitPlan,
+)
 from symgraph.align.wreath import Tree
 from symgraph.errors import UsageError
 from symgraph.groups.classes import SymmetryClass
@@ -51,27 +63,30 @@ def plan_alignment(
     inputs: Mapping[str, str] | None = None,
     learning: LearnOptions | None = None,
     method: str = "weights",
-    embed: Embed | None = None,
+    embed: Embed | Reduce | None = None,
     blend: BlendOptions = BlendOptions(),
 ) -> Program:
     """The program that aligns B to A by a match (weights or activations) and with `learning` by training from there.
 
     Args:
-        embed: what has to be done first where one model is narrower.
+        embed: what has to be done first where one model is narrower: to it, or to the other one.
         blend: what is done to single units after the match.
 
     Raises:
-        UsageError: units are to be blended, and elements to be trained, which would undo it.
+        UsageError: soft permutations are asked for, and elements to be trained between exact models.
     """
-    if learning is not None and blend != BlendOptions():
-        raise UsageError("splits and soft permutations go with matching by weights or activations, not with learning")
+    if learning is not None and blend.soft:
+        raise UsageError("soft permutations go with matching by weights or activations, not with learning")
     a, b = (embed.into if embed is not None and embed.model == k else k for k in ("A", "B"))
+    blends, element = _blends(options, blend)
+    end = _plain_end(a, b, element) if learning is None else _learned_end(symmetry, learning, a, b, element)
     steps: tuple[Step, ...] = (
         *(() if embed is None else (embed,)),
         Canonicalise(a, "A.canonical"),
         Canonicalise(b, "B.canonical"),
         _match_step(symmetry, options, method),
-        *(_plain_end(a, b, options, blend) if learning is None else _learned_end(symmetry, learning, a, b)),
+        *blends,
+        *end,
     )
     return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, steps, dict(inputs or {}))
 
@@ -86,7 +101,8 @@ def _matching(symmetry: SymmetryGraph, o: MatchOptions, method: str) -> dict[str
     return own | {"units": tuple(_unit_plan(t, o.outer) for t in units(symmetry, o.spaces)), "method": method}
 
 
-def _plain_end(a: str, b: str, o: MatchOptions, blend: BlendOptions) -> tuple[Step, ...]:
+def _blends(o: MatchOptions, blend: BlendOptions) -> tuple[tuple[Step, ...], str]:
+    """What is done to single units after the match, and what the element is called then."""
     weighting = "uniform" if o.weighting == "inputs" else o.weighting
     how = weighting if isinstance(weighting, str) else dict(weighting), o.spaces
     found: list[Step] = []
@@ -97,12 +113,16 @@ def _plain_end(a: str, b: str, o: MatchOptions, blend: BlendOptions) -> tuple[St
     if blend.soft:
         found.append(Soften("B.canonical", "A.canonical", element, "element.soft", blend.soft, *how))
         element = "element.soft"
-    return (*found, Regauge(element, b, a, "alignment"), Apply("alignment", b, "B.aligned"))
+    return tuple(found), element
 
 
-def _learned_end(symmetry: SymmetryGraph, o: LearnOptions, a: str, b: str) -> tuple[Step, ...]:
+def _plain_end(a: str, b: str, element: str) -> tuple[Step, ...]:
+    return Regauge(element, b, a, "alignment"), Apply("alignment", b, "B.aligned")
+
+
+def _learned_end(symmetry: SymmetryGraph, o: LearnOptions, a: str, b: str, element: str) -> tuple[Step, ...]:
     other = "learned.A" if o.dual or o.motion.gauge else ""
-    learn = LearnStep("B.canonical", "A.canonical", "element", "learned", other, **_training(symmetry, o))
+    learn = LearnStep("B.canonical", "A.canonical", element, "learned", other, **_training(symmetry, o))
     target = "" if o.motion.gauge else a
     found: tuple[Step, ...] = (
         learn,

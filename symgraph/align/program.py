@@ -29,6 +29,7 @@ from symgraph.align.steps import (
     LearnStep,
     Matching,
     MatchStep,
+    Reduce,
     Settle,
     Soften,
     Split,
@@ -83,10 +84,23 @@ class Apply:
 
 
 Step = (
-    Embed | Canonicalise | MatchStep | Join | Split | Soften | LearnStep | LearnAll | Regauge | Apply | Check | Settle
+    Embed
+    | Reduce
+    | Canonicalise
+    | MatchStep
+    | Join
+    | Split
+    | Soften
+    | LearnStep
+    | LearnAll
+    | Regauge
+    | Apply
+    | Check
+    | Settle
 )
 _STEPS: dict[str, type[Any]] = {
     "embed": Embed,
+    "reduce": Reduce,
     "canonicalise": Canonicalise,
     "match": MatchStep,
     "join": Join,

@@ -201,6 +201,23 @@ class Embed:
 
 
 @dataclass(frozen=True, slots=True)
+class Reduce:
+    """Reduce a wider model to the shape of the other, approximately; `spaces` says which spaces shrink."""
+
+    model: str
+    like: str
+    into: str
+    spaces: tuple[str, ...] = ()
+    op: str = "reduce"
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.op:<13} {self.model} to the shape of {self.like} -> {self.into} (APPROXIMATE: the function changes)"
+        )
+        return "\n".join([head, *(f"      {s}" for s in self.spaces)])
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """Split units of one model into its idle ones where that brings it nearer to another, with the same function."""
 

@@ -15,6 +15,7 @@ from symgraph.cli.parser import (
     add_learning,
     add_matching,
     add_model,
+    add_narrow,
     add_out,
     add_program,
     add_rules,
@@ -47,7 +48,8 @@ touched. Where A has zero gains, so that B cannot be brought into its gauge, A i
 written to FOLDER-reference: use that one in the place of A. The same holds for --tied untie, which makes
 another architecture of both, for --dual, which moves A as well, and for an A narrower than B.
 
-A narrower model is embedded into the shape of the other first, with the same function.
+A narrower model is embedded into the shape of the other first, with the same function. With --narrow a
+wider B is reduced to A's shape instead, which changes its function: by how much is said aloud.
 
 With --method learned the element is then trained on the loss of the models between A and B: on the train
 split, stopped on validation data, reported on --data. Both models still compute what they computed.
@@ -64,6 +66,7 @@ def add(commands: Commands) -> None:
     add_program(parser)
     parser.add_argument("--strict", action="store_true", help="fail if an operator has no rule (exit code 5)")
     add_tied(parser)
+    add_narrow(parser)
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
     add_learning(parser)
@@ -120,6 +123,7 @@ def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, conso
             start=args.start,
             split=args.split_units,
             soft=args.soft,
+            narrow=args.narrow,
         )
     if args.emit_program:
         program.save(args.emit_program, overwrite=args.overwrite)
@@ -155,6 +159,7 @@ def _align(
             start=args.start,
             split=args.split_units,
             soft=args.soft,
+            narrow=args.narrow,
         )
 
 

@@ -207,6 +207,12 @@ def add_blending(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--soft", type=not_negative, default=0.0, metavar="T", help=text + " (default 0: none)")
 
 
+def add_narrow(parser: argparse.ArgumentParser) -> None:
+    """Which of two models of unequal widths changes its shape."""
+    text = "where B is wider, reduce it to A's shape: APPROXIMATE, what is lost is reported (default: A is embedded)"
+    parser.add_argument("--narrow", action="store_true", help=text)
+
+
 def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """The data that a loss is measured on, and how it is read."""
     group = parser.add_argument_group("data")

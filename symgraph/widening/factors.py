@@ -6,42 +6,39 @@ equations: evaluated in the wide model on embedded operands and read back, its r
 factor; inputs and outputs have the factor one. They are solved for the logarithms by Gauss and Newton's method,
 starting from what norms alone would need; changes are the smallest possible, so that both sides of a product share one.
 Nothing is assumed about an operator: each is evaluated.
+
+The narrow model is run anew for each round, and a value is forgotten once its last equation is made; the equations
+are sparse (`symgraph.widening.sparse`). Time and memory are linear in the number of values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from symgraph.axes.terms import Term
-from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.interpret import Interpreter
 from symgraph.ir import Graph, Kind, Node
+from symgraph.ir import Tensor as Meta
+from symgraph.widening.laws import EXACT, Carried, Law
+from symgraph.widening.lifting import Lifted
 from symgraph.widening.maps import Blocks, Widenings, blocks_of, narrowed, wide_size, widen
+from symgraph.widening.sparse import least_change
 
 ROUNDS = 25
-# Equations hold to rounding; a norm sees the scale of its input only through its epsilon, hence the low rank tolerance.
-EXACT = 1e-13
-RANK_TOLERANCE = 1e-11
-DIFFERENCE = 1e-4
-# Entries that stand for minus infinity in a mask say nothing about factors.
-HUGE = 1e30
-Values = Mapping[str, Tensor]
+State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """A value of the narrow model on its way into the wide one: embedded up to the factors of its blocks.
+class Site:
+    """Where a value of the narrow model goes in the wide one: its axes, its blocks, and their unknowns.
 
     `start` is the first of its unknowns, -1 where its factors are fixed to what they are guessed to be.
     """
 
-    narrow: Tensor
-    wide: Tensor
     axes: tuple[Term, ...]
     blocks: Blocks
     start: int
@@ -50,76 +47,94 @@ class Carried:
         """Numbers of the unknowns of its blocks."""
         return range(self.start, self.start + self.blocks.count) if self.start >= 0 else range(0)
 
-    def factors(self, logs: Tensor) -> Tensor:
-        """The factors of its blocks."""
-        return (logs[self.start : self.start + self.blocks.count] if self.start >= 0 else self.blocks.guess).exp()
-
 
 class Factors:
     """The equations between the blocks of all values of a narrow model, and their solution.
 
     Args:
         wide: the wide model's graph, with the nodes of the narrow one's in the same order.
-        values: every value of a run of the narrow model in canonical form, by name.
+        lifted: the narrow model in the terms of the wide one.
+        state: the narrow model in canonical form.
         own: the wide model's own state, of which buffers are used that its code makes, or without a counterpart.
+        inputs: what the narrow model is run on.
         free: parameters whose blocks may have factors other than one.
     """
 
     def __init__(
         self,
         wide: Graph,
-        narrow: SymmetryGraph,
+        lifted: Lifted,
         maps: Widenings,
-        values: Values,
-        own: Values,
+        state: State,
+        own: State,
+        inputs: Sequence[Tensor],
         free: Collection[str],
     ) -> None:
-        self.wide, self.narrow, self.maps, self.own = wide, narrow, maps, own
+        self.wide, self.lifted, self.narrow, self.maps = wide, lifted, lifted.symmetry, maps
+        narrow = self.narrow
+        self.state, self.own, self.inputs = state, own, inputs
         self.renamed = {y.name: x.name for x, y in zip(wide.nodes, narrow.graph.nodes, strict=True)}
-        self.carried: dict[str, Carried] = {}
-        self.size = 0
+        self._position = {n.name: i for i, n in enumerate(wide.nodes)}
+        self.sites: dict[str, Site] = {}
+        self.size, self.error = 0, torch.inf
         for node in narrow.graph.nodes:
-            if isinstance(values.get(node.name), Tensor):
-                self._carry(node, values[node.name], free)
+            self._place(node, free)
         self.logs = torch.zeros(self.size, dtype=torch.float64)
-        for c in self.carried.values():
-            if c.start >= 0:
-                self.logs[c.start : c.start + c.blocks.count] = c.blocks.guess
-        calls = [n for n in narrow.graph.calls if n.name in self.carried]
-        self.laws = [_Law(n, self) for n in calls if self.carried[n.name].narrow.is_floating_point()]
+        for site in self.sites.values():
+            if site.start >= 0:
+                self.logs[site.start : site.start + site.blocks.count] = site.blocks.guess
+        self.laws = {n.name: self._law(n) for n in narrow.graph.calls if n.name in self.sites and _floats(n)}
+        self._last = {name: law.node.name for law in self.laws.values() for name in (law.node.name, *law.operands)}
+        self._run = Interpreter(narrow.graph)
 
-    def _carry(self, node: Node, value: Tensor, free: Collection[str]) -> None:
-        if node.target in self.wide.transient:
-            return  # The wide model's code makes its own, whatever the narrow one's was.
-        axes = self.narrow.terms.get(node.target) if node.kind in (Kind.PARAMETER, Kind.BUFFER) else None
+    def _place(self, node: Node, free: Collection[str]) -> None:
+        stored = node.kind in (Kind.PARAMETER, Kind.BUFFER)
+        if node.target in self.wide.transient or not isinstance(node.result, Meta):
+            return  # The wide model's code makes its own buffers, whatever the narrow one's are.
+        axes = self.narrow.terms.get(node.target) if stored else None
         axes = self.narrow.values.get(node.name) if axes is None else axes
         wide = self.wide.by_name[self.renamed[node.name]]
         if axes is None or tuple(wide_size(t, self.maps) for t in axes) != wide.shape:
             return
         movable = node.name not in self.narrow.graph.outputs if node.kind is Kind.CALL else node.target in free
-        start = self.size if movable and value.is_floating_point() else -1
-        value = value + self._offset(node.name) if self._offset(node.name) else value
-        found = Carried(value, widen(value, axes, self.maps), axes, blocks_of(axes, self.maps), start)
-        self.carried[node.name] = found
-        self.size += len(found.unknowns())
+        site = Site(axes, blocks_of(axes, self.maps), self.size if movable and _floats(node) else -1)
+        self.sites[node.name] = site
+        self.size += len(site.unknowns())
 
-    def _offset(self, name: str) -> float:
-        """The number that the model adds to a parameter before any use."""
-        return self.narrow.offsets.get(self.narrow.graph.by_name[name].target, 0.0)
+    def _law(self, node: Node) -> Law:
+        operands = tuple(dict.fromkeys(_sources(self.narrow.graph, node, self.sites)))
+        return Law(node, self.wide, self.renamed, operands, self.maps, self._position)
 
-    def operand(self, name: str, logs: Tensor) -> Tensor:
-        """An operand of the wide model: the narrow model's value embedded, with its factors."""
-        c = self.carried.get(name)
-        if c is None:
-            return self.own[self.narrow.graph.by_name[name].target]
-        if not c.wide.is_floating_point():
-            return c.wide
-        return c.wide * c.factors(logs)[c.blocks.wide] - self._offset(name)
+    def _carried(self, name: str, value: Tensor) -> Carried:
+        node = self.narrow.graph.by_name[name]
+        site = self.sites.get(name)
+        if site is None:
+            return Carried(self.own[node.target], self.own[node.target])
+        offset = self.narrow.offsets.get(node.target, 0.0) if node.kind is not Kind.CALL else 0.0
+        value = self.lifted.tensor(value + offset if offset else value, site.axes)
+        return Carried(value, widen(value, site.axes, self.maps), site.axes, site.blocks, site.start, offset)
 
-    def state(self) -> dict[str, Tensor]:
+    def wide_state(self) -> dict[str, Tensor]:
         """The parameters and buffers of the wide model, with their factors; foreign ones are left out."""
         nodes = self.narrow.graph.state
-        return {name: self.operand(n.name, self.logs) for name, n in nodes.items() if n.name in self.carried}
+        return {
+            name: self._carried(n.name, self.state[name]).embedded(self.logs)
+            for name, n in nodes.items()
+            if n.name in self.sites and name in self.state
+        }
+
+    def narrow_state(self, state: State) -> dict[str, Tensor]:
+        """What a state of the wide model in canonical form says about the narrow one, factors taken off."""
+        found = {}
+        for name, node in self.narrow.graph.state.items():
+            site = self.sites.get(node.name)
+            if site is None or name not in state or not _floats(node):
+                continue
+            offset = self.narrow.offsets.get(name, 0.0)
+            logs = self.logs[site.start : site.start + site.blocks.count] if site.start >= 0 else site.blocks.guess
+            back = narrowed(state[name] + offset, site.axes, self.maps)
+            found[name] = back / logs.exp()[site.blocks.narrow] - offset
+        return found
 
     def solve(self) -> None:
         """Gauss and Newton's method until the equations hold, or nothing gets better."""
@@ -129,85 +144,33 @@ class Factors:
             if now <= EXACT or now > 2 * best or not self.size:
                 return
             best = min(best, now)
-            self.logs = self.logs + self._step().clamp(-2.0, 2.0)
-
-    def _step(self) -> Tensor:
-        rows = [law.rows(self.logs) for law in self.laws]
-        matrix = torch.zeros(sum(len(r) for _, r, _ in rows), self.size, dtype=torch.float64)
-        target, at = torch.zeros(len(matrix), 1, dtype=torch.float64), 0
-        for columns, block, right in rows:
-            matrix[at : at + len(block), columns] = block
-            target[at : at + len(block), 0] = right
-            at += len(block)
-        found: Tensor = torch.linalg.lstsq(matrix, -target, rcond=RANK_TOLERANCE, driver="gelsd").solution
-        return found.squeeze(1)
+            rows = [law.rows(self.logs, live) for law, live in self._sweep()]
+            self.logs = self.logs + least_change(rows, self.size).clamp(-2.0, 2.0)
 
     def worst(self) -> tuple[Node, float]:
         """The call whose equation fails most, and by how much relative to its result."""
-        errors = [(float(law.error(self.logs)), law.node) for law in self.laws]
+        errors = [(law.error(self.logs, live), law.node) for law, live in self._sweep()]
         error, node = max(errors, key=lambda x: x[0])
         return node, error
 
+    def _sweep(self) -> Iterator[tuple[Law, Mapping[str, Carried]]]:
+        """Every law in order, with its operands and its result as long as something needs them."""
+        live: dict[str, Tensor] = {}
+        freed: dict[str, list[str]] = {}
+        for name, at in self._last.items():
+            freed.setdefault(at, []).append(name)
+        for name, value in self._run.values(self.state, self.inputs):
+            if name in self._last:
+                live[name] = value
+            law = self.laws.get(name)
+            if law is not None:
+                yield law, {n: self._carried(n, live[n]) for n in dict.fromkeys((*law.operands, name))}
+            for gone in freed.get(name, ()):
+                live.pop(gone, None)
 
-class _Law:
-    """One call: on embedded operands and read back, the wide model's result is the narrow one's, up to factors."""
 
-    def __init__(self, node: Node, factors: Factors) -> None:
-        self.node, self.factors = node, factors
-        self.result = factors.carried[node.name]
-        graph = factors.narrow.graph
-        self.operands = list(dict.fromkeys(_sources(graph, node, factors.carried)))
-        self.columns = list(
-            dict.fromkeys(
-                u for n in (*self.operands, node.name) if n in factors.carried for u in factors.carried[n].unknowns()
-            )
-        )
-        wanted = self.result.narrow
-        self.seen = wanted.abs() < HUGE
-        self.scale = torch.where(self.seen, wanted, 0.0).norm().clamp_min(1e-300)
-
-    @cached_property
-    def _run(self) -> Interpreter:
-        wide, named = self.factors.wide, self.factors.renamed
-        ends = {named[n] for n in self.operands}
-        nodes = []
-        for name in _inside(wide, named[self.node.name], ends):
-            node = wide.by_name[name]
-            nodes.append(node if name not in ends else replace(node, kind=Kind.INPUT, target=name, args=(), kwargs=()))
-        return Interpreter(Graph(tuple(nodes), (named[self.node.name],)))
-
-    def residual(self, logs: Tensor) -> Tensor:
-        """By how much the read-back result differs from the narrow model's, relative to that: (entries,)."""
-        given = {self.factors.renamed[n]: self.factors.operand(n, logs) for n in self.operands}
-        found = self._run.run({}, given)[0]
-        if found.shape != self.result.wide.shape:
-            return torch.full((1,), torch.inf, dtype=torch.float64)
-        back = narrowed(found, self.result.axes, self.factors.maps)
-        got, wanted = back / self.result.factors(logs)[self.result.blocks.narrow], self.result.narrow
-        change: Tensor = torch.where(self.seen & (got != wanted), got - wanted, 0.0).reshape(-1)
-        change /= self.scale
-        return change
-
-    def error(self, logs: Tensor) -> Tensor:
-        """The norm of the residual; infinite where it is no number."""
-        found: Tensor = self.residual(logs).norm().nan_to_num(torch.inf, torch.inf)
-        return found
-
-    def rows(self, logs: Tensor) -> tuple[list[int], Tensor, Tensor]:
-        """The linearised equation: the unknowns' numbers, rows (k, unknowns) and the right side (k,), compressed."""
-        value = self.residual(logs).nan_to_num(0.0, 0.0, 0.0)
-        slopes = [self._slope(logs, u) for u in self.columns]
-        whole = torch.stack([*slopes, value], dim=1)
-        if len(whole) > len(self.columns) + 1:
-            whole = torch.linalg.qr(whole, mode="r").R
-        return self.columns, whole[:, :-1], whole[:, -1]
-
-    def _slope(self, logs: Tensor, unknown: int) -> Tensor:
-        high, low = logs.clone(), logs.clone()
-        high[unknown] += DIFFERENCE
-        low[unknown] -= DIFFERENCE
-        found: Tensor = (self.residual(high) - self.residual(low)) / (2 * DIFFERENCE)
-        return found.nan_to_num(0.0, 0.0, 0.0)
+def _floats(node: Node) -> bool:
+    return isinstance(node.result, Meta) and "float" in node.result.dtype
 
 
 def _sources(graph: Graph, node: Node, known: Collection[str]) -> Iterator[str]:
@@ -217,14 +180,3 @@ def _sources(graph: Graph, node: Node, known: Collection[str]) -> Iterator[str]:
             yield name
         else:
             yield from _sources(graph, graph.by_name[name], known)
-
-
-def _inside(graph: Graph, name: str, ends: Collection[str]) -> list[str]:
-    """The nodes between some values and one that is computed from them, in order."""
-    found, todo = set(ends), [name]
-    while todo:
-        at = todo.pop()
-        if at not in found:
-            found.add(at)
-            todo.extend(graph.by_name[at].refs())
-    return [n.name for n in graph.nodes if n.name in found]

@@ -10,7 +10,7 @@ Source: Theus et al., arXiv 2506.22712, section 3 and appendix on unequal widths
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -80,6 +80,11 @@ class Widening:
         wide, narrow = (ones_complement(k, like.dtype, like.device) for k in (m, n))
         return wide[:, : n - 1] @ narrow.T + like.new_full((m, n), (m * n) ** -0.5)
 
+    @property
+    def reverse(self) -> str:
+        """The other way round as text."""
+        return f"{self.wide.name}  {self.wide.size} -> {self.narrow.size}"
+
     def __str__(self) -> str:
         return f"{self.wide.name}  {self.narrow.size} -> {self.wide.size}  {self.way}"
 
@@ -95,11 +100,11 @@ def _level(tensor: Tensor, dim: int, size: int) -> Tensor:
 
 
 Widenings = Mapping[int, Widening]
-Act = Callable[[Tensor, int, Leaf], Tensor]
+Act = Callable[[Tensor, int, Sequence[Term]], Tensor]
 
 
-def touches(term: Term, maps: Widenings) -> bool:
-    """Whether a space that grows stands in the term."""
+def touches(term: Term, maps: Container[int]) -> bool:
+    """Whether one of these spaces stands in the term."""
     if isinstance(term, Leaf):
         return term.space in maps
     return any(touches(t, maps) for t in (term.factors if isinstance(term, Product) else term.parts))
@@ -115,30 +120,44 @@ def wide_size(term: Term, maps: Widenings) -> int:
 
 def widen(tensor: Tensor, axes: Sequence[Term], maps: Widenings) -> Tensor:
     """The tensor of the narrow model in the shape of the wide one, factors left out."""
-    return _rebuild(tensor, axes, maps, lambda t: t.size, lambda x, dim, leaf: maps[leaf.space].forward(x, dim))
+    return rebuild(tensor, axes, maps, lambda t: t.size, _each(maps, Widening.forward))
 
 
 def narrowed(tensor: Tensor, axes: Sequence[Term], maps: Widenings) -> Tensor:
     """What a tensor of the wide model says about the narrow one: the left inverse of `widen`."""
-    return _rebuild(
-        tensor, axes, maps, lambda t: wide_size(t, maps), lambda x, dim, leaf: maps[leaf.space].back(x, dim)
-    )
+    return rebuild(tensor, axes, maps, lambda t: wide_size(t, maps), _each(maps, Widening.back))
 
 
-def _rebuild(tensor: Tensor, axes: Sequence[Term], maps: Widenings, size: Callable[[Term], int], act: Act) -> Tensor:
+def _each(maps: Widenings, act: Callable[[Widening, Tensor, int], Tensor]) -> Act:
+    def on(tensor: Tensor, dim: int, axes: Sequence[Term]) -> Tensor:
+        leaf = axes[dim]
+        return act(maps[leaf.space], tensor, dim) if isinstance(leaf, Leaf) else tensor
+
+    return on
+
+
+def rebuild(
+    tensor: Tensor, axes: Sequence[Term], spaces: Container[int], size: Callable[[Term], int], act: Act
+) -> Tensor:
+    """The tensor with `act` along every axis of some spaces, products and concatenations taken apart for it.
+
+    Args:
+        size: the length that a term has in the tensor given; `act` may change it.
+        act: given the tensor, the dimension, and the terms of all dimensions.
+    """
     for i, term in enumerate(axes):
-        if isinstance(term, Leaf) or not touches(term, maps):
+        if isinstance(term, Leaf) or not touches(term, spaces):
             continue
         if isinstance(term, Product):
             inner = torch.unflatten(tensor, i, [size(f) for f in term.factors])
-            done = _rebuild(inner, (*axes[:i], *term.factors, *axes[i + 1 :]), maps, size, act)
+            done = rebuild(inner, (*axes[:i], *term.factors, *axes[i + 1 :]), spaces, size, act)
             return done.flatten(i, i + len(term.factors) - 1)
         cuts = torch.split(tensor, [size(p) for p in term.parts], dim=i)
         parts = [(*axes[:i], p, *axes[i + 1 :]) for p in term.parts]
-        return torch.cat([_rebuild(c, p, maps, size, act) for c, p in zip(cuts, parts, strict=True)], dim=i)
+        return torch.cat([rebuild(c, p, spaces, size, act) for c, p in zip(cuts, parts, strict=True)], dim=i)
     for dim, term in enumerate(axes):
-        if isinstance(term, Leaf) and term.space in maps:
-            tensor = act(tensor, dim, term)
+        if isinstance(term, Leaf) and term.space in spaces:
+            tensor = act(tensor, dim, axes)
     return tensor
 
 

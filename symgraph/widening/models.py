@@ -12,6 +12,7 @@ from torch import Tensor
 from symgraph.checkpoint import architecture_differences, check_same_architecture
 from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.models import Model
+from symgraph.widening.lifting import Copies
 from symgraph.widening.maps import Way, Widening
 from symgraph.widening.pairing import pair, widenings
 
@@ -20,20 +21,27 @@ from symgraph.widening.pairing import pair, widenings
 class Shape:
     """The shape that two models are compared in.
 
-    `symmetry` is that of the wider model; `narrow` names the other one ("A", "B", or "" where both have one shape),
-    `inner` is its symmetry graph, and `spaces` says how its spaces grow.
+    `symmetry` is that of the model which has it; `narrow` names the other one where that is embedded ("A" or "B"),
+    `wide` where that is reduced, both are "" where the models have one shape. `other` is its symmetry graph, and
+    `spaces` says how the spaces of the narrower one grow.
     """
 
     symmetry: SymmetryGraph
     narrow: str = ""
-    inner: SymmetryGraph | None = None
-    spaces: tuple[Widening, ...] = ()
+    wide: str = ""
+    other: SymmetryGraph | None = None
+    spaces: tuple[Widening | Copies, ...] = ()
 
 
 def common_shape(
-    a: Model, b: Model, infer: Callable[[Model], SymmetryGraph], symmetry: SymmetryGraph | None = None
+    a: Model,
+    b: Model,
+    infer: Callable[[Model], SymmetryGraph],
+    symmetry: SymmetryGraph | None = None,
+    *,
+    reduce: bool = False,
 ) -> Shape:
-    """The shape of the wider of two models.
+    """The shape of the wider of two models, or that of A where a wider B is to be reduced.
 
     Args:
         symmetry: that of A, if it is known already.
@@ -52,20 +60,23 @@ def common_shape(
     if not pairs.wider:
         check_same_architecture(a, b)
     narrow, outer, inner = ("B", known, other) if pairs.wider == "A" else ("A", other, known)
-    found = widenings(pairs if narrow == "B" else pair(outer, inner))
-    return Shape(outer, narrow, inner, tuple(m for m in found.values() if m.way is not Way.CONSTANT))
+    pairs = pairs if narrow == "B" else pair(outer, inner)
+    grown = tuple(m for m in widenings(pairs).values() if m.way is not Way.CONSTANT)
+    if reduce and narrow == "A":
+        return Shape(inner, "", "B", outer, (*grown, *pairs.copies))
+    return Shape(outer, narrow, "", inner, (*grown, *pairs.copies))
 
 
-def wide_model(like: Model, narrow: Model, state: Mapping[str, Tensor]) -> Model:
-    """A stock model in the shape of `like` with a state of that shape, named after the narrow model it came from.
+def model_like(like: Model, source: Model, state: Mapping[str, Tensor]) -> Model:
+    """A stock model in the shape of `like` with a state of that shape, named after the model it came from.
 
-    Every tensor takes the dtype that it has in the narrow model; tokenizers and the like are those of that model.
+    Every tensor takes the dtype that it has in that model; tokenizers and the like are those of that model.
     """
     module = copy.deepcopy(like.module)
-    dtypes = {n: t.dtype for n, t in (*narrow.module.named_parameters(), *narrow.module.named_buffers())}
+    dtypes = {n: t.dtype for n, t in (*source.module.named_parameters(), *source.module.named_buffers())}
     with torch.no_grad():
         for name, t in (*module.named_parameters(), *module.named_buffers()):
             if name in state:
                 t.data = state[name].to("cpu", dtypes.get(name, t.dtype), copy=True)
-    companions = tuple(f for f in narrow.files if f.name == "config.json")
-    return replace(narrow, module=module, config=like.config, example=like.example, files=companions)
+    companions = tuple(f for f in source.files if f.name == "config.json")
+    return replace(source, module=module, config=like.config, example=like.example, files=companions)

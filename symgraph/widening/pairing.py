@@ -15,6 +15,7 @@ from symgraph.groups.classes import SymmetryClass, describe
 from symgraph.infer.symmetry import Space, SymmetryGraph
 from symgraph.ir import Graph
 from symgraph.messages import shorten
+from symgraph.widening.lifting import Copies, Lifted, lift
 from symgraph.widening.maps import Way, Widening
 
 _C = SymmetryClass
@@ -24,12 +25,20 @@ _C = SymmetryClass
 class Pairing:
     """Spaces of B and the corresponding ones of A, by the ids of B.
 
-    A rigid space among those whose sizes differ is that of a gain that is one in canonical form.
+    A rigid space among those whose sizes differ is that of a gain that is one in canonical form. `longer` is the model
+    of which no parameter is shorter on any axis, and some are longer; the other one is in its terms, with `copies`.
     """
 
     a: SymmetryGraph
     b: SymmetryGraph
     spaces: dict[int, int]
+    longer: str = ""
+    copies: tuple[Copies, ...] = ()
+
+    @property
+    def lifted(self) -> Lifted:
+        """B in the terms of A, where A is the wider one."""
+        return Lifted(self.b, self.copies)
 
     def grown(self) -> list[tuple[Space, Space]]:
         """Corresponding spaces (of B, of A) whose sizes differ."""
@@ -52,7 +61,7 @@ class Pairing:
                 cause=sizes,
                 remedy="embed both into a third shape that is at least as wide everywhere (symgraph.embed)",
             )
-        return "A" if larger else "B" if smaller else ""
+        return self.longer or ("A" if larger else "B" if smaller else "")
 
 
 def pair(a: SymmetryGraph, b: SymmetryGraph) -> Pairing:
@@ -63,7 +72,13 @@ def pair(a: SymmetryGraph, b: SymmetryGraph) -> Pairing:
     """
     _same_parameters(a.graph, b.graph)
     _same_operators(a.graph, b.graph)
-    found = _Pairs(a, b)
+    copies: tuple[Copies, ...] = ()
+    problems: dict[object, str] = {}
+    if (wider := _wider(a.graph, b.graph)) != "":
+        lifted = lift(a, b) if wider == "A" else lift(b, a)
+        a, b = (a, lifted.symmetry) if wider == "A" else (lifted.symmetry, b)
+        copies, problems = lifted.copies, dict(lifted.problems)
+    found = _Pairs(a, b, problems=problems)
     for name in b.terms:
         if name in a.terms and name not in b.graph.transient and not is_idle(b.graph, name):
             found.tensor(name)
@@ -73,7 +88,14 @@ def pair(a: SymmetryGraph, b: SymmetryGraph) -> Pairing:
             cause=shorten(found.problems.values(), "; "),
             remedy="only widths can differ: residual, hidden units, heads and their sizes",
         )
-    return Pairing(a, b, found.spaces)
+    return Pairing(a, b, found.spaces, wider, copies)
+
+
+def _wider(a: Graph, b: Graph) -> str:
+    """The graph of which no parameter is shorter on any axis, and some are longer; "" where there is none."""
+    sizes = [(x, y) for n in a.parameters for x, y in zip(a.parameters[n].shape, b.parameters[n].shape, strict=False)]
+    larger, smaller = any(x > y for x, y in sizes), any(x < y for x, y in sizes)
+    return ("A" if larger else "B") if larger != smaller else ""
 
 
 def is_idle(graph: Graph, name: str) -> bool:
@@ -144,7 +166,15 @@ class _Pairs:
             return
         rigid = b.space < 0 or self.a.spaces[a.space].rigid or self.b.spaces[b.space].rigid
         if rigid and not absorbed:
-            self.problems[b.space] = f"axis {axis} of {name} is {a.size} in A and {b.size} in B"
+            because = _reason(self.a, a.space) or _reason(self.b, b.space)
+            self.problems[b.space] = f"axis {axis} of {name} is {a.size} in A and {b.size} in B{because}"
+
+
+def _reason(symmetry: SymmetryGraph, space: int) -> str:
+    """Why a space is rigid, if something says so."""
+    found = () if space < 0 else symmetry.spaces[space].evidence
+    strict = next((r for r in found if r.bound <= {_C.IDENTITY}), None)
+    return "" if strict is None else f", rigid because of {strict.rule} at {strict.where}"
 
 
 def _leaves(a: Term, b: Term) -> Iterator[tuple[Leaf | None, Leaf | None]]:

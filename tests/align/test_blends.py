@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import symgraph
 from symgraph.align.alignment import Alignment
 from symgraph.align.blends import blendable, soften, split
+from symgraph.align.learn import LearnOptions
 from symgraph.align.program import Program
 from symgraph.align.steps import Soften, Split
 from symgraph.blend import Blend
@@ -23,9 +24,9 @@ from symgraph.trace import state_of
 State = dict[str, Tensor]
 
 
-def net(width: int, seed: int) -> nn.Module:
+def net(width: int, seed: int, act: type[nn.Module] = nn.GELU) -> nn.Module:
     torch.manual_seed(seed)
-    found = nn.Sequential(nn.Linear(5, width), nn.GELU(), nn.Linear(width, 3)).double()
+    found = nn.Sequential(nn.Linear(5, width), act(), nn.Linear(width, 3)).double()
     found.example_inputs = (torch.randn(4, 5, dtype=torch.float64),)  # type: ignore[assignment]
     return found
 
@@ -60,6 +61,46 @@ def test_a_planted_split_is_found_with_its_shares() -> None:
     assert gap(reference, plain.state) > 0.1
     assert gap(reference, whole.state) < 1e-16
     assert "hidden: 3 units split into idle ones" in "\n".join(whole.notes)
+
+
+def copied(net_: nn.Module, copies: list[int], shares: list[float], seed: int) -> nn.Module:
+    """A wider network in which some units of the given one are split."""
+    found, b = net(len(copies), seed), detached(net_)
+    with torch.no_grad():
+        for name, t in found.named_parameters():
+            x = b[name]
+            if name == "2.weight":
+                t.copy_(x[:, copies] * torch.tensor(shares).double())
+            else:
+                t.copy_(x if name == "2.bias" else x[copies])
+    return found
+
+
+def test_equal_units_are_merged_to_free_a_place_for_another_split(tmp_path: Path) -> None:
+    narrow = net(4, 0)
+    a = copied(narrow, [0, 1, 2, 3, 0], [0.6, 1, 1, 1, 0.4], 1)
+    b = copied(narrow, [2, 1, 1, 3, 0], [1, 0.3, 0.7, 1, 1], 2)
+    plain, whole = symgraph.align(a, b), symgraph.align(a, b, split=True)
+    assert gap({n: t.double() for n, t in whole.reference.items()}, plain.state) > 0.1
+    assert gap({n: t.double() for n, t in whole.reference.items()}, whole.state) < 1e-12
+    assert "1 units merged with their equals" in "\n".join(whole.notes)
+    again = Alignment.load(whole.alignment.save(tmp_path / "x.safetensors"), whole.alignment.symmetry)
+    one, other = (x.apply(detached(b)) for x in (whole.alignment, again))
+    assert all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_learning_starts_from_a_split() -> None:
+    narrow, wide = net(4, 0, nn.ReLU), net(7, 1, nn.ReLU)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(16, 5, generator=generator, dtype=torch.float64)
+    data = [{"input": x, "labels": wide(x).argmax(1)}] * 2
+    options = LearnOptions(steps=4, check_every=2, warmup=0)
+    found = symgraph.align(wide, narrow, method="learned", split=True, data=data, validation=data, learning=options)
+    assert any("split into idle ones" in n for n in found.notes)
+    assert [type(s).__name__ for s in found.program.steps].index("Split") == 4
+    with torch.no_grad():
+        moved = torch.func.functional_call(found.b.module, found.state, (x,))
+        assert torch.allclose(moved, narrow(x), atol=1e-9)
 
 
 def test_a_split_keeps_the_function_and_lowers_the_distance() -> None:
@@ -158,13 +199,13 @@ def test_blends_are_saved_read_back_and_not_undone(tmp_path: Path) -> None:
             found.alignment.inverse()
 
 
-def test_a_program_with_blends_is_read_back_and_does_not_learn() -> None:
+def test_a_program_with_blends_is_read_back_and_soft_ones_do_not_learn() -> None:
     a, b = net(9, 0), net(5, 1)
     program = symgraph.plan(a, b, split=True, soft=0.2)
     assert [type(s) for s in program.steps if isinstance(s, Split | Soften)] == [Split, Soften]
     assert Program.loads(program.dumps("json")) == program
     with pytest.raises(UsageError, match="not with learning"):
-        symgraph.plan(a, b, method="learned", split=True)
+        symgraph.plan(a, b, method="learned", soft=0.1)
     with pytest.raises(UsageError, match="give a temperature"):
         symgraph.plan(a, b, soft=-1.0)
 

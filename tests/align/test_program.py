@@ -142,7 +142,7 @@ def damaged(**changes: Any) -> str:
         ({"inputs": [1]}, "p: inputs is no mapping"),
         (
             {"steps__0__op": "magic"},
-            "p: step 1 is none of embed, canonicalise, match, join, split, soften, learn, learn-all, regauge, apply",
+            "p: step 1 is none of embed, reduce, canonicalise, match, join, split, soften, learn, learn-all, regauge",
         ),
         ({"steps__0__op": ["match"]}, "p: step 1 is none of"),
         ({"steps__0__modle": "A"}, "p: step 1 (canonicalise) has an unknown key 'modle'"),

@@ -23,8 +23,11 @@ from symgraph.data import load
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 PAIRS = ("gpt2-shakespeare", "vit-cifar10")
-# Beyond the names NAME-0 and NAME-1: a narrower model, embedded into the shape of the other.
-ENDS = {"gpt2-shakespeare-narrow": ("gpt2-shakespeare-0", "gpt2-shakespeare-narrow")}
+# Beyond the names NAME-0 and NAME-1: a narrower model embedded into the shape of the other, or the other reduced to it.
+ENDS = {
+    "gpt2-shakespeare-narrow": ("gpt2-shakespeare-0", "gpt2-shakespeare-narrow"),
+    "gpt2-shakespeare-reduced": ("gpt2-shakespeare-narrow", "gpt2-shakespeare-0"),
+}
 
 
 def zoo() -> Path | None:
@@ -41,17 +44,27 @@ def test_batches(pair: str, folder: Path) -> Iterable[Any]:
     return [{"input_ids": w, "labels": w} for w in torch.split(windows, 16)]
 
 
+def _reshaped(a: symgraph.Model, b: symgraph.Model, pair: str) -> symgraph.Model:
+    """B in the shape of A, where it has another."""
+    if pair.endswith("-reduced"):
+        found = symgraph.narrow(b, like=a)
+        print(found)
+        return found.model
+    return symgraph.embed(b, like=a).model if pair in ENDS else b
+
+
 def measure(pair: str, folder: Path, repetitions: int = 3) -> dict[str, Any]:
     a, b = (symgraph.model(folder / n) for n in ENDS.get(pair, (f"{pair}-0", f"{pair}-1")))
+    narrow = pair.endswith("-reduced")
     with one_thread():
-        runs = [seconds(lambda: symgraph.align(a, b)) for _ in range(repetitions)]
+        runs = [seconds(lambda: symgraph.align(a, b, narrow=narrow)) for _ in range(repetitions)]
     aligned = runs[0][1]
     batches = list(test_batches(pair, folder))
     return {
         "seconds": sorted(t for t, _ in runs)[len(runs) // 2],
         "first": runs[0][0],
         "sweeps": len(aligned.alignment.objective) - 1,
-        "vanilla": symgraph.loss_barrier(a, symgraph.embed(b, like=a).model if pair in ENDS else b, batches),
+        "vanilla": symgraph.loss_barrier(a, _reshaped(a, b, pair), batches),
         "aligned": symgraph.loss_barrier(aligned.reference, aligned.state, batches, module=a.module),
     }
 
@@ -72,7 +85,8 @@ def main(pairs: Iterable[str] = PAIRS) -> dict[str, dict[str, Any]]:
             curve = found[name].loss
             print(
                 f"    {name:<8} test-loss barrier {curve.barrier:.4f} \u00b1 {curve.standard_error:.4f} at lambda "
-                f"{curve.argmax:.1f}, midpoint {curve.midpoint:.4f}, interior minimum {curve.interior_min:.4f}"
+                f"{curve.argmax:.1f}, midpoint {curve.midpoint:.4f}, interior minimum {curve.interior_min:.4f}, "
+                f"ends {curve.values[0]:.4f} and {curve.values[-1]:.4f}"
             )
     return results
 

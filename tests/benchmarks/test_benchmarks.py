@@ -6,6 +6,7 @@ import math
 
 import bench_align
 import bench_barrier
+import bench_embed
 import bench_experts
 import bench_inference
 import bench_zoo
@@ -23,6 +24,11 @@ def test_inference() -> None:
 def test_align() -> None:
     found = bench_align.main()
     assert math.isfinite(found["ratio"]) and found["ratio"] > 0
+
+
+def test_embedding_is_linear_in_depth() -> None:
+    shallow, deep = bench_embed.main((1, 4)).values()
+    assert deep["seconds"] / deep["nodes"] < 3 * shallow["seconds"] / shallow["nodes"]
 
 
 def test_loss_barrier() -> None:

@@ -183,6 +183,19 @@ def test_a_narrower_model_is_embedded_and_written_in_the_larger_shape(cli: Cli, 
     assert "the A to use with it to y-reference" in found.out
     assert json.loads(Path("y-reference/config.json").read_text())["intermediate_size"] == 16
     assert "in the shape of a wider one" in Path("y-reference/README.md").read_text()
+
+
+def test_a_wider_model_is_reduced_and_said_to_be_approximate(cli: Cli, checkpoints: Path) -> None:
+    wide, narrow = checkpoints / "vit-wide", checkpoints / "vit-0"
+    planned = cli("align", narrow, wide, "--narrow", "--dry-run")
+    assert "reduce        B to the shape of A -> B.reduced (APPROXIMATE" in planned.out
+    assert "16 -> 12" in planned.out
+    found = cli("align", narrow, wide, "--narrow", "--out", "x")
+    assert "B reduced to a narrower shape (APPROXIMATE): outputs change by" in found.out
+    assert "of the norm lost" in found.out
+    assert json.loads(Path("x/config.json").read_text())["intermediate_size"] == 12
+    assert "APPROXIMATE: a wider model reduced" in Path("x/README.md").read_text()
+    assert not Path("x-reference").exists()
     merged = cli("merge", wide, narrow, "--weights", 0.5, 0.5, "--out", "z")
     assert merged.code == 0
     assert "embedded into a larger shape" in merged.out
