@@ -23,7 +23,7 @@ from symgraph.align.planning import BlendOptions, plan_alignment
 from symgraph.align.program import MATCHINGS, Program
 from symgraph.align.registers import Registers, narrowed
 from symgraph.align.steps import Embed, Reduce
-from symgraph.audit import Audit
+from symgraph.audit import LARGEST, Audit
 from symgraph.audit import audit as _audit
 from symgraph.canonical import Canonical
 from symgraph.canonical import canonicalise as _canonicalise
@@ -43,6 +43,7 @@ from symgraph.tied import untie
 from symgraph.trace import state_of, trace_config
 from symgraph.trace import trace as _trace
 from symgraph.trace.softmax import seen_by_softmax
+from symgraph.trace.wrap import is_pretrained
 from symgraph.verify import Verification
 from symgraph.verify import verify as _verify
 from symgraph.widening.embed import Embedding
@@ -147,7 +148,10 @@ def audit(
     logits: bool = False,
     **options: Any,
 ) -> Audit:
-    """Measures whether any continuous symmetry was missed (see `symgraph.audit.audit`); give a tiny instance.
+    """Measures whether any continuous symmetry was missed (see `symgraph.audit.audit`).
+
+    Of a model of transformers that is too large for that a tiny instance is made: the same architecture has the same
+    symmetries, but for what its sizes leave undetermined. Any other model has to be given at a small size.
 
     Args:
         logits: infer and measure with outputs up to a shift along their last axis, as a softmax loss sees them.
@@ -155,10 +159,14 @@ def audit(
     found = symmetry if symmetry is not None else infer(source, rules=rules)
     if logits:
         found = _infer(seen_by_softmax(found.graph), rule_book(rules))
-    state = None
-    if isinstance(source, Model | nn.Module):
-        m = model(source)
-        state = state_of(m.module) if m.has_weights else None
+    m = model(source, weights=False) if isinstance(source, Model | nn.Module | str | Path) else None
+    if m is not None and is_pretrained(m.module) and found.graph.size > LARGEST:
+        from symgraph.tiny.instance import tiny_instance
+
+        small = tiny_instance(m.module, LARGEST)
+        options |= {"rules": rules, "logits": logits}
+        return replace(audit(small.module, **options), instance=small.changes)
+    state = state_of(m.module) if m is not None and m.has_weights else None
     return _audit(found, state, **options)
 
 

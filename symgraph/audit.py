@@ -68,7 +68,8 @@ class Audit:
 
     `numbers` counts parameters (and stored buffers that the group acts on) that some input reads, `unread` the others.
     `missing` describes what the kernel has beyond the inferred group, `approximate` what it would have as well if every
-    epsilon were zero. `rows` of the Jacobian were computed.
+    epsilon were zero. `rows` of the Jacobian were computed. `instance` says how the sizes of a tiny instance differ
+    from those of the model that was given, where it was too large.
     """
 
     numbers: int
@@ -80,6 +81,7 @@ class Audit:
     families: tuple[Family, ...]
     missing: tuple[Shortfall, ...] = ()
     approximate: tuple[Shortfall, ...] = ()
+    instance: str = ""
 
     @property
     def unsound(self) -> tuple[Family, ...]:
@@ -94,6 +96,7 @@ class Audit:
     def __str__(self) -> str:
         outcome = "complete" if self.complete else "UNSOUND" if self.unsound else "INCOMPLETE"
         lines = [f"{outcome}: {self.inferred} inferred of {self.measured} measured, in {self.numbers:,} parameters"]
+        lines += [f"  of a tiny instance: {self.instance}"] if self.instance else []
         lines.append(f"  spectrum: {self.gap}; {self.rows:,} rows of the Jacobian")
         if self.unread:
             lines.append(f"  left out: {self.unread:,} numbers that no input of this shape reads")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from math import prod
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -166,6 +167,11 @@ class Graph:
     def parameters(self) -> dict[str, Node]:
         """Parameters under their fully qualified names."""
         return {k: n for k, n in self.state.items() if n.kind is Kind.PARAMETER}
+
+    @property
+    def size(self) -> int:
+        """Number of parameters, each counted entry by entry."""
+        return sum(prod(n.shape) for n in self.parameters.values())
 
     @property
     def inputs(self) -> tuple[Node, ...]:

@@ -10,9 +10,9 @@ from symgraph.cli.parser import Arguments, Commands, add_model, add_rules
 from symgraph.console import Console
 
 _EXAMPLES = """
-symgraph audit tiny/config.json                    a config with small sizes is enough
+symgraph audit org/model                           at tiny sizes where the model is large
 symgraph audit my_package.nets:make_tiny
-symgraph audit tiny/config.json --logits           as a softmax loss sees the outputs
+symgraph audit config.json --logits                as a softmax loss sees the outputs
 """
 
 
@@ -21,8 +21,9 @@ def add(commands: Commands) -> None:
     details = (
         "Measures, at random parameters in float64, in how many directions the parameters can move without any\n"
         "output moving, and compares with the inferred groups. What is missing is named, and so is what only a\n"
-        "small epsilon breaks. Needs a tiny instance (at most 6,000 parameters): the same architecture with small\n"
-        "sizes has the same symmetries. Exit code 9 if a direction is missing or moves the outputs."
+        "small epsilon breaks. Of a model of transformers with more than 6,000 parameters a tiny instance is made:\n"
+        "the same architecture with small sizes has the same symmetries. Any other model has to be given small.\n"
+        "Exit code 9 if a direction is missing or moves the outputs."
     )
     parser = commands.add("audit", run, "measure whether any symmetry was missed", details=details, examples=_EXAMPLES)
     add_model(parser, "model")

@@ -50,7 +50,7 @@ def table(symmetry: SymmetryGraph, fold: bool = True, rigid: bool = False) -> st
 
 
 def _headline(symmetry: SymmetryGraph, found: Dimension) -> str:
-    total = sum(prod(n.shape) for n in symmetry.graph.parameters.values())
+    total = symmetry.graph.size
     share = 100 * _moving(symmetry) / total if total else 0.0
     line = (
         f"{symmetry.graph.model or 'model'}: {total:,} parameters, {share:.1f}% on a non-rigid axis; "

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep.builder import ATTEMPTS, MAPPINGS, default_config, entries, shrunk
-from sweep.fields import Context, Sizes, shrink_list, shrink_number
+from sweep.builder import ATTEMPTS, MAPPINGS, default_config, entries
 from sweep.runner import sweep
-from sweep.stages import cause, run
+from sweep.stages import audited, cause, run
 from sweep.summary import covered, moves, ok, summary
 from sweep.table import page
+
+from symgraph.tiny.config import shrunk
+from symgraph.tiny.fields import Context, Sizes, shrink_list, shrink_number
 
 FAST = {
     "causal-lm": (
@@ -169,6 +171,20 @@ def test_the_page_has_a_row_for_every_architecture() -> None:
     assert "| sound | `soundModel` | sound | orthogonal | 1 orthogonal | 90% |  | — |" in text
     assert "`aten.unfold` x2" in text
     assert "build: ValueError: 3 / 4 at a.py:7" in text
+
+
+def test_audits_are_counted_and_what_they_lack_is_listed() -> None:
+    found = [record("causal-lm", "whole", audit="7 of 7"), record("causal-lm", "part", audit="6 of 7", missing=["1 x"])]
+    text = summary([*RECORDS, *found])
+    assert "audits: 1 complete of 2" in text
+    assert "causal-lm part: 6 of 7\n      1 x" in text
+    assert "| 7 of 7 |" in page(found, "5.0", "2.9")
+
+
+def test_one_entry_is_audited_at_the_smallest_sizes() -> None:
+    found = audited("causal-lm", "arcee", "ArceeForCausalLM")
+    inferred, _, measured = found["audit"].partition(" of ")
+    assert inferred == measured and found["missing"] == []
 
 
 def test_a_cause_is_one_line_with_its_place() -> None:

@@ -18,7 +18,7 @@ import transformers
 
 from .builder import MAPPINGS, entries
 from .runner import sweep
-from .summary import summary
+from .summary import audits, summary
 from .table import page
 
 
@@ -32,14 +32,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results.jsonl"))
     parser.add_argument("--resume", action="store_true", help="leave out what the file already has")
     parser.add_argument("--page", type=Path, help="also write the table of all architectures to this file")
-    parser.add_argument("--audit", action="store_true", help="also audit those of audits.py, at smaller sizes")
+    parser.add_argument("--audits", type=Path, help="the file of audits: written by --audit, read for the page")
+    parser.add_argument("--audit", action="store_true", help="audit instances that are small enough instead")
     parser.add_argument("--summary", action="store_true", help="only print what the file says")
     args = parser.parse_args()
+    if args.audit and args.audits is None:
+        parser.error("--audit needs a file: --audits FILE")
     if not args.summary:
         _run(args)
-    records = read(args.out)
     if args.audit:
-        records = [audited(r) for r in records]
+        print(audits(read(args.audits)))
+        return 0
+    records = read(args.out)
+    if args.audits is not None:
+        found = {(r["mapping"], r["kind"]): r for r in read(args.audits)}
+        records = [with_audit(r, found.get((r["mapping"], r["kind"]), {})) for r in records]
     if args.page:
         args.page.write_text(page(records, transformers.__version__, torch.__version__), encoding="utf-8")
     print(summary(records))
@@ -47,25 +54,26 @@ def main() -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    done = {(r["mapping"], r["kind"]) for r in read(args.out)} if args.resume else set()
+    out = args.audits if args.audit else args.out
+    done = {(r["mapping"], r["kind"]) for r in read(out)} if args.resume else set()
     if not args.resume:
-        args.out.unlink(missing_ok=True)
+        out.unlink(missing_ok=True)
     wanted = [(m, *e) for m in args.mapping or MAPPINGS for e in entries(m)]
     wanted = [e for e in wanted if e[:2] not in done and (not args.only or {e[1], e[2]} & set(args.only))]
-    for i, record in enumerate(sweep(wanted, args.out, args.jobs, args.timeout), 1):
+    for i, record in enumerate(sweep(wanted, out, args.jobs, args.timeout, audits=args.audit), 1):
         failed = next((f"{k}: {v['cause']}" for k, v in record["stages"].items() if not v["ok"]), "ok")
         print(f"{i}/{len(wanted)} {record['mapping']} {record['kind']} {failed}", file=sys.stderr, flush=True)
 
 
-def audited(record: dict[str, object]) -> dict[str, object]:
-    """The record with the audit of the same class of model, where there is a tiny instance of it."""
+def with_audit(record: dict[str, object], audit: dict[str, object]) -> dict[str, object]:
+    """The record with its audit: of the instance that audits.py has by hand, or else of a generic one."""
     from .audits import CONFIGS, measured
 
     name = next((n for n, (_, kind, _) in CONFIGS.items() if kind == record["model"]), None)
     if name is None:
-        return record
+        return record | {"audit": audit.get("audit"), "missing": audit.get("missing", [])}
     found = measured(name)
-    return record | {"audit": f"{found.inferred} of {found.measured}"}
+    return record | {"audit": f"{found.inferred} of {found.measured}", "missing": [str(s) for s in found.missing]}
 
 
 def read(path: Path) -> list[dict[str, object]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,11 @@ from transformers import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from symgraph.tiny.config import shrunk
+from symgraph.tiny.fields import Sizes
+from symgraph.tiny.instance import SIZES, built
 from symgraph.trace import example_inputs
 from symgraph.trace.wrap import TensorsOnly
-
-from .fields import LAYERS, Context, Sizes, fill, shrink_list, shrink_number
 
 MAPPINGS = {
     "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
@@ -46,62 +45,6 @@ ATTEMPTS = (
     Sizes(images_only=True, image=64),
     Sizes(width=128, heads=2, groups=2, image=64, patch=16, proportional=True),
 )
-LONGEST = 8
-HIDDEN = frozenset(
-    {"transformers_version", "architectures", "dtype", "id2label", "label2id", "return_dict", "torch_dtype"}
-)
-
-
-def settings(config: PreTrainedConfig) -> dict[str, Any]:
-    """What a config can be told; what it works out from that by itself is left out."""
-    names = {f.name for f in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else set(vars(config))
-    own = {config.attribute_map.get(n, n) for n in names} - HIDDEN
-    return {k: v for k, v in vars(config).items() if k in own and not k.startswith("_")}
-
-
-def shrunk(config: PreTrainedConfig, sizes: Sizes) -> dict[str, Any]:
-    """The settings that differ from a config's defaults in its tiny version."""
-    values = settings(config)
-    depth = next((values[n] for n in LAYERS if isinstance(values.get(n), int)), 0)
-    c = Context(sizes, values, _kept(values, depth), depth)
-    found = {k: _tiny(k, v, c) for k, v in values.items()}
-    return {
-        k: v
-        for k, v in found.items()
-        if isinstance(v, PreTrainedConfig) or v != values[k] or type(v) is not type(values[k])
-    }
-
-
-def _kept(values: Mapping[str, Any], depth: int) -> tuple[int, ...]:
-    """Layers to keep: the first two, and the first of every further kind."""
-    lists = [v for k, v in values.items() if isinstance(v, list | tuple) and len(v) == depth and depth > 2]
-    kinds: dict[str, int] = {}
-    for i in range(depth):
-        kinds.setdefault(repr([v[i] for v in lists if isinstance(v[i], str | int)]), i)
-    firsts = sorted({0, 1, *list(kinds.values())[:LONGEST]}) if len(kinds) < LONGEST else [0, 1]
-    # A kind that comes second already stands for the second layer.
-    return tuple(firsts if len(kinds) == 1 else [i for i in firsts if i in kinds.values()])
-
-
-def _tiny(name: str, value: Any, c: Context) -> Any:
-    if isinstance(value, PreTrainedConfig):
-        return rebuilt(value, c.sizes)
-    if value is None:
-        return fill(name, c)
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float):
-        return shrink_number(name, value, c)
-    if isinstance(value, Mapping):
-        return {k: _tiny(str(k), v, c) for k, v in value.items()}
-    return shrink_list(name, value, c) if isinstance(value, list | tuple) else value
-
-
-def rebuilt(config: PreTrainedConfig, sizes: Sizes) -> PreTrainedConfig:
-    """A part of a config at its tiny size, its other settings as its owner gives them."""
-    usual = type(config)()
-    given = {k: v for k, v in settings(config).items() if vars(usual).get(k) != v}
-    return type(config)(**given | shrunk(config, sizes))
 
 
 def entries(mapping: str) -> list[tuple[str, str]]:
@@ -168,24 +111,23 @@ def build(kind: str, name: str, mapping: str, sizes: Sizes) -> nn.Module:
     model_class = getattr(transformers, name)
     config = tiny_config(kind, model_class, mapping, sizes)
 
-    def made(attention: str | None) -> nn.Module:
-        torch.manual_seed(0)
-        model: nn.Module = model_class._from_config(config, attn_implementation=attention)
-        return model.eval()
-
-    for attention in ("eager", "sdpa"):
-        with suppress(ValueError):
-            return made(attention)
-    return made(None)
+    return built(model_class, config)
 
 
 def tiny(kind: str, name: str, mapping: str) -> tuple[nn.Module, Sizes]:
     """The first size at which a model can be built and run."""
+    # A language model that keeps its sizes would not fit into memory.
+    return _first(kind, name, mapping, [s for s in ATTEMPTS if mapping == "image-classification" or not s.images_only])
+
+
+def smallest(kind: str, name: str, mapping: str) -> nn.Module:
+    """A model at the sizes of an audit."""
+    return _first(kind, name, mapping, SIZES)[0]
+
+
+def _first(kind: str, name: str, mapping: str, attempts: Iterable[Sizes]) -> tuple[nn.Module, Sizes]:
     first: Exception | None = None
-    for sizes in ATTEMPTS:
-        # A language model that keeps its sizes would not fit into memory.
-        if sizes.images_only and mapping != "image-classification":
-            continue
+    for sizes in attempts:
         try:
             model = build(kind, name, mapping, sizes)
             with torch.no_grad():

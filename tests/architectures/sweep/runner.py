@@ -30,14 +30,14 @@ class Job:
     last: Record
 
 
-def sweep(entries: Iterable[Entry], out: Path, jobs: int, timeout: float) -> Iterator[Record]:
-    """Runs entries and appends their records to a file as they come."""
+def sweep(entries: Iterable[Entry], out: Path, jobs: int, timeout: float, *, audits: bool = False) -> Iterator[Record]:
+    """Runs entries and appends their records to a file as they come; with `audits` their audits alone."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{__package__}.warm"])
     waiting, running = list(entries)[::-1], list[Job]()
     while waiting or running:
         while waiting and len(running) < jobs:
-            running.append(_start(context, waiting.pop()))
+            running.append(_start(context, waiting.pop(), audits))
         wait([j.process.sentinel for j in running] + [j.reports for j in running], timeout=1)
         for job in list(running):
             record = _poll(job, timeout)
@@ -48,9 +48,9 @@ def sweep(entries: Iterable[Entry], out: Path, jobs: int, timeout: float) -> Ite
                 yield record
 
 
-def _start(context: Any, entry: Entry) -> Job:
+def _start(context: Any, entry: Entry, audits: bool) -> Job:
     mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(entry, theirs), daemon=True)
+    process = context.Process(target=_child, args=(entry, theirs, audits), daemon=True)
     process.start()
     theirs.close()
     mapping, kind, name = entry
@@ -58,17 +58,17 @@ def _start(context: Any, entry: Entry) -> Job:
     return Job(entry, process, mine, time.monotonic(), empty)
 
 
-def _child(entry: Entry, reports: Connection) -> None:
+def _child(entry: Entry, reports: Connection, audits: bool) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, sys.stdout.fileno())
     os.dup2(quiet, sys.stderr.fileno())
     import torch
 
-    from .stages import run
+    from .stages import audited, run
 
     torch.set_num_threads(1)
-    reports.send(run(*entry, tell=reports.send))
+    reports.send((audited if audits else run)(*entry, tell=reports.send))
 
 
 def _poll(job: Job, timeout: float) -> Record | None:

@@ -17,6 +17,7 @@ import transformers
 from torch import Tensor, nn
 
 import symgraph
+from symgraph.audit import audit
 from symgraph.axes.terms import blocks
 from symgraph.infer.engine import infer
 from symgraph.infer.symmetry import Space, SymmetryGraph
@@ -26,8 +27,10 @@ from symgraph.trace import example_inputs, state_of, trace
 from symgraph.trace.wrap import TensorsOnly
 from symgraph.verify import verify
 
-from .builder import ATTEMPTS, tiny
+from .builder import ATTEMPTS, smallest, tiny
 
+# Decomposing the Jacobian takes seconds up to here.
+LARGEST = 2600
 STAGES = ("build", "export", "infer", "verify")
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -71,6 +74,24 @@ def _stages(record: Record, tell: Tell, each: bool) -> None:
     record |= {"error": found.together, "unsound": {c.name: [c.group, c.error] for c in found.failures}}
     if not found.passed:
         record["stages"]["verify"] |= {"ok": False, "cause": f"unsound: outputs change by {found.together:.1e}"}
+
+
+def audited(mapping: str, kind: str, name: str, tell: Tell = lambda record: None) -> Record:
+    """The audit of one entry, where it can be made small enough: its record has `audit` and what is missing."""
+    record: Record = {"mapping": mapping, "kind": kind, "model": name, "stages": {}, "audit": None, "running": "build"}
+    tell(record)
+    with suppress(Stopped):
+        model = _timed(record["stages"], "build", lambda: smallest(kind, name, mapping))
+        record |= {"parameters": sum(p.numel() for p in model.parameters()), "running": "audit"}
+        tell(record)
+        if record["parameters"] <= LARGEST:
+            found = _timed(
+                record["stages"], "audit", lambda: audit(infer(trace(model)), state_of(model), approximate=False)
+            )
+            record["audit"] = f"{found.inferred} of {found.measured}" + (" UNSOUND" if found.unsound else "")
+            record["missing"] = [str(s) for s in found.missing]
+    record.pop("running", None)
+    return record
 
 
 def _timed(stages: dict[str, Any], what: str, call: Callable[[], T]) -> T:

@@ -27,7 +27,7 @@ def covered(record: Record) -> bool:
 
 def summary(records: Sequence[Record]) -> str:
     """Rates for each mapping, operators without a rule, failures and rigid streams by cause, what is unsound."""
-    parts = (_rates, _operators, _failures, _rigid, _unsound)
+    parts = (_rates, _operators, _failures, _rigid, audits, _unsound)
     return "\n\n".join(part(records) for part in parts)
 
 
@@ -84,6 +84,23 @@ def _rigid(records: Iterable[Record]) -> str:
         if ok(r, "verify") and not moves(r):
             found[_without_numbers(next(iter(r.get("because", [])), "no reason"))].append(r["kind"])
     return "\n".join(["residual spaces that are rigid, by the first reason:", *_grouped(found)])
+
+
+def complete(record: Record) -> bool:
+    """Whether an audit measured what was inferred."""
+    inferred, _, measured = str(record.get("audit") or "0 of 1").partition(" of ")
+    return inferred == measured
+
+
+def audits(records: Iterable[Record]) -> str:
+    """How many audits are complete, and what the others lack."""
+    found = [r for r in records if r.get("audit")]
+    lines = [f"audits: {sum(map(complete, found))} complete of {len(found)}; the others, with what is missing:"]
+    for r in found:
+        if not complete(r):
+            lines.append(f"  {r['mapping']} {r['kind']}: {r['audit']}")
+            lines += [f"      {text[:200]}" for text in r.get("missing", ())]
+    return "\n".join(lines)
 
 
 def _grouped(found: Mapping[str, list[str]]) -> list[str]:

@@ -19,7 +19,9 @@ INTRO = """\
 Every entry of the auto-model mappings of transformers {transformers}, built tiny from its config by one generic
 builder and taken through every stage with torch {torch}: traced, inferred, verified by random elements of everything
 inferred. *Residual* is the group on the stream that the most tensors read and write; *moving* the share of the
-parameters that lie on at least one axis that is not rigid. A stage that failed is named with its cause, and the stages
+parameters that lie on at least one axis that is not rigid. *Audit* is the number of continuous directions that are
+inferred, of those measured, at the smallest sizes that a builder or a hand-written config gives; — where that is too
+large for a dense Jacobian. A stage that failed is named with its cause, and the stages
 after it did not run.
 """
 
