@@ -168,7 +168,7 @@ def _chosen(
     def matched(options: MatchOptions, ids: frozenset[int]) -> Match:
         return match(symmetry, a, b, options, seen=seen.of(ids))
 
-    found, note = chosen(trees, step.options(), matched, lambda m: mixture.barrier((a, m.element(b))))
+    found, note = chosen(trees, step.options(), matched, mixture, lambda m: (a, m.element(b)))
     run.notes.append(note)
     return found
 

@@ -21,6 +21,7 @@ from symgraph.align.objective import EvenMixture, Objective, held, usual_dtype
 from symgraph.align.wreath import Tree
 from symgraph.errors import DataError
 from symgraph.forward import evaluating
+from symgraph.losses import NoLossFits
 
 Found = TypeVar("Found")
 Run = Callable[[MatchOptions, frozenset[int]], Found]
@@ -29,14 +30,14 @@ FIRST, THEN = 0.5, (0.25, 0.75, 1.0)
 JUDGED = 16
 
 
-def judge(lesson: Lesson, states: Sequence[Mapping[str, Tensor]], after: int) -> EvenMixture:
-    """What candidates are judged by, on validation data.
+def judge(lesson: Lesson, states: Sequence[Mapping[str, Tensor]], after: int) -> EvenMixture | None:
+    """What candidates are judged by, on validation data; None where no loss fits it (there are no labels).
 
     Without any: training batches after the first so many, which were read; where there are none, the first ones. A
     match sees no labels.
 
     Raises:
-        DataError: there are no batches, or no loss fits them.
+        DataError: there are no batches, or they do not fit the model.
     """
     batches = _batches(lesson, after)
     objective = Objective(lesson.network, lesson.loss, usual_dtype(lesson.network))
@@ -44,8 +45,9 @@ def judge(lesson: Lesson, states: Sequence[Mapping[str, Tensor]], after: int) ->
         with evaluating(lesson.network):
             return EvenMixture(objective, lesson.network, states, batches)
     except DataError as error:
-        remedy = "give data with labels, or the share itself: alpha=1 is activations alone"
-        raise DataError(error.what, cause=error.cause, remedy=remedy) from error
+        if isinstance(error.__cause__, NoLossFits):
+            return None
+        raise
 
 
 def _batches(lesson: Lesson, after: int) -> list[Any]:
@@ -58,19 +60,28 @@ def _batches(lesson: Lesson, after: int) -> list[Any]:
 
 
 def chosen(
-    trees: Iterable[Tree], options: MatchOptions, run: Run[Found], barrier: Callable[[Found], float]
+    trees: Iterable[Tree],
+    options: MatchOptions,
+    run: Run[Found],
+    mixture: EvenMixture | None,
+    states: Callable[[Found], Sequence[Mapping[str, Tensor]]],
 ) -> tuple[Found, str]:
-    """The best candidate, and what is to be said of all.
+    """The best candidate, and what is to be said of all; one half on all spaces where nothing judges them.
 
     Args:
         trees: units whose activations were seen.
         run: a match with given options, where the activations of these units count.
-        barrier: the loss barrier between the models so matched.
+        mixture: what judges the models so matched.
+        states: these models.
     """
+    if mixture is None:
+        everywhere = frozenset(t.space.id for t in trees)
+        note = f"activations count {FIRST:g}, which nothing has chosen: no loss fits the data (are there labels?)"
+        return run(replace(options, alpha=FIRST), everywhere), note
     kinds: dict[str, set[int]] = {}
     for t in trees:
         kinds.setdefault(_kind(t), set()).add(t.space.id)
-    trial = _Trial(options, kinds, run, barrier)
+    trial = _Trial(options, kinds, run, lambda found: mixture.barrier(states(found)))
     trial.take(0.0, ())
     sets = [names for n in range(1, len(kinds) + 1) for names in combinations(kinds, n)]
     best = min(sets, key=lambda names: trial.take(FIRST, names), default=())

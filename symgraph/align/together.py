@@ -86,7 +86,7 @@ def _observed(
         return match_all(symmetry, states, options, step.rounds, progress, part)
 
     trees = [u for u in units(symmetry, step.spaces) if u.space.id in counted]
-    found, note = chosen(trees, step.options(), matched, lambda j: mixture.barrier(j.states))
+    found, note = chosen(trees, step.options(), matched, mixture, lambda j: j.states)
     run.notes.append(note)
     return found
 

@@ -152,10 +152,13 @@ def test_the_share_that_is_chosen_has_the_smallest_barrier(validated: bool) -> N
         assert best <= found + 1e-9 and min(abs(found - x) for x in figures) < 1e-4
 
 
-def test_a_share_cannot_be_chosen_without_labels() -> None:
+def test_without_labels_one_half_is_taken_and_said() -> None:
     c = case("vit")
-    with pytest.raises(DataError, match="alpha=1 is activations alone"):
-        symgraph.align(c.module, c.modules(1), method="activations", data=batches("vit", 2), symmetry=c.symmetry)
+    given: dict[str, Any] = {"method": "activations", "data": batches("vit", 2), "symmetry": c.symmetry}
+    options = (MatchOptions(), MatchOptions(alpha=0.5))
+    found, half = (symgraph.align(c.module, c.modules(1), options=o, **given) for o in options)
+    assert any("which nothing has chosen: no loss fits the data" in n for n in found.notes)
+    assert all(torch.equal(found.state[n], half.state[n]) for n in half.state)
     a = canonicalise(c.symmetry, c.state(1)).state
     seen = observe(c.symmetry, c.symmetry, a, a, [tuple(c.inputs)], units(c.symmetry))
     with pytest.raises(UsageError, match="one share of activations"):
