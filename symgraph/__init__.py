@@ -15,21 +15,8 @@ from symgraph.align.learn import LearnOptions
 from symgraph.align.match import MatchOptions
 from symgraph.align.motion import MotionOptions
 from symgraph.align.program import Program
-from symgraph.api import (
-    Aligned,
-    Embedded,
-    align,
-    audit,
-    canonicalise,
-    embed,
-    infer,
-    model,
-    narrow,
-    plan,
-    rule_book,
-    trace,
-    verify,
-)
+from symgraph.aligned import Aligned, align, plan
+from symgraph.api import audit, canonicalise, infer, model, rule_book, trace, verify
 from symgraph.audit import Audit
 from symgraph.canonical import Canonical
 from symgraph.errors import SymgraphError
@@ -39,6 +26,7 @@ from symgraph.loss_barrier import loss_barrier
 from symgraph.loss_curve import LossBarrier
 from symgraph.models import Model
 from symgraph.recalibration import recalibrated
+from symgraph.reshaped import Embedded, Narrowed, embed, narrow
 from symgraph.rules.load import rule
 from symgraph.simplex import SimplexBarrier
 from symgraph.simplex_barrier import simplex_barrier
@@ -59,6 +47,7 @@ __all__ = [
     "MatchOptions",
     "Model",
     "MotionOptions",
+    "Narrowed",
     "Program",
     "SimplexBarrier",
     "Space",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph import api, checkpoint, data
-from symgraph.api import Aligned
+from symgraph.aligned import Aligned, align
 from symgraph.cards import Card, Ingredient
 from symgraph.console import Console, table
 from symgraph.files import OutputError, atomic_dir, refuse_existing, write_text
@@ -118,7 +118,7 @@ def _compute(folder: Path, seed: int, settings: Settings, console: Console) -> t
     a, b = (_trained(name, s, settings, console) for name, s in (("a", seed), ("b", seed + 1)))
     proof = _inspect(a, console)
     with console.steps("aligning b to a") as progress:
-        aligned = api.align(a, b, progress=progress)
+        aligned = align(a, b, progress=progress)
     console.say(f"\naligned b to a: {aligned}\n")
     before, after = _measured(aligned, console)
     distances = (aligned.before, aligned.after)

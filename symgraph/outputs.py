@@ -12,7 +12,7 @@ from torch import Tensor
 from symgraph import api, checkpoint
 from symgraph.align.alignment import Alignment
 from symgraph.align.steps import Join, LearnStep, MatchStep
-from symgraph.api import Aligned
+from symgraph.aligned import Aligned
 from symgraph.cards import Card, Ingredient
 from symgraph.errors import UsageError
 from symgraph.files import OutputError, atomic_dir, refuse_existing, write_text

@@ -22,7 +22,7 @@ from symgraph.align.alignment import Alignment
 from symgraph.align.execute import execute
 from symgraph.align.learn import Learned, LearnOptions, Lesson
 from symgraph.align.match import MatchOptions
-from symgraph.align.planning import plan_universe
+from symgraph.align.planning import learning_options, plan_universe
 from symgraph.align.program import Program
 from symgraph.align.registers import Registers
 from symgraph.align.steps import Settle
@@ -33,6 +33,7 @@ from symgraph.infer.symmetry import SymmetryGraph
 from symgraph.losses import PerExample
 from symgraph.mixture import State, interpolate
 from symgraph.models import Model
+from symgraph.reshaped import embed
 from symgraph.state import check_finite, state_hash
 from symgraph.trace import state_of
 from symgraph.widening.models import common_shape
@@ -225,7 +226,7 @@ def _plan(
     learning: LearnOptions | None,
 ) -> Program:
     options = options or MatchOptions()
-    trained = api.learning_options(method, options, learning or LearnOptions(sampler="dirichlet"))
+    trained = learning_options(method, options, learning or LearnOptions(sampler="dirichlet"))
     start = "weights" if method == "learned" else method
     return plan_universe(symmetry, [m.spec for m in models], options, rounds, reference, trained, start)
 
@@ -281,7 +282,7 @@ def _in_one_shape(models: Sequence[Model], rules: api.RuleSources) -> tuple[list
     found, notes = [], []
     for m in models:
         if m is not widest and narrower(widest, m):
-            embedded = api.embed(m, like=widest, rules=book)
+            embedded = embed(m, like=widest, rules=book)
             notes.append(f"{m.spec} {embedded}")
             m = embedded.model
         found.append(m)

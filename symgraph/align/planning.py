@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from symgraph.align.learn import LearnOptions
@@ -55,6 +55,16 @@ class BlendOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.soft < float("inf"):
             raise UsageError(f"soft is {self.soft:g}", remedy="give a temperature above 0, or 0 for permutations")
+
+
+def learning_options(method: str, options: MatchOptions, learning: LearnOptions | None) -> LearnOptions | None:
+    """The options of learning where it is asked for, restricted to the spaces that are matched."""
+    if method != "learned":
+        return None
+    learning = learning or LearnOptions()
+    if options.spaces != ("*",) and learning.motion.spaces == ("*",):
+        learning = replace(learning, motion=replace(learning.motion, spaces=options.spaces))
+    return learning
 
 
 def plan_alignment(

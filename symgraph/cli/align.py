@@ -27,7 +27,7 @@ from symgraph.errors import UsageError
 if TYPE_CHECKING:
     from symgraph.align.learn import Learned
     from symgraph.align.program import Program
-    from symgraph.api import Aligned
+    from symgraph.aligned import Aligned
     from symgraph.curve import Curve
     from symgraph.loss_curve import LossBarrier
     from symgraph.models import Model
@@ -108,10 +108,10 @@ def _learns(args: Arguments, program: Program | None) -> bool:
 
 
 def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, console: Console) -> int:
-    from symgraph import api
+    from symgraph.aligned import plan
 
     if program is None:
-        program = api.plan(
+        program = plan(
             a,
             b,
             method=args.method,
@@ -136,10 +136,10 @@ def _align(
 ) -> Aligned:
     import torch
 
-    from symgraph import api
+    from symgraph.aligned import align
 
     with console.steps("aligning") as progress:
-        return api.align(
+        return align(
             a,
             b,
             method=args.method,

@@ -21,7 +21,7 @@ from symgraph.align.motion import MotionOptions
 from symgraph.align.objective import Feed, Objective, divided, held
 from symgraph.align.program import Program
 from symgraph.align.registers import output_change
-from symgraph.api import Aligned
+from symgraph.aligned import Aligned
 from symgraph.canonical import canonicalise
 from symgraph.data import from_batches
 from symgraph.errors import CheckpointError, DataError, SymgraphError, UsageError

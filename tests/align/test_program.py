@@ -216,7 +216,7 @@ def test_steps_that_do_not_fit_together() -> None:
 def test_align_refuses_a_program_that_does_not_align() -> None:
     from models_zoo import build
 
-    from symgraph.api import align
+    from symgraph.aligned import align
 
     c = case("mlp-gelu")
     module = build(("mlp-gelu", "sdpa"))

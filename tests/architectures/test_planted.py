@@ -13,7 +13,7 @@ from symgraph.align.alignment import distance
 from symgraph.align.execute import execute
 from symgraph.align.match import MatchOptions
 from symgraph.align.planning import plan_alignment
-from symgraph.api import align
+from symgraph.aligned import align
 from symgraph.checkpoint import canonical_state, tied_names
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.trace import state_of
