@@ -11,7 +11,7 @@ symgraph.loss_barrier(aligned.a, aligned.state, batches)
 from __future__ import annotations
 
 from symgraph.align.alignment import Alignment
-from symgraph.align.learn import LearnOptions
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.match import MatchOptions
 from symgraph.align.motion import MotionOptions
 from symgraph.align.program import Program

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from symgraph.align.alignment import Alignment
 from symgraph.align.execute import execute
-from symgraph.align.learn import Learned, LearnOptions, Lesson
+from symgraph.align.learn import Learned, Lesson
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.match import MatchOptions
 from symgraph.align.planning import BlendOptions, learning_options, plan_alignment
 from symgraph.align.program import MATCHINGS, Program

@@ -20,7 +20,8 @@ import torch
 from symgraph import api
 from symgraph.align.alignment import Alignment
 from symgraph.align.execute import execute
-from symgraph.align.learn import Learned, LearnOptions, Lesson
+from symgraph.align.learn import Learned, Lesson
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.match import MatchOptions
 from symgraph.align.planning import learning_options, plan_universe
 from symgraph.align.program import Program

@@ -27,7 +27,7 @@ from training import endpoint
 from transformers.utils.logging import disable_progress_bar
 
 import symgraph
-from symgraph.align.learn import LearnOptions
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.match import MatchOptions
 from symgraph.align.motion import MotionOptions
 

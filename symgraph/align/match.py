@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from symgraph.action import GroupElement, random_element
-from symgraph.align.activations import Activations, agreement, weighted
+from symgraph.align.activations import Activations, agreement
+from symgraph.align.moments import weighted
 from symgraph.align.outer import OUTER, outer_order
+from symgraph.align.tables import correlations, pulled, repeats
 from symgraph.align.weighting import parameter_weights
-from symgraph.align.wreath import Key, Optimum, Table, Tree, best, inside, paired
-from symgraph.axes.terms import Leaf
+from symgraph.align.wreath import Optimum, Table, Tree, best, inside, paired
 from symgraph.errors import UsageError
 from symgraph.gauge import State
-from symgraph.grams import Block, blocks, unfold
+from symgraph.grams import Block, blocks
 from symgraph.groups.elements import Element
 from symgraph.infer.symmetry import Space, SymmetryGraph
 
@@ -222,7 +223,7 @@ class _Descent:
         for name in self.names:
             for block in blocks(name, [self.a[name]], self.symmetry.acting_terms[name]):
                 on = frozenset(owner[x.space] for x in block.leaves if x.space in owner)
-                for u in (u for u in on if not _twice(block, self.units[u].ids())):
+                for u in (u for u in on if not repeats(block, self.units[u].ids())):
                     rest = on - {u}
                     found[u][rest] = found[u].get(rest, 0) + block.tensors[0].numel()
         return found
@@ -239,7 +240,7 @@ class _Descent:
         """Replaces the unit's elements by the optimum given all others, unless that lowers the correlation."""
         share = self.share if self.seen is not None and unit.space.id in self.seen.correlations else 0.0
         found = [] if share == 1.0 else list(self._blocks(unit, anchored, owner or {}, index))
-        twice = any(_twice(b, unit.ids()) for b, _ in found)
+        twice = any(repeats(b, unit.ids()) for b, _ in found)
         order = self._outer_order(unit, found) if not twice else None
         table, before = self._table(unit, found, share, order)
         if not table:
@@ -264,7 +265,7 @@ class _Descent:
         """
         scale = max(float(c.abs().max()) for c in table.values())
         for pull in PULLS:
-            step = self._step(best([unit], _pulled(table, unit.space, pull * scale), 1))
+            step = self._step(best([unit], pulled(table, unit.space, pull * scale), 1))
             if self._gain(step) > 1e-13 * self.scale:
                 self._apply(step)
                 return
@@ -311,7 +312,7 @@ class _Descent:
         for block, weight in found:
             weight *= 1 - share
             before += float(weight * (block.tensors[0] * block.tensors[1]).sum())
-            for key, c in _correlations(self.symmetry, block, unit, order):
+            for key, c in correlations(self.symmetry, block, unit, order):
                 table[key] = table[key] + weight * c if key in table else weight * c
         return table, before
 
@@ -324,7 +325,7 @@ class _Descent:
             for block in blocks(name, [self.a[name], self.b[name]], self.symmetry.acting_terms[name]):
                 on = block.spaces()
                 others = {owner[s] for s in on if s in owner} - {index}
-                if on & ids and (anchored is None or (anchored(others) and not _twice(block, ids))):
+                if on & ids and (anchored is None or (anchored(others) and not repeats(block, ids))):
                     yield block, self.weights[name]
 
     def _seen_table(self, unit: Tree) -> tuple[Table, float]:
@@ -338,79 +339,9 @@ class _Descent:
         return table, agreement(table.items())
 
 
-def _twice(block: Block, ids: set[int]) -> bool:
-    on = [x.space for x in block.leaves if x.space in ids]
-    return len(on) > len(set(on))
-
-
-def _pulled(table: Table, space: Space, weight: float) -> Table:
-    """The table with a multiple of the identity added to the correlation of one space."""
-    if not weight:
-        return table
-    key = next((k for k in table if [s for s, _ in k] == [space.id]), ((space.id, (0,) * space.signs),))
-    eye = weight * torch.eye(space.size).to(next(iter(table.values()))).unsqueeze(0)
-    return {**table, key: table[key] + eye if key in table else eye}
-
-
 def _share(anchors: Mapping[frozenset[int], int], known: set[int], unit: int) -> float:
     total = sum(anchors.values())
     return sum(n for others, n in anchors.items() if others <= known) / total if total else 0.0
-
-
-def _correlations(
-    symmetry: SymmetryGraph, block: Block, unit: Tree, order: Tensor | None = None
-) -> list[tuple[Key, Tensor]]:
-    """The block's correlation, once for each occurrence of a repeated space (the others are then held fixed).
-
-    Shapes: one leading batch dimension of size 1, then (n_A, n_B) for each space of the unit; with an order the
-    batch is that of its pairs, in the place of the unit's own space.
-    """
-    dims: dict[int, list[int]] = {}
-    for dim, leaf in enumerate(block.leaves):
-        if leaf.space in unit.ids():
-            dims.setdefault(leaf.space, []).append(dim)
-    found = []
-    for turn in range(max(map(len, dims.values()))):
-        chosen = [d[min(turn, len(d) - 1)] for d in dims.values()]
-        if order is None:
-            found.append((_key(symmetry, [block.leaves[d] for d in chosen]), _correlate(block, chosen)))
-            continue
-        first = dims[unit.space.id][0]
-        rest = [d for d in chosen if d != first]
-        key = _key(symmetry, [block.leaves[d] for d in rest or [first]])
-        found.append((key, _correlate_pairs(block, first, rest, order)))
-    return found
-
-
-def _key(symmetry: SymmetryGraph, leaves: list[Leaf]) -> Key:
-    return tuple((x.space, symmetry.frame(x.frame).sign) for x in leaves)
-
-
-def _correlate(block: Block, dims: list[int]) -> Tensor:
-    x, y = (_front(t, dims) for t in block.tensors)
-    sizes = [block.leaves[d].size for d in dims]
-    c = x @ y.T
-    k = len(sizes)
-    order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
-    return c.reshape(*sizes, *sizes).permute(order).unsqueeze(0)
-
-
-def _correlate_pairs(block: Block, outer: int, dims: list[int], order: Tensor) -> Tensor:
-    """The correlation of the positions i of A and order_i of B along `outer`: (n, n_A, n_B, ...)."""
-    x, y = (unfold(t, [outer, *dims]) for t in block.tensors)
-    sizes = [block.leaves[d].size for d in dims]
-    x, y = (t.reshape(len(order), -1, t.shape[-1]) for t in (x, y[order]))
-    k = len(sizes)
-    mixed = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
-    return (x @ y.mT).reshape(-1, *sizes, *sizes).permute(0, *(1 + i for i in mixed))
-
-
-def _front(t: Tensor, dims: list[int]) -> Tensor:
-    rest = [d for d in range(t.dim()) if d not in dims]
-    rows = 1
-    for d in dims:
-        rows *= t.shape[d]
-    return t.permute([*dims, *rest]).reshape(rows, -1)
 
 
 def _parts(e: Element) -> list[tuple[str, Tensor | None]]:

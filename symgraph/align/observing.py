@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.align.activations import Activations, observe_all
+from symgraph.align.activations import Activations
 from symgraph.align.objective import held
+from symgraph.align.observe import observe_all
 from symgraph.align.wreath import Tree
 from symgraph.errors import DataError
 from symgraph.forward import accepted_names, batch_tensors

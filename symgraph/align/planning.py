@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from symgraph.align.learn import LearnOptions
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.match import MatchOptions, units
 from symgraph.align.motion import chart_name, moving
 from symgraph.align.program import Apply, Canonicalise, Program, Regauge, Step

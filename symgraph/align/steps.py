@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from symgraph.align.learn import LearnOptions
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.match import MatchOptions
 from symgraph.align.motion import MotionOptions
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from symgraph.align.learn import LearnOptions
+    from symgraph.align.learn_options import LearnOptions
     from symgraph.align.match import MatchOptions
     from symgraph.align.program import Program
     from symgraph.data import Batches
@@ -75,7 +75,7 @@ def match_options(args: Arguments) -> MatchOptions:
 
 def learn_options(args: Arguments) -> LearnOptions | None:
     """The options of learned matching, where it is asked for."""
-    from symgraph.align.learn import LearnOptions
+    from symgraph.align.learn_options import LearnOptions
     from symgraph.align.motion import MotionOptions
 
     if args.method != "learned":

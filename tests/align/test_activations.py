@@ -11,8 +11,10 @@ from models_zoo import build, case, relative, worst
 
 import symgraph
 from symgraph.action import GroupElement
-from symgraph.align.activations import agreement, observe, weighted
+from symgraph.align.activations import agreement
 from symgraph.align.match import MatchOptions, match, units
+from symgraph.align.moments import weighted
+from symgraph.align.observe import observe
 from symgraph.canonical import canonicalise
 from symgraph.errors import DataError, SymgraphError, UsageError
 from symgraph.interpret import Interpreter
@@ -214,7 +216,7 @@ def test_units_that_are_not_observed_go_by_weights() -> None:
 
 
 def test_learning_starts_from_activations() -> None:
-    from symgraph.align.learn import LearnOptions
+    from symgraph.align.learn_options import LearnOptions
 
     c = case("vit")
     data = [x | {"labels": torch.zeros(16, dtype=torch.long)} for x in batches("vit", count=3)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import symgraph
 from symgraph.align.alignment import Alignment
 from symgraph.align.blends import blendable, soften, split
-from symgraph.align.learn import LearnOptions
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.program import Program
 from symgraph.align.steps import Soften, Split
 from symgraph.blend import Blend

@@ -16,7 +16,8 @@ from models_zoo import batches, case, network, relative, worst
 from torch import nn
 
 import symgraph
-from symgraph.align.learn import LearnOptions, Lesson, learn
+from symgraph.align.learn import Lesson, learn
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.motion import MotionOptions
 from symgraph.align.objective import Feed, Objective, divided, held
 from symgraph.align.program import Program

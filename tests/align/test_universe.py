@@ -16,12 +16,12 @@ from torch import nn
 
 import symgraph
 from symgraph.action import random_element
-from symgraph.align.activations import observe
 from symgraph.align.alignment import distance
 from symgraph.align.joint import match_all
-from symgraph.align.learn import LearnOptions
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.match import MatchOptions, match, units
 from symgraph.align.motion import MotionOptions
+from symgraph.align.observe import observe
 from symgraph.align.program import Program
 from symgraph.align.registers import output_change
 from symgraph.canonical import canonicalise

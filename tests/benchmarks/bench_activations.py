@@ -20,8 +20,8 @@ from bench_zoo import PAIRS, test_batches, zoo
 from measure import one_thread, ratio, seconds
 
 import symgraph
-from symgraph.align.activations import observe
 from symgraph.align.match import MatchOptions, units
+from symgraph.align.observe import observe
 from symgraph.canonical import canonicalise
 from symgraph.sampling import float64
 from symgraph.trace import state_of

@@ -19,7 +19,8 @@ from bench_zoo import MEAN, PAIRS, STD, test_batches, zoo
 from measure import CONTEXT, Batch, one_thread, ratio, seconds
 
 import symgraph
-from symgraph.align.learn import LearnOptions, Lesson, _Run
+from symgraph.align.learn import Lesson, _Run
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.motion import MotionOptions
 from symgraph.canonical import canonicalise
 from symgraph.data import load

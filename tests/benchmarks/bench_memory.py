@@ -20,7 +20,7 @@ from bench_learned import training_batches
 from bench_zoo import PAIRS, zoo
 
 import symgraph
-from symgraph.align.learn import LearnOptions
+from symgraph.align.learn_options import LearnOptions
 from symgraph.align.motion import MotionOptions
 
 STEPS = 20
