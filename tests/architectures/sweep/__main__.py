@@ -1,6 +1,8 @@
 """Every architecture of transformers, tiny, through every stage; the records go to a file, rates to the terminal.
 
-python -m tests.architectures.sweep --out results.jsonl --page docs/architectures.md
+python -m tests.architectures.sweep --out results.jsonl                        all stages, some 20 minutes
+python -m tests.architectures.sweep --audit --audits audits.jsonl              what is small enough, an hour or two
+python -m tests.architectures.sweep --summary --out results.jsonl --audits audits.jsonl --page docs/architectures.md
 """
 
 from __future__ import annotations
