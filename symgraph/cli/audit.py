@@ -40,7 +40,7 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph import api
 
     found = model(args.model, args)
-    with console.steps("inferring") as say:
+    with console.steps("auditing") as say:
         symmetry = api.infer(found, rules=rule_book(args))
         options = {"logits": args.logits, "approximate": args.approximate, "seed": args.seed}
         outcome = api.audit(found, symmetry=symmetry, rules=rule_book(args), progress=say, **options)
