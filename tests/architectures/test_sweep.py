@@ -178,7 +178,8 @@ def test_audits_are_counted_and_what_they_lack_is_listed() -> None:
     text = summary([*RECORDS, *found])
     assert "audits: 1 complete of 2" in text
     assert "causal-lm part: 6 of 7\n      1 x" in text
-    assert "| 7 of 7 |" in page(found, "5.0", "2.9")
+    text = page(found, "5.0", "2.9")
+    assert "| 7 of 7 |" in text and "- causal-lm part, 6 of 7: 1 x" in text
 
 
 def test_one_entry_is_audited_at_the_smallest_sizes() -> None:

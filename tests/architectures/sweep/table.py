@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .summary import covered, moves, ok
+from .summary import complete, covered, moves, ok
 
 Record = dict[str, Any]
 STAGES = ("build", "export", "infer", "verify")
@@ -32,6 +32,7 @@ def page(records: Sequence[Record], transformers: str, torch: str) -> str:
     for r in records:
         groups[r["mapping"]].append(r)
     parts = [INTRO.format(transformers=transformers, torch=torch), _rates(groups)]
+    parts = [*parts, *_missing(records)]
     parts += [f"## {name}\n\n{_table(sorted(rows, key=lambda r: str(r['kind'])))}" for name, rows in groups.items()]
     return "\n".join(parts)
 
@@ -80,6 +81,20 @@ def _cells(r: Record) -> list[str]:
         uncovered,
         _audit(r),
     ]
+
+
+def _missing(records: Sequence[Record]) -> list[str]:
+    """What incomplete audits lack, one line for each; their symmetries are smaller, not wrong."""
+    found = [r for r in records if r.get("audit") and not complete(r)]
+    if not found:
+        return []
+    rows = [f"- {r['mapping']} {r['kind']}, {r['audit']}: {'; '.join(map(_briefly, r['missing']))}" for r in found]
+    head = "## What audits found missing\n\nWhat a direction looks like, and the parameter it moves most; see design.md.\n"
+    return ["\n".join([head, *rows, ""])]
+
+
+def _briefly(shortfall: str) -> str:
+    return shortfall.partition(",")[0]
 
 
 def _outcome(r: Record) -> str:
