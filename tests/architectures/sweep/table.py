@@ -89,8 +89,8 @@ def _missing(records: Sequence[Record]) -> list[str]:
     if not found:
         return []
     rows = [f"- {r['mapping']} {r['kind']}, {r['audit']}: {'; '.join(map(_briefly, r['missing']))}" for r in found]
-    head = "## What audits found missing\n\nWhat a direction looks like, and the parameter it moves most; see design.md.\n"
-    return ["\n".join([head, *rows, ""])]
+    intro = "What a direction looks like, and the parameter it moves most; see design.md."
+    return ["\n".join(["## What audits found missing", "", intro, "", *rows, ""])]
 
 
 def _briefly(shortfall: str) -> str:
