@@ -12,6 +12,7 @@ from typing import Any
 
 from symgraph.axes.store import Ref, Store
 from symgraph.groups.classes import Bound, SymmetryClass, down
+from symgraph.trace.operators import first_position
 
 Axes = tuple[Ref, ...]
 # A value that is constant along an axis stays so under maps that fix the ones vector.
@@ -145,8 +146,7 @@ def narrow(store: Store, call: Call) -> tuple[Axes, ...]:
     """slice and narrow: one contiguous part of an axis; a step makes the axis rigid."""
     axes, dim = call.tensors[0], _dim(call)
     size = store.size(axes[dim])
-    start = call.arguments.get("start") or 0
-    start = min(max(start + size if start < 0 else start, 0), size)
+    start = first_position(call.arguments.get("start"), size)
     length = call.shapes[0][dim]
     if call.arguments.get("step", 1) not in (None, 1):
         store.rigid(axes[dim], "sliced with a step")

@@ -57,18 +57,22 @@ class Centring:
                     found[operand] = self.flow.key(axes[0])
         return found
 
-    def tables(self) -> frozenset[str]:
-        """Matrices with two uses, one of which makes of a vector added to every row what nothing sees (tied logits)."""
-        found = set()
+    def tables(self) -> dict[str, str]:
+        """Matrices with two uses, one of which makes of a vector added to every row what nothing sees (tied logits).
+
+        Each with the other use.
+        """
+        found: dict[str, str] = {}
         for node in self.flow.graph.parameters.values():
             users = self.flow.graph.users[node.name]
             axes = self.d.found[node.name]
             if len(users) == len(axes) == 2 and axes[0] >> 1 in self.d.frames:
                 key = self.flow.key(axes[0])
-                ends = [self._after(node.name, user, key) for user in users]
-                if any(end == () or (end is not None and self._unseen(*end)) for end in ends):
-                    found.add(node.target)
-        return frozenset(found)
+                for blind, other in (users, users[::-1]):
+                    end = self._after(node.name, blind, key)
+                    if end == () or (end is not None and self._unseen(*end)):
+                        found[node.target] = other.name
+        return found
 
     def _parity(self, frame: int) -> bool:
         return bool(self.d.eq.store.find(2 * self.d.nodes[frame]) & 1)
@@ -133,10 +137,13 @@ class Centring:
         plain: dict[int, dict[Piece, None]] = {}
         leans: list[Lean] = []
         shared: list[Lean] = []
+        lent: dict[str, str] = {}
         tilts: list[Tilt] = []
         for a, key, gain, bias in self._norms():
             uses = list(self.flow.uses(a.node.name, key, sums=False))
             readers = [u for u in uses if isinstance(u, Reader) and isinstance(u.piece.term, Leaf)]
+            tied = {r.piece.parameter: self._other_use(r) for r in readers if not r.alone}
+            lent |= {name: use for name, use in tied.items() if use}
             shared += self._leans([r for r in readers if not r.alone], gain, bias)
             readers = [r for r in readers if r.alone]
             if not gain and not bias:
@@ -147,7 +154,7 @@ class Centring:
             if not gain and bias and self._tiltable(uses, readers):
                 tilts.append(Tilt(bias, tuple(r.piece for r in readers)))
         plainly = [Centred(frame, tuple(p), False) for frame, p in sorted(plain.items())]
-        return plainly, [*leans, *find_shared(self.flow, shared)], tilts
+        return plainly, [*leans, *find_shared(self.flow, shared, lent)], tilts
 
     def _leans(self, readers: list[Reader], gain: str, bias: str) -> list[Lean]:
         offset = self.d.eq.offsets.get(gain, 0.0)
@@ -156,6 +163,12 @@ class Centring:
         return found + [
             Lean(r.piece, gain, bias, "", offset, rows=p, sinks=s) for r in without for p, s in self._free_rows(r)
         ]
+
+    def _other_use(self, reader: Reader) -> str:
+        """The one other call that uses a reader's weight, if there is one and no more."""
+        users = self.flow.graph.users[self.flow.graph.state[reader.piece.parameter].name]
+        others = [u.name for u in users if u.name != reader.value]
+        return others[0] if len(users) == 2 and len(others) == 1 else ""
 
     def _free_rows(self, reader: Reader) -> Iterator[tuple[Piece, tuple[Sink, ...]]]:
         """Parts of what a matrix writes of which nothing sees a constant, or only readers whose biases take it."""
@@ -174,7 +187,7 @@ class Centring:
         """Gains in place between a stream and another one whose readers all centre it."""
         found = []
         for a, key, gain, _ in self._norms():
-            if gain in self.d.between and len(a.node.shape) and self._unseen(a.node.name, key):
+            if gain in self.d.between and self._unseen(a.node.name, key):
                 found.append(Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0)))
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -14,6 +15,7 @@ from symgraph.infer.families import Lean, Place, Translation
 from symgraph.infer.flow import Axis, Flow
 from symgraph.interpret import call
 from symgraph.ir import Kind, Node
+from symgraph.trace.operators import first_position
 
 MAX_ALTERNATIVES = 8
 Window = tuple[int, int, int]
@@ -36,12 +38,15 @@ class _Way:
 
 
 Ways = dict[str, list[_Way]]
+Lent = Mapping[str, str]
 
 
-def find_translations(flow: Flow, lent: frozenset[str]) -> list[Translation]:
+def find_translations(flow: Flow, lent: Lent) -> list[Translation]:
     """Sets of places whose constants add up in one value before anything else sees them.
 
-    A parameter that is `lent` counts although something else reads it too, which does not see them.
+    Args:
+        lent: a parameter that something else reads as well, which does not see the constants or makes up for them,
+            with the one call that it counts in.
     """
     found: Ways = {}
     carried: set[str] = set()
@@ -53,14 +58,14 @@ def find_translations(flow: Flow, lent: frozenset[str]) -> list[Translation]:
     return [t for name, ways in found.items() if name not in carried for t in _translations(ways)]
 
 
-def find_shared(flow: Flow, leans: list[Lean]) -> list[Lean]:
+def find_shared(flow: Flow, leans: list[Lean], lent: Lent) -> list[Lean]:
     """Leans of readers that are tables as well (tied embeddings), with the places that give what their rows get.
 
     What every row gets is a constant of the sum that the rows stand in, and so can be taken from another summand.
     """
-    twice = {x.reader.parameter: x for x in leans if len(_users(flow, x.reader.parameter)) == 2}
+    twice = {x.reader.parameter: x for x in leans if x.reader.parameter in lent}
     found = {}
-    for t in find_translations(flow, frozenset(twice)) if twice else ():
+    for t in find_translations(flow, lent) if twice else ():
         plain = [s for s in t.sets if not any(p.parameter in twice for p in s)]
         for place in (s[0] for s in t.sets if len(s) == 1 and plain):
             lean = twice.get(place.parameter)
@@ -68,10 +73,6 @@ def find_shared(flow: Flow, leans: list[Lean]) -> list[Lean]:
                 givers = tuple(replace(p, factor=p.factor / place.factor) for p in plain[0])
                 found[place.parameter] = replace(lean, givers=givers)
     return list(found.values())
-
-
-def _users(flow: Flow, parameter: str) -> tuple[Node, ...]:
-    return tuple(flow.graph.users[flow.graph.state[parameter].name])
 
 
 def _whole(flow: Flow, lean: Lean) -> bool:
@@ -109,18 +110,18 @@ def _flows(flow: Flow, value: str, found: Ways, ways: list[_Way]) -> bool:
     return len(flow.graph.users[value]) == 1 and any(s.places <= t.places for s in found.get(value, ()) for t in ways)
 
 
-def _ways(flow: Flow, a: Applied, found: Ways, lent: frozenset[str]) -> list[_Way]:
+def _ways(flow: Flow, a: Applied, found: Ways, lent: Lent) -> list[_Way]:
     if a.rule is None or a.binding is None or a.rule.reduces:
         return []
     if a.rule.structure:
         return _carried(flow, a, found, lent)
     factor = _factor(flow, a)
     if factor:
-        return [_scaled(w, factor) for w in _operand(flow, next(iter(a.node.refs())), found, lent)]
+        return [_scaled(w, factor) for w in _operand(flow, a, next(iter(a.node.refs())), found, lent)]
     bias = flow.bias(a)
     own = [_Way(frozenset({Place(bias.target, 0)}), flow.axes(bias.name)[0])] if bias is not None else []
     operands = [r.name for k, (r, _) in a.binding.operands.items() if a.rule.shift.get(k) == "output"]
-    each = [_operand(flow, name, found, lent) for name in operands]
+    each = [_operand(flow, a, name, found, lent) for name in operands]
     ways = own + [w for ways in each for w in ways]
     windows = dict.fromkeys(w.window for w in ways if w.window is not None)
     parts = [_restricted(flow, name, w, a.node.shape) for name in operands for w in windows]
@@ -140,9 +141,10 @@ def _scaled(way: _Way, factor: float) -> _Way:
     return replace(way, places=frozenset(replace(p, factor=factor * p.factor) for p in way.places))
 
 
-def _operand(flow: Flow, value: str, found: Ways, lent: frozenset[str]) -> list[_Way]:
+def _operand(flow: Flow, a: Applied, value: str, found: Ways, lent: Lent) -> list[_Way]:
     node = flow.graph.by_name[value]
-    own = node if node.kind is Kind.PARAMETER and node.target in lent else flow.own(value)
+    here = node.kind is Kind.PARAMETER and lent.get(node.target) == a.node.name
+    own = node if here else flow.own(value)
     if own is not None and len(own.shape) >= 1:
         return [_Way(frozenset({Place(own.target, len(own.shape) - 1)}), flow.axes(own.name)[-1])]
     return found.get(value, []) if len(flow.graph.users[value]) == 1 else []
@@ -181,9 +183,9 @@ def _table(flow: Flow, value: str, back: int) -> tuple[Node | None, int]:
     return flow.own(value), offset
 
 
-def _carried(flow: Flow, a: Applied, found: Ways, lent: frozenset[str]) -> list[_Way]:
+def _carried(flow: Flow, a: Applied, found: Ways, lent: Lent) -> list[_Way]:
     """Through a structural operator: unchanged, or on the window that each operand fills in a concatenation."""
-    each = [_operand(flow, r, found, lent) for r in a.node.refs()]
+    each = [_operand(flow, a, r, found, lent) for r in a.node.refs()]
     structure = a.rule.structure if a.rule is not None else None
     axes = flow.axes(a.node.name)
     if structure in KEEPING:
@@ -220,11 +222,11 @@ def _sliced(flow: Flow, a: Applied) -> list[_Way]:
 def _rows(a: Applied, shape: tuple[int, ...]) -> tuple[int, int] | None:
     """Axis and first position of a slice without steps."""
     given = a.binding.arguments if a.binding is not None else {}
-    dim, start = given.get("dim", 0), given.get("start") or 0
-    if not isinstance(dim, int) or not isinstance(start, int) or given.get("step", 1) not in (None, 1):
+    dim, start = given.get("dim", 0), given.get("start")
+    if not isinstance(dim, int) or not isinstance(start, int | None) or given.get("step", 1) not in (None, 1):
         return None
     axis = dim % len(shape)
-    return axis, min(max(start + shape[axis] if start < 0 else start, 0), shape[axis])
+    return axis, first_position(start, shape[axis])
 
 
 def _joint(ways: tuple[_Way, ...]) -> _Way:

@@ -15,6 +15,7 @@ from typing import Any
 from symgraph.ir import Graph, Node, Ref, Shape, Tensor
 from symgraph.rules.operators import arguments
 from symgraph.trace.normalize import without_dead_calls
+from symgraph.trace.operators import first_position
 
 _PICKS = frozenset(
     {
@@ -73,9 +74,9 @@ def _part(node: Node, of: Node, given: Mapping[str, Any], axis: int, size: int) 
     if node.target == "aten.select.int":
         return int(given["index"]) % size, 1
     if node.target == "aten.slice.Tensor":
-        start, count = given.get("start") or 0, node.shape[axis]
-        plain = isinstance(start, int) and given.get("step", 1) == 1 and 0 < count < size
-        return (min(start + size if start < 0 else start, size - count), count) if plain else None
+        start, count = given.get("start"), node.shape[axis]
+        plain = isinstance(start, int | None) and given.get("step", 1) == 1 and 0 < count < size
+        return (first_position(start, size), count) if plain else None
     if node.target != "getitem" or not isinstance(of.result, tuple):
         return None
     sizes = [1 if of.target == "aten.unbind.int" else r.shape[axis] for r in of.result]

@@ -15,10 +15,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from symgraph.trace.positions import LONGEST
+
 # What integers on the meta device are, where they were made of numbers alone (position ids and the like), each with the
 # version of the tensor that this is true of: a write into it, or into a view of it, makes a new one.
 _known = WeakTensorKeyDictionary()
-_LONGEST = 2**20
 _INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
 # Operators of which the operands do not say what they make.
 _UNSAID = ("empty", "new_empty", "rand", "bernoulli", "multinomial", "poisson")
@@ -56,7 +57,7 @@ class _Integers(TorchFunctionMode):
 
 
 def _is_counted(func: Any, found: torch.Tensor) -> bool:
-    if not found.is_meta or found.dtype not in _INTEGERS or found.numel() > _LONGEST:
+    if not found.is_meta or found.dtype not in _INTEGERS or found.numel() > LONGEST:
         return False
     return not getattr(func, "__name__", "").startswith(_UNSAID)
 

@@ -131,7 +131,8 @@ def _filled(node: Node, known: Mapping[str, Node]) -> Node:
 
 def _looked_up(node: Node, known: Mapping[str, Node]) -> Node:
     """Rows of a table without what concerns gradients alone: derivatives of the graph are those of what it computes."""
-    return replace(node, args=node.args[:2], kwargs=()) if node.target == "aten.embedding.default" else node
+    gradients = node.target == "aten.embedding.default" and len(node.args) >= 2
+    return replace(node, args=node.args[:2], kwargs=()) if gradients else node
 
 
 def _joined(node: Node, known: Mapping[str, Node]) -> Node:
@@ -139,9 +140,10 @@ def _joined(node: Node, known: Mapping[str, Node]) -> Node:
     if node.target != "aten.cat.default" or not isinstance(node.args[0], tuple):
         return node
     parts = tuple(r for r in node.args[0] if 0 not in known[r.name].shape)
-    if len(parts) == len(node.args[0]) or not parts:
+    # What is empty may still be what makes integers into floats.
+    if len(parts) == len(node.args[0]) or not any(_keeps_kind(known[p.name], node) for p in parts):
         return node
-    if len(parts) == 1 and _keeps_kind(known[parts[0].name], node):
+    if len(parts) == 1:
         return replace(node, target="aten.alias.default", args=parts, kwargs=())
     return replace(node, args=(parts, *node.args[1:]))
 

@@ -72,6 +72,12 @@ def arguments(target: str, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any],
     return {a.name: a.default_value for a in schema} | dict(zip(names, args, strict=False)) | dict(kwargs)
 
 
+def first_position(start: int | None, size: int) -> int:
+    """Where a slice of an axis begins: counted from the end where negative, and never outside."""
+    given = start or 0
+    return min(max(given + size if given < 0 else given, 0), size)
+
+
 def short_name(target: str) -> str:
     """The operator's name alone, as the names of values use it: `aten.add_.Tensor` -> `add`."""
     name = target.split(".")[-2] if "." in target else target

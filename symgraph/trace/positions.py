@@ -20,7 +20,7 @@ from symgraph.trace.writes import reading
 
 _TABLES = {"aten.embedding.default": 1, "aten.index_select.default": 2, "aten.index.Tensor": 1}
 # Longer lists of positions than any model's context are data, and stay.
-_LONGEST = 2**20
+LONGEST = 2**20
 
 
 def with_whole_tables(graph: Graph) -> Graph:
@@ -60,7 +60,7 @@ def _sliced(node: Node, raw: Node, known: _Known) -> Node:
 
 def is_run(values: torch.Tensor) -> bool:
     """Whether the last axis of a tensor of integers counts up by one, the same at every position of the others."""
-    if values.dim() == 0 or not values.numel() or values.numel() > _LONGEST:
+    if values.dim() == 0 or not values.numel() or values.numel() > LONGEST:
         return False
     first = values.reshape(-1, values.shape[-1])[0]
     counted = torch.arange(int(first[0]), int(first[0]) + len(first), dtype=values.dtype)
@@ -127,7 +127,7 @@ class _Known:
 def _is_small_integer(node: Node) -> bool:
     if node.kind is not Kind.CALL or not isinstance(node.result, Tensor) or "int" not in node.result.dtype:
         return False
-    return torch.Size(node.shape).numel() <= _LONGEST
+    return torch.Size(node.shape).numel() <= LONGEST
 
 
 def _computed(node: Node, known: Mapping[str, torch.Tensor | None]) -> torch.Tensor | None:

@@ -52,3 +52,27 @@ def test_none_where_something_else_sees_it(options: dict[str, bool]) -> None:
     assert not [x for x in symmetry.leans if x.givers]
     found = audit(symmetry)
     assert found.complete, str(found)
+
+
+class Blind(nn.Module):
+    """A table that a softmax over its rows reads in a sum, and that is looked up in another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(6, 4))
+        self.beside, self.places = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = torch.softmax(self.table + self.beside, 0).mT
+        found: Tensor = torch.tanh(nn.functional.embedding(x, self.table) + self.places) @ weights
+        return found
+
+
+def test_a_use_that_sees_nothing_lends_the_table_to_the_other_use_alone() -> None:
+    model = Blind()
+    symmetry = inferred(model)
+    sets = [{p.parameter for s in t.sets for p in s} for t in symmetry.translations]
+    assert {"table", "beside"} not in sets
+    state = {n: torch.randn_like(t) for n, t in state_of(model).items()}
+    assert verify(symmetry, state).passed
+    assert not audit(symmetry).unsound

@@ -29,6 +29,11 @@ def heads_keys_and_values(x: Tensor) -> Parts:
     return x[..., :4, :], x[..., [4], :], x[..., -1:, :].transpose(1, 2)
 
 
+def slices_from_far_before(x: Tensor) -> Parts:
+    x = x.view(2, 5, 6, 4)
+    return x[..., -9:2, :], x[..., 2:99, :], x[..., -3:-1, :]
+
+
 def split_heads(x: Tensor) -> Parts:
     return x.view(2, 5, 6, 4).transpose(1, 2).split([4, 1, 1], dim=1)  # type: ignore[no-untyped-call,no-any-return]
 
@@ -62,7 +67,15 @@ class Picked(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "f", [stack_first, stack_between_heads_and_size, stack_of_a_module, heads_keys_and_values, split_heads]
+    "f",
+    [
+        stack_first,
+        stack_between_heads_and_size,
+        stack_of_a_module,
+        heads_keys_and_values,
+        slices_from_far_before,
+        split_heads,
+    ],
 )
 def test_parts_are_slices(f: Callable[[Tensor], Parts]) -> None:
     model, x = Picked(f), torch.randn(2, 5, 3)
