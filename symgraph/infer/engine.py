@@ -119,33 +119,21 @@ def _build(
     in_terms = {x.space for axes in terms.values() for t in axes for x in leaves(t) if x.space >= 0}
     used = sorted(in_terms | {e.space for e in exchanges})
     number = {old: new for new, old in enumerate(used)}
-    fibre = fibres(d, drafts, space_of)
-    for e in exchanges:
-        fibre |= {spaces[0]: (e.space, *fibre[spaces[0]]) for spaces in e.own if drafts[spaces[0]].bound != RIGID}
-    names = name_spaces(
-        _unnamed(
-            d, drafts, used, terms, space_of, {i: [number[f] for f in fibre[i] if f in number] for i in used}, exchanges
-        )
-    )
+    fibre = _fibres(d, drafts, space_of, exchanges, number)
+    names = name_spaces(_unnamed(d, drafts, used, terms, space_of, fibre, exchanges))
     layouts = {d.root(ref): text for ref, text in d.eq.layouts}
     found = tuple(
-        _space(d, drafts[i], number[i], name, tuple(number[f] for f in fibre[i] if f in number), layouts)
-        for i, name in zip(used, names, strict=True)
+        _space(d, drafts[i], number[i], name, tuple(fibre[i]), layouts) for i, name in zip(used, names, strict=True)
     )
-    renumbered = {name: tuple(_renumber(t, number) for t in axes) for name, axes in terms.items()}
-    values = {
-        name: tuple(_renumber(t, number) for t in axes)
-        for name, axes in _resolved(d, d.values, space_of, flips).items()
-        if name in d.eq.graph.by_name
-    }
+    values = {n: axes for n, axes in _resolved(d, d.values, space_of, flips).items() if n in d.eq.graph.by_name}
     families = find_families(d, graph)
     return SymmetryGraph(
         graph,
         found,
         _frames(d, drafts, space_of, number, flips),
-        renumbered,
+        _renumbered(terms, number),
         tuple(AbsorbedGain(g.parameter, g.frame, g.flip, g.forward) for g in d.gains),
-        values=values,
+        values=_renumbered(values, number),
         offsets=dict(d.eq.offsets),
         uncovered=missing,
         notes=tuple(book.notes),
@@ -156,6 +144,20 @@ def _build(
         twins=tuple(Stack(number[e.space], row) for e in exchanges for row in e.branches.rows),
         **{f.name: getattr(families, f.name) for f in fields(families)},
     )
+
+
+def _fibres(
+    d: Draft, drafts: list[SpaceDraft], space_of: dict[int, int], exchanges: list[Exchange], number: dict[int, int]
+) -> dict[int, list[int]]:
+    """For every space that is kept the numbers of the spaces in its fibre, branches before all others."""
+    fibre = fibres(d, drafts, space_of)
+    for e in exchanges:
+        fibre |= {spaces[0]: (e.space, *fibre[spaces[0]]) for spaces in e.own if drafts[spaces[0]].bound != RIGID}
+    return {i: [number[f] for f in fibre[i] if f in number] for i in number}
+
+
+def _renumbered(terms: Mapping[str, tuple[Term, ...]], number: dict[int, int]) -> dict[str, tuple[Term, ...]]:
+    return {name: tuple(_renumber(t, number) for t in axes) for name, axes in terms.items()}
 
 
 def _orientation(d: Draft, space_of: dict[int, int]) -> dict[int, bool]:

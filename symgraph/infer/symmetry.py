@@ -242,6 +242,14 @@ class SymmetryGraph:
             found[s.name] = (self.branches(s), *self.terms[s.members[0]])
         return found
 
+    @cached_property
+    def acting_parameters(self) -> frozenset[str]:
+        """The names among `acting_terms` that are parameters, or stacks of them."""
+        own = self.graph.parameters
+        return frozenset(n for n in own if n not in self.stack_of) | {
+            s.name for s in self.stacks if s.members[0] in own
+        }
+
     def branches(self, stack: Stack) -> Leaf:
         """The axis along which the tensors or values of branches stand side by side."""
         return Leaf(stack.space, self._first_frame[stack.space], False, len(stack.members))

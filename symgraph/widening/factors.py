@@ -14,38 +14,20 @@ are sparse (`symgraph.widening.sparse`). Time and memory are linear in the numbe
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from symgraph.axes.terms import Term
 from symgraph.interpret import Interpreter
 from symgraph.ir import Graph, Kind, Node
 from symgraph.ir import Tensor as Meta
-from symgraph.widening.laws import EXACT, Carried, Law
+from symgraph.widening.laws import EXACT, Carried, Law, Site
 from symgraph.widening.lifting import Lifted
-from symgraph.widening.maps import Blocks, Widenings, blocks_of, narrowed, wide_size, widen
+from symgraph.widening.maps import Widenings, blocks_of, narrowed, wide_size, widen
 from symgraph.widening.sparse import least_change
 
 ROUNDS = 25
 State = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where a value of the narrow model goes in the wide one: its axes, its blocks, and their unknowns.
-
-    `start` is the first of its unknowns, -1 where its factors are fixed to what they are guessed to be.
-    """
-
-    axes: tuple[Term, ...]
-    blocks: Blocks
-    start: int
-
-    def unknowns(self) -> range:
-        """Numbers of the unknowns of its blocks."""
-        return range(self.start, self.start + self.blocks.count) if self.start >= 0 else range(0)
 
 
 class Factors:
@@ -81,7 +63,7 @@ class Factors:
             self._place(node, free)
         self.logs = torch.zeros(self.size, dtype=torch.float64)
         for site in self.sites.values():
-            if site.start >= 0:
+            if site.unknowns():
                 self.logs[site.start : site.start + site.blocks.count] = site.blocks.guess
         self.laws = {n.name: self._law(n) for n in narrow.graph.calls if n.name in self.sites and _floats(n)}
         self._last = {name: law.node.name for law in self.laws.values() for name in (law.node.name, *law.operands)}
@@ -112,7 +94,7 @@ class Factors:
             return Carried(self.own[node.target], self.own[node.target])
         offset = self.narrow.offsets.get(node.target, 0.0) if node.kind is not Kind.CALL else 0.0
         value = self.lifted.tensor(value + offset if offset else value, site.axes)
-        return Carried(value, widen(value, site.axes, self.maps), site.axes, site.blocks, site.start, offset)
+        return Carried(value, widen(value, site.axes, self.maps), site, offset)
 
     def wide_state(self) -> dict[str, Tensor]:
         """The parameters and buffers of the wide model, with their factors; foreign ones are left out."""
@@ -131,9 +113,8 @@ class Factors:
             if site is None or name not in state or not _floats(node):
                 continue
             offset = self.narrow.offsets.get(name, 0.0)
-            logs = self.logs[site.start : site.start + site.blocks.count] if site.start >= 0 else site.blocks.guess
             back = narrowed(state[name] + offset, site.axes, self.maps)
-            found[name] = back / logs.exp()[site.blocks.narrow] - offset
+            found[name] = back / site.factors(self.logs)[site.blocks.narrow] - offset
         return found
 
     def solve(self) -> None:

@@ -23,37 +23,46 @@ HUGE = 1e30
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """Where a value of the narrow model goes in the wide one: its axes, its blocks, and their unknowns.
+
+    `start` is the first of its unknowns, -1 where its factors are fixed to what they are guessed to be.
+    """
+
+    axes: tuple[Term, ...]
+    blocks: Blocks
+    start: int
+
+    def unknowns(self) -> range:
+        """Numbers of the unknowns of its blocks."""
+        return range(self.start, self.start + self.blocks.count) if self.start >= 0 else range(0)
+
+    def factors(self, logs: Tensor) -> Tensor:
+        """The factors of its blocks."""
+        return (logs[self.start : self.start + self.blocks.count] if self.start >= 0 else self.blocks.guess).exp()
+
+
+@dataclass(frozen=True, slots=True)
 class Carried:
     """A value of the narrow model on its way into the wide one: embedded up to the factors of its blocks.
 
-    Without blocks it is the wide model's own. `start` is the first of its unknowns, -1 where its factors are fixed;
-    `offset` is what the model adds to it before any use.
+    Without a site it is the wide model's own. `offset` is what the model adds to it before any use.
     """
 
     narrow: Tensor
     wide: Tensor
-    axes: tuple[Term, ...] = ()
-    blocks: Blocks | None = None
-    start: int = -1
+    site: Site | None = None
     offset: float = 0.0
 
     def unknowns(self) -> range:
         """Numbers of the unknowns of its blocks."""
-        count = 0 if self.blocks is None or self.start < 0 else self.blocks.count
-        return range(self.start, self.start + count)
-
-    def factors(self, logs: Tensor) -> Tensor:
-        """The factors of its blocks."""
-        if self.blocks is None:
-            return torch.ones(1, dtype=torch.float64)
-        count = self.blocks.count
-        return (logs[self.start : self.start + count] if self.start >= 0 else self.blocks.guess).exp()
+        return range(0) if self.site is None else self.site.unknowns()
 
     def embedded(self, logs: Tensor) -> Tensor:
         """The value in the wide model, with its factors."""
-        if self.blocks is None or not self.wide.is_floating_point():
+        if self.site is None or not self.wide.is_floating_point():
             return self.wide
-        return self.wide * self.factors(logs)[self.blocks.wide] - self.offset
+        return self.wide * self.site.factors(logs)[self.site.blocks.wide] - self.offset
 
 
 Live = Mapping[str, Carried]
@@ -101,7 +110,7 @@ class Law:
         shared = self._shared(got, logs, live)
         for k, unknown in enumerate(result.unknowns()):
             columns.append(unknown)
-            slopes.append(-torch.where(_blocks(result).narrow == k, shared, 0.0))
+            slopes.append(-torch.where(_site(result).blocks.narrow == k, shared, 0.0))
         slopes = [self._read(s, live) for s in slopes]
         return Rows.of(columns, slopes, self._against(got, logs, live) / self._scale(live))
 
@@ -112,11 +121,11 @@ class Law:
         """The result of the wide model read back, its factors not yet taken off; None if it has another shape."""
         result = live[self.node.name]
         found = self._run.run({}, given)[0]
-        return narrowed(found, result.axes, self.maps) if found.shape == result.wide.shape else None
+        return narrowed(found, _site(result).axes, self.maps) if found.shape == result.wide.shape else None
 
     def _shared(self, got: Tensor, logs: Tensor, live: Live) -> Tensor:
-        result = live[self.node.name]
-        return got / result.factors(logs)[_blocks(result).narrow]
+        site = _site(live[self.node.name])
+        return got / site.factors(logs)[site.blocks.narrow]
 
     def _against(self, got: Tensor, logs: Tensor, live: Live) -> Tensor:
         """By how much the read-back result differs from the narrow model's: (entries,)."""
@@ -144,8 +153,8 @@ class Law:
         return slope
 
 
-def _blocks(carried: Carried) -> Blocks:
-    return carried.blocks  # type: ignore[return-value]  # A result always has blocks.
+def _site(result: Carried) -> Site:
+    return result.site  # type: ignore[return-value]  # A result always has one.
 
 
 def _inside(graph: Graph, name: str, ends: Collection[str]) -> set[str]:

@@ -13,10 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from bench_memory import forget_peak, resident
-from measure import one_thread
-from transformers import GPT2Config, GPT2LMHeadModel
+from measure import language_model, one_thread
 
 import symgraph
 from symgraph.trace import state_of
@@ -25,26 +23,10 @@ from symgraph.widening.embed import embed
 DEPTHS = (2, 8, 32)
 
 
-def model(layers: int, width: int) -> GPT2LMHeadModel:
-    torch.manual_seed(width)
-    config = GPT2Config(
-        n_layer=layers,
-        n_embd=width,
-        n_head=2,
-        vocab_size=64,
-        n_positions=32,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    found = GPT2LMHeadModel(config)
-    found.train(False)
-    return found
-
-
 def run(layers: int) -> None:
     """One embedding; prints nodes, seconds, MiB over what was held before, and MiB of the wide state in float64."""
-    wide, narrow = (model(layers, width) for width in (64, 32))
+    small = {"n_layer": layers, "n_head": 2, "vocab_size": 64, "n_positions": 32}
+    wide, narrow = (language_model(width, n_embd=width, **small) for width in (64, 32))
     outer, inner = (symgraph.infer(m) for m in (wide, narrow))
     states = [dict(state_of(m)) for m in (narrow, wide)]
     forget_peak()

@@ -42,20 +42,12 @@ def ratio(first: Callable[[], Any], second: Callable[[], Any], repetitions: int)
     return median(a / b for a, b in pairs), median(a for a, _ in pairs), median(b for _, b in pairs)
 
 
-def language_model(seed: int = 0) -> GPT2LMHeadModel:
-    """GPT-2 with 4 layers of width 128, context 256, vocabulary 1,024 and a head of its own."""
+def language_model(seed: int = 0, **sizes: int) -> GPT2LMHeadModel:
+    """GPT-2 with 4 layers of width 128, context 256, vocabulary 1,024, or other sizes, and a head of its own."""
     torch.manual_seed(seed)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=CONTEXT,
-        n_embd=128,
-        n_layer=4,
-        n_head=4,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    model = GPT2LMHeadModel(config)
+    own: dict[str, Any] = {"vocab_size": VOCABULARY, "n_positions": CONTEXT, "n_embd": 128, "n_layer": 4, "n_head": 4}
+    fixed = {"tie_word_embeddings": False, "bos_token_id": None, "eos_token_id": None}
+    model = GPT2LMHeadModel(GPT2Config(**own | sizes | fixed))
     model.train(False)
     return model
 

@@ -166,8 +166,7 @@ class Folding:
     # -- acting ------------------------------------------------------------------------------------------------
 
     def _blocks(self, space: Space) -> Iterator[Block]:
-        parameters = self.symmetry.stacked(dict.fromkeys(self.symmetry.graph.parameters, torch.zeros(())))
-        yield from blocks_on(self.symmetry, space.id, [self.state], parameters.__contains__)
+        yield from blocks_on(self.symmetry, space.id, [self.state], self.symmetry.acting_parameters.__contains__)
 
     def _move(self, space: Space, element: Element) -> None:
         self.state.update(GroupElement(self.symmetry, {space.id: element}).on_stacked(self.state))

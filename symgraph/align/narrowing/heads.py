@@ -46,8 +46,7 @@ class Heads:
 
     def _blocks(self, space: Space) -> Iterator[tuple[Block, int]]:
         """Blocks of parameters on a space and on the heads, and the dimension of the heads."""
-        parameters = self.symmetry.stacked(dict.fromkeys(self.symmetry.graph.parameters, torch.zeros(())))
-        for block in blocks_on(self.symmetry, space.id, [self.state], parameters.__contains__):
+        for block in blocks_on(self.symmetry, space.id, [self.state], self.symmetry.acting_parameters.__contains__):
             if self.space.id in block.spaces():
                 yield block, block.dim(self.space.id)
 
