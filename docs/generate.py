@@ -18,25 +18,25 @@ from types import ModuleType
 from typing import Any
 
 import symgraph
-from symgraph.groups.classes import describe
+from symgraph.groups.lattice import describe
 from symgraph.rules.book import rules_folder
-from symgraph.rules.load import load_file
+from symgraph.rules.loading import load_file
 from symgraph.rules.schema import Rule
 
 DOCS = Path(__file__).resolve().parent
 BANNER = "<!-- Written by docs/generate.py; edit {source} instead. -->\n"
 # What the API page covers as long as the package itself exports nothing.
 MODULES = (
-    "symgraph.trace",
-    "symgraph.infer.engine",
-    "symgraph.infer.symmetry",
-    "symgraph.verify",
-    "symgraph.canonical",
-    "symgraph.align.program",
-    "symgraph.align.execute",
-    "symgraph.align.alignment",
-    "symgraph.loss_barrier",
-    "symgraph.checkpoint",
+    "symgraph.tracing",
+    "symgraph.inference.pipeline",
+    "symgraph.symmetry.graph",
+    "symgraph.prove.verify",
+    "symgraph.orbit.canonical",
+    "symgraph.match.program",
+    "symgraph.match.execute",
+    "symgraph.orbit.alignment",
+    "symgraph.measure.barrier",
+    "symgraph.io.checkpoint",
     "symgraph.errors",
 )
 _SECTION = re.compile(r"(Args|Raises|Returns|Shapes|Units|Source|Example|Examples):\s*(.*)")

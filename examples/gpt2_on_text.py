@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import symgraph
-from symgraph.plots import barrier_plot
+from symgraph.measure.plots import barrier_plot
 
 CONTEXT, BATCH = 64, 16
 

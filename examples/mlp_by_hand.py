@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.plots import barrier_plot
+from symgraph.measure.plots import barrier_plot
 
 PIXELS, CLASSES, HELD_OUT = 64, 10, 360
 

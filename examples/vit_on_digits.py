@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification
 
 import symgraph
-from symgraph.demo import held_out
-from symgraph.plots import barrier_plot
+from symgraph.cli.demo_run import held_out
+from symgraph.measure.plots import barrier_plot
 
 
 def network(seed: int) -> ViTForImageClassification:
@@ -38,7 +38,7 @@ def network(seed: int) -> ViTForImageClassification:
 
 
 def training_images() -> tuple[Tensor, Tensor]:
-    """The digits that `symgraph.demo.held_out` does not give."""
+    """The digits that `symgraph.cli.demo_run.held_out` does not give."""
     found = load_digits()
     images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 8 - 1
     used = torch.cat([b["pixel_values"] for b in held_out()]).flatten(1)

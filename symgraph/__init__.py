@@ -10,28 +10,28 @@ symgraph.loss_barrier(aligned.a, aligned.state, batches)
 
 from __future__ import annotations
 
-from symgraph.align.alignment import Alignment
-from symgraph.align.learn_options import LearnOptions
-from symgraph.align.match import MatchOptions
-from symgraph.align.motion import MotionOptions
-from symgraph.align.program import Program
-from symgraph.aligned import Aligned, align, plan
 from symgraph.api import audit, canonicalise, infer, model, rule_book, trace, verify
-from symgraph.audit import Audit
-from symgraph.canonical import Canonical
 from symgraph.errors import SymgraphError
-from symgraph.infer.symmetry import Space, SymmetryGraph
+from symgraph.io.models import Model
 from symgraph.ir import Graph
-from symgraph.loss_barrier import loss_barrier
-from symgraph.loss_curve import LossBarrier
-from symgraph.models import Model
-from symgraph.recalibration import recalibrated
-from symgraph.reshaped import Embedded, Narrowed, embed, narrow
-from symgraph.rules.load import rule
-from symgraph.simplex import SimplexBarrier
-from symgraph.simplex_barrier import simplex_barrier
-from symgraph.universe import Universe, universe
-from symgraph.verify import Verification
+from symgraph.match.align import Aligned, align, plan
+from symgraph.match.learn_options import LearnOptions
+from symgraph.match.program import Program
+from symgraph.match.universe import Universe, universe
+from symgraph.match.weights import MatchOptions
+from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.loss_curve import LossBarrier
+from symgraph.measure.recalibrate import recalibrated
+from symgraph.measure.simplex import SimplexBarrier
+from symgraph.measure.simplex_barrier import simplex_barrier
+from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.canonical import Canonical
+from symgraph.orbit.motion import MotionOptions
+from symgraph.prove.audit import Audit
+from symgraph.prove.verify import Verification
+from symgraph.resize.reshaped import Embedded, Narrowed, embed, narrow
+from symgraph.rules.loading import rule
+from symgraph.symmetry.graph import Space, SymmetryGraph
 
 __version__ = "0.1.0"
 

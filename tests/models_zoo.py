@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.interpret import Interpreter
+from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
-from symgraph.trace import example_inputs, state_of, trace
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import example_inputs, state_of, trace
+from symgraph.tracing.interpreter import Interpreter
 
 State = dict[str, Tensor]
 

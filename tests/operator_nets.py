@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.trace import state_of, trace
-from symgraph.verify import verify
+from symgraph.inference.pipeline import infer
+from symgraph.prove.verify import verify
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of, trace
 
 Case = tuple[Callable[..., Any], dict[str, Any], tuple[Any, ...], str]
 

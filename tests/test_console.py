@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from symgraph.console import Console, table
+from symgraph.cli.console import Console, table
 
 
 def test_a_result_is_text_or_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from symgraph import demo, models
+from symgraph.cli import demo_run as demo
 from symgraph.cli import main
-from symgraph.console import Console
-from symgraph.files import OutputError
+from symgraph.cli.console import Console
+from symgraph.io import models
+from symgraph.io.files import OutputError
 
 MINIATURE = demo.Settings(width=16, hidden=16, layers=1, heads=2, epochs=2)
 CHECKPOINTS = ("a", "b", "b-aligned", "midpoint")

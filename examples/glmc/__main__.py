@@ -27,9 +27,9 @@ from training import endpoint
 from transformers.utils.logging import disable_progress_bar
 
 import symgraph
-from symgraph.align.learn_options import LearnOptions
-from symgraph.align.match import MatchOptions
-from symgraph.align.motion import MotionOptions
+from symgraph.match.learn_options import LearnOptions
+from symgraph.match.weights import MatchOptions
+from symgraph.orbit.motion import MotionOptions
 
 Results = dict[str, dict[str, Any]]
 

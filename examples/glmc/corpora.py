@@ -15,7 +15,7 @@ from settings import Setting
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from symgraph.data import load
+from symgraph.io.data import load
 
 Batch = dict[str, Tensor]
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.243, 0.261]

@@ -18,8 +18,8 @@ from symgraph.errors import (
     TraceError,
     UsageError,
     VerifyError,
+    one_line,
 )
-from symgraph.messages import one_line
 
 BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
 _DOCUMENTED = (UsageError, TraceError, RuleError, CoverageError, VerifyError, CheckpointError, DataError, AuditError)

@@ -8,38 +8,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from symgraph.cli.console import Console
 from symgraph.cli.parser import Arguments
-from symgraph.console import Console
-from symgraph.errors import UsageError
-from symgraph.files import refuse_existing
-from symgraph.messages import one_line
+from symgraph.errors import UsageError, one_line
+from symgraph.io.files import refuse_existing
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from symgraph.align.learn_options import LearnOptions
-    from symgraph.align.match import MatchOptions
-    from symgraph.align.program import Program
-    from symgraph.data import Batches
-    from symgraph.infer.symmetry import SymmetryGraph
-    from symgraph.loss_curve import LossBarrier
-    from symgraph.models import Model
+    from symgraph.io.data import Batches
+    from symgraph.io.models import Model
+    from symgraph.match.learn_options import LearnOptions
+    from symgraph.match.program import Program
+    from symgraph.match.weights import MatchOptions
+    from symgraph.measure.loss_curve import LossBarrier
+    from symgraph.measure.simplex import SimplexBarrier
+    from symgraph.measure.survey import Endpoint
     from symgraph.rules.book import RuleBook
-    from symgraph.simplex import SimplexBarrier
-    from symgraph.survey import Endpoint
+    from symgraph.symmetry.graph import SymmetryGraph
 
 
 def architecture(spec: str, args: Arguments) -> Model:
     """A model without its weights."""
-    from symgraph import models
+    from symgraph.io import models
 
     return models.load(spec, weights=False, trust_remote_code=args.trust_remote_code)
 
 
 def model(spec: str, args: Arguments) -> Model:
     """A model with its weights, or without where only a config is named."""
-    from symgraph import models
+    from symgraph.io import models
 
     return models.load(spec, trust_remote_code=args.trust_remote_code)
 
@@ -65,7 +64,7 @@ def rule_book(args: Arguments) -> RuleBook:
 
 def match_options(args: Arguments) -> MatchOptions:
     """The options of weight matching."""
-    from symgraph.align.match import MatchOptions
+    from symgraph.match.weights import MatchOptions
 
     chosen = (args.sweeps, args.tolerance, args.weighting, args.seed, args.restarts, tuple(args.spaces))
     if "alpha" not in args:
@@ -75,8 +74,8 @@ def match_options(args: Arguments) -> MatchOptions:
 
 def learn_options(args: Arguments) -> LearnOptions | None:
     """The options of learned matching, where it is asked for."""
-    from symgraph.align.learn_options import LearnOptions
-    from symgraph.align.motion import MotionOptions
+    from symgraph.match.learn_options import LearnOptions
+    from symgraph.orbit.motion import MotionOptions
 
     if args.method != "learned":
         return None
@@ -119,7 +118,7 @@ def training(args: Arguments, found: Model) -> tuple[Batches, Batches | None]:
 
 def _train_of(spec: str) -> str | None:
     """The split to train on, where data has splits: without a name the held-out one would be taken."""
-    from symgraph import data
+    from symgraph.io import data
 
     return "train" if "train" in data.splits(spec) else None
 
@@ -130,7 +129,7 @@ def batches(args: Arguments, found: Model) -> Batches:
 
 
 def _batches(args: Arguments, found: Model, spec: str, split: str | None, limit: int | None = None) -> Batches:
-    from symgraph import data
+    from symgraph.io import data
 
     return data.load(
         spec,
@@ -172,7 +171,7 @@ def measure(
     recalibrate: Batches | None = None,
 ) -> LossBarrier:
     """The loss barrier between two models, with a bar while it is evaluated."""
-    from symgraph.loss_barrier import loss_barrier
+    from symgraph.measure.barrier import loss_barrier
 
     with console.bar(label) as count:
         return loss_barrier(
@@ -205,7 +204,7 @@ def measure_many(
     recalibrate: Batches | None = None,
 ) -> SimplexBarrier:
     """The loss barrier among many models, with a bar while it is evaluated."""
-    from symgraph.simplex_barrier import simplex_barrier
+    from symgraph.measure.simplex_barrier import simplex_barrier
 
     with console.bar(label) as count:
         return simplex_barrier(
@@ -261,7 +260,7 @@ def check_out(args: Arguments, what: str) -> None:
 
 def program(args: Arguments) -> Program | None:
     """The program of `--program`, where it is named."""
-    from symgraph.align.program import Program
+    from symgraph.match.program import Program
 
     return Program.load(args.program) if args.program else None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from symgraph.console import Console
+from symgraph.cli.console import Console
 from symgraph.errors import UsageError
 
 Arguments = argparse.Namespace

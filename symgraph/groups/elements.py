@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.groups.classes import SymmetryClass
+from symgraph.groups.lattice import SymmetryClass
 
 _C = SymmetryClass
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from symgraph.ir import Graph, Node, Ref, Tensor
-from symgraph.rules.operators import arguments as arguments_of
 from symgraph.rules.signature import FIXES_ONES, AxisToken, Signature, Tokens, arrange
+from symgraph.tracing.arguments import arguments as arguments_of
 
 if TYPE_CHECKING:
     from symgraph.rules.schema import Rule

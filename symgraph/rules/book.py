@@ -13,7 +13,7 @@ from symgraph.errors import RuleError
 from symgraph.ir import Graph, Node
 from symgraph.rules.binding import Binding, bind
 from symgraph.rules.joined import apart, expanded, is_joined, split
-from symgraph.rules.load import load_file
+from symgraph.rules.loading import load_file
 from symgraph.rules.schema import Rule, plain
 
 

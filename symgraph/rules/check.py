@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from symgraph.errors import RuleError
-from symgraph.groups.classes import Bound, SymmetryClass, down, maximal, next_larger
-from symgraph.rules import operators
+from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal, next_larger
+from symgraph.groups.samples import PERMUTING
 from symgraph.rules.dummy import as_graph
 from symgraph.rules.joined import expanded
 from symgraph.rules.laws import difference, further_laws, without
-from symgraph.rules.sample import PERMUTING
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import FIXES_ONES, AxisToken
 from symgraph.rules.trial import Trial, Values, act, renumbered
+from symgraph.tracing import arguments as operators
 
 TOLERANCE = 1e-9
 TRIES = 6

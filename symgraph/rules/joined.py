@@ -16,9 +16,9 @@ from typing import Any
 
 from symgraph.ir import Graph, Node, Ref, Tensor
 from symgraph.rules.binding import bind, holds
-from symgraph.rules.operators import PATTERN, arguments
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import AxisToken, Joins, Operand, Signature, Tokens
+from symgraph.tracing.arguments import PATTERN, arguments
 
 _MANY = AxisToken("_...")
 Shape = tuple[int, ...]

@@ -19,7 +19,7 @@ from symgraph.errors import RuleError
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
 from symgraph.rules.binding import bind
 from symgraph.rules.expression import END, Term, parse_term
-from symgraph.rules.operators import PATTERN, arguments, parameters
+from symgraph.tracing.arguments import PATTERN, arguments, parameters
 
 if TYPE_CHECKING:
     from symgraph.rules.schema import Rule

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from symgraph.groups.classes import Bound, SymmetryClass, describe
+from symgraph.groups.lattice import Bound, SymmetryClass, describe
 from symgraph.rules.condition import Condition
 from symgraph.rules.pattern import Pattern
 from symgraph.rules.signature import Signature

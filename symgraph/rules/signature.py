@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from symgraph.groups.classes import Bound, SymmetryClass, down
+from symgraph.groups.lattice import Bound, SymmetryClass, down
 from symgraph.rules.grammar import Cursor, GrammarError, tokenize
 
 if TYPE_CHECKING:

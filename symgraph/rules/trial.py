@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from symgraph.groups.classes import SymmetryClass
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.samples import SCALED, Element, element, random_scales, scaled
 from symgraph.ir import DType, Tensor
-from symgraph.rules import operators
 from symgraph.rules.joined import cut_shape, joined_shape, positions
 from symgraph.rules.pattern import Pattern
-from symgraph.rules.sample import SCALED, Element, element, random_scales, scaled
 from symgraph.rules.schema import Example, Rule
 from symgraph.rules.signature import AxisToken, Operand, Tokens, arrange
+from symgraph.tracing import arguments as operators
 
 POINTWISE = (3, 4)
 UNCLAIMED = 5

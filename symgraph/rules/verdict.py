@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from symgraph.groups.classes import SymmetryClass
-from symgraph.rules.operators import parameters, similar
+from symgraph.groups.lattice import SymmetryClass
 from symgraph.rules.schema import Rule
+from symgraph.tracing.arguments import parameters, similar
 
 # key, entry or item within it, code, message, help
 Finding = tuple[str, str, str, str, str]

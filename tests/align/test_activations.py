@@ -10,17 +10,17 @@ import torch
 from models_zoo import build, case, relative, worst
 
 import symgraph
-from symgraph.action import GroupElement
-from symgraph.align.activations import agreement
-from symgraph.align.match import MatchOptions, match, units
-from symgraph.align.moments import weighted
-from symgraph.align.observe import observe
-from symgraph.canonical import canonicalise
 from symgraph.errors import DataError, SymgraphError, UsageError
-from symgraph.interpret import Interpreter
+from symgraph.match.activations import agreement
+from symgraph.match.moments import weighted
+from symgraph.match.observe import observe
+from symgraph.match.weights import MatchOptions, match, units
+from symgraph.orbit.action import GroupElement
+from symgraph.orbit.canonical import canonicalise
+from symgraph.prove.verify import random_transform, settled_names
 from symgraph.rules.book import default_rules
-from symgraph.trace import state_of
-from symgraph.verify import random_transform, settled_names
+from symgraph.tracing import state_of
+from symgraph.tracing.interpreter import Interpreter
 
 Batch = dict[str, torch.Tensor]
 NAMES = ["mlp-relu", "mlp-tanh", "mlp-gelu", "vit", "gpt2-untied", "gpt2-tied", "llama", "bert", "resnet"]
@@ -216,7 +216,7 @@ def test_units_that_are_not_observed_go_by_weights() -> None:
 
 
 def test_learning_starts_from_activations() -> None:
-    from symgraph.align.learn_options import LearnOptions
+    from symgraph.match.learn_options import LearnOptions
 
     c = case("vit")
     data = [x | {"labels": torch.zeros(16, dtype=torch.long)} for x in batches("vit", count=3)]

@@ -14,14 +14,14 @@ from models_zoo import ARCHITECTURES, State, build, case, relative, worst
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from symgraph.align.alignment import Alignment, distance
-from symgraph.align.execute import execute
-from symgraph.align.match import MatchOptions
-from symgraph.align.planning import plan_alignment
 from symgraph.errors import CheckpointError, SymgraphError, UsageError
-from symgraph.files import OutputError
-from symgraph.state import state_hash
-from symgraph.verify import random_transform, settled_names
+from symgraph.io.files import OutputError
+from symgraph.io.state import state_hash
+from symgraph.match.execute import execute
+from symgraph.match.planning import plan_alignment
+from symgraph.match.weights import MatchOptions
+from symgraph.orbit.alignment import Alignment, distance
+from symgraph.prove.verify import random_transform, settled_names
 
 
 @cache

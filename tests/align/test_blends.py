@@ -10,16 +10,16 @@ from models_zoo import case
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.align.alignment import Alignment
-from symgraph.align.blends import blendable, soften, split
-from symgraph.align.learn_options import LearnOptions
-from symgraph.align.program import Program
-from symgraph.align.steps import Soften, Split
-from symgraph.blend import Blend
 from symgraph.errors import SymgraphError, UsageError
 from symgraph.groups.elements import Element
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.trace import state_of
+from symgraph.match.blends import blendable, soften, split
+from symgraph.match.learn_options import LearnOptions
+from symgraph.match.program import Program
+from symgraph.match.program_steps import Soften, Split
+from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.blend import Blend
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of
 
 State = dict[str, Tensor]
 

@@ -9,15 +9,15 @@ import torch
 from models_zoo import case, relative, worst
 from torch import Tensor
 
-from symgraph.action import GroupElement
-from symgraph.align.charts import Assigned, Chart, Linear, Rotary, Rotation, Scales, cayley, skew
-from symgraph.align.motion import Motion, MotionOptions, act, chart_name, moving
-from symgraph.align.relaxed import Relaxed, sinkhorn
-from symgraph.canonical import canonicalise
 from symgraph.errors import UsageError
-from symgraph.gauge import Act
-from symgraph.groups.classes import SymmetryClass
-from symgraph.infer.symmetry import Space
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.orbit.action import GroupElement
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.charts import Assigned, Chart, Linear, Rotary, Rotation, Scales, cayley, skew
+from symgraph.orbit.motion import Motion, MotionOptions, act, chart_name, moving
+from symgraph.orbit.relaxed import Relaxed, sinkhorn
+from symgraph.orbit.steps import Act
+from symgraph.symmetry.graph import Space
 
 _C = SymmetryClass
 CPU = torch.device("cpu")

@@ -11,19 +11,19 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 import symgraph
-from symgraph.align.alignment import distance
-from symgraph.align.execute import execute
-from symgraph.align.match import MatchOptions, match, units
-from symgraph.align.outer import outer_order
-from symgraph.align.planning import plan_alignment
-from symgraph.canonical import canonicalise
 from symgraph.errors import UsageError
-from symgraph.grams import blocks
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.interpret import evaluate
-from symgraph.sampling import float64
-from symgraph.trace import state_of
-from symgraph.verify import random_transform, settled_names
+from symgraph.match.execute import execute
+from symgraph.match.outer import outer_order
+from symgraph.match.planning import plan_alignment
+from symgraph.match.weights import MatchOptions, match, units
+from symgraph.orbit.alignment import distance
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.grams import blocks
+from symgraph.prove.verify import random_transform, settled_names
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of
+from symgraph.tracing.interpreter import evaluate
+from symgraph.tracing.sampling import float64
 
 State = dict[str, Tensor]
 

@@ -16,17 +16,17 @@ from models_zoo import batches, case, network, relative, worst
 from torch import nn
 
 import symgraph
-from symgraph.align.learn import Lesson, learn
-from symgraph.align.learn_options import LearnOptions
-from symgraph.align.motion import MotionOptions
-from symgraph.align.objective import Feed, Objective, divided, held
-from symgraph.align.program import Program
-from symgraph.align.registers import output_change
-from symgraph.aligned import Aligned
-from symgraph.canonical import canonicalise
-from symgraph.data import from_batches
 from symgraph.errors import CheckpointError, DataError, SymgraphError, UsageError
-from symgraph.trace import state_of
+from symgraph.io.data import from_batches
+from symgraph.match.align import Aligned
+from symgraph.match.learn_options import LearnOptions
+from symgraph.match.learned import Lesson, learn
+from symgraph.match.objective import Feed, Objective, divided, held
+from symgraph.match.program import Program
+from symgraph.match.registers import output_change
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.motion import MotionOptions
+from symgraph.tracing import state_of
 
 Batch = dict[str, torch.Tensor]
 SHORT = LearnOptions(steps=24, check_every=6, retract_every=3, lr=0.02, warmup=2, patience=0)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from models_zoo import ARCHITECTURES, State, case, relative, worst
 
-from symgraph.action import GroupElement, random_element
-from symgraph.align.match import Match, MatchOptions, match, units
-from symgraph.canonical import canonicalise
 from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.trace import trace
+from symgraph.inference.pipeline import infer
+from symgraph.match.weights import Match, MatchOptions, match, units
+from symgraph.orbit.action import GroupElement, random_element
+from symgraph.orbit.canonical import canonicalise
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import trace
 
 
 def unrelated(name: str, seed: int = 0) -> tuple[State, State]:

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models_zoo import case
 
-from symgraph.align.execute import execute
-from symgraph.align.match import MatchOptions
-from symgraph.align.planning import plan_alignment
-from symgraph.align.program import Apply, Canonicalise, Program, Regauge
-from symgraph.align.steps import MatchStep
 from symgraph.errors import UsageError
-from symgraph.files import OutputError
+from symgraph.io.files import OutputError
+from symgraph.match.execute import execute
+from symgraph.match.planning import plan_alignment
+from symgraph.match.program import Apply, Canonicalise, Program, Regauge
+from symgraph.match.program_steps import MatchStep
+from symgraph.match.weights import MatchOptions
 
 OPTIONS = MatchOptions(
     sweeps=7, tolerance=1e-7, weighting={"lm_head.weight": 2.5}, seed=3, restarts=1, spaces=("residual", "h.*")
@@ -104,8 +104,8 @@ def test_progress_names_each_step() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_precision_of_the_computation_is_a_choice(dtype: torch.dtype) -> None:
-    from symgraph.align.alignment import distance
-    from symgraph.verify import random_transform, settled_names
+    from symgraph.orbit.alignment import distance
+    from symgraph.prove.verify import random_transform, settled_names
 
     for name in ("vit", "llama", "resnet"):
         c = case(name)
@@ -216,7 +216,7 @@ def test_steps_that_do_not_fit_together() -> None:
 def test_align_refuses_a_program_that_does_not_align() -> None:
     from models_zoo import build
 
-    from symgraph.aligned import align
+    from symgraph.match.align import align
 
     c = case("mlp-gelu")
     module = build(("mlp-gelu", "sdpa"))

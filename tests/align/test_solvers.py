@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from symgraph.align.solvers import (
+from symgraph.groups.elements import random_matrix, rotary_matrix
+from symgraph.groups.lattice import SymmetryClass as C
+from symgraph.groups.lattice import down
+from symgraph.groups.solvers import (
     assignment,
     best_signs,
     matrix_optimum,
@@ -18,11 +21,8 @@ from symgraph.align.solvers import (
     polar_ones,
     rotation,
 )
-from symgraph.align.wreath import Table, Tree, best
-from symgraph.groups.classes import SymmetryClass as C
-from symgraph.groups.classes import down
-from symgraph.groups.elements import random_matrix, rotary_matrix
-from symgraph.infer.symmetry import Space
+from symgraph.match.wreath import Table, Tree, best
+from symgraph.symmetry.graph import Space
 
 LAYOUTS = ("halves", "interleaved")
 SEEDS = range(4)

@@ -15,22 +15,22 @@ from models_zoo import ARCHITECTURES, Case, State, batches, build, case, network
 from torch import nn
 
 import symgraph
-from symgraph.action import random_element
-from symgraph.align.alignment import distance
-from symgraph.align.joint import match_all
-from symgraph.align.learn_options import LearnOptions
-from symgraph.align.match import MatchOptions, match, units
-from symgraph.align.motion import MotionOptions
-from symgraph.align.observe import observe
-from symgraph.align.program import Program
-from symgraph.align.registers import output_change
-from symgraph.canonical import canonicalise
 from symgraph.errors import CheckpointError, UsageError
-from symgraph.mixture import interpolate
-from symgraph.trace import state_of
-from symgraph.universe import Universe
-from symgraph.universe import plan as universe_plan
-from symgraph.verify import random_transform, settled_names
+from symgraph.match.learn_options import LearnOptions
+from symgraph.match.many import match_all
+from symgraph.match.observe import observe
+from symgraph.match.program import Program
+from symgraph.match.registers import output_change
+from symgraph.match.universe import Universe
+from symgraph.match.universe import plan as universe_plan
+from symgraph.match.weights import MatchOptions, match, units
+from symgraph.measure.mixture import interpolate
+from symgraph.orbit.action import random_element
+from symgraph.orbit.alignment import distance
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.motion import MotionOptions
+from symgraph.prove.verify import random_transform, settled_names
+from symgraph.tracing import state_of
 
 RECOVERED = 1e-6
 

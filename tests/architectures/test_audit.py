@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import symgraph
-from symgraph.audit import audit
 from symgraph.errors import AuditError, UsageError
-from symgraph.groups.classes import SymmetryClass
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.trace import trace
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.inference.pipeline import infer
+from symgraph.prove.audit import audit
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import trace
 
 
 @pytest.mark.parametrize(("name", "number", "numbers"), [("gpt2", 398, 1264)])

@@ -6,10 +6,10 @@ import pytest
 import torch
 from models_zoo import ARCHITECTURES, State, case, relative, worst
 
-from symgraph.canonical import canonicalise
 from symgraph.errors import CheckpointError, SymgraphError
-from symgraph.grams import blocks_on, gram
-from symgraph.verify import random_transform, settled_names
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.grams import blocks_on, gram
+from symgraph.prove.verify import random_transform, settled_names
 
 EXACT = 1e-9
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from models_zoo import ARCHITECTURES, VARIANTS, case
 
-from symgraph.infer.dimension import piece_name, translation_name
-from symgraph.infer.engine import infer, prepare
-from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.inference.pipeline import infer, prepare
 from symgraph.rules.book import default_rules
+from symgraph.symmetry.dimension import piece_name, translation_name
+from symgraph.symmetry.graph import SymmetryGraph
 
 PERM, SIGNED, POSITIVE, MONOMIAL = "permutation", "signed permutation", "positive monomial", "monomial"
 ONES, ORTHOGONAL, ROTARY, FREE = "orthogonal fixing ones", "orthogonal", "rotary", "invertible"

@@ -9,14 +9,14 @@ import pytest
 from models_zoo import ARCHITECTURES, case
 
 from symgraph.errors import RuleError
-from symgraph.groups.classes import SymmetryClass as C
-from symgraph.groups.classes import down, next_larger
-from symgraph.infer.engine import infer, prepare
-from symgraph.infer.equations import collect
+from symgraph.groups.lattice import SymmetryClass as C
+from symgraph.groups.lattice import down, next_larger
+from symgraph.inference.equations import collect
+from symgraph.inference.pipeline import infer, prepare
+from symgraph.prove.verify import verify
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
 from symgraph.rules.check import check
 from symgraph.rules.schema import Admits, Rule
-from symgraph.verify import verify
 
 # architecture, implementation, rule, axis, claim too many, whether it decides a group of this architecture
 DECIDING = [

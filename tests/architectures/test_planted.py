@@ -9,15 +9,15 @@ import torch
 from models_zoo import ARCHITECTURES, Case, State, build, case, relative
 from torch import Tensor, nn
 
-from symgraph.align.alignment import distance
-from symgraph.align.execute import execute
-from symgraph.align.match import MatchOptions
-from symgraph.align.planning import plan_alignment
-from symgraph.aligned import align
-from symgraph.checkpoint import canonical_state, tied_names
 from symgraph.errors import CheckpointError, UsageError
-from symgraph.trace import state_of
-from symgraph.verify import random_transform, settled_names
+from symgraph.io.checkpoint import canonical_state, tied_names
+from symgraph.match.align import align
+from symgraph.match.execute import execute
+from symgraph.match.planning import plan_alignment
+from symgraph.match.weights import MatchOptions
+from symgraph.orbit.alignment import distance
+from symgraph.prove.verify import random_transform, settled_names
+from symgraph.tracing import state_of
 
 RECOVERED = 1e-6
 

@@ -12,8 +12,8 @@ from sweep.stages import audited, cause, run
 from sweep.summary import covered, moves, ok, summary
 from sweep.table import page
 
-from symgraph.tiny.config import shrunk
-from symgraph.tiny.fields import Context, Sizes, shrink_list, shrink_number
+from symgraph.tracing.tiny_config import shrunk
+from symgraph.tracing.tiny_fields import Context, Sizes, shrink_list, shrink_number
 
 FAST = {
     "causal-lm": (

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, ViTConfig, ViTForImageCl
 
 import symgraph
 from symgraph.errors import UsageError
-from symgraph.tiny.instance import tiny_instance
+from symgraph.tracing.tiny_instance import tiny_instance
 
 
 def large(kind: Any, config: Any) -> Any:

@@ -9,9 +9,9 @@ import torch
 from models_zoo import ARCHITECTURES, VARIANTS, case
 
 from symgraph.errors import VerifyError
-from symgraph.groups.classes import SymmetryClass as C
-from symgraph.infer.symmetry import Space, SymmetryGraph
-from symgraph.verify import family_names, verify
+from symgraph.groups.lattice import SymmetryClass as C
+from symgraph.prove.verify import family_names, verify
+from symgraph.symmetry.graph import Space, SymmetryGraph
 
 LARGER = {
     C.PERMUTATION: C.ORTHOGONAL_ONES,

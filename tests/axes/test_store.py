@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symgraph.axes.store import SELF_DUAL, Ref, Shape, Store
-from symgraph.axes.structural import TRANSFORMERS, Call
-from symgraph.groups.classes import RIGID, TOP, Bound, SymmetryClass, describe, down
+from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass, describe, down
+from symgraph.inference.store import SELF_DUAL, Ref, Shape, Store
+from symgraph.inference.structural import TRANSFORMERS, Call
 
 Digits = list[tuple[int, int, int]]
 

@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from symgraph.axes.store import Ref, Shape, Store
-from symgraph.axes.structural import FIXES_ONES, TRANSFORMERS, Call
-from symgraph.groups.classes import RIGID, TOP, Bound, describe, group_of
-from symgraph.infer.engine import prepare
-from symgraph.infer.equations import Equations, collect
-from symgraph.interpret import Interpreter
+from symgraph.groups.lattice import RIGID, TOP, Bound, describe, group_of
+from symgraph.groups.samples import random_element
+from symgraph.inference.equations import Equations, collect
+from symgraph.inference.pipeline import prepare
+from symgraph.inference.store import Ref, Shape, Store
+from symgraph.inference.structural import FIXES_ONES, TRANSFORMERS, Call
 from symgraph.ir import Graph
 from symgraph.rules.book import default_rules
-from symgraph.rules.sample import random_element
-from symgraph.trace import trace
+from symgraph.tracing import trace
+from symgraph.tracing.interpreter import Interpreter
 
 Shapes = tuple[tuple[int, ...], ...]
 SUFFIX = {TOP: "", FIXES_ONES: "=", RIGID: "!"}

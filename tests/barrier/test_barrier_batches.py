@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from symgraph.errors import DataError
-from symgraph.loss_barrier import loss_barrier
+from symgraph.measure.barrier import loss_barrier
 
 BATCHES = pairs([4, 3])
 REFERENCE = loss_barrier(Net(0), Net(1), BATCHES, points=5, metrics="accuracy")

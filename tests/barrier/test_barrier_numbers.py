@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from plain_loops import Net, Words, between, chord, mean, pairs, per_example, standard_error
 from torch import Tensor
 
-from symgraph.loss_barrier import loss_barrier
-from symgraph.losses import Metric
+from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.losses import Metric
 
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=4)
 SEEDS = st.integers(0, 20)

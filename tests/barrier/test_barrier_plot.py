@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from plain_loops import refused
 
-from symgraph import plots
-from symgraph.curve import Curve
 from symgraph.errors import UsageError
-from symgraph.files import OutputError
-from symgraph.loss_curve import LossBarrier
-from symgraph.plots import barrier_plot
+from symgraph.io.files import OutputError
+from symgraph.measure import plots
+from symgraph.measure.curve import Curve
+from symgraph.measure.loss_curve import LossBarrier
+from symgraph.measure.plots import barrier_plot
 
 GRID = (0.0, 0.5, 1.0)
 ACCURACY = Curve("accuracy", GRID, (0.9, 0.5, 0.8), (0.0, 0.02, 0.0), True)
@@ -123,5 +123,8 @@ def test_a_failure_while_drawing_leaves_the_old_picture(
 
 def test_drawing_knows_nothing_of_what_evaluates() -> None:
     names = {name for name, value in vars(plots).items() if getattr(value, "__module__", "").startswith("symgraph")}
-    modules = {getattr(vars(plots)[n], "__module__", "") for n in names} - {"symgraph.plots"}
-    assert modules == {"symgraph.curve", "symgraph.errors", "symgraph.files"} and "symgraph.plots" in sys.modules
+    modules = {getattr(vars(plots)[n], "__module__", "") for n in names} - {"symgraph.measure.plots"}
+    assert (
+        modules == {"symgraph.measure.curve", "symgraph.errors", "symgraph.io.files"}
+        and "symgraph.measure.plots" in sys.modules
+    )

@@ -12,9 +12,9 @@ from plain_loops import Net, Words, between, pairs, refused
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, DataError, UsageError
-from symgraph.loss_barrier import loss_barrier
-from symgraph.losses import Metric
-from symgraph.models import Model
+from symgraph.io.models import Model
+from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.losses import Metric
 
 BATCHES = pairs([4, 3])
 REFERENCE = loss_barrier(Net(0), Net(1), BATCHES, points=5, metrics="accuracy")

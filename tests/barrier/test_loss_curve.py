@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plain_loops import chord, refused
 
-from symgraph.curve import Curve
 from symgraph.errors import DataError, UsageError
-from symgraph.loss_curve import LossBarrier
+from symgraph.measure.curve import Curve
+from symgraph.measure.loss_curve import LossBarrier
 
 VALUES = st.floats(-1e6, 1e6)
 

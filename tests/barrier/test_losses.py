@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from plain_loops import refused
 from torch import Tensor
 
-from symgraph.columns import IGNORED
 from symgraph.errors import UsageError
-from symgraph.losses import (
+from symgraph.io.columns import IGNORED
+from symgraph.measure.losses import (
     LOSSES,
     METRICS,
     Metric,

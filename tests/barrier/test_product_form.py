@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import symgraph
-from symgraph.action import random_element
 from symgraph.errors import UsageError
-from symgraph.freedoms import to_clean_gauge
-from symgraph.gauge import Act
-from symgraph.loss_barrier import loss_barrier
-from symgraph.product_form import ProductForm, circuit_spaces
+from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.product_form import ProductForm, circuit_spaces
+from symgraph.orbit.action import random_element
+from symgraph.orbit.freedoms import to_clean_gauge
+from symgraph.orbit.steps import Act
 from symgraph.rules.book import default_rules
 
 MODELS = [("gpt2-untied", "sdpa"), ("gpt2-untied", "eager"), ("vit", "sdpa"), ("bert", "sdpa"), ("llama", "sdpa")]

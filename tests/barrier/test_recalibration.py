@@ -14,8 +14,8 @@ from torch.nn import functional
 
 import symgraph
 from symgraph.errors import DataError, UsageError
-from symgraph.losses import cross_entropy
-from symgraph.recalibration import recalibrated
+from symgraph.measure.losses import cross_entropy
+from symgraph.measure.recalibrate import recalibrated
 
 TRAINING, HELD_OUT = pairs([8, 8, 8], seed=1), pairs([6, 5], seed=2)
 STATISTICS = ("norm.running_mean", "norm.running_var")

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from plain_loops import Net, Words, mean, pairs, refused, standard_error
 from torch import nn
 
-from symgraph import plots
-from symgraph.curve import Surface
 from symgraph.errors import CheckpointError, DataError, SymgraphError, UsageError
-from symgraph.loss_barrier import loss_barrier
-from symgraph.models import Model
-from symgraph.simplex import SimplexBarrier
-from symgraph.simplex_barrier import simplex_barrier
+from symgraph.io.models import Model
+from symgraph.measure import plots
+from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.curve import Surface
+from symgraph.measure.simplex import SimplexBarrier
+from symgraph.measure.simplex_barrier import simplex_barrier
 
 BATCHES = pairs([4, 3])
 NETS = [Net(0), Net(1), Net(2)]

@@ -20,11 +20,11 @@ from bench_zoo import PAIRS, test_batches, zoo
 from measure import one_thread, ratio, seconds
 
 import symgraph
-from symgraph.align.match import MatchOptions, units
-from symgraph.align.observe import observe
-from symgraph.canonical import canonicalise
-from symgraph.sampling import float64
-from symgraph.trace import state_of
+from symgraph.match.observe import observe
+from symgraph.match.weights import MatchOptions, units
+from symgraph.orbit.canonical import canonicalise
+from symgraph.tracing import state_of
+from symgraph.tracing.sampling import float64
 
 OPTIONS = {
     "mixed": MatchOptions(),

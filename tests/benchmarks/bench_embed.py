@@ -17,8 +17,8 @@ from bench_memory import forget_peak, resident
 from measure import language_model, one_thread
 
 import symgraph
-from symgraph.trace import state_of
-from symgraph.widening.embed import embed
+from symgraph.resize.embed import embed
+from symgraph.tracing import state_of
 
 DEPTHS = (2, 8, 32)
 

@@ -29,16 +29,16 @@ from measure import Batch, one_thread, seconds
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.align.match import Match, MatchOptions, _Descent, match
-from symgraph.align.objective import EvenMixture, Objective
-from symgraph.align.observing import observe_models
-from symgraph.align.wreath import Tree
-from symgraph.canonical import canonicalise
-from symgraph.gauge import Act
-from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.match.objective import EvenMixture, Objective
+from symgraph.match.observing import observe_models
+from symgraph.match.weights import Match, MatchOptions, _Descent, match
+from symgraph.match.wreath import Tree
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.steps import Act
 from symgraph.rules.book import default_rules
-from symgraph.sampling import float64
-from symgraph.trace import state_of
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of
+from symgraph.tracing.sampling import float64
 
 BACKBONE = "vit-cifar10"
 WIDTH, HIDDEN = 128, 256

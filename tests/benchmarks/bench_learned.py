@@ -19,12 +19,12 @@ from bench_zoo import MEAN, PAIRS, STD, test_batches, zoo
 from measure import CONTEXT, Batch, one_thread, ratio, seconds
 
 import symgraph
-from symgraph.align.learn import Lesson, _Run
-from symgraph.align.learn_options import LearnOptions
-from symgraph.align.motion import MotionOptions
-from symgraph.canonical import canonicalise
-from symgraph.data import load
-from symgraph.trace import state_of
+from symgraph.io.data import load
+from symgraph.match.learn_options import LearnOptions
+from symgraph.match.learned import Lesson, _Run
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.motion import MotionOptions
+from symgraph.tracing import state_of
 
 STEPS = {"gpt2-shakespeare": 400, "vit-cifar10": 2500}
 APART = 2000

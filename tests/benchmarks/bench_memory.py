@@ -20,8 +20,8 @@ from bench_learned import training_batches
 from bench_zoo import PAIRS, zoo
 
 import symgraph
-from symgraph.align.learn_options import LearnOptions
-from symgraph.align.motion import MotionOptions
+from symgraph.match.learn_options import LearnOptions
+from symgraph.orbit.motion import MotionOptions
 
 STEPS = 20
 

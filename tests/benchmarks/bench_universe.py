@@ -17,8 +17,8 @@ import torch
 from measure import one_thread, seconds
 
 import symgraph
-from symgraph import demo
-from symgraph.console import Console
+from symgraph.cli import demo_run as demo
+from symgraph.cli.console import Console
 
 
 def trained(count: int) -> list[symgraph.Model]:

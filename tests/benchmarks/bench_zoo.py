@@ -19,7 +19,7 @@ import torch
 from measure import CONTEXT, one_thread, seconds
 
 import symgraph
-from symgraph.data import load
+from symgraph.io.data import load
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 PAIRS = ("gpt2-shakespeare", "vit-cifar10")

@@ -8,18 +8,18 @@ import pytest
 import torch
 from models_zoo import ARCHITECTURES, Case, State, case, relative, worst
 
-from symgraph.action import random_element
-from symgraph.axes.terms import Leaf, Product
-from symgraph.canonical import canonicalise
-from symgraph.constants import Offset, Push, broadcast_leaves
 from symgraph.errors import CheckpointError, SymgraphError
-from symgraph.gauge import Act, Rescale, Transform, rescale
-from symgraph.infer.engine import infer
-from symgraph.infer.families import Place
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.trace import trace
-from symgraph.uneven import Restate, Slant, Turn
-from symgraph.verify import family_names, random_transform, settled_names, verify
+from symgraph.inference.pipeline import infer
+from symgraph.orbit.action import random_element
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.constant_steps import Offset, Push, broadcast_leaves
+from symgraph.orbit.steps import Act, Rescale, Transform, rescale
+from symgraph.orbit.uneven import Restate, Slant, Turn
+from symgraph.prove.verify import family_names, random_transform, settled_names, verify
+from symgraph.symmetry.families import Place
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import Leaf, Product
+from symgraph.tracing import trace
 
 EXACT = 1e-10
 

@@ -10,12 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from symgraph.audit import audit
 from symgraph.groups.elements import ones_complement
-from symgraph.infer.engine import infer
-from symgraph.spectral import along_spectrum
-from symgraph.trace import state_of, trace
-from symgraph.verify import verify
+from symgraph.inference.pipeline import infer
+from symgraph.orbit.spectral_gains import along_spectrum
+from symgraph.prove.audit import audit
+from symgraph.prove.verify import verify
+from symgraph.tracing import state_of, trace
 
 gains = st.lists(st.floats(-3, 3), min_size=2, max_size=7)
 

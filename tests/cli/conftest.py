@@ -154,7 +154,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints: vit-0, vit-1, vit-2, vit-wide, half-0, half-1, gpt2-0, gpt2-1."""
     from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
 
-    from symgraph.models import quiet
+    from symgraph.io.models import quiet
 
     folder = tmp_path_factory.mktemp("checkpoints")
     with quiet():

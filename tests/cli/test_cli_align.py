@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli.runner import Cli
-from symgraph import models
-from symgraph.mixture import interpolate
+from symgraph.io import models
+from symgraph.measure.mixture import interpolate
 
 State = dict[str, torch.Tensor]
 
@@ -32,8 +32,9 @@ def logits(folder: Path) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def planted(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """vit-0 after a random element of its group: the same function, far away."""
-    from symgraph import api, checkpoint
-    from symgraph.verify import random_transform, settled_names
+    from symgraph import api
+    from symgraph.io import checkpoint
+    from symgraph.prove.verify import random_transform, settled_names
 
     model = api.model(checkpoints / "vit-0")
     symmetry = api.infer(model)

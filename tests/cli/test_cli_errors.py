@@ -146,7 +146,7 @@ def test_overwrite_replaces_a_checkpoint(cli: Cli) -> None:
 
 
 def test_a_full_disk_leaves_nothing_behind(cli: Cli, checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from symgraph import checkpoint
+    from symgraph.io import checkpoint
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

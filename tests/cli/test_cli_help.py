@@ -58,7 +58,7 @@ def test_the_schema_is_json(cli: Cli) -> None:
 
 
 def test_the_options_of_matching_are_those_of_the_library() -> None:
-    from symgraph.align.match import MatchOptions
     from symgraph.cli import inputs, parser
+    from symgraph.match.weights import MatchOptions
 
     assert inputs.match_options(parser().parse_args(["align", "a", "b"])) == MatchOptions()

@@ -89,7 +89,7 @@ def test_verify_without_each_and_without_weights(cli: Cli, checkpoints: Path) ->
 
 def test_verify_fails_with_its_own_exit_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from symgraph import api
-    from symgraph.verify import Check, Verification
+    from symgraph.prove.verify import Check, Verification
 
     bad = Verification(0.5, (Check("hidden", "permutation", 0.5),), 1, 1e-9)
     monkeypatch.setattr(api, "verify", lambda *_, **__: bad)

@@ -17,7 +17,7 @@ from symgraph.cli import main
 from symgraph.errors import RuleError
 from symgraph.rules.book import default_rules, with_user_rules
 from symgraph.rules.check import check
-from symgraph.rules.load import load_file
+from symgraph.rules.loading import load_file
 from symgraph.rules.schema import KEYS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "writing-rules.md").read_text(encoding="utf-8")

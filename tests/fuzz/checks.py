@@ -10,18 +10,18 @@ from math import prod
 import torch
 from torch import Tensor
 
-from symgraph.audit import audit
-from symgraph.axes.terms import Leaf, Product, Term, leaves
-from symgraph.canonical import canonicalise
 from symgraph.errors import AuditError, SymgraphError
-from symgraph.infer.engine import infer, prepare
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.interpret import Interpreter
+from symgraph.inference.pipeline import infer, prepare
 from symgraph.ir import Graph
+from symgraph.orbit.canonical import canonicalise
+from symgraph.prove.audit import audit
+from symgraph.prove.verify import family_names, verify
 from symgraph.rules.book import default_rules
-from symgraph.sampling import float64, perturbed, random_inputs
-from symgraph.trace import state_of, trace
-from symgraph.verify import family_names, verify
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import Leaf, Product, Term, leaves
+from symgraph.tracing import state_of, trace
+from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.sampling import float64, perturbed, random_inputs
 
 from .net import Description, build
 

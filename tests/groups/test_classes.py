@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from symgraph.groups.classes import (
+from symgraph.groups.lattice import (
     RIGID,
     TOP,
     Bound,

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symgraph.action import GroupElement, neutral, random_element
-from symgraph.axes.terms import Concat, Leaf, Product, Term
-from symgraph.groups.classes import SymmetryClass, down
 from symgraph.groups.elements import Element, local_inverse, local_product, ones_complement, random_index, random_matrix
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import Frame, Space, SymmetryGraph
+from symgraph.groups.lattice import SymmetryClass, down
+from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
-from symgraph.trace import trace
+from symgraph.orbit.action import GroupElement, neutral, random_element
+from symgraph.symmetry.graph import Frame, Space, SymmetryGraph
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term
+from symgraph.tracing import trace
 
 C = SymmetryClass
 State = dict[str, Tensor]

@@ -11,12 +11,12 @@ from mixtures import EXPERTS, FORMS, WIDTH, Expert, network
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.action import random_element
 from symgraph.errors import UsageError
-from symgraph.infer.branches import find_branches
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.sampling import float64
-from symgraph.trace import state_of
+from symgraph.inference.branches import find_branches
+from symgraph.orbit.action import random_element
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of
+from symgraph.tracing.sampling import float64
 
 LISTS = [n for n in FORMS if n.startswith("list")]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from symgraph.audit import audit
-from symgraph.infer.engine import infer
-from symgraph.trace import state_of, trace
-from symgraph.verify import verify
+from symgraph.inference.pipeline import infer
+from symgraph.prove.audit import audit
+from symgraph.prove.verify import verify
+from symgraph.tracing import state_of, trace
 
 
 class Scaled(nn.Module):

@@ -12,12 +12,12 @@ from models_zoo import ARCHITECTURES, case
 from torch import Tensor, nn
 
 from symgraph.errors import UsageError
-from symgraph.infer.dimension import Dimension, Family, dimension
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.sampling import random_state
-from symgraph.tangents import tangents
-from symgraph.trace import trace
+from symgraph.inference.pipeline import infer
+from symgraph.orbit.tangents import tangents
+from symgraph.symmetry.dimension import Dimension, Family, dimension
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import trace
+from symgraph.tracing.sampling import random_state
 
 State = dict[str, Tensor]
 

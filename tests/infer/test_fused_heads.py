@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from symgraph.axes.terms import Concat, Leaf, Product, leaves
-from symgraph.infer.engine import infer
-from symgraph.trace import trace
-from symgraph.verify import verify
+from symgraph.inference.pipeline import infer
+from symgraph.prove.verify import verify
+from symgraph.symmetry.terms import Concat, Leaf, Product, leaves
+from symgraph.tracing import trace
 
 
 class Interleaved(nn.Module):

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symgraph.groups.classes import describe
-from symgraph.infer.engine import infer, prepare
-from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.groups.lattice import describe
+from symgraph.inference.pipeline import infer, prepare
 from symgraph.ir import Graph
 from symgraph.rules.book import default_rules
-from symgraph.trace import trace
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import trace
 
 ORDERS = 10
 

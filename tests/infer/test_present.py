@@ -13,13 +13,13 @@ from models_zoo import ARCHITECTURES, case
 from torch import nn
 
 from symgraph.errors import UsageError
-from symgraph.groups.classes import SymmetryClass, down
-from symgraph.infer.engine import infer
-from symgraph.infer.explain import decisive_rules
-from symgraph.infer.fold import fold
-from symgraph.infer.present import table
-from symgraph.infer.symmetry import Reason, SymmetryGraph, Uncovered
-from symgraph.trace import trace
+from symgraph.groups.lattice import SymmetryClass, down
+from symgraph.inference.pipeline import infer
+from symgraph.symmetry.explain import decisive_rules
+from symgraph.symmetry.fold import fold
+from symgraph.symmetry.graph import Reason, SymmetryGraph, Uncovered
+from symgraph.symmetry.present import table
+from symgraph.tracing import trace
 
 RELU_TABLE = """\
 Net: 83 parameters, 96.4% on a non-rigid axis; 4 spaces, 2 active; continuous dimension 11

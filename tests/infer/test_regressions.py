@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symgraph.canonical import canonicalise
-from symgraph.infer.engine import infer, prepare
-from symgraph.infer.symmetry import SymmetryGraph
+from symgraph.inference.pipeline import infer, prepare
+from symgraph.orbit.canonical import canonicalise
+from symgraph.prove.verify import verify
 from symgraph.rules.book import default_rules
-from symgraph.sampling import random_state
-from symgraph.trace import trace
-from symgraph.verify import verify
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import trace
+from symgraph.tracing.sampling import random_state
 
 
 class EverySecond(nn.Module):

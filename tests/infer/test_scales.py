@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sympy import Matrix
 
-from symgraph.infer.scales import Equation, Vector, binary_basis, integer_basis
+from symgraph.inference.scales import Equation, Vector, binary_basis, integer_basis
 
 SIZE = 5
 

@@ -14,11 +14,11 @@ import torch
 from models_zoo import ARCHITECTURES, case
 from torch import nn
 
-from symgraph.axes.terms import leaves
 from symgraph.errors import SymgraphError, UsageError
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import SymmetryGraph, Uncovered
-from symgraph.trace import trace
+from symgraph.inference.pipeline import infer
+from symgraph.symmetry.graph import SymmetryGraph, Uncovered
+from symgraph.symmetry.terms import leaves
+from symgraph.tracing import trace
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symgraph.audit import audit
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.trace import state_of, trace
-from symgraph.verify import verify
+from symgraph.inference.pipeline import infer
+from symgraph.prove.audit import audit
+from symgraph.prove.verify import verify
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of, trace
 
 
 class Tied(nn.Module):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import CoverageError
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import Uncovered
-from symgraph.infer.uncovered import NOTHING, WRITE, remedy, report
-from symgraph.trace import trace
+from symgraph.inference.pipeline import infer
+from symgraph.symmetry.coverage import NOTHING, WRITE, remedy, report
+from symgraph.symmetry.graph import Uncovered
+from symgraph.tracing import trace
 
 
 class Layer(nn.Module):

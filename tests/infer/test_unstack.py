@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symgraph.infer.unstack import without_stacks
-from symgraph.interpret import evaluate
-from symgraph.trace import state_of, trace
+from symgraph.tracing import state_of, trace
+from symgraph.tracing.interpreter import evaluate
+from symgraph.tracing.unstack import without_stacks
 
 Parts = tuple[Tensor, ...]
 

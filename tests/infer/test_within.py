@@ -6,11 +6,11 @@ import pytest
 import torch
 from models_zoo import case
 
-from symgraph.align.match import match
-from symgraph.canonical import canonicalise
 from symgraph.errors import UsageError
-from symgraph.groups.classes import SymmetryClass, down
-from symgraph.verify import random_transform, settled_names, verify
+from symgraph.groups.lattice import SymmetryClass, down
+from symgraph.match.weights import match
+from symgraph.orbit.canonical import canonicalise
+from symgraph.prove.verify import random_transform, settled_names, verify
 
 
 @pytest.mark.parametrize("inside", ["permutation", "signed permutation", "orthogonal"])

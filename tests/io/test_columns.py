@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tiny_checkpoints import refused
 from torch import Tensor, nn
 
-from symgraph import data
-from symgraph.columns import IGNORED, Options, Source, Tokenizer, language_targets, window_rows
 from symgraph.errors import DataError
-from symgraph.models import Model
+from symgraph.io import data
+from symgraph.io.columns import IGNORED, Options, Source, Tokenizer, language_targets, window_rows
+from symgraph.io.models import Model
 
 WORDS = ["[PAD]", "[MASK]", *"abcdefgh"]
 

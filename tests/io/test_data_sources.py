@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tiny_checkpoints import refused
 from torch import Tensor
 
-from symgraph import data
-from symgraph.data import Batches, batch_length, from_batches
 from symgraph.errors import DataError, UsageError
+from symgraph.io import data
+from symgraph.io.data import Batches, batch_length, from_batches
 
 ROWS = [{"input_ids": [i, i + 1, i + 2], "label": i % 3} for i in range(7)]
 

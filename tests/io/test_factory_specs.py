@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_checkpoints import refused
 
-from symgraph import models
 from symgraph.errors import CheckpointError, DataError
-from symgraph.factories import call_factory, import_factory, is_factory
+from symgraph.io import models
+from symgraph.io.factories import call_factory, import_factory, is_factory
 
 MADE = """
 import torch

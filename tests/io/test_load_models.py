@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoints import HEAD, TABLE, WEIGHTS, copy_with, equal, image_model, refused, save, text_model
 from torch import Tensor
 
-from symgraph import models
-from symgraph.checkpoint import dtypes, read_state
 from symgraph.errors import CheckpointError
-from symgraph.files import existing
+from symgraph.io import models
+from symgraph.io.checkpoint import dtypes, read_state
+from symgraph.io.files import existing
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

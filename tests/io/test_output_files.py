@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_checkpoints import refused
 
-from symgraph.files import OutputError, atomic_dir, atomic_path, existing, refuse_existing, write_text
+from symgraph.io.files import OutputError, atomic_dir, atomic_path, existing, refuse_existing, write_text
 
 Stage = Callable[..., AbstractContextManager[Path]]
 FAILURES: list[BaseException] = [

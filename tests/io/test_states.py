@@ -13,7 +13,7 @@ from tiny_checkpoints import refused
 from torch import Tensor
 
 from symgraph.errors import CheckpointError
-from symgraph.state import check_finite, state_hash, stored_dtypes, stored_shape, usual_dtype
+from symgraph.io.state import check_finite, state_hash, stored_dtypes, stored_shape, usual_dtype
 
 ALL_DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from tiny_checkpoints import HEAD, TABLE, WEIGHTS, Net, copy_with, equal, image_model, refused, save, text_model
 from torch import Tensor, nn
 
-from symgraph import models
-from symgraph.checkpoint import canonical_state, check_same_architecture, check_state, read_state, tied_names, write
 from symgraph.errors import CheckpointError
-from symgraph.files import OutputError
-from symgraph.models import Model
+from symgraph.io import models
+from symgraph.io.checkpoint import canonical_state, check_same_architecture, check_state, read_state, tied_names, write
+from symgraph.io.files import OutputError
+from symgraph.io.models import Model
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 GAIN = "transformer.ln_f.weight"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from symgraph.errors import SymgraphError
-from symgraph.models import quiet
+from symgraph.io.models import quiet
 
 State = dict[str, Tensor]
 

@@ -14,7 +14,7 @@ from symgraph.errors import RuleError
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
 from symgraph.rules.check import check, require_sound
-from symgraph.rules.load import load_file, parse, rule
+from symgraph.rules.loading import load_file, parse, rule
 
 GOOD = """\
 - rule: my-gelu

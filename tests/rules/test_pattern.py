@@ -11,10 +11,10 @@ import torch
 from torch import Tensor as T
 
 from symgraph.ir import DType, Graph, Kind, Node, Ref, Tensor, map_refs
-from symgraph.rules import operators
 from symgraph.rules.book import default_rules
 from symgraph.rules.dummy import as_graph
 from symgraph.rules.pattern import parse, rewrite
+from symgraph.tracing import arguments as operators
 
 BOOK = default_rules()
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from symgraph.axes.structural import TRANSFORMERS
-from symgraph.groups.classes import SymmetryClass, down
+from symgraph.groups.lattice import SymmetryClass, down
+from symgraph.groups.samples import random_element
+from symgraph.inference.structural import TRANSFORMERS
 from symgraph.rules.book import default_rules, rules_folder
 from symgraph.rules.check import check
-from symgraph.rules.sample import random_element
 from symgraph.rules.schema import KEYS, STRUCTURES, Admits, Rule, schema_text
 
 RULES = default_rules().rules

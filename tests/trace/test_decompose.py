@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from symgraph.interpret import evaluate
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
-from symgraph.trace import state_of, trace
-from symgraph.trace.decompose import decompose, expand
+from symgraph.tracing import state_of, trace
+from symgraph.tracing.decompose import decompose, expand
+from symgraph.tracing.interpreter import evaluate
 
 X = Tensor((4, 6), "float32")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import TraceError
-from symgraph.trace import example_inputs
+from symgraph.tracing import example_inputs
 
 
 class Text(nn.Module):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symgraph.interpret import evaluate
-from symgraph.trace import state_of, trace
-from symgraph.trace.operators import functional, written
+from symgraph.tracing import state_of, trace
+from symgraph.tracing.interpreter import evaluate
+from symgraph.tracing.operators import functional, written
 
 
 def simple(y: Tensor) -> Tensor:

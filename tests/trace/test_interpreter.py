@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from symgraph.errors import UsageError
-from symgraph.interpret import Interpreter, evaluate
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.ir import Tensor as Meta
-from symgraph.trace import state_of, trace
+from symgraph.tracing import state_of, trace
+from symgraph.tracing.interpreter import Interpreter, evaluate
 
 
 class LowPrecision(nn.Module):

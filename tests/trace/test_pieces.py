@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from symgraph.interpret import evaluate
 from symgraph.ir import Graph
-from symgraph.trace import state_of, trace
+from symgraph.tracing import state_of, trace
+from symgraph.tracing.interpreter import evaluate
 
 Writes = Callable[[Tensor], Tensor]
 

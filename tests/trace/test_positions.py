@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from symgraph.interpret import evaluate
 from symgraph.ir import Graph
-from symgraph.trace import state_of, trace, trace_config
-from symgraph.trace.meta import integers, weightless
-from symgraph.trace.positions import is_run
+from symgraph.tracing import state_of, trace, trace_config
+from symgraph.tracing.interpreter import evaluate
+from symgraph.tracing.meta import integers, weightless
+from symgraph.tracing.positions import is_run
 
 
 class Table(nn.Module):

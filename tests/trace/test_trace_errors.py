@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import TraceError
-from symgraph.trace import trace, trace_config
+from symgraph.tracing import trace, trace_config
 
 
 class Gate(nn.Module):

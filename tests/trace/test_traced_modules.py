@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from symgraph.interpret import evaluate
 from symgraph.ir import Graph, Kind
-from symgraph.trace import state_of, trace
+from symgraph.tracing import state_of, trace
+from symgraph.tracing.interpreter import evaluate
 
 
 def agree(model: nn.Module, *inputs: Tensor) -> Graph:

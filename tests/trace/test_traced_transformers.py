@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from symgraph.interpret import Interpreter
 from symgraph.ir import Graph
-from symgraph.trace import example_inputs, state_of, trace, trace_config
+from symgraph.tracing import example_inputs, state_of, trace, trace_config
+from symgraph.tracing.interpreter import Interpreter
 
 TEXT = dict(vocab_size=19, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24)
 IMAGE = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=8)

@@ -10,16 +10,16 @@ from test_widths import graphs, mlp, outputs, pair
 from torch import nn
 
 import symgraph
-from symgraph.align.narrowing.clusters import even, merged
-from symgraph.align.narrowing.reduce import reduce
-from symgraph.align.narrowing.spectra import leading, truncated
-from symgraph.align.program import Program
-from symgraph.blend import Blend
 from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
-from symgraph.trace import state_of
-from symgraph.verify import TOLERANCE, difference, random_transform, settled_names
-from symgraph.widening.embed import embed
+from symgraph.match.program import Program
+from symgraph.orbit.blend import Blend
+from symgraph.prove.verify import TOLERANCE, difference, random_transform, settled_names
+from symgraph.resize.embed import embed
+from symgraph.resize.narrow import reduce
+from symgraph.resize.narrow_clusters import even, merged
+from symgraph.resize.narrow_spectra import leading, truncated
+from symgraph.tracing import state_of
 
 EXACT = (
     "gpt2",

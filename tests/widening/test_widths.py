@@ -13,18 +13,18 @@ from models_zoo import GPT2, RESNET, TEXT, VIT, _perturbed
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.align.program import Program
-from symgraph.align.steps import Embed
 from symgraph.errors import CheckpointError, UsageError
-from symgraph.infer.symmetry import SymmetryGraph
-from symgraph.interpret import Interpreter
-from symgraph.merge import merge
-from symgraph.sampling import random_inputs
-from symgraph.trace import state_of
-from symgraph.verify import TOLERANCE, difference, random_transform, settled_names
-from symgraph.widening.embed import embed
-from symgraph.widening.maps import Way, Widening, blocks_of, narrowed, widen
-from symgraph.widening.models import model_like
+from symgraph.match.merge import merge
+from symgraph.match.program import Program
+from symgraph.match.program_steps import Embed
+from symgraph.prove.verify import TOLERANCE, difference, random_transform, settled_names
+from symgraph.resize.embed import embed
+from symgraph.resize.maps import Way, Widening, blocks_of, narrowed, widen
+from symgraph.resize.shapes import model_like
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of
+from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.sampling import random_inputs
 
 UNTIED = GPT2 | dict(tie_word_embeddings=False)
 LLAMA = TEXT | dict(hidden_size=16, num_key_value_heads=2, head_dim=4)
@@ -195,7 +195,7 @@ def test_models_of_three_widths_merge_into_the_widest() -> None:
 def test_a_merge_is_a_stock_checkpoint_of_the_larger_config(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from symgraph.outputs import write_merged
+    from symgraph.match.write import write_merged
 
     folders = []
     for name, changes in (("narrow", {}), ("wide", dict(n_embd=12, n_inner=16))):

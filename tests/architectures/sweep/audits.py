@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from symgraph.audit import Audit, audit
-from symgraph.infer.engine import infer
-from symgraph.trace import example_inputs, state_of, trace
+from symgraph.inference.pipeline import infer
+from symgraph.prove.audit import Audit, audit
+from symgraph.tracing import example_inputs, state_of, trace
 
 TEXT: dict[str, Any] = dict(
     vocab_size=23,

@@ -15,11 +15,11 @@ from transformers import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from symgraph.tiny.config import shrunk
-from symgraph.tiny.fields import Sizes
-from symgraph.tiny.instance import SIZES, built
-from symgraph.trace import example_inputs
-from symgraph.trace.wrap import TensorsOnly
+from symgraph.tracing import example_inputs
+from symgraph.tracing.tiny_config import shrunk
+from symgraph.tracing.tiny_fields import Sizes
+from symgraph.tracing.tiny_instance import SIZES, built
+from symgraph.tracing.wrap import TensorsOnly
 
 MAPPINGS = {
     "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",

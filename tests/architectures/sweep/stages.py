@@ -17,15 +17,15 @@ import transformers
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.audit import audit
-from symgraph.axes.terms import blocks
-from symgraph.infer.engine import infer
-from symgraph.infer.symmetry import Space, SymmetryGraph
-from symgraph.interpret import evaluate
+from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
-from symgraph.trace import example_inputs, state_of, trace
-from symgraph.trace.wrap import TensorsOnly
-from symgraph.verify import verify
+from symgraph.prove.audit import audit
+from symgraph.prove.verify import verify
+from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.terms import blocks
+from symgraph.tracing import example_inputs, state_of, trace
+from symgraph.tracing.interpreter import evaluate
+from symgraph.tracing.wrap import TensorsOnly
 
 from .builder import ATTEMPTS, smallest, tiny
 

@@ -1,1 +1,0 @@
-"""Terms over spaces, their unification, and the structural operators."""

@@ -1,0 +1,237 @@
+"""`symgraph align`: bring one model into the basis of another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from symgraph.cli import inputs
+from symgraph.cli.console import Console
+from symgraph.cli.parser import (
+    WEIGHTED_HELP,
+    Arguments,
+    Commands,
+    add_blending,
+    add_data,
+    add_device,
+    add_learning,
+    add_matching,
+    add_model,
+    add_narrow,
+    add_out,
+    add_program,
+    add_rules,
+    add_tied,
+)
+from symgraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from symgraph.io.models import Model
+    from symgraph.match.align import Aligned
+    from symgraph.match.learned import Learned
+    from symgraph.match.program import Program
+    from symgraph.measure.curve import Curve
+    from symgraph.measure.loss_curve import LossBarrier
+
+_EXAMPLES = """
+symgraph align a b --out b-aligned
+symgraph align a b --out b-aligned --data my-dataset --metrics accuracy
+symgraph align a b --dry-run                                  print the plan, do nothing
+symgraph align a b --dry-run --emit-program plan.yaml         write the plan, to read or change it
+symgraph align a b --out b-aligned --program plan.yaml        run that plan
+symgraph align a b --out b-aligned --alignment ab.safetensors keep the alignment for `symgraph apply`
+symgraph align a b --out b-aligned --method learned --data my-dataset --checkpoint run.pt
+"""
+_DETAILS = """
+Finds the element of the symmetry group that brings B nearest to A by weight matching, and writes B so
+aligned. Its function stays as it was; what changes is that A and B can now be averaged. A itself is not
+touched. Where A has zero gains, so that B cannot be brought into its gauge, A in canonical form is
+written to FOLDER-reference: use that one in the place of A. The same holds for --tied untie, which makes
+another architecture of both, for --dual, which moves A as well, and for an A narrower than B.
+
+A narrower model is embedded into the shape of the other first, with the same function. With --narrow a
+wider B is reduced to A's shape instead, which changes its function: by how much is said aloud.
+
+With --method learned the element is then trained on the loss of the models between A and B: on the train
+split, stopped on validation data, reported on --data. Both models still compute what they computed.
+--method activations compares what the two compute on the train split, alone or with weights (--alpha).
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add("align", run, "align one model to another", details=_DETAILS, examples=_EXAMPLES)
+    add_model(parser, "a", "b", help=WEIGHTED_HELP)
+    add_out(parser, required=False)
+    parser.add_argument("--alignment", metavar="FILE", help="also write the alignment itself (.safetensors)")
+    add_program(parser)
+    parser.add_argument("--strict", action="store_true", help="fail if an operator has no rule (exit code 5)")
+    add_tied(parser)
+    add_narrow(parser)
+    add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
+    add_rules(parser)
+    add_learning(parser)
+    add_blending(parser)
+    add_matching(parser, data=True)
+    add_data(parser)
+
+
+def run(args: Arguments, console: Console) -> int:
+    """Plan or load the program, run it, measure, write."""
+    _check(args)
+    a, b = inputs.weighted(args.a, args), inputs.weighted(args.b, args)
+    program = inputs.program(args)
+    if args.dry_run:
+        return _dry_run(a, b, program, args, console)
+    found = inputs.batches(args, a) if args.data else None
+    lesson = inputs.training(args, a) if _learns(args, program) else (None, None)
+    aligned = _align(a, b, program, lesson, args, console)
+    measured = _measure(aligned, found, args, console) if found is not None else {}
+    written = _write(aligned, measured, args)
+    console.result(_text(aligned, measured, written), _plain(aligned, measured, written))
+    return 0
+
+
+def _check(args: Arguments) -> None:
+    inputs.check_device(args.device)
+    if args.resume and args.checkpoint is None:
+        raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
+    if not args.resume:
+        inputs.refuse_files(args.checkpoint, overwrite=args.overwrite)
+    inputs.refuse_files(args.alignment, args.emit_program, overwrite=args.overwrite)
+    inputs.check_out(args, "B aligned")
+
+
+def _learns(args: Arguments, program: Program | None) -> bool:
+    if program is None:
+        return bool(args.method != "weights" or args.weighting == "inputs")
+    return program.reads_data
+
+
+def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, console: Console) -> int:
+    from symgraph.match.align import plan
+
+    if program is None:
+        program = plan(
+            a,
+            b,
+            method=args.method,
+            options=inputs.match_options(args),
+            rules=inputs.rule_book(args),
+            tied=args.tied,
+            strict=args.strict,
+            learning=inputs.learn_options(args),
+            start=args.start,
+            split=args.split_units,
+            soft=args.soft,
+            narrow=args.narrow,
+        )
+    if args.emit_program:
+        program.save(args.emit_program, overwrite=args.overwrite)
+    console.result(program, program.to_plain())
+    return 0
+
+
+def _align(
+    a: Model, b: Model, program: Program | None, lesson: tuple[Any, Any], args: Arguments, console: Console
+) -> Aligned:
+    import torch
+
+    from symgraph.match.align import align
+
+    with console.steps("aligning") as progress:
+        return align(
+            a,
+            b,
+            method=args.method,
+            options=inputs.match_options(args),
+            program=program,
+            rules=inputs.rule_book(args),
+            tied=args.tied,
+            strict=args.strict,
+            device=args.device,
+            dtype=getattr(torch, args.dtype),
+            progress=progress,
+            data=lesson[0],
+            validation=lesson[1],
+            learning=inputs.learn_options(args),
+            checkpoint=args.checkpoint,
+            resume=args.resume,
+            start=args.start,
+            split=args.split_units,
+            soft=args.soft,
+            narrow=args.narrow,
+        )
+
+
+def _measure(aligned: Aligned, found: Any, args: Arguments, console: Console) -> dict[str, LossBarrier]:
+    from symgraph.match.merge import saved
+
+    module = aligned.a.module
+    after = saved(aligned.b, aligned.state)
+    return {
+        "before": inputs.measure("before alignment", aligned.a, aligned.b, found, args, console),
+        "after": inputs.measure("after alignment", aligned.reference, after, found, args, console, module=module),
+    }
+
+
+def _write(aligned: Aligned, measured: dict[str, LossBarrier], args: Arguments) -> dict[str, str]:
+    from symgraph.match.write import write_aligned
+
+    barriers = tuple((f"{when} alignment", r) for when, r in measured.items())
+    folders = write_aligned(
+        aligned,
+        args.out,
+        command=args.typed,
+        loss_barriers=barriers,
+        untied=args.tied == "untie" and any(n.startswith("untied ") for n in aligned.notes),
+        overwrite=args.overwrite,
+    )
+    written = {role: str(path) for role, path in folders.items()}
+    if args.alignment:
+        written["alignment"] = str(aligned.alignment.save(args.alignment, overwrite=args.overwrite))
+    if args.emit_program:
+        written["program"] = str(aligned.program.save(args.emit_program, overwrite=args.overwrite))
+    return written
+
+
+def _text(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str, str]) -> str:
+    lines = [str(aligned)]
+    for when, found in measured.items():
+        lines += [
+            f"{c.name} barrier {when:<6} {c.barrier:.4f} \u00b1 {c.standard_error:.4f} "
+            f"(interior minimum {c.interior_min:.4f}{_middle(c)}){_over(found)}"
+            for c in (found.loss, *found.metrics)
+        ]
+    return "\n".join([*lines, *(f"wrote {role} to {path}" for role, path in written.items())])
+
+
+def _middle(curve: Curve) -> str:
+    return "" if curve.midpoint is None else f", midpoint {curve.midpoint:.4f}"
+
+
+def _over(found: LossBarrier) -> str:
+    """On what a barrier was measured."""
+    return f" on {found.source or 'the data'}{f', split {found.split}' if found.split else ''}"
+
+
+def _plain(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str, str]) -> dict[str, Any]:
+    return {
+        "distance": {"before": aligned.before, "after": aligned.after},
+        "objective": list(aligned.alignment.objective),
+        "singular": list(aligned.singular),
+        "notes": list(aligned.notes),
+        "learned": None if aligned.learned is None else _learned(aligned.learned),
+        "source": aligned.alignment.source,
+        "target": aligned.alignment.target,
+        "loss_barrier": {when: inputs.plain_barrier(r) for when, r in measured.items()},
+        "written": written,
+    }
+
+
+def _learned(found: Learned) -> dict[str, Any]:
+    return {
+        "validation": [{"step": step, "barrier": barrier} for step, barrier in found.history],
+        "kept": found.best,
+        "steps": found.steps,
+        "ended": found.ended,
+    }

@@ -1,0 +1,47 @@
+"""`symgraph apply`: use an alignment that was written before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from symgraph.cli import inputs
+from symgraph.cli.console import Console
+from symgraph.cli.parser import Arguments, Commands, add_model, add_out, add_rules, add_tied
+from symgraph.io.files import refuse_existing
+
+_EXAMPLES = """
+symgraph align a b --out b-aligned --alignment ab.safetensors
+symgraph apply ab.safetensors b-later-checkpoint --out b-later-aligned
+symgraph apply ab.safetensors b-aligned --out b-again --inverse
+symgraph apply ab.safetensors b-minus-its-base --out moved-task-vector --task-vector
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    details = "The model may be any checkpoint of the architecture, such as a later one of the same training run."
+    parser = commands.add("apply", run, "apply a saved alignment to a model", details=details, examples=_EXAMPLES)
+    text = "a file that `symgraph align --alignment` wrote"
+    parser.add_argument("alignment", metavar="ALIGNMENT", help=text)
+    add_model(parser, "model")
+    add_out(parser)
+    parser.add_argument("--inverse", action="store_true", help="go back from the basis of A to that of B")
+    text = "the weights are a difference of two models: leave out the constants that the alignment adds"
+    parser.add_argument("--task-vector", action="store_true", help=text)
+    add_tied(parser)
+    add_rules(parser)
+
+
+def run(args: Arguments, console: Console) -> int:
+    """Load both, transform, write."""
+    from symgraph.match import write as outputs
+
+    refuse_existing(Path(args.out), args.overwrite, folder=True)
+    found = inputs.weighted(args.model, args)
+    options = {"inverse": args.inverse, "task_vector": args.task_vector, "tied": args.tied}
+    with console.steps("applying"):
+        applied = outputs.apply(args.alignment, found, rules=inputs.rule_book(args), **options)
+    out = outputs.write_applied(applied, args.out, command=args.typed, overwrite=args.overwrite)
+    plain = {"alignment": args.alignment, "model": args.model, "inverse": args.inverse, "written": str(out)}
+    console.result(f"wrote {out}", plain)
+    return 0

@@ -1,0 +1,342 @@
+"""The demo: two small vision transformers on scikit-learn's handwritten digits, aligned, measured and written.
+
+Everything is real: the networks are trained here from two seeds, and every figure is of images that neither has seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symgraph import api
+from symgraph.cli.console import Console, table
+from symgraph.io import checkpoint, data
+from symgraph.io.files import OutputError, atomic_dir, refuse_existing, write_text
+from symgraph.io.models import Model
+from symgraph.io.state import state_hash
+from symgraph.match.align import Aligned, align
+from symgraph.match.cards import Card, Ingredient
+from symgraph.match.write import write_aligned
+from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.loss_curve import LossBarrier
+from symgraph.measure.mixture import interpolate
+from symgraph.measure.plots import barrier_plot
+from symgraph.prove.verify import Verification
+from symgraph.tracing import state_of
+
+FOLDER = "symgraph-demo"
+MARKER = "demo.json"
+DATA = "symgraph.cli.demo_run:held_out"
+_HELD_OUT = 360
+_BATCH = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Shape and training of the two networks."""
+
+    width: int = 64
+    hidden: int = 256
+    layers: int = 2
+    heads: int = 4
+    epochs: int = 40
+    batch: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What a run found, and where it is."""
+
+    folder: Path
+    verified: float
+    distances: tuple[float, float]
+    before: LossBarrier
+    after: LossBarrier
+    seconds: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """The run as plain data."""
+        measured = {"before": self.before, "after": self.after}
+        return {
+            "symgraph-demo": 1,
+            "folder": str(self.folder),
+            "largest_relative_change": self.verified,
+            "distance": dict(zip(("before", "after"), self.distances, strict=True)),
+            "loss_barrier": {when: json.loads(r.to_json()) for when, r in measured.items()},
+            "seconds": round(self.seconds, 1),
+        }
+
+    def __str__(self) -> str:
+        return "\n".join([_measures(self.before, self.after), "", _contents(self.folder), "", _next(self.folder)])
+
+
+def run(
+    out: str | Path | None = None,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+    console: Console | None = None,
+    settings: Settings | None = None,
+) -> Demo:
+    """Trains, infers, verifies, aligns, measures and writes.
+
+    Args:
+        out: the folder to write; by default the first of symgraph-demo, symgraph-demo-2, ... that does not exist.
+        seed: of the first network; the second has the next.
+        overwrite: replace `out` if an earlier demo wrote it; any other folder is left alone.
+
+    Raises:
+        OutputError: `out` exists or cannot be written.
+        VerifyError: an inferred symmetry does not hold.
+    """
+    console, settings = console or Console(quiet=True), settings or Settings()
+    folder = _folder(out, overwrite)
+    with _one_thread():
+        found, aligned = _compute(folder, seed, settings, console)
+    with atomic_dir(folder, overwrite) as temporary:
+        _write(found, aligned, temporary, f"symgraph demo --seed {seed}", settings)
+    return found
+
+
+def _compute(folder: Path, seed: int, settings: Settings, console: Console) -> tuple[Demo, Aligned]:
+    start = time.monotonic()
+    images = f"{_training_size()} handwritten digits"
+    console.say(f"training two vision transformers on {images}, seeds {seed} and {seed + 1}")
+    a, b = (_trained(name, s, settings, console) for name, s in (("a", seed), ("b", seed + 1)))
+    proof = _inspect(a, console)
+    with console.steps("aligning b to a") as progress:
+        aligned = align(a, b, progress=progress)
+    console.say(f"\naligned b to a: {aligned}\n")
+    before, after = _measured(aligned, console)
+    distances = (aligned.before, aligned.after)
+    return Demo(folder, proof.together, distances, before, after, time.monotonic() - start), aligned
+
+
+def held_out() -> list[dict[str, Tensor]]:
+    """The images that the demo's networks have not seen, in batches: `--data symgraph.cli.demo_run:held_out`.
+
+    Shapes: pixel_values (N, 1, 8, 8) in [-1, 1], labels (N,).
+    """
+    images, labels = _digits()
+    chosen = _order()[:_HELD_OUT]
+    return [{"pixel_values": images[i], "labels": labels[i]} for i in torch.split(chosen, _BATCH)]
+
+
+def _digits() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return torch.tensor(found.images, dtype=torch.float32)[:, None] / 8 - 1, torch.tensor(found.target)
+
+
+def _order() -> Tensor:
+    return torch.randperm(len(_digits()[1]), generator=torch.Generator().manual_seed(0))
+
+
+def _training_size() -> int:
+    return len(_digits()[1]) - _HELD_OUT
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def _trained(name: str, seed: int, settings: Settings, console: Console) -> Model:
+    with torch.random.fork_rng(devices=[]), console.bar(f"training {name}") as count:
+        torch.manual_seed(seed)
+        module = _network(settings)
+        _train(module, seed, settings, count)
+    return replace(api.model(module.eval()), spec=name)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # Matrices this small gain nothing from threads, and on a busy machine waiting for each other costs tenfold.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _network(settings: Settings) -> nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    make: Any = ViTConfig
+    config = make(
+        image_size=8,
+        patch_size=2,
+        num_channels=1,
+        num_labels=10,
+        hidden_size=settings.width,
+        intermediate_size=settings.hidden,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return ViTForImageClassification(config)
+
+
+def _train(module: nn.Module, seed: int, settings: Settings, count: Any) -> None:
+    images, labels = _digits()
+    chosen = _order()[_HELD_OUT:]
+    per_epoch = len(chosen) // settings.batch
+    total = per_epoch * settings.epochs
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, total_steps=total, pct_start=0.1)
+    module.train()
+    for epoch in range(settings.epochs):
+        shuffled = chosen[torch.randperm(len(chosen), generator=generator)]
+        for step, batch in enumerate(torch.split(shuffled, settings.batch)[:per_epoch]):
+            loss = nn.functional.cross_entropy(module(pixel_values=images[batch]).logits, labels[batch])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            count(epoch * per_epoch + step + 1, total)
+
+
+# -- the account -------------------------------------------------------------------------------------------------------
+
+
+def _inspect(a: Model, console: Console) -> Verification:
+    symmetry = api.infer(a)
+    console.say(f"\n{symmetry}\n")
+    with console.steps("verifying"):
+        proof = api.verify(a, symmetry=symmetry)
+    proof.raise_if_failed()
+    console.say(
+        f"verified: random elements of all {len(proof.checks)} families, together and each alone, change the outputs "
+        f"by at most {max(proof.together, *(c.error for c in proof.checks)):.0e} (relative, float64)"
+    )
+    return proof
+
+
+def _measured(aligned: Aligned, console: Console) -> tuple[LossBarrier, LossBarrier]:
+    batches = data.load(DATA)
+    module = aligned.a.module
+    found = []
+    for when, ends in (
+        ("before", (state_of(module), state_of(aligned.b.module))),
+        ("after", (aligned.reference, aligned.state)),
+    ):
+        with console.bar(f"measuring {when} alignment") as count:
+            found.append(loss_barrier(*ends, batches, module=module, metrics=["accuracy"], progress=count))
+    return found[0], found[1]
+
+
+def _measures(before: LossBarrier, after: LossBarrier) -> str:
+    rows = [["", "as trained", "aligned"]]
+    for name in ("loss", "accuracy"):
+        curves = [r.loss if name == "loss" else r.metric(name) for r in (before, after)]
+        rows.append([f"{name} of a, b", *(f"{c.values[0]:.3f}, {c.values[-1]:.3f}" for c in curves)])
+        rows.append([f"{name} of their mean", *(f"{c.values[c.lambdas.index(0.5)]:.3f}" for c in curves)])
+        rows.append([f"{name} barrier", *(f"{c.barrier:.3f} \u00b1 {c.standard_error:.3f}" for c in curves)])
+    return f"on {before.examples} held-out digits\n{table(rows, indent=2)}"
+
+
+def _contents(folder: Path) -> str:
+    rows = [
+        (
+            "a, b, b-aligned, midpoint",
+            "ordinary checkpoints: AutoModelForImageClassification.from_pretrained opens them",
+        ),
+        ("barrier.png", "loss and accuracy on the line between them, before and after"),
+        ("alignment.safetensors", "the alignment itself, for `symgraph apply`"),
+        ("program.yaml", "the steps that made it"),
+        (MARKER, "all figures"),
+    ]
+    return f"written to {folder}\n{table(rows, indent=2)}"
+
+
+def _next(folder: Path) -> str:
+    def at(name: str) -> str:
+        return shlex.quote(str(folder / name))
+
+    commands = [
+        f"explain {at('a')} residual",
+        f"barrier {at('a')} {at('b-aligned')} --data {DATA} --metrics accuracy",
+        f"merge {at('a')} {at('b')} --weights 0.5 0.5 --out {shlex.quote(f'{folder}-merged')}",
+        "inspect YOUR-CHECKPOINT",
+    ]
+    return "\n".join(["try next", *(f"  {_program()} {c}" for c in commands)])
+
+
+def _program() -> str:
+    """How this program can be called from here: its name if that is on the path, else through its interpreter."""
+    python, found = Path(sys.executable), shutil.which("symgraph")
+    # Another installation of the same name may come first on the path.
+    if found and Path(found).resolve().parent == python.parent.resolve():
+        return "symgraph"
+    here = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return f"{shlex.quote(os.fspath(here))} -m symgraph"
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _folder(out: str | Path | None, overwrite: bool) -> Path:
+    if out is None:
+        names = (FOLDER if i == 1 else f"{FOLDER}-{i}" for i in range(1, sys.maxsize))
+        return next(p for p in map(Path, names) if not p.exists())
+    folder = Path(out)
+    refuse_existing(folder, overwrite, folder=True)
+    if folder.exists() and not (folder / MARKER).exists():
+        cause = f"it has no {MARKER}, so it is not the folder of an earlier demo"
+        raise OutputError(f"{folder} is not replaced", cause=cause, remedy="choose another path")
+    return folder
+
+
+def _write(found: Demo, aligned: Aligned, folder: Path, command: str, settings: Settings) -> None:
+    measured = (("as trained", found.before), ("aligned", found.after))
+    for m in (aligned.a, aligned.b):
+        checkpoint.write(m, m.module.state_dict(), folder / m.spec, card=str(_card(m, command, settings)))
+    write_aligned(aligned, folder / "b-aligned", command=command, loss_barriers=measured)
+    state = interpolate([aligned.reference, aligned.state], (0.5, 0.5))
+    checkpoint.write(aligned.a, state, folder / "midpoint", card=str(_midpoint(aligned, command, found)))
+    aligned.alignment.save(folder / "alignment.safetensors")
+    aligned.program.save(folder / "program.yaml")
+    title = "Between two vision transformers trained from different seeds (held-out digits)"
+    barrier_plot(dict(measured), folder / "barrier.png", title=title)
+    write_text(folder / MARKER, json.dumps({**found.to_plain(), "settings": asdict(settings)}, indent=2))
+
+
+def _card(found: Model, command: str, settings: Settings) -> Card:
+    return Card(
+        title=f"Handwritten digits, network {found.spec}",
+        about="A small vision transformer for scikit-learn's handwritten digits (8 x 8 pixels, scaled to [-1, 1]).",
+        model=found,
+        ingredients=(Ingredient("trained", found.spec, state_hash(state_of(found.module))),),
+        method=f"trained with {', '.join(f'{k} {v}' for k, v in asdict(settings).items())}",
+        command=command,
+    )
+
+
+def _midpoint(aligned: Aligned, command: str, found: Demo) -> Card:
+    a, b = aligned.alignment.target, aligned.alignment.source
+    return Card(
+        title="Handwritten digits, midpoint of a and b aligned",
+        about="The mean of the weights of two networks that were trained from different seeds.",
+        model=aligned.a,
+        ingredients=(Ingredient("reference", "a", a, 0.5), Ingredient("merged", "b", b, 0.5)),
+        method="weight matching, then the mean of the parameters",
+        command=command,
+        symmetry=aligned.alignment.symmetry,
+        loss_barriers=(("as trained", found.before), ("aligned", found.after)),
+    )

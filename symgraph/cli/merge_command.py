@@ -1,0 +1,85 @@
+"""`symgraph merge`: the weighted mean of aligned models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from symgraph.cli import inputs
+from symgraph.cli.console import Console
+from symgraph.cli.parser import (
+    WEIGHTED_HELP,
+    Arguments,
+    Commands,
+    add_device,
+    add_matching,
+    add_out,
+    add_reading,
+    add_recalibration,
+    add_rules,
+    add_tied,
+    add_trust,
+    not_negative,
+)
+from symgraph.io.files import refuse_existing
+
+_EXAMPLES = """
+symgraph merge a b --weights 0.5 0.5 --out merged
+symgraph merge a b c --weights 0.4 0.3 0.3 --out merged
+symgraph merge a fine-tuned-a --weights 0.7 0.3 --no-align --out merged     of one origin: aligned already
+"""
+_DETAILS = """
+Brings all models into one basis and writes their weighted mean as an ordinary checkpoint, with a model
+card that says how it was made. The order of the models does not matter; the result is in the gauge of the
+one that weighs most.
+
+Where norms store statistics of the training data, as batch norms do, --recalibrate computes them anew for
+the merged model.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add("merge", run, "merge models into one checkpoint", details=_DETAILS, examples=_EXAMPLES)
+    parser.add_argument("models", metavar="MODEL", nargs="+", help=f"two models or more: {WEIGHTED_HELP}")
+    add_trust(parser)
+    text = "the share of each model, in their order; they sum to one"
+    parser.add_argument("--weights", metavar="W", nargs="+", type=not_negative, required=True, help=text)
+    add_out(parser)
+    parser.add_argument("--no-align", dest="align", action="store_false", help="take the models as they are")
+    add_tied(parser)
+    add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
+    add_rules(parser)
+    add_matching(parser)
+    add_recalibration(parser)
+    add_reading(parser)
+
+
+def run(args: Arguments, console: Console) -> int:
+    """Check, load, align, average, write."""
+    import torch
+
+    from symgraph.match import merge
+    from symgraph.match import write as outputs
+    from symgraph.measure.mixture import check_weights
+
+    check_weights(args.weights, len(args.models))
+    inputs.check_device(args.device)
+    refuse_existing(Path(args.out), args.overwrite, folder=True)
+    sources = [inputs.weighted(spec, args) for spec in args.models]
+    training = inputs.recalibration(args, sources[0])
+    with console.steps("merging") as progress:
+        merged = merge.merge(
+            sources,
+            args.weights,
+            align=args.align,
+            options=inputs.match_options(args),
+            rules=inputs.rule_book(args),
+            tied=args.tied,
+            device=args.device,
+            dtype=getattr(torch, args.dtype),
+            progress=progress,
+            recalibrate=training,
+        )
+    out = outputs.write_merged(merged, args.out, command=args.typed, overwrite=args.overwrite)
+    console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
+    return 0

@@ -1,0 +1,189 @@
+"""`symgraph universe`: bring any number of models into one basis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from symgraph.cli import inputs
+from symgraph.cli.console import Console
+from symgraph.cli.parser import (
+    METHODS,
+    WEIGHTED_HELP,
+    Arguments,
+    Commands,
+    add_activations,
+    add_data,
+    add_device,
+    add_matching,
+    add_mixtures,
+    add_out,
+    add_program,
+    add_rules,
+    add_tied,
+    add_training,
+    add_trust,
+    at_least,
+    not_negative,
+)
+from symgraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from symgraph.match.program import Program
+    from symgraph.match.universe import Universe
+    from symgraph.measure.simplex import SimplexBarrier
+
+_EXAMPLES = """
+symgraph universe a b c --out together
+symgraph universe a b c --out together --data my-dataset --metrics accuracy
+symgraph universe a b c --out together --method learned --data my-dataset --checkpoint run.pt
+symgraph universe a b c --dry-run --emit-program plan.yaml      write the plan, to read or change it
+symgraph universe a b c --out together --program plan.yaml      run that plan
+symgraph universe a b c --out together --method activations --data my-dataset
+symgraph apply together/alignments/1.safetensors b-later-checkpoint --out b-later-together
+"""
+_DETAILS = """
+Brings every model nearest to the mean of the others, in turn, until nothing moves. All of them then share
+one basis and the gauge of one of them, which stays as it is; no function changes. The order of the models
+does not matter. FOLDER/0, FOLDER/1, ... are the models as ordinary checkpoints that can be averaged, and
+FOLDER/alignments what led there.
+
+With --method activations the models are matched by what they compute on the train split, alone or with
+their weights (--alpha). With --method learned the elements are trained, after a match by weights, on the
+loss at mixtures of all models, whose weights are drawn from a Dirichlet distribution.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command to the parser."""
+    about = "bring any number of models into one basis"
+    parser = commands.add("universe", run, about, details=_DETAILS, examples=_EXAMPLES)
+    parser.add_argument("models", metavar="MODEL", nargs="+", help=f"two models or more: {WEIGHTED_HELP}")
+    add_trust(parser)
+    add_out(parser, required=False)
+    add_program(parser)
+    text = "the model whose gauge all are brought into, counted from 0 (default: whichever hash comes first)"
+    parser.add_argument("--reference", type=at_least(0), metavar="N", help=text)
+    parser.add_argument("--strict", action="store_true", help="fail if an operator has no rule (exit code 5)")
+    add_tied(parser)
+    add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
+    add_rules(parser)
+    group = parser.add_argument_group("method")
+    text = "weights (default), activations, or learned: from weights on trained on the loss of mixtures"
+    group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
+    text = "rounds in which each model is matched to the mean of the others (default 10)"
+    group.add_argument("--rounds", type=at_least(0), default=10, metavar="N", help=text)
+    text = "of the Dirichlet distribution; below 1 few models weigh much (default 0.1)"
+    group.add_argument("--concentration", type=not_negative, default=0.1, metavar="X", help=text)
+    add_activations(group)
+    add_training(group)
+    text = "what training stops by: the barrier of the even mixture (default), or the worst of it and all midpoints"
+    group.add_argument("--estimate", choices=("even", "worst"), default="even", help=text)
+    add_matching(parser)
+    add_data(parser)
+    add_mixtures(parser)
+
+
+def run(args: Arguments, console: Console) -> int:
+    """Check, load, match, train, measure, write."""
+    from symgraph.match import write as outputs
+
+    _check(args)
+    program = inputs.program(args)
+    if args.dry_run:
+        return _dry_run(program, args, console)
+    found = _universe(program, args, console)
+    measured = _measured(found, args, console) if args.data else {}
+    simplex = tuple((f"{when} alignment", b) for when, b in measured.items())
+    out = outputs.write_universe(found, args.out, command=args.typed, simplex=simplex, overwrite=args.overwrite)
+    plain = {**found.to_plain(), "loss_barrier": {when: inputs.plain_barrier(b) for when, b in measured.items()}}
+    written = [f"wrote {out}"]
+    if args.emit_program and found.program is not None:
+        written.append(f"wrote program to {found.program.save(args.emit_program, overwrite=args.overwrite)}")
+    console.result("\n".join([*_text(found, measured), *written]), {**plain, "written": str(out)})
+    return 0
+
+
+def _dry_run(program: Program | None, args: Arguments, console: Console) -> int:
+    from symgraph.match.universe import plan
+
+    if program is None:
+        program = plan(
+            args.models,
+            reference=args.reference,
+            options=inputs.match_options(args),
+            rounds=args.rounds,
+            rules=inputs.rule_book(args),
+            tied=args.tied,
+            strict=args.strict,
+            method=args.method,
+            learning=inputs.learn_options(args),
+        )
+    if args.emit_program:
+        program.save(args.emit_program, overwrite=args.overwrite)
+    console.result(program, program.to_plain())
+    return 0
+
+
+def _check(args: Arguments) -> None:
+    from symgraph.measure.mixture import check_weights
+
+    for weights in args.mixture or ():
+        check_weights(weights, len(args.models))
+    if args.resume and args.checkpoint is None:
+        raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
+    if not args.resume:
+        inputs.refuse_files(args.checkpoint, overwrite=args.overwrite)
+    inputs.check_device(args.device)
+    inputs.check_out(args, "all models")
+    inputs.refuse_files(args.emit_program, overwrite=args.overwrite)
+
+
+def _universe(program: Program | None, args: Arguments, console: Console) -> Universe:
+    import torch
+
+    from symgraph.match.universe import universe
+
+    models = [inputs.weighted(spec, args) for spec in args.models]
+    reads = args.method != "weights" if program is None else program.reads_data
+    training, validation = inputs.training(args, models[0]) if reads else (None, None)
+    with console.steps("matching") as progress:
+        return universe(
+            models,
+            reference=args.reference,
+            options=inputs.match_options(args),
+            rounds=args.rounds,
+            rules=inputs.rule_book(args),
+            tied=args.tied,
+            strict=args.strict,
+            device=args.device,
+            dtype=getattr(torch, args.dtype),
+            progress=progress,
+            method=args.method,
+            data=training,
+            validation=validation,
+            learning=inputs.learn_options(args),
+            checkpoint=args.checkpoint,
+            resume=args.resume,
+            program=program,
+        )
+
+
+def _measured(found: Universe, args: Arguments, console: Console) -> dict[str, SimplexBarrier]:
+    models = [m.model for m in found.members]
+    batches = inputs.batches(args, models[0])
+    names = [Path(m.spec).name for m in models]
+    more: dict[str, Any] = {"module": models[0].module, "names": names}
+    return {
+        "before": inputs.measure_many("before alignment", models, batches, args, console, **more),
+        "after": inputs.measure_many("after alignment", found.states, batches, args, console, **more),
+    }
+
+
+def _text(found: Universe, measured: dict[str, SimplexBarrier]) -> list[str]:
+    lines = [str(found)]
+    for when, barrier in measured.items():
+        for s in (barrier.loss, *barrier.metrics):
+            middle = "" if s.centroid is None else f"; even mixture {s.centroid:.4f}"
+            lines.append(f"{s.name} barrier {when:<6} {s.barrier:.4f} \u00b1 {s.standard_error:.4f}{middle}")
+    return lines

@@ -1,0 +1,29 @@
+"""The blocks of a value: products flattened, concatenations enumerated, single positions left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+from symgraph.inference.store import Ref, Shape, Store
+
+Block = tuple[Ref, ...]
+
+
+def ref_blocks(store: Store, axes: tuple[Ref, ...]) -> Iterator[Block]:
+    """Leaf references of each block of a value (see `terms.blocks`), those of size one left out."""
+    for parts in product(*(_ways(store, ref) for ref in axes)):
+        yield tuple(store.find(r) for part in parts for r in part)
+
+
+def _ways(store: Store, ref: Ref) -> list[Block]:
+    """The leaves of an axis in each block; single positions leave none, and count once however many there are."""
+    shape = store.children(ref)
+    if shape is None:
+        return [()] if store.size(ref) == 1 else [(ref,)]
+    inner = [_ways(store, part) for part in shape[1]]
+    if shape[0] is Shape.PRODUCT:
+        return [sum(parts, ()) for parts in product(*inner)]
+    found = [way for ways in inner for way in ways]
+    first = found.index(()) if () in found else -1
+    return [way for i, way in enumerate(found) if way or i == first]

@@ -1,0 +1,40 @@
+"""Stored statistics that a gain and a bias can make up for."""
+
+from __future__ import annotations
+
+from symgraph.inference.applied import Applied
+from symgraph.inference.flow import Flow
+from symgraph.ir import Graph, Kind
+from symgraph.symmetry.families import Statistics
+
+
+def find_statistics(flow: Flow, traced: Graph) -> list[Statistics]:
+    """Calls whose rule names statistics, where all tensors involved belong to this call alone.
+
+    Args:
+        traced: the graph as it was traced; what rewriting made has no call to evaluate.
+    """
+    found = [_statistics(flow, a) for a in flow.d.eq.applied if a.rule is not None and a.rule.statistics]
+    return [s for s in found if s is not None and s.node in traced.by_name]
+
+
+def _statistics(flow: Flow, a: Applied) -> Statistics | None:
+    rule, binding = a.rule, a.binding
+    if rule is None or binding is None or rule.gain is None or rule.adds is None:
+        return None
+    names = [_own(flow, a, n) for n in (*rule.statistics, rule.gain, rule.adds)]
+    channels = {t.name for t in binding.operands[rule.gain][1]} if rule.gain in binding.operands else set()
+    at = [i for i, t in enumerate(binding.results[0]) if t.name in channels]
+    if not all(names) or len(at) != 1:
+        return None
+    *tensors, gain, bias = names
+    return Statistics(a.node.name, at[0], rule.statistics, tuple(tensors), gain, bias)
+
+
+def _own(flow: Flow, a: Applied, operand: str) -> str:
+    """The parameter or stored buffer that an operand is, if nothing else uses it."""
+    if a.binding is None or operand not in a.binding.operands:
+        return ""
+    node = flow.graph.by_name[a.binding.operands[operand][0].name]
+    held = node.kind in (Kind.PARAMETER, Kind.BUFFER) and node.target not in flow.graph.transient
+    return node.target if held and len(flow.graph.users[node.name]) == 1 else ""

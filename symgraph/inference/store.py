@@ -1,0 +1,343 @@
+"""Unification of axis terms (design section 4).
+
+A `Store` holds one node per axis ever seen, in a union-find that carries the variance as a parity. A node is free, or
+it is *defined* as a Product (row-major flattening) or a Concat (concatenation) of other nodes. Equations between axes
+are solved by common refinement: two products are cut at the same places, two concatenations at the same offsets; free
+nodes take whatever structure the other side has. Where no common refinement exists, everything involved is bounded by
+`identity` and the reason is kept.
+
+References are integers: `2 * node + dual`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from math import gcd, lcm
+
+from symgraph.groups.lattice import RIGID, Bound, SymmetryClass, down
+
+Ref = int
+SELF_DUAL = down(SymmetryClass.ORTHOGONAL)
+
+
+class Shape(Enum):
+    """How a defined node is put together."""
+
+    PRODUCT = "product"
+    CONCAT = "concat"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Why a bound was lowered: the value at which it happened, the rule, and a sentence."""
+
+    node: str
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A bound on an axis, with its evidence."""
+
+    ref: Ref
+    bound: Bound
+    evidence: Evidence
+
+
+class Store:
+    """Mutable state of one inference run; nothing outside `infer` sees it."""
+
+    def __init__(self) -> None:
+        self._parent: list[Ref] = []
+        self._size: list[int] = []
+        self._shape: list[tuple[Shape, tuple[Ref, ...]] | None] = []
+        self.claims: list[Claim] = []
+        self._turned: list[Ref] = []
+        self._why = Evidence("", "", "")
+
+    # -- construction ------------------------------------------------------------------------------------------
+
+    def new(self, size: int) -> Ref:
+        """A free node of the given size."""
+        self._parent.append(2 * len(self._size))
+        self._size.append(size)
+        self._shape.append(None)
+        return 2 * len(self._size) - 2
+
+    def product(self, refs: list[Ref]) -> Ref:
+        """The row-major flattening of `refs`; factors of size one vanish."""
+        kept = [r for r in refs if self.size(r) != 1]
+        if len(kept) == 1:
+            return kept[0]
+        if not kept:
+            return self.new(1)
+        size = 1
+        for r in kept:
+            size *= self.size(r)
+        return self._define(self.new(size), Shape.PRODUCT, kept)
+
+    def concat(self, refs: list[Ref]) -> Ref:
+        """The concatenation of `refs`; empty parts vanish."""
+        kept = [r for r in refs if self.size(r) != 0]
+        if len(kept) == 1:
+            return kept[0]
+        return self._define(self.new(sum(map(self.size, kept))), Shape.CONCAT, kept)
+
+    def _define(self, ref: Ref, shape: Shape, refs: list[Ref]) -> Ref:
+        flip = ref & 1
+        self._shape[ref >> 1] = (shape, tuple(r ^ flip for r in refs))
+        return ref
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def find(self, ref: Ref) -> Ref:
+        """The representative of `ref`, with the parity of the way to it."""
+        path = []
+        while (up := self._parent[ref >> 1] ^ (ref & 1)) != ref:
+            path.append(ref)
+            ref = up
+        for p in path:
+            self._parent[p >> 1] = ref ^ (p & 1)
+        return ref
+
+    def size(self, ref: Ref) -> int:
+        """Length of the axis."""
+        return self._size[ref >> 1]
+
+    def children(self, ref: Ref) -> tuple[Shape, tuple[Ref, ...]] | None:
+        """How the node is defined, None for a free one."""
+        ref = self.find(ref)
+        shape = self._shape[ref >> 1]
+        if shape is None or not ref & 1:
+            return shape
+        return shape[0], tuple(r ^ 1 for r in shape[1])
+
+    def leaves(self, ref: Ref) -> Iterator[Ref]:
+        """Free nodes below `ref`, from left to right."""
+        shape = self.children(ref)
+        if shape is None:
+            yield self.find(ref)
+            return
+        for child in shape[1]:
+            yield from self.leaves(child)
+
+    def factors(self, ref: Ref) -> list[Ref]:
+        """`ref` as a flat list of product factors without those of size one."""
+        shape = self.children(ref)
+        if shape is None or shape[0] is Shape.CONCAT:
+            return [] if self.size(ref) == 1 else [self.find(ref)]
+        return [f for child in shape[1] for f in self.factors(child)]
+
+    def parts(self, ref: Ref) -> list[Ref]:
+        """`ref` as a flat list of concatenated parts; a product over a concatenation is distributed."""
+        shape = self.children(ref)
+        if shape is None:
+            return [self.find(ref)]
+        if shape[0] is Shape.CONCAT:
+            return [p for child in shape[1] for p in self.parts(child)]
+        first, *rest = self.factors(ref)
+        inner = self.parts(first)
+        return [self.find(ref)] if len(inner) == 1 else [self.product([p, *rest]) for p in inner]
+
+    # -- claims ------------------------------------------------------------------------------------------------
+
+    def because(self, node: str, rule: str, reason: str = "") -> None:
+        """Evidence for everything that follows until the next call."""
+        self._why = Evidence(node, rule, reason)
+
+    def bound(self, ref: Ref, bound: Bound, reason: str = "") -> None:
+        """Meets the class of every space below `ref` with `bound`."""
+        why = self._why
+        self.claims.append(Claim(ref, bound, Evidence(why.node, why.rule, reason or why.reason)))
+
+    def rigid(self, ref: Ref, reason: str = "") -> None:
+        """Bounds everything below `ref` by the identity."""
+        self.bound(ref, RIGID, reason)
+
+    def fresh_rigid(self, size: int, reason: str = "") -> Ref:
+        """A new node bounded by the identity."""
+        ref = self.new(size)
+        self.rigid(ref, reason)
+        return ref
+
+    # -- solving -----------------------------------------------------------------------------------------------
+
+    def unify(self, a: Ref, b: Ref) -> None:
+        """Makes two axes the same axis."""
+        self._walk(a, b, self._merge)
+
+    def align(self, a: Ref, b: Ref) -> list[tuple[Ref, Ref]]:
+        """Gives two axes the same structure without identifying their leaves; returns the pairs of leaves."""
+        pairs: list[tuple[Ref, Ref]] = []
+        self._walk(a, b, lambda x, y: pairs.append((x, y)))
+        return pairs
+
+    def _merge(self, a: Ref, b: Ref) -> None:
+        if a == b:
+            return
+        if a == b ^ 1:
+            self._turned.append(a)
+            self.bound(a, SELF_DUAL, "the axis meets its own dual: one tensor reads and writes it")
+            return
+        self._parent[b >> 1] = a ^ (b & 1)
+
+    def self_dual(self) -> set[int]:
+        """Free nodes that have met their own dual, so that which of the two a reference names says nothing."""
+        return {leaf >> 1 for ref in self._turned for leaf in self.leaves(ref)}
+
+    def _walk(self, a: Ref, b: Ref, pair: Callable[[Ref, Ref], None]) -> None:
+        a, b = self.find(a), self.find(b)
+        if self.size(a) != self.size(b):
+            self._clash([a, b], "the sizes differ")
+            return
+        if self.size(a) == 1 or (a == b and pair == self._merge):
+            return
+        sa, sb = self.children(a), self.children(b)
+        if sa is None and sb is None:
+            pair(a, b)
+        elif sa is None:
+            self._walk_free(a, b, pair)
+        elif sb is None:
+            self._walk_free(b, a, lambda x, y: pair(y, x))
+        else:
+            self._walk_defined(a, b, pair)
+
+    def _walk_free(self, free: Ref, other: Ref, pair: Callable[[Ref, Ref], None]) -> None:
+        if pair == self._merge:
+            self._parent[free >> 1] = other ^ (free & 1)
+            return
+        shape = self.children(other)
+        if shape is None:
+            pair(free, other)
+            return
+        # Parts of its own for each part of the other side, also where those repeat one frame beside single positions.
+        parts = self.parts(other)
+        kind, rest = (Shape.CONCAT, parts) if len(parts) > 1 else (shape[0], list(shape[1]))
+        self._define(free, kind, [self.new(self.size(r)) for r in rest])
+        for x, y in zip(self.children(free)[1], rest, strict=True):  # type: ignore[index]
+            self._walk(x, y, pair)
+
+    def _walk_defined(self, a: Ref, b: Ref, pair: Callable[[Ref, Ref], None]) -> None:
+        pa, pb = self.parts(a), self.parts(b)
+        if len(pa) > 1 or len(pb) > 1:
+            self._walk_parts(pa, pb, pair)
+        else:
+            self._walk_factors(self.factors(a), self.factors(b), pair)
+
+    def _walk_parts(self, xs: list[Ref], ys: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
+        xs, ys = xs[::-1], ys[::-1]
+        while xs and ys:
+            x, y = xs.pop(), ys.pop()
+            if self.size(x) > self.size(y):
+                x, rest = self._cut(x, self.size(y))
+                xs.append(rest)
+            elif self.size(x) < self.size(y):
+                y, rest = self._cut(y, self.size(x))
+                ys.append(rest)
+            self._walk(x, y, pair)
+
+    def _walk_factors(self, xs: list[Ref], ys: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
+        xs, ys = xs[::-1], ys[::-1]
+        while xs and ys:
+            n, m = self.size(self._top(xs)), self.size(self._top(ys))
+            # A factor that cannot be divided (a concatenation) may still equal several factors of the other side.
+            for size in dict.fromkeys((gcd(n, m), max(n, m))):
+                if size > 1 and self._fits(xs, size) and self._fits(ys, size):
+                    self._walk(self._take(xs, size), self._take(ys, size), pair)
+                    break
+            else:
+                self._clash(self._incomparable(xs, ys), "the products have no common refinement")
+
+    def _top(self, stack: list[Ref]) -> Ref:
+        """The next factor; what has become a product since it was stacked is spread out first."""
+        stack.extend(self.factors(stack.pop())[::-1])
+        return stack[-1]
+
+    def _fits(self, stack: list[Ref], size: int) -> bool:
+        """Whether the leading factors, the last of them divided if it is free, have the given size."""
+        for f in (g for ref in reversed(stack) for g in self.factors(ref)):
+            n = self.size(f)
+            if size % n:
+                return n % size == 0 and self.children(f) is None
+            size //= n
+            if size == 1:
+                return True
+        return False
+
+    def _take(self, stack: list[Ref], size: int) -> Ref:
+        """Removes leading factors of the given size in total, where they fit."""
+        taken = []
+        while size > 1:
+            taken.append(self._divide(stack, size))
+            size //= self.size(taken[-1])
+        return self.product(taken)
+
+    def _divide(self, stack: list[Ref], size: int) -> Ref:
+        """Removes the next factor; from a free one, only as much of it as divides `size`."""
+        self._top(stack)
+        ref = stack.pop()
+        n, outer = self.size(ref), gcd(self.size(ref), size)
+        if self.children(ref) is not None or outer in (1, n):
+            return ref
+        self._define(ref, Shape.PRODUCT, [self.new(outer), self.new(n // outer)])
+        left, right = self.children(ref)[1]  # type: ignore[index]
+        stack.append(right)
+        return left
+
+    def _incomparable(self, xs: list[Ref], ys: list[Ref]) -> list[Ref]:
+        """Removes factors from both sides up to the first place where both can be cut again."""
+        found = [xs.pop(), ys.pop()]
+        n, m = map(self.size, found)
+        while n != m:
+            end = lcm(n, m)
+            found.append(self._divide(xs, end // n) if n != end else self._divide(ys, end // m))
+            n, m = (n * self.size(found[-1]), m) if n != end else (n, m * self.size(found[-1]))
+        return found
+
+    def _cut(self, ref: Ref, size: int) -> tuple[Ref, Ref]:
+        """`ref` as two parts, the first of the given size; inside a product, the position that is cut stands alone."""
+        parts = self.parts(ref)
+        if len(parts) > 1:
+            return self._cut_parts(parts, size)
+        if self.children(ref) is None:
+            ref = self.find(ref)
+            self._define(ref, Shape.CONCAT, [self.new(size), self.new(self.size(ref) - size)])
+            left, right = self.children(ref)[1]  # type: ignore[index]
+            return left, right
+        first, *rest = self.factors(ref)
+        inner = self.size(ref) // self.size(first)
+        if size < inner:
+            unit, after = self._cut(ref, inner)
+            left, right = self._cut(unit, size)
+            return left, self.concat([right, after])
+        cut = self._cut(first, size // inner)
+        before, after = (self.product([c, *rest]) for c in cut)
+        if size % inner == 0:
+            return before, after
+        left, right = self._cut(after, size % inner)
+        return self.concat([before, left]), right
+
+    def _cut_parts(self, parts: list[Ref], size: int) -> tuple[Ref, Ref]:
+        before: list[Ref] = []
+        after = parts[::-1]
+        while size:
+            part = after.pop()
+            if self.size(part) > size:
+                part, rest = self._cut(part, size)
+                after.append(rest)
+            before.append(part)
+            size -= self.size(part)
+        return self.concat(before), self.concat(after[::-1])
+
+    def narrow(self, ref: Ref, start: int, stop: int) -> Ref:
+        """The part of an axis from `start` to `stop`."""
+        if start:
+            ref = self._cut(ref, start)[1]
+        return ref if stop - start == self.size(ref) else self._cut(ref, stop - start)[0]
+
+    def _clash(self, refs: list[Ref], reason: str) -> None:
+        for r in refs:
+            self.rigid(r, reason)

@@ -1,0 +1,339 @@
+"""Reading, comparing and writing checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.errors import CheckpointError, one_line, shorten
+from symgraph.io.files import OutputError, atomic_dir, refuse_existing
+from symgraph.io.models import Model, quiet
+from symgraph.io.state import check_finite, state_hash, stored_dtypes, usual_dtype
+
+__all__ = [
+    "architecture_differences",
+    "canonical_state",
+    "check_finite",
+    "check_same_architecture",
+    "check_state",
+    "dtypes",
+    "read_state",
+    "state_hash",
+    "tied_names",
+    "write",
+]
+
+# Keys of a config that change neither a shape nor the function computed in evaluation mode.
+_IRRELEVANT = re.compile(
+    r"_.*|(name_or_path|transformers_version|(torch_)?dtype|architectures|auto_map|use_cache|return_dict|id2label"
+    r"|label2id|task_specific_params|finetuning_task|problem_type|prefix|tokenizer_class|gradient_checkpointing"
+    r"|output_\w+|initializer_\w+|\w*_std|\w*drop(out|_path)?\w*|\w*_pdrop|\w*token_id|summary_\w+|loss_\w+)"
+)
+
+_COMPANIONS = (
+    "generation_config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+    "*preprocessor_config.json",
+    "processor_config.json",
+    "chat_template*",
+)
+
+
+def read_state(model: Model) -> dict[str, Tensor]:
+    """Every tensor of the model's state under its name, in the dtype it is stored in.
+
+    Tensors share memory with the module, except those that the checkpoint stores in another dtype.
+
+    Raises:
+        CheckpointError: the model was loaded without weights.
+    """
+    if not model.has_weights:
+        remedy = "name a checkpoint folder or a hub id instead"
+        raise CheckpointError(f"{model.spec} has no weights", cause="only its config was read", remedy=remedy)
+    state, stored = dict(model.module.state_dict()), _stored(model)
+    for name, dtype in dtypes(model).items():
+        if state[name].dtype != dtype:
+            state[name] = _read_tensor(stored[name][0], name, state[name]) if name in stored else state[name].to(dtype)
+    return state
+
+
+def dtypes(model: Model) -> dict[str, torch.dtype]:
+    """The dtype in which each tensor of the model's state is stored."""
+    found = {name: t.dtype for name, t in model.module.state_dict().items()}
+    stored = {name: dtype for name, (_, dtype) in _stored(model).items()}
+    # Tensors that are stored under other names, as transformers renames some while loading.
+    renamed = usual_dtype(dtype for name, dtype in stored.items() if name not in found)
+    if renamed is not None:
+        found = {name: renamed if dtype.is_floating_point else dtype for name, dtype in found.items()}
+    found |= {name: dtype for name, dtype in stored.items() if name in found}
+    for name, first in tied_names(model.module).items():
+        if name in stored and first in found and first not in stored:
+            found[first] = stored[name]
+    return found
+
+
+def tied_names(module: nn.Module) -> dict[str, str]:
+    """For every further name of a shared parameter or buffer, the first name it has.
+
+    >>> shared = nn.Linear(2, 2)
+    >>> tied_names(nn.Sequential(shared, shared))
+    {'1.weight': '0.weight', '1.bias': '0.bias'}
+    """
+    first: dict[int, str] = {}
+    tied = {}
+    for name, t in _named_tensors(module):
+        canonical = first.setdefault(id(t), name)
+        if canonical != name:
+            tied[name] = canonical
+    return tied
+
+
+def architecture_differences(a: Model, b: Model) -> list[str]:
+    """What tells two architectures apart: the class; or config (as far as it matters) and shapes."""
+    return [*_class_differences(a, b)] or [*_config_differences(a, b), *_shape_differences(a.module, b.module)]
+
+
+def check_same_architecture(a: Model, b: Model) -> None:
+    """Raise unless the two models have one class, one config (as far as it matters) and the same shapes.
+
+    Raises:
+        CheckpointError: listing what differs.
+    """
+    problems = architecture_differences(a, b)
+    if problems:
+        raise CheckpointError(
+            f"{a.spec} and {b.spec} are of different architectures",
+            cause="; ".join(problems),
+            remedy="name checkpoints of one class and one size; `symgraph align` and `merge` also take narrower ones",
+        )
+
+
+def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Raise unless `state` has exactly the tensors that `module` needs, with their shapes.
+
+    A tied tensor may be given under one or all of its names, with equal values.
+
+    Raises:
+        CheckpointError: listing what is missing, unexpected, of another shape, or tied and different.
+    """
+    expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    tied = {n: c for n, c in tied_names(module).items() if n in expected}
+    missing = [n for n in expected if n not in state and _twin(n, tied, state) is None]
+    unexpected = [n for n in state if n not in expected]
+    shapes = [
+        f"{n} {tuple(t.shape)} instead of {expected[n]}" for n, t in state.items() if _differs(t, expected.get(n))
+    ]
+    apart = [f"{n} and {c}" for n, c in tied.items() if n in state and c in state and not _equal(state[n], state[c])]
+    found = {"missing": missing, "unexpected": unexpected, "wrong shapes:": shapes, "tied but different:": apart}
+    problems = [f"{problem} {shorten(names)}" for problem, names in found.items() if names]
+    if problems:
+        remedy = "use a state of this very architecture"
+        if apart:
+            remedy = "untie them in the config (tie_word_embeddings=False), or keep the tied tensors equal"
+        raise CheckpointError(f"{where}: the state does not fit the model", cause="; ".join(problems), remedy=remedy)
+
+
+def canonical_state(module: nn.Module, state: Mapping[str, Tensor], where: str = "state") -> dict[str, Tensor]:
+    """`state` with each tied tensor under the first of its names only, whichever name it came under.
+
+    Raises:
+        CheckpointError: `state` does not fit `module`.
+    """
+    check_state(module, state, where)
+    tied = tied_names(module)
+    names = (n for n in module.state_dict() if n not in tied)
+    return {n: state[_twin(n, tied, state) or n] for n in names}
+
+
+def write(
+    model: Model,
+    state: Mapping[str, Tensor],
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    card: str | None = None,
+    config_overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `state` as a checkpoint of the model's own class, each tensor in the dtype it was stored in.
+
+    For a transformers model this is a folder that `from_pretrained` opens: config, generation config, weights, model
+    card, and the tokenizer or preprocessor files of the source. For a factory's model it is `model.safetensors` alone.
+
+    Raises:
+        CheckpointError: `state` does not fit or is not finite, or `out` exists or cannot be written.
+    """
+    out = Path(out)
+    _refuse_other_folder(out, overwrite)
+    shell = _shell(model, dict(config_overrides or {}))
+    check_finite(state, where=str(out), infinite_ok={n for n, _ in shell.named_buffers()})
+    tensors = _to_save(shell, state, dtypes(model), str(out))
+    with atomic_dir(out, overwrite) as folder:
+        _write_folder(model, shell, tensors, folder)
+        if card is not None and model.config is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
+    return out
+
+
+def _write_folder(model: Model, shell: Any, tensors: dict[str, Tensor], folder: Path) -> None:
+    if not _is_transformers(shell):
+        from safetensors.torch import save_file
+
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    try:
+        with quiet():
+            shell.save_pretrained(folder, state_dict=tensors)
+    except ValueError as e:
+        remedy = "correct the config or generation config of the model"
+        raise CheckpointError(f"{model.spec} cannot be saved", cause=one_line(e), remedy=remedy) from e
+    for companion in _companions(model):
+        shutil.copyfile(companion, folder / companion.name)
+
+
+def _to_save(
+    shell: nn.Module, state: Mapping[str, Tensor], stored: Mapping[str, torch.dtype], where: str
+) -> dict[str, Tensor]:
+    # Each tied tensor is converted and kept under its first name only; loading ties the others again.
+    given = canonical_state(shell, state, where)
+    found = {n: t.detach().to(device="cpu", dtype=stored.get(n)).contiguous() for n, t in given.items()}
+    # float16 ends at 65504: values that were finite may not be any more.
+    narrowed = {n: t for n, t in found.items() if t.dtype != given[n].dtype}
+    buffers = {n for n, _ in shell.named_buffers()}
+    check_finite(narrowed, where=f"{where}, after conversion to the stored dtype", infinite_ok=buffers)
+    return _unshare(found)
+
+
+def _unshare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # Views of one storage cannot be written as they are; separate parameters must stay separate tensors.
+    seen: set[int] = set()
+    for name, t in tensors.items():
+        pointer = t.untyped_storage().data_ptr()
+        if pointer in seen and t.numel():
+            tensors[name] = t.clone()
+        seen.add(pointer)
+    return tensors
+
+
+def _shell(model: Model, overrides: dict[str, Any]) -> Any:
+    """The module that does the writing: without weights, so that the caller's module stays untouched."""
+    module: Any = model.module
+    if not _is_transformers(module):
+        if overrides:
+            what = f"{model.spec}: a factory's model has no config to override"
+            raise CheckpointError(what, remedy="change the factory instead")
+        return module
+    config = copy.deepcopy(module.config)
+    for key, value in overrides.items():
+        setattr(config, key, value)
+    with quiet(), torch.device("meta"):
+        shell = type(module)._from_config(config, dtype=usual_dtype(dtypes(model).values()))
+    # Its file is copied as it is: transformers opens generation configs that it then refuses to save.
+    copied = {"generation_config"} & {p.stem for p in _companions(model)}
+    for attribute in {"generation_config", "_weight_conversions", "_auto_class"} - copied:
+        if getattr(module, attribute, None) is not None:
+            setattr(shell, attribute, getattr(module, attribute))
+    return shell
+
+
+def _refuse_other_folder(out: Path, overwrite: bool) -> None:
+    refuse_existing(out, overwrite, folder=True)
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not any((out / name).exists() for name in ("config.json", "model.safetensors")):
+        cause = f"it is no checkpoint; it holds {shorten(sorted(p.name for p in out.iterdir()))}"
+        raise OutputError(f"{out} is not replaced", cause=cause, remedy="choose another path, or empty it yourself")
+
+
+def _companions(model: Model) -> Iterator[Path]:
+    folders = {f.parent for f in model.files if f.name == "config.json"}
+    for folder in folders:
+        for pattern in _COMPANIONS:
+            yield from (p for p in folder.glob(pattern) if p.is_file() and p.suffix != ".safetensors")
+
+
+def _is_transformers(module: Any) -> bool:
+    return hasattr(module, "save_pretrained") and hasattr(type(module), "_from_config")
+
+
+def _stored(model: Model) -> dict[str, tuple[Path, torch.dtype]]:
+    return stored_dtypes(model.files) if model.has_weights else {}
+
+
+def _read_tensor(file: Path, name: str, like: Tensor) -> Tensor:
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as f:
+        found: Tensor = f.get_tensor(name)
+    # A checkpoint that transformers rearranges while loading keeps the loaded values.
+    return found if found.shape == like.shape else like
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _twin(name: str, tied: Mapping[str, str], state: Mapping[str, Tensor]) -> str | None:
+    canonical = tied.get(name, name)
+    names = (canonical, *(n for n, c in tied.items() if c == canonical))
+    return next((n for n in names if n in state), None)
+
+
+def _differs(t: Tensor, shape: tuple[int, ...] | None) -> bool:
+    return shape is not None and tuple(t.shape) != shape
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape) or torch.equal(a, b)
+
+
+def _class_differences(a: Model, b: Model) -> Iterator[str]:
+    names = type(a.module).__name__, type(b.module).__name__
+    if names[0] != names[1]:
+        yield f"the classes are {names[0]} and {names[1]}"
+
+
+def _config_differences(a: Model, b: Model) -> Iterator[str]:
+    if a.config is None or b.config is None or type(a.config) is not type(b.config):
+        return
+    x, y = _flat(a.config), _flat(b.config)
+    keys = sorted(k for k in x.keys() | y.keys() if x.get(k) != y.get(k))
+    if keys:
+        yield "the configs differ in " + shorten(f"{k} ({x.get(k)} and {y.get(k)})" for k in keys)
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    found = config.to_dict() if hasattr(config, "to_dict") else config
+    return dict(_relevant(found if isinstance(found, dict) else vars(found), ""))
+
+
+def _relevant(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if _IRRELEVANT.fullmatch(str(key)):
+            continue
+        if isinstance(value, dict):
+            yield from _relevant(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shape_differences(a: nn.Module, b: nn.Module) -> Iterator[str]:
+    x, y = ({n: tuple(t.shape) for n, t in m.state_dict().items()} for m in (a, b))
+    shapes = [f"{n} {x[n]} and {y[n]}" for n in x if n in y and x[n] != y[n]]
+    alone = [f"{n} only in the first" for n in x if n not in y] + [f"{n} only in the second" for n in y if n not in x]
+    if shapes:
+        yield f"shapes differ: {shorten(shapes)}"
+    if alone:
+        yield f"parameters differ: {shorten(alone)}"

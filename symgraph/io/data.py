@@ -1,0 +1,275 @@
+"""Batches for losses and metrics, from files, Hugging Face datasets, or a factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import DataError, SymgraphError, one_line, shorten
+from symgraph.io.columns import (
+    Batch,
+    Options,
+    Rows,
+    Source,
+    image_rows,
+    load_tokenizer,
+    token_rows,
+    window_rows,
+    window_size,
+)
+from symgraph.io.factories import call_factory, is_factory
+from symgraph.io.files import existing
+from symgraph.io.models import Model
+
+_READERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
+_IMAGES = ("pixel_values", "img", "image")
+_TEXTS = ("input_ids", "text")
+_LABELS = ("labels", "label")
+_HELD_OUT = ("test", "validation", "valid", "val")
+_CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Batches of examples that can be gone through any number of times, always in the same order.
+
+    `fetch(i)` makes the i-th of `count` batches; up to a gibibyte of them is kept once made.
+    """
+
+    source: str
+    split: str
+    examples: int
+    count: int
+    fetch: Callable[[int], Batch] = field(repr=False)
+    _kept: dict[int, Batch] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> Batch:
+        batch = self._kept.get(i)
+        if batch is None:
+            if not 0 <= i < self.count:
+                raise IndexError(f"batch {i} of {self.count}")
+            batch = self.fetch(i)
+            if self._room() >= _bytes(batch):
+                self._kept[i] = batch
+        return dict(batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[i] for i in range(self.count))
+
+    def _room(self) -> int:
+        return _CACHE_BYTES - sum(map(_bytes, self._kept.values()))
+
+
+def load(
+    spec: str | Path,
+    *,
+    batch_size: int = 32,
+    limit: int | None = None,
+    split: str | None = None,
+    model: Model | None = None,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    tokenizer: str | Path | None = None,
+    block_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Batches:
+    """Batches from what `spec` names: a `datasets` folder, a folder or file of data, or `package.module:factory`.
+
+    Images become `pixel_values`, scaled to [0, 1] and normalised. Text becomes windows of `input_ids` with `labels`:
+    the same tokens, or for a masked language model the hidden ones. Where a split is not named, the held-out one is
+    taken. `limit` counts examples.
+
+    Raises:
+        DataError: nothing is there, it is empty, has no usable columns, or does not fit the model.
+    """
+    spec, path = str(spec), existing(spec)
+    if batch_size < 1 or (limit is not None and limit < 1):
+        raise DataError(f"batch size {batch_size}, limit {limit}: too small", remedy="pass positive numbers")
+    options = Options(image_column, text_column, label_column, tokenizer, block_size, mean, std)
+    if path is None and is_factory(spec):
+        _refuse_split(spec, split)
+        return from_batches(call_factory(spec, DataError), spec, limit=limit)
+    if path is None:
+        remedy = "name a folder written by save_to_disk, a data file, or package.module:factory"
+        raise DataError(f"{spec}: no such file or folder", remedy=remedy)
+    if path.suffix == ".txt":
+        _refuse_split(spec, split)
+        return _windows([_read_text(path)], Source(spec, "all", model, options), batch_size, limit)
+    table, name = _pick_split(_read(path), spec, split)
+    return _from_table(table, Source(spec, name, model, options), batch_size, limit)
+
+
+def splits(spec: str | Path) -> tuple[str, ...]:
+    """Names of the splits that data has; none where it is not split, or made by a factory.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = existing(str(spec))
+    if path is None or path.suffix == ".txt":
+        return ()
+    found = _read(path)
+    return tuple(map(str, found)) if isinstance(found, dict) else ()
+
+
+def from_batches(found: Any, source: str = "batches", *, limit: int | None = None) -> Batches:
+    """`Batches` from an iterable of dictionaries of tensors, or of pairs (inputs, labels); all are held in memory.
+
+    Raises:
+        DataError: `found` is not such an iterable, or is empty.
+    """
+    if isinstance(found, Batches) and limit is None:
+        return found
+    if not isinstance(found, Iterable) or isinstance(found, Mapping | Tensor | str):
+        cause = f"it is a {type(found).__name__}"
+        raise DataError(f"{source} gave no batches", cause=cause, remedy="give an iterable of dictionaries of tensors")
+    batches: list[Batch] = []
+    examples = 0
+    for i, raw in _numbered(found, source):
+        batch = _first(_as_batch(raw, f"{source}, batch {i}"), None if limit is None else limit - examples)
+        batches.append(batch)
+        examples += batch_length(batch)
+        if limit is not None and examples >= limit:
+            break
+    if not examples:
+        raise DataError(f"{source}: no examples", cause="there are no batches", remedy="check the length of the data")
+    return Batches(source, "all", examples, len(batches), batches.__getitem__)
+
+
+def _numbered(found: Iterable[Any], source: str) -> Iterator[tuple[int, Any]]:
+    rest = iter(found)
+    for i in count():
+        try:
+            yield i, next(rest)
+        except StopIteration:
+            return
+        except SymgraphError:
+            raise
+        except Exception as e:
+            remedy = "go through the batches by hand to see the traceback"
+            raise DataError(f"{source}: batch {i} cannot be made", cause=one_line(e), remedy=remedy) from e
+
+
+def batch_length(batch: Mapping[str, Tensor]) -> int:
+    """How many examples a batch holds."""
+    return next((len(t) for t in batch.values() if t.ndim), 0)
+
+
+def _as_batch(raw: Any, where: str) -> Batch:
+    if isinstance(raw, list | tuple) and len(raw) == 2:
+        raw = {"inputs": raw[0], "labels": raw[1]}
+    if isinstance(raw, Mapping) and raw and all(isinstance(v, Tensor) for v in raw.values()):
+        return dict(raw)
+    kind = f"keys {shorten(map(str, raw))}" if isinstance(raw, Mapping) else type(raw).__name__
+    remedy = "give dictionaries of tensors, or pairs (inputs, labels)"
+    raise DataError(f"{where} is no batch", cause=f"it is a {kind}, not all of it tensors", remedy=remedy)
+
+
+def _first(batch: Batch, count: int | None) -> Batch:
+    length = batch_length(batch)
+    if count is None or count >= length:
+        return batch
+    return {k: t[:count] if t.ndim and len(t) == length else t for k, t in batch.items()}
+
+
+def _read(path: Path) -> Any:
+    import datasets
+
+    remedy = f"name a folder written by save_to_disk, or files of {', '.join(_READERS)}"
+    if path.is_file() and path.suffix not in _READERS:
+        raise DataError(f"{path}: data of an unknown kind", cause=f"the suffix is {path.suffix!r}", remedy=remedy)
+    bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        if path.is_file():
+            more = {"sep": "\t"} if path.suffix == ".tsv" else {}
+            return datasets.load_dataset(_READERS[path.suffix], data_files=str(path), split="train", **more)
+        if any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
+            return datasets.load_from_disk(str(path))
+        return datasets.load_dataset(str(path))
+    except Exception as e:
+        raise DataError(f"{path} cannot be read as data", cause=one_line(e), remedy=remedy) from e
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _pick_split(found: Any, spec: str, split: str | None) -> tuple[Any, str]:
+    if not isinstance(found, dict):
+        _refuse_split(spec, split)
+        return found, "all"
+    name = split or next((n for n in _HELD_OUT if n in found), None) or (next(iter(found)) if len(found) == 1 else None)
+    if name in found:
+        return found[name], str(name)
+    problem = f"no split {split!r}" if split else "no held-out split to choose"
+    raise DataError(f"{spec}: {problem}", cause=f"it has {shorten(found)}", remedy="pass --split with one of these")
+
+
+def _refuse_split(spec: str, split: str | None) -> None:
+    if split not in (None, "all"):
+        raise DataError(f"{spec} has no split {split!r}", cause="it is not split", remedy="leave out --split")
+
+
+def _from_table(table: Any, source: Source, batch_size: int, limit: int | None) -> Batches:
+    names, options = tuple(table.column_names), source.options
+    image = _column(names, options.image_column, () if options.text_column else _IMAGES, source)
+    text = None if image else _column(names, options.text_column, _TEXTS, source)
+    label = _column(names, options.label_column, _LABELS, source)
+    if image is None and text is None:
+        remedy = f"name one with --image-column or --text-column; known are {', '.join(_IMAGES + _TEXTS)}"
+        raise source.error("no usable columns", f"it has {shorten(names) or 'none'}", remedy)
+    if not len(table):
+        raise source.error("no examples", "the table is empty", "name another file or split")
+    if text and label is None and isinstance(table[0][text], str):
+        return _windows(((row[text] or "") + "\n" for row in table), source, batch_size, limit)
+    make = image_rows(table, image, label, source) if image else token_rows(table, str(text), label, source)
+    return _sliced(make, min(len(table), limit or len(table)), source, batch_size)
+
+
+def _windows(texts: Iterable[str], source: Source, batch_size: int, limit: int | None) -> Batches:
+    tokenizer, size = load_tokenizer(source), window_size(source)
+    ids: list[int] = []
+    for text in texts:
+        ids.extend(tokenizer.encode(text))
+        if limit is not None and len(ids) >= limit * size:
+            break
+    if len(ids) < 2:
+        raise source.error("no examples", f"the text has {len(ids)} tokens", "name a longer text")
+    size = min(size, len(ids))
+    make = window_rows(torch.tensor(ids), size, tokenizer, source)
+    return _sliced(make, min(len(ids) // size, limit or len(ids)), source, batch_size)
+
+
+def _sliced(make: Rows, examples: int, source: Source, batch_size: int) -> Batches:
+    def fetch(i: int) -> Batch:
+        return make(i * batch_size, min((i + 1) * batch_size, examples))
+
+    return Batches(source.spec, source.split, examples, -(-examples // batch_size), fetch)
+
+
+def _column(names: Sequence[str], given: str | None, usual: Sequence[str], source: Source) -> str | None:
+    if given is not None and given not in names:
+        raise source.error(f"no column {given!r}", f"it has {shorten(names)}", "name one of these")
+    return given or next((name for name in usual if name in names), None)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{path} cannot be read as text", cause=one_line(e), remedy="save it as UTF-8") from e
+
+
+def _bytes(batch: Mapping[str, Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in batch.values())

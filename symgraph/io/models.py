@@ -1,0 +1,382 @@
+"""Naming and loading models.
+
+A model is named by a checkpoint folder, a hub id, a `config.json` (architecture only, no weights allocated), or
+`package.module:factory`. Nothing that a checkpoint brings is executed unless remote code is trusted explicitly;
+weights are read as safetensors, or as PyTorch files with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.errors import CheckpointError, one_line, shorten
+from symgraph.io.factories import call_factory, is_factory
+from symgraph.io.files import existing
+from symgraph.io.state import check_finite, stored_dtypes, stored_shape, usual_dtype
+from symgraph.tracing.meta import weightless
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_ARCHITECTURE_ONLY = {"config.json", "README.md", ".gitattributes"}
+
+Kind = Literal["checkpoint", "hub", "config", "factory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network together with where it came from.
+
+    `module` is in evaluation mode, and on the meta device where only the architecture was asked for. `example` holds
+    inputs that a factory gave with it; for transformers models it is None, since inputs follow from the config.
+    """
+
+    module: nn.Module
+    config: Any
+    example: tuple[Any, ...] | dict[str, Any] | None
+    spec: str
+    kind: Kind
+    files: tuple[Path, ...] = ()
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the parameters hold values."""
+        return not any(p.is_meta for p in self.module.parameters())
+
+
+def load(
+    spec: str | Path,
+    *,
+    weights: bool = True,
+    trust_remote_code: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Model:
+    """Load the model that `spec` names, or only its architecture if `weights` is false.
+
+    `package.module:factory` imports the module and calls the factory: this is the one place where a user's code runs.
+    The factory returns an `nn.Module` with an attribute `example_inputs`, or a pair of a module and its inputs.
+
+    Raises:
+        CheckpointError: nothing is there, it is not a checkpoint, its class is unknown or needs remote code that is
+            not trusted, or its weights are missing, unexpected, of other shapes, quantised, or not finite.
+    """
+    spec = str(spec)
+    path = existing(spec)
+    if path is not None:
+        return _load_path(path, spec, weights, trust_remote_code, dtype)
+    if is_factory(spec):
+        return _load_factory(spec, weights, dtype)
+    if _HUB_ID.fullmatch(spec):
+        return _load_hub(spec, weights, trust_remote_code, dtype)
+    raise CheckpointError(
+        f"{spec}: no such file or folder",
+        remedy="name a checkpoint folder, a hub id (owner/name), a config.json, or package.module:factory",
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from printing reports and progress bars; what they say is raised as an error instead."""
+    from transformers.utils import logging as transformers_logging
+
+    log: Any = transformers_logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _load_path(path: Path, spec: str, weights: bool, trust: bool, dtype: torch.dtype | None) -> Model:
+    if path.is_file() and path.suffix != ".json":
+        remedy = "name its folder (with config.json beside the weights) or a config.json"
+        raise CheckpointError(f"{spec} is not a checkpoint", cause="it is a single file", remedy=remedy)
+    config_file = path if path.is_file() else path / "config.json"
+    if not config_file.exists():
+        found = shorten(sorted(p.name for p in path.iterdir())) or "nothing"
+        remedy = "name a folder written by save_pretrained (config.json and model.safetensors)"
+        raise CheckpointError(f"{spec} is not a checkpoint", cause=f"no config.json; it holds {found}", remedy=remedy)
+    raw = _read_json(config_file)
+    # By its folder where that is the same, since remote code stands beside it; the folder may hold other configs.
+    named = config_file.parent if config_file.name == "config.json" else config_file
+    source = _Source(str(named), spec, raw, trust, offline=True)
+    if path.is_file() or (weights and _holds_architecture_only(path)):
+        return Model(_architecture(source, dtype), source.config, None, spec, "config", (config_file,))
+    if not weights:
+        return Model(_architecture(source, dtype), source.config, None, spec, "checkpoint", (config_file,))
+    files = _weight_files(path, spec)
+    module = _weights(source, files, dtype)
+    return Model(module, module.config, None, spec, "checkpoint", (config_file, *files))
+
+
+def _load_hub(spec: str, weights: bool, trust: bool, dtype: torch.dtype | None) -> Model:
+    raw, offline = _hub_config(spec)
+    source = _Source(spec, spec, raw, trust, offline)
+    if not weights:
+        return Model(_architecture(source, dtype), source.config, None, spec, "hub")
+    module = _weights(source, (), dtype)
+    return Model(module, module.config, None, spec, "hub", _cached_files(spec))
+
+
+def _load_factory(spec: str, weights: bool, dtype: torch.dtype | None) -> Model:
+    made = call_factory(spec)
+    if isinstance(made, tuple) and len(made) == 2:
+        module, example = made
+    else:
+        module, example = made, getattr(made, "example_inputs", None)
+    if not isinstance(module, nn.Module):
+        remedy = "return an nn.Module with .example_inputs, or (module, example_inputs)"
+        raise CheckpointError(f"{spec} gave no module", cause=f"it gave a {type(module).__name__}", remedy=remedy)
+    if isinstance(example, Tensor):
+        example = (example,)
+    module = module.eval().to(device=None if weights else "meta", dtype=dtype)
+    _check_integers(module, spec, {})
+    _check_values(module, spec)
+    return Model(module, getattr(module, "config", None), example, spec, "factory")
+
+
+class _Source:
+    """Where transformers is to read from, and the class and config it is to build."""
+
+    def __init__(self, location: str, spec: str, raw: dict[str, Any], trust: bool, offline: bool) -> None:
+        self.location, self.spec = location, spec
+        self.common = {"trust_remote_code": trust, "local_files_only": offline}
+        self.cls, self.config = self._resolve(raw, _check_config(raw, spec, trust))
+
+    def _resolve(self, raw: dict[str, Any], name: str) -> tuple[Any, Any]:
+        import transformers
+
+        try:
+            config = transformers.AutoConfig.from_pretrained(self.location, **self.common)
+            return getattr(transformers, name, None) or self._remote_class(raw, name), config
+        except Exception as e:
+            raise CheckpointError(
+                f"{self.spec}: the config cannot be used",
+                cause=one_line(e),
+                remedy="compare config.json with the one of a checkpoint that works",
+            ) from e
+
+    def _remote_class(self, raw: dict[str, Any], name: str) -> Any:
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+        return get_class_from_dynamic_module(str(_remote_reference(raw, name)), self.location)
+
+
+def _check_config(raw: dict[str, Any], spec: str, trust: bool) -> str:
+    """The name of the class that a config is for, if that class can be had and its weights are not quantised."""
+    import transformers
+
+    name = _class_name(raw, spec)
+    if quantised := raw.get("quantization_config"):
+        method = quantised.get("quant_method", "unnamed") if isinstance(quantised, dict) else quantised
+        raise CheckpointError(
+            f"{spec}: the weights are quantised",
+            cause=f"config.json has a quantization_config ({method})",
+            remedy="name the checkpoint in float32, float16 or bfloat16 that it was made from",
+        )
+    if hasattr(getattr(transformers, name, None), "_from_config"):
+        return name
+    if _remote_reference(raw, name) is None:
+        raise CheckpointError(
+            f"{spec}: unknown architecture {name}",
+            cause=f"transformers {transformers.__version__} has no such model class",
+            remedy="install the transformers version the checkpoint was written with, or use package.module:factory",
+        )
+    if not trust:
+        raise CheckpointError(
+            f"{spec}: {name} needs remote code, which is off",
+            cause="the class is defined by Python files that come with the checkpoint",
+            remedy="read those files; if you trust them, pass --trust-remote-code",
+        )
+    return name
+
+
+def _class_name(raw: dict[str, Any], spec: str) -> str:
+    names = raw.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    raise CheckpointError(
+        f"{spec}: config.json does not say which class it is for",
+        cause="`architectures` is missing or empty" if not names else f"`architectures` is {names!r}, no list of names",
+        remedy='add it, e.g. "architectures": ["SomeForCausalLM"] with the class in transformers',
+    )
+
+
+def _remote_reference(raw: dict[str, Any], name: str) -> str | None:
+    listed = raw.get("auto_map")
+    found = listed.values() if isinstance(listed, dict) else ()
+    return next((str(r) for r in found if str(r).endswith(f".{name}")), None)
+
+
+def _architecture(source: _Source, dtype: torch.dtype | None) -> nn.Module:
+    try:
+        with quiet(), weightless():
+            module = source.cls._from_config(source.config, dtype=dtype or source.config.dtype)
+    except Exception as e:
+        remedy = "compare config.json with the one of a checkpoint that works"
+        raise CheckpointError(f"{source.spec}: the model cannot be built", cause=one_line(e), remedy=remedy) from e
+    return module.eval()  # type: ignore[no-any-return]
+
+
+def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None) -> Any:
+    stored = stored_dtypes(files)
+    # What the config says may be narrower than what is stored.
+    usual = usual_dtype(d for _, d in stored.values())
+    usual = usual if usual is not None and _computable(usual) else None
+    try:
+        with quiet():
+            module, report = source.cls.from_pretrained(
+                source.location,
+                config=source.config,
+                dtype=dtype or usual or "auto",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **source.common,
+            )
+    except Exception as e:
+        raise CheckpointError(
+            f"{source.spec}: the weights cannot be read",
+            cause=one_line(e),
+            remedy="fetch the checkpoint again; only safetensors files and PyTorch files of plain tensors are read",
+        ) from e
+    _check_integers(module, source.spec, stored)
+    _check_report(report, source)
+    _check_values(module, source.spec)
+    return module.eval()
+
+
+def _check_report(report: Mapping[str, Any], source: _Source) -> None:
+    problems = [f"missing {shorten(sorted(report['missing_keys']))}"] if report["missing_keys"] else []
+    if report["unexpected_keys"]:
+        problems.append(f"unexpected {shorten(sorted(report['unexpected_keys']))}")
+    if report["mismatched_keys"]:
+        shapes = [f"{n} {tuple(a)} instead of {tuple(b)}" for n, a, b in sorted(report["mismatched_keys"])]
+        problems.append(f"wrong shapes: {shorten(shapes)}")
+    if problems:
+        raise CheckpointError(
+            f"{source.spec}: the weights do not fit {source.cls.__name__} with this config.json",
+            cause="; ".join(problems),
+            remedy="check that config.json and the weights belong together and `architectures` is the trained class",
+        )
+
+
+def _check_integers(module: nn.Module, spec: str, stored: Mapping[str, tuple[Path, torch.dtype]]) -> None:
+    state = module.state_dict()
+    floating = {n for n, t in state.items() if t.is_floating_point()}
+    # Transformers renames some tensors while loading. Of those that no name is known for, masks and positions may be
+    # integers; what is called like a parameter and has as many axes is one.
+    forms = {(n.rpartition(".")[2], p.ndim) for n, p in module.named_parameters()}
+    found = [n for n, p in module.named_parameters() if not _computable(p.dtype)]
+    for n, (file, dtype) in stored.items():
+        if not _computable(dtype) and (n in floating or (n not in state and _form(file, n) in forms)):
+            found.append(n)
+    if found:
+        raise CheckpointError(
+            f"{spec}: the weights are quantised",
+            cause=f"integers or 8-bit floats in {shorten(found)}",
+            remedy="name the checkpoint in float32, float16 or bfloat16 that it was made from",
+        )
+
+
+def _form(file: Path, name: str) -> tuple[str, int]:
+    return name.rpartition(".")[2], len(stored_shape(file, name))
+
+
+def _computable(dtype: torch.dtype) -> bool:
+    return dtype.is_complex or (dtype.is_floating_point and dtype.itemsize > 1)
+
+
+def _check_values(module: nn.Module, spec: str) -> None:
+    # Attention masks kept as buffers hold minus infinity by design.
+    check_finite(module.state_dict(), where=spec, infinite_ok={n for n, _ in module.named_buffers()})
+
+
+def _weight_files(folder: Path, spec: str) -> tuple[Path, ...]:
+    found = next((folder / n for n in WEIGHT_FILES if (folder / n).exists()), None)
+    if found is None:
+        cause = f"config.json is there, but none of {', '.join(WEIGHT_FILES)}"
+        remedy = f"fetch the weights, or name {folder / 'config.json'} to work without them"
+        if (folder / "adapter_config.json").exists():
+            remedy = "merge the adapter into its base model and save that"
+        raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy=remedy)
+    if found.suffix != ".json":
+        return (found,)
+    listed = _read_json(found).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(isinstance(n, str) for n in listed.values()):
+        cause = f"{found.name} has no `weight_map` from names to files"
+        raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy="fetch that file again")
+    shards = sorted({folder / n for n in listed.values()})
+    if gone := [p.name for p in shards if not p.exists()]:
+        cause = f"{found.name} lists files that are not there: {shorten(gone)}"
+        raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy="fetch the missing files")
+    return tuple(shards)
+
+
+def _holds_architecture_only(folder: Path) -> bool:
+    return {p.name for p in folder.iterdir()} <= _ARCHITECTURE_ONLY
+
+
+def _hub_config(spec: str) -> tuple[dict[str, Any], bool]:
+    from transformers import PreTrainedConfig
+
+    failure = _hub_failure()
+    offline = failure is not None
+    try:
+        with quiet():
+            return PreTrainedConfig.get_config_dict(spec, local_files_only=offline)[0], offline
+    except Exception as e:
+        reason = "the hub cannot be reached" if failure else "the hub has no such model"
+        raise CheckpointError(
+            f"{spec}: no such file or folder, and {reason}",
+            cause=one_line(failure or e),
+            remedy="check the spelling, the working folder and the network; private models need `hf auth login`",
+        ) from e
+
+
+def _hub_failure() -> Exception | None:
+    # The hub's client retries for half a minute where there is no network at all; one short request tells at once.
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return OSError("HF_HUB_OFFLINE is set")
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception as e:
+        return e
+    return None
+
+
+def _cached_files(spec: str) -> tuple[Path, ...]:
+    from transformers.utils.hub import cached_file
+
+    config = Path(str(cached_file(spec, "config.json", local_files_only=True)))
+    return (config, *_weight_files(config.parent, spec))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        remedy = "fetch it again, or correct it at that place"
+        raise CheckpointError(f"{path} cannot be read", cause=one_line(e), remedy=remedy) from e
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is not a config", cause="it is JSON, but no object", remedy="name another file")
+    return found

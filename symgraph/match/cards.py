@@ -1,0 +1,105 @@
+"""Model cards: how a written checkpoint was made, so that it can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from symgraph.io.models import Model
+from symgraph.measure.curve import Curve, Surface
+from symgraph.measure.loss_curve import LossBarrier
+from symgraph.measure.simplex import SimplexBarrier
+from symgraph.symmetry.graph import SymmetryGraph
+
+LISTED_SPACES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredient:
+    """A model that went into a checkpoint: its name, the hash of its weights, and its share."""
+
+    role: str
+    spec: str
+    hash: str
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a model card says; `loss_barriers` pairs a label with what was measured."""
+
+    title: str
+    about: str
+    model: Model
+    ingredients: tuple[Ingredient, ...]
+    method: str
+    command: str = ""
+    symmetry: SymmetryGraph | None = None
+    spaces: tuple[str, ...] = ()
+    distances: tuple[str, ...] = ()
+    loss_barriers: tuple[tuple[str, LossBarrier | SimplexBarrier], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join((*self._head(), *self._making(), *self._loading(), *self._spaces(), *self._measures(), ""))
+
+    def _head(self) -> Iterator[str]:
+        yield from ("---", *_LIBRARY, "tags: [symgraph, model-merging]", "---", "", f"# {self.title}", "", self.about)
+
+    def _making(self) -> Iterator[str]:
+        yield from ("", "## How it was made", "")
+        if self.command:
+            yield from ("```sh", self.command, "```", "")
+        yield f"- method: {self.method}"
+        yield f"- symgraph {metadata.version('symgraph')}"
+        if self.symmetry is not None:
+            yield f"- rules: SHA-256 `{self.symmetry.rules_hash}`"
+            yield f"- symmetry graph: SHA-256 `{self.symmetry.fingerprint}`"
+        yield from (f"- {note}" for note in self.notes)
+        shares = any(i.weight is not None for i in self.ingredients)
+        yield from (
+            "",
+            f"| | model |{' weight |' * shares} SHA-256 of its weights |",
+            f"|---|---|{'---|' * shares}---|",
+        )
+        for i in self.ingredients:
+            share = f" {i.weight:g} |" if i.weight is not None else " |" * shares
+            yield f"| {i.role} | `{i.spec}` |{share} `{i.hash}` |"
+
+    def _loading(self) -> Iterator[str]:
+        name = type(self.model.module).__name__
+        yield from ("", "## How to load it", "", "An ordinary checkpoint; symgraph is not needed.", "", "```python")
+        yield from (f"from transformers import {name}", "", f'model = {name}.from_pretrained("path/to/this/folder")')
+        yield "```"
+
+    def _spaces(self) -> Iterator[str]:
+        if self.symmetry is None or not self.spaces:
+            return
+        yield from ("", "## Spaces aligned", "", "| space | size | group |", "|---|---|---|")
+        for name in self.spaces[:LISTED_SPACES]:
+            space = self.symmetry.space(name)
+            yield f"| {name} | {space.size} | {space.group} |"
+        if (more := len(self.spaces) - LISTED_SPACES) > 0:
+            yield f"| and {more} more | | |"
+
+    def _measures(self) -> Iterator[str]:
+        if self.distances:
+            yield from ("", "## Distances", "", *(f"- {d}" for d in self.distances))
+        if self.loss_barriers:
+            yield from ("", "## Loss barrier", "")
+        for label, found in self.loss_barriers:
+            split = f", split {found.split}" if found.split else ""
+            curves = "; ".join(map(_figure, (found.loss, *found.metrics)))
+            yield f"- {label}: {curves} ({found.examples} examples of `{found.source}`{split})"
+
+
+_LIBRARY = ("library_name: transformers",)
+
+
+def _figure(curve: Curve | Surface) -> str:
+    if isinstance(curve, Surface):
+        middle = "" if curve.centroid is None else f", {curve.centroid:.4f} of the even mixture"
+    else:
+        middle = "" if curve.midpoint is None else f", {curve.values[curve.lambdas.index(0.5)]:.4f} at the midpoint"
+    return f"{curve.name} barrier {curve.barrier:.4f} \u00b1 {curve.standard_error:.4f}{middle}"

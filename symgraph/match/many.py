@@ -1,0 +1,214 @@
+"""Matching many models at once: each is brought nearest to the mean of all others, in turn.
+
+Minimises  sum_m |g_m . X_m - U|^2,  U the mean of all g_m . X_m,  which is up to a constant -|sum_m g_m . X_m|^2 and
+therefore linear in each g_m given the others: the optimum of one model is its match to the *other* models' mean. A mean
+that held the model itself would pull it towards where it is. No step raises the objective. The mean of canonical
+models is not canonical; the match compares tensors and does not ask for it.
+
+Activations are linear in the same way: what was seen of every pair of models moves with both elements, and the mean
+over the others is the table of one model. With a share alpha of them what is minimised is
+
+    (1 - alpha) sum_m |g_m . X_m - U|^2  +  alpha S / M  sum_(i < j) (2 - 2 correlation of i and j),
+
+where S is the mean of the models' squared norms; the first sum is 1 / M times that of all pairs' squared distances.
+
+Source: many models by alignment to a mean, Theus et al., arXiv 2506.22712; generalised Procrustes analysis, Gower 1975;
+each against the mean of the others, Ten Berge 1977.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from symgraph.match.activations import Activations, agreement, mean_of
+from symgraph.match.weighting import tensor_weights
+from symgraph.match.weights import Match, MatchOptions, match, units
+from symgraph.orbit.action import GroupElement
+from symgraph.orbit.steps import Act, State
+from symgraph.symmetry.graph import SymmetryGraph
+
+Progress = Callable[[str], None]
+SWEEPS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """The models as matched, the element of each, and how far apart they are.
+
+    `objective` is the sum of the weighted squared distances from the mean (mixed with that of activations where they
+    count), after the start and after every round;
+    `scale` the weighted squared norm of all models. `before` and `after` are the distances of each model from the
+    mean, over its own norm.
+    """
+
+    states: tuple[State, ...]
+    elements: tuple[GroupElement, ...]
+    objective: tuple[float, ...]
+    scale: float
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+
+def match_all(
+    symmetry: SymmetryGraph,
+    states: Iterable[Mapping[str, Tensor]],
+    options: MatchOptions,
+    rounds: int = 10,
+    progress: Progress | None = None,
+    seen: Mapping[tuple[int, int], Activations] | None = None,
+) -> Joint:
+    """The elements of the compact group that bring all models nearest to their mean.
+
+    It starts from the models as they are (those of one origin), or one after the other, each matched to the mean of
+    those before it, or all matched to the first, whichever is nearest; then each is improved in turn for at most
+    `rounds` rounds. The result depends on the order of the models only where local optima differ.
+
+    Args:
+        states: models in canonical form, floating and of equal shapes; only the moved ones are held.
+        seen: activations of every pair (i, j) of them, i < j, which then count with the share `alpha` of the options.
+
+    Raises:
+        UsageError: an unknown weighting or parameter, or a pattern that matches no space.
+    """
+    held: list[State] = [dict(s) for s in states]
+    names = [n for n in symmetry.graph.parameters if all(n in s for s in held)]
+    shifted = [symmetry.shifted({n: s[n] for n in names}) for s in held]
+    weights = tensor_weights(symmetry, options.weighting, *shifted)
+    run = _Rounds(symmetry, held, weights, replace(options, weighting=weights), progress, seen or {})
+    # The run lets go of what it has moved.
+    del held, shifted
+    before = run.distances()
+    run.start()
+    history = [run.objective()]
+    for r in range(rounds if len(run.moved) > 1 else 0):
+        run.round(r)
+        history.append(run.objective())
+        if progress is not None:
+            progress(f"round {r + 1}: spread {(history[-1] / run.scale) ** 0.5:.6g}")
+        if history[-2] - history[-1] <= options.tolerance * run.scale:
+            break
+    return Joint(tuple(run.moved), tuple(run.elements), tuple(history), run.scale, before, run.distances())
+
+
+class _Rounds:
+    def __init__(
+        self,
+        symmetry: SymmetryGraph,
+        moved: list[State],
+        weights: Mapping[str, float],
+        options: MatchOptions,
+        progress: Progress | None,
+        seen: Mapping[tuple[int, int], Activations],
+    ) -> None:
+        self.symmetry, self.moved, self.weights, self.options = symmetry, moved, weights, options
+        self.progress, self.seen = progress, seen
+        self.share = float(options.alpha) if any(s.correlations for s in seen.values()) else 0.0
+        # The mean moves with every model, so that few sweeps of one are worth it at a time.
+        self.brief = replace(options, sweeps=min(options.sweeps, SWEEPS))
+        self.elements = [GroupElement(symmetry, {}) for _ in moved]
+        self.squares = [self._square(symmetry.shifted({n: s[n] for n in weights})) for s in moved]
+        self.scale = sum(self.squares) + 1e-300
+
+    def start(self) -> None:
+        """The nearest of three: as given, each matched to the mean of those before it, all matched to the first."""
+        given, neutral = self.moved, self.elements
+        best = (self.objective(), neutral)
+        # Of two models the ways are one. Elements are kept and not states, which may be large.
+        for way in (self._in_turn, self._to_first)[: len(given) - 1]:
+            self.moved, self.elements = list(given), list(neutral)
+            way()
+            best = min(best, (self.objective(), self.elements), key=lambda x: x[0])
+        self.elements = best[1]
+        self.moved = [Act(g).apply(s) for g, s in zip(self.elements, given, strict=True)]
+
+    def _in_turn(self) -> None:
+        total = self._sum(self.moved[:1])
+        for m in range(1, len(self.moved)):
+            self._say(m, "the models before it")
+            mean = _over(total, m)
+            given = self._seen(m, range(m), mean)
+            self._take(m, match(self.symmetry, mean, self.moved[m], self.options, seen=given))
+            _add(total, self.moved[m])
+
+    def _to_first(self) -> None:
+        for m in range(1, len(self.moved)):
+            self._say(m, "the first")
+            given = self._seen(m, [0], self.moved[0])
+            self._take(m, match(self.symmetry, self.moved[0], self.moved[m], self.options, seen=given))
+
+    def round(self, number: int) -> None:
+        """Every model is improved once; in the first round it is also matched afresh, since its start saw fewer."""
+        # Summed anew, so that rounding does not gather.
+        total = self._sum(self.moved)
+        for m, state in enumerate(self.moved):
+            self._say(m, "all others")
+            _add(total, state, -1.0)
+            others = _over(total, len(self.moved) - 1)
+            given = self._seen(m, [k for k in range(len(self.moved)) if k != m], others)
+            found = match(self.symmetry, others, state, self.brief, warm=True, seen=given)
+            if not number:
+                fresh = match(self.symmetry, others, state, self.options, seen=given)
+                found = min(found, fresh, key=lambda f: f.objective[-1])
+            if found.objective[-1] < found.initial:
+                self._take(m, found)
+            _add(total, self.moved[m])
+
+    def objective(self) -> float:
+        """The sum of the weighted squared distances from the mean, or its mixture with that of activations."""
+        spread = (1 - self.share) * sum(self._spread())
+        return spread + (self.share * self._apart() if self.share else 0.0)
+
+    def _apart(self) -> float:
+        """What activations add: S / M times the sum of 2 - 2 correlation over all pairs."""
+        trees, still = units(self.symmetry, self.options.spaces), GroupElement(self.symmetry, {})
+        total = 0.0
+        for (i, j), seen in self.seen.items():
+            there = seen.after(self.elements[i], self.elements[j])
+            total += 2 - 2 * sum(agreement(there.moved(u, still)) for u in trees)
+        return total * self.scale / len(self.moved) ** 2
+
+    def _seen(self, m: int, others: Iterable[int], mean: Mapping[str, Tensor]) -> Activations | None:
+        """What was seen of model m beside the others, as all are now, in proportion to S and not to their mean."""
+        if not self.share:
+            return None
+        pairs = (self.seen[k, m] if k < m else self.seen[m, k].turned() for k in others)
+        moved = (x.after(self.elements[k], self.elements[m]) for x, k in zip(pairs, others, strict=True))
+        square = self._square(self.symmetry.shifted({n: mean[n] for n in self.weights}))
+        return mean_of(moved, self.scale / len(self.moved) / (square + 1e-300))
+
+    def distances(self) -> tuple[float, ...]:
+        """The distance of every model from the mean, over its norm."""
+        return tuple((d / (s + 1e-300)) ** 0.5 for d, s in zip(self._spread(), self.squares, strict=True))
+
+    def _spread(self) -> list[float]:
+        mean = _over(self._sum(self.moved), len(self.moved))
+        return [self._square({n: s[n] - t for n, t in mean.items()}) for s in self.moved]
+
+    def _square(self, state: Mapping[str, Tensor]) -> float:
+        return sum(float(self.weights[n] * t.square().sum()) for n, t in state.items())
+
+    def _sum(self, states: Sequence[State]) -> State:
+        total = {n: states[0][n].clone() for n in self.weights}
+        for s in states[1:]:
+            _add(total, s)
+        return total
+
+    def _take(self, m: int, found: Match) -> None:
+        self.elements[m] = found.element.after(self.elements[m])
+        self.moved[m] = Act(found.element).apply(self.moved[m])
+
+    def _say(self, m: int, to: str) -> None:
+        if self.progress is not None:
+            self.progress(f"matching model {m + 1} of {len(self.moved)} to {to}")
+
+
+def _add(total: State, state: State, sign: float = 1.0) -> None:
+    for n, t in total.items():
+        t.add_(state[n], alpha=sign)
+
+
+def _over(total: State, count: int) -> State:
+    return {n: t / count for n, t in total.items()}

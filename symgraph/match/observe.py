@@ -1,0 +1,345 @@
+"""Activation matching: correlations of two models at every value where a space occurs, streamed over batches.
+
+Both models run in canonical form on the same batches, through the graph traced for the batches' shape. Of each value
+the covariance of A's slices with B's along the spaces of one unit is added to a running sum, each value scaled to one
+whatever its size in this batch (units that are only reordered one by one: Pearson's correlation); nothing else is
+kept, so that memory does not grow with the data. The sums go into the same solvers as those of weights. They do not
+depend on other units, so one pass serves all sweeps: as B moves, the sums move with it.
+
+Source: activation matching of Ainsworth et al., arXiv 2209.04836, section 3.1; weights at their inputs' second moment:
+|(T_A - T_B) S^1/2|^2, design section 9.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import DataError, UsageError
+from symgraph.ir import Node
+from symgraph.match.activations import Activations
+from symgraph.match.moments import readings
+from symgraph.match.wreath import Tree
+from symgraph.orbit.grams import Block, blocks
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import Leaf, Term, leaves
+from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.operators import is_pointwise, short_name
+
+State = Mapping[str, Tensor]
+# They show the same numbers as what they read; counting both would weigh them twice.
+_VIEWS = frozenset(
+    {"view", "unsafe_view", "reshape", "flatten", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice"}
+    | {"select", "split", "chunk", "t", "to", "clone", "contiguous", "to_copy", "alias", "detach", "unbind", "getitem"}
+)
+
+
+def observe(
+    symmetry: SymmetryGraph,
+    seen: SymmetryGraph,
+    a: State,
+    b: State,
+    batches: Iterable[tuple[Tensor, ...] | Mapping[str, Tensor]],
+    units: Iterable[Tree],
+    *,
+    dtype: torch.dtype = torch.float32,
+    rows: int = 128,
+    moments: bool = False,
+) -> Activations:
+    """One pass of two models over the batches; see `observe_all`."""
+    return observe_all(symmetry, seen, (a, b), batches, units, dtype=dtype, rows=rows, moments=moments)[0, 1]
+
+
+def observe_all(
+    symmetry: SymmetryGraph,
+    seen: SymmetryGraph,
+    models: Sequence[State],
+    batches: Iterable[tuple[Tensor, ...] | Mapping[str, Tensor]],
+    units: Iterable[Tree],
+    *,
+    dtype: torch.dtype = torch.float32,
+    rows: int = 128,
+    moments: bool = False,
+) -> dict[tuple[int, int], Activations]:
+    """What is seen of every pair (i, j) of models, i < j, in one pass over the batches.
+
+    Memory: the sums of every pair, whatever the length of the data, and samples of the values of a batch.
+
+    Args:
+        symmetry: of the models, for which the result is.
+        seen: of the same models, traced with inputs of the batches' shape.
+        models: states in canonical form.
+        batches: inputs of the graph, in order or by name.
+        rows: at most so many positions of a value are read in a batch, drawn anew in each; 0: all.
+        moments: gather second moments at the inputs of parameters as well.
+
+    Raises:
+        DataError: there are no batches, or a value is not finite.
+        UsageError: the two symmetries are not of one model.
+    """
+    run = _Pass(symmetry, seen, list(units), dtype, rows, moments)
+    # Once, and not again for every batch.
+    states = [{n: t.detach().to(dtype) if t.is_floating_point() else t for n, t in s.items()} for s in models]
+    for i, given in enumerate(batches):
+        run.take(i, states, given)
+    if not run.batches:
+        raise DataError("no batches to match activations on", remedy="check the length of the data")
+    return {pair: run.result(pair) for pair in run.sums}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is correlated on one block of a value: which dimensions, for which unit, and its share of the value."""
+
+    unit: int
+    key: tuple[Leaf, ...]
+    dims: tuple[int, ...]
+    one_by_one: bool
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What is kept of one value of one model: samples of its parts, and second moments by axis."""
+
+    samples: list[Tensor]
+    moments: dict[int, Tensor]
+
+
+class _Pass:
+    def __init__(
+        self, symmetry: SymmetryGraph, seen: SymmetryGraph, units: list[Tree], dtype: torch.dtype, rows: int, all_: bool
+    ) -> None:
+        self.symmetry, self.seen, self.rows, self.dtype = symmetry, seen, rows, dtype
+        self.owner = {i: u.space.id for u in units for i in u.ids()}
+        self.number = _numbers(symmetry, seen)
+        self.twins = {n: s for s in seen.twins for n in s.members}
+        self.sites = [n.name for n in seen.graph.calls if self._is_site(n)]
+        self.readings = list(readings(symmetry, seen)) if all_ else []
+        self.run = Interpreter(seen.graph, dtype=dtype)
+        self.keep = {*self.sites, *(r.value for r in self.readings)}
+        self.keep |= {m for s in self.sites if s in self.twins for m in self.twins[s].members}
+        self.along: dict[str, set[int]] = {}
+        for r in self.readings:
+            self.along.setdefault(r.value, set()).add(r.along)
+        self.parts = {n: self._parts(n) for n in self.sites}
+        self.sums: dict[tuple[int, int], dict[int, dict[tuple[Leaf, ...], Tensor]]] = {}
+        self.moments: dict[tuple[str, int], list[Tensor]] = {}
+        self.seen_at: dict[str, int] = {}
+        self.batches = self.examples = 0
+
+    def _is_site(self, node: Node) -> bool:
+        floats = "float" in getattr(node.result, "dtype", "")
+        owned = {self.owner[s] for s in self._spaces(node.name) if s in self.owner}
+        if node.name in self.seen.partial:
+            return False
+        if node.name in self.twins and (node.name != self.twins[node.name].members[0] or len(owned) > 1):
+            return False
+        return floats and short_name(node.target) not in _VIEWS and bool(owned) and self._is_end(node)
+
+    def _is_end(self, node: Node) -> bool:
+        """Whether a run of pointwise operators begins or ends here: what lies between would only be counted again."""
+        users = self.seen.graph.users[node.name]
+        return not is_pointwise(node.target) or not all(is_pointwise(u.target) for u in users)
+
+    def _spaces(self, value: str) -> set[int]:
+        found = (x.space for t in self._terms(value) for x in leaves(t) if x.space >= 0)
+        return {self.number[s] for s in found if s in self.number}
+
+    def _terms(self, value: str) -> tuple[Term, ...]:
+        """Terms of a value, or of the values of all branches side by side.
+
+        Axes that nothing acts on are one axis each, whatever they are made of: their positions are all alike here.
+        """
+        axes = tuple(t if self._acted_on(t) else Leaf(-1, -1, False, t.size) for t in self.seen.values.get(value, ()))
+        if value not in self.twins:
+            return axes
+        return (self.seen.branches(self.twins[value]), *axes)
+
+    def _acted_on(self, term: Term) -> bool:
+        return any(self.number.get(x.space) in self.owner for x in leaves(term))
+
+    def _parts(self, name: str) -> list[_Part | None]:
+        """For each block of a site, what is to be correlated there."""
+        whole = torch.empty(self.seen.graph.by_name[name].shape, device="meta")
+        if name in self.twins:
+            whole = whole.expand(len(self.twins[name].members), *whole.shape)
+        return [self._part(block, whole.numel()) for block in blocks(name, [whole], self._terms(name))]
+
+    def _part(self, block: Block, whole: int) -> _Part | None:
+        held = [(d, self._leaf(x)) for d, x in enumerate(block.leaves) if self.number.get(x.space) in self.owner]
+        spaces = [x.space for _, x in held]
+        units = {self.owner[s] for s in spaces}
+        if len(units) != 1 or len(set(spaces)) < len(spaces) or not self._whole(spaces):
+            return None
+        key = tuple(x for _, x in held)
+        one_by_one = len(key) == 1 and not self.symmetry.spaces[key[0].space].is_matrix
+        return _Part(units.pop(), key, tuple(d for d, _ in held), one_by_one, block.tensors[0].numel() / whole)
+
+    @torch.no_grad()
+    def take(self, i: int, states: list[dict[str, Tensor]], given: Any) -> None:
+        """Adds one batch. Of each value the positions that are read are copied as soon as it is there."""
+        read = partial(self._read, _Positions(self.rows, seed=i))
+
+        def kept(name: str, value: Tensor) -> _Read | Tensor:
+            # Values of branches stay whole, until all of them are there.
+            return value if name in self.twins else read(name, value)
+
+        sides = [self.run.run(s, given, keep=self.keep, reduce=kept)[1] for s in states]
+        self.sums = self.sums or {pair: {} for pair in combinations(range(len(sides)), 2)}
+        for name in self.sites:
+            self._correlate(name, [self._samples(s, name, read) for s in sides])
+        for value, axes in self.along.items():
+            for along in axes:
+                self._moment(value, along, [_moment_of(s[value], along) for s in sides])
+        self.batches += 1
+        first = next(iter(given.values() if isinstance(given, Mapping) else given))
+        self.examples += len(first) if first.dim() else 1
+
+    def _samples(self, side: Mapping[str, Any], name: str, read: Callable[[str, Tensor], _Read]) -> list[Tensor]:
+        if name not in self.twins:
+            found: list[Tensor] = side[name].samples
+            return found
+        return read(name, torch.stack([side[m] for m in self.twins[name].members])).samples
+
+    def _read(self, positions: _Positions, name: str, value: Tensor) -> _Read:
+        samples: list[Tensor] = []
+        if name in self.parts:
+            for part, block in zip(self.parts[name], blocks(name, [value], self._terms(name)), strict=True):
+                if part is not None:
+                    (t,) = block.tensors
+                    rest = [d for d in range(t.dim()) if d not in part.dims]
+                    samples.append(positions.of(t.permute(*rest, *part.dims), len(rest), part.share))
+        moments = {d: _second_moment(value.movedim(d, -1).flatten(0, -2)) for d in self.along.get(name, ())}
+        return _Read(samples, moments)
+
+    def _correlate(self, name: str, sides: Sequence[Sequence[Tensor]]) -> None:
+        parts = [p for p in self.parts[name] if p is not None]
+        for part, *samples in zip(parts, *sides, strict=True):
+            scaled = _scaled(samples, part)
+            for (i, j), pair in self.sums.items():
+                c, varies = _correlated(scaled[i], scaled[j], samples[0].shape[1:], name)
+                if varies:
+                    self.seen_at[name] = part.unit
+                sums = pair.setdefault(part.unit, {})
+                held = sums.get(part.key)
+                sums[part.key] = c * part.share if held is None else held.add_(c, alpha=part.share)
+
+    def _whole(self, spaces: list[int]) -> bool:
+        """Whether every space stands beside what it is fibred over; not so where a router has picked."""
+        fibre = {f for s in spaces for f in self.symmetry.spaces[s].fibre}
+        return all(f in spaces for f in fibre if f in self.owner)
+
+    def _leaf(self, leaf: Leaf) -> Leaf:
+        """The leaf as the models' own symmetry numbers it: by a frame of the same signs."""
+        space, sign = self.number[leaf.space], self.seen.frame(leaf.frame).sign
+        frame = next((f.id for f in self.symmetry.frames if f.space == space and f.sign == sign), -1)
+        return Leaf(space, frame, False, leaf.size)
+
+    def _moment(self, value: str, along: int, found: list[Tensor]) -> None:
+        sums = self.moments.setdefault((value, along), [torch.zeros_like(x) for x in found])
+        for held, new in zip(sums, found, strict=True):
+            held += new
+
+    def result(self, pair: tuple[int, int]) -> Activations:
+        """The sums of a pair, each value counted as one over all batches.
+
+        A unit with a space that no value shows (hidden units of experts that a router has picked) is left out.
+        """
+        sums = self.sums[pair]
+        shown = {u: {x.space for key in t for x in key} for u, t in sums.items()}
+        whole = {u for u, spaces in shown.items() if all(i in spaces for i, unit in self.owner.items() if unit == u)}
+        correlations = {u: {k: c.double() / self.batches for k, c in t.items()} for u, t in sums.items() if u in whole}
+        moments: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        for r in self.readings:
+            first, second = (self.moments[r.value, r.along][side] / self.batches for side in pair)
+            if (r.parameter, r.axis) in moments:
+                before = moments[r.parameter, r.axis]
+                first, second = first + before[0], second + before[1]
+            moments[r.parameter, r.axis] = (first, second)
+        return Activations(correlations, sum(u in whole for u in self.seen_at.values()), self.examples, moments)
+
+
+def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:
+    """Active spaces of `seen` as `symmetry` numbers them."""
+    found = {s.id: symmetry.by_name[s.name] for s in seen.active if s.name in symmetry.by_name}
+    if any(seen.spaces[i].size != s.size or seen.spaces[i].group is not s.group for i, s in found.items()):
+        raise UsageError(
+            "the model has other spaces when it is traced with a batch of the data",
+            cause="its graph depends on the shapes of its inputs",
+            remedy="match by weights, or give batches of the shape that the model was traced with",
+        )
+    if missing := [s.name for s in symmetry.active if s.id not in {x.id for x in found.values()}]:
+        raise UsageError(
+            f"the space {missing[0]} is not found when the model is traced with a batch of the data",
+            cause="its graph depends on the shapes of its inputs",
+            remedy="match by weights, or give batches of the shape that the model was traced with",
+        )
+    return {i: s.id for i, s in found.items()}
+
+
+class _Positions:
+    """Which positions of the values are read in one batch: at most `rows` of a value, as many of each part as it has.
+
+    Of all values of one shape they are the same.
+    """
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows, self.generator = rows, torch.Generator().manual_seed(seed)
+        self.chosen: dict[tuple[torch.Size, int], tuple[Tensor, ...]] = {}
+
+    def of(self, tensor: Tensor, lead: int, share: float) -> Tensor:
+        """The positions of the first `lead` dimensions that are read: (positions, the other dimensions)."""
+        shape = tensor.shape[:lead]
+        count, rows = shape.numel(), math.ceil(self.rows * share)
+        if 0 < rows < count:
+            # Taken before anything is copied: a value is many times as large as what is read of it.
+            if (shape, rows) not in self.chosen:
+                flat = torch.randint(count, (rows,), generator=self.generator).to(tensor.device)
+                self.chosen[shape, rows] = torch.unravel_index(flat, shape)
+            return tensor[self.chosen[shape, rows]]
+        return tensor.reshape(count, *tensor.shape[lead:])
+
+
+def _scaled(samples: Sequence[Tensor], part: _Part) -> Tensor:
+    """What was read of all models, around its mean and over its norm: (models, positions, n k ...)."""
+    # All in one tensor, and few operators: on small values it is the number of calls that costs.
+    whole = torch.stack([x.flatten(1) for x in samples])
+    whole -= whole.mean(1, keepdim=True)
+    if part.one_by_one:
+        whole /= whole.norm(dim=1, keepdim=True).clamp_min(1e-30) * whole.shape[2] ** 0.5
+        return whole
+    whole /= whole.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+    return whole
+
+
+def _correlated(x: Tensor, y: Tensor, sizes: torch.Size, at: str) -> tuple[Tensor, bool]:
+    """The correlation of two models' scaled samples, and whether both vary at all.
+
+    Shapes: x, y (positions, n k ...) -> (n_A, n_B, k_A, k_B, ...).
+    """
+    c = x.T @ y
+    total = float(c.abs().sum())
+    if not math.isfinite(total):
+        raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
+    k = len(sizes)
+    order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
+    return c.reshape(*sizes, *sizes).permute(order), total > 0
+
+
+def _moment_of(held: _Read | Tensor, along: int) -> Tensor:
+    """The second moment along an axis of a value; those of branches are whole."""
+    if isinstance(held, Tensor):
+        return _second_moment(held.movedim(along, -1).flatten(0, -2))
+    return held.moments[along]
+
+
+def _second_moment(rows: Tensor) -> Tensor:
+    return (rows.mT @ rows / len(rows)).double()

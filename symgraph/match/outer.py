@@ -1,0 +1,78 @@
+"""Two-stage matching: the order of an outer space by one of the published costs, the inside of each pair afterwards.
+
+The joint optimum of `symgraph.match.wreath` solves the inside for every pair of positions. The two costs here compare
+positions without that: "gate" by the parameters that have no inside (the rows of a router), "gram" by what the inside's
+group leaves as it is, the inner products over everything else. Both need memory for one pair of positions at a time.
+
+Source: Tran et al., "On Linear Mode Connectivity of Mixture-of-Experts Architectures", arXiv 2509.11348: gates centred
+over the experts, (|W_i - W'_j|^2 + (b_i - b'_j)^2)^1/2; and, with A_i = [W_in, b_in] and B_i = W_out,
+(|A_i^T A_i - A'_j^T A'_j|^2 + |B_i B_i^T - B'_j B'_j^T|^2)^1/2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.solvers import assignment
+from symgraph.match.wreath import Tree
+from symgraph.orbit.grams import Block, unfold
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import Leaf
+
+OUTER = ("joint", "gate", "gram")
+Side = tuple[tuple[int, bool, tuple[int, ...]], ...]
+
+
+def outer_order(symmetry: SymmetryGraph, unit: Tree, found: Iterable[tuple[Block, float]], cost: str) -> Tensor | None:
+    """For each of A's positions on the outermost space of a unit, B's: shape (n,); None where no parameter says.
+
+    Args:
+        found: blocks of A and B side by side, with their weights; no space of the unit stands twice on one.
+        cost: "gate" or "gram".
+    """
+    outer, inner = unit.space.id, unit.ids() - {unit.space.id}
+    branches = {s.name for s in symmetry.stacks}
+    sides: dict[Side, tuple[list[Tensor], list[Tensor]]] = {}
+    for block, weight in found:
+        if outer not in block.spaces():
+            continue
+        inside = sorted((x.space, d) for d, x in enumerate(block.leaves) if x.space in inner)
+        # What belongs to a branch of a list is not its gate, even where it has no inside (an output bias).
+        if inside if cost == "gram" else not inside and block.parameter not in branches:
+            dims = [block.dim(outer), *(d for _, d in inside)]
+            side = tuple(_side(symmetry, block.leaves[d]) for _, d in inside)
+            for tensors, t in zip(sides.setdefault(side, ([], [])), block.tensors, strict=True):
+                tensors.append(weight**0.5 * _rows(t, dims))
+    squares = [_apart(*(torch.cat(t, -1) for t in pair)) for pair in sides.values()]
+    if not squares:
+        return None
+    return assignment(-torch.stack(squares).sum(0).clamp_min(0.0).sqrt().unsqueeze(0))[0]
+
+
+def _side(symmetry: SymmetryGraph, leaf: Leaf) -> tuple[int, bool, tuple[int, ...]]:
+    """Tensors whose inner axes carry the same element have inner products in common."""
+    return leaf.space, leaf.dual, symmetry.frame(leaf.frame).sign
+
+
+def _rows(t: Tensor, dims: list[int]) -> Tensor:
+    """(..., ) -> (n, k, rest): outer positions, inner positions flattened, everything else."""
+    u = unfold(t, dims)
+    return u.reshape(u.shape[0], prod(u.shape[1:-1]), u.shape[-1])
+
+
+def _apart(x: Tensor, y: Tensor) -> Tensor:
+    """|X_i^T X_i - Y_j^T Y_j|^2 for every i, j, or |x_i - y_j|^2 for rows: two (n, k, rest) -> (n, n).
+
+    The inner products are k x k: |X^T X - Y^T Y|^2 = |X X^T|^2 - 2 |X Y^T|^2 + |Y Y^T|^2.
+    """
+    if x.shape[1] == 1:
+        x, y = x[:, 0], y[:, 0]
+        return x.square().sum(1, keepdim=True) + y.square().sum(1) - 2 * x @ y.T
+    flat = y.reshape(-1, y.shape[2])
+    mixed = torch.stack([(a @ flat.T).reshape(len(a), len(y), -1).square().sum((0, 2)) for a in x])
+    own, other = ((t @ t.mT).square().sum((1, 2)) for t in (x, y))
+    return own.unsqueeze(1) + other - 2 * mixed

@@ -1,0 +1,65 @@
+"""How much each parameter counts in the distance of two models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from symgraph.errors import UsageError
+from symgraph.orbit.steps import State
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import leaves
+
+
+def parameter_weights(
+    symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: State, *others: State
+) -> dict[str, float]:
+    """The weight of every parameter in the distance of two models or more; tensors of branches, stacked, have one.
+
+    Raises:
+        UsageError: an unknown weighting, or a weight for what is no parameter.
+    """
+    if isinstance(weighting, Mapping):
+        if unknown := sorted(weighting.keys() - symmetry.unstacked(a).keys()):
+            raise UsageError(
+                f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict"
+            )
+        stacks = {s.name: s.members for s in symmetry.stacks}
+        each = {n: [float(weighting.get(m, 1.0)) for m in stacks.get(n, (n,))] for n in a}
+        return {n: sum(w) / len(w) for n, w in each.items()}
+    if weighting in ("uniform", "inputs"):
+        return dict.fromkeys(a, 1.0)
+    if weighting == "inputs-halved":
+        return {n: 0.5 if _only_writes(symmetry, n) else 1.0 for n in a}
+    if weighting == "normalised":
+        return {n: _normalised([s[n] for s in (a, *others)]) for n in a}
+    raise UsageError(
+        f"there is no weighting {weighting!r}",
+        remedy="inputs-halved, uniform, normalised, inputs, or a number for each parameter",
+    )
+
+
+def tensor_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], *states: State) -> dict[str, float]:
+    """The same for every tensor by itself: those of branches have the weight of all of them.
+
+    Raises:
+        UsageError: an unknown weighting, or a weight for what is no parameter.
+    """
+    first, *others = map(symmetry.stacked, states)
+    found = parameter_weights(symmetry, weighting, first, *others)
+    return {n: found[symmetry.stack_of[n].name if n in symmetry.stack_of else n] for n in states[0]}
+
+
+def _normalised(tensors: Sequence[Tensor]) -> float:
+    """One over the geometric mean of the squared norms."""
+    mean: float = math.prod(float(t.norm()) ** (2 / len(tensors)) for t in tensors)
+    return 1.0 / max(mean, 1e-12)
+
+
+def _only_writes(symmetry: SymmetryGraph, name: str) -> bool:
+    """Whether a parameter with several axes carries spaces on its written (covariant) side alone."""
+    axes = symmetry.acting_terms[name]
+    found = [x for t in axes for x in leaves(t) if x.space >= 0 and not symmetry.spaces[x.space].rigid]
+    return len(axes) > 1 and bool(found) and not any(x.dual for x in found)

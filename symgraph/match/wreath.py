@@ -1,0 +1,241 @@
+"""Joint optimum over a space and everything fibred over it (design section 9).
+
+A unit is a tree of spaces: heads over their query-key and value-output spaces, KV groups over the queries of a group,
+experts over hidden units. All that the optimum depends on is a table of correlations: for each set of spaces that
+stand together on some block, a tensor with a pair of dimensions (A's position, B's position) for each of them.
+
+For an index space, the inner optimum is computed for every pair of positions at once, and one assignment on those
+values is exact for both levels together. Siblings that stand on one block (the queries of a group and their rotary
+space) are coupled: they start from the relaxation in which each pair has its own inner element, which a planted pair
+attains, and are then improved in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.elements import Element
+from symgraph.groups.solvers import assignment, best_signs, matrix_optimum
+from symgraph.symmetry.graph import Space
+
+# A correlation is keyed by its spaces, each with the sign exponents of its frame.
+Key = tuple[tuple[int, tuple[int, ...]], ...]
+Table = dict[Key, Tensor]
+ROUNDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A space and the trees of the spaces fibred over it (and over nothing further in)."""
+
+    space: Space
+    children: tuple[Tree, ...] = ()
+
+    def ids(self) -> set[int]:
+        """Ids of all spaces in the tree."""
+        return {self.space.id}.union(*(c.ids() for c in self.children)) if self.children else {self.space.id}
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """Optimal elements by space id, with batch dimensions in front of the fibre's, and the value: (P,)."""
+
+    elements: dict[int, Element]
+    value: Tensor
+
+
+def best(trees: Sequence[Tree], table: Table, batch: int) -> Optimum:
+    """The optimum over sibling trees; every tensor of the table has one leading batch dimension."""
+    elements: dict[int, Element] = {}
+    total = next(iter(table.values())).new_zeros(batch)
+    for group in _coupled(trees, table):
+        ids = set().union(*(t.ids() for t in group))
+        part = {k: v for k, v in table.items() if {s for s, _ in k} & ids}
+        found = _single(group[0], part, batch) if len(group) == 1 else _alternate(group, part, batch)
+        elements |= found.elements
+        total = total + found.value
+    return Optimum(elements, total)
+
+
+def _coupled(trees: Sequence[Tree], table: Table) -> list[list[Tree]]:
+    """Siblings in groups that share a correlation."""
+    groups: list[list[Tree]] = [[t] for t in trees]
+    for key in table:
+        on = {s for s, _ in key}
+        together = [g for g in groups if any(t.ids() & on for t in g)]
+        if len(together) > 1:
+            groups = [g for g in groups if g not in together] + [[t for g in together for t in g]]
+    return groups
+
+
+def _single(tree: Tree, table: Table, batch: int) -> Optimum:
+    space = tree.space
+    if space.is_matrix:
+        c = _sum(table)
+        if c is None:
+            return Optimum({}, torch.zeros(batch))
+        matrix, value = matrix_optimum(space.group, c, space.layout)
+        return Optimum({space.id: Element(matrix=matrix)}, value)
+    return _index(tree, table, batch)
+
+
+def _sum(table: Table) -> Tensor | None:
+    found: Tensor | None = None
+    for c in table.values():
+        found = c if found is None else found + c
+    return found
+
+
+def _index(tree: Tree, table: Table, batch: int) -> Optimum:
+    """Inner optimum for every pair of positions, then one assignment."""
+    space, n = tree.space, tree.space.size
+    own: dict[tuple[int, ...], Tensor] = {}
+    inner: Table = {}
+    for key, c in table.items():
+        at = next(i for i, (s, _) in enumerate(key) if s == space.id)
+        moved = c.movedim((1 + 2 * at, 2 + 2 * at), (1, 2))
+        rest = key[:at] + key[at + 1 :]
+        if rest:
+            inner[rest] = inner[rest] + moved if rest in inner else moved
+        else:
+            own[key[at][1]] = own[key[at][1]] + moved if key[at][1] in own else moved
+    like = next(iter(table.values()))
+    value = like.new_zeros(batch, n, n)
+    signs: Tensor | None = None
+    if own and space.signs:
+        signs, value = best_signs(own, space.signs)
+    elif own:
+        value = value + torch.stack(list(own.values())).sum(0)
+    found = Optimum({}, value)
+    if inner:
+        flat = {k: c.reshape(batch * n * n, *c.shape[3:]) for k, c in inner.items()}
+        found = best(tree.children, flat, batch * n * n)
+        value = value + found.value.reshape(batch, n, n)
+    index = assignment(value)
+    chosen = torch.gather(value, 2, index.unsqueeze(2)).sum((1, 2))
+    elements = {i: _pick(e, batch, n, index) for i, e in found.elements.items()}
+    picked = None if signs is None else torch.gather(signs, 3, index.expand(len(signs), -1, -1).unsqueeze(3)).squeeze(3)
+    elements[space.id] = Element(index, None, picked)
+    return Optimum(elements, chosen)
+
+
+def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:
+    """The optimum with the order of the tree's own space given: (n,).
+
+    The table holds pairs (i, order_i) as its batch, under keys without that space (but for those that have it alone).
+    """
+    space, n = tree.space, len(order)
+    inner = {k: c for k, c in table.items() if k[0][0] != space.id}
+    own = {k[0][1]: c for k, c in table.items() if k[0][0] == space.id}
+    value, signs = next(iter(table.values())).new_zeros(n), None
+    found = best(tree.children, inner, n) if inner else Optimum({}, value)
+    if own and space.signs:
+        signs, value = best_signs({k: c.reshape(n, 1, 1) for k, c in own.items()}, space.signs)
+        signs = signs.reshape(space.signs, 1, n)
+    elif own:
+        value = torch.stack(list(own.values())).sum(0)
+    elements = {i: _in_front(e) for i, e in found.elements.items()}
+    elements[space.id] = Element(order.unsqueeze(0), None, signs)
+    return Optimum(elements, (found.value + value.flatten()).sum(0, keepdim=True))
+
+
+def paired(key: Key, c: Tensor, space: int, order: Tensor) -> tuple[Key, Tensor]:
+    """An entry of a table, of batch one, as `inside` takes it."""
+    at = next(i for i, (s, _) in enumerate(key) if s == space)
+    rows = torch.arange(len(order), device=order.device)
+    pairs = c[0].movedim((2 * at, 2 * at + 1), (0, 1))[rows, order]
+    return key[:at] + key[at + 1 :] or key, pairs
+
+
+def _in_front(e: Element) -> Element:
+    """An element whose batch was the fibre, with a batch of one in front of it."""
+    parts = ((e.index, 0), (e.sign, 1), (e.matrix, 0))
+    index, sign, matrix = (None if x is None else x.unsqueeze(at) for x, at in parts)
+    return Element(index, None, sign, matrix)
+
+
+def _pick(e: Element, batch: int, n: int, index: Tensor) -> Element:
+    """Of the elements for all pairs (i, j), those with j = index_i."""
+    rows = torch.arange(batch, device=index.device).unsqueeze(1)
+    cols = torch.arange(n, device=index.device)
+
+    def pick(x: Tensor | None, lead: int) -> Tensor | None:
+        if x is None:
+            return None
+        if lead:
+            return torch.stack([p for p in (pick(y, 0) for y in x) if p is not None])
+        return x.reshape(batch, n, n, *x.shape[1:])[rows, cols, index]
+
+    return Element(pick(e.index, 0), None, pick(e.sign, 1), pick(e.matrix, 0))
+
+
+def _alternate(trees: list[Tree], table: Table, batch: int) -> Optimum:
+    """Coupled siblings: the first index space from the relaxation, then each in turn with the others fixed."""
+    trees = sorted(trees, key=lambda t: t.space.is_matrix)
+    first, others = trees[0], trees[1:]
+    current = _first(first, others, table, batch)
+    value: Tensor | None = None
+    for _ in range(ROUNDS):
+        for tree in [*others, first]:
+            fixed = {i: e for i, e in current.items() if i not in tree.ids()}
+            known = {i for t in trees if t is not tree for i in t.ids()}
+            part = _restrict(table, tree, fixed, known)
+            if part:
+                found = _single(tree, part, batch)
+                current |= found.elements
+        before, value = value, _value(table, current)
+        if before is not None and bool((value <= before * (1 + 1e-12)).all()):
+            break
+    return Optimum(current, next(iter(table.values())).new_zeros(batch) if value is None else value)
+
+
+def _first(first: Tree, others: list[Tree], table: Table, batch: int) -> dict[int, Element]:
+    """Where the alternation starts: from the relaxation, or, among matrices alone, from the identity."""
+    if first.space.is_matrix:
+        eye = torch.eye(first.space.size).to(next(iter(table.values())))
+        return {first.space.id: Element(matrix=eye.expand(batch, *eye.shape))}
+    on = {k: v for k, v in table.items() if first.space.id in {s for s, _ in k}}
+    start = _single(Tree(first.space, (*first.children, *others)), on, batch)
+    return {i: e for i, e in start.elements.items() if i in first.ids()}
+
+
+def _restrict(table: Table, tree: Tree, fixed: Mapping[int, Element], known: set[int]) -> Table:
+    """The table of one tree with its siblings fixed; correlations with a sibling not yet known are left out."""
+    found: Table = {}
+    for key, c in table.items():
+        if not {s for s, _ in key} & tree.ids():
+            continue
+        if any(s in known and s not in fixed for s, _ in key):
+            continue
+        rest, contracted = contract(key, c, fixed)
+        found[rest] = found[rest] + contracted if rest in found else contracted
+    return found
+
+
+def contract(key: Key, c: Tensor, fixed: Mapping[int, Element]) -> tuple[Key, Tensor]:
+    """Sums a correlation over the pairs of positions that fixed elements match."""
+    for space, e in fixed.items():
+        at = next((i for i, (s, _) in enumerate(key) if s == space), None)
+        if at is None:
+            continue
+        moved = c.movedim((1 + 2 * at, 2 + 2 * at), (1, 2))
+        if e.matrix is not None:
+            weights = e.matrix.reshape(*e.matrix.shape, *[1] * (moved.dim() - 3))
+            c = (moved * weights).sum((1, 2))
+        elif e.index is not None:
+            rows = torch.arange(moved.shape[0], device=c.device).unsqueeze(1)
+            c = moved[rows, torch.arange(moved.shape[1], device=c.device), e.index].sum(1)
+        key = key[:at] + key[at + 1 :]
+    return key, c
+
+
+def _value(table: Table, elements: Mapping[int, Element]) -> Tensor:
+    total: Tensor | None = None
+    for key, c in table.items():
+        _, v = contract(key, c, elements)
+        total = v if total is None else total + v
+    return torch.zeros(1) if total is None else total

@@ -1,0 +1,208 @@
+"""Losses and metrics per example, from the outputs of a model and its batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from symgraph.errors import UsageError
+from symgraph.io.columns import IGNORED
+
+LOSS = "loss"
+LABEL_KEYS = ("labels", "label", "targets")
+
+Scored = tuple[Tensor, Tensor]
+"""Values of the examples and their weights, both (N,): for sequences the weight is the number of counted tokens."""
+
+PerExample = Callable[[Any, Mapping[str, Tensor]], "Tensor | Scored"]
+
+
+class NoLossFits(Exception):
+    """The outputs and the batch do not say what the loss is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A quantity per example beside the loss; without `per_example` it is a transform of the mean loss."""
+
+    per_example: PerExample | None
+    higher_is_better: bool = True
+    transform: Callable[[float], float] | None = None
+
+    def summary(self, mean: float) -> float:
+        """The metric of all examples, from the mean over them."""
+        return self.transform(mean) if self.transform else mean
+
+
+def cross_entropy(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
+    """Cross-entropy of integer labels, or the squared error of floating-point ones.
+
+    Labels that repeat the `input_ids` are those of a causal language model: each position predicts the next token.
+
+    Shapes:
+        logits (N, C), (N, T, C) or (N, C, ...) with labels (N,), (N, T) or (N, ...); floats: both alike.
+
+    Raises:
+        NoLossFits: there are no logits or labels, or their shapes do not go together.
+    """
+    logits, labels = _logits(outputs), _labels(batch)
+    if labels is not None and labels.is_floating_point():
+        return _squared_error(logits, labels)
+    flat, targets = _flat_targets(logits, labels, batch)
+    losses = functional.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return _per_example(losses, targets)
+
+
+def accuracy(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
+    """The share of labels, or of next tokens, that have the largest logit.
+
+    Shapes:
+        as for `cross_entropy`.
+
+    Raises:
+        NoLossFits: as for `cross_entropy`.
+    """
+    labels = _labels(batch)
+    if labels is not None and labels.is_floating_point():
+        raise NoLossFits("accuracy needs class numbers, and the labels are floats")
+    flat, targets = _flat_targets(_logits(outputs), labels, batch)
+    return _per_example((flat.argmax(-1) == targets.flatten()).to(flat.dtype), targets)
+
+
+def model_loss(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
+    """The loss that the model itself returns: one value for the batch.
+
+    Raises:
+        NoLossFits: the outputs have none.
+    """
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    if loss is None:
+        raise NoLossFits("the model returns no loss")
+    return scored(loss, batch)
+
+
+LOSSES: dict[str, PerExample] = {"cross-entropy": cross_entropy, "model": model_loss}
+METRICS = {
+    "accuracy": Metric(accuracy),
+    "perplexity": Metric(None, higher_is_better=False, transform=lambda mean: math.exp(min(mean, 700.0))),
+}
+
+
+def named_loss(loss: str | PerExample) -> tuple[str, PerExample]:
+    """A loss and its name, from either.
+
+    Raises:
+        UsageError: there is no such loss.
+    """
+    if not isinstance(loss, str):
+        return getattr(loss, "__name__", "loss"), loss
+    if loss not in LOSSES:
+        raise UsageError(f"no loss {loss!r}", remedy=f"use one of {', '.join(LOSSES)}, or pass a function")
+    return loss, LOSSES[loss]
+
+
+def named_metrics(metrics: Any) -> dict[str, Metric]:
+    """Metrics under their names, from names, or from a mapping to functions or `Metric`s.
+
+    Raises:
+        UsageError: there is no such metric, or its name is taken.
+    """
+    if not isinstance(metrics, Mapping):
+        names = [metrics] if isinstance(metrics, str) else list(metrics or ())
+        if unknown := [n for n in names if n not in METRICS]:
+            remedy = f"use {', '.join(METRICS)}, or pass a mapping from names to functions"
+            raise UsageError(f"no metric {unknown[0]!r}", remedy=remedy)
+        return {n: METRICS[n] for n in names}
+    if LOSS in metrics:
+        raise UsageError(f"a metric cannot be called {LOSS!r}", remedy="give it another name")
+    return {n: m if isinstance(m, Metric) else Metric(m) for n, m in metrics.items()}
+
+
+def scored(result: Any, batch: Mapping[str, Tensor]) -> Scored:
+    """Values and weights of a batch; a single value for the whole batch weighs as much as its examples.
+
+    Raises:
+        NoLossFits: values and weights are not of one length.
+    """
+    if isinstance(result, tuple):
+        values, weights = (torch.as_tensor(t).detach() for t in result)
+        if values.ndim != 1 or values.shape != weights.shape:
+            shapes = f"values {tuple(values.shape)} with weights {tuple(weights.shape)}"
+            raise NoLossFits(f"{shapes} are not one of each for an example")
+        return values, weights
+    values = torch.as_tensor(result).detach()
+    # Counts beyond 256 have no place in the halves.
+    values = values if values.is_floating_point() and values.dtype.itemsize > 2 else values.float()
+    if values.ndim:
+        values = values.flatten(1).mean(1) if values.ndim > 1 else values
+        return values, torch.ones_like(values)
+    length = next((len(t) for t in batch.values() if t.ndim), 1)
+    return values[None], torch.full_like(values[None], length)
+
+
+def _logits(outputs: Any) -> Tensor:
+    found = outputs
+    if isinstance(outputs, Mapping):
+        found = outputs.get("logits")
+    elif isinstance(outputs, tuple) and outputs:
+        found = outputs[0]
+    elif not isinstance(outputs, Tensor):
+        found = getattr(outputs, "logits", None)
+    if not isinstance(found, Tensor) or not found.ndim:
+        raise NoLossFits("the outputs have no logits")
+    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+
+
+def _labels(batch: Mapping[str, Tensor]) -> Tensor | None:
+    return next((batch[k] for k in LABEL_KEYS if k in batch), None)
+
+
+def _flat_targets(logits: Tensor, labels: Tensor | None, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    targets = _next_tokens(labels, batch) if logits.ndim == 3 else None
+    if targets is None:
+        targets = labels
+    if targets is None:
+        raise NoLossFits("the batch has no labels")
+    if targets.shape == logits.shape[:-1]:
+        return logits.reshape(-1, logits.shape[-1]), targets
+    if logits.ndim > 2 and targets.shape == (logits.shape[0], *logits.shape[2:]):
+        return logits.movedim(1, -1).reshape(-1, logits.shape[1]), targets
+    raise NoLossFits(f"logits {tuple(logits.shape)} and labels {tuple(targets.shape)} do not go together")
+
+
+def _next_tokens(labels: Tensor | None, batch: Mapping[str, Tensor]) -> Tensor | None:
+    """Labels moved by one position, so that the logits need not be copied; None if the labels are no input tokens."""
+    ids = batch.get("input_ids")
+    if ids is None:
+        return None
+    if labels is None:
+        labels = ids.masked_fill(batch["attention_mask"] == 0, IGNORED) if "attention_mask" in batch else ids
+    if labels.shape != ids.shape or not bool(((labels == ids) | (labels == IGNORED)).all()):
+        return None
+    moved = torch.full_like(labels, IGNORED)
+    moved[:, :-1] = labels[:, 1:]
+    return moved
+
+
+def _per_example(values: Tensor, targets: Tensor) -> Scored:
+    if targets.ndim == 1:
+        return values, (targets != IGNORED).to(values.dtype)
+    counted = (targets != IGNORED).flatten(1)
+    counts = counted.sum(1)
+    totals = (values.view(counted.shape) * counted).sum(1)
+    return totals / counts.clamp(min=1), counts.to(values.dtype)
+
+
+def _squared_error(logits: Tensor, labels: Tensor) -> Scored:
+    if logits.shape != labels.shape and logits.shape[:1] == labels.shape[:1] and logits.numel() == labels.numel():
+        labels = labels.reshape(logits.shape)
+    if logits.shape != labels.shape:
+        raise NoLossFits(f"outputs {tuple(logits.shape)} and targets {tuple(labels.shape)} do not go together")
+    values = (logits - labels).square().flatten(1).mean(1) if logits.ndim > 1 else (logits - labels).square()
+    return values, torch.ones_like(values)

@@ -1,0 +1,192 @@
+"""Plots, drawn without a display and written atomically."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Protocol
+
+from symgraph.errors import UsageError
+from symgraph.io.files import atomic_path, refuse_existing
+from symgraph.measure.curve import Curve, Surface
+
+FORMATS = (".png", ".svg", ".pdf")
+
+# Okabe and Ito's colours, told apart by every kind of colour vision; markers and dashes tell them apart in grey.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", "--", "-.", ":")
+
+
+# What draws onto axes of its own, one for each panel of a figure.
+Panels = Sequence[Callable[[Any], None]]
+
+
+class Curves(Protocol):
+    """What is drawn: the loss along a segment, and any metrics."""
+
+    @property
+    def loss(self) -> Curve: ...
+
+    @property
+    def metrics(self) -> tuple[Curve, ...]: ...
+
+
+def barrier_plot(results: Mapping[str, Curves], path: str | Path, *, title: str = "", overwrite: bool = False) -> Path:
+    """Draw labelled loss barriers, one panel for the loss and one for each metric that all of them have.
+
+    Raises:
+        UsageError: there is nothing to draw, or the suffix is no known format.
+        OutputError: the file exists or cannot be written.
+    """
+    if not results:
+        raise UsageError(f"{path}: there is nothing to draw", remedy="give at least one labelled loss barrier")
+    return _written(_lines(results), title or "Loss along the line between A and B", Path(path), overwrite)
+
+
+def simplex_plot(
+    surfaces: Sequence[Surface], names: Sequence[str], path: str | Path, *, title: str = "", overwrite: bool = False
+) -> Path:
+    """Draw barriers at mixtures of many models, a panel for each quantity.
+
+    Three models are the corners of a triangle; of any other number the ways from each to the even mixture are drawn.
+
+    Raises:
+        UsageError: the suffix is no known format.
+        OutputError: the file exists or cannot be written.
+    """
+    return _written(_surfaces(surfaces, names), title or f"Mixtures of {len(names)} models", Path(path), overwrite)
+
+
+def _written(panels: Panels, title: str, path: Path, overwrite: bool) -> Path:
+    if path.suffix.lower() not in FORMATS:
+        cause = f"its suffix is {path.suffix!r}" if path.suffix else "it has no suffix"
+        raise UsageError(f"{path} is no picture", cause=cause, remedy=f"give a path that ends in {', '.join(FORMATS)}")
+    refuse_existing(path, overwrite, folder=False)
+    figure = _figure(panels, title)
+    with atomic_path(path, overwrite) as temporary:
+        figure.savefig(temporary, dpi=150)
+    return path
+
+
+def _figure(panels: Panels, title: str) -> Any:
+    from matplotlib import rc_context
+
+    # Names of files and metrics may hold dollar signs, between which a formula would be looked for.
+    with rc_context({"text.parse_math": False}):
+        return _drawn(panels, title)
+
+
+def _drawn(panels: Panels, title: str) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4 * len(panels), 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        panel(axes)
+    figure.suptitle(title)
+    return figure
+
+
+def _lines(results: Mapping[str, Curves]) -> Panels:
+    metrics = {label: {c.name: c for c in r.metrics} for label, r in results.items()}
+    first, *others = metrics.values()
+    shared = [name for name in first if all(name in other for other in others)]
+    panels = {"loss": {label: r.loss for label, r in results.items()}}
+    panels |= {name: {label: found[name] for label, found in metrics.items()} for name in shared}
+    return [partial(_panel, name=name, curves=curves) for name, curves in panels.items()]
+
+
+def _surfaces(surfaces: Sequence[Surface], names: Sequence[str]) -> Panels:
+    panel = _triangle if len(names) == 3 else _profiles
+    return [partial(panel, surface=s, names=names) for s in surfaces]
+
+
+def _panel(axes: Any, name: str, curves: Mapping[str, Curve]) -> None:
+    styles = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_DASHES), strict=False)
+    lines: dict[str, Any] = {}
+    for (label, curve), (colour, marker, dash) in zip(curves.items(), styles, strict=False):
+        text = f"{label}: {name} barrier {curve.barrier:.3g} \u00b1 {curve.standard_error:.1g}"
+        (lines[text],) = axes.plot(curve.lambdas, curve.values, dash, color=colour, marker=marker, markersize=4)
+        _annotate(axes, curve, colour)
+    axes.set_xlabel("\u03bb  (0 is A, 1 is B)")
+    axes.set_ylabel(name)
+    axes.set_xlim(-0.03, 1.03)
+    axes.margins(y=0.12)
+    axes.grid(alpha=0.3)
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    legend = axes.legend(lines.values(), map(str, range(len(lines))), fontsize="small", ncols=2, frameon=False, **place)
+    # Set afterwards, since labels that begin with an underscore are taken as internal and left out.
+    for entry, text in zip(legend.get_texts(), lines, strict=True):
+        entry.set_text(text)
+
+
+def _annotate(axes: Any, curve: Curve, colour: str) -> None:
+    """The chord between the endpoints, and the barrier as the distance from it."""
+    ends = (curve.values[0], curve.values[-1])
+    axes.plot((0, 1), ends, ":", color=colour, linewidth=1, alpha=0.6)
+    axes.plot((0, 1), ends, "o", color=colour, markersize=8, fillstyle="none")
+    if curve.argmax in (0.0, 1.0):
+        return
+    x, value = curve.argmax, curve.values[curve.lambdas.index(curve.argmax)]
+    chord = (1 - x) * ends[0] + x * ends[1]
+    axes.annotate("", (x, value), (x, chord), arrowprops={"arrowstyle": "<->", "color": colour, "alpha": 0.7})
+    axes.annotate(f"{curve.barrier:.3g}", (x, (value + chord) / 2), (5, 0), textcoords="offset points", color=colour)
+
+
+def _triangle(axes: Any, surface: Surface, names: Sequence[str]) -> None:
+    """The barrier over all mixtures of three models, in barycentric coordinates, the value at every point."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2, foreground="white")]
+    corners = ((0.0, 0.0), (1.0, 0.0), (0.5, 0.75**0.5))
+    x, y = ([sum(w * c[k] for w, c in zip(m, corners, strict=True)) for m in surface.mixtures] for k in (0, 1))
+    largest = max(map(abs, surface.barriers)) or 1.0
+    style = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+    drawn = axes.tripcolor(x, y, surface.barriers, shading="gouraud", **style)
+    axes.scatter(x, y, c=surface.barriers, edgecolors="black", linewidths=0.5, s=22, **style)
+    for px, py, value, weights in zip(x, y, surface.barriers, surface.mixtures, strict=True):
+        if max(weights) < 1:
+            near = {"textcoords": "offset points", "ha": "center", "fontsize": 7, "path_effects": halo}
+            axes.annotate(f"{value:.2g}", (px, py), (0, 5), **near)
+    for (cx, cy), name, value in zip(corners, names, surface.values, strict=False):
+        up = cy > 0
+        where = {"ha": "center", "va": "bottom" if up else "top"}
+        axes.annotate(f"{name}\n{value:.4g}", (cx, cy), (0, 8 if up else -8), textcoords="offset points", **where)
+    axes.figure.colorbar(drawn, ax=axes, label=f"{surface.name} barrier", shrink=0.8)
+    axes.set_title(_peak(surface), fontsize="medium")
+    axes.set_aspect("equal")
+    axes.set_xlim(-0.15, 1.15)
+    axes.set_ylim(-0.17, 1.02)
+    axes.axis("off")
+
+
+def _profiles(axes: Any, surface: Surface, names: Sequence[str]) -> None:
+    """The quantity on the way from each model to the even mixture."""
+    even = 1 / surface.models
+    styles = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_DASHES), strict=False)
+    lines = []
+    for i, (colour, marker, dash) in zip(range(surface.models), styles, strict=False):
+        way = [((1 - m[i]) / (1 - even), v) for m, v in zip(surface.mixtures, surface.values, strict=True) if _on(m, i)]
+        lines += axes.plot(*zip(*sorted(way), strict=True), dash, color=colour, marker=marker, markersize=4)
+    axes.set_xlabel("from one model alone (0) to the even mixture (1)")
+    axes.set_ylabel(surface.name)
+    axes.grid(alpha=0.3)
+    axes.set_title(_peak(surface), fontsize="medium")
+    legend = axes.legend(lines, map(str, range(len(lines))), fontsize="small", frameon=False)
+    for entry, name in zip(legend.get_texts(), names, strict=True):
+        entry.set_text(name)
+
+
+def _on(mixture: Sequence[float], model: int) -> bool:
+    """Whether a mixture lies between one model and the even mixture: all others have equal weights, none more."""
+    others = [w for i, w in enumerate(mixture) if i != model]
+    return max(others) - min(others) < 1e-9 and mixture[model] >= others[0] - 1e-9
+
+
+def _peak(surface: Surface) -> str:
+    at = ", ".join(f"{w:.2g}" for w in surface.argmax)
+    return f"{surface.name} barrier {surface.barrier:.3g} \u00b1 {surface.standard_error:.1g} at ({at})"

@@ -1,0 +1,225 @@
+"""How group elements act on parameters, and the group laws of whole elements.
+
+A whole element holds one `Element` per active space. It acts on a tensor axis by axis: products are reshaped into
+their factors, concatenations cut into their parts, and each leaf is transformed by index, by scale and sign, or by
+matrix; outer spaces first, so that a fibred element is indexed by the position its fibre has *after* the outer action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import UsageError
+from symgraph.groups.elements import (
+    Element,
+    identity,
+    local_inverse,
+    local_product,
+    random_index,
+    random_matrix,
+)
+from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term
+
+LeafAction = Callable[[Tensor, tuple[Leaf, ...]], Tensor]
+
+
+def on_blocks(tensor: Tensor, axes: Sequence[Term], act: LeafAction) -> Tensor:
+    """Applies `act` to every block of a tensor, reshaped so that each of its dimensions is one leaf.
+
+    Shapes: `tensor` has one dimension for each term; the result has the shape of the input.
+    """
+    for i, term in enumerate(axes):
+        if isinstance(term, Product):
+            inner = tensor.reshape(*tensor.shape[:i], *(f.size for f in term.factors), *tensor.shape[i + 1 :])
+            return on_blocks(inner, (*axes[:i], *term.factors, *axes[i + 1 :]), act).reshape(tensor.shape)
+        if isinstance(term, Concat):
+            cuts = torch.split(tensor, [p.size for p in term.parts], dim=i)
+            done = [on_blocks(c, (*axes[:i], p, *axes[i + 1 :]), act) for c, p in zip(cuts, term.parts, strict=True)]
+            return torch.cat(done, dim=i)
+    return act(tensor, tuple(t for t in axes if isinstance(t, Leaf)))
+
+
+@dataclass(frozen=True)
+class GroupElement:
+    """One element of the whole inferred group: an `Element` for each space it moves, by space id."""
+
+    symmetry: SymmetryGraph
+    elements: Mapping[int, Element]
+
+    def __call__(self, state: Mapping[str, Tensor], names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The transformed state; tensors that no moved space touches are passed through, not copied.
+
+        Tensors of branches that change places must come together.
+
+        Raises:
+            UsageError: some of them are missing.
+        """
+        chosen = state if names is None else {n: state[n] for n in names}
+        terms = self.symmetry.acting_terms
+        found = {n: self.on(t, terms[n]) if n in terms else t for n, t in chosen.items()}
+        for stack in self.symmetry.stacks:
+            missing = [n for n in stack.members if n not in chosen]
+            if len(missing) == len(stack.members) or not any(self._moves(t) for t in terms[stack.name]):
+                continue
+            if missing:
+                remedy = "give the tensors of all branches that can change places"
+                raise UsageError(f"`{missing[0]}` is missing beside `{stack.members[0]}`", remedy=remedy)
+            whole = torch.stack([chosen[n] for n in stack.members])
+            found.update(zip(stack.members, self.on(whole, terms[stack.name]).unbind(0), strict=True))
+        return found
+
+    def on_stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the element changes in a state whose branches are stacked (`SymmetryGraph.stacked`)."""
+        terms = self.symmetry.acting_terms
+        names = dict.fromkeys(n for s in self.elements for n in self.symmetry.acting_on[s] if n in state)
+        return {n: self.on(state[n], terms[n]) for n in names}
+
+    @property
+    def touched(self) -> list[str]:
+        """Names of the tensors that this element may change."""
+        return list(dict.fromkeys(n for s in self.elements for n in self.symmetry.parameters_of[s]))
+
+    def on(self, tensor: Tensor, axes: Sequence[Term]) -> Tensor:
+        """The transformed tensor."""
+        if not any(self._moves(t) for t in axes):
+            return tensor
+        return on_blocks(tensor, axes, self._act)
+
+    def _moves(self, term: Term) -> bool:
+        if isinstance(term, Leaf):
+            return term.space in self.elements
+        return any(map(self._moves, term.factors if isinstance(term, Product) else term.parts))
+
+    def _act(self, tensor: Tensor, leaves: tuple[Leaf, ...]) -> Tensor:
+        at: dict[int, list[int]] = {}
+        for dim, leaf in enumerate(leaves):
+            at.setdefault(leaf.space, []).append(dim)
+        for space in self.symmetry.active:
+            if space.id not in self.elements:
+                continue
+            for dim in at.get(space.id, ()):
+                fibre = [at[f][0] for f in space.fibre]
+                tensor = self._along(tensor, dim, fibre, leaves[dim], self.elements[space.id])
+        return tensor
+
+    def _along(self, tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, e: Element) -> Tensor:
+        if e.matrix is not None:
+            return by_matrix(tensor, dim, fibre, _oriented(e.matrix, leaf.dual).to(tensor))
+        if e.index is None:
+            return tensor
+        tensor = _by_index(tensor, dim, fibre, e.index.to(tensor.device))
+        frame = self.symmetry.frame(leaf.frame)
+        diagonal = e.diagonal(frame.scale, frame.sign, dual=leaf.dual)
+        if diagonal is None:
+            return tensor
+        return tensor * spread(diagonal.to(tensor.device, tensor.dtype), tensor.dim(), [*fibre, dim])
+
+    # -- group laws --------------------------------------------------------------------------------------------
+
+    def inverse(self) -> GroupElement:
+        """The element that undoes this one."""
+        found: dict[int, Element] = {}
+        for space in self.symmetry.active:
+            if space.id in self.elements:
+                found[space.id] = self._reindex(space, local_inverse(self.elements[space.id]), found)
+        return GroupElement(self.symmetry, found)
+
+    def after(self, first: GroupElement) -> GroupElement:
+        """The composition: `first`, then this element."""
+        found: dict[int, Element] = {}
+        for space in self.symmetry.active:
+            mine, other = self.elements.get(space.id), first.elements.get(space.id)
+            if other is not None:
+                other = self._reindex(space, other, self.elements)
+            if mine is not None and other is not None:
+                found[space.id] = local_product(mine, other)
+            elif mine is not None or other is not None:
+                found[space.id] = mine or other  # type: ignore[assignment]
+        return GroupElement(self.symmetry, found)
+
+    def _reindex(self, space: Space, e: Element, outer: Mapping[int, Element]) -> Element:
+        """`e` with its fibre dimensions permuted by the outer elements' index vectors."""
+        fibre = [(k, f) for k, f in enumerate(space.fibre) if f in outer]
+        if not fibre:
+            return e
+
+        def move(x: Tensor | None, lead: int) -> Tensor | None:
+            if x is None:
+                return None
+            for k, f in fibre:
+                index = outer[f].index
+                if index is not None:
+                    dims = [space.fibre.index(g) + lead for g in self.symmetry.spaces[f].fibre]
+                    x = _by_index(x, k + lead, dims, index.to(x.device))
+            return x
+
+        return Element(move(e.index, 0), move(e.scale, 1), move(e.sign, 1), move(e.matrix, 0))
+
+    def to(self, *, dtype: torch.dtype, device: torch.device | str) -> GroupElement:
+        """The element with floating parts in `dtype`, everything on `device`."""
+        return GroupElement(self.symmetry, {k: e.to(dtype=dtype, device=device) for k, e in self.elements.items()})
+
+
+def _oriented(matrix: Tensor, dual: bool) -> Tensor:
+    return torch.linalg.inv(matrix).transpose(-1, -2) if dual else matrix
+
+
+def _by_index(tensor: Tensor, dim: int, fibre: list[int], index: Tensor) -> Tensor:
+    if not fibre:
+        return tensor.index_select(dim, index)
+    return torch.gather(tensor, dim, spread(index, tensor.dim(), [*fibre, dim]).expand(tensor.shape))
+
+
+def spread(x: Tensor, rank: int, dims: list[int]) -> Tensor:
+    """x, whose dimensions stand for `dims`, as a tensor of the given rank that broadcasts over the others."""
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    shape = [1] * rank
+    for d, n in zip(dims, x.shape, strict=True):
+        shape[d] = n
+    return x.permute(order).reshape(shape)
+
+
+def by_matrix(tensor: Tensor, dim: int, fibre: list[int], matrix: Tensor) -> Tensor:
+    """The tensor with matrices (F, m, n) applied along `dim`, one for each position of the dimensions `fibre`."""
+    rest = [d for d in range(tensor.dim()) if d != dim and d not in fibre]
+    order = [*fibre, dim, *rest]
+    moved = tensor.permute(order)
+    lead = moved.shape[: len(fibre) + 1]
+    done = (matrix @ moved.reshape(*lead, -1)).reshape(moved.shape)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return done.permute(back)
+
+
+def neutral(symmetry: SymmetryGraph, space: Space) -> Element:
+    """The identity on one space."""
+    fibre = symmetry.fibre_sizes(space)
+    return identity(fibre, space.size, space.scales, space.signs, matrix=space.is_matrix)
+
+
+def random_element(
+    symmetry: SymmetryGraph,
+    *,
+    generator: torch.Generator,
+    spaces: Collection[int] | None = None,
+    spread: float = 0.3,
+) -> GroupElement:
+    """A random element on all active spaces, or on the given ones.
+
+    Args:
+        spread: standard deviation of the logarithms of scales and singular values.
+    """
+    found: dict[int, Element] = {}
+    for space in symmetry.active:
+        if spaces is not None and space.id not in spaces:
+            continue
+        fibre = symmetry.fibre_sizes(space)
+        if space.is_matrix:
+            found[space.id] = random_matrix(space.group, fibre, space.size, space.layout, generator, spread)
+        else:
+            found[space.id] = random_index(fibre, space.size, space.scales, space.signs, generator, spread)
+    return GroupElement(symmetry, found)

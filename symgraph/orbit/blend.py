@@ -1,0 +1,76 @@
+"""A step that splits or merges units: a semi-permutation, or a soft permutation, on one space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from symgraph.errors import SymgraphError
+from symgraph.groups.elements import Element
+from symgraph.orbit.action import by_matrix, on_blocks, spread
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import Leaf
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Copies units and shares out what leaves them, or averages units with a matrix on both sides.
+
+    With `merging` the other way round: units go to places, what enters is averaged and what leaves summed there.
+
+    Shapes: of the element either index (n,), the unit that each place copies, with scale (1, n), the share of what
+    leaves that place; or, merging, index (n,), the place of each unit, with scale (1, n), its weight there; or matrix
+    (n, n), doubly stochastic.
+    """
+
+    symmetry: SymmetryGraph
+    space: int
+    element: Element
+    merging: bool = False
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state."""
+        symmetry, sign = self.symmetry, 0.0 if linear else 1.0
+        names = [n for n in symmetry.parameters_of[self.space] if n in state]
+        found = symmetry.stacked(symmetry.shifted({n: state[n] for n in names}, sign))
+        done = {n: on_blocks(t, symmetry.acting_terms[n], self._block) for n, t in found.items()}
+        return {**state, **symmetry.shifted(symmetry.unstacked(done), -sign)}
+
+    def _block(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
+        e = self.element
+        for dim, leaf in enumerate(block):
+            if leaf.space != self.space:
+                continue
+            if e.matrix is not None:
+                tensor = by_matrix(tensor, dim, [], e.matrix.to(tensor))
+            elif e.index is not None and e.scale is not None and self.merging:
+                tensor = merged(tensor, dim, [], leaf, e.index, e.scale[0])
+            elif e.index is not None and e.scale is not None:
+                tensor = tensor.index_select(dim, e.index.to(tensor.device))
+                tensor = tensor * spread(e.scale[0].to(tensor), tensor.dim(), [dim]) if leaf.dual else tensor
+        return tensor
+
+    def inverse(self) -> Blend:
+        """There is none.
+
+        Raises:
+            SymgraphError: always.
+        """
+        raise SymgraphError(
+            f"units of {self.symmetry.spaces[self.space].name} were split or merged, which cannot be undone",
+            remedy="align without splitting and without soft permutations to have an inverse",
+        )
+
+
+def merged(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, place: Tensor, weight: Tensor) -> Tensor:
+    """The tensor with the units along `dim` summed at their places: weighed where they are entered, as they are else.
+
+    Shapes: place and weight have the dimensions `fibre` and `dim` of the tensor.
+    """
+    if not leaf.dual:
+        tensor = tensor * spread(weight.to(tensor), tensor.dim(), [*fibre, dim])
+    at = spread(place.to(tensor.device), tensor.dim(), [*fibre, dim]).expand(tensor.shape)
+    return tensor.new_zeros(tensor.shape).scatter_add(dim, at, tensor)

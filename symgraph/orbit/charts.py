@@ -1,0 +1,279 @@
+"""Charts: what an optimiser trains in the place of a group element, about the element that is current.
+
+An element is  step(latent) . current  with  step(0) = 1, so the latent starts at zero, and every so often the step is
+taken into the current element and the latent set back (`retract`). Current elements are kept in float64; latents
+and whatever is differentiated are in the dtype of the training.
+
+    rotations     K = (X - X^T) / 2, the step is Cayley (1 - K/2)^-1 (1 + K/2) or exp(K); ones stay fixed if K 1 = 0
+    rotary        an angle for each frequency pair, and where it is full the logarithm of its radius
+    invertible    the current matrix + X, with its condition number held below a limit
+    scales        exp(X)
+    assignment    the permutation nearest to the scores 1 + X, with the gradient of the scores (straight-through)
+
+No chart uses a polar factor from an SVD: its gradient is not finite at an orthogonal matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.elements import Element, rotary_matrix
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.solvers import assignment
+from symgraph.symmetry.graph import Space
+
+_C = SymmetryClass
+CHARTS = ("cayley", "exponential")
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A differentiable element on one space: matrix and its inverse transpose (F, n, n), or scales (p, F, n)."""
+
+    matrix: Tensor | None = None
+    dual: Tensor | None = None
+    scale: Tensor | None = None
+
+
+class Chart(Protocol):
+    """Latents of one space, and the element that they stand for."""
+
+    latents: dict[str, Tensor]
+
+    def moved(self) -> Moved:
+        """The element at the latents, differentiable."""
+
+    def retract(self) -> None:
+        """Makes the element current, latents zero; the element stays, unless it has to be conditioned."""
+
+    def element(self) -> Element:
+        """The element at the latents, in float64."""
+
+    def held(self) -> dict[str, Tensor]:
+        """The current element by part, for a checkpoint."""
+
+    def hold(self, parts: Mapping[str, Tensor]) -> None:
+        """Takes up what `held` gave."""
+
+
+def skew(x: Tensor, *, fix_ones: bool = False) -> Tensor:
+    """The skew part of (..., n, n); with `fix_ones` that of mean zero along rows and columns, so that K 1 = 0."""
+    k = (x - x.mT) / 2
+    if not fix_ones:
+        return k
+    mean = k.mean(-1, keepdim=True)
+    return k - mean + mean.mT
+
+
+def cayley(k: Tensor) -> Tensor:
+    """The rotation (1 - K/2)^-1 (1 + K/2) of a skew K: (..., n, n). Source: Cayley 1846."""
+    eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
+    solved: Tensor = torch.linalg.solve(eye - k / 2, eye + k / 2)
+    return solved
+
+
+def orthogonalised(q: Tensor) -> Tensor:
+    """A matrix within rounding of orthogonal, made so to the last digit: one step of Newton and Schulz."""
+    return q @ (1.5 * torch.eye(q.shape[-1], dtype=q.dtype, device=q.device) - 0.5 * q.mT @ q)
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.zeros(*shape, dtype=dtype, device=device, requires_grad=True)
+
+
+class Rotation:
+    """Orthogonal matrices, or those that fix the ones vector: latent (F, n, n)."""
+
+    def __init__(self, space: Space, fibre: tuple[int, ...], kind: str, dtype: torch.dtype, device: torch.device):
+        n = space.size
+        self.fix_ones, self.kind = space.group is _C.ORTHOGONAL_ONES, kind
+        self.latents = {"skew": _zeros((*fibre, n, n), dtype, device)}
+        self.current = torch.eye(n, dtype=torch.float64, device=device).expand(*fibre, n, n).clone()
+        self.near = self.current.to(dtype)
+
+    def _step(self, latent: Tensor) -> Tensor:
+        k = skew(latent, fix_ones=self.fix_ones)
+        return torch.linalg.matrix_exp(k) if self.kind == "exponential" else cayley(k)
+
+    def matrix(self) -> Tensor:
+        """The element as a matrix, differentiable."""
+        return self._step(self.latents["skew"]) @ self.near
+
+    def moved(self) -> Moved:
+        matrix = self.matrix()
+        return Moved(matrix, matrix)
+
+    @torch.no_grad()
+    def _matrix(self) -> Tensor:
+        return orthogonalised(self._step(self.latents["skew"].double()) @ self.current)
+
+    @torch.no_grad()
+    def retract(self) -> None:
+        self.hold({"matrix": self._matrix()})
+        self.latents["skew"].zero_()
+
+    def element(self) -> Element:
+        return Element(matrix=self._matrix())
+
+    def held(self) -> dict[str, Tensor]:
+        return {"matrix": self.current}
+
+    def hold(self, parts: Mapping[str, Tensor]) -> None:
+        self.current = parts["matrix"].to(self.current)
+        self.near = self.current.to(self.latents["skew"].dtype)
+
+
+class Rotary:
+    """A rotation for each frequency pair, scaled where it is full: latents (F, n / 2)."""
+
+    def __init__(self, space: Space, fibre: tuple[int, ...], full: bool, dtype: torch.dtype, device: torch.device):
+        self.layout, shape = space.layout, (*fibre, space.size // 2)
+        self.latents = {"angle": _zeros(shape, dtype, device)}
+        if full:
+            self.latents["radius"] = _zeros(shape, dtype, device)
+        self.current = {k: torch.zeros(shape, dtype=torch.float64, device=device) for k in ("angle", "radius")}
+
+    def _at(self, name: str, dtype: torch.dtype) -> Tensor:
+        now = self.current[name].to(dtype)
+        return now + self.latents[name].to(dtype) if name in self.latents else now
+
+    def _pairs(self, dtype: torch.dtype, sign: float) -> Tensor:
+        angle, radius = self._at("angle", dtype), torch.exp(sign * self._at("radius", dtype))
+        return rotary_matrix(torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1), self.layout)
+
+    def moved(self) -> Moved:
+        dtype = self.latents["angle"].dtype
+        matrix = self._pairs(dtype, 1.0)
+        return Moved(matrix, self._pairs(dtype, -1.0) if "radius" in self.latents else matrix)
+
+    @torch.no_grad()
+    def retract(self) -> None:
+        self.hold({k: self._at(k, torch.float64) for k in self.current})
+        for latent in self.latents.values():
+            latent.zero_()
+
+    @torch.no_grad()
+    def element(self) -> Element:
+        return Element(matrix=self._pairs(torch.float64, 1.0))
+
+    def held(self) -> dict[str, Tensor]:
+        return dict(self.current)
+
+    def hold(self, parts: Mapping[str, Tensor]) -> None:
+        self.current = {k: parts[k].to(self.current[k]) for k in self.current}
+
+
+class Linear:
+    """Invertible matrices: latent (F, n, n). Singular values are kept within a factor `condition` of one another."""
+
+    def __init__(
+        self, space: Space, fibre: tuple[int, ...], condition: float, dtype: torch.dtype, device: torch.device
+    ):
+        n = space.size
+        self.condition = condition
+        self.latents = {"matrix": _zeros((*fibre, n, n), dtype, device)}
+        self.current = torch.eye(n, dtype=torch.float64, device=device).expand(*fibre, n, n).clone()
+        self.near = self.current.to(dtype)
+
+    def moved(self) -> Moved:
+        matrix = self.near + self.latents["matrix"]
+        return Moved(matrix, torch.linalg.inv(matrix).mT)
+
+    @torch.no_grad()
+    def _matrix(self) -> Tensor:
+        return self.current + self.latents["matrix"].double()
+
+    @torch.no_grad()
+    def retract(self) -> None:
+        self.hold({"matrix": _conditioned(self._matrix(), self.condition)})
+        self.latents["matrix"].zero_()
+
+    def element(self) -> Element:
+        return Element(matrix=self._matrix())
+
+    def held(self) -> dict[str, Tensor]:
+        return {"matrix": self.current}
+
+    def hold(self, parts: Mapping[str, Tensor]) -> None:
+        self.current = parts["matrix"].to(self.current)
+        self.near = self.current.to(self.latents["matrix"].dtype)
+
+
+def _conditioned(m: Tensor, limit: float) -> Tensor:
+    """The matrix with its singular values raised to at least the largest over `limit`; as it is where they are."""
+    u, s, vt = torch.linalg.svd(m)
+    least = s.amax(-1, keepdim=True) / limit
+    return m if bool((s >= least).all()) else (u * s.clamp(min=least).unsqueeze(-2)) @ vt
+
+
+class Scales:
+    """Positive scales of an index space: latent (p, F, n), the logarithms."""
+
+    def __init__(self, space: Space, fibre: tuple[int, ...], dtype: torch.dtype, device: torch.device):
+        self.index = torch.arange(space.size, device=device).expand(*fibre, space.size)
+        shape = (space.scales, *self.index.shape)
+        self.latents = {"log": _zeros(shape, dtype, device)}
+        self.current = torch.zeros(shape, dtype=torch.float64, device=device)
+
+    def moved(self) -> Moved:
+        log = self.latents["log"]
+        return Moved(scale=torch.exp(log + self.current.to(log.dtype)))
+
+    @torch.no_grad()
+    def retract(self) -> None:
+        self.current = self.current + self.latents["log"].double()
+        self.latents["log"].zero_()
+
+    @torch.no_grad()
+    def element(self) -> Element:
+        return Element(self.index.clone(), torch.exp(self.current + self.latents["log"].double()))
+
+    def held(self) -> dict[str, Tensor]:
+        return {"log": self.current}
+
+    def hold(self, parts: Mapping[str, Tensor]) -> None:
+        self.current = parts["log"].to(self.current)
+
+
+class Assigned:
+    """Permutations by assignment on scores 1 + X, with the gradient of the scores: latent (F, n, n).
+
+    Source: straight-through estimation as in Theus et al., arXiv 2506.22712, section 4.
+    """
+
+    def __init__(self, space: Space, fibre: tuple[int, ...], dtype: torch.dtype, device: torch.device):
+        n = space.size
+        self.latents = {"scores": _zeros((*fibre, n, n), dtype, device)}
+        self.eye = torch.eye(n, dtype=dtype, device=device)
+
+    def _index(self) -> Tensor:
+        scores = self.eye + self.latents["scores"].detach()
+        flat = scores.reshape(-1, *scores.shape[-2:])
+        return assignment(flat).reshape(scores.shape[:-1])
+
+    def matrix(self) -> Tensor:
+        """The permutation as a matrix, with the gradient of the scores."""
+        scores = self.latents["scores"]
+        return self.eye[self._index()] + scores - scores.detach()
+
+    def moved(self) -> Moved:
+        matrix = self.matrix()
+        return Moved(matrix, matrix)
+
+    def retract(self) -> None:
+        """Scores are no chart: they stay."""
+
+    def element(self) -> Element:
+        return Element(self._index())
+
+    def held(self) -> dict[str, Tensor]:
+        return {"scores": self.latents["scores"].detach()}
+
+    def hold(self, parts: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            self.latents["scores"].copy_(parts["scores"])

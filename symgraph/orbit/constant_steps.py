@@ -1,0 +1,111 @@
+"""Steps that add constants: to a bias and what its readers make of it, along one axis, along the ones vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.orbit.action import spread
+from symgraph.symmetry.families import Piece, Place, Sink
+from symgraph.symmetry.terms import Term, leaves
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Takes a constant out of a bias and adds what its readers make of it to theirs."""
+
+    source: Piece
+    sinks: tuple[Sink, ...]
+    constant: Tensor
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state."""
+        found = dict(state)
+        for sink in self.sinks:
+            if sink.bias in found and (not linear if sink.reader is None else sink.reader.parameter in found):
+                found[sink.bias] = found[sink.bias] + arriving(found, self.source, sink, self.constant)
+        if not linear and self.source.parameter in found:
+            found[self.source.parameter] = self.source.add(found[self.source.parameter], -self.constant)
+        return found
+
+    def inverse(self) -> Push:
+        """The step that undoes this one."""
+        return Push(self.source, self.sinks, -self.constant)
+
+
+def arriving(state: State, source: Piece, sink: Sink, constant: Tensor) -> Tensor:
+    """What a constant of a piece makes of the bias where it arrives."""
+    reader = sink.reader
+    if reader is None:
+        return constant.to(state[sink.bias])
+    part = reader.of(state[reader.parameter])
+    spread_out = broadcast_leaves(constant.to(part), source.term, reader.term)
+    found: Tensor = torch.tensordot(part, spread_out, dims=([reader.axis], [0]))
+    return found
+
+
+def broadcast_leaves(vector: Tensor, source: Term, target: Term) -> Tensor:
+    """A vector over the leaves of `source` as one over those of `target`, constant along the leaves it lacks."""
+    have, want = ([x for x in leaves(t) if x.size != 1] for t in (source, target))
+    shaped = vector.reshape([x.size for x in have])
+    dims: list[int] = []
+    for leaf in have:
+        dims.append(next(i for i, x in enumerate(want) if x.frame == leaf.frame and i not in dims))
+    return spread(shaped, len(want), dims).expand([x.size for x in want]).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """Adds a constant vector along one axis of a parameter, equal along all others, within the place's window.
+
+    Shapes: constant (n,), the size of the axis.
+    """
+
+    place: Place
+    constant: Tensor
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state; nothing changes for a difference of two models."""
+        if linear or self.place.parameter not in state:
+            return state
+        tensor = state[self.place.parameter].clone()
+        window(tensor, self.place).add_(spread(self.constant.to(tensor), tensor.dim(), [self.place.axis]))
+        return {**state, self.place.parameter: tensor}
+
+    def inverse(self) -> Offset:
+        """The step that undoes this one."""
+        return Offset(self.place, -self.constant)
+
+
+def window(tensor: Tensor, place: Place) -> Tensor:
+    """The part of a tensor that lies in the place's window, as a view."""
+    if not place.window:
+        return tensor
+    axis, start, stop = place.window
+    return tensor.narrow(axis, start, stop - start)
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """Adds a multiple of the ones vector along a piece, another one for each position of the other axes.
+
+    Shapes: constant has the parameter's shape without the piece's axis.
+    """
+
+    piece: Piece
+    constant: Tensor
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state; nothing changes for a difference of two models."""
+        if linear or self.piece.parameter not in state:
+            return state
+        tensor = state[self.piece.parameter]
+        return {**state, self.piece.parameter: self.piece.add(tensor, self.constant.unsqueeze(self.piece.axis))}
+
+    def inverse(self) -> Lift:
+        """The step that undoes this one."""
+        return Lift(self.piece, -self.constant)

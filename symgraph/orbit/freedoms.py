@@ -1,0 +1,159 @@
+"""The continuous freedoms that have no space: each as coordinates, zero for the identity, and the steps they stand for.
+
+Verification draws the coordinates at random, the audit takes derivatives along them. They are symmetries in the clean
+gauge, where spaces act: movable constants zero, absorbed gains one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+from torch import Tensor
+
+from symgraph.orbit.constant_steps import Lift, Offset, Push
+from symgraph.orbit.spectral_gains import Isospectral
+from symgraph.orbit.steps import State, Step, Stretch, Trade, Transform, gain_of, rescale
+from symgraph.orbit.uneven import Restate, Slant, Turn
+from symgraph.symmetry.dimension import Family, lean_name, piece_name, translation_name
+from symgraph.symmetry.families import Piece, Radial, Spectral, Translation
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.sampling import float64
+
+Steps = tuple[Step, ...]
+LOGARITHM = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Freedom:
+    """One freedom: `steps` of coordinates of this `shape`, of which `size` is a moderate one.
+
+    `label` is shared by what is verified together. `settled` says that the canonical form takes it out; `positive` that
+    large negative coordinates leave the domain.
+    """
+
+    family: Family
+    name: str
+    label: str
+    shape: tuple[int, ...]
+    steps: Callable[[Tensor], Steps]
+    size: float = 1.0
+    settled: bool = True
+    positive: bool = False
+
+
+def to_clean_gauge(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> tuple[Transform, State]:
+    """The steps to the clean gauge, and the state there, in float64."""
+    clean = float64(state)
+    steps: list[Step] = []
+    for step in _taken_out(symmetry, clean):
+        clean.update(step.apply(clean))
+        steps.append(step)
+    return Transform(tuple(steps)), clean
+
+
+def _taken_out(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+    for m in symmetry.moves:
+        if m.sinks:
+            yield Push(m.source, m.sinks, m.source.of(state[m.source.parameter]).clone())
+    for name, sites in symmetry.gain_sites.items():
+        yield rescale(symmetry, sites, gain_of(symmetry, state, name))
+
+
+def freedoms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
+    """Every freedom; those that lead out of the clean gauge come last, so that all can be taken one after the other."""
+    yield from _moves(symmetry, sinks=False)
+    yield from _translations(symmetry)
+    yield from _means(symmetry)
+    yield from _around_norms(symmetry)
+    yield from _factors(symmetry)
+    yield from _moves(symmetry, sinks=True)
+    for name, sites in symmetry.gain_sites.items():
+        make = partial(rescale, symmetry, sites)
+        yield Freedom(Family.GAIN, name, f"gain {name}", _shape(symmetry, name), _factor(make), LOGARITHM)
+
+
+def _alone(make: Callable[[Tensor], Step]) -> Callable[[Tensor], Steps]:
+    return lambda x: (make(x),)
+
+
+def _factor(make: Callable[[Tensor], Step]) -> Callable[[Tensor], Steps]:
+    """Coordinates are logarithms."""
+    return lambda x: (make(x.exp()),)
+
+
+def _shape(symmetry: SymmetryGraph, name: str) -> tuple[int, ...]:
+    return (prod(symmetry.graph.state[name].shape),)
+
+
+def _beside(symmetry: SymmetryGraph, piece: Piece) -> tuple[int, ...]:
+    """The shape of a constant along the piece's axis."""
+    return tuple(n for i, n in enumerate(symmetry.graph.state[piece.parameter].shape) if i != piece.axis)
+
+
+def _moves(symmetry: SymmetryGraph, *, sinks: bool) -> Iterator[Freedom]:
+    family = Family.MOVE if sinks else Family.NULL
+    for m in symmetry.moves:
+        if bool(m.sinks) == sinks:
+            name, make = piece_name(symmetry, m.source), partial(Push, m.source, m.sinks)
+            yield Freedom(family, name, f"constant {name}", (m.source.size,), _alone(make))
+
+
+def _translations(symmetry: SymmetryGraph) -> Iterator[Freedom]:
+    for i, t in enumerate(symmetry.translations):
+        place = t.sets[0][0]
+        shape = (len(t.sets) - 1, symmetry.graph.state[place.parameter].shape[place.axis])
+        yield Freedom(Family.TRANSLATION, translation_name(t), f"translation {i}", shape, partial(_translated, t))
+
+
+def _translated(translation: Translation, rows: Tensor) -> Steps:
+    """One row for each set but the first, which takes it."""
+    first, *others = translation.sets
+    pairs = list(zip(rows, others, strict=True))
+    given = (Offset(p, row / p.factor) for row, _ in pairs for p in first)
+    return (*given, *(Offset(p, -row / p.factor) for row, places in pairs for p in places))
+
+
+def _means(symmetry: SymmetryGraph) -> Iterator[Freedom]:
+    for c in symmetry.centred:
+        family, word = (Family.WRITTEN, "written") if c.written else (Family.READ, "read")
+        for piece in c.pieces:
+            name, shape = piece_name(symmetry, piece), _beside(symmetry, piece)
+            yield Freedom(family, name, f"mean of {word} frame {c.frame}", shape, _alone(partial(Lift, piece)))
+
+
+def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
+    """Freedoms whose steps depend on the parameters around them."""
+    for x in symmetry.leans:
+        name, shape = lean_name(symmetry, x), () if x.givers else _beside(symmetry, x.reader)
+        shape = shape if x.rows is None else (x.rows.size,)
+        yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, x)), settled=x.settled)
+    for t in symmetry.tilts:
+        shape, make, label = _shape(symmetry, t.bias), _alone(partial(Turn, t)), f"tilt of {t.bias}"
+        yield Freedom(Family.TILT, t.bias, label, shape, make, LOGARITHM, settled=False, positive=True)
+    for g in symmetry.spectral:
+        yield Freedom(Family.SPECTRAL, g.gain, f"spectrum of {g.gain}", (), partial(_spun, symmetry, g), settled=False)
+    for s in symmetry.statistics:
+        name, shape = " + ".join(s.tensors), (len(s.tensors), *_shape(symmetry, s.gain))
+        label, make = f"statistics of {s.node}", _alone(partial(Restate, symmetry.graph, s))
+        yield Freedom(Family.STATISTICS, name, label, shape, make, LOGARITHM, settled=False, positive=True)
+
+
+def _factors(symmetry: SymmetryGraph) -> Iterator[Freedom]:
+    for p in symmetry.paired:
+        name, first, make = " + ".join(n for n, _ in p.gains), p.gains[0][0], partial(Trade, symmetry, p)
+        (n,) = _shape(symmetry, first)
+        yield Freedom(Family.PAIRED, name, f"pairs of {first}", (n // 2,), _factor(make), LOGARITHM)
+    for r in symmetry.radial:
+        name, label = " + ".join(r.tensors), f"length of {r.tensors[0]}"
+        yield Freedom(Family.RADIAL, name, label, (), _alone(partial(_stretched, r)), LOGARITHM)
+
+
+def _spun(symmetry: SymmetryGraph, spectral: Spectral, amount: Tensor) -> Steps:
+    return (Isospectral(symmetry, spectral, float(amount)),)
+
+
+def _stretched(radial: Radial, logarithm: Tensor) -> Step:
+    return Stretch(radial, float(logarithm.exp()))

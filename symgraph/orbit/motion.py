@@ -1,0 +1,240 @@
+"""A trained symmetry of one model: a chart on each of its spaces that has something to train, and its gauge.
+
+It acts on a model in canonical form, and is an exact symmetry of it at every step. Gains of norms and constants of
+biases, which their readers make up for, are one and zero there. They can be trained as well (`gauge`): the mean of two
+models is then another one. But the way back into the reference's own gauge starts at one and zero, so that both results
+then stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import UsageError
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.orbit.action import GroupElement, by_matrix, on_blocks, spread
+from symgraph.orbit.charts import CHARTS, Assigned, Chart, Linear, Moved, Rotary, Rotation, Scales
+from symgraph.orbit.constant_steps import Push
+from symgraph.orbit.relaxed import Relaxed
+from symgraph.orbit.steps import Act, State, Step, Transform, rescale
+from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.terms import Leaf
+
+_C = SymmetryClass
+
+
+@dataclass(frozen=True, slots=True)
+class MotionOptions:
+    """What moves.
+
+    `chart`: "cayley" or "exponential", for rotations. `full`: invertible classes whole, radii of rotary pairs and
+    scales as well, not the compact part alone. `permutations`: train permutations by straight-through
+    assignment (scales of such a space then stay). `condition`: limit of the condition number of invertible matrices.
+    `gauge`: gains of norms and constants of biases as well; the results then stay out of the gauge of A.
+    `spaces`: patterns of the names of spaces. `relaxed`: patterns of those that start in a larger class, from which a
+    dual variable leads back: rotations in invertible matrices, trained permutations in doubly stochastic ones.
+
+    Raises:
+        UsageError: there is no such chart, or the condition is not above one.
+    """
+
+    chart: str = "cayley"
+    full: bool = True
+    permutations: bool = False
+    condition: float = 100.0
+    gauge: bool = False
+    spaces: tuple[str, ...] = ("*",)
+    relaxed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.chart not in CHARTS:
+            raise UsageError(f"there is no chart {self.chart!r}", remedy=f"use {' or '.join(CHARTS)}")
+        if not self.condition > 1:
+            raise UsageError(f"a condition number of {self.condition:g} is no limit", remedy="give one above 1")
+
+
+class Motion:
+    """Latents of one moving model, and the symmetry that they stand for."""
+
+    def __init__(self, symmetry: SymmetryGraph, options: MotionOptions, dtype: torch.dtype, device: torch.device):
+        self.symmetry = symmetry
+        self.charts = {s.id: chart(symmetry, s, options, dtype, device) for s in moving(symmetry, options)}
+        self.loose = [c for c in self.charts.values() if isinstance(c, Relaxed)]
+        if options.relaxed and not self.loose:
+            raise UsageError(
+                f"no space that {', '.join(options.relaxed)} matches can start in a larger class",
+                cause="only rotations and permutations that are trained can",
+                remedy="name the residual, or train permutations as well (permutations=True)",
+            )
+        self.moves = tuple(m for m in symmetry.moves if m.sinks) if options.gauge else ()
+        sizes = {f"gain {g}": symmetry.graph.state[g].shape for g in symmetry.gain_sites if options.gauge}
+        sizes |= {f"move {i}": (m.source.size,) for i, m in enumerate(self.moves)}
+        self.free = {n: torch.zeros(s, dtype=dtype, device=device, requires_grad=True) for n, s in sizes.items()}
+
+    def latents(self) -> dict[str, Tensor]:
+        """Every trained tensor by name."""
+        return {f"{i}.{part}": t for i, c in self.charts.items() for part, t in c.latents.items()} | self.free
+
+    def on(self, state: State, *, exact: bool = False) -> State:
+        """The moved model: differentiable in the latents; tensors that nothing moves are passed through.
+
+        Args:
+            exact: by a symmetry, where a relaxed element would be none.
+        """
+        charts = {i: c.exact if exact and isinstance(c, Relaxed) else c for i, c in self.charts.items()}
+        found = act(self.symmetry, {i: c.moved() for i, c in charts.items()}, state)
+        for step in self._gauge(self.free):
+            found = step.apply(found)
+        return found
+
+    def _gauge(self, free: Mapping[str, Tensor]) -> list[Step]:
+        """Gains, by the readers that carry their inverse, then constants, by what the readers make of them."""
+        gains = {n.removeprefix("gain "): t for n, t in free.items() if n.startswith("gain ")}
+        steps: list[Step] = [rescale(self.symmetry, self.symmetry.gain_sites[g], t.exp()) for g, t in gains.items()]
+        return steps + [Push(m.source, m.sinks, free[f"move {i}"]) for i, m in enumerate(self.moves)]
+
+    def penalty(self) -> Tensor | float:
+        """What slack costs, where something is relaxed."""
+        return sum((c.penalty() for c in self.loose), 0.0)
+
+    def tighten(self, rate: float) -> None:
+        """After a step: what slack is left costs more."""
+        for c in self.loose:
+            c.tighten(rate)
+
+    def slack(self) -> float:
+        """The largest slack that is left."""
+        return max((float(c.slack.detach()) for c in self.loose), default=0.0)
+
+    def retract(self) -> None:
+        """Recentres every chart at its element; the symmetry stays the same."""
+        for c in self.charts.values():
+            c.retract()
+
+    def transform(self, like: Tensor) -> Transform:
+        """The symmetry as steps on a model in canonical form, computed in float64; given where and as `like` is."""
+        element = GroupElement(self.symmetry, {i: c.element() for i, c in self.charts.items()})
+        gauge = self._gauge({n: t.detach().double().to(like) for n, t in self.free.items()})
+        return Transform((Act(element.to(dtype=like.dtype, device=like.device)), *gauge))
+
+    def held(self) -> dict[str, Tensor]:
+        """All that defines the symmetry right after `retract`, as copies."""
+        found = {f"{i}.{part}": t.clone() for i, c in self.charts.items() for part, t in c.held().items()}
+        return found | {n: t.detach().clone() for n, t in self.free.items()}
+
+    @torch.no_grad()
+    def hold(self, held: Mapping[str, Tensor]) -> None:
+        """Takes up what `held` gave, with latents as they are after `retract`."""
+        self.retract()
+        for i, c in self.charts.items():
+            c.hold({n.split(".", 1)[1]: t for n, t in held.items() if n.startswith(f"{i}.")})
+        for n, t in self.free.items():
+            t.copy_(held[n])
+
+
+def moving(symmetry: SymmetryGraph, options: MotionOptions) -> list[Space]:
+    """The spaces that have something to train.
+
+    Raises:
+        UsageError: there is none among those that the patterns name.
+    """
+    chosen = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in options.spaces) and _trained(s, options)]
+    if chosen or (options.gauge and (symmetry.gains or symmetry.moves)):
+        return chosen
+    raise UsageError(
+        f"no space that {', '.join(options.spaces)} matches has anything to learn",
+        cause="permutations and signs stay as they were matched",
+        remedy="match by weights or activations alone, or learn permutations (permutations=True) or scales (full=True)",
+    )
+
+
+def _trained(space: Space, options: MotionOptions) -> bool:
+    return space.is_matrix or options.permutations or (options.full and space.scales > 0)
+
+
+def chart(
+    symmetry: SymmetryGraph, space: Space, options: MotionOptions, dtype: torch.dtype, device: torch.device
+) -> Chart:
+    """The chart of one space about the identity."""
+    found = _exact_chart(space, symmetry.fibre_sizes(space), options, dtype, device)
+    return Relaxed(found) if isinstance(found, Rotation | Assigned) and _relaxed(space, options) else found
+
+
+def _exact_chart(
+    space: Space, fibre: tuple[int, ...], options: MotionOptions, dtype: torch.dtype, device: torch.device
+) -> Chart:
+    if not space.is_matrix:
+        kind = Assigned if options.permutations else Scales
+        return kind(space, fibre, dtype, device)
+    if space.group is _C.ROTARY:
+        return Rotary(space, fibre, options.full, dtype, device)
+    if space.group is _C.INVERTIBLE and options.full:
+        return Linear(space, fibre, options.condition, dtype, device)
+    return Rotation(space, fibre, options.chart, dtype, device)
+
+
+def chart_name(space: Space, options: MotionOptions) -> str:
+    """What the plan calls the chart of a space."""
+    return _exact_name(space, options) + (", relaxed at first" if _relaxed(space, options) else "")
+
+
+def _relaxed(space: Space, options: MotionOptions) -> bool:
+    """Whether it is to start in a larger class, and there is one."""
+    if space.is_matrix:
+        larger = space.group is not _C.ROTARY and not (space.group is _C.INVERTIBLE and options.full)
+    else:
+        larger = options.permutations
+    return larger and any(fnmatch(space.name, p) for p in options.relaxed)
+
+
+def _exact_name(space: Space, options: MotionOptions) -> str:
+    if not space.is_matrix:
+        return "straight-through assignment" if options.permutations else "logarithms of the scales"
+    if space.group is _C.ROTARY:
+        return "angles and radii" if options.full else "angles"
+    if space.group is _C.INVERTIBLE and options.full:
+        return f"the matrix itself, condition at most {options.condition:g}"
+    part = " (compact part)" if space.group is _C.INVERTIBLE else ""
+    return f"{options.chart} chart{part}"
+
+
+def act(symmetry: SymmetryGraph, moved: Mapping[int, Moved], state: State) -> State:
+    """The state under differentiable elements; as `gauge.Act`, with the inverses that the charts bring."""
+    names = [n for n in dict.fromkeys(n for i in moved for n in symmetry.parameters_of[i]) if n in state]
+    leaf = _LeafAction(symmetry, moved)
+    found = symmetry.stacked(symmetry.shifted({n: state[n] for n in names}))
+    found = {n: on_blocks(t, symmetry.acting_terms[n], leaf) for n, t in found.items()}
+    return {**state, **symmetry.shifted(symmetry.unstacked(found), -1.0)}
+
+
+class _LeafAction:
+    """What happens to one block: outer spaces first, as in `symgraph.orbit.action`."""
+
+    def __init__(self, symmetry: SymmetryGraph, moved: Mapping[int, Moved]) -> None:
+        self.symmetry = symmetry
+        self.order = [(s, moved[s.id]) for s in symmetry.active if s.id in moved]
+
+    def __call__(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
+        at: dict[int, list[int]] = {}
+        for dim, leaf in enumerate(block):
+            at.setdefault(leaf.space, []).append(dim)
+        for space, e in self.order:
+            for dim in at.get(space.id, ()):
+                tensor = self._along(tensor, dim, [at[f][0] for f in space.fibre], block[dim], e)
+        return tensor
+
+    def _along(self, tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, e: Moved) -> Tensor:
+        matrix = e.dual if leaf.dual else e.matrix
+        if matrix is not None:
+            return by_matrix(tensor, dim, fibre, matrix)
+        frame = self.symmetry.frame(leaf.frame)
+        for k, exponent in enumerate(frame.scale):
+            if exponent and e.scale is not None:
+                factor = e.scale[k] ** (-exponent if leaf.dual else exponent)
+                tensor = tensor * spread(factor, tensor.dim(), [*fibre, dim])
+        return tensor

@@ -1,0 +1,127 @@
+"""Gains of one spectrum: a centred norm that writes into a stream which only centring norms read.
+
+Such a norm makes y = g . n + b of values n in the plane H of mean zero, and of y only the part in H is ever read. All
+that counts is therefore the symmetric map K(g) = C diag(g) C on H, C the projection on H. Two gains with the same
+eigenvalues have K(g') = R K(g) R^T for a rotation R of H, so that rotating the stream before the norm and the stream
+after it, both by R, leads from one to the other. The eigenvalues of K(g) are the critical points of the polynomial
+
+    P(x) = (x - g_1) ... (x - g_n),
+
+since its compression to H has the secular equation sum_i 1 / (x - g_i) = P'(x) / P(x) = 0. So the gains of one spectrum
+are the roots of P + t: one direction for each such norm, whatever its width.
+
+Source: found by the audit of CLIP's vision tower; Golub 1973 for the secular equation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.elements import ones_complement
+from symgraph.orbit.action import by_matrix, on_blocks
+from symgraph.symmetry.families import Spectral
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import Leaf
+
+State = dict[str, Tensor]
+_HALVINGS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Isospectral:
+    """Moves a gain along those of its spectrum, and rotates the streams before and after it.
+
+    Amounts add: the step by a and then that by b is the step by a + b.
+    """
+
+    symmetry: SymmetryGraph
+    spectral: Spectral
+    amount: float
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state; a difference of two models, which has no gain of its own, is left as it is."""
+        s = self.spectral
+        if linear or s.gain not in state:
+            return state
+        old = state[s.gain].double() + s.offset
+        new, rotation = along_spectrum(old, self.amount)
+        frames = {*s.before, *s.after}
+
+        def rotated(tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
+            for dim, leaf in enumerate(block):
+                if leaf.frame in frames:
+                    tensor = by_matrix(tensor, dim, [], rotation.to(tensor))
+            return tensor
+
+        found = {**state, s.gain: (new - s.offset).to(state[s.gain])}
+        for name in self.symmetry.parameters_of_frames(frames):
+            if name in state:
+                found[name] = on_blocks(state[name], self.symmetry.terms[name], rotated)
+        return found
+
+    def inverse(self) -> Isospectral:
+        """The step that undoes this one."""
+        return Isospectral(self.symmetry, self.spectral, -self.amount)
+
+
+def along_spectrum(gain: Tensor, amount: float) -> tuple[Tensor, Tensor]:
+    """Another gain with the same spectrum on the plane of mean zero, and the rotation that takes one map to the other.
+
+    Where two entries are equal there is none: the gain itself, and the identity.
+
+    Shapes: gain (n,), n at least 2 -> (n,), (n, n).
+    """
+    n, order = len(gain), gain.argsort()
+    roots = gain[order]
+    plane = ones_complement(n, gain.dtype, gain.device)
+    critical, before = _eigen(plane, gain)
+    critical = torch.minimum(torch.maximum(critical, roots[:-1]), roots[1:])
+    heights = (critical[:, None] - roots).abs().log().sum(1)
+    if not bool(heights.isfinite().all()):
+        return gain, torch.eye(n, dtype=gain.dtype, device=gain.device)
+    moved = torch.empty_like(gain)
+    moved[order] = roots + _shifts(roots, critical, _level(heights, amount), heights.min())
+    _, after = _eigen(plane, moved)
+    sign = torch.where((before * after).sum(0) < 0, -1.0, 1.0).to(gain)
+    ones = gain.new_full((n, n), 1.0 / n)
+    return moved, ones + plane @ (after * sign) @ before.T @ plane.T
+
+
+def _eigen(plane: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    values, vectors = torch.linalg.eigh(plane.T @ (gain[:, None] * plane))
+    return values, vectors
+
+
+def _level(heights: Tensor, amount: float) -> Tensor:
+    """What is added to P, in units of its lowest extremum. It keeps all roots real between -A and B, the lowest maximum
+    and the shallowest minimum; log((A + t) / (B - t)) is the coordinate in which amounts add."""
+    least = heights.min()
+    # The last critical point lies in a minimum, and they take turns.
+    b = (heights.flip(0)[::2].min() - least).exp()
+    maxima = heights.flip(0)[1::2]
+    a = (maxima.min() - least).exp() if len(maxima) else heights.new_full((), torch.inf)
+    grown = torch.as_tensor(amount, dtype=heights.dtype).exp()
+    return b * (grown - 1) / (b / a + grown)
+
+
+def _shifts(roots: Tensor, critical: Tensor, level: Tensor, unit: Tensor) -> Tensor:
+    """How far each root moves when `level` is added to P, by bisection between the critical points around it."""
+    width = roots[-1:] - roots[:1]
+    low = torch.cat([-width, critical - roots[1:]])
+    high = torch.cat([critical - roots[:-1], width])
+    apart = roots[:, None] - roots
+    n = len(roots)
+    # P rises through its last root, and falls and rises in turn through those before it.
+    rising = torch.tensor([(n - 1 - j) % 2 == 0 for j in range(n)], device=roots.device)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        distances = apart + middle[:, None]
+        size = (distances.abs().log().sum(1) - unit).clamp_max(700.0).exp()
+        above = (distances < 0).sum(1) % 2 == 0
+        positive = torch.where(above, size, -size) + level > 0
+        left = positive == rising
+        low, high = torch.where(left, low, middle), torch.where(left, middle, high)
+    return (low + high) / 2

@@ -1,0 +1,136 @@
+"""The inferred continuous symmetries as tangent vectors: one direction of parameter space for every generator.
+
+A direction is taken in the gauge where spaces act (movable biases zero, absorbed gains one) and brought back to the
+model's own gauge; all steps are affine, so that this is exact but for one derivative of a matrix exponential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from math import prod
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.elements import Element, ones_complement, rotary_matrix
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.orbit.action import GroupElement, neutral
+from symgraph.orbit.freedoms import freedoms, to_clean_gauge
+from symgraph.orbit.steps import Act, State, Step, Transform
+from symgraph.symmetry.dimension import Family
+from symgraph.symmetry.graph import Space, SymmetryGraph
+
+Curve = Callable[[float], Sequence[Step]]
+# A central difference of fourth order: curves that are not affine are exponentials of unit generators.
+_STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
+_STEP = 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Tangents:
+    """The directions of one family: `vectors` has one row for each generator.
+
+    Shapes: vectors (generators, numbers of all tensors in the order of `names` given to `tangents`).
+    """
+
+    family: Family
+    name: str
+    vectors: Tensor
+
+
+def tangents(symmetry: SymmetryGraph, state: Mapping[str, Tensor], names: Sequence[str]) -> Iterator[Tangents]:
+    """Every inferred family's directions at a point of parameter space.
+
+    Args:
+        state: parameters and buffers; computed in float64.
+        names: the tensors whose numbers make up a vector, in order.
+
+    Raises:
+        SymgraphError: a gain is zero, so that the point lies on no regular orbit.
+
+    Source: design section 7.
+    """
+    out, clean = to_clean_gauge(symmetry, state)
+    home = out.inverse()
+    for family, name, curves in _families(symmetry):
+        rows = [_direction(home, clean, curve, names) for curve in curves]
+        if rows:
+            yield Tangents(family, name, torch.stack(rows))
+
+
+def _direction(home: Transform, clean: State, curve: Curve, names: Sequence[str]) -> Tensor:
+    moved: dict[str, Tensor] = {}
+    for i, weight in _STENCIL:
+        state = Transform(tuple(curve(i * _STEP))).apply(clean)
+        for n, t in state.items():
+            if t is not clean[n]:
+                moved[n] = moved.get(n, 0) + (weight / _STEP) * (t - clean[n])
+    zero = {n: torch.zeros_like(clean[n]) for n in _floating(clean) if n not in moved}
+    arrived = home.apply({**clean, **zero, **moved}, linear=True)
+    return torch.cat([arrived[n].reshape(-1) for n in names])
+
+
+def _floating(state: State) -> Iterator[str]:
+    return (n for n, t in state.items() if t.is_floating_point())
+
+
+def _families(symmetry: SymmetryGraph) -> Iterator[tuple[Family, str, Iterator[Curve]]]:
+    for space in symmetry.active:
+        yield Family.SPACE, space.name, _of_space(symmetry, space)
+    for f in freedoms(symmetry):
+        yield f.family, f.name, _along(f.steps, f.shape)
+
+
+def _along(make: Callable[[Tensor], Sequence[Step]], shape: Sequence[int]) -> Iterator[Curve]:
+    for e in _units(prod(shape)):
+        yield partial(_scaled, make, e.reshape(list(shape)))
+
+
+def _scaled(make: Callable[[Tensor], Sequence[Step]], e: Tensor, t: float) -> Sequence[Step]:
+    return make(t * e)
+
+
+def _of_space(symmetry: SymmetryGraph, space: Space) -> Iterator[Curve]:
+    for position in product(*map(range, symmetry.fibre_sizes(space))):
+        for a in generators(space) if space.is_matrix else ():
+            yield partial(_scaled, partial(_matrix, symmetry, space, position), a)
+        for k in range(space.scales):
+            yield from _along(partial(_scale, symmetry, space, (k, *position)), [space.size])
+
+
+def _matrix(symmetry: SymmetryGraph, space: Space, at: tuple[int, ...], log: Tensor) -> Sequence[Step]:
+    base = neutral(symmetry, space)
+    return _act(symmetry, space, Element(matrix=_with(base.matrix, at, torch.matrix_exp(log))))
+
+
+def _scale(symmetry: SymmetryGraph, space: Space, at: tuple[int, ...], log: Tensor) -> Sequence[Step]:
+    base = neutral(symmetry, space)
+    return _act(symmetry, space, Element(base.index, _with(base.scale, at, log.exp()), base.sign))
+
+
+def _act(symmetry: SymmetryGraph, space: Space, element: Element) -> Sequence[Step]:
+    return (Act(GroupElement(symmetry, {space.id: element})),)
+
+
+def _with(whole: Tensor | None, at: tuple[int, ...], part: Tensor) -> Tensor:
+    changed = torch.empty(0) if whole is None else whole.clone()
+    changed[at] = part
+    return changed
+
+
+def generators(space: Space) -> list[Tensor]:
+    """A basis of the Lie algebra of a space's matrix group, without its fibre."""
+    e = _units(space.size)
+    if space.group is SymmetryClass.INVERTIBLE:
+        return [torch.outer(a, b) for a in e for b in e]
+    if space.group is SymmetryClass.ROTARY:
+        return [rotary_matrix(p.reshape(-1, 2), space.layout) for p in e]
+    columns = list(ones_complement(space.size).T) if space.group is SymmetryClass.ORTHOGONAL_ONES else e
+    return [torch.outer(a, b) - torch.outer(b, a) for i, a in enumerate(columns) for b in columns[:i]]
+
+
+def _units(n: int) -> list[Tensor]:
+    return list(torch.eye(n, dtype=torch.float64))

@@ -1,0 +1,329 @@
+"""Is the inferred group complete? The kernel of the Jacobian against the inferred tangent space (design section 7).
+
+At generic parameters the continuous symmetries are the directions in which no output moves. Their number is the
+dimension of the kernel of J = d outputs / d parameters, stacked over enough inputs; it must equal the dimension of the
+inferred group. What is missing is described by the parameters that move in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import AuditError, UsageError
+from symgraph.ir import Graph, Kind, Node
+from symgraph.orbit.tangents import Tangents, tangents
+from symgraph.prove.jacobian import Jacobian
+from symgraph.prove.shortfall import Shortfall, Space, describe
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.sampling import State, generic_state
+
+LARGEST = 6000
+# Symmetries that only an epsilon breaks: with a large one they are none, without one they are exact.
+_RAISED, _NONE = 1e-2, 0.0
+LARGEST_EPSILON = 1e-3
+_TOLERANCE = 1e-8
+# The kernel ends at the widest gap below this, relative to the largest singular value.
+_CEILING = 1e-9
+_ENOUGH = 1.15
+_ROUNDS = 12
+# A point may be special (a unit that no input switches on); the smallest kernel of several is the generic one.
+POINTS = 3
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The directions of one inferred family and how much they move the outputs, relative to the largest direction."""
+
+    kind: str
+    name: str
+    number: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The smallest singular value above the kernel and the largest inside it, relative to the largest of all."""
+
+    above: float
+    below: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is at least three decimal places wide."""
+        return self.above > 1e3 * self.below
+
+    def __str__(self) -> str:
+        return f"{self.above:.0e} above, {self.below:.0e} below"
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Measured against inferred.
+
+    `numbers` counts parameters (and stored buffers that the group acts on) that some input reads, `unread` the others.
+    `missing` describes what the kernel has beyond the inferred group, `approximate` what it would have as well if every
+    epsilon were zero. `rows` of the Jacobian were computed. `instance` says how the sizes of a tiny instance differ
+    from those of the model that was given, where it was too large.
+    """
+
+    numbers: int
+    unread: int
+    measured: int
+    inferred: int
+    gap: Gap
+    rows: int
+    families: tuple[Family, ...]
+    missing: tuple[Shortfall, ...] = ()
+    approximate: tuple[Shortfall, ...] = ()
+    instance: str = ""
+
+    @property
+    def unsound(self) -> tuple[Family, ...]:
+        """Families whose directions move the outputs."""
+        return tuple(f for f in self.families if not f.error <= _TOLERANCE)
+
+    @property
+    def complete(self) -> bool:
+        """Whether exactly the inferred directions, and no others, leave the outputs as they are."""
+        return not self.unsound and self.measured == self.inferred
+
+    def __str__(self) -> str:
+        outcome = "complete" if self.complete else "UNSOUND" if self.unsound else "INCOMPLETE"
+        lines = [f"{outcome}: {self.inferred} inferred of {self.measured} measured, in {self.numbers:,} parameters"]
+        lines += [f"  of a tiny instance: {self.instance}"] if self.instance else []
+        lines.append(f"  spectrum: {self.gap}; {self.rows:,} rows of the Jacobian")
+        if self.unread:
+            lines.append(f"  left out: {self.unread:,} numbers that no input of this shape reads")
+        lines += [f"  unsound: {f.name} ({f.kind}) moves the outputs by {f.error:.0e}" for f in self.unsound]
+        lines += [f"  missing: {s}" for s in self.missing]
+        lines += [f"  only an epsilon breaks: {s}" for s in self.approximate]
+        return "\n".join(lines)
+
+    def raise_if_incomplete(self) -> None:
+        """Raises AuditError where the group is incomplete or unsound."""
+        if self.complete:
+            return
+        found = [f"{f.name} ({f.kind}) moves the outputs" for f in self.unsound] or [str(s) for s in self.missing]
+        raise AuditError(
+            f"{self.inferred} directions are inferred, {self.measured} were measured",
+            cause="; ".join(found),
+            remedy="a rule may claim too little: `symgraph explain` shows the evidence on a space",
+        )
+
+
+def audit(
+    symmetry: SymmetryGraph,
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    approximate: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Audit:
+    """Measures whether any continuous symmetry was missed.
+
+    Parameters are random (generic) ones of the traced shapes, in float64; epsilons are raised to 0.01, so that a
+    symmetry that only an epsilon breaks does not count as exact. Where something is missing or the spectrum is unclear,
+    up to three points are tried and the smallest kernel counts.
+
+    Args:
+        state: buffers to keep (tables of a rotary embedding, say); its parameters are not used.
+        approximate: also list the symmetries that only an epsilon breaks.
+        progress: told what is being done.
+
+    Raises:
+        UsageError: the model is too large for a dense Jacobian.
+        VerifyError: the outputs are not finite.
+        AuditError: at every point the spectrum has no gap, or the outputs depend on no parameter.
+
+    Source: design section 7.
+    """
+    tell = progress or (lambda text: None)
+    best: _Measured | None = None
+    unclear: list[AuditError] = []
+    for point in range(POINTS):
+        tell(f"measuring at random point {point + 1}")
+        try:
+            found = _measured(_Run(symmetry, state, seed + point), symmetry)
+        except AuditError as error:
+            unclear.append(error)
+            continue
+        if best is None or found.excess < best.excess:
+            best = found
+        if best.excess <= 0:
+            break
+    if best is None:
+        raise unclear[-1]
+    tell("describing")
+    return _described(symmetry, best, approximate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Kernel and inferred directions at one point."""
+
+    run: _Run
+    exact: _Kernel
+    families: tuple[Family, ...]
+    inferred: Tensor
+
+    @property
+    def excess(self) -> int:
+        return len(self.exact.kernel) - len(self.inferred)
+
+
+def _measured(run: _Run, symmetry: SymmetryGraph) -> _Measured:
+    exact = run.kernel(_RAISED)
+    raised = replace(symmetry, graph=with_epsilon(symmetry.graph, _RAISED))
+    found = list(tangents(raised, run.state, run.names))
+    inferred = _span([t.vectors[:, exact.live] for t in found], int(exact.live.sum()))
+    return _Measured(run, exact, tuple(_family(t, exact) for t in found), inferred)
+
+
+def _described(symmetry: SymmetryGraph, m: _Measured, approximate: bool) -> Audit:
+    run, exact = m.run, m.exact
+    space = Space(symmetry, run.state, run.names, exact.live)
+    missing = describe(space, exact.kernel, m.inferred)
+    near: tuple[Shortfall, ...] = ()
+    if approximate and has_epsilon(symmetry.graph):
+        other = run.kernel(_NONE)
+        if bool((other.live == exact.live).all()):
+            near = describe(space, other.kernel, _span([exact.kernel, m.inferred], m.inferred.shape[1]))
+    live = int(exact.live.sum())
+    counted = (live, run.size - live, len(exact.kernel), len(m.inferred))
+    return Audit(*counted, exact.gap, len(exact.rows), m.families, missing, near)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """Rows of the Jacobian by the numbers that anything reads, an orthonormal basis of its kernel, and the gap."""
+
+    rows: Tensor
+    live: Tensor
+    kernel: Tensor
+    gap: Gap
+
+
+class _Run:
+    def __init__(self, symmetry: SymmetryGraph, state: Mapping[str, Tensor] | None, seed: int) -> None:
+        graph = symmetry.graph
+        self.graph, self.seed = graph, seed
+        self.state: State = generic_state(graph, state, torch.Generator().manual_seed(seed))
+        held = [n for n in graph.state if n not in graph.transient and self.state[n].is_floating_point()]
+        self.names = [n for n in held if n in graph.parameters or n in _moved(symmetry)]
+        self.size = sum(prod(graph.state[n].shape) for n in self.names)
+        if self.size > LARGEST:
+            raise UsageError(
+                f"{graph.model} has {self.size:,} parameters",
+                cause=f"a dense Jacobian is decomposed, of at most {LARGEST:,}",
+                remedy="audit a tiny instance: the same architecture with a small config has the same symmetries",
+            )
+
+    def kernel(self, epsilon: float) -> _Kernel:
+        graph = with_epsilon(self.graph, epsilon)
+        jacobian = Jacobian(graph, self.state, self.names, self.seed + 1)
+        blocks: list[Tensor] = []
+        wanted = _ENOUGH * self.size + 60
+        batches = jacobian.batches()
+        for _ in range(_ROUNDS):
+            while sum(map(len, blocks)) < wanted:
+                blocks.append(next(batches))
+            found = _decomposed(torch.cat(blocks))
+            fresh = next(batches)
+            unmoved = not found.live.all() and bool(fresh[:, ~found.live].any())
+            if not unmoved and _still(fresh[:, found.live], found.kernel):
+                return found
+            blocks.append(fresh)
+            wanted += max(len(found.kernel), 60)
+        return found
+
+
+def _moved(symmetry: SymmetryGraph) -> set[str]:
+    """Tensors on which some inferred symmetry acts."""
+    spaces = {n for s in symmetry.active for n in symmetry.parameters_of[s.id]}
+    return spaces | {n for s in symmetry.statistics for n in s.tensors}
+
+
+def _decomposed(rows: Tensor) -> _Kernel:
+    live = (rows != 0).any(0)
+    if not live.any():
+        raise AuditError(
+            "the outputs depend on no parameter at these random parameters",
+            cause="every path through the model is cut, as where all units of a layer of relu are off",
+            remedy="try another --seed, or an instance with wider layers",
+        )
+    kept = rows[:, live]
+    kept = kept / kept.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    _, values, vectors = torch.linalg.svd(kept, full_matrices=False)
+    values = values / values[0].clamp_min(1e-300)
+    at, gap = _cut(values)
+    return _Kernel(kept, live, vectors[at:], gap)
+
+
+def _cut(values: Tensor) -> tuple[int, Gap]:
+    """Where the kernel begins: the widest gap whose lower side is below the ceiling."""
+    floor = torch.finfo(torch.float64).eps / 4
+    ratios = values[:-1] / values[1:].clamp_min(floor)
+    low = [i for i in range(len(ratios)) if values[i + 1] < _CEILING]
+    if not low:
+        return len(values), Gap(float(values[-1]), 0.0)
+    at = max(low, key=lambda i: float(ratios[i]))
+    gap = Gap(float(values[at]), max(float(values[at + 1]), floor))
+    if not gap.clear:
+        raise AuditError(
+            f"the spectrum of the Jacobian has no gap ({gap})",
+            cause="the model is badly conditioned at these random parameters",
+            remedy="try another --seed, or an instance with fewer layers",
+        )
+    return at + 1, gap
+
+
+def _still(rows: Tensor, kernel: Tensor) -> bool:
+    moved = (rows @ kernel.T).norm() if len(kernel) else rows.new_zeros(())
+    return bool(moved <= _TOLERANCE * rows.norm())
+
+
+def _family(found: Tangents, exact: _Kernel) -> Family:
+    rows = found.vectors[:, exact.live]
+    lengths = rows.norm(dim=1)
+    moved = (exact.rows @ rows.T).norm(dim=0) / exact.rows.norm(dim=0).max()
+    felt = lengths > _TOLERANCE
+    error = float((moved[felt] / lengths[felt]).max()) if bool(felt.any()) else 0.0
+    return Family(str(found.family), found.name, int(felt.sum()), error)
+
+
+def _span(blocks: list[Tensor], width: int) -> Tensor:
+    """An orthonormal basis of everything that the rows span."""
+    rows = torch.cat(blocks) if blocks else torch.zeros(0, width, dtype=torch.float64)
+    lengths = rows.norm(dim=1)
+    rows = rows[lengths > _TOLERANCE] / lengths[lengths > _TOLERANCE, None]
+    if len(rows):
+        _, values, vectors = torch.linalg.svd(rows, full_matrices=False)
+        rows = vectors[values > _TOLERANCE * values[0]]
+    spanned: Tensor = rows
+    return spanned
+
+
+def with_epsilon(graph: Graph, value: float) -> Graph:
+    """The graph with every small positive constant replaced, so that what it breaks is broken visibly or not at all."""
+    nodes = tuple(n if n.kind is not Kind.CALL else _replaced(n, value) for n in graph.nodes)
+    return replace(graph, nodes=nodes)
+
+
+def has_epsilon(graph: Graph) -> bool:
+    """Whether there is such a constant."""
+    return any(_is_epsilon(x) for n in graph.calls for x in (*n.args, *(v for _, v in n.kwargs)))
+
+
+def _replaced(node: Node, value: float) -> Node:
+    args = tuple(value if _is_epsilon(a) else a for a in node.args)
+    return replace(node, args=args, kwargs=tuple((k, value if _is_epsilon(v) else v) for k, v in node.kwargs))
+
+
+def _is_epsilon(x: object) -> bool:
+    return isinstance(x, float) and 0 < x <= LARGEST_EPSILON

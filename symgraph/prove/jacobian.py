@@ -1,0 +1,70 @@
+"""The derivative of a traced graph's outputs with respect to its parameters, stacked over random inputs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import VerifyError
+from symgraph.ir import Graph
+from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.sampling import random_inputs
+
+# Rows that are computed for one batch of inputs: outputs beyond that are mixed at random.
+ROWS = 96
+
+
+class Jacobian:
+    """Rows of d outputs / d parameters at one point, for one batch of random inputs after another.
+
+    Args:
+        names: the tensors to differentiate by, in order.
+    """
+
+    def __init__(self, graph: Graph, state: Mapping[str, Tensor], names: Sequence[str], seed: int) -> None:
+        self.graph, self.names = graph, tuple(names)
+        self.state = dict(state)
+        self.sizes = [state[n].numel() for n in names]
+        self.point = torch.cat([state[n].reshape(-1) for n in names])
+        self.generator = torch.Generator().manual_seed(seed)
+        self.run = Interpreter(graph, dtype=torch.float64)
+
+    def batches(self) -> Iterator[Tensor]:
+        """Rows for fresh inputs, without end; shapes (rows, numbers)."""
+        while True:
+            yield self._rows()
+
+    def _rows(self) -> Tensor:
+        point = self.point.clone().requires_grad_(True)
+        parts = zip(self.names, torch.split(point, self.sizes), strict=True)
+        moved = {n: v.reshape(self.state[n].shape) for n, v in parts}
+        outputs = self.run.run(self.state | moved, random_inputs(self.graph, self.generator))
+        flat = torch.cat([o.reshape(-1) for o in outputs if o.is_floating_point() and o.requires_grad])
+        if not bool(flat.isfinite().all()):
+            raise VerifyError(
+                "the model's outputs are not finite at random inputs",
+                cause="its parameters or the inputs are outside the domain of an operator",
+                remedy="audit it at other parameters, or give a smaller perturbation",
+            )
+        return _pull(flat, point, self._cotangents(flat.numel()))
+
+    def _cotangents(self, n: int) -> Tensor:
+        if n <= ROWS:
+            return torch.eye(n, dtype=torch.float64)
+        mixed: Tensor = torch.randn(ROWS, n, generator=self.generator, dtype=torch.float64) / n**0.5
+        return mixed
+
+
+def _pull(outputs: Tensor, point: Tensor, cotangents: Tensor) -> Tensor:
+    """Vector-Jacobian products; at once where every operator has a batching rule."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found: Tensor = torch.autograd.grad(outputs, point, cotangents, retain_graph=True, is_grads_batched=True)[0]
+            return found
+    except RuntimeError:
+        rows = [torch.autograd.grad(outputs, point, c, retain_graph=True)[0] for c in cotangents]
+        return torch.stack(rows)

@@ -1,0 +1,184 @@
+"""Proof by sampling: random elements of the inferred group must not change the outputs (design section 7).
+
+The traced graph is evaluated in float64 with its dtype casts lifted, because many models compute norms and rotary
+tables in float32 whatever their dtype, which would hide errors below 1e-6 and break agreement to 1e-9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import VerifyError
+from symgraph.orbit.action import random_element
+from symgraph.orbit.freedoms import Freedom, freedoms, to_clean_gauge
+from symgraph.orbit.steps import Act, Step, Transform
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.sampling import perturbed, random_inputs, random_state
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Largest relative change of the outputs under random elements of one family."""
+
+    name: str
+    group: str
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The outcome: all families at once, then each by itself."""
+
+    together: float
+    checks: tuple[Check, ...]
+    samples: int
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every change is below the tolerance."""
+        return max([self.together, *(c.error for c in self.checks)]) <= self.tolerance
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """Families that change the outputs."""
+        return tuple(c for c in self.checks if not c.error <= self.tolerance)
+
+    def __str__(self) -> str:
+        width = max([len(c.name) for c in self.checks] + [8])
+        lines = [
+            f"{'all at once':<{width}}  {self.together:.1e}  {'ok' if self.together <= self.tolerance else 'FAILS'}"
+        ]
+        for c in self.checks:
+            lines.append(
+                f"{c.name:<{width}}  {c.error:.1e}  {'ok' if c.error <= self.tolerance else 'FAILS'}  {c.group}"
+            )
+        return "\n".join(lines)
+
+    def raise_if_failed(self) -> None:
+        """Raises VerifyError naming the families that failed."""
+        if self.passed:
+            return
+        names = ", ".join(c.name for c in self.failures) or "only the families together"
+        raise VerifyError(
+            f"the inferred symmetry does not hold: outputs change by {self.together:.1e}, allowed {self.tolerance:.0e}",
+            cause=f"spaces whose elements change the function: {names}",
+            remedy="`symgraph explain` shows the rules behind a bound, `symgraph rules test` which one claims too much",
+        )
+
+
+def verify(
+    symmetry: SymmetryGraph,
+    state: Mapping[str, Tensor] | None = None,
+    inputs: Sequence[Tensor] | None = None,
+    *,
+    samples: int = 2,
+    each: bool = True,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    perturb: float = 0.0,
+) -> Verification:
+    """Compares outputs before and after random elements of every inferred family.
+
+    Args:
+        state: parameters and buffers; random ones of the traced shapes when left out (a config alone is enough).
+        inputs: the model's inputs in order; random ones of the traced shapes when left out.
+        samples: random elements for each family.
+        each: also every family by itself, so that a failure names its space.
+        perturb: standard deviation of noise added to the parameters (initial values such as zero biases and unit
+            gains would hide errors).
+
+    Raises:
+        VerifyError: the outputs are NaN to begin with.
+
+    Shapes: outputs are compared as max |f(theta) - f(g theta)| / max |f(theta)|.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    graph = symmetry.graph
+    base = random_state(graph, generator) if state is None else perturbed(graph, state, generator, perturb)
+    run = Interpreter(graph, dtype=torch.float64)
+    given = list(inputs) if inputs is not None else random_inputs(graph, generator)
+    reference = run.run(base, given)
+    if any(bool(x.isnan().any()) for x in reference):
+        raise VerifyError(
+            "the model's outputs are NaN before anything is changed",
+            cause="its parameters or the inputs are outside the domain of an operator",
+            remedy="give the inputs of a real batch, or verify at random parameters (a config alone)",
+        )
+
+    def error(families: Collection[str] | None) -> float:
+        worst = 0.0
+        for _ in range(samples):
+            moved = random_transform(symmetry, base, generator, families).apply(base)
+            worst = max(worst, difference(reference, run.run(moved, given)))
+        return worst
+
+    names = family_names(symmetry)
+    checks = tuple(Check(n, g, error({n})) for n, g in names.items()) if each else ()
+    return Verification(error(None), checks, samples, tolerance)
+
+
+def settled_names(symmetry: SymmetryGraph) -> set[str]:
+    """The families that the canonical form settles, so that alignment undoes them.
+
+    Left out are leans on a gain and tilts, which no step with fixed coefficients can undo in every model, and
+    statistics, which describe data.
+    """
+    return {s.name for s in symmetry.active} | {f.label for f in freedoms(symmetry) if f.settled}
+
+
+def family_names(symmetry: SymmetryGraph) -> dict[str, str]:
+    """Every family that `random_transform` samples, with what it is."""
+    names = {s.name: str(s.group) for s in symmetry.active}
+    return names | {f.label: f.family.value for f in freedoms(symmetry)}
+
+
+def random_transform(
+    symmetry: SymmetryGraph,
+    state: Mapping[str, Tensor],
+    generator: torch.Generator,
+    families: Collection[str] | None = None,
+    spread: float = 0.3,
+) -> Transform:
+    """A random element of all inferred families, or of those named (see `family_names`).
+
+    The spaces act in the clean gauge: gains and movable constants are taken out, the element acts, random coordinates
+    of the other families follow, and what was taken out comes back.
+    """
+
+    def wanted(name: str) -> bool:
+        return families is None or name in families
+
+    out, _ = to_clean_gauge(symmetry, state)
+    spaces = {s.id for s in symmetry.active if wanted(s.name)}
+    act = Act(random_element(symmetry, generator=generator, spaces=spaces, spread=spread))
+    steps: list[Step] = []
+    for freedom in freedoms(symmetry):
+        if wanted(freedom.label):
+            steps += freedom.steps(_coordinates(freedom, generator))
+    return Transform((*out.steps, act, *steps, *out.inverse().steps))
+
+
+def _coordinates(freedom: Freedom, generator: torch.Generator) -> Tensor:
+    drawn = freedom.size * torch.randn(freedom.shape, generator=generator, dtype=torch.float64)
+    return drawn.abs() if freedom.positive else drawn
+
+
+def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Largest change of any output over its largest entry."""
+    return max((_relative(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
+
+
+def _relative(x: Tensor, y: Tensor) -> float:
+    """Largest change over the largest entry; infinite where NaN appears, which no comparison would catch."""
+    x, y = x.double(), y.double()
+    change = torch.where(x == y, 0.0, (x - y).abs())
+    scale = x.abs().nan_to_num(0.0, 0.0, 0.0).max().clamp_min(1e-300)
+    return float((change / scale).nan_to_num(torch.inf).max())

@@ -1,0 +1,262 @@
+"""The narrow model's axes in the terms of the wide one.
+
+A space of one position leaves no trace in the axes of a model: with a single head there is nothing to tell heads from
+the inside of a head. Both models run the same operators, so the wide one's terms hold for the narrow one's tensors as
+well, in other sizes. These follow from the shapes of all values. What the narrow model's own inference says stays: each
+of its terms must be the wide one's, but for spaces of one position, and a space keeps the bound that it had.
+
+*Copied groups.* Where an inner space is larger in the narrow model and the one around it smaller (fewer heads of keys,
+with more queries each), positions of the outer one are copied: (s, t) becomes (s r, t / r), and what has s alone is
+repeated. The narrow model is then seen as one with s r groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from torch import Tensor
+
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.ir import Kind
+from symgraph.ir import Tensor as Meta
+from symgraph.resize.maps import rebuild
+from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, blocks, leaves
+
+Sizes = dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Every position of `outer` stands `times` times, and the positions of `inner` in it are shared out to these."""
+
+    outer: int
+    inner: int
+    times: int
+    text: str
+
+    @property
+    def reverse(self) -> str:
+        """What cannot be taken back."""
+        return f"{self.text}, not to be taken back"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """A narrow model's symmetry graph in the terms of the wide one: same spaces by id, in the narrow model's sizes.
+
+    `copies` are groups that were copied: terms have the sizes after that, tensors of the model those before.
+    `problems` says, by tensor or space, where both are built differently.
+    """
+
+    symmetry: SymmetryGraph
+    copies: tuple[Copies, ...] = ()
+    problems: dict[object, str] = field(default_factory=dict)
+
+    def tensor(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
+        """A tensor of the narrow model in the sizes of these axes: unchanged unless groups are copied."""
+        for c in self.copies:
+            value = _copied(value, axes, c)
+        return value
+
+
+def _copied(value: Tensor, axes: Sequence[Term], c: Copies) -> Tensor:
+    before = {c.outer: lambda n: n // c.times, c.inner: lambda n: n * c.times}
+
+    def size(term: Term) -> int:
+        if isinstance(term, Leaf):
+            return before[term.space](term.size) if term.space in before else term.size
+        return prod(map(size, term.factors)) if isinstance(term, Product) else sum(map(size, term.parts))
+
+    def act(x: Tensor, dim: int, flat: Sequence[Term]) -> Tensor:
+        here, after = flat[dim], flat[dim + 1] if dim + 1 < len(flat) else None
+        if not isinstance(here, Leaf) or here.space != c.outer:
+            return x
+        if isinstance(after, Leaf) and after.space == c.inner:
+            return x.reshape(*x.shape[:dim], here.size, after.size, *x.shape[dim + 2 :])
+        return x.repeat_interleave(c.times, dim)
+
+    return rebuild(value, axes, before, size, act)
+
+
+def lift(wide: SymmetryGraph, narrow: SymmetryGraph) -> Lifted:
+    """The narrow model's graph in the terms of the wide one, whose operators are the same."""
+    sites = list(_sites(wide, narrow))
+    sizes = _solved(wide, [(t, n) for s in sites for t, n in zip(s.axes, s.shape, strict=True)])
+    met = _Met(narrow)
+    for site in sites:
+        if site.stored:
+            met.tensor(site, sizes)
+    spaces = [met.space(s, sizes.get(s.id, s.size)) for s in wide.spaces]
+    copies = tuple(_copies(wide, spaces))
+    for c in copies:
+        sizes[c.outer], sizes[c.inner] = sizes[c.outer] * c.times, sizes[c.inner] // c.times
+    lifted = replace(
+        narrow,
+        spaces=tuple(replace(s, size=sizes.get(s.id, s.size)) for s in spaces),
+        frames=wide.frames,
+        terms={**narrow.terms, **{s.name: s.resized(sizes) for s in sites if s.stored}},
+        values={**narrow.values, **{s.name: s.resized(sizes) for s in sites if not s.stored}},
+    )
+    return Lifted(lifted, copies, met.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """A tensor or value: the wide model's terms of it, the narrow one's shape, and the narrow one's own terms."""
+
+    name: str
+    stored: bool
+    axes: tuple[Term, ...]
+    shape: tuple[int, ...]
+    own: tuple[Term, ...] | None
+
+    def resized(self, sizes: Sizes) -> tuple[Term, ...]:
+        return tuple(_resized(t, sizes, n) for t, n in zip(self.axes, self.shape, strict=True))
+
+
+def _sites(wide: SymmetryGraph, narrow: SymmetryGraph) -> Iterator[_Site]:
+    for x, y in zip(wide.graph.nodes, narrow.graph.nodes, strict=True):
+        stored = y.kind in (Kind.PARAMETER, Kind.BUFFER)
+        there, here = (wide.terms, narrow.terms) if stored else (wide.values, narrow.values)
+        name = y.target if stored else y.name
+        axes = there.get(x.target if stored else x.name)
+        if axes is not None and isinstance(y.result, Meta) and len(axes) == len(y.shape):
+            yield _Site(name, stored, axes, y.shape, here.get(name))
+
+
+def _size(term: Term, sizes: Sizes) -> int:
+    if isinstance(term, Leaf):
+        return sizes.get(term.space, term.size)
+    inner = [_size(t, sizes) for t in _inside(term)]
+    return prod(inner) if isinstance(term, Product) else sum(inner)
+
+
+def _inside(term: Product | Concat) -> tuple[Term, ...]:
+    return term.factors if isinstance(term, Product) else term.parts
+
+
+def _resized(term: Term, sizes: Sizes, length: int | None = None) -> Term:
+    """The term in other sizes; what belongs to no space and is a whole axis has that axis's length."""
+    if isinstance(term, Leaf):
+        own = length if length is not None and term.space < 0 else term.size
+        return replace(term, size=sizes.get(term.space, own))
+    inner = tuple(_resized(t, sizes) for t in _inside(term))
+    return Product(inner) if isinstance(term, Product) else Concat(inner)
+
+
+def _solved(wide: SymmetryGraph, equations: Sequence[tuple[Term, int]]) -> Sizes:
+    """The size of every space in the narrow model, as far as the lengths of axes tell; others as they are."""
+    sizes: Sizes = {}
+    todo = list(dict.fromkeys(equations))
+    while todo:
+        left = []
+        for term, length in todo:
+            unknown = {x.space for x in leaves(term) if x.space >= 0 and x.space not in sizes}
+            if len(unknown) == 1:
+                space = unknown.pop()
+                fits = (n for n in range(1, length + 1) if _size(term, {**sizes, space: n}) == length)
+                sizes[space] = length if isinstance(term, Leaf) else next(fits, wide.spaces[space].size)
+            elif unknown:
+                left.append((term, length))
+        if len(left) == len(todo):
+            break
+        todo = left
+    return sizes
+
+
+@dataclass
+class _Met:
+    """Which space of the narrow model stands where a space of the wide one does."""
+
+    narrow: SymmetryGraph
+    wide_of: dict[int, int] = field(default_factory=dict)
+    found: dict[int, list[int]] = field(default_factory=dict)
+    problems: dict[object, str] = field(default_factory=dict)
+
+    def tensor(self, site: _Site, sizes: Sizes) -> None:
+        graph = self.narrow.graph
+        if site.own is None or site.name in graph.transient or not graph.users[graph.state[site.name].name]:
+            return
+        for i, (wide, own) in enumerate(zip(site.resized(sizes), site.own, strict=True)):
+            place = f"axis {i} of {site.name}"
+            pairs = list(_leaves(_plain(wide), _plain(own))) if wide.size == own.size else [None]
+            for pair in pairs:
+                if pair is None:
+                    sides = f"{site.axes[i].size} in the wider model, {own.size} in the other"
+                    self.problems[site.name] = f"{place} is built differently ({sides})"
+                else:
+                    self._leaf(place, *pair)
+
+    def _leaf(self, place: str, wide: Leaf, own: Leaf) -> None:
+        if wide.space < 0:
+            return
+        self.found.setdefault(wide.space, []).append(own.space)
+        if own.space >= 0 and self.wide_of.setdefault(own.space, wide.space) != wide.space:
+            self.problems[own.space] = f"{place} belongs to other spaces in the wider model"
+
+    def space(self, wide: Space, size: int) -> Space:
+        """The wide model's space in the narrow size, with the bound that both admit."""
+        ids = dict.fromkeys(self.found.get(wide.id, ()))
+        own = [self.narrow.spaces[i] for i in ids if i >= 0]
+        bound = wide.bound.intersection(*(s.bound for s in own))
+        rigid = wide.rigid or any(i < 0 for i in ids) or any(s.rigid for s in own)
+        first = own[0] if own else wide
+        group = SymmetryClass.IDENTITY if rigid else first.group
+        return replace(wide, name=first.name, size=size, group=group, bound=bound, evidence=first.evidence)
+
+
+def _plain(term: Term) -> Term | None:
+    """The term without spaces of one position, and without a nesting that they alone call for."""
+    if isinstance(term, Leaf):
+        return term if term.size != 1 else None
+    inner = [x for t in _inside(term) if (x := _plain(t)) is not None]
+    if isinstance(term, Concat):
+        # Parts of one position are not nothing: their place in the axis is taken.
+        return Concat(tuple(_plain(t) or t for t in term.parts)) if len(term.parts) > 1 else inner[0]
+    flat = tuple(f for t in inner for f in (t.factors if isinstance(t, Product) else (t,)))
+    return (flat[0] if len(flat) == 1 else Product(flat)) if flat else None
+
+
+def _leaves(wide: Term | None, own: Term | None) -> Iterator[tuple[Leaf, Leaf] | None]:
+    """Corresponding leaves; None where the terms are built differently."""
+    if wide is None and own is None:
+        return
+    if isinstance(wide, Leaf) and isinstance(own, Leaf):
+        yield wide, own
+    elif wide is None or own is None or type(wide) is not type(own):
+        yield None
+    elif isinstance(wide, Product | Concat) and isinstance(own, Product | Concat):
+        if len(_inside(wide)) != len(_inside(own)):
+            yield None
+            return
+        for x, y in zip(_inside(wide), _inside(own), strict=True):
+            yield from _leaves(x, y)
+
+
+def _copies(wide: SymmetryGraph, narrow: Sequence[Space]) -> Iterator[Copies]:
+    """Inner spaces that are larger in the narrow model, where the space around them has room for copies."""
+    for t, inner in zip(wide.spaces, narrow, strict=True):
+        around = _around(wide, t.id) if inner.size > t.size else None
+        if around is None or SymmetryClass.SEMI_PERMUTATION not in narrow[around].bound:
+            continue
+        room = wide.spaces[around].size // narrow[around].size
+        times = (r for r in range(2, room + 1) if inner.size % r == 0 and inner.size // r <= t.size)
+        if (r := next(times, 0)) > 0:
+            outer = narrow[around]
+            sizes = f"{outer.name}  {outer.size} -> {outer.size * r}, {inner.name}  {inner.size} -> {inner.size // r}"
+            yield Copies(around, t.id, r, f"{sizes}  every position of the first copied")
+
+
+def _around(wide: SymmetryGraph, space: int) -> int | None:
+    """The space that stands directly before this one wherever it stands, if there is one."""
+    found: set[int] = set()
+    for axes in (*wide.terms.values(), *wide.values.values()):
+        for block in blocks(axes):
+            found |= {block[i - 1].space if i else -1 for i, x in enumerate(block) if x.space == space}
+    return found.pop() if len(found) == 1 and min(found) >= 0 else None

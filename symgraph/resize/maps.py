@@ -1,0 +1,218 @@
+"""Maps from a space of size n into the corresponding one of size m > n, and what they make of whole tensors.
+
+A map P (m, n) acts on axes that transform like values, its left inverse on those that read them. P is an isometry up
+to a factor, so that both directions use one matrix; the factors are kept apart, one for each block of each tensor,
+because they follow from the operators (`symgraph.resize.factors`).
+
+Source: Theus et al., arXiv 2506.22712, section 3 and appendix on unequal widths; the maps that keep means are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.elements import ones_complement
+from symgraph.symmetry.graph import Space
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term
+
+
+class Way(StrEnum):
+    """How a space is embedded."""
+
+    PADDED = "padded with zeros"
+    REPEATED = "every unit repeated"
+    ISOMETRIC = "isometry, zeros added"
+    CENTRED = "isometry that keeps the mean"
+    CONSTANT = "a gain of one"
+
+
+@dataclass(frozen=True, slots=True)
+class Widening:
+    """One space of the narrow model, and how it is embedded into the corresponding space of the wide one."""
+
+    narrow: Space
+    wide: Space
+    way: Way
+
+    @property
+    def scale(self) -> float:
+        """The factor of P over an isometry, as far as the way alone tells: norms keep the mean square."""
+        ratio = self.wide.size / self.narrow.size
+        return math.sqrt(ratio) if self.way in (Way.ISOMETRIC, Way.CENTRED) else 1.0
+
+    def guess(self, dual: bool) -> float:
+        """The logarithm of the factor that an axis starts with."""
+        if self.way is Way.REPEATED:
+            return -math.log(self.wide.size / self.narrow.size) if dual else 0.0
+        return -math.log(self.scale) if dual else math.log(self.scale)
+
+    def forward(self, tensor: Tensor, dim: int) -> Tensor:
+        """The tensor with P along `dim`, its factor left out."""
+        if self.way is Way.REPEATED:
+            return tensor.repeat_interleave(self.wide.size // self.narrow.size, dim)
+        if self.way is Way.CENTRED:
+            return _along(tensor, dim, self._centred(tensor))
+        if self.way is Way.CONSTANT:
+            return _level(tensor, dim, self.wide.size)
+        missing = list(tensor.shape)
+        missing[dim] = self.wide.size - self.narrow.size
+        return torch.cat([tensor, tensor.new_zeros(missing)], dim)
+
+    def back(self, tensor: Tensor, dim: int) -> Tensor:
+        """The left inverse of `forward`."""
+        if self.way is Way.REPEATED:
+            return torch.unflatten(tensor, dim, (self.narrow.size, -1)).mean(dim + 1)
+        if self.way is Way.CENTRED:
+            return _along(tensor, dim, self._centred(tensor).T)
+        if self.way is Way.CONSTANT:
+            return _level(tensor, dim, self.narrow.size)
+        return tensor.narrow(dim, 0, self.narrow.size)
+
+    def _centred(self, like: Tensor) -> Tensor:
+        """Orthonormal columns that take the ones direction to the ones direction: (m, n)."""
+        m, n = self.wide.size, self.narrow.size
+        wide, narrow = (ones_complement(k, like.dtype, like.device) for k in (m, n))
+        return wide[:, : n - 1] @ narrow.T + like.new_full((m, n), (m * n) ** -0.5)
+
+    @property
+    def reverse(self) -> str:
+        """The other way round as text."""
+        return f"{self.wide.name}  {self.wide.size} -> {self.narrow.size}"
+
+    def __str__(self) -> str:
+        return f"{self.wide.name}  {self.narrow.size} -> {self.wide.size}  {self.way}"
+
+
+def _along(tensor: Tensor, dim: int, matrix: Tensor) -> Tensor:
+    found: Tensor = torch.tensordot(tensor, matrix, dims=([dim], [1])).movedim(-1, dim)
+    return found
+
+
+def _level(tensor: Tensor, dim: int, size: int) -> Tensor:
+    """A tensor that is constant along `dim`, in another length."""
+    return tensor.narrow(dim, 0, 1).repeat_interleave(size, dim)
+
+
+Widenings = Mapping[int, Widening]
+Act = Callable[[Tensor, int, Sequence[Term]], Tensor]
+
+
+def touches(term: Term, maps: Container[int]) -> bool:
+    """Whether one of these spaces stands in the term."""
+    if isinstance(term, Leaf):
+        return term.space in maps
+    return any(touches(t, maps) for t in (term.factors if isinstance(term, Product) else term.parts))
+
+
+def wide_size(term: Term, maps: Widenings) -> int:
+    """The length of an axis once its spaces have grown."""
+    if isinstance(term, Leaf):
+        return maps[term.space].wide.size if term.space in maps else term.size
+    sizes = [wide_size(t, maps) for t in (term.factors if isinstance(term, Product) else term.parts)]
+    return math.prod(sizes) if isinstance(term, Product) else sum(sizes)
+
+
+def widen(tensor: Tensor, axes: Sequence[Term], maps: Widenings) -> Tensor:
+    """The tensor of the narrow model in the shape of the wide one, factors left out."""
+    return rebuild(tensor, axes, maps, lambda t: t.size, _each(maps, Widening.forward))
+
+
+def narrowed(tensor: Tensor, axes: Sequence[Term], maps: Widenings) -> Tensor:
+    """What a tensor of the wide model says about the narrow one: the left inverse of `widen`."""
+    return rebuild(tensor, axes, maps, lambda t: wide_size(t, maps), _each(maps, Widening.back))
+
+
+def _each(maps: Widenings, act: Callable[[Widening, Tensor, int], Tensor]) -> Act:
+    def on(tensor: Tensor, dim: int, axes: Sequence[Term]) -> Tensor:
+        leaf = axes[dim]
+        return act(maps[leaf.space], tensor, dim) if isinstance(leaf, Leaf) else tensor
+
+    return on
+
+
+def rebuild(
+    tensor: Tensor, axes: Sequence[Term], spaces: Container[int], size: Callable[[Term], int], act: Act
+) -> Tensor:
+    """The tensor with `act` along every axis of some spaces, products and concatenations taken apart for it.
+
+    Args:
+        size: the length that a term has in the tensor given; `act` may change it.
+        act: given the tensor, the dimension, and the terms of all dimensions.
+    """
+    for i, term in enumerate(axes):
+        if isinstance(term, Leaf) or not touches(term, spaces):
+            continue
+        if isinstance(term, Product):
+            inner = torch.unflatten(tensor, i, [size(f) for f in term.factors])
+            done = rebuild(inner, (*axes[:i], *term.factors, *axes[i + 1 :]), spaces, size, act)
+            return done.flatten(i, i + len(term.factors) - 1)
+        cuts = torch.split(tensor, [size(p) for p in term.parts], dim=i)
+        parts = [(*axes[:i], p, *axes[i + 1 :]) for p in term.parts]
+        return torch.cat([rebuild(c, p, spaces, size, act) for c, p in zip(cuts, parts, strict=True)], dim=i)
+    for dim, term in enumerate(axes):
+        if isinstance(term, Leaf) and term.space in spaces:
+            tensor = act(tensor, dim, axes)
+    return tensor
+
+
+# -- blocks ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The blocks of a tensor, each with a factor of its own: one for each part of a concatenation that grows.
+
+    Shapes: narrow, wide: the block of every entry, as tensors that broadcast against the two tensors; guess (count,).
+    """
+
+    count: int
+    narrow: Tensor
+    wide: Tensor
+    guess: Tensor
+
+
+def blocks_of(axes: Sequence[Term], maps: Widenings) -> Blocks:
+    """The blocks of a tensor with these axes."""
+    guess, count = torch.zeros(1, dtype=torch.float64), 1
+    narrow = wide = torch.zeros([1] * len(axes), dtype=torch.int64)
+    for i, term in enumerate(axes):
+        one, other, more = _parts(term, maps)
+        shape = [-1 if d == i else 1 for d in range(len(axes))]
+        narrow, wide = (old * len(more) + new.view(shape) for old, new in ((narrow, one), (wide, other)))
+        guess, count = (guess.unsqueeze(1) + more).reshape(-1), count * len(more)
+    return Blocks(count, narrow, wide, guess)
+
+
+def _parts(term: Term, maps: Widenings) -> tuple[Tensor, Tensor, Tensor]:
+    """For every entry of an axis its part, in both sizes (one entry stands for one part), and the parts' guesses."""
+    one = torch.zeros(1, dtype=torch.int64)
+    if isinstance(term, Leaf):
+        start = maps[term.space].guess(term.dual) if term.space in maps else 0.0
+        return one, one, torch.tensor([start], dtype=torch.float64)
+    if not touches(term, maps):
+        return one, one, torch.zeros(1, dtype=torch.float64)
+    inner = [_parts(t, maps) for t in (term.factors if isinstance(term, Product) else term.parts)]
+    guess = torch.zeros(1, dtype=torch.float64)
+    if isinstance(term, Concat):
+        parts = list(zip(term.parts, inner, strict=True))
+        offsets = [sum(len(x[2]) for x in inner[:k]) for k in range(len(inner))]
+        sized = [(p.size, wide_size(p, maps)) for p in term.parts]
+        found = [
+            torch.cat([(x[side] + o).expand(n[side]) for (_, x), o, n in zip(parts, offsets, sized, strict=True)])
+            for side in (0, 1)
+        ]
+        return found[0], found[1], torch.cat([x[2] for x in inner])
+    narrow = wide = one
+    several = any(len(more) > 1 for _, _, more in inner)
+    for factor, (a, b, more) in zip(term.factors, inner, strict=True):
+        if several:
+            a, b = a.expand(factor.size), b.expand(wide_size(factor, maps))
+        narrow, wide = ((x.unsqueeze(1) * len(more) + y).reshape(-1) for x, y in ((narrow, a), (wide, b)))
+        guess = (guess.unsqueeze(1) + more).reshape(-1)
+    return narrow, wide, guess

@@ -1,0 +1,98 @@
+"""A model reduced to a narrower shape of its architecture: embedding backwards, with as little lost as can be.
+
+Embedding says where the tensors of the narrow model go in the wide one, and by which factors (`symgraph.widening`). A
+wide model whose other positions are empty is therefore read back exactly. So the wide model is brought into canonical
+form, every space that is to shrink is folded onto those positions (`symgraph.resize.narrow_fold`), and it is read
+back. What was an embedded model comes out as it was, up to its symmetries; every other result is approximate.
+
+Source: the reverse of Theus et al., arXiv 2506.22712, on unequal widths; merging as in Intra-Fusion, arXiv 2402.07839;
+leading directions of the residual stream as in SliceGPT, arXiv 2401.15024.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import UsageError
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.steps import State
+from symgraph.prove.verify import TOLERANCE
+from symgraph.resize.embed import factors_between
+from symgraph.resize.maps import Way
+from symgraph.resize.narrow_fold import Fold, Folding
+from symgraph.resize.pairing import pair, widenings
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.sampling import float64, random_inputs, random_state
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A state of the narrow shape, float64, in canonical form; what every space lost, and what the outputs did.
+
+    `error` is the change of the outputs on random inputs, the root mean square over that of the outputs.
+    """
+
+    state: State
+    spaces: tuple[Fold, ...]
+    error: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing was lost."""
+        return self.error <= TOLERANCE
+
+    def __str__(self) -> str:
+        how = "with the same function" if self.exact else "APPROXIMATE"
+        head = f"reduced to a narrower shape ({how}): outputs change by {self.error:.2g} on random inputs"
+        return "\n  ".join([head, *map(str, self.spaces)])
+
+
+def reduce(
+    wide: SymmetryGraph, narrow: SymmetryGraph, state: Mapping[str, Tensor], like: Mapping[str, Tensor]
+) -> Reduction:
+    """The wide model's state in the shape of the narrow one, with as little of it lost as can be.
+
+    Args:
+        state: parameters and buffers of the wide model.
+        like: those of a narrow model; of these only what its code computes (tables of positions) is used.
+
+    Raises:
+        CheckpointError: the models do not correspond, or a space admits no embedding between these sizes.
+        UsageError: groups would have to be taken apart.
+    """
+    pairs = pair(wide, narrow)
+    maps, lifted = widenings(pairs), pairs.lifted
+    if lifted.copies:
+        raise UsageError(
+            "the model cannot be reduced to that shape: groups would have to be merged and what is in them moved",
+            cause="; ".join(map(str, lifted.copies)),
+            remedy="choose a shape with as many positions in each group",
+        )
+    generator = torch.Generator().manual_seed(0)
+    own = float64(like)
+    # Factors follow from sizes alone: any parameters tell them, if none of them is zero.
+    generic = {**random_state(narrow.graph, generator), **{n: own[n] for n in own if n not in narrow.graph.parameters}}
+    factors = factors_between(wide, lifted, maps, narrow, generic, float64(state))
+    plain = float64(state)
+    with torch.no_grad():
+        folding = Folding(wide, canonicalise(wide, {n: plain[n] for n in wide.terms if n in plain}).state)
+        shrunk = [s for s in wide.active if s.id in maps and maps[s.id].way is not Way.CONSTANT]
+        found = tuple(folding.fold(s, maps[s.id]) for s in shrunk)
+        done = {**own, **factors.narrow_state(folding.result())}
+        inputs = random_inputs(narrow.graph, generator)
+        before, after = (Interpreter(g.graph).run(s, inputs) for g, s in ((wide, plain), (narrow, done)))
+    return Reduction(done, found, _change(before, after))
+
+
+def _change(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> float:
+    pairs = [(x, y) for x, y in zip(before, after, strict=True) if x.is_floating_point()]
+    finite = [(x.isfinite() & y.isfinite(), x, y) for x, y in pairs]
+    top = sum(float(torch.where(ok, x - y, 0.0).square().sum()) for ok, x, y in finite)
+    whole = sum(float(torch.where(ok, x, 0.0).square().sum()) for ok, x, y in finite)
+    return math.sqrt(top / max(whole, 1e-300))

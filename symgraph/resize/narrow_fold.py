@@ -1,0 +1,191 @@
+"""Folding the spaces of a wide model, one after the other, so that a narrower model's positions hold what matters.
+
+Rotations and circuits are changed by a symmetry first, so that what is cut off is the least; units are merged: what
+enters is averaged by what leaves, what leaves is summed. Copies, dead units and empty directions go without a loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.elements import Element, identity
+from symgraph.orbit.action import GroupElement, by_matrix, on_blocks
+from symgraph.orbit.blend import merged as merged_at
+from symgraph.orbit.grams import Block, blocks_on, gram, unfold
+from symgraph.orbit.steps import State
+from symgraph.resize.maps import Way, Widening
+from symgraph.resize.narrow_clusters import Clusters, even, merged
+from symgraph.resize.narrow_heads import Heads
+from symgraph.resize.narrow_spectra import leading, truncated
+from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.terms import Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What became of one space: how it was made smaller, and the share of its norm that was lost."""
+
+    name: str
+    before: int
+    after: int
+    how: str
+    lost: float
+
+    def __str__(self) -> str:
+        return f"{self.name}  {self.before} -> {self.after}  {self.how}, {self.lost:.2%} of the norm lost"
+
+
+class Folding:
+    """A wide model in canonical form on its way: its tensors as the group acts on them, changed in place."""
+
+    def __init__(self, symmetry: SymmetryGraph, state: State) -> None:
+        self.symmetry = symmetry
+        self.state = symmetry.stacked(symmetry.shifted(state))
+
+    def result(self) -> State:
+        """The state under its own names."""
+        return self.symmetry.shifted(self.symmetry.unstacked(self.state), -1.0)
+
+    def fold(self, space: Space, to: Widening) -> Fold:
+        """Folds a space onto the positions that embedding the narrower one would fill."""
+        if space.is_matrix and to.way is Way.PADDED:
+            how, lost = "truncated circuits", self._truncate(space, to.narrow.size)
+        elif space.is_matrix and to.way in (Way.ISOMETRIC, Way.CENTRED):
+            how, lost = "leading directions", self._lead(space, to.narrow.size, centred=to.way is Way.CENTRED)
+        elif to.way is Way.REPEATED:
+            how, lost = "even groups averaged", self._group(space, to.narrow.size)
+        else:
+            how, lost = "merged", self._merge(space, to.narrow.size)
+        return Fold(space.name, space.size, to.narrow.size, how, lost)
+
+    # -- matrices ----------------------------------------------------------------------------------------------
+
+    def _moments(self, space: Space) -> dict[bool, Tensor]:
+        """Second moments of both sides of a space, covariant and dual: (F, m, m) each."""
+        shape = (*self.symmetry.fibre_sizes(space), space.size, space.size)
+        found = {dual: torch.zeros(shape, dtype=torch.float64) for dual in (False, True)}
+        for block in self._blocks(space):
+            dim = block.dim(space.id)
+            found[block.leaves[dim].dual] += gram(block.tensors[0], dim, [block.dim(f) for f in space.fibre])
+        return found
+
+    def _truncate(self, space: Space, n: int) -> float:
+        sides = self._moments(space)
+        written, read, lost = truncated(sides[False], sides[True], n)
+        self._multiply(space, {False: written, True: read})
+        return lost
+
+    def _lead(self, space: Space, n: int, *, centred: bool) -> float:
+        sides = self._moments(space)
+        matrix, lost = leading(sides[False] + sides[True], n, centred=centred)
+        self._multiply(space, {False: matrix, True: matrix})
+        return lost
+
+    def _multiply(self, space: Space, sides: dict[bool, Tensor]) -> None:
+        def act(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf) -> Tensor:
+            return by_matrix(tensor, dim, fibre, sides[leaf.dual].to(tensor))
+
+        self._each(space, act)
+
+    # -- units -------------------------------------------------------------------------------------------------
+
+    def _merge(self, space: Space, n: int) -> float:
+        """Merges units of every position of the fibre; heads are brought into the basis of the one they join first."""
+        heads = Heads(self.symmetry, space, self.state)
+        if heads.inner:
+            found = [heads.clusters(n)]
+        else:
+            self._normalise(space)
+            sides = self._sides(space)
+            found = [merged(x, y.square().sum(1), n) for x, y in zip(sides[False], sides[True], strict=True)]
+        place, weight = self._stacked(space, found)
+
+        def act(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf) -> Tensor:
+            return merged_at(tensor, dim, fibre, leaf, place, weight)
+
+        self._each(space, act)
+        return _overall(found)
+
+    def _group(self, space: Space, n: int) -> float:
+        """Brings the units of every place beside each other; embedding's own inverse averages them."""
+        self._normalise(space)
+        sides = self._sides(space)
+        found = [even(torch.cat([x, y], dim=1), n) for x, y in zip(sides[False], sides[True], strict=True)]
+        place, _ = self._stacked(space, found)
+        self._move(space, Element(place.argsort(dim=-1, stable=True)))
+        return _overall(found)
+
+    def _normalise(self, space: Space) -> None:
+        """Units that are equal up to a scale and a sign made equal: entering norms one, and one half of all signs."""
+        start = identity(self.symmetry.fibre_sizes(space), space.size, space.scales, space.signs, matrix=False)
+        scale = [torch.ones_like(self._sums(space, 0, "scale")[0]) for _ in range(space.scales)]
+        for k in range(space.scales):
+            norm = self._sums(space, k, "scale")[1].sqrt()
+            scale[k] = torch.where(norm > 0, 1.0 / torch.where(norm > 0, norm, 1.0), 1.0)
+        sign = [torch.where(self._sums(space, k, "sign")[0] < 0, -1.0, 1.0) for k in range(space.signs)]
+        if scale or sign:
+            both = (torch.stack(x).double() if x else None for x in (scale, sign))
+            self._move(space, Element(start.index, *both))
+
+    def _sums(self, space: Space, k: int, kind: str) -> tuple[Tensor, Tensor]:
+        """Of what enters with the k-th scale or sign: random combinations, and squared norms, of each unit (F, m)."""
+        shape = (*self.symmetry.fibre_sizes(space), space.size)
+        combined, squares = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
+        generator = torch.Generator().manual_seed(0)
+        for block in self._blocks(space):
+            dim = block.dim(space.id)
+            exponent = getattr(self.symmetry.frame(block.leaves[dim].frame), kind)[k]
+            if not block.leaves[dim].dual and exponent % 2 and exponent > 0:
+                rows = unfold(block.tensors[0], [*(block.dim(f) for f in space.fibre), dim])
+                combined += rows @ torch.randn(rows.shape[-1], generator=generator, dtype=torch.float64)
+                squares += rows.square().sum(-1)
+        return combined, squares
+
+    def _sides(self, space: Space) -> dict[bool, Tensor]:
+        """What enters every unit and what leaves it, as rows for each position of the fibre: (F, m, p) each."""
+        shape = (*self.symmetry.fibre_sizes(space), space.size, 0)
+        found = {dual: [torch.zeros(shape, dtype=torch.float64)] for dual in (False, True)}
+        for block in self._blocks(space):
+            dim = block.dim(space.id)
+            rows = unfold(block.tensors[0], [*(block.dim(f) for f in space.fibre), dim])
+            found[block.leaves[dim].dual].append(rows)
+        whole = {dual: torch.cat(rows, dim=-1) for dual, rows in found.items()}
+        return {dual: x.reshape(-1, *x.shape[-2:]) for dual, x in whole.items()}
+
+    def _stacked(self, space: Space, found: Sequence[Clusters]) -> tuple[Tensor, Tensor]:
+        shape = (*self.symmetry.fibre_sizes(space), space.size)
+        return torch.stack([c.place for c in found]).reshape(shape), torch.stack([c.weight for c in found]).reshape(
+            shape
+        )
+
+    # -- acting ------------------------------------------------------------------------------------------------
+
+    def _blocks(self, space: Space) -> Iterator[Block]:
+        yield from blocks_on(self.symmetry, space.id, [self.state], self.symmetry.acting_parameters.__contains__)
+
+    def _move(self, space: Space, element: Element) -> None:
+        self.state.update(GroupElement(self.symmetry, {space.id: element}).on_stacked(self.state))
+
+    def _each(self, space: Space, act: Callable[[Tensor, int, list[int], Leaf], Tensor]) -> None:
+        """Applies a map along every axis on the space, of every tensor."""
+
+        def on(tensor: Tensor, leaves: tuple[Leaf, ...]) -> Tensor:
+            at = {leaf.space: dim for dim, leaf in reversed(list(enumerate(leaves)))}
+            for dim, leaf in enumerate(leaves):
+                if leaf.space == space.id:
+                    tensor = act(tensor, dim, [at[f] for f in space.fibre], leaf)
+            return tensor
+
+        for name in self.symmetry.acting_on[space.id]:
+            if name in self.state:
+                self.state[name] = on_blocks(self.state[name], self.symmetry.acting_terms[name], on)
+
+
+def _overall(found: Sequence[Clusters]) -> float:
+    """The share that is lost over all positions of a fibre."""
+    return math.sqrt(sum(c.lost**2 for c in found) / len(found))

@@ -1,0 +1,54 @@
+"""Spaces of matrices in fewer dimensions: leading directions of a stream, truncated circuits inside of heads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.elements import ones_complement
+from symgraph.orbit.least_norm import factor
+
+# Singular values below this fraction of the largest one are nothing.
+EMPTY = 1e-10
+
+
+def leading(gram: Tensor, n: int, *, centred: bool) -> tuple[Tensor, float]:
+    """An orthogonal map that brings the n leading directions of a second moment to the front, and what is lost.
+
+    With `centred` it fixes the ones vector, which is the first of the n directions kept; the others are in front of the
+    basis that `symgraph.widening` embeds with.
+
+    Shapes: gram (F, m, m) -> (F, m, m), and the share of the norm in the directions that are not kept.
+    """
+    m = gram.shape[-1]
+    basis = ones_complement(m, gram.dtype, gram.device) if centred else torch.eye(m).to(gram)
+    values, vectors = torch.linalg.eigh(basis.T @ gram @ basis)
+    values, vectors = values.flip(-1).clamp_min(0.0), vectors.flip(-1)
+    found = basis @ vectors.transpose(-1, -2) @ basis.T
+    found = found + 1.0 / m if centred else found
+    kept = n - 1 if centred else n
+    return found, _share(values[..., kept:].sum(), values.sum())
+
+
+def truncated(co: Tensor, dual: Tensor, n: int) -> tuple[Tensor, Tensor, float]:
+    """Maps of both sides of a circuit onto its n leading singular directions, zeros behind them, and what is lost.
+
+    The circuit X^T Y of what is written, X X^T = L L^T, and what is read, Y Y^T = M M^T, has the singular values of
+    M^T L = W S V^T. X takes S^-1/2 W^T M^T and Y takes S^-1/2 V^T L^T; only matrices of the inner size are formed.
+
+    Shapes: (F, m, m) each.
+    """
+    (left, _, _), (right, _, _) = factor(co), factor(dual)
+    w, s, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
+    kept = s > EMPTY * s[..., :1].clamp_min(torch.finfo(s.dtype).tiny)
+    kept[..., n:] = False
+    root = (kept / torch.where(kept, s, 1.0).sqrt()).unsqueeze(-1)
+    written = root * (w.transpose(-1, -2) @ right.transpose(-1, -2))
+    read = root * (vt @ left.transpose(-1, -2))
+    return written, read, _share((s.square() * ~kept).sum(), s.square().sum())
+
+
+def _share(lost: Tensor, whole: Tensor) -> float:
+    """The root of a part of squares; rounding counts as nothing."""
+    share = float(lost / whole.clamp_min(torch.finfo(whole.dtype).tiny))
+    return share**0.5 if share > 1e-24 else 0.0

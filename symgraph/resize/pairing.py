@@ -1,0 +1,239 @@
+"""Which spaces of two models of one architecture correspond, and how the smaller ones can be embedded.
+
+Two symmetry graphs correspond if their operators and parameters do and the terms of every parameter are alike up to
+sizes. Spaces are paired by where they stand, never by their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from symgraph.errors import CheckpointError, shorten
+from symgraph.groups.lattice import SymmetryClass, describe
+from symgraph.ir import Graph
+from symgraph.resize.lifting import Copies, Lifted, lift
+from symgraph.resize.maps import Way, Widening
+from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.terms import Leaf, Product, Term
+
+_C = SymmetryClass
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Spaces of B and the corresponding ones of A, by the ids of B.
+
+    A rigid space among those whose sizes differ is that of a gain that is one in canonical form. `longer` is the model
+    of which no parameter is shorter on any axis, and some are longer; the other one is in its terms, with `copies`.
+    """
+
+    a: SymmetryGraph
+    b: SymmetryGraph
+    spaces: dict[int, int]
+    longer: str = ""
+    copies: tuple[Copies, ...] = ()
+
+    @property
+    def lifted(self) -> Lifted:
+        """B in the terms of A, where A is the wider one."""
+        return Lifted(self.b, self.copies)
+
+    def grown(self) -> list[tuple[Space, Space]]:
+        """Corresponding spaces (of B, of A) whose sizes differ."""
+        pairs = ((self.b.spaces[i], self.a.spaces[k]) for i, k in self.spaces.items())
+        return [(b, a) for b, a in pairs if b.size != a.size]
+
+    @property
+    def wider(self) -> str:
+        """The model whose spaces are the larger ones: "A", "B", or "" where no size differs.
+
+        Raises:
+            CheckpointError: each model is wider than the other somewhere.
+        """
+        larger = [p for p in self.grown() if p[1].size > p[0].size]
+        smaller = [p for p in self.grown() if p[1].size < p[0].size]
+        if larger and smaller:
+            sizes = "; ".join(f"{a.name} is {a.size} in A and {b.size} in B" for b, a in (larger[0], smaller[0]))
+            raise CheckpointError(
+                "neither model can be embedded into the shape of the other",
+                cause=sizes,
+                remedy="embed both into a third shape that is at least as wide everywhere (symgraph.embed)",
+            )
+        return self.longer or ("A" if larger else "B" if smaller else "")
+
+
+def pair(a: SymmetryGraph, b: SymmetryGraph) -> Pairing:
+    """The correspondence of two symmetry graphs.
+
+    Raises:
+        CheckpointError: other parameters, other operators, or other sizes where nothing may change; all are named.
+    """
+    _same_parameters(a.graph, b.graph)
+    _same_operators(a.graph, b.graph)
+    copies: tuple[Copies, ...] = ()
+    problems: dict[object, str] = {}
+    if (wider := _wider(a.graph, b.graph)) != "":
+        lifted = lift(a, b) if wider == "A" else lift(b, a)
+        a, b = (a, lifted.symmetry) if wider == "A" else (lifted.symmetry, b)
+        copies, problems = lifted.copies, dict(lifted.problems)
+    found = _Pairs(a, b, problems=problems)
+    for name in b.terms:
+        if name in a.terms and name not in b.graph.transient and not is_idle(b.graph, name):
+            found.tensor(name)
+    if found.problems:
+        raise CheckpointError(
+            "one model cannot be embedded into the shape of the other: sizes differ where no symmetry acts",
+            cause=shorten(found.problems.values(), "; "),
+            remedy="only widths can differ: residual, hidden units, heads and their sizes",
+        )
+    return Pairing(a, b, found.spaces, wider, copies)
+
+
+def _wider(a: Graph, b: Graph) -> str:
+    """The graph of which no parameter is shorter on any axis, and some are longer; "" where there is none."""
+    sizes = [(x, y) for n in a.parameters for x, y in zip(a.parameters[n].shape, b.parameters[n].shape, strict=False)]
+    larger, smaller = any(x > y for x, y in sizes), any(x < y for x, y in sizes)
+    return ("A" if larger else "B") if larger != smaller else ""
+
+
+def is_idle(graph: Graph, name: str) -> bool:
+    """Whether nothing reads a parameter or buffer."""
+    return not graph.users[graph.state[name].name]
+
+
+def _same_parameters(a: Graph, b: Graph) -> None:
+    alone = {
+        "A": sorted(a.parameters.keys() - b.parameters.keys()),
+        "B": sorted(b.parameters.keys() - a.parameters.keys()),
+    }
+    if any(alone.values()):
+        raise CheckpointError(
+            "one model cannot be embedded into the other: they have different parameters",
+            cause="; ".join(f"only {k} has {shorten(v)}" for k, v in alone.items() if v),
+            remedy="name two models of the same depth and with the same parts; only widths can differ",
+        )
+    if a.tied != b.tied:
+        names = shorten(sorted(n for n in a.tied.keys() | b.tied.keys() if a.tied.get(n) != b.tied.get(n)))
+        raise CheckpointError(
+            "one model cannot be embedded into the other: they share different parameters",
+            cause=f"{names} tied in one of them only",
+            remedy="untie both (tied='untie', --tied untie)",
+        )
+
+
+def _same_operators(a: Graph, b: Graph) -> None:
+    places = [{n.name: i for i, n in enumerate(g.nodes)} for g in (a, b)]
+    for x, y in zip(a.nodes, b.nodes, strict=False):
+        reads = [[at[r] for r in n.refs()] for n, at in zip((x, y), places, strict=True)]
+        if (x.kind, x.target) != (y.kind, y.target) or reads[0] != reads[1]:
+            break
+    else:
+        if len(a.nodes) == len(b.nodes):
+            return
+        x, y = a.nodes[-1], b.nodes[-1]
+    raise CheckpointError(
+        "one model cannot be embedded into the other: they run different operators",
+        cause=f"{x.where} in A, {y.where} in B, where they first differ",
+        remedy="only sizes can differ; compare the two configs",
+    )
+
+
+@dataclass
+class _Pairs:
+    """Collects the pairs of spaces, and what does not fit, by the narrow space or the tensor."""
+
+    a: SymmetryGraph
+    b: SymmetryGraph
+    spaces: dict[int, int] = field(default_factory=dict)
+    problems: dict[object, str] = field(default_factory=dict)
+
+    def tensor(self, name: str) -> None:
+        absorbed = name in self.b.gain_sites and name in self.a.gain_sites
+        for i, (x, y) in enumerate(zip(self.a.terms[name], self.b.terms[name], strict=True)):
+            for one, other in _leaves(x, y):
+                if one is None or other is None:
+                    self.problems[name] = f"axis {i} of {name} is built differently ({x.size} in A, {y.size} in B)"
+                else:
+                    self._leaf(name, i, one, other, absorbed)
+
+    def _leaf(self, name: str, axis: int, a: Leaf, b: Leaf, absorbed: bool) -> None:
+        known = self.spaces.setdefault(b.space, a.space) if b.space >= 0 else a.space
+        if known != a.space or a.size == b.size:
+            if known != a.space:
+                self.problems[b.space] = f"axis {axis} of {name} belongs to other spaces in A than in B"
+            return
+        rigid = b.space < 0 or self.a.spaces[a.space].rigid or self.b.spaces[b.space].rigid
+        if rigid and not absorbed:
+            because = _reason(self.a, a.space) or _reason(self.b, b.space)
+            self.problems[b.space] = f"axis {axis} of {name} is {a.size} in A and {b.size} in B{because}"
+
+
+def _reason(symmetry: SymmetryGraph, space: int) -> str:
+    """Why a space is rigid, if something says so."""
+    found = () if space < 0 else symmetry.spaces[space].evidence
+    strict = next((r for r in found if r.bound <= {_C.IDENTITY}), None)
+    return "" if strict is None else f", rigid because of {strict.rule} at {strict.where}"
+
+
+def _leaves(a: Term, b: Term) -> Iterator[tuple[Leaf | None, Leaf | None]]:
+    """Corresponding leaves; a single None pair where the terms are built differently."""
+    if isinstance(a, Leaf) and isinstance(b, Leaf):
+        yield a, b
+        return
+    inner = [(t.factors if isinstance(t, Product) else (t,) if isinstance(t, Leaf) else t.parts) for t in (a, b)]
+    if type(a) is not type(b) or len(inner[0]) != len(inner[1]):
+        yield None, None
+        return
+    for x, y in zip(*inner, strict=True):
+        yield from _leaves(x, y)
+
+
+def widenings(pairs: Pairing) -> dict[int, Widening]:
+    """How each space of B that is smaller than its counterpart in A is embedded, by the ids of B.
+
+    Raises:
+        CheckpointError: the class of a space admits no embedding into that size.
+    """
+    found = {b.id: Widening(b, a, way) for b, a in pairs.grown() if (way := _way(b, a)) is not None}
+    refused = [(b, a) for b, a in pairs.grown() if b.id not in found]
+    if refused:
+        raise CheckpointError(
+            "the narrower model cannot be embedded into the shape of the other",
+            cause="; ".join(_why(b, a) for b, a in refused[:4]),
+            remedy="choose models that agree in these sizes" + untied_hint(pairs.b, [b.id for b, _ in refused]),
+        )
+    return found
+
+
+def _way(b: Space, a: Space) -> Way | None:
+    """The embedding that the classes of both spaces admit."""
+    bound = a.bound & b.bound
+    if b.rigid:
+        return Way.CONSTANT
+    if _C.SEMI_PERMUTATION in bound:
+        return Way.PADDED
+    if _C.ORTHOGONAL in bound:
+        return Way.ISOMETRIC
+    if _C.ORTHOGONAL_ONES in bound:
+        return Way.CENTRED
+    return Way.REPEATED if _C.PERMUTATION in bound and a.size % b.size == 0 else None
+
+
+def _why(b: Space, a: Space) -> str:
+    bound = a.bound & b.bound
+    sizes = f"{b.name} is {b.size} in one and {a.size} in the other"
+    strict = next((r for r in b.evidence if _C.SEMI_PERMUTATION not in r.bound), None)
+    because = "" if strict is None else f" because of {strict.rule} at {strict.where}"
+    if _C.PERMUTATION in bound:
+        return f"{sizes}, no multiple, and admits {describe(bound)} only{because}"
+    if _C.ROTARY in bound:
+        return f"{sizes}, and its rotary frequencies depend on the size"
+    return f"{sizes}, and admits {describe(bound)} only{because}"
+
+
+def untied_hint(narrow: SymmetryGraph, spaces: Iterable[int]) -> str:
+    """What untying could do about a refusal, if a shared parameter stands on one of the spaces."""
+    tied = set(narrow.graph.tied.values())
+    hit = any(n in tied for s in spaces for n in narrow.parameters_of[s])
+    return ", or untie what is shared (tied='untie', --tied untie)" if hit else ""

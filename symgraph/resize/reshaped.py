@@ -1,0 +1,87 @@
+"""Models of other widths: narrow ones embedded in a wider shape, wide ones reduced to a narrower one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from symgraph.errors import UsageError
+from symgraph.inference.sources import RuleSources, Source, infer, ready, stored
+from symgraph.io.models import Model
+from symgraph.resize.embed import Embedding
+from symgraph.resize.embed import embed as _embed
+from symgraph.resize.narrow import Reduction, reduce
+from symgraph.resize.shapes import common_shape, model_like
+from symgraph.tracing import state_of
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A stock model in the shape of a wider one with the function of a narrower one, and how its spaces grew."""
+
+    model: Model
+    embedding: Embedding
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state that a checkpoint of the model holds."""
+        return stored(self.model.module, state_of(self.model.module))
+
+    def __str__(self) -> str:
+        return str(self.embedding)
+
+
+def embed(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "keep") -> Embedded:
+    """B in the shape of a wider model of its architecture, with B's function up to 1e-9 in float64.
+
+    Raises:
+        CheckpointError: the models differ in more than widths, or a width admits no exact embedding, with the reason.
+        UsageError: B is not narrower, or has no weights.
+
+    Source: Theus et al., arXiv 2506.22712, on unequal widths; docs/design.md, Unequal widths.
+    """
+    (wide, narrow), _ = ready((like, b), tied, ("the wider model", "the narrower model"))
+    shape = common_shape(wide, narrow, lambda m: infer(m, rules=rules))
+    if shape.narrow != "B" or shape.other is None:
+        what = "wider than" if shape.narrow else "as wide as"
+        raise UsageError(f"{narrow.spec} is {what} {wide.spec}", remedy="name the wider model as `like`")
+    found = _embed(shape.symmetry, shape.other, state_of(narrow.module), state_of(wide.module))
+    return Embedded(model_like(wide, narrow, found.state), found)
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """A stock model in the shape of a narrower one made from a wider one, and what that lost."""
+
+    model: Model
+    reduction: Reduction
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state that a checkpoint of the model holds."""
+        return stored(self.model.module, state_of(self.model.module))
+
+    def __str__(self) -> str:
+        return str(self.reduction)
+
+
+def narrow(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "keep") -> Narrowed:
+    """B in the shape of a narrower model of its architecture: approximate, with what is lost stated.
+
+    Units and heads that are equal up to the group are merged, dead ones dropped, empty directions left out, all of it
+    exactly; beyond that units are merged with the nearest, and streams and circuits lose their least directions.
+
+    Raises:
+        CheckpointError: the models differ in more than widths, or a space cannot be had in that size.
+        UsageError: B is not wider, or has no weights.
+
+    Source: docs/design.md, Narrowing; merging as in Intra-Fusion, arXiv 2402.07839.
+    """
+    (small, wide), _ = ready((like, b), tied, ("the narrower model", "the wider model"))
+    shape = common_shape(small, wide, lambda m: infer(m, rules=rules), reduce=True)
+    if shape.other is None or not shape.wide:
+        what = "narrower than" if shape.narrow else "as wide as"
+        raise UsageError(f"{wide.spec} is {what} {small.spec}", remedy="name the narrower model as `like`")
+    found = reduce(shape.other, shape.symmetry, state_of(wide.module), state_of(small.module))
+    return Narrowed(model_like(small, wide, found.state), found)

@@ -1,0 +1,82 @@
+"""Two models of one class: the shape they can be compared in, and models around embedded states."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from symgraph.io.checkpoint import architecture_differences, check_same_architecture
+from symgraph.io.models import Model
+from symgraph.resize.lifting import Copies
+from symgraph.resize.maps import Way, Widening
+from symgraph.resize.pairing import pair, widenings
+from symgraph.symmetry.graph import SymmetryGraph
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The shape that two models are compared in.
+
+    `symmetry` is that of the model which has it; `narrow` names the other one where that is embedded ("A" or "B"),
+    `wide` where that is reduced, both are "" where the models have one shape. `other` is its symmetry graph, and
+    `spaces` says how the spaces of the narrower one grow.
+    """
+
+    symmetry: SymmetryGraph
+    narrow: str = ""
+    wide: str = ""
+    other: SymmetryGraph | None = None
+    spaces: tuple[Widening | Copies, ...] = ()
+
+
+def common_shape(
+    a: Model,
+    b: Model,
+    infer: Callable[[Model], SymmetryGraph],
+    symmetry: SymmetryGraph | None = None,
+    *,
+    reduce: bool = False,
+) -> Shape:
+    """The shape of the wider of two models, or that of A where a wider B is to be reduced.
+
+    Args:
+        symmetry: that of A, if it is known already.
+
+    Raises:
+        CheckpointError: the classes, or configs other than in widths, differ; or neither can be embedded.
+    """
+    known = symmetry if symmetry is not None else infer(a)
+    differences = architecture_differences(a, b)
+    if not differences:
+        return Shape(known)
+    if type(a.module).__name__ != type(b.module).__name__:
+        check_same_architecture(a, b)
+    other = infer(b)
+    pairs = pair(known, other)
+    if not pairs.wider:
+        check_same_architecture(a, b)
+    narrow, outer, inner = ("B", known, other) if pairs.wider == "A" else ("A", other, known)
+    pairs = pairs if narrow == "B" else pair(outer, inner)
+    grown = tuple(m for m in widenings(pairs).values() if m.way is not Way.CONSTANT)
+    if reduce and narrow == "A":
+        return Shape(inner, "", "B", outer, (*grown, *pairs.copies))
+    return Shape(outer, narrow, "", inner, (*grown, *pairs.copies))
+
+
+def model_like(like: Model, source: Model, state: Mapping[str, Tensor]) -> Model:
+    """A stock model in the shape of `like` with a state of that shape, named after the model it came from.
+
+    Every tensor takes the dtype that it has in that model; tokenizers and the like are those of that model.
+    """
+    module = copy.deepcopy(like.module)
+    dtypes = {n: t.dtype for n, t in (*source.module.named_parameters(), *source.module.named_buffers())}
+    with torch.no_grad():
+        for name, t in (*module.named_parameters(), *module.named_buffers()):
+            if name in state:
+                t.data = state[name].to("cpu", dtypes.get(name, t.dtype), copy=True)
+    companions = tuple(f for f in source.files if f.name == "config.json")
+    return replace(source, module=module, config=like.config, example=like.example, files=companions)

@@ -1,0 +1,78 @@
+"""What no rule covers, in words: where it is, and what its user can do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from textwrap import indent, wrap
+
+from symgraph.errors import CoverageError
+from symgraph.symmetry.fold import fold
+from symgraph.symmetry.graph import Uncovered
+from symgraph.tracing.arguments import parameters
+
+WIDTH = 120
+NOTHING = "nothing to be done: what it reads is read by position in any case"
+WRITE = "fill in this rule, and give its folder with --rules"
+# Kernels that stand for a whole module: a part of their name, and the argument that chooses plain operators instead.
+KERNELS = (
+    ("grouped_mm", 'load the model with experts_implementation="batched_mm", which is made of plain operators'),
+    ("flash", 'load the model with attn_implementation="sdpa" or "eager", which are made of plain operators'),
+    ("flex_attention", 'load the model with attn_implementation="sdpa" or "eager", which are made of plain operators'),
+)
+
+
+def remedy(u: Uncovered) -> str:
+    """What to do about an uncovered operator, in a sentence."""
+    if u.idle:
+        return NOTHING
+    return next((text for part, text in KERNELS if part in u.operator), WRITE)
+
+
+def rule_skeleton(u: Uncovered) -> str:
+    """YAML to fill in for an uncovered operator."""
+    parts = u.operator.split(".")
+    short = parts[min(1, len(parts) - 1)].replace("_", "-").strip("-")
+    operands = [f"{a.name}[... d]" for a in parameters(u.operator) or () if a.tensor and a.required]
+    return (
+        f"- rule: {short}\n  about: what it does, in a sentence\n  source: 'proof: why the claim holds'\n"
+        f'  ops: [{u.operator}]\n  signature: "{", ".join(operands or ["input[... d]"])} -> [... d]"\n'
+        "  admits: {d: permutation}"
+    )
+
+
+def report(missing: Sequence[Uncovered]) -> Iterator[str]:
+    """For each cause one paragraph: the operator, the places where it is, and what to do."""
+    causes: dict[tuple[str, str], list[Uncovered]] = {}
+    for u in missing:
+        causes.setdefault((u.operator, remedy(u)), []).append(u)
+    for (operator, todo), found in causes.items():
+        yield f"no rule covers {operator}; the axes it touches are rigid at"
+        for place in _places(found):
+            yield from wrap(place, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4, break_on_hyphens=False)
+        yield f"  to do: {todo}"
+        if todo == WRITE:
+            yield indent(rule_skeleton(found[0]), "    ")
+
+
+def _places(found: Sequence[Uncovered]) -> Iterator[str]:
+    """The places with repeated layers folded, each with its operands."""
+    modules: dict[tuple[str, str], list[str]] = {}
+    for u in found:
+        module, _, inside = u.where.partition(" (")
+        modules.setdefault((inside, ", ".join(u.shapes)), []).append(module)
+    for (inside, shapes), names in modules.items():
+        for f in fold(names):
+            yield f"{f.pattern} ({inside}, operands {shapes}"
+
+
+def coverage_error(missing: Sequence[Uncovered]) -> CoverageError:
+    """The error under `strict`: every cause with its place, what would help, and a rule to fill in."""
+    lines = "\n".join(
+        f"  {u.operator} at {u.where}, operands {', '.join(u.shapes)}; to do: {remedy(u)}" for u in missing
+    )
+    write = next((u for u in missing if remedy(u) == WRITE), None)
+    return CoverageError(
+        f"{len(missing)} operators have no rule:\n{lines}",
+        cause="--strict makes an uncovered operator an error; without it their axes are rigid",
+        remedy=f"add a rule with --rules DIR:\n{rule_skeleton(write)}" if write else "leave out --strict",
+    )

@@ -1,0 +1,273 @@
+"""How many continuous directions of parameter space leave the function as it is, as numbers and over named sizes.
+
+Every direction is counted once, although the families overlap:
+
+- a translation moves constants between k sets of n numbers, (k - 1) n directions. Where j of the sets can be moved
+  into readers already (`Move`), j - 1 of these are there for each number; where j of them lie in a centred stream,
+  j - 1 of them, along the ones vector, are there as well;
+- what is constant along two axes of one parameter (a map from one centred stream into another) belongs to both means.
+
+Permutations and signs are discrete and count zero. The group acts on parameters and on the buffers that checkpoints
+store (batch statistics are scaled with their channels), so directions are counted over both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from symgraph.errors import UsageError
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.symmetry.families import Lean, Piece, Place, Translation
+from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.sizes import Sizes
+from symgraph.symmetry.terms import Leaf, Product, Term
+
+if TYPE_CHECKING:
+    from sympy import Expr
+
+_C = SymmetryClass
+
+
+class Family(StrEnum):
+    """What a part of the dimension belongs to."""
+
+    SPACE = "space"
+    GAIN = "absorbed gain"
+    MOVE = "moved constant"
+    NULL = "unseen constant"
+    TRANSLATION = "translation"
+    WRITTEN = "written mean"
+    READ = "read mean"
+    LEAN = "read mean, leaning"
+    TILT = "tilted bias"
+    SPECTRAL = "gain of one spectrum"
+    STATISTICS = "stored statistics"
+    RADIAL = "length"
+    PAIRED = "paired gains"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The directions of one space, or of one member of a family without a space.
+
+    `name` is the space's, or the parameters'; `expression` is the number over the symbols of `Dimension.sizes`.
+    """
+
+    family: Family
+    name: str
+    number: int
+    expression: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """The dimension of the whole inferred group: its parts, their sum, and the sizes that the symbols stand for."""
+
+    parts: tuple[Part, ...]
+    number: int
+    expression: Expr
+    sizes: tuple[tuple[str, int], ...]
+
+    def of(self, name: str) -> Part:
+        """The part of a space, or of a family's member by its name.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        for part in self.parts:
+            if part.name == name:
+                return part
+        raise UsageError(f"no part of the dimension is called {name!r}", remedy="print the dimension to see its parts")
+
+    def family(self, family: Family) -> int:
+        """The directions of one family together."""
+        return sum(p.number for p in self.parts if p.family is family)
+
+    def __str__(self) -> str:
+        from symgraph.symmetry.present import dimension_text
+
+        return dimension_text(self)
+
+
+def dimension(symmetry: SymmetryGraph) -> Dimension:
+    """Counts the continuous directions of every inferred group and family, each once.
+
+    Source: design section 7 (the kernel of the Jacobian, for generic parameters).
+    """
+    from sympy import Add, Integer
+
+    sizes = Sizes(symmetry)
+    counts = list(_counts(symmetry, sizes.numbers))
+    symbolic = _counts(symmetry, sizes.symbols)
+    parts = tuple(
+        Part(family, name, int(n), Integer(0) + expression)
+        for (family, name, n), (_, _, expression) in zip(counts, symbolic, strict=True)
+    )
+    total = Add(*(p.expression for p in parts))
+    used = {str(s) for s in total.free_symbols}
+    return Dimension(parts, sum(p.number for p in parts), total, tuple(s for s in sizes.legend if s[0] in used))
+
+
+# -- counting ------------------------------------------------------------------------------------------------------
+# Each function counts with integers or with symbols, whichever `sizes` holds for every space id.
+
+Measure = Mapping[int, Any]
+Count = tuple[Family, str, Any]
+
+
+def _counts(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
+    for space in symmetry.spaces:
+        if not space.rigid:
+            yield Family.SPACE, space.name, _of_space(symmetry, space, sizes)
+    for name, sites in symmetry.gain_sites.items():
+        space_id = symmetry.frame(sites[0].frame).space
+        yield Family.GAIN, name, sizes[space_id] if space_id >= 0 else prod(symmetry.graph.state[name].shape)
+    for move in symmetry.moves:
+        piece = move.source
+        family = Family.MOVE if move.sinks else Family.NULL
+        yield family, piece_name(symmetry, piece), _length(symmetry, piece.term, sizes)
+    for translation in symmetry.translations:
+        yield Family.TRANSLATION, translation_name(translation), _of_translation(symmetry, translation, sizes)
+    yield from _means(symmetry, sizes)
+    yield from _uneven(symmetry, sizes)
+
+
+def _of_space(symmetry: SymmetryGraph, space: Space, sizes: Measure) -> Any:
+    n = sizes[space.id]
+    copies = prod((sizes[f] for f in space.fibre), start=1)
+    match space.group:
+        case _C.INVERTIBLE:
+            return copies * n**2
+        case _C.ORTHOGONAL:
+            return copies * _half(n * (n - 1))
+        case _C.ORTHOGONAL_ONES:
+            return copies * _half((n - 1) * (n - 2))
+        case _C.ROTARY:
+            return copies * n
+    return copies * n * effective_scales(symmetry, space)
+
+
+def _half(x: Any) -> Any:
+    return x // 2 if isinstance(x, int) else x / 2
+
+
+def effective_scales(symmetry: SymmetryGraph, space: Space) -> int:
+    """Free scales of each unit that some parameter or buffer feels; others live on values alone."""
+    if not space.scales:
+        return 0
+    rows = [f.scale for f in symmetry.frames if f.space == space.id and symmetry.parameters_of_frames([f.id])]
+    return _rank(rows)
+
+
+def _rank(rows: list[tuple[int, ...]]) -> int:
+    """Rank of an integer matrix, exactly."""
+    left = [[Fraction(x) for x in row] for row in rows]
+    rank = 0
+    while left:
+        pivot = left.pop()
+        at = next((i for i, x in enumerate(pivot) if x), None)
+        if at is None:
+            continue
+        rank += 1
+        left = [[x - row[at] / pivot[at] * p for x, p in zip(row, pivot, strict=True)] for row in left]
+    return rank
+
+
+def _length(symmetry: SymmetryGraph, term: Term, sizes: Measure) -> Any:
+    """Length of an axis; its leaves may not know their spaces yet, but their frames do."""
+    if isinstance(term, Leaf):
+        known = term.space >= 0 or term.frame < 0
+        space = term.space if known else symmetry.frame(term.frame).space
+        return sizes[space] if space >= 0 else term.size
+    if isinstance(term, Product):
+        return prod((_length(symmetry, f, sizes) for f in term.factors), start=1)
+    return sum(_length(symmetry, p, sizes) for p in term.parts)
+
+
+def _of_translation(symmetry: SymmetryGraph, translation: Translation, sizes: Measure) -> Any:
+    sets = translation.sets
+    first = sets[0][0]
+    full = _length(symmetry, symmetry.terms[first.parameter][first.axis], sizes)
+    moved = [i for s in sets if len(s) == 1 for i in _moved(symmetry, s[0].parameter)]
+    twice = sum(max(count - 1, 0) for count in Counter(moved).values())
+    ranges = [set.intersection(*(_centred_ranges(symmetry, member) for member in s)) for s in sets]
+    inside = sum(max(count - 1, 0) for count in Counter(r for s in ranges for r in s).values())
+    return (len(sets) - 1) * full - twice - inside
+
+
+def _centred_ranges(symmetry: SymmetryGraph, place: Place) -> set[tuple[int, int]]:
+    """Parts of an axis along whose ones vector a constant is invisible already."""
+    pieces = [p for c in symmetry.centred if c.written for p in c.pieces]
+    return {(p.start, p.stop) for p in pieces if (p.parameter, p.axis) == (place.parameter, place.axis)}
+
+
+def _moved(symmetry: SymmetryGraph, parameter: str) -> Iterator[int]:
+    """Entries of a bias that can be moved into its readers."""
+    for move in symmetry.moves:
+        if move.source.parameter == parameter:
+            yield from move.source.entries()
+
+
+def _means(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
+    """For each piece the product of its other axes, less what is a mean along those as well."""
+    taken: dict[str, list[int]] = {}
+    for centred in symmetry.centred:
+        family = Family.WRITTEN if centred.written else Family.READ
+        for piece in centred.pieces:
+            axes = symmetry.terms[piece.parameter]
+            before = taken.setdefault(piece.parameter, [0] * len(axes))
+            others = [_length(symmetry, t, sizes) - before[i] for i, t in enumerate(axes) if i != piece.axis]
+            before[piece.axis] += 1
+            yield family, piece_name(symmetry, piece), prod(others, start=1)
+
+
+def _uneven(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
+    for lean in symmetry.leans:
+        axes = symmetry.terms[lean.reader.parameter]
+        others = [_length(symmetry, t, sizes) for i, t in enumerate(axes) if i != lean.reader.axis]
+        if lean.rows is not None:
+            others = [_length(symmetry, lean.rows.term, sizes)]
+        yield Family.LEAN, lean_name(symmetry, lean), 1 if lean.givers else prod(others, start=1)
+    for tilt in symmetry.tilts:
+        yield Family.TILT, tilt.bias, _length(symmetry, symmetry.terms[tilt.bias][0], sizes)
+    for gain in symmetry.spectral:
+        yield Family.SPECTRAL, gain.gain, 1
+    for p in symmetry.paired:
+        n = _length(symmetry, symmetry.terms[p.gains[0][0]][0], sizes)
+        yield Family.PAIRED, " + ".join(name for name, _ in p.gains), _half(n)
+    for r in symmetry.radial:
+        yield Family.RADIAL, " + ".join(r.tensors), 1
+    for s in symmetry.statistics:
+        n = _length(symmetry, symmetry.terms[s.gain][0], sizes)
+        yield Family.STATISTICS, " + ".join(s.tensors), len(s.tensors) * n
+
+
+def piece_name(symmetry: SymmetryGraph, piece: Piece) -> str:
+    """A parameter, with the range of entries where the piece is only a part of it."""
+    if piece.size == symmetry.graph.state[piece.parameter].shape[piece.axis]:
+        return piece.parameter
+    every = f" every {piece.period}" if piece.outer > 1 else ""
+    return f"{piece.parameter}[{piece.start}:{piece.stop}{every}]"
+
+
+def lean_name(symmetry: SymmetryGraph, lean: Lean) -> str:
+    """The reader that leans, with the range of its rows where only some do."""
+    return piece_name(symmetry, lean.reader if lean.rows is None else lean.rows)
+
+
+def translation_name(translation: Translation) -> str:
+    """The sets of parameters that a constant moves between."""
+    return " <-> ".join(" + ".join(map(_place_name, s)) for s in translation.sets)
+
+
+def _place_name(place: Place) -> str:
+    if not place.window:
+        return place.parameter
+    axis, start, stop = place.window
+    return f"{place.parameter}[{':, ' * axis}{start}:{stop}]"

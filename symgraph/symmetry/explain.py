@@ -1,0 +1,221 @@
+"""What one space is and why: the parameters it touches, its class, the evidence, and what would make it larger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from textwrap import wrap
+
+from symgraph.groups.lattice import TOP, Bound, SymmetryClass, describe, maximal
+from symgraph.symmetry.coverage import WIDTH
+from symgraph.symmetry.dimension import dimension
+from symgraph.symmetry.fold import fold
+from symgraph.symmetry.graph import Frame, Reason, Space, SymmetryGraph
+from symgraph.symmetry.present import group_text
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term
+
+_C = SymmetryClass
+MEANING = {
+    _C.IDENTITY: "nothing but the identity acts on it",
+    _C.PERMUTATION: "its {n} positions may be put into another order",
+    _C.SIGNED: "its {n} positions may be put into another order, with a change of sign for each",
+    _C.POSITIVE_MONOMIAL: "its {n} positions may be put into another order, with a positive scale for each",
+    _C.MONOMIAL: "its {n} positions may be put into another order, with a scale and a change of sign for each",
+    _C.ROTARY: "each of its {half} frequency pairs may be rotated and scaled",
+    _C.ORTHOGONAL_ONES: "any rotation or reflection that leaves the vector of ones in its place",
+    _C.ORTHOGONAL: "any rotation or reflection",
+    _C.INVERTIBLE: "any invertible linear map",
+}
+MOST_TOGETHER = 3
+SHOWN = 3
+
+
+def explain(symmetry: SymmetryGraph, name: str) -> str:
+    """Everything known about one space, as text.
+
+    Raises:
+        UsageError: no space has that name; near names are suggested.
+    """
+    space = symmetry.space(name)
+    sections = [
+        list(_class(symmetry, space)),
+        ["parameters", *_indented(_touched(symmetry, space))],
+        list(_absorbed(symmetry, space)),
+        ["evidence", *_indented(_evidence(space))],
+        ["what would make it larger", *_indented(_larger(space))],
+    ]
+    return "\n\n".join("\n".join(s) for s in sections if s)
+
+
+def _indented(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        depth = len(line) - len(line.lstrip()) + 2
+        yield from wrap(
+            line.strip(),
+            WIDTH,
+            initial_indent=" " * depth,
+            subsequent_indent=" " * (depth + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
+
+# -- the class -----------------------------------------------------------------------------------------------------
+
+
+def _class(symmetry: SymmetryGraph, space: Space) -> Iterator[str]:
+    yield f"{space.name}: a space of size {space.size}, class {group_text(space)}"
+    meaning = MEANING[space.group].format(n=space.size, half=space.size // 2)
+    yield f"  {meaning}{_pairing(space)}"
+    if space.scales:
+        yield f"  free positive scales of each position: {_letters('s', space.scales)}"
+    if space.signs:
+        yield f"  free signs of each position: {_letters('e', space.signs)}"
+    if not space.rigid and _C.SEMI_PERMUTATION in space.bound:
+        yield "  positions may also be split and merged (semi-permutation), which changes its size"
+    if space.fibre:
+        outer = ", ".join(f"{symmetry.spaces[f].name} ({symmetry.spaces[f].size})" for f in space.fibre)
+        yield f"  fibred over {outer}: another element for each position there"
+    if not space.rigid:
+        found = dimension(symmetry)
+        part = found.of(space.name)
+        formula = "" if part.expression.is_Integer else f" = {part.expression}"
+        yield f"  dimension {part.number:,}{formula}"
+
+
+def _pairing(space: Space) -> str:
+    if space.group is not _C.ROTARY or not space.layout:
+        return ""
+    second = "i + 1" if space.layout == "interleaved" else f"i + {space.size // 2}"
+    return f" (coordinate i is paired with {second})"
+
+
+# -- parameters ----------------------------------------------------------------------------------------------------
+
+
+def _touched(symmetry: SymmetryGraph, space: Space) -> Iterator[str]:
+    groups: dict[str, list[str]] = {}
+    for name in symmetry.parameters_of[space.id]:
+        shape = list(symmetry.graph.state[name].shape)
+        for axis, term in enumerate(symmetry.terms[name]):
+            for leaf, place in _places(symmetry, term, space.id):
+                text = f"{shape}  axis {axis}{place}  {_variance(symmetry, leaf)}"
+                groups.setdefault(text, []).append(name)
+    for text, names in groups.items():
+        for f in fold(names):
+            yield f"{f.pattern}  {text}"
+
+
+def _variance(symmetry: SymmetryGraph, leaf: Leaf) -> str:
+    factors = "*".join(_factors(symmetry.frame(leaf.frame), leaf.dual))
+    return ("contravariant" if leaf.dual else "covariant") + (f", times {factors}" if factors else "")
+
+
+def _factors(frame: Frame, dual: bool) -> Iterator[str]:
+    """The free scales and signs that multiply this axis, as powers."""
+    for k, e in enumerate(frame.scale):
+        power = -e if dual else e
+        if power:
+            yield _letter("s", k) if power == 1 else f"{_letter('s', k)}^{power}"
+    for k, e in enumerate(frame.sign):
+        if e % 2:
+            yield _letter("e", k)
+
+
+def _letter(letter: str, k: int) -> str:
+    return letter if k == 0 else f"{letter}{k + 1}"
+
+
+def _letters(letter: str, count: int) -> str:
+    return ", ".join(_letter(letter, k) for k in range(count))
+
+
+def _places(symmetry: SymmetryGraph, term: Term, space: int) -> Iterator[tuple[Leaf, str]]:
+    """Every occurrence of a space in an axis, and where in it."""
+    if isinstance(term, Leaf):
+        if term.space == space:
+            yield term, ""
+        return
+    for leaf, text in _within(symmetry, term, space):
+        yield leaf, f", {text}"
+
+
+def _within(symmetry: SymmetryGraph, term: Term, space: int, start: int = 0) -> Iterator[tuple[Leaf, str]]:
+    if isinstance(term, Leaf):
+        if term.space == space:
+            yield term, _word(symmetry, term)
+    elif isinstance(term, Product):
+        for i, factor in enumerate(term.factors):
+            for leaf, text in _within(symmetry, factor, space):
+                yield leaf, " x ".join(text if i == j else _word(symmetry, f) for j, f in enumerate(term.factors))
+    else:
+        yield from _in_parts(symmetry, term, space, start)
+
+
+def _in_parts(symmetry: SymmetryGraph, term: Concat, space: int, start: int) -> Iterator[tuple[Leaf, str]]:
+    for part in term.parts:
+        for leaf, text in _within(symmetry, part, space, start):
+            inner = isinstance(part, Concat)
+            yield leaf, text if inner else f"[{start}:{start + part.size}] = {text}"
+        start += part.size
+
+
+def _word(symmetry: SymmetryGraph, term: Term) -> str:
+    if isinstance(term, Product):
+        return " x ".join(_word(symmetry, f) for f in term.factors)
+    if isinstance(term, Leaf) and term.space >= 0:
+        return symmetry.spaces[term.space].name.rpartition(".")[2]
+    return str(term.size)
+
+
+# -- gains and evidence --------------------------------------------------------------------------------------------
+
+
+def _absorbed(symmetry: SymmetryGraph, space: Space) -> Iterator[str]:
+    gains = [g for g in symmetry.gains if symmetry.frame(g.frame).space == space.id]
+    for forward, whose in ((True, "the weights that read from it"), (False, "the weights that write into it")):
+        names = list(dict.fromkeys(g.parameter for g in gains if g.forward is forward))
+        if names:
+            yield f"gains absorbed into {whose} (one in the canonical gauge)"
+            yield from _indented(iter([", ".join(f.pattern for f in fold(names))]))
+
+
+def _evidence(space: Space) -> Iterator[str]:
+    if not space.evidence:
+        yield "no rule lowers its class: every operator that touches it is linear along it"
+    for i, r in enumerate(space.evidence, 1):
+        partly = "" if space.group in r.bound else " on the axes it touches"
+        yield f"{i}. rule {r.rule} admits {describe(r.bound)}{partly}"
+        yield f"   at {r.where}"
+        yield f"   because: {r.reason}"
+
+
+def _larger(space: Space) -> Iterator[str]:
+    if not space.evidence:
+        yield "nothing: it is the largest class there is"
+        return
+    decisive = decisive_rules(space.evidence)
+    for rules, bound in decisive[:SHOWN]:
+        which = f"rule {rules[0]}" if len(rules) == 1 else f"rules {', '.join(rules)} together"
+        yield f"without {which} the other evidence would admit {describe(bound)}"
+    if not decisive:
+        yield f"no {MOST_TOGETHER} rules alone: the evidence above holds it in several ways at once"
+
+
+def decisive_rules(evidence: Sequence[Reason]) -> list[tuple[tuple[str, ...], Bound]]:
+    """The fewest rules without which the evidence admits more, and what it admits then."""
+    rules = list(dict.fromkeys(r.rule for r in evidence))
+    lowest = _meet(evidence)
+    for size in range(1, min(MOST_TOGETHER, len(rules)) + 1):
+        left = [(c, _meet([r for r in evidence if r.rule not in c])) for c in combinations(rules, size)]
+        found = [(c, bound) for c, bound in left if maximal(bound) != maximal(lowest)]
+        if found:
+            return found
+    return []
+
+
+def _meet(evidence: Sequence[Reason]) -> Bound:
+    bound = TOP
+    for r in evidence:
+        bound = bound & r.bound
+    return bound

@@ -1,0 +1,246 @@
+"""A symmetry graph as text for a terminal: one row for each space, one line for each family, what is missing and why.
+
+Net: 1,264 parameters, 97.2% on a non-rigid axis; 17 spaces, 9 active; continuous dimension 390
+
+space                    size  group                   fibred over  dim  tensors  also           count
+residual                    8  orthogonal fixing ones                21       20
+h.{0..1}.attn.heads         2  permutation                            0        3  splits/merges  x2
+h.{0..1}.attn.query-key     4  invertible              heads         32        2  splits/merges  x2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
+from textwrap import wrap
+
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.symmetry.coverage import WIDTH, report
+from symgraph.symmetry.dimension import Dimension, Family, Part, dimension
+from symgraph.symmetry.fold import Folded, fold
+from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.terms import blocks
+
+SHOWN = 8
+LEAST_NAME = 24
+HEADER = ("space", "size", "group", "fibred over", "dim", "tensors", "also", "count")
+RIGHT = (1, 4, 5)
+FIBRE = 3
+Row = tuple[str, ...]
+
+
+def table(symmetry: SymmetryGraph, fold: bool = True, rigid: bool = False) -> str:
+    """The whole graph as text of at most 120 columns.
+
+    Args:
+        fold: one row for the same space of repeated layers; `dim` and `tensors` are those of each of them.
+        rigid: also the spaces on which nothing but the identity acts.
+    """
+    spaces = [s for s in symmetry.spaces if rigid or not s.rigid]
+    found = dimension(symmetry)
+    rows = list(_rows(symmetry, spaces, found, fold))
+    parts = [
+        _headline(symmetry, found),
+        _columns([HEADER, *rows]) if rows else "no space admits more than the identity",
+        "\n".join(_families(symmetry, found, fold)),
+        "\n".join(report(symmetry.uncovered)),
+        "\n".join(f"note: {n}" for n in symmetry.notes),
+    ]
+    return "\n\n".join(p for p in parts if p)
+
+
+def _headline(symmetry: SymmetryGraph, found: Dimension) -> str:
+    total = symmetry.graph.size
+    share = 100 * _moving(symmetry) / total if total else 0.0
+    line = (
+        f"{symmetry.graph.model or 'model'}: {total:,} parameters, {share:.1f}% on a non-rigid axis; "
+        f"{len(symmetry.spaces)} spaces, {len(symmetry.active)} active; "
+        f"continuous dimension {found.number:,}"
+    )
+    return "\n".join(_wrapped(line, ""))
+
+
+def _moving(symmetry: SymmetryGraph) -> int:
+    """Parameters (as numbers) with at least one axis on a space that is not rigid."""
+    active = {s.id for s in symmetry.active}
+    return sum(
+        prod(leaf.size for leaf in block)
+        for name in symmetry.graph.parameters
+        for block in blocks(symmetry.terms[name])
+        if any(leaf.space in active for leaf in block)
+    )
+
+
+# -- spaces --------------------------------------------------------------------------------------------------------
+
+
+def _rows(symmetry: SymmetryGraph, spaces: Sequence[Space], found: Dimension, folded: bool) -> Iterator[Row]:
+    dims = {p.name: p.number for p in found.parts if p.family is Family.SPACE}
+    details = {s.name: _details(symmetry, s, dims.get(s.name, 0)) for s in spaces}
+    groups: dict[Row, list[str]] = {}
+    for name, row in details.items():
+        groups.setdefault(row if folded else (name, *row), []).append(name)
+    patterns = [(f, details[f.members[0]]) for names in groups.values() for f in fold_all(names, folded)]
+    order = {s.name: i for i, s in enumerate(spaces)}
+    for f, row in sorted(patterns, key=lambda p: order[p[0].members[0]]):
+        yield f.pattern, *row, f"x{f.count}" if f.count > 1 else ""
+
+
+def fold_all(names: Iterable[str], folded: bool) -> list[Folded]:
+    """The names folded, or each by itself."""
+    return fold(names) if folded else [Folded(n, (n,)) for n in names]
+
+
+def _details(symmetry: SymmetryGraph, space: Space, dim: int) -> Row:
+    resizes = "splits/merges" if SymmetryClass.SEMI_PERMUTATION in space.bound else ""
+    tensors = len(symmetry.parameters_of[space.id])
+    fibre = ", ".join(relative_name(symmetry.spaces[f].name, space.name) for f in space.fibre)
+    return str(space.size), group_text(space), fibre, f"{dim:,}", str(tensors), resizes
+
+
+def group_text(space: Space) -> str:
+    """The group, with its free scales and signs where there are several."""
+    counted = [(space.scales, "scale"), (space.signs, "sign")]
+    if max(space.scales, space.signs) < 2:
+        return str(space.group)
+    extra = ", ".join(f"{n} {word}{'s' * (n > 1)}" for n, word in counted if n)
+    return f"{space.group} ({extra})"
+
+
+def relative_name(name: str, beside: str) -> str:
+    """A space's name without the place that it shares with another one."""
+    place = beside.rpartition(".")[0]
+    return name.removeprefix(f"{place}.") if place else name
+
+
+def _columns(rows: Sequence[Row]) -> str:
+    used = [i for i in range(len(HEADER)) if any(row[i] for row in rows[1:])]
+    widths = {i: max(len(row[i]) for row in rows) for i in used}
+    for i in (FIBRE, 0):
+        room = WIDTH - sum(w + 2 for j, w in widths.items() if j != i)
+        widths[i] = min(widths.get(i, 0), max(room, LEAST_NAME))
+    lines = []
+    for row in rows:
+        cells = [row[i].rjust(widths[i]) if i in RIGHT else row[i].ljust(widths[i]) for i in used]
+        if len(row[0]) > widths[0]:
+            # A name is never cut, since commands take it as it stands here.
+            lines.append(row[0])
+            cells[0] = " " * widths[0]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+# -- families without a space --------------------------------------------------------------------------------------
+
+
+# For one member and for several; `Part.name` of the members is listed below each line.
+SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
+    (Family.GAIN, True): (
+        "1 gain can be absorbed by the weights that read from it",
+        "{n} gains can be absorbed by the weights that read from them",
+    ),
+    (Family.GAIN, False): (
+        "1 gain can be absorbed by the weights that write into it",
+        "{n} gains can be absorbed by the weights that write into them",
+    ),
+    (Family.MOVE, True): (
+        "1 bias holds a constant that can move into the next bias",
+        "{n} biases hold a constant that can move into the next bias",
+    ),
+    (Family.NULL, True): ("1 bias holds a constant that nothing sees", "{n} biases hold a constant that nothing sees"),
+    (Family.TRANSLATION, True): (
+        "1 constant can move between summed terms",
+        "{n} constants can move between summed terms",
+    ),
+    (Family.WRITTEN, True): (
+        "1 tensor writes into a centred stream, so the mean of what it writes has no effect",
+        "{n} tensors write into centred streams, so the mean of what they write has no effect",
+    ),
+    (Family.READ, True): (
+        "1 tensor reads from a centred stream, so the mean of its weights along the stream has no effect",
+        "{n} tensors read from centred streams, so the mean of their weights along the stream has no effect",
+    ),
+    (Family.LEAN, True): (
+        "1 tensor reads from a norm that keeps its gain or bias, so one direction of its weights has no effect",
+        "{n} tensors read from norms that keep gain or bias, so one direction of their weights has no effect",
+    ),
+    (Family.TILT, True): (
+        "1 bias of a norm can be tilted if its readers are tilted back",
+        "{n} biases of norms can be tilted if their readers are tilted back",
+    ),
+    (Family.SPECTRAL, True): (
+        "1 gain can move along those of its spectrum while the streams before and after it turn",
+        "{n} gains can move along those of their spectrum while the streams before and after them turn",
+    ),
+    (Family.RADIAL, True): (
+        "the length of what 1 map writes has no effect",
+        "the lengths of what {n} maps write have no effect",
+    ),
+    (Family.PAIRED, True): (
+        "1 set of gains can trade a scale for each frequency pair",
+        "{n} sets of gains can trade a scale for each frequency pair",
+    ),
+    (Family.STATISTICS, True): (
+        "1 pair of stored statistics can be made up for by gain and bias",
+        "{n} pairs of stored statistics can be made up for by gain and bias",
+    ),
+}
+
+
+def _families(symmetry: SymmetryGraph, found: Dimension, folded: bool) -> Iterator[str]:
+    members: dict[tuple[Family, bool], list[Part]] = {kind: [] for kind in SENTENCES}
+    for p in found.parts:
+        if p.family is not Family.SPACE:
+            forward = p.family is not Family.GAIN or symmetry.gain_sites[p.name][0].forward
+            members[p.family, forward].append(p)
+    for kind, parts in members.items():
+        if parts:
+            text = SENTENCES[kind][len(parts) > 1].format(n=len(parts))
+            yield f"{text}: dimension {sum(p.number for p in parts):,}"
+            yield from _listed([f.pattern for f in fold_all([p.name for p in parts], folded)], folded)
+
+
+def _listed(names: Sequence[str], folded: bool) -> Iterator[str]:
+    shown = names[:SHOWN] if folded else names
+    more = f", and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    yield from _wrapped(", ".join(shown) + more, "    ")
+
+
+def _wrapped(text: str, margin: str) -> list[str]:
+    return wrap(
+        text, WIDTH, initial_indent=margin, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    )
+
+
+# -- dimension -----------------------------------------------------------------------------------------------------
+
+
+def dimension_text(found: Dimension) -> str:
+    """Every part of a dimension, repeated layers folded, then the sum as a formula and the sizes in it."""
+    rows = [("dimension", "", "of", "formula")]
+    for p, f in _parts(found):
+        rows.append((f"{p.number:,}", f"x{f.count}" if f.count > 1 else "", f.pattern, str(p.expression)))
+    widths = [max(len(r[i]) for r in rows) for i in range(3)]
+    margin = widths[0] + widths[1] + 4
+    names = min(widths[2], WIDTH // 2)
+    lines = []
+    for number, times, name, formula in rows:
+        start = f"{number.rjust(widths[0])}  {times.ljust(widths[1])}  "
+        if len(name) <= names and margin + names + 2 + len(formula) <= WIDTH:
+            lines.append(f"{start}{name.ljust(names)}  {formula}")
+        else:
+            below = [*_wrapped(name, " " * margin), *_wrapped(formula, " " * (margin + 4))]
+            lines += [start + below[0].lstrip(), *below[1:]]
+    lines += ["", *_wrapped(f"total {found.number:,} = {found.expression}", "")]
+    sizes = ", ".join(f"{k} = {v}" for k, v in found.sizes)
+    return "\n".join([*lines, *_wrapped(f"with {sizes}", "")] if sizes else lines)
+
+
+def _parts(found: Dimension) -> Iterator[tuple[Part, Folded]]:
+    groups: dict[tuple[Family, int, str], list[Part]] = {}
+    for p in found.parts:
+        if p.number:
+            groups.setdefault((p.family, p.number, str(p.expression)), []).append(p)
+    for parts in groups.values():
+        for f in fold([p.name for p in parts]):
+            yield parts[0], f

@@ -1,0 +1,249 @@
+"""A symmetry graph as JSON and back, and as a networkx graph.
+
+The JSON holds everything that inference found. Of the traced graph it holds the parameters and buffers with their
+shapes and dtypes, the ties and the model's name; operators, inputs and outputs are left out, so that what is read back
+can be printed, explained, and used to align and merge, but not to run the model (`verify` needs the trace).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from symgraph.errors import UsageError, one_line, shorten
+from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal
+from symgraph.ir import Graph, Kind, Node, Tensor
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.references import problems
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
+
+if TYPE_CHECKING:
+    from networkx import MultiDiGraph
+
+VERSION = 1
+REMEDY = "give the JSON that `symgraph inspect MODEL --json` prints"
+_GRAPH = ("version", "model", "state", "tied", "transient")
+_FOUND = tuple(f.name for f in fields(SymmetryGraph) if f.name != "graph")
+
+
+def to_json(symmetry: SymmetryGraph, indent: int | None = None) -> str:
+    """The graph as JSON text, its keys in a fixed order (see the module for what is left out)."""
+    graph = symmetry.graph
+    state = [
+        {"name": n.name, "kind": str(n.kind), "target": n.target, "shape": n.shape, "dtype": _dtype(n)}
+        for n in graph.state.values()
+    ]
+    plain = {
+        "version": VERSION,
+        "model": graph.model,
+        "state": state,
+        "tied": graph.tied,
+        "transient": sorted(graph.transient),
+        **{name: _plain(getattr(symmetry, name)) for name in _FOUND},
+        "fingerprint": symmetry.fingerprint,
+    }
+    return json.dumps(plain, indent=indent, ensure_ascii=False)
+
+
+def from_json(text: str | Path) -> SymmetryGraph:
+    """What `to_json` wrote, from its text or from the path of a file.
+
+    Raises:
+        UsageError: it is something else; the place of the problem is named.
+    """
+    where = str(text) if isinstance(text, Path) else "the text"
+    try:
+        found = json.loads(text.read_text(encoding="utf-8") if isinstance(text, Path) else text)
+        symmetry = _symmetry(found)
+        wrong = list(problems(symmetry))
+        if not wrong and found["fingerprint"] != symmetry.fingerprint:
+            wrong.append("fingerprint: it does not belong to the rest, which was changed after it was written")
+    except (OSError, ValueError, RecursionError) as e:
+        cause = str(e) if isinstance(e, _Malformed) else one_line(e)
+        raise UsageError(f"{where} holds no symmetry graph", cause=cause, remedy=REMEDY) from e
+    if wrong:
+        raise UsageError(f"{where} holds no consistent symmetry graph", cause=shorten(wrong, "; "), remedy=REMEDY)
+    return symmetry
+
+
+def to_networkx(symmetry: SymmetryGraph) -> MultiDiGraph:
+    """Spaces and tensors as a bipartite graph; further edges lead from a space to those fibred over it.
+
+    Nodes are `space:NAME` and `parameter:NAME` or `buffer:NAME`, with the attribute `kind` and what a table shows of
+    them. An edge from a space to a tensor (kind `axis`) carries the axis, whether it is dual, and its frame; an edge
+    between spaces (kind `fibre`) the position in the fibre. All attributes are numbers, booleans or texts.
+    """
+    import networkx
+
+    graph = networkx.MultiDiGraph(model=symmetry.graph.model)
+    for s in symmetry.spaces:
+        attributes = {"size": s.size, "group": str(s.group), "scales": s.scales, "signs": s.signs}
+        graph.add_node(f"space:{s.name}", kind="space", bipartite=0, name=s.name, **attributes)
+    for name, node in symmetry.graph.state.items():
+        shape = "x".join(map(str, node.shape))
+        graph.add_node(f"{node.kind}:{name}", kind=str(node.kind), bipartite=1, name=name, shape=shape)
+    for source, target, attributes in _edges(symmetry):
+        graph.add_edge(source, target, **attributes)
+    return graph
+
+
+def _edges(symmetry: SymmetryGraph) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for name, axes in symmetry.terms.items():
+        target = f"{symmetry.graph.state[name].kind}:{name}"
+        for axis, term in enumerate(axes):
+            for leaf in leaves(term):
+                if leaf.space >= 0:
+                    attributes = {"kind": "axis", "axis": axis, "dual": leaf.dual, "frame": leaf.frame}
+                    yield f"space:{symmetry.spaces[leaf.space].name}", target, attributes
+    for s in symmetry.spaces:
+        for position, f in enumerate(s.fibre):
+            yield f"space:{symmetry.spaces[f].name}", f"space:{s.name}", {"kind": "fibre", "position": position}
+
+
+def _dtype(node: Node) -> str:
+    return node.result.dtype if isinstance(node.result, Tensor) else ""
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Product | Concat):
+        key = "product" if isinstance(value, Product) else "concat"
+        return {key: [_plain(t) for t in (value.factors if isinstance(value, Product) else value.parts)]}
+    if isinstance(value, frozenset):
+        return [str(c) for c in maximal(value)]
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Enum) else value
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _StateNode:
+    """A parameter or buffer as it stands in the JSON."""
+
+    name: str
+    kind: str
+    target: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def node(self) -> Node:
+        if self.kind not in (Kind.PARAMETER, Kind.BUFFER):
+            raise _Malformed(f"state: {self.kind!r} is neither a parameter nor a buffer")
+        return Node(self.name, Kind(self.kind), self.target, result=Tensor(self.shape, self.dtype))
+
+
+class _Malformed(ValueError):
+    """Something of the wrong kind, and where."""
+
+
+def _symmetry(plain: Any) -> SymmetryGraph:
+    if not isinstance(plain, dict):
+        raise _Malformed(f"an object is needed, {_kind(plain)} was found")
+    if plain.get("version") != VERSION:
+        raise _Malformed(f"version: {VERSION} is needed, {plain.get('version')!r} was found")
+    _keys(plain, (*_GRAPH, *_FOUND, "fingerprint"), "")
+    hints = _hints(SymmetryGraph)
+    found = {name: _read(hints[name], plain[name], name) for name in _FOUND}
+    nodes = _read(tuple[_StateNode, ...], plain["state"], "state")
+    graph = Graph(
+        tuple(n.node() for n in nodes),
+        (),
+        _read(dict[str, str], plain["tied"], "tied"),
+        frozenset(_read(tuple[str, ...], plain["transient"], "transient")),
+        _read(str, plain["model"], "model"),
+    )
+    return SymmetryGraph(graph, **found)
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _keys(plain: dict[str, Any], wanted: tuple[str, ...], at: str) -> None:
+    missing, unknown = [k for k in wanted if k not in plain], [k for k in plain if k not in wanted]
+    if missing or unknown:
+        said = [f"{shorten(missing)} is missing"] * bool(missing) + [f"{shorten(unknown)} is unknown"] * bool(unknown)
+        raise _Malformed(f"{at or 'the object'}: {', '.join(said)}")
+
+
+def _read(hint: Any, plain: Any, at: str) -> Any:
+    """A value of the hinted type; `at` is where it stands."""
+    if hint == Term:
+        return _term(plain, at)
+    if hint == Bound:
+        return down(*(_class(c, at) for c in _list(plain, at)))
+    if get_origin(hint) is tuple:
+        return _tuple(get_args(hint), _list(plain, at), at)
+    if get_origin(hint) is UnionType:
+        return None if plain is None else _read(get_args(hint)[0], plain, at)
+    if get_origin(hint) is dict:
+        return {k: _read(get_args(hint)[1], v, f"{at}[{k!r}]") for k, v in _object(plain, at).items()}
+    if is_dataclass(hint) and isinstance(hint, type):
+        _keys(_object(plain, at), tuple(f.name for f in fields(hint)), at)
+        return hint(**{k: _read(h, plain[k], f"{at}.{k}") for k, h in _hints(hint).items()})
+    if hint is SymmetryClass:
+        return _class(plain, at)
+    if type(plain) is not hint:
+        raise _Malformed(f"{at}: {_KINDS[hint]} is needed, {_kind(plain)} was found")
+    return plain
+
+
+def _tuple(hints: tuple[Any, ...], plain: list[Any], at: str) -> tuple[Any, ...]:
+    if hints[1:] == (...,):
+        return tuple(_read(hints[0], v, f"{at}[{i}]") for i, v in enumerate(plain))
+    if len(hints) != len(plain):
+        raise _Malformed(f"{at}: {len(hints)} values are needed, {len(plain)} were found")
+    return tuple(_read(h, v, f"{at}[{i}]") for i, (h, v) in enumerate(zip(hints, plain, strict=True)))
+
+
+def _term(plain: Any, at: str) -> Term:
+    found = _object(plain, at)
+    for key, kind in (("product", Product), ("concat", Concat)):
+        if key in found:
+            _keys(found, (key,), at)
+            return kind(tuple(_term(t, f"{at}.{key}[{i}]") for i, t in enumerate(_list(found[key], at))))
+    leaf = _read(Leaf, found, at)
+    if not isinstance(leaf, Leaf):
+        raise _Malformed(f"{at}: no term")
+    return leaf
+
+
+def _class(plain: Any, at: str) -> SymmetryClass:
+    if plain not in list(SymmetryClass):
+        raise _Malformed(f"{at}: {plain!r} is no symmetry class")
+    return SymmetryClass(plain)
+
+
+_KINDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false", list: "a list", dict: "an object"}
+
+
+def _kind(plain: Any) -> str:
+    return _KINDS.get(type(plain), "null" if plain is None else "a number")
+
+
+def _list(plain: Any, at: str) -> list[Any]:
+    if not isinstance(plain, list):
+        raise _Malformed(f"{at}: a list is needed, {_kind(plain)} was found")
+    return plain
+
+
+def _object(plain: Any, at: str) -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        raise _Malformed(f"{at}: an object is needed, {_kind(plain)} was found")
+    return plain

@@ -1,6 +1,0 @@
-"""Tracing: any `nn.Module`, any model of `transformers`, or a config alone, to an `ir.Graph`."""
-
-from symgraph.trace.export import state_of, trace, trace_config
-from symgraph.trace.wrap import example_inputs
-
-__all__ = ["example_inputs", "state_of", "trace", "trace_config"]

@@ -1,0 +1,289 @@
+"""A model and example inputs, or a config alone, to our own graph by way of `torch.export`."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, suppress
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind, TensorArgument
+
+from symgraph.errors import SymgraphError, TraceError
+from symgraph.ir import Graph, Kind, Node, Ref
+from symgraph.tracing.lowering import Lowering, describe, innermost_user_line, without_dropout
+from symgraph.tracing.meta import as_if_on_cpu, integers, weightless
+from symgraph.tracing.normalize import normalize
+from symgraph.tracing.operators import draws
+from symgraph.tracing.places import trace_error
+from symgraph.tracing.wrap import TensorsOnly, example_inputs, gathered_experts, is_pretrained, named_inputs
+from symgraph.tracing.writes import without_writes
+
+# Constants written in the code of a model (`torch.tensor([...])`) belong to no module, so they are kept beside it.
+_literals: WeakKeyDictionary[nn.Module, dict[str, torch.Tensor]] = WeakKeyDictionary()
+
+
+def trace(
+    model: nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, *, name: str = ""
+) -> Graph:
+    """The graph of what a model computes in eval mode, on example inputs.
+
+    A model of `transformers` takes example inputs from its config when none are given, and is traced as a function
+    from tensors to tensors (no cache, no loss). Parameters and buffers have the names of `model.state_dict()`.
+
+    Raises:
+        TraceError: the model cannot be traced; the message begins with the module and line that stopped it.
+    """
+    inputs = dict(kwargs or {})
+    if not is_pretrained(model):
+        return _traced(model, model, args, inputs, name)
+    wrapper = TensorsOnly(model)
+    if args or inputs:
+        return _traced(model, wrapper, (), _named(model, args, inputs), name)
+    return _traced_by_example(model, wrapper, name)
+
+
+def _traced_by_example(model: nn.Module, wrapper: nn.Module, name: str) -> Graph:
+    inputs = example_inputs(model)
+    try:
+        return _traced(model, wrapper, (), inputs, name)
+    except TraceError:
+        masked = example_inputs(model, masks=True)
+        if masked.keys() == inputs.keys():
+            raise
+        # Some models make the mask that they were not given, but leave that out while they are traced.
+        with suppress(TraceError):
+            return _traced(model, wrapper, (), masked, name)
+        raise
+
+
+def _traced(model: nn.Module, wrapper: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], name: str) -> Graph:
+    prefix = "" if wrapper is model else "model."
+    plain = gathered_experts(model)
+    with _evaluating(wrapper), plain, as_if_on_cpu(wrapper, tuple(args), inputs) as given:
+        program = _export(wrapper, *given, model)
+        graph = _without_writes(_Program(model, prefix, name).graph(program), program, model, prefix, name)
+    return _deterministic(normalize(graph), model)
+
+
+def _deterministic(graph: Graph, model: nn.Module) -> Graph:
+    drawn = next((n for n in graph.calls if draws(n.target, n.args, dict(n.kwargs))), None)
+    if drawn is None:
+        return graph
+    raise TraceError(
+        f"{type(model).__name__} draws random numbers in eval mode, at {drawn.where}",
+        cause="what it computes is no function of its parameters and inputs",
+        remedy="draw the numbers outside and give them as an input, or make them a parameter or a buffer",
+    )
+
+
+def trace_config(config: Any, *, model_class: Any = None, trust_remote_code: bool = False) -> Graph:
+    """The graph of the model that a `transformers` config describes, without allocating its weights.
+
+    Raises:
+        TraceError: the config names no class of model, or the model cannot be traced.
+    """
+    with weightless():
+        model = _build(config, model_class, trust_remote_code)
+    return trace(model, name=type(model).__name__)
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, buffers and constants of a model under the names that its graph uses (a shared one once)."""
+    found: dict[str, torch.Tensor] = dict(model.named_parameters())
+    found |= dict(model.named_buffers())
+    found |= {k: v for k, v in _attributes(model).items() if k not in found}
+    return found | _literals.get(model, {})
+
+
+def _named(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return named_inputs(model, args, kwargs)
+    except TypeError as error:
+        raise trace_error(error, model) from error
+
+
+def _build(config: Any, model_class: Any, trust_remote_code: bool) -> nn.Module:
+    import transformers
+
+    automatic = getattr(config, "auto_map", None) or {}
+    named = next(iter(getattr(config, "architectures", None) or ()), None)
+    if model_class is None and trust_remote_code and automatic:
+        key = next((k for k in automatic if k.startswith("AutoModelFor")), "AutoModel")
+        return getattr(transformers, key).from_config(config, trust_remote_code=True)  # type: ignore[no-any-return]
+    found = model_class or getattr(transformers, str(named), None)
+    if found is None:
+        raise TraceError(
+            f"no class of model for {type(config).__name__}",
+            cause=f"transformers has no `{named}`" if named else "config.architectures is empty",
+            remedy="give model_class=, or trust_remote_code=True if the config brings its own code",
+        )
+    return found(config) if hasattr(found, "forward") else found.from_config(config)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps torch from printing the half-made graph of a trace that fails; its error says what is needed."""
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before, log.disabled = log.disabled, True
+    try:
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = before
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    before = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _export(wrapper: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], model: nn.Module) -> ExportedProgram:
+    try:
+        with _quiet():
+            program = _unbatched(torch.export.export(wrapper, args, kwargs, strict=False))
+    except SymgraphError:
+        raise
+    # Whatever the user's forward raises comes through here, and must come out as one typed error.
+    except Exception as error:
+        raise trace_error(error, model) from error
+    without_dropout(program.graph_module)
+    return program
+
+
+def _unbatched(program: ExportedProgram) -> ExportedProgram:
+    """A program whose calls under `vmap` are calls on whole batches."""
+    calls = (n.target for m in program.graph_module.modules() if isinstance(m, fx.GraphModule) for n in m.graph.nodes)
+    batched = any(getattr(c, "__name__", "") == "_add_batch_dim" for c in calls)
+    return program.run_decompositions({}) if batched else program
+
+
+def _without_writes(graph: Graph, program: ExportedProgram, model: nn.Module, prefix: str, name: str) -> Graph:
+    found = without_writes(graph)
+    if found is not None:
+        return found
+    with _quiet():
+        functional = program.run_decompositions({})
+    found = without_writes(_Program(model, prefix, name).graph(functional))
+    if found is None:
+        raise TraceError(
+            f"{type(model).__name__} cannot be traced",
+            cause="it writes to a tensor in place in a way that has no functional form",
+            remedy="write the result to a new tensor instead",
+        )
+    return found
+
+
+class _Program:
+    """Reads one exported program as a graph over the names of the user's model."""
+
+    def __init__(self, model: nn.Module, prefix: str, name: str) -> None:
+        self.model, self.prefix, self.name = model, prefix, name or type(model).__name__
+        self.canonical, self.tied = state_names(model)
+        self.stored, self.buffers = frozenset(model.state_dict()), dict(model.named_buffers())
+        self.attributes = _attributes(model)
+        self.constants: dict[str, Node] = {}
+        self.inputs: dict[str, str] = {}
+        self.literals: dict[str, torch.Tensor] = {}
+
+    def graph(self, program: ExportedProgram) -> Graph:
+        """The program as nodes: parameters, buffers, inputs, calls."""
+        specs = program.graph_signature.input_specs
+        placeholders = {n.name: n for n in program.graph_module.graph.nodes if n.op == "placeholder"}
+        tensors = [s.arg.name for s in specs if s.kind is InputKind.USER_INPUT and isinstance(s.arg, TensorArgument)]
+        # A parameter may be called as an input is; the input then gives way.
+        self.inputs = {n: f"{n}_input" if n in self.canonical else n for n in tensors}
+        inputs = [Node(v, Kind.INPUT, n, result=describe(placeholders[n].meta["val"])) for n, v in self.inputs.items()]
+        lowering = Lowering(self._locate, self._constant, (*self.canonical, *(n.name for n in inputs)))
+        self.lowering = lowering
+        operands = [self._operand(s, program) for s in specs]
+        outputs = lowering.run(program.graph_module, operands)
+        kept = zip(outputs, program.graph_signature.output_specs, strict=True)
+        names = tuple(o.name for o, s in kept if s.kind is OutputKind.USER_OUTPUT and isinstance(o, Ref))
+        state = self._state()
+        if self.literals:
+            _literals.setdefault(self.model, {}).update(self.literals)
+        nodes = (*state, *self.constants.values(), *inputs, *lowering.nodes)
+        return Graph(nodes, names, dict(self.tied), self._transient(), self.name)
+
+    def _operand(self, spec: InputSpec, program: ExportedProgram) -> Any:
+        if isinstance(spec.arg, ConstantArgument):
+            return spec.arg.value
+        if spec.kind is InputKind.USER_INPUT:
+            return Ref(self.inputs[spec.arg.name])
+        target = str(spec.target).removeprefix(self.prefix)
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            name = self.tied.get(target, target)
+            return self._counted(name) or Ref(name)
+        return self._constant(target, program.constants[str(spec.target)])
+
+    def _counted(self, name: str) -> Ref | None:
+        """A buffer that no checkpoint stores and that only counts (position ids), as the call that makes it."""
+        buffer = self.buffers.get(name) if name not in self.stored else None
+        held = integers(buffer) if buffer is not None else None
+        return self.lowering.run_of(held) if held is not None else None
+
+    def _constant(self, target: str, value: torch.Tensor) -> Ref:
+        """A tensor that is neither parameter nor buffer: an attribute of a module, or one made in the code."""
+        target = target.removeprefix(self.prefix)
+        if target in self.attributes:
+            return self._unregistered(target, value)
+        made = self.lowering.literal(value)
+        if made is None:
+            self.literals[target] = value
+            made = self._unregistered(target, value)
+        return made
+
+    def _unregistered(self, target: str, value: torch.Tensor) -> Ref:
+        self.constants.setdefault(target, Node(target, Kind.BUFFER, target, result=describe(value)))
+        return Ref(target)
+
+    def _state(self) -> Iterator[Node]:
+        for kind, tensors in (
+            (Kind.PARAMETER, self.model.named_parameters()),
+            (Kind.BUFFER, self.model.named_buffers()),
+        ):
+            for name, tensor in tensors:
+                yield Node(name, kind, name, result=describe(tensor))
+
+    def _transient(self) -> frozenset[str]:
+        return frozenset(n for n in (*self.canonical, *self.constants) if n not in self.stored)
+
+    def _locate(self, node: fx.Node) -> tuple[str, str]:
+        stack = node.meta.get("nn_module_stack") or {}
+        path = str(next(reversed(stack.values()))[0]) if stack else ""
+        return f"{path}.".removeprefix(self.prefix).removesuffix("."), innermost_user_line(node.meta.get("stack_trace"))
+
+
+def state_names(model: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The names of parameters and buffers, one for each tensor, and for every further name the one that stands."""
+    names: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for found in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
+        for name, tensor in found:
+            names[name] = first.setdefault(id(tensor), name)
+    return tuple(first.values()), {k: v for k, v in names.items() if k != v}
+
+
+def _attributes(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors that modules hold without registering them."""
+    return {
+        f"{path}.{k}" if path else k: v
+        for path, module in model.named_modules()
+        for k, v in vars(module).items()
+        if isinstance(v, torch.Tensor)
+    }

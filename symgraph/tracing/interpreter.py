@@ -1,0 +1,274 @@
+"""Runs a graph on tensors, with everything that floats in one dtype.
+
+Models compute their norms and rotary tables in float32 whatever their dtype. Here such casts are lifted: a graph is
+evaluated in float64 throughout, so that an error of 1e-9 can be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import SymgraphError, UsageError
+from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref
+from symgraph.ir import Tensor as Meta
+from symgraph.tracing.operators import resolve
+
+_OPAQUE = {
+    repr(v): v
+    for v in (
+        torch.strided,
+        torch.contiguous_format,
+        torch.channels_last,
+        torch.channels_last_3d,
+        torch.preserve_format,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One call, ready to run: constants resolved, and the values that nothing reads afterwards."""
+
+    node: Node
+    run: Callable[..., Any]
+    args: list[Any]
+    kwargs: dict[str, Any]
+    last: tuple[str, ...]
+    lift: bool
+
+
+class Interpreter:
+    """Executes a graph; differentiable, and usable under `torch.func`.
+
+    Args:
+        graph: a traced graph.
+        dtype: the dtype of every floating tensor, constant and cast. Integers and booleans stay as they are.
+        device: where everything is computed.
+
+    Raises:
+        UsageError: the graph has an operator that torch does not have.
+    """
+
+    def __init__(self, graph: Graph, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> None:
+        self.graph, self.dtype, self.device = graph, dtype, torch.device(device)
+        last = {ref: n.name for n in graph.calls for ref in (n.name, *n.refs())}
+        self._outputs = frozenset(graph.outputs)
+        self._read = {*last, *graph.outputs}
+        freed: dict[str, list[str]] = {}
+        for name, at in last.items():
+            if name not in graph.outputs:
+                freed.setdefault(at, []).append(name)
+        self._steps = [self._step(n, tuple(freed.get(n.name, ()))) for n in graph.calls]
+
+    @overload
+    def run(
+        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor]
+    ) -> tuple[Tensor, ...]: ...
+
+    @overload
+    def run(
+        self,
+        state: Mapping[str, Tensor],
+        inputs: Sequence[Tensor] | Mapping[str, Tensor],
+        keep: Collection[str],
+        reduce: Callable[[str, Any], Any] | None = None,
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]: ...
+
+    def run(
+        self,
+        state: Mapping[str, Tensor],
+        inputs: Sequence[Tensor] | Mapping[str, Tensor],
+        keep: Collection[str] | None = None,
+        reduce: Callable[[str, Any], Any] | None = None,
+    ) -> Any:
+        """The outputs of the graph; with `keep`, also the values of these names, or what `reduce` makes of each.
+
+        Args:
+            state: parameters and buffers by their qualified names; others are ignored.
+            inputs: tensors in the order of the graph's inputs, or by name.
+
+        Raises:
+            UsageError: a parameter, buffer or input is missing.
+        """
+        ends, kept = {}, {}
+        for name, value in self.values(state, inputs):
+            if keep and name in keep:
+                kept[name] = value if reduce is None else reduce(name, value)
+            if name in self._outputs:
+                ends[name] = value
+        outputs = tuple(ends[o] for o in self.graph.outputs)
+        return outputs if keep is None else (outputs, kept)
+
+    def values(
+        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, Any]]:
+        """Every value by its name as it is made; what no later one needs is forgotten here.
+
+        Args, Raises: as for `run`.
+        """
+        env = self._start(state, inputs)
+        yield from list(env.items())
+        for step in self._steps:
+            env[step.node.name] = self._call(step, env)
+            yield step.node.name, env[step.node.name]
+            for name in step.last:
+                del env[name]
+
+    def _start(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Any]:
+        names = [n.target for n in self.graph.inputs]
+        if not isinstance(inputs, Mapping) and len(inputs) != len(names):
+            cause = f"the graph of {self.graph.model} takes {len(names)}: {', '.join(names)}"
+            raise UsageError(f"{len(inputs)} inputs given", cause=cause, remedy="give them in this order, or by name")
+        given = inputs if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=True))
+        env: dict[str, Any] = {}
+        for node in self.graph.nodes:
+            if node.kind is Kind.CALL or node.name not in self._read:
+                continue
+            source = given if node.kind is Kind.INPUT else state
+            if node.target not in source:
+                raise UsageError(
+                    f"{node.kind} `{node.target}` is missing",
+                    cause=f"the graph of {self.graph.model} reads it",
+                    remedy="give the state of the whole model (symgraph.tracing.state_of) and every input",
+                )
+            env[node.name] = self._lifted(source[node.target].to(self.device))
+        return env
+
+    def _step(self, node: Node, last: tuple[str, ...]) -> _Step:
+        run = _LOCAL.get(node.target) or resolve(node.target)
+        if run is None:
+            raise UsageError(
+                f"{node.where} cannot be run",
+                cause=f"torch has no operator `{node.target}`",
+                remedy="import the library that registers it first",
+            )
+        kwargs = {k: self._constant(v) for k, v in node.kwargs}
+        if self._defaults_to_float32(node, run):
+            kwargs["dtype"] = self.dtype
+        return _Step(node, run, [self._constant(a) for a in node.args], kwargs, last, self._reads_integers(node))
+
+    def _call(self, step: _Step, env: Mapping[str, Any]) -> Any:
+        def value(x: Any) -> Any:
+            if isinstance(x, Ref):
+                found = env[x.name]
+                return found.to(self.dtype) if step.lift and _is_integer(found) else found
+            return [value(v) for v in x] if isinstance(x, list) else x
+
+        try:
+            found = step.run(*map(value, step.args), **{k: value(v) for k, v in step.kwargs.items()})
+        except SymgraphError:
+            raise
+        except (RuntimeError, IndexError) as error:
+            raise UsageError(
+                f"{step.node.where} cannot be run",
+                cause=str(error).splitlines()[0],
+                remedy="check the shapes of state and inputs",
+            ) from error
+        return self._lifted(found)
+
+    def _lifted(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(self._raised(value.dtype))
+        return type(value)(self._lifted(v) for v in value) if isinstance(value, list | tuple) else value
+
+    def _raised(self, dtype: torch.dtype) -> torch.dtype:
+        if dtype.is_complex:
+            return self.dtype.to_complex()
+        return self.dtype if dtype.is_floating_point else dtype
+
+    def _constant(self, value: Any) -> Any:
+        """A constant of the graph as torch takes it; lists stay open, since they may hold operands."""
+        if isinstance(value, DType):
+            return self._raised(getattr(torch, value.name))
+        if isinstance(value, Device):
+            return self.device
+        if isinstance(value, Opaque):
+            return _OPAQUE.get(value.text)
+        return [self._constant(v) for v in value] if isinstance(value, list | tuple) else value
+
+    def _defaults_to_float32(self, node: Node, run: Any) -> bool:
+        """Whether a call makes floats out of nothing, with no dtype given."""
+        makes_float = isinstance(node.result, Meta) and "float" in node.result.dtype
+        silent = not any(True for _ in node.refs()) and not any(k == "dtype" for k, _ in node.kwargs)
+        return makes_float and silent and any(a.name == "dtype" for a in getattr(run, "_schema", _NONE).arguments)
+
+    def _reads_integers(self, node: Node) -> bool:
+        """Whether a call turns integers into floats by itself, as a division does: torch would compute in float32."""
+        makes_float = isinstance(node.result, Meta) and "float" in node.result.dtype
+        operands = [self.graph.by_name[r].result for r in node.refs()]
+        return makes_float and not any(isinstance(r, Meta) and "float" in r.dtype for r in operands)
+
+
+def evaluate(
+    graph: Graph,
+    state: Mapping[str, Tensor],
+    inputs: Sequence[Tensor] | Mapping[str, Tensor],
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Tensor, ...]:
+    """The outputs of a graph once; build an `Interpreter` to run it often."""
+    return Interpreter(graph, dtype=dtype).run(state, inputs)
+
+
+def call(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Tensor:
+    """The result of one node on tensors of one's own, by the names of the values that it reads; in float64."""
+    node = graph.by_name[name]
+    nodes = []
+    for ref in dict.fromkeys(node.refs()):
+        found = given[ref]
+        meta = Meta(tuple(found.shape), str(found.dtype).removeprefix("torch."))
+        nodes.append(replace(graph.by_name[ref], kind=Kind.INPUT, target=ref, args=(), kwargs=(), result=meta))
+    return Interpreter(Graph((*nodes, node), (name,))).run({}, dict(given))[0]
+
+
+class _NONE:
+    arguments = ()
+
+
+def _is_integer(value: Any) -> bool:
+    floats = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    return isinstance(value, Tensor) and not floats and value.dtype is not torch.bool
+
+
+def _getitem(value: Any, index: int) -> Any:
+    return value[index]
+
+
+def _tuple(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
+def _embedding(weight: Tensor, indices: Tensor, *options: Any, **more: Any) -> Tensor:
+    """Without the options: they change gradients alone, those of the padding row to zero."""
+    found: Tensor = torch.nn.functional.embedding(indices, weight)
+    return found
+
+
+def _batch_norm(
+    x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float, cudnn: bool
+) -> Tensor:
+    """In evaluation written out, so that the statistics have derivatives as well."""
+    if training or mean is None:
+        trained: Tensor = torch.ops.aten.batch_norm.default(x, weight, bias, mean, var, training, momentum, eps, cudnn)
+        return trained
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    slope = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
+    shift = -mean * slope if bias is None else bias - mean * slope
+    found: Tensor = x * slope.reshape(shape) + shift.reshape(shape)
+    return found
+
+
+# Views ask for a layout that a graph without copies does not promise; a reshape has the same values.
+_LOCAL: dict[str, Callable[..., Any]] = {
+    "getitem": _getitem,
+    "tuple": _tuple,
+    "aten.embedding.default": _embedding,
+    "aten.batch_norm.default": _batch_norm,
+    "aten.view.default": torch.ops.aten.reshape.default,
+    "aten._unsafe_view.default": torch.ops.aten.reshape.default,
+    "aten.view_as.default": torch.ops.aten.reshape_as.default,
+}

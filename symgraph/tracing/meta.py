@@ -1,0 +1,124 @@
+"""Models without weights: built with the integers that their code counts out, traced as if they were on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from symgraph.tracing.positions import LONGEST
+
+# What integers on the meta device are, where they were made of numbers alone (position ids and the like), each with the
+# version of the tensor that this is true of: a write into it, or into a view of it, makes a new one.
+_known = WeakTensorKeyDictionary()
+_INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
+# Operators of which the operands do not say what they make.
+_UNSAID = ("empty", "new_empty", "rand", "bernoulli", "multinomial", "poisson")
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Inside the block tensors are made on the meta device, without memory; what their integers are is remembered."""
+    with torch.device("meta"), _Integers(), torch.no_grad():
+        yield
+
+
+def integers(tensor: torch.Tensor) -> torch.Tensor | None:
+    """What a tensor of integers holds, on the meta device too; None where that is not known."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        return None
+    if not (tensor.is_meta or isinstance(tensor, FakeTensor)):
+        return tensor
+    found, version = _known.get(tensor, (None, 0))  # type: ignore[no-untyped-call]
+    return found if version == tensor._version else None
+
+
+class _Integers(TorchFunctionMode):
+    """Computes small integers that depend on numbers alone beside those on the meta device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        held = _held((args, given))
+        found = func(*args, **given)
+        if held is not None and isinstance(found, torch.Tensor) and _is_counted(func, found):
+            # Whatever the operator makes of other operands than it had: nothing is known then.
+            with suppress(Exception), torch._C.DisableTorchFunction():
+                _remember(found, func, *held)
+        return found
+
+
+def _is_counted(func: Any, found: torch.Tensor) -> bool:
+    if not found.is_meta or found.dtype not in _INTEGERS or found.numel() > LONGEST:
+        return False
+    return not getattr(func, "__name__", "").startswith(_UNSAID)
+
+
+def _held(operands: Any) -> Any:
+    """Operands with the numbers in the place of tensors on the meta device; None where some are not known."""
+    known = [integers(t) for t in tree_leaves(operands) if isinstance(t, torch.Tensor)]
+    if any(t is None for t in known):
+        return None
+    rest = iter(known)
+    return tree_map_only(torch.Tensor, lambda _: next(rest), operands)
+
+
+def _remember(found: torch.Tensor, func: Any, args: Any, kwargs: Any) -> None:
+    twin = func(*args, **{k: "cpu" if k == "device" else v for k, v in kwargs.items()})
+    if isinstance(twin, torch.Tensor) and (twin.shape, twin.dtype, twin.is_meta) == (found.shape, found.dtype, False):
+        _known[found] = twin, found._version
+
+
+@contextmanager
+def as_if_on_cpu(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
+    """The example inputs, and inside the block a model, that claim to be on the CPU where they are on the meta device.
+
+    Code that asks a tensor for its device takes the same path as with weights, and mixes with constants of its own.
+    """
+    if not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        yield args, kwargs
+        return
+    mode = FakeTensorMode(shape_env=ShapeEnv(tracked_fakes=[]), allow_non_fake_inputs=True, export=True)
+    memo: dict[int, torch.Tensor] = {}
+
+    def claim(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in memo:
+            memo[id(tensor)] = fake = _fake(mode, tensor)
+            if (held := integers(tensor)) is not None:
+                _known[fake] = held, fake._version
+        return memo[id(tensor)]
+
+    with _swapped(model, claim), tracing(TracingContext(mode)):
+        yield tree_map_only(torch.Tensor, claim, (args, kwargs))
+
+
+def _fake(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_meta:
+        return mode.from_tensor(tensor, static_shapes=True)
+    fake = FakeTensor(mode, tensor.detach(), torch.device("cpu"))
+    return nn.Parameter(fake, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
+
+
+@contextmanager
+def _swapped(model: nn.Module, claim: Any) -> Iterator[None]:
+    """Every tensor that a module holds replaced, and put back afterwards."""
+    before: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    try:
+        for module in list(model.modules()):
+            holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)
+            for holder in holders:
+                found = {k: v for k, v in holder.items() if isinstance(v, torch.Tensor)}
+                before.append((holder, found))
+                holder.update({k: claim(v) for k, v in found.items()})
+        yield
+    finally:
+        for holder, found in before:
+            holder.update(found)

@@ -1,0 +1,153 @@
+"""Tables that are read row by row from the first to the last: the reading is the table itself.
+
+A position table read through `arange`, or through a buffer that holds one, is then the same graph as a parameter that
+is added as it is, so that what meets its first row is told from what meets the others. A table of which an input of
+this length reads only a part stays as it is: longer inputs read more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref, Tensor, map_refs
+from symgraph.tracing.naming import numbering
+from symgraph.tracing.operators import draws, resolve, short_name
+from symgraph.tracing.writes import reading
+
+_TABLES = {"aten.embedding.default": 1, "aten.index_select.default": 2, "aten.index.Tensor": 1}
+# Longer lists of positions than any model's context are data, and stay.
+LONGEST = 2**20
+
+
+def with_whole_tables(graph: Graph) -> Graph:
+    """Reads of all rows of a table in order become the table."""
+    fresh = numbering({n.name for n in graph.nodes})
+    known = _Known(graph)
+    nodes: list[Node] = []
+    same: dict[str, str] = {}
+    for raw in graph.nodes:
+        node = _sliced(reading(raw, same), raw, known)
+        positions = _positions(raw)
+        if positions is None or not _is_whole(graph.by_name[raw.args[0].name], known.value(positions.name)):
+            nodes.append(node)
+            continue
+        shown = _shown(node, graph.by_name[raw.args[0].name].shape, fresh)
+        nodes += shown
+        same[node.name] = shown[-1].name if shown else node.args[0].name
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(o, o) for o in graph.outputs))
+
+
+def _sliced(node: Node, raw: Node, known: _Known) -> Node:
+    """Neighbours along one axis of a value, picked by numbers written into the code, as a slice."""
+    picks = raw.args[1] if raw.target == "aten.index.Tensor" else ()
+    at = [i for i, x in enumerate(picks) if x is not None]
+    source = known.graph.by_name[raw.args[0].name] if len(at) == 1 else None
+    if source is None or source.kind is Kind.PARAMETER:
+        return node
+    rows = known.value(picks[at[0]].name)
+    if rows is None or rows.dim() != 1:
+        return node
+    rows = torch.where(rows < 0, rows + source.shape[at[0]], rows)
+    if not is_run(rows):
+        return node
+    args = (node.args[0], at[0], int(rows[0]), int(rows[-1]) + 1)
+    return replace(node, target="aten.slice.Tensor", args=args)
+
+
+def is_run(values: torch.Tensor) -> bool:
+    """Whether the last axis of a tensor of integers counts up by one, the same at every position of the others."""
+    if values.dim() == 0 or not values.numel() or values.numel() > LONGEST:
+        return False
+    first = values.reshape(-1, values.shape[-1])[0]
+    counted = torch.arange(int(first[0]), int(first[0]) + len(first), dtype=values.dtype)
+    return bool((values == counted).all())
+
+
+def _is_whole(table: Node, rows: torch.Tensor | None) -> bool:
+    """Whether the positions are those of all rows in order."""
+    return rows is not None and is_run(rows) and int(rows.reshape(-1)[0]) == 0 and rows.shape[-1] == table.shape[0]
+
+
+def _positions(node: Node) -> Ref | None:
+    """The operand that says which rows of its first operand a call reads."""
+    at = _TABLES.get(node.target)
+    if at is None or len(node.args) <= at or not isinstance(node.args[0], Ref):
+        return None
+    if node.target == "aten.index_select.default" and node.args[1] != 0:
+        return None
+    found = node.args[at]
+    if node.target == "aten.index.Tensor":
+        found = found[0] if len(found) == 1 else None
+    return found if isinstance(found, Ref) else None
+
+
+def _shown(node: Node, shape: tuple[int, ...], fresh: Any) -> list[Node]:
+    """The calls that give a table of this shape the axes that a reading of it has."""
+    found: list[Node] = []
+
+    def call(target: str, argument: Any, now: tuple[int, ...]) -> None:
+        operand = Ref(found[-1].name) if found else node.args[0]
+        name, result = fresh(short_name(target)), Tensor(now, node.result.dtype)  # type: ignore[union-attr]
+        found.append(replace(node, name=name, target=target, args=(operand, argument), kwargs=(), result=result))
+
+    while len(shape) < len(node.shape):
+        shape = (1, *shape)
+        call("aten.unsqueeze.default", 0, shape)
+    if shape != node.shape:
+        call("aten.expand.default", node.shape, node.shape)
+    return found
+
+
+class _Known:
+    """Integers that follow from the graph alone, computed where they are asked for."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.found: dict[str, torch.Tensor | None] = {}
+
+    def value(self, name: str) -> torch.Tensor | None:
+        """What a value is, or None if that depends on parameters, buffers or inputs."""
+        todo = [name]
+        while todo:
+            node = self.graph.by_name[todo[-1]]
+            wanted = [r for r in node.refs() if r not in self.found] if _is_small_integer(node) else []
+            if wanted and node.name not in self.found:
+                todo += wanted
+                continue
+            todo.pop()
+            if node.name not in self.found:
+                self.found[node.name] = _computed(node, self.found)
+        return self.found[name]
+
+
+def _is_small_integer(node: Node) -> bool:
+    if node.kind is not Kind.CALL or not isinstance(node.result, Tensor) or "int" not in node.result.dtype:
+        return False
+    return torch.Size(node.shape).numel() <= LONGEST
+
+
+def _computed(node: Node, known: Mapping[str, torch.Tensor | None]) -> torch.Tensor | None:
+    op = resolve(node.target)
+    if op is None or not _is_small_integer(node) or any(known[r] is None for r in node.refs()):
+        return None
+    kwargs = {k: _argument(v, known) for k, v in node.kwargs}
+    if draws(node.target, node.args, kwargs):
+        return None
+    found = op(*(_argument(a, known) for a in node.args), **kwargs)
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def _argument(value: Any, known: Mapping[str, torch.Tensor | None]) -> Any:
+    if isinstance(value, DType):
+        return getattr(torch, value.name)
+    if isinstance(value, Device):
+        return torch.device("cpu")
+    if isinstance(value, Opaque):
+        return None
+    if isinstance(value, list | tuple):
+        return [_argument(v, known) for v in value]
+    return map_refs(value, lambda r: known[r.name])

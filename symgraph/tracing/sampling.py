@@ -1,0 +1,122 @@
+"""Random parameters and inputs of a traced graph, in float64: what verification and audit evaluate it at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from symgraph.ir import Graph, Node, Ref
+from symgraph.ir import Tensor as Meta
+from symgraph.tracing.operators import short_name
+
+State = dict[str, Tensor]
+
+# Operators behind which an index is the same index.
+_VIEWS = frozenset(
+    {"view", "unsafe_view", "reshape", "unsqueeze", "squeeze", "slice", "expand", "clone", "to", "to_copy"}
+)
+
+
+def random_inputs(graph: Graph, generator: torch.Generator) -> list[Tensor]:
+    """Inputs of the traced shapes: normal where floating, rows of its table where an input indexes one, else 0 or 1."""
+    found = []
+    for node in graph.inputs:
+        dtype = _dtype(node)
+        if dtype.is_floating_point:
+            found.append(torch.randn(node.shape, generator=generator, dtype=torch.float64))
+        else:
+            rows = _rows(graph, node.name)
+            drawn = torch.randint(0, rows, node.shape, generator=generator)
+            for special in _compared(graph, node.name):
+                if 0 <= special < rows:
+                    drawn[torch.rand(node.shape, generator=generator) < 0.15] = special
+            found.append(drawn.to(dtype))
+    return found
+
+
+def random_state(graph: Graph, generator: torch.Generator) -> State:
+    """Parameters and buffers of the traced shapes: vectors near one, matrices scaled by their columns."""
+    found: State = {}
+    for name, node in graph.state.items():
+        dtype = _dtype(node)
+        if not dtype.is_floating_point:
+            count = torch.arange(node.shape[-1] if node.shape else 1).to(dtype)
+            found[name] = count.expand(node.shape or (1,)).reshape(node.shape)
+            continue
+        noise = torch.randn(node.shape, generator=generator, dtype=torch.float64)
+        found[name] = 1.0 + 0.2 * noise.abs() if len(node.shape) < 2 else noise * max(node.shape[1:], default=1) ** -0.5
+    return found
+
+
+def generic_state(graph: Graph, buffers: Mapping[str, Tensor] | None, generator: torch.Generator) -> State:
+    """Random parameters at which nothing holds by accident; buffers as given, but those that a group acts on moved.
+
+    Args:
+        buffers: parameters and buffers of the model, of which the buffers are used; random ones when left out.
+    """
+    found = random_state(graph, generator)
+    for name, node in graph.state.items():
+        if name in graph.parameters and _dtype(node).is_floating_point and len(node.shape) < 2:
+            found[name] = 0.3 + torch.rand(node.shape, generator=generator, dtype=torch.float64)
+        elif name not in graph.parameters and buffers is not None and name in buffers:
+            kept = buffers[name].detach()
+            found[name] = kept.double() if kept.is_floating_point() else kept
+            if kept.is_floating_point() and name not in graph.transient:
+                found[name] = found[name] + 0.5 * torch.rand(node.shape, generator=generator, dtype=torch.float64)
+    return found
+
+
+def perturbed(graph: Graph, state: Mapping[str, Tensor], generator: torch.Generator, spread: float) -> State:
+    """The state with normal noise on every parameter: initial values (zero biases, unit gains) would hide errors."""
+    found = float64(state)
+    for name in graph.parameters:
+        if spread and name in found and found[name].is_floating_point():
+            noise = torch.randn(found[name].shape, generator=generator, dtype=torch.float64)
+            found[name] = found[name] + spread * noise
+    return found
+
+
+def float64(state: Mapping[str, Tensor]) -> State:
+    """Every floating tensor in float64, detached."""
+    return {k: v.detach().double() if v.is_floating_point() else v.detach() for k, v in state.items()}
+
+
+def _dtype(node: Node) -> torch.dtype:
+    found: torch.dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
+    return found
+
+
+def _rows(graph: Graph, value: str) -> int:
+    """How many rows the smallest table has that an integer value indexes; 2 where it indexes none."""
+    tables = (
+        _table(graph, u)
+        for at, u in _readers(graph, value)
+        if short_name(u.target) == "embedding" and u.args[1] == Ref(at)
+    )
+    return min((t for t in tables if t is not None), default=2)
+
+
+def _compared(graph: Graph, value: str) -> list[int]:
+    """Integers that a value is compared with (the end of a text, padding): without them whole branches stay dark."""
+    users = [u for _, u in _readers(graph, value) if short_name(u.target) in ("eq", "ne") and len(u.args) == 2]
+    return sorted({u.args[1] for u in users if type(u.args[1]) is int})
+
+
+def _readers(graph: Graph, value: str) -> Iterator[tuple[str, Node]]:
+    """What reads a value or a view of it, with the view."""
+    todo, seen = [value], {value}
+    while todo:
+        at = todo.pop()
+        for user in graph.users[at]:
+            yield at, user
+            if short_name(user.target) in _VIEWS and user.name not in seen:
+                seen.add(user.name)
+                todo.append(user.name)
+
+
+def _table(graph: Graph, user: Node) -> int | None:
+    first = user.args[0]
+    meta = graph.by_name[first.name].result if isinstance(first, Ref) else None
+    return meta.shape[0] if isinstance(meta, Meta) else None
