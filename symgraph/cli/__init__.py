@@ -10,33 +10,35 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from symgraph import __version__
-from symgraph.cli import align_command as align
-from symgraph.cli import apply_command as apply
-from symgraph.cli import audit_command as audit
-from symgraph.cli import barrier_command as barrier
-from symgraph.cli import demo_command as demo
-from symgraph.cli import explain_command as explain
-from symgraph.cli import failures
-from symgraph.cli import inspect_command as inspect
-from symgraph.cli import merge_command as merge
-from symgraph.cli import rules_command as rules
-from symgraph.cli import universe_command as universe
-from symgraph.cli import verify_command as verify
+from symgraph.cli import (
+    align_command,
+    apply_command,
+    audit_command,
+    barrier_command,
+    demo_command,
+    explain_command,
+    failures,
+    inspect_command,
+    merge_command,
+    rules_command,
+    universe_command,
+    verify_command,
+)
 from symgraph.cli.console import Console
 from symgraph.cli.parser import Commands, Parser, add_output, formatter
 
 COMMANDS: tuple[ModuleType, ...] = (
-    inspect,
-    explain,
-    verify,
-    audit,
-    align,
-    universe,
-    barrier,
-    merge,
-    apply,
-    rules,
-    demo,
+    inspect_command,
+    explain_command,
+    verify_command,
+    audit_command,
+    align_command,
+    universe_command,
+    barrier_command,
+    merge_command,
+    apply_command,
+    rules_command,
+    demo_command,
 )
 
 _DESCRIPTION = """

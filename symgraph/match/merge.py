@@ -105,14 +105,14 @@ def merge(
         )
         models = [m.model for m in found.members]
     states = found.states if found else [saved(m, read_state(m)) for m in models]
-    model, state = models[first], interpolate(states, weights)
+    heaviest, state = models[first], interpolate(states, weights)
     roles = ["reference" if found and i == found.reference else "merged" for i in range(len(models))]
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, shares))
     where = ""
     if recalibrate is not None:
-        state = recalibrated(model.module, state, recalibrate, device=device)
+        state = recalibrated(heaviest.module, state, recalibrate, device=device)
         where = str(getattr(recalibrate, "source", "") or "the training data")
-    return Merged(model, state, ingredients, found, where)
+    return Merged(heaviest, state, ingredients, found, where)
 
 
 def saved(model: Model, state: State) -> State:

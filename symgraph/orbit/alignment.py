@@ -155,7 +155,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as f:
             meta = json.loads((f.metadata() or {}).get("symgraph", "{}"))
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - no iterator on this type
+            # Copies: a product with memory that lies at an odd address of the file may round otherwise.
+            tensors = {k: f.get_tensor(k).clone() for k in f.keys()}  # noqa: SIM118 - no iterator on this type
     except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file", cause=str(error)) from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:

@@ -28,7 +28,7 @@ def test_the_version(cli: Cli) -> None:
     assert cli("--version").out == f"symgraph {symgraph.__version__}\n"
 
 
-@pytest.mark.parametrize("command", [c.__name__.rpartition(".")[2] for c in COMMANDS])
+@pytest.mark.parametrize("command", [c.__name__.rpartition(".")[2].removesuffix("_command") for c in COMMANDS])
 def test_every_command_has_a_description_and_examples(cli: Cli, command: str) -> None:
     found = cli(command, "--help")
     assert found.code == 0
