@@ -1,0 +1,80 @@
+"""Plain data, as JSON and YAML give it, as dataclasses and back: every key and every type is checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+Kind = TypeVar("Kind")
+
+
+class Malformed(ValueError):
+    """Something of the wrong kind or name, and where it stands."""
+
+
+def parse(text: str) -> Any:
+    """What a text of JSON or YAML says.
+
+    Raises:
+        Malformed: it is neither.
+    """
+    # Not all JSON means the same in YAML: 1e-07 is a number in one and a text in the other.
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # PyYAML lets the errors of its constructors through (an impossible date, an empty number).
+        raise Malformed(" ".join(f"{type(error).__name__}: {error}".split())[:300]) from error
+
+
+def decode(kind: type[Kind], plain: Any) -> Kind:
+    """A value of the type, a dataclass for instance, from plain data.
+
+    Raises:
+        Malformed: a key is unknown or missing, or a value is of another type.
+    """
+    try:
+        found = msgspec.convert(plain, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        what, _, place = str(error).partition(" - at `$")
+        raise Malformed(f"{place.strip('.`')}: {what}" if place else what) from error
+    _check_keys(plain, encode(found), "")
+    return found
+
+
+def encode(value: Any) -> Any:
+    """A value as plain data that `decode` takes."""
+    return msgspec.to_builtins(value)
+
+
+def _check_keys(plain: Any, whole: Any, at: str) -> None:
+    """Every key that was given must have become part of what was made."""
+    if isinstance(plain, Mapping):
+        check_names(plain, whole, at)
+        for key, value in plain.items():
+            _check_keys(value, whole[key], f"{at}.{key}" if at else str(key))
+    elif isinstance(plain, list | tuple):
+        for i, (one, other) in enumerate(zip(plain, whole, strict=False)):
+            _check_keys(one, other, f"{at}[{i}]")
+
+
+def check_names(given: Iterable[Any], known: Iterable[str], at: str = "") -> None:
+    """Raises for a name that is none of those known.
+
+    Raises:
+        Malformed: with the nearest one that is.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            what = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise Malformed(f"{at}: {name!r} is unknown ({what})" if at else f"{name!r} is unknown ({what})")
