@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -160,10 +161,17 @@ def _class(name: str, cls: type[Any]) -> Iterator[str]:
     # The signature of an enumeration or an error says nothing about how it is used.
     plain = issubclass(cls, str | Exception) and "__init__" not in vars(cls)
     yield f"```python\nclass {short}({cls.__mro__[1].__name__})\n```\n" if plain else _code(short, cls, "class ")
-    yield _docstring(cls)
-    methods = [f"- `{n}{_signature(x)}`: {_first_line(x)}" for n, x in vars(cls).items() if _is_public(n, x)]
+    own = [base for base in cls.__mro__ if base is cls or _has_fields(base)]
+    yield from map(_docstring, own)
+    members = {n: x for base in reversed(own) for n, x in vars(base).items()}
+    methods = [f"- `{n}{_signature(x)}`: {_first_line(x)}" for n, x in members.items() if _is_public(n, x)]
     if methods:
         yield "\n".join(methods) + "\n"
+
+
+def _has_fields(base: type[Any]) -> bool:
+    """Whether a base is a dataclass of the package, so that its fields and methods are those of the class."""
+    return base.__module__.startswith("symgraph.") and is_dataclass(base)
 
 
 def _is_public(name: str, member: Any) -> bool:

@@ -31,7 +31,8 @@ from symgraph.prove.audit import Audit
 from symgraph.prove.verify import Verification
 from symgraph.resize.reshaped import Embedded, Narrowed, embed, narrow
 from symgraph.rules.loading import rule
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 
 __version__ = "0.1.0"
 

@@ -85,6 +85,6 @@ def audit(
 
 
 def canonicalise(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None) -> Canonical:
-    """The canonical form of a model, computed in float64 (design section 8)."""
+    """The canonical form of a model, computed in float64 (design section 10)."""
     m = model(source)
     return _canonicalise(symmetry or infer(m, rules=rules), float64(state_of(m.module)))

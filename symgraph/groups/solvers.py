@@ -1,4 +1,4 @@
-"""Closed-form solvers for one space: maximise <g, C> over the compact part of its group (design section 9).
+"""Closed-form solvers for one space: maximise <g, C> over the compact part of its group (design section 11).
 
 C is a correlation: C[i, j] = sum of A's slice i times B's slice j. All solvers are batched over leading dimensions and
 return the optimal element together with its value, which is what an outer assignment needs.

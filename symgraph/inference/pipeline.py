@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from symgraph.groups.lattice import RIGID, SymmetryClass
 from symgraph.inference.between import find_between
 from symgraph.inference.branches import Branches, find_branches
-from symgraph.inference.equations import collect
+from symgraph.inference.collect import collect
 from symgraph.inference.exchange import Exchange, exchange, joined
 from symgraph.inference.fibres import fibres
 from symgraph.inference.names import Unnamed, name_spaces
@@ -21,10 +21,11 @@ from symgraph.inference.shifts import find_families
 from symgraph.inference.uncovered import uncovered
 from symgraph.ir import Graph, Kind
 from symgraph.rules.book import RuleBook, default_rules
-from symgraph.rules.pattern import rewrite
+from symgraph.rules.rewrite import rewrite
 from symgraph.symmetry.coverage import coverage_error
 from symgraph.symmetry.families import Paired
-from symgraph.symmetry.graph import AbsorbedGain, Frame, Reason, Space, Stack, SymmetryGraph, Uncovered
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import AbsorbedGain, Frame, Reason, Space, Stack, Uncovered
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 from symgraph.tracing.decompose import expand
 from symgraph.tracing.unstack import without_stacks

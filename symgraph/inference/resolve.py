@@ -6,7 +6,7 @@ Order matters nowhere: every stage is a function of the set of equations, not of
 2. Frames are the classes of leaves that unification made equal. A *gain* is a parameter that multiplies one frame into
    another. If the frame after it is only ever read linearly, the gain can be absorbed into its readers; if the frame
    before it is only ever written linearly, into its writers. In the gauge where the gain is one, both frames are the
-   same space (design section 8, step 1). Otherwise the product ties the frames by a common permutation.
+   same space (design section 6). Otherwise the product ties the frames by a common permutation.
 3. Scales and signs of tied frames are solved for by `scales`.
 4. The fibre of a space is what stands beside it wherever it occurs, in parameters and in values.
 """

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from symgraph.groups.lattice import Bound, SymmetryClass
 from symgraph.inference.applied import BATCH, Relation, shapes_of
+from symgraph.inference.equations import Equations
 from symgraph.inference.store import Ref
 from symgraph.inference.structural import FIXES_ONES, Axes
 from symgraph.ir import Kind, Node
 from symgraph.rules.binding import Binding
 from symgraph.rules.signature import AxisToken
-
-if TYPE_CHECKING:
-    from symgraph.inference.equations import Equations
 
 
 class SignatureEquations:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from symgraph.groups.lattice import RIGID
 from symgraph.inference.resolve import Draft
 from symgraph.ir import Node, Tensor
-from symgraph.symmetry.graph import Uncovered
+from symgraph.symmetry.structure import Uncovered
 
 
 def uncovered(d: Draft) -> tuple[Uncovered, ...]:

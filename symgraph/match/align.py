@@ -113,7 +113,7 @@ def align(
         CheckpointError: the architectures differ in more than widths, or a weight is not finite.
         DataError: data is missing, empty, or does not fit the model.
 
-    Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 8.
+    Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 10.
     """
     options = options or MatchOptions()
     _check_method(method, start, program, data, options)

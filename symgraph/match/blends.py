@@ -34,7 +34,8 @@ from symgraph.groups.lattice import SymmetryClass
 from symgraph.orbit.blend import Blend
 from symgraph.orbit.grams import blocks_on, unfold
 from symgraph.orbit.steps import State
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import blocks
 
 # A unit whose leaving weights are below this fraction of the average one's is idle.

@@ -1,4 +1,4 @@
-"""Weights at the second moment of their inputs, |(T_A - T_B) S^1/2|^2: outputs are compared (design section 9)."""
+"""Weights at the second moment of their inputs, |(T_A - T_B) S^1/2|^2: outputs are compared (design section 12)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ kept, so that memory does not grow with the data. The sums go into the same solv
 depend on other units, so one pass serves all sweeps: as B moves, the sums move with it.
 
 Source: activation matching of Ainsworth et al., arXiv 2209.04836, section 3.1; weights at their inputs' second moment:
-|(T_A - T_B) S^1/2|^2, design section 9.
+|(T_A - T_B) S^1/2|^2, design section 12.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from symgraph.match.program_steps import (
 from symgraph.match.weights import MatchOptions, units
 from symgraph.match.wreath import Tree
 from symgraph.orbit.motion import chart_name, moving
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 
 _C = SymmetryClass
 SOLVERS = {

@@ -173,7 +173,7 @@ def universe(
         CheckpointError: the architectures or symmetries differ (which model's), or a weight is not finite.
         VerifyError: a model does not compute what it computed.
 
-    Source: Theus et al., arXiv 2506.22712; Ten Berge 1977; gauge: design section 8.
+    Source: Theus et al., arXiv 2506.22712; Ten Berge 1977; gauge: design section 10.
     """
     if program is None:
         _check_method(method, data)

@@ -1,4 +1,4 @@
-"""Weight matching: coordinate descent over units of spaces in canonical form (design section 9).
+"""Weight matching: coordinate descent over units of spaces in canonical form (design section 11).
 
 Minimises sum_T w_T |T_A - (g.B)_T|^2 over the compact part of the group. One unit (a space with everything fibred over
 it) is solved exactly given the others, so the objective never rises; a step that would raise it by rounding is not
@@ -27,7 +27,8 @@ from symgraph.match.wreath import Optimum, Table, Tree, best, inside, paired
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.orbit.grams import Block, blocks
 from symgraph.orbit.steps import State
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Joint optimum over a space and everything fibred over it (design section 9).
+"""Joint optimum over a space and everything fibred over it (design section 11).
 
 A unit is a tree of spaces: heads over their query-key and value-output spaces, KV groups over the queries of a group,
 experts over hidden units. All that the optimum depends on is a table of correlations: for each set of spaces that
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from symgraph.groups.elements import Element
 from symgraph.groups.solvers import assignment, best_signs, matrix_optimum
-from symgraph.symmetry.graph import Space
+from symgraph.symmetry.structure import Space
 
 # A correlation is keyed by its spaces, each with the sign exponents of its frame.
 Key = tuple[tuple[int, tuple[int, ...]], ...]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass
-from symgraph.inference.equations import collect
+from symgraph.inference.collect import collect
 from symgraph.inference.pipeline import infer
 from symgraph.inference.resolve import Draft, draft
 from symgraph.ir import Graph, Kind, Node

@@ -22,7 +22,8 @@ from symgraph.groups.elements import (
     random_index,
     random_matrix,
 )
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term
 
 LeafAction = Callable[[Tensor, tuple[Leaf, ...]], Tensor]

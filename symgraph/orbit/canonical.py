@@ -1,4 +1,4 @@
-"""The canonical form: the point of least norm on the orbit of a model (design section 8; Kempf-Ness).
+"""The canonical form: the point of least norm on the orbit of a model (design section 10; Kempf-Ness).
 
 Each step is derived from the symmetry graph, never from module names, and keeps the function exactly:
 
@@ -55,7 +55,7 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     Raises:
         CheckpointError: a gain has a zero where its bias has not and cannot be moved.
 
-    Source: design section 8; balancing as the geometric mean of the Gram matrices.
+    Source: design section 10; balancing as the geometric mean of the Gram matrices.
     """
     found: State = dict(state)
     steps: list[Step] = []

@@ -25,7 +25,7 @@ from torch import Tensor
 from symgraph.groups.elements import Element, rotary_matrix
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.groups.solvers import assignment
-from symgraph.symmetry.graph import Space
+from symgraph.symmetry.structure import Space
 
 _C = SymmetryClass
 CHARTS = ("cayley", "exponential")

@@ -1,4 +1,4 @@
-"""Correlations of parameters along one space: the only thing that solvers look at (design section 9)."""
+"""Correlations of parameters along one space: the only thing that solvers look at (design section 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Least norm over the non-compact part of the group: balancing and equalising (design section 8, steps 4 and 5).
+"""Least norm over the non-compact part of the group: balancing and equalising (design section 10, step 4).
 
 Each space has a closed form or a small convex problem given the others: invertible spaces take the geometric mean of
 the second moments of their two sides, rotary ones a quarter power for each pair, scales a convex problem in their
@@ -18,7 +18,8 @@ from symgraph.groups.lattice import SymmetryClass
 from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.grams import blocks_on, gram, norms
 from symgraph.orbit.steps import State
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 
 # Directions whose second moment is below this fraction of the largest one are empty.
 RANK_TOLERANCE = 1e-12

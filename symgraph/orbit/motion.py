@@ -22,7 +22,8 @@ from symgraph.orbit.charts import CHARTS, Assigned, Chart, Linear, Moved, Rotary
 from symgraph.orbit.constant_steps import Push
 from symgraph.orbit.relaxed import Relaxed
 from symgraph.orbit.steps import Act, State, Step, Transform, rescale
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf
 
 _C = SymmetryClass

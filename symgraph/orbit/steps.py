@@ -1,4 +1,4 @@
-"""Transforms of parameters that keep the function: sequences of exact, invertible steps (design section 8).
+"""Transforms of parameters that keep the function: sequences of exact, invertible steps (design section 10).
 
 A `Transform` is a tuple of steps. Each step is an affine map of the parameters with fixed coefficients. `Act` is a
 symmetry where absorbed gains are one and moved constants zero; all other steps are symmetries everywhere. That is what
@@ -22,7 +22,8 @@ from symgraph.orbit.constant_steps import Lift, Offset, Push
 from symgraph.orbit.spectral_gains import Isospectral
 from symgraph.orbit.uneven import Restate, Slant, Turn
 from symgraph.symmetry.families import Paired, Radial
-from symgraph.symmetry.graph import AbsorbedGain, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import AbsorbedGain
 from symgraph.symmetry.terms import Leaf
 
 State = dict[str, Tensor]

@@ -21,7 +21,8 @@ from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.freedoms import freedoms, to_clean_gauge
 from symgraph.orbit.steps import Act, State, Step, Transform
 from symgraph.symmetry.dimension import Family
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 
 Curve = Callable[[float], Sequence[Step]]
 # A central difference of fourth order: curves that are not affine are exponentials of unit generators.
@@ -51,7 +52,7 @@ def tangents(symmetry: SymmetryGraph, state: Mapping[str, Tensor], names: Sequen
     Raises:
         SymgraphError: a gain is zero, so that the point lies on no regular orbit.
 
-    Source: design section 7.
+    Source: design section 9.
     """
     out, clean = to_clean_gauge(symmetry, state)
     home = out.inverse()

@@ -1,4 +1,4 @@
-"""Is the inferred group complete? The kernel of the Jacobian against the inferred tangent space (design section 7).
+"""Is the inferred group complete? The kernel of the Jacobian against the inferred tangent space (design section 9).
 
 At generic parameters the continuous symmetries are the directions in which no output moves. Their number is the
 dimension of the kernel of J = d outputs / d parameters, stacked over enough inputs; it must equal the dimension of the
@@ -141,7 +141,7 @@ def audit(
         VerifyError: the outputs are not finite.
         AuditError: at every point the spectrum has no gap, or the outputs depend on no parameter.
 
-    Source: design section 7.
+    Source: design section 9.
     """
     tell = progress or (lambda text: None)
     best: _Measured | None = None

@@ -1,4 +1,4 @@
-"""Proof by sampling: random elements of the inferred group must not change the outputs (design section 7).
+"""Proof by sampling: random elements of the inferred group must not change the outputs (design section 9).
 
 The traced graph is evaluated in float64 with its dtype casts lifted, because many models compute norms and rotary
 tables in float32 whatever their dtype, which would hide errors below 1e-6 and break agreement to 1e-9.

@@ -22,7 +22,8 @@ from symgraph.groups.lattice import SymmetryClass
 from symgraph.ir import Kind
 from symgraph.ir import Tensor as Meta
 from symgraph.resize.maps import rebuild
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, blocks, leaves
 
 Sizes = dict[int, int]

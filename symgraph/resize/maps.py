@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from symgraph.groups.elements import ones_complement
-from symgraph.symmetry.graph import Space
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term
 
 

@@ -22,7 +22,8 @@ from symgraph.resize.maps import Way, Widening
 from symgraph.resize.narrow_clusters import Clusters, even, merged
 from symgraph.resize.narrow_heads import Heads
 from symgraph.resize.narrow_spectra import leading, truncated
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf
 
 

@@ -14,7 +14,8 @@ from symgraph.orbit.action import GroupElement
 from symgraph.orbit.grams import Block, blocks_on, unfold
 from symgraph.orbit.steps import State
 from symgraph.resize.narrow_clusters import Clusters, distances, first_places, shares
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 
 
 class Heads:

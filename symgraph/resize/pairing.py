@@ -14,7 +14,8 @@ from symgraph.groups.lattice import SymmetryClass, describe
 from symgraph.ir import Graph
 from symgraph.resize.lifting import Copies, Lifted, lift
 from symgraph.resize.maps import Way, Widening
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf, Product, Term
 
 _C = SymmetryClass

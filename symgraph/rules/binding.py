@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from symgraph.ir import Graph, Node, Ref, Tensor
-from symgraph.rules.signature import FIXES_ONES, AxisToken, Signature, Tokens, arrange
+from symgraph.rules.arrange import arrange
+from symgraph.rules.schema import Rule
+from symgraph.rules.signature import FIXES_ONES, AxisToken, Signature, Tokens
 from symgraph.tracing.arguments import arguments as arguments_of
-
-if TYPE_CHECKING:
-    from symgraph.rules.schema import Rule
 
 
 @dataclass(frozen=True, slots=True)

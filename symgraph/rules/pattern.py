@@ -10,19 +10,15 @@ between floating dtypes, copies and dropout in evaluation are looked through. Th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from symgraph.errors import RuleError
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
-from symgraph.rules.binding import bind
 from symgraph.rules.expression import END, Term, parse_term
-from symgraph.tracing.arguments import PATTERN, arguments, parameters
-
-if TYPE_CHECKING:
-    from symgraph.rules.schema import Rule
+from symgraph.tracing.arguments import arguments, parameters
 
 _COMMUTE = {"add": (0, 1), "mul": (0, 1), "transpose": (1, 2)}
 _DIMS = {"dim", "dim0", "dim1", "start_dim", "end_dim"}
@@ -230,48 +226,3 @@ def _evaluate(term: Term, bindings: Mapping[str, Any]) -> Any:
     values = [_evaluate(i, bindings) for i in items]
     keywords = {k: _evaluate(v, bindings) for k, v in term.keywords if v.kind != "any"}
     return getattr(torch.ops.aten, term.value)(*values, **keywords)
-
-
-# -- rewriting -------------------------------------------------------------------------------------------------------
-
-
-def rewrite(graph: Graph, rules: Iterable[Rule]) -> Graph:
-    """The graph with each idiom that a pattern rule describes as one node `pattern:NAME`, dead nodes removed.
-
-    Larger patterns go first; where a rule would not apply to the node it makes, nothing is replaced.
-    """
-    spellings = sorted(((r, p) for r in rules for p in r.pattern), key=lambda s: (-s[1].size, s[0].rule, str(s[1])))
-    nodes = {n.name: n for n in graph.nodes}
-    by_base: dict[str, list[str]] = {}
-    for node in graph.calls:
-        by_base.setdefault(base(node), []).append(node.name)
-    current = graph
-    for rule, spelling in spellings:
-        made = [_node(rule, spelling, current, nodes[n]) for n in by_base.get(spelling.root, ()) if n in nodes]
-        found = {n.name: n for n in made if n is not None}
-        if found:
-            nodes.update(found)
-            current = replace(current, nodes=tuple(nodes.values()))
-    return graph if current is graph else _without_dead(graph, current)
-
-
-def _node(rule: Rule, spelling: Pattern, graph: Graph, root: Node) -> Node | None:
-    bindings = spelling.match(graph, root)
-    if bindings is None:
-        return None
-    kwargs = tuple((v, bindings[v]) for v in spelling.variables)
-    node = replace(root, target=PATTERN + rule.rule, args=(), kwargs=kwargs)
-    return node if bind(rule, node, graph) is not None else None
-
-
-def _without_dead(before: Graph, after: Graph) -> Graph:
-    """`after` without the calls that something read in `before` and nothing reads any more."""
-    users = before.users
-    live = set(after.outputs)
-    kept: list[Node] = []
-    for node in reversed(after.nodes):
-        if node.kind is Kind.CALL and node.name not in live and users[node.name]:
-            continue
-        live.update(node.refs())
-        kept.append(node)
-    return replace(after, nodes=tuple(reversed(kept)))

@@ -11,16 +11,10 @@ token     := name | name' (dual) | name~ (permutation part) | ... (batch) | * (p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
-from typing import TYPE_CHECKING, Any
 
 from symgraph.groups.lattice import Bound, SymmetryClass, down
 from symgraph.rules.grammar import Cursor, GrammarError, tokenize
-
-if TYPE_CHECKING:
-    from symgraph.rules.schema import Rule
 
 _TOKEN = re.compile(r"->|_?\.\.\.|[\[\](),?*]|[A-Za-z_][A-Za-z_0-9]*['~]?|1")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
@@ -63,7 +57,6 @@ class AxisToken:
 Tokens = tuple[AxisToken, ...]
 # For each axis of a tensor how many tokens it holds; () where that is one everywhere.
 Joins = tuple[int, ...]
-Arrangement = tuple[dict[str, Tokens], tuple[Tokens, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,96 +189,3 @@ def _token(text: str, column: int) -> AxisToken:
     if not _NAME.fullmatch(name) or name.startswith("_"):
         raise GrammarError(f"expected an axis or `]`, found {text or 'the end'!r}", column)
     return AxisToken(name, mark)
-
-
-def arrange(rule: Rule, arguments: Mapping[str, Any], ranks: Mapping[str, int]) -> Arrangement | None:
-    """Tokens for every axis of operands of the given ranks, or None where the ranks do not fit the signature."""
-    signature, unclaimed = rule.signature, count()
-    if signature is None:
-        return None
-    operands: dict[str, Tokens] = {}
-    lead: dict[str, int] = {"...": 0, "*": 0, **({rule.reduces: 0} if rule.reduces else {})}
-    for operand in signature.operands:
-        if operand.name not in ranks:
-            continue
-        axes = _placed(rule, operand.axes, arguments, ranks[operand.name], unclaimed)
-        if axes is None:
-            return None
-        operands[operand.name] = axes
-        for kind in lead:
-            lead[kind] = max(lead[kind], sum(t.axis == kind for t in axes))
-    results = []
-    for tokens in signature.results:
-        axes = _result(rule, tokens, arguments, lead, unclaimed)
-        if axes is None:
-            return None
-        results.append(axes)
-    return operands, tuple(results)
-
-
-def _dims(rule: Rule, axis: str, arguments: Mapping[str, Any], rank: int) -> list[int] | None:
-    """Positions of a moved axis in a tensor of `rank` axes, or None if they do not fit."""
-    given = arguments.get(rule.at[axis])
-    dims: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
-    if dims in ([], [None]):
-        dims = list(range(rank))
-    if not dims or not all(isinstance(d, int) and -rank <= d < rank for d in dims):
-        return None
-    return sorted(int(d) % rank for d in dims)
-
-
-def _placed(
-    rule: Rule, tokens: Tokens, arguments: Mapping[str, Any], rank: int, unclaimed: Iterator[int]
-) -> Tokens | None:
-    moved = [t for t in tokens if t.name in rule.at]
-    if not moved:
-        return _spread(tokens, rank, unclaimed)
-    dims = _dims(rule, moved[0].name, arguments, rank)
-    if dims is None:
-        return None
-    rest = _spread(tuple(t for t in tokens if t != moved[0]), rank - len(dims), unclaimed)
-    token = AxisToken(f"_{next(unclaimed)}") if moved[0].name == "_" else moved[0]
-    return None if rest is None else _insert(rest, dims, token)
-
-
-def _insert(rest: Tokens, dims: list[int], token: AxisToken) -> Tokens:
-    axes = list(rest)
-    for k, dim in enumerate(dims):
-        name = token.name if k == 0 or token.name == "1" else f"{token.name}.{k}"
-        axes.insert(dim, AxisToken(name, token.mark))
-    return tuple(axes)
-
-
-def _result(
-    rule: Rule, tokens: Tokens, arguments: Mapping[str, Any], lead: dict[str, int], unclaimed: Iterator[int]
-) -> Tokens | None:
-    if rule.reduces is None:
-        moved = [t for t in tokens if t.name in rule.at]
-        given = arguments.get(rule.at[moved[0].name]) if moved else None
-        extra = len(given) - 1 if isinstance(given, list | tuple) else 0
-        return _placed(rule, tokens, arguments, _rank(tokens, lead) + extra, unclaimed)
-    rest = _spread(tokens, _rank(tokens, lead), unclaimed)
-    if rest is None or not arguments.get("keepdim"):
-        return rest
-    rank = len(rest) + lead[rule.reduces]
-    dims = _dims(rule, rule.reduces, arguments, rank) if rule.reduces in rule.at else [len(rest)]
-    return None if dims is None else _insert(rest, dims, AxisToken("1"))
-
-
-def _rank(tokens: Tokens, lead: dict[str, int]) -> int:
-    return sum(lead.get(t.name, 1) for t in tokens)
-
-
-def _spread(tokens: Tokens, rank: int, unclaimed: Iterator[int]) -> Tokens | None:
-    """`...`, `*` and `_` written out for a tensor of `rank` axes."""
-    many = next((t.name for t in tokens if t.name in ("...", "*")), "")
-    free = rank - len(tokens) + bool(many)
-    if free < 0 or (free and not many):
-        return None
-    axes: list[AxisToken] = []
-    for token in tokens:
-        if token.name == many:
-            axes += [AxisToken(f"{many}{free - 1 - i}") for i in range(free)]
-        else:
-            axes.append(AxisToken(f"_{next(unclaimed)}") if token.name == "_" else token)
-    return tuple(axes)

@@ -13,10 +13,11 @@ import torch
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.groups.samples import SCALED, Element, element, random_scales, scaled
 from symgraph.ir import DType, Tensor
+from symgraph.rules.arrange import arrange
 from symgraph.rules.joined import cut_shape, joined_shape, positions
 from symgraph.rules.pattern import Pattern
 from symgraph.rules.schema import Example, Rule
-from symgraph.rules.signature import AxisToken, Operand, Tokens, arrange
+from symgraph.rules.signature import AxisToken, Operand, Tokens
 from symgraph.tracing import arguments as operators
 
 POINTWISE = (3, 4)

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from textwrap import indent, wrap
 
 from symgraph.errors import CoverageError
-from symgraph.symmetry.fold import fold
-from symgraph.symmetry.graph import Uncovered
+from symgraph.symmetry.fold import WIDTH, fold
+from symgraph.symmetry.structure import Uncovered
 from symgraph.tracing.arguments import parameters
 
-WIDTH = 120
 NOTHING = "nothing to be done: what it reads is read by position in any case"
 WRITE = "fill in this rule, and give its folder with --rules"
 # Kernels that stand for a whole module: a part of their name, and the argument that chooses plain operators instead.

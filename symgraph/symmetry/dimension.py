@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.symmetry.families import Lean, Piece, Place, Translation
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.sizes import Sizes
+from symgraph.symmetry.structure import Space, Structure
 from symgraph.symmetry.terms import Leaf, Product, Term
 
 if TYPE_CHECKING:
@@ -90,15 +91,13 @@ class Dimension:
         return sum(p.number for p in self.parts if p.family is family)
 
     def __str__(self) -> str:
-        from symgraph.symmetry.present import dimension_text
-
-        return dimension_text(self)
+        return _text(self)
 
 
-def dimension(symmetry: SymmetryGraph) -> Dimension:
+def dimension(symmetry: Structure) -> Dimension:
     """Counts the continuous directions of every inferred group and family, each once.
 
-    Source: design section 7 (the kernel of the Jacobian, for generic parameters).
+    Source: design section 9 (the kernel of the Jacobian, for generic parameters).
     """
     from sympy import Add, Integer
 
@@ -121,7 +120,7 @@ Measure = Mapping[int, Any]
 Count = tuple[Family, str, Any]
 
 
-def _counts(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
+def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for space in symmetry.spaces:
         if not space.rigid:
             yield Family.SPACE, space.name, _of_space(symmetry, space, sizes)
@@ -138,7 +137,7 @@ def _counts(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
     yield from _uneven(symmetry, sizes)
 
 
-def _of_space(symmetry: SymmetryGraph, space: Space, sizes: Measure) -> Any:
+def _of_space(symmetry: Structure, space: Space, sizes: Measure) -> Any:
     n = sizes[space.id]
     copies = prod((sizes[f] for f in space.fibre), start=1)
     match space.group:
@@ -157,7 +156,7 @@ def _half(x: Any) -> Any:
     return x // 2 if isinstance(x, int) else x / 2
 
 
-def effective_scales(symmetry: SymmetryGraph, space: Space) -> int:
+def effective_scales(symmetry: Structure, space: Space) -> int:
     """Free scales of each unit that some parameter or buffer feels; others live on values alone."""
     if not space.scales:
         return 0
@@ -179,7 +178,7 @@ def _rank(rows: list[tuple[int, ...]]) -> int:
     return rank
 
 
-def _length(symmetry: SymmetryGraph, term: Term, sizes: Measure) -> Any:
+def _length(symmetry: Structure, term: Term, sizes: Measure) -> Any:
     """Length of an axis; its leaves may not know their spaces yet, but their frames do."""
     if isinstance(term, Leaf):
         known = term.space >= 0 or term.frame < 0
@@ -190,7 +189,7 @@ def _length(symmetry: SymmetryGraph, term: Term, sizes: Measure) -> Any:
     return sum(_length(symmetry, p, sizes) for p in term.parts)
 
 
-def _of_translation(symmetry: SymmetryGraph, translation: Translation, sizes: Measure) -> Any:
+def _of_translation(symmetry: Structure, translation: Translation, sizes: Measure) -> Any:
     sets = translation.sets
     first = sets[0][0]
     full = _length(symmetry, symmetry.terms[first.parameter][first.axis], sizes)
@@ -201,20 +200,20 @@ def _of_translation(symmetry: SymmetryGraph, translation: Translation, sizes: Me
     return (len(sets) - 1) * full - twice - inside
 
 
-def _centred_ranges(symmetry: SymmetryGraph, place: Place) -> set[tuple[int, int]]:
+def _centred_ranges(symmetry: Structure, place: Place) -> set[tuple[int, int]]:
     """Parts of an axis along whose ones vector a constant is invisible already."""
     pieces = [p for c in symmetry.centred if c.written for p in c.pieces]
     return {(p.start, p.stop) for p in pieces if (p.parameter, p.axis) == (place.parameter, place.axis)}
 
 
-def _moved(symmetry: SymmetryGraph, parameter: str) -> Iterator[int]:
+def _moved(symmetry: Structure, parameter: str) -> Iterator[int]:
     """Entries of a bias that can be moved into its readers."""
     for move in symmetry.moves:
         if move.source.parameter == parameter:
             yield from move.source.entries()
 
 
-def _means(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
+def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     """For each piece the product of its other axes, less what is a mean along those as well."""
     taken: dict[str, list[int]] = {}
     for centred in symmetry.centred:
@@ -227,7 +226,7 @@ def _means(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
             yield family, piece_name(symmetry, piece), prod(others, start=1)
 
 
-def _uneven(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
+def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for lean in symmetry.leans:
         axes = symmetry.terms[lean.reader.parameter]
         others = [_length(symmetry, t, sizes) for i, t in enumerate(axes) if i != lean.reader.axis]
@@ -248,7 +247,7 @@ def _uneven(symmetry: SymmetryGraph, sizes: Measure) -> Iterator[Count]:
         yield Family.STATISTICS, " + ".join(s.tensors), len(s.tensors) * n
 
 
-def piece_name(symmetry: SymmetryGraph, piece: Piece) -> str:
+def piece_name(symmetry: Structure, piece: Piece) -> str:
     """A parameter, with the range of entries where the piece is only a part of it."""
     if piece.size == symmetry.graph.state[piece.parameter].shape[piece.axis]:
         return piece.parameter
@@ -256,7 +255,7 @@ def piece_name(symmetry: SymmetryGraph, piece: Piece) -> str:
     return f"{piece.parameter}[{piece.start}:{piece.stop}{every}]"
 
 
-def lean_name(symmetry: SymmetryGraph, lean: Lean) -> str:
+def lean_name(symmetry: Structure, lean: Lean) -> str:
     """The reader that leans, with the range of its rows where only some do."""
     return piece_name(symmetry, lean.reader if lean.rows is None else lean.rows)
 
@@ -271,3 +270,37 @@ def _place_name(place: Place) -> str:
         return place.parameter
     axis, start, stop = place.window
     return f"{place.parameter}[{':, ' * axis}{start}:{stop}]"
+
+
+# -- text ----------------------------------------------------------------------------------------------------------
+
+
+def _text(found: Dimension) -> str:
+    """Every part of a dimension, repeated layers folded, then the sum as a formula and the sizes in it."""
+    rows = [("dimension", "", "of", "formula")]
+    for p, f in _parts(found):
+        rows.append((f"{p.number:,}", f"x{f.count}" if f.count > 1 else "", f.pattern, str(p.expression)))
+    widths = [max(len(r[i]) for r in rows) for i in range(3)]
+    margin = widths[0] + widths[1] + 4
+    names = min(widths[2], WIDTH // 2)
+    lines = []
+    for number, times, name, formula in rows:
+        start = f"{number.rjust(widths[0])}  {times.ljust(widths[1])}  "
+        if len(name) <= names and margin + names + 2 + len(formula) <= WIDTH:
+            lines.append(f"{start}{name.ljust(names)}  {formula}")
+        else:
+            below = [*wrapped(name, " " * margin), *wrapped(formula, " " * (margin + 4))]
+            lines += [start + below[0].lstrip(), *below[1:]]
+    lines += ["", *wrapped(f"total {found.number:,} = {found.expression}", "")]
+    sizes = ", ".join(f"{k} = {v}" for k, v in found.sizes)
+    return "\n".join([*lines, *wrapped(f"with {sizes}", "")] if sizes else lines)
+
+
+def _parts(found: Dimension) -> Iterator[tuple[Part, Folded]]:
+    groups: dict[tuple[Family, int, str], list[Part]] = {}
+    for p in found.parts:
+        if p.number:
+            groups.setdefault((p.family, p.number, str(p.expression)), []).append(p)
+    for parts in groups.values():
+        for f in fold([p.name for p in parts]):
+            yield parts[0], f

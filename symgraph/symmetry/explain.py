@@ -7,11 +7,10 @@ from itertools import combinations
 from textwrap import wrap
 
 from symgraph.groups.lattice import TOP, Bound, SymmetryClass, describe, maximal
-from symgraph.symmetry.coverage import WIDTH
 from symgraph.symmetry.dimension import dimension
-from symgraph.symmetry.fold import fold
-from symgraph.symmetry.graph import Frame, Reason, Space, SymmetryGraph
+from symgraph.symmetry.fold import WIDTH, fold
 from symgraph.symmetry.present import group_text
+from symgraph.symmetry.structure import Frame, Reason, Space, Structure
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term
 
 _C = SymmetryClass
@@ -30,7 +29,7 @@ MOST_TOGETHER = 3
 SHOWN = 3
 
 
-def explain(symmetry: SymmetryGraph, name: str) -> str:
+def explain(symmetry: Structure, name: str) -> str:
     """Everything known about one space, as text.
 
     Raises:
@@ -63,7 +62,7 @@ def _indented(lines: Iterator[str]) -> Iterator[str]:
 # -- the class -----------------------------------------------------------------------------------------------------
 
 
-def _class(symmetry: SymmetryGraph, space: Space) -> Iterator[str]:
+def _class(symmetry: Structure, space: Space) -> Iterator[str]:
     yield f"{space.name}: a space of size {space.size}, class {group_text(space)}"
     meaning = MEANING[space.group].format(n=space.size, half=space.size // 2)
     yield f"  {meaning}{_pairing(space)}"
@@ -93,7 +92,7 @@ def _pairing(space: Space) -> str:
 # -- parameters ----------------------------------------------------------------------------------------------------
 
 
-def _touched(symmetry: SymmetryGraph, space: Space) -> Iterator[str]:
+def _touched(symmetry: Structure, space: Space) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     for name in symmetry.parameters_of[space.id]:
         shape = list(symmetry.graph.state[name].shape)
@@ -106,7 +105,7 @@ def _touched(symmetry: SymmetryGraph, space: Space) -> Iterator[str]:
             yield f"{f.pattern}  {text}"
 
 
-def _variance(symmetry: SymmetryGraph, leaf: Leaf) -> str:
+def _variance(symmetry: Structure, leaf: Leaf) -> str:
     factors = "*".join(_factors(symmetry.frame(leaf.frame), leaf.dual))
     return ("contravariant" if leaf.dual else "covariant") + (f", times {factors}" if factors else "")
 
@@ -130,7 +129,7 @@ def _letters(letter: str, count: int) -> str:
     return ", ".join(_letter(letter, k) for k in range(count))
 
 
-def _places(symmetry: SymmetryGraph, term: Term, space: int) -> Iterator[tuple[Leaf, str]]:
+def _places(symmetry: Structure, term: Term, space: int) -> Iterator[tuple[Leaf, str]]:
     """Every occurrence of a space in an axis, and where in it."""
     if isinstance(term, Leaf):
         if term.space == space:
@@ -140,7 +139,7 @@ def _places(symmetry: SymmetryGraph, term: Term, space: int) -> Iterator[tuple[L
         yield leaf, f", {text}"
 
 
-def _within(symmetry: SymmetryGraph, term: Term, space: int, start: int = 0) -> Iterator[tuple[Leaf, str]]:
+def _within(symmetry: Structure, term: Term, space: int, start: int = 0) -> Iterator[tuple[Leaf, str]]:
     if isinstance(term, Leaf):
         if term.space == space:
             yield term, _word(symmetry, term)
@@ -152,7 +151,7 @@ def _within(symmetry: SymmetryGraph, term: Term, space: int, start: int = 0) -> 
         yield from _in_parts(symmetry, term, space, start)
 
 
-def _in_parts(symmetry: SymmetryGraph, term: Concat, space: int, start: int) -> Iterator[tuple[Leaf, str]]:
+def _in_parts(symmetry: Structure, term: Concat, space: int, start: int) -> Iterator[tuple[Leaf, str]]:
     for part in term.parts:
         for leaf, text in _within(symmetry, part, space, start):
             inner = isinstance(part, Concat)
@@ -160,7 +159,7 @@ def _in_parts(symmetry: SymmetryGraph, term: Concat, space: int, start: int) -> 
         start += part.size
 
 
-def _word(symmetry: SymmetryGraph, term: Term) -> str:
+def _word(symmetry: Structure, term: Term) -> str:
     if isinstance(term, Product):
         return " x ".join(_word(symmetry, f) for f in term.factors)
     if isinstance(term, Leaf) and term.space >= 0:
@@ -171,7 +170,7 @@ def _word(symmetry: SymmetryGraph, term: Term) -> str:
 # -- gains and evidence --------------------------------------------------------------------------------------------
 
 
-def _absorbed(symmetry: SymmetryGraph, space: Space) -> Iterator[str]:
+def _absorbed(symmetry: Structure, space: Space) -> Iterator[str]:
     gains = [g for g in symmetry.gains if symmetry.frame(g.frame).space == space.id]
     for forward, whose in ((True, "the weights that read from it"), (False, "the weights that write into it")):
         names = list(dict.fromkeys(g.parameter for g in gains if g.forward is forward))

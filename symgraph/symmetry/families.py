@@ -1,4 +1,4 @@
-"""The families of symmetries that have no space of their own (design section 5), as data.
+"""The families of symmetries that have no space of their own (design section 7), as data.
 
 - a *move*: a bias whose constant reaches only linear readers can go into their biases (norm bias into the next bias,
   value bias into the output bias);

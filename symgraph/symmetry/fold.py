@@ -1,11 +1,13 @@
-"""Repeated layers in one line: `layers.{0..11}.mlp.hidden` for twelve names that differ in a number alone."""
+"""Text for a terminal: repeated layers in one line (`layers.{0..11}.mlp.hidden`), and lines of 120 columns."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
+WIDTH = 120
 # A whole component of a dotted name; ranges in brackets and numbers inside words are no layers.
 _NUMBER = re.compile(r"(?<![\w\[:\]-])\d+(?=[.\[\s]|$)")
 Numbers = tuple[int, ...]
@@ -68,3 +70,10 @@ def _braces(values: Sequence[int]) -> str:
         else:
             runs.append([v])
     return "{" + ",".join(f"{r[0]}..{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs) + "}"
+
+
+def wrapped(text: str, margin: str) -> list[str]:
+    """A text in lines, cut between words alone."""
+    return wrap(
+        text, WIDTH, initial_indent=margin, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    )

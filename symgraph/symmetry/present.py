@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
-from textwrap import wrap
 
 from symgraph.groups.lattice import SymmetryClass
-from symgraph.symmetry.coverage import WIDTH, report
+from symgraph.symmetry.coverage import report
 from symgraph.symmetry.dimension import Dimension, Family, Part, dimension
-from symgraph.symmetry.fold import Folded, fold
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
+from symgraph.symmetry.structure import Space, Structure
 from symgraph.symmetry.terms import blocks
 
 SHOWN = 8
@@ -29,7 +28,7 @@ FIBRE = 3
 Row = tuple[str, ...]
 
 
-def table(symmetry: SymmetryGraph, fold: bool = True, rigid: bool = False) -> str:
+def table(symmetry: Structure, fold: bool = True, rigid: bool = False) -> str:
     """The whole graph as text of at most 120 columns.
 
     Args:
@@ -49,7 +48,7 @@ def table(symmetry: SymmetryGraph, fold: bool = True, rigid: bool = False) -> st
     return "\n\n".join(p for p in parts if p)
 
 
-def _headline(symmetry: SymmetryGraph, found: Dimension) -> str:
+def _headline(symmetry: Structure, found: Dimension) -> str:
     total = symmetry.graph.size
     share = 100 * _moving(symmetry) / total if total else 0.0
     line = (
@@ -57,10 +56,10 @@ def _headline(symmetry: SymmetryGraph, found: Dimension) -> str:
         f"{len(symmetry.spaces)} spaces, {len(symmetry.active)} active; "
         f"continuous dimension {found.number:,}"
     )
-    return "\n".join(_wrapped(line, ""))
+    return "\n".join(wrapped(line, ""))
 
 
-def _moving(symmetry: SymmetryGraph) -> int:
+def _moving(symmetry: Structure) -> int:
     """Parameters (as numbers) with at least one axis on a space that is not rigid."""
     active = {s.id for s in symmetry.active}
     return sum(
@@ -74,7 +73,7 @@ def _moving(symmetry: SymmetryGraph) -> int:
 # -- spaces --------------------------------------------------------------------------------------------------------
 
 
-def _rows(symmetry: SymmetryGraph, spaces: Sequence[Space], found: Dimension, folded: bool) -> Iterator[Row]:
+def _rows(symmetry: Structure, spaces: Sequence[Space], found: Dimension, folded: bool) -> Iterator[Row]:
     dims = {p.name: p.number for p in found.parts if p.family is Family.SPACE}
     details = {s.name: _details(symmetry, s, dims.get(s.name, 0)) for s in spaces}
     groups: dict[Row, list[str]] = {}
@@ -91,7 +90,7 @@ def fold_all(names: Iterable[str], folded: bool) -> list[Folded]:
     return fold(names) if folded else [Folded(n, (n,)) for n in names]
 
 
-def _details(symmetry: SymmetryGraph, space: Space, dim: int) -> Row:
+def _details(symmetry: Structure, space: Space, dim: int) -> Row:
     resizes = "splits/merges" if SymmetryClass.SEMI_PERMUTATION in space.bound else ""
     tensors = len(symmetry.parameters_of[space.id])
     fibre = ", ".join(relative_name(symmetry.spaces[f].name, space.name) for f in space.fibre)
@@ -187,7 +186,7 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
 }
 
 
-def _families(symmetry: SymmetryGraph, found: Dimension, folded: bool) -> Iterator[str]:
+def _families(symmetry: Structure, found: Dimension, folded: bool) -> Iterator[str]:
     members: dict[tuple[Family, bool], list[Part]] = {kind: [] for kind in SENTENCES}
     for p in found.parts:
         if p.family is not Family.SPACE:
@@ -203,44 +202,4 @@ def _families(symmetry: SymmetryGraph, found: Dimension, folded: bool) -> Iterat
 def _listed(names: Sequence[str], folded: bool) -> Iterator[str]:
     shown = names[:SHOWN] if folded else names
     more = f", and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-    yield from _wrapped(", ".join(shown) + more, "    ")
-
-
-def _wrapped(text: str, margin: str) -> list[str]:
-    return wrap(
-        text, WIDTH, initial_indent=margin, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
-    )
-
-
-# -- dimension -----------------------------------------------------------------------------------------------------
-
-
-def dimension_text(found: Dimension) -> str:
-    """Every part of a dimension, repeated layers folded, then the sum as a formula and the sizes in it."""
-    rows = [("dimension", "", "of", "formula")]
-    for p, f in _parts(found):
-        rows.append((f"{p.number:,}", f"x{f.count}" if f.count > 1 else "", f.pattern, str(p.expression)))
-    widths = [max(len(r[i]) for r in rows) for i in range(3)]
-    margin = widths[0] + widths[1] + 4
-    names = min(widths[2], WIDTH // 2)
-    lines = []
-    for number, times, name, formula in rows:
-        start = f"{number.rjust(widths[0])}  {times.ljust(widths[1])}  "
-        if len(name) <= names and margin + names + 2 + len(formula) <= WIDTH:
-            lines.append(f"{start}{name.ljust(names)}  {formula}")
-        else:
-            below = [*_wrapped(name, " " * margin), *_wrapped(formula, " " * (margin + 4))]
-            lines += [start + below[0].lstrip(), *below[1:]]
-    lines += ["", *_wrapped(f"total {found.number:,} = {found.expression}", "")]
-    sizes = ", ".join(f"{k} = {v}" for k, v in found.sizes)
-    return "\n".join([*lines, *_wrapped(f"with {sizes}", "")] if sizes else lines)
-
-
-def _parts(found: Dimension) -> Iterator[tuple[Part, Folded]]:
-    groups: dict[tuple[Family, int, str], list[Part]] = {}
-    for p in found.parts:
-        if p.number:
-            groups.setdefault((p.family, p.number, str(p.expression)), []).append(p)
-    for parts in groups.values():
-        for f in fold([p.name for p in parts]):
-            yield parts[0], f
+    yield from wrapped(", ".join(shown) + more, "    ")

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from symgraph.symmetry.families import Piece
-from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Structure
 from symgraph.symmetry.terms import Term, leaves
 
 
-def problems(symmetry: SymmetryGraph) -> Iterator[str]:
+def problems(symmetry: Structure) -> Iterator[str]:
     """Every reference to something that is not there, and every size that disagrees, with its place."""
     yield from _spaces(symmetry)
     yield from _frames(symmetry)
@@ -18,7 +18,7 @@ def problems(symmetry: SymmetryGraph) -> Iterator[str]:
     yield from _families(symmetry)
 
 
-def _spaces(symmetry: SymmetryGraph) -> Iterator[str]:
+def _spaces(symmetry: Structure) -> Iterator[str]:
     count = len(symmetry.spaces)
     yield from (
         f"spaces: {name!r} occurs twice" for name, n in Counter(s.name for s in symmetry.spaces).items() if n > 1
@@ -34,7 +34,7 @@ def _spaces(symmetry: SymmetryGraph) -> Iterator[str]:
         yield from (f"{at}.fibre: there is no space {f}" for f in s.fibre if not 0 <= f < count or f == i)
 
 
-def _frames(symmetry: SymmetryGraph) -> Iterator[str]:
+def _frames(symmetry: Structure) -> Iterator[str]:
     yield from (f"frames: {i} occurs twice" for i, n in Counter(f.id for f in symmetry.frames).items() if n > 1)
     for i, f in enumerate(symmetry.frames):
         if not -1 <= f.space < len(symmetry.spaces):
@@ -45,7 +45,7 @@ def _frames(symmetry: SymmetryGraph) -> Iterator[str]:
                 yield f"frames[{i}]: its scales and signs are not those of {s.name}"
 
 
-def _terms(symmetry: SymmetryGraph) -> Iterator[str]:
+def _terms(symmetry: Structure) -> Iterator[str]:
     state = {name: node.shape for name, node in symmetry.graph.state.items()}
     yield from (f"terms: {name!r} is missing" for name in state if name not in symmetry.terms)
     frames = {f.id for f in symmetry.frames}
@@ -59,7 +59,7 @@ def _terms(symmetry: SymmetryGraph) -> Iterator[str]:
             yield from (f"{at}[{i}]: {text}" for text in _leaves(symmetry, term, frames))
 
 
-def _leaves(symmetry: SymmetryGraph, term: Term, frames: set[int]) -> Iterator[str]:
+def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:
     for leaf in leaves(term):
         if not -1 <= leaf.space < len(symmetry.spaces):
             yield f"there is no space {leaf.space}"
@@ -69,7 +69,7 @@ def _leaves(symmetry: SymmetryGraph, term: Term, frames: set[int]) -> Iterator[s
             yield f"there is no frame {leaf.frame}"
 
 
-def _families(symmetry: SymmetryGraph) -> Iterator[str]:
+def _families(symmetry: Structure) -> Iterator[str]:
     frames = {f.id for f in symmetry.frames}
     used = [("gains", g.frame) for g in symmetry.gains] + [("centred", c.frame) for c in symmetry.centred]
     used += [("spectral", f) for s in symmetry.spectral for f in (*s.before, *s.after)]
@@ -100,12 +100,12 @@ def _families(symmetry: SymmetryGraph) -> Iterator[str]:
                 yield f"{family}: there is no frame {leaf.frame}"
 
 
-def _has_axis(symmetry: SymmetryGraph, parameter: str, axis: int) -> bool:
+def _has_axis(symmetry: Structure, parameter: str, axis: int) -> bool:
     node = symmetry.graph.state.get(parameter)
     return node is not None and 0 <= axis < len(node.shape)
 
 
-def _pieces(symmetry: SymmetryGraph) -> Iterator[tuple[str, Piece]]:
+def _pieces(symmetry: Structure) -> Iterator[tuple[str, Piece]]:
     for m in symmetry.moves:
         yield "moves", m.source
         yield from (("moves", s.reader) for s in m.sinks if s.reader is not None)

@@ -14,13 +14,13 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from symgraph.errors import UsageError, one_line, shorten
 from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal
 from symgraph.ir import Graph, Kind, Node, Tensor
-from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.references import problems
+from symgraph.symmetry.structure import Structure
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 VERSION = 1
 REMEDY = "give the JSON that `symgraph inspect MODEL --json` prints"
+Found = TypeVar("Found", bound=Structure)
 _GRAPH = ("version", "model", "state", "tied", "transient")
-_FOUND = tuple(f.name for f in fields(SymmetryGraph) if f.name != "graph")
+_FOUND = tuple(f.name for f in fields(Structure) if f.name != "graph")
 
 
-def to_json(symmetry: SymmetryGraph, indent: int | None = None) -> str:
+def to_json(symmetry: Structure, indent: int | None = None) -> str:
     """The graph as JSON text, its keys in a fixed order (see the module for what is left out)."""
     graph = symmetry.graph
     state = [
@@ -51,8 +52,8 @@ def to_json(symmetry: SymmetryGraph, indent: int | None = None) -> str:
     return json.dumps(plain, indent=indent, ensure_ascii=False)
 
 
-def from_json(text: str | Path) -> SymmetryGraph:
-    """What `to_json` wrote, from its text or from the path of a file.
+def read_json(text: str | Path, kind: type[Found]) -> Found:
+    """What `to_json` wrote, from its text or from the path of a file, as a structure of this kind.
 
     Raises:
         UsageError: it is something else; the place of the problem is named.
@@ -60,7 +61,7 @@ def from_json(text: str | Path) -> SymmetryGraph:
     where = str(text) if isinstance(text, Path) else "the text"
     try:
         found = json.loads(text.read_text(encoding="utf-8") if isinstance(text, Path) else text)
-        symmetry = _symmetry(found)
+        symmetry = _symmetry(found, kind)
         wrong = list(problems(symmetry))
         if not wrong and found["fingerprint"] != symmetry.fingerprint:
             wrong.append("fingerprint: it does not belong to the rest, which was changed after it was written")
@@ -72,7 +73,7 @@ def from_json(text: str | Path) -> SymmetryGraph:
     return symmetry
 
 
-def to_networkx(symmetry: SymmetryGraph) -> MultiDiGraph:
+def to_networkx(symmetry: Structure) -> MultiDiGraph:
     """Spaces and tensors as a bipartite graph; further edges lead from a space to those fibred over it.
 
     Nodes are `space:NAME` and `parameter:NAME` or `buffer:NAME`, with the attribute `kind` and what a table shows of
@@ -93,7 +94,7 @@ def to_networkx(symmetry: SymmetryGraph) -> MultiDiGraph:
     return graph
 
 
-def _edges(symmetry: SymmetryGraph) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _edges(symmetry: Structure) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for name, axes in symmetry.terms.items():
         target = f"{symmetry.graph.state[name].kind}:{name}"
         for axis, term in enumerate(axes):
@@ -151,13 +152,13 @@ class _Malformed(ValueError):
     """Something of the wrong kind, and where."""
 
 
-def _symmetry(plain: Any) -> SymmetryGraph:
+def _symmetry(plain: Any, kind: type[Found]) -> Found:
     if not isinstance(plain, dict):
         raise _Malformed(f"an object is needed, {_kind(plain)} was found")
     if plain.get("version") != VERSION:
         raise _Malformed(f"version: {VERSION} is needed, {plain.get('version')!r} was found")
     _keys(plain, (*_GRAPH, *_FOUND, "fingerprint"), "")
-    hints = _hints(SymmetryGraph)
+    hints = _hints(Structure)
     found = {name: _read(hints[name], plain[name], name) for name in _FOUND}
     nodes = _read(tuple[_StateNode, ...], plain["state"], "state")
     graph = Graph(
@@ -167,7 +168,7 @@ def _symmetry(plain: Any) -> SymmetryGraph:
         frozenset(_read(tuple[str, ...], plain["transient"], "transient")),
         _read(str, plain["model"], "model"),
     )
-    return SymmetryGraph(graph, **found)
+    return kind(graph, **found)
 
 
 @cache

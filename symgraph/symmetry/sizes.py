@@ -10,7 +10,7 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.structure import Space, Structure
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Sizes:
     """The size of every space, as a number and as a symbol, by the id of the space."""
 
-    def __init__(self, symmetry: SymmetryGraph) -> None:
+    def __init__(self, symmetry: Structure) -> None:
         self.numbers: dict[int, int] = {s.id: s.size for s in symmetry.spaces}
         self._words = _distinct([(_role(s), s.size) for s in symmetry.spaces])
 

@@ -17,7 +17,7 @@ from symgraph.orbit.charts import Assigned, Chart, Linear, Rotary, Rotation, Sca
 from symgraph.orbit.motion import Motion, MotionOptions, act, chart_name, moving
 from symgraph.orbit.relaxed import Relaxed, sinkhorn
 from symgraph.orbit.steps import Act
-from symgraph.symmetry.graph import Space
+from symgraph.symmetry.structure import Space
 
 _C = SymmetryClass
 CPU = torch.device("cpu")

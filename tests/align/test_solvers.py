@@ -22,7 +22,7 @@ from symgraph.groups.solvers import (
     rotation,
 )
 from symgraph.match.wreath import Table, Tree, best
-from symgraph.symmetry.graph import Space
+from symgraph.symmetry.structure import Space
 
 LAYOUTS = ("halves", "interleaved")
 SEEDS = range(4)

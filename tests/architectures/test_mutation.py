@@ -11,7 +11,7 @@ from models_zoo import ARCHITECTURES, case
 from symgraph.errors import RuleError
 from symgraph.groups.lattice import SymmetryClass as C
 from symgraph.groups.lattice import down, next_larger
-from symgraph.inference.equations import collect
+from symgraph.inference.collect import collect
 from symgraph.inference.pipeline import infer, prepare
 from symgraph.prove.verify import verify
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules

@@ -11,7 +11,8 @@ from models_zoo import ARCHITECTURES, VARIANTS, case
 from symgraph.errors import VerifyError
 from symgraph.groups.lattice import SymmetryClass as C
 from symgraph.prove.verify import family_names, verify
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 
 LARGER = {
     C.PERMUTATION: C.ORTHOGONAL_ONES,

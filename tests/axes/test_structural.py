@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from symgraph.groups.lattice import RIGID, TOP, Bound, describe, group_of
 from symgraph.groups.samples import random_element
-from symgraph.inference.equations import Equations, collect
+from symgraph.inference.collect import collect
+from symgraph.inference.equations import Equations
 from symgraph.inference.pipeline import prepare
 from symgraph.inference.store import Ref, Shape, Store
 from symgraph.inference.structural import FIXES_ONES, TRANSFORMERS, Call

@@ -15,7 +15,8 @@ from symgraph.groups.lattice import SymmetryClass, down
 from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
 from symgraph.orbit.action import GroupElement, neutral, random_element
-from symgraph.symmetry.graph import Frame, Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Frame, Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term
 from symgraph.tracing import trace
 

@@ -17,8 +17,9 @@ from symgraph.groups.lattice import SymmetryClass, down
 from symgraph.inference.pipeline import infer
 from symgraph.symmetry.explain import decisive_rules
 from symgraph.symmetry.fold import fold
-from symgraph.symmetry.graph import Reason, SymmetryGraph, Uncovered
+from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.present import table
+from symgraph.symmetry.structure import Reason, Uncovered
 from symgraph.tracing import trace
 
 RELU_TABLE = """\

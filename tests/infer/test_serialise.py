@@ -16,7 +16,8 @@ from torch import nn
 
 from symgraph.errors import SymgraphError, UsageError
 from symgraph.inference.pipeline import infer
-from symgraph.symmetry.graph import SymmetryGraph, Uncovered
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Uncovered
 from symgraph.symmetry.terms import leaves
 from symgraph.tracing import trace
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from symgraph.errors import CoverageError
 from symgraph.inference.pipeline import infer
 from symgraph.symmetry.coverage import NOTHING, WRITE, remedy, report
-from symgraph.symmetry.graph import Uncovered
+from symgraph.symmetry.structure import Uncovered
 from symgraph.tracing import trace
 
 

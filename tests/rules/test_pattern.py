@@ -13,7 +13,8 @@ from torch import Tensor as T
 from symgraph.ir import DType, Graph, Kind, Node, Ref, Tensor, map_refs
 from symgraph.rules.book import default_rules
 from symgraph.rules.dummy import as_graph
-from symgraph.rules.pattern import parse, rewrite
+from symgraph.rules.pattern import parse
+from symgraph.rules.rewrite import rewrite
 from symgraph.tracing import arguments as operators
 
 BOOK = default_rules()

@@ -21,7 +21,8 @@ from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import verify
-from symgraph.symmetry.graph import Space, SymmetryGraph
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import blocks
 from symgraph.tracing import example_inputs, state_of, trace
 from symgraph.tracing.interpreter import evaluate

@@ -1,0 +1,354 @@
+"""The data of a symmetry graph and what can be asked of it: spaces, frames, the terms of every parameter, families."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property, partial
+from hashlib import sha256
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import UsageError
+from symgraph.groups.lattice import Bound, SymmetryClass, down, group_of
+from symgraph.ir import Graph
+from symgraph.symmetry.families import Centred, Lean, Move, Paired, Radial, Spectral, Statistics, Tilt, Translation
+from symgraph.symmetry.terms import Leaf, Term, leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One piece of evidence: a rule lowered the bound at a place in the user's model."""
+
+    bound: Bound
+    rule: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """An index set with one basis, and the group that acts on it.
+
+    `fibre` lists the spaces by whose position the element may differ (heads, for a query-key space); `scales` and
+    `signs` count the free scale and sign vectors next to the permutation.
+    """
+
+    id: int
+    name: str
+    size: int
+    group: SymmetryClass
+    bound: Bound
+    fibre: tuple[int, ...] = ()
+    scales: int = 0
+    signs: int = 0
+    layout: str = ""
+    evidence: tuple[Reason, ...] = ()
+
+    @property
+    def rigid(self) -> bool:
+        """Whether only the identity acts."""
+        return self.group is SymmetryClass.IDENTITY
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether elements are dense matrices rather than index vectors with scales and signs."""
+        return self.group in MATRIX_GROUPS
+
+
+MATRIX_GROUPS = frozenset(
+    {SymmetryClass.ROTARY, SymmetryClass.ORTHOGONAL, SymmetryClass.ORTHOGONAL_ONES, SymmetryClass.INVERTIBLE}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A family of axes that carry the same element: `scale` and `sign` are exponents over the space's generators.
+
+    `flip` says that the frame's orientation is dual to its space's.
+    """
+
+    id: int
+    space: int
+    flip: bool
+    scale: tuple[int, ...] = ()
+    sign: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AbsorbedGain:
+    """A gain that is one in the canonical gauge; `forward` means absorbed into readers, else into writers.
+
+    `flip` says that the value it multiplies has the frame's dual orientation.
+    """
+
+    parameter: str
+    frame: int
+    flip: bool
+    forward: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """An operator that no rule covers, and where.
+
+    `idle` says that everything it reads is rigid for other reasons, so that no rule would change anything.
+    """
+
+    operator: str
+    where: str
+    shapes: tuple[str, ...]
+    idle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Tensors of branches that can change places: the i-th belongs to position i of a space.
+
+    The group acts on them side by side, along that space in front of their own axes.
+    """
+
+    space: int
+    members: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What the tensors are called together."""
+        return f"{self.members[0]} and {len(self.members) - 1} like it"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Spaces, the terms of every parameter and buffer, and the families without a space.
+
+    `values` has the terms of every other value of the graph (of its first result), for whoever reads activations; it
+    is no part of the fingerprint, and JSON leaves it out.
+    `offsets` are numbers that the model adds to a parameter before any use: the group acts on the sum.
+    `stacks` are parameters and buffers of exchangeable branches, `twins` the same of all their values, `partial`
+    the values that are sums of some branches alone (both no part of the fingerprint); spaces on stacks are fibred over
+    the branches.
+    """
+
+    graph: Graph
+    spaces: tuple[Space, ...]
+    frames: tuple[Frame, ...]
+    terms: dict[str, tuple[Term, ...]]
+    gains: tuple[AbsorbedGain, ...] = ()
+    moves: tuple[Move, ...] = ()
+    translations: tuple[Translation, ...] = ()
+    centred: tuple[Centred, ...] = ()
+    leans: tuple[Lean, ...] = ()
+    tilts: tuple[Tilt, ...] = ()
+    spectral: tuple[Spectral, ...] = ()
+    statistics: tuple[Statistics, ...] = ()
+    radial: tuple[Radial, ...] = ()
+    paired: tuple[Paired, ...] = ()
+    values: dict[str, tuple[Term, ...]] = field(default_factory=dict)
+    offsets: dict[str, float] = field(default_factory=dict)
+    stacks: tuple[Stack, ...] = ()
+    twins: tuple[Stack, ...] = ()
+    partial: tuple[str, ...] = ()
+    uncovered: tuple[Uncovered, ...] = ()
+    notes: tuple[str, ...] = ()
+    rules_hash: str = ""
+
+    @cached_property
+    def by_name(self) -> dict[str, Space]:
+        """Spaces under their names."""
+        return {s.name: s for s in self.spaces}
+
+    def space(self, name: str) -> Space:
+        """The space of that name.
+
+        Raises:
+            UsageError: there is none; near names are suggested.
+        """
+        if name in self.by_name:
+            return self.by_name[name]
+        near = get_close_matches(name, self.by_name, n=3, cutoff=0.4)
+        raise UsageError(
+            f"no space is called {name!r}",
+            remedy=f"did you mean {', '.join(near)}?" if near else "`symgraph inspect MODEL` lists the names",
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of spaces, frames and terms: equal for models between which alignments can be exchanged."""
+        found = (self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.moves, self.offsets)
+        return sha256(repr((*found, self.stacks) if self.stacks else found).encode()).hexdigest()
+
+    def spaces_plain(self) -> tuple[tuple[object, ...], ...]:
+        """Spaces without their evidence, as plain tuples."""
+        return tuple((s.name, s.size, str(s.group), s.fibre, s.scales, s.signs, s.layout) for s in self.spaces)
+
+    @cached_property
+    def _frames(self) -> dict[int, Frame]:
+        return {f.id: f for f in self.frames}
+
+    def frame(self, id: int) -> Frame:
+        """The frame with this number."""
+        return self._frames[id]
+
+    @cached_property
+    def active(self) -> tuple[Space, ...]:
+        """Spaces on which more than the identity acts, outer ones before those fibred over them."""
+        order: list[Space] = []
+        done: set[int] = set()
+
+        def visit(space: Space) -> None:
+            if space.id in done:
+                return
+            done.add(space.id)
+            for f in space.fibre:
+                visit(self.spaces[f])
+            if not space.rigid:
+                order.append(space)
+
+        for s in self.spaces:
+            visit(s)
+        return tuple(order)
+
+    @cached_property
+    def parameters_of(self) -> dict[int, tuple[str, ...]]:
+        """For every space, the parameters and buffers with an axis on it."""
+        found: dict[int, dict[str, None]] = {s.id: {} for s in self.spaces}
+        for name, axes in self.terms.items():
+            for leaf in _all(axes):
+                if leaf.space >= 0:
+                    found[leaf.space][name] = None
+        for stack in self.stacks:
+            found[stack.space].update(dict.fromkeys(stack.members))
+        return {k: tuple(v) for k, v in found.items()}
+
+    @cached_property
+    def stack_of(self) -> dict[str, Stack]:
+        """The stack that a tensor belongs to, if it belongs to one."""
+        return {name: s for s in self.stacks for name in s.members}
+
+    @cached_property
+    def acting_terms(self) -> dict[str, tuple[Term, ...]]:
+        """Terms of what the group acts on as a whole: tensors by their names, and stacks of tensors by theirs."""
+        found = {n: axes for n, axes in self.terms.items() if n not in self.stack_of}
+        for s in self.stacks:
+            found[s.name] = (self.branches(s), *self.terms[s.members[0]])
+        return found
+
+    @cached_property
+    def acting_parameters(self) -> frozenset[str]:
+        """The names among `acting_terms` that are parameters, or stacks of them."""
+        own = self.graph.parameters
+        return frozenset(n for n in own if n not in self.stack_of) | {
+            s.name for s in self.stacks if s.members[0] in own
+        }
+
+    def branches(self, stack: Stack) -> Leaf:
+        """The axis along which the tensors or values of branches stand side by side."""
+        return Leaf(stack.space, self._first_frame[stack.space], False, len(stack.members))
+
+    @cached_property
+    def _first_frame(self) -> dict[int, int]:
+        """One frame of each space, for axes that no tensor has."""
+        return {f.space: f.id for f in reversed(self.frames)}
+
+    @cached_property
+    def acting_on(self) -> dict[int, tuple[str, ...]]:
+        """For every space, the names among `acting_terms` with an axis on it."""
+        found: dict[int, dict[str, None]] = {s.id: {} for s in self.spaces}
+        for name, axes in self.acting_terms.items():
+            for leaf in _all(axes):
+                if leaf.space >= 0:
+                    found[leaf.space][name] = None
+        return {k: tuple(v) for k, v in found.items()}
+
+    def stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state with the tensors of branches side by side, under the names of their stacks."""
+        found = {n: t for n, t in state.items() if n not in self.stack_of}
+        for s in self.stacks:
+            if all(n in state for n in s.members):
+                found[s.name] = torch.stack([state[n] for n in s.members])
+        return found
+
+    def unstacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state with every tensor under its own name again."""
+        found = dict(state)
+        for s in self.stacks:
+            if s.name in found:
+                found.update(zip(s.members, found.pop(s.name).unbind(0), strict=True))
+        return found
+
+    @cached_property
+    def _by_frame(self) -> dict[int, tuple[str, ...]]:
+        found: dict[int, dict[str, None]] = {}
+        for name, axes in self.terms.items():
+            for leaf in _all(axes):
+                found.setdefault(leaf.frame, {})[name] = None
+        return {k: tuple(v) for k, v in found.items()}
+
+    def parameters_of_frames(self, frames: Iterable[int]) -> tuple[str, ...]:
+        """Parameters and buffers with an axis in one of the frames."""
+        return tuple(dict.fromkeys(n for f in frames for n in self._by_frame.get(f, ())))
+
+    @cached_property
+    def gain_sites(self) -> dict[str, tuple[AbsorbedGain, ...]]:
+        """Absorbed gains by parameter (one parameter may multiply at several places)."""
+        found: dict[str, tuple[AbsorbedGain, ...]] = {}
+        for gain in self.gains:
+            found[gain.parameter] = (*found.get(gain.parameter, ()), gain)
+        return found
+
+    def shifted(self, state: Mapping[str, Tensor], sign: float = 1.0) -> dict[str, Tensor]:
+        """The state with every offset added, so that the group acts linearly; with sign -1 taken off again."""
+        return {n: t + sign * self.offsets[n] if n in self.offsets else t for n, t in state.items()}
+
+    def fibre_sizes(self, space: Space) -> tuple[int, ...]:
+        """Sizes of the spaces in the fibre, in order."""
+        return tuple(self.spaces[f].size for f in space.fibre)
+
+    def within(self, *classes: SymmetryClass | str) -> Self:
+        """The same graph with a smaller group: every space admits no more than what lies inside one of the classes.
+
+        For comparisons, such as permutations alone where rotations would be admitted. Families without a space stay.
+
+        Raises:
+            UsageError: there is no class of that name.
+        """
+        inside = down(*map(_named, classes))
+        spaces = tuple(map(partial(_restricted, bound=inside), self.spaces))
+        frames = tuple(_exponents(f, self.spaces[f.space], spaces[f.space]) for f in self.frames)
+        return replace(self, spaces=spaces, frames=frames)
+
+
+def _named(name: str) -> SymmetryClass:
+    try:
+        return SymmetryClass(name)
+    except ValueError:
+        raise UsageError(f"there is no class {name!r}", remedy=f"one of {', '.join(SymmetryClass)}") from None
+
+
+def _restricted(space: Space, bound: Bound) -> Space:
+    group = group_of(down(space.group) & bound)
+    scales, signs = _generators(group)
+    if not space.is_matrix:
+        scales, signs = min(scales, 1) * space.scales, min(signs, 1) * space.signs
+    return replace(space, bound=space.bound & bound, group=group, scales=scales, signs=signs)
+
+
+def _generators(group: SymmetryClass) -> tuple[int, int]:
+    """How many free scales and signs one vector in a space of this group has beside its permutation."""
+    scaled = group in (SymmetryClass.POSITIVE_MONOMIAL, SymmetryClass.MONOMIAL)
+    return int(scaled), int(group in (SymmetryClass.SIGNED, SymmetryClass.MONOMIAL))
+
+
+def _exponents(frame: Frame, before: Space, after: Space) -> Frame:
+    """All frames of a space of matrices carry one element, so also its scales and signs where matrices are no more."""
+    if not before.is_matrix:
+        return frame
+    return replace(frame, scale=(1,) * after.scales, sign=(1,) * after.signs)
+
+
+def _all(axes: tuple[Term, ...]) -> Iterator[Leaf]:
+    for term in axes:
+        yield from leaves(term)
