@@ -10,29 +10,48 @@ symgraph.loss_barrier(aligned.a, aligned.state, batches)
 
 from __future__ import annotations
 
-from symgraph.api import audit, canonicalise, infer, model, rule_book, trace, verify
-from symgraph.errors import SymgraphError
-from symgraph.io.models import Model
-from symgraph.ir import Graph
-from symgraph.match.align import Aligned, align, plan
-from symgraph.match.learn_options import LearnOptions
-from symgraph.match.program import Program
-from symgraph.match.universe import Universe, universe
-from symgraph.match.weights import MatchOptions
-from symgraph.measure.barrier import loss_barrier
-from symgraph.measure.loss_curve import LossBarrier
-from symgraph.measure.recalibrate import recalibrated
-from symgraph.measure.simplex import SimplexBarrier
-from symgraph.measure.simplex_barrier import simplex_barrier
-from symgraph.orbit.alignment import Alignment
-from symgraph.orbit.canonical import Canonical
-from symgraph.orbit.motion import MotionOptions
-from symgraph.prove.audit import Audit
-from symgraph.prove.verify import Verification
-from symgraph.resize.reshaped import Embedded, Narrowed, embed, narrow
-from symgraph.rules.loading import rule
-from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.structure import Space
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from symgraph.api import (
+        Aligned,
+        Alignment,
+        Audit,
+        Canonical,
+        Embedded,
+        Graph,
+        LearnOptions,
+        LossBarrier,
+        MatchOptions,
+        Model,
+        MotionOptions,
+        Narrowed,
+        Program,
+        SimplexBarrier,
+        Space,
+        SymgraphError,
+        SymmetryGraph,
+        Universe,
+        Verification,
+        align,
+        audit,
+        canonicalise,
+        embed,
+        infer,
+        loss_barrier,
+        model,
+        narrow,
+        plan,
+        recalibrated,
+        rule,
+        rule_book,
+        simplex_barrier,
+        trace,
+        universe,
+        verify,
+    )
 
 __version__ = "0.1.0"
 
@@ -74,3 +93,19 @@ __all__ = [
     "universe",
     "verify",
 ]
+
+if not TYPE_CHECKING:
+    # Nothing is imported before it is used: torch alone takes seconds, and `symgraph --help` needs none of it.
+
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            found = getattr(import_module("symgraph.api"), name)
+        elif not name.startswith("_") and find_spec(f"symgraph.{name}"):
+            found = import_module(f"symgraph.{name}")
+        else:
+            raise AttributeError(f"module 'symgraph' has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -8,33 +8,78 @@ from typing import Any
 
 from torch import nn
 
+from symgraph.errors import SymgraphError
 from symgraph.inference.pipeline import infer as _infer
 from symgraph.inference.sources import Progress, RuleSources, Source, infer, model, ready, rule_book, stored, trace
 from symgraph.io.models import Model
+from symgraph.ir import Graph
+from symgraph.match.align import Aligned, align, plan
+from symgraph.match.learn_options import LearnOptions
+from symgraph.match.program import Program
+from symgraph.match.universe import Universe, universe
+from symgraph.match.weights import MatchOptions
+from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.loss_curve import LossBarrier
+from symgraph.measure.recalibrate import recalibrated
+from symgraph.measure.simplex import SimplexBarrier
+from symgraph.measure.simplex_barrier import simplex_barrier
+from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.canonical import canonicalise as _canonicalise
+from symgraph.orbit.motion import MotionOptions
 from symgraph.prove.audit import LARGEST, Audit
 from symgraph.prove.audit import audit as _audit
 from symgraph.prove.verify import Verification
 from symgraph.prove.verify import verify as _verify
+from symgraph.resize.reshaped import Embedded, Narrowed, embed, narrow
+from symgraph.rules.loading import rule
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
 from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64
 from symgraph.tracing.softmax_outputs import seen_by_softmax
 from symgraph.tracing.wrap import is_pretrained
 
 __all__ = [
+    "Aligned",
+    "Alignment",
+    "Audit",
+    "Canonical",
+    "Embedded",
+    "Graph",
+    "LearnOptions",
+    "LossBarrier",
+    "MatchOptions",
+    "Model",
+    "MotionOptions",
+    "Narrowed",
+    "Program",
     "Progress",
     "RuleSources",
+    "SimplexBarrier",
     "Source",
+    "Space",
+    "SymgraphError",
+    "SymmetryGraph",
+    "Universe",
+    "Verification",
+    "align",
     "audit",
     "canonicalise",
+    "embed",
     "infer",
+    "loss_barrier",
     "model",
+    "narrow",
+    "plan",
     "ready",
+    "recalibrated",
+    "rule",
     "rule_book",
+    "simplex_barrier",
     "stored",
     "trace",
+    "universe",
     "verify",
 ]
 

@@ -21,10 +21,10 @@ from symgraph.cli.parser import (
     add_trust,
 )
 from symgraph.errors import UsageError
-from symgraph.measure.loss_curve import LossBarrier
 
 if TYPE_CHECKING:
     from symgraph.io.models import Model
+    from symgraph.measure.loss_curve import LossBarrier
     from symgraph.measure.simplex import SimplexBarrier
 
 _EXAMPLES = """
@@ -91,6 +91,7 @@ def run(args: Arguments, console: Console) -> int:
 
 
 def _draw(found: LossBarrier | SimplexBarrier, product: LossBarrier | None, args: Arguments) -> None:
+    from symgraph.measure.loss_curve import LossBarrier
     from symgraph.measure.plots import barrier_plot
 
     # Whole paths would not fit.

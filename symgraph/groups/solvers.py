@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from symgraph.groups.elements import ones_complement, pair_indices, rotary_matrix
@@ -20,6 +19,9 @@ _C = SymmetryClass
 
 def assignment(c: Tensor) -> Tensor:
     """Permutations p with maximal sum_i C[i, p_i]: (P, n, n) -> (P, n). Source: Kuhn 1955, by scipy."""
+    # Scipy and POT take longer to import than the rest of the package together, and few commands solve anything.
+    from scipy.optimize import linear_sum_assignment
+
     flat = c.detach().reshape(-1, *c.shape[-2:]).cpu().numpy()
     found = [linear_sum_assignment(m, maximize=True)[1] for m in flat]
     return torch.stack([torch.from_numpy(f) for f in found]).reshape(c.shape[:-1]).to(c.device)

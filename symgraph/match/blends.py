@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-import ot
 import torch
 from torch import Tensor
 
@@ -168,6 +167,8 @@ def soften(
 
     Source: stabilised Sinkhorn iteration (Schmitzer 2019), by POT.
     """
+    import ot
+
     found: list[Blend] = []
     for space in blendable(symmetry, patterns):
         sides = _sides(symmetry, space, a, b, weights)

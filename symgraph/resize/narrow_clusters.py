@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import ot
 import torch
 from torch import Tensor
 
@@ -70,6 +69,8 @@ def merged(x: Tensor, mass: Tensor, n: int) -> Clusters:
 
 def even(x: Tensor, n: int) -> Clusters:
     """Units with rows x (m, p) at n places that take m / n of them each."""
+    import ot
+
     m = len(x)
     one = torch.ones(m, dtype=x.dtype)
     places = x[first_places(distances(x), x.square().sum(1), one, n)]

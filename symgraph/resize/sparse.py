@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.sparse import bmat, csr_matrix, identity
-from scipy.sparse.linalg import splu
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 # A norm sees the scale of its input only through its epsilon, hence the low rank tolerance.
 RANK_TOLERANCE = 1e-11
@@ -65,6 +67,9 @@ def least_change(rows: Sequence[Rows], size: int) -> Tensor:
 
     Source: augmented systems of least squares, Bjoerck 1967; proximal refinement, Rockafellar 1976.
     """
+    from scipy.sparse import bmat, identity
+    from scipy.sparse.linalg import splu
+
     matrix, target = _assembled(rows, size)
     if not matrix.shape[0]:
         return torch.zeros(size, dtype=torch.float64)
@@ -85,6 +90,8 @@ def least_change(rows: Sequence[Rows], size: int) -> Tensor:
 
 
 def _assembled(rows: Sequence[Rows], size: int) -> tuple[csr_matrix, np.ndarray]:
+    from scipy.sparse import csr_matrix
+
     held = [r for r in rows if len(r.right)]
     values, places, ends = [], [], [0]
     for r in held:

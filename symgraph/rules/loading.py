@@ -267,7 +267,7 @@ def parse(text: str, path: str = "<text>") -> tuple[Rule, ...]:
     """
     reader = _Reader(text, path)
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = _composed(text)
         found = tuple(reader.rules(root))
     except yaml.YAMLError as error:
         raise RuleError(_syntax(error, path, text)) from None
@@ -276,6 +276,14 @@ def parse(text: str, path: str = "<text>") -> tuple[Rule, ...]:
     if reader.problems:
         raise RuleError("\n".join(map(str, reader.problems)))
     return found
+
+
+def _composed(text: str) -> yaml.Node | None:
+    """The nodes of a text, by libyaml where it is there: ten times as fast. What it refuses, PyYAML explains better."""
+    try:
+        return yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
 
 
 def _syntax(error: yaml.YAMLError, path: str, text: str) -> str:
