@@ -18,18 +18,31 @@ from torch import Tensor
 
 from symgraph.errors import CheckpointError, UsageError, one_line
 from symgraph.groups.elements import Element
+from symgraph.io.decode import Malformed, decode
 from symgraph.io.files import atomic_path
-from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.blend import Blend
 from symgraph.orbit.constant_steps import Lift, Offset, Push
-from symgraph.orbit.spectral_gains import Isospectral
-from symgraph.orbit.steps import Act, Rescale, State, Step, Stretch, Trade, Transform, rescale
-from symgraph.orbit.uneven import Restate, Slant, Turn
-from symgraph.symmetry.families import Place
+from symgraph.orbit.step import Step
+from symgraph.orbit.steps import Act, Rescale, State, Stretch, Trade, Transform
+from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.graph import SymmetryGraph
 
 FORMAT = "symgraph alignment 1"
-_LEAN = ("parameter", "start", "rows")
+KINDS: dict[str, type[Step]] = {k.kind: k for k in (Act, Blend, Rescale, Push, Lift, Stretch, Trade, Slant, Offset)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    """What a file says beside its tensors."""
+
+    format: str
+    source: str
+    target: str
+    rules: str
+    symmetry: str
+    objective: tuple[float, ...]
+    notes: tuple[str, ...]
+    steps: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -106,21 +119,23 @@ class Alignment:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Writes one safetensors file; readable without symgraph, since spaces are named."""
         tensors: dict[str, Tensor] = {}
-        steps = [_dump(i, s, self.symmetry, tensors) for i, s in enumerate(self.transform.steps)]
-        meta = {
-            "format": FORMAT,
-            "source": self.source,
-            "target": self.target,
-            "rules": self.symmetry.rules_hash,
-            "symmetry": self.symmetry.fingerprint,
-            "objective": list(self.objective),
-            "notes": list(self.notes),
-            "steps": steps,
-        }
+        steps = []
+        for i, step in enumerate(self.transform.steps):
+            plain, parts = step.dump()
+            steps.append({"kind": step.kind, **plain})
+            tensors |= {f"{i}.{name}": t.cpu().clone().contiguous() for name, t in parts.items()}
+        header = _Header(
+            format=FORMAT,
+            source=self.source,
+            target=self.target,
+            rules=self.symmetry.rules_hash,
+            symmetry=self.symmetry.fingerprint,
+            objective=self.objective,
+            notes=self.notes,
+            steps=tuple(steps),
+        )
         with atomic_path(Path(path), overwrite=overwrite) as temporary:
-            save_file(
-                {k: v.clone().contiguous() for k, v in tensors.items()}, temporary, {"symgraph": json.dumps(meta)}
-            )
+            save_file(tensors, temporary, {"symgraph": json.dumps(asdict(header))})
         return Path(path)
 
     @staticmethod
@@ -130,21 +145,29 @@ class Alignment:
         Raises:
             CheckpointError: not an alignment file, or one made for another architecture.
         """
-        meta, tensors = _read(Path(path))
-        if meta.get("symmetry") != symmetry.fingerprint:
+        plain, tensors = _read(Path(path))
+        if plain.get("symmetry") != symmetry.fingerprint:
             raise CheckpointError(
                 f"{path} was made for another architecture",
                 cause="its symmetry graph differs from this model's (shapes, operators or rules)",
                 remedy="use it with the models it was made from, or align anew",
             )
         try:
-            steps = tuple(_load(i, m, symmetry, tensors) for i, m in enumerate(meta["steps"]))
-            texts, numbers = [str(meta[k]) for k in ("source", "target")], [float(x) for x in meta["objective"]]
-            return Alignment(symmetry, Transform(steps), texts[0], texts[1], tuple(numbers), tuple(meta["notes"]))
+            header = decode(_Header, plain)
+            steps = tuple(_step(symmetry, i, s, tensors) for i, s in enumerate(header.steps))
         except (LookupError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise CheckpointError(
                 f"{path} is damaged", cause=one_line(error), remedy="write it anew with `symgraph align`"
             ) from error
+        return Alignment(symmetry, Transform(steps), header.source, header.target, header.objective, header.notes)
+
+
+def _step(symmetry: SymmetryGraph, number: int, plain: dict[str, Any], tensors: Mapping[str, Tensor]) -> Step:
+    kind, head = plain.pop("kind"), f"{number}."
+    if kind not in KINDS:
+        raise Malformed(f"step {number + 1} is of no known kind")
+    own = {name.removeprefix(head): t for name, t in tensors.items() if name.startswith(head)}
+    return KINDS[kind].load(symmetry, plain, own)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -154,94 +177,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     try:
         with safe_open(path, framework="pt") as f:
-            meta = json.loads((f.metadata() or {}).get("symgraph", "{}"))
+            plain = json.loads((f.metadata() or {}).get("symgraph", "{}"))
             # Copies: a product with memory that lies at an odd address of the file may round otherwise.
             tensors = {k: f.get_tensor(k).clone() for k in f.keys()}  # noqa: SIM118 - no iterator on this type
     except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file", cause=str(error)) from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
         raise CheckpointError(f"{path} holds no alignment", cause=f"its metadata does not say {FORMAT!r}")
-    return meta, tensors
-
-
-def _dump(i: int, step: Step, symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    if isinstance(step, Act):
-        for space, e in step.element.elements.items():
-            for part, tensor in e.tensors().items():
-                tensors[f"{i}.{symmetry.spaces[space].name}.{part}"] = tensor.cpu()
-        return {"kind": "act", "spaces": [symmetry.spaces[s].name for s in step.element.elements]}
-    if isinstance(step, Blend):
-        name = symmetry.spaces[step.space].name
-        tensors.update({f"{i}.{name}.{part}": t.cpu() for part, t in step.element.tensors().items()})
-        return {"kind": "blend", "space": name, **({"merging": True} if step.merging else {})}
-    if isinstance(step, Rescale):
-        tensors[f"{i}.factor"] = step.factor.cpu()
-        return {"kind": "rescale", "parameter": step.parameter}
-    if isinstance(step, Turn | Isospectral | Restate):
-        raise UsageError(f"an alignment holds no step of the kind {type(step).__name__}")
-    if isinstance(step, Trade):
-        tensors[f"{i}.factor"] = step.factor.cpu()
-        return {"kind": "trade", "parameter": step.paired.gains[0][0]}
-    if isinstance(step, Stretch):
-        return {"kind": "stretch", "parameter": step.radial.tensors[0], "factor": step.factor}
-    tensors[f"{i}.constant"] = step.constant.cpu()
-    if isinstance(step, Push):
-        return {"kind": "push", "parameter": step.source.parameter, "start": step.source.start}
-    if isinstance(step, Lift):
-        p = step.piece
-        return {"kind": "lift", "parameter": p.parameter, "axis": p.axis, "start": p.start}
-    if isinstance(step, Slant):
-        return {"kind": "slant", **dict(zip(_LEAN, step.lean.place, strict=True))}
-    return {"kind": "offset", **asdict(step.place)}
-
-
-def _load(i: int, m: dict[str, Any], symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> Step:
-    kind = m["kind"]
-    if kind == "act":
-        return Act(GroupElement(symmetry, dict(_element(f"{i}.{n}", n, symmetry, tensors) for n in m["spaces"])))
-    if kind == "blend":
-        space = symmetry.space(m["space"])
-        element = _blended(f"{i}.{space.name}", space.size, tensors)
-        return Blend(symmetry, space.id, element, m.get("merging") is True and element.index is not None)
-    if kind == "rescale":
-        return rescale(symmetry, symmetry.gain_sites[m["parameter"]], tensors[f"{i}.factor"])
-    if kind == "trade":
-        paired = {p.gains[0][0]: p for p in symmetry.paired}
-        return Trade(symmetry, paired[m["parameter"]], tensors[f"{i}.factor"])
-    if kind == "stretch":
-        radial = {r.tensors[0]: r for r in symmetry.radial}
-        return Stretch(radial[m["parameter"]], float(m["factor"]))
-    constant = tensors[f"{i}.constant"]
-    if kind == "push":
-        at = (m["parameter"], m["start"])
-        moves = {(x.source.parameter, x.source.start): x for x in symmetry.moves}
-        return Push(moves[at].source, moves[at].sinks, constant)
-    if kind == "lift":
-        pieces = {(p.parameter, p.axis, p.start): p for c in symmetry.centred for p in c.pieces}
-        return Lift(pieces[m["parameter"], m["axis"], m["start"]], constant)
-    if kind == "slant":
-        leans = {x.place: x for x in symmetry.leans}
-        return Slant(leans[tuple(m[k] for k in _LEAN)], constant)
-    if kind != "offset" or m["parameter"] not in symmetry.terms:
-        raise ValueError(f"step {i + 1} is of no known kind or parameter")
-    return Offset(Place(m["parameter"], int(m["axis"]), tuple(map(int, m["window"]))), constant)
-
-
-def _element(place: str, name: str, symmetry: SymmetryGraph, tensors: dict[str, Tensor]) -> tuple[int, Element]:
-    space = symmetry.space(name)
-    parts = {k: tensors[f"{place}.{k}"] for k in ("index", "scale", "sign", "matrix") if f"{place}.{k}" in tensors}
-    whole = {k: v.shape for k, v in neutral(symmetry, space).tensors().items()}
-    if not parts.keys() & {"index", "matrix"} or any(v.shape != whole.get(k) for k, v in parts.items()):
-        raise ValueError(f"the element of {name} is incomplete or has other shapes")
-    return space.id, Element(**parts)
-
-
-def _blended(place: str, size: int, tensors: dict[str, Tensor]) -> Element:
-    shapes = {"index": (size,), "scale": (1, size), "matrix": (size, size)}
-    parts = {k: tensors[f"{place}.{k}"] for k in shapes if f"{place}.{k}" in tensors}
-    if parts.keys() not in ({"index", "scale"}, {"matrix"}) or any(t.shape != shapes[k] for k, t in parts.items()):
-        raise ValueError(f"the step at {place} is incomplete or has other shapes")
-    return Element(**parts)
+    return plain, tensors
 
 
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from symgraph.errors import SymgraphError
 from symgraph.groups.elements import Element
 from symgraph.orbit.action import by_matrix, on_blocks, spread
+from symgraph.orbit.step import Dumped, Step
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
 
@@ -16,7 +19,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Blend:
+class Blend(Step):
     """Copies units and shares out what leaves them, or averages units with a matrix on both sides.
 
     With `merging` the other way round: units go to places, what enters is averaged and what leaves summed there.
@@ -30,6 +33,7 @@ class Blend:
     space: int
     element: Element
     merging: bool = False
+    kind: ClassVar[str] = "blend"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
@@ -63,6 +67,23 @@ class Blend:
             f"units of {self.symmetry.spaces[self.space].name} were split or merged, which cannot be undone",
             remedy="align without splitting and without soft permutations to have an inverse",
         )
+
+    def dump(self) -> Dumped:
+        """The space by name, and the element."""
+        name = self.symmetry.spaces[self.space].name
+        tensors = {f"{name}.{part}": t for part, t in self.element.tensors().items()}
+        return {"space": name, **({"merging": True} if self.merging else {})}, tensors
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Blend:
+        """What `dump` gave."""
+        space = symmetry.space(plain["space"])
+        n = space.size
+        shapes = {"index": (n,), "scale": (1, n), "matrix": (n, n)}
+        parts = {k: tensors[f"{space.name}.{k}"] for k in shapes if f"{space.name}.{k}" in tensors}
+        if parts.keys() not in ({"index", "scale"}, {"matrix"}) or any(t.shape != shapes[k] for k, t in parts.items()):
+            raise ValueError(f"what splits or merges {space.name} is incomplete or has other shapes")
+        return Blend(symmetry, space.id, Element(**parts), plain.get("merging") is True and "index" in parts)
 
 
 def merged(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, place: Tensor, weight: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ from torch import Tensor
 from symgraph.groups.elements import pair_indices
 from symgraph.orbit.constant_steps import Lift, Offset, Push, window
 from symgraph.orbit.least_norm import least_norm
-from symgraph.orbit.steps import Act, Rescale, State, Step, Stretch, Trade, Transform, gain_of, rescale, unit_length
+from symgraph.orbit.step import Step
+from symgraph.orbit.steps import Act, Rescale, State, Stretch, Trade, Transform, gain_of, rescale, unit_length
 from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.families import Piece, Place
 from symgraph.symmetry.graph import SymmetryGraph

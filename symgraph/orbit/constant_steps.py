@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from symgraph.io.decode import decode
 from symgraph.orbit.action import spread
+from symgraph.orbit.step import Dumped, Step
 from symgraph.symmetry.families import Piece, Place, Sink
+from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Term, leaves
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
+class Push(Step):
     """Takes a constant out of a bias and adds what its readers make of it to theirs."""
 
     source: Piece
     sinks: tuple[Sink, ...]
     constant: Tensor
+    kind: ClassVar[str] = "push"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
@@ -35,6 +41,28 @@ class Push:
     def inverse(self) -> Push:
         """The step that undoes this one."""
         return Push(self.source, self.sinks, -self.constant)
+
+    @property
+    def takes(self) -> object:
+        """The constant of this piece of a bias."""
+        return self.source
+
+    def fitted(self, state: State) -> Push:
+        """Another model's constant, where readers make up for it."""
+        if not self.sinks or self.source.parameter not in state:
+            return self
+        return replace(self, constant=self.source.of(state[self.source.parameter]).clone())
+
+    def dump(self) -> Dumped:
+        """Where it is taken out, and the constant."""
+        return {"parameter": self.source.parameter, "start": self.source.start}, {"constant": self.constant}
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Push:
+        """What `dump` gave."""
+        moves = {(m.source.parameter, m.source.start): m for m in symmetry.moves}
+        move = moves[plain["parameter"], plain["start"]]
+        return Push(move.source, move.sinks, tensors["constant"])
 
 
 def arriving(state: State, source: Piece, sink: Sink, constant: Tensor) -> Tensor:
@@ -59,7 +87,7 @@ def broadcast_leaves(vector: Tensor, source: Term, target: Term) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Offset:
+class Offset(Step):
     """Adds a constant vector along one axis of a parameter, equal along all others, within the place's window.
 
     Shapes: constant (n,), the size of the axis.
@@ -67,6 +95,7 @@ class Offset:
 
     place: Place
     constant: Tensor
+    kind: ClassVar[str] = "offset"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; nothing changes for a difference of two models."""
@@ -80,6 +109,18 @@ class Offset:
         """The step that undoes this one."""
         return Offset(self.place, -self.constant)
 
+    def dump(self) -> Dumped:
+        """The place and the constant."""
+        return asdict(self.place), {"constant": self.constant}
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Offset:
+        """What `dump` gave."""
+        place = decode(Place, plain)
+        if place.parameter not in symmetry.terms:
+            raise ValueError(f"there is no parameter {place.parameter}")
+        return Offset(place, tensors["constant"])
+
 
 def window(tensor: Tensor, place: Place) -> Tensor:
     """The part of a tensor that lies in the place's window, as a view."""
@@ -90,7 +131,7 @@ def window(tensor: Tensor, place: Place) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Lift:
+class Lift(Step):
     """Adds a multiple of the ones vector along a piece, another one for each position of the other axes.
 
     Shapes: constant has the parameter's shape without the piece's axis.
@@ -98,6 +139,7 @@ class Lift:
 
     piece: Piece
     constant: Tensor
+    kind: ClassVar[str] = "lift"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; nothing changes for a difference of two models."""
@@ -109,3 +151,14 @@ class Lift:
     def inverse(self) -> Lift:
         """The step that undoes this one."""
         return Lift(self.piece, -self.constant)
+
+    def dump(self) -> Dumped:
+        """The piece and the constant."""
+        p = self.piece
+        return {"parameter": p.parameter, "axis": p.axis, "start": p.start}, {"constant": self.constant}
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Lift:
+        """What `dump` gave."""
+        pieces = {(p.parameter, p.axis, p.start): p for c in symmetry.centred for p in c.pieces}
+        return Lift(pieces[plain["parameter"], plain["axis"], plain["start"]], tensors["constant"])

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from symgraph.orbit.constant_steps import Lift, Offset, Push
 from symgraph.orbit.spectral_gains import Isospectral
-from symgraph.orbit.steps import State, Step, Stretch, Trade, Transform, gain_of, rescale
+from symgraph.orbit.step import Step
+from symgraph.orbit.steps import State, Stretch, Trade, Transform, gain_of, rescale
 from symgraph.orbit.uneven import Restate, Slant, Turn
 from symgraph.symmetry.dimension import Family, lean_name, piece_name, translation_name
 from symgraph.symmetry.families import Piece, Radial, Spectral, Translation

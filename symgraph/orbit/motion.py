@@ -21,7 +21,8 @@ from symgraph.orbit.action import GroupElement, by_matrix, on_blocks, spread
 from symgraph.orbit.charts import CHARTS, Assigned, Chart, Linear, Moved, Rotary, Rotation, Scales
 from symgraph.orbit.constant_steps import Push
 from symgraph.orbit.relaxed import Relaxed
-from symgraph.orbit.steps import Act, State, Step, Transform, rescale
+from symgraph.orbit.step import Step
+from symgraph.orbit.steps import Act, State, Transform, rescale
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf

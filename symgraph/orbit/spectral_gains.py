@@ -22,6 +22,7 @@ from torch import Tensor
 
 from symgraph.groups.elements import ones_complement
 from symgraph.orbit.action import by_matrix, on_blocks
+from symgraph.orbit.step import Step
 from symgraph.symmetry.families import Spectral
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
@@ -31,7 +32,7 @@ _HALVINGS = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Isospectral:
+class Isospectral(Step):
     """Moves a gain along those of its spectrum, and rotates the streams before and after it.
 
     Amounts add: the step by a and then that by b is the step by a + b.

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, SymgraphError
-from symgraph.groups.elements import pair_indices
-from symgraph.orbit.action import GroupElement, on_blocks, spread
-from symgraph.orbit.blend import Blend
-from symgraph.orbit.constant_steps import Lift, Offset, Push
-from symgraph.orbit.spectral_gains import Isospectral
-from symgraph.orbit.uneven import Restate, Slant, Turn
+from symgraph.groups.elements import Element, pair_indices
+from symgraph.orbit.action import GroupElement, neutral, on_blocks, spread
+from symgraph.orbit.step import Dumped, Step
 from symgraph.symmetry.families import Paired, Radial
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import AbsorbedGain
@@ -30,10 +28,11 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Act(Step):
     """A group element on the spaces."""
 
     element: GroupElement
+    kind: ClassVar[str] = "act"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
@@ -47,9 +46,32 @@ class Act:
         """The step that undoes this one."""
         return Act(self.element.inverse())
 
+    def after(self, first: Step) -> Act | None:
+        """The product of two group elements."""
+        return Act(self.element.after(first.element)) if isinstance(first, Act) else None
+
+    def dump(self) -> Dumped:
+        """Its elements by the names of the spaces."""
+        named = {self.element.symmetry.spaces[s].name: e.tensors() for s, e in self.element.elements.items()}
+        return {"spaces": list(named)}, {f"{n}.{part}": t for n, parts in named.items() for part, t in parts.items()}
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Act:
+        """What `dump` gave."""
+        return Act(GroupElement(symmetry, dict(_element(n, symmetry, tensors) for n in plain["spaces"])))
+
+
+def _element(name: str, symmetry: SymmetryGraph, tensors: Mapping[str, Tensor]) -> tuple[int, Element]:
+    space = symmetry.space(name)
+    parts = {k: tensors[f"{name}.{k}"] for k in Element.__slots__ if f"{name}.{k}" in tensors}
+    whole = {k: v.shape for k, v in neutral(symmetry, space).tensors().items()}
+    if not parts.keys() & {"index", "matrix"} or any(v.shape != whole.get(k) for k, v in parts.items()):
+        raise ValueError(f"the element of {name} is incomplete or has other shapes")
+    return space.id, Element(**parts)
+
 
 @dataclass(frozen=True, slots=True)
-class Rescale:
+class Rescale(Step):
     """Divides a gain by `factor` and lets its readers (or writers) carry it instead.
 
     Shapes: factor (n,), the size of the gain.
@@ -58,6 +80,7 @@ class Rescale:
     symmetry: SymmetryGraph
     sites: tuple[AbsorbedGain, ...]
     factor: Tensor
+    kind: ClassVar[str] = "rescale"
 
     @property
     def parameter(self) -> str:
@@ -125,6 +148,25 @@ class Rescale:
             )
         return Rescale(self.symmetry, self.sites, 1.0 / self.factor)
 
+    @property
+    def takes(self) -> object:
+        """The gain."""
+        return self.parameter
+
+    def fitted(self, state: State) -> Rescale:
+        """Another model's gain."""
+        own = self.parameter in state
+        return replace(self, factor=gain_of(self.symmetry, state, self.parameter)) if own else self
+
+    def dump(self) -> Dumped:
+        """The name of the gain, and the factor."""
+        return {"parameter": self.parameter}, {"factor": self.factor}
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Rescale:
+        """What `dump` gave."""
+        return rescale(symmetry, symmetry.gain_sites[plain["parameter"]], tensors["factor"])
+
 
 def _divide(x: Tensor, v: Tensor, *, one: bool = False) -> Tensor:
     """x / v where v is not zero; elsewhere x must vanish, and the quotient is 0 (1 for the gain itself)."""
@@ -134,11 +176,12 @@ def _divide(x: Tensor, v: Tensor, *, one: bool = False) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(Step):
     """Multiplies tensors by one positive factor."""
 
     radial: Radial
     factor: float
+    kind: ClassVar[str] = "stretch"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
@@ -148,9 +191,28 @@ class Stretch:
         """The step that undoes this one."""
         return Stretch(self.radial, 1.0 / self.factor)
 
+    @property
+    def takes(self) -> object:
+        """The length of the tensors."""
+        return self.radial
+
+    def fitted(self, state: State) -> Stretch:
+        """Another model's length."""
+        return replace(self, factor=unit_length(self.radial, state))
+
+    def dump(self) -> Dumped:
+        """The first of the tensors, and the factor."""
+        return {"parameter": self.radial.tensors[0], "factor": self.factor}, {}
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stretch:
+        """What `dump` gave."""
+        radial = {r.tensors[0]: r for r in symmetry.radial}
+        return Stretch(radial[plain["parameter"]], float(plain["factor"]))
+
 
 @dataclass(frozen=True, slots=True)
-class Trade:
+class Trade(Step):
     """Multiplies gains on one side of a rotary product by a factor for each frequency pair, and divides the others.
 
     Shapes: factor (n / 2,).
@@ -159,6 +221,7 @@ class Trade:
     symmetry: SymmetryGraph
     paired: Paired
     factor: Tensor
+    kind: ClassVar[str] = "trade"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
@@ -176,6 +239,16 @@ class Trade:
         """The step that undoes this one."""
         return Trade(self.symmetry, self.paired, 1.0 / self.factor)
 
+    def dump(self) -> Dumped:
+        """The first of the gains, and the factor."""
+        return {"parameter": self.paired.gains[0][0]}, {"factor": self.factor}
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trade:
+        """What `dump` gave."""
+        paired = {p.gains[0][0]: p for p in symmetry.paired}
+        return Trade(symmetry, paired[plain["parameter"]], tensors["factor"])
+
 
 def over_pairs(values: Tensor, layout: str) -> Tensor:
     """A number for each frequency pair as one for each entry: shapes (n / 2,) -> (n,)."""
@@ -183,9 +256,6 @@ def over_pairs(values: Tensor, layout: str) -> Tensor:
     for members in pair_indices(len(found), layout):
         found[members.to(values.device)] = values
     return found
-
-
-Step = Act | Blend | Rescale | Push | Offset | Lift | Stretch | Trade | Slant | Turn | Isospectral | Restate
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +283,13 @@ class Transform:
         Raises:
             CheckpointError: a gain is zero where a bias would have to be divided by it.
         """
-        found, seen = dict(state), set[object]()
+        found = dict(state)
+        seen: set[object] = {None}
         for step in self.steps:
-            step = _own(step, found, seen)
-            if isinstance(step, Rescale):
-                step.check(found)
+            if step.takes not in seen:
+                seen.add(step.takes)
+                step = step.fitted(found)
+            step.check(found)
             found = step.apply(found)
         return found
 
@@ -229,35 +301,9 @@ class Transform:
         """This transform, then `other`; neighbouring group elements are multiplied."""
         steps = list(self.steps)
         for step in other.steps:
-            if steps and isinstance(step, Act) and isinstance(steps[-1], Act):
-                steps[-1] = Act(step.element.after(steps[-1].element))
-            else:
-                steps.append(step)
+            both = step.after(steps[-1]) if steps else None
+            steps[len(steps) - (both is not None) :] = [both or step]
         return Transform(tuple(steps))
-
-
-def _own(step: Step, state: State, seen: set[object]) -> Step:
-    """The step with the coefficient that this state calls for, the first time a gain or a constant is taken out."""
-    place = _place(step)
-    if place is None or place in seen or (isinstance(place, str) and place not in state):
-        return step
-    seen.add(place)
-    if isinstance(step, Stretch):
-        return replace(step, factor=unit_length(step.radial, state))
-    if isinstance(step, Rescale):
-        return replace(step, factor=gain_of(step.symmetry, state, step.parameter))
-    if isinstance(step, Push) and step.sinks and step.source.parameter in state:
-        return replace(step, constant=step.source.of(state[step.source.parameter]).clone())
-    return step
-
-
-def _place(step: Step) -> object:
-    """What a step takes out, if a model's own coefficient is to be used the first time."""
-    if isinstance(step, Push):
-        return step.source
-    if isinstance(step, Rescale):
-        return step.parameter
-    return step.radial if isinstance(step, Stretch) else None
 
 
 def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> float:

@@ -19,7 +19,8 @@ from symgraph.groups.elements import Element, ones_complement, rotary_matrix
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.freedoms import freedoms, to_clean_gauge
-from symgraph.orbit.steps import Act, State, Step, Transform
+from symgraph.orbit.step import Step
+from symgraph.orbit.steps import Act, State, Transform
 from symgraph.symmetry.dimension import Family
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space

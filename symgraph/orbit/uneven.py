@@ -6,7 +6,9 @@ between two models stays a line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,14 +16,17 @@ from torch import Tensor
 from symgraph.ir import Graph
 from symgraph.orbit.action import spread
 from symgraph.orbit.constant_steps import Offset, arriving
+from symgraph.orbit.step import Dumped, Step
 from symgraph.symmetry.families import Lean, Statistics, Tilt
+from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import call
 
 State = dict[str, Tensor]
+_PLACE = ("parameter", "start", "rows")
 
 
 @dataclass(frozen=True, slots=True)
-class Slant:
+class Slant(Step):
     """Adds u (1 / gain)^T to a reader of a norm, and takes what that makes of the norm's bias out of the reader's own.
 
     Shapes: constant has the reader's shape without its contracted axis; (), one number for all, where others give;
@@ -30,6 +35,7 @@ class Slant:
 
     lean: Lean
     constant: Tensor
+    kind: ClassVar[str] = "slant"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; of two models with one gain also for their difference."""
@@ -66,9 +72,19 @@ class Slant:
         """The step that undoes this one."""
         return Slant(self.lean, -self.constant)
 
+    def dump(self) -> Dumped:
+        """The place of the lean, and the constant."""
+        return dict(zip(_PLACE, self.lean.place, strict=True)), {"constant": self.constant}
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Slant:
+        """What `dump` gave."""
+        leans = {x.place: x for x in symmetry.leans}
+        return Slant(leans[tuple(plain[k] for k in _PLACE)], tensors["constant"])
+
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Step):
     """Turns a norm's bias by x -> x + v mean(x) and all its readers back.
 
     Shapes: direction (n,), with a mean above -1.
@@ -94,7 +110,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Restate:
+class Restate(Step):
     """Replaces stored statistics and lets gain and bias make up for it, whatever the operator does with them.
 
     Shapes: changes (operands, n), added to the statistics.

@@ -15,7 +15,8 @@ from torch import Tensor
 from symgraph.errors import VerifyError
 from symgraph.orbit.action import random_element
 from symgraph.orbit.freedoms import Freedom, freedoms, to_clean_gauge
-from symgraph.orbit.steps import Act, Step, Transform
+from symgraph.orbit.step import Step
+from symgraph.orbit.steps import Act, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import perturbed, random_inputs, random_state

@@ -225,3 +225,14 @@ def test_a_damaged_file_is_one_clear_error(how: str, tmp_path: Path) -> None:
     with pytest.raises(SymgraphError) as error:
         Alignment.load(bad, case("vit").symmetry)
     assert str(bad) in str(error.value)
+
+
+SAVED = Path(__file__).parent / "saved"
+
+
+def test_a_file_of_the_version_before_loads_and_does_the_same() -> None:
+    found = Alignment.load(SAVED / "mlp-relu.alignment.safetensors", case("mlp-relu").symmetry)
+    expected = load_file(SAVED / "mlp-relu.applied.safetensors")
+    moved = found.apply(case("mlp-relu").state(7))
+    assert [type(s).__name__ for s in found.transform.steps] == ["Act", "Blend", "Act"]
+    assert worst(expected, moved) < 1e-12

@@ -222,7 +222,7 @@ def test_permutations_by_straight_through_assignment() -> None:
     moved = found.learned.transforms[1]
     assert moved is not None
     last = moved.steps[0]
-    assert all(e.index is not None for e in last.element.elements.values())  # type: ignore[union-attr]
+    assert all(e.index is not None for e in last.element.elements.values())  # type: ignore[attr-defined]
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

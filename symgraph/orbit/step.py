@@ -1,0 +1,68 @@
+"""What every step of a transform can do: act on a state, be undone, fit another model, be written and read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from symgraph.errors import UsageError
+from symgraph.symmetry.graph import SymmetryGraph
+
+State = dict[str, Tensor]
+# What a step comes to in a file: plain data, and tensors by name.
+Dumped = tuple[dict[str, Any], dict[str, Tensor]]
+
+
+class Step(ABC):
+    """An affine map of the parameters that keeps the function; `kind` is what files call it."""
+
+    __slots__ = ()
+    kind: ClassVar[str] = ""
+
+    @abstractmethod
+    def apply(self, state: State, *, linear: bool = False) -> State:
+        """The transformed state; with `linear` that of a difference of two models, which no constant is added to."""
+
+    @abstractmethod
+    def inverse(self) -> Step:
+        """The step that undoes this one."""
+
+    def after(self, first: Step) -> Step | None:
+        """Both as one step, where they are of a kind that can be multiplied."""
+        return None
+
+    @property
+    def takes(self) -> object:
+        """What it takes out of a model, so that another model's own has to be taken out the first time; or None."""
+        return None
+
+    def fitted(self, state: State) -> Step:
+        """The same with the coefficients that this state calls for."""
+        return self
+
+    def check(self, state: State) -> None:  # noqa: B027 - most steps keep every function
+        """Raises where the step would not keep the function of this state."""
+
+    def dump(self) -> Dumped:
+        """What a file keeps.
+
+        Raises:
+            UsageError: a step of this kind depends on the state around it, and is not kept.
+        """
+        raise UsageError(f"an alignment holds no step of the kind {type(self).__name__}")
+
+    @classmethod
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Step:
+        """What `dump` gave, for an architecture.
+
+        Raises:
+            ValueError: it is incomplete, or does not fit.
+        """
+        raise ValueError(f"no file holds a step of the kind {cls.__name__}")
+
+    def __str__(self) -> str:
+        plain, _ = self.dump()
+        return " ".join([self.kind, *(f"{k} {v}" for k, v in plain.items())])
