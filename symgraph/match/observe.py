@@ -34,6 +34,7 @@ from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.operators import is_pointwise, short_name
 
 State = Mapping[str, Tensor]
+_FILLED = 1e9
 # They show the same numbers as what they read; counting both would weigh them twice.
 _VIEWS = frozenset(
     {"view", "unsafe_view", "reshape", "flatten", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice"}
@@ -233,9 +234,11 @@ class _Pass:
                 sums[part.key] = c * part.share if held is None else held.add_(c, alpha=part.share)
 
     def _whole(self, spaces: list[int]) -> bool:
-        """Whether every space stands beside what it is fibred over; not so where a router has picked."""
-        fibre = {f for s in spaces for f in self.symmetry.spaces[s].fibre}
-        return all(f in spaces for f in fibre if f in self.owner)
+        """Whether every space stands beside what it is fibred over; not so where a router has picked.
+
+        What is fibred over positions that nothing moves, or that are left out of the match, is seen by weights alone.
+        """
+        return all(f in spaces for s in spaces for f in self.symmetry.spaces[s].fibre)
 
     def _leaf(self, leaf: Leaf) -> Leaf:
         """The leaf as the models' own symmetry numbers it: by a frame of the same signs."""
@@ -312,6 +315,8 @@ def _scaled(samples: Sequence[Tensor], part: _Part) -> Tensor:
     """What was read of all models, around its mean and over its norm: (models, positions, n k ...)."""
     # All in one tensor, and few operators: on small values it is the number of calls that costs.
     whole = torch.stack([x.flatten(1) for x in samples])
+    # What a mask has filled in is the same in all models, and may be infinite.
+    whole.masked_fill_((whole.abs() >= _FILLED) & (whole == whole[:1]).all(0), 0.0)
     whole -= whole.mean(1, keepdim=True)
     if part.one_by_one:
         whole /= whole.norm(dim=1, keepdim=True).clamp_min(1e-30) * whole.shape[2] ** 0.5

@@ -92,7 +92,8 @@ def _picked(graph: Graph, node: Node, part: Ref, same: dict[str, str]) -> Iterat
 
 
 def _covered_parts(node: Node, graph: Graph, is_covered: IsCovered, depth: int) -> tuple[Node, ...] | None:
-    operands = {r: graph.by_name[r] for r in node.refs()}
+    # Where the operands come from is not a part of what this call computes.
+    operands = {r: Node(r, Kind.INPUT, r, result=graph.by_name[r].result) for r in node.refs()}
     found = decompose(node, {r: n.result for r, n in operands.items()}) if depth else None
     if found is None:
         return None

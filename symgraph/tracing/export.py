@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind, TensorArgument
+from torch.nn.modules import transformer
 
 from symgraph.errors import SymgraphError, TraceError
 from symgraph.ir import Graph, Kind, Node, Ref
@@ -145,11 +147,16 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     before = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), patch.object(transformer, "_detect_is_causal_mask", _is_called_causal):
             yield
     finally:
         for module, training in before:
             module.training = training
+
+
+def _is_called_causal(mask: Any, is_causal: bool | None, size: int | None = None) -> bool:
+    """Torch's layers would look into a mask to find a faster kernel; a trace cannot, and reads the mask itself."""
+    return is_causal is True
 
 
 def _export(wrapper: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], model: nn.Module) -> ExportedProgram:

@@ -248,6 +248,11 @@ def _embedding(weight: Tensor, indices: Tensor, *options: Any, **more: Any) -> T
     return found
 
 
+def _imag(value: Tensor) -> Tensor:
+    """Zero for what is real: torch has no such part."""
+    return torch.imag(value) if value.is_complex() else torch.zeros_like(value)
+
+
 def _batch_norm(
     x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float, cudnn: bool
 ) -> Tensor:
@@ -267,6 +272,7 @@ _LOCAL: dict[str, Callable[..., Any]] = {
     "getitem": _getitem,
     "tuple": _tuple,
     "aten.embedding.default": _embedding,
+    "aten.imag.default": _imag,
     "aten.batch_norm.default": _batch_norm,
     "aten.view.default": torch.ops.aten.reshape.default,
     "aten._unsafe_view.default": torch.ops.aten.reshape.default,

@@ -115,6 +115,8 @@ class Lowering:
         target = node.target
         if isinstance(target, torch._ops.OpOverload) and target._opname.startswith(_CHECKS):
             return None
+        if _drops_nothing(node):
+            return self._value(node.args[0], env)
         number = _static_number(node.meta.get("val"))
         if number is not None:
             return number
@@ -170,12 +172,11 @@ class Lowering:
 
 
 def without_dropout(module: fx.GraphModule) -> None:
-    """Takes out, in place, dropout that drops nothing: it hands its operand on, although its schema denies it."""
+    """Passes over, in place, dropout that drops nothing: it hands its operand on, although its schema denies it."""
     for graph in [m.graph for m in module.modules() if isinstance(m, fx.GraphModule)]:
         for node in graph.nodes:
             if _drops_nothing(node):
                 node.replace_all_uses_with(node.args[0])
-                graph.erase_node(node)
 
 
 def _drops_nothing(node: fx.Node) -> bool:

@@ -61,8 +61,19 @@ def functional(target: str) -> str | None:
     space, name, overload = target.split(".")
     inplace = re.fullmatch(r"__i(\w+)__", name)
     plain = f"__{inplace[1]}__" if inplace else name.removesuffix("_")
-    found = f"{space}.{plain}.{overload}"
-    return found if plain != name and resolve(found) is not None and not written(found) else None
+    if plain == name:
+        return None
+    packet = getattr(getattr(torch.ops, space), plain, None)
+    # Names of overloads differ between the two (`pow_.Scalar` is `pow.Tensor_Scalar`): what they take says which it is.
+    overloads = sorted(packet.overloads(), key=lambda o: o != overload) if packet is not None else ()
+    found = (f"{space}.{plain}.{o}" for o in overloads)
+    return next((f for f in found if not written(f) and _takes(f) == _takes(target)), None)
+
+
+def _takes(target: str) -> list[str]:
+    """Types of an operator's arguments."""
+    op = resolve(target)
+    return [] if op is None else [str(a.type) for a in op._schema.arguments]
 
 
 def arguments(target: str, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:

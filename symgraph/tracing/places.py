@@ -87,8 +87,35 @@ def _explain(error: BaseException) -> tuple[str, str]:
             "what runs next depends on the values of a tensor, so there is no single graph",
             "replace the branch by torch.where or a mask, or trace the part of the model without it",
         )
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if "ScriptModule is not supported" in str(error):
+        return (
+            "it is TorchScript, of which only the compiled code is left",
+            "trace the module that it was scripted from; its state dict can be loaded into that",
+        )
+    if "FakeTensorDeviceMismatchError" in kinds or "same device" in str(error):
+        return (
+            f"tensors on several devices: {_first_line(error)}",
+            "put the model and all inputs on one device (`model.cpu()`); buffers and constants as well",
+        )
+    if "torch.classes" in str(error) or "quantized" in str(error):
+        return (
+            f"weights packed for a kernel: {_first_line(error)}",
+            "trace the model as it was before it was quantised, or after it is dequantised",
+        )
+    if (
+        "must have the same dtype" in str(error)
+        or "not implemented for" in str(error)
+        or "expected scalar" in str(error)
+    ):
+        return (
+            f"dtypes that do not go together: {_first_line(error)}",
+            "give inputs in the dtype of the model, or trace it in float32 (`model.float()`)",
+        )
     return (
-        f"{type(error).__name__}: {first}" if first else type(error).__name__,
+        f"{type(error).__name__}: {_first_line(error)}".removesuffix(": "),
         "check that the model runs on these inputs; give others with args= and kwargs=",
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
