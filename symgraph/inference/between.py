@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from symgraph.groups.lattice import TOP, SymmetryClass
-from symgraph.inference.resolve import Draft, LeafRelation, gain_parameter, merged
+from symgraph.inference.absorption import gain_parameter
+from symgraph.inference.applied import Relation
+from symgraph.inference.draft import Draft
 from symgraph.inference.store import Ref
 
 Frames = tuple[int, ...]
@@ -29,12 +31,12 @@ def find_between(d: Draft) -> dict[str, tuple[Frames, Frames]]:
         roots = [d.root(x) for x in (gain, *ends)]
         alone = len(set(roots)) == 3 and all(touching[root] == 1 for root in roots)
         if alone and all(SymmetryClass.ORTHOGONAL_ONES in d.bounds.get(x, TOP) for x in roots[1:]):
-            first, second = (tuple(f for f, _ in merged(d, x)) for x in ends)
+            first, second = (tuple(f for f, _ in d.made_one(x)) for x in ends)
             found[gain_parameter(d, gain) or ""] = first, second
     return found
 
 
-def _split(d: Draft, r: LeafRelation) -> tuple[Ref, Ref] | None:
+def _split(d: Draft, r: Relation) -> tuple[Ref, Ref] | None:
     """The gain and the other factor, of a product of these two."""
     known = [(t, gain_parameter(d, t) is not None) for t, power in r.terms if power == 1]
     gains, others = [t for t, is_gain in known if is_gain], [t for t, is_gain in known if not is_gain]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symgraph.inference.applied import Applied
+from symgraph.inference.draft import Gain
 from symgraph.inference.flow import BLANK, Flow, Key, Reader, Use, holds
 from symgraph.inference.moves import constant_uses, taken
-from symgraph.inference.resolve import Gain
 from symgraph.inference.translations import find_shared
 from symgraph.ir import Node
 from symgraph.symmetry.families import Centred, Lean, Move, Piece, Sink, Spectral, Tilt, pieces

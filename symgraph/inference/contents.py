@@ -21,6 +21,9 @@ class Content:
     axis: int
     origin: str
 
+    def __str__(self) -> str:
+        return f"positions along axis {self.axis} of %{self.value}, found by %{self.origin}"
+
 
 def find_contents(applied: list[Applied]) -> dict[str, Content]:
     """For every value that holds positions, in which axis."""

@@ -1,15 +1,18 @@
-"""What the rules say about one graph: equations between axes, classes, products kept aside, what is learned."""
+"""What the rules say about one graph: equations between axes, classes, products kept aside."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from symgraph.inference.applied import Applied, Relation
+from symgraph.groups.lattice import describe
+from symgraph.inference.applied import Relation
 from symgraph.inference.branches import Slot
 from symgraph.inference.contents import Content
+from symgraph.inference.explained import Explained
 from symgraph.inference.store import Ref, Store
 from symgraph.inference.structural import Axes
-from symgraph.ir import Graph, Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,45 +24,81 @@ class Pointer:
     origin: str
 
 
-@dataclass
-class Equations:
-    """Everything the rules said about one graph."""
+@dataclass(frozen=True)
+class Equations(Explained):
+    """Axes of every value in one store, and what rules say beside which of them are the same.
 
-    graph: Graph
-    store: Store = field(default_factory=Store)
-    values: dict[str, tuple[Axes, ...]] = field(default_factory=dict)
-    relations: list[Relation] = field(default_factory=list)
-    links: list[tuple[Ref, Ref]] = field(default_factory=list)
-    apart: list[tuple[Axes, Ref]] = field(default_factory=list)
-    labels: list[tuple[Ref, str, str]] = field(default_factory=list)
-    layouts: list[tuple[Ref, str]] = field(default_factory=list)
-    sums: list[Ref] = field(default_factory=list)
-    applied: list[Applied] = field(default_factory=list)
-    by_node: dict[str, Applied] = field(default_factory=dict)
-    learned: set[str] = field(default_factory=set)
-    writers: dict[str, str] = field(default_factory=dict)
-    offsets: dict[str, float] = field(default_factory=dict)
-    shifted: dict[str, str] = field(default_factory=dict)
-    contents: dict[str, Content] = field(default_factory=dict)
-    branches: dict[str, Ref] = field(default_factory=dict)
-    slots: dict[str, tuple[Slot, Ref]] = field(default_factory=dict)
-    pointers: list[Pointer] = field(default_factory=list)
+    `relations` are products entry by entry, `links` pairs that share their permutations alone, `apart` axes beside
+    which the position along another one says nothing. `labels` and `layouts` are a rule's words for a space, `sums`
+    axes of residual streams, `slots` the entries that branches pick, with the axis that numbers the branches.
+    """
 
-    @property
-    def uncovered(self) -> list[Node]:
-        """Operators without a rule that something learned flows through."""
-        return [a.node for a in self.applied if a.rule is None and a.node.name in self.learned]
+    store: Store
+    values: dict[str, tuple[Axes, ...]]
+    slots: dict[str, tuple[Slot, Ref]]
+    relations: tuple[Relation, ...]
+    links: tuple[tuple[Ref, Ref], ...]
+    apart: tuple[tuple[Axes, Ref], ...]
+    labels: tuple[tuple[Ref, str], ...]
+    layouts: tuple[tuple[Ref, str], ...]
+    sums: tuple[Ref, ...]
+    pointers: tuple[Pointer, ...]
 
     def axes(self, name: str) -> Axes:
         """Axes of a single-result value."""
         return self.values[name][0]
 
+    def explained(self) -> Explained:
+        """The calls alone, without what was inferred from them."""
+        return Explained(*(getattr(self, f.name) for f in fields(Explained)))
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        text = self.store.text
+        for name, results in self.values.items():
+            yield f"%{name}: {' '.join('[' + ', '.join(map(text, axes)) + ']' for axes in results)}"
+        for claim in self.store.claims:
+            yield f"{text(claim.ref)} admits {describe(claim.bound)}: {claim.evidence}"
+        for relation in self.relations:
+            yield relation.text(text)
+        yield from (f"{text(first)} is permuted with {text(second)}" for first, second in self.links)
+
+
+@dataclass
+class Gathering:
+    """Equations while nodes are visited; `stacks` has, for a stack that branches end in, the axis that numbers them."""
+
+    of: Explained
+    store: Store = field(default_factory=Store)
+    values: dict[str, tuple[Axes, ...]] = field(default_factory=dict)
+    slots: dict[str, tuple[Slot, Ref]] = field(default_factory=dict)
+    stacks: dict[str, Ref] = field(default_factory=dict)
+    relations: list[Relation] = field(default_factory=list)
+    links: list[tuple[Ref, Ref]] = field(default_factory=list)
+    apart: list[tuple[Axes, Ref]] = field(default_factory=list)
+    labels: list[tuple[Ref, str]] = field(default_factory=list)
+    layouts: list[tuple[Ref, str]] = field(default_factory=list)
+    sums: list[Ref] = field(default_factory=list)
+    pointers: list[Pointer] = field(default_factory=list)
+
+    def axes(self, name: str) -> Axes:
+        """Axes of a single-result value."""
+        return self.values[name][0]
+
+    def pointed(self, content: Content) -> Ref:
+        """The axis that positions are taken from."""
+        return self.axes(content.value)[content.axis]
+
+    def equations(self) -> Equations:
+        """All that was gathered."""
+        known = vars(self) | {f.name: getattr(self.of, f.name) for f in fields(self.of)}
+        parts = {f.name: known[f.name] for f in fields(Equations)}
+        frozen: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in parts.items()}
+        return Equations(**frozen)
+
 
 def branches_value(number: int) -> str:
     """What stands for the axis of a family of branches among the values."""
     return f"branches {number}"
-
-
-def pointed(eq: Equations, content: Content) -> Ref:
-    """The axis that positions are taken from."""
-    return eq.values[content.value][0][content.axis]

@@ -2,105 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
-from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.lattice import RIGID, SymmetryClass
 from symgraph.inference.branches import Branches
 from symgraph.inference.equations import branches_value
-from symgraph.inference.resolve import Draft, SpaceDraft
+from symgraph.inference.spaces import Exchange, SpaceDraft, Spaces
 from symgraph.symmetry.terms import Leaf, Product, Term, leaves
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """Branches that can change places: the space of their positions, and spaces of which each branch has its own.
-
-    `own` holds for each such space those of all branches, in order.
-    """
-
-    space: int
-    branches: Branches
-    own: tuple[tuple[int, ...], ...]
+def exchanges(spaces: Spaces) -> list[Exchange | None]:
+    """For each family of branches how they change places, or None where some branch is treated unlike the others."""
+    return [_exchange(spaces, number, family) for number, family in enumerate(spaces.draft.eq.branches)]
 
 
-def exchange(
-    d: Draft,
-    drafts: list[SpaceDraft],
-    space_of: Mapping[int, int],
-    terms: Mapping[str, tuple[Term, ...]],
-    number: int,
-    branches: Branches,
-) -> Exchange | None:
-    """The exchange of one family of branches, or None where some branch is treated unlike the others.
-
-    Args:
-        terms: of all parameters and buffers, with spaces as `space_of` numbers them.
-    """
-    ((axis,),) = d.eq.values[branches_value(number)]
-    if d.eq.store.children(axis) is not None or d.root(axis) not in space_of:
+def _exchange(spaces: Spaces, number: int, branches: Branches) -> Exchange | None:
+    draft, drafts = spaces.draft, spaces.drafts
+    ((axis,),) = draft.eq.values[branches_value(number)]
+    if draft.eq.store.children(axis) is not None or draft.root(axis) not in spaces.space_of:
         return None
-    space = space_of[d.root(axis)]
-    if drafts[space].group is not SymmetryClass.PERMUTATION:
+    positions = spaces.space_of[draft.root(axis)]
+    if drafts[positions].group is not SymmetryClass.PERMUTATION:
         return None
-    mine = list(branches.tensors(d.eq.graph))
-    alike: dict[int, tuple[int, ...]] = {}
-    for row in (row for names in mine for row in _side_by_side([terms[n] for n in names])):
-        spaces = tuple(x.space for x in row)
-        kinds = {(x.size, x.dual, *_exponents(d, drafts, x)) for x in row}
-        if len(row) < branches.count or len(kinds) > 1 or alike.setdefault(spaces[0], spaces) != spaces:
-            return None
-    own = tuple(spaces for spaces in alike.values() if len(set(spaces)) > 1)
-    return Exchange(space, branches, own) if _separate(drafts, terms, mine, own) else None
+    tensors = list(branches.tensors(draft.eq.graph))
+    own = _own_spaces(spaces, tensors)
+    return Exchange(positions, branches, own) if own is not None and _are_apart(spaces, tensors, own) else None
+
+
+def _own_spaces(spaces: Spaces, tensors: list[tuple[str, ...]]) -> tuple[tuple[int, ...], ...] | None:
+    """The spaces that differ from branch to branch, those of one place together; None where branches are unlike."""
+    by_first: dict[int, tuple[int, ...]] = {}
+    for names in tensors:
+        for row in _side_by_side([spaces.terms[name] for name in names]):
+            places = tuple(leaf.space for leaf in row)
+            kinds = {(leaf.size, leaf.dual, *_exponents(spaces, leaf)) for leaf in row}
+            if len(kinds) != 1 or by_first.setdefault(places[0], places) != places:
+                return None
+    return tuple(places for places in by_first.values() if len(set(places)) > 1)
 
 
 def _side_by_side(axes: list[tuple[Term, ...]]) -> Iterator[tuple[Leaf, ...]]:
     """The leaves of several tensors, those of one place together; an empty row where they are put together unlike."""
     for terms in zip(*axes, strict=True):
-        kinds = {type(t) for t in terms}
+        kinds = {type(term) for term in terms}
         if kinds == {Leaf}:
             yield terms
             continue
         inner = [t.factors if isinstance(t, Product) else t.parts for t in terms if not isinstance(t, Leaf)]
-        if len(kinds) > 1 or len({len(parts) for parts in inner}) > 1:
+        if len(kinds) > 1 or len(set(map(len, inner))) > 1:
             yield ()
         else:
             yield from _side_by_side(inner)
 
 
-def _exponents(d: Draft, drafts: list[SpaceDraft], leaf: Leaf) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _exponents(spaces: Spaces, leaf: Leaf) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Scales and signs of the leaf's frame."""
     if leaf.space < 0:
         return (), ()
-    root = d.root(2 * d.nodes[leaf.frame])
-    return drafts[leaf.space].scales[root], drafts[leaf.space].signs[root]
+    root, place, _ = spaces.of(leaf.frame)
+    return spaces.drafts[place].scales[root], spaces.drafts[place].signs[root]
 
 
-def _separate(
-    drafts: list[SpaceDraft],
-    terms: Mapping[str, tuple[Term, ...]],
-    mine: list[tuple[str, ...]],
-    own: tuple[tuple[int, ...], ...],
-) -> bool:
+def _are_apart(spaces: Spaces, tensors: list[tuple[str, ...]], own: tuple[tuple[int, ...], ...]) -> bool:
     """Whether a branch's own spaces are of one kind with those of the others, and occur in its own tensors alone."""
-    belongs = {space: j for spaces in own for j, space in enumerate(spaces)}
-    if len(belongs) != sum(map(len, own)):
+    branch_of = {place: branch for places in own for branch, place in enumerate(places)}
+    if len(branch_of) != sum(map(len, own)):
         return False
-    if any(len({(drafts[s].group, drafts[s].bound) for s in spaces}) > 1 for spaces in own):
+    kinds = ({(spaces.drafts[place].group, spaces.drafts[place].bound) for place in places} for places in own)
+    if any(len(kind) > 1 for kind in kinds):
         return False
-    home = {name: j for names in mine for j, name in enumerate(names)}
-    found = ((name, x.space) for name, axes in terms.items() for t in axes for x in leaves(t))
-    return all(home.get(name) == belongs[space] for name, space in found if space in belongs)
+    home = {name: branch for names in tensors for branch, name in enumerate(names)}
+    on = ((name, leaf.space) for name, axes in spaces.terms.items() for term in axes for leaf in leaves(term))
+    return all(home.get(name) == branch_of[place] for name, place in on if place in branch_of)
 
 
-def joined(drafts: list[SpaceDraft], exchanges: Iterable[Exchange], space_of: dict[int, int]) -> list[SpaceDraft]:
-    """The drafts with the spaces of all branches made one, that of the first; `space_of` is changed to say so."""
-    found = list(drafts)
-    for spaces in (spaces for e in exchanges for spaces in e.own):
-        first, parts = spaces[0], [drafts[s] for s in spaces]
-        members = tuple(m for part in parts for m in part.members)
-        scales = {m: x for part in parts for m, x in part.scales.items()}
-        signs = {m: x for part in parts for m, x in part.signs.items()}
-        found[first] = replace(found[first], members=members, scales=scales, signs=signs)
-        space_of.update(dict.fromkeys(members, first))
+# -- one space for all branches --------------------------------------------------------------------------------------
+
+
+def joined(spaces: Spaces, found: tuple[Exchange, ...]) -> Spaces:
+    """The spaces of all branches made one, in the place of the first branch's."""
+    drafts = list(spaces.drafts)
+    for places in (places for exchange in found for places in exchange.own):
+        drafts[places[0]] = _union([drafts[place] for place in places])
+        for place in places[1:]:
+            drafts[place] = replace(drafts[place], members=())
+    return replace(spaces, drafts=tuple(drafts), exchanges=found)
+
+
+def _union(parts: list[SpaceDraft]) -> SpaceDraft:
+    scales = {root: powers for part in parts for root, powers in part.scales.items()}
+    signs = {root: powers for part in parts for root, powers in part.signs.items()}
+    members = tuple(root for part in parts for root in part.members)
+    return replace(parts[0], members=members, scales=scales, signs=signs)
+
+
+def over_branches(spaces: Spaces, fibres: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    """The fibres, with branches before all others of the spaces that each branch has for itself."""
+    found = dict(fibres)
+    for exchange in spaces.exchanges:
+        for first, *_ in exchange.own:
+            if spaces.drafts[first].bound != RIGID:
+                found[first] = (exchange.space, *found[first])
     return found

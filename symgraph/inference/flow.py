@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
-from symgraph.inference.resolve import Draft
+from symgraph.inference.draft import Draft
 from symgraph.inference.store import Ref
 from symgraph.inference.structural import KEEPING
 from symgraph.ir import Kind, Node

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from symgraph.groups.lattice import SymmetryClass
-from symgraph.inference.resolve import Draft, LeafRelation, gain_parameter
+from symgraph.inference.absorption import gain_parameter
+from symgraph.inference.applied import Relation
+from symgraph.inference.draft import Draft
 from symgraph.ir import Kind
 from symgraph.symmetry.families import Paired
 
@@ -15,7 +17,7 @@ def find_pairs(d: Draft) -> list[Paired]:
 
     Call it before what is not absorbed is tied: a rotary frame and a monomial one have only such scales in common.
     """
-    touching: dict[int, list[LeafRelation]] = defaultdict(list)
+    touching: dict[int, list[Relation]] = defaultdict(list)
     for r in d.relations:
         for ref in (r.result, *(t for t, _ in r.terms)):
             touching[d.root(ref)].append(r)
@@ -33,7 +35,7 @@ def find_pairs(d: Draft) -> list[Paired]:
     return found
 
 
-def _gain(d: Draft, root: int, r: LeafRelation) -> tuple[str, bool] | None:
+def _gain(d: Draft, root: int, r: Relation) -> tuple[str, bool] | None:
     """The gain that makes this frame and whether the frame stands there in its dual, if all this is so."""
     result = d.eq.store.find(r.result)
     if result >> 1 != root or len(r.terms) != 2 or any(power != 1 for _, power in r.terms):

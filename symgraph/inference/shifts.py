@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from symgraph.inference.centred import Centring
+from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow
 from symgraph.inference.moves import find_moves
 from symgraph.inference.radial import find_radial
-from symgraph.inference.resolve import Draft
 from symgraph.inference.row_tables import find_blind
 from symgraph.inference.statistics import find_statistics
 from symgraph.inference.translations import find_translations

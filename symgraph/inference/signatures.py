@@ -6,206 +6,229 @@ from collections.abc import Iterator
 
 from symgraph.groups.lattice import Bound, SymmetryClass
 from symgraph.inference.applied import BATCH, Relation, shapes_of
-from symgraph.inference.equations import Equations
+from symgraph.inference.equations import Gathering
 from symgraph.inference.store import Ref
 from symgraph.inference.structural import FIXES_ONES, Axes
 from symgraph.ir import Kind, Node
 from symgraph.rules.binding import Binding
 from symgraph.rules.signature import AxisToken
 
+# The axes of one tensor of the call, each with what the signature says about it.
+Labelled = tuple[tuple[AxisToken, Ref], ...]
+
 
 class SignatureEquations:
-    """Applies one rule with a signature to one node."""
+    """Applies one rule with a signature to one node.
 
-    def __init__(self, eq: Equations, node: Node, binding: Binding) -> None:
-        self.eq, self.node, self.binding, self.rule = eq, node, binding, binding.rule
-        self.store = eq.store
-        self.named: dict[str, list[Ref]] = {}
-        self.outputs: list[list[Ref]] = []
-        self.operand_axes: dict[str, Axes] = {
-            name: eq.values[ref.name][0] for name, (ref, _) in binding.operands.items()
+    `core` has the axes with a name: of `input[... i], weight[o i'], bias[o] -> [... o]` these are i and o, each once
+    for all tensors. What the rule calls its `gain` and what it `adds` come after the core: they meet its result alone.
+    """
+
+    def __init__(self, gathering: Gathering, node: Node, binding: Binding) -> None:
+        self.gathering, self.node, self.binding, self.rule = gathering, node, binding, binding.rule
+        self.store = gathering.store
+        shapes, count = shapes_of(node), len(binding.results)
+        self.unread = shapes[count:]
+        made = [tuple(self.store.new(n) for n in shape) for shape in shapes[:count]]
+        self.results: list[Labelled] = [
+            tuple(zip(tokens, axes, strict=True)) for tokens, axes in zip(binding.results, made, strict=True)
+        ]
+        self.operands: dict[str, Labelled] = {
+            name: tuple(zip(tokens, gathering.axes(ref.name), strict=True))
+            for name, (ref, tokens) in binding.operands.items()
         }
+        self.core: dict[str, Ref] = {}
+        self.has_gain = self.rule.gain in self.operands
 
     def axes(self) -> tuple[Axes, ...]:
-        count, shapes = len(self.binding.results), shapes_of(self.node)
-        self._outputs(shapes[:count])
-        self._named_axes()
-        self._batch_axes()
-        self._tail()
-        self._annotate()
-        unread = (tuple(self.store.fresh_rigid(n, "nothing reads it") for n in shape) for shape in shapes[count:])
-        return (*map(tuple, self.outputs), *unread)
+        """The axes of all results; makes the equations."""
+        self._name_axes()
+        self._align_batch()
+        for result in self.results:
+            self._meet_gain(dict(_by_name(result)))
+            self._meet_bias(dict(_by_name(result)))
+        self._part_from_mixed()
+        self._part_from_others()
+        self._label()
+        read = (tuple(axis for _, axis in result) for result in self.results)
+        unread = (tuple(self.store.fresh_rigid(n, "nothing reads it") for n in shape) for shape in self.unread)
+        return (*read, *unread)
 
-    def _outputs(self, shapes: tuple[tuple[int, ...], ...]) -> None:
-        for shape in shapes:
-            self.outputs.append([self.store.new(n) for n in shape])
+    def _tensors(self) -> Iterator[Labelled]:
+        yield from self.operands.values()
+        yield from self.results
 
-    def _occurrences(self, skip: set[str] = frozenset()) -> Iterator[tuple[str, AxisToken, Ref, bool]]:  # type: ignore[assignment]
-        """(operand or "", token, axis, is_result) for every tensor axis of the call."""
-        for name, (_, tokens) in self.binding.operands.items():
-            if name not in skip:
-                for token, ref in zip(tokens, self.operand_axes[name], strict=True):
-                    yield name, token, ref, False
-        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-            for token, ref in zip(tokens, axes, strict=True):
-                yield "", token, ref, True
+    # -- axes with a name ----------------------------------------------------------------------------------------
 
-    def _named_axes(self) -> None:
-        """Axes with a name: every occurrence of the name is one axis, up to duality."""
-        tail = {self.rule.gain, self.rule.adds} - {None}
-        core: dict[str, Ref] = {}
-        for operand, token, ref, is_result in self._occurrences():
-            if token.batch or token.name == "1":
+    def _name_axes(self) -> None:
+        """Every occurrence of a name in the core is one axis, up to duality."""
+        for tensor in self._tensors():
+            for token, axis in tensor:
+                if token.name.startswith("_"):
+                    self.store.rigid(axis, "no claim is made about this axis")
+        for tensor in self._core_tensors():
+            for token, axis in tensor:
+                if not token.batch and token.claimed:
+                    self._occurs(token, axis)
+        for name, axis in self.core.items():
+            self.store.bound(axis, self.rule.admits[name])
+
+    def _core_tensors(self) -> Iterator[Labelled]:
+        yield from (t for operand, t in self.operands.items() if operand not in (self.rule.gain, self.rule.adds))
+        if not self.has_gain:
+            yield from self.results
+
+    def _occurs(self, token: AxisToken, axis: Ref) -> None:
+        if token.mark == "~":
+            self._permute_with(self.core.setdefault(token.name, axis), axis)
+            return
+        covariant = axis ^ (token.mark == "'")
+        if token.name in self.core:
+            self.store.unify(self.core[token.name], covariant)
+        self.core.setdefault(token.name, covariant)
+
+    def _permute_with(self, axis: Ref, other: Ref) -> None:
+        self.gathering.links.append((axis, other))
+        self.store.bound(other, BATCH, "transforms by the permutation alone")
+
+    # -- gain and bias -------------------------------------------------------------------------------------------
+
+    def _meet_gain(self, result: dict[str, Ref]) -> None:
+        """The gain multiplies the core's result along its last axis; outer ones say which of several gains it is."""
+        if not self.has_gain or self.rule.gain is None:
+            return
+        gain = dict(_by_name(self.operands[self.rule.gain]))
+        *outer, inner = (name for name in gain if name in result and name in self.core)
+        self._relate(result[inner], ((self.core[inner], 1), (gain[inner], 1)))
+        for name in outer:
+            # A scale of a whole group is one of its members already.
+            self.store.unify(self.core[name], result[name])
+            self._permute_with(self.core[name], gain[name])
+        for name, axis in result.items():
+            if name in self.core and name not in gain:
+                self.store.unify(self.core[name], axis)
+
+    def _meet_bias(self, result: dict[str, Ref]) -> None:
+        """What is added has the result's axes; one that is constant along an axis fixes the ones there."""
+        if self.rule.adds not in self.operands or self.rule.adds is None:
+            return
+        for token, axis in self.operands[self.rule.adds]:
+            if token.name not in result:
                 continue
-            if token.name.startswith("_"):
-                self.store.rigid(ref, "no claim is made about this axis")
-                continue
-            if operand in tail or (is_result and self.rule.gain in self.binding.operands):
-                continue
-            if token.mark == "~":
-                self.eq.links.append((core.setdefault(token.name, ref), ref))
-                self.store.bound(ref, BATCH, "transforms by the permutation alone")
-                continue
-            ref ^= token.mark == "'"
-            if token.name in core:
-                self.store.unify(core[token.name], ref)
-            core.setdefault(token.name, ref)
-        for name, ref in core.items():
-            self.store.bound(ref, self.rule.admits[name])
-        self.core = core
+            if self.store.size(result[token.name]) == self.store.size(axis):
+                self.store.unify(result[token.name], axis)
+            else:
+                self.store.bound(result[token.name], FIXES_ONES, "an operand is constant along it")
 
-    def _tail(self) -> None:
-        """The gain multiplies the core's result, the bias is added to it."""
-        gain, bias = self.rule.gain, self.rule.adds
-        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-            at = {t.name: r for t, r in zip(tokens, axes, strict=True)}
-            if gain in self.binding.operands:
-                *outer, inner = [(t, r) for t, r in self._operand(gain) if t.name in at and t.name in self.core]
-                self._relate(at[inner[0].name], ((self.core[inner[0].name], 1), (inner[1], 1)))
-                # A scale of a whole group is one of its members already.
-                for token, ref in outer:
-                    self.store.unify(self.core[token.name], at[token.name])
-                    self.eq.links.append((self.core[token.name], ref))
-                    self.store.bound(ref, BATCH, "transforms by the permutation alone")
-                for name, ref in at.items():
-                    if name in self.core and name not in {t.name for t, _ in self._operand(gain)}:
-                        self.store.unify(self.core[name], ref)
-            if bias in self.binding.operands:
-                for token, ref in self._operand(bias):
-                    if token.name in at:
-                        self._meet(at[token.name], ref, FIXES_ONES)
+    def _relate(self, result: Ref, factors: tuple[tuple[Ref, int], ...]) -> None:
+        self.gathering.relations.append(Relation(result, factors, self.node.name, self.rule.rule))
 
-    def _operand(self, name: str) -> list[tuple[AxisToken, Ref]]:
-        _, tokens = self.binding.operands[name]
-        return list(zip(tokens, self.operand_axes[name], strict=True))
+    # -- batch axes ----------------------------------------------------------------------------------------------
 
-    def _relate(self, result: Ref, terms: tuple[tuple[Ref, int], ...]) -> None:
-        self.eq.relations.append(Relation(result, terms, self.node.name, self.rule.rule))
-
-    def _meet(self, result: Ref, ref: Ref, broadcast: Bound | None) -> None:
-        """One operand's pointwise axis against the result's; a broadcast operand may lower the bound."""
-        if self.store.size(result) == self.store.size(ref):
-            self.store.unify(result, ref)
-        elif broadcast is not None:
-            self.store.bound(result, broadcast, "an operand is constant along it")
-
-    def _batch_axes(self) -> None:
+    def _align_batch(self) -> None:
         """`...` and `*` axes: aligned from the right; an operand of size one or absent is broadcast."""
-        results: dict[str, Ref] = {}
-        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-            for token, ref in zip(tokens, axes, strict=True):
-                if token.batch:
-                    if token.name in results:
-                        self.store.unify(results[token.name], ref)
-                    results.setdefault(token.name, ref)
-        for name, ref in results.items():
+        aligned: dict[str, Ref] = {}
+        for token, axis in (pair for result in self.results for pair in result if pair[0].batch):
+            if token.name in aligned:
+                self.store.unify(aligned[token.name], axis)
+            aligned.setdefault(token.name, axis)
+        for name, axis in aligned.items():
             # A product by something constant along the axis is linear; one of two axes is settled by its relation.
             if not self.rule.product:
-                self.store.bound(ref, self._batch_bound(name))
-            self._batch_axis(name, ref)
-        self._vanished_batch(results)
+                self.store.bound(axis, self._batch_bound(name))
+            self._combine(name, axis)
+        for token, axis in (pair for operand in self.operands.values() for pair in operand):
+            if token.batch and token.name not in aligned:
+                self.store.rigid(axis, "an axis that the result does not have")
 
     def _batch_bound(self, name: str) -> Bound:
         return self.rule.admits.get("*" if name.startswith("*") else "...", BATCH)
 
-    def _batch_axis(self, name: str, result: Ref) -> None:
-        terms: list[tuple[Ref, int]] = []
-        for operand in self.binding.operands:
+    def _combine(self, name: str, result: Ref) -> None:
+        """One batch axis of the result against those of the operands: their product, or each of them."""
+        if self._is_broadcast(name, result):
+            self.store.bound(result, FIXES_ONES, "an operand is constant along it")
+        if self.rule.broadcast == "ones" and name.startswith("*") and self._adds_a_number():
+            self.store.bound(result, FIXES_ONES, "a constant is added to it")
+        powers = self.rule.product
+        factors = tuple(
+            (axis, powers.get(operand, 1) if powers else 1) for operand, axis in self._varying(name, result)
+        )
+        if powers and (len(factors) > 1 or any(power != 1 for _, power in factors)):
+            self._relate(result, factors)
+            return
+        for axis, _ in factors:
+            self.store.unify(result, axis)
+        if name.startswith("*") and len(factors) > 1 and self._is_residual_sum():
+            self.gathering.sums.append(result)
+
+    def _varying(self, name: str, result: Ref) -> Iterator[tuple[str, Ref]]:
+        """Operands of the core that vary along a batch axis, with their axis."""
+        size = self.store.size(result)
+        for operand, tensor in self.operands.items():
             if operand in (self.rule.gain, self.rule.adds):
                 continue
-            ref = next((r for t, r in self._operand(operand) if t.name == name), None)
-            broadcast = ref is None or self.store.size(ref) != self.store.size(result)
-            if broadcast and self.rule.broadcast == "ones" and self.store.size(result) > 1:
-                self.store.bound(result, FIXES_ONES, "an operand is constant along it")
-            if not broadcast and ref is not None:
-                terms.append((ref, self.rule.product.get(operand, 1) if self.rule.product else 1))
-        if self.rule.broadcast == "ones" and name.startswith("*") and self._scalar_operand():
-            self.store.bound(result, FIXES_ONES, "a constant is added to it")
-        if self.rule.product and (len(terms) > 1 or any(p != 1 for _, p in terms)):
-            self._relate(result, tuple(terms))
-            return
-        for ref, _ in terms:
-            self.store.unify(result, ref)
-        if name.startswith("*") and len(terms) > 1 and self._adds_learned():
-            self.eq.sums.append(result)
+            axis = dict(_by_name(tensor)).get(name)
+            if axis is not None and self.store.size(axis) == size:
+                yield operand, axis
 
-    def _scalar_operand(self) -> bool:
+    def _is_broadcast(self, name: str, result: Ref) -> bool:
+        """Whether some operand of the core is constant along a batch axis where the rule minds that."""
+        core = sum(operand not in (self.rule.gain, self.rule.adds) for operand in self.operands)
+        varying = sum(1 for _ in self._varying(name, result))
+        return self.rule.broadcast == "ones" and self.store.size(result) > 1 and varying < core
+
+    def _adds_a_number(self) -> bool:
         return any(
-            isinstance(v, int | float) and not isinstance(v, bool) and k in self.rule.scalars and v != 0
-            for k, v in self.binding.arguments.items()
+            isinstance(value, int | float) and not isinstance(value, bool) and name in self.rule.scalars and value != 0
+            for name, value in self.binding.arguments.items()
         )
 
-    def _adds_learned(self) -> bool:
+    def _is_residual_sum(self) -> bool:
         """Whether values that different operators wrote are summed here: the mark of a residual stream."""
-        refs = [ref.name for ref, _ in self.binding.operands.values()]
-        written = {
-            self.eq.writers[r] for r in refs if self.eq.graph.by_name[r].kind is Kind.CALL and r in self.eq.learned
-        }
+        graph, explained = self.gathering.of.graph, self.gathering.of
+        calls = [ref.name for ref, _ in self.binding.operands.values() if graph.by_name[ref.name].kind is Kind.CALL]
+        written = {explained.writers[name] for name in calls if name in explained.learned}
         return self.rule.broadcast == "ones" and len(written) > 1
 
-    def _vanished_batch(self, results: dict[str, Ref]) -> None:
-        """A batch axis that no result has is read as a whole: nothing is claimed about it."""
-        for _, token, ref, is_result in self._occurrences():
-            if token.batch and not is_result and token.name not in results:
-                self.store.rigid(ref, "an axis that the result does not have")
+    # -- what an element may depend on -----------------------------------------------------------------------------
 
-    def _part_company(self) -> None:
-        """What stands beside an axis in one tensor only is another index there, even if both index one space."""
-        tensors = [self._operand(operand) for operand in self.binding.operands]
-        for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-            tensors.append(list(zip(tokens, axes, strict=True)))
-        for name, ref in self.core.items():
-            holding = [t for t in tensors if any(token.name == name for token, _ in t)]
-            shared = set.intersection(*({token.name for token, _ in t} for t in holding)) if holding else set()
-            for other in (r for t in holding for token, r in t if token.name not in shared):
-                self.eq.apart.append(((ref,), other))
-
-    def _annotate(self) -> None:
-        """Which axes mix positions (no other element may depend on them), and the names a rule gives.
+    def _part_from_mixed(self) -> None:
+        """No element beside an axis depends on the positions there if the operator mixes and keeps them.
 
         A map that commutes with copying positions treats each of them alone; all others mix.
         """
-        kept = {t.name for tokens in self.binding.results for t in tokens}
-        for operand in self.binding.operands:
-            pairs = self._operand(operand)
-            mixing = [
-                r
-                for t, r in pairs
-                if not t.batch
-                and t.name in kept
-                and t.name in self.core
-                and SymmetryClass.SEMI_PERMUTATION not in self.rule.admits[t.name]
-            ]
-            for ref in mixing:
-                self.eq.apart.append((tuple(r for _, r in pairs if r != ref), ref))
-        self._part_company()
-        for name, ref in self.core.items():
-            if name in self.rule.names:
-                self.eq.labels.append((ref, self.rule.names[name], self.node.name))
+        kept = {token.name for result in self.results for token, _ in result}
+        for operand in self.operands.values():
+            for token, axis in operand:
+                if token.name in self.core and token.name in kept and self._mixes(token):
+                    self.gathering.apart.append((tuple(other for _, other in operand if other != axis), axis))
+
+    def _mixes(self, token: AxisToken) -> bool:
+        return SymmetryClass.SEMI_PERMUTATION not in self.rule.admits[token.name]
+
+    def _part_from_others(self) -> None:
+        """What stands beside an axis in one tensor only is another index there, even if both index one space."""
+        tensors = list(self._tensors())
+        for name, axis in self.core.items():
+            holding = [tensor for tensor in tensors if any(token.name == name for token, _ in tensor)]
+            shared = set.intersection(*({token.name for token, _ in tensor} for tensor in holding))
+            for token, other in (pair for tensor in holding for pair in tensor):
+                if token.name not in shared:
+                    self.gathering.apart.append(((axis,), other))
+
+    def _label(self) -> None:
+        """The names and layouts that the rule gives to spaces."""
+        names = self.rule.names
+        for name, axis in self.core.items():
+            if name in names:
+                self.gathering.labels.append((axis, names[name]))
             if self.rule.layout and SymmetryClass.ROTARY in self.rule.admits[name]:
-                self.eq.layouts.append((ref, self.rule.layout))
-        if "..." in self.rule.names:
-            for tokens, axes in zip(self.binding.results, self.outputs, strict=True):
-                for token, ref in zip(tokens, axes, strict=True):
-                    if token.batch:
-                        self.eq.labels.append((ref, self.rule.names["..."], self.node.name))
+                self.gathering.layouts.append((axis, self.rule.layout))
+        if "..." in names:
+            batch = (axis for result in self.results for token, axis in result if token.batch)
+            self.gathering.labels += ((axis, names["..."]) for axis in batch)
+
+
+def _by_name(tensor: Labelled) -> Iterator[tuple[str, Ref]]:
+    return ((token.name, axis) for token, axis in tensor)

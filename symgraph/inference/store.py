@@ -17,6 +17,7 @@ from enum import Enum
 from math import gcd, lcm
 
 from symgraph.groups.lattice import RIGID, Bound, SymmetryClass, down
+from symgraph.symmetry.terms import prime
 
 Ref = int
 SELF_DUAL = down(SymmetryClass.ORTHOGONAL)
@@ -37,6 +38,9 @@ class Evidence:
     rule: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.rule} at %{self.node})"
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -48,7 +52,7 @@ class Claim:
 
 
 class Store:
-    """Mutable state of one inference run; nothing outside `infer` sees it."""
+    """The axes of one inference run; a stage that solves further equations does so in a copy."""
 
     def __init__(self) -> None:
         self._parent: list[Ref] = []
@@ -57,6 +61,13 @@ class Store:
         self.claims: list[Claim] = []
         self._turned: list[Ref] = []
         self._why = Evidence("", "", "")
+
+    def copy(self) -> Store:
+        """A store in which equations can be solved that this one does not know."""
+        other = Store()
+        other._parent, other._size, other._shape = self._parent.copy(), self._size.copy(), self._shape.copy()
+        other.claims, other._turned, other._why = self.claims.copy(), self._turned.copy(), self._why
+        return other
 
     # -- construction ------------------------------------------------------------------------------------------
 
@@ -141,6 +152,15 @@ class Store:
         first, *rest = self.factors(ref)
         inner = self.parts(first)
         return [self.find(ref)] if len(inner) == 1 else [self.product([p, *rest]) for p in inner]
+
+    def text(self, ref: Ref) -> str:
+        """An axis in words: `a3` for a free node, `a3'` for its dual, `(a3 x a4)` and `(a3 + a4)` for others."""
+        shape = self.children(ref)
+        if shape is None:
+            free = self.find(ref)
+            return f"a{free >> 1}{prime(free & 1)}"
+        joint = " x " if shape[0] is Shape.PRODUCT else " + "
+        return f"({joint.join(map(self.text, shape[1]))})"
 
     # -- claims ------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from symgraph.groups.lattice import RIGID
-from symgraph.inference.resolve import Draft
+from symgraph.inference.draft import Draft
 from symgraph.ir import Node, Tensor
 from symgraph.symmetry.structure import Uncovered
 
@@ -24,4 +24,4 @@ def _found(d: Draft, node: Node) -> Uncovered:
 
 def _rigid_otherwise(d: Draft, ref: int) -> bool:
     """Whether a rule bounds this axis by the identity, and not only the lack of one."""
-    return any(bound == RIGID and why.rule != "(none)" for bound, why in d.evidence[d.root(ref)])
+    return any(bound == RIGID and why.rule != "(none)" for bound, why in d.evidence.get(d.root(ref), ()))

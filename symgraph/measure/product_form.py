@@ -23,9 +23,13 @@ from torch import Tensor
 
 from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass
+from symgraph.inference.absorption import absorb_gains
 from symgraph.inference.collect import collect
+from symgraph.inference.draft import Draft
+from symgraph.inference.explained import explain_calls
+from symgraph.inference.frames import find_frames
 from symgraph.inference.pipeline import infer
-from symgraph.inference.resolve import Draft, draft
+from symgraph.inference.prepared import Prepared, cut_joined
 from symgraph.ir import Graph, Kind, Node
 from symgraph.orbit.action import on_blocks
 from symgraph.rules.book import RuleBook
@@ -256,9 +260,7 @@ def _inside_axes(
     Idioms are not rewritten at first, so that the values of every call are known: classes do not matter for where an
     axis goes. What goes through an idiom (a rotary product of interleaved pairs) is told by a second look.
     """
-    parts = ((node, book.split(node, graph) if node.kind is Kind.CALL else None) for node in graph.nodes)
-    cut = replace(graph, nodes=tuple(n for node, found in parts for n in found or (node,)))
-    d = draft(collect(cut, book))
+    d = absorb_gains(find_frames(collect(explain_calls(cut_joined(Prepared(graph, book, graph))))))
     label: dict[int, set[int]] = {}
     for name, axes in symmetry.terms.items():
         for known, mine in zip(axes, d.terms.get(name, ()), strict=False):
@@ -269,7 +271,7 @@ def _inside_axes(
     plain = {name: tuple(_along(d, label, t) for t in axes) for name, axes in d.values.items()}
     for name, labels in plain.items():
         found[name] = tuple(map(frozenset.union, labels, found[name])) if name in found else labels
-    several = {n.name: d.eq.values[n.name] for n in cut.calls if isinstance(n.result, tuple)}
+    several = {n.name: d.eq.values[n.name] for n in d.eq.graph.calls if isinstance(n.result, tuple)}
     for name, results in several.items():
         roots = (d.root(x) for axes in results for ref in axes for x in d.eq.store.leaves(ref))
         found[name] = (_NONE.union(*(label.get(root, ()) for root in roots)),)

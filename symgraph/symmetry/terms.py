@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from math import prod
 
 
+def prime(dual: int) -> str:
+    """The mark of what transforms by the inverse transpose, in all texts."""
+    return "'" if dual else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One occurrence of a space.
@@ -20,12 +25,18 @@ class Leaf:
     dual: bool
     size: int
 
+    def __str__(self) -> str:
+        return f"f{self.frame}{prime(self.dual)}" if self.frame >= 0 else str(self.size)
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
     """Row-major flattening of its factors; sizes multiply."""
 
     factors: tuple[Term, ...]
+
+    def __str__(self) -> str:
+        return f"({' x '.join(map(str, self.factors))})"
 
     @property
     def size(self) -> int:
@@ -38,6 +49,9 @@ class Concat:
     """Concatenation of its parts; sizes add."""
 
     parts: tuple[Term, ...]
+
+    def __str__(self) -> str:
+        return f"({' + '.join(map(str, self.parts))})"
 
     @property
     def size(self) -> int:

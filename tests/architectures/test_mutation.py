@@ -11,8 +11,7 @@ from models_zoo import ARCHITECTURES, case
 from symgraph.errors import RuleError
 from symgraph.groups.lattice import SymmetryClass as C
 from symgraph.groups.lattice import down, next_larger
-from symgraph.inference.collect import collect
-from symgraph.inference.pipeline import infer, prepare
+from symgraph.inference.pipeline import infer, run
 from symgraph.prove.verify import verify
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
 from symgraph.rules.check import check
@@ -54,8 +53,7 @@ def corrupted(rule: Rule, axis: str, claim: C) -> Rule:
 
 @cache
 def used(name: str, implementation: str) -> frozenset[str]:
-    book = default_rules()
-    applied = collect(prepare(case(name, implementation).graph, book), book).applied
+    applied = run(case(name, implementation).graph, until="rules").applied
     return frozenset(a.rule.rule for a in applied if a.rule is not None)
 
 

@@ -21,11 +21,10 @@ from symgraph.groups.lattice import RIGID, TOP, Bound, describe, group_of
 from symgraph.groups.samples import random_element
 from symgraph.inference.collect import collect
 from symgraph.inference.equations import Equations
-from symgraph.inference.pipeline import prepare
+from symgraph.inference.pipeline import run
 from symgraph.inference.store import Ref, Shape, Store
 from symgraph.inference.structural import FIXES_ONES, TRANSFORMERS, Call
 from symgraph.ir import Graph
-from symgraph.rules.book import default_rules
 from symgraph.tracing import trace
 from symgraph.tracing.interpreter import Interpreter
 
@@ -51,7 +50,7 @@ class Solved:
     def __init__(self, f: Callable[..., Any], shapes: Shapes) -> None:
         self.graph: Graph = trace(Function(f, shapes))
         # Outputs would be rigid; here they are ordinary values.
-        self.eq: Equations = collect(prepare(replace(self.graph, outputs=()), default_rules()), default_rules())
+        self.eq: Equations = collect(run(replace(self.graph, outputs=()), until="rules"))
         self.store: Store = self.eq.store
         self.bounds: dict[int, Bound] = {}
         for claim in self.store.claims:

@@ -1,0 +1,156 @@
+"""Frames on the way to spaces, as data.
+
+A *frame* is a class of leaves that unification made equal: axes that carry one element, with all its scales. Frames
+that are tied by products share a permutation alone; together they make a space.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from symgraph.groups.lattice import TOP, Bound, SymmetryClass, describe, down
+from symgraph.inference.applied import Relation
+from symgraph.inference.blocks import Block
+from symgraph.inference.equations import Equations
+from symgraph.inference.store import Evidence, Ref
+from symgraph.ir import Kind
+from symgraph.symmetry.families import Paired
+from symgraph.symmetry.terms import Term, prime
+
+MONOMIAL: Bound = down(SymmetryClass.MONOMIAL, SymmetryClass.SEMI_PERMUTATION)
+Ends = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A parameter that multiplies frame `before` into frame `after`, absorbed into the readers or the writers.
+
+    `flip` says that the value it multiplies has the frame's dual orientation.
+    """
+
+    parameter: str
+    frame: int
+    flip: bool
+    forward: bool
+    nodes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.parameter} goes into {'readers' if self.forward else 'writers'} of f{self.frame}{prime(self.flip)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """Where frames occur, by their root in the store.
+
+    `sources` are the parameters whose structural views carry the frame, with None for any other value; `weights` are
+    the frames on a parameter that is more than a bias; `relations` are numbers of products.
+    """
+
+    sources: dict[int, set[str | None]]
+    weights: set[int]
+    relations: dict[int, list[int]]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Frames with their bounds; `frames` has one node of each, as it was before gains were absorbed.
+
+    `relations` and `links` are between leaves. `blocks` has the leaves of each value block by block, `found` its axes,
+    `inside` the leaves of each axis. `terms` are of parameters and buffers, `values` of all values. `merged` has the
+    nodes of frames that absorbed gains have made one. `between` has, for a gain that stays, the frames before and after
+    it where it alone ties them to permutations.
+    """
+
+    eq: Equations
+    relations: tuple[Relation, ...]
+    links: tuple[tuple[Ref, Ref], ...]
+    frames: dict[int, int]
+    bounds: dict[int, Bound]
+    evidence: dict[int, tuple[tuple[Bound, Evidence], ...]]
+    blocks: dict[str, list[Block]]
+    terms: dict[str, tuple[Term, ...]]
+    values: dict[str, tuple[Term, ...]]
+    found: dict[str, Block]
+    inside: dict[str, tuple[Block, ...]]
+    self_dual: frozenset[int]
+    gains: tuple[Gain, ...] = ()
+    merged: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    between: dict[str, Ends] = field(default_factory=dict)
+    paired: tuple[Paired, ...] = ()
+
+    @cached_property
+    def nodes(self) -> dict[int, int]:
+        """Node of every frame."""
+        return {frame: node for node, frame in self.frames.items()}
+
+    def root(self, ref: Ref) -> int:
+        """Node that stands for the space of `ref`."""
+        return self.eq.store.find(ref) >> 1
+
+    def bound_of(self, ref: Ref) -> Bound:
+        """Class admitted by every rule that touched the space of `ref`."""
+        return self.bounds.get(self.root(ref), TOP)
+
+    def made_one(self, ref: Ref) -> Iterator[tuple[int, bool]]:
+        """Every frame that gains absorbed before have made one with that of `ref`, and whether it is its dual."""
+        found = self.eq.store.find(ref)
+        for node in self.merged.get(found >> 1, (found >> 1,)):
+            yield self.frames[node], bool((self.eq.store.find(2 * node) ^ found) & 1)
+
+    @cached_property
+    def uses(self) -> Uses:
+        """Where frames occur."""
+        return _uses(self)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        for name, axes in self.terms.items():
+            yield f"{name} [{', '.join(map(str, axes))}]"
+        for frame, node in self.nodes.items():
+            root, size = self.root(2 * node), self.eq.store.size(2 * node)
+            same = f" is f{self.frames[root]}" if root != node and root in self.frames else ""
+            yield f"f{frame} of size {size}{same}: {describe(self.bounds.get(root, TOP))}"
+        yield from map(str, self.gains)
+        yield from (relation.text(self._name) for relation in self.relations)
+        yield from (f"{self._name(first)} is permuted with {self._name(second)}" for first, second in self.links)
+        yield from (
+            f"{gain} stays between frames {before} and {after}" for gain, (before, after) in self.between.items()
+        )
+
+    def _name(self, ref: Ref) -> str:
+        found = self.eq.store.find(ref)
+        return f"f{self.frames.get(found >> 1, -1)}{prime(found & 1)}"
+
+
+def _uses(draft: Draft) -> Uses:
+    sources, views = defaultdict(set), _views(draft.eq)
+    weights, relations = set(), defaultdict(list)
+    parameters = {n.name for n in draft.eq.graph.parameters.values()}
+    for name, blocks in draft.blocks.items():
+        for block in blocks:
+            for root in map(draft.root, block):
+                sources[root].add(views.get(name))
+                if len(block) > 1 and name in parameters:
+                    weights.add(root)
+    for number, relation in enumerate(draft.relations):
+        for root in map(draft.root, relation.refs):
+            relations[root].append(number)
+    return Uses(sources, weights, relations)
+
+
+def _views(eq: Equations) -> dict[str, str]:
+    """Values that are a parameter, or a structural view of one, with the name of the parameter's value."""
+    found = {n.name: n.name for n in eq.graph.nodes if n.kind is Kind.PARAMETER}
+    for applied in eq.applied:
+        sources = {found.get(name) for name in applied.node.refs()}
+        moves = applied.node.name in eq.shifted or (applied.rule is not None and applied.rule.structure)
+        if moves and len(sources) == 1 and (source := sources.pop()):
+            found[applied.node.name] = source
+    return found

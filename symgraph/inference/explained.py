@@ -1,0 +1,110 @@
+"""Which rule explains each call, before there are axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from symgraph.inference.applied import Applied
+from symgraph.inference.branches import Branches, find_branches
+from symgraph.inference.contents import Content, find_contents
+from symgraph.inference.prepared import Prepared
+from symgraph.ir import Graph, Kind, Node
+from symgraph.rules.binding import Binding
+from symgraph.tracing.interpreter import call
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The calls of a graph with their rules, and what follows from these alone.
+
+    `learned` are the values that depend on a parameter; `writers` has for each value the call that wrote it, through
+    views and pointwise operators. `offsets` are numbers that are added to a parameter before any use, `shifted` the
+    values that are such a sum, with their parameter's. `contents` says which values hold positions along which axis.
+    `branches` may change places (stage `branches`).
+    """
+
+    prepared: Prepared
+    applied: tuple[Applied, ...]
+    learned: frozenset[str]
+    writers: dict[str, str]
+    offsets: dict[str, float]
+    shifted: dict[str, str]
+    contents: dict[str, Content]
+    branches: tuple[Branches, ...]
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that the rules read."""
+        return self.prepared.graph
+
+    @cached_property
+    def by_node(self) -> dict[str, Applied]:
+        """Calls under their names."""
+        return {a.node.name: a for a in self.applied}
+
+    @property
+    def uncovered(self) -> list[Node]:
+        """Operators without a rule that something learned flows through."""
+        return [a.node for a in self.applied if a.rule is None and a.node.name in self.learned]
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield from map(str, self.applied)
+        yield from (f"%{name} holds {content}" for name, content in self.contents.items())
+        yield from (f"{name} is used with {number:g} added" for name, number in self.offsets.items())
+        yield from map(str, self.branches)
+
+
+def explain_calls(given: Prepared) -> Explained:
+    """Finds the rule of every call."""
+    graph, book = given.graph, given.book
+    applied, writers = [], {node.name: node.name for node in graph.nodes}
+    learned: set[str] = set()
+    for node in graph.nodes:
+        if node.kind is Kind.PARAMETER or any(r in learned for r in node.refs()):
+            learned.add(node.name)
+        if node.kind is not Kind.CALL:
+            continue
+        binding = book.binding(node, graph)
+        applied.append(Applied(node, binding.rule if binding else None, binding))
+        sources = {writers[r] for r in node.refs() if r in learned}
+        if binding is not None and len(sources) == 1 and (binding.rule.structure or _is_pointwise(binding)):
+            writers[node.name] = sources.pop()
+    sums = {a.node.name: (parameter, number) for a in applied for parameter, number in _offset(graph, a)}
+    offsets = {parameter.target: number for parameter, number in sums.values()}
+    shifted = {name: parameter.name for name, (parameter, _) in sums.items()}
+    contents = find_contents(applied)
+    return Explained(given, tuple(applied), frozenset(learned), writers, offsets, shifted, contents, ())
+
+
+def suppose_branches(given: Explained) -> Explained:
+    """Finds the subgraphs that may change places; stage `exchanges` tells whether they can."""
+    return replace(given, branches=tuple(find_branches(given.graph)))
+
+
+def _is_pointwise(binding: Binding) -> bool:
+    return all(t.name.startswith("*") for tokens in binding.results for t in tokens)
+
+
+def _offset(graph: Graph, a: Applied) -> Iterator[tuple[Node, float]]:
+    """A parameter that is only ever used with a number added, as a gain stored as its difference from one.
+
+    The group acts on the sum. The rule says that the operator is a sum; its value at zero is the number.
+    """
+    refs = list(a.node.refs())
+    if a.rule is None or a.binding is None or len(refs) != 1 or a.rule.structure:
+        return
+    source = graph.by_name[refs[0]]
+    law = next((a.rule.shift.get(k) for k, (r, _) in a.binding.operands.items() if r.name == refs[0]), None)
+    alone = source.kind is Kind.PARAMETER and len(graph.users[source.name]) == 1 and a.rule.reduces is None
+    if law != "output" or not alone or a.node.shape != source.shape or not a.rule.scalars:
+        return
+    value = call(graph, a.node.name, {refs[0]: torch.zeros(1, dtype=torch.float64)})
+    if value.numel() == 1 and float(value) != 0.0:
+        yield source, float(value)

@@ -1,0 +1,109 @@
+"""From equations to frames: products are cut at common places, and what unification made equal is one frame."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from symgraph.groups.lattice import TOP, Bound
+from symgraph.inference.applied import Relation
+from symgraph.inference.blocks import ref_blocks
+from symgraph.inference.draft import Draft
+from symgraph.inference.equations import Equations
+from symgraph.inference.store import Evidence, Ref, Shape, Store
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term
+
+
+def find_frames(equations: Equations) -> Draft:
+    """Frames in the order of the program, with the terms that every value is made of."""
+    eq = replace(equations, store=equations.store.copy())
+    relations, links = _cut_alike(eq)
+    values = eq.values
+    blocks = {name: [b for axes in results for b in ref_blocks(eq.store, axes)] for name, results in values.items()}
+    axes = {name: results[0] if results else () for name, results in values.items()}
+    bounds, evidence = _claimed(eq.store)
+    nodes = dict.fromkeys(ref >> 1 for several in blocks.values() for block in several for ref in block)
+    frames = {node: frame for frame, node in enumerate(nodes)}
+    self_dual = frozenset(frames[node] for node in eq.store.self_dual() if node in frames)
+    reader = _Terms(eq.store, frames, self_dual)
+    return Draft(
+        eq,
+        relations,
+        links,
+        frames,
+        bounds,
+        evidence,
+        blocks,
+        {node.target: reader.terms(eq.axes(node.name)) for node in eq.graph.state.values()},
+        {name: reader.terms(results[0]) for name, results in values.items() if results},
+        {name: tuple(map(eq.store.find, refs)) for name, refs in axes.items()},
+        {name: tuple(tuple(eq.store.leaves(ref)) for ref in refs) for name, refs in axes.items()},
+        self_dual,
+    )
+
+
+def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Ref], ...]]:
+    """Products and links between leaves: axes that are multiplied are cut at the same places, until no cut is new."""
+    store, relations, links = eq.store, list[Relation](), list[tuple[Ref, Ref]]()
+    pairs = [(r.result, factor) for r in eq.relations for factor, _ in r.terms] + list(eq.links)
+    before = -1
+    while before != (before := sum(len(store.align(first, second)) for first, second in pairs)):
+        pass
+    for relation in eq.relations:
+        store.because(relation.node, relation.rule)
+        powers = [power for _, power in relation.terms]
+        for result, *factors in _side_by_side(store, relation.refs):
+            terms = tuple(zip(factors, powers, strict=True))
+            relations.append(replace(relation, result=result, terms=terms))
+    for pair in eq.links:
+        links += ((first, second) for first, second in _side_by_side(store, pair))
+    return tuple(relations), tuple(links)
+
+
+def _side_by_side(store: Store, refs: tuple[Ref, ...]) -> Iterator[tuple[Ref, ...]]:
+    """The leaves of several axes, those of the first part of each before those of the next.
+
+    A factor that several parts share appears in each of them. Axes that cannot be cut alike become rigid.
+    """
+    columns = [[leaf for part in store.parts(ref) for leaf in store.leaves(part)] for ref in refs]
+    if len({tuple(map(store.size, column)) for column in columns}) == 1:
+        yield from zip(*columns, strict=True)
+        return
+    for ref in refs:
+        store.rigid(ref, "the products have no common refinement")
+
+
+def _claimed(store: Store) -> tuple[dict[int, Bound], dict[int, tuple[tuple[Bound, Evidence], ...]]]:
+    """What each leaf admits after all claims, and the claims about it."""
+    bounds: dict[int, Bound] = {}
+    evidence: dict[int, list[tuple[Bound, Evidence]]] = defaultdict(list)
+    for claim in store.claims:
+        for leaf in store.leaves(claim.ref):
+            bounds[leaf >> 1] = bounds.get(leaf >> 1, TOP) & claim.bound
+            evidence[leaf >> 1].append((claim.bound, claim.evidence))
+    return bounds, {node: tuple(found) for node, found in evidence.items()}
+
+
+class _Terms:
+    """Terms of axes before absorption; leaves know their frame and their parity within it, not yet their space."""
+
+    def __init__(self, store: Store, frames: Mapping[int, int], self_dual: frozenset[int]) -> None:
+        self.store, self.frames, self.self_dual = store, frames, self_dual
+
+    def terms(self, axes: tuple[Ref, ...]) -> tuple[Term, ...]:
+        return tuple(map(self._term, axes))
+
+    def _term(self, ref: Ref) -> Term:
+        shape = self.store.children(ref)
+        if shape is None:
+            return self._leaf(self.store.find(ref))
+        children = [self._term(r) for r in shape[1] if self.store.size(r) != 1 or shape[0] is Shape.CONCAT]
+        # In which order an axis was cut says nothing: what is nested within its like is spread out.
+        if shape[0] is Shape.PRODUCT:
+            return Product(tuple(f for c in children for f in (c.factors if isinstance(c, Product) else (c,))))
+        return Concat(tuple(p for c in children for p in (c.parts if isinstance(c, Concat) else (c,))))
+
+    def _leaf(self, ref: Ref) -> Leaf:
+        frame = self.frames.get(ref >> 1, -1)
+        return Leaf(-1, frame, bool(ref & 1) and frame not in self.self_dual, self.store.size(ref))

@@ -1,0 +1,50 @@
+"""A graph on its way into inference, and the passes that rewrite it until every call has one rule or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from symgraph.ir import Graph, Kind
+from symgraph.rules.book import RuleBook
+from symgraph.rules.rewrite import rewrite
+from symgraph.tracing.decompose import expand
+from symgraph.tracing.unstack import without_stacks
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The graph as it was `traced`, what has become of it, and the rules that it is read by.
+
+    `order` permutes the equations of its nodes, for the test that the order of rules cannot matter; () is theirs.
+    """
+
+    traced: Graph
+    book: RuleBook
+    graph: Graph
+    order: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return str(self.graph)
+
+
+def unstack(given: Prepared) -> Prepared:
+    """Parts of a stack are picked before the reshape that told them apart."""
+    return replace(given, graph=without_stacks(given.graph))
+
+
+def find_idioms(given: Prepared) -> Prepared:
+    """What a pattern rule describes becomes one call: `x * rsqrt(mean(x ** 2) + eps)` is `pattern:rms-norm`."""
+    return replace(given, graph=rewrite(given.graph, given.book.patterns))
+
+
+def decompose_uncovered(given: Prepared) -> Prepared:
+    """Calls that no rule covers are taken apart where rules cover all parts, which may hold idioms of their own."""
+    expanded = expand(given.graph, given.book.covers)
+    return given if expanded is given.graph else find_idioms(replace(given, graph=expanded))
+
+
+def cut_joined(given: Prepared) -> Prepared:
+    """Calls whose rule names axes that their tensors hold flattened stand between views that cut and join these."""
+    graph, book = given.graph, given.book
+    parts = ((node, book.split(node, graph) if node.kind is Kind.CALL else None) for node in graph.nodes)
+    return replace(given, graph=replace(graph, nodes=tuple(n for node, found in parts for n in found or (node,))))

@@ -1,0 +1,220 @@
+"""From frames to spaces: frames that products tie share one permutation, their scales and signs obey its equations."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property, reduce
+from operator import and_
+
+from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass, down, group_of
+from symgraph.inference.applied import Relation
+from symgraph.inference.branches import Branches
+from symgraph.inference.draft import MONOMIAL, Draft
+from symgraph.inference.scales import Equation, binary_basis, integer_basis
+from symgraph.symmetry.families import Families
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, prime
+
+C = SymmetryClass
+MATRIX = frozenset({C.ORTHOGONAL, C.ORTHOGONAL_ONES, C.INVERTIBLE, C.ROTARY})
+# By whether there are free scales and free signs beside the permutation.
+SCALED = {(True, True): C.MONOMIAL, (True, False): C.POSITIVE_MONOMIAL, (False, True): C.SIGNED}
+Exponents = dict[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceDraft:
+    """One space: its member roots, joint bound, and scale and sign exponents of each root."""
+
+    members: tuple[int, ...]
+    bound: Bound
+    group: SymmetryClass
+    scales: Exponents
+    signs: Exponents
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Branches that can change places: the space of their positions, and spaces of which each branch has its own.
+
+    `own` holds for each such space those of all branches, in order.
+    """
+
+    space: int
+    branches: Branches
+    own: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """All spaces of a draft, by their place in `drafts`, and what later stages find out about them.
+
+    `exchanges` are the branches that can change places, `fibres` the spaces by whose position an element may vary,
+    `names` those of the spaces that are `kept`, in order, `families` the symmetries without a space.
+    """
+
+    draft: Draft
+    drafts: tuple[SpaceDraft, ...]
+    exchanges: tuple[Exchange, ...] = ()
+    fibres: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    families: Families = field(default_factory=Families)
+
+    @cached_property
+    def space_of(self) -> dict[int, int]:
+        """The space of every root."""
+        return {root: i for i, space in enumerate(self.drafts) for root in space.members}
+
+    @cached_property
+    def flips(self) -> Mapping[int, bool]:
+        """Whether a space's covariant direction is its root's dual, decided by the first value that has it."""
+        draft, found = self.draft, dict[int, bool]()
+        state = {node.name for node in draft.eq.graph.state.values()}
+        # Values first: parameters come before them in a graph, but a space is that of what flows through it.
+        for name in sorted(draft.blocks, key=state.__contains__):
+            for ref in (ref for block in draft.blocks[name] for ref in block):
+                leaf = draft.eq.store.find(ref)
+                if draft.frames[ref >> 1] not in draft.self_dual:
+                    found.setdefault(leaf >> 1, bool(leaf & 1))
+        return defaultdict(bool, found)
+
+    @cached_property
+    def terms(self) -> dict[str, tuple[Term, ...]]:
+        """Terms of all parameters and buffers over these spaces."""
+        return {name: tuple(map(self._resolved, axes)) for name, axes in self.draft.terms.items()}
+
+    @cached_property
+    def values(self) -> dict[str, tuple[Term, ...]]:
+        """Terms of all values of the graph over these spaces."""
+        known = self.draft.eq.graph.by_name
+        return {name: tuple(map(self._resolved, axes)) for name, axes in self.draft.values.items() if name in known}
+
+    @cached_property
+    def kept(self) -> dict[int, int]:
+        """The spaces of parameters, buffers and branches, with the numbers that they get."""
+        in_terms = {leaf.space for axes in self.terms.values() for term in axes for leaf in leaves(term)}
+        places = sorted({place for place in in_terms if place >= 0} | {e.space for e in self.exchanges})
+        return {place: number for number, place in enumerate(places)}
+
+    def of(self, frame: int) -> tuple[int, int, bool]:
+        """Root and space of a frame, and whether its orientation is dual to the space's."""
+        ref = self.draft.eq.store.find(2 * self.draft.nodes[frame])
+        root = ref >> 1
+        flip = bool(ref & 1) != self.flips[root] and frame not in self.draft.self_dual
+        return root, self.space_of[root], flip
+
+    def _resolved(self, term: Term) -> Term:
+        if isinstance(term, Product):
+            return Product(tuple(map(self._resolved, term.factors)))
+        if isinstance(term, Concat):
+            return Concat(tuple(map(self._resolved, term.parts)))
+        if term.frame < 0:
+            return term
+        _, space, flip = self.of(term.frame)
+        self_dual = term.frame in self.draft.self_dual
+        return Leaf(space, term.frame, (term.dual != flip) and not self_dual, term.size)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        frames: dict[int, list[str]] = defaultdict(list)
+        for frame in self.draft.frames.values():
+            root, place, flip = self.of(frame)
+            space = self.drafts[place]
+            frames[place].append(
+                f"f{frame}{prime(flip)}{_powers('s', space.scales[root])}{_powers('e', space.signs[root])}"
+            )
+        for place, members in frames.items():
+            space, size = self.drafts[place], self.draft.eq.store.size(2 * self.drafts[place].members[0])
+            over = "".join(f" x s{outer}" for outer in self.fibres.get(place, ()))
+            name = f" {self.names[self.kept[place]]}" if self.names and place in self.kept else ""
+            yield f"s{place}{over}{name} of size {size}: {space.group} on {', '.join(members)}"
+        yield from (f"{e.branches} are the positions of s{e.space}" for e in self.exchanges)
+        for family in fields(self.families):
+            for member in getattr(self.families, family.name):
+                yield f"{family.name}: {member}"
+
+
+def _powers(letter: str, exponents: tuple[int, ...]) -> str:
+    """Free scales or signs of a frame: ` s0 s1^2`."""
+    powers = ((f"{letter}{i}", power) for i, power in enumerate(exponents) if power)
+    return "".join(f" {name}" if power == 1 else f" {name}^{power}" for name, power in powers)
+
+
+# -- finding them ----------------------------------------------------------------------------------------------------
+
+
+def find_spaces(draft: Draft) -> Spaces:
+    """Groups of frames with one permutation, in order of first occurrence in the program."""
+    leader = _leaders(draft)
+    members: dict[int, dict[int, None]] = defaultdict(dict)
+    for node in draft.frames:
+        root = draft.root(2 * node)
+        members[leader(root)][root] = None
+    relations: dict[int, list[Relation]] = defaultdict(list)
+    for relation in draft.relations:
+        relations[leader(draft.root(relation.result))].append(relation)
+    return Spaces(draft, tuple(_space(draft, tuple(roots), relations[k]) for k, roots in members.items()))
+
+
+def _leaders(draft: Draft) -> Callable[[int], int]:
+    """For every root the one that stands for all that products and links tie to it."""
+    up: dict[int, int] = {}
+
+    def leader(root: int) -> int:
+        while up.setdefault(root, root) != root:
+            root = up[root]
+        return root
+
+    tied = [(factor, r.result) for r in draft.relations for factor, _ in r.terms]
+    for first, second in (*tied, *draft.links):
+        up[leader(draft.root(first))] = leader(draft.root(second))
+    return leader
+
+
+def _space(draft: Draft, members: tuple[int, ...], relations: list[Relation]) -> SpaceDraft:
+    bounds = {root: draft.bounds.get(root, TOP) for root in members}
+    joint = reduce(and_, bounds.values(), TOP)
+    none: Exponents = dict.fromkeys(members, ())
+    if joint == RIGID:
+        return SpaceDraft(members, RIGID, C.IDENTITY, none, none)
+    tied = len(members) > 1 or bool(relations)
+    if tied:
+        joint &= MONOMIAL
+    group = group_of(joint)
+    if C.PERMUTATION not in joint or (not tied and group in MATRIX):
+        return SpaceDraft(members, joint, group, none, none)
+    scaled = {root for root in members if C.POSITIVE_MONOMIAL in bounds[root]}
+    signed = {root for root in members if C.SIGNED in bounds[root]}
+    scales, signs = (_free(draft, members, relations, free) for free in (scaled, signed))
+    return _scaled(
+        members, joint, _exponents(members, integer_basis(*scales)), _exponents(members, binary_basis(*signs))
+    )
+
+
+def _scaled(members: tuple[int, ...], joint: Bound, scales: Exponents, signs: Exponents) -> SpaceDraft:
+    """A space of permutations with the scales and signs that its products leave free."""
+    has_scale, has_sign = (any(map(len, exponents.values())) for exponents in (scales, signs))
+    group = SCALED.get((has_scale, has_sign), C.PERMUTATION)
+    return SpaceDraft(members, (joint & down(C.SEMI_PERMUTATION)) | down(group), group, scales, signs)
+
+
+def _free(
+    draft: Draft, members: tuple[int, ...], relations: list[Relation], free: set[int]
+) -> tuple[int, list[Equation]]:
+    """Unknown exponents, one for each root, and the equations on them: `result = product` in logarithms."""
+    column = {root: i for i, root in enumerate(members)}
+    equations: list[Equation] = [{column[root]: 1} for root in members if root not in free]
+    for relation in relations:
+        equation: Equation = defaultdict(int)
+        for ref, power in ((relation.result, -1), *relation.terms):
+            found = draft.eq.store.find(ref)
+            equation[column[found >> 1]] += -power if found & 1 else power
+        equations.append(dict(equation))
+    return len(members), equations
+
+
+def _exponents(members: tuple[int, ...], basis: Sequence[tuple[int, ...]]) -> Exponents:
+    return {root: tuple(vector[i] for vector in basis) for i, root in enumerate(members)}
