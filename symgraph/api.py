@@ -19,10 +19,8 @@ from symgraph.match.program import Program
 from symgraph.match.universe import Universe, universe
 from symgraph.match.weights import MatchOptions
 from symgraph.measure.barrier import loss_barrier
-from symgraph.measure.loss_curve import LossBarrier
 from symgraph.measure.recalibrate import recalibrated
-from symgraph.measure.simplex import SimplexBarrier
-from symgraph.measure.simplex_barrier import simplex_barrier
+from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.canonical import canonicalise as _canonicalise
@@ -56,7 +54,6 @@ __all__ = [
     "Program",
     "Progress",
     "RuleSources",
-    "SimplexBarrier",
     "Source",
     "Space",
     "SymgraphError",
@@ -76,7 +73,6 @@ __all__ = [
     "recalibrated",
     "rule",
     "rule_book",
-    "simplex_barrier",
     "stored",
     "trace",
     "universe",

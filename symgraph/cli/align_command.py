@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from symgraph.match.align import Aligned
     from symgraph.match.learned import Learned
     from symgraph.match.program import Program
-    from symgraph.measure.curve import Curve
-    from symgraph.measure.loss_curve import LossBarrier
+    from symgraph.measure.measured import Measured
+    from symgraph.measure.result import LossBarrier
 
 _EXAMPLES = """
 symgraph align a b --out b-aligned
@@ -169,8 +169,8 @@ def _measure(aligned: Aligned, found: Any, args: Arguments, console: Console) ->
     module = aligned.a.module
     after = saved(aligned.b, aligned.state)
     return {
-        "before": inputs.measure("before alignment", aligned.a, aligned.b, found, args, console),
-        "after": inputs.measure("after alignment", aligned.reference, after, found, args, console, module=module),
+        "before": inputs.measure("before alignment", [aligned.a, aligned.b], found, args, console),
+        "after": inputs.measure("after alignment", [aligned.reference, after], found, args, console, module=module),
     }
 
 
@@ -205,7 +205,7 @@ def _text(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str,
     return "\n".join([*lines, *(f"wrote {role} to {path}" for role, path in written.items())])
 
 
-def _middle(curve: Curve) -> str:
+def _middle(curve: Measured) -> str:
     return "" if curve.midpoint is None else f", midpoint {curve.midpoint:.4f}"
 
 
@@ -223,7 +223,7 @@ def _plain(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str
         "learned": None if aligned.learned is None else _learned(aligned.learned),
         "source": aligned.alignment.source,
         "target": aligned.alignment.target,
-        "loss_barrier": {when: inputs.plain_barrier(r) for when, r in measured.items()},
+        "loss_barrier": {when: r.to_plain() for when, r in measured.items()},
         "written": written,
     }
 

@@ -24,8 +24,7 @@ from symgraph.errors import UsageError
 
 if TYPE_CHECKING:
     from symgraph.io.models import Model
-    from symgraph.measure.loss_curve import LossBarrier
-    from symgraph.measure.simplex import SimplexBarrier
+    from symgraph.measure.result import LossBarrier
 
 _EXAMPLES = """
 symgraph barrier a b --data my-dataset --metrics accuracy
@@ -80,8 +79,7 @@ def run(args: Arguments, console: Console) -> int:
     text, plain = str(found), found.to_json()
     if product is not None:
         text = f"{text}\n\nin product form, which is no model of the architecture\n\n{product}"
-        both = {"loss_barrier": found.to_json(), "product_form": product.to_json()}
-        plain = json.dumps({k: json.loads(v) for k, v in both.items()}, indent=2)
+        plain = json.dumps({"loss_barrier": found.to_plain(), "product_form": product.to_plain()}, indent=2)
     if args.out:
         write_text(args.out, plain, overwrite=args.overwrite)
     console.result(text, plain)
@@ -90,14 +88,13 @@ def run(args: Arguments, console: Console) -> int:
     return 0
 
 
-def _draw(found: LossBarrier | SimplexBarrier, product: LossBarrier | None, args: Arguments) -> None:
-    from symgraph.measure.loss_curve import LossBarrier
+def _draw(found: LossBarrier, product: LossBarrier | None, args: Arguments) -> None:
     from symgraph.measure.plots import barrier_plot
 
     # Whole paths would not fit.
     short = [Path(spec).name or spec for spec in args.models]
     title = "Between " + (" and ".join(short) if len(short) == 2 else ", ".join(short))
-    if product is None or not isinstance(found, LossBarrier):
+    if product is None:
         found.plot(args.plot, title=title, overwrite=args.overwrite)
         return
     curves = {found.loss.name: found, "in product form": product}
@@ -122,9 +119,7 @@ def _check(args: Arguments) -> None:
     inputs.refuse_files(args.plot, args.out, overwrite=args.overwrite)
 
 
-def _measured(
-    models: list[Model], args: Arguments, console: Console
-) -> tuple[LossBarrier | SimplexBarrier, LossBarrier | None]:
+def _measured(models: list[Model], args: Arguments, console: Console) -> tuple[LossBarrier, LossBarrier | None]:
     """The barrier in the models' own architecture, and in product form where that is asked for."""
     import torch
 
@@ -135,15 +130,10 @@ def _measured(
     for other in models[1:]:
         check_same_architecture(models[0], other)
     found, training = inputs.batches(args, models[0]), inputs.recalibration(args, models[0])
-    how: dict[str, Any] = {"dtype": getattr(torch, args.dtype) if args.dtype else None}
-    label = "loss barrier"
-    if len(models) > 2:
-        return inputs.measure_many(label, models, found, args, console, recalibrate=training, **how), None
-    a, b = models
-    how["refine"] = args.refine
-    own = inputs.measure(label, a, b, found, args, console, recalibrate=training, **how)
+    how: dict[str, Any] = {"dtype": getattr(torch, args.dtype) if args.dtype else None, "refine": args.refine}
+    own = inputs.measure("loss barrier", models, found, args, console, recalibrate=training, **how)
     if not args.product:
         return own, None
     book = inputs.rule_book(args)
-    how |= {"product": api.infer(a, rules=book), "book": book}
-    return own, inputs.measure(f"{label} in product form", a, b, found, args, console, **how)
+    how |= {"product": api.infer(models[0], rules=book), "book": book}
+    return own, inputs.measure("loss barrier in product form", models, found, args, console, **how)

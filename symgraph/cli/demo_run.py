@@ -30,9 +30,9 @@ from symgraph.match.align import Aligned, align
 from symgraph.match.cards import Card, Ingredient
 from symgraph.match.write import write_aligned
 from symgraph.measure.barrier import loss_barrier
-from symgraph.measure.loss_curve import LossBarrier
 from symgraph.measure.mixture import interpolate
 from symgraph.measure.plots import barrier_plot
+from symgraph.measure.result import LossBarrier
 from symgraph.prove.verify import Verification
 from symgraph.tracing import state_of
 
@@ -76,7 +76,7 @@ class Demo:
             "folder": str(self.folder),
             "largest_relative_change": self.verified,
             "distance": dict(zip(("before", "after"), self.distances, strict=True)),
-            "loss_barrier": {when: json.loads(r.to_json()) for when, r in measured.items()},
+            "loss_barrier": {when: r.to_plain() for when, r in measured.items()},
             "seconds": round(self.seconds, 1),
         }
 

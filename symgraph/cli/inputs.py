@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +13,14 @@ from symgraph.errors import UsageError, one_line
 from symgraph.io.files import refuse_existing
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from symgraph.io.data import Batches
     from symgraph.io.models import Model
     from symgraph.match.learn_options import LearnOptions
     from symgraph.match.program import Program
     from symgraph.match.weights import MatchOptions
-    from symgraph.measure.loss_curve import LossBarrier
-    from symgraph.measure.simplex import SimplexBarrier
-    from symgraph.measure.survey import Endpoint
+    from symgraph.measure.barrier import Endpoint
+    from symgraph.measure.result import LossBarrier
     from symgraph.rules.book import RuleBook
-    from symgraph.symmetry.graph import SymmetryGraph
 
 
 def architecture(spec: str, args: Arguments) -> Model:
@@ -156,78 +150,26 @@ def recalibration(args: Arguments, found: Model) -> Batches | None:
 
 
 def measure(
-    label: str,
-    a: Endpoint,
-    b: Endpoint,
-    found: Batches,
-    args: Arguments,
-    console: Console,
-    *,
-    module: nn.Module | None = None,
-    dtype: torch.dtype | None = None,
-    refine: bool = False,
-    product: SymmetryGraph | None = None,
-    book: RuleBook | None = None,
-    recalibrate: Batches | None = None,
+    label: str, models: Sequence[Endpoint], found: Batches, args: Arguments, console: Console, **how: Any
 ) -> LossBarrier:
-    """The loss barrier between two models, with a bar while it is evaluated."""
+    """The loss barrier among models, with a bar while it is evaluated; `how` as for `loss_barrier`."""
     from symgraph.measure.barrier import loss_barrier
 
+    chosen = {k: getattr(args, k) for k in ("resolution", "samples") if k in args}
+    if "mixture" in args:
+        chosen["mixtures"] = args.mixture
     with console.bar(label) as count:
         return loss_barrier(
-            a,
-            b,
-            found,
-            module=module,
-            points=args.points,
-            metrics=args.metrics,
-            device=args.device,
-            dtype=dtype,
-            progress=count,
-            refine=refine,
-            product=product,
-            book=book,
-            recalibrate=recalibrate,
-        )
-
-
-def measure_many(
-    label: str,
-    models: Sequence[Endpoint],
-    found: Batches,
-    args: Arguments,
-    console: Console,
-    *,
-    module: nn.Module | None = None,
-    names: Sequence[str] | None = None,
-    dtype: torch.dtype | None = None,
-    recalibrate: Batches | None = None,
-) -> SimplexBarrier:
-    """The loss barrier among many models, with a bar while it is evaluated."""
-    from symgraph.measure.simplex_barrier import simplex_barrier
-
-    with console.bar(label) as count:
-        return simplex_barrier(
             models,
-            found,
-            mixtures=args.mixture,
-            resolution=args.resolution,
-            samples=args.samples,
+            batches=found,
+            points=args.points,
             seed=args.seed,
-            module=module,
-            names=names,
             metrics=args.metrics,
             device=args.device,
-            dtype=dtype,
             progress=count,
-            recalibrate=recalibrate,
+            **chosen,
+            **how,
         )
-
-
-def plain_barrier(found: LossBarrier | SimplexBarrier) -> dict[str, Any]:
-    """A loss barrier as plain data."""
-    plain: dict[str, Any] = json.loads(found.to_json())
-    return plain
 
 
 def check_device(device: str) -> None:

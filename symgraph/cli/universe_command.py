@@ -31,7 +31,7 @@ from symgraph.errors import UsageError
 if TYPE_CHECKING:
     from symgraph.match.program import Program
     from symgraph.match.universe import Universe
-    from symgraph.measure.simplex import SimplexBarrier
+    from symgraph.measure.result import LossBarrier
 
 _EXAMPLES = """
 symgraph universe a b c --out together
@@ -96,7 +96,7 @@ def run(args: Arguments, console: Console) -> int:
     measured = _measured(found, args, console) if args.data else {}
     simplex = tuple((f"{when} alignment", b) for when, b in measured.items())
     out = outputs.write_universe(found, args.out, command=args.typed, simplex=simplex, overwrite=args.overwrite)
-    plain = {**found.to_plain(), "loss_barrier": {when: inputs.plain_barrier(b) for when, b in measured.items()}}
+    plain = {**found.to_plain(), "loss_barrier": {when: b.to_plain() for when, b in measured.items()}}
     written = [f"wrote {out}"]
     if args.emit_program and found.program is not None:
         written.append(f"wrote program to {found.program.save(args.emit_program, overwrite=args.overwrite)}")
@@ -169,21 +169,21 @@ def _universe(program: Program | None, args: Arguments, console: Console) -> Uni
         )
 
 
-def _measured(found: Universe, args: Arguments, console: Console) -> dict[str, SimplexBarrier]:
+def _measured(found: Universe, args: Arguments, console: Console) -> dict[str, LossBarrier]:
     models = [m.model for m in found.members]
     batches = inputs.batches(args, models[0])
     names = [Path(m.spec).name for m in models]
     more: dict[str, Any] = {"module": models[0].module, "names": names}
     return {
-        "before": inputs.measure_many("before alignment", models, batches, args, console, **more),
-        "after": inputs.measure_many("after alignment", found.states, batches, args, console, **more),
+        "before": inputs.measure("before alignment", models, batches, args, console, **more),
+        "after": inputs.measure("after alignment", found.states, batches, args, console, **more),
     }
 
 
-def _text(found: Universe, measured: dict[str, SimplexBarrier]) -> list[str]:
+def _text(found: Universe, measured: dict[str, LossBarrier]) -> list[str]:
     lines = [str(found)]
     for when, barrier in measured.items():
         for s in (barrier.loss, *barrier.metrics):
-            middle = "" if s.centroid is None else f"; even mixture {s.centroid:.4f}"
+            middle = "" if s.midpoint is None else f"; even mixture {s.midpoint:.4f}"
             lines.append(f"{s.name} barrier {when:<6} {s.barrier:.4f} \u00b1 {s.standard_error:.4f}{middle}")
     return lines

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from symgraph.io.models import Model
-from symgraph.measure.curve import Curve, Surface
-from symgraph.measure.loss_curve import LossBarrier
-from symgraph.measure.simplex import SimplexBarrier
+from symgraph.measure.measured import Measured
+from symgraph.measure.result import LossBarrier
 from symgraph.symmetry.graph import SymmetryGraph
 
 LISTED_SPACES = 40
@@ -38,7 +37,7 @@ class Card:
     symmetry: SymmetryGraph | None = None
     spaces: tuple[str, ...] = ()
     distances: tuple[str, ...] = ()
-    loss_barriers: tuple[tuple[str, LossBarrier | SimplexBarrier], ...] = ()
+    loss_barriers: tuple[tuple[str, LossBarrier], ...] = ()
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -97,9 +96,10 @@ class Card:
 _LIBRARY = ("library_name: transformers",)
 
 
-def _figure(curve: Curve | Surface) -> str:
-    if isinstance(curve, Surface):
-        middle = "" if curve.centroid is None else f", {curve.centroid:.4f} of the even mixture"
-    else:
-        middle = "" if curve.midpoint is None else f", {curve.values[curve.lambdas.index(0.5)]:.4f} at the midpoint"
-    return f"{curve.name} barrier {curve.barrier:.4f} \u00b1 {curve.standard_error:.4f}{middle}"
+def _figure(found: Measured) -> str:
+    middle = ""
+    if found.midpoint is not None and found.models == 2:
+        middle = f", {found.values[found.places.index(0.5)]:.4f} at the midpoint"
+    elif found.midpoint is not None:
+        middle = f", {found.midpoint:.4f} of the even mixture"
+    return f"{found.name} barrier {found.barrier:.4f} \u00b1 {found.standard_error:.4f}{middle}"

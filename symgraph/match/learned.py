@@ -25,11 +25,14 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import DataError
+from symgraph.match.feed import Feed, divided
 from symgraph.match.learn_options import LearnOptions, optimiser
-from symgraph.match.objective import Feed, Objective, divided, fixed_tensors, held, is_shared_mask, usual_dtype
 from symgraph.match.saved import Checkpoint
-from symgraph.measure.forward import evaluating
+from symgraph.measure.batches import repeatable
+from symgraph.measure.forward import evaluating, fixed_tensors, usual_dtype
 from symgraph.measure.losses import PerExample
+from symgraph.measure.mixture import is_shared_mask, weighted_mean
+from symgraph.measure.objective import Objective
 from symgraph.orbit.motion import Motion
 from symgraph.orbit.steps import State, Transform
 from symgraph.rules.book import RuleBook
@@ -125,7 +128,7 @@ class _Run:
         training, validation = (
             (lesson.training, lesson.validation) if lesson.validation is not None else divided(lesson.training)
         )
-        self.validation = held(validation, "validation data")
+        self.validation = repeatable(validation, "validation data")
         self.generator = torch.Generator().manual_seed(o.seed)
         self.feed = Feed(training, self.generator)
         # What is found is composed with what the states came from.
@@ -133,7 +136,7 @@ class _Run:
         self.states = {_name(i): self._placed(s) for i, s in enumerate(states)}
         first, *others = self.states.values()
         # Infinite entries of a mask would become NaN on the way from one to the same.
-        self.rest = {n: t for n, t in first.items() if is_shared_mask(t, [s[n] for s in others])}
+        self.rest = {n: t for n, t in first.items() if is_shared_mask([t, *(s[n] for s in others)])}
         self.buffers = {n for n, _ in lesson.network.named_buffers()}
         self.rest |= fixed_tensors(lesson.network, first, self.dtype, self.device)
         moving = list(self.states)[0 if o.dual else 1 :]
@@ -154,15 +157,13 @@ class _Run:
 
     def between(self, weights: Sequence[float], *, exact: bool = False) -> dict[str, Tensor]:
         """The tensors of the network at a mixture, differentiable in the latents."""
-        found: State = {}
-        total = 0.0
-        for (name, state), weight in zip(self.states.items(), weights, strict=True):
-            if not weight:
-                continue
-            total += weight
-            moved = self.motions[name].on(state, exact=exact) if name in self.motions else state
-            moved = {n: t for n, t in moved.items() if n not in self.rest}
-            found = {n: torch.lerp(found[n], t, weight / total) for n, t in moved.items()} if found else moved
+        moved = [
+            (self.motions[name].on(state, exact=exact) if name in self.motions else state, weight)
+            for (name, state), weight in zip(self.states.items(), weights, strict=True)
+            if weight
+        ]
+        names = [n for n in moved[0][0] if n not in self.rest]
+        found = {n: weighted_mean([s[n] for s, _ in moved], [w for _, w in moved]) for n in names}
         # Statistics of norms have no gradient in torch; they move with the element all the same.
         return self.rest | {n: t.detach() if n in self.buffers else t for n, t in found.items()}
 

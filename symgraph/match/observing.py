@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from symgraph.errors import DataError
 from symgraph.inference.pipeline import infer
 from symgraph.match.activations import Activations
-from symgraph.match.objective import held
 from symgraph.match.observe import observe_all
 from symgraph.match.wreath import Tree
-from symgraph.measure.forward import accepted_names, batch_tensors
+from symgraph.measure.batches import batch_tensors, repeatable
+from symgraph.measure.forward import accepted_names
 from symgraph.measure.losses import LABEL_KEYS
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
@@ -50,7 +50,7 @@ def observe_models(
         UsageError: the model's spaces depend on the shape of a batch.
     """
     accepted = accepted_names(network)
-    given = (_inputs(raw, accepted) for raw in held(data, "training data"))
+    given = (_inputs(raw, accepted) for raw in repeatable(data, "training data"))
     first = next(given, None)
     if first is None:
         raise DataError("no batches to match activations on", remedy="check the length of the data")

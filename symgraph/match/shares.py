@@ -17,11 +17,12 @@ from torch import Tensor
 
 from symgraph.errors import DataError
 from symgraph.match.learned import Lesson
-from symgraph.match.objective import EvenMixture, Objective, held, usual_dtype
 from symgraph.match.weights import MatchOptions
 from symgraph.match.wreath import Tree
+from symgraph.measure.batches import repeatable
 from symgraph.measure.forward import evaluating
 from symgraph.measure.losses import NoLossFits
+from symgraph.measure.objective import EvenMixture, Objective
 
 Found = TypeVar("Found")
 Run = Callable[[MatchOptions, frozenset[int]], Found]
@@ -40,10 +41,10 @@ def judge(lesson: Lesson, states: Sequence[Mapping[str, Tensor]], after: int) ->
         DataError: there are no batches, or they do not fit the model.
     """
     batches = _batches(lesson, after)
-    objective = Objective(lesson.network, lesson.loss, usual_dtype(lesson.network))
+    objective = Objective(lesson.network, lesson.loss)
     try:
         with evaluating(lesson.network):
-            return EvenMixture(objective, lesson.network, states, batches)
+            return EvenMixture(objective, states, batches, "data for the choice of alpha")
     except DataError as error:
         if isinstance(error.__cause__, NoLossFits):
             return None
@@ -52,8 +53,8 @@ def judge(lesson: Lesson, states: Sequence[Mapping[str, Tensor]], after: int) ->
 
 def _batches(lesson: Lesson, after: int) -> list[Any]:
     if lesson.validation is not None:
-        return list(islice(held(lesson.validation, "validation data"), JUDGED))
-    given = iter(held(lesson.training, "training data"))
+        return list(islice(repeatable(lesson.validation, "validation data"), JUDGED))
+    given = iter(repeatable(lesson.training, "training data"))
     first = list(islice(given, JUDGED))
     later = list(islice(given, max(after - len(first), 0), None if not after else after + JUDGED - len(first)))
     return later[-JUDGED:] or first

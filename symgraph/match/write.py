@@ -21,8 +21,7 @@ from symgraph.match.cards import Card, Ingredient
 from symgraph.match.merge import Merged, saved
 from symgraph.match.program_steps import Join, LearnStep, MatchStep
 from symgraph.match.universe import Universe
-from symgraph.measure.loss_curve import LossBarrier
-from symgraph.measure.simplex import SimplexBarrier
+from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
@@ -141,7 +140,7 @@ def write_universe(
     out: str | Path,
     *,
     command: str = "",
-    simplex: Sequence[tuple[str, SimplexBarrier]] = (),
+    simplex: Sequence[tuple[str, LossBarrier]] = (),
     overwrite: bool = False,
 ) -> Path:
     """Writes every model of a universe, and what led it there.
@@ -166,13 +165,13 @@ def write_universe(
             card = str(_member_card(found, i, command, simplex))
             checkpoint.write(member.model, member.state, folder / str(i), card=card)
             member.alignment.save(folder / "alignments" / f"{i}.safetensors")
-        measured = {label: json.loads(b.to_json()) for label, b in simplex}
+        measured = {label: b.to_plain() for label, b in simplex}
         plain = {**found.to_plain(), "loss_barrier": measured}
         write_text(folder / UNIVERSE, json.dumps(plain, indent=2))
     return out
 
 
-def _member_card(found: Universe, number: int, command: str, simplex: Sequence[tuple[str, SimplexBarrier]]) -> Card:
+def _member_card(found: Universe, number: int, command: str, simplex: Sequence[tuple[str, LossBarrier]]) -> Card:
     others = ", ".join(Path(m.model.spec).name for i, m in enumerate(found.members) if i != number)
     roles = ["reference" if i == found.reference else "aligned" for i in range(len(found.members))]
     hashes = [m.alignment.source for m in found.members]

@@ -1,16 +1,16 @@
-"""Batches as tensors by name, and one network called on tensors that stand in the place of its own."""
+"""One network called on tensors that stand in the place of its own."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import DataError
+from symgraph.measure.batches import Batch
 from symgraph.measure.losses import LABEL_KEYS
 
 
@@ -19,44 +19,8 @@ def accepted_names(network: nn.Module) -> frozenset[str]:
     return frozenset(inspect.signature(network.forward).parameters)
 
 
-def batch_tensors(raw: Any) -> dict[str, Tensor]:
-    """The tensors of one batch by name; a pair is inputs and labels.
-
-    Raises:
-        DataError: the batch is neither a mapping nor a pair.
-    """
-    if isinstance(raw, list | tuple) and len(raw) == 2:
-        raw = {"inputs": raw[0], "labels": raw[1]}
-    if not isinstance(raw, Mapping):
-        remedy = "give dictionaries of tensors or (x, y) pairs"
-        raise DataError("batches cannot be used", cause=f"a batch is a {type(raw).__name__}", remedy=remedy)
-    return {k: t for k, t in raw.items() if isinstance(t, Tensor)}
-
-
-def placed(raw: Any, device: torch.device, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The tensors of one batch where and, if they are floating, in the precision that is computed with.
-
-    Raises:
-        DataError: the batch is neither a mapping nor a pair.
-    """
-    return {k: t.to(device, dtype if t.is_floating_point() else None) for k, t in batch_tensors(raw).items()}
-
-
-def forward(
-    network: nn.Module,
-    tensors: Mapping[str, Tensor],
-    batch: Mapping[str, Tensor],
-    accepted: frozenset[str],
-    *,
-    labels: bool = False,
-) -> Any:
-    """The outputs of the network at these tensors; with `labels` it is given those too, for a loss of its own."""
-    positional, named = arguments(batch, accepted, labels=labels)
-    return torch.func.functional_call(network, dict(tensors), positional, named)
-
-
 def arguments(
-    batch: Mapping[str, Tensor], accepted: frozenset[str], *, labels: bool = False
+    batch: Batch, accepted: frozenset[str], *, labels: bool = False
 ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """What a network that takes these names is called with: by name where it takes any of them, else in order."""
     inputs = {k: t for k, t in batch.items() if labels or k not in LABEL_KEYS}
@@ -65,6 +29,27 @@ def arguments(
     if "use_cache" in accepted:
         named["use_cache"] = False
     return positional, named
+
+
+class Point:
+    """A network at tensors that stand in the place of its own.
+
+    Batches belong on `device` and, where they are floating, in `dtype` (None: as they are).
+    """
+
+    def __init__(self, network: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+        self.network, self.tensors, self.dtype = network, tensors, dtype
+        self.accepted = accepted_names(network)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(iter(self.tensors.values())).device
+
+    def outputs(self, batch: Batch, *, labels: bool = False) -> Any:
+        """What the network returns there; with `labels` it is given those too, for a loss of its own."""
+        positional, named = arguments(batch, self.accepted, labels=labels)
+        return torch.func.functional_call(self.network, dict(self.tensors), positional, named)
 
 
 @contextmanager
@@ -77,3 +62,18 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def fixed_tensors(
+    network: nn.Module, moving: Iterable[str], dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """The network's own tensors but for those that move, where and as they are computed with."""
+    moved = set(moving)
+    named = (*network.named_parameters(), *network.named_buffers())
+    return {n: t.detach().to(device, dtype if t.is_floating_point() else None) for n, t in named if n not in moved}
+
+
+def usual_dtype(network: nn.Module) -> torch.dtype:
+    """Float64 for a network that is so, else float32: halves have no room for small steps."""
+    first = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    return torch.float64 if first is torch.float64 else torch.float32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,8 @@ def model_loss(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
     return scored(loss, batch)
 
 
+Metrics = str | Iterable[str] | Mapping[str, PerExample | Metric] | None
+
 LOSSES: dict[str, PerExample] = {"cross-entropy": cross_entropy, "model": model_loss}
 METRICS = {
     "accuracy": Metric(accuracy),
@@ -107,7 +109,7 @@ def named_loss(loss: str | PerExample) -> tuple[str, PerExample]:
     return loss, LOSSES[loss]
 
 
-def named_metrics(metrics: Any) -> dict[str, Metric]:
+def named_metrics(metrics: Metrics) -> dict[str, Metric]:
     """Metrics under their names, from names, or from a mapping to functions or `Metric`s.
 
     Raises:
@@ -131,12 +133,12 @@ def scored(result: Any, batch: Mapping[str, Tensor]) -> Scored:
         NoLossFits: values and weights are not of one length.
     """
     if isinstance(result, tuple):
-        values, weights = (torch.as_tensor(t).detach() for t in result)
+        values, weights = map(torch.as_tensor, result)
         if values.ndim != 1 or values.shape != weights.shape:
             shapes = f"values {tuple(values.shape)} with weights {tuple(weights.shape)}"
             raise NoLossFits(f"{shapes} are not one of each for an example")
         return values, weights
-    values = torch.as_tensor(result).detach()
+    values = torch.as_tensor(result)
     # Counts beyond 256 have no place in the halves.
     values = values if values.is_floating_point() and values.dtype.itemsize > 2 else values.float()
     if values.ndim:

@@ -1,4 +1,4 @@
-"""Weighted means of states of one architecture, and what the weights must be."""
+"""Weighted means of states of one architecture: as states, and in the place of a network's own tensors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,29 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symgraph.errors import UsageError
 from symgraph.io.state import check_finite
+from symgraph.measure.forward import Point
 
 State = dict[str, Tensor]
+Mixture = tuple[float, ...]
+
+
+def weighted_mean(tensors: Sequence[Tensor], weights: Sequence[float], out: Tensor | None = None) -> Tensor:
+    """The weighted mean of tensors, by weights that sum to one; where one weight is 1 it is that tensor, to the bit.
+
+    One after the other is mixed in: what all of them share stays as it is, to the bit. Negative weights come last, so
+    that the weights up to each are never zero together. Without `out` it is differentiable.
+    """
+    first, *others = sorted((i for i, w in enumerate(weights) if w), key=lambda i: weights[i] < 0)
+    found = tensors[first] if out is None else out.copy_(tensors[first])
+    total = weights[first]
+    for i in others:
+        total += weights[i]
+        found = torch.lerp(found, tensors[i].to(found), weights[i] / total, out=out)
+    return found
 
 
 def interpolate(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> State:
@@ -24,21 +41,81 @@ def interpolate(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
         CheckpointError: the mean overflows its dtype.
     """
     check_weights(weights, len(states))
-    found = {name: _mean([s[name] for s in states], weights) for name in states[0]}
+    found = {name: _interpolated([s[name] for s in states], weights) for name in states[0]}
     check_finite({n: t for n, t in found.items() if t is not states[0][n]}, where="the weighted mean")
     return found
 
 
-def _mean(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+@torch.no_grad()
+def _interpolated(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     first = tensors[0]
-    # Infinite entries of a mask, times a weight of zero, would become NaN.
-    if not (first.is_floating_point() or first.is_complex()) or all(torch.equal(first, t) for t in tensors[1:]):
+    if not moves(first) or all(torch.equal(first, t) for t in tensors[1:]):
         return first
     wide = torch.complex128 if first.is_complex() else torch.float64
-    total = torch.zeros(first.shape, dtype=wide)
-    for t, w in zip(tensors, weights, strict=True):
-        total.add_(t.detach().to("cpu", wide), alpha=w)
-    return total.to(first.dtype)
+    return weighted_mean(tensors, weights, torch.empty(first.shape, dtype=wide)).to(first.dtype)
+
+
+def moves(t: Tensor) -> bool:
+    """Whether a tensor can be mixed with others: integers and booleans cannot."""
+    return t.is_floating_point() or t.is_complex()
+
+
+def is_shared_mask(tensors: Sequence[Tensor]) -> bool:
+    """Whether entries that are not finite are the same in all: mixed with themselves they would become NaN."""
+    first, *others = tensors
+    if not others or bool(first.isfinite().all()):
+        return False
+    differs = torch.stack([first != t.to(first) for t in others]).any(0)
+    return not bool((first.isfinite() | differs).all())
+
+
+class Mixtures(Point):
+    """A network at weighted means of states, always in the same memory.
+
+    What the states lack is the network's own. With `own` all floating tensors are copies, which may be written to until
+    the next move.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        states: Sequence[Mapping[str, Tensor]],
+        device: torch.device,
+        dtype: torch.dtype | None,
+        own: bool = False,
+    ) -> None:
+        self.moving: list[tuple[tuple[Tensor, ...], Tensor]] = []
+        tensors: dict[str, Tensor] = {}
+        fixed = dict(network.named_parameters()) | dict(network.named_buffers())
+        for name, t in (fixed | dict(states[0])).items():
+            given = tuple(s.get(name, t).detach() for s in states)
+            computed = compute_dtype(given[0], dtype)
+            stays = not moves(given[0]) or name not in states[0] or is_shared_mask(given)
+            if stays and not (own and given[0].is_floating_point()):
+                tensors[name] = given[0].to(device, computed)
+                continue
+            tensors[name] = torch.empty(given[0].shape, dtype=computed, device=device)
+            self.moving.append((given[:1] if stays else given, tensors[name]))
+        first = next((t.dtype for _, t in self.moving), dtype or torch.float32)
+        super().__init__(network, tensors, first)
+
+    @torch.inference_mode()
+    def move_to(self, weights: Sequence[float]) -> None:
+        """Put the point there; where one weight is 1 it is that model, to the bit."""
+        for states, point in self.moving:
+            weighted_mean(states, weights if len(states) > 1 else (1.0,), point)
+
+
+def compute_dtype(t: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """In which precision a tensor is computed with: as asked for, and halves in float32."""
+    if dtype is not None and t.is_floating_point():
+        return dtype
+    return torch.float32 if t.dtype in (torch.float16, torch.bfloat16) else t.dtype
+
+
+def vertex(model: int, models: int) -> Mixture:
+    """The mixture that is one model alone."""
+    return tuple(float(i == model) for i in range(models))
 
 
 def dirichlet(models: int, concentration: float, samples: int, seed: int) -> list[tuple[float, ...]]:

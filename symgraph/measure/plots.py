@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from symgraph.errors import UsageError
 from symgraph.io.files import atomic_path, refuse_existing
-from symgraph.measure.curve import Curve, Surface
+from symgraph.measure.measured import Measured
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -24,40 +24,38 @@ _DASHES = ("-", "--", "-.", ":")
 Panels = Sequence[Callable[[Any], None]]
 
 
-class Curves(Protocol):
-    """What is drawn: the loss along a segment, and any metrics."""
+class Result(Protocol):
+    """What is drawn: the loss at mixtures of models, and any metrics."""
 
     @property
-    def loss(self) -> Curve: ...
+    def loss(self) -> Measured: ...
 
     @property
-    def metrics(self) -> tuple[Curve, ...]: ...
+    def metrics(self) -> tuple[Measured, ...]: ...
+
+    @property
+    def models(self) -> tuple[str, ...]: ...
 
 
-def barrier_plot(results: Mapping[str, Curves], path: str | Path, *, title: str = "", overwrite: bool = False) -> Path:
+def barrier_plot(results: Mapping[str, Result], path: str | Path, *, title: str = "", overwrite: bool = False) -> Path:
     """Draw labelled loss barriers, one panel for the loss and one for each metric that all of them have.
 
+    Two models give curves, of several results in one picture. Three models, of one result, are the corners of a
+    triangle; of more the ways from each to the even mixture are drawn.
+
     Raises:
-        UsageError: there is nothing to draw, or the suffix is no known format.
+        UsageError: there is nothing to draw, several results are not all of two models, or the suffix is no known
+            format.
         OutputError: the file exists or cannot be written.
     """
     if not results:
         raise UsageError(f"{path}: there is nothing to draw", remedy="give at least one labelled loss barrier")
-    return _written(_lines(results), title or "Loss along the line between A and B", Path(path), overwrite)
-
-
-def simplex_plot(
-    surfaces: Sequence[Surface], names: Sequence[str], path: str | Path, *, title: str = "", overwrite: bool = False
-) -> Path:
-    """Draw barriers at mixtures of many models, a panel for each quantity.
-
-    Three models are the corners of a triangle; of any other number the ways from each to the even mixture are drawn.
-
-    Raises:
-        UsageError: the suffix is no known format.
-        OutputError: the file exists or cannot be written.
-    """
-    return _written(_surfaces(surfaces, names), title or f"Mixtures of {len(names)} models", Path(path), overwrite)
+    many = [r for r in results.values() if r.loss.models > 2]
+    if many and len(results) > 1:
+        raise UsageError(f"{path}: only barriers of two models go into one picture", remedy="draw each by itself")
+    if not many:
+        return _written(_lines(results), title or "Loss along the line between A and B", Path(path), overwrite)
+    return _written(_surfaces(many[0]), title or f"Mixtures of {many[0].loss.models} models", Path(path), overwrite)
 
 
 def _written(panels: Panels, title: str, path: Path, overwrite: bool) -> Path:
@@ -91,8 +89,8 @@ def _drawn(panels: Panels, title: str) -> Any:
     return figure
 
 
-def _lines(results: Mapping[str, Curves]) -> Panels:
-    metrics = {label: {c.name: c for c in r.metrics} for label, r in results.items()}
+def _lines(results: Mapping[str, Result]) -> Panels:
+    metrics = {label: {m.name: m for m in r.metrics} for label, r in results.items()}
     first, *others = metrics.values()
     shared = [name for name in first if all(name in other for other in others)]
     panels = {"loss": {label: r.loss for label, r in results.items()}}
@@ -100,12 +98,12 @@ def _lines(results: Mapping[str, Curves]) -> Panels:
     return [partial(_panel, name=name, curves=curves) for name, curves in panels.items()]
 
 
-def _surfaces(surfaces: Sequence[Surface], names: Sequence[str]) -> Panels:
-    panel = _triangle if len(names) == 3 else _profiles
-    return [partial(panel, surface=s, names=names) for s in surfaces]
+def _surfaces(result: Result) -> Panels:
+    panel = _triangle if result.loss.models == 3 else _profiles
+    return [partial(panel, surface=s, names=result.models) for s in (result.loss, *result.metrics)]
 
 
-def _panel(axes: Any, name: str, curves: Mapping[str, Curve]) -> None:
+def _panel(axes: Any, name: str, curves: Mapping[str, Measured]) -> None:
     styles = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_DASHES), strict=False)
     lines: dict[str, Any] = {}
     for (label, curve), (colour, marker, dash) in zip(curves.items(), styles, strict=False):
@@ -124,20 +122,21 @@ def _panel(axes: Any, name: str, curves: Mapping[str, Curve]) -> None:
         entry.set_text(text)
 
 
-def _annotate(axes: Any, curve: Curve, colour: str) -> None:
+def _annotate(axes: Any, curve: Measured, colour: str) -> None:
     """The chord between the endpoints, and the barrier as the distance from it."""
-    ends = (curve.values[0], curve.values[-1])
+    ends = curve.ends
     axes.plot((0, 1), ends, ":", color=colour, linewidth=1, alpha=0.6)
     axes.plot((0, 1), ends, "o", color=colour, markersize=8, fillstyle="none")
-    if curve.argmax in (0.0, 1.0):
+    x = curve.argmax
+    if x in (0.0, 1.0):
         return
-    x, value = curve.argmax, curve.values[curve.lambdas.index(curve.argmax)]
+    value = curve.values[curve.lambdas.index(x)]
     chord = (1 - x) * ends[0] + x * ends[1]
     axes.annotate("", (x, value), (x, chord), arrowprops={"arrowstyle": "<->", "color": colour, "alpha": 0.7})
     axes.annotate(f"{curve.barrier:.3g}", (x, (value + chord) / 2), (5, 0), textcoords="offset points", color=colour)
 
 
-def _triangle(axes: Any, surface: Surface, names: Sequence[str]) -> None:
+def _triangle(axes: Any, surface: Measured, names: Sequence[str]) -> None:
     """The barrier over all mixtures of three models, in barycentric coordinates, the value at every point."""
     from matplotlib.patheffects import withStroke
 
@@ -152,7 +151,7 @@ def _triangle(axes: Any, surface: Surface, names: Sequence[str]) -> None:
         if max(weights) < 1:
             near = {"textcoords": "offset points", "ha": "center", "fontsize": 7, "path_effects": halo}
             axes.annotate(f"{value:.2g}", (px, py), (0, 5), **near)
-    for (cx, cy), name, value in zip(corners, names, surface.values, strict=False):
+    for (cx, cy), name, value in zip(corners, names, surface.ends, strict=True):
         up = cy > 0
         where = {"ha": "center", "va": "bottom" if up else "top"}
         axes.annotate(f"{name}\n{value:.4g}", (cx, cy), (0, 8 if up else -8), textcoords="offset points", **where)
@@ -164,7 +163,7 @@ def _triangle(axes: Any, surface: Surface, names: Sequence[str]) -> None:
     axes.axis("off")
 
 
-def _profiles(axes: Any, surface: Surface, names: Sequence[str]) -> None:
+def _profiles(axes: Any, surface: Measured, names: Sequence[str]) -> None:
     """The quantity on the way from each model to the even mixture."""
     even = 1 / surface.models
     styles = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_DASHES), strict=False)
@@ -187,6 +186,6 @@ def _on(mixture: Sequence[float], model: int) -> bool:
     return max(others) - min(others) < 1e-9 and mixture[model] >= others[0] - 1e-9
 
 
-def _peak(surface: Surface) -> str:
-    at = ", ".join(f"{w:.2g}" for w in surface.argmax)
+def _peak(surface: Measured) -> str:
+    at = ", ".join(f"{w:.2g}" for w in surface.mixtures[surface.barriers.index(surface.barrier)])
     return f"{surface.name} barrier {surface.barrier:.3g} \u00b1 {surface.standard_error:.1g} at ({at})"

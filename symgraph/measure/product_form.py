@@ -19,7 +19,7 @@ from math import prod, sqrt
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass
@@ -31,10 +31,15 @@ from symgraph.inference.frames import find_frames
 from symgraph.inference.pipeline import infer
 from symgraph.inference.prepared import Prepared, cut_joined
 from symgraph.ir import Graph, Kind, Node
+from symgraph.measure.batches import placed
+from symgraph.measure.forward import Point
+from symgraph.measure.forward import arguments as call_arguments
+from symgraph.measure.mixture import compute_dtype
 from symgraph.orbit.action import on_blocks
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
+from symgraph.tracing import state_of, trace
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.decompose import expand
 from symgraph.tracing.interpreter import Interpreter
@@ -229,6 +234,55 @@ class ProductForm(Interpreter):
         first = next(r for r in node.refs() if r in axes)
         width: int = self.graph.by_name[first].shape[axes[first]]
         return 1.0 / sqrt(width)
+
+
+class ProductMixtures(Point):
+    """A network at mixtures of two states in product form.
+
+    It is traced anew for each shape of a batch. Losses that it computes itself do not exist there.
+
+    Raises:
+        UsageError: the model has no product form, or one that cannot be followed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        states: Sequence[State],
+        symmetry: SymmetryGraph,
+        book: RuleBook,
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.precision = compute_dtype(next(t for t in states[0].values() if t.is_floating_point()), dtype)
+        held = {n: t.detach() for n, t in state_of(network).items()}
+        self.a, self.b = (placed({n: s.get(n, t) for n, t in held.items()}, device, self.precision) for s in states)
+        super().__init__(network, self.a, self.precision)
+        self.symmetry, self.book = symmetry, book
+        self.forms: dict[tuple[object, ...], ProductForm] = {}
+        self.share = 0.0
+
+    def move_to(self, weights: Sequence[float]) -> None:
+        """Put the point there."""
+        self.share = weights[1]
+
+    def outputs(self, batch: State, *, labels: bool = False) -> Any:
+        """What the mixture returns at the point: a tuple of its floating outputs, logits first."""
+        positional, named = call_arguments(batch, self.accepted, labels=labels)
+        given = {n: t for n, t in named.items() if isinstance(t, Tensor)}
+        key = (*((n, t.shape) for n, t in given.items()), *(t.shape for t in positional))
+        form = self.forms.get(key)
+        if form is None:
+            form = self.forms[key] = self._form(positional, given)
+        return form.run_mixed(form.mixed(self.a, self.b, self.share), positional or given)
+
+    @torch.inference_mode(False)
+    def _form(self, positional: tuple[Tensor, ...], named: State) -> ProductForm:
+        args, kwargs = tuple(t.clone() for t in positional), {n: t.clone() for n, t in named.items()}
+        graph = trace(self.network, args, kwargs, name=type(self.network).__name__)
+        form = ProductForm(self.symmetry, graph, self.book, dtype=self.precision, device=self.device)
+        form.check(self.a, self.b, args or kwargs)
+        return form
 
 
 def _difference(x: Tensor, y: Tensor) -> float:

@@ -20,7 +20,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from symgraph.errors import DataError, UsageError, one_line
-from symgraph.measure.forward import accepted_names, evaluating, forward, placed
+from symgraph.measure.batches import placed
+from symgraph.measure.forward import Point, evaluating
 
 _BATCH_NORM = inspect.signature(functional.batch_norm)
 # What `functional.batch_norm` calls, whose arguments have no names that can be asked for.
@@ -70,15 +71,15 @@ def recalibrate_(network: nn.Module, tensors: Mapping[str, Tensor], batches: Ite
         UsageError: the network has no stored statistics.
         DataError: there are no batches, they do not fit the model, or one is too small to have a variance.
     """
-    first = next(t for t in tensors.values() if t.is_floating_point())
-    accepted, mode = accepted_names(network), _OwnStatistics(tensors)
+    dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
+    point, mode = Point(network, tensors, dtype), _OwnStatistics(tensors)
     count = 0
     with evaluating(network), torch.no_grad():
         for i, raw in enumerate(batches):
-            batch = placed(raw, first.device, first.dtype)
+            batch = placed(raw, point.device, point.dtype)
             try:
                 with mode:
-                    forward(network, tensors, batch, accepted)
+                    point.outputs(batch)
             except (IndexError, RuntimeError, ValueError, TypeError) as e:
                 remedy = "check that the data is the kind the model takes, in batches of several examples"
                 raise DataError(f"recalibration, batch {i}: no statistics", cause=one_line(e), remedy=remedy) from e

@@ -1,163 +1,94 @@
-"""What is measured at mixtures of models, whether on a segment or on a simplex: endpoints, batches, standard errors."""
+"""Quantities at mixtures of models, and the standard errors of their distances from the models' own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from symgraph.io.data import batch_length
+from symgraph.measure.batches import Passes, batch_tensors
+from symgraph.measure.losses import LOSS, Metric
+from symgraph.measure.measured import Measured
+from symgraph.measure.mixture import Mixture, Mixtures
+from symgraph.measure.objective import Objective, Sample
+from symgraph.measure.product_form import ProductMixtures
+from symgraph.measure.recalibrate import recalibrate_
 
-from symgraph.errors import CheckpointError, DataError, UsageError, one_line, shorten
-from symgraph.io.checkpoint import canonical_state, check_same_architecture, read_state
-from symgraph.io.data import from_batches
-from symgraph.io.models import Model
-from symgraph.measure.evaluate import Evaluator, Mixtures, ProductMixtures, Progress, Sample
-from symgraph.measure.losses import LOSS, Metric, PerExample, named_loss, named_metrics
-from symgraph.rules.book import RuleBook
-from symgraph.symmetry.graph import SymmetryGraph
-
-Endpoint = Model | nn.Module | Mapping[str, Tensor]
+Progress = Callable[[int, int], object]
 
 
 class Survey:
-    """The mixtures visited so far, the models first; of the samples only those of the models are kept."""
+    """The mixtures visited so far, the models first; of the samples only those of the models are kept.
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.evaluator = evaluator
+    Args:
+        data: the same batches in every pass; `training` those that statistics of norms are computed on at mixtures.
+        progress: is told done and total batches, of which there are `total`.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        point: Mixtures | ProductMixtures,
+        data: Any,
+        *,
+        training: Any = None,
+        progress: Progress | None = None,
+        total: int = 0,
+    ) -> None:
+        self.objective, self.point, self.data, self.training = objective, point, data, training
+        self.progress, self.done, self.total = progress, 0, total
+        self.passes, self.examples = Passes(), 0
         self.ends: list[dict[str, Sample]] = []
-        self.found: dict[tuple[float, ...], dict[str, tuple[float, float]]] = {}
-        self.curves: dict[str, Metric | None] = {LOSS: None, **evaluator.metrics}
+        self.found: dict[Mixture, dict[str, tuple[float, float]]] = {}
 
-    def visit(self, weights: tuple[float, ...], where: str) -> None:
-        """Evaluate one mixture, which messages call `where`."""
-        samples = self.evaluator.at(weights, where)
+    def visit(self, weights: Mixture, where: str) -> None:
+        """Evaluate one mixture, which messages call `where`.
+
+        Raises:
+            DataError: the batches do not fit the model, are other ones than before, or a value is not finite.
+        """
+        self.point.move_to(weights)
+        # A model of its own has the statistics of its own training.
+        if self.training is not None and max(weights) < 1 and isinstance(self.point, Mixtures):
+            recalibrate_(self.objective.network, self.point.tensors, self.training)
+        samples = self.objective.samples(self.point, self._pass(), where)
         if len(self.ends) < len(weights):
             self.ends.append(samples)
-        self.found[weights] = {name: self._summary(samples, weights, name, m) for name, m in self.curves.items()}
+        self.found[weights] = {name: self._summary(samples, weights, name) for name in self._quantities}
 
-    def names(self) -> list[tuple[str, str]]:
-        """Every quantity, the loss first: its key, and what it is called."""
-        return [(key, self.evaluator.loss_name if key == LOSS else key) for key in self.curves]
+    def _pass(self) -> Iterator[Any]:
+        """The batches once more, counted."""
+        self.examples = 0
+        for raw in self.passes.over(self.data):
+            yield raw
+            self.examples += batch_length(batch_tensors(raw))
+            self.done += 1
+            if self.progress:
+                self.progress(self.done, self.total)
 
-    def higher_is_better(self, key: str) -> bool:
-        """Whether a quantity is to be large."""
-        metric = self.curves[key]
-        return metric.higher_is_better if metric else False
+    @property
+    def _quantities(self) -> dict[str, Metric | None]:
+        return {LOSS: None, **self.objective.metrics}
 
-    def _summary(
-        self, samples: Mapping[str, Sample], weights: tuple[float, ...], name: str, metric: Metric | None
-    ) -> tuple[float, float]:
+    def measured(self, name: str = LOSS) -> Measured:
+        """One quantity at all mixtures visited; those of two models by their place on the segment."""
+        line = len(self.ends) == 2
+        mixtures = tuple(sorted(self.found, key=lambda m: m[1]) if line else self.found)
+        values, errors = zip(*(self.found[m][name] for m in mixtures), strict=True)
+        metric = self._quantities[name]
+        called = self.objective.loss_name if name == LOSS else name
+        return Measured(called, mixtures, values, errors, metric.higher_is_better if metric else False)
+
+    def _summary(self, samples: Mapping[str, Sample], weights: Mixture, name: str) -> tuple[float, float]:
         """The value of one quantity, and the standard error of its distance from the mean of the models'."""
-        key = name if name in samples else LOSS
-        found = samples[key]
-        value = metric.summary(found.mean) if metric else found.mean
+        metric, key = self._quantities[name], name if name in samples else LOSS
+        here = samples[key]
+        value = metric.summary(here.mean) if metric else here.mean
         if max(weights) == 1.0:
             return value, 0.0
         # A transform of the mean is, near each of the means, its slope there times the values.
-        found, *ends = (s.scaled(_slope(metric, s.mean)) for s in (found, *(e[key] for e in self.ends)))
-        return value, found.standard_error(ends, weights)
-
-
-def evaluator_of(
-    network: nn.Module,
-    states: Sequence[Mapping[str, Tensor]],
-    data: Any,
-    points: int,
-    loss: str | PerExample,
-    metrics: Any,
-    device: str | torch.device,
-    dtype: torch.dtype | None,
-    progress: Progress | None,
-    recalibrate: Iterable[Any] | None,
-    product: tuple[SymmetryGraph, RuleBook] | None = None,
-) -> Evaluator:
-    """What evaluates mixtures of these states, with `product` in product form; `points` mixtures are expected.
-
-    Raises:
-        UsageError: the loss, a metric or the device do not exist, or statistics would be recalibrated in product form.
-        DataError: there are no batches to recalibrate on.
-    """
-    training = None if recalibrate is None else repeatable(recalibrate, "to recalibrate on")
-    if product is not None and training is not None:
-        remedy = "leave out one of the two"
-        raise UsageError("statistics are not recalibrated in product form", remedy=remedy)
-    mixtures: Mixtures | ProductMixtures
-    if product is None:
-        mixtures = Mixtures(network, states, _device(device), dtype, own=training is not None)
-    else:
-        mixtures = ProductMixtures(*product, network, states, _device(device), dtype)
-    total = points * len(data)
-    return Evaluator(network, data, named_loss(loss), named_metrics(metrics), mixtures, progress, total, training)
-
-
-def described(data: Any) -> tuple[str, str]:
-    """Where data is from, and which split of it, as far as it says so."""
-    return getattr(data, "source", ""), getattr(data, "split", "")
-
-
-def repeatable(batches: Iterable[Any], what: str = "to evaluate on") -> Any:
-    """The batches themselves if they can be gone through again, or all of them held in memory.
-
-    Raises:
-        DataError: there are none.
-    """
-    if isinstance(batches, Iterator | Mapping | Tensor | str):
-        return list(from_batches(batches))
-    try:
-        count = len(batches)  # type: ignore[arg-type]
-    except TypeError:
-        return list(from_batches(batches))
-    if not count:
-        raise DataError(f"no batches {what}", remedy="check the length of the data loader")
-    return batches
-
-
-def network_of(endpoints: Sequence[Endpoint], module: nn.Module | None) -> nn.Module:
-    """The network that is evaluated: `module`, or that of the first endpoint that has one.
-
-    Raises:
-        UsageError: none of them has one.
-        CheckpointError: models are of different architectures, or the network has buffers without values.
-    """
-    models = [e for e in endpoints if isinstance(e, Model)]
-    for other in models[1:]:
-        check_same_architecture(models[0], other)
-    candidates = (module, *(e.module if isinstance(e, Model) else e for e in endpoints))
-    found = next((c for c in candidates if isinstance(c, nn.Module)), None)
-    if found is None:
-        many = "two" if len(endpoints) == 2 else str(len(endpoints))
-        raise UsageError(f"{many} states do not say which network they belong to", remedy="pass it as module=")
-    saved = found.state_dict()
-    if any(t.is_meta for n, t in found.named_buffers() if n not in saved):
-        remedy = "pass a module built with weights"
-        raise CheckpointError("the network has buffers without values", cause="it was built without", remedy=remedy)
-    return found
-
-
-def endpoint_state(endpoint: Endpoint, network: nn.Module, name: str) -> Mapping[str, Tensor]:
-    """The state of an endpoint, which messages call `name`.
-
-    Raises:
-        CheckpointError: it does not fit the network, or has no weights.
-    """
-    if isinstance(endpoint, Model):
-        state: Mapping[str, Tensor] = read_state(endpoint)
-    else:
-        state = endpoint.state_dict() if isinstance(endpoint, nn.Module) else endpoint
-    state = canonical_state(network, state, name)
-    if empty := [n for n, t in state.items() if t.is_meta]:
-        raise CheckpointError(
-            f"{name} has no weights", cause=f"no values for {shorten(empty)}", remedy="load it with weights"
-        )
-    return state
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as e:
-        raise UsageError(f"device {device} cannot be used", cause=one_line(e), remedy="pass --device cpu") from e
+        here, *ends = (s.scaled(_slope(metric, s.mean)) for s in (here, *(e[key] for e in self.ends)))
+        return value, here.standard_error(ends, weights)
 
 
 def _slope(metric: Metric | None, mean: float) -> float:

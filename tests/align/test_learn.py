@@ -19,11 +19,13 @@ import symgraph
 from symgraph.errors import CheckpointError, DataError, SymgraphError, UsageError
 from symgraph.io.data import from_batches
 from symgraph.match.align import Aligned
+from symgraph.match.feed import Feed, divided
 from symgraph.match.learn_options import LearnOptions
 from symgraph.match.learned import Lesson, learn
-from symgraph.match.objective import Feed, Objective, divided, held
 from symgraph.match.program import Program
 from symgraph.match.registers import output_change
+from symgraph.measure.batches import repeatable
+from symgraph.measure.objective import Objective
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.motion import MotionOptions
 from symgraph.tracing import state_of
@@ -274,7 +276,7 @@ def _endless() -> Iterator[Batch]:
         ({"data": 3}, "training data gave no batches"),
         ({"data": [{"pixel_values": torch.randn(2, 3, 8, 8), "labels": torch.tensor([0, 99])}]}, "step 1: the model"),
         ({"validation": [{"pixel_values": torch.randn(2, 3, 5, 5)}]}, "validation data, batch 0"),
-        ({"validation": [{"pixel_values": torch.randn(2, 3, 8, 8)}]}, "no loss fits"),
+        ({"validation": [{"pixel_values": torch.randn(2, 3, 8, 8)}]}, "no loss or metric fits"),
         ({"validation": [batches("vit")[0] | {"pixel_values": torch.full((8, 3, 8, 8), torch.nan)}]}, "loss of A on"),
         ({"method": "learnt"}, "no method 'learnt'"),
         ({"loss": "l2"}, "no loss 'l2'"),
@@ -301,7 +303,7 @@ def test_every_round_of_a_feed_is_all_the_batches_in_another_order() -> None:
     feed = Feed(data, torch.Generator().manual_seed(0))
     rounds = [[int(feed.next()["x"]) for _ in range(7)] for _ in range(3)]
     assert all(sorted(r) == list(range(7)) for r in rounds) and rounds[0] != rounds[1]
-    assert held(data, "data") is data
+    assert repeatable(data, "data") is data
 
 
 def test_an_objective_falls_back_to_the_loss_of_the_model() -> None:

@@ -302,7 +302,7 @@ def test_the_share_is_chosen_for_many_models_too() -> None:
     found = symgraph.universe(given, options=MatchOptions(rows=0, sweeps=2), **more)
     (note,) = (n for n in found.notes if n.startswith("chosen by the barrier of the even mixture"))
     best = min(float(x.split()[0]) for x in note.split("(of ")[1].split("; "))
-    even = symgraph.simplex_barrier(found.states, data, mixtures=[(1 / 3,) * 3], module=given[0]).loss.centroid
+    even = symgraph.loss_barrier(*found.states, data, mixtures=[(1 / 3,) * 3], module=given[0]).midpoint
     assert even == pytest.approx(best, abs=1e-4)
 
 
@@ -335,7 +335,7 @@ def test_a_program_that_trains_says_so_and_needs_data() -> None:
     assert found.learned is not None and "of the worst mixture" in str(found.learned)
     best = dict(found.learned.history)[found.learned.best]
     pairs = [(0.5, 0.5, 0.0), (0.5, 0.0, 0.5), (0.0, 0.5, 0.5), (1 / 3,) * 3]
-    measured = symgraph.simplex_barrier(found.states, data, mixtures=pairs, module=given[0]).loss
+    measured = symgraph.loss_barrier(*found.states, data, mixtures=pairs, module=given[0]).loss
     between = [b for m, b in zip(measured.mixtures, measured.barriers, strict=True) if max(m) < 1]
     assert len(between) == 4 and best == pytest.approx(max(between), abs=2e-5)
 
@@ -367,7 +367,7 @@ def test_the_loss_of_the_even_mixture_falls_and_the_models_stay(name: str, optio
     values = dict(lesson.history)
     assert values[lesson.best] == min(values.values()) < values[0]
     data, module = batches(name)[:4], network(name, 0)
-    even = symgraph.simplex_barrier(found.states, data, mixtures=[(1 / 3,) * 3], module=module).loss.centroid
+    even = symgraph.loss_barrier(*found.states, data, mixtures=[(1 / 3,) * 3], module=module).midpoint
     assert even == pytest.approx(values[lesson.best], abs=2e-5)
     assert max(m.change for m in found.members) < 1e-9
     assert (found.reference is None) == options.motion.gauge

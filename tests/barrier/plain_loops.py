@@ -6,12 +6,14 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from symgraph.errors import SymgraphError
+from symgraph.measure.measured import Measured
 
 Batch = dict[str, Tensor]
 State = dict[str, Tensor]
@@ -50,6 +52,11 @@ class Words(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
         return {"logits": self.head(self.table(input_ids))}
+
+
+def segment(name: str, lambdas: Sequence[float], values: tuple[float, ...], *rest: Any) -> Measured:
+    """A quantity along the segment between two models."""
+    return Measured(name, tuple((1 - x, x) for x in lambdas), values, *rest)
 
 
 def pairs(sizes: Sequence[int], seed: int = 0) -> list[tuple[Tensor, Tensor]]:

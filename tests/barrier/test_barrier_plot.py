@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_loops import refused
+from plain_loops import refused, segment
 
 from symgraph.errors import UsageError
 from symgraph.io.files import OutputError
 from symgraph.measure import plots
-from symgraph.measure.curve import Curve
-from symgraph.measure.loss_curve import LossBarrier
 from symgraph.measure.plots import barrier_plot
+from symgraph.measure.result import LossBarrier
 
 GRID = (0.0, 0.5, 1.0)
-ACCURACY = Curve("accuracy", GRID, (0.9, 0.5, 0.8), (0.0, 0.02, 0.0), True)
-BEFORE = LossBarrier(Curve("cross-entropy", GRID, (1.0, 3.0, 2.0), (0.0, 0.1, 0.0)), (ACCURACY,), 12)
+ACCURACY = segment("accuracy", GRID, (0.9, 0.5, 0.8), (0.0, 0.02, 0.0), True)
+BEFORE = LossBarrier(segment("cross-entropy", GRID, (1.0, 3.0, 2.0), (0.0, 0.1, 0.0)), (ACCURACY,), ("A", "B"), 12)
 AFTER = replace(BEFORE, loss=replace(BEFORE.loss, values=(1.0, 1.25, 2.0)))
 
 
@@ -62,7 +61,7 @@ def test_more_results_than_colours() -> None:
 @pytest.mark.parametrize("text", ["$x", "a $b$ c", "$\\frac{$", "_hidden", "50%_{", "\\alpha", "\u03bb \u2260 0"])
 def test_names_are_shown_as_they_are(tmp_path: Path, text: str) -> None:
     metric = replace(ACCURACY, name=text)
-    result = LossBarrier(replace(BEFORE.loss, name=text), (metric,), 12)
+    result = LossBarrier(replace(BEFORE.loss, name=text), (metric,), ("A", "B"), 12)
     figure = plots._figure(plots._lines({text: result, "other": result}), text)
     assert figure.get_suptitle() == text
     for axes in figure.axes:
@@ -125,6 +124,6 @@ def test_drawing_knows_nothing_of_what_evaluates() -> None:
     names = {name for name, value in vars(plots).items() if getattr(value, "__module__", "").startswith("symgraph")}
     modules = {getattr(vars(plots)[n], "__module__", "") for n in names} - {"symgraph.measure.plots"}
     assert (
-        modules == {"symgraph.measure.curve", "symgraph.errors", "symgraph.io.files"}
+        modules == {"symgraph.measure.measured", "symgraph.errors", "symgraph.io.files"}
         and "symgraph.measure.plots" in sys.modules
     )

@@ -29,10 +29,10 @@ from measure import Batch, one_thread, seconds
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.match.objective import EvenMixture, Objective
 from symgraph.match.observing import observe_models
 from symgraph.match.weights import Match, MatchOptions, _Descent, match
 from symgraph.match.wreath import Tree
+from symgraph.measure.objective import EvenMixture, Objective
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.steps import Act
 from symgraph.rules.book import default_rules
@@ -133,7 +133,7 @@ def of_pair(
     """The loss in excess of the mean of both ends', at the midpoint in canonical form and as trained."""
     given = [float64(state_of(m)) for m in (a, b)]
     first, second = (canonicalise(symmetry, t).state for t in given)
-    mixture = EvenMixture(Objective(a), a, given, test)
+    mixture = EvenMixture(Objective(a), given, test, "held-out data")
 
     def excess(found: Match) -> float:
         return mixture.barrier([first, Act(found.element).apply(second)])

@@ -32,21 +32,21 @@ def training_batches() -> list[dict[str, torch.Tensor]]:
     return [{"pixel_values": images[i], "labels": labels[i]} for i in torch.split(chosen, 64)]
 
 
-def barrier(states: Sequence[Any], module: torch.nn.Module) -> symgraph.SimplexBarrier:
-    return symgraph.simplex_barrier(states, demo.held_out(), module=module, metrics=["accuracy"])
+def barrier(states: Sequence[Any], module: torch.nn.Module) -> symgraph.LossBarrier:
+    return symgraph.loss_barrier(*states, demo.held_out(), module=module, metrics=["accuracy"])
 
 
-def show(label: str, found: symgraph.SimplexBarrier, time: float) -> None:
+def show(label: str, found: symgraph.LossBarrier, time: float) -> None:
     loss, accuracy = found.loss, found.metrics[0]
     even = accuracy.values[accuracy.mixtures.index((1 / accuracy.models,) * accuracy.models)]
     print(
         f"    {label:<26} loss barrier {loss.barrier:.4f} \u00b1 {loss.standard_error:.4f}, even mixture "
-        f"{loss.centroid:.4f}, its accuracy {even:.3f}, {time:.1f} s",
+        f"{loss.midpoint:.4f}, its accuracy {even:.3f}, {time:.1f} s",
         flush=True,
     )
 
 
-def measure(count: int, steps: int) -> dict[str, symgraph.SimplexBarrier]:
+def measure(count: int, steps: int) -> dict[str, symgraph.LossBarrier]:
     """All four, for this many models."""
     models = trained(count)
     data, learning = training_batches(), symgraph.LearnOptions(sampler="dirichlet", steps=steps)

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_loops import chord, refused
+from plain_loops import chord, refused, segment
 
 from symgraph.errors import DataError, UsageError
-from symgraph.measure.curve import Curve
-from symgraph.measure.loss_curve import LossBarrier
+from symgraph.measure.measured import Measured
+from symgraph.measure.result import LossBarrier
 
 VALUES = st.floats(-1e6, 1e6)
 
 
 @st.composite
-def curves(draw: st.DrawFn, lambdas: tuple[float, ...] | None = None, name: str | None = None) -> Curve:
+def curves(draw: st.DrawFn, lambdas: tuple[float, ...] | None = None, name: str | None = None) -> Measured:
     """Curves of a few points."""
     if lambdas is None:
         inside = draw(st.lists(st.floats(1e-6, 1 - 1e-6), min_size=1, max_size=6, unique=True))
@@ -29,7 +29,7 @@ def curves(draw: st.DrawFn, lambdas: tuple[float, ...] | None = None, name: str 
     n = len(lambdas)
     values = tuple(draw(st.lists(VALUES, min_size=n, max_size=n)))
     errors = tuple(draw(st.lists(st.floats(0, 1e3), min_size=n, max_size=n)))
-    return Curve(name or draw(st.text(min_size=1, max_size=9)), lambdas, values, errors, draw(st.booleans()))
+    return segment(name or draw(st.text(min_size=1, max_size=9)), lambdas, values, errors, draw(st.booleans()))
 
 
 @st.composite
@@ -37,39 +37,40 @@ def results(draw: st.DrawFn) -> LossBarrier:
     """Loss barriers with metrics of names of their own."""
     loss = replace(draw(curves()), higher_is_better=False)
     names = draw(st.lists(st.text(min_size=1, max_size=9), max_size=2, unique=True))
-    metrics = tuple(draw(curves(loss.lambdas, name)) for name in names)
-    return LossBarrier(loss, metrics, draw(st.integers(0, 10**9)), draw(st.text()), draw(st.text()))
+    metrics = tuple(draw(curves(loss.places, name)) for name in names)
+    return LossBarrier(loss, metrics, ("A", "B"), draw(st.integers(0, 10**9)), draw(st.text()), draw(st.text()))
 
 
 @given(curves())
-def test_what_follows_from_the_values(curve: Curve) -> None:
+def test_what_follows_from_the_values(curve: Measured) -> None:
     sign = -1 if curve.higher_is_better else 1
     first, last = curve.values[0], curve.values[-1]
     scale = max(map(abs, curve.values)) + 1
-    for x, value, barrier in zip(curve.lambdas, curve.values, curve.barriers, strict=True):
+    for x, value, barrier in zip(curve.places, curve.values, curve.barriers, strict=True):
         assert math.isclose(barrier, sign * (value - chord(first, last, x)), abs_tol=1e-12 * scale)
     assert curve.barriers[0] == curve.barriers[-1] == 0.0
     assert math.copysign(1, curve.barriers[0]) == 1
-    i = curve.lambdas.index(curve.argmax)
+    i = curve.places.index(curve.argmax)
     assert curve.barrier == curve.barriers[i] == max(curve.barriers) >= 0
     assert curve.standard_error == curve.standard_errors[i]
     assert curve.interior_min == min(curve.barriers[1:-1]) <= curve.barrier
 
 
 @given(curves())
-def test_better_upwards_is_worse_downwards(curve: Curve) -> None:
+def test_better_upwards_is_worse_downwards(curve: Measured) -> None:
     mirrored = replace(curve, values=tuple(-v for v in curve.values), higher_is_better=not curve.higher_is_better)
     assert mirrored.barriers == curve.barriers
 
 
 def test_the_middle_is_there_only_where_it_was_evaluated() -> None:
-    assert Curve("loss", (0.0, 0.5, 1.0), (1.0, 4.0, 2.0), (0.0, 0.1, 0.0)).midpoint == 2.5
-    assert Curve("loss", (0.0, 0.4, 1.0), (1.0, 4.0, 2.0), (0.0, 0.1, 0.0)).midpoint is None
+    assert segment("loss", (0.0, 0.5, 1.0), (1.0, 4.0, 2.0), (0.0, 0.1, 0.0)).midpoint == 2.5
+    assert segment("loss", (0.0, 0.4, 1.0), (1.0, 4.0, 2.0), (0.0, 0.1, 0.0)).midpoint is None
 
 
 EXAMPLE = LossBarrier(
-    Curve("cross-entropy", (0.0, 0.25, 0.5, 1.0), (1.0, 2.5, 2.0, 2.0), (0.0, 0.125, 0.25, 0.0)),
-    (Curve("accuracy", (0.0, 0.25, 0.5, 1.0), (0.9, 0.5, 0.6, 0.8), (0.0, 0.01, 0.02, 0.0), True),),
+    segment("cross-entropy", (0.0, 0.25, 0.5, 1.0), (1.0, 2.5, 2.0, 2.0), (0.0, 0.125, 0.25, 0.0)),
+    (segment("accuracy", (0.0, 0.25, 0.5, 1.0), (0.9, 0.5, 0.6, 0.8), (0.0, 0.01, 0.02, 0.0), True),),
+    ("A", "B"),
     12,
     "digits",
     "test",
@@ -78,7 +79,7 @@ EXAMPLE = LossBarrier(
 
 def test_a_result_answers_for_its_loss() -> None:
     loss = EXAMPLE.loss
-    assert (EXAMPLE.lambdas, EXAMPLE.losses, EXAMPLE.barriers) == (loss.lambdas, loss.values, loss.barriers)
+    assert (EXAMPLE.lambdas, EXAMPLE.losses, EXAMPLE.barriers) == (loss.places, loss.values, loss.barriers)
     assert (EXAMPLE.barrier, EXAMPLE.argmax, EXAMPLE.standard_error) == (1.25, 0.25, 0.125)
     assert (EXAMPLE.interior_min, EXAMPLE.midpoint) == (0.5, 0.5)
     assert EXAMPLE.metric("accuracy").barrier == pytest.approx(0.375)

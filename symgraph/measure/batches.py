@@ -1,0 +1,125 @@
+"""Batches: their tensors by name and where they are computed with, and that every pass over them is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import DataError
+from symgraph.io.data import from_batches
+
+Batch = Mapping[str, Tensor]
+
+
+@runtime_checkable
+class Numbered(Protocol):
+    """Batches that can be asked for by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Any: ...
+
+
+def batch_tensors(raw: Any) -> dict[str, Tensor]:
+    """The tensors of one batch by name; a pair is inputs and labels.
+
+    Raises:
+        DataError: the batch is neither a mapping nor a pair.
+    """
+    if isinstance(raw, list | tuple) and len(raw) == 2:
+        raw = {"inputs": raw[0], "labels": raw[1]}
+    if not isinstance(raw, Mapping):
+        remedy = "give dictionaries of tensors or (x, y) pairs"
+        raise DataError("batches cannot be used", cause=f"a batch is a {type(raw).__name__}", remedy=remedy)
+    return {k: t for k, t in raw.items() if isinstance(t, Tensor)}
+
+
+def placed(raw: Any, device: torch.device, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The tensors of one batch where and, if they are floating, in the precision that is computed with.
+
+    Raises:
+        DataError: the batch is neither a mapping nor a pair.
+    """
+    return {k: t.to(device, dtype if t.is_floating_point() else None) for k, t in batch_tensors(raw).items()}
+
+
+def repeatable(batches: Any, source: str, empty: str = "") -> Any:
+    """Batches that can be gone through again: as they are, or all of them in memory.
+
+    Args:
+        source: what messages call the batches; `empty` is what they say where there are none.
+
+    Raises:
+        DataError: there are none.
+    """
+    if isinstance(batches, Iterator | Mapping | Tensor | str) or not isinstance(batches, Iterable | Numbered):
+        return from_batches(batches, source)
+    if length(batches) == 0:
+        cause = "" if empty else "it is empty"
+        raise DataError(empty or f"{source}: no batches", cause=cause, remedy="check the length of the data loader")
+    return batches
+
+
+def counted(batches: Any, purpose: str) -> Any:
+    """Repeatable batches that know how many they are.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = repeatable(batches, "batches", f"no batches {purpose}")
+    return found if found is batches and length(found) is not None else list(from_batches(found))
+
+
+def length(batches: Any) -> int | None:
+    """How many batches there are, as far as that is known."""
+    try:
+        return len(batches)
+    except TypeError:
+        return None
+
+
+class Passes:
+    """Raises where a later pass over the data differs from the first: each example is compared with itself."""
+
+    def __init__(self) -> None:
+        self.first: list[dict[str, Tensor]] = []
+        self.complete = False
+
+    def over(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches of one more pass, each compared with that of the first.
+
+        Raises:
+            DataError: one is another than in the first pass, or there are fewer.
+        """
+        count = 0
+        for i, raw in enumerate(batches):
+            self._require_same(i, batch_tensors(raw))
+            count += 1
+            yield raw
+        if count != len(self.first):
+            self._fail(f"{len(self.first)} batches in the first pass and {count} in a later one")
+        self.complete = True
+
+    @torch.inference_mode()
+    def _require_same(self, i: int, batch: Batch) -> None:
+        # One sum for each example, so that examples that change places are noticed too.
+        sums = {k: t.flatten(1).sum(1) if t.ndim > 1 else t.clone() for k, t in batch.items()}
+        if not self.complete:
+            self.first.append(sums)
+        elif i >= len(self.first) or not _same(sums, self.first[i]):
+            self._fail(f"batch {i} is another one than before")
+
+    def _fail(self, cause: str) -> None:
+        remedy = "use a loader without shuffling, sampling or augmentation, or pass a list of its batches"
+        raise DataError("the batches change between passes", cause=cause, remedy=remedy)
+
+
+def _same(a: Batch, b: Batch) -> bool:
+    return a.keys() == b.keys() and all(a[k].shape == b[k].shape and _equal(a[k], b[k]) for k in a)
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return bool(((a == b) | ((a != a) & (b != b))).all())

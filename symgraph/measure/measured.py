@@ -1,0 +1,101 @@
+"""One quantity at mixtures of models: its values, and how much worse each is than the models themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from symgraph.errors import UsageError
+from symgraph.measure.grid import even
+from symgraph.measure.mixture import Mixture, vertex
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A loss or a metric at mixtures of models, the models themselves among them.
+
+    Of two models these are points of a segment in its order; of more the models come first. `standard_errors` are those
+    of `barriers`, over the examples and paired: each example is compared with itself.
+    """
+
+    name: str
+    mixtures: tuple[Mixture, ...]
+    values: tuple[float, ...]
+    standard_errors: tuple[float, ...]
+    higher_is_better: bool = False
+
+    @property
+    def models(self) -> int:
+        """How many models there are."""
+        return len(self.mixtures[0])
+
+    @property
+    def lambdas(self) -> tuple[float, ...]:
+        """The points between two models, 0 at A and 1 at B.
+
+        Raises:
+            UsageError: there are more than two models.
+        """
+        if self.models != 2:
+            raise UsageError(f"mixtures of {self.models} models have no lambda", remedy="use `mixtures`")
+        return tuple(m[1] for m in self.mixtures)
+
+    @property
+    def places(self) -> tuple[Any, ...]:
+        """Where the mixtures are: lambdas of two models, weights of more."""
+        return self.lambdas if self.models == 2 else self.mixtures
+
+    @property
+    def ends(self) -> tuple[float, ...]:
+        """What the models themselves have, in their order."""
+        return tuple(self.values[self.mixtures.index(vertex(i, self.models))] for i in range(self.models))
+
+    @property
+    def barriers(self) -> tuple[float, ...]:
+        """How much worse each mixture is than the mean of the models, weighted alike."""
+        ends, sign = self.ends, -1.0 if self.higher_is_better else 1.0
+        means = (sum(w * v for w, v in zip(weights, ends, strict=True)) for weights in self.mixtures)
+        return tuple(sign * (v - c) + 0.0 for v, c in zip(self.values, means, strict=True))
+
+    @property
+    def barrier(self) -> float:
+        """The largest of the barriers; the models themselves make it at least zero."""
+        return max(self.barriers)
+
+    @property
+    def argmax(self) -> Any:
+        """Where the largest barrier is: a lambda of two models, a mixture of more."""
+        return self.places[self._peak]
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of `barrier`, where it is."""
+        return self.standard_errors[self._peak]
+
+    @property
+    def interior_min(self) -> float:
+        """The smallest barrier of a mixture of two models or more; below zero, it beats the mean of their losses."""
+        inside = (b for b, m in zip(self.barriers, self.mixtures, strict=True) if max(m) < 1.0)
+        return min(inside)
+
+    @property
+    def midpoint(self) -> float | None:
+        """The barrier of the even mixture, or None if it was not evaluated."""
+        middle = even(self.models)
+        return self.barriers[self.mixtures.index(middle)] if middle in self.mixtures else None
+
+    @property
+    def _peak(self) -> int:
+        return self.barriers.index(self.barrier)
+
+    def __str__(self) -> str:
+        two = self.models == 2
+        middle = "" if self.midpoint is None else f", {'midpoint' if two else 'even mixture'} {self.midpoint:.4f}"
+        at = f"lambda {self.argmax:.3f}" if two else mixture_text(self.mixtures[self._peak])
+        peak = f"{self.barrier:.4f} \u00b1 {self.standard_error:.4f} at {at}"
+        return f"{self.name} barrier {peak} (interior minimum {self.interior_min:.4f}{middle})"
+
+
+def mixture_text(weights: Mixture) -> str:
+    """The weights of a mixture, as text."""
+    return " ".join(f"{w:.3g}" for w in weights)

@@ -1,0 +1,202 @@
+"""Losses and metrics at mixtures of models, and the barriers that follow from them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from symgraph.errors import DataError, UsageError, one_line, shorten
+from symgraph.measure.measured import Measured, mixture_text
+from symgraph.measure.mixture import Mixture, vertex
+from symgraph.measure.plots import barrier_plot
+
+
+@dataclass(frozen=True, slots=True)
+class LossBarrier:
+    """The loss, and any metrics, at mixtures of models: along the segment between two, over the simplex of more.
+
+    `models` are their names; `recalibrated` names the data that stored statistics of mixtures were computed on, if they
+    were.
+    """
+
+    loss: Measured
+    metrics: tuple[Measured, ...] = ()
+    models: tuple[str, ...] = ("A", "B")
+    examples: int = 0
+    source: str = ""
+    split: str = ""
+    recalibrated: str = ""
+
+    @property
+    def lambdas(self) -> tuple[float, ...]:
+        """The evaluated points between two models.
+
+        Raises:
+            UsageError: there are more than two models.
+        """
+        return self.loss.lambdas
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The mean loss at each mixture."""
+        return self.loss.values
+
+    @property
+    def barriers(self) -> tuple[float, ...]:
+        """The distance of each mixture above the weighted mean of the models' own losses."""
+        return self.loss.barriers
+
+    @property
+    def barrier(self) -> float:
+        """The loss barrier: the largest of the barriers."""
+        return self.loss.barrier
+
+    @property
+    def argmax(self) -> Any:
+        """Where the loss barrier is: a lambda of two models, a mixture of more."""
+        return self.loss.argmax
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the loss barrier, over the examples."""
+        return self.loss.standard_error
+
+    @property
+    def interior_min(self) -> float:
+        """The smallest barrier of a mixture that is none of the models."""
+        return self.loss.interior_min
+
+    @property
+    def midpoint(self) -> float | None:
+        """The barrier of the even mixture, or None if it was not evaluated."""
+        return self.loss.midpoint
+
+    def metric(self, name: str) -> Measured:
+        """One metric.
+
+        Raises:
+            UsageError: it was not evaluated.
+        """
+        for measured in self.metrics:
+            if measured.name == name:
+                return measured
+        known = shorten(m.name for m in self.metrics) or "none"
+        raise UsageError(f"no metric {name!r} was evaluated", cause=f"there is {known}", remedy="name it in `metrics`")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Everything that `from_json` needs, and the derived figures for readers, as plain data."""
+        plain: dict[str, Any] = {"loss": _plain(self.loss), "metrics": [_plain(m) for m in self.metrics]}
+        if self.models != ("A", "B"):
+            plain["models"] = list(self.models)
+        plain |= {k: getattr(self, k) for k in ("examples", *_TEXTS)}
+        return plain | {"summary": {m.name: _figures(m) for m in (self.loss, *self.metrics)}}
+
+    def to_json(self) -> str:
+        """What `to_plain` gives, as text."""
+        return json.dumps(self.to_plain(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str | Path) -> LossBarrier:
+        """What `to_json` wrote, from its text or from the path of a file.
+
+        Raises:
+            DataError: it is something else.
+        """
+        try:
+            plain = json.loads(text.read_text(encoding="utf-8") if isinstance(text, Path) else text)
+            return _from_plain(plain)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
+            where = text if isinstance(text, Path) else "the text"
+            remedy = "give the JSON that `symgraph barrier --json` prints"
+            raise DataError(f"{where} holds no loss barrier", cause=one_line(e), remedy=remedy) from e
+
+    def plot(self, path: str | Path, *, title: str = "", overwrite: bool = False) -> Path:
+        """Draw it into a PNG, SVG or PDF file.
+
+        Two models give curves, three a triangle, more the way from each model to the even mixture.
+        """
+        return barrier_plot({self.loss.name: self}, path, title=title, overwrite=overwrite)
+
+    def __str__(self) -> str:
+        names = [m.name for m in self.metrics]
+        rows = [["lambda" if self.loss.models == 2 else "mixture", self.loss.name, "barrier", "std.err.", *names]]
+        columns = (self.losses, self.barriers, self.loss.standard_errors, *(m.values for m in self.metrics))
+        for place, *figures in zip(self.loss.places, *columns, strict=True):
+            rows.append([_place_text(place), *(f"{v:.4f}" for v in figures)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([*table, "", *map(str, (self.loss, *self.metrics)), self._data()])
+
+    def _data(self) -> str:
+        """What was measured on."""
+        where = f"{f' of {self.source}' if self.source else ''}{f', split {self.split}' if self.split else ''}"
+        statistics = f", statistics of {self.recalibrated}" if self.recalibrated else ""
+        return f"over {self.examples} examples{where}{statistics}"
+
+
+_TEXTS = ("source", "split", "recalibrated")
+
+
+def _place_text(place: float | Mixture) -> str:
+    return mixture_text(place) if isinstance(place, tuple) else f"{place:.3f}"
+
+
+def _figures(m: Measured) -> dict[str, Any]:
+    names = ("barriers", "barrier", "argmax", "standard_error", "interior_min")
+    middle = "midpoint" if m.models == 2 else "centroid"
+    return {name: getattr(m, name) for name in names} | {middle: m.midpoint}
+
+
+def _plain(m: Measured) -> dict[str, Any]:
+    """With lambdas in the place of mixtures, where there are two models."""
+    found = asdict(m)
+    mixtures = found.pop("mixtures")
+    where = {"lambdas": m.places} if m.models == 2 else {"mixtures": mixtures}
+    return {"name": found.pop("name"), **where, **found}
+
+
+def _from_plain(plain: dict[str, Any]) -> LossBarrier:
+    plain.pop("summary", None)
+    loss, *metrics = map(_measured, [plain.pop("loss"), *plain.pop("metrics")])
+    names = tuple(map(str, plain.pop("models", ("A", "B"))))
+    examples = int(plain.pop("examples"))
+    source, split = str(plain.pop("source")), str(plain.pop("split"))
+    recalibrated = str(plain.pop("recalibrated", ""))
+    if plain:
+        raise ValueError(f"unknown: {shorten(plain)}")
+    if {len(names)} != {m.models for m in (loss, *metrics)}:
+        raise ValueError("names and models do not match")
+    return LossBarrier(loss, tuple(metrics), names, examples, source, split, recalibrated)
+
+
+def _measured(plain: Mapping[str, Any]) -> Measured:
+    values, errors = (tuple(map(float, plain[k])) for k in ("values", "standard_errors"))
+    if "lambdas" in plain:
+        mixtures = _segment(tuple(map(float, plain["lambdas"])))
+    else:
+        mixtures = _simplex(tuple(tuple(map(float, m)) for m in plain["mixtures"]))
+    if not len(mixtures) == len(values) == len(errors):
+        raise ValueError("the points and their values do not match")
+    if not all(map(math.isfinite, (*values, *errors, *(w for m in mixtures for w in m)))):
+        raise ValueError("a value is not finite")
+    return Measured(str(plain["name"]), mixtures, values, errors, bool(plain["higher_is_better"]))
+
+
+def _segment(lambdas: tuple[float, ...]) -> tuple[Mixture, ...]:
+    if len(lambdas) < 3 or (lambdas[0], lambdas[-1]) != (0.0, 1.0) or any(x >= y for x, y in pairwise(lambdas)):
+        raise ValueError("the points do not ascend from 0 to 1")
+    return tuple((1 - x, x) for x in lambdas)
+
+
+def _simplex(mixtures: tuple[Mixture, ...]) -> tuple[Mixture, ...]:
+    models = len(mixtures[0]) if mixtures else 0
+    if not 2 < models < len(mixtures) or {len(m) for m in mixtures} != {models}:
+        raise ValueError("the mixtures do not match")
+    if any(m != vertex(i, models) for i, m in enumerate(mixtures[:models])):
+        raise ValueError("the models themselves do not come first")
+    return mixtures
