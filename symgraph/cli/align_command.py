@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from symgraph.measure.measured import Measured
     from symgraph.measure.result import LossBarrier
 
+LISTED = 10
 _EXAMPLES = """
 symgraph align a b --out b-aligned
 symgraph align a b --out b-aligned --data my-dataset --metrics accuracy
@@ -84,7 +86,7 @@ def run(args: Arguments, console: Console) -> int:
         return _dry_run(a, b, program, args, console)
     found = inputs.batches(args, a) if args.data else None
     lesson = inputs.training(args, a) if _learns(args, program) else (None, None)
-    aligned = _align(a, b, program, lesson, args, console)
+    aligned = _align((a, b), program, lesson, found, args, console)
     measured = _measure(aligned, found, args, console) if found is not None else {}
     written = _write(aligned, measured, args)
     console.result(_text(aligned, measured, written), _plain(aligned, measured, written))
@@ -132,7 +134,12 @@ def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, conso
 
 
 def _align(
-    a: Model, b: Model, program: Program | None, lesson: tuple[Any, Any], args: Arguments, console: Console
+    models: tuple[Model, Model],
+    program: Program | None,
+    lesson: tuple[Any, Any],
+    found: Any,
+    args: Arguments,
+    console: Console,
 ) -> Aligned:
     import torch
 
@@ -140,8 +147,7 @@ def _align(
 
     with console.steps("aligning") as progress:
         return align(
-            a,
-            b,
+            *models,
             method=args.method,
             options=inputs.match_options(args),
             program=program,
@@ -160,6 +166,7 @@ def _align(
             split=args.split_units,
             soft=args.soft,
             narrow=args.narrow,
+            examples=found,
         )
 
 
@@ -219,6 +226,7 @@ def _plain(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str
         "distance": {"before": aligned.before, "after": aligned.after},
         "objective": list(aligned.alignment.objective),
         "singular": list(aligned.singular),
+        "growth": dict(islice(aligned.growth.items(), LISTED)),
         "notes": list(aligned.notes),
         "learned": None if aligned.learned is None else _learned(aligned.learned),
         "source": aligned.alignment.source,

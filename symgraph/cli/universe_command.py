@@ -166,6 +166,7 @@ def _universe(program: Program | None, args: Arguments, console: Console) -> Uni
             checkpoint=args.checkpoint,
             resume=args.resume,
             program=program,
+            examples=inputs.batches(args, models[0]) if args.data else None,
         )
 
 

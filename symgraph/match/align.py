@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, shorten
 from symgraph.inference.sources import Progress, RuleSources, Source, infer, ready, rule_book, stored
 from symgraph.io.models import Model
 from symgraph.io.state import check_finite, state_hash
@@ -18,16 +19,20 @@ from symgraph.match.learn_options import LearnOptions
 from symgraph.match.learned import Learned, Lesson
 from symgraph.match.planning import BlendOptions, learning_options, plan_alignment
 from symgraph.match.program import MATCHINGS, Program
-from symgraph.match.program_steps import Embed, Reduce
+from symgraph.match.program_steps import Embed, Reduce, Soften
 from symgraph.match.registers import Registers, narrowed
+from symgraph.match.unchanged import Endpoint, calls_on
 from symgraph.match.weights import MatchOptions
 from symgraph.measure.losses import PerExample
-from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.alignment import Alignment, growth
+from symgraph.orbit.canonical import Canonical
 from symgraph.resize.shapes import Shape, common_shape, model_like
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
 
 METHODS = ("weights", "activations", "learned")
+# Growth of a norm that is worth a word.
+SAID = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,11 @@ class Aligned:
     """The result of `align`.
 
     `a`, `b` are the models as aligned (untied copies where asked); `state` is B after alignment, `reference` the A it
-    was aligned to: A itself, bit for bit, unless `singular` says that A's gauge has no inverse, when it is A in
-    canonical form. `before` and `after` are distances in canonical form, as the match weighs it, over |A|. Where A was
-    moved as well (dual learned matching), `reference` is A moved, and `moved_a` its alignment. `embedded` names the
-    model that was narrower ("A" or "B"): it is then the one embedded into the shape of the other. With `narrowed` B was
-    wider and has been reduced to A's shape, with another function.
+    was aligned to: A itself, bit for bit, unless `singular` names gains for which A's gauge has no inverse, or one in
+    which norms grow beyond bounds; it is A in canonical form then. `before` and `after` are distances in canonical
+    form, as the match weighs it, over |A|. Where A was moved as well (dual learned matching), `reference` is A moved,
+    and `moved_a` its alignment. `embedded` names the model that was narrower ("A" or "B"): it is then the one embedded
+    into the shape of the other. With `narrowed` B was wider and has been reduced to A's shape, with another function.
     """
 
     a: Model
@@ -57,10 +62,16 @@ class Aligned:
     embedded: str = ""
     narrowed: bool = False
 
+    @property
+    def growth(self) -> dict[str, float]:
+        """By how much the norm of each tensor of B has grown, most first; new ones are left out."""
+        return growth(self.state, state_of(self.b.module))
+
     def __str__(self) -> str:
         sweeps = len(self.alignment.objective) - 1
         line = f"distance in canonical form {self.before:.4f} -> {self.after:.4f} (relative to |A|), {sweeps} sweeps"
-        return "\n".join([line, *self.notes])
+        grown = [f"{n} {g:.0f} times" for n, g in self.growth.items() if g > SAID]
+        return "\n".join([line, *([f"norms of B that grow: {shorten(grown)}"] if grown else []), *self.notes])
 
 
 def align(
@@ -87,6 +98,7 @@ def align(
     split: bool = False,
     soft: float = 0.0,
     narrow: bool = False,
+    examples: Any = None,
 ) -> Aligned:
     """Brings B into the basis and the gauge of A without changing B's function.
 
@@ -107,11 +119,13 @@ def align(
         soft: temperature of soft permutations, which only approximate B's function; the notes say by how much.
         narrow: where B is wider, reduce it to A's shape instead of embedding A: approximate; the notes say by how much.
         checkpoint, resume: a file to write as training goes on, and whether to go on from it.
+        examples: batches on whose first one the results are compared too, as on `data` and on inputs of every kind.
 
     Raises:
         UsageError: an unknown method or choice, or a program for another architecture.
         CheckpointError: the architectures differ in more than widths, or a weight is not finite.
         DataError: data is missing, empty, or does not fit the model.
+        VerifyError: a model does not compute what it computed, with the space that is to blame.
 
     Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 10.
     """
@@ -139,6 +153,9 @@ def align(
         other=shape.other,
     )
     found = _aligned(*_of_one_shape(ma, mb, shape, run), plan, run, notes)
+    calls = calls_on(network, data, examples)
+    for end in _endpoints(found, (ma, mb), shape, run):
+        end.check(calls)
     return replace(found, embedded=shape.narrow, narrowed=bool(shape.wide))
 
 
@@ -229,6 +246,24 @@ def _of_one_shape(a: Model, b: Model, shape: Shape, run: Registers) -> tuple[Mod
     return a, b
 
 
+def _endpoints(found: Aligned, sources: tuple[Model, Model], shape: Shape, run: Registers) -> Iterator[Endpoint]:
+    """What has to compute what it computed: B, unless it is an approximation, and A where it has moved."""
+    start = run.states.get("B.embedded") or run.states.get("B.reduced")
+    if not any(isinstance(s, Soften) for s in found.program.steps):
+        source = sources[1] if shape.narrow == "B" else None
+        yield Endpoint(found.b, run.states["B.aligned"], found.alignment, start, source)
+    if found.moved_a is not None and "A.aligned" in run.states:
+        yield Endpoint(found.a, run.states["A.aligned"], found.moved_a, run.states.get("A.embedded"))
+    elif found.singular:
+        yield Endpoint(found.a, _canonical(run).state, start=run.states.get("A.embedded"))
+    if shape.narrow == "A":
+        yield Endpoint(found.a, run.states["A.embedded"], source=sources[0])
+
+
+def _canonical(run: Registers) -> Canonical:
+    return run.canonical.get("A.embedded") or run.canonical["A"]
+
+
 def _aligned(a: Model, b: Model, plan: Program, run: Registers, notes: tuple[str, ...]) -> Aligned:
     """What a run of the program leaves in its registers, as a result."""
     whole = {k.split(".")[0] for k in run.canonical} >= {"A", "B"}
@@ -239,7 +274,7 @@ def _aligned(a: Model, b: Model, plan: Program, run: Registers, notes: tuple[str
             remedy="write one with `symgraph align A B --emit-program FILE`",
         )
     states = {"A": state_of(a.module), "B": state_of(b.module)}
-    canonical = run.canonical.get("A.embedded") or run.canonical["A"]
+    canonical = _canonical(run)
     matched = next(iter(run.matches.values()))
     moved_a = run.alignments.get("alignment.A")
     if moved_a is not None and "A.aligned" in run.states:

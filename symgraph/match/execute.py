@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError, VerifyError
+from symgraph.errors import UsageError, VerifyError, shorten
 from symgraph.match.activations import Activations
 from symgraph.match.blends import soften, split
 from symgraph.match.learned import Lesson, learn
@@ -28,13 +29,23 @@ from symgraph.match.program_steps import (
     Soften,
     Split,
 )
-from symgraph.match.registers import Registers, checked_change, detached, held, largest_change, output_change, widened
+from symgraph.match.registers import (
+    Gate,
+    Registers,
+    checked_change,
+    detached,
+    held,
+    largest_change,
+    output_change,
+    overgrown,
+    widened,
+)
 from symgraph.match.shares import chosen, judge
 from symgraph.match.together import join, learn_all, settle
 from symgraph.match.weighting import parameter_weights
 from symgraph.match.weights import Match, MatchOptions, match, units
 from symgraph.orbit.alignment import Alignment
-from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.canonical import canonicalise, nearly_singular
 from symgraph.orbit.steps import Act, Transform
 from symgraph.resize.embed import embed
 from symgraph.resize.narrow import reduce
@@ -55,6 +66,7 @@ def execute(
     progress: Progress | None = None,
     lesson: Lesson | None = None,
     other: SymmetryGraph | None = None,
+    gate: Gate | None = None,
 ) -> Registers:
     """Runs the steps in order.
 
@@ -64,6 +76,7 @@ def execute(
         device, dtype: where and in which precision to compute; results are float64 on the CPU.
         lesson: the network and the data, for a program that learns.
         other: the symmetry graph of the model that has another shape, for a program that embeds or reduces it.
+        gate: called with every model of a universe once it is there: its name, its state as computed, what led there.
 
     Raises:
         UsageError: the program was made for another architecture, a model is missing, or a step reads what no step
@@ -74,7 +87,7 @@ def execute(
             "the program was made for another architecture or other rules",
             remedy="write it anew with `symgraph align A B --emit-program FILE`",
         )
-    run = Registers({k: detached(v) for k, v in states.items()}, dict(hashes or {}), device, dtype)
+    run = Registers({k: detached(v) for k, v in states.items()}, dict(hashes or {}), device, dtype, gate)
     for step in program.steps:
         if progress is not None:
             progress(str(step).splitlines()[0])
@@ -254,18 +267,32 @@ def _check(run: Registers, symmetry: SymmetryGraph, step: Check) -> None:
 
 def _regauge(run: Registers, symmetry: SymmetryGraph, step: Regauge) -> None:
     element = held(run.transforms, step.element, step.op)
-    source = held(run.canonical, step.source, step.op)
+    there = held(run.canonical, step.source, step.op).transform.then(element)
     target = held(run.canonical, step.target, step.op) if step.target else None
-    there = source.transform.then(element)
-    singular = target.singular if target is not None else ()
     notes: tuple[str, ...] = ()
-    if singular:
-        notes = (f"{step.target} has zero gains ({', '.join(singular)}): the alignment ends in its canonical form",)
-        run.notes.extend(notes)
+    if target is not None and not target.singular:
+        whole = there.then(target.transform.inverse())
+        notes = _ill_conditioned(run, step, whole)
+        there = there if notes else whole
     elif target is not None:
-        there = there.then(target.transform.inverse())
+        zero = ", ".join(target.singular)
+        notes = (f"{step.target} has zero gains ({zero}): the alignment ends in its canonical form",)
+    run.notes.extend(notes)
     hashes = (run.hashes.get(step.source, ""), run.hashes.get(step.target, ""))
     run.alignments[step.into] = Alignment(symmetry, there, *hashes, _objective(run, step.element), notes)
+
+
+def _ill_conditioned(run: Registers, step: Regauge, whole: Transform) -> tuple[str, ...]:
+    """Why the source is not brought into the gauge of the target, where some of its norms would grow beyond bounds."""
+    state, like = (run.state(n, step.op) for n in (step.source, step.target))
+    grown = overgrown(whole.carry(state), state, like)
+    if not grown:
+        return ()
+    target = run.canonical[step.target]
+    small = nearly_singular(target.transform)
+    run.canonical[step.target] = replace(target, singular=small or (grown.split(" ")[0],))
+    why = f"gains near zero: {shorten(small)}; " if small else ""
+    return (f"in {step.target}'s gauge norms would grow ({why}{grown}): the alignment ends in its canonical form",)
 
 
 def _objective(run: Registers, element: str) -> tuple[float, ...]:

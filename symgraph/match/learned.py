@@ -29,7 +29,7 @@ from symgraph.match.feed import Feed, divided
 from symgraph.match.learn_options import LearnOptions, optimiser
 from symgraph.match.saved import Checkpoint
 from symgraph.measure.batches import repeatable
-from symgraph.measure.forward import evaluating, fixed_tensors, usual_dtype
+from symgraph.measure.forward import fixed_tensors, usual_dtype
 from symgraph.measure.losses import PerExample
 from symgraph.measure.mixture import is_shared_mask, weighted_mean
 from symgraph.measure.objective import Objective
@@ -37,6 +37,7 @@ from symgraph.orbit.motion import Motion
 from symgraph.orbit.steps import State, Transform
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.wrap import evaluating
 
 Progress = Callable[[str], None]
 SAMPLERS = ("uniform", "normal", "dirichlet")

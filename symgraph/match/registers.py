@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError, VerifyError
+from symgraph.errors import UsageError, VerifyError, shorten
 from symgraph.match.learned import Learned
 from symgraph.match.many import Joint
 from symgraph.match.weights import Match
-from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.alignment import Alignment, growth
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.steps import State, Transform
 from symgraph.prove.verify import TOLERANCE, difference
@@ -22,6 +22,9 @@ from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import random_inputs
 
 Held = TypeVar("Held")
+Gate = Callable[[str, Mapping[str, Tensor], Alignment], None]
+# Norms may grow so many times in the gauge of another model; beyond that half precision ends, and digits are lost.
+GROWTH = 100.0
 # What float32 leaves of a function after maps of a moderate condition number.
 SINGLE_TOLERANCE = 1e-3
 
@@ -54,6 +57,7 @@ class Registers:
     hashes: dict[str, str] = field(default_factory=dict)
     device: str | torch.device = "cpu"
     dtype: torch.dtype = torch.float64
+    gate: Gate | None = None
     states: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     canonical: dict[str, Canonical] = field(default_factory=dict)
@@ -122,6 +126,12 @@ def output_change(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Map
     with torch.no_grad():
         first, second = (run.run({n: t.cpu() for n, t in s.items()}, inputs) for s in (one, other))
     return difference(first, second)
+
+
+def overgrown(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> str:
+    """What is to be said of a state in whose gauge some norm grows beyond bounds; nothing where none does."""
+    grown = {n: g for n, g in growth(after, *others).items() if not g <= GROWTH}
+    return shorten(f"{n} {g:.0e} times" for n, g in grown.items())
 
 
 def held(registers: Mapping[str, Held], name: str, op: str) -> Held:

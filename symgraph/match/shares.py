@@ -20,9 +20,9 @@ from symgraph.match.learned import Lesson
 from symgraph.match.weights import MatchOptions
 from symgraph.match.wreath import Tree
 from symgraph.measure.batches import repeatable
-from symgraph.measure.forward import evaluating
 from symgraph.measure.losses import NoLossFits
 from symgraph.measure.objective import EvenMixture, Objective
+from symgraph.tracing.wrap import evaluating
 
 Found = TypeVar("Found")
 Run = Callable[[MatchOptions, frozenset[int]], Found]

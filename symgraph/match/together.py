@@ -16,10 +16,11 @@ from symgraph.match.activations import Activations
 from symgraph.match.learned import Lesson, learn
 from symgraph.match.many import Joint, match_all
 from symgraph.match.program_steps import Join, LearnAll, Settle
-from symgraph.match.registers import Registers, Together, checked_change, held, narrowed
+from symgraph.match.registers import Registers, Together, checked_change, held, narrowed, overgrown
 from symgraph.match.shares import chosen, judge
 from symgraph.match.weights import MatchOptions, units
 from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.canonical import nearly_singular
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 
@@ -51,8 +52,10 @@ def join(
         found = _observed(run, symmetry, step, lesson, states, observe(states), progress)
     else:
         found = match_all(symmetry, _released(states), step.options(), step.rounds, progress)
-    singular = {n: run.canonical[n].singular for n in names}
-    reference = next((n for n in ([step.reference] if step.reference else names) if not singular[n]), None)
+    wanted = [n for n in ([step.reference] if step.reference else names) if not run.canonical[n].singular]
+    # The first whose gauge is far from singular, if there is one.
+    wanted.sort(key=lambda n: bool(nearly_singular(run.canonical[n].transform)))
+    reference = next(iter(wanted), None)
     shared = {n: Transform((Act(g),)) for n, g in zip(names, found.elements, strict=True)}
     run.universes[step.into] = Together(found, tuple(names), shared, reference, reference or names[0])
 
@@ -125,8 +128,14 @@ def settle(run: Registers, symmetry: SymmetryGraph, step: Settle, named: Mapping
     made.joint = replace(made.joint, states=())
     back = Transform() if made.trained else made.shared[made.first].inverse()
     into = dict(zip(sorted(made.names, key=list(run.given).index), step.into, strict=True))
-    for n in made.names:
-        _settle(run, symmetry, made, n, back, into[n], named.get(n, n))
+    called = {n: named.get(n, n) for n in made.names}
+    grown = next(filter(None, (_settle(run, symmetry, made, n, back, into[n], called[n]) for n in made.names)), "")
+    if grown:
+        reason = f"in the gauge of {called[str(made.reference)]} norms would grow ({grown})"
+        run.notes.append(f"{reason}: the universe is in canonical form, which is no model's own")
+        made.reference = None
+        for n in made.names:
+            _settle(run, symmetry, made, n, back, into[n], called[n])
     if made.learned is not None:
         run.notes.append(str(made.learned))
     largest = max(made.changes.values())
@@ -135,20 +144,27 @@ def settle(run: Registers, symmetry: SymmetryGraph, step: Settle, named: Mapping
 
 def _settle(
     run: Registers, symmetry: SymmetryGraph, made: Together, name: str, back: Transform, into: str, spec: str
-) -> None:
+) -> str:
+    """Takes one model there, unless norms would grow beyond bounds: the answer then says which."""
     own, reference = run.canonical[name].transform, made.reference
     hashes = (run.hashes.get(name, ""), "" if reference is None else run.hashes.get(reference, ""))
     if name == reference:
         # Its own way there and back cancels exactly.
         made.inside[name], made.changes[name] = own, 0.0
         run.alignments[into], run.states[into] = Alignment(symmetry, Transform(), *hashes), run.given[name]
-        return
+        return ""
     made.inside[name] = own.then(made.shared[name]).then(back)
     target = None if reference is None else run.canonical[reference].transform
     whole = made.inside[name] if target is None else made.inside[name].then(target.inverse())
     state = run.state(name, "settle")
     with torch.no_grad():
         moved = whole.carry(state)
+    grown = "" if reference is None else overgrown(moved, state, run.given[reference])
+    if grown:
+        return grown
     made.changes[name] = checked_change(symmetry, state, moved, spec, f"{spec} in the universe")
     run.alignments[into] = Alignment(symmetry, whole, *hashes)
+    if run.gate is not None:
+        run.gate(name, moved, run.alignments[into])
     run.states[into] = narrowed(moved, run.given[name])
+    return ""

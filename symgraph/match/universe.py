@@ -10,12 +10,13 @@ arXiv 2405.17897 (there for permutations alone).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.inference.sources import Progress, RuleSources, Source, infer, ready, rule_book, stored
@@ -29,6 +30,7 @@ from symgraph.match.planning import learning_options, plan_universe
 from symgraph.match.program import Program
 from symgraph.match.program_steps import Settle
 from symgraph.match.registers import Registers
+from symgraph.match.unchanged import Endpoint, calls_on
 from symgraph.match.weights import MatchOptions
 from symgraph.measure.losses import PerExample
 from symgraph.measure.mixture import State, interpolate
@@ -151,6 +153,7 @@ def universe(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     program: Program | None = None,
+    examples: Any = None,
 ) -> Universe:
     """Brings any number of models into one basis and one gauge without changing the function of any.
 
@@ -167,6 +170,7 @@ def universe(
         learning: by default `LearnOptions(sampler="dirichlet")`, where all models but the reference move.
         program: run this program (see `plan`) instead of planning one; method, options, rounds, reference and learning
             are its own.
+        examples: as for `symgraph.align`.
 
     Raises:
         UsageError: fewer than two models, or a choice that does not exist.
@@ -190,7 +194,12 @@ def universe(
         network, book = models[min(range(len(models)), key=lambda i: hashes[str(i)])].module, rule_book(rules)
         lesson = Lesson(network, data, validation, loss, checkpoint, resume, device=device, book=book)
     where: dict[str, Any] = {"device": device, "dtype": dtype, "progress": progress, "lesson": lesson}
-    run = execute(steps, found, given, hashes=hashes, **where)
+    calls = calls_on(models[0].module, data, examples)
+
+    def gate(name: str, moved: Mapping[str, Tensor], alignment: Alignment) -> None:
+        Endpoint(models[int(name)], moved, alignment).check(calls)
+
+    run = execute(steps, found, given, hashes=hashes, gate=gate, **where)
     return _made(models, steps, settled, run, notes)
 
 

@@ -20,11 +20,14 @@ from symgraph.match.align import Aligned
 from symgraph.match.cards import Card, Ingredient
 from symgraph.match.merge import Merged, saved
 from symgraph.match.program_steps import Join, LearnStep, MatchStep
+from symgraph.match.registers import narrowed
+from symgraph.match.unchanged import Endpoint
 from symgraph.match.universe import Universe
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
+from symgraph.tracing.sampling import float64
 
 UNIVERSE = "universe.json"
 Measured = Sequence[tuple[str, LossBarrier]]
@@ -61,6 +64,7 @@ def apply(
     Raises:
         CheckpointError: the file is no alignment, or was made for another architecture.
         UsageError: the model has no weights.
+        VerifyError: the model would not compute what it computed.
     """
     found = model(source)
     if not found.has_weights:
@@ -70,7 +74,10 @@ def apply(
     state = state_of(found.module)
     check_finite({k: v for k, v in state.items() if k in alignment.symmetry.terms}, where=found.spec)
     chosen = alignment.inverse() if inverse else alignment
-    moved = chosen.apply({k: v.detach() for k, v in state.items()}, task_vector=task_vector)
+    moved = chosen.apply(float64(state), task_vector=task_vector)
+    if not task_vector:
+        Endpoint(found, moved, chosen).check()
+    moved = narrowed(moved, state)
     return Applied(found, saved(found, moved), chosen, str(file), inverse, state_hash(state))
 
 

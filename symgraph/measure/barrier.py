@@ -23,7 +23,6 @@ from symgraph.inference.sources import model as model_of
 from symgraph.io.checkpoint import canonical_state, check_same_architecture, read_state
 from symgraph.io.models import Model
 from symgraph.measure.batches import counted
-from symgraph.measure.forward import evaluating
 from symgraph.measure.grid import Simplex, line, refined
 from symgraph.measure.losses import LOSS, Metrics, PerExample
 from symgraph.measure.measured import mixture_text
@@ -34,6 +33,7 @@ from symgraph.measure.result import LossBarrier
 from symgraph.measure.survey import Progress, Survey
 from symgraph.rules.book import RuleBook, default_rules
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.wrap import evaluating
 
 Endpoint = Source | Mapping[str, Tensor]
 _REFINEMENTS = 3

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -50,18 +49,6 @@ class Point:
         """What the network returns there; with `labels` it is given those too, for a loss of its own."""
         positional, named = arguments(batch, self.accepted, labels=labels)
         return torch.func.functional_call(self.network, dict(self.tensors), positional, named)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode; afterwards every module is in the mode it was in."""
-    training = [m for m in network.modules() if m.training]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def fixed_tensors(

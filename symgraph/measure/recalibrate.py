@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from symgraph.errors import DataError, UsageError, one_line
 from symgraph.measure.batches import placed
-from symgraph.measure.forward import Point, evaluating
+from symgraph.measure.forward import Point
+from symgraph.tracing.wrap import evaluating
 
 _BATCH_NORM = inspect.signature(functional.batch_norm)
 # What `functional.batch_norm` calls, whose arguments have no names that can be asked for.

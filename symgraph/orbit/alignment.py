@@ -187,6 +187,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return plain, tensors
 
 
+def growth(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> dict[str, float]:
+    """Norms of tensors over the largest ones in other states, most first; without those that are zero there."""
+
+    def norm(state: Mapping[str, Tensor], name: str) -> float:
+        return float(state[name].detach().double().norm()) if name in state else 0.0
+
+    largest = {n: max(norm(o, n) for o in others) for n, t in after.items() if t.is_floating_point()}
+    found = {n: norm(after, n) / size for n, size in largest.items() if size > 0}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """Relative distance |A - B| / |A| over the floating tensors that both have."""
     names = [n for n in a if n in b and a[n].is_floating_point()]

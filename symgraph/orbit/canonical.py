@@ -34,6 +34,9 @@ from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.families import Piece, Place
 from symgraph.symmetry.graph import SymmetryGraph
 
+# Gains below this share of the largest one are as good as zero.
+NEARLY = 1e-3
+
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
@@ -69,6 +72,12 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
             steps.append(step)
     singular = tuple(s.parameter for s in steps if isinstance(s, Rescale) and bool((s.factor == 0).any()))
     return Canonical(found, Transform(tuple(steps)), singular)
+
+
+def nearly_singular(transform: Transform) -> tuple[str, ...]:
+    """Gains with entries so small beside the others that a gauge with them has hardly an inverse."""
+    gains = [s for s in transform.steps if isinstance(s, Rescale)]
+    return tuple(s.parameter for s in gains if bool((s.factor.abs() < NEARLY * s.factor.abs().max()).any()))
 
 
 def _moves(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:

@@ -44,8 +44,11 @@ class _LeastNorm:
     def __init__(self, symmetry: SymmetryGraph, state: State) -> None:
         self.symmetry = symmetry
         self.spaces = [s for s in symmetry.active if s.scales or s.group in NON_COMPACT]
-        names = {n for s in self.spaces for n in symmetry.parameters_of[s.id] if n in symmetry.graph.parameters}
-        self.state: State = symmetry.stacked(symmetry.shifted({n: state[n] for n in names if n in state}))
+        kept = symmetry.graph.state.keys() - symmetry.graph.transient
+        names = {n for s in self.spaces for n in symmetry.parameters_of[s.id] if n in kept}
+        # What a checkpoint stores counts, be it a parameter or not: a mask of ones would otherwise run off.
+        held = {n: state[n] for n in names if n in state and state[n].is_floating_point()}
+        self.state: State = symmetry.stacked(symmetry.shifted(held))
         self.element = GroupElement(symmetry, {})
         self.eps = torch.finfo(next(iter(self.state.values())).dtype).eps if self.state else 0.0
 
@@ -234,7 +237,7 @@ def _newton(values: Tensor, exponents: Tensor) -> Tensor:
     units, p = values.shape[1], exponents.shape[1]
     logs = values.new_zeros(units, p)
     eps = torch.finfo(values.dtype).eps
-    flat = torch.zeros_like(logs, dtype=torch.bool)
+    flat, slope = torch.zeros_like(logs, dtype=torch.bool), torch.zeros_like(logs)
     outer = exponents.unsqueeze(2) * exponents.unsqueeze(1)
     for _ in range(NEWTON_STEPS):
         weights = values.T * torch.exp(2 * logs @ exponents.T)
@@ -246,4 +249,6 @@ def _newton(values: Tensor, exponents: Tensor) -> Tensor:
         logs -= step / step.norm(dim=1, keepdim=True).clamp_min(1.0)
         if float(step.abs().max()) <= eps:
             break
-    return torch.where(flat.any(1, keepdim=True), torch.zeros_like(logs), logs).exp().T
+    # Where what holds weight pulls to one side alone, the slope never vanishes: there is no optimum either.
+    gone = flat.any(1, keepdim=True) | (slope.norm(dim=1, keepdim=True) > eps**0.5)
+    return torch.where(gone, torch.zeros_like(logs), logs).exp().T

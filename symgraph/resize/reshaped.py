@@ -9,6 +9,7 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.inference.sources import RuleSources, Source, infer, ready, stored
 from symgraph.io.models import Model
+from symgraph.prove.eager import check_unchanged
 from symgraph.resize.embed import Embedding
 from symgraph.resize.embed import embed as _embed
 from symgraph.resize.narrow import Reduction, reduce
@@ -38,6 +39,7 @@ def embed(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "ke
     Raises:
         CheckpointError: the models differ in more than widths, or a width admits no exact embedding, with the reason.
         UsageError: B is not narrower, or has no weights.
+        VerifyError: the result does not compute what B computes.
 
     Source: Theus et al., arXiv 2506.22712, on unequal widths; docs/design.md, Unequal widths.
     """
@@ -47,7 +49,9 @@ def embed(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "ke
         what = "wider than" if shape.narrow else "as wide as"
         raise UsageError(f"{narrow.spec} is {what} {wide.spec}", remedy="name the wider model as `like`")
     found = _embed(shape.symmetry, shape.other, state_of(narrow.module), state_of(wide.module))
-    return Embedded(model_like(wide, narrow, found.state), found)
+    made = model_like(wide, narrow, found.state)
+    check_unchanged(made, found.state, f"{narrow.spec} in the shape of {wide.spec}", source=narrow)
+    return Embedded(made, found)
 
 
 @dataclass(frozen=True)

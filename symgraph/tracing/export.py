@@ -24,7 +24,7 @@ from symgraph.tracing.meta import as_if_on_cpu, integers, weightless
 from symgraph.tracing.normalize import normalize
 from symgraph.tracing.operators import draws
 from symgraph.tracing.places import trace_error
-from symgraph.tracing.wrap import TensorsOnly, example_inputs, gathered_experts, is_pretrained, named_inputs
+from symgraph.tracing.wrap import TensorsOnly, evaluating, example_inputs, gathered_experts, is_pretrained, named_inputs
 from symgraph.tracing.writes import without_writes
 
 # Constants written in the code of a model (`torch.tensor([...])`) belong to no module, so they are kept beside it.
@@ -67,8 +67,14 @@ def _traced_by_example(model: nn.Module, wrapper: nn.Module, name: str) -> Graph
 
 def _traced(model: nn.Module, wrapper: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], name: str) -> Graph:
     prefix = "" if wrapper is model else "model."
-    plain = gathered_experts(model)
-    with _evaluating(wrapper), plain, as_if_on_cpu(wrapper, tuple(args), inputs) as given:
+    plain = patch.object(transformer, "_detect_is_causal_mask", _is_called_causal)
+    with (
+        evaluating(wrapper),
+        torch.no_grad(),
+        plain,
+        gathered_experts(model),
+        as_if_on_cpu(wrapper, tuple(args), inputs) as given,
+    ):
         program = _export(wrapper, *given, model)
         graph = _without_writes(_Program(model, prefix, name).graph(program), program, model, prefix, name)
     return _deterministic(normalize(graph), model)
@@ -140,18 +146,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.disabled = before
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    before = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(), patch.object(transformer, "_detect_is_causal_mask", _is_called_causal):
-            yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def _is_called_causal(mask: Any, is_causal: bool | None, size: int | None = None) -> bool:

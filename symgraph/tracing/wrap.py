@@ -67,6 +67,18 @@ def gathered_experts(model: nn.Module) -> Iterator[None]:
         found.set_experts_implementation(before)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards every module is in the mode it was in."""
+    training = [m for m in model.modules() if m.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def float_outputs(output: Any) -> tuple[Tensor, ...]:
     """The tensors that a model is for: logits if it has any, else hidden and pooled states, else what floats."""
     if isinstance(output, Tensor):

@@ -1,0 +1,290 @@
+"""What a user's own module computes, called in eager mode with other tensors in the place of its own.
+
+The traced graph is what symmetries are inferred from, so that it cannot be what a result is judged by: an operator that
+was traced wrongly, or for one kind of input only, would be wrong on both sides. Every result is therefore compared with
+the model that it was made from by the module itself, on inputs of every kind, before anything is written.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from symgraph.errors import TraceError, VerifyError, one_line, shorten
+from symgraph.io.checkpoint import dtypes
+from symgraph.io.models import Model
+from symgraph.ir import Graph
+from symgraph.orbit.action import GroupElement
+from symgraph.orbit.step import Step
+from symgraph.orbit.steps import Act, Transform
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.sampling import random_inputs
+from symgraph.tracing.wrap import (
+    TensorsOnly,
+    evaluating,
+    example_inputs,
+    float_outputs,
+    gathered_experts,
+    is_pretrained,
+)
+
+State = Mapping[str, Tensor]
+Change = Callable[[State], float]
+Blame = Callable[[Change, float], str]
+# A change of the outputs that no rounding needs to explain, in float64.
+EXACT = 1e-9
+# Parameters are moved by this share to see what rounding inside of a module (norms in float32) makes of it.
+PROBE = 1e-9
+# Changes beyond so many times what a probe changes are not rounding.
+BEYOND = 50.0
+PROBES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kind of input: what it is called, and what the module is called with."""
+
+    label: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def calls_of(model: Model, graph: Graph | None = None) -> tuple[Call, ...]:
+    """The example inputs of a model: those that came with it, or of every kind that its config speaks of.
+
+    Args:
+        graph: whose inputs are drawn at random where nothing else says what the module takes.
+    """
+    label, example = "the example inputs", model.example
+    if isinstance(example, Mapping):
+        return (Call(label, (), dict(example)),)
+    if example is not None:
+        return (Call(label, example if isinstance(example, tuple) else (example,)),)
+    if is_pretrained(model.module):
+        fixed = TensorsOnly(model.module).fixed
+        return (Call(label, (), {**example_inputs(model.module, masks=True), **fixed}),)
+    return () if graph is None else (_drawn(model.module, graph),)
+
+
+def _drawn(module: nn.Module, graph: Graph) -> Call:
+    """Random inputs of the traced shapes, by name where they have the names of arguments."""
+    inputs = random_inputs(graph, torch.Generator().manual_seed(0))
+    named = {node.target: value for node, value in zip(graph.inputs, inputs, strict=True)}
+    if named.keys() <= inspect.signature(module.forward).parameters.keys():
+        return Call("random inputs", (), named)
+    return Call("random inputs", tuple(inputs))
+
+
+class Eager:
+    """A module as a function of its parameters and buffers, on some calls.
+
+    It computes in float64 where its code can, else in its own precision.
+    """
+
+    def __init__(self, module: nn.Module, calls: Sequence[Call]) -> None:
+        self.module, self.calls = module, tuple(calls)
+        self.own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        self.dtype: torch.dtype | None = torch.float64
+
+    def outputs(self, state: State) -> list[tuple[Tensor, ...]]:
+        """What floats among the outputs of every call, with `state` in the place of what the module holds.
+
+        Raises:
+            TraceError: the module cannot be called.
+        """
+        try:
+            return self._outputs(state)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError):
+            if self.dtype is None:
+                raise
+        # Code that names its dtypes can be called in them alone.
+        self.dtype = None
+        try:
+            return self._outputs(state)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+            name = type(self.module).__name__
+            raise TraceError(f"{name} cannot be called on its inputs", cause=one_line(error)) from error
+
+    def _outputs(self, state: State) -> list[tuple[Tensor, ...]]:
+        tensors = {n: self._placed(state.get(n, t), t) for n, t in self.own.items()}
+        with evaluating(self.module), torch.no_grad(), gathered_experts(self.module):
+            return [self._called(tensors, call) for call in self.calls]
+
+    def _called(self, tensors: dict[str, Tensor], call: Call) -> tuple[Tensor, ...]:
+        args, kwargs = tree_map_only(Tensor, self._computed, (call.args, dict(call.kwargs)))
+        found = torch.func.functional_call(self.module, tensors, args, kwargs)
+        named = float_outputs(found) if is_pretrained(self.module) else tree_leaves(found)
+        return tuple(t for t in named if isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex()))
+
+    def _placed(self, tensor: Tensor, like: Tensor) -> Tensor:
+        return self._computed(tensor.detach().to(like.device, like.dtype if self.dtype is None else None))
+
+    def _computed(self, tensor: Tensor) -> Tensor:
+        if self.dtype is None:
+            return tensor
+        if tensor.is_complex():
+            return tensor.to(torch.complex128)
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+
+def check_unchanged(
+    model: Model,
+    after: State,
+    what: str,
+    *,
+    source: Model | None = None,
+    before: State | None = None,
+    graph: Graph | None = None,
+    calls: Sequence[Call] = (),
+    blame: Blame | None = None,
+) -> float:
+    """The largest relative change of the outputs between a model and a state made from it, if it is rounding.
+
+    The state is compared as it was computed, and again at the precision that the file keeps.
+
+    Args:
+        after: as it was computed, in float64 where that is what was computed in.
+        what: what messages call the result.
+        source: the model that the state was made from, where it is of another shape.
+        before: what to compare with, where it is not what the source holds.
+        graph, calls: as for `calls_of`, and further calls beside those.
+        blame: given a measure of change and its limit, what to name as the cause.
+
+    Raises:
+        VerifyError: the outputs differ beyond rounding, or a buffer is infinite that was not.
+    """
+    origin = source or model
+    comparison = _Comparison(origin, model, before or {}, (*calls_of(origin, graph), *calls))
+    found = comparison.change(after)
+    limit = comparison.limit(found, after)
+    if not found <= limit:
+        cause = blame(comparison.change, limit) if blame is not None else ""
+        raise _changed(comparison, what, found, limit, after, cause)
+    kept = {n: after[n].to(dtype) for n, dtype in dtypes(model).items() if n in after}
+    rounded = comparison.change(kept)
+    limit = comparison.limit(rounded, kept, after)
+    if not (_stays_finite(comparison.state, kept) and rounded <= limit):
+        raise _changed(comparison, what, rounded, limit, kept, "its numbers do not fit the precision of the file")
+    return found
+
+
+class _Comparison:
+    """What a model computes, and how much a state in its place changes that: relative root mean squares."""
+
+    def __init__(self, origin: Model, model: Model, before: State, calls: Sequence[Call]) -> None:
+        self.spec, self.calls = origin.spec, calls
+        self.before, self.after = Eager(origin.module, calls), Eager(model.module, calls)
+        self.state = {**self.before.own, **before}
+        self.expected = self.before.outputs(self.state)
+        self._probed: dict[float, float] = {}
+
+    def change(self, state: State) -> float:
+        """The largest change on any call."""
+        return max(self.changes(state).values(), default=0.0)
+
+    def changes(self, state: State) -> dict[str, float]:
+        """The change on each call, by its label."""
+        found = self.after.outputs(state)
+        return {c.label: _difference(x, y) for c, x, y in zip(self.calls, self.expected, found, strict=True)}
+
+    def limit(self, found: float, *states: State) -> float:
+        """What rounding explains: small changes of all parameters are tried where a change calls for it."""
+        if found <= EXACT:
+            return EXACT
+        own = self.before.own if self.before.dtype is None else {}
+        dtypes = {t.dtype for state in (*states, own) for t in state.values() if t.is_floating_point()}
+        share = max([PROBE, *(torch.finfo(d).eps for d in dtypes)])
+        if share not in self._probed:
+            self._probed[share] = max(self._probe(share, seed) for seed in range(PROBES))
+        return max(EXACT, BEYOND * self._probed[share])
+
+    def _probe(self, share: float, seed: int) -> float:
+        generator = torch.Generator().manual_seed(seed)
+        moved = {n: _moved(t, share, generator) for n, t in self.state.items()}
+        return max(map(_difference, self.expected, self.before.outputs(moved)), default=0.0)
+
+
+def _stays_finite(before: State, after: State) -> bool:
+    were = {n for n, t in before.items() if bool(t.isfinite().all())}
+    return all(bool(t.isfinite().all()) for n, t in after.items() if n in were)
+
+
+def _changed(comparison: _Comparison, what: str, found: float, limit: float, state: State, cause: str) -> VerifyError:
+    kinds = [label for label, change in comparison.changes(state).items() if not change <= limit]
+    return VerifyError(
+        f"{what} does not compute what {comparison.spec} computes: outputs change by {found:.1e} on {shorten(kinds)}",
+        cause=f"{cause or 'the symmetry does not hold'}; rounding explains a change of {limit:.0e}",
+        remedy="nothing was written; leave a space out with --spaces, and report the model with `symgraph verify`",
+    )
+
+
+def _moved(tensor: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return tensor
+    wide = tensor.detach().double()
+    noise = torch.randn(wide.shape, generator=generator, dtype=torch.float64).to(wide.device)
+    return torch.where(wide.isfinite(), wide * (1 + share * noise), wide)
+
+
+def _difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    if [t.shape for t in before] != [t.shape for t in after]:
+        return float("inf")
+    return max(map(_relative, before, after), default=0.0)
+
+
+def _relative(before: Tensor, after: Tensor) -> float:
+    """The change over the size, as root mean squares; what is not finite before has to be the same afterwards."""
+    same = (before == after) | (before.isnan() & after.isnan())
+    change = torch.where(same, 0.0, (before - after).abs()).double()
+    size = torch.where(before.isfinite(), before.abs(), 0.0).double()
+    found = float(change.norm() / size.norm().clamp_min(1e-300))
+    return found if math.isfinite(found) else math.inf
+
+
+# -- whose fault it is -----------------------------------------------------------------------------------------
+
+
+def culprit(symmetry: SymmetryGraph, transform: Transform, state: State) -> Blame:
+    """What names the first step of a transform that changes the function, and the spaces that it acts on wrongly."""
+
+    def named(change: Change, limit: float) -> str:
+        def wrong(steps: Sequence[Step]) -> bool:
+            return not change(Transform(tuple(steps)).carry(dict(state))) <= limit
+
+        first = _first(transform.steps, wrong)
+        step = transform.steps[first]
+        if not isinstance(step, Act):
+            return f"the function depends on what is moved: {step}"
+        before = transform.steps[:first]
+        parts = [Act(GroupElement(symmetry, {s: e})) for s, e in step.element.elements.items()]
+        guilty = _all(parts, lambda some: wrong((*before, *some))) or parts
+        names = [symmetry.spaces[s].name for act in guilty for s in act.element.elements]
+        return f"the function depends on the basis of {shorten(names)}"
+
+    return named
+
+
+def _first(steps: Sequence[Step], wrong: Callable[[Sequence[Step]], bool]) -> int:
+    """The first step after which something is wrong; by bisection, since what is wrong stays so."""
+    low, high = 0, len(steps)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if wrong(steps[:middle]) else (middle, high)
+    return low
+
+
+def _all(parts: Sequence[Act], wrong: Callable[[Sequence[Step]], bool]) -> list[Act]:
+    """Those of the parts that are wrong by themselves."""
+    if not parts or not wrong(parts):
+        return []
+    if len(parts) == 1:
+        return list(parts)
+    middle = len(parts) // 2
+    return [*_all(parts[:middle], wrong), *_all(parts[middle:], wrong)]
