@@ -22,6 +22,11 @@ settings.load_profile("ci")
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option to write the files under `golden` anew."""
+    parser.addoption("--regenerate", action="store_true", help="write golden texts instead of comparing with them")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Every test draws the same numbers, whichever ran before it."""

@@ -17,7 +17,11 @@ symgraph inspect my-checkpoint                     its spaces and their groups, 
 symgraph inspect my-checkpoint/config.json         the same, from the config alone
 symgraph inspect my_package.nets:make --strict     fail if an operator has no rule
 symgraph inspect my-checkpoint --emit graph        the traced graph that all this follows from
+symgraph inspect my-checkpoint --emit spaces       what is known after this stage of the inference
 """
+# Spelt out, so that the help needs no stage; a test compares them.
+STAGES = """graph (as traced), unstack, idioms, decompose, cut, rules, branches, equations, frames, gains, ties,
+spaces, exchanges, fibres, names, families, symmetry (default)"""
 
 
 def add(commands: Commands) -> None:
@@ -27,8 +31,7 @@ def add(commands: Commands) -> None:
     add_model(parser, "model")
     parser.add_argument("--rigid", action="store_true", help="list the spaces as well that admit the identity only")
     parser.add_argument("--no-fold", action="store_true", help="list every layer, also those that are alike")
-    text = "print this stage: the traced graph, or the symmetry graph (default)"
-    parser.add_argument("--emit", choices=("graph", "symmetry"), default="symmetry", help=text)
+    parser.add_argument("--emit", metavar="STAGE", default="symmetry", help=f"print what this stage made: {STAGES}")
     parser.add_argument("--dimension", action="store_true", help="print the dimension of the group as well")
     parser.add_argument("--strict", action="store_true", help="fail if an operator has no rule (exit code 5)")
     add_rules(parser)
@@ -37,12 +40,18 @@ def add(commands: Commands) -> None:
 def run(args: Arguments, console: Console) -> int:
     """Trace, infer, print."""
     from symgraph import api
+    from symgraph.inference import pipeline
 
+    pipeline.stages_until(args.emit)
     found = architecture(args.model, args)
     with console.steps("tracing"):
         graph = api.trace(found)
     if args.emit == "graph":
         console.result(graph, _plain_graph(graph))
+        return 0
+    if args.emit != "symmetry":
+        value = pipeline.run(graph, rule_book(args), args.emit)
+        console.result(value, {"model": graph.model, "stage": args.emit, "lines": str(value).splitlines()})
         return 0
     symmetry = api.infer(graph, rules=rule_book(args), strict=args.strict)
     console.result(_text(symmetry, args), symmetry.to_json())

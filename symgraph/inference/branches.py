@@ -52,6 +52,11 @@ class Branches:
         """Number of branches."""
         return len(self.rows[0])
 
+    def __str__(self) -> str:
+        tensors = ", ".join(f"%{row[0]}" for row in self.rows)
+        picks = "".join(f"; entry {' '.join(str(slot.index) for slot in row)} of %{row[0].value}" for row in self.slots)
+        return f"{self.count} branches that end in {f'%{self.end}' if self.end else 'a sum'}: {tensors}{picks}"
+
     def tensors(self, graph: Graph) -> Iterator[tuple[str, ...]]:
         """Names of the branches' own parameters and buffers, those of one kind together."""
         for row in self.rows:

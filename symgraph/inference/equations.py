@@ -59,10 +59,9 @@ class Equations(Explained):
         text = self.store.text
         for name, results in self.values.items():
             yield f"%{name}: {' '.join('[' + ', '.join(map(text, axes)) + ']' for axes in results)}"
-        for claim in self.store.claims:
-            yield f"{text(claim.ref)} admits {describe(claim.bound)}: {claim.evidence}"
-        for relation in self.relations:
-            yield relation.text(text)
+        claims = (f"{text(c.ref)} admits {describe(c.bound)} ({c.evidence})" for c in self.store.claims)
+        yield from dict.fromkeys(claims)
+        yield from (relation.text(text) for relation in self.relations)
         yield from (f"{text(first)} is permuted with {text(second)}" for first, second in self.links)
 
 

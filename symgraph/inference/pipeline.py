@@ -27,7 +27,7 @@ from symgraph.symmetry.graph import SymmetryGraph
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of inference; its value is immutable and prints."""
+    """One step of inference."""
 
     name: str
     about: str
@@ -92,29 +92,29 @@ def infer(
 
 
 def run(graph: Graph, rules: RuleBook | None = None, until: str = "symmetry", *, order: Iterable[int] = ()) -> Any:
-    """The value of a stage.
+    """The value of a stage, which is immutable and prints.
 
     Raises:
         UsageError: there is no stage of that name.
     """
-    last = stage(until)
+    stages = stages_until(until)
     value: Any = Prepared(graph, rules or default_rules(), graph, tuple(order))
     with _uncollected():
-        for step in STAGES[: STAGES.index(last) + 1]:
-            value = step.apply(value)
+        for stage in stages:
+            value = stage.apply(value)
     return value
 
 
-def stage(name: str) -> Stage:
-    """The stage of that name.
+def stages_until(name: str) -> tuple[Stage, ...]:
+    """The stages up to the one of that name; none for "graph", which is what the first of them is given.
 
     Raises:
-        UsageError: there is none; the names of all are given.
+        UsageError: there is no such stage; the names of all are given.
     """
-    found = next((s for s in STAGES if s.name == name), None)
-    if found is None:
-        raise UsageError(f"there is no stage {name!r}", remedy=f"one of {', '.join(s.name for s in STAGES)}")
-    return found
+    names = ("graph", *(stage.name for stage in STAGES))
+    if name not in names:
+        raise UsageError(f"there is no stage {name!r}", remedy=f"the stages are {', '.join(names)}")
+    return STAGES[: names.index(name)]
 
 
 def prepare(graph: Graph, book: RuleBook) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property, reduce
 from operator import and_
 
@@ -14,7 +14,7 @@ from symgraph.inference.branches import Branches
 from symgraph.inference.draft import MONOMIAL, Draft
 from symgraph.inference.scales import Equation, binary_basis, integer_basis
 from symgraph.symmetry.families import Families
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, prime
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, leaves, prime
 
 C = SymmetryClass
 MATRIX = frozenset({C.ORTHOGONAL, C.ORTHOGONAL_ONES, C.INVERTIBLE, C.ROTARY})
@@ -123,24 +123,34 @@ class Spaces:
         for frame in self.draft.frames.values():
             root, place, flip = self.of(frame)
             space = self.drafts[place]
-            frames[place].append(
-                f"f{frame}{prime(flip)}{_powers('s', space.scales[root])}{_powers('e', space.signs[root])}"
-            )
+            frames[place].append("*".join((f"f{frame}{prime(flip)}", *factors(space.scales[root], space.signs[root]))))
         for place, members in frames.items():
-            space, size = self.drafts[place], self.draft.eq.store.size(2 * self.drafts[place].members[0])
-            over = "".join(f" x s{outer}" for outer in self.fibres.get(place, ()))
-            name = f" {self.names[self.kept[place]]}" if self.names and place in self.kept else ""
-            yield f"s{place}{over}{name} of size {size}: {space.group} on {', '.join(members)}"
-        yield from (f"{e.branches} are the positions of s{e.space}" for e in self.exchanges)
+            yield f"{self._title(place)}: {self.drafts[place].group} on {', '.join(members)}"
+        yield from (f"space {e.space} has the positions of {e.branches}" for e in self.exchanges)
         for family in fields(self.families):
             for member in getattr(self.families, family.name):
-                yield f"{family.name}: {member}"
+                names = dict.fromkeys(name for name in _texts(member) if name in self.terms)
+                yield (
+                    f"{family.name} between {', '.join(names)}"
+                    if len(names) > 1
+                    else f"{family.name} of {''.join(names)}"
+                )
+
+    def _title(self, place: int) -> str:
+        size = self.draft.eq.store.size(2 * self.drafts[place].members[0])
+        name = f" {self.names[self.kept[place]]}" if self.names and place in self.kept else ""
+        over = "".join(f" over {outer}" for outer in self.fibres.get(place, ()))
+        return f"space {place}{name} of size {size}{over}"
 
 
-def _powers(letter: str, exponents: tuple[int, ...]) -> str:
-    """Free scales or signs of a frame: ` s0 s1^2`."""
-    powers = ((f"{letter}{i}", power) for i, power in enumerate(exponents) if power)
-    return "".join(f" {name}" if power == 1 else f" {name}^{power}" for name, power in powers)
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a dataclass, among them the parameters that it speaks of."""
+    if isinstance(value, str):
+        yield value
+    for part in value if isinstance(value, tuple) else ():
+        yield from _texts(part)
+    for part in fields(value) if is_dataclass(value) else ():
+        yield from _texts(getattr(value, part.name))
 
 
 # -- finding them ----------------------------------------------------------------------------------------------------

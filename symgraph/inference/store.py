@@ -39,7 +39,7 @@ class Evidence:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.reason} ({self.rule} at %{self.node})"
+        return f"{self.rule} at %{self.node}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from symgraph.groups.lattice import TOP, Bound, SymmetryClass, describe, maximal
 from symgraph.symmetry.dimension import dimension
 from symgraph.symmetry.fold import WIDTH, fold
 from symgraph.symmetry.present import group_text
-from symgraph.symmetry.structure import Frame, Reason, Space, Structure
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term
+from symgraph.symmetry.structure import Reason, Space, Structure
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, numbered
 
 _C = SymmetryClass
 MEANING = {
@@ -106,27 +106,13 @@ def _touched(symmetry: Structure, space: Space) -> Iterator[str]:
 
 
 def _variance(symmetry: Structure, leaf: Leaf) -> str:
-    factors = "*".join(_factors(symmetry.frame(leaf.frame), leaf.dual))
-    return ("contravariant" if leaf.dual else "covariant") + (f", times {factors}" if factors else "")
-
-
-def _factors(frame: Frame, dual: bool) -> Iterator[str]:
-    """The free scales and signs that multiply this axis, as powers."""
-    for k, e in enumerate(frame.scale):
-        power = -e if dual else e
-        if power:
-            yield _letter("s", k) if power == 1 else f"{_letter('s', k)}^{power}"
-    for k, e in enumerate(frame.sign):
-        if e % 2:
-            yield _letter("e", k)
-
-
-def _letter(letter: str, k: int) -> str:
-    return letter if k == 0 else f"{letter}{k + 1}"
+    frame, orientation = symmetry.frame(leaf.frame), -1 if leaf.dual else 1
+    times = "*".join(factors(tuple(orientation * power for power in frame.scale), frame.sign))
+    return ("contravariant" if leaf.dual else "covariant") + (f", times {times}" if times else "")
 
 
 def _letters(letter: str, count: int) -> str:
-    return ", ".join(_letter(letter, k) for k in range(count))
+    return ", ".join(numbered(letter, k) for k in range(count))
 
 
 def _places(symmetry: Structure, term: Term, space: int) -> Iterator[tuple[Leaf, str]]:

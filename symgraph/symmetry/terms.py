@@ -12,6 +12,19 @@ def prime(dual: int) -> str:
     return "'" if dual else ""
 
 
+def factors(scale: tuple[int, ...], sign: tuple[int, ...]) -> Iterator[str]:
+    """Free scales and signs to their powers: `s`, `s2^-1`, `e`."""
+    for k, power in enumerate(scale):
+        if power:
+            yield numbered("s", k) + (f"^{power}" if power != 1 else "")
+    yield from (numbered("e", k) for k, power in enumerate(sign) if power % 2)
+
+
+def numbered(letter: str, k: int) -> str:
+    """The k-th of several scales or signs: `s`, `s2`, `s3`."""
+    return letter if k == 0 else f"{letter}{k + 1}"
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One occurrence of a space.
