@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from symgraph.errors import SymgraphError
+from symgraph.errors import SymgraphError, UsageError
 from symgraph.inference.pipeline import infer as _infer
-from symgraph.inference.sources import Progress, RuleSources, Source, infer, model, ready, rule_book, stored, trace
+from symgraph.inference.sources import (
+    Progress,
+    RuleSources,
+    Source,
+    given,
+    infer,
+    model,
+    rule_book,
+    trace,
+    with_state,
+)
 from symgraph.io.models import Model
 from symgraph.ir import Graph
 from symgraph.match.align import Aligned, align, plan
 from symgraph.match.learn_options import LearnOptions
+from symgraph.match.merge import Merged, merge
 from symgraph.match.program import Program
 from symgraph.match.universe import Universe, universe
 from symgraph.match.weights import MatchOptions
+from symgraph.match.write import Applied, apply
 from symgraph.measure.barrier import loss_barrier
 from symgraph.measure.recalibrate import recalibrated
 from symgraph.measure.result import LossBarrier
@@ -27,13 +39,13 @@ from symgraph.orbit.canonical import canonicalise as _canonicalise
 from symgraph.orbit.motion import MotionOptions
 from symgraph.prove.audit import LARGEST, Audit
 from symgraph.prove.audit import audit as _audit
+from symgraph.prove.sample import moved
 from symgraph.prove.verify import Verification
 from symgraph.prove.verify import verify as _verify
 from symgraph.resize.reshaped import Embedded, Narrowed, embed, narrow
 from symgraph.rules.loading import rule
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64
 from symgraph.tracing.softmax_outputs import seen_by_softmax
 from symgraph.tracing.wrap import is_pretrained
@@ -41,6 +53,7 @@ from symgraph.tracing.wrap import is_pretrained
 __all__ = [
     "Aligned",
     "Alignment",
+    "Applied",
     "Audit",
     "Canonical",
     "Embedded",
@@ -48,6 +61,7 @@ __all__ = [
     "LearnOptions",
     "LossBarrier",
     "MatchOptions",
+    "Merged",
     "Model",
     "MotionOptions",
     "Narrowed",
@@ -61,71 +75,137 @@ __all__ = [
     "Universe",
     "Verification",
     "align",
+    "apply",
     "audit",
     "canonicalise",
     "embed",
     "infer",
     "loss_barrier",
+    "merge",
     "model",
     "narrow",
     "plan",
-    "ready",
     "recalibrated",
     "rule",
     "rule_book",
-    "stored",
+    "sample",
     "trace",
     "universe",
     "verify",
 ]
 
+State = Mapping[str, Tensor]
+
 
 def verify(
-    source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None, **options: Any
+    source: Source,
+    example: Any = None,
+    *,
+    state: State | None = None,
+    symmetry: SymmetryGraph | None = None,
+    rules: RuleSources = None,
+    **options: Any,
 ) -> Verification:
-    """Samples random elements of every inferred group and compares outputs in float64 (see `symgraph.verify.verify`).
+    """Samples random elements of every inferred group and compares outputs in float64.
 
-    A model without weights (a config) is verified at random parameters.
+    A model without weights (a config, a graph) is verified at random parameters.
+
+    Args:
+        example: inputs of a module, or the state of a graph.
+        state: weights in the place of the model's own.
+        options: those of `symgraph.prove.verify.verify`.
     """
-    found = symmetry if symmetry is not None else infer(source, rules=rules)
-    state = None
-    if isinstance(source, Model | nn.Module):
-        m = model(source)
-        state = state_of(m.module) if m.has_weights else None
-    return _verify(found, state, **options)
+    found, weights = given(source, example, state)
+    return _verify(symmetry or infer(found, rules=rules), weights, **options)
 
 
 def audit(
     source: Source,
+    example: Any = None,
     *,
+    state: State | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
     logits: bool = False,
     **options: Any,
 ) -> Audit:
-    """Measures whether any continuous symmetry was missed (see `symgraph.audit.audit`).
+    """Measures whether any continuous symmetry was missed.
 
     Of a model of transformers that is too large for that a tiny instance is made: the same architecture has the same
     symmetries, but for what its sizes leave undetermined. Any other model has to be given at a small size.
 
     Args:
+        example, state: as for `verify`.
         logits: infer and measure with outputs up to a shift along their last axis, as a softmax loss sees them.
+        options: those of `symgraph.prove.audit.audit`.
     """
-    found = symmetry if symmetry is not None else infer(source, rules=rules)
+    found, weights = given(source, example, state, weights=False)
+    symmetry = symmetry or infer(found, rules=rules)
     if logits:
-        found = _infer(seen_by_softmax(found.graph), rule_book(rules))
-    m = model(source, weights=False) if isinstance(source, Model | nn.Module | str | Path) else None
-    if m is not None and is_pretrained(m.module) and found.graph.size > LARGEST:
+        symmetry = _infer(seen_by_softmax(symmetry.graph), rule_book(rules))
+    if isinstance(found, Model) and is_pretrained(found.module) and symmetry.graph.size > LARGEST:
         from symgraph.tracing.tiny_instance import tiny_instance
 
-        small = tiny_instance(m.module, LARGEST)
-        options |= {"rules": rules, "logits": logits}
-        return replace(audit(small.module, **options), instance=small.changes)
-    state = state_of(m.module) if m is not None and m.has_weights else None
-    return _audit(found, state, **options)
+        small = tiny_instance(found.module, LARGEST)
+        return replace(audit(small.module, rules=rules, logits=logits, **options), instance=small.changes)
+    return _audit(symmetry, weights, **options)
 
 
-def canonicalise(source: Source, *, symmetry: SymmetryGraph | None = None, rules: RuleSources = None) -> Canonical:
-    """The canonical form of a model, computed in float64 (design section 10)."""
-    m = model(source)
-    return _canonicalise(symmetry or infer(m, rules=rules), float64(state_of(m.module)))
+def canonicalise(
+    source: Source,
+    example: Any = None,
+    *,
+    state: State | None = None,
+    symmetry: SymmetryGraph | None = None,
+    rules: RuleSources = None,
+) -> Canonical:
+    """The canonical form of a model, computed in float64 (design section 8).
+
+    Args:
+        example, state: as for `verify`.
+
+    Raises:
+        UsageError: the model has no weights.
+    """
+    found, weights = given(source, example, state)
+    return _canonicalise(symmetry or infer(found, rules=rules), float64(_weighted(weights, source)))
+
+
+def sample(
+    source: Source,
+    example: Any = None,
+    *,
+    state: State | None = None,
+    seed: int = 0,
+    spread: float = 0.3,
+    families: Collection[str] | None = None,
+    symmetry: SymmetryGraph | None = None,
+    rules: RuleSources = None,
+) -> Any:
+    """A model moved by a random element of its group: the same function at other weights.
+
+    What is given stays as it is. A module (alone or with its inputs) gives a module, a graph a state, all else a
+    `Model`; each tensor keeps its dtype, and tied tensors stay tied.
+
+    Args:
+        example, state: as for `verify`; where a state is given, a state is returned.
+        spread: how far from the identity elements of continuous families are drawn.
+        families: patterns of the spaces and other families that move (default: all); * stands for any text.
+
+    Raises:
+        UsageError: the model has no weights, or a pattern names no family.
+    """
+    found, weights = given(source, example, state)
+    held = _weighted(weights, source)
+    changed = moved(symmetry or infer(found, rules=rules), held, seed=seed, spread=spread, families=families)
+    if state is not None or not isinstance(found, Model):
+        return changed
+    module = with_state(found.module, changed)
+    return module if isinstance(source, nn.Module | tuple) else replace(found, module=module)
+
+
+def _weighted(weights: dict[str, Tensor] | None, source: Source) -> dict[str, Tensor]:
+    if weights is None:
+        remedy = "name a checkpoint, or give the weights of a graph as state="
+        raise UsageError(f"{getattr(source, 'spec', type(source).__name__)} has no weights", remedy=remedy)
+    return weights

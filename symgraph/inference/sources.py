@@ -1,18 +1,22 @@
 """What a user gives, as what the stages take: a model, a graph, a symmetry graph, a rule book.
 
-A model is given as a `Model`, an `nn.Module` (with example inputs, unless it is a transformers model), a transformers
-config, or the text that names one (see `symgraph.io.models.load`).
+A model is given as a `Model`, an `nn.Module` (with example inputs, unless it is a transformers model: as an attribute
+`example_inputs` or as a pair of both), a transformers config, the text that names one (see `symgraph.io.models.load`),
+or a pair of a graph and a state, from whatever front end.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from symgraph.errors import UsageError, shorten
+from symgraph.errors import TraceError, UsageError, shorten
 from symgraph.inference.pipeline import infer as _infer
 from symgraph.io.checkpoint import canonical_state, tied_names
 from symgraph.io.models import Model, load
@@ -21,8 +25,10 @@ from symgraph.ir import Graph
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
 from symgraph.rules.schema import Rule
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of, trace_config
 from symgraph.tracing import trace as _trace
-from symgraph.tracing import trace_config
+from symgraph.tracing.graph_module import GraphModule
+from symgraph.tracing.wrap import is_pretrained
 
 Source = Model | nn.Module | Graph | SymmetryGraph | str | Path | Any
 RuleSources = RuleBook | Iterable[str | Path | Rule] | None
@@ -34,18 +40,49 @@ def model(source: Source, example: Any = None, *, weights: bool = True, trust_re
 
     Raises:
         CheckpointError: the text names nothing that can be loaded.
-        UsageError: the object is none of the things a model can be given as.
+        UsageError: the object is none of the things a model can be given as, or a state does not fit its graph.
     """
+    if isinstance(source, tuple) and len(source) == 2:
+        return _of_pair(*source)
     if isinstance(source, Model):
-        return source
+        return source if example is None else replace(source, example=example)
     if isinstance(source, str | Path):
-        return load(source, weights=weights, trust_remote_code=trust_remote_code)
+        found = load(source, weights=weights, trust_remote_code=trust_remote_code)
+        return found if example is None else replace(found, example=example)
+    if isinstance(source, Graph | SymmetryGraph):
+        return _of_graph(source, None)
     if isinstance(source, nn.Module):
         example = getattr(source, "example_inputs", None) if example is None else example
         return Model(source, getattr(source, "config", None), example, type(source).__name__, "factory")
-    raise UsageError(
-        f"{type(source).__name__} is not a model",
-        remedy="give an nn.Module, a checkpoint folder, a hub id, a config, or package.module:factory",
+    raise _no_model(source)
+
+
+def _of_pair(source: Any, beside: Any) -> Model:
+    """A module with example inputs, or a graph with a state."""
+    if isinstance(source, Graph | SymmetryGraph):
+        return _of_graph(source, beside)
+    if isinstance(source, nn.Module):
+        return model(source, beside)
+    raise _no_model((source, beside))
+
+
+def _of_graph(source: Graph | SymmetryGraph, state: Mapping[str, Tensor] | None) -> Model:
+    graph = source.graph if isinstance(source, SymmetryGraph) else source
+    return Model(GraphModule(graph, state), None, None, graph.model or "graph", "factory")
+
+
+def _no_model(source: Any) -> UsageError:
+    kind = type(source).__name__
+    if isinstance(source, Mapping) and any(isinstance(t, Tensor) for t in source.values()):
+        return UsageError(
+            f"a state ({kind} of tensors) is not a model",
+            cause="it holds weights, and says nothing of what is computed with them",
+            remedy="give the nn.Module that it belongs to, or a graph with the state: (graph, state)",
+        )
+    return UsageError(
+        f"{kind} is not a model",
+        remedy="give an nn.Module with example inputs, a checkpoint folder, a hub id, a config, "
+        "package.module:factory, or a graph with a state: (graph, state)",
     )
 
 
@@ -56,31 +93,65 @@ def rule_book(rules: RuleSources = None) -> RuleBook:
     return with_user_rules(default_rules(), rules) if rules else default_rules()
 
 
-def trace(source: Source, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Graph:
+def trace(source: Source, example: Any = None, kwargs: Mapping[str, Any] | None = None) -> Graph:
     """The graph of a model: ATen operators, parameters, shapes; no weights are needed.
+
+    Args:
+        example: inputs of a module that is no transformers model: a tensor, a tuple of them, a dictionary by name, or
+            a batch of a loader (a list of inputs and labels); `kwargs` are further ones by name.
 
     Raises:
         TraceError: naming the user's line, the cause and what to try.
+        UsageError: this is no model.
     """
     if isinstance(source, Graph):
         return source
     if isinstance(source, SymmetryGraph):
         return source.graph
-    if not isinstance(source, Model | nn.Module | str | Path):
+    if _is_config(source):
         return trace_config(source)
-    found = model(source, weights=False)
-    if not args and not kwargs and found.example is not None:
-        args, kwargs = (), {}
-        if isinstance(found.example, Mapping):
-            kwargs = dict(found.example)
-        else:
-            args = found.example if isinstance(found.example, tuple) else (found.example,)
-    return _trace(found.module, args, dict(kwargs or {}), name=type(found.module).__name__)
+    found = model(source, example, weights=False)
+    args, named = _inputs(found.module, found.example)
+    named |= dict(kwargs or {})
+    _require_inputs(found.module, args, named)
+    return _trace(found.module, args, named, name=type(found.module).__name__)
+
+
+def _require_inputs(module: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Raise where a module has no example inputs, and no config that they follow from."""
+    if args or named or is_pretrained(module):
+        return
+    try:
+        inspect.signature(module.forward).bind()
+    except TypeError as error:
+        raise TraceError(
+            f"{type(module).__name__} has no example inputs",
+            cause=f"{error} of its forward",
+            remedy="give them beside the module, (module, inputs), or as its attribute `example_inputs`",
+        ) from error
+
+
+def _is_config(source: Any) -> bool:
+    """Whether this is a config of transformers, or like one."""
+    return hasattr(source, "model_type") and not isinstance(source, nn.Module)
+
+
+def _inputs(module: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs as arguments, in order and by name; what the module does not take (labels) is left out."""
+    if isinstance(example, Mapping):
+        taken = inspect.signature(module.forward).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+        return (), {k: v for k, v in example.items() if anything or k in taken}
+    if isinstance(example, list) and len(example) == 2:
+        return (example[0],), {}
+    if isinstance(example, list | tuple):
+        return tuple(example), {}
+    return ((example,) if example is not None else ()), {}
 
 
 def infer(
     source: Source,
-    args: tuple[Any, ...] = (),
+    example: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     rules: RuleSources = None,
@@ -88,14 +159,39 @@ def infer(
 ) -> SymmetryGraph:
     """The symmetry graph of a model: spaces, groups, and the evidence behind every bound.
 
+    Args:
+        example, kwargs: example inputs, as for `trace`.
+
     Raises:
         TraceError: the model cannot be traced.
+        UsageError: this is no model.
         RuleError: a user's rule is malformed or unsound.
         CoverageError: with `strict`, an operator has no rule.
     """
     if isinstance(source, SymmetryGraph):
         return source
-    return _infer(trace(source, args, kwargs), rule_book(rules), strict=strict)
+    return _infer(trace(source, example, kwargs), rule_book(rules), strict=strict)
+
+
+def given(
+    source: Source, example: Any = None, state: Mapping[str, Tensor] | None = None, *, weights: bool = True
+) -> tuple[Model | Graph | SymmetryGraph | Any, dict[str, Tensor] | None]:
+    """What `infer` takes, and beside it the weights under the names of the graph where there are any.
+
+    Args:
+        example: inputs of a module; of a graph, its state.
+        state: weights in the place of the model's own.
+    """
+    if isinstance(source, Graph | SymmetryGraph):
+        held = example if state is None else state
+        return source, None if held is None else state_of(model((source, held)).module)
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], Graph | SymmetryGraph):
+        return given(*source, state)
+    if _is_config(source):
+        return source, None if state is None else dict(state)
+    found = model(source, example, weights=weights)
+    own = state_of(found.module) if found.has_weights else None
+    return found, own if state is None else {**(own or {}), **state}
 
 
 def ready(sources: Sequence[Source], tied: str, roles: Sequence[str]) -> tuple[list[Model], tuple[str, ...]]:
@@ -121,6 +217,15 @@ def stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a checkpoint of the module holds: each tied tensor once, no transient buffers, no constants of the code."""
     names = module.state_dict().keys()
     return canonical_state(module, {n: t.detach() for n, t in state.items() if n in names})
+
+
+def with_state(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of a module with these weights, under the names of its graph; tied tensors stay tied."""
+    found = copy.deepcopy(module)
+    for name, tensor in state_of(found).items():
+        if name in state:
+            tensor.data = state[name].to(tensor.device, tensor.dtype, copy=True)
+    return found
 
 
 def _kept(m: Model) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def loss_barrier(
     samples: int = 0,
     concentration: float = 1.0,
     seed: int = 0,
-    module: nn.Module | None = None,
+    module: Source = None,
     names: Sequence[str] | None = None,
     loss: str | PerExample = "cross-entropy",
     metrics: Metrics = (),
@@ -94,9 +94,9 @@ def loss_barrier(
     simplex = Simplex(mixtures, resolution, samples, concentration, seed)
     _check_options(len(given), refine, product is not None, recalibrate is not None)
     places = line(points) if two and simplex == Simplex(seed=seed) else simplex.places(len(given))
-    models = [model_of(m) if isinstance(m, str | Path) else m for m in given]
+    models = [m if isinstance(m, Model | nn.Module | Mapping) else model_of(m) for m in given]
     called = _names(models, names)
-    network = _network(models, module)
+    network = _network(models, None if module is None else model_of(module).module)
     data = counted(batches, "to evaluate on")
     ends = ("endpoint A", "endpoint B") if two else [f"model {i + 1}" for i in range(len(models))]
     states = [_state(m, network, end) for m, end in zip(models, ends, strict=True)]

@@ -11,11 +11,15 @@ from torch import Tensor, nn
 
 from symgraph.measure.batches import Batch
 from symgraph.measure.losses import LABEL_KEYS
+from symgraph.tracing.graph_module import GraphModule
 
 
 def accepted_names(network: nn.Module) -> frozenset[str]:
     """Names of the arguments that the network's forward takes."""
-    return frozenset(inspect.signature(network.forward).parameters)
+    if isinstance(network, GraphModule):
+        return frozenset(n.target for n in network.traced.inputs)
+    parameters = inspect.signature(network.forward).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
 
 
 def arguments(

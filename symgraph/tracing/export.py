@@ -19,6 +19,7 @@ from torch.nn.modules import transformer
 
 from symgraph.errors import SymgraphError, TraceError
 from symgraph.ir import Graph, Kind, Node, Ref
+from symgraph.tracing.graph_module import GraphModule
 from symgraph.tracing.lowering import Lowering, describe, innermost_user_line, without_dropout
 from symgraph.tracing.meta import as_if_on_cpu, integers, weightless
 from symgraph.tracing.normalize import normalize
@@ -43,6 +44,8 @@ def trace(
         TraceError: the model cannot be traced; the message begins with the module and line that stopped it.
     """
     inputs = dict(kwargs or {})
+    if isinstance(model, GraphModule):
+        return model.graph(args, inputs)
     if not is_pretrained(model):
         return _traced(model, model, args, inputs, name)
     wrapper = TensorsOnly(model)

@@ -113,7 +113,7 @@ def _explain(error: BaseException) -> tuple[str, str]:
         )
     return (
         f"{type(error).__name__}: {_first_line(error)}".removesuffix(": "),
-        "check that the model runs on these inputs; give others with args= and kwargs=",
+        "check that the model runs on these inputs; give others as example inputs",
     )
 
 

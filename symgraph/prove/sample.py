@@ -1,0 +1,51 @@
+"""A model moved by a random element of its group: the same function at other weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import UsageError, shorten
+from symgraph.prove.verify import family_names, random_transform
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.sampling import float64
+
+
+def moved(
+    symmetry: SymmetryGraph,
+    state: Mapping[str, Tensor],
+    *,
+    seed: int = 0,
+    spread: float = 0.3,
+    families: Collection[str] | None = None,
+) -> dict[str, Tensor]:
+    """The state after a random element of every family of the group, computed in float64, each tensor in its dtype.
+
+    Args:
+        spread: how far from the identity elements of continuous families are drawn.
+        families: patterns of the families that move (`symgraph.prove.verify.family_names`); * stands for any text.
+
+    Raises:
+        UsageError: a pattern names no family.
+    """
+    names = None if families is None else _named(families, list(family_names(symmetry)))
+    generator = torch.Generator().manual_seed(seed)
+    base = float64(state)
+    found = random_transform(symmetry, base, generator, names, spread).apply(base)
+    return {n: t if found[n] is base[n] else found[n].to(t.device, t.dtype) for n, t in state.items()}
+
+
+def _named(patterns: Collection[str], known: list[str]) -> set[str]:
+    chosen: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matching = {n for n in known if fnmatchcase(n, pattern)}
+        if not matching:
+            near = get_close_matches(pattern, known, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"there are {shorten(known) or 'none'}"
+            raise UsageError(f"no family {pattern!r} moves the weights of this model", remedy=remedy)
+        chosen |= matching
+    return chosen
