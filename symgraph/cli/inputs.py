@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from symgraph.cli.console import Console
 from symgraph.cli.parser import Arguments
-from symgraph.errors import UsageError, one_line
+from symgraph.errors import UsageError
 from symgraph.io.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from symgraph.match.learn_options import LearnOptions
     from symgraph.match.program import Program
     from symgraph.match.weights import MatchOptions
-    from symgraph.measure.barrier import Endpoint
+    from symgraph.measure.endpoints import Endpoint
     from symgraph.measure.result import LossBarrier
     from symgraph.rules.book import RuleBook
 
@@ -178,14 +178,9 @@ def check_device(device: str) -> None:
     Raises:
         UsageError: naming the device and what torch says about it.
     """
-    import torch
+    from symgraph.measure.barrier import usable
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"device {device} cannot be used", cause=one_line(error), remedy="pass --device cpu"
-        ) from error
+    usable(device)
 
 
 def check_out(args: Arguments, what: str) -> None:

@@ -10,22 +10,17 @@ Source: Theus et al., arXiv 2506.22712, section 2 (loss barrier; many models); F
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from symgraph.errors import CheckpointError, UsageError, one_line, shorten
+from symgraph.errors import UsageError, one_line
 from symgraph.inference.sources import Source
-from symgraph.inference.sources import model as model_of
-from symgraph.io.checkpoint import canonical_state, check_same_architecture, read_state
-from symgraph.io.models import Model
 from symgraph.measure.batches import counted
-from symgraph.measure.grid import Simplex, line, refined
-from symgraph.measure.losses import LOSS, Metrics, PerExample
-from symgraph.measure.measured import mixture_text
+from symgraph.measure.endpoints import endpoints
+from symgraph.measure.grid import Simplex, line
+from symgraph.measure.losses import Metrics, PerExample
 from symgraph.measure.mixture import Mixtures, check_weights
 from symgraph.measure.objective import Objective
 from symgraph.measure.product_form import ProductMixtures
@@ -33,9 +28,7 @@ from symgraph.measure.result import LossBarrier
 from symgraph.measure.survey import Progress, Survey
 from symgraph.rules.book import RuleBook, default_rules
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.tracing.wrap import evaluating
 
-Endpoint = Source | Mapping[str, Tensor]
 _REFINEMENTS = 3
 
 
@@ -90,37 +83,21 @@ def loss_barrier(
     Source: Theus et al., arXiv 2506.22712; Frankle et al. 2020.
     """
     given, batches = _told_apart(models_and_batches, batches)
-    two = len(given) == 2
     simplex = Simplex(mixtures, resolution, samples, concentration, seed)
     _check_options(len(given), refine, product is not None, recalibrate is not None)
-    places = line(points) if two and simplex == Simplex(seed=seed) else simplex.places(len(given))
-    models = [m if isinstance(m, Model | nn.Module | Mapping) else model_of(m) for m in given]
-    called = _names(models, names)
-    network = _network(models, None if module is None else model_of(module).module)
+    segment = len(given) == 2 and simplex == Simplex(seed=seed)
+    places = line(points) if segment else simplex.places(len(given))
+    ends = endpoints(given, module, names)
     data = counted(batches, "to evaluate on")
-    ends = ("endpoint A", "endpoint B") if two else [f"model {i + 1}" for i in range(len(models))]
-    states = [_state(m, network, end) for m, end in zip(models, ends, strict=True)]
     training = None if recalibrate is None else counted(recalibrate, "to recalibrate on")
     point: Mixtures | ProductMixtures
     if product is None:
-        point = Mixtures(network, states, _device(device), dtype, own=training is not None)
+        point = Mixtures(ends.network, ends.states, usable(device), dtype, own=training is not None)
     else:
-        point = ProductMixtures(network, states, product, book or default_rules(), _device(device), dtype)
-    further = _REFINEMENTS * refine
-    total = (len(places) + further) * len(data)
-    objective = Objective(network, loss, metrics=metrics)
-    survey = Survey(objective, point, data, training=training, progress=progress, total=total)
-    with evaluating(network):
-        for weights in places:
-            survey.visit(weights, _place(weights))
-        for _ in range(further):
-            so_far = survey.measured()
-            weights = refined(so_far.places, so_far.barriers)
-            survey.visit(weights, _place(weights))
-    source, split = (str(getattr(data, a, "")) for a in ("source", "split"))
-    statistics = "" if training is None else str(getattr(training, "source", "") or "the training data")
-    found = [survey.measured(name) for name in (LOSS, *objective.metrics)]
-    return LossBarrier(found[0], tuple(found[1:]), called, survey.examples, source, split, statistics)
+        point = ProductMixtures(ends.network, ends.states, product, book or default_rules(), usable(device), dtype)
+    survey = Survey(Objective(ends.network, loss, metrics=metrics), point, data, training, progress)
+    survey.visit_all(places, _REFINEMENTS * refine)
+    return survey.result(ends.names)
 
 
 def _told_apart(given: tuple[Any, ...], batches: Any) -> tuple[list[Any], Any]:
@@ -143,62 +120,12 @@ def _check_options(models: int, refine: bool, product: bool, recalibrate: bool) 
         raise UsageError("statistics are not recalibrated in product form", remedy="leave out one of the two")
 
 
-def _names(models: Sequence[Any], names: Sequence[str] | None) -> tuple[str, ...]:
-    if names is not None:
-        if len(names) != len(models):
-            raise UsageError(f"{len(models)} models and {len(names)} names", remedy="give one for each")
-        return tuple(names)
-    if len(models) == 2:
-        return ("A", "B")
-    return tuple(Path(m.spec).name if isinstance(m, Model) else f"model {i + 1}" for i, m in enumerate(models))
-
-
-def _place(weights: tuple[float, ...]) -> str:
-    """What messages call a mixture."""
-    return f"lambda {weights[1]:g}" if len(weights) == 2 else f"mixture {mixture_text(weights)}"
-
-
-def _network(models: Sequence[Any], module: nn.Module | None) -> nn.Module:
-    """The network that is evaluated: `module`, or that of the first model that has one.
+def usable(device: str | torch.device) -> torch.device:
+    """The device, if torch can compute there.
 
     Raises:
-        UsageError: none of them has one.
-        CheckpointError: models are of different architectures, or the network has buffers without values.
+        UsageError: naming the device and what torch says about it.
     """
-    loaded = [m for m in models if isinstance(m, Model)]
-    for other in loaded[1:]:
-        check_same_architecture(loaded[0], other)
-    candidates = (module, *(m.module if isinstance(m, Model) else m for m in models))
-    found = next((c for c in candidates if isinstance(c, nn.Module)), None)
-    if found is None:
-        many = "two" if len(models) == 2 else str(len(models))
-        raise UsageError(f"{many} states do not say which network they belong to", remedy="pass it as module=")
-    saved = found.state_dict()
-    if any(t.is_meta for n, t in found.named_buffers() if n not in saved):
-        remedy = "pass a module built with weights"
-        raise CheckpointError("the network has buffers without values", cause="it was built without", remedy=remedy)
-    return found
-
-
-def _state(model: Any, network: nn.Module, name: str) -> Mapping[str, Tensor]:
-    """The state of a model, which messages call `name`.
-
-    Raises:
-        CheckpointError: it does not fit the network, or has no weights.
-    """
-    if isinstance(model, Model):
-        state: Mapping[str, Tensor] = read_state(model)
-    else:
-        state = model.state_dict() if isinstance(model, nn.Module) else model
-    state = canonical_state(network, state, name)
-    if empty := [n for n, t in state.items() if t.is_meta]:
-        raise CheckpointError(
-            f"{name} has no weights", cause=f"no values for {shorten(empty)}", remedy="load it with weights"
-        )
-    return state
-
-
-def _device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as e:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from symgraph.io.data import batch_length
 from symgraph.measure.batches import Passes, batch_tensors
+from symgraph.measure.grid import refined
 from symgraph.measure.losses import LOSS, Metric
-from symgraph.measure.measured import Measured
+from symgraph.measure.measured import Measured, mixture_text
 from symgraph.measure.mixture import Mixture, Mixtures
 from symgraph.measure.objective import Objective, Sample
 from symgraph.measure.product_form import ProductMixtures
 from symgraph.measure.recalibrate import recalibrate_
+from symgraph.measure.result import LossBarrier
+from symgraph.tracing.wrap import evaluating
 
 Progress = Callable[[int, int], object]
 
@@ -22,7 +25,7 @@ class Survey:
 
     Args:
         data: the same batches in every pass; `training` those that statistics of norms are computed on at mixtures.
-        progress: is told done and total batches, of which there are `total`.
+        progress: is told done and total batches.
     """
 
     def __init__(
@@ -30,23 +33,40 @@ class Survey:
         objective: Objective,
         point: Mixtures | ProductMixtures,
         data: Any,
-        *,
         training: Any = None,
         progress: Progress | None = None,
-        total: int = 0,
     ) -> None:
         self.objective, self.point, self.data, self.training = objective, point, data, training
-        self.progress, self.done, self.total = progress, 0, total
+        self.progress, self.done, self.total = progress, 0, 0
         self.passes, self.examples = Passes(), 0
         self.ends: list[dict[str, Sample]] = []
         self.found: dict[Mixture, dict[str, tuple[float, float]]] = {}
 
-    def visit(self, weights: Mixture, where: str) -> None:
-        """Evaluate one mixture, which messages call `where`.
+    def visit_all(self, places: Sequence[Mixture], refinements: int = 0) -> None:
+        """Evaluate the models and mixtures of them, and then so many more around the largest barrier of two.
 
         Raises:
             DataError: the batches do not fit the model, are other ones than before, or a value is not finite.
         """
+        self.total = (len(places) + refinements) * len(self.data)
+        with evaluating(self.objective.network):
+            for weights in places:
+                self._visit(weights)
+            for _ in range(refinements):
+                so_far = self.measured()
+                self._visit(refined(so_far.lambdas, so_far.barriers))
+
+    def result(self, models: tuple[str, ...]) -> LossBarrier:
+        """All that was measured, of models with these names."""
+        source, split = (str(getattr(self.data, name, "")) for name in ("source", "split"))
+        statistics = (
+            str(getattr(self.training, "source", "") or "the training data") if self.training is not None else ""
+        )
+        metrics = tuple(map(self.measured, self.objective.metrics))
+        return LossBarrier(self.measured(), metrics, models, self.examples, source, split, statistics)
+
+    def _visit(self, weights: Mixture) -> None:
+        where = f"lambda {weights[1]:g}" if len(weights) == 2 else f"mixture {mixture_text(weights)}"
         self.point.move_to(weights)
         # A model of its own has the statistics of its own training.
         if self.training is not None and max(weights) < 1 and isinstance(self.point, Mixtures):
