@@ -93,9 +93,10 @@ def _sites(draft: Draft) -> Mapping[int, tuple[_Site, ...]]:
         if len(relation.terms) != 2 or any(power != 1 for _, power in relation.terms):
             continue
         (first, _), (second, _) = relation.terms
-        gain, other = (first, second) if _is_gain(draft, first) else (second, first)
-        if _is_gain(draft, gain):
-            found[draft.root(gain)].append(_Site(number, other, relation.result))
+        for gain, other in ((first, second), (second, first)):
+            if _is_gain(draft, gain):
+                found[draft.root(gain)].append(_Site(number, other, relation.result))
+                break
     return {root: tuple(sites) for root, sites in found.items()}
 
 

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 
-from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.lattice import RIGID, SymmetryClass
+from symgraph.inference.described import Described
+from symgraph.inference.fibres import fibres
 from symgraph.inference.names import Unnamed, name_spaces
 from symgraph.inference.shifts import find_families
 from symgraph.inference.spaces import SpaceDraft, Spaces
@@ -19,19 +21,31 @@ from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 MAX_REASONS = 12
 
 
-def named(spaces: Spaces) -> Spaces:
-    """The spaces with names that a person recognises."""
-    return replace(spaces, names=tuple(name_spaces(_unnamed(spaces))))
+def with_fibres(spaces: Spaces) -> Described:
+    """The spaces by whose position an element may vary, branches before all others."""
+    found = fibres(spaces)
+    for exchange in spaces.exchanges:
+        for first, *_ in exchange.own:
+            if spaces.drafts[first].bound != RIGID:
+                found[first] = (exchange.space, *found[first])
+    return Described(spaces, found)
 
 
-def with_families(spaces: Spaces) -> Spaces:
-    """The spaces with the symmetries that have none."""
-    return replace(spaces, families=find_families(spaces.draft, spaces.draft.eq.prepared.traced))
+def with_names(described: Described) -> Described:
+    """Names that a person recognises."""
+    return replace(described, names=tuple(name_spaces(_unnamed(described))))
 
 
-def symmetry_graph(spaces: Spaces) -> SymmetryGraph:
+def with_families(described: Described) -> Described:
+    """The symmetries without a space."""
+    draft = described.spaces.draft
+    return replace(described, families=find_families(draft, draft.eq.prepared.traced))
+
+
+def symmetry_graph(described: Described) -> SymmetryGraph:
     """What was found, with the spaces that no parameter touches left out and the others numbered."""
-    draft, graph, book = spaces.draft, spaces.draft.eq.graph, spaces.draft.eq.prepared.book
+    spaces, draft = described.spaces, described.spaces.draft
+    graph, book = draft.eq.graph, draft.eq.prepared.book
     stacks, twins = [], []
     for exchange in spaces.exchanges:
         number = spaces.kept[exchange.space]
@@ -39,7 +53,7 @@ def symmetry_graph(spaces: Spaces) -> SymmetryGraph:
         twins += [Stack(number, row) for row in exchange.branches.rows]
     return SymmetryGraph(
         draft.eq.prepared.traced,
-        tuple(_spaces(spaces)),
+        tuple(_spaces(described)),
         tuple(_frames(spaces)),
         _numbered(spaces.terms, spaces.kept),
         tuple(AbsorbedGain(gain.parameter, gain.frame, gain.flip, gain.forward) for gain in draft.gains),
@@ -52,15 +66,16 @@ def symmetry_graph(spaces: Spaces) -> SymmetryGraph:
         stacks=tuple(stacks),
         partial=tuple(dict.fromkeys(name for exchange in spaces.exchanges for name in exchange.branches.partial)),
         twins=tuple(twins),
-        **{family.name: getattr(spaces.families, family.name) for family in fields(spaces.families)},
+        **{family.name: getattr(described.families, family.name) for family in fields(described.families)},
     )
 
 
 # -- names -----------------------------------------------------------------------------------------------------------
 
 
-def _unnamed(spaces: Spaces) -> list[Unnamed]:
+def _unnamed(described: Described) -> list[Unnamed]:
     """What naming needs to know of every space that is kept."""
+    spaces = described.spaces
     owners, labels = _owners(spaces), _labels(spaces)
     summed = {place for axis in spaces.draft.eq.sums for place in _places(spaces, axis)}
     return [
@@ -70,7 +85,7 @@ def _unnamed(spaces: Spaces) -> list[Unnamed]:
             place in summed,
             spaces.drafts[place].group is SymmetryClass.IDENTITY,
             next(iter(owners[place].values())),
-            _kept_fibre(spaces, place),
+            described.kept_fibre(place),
         )
         for place in spaces.kept
     ]
@@ -103,17 +118,13 @@ def _places(spaces: Spaces, axis: Ref) -> Iterator[int]:
     return (spaces.space_of.get(leaf >> 1, -1) for leaf in spaces.draft.eq.store.leaves(axis))
 
 
-def _kept_fibre(spaces: Spaces, place: int) -> tuple[int, ...]:
-    return tuple(spaces.kept[outer] for outer in spaces.fibres[place] if outer in spaces.kept)
-
-
 # -- parts of the graph ----------------------------------------------------------------------------------------------
 
 
-def _spaces(spaces: Spaces) -> Iterator[Space]:
-    draft = spaces.draft
+def _spaces(described: Described) -> Iterator[Space]:
+    spaces, draft = described.spaces, described.spaces.draft
     layouts = {draft.root(axis): layout for axis, layout in draft.eq.layouts}
-    for (place, number), name in zip(spaces.kept.items(), spaces.names, strict=True):
+    for (place, number), name in zip(spaces.kept.items(), described.names, strict=True):
         space = spaces.drafts[place]
         scales, signs = (len(next(iter(powers.values()))) for powers in (space.scales, space.signs))
         yield Space(
@@ -122,7 +133,7 @@ def _spaces(spaces: Spaces) -> Iterator[Space]:
             draft.eq.store.size(2 * space.members[0]),
             space.group,
             space.bound,
-            _kept_fibre(spaces, place),
+            described.kept_fibre(place),
             scales,
             signs,
             next((layouts[root] for root in space.members if root in layouts), ""),
@@ -142,8 +153,7 @@ def _reasons(spaces: Spaces, space: SpaceDraft) -> tuple[Reason, ...]:
 
 
 def _frames(spaces: Spaces) -> Iterator[Frame]:
-    for frame in spaces.draft.frames.values():
-        root, place, flip = spaces.of(frame)
+    for frame, (root, place, flip) in spaces.by_frame.items():
         space = spaces.drafts[place]
         orientation = -1 if spaces.flips[root] else 1
         scale = tuple(orientation * power for power in space.scales[root])

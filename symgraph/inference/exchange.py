@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from symgraph.groups.lattice import RIGID, SymmetryClass
+from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.branches import Branches
 from symgraph.inference.equations import branches_value
 from symgraph.inference.spaces import Exchange, SpaceDraft, Spaces
@@ -60,7 +60,7 @@ def _exponents(spaces: Spaces, leaf: Leaf) -> tuple[tuple[int, ...], tuple[int, 
     """Scales and signs of the leaf's frame."""
     if leaf.space < 0:
         return (), ()
-    root, place, _ = spaces.of(leaf.frame)
+    root, place, _ = spaces.by_frame[leaf.frame]
     return spaces.drafts[place].scales[root], spaces.drafts[place].signs[root]
 
 
@@ -95,13 +95,3 @@ def _union(parts: list[SpaceDraft]) -> SpaceDraft:
     signs = {root: powers for part in parts for root, powers in part.signs.items()}
     members = tuple(root for part in parts for root in part.members)
     return replace(parts[0], members=members, scales=scales, signs=signs)
-
-
-def over_branches(spaces: Spaces, fibres: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
-    """The fibres, with branches before all others of the spaces that each branch has for itself."""
-    found = dict(fibres)
-    for exchange in spaces.exchanges:
-        for first, *_ in exchange.own:
-            if spaces.drafts[first].bound != RIGID:
-                found[first] = (exchange.space, *found[first])
-    return found

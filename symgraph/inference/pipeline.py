@@ -10,11 +10,10 @@ from typing import Any
 
 from symgraph.errors import UsageError
 from symgraph.inference.absorption import absorb_gains
-from symgraph.inference.assembly import named, symmetry_graph, with_families
+from symgraph.inference.assembly import symmetry_graph, with_families, with_fibres, with_names
 from symgraph.inference.collect import collect
-from symgraph.inference.exchange import exchanges, joined, over_branches
+from symgraph.inference.exchange import exchanges, joined
 from symgraph.inference.explained import explain_calls, suppose_branches
-from symgraph.inference.fibres import fibres
 from symgraph.inference.frames import find_frames
 from symgraph.inference.prepared import Prepared, cut_joined, decompose_uncovered, find_idioms, unstack
 from symgraph.inference.spaces import Spaces, find_spaces
@@ -46,11 +45,6 @@ def settle_branches(spaces: Spaces) -> Spaces:
     return joined(spaces, tuple(exchange for exchange in found if exchange is not None))
 
 
-def with_fibres(spaces: Spaces) -> Spaces:
-    """The spaces with those by whose position an element may vary."""
-    return replace(spaces, fibres=over_branches(spaces, fibres(spaces)))
-
-
 STAGES: tuple[Stage, ...] = (
     Stage("unstack", "parts of a stack are picked before the reshape that told them apart", unstack),
     Stage("idioms", "what pattern rules describe becomes one call each", find_idioms),
@@ -65,7 +59,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("spaces", "tied frames share a permutation; their scales obey its equations", find_spaces),
     Stage("exchanges", "branches that can change places share their spaces", settle_branches),
     Stage("fibres", "the spaces by whose position an element may vary", with_fibres),
-    Stage("names", "names from rules and from parameters", named),
+    Stage("names", "names from rules and from parameters", with_names),
     Stage("families", "symmetries without a space: constants, means, statistics", with_families),
     Stage("symmetry", "the result", symmetry_graph),
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import and_
 
@@ -13,7 +13,6 @@ from symgraph.inference.applied import Relation
 from symgraph.inference.branches import Branches
 from symgraph.inference.draft import MONOMIAL, Draft
 from symgraph.inference.scales import Equation, binary_basis, integer_basis
-from symgraph.symmetry.families import Families
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, leaves, prime
 
 C = SymmetryClass
@@ -48,18 +47,11 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Spaces:
-    """All spaces of a draft, by their place in `drafts`, and what later stages find out about them.
-
-    `exchanges` are the branches that can change places, `fibres` the spaces by whose position an element may vary,
-    `names` those of the spaces that are `kept`, in order, `families` the symmetries without a space.
-    """
+    """All spaces of a draft, by their place in `drafts`; `exchanges` are the branches that can change places."""
 
     draft: Draft
     drafts: tuple[SpaceDraft, ...]
     exchanges: tuple[Exchange, ...] = ()
-    fibres: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
-    families: Families = field(default_factory=Families)
 
     @cached_property
     def space_of(self) -> dict[int, int]:
@@ -97,12 +89,15 @@ class Spaces:
         places = sorted({place for place in in_terms if place >= 0} | {e.space for e in self.exchanges})
         return {place: number for number, place in enumerate(places)}
 
-    def of(self, frame: int) -> tuple[int, int, bool]:
-        """Root and space of a frame, and whether its orientation is dual to the space's."""
-        ref = self.draft.eq.store.find(2 * self.draft.nodes[frame])
-        root = ref >> 1
-        flip = bool(ref & 1) != self.flips[root] and frame not in self.draft.self_dual
-        return root, self.space_of[root], flip
+    @cached_property
+    def by_frame(self) -> dict[int, tuple[int, int, bool]]:
+        """Root and space of every frame, and whether its orientation is dual to the space's."""
+        found, draft = dict[int, tuple[int, int, bool]](), self.draft
+        for node, frame in draft.frames.items():
+            ref = draft.eq.store.find(2 * node)
+            flip = bool(ref & 1) != self.flips[ref >> 1] and frame not in draft.self_dual
+            found[frame] = ref >> 1, self.space_of[ref >> 1], flip
+        return found
 
     def _resolved(self, term: Term) -> Term:
         if isinstance(term, Product):
@@ -111,46 +106,25 @@ class Spaces:
             return Concat(tuple(map(self._resolved, term.parts)))
         if term.frame < 0:
             return term
-        _, space, flip = self.of(term.frame)
+        _, space, flip = self.by_frame[term.frame]
         self_dual = term.frame in self.draft.self_dual
         return Leaf(space, term.frame, (term.dual != flip) and not self_dual, term.size)
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        branches = (f"space {e.space} has the positions of {e.branches}" for e in self.exchanges)
+        return "\n".join((*self.lines().values(), *branches))
 
-    def _lines(self) -> Iterator[str]:
+    def lines(self) -> dict[int, str]:
+        """Each space in words: `space 3 of size 5: monomial on f4, f5*s*e`."""
         frames: dict[int, list[str]] = defaultdict(list)
-        for frame in self.draft.frames.values():
-            root, place, flip = self.of(frame)
+        for frame, (root, place, flip) in self.by_frame.items():
             space = self.drafts[place]
             frames[place].append("*".join((f"f{frame}{prime(flip)}", *factors(space.scales[root], space.signs[root]))))
-        for place, members in frames.items():
-            yield f"{self._title(place)}: {self.drafts[place].group} on {', '.join(members)}"
-        yield from (f"space {e.space} has the positions of {e.branches}" for e in self.exchanges)
-        for family in fields(self.families):
-            for member in getattr(self.families, family.name):
-                names = dict.fromkeys(name for name in _texts(member) if name in self.terms)
-                yield (
-                    f"{family.name} between {', '.join(names)}"
-                    if len(names) > 1
-                    else f"{family.name} of {''.join(names)}"
-                )
-
-    def _title(self, place: int) -> str:
-        size = self.draft.eq.store.size(2 * self.drafts[place].members[0])
-        name = f" {self.names[self.kept[place]]}" if self.names and place in self.kept else ""
-        over = "".join(f" over {outer}" for outer in self.fibres.get(place, ()))
-        return f"space {place}{name} of size {size}{over}"
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All texts in a dataclass, among them the parameters that it speaks of."""
-    if isinstance(value, str):
-        yield value
-    for part in value if isinstance(value, tuple) else ():
-        yield from _texts(part)
-    for part in fields(value) if is_dataclass(value) else ():
-        yield from _texts(getattr(value, part.name))
+        sizes = {place: self.draft.eq.store.size(2 * self.drafts[place].members[0]) for place in frames}
+        return {
+            place: f"space {place} of size {sizes[place]}: {self.drafts[place].group} on {', '.join(members)}"
+            for place, members in frames.items()
+        }
 
 
 # -- finding them ----------------------------------------------------------------------------------------------------
