@@ -62,7 +62,6 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         uncovered=uncovered(draft),
         notes=tuple(book.notes),
         rules_hash=book.hash,
-        paired=draft.paired,
         stacks=tuple(stacks),
         partial=tuple(dict.fromkeys(name for exchange in spaces.exchanges for name in exchange.branches.partial)),
         twins=tuple(twins),
@@ -123,7 +122,6 @@ def _places(spaces: Spaces, axis: Ref) -> Iterator[int]:
 
 def _spaces(described: Described) -> Iterator[Space]:
     spaces, draft = described.spaces, described.spaces.draft
-    layouts = {draft.root(axis): layout for axis, layout in draft.eq.layouts}
     for (place, number), name in zip(spaces.kept.items(), described.names, strict=True):
         space = spaces.drafts[place]
         scales, signs = (len(next(iter(powers.values()))) for powers in (space.scales, space.signs))
@@ -136,7 +134,7 @@ def _spaces(described: Described) -> Iterator[Space]:
             described.kept_fibre(place),
             scales,
             signs,
-            next((layouts[root] for root in space.members if root in layouts), ""),
+            next((draft.layouts[root] for root in space.members if root in draft.layouts), ""),
             _reasons(spaces, space),
         )
 

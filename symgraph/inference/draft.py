@@ -17,7 +17,6 @@ from symgraph.inference.blocks import Block
 from symgraph.inference.equations import Equations
 from symgraph.inference.store import Evidence, Ref
 from symgraph.ir import Kind
-from symgraph.symmetry.families import Paired
 from symgraph.symmetry.terms import Term, prime
 
 MONOMIAL: Bound = down(SymmetryClass.MONOMIAL, SymmetryClass.SEMI_PERMUTATION)
@@ -81,12 +80,20 @@ class Draft:
     gains: tuple[Gain, ...] = ()
     merged: dict[int, tuple[int, ...]] = field(default_factory=dict)
     between: dict[str, Ends] = field(default_factory=dict)
-    paired: tuple[Paired, ...] = ()
 
     @cached_property
     def nodes(self) -> dict[int, int]:
         """Node of every frame."""
         return {frame: node for node, frame in self.frames.items()}
+
+    @cached_property
+    def layouts(self) -> dict[int, str]:
+        """Which coordinates make a pair, by root; "" where rules say it in several ways."""
+        found: dict[int, str] = {}
+        for axis, layout in self.eq.layouts:
+            for root in map(self.root, self.eq.store.leaves(axis)):
+                found[root] = layout if found.get(root, layout) == layout else ""
+        return found
 
     def root(self, ref: Ref) -> int:
         """Node that stands for the space of `ref`."""

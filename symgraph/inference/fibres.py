@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.lattice import SymmetryClass, maps
 from symgraph.inference.blocks import ref_blocks
-from symgraph.inference.spaces import MATRIX, Spaces
+from symgraph.inference.spaces import Spaces
 from symgraph.inference.store import Ref
 
 
@@ -30,12 +30,12 @@ def fibres(spaces: Spaces) -> dict[int, tuple[int, ...]]:
             beside.get(place, set()).difference_update(over)
     drafts = spaces.drafts
     # Spaces of single positions are outside of spaces of matrices, and earlier ones outside of later ones.
-    order = sorted(range(len(drafts)), key=lambda place: (drafts[place].group in MATRIX, place))
+    order = sorted(range(len(drafts)), key=lambda place: (maps(drafts[place].group).dense, place))
     rank = {place: number for number, place in enumerate(order)}
 
     def is_outer(outer: int, place: int) -> bool:
         mutual = place in beside[outer]
-        return drafts[outer].group not in MATRIX and not (mutual and rank[place] < rank[outer])
+        return not maps(drafts[outer].group).dense and not (mutual and rank[place] < rank[outer])
 
     moving = [place for place, draft in enumerate(drafts) if draft.group is not SymmetryClass.IDENTITY]
     outer = {place: [o for o in beside.get(place, ()) if is_outer(o, place)] for place in moving}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from symgraph.groups.lattice import Bound, SymmetryClass
+from symgraph.groups.lattice import Bound, SymmetryClass, maps, maximal
 from symgraph.inference.applied import BATCH, Relation, shapes_of
 from symgraph.inference.equations import Gathering
 from symgraph.inference.store import Ref
@@ -223,7 +223,7 @@ class SignatureEquations:
         for name, axis in self.core.items():
             if name in names:
                 self.gathering.labels.append((axis, names[name]))
-            if self.rule.layout and SymmetryClass.ROTARY in self.rule.admits[name]:
+            if self.rule.layout and any(maps(c).paired for c in maximal(self.rule.admits[name])):
                 self.gathering.layouts.append((axis, self.rule.layout))
         if "..." in names:
             batch = (axis for result in self.results for token, axis in result if token.batch)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import and_
 
-from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass, down, group_of
+from symgraph.groups.lattice import TOP, Bound, SymmetryClass, down, group_of, maps
 from symgraph.inference.applied import Relation
 from symgraph.inference.branches import Branches
 from symgraph.inference.draft import MONOMIAL, Draft
@@ -16,9 +16,20 @@ from symgraph.inference.scales import Equation, binary_basis, integer_basis
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, leaves, prime
 
 C = SymmetryClass
-MATRIX = frozenset({C.ORTHOGONAL, C.ORTHOGONAL_ONES, C.INVERTIBLE, C.ROTARY})
-# By whether there are free scales and free signs beside the permutation.
-SCALED = {(True, True): C.MONOMIAL, (True, False): C.POSITIVE_MONOMIAL, (False, True): C.SIGNED}
+# The class of a space by whether it has free scales and free signs: where positions may change places, and where both
+# coordinates of a frequency pair have one scale and one sign.
+_PERMUTED = {
+    (True, True): C.MONOMIAL,
+    (True, False): C.POSITIVE_MONOMIAL,
+    (False, True): C.SIGNED,
+    (False, False): C.PERMUTATION,
+}
+_PAIRWISE = {
+    (True, True): C.PAIRWISE_SIGNED_SCALES,
+    (True, False): C.PAIRWISE_SCALES,
+    (False, True): C.PAIRWISE_SIGNS,
+    (False, False): C.IDENTITY,
+}
 Exponents = dict[int, tuple[int, ...]]
 
 
@@ -161,28 +172,52 @@ def _leaders(draft: Draft) -> Callable[[int], int]:
 def _space(draft: Draft, members: tuple[int, ...], relations: list[Relation]) -> SpaceDraft:
     bounds = {root: draft.bounds.get(root, TOP) for root in members}
     joint = reduce(and_, bounds.values(), TOP)
-    none: Exponents = dict.fromkeys(members, ())
-    if joint == RIGID:
-        return SpaceDraft(members, RIGID, C.IDENTITY, none, none)
     tied = len(members) > 1 or bool(relations)
-    if tied:
-        joint &= MONOMIAL
-    group = group_of(joint)
-    if C.PERMUTATION not in joint or (not tied and group in MATRIX):
-        return SpaceDraft(members, joint, group, none, none)
-    scaled = {root for root in members if C.POSITIVE_MONOMIAL in bounds[root]}
-    signed = {root for root in members if C.SIGNED in bounds[root]}
-    scales, signs = (_free(draft, members, relations, free) for free in (scaled, signed))
-    return _scaled(
-        members, joint, _exponents(members, integer_basis(*scales)), _exponents(members, binary_basis(*signs))
+    if not tied and (draft.layouts.get(members[0]) or not maps(group_of(joint)).paired):
+        alone = _alone(members[0], joint)
+        if alone is not None:
+            return alone
+    joint &= MONOMIAL
+    layouts = {draft.layouts[root] for root in members if root in draft.layouts}
+    if C.PERMUTATION in joint:
+        return _scaled(draft, bounds, relations, joint & down(C.SEMI_PERMUTATION), _PERMUTED)
+    # Where positions cannot change places, both coordinates of a frequency pair may still have a scale in common.
+    if len(layouts) == 1 and "" not in layouts:
+        return _scaled(draft, bounds, relations, joint & down(C.PERMUTATION), _PAIRWISE)
+    return _bare(members, joint)
+
+
+def _alone(root: int, bound: Bound) -> SpaceDraft | None:
+    """A space of one frame, unless its scales and signs are to be solved for."""
+    found = maps(group_of(bound))
+    if found.name in (*_PERMUTED.values(), *_PAIRWISE.values()):
+        return None
+    return SpaceDraft((root,), bound, found.name, {root: (1,) * found.scales}, {root: (1,) * found.signs})
+
+
+def _bare(members: tuple[int, ...], joint: Bound) -> SpaceDraft:
+    """A space whose frames all carry one element, of a class without scales and signs."""
+    bound = joint & down(C.PERMUTATION)
+    none: Exponents = dict.fromkeys(members, ())
+    return SpaceDraft(members, bound, group_of(bound), none, none)
+
+
+def _scaled(
+    draft: Draft,
+    bounds: Mapping[int, Bound],
+    relations: list[Relation],
+    bare: Bound,
+    kinds: Mapping[tuple[bool, bool], SymmetryClass],
+) -> SpaceDraft:
+    """A space with the scales and signs that its products leave free."""
+    members = tuple(bounds)
+    scaled, signed = (
+        {root for root in members if kind in bounds[root]} for kind in (kinds[True, False], kinds[False, True])
     )
-
-
-def _scaled(members: tuple[int, ...], joint: Bound, scales: Exponents, signs: Exponents) -> SpaceDraft:
-    """A space of permutations with the scales and signs that its products leave free."""
-    has_scale, has_sign = (any(map(len, exponents.values())) for exponents in (scales, signs))
-    group = SCALED.get((has_scale, has_sign), C.PERMUTATION)
-    return SpaceDraft(members, (joint & down(C.SEMI_PERMUTATION)) | down(group), group, scales, signs)
+    scales = _exponents(members, integer_basis(*_free(draft, members, relations, scaled)))
+    signs = _exponents(members, binary_basis(*_free(draft, members, relations, signed)))
+    group = kinds[any(map(len, scales.values())), any(map(len, signs.values()))]
+    return SpaceDraft(members, bare | down(group), group, scales, signs)
 
 
 def _free(

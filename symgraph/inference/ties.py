@@ -7,7 +7,6 @@ from dataclasses import replace
 from symgraph.groups.lattice import TOP
 from symgraph.inference.between import find_between
 from symgraph.inference.draft import MONOMIAL, Draft
-from symgraph.inference.pairs import find_pairs
 from symgraph.inference.store import Evidence
 
 
@@ -19,5 +18,4 @@ def tie(draft: Draft) -> Draft:
         for root in map(draft.root, relation.refs):
             bounds[root] = bounds.get(root, TOP) & MONOMIAL
             evidence[root] = (*evidence.get(root, ()), (MONOMIAL, why))
-    pairs, between = tuple(find_pairs(draft)), find_between(draft)
-    return replace(draft, bounds=bounds, evidence=evidence, between=between, paired=pairs)
+    return replace(draft, bounds=bounds, evidence=evidence, between=find_between(draft))

@@ -17,7 +17,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from symgraph.groups.solvers import assignment
+from symgraph.groups.assignment import assignment
 from symgraph.match.wreath import Tree
 from symgraph.orbit.grams import Block, unfold
 from symgraph.symmetry.graph import SymmetryGraph

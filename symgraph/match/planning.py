@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from symgraph.errors import UsageError
-from symgraph.groups.lattice import SymmetryClass
 from symgraph.match.learn_options import LearnOptions
 from symgraph.match.program import Apply, Canonicalise, Program, Regauge, Step
 from symgraph.match.program_steps import (
@@ -28,18 +27,6 @@ from symgraph.match.wreath import Tree
 from symgraph.orbit.motion import chart_name, moving
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-
-_C = SymmetryClass
-SOLVERS = {
-    _C.PERMUTATION: "assignment",
-    _C.POSITIVE_MONOMIAL: "assignment (scales are equal already)",
-    _C.SIGNED: "assignment on the better sign",
-    _C.MONOMIAL: "assignment on the better sign (scales are equal already)",
-    _C.ROTARY: "angle of each frequency pair",
-    _C.ORTHOGONAL: "polar factor",
-    _C.ORTHOGONAL_ONES: "polar factor on the hyperplane of mean zero",
-    _C.INVERTIBLE: "polar factor (balanced already)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +137,7 @@ def _learned_end(symmetry: SymmetryGraph, o: LearnOptions, a: str, b: str, eleme
 def _training(symmetry: SymmetryGraph, o: LearnOptions) -> dict[str, Any]:
     own = {f.name: getattr(o, f.name) for f in fields(o) if f.name != "motion"}
     motion = {f.name: getattr(o.motion, f.name) for f in fields(o.motion)}
-    plans = tuple(UnitPlan(s.name, str(s.group), chart_name(s, o.motion)) for s in moving(symmetry, o.motion))
+    plans = tuple(UnitPlan(s.name, str(s.group), chart_name(symmetry, s, o.motion)) for s in moving(symmetry, o.motion))
     return {**own, **motion, "units": plans}
 
 
@@ -186,4 +173,4 @@ def _unit_plan(tree: Tree, outer: str = "joint") -> UnitPlan:
     s: Space = tree.space
     below = tuple(_unit_plan(c) for c in tree.children)
     ways = {"joint": " over inner optima", "gate": " by gates", "gram": " by inner products"}
-    return UnitPlan(s.name, str(s.group), SOLVERS[s.group] + (ways[outer] if below else ""), below)
+    return UnitPlan(s.name, str(s.group), s.maps.solver + (ways[outer] if below else ""), below)

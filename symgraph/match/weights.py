@@ -23,7 +23,7 @@ from symgraph.match.moments import weighted
 from symgraph.match.outer import OUTER, outer_order
 from symgraph.match.outer_tables import correlations, pulled, repeats
 from symgraph.match.weighting import parameter_weights
-from symgraph.match.wreath import Optimum, Table, Tree, best, inside, paired
+from symgraph.match.wreath import Optimum, Table, Tree, best, inside, paired, permutes
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.orbit.grams import Block, blocks
 from symgraph.orbit.steps import State
@@ -254,7 +254,7 @@ class _Descent:
             self._apply(self._step(best_found))
 
     def _outer_order(self, unit: Tree, found: list[tuple[Block, float]]) -> Tensor | None:
-        if self.options.outer == "joint" or not unit.children:
+        if self.options.outer == "joint" or not unit.children or not permutes(unit.space):
             return None
         return outer_order(self.symmetry, unit, found, self.options.outer)
 
@@ -284,17 +284,12 @@ class _Descent:
         return self.share * self.scale * sum(agreement(self.seen.moved(u, element)) for u in self.units)
 
     def _step(self, found: Optimum) -> GroupElement:
-        parts = {i: [None if x is None else _unbatch(x, k) for k, x in _parts(e)] for i, e in found.elements.items()}
-        step = self._complete({i: Element(*p) for i, p in parts.items()})
+        step = {i: _fit(self.symmetry, i, e.mapped(torch.squeeze)) for i, e in found.elements.items()}
         return self._like(GroupElement(self.symmetry, step))
 
     def _like(self, element: GroupElement) -> GroupElement:
         like = next(iter(self.b.values()))
         return element.to(dtype=like.dtype, device=like.device)
-
-    def _complete(self, step: dict[int, Element]) -> dict[int, Element]:
-        """Adds the sizes of rigid fibre dimensions, over which a unit's element is constant."""
-        return {i: _fit(self.symmetry, self.symmetry.spaces[i], e) for i, e in step.items()}
 
     def _apply(self, element: GroupElement) -> None:
         self.b.update(element.on_stacked(self.b))
@@ -345,26 +340,16 @@ def _share(anchors: Mapping[frozenset[int], int], known: set[int], unit: int) ->
     return sum(n for others, n in anchors.items() if others <= known) / total if total else 0.0
 
 
-def _parts(e: Element) -> list[tuple[str, Tensor | None]]:
-    return [("index", e.index), ("scale", e.scale), ("sign", e.sign), ("matrix", e.matrix)]
+def _fit(symmetry: SymmetryGraph, space: int, e: Element) -> Element:
+    """Fibre dimensions that the unit did not solve for (rigid ones) are expanded: its element is constant over them."""
+    want = symmetry.fibre_sizes(symmetry.spaces[space])
+    inside = 2 if e.matrix is not None else 1
 
-
-def _unbatch(x: Tensor, kind: str) -> Tensor:
-    return x.squeeze(1) if kind in ("scale", "sign") else x.squeeze(0)
-
-
-def _fit(symmetry: SymmetryGraph, space: Space, e: Element) -> Element:
-    """Fibre dimensions that the unit did not solve for (rigid ones) are expanded."""
-    want = symmetry.fibre_sizes(space)
-
-    def fit(x: Tensor | None, lead: int, tail: int) -> Tensor | None:
-        if x is None:
-            return None
-        have = x.shape[lead : x.dim() - tail]
+    def fit(x: Tensor, lead: int) -> Tensor:
+        outer, have, tail = x.shape[:lead], x.shape[lead : x.dim() - inside], x.shape[x.dim() - inside :]
         if tuple(have) == want:
             return x
-        missing = len(want) - len(have)
-        shaped = x.reshape(*x.shape[:lead], *[1] * missing, *have, *x.shape[x.dim() - tail :])
-        return shaped.expand(*x.shape[:lead], *want, *x.shape[x.dim() - tail :]).contiguous()
+        shaped = x.reshape(*outer, *[1] * (len(want) - len(have)), *have, *tail)
+        return shaped.expand(*outer, *want, *tail).contiguous()
 
-    return Element(fit(e.index, 0, 1), fit(e.scale, 1, 1), fit(e.sign, 1, 1), fit(e.matrix, 0, 2))
+    return e.mapped(fit)

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import Element
-from symgraph.groups.solvers import assignment, best_signs, matrix_optimum
+from symgraph.groups.assignment import best_signs
+from symgraph.groups.elements import Element, IndexSet
+from symgraph.groups.index_maps import IndexMaps
+from symgraph.groups.map_class import DenseMaps
 from symgraph.symmetry.structure import Space
 
 # A correlation is keyed by its spaces, each with the sign exponents of its frame.
@@ -73,14 +76,19 @@ def _coupled(trees: Sequence[Tree], table: Table) -> list[list[Tree]]:
 
 
 def _single(tree: Tree, table: Table, batch: int) -> Optimum:
-    space = tree.space
-    if space.is_matrix:
-        c = _sum(table)
-        if c is None:
-            return Optimum({}, torch.zeros(batch))
-        matrix, value = matrix_optimum(space.group, c, space.layout)
-        return Optimum({space.id: Element(matrix=matrix)}, value)
-    return _index(tree, table, batch)
+    maps = tree.space.maps
+    if isinstance(maps, IndexMaps) and table:
+        return _index(tree, maps, table, batch)
+    c = _sum(table)
+    if c is None or not isinstance(maps, DenseMaps):
+        return Optimum({}, torch.zeros(batch))
+    matrix, value = maps.optimum(c, tree.space.layout)
+    return Optimum({tree.space.id: Element.rotation(matrix)}, value)
+
+
+def permutes(space: Space) -> bool:
+    """Whether positions of the space change places."""
+    return isinstance(space.maps, IndexMaps) and space.maps.permutes
 
 
 def _sum(table: Table) -> Tensor | None:
@@ -90,7 +98,7 @@ def _sum(table: Table) -> Tensor | None:
     return found
 
 
-def _index(tree: Tree, table: Table, batch: int) -> Optimum:
+def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
     """Inner optimum for every pair of positions, then one assignment."""
     space, n = tree.space, tree.space.size
     own: dict[tuple[int, ...], Tensor] = {}
@@ -103,24 +111,15 @@ def _index(tree: Tree, table: Table, batch: int) -> Optimum:
             inner[rest] = inner[rest] + moved if rest in inner else moved
         else:
             own[key[at][1]] = own[key[at][1]] + moved if key[at][1] in own else moved
-    like = next(iter(table.values()))
-    value = like.new_zeros(batch, n, n)
-    signs: Tensor | None = None
-    if own and space.signs:
-        signs, value = best_signs(own, space.signs)
-    elif own:
-        value = value + torch.stack(list(own.values())).sum(0)
-    found = Optimum({}, value)
+    found = Optimum({}, next(iter(table.values())).new_zeros(batch, n, n))
     if inner:
         flat = {k: c.reshape(batch * n * n, *c.shape[3:]) for k, c in inner.items()}
         found = best(tree.children, flat, batch * n * n)
-        value = value + found.value.reshape(batch, n, n)
-    index = assignment(value)
-    chosen = torch.gather(value, 2, index.unsqueeze(2)).sum((1, 2))
-    elements = {i: _pick(e, batch, n, index) for i, e in found.elements.items()}
-    picked = None if signs is None else torch.gather(signs, 3, index.expand(len(signs), -1, -1).unsqueeze(3)).squeeze(3)
-    elements[space.id] = Element(index, None, picked)
-    return Optimum(elements, chosen)
+    on = IndexSet(n, space.layout, (), space.scales, space.signs)
+    chosen = maps.assign(on, own, found.value.reshape(batch, n, n))
+    elements = {i: e.mapped(partial(_picked, chosen.index)) for i, e in found.elements.items()}
+    elements[space.id] = Element(chosen.index, None, chosen.sign)
+    return Optimum(elements, chosen.value)
 
 
 def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:
@@ -138,7 +137,8 @@ def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:
         signs = signs.reshape(space.signs, 1, n)
     elif own:
         value = torch.stack(list(own.values())).sum(0)
-    elements = {i: _in_front(e) for i, e in found.elements.items()}
+    # What was the batch is the fibre now, with a batch of one in front of it.
+    elements = {i: e.mapped(torch.unsqueeze) for i, e in found.elements.items()}
     elements[space.id] = Element(order.unsqueeze(0), None, signs)
     return Optimum(elements, (found.value + value.flatten()).sum(0, keepdim=True))
 
@@ -151,31 +151,17 @@ def paired(key: Key, c: Tensor, space: int, order: Tensor) -> tuple[Key, Tensor]
     return key[:at] + key[at + 1 :] or key, pairs
 
 
-def _in_front(e: Element) -> Element:
-    """An element whose batch was the fibre, with a batch of one in front of it."""
-    parts = ((e.index, 0), (e.sign, 1), (e.matrix, 0))
-    index, sign, matrix = (None if x is None else x.unsqueeze(at) for x, at in parts)
-    return Element(index, None, sign, matrix)
-
-
-def _pick(e: Element, batch: int, n: int, index: Tensor) -> Element:
-    """Of the elements for all pairs (i, j), those with j = index_i."""
+def _picked(index: Tensor, x: Tensor, lead: int) -> Tensor:
+    """Of a part for all pairs (i, j) of each batch, that with j = index_i."""
+    batch, n = index.shape
     rows = torch.arange(batch, device=index.device).unsqueeze(1)
-    cols = torch.arange(n, device=index.device)
-
-    def pick(x: Tensor | None, lead: int) -> Tensor | None:
-        if x is None:
-            return None
-        if lead:
-            return torch.stack([p for p in (pick(y, 0) for y in x) if p is not None])
-        return x.reshape(batch, n, n, *x.shape[1:])[rows, cols, index]
-
-    return Element(pick(e.index, 0), None, pick(e.sign, 1), pick(e.matrix, 0))
+    pairs = x.reshape(*x.shape[:lead], batch, n, n, *x.shape[lead + 1 :])
+    return pairs[(slice(None),) * lead + (rows, torch.arange(n, device=index.device), index)]
 
 
 def _alternate(trees: list[Tree], table: Table, batch: int) -> Optimum:
     """Coupled siblings: the first index space from the relaxation, then each in turn with the others fixed."""
-    trees = sorted(trees, key=lambda t: t.space.is_matrix)
+    trees = sorted(trees, key=lambda t: not permutes(t.space))
     first, others = trees[0], trees[1:]
     current = _first(first, others, table, batch)
     value: Tensor | None = None
@@ -197,7 +183,7 @@ def _first(first: Tree, others: list[Tree], table: Table, batch: int) -> dict[in
     """Where the alternation starts: from the relaxation, or, among matrices alone, from the identity."""
     if first.space.is_matrix:
         eye = torch.eye(first.space.size).to(next(iter(table.values())))
-        return {first.space.id: Element(matrix=eye.expand(batch, *eye.shape))}
+        return {first.space.id: Element.rotation(eye.expand(batch, *eye.shape))}
     on = {k: v for k, v in table.items() if first.space.id in {s for s, _ in k}}
     start = _single(Tree(first.space, (*first.children, *others)), on, batch)
     return {i: e for i, e in start.elements.items() if i in first.ids()}
@@ -228,7 +214,11 @@ def contract(key: Key, c: Tensor, fixed: Mapping[int, Element]) -> tuple[Key, Te
             c = (moved * weights).sum((1, 2))
         elif e.index is not None:
             rows = torch.arange(moved.shape[0], device=c.device).unsqueeze(1)
-            c = moved[rows, torch.arange(moved.shape[1], device=c.device), e.index].sum(1)
+            matched = moved[rows, torch.arange(moved.shape[1], device=c.device), e.index]
+            sign = e.diagonal((), key[at][1], dual=False)
+            if sign is not None:
+                matched = matched * sign.reshape(*sign.shape, *[1] * (matched.dim() - 2))
+            c = matched.sum(1)
         key = key[:at] + key[at + 1 :]
     return key, c
 

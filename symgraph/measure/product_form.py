@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import UsageError
-from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.map_class import DenseMaps
 from symgraph.inference.absorption import absorb_gains
 from symgraph.inference.collect import collect
 from symgraph.inference.draft import Draft
@@ -56,8 +56,9 @@ def circuit_spaces(symmetry: SymmetryGraph) -> frozenset[int]:
     Raises:
         UsageError: there is none.
     """
-    free = (SymmetryClass.INVERTIBLE, SymmetryClass.ROTARY)
-    found = frozenset(s.id for s in symmetry.active if s.is_matrix and (s.group in free or s.fibre))
+    dense = [(s, s.maps) for s in symmetry.active if s.is_matrix]
+    free = [s for s, m in dense if s.fibre or m.paired or (isinstance(m, DenseMaps) and not m.compact)]
+    found = frozenset(s.id for s in free)
     if not found:
         cause = "no space lies between two linear maps alone"
         raise UsageError("the model has no product form", cause=cause, remedy="leave --product out")

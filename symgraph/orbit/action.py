@@ -14,14 +14,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
-from symgraph.groups.elements import (
-    Element,
-    identity,
-    local_inverse,
-    local_product,
-    random_index,
-    random_matrix,
-)
+from symgraph.groups.elements import Element
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term
@@ -109,11 +102,11 @@ class GroupElement:
         return tensor
 
     def _along(self, tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, e: Element) -> Tensor:
-        if e.matrix is not None:
-            return by_matrix(tensor, dim, fibre, _oriented(e.matrix, leaf.dual).to(tensor))
-        if e.index is None:
-            return tensor
-        tensor = _by_index(tensor, dim, fibre, e.index.to(tensor.device))
+        matrix = e.dual if leaf.dual else e.matrix
+        if matrix is not None:
+            return by_matrix(tensor, dim, fibre, matrix.to(tensor))
+        if e.index is not None:
+            tensor = _by_index(tensor, dim, fibre, e.index.to(tensor.device))
         frame = self.symmetry.frame(leaf.frame)
         diagonal = e.diagonal(frame.scale, frame.sign, dual=leaf.dual)
         if diagonal is None:
@@ -127,7 +120,7 @@ class GroupElement:
         found: dict[int, Element] = {}
         for space in self.symmetry.active:
             if space.id in self.elements:
-                found[space.id] = self._reindex(space, local_inverse(self.elements[space.id]), found)
+                found[space.id] = self._reindex(space, self.elements[space.id].inverse(), found)
         return GroupElement(self.symmetry, found)
 
     def after(self, first: GroupElement) -> GroupElement:
@@ -138,7 +131,7 @@ class GroupElement:
             if other is not None:
                 other = self._reindex(space, other, self.elements)
             if mine is not None and other is not None:
-                found[space.id] = local_product(mine, other)
+                found[space.id] = mine.after(other)
             elif mine is not None or other is not None:
                 found[space.id] = mine or other  # type: ignore[assignment]
         return GroupElement(self.symmetry, found)
@@ -149,9 +142,7 @@ class GroupElement:
         if not fibre:
             return e
 
-        def move(x: Tensor | None, lead: int) -> Tensor | None:
-            if x is None:
-                return None
+        def move(x: Tensor, lead: int) -> Tensor:
             for k, f in fibre:
                 index = outer[f].index
                 if index is not None:
@@ -159,15 +150,11 @@ class GroupElement:
                     x = _by_index(x, k + lead, dims, index.to(x.device))
             return x
 
-        return Element(move(e.index, 0), move(e.scale, 1), move(e.sign, 1), move(e.matrix, 0))
+        return e.mapped(move)
 
     def to(self, *, dtype: torch.dtype, device: torch.device | str) -> GroupElement:
         """The element with floating parts in `dtype`, everything on `device`."""
         return GroupElement(self.symmetry, {k: e.to(dtype=dtype, device=device) for k, e in self.elements.items()})
-
-
-def _oriented(matrix: Tensor, dual: bool) -> Tensor:
-    return torch.linalg.inv(matrix).transpose(-1, -2) if dual else matrix
 
 
 def _by_index(tensor: Tensor, dim: int, fibre: list[int], index: Tensor) -> Tensor:
@@ -198,8 +185,7 @@ def by_matrix(tensor: Tensor, dim: int, fibre: list[int], matrix: Tensor) -> Ten
 
 def neutral(symmetry: SymmetryGraph, space: Space) -> Element:
     """The identity on one space."""
-    fibre = symmetry.fibre_sizes(space)
-    return identity(fibre, space.size, space.scales, space.signs, matrix=space.is_matrix)
+    return space.maps.neutral(symmetry.index_set(space))
 
 
 def random_element(
@@ -218,9 +204,5 @@ def random_element(
     for space in symmetry.active:
         if spaces is not None and space.id not in spaces:
             continue
-        fibre = symmetry.fibre_sizes(space)
-        if space.is_matrix:
-            found[space.id] = random_matrix(space.group, fibre, space.size, space.layout, generator, spread)
-        else:
-            found[space.id] = random_index(fibre, space.size, space.scales, space.signs, generator, spread)
+        found[space.id] = space.maps.random(symmetry.index_set(space), generator, spread)
     return GroupElement(symmetry, found)

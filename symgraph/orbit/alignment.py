@@ -23,12 +23,12 @@ from symgraph.io.files import atomic_path
 from symgraph.orbit.blend import Blend
 from symgraph.orbit.constant_steps import Lift, Offset, Push
 from symgraph.orbit.step import Step
-from symgraph.orbit.steps import Act, Rescale, State, Stretch, Trade, Transform
+from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform
 from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.graph import SymmetryGraph
 
 FORMAT = "symgraph alignment 1"
-KINDS: dict[str, type[Step]] = {k.kind: k for k in (Act, Blend, Rescale, Push, Lift, Stretch, Trade, Slant, Offset)}
+KINDS: dict[str, type[Step]] = {k.kind: k for k in (Act, Blend, Rescale, Push, Lift, Stretch, Slant, Offset)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ Each step is derived from the symmetry graph, never from module names, and keeps
     balance   invertible and rotary spaces: equal second moments of both sides
     equalise  positive scales: equal norms of both sides
     stretch   what is divided by its own length: mean square one
-    trade     gains of queries and keys before a rotary product: equal norms of both sides
 
 What remains to be matched is compact: permutations, signs, rotations.
 """
@@ -25,11 +24,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import pair_indices
 from symgraph.orbit.constant_steps import Lift, Offset, Push, window
 from symgraph.orbit.least_norm import least_norm
 from symgraph.orbit.step import Step
-from symgraph.orbit.steps import Act, Rescale, State, Stretch, Trade, Transform, gain_of, rescale, unit_length
+from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform, gain_of, rescale, unit_length
 from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.families import Piece, Place
 from symgraph.symmetry.graph import SymmetryGraph
@@ -66,7 +64,7 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     # What a translation gathers in a movable bias goes on with it; what arrives in a bias may be translated again.
     settling = (_translations, _moves, _gains, _nulls, _translations)
     # A recipe reads the state when it is asked for its next step: the state has then taken all steps before.
-    for recipe in (*settling, _centres, _leans, _least_norm, _lengths, _trades):
+    for recipe in (*settling, _centres, _leans, _least_norm, _lengths):
         for step in recipe(symmetry, found):
             found.update(step.apply(found))
             steps.append(step)
@@ -158,17 +156,3 @@ def _least_norm(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
 def _lengths(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     for radial in symmetry.radial:
         yield Stretch(radial, unit_length(radial, state))
-
-
-def _trades(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
-    """Both sides of each frequency pair get the same norm; a pair that is zero on one side stays as it is."""
-    for paired in symmetry.paired:
-        squares: dict[bool, Tensor] = {}
-        for name, dual in paired.gains:
-            gain = gain_of(symmetry, state, name)
-            first, second = (gain[i.to(gain.device)].square() for i in pair_indices(len(gain), paired.layout))
-            squares[dual] = squares.get(dual, torch.zeros_like(first)) + first + second
-        if len(squares) == 2:
-            both = (squares[False] > 0) & (squares[True] > 0)
-            ratio = torch.where(both, squares[True] / squares[False].clamp_min(1e-300), 1.0)
-            yield Trade(symmetry, paired, ratio**0.25)

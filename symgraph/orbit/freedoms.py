@@ -16,7 +16,7 @@ from torch import Tensor
 from symgraph.orbit.constant_steps import Lift, Offset, Push
 from symgraph.orbit.spectral_gains import Isospectral
 from symgraph.orbit.step import Step
-from symgraph.orbit.steps import State, Stretch, Trade, Transform, gain_of, rescale
+from symgraph.orbit.steps import State, Stretch, Transform, gain_of, rescale
 from symgraph.orbit.uneven import Restate, Slant, Turn
 from symgraph.symmetry.dimension import Family, lean_name, piece_name, translation_name
 from symgraph.symmetry.families import Piece, Radial, Spectral, Translation
@@ -143,10 +143,6 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
 
 
 def _factors(symmetry: SymmetryGraph) -> Iterator[Freedom]:
-    for p in symmetry.paired:
-        name, first, make = " + ".join(n for n, _ in p.gains), p.gains[0][0], partial(Trade, symmetry, p)
-        (n,) = _shape(symmetry, first)
-        yield Freedom(Family.PAIRED, name, f"pairs of {first}", (n // 2,), _factor(make), LOGARITHM)
     for r in symmetry.radial:
         name, label = " + ".join(r.tensors), f"length of {r.tensors[0]}"
         yield Freedom(Family.RADIAL, name, label, (), _alone(partial(_stretched, r)), LOGARITHM)

@@ -13,23 +13,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import Element, pair_indices
-from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.elements import Element
+from symgraph.groups.index_maps import IndexMaps
+from symgraph.groups.map_class import DenseMaps
 from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.grams import blocks_on, gram, norms
 from symgraph.orbit.steps import State
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 
-# Directions whose second moment is below this fraction of the largest one are empty.
-RANK_TOLERANCE = 1e-12
-# The same for the singular values of what one side makes of the other.
-CROSS_TOLERANCE = 1e-10
-NEWTON_STEPS = 60
-# A unit whose curvature has vanished, in multiples of the rounding error, has nothing on one side: it has no optimum.
-FLAT = 1e3
 SWEEPS = 300
-NON_COMPACT = (SymmetryClass.INVERTIBLE, SymmetryClass.ROTARY)
 MEMORY = 6
 Logs = dict[int, Tensor]
 
@@ -43,7 +36,7 @@ def least_norm(symmetry: SymmetryGraph, state: State) -> GroupElement:
 class _LeastNorm:
     def __init__(self, symmetry: SymmetryGraph, state: State) -> None:
         self.symmetry = symmetry
-        self.spaces = [s for s in symmetry.active if s.scales or s.group in NON_COMPACT]
+        self.spaces = [s for s in symmetry.active if s.scales or (isinstance(s.maps, DenseMaps) and not s.maps.compact)]
         kept = symmetry.graph.state.keys() - symmetry.graph.transient
         names = {n for s in self.spaces for n in symmetry.parameters_of[s.id] if n in kept}
         # What a checkpoint stores counts, be it a parameter or not: a mask of ones would otherwise run off.
@@ -82,11 +75,11 @@ class _LeastNorm:
         return Element(e.index, scale, e.sign)
 
     def _optimum(self, space: Space) -> Element:
-        if space.group is SymmetryClass.INVERTIBLE:
-            return Element(matrix=_balance(*self._moments(space)))
-        if space.group is SymmetryClass.ROTARY:
-            return Element(matrix=_balance_rotary(space, *self._moments(space)))
-        return self._scaled(space.id, _equalise(*self._norms(space)))
+        maps, on = space.maps, self.symmetry.index_set(space)
+        if isinstance(maps, IndexMaps):
+            return self._scaled(space.id, maps.equalise(on, *self._norms(space)))
+        found = maps.balance(*self._moments(space), on.layout) if isinstance(maps, DenseMaps) else None
+        return found or maps.neutral(on)
 
     def _moments(self, space: Space) -> tuple[Tensor, Tensor]:
         """Second moments of the covariant and of the dual side of a space: two (F, n, n)."""
@@ -163,92 +156,3 @@ def _size(e: Element) -> float:
             (e.matrix - torch.eye(e.matrix.shape[-1], dtype=e.matrix.dtype, device=e.matrix.device)).abs().max()
         )
     return 0.0 if e.scale is None or not e.scale.numel() else float(e.scale.log().abs().max())
-
-
-# -- matrices --------------------------------------------------------------------------------------------------
-
-
-def _balance(co: Tensor, dual: Tensor) -> Tensor:
-    """g = X^1/2 with X = co^-1 # dual, so that g co g^T = g^-T dual g^-1.
-
-    With co = L L^T, dual = M M^T and M^T L = U S V^T, X^-1 = L V S^-1 V^T L^T on the range of L and 1 on the null space
-    of M^T: what is empty on both sides (units that padding added) has an optimum, too. There is none where the two
-    sides are empty in different numbers of directions, or one meets the other's null space: g is then the identity.
-    """
-    (left, rank, _), (right, other, empty) = factor(co), factor(dual)
-    _, s, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
-    full = s > CROSS_TOLERANCE * s[..., :1].clamp_min(torch.finfo(s.dtype).tiny)
-    good = ((rank == other) & (rank == full.sum(-1)))[..., None, None]
-    half = (left @ vt.transpose(-1, -2)) * (full / torch.where(full, s, 1.0).sqrt()).unsqueeze(-2)
-    eye = torch.eye(co.shape[-1], dtype=co.dtype, device=co.device)
-    return _power(torch.where(good, half @ half.transpose(-1, -2) + empty, eye), -0.5)
-
-
-def factor(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A factor L of a second moment L L^T, its rank, and the projector on its empty directions."""
-    values, vectors = torch.linalg.eigh(m)
-    held = values > RANK_TOLERANCE * values[..., -1:].clamp_min(torch.finfo(m.dtype).tiny)
-    null = vectors * (~held).unsqueeze(-2)
-    factor = vectors * torch.where(held, values, 0.0).sqrt().unsqueeze(-2)
-    return factor, held.sum(-1), null @ null.transpose(-1, -2)
-
-
-def _power(m: Tensor, exponent: float) -> Tensor:
-    values, vectors = torch.linalg.eigh((m + m.transpose(-1, -2)) / 2)
-    powers = values.clamp_min(torch.finfo(m.dtype).tiny).pow(exponent)
-    power: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.transpose(-1, -2)
-    return power
-
-
-def _balance_rotary(space: Space, co: Tensor, dual: Tensor) -> Tensor:
-    i, j = pair_indices(space.size, space.layout)
-    p, q = (torch.diagonal(m, dim1=-2, dim2=-1) for m in (co, dual))
-    r = _quarter_power(p[..., i] + p[..., j], q[..., i] + q[..., j])
-    full = torch.empty_like(p)
-    full[..., i], full[..., j] = r, r
-    return torch.diag_embed(full)
-
-
-def _quarter_power(co: Tensor, dual: Tensor) -> Tensor:
-    good = (co > 0) & (dual > 0)
-    one = torch.ones_like(co)
-    return (torch.where(good, dual, one) / torch.where(good, co, one)).pow(0.25)
-
-
-# -- scales ----------------------------------------------------------------------------------------------------
-
-
-def _equalise(values: Tensor, exponents: Tensor) -> Tensor:
-    """Scales (p, F, n) that minimise sum_m values_m * prod_k scale_k^(2 e_mk): convex in the logarithms.
-
-    A unit that has no weight on one side has no minimum; it is left as it is.
-    """
-    flat = values.reshape(len(values), -1)
-    if exponents.shape[1] == 1 and bool((exponents.abs() <= 1).all()):
-        sides = [(flat * (sign * exponents > 0)).sum(0) for sign in (1, -1)]
-        scale = _quarter_power(*sides).unsqueeze(0)
-    else:
-        scale = _newton(flat, exponents)
-    return scale.reshape(exponents.shape[1], *values.shape[1:])
-
-
-def _newton(values: Tensor, exponents: Tensor) -> Tensor:
-    """Damped Newton's method for every unit at once: (m, N), (m, p) -> scales (p, N)."""
-    units, p = values.shape[1], exponents.shape[1]
-    logs = values.new_zeros(units, p)
-    eps = torch.finfo(values.dtype).eps
-    flat, slope = torch.zeros_like(logs, dtype=torch.bool), torch.zeros_like(logs)
-    outer = exponents.unsqueeze(2) * exponents.unsqueeze(1)
-    for _ in range(NEWTON_STEPS):
-        weights = values.T * torch.exp(2 * logs @ exponents.T)
-        weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-        curve, basis = torch.linalg.eigh(4 * torch.einsum("um,mpq->upq", weights, outer))
-        flat = curve <= FLAT * eps
-        slope = (basis.transpose(1, 2) @ (2 * weights @ exponents).unsqueeze(2)).squeeze(2)
-        step = (basis @ (slope / curve.clamp_min(eps)).unsqueeze(2)).squeeze(2)
-        logs -= step / step.norm(dim=1, keepdim=True).clamp_min(1.0)
-        if float(step.abs().max()) <= eps:
-            break
-    # Where what holds weight pulls to one side alone, the slope never vanishes: there is no optimum either.
-    gone = flat.any(1, keepdim=True) | (slope.norm(dim=1, keepdim=True) > eps**0.5)
-    return torch.where(gone, torch.zeros_like(logs), logs).exp().T

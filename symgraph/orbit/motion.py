@@ -16,18 +16,14 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
-from symgraph.groups.lattice import SymmetryClass
-from symgraph.orbit.action import GroupElement, by_matrix, on_blocks, spread
-from symgraph.orbit.charts import CHARTS, Assigned, Chart, Linear, Moved, Rotary, Rotation, Scales
+from symgraph.groups.charts import CHARTS, Assigned, Chart, ChartPlan, Rotation
+from symgraph.orbit.action import GroupElement
 from symgraph.orbit.constant_steps import Push
 from symgraph.orbit.relaxed import Relaxed
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, State, Transform, rescale
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-from symgraph.symmetry.terms import Leaf
-
-_C = SymmetryClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ class Motion:
 
     def __init__(self, symmetry: SymmetryGraph, options: MotionOptions, dtype: torch.dtype, device: torch.device):
         self.symmetry = symmetry
-        self.charts = {s.id: chart(symmetry, s, options, dtype, device) for s in moving(symmetry, options)}
+        self.charts = {s.id: _chart(symmetry, s, options, dtype, device) for s in moving(symmetry, options)}
         self.loose = [c for c in self.charts.values() if isinstance(c, Relaxed)]
         if options.relaxed and not self.loose:
             raise UsageError(
@@ -89,7 +85,7 @@ class Motion:
             exact: by a symmetry, where a relaxed element would be none.
         """
         charts = {i: c.exact if exact and isinstance(c, Relaxed) else c for i, c in self.charts.items()}
-        found = act(self.symmetry, {i: c.moved() for i, c in charts.items()}, state)
+        found = Act(GroupElement(self.symmetry, {i: c.moved() for i, c in charts.items()})).apply(state)
         for step in self._gauge(self.free):
             found = step.apply(found)
         return found
@@ -145,7 +141,8 @@ def moving(symmetry: SymmetryGraph, options: MotionOptions) -> list[Space]:
     Raises:
         UsageError: there is none among those that the patterns name.
     """
-    chosen = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in options.spaces) and _trained(s, options)]
+    named = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in options.spaces)]
+    chosen = [s for s in named if s.maps.chart(symmetry.index_set(s), options) is not None]
     if chosen or (options.gauge and (symmetry.gains or symmetry.moves)):
         return chosen
     raise UsageError(
@@ -155,88 +152,29 @@ def moving(symmetry: SymmetryGraph, options: MotionOptions) -> list[Space]:
     )
 
 
-def _trained(space: Space, options: MotionOptions) -> bool:
-    return space.is_matrix or options.permutations or (options.full and space.scales > 0)
+def _plan(symmetry: SymmetryGraph, space: Space, options: MotionOptions) -> ChartPlan:
+    """The chart of a space that has something to train."""
+    found = space.maps.chart(symmetry.index_set(space), options)
+    if found is None:
+        raise UsageError(f"{space.name} has nothing to learn", remedy="leave it out")
+    return found
 
 
-def chart(
+def _chart(
     symmetry: SymmetryGraph, space: Space, options: MotionOptions, dtype: torch.dtype, device: torch.device
 ) -> Chart:
     """The chart of one space about the identity."""
-    found = _exact_chart(space, symmetry.fibre_sizes(space), options, dtype, device)
-    return Relaxed(found) if isinstance(found, Rotation | Assigned) and _relaxed(space, options) else found
+    plan = _plan(symmetry, space, options)
+    found = plan.make(dtype, device)
+    return Relaxed(found) if isinstance(found, Rotation | Assigned) and _relaxed(space, plan, options) else found
 
 
-def _exact_chart(
-    space: Space, fibre: tuple[int, ...], options: MotionOptions, dtype: torch.dtype, device: torch.device
-) -> Chart:
-    if not space.is_matrix:
-        kind = Assigned if options.permutations else Scales
-        return kind(space, fibre, dtype, device)
-    if space.group is _C.ROTARY:
-        return Rotary(space, fibre, options.full, dtype, device)
-    if space.group is _C.INVERTIBLE and options.full:
-        return Linear(space, fibre, options.condition, dtype, device)
-    return Rotation(space, fibre, options.chart, dtype, device)
-
-
-def chart_name(space: Space, options: MotionOptions) -> str:
+def chart_name(symmetry: SymmetryGraph, space: Space, options: MotionOptions) -> str:
     """What the plan calls the chart of a space."""
-    return _exact_name(space, options) + (", relaxed at first" if _relaxed(space, options) else "")
+    plan = _plan(symmetry, space, options)
+    return plan.name + (", relaxed at first" if _relaxed(space, plan, options) else "")
 
 
-def _relaxed(space: Space, options: MotionOptions) -> bool:
+def _relaxed(space: Space, plan: ChartPlan, options: MotionOptions) -> bool:
     """Whether it is to start in a larger class, and there is one."""
-    if space.is_matrix:
-        larger = space.group is not _C.ROTARY and not (space.group is _C.INVERTIBLE and options.full)
-    else:
-        larger = options.permutations
-    return larger and any(fnmatch(space.name, p) for p in options.relaxed)
-
-
-def _exact_name(space: Space, options: MotionOptions) -> str:
-    if not space.is_matrix:
-        return "straight-through assignment" if options.permutations else "logarithms of the scales"
-    if space.group is _C.ROTARY:
-        return "angles and radii" if options.full else "angles"
-    if space.group is _C.INVERTIBLE and options.full:
-        return f"the matrix itself, condition at most {options.condition:g}"
-    part = " (compact part)" if space.group is _C.INVERTIBLE else ""
-    return f"{options.chart} chart{part}"
-
-
-def act(symmetry: SymmetryGraph, moved: Mapping[int, Moved], state: State) -> State:
-    """The state under differentiable elements; as `gauge.Act`, with the inverses that the charts bring."""
-    names = [n for n in dict.fromkeys(n for i in moved for n in symmetry.parameters_of[i]) if n in state]
-    leaf = _LeafAction(symmetry, moved)
-    found = symmetry.stacked(symmetry.shifted({n: state[n] for n in names}))
-    found = {n: on_blocks(t, symmetry.acting_terms[n], leaf) for n, t in found.items()}
-    return {**state, **symmetry.shifted(symmetry.unstacked(found), -1.0)}
-
-
-class _LeafAction:
-    """What happens to one block: outer spaces first, as in `symgraph.orbit.action`."""
-
-    def __init__(self, symmetry: SymmetryGraph, moved: Mapping[int, Moved]) -> None:
-        self.symmetry = symmetry
-        self.order = [(s, moved[s.id]) for s in symmetry.active if s.id in moved]
-
-    def __call__(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
-        at: dict[int, list[int]] = {}
-        for dim, leaf in enumerate(block):
-            at.setdefault(leaf.space, []).append(dim)
-        for space, e in self.order:
-            for dim in at.get(space.id, ()):
-                tensor = self._along(tensor, dim, [at[f][0] for f in space.fibre], block[dim], e)
-        return tensor
-
-    def _along(self, tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, e: Moved) -> Tensor:
-        matrix = e.dual if leaf.dual else e.matrix
-        if matrix is not None:
-            return by_matrix(tensor, dim, fibre, matrix)
-        frame = self.symmetry.frame(leaf.frame)
-        for k, exponent in enumerate(frame.scale):
-            if exponent and e.scale is not None:
-                factor = e.scale[k] ** (-exponent if leaf.dual else exponent)
-                tensor = tensor * spread(factor, tensor.dim(), [*fibre, dim])
-        return tensor
+    return plan.relaxable and any(fnmatch(space.name, p) for p in options.relaxed)

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from symgraph.groups.charts import Assigned, Rotation
 from symgraph.groups.elements import Element
-from symgraph.orbit.charts import Assigned, Moved, Rotation
 
 SHARPNESS = 10.0
 ROUNDS = 20
@@ -37,15 +37,15 @@ class Relaxed:
             self.latents["free"] = torch.zeros_like(like, requires_grad=True)
         self.price = torch.zeros((), dtype=torch.float64, device=like.device)
 
-    def moved(self) -> Moved:
+    def moved(self) -> Element:
         """The relaxed element; of a doubly stochastic matrix the transpose stands for the inverse."""
         matrix = self.exact.matrix()
         if isinstance(self.exact, Rotation):
             whole = matrix + self.slack * self.latents["free"]
-            return Moved(whole, torch.linalg.inv(whole).mT)
+            return Element(matrix=whole)
         soft = sinkhorn(SHARPNESS * (self.exact.eye + self.latents["scores"]))
         whole = matrix + self.slack * (soft - matrix)
-        return Moved(whole, whole)
+        return Element.rotation(whole)
 
     def penalty(self) -> Tensor:
         """What is added to the loss."""

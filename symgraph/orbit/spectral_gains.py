@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import ones_complement
+from symgraph.groups.rotations import ones_complement
 from symgraph.orbit.action import by_matrix, on_blocks
 from symgraph.orbit.step import Step
 from symgraph.symmetry.families import Spectral

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, SymgraphError
-from symgraph.groups.elements import Element, pair_indices
+from symgraph.groups.elements import PARTS, Element
 from symgraph.orbit.action import GroupElement, neutral, on_blocks, spread
 from symgraph.orbit.step import Dumped, Step
-from symgraph.symmetry.families import Paired, Radial
+from symgraph.symmetry.families import Radial
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import AbsorbedGain
 from symgraph.symmetry.terms import Leaf
@@ -52,22 +52,27 @@ class Act(Step):
 
     def dump(self) -> Dumped:
         """Its elements by the names of the spaces."""
-        named = {self.element.symmetry.spaces[s].name: e.tensors() for s, e in self.element.elements.items()}
-        return {"spaces": list(named)}, {f"{n}.{part}": t for n, parts in named.items() for part, t in parts.items()}
+        named = {self.element.symmetry.spaces[s].name: e for s, e in self.element.elements.items()}
+        rotations = [n for n, e in named.items() if e.is_rotation]
+        parts = {f"{n}.{part}": t for n, e in named.items() for part, t in e.tensors().items()}
+        return {"spaces": list(named), "rotations": rotations}, parts
 
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Act:
         """What `dump` gave."""
-        return Act(GroupElement(symmetry, dict(_element(n, symmetry, tensors) for n in plain["spaces"])))
+        rotations = plain.get("rotations", ())
+        found = (_element(n, n in rotations, symmetry, tensors) for n in plain["spaces"])
+        return Act(GroupElement(symmetry, dict(found)))
 
 
-def _element(name: str, symmetry: SymmetryGraph, tensors: Mapping[str, Tensor]) -> tuple[int, Element]:
+def _element(name: str, rotation: bool, symmetry: SymmetryGraph, tensors: Mapping[str, Tensor]) -> tuple[int, Element]:
     space = symmetry.space(name)
-    parts = {k: tensors[f"{name}.{k}"] for k in Element.__slots__ if f"{name}.{k}" in tensors}
+    parts = {k: tensors[f"{name}.{k}"] for k in PARTS if f"{name}.{k}" in tensors}
     whole = {k: v.shape for k, v in neutral(symmetry, space).tensors().items()}
+    whole |= {"inverse_transpose": whole["matrix"]} if "matrix" in whole else {}
     if not parts.keys() & {"index", "matrix"} or any(v.shape != whole.get(k) for k, v in parts.items()):
         raise ValueError(f"the element of {name} is incomplete or has other shapes")
-    return space.id, Element(**parts)
+    return space.id, Element.rotation(parts["matrix"]) if rotation and "matrix" in parts else Element(**parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,53 +214,6 @@ class Stretch(Step):
         """What `dump` gave."""
         radial = {r.tensors[0]: r for r in symmetry.radial}
         return Stretch(radial[plain["parameter"]], float(plain["factor"]))
-
-
-@dataclass(frozen=True, slots=True)
-class Trade(Step):
-    """Multiplies gains on one side of a rotary product by a factor for each frequency pair, and divides the others.
-
-    Shapes: factor (n / 2,).
-    """
-
-    symmetry: SymmetryGraph
-    paired: Paired
-    factor: Tensor
-    kind: ClassVar[str] = "trade"
-
-    def apply(self, state: State, *, linear: bool = False) -> State:
-        """The transformed state."""
-        sign = 0.0 if linear else 1.0
-        names = [n for n, _ in self.paired.gains if n in state]
-        found = self.symmetry.shifted({n: state[n] for n in names}, sign)
-        for name, dual in self.paired.gains:
-            if name in found:
-                gain = found[name]
-                spread_out = over_pairs(self.factor.to(gain), self.paired.layout).reshape(gain.shape)
-                found[name] = gain / spread_out if dual else gain * spread_out
-        return {**state, **self.symmetry.shifted(found, -sign)}
-
-    def inverse(self) -> Trade:
-        """The step that undoes this one."""
-        return Trade(self.symmetry, self.paired, 1.0 / self.factor)
-
-    def dump(self) -> Dumped:
-        """The first of the gains, and the factor."""
-        return {"parameter": self.paired.gains[0][0]}, {"factor": self.factor}
-
-    @classmethod
-    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trade:
-        """What `dump` gave."""
-        paired = {p.gains[0][0]: p for p in symmetry.paired}
-        return Trade(symmetry, paired[plain["parameter"]], tensors["factor"])
-
-
-def over_pairs(values: Tensor, layout: str) -> Tensor:
-    """A number for each frequency pair as one for each entry: shapes (n / 2,) -> (n,)."""
-    found = values.new_empty(2 * len(values))
-    for members in pair_indices(len(found), layout):
-        found[members.to(values.device)] = values
-    return found
 
 
 @dataclass(frozen=True, slots=True)

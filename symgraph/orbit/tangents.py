@@ -15,8 +15,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import Element, ones_complement, rotary_matrix
-from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.elements import Element
 from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.freedoms import freedoms, to_clean_gauge
 from symgraph.orbit.step import Step
@@ -96,11 +95,12 @@ def _scaled(make: Callable[[Tensor], Sequence[Step]], e: Tensor, t: float) -> Se
 
 
 def _of_space(symmetry: SymmetryGraph, space: Space) -> Iterator[Curve]:
+    generators = space.maps.generators(symmetry.index_set(space))
     for position in product(*map(range, symmetry.fibre_sizes(space))):
-        for a in generators(space) if space.is_matrix else ():
+        for a in generators if space.is_matrix else ():
             yield partial(_scaled, partial(_matrix, symmetry, space, position), a)
-        for k in range(space.scales):
-            yield from _along(partial(_scale, symmetry, space, (k, *position)), [space.size])
+        for k, a in product(range(space.scales), generators):
+            yield partial(_scaled, partial(_scale, symmetry, space, (k, *position)), a.diagonal())
 
 
 def _matrix(symmetry: SymmetryGraph, space: Space, at: tuple[int, ...], log: Tensor) -> Sequence[Step]:
@@ -121,17 +121,6 @@ def _with(whole: Tensor | None, at: tuple[int, ...], part: Tensor) -> Tensor:
     changed = torch.empty(0) if whole is None else whole.clone()
     changed[at] = part
     return changed
-
-
-def generators(space: Space) -> list[Tensor]:
-    """A basis of the Lie algebra of a space's matrix group, without its fibre."""
-    e = _units(space.size)
-    if space.group is SymmetryClass.INVERTIBLE:
-        return [torch.outer(a, b) for a in e for b in e]
-    if space.group is SymmetryClass.ROTARY:
-        return [rotary_matrix(p.reshape(-1, 2), space.layout) for p in e]
-    columns = list(ones_complement(space.size).T) if space.group is SymmetryClass.ORTHOGONAL_ONES else e
-    return [torch.outer(a, b) - torch.outer(b, a) for i, a in enumerate(columns) for b in columns[:i]]
 
 
 def _units(n: int) -> list[Tensor]:

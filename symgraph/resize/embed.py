@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, shorten
+from symgraph.groups.ways import Way
 from symgraph.orbit.canonical import canonicalise
 from symgraph.prove.verify import TOLERANCE, difference
 from symgraph.resize.factors import Factors
 from symgraph.resize.lifting import Copies, Lifted
-from symgraph.resize.maps import Way, Widening, Widenings, touches
+from symgraph.resize.maps import Widening, Widenings, touches
 from symgraph.resize.pairing import is_idle, pair, untied_hint, widenings
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import Interpreter

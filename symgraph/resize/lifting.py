@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import prod
+from operator import and_
 
 from torch import Tensor
 
@@ -205,7 +207,7 @@ class _Met:
         """The wide model's space in the narrow size, with the bound that both admit."""
         ids = dict.fromkeys(self.found.get(wide.id, ()))
         own = [self.narrow.spaces[i] for i in ids if i >= 0]
-        bound = wide.bound.intersection(*(s.bound for s in own))
+        bound = reduce(and_, (s.bound for s in own), wide.bound)
         rigid = wide.rigid or any(i < 0 for i in ids) or any(s.rigid for s in own)
         first = own[0] if own else wide
         group = SymmetryClass.IDENTITY if rigid else first.group

@@ -12,24 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import ones_complement
+from symgraph.groups.rotations import ones_complement
+from symgraph.groups.ways import Way
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term
-
-
-class Way(StrEnum):
-    """How a space is embedded."""
-
-    PADDED = "padded with zeros"
-    REPEATED = "every unit repeated"
-    ISOMETRIC = "isometry, zeros added"
-    CENTRED = "isometry that keeps the mean"
-    CONSTANT = "a gain of one"
 
 
 @dataclass(frozen=True, slots=True)

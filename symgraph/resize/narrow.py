@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
+from symgraph.groups.ways import Way
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.steps import State
 from symgraph.prove.verify import TOLERANCE
 from symgraph.resize.embed import factors_between
-from symgraph.resize.maps import Way
 from symgraph.resize.narrow_fold import Fold, Folding
 from symgraph.resize.pairing import pair, widenings
 from symgraph.symmetry.graph import SymmetryGraph

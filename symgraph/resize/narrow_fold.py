@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import Element, identity
-from symgraph.orbit.action import GroupElement, by_matrix, on_blocks
+from symgraph.groups.elements import Element
+from symgraph.groups.ways import Way
+from symgraph.orbit.action import GroupElement, by_matrix, neutral, on_blocks
 from symgraph.orbit.blend import merged as merged_at
 from symgraph.orbit.grams import Block, blocks_on, gram, unfold
 from symgraph.orbit.steps import State
-from symgraph.resize.maps import Way, Widening
+from symgraph.resize.maps import Widening
 from symgraph.resize.narrow_clusters import Clusters, even, merged
 from symgraph.resize.narrow_heads import Heads
 from symgraph.resize.narrow_spectra import leading, truncated
@@ -123,7 +124,7 @@ class Folding:
 
     def _normalise(self, space: Space) -> None:
         """Units that are equal up to a scale and a sign made equal: entering norms one, and one half of all signs."""
-        start = identity(self.symmetry.fibre_sizes(space), space.size, space.scales, space.signs, matrix=False)
+        start = neutral(self.symmetry, space)
         scale = [torch.ones_like(self._sums(space, 0, "scale")[0]) for _ in range(space.scales)]
         for k in range(space.scales):
             norm = self._sums(space, k, "scale")[1].sqrt()

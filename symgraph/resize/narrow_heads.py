@@ -9,7 +9,7 @@ from torch import Tensor
 
 from symgraph.groups.elements import Element
 from symgraph.groups.lattice import SymmetryClass
-from symgraph.groups.solvers import matrix_optimum
+from symgraph.groups.map_class import DenseMaps
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.grams import Block, blocks_on, unfold
 from symgraph.orbit.steps import State
@@ -39,7 +39,7 @@ class Heads:
         place = apart[:, targets].argmin(1)
         place[targets] = torch.arange(n)
         rows = torch.arange(self.space.size)
-        elements = {t: Element(matrix=m[targets[place], rows]) for t, m in turns.items()}
+        elements = {t: Element.rotation(m[targets[place], rows]) for t, m in turns.items()}
         self.state.update(GroupElement(self.symmetry, elements).on_stacked(self.state))
         whole = float((mass * squares).sum())
         share = float((mass * apart[rows, targets[place]]).sum()) / max(whole, 1e-300)
@@ -94,8 +94,8 @@ class Heads:
             apart += norms.unsqueeze(0) + norms.unsqueeze(1)
         turns = {}
         for t in self.inner:
-            if t.id in tables:
-                turns[t.id], value = matrix_optimum(t.group, tables[t.id], t.layout)
+            if t.id in tables and isinstance(t.maps, DenseMaps):
+                turns[t.id], value = t.maps.optimum(tables[t.id], t.layout)
                 apart -= 2 * value
         return apart.clamp_min(0.0), turns, squares
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import ones_complement
-from symgraph.orbit.least_norm import factor
+from symgraph.groups.balance import factor
+from symgraph.groups.rotations import ones_complement
 
 # Singular values below this fraction of the largest one are nothing.
 EMPTY = 1e-10

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from symgraph.errors import CheckpointError, shorten
-from symgraph.groups.lattice import SymmetryClass, describe
+from symgraph.groups.lattice import RIGID, SymmetryClass, describe, group_of, maps
+from symgraph.groups.ways import Way
 from symgraph.ir import Graph
 from symgraph.resize.lifting import Copies, Lifted, lift
-from symgraph.resize.maps import Way, Widening
+from symgraph.resize.maps import Widening
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf, Product, Term
@@ -173,7 +174,7 @@ class _Pairs:
 def _reason(symmetry: SymmetryGraph, space: int) -> str:
     """Why a space is rigid, if something says so."""
     found = () if space < 0 else symmetry.spaces[space].evidence
-    strict = next((r for r in found if r.bound <= {_C.IDENTITY}), None)
+    strict = next((r for r in found if r.bound == RIGID), None)
     return "" if strict is None else f", rigid because of {strict.rule} at {strict.where}"
 
 
@@ -212,13 +213,8 @@ def _way(b: Space, a: Space) -> Way | None:
     bound = a.bound & b.bound
     if b.rigid:
         return Way.CONSTANT
-    if _C.SEMI_PERMUTATION in bound:
-        return Way.PADDED
-    if _C.ORTHOGONAL in bound:
-        return Way.ISOMETRIC
-    if _C.ORTHOGONAL_ONES in bound:
-        return Way.CENTRED
-    return Way.REPEATED if _C.PERMUTATION in bound and a.size % b.size == 0 else None
+    ways = {maps(c).widening(b.size, a.size) for c in bound}
+    return next((way for way in Way if way in ways), None)
 
 
 def _why(b: Space, a: Space) -> str:
@@ -228,7 +224,7 @@ def _why(b: Space, a: Space) -> str:
     because = "" if strict is None else f" because of {strict.rule} at {strict.where}"
     if _C.PERMUTATION in bound:
         return f"{sizes}, no multiple, and admits {describe(bound)} only{because}"
-    if _C.ROTARY in bound:
+    if maps(group_of(bound)).paired:
         return f"{sizes}, and its rotary frequencies depend on the size"
     return f"{sizes}, and admits {describe(bound)} only{because}"
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from symgraph.groups.ways import Way
 from symgraph.io.checkpoint import architecture_differences, check_same_architecture
 from symgraph.io.models import Model
 from symgraph.resize.lifting import Copies
-from symgraph.resize.maps import Way, Widening
+from symgraph.resize.maps import Widening
 from symgraph.resize.pairing import pair, widenings
 from symgraph.symmetry.graph import SymmetryGraph
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from symgraph.errors import RuleError
-from symgraph.groups.lattice import Bound, SymmetryClass, down
+from symgraph.groups.lattice import Bound, SymmetryClass, classes, down, named
 from symgraph.rules import condition, pattern, signature
 from symgraph.rules.grammar import GrammarError
 from symgraph.rules.schema import (
@@ -143,12 +143,12 @@ class _Reader:
         return Admits((k, self.bound(v)) for k, (_, v) in self.mapping(node, what).items())
 
     def bound(self, node: Any) -> Bound:
-        names = [str(c) for c in SymmetryClass]
+        names = [str(c) for c in classes()]
         found = []
         for item in self.items(node):
             text = self.text(item, "a class")
-            if text in names:
-                found.append(SymmetryClass(text))
+            if (known_class := named(text)) is not None:
+                found.append(known_class)
             elif text is not None:
                 known = f"one of {', '.join(names)}"
                 self.note(item, "unknown-class", f"`{text}` is no symmetry class", _did_you_mean(text, names) or known)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from symgraph.groups.lattice import Bound, SymmetryClass, describe
+from symgraph.groups.lattice import Bound, classes, describe
 from symgraph.rules.condition import Condition
 from symgraph.rules.pattern import Pattern
 from symgraph.rules.signature import Signature
@@ -193,7 +193,7 @@ def plain(rule: Rule) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, frozenset):
+    if isinstance(value, Bound):
         return describe(value)
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in sorted(value.items())}
@@ -205,7 +205,7 @@ def _plain(value: Any) -> Any:
 
 
 _TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-_CLASSES = {"enum": [str(c) for c in SymmetryClass]}
+_CLASSES = {"enum": [str(c) for c in classes()]}
 _STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 _FORMS: dict[str, dict[str, Any]] = {
     "text": {"type": "string"},

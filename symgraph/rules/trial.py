@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
-from symgraph.groups.lattice import SymmetryClass
-from symgraph.groups.samples import SCALED, Element, element, random_scales, scaled
+from symgraph.groups.elements import IndexSet
+from symgraph.groups.index_maps import IndexMaps, scaled
+from symgraph.groups.lattice import SymmetryClass, maps
+from symgraph.groups.map_class import Sample
 from symgraph.ir import DType, Tensor
 from symgraph.rules.arrange import arrange
 from symgraph.rules.joined import cut_shape, joined_shape, positions
@@ -28,7 +30,7 @@ NUMBER = 0.37
 SPREAD = 8.0
 
 Values = dict[str, torch.Tensor]
-Elements = dict[str, Element]
+Elements = dict[str, Sample]
 
 
 @dataclass(frozen=True)
@@ -191,23 +193,26 @@ class Trial:
 
     def sample(self, classes: Mapping[str, SymmetryClass]) -> Iterator[tuple[str, Elements]]:
         """Per operand (and "" for the result) the elements of its axes: one and the same, but under a product law."""
-        drawn = {n: element(c, self.sizes[n], self.generator, self.rule.layout) for n, c in classes.items()}
+        on = {n: IndexSet(self.sizes[n], self.rule.layout or "halves") for n in classes}
+        kinds = {n: maps(c) for n, c in classes.items()}
+        drawn = {n: kind.sample(on[n], self.generator) for n, kind in kinds.items()}
         if not self.rule.product:
             for name in ("", *self.values):
                 yield name, drawn
             return
+        own_scales = {n for n, kind in kinds.items() if kind.scales or kind.signs}
         result = {n: torch.ones(e.co.shape[0], dtype=torch.float64) for n, e in drawn.items()}
         # What is added at the end is in the frame of the result.
         for name in (n for n in self.values if n != self.rule.adds):
             own = dict(drawn)
-            for axis, cls in classes.items():
-                if cls in SCALED and self._has(name, axis):
-                    scales = random_scales(cls, self.sizes[axis], self.generator)
-                    own[axis] = scaled(drawn[axis], scales)
+            for axis, kind in kinds.items():
+                if axis in own_scales and isinstance(kind, IndexMaps) and self._has(name, axis):
+                    scales = kind.random_scales(on[axis], self.generator)
+                    own[axis] = scaled(drawn[axis].bare, scales)
                     result[axis] = result[axis] * scales ** self.rule.product.get(name, 0)
             yield name, own
         for name in ("", *(n for n in self.values if n == self.rule.adds)):
-            yield name, {n: scaled(e, result[n]) if classes[n] in SCALED else e for n, e in drawn.items()}
+            yield name, {n: scaled(e.bare, result[n]) if n in own_scales else e for n, e in drawn.items()}
 
     def _has(self, operand: str, axis: str) -> bool:
         tokens = self.tokens[0].get(operand, ()) if self.tokens else ()

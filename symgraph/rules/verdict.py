@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.lattice import maps, maximal
 from symgraph.rules.schema import Rule
 from symgraph.tracing.arguments import parameters, similar
 
@@ -99,13 +99,13 @@ def _axes(rule: Rule) -> Iterator[Finding]:
         for entry in entries:
             if entry is not None and entry not in axes:
                 yield key, entry, "unused-axis", f"`{entry}` is not in the signature", f"one of {', '.join(axes)}"
-    rotary = any(SymmetryClass.ROTARY in b and SymmetryClass.INVERTIBLE not in b for b in rule.admits.values())
-    if rotary and rule.layout is None:
+    paired = [c for b in rule.admits.values() for c in maximal(b) if maps(c).paired]
+    if paired and rule.layout is None:
         yield (
             "admits",
             "",
             "missing-key",
-            "a rotary axis needs `layout`",
+            f"a {paired[0]} axis needs `layout`",
             "add `layout: halves` or `layout: interleaved`",
         )
 

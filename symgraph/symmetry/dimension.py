@@ -22,7 +22,6 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from symgraph.errors import UsageError
-from symgraph.groups.lattice import SymmetryClass
 from symgraph.symmetry.families import Lean, Piece, Place, Translation
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.sizes import Sizes
@@ -31,8 +30,6 @@ from symgraph.symmetry.terms import Leaf, Product, Term
 
 if TYPE_CHECKING:
     from sympy import Expr
-
-_C = SymmetryClass
 
 
 class Family(StrEnum):
@@ -50,7 +47,6 @@ class Family(StrEnum):
     SPECTRAL = "gain of one spectrum"
     STATISTICS = "stored statistics"
     RADIAL = "length"
-    PAIRED = "paired gains"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +134,8 @@ def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
 
 
 def _of_space(symmetry: Structure, space: Space, sizes: Measure) -> Any:
-    n = sizes[space.id]
     copies = prod((sizes[f] for f in space.fibre), start=1)
-    match space.group:
-        case _C.INVERTIBLE:
-            return copies * n**2
-        case _C.ORTHOGONAL:
-            return copies * _half(n * (n - 1))
-        case _C.ORTHOGONAL_ONES:
-            return copies * _half((n - 1) * (n - 2))
-        case _C.ROTARY:
-            return copies * n
-    return copies * n * effective_scales(symmetry, space)
-
-
-def _half(x: Any) -> Any:
-    return x // 2 if isinstance(x, int) else x / 2
+    return copies * space.maps.dimension(sizes[space.id], effective_scales(symmetry, space))
 
 
 def effective_scales(symmetry: Structure, space: Space) -> int:
@@ -237,9 +219,6 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         yield Family.TILT, tilt.bias, _length(symmetry, symmetry.terms[tilt.bias][0], sizes)
     for gain in symmetry.spectral:
         yield Family.SPECTRAL, gain.gain, 1
-    for p in symmetry.paired:
-        n = _length(symmetry, symmetry.terms[p.gains[0][0]][0], sizes)
-        yield Family.PAIRED, " + ".join(name for name, _ in p.gains), _half(n)
     for r in symmetry.radial:
         yield Family.RADIAL, " + ".join(r.tensors), 1
     for s in symmetry.statistics:

@@ -14,17 +14,6 @@ from symgraph.symmetry.structure import Reason, Space, Structure
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, numbered
 
 _C = SymmetryClass
-MEANING = {
-    _C.IDENTITY: "nothing but the identity acts on it",
-    _C.PERMUTATION: "its {n} positions may be put into another order",
-    _C.SIGNED: "its {n} positions may be put into another order, with a change of sign for each",
-    _C.POSITIVE_MONOMIAL: "its {n} positions may be put into another order, with a positive scale for each",
-    _C.MONOMIAL: "its {n} positions may be put into another order, with a scale and a change of sign for each",
-    _C.ROTARY: "each of its {half} frequency pairs may be rotated and scaled",
-    _C.ORTHOGONAL_ONES: "any rotation or reflection that leaves the vector of ones in its place",
-    _C.ORTHOGONAL: "any rotation or reflection",
-    _C.INVERTIBLE: "any invertible linear map",
-}
 MOST_TOGETHER = 3
 SHOWN = 3
 
@@ -64,8 +53,7 @@ def _indented(lines: Iterator[str]) -> Iterator[str]:
 
 def _class(symmetry: Structure, space: Space) -> Iterator[str]:
     yield f"{space.name}: a space of size {space.size}, class {group_text(space)}"
-    meaning = MEANING[space.group].format(n=space.size, half=space.size // 2)
-    yield f"  {meaning}{_pairing(space)}"
+    yield f"  {space.maps.meaning(symmetry.index_set(space))}{_pairing(space)}"
     if space.scales:
         yield f"  free positive scales of each position: {_letters('s', space.scales)}"
     if space.signs:
@@ -83,7 +71,7 @@ def _class(symmetry: Structure, space: Space) -> Iterator[str]:
 
 
 def _pairing(space: Space) -> str:
-    if space.group is not _C.ROTARY or not space.layout:
+    if not space.maps.paired or not space.layout:
         return ""
     second = "i + 1" if space.layout == "interleaved" else f"i + {space.size // 2}"
     return f" (coordinate i is paired with {second})"

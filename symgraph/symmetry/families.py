@@ -12,7 +12,6 @@
 - *radial*: maps whose result is divided by its own length, so that a common factor is invisible;
 - *spectral* gains: those that a centred norm may have with one and the same spectrum, where it writes into a centred
   stream, and the streams before and after it turn with them;
-- *paired* gains: a scale for each frequency pair of a rotary product, from the gain of one side to that of the other.
 
 Leans on a gain, tilts, spectral gains and statistics depend on the parameters in a way that no affine map with fixed
 coefficients expresses. They are found, verified and counted; the canonical form leaves them as they are.
@@ -231,14 +230,6 @@ class Radial:
     """Tensors whose common positive factor nothing sees."""
 
     tensors: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """Gains, each with whether it scales the dual side: they trade a scale for each frequency pair."""
-
-    gains: tuple[tuple[str, bool], ...]
-    layout: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,10 +175,6 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "the length of what 1 map writes has no effect",
         "the lengths of what {n} maps write have no effect",
     ),
-    (Family.PAIRED, True): (
-        "1 set of gains can trade a scale for each frequency pair",
-        "{n} sets of gains can trade a scale for each frequency pair",
-    ),
     (Family.STATISTICS, True): (
         "1 pair of stored statistics can be made up for by gain and bias",
         "{n} pairs of stored statistics can be made up for by gain and bias",

@@ -80,7 +80,6 @@ def _families(symmetry: Structure) -> Iterator[str]:
     names += [("leans", n) for x in symmetry.leans for n in (x.gain, x.bias, x.sink, *(s.bias for s in x.sinks)) if n]
     names += [("spectral", s.gain) for s in symmetry.spectral]
     names += [("tilts", t.bias) for t in symmetry.tilts]
-    names += [("paired", n) for p in symmetry.paired for n, _ in p.gains]
     names += [("radial", n) for r in symmetry.radial for n in r.tensors]
     names += [("statistics", n) for s in symmetry.statistics for n in (*s.tensors, s.gain, s.bias)]
     yield from (f"{family}: there is no parameter {name!r}" for family, name in names if name not in state)

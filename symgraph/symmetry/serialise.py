@@ -17,7 +17,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from symgraph.errors import UsageError, one_line, shorten
-from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal
+from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal, named
 from symgraph.ir import Graph, Kind, Node, Tensor
 from symgraph.symmetry.references import problems
 from symgraph.symmetry.structure import Structure
@@ -26,7 +26,7 @@ from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
 
-VERSION = 1
+VERSION = 2
 REMEDY = "give the JSON that `symgraph inspect MODEL --json` prints"
 Found = TypeVar("Found", bound=Structure)
 _GRAPH = ("version", "model", "state", "tied", "transient")
@@ -118,7 +118,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Product | Concat):
         key = "product" if isinstance(value, Product) else "concat"
         return {key: [_plain(t) for t in (value.factors if isinstance(value, Product) else value.parts)]}
-    if isinstance(value, frozenset):
+    if isinstance(value, Bound):
         return [str(c) for c in maximal(value)]
     if is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
@@ -226,9 +226,10 @@ def _term(plain: Any, at: str) -> Term:
 
 
 def _class(plain: Any, at: str) -> SymmetryClass:
-    if plain not in list(SymmetryClass):
+    found = named(plain)
+    if found is None:
         raise _Malformed(f"{at}: {plain!r} is no symmetry class")
-    return SymmetryClass(plain)
+    return found
 
 
 _KINDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false", list: "a list", dict: "an object"}

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
-from symgraph.groups.lattice import Bound, SymmetryClass, down, group_of
+from symgraph.groups.elements import IndexSet
+from symgraph.groups.lattice import Bound, SymmetryClass, down, group_of, maps, named
+from symgraph.groups.lattice import classes as known_classes
+from symgraph.groups.map_class import MapClass
 from symgraph.ir import Graph
-from symgraph.symmetry.families import Centred, Lean, Move, Paired, Radial, Spectral, Statistics, Tilt, Translation
+from symgraph.symmetry.families import Centred, Lean, Move, Radial, Spectral, Statistics, Tilt, Translation
 from symgraph.symmetry.terms import Leaf, Term, leaves
 
 
@@ -54,14 +57,14 @@ class Space:
         return self.group is SymmetryClass.IDENTITY
 
     @property
+    def maps(self) -> MapClass:
+        """What is known about its class."""
+        return maps(self.group)
+
+    @property
     def is_matrix(self) -> bool:
         """Whether elements are dense matrices rather than index vectors with scales and signs."""
-        return self.group in MATRIX_GROUPS
-
-
-MATRIX_GROUPS = frozenset(
-    {SymmetryClass.ROTARY, SymmetryClass.ORTHOGONAL, SymmetryClass.ORTHOGONAL_ONES, SymmetryClass.INVERTIBLE}
-)
+        return self.maps.dense
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,6 @@ class Structure:
     spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()
-    paired: tuple[Paired, ...] = ()
     values: dict[str, tuple[Term, ...]] = field(default_factory=dict)
     offsets: dict[str, float] = field(default_factory=dict)
     stacks: tuple[Stack, ...] = ()
@@ -307,6 +309,10 @@ class Structure:
         """Sizes of the spaces in the fibre, in order."""
         return tuple(self.spaces[f].size for f in space.fibre)
 
+    def index_set(self, space: Space) -> IndexSet:
+        """What the class of a space has to know of it."""
+        return IndexSet(space.size, space.layout or "halves", self.fibre_sizes(space), space.scales, space.signs)
+
     def within(self, *classes: SymmetryClass | str) -> Self:
         """The same graph with a smaller group: every space admits no more than what lies inside one of the classes.
 
@@ -322,24 +328,18 @@ class Structure:
 
 
 def _named(name: str) -> SymmetryClass:
-    try:
-        return SymmetryClass(name)
-    except ValueError:
-        raise UsageError(f"there is no class {name!r}", remedy=f"one of {', '.join(SymmetryClass)}") from None
+    found = named(name)
+    if found is None:
+        raise UsageError(f"there is no class {name!r}", remedy=f"one of {', '.join(known_classes())}")
+    return found
 
 
 def _restricted(space: Space, bound: Bound) -> Space:
     group = group_of(down(space.group) & bound)
-    scales, signs = _generators(group)
+    scales, signs = maps(group).scales, maps(group).signs
     if not space.is_matrix:
         scales, signs = min(scales, 1) * space.scales, min(signs, 1) * space.signs
     return replace(space, bound=space.bound & bound, group=group, scales=scales, signs=signs)
-
-
-def _generators(group: SymmetryClass) -> tuple[int, int]:
-    """How many free scales and signs one vector in a space of this group has beside its permutation."""
-    scaled = group in (SymmetryClass.POSITIVE_MONOMIAL, SymmetryClass.MONOMIAL)
-    return int(scaled), int(group in (SymmetryClass.SIGNED, SymmetryClass.MONOMIAL))
 
 
 def _exponents(frame: Frame, before: Space, after: Space) -> Frame:

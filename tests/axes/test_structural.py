@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from symgraph.groups.lattice import RIGID, TOP, Bound, describe, group_of
-from symgraph.groups.samples import random_element
+from symgraph.groups.elements import IndexSet
+from symgraph.groups.lattice import RIGID, TOP, Bound, describe, group_of, maps
 from symgraph.inference.collect import collect
 from symgraph.inference.equations import Equations
 from symgraph.inference.pipeline import run
@@ -72,7 +72,8 @@ class Solved:
         leaf = self.store.find(leaf)
         if leaf >> 1 not in self.elements:
             group = group_of(self.bound(leaf))
-            self.elements[leaf >> 1] = random_element(group, self.store.size(leaf), self.generator)
+            found = maps(group).sample(IndexSet(self.store.size(leaf)), self.generator)
+            self.elements[leaf >> 1] = found.co, found.dual
         return self.elements[leaf >> 1][leaf & 1]
 
     def act(self, tensor: Tensor, axes: Sequence[Ref]) -> Tensor:

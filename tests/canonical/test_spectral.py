@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from symgraph.groups.elements import ones_complement
+from symgraph.groups.rotations import ones_complement
 from symgraph.inference.pipeline import infer
 from symgraph.orbit.spectral_gains import along_spectrum
 from symgraph.prove.audit import audit

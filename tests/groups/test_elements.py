@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from symgraph.groups.elements import Element, local_inverse, local_product, ones_complement, random_index, random_matrix
-from symgraph.groups.lattice import SymmetryClass, down
+from symgraph.groups.elements import Element, IndexSet
+from symgraph.groups.frequency_pairs import pair_indices, rotary_matrix
+from symgraph.groups.lattice import SymmetryClass, classes, down, group_of, maps
+from symgraph.groups.rotations import ones_complement
 from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
 from symgraph.orbit.action import GroupElement, neutral, random_element
@@ -55,11 +60,13 @@ def nested() -> SymmetryGraph:
         Space(4, "units", 5, C.MONOMIAL, down(C.MONOMIAL), fibre=(0, 1), scales=2, signs=1),
         Space(5, "residual", 3, C.INVERTIBLE, down(C.INVERTIBLE)),
         Space(6, "vocabulary", 2, C.IDENTITY, down(C.IDENTITY)),
+        Space(7, "pairs", 4, C.PAIRWISE_SIGNED_SCALES, down(C.PAIRWISE_SIGNED_SCALES), (0,), 1, 1, "interleaved"),
+        Space(8, "turns", 4, C.PAIRWISE_ROTATIONS, down(C.PAIRWISE_ROTATIONS), fibre=(0, 1), layout="halves"),
     )
-    exponents = {4: ((1, 2), (1,))}
+    exponents = {4: ((1, 2), (1,)), 7: ((1,), (1,))}
     frames = (
         *(Frame(s.id, s.id, False, *exponents.get(s.id, ((), ()))) for s in spaces),
-        Frame(7, 4, False, (0, -1), (0,)),
+        Frame(9, 4, False, (0, -1), (0,)),
     )
 
     def leaf(space: int, dual: bool = False, frame: int | None = None) -> Leaf:
@@ -69,9 +76,12 @@ def nested() -> SymmetryGraph:
         "query": (Product((leaf(0), leaf(1), leaf(2))), leaf(5, dual=True)),
         "value": (leaf(5), leaf(1), leaf(3, dual=True), leaf(0)),
         "units": (leaf(1), Product((leaf(0), leaf(4)))),
-        "units-dual": (Product((leaf(0), leaf(4, dual=True, frame=7))), leaf(1)),
+        "units-dual": (Product((leaf(0), leaf(4, dual=True, frame=9))), leaf(1)),
         "fused": (Concat((leaf(5), leaf(6), Product((leaf(0), leaf(1))))),),
         "unfibred": (leaf(6), leaf(0)),
+        "pairs": (leaf(0), leaf(7)),
+        "pairs-dual": (Product((leaf(0), leaf(7, dual=True))), leaf(5)),
+        "turns": (leaf(1), Product((leaf(0), leaf(8, dual=True)))),
     }
     return SymmetryGraph(Graph((), ()), spaces, frames, terms)
 
@@ -227,61 +237,131 @@ def test_the_action_is_indexed_by_the_fibre_after_it_has_moved() -> None:
 
 # -- elements of one space -------------------------------------------------------------------------------------------
 
-FIBRES = [(), (3,), (2, 3)]
-MATRICES = [C.ORTHOGONAL, C.ORTHOGONAL_ONES, C.INVERTIBLE, C.ROTARY]
+GROUPS = tuple(c for c in classes() if maps(c).group)
+fibres = st.sampled_from([(), (3,), (2, 3)])
+everyone = st.sampled_from(GROUPS)
+sets = st.builds(IndexSet, st.integers(1, 7), st.sampled_from(["halves", "interleaved"]), fibres)
 
 
-@pytest.mark.parametrize("fibre", FIBRES)
-@pytest.mark.parametrize("group", MATRICES)
+def on(group: C, index_set: IndexSet) -> IndexSet:
+    found = maps(group)
+    return replace(index_set, scales=2 * found.scales, signs=found.signs)
+
+
+def dense(group: C, e: Element) -> Tensor:
+    """The element as a matrix, by its first scale and sign."""
+    if e.matrix is not None:
+        return e.matrix
+    assert e.index is not None
+    found = torch.eye(e.index.shape[-1], dtype=torch.float64)[e.index]
+    for part in (e.scale, e.sign):
+        found = found if part is None else part[0].unsqueeze(-1) * found
+    return found
+
+
+def contains(group: C, m: Tensor, layout: str) -> bool:
+    """Whether a matrix is of a class, by what defines the class."""
+    n = m.shape[-1]
+    one = torch.eye(n, dtype=torch.float64)
+    orthogonal = bool(torch.allclose(m @ m.mT, one.expand(m.shape)))
+    single = bool(((m.abs() > 1e-9).sum(-1) == 1).all() and ((m.abs() > 1e-9).sum(-2) == 1).all())
+    fixes = bool(torch.allclose(m.sum(-1), torch.ones(n, dtype=torch.float64)))
+    i, j = pair_indices(n, layout)
+    pairs = torch.stack([m[..., i, i] + m[..., j, j], m[..., j, i] - m[..., i, j]], dim=-1) / 2
+    rotary = bool(torch.allclose(m, rotary_matrix(pairs, n, layout)))
+    diagonal = bool(torch.allclose(m, m * one))
+    return {
+        C.IDENTITY: bool(torch.allclose(m, one)),
+        C.PERMUTATION: single and orthogonal and bool((m >= 0).all()),
+        C.SIGNED: single and orthogonal,
+        C.POSITIVE_MONOMIAL: single and bool((m >= 0).all()),
+        C.MONOMIAL: single,
+        C.PAIRWISE_SIGNS: rotary and diagonal and orthogonal,
+        C.PAIRWISE_SCALES: rotary and diagonal and bool((m >= 0).all()),
+        C.PAIRWISE_SIGNED_SCALES: rotary and diagonal,
+        C.PAIRWISE_ROTATIONS: rotary and orthogonal,
+        C.ROTARY: rotary,
+        C.ORTHOGONAL_ONES: orthogonal and fixes,
+        C.ORTHOGONAL: orthogonal,
+        C.INVERTIBLE: bool((torch.linalg.svdvals(m) > 1e-3).all()),
+    }[group]
+
+
+def agree(a: Element, b: Element) -> None:
+    for k in ("index", "scale", "sign", "matrix", "dual"):
+        x, y = getattr(a, k), getattr(b, k)
+        assert (x is None) == (y is None), k
+        assert x is None or torch.allclose(x, y, rtol=0, atol=1e-9), k
+
+
+@given(everyone, sets, st.integers(0, 99))
+@settings(deadline=None)
+def test_random_elements_are_of_their_class_and_of_all_larger_ones(group: C, index_set: IndexSet, seed: int) -> None:
+    m = dense(group, maps(group).random(on(group, index_set), torch.Generator().manual_seed(seed)))
+    assert m.shape == (*index_set.fibre, index_set.size, index_set.size)
+    for larger in GROUPS:
+        if group in down(larger):
+            assert contains(larger, m, index_set.layout), larger
+
+
+@given(everyone, sets, st.integers(0, 99))
+@settings(deadline=None)
+def test_local_axioms(group: C, index_set: IndexSet, seed: int) -> None:
+    generator, where = torch.Generator().manual_seed(seed), on(group, index_set)
+    a, b, c = (maps(group).random(where, generator) for _ in range(3))
+    one = maps(group).neutral(where)
+    agree(c.after(b).after(a), c.after(b.after(a)))
+    agree(a.inverse().after(a), one)
+    agree(a.after(a.inverse()), one)
+    agree(one.after(b), b)
+    agree(b.after(one), b)
+    agree(b.after(a).inverse(), a.inverse().after(b.inverse()))
+    assert contains(group, dense(group, b.after(a)), index_set.layout)
+    assert contains(group, dense(group, a.inverse()), index_set.layout)
+
+
+@given(everyone, sets, st.integers(0, 99))
+@settings(deadline=None)
+def test_what_is_dual_contracts_with_what_is_not(group: C, index_set: IndexSet, seed: int) -> None:
+    e = maps(group).random(on(group, index_set), torch.Generator().manual_seed(seed))
+    one = torch.eye(index_set.size, dtype=torch.float64)
+    if e.matrix is not None:
+        assert e.dual is not None and e.dual is e.dual
+        assert torch.allclose(
+            e.dual.mT @ e.matrix, torch.eye(index_set.size, dtype=torch.float64).expand(e.matrix.shape)
+        )
+        assert e.is_rotation == (group in down(C.ORTHOGONAL))
+    sample = maps(group).sample(IndexSet(index_set.size, index_set.layout), torch.Generator().manual_seed(seed))
+    assert torch.allclose(sample.dual.T @ sample.co, one)
+    assert contains(group, sample.co, index_set.layout)
+
+
+@given(everyone, sets)
+@settings(deadline=None)
+def test_generators_are_as_many_as_the_dimension_says_and_exponentiate_into_the_class(
+    group: C, index_set: IndexSet
+) -> None:
+    found = maps(group).generators(IndexSet(index_set.size, index_set.layout))
+    assert len(found) == maps(group).dimension(index_set.size, maps(group).scales)
+    if found:
+        assert rank(found) == len(found)
+        assert contains(group, torch.matrix_exp(0.3 * torch.stack(found)), index_set.layout)
+
+
+def rank(matrices: list[Tensor]) -> int:
+    return int(torch.linalg.matrix_rank(torch.stack([m.reshape(-1) for m in matrices]))) if matrices else 0
+
+
 @pytest.mark.parametrize("layout", ["halves", "interleaved"])
-def test_random_matrices_are_of_their_class(group: C, fibre: tuple[int, ...], layout: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    m = random_matrix(group, fibre, 6, layout, generator, 0.3).matrix
-    assert m is not None and m.shape == (*fibre, 6, 6)
-    assert bool((torch.linalg.svdvals(m) > 1e-3).all())
-    if group in down(C.ORTHOGONAL):
-        assert torch.allclose(m @ m.mT, torch.eye(6, dtype=torch.float64).expand(m.shape))
-    if group is C.ORTHOGONAL_ONES:
-        assert torch.allclose(m.sum(-1), torch.ones(*fibre, 6, dtype=torch.float64))
-    if group is C.ROTARY:
-        other = random_matrix(group, fibre, 6, layout, generator, 0.3).matrix
-        assert other is not None and torch.allclose(m @ other, other @ m)
-
-
-@pytest.mark.parametrize("fibre", FIBRES)
-def test_random_indices_are_permutations_with_positive_scales_and_signs(fibre: tuple[int, ...]) -> None:
-    e = random_index(fibre, 5, 2, 1, torch.Generator().manual_seed(0), 0.3)
-    assert e.index is not None and e.scale is not None and e.sign is not None
-    assert torch.equal(e.index.sort(-1).values, torch.arange(5).expand(*fibre, 5))
-    assert e.scale.shape == (2, *fibre, 5) and bool((e.scale > 0).all())
-    assert e.sign.shape == (1, *fibre, 5) and bool((e.sign.abs() == 1).all())
-
-
-def _elements(fibre: tuple[int, ...], matrix: bool) -> tuple[Element, Element, Element]:
-    generator = torch.Generator().manual_seed(1)
-    if matrix:
-        a, b, c = (random_matrix(C.INVERTIBLE, fibre, 4, "halves", generator, 0.3) for _ in range(3))
-    else:
-        a, b, c = (random_index(fibre, 5, 2, 1, generator, 0.3) for _ in range(3))
-    return a, b, c
-
-
-def _assert_elements_agree(a: Element, b: Element) -> None:
-    assert a.tensors().keys() == b.tensors().keys()
-    for k, x in a.tensors().items():
-        assert torch.allclose(x, b.tensors()[k], rtol=0, atol=1e-12), k
-
-
-@pytest.mark.parametrize("fibre", FIBRES)
-@pytest.mark.parametrize("matrix", [True, False])
-def test_local_axioms(fibre: tuple[int, ...], matrix: bool) -> None:
-    a, b, c = _elements(fibre, matrix)
-    one = local_product(a, local_inverse(a))
-    _assert_elements_agree(local_product(local_product(c, b), a), local_product(c, local_product(b, a)))
-    _assert_elements_agree(local_product(one, b), b)
-    _assert_elements_agree(local_product(b, one), b)
-    _assert_elements_agree(one, local_product(local_inverse(a), a))
-    _assert_elements_agree(local_inverse(local_product(b, a)), local_product(local_inverse(a), local_inverse(b)))
+@pytest.mark.parametrize("n", [4, 6])
+def test_the_lattice_is_closed_under_meets(n: int, layout: str) -> None:
+    """What two groups have in common is the group of their meet: their Lie algebras meet in its Lie algebra."""
+    algebras = {c: maps(c).generators(IndexSet(n, layout)) for c in GROUPS}
+    for a in GROUPS:
+        for b in GROUPS:
+            common = rank(algebras[a]) + rank(algebras[b]) - rank(algebras[a] + algebras[b])
+            meet = group_of(down(a) & down(b))
+            assert common == len(algebras[meet]), (a, b, meet)
 
 
 @pytest.mark.parametrize("n", [2, 3, 8])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from symgraph.groups.lattice import SymmetryClass, down
-from symgraph.groups.samples import random_element
+from symgraph.groups.elements import IndexSet
+from symgraph.groups.lattice import SymmetryClass, classes, down, maps
 from symgraph.inference.structural import TRANSFORMERS
 from symgraph.rules.book import default_rules, rules_folder
 from symgraph.rules.check import check
@@ -67,10 +67,11 @@ def test_hash_is_of_the_content() -> None:
     assert moved.hash == book.hash != changed.hash
 
 
-@pytest.mark.parametrize("cls", list(SymmetryClass))
+@pytest.mark.parametrize("cls", classes())
 @pytest.mark.parametrize("n", [1, 2, 5, 6])
 def test_random_elements_are_of_their_class(cls: SymmetryClass, n: int) -> None:
-    co, dual = random_element(cls, n, torch.Generator().manual_seed(n))
+    found = maps(cls).sample(IndexSet(n), torch.Generator().manual_seed(n))
+    co, dual = found.co, found.dual
     ones = torch.ones(n, dtype=torch.float64)
     assert torch.allclose(dual.T @ co, torch.eye(n, dtype=torch.float64))
     if cls in down(SymmetryClass.ORTHOGONAL):
@@ -84,9 +85,10 @@ def test_random_elements_are_of_their_class(cls: SymmetryClass, n: int) -> None:
 @pytest.mark.parametrize("layout", ["halves", "interleaved"])
 def test_rotary_elements_commute_with_rotations_of_their_pairs(layout: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    a, b = (random_element(SymmetryClass.ROTARY, 6, generator, layout)[0] for _ in range(2))
+    a, b = (maps(SymmetryClass.ROTARY).sample(IndexSet(6, layout), generator).co for _ in range(2))
     assert torch.allclose(a @ b, b @ a)
-    other = random_element(SymmetryClass.ROTARY, 6, generator, "halves" if layout != "halves" else "interleaved")[0]
+    swapped = IndexSet(6, "halves" if layout != "halves" else "interleaved")
+    other = maps(SymmetryClass.ROTARY).sample(swapped, generator).co
     assert not torch.allclose(a @ other, other @ a)
 
 

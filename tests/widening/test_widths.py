@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 import symgraph
 from symgraph.errors import CheckpointError, UsageError
+from symgraph.groups.ways import Way
 from symgraph.match.merge import merge
 from symgraph.match.program import Program
 from symgraph.match.program_steps import Embed
 from symgraph.prove.verify import TOLERANCE, difference, random_transform, settled_names
 from symgraph.resize.embed import embed
-from symgraph.resize.maps import Way, Widening, blocks_of, narrowed, widen
+from symgraph.resize.maps import Widening, blocks_of, narrowed, widen
 from symgraph.resize.shapes import model_like
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of

@@ -15,29 +15,31 @@ No chart uses a polar factor from an SVD: its gradient is not finite at an ortho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import Element, rotary_matrix
-from symgraph.groups.lattice import SymmetryClass
-from symgraph.groups.solvers import assignment
-from symgraph.symmetry.structure import Space
+from symgraph.groups.assignment import assignment
+from symgraph.groups.elements import Element, IndexSet
+from symgraph.groups.frequency_pairs import rotary_matrix
 
-_C = SymmetryClass
 CHARTS = ("cayley", "exponential")
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A differentiable element on one space: matrix and its inverse transpose (F, n, n), or scales (p, F, n)."""
+class ChartOptions(Protocol):
+    """What of a class is trained, and how (`symgraph.orbit.motion.MotionOptions`)."""
 
-    matrix: Tensor | None = None
-    dual: Tensor | None = None
-    scale: Tensor | None = None
+    @property
+    def chart(self) -> str: ...
+    @property
+    def full(self) -> bool: ...
+    @property
+    def permutations(self) -> bool: ...
+    @property
+    def condition(self) -> float: ...
 
 
 class Chart(Protocol):
@@ -45,7 +47,7 @@ class Chart(Protocol):
 
     latents: dict[str, Tensor]
 
-    def moved(self) -> Moved:
+    def moved(self) -> Element:
         """The element at the latents, differentiable."""
 
     def retract(self) -> None:
@@ -59,6 +61,18 @@ class Chart(Protocol):
 
     def hold(self, parts: Mapping[str, Tensor]) -> None:
         """Takes up what `held` gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChartPlan:
+    """The chart that a class has under some options: what a plan calls it, and how it is made.
+
+    `relaxable` says that it may start in a larger class (`symgraph.orbit.relaxed`).
+    """
+
+    name: str
+    make: Callable[[torch.dtype, torch.device], Chart]
+    relaxable: bool = False
 
 
 def skew(x: Tensor, *, fix_ones: bool = False) -> Tensor:
@@ -89,11 +103,11 @@ def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Te
 class Rotation:
     """Orthogonal matrices, or those that fix the ones vector: latent (F, n, n)."""
 
-    def __init__(self, space: Space, fibre: tuple[int, ...], kind: str, dtype: torch.dtype, device: torch.device):
-        n = space.size
-        self.fix_ones, self.kind = space.group is _C.ORTHOGONAL_ONES, kind
-        self.latents = {"skew": _zeros((*fibre, n, n), dtype, device)}
-        self.current = torch.eye(n, dtype=torch.float64, device=device).expand(*fibre, n, n).clone()
+    def __init__(self, on: IndexSet, kind: str, dtype: torch.dtype, device: torch.device, *, fix_ones: bool = False):
+        n = on.size
+        self.fix_ones, self.kind = fix_ones, kind
+        self.latents = {"skew": _zeros((*on.fibre, n, n), dtype, device)}
+        self.current = torch.eye(n, dtype=torch.float64, device=device).expand(*on.fibre, n, n).clone()
         self.near = self.current.to(dtype)
 
     def _step(self, latent: Tensor) -> Tensor:
@@ -104,9 +118,8 @@ class Rotation:
         """The element as a matrix, differentiable."""
         return self._step(self.latents["skew"]) @ self.near
 
-    def moved(self) -> Moved:
-        matrix = self.matrix()
-        return Moved(matrix, matrix)
+    def moved(self) -> Element:
+        return Element.rotation(self.matrix())
 
     @torch.no_grad()
     def _matrix(self) -> Tensor:
@@ -118,7 +131,7 @@ class Rotation:
         self.latents["skew"].zero_()
 
     def element(self) -> Element:
-        return Element(matrix=self._matrix())
+        return Element.rotation(self._matrix())
 
     def held(self) -> dict[str, Tensor]:
         return {"matrix": self.current}
@@ -128,13 +141,13 @@ class Rotation:
         self.near = self.current.to(self.latents["skew"].dtype)
 
 
-class Rotary:
-    """A rotation for each frequency pair, scaled where it is full: latents (F, n / 2)."""
+class Angles:
+    """A rotation for each frequency pair, with `radii` scaled: latents (F, n / 2)."""
 
-    def __init__(self, space: Space, fibre: tuple[int, ...], full: bool, dtype: torch.dtype, device: torch.device):
-        self.layout, shape = space.layout, (*fibre, space.size // 2)
+    def __init__(self, on: IndexSet, radii: bool, dtype: torch.dtype, device: torch.device):
+        self.on, shape = on, (*on.fibre, on.size // 2)
         self.latents = {"angle": _zeros(shape, dtype, device)}
-        if full:
+        if radii:
             self.latents["radius"] = _zeros(shape, dtype, device)
         self.current = {k: torch.zeros(shape, dtype=torch.float64, device=device) for k in ("angle", "radius")}
 
@@ -144,12 +157,17 @@ class Rotary:
 
     def _pairs(self, dtype: torch.dtype, sign: float) -> Tensor:
         angle, radius = self._at("angle", dtype), torch.exp(sign * self._at("radius", dtype))
-        return rotary_matrix(torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1), self.layout)
+        pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
+        return rotary_matrix(pairs, self.on.size, self.on.layout)
 
-    def moved(self) -> Moved:
-        dtype = self.latents["angle"].dtype
+    def moved(self) -> Element:
+        return self._element(self.latents["angle"].dtype)
+
+    def _element(self, dtype: torch.dtype) -> Element:
         matrix = self._pairs(dtype, 1.0)
-        return Moved(matrix, self._pairs(dtype, -1.0) if "radius" in self.latents else matrix)
+        if "radius" not in self.latents:
+            return Element.rotation(matrix)
+        return Element(matrix=matrix, inverse_transpose=self._pairs(dtype, -1.0))
 
     @torch.no_grad()
     def retract(self) -> None:
@@ -159,7 +177,7 @@ class Rotary:
 
     @torch.no_grad()
     def element(self) -> Element:
-        return Element(matrix=self._pairs(torch.float64, 1.0))
+        return self._element(torch.float64)
 
     def held(self) -> dict[str, Tensor]:
         return dict(self.current)
@@ -171,18 +189,15 @@ class Rotary:
 class Linear:
     """Invertible matrices: latent (F, n, n). Singular values are kept within a factor `condition` of one another."""
 
-    def __init__(
-        self, space: Space, fibre: tuple[int, ...], condition: float, dtype: torch.dtype, device: torch.device
-    ):
-        n = space.size
+    def __init__(self, on: IndexSet, condition: float, dtype: torch.dtype, device: torch.device):
+        n = on.size
         self.condition = condition
-        self.latents = {"matrix": _zeros((*fibre, n, n), dtype, device)}
-        self.current = torch.eye(n, dtype=torch.float64, device=device).expand(*fibre, n, n).clone()
+        self.latents = {"matrix": _zeros((*on.fibre, n, n), dtype, device)}
+        self.current = torch.eye(n, dtype=torch.float64, device=device).expand(*on.fibre, n, n).clone()
         self.near = self.current.to(dtype)
 
-    def moved(self) -> Moved:
-        matrix = self.near + self.latents["matrix"]
-        return Moved(matrix, torch.linalg.inv(matrix).mT)
+    def moved(self) -> Element:
+        return Element(matrix=self.near + self.latents["matrix"])
 
     @torch.no_grad()
     def _matrix(self) -> Tensor:
@@ -212,17 +227,20 @@ def _conditioned(m: Tensor, limit: float) -> Tensor:
 
 
 class Scales:
-    """Positive scales of an index space: latent (p, F, n), the logarithms."""
+    """Positive scales of an index space: latent (p, F, units), the logarithms; `over` spreads units on positions."""
 
-    def __init__(self, space: Space, fibre: tuple[int, ...], dtype: torch.dtype, device: torch.device):
-        self.index = torch.arange(space.size, device=device).expand(*fibre, space.size)
-        shape = (space.scales, *self.index.shape)
+    def __init__(
+        self, on: IndexSet, units: int, over: Callable[[Tensor], Tensor], dtype: torch.dtype, device: torch.device
+    ):
+        self.over = over
+        self.index = torch.arange(on.size, device=device).expand(*on.fibre, on.size)
+        shape = (on.scales, *on.fibre, units)
         self.latents = {"log": _zeros(shape, dtype, device)}
         self.current = torch.zeros(shape, dtype=torch.float64, device=device)
 
-    def moved(self) -> Moved:
+    def moved(self) -> Element:
         log = self.latents["log"]
-        return Moved(scale=torch.exp(log + self.current.to(log.dtype)))
+        return Element(scale=self.over(torch.exp(log + self.current.to(log.dtype))))
 
     @torch.no_grad()
     def retract(self) -> None:
@@ -231,7 +249,7 @@ class Scales:
 
     @torch.no_grad()
     def element(self) -> Element:
-        return Element(self.index.clone(), torch.exp(self.current + self.latents["log"].double()))
+        return Element(self.index.clone(), self.over(torch.exp(self.current + self.latents["log"].double())))
 
     def held(self) -> dict[str, Tensor]:
         return {"log": self.current}
@@ -246,24 +264,22 @@ class Assigned:
     Source: straight-through estimation as in Theus et al., arXiv 2506.22712, section 4.
     """
 
-    def __init__(self, space: Space, fibre: tuple[int, ...], dtype: torch.dtype, device: torch.device):
-        n = space.size
-        self.latents = {"scores": _zeros((*fibre, n, n), dtype, device)}
+    def __init__(self, on: IndexSet, dtype: torch.dtype, device: torch.device):
+        n = on.size
+        self.latents = {"scores": _zeros((*on.fibre, n, n), dtype, device)}
         self.eye = torch.eye(n, dtype=dtype, device=device)
 
     def _index(self) -> Tensor:
         scores = self.eye + self.latents["scores"].detach()
-        flat = scores.reshape(-1, *scores.shape[-2:])
-        return assignment(flat).reshape(scores.shape[:-1])
+        return assignment(scores.reshape(-1, *scores.shape[-2:])).reshape(scores.shape[:-1])
 
     def matrix(self) -> Tensor:
         """The permutation as a matrix, with the gradient of the scores."""
         scores = self.latents["scores"]
         return self.eye[self._index()] + scores - scores.detach()
 
-    def moved(self) -> Moved:
-        matrix = self.matrix()
-        return Moved(matrix, matrix)
+    def moved(self) -> Element:
+        return Element.rotation(self.matrix())
 
     def retract(self) -> None:
         """Scores are no chart: they stay."""

@@ -1,0 +1,161 @@
+"""Maps that move positions, with a scale and a sign for each *unit*: a position, or where they are paired, a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.assignment import assignment, best_signs
+from symgraph.groups.balance import equalised
+from symgraph.groups.charts import Assigned, ChartOptions, ChartPlan, Scales
+from symgraph.groups.elements import Element, IndexSet
+from symgraph.groups.frequency_pairs import over_pairs, sum_of_pairs
+from symgraph.groups.map_class import MapClass, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The best index (P, n), the best signs (q, P, n) if there are any, and what they are worth (P,)."""
+
+    index: Tensor
+    sign: Tensor | None
+    value: Tensor
+
+
+class IndexMaps(MapClass):
+    """Classes whose elements are index vectors with scales and signs.
+
+    `permutes` says that any permutation is one of them; otherwise positions stay where they are, unless `order` finds
+    a better place for them.
+    """
+
+    permutes: ClassVar[bool] = True
+
+    # -- units -------------------------------------------------------------------------------------------------
+
+    def units(self, n: Any) -> Any:
+        """How many scales a vector of them has on a space of size n."""
+        if not self.paired:
+            return n
+        return n // 2 if isinstance(n, int) else n / 2
+
+    def over(self, on: IndexSet, values: Tensor) -> Tensor:
+        """A number for each unit as one for each position: (..., units) -> (..., n)."""
+        return over_pairs(values, on.size, on.layout) if self.paired else values
+
+    def summed(self, on: IndexSet, values: Tensor) -> Tensor:
+        """The sum over the positions of each unit: (..., n) -> (..., units)."""
+        return sum_of_pairs(values, on.layout) if self.paired else values
+
+    # -- elements ----------------------------------------------------------------------------------------------
+
+    def dimension(self, n: Any, scales: int) -> Any:
+        return self.units(n) * scales
+
+    def generators(self, on: IndexSet) -> list[Tensor]:
+        if not self.scales:
+            return []
+        return [torch.diag(row) for row in self.directions(on)]
+
+    def directions(self, on: IndexSet) -> Tensor:
+        """A basis of the logarithms of one scale vector: (units, n)."""
+        return self.over(on, torch.eye(self.units(on.size), dtype=torch.float64).exp()).log()
+
+    def neutral(self, on: IndexSet) -> Element:
+        shape = (*on.fibre, on.size)
+        return Element(
+            torch.arange(on.size).expand(shape).clone(),
+            torch.ones(on.scales, *shape, dtype=torch.float64) if on.scales else None,
+            torch.ones(on.signs, *shape, dtype=torch.float64) if on.signs else None,
+        )
+
+    def random(self, on: IndexSet, generator: torch.Generator, spread: float = 0.3) -> Element:
+        """A uniform element of the index part, log-normal scales and uniform signs."""
+        units = (*on.fibre, self.units(on.size))
+        index = self.random_index(on, generator)
+        log = torch.randn(on.scales, *units, generator=generator, dtype=torch.float64)
+        flips = torch.randint(0, 2, (on.signs, *units), generator=generator)
+        scale = self.over(on, torch.exp(spread * log)) if on.scales else None
+        return Element(index, scale, self.over(on, 1.0 - 2.0 * flips.double()) if on.signs else None)
+
+    def random_index(self, on: IndexSet, generator: torch.Generator) -> Tensor:
+        """Random places of the positions: (F, n)."""
+        if not self.permutes:
+            return torch.arange(on.size).expand(*on.fibre, on.size).clone()
+        return torch.rand(*on.fibre, on.size, generator=generator).argsort(-1)
+
+    def sample(self, on: IndexSet, generator: torch.Generator) -> Sample:
+        bare = torch.eye(on.size, dtype=torch.float64)[self.random_index(on, generator)]
+        return scaled(bare, self.random_scales(on, generator))
+
+    def random_scales(self, on: IndexSet, generator: torch.Generator) -> Tensor:
+        """The diagonal of a random map (n,); at least one sign is negative where signs are allowed."""
+        units = self.units(on.size)
+        scales = torch.ones(units, dtype=torch.float64)
+        if self.signs and units:
+            scales = 1.0 - 2.0 * torch.randint(0, 2, (units,), generator=generator).double()
+            scales[int(torch.randint(0, units, (1,), generator=generator))] = -1.0
+        if self.scales:
+            scales = scales * (0.5 + 1.5 * torch.rand(units, generator=generator, dtype=torch.float64))
+        return self.over(on, scales)
+
+    # -- matching and least norm -------------------------------------------------------------------------------
+
+    def order(self, value: Tensor) -> Tensor:
+        """The places with the largest sum_i value[i, place_i]: (P, n, n) -> (P, n)."""
+        if self.permutes:
+            return assignment(value)
+        return torch.arange(value.shape[-1], device=value.device).expand(value.shape[:-1])
+
+    def assign(self, on: IndexSet, own: Mapping[tuple[int, ...], Tensor], inner: Tensor) -> Assignment:
+        """The best places and signs, given what every pair of positions is worth.
+
+        Args:
+            own: correlations of the space alone, by the sign exponents of the frames that they are of: (P, n, n) each.
+            inner: what the spaces fibred over it make of each pair: (P, n, n).
+        """
+        if self.permutes:
+            value, sign = inner, None
+            if own:
+                sign, best = best_signs(own, on.signs)
+                value = value + best
+            index = self.order(value)
+            sign = None if sign is None else torch.gather(sign, 3, _columns(index, sign)).squeeze(3)
+            chosen = torch.gather(value, 2, index.unsqueeze(2)).sum((1, 2))
+            return Assignment(index, sign if on.signs else None, chosen)
+        index = self.order(inner + sum(own.values()) if own else inner)
+        picked = {e: self.summed(on, torch.gather(c, 2, index.unsqueeze(2)).squeeze(2)) for e, c in own.items()}
+        chosen = torch.gather(inner, 2, index.unsqueeze(2)).sum((1, 2))
+        if not picked:
+            return Assignment(index, None, chosen)
+        sign, best = best_signs(picked, on.signs)
+        return Assignment(index, self.over(on, sign) if on.signs else None, chosen + best.sum(-1))
+
+    def equalise(self, on: IndexSet, norms: Tensor, exponents: Tensor) -> Tensor:
+        """The scales (p, F, n) of least norm, for squared norms (m, F, n) of m kinds of frames, exponents (m, p)."""
+        return self.over(on, equalised(self.summed(on, norms), exponents))
+
+    # -- learning ----------------------------------------------------------------------------------------------
+
+    def chart(self, on: IndexSet, options: ChartOptions) -> ChartPlan | None:
+        if options.permutations and self.permutes:
+            return ChartPlan("straight-through assignment", partial(Assigned, on), relaxable=True)
+        if options.full and on.scales:
+            make = partial(Scales, on, self.units(on.size), partial(self.over, on))
+            return ChartPlan("logarithms of the scales", make)
+        return None
+
+
+def scaled(bare: Tensor, scales: Tensor) -> Sample:
+    """The map with the permutation `bare` (n, n) and these scales (n,)."""
+    column = scales.unsqueeze(1)
+    return Sample(column * bare, bare / column, bare)
+
+
+def _columns(index: Tensor, sign: Tensor) -> Tensor:
+    return index.expand(len(sign), *index.shape).unsqueeze(3)
