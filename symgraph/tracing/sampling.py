@@ -17,6 +17,8 @@ State = dict[str, Tensor]
 _VIEWS = frozenset(
     {"view", "unsafe_view", "reshape", "unsqueeze", "squeeze", "slice", "expand", "clone", "to", "to_copy"}
 )
+# Operators whose results are entries of their first operand.
+_PICKS = frozenset({"gather", "index_select"})
 
 
 def random_inputs(graph: Graph, generator: torch.Generator) -> list[Tensor]:
@@ -27,7 +29,7 @@ def random_inputs(graph: Graph, generator: torch.Generator) -> list[Tensor]:
         if dtype.is_floating_point:
             found.append(torch.randn(node.shape, generator=generator, dtype=torch.float64))
         else:
-            rows = _rows(graph, node.name)
+            rows = _rows(graph, node.name) or 2
             drawn = torch.randint(0, rows, node.shape, generator=generator)
             for special in _compared(graph, node.name):
                 if 0 <= special < rows:
@@ -42,7 +44,9 @@ def random_state(graph: Graph, generator: torch.Generator) -> State:
     for name, node in graph.state.items():
         dtype = _dtype(node)
         if not dtype.is_floating_point:
-            count = torch.arange(node.shape[-1] if node.shape else 1).to(dtype)
+            count = torch.arange(node.shape[-1] if node.shape else 1)
+            rows = _rows(graph, node.name)
+            count = (count if rows is None else count % rows).to(dtype)
             found[name] = count.expand(node.shape or (1,)).reshape(node.shape)
             continue
         noise = torch.randn(node.shape, generator=generator, dtype=torch.float64)
@@ -88,14 +92,14 @@ def _dtype(node: Node) -> torch.dtype:
     return found
 
 
-def _rows(graph: Graph, value: str) -> int:
-    """How many rows the smallest table has that an integer value indexes; 2 where it indexes none."""
+def _rows(graph: Graph, value: str) -> int | None:
+    """How many rows the smallest table has that an integer value indexes, if it indexes any."""
     tables = (
         _table(graph, u)
         for at, u in _readers(graph, value)
         if short_name(u.target) == "embedding" and u.args[1] == Ref(at)
     )
-    return min((t for t in tables if t is not None), default=2)
+    return min((t for t in tables if t is not None), default=None)
 
 
 def _compared(graph: Graph, value: str) -> list[int]:
@@ -111,9 +115,15 @@ def _readers(graph: Graph, value: str) -> Iterator[tuple[str, Node]]:
         at = todo.pop()
         for user in graph.users[at]:
             yield at, user
-            if short_name(user.target) in _VIEWS and user.name not in seen:
+            if _passes_on(user, at) and user.name not in seen:
                 seen.add(user.name)
                 todo.append(user.name)
+
+
+def _passes_on(user: Node, value: str) -> bool:
+    """Whether a result has the entries of this operand, as they are."""
+    name = short_name(user.target)
+    return name in _VIEWS or (name in _PICKS and user.args[0] == Ref(value))
 
 
 def _table(graph: Graph, user: Node) -> int | None:
