@@ -34,7 +34,7 @@ MODULES = (
     "symgraph.prove.verify",
     "symgraph.orbit.canonical",
     "symgraph.match.program",
-    "symgraph.match.execute",
+    "symgraph.match.plan_program",
     "symgraph.orbit.alignment",
     "symgraph.measure.barrier",
     "symgraph.io.checkpoint",

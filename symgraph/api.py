@@ -24,11 +24,11 @@ from symgraph.inference.sources import (
 from symgraph.io.models import Model
 from symgraph.ir import Graph
 from symgraph.match.align import Aligned, align, plan
-from symgraph.match.learn_options import LearnOptions
 from symgraph.match.merge import Merged, merge
+from symgraph.match.one_basis import Universe
+from symgraph.match.options import LearnOptions, MatchOptions
 from symgraph.match.program import Program
-from symgraph.match.universe import Universe, universe
-from symgraph.match.weights import MatchOptions
+from symgraph.match.universe import universe
 from symgraph.match.write import Applied, apply
 from symgraph.measure.barrier import loss_barrier
 from symgraph.measure.recalibrate import recalibrated
@@ -36,7 +36,7 @@ from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.canonical import canonicalise as _canonicalise
-from symgraph.orbit.motion import MotionOptions
+from symgraph.orbit.descent_options import DescentOptions
 from symgraph.prove.audit import LARGEST, Audit
 from symgraph.prove.audit import audit as _audit
 from symgraph.prove.sample import moved
@@ -56,6 +56,7 @@ __all__ = [
     "Applied",
     "Audit",
     "Canonical",
+    "DescentOptions",
     "Embedded",
     "Graph",
     "LearnOptions",
@@ -63,7 +64,6 @@ __all__ = [
     "MatchOptions",
     "Merged",
     "Model",
-    "MotionOptions",
     "Narrowed",
     "Program",
     "Progress",

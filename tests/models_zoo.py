@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
+from symgraph.match.options import MatchOptions
+from symgraph.match.plan_program import Plan, plan_program
+from symgraph.match.program import Program
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import example_inputs, state_of, trace
 from symgraph.tracing.interpreter import Interpreter
@@ -118,6 +121,12 @@ def case(name: str, implementation: str = "sdpa") -> Case:
         graph = trace(model, kwargs=given)
         inputs = [given[n.target] for n in graph.inputs]
     return Case(model, graph, infer(graph), inputs)
+
+
+def pair_program(symmetry: SymmetryGraph, options: MatchOptions | None = None, **more: Any) -> Program:
+    """The program that brings B to A."""
+    inputs = {"A": "a folder", "B": "b folder"}
+    return plan_program(symmetry, Plan(inputs=inputs, options=options or MatchOptions(), reference="A", **more))
 
 
 def network(name: str, seed: int) -> Any:

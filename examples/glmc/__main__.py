@@ -27,9 +27,7 @@ from training import endpoint
 from transformers.utils.logging import disable_progress_bar
 
 import symgraph
-from symgraph.match.learn_options import LearnOptions
-from symgraph.match.weights import MatchOptions
-from symgraph.orbit.motion import MotionOptions
+from symgraph.match.options import LearnOptions, MatchOptions
 
 Results = dict[str, dict[str, Any]]
 
@@ -48,8 +46,8 @@ def aligned(method: str, a: nn.Module, b: nn.Module, s: Setting, corpus: Corpus,
         return found.reference, found.state
     only = method.endswith("permutations only")
     symmetry = symgraph.infer(a)
-    motion = MotionOptions(permutations=True, full=False) if only else MotionOptions()
-    learning = LearnOptions(steps=s.steps, lr=s.learning_rate, dual=method.endswith("dual"), patience=0, motion=motion)
+    dual = method.endswith("dual")
+    learning = LearnOptions(steps=s.steps, lr=s.learning_rate, dual=dual, patience=0, permutations=only, full=not only)
     found = symgraph.align(
         a,
         b,

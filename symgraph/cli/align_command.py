@@ -11,19 +11,18 @@ from symgraph.cli.parser import (
     WEIGHTED_HELP,
     Arguments,
     Commands,
-    add_blending,
     add_data,
     add_device,
-    add_learning,
     add_matching,
+    add_method,
     add_model,
-    add_narrow,
+    add_options,
     add_out,
     add_program,
     add_rules,
-    add_tied,
 )
 from symgraph.errors import UsageError
+from symgraph.match.options import PairSettings
 
 if TYPE_CHECKING:
     from symgraph.io.models import Model
@@ -66,14 +65,13 @@ def add(commands: Commands) -> None:
     add_out(parser, required=False)
     parser.add_argument("--alignment", metavar="FILE", help="also write the alignment itself (.safetensors)")
     add_program(parser)
-    parser.add_argument("--strict", action="store_true", help="fail if an operator has no rule (exit code 5)")
-    add_tied(parser)
-    add_narrow(parser)
+    add_options(parser, PairSettings, "strict", "tied", "narrow")
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
-    add_learning(parser)
-    add_blending(parser)
-    add_matching(parser, data=True)
+    group = add_method(parser, "lambdas", "sampler", "dual", "gauge")
+    add_options(group, PairSettings, "start")
+    add_options(parser.add_argument_group("semi-permutations"), PairSettings, "split", "soft")
+    add_matching(parser)
     add_data(parser)
 
 
@@ -113,20 +111,7 @@ def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, conso
     from symgraph.match.align import plan
 
     if program is None:
-        program = plan(
-            a,
-            b,
-            method=args.method,
-            options=inputs.match_options(args),
-            rules=inputs.rule_book(args),
-            tied=args.tied,
-            strict=args.strict,
-            learning=inputs.learn_options(args),
-            start=args.start,
-            split=args.split_units,
-            soft=args.soft,
-            narrow=args.narrow,
-        )
+        program = plan(a, b, **inputs.wanted(args), **inputs.settings(args, PairSettings))
     if args.emit_program:
         program.save(args.emit_program, overwrite=args.overwrite)
     console.result(program, program.to_plain())
@@ -141,33 +126,12 @@ def _align(
     args: Arguments,
     console: Console,
 ) -> Aligned:
-    import torch
-
     from symgraph.match.align import align
 
+    how = inputs.wanted(args) | inputs.settings(args, PairSettings)
+    how |= {"data": lesson[0], "validation": lesson[1], "program": program, "examples": found}
     with console.steps("aligning") as progress:
-        return align(
-            *models,
-            method=args.method,
-            options=inputs.match_options(args),
-            program=program,
-            rules=inputs.rule_book(args),
-            tied=args.tied,
-            strict=args.strict,
-            device=args.device,
-            dtype=getattr(torch, args.dtype),
-            progress=progress,
-            data=lesson[0],
-            validation=lesson[1],
-            learning=inputs.learn_options(args),
-            checkpoint=args.checkpoint,
-            resume=args.resume,
-            start=args.start,
-            split=args.split_units,
-            soft=args.soft,
-            narrow=args.narrow,
-            examples=found,
-        )
+        return align(*models, **how | {"progress": progress})
 
 
 def _measure(aligned: Aligned, found: Any, args: Arguments, console: Console) -> dict[str, LossBarrier]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
-from symgraph.cli.parser import Arguments, Commands, add_model, add_out, add_rules, add_tied
+from symgraph.cli.parser import Arguments, Commands, add_model, add_options, add_out, add_rules
 from symgraph.io.files import refuse_existing
+from symgraph.match.options import Settings
 
 _EXAMPLES = """
 symgraph align a b --out b-aligned --alignment ab.safetensors
@@ -28,7 +29,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--inverse", action="store_true", help="go back from the basis of A to that of B")
     text = "the weights are a difference of two models: leave out the constants that the alignment adds"
     parser.add_argument("--task-vector", action="store_true", help=text)
-    add_tied(parser)
+    add_options(parser, Settings, "tied")
     add_rules(parser)
 
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from symgraph.cli.console import Console
 from symgraph.cli.parser import Arguments
 from symgraph.errors import UsageError
 from symgraph.io.files import refuse_existing
+from symgraph.io.options import stated
+from symgraph.match.options import LearnOptions, MatchOptions, Settings
 
 if TYPE_CHECKING:
     from symgraph.io.data import Batches
     from symgraph.io.models import Model
-    from symgraph.match.learn_options import LearnOptions
     from symgraph.match.program import Program
-    from symgraph.match.weights import MatchOptions
     from symgraph.measure.endpoints import Endpoint
     from symgraph.measure.result import LossBarrier
     from symgraph.rules.book import RuleBook
+
+Kind = TypeVar("Kind")
 
 
 def architecture(spec: str, args: Arguments) -> Model:
@@ -56,40 +58,25 @@ def rule_book(args: Arguments) -> RuleBook:
     return api.rule_book(args.rules)
 
 
-def match_options(args: Arguments) -> MatchOptions:
-    """The options of weight matching."""
-    from symgraph.match.weights import MatchOptions
-
-    chosen = (args.sweeps, args.tolerance, args.weighting, args.seed, args.restarts, tuple(args.spaces))
-    if "alpha" not in args:
-        return MatchOptions(*chosen, outer=args.outer)
-    return MatchOptions(*chosen, args.alpha, args.match_batches, observed=tuple(args.observed), outer=args.outer)
+def options(args: Arguments, kind: type[Kind], **more: Any) -> Kind:
+    """A dataclass of options from those of them that the command has."""
+    named = {n: getattr(args, n) for n in stated(kind) if n in args}
+    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in named.items()}, **more)
 
 
-def learn_options(args: Arguments) -> LearnOptions | None:
-    """The options of learned matching, where it is asked for."""
-    from symgraph.match.learn_options import LearnOptions
-    from symgraph.orbit.motion import MotionOptions
+def settings(args: Arguments, kind: type[Settings]) -> dict[str, Any]:
+    """How models are read and where it is computed, by name."""
+    import torch
 
-    if args.method != "learned":
-        return None
-    chosen = (args.chart, not args.compact, args.learn_permutations)
-    gauge, spaces = getattr(args, "gauge", False), tuple(args.spaces)
-    motion = MotionOptions(*chosen, gauge=gauge, spaces=spaces, relaxed=tuple(args.relax))
-    found = LearnOptions(
-        steps=args.steps,
-        optimiser=args.optimiser,
-        lr=args.lr,
-        schedule=args.schedule,
-        seed=args.seed,
-        check_every=args.check_every,
-        patience=args.patience,
-        motion=motion,
-    )
-    if "concentration" in args:
-        return replace(found, sampler="dirichlet", concentration=args.concentration, estimate=args.estimate)
-    low, high = args.lambdas
-    return replace(found, sampler=args.sampler, lambdas=(low, high), dual=args.dual)
+    more = {"rules": rule_book(args), "device": args.device, "dtype": getattr(torch, args.dtype)}
+    found = options(args, kind, **more)
+    return {f.name: getattr(found, f.name) for f in fields(found)}
+
+
+def wanted(args: Arguments, **trained: Any) -> dict[str, Any]:
+    """The method, and its options."""
+    chosen = {"method": args.method, "options": options(args, MatchOptions)}
+    return chosen | ({"learning": options(args, LearnOptions, **trained)} if args.method == "learned" else {})
 
 
 def training(args: Arguments, found: Model) -> tuple[Batches, Batches | None]:

@@ -12,15 +12,16 @@ from symgraph.cli.parser import (
     Commands,
     add_device,
     add_matching,
+    add_options,
     add_out,
     add_reading,
     add_recalibration,
     add_rules,
-    add_tied,
     add_trust,
     not_negative,
 )
 from symgraph.io.files import refuse_existing
+from symgraph.match.options import MatchOptions, UniverseSettings
 
 _EXAMPLES = """
 symgraph merge a b --weights 0.5 0.5 --out merged
@@ -46,7 +47,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--weights", metavar="W", nargs="+", type=not_negative, required=True, help=text)
     add_out(parser)
     parser.add_argument("--no-align", dest="align", action="store_false", help="take the models as they are")
-    add_tied(parser)
+    add_options(parser, UniverseSettings, "tied")
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
     add_matching(parser)
@@ -56,8 +57,6 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Check, load, align, average, write."""
-    import torch
-
     from symgraph.match import merge
     from symgraph.match import write as outputs
     from symgraph.measure.mixture import check_weights
@@ -72,13 +71,9 @@ def run(args: Arguments, console: Console) -> int:
             sources,
             args.weights,
             align=args.align,
-            options=inputs.match_options(args),
-            rules=inputs.rule_book(args),
-            tied=args.tied,
-            device=args.device,
-            dtype=getattr(torch, args.dtype),
-            progress=progress,
+            options=inputs.options(args, MatchOptions),
             recalibrate=training,
+            **inputs.settings(args, UniverseSettings) | {"progress": progress},
         )
     out = outputs.write_merged(merged, args.out, command=args.typed, overwrite=args.overwrite)
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from symgraph.cli.console import Console
 from symgraph.errors import UsageError
+from symgraph.io.options import Option, stated
+from symgraph.match.options import METHODS, LearnOptions, MatchOptions, Settings
 
 Arguments = argparse.Namespace
 Run = Callable[[Arguments, Console], int]
@@ -18,9 +20,6 @@ MODEL_HELP = (
 )
 WEIGHTED_HELP = "a checkpoint folder, a hub id, or package.module:factory (the one form that runs your code)"
 DATA_HELP = "a datasets folder, a data file (.txt, .csv, .json, .jsonl, .parquet), or package.module:factory"
-WEIGHTINGS = ("inputs-halved", "uniform", "normalised")
-OUTER = ("joint", "gate", "gram")
-METHODS = ("weights", "activations", "learned")
 _WIDTH = 100
 
 
@@ -112,64 +111,54 @@ def add_device(parser: argparse.ArgumentParser, dtypes: tuple[str, ...], default
     parser.add_argument("--dtype", choices=dtypes, default=default, help=f"precision of the computation{note}")
 
 
-def add_tied(parser: argparse.ArgumentParser) -> None:
-    """What happens to embeddings that share one tensor."""
-    text = "embeddings that share one tensor: keep (default; a smaller group) or untie (more parameters)"
-    parser.add_argument("--tied", choices=("keep", "untie"), default="keep", help=text)
+def add_options(group: argparse._ActionsContainer, kind: type[Any], *names: str) -> None:
+    """Fields of a dataclass of options, each as an option of the command."""
+    every = stated(kind)
+    for name in names:
+        field, said = every[name]
+        text = said.help + _default_text(field.default)
+        flag = said.flag or f"--{name.replace('_', '-')}"
+        group.add_argument(flag, dest=name, default=field.default, help=text, **_taken(field.type, field.default, said))
 
 
-def add_matching(parser: argparse.ArgumentParser, *, data: bool = False) -> None:
-    """The options of matching; with `data`, those that need some as well."""
+def _taken(kind: str, default: Any, said: Option) -> dict[str, Any]:
+    """How an option of a type is read."""
+    if kind == "bool":
+        return {"action": "store_false" if default else "store_true"}
+    if said.choices:
+        return {"choices": said.choices}
+    if kind.startswith("tuple"):
+        number = "float" in kind
+        return {"nargs": len(default) if number else "+", "metavar": said.metavar, "type": float if number else str}
+    if kind == "float | str":
+        return {"type": share, "metavar": "X"}
+    if kind.startswith("int"):
+        return {"type": int if said.least is None else at_least(int(said.least)), "metavar": "N"}
+    return {"type": not_negative, "metavar": said.metavar or "X"} if kind == "float" else {"metavar": said.metavar}
+
+
+def _default_text(default: Any) -> str:
+    if default in (("*",), "auto"):
+        return " (default: all)" if default != "auto" else " (default auto)"
+    if default is None or default == () or isinstance(default, bool):
+        return ""
+    if isinstance(default, tuple):
+        return f" (default {' '.join(map(str, default))})"
+    return f" (default {default:g})" if isinstance(default, float) else f" (default {default})"
+
+
+def add_matching(parser: argparse.ArgumentParser) -> None:
+    """How models are matched."""
     group = parser.add_argument_group("matching")
-    group.add_argument(
-        "--sweeps", type=at_least(0), default=15, metavar="N", help="at most so many sweeps (default 15)"
-    )
-    text = "stop where a sweep gains less, relative to |A|^2 (default 1e-7)"
-    group.add_argument("--tolerance", type=not_negative, default=1e-7, metavar="X", help=text)
-    group.add_argument("--seed", type=int, default=0, help="of the order of the spaces (default 0)")
-    text = "further starts from random elements (default 0)"
-    group.add_argument("--restarts", type=at_least(0), default=0, metavar="N", help=text)
-    text = "align these spaces only; * stands for any text (default: all)"
-    group.add_argument("--spaces", nargs="+", default=["*"], metavar="PATTERN", help=text)
-    text = "order of experts or heads: joint with their inside (default), by the gate alone, or by Gram matrices"
-    group.add_argument("--outer", choices=OUTER, default=OUTER[0], help=text)
-    text = "weight of each parameter in the distance (default inputs-halved: embeddings and first layers count half"
-    text += "; inputs: at the second moment of what it reads)" if data else ")"
-    choices = (*WEIGHTINGS, "inputs") if data else WEIGHTINGS
-    group.add_argument("--weighting", choices=choices, default=WEIGHTINGS[0], help=text)
+    add_options(group, MatchOptions, "sweeps", "tolerance", "seed", "restarts", "spaces", "outer", "weighting")
 
 
-def add_learning(parser: argparse.ArgumentParser) -> None:
-    """How B is matched, and the options of learned matching."""
+def add_method(parser: argparse.ArgumentParser, *names: str) -> argparse._ArgumentGroup:
+    """By what models are matched, what is read of activations, and how elements are trained."""
     group = parser.add_argument_group("method")
     text = "weights (default), activations, or learned: from there trained on the loss of the models between"
     group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
-    text = "what learned matching starts from (default weights)"
-    group.add_argument("--start", choices=METHODS[:2], default=METHODS[0], help=text)
-    add_activations(group)
-    add_training(group)
-    text = "train between these points of the segment (default 0.4 0.6)"
-    group.add_argument("--lambdas", type=float, nargs=2, default=[0.4, 0.6], metavar="X", help=text)
-    text = "uniform between --lambdas (default), or normal with this mean and deviation"
-    group.add_argument("--sampler", choices=("uniform", "normal"), default="uniform", help=text)
-    group.add_argument("--dual", action="store_true", help="move A as well; it is written to FOLDER-reference")
-    text = "train gains of norms and constants of biases too; A in its new gauge goes to FOLDER-reference"
-    group.add_argument("--gauge", action="store_true", help=text)
-
-
-def add_activations(group: argparse._ArgumentGroup) -> None:
-    """What is read of activations, and how much it counts."""
-    text = "share of activations where they are matched, the rest being weights: a number from 0 to 1, or auto"
-    text += " (default): the best of several on validation data"
-    group.add_argument("--alpha", type=share, default="auto", metavar="X", help=text)
-    text = "spaces whose activations count; the others go by weights (default: all)"
-    group.add_argument("--observed", nargs="+", default=["*"], metavar="PATTERN", help=text)
-    text = "batches of activations that are read; 0: all (default 30)"
-    group.add_argument("--match-batches", type=at_least(0), default=30, metavar="N", help=text)
-
-
-def add_training(group: argparse._ArgumentGroup) -> None:
-    """The options of learned matching, of however many models."""
+    add_options(group, MatchOptions, "alpha", "observed", "batches")
     text = "training data for the method (default: the train split of --data)"
     group.add_argument("--train-data", metavar="SPEC", help=text)
     group.add_argument("--train-split", metavar="NAME", help="its split (default: train, where it has splits)")
@@ -178,39 +167,10 @@ def add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--validation-split", metavar="NAME", help="its split; of the training data if only this is given"
     )
-    group.add_argument("--steps", type=at_least(0), default=1000, metavar="N", help="training steps (default 1000)")
-    group.add_argument("--optimiser", default="Adam", metavar="NAME", help="any of torch.optim (default Adam)")
-    group.add_argument("--lr", type=not_negative, default=1e-2, metavar="X", help="learning rate (default 0.01)")
-    group.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help="of the rate")
-    text = "train rotations of invertible classes only, and no scales"
-    group.add_argument("--compact", action="store_true", help=text)
-    text = "train permutations too (straight-through assignment)"
-    group.add_argument("--learn-permutations", action="store_true", help=text)
-    text = "start these spaces in a larger class and lead them back: rotations, and permutations that are trained"
-    group.add_argument("--relax", nargs="+", default=[], metavar="PATTERN", help=text)
-    text = "chart of rotations (default cayley)"
-    group.add_argument("--chart", choices=("cayley", "exponential"), default="cayley", help=text)
-    text = "steps between two estimates on validation data (default 50)"
-    group.add_argument("--check-every", type=at_least(1), default=50, metavar="N", help=text)
-    text = "stop after so many estimates without a better one; 0: never (default 10)"
-    group.add_argument("--patience", type=at_least(0), default=10, metavar="N", help=text)
-    group.add_argument("--checkpoint", metavar="FILE", help="write the run to this file at every estimate")
-    group.add_argument("--resume", action="store_true", help="go on from --checkpoint, where it exists")
-
-
-def add_blending(parser: argparse.ArgumentParser) -> None:
-    """What is done to units beside reordering them."""
-    group = parser.add_argument_group("semi-permutations")
-    text = "split units of a model into idle ones (where it was narrower) if that brings it nearer; exact"
-    group.add_argument("--split-units", action="store_true", help=text)
-    text = "soft permutations at this temperature: APPROXIMATE, the function changes and by how much is reported"
-    group.add_argument("--soft", type=not_negative, default=0.0, metavar="T", help=text + " (default 0: none)")
-
-
-def add_narrow(parser: argparse.ArgumentParser) -> None:
-    """Which of two models of unequal widths changes its shape."""
-    text = "where B is wider, reduce it to A's shape: APPROXIMATE, what is lost is reported (default: A is embedded)"
-    parser.add_argument("--narrow", action="store_true", help=text)
+    add_options(group, LearnOptions, "steps", "optimiser", "lr", "schedule", "full", "permutations", "relaxed")
+    add_options(group, LearnOptions, "chart", "check_every", "patience", *names)
+    add_options(group, Settings, "checkpoint", "resume")
+    return group
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:

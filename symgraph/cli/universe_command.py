@@ -8,29 +8,26 @@ from typing import TYPE_CHECKING, Any
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
 from symgraph.cli.parser import (
-    METHODS,
     WEIGHTED_HELP,
     Arguments,
     Commands,
-    add_activations,
     add_data,
     add_device,
     add_matching,
+    add_method,
     add_mixtures,
+    add_options,
     add_out,
     add_program,
     add_rules,
-    add_tied,
-    add_training,
     add_trust,
-    at_least,
-    not_negative,
 )
 from symgraph.errors import UsageError
+from symgraph.match.options import UniverseSettings
 
 if TYPE_CHECKING:
+    from symgraph.match.one_basis import Universe
     from symgraph.match.program import Program
-    from symgraph.match.universe import Universe
     from symgraph.measure.result import LossBarrier
 
 _EXAMPLES = """
@@ -62,23 +59,11 @@ def add(commands: Commands) -> None:
     add_trust(parser)
     add_out(parser, required=False)
     add_program(parser)
-    text = "the model whose gauge all are brought into, counted from 0 (default: whichever hash comes first)"
-    parser.add_argument("--reference", type=at_least(0), metavar="N", help=text)
-    parser.add_argument("--strict", action="store_true", help="fail if an operator has no rule (exit code 5)")
-    add_tied(parser)
+    add_options(parser, UniverseSettings, "reference", "strict", "tied")
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
-    group = parser.add_argument_group("method")
-    text = "weights (default), activations, or learned: from weights on trained on the loss of mixtures"
-    group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
-    text = "rounds in which each model is matched to the mean of the others (default 10)"
-    group.add_argument("--rounds", type=at_least(0), default=10, metavar="N", help=text)
-    text = "of the Dirichlet distribution; below 1 few models weigh much (default 0.1)"
-    group.add_argument("--concentration", type=not_negative, default=0.1, metavar="X", help=text)
-    add_activations(group)
-    add_training(group)
-    text = "what training stops by: the barrier of the even mixture (default), or the worst of it and all midpoints"
-    group.add_argument("--estimate", choices=("even", "worst"), default="even", help=text)
+    group = add_method(parser, "concentration", "estimate")
+    add_options(group, UniverseSettings, "rounds")
     add_matching(parser)
     add_data(parser)
     add_mixtures(parser)
@@ -108,21 +93,15 @@ def _dry_run(program: Program | None, args: Arguments, console: Console) -> int:
     from symgraph.match.universe import plan
 
     if program is None:
-        program = plan(
-            args.models,
-            reference=args.reference,
-            options=inputs.match_options(args),
-            rounds=args.rounds,
-            rules=inputs.rule_book(args),
-            tied=args.tied,
-            strict=args.strict,
-            method=args.method,
-            learning=inputs.learn_options(args),
-        )
+        program = plan(args.models, **_how(args))
     if args.emit_program:
         program.save(args.emit_program, overwrite=args.overwrite)
     console.result(program, program.to_plain())
     return 0
+
+
+def _how(args: Arguments) -> dict[str, Any]:
+    return inputs.wanted(args, sampler="dirichlet") | inputs.settings(args, UniverseSettings)
 
 
 def _check(args: Arguments) -> None:
@@ -140,34 +119,15 @@ def _check(args: Arguments) -> None:
 
 
 def _universe(program: Program | None, args: Arguments, console: Console) -> Universe:
-    import torch
-
     from symgraph.match.universe import universe
 
     models = [inputs.weighted(spec, args) for spec in args.models]
     reads = args.method != "weights" if program is None else program.reads_data
     training, validation = inputs.training(args, models[0]) if reads else (None, None)
+    how = _how(args) | {"data": training, "validation": validation, "program": program}
+    how["examples"] = inputs.batches(args, models[0]) if args.data else None
     with console.steps("matching") as progress:
-        return universe(
-            models,
-            reference=args.reference,
-            options=inputs.match_options(args),
-            rounds=args.rounds,
-            rules=inputs.rule_book(args),
-            tied=args.tied,
-            strict=args.strict,
-            device=args.device,
-            dtype=getattr(torch, args.dtype),
-            progress=progress,
-            method=args.method,
-            data=training,
-            validation=validation,
-            learning=inputs.learn_options(args),
-            checkpoint=args.checkpoint,
-            resume=args.resume,
-            program=program,
-            examples=inputs.batches(args, models[0]) if args.data else None,
-        )
+        return universe(models, **how | {"progress": progress})
 
 
 def _measured(found: Universe, args: Arguments, console: Console) -> dict[str, LossBarrier]:

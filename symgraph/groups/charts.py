@@ -26,7 +26,6 @@ from symgraph.groups.assignment import assignment
 from symgraph.groups.elements import Element, IndexSet
 from symgraph.groups.frequency_pairs import rotary_matrix
 
-CHARTS = ("cayley", "exponential")
 
 
 class ChartOptions(Protocol):

@@ -1,36 +1,27 @@
-"""Two models in one basis: the plan, its run, and what comes out."""
+"""Two models in one basis: the second is brought to the first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError, shorten
-from symgraph.inference.sources import Progress, RuleSources, Source, infer, ready, rule_book, stored
+from symgraph.errors import shorten
+from symgraph.inference.sources import Source
 from symgraph.io.models import Model
-from symgraph.io.state import check_finite, state_hash
-from symgraph.match.execute import execute
-from symgraph.match.learn_options import LearnOptions
-from symgraph.match.learned import Learned, Lesson
-from symgraph.match.planning import BlendOptions, learning_options, plan_alignment
-from symgraph.match.program import MATCHINGS, Program
-from symgraph.match.program_steps import Embed, Reduce, Soften
-from symgraph.match.registers import Registers, narrowed
-from symgraph.match.unchanged import Endpoint, calls_on
-from symgraph.match.weights import MatchOptions
-from symgraph.measure.losses import PerExample
+from symgraph.io.options import given
+from symgraph.match.learn_step import LearnStep
+from symgraph.match.learned import Learned
+from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
+from symgraph.match.options import LearnOptions, MatchOptions, PairSettings
+from symgraph.match.prepare_steps import Embed, Reduce
+from symgraph.match.program import Program
 from symgraph.orbit.alignment import Alignment, growth
-from symgraph.orbit.canonical import Canonical
-from symgraph.resize.shapes import Shape, common_shape, model_like
-from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
 
-METHODS = ("weights", "activations", "learned")
+PAIR = ("A", "B")
 # Growth of a norm that is worth a word.
 SAID = 10.0
 
@@ -79,26 +70,11 @@ def align(
     b: Source,
     *,
     method: str = "weights",
-    options: MatchOptions | None = None,
-    program: Program | None = None,
-    symmetry: SymmetryGraph | None = None,
-    rules: RuleSources = None,
-    tied: str = "keep",
-    strict: bool = False,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float64,
-    progress: Progress | None = None,
+    options: MatchOptions | Mapping[str, Any] | None = None,
+    learning: LearnOptions | Mapping[str, Any] | None = None,
     data: Any = None,
-    validation: Any = None,
-    learning: LearnOptions | None = None,
-    loss: str | PerExample = "cross-entropy",
-    checkpoint: str | Path | None = None,
-    resume: bool = False,
-    start: str = "weights",
-    split: bool = False,
-    soft: float = 0.0,
-    narrow: bool = False,
-    examples: Any = None,
+    program: Program | None = None,
+    **settings: Any,
 ) -> Aligned:
     """Brings B into the basis and the gauge of A without changing B's function.
 
@@ -107,56 +83,26 @@ def align(
     Args:
         method: "weights"; "activations", alone or mixed with weights (`alpha` of the options); or "learned", trained
             on the task loss at interpolated weights from a match by `start` on.
-        options: sweeps, tolerance, weighting, seed, restarts, and patterns of the spaces to align.
-        program: run this program instead of planning one.
-        tied: "keep" shared embeddings (a smaller group), or "untie" them (more parameters; both models are copied).
-        device, dtype: where and in which precision to compute.
+        options: how to match: sweeps, tolerance, weighting, seed, restarts, patterns of the spaces to align, and more.
+        learning: how to train: steps, optimiser, what moves; `spaces` of `options` restrict it as well.
         data: batches of the training split: `symgraph.io.data.Batches`, a list, or a loader; for all but "weights".
-        validation: batches to stop on; without them every tenth of `data` is set apart.
-        learning: steps, optimiser, what moves (see `LearnOptions`); `spaces` of `options` restrict it as well.
-        loss: what is trained, a name or a function as for `loss_barrier`.
-        split: copy units of B into idle ones (those that padding added) where that brings it nearer to A; exact.
-        soft: temperature of soft permutations, which only approximate B's function; the notes say by how much.
-        narrow: where B is wider, reduce it to A's shape instead of embedding A: approximate; the notes say by how much.
-        checkpoint, resume: a file to write as training goes on, and whether to go on from it.
-        examples: batches on whose first one the results are compared too, as on `data` and on inputs of every kind.
+        program: run this program instead of planning one.
+        settings: fields of `PairSettings`: start, split, soft, narrow, symmetry, rules, tied, strict, device, dtype,
+            progress, validation, examples, loss, checkpoint, resume.
 
     Raises:
-        UsageError: an unknown method or choice, or a program for another architecture.
+        UsageError: an unknown option, method or choice, or a program for another architecture.
         CheckpointError: the architectures differ in more than widths, or a weight is not finite.
         DataError: data is missing, empty, or does not fit the model.
         VerifyError: a model does not compute what it computed, with the space that is to blame.
 
     Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 10.
     """
-    options = options or MatchOptions()
-    _check_method(method, start, program, data, options)
-    (ma, mb), notes = ready((a, b), tied, ("A", "B"))
-    shape = common_shape(ma, mb, lambda m: infer(m, rules=rules, strict=strict), symmetry, reduce=narrow)
-    states = {k: dict(state_of(m.module)) for k, m in (("A", ma), ("B", mb))}
-    for name, state in states.items():
-        check_finite({k: v for k, v in state.items() if k in shape.symmetry.terms}, where=name)
-    plan = program or _plan(ma, mb, shape, method, options, learning, start, BlendOptions(split, soft))
-    _check_embedding(plan, shape)
-    network = (mb if shape.narrow == "A" else ma).module
-    given = (network, data, validation, loss, checkpoint, resume)
-    lesson = None if data is None else Lesson(*given, device=device, book=rule_book(rules))
-    run = execute(
-        plan,
-        shape.symmetry,
-        states,
-        hashes={k: state_hash(s) for k, s in states.items()},
-        device=device,
-        dtype=dtype,
-        progress=progress,
-        lesson=lesson,
-        other=shape.other,
-    )
-    found = _aligned(*_of_one_shape(ma, mb, shape, run), plan, run, notes)
-    calls = calls_on(network, data, examples)
-    for end in _endpoints(found, (ma, mb), shape, run):
-        end.check(calls)
-    return replace(found, embedded=shape.narrow, narrowed=bool(shape.wide))
+    how = given(PairSettings, None, settings)
+    wanted = _wanted(how, method, options, learning, data, program)
+    models = _shaped(a, b, how)
+    found = bring(models, program or _planned(models, wanted, how), wanted, network=models.like, called={})
+    return _aligned(found)
 
 
 def plan(
@@ -164,134 +110,55 @@ def plan(
     b: Source,
     *,
     method: str = "weights",
-    options: MatchOptions | None = None,
-    rules: RuleSources = None,
-    tied: str = "keep",
-    strict: bool = False,
-    learning: LearnOptions | None = None,
-    start: str = "weights",
-    split: bool = False,
-    soft: float = 0.0,
-    narrow: bool = False,
+    options: MatchOptions | Mapping[str, Any] | None = None,
+    learning: LearnOptions | Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Program:
     """The program that `align` would run, with its arguments.
 
     Raises:
         CheckpointError: the architectures differ in more than widths.
     """
-    (ma, mb), _ = ready((a, b), tied, ("A", "B"))
-    shape = common_shape(ma, mb, lambda m: infer(m, rules=rules, strict=strict), reduce=narrow)
-    return _plan(ma, mb, shape, method, options or MatchOptions(), learning, start, BlendOptions(split, soft))
+    how = given(PairSettings, None, settings)
+    return _planned(_shaped(a, b, how), _wanted(how, method, options, learning, ()), how)
 
 
-def _plan(
-    a: Model,
-    b: Model,
-    shape: Shape,
-    method: str,
-    options: MatchOptions,
-    learning: LearnOptions | None,
-    start: str,
-    blend: BlendOptions,
-) -> Program:
-    other = "B" if shape.narrow == "A" else "A"
-    reshape: Embed | Reduce | None = None
-    if shape.narrow:
-        reshape = Embed(shape.narrow, other, f"{shape.narrow}.embedded", tuple(map(str, shape.spaces)))
-    elif shape.wide:
-        reshape = Reduce("B", "A", "B.reduced", tuple(s.reverse for s in shape.spaces))
-    return plan_alignment(
-        shape.symmetry,
-        options,
-        {"A": a.spec, "B": b.spec},
-        learning_options(method, options, learning),
-        start if method == "learned" else method,
-        reshape,
-        blend,
+def _wanted(how: PairSettings, method: str, options: Any, learning: Any, data: Any, program: Any = None) -> Wanted:
+    return Wanted(
+        method=method,
+        options=given(MatchOptions, options),
+        learning=given(LearnOptions, learning),
+        settings=how,
+        data=data,
+        program=program,
     )
 
 
-def _check_embedding(program: Program, shape: Shape) -> None:
-    """A program for models of other widths than these would fail somewhere in the middle."""
-    found = next((s.model for s in program.steps if isinstance(s, Embed)), "")
-    if any(isinstance(s, Reduce) for s in program.steps) != bool(shape.wide):
-        raise UsageError(
-            "the program reduces B" if not shape.wide else "the program does not reduce B, which is wider",
-            remedy="say narrow=True (--narrow) for both, or for neither, and give it a wider B",
-        )
-    if found != shape.narrow:
-        raise UsageError(
-            f"the program embeds {found or 'neither model'}, and {shape.narrow or 'neither'} is narrower",
-            remedy="write it anew with `symgraph align A B --emit-program FILE`",
-        )
+def _shaped(a: Source, b: Source, how: PairSettings) -> Shaped:
+    return shaped(dict(zip(PAIR, (a, b), strict=True)), how, PAIR, reduce=how.narrow)
 
 
-def _check_method(method: str, start: str, program: Program | None, data: Any, options: MatchOptions) -> None:
-    if method not in METHODS:
-        raise UsageError(f"there is no method {method!r}", remedy=f"method= one of {', '.join(METHODS)}")
-    if start not in MATCHINGS:
-        raise UsageError(f"learning cannot start from {start!r}", remedy=f"start= one of {', '.join(MATCHINGS)}")
-    if options.weighting == "inputs" and program is None and data is None:
-        raise UsageError("the weighting 'inputs' needs data", remedy="pass data=, batches of the training split")
-    if method != "weights" and program is None and data is None:
-        raise UsageError(f"method {method!r} needs data", remedy="pass data=, batches of the training split")
+def _planned(models: Shaped, wanted: Wanted, how: PairSettings) -> Program:
+    return planned(models, wanted, start=how.start, reference="A", split=how.split, soft=how.soft)
 
 
-def _of_one_shape(a: Model, b: Model, shape: Shape, run: Registers) -> tuple[Model, Model]:
-    """The models, the one of another width as what the program has made of it."""
-    if shape.narrow == "A":
-        return model_like(b, a, run.states["A.embedded"]), b
-    if shape.narrow or shape.wide:
-        return a, model_like(a, b, run.states["B.embedded" if shape.narrow else "B.reduced"])
-    return a, b
-
-
-def _endpoints(found: Aligned, sources: tuple[Model, Model], shape: Shape, run: Registers) -> Iterator[Endpoint]:
-    """What has to compute what it computed: B, unless it is an approximation, and A where it has moved."""
-    start = run.states.get("B.embedded") or run.states.get("B.reduced")
-    if not any(isinstance(s, Soften) for s in found.program.steps):
-        source = sources[1] if shape.narrow == "B" else None
-        yield Endpoint(found.b, run.states["B.aligned"], found.alignment, start, source)
-    if found.moved_a is not None and "A.aligned" in run.states:
-        yield Endpoint(found.a, run.states["A.aligned"], found.moved_a, run.states.get("A.embedded"))
-    elif found.singular:
-        yield Endpoint(found.a, _canonical(run).state, start=run.states.get("A.embedded"))
-    if shape.narrow == "A":
-        yield Endpoint(found.a, run.states["A.embedded"], source=sources[0])
-
-
-def _canonical(run: Registers) -> Canonical:
-    return run.canonical.get("A.embedded") or run.canonical["A"]
-
-
-def _aligned(a: Model, b: Model, plan: Program, run: Registers, notes: tuple[str, ...]) -> Aligned:
-    """What a run of the program leaves in its registers, as a result."""
-    whole = {k.split(".")[0] for k in run.canonical} >= {"A", "B"}
-    if not run.alignments or not whole or "B.aligned" not in run.states:
-        raise UsageError(
-            "the program does not align B to A",
-            cause="it makes no alignment, or no state called B.aligned",
-            remedy="write one with `symgraph align A B --emit-program FILE`",
-        )
-    states = {"A": state_of(a.module), "B": state_of(b.module)}
-    canonical = _canonical(run)
-    matched = next(iter(run.matches.values()))
-    moved_a = run.alignments.get("alignment.A")
-    if moved_a is not None and "A.aligned" in run.states:
-        reference = narrowed(run.states["A.aligned"], states["A"])
-    else:
-        reference = states["A"] if not canonical.singular else narrowed(canonical.state, states["A"])
+def _aligned(found: Universe) -> Aligned:
+    a, b = found.members
+    steps = found.program.steps
+    moved = any(s.dual or s.gauge for s in steps if isinstance(s, LearnStep))
     return Aligned(
-        a,
-        b,
-        next(iter(run.alignments.values())),
-        plan,
-        stored(b.module, narrowed(run.states["B.aligned"], states["B"])),
-        stored(a.module, reference),
-        canonical.singular,
-        (max(matched.initial, 0.0) / matched.scale) ** 0.5,
-        (max(matched.objective[-1], 0.0) / matched.scale) ** 0.5,
-        (*notes, *run.notes),
-        next(iter(run.learned.values()), None),
-        moved_a,
+        a.model,
+        b.model,
+        b.alignment,
+        found.program,
+        b.state,
+        a.state,
+        a.singular,
+        b.before,
+        b.after,
+        found.notes,
+        found.learned,
+        a.alignment if moved else None,
+        next((s.model for s in steps if isinstance(s, Embed)), ""),
+        any(isinstance(s, Reduce) for s in steps),
     )

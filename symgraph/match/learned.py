@@ -14,9 +14,10 @@ g_A^-1 g_B . B are; it doubles the step and gives another path.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,25 +25,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import DataError
+from symgraph.errors import DataError, UsageError
 from symgraph.match.feed import Feed, divided
-from symgraph.match.learn_options import LearnOptions, optimiser
+from symgraph.match.options import LearnOptions, Progress
 from symgraph.match.saved import Checkpoint
 from symgraph.measure.batches import repeatable
 from symgraph.measure.forward import fixed_tensors, usual_dtype
 from symgraph.measure.losses import PerExample
-from symgraph.measure.mixture import is_shared_mask, weighted_mean
+from symgraph.measure.mixture import dirichlet, is_shared_mask, weighted_mean
 from symgraph.measure.objective import Objective
 from symgraph.orbit.motion import Motion
 from symgraph.orbit.steps import State, Transform
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.wrap import evaluating
-
-Progress = Callable[[str], None]
-SAMPLERS = ("uniform", "normal", "dirichlet")
-SCHEDULES = ("cosine", "constant")
-ESTIMATES = ("even", "worst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +137,7 @@ class _Run:
         self.buffers = {n for n, _ in lesson.network.named_buffers()}
         self.rest |= fixed_tensors(lesson.network, first, self.dtype, self.device)
         moving = list(self.states)[0 if o.dual else 1 :]
-        self.motions = {s: Motion(symmetry, o.motion, self.dtype, self.device) for s in moving}
+        self.motions = {s: Motion(symmetry, o, self.dtype, self.device) for s in moving}
         self.latents = {f"{s}.{n}": t for s, m in self.motions.items() for n, t in m.latents().items()}
         self.optimiser = optimiser(o, list(self.latents.values()))
         self.step = 0
@@ -170,7 +166,7 @@ class _Run:
 
     def _take(self) -> float:
         """One step; the loss before it."""
-        batch, weights = self.feed.next(), self.options.weights(len(self.states), self.generator)
+        batch, weights = self.feed.next(), drawn(self.options, len(self.states), self.generator)
         for group in self.optimiser.param_groups:
             group["lr"] = self.options.lr * self.options.rate(self.step)
         self.optimiser.zero_grad()
@@ -252,7 +248,7 @@ class _Run:
         """What is kept, with why the run ended."""
         self._hold(self.best[2])
         found = {s: m.transform(self.like) for s, m in self.motions.items()}
-        stays = Transform() if self.options.motion.gauge else None
+        stays = Transform() if self.options.gauge else None
         transforms = tuple(found.get(s, stays) for s in self.states)
         return Learned(transforms, tuple(self.history), self.best[0], self.step, ended, len(self.mixtures) > 1)
 
@@ -262,7 +258,11 @@ class _Run:
         # Digits that rounding in another order, as on more threads, does not reach.
         tensors = (t for s in self.states.values() for t in s.values() if t.isfinite().all())
         sizes = [f"{float(t.double().norm()):.5e}" for t in tensors]
-        return {"symmetry": self.symmetry.fingerprint, "options": asdict(self.options), "models": sizes}
+        return {
+            "symmetry": self.symmetry.fingerprint,
+            "options": {f.name: getattr(self.options, f.name) for f in fields(LearnOptions)},
+            "models": sizes,
+        }
 
     def _checkpoint(self) -> None:
         if self.lesson.checkpoint is None:
@@ -304,3 +304,31 @@ def _mixtures(models: int, estimate: str) -> list[tuple[float, ...]]:
 def _name(model: int) -> str:
     """What messages call a model: A, B, and so on."""
     return chr(ord("A") + model) if model < 26 else f"model {model + 1}"
+
+
+def drawn(options: LearnOptions, models: int, generator: torch.Generator) -> tuple[float, ...]:
+    """Random weights of so many models.
+
+    Raises:
+        UsageError: the sampler is one of two models, and there are more.
+    """
+    if options.sampler == "dirichlet":
+        seed = int(torch.randint(2**31, (), generator=generator))
+        return dirichlet(models, options.concentration, 1, seed)[0]
+    if models != 2:
+        remedy = "pass sampler='dirichlet'"
+        raise UsageError(f"the sampler {options.sampler!r} draws between 2 models, not {models}", remedy=remedy)
+    first, second = options.lambdas
+    if options.sampler == "normal":
+        x = min(max(first + second * float(torch.randn((), generator=generator)), 0.0), 1.0)
+    else:
+        x = first + (second - first) * float(torch.rand((), generator=generator))
+    return 1 - x, x
+
+
+def optimiser(options: LearnOptions, latents: list[Tensor]) -> torch.optim.Optimizer:
+    kind: Any = getattr(torch.optim, options.optimiser)
+    # The landscape turns with the element: a memory of a thousand steps was seen to diverge where a hundred does not.
+    settings = {"betas": (0.9, 0.99)} if "betas" in inspect.signature(kind).parameters else {}
+    found: torch.optim.Optimizer = kind(latents, lr=options.lr, **settings)
+    return found

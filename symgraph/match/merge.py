@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from symgraph.inference.sources import Progress, RuleSources, Source, model
+from symgraph.inference.sources import Source, model
 from symgraph.io.checkpoint import canonical_state, check_same_architecture, read_state
 from symgraph.io.models import Model
 from symgraph.io.state import state_hash
 from symgraph.match.cards import Ingredient
-from symgraph.match.universe import Universe, universe
-from symgraph.match.weights import MatchOptions
+from symgraph.match.one_basis import Universe
+from symgraph.match.options import MatchOptions
+from symgraph.match.universe import universe
 from symgraph.measure.mixture import State, check_weights, interpolate
 from symgraph.measure.recalibrate import recalibrated
 from symgraph.tracing import state_of
@@ -60,13 +59,9 @@ def merge(
     weights: Sequence[float],
     *,
     align: bool = True,
-    options: MatchOptions | None = None,
-    rules: RuleSources = None,
-    tied: str = "keep",
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float64,
-    progress: Progress | None = None,
+    options: MatchOptions | Mapping[str, Any] | None = None,
     recalibrate: Iterable[Any] | None = None,
+    **settings: Any,
 ) -> Merged:
     """Brings all models into one basis, and takes their weighted mean in the gauge of the one that weighs most.
 
@@ -75,7 +70,8 @@ def merge(
     Args:
         weights: one for each model, summing to one.
         align: whether to align; models of one origin (fine-tuned from the same checkpoint) may be aligned already.
-        options, rules, tied, device, dtype: as for `symgraph.universe`.
+        options: how to match.
+        settings: fields of `UniverseSettings`: rules, tied, device, dtype, and more.
         recalibrate: batches of the training split, on which the stored statistics of norms are computed anew.
 
     Raises:
@@ -93,16 +89,7 @@ def merge(
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
     found = None
     if align:
-        found = universe(
-            models,
-            reference=first,
-            options=options,
-            rules=rules,
-            tied=tied,
-            device=device,
-            dtype=dtype,
-            progress=progress,
-        )
+        found = universe(models, options=options, reference=first, **settings)
         models = [m.model for m in found.members]
     states = found.states if found else [saved(m, read_state(m)) for m in models]
     heaviest, state = models[first], interpolate(states, weights)
@@ -110,7 +97,7 @@ def merge(
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, shares))
     where = ""
     if recalibrate is not None:
-        state = recalibrated(heaviest.module, state, recalibrate, device=device)
+        state = recalibrated(heaviest.module, state, recalibrate, device=settings.get("device", "cpu"))
         where = str(getattr(recalibrate, "source", "") or "the training data")
     return Merged(heaviest, state, ingredients, found, where)
 

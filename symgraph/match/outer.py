@@ -23,7 +23,6 @@ from symgraph.orbit.grams import Block, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
 
-OUTER = ("joint", "gate", "gram")
 Side = tuple[tuple[int, bool, tuple[int, ...]], ...]
 
 

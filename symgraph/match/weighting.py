@@ -19,7 +19,7 @@ def parameter_weights(
     """The weight of every parameter in the distance of two models or more; tensors of branches, stacked, have one.
 
     Raises:
-        UsageError: an unknown weighting, or a weight for what is no parameter.
+        UsageError: a weight for what is no parameter.
     """
     if isinstance(weighting, Mapping):
         if unknown := sorted(weighting.keys() - symmetry.unstacked(a).keys()):
@@ -33,19 +33,14 @@ def parameter_weights(
         return dict.fromkeys(a, 1.0)
     if weighting == "inputs-halved":
         return {n: 0.5 if _only_writes(symmetry, n) else 1.0 for n in a}
-    if weighting == "normalised":
-        return {n: _normalised([s[n] for s in (a, *others)]) for n in a}
-    raise UsageError(
-        f"there is no weighting {weighting!r}",
-        remedy="inputs-halved, uniform, normalised, inputs, or a number for each parameter",
-    )
+    return {n: _normalised([s[n] for s in (a, *others)]) for n in a}
 
 
 def tensor_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], *states: State) -> dict[str, float]:
     """The same for every tensor by itself: those of branches have the weight of all of them.
 
     Raises:
-        UsageError: an unknown weighting, or a weight for what is no parameter.
+        UsageError: a weight for what is no parameter.
     """
     first, *others = map(symmetry.stacked, states)
     found = parameter_weights(symmetry, weighting, first, *others)

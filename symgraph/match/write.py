@@ -18,11 +18,12 @@ from symgraph.io.state import check_finite, state_hash
 from symgraph.io.tied import untie
 from symgraph.match.align import Aligned
 from symgraph.match.cards import Card, Ingredient
+from symgraph.match.learn_step import LearnStep
+from symgraph.match.match_step import MatchStep
 from symgraph.match.merge import Merged, saved
-from symgraph.match.program_steps import Join, LearnStep, MatchStep
-from symgraph.match.registers import narrowed
+from symgraph.match.one_basis import Universe
+from symgraph.match.program_run import narrowed
 from symgraph.match.unchanged import Endpoint
-from symgraph.match.universe import Universe
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.symmetry.graph import SymmetryGraph
@@ -200,7 +201,7 @@ def _member_card(found: Universe, number: int, command: str, simplex: Sequence[t
 def _joined(found: Universe) -> str:
     rounds = f"{len(found.objective) - 1} rounds" if len(found.objective) > 2 else "one round"
     learned = ", then learned matching of all of them" if found.learned else ""
-    step = next((s for s in found.program.steps if isinstance(s, Join)), None) if found.program else None
+    step = next((s for s in found.program.steps if isinstance(s, MatchStep)), None)
     what = "activation" if step is not None and step.method == "activations" else "weight"
     return f"{what} matching of each to the mean of the others ({rounds}){learned}"
 

@@ -9,51 +9,21 @@ then stay where they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatch
 
 import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
-from symgraph.groups.charts import CHARTS, Assigned, Chart, ChartPlan, Rotation
+from symgraph.groups.charts import Assigned, Chart, ChartPlan, Rotation
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.constant_steps import Push
+from symgraph.orbit.descent_options import MotionOptions
 from symgraph.orbit.relaxed import Relaxed
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, State, Transform, rescale
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-
-
-@dataclass(frozen=True, slots=True)
-class MotionOptions:
-    """What moves.
-
-    `chart`: "cayley" or "exponential", for rotations. `full`: invertible classes whole, radii of rotary pairs and
-    scales as well, not the compact part alone. `permutations`: train permutations by straight-through
-    assignment (scales of such a space then stay). `condition`: limit of the condition number of invertible matrices.
-    `gauge`: gains of norms and constants of biases as well; the results then stay out of the gauge of A.
-    `spaces`: patterns of the names of spaces. `relaxed`: patterns of those that start in a larger class, from which a
-    dual variable leads back: rotations in invertible matrices, trained permutations in doubly stochastic ones.
-
-    Raises:
-        UsageError: there is no such chart, or the condition is not above one.
-    """
-
-    chart: str = "cayley"
-    full: bool = True
-    permutations: bool = False
-    condition: float = 100.0
-    gauge: bool = False
-    spaces: tuple[str, ...] = ("*",)
-    relaxed: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.chart not in CHARTS:
-            raise UsageError(f"there is no chart {self.chart!r}", remedy=f"use {' or '.join(CHARTS)}")
-        if not self.condition > 1:
-            raise UsageError(f"a condition number of {self.condition:g} is no limit", remedy="give one above 1")
 
 
 class Motion:

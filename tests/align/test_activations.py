@@ -13,8 +13,9 @@ import symgraph
 from symgraph.errors import DataError, SymgraphError, UsageError
 from symgraph.match.activations import agreement
 from symgraph.match.moments import weighted
+from symgraph.match.nearest import nearest, units
 from symgraph.match.observe import observe
-from symgraph.match.weights import MatchOptions, match, units
+from symgraph.match.options import MatchOptions
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.canonical import canonicalise
 from symgraph.prove.verify import random_transform, settled_names
@@ -92,7 +93,7 @@ def test_activations_bring_unrelated_models_nearer_and_keep_the_function() -> No
     a, b = (canonicalise(c.symmetry, c.state(k, spread=0.5)).state for k in (1, 2))
     seen = observe(c.symmetry, c.symmetry, a, b, [tuple(c.inputs)], units(c.symmetry), rows=0, dtype=torch.float64)
     for alpha in (0.0, 0.4, 1.0):
-        found = match(c.symmetry, a, b, MatchOptions(alpha=alpha), seen=seen)
+        found = nearest(c.symmetry, a, b, MatchOptions(alpha=alpha), seen=seen)
         assert relative(c.run(b), c.run(found.element(b))) < 1e-9
         assert all(x >= y - 1e-9 * abs(x) for x, y in zip(found.objective, found.objective[1:], strict=False))
         assert found.objective[-1] < found.initial
@@ -164,7 +165,7 @@ def test_without_labels_one_half_is_taken_and_said() -> None:
     a = canonicalise(c.symmetry, c.state(1)).state
     seen = observe(c.symmetry, c.symmetry, a, a, [tuple(c.inputs)], units(c.symmetry))
     with pytest.raises(UsageError, match="one share of activations"):
-        match(c.symmetry, a, a, seen=seen)
+        nearest(c.symmetry, a, a, seen=seen)
 
 
 def _one(**tensors: torch.Tensor) -> list[Batch]:
@@ -178,7 +179,7 @@ def _one(**tensors: torch.Tensor) -> list[Batch]:
         ({"data": []}, "training data: no batches"),
         ({"data": _one(pixel_values=torch.full((2, 3, 8, 8), torch.nan))}, "activations are not finite at"),
         ({"data": _one(pixel_values=torch.randn(2, 3, 6, 6))}, "pixel_values|image"),
-        ({"start": "nothing"}, "learning cannot start from 'nothing'"),
+        ({"start": "nothing"}, "start is 'nothing'"),
         ({"method": "weights", "data": None, "options": MatchOptions(weighting="inputs")}, "'inputs' needs data"),
     ],
 )
@@ -194,7 +195,7 @@ def test_options_that_make_no_sense() -> None:
         MatchOptions(alpha=1.5)
     with pytest.raises(UsageError, match="alpha is best"):
         MatchOptions(alpha="best")
-    with pytest.raises(UsageError, match="-1 batches"):
+    with pytest.raises(UsageError, match="batches is -1"):
         MatchOptions(batches=-1)
     c = case("vit")
     a = canonicalise(c.symmetry, c.state(1)).state
@@ -216,7 +217,7 @@ def test_units_that_are_not_observed_go_by_weights() -> None:
 
 
 def test_learning_starts_from_activations() -> None:
-    from symgraph.match.learn_options import LearnOptions
+    from symgraph.match.options import LearnOptions
 
     c = case("vit")
     data = [x | {"labels": torch.zeros(16, dtype=torch.long)} for x in batches("vit", count=3)]

@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from models_zoo import ARCHITECTURES, State, build, case, relative, worst
+from models_zoo import ARCHITECTURES, State, build, case, pair_program, relative, worst
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from symgraph.errors import CheckpointError, SymgraphError, UsageError
 from symgraph.io.files import OutputError
 from symgraph.io.state import state_hash
-from symgraph.match.execute import execute
-from symgraph.match.planning import plan_alignment
-from symgraph.match.weights import MatchOptions
+from symgraph.match.options import MatchOptions
 from symgraph.orbit.alignment import Alignment, distance
 from symgraph.prove.verify import random_transform, settled_names
 
@@ -30,9 +28,9 @@ def aligned(name: str, source: int = 1, target: int = 2) -> Alignment:
     c = case(name)
     states = {"A": c.state(target), "B": c.state(source)}
     hashes = {k: state_hash(s) for k, s in states.items()}
-    return execute(plan_alignment(c.symmetry, MatchOptions(sweeps=4)), c.symmetry, states, hashes=hashes).alignments[
-        "alignment"
-    ]
+    return (
+        pair_program(c.symmetry, MatchOptions(sweeps=4)).run(c.symmetry, states, hashes=hashes).alignments["B.aligned"]
+    )
 
 
 def parameters(name: str) -> list[str]:
@@ -93,8 +91,8 @@ def test_a_task_vector_through_a_singular_gauge() -> None:
     c = case("llama")
     a, b = c.state(1), c.state(2)
     a["model.norm.weight"][3] = 0.0
-    run = execute(plan_alignment(c.symmetry, MatchOptions()), c.symmetry, {"A": b, "B": a})
-    found = run.alignments["alignment"]
+    run = pair_program(c.symmetry, MatchOptions()).run(c.symmetry, {"A": b, "B": a})
+    found = run.alignments["B.aligned"]
     zero = {n: torch.zeros_like(a[n]) for n in parameters("llama")}
     assert all(float(t.abs().max()) == 0.0 for t in found.apply(zero, task_vector=True).values())
     assert relative(c.run(a), c.run(found.apply(a))) < 1e-9

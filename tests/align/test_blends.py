@@ -12,10 +12,10 @@ from torch import Tensor, nn
 import symgraph
 from symgraph.errors import SymgraphError, UsageError
 from symgraph.groups.elements import Element
+from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.blends import blendable, soften, split
-from symgraph.match.learn_options import LearnOptions
+from symgraph.match.options import LearnOptions
 from symgraph.match.program import Program
-from symgraph.match.program_steps import Soften, Split
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.blend import Blend
 from symgraph.symmetry.graph import SymmetryGraph
@@ -206,7 +206,7 @@ def test_a_program_with_blends_is_read_back_and_soft_ones_do_not_learn() -> None
     assert Program.loads(program.dumps("json")) == program
     with pytest.raises(UsageError, match="not with learning"):
         symgraph.plan(a, b, method="learned", soft=0.1)
-    with pytest.raises(UsageError, match="give a temperature"):
+    with pytest.raises(UsageError, match=r"soft is -1\.0"):
         symgraph.plan(a, b, soft=-1.0)
 
 

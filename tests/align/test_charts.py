@@ -13,7 +13,8 @@ from symgraph.groups.elements import IndexSet
 from symgraph.groups.frequency_pairs import over_pairs
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.canonical import canonicalise
-from symgraph.orbit.motion import Motion, MotionOptions, chart_name, moving
+from symgraph.orbit.descent_options import MotionOptions
+from symgraph.orbit.motion import Motion, chart_name, moving
 from symgraph.orbit.relaxed import Relaxed, sinkhorn
 from symgraph.orbit.steps import Act
 

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 import pytest
 import torch
 from mixtures import FORMS, Network, network
+from models_zoo import pair_program
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 import symgraph
 from symgraph.errors import UsageError
-from symgraph.match.execute import execute
+from symgraph.match.nearest import nearest, units
+from symgraph.match.options import MatchOptions
 from symgraph.match.outer import outer_order
-from symgraph.match.planning import plan_alignment
-from symgraph.match.weights import MatchOptions, match, units
 from symgraph.orbit.alignment import distance
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.grams import blocks
@@ -40,7 +40,7 @@ def test_a_planted_element_is_recovered_by_every_cost(name: str, outer: str) -> 
     symmetry = symgraph.infer(net)
     for seed in (0, 1):
         a, b = planted(net, symmetry, seed)
-        run = execute(plan_alignment(symmetry, MatchOptions(outer=outer)), symmetry, {"A": a, "B": b})
+        run = pair_program(symmetry, MatchOptions(outer=outer)).run(symmetry, {"A": a, "B": b})
         assert distance(a, b) > 0.5
         assert distance(a, run.states["B.aligned"]) < 1e-9
         inputs = [torch.arange(14).reshape(2, 7) % 11]
@@ -96,11 +96,11 @@ def test_the_joint_optimum_is_never_farther_than_two_stages() -> None:
     a, b = (canonicalise(symmetry, float64(state_of(n))).state for n in nets)
     branches = tuple(s.name for s in symmetry.active if s.name != "residual")
     found = {
-        o: match(symmetry, a, b, MatchOptions(outer=o, spaces=branches)).objective[-1]
+        o: nearest(symmetry, a, b, MatchOptions(outer=o, spaces=branches)).objective[-1]
         for o in ("joint", "gate", "gram")
     }
     assert found["joint"] <= min(found.values()) + 1e-12
-    assert found["joint"] < match(symmetry, a, b, MatchOptions(outer="gate", spaces=branches)).initial
+    assert found["joint"] < nearest(symmetry, a, b, MatchOptions(outer="gate", spaces=branches)).initial
 
 
 def test_experts_are_recovered_from_activations() -> None:
@@ -131,7 +131,7 @@ def test_an_unknown_cost_is_refused() -> None:
 
 def test_the_plan_says_how_experts_are_ordered() -> None:
     symmetry = symgraph.infer(network("list"))
-    text = str(plan_alignment(symmetry, MatchOptions(outer="gram")))
+    text = str(pair_program(symmetry, MatchOptions(outer="gram")))
     assert "assignment by inner products" in text
 
 

@@ -12,7 +12,8 @@ from models_zoo import ARCHITECTURES, State, case, relative, worst
 from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
 from symgraph.inference.pipeline import infer
-from symgraph.match.weights import Match, MatchOptions, match, units
+from symgraph.match.nearest import Nearest, nearest, units
+from symgraph.match.options import MatchOptions
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.orbit.canonical import canonicalise
 from symgraph.symmetry.graph import SymmetryGraph
@@ -26,7 +27,7 @@ def unrelated(name: str, seed: int = 0) -> tuple[State, State]:
     return a, b
 
 
-def squared(s: SymmetryGraph, a: State, b: State, found: Match, weights: dict[str, float] | None = None) -> float:
+def squared(s: SymmetryGraph, a: State, b: State, found: Nearest, weights: dict[str, float] | None = None) -> float:
     """The objective at the element found, computed from scratch."""
     moved = found.element(b)
     return sum((weights or {}).get(n, 1.0) * float((a[n] - moved[n]).square().sum()) for n in s.graph.parameters)
@@ -38,7 +39,7 @@ def test_the_objective_never_rises(name: str) -> None:
     s = case(name).symmetry
     a, b = unrelated(name)
     options = [MatchOptions(sweeps=k, tolerance=0.0, weighting="uniform") for k in range(6)]
-    runs = [match(s, a, b, o) for o in options]
+    runs = [nearest(s, a, b, o) for o in options]
     values = [squared(s, a, b, r) for r in runs]
     scale = 1e-12 * values[0]
     assert all(later <= earlier + scale for earlier, later in itertools.pairwise(values)), values
@@ -51,7 +52,7 @@ def test_the_objective_never_rises(name: str) -> None:
 def test_what_is_found_is_a_symmetry_of_compact_kind(name: str) -> None:
     c = case(name)
     a, b = unrelated(name)
-    found = match(c.symmetry, a, b)
+    found = nearest(c.symmetry, a, b)
     moved = found.element(b)
     assert relative(c.run(b), c.run(moved)) < 1e-9
     for parameter in c.symmetry.graph.parameters:
@@ -63,9 +64,10 @@ def test_what_is_found_is_a_symmetry_of_compact_kind(name: str) -> None:
 def test_restarts_are_never_worse_and_seeds_reproduce(name: str) -> None:
     s = case(name).symmetry
     a, b = unrelated(name, seed=5)
-    plain, again, more = (match(s, a, b, MatchOptions(seed=3, restarts=r, weighting="uniform")) for r in (0, 0, 3))
+    plain, again, more = (nearest(s, a, b, MatchOptions(seed=3, restarts=r, weighting="uniform")) for r in (0, 0, 3))
     assert (
-        worst(more.element(b), match(s, a, b, MatchOptions(seed=3, restarts=3, weighting="uniform")).element(b)) == 0.0
+        worst(more.element(b), nearest(s, a, b, MatchOptions(seed=3, restarts=3, weighting="uniform")).element(b))
+        == 0.0
     )
     assert plain.objective == again.objective
     assert worst(plain.element(b), again.element(b)) == 0.0
@@ -77,10 +79,10 @@ def test_restarts_are_never_worse_and_seeds_reproduce(name: str) -> None:
 def test_a_matched_pair_is_a_fixed_point(name: str) -> None:
     s = case(name).symmetry
     a, b = unrelated(name)
-    moved = match(s, a, b, MatchOptions(sweeps=40, tolerance=1e-12)).element(b)
+    moved = nearest(s, a, b, MatchOptions(sweeps=40, tolerance=1e-12)).element(b)
     start = sum(float((a[n] - moved[n]).square().sum()) for n in s.graph.parameters)
-    assert match(s, a, moved).objective[-1] <= start * (1 + 1e-9)
-    assert match(s, a, a).objective[-1] < 1e-15 * start
+    assert nearest(s, a, moved).objective[-1] <= start * (1 + 1e-9)
+    assert nearest(s, a, a).objective[-1] < 1e-15 * start
 
 
 @pytest.mark.parametrize("patterns", [("residual",), ("*.heads", "*.query-key"), ("h.0.*",), ("*.query-key",)])
@@ -89,7 +91,7 @@ def test_patterns_restrict_what_moves(patterns: tuple[str, ...]) -> None:
 
     s = case("gpt2-untied").symmetry
     a, b = unrelated("gpt2-untied")
-    found = match(s, a, b, MatchOptions(spaces=patterns))
+    found = nearest(s, a, b, MatchOptions(spaces=patterns))
     chosen = {x.id for x in s.active if any(fnmatch(x.name, p) for p in patterns)}
     assert set(found.element.elements) == chosen
     assert set().union(*(t.ids() for t in units(s, patterns))) == chosen
@@ -104,28 +106,28 @@ def test_options_that_name_nothing_are_refused() -> None:
     s = case("gpt2-untied").symmetry
     a, b = unrelated("gpt2-untied")
     with pytest.raises(UsageError, match="matches 'residul'"):
-        match(s, a, b, MatchOptions(spaces=("residul",)))
-    with pytest.raises(UsageError, match="no weighting 'unifrom'"):
-        match(s, a, b, MatchOptions(weighting="unifrom"))
+        nearest(s, a, b, MatchOptions(spaces=("residul",)))
+    with pytest.raises(UsageError, match="weighting is 'unifrom'"):
+        nearest(s, a, b, MatchOptions(weighting="unifrom"))
     with pytest.raises(UsageError, match="a weight for wte, which is no parameter"):
-        match(s, a, b, MatchOptions(weighting={"wte": 2.0}))
+        nearest(s, a, b, MatchOptions(weighting={"wte": 2.0}))
 
 
 def test_weightings_change_what_is_near() -> None:
     s = case("vit").symmetry
     a, b = unrelated("vit")
     norms = {n: 1.0 / float(a[n].norm() * b[n].norm()) for n in s.graph.parameters if float(a[n].norm() * b[n].norm())}
-    normalised = match(s, a, b, MatchOptions(weighting="normalised"))
+    normalised = nearest(s, a, b, MatchOptions(weighting="normalised"))
     assert normalised.objective[-1] == pytest.approx(squared(s, a, b, normalised, norms), rel=1e-6)
-    given = match(s, a, b, MatchOptions(weighting={n: norms.get(n, 1.0) for n in s.graph.parameters}))
+    given = nearest(s, a, b, MatchOptions(weighting={n: norms.get(n, 1.0) for n in s.graph.parameters}))
     assert given.objective == pytest.approx(normalised.objective, rel=1e-6)
-    halved = match(s, a, b)
+    halved = nearest(s, a, b)
     writers = {"vit.embeddings.cls_token", "vit.embeddings.position_embeddings"}
     half = {n: 0.5 for n in (*writers, "vit.embeddings.patch_embeddings.projection.weight")}
     assert halved.objective[-1] == pytest.approx(squared(s, a, b, halved, half))
     # With all weight on the head alone, the residual rotation is the polar factor of that one correlation.
     one = {n: float(n == "classifier.weight") for n in s.graph.parameters}
-    found = match(s, a, b, MatchOptions(weighting=one, spaces=("residual",)))
+    found = nearest(s, a, b, MatchOptions(weighting=one, spaces=("residual",)))
     left = (a["classifier.weight"] - found.element(b)["classifier.weight"]).square().sum()
     n = a["classifier.weight"].shape[1]
     p = torch.eye(n, dtype=torch.float64) - 1.0 / n
@@ -175,12 +177,12 @@ def test_a_space_that_stands_twice_on_a_parameter(make: Callable[[], torch.nn.Mo
             }
             for _ in range(2)
         )
-        runs = [match(s, a, b, MatchOptions(sweeps=k, tolerance=0.0, weighting="uniform")) for k in range(8)]
+        runs = [nearest(s, a, b, MatchOptions(sweeps=k, tolerance=0.0, weighting="uniform")) for k in range(8)]
         values = [squared(s, a, b, r) for r in runs]
         assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(values)), values
         improved += values[-1] < values[0] * (1 - 1e-6)
         planted = random_element(s, generator=generator)(a)
-        assert squared(s, a, planted, match(s, a, planted)) < 1e-20
+        assert squared(s, a, planted, nearest(s, a, planted)) < 1e-20
     assert improved >= 4
 
 
@@ -219,6 +221,6 @@ def test_one_hidden_layer_is_matched_optimally(kind: str, seed: int) -> None:
         ).state
         for _ in range(2)
     )
-    found = squared(s, a, b, match(s, a, b, MatchOptions(weighting="uniform")))
-    tried = min(squared(s, a, b, Match(g, ())) for g in everything(s, SIGNS[kind]))
+    found = squared(s, a, b, nearest(s, a, b, MatchOptions(weighting="uniform")))
+    tried = min(squared(s, a, b, Nearest(g, ())) for g in everything(s, SIGNS[kind]))
     assert found == pytest.approx(tried)

@@ -16,19 +16,18 @@ from torch import nn
 
 import symgraph
 from symgraph.errors import CheckpointError, UsageError
-from symgraph.match.learn_options import LearnOptions
-from symgraph.match.many import match_all
+from symgraph.match.match_models import match
+from symgraph.match.nearest import nearest, units
 from symgraph.match.observe import observe
+from symgraph.match.one_basis import Universe
+from symgraph.match.options import LearnOptions, MatchOptions
 from symgraph.match.program import Program
-from symgraph.match.registers import output_change
-from symgraph.match.universe import Universe
+from symgraph.match.program_run import output_change
 from symgraph.match.universe import plan as universe_plan
-from symgraph.match.weights import MatchOptions, match, units
 from symgraph.measure.mixture import interpolate
 from symgraph.orbit.action import random_element
 from symgraph.orbit.alignment import distance
 from symgraph.orbit.canonical import canonicalise
-from symgraph.orbit.motion import MotionOptions
 from symgraph.prove.verify import random_transform, settled_names
 from symgraph.tracing import state_of
 
@@ -107,12 +106,12 @@ def test_the_spread_never_rises_and_is_below_that_of_aligning_all_to_one(name: s
     c = case(name)
     states = [canonicalise(c.symmetry, c.state(10 + k, spread=0.5)).state for k in range(4)]
     options = MatchOptions(weighting="uniform")
-    found = match_all(c.symmetry, states, options)
+    found = match(c.symmetry, states, options)
     assert all(b <= a * (1 + 1e-12) for a, b in itertools.pairwise(found.objective))
     moved = [g(s) for g, s in zip(found.elements, states, strict=True)]
     assert spread(c, moved) == pytest.approx(found.objective[-1])
     assert worst(moved[1], found.states[1], c.symmetry.graph.parameters) < 1e-12
-    to_one = [states[0], *(match(c.symmetry, states[0], s, options).element(s) for s in states[1:])]
+    to_one = [states[0], *(nearest(c.symmetry, states[0], s, options).element(s) for s in states[1:])]
     assert found.objective[-1] < min(spread(c, to_one), spread(c, states))
 
 
@@ -151,16 +150,16 @@ def test_the_precision_of_the_computation_is_a_choice() -> None:
 def test_weightings_and_patterns_are_those_of_the_match() -> None:
     c = case("gpt2-untied")
     states = [canonicalise(c.symmetry, c.state(k, spread=0.4)).state for k in range(3)]
-    found = match_all(c.symmetry, states, MatchOptions(spaces=("*.mlp.hidden",)))
+    found = match(c.symmetry, states, MatchOptions(spaces=("*.mlp.hidden",)))
     assert {c.symmetry.spaces[s].name for g in found.elements for s in g.elements} == {
         "h.0.mlp.hidden",
         "h.1.mlp.hidden",
     }
     for weighting in ("normalised", {"lm_head.weight": 3.0}):
-        found = match_all(c.symmetry, states, MatchOptions(weighting=weighting))
+        found = match(c.symmetry, states, MatchOptions(weighting=weighting))
         assert found.objective[-1] < 0.9 * found.scale and sum(found.after) < sum(found.before)
     with pytest.raises(UsageError, match="a weight for wte, which is no parameter"):
-        match_all(c.symmetry, states, MatchOptions(weighting={"wte": 2.0}))
+        match(c.symmetry, states, MatchOptions(weighting={"wte": 2.0}))
 
 
 def test_a_zero_gain_leaves_the_gauge_to_another_model() -> None:
@@ -312,8 +311,8 @@ def test_a_program_of_a_universe_is_saved_and_run_again(tmp_path: Path) -> None:
     for form in ("yaml", "json"):
         program = Program.load(planned.save(tmp_path / f"plan.{form}"))
         assert program == planned
-    assert [s.op for s in program.steps] == ["canonicalise"] * 3 + ["join", "settle"]
-    assert "0.canonical, 1.canonical, 2.canonical -> universe" in str(program)
+    assert [s.op for s in program.steps] == ["canonicalise"] * 3 + ["match", "settle"]
+    assert "0.canonical, 1.canonical, 2.canonical -> matched" in str(program)
     one, other = symgraph.universe(given, rounds=1), symgraph.universe(given, program=program)
     assert one.program == program == other.program
     for x, y in zip(one.states, other.states, strict=True):
@@ -356,7 +355,7 @@ def trained(name: str, options: LearnOptions, order: Sequence[int] = (0, 1, 2)) 
         ("gpt2-untied", SHORT),
         ("resnet", SHORT),
         ("gpt2-untied", replace(SHORT, dual=True)),
-        ("gpt2-untied", replace(SHORT, motion=MotionOptions(gauge=True))),
+        ("gpt2-untied", replace(SHORT, gauge=True)),
     ],
     ids=["gpt2", "resnet", "dual", "gauge"],
 )
@@ -370,7 +369,7 @@ def test_the_loss_of_the_even_mixture_falls_and_the_models_stay(name: str, optio
     even = symgraph.loss_barrier(*found.states, data, mixtures=[(1 / 3,) * 3], module=module).midpoint
     assert even == pytest.approx(values[lesson.best], abs=2e-5)
     assert max(m.change for m in found.members) < 1e-9
-    assert (found.reference is None) == options.motion.gauge
+    assert (found.reference is None) == options.gauge
     if found.reference is not None:
         kept = network(name, found.reference).state_dict()
         assert all(torch.equal(t, kept[n]) for n, t in found.states[found.reference].items())
@@ -395,7 +394,7 @@ def test_training_that_cannot_be_is_refused() -> None:
         symgraph.universe(given, method="learned")
     with pytest.raises(UsageError, match="'activations' needs data"):
         symgraph.universe(given, method="activations")
-    with pytest.raises(UsageError, match="no method 'magic'"):
+    with pytest.raises(UsageError, match="there is no method 'magic'"):
         symgraph.universe(given, method="magic")
     with pytest.raises(UsageError, match="estimate is 'mean'"):
         LearnOptions(estimate="mean")

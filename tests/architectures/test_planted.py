@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models_zoo import ARCHITECTURES, Case, State, build, case, relative
+from models_zoo import ARCHITECTURES, Case, State, build, case, pair_program, relative
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.io.checkpoint import canonical_state, tied_names
 from symgraph.match.align import align
-from symgraph.match.execute import execute
-from symgraph.match.planning import plan_alignment
-from symgraph.match.weights import MatchOptions
+from symgraph.match.options import MatchOptions
 from symgraph.orbit.alignment import distance
 from symgraph.prove.verify import random_transform, settled_names
 from symgraph.tracing import state_of
@@ -40,11 +38,11 @@ def module_of(name: str, state: State, dtype: torch.dtype = torch.float64) -> nn
 def test_the_planned_program_returns_to_a(name: str, seed: int) -> None:
     c = case(name)
     a, b = planted(c, seed)
-    run = execute(plan_alignment(c.symmetry, MatchOptions(seed=seed)), c.symmetry, {"A": a, "B": b})
+    run = pair_program(c.symmetry, MatchOptions(seed=seed)).run(c.symmetry, {"A": a, "B": b})
     assert distance(a, b) > 0.1
     assert distance(a, run.states["B.aligned"]) < RECOVERED
     assert relative(c.run(b), c.run(dict(run.states["B.aligned"]))) < RECOVERED
-    assert run.matches["element"].objective[-1] < 1e-12
+    assert run.together["matched"].matched.objective[-1] < 1e-12
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -29,8 +29,9 @@ from measure import Batch, one_thread, seconds
 from torch import Tensor, nn
 
 import symgraph
+from symgraph.match.nearest import Nearest, _Descent, nearest
 from symgraph.match.observing import observe_models
-from symgraph.match.weights import Match, MatchOptions, _Descent, match
+from symgraph.match.options import MatchOptions
 from symgraph.match.wreath import Tree
 from symgraph.measure.objective import EvenMixture, Objective
 from symgraph.orbit.canonical import canonicalise
@@ -135,7 +136,7 @@ def of_pair(
     first, second = (canonicalise(symmetry, t).state for t in given)
     mixture = EvenMixture(Objective(a), given, test, "held-out data")
 
-    def excess(found: Match) -> float:
+    def excess(found: Nearest) -> float:
         return mixture.barrier([first, Act(found.element).apply(second)])
 
     names = tuple(x.name for x in symmetry.active if f"layers.{s.layer}.mlp" in x.name)
@@ -146,8 +147,8 @@ def of_pair(
         orders.append(excess(run.run(None)))
     seen = observe_models(symmetry, a, default_rules(), (first, second), data, (), moments=True)[0, 1]
     at_inputs = MatchOptions(spaces=names, weighting="inputs")
-    found = {"inputs": excess(match(symmetry, first, second, at_inputs, seen=seen))}
-    found |= {c: excess(match(symmetry, first, second, MatchOptions(spaces=names, outer=c))) for c in COSTS}
+    found = {"inputs": excess(nearest(symmetry, first, second, at_inputs, seen=seen))}
+    found |= {c: excess(nearest(symmetry, first, second, MatchOptions(spaces=names, outer=c))) for c in COSTS}
     return Ranked(mixture.barrier(given), tuple(sorted(orders)), found)
 
 

@@ -20,10 +20,9 @@ from measure import CONTEXT, Batch, one_thread, ratio, seconds
 
 import symgraph
 from symgraph.io.data import load
-from symgraph.match.learn_options import LearnOptions
 from symgraph.match.learned import Lesson, _Run
+from symgraph.match.options import LearnOptions
 from symgraph.orbit.canonical import canonicalise
-from symgraph.orbit.motion import MotionOptions
 from symgraph.tracing import state_of
 
 STEPS = {"gpt2-shakespeare": 400, "vit-cifar10": 2500}
@@ -134,7 +133,8 @@ def main() -> None:
             dual=args.dual,
             lambdas=tuple(args.lambdas),
             patience=0,
-            motion=MotionOptions(full=not args.compact, gauge=args.gauge),
+            full=not args.compact,
+            gauge=args.gauge,
         )
         step_cost(pair, folder, options)
         if not args.cost:

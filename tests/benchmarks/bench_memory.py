@@ -20,8 +20,7 @@ from bench_learned import training_batches
 from bench_zoo import PAIRS, zoo
 
 import symgraph
-from symgraph.match.learn_options import LearnOptions
-from symgraph.orbit.motion import MotionOptions
+from symgraph.match.options import LearnOptions
 
 STEPS = 20
 
@@ -41,7 +40,7 @@ def warm_up() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
     object.__setattr__(net, "example_inputs", (torch.randn(2, 3),))
     data = [{"input": torch.randn(2, 3), "labels": torch.tensor([0, 1])}] * 2
-    options = LearnOptions(steps=1, motion=MotionOptions(permutations=True))
+    options = LearnOptions(steps=1, permutations=True)
     symgraph.align(net, net, method="learned", data=data, validation=data, learning=options)
 
 

@@ -8,7 +8,7 @@ from models_zoo import case
 
 from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass, down
-from symgraph.match.weights import match
+from symgraph.match.nearest import nearest
 from symgraph.orbit.canonical import canonicalise
 from symgraph.prove.verify import random_transform, settled_names, verify
 
@@ -24,7 +24,7 @@ def test_a_smaller_group_holds_and_is_recovered(name: str, inside: str) -> None:
     assert verify(symmetry, state, each=False).together < 1e-9
     g = random_transform(symmetry, state, torch.Generator().manual_seed(0), settled_names(symmetry))
     a, b = (canonicalise(symmetry, s).state for s in (state, g.apply(state)))
-    found = match(symmetry, a, b)
+    found = nearest(symmetry, a, b)
     assert (found.initial / found.scale) ** 0.5 > 1e-2
     assert (found.objective[-1] / found.scale) ** 0.5 < 1e-9
 
@@ -34,7 +34,7 @@ def test_a_rotation_is_not_undone_by_permutations() -> None:
     state = c.state(1)
     g = random_transform(c.symmetry, state, torch.Generator().manual_seed(0), {"residual"})
     a, b = (canonicalise(c.symmetry, s).state for s in (state, g.apply(state)))
-    found = match(c.symmetry.within("permutation"), a, b)
+    found = nearest(c.symmetry.within("permutation"), a, b)
     assert (found.objective[-1] / found.scale) ** 0.5 > 0.1
 
 

@@ -1,4 +1,4 @@
-"""What the steps of a program leave to one another, and the comparison of what models compute before and after."""
+"""What the steps of a program work with and leave to one another, and how what models compute is compared."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError, VerifyError, shorten
-from symgraph.match.learned import Learned
-from symgraph.match.many import Joint
-from symgraph.match.weights import Match
+from symgraph.match.learned import Learned, Lesson
+from symgraph.match.match_models import Matched
+from symgraph.match.options import Progress
 from symgraph.orbit.alignment import Alignment, growth
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.steps import State, Transform
@@ -22,7 +22,8 @@ from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import random_inputs
 
 Held = TypeVar("Held")
-Gate = Callable[[str, Mapping[str, Tensor], Alignment], None]
+# Called with every model that has moved: its name, its state as computed, what led there, from what.
+Gate = Callable[[str, Mapping[str, Tensor], Alignment | None, Mapping[str, Tensor] | None], None]
 # Norms may grow so many times in the gauge of another model; beyond that half precision ends, and digits are lost.
 GROWTH = 100.0
 # What float32 leaves of a function after maps of a moderate condition number.
@@ -31,41 +32,50 @@ SINGLE_TOLERANCE = 1e-3
 
 @dataclass
 class Together:
-    """Models on their way into one basis and gauge, by name, in the order of their hashes.
+    """Models on their way into one basis and gauge, by name, in the order in which they were matched (or `listed`).
 
-    `shared`: for each what leads from its canonical form to the common basis, up to what all have in common, and once
-    settled `inside`: from its own gauge to the basis. `reference` is the model whose gauge it is, None where no gauge
-    will do; `first` stays where it is. `changes`: by how much the outputs of each have changed.
+    `states` are the models in the common basis, in canonical form; `shared`: for each what leads there from its own
+    canonical form, and once settled `inside`: from its own gauge. `reference` is the model whose gauge it is, None
+    where no gauge will do; `first` stays where it is. `approximate`: models whose function has changed. `changes`: by
+    how much the outputs of each have changed.
     """
 
-    joint: Joint
-    names: tuple[str, ...]
+    matched: Matched
+    states: dict[str, State]
     shared: dict[str, Transform]
+    listed: tuple[str, ...]
     reference: str | None
     first: str
     learned: Learned | None = None
     trained: bool = False
+    approximate: set[str] = field(default_factory=set)
     inside: dict[str, Transform] = field(default_factory=dict)
     changes: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
-class Registers:
-    """Named intermediate results of a run; models that were given stay as they were given."""
+class Run:
+    """A program as it runs: models as they were given, and named intermediate results.
 
-    given: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    `others`: the symmetry graphs of models of another shape, which a program embeds or reduces. `called`: what messages
+    call each model.
+    """
+
+    symmetry: SymmetryGraph
+    given: Mapping[str, Mapping[str, Tensor]]
     hashes: dict[str, str] = field(default_factory=dict)
     device: str | torch.device = "cpu"
     dtype: torch.dtype = torch.float64
+    lesson: Lesson | None = None
+    others: Mapping[str, SymmetryGraph] = field(default_factory=dict)
+    called: Mapping[str, str] = field(default_factory=dict)
+    progress: Progress | None = None
     gate: Gate | None = None
     states: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     canonical: dict[str, Canonical] = field(default_factory=dict)
-    matches: dict[str, Match] = field(default_factory=dict)
-    learned: dict[str, Learned] = field(default_factory=dict)
-    transforms: dict[str, Transform] = field(default_factory=dict)
+    together: dict[str, Together] = field(default_factory=dict)
     alignments: dict[str, Alignment] = field(default_factory=dict)
-    universes: dict[str, Together] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def state(self, name: str, op: str) -> Mapping[str, Tensor]:
@@ -77,6 +87,17 @@ class Registers:
         if name in self.given and name not in self.states:
             return widened(self.given[name], self.device, self.dtype)
         return held({**self.given, **self.states}, name, op)
+
+    def data(self) -> Lesson:
+        """The network and the data.
+
+        Raises:
+            UsageError: there are none.
+        """
+        if self.lesson is None:
+            what = "the program reads activations or learns, and there is no training data"
+            raise UsageError(what, remedy="pass data=...")
+        return self.lesson
 
 
 def widened(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:

@@ -18,30 +18,30 @@ each against the mean of the others, Ten Berge 1977.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from symgraph.match.activations import Activations, agreement, mean_of
+from symgraph.match.nearest import Nearest, nearest, units
+from symgraph.match.options import MatchOptions, Progress
 from symgraph.match.weighting import tensor_weights
-from symgraph.match.weights import Match, MatchOptions, match, units
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.steps import Act, State
 from symgraph.symmetry.graph import SymmetryGraph
 
-Progress = Callable[[str], None]
 SWEEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Joint:
+class Matched:
     """The models as matched, the element of each, and how far apart they are.
 
-    `objective` is the sum of the weighted squared distances from the mean (mixed with that of activations where they
-    count), after the start and after every round;
-    `scale` the weighted squared norm of all models. `before` and `after` are the distances of each model from the
-    mean, over its own norm.
+    `objective`: after the start and after every round, or every sweep of two models, the sum of the weighted squared
+    distances from the mean, or from the first of two (mixed with that of activations where they count); `scale` is the
+    weighted squared norm of what is summed. `before` and `after` are the distances of each model from the mean, or from
+    the first, over its norm.
     """
 
     states: tuple[State, ...]
@@ -52,19 +52,20 @@ class Joint:
     after: tuple[float, ...]
 
 
-def match_all(
+def match(
     symmetry: SymmetryGraph,
     states: Iterable[Mapping[str, Tensor]],
     options: MatchOptions,
     rounds: int = 10,
     progress: Progress | None = None,
     seen: Mapping[tuple[int, int], Activations] | None = None,
-) -> Joint:
+) -> Matched:
     """The elements of the compact group that bring all models nearest to their mean.
 
-    It starts from the models as they are (those of one origin), or one after the other, each matched to the mean of
-    those before it, or all matched to the first, whichever is nearest; then each is improved in turn for at most
-    `rounds` rounds. The result depends on the order of the models only where local optima differ.
+    Two models without rounds: the second is brought nearest to the first, which stays. Otherwise it starts from the
+    models as they are (those of one origin), or one after the other, each matched to the mean of those before it, or
+    all matched to the first, whichever is nearest; then each is improved in turn for at most `rounds` rounds. The
+    result depends on the order of the models only where local optima differ.
 
     Args:
         states: models in canonical form, floating and of equal shapes; only the moved ones are held.
@@ -74,6 +75,10 @@ def match_all(
         UsageError: an unknown weighting or parameter, or a pattern that matches no space.
     """
     held: list[State] = [dict(s) for s in states]
+    if len(held) == 2 and not rounds:
+        first, second = held
+        found = nearest(symmetry, first, second, options, progress, None if seen is None else seen[0, 1])
+        return _pair(symmetry, first, second, found)
     names = [n for n in symmetry.graph.parameters if all(n in s for s in held)]
     shifted = [symmetry.shifted({n: s[n] for n in names}) for s in held]
     weights = tensor_weights(symmetry, options.weighting, *shifted)
@@ -90,7 +95,14 @@ def match_all(
             progress(f"round {r + 1}: spread {(history[-1] / run.scale) ** 0.5:.6g}")
         if history[-2] - history[-1] <= options.tolerance * run.scale:
             break
-    return Joint(tuple(run.moved), tuple(run.elements), tuple(history), run.scale, before, run.distances())
+    return Matched(tuple(run.moved), tuple(run.elements), tuple(history), run.scale, before, run.distances())
+
+
+def _pair(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:
+    """What a descent of the second model towards the first comes to."""
+    before, after = ((max(x, 0.0) / found.scale) ** 0.5 for x in (found.initial, found.objective[-1]))
+    elements, moved = (GroupElement(symmetry, {}), found.element), Act(found.element).apply(second)
+    return Matched((first, moved), elements, found.objective, found.scale, (0.0, before), (0.0, after))
 
 
 class _Rounds:
@@ -130,14 +142,14 @@ class _Rounds:
             self._say(m, "the models before it")
             mean = _over(total, m)
             given = self._seen(m, range(m), mean)
-            self._take(m, match(self.symmetry, mean, self.moved[m], self.options, seen=given))
+            self._take(m, nearest(self.symmetry, mean, self.moved[m], self.options, seen=given))
             _add(total, self.moved[m])
 
     def _to_first(self) -> None:
         for m in range(1, len(self.moved)):
             self._say(m, "the first")
             given = self._seen(m, [0], self.moved[0])
-            self._take(m, match(self.symmetry, self.moved[0], self.moved[m], self.options, seen=given))
+            self._take(m, nearest(self.symmetry, self.moved[0], self.moved[m], self.options, seen=given))
 
     def round(self, number: int) -> None:
         """Every model is improved once; in the first round it is also matched afresh, since its start saw fewer."""
@@ -148,9 +160,9 @@ class _Rounds:
             _add(total, state, -1.0)
             others = _over(total, len(self.moved) - 1)
             given = self._seen(m, [k for k in range(len(self.moved)) if k != m], others)
-            found = match(self.symmetry, others, state, self.brief, warm=True, seen=given)
+            found = nearest(self.symmetry, others, state, self.brief, warm=True, seen=given)
             if not number:
-                fresh = match(self.symmetry, others, state, self.options, seen=given)
+                fresh = nearest(self.symmetry, others, state, self.options, seen=given)
                 found = min(found, fresh, key=lambda f: f.objective[-1])
             if found.objective[-1] < found.initial:
                 self._take(m, found)
@@ -196,7 +208,7 @@ class _Rounds:
             _add(total, s)
         return total
 
-    def _take(self, m: int, found: Match) -> None:
+    def _take(self, m: int, found: Nearest) -> None:
         self.elements[m] = found.element.after(self.elements[m])
         self.moved[m] = Act(found.element).apply(self.moved[m])
 

@@ -20,7 +20,8 @@ from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
 from symgraph.match.activations import Activations, agreement
 from symgraph.match.moments import weighted
-from symgraph.match.outer import OUTER, outer_order
+from symgraph.match.options import MatchOptions, Progress
+from symgraph.match.outer import outer_order
 from symgraph.match.outer_tables import correlations, pulled, repeats
 from symgraph.match.weighting import parameter_weights
 from symgraph.match.wreath import Optimum, Table, Tree, best, inside, paired, permutes
@@ -30,52 +31,11 @@ from symgraph.orbit.steps import State
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 
-
-@dataclass(frozen=True, slots=True)
-class MatchOptions:
-    """How to match.
-
-    `weighting`: "inputs-halved" (w_T = 1, but 1/2 for what only writes: embedding tables and first layers, whose rows
-    are each used by few inputs), "uniform" (w_T = 1), "normalised" (w_T = 1 / (|T_A| |T_B|)), or a weight for each
-    parameter. The first is the default because it was measured best (docs/benchmarks.md). "inputs" matches every
-    parameter at the second moment of its inputs, and needs data.
-    `spaces`: patterns of the space names to align; all others keep their identity.
-    `alpha`: share of the activations' cost where activations are matched, the rest being that of the weights; "auto":
-    the share, and the kinds of spaces where it counts, that give the smallest loss barrier at the even mixture of the
-    models on validation data (`symgraph.match.shares`).
-    `batches`, `rows`: read so many batches, and so many positions of each value in one; 0: all, `rows` 0 also in the
-    precision of the run instead of float32.
-    `observed`: patterns of the outermost spaces of units whose activations count; the others are matched by weights.
-    `outer`: how a space with others fibred over it (experts, heads) is ordered: "joint" with all that is inside, "gate"
-    by the parameters without an inside, "gram" by the inner products that the inside leaves as they are. Both of the
-    latter go by weights, and solve the inside of the matched pairs alone.
-    """
-
-    sweeps: int = 15
-    tolerance: float = 1e-7
-    weighting: str | Mapping[str, float] = "inputs-halved"
-    seed: int = 0
-    restarts: int = 0
-    spaces: tuple[str, ...] = ("*",)
-    alpha: float | str = "auto"
-    batches: int = 30
-    rows: int = 128
-    observed: tuple[str, ...] = ("*",)
-    outer: str = "joint"
-
-    def __post_init__(self) -> None:
-        if self.outer not in OUTER:
-            raise UsageError(f"outer is {self.outer!r}", remedy=f"use {', '.join(OUTER)}")
-        number = isinstance(self.alpha, int | float)
-        if not (0 <= float(self.alpha) <= 1 if number else self.alpha == "auto"):
-            remedy = "give a share from 0 (weights) to 1 (activations), or 'auto'"
-            raise UsageError(f"alpha is {self.alpha}", remedy=remedy)
-        if self.batches < 0 or self.rows < 0:
-            raise UsageError(f"{self.batches} batches, {self.rows} rows", remedy="give positive numbers, or 0 for all")
+DEFAULT = MatchOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class Nearest:
     """The element found, and the objective after the start and after every sweep.
 
     `initial` is the objective before anything moved, `scale` the weighted squared norm of A.
@@ -87,20 +47,19 @@ class Match:
     scale: float = 1.0
 
 
-Progress = Callable[[str], None]
 # How strongly a step is held back, in multiples of the largest correlation, until it is one forward.
 PULLS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
-def match(
+def nearest(
     symmetry: SymmetryGraph,
     a: Mapping[str, Tensor],
     b: Mapping[str, Tensor],
-    options: MatchOptions = MatchOptions(),
+    options: MatchOptions = DEFAULT,
     progress: Progress | None = None,
     seen: Activations | None = None,
     warm: bool = False,
-) -> Match:
+) -> Nearest:
     """The element g of the compact group that brings B nearest to A.
 
     Args:
@@ -169,7 +128,7 @@ class _Descent:
         self.scale = sum(float(self.weights[n] * self.a[n].square().sum()) for n in self.names) + 1e-300
         self.share = float(o.alpha) if seen is not None and seen.correlations else 0.0
 
-    def run(self, progress: Progress | None, warm: bool = False) -> Match:
+    def run(self, progress: Progress | None, warm: bool = False) -> Nearest:
         initial = self._objective()
         if self.run_index:
             self._apply(
@@ -186,7 +145,7 @@ class _Descent:
                 progress(f"sweep {sweep + 1}: distance {history[-1]:.6g}")
             if history[-2] - history[-1] <= self.options.tolerance * self.scale:
                 break
-        return Match(self.element, tuple(history), initial, self.scale)
+        return Nearest(self.element, tuple(history), initial, self.scale)
 
     def _movable(self) -> set[int]:
         return {i for u in self.units for i in u.ids()}

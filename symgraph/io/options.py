@@ -1,0 +1,87 @@
+"""Options, each stated once, as a field of a dataclass: functions, programs and commands follow from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from symgraph.errors import UsageError
+
+Kind = TypeVar("Kind")
+_KEY = "option"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What is said of a field: its help, its choices, the least value it may have, or the value it must exceed.
+
+    `flag` is what a command calls it, if not by its name; one of a field that is on by default turns it off.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    above: float | None = None
+    flag: str = ""
+    metavar: str = ""
+
+    def wrong(self, value: Any) -> str:
+        """What to give in the place of a value that makes no sense."""
+        if value is None:
+            return ""
+        if self.choices and isinstance(value, str) and value not in self.choices:
+            return f"use {', '.join(self.choices)}"
+        if self.least is not None and not self.least <= value < math.inf:
+            return f"give {self.least:g} or more"
+        if self.above is not None and not self.above < value < math.inf:
+            return f"give a number above {self.above:g}"
+        return ""
+
+
+def option(default: Any, help: str, **said: Any) -> Any:
+    """A field of a dataclass that is an option."""
+    return field(default=default, metadata={_KEY: Option(help, **said)})
+
+
+def stated(kind: type[Any]) -> dict[str, tuple[Any, Option]]:
+    """The fields of a dataclass that are options, by name, each with what is said of it."""
+    return {f.name: (f, f.metadata[_KEY]) for f in fields(kind) if _KEY in f.metadata}
+
+
+def check(options: Any) -> None:
+    """Raises for the first option with a value that makes no sense.
+
+    Raises:
+        UsageError: which one, and what does.
+    """
+    for name, (_, said) in stated(type(options)).items():
+        value = getattr(options, name)
+        if wrong := said.wrong(value):
+            raise UsageError(f"{name} is {value!r}", remedy=wrong)
+
+
+def given(kind: type[Kind], options: Kind | Mapping[str, Any] | None, more: Mapping[str, Any] | None = None) -> Kind:
+    """Options as a dataclass of a kind, from one, from names and values, or from none.
+
+    Raises:
+        UsageError: there is no option of that name; the nearest one is named.
+    """
+    if isinstance(options, kind) and not more:
+        return options
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    if options is None or isinstance(options, Mapping):
+        values = dict(options or {})
+    elif isinstance(options, kind):
+        values = {n: getattr(options, n) for n in known}
+    else:
+        raise UsageError(f"{type(options).__name__} are no {kind.__name__}", remedy=f"give {kind.__name__}(...)")
+    values |= more or {}
+    for name in values:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"there is no option {name!r}", remedy=remedy)
+    return kind(**values)

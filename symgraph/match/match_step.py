@@ -1,0 +1,135 @@
+"""The step that matches any number of canonical models, by weights or by activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from typing import ClassVar
+
+import torch
+
+from symgraph.errors import UsageError
+from symgraph.match.activations import Activations
+from symgraph.match.match_models import Matched, match
+from symgraph.match.nearest import units
+from symgraph.match.observing import observe_models
+from symgraph.match.options import MATCHINGS, MatchOptions
+from symgraph.match.program_run import Run, Together, held
+from symgraph.match.program_step import ProgramStep, UnitPlan, listed
+from symgraph.match.shares import chosen, judge
+from symgraph.orbit.canonical import nearly_singular
+from symgraph.orbit.steps import Act, State, Transform
+from symgraph.rules.book import default_rules
+
+ORDERS = ("given", "hash")
+Seen = Mapping[tuple[int, int], Activations]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchStep(MatchOptions, ProgramStep):
+    """Find the elements of the compact group that bring canonical models nearest to each other.
+
+    Without `rounds` each is matched once, to those before it; in a round each is matched to the mean of all others.
+    `order`: models as listed, or by the hashes of their weights, so that the order in which they are listed changes
+    nothing. `reference`: the model whose gauge all end in; without one the first whose gauge has an inverse.
+    """
+
+    models: tuple[str, ...]
+    into: str
+    method: str = field(default="weights", kw_only=True)
+    rounds: int = field(default=0, kw_only=True)
+    order: str = field(default="given", kw_only=True)
+    reference: str = field(default="", kw_only=True)
+    units: tuple[UnitPlan, ...] = field(default=(), kw_only=True)
+    op: ClassVar[str] = "match"
+
+    def __post_init__(self) -> None:
+        MatchOptions.__post_init__(self)
+        for name, known in (("method", MATCHINGS), ("order", ORDERS)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} is {getattr(self, name)!r}", remedy=f"use {' or '.join(known)}")
+        if self.weighting == "inputs" and (self.rounds or len(self.models) > 2):
+            what = "a universe has no weighting 'inputs'"
+            raise UsageError(what, remedy="inputs-halved, uniform, or normalised")
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether it needs activations."""
+        return self.method == "activations" or self.weighting == "inputs"
+
+    def apply(self, run: Run) -> None:
+        """The models together, which are let go of in canonical form."""
+        sources = {held(run.sources, c, self.op): c for c in self.models}
+        names = list(sources) if self.order == "given" else sorted(sources, key=lambda n: run.hashes.get(n, n))
+        if self.reference and self.reference not in names:
+            raise UsageError(f"there is no model {self.reference} among {', '.join(names)}")
+        states = [dict(run.states.pop(sources[n])) for n in names]
+        for n in names:
+            run.canonical[n] = replace(run.canonical[n], state={})
+        found = self._matched(run, states)
+        gauges = [n for n in ([self.reference] if self.reference else names) if not run.canonical[n].singular]
+        # The first whose gauge is far from singular, if there is one.
+        gauges.sort(key=lambda n: bool(nearly_singular(run.canonical[n].transform)))
+        shared = {n: Transform((Act(g),)) for n, g in zip(names, found.elements, strict=True)}
+        moved = dict(zip(names, found.states, strict=True))
+        first, figures = gauges[0] if gauges else names[0], replace(found, states=())
+        reference = first if gauges else None
+        run.together[self.into] = Together(figures, moved, shared, tuple(sources), reference, first)
+
+    def _matched(self, run: Run, states: list[State]) -> Matched:
+        seen = self._observed(run, states) if self.reads_data else None
+        if seen is None:
+            return match(run.symmetry, _released(states), self, self.rounds, run.progress)
+        run.notes.append(str(seen[0, 1]))
+        counted = {u for s in seen.values() for u in s.correlations}
+        if self.alpha != "auto" or not counted:
+            return match(run.symmetry, _released(states), self, self.rounds, run.progress, seen)
+
+        def matched(options: MatchOptions, ids: frozenset[int]) -> Matched:
+            return match(
+                run.symmetry, states, options, self.rounds, None, {pair: s.of(ids) for pair, s in seen.items()}
+            )
+
+        mixture = judge(run.data(), states, self.batches)
+        trees = [u for u in units(run.symmetry, self.spaces) if u.space.id in counted]
+        found, note = chosen(trees, self, matched, mixture, lambda m: m.states)
+        run.notes.append(note)
+        return found
+
+    def _observed(self, run: Run, states: Sequence[State]) -> Seen:
+        lesson, every = run.data(), units(run.symmetry, self.spaces)
+        trees = [u for u in every if any(fnmatch(u.space.name, p) for p in self.observed)]
+        activations = self.method == "activations"
+        if activations and not trees:
+            names = ", ".join(u.space.name for u in every[:3])
+            raise UsageError(
+                f"nothing to observe matches {self.observed[0]!r}", remedy=f"units are called {names}, ..."
+            )
+        return observe_models(
+            run.symmetry,
+            lesson.network,
+            lesson.book or default_rules(),
+            states,
+            lesson.training,
+            trees if activations else (),
+            dtype=run.dtype if self.rows == 0 else torch.float32,
+            batches=self.batches,
+            rows=self.rows,
+            moments=self.weighting == "inputs",
+        )
+
+    def __str__(self) -> str:
+        share = " with the best share of several" if self.alpha == "auto" else f" with a share of {self.alpha}"
+        how = f"by {self.method}{share if self.method == 'activations' else ''}"
+        limits = f"at most {self.rounds} rounds, " if self.rounds else ""
+        limits += f"at most {self.sweeps} sweeps, tolerance {self.tolerance:g}, seed {self.seed}"
+        head = f"{self.op:<13} {', '.join(self.models)} -> {self.into} ({how}, {limits})"
+        return listed(head, self.units)
+
+
+def _released(states: list[State]) -> list[State]:
+    """The states in a list of their own; the given one is emptied, so that only one list holds them."""
+    found = list(states)
+    states.clear()
+    return found

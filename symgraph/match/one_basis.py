@@ -1,0 +1,321 @@
+"""Any number of models brought into one common basis and gauge: what is read, what is run, and what comes out.
+
+Whatever leads from one model to another goes through the universe, u_j^-1 . u_i, so that going round any cycle of
+models ends where it began, by construction.
+
+Source: many models by alignment to a mean, Theus et al., arXiv 2506.22712; maps that factor through a universe, C2M3,
+arXiv 2405.17897 (there for permutations alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import CheckpointError, UsageError
+from symgraph.inference.sources import Source, infer, ready, rule_book, stored
+from symgraph.io.checkpoint import architecture_differences
+from symgraph.io.models import Model
+from symgraph.io.state import check_finite, state_hash
+from symgraph.match.learned import Learned, Lesson
+from symgraph.match.options import METHODS, LearnOptions, MatchOptions, Settings
+from symgraph.match.plan_program import Plan, plan_program
+from symgraph.match.prepare_steps import Embed, Reduce
+from symgraph.match.program import Program
+from symgraph.match.program_run import Run, narrowed
+from symgraph.match.settle_step import Settle
+from symgraph.match.unchanged import Endpoint, calls_on
+from symgraph.measure.mixture import State, interpolate
+from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.steps import Transform
+from symgraph.resize.shapes import Shape, common_shape, model_like
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of
+
+Given = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a universe.
+
+    `state` is the model there, as a checkpoint of its class holds it, `alignment` what leads there; `inside` leads from
+    its own gauge to the common basis in canonical form. `singular` names gains that are zero: nothing can be brought
+    into its gauge. `change` is the largest relative change of its outputs on random inputs; `before` and `after` are
+    its distances from what it was matched to (the mean of all, or the first of two) in canonical form, as the match
+    weighs them, over its norm.
+    """
+
+    model: Model
+    state: State
+    alignment: Alignment
+    inside: Transform
+    singular: tuple[str, ...]
+    change: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Universe:
+    """Models in one basis and gauge, in the order in which they were given.
+
+    `reference` is the number of the model whose gauge it is, and which is itself there, bit for bit; None where the
+    universe is in a gauge of its own. `objective` is the sum of squared distances from the mean over the sum of
+    squared norms, after the start and after every round (mixed with that of activations where they count). `program`
+    is what was run.
+    """
+
+    symmetry: SymmetryGraph
+    members: tuple[Member, ...]
+    reference: int | None
+    objective: tuple[float, ...]
+    notes: tuple[str, ...]
+    learned: Learned | None
+    program: Program
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """All models there, as checkpoints hold them."""
+        return tuple(m.state for m in self.members)
+
+    @property
+    def distances(self) -> tuple[str, ...]:
+        """How far each model was from the mean of all, and how far it is."""
+        return tuple(f"{m.model.spec} to the mean: {m.before:.4f} -> {m.after:.4f}" for m in self.members)
+
+    def pairwise(self, source: int, target: int) -> Alignment:
+        """From one model to the basis and the gauge of another, through the universe.
+
+        Raises:
+            CheckpointError: the target has zero gains, so that nothing can be brought into its gauge.
+        """
+        one, other = self.members[source], self.members[target]
+        if other.singular:
+            raise CheckpointError(
+                f"{other.model.spec} has zero gains: {', '.join(other.singular)}",
+                cause="its gauge has no inverse",
+                remedy="go the other way, or use the alignments into the universe",
+            )
+        hashes = one.alignment.source, other.alignment.source
+        return Alignment(self.symmetry, one.inside.then(other.inside.inverse()), *hashes)
+
+    def merged(self, weights: Sequence[float]) -> State:
+        """The weighted mean of all models, as a checkpoint holds it.
+
+        Raises:
+            UsageError: there is not one weight for each model, or they do not sum to one.
+        """
+        return interpolate(self.states, weights)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Names, hashes and figures as plain data."""
+        models = [
+            {"model": m.model.spec, "hash": m.alignment.source, "before": m.before, "after": m.after}
+            for m in self.members
+        ]
+        found = {"models": models, "reference": self.reference, "objective": list(self.objective)}
+        return found | {"notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        rounds = len(self.objective) - 1
+        lines = [f"{len(self.members)} models in one basis, {rounds} rounds; distances in canonical form"]
+        lines += [f"  {d}" for d in self.distances]
+        return "\n".join([*lines, *self.notes])
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """Models by name, the symmetry graph of their common shape, and how those of another one come to it.
+
+    `like` names the model that has the shape; `others` are the symmetry graphs of those that have not.
+    """
+
+    models: dict[str, Model]
+    notes: tuple[str, ...]
+    symmetry: SymmetryGraph
+    like: str
+    reshape: tuple[Embed | Reduce, ...]
+    others: dict[str, SymmetryGraph]
+
+
+def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[str], *, reduce: bool = False) -> Shaped:
+    """Models of one architecture, and the shape that all of them are brought to: that of the widest.
+
+    Args:
+        roles: what messages call a model that has no weights.
+        reduce: where the second of two is wider, it is that of the first.
+
+    Raises:
+        CheckpointError: models differ in more than widths, or none is as wide as all others in everything; or the
+            symmetry graph of one is another one.
+    """
+    found, notes = ready(tuple(sources.values()), settings.tied, roles)
+    models = dict(zip(sources, found, strict=True))
+    book = rule_book(settings.rules)
+    known = {} if settings.symmetry is None else {id(found[0]): settings.symmetry}
+
+    def graph(m: Model) -> SymmetryGraph:
+        if id(m) not in known:
+            known[id(m)] = infer(m, rules=book, strict=settings.strict)
+        return known[id(m)]
+
+    like = next(iter(models))
+    for name, m in models.items():
+        if architecture_differences(models[like], m):
+            like = name if common_shape(models[like], m, graph, reduce=reduce).narrow == "A" else like
+    shapes = {n: common_shape(models[like], m, graph, reduce=reduce) for n, m in models.items() if n != like}
+    reshaped = {n: s for n, s in shapes.items() if s.other is not None}
+    _check_alike(models, set(models) - reshaped.keys(), graph)
+    steps = tuple(_reshaping(n, like, s) for n, s in reshaped.items())
+    return Shaped(models, notes, graph(models[like]), like, steps, {n: graph(models[n]) for n in reshaped})
+
+
+def _reshaping(name: str, like: str, shape: Shape) -> Embed | Reduce:
+    if shape.wide:
+        return Reduce(name, like, f"{name}.reduced", tuple(s.reverse for s in shape.spaces))
+    return Embed(name, like, f"{name}.embedded", tuple(map(str, shape.spaces)))
+
+
+def _check_alike(models: Mapping[str, Model], names: Iterable[str], graph: Callable[[Model], SymmetryGraph]) -> None:
+    """Where no config says that models compute alike, their symmetry graphs must."""
+    first, *others = (n for n in models if n in names)
+    for other in (models[n] for n in others):
+        traceable = other.config is None and other.example is not None
+        if traceable and graph(other).fingerprint != graph(models[first]).fingerprint:
+            raise CheckpointError(
+                f"{other.spec} has other symmetries than {models[first].spec}",
+                cause="their symmetry graphs differ, so that they compute differently",
+                remedy="name models of one architecture",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked for: how to match and train, on which data, and where; or a program that says so."""
+
+    method: str
+    options: MatchOptions
+    learning: LearnOptions
+    settings: Settings
+    data: Any = None
+    program: Program | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"there is no method {self.method!r}", remedy=f"method= one of {', '.join(METHODS)}")
+        if self.data is not None or self.program is not None:
+            return
+        if self.method != "weights" or self.options.weighting == "inputs":
+            what = f"method {self.method!r}" if self.method != "weights" else "the weighting 'inputs'"
+            raise UsageError(f"{what} needs data", remedy="pass data=, batches of the training split")
+
+
+def planned(of: Shaped, wanted: Wanted, *, start: str = "weights", **more: Any) -> Program:
+    """The program of what is asked for, with further fields of a `Plan`."""
+    learned = wanted.method == "learned"
+    plan = Plan(
+        inputs={n: m.spec for n, m in of.models.items()},
+        method=start if learned else wanted.method,
+        options=wanted.options,
+        learning=wanted.learning if learned else None,
+        reshape=of.reshape,
+        **more,
+    )
+    return plan_program(of.symmetry, plan)
+
+
+def bring(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: Mapping[str, str]) -> Universe:
+    """Runs a program on models, and gathers what it makes of each.
+
+    Args:
+        network: the model whose module computes losses and activations.
+        called: what messages call the models.
+
+    Raises:
+        UsageError: the program is not for so many models, or not for their shapes, or needs data.
+        CheckpointError: a weight is not finite.
+        VerifyError: a model does not compute what it computed.
+    """
+    settled = _settled(program, of)
+    settings, module = wanted.settings, of.models[network].module
+    calls = calls_on(module, wanted.data, settings.examples)
+    states = {n: state_of(m.module) for n, m in of.models.items()}
+    for name, state in states.items():
+        check_finite({k: v for k, v in state.items() if k in of.symmetry.terms}, where=called.get(name, name))
+    sources = {s.into: (s.model, isinstance(s, Embed)) for s in of.reshape}
+
+    def gate(name: str, after: Given, alignment: Alignment | None, start: Given | None) -> None:
+        source, exact = sources.get(name, (name, False))
+        model = of.models[source]
+        found = model if start is None else model_like(of.models[of.like], model, start)
+        Endpoint(found, after, alignment, start, model if exact else None).check(calls)
+
+    lesson = Lesson(
+        module,
+        wanted.data,
+        settings.validation,
+        settings.loss,
+        settings.checkpoint,
+        settings.resume,
+        device=settings.device,
+        book=rule_book(settings.rules),
+    )
+    run = program.run(
+        of.symmetry,
+        states,
+        hashes={n: state_hash(s) for n, s in states.items()},
+        device=settings.device,
+        dtype=settings.dtype or torch.float64,
+        lesson=None if wanted.data is None else lesson,
+        others=of.others,
+        called=called,
+        progress=settings.progress,
+        gate=gate,
+    )
+    return _universe(of, program, settled, run)
+
+
+def _settled(program: Program, of: Shaped) -> Settle:
+    """The step that ends the program.
+
+    Raises:
+        UsageError: the program is not that of so many models of such shapes.
+    """
+    found = next((s for s in program.steps if isinstance(s, Settle) and len(s.into) == len(of.models)), None)
+    remedy = "write one with `symgraph align A B --emit-program FILE`, or `symgraph universe`"
+    if found is None or program.inputs.keys() - of.models.keys():
+        raise UsageError(f"the program does not bring {len(of.models)} models into one basis", remedy=remedy)
+    for kind, what in ((Reduce, "reduces"), (Embed, "embeds")):
+        has, needs = ([s.model for s in steps if isinstance(s, kind)] for steps in (program.steps, of.reshape))
+        if has != needs:
+            both = (", ".join(names) or "no model" for names in (has, needs))
+            raise UsageError(f"the program {what} {', and '.join(both)} has to be", remedy=remedy)
+    return found
+
+
+def _universe(of: Shaped, program: Program, settled: Settle, run: Run) -> Universe:
+    """What a run of the program leaves behind, as a result."""
+    made = run.together[settled.matched]
+    into = dict(zip(made.listed, settled.into, strict=True))
+    shaped_as = {r.model: r.into for r in program.steps if isinstance(r, Embed | Reduce)}
+    figures = dict(zip(made.states, zip(made.matched.before, made.matched.after, strict=True), strict=True))
+    members = []
+    for model_name, model in of.models.items():
+        name = shaped_as.get(model_name, model_name)
+        state = run.states[into[name]]
+        if name != model_name:
+            model = model_like(of.models[of.like], model, run.states[name])
+            state = narrowed(state, state_of(model.module))
+        singular, change = run.canonical[name].singular, made.changes[name]
+        alignment, found = run.alignments[into[name]], stored(model.module, state)
+        members.append(Member(model, found, alignment, made.inside[name], singular, change, *figures[name]))
+    names = [shaped_as.get(n, n) for n in of.models]
+    reference = None if made.reference is None else names.index(made.reference)
+    objective = tuple(x / made.matched.scale for x in made.matched.objective)
+    notes = (*of.notes, *run.notes)
+    return Universe(of.symmetry, tuple(members), reference, objective, notes, made.learned, program)

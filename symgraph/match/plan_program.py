@@ -1,0 +1,107 @@
+"""The program that brings any number of models into one basis and one gauge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from symgraph.errors import UsageError
+from symgraph.match.blend_steps import Soften, Split
+from symgraph.match.learn_step import LearnStep
+from symgraph.match.match_step import MatchStep
+from symgraph.match.nearest import DEFAULT, units
+from symgraph.match.options import LearnOptions, MatchOptions
+from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
+from symgraph.match.program import Program
+from symgraph.match.program_step import ProgramStep, UnitPlan
+from symgraph.match.settle_step import Settle
+from symgraph.match.wreath import Tree
+from symgraph.orbit.motion import chart_name, moving
+from symgraph.symmetry.graph import SymmetryGraph
+
+WAYS = {"joint": " over inner optima", "gate": " by gates", "gram": " by inner products"}
+MATCHED = "matched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a program is to do.
+
+    `inputs`: the names of the models, and where each comes from, for the reader. `method`: "weights" or "activations";
+    with `learning` models are trained from there. `reshape`: what has to be done first with models of another width.
+    `rounds`, `order`, `reference`: as in `MatchStep`. `split`, `soft`: what is done to units of the last model.
+    """
+
+    inputs: Mapping[str, str]
+    method: str = "weights"
+    options: MatchOptions = DEFAULT
+    learning: LearnOptions | None = None
+    reshape: Sequence[Embed | Reduce] = ()
+    rounds: int = 0
+    order: str = "given"
+    reference: str = ""
+    split: bool = False
+    soft: float = 0.0
+
+
+def plan_program(symmetry: SymmetryGraph, plan: Plan) -> Program:
+    """The program of a plan.
+
+    Raises:
+        UsageError: soft permutations are asked for, and elements to be trained between exact models; or nothing has
+            anything to learn.
+    """
+    if plan.learning is not None and plan.soft:
+        raise UsageError("soft permutations go with matching by weights or activations, not with learning")
+    names = {name: name for name in plan.inputs} | {r.model: r.into for r in plan.reshape}
+    canonical = {shaped: f"{name}.canonical" for name, shaped in names.items()}
+    steps: list[ProgramStep] = [*plan.reshape, *(Canonicalise(n, c) for n, c in canonical.items())]
+    steps.append(_match_step(symmetry, plan, tuple(canonical.values()), names.get(plan.reference, "")))
+    first, *_, last = names.values()
+    steps += _blends(plan, first, last)
+    if plan.learning is not None:
+        steps.append(LearnStep(MATCHED, **_training(symmetry, plan)))
+    free = plan.learning is not None and plan.learning.dual and plan.order == "given"
+    exact = plan.learning is not None or plan.order == "hash"
+    steps.append(Settle(MATCHED, tuple(f"{n}.aligned" for n in names), free=free, compared=exact))
+    return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, tuple(steps), dict(plan.inputs))
+
+
+def _match_step(symmetry: SymmetryGraph, plan: Plan, canonical: tuple[str, ...], reference: str) -> MatchStep:
+    plans = tuple(_unit_plan(t, plan.options.outer) for t in units(symmetry, plan.options.spaces))
+    own: dict[str, Any] = {"method": plan.method, "rounds": plan.rounds, "order": plan.order}
+    return MatchStep(canonical, MATCHED, **_values(plan.options), **own, reference=reference, units=plans)
+
+
+def _values(options: Any) -> dict[str, Any]:
+    """Options by name, as a step takes them."""
+    found = {f.name: getattr(options, f.name) for f in fields(options)}
+    return {n: dict(v) if isinstance(v, Mapping) else v for n, v in found.items()}
+
+
+def _blends(plan: Plan, reference: str, moving: str) -> list[ProgramStep]:
+    """What is done to single units after the match."""
+    o = plan.options
+    how: dict[str, Any] = {"weighting": "uniform" if o.weighting == "inputs" else o.weighting, "spaces": o.spaces}
+    found: list[ProgramStep] = []
+    if plan.split:
+        found.append(Split(MATCHED, moving, reference, **how))
+    if plan.soft:
+        found.append(Soften(MATCHED, moving, reference, plan.soft, **how))
+    return found
+
+
+def _training(symmetry: SymmetryGraph, plan: Plan) -> dict[str, Any]:
+    """The options of training, restricted to the spaces that are matched, and what they come to on each unit."""
+    options = plan.learning or LearnOptions()
+    if options.spaces == ("*",):
+        options = replace(options, spaces=plan.options.spaces)
+    plans = tuple(UnitPlan(s.name, str(s.group), chart_name(symmetry, s, options)) for s in moving(symmetry, options))
+    return {**_values(options), "units": plans}
+
+
+def _unit_plan(tree: Tree, outer: str) -> UnitPlan:
+    below = tuple(_unit_plan(c, outer) for c in tree.children)
+    space = tree.space
+    return UnitPlan(space.name, str(space.group), space.maps.solver + (WAYS[outer] if below else ""), below)

@@ -1,0 +1,121 @@
+"""The step that ends a program: every matched model in one gauge, its function compared with what it was.
+
+What all elements have in common is free: it is chosen so that the reference stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import UsageError, shorten
+from symgraph.match.program_run import Run, Together, checked_change, held, narrowed, overgrown
+from symgraph.match.program_step import ProgramStep
+from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.canonical import nearly_singular
+from symgraph.orbit.steps import Transform
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Settle(ProgramStep):
+    """Take all matched models into the gauge of their reference.
+
+    `into` names the result of each, in the order in which the models were listed. `free`: what all have in common is
+    kept as it was trained, so that the reference moves as well. `compared`: what each computes is compared with what it
+    computed.
+    """
+
+    matched: str
+    into: tuple[str, ...]
+    free: bool = False
+    compared: bool = True
+    op: ClassVar[str] = "settle"
+
+    def apply(self, run: Run) -> None:
+        """The models as they are used together, and the alignment of each."""
+        made = held(run.together, self.matched, self.op)
+        if len(self.into) != len(made.states):
+            raise UsageError(f"the program's step settle names {len(self.into)} of {len(made.states)} models")
+        # The states of the match are not needed any more, and may be large.
+        made.states = {n: {} for n in made.states}
+        notes = _gauge_note(run, made)
+        if grown := self._settle_all(run, made, notes):
+            notes = _leave_gauge(run, made, grown)
+            self._settle_all(run, made, notes)
+        run.notes += notes
+        if self.compared:
+            largest = max(made.changes.values())
+            run.notes.append(f"every model computes what it computed, up to {largest:.0e}")
+
+    def _settle_all(self, run: Run, made: Together, notes: tuple[str, ...]) -> str:
+        """Takes all models there, unless norms would grow beyond bounds: the answer then says which."""
+        back = Transform() if made.trained or self.free else made.shared[made.first].inverse()
+        names = zip(made.listed, self.into, strict=True)
+        return next(filter(None, (self._settle(run, made, n, back, into, notes) for n, into in names)), "")
+
+    def _settle(self, run: Run, made: Together, name: str, back: Transform, into: str, notes: tuple[str, ...]) -> str:
+        own, reference = run.canonical[name].transform, made.reference
+        hashes = (run.hashes.get(name, ""), "" if reference is None else run.hashes.get(reference, ""))
+        objective = made.matched.objective
+        if name == reference and not self.free:
+            # Its own way there and back cancels exactly.
+            made.inside[name], made.changes[name] = own, 0.0
+            run.alignments[into] = Alignment(run.symmetry, Transform(), *hashes, objective, notes)
+            run.states[into] = run.given[name] if name in run.given else run.states[name]
+            _pass(run, made, name, run.states[into], None)
+            return ""
+        made.inside[name] = own.then(made.shared[name]).then(back)
+        target = None if reference is None else run.canonical[reference].transform
+        whole = made.inside[name] if target is None else made.inside[name].then(target.inverse())
+        state = run.state(name, self.op)
+        with torch.no_grad():
+            moved = whole.carry(state)
+        if reference is not None and (grown := overgrown(moved, state, run.state(reference, self.op))):
+            return grown
+        compared, called = self.compared and name not in made.approximate, run.called.get(name, name)
+        made.changes[name] = checked_change(run.symmetry, state, moved, called, f"{called} moved") if compared else 0.0
+        run.alignments[into] = Alignment(run.symmetry, whole, *hashes, objective, notes)
+        _pass(run, made, name, moved, run.alignments[into])
+        run.states[into] = narrowed(moved, run.given[name]) if name in run.given else moved
+        return ""
+
+    def __str__(self) -> str:
+        where = "as trained" if self.free else "in the gauge of their reference"
+        compared = "; every function is compared" if self.compared else ""
+        return f"{self.op:<13} {self.matched} -> {', '.join(self.into)}, {where}{compared}"
+
+
+def _pass(run: Run, made: Together, name: str, after: State, alignment: Alignment | None) -> None:
+    """A model that has become another one has to pass the gate, unless it is an approximation that says so."""
+    start = None if name in run.given else run.states[name]
+    if run.gate is not None and name not in made.approximate and (alignment is not None or start is not None):
+        run.gate(name, after, alignment, start)
+
+
+def _gauge_note(run: Run, made: Together) -> tuple[str, ...]:
+    """What is to be said where the models are in no gauge of theirs."""
+    if made.trained:
+        made.reference = None
+        return ("gains and constants were trained: the models are in a gauge of their own",)
+    if made.reference is None:
+        zero = ", ".join(dict.fromkeys(n for m in made.states for n in run.canonical[m].singular))
+        return (f"gains are zero ({zero}): the models are in canonical form, which is no gauge of theirs",)
+    return ()
+
+
+def _leave_gauge(run: Run, made: Together, grown: str) -> tuple[str, ...]:
+    """Takes the models out of a gauge in which norms would grow beyond bounds, and says so."""
+    reference = str(made.reference)
+    canonical = run.canonical[reference]
+    small = nearly_singular(canonical.transform)
+    run.canonical[reference] = replace(canonical, singular=small or (grown.split(" ")[0],))
+    made.reference = None
+    why = f"gains near zero: {shorten(small)}; " if small else ""
+    head = f"in the gauge of {run.called.get(reference, reference)} norms would grow ({why}{grown})"
+    return (f"{head}: the models are in canonical form, which is no gauge of theirs",)
