@@ -24,9 +24,9 @@ from symgraph.inference.sources import (
 from symgraph.io.models import Model
 from symgraph.ir import Graph
 from symgraph.match.align import Aligned, align, plan
+from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
 from symgraph.match.one_basis import Universe
-from symgraph.match.options import LearnOptions, MatchOptions
 from symgraph.match.program import Program
 from symgraph.match.universe import universe
 from symgraph.match.write import Applied, apply

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
-from symgraph.match.options import MatchOptions
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.plan_program import Plan, plan_program
 from symgraph.match.program import Program
 from symgraph.symmetry.graph import SymmetryGraph

@@ -27,7 +27,7 @@ from training import endpoint
 from transformers.utils.logging import disable_progress_bar
 
 import symgraph
-from symgraph.match.options import LearnOptions, MatchOptions
+from symgraph.match.match_options import LearnOptions, MatchOptions
 
 Results = dict[str, dict[str, Any]]
 

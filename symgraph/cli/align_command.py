@@ -22,7 +22,7 @@ from symgraph.cli.parser import (
     add_rules,
 )
 from symgraph.errors import UsageError
-from symgraph.match.options import PairSettings
+from symgraph.match.match_options import PairSettings
 
 if TYPE_CHECKING:
     from symgraph.io.models import Model

@@ -8,7 +8,7 @@ from symgraph.cli import inputs
 from symgraph.cli.console import Console
 from symgraph.cli.parser import Arguments, Commands, add_model, add_options, add_out, add_rules
 from symgraph.io.files import refuse_existing
-from symgraph.match.options import Settings
+from symgraph.match.match_options import Settings
 
 _EXAMPLES = """
 symgraph align a b --out b-aligned --alignment ab.safetensors

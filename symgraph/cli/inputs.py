@@ -12,7 +12,7 @@ from symgraph.cli.parser import Arguments
 from symgraph.errors import UsageError
 from symgraph.io.files import refuse_existing
 from symgraph.io.options import stated
-from symgraph.match.options import LearnOptions, MatchOptions, Settings
+from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
 
 if TYPE_CHECKING:
     from symgraph.io.data import Batches

@@ -21,7 +21,7 @@ from symgraph.cli.parser import (
     not_negative,
 )
 from symgraph.io.files import refuse_existing
-from symgraph.match.options import MatchOptions, UniverseSettings
+from symgraph.match.match_options import MatchOptions, UniverseSettings
 
 _EXAMPLES = """
 symgraph merge a b --weights 0.5 0.5 --out merged

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from symgraph.cli.console import Console
 from symgraph.errors import UsageError
 from symgraph.io.options import Option, stated
-from symgraph.match.options import METHODS, LearnOptions, MatchOptions, Settings
+from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Settings
 
 Arguments = argparse.Namespace
 Run = Callable[[Arguments, Console], int]

@@ -23,7 +23,7 @@ from symgraph.cli.parser import (
     add_trust,
 )
 from symgraph.errors import UsageError
-from symgraph.match.options import UniverseSettings
+from symgraph.match.match_options import UniverseSettings
 
 if TYPE_CHECKING:
     from symgraph.match.one_basis import Universe

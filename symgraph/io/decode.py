@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ def parse(text: str) -> Any:
     # Not all JSON means the same in YAML: 1e-07 is a number in one and a text in the other.
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return yaml.safe_load(text)
@@ -46,23 +47,23 @@ def decode(kind: type[Kind], plain: Any) -> Kind:
     except (msgspec.ValidationError, RecursionError) as error:
         what, _, place = str(error).partition(" - at `$")
         raise Malformed(f"{place.strip('.`')}: {what}" if place else what) from error
-    _check_keys(plain, encode(found), "")
+    _check_keys(plain, found, "")
     return found
 
 
 def encode(value: Any) -> Any:
     """A value as plain data that `decode` takes."""
-    return msgspec.to_builtins(value)
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
-def _check_keys(plain: Any, whole: Any, at: str) -> None:
-    """Every key that was given must have become part of what was made."""
-    if isinstance(plain, Mapping):
-        check_names(plain, whole, at)
+def _check_keys(plain: Any, made: Any, at: str) -> None:
+    """Every key that was given must be a field of the dataclass that was made of it."""
+    if is_dataclass(made):
+        check_names(plain, [f.name for f in fields(made)], at)
         for key, value in plain.items():
-            _check_keys(value, whole[key], f"{at}.{key}" if at else str(key))
-    elif isinstance(plain, list | tuple):
-        for i, (one, other) in enumerate(zip(plain, whole, strict=False)):
+            _check_keys(value, getattr(made, key), f"{at}.{key}" if at else key)
+    elif isinstance(made, tuple):
+        for i, (one, other) in enumerate(zip(plain, made, strict=True)):
             _check_keys(one, other, f"{at}[{i}]")
 
 

@@ -12,9 +12,9 @@ import torch
 from symgraph.errors import UsageError
 from symgraph.match.activations import Activations
 from symgraph.match.match_models import Matched, match
+from symgraph.match.match_options import MATCHINGS, MatchOptions
 from symgraph.match.nearest import units
 from symgraph.match.observing import observe_models
-from symgraph.match.options import MATCHINGS, MatchOptions
 from symgraph.match.program_run import Run, Together, held
 from symgraph.match.program_step import ProgramStep, UnitPlan, listed
 from symgraph.match.shares import chosen, judge

@@ -11,8 +11,8 @@ from symgraph.io.checkpoint import canonical_state, check_same_architecture, rea
 from symgraph.io.models import Model
 from symgraph.io.state import state_hash
 from symgraph.match.cards import Ingredient
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.one_basis import Universe
-from symgraph.match.options import MatchOptions
 from symgraph.match.universe import universe
 from symgraph.measure.mixture import State, check_weights, interpolate
 from symgraph.measure.recalibrate import recalibrated

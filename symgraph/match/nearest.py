@@ -19,8 +19,8 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
 from symgraph.match.activations import Activations, agreement
+from symgraph.match.match_options import MatchOptions, Progress
 from symgraph.match.moments import weighted
-from symgraph.match.options import MatchOptions, Progress
 from symgraph.match.outer import outer_order
 from symgraph.match.outer_tables import correlations, pulled, repeats
 from symgraph.match.weighting import parameter_weights

@@ -9,9 +9,9 @@ from typing import Any
 from symgraph.errors import UsageError
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
+from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.match_step import MatchStep
 from symgraph.match.nearest import DEFAULT, units
-from symgraph.match.options import LearnOptions, MatchOptions
 from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_step import ProgramStep, UnitPlan

@@ -12,7 +12,7 @@ from torch import Tensor
 from symgraph.errors import UsageError, VerifyError, shorten
 from symgraph.match.learned import Learned, Lesson
 from symgraph.match.match_models import Matched
-from symgraph.match.options import Progress
+from symgraph.match.match_options import Progress
 from symgraph.orbit.alignment import Alignment, growth
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.steps import State, Transform

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from symgraph.errors import DataError
 from symgraph.match.learned import Lesson
-from symgraph.match.options import MatchOptions
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.wreath import Tree
 from symgraph.measure.batches import repeatable
 from symgraph.measure.losses import NoLossFits

@@ -12,8 +12,8 @@ from symgraph.errors import UsageError
 from symgraph.inference.sources import Source
 from symgraph.io.options import given
 from symgraph.io.state import state_hash
+from symgraph.match.match_options import LearnOptions, MatchOptions, UniverseSettings
 from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
-from symgraph.match.options import LearnOptions, MatchOptions, UniverseSettings
 from symgraph.match.program import Program
 from symgraph.tracing import state_of
 

@@ -12,10 +12,10 @@ from models_zoo import build, case, relative, worst
 import symgraph
 from symgraph.errors import DataError, SymgraphError, UsageError
 from symgraph.match.activations import agreement
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.moments import weighted
 from symgraph.match.nearest import nearest, units
 from symgraph.match.observe import observe
-from symgraph.match.options import MatchOptions
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.canonical import canonicalise
 from symgraph.prove.verify import random_transform, settled_names
@@ -217,7 +217,7 @@ def test_units_that_are_not_observed_go_by_weights() -> None:
 
 
 def test_learning_starts_from_activations() -> None:
-    from symgraph.match.options import LearnOptions
+    from symgraph.match.match_options import LearnOptions
 
     c = case("vit")
     data = [x | {"labels": torch.zeros(16, dtype=torch.long)} for x in batches("vit", count=3)]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from symgraph.errors import CheckpointError, SymgraphError, UsageError
 from symgraph.io.files import OutputError
 from symgraph.io.state import state_hash
-from symgraph.match.options import MatchOptions
+from symgraph.match.match_options import MatchOptions
 from symgraph.orbit.alignment import Alignment, distance
 from symgraph.prove.verify import random_transform, settled_names
 

@@ -14,7 +14,7 @@ from symgraph.errors import SymgraphError, UsageError
 from symgraph.groups.elements import Element
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.blends import blendable, soften, split
-from symgraph.match.options import LearnOptions
+from symgraph.match.match_options import LearnOptions
 from symgraph.match.program import Program
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.blend import Blend

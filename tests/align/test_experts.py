@@ -13,8 +13,8 @@ from torch import Tensor
 
 import symgraph
 from symgraph.errors import UsageError
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import nearest, units
-from symgraph.match.options import MatchOptions
 from symgraph.match.outer import outer_order
 from symgraph.orbit.alignment import distance
 from symgraph.orbit.canonical import canonicalise

@@ -12,8 +12,8 @@ from models_zoo import ARCHITECTURES, State, case, relative, worst
 from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
 from symgraph.inference.pipeline import infer
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import Nearest, nearest, units
-from symgraph.match.options import MatchOptions
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.orbit.canonical import canonicalise
 from symgraph.symmetry.graph import SymmetryGraph

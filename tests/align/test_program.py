@@ -16,8 +16,8 @@ from models_zoo import case, pair_program
 
 from symgraph.errors import UsageError
 from symgraph.io.files import OutputError
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.match_step import MatchStep
-from symgraph.match.options import MatchOptions
 from symgraph.match.prepare_steps import Canonicalise
 from symgraph.match.program import Program
 from symgraph.match.settle_step import Settle

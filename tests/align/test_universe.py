@@ -17,10 +17,10 @@ from torch import nn
 import symgraph
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.match.match_models import match
+from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.nearest import nearest, units
 from symgraph.match.observe import observe
 from symgraph.match.one_basis import Universe
-from symgraph.match.options import LearnOptions, MatchOptions
 from symgraph.match.program import Program
 from symgraph.match.program_run import output_change
 from symgraph.match.universe import plan as universe_plan

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.io.checkpoint import canonical_state, tied_names
 from symgraph.match.align import align
-from symgraph.match.options import MatchOptions
+from symgraph.match.match_options import MatchOptions
 from symgraph.orbit.alignment import distance
 from symgraph.prove.verify import random_transform, settled_names
 from symgraph.tracing import state_of

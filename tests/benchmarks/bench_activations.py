@@ -20,9 +20,9 @@ from bench_zoo import PAIRS, test_batches, zoo
 from measure import one_thread, ratio, seconds
 
 import symgraph
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import units
 from symgraph.match.observe import observe
-from symgraph.match.options import MatchOptions
 from symgraph.orbit.canonical import canonicalise
 from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64

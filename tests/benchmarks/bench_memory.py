@@ -20,7 +20,7 @@ from bench_learned import training_batches
 from bench_zoo import PAIRS, zoo
 
 import symgraph
-from symgraph.match.options import LearnOptions
+from symgraph.match.match_options import LearnOptions
 
 STEPS = 20
 

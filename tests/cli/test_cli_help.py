@@ -59,6 +59,6 @@ def test_the_schema_is_json(cli: Cli) -> None:
 
 def test_the_options_of_matching_are_those_of_the_library() -> None:
     from symgraph.cli import inputs, parser
-    from symgraph.match.options import MatchOptions
+    from symgraph.match.match_options import MatchOptions
 
     assert inputs.options(parser().parse_args(["align", "a", "b"]), MatchOptions) == MatchOptions()

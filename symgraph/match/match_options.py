@@ -132,9 +132,9 @@ class Settings:
     `symmetry`: that of the models, if it is known already. `rules`: a user's, in front of the shipped ones. `tied`:
     "keep" shared embeddings (a smaller group), or "untie" them (more parameters; the models are copied). `strict`: fail
     where an operator has no rule. `device`, `dtype`: where and in which precision to compute (default float64).
-    `validation`: batches to stop on; without them every tenth of the data is set apart. `examples`: batches on whose
-    first one results are compared with what they were made from, too. `loss`: what is trained, a name or a function as for `loss_barrier`. `checkpoint`, `resume`: a file to write as training goes on, and whether to go
-    on from it.
+    `examples`: batches on whose first one results are compared with what they were made from, too. `validation`:
+    batches to stop on; without them every tenth of the data is set apart. `loss`: what is trained, a name or a function
+    as for `loss_barrier`. `checkpoint`, `resume`: a file to write as training goes on, and whether to go on from it.
     """
 
     symmetry: SymmetryGraph | None = None
