@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from symgraph.cli.console import Console
-from symgraph.cli.parser import Arguments
+from symgraph.cli.parser import Arguments, destination
 from symgraph.errors import UsageError
 from symgraph.io.files import refuse_existing
 from symgraph.io.options import stated
@@ -60,7 +60,8 @@ def rule_book(args: Arguments) -> RuleBook:
 
 def options(args: Arguments, kind: type[Kind], **more: Any) -> Kind:
     """A dataclass of options from those of them that the command has."""
-    named = {n: getattr(args, n) for n in stated(kind) if n in args}
+    places = {n: destination(n, said) for n, (_, said) in stated(kind).items()}
+    named = {n: getattr(args, place) for n, place in places.items() if place in args}
     return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in named.items()}, **more)
 
 

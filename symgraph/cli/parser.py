@@ -118,7 +118,18 @@ def add_options(group: argparse._ActionsContainer, kind: type[Any], *names: str)
         field, said = every[name]
         text = said.help + _default_text(field.default)
         flag = said.flag or f"--{name.replace('_', '-')}"
-        group.add_argument(flag, dest=name, default=field.default, help=text, **_taken(field.type, field.default, said))
+        group.add_argument(
+            flag,
+            dest=destination(name, said),
+            default=field.default,
+            help=text,
+            **_taken(field.type, field.default, said),
+        )
+
+
+def destination(name: str, said: Option) -> str:
+    """Where the value of an option is found, by what the command calls it: other commands have other fields."""
+    return said.flag.strip("-").replace("-", "_") or name
 
 
 def _taken(kind: str, default: Any, said: Option) -> dict[str, Any]:

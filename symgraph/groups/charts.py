@@ -27,7 +27,6 @@ from symgraph.groups.elements import Element, IndexSet
 from symgraph.groups.frequency_pairs import rotary_matrix
 
 
-
 class ChartOptions(Protocol):
     """What of a class is trained, and how (`symgraph.orbit.motion.MotionOptions`)."""
 

@@ -89,7 +89,7 @@ def merge(
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
     found = None
     if align:
-        found = universe(models, options=options, reference=first, **settings)
+        found = universe(models, options=options, **{**settings, "reference": first})
         models = [m.model for m in found.members]
     states = found.states if found else [saved(m, read_state(m)) for m in models]
     heaviest, state = models[first], interpolate(states, weights)

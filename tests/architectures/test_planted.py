@@ -87,7 +87,9 @@ def test_a_singular_gauge_gives_the_reference_in_canonical_form_and_says_so() ->
     a["vit.layernorm.weight"][3] = 0.0
     found = align(module_of("vit", a), module_of("vit", b), symmetry=c.symmetry)
     assert found.singular == ("vit.layernorm.weight",)
-    assert found.notes == ("A has zero gains (vit.layernorm.weight): the alignment ends in its canonical form",)
+    assert found.notes == (
+        "gains are zero (vit.layernorm.weight): the models are in canonical form, which is no gauge of theirs",
+    )
     assert found.notes[0] in str(found)
     assert not torch.equal(found.reference["vit.layernorm.weight"], a["vit.layernorm.weight"])
     assert relative(c.run(a), c.run({**a, **found.reference})) < 1e-9

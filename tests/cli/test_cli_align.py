@@ -105,9 +105,9 @@ def test_a_singular_gauge_writes_a_beside_the_result(cli: Cli, checkpoints: Path
     a = _edited(checkpoints / "vit-0", tmp_path / "a", _without_gain)
     found = cli("align", a, checkpoints / "vit-1", "--out", "aligned")
     assert found.code == 0, found.err
-    assert "zero gains" in found.out and "aligned-reference" in found.out
+    assert "gains are zero" in found.out and "aligned-reference" in found.out
     assert torch.allclose(logits(Path("aligned-reference")), logits(a), atol=1e-4)
-    assert "zero gains" in Path("aligned/README.md").read_text()
+    assert "gains are zero" in Path("aligned/README.md").read_text()
     again = cli("align", a, checkpoints / "vit-1", "--out", "other")
     assert again.code == 0
     (tmp_path / "third-reference").mkdir()

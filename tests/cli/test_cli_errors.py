@@ -195,10 +195,10 @@ def test_no_place_to_write_to(cli: Cli) -> None:
 
 def test_a_program_that_is_none(cli: Cli) -> None:
     Path("plan.yaml").write_text("steps: 3\n")
-    Path("empty.yaml").write_text("symgraph-program: 1\nsteps: []\n")
+    Path("empty.yaml").write_text("symgraph-program: 2\nsteps: []\n")
     pair = ("cli_nets:a", "cli_nets:b", "--out", "x", "--program")
     refused(cli("align", *pair, "plan.yaml"), 2, "usage", "not a symgraph program")
-    refused(cli("align", *pair, "empty.yaml"), 2, "usage", "the program does not align B to A")
+    refused(cli("align", *pair, "empty.yaml"), 2, "usage", "the program does not bring 2 models into one basis")
     refused(cli("align", *pair, "gone.yaml"), 2, "usage", "gone.yaml")
 
 

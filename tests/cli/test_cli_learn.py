@@ -27,7 +27,7 @@ def test_learned_matching_reports_and_writes(cli: Cli, checkpoints: Path) -> Non
     assert [e["step"] for e in learned["validation"]] == [0, 4, 8] and learned["ended"] == "all steps"
     text = cli("align", *pair, "--out", "again", "--program", "plan.yaml", *LEARN[2:], *data)
     assert text.code == 0, text.err
-    assert "learned over 8 steps" in text.out and "B.aligned computes what B computes" in text.out
+    assert "learned over 8 steps" in text.out and "every model computes what it computed" in text.out
     assert "midpoint" in text.out and "on cli_nets:images" in text.out
     assert all(torch.equal(t, weights("out")[n]) for n, t in weights("again").items())
     card = Path("out/README.md").read_text()

@@ -65,7 +65,7 @@ def test_a_universe_of_three(cli: Cli, three: list[Path]) -> None:
 def test_the_plan_of_a_universe_is_written_and_run(cli: Cli, three: list[Path]) -> None:
     short = ("--rounds", 1, "--sweeps", 2)
     dry = cli("universe", *three, *short, "--dry-run", "--emit-program", "plan.yaml")
-    assert dry.code == 0 and "4  join" in dry.out and "5  settle" in dry.out, dry.err
+    assert dry.code == 0 and "4  match" in dry.out and "5  settle" in dry.out, dry.err
     assert cli("universe", *three, "--out", "planned", "--program", "plan.yaml").code == 0
     again = cli("universe", *three, "--out", "direct", *short, "--emit-program", "again.json")
     assert again.code == 0 and "wrote program to again.json" in again.out
