@@ -27,7 +27,7 @@ from symgraph.match.match_options import PairSettings
 if TYPE_CHECKING:
     from symgraph.io.models import Model
     from symgraph.match.align import Aligned
-    from symgraph.match.learned import Learned
+    from symgraph.match.learned_matching import Learned
     from symgraph.match.program import Program
     from symgraph.measure.measured import Measured
     from symgraph.measure.result import LossBarrier

@@ -13,7 +13,7 @@ from symgraph.inference.sources import Source
 from symgraph.io.models import Model
 from symgraph.io.options import given
 from symgraph.match.learn_step import LearnStep
-from symgraph.match.learned import Learned
+from symgraph.match.learned_matching import Learned
 from symgraph.match.match_options import LearnOptions, MatchOptions, PairSettings
 from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
 from symgraph.match.prepare_steps import Embed, Reduce

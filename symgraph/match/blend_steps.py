@@ -11,7 +11,7 @@ from symgraph.errors import VerifyError
 from symgraph.match.blends import soften, split
 from symgraph.match.program_run import Run, held, largest_change, output_change
 from symgraph.match.program_step import ProgramStep
-from symgraph.match.weighting import parameter_weights
+from symgraph.match.tensor_weights import parameter_weights
 from symgraph.orbit.blend import Blend
 from symgraph.orbit.steps import State, Transform
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from symgraph.match.learned import learn
+from symgraph.match.learned_matching import learn
 from symgraph.match.match_options import LearnOptions
 from symgraph.match.program_run import Run, held
 from symgraph.match.program_step import ProgramStep, UnitPlan, listed

@@ -26,7 +26,7 @@ from torch import Tensor
 from symgraph.match.activations import Activations, agreement, mean_of
 from symgraph.match.match_options import MatchOptions, Progress
 from symgraph.match.nearest import Nearest, nearest, units
-from symgraph.match.weighting import tensor_weights
+from symgraph.match.tensor_weights import tensor_weights
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.steps import Act, State
 from symgraph.symmetry.graph import SymmetryGraph

@@ -10,14 +10,14 @@ from typing import ClassVar
 import torch
 
 from symgraph.errors import UsageError
+from symgraph.match.activation_share import chosen, judge
 from symgraph.match.activations import Activations
 from symgraph.match.match_models import Matched, match
 from symgraph.match.match_options import MATCHINGS, MatchOptions
 from symgraph.match.nearest import units
-from symgraph.match.observing import observe_models
+from symgraph.match.observe_batches import observe_models
 from symgraph.match.program_run import Run, Together, held
 from symgraph.match.program_step import ProgramStep, UnitPlan, listed
-from symgraph.match.shares import chosen, judge
 from symgraph.orbit.canonical import nearly_singular
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.rules.book import default_rules

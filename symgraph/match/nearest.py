@@ -19,11 +19,11 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
 from symgraph.match.activations import Activations, agreement
+from symgraph.match.correlation_tables import correlations, pulled, repeats
+from symgraph.match.input_moments import weighted
 from symgraph.match.match_options import MatchOptions, Progress
-from symgraph.match.moments import weighted
-from symgraph.match.outer import outer_order
-from symgraph.match.outer_tables import correlations, pulled, repeats
-from symgraph.match.weighting import parameter_weights
+from symgraph.match.order_by_cost import outer_order
+from symgraph.match.tensor_weights import parameter_weights
 from symgraph.match.wreath import Optimum, Table, Tree, best, inside, paired, permutes
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.orbit.grams import Block, blocks

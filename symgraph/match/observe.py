@@ -25,7 +25,7 @@ from torch import Tensor
 from symgraph.errors import DataError, UsageError
 from symgraph.ir import Node
 from symgraph.match.activations import Activations
-from symgraph.match.moments import readings
+from symgraph.match.input_moments import readings
 from symgraph.match.wreath import Tree
 from symgraph.orbit.grams import Block, blocks
 from symgraph.symmetry.graph import SymmetryGraph

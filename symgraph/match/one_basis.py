@@ -21,7 +21,7 @@ from symgraph.inference.sources import Source, infer, ready, rule_book, stored
 from symgraph.io.checkpoint import architecture_differences
 from symgraph.io.models import Model
 from symgraph.io.state import check_finite, state_hash
-from symgraph.match.learned import Learned, Lesson
+from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Settings
 from symgraph.match.plan_program import Plan, plan_program
 from symgraph.match.prepare_steps import Embed, Reduce

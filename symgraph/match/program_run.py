@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError, VerifyError, shorten
-from symgraph.match.learned import Learned, Lesson
+from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_models import Matched
 from symgraph.match.match_options import Progress
 from symgraph.orbit.alignment import Alignment, growth

@@ -12,8 +12,8 @@ from models_zoo import build, case, relative, worst
 import symgraph
 from symgraph.errors import DataError, SymgraphError, UsageError
 from symgraph.match.activations import agreement
+from symgraph.match.input_moments import weighted
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.moments import weighted
 from symgraph.match.nearest import nearest, units
 from symgraph.match.observe import observe
 from symgraph.orbit.action import GroupElement

@@ -15,7 +15,7 @@ import symgraph
 from symgraph.errors import UsageError
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import nearest, units
-from symgraph.match.outer import outer_order
+from symgraph.match.order_by_cost import outer_order
 from symgraph.orbit.alignment import distance
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.grams import blocks

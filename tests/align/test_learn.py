@@ -20,7 +20,7 @@ from symgraph.errors import CheckpointError, DataError, SymgraphError, UsageErro
 from symgraph.io.data import from_batches
 from symgraph.match.align import Aligned
 from symgraph.match.feed import Feed, divided
-from symgraph.match.learned import Lesson, learn
+from symgraph.match.learned_matching import Lesson, learn
 from symgraph.match.match_options import LearnOptions
 from symgraph.match.program import Program
 from symgraph.match.program_run import output_change

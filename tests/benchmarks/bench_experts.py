@@ -31,7 +31,7 @@ from torch import Tensor, nn
 import symgraph
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import Nearest, _Descent, nearest
-from symgraph.match.observing import observe_models
+from symgraph.match.observe_batches import observe_models
 from symgraph.match.wreath import Tree
 from symgraph.measure.objective import EvenMixture, Objective
 from symgraph.orbit.canonical import canonicalise

@@ -20,7 +20,7 @@ from measure import CONTEXT, Batch, one_thread, ratio, seconds
 
 import symgraph
 from symgraph.io.data import load
-from symgraph.match.learned import Lesson, _Run
+from symgraph.match.learned_matching import Lesson, _Run
 from symgraph.match.match_options import LearnOptions
 from symgraph.orbit.canonical import canonicalise
 from symgraph.tracing import state_of

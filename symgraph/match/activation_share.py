@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from symgraph.errors import DataError
-from symgraph.match.learned import Lesson
+from symgraph.match.learned_matching import Lesson
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.wreath import Tree
 from symgraph.measure.batches import repeatable

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from symgraph.errors import DataError, UsageError
 from symgraph.match.feed import Feed, divided
+from symgraph.match.learning_checkpoint import Checkpoint
 from symgraph.match.match_options import LearnOptions, Progress
-from symgraph.match.saved import Checkpoint
 from symgraph.measure.batches import repeatable
 from symgraph.measure.forward import fixed_tensors, usual_dtype
 from symgraph.measure.losses import PerExample
