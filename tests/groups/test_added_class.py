@@ -23,10 +23,11 @@ from symgraph.groups.elements import Element, IndexSet
 from symgraph.groups.lattice import RIGID, TOP, Lattice, classes, describe, down, extended, maps, named
 from symgraph.groups.map_class import DenseMaps
 from symgraph.inference.pipeline import infer
-from symgraph.match.weights import match
+from symgraph.match.nearest import nearest
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.orbit.canonical import canonicalise
-from symgraph.orbit.motion import Motion, MotionOptions
+from symgraph.orbit.descent_options import MotionOptions
+from symgraph.orbit.motion import Motion
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import verify
 from symgraph.rules.book import default_rules, with_user_rules
@@ -190,7 +191,7 @@ def test_a_planted_element_comes_back() -> None:
     found = ring()
     a = canonicalise(found, random_state(found.graph, torch.Generator().manual_seed(1))).state
     g = random_element(found, generator=torch.Generator().manual_seed(2))
-    result = match(found, a, g(a))
+    result = nearest(found, a, g(a))
     assert result.initial > 1e-2 * result.scale and result.objective[-1] < 1e-18 * result.scale
     back, planted = result.element.elements, g.inverse().elements
     for i, e in planted.items():
