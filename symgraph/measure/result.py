@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from symgraph.errors import DataError, UsageError, one_line, shorten
+from symgraph.io.decode import decode
 from symgraph.measure.measured import Measured, mixture_text
 from symgraph.measure.mixture import Mixture, vertex
 from symgraph.measure.plots import barrier_plot
@@ -161,42 +161,26 @@ def _plain(m: Measured) -> dict[str, Any]:
 
 
 def _from_plain(plain: dict[str, Any]) -> LossBarrier:
+    # What follows from the rest, for readers.
     plain.pop("summary", None)
-    loss, *metrics = map(_measured, [plain.pop("loss"), *plain.pop("metrics")])
-    names = tuple(map(str, plain.pop("models", ("A", "B"))))
-    examples = int(plain.pop("examples"))
-    source, split = str(plain.pop("source")), str(plain.pop("split"))
-    recalibrated = str(plain.pop("recalibrated", ""))
-    if plain:
-        raise ValueError(f"unknown: {shorten(plain)}")
-    if {len(names)} != {m.models for m in (loss, *metrics)}:
-        raise ValueError("names and models do not match")
-    return LossBarrier(loss, tuple(metrics), names, examples, source, split, recalibrated)
+    for m in (plain["loss"], *plain["metrics"]):
+        if "lambdas" in m:
+            m["mixtures"] = [[1 - x, x] for x in m.pop("lambdas")]
+    found = decode(LossBarrier, {"examples": plain["examples"], **plain})
+    for measured in (found.loss, *found.metrics):
+        _check(measured, len(found.models))
+    return found
 
 
-def _measured(plain: Mapping[str, Any]) -> Measured:
-    values, errors = (tuple(map(float, plain[k])) for k in ("values", "standard_errors"))
-    if "lambdas" in plain:
-        mixtures = _segment(tuple(map(float, plain["lambdas"])))
-    else:
-        mixtures = _simplex(tuple(tuple(map(float, m)) for m in plain["mixtures"]))
-    if not len(mixtures) == len(values) == len(errors):
+def _check(m: Measured, models: int) -> None:
+    if not models < len(m.mixtures) == len(m.values) == len(m.standard_errors):
         raise ValueError("the points and their values do not match")
-    if not all(map(math.isfinite, (*values, *errors, *(w for m in mixtures for w in m)))):
+    if {len(weights) for weights in m.mixtures} != {models}:
+        raise ValueError("names and models do not match")
+    if not all(map(math.isfinite, (*m.values, *m.standard_errors, *chain(*m.mixtures)))):
         raise ValueError("a value is not finite")
-    return Measured(str(plain["name"]), mixtures, values, errors, bool(plain["higher_is_better"]))
-
-
-def _segment(lambdas: tuple[float, ...]) -> tuple[Mixture, ...]:
-    if len(lambdas) < 3 or (lambdas[0], lambdas[-1]) != (0.0, 1.0) or any(x >= y for x, y in pairwise(lambdas)):
+    lambdas = [w[1] for w in m.mixtures]
+    if models == 2 and ((lambdas[0], lambdas[-1]) != (0.0, 1.0) or any(x >= y for x, y in pairwise(lambdas))):
         raise ValueError("the points do not ascend from 0 to 1")
-    return tuple((1 - x, x) for x in lambdas)
-
-
-def _simplex(mixtures: tuple[Mixture, ...]) -> tuple[Mixture, ...]:
-    models = len(mixtures[0]) if mixtures else 0
-    if not 2 < models < len(mixtures) or {len(m) for m in mixtures} != {models}:
-        raise ValueError("the mixtures do not match")
-    if any(m != vertex(i, models) for i, m in enumerate(mixtures[:models])):
+    if models > 2 and any(weights != vertex(i, models) for i, weights in enumerate(m.mixtures[:models])):
         raise ValueError("the models themselves do not come first")
-    return mixtures
