@@ -63,4 +63,4 @@ def shapes_of(node: Node) -> tuple[tuple[int, ...], ...]:
     """The shape of each result."""
     if isinstance(node.result, Tensor):
         return (node.result.shape,)
-    return () if node.result is None else tuple(t.shape for t in node.result)
+    return () if node.result is None else tuple(tensor.shape for tensor in node.result)

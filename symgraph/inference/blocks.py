@@ -13,7 +13,7 @@ Block = tuple[Ref, ...]
 def ref_blocks(store: Store, axes: tuple[Ref, ...]) -> Iterator[Block]:
     """Leaf references of each block of a value (see `terms.blocks`), those of size one left out."""
     for parts in product(*(_ways(store, ref) for ref in axes)):
-        yield tuple(store.find(r) for part in parts for r in part)
+        yield tuple(store.find(leaf) for part in parts for leaf in part)
 
 
 def _ways(store: Store, ref: Ref) -> list[Block]:

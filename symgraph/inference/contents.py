@@ -29,44 +29,44 @@ def find_contents(applied: list[Applied]) -> dict[str, Content]:
     """For every value that holds positions, in which axis."""
     found: dict[str, Content] = {}
     several: dict[tuple[str, int], Content] = {}
-    for a in applied:
-        if a.rule is None or a.binding is None:
+    for call in applied:
+        if call.rule is None or call.binding is None:
             continue
-        for number, content in _pointing(a):
-            several[a.node.name, number] = content
-            if len(a.binding.results) == 1:
-                found[a.node.name] = content
-        refs = list(a.node.refs())
-        if a.rule.structure == "getitem" and (refs[0], a.binding.arguments["index"]) in several:
-            found[a.node.name] = several[refs[0], int(a.binding.arguments["index"])]
-        elif a.rule.structure in KEEPING and len(refs) == 1 and refs[0] in found:
-            found[a.node.name] = found[refs[0]]
+        name, operands = call.node.name, list(call.node.refs())
+        for number, content in _pointing(call):
+            several[name, number] = content
+            if len(call.binding.results) == 1:
+                found[name] = content
+        if call.rule.structure == "getitem" and (operands[0], call.binding.arguments["index"]) in several:
+            found[name] = several[operands[0], int(call.binding.arguments["index"])]
+        elif call.rule.structure in KEEPING and len(operands) == 1 and operands[0] in found:
+            found[name] = found[operands[0]]
     return found
 
 
-def _pointing(a: Applied) -> list[tuple[int, Content]]:
+def _pointing(applied: Applied) -> list[tuple[int, Content]]:
     """What the rule says about the results that hold positions."""
-    if a.rule is None or a.binding is None or not a.rule.points:
+    if applied.rule is None or applied.binding is None or not applied.rule.points:
         return []
-    ref, tokens = next(iter(a.binding.operands.values()))
+    ref, tokens = next(iter(applied.binding.operands.values()))
     found = []
-    for number, name in a.rule.points.items():
-        at = [i for i, t in enumerate(tokens) if t.axis == name]
+    for number, name in applied.rule.points.items():
+        at = [place for place, token in enumerate(tokens) if token.axis == name]
         if len(at) == 1:
-            found.append((int(number), Content(ref.name, at[0], a.node.name)))
+            found.append((int(number), Content(ref.name, at[0], applied.node.name)))
     return found
 
 
-def picked_axis(a: Applied, graph: Graph) -> tuple[int, str] | None:
+def picked_axis(applied: Applied, graph: Graph) -> tuple[int, str] | None:
     """For an index by one tensor: the axis that is picked from, and the value that holds the positions."""
-    if a.rule is None or a.binding is None or a.rule.structure != "index":
+    if applied.rule is None or applied.binding is None or applied.rule.structure != "index":
         return None
-    given = a.binding.arguments
+    given = applied.binding.arguments
     indices = given.get("indices")
     if indices is None:
         index = given.get("index")
         dim = given.get("dim", 0)
-        rank = len(graph.by_name[next(iter(a.node.refs()))].shape)
+        rank = len(graph.by_name[next(iter(applied.node.refs()))].shape)
         return (dim % rank, index.name) if isinstance(index, Ref) and isinstance(dim, int) else None
-    at = [i for i, x in enumerate(indices) if x is not None]
+    at = [i for i, index_tensor in enumerate(indices) if index_tensor is not None]
     return (at[0], indices[at[0]].name) if len(at) == 1 and isinstance(indices[at[0]], Ref) else None

@@ -50,7 +50,7 @@ class Equations(Explained):
 
     def explained(self) -> Explained:
         """The calls alone, without what was inferred from them."""
-        return Explained(*(getattr(self, f.name) for f in fields(Explained)))
+        return Explained(*(getattr(self, part.name) for part in fields(Explained)))
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -59,7 +59,7 @@ class Equations(Explained):
         text = self.store.text
         for name, results in self.values.items():
             yield f"%{name}: {' '.join('[' + ', '.join(map(text, axes)) + ']' for axes in results)}"
-        claims = (f"{text(c.ref)} admits {describe(c.bound)} ({c.evidence})" for c in self.store.claims)
+        claims = (f"{text(claim.ref)} admits {describe(claim.bound)} ({claim.evidence})" for claim in self.store.claims)
         yield from dict.fromkeys(claims)
         yield from (relation.text(text) for relation in self.relations)
         yield from (f"{text(first)} is permuted with {text(second)}" for first, second in self.links)
@@ -92,9 +92,11 @@ class Gathering:
 
     def equations(self) -> Equations:
         """All that was gathered."""
-        known = vars(self) | {f.name: getattr(self.of, f.name) for f in fields(self.of)}
-        parts = {f.name: known[f.name] for f in fields(Equations)}
-        frozen: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in parts.items()}
+        known = vars(self) | {part.name: getattr(self.of, part.name) for part in fields(self.of)}
+        parts = {part.name: known[part.name] for part in fields(Equations)}
+        frozen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in parts.items()
+        }
         return Equations(**frozen)
 
 

@@ -44,12 +44,12 @@ class Explained:
     @cached_property
     def by_node(self) -> dict[str, Applied]:
         """Calls under their names."""
-        return {a.node.name: a for a in self.applied}
+        return {found.node.name: found for found in self.applied}
 
     @property
     def uncovered(self) -> list[Node]:
         """Operators without a rule that something learned flows through."""
-        return [a.node for a in self.applied if a.rule is None and a.node.name in self.learned]
+        return [found.node for found in self.applied if found.rule is None and found.node.name in self.learned]
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -67,13 +67,13 @@ def explain_calls(given: Prepared) -> Explained:
     applied, writers = [], {node.name: node.name for node in graph.nodes}
     learned: set[str] = set()
     for node in graph.nodes:
-        if node.kind is Kind.PARAMETER or any(r in learned for r in node.refs()):
+        if node.kind is Kind.PARAMETER or any(name in learned for name in node.refs()):
             learned.add(node.name)
         if node.kind is not Kind.CALL:
             continue
         binding = book.binding(node, graph)
         applied.append(Applied(node, binding.rule if binding else None, binding))
-        sources = {writers[r] for r in node.refs() if r in learned}
+        sources = {writers[name] for name in node.refs() if name in learned}
         if binding is not None and len(sources) == 1 and (binding.rule.structure or _is_pointwise(binding)):
             writers[node.name] = sources.pop()
     sums = {a.node.name: (parameter, number) for a in applied for parameter, number in _offset(graph, a)}
@@ -89,22 +89,22 @@ def suppose_branches(given: Explained) -> Explained:
 
 
 def _is_pointwise(binding: Binding) -> bool:
-    return all(t.name.startswith("*") for tokens in binding.results for t in tokens)
+    return all(token.name.startswith("*") for tokens in binding.results for token in tokens)
 
 
-def _offset(graph: Graph, a: Applied) -> Iterator[tuple[Node, float]]:
+def _offset(graph: Graph, applied: Applied) -> Iterator[tuple[Node, float]]:
     """A parameter that is only ever used with a number added, as a gain stored as its difference from one.
 
     The group acts on the sum. The rule says that the operator is a sum; its value at zero is the number.
     """
-    refs = list(a.node.refs())
-    if a.rule is None or a.binding is None or len(refs) != 1 or a.rule.structure:
+    refs = list(applied.node.refs())
+    if applied.rule is None or applied.binding is None or len(refs) != 1 or applied.rule.structure:
         return
     source = graph.by_name[refs[0]]
-    law = next((a.rule.shift.get(k) for k, (r, _) in a.binding.operands.items() if r.name == refs[0]), None)
-    alone = source.kind is Kind.PARAMETER and len(graph.users[source.name]) == 1 and a.rule.reduces is None
-    if law != "output" or not alone or a.node.shape != source.shape or not a.rule.scalars:
+    laws = [applied.rule.shift.get(k) for k, (ref, _) in applied.binding.operands.items() if ref.name == refs[0]]
+    alone = source.kind is Kind.PARAMETER and len(graph.users[source.name]) == 1 and applied.rule.reduces is None
+    if laws[:1] != ["output"] or not alone or applied.node.shape != source.shape or not applied.rule.scalars:
         return
-    value = call(graph, a.node.name, {refs[0]: torch.zeros(1, dtype=torch.float64)})
+    value = call(graph, applied.node.name, {refs[0]: torch.zeros(1, dtype=torch.float64)})
     if value.numel() == 1 and float(value) != 0.0:
         yield source, float(value)

@@ -46,7 +46,7 @@ def find_frames(equations: Equations) -> Draft:
 def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Ref], ...]]:
     """Products and links between leaves: axes that are multiplied are cut at the same places, until no cut is new."""
     store, relations, links = eq.store, list[Relation](), list[tuple[Ref, Ref]]()
-    pairs = [(r.result, factor) for r in eq.relations for factor, _ in r.terms] + list(eq.links)
+    pairs = [(product.result, factor) for product in eq.relations for factor, _ in product.terms] + list(eq.links)
     before = -1
     while before != (before := sum(len(store.align(first, second)) for first, second in pairs)):
         pass
@@ -98,11 +98,13 @@ class _Terms:
         shape = self.store.children(ref)
         if shape is None:
             return self._leaf(self.store.find(ref))
-        children = [self._term(r) for r in shape[1] if self.store.size(r) != 1 or shape[0] is Shape.CONCAT]
+        children = [self._term(child) for child in shape[1] if self.store.size(child) != 1 or shape[0] is Shape.CONCAT]
         # In which order an axis was cut says nothing: what is nested within its like is spread out.
         if shape[0] is Shape.PRODUCT:
-            return Product(tuple(f for c in children for f in (c.factors if isinstance(c, Product) else (c,))))
-        return Concat(tuple(p for c in children for p in (c.parts if isinstance(c, Concat) else (c,))))
+            nested = (term.factors if isinstance(term, Product) else (term,) for term in children)
+            return Product(tuple(factor for factors in nested for factor in factors))
+        nested = (term.parts if isinstance(term, Concat) else (term,) for term in children)
+        return Concat(tuple(part for parts in nested for part in parts))
 
     def _leaf(self, ref: Ref) -> Leaf:
         frame = self.frames.get(ref >> 1, -1)

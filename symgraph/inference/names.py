@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,73 +27,64 @@ class Unnamed:
 
 def name_spaces(items: Sequence[Unnamed]) -> list[str]:
     """One unique name for each space."""
-    streams = [i for i, it in enumerate(items) if it.summed and not it.rigid and not it.label]
-    main = max(streams, key=lambda i: len(items[i].owners), default=-1)
-    single = len(streams) == 1 or _dominates(items, streams, main)
-    names = []
-    for i, it in enumerate(items):
-        if i in streams:
-            names.append("residual" if i == main and single else _join(_place(it.owners), "residual"))
-        elif it.label and it.fibre:
-            names.append(_join(_place(items[it.fibre[0]].owners), _label(items, i)))
-        else:
-            names.append(_name(it, _label(items, i)))
-    return _unique(_strip(names))
+    streams = [item for item in items if item.summed and not item.rigid and not item.label]
+    main = _main_stream(streams)
+    return _unique(
+        _without_shared_lead([_name(items, place, item in streams, main) for place, item in enumerate(items)])
+    )
 
 
-def _dominates(items: Sequence[Unnamed], streams: list[int], main: int) -> bool:
-    others = [len(items[i].owners) for i in streams if i != main]
-    return bool(others) and len(items[main].owners) >= 3 * max(others)
+def _main_stream(streams: Sequence[Unnamed]) -> Unnamed | None:
+    """The one stream that is called `residual` alone: the only one, or one of three times the tensors of any other."""
+    first, *others = sorted((len(stream.owners) for stream in streams), reverse=True) or [0]
+    dominates = not others or first >= 3 * others[0]
+    return max(streams, key=lambda stream: len(stream.owners), default=None) if dominates else None
 
 
-def _name(it: Unnamed, label: str) -> str:
-    if it.rigid:
-        owner = it.owners[0] if it.owners else "value"
-        return f"{owner}[{it.axis}]"
-    return _join(_place(it.owners), label or ("hidden" if len(it.owners) > 1 else "units"))
+def _name(items: Sequence[Unnamed], place: int, is_stream: bool, main: Unnamed | None) -> str:
+    item, label = items[place], _label(items, place)
+    if is_stream:
+        return "residual" if item is main else _join(_module(item.owners), "residual")
+    if item.label and item.fibre:
+        return _join(_module(items[item.fibre[0]].owners), label)
+    if item.rigid:
+        return f"{item.owners[0] if item.owners else 'value'}[{item.axis}]"
+    return _join(_module(item.owners), label or ("hidden" if len(item.owners) > 1 else "units"))
 
 
-def _label(items: Sequence[Unnamed], index: int) -> str:
+def _label(items: Sequence[Unnamed], place: int) -> str:
     """The rule's label; where one batch axis is fibred over another, groups and their members are told apart."""
-    it = items[index]
-    if not it.label:
-        return ""
-    if any(items[f].label == it.label for f in it.fibre):
-        return f"{it.label}-in-group"
-    if any(index in other.fibre and other.label == it.label for other in items):
-        return f"{it.label.removesuffix('s')}-groups"
-    return it.label
+    label, fibre = items[place].label, items[place].fibre
+    if label and any(items[outer].label == label for outer in fibre):
+        return f"{label}-in-group"
+    if label and any(place in other.fibre and other.label == label for other in items):
+        return f"{label.removesuffix('s')}-groups"
+    return label
 
 
-def _place(owners: Sequence[str]) -> str:
-    """Longest common module path of the owners' modules."""
-    paths = [o.split(".")[:-1] for o in owners]
-    if not paths:
-        return ""
-    common = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    return ".".join(common)
+def _module(owners: Sequence[str]) -> str:
+    """Longest common path of the modules that tensors belong to: `h.0.mlp` for `h.0.mlp.up` and `h.0.mlp.down`."""
+    paths = [owner.split(".")[:-1] for owner in owners]
+    levels = (set(parts) for parts in zip(*paths, strict=False))
+    return ".".join(part for level in takewhile(lambda level: len(level) == 1, levels) for part in level)
 
 
-def _join(place: str, label: str) -> str:
-    return f"{place}.{label}" if place else label
+def _join(module: str, label: str) -> str:
+    return f"{module}.{label}" if module else label
 
 
-def _strip(names: list[str]) -> list[str]:
-    """Drops the leading component that all dotted names share (the base model's attribute)."""
-    dotted = [n.split(".")[0] for n in names if "." in n and "[" not in n]
-    if len(dotted) < 2 or len(set(dotted)) != 1 or dotted[0].isdigit():
+def _without_shared_lead(names: list[str]) -> list[str]:
+    """Drops the first word that all dotted names share (the base model's attribute)."""
+    leads = [name.split(".")[0] for name in names if "." in name and "[" not in name]
+    if len(leads) < 2 or len(set(leads)) != 1 or leads[0].isdigit():
         return names
-    lead = dotted[0] + "."
-    return [n.removeprefix(lead) if "[" not in n else n for n in names]
+    return [name if "[" in name else name.removeprefix(f"{leads[0]}.") for name in names]
 
 
 def _unique(names: list[str]) -> list[str]:
-    total, seen, result = Counter(names), Counter[str](), []
-    for n in names:
-        seen[n] += 1
-        result.append(n if total[n] == 1 else f"{n}.{seen[n] - 1}")
-    return result
+    """Names that occur several times, numbered: `hidden.0`, `hidden.1`."""
+    total, seen, found = Counter(names), Counter[str](), []
+    for name in names:
+        found.append(name if total[name] == 1 else f"{name}.{seen[name]}")
+        seen[name] += 1
+    return found

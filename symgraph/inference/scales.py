@@ -18,19 +18,19 @@ Equation = dict[int, int]
 
 def integer_basis(size: int, equations: Sequence[Equation]) -> list[Vector]:
     """Integer basis of {x in Q^size : sum_i e[i] x_i = 0 for every equation e}."""
-    rows = [[e.get(i, 0) for i in range(size)] for e in equations if e]
+    rows = [[equation.get(i, 0) for i in range(size)] for equation in equations if equation]
     if not rows:
         return [tuple(int(i == j) for i in range(size)) for j in range(size)]
     basis = []
     for column in Matrix(rows).nullspace():
-        scale = lcm(*(int(v.q) for v in column))
-        basis.append(tuple(int(v * scale) for v in column))
+        scale = lcm(*(int(entry.q) for entry in column))
+        basis.append(tuple(int(entry * scale) for entry in column))
     return basis
 
 
 def binary_basis(size: int, equations: Sequence[Equation]) -> list[Vector]:
     """Basis of the solutions modulo two of the same equations."""
-    rows = [sum((v & 1) << i for i, v in e.items()) for e in equations]
+    rows = [sum((power & 1) << i for i, power in equation.items()) for equation in equations]
     pivots: dict[int, int] = {}
     for row in rows:
         for column, pivot in pivots.items():
@@ -39,15 +39,15 @@ def binary_basis(size: int, equations: Sequence[Equation]) -> list[Vector]:
         if not row:
             continue
         lead = row.bit_length() - 1
-        pivots = {c: p ^ row if p >> lead & 1 else p for c, p in pivots.items()}
+        pivots = {other: mask ^ row if mask >> lead & 1 else mask for other, mask in pivots.items()}
         pivots[lead] = row
     free = [i for i in range(size) if i not in pivots]
-    return [_solution(size, f, pivots) for f in free]
+    return [_solution(size, unknown, pivots) for unknown in free]
 
 
 def _solution(size: int, free: int, pivots: dict[int, int]) -> Vector:
-    x = 1 << free
+    bits = 1 << free
     for column, row in pivots.items():
         if row >> free & 1:
-            x |= 1 << column
-    return tuple(x >> i & 1 for i in range(size))
+            bits |= 1 << column
+    return tuple(bits >> i & 1 for i in range(size))

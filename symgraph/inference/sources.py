@@ -73,7 +73,7 @@ def _of_graph(source: Graph | SymmetryGraph, state: Mapping[str, Tensor] | None)
 
 def _no_model(source: Any) -> UsageError:
     kind = type(source).__name__
-    if isinstance(source, Mapping) and any(isinstance(t, Tensor) for t in source.values()):
+    if isinstance(source, Mapping) and any(isinstance(value, Tensor) for value in source.values()):
         return UsageError(
             f"a state ({kind} of tensors) is not a model",
             cause="it holds weights, and says nothing of what is computed with them",
@@ -216,7 +216,7 @@ def ready(sources: Sequence[Source], tied: str, roles: Sequence[str]) -> tuple[l
 def stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a checkpoint of the module holds: each tied tensor once, no transient buffers, no constants of the code."""
     names = module.state_dict().keys()
-    return canonical_state(module, {n: t.detach() for n, t in state.items() if n in names})
+    return canonical_state(module, {name: tensor.detach() for name, tensor in state.items() if name in names})
 
 
 def with_state(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
@@ -235,5 +235,5 @@ def _kept(m: Model) -> tuple[str, ...]:
         return ()
     state = m.module.state_dict()
     pairs = shorten(f"{name} = {first}" for name, first in sorted(ties.items()))
-    more = sum(state[n].numel() for n in ties if n in state)
+    more = sum(state[name].numel() for name in ties if name in state)
     return (f"kept tied: {pairs}; the group is smaller for it (tied='untie' costs {more:,} more parameters)",)

@@ -67,7 +67,7 @@ class Spaces:
     @cached_property
     def space_of(self) -> dict[int, int]:
         """The space of every root."""
-        return {root: i for i, space in enumerate(self.drafts) for root in space.members}
+        return {root: place for place, space in enumerate(self.drafts) for root in space.members}
 
     @cached_property
     def flips(self) -> Mapping[int, bool]:
@@ -97,7 +97,7 @@ class Spaces:
     def kept(self) -> dict[int, int]:
         """The spaces of parameters, buffers and branches, with the numbers that they get."""
         in_terms = {leaf.space for axes in self.terms.values() for term in axes for leaf in leaves(term)}
-        places = sorted({place for place in in_terms if place >= 0} | {e.space for e in self.exchanges})
+        places = sorted({place for place in in_terms if place >= 0} | {exchange.space for exchange in self.exchanges})
         return {place: number for number, place in enumerate(places)}
 
     @cached_property
@@ -122,7 +122,7 @@ class Spaces:
         return Leaf(space, term.frame, (term.dual != flip) and not self_dual, term.size)
 
     def __str__(self) -> str:
-        branches = (f"space {e.space} has the positions of {e.branches}" for e in self.exchanges)
+        branches = (f"space {exchange.space} has the positions of {exchange.branches}" for exchange in self.exchanges)
         return "\n".join((*self.lines().values(), *branches))
 
     def lines(self) -> dict[int, str]:
@@ -151,7 +151,7 @@ def find_spaces(draft: Draft) -> Spaces:
     relations: dict[int, list[Relation]] = defaultdict(list)
     for relation in draft.relations:
         relations[leader(draft.root(relation.result))].append(relation)
-    return Spaces(draft, tuple(_space(draft, tuple(roots), relations[k]) for k, roots in members.items()))
+    return Spaces(draft, tuple(_space(draft, tuple(roots), relations[key]) for key, roots in members.items()))
 
 
 def _leaders(draft: Draft) -> Callable[[int], int]:
@@ -163,7 +163,7 @@ def _leaders(draft: Draft) -> Callable[[int], int]:
             root = up[root]
         return root
 
-    tied = [(factor, r.result) for r in draft.relations for factor, _ in r.terms]
+    tied = [(factor, relation.result) for relation in draft.relations for factor, _ in relation.terms]
     for first, second in (*tied, *draft.links):
         up[leader(draft.root(first))] = leader(draft.root(second))
     return leader

@@ -80,26 +80,26 @@ class Store:
 
     def product(self, refs: list[Ref]) -> Ref:
         """The row-major flattening of `refs`; factors of size one vanish."""
-        kept = [r for r in refs if self.size(r) != 1]
+        kept = [ref for ref in refs if self.size(ref) != 1]
         if len(kept) == 1:
             return kept[0]
         if not kept:
             return self.new(1)
         size = 1
-        for r in kept:
-            size *= self.size(r)
+        for ref in kept:
+            size *= self.size(ref)
         return self._define(self.new(size), Shape.PRODUCT, kept)
 
     def concat(self, refs: list[Ref]) -> Ref:
         """The concatenation of `refs`; empty parts vanish."""
-        kept = [r for r in refs if self.size(r) != 0]
+        kept = [ref for ref in refs if self.size(ref) != 0]
         if len(kept) == 1:
             return kept[0]
         return self._define(self.new(sum(map(self.size, kept))), Shape.CONCAT, kept)
 
     def _define(self, ref: Ref, shape: Shape, refs: list[Ref]) -> Ref:
         flip = ref & 1
-        self._shape[ref >> 1] = (shape, tuple(r ^ flip for r in refs))
+        self._shape[ref >> 1] = (shape, tuple(child ^ flip for child in refs))
         return ref
 
     # -- reading -----------------------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ class Store:
         while (up := self._parent[ref >> 1] ^ (ref & 1)) != ref:
             path.append(ref)
             ref = up
-        for p in path:
-            self._parent[p >> 1] = ref ^ (p & 1)
+        for passed in path:
+            self._parent[passed >> 1] = ref ^ (passed & 1)
         return ref
 
     def size(self, ref: Ref) -> int:
@@ -124,7 +124,7 @@ class Store:
         shape = self._shape[ref >> 1]
         if shape is None or not ref & 1:
             return shape
-        return shape[0], tuple(r ^ 1 for r in shape[1])
+        return shape[0], tuple(child ^ 1 for child in shape[1])
 
     def leaves(self, ref: Ref) -> Iterator[Ref]:
         """Free nodes below `ref`, from left to right."""
@@ -140,7 +140,7 @@ class Store:
         shape = self.children(ref)
         if shape is None or shape[0] is Shape.CONCAT:
             return [] if self.size(ref) == 1 else [self.find(ref)]
-        return [f for child in shape[1] for f in self.factors(child)]
+        return [factor for child in shape[1] for factor in self.factors(child)]
 
     def parts(self, ref: Ref) -> list[Ref]:
         """`ref` as a flat list of concatenated parts; a product over a concatenation is distributed."""
@@ -148,10 +148,10 @@ class Store:
         if shape is None:
             return [self.find(ref)]
         if shape[0] is Shape.CONCAT:
-            return [p for child in shape[1] for p in self.parts(child)]
+            return [part for child in shape[1] for part in self.parts(child)]
         first, *rest = self.factors(ref)
         inner = self.parts(first)
-        return [self.find(ref)] if len(inner) == 1 else [self.product([p, *rest]) for p in inner]
+        return [self.find(ref)] if len(inner) == 1 else [self.product([part, *rest]) for part in inner]
 
     def text(self, ref: Ref) -> str:
         """An axis in words: `a3` for a free node, `a3'` for its dual, `(a3 x a4)` and `(a3 + a4)` for others."""
@@ -185,45 +185,45 @@ class Store:
 
     # -- solving -----------------------------------------------------------------------------------------------
 
-    def unify(self, a: Ref, b: Ref) -> None:
+    def unify(self, axis: Ref, other: Ref) -> None:
         """Makes two axes the same axis."""
-        self._walk(a, b, self._merge)
+        self._walk(axis, other, self._merge)
 
-    def align(self, a: Ref, b: Ref) -> list[tuple[Ref, Ref]]:
+    def align(self, axis: Ref, other: Ref) -> list[tuple[Ref, Ref]]:
         """Gives two axes the same structure without identifying their leaves; returns the pairs of leaves."""
         pairs: list[tuple[Ref, Ref]] = []
-        self._walk(a, b, lambda x, y: pairs.append((x, y)))
+        self._walk(axis, other, lambda mine, theirs: pairs.append((mine, theirs)))
         return pairs
 
-    def _merge(self, a: Ref, b: Ref) -> None:
-        if a == b:
+    def _merge(self, axis: Ref, other: Ref) -> None:
+        if axis == other:
             return
-        if a == b ^ 1:
-            self._turned.append(a)
-            self.bound(a, SELF_DUAL, "the axis meets its own dual: one tensor reads and writes it")
+        if axis == other ^ 1:
+            self._turned.append(axis)
+            self.bound(axis, SELF_DUAL, "the axis meets its own dual: one tensor reads and writes it")
             return
-        self._parent[b >> 1] = a ^ (b & 1)
+        self._parent[other >> 1] = axis ^ (other & 1)
 
     def self_dual(self) -> set[int]:
         """Free nodes that have met their own dual, so that which of the two a reference names says nothing."""
         return {leaf >> 1 for ref in self._turned for leaf in self.leaves(ref)}
 
-    def _walk(self, a: Ref, b: Ref, pair: Callable[[Ref, Ref], None]) -> None:
-        a, b = self.find(a), self.find(b)
-        if self.size(a) != self.size(b):
-            self._clash([a, b], "the sizes differ")
+    def _walk(self, axis: Ref, other: Ref, pair: Callable[[Ref, Ref], None]) -> None:
+        axis, other = self.find(axis), self.find(other)
+        if self.size(axis) != self.size(other):
+            self._clash([axis, other], "the sizes differ")
             return
-        if self.size(a) == 1 or (a == b and pair == self._merge):
+        if self.size(axis) == 1 or (axis == other and pair == self._merge):
             return
-        sa, sb = self.children(a), self.children(b)
+        sa, sb = self.children(axis), self.children(other)
         if sa is None and sb is None:
-            pair(a, b)
+            pair(axis, other)
         elif sa is None:
-            self._walk_free(a, b, pair)
+            self._walk_free(axis, other, pair)
         elif sb is None:
-            self._walk_free(b, a, lambda x, y: pair(y, x))
+            self._walk_free(other, axis, lambda mine, theirs: pair(theirs, mine))
         else:
-            self._walk_defined(a, b, pair)
+            self._walk_defined(axis, other, pair)
 
     def _walk_free(self, free: Ref, other: Ref, pair: Callable[[Ref, Ref], None]) -> None:
         if pair == self._merge:
@@ -236,28 +236,28 @@ class Store:
         # Parts of its own for each part of the other side, also where those repeat one frame beside single positions.
         parts = self.parts(other)
         kind, rest = (Shape.CONCAT, parts) if len(parts) > 1 else (shape[0], list(shape[1]))
-        self._define(free, kind, [self.new(self.size(r)) for r in rest])
-        for x, y in zip(self.children(free)[1], rest, strict=True):  # type: ignore[index]
-            self._walk(x, y, pair)
+        self._define(free, kind, [self.new(self.size(part)) for part in rest])
+        for mine, theirs in zip(self.children(free)[1], rest, strict=True):  # type: ignore[index]
+            self._walk(mine, theirs, pair)
 
-    def _walk_defined(self, a: Ref, b: Ref, pair: Callable[[Ref, Ref], None]) -> None:
-        pa, pb = self.parts(a), self.parts(b)
+    def _walk_defined(self, axis: Ref, other: Ref, pair: Callable[[Ref, Ref], None]) -> None:
+        pa, pb = self.parts(axis), self.parts(other)
         if len(pa) > 1 or len(pb) > 1:
             self._walk_parts(pa, pb, pair)
         else:
-            self._walk_factors(self.factors(a), self.factors(b), pair)
+            self._walk_factors(self.factors(axis), self.factors(other), pair)
 
     def _walk_parts(self, xs: list[Ref], ys: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
         xs, ys = xs[::-1], ys[::-1]
         while xs and ys:
-            x, y = xs.pop(), ys.pop()
-            if self.size(x) > self.size(y):
-                x, rest = self._cut(x, self.size(y))
+            mine, theirs = xs.pop(), ys.pop()
+            if self.size(mine) > self.size(theirs):
+                mine, rest = self._cut(mine, self.size(theirs))
                 xs.append(rest)
-            elif self.size(x) < self.size(y):
-                y, rest = self._cut(y, self.size(x))
+            elif self.size(mine) < self.size(theirs):
+                theirs, rest = self._cut(theirs, self.size(mine))
                 ys.append(rest)
-            self._walk(x, y, pair)
+            self._walk(mine, theirs, pair)
 
     def _walk_factors(self, xs: list[Ref], ys: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
         xs, ys = xs[::-1], ys[::-1]
@@ -278,10 +278,10 @@ class Store:
 
     def _fits(self, stack: list[Ref], size: int) -> bool:
         """Whether the leading factors, the last of them divided if it is free, have the given size."""
-        for f in (g for ref in reversed(stack) for g in self.factors(ref)):
-            n = self.size(f)
+        for factor in (inner for ref in reversed(stack) for inner in self.factors(ref)):
+            n = self.size(factor)
             if size % n:
-                return n % size == 0 and self.children(f) is None
+                return n % size == 0 and self.children(factor) is None
             size //= n
             if size == 1:
                 return True
@@ -334,7 +334,7 @@ class Store:
             left, right = self._cut(unit, size)
             return left, self.concat([right, after])
         cut = self._cut(first, size // inner)
-        before, after = (self.product([c, *rest]) for c in cut)
+        before, after = (self.product([piece, *rest]) for piece in cut)
         if size % inner == 0:
             return before, after
         left, right = self._cut(after, size % inner)
@@ -359,5 +359,5 @@ class Store:
         return ref if stop - start == self.size(ref) else self._cut(ref, stop - start)[0]
 
     def _clash(self, refs: list[Ref], reason: str) -> None:
-        for r in refs:
-            self.rigid(r, reason)
+        for ref in refs:
+            self.rigid(ref, reason)

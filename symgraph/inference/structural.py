@@ -6,7 +6,7 @@ results. Rules name a transformer by `structure: NAME`, so that an operator new 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,44 +42,44 @@ def _dim(call: Call, name: str = "dim", default: int = 0, rank: int | None = Non
     return (default if dim is None else int(dim)) % max(rank, 1)
 
 
-def _fresh(store: Store, axes: Axes, shape: tuple[int, ...]) -> list[Ref]:
-    return [store.new(n) for n in shape]
-
-
 def reshape(store: Store, call: Call) -> tuple[Axes, ...]:
     """view, reshape, flatten, unflatten, squeeze and unsqueeze: equal row-major order, other cuts."""
-    source = [a for a in call.tensors[0] if store.size(a) != 1]
-    shape = call.shapes[0]
+    axes, shape = [axis for axis in call.tensors[0] if store.size(axis) != 1], call.shapes[0]
     if 0 in shape:
-        return (tuple(store.fresh_rigid(n, "an empty axis") for n in shape),)
-    result: list[Ref] = [store.new(1)] * len(shape)
-    wanted = [i for i, n in enumerate(shape) if n != 1]
-    while source and wanted:
-        left, right = [source.pop(0)], [wanted.pop(0)]
-        have, need = store.size(left[0]), shape[right[0]]
+        return (tuple(store.fresh_rigid(size, "an empty axis") for size in shape),)
+    result = [store.new(1)] * len(shape)
+    for given, places in _regions(list(map(store.size, axes)), shape):
+        inner = [axes[i] for i in given]
+        if len(places) == 1:
+            result[places[0]] = store.product(inner)
+            continue
+        for place in places:
+            result[place] = store.new(shape[place])
+        store.unify(store.product(inner), store.product([result[place] for place in places]))
+    return (tuple(result),)
+
+
+def _regions(given: Sequence[int], wanted: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """The shortest runs of axes of one shape and of another that hold the same entries, by their positions."""
+    sources = iter(range(len(given)))
+    places = (place for place, size in enumerate(wanted) if size != 1)
+    for source, place in zip(sources, places, strict=False):
+        left, right = [source], [place]
+        have, need = given[source], wanted[place]
         while have != need:
             if have < need:
-                left.append(source.pop(0))
-                have *= store.size(left[-1])
+                left.append(next(sources))
+                have *= given[left[-1]]
             else:
-                right.append(wanted.pop(0))
-                need *= shape[right[-1]]
-        if len(left) == len(right) == 1:
-            result[right[0]] = left[0]
-            continue
-        if len(right) == 1:
-            result[right[0]] = store.product(left)
-            continue
-        for i in right:
-            result[i] = store.new(shape[i])
-        store.unify(store.product(left), store.product([result[i] for i in right]))
-    return (tuple(result),)
+                right.append(next(places))
+                need *= wanted[right[-1]]
+        yield left, right
 
 
 def permute(store: Store, call: Call) -> tuple[Axes, ...]:
     """permute(dims)."""
     axes = call.tensors[0]
-    return (tuple(axes[d % len(axes)] for d in call.arguments["dims"]),)
+    return (tuple(axes[dim % len(axes)] for dim in call.arguments["dims"]),)
 
 
 def transpose(store: Store, call: Call) -> tuple[Axes, ...]:
@@ -87,38 +87,38 @@ def transpose(store: Store, call: Call) -> tuple[Axes, ...]:
     axes = list(call.tensors[0])
     if len(axes) < 2:
         return (tuple(axes),)
-    i = _dim(call, "dim0", _dim(call, "axis0", -2))
-    j = _dim(call, "dim1", _dim(call, "axis1", -1))
-    axes[i], axes[j] = axes[j], axes[i]
+    first = _dim(call, "dim0", _dim(call, "axis0", -2))
+    second = _dim(call, "dim1", _dim(call, "axis1", -1))
+    axes[first], axes[second] = axes[second], axes[first]
     return (tuple(axes),)
 
 
 def movedim(store: Store, call: Call) -> tuple[Axes, ...]:
     """movedim with integer or list arguments."""
     axes = list(call.tensors[0])
-    source, target = (_ints(call.arguments[k], len(axes)) for k in ("source", "destination"))
+    source, target = (_ints(call.arguments[key], len(axes)) for key in ("source", "destination"))
     order: list[int | None] = [None] * len(axes)
-    for s, t in zip(source, target, strict=True):
-        order[t] = s
+    for start, end in zip(source, target, strict=True):
+        order[end] = start
     rest = iter(i for i in range(len(axes)) if i not in source)
-    return (tuple(axes[next(rest) if o is None else o] for o in order),)
+    return (tuple(axes[next(rest) if place is None else place] for place in order),)
 
 
 def _ints(value: Any, rank: int) -> list[int]:
-    return [int(v) % rank for v in (value if isinstance(value, list | tuple) else [value])]
+    return [int(dim) % rank for dim in (value if isinstance(value, list | tuple) else [value])]
 
 
 def cat(store: Store, call: Call) -> tuple[Axes, ...]:
     """cat(tensors, dim): the axis becomes a Concat, all others are shared."""
     rank = len(call.shapes[0])
-    tensors = [t for t in call.tensors if len(t) == rank]
+    tensors = [tensor for tensor in call.tensors if len(tensor) == rank]
     dim = _dim(call, "dim", 0, rank)
     for other in tensors[1:]:
         for i in range(rank):
             if i != dim:
                 store.unify(tensors[0][i], other[i])
     axes = list(tensors[0])
-    axes[dim] = store.concat([t[dim] for t in tensors])
+    axes[dim] = store.concat([tensor[dim] for tensor in tensors])
     return (tuple(axes),)
 
 
@@ -126,8 +126,8 @@ def stack(store: Store, call: Call) -> tuple[Axes, ...]:
     """stack(tensors, dim): a new axis that enumerates the tensors."""
     dim = _dim(call, "dim", 0, len(call.shapes[0]))
     for other in call.tensors[1:]:
-        for a, b in zip(call.tensors[0], other, strict=True):
-            store.unify(a, b)
+        for mine, theirs in zip(call.tensors[0], other, strict=True):
+            store.unify(mine, theirs)
     axes = list(call.tensors[0])
     axes.insert(dim, store.fresh_rigid(len(call.tensors), "an axis that enumerates stacked tensors"))
     return (tuple(axes),)
@@ -211,9 +211,9 @@ def repeat(store: Store, call: Call) -> tuple[Axes, ...]:
     return (tuple(result),)
 
 
-def _copies(store: Store, n: int) -> Ref:
-    ref = store.new(n)
-    if n > 1:
+def _copies(store: Store, count: int) -> Ref:
+    ref = store.new(count)
+    if count > 1:
         store.bound(ref, FIXES_ONES, "repeated: the copies are equal")
     return ref
 
@@ -222,15 +222,15 @@ def index(store: Store, call: Call) -> tuple[Axes, ...]:
     """index by tensors, index_select: indexed axes are read by position, all others pass."""
     axes, shape = call.tensors[0], call.shapes[0]
     for other in call.tensors[1:]:
-        for a in other:
-            store.rigid(a, "holds positions")
+        for axis in other:
+            store.rigid(axis, "holds positions")
     indices = call.arguments.get("indices")
-    at = [_dim(call)] if indices is None else [i for i, x in enumerate(indices) if x is not None]
+    at = [_dim(call)] if indices is None else [i for i, given in enumerate(indices) if given is not None]
     for i in at:
         store.rigid(axes[i], "read by position")
     grown = len(shape) - (len(axes) - len(at))
     lead = at[0] if at == list(range(at[0], at[0] + len(at))) else 0
-    kept = [a for i, a in enumerate(axes) if i not in at]
+    kept = [axis for i, axis in enumerate(axes) if i not in at]
     fresh = [store.fresh_rigid(n, "read by position") for n in shape[lead : lead + grown]]
     return ((*kept[:lead], *fresh, *kept[lead:]),)
 
@@ -251,8 +251,8 @@ def constant(store: Store, call: Call) -> tuple[Axes, ...]:
     number = call.arguments.get("fill_value", call.arguments.get("value"))
     if isinstance(number, int | float) and number == 0:
         return (axes,)
-    for a in axes:
-        store.bound(a, FIXES_ONES, "a constant tensor")
+    for axis in axes:
+        store.bound(axis, FIXES_ONES, "a constant tensor")
     return (axes,)
 
 
@@ -272,8 +272,8 @@ def pad(store: Store, call: Call) -> tuple[Axes, ...]:
         elif before or behind:
             store.rigid(axes[dim], "padded with its own entries")
             axes[dim] = store.fresh_rigid(call.shapes[0][dim], "padded with its own entries")
-    for a in axes if zeros and number not in (None, 0) and any(w > 0 for w in widths) else ():
-        store.bound(a, FIXES_ONES, "padded with a constant")
+    for axis in axes if zeros and number not in (None, 0) and any(width > 0 for width in widths) else ():
+        store.bound(axis, FIXES_ONES, "padded with a constant")
     return (tuple(axes),)
 
 
@@ -299,8 +299,8 @@ def windows(store: Store, call: Call) -> tuple[Axes, ...]:
 def rigid(store: Store, call: Call) -> tuple[Axes, ...]:
     """Everything that goes in or comes out is rigid."""
     for axes in call.tensors:
-        for a in axes:
-            store.rigid(a, "read by position")
+        for axis in axes:
+            store.rigid(axis, "read by position")
     return tuple(tuple(store.fresh_rigid(n, "computed by position") for n in shape) for shape in call.shapes)
 
 

@@ -8,20 +8,21 @@ from symgraph.ir import Node, Tensor
 from symgraph.symmetry.structure import Uncovered
 
 
-def uncovered(d: Draft) -> tuple[Uncovered, ...]:
+def uncovered(draft: Draft) -> tuple[Uncovered, ...]:
     """Every operator without a rule that something learned flows through."""
-    return tuple(_found(d, node) for node in d.eq.uncovered)
+    return tuple(_found(draft, node) for node in draft.eq.uncovered)
 
 
-def _found(d: Draft, node: Node) -> Uncovered:
+def _found(draft: Draft, node: Node) -> Uncovered:
     names = tuple(dict.fromkeys(node.refs()))
-    operands = [d.eq.graph.by_name[r].result for r in names]
-    shapes = tuple(repr(t) for t in operands if isinstance(t, Tensor))
-    refs = [x for name in names for axes in d.eq.values[name] for ref in axes for x in d.eq.store.leaves(ref)]
-    idle = all(_rigid_otherwise(d, x) for x in refs if d.eq.store.size(x) != 1)
+    operands = [draft.eq.graph.by_name[name].result for name in names]
+    shapes = tuple(repr(operand) for operand in operands if isinstance(operand, Tensor))
+    axes = [axis for name in names for result in draft.eq.values[name] for axis in result]
+    leaves = [leaf for axis in axes for leaf in draft.eq.store.leaves(axis)]
+    idle = all(_rigid_otherwise(draft, leaf) for leaf in leaves if draft.eq.store.size(leaf) != 1)
     return Uncovered(node.target, node.where, shapes, idle)
 
 
-def _rigid_otherwise(d: Draft, ref: int) -> bool:
+def _rigid_otherwise(draft: Draft, ref: int) -> bool:
     """Whether a rule bounds this axis by the identity, and not only the lack of one."""
-    return any(bound == RIGID and why.rule != "(none)" for bound, why in d.evidence.get(d.root(ref), ()))
+    return any(bound == RIGID and why.rule != "(none)" for bound, why in draft.evidence.get(draft.root(ref), ()))

@@ -20,21 +20,25 @@ KERNELS = (
 )
 
 
-def remedy(u: Uncovered) -> str:
+def remedy(missing: Uncovered) -> str:
     """What to do about an uncovered operator, in a sentence."""
-    if u.idle:
+    if missing.idle:
         return NOTHING
-    return next((text for part, text in KERNELS if part in u.operator), WRITE)
+    return next((text for part, text in KERNELS if part in missing.operator), WRITE)
 
 
-def rule_skeleton(u: Uncovered) -> str:
+def rule_skeleton(missing: Uncovered) -> str:
     """YAML to fill in for an uncovered operator."""
-    parts = u.operator.split(".")
+    parts = missing.operator.split(".")
     short = parts[min(1, len(parts) - 1)].replace("_", "-").strip("-")
-    operands = [f"{a.name}[... d]" for a in parameters(u.operator) or () if a.tensor and a.required]
+    operands = [
+        f"{argument.name}[... d]"
+        for argument in parameters(missing.operator) or ()
+        if argument.tensor and argument.required
+    ]
     return (
         f"- rule: {short}\n  about: what it does, in a sentence\n  source: 'proof: why the claim holds'\n"
-        f'  ops: [{u.operator}]\n  signature: "{", ".join(operands or ["input[... d]"])} -> [... d]"\n'
+        f'  ops: [{missing.operator}]\n  signature: "{", ".join(operands or ["input[... d]"])} -> [... d]"\n'
         "  admits: {d: permutation}"
     )
 
@@ -42,8 +46,8 @@ def rule_skeleton(u: Uncovered) -> str:
 def report(missing: Sequence[Uncovered]) -> Iterator[str]:
     """For each cause one paragraph: the operator, the places where it is, and what to do."""
     causes: dict[tuple[str, str], list[Uncovered]] = {}
-    for u in missing:
-        causes.setdefault((u.operator, remedy(u)), []).append(u)
+    for call in missing:
+        causes.setdefault((call.operator, remedy(call)), []).append(call)
     for (operator, todo), found in causes.items():
         yield f"no rule covers {operator}; the axes it touches are rigid at"
         for place in _places(found):
@@ -56,20 +60,21 @@ def report(missing: Sequence[Uncovered]) -> Iterator[str]:
 def _places(found: Sequence[Uncovered]) -> Iterator[str]:
     """The places with repeated layers folded, each with its operands."""
     modules: dict[tuple[str, str], list[str]] = {}
-    for u in found:
-        module, _, inside = u.where.partition(" (")
-        modules.setdefault((inside, ", ".join(u.shapes)), []).append(module)
+    for call in found:
+        module, _, inside = call.where.partition(" (")
+        modules.setdefault((inside, ", ".join(call.shapes)), []).append(module)
     for (inside, shapes), names in modules.items():
-        for f in fold(names):
-            yield f"{f.pattern} ({inside}, operands {shapes}"
+        for folded in fold(names):
+            yield f"{folded.pattern} ({inside}, operands {shapes}"
 
 
 def coverage_error(missing: Sequence[Uncovered]) -> CoverageError:
     """The error under `strict`: every cause with its place, what would help, and a rule to fill in."""
     lines = "\n".join(
-        f"  {u.operator} at {u.where}, operands {', '.join(u.shapes)}; to do: {remedy(u)}" for u in missing
+        f"  {call.operator} at {call.where}, operands {', '.join(call.shapes)}; to do: {remedy(call)}"
+        for call in missing
     )
-    write = next((u for u in missing if remedy(u) == WRITE), None)
+    write = next((call for call in missing if remedy(call) == WRITE), None)
     return CoverageError(
         f"{len(missing)} operators have no rule:\n{lines}",
         cause="--strict makes an uncovered operator an error; without it their axes are rigid",

@@ -32,7 +32,7 @@ def explain(symmetry: Structure, name: str) -> str:
         ["evidence", *_indented(_evidence(space))],
         ["what would make it larger", *_indented(_larger(space))],
     ]
-    return "\n\n".join("\n".join(s) for s in sections if s)
+    return "\n\n".join("\n".join(section) for section in sections if section)
 
 
 def _indented(lines: Iterator[str]) -> Iterator[str]:
@@ -61,7 +61,8 @@ def _class(symmetry: Structure, space: Space) -> Iterator[str]:
     if not space.rigid and _C.SEMI_PERMUTATION in space.bound:
         yield "  positions may also be split and merged (semi-permutation), which changes its size"
     if space.fibre:
-        outer = ", ".join(f"{symmetry.spaces[f].name} ({symmetry.spaces[f].size})" for f in space.fibre)
+        fibre = [symmetry.spaces[outer] for outer in space.fibre]
+        outer = ", ".join(f"{other.name} ({other.size})" for other in fibre)
         yield f"  fibred over {outer}: another element for each position there"
     if not space.rigid:
         found = dimension(symmetry)
@@ -89,8 +90,8 @@ def _touched(symmetry: Structure, space: Space) -> Iterator[str]:
                 text = f"{shape}  axis {axis}{place}  {_variance(symmetry, leaf)}"
                 groups.setdefault(text, []).append(name)
     for text, names in groups.items():
-        for f in fold(names):
-            yield f"{f.pattern}  {text}"
+        for folded in fold(names):
+            yield f"{folded.pattern}  {text}"
 
 
 def _variance(symmetry: Structure, leaf: Leaf) -> str:
@@ -120,7 +121,8 @@ def _within(symmetry: Structure, term: Term, space: int, start: int = 0) -> Iter
     elif isinstance(term, Product):
         for i, factor in enumerate(term.factors):
             for leaf, text in _within(symmetry, factor, space):
-                yield leaf, " x ".join(text if i == j else _word(symmetry, f) for j, f in enumerate(term.factors))
+                words = [_word(symmetry, other) for other in term.factors]
+                yield leaf, " x ".join((*words[:i], text, *words[i + 1 :]))
     else:
         yield from _in_parts(symmetry, term, space, start)
 
@@ -135,7 +137,7 @@ def _in_parts(symmetry: Structure, term: Concat, space: int, start: int) -> Iter
 
 def _word(symmetry: Structure, term: Term) -> str:
     if isinstance(term, Product):
-        return " x ".join(_word(symmetry, f) for f in term.factors)
+        return " x ".join(_word(symmetry, factor) for factor in term.factors)
     if isinstance(term, Leaf) and term.space >= 0:
         return symmetry.spaces[term.space].name.rpartition(".")[2]
     return str(term.size)
@@ -145,22 +147,22 @@ def _word(symmetry: Structure, term: Term) -> str:
 
 
 def _absorbed(symmetry: Structure, space: Space) -> Iterator[str]:
-    gains = [g for g in symmetry.gains if symmetry.frame(g.frame).space == space.id]
+    gains = [gain for gain in symmetry.gains if symmetry.frame(gain.frame).space == space.id]
     for forward, whose in ((True, "the weights that read from it"), (False, "the weights that write into it")):
-        names = list(dict.fromkeys(g.parameter for g in gains if g.forward is forward))
+        names = list(dict.fromkeys(gain.parameter for gain in gains if gain.forward is forward))
         if names:
             yield f"gains absorbed into {whose} (one in the canonical gauge)"
-            yield from _indented(iter([", ".join(f.pattern for f in fold(names))]))
+            yield from _indented(iter([", ".join(folded.pattern for folded in fold(names))]))
 
 
 def _evidence(space: Space) -> Iterator[str]:
     if not space.evidence:
         yield "no rule lowers its class: every operator that touches it is linear along it"
-    for i, r in enumerate(space.evidence, 1):
-        partly = "" if space.group in r.bound else " on the axes it touches"
-        yield f"{i}. rule {r.rule} admits {describe(r.bound)}{partly}"
-        yield f"   at {r.where}"
-        yield f"   because: {r.reason}"
+    for number, reason in enumerate(space.evidence, 1):
+        partly = "" if space.group in reason.bound else " on the axes it touches"
+        yield f"{number}. rule {reason.rule} admits {describe(reason.bound)}{partly}"
+        yield f"   at {reason.where}"
+        yield f"   because: {reason.reason}"
 
 
 def _larger(space: Space) -> Iterator[str]:
@@ -177,18 +179,19 @@ def _larger(space: Space) -> Iterator[str]:
 
 def decisive_rules(evidence: Sequence[Reason]) -> list[tuple[tuple[str, ...], Bound]]:
     """The fewest rules without which the evidence admits more, and what it admits then."""
-    rules = list(dict.fromkeys(r.rule for r in evidence))
+    rules = list(dict.fromkeys(reason.rule for reason in evidence))
     lowest = _meet(evidence)
     for size in range(1, min(MOST_TOGETHER, len(rules)) + 1):
-        left = [(c, _meet([r for r in evidence if r.rule not in c])) for c in combinations(rules, size)]
-        found = [(c, bound) for c, bound in left if maximal(bound) != maximal(lowest)]
-        if found:
-            return found
+        sets = combinations(rules, size)
+        without = {few: _meet([reason for reason in evidence if reason.rule not in few]) for few in sets}
+        decisive = [(few, bound) for few, bound in without.items() if maximal(bound) != maximal(lowest)]
+        if decisive:
+            return decisive
     return []
 
 
 def _meet(evidence: Sequence[Reason]) -> Bound:
     bound = TOP
-    for r in evidence:
-        bound = bound & r.bound
+    for reason in evidence:
+        bound = bound & reason.bound
     return bound

@@ -34,12 +34,13 @@ def fold(names: Iterable[str]) -> list[Folded]:
     """
     groups: dict[str, dict[Numbers, str]] = {}
     for name in names:
-        numbers = tuple(int(m) for m in _NUMBER.findall(name))
+        numbers = tuple(int(match) for match in _NUMBER.findall(name))
         groups.setdefault(_NUMBER.sub("\0", name), {})[numbers] = name
     found = []
     for template, members in groups.items():
         for grid in _grids(sorted(members)):
-            found.append(Folded(_fill(template, grid), tuple(members[g] for g in members if g in grid)))
+            names_of = tuple(name for numbers, name in members.items() if numbers in grid)
+            found.append(Folded(_fill(template, grid), names_of))
     return found
 
 
@@ -52,7 +53,8 @@ def _grids(rows: Sequence[Numbers]) -> list[list[Numbers]]:
     if cells == len(rows):
         return [list(rows)]
     at = next(i for i, column in enumerate(zip(*rows, strict=True)) if len(set(column)) > 1)
-    return [g for v in sorted({r[at] for r in rows}) for g in _grids([r for r in rows if r[at] == v])]
+    slices = ([row for row in rows if row[at] == value] for value in sorted({row[at] for row in rows}))
+    return [grid for rows_of_value in slices for grid in _grids(rows_of_value)]
 
 
 def _fill(template: str, rows: Sequence[Numbers]) -> str:
@@ -64,12 +66,12 @@ def _braces(values: Sequence[int]) -> str:
     if len(values) == 1:
         return str(values[0])
     runs: list[list[int]] = []
-    for v in values:
-        if runs and v == runs[-1][-1] + 1:
-            runs[-1].append(v)
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
         else:
-            runs.append([v])
-    return "{" + ",".join(f"{r[0]}..{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs) + "}"
+            runs.append([value])
+    return "{" + ",".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) + "}"
 
 
 def wrapped(text: str, margin: str) -> list[str]:

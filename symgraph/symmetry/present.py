@@ -35,7 +35,7 @@ def table(symmetry: Structure, fold: bool = True, rigid: bool = False) -> str:
         fold: one row for the same space of repeated layers; `dim` and `tensors` are those of each of them.
         rigid: also the spaces on which nothing but the identity acts.
     """
-    spaces = [s for s in symmetry.spaces if rigid or not s.rigid]
+    spaces = [space for space in symmetry.spaces if rigid or not space.rigid]
     found = dimension(symmetry)
     rows = list(_rows(symmetry, spaces, found, fold))
     parts = [
@@ -43,9 +43,9 @@ def table(symmetry: Structure, fold: bool = True, rigid: bool = False) -> str:
         _columns([HEADER, *rows]) if rows else "no space admits more than the identity",
         "\n".join(_families(symmetry, found, fold)),
         "\n".join(report(symmetry.uncovered)),
-        "\n".join(f"note: {n}" for n in symmetry.notes),
+        "\n".join(f"note: {note}" for note in symmetry.notes),
     ]
-    return "\n\n".join(p for p in parts if p)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _headline(symmetry: Structure, found: Dimension) -> str:
@@ -61,7 +61,7 @@ def _headline(symmetry: Structure, found: Dimension) -> str:
 
 def _moving(symmetry: Structure) -> int:
     """Parameters (as numbers) with at least one axis on a space that is not rigid."""
-    active = {s.id for s in symmetry.active}
+    active = {space.id for space in symmetry.active}
     return sum(
         prod(leaf.size for leaf in block)
         for name in symmetry.graph.parameters
@@ -74,26 +74,28 @@ def _moving(symmetry: Structure) -> int:
 
 
 def _rows(symmetry: Structure, spaces: Sequence[Space], found: Dimension, folded: bool) -> Iterator[Row]:
-    dims = {p.name: p.number for p in found.parts if p.family is Family.SPACE}
-    details = {s.name: _details(symmetry, s, dims.get(s.name, 0)) for s in spaces}
+    dims = {part.name: part.number for part in found.parts if part.family is Family.SPACE}
+    details = {space.name: _details(symmetry, space, dims.get(space.name, 0)) for space in spaces}
     groups: dict[Row, list[str]] = {}
     for name, row in details.items():
         groups.setdefault(row if folded else (name, *row), []).append(name)
-    patterns = [(f, details[f.members[0]]) for names in groups.values() for f in fold_all(names, folded)]
-    order = {s.name: i for i, s in enumerate(spaces)}
-    for f, row in sorted(patterns, key=lambda p: order[p[0].members[0]]):
-        yield f.pattern, *row, f"x{f.count}" if f.count > 1 else ""
+    patterns = [
+        (pattern, details[pattern.members[0]]) for names in groups.values() for pattern in fold_all(names, folded)
+    ]
+    order = {space.name: i for i, space in enumerate(spaces)}
+    for pattern, row in sorted(patterns, key=lambda part: order[part[0].members[0]]):
+        yield pattern.pattern, *row, f"x{pattern.count}" if pattern.count > 1 else ""
 
 
 def fold_all(names: Iterable[str], folded: bool) -> list[Folded]:
     """The names folded, or each by itself."""
-    return fold(names) if folded else [Folded(n, (n,)) for n in names]
+    return fold(names) if folded else [Folded(name, (name,)) for name in names]
 
 
 def _details(symmetry: Structure, space: Space, dim: int) -> Row:
     resizes = "splits/merges" if SymmetryClass.SEMI_PERMUTATION in space.bound else ""
     tensors = len(symmetry.parameters_of[space.id])
-    fibre = ", ".join(relative_name(symmetry.spaces[f].name, space.name) for f in space.fibre)
+    fibre = ", ".join(relative_name(symmetry.spaces[outer].name, space.name) for outer in space.fibre)
     return str(space.size), group_text(space), fibre, f"{dim:,}", str(tensors), resizes
 
 
@@ -102,7 +104,7 @@ def group_text(space: Space) -> str:
     counted = [(space.scales, "scale"), (space.signs, "sign")]
     if max(space.scales, space.signs) < 2:
         return str(space.group)
-    extra = ", ".join(f"{n} {word}{'s' * (n > 1)}" for n, word in counted if n)
+    extra = ", ".join(f"{count} {word}{'s' * (count > 1)}" for count, word in counted if count)
     return f"{space.group} ({extra})"
 
 
@@ -116,7 +118,7 @@ def _columns(rows: Sequence[Row]) -> str:
     used = [i for i in range(len(HEADER)) if any(row[i] for row in rows[1:])]
     widths = {i: max(len(row[i]) for row in rows) for i in used}
     for i in (FIBRE, 0):
-        room = WIDTH - sum(w + 2 for j, w in widths.items() if j != i)
+        room = WIDTH - sum(width + 2 for other, width in widths.items() if other != i)
         widths[i] = min(widths.get(i, 0), max(room, LEAST_NAME))
     lines = []
     for row in rows:
@@ -184,15 +186,16 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
 
 def _families(symmetry: Structure, found: Dimension, folded: bool) -> Iterator[str]:
     members: dict[tuple[Family, bool], list[Part]] = {kind: [] for kind in SENTENCES}
-    for p in found.parts:
-        if p.family is not Family.SPACE:
-            forward = p.family is not Family.GAIN or symmetry.gain_sites[p.name][0].forward
-            members[p.family, forward].append(p)
+    for part in found.parts:
+        if part.family is not Family.SPACE:
+            forward = part.family is not Family.GAIN or symmetry.gain_sites[part.name][0].forward
+            members[part.family, forward].append(part)
     for kind, parts in members.items():
         if parts:
             text = SENTENCES[kind][len(parts) > 1].format(n=len(parts))
-            yield f"{text}: dimension {sum(p.number for p in parts):,}"
-            yield from _listed([f.pattern for f in fold_all([p.name for p in parts], folded)], folded)
+            yield f"{text}: dimension {sum(part.number for part in parts):,}"
+            patterns = fold_all([part.name for part in parts], folded)
+            yield from _listed([pattern.pattern for pattern in patterns], folded)
 
 
 def _listed(names: Sequence[str], folded: bool) -> Iterator[str]:

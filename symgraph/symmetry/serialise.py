@@ -37,8 +37,8 @@ def to_json(symmetry: Structure, indent: int | None = None) -> str:
     """The graph as JSON text, its keys in a fixed order (see the module for what is left out)."""
     graph = symmetry.graph
     state = [
-        {"name": n.name, "kind": str(n.kind), "target": n.target, "shape": n.shape, "dtype": _dtype(n)}
-        for n in graph.state.values()
+        {"name": node.name, "kind": str(node.kind), "target": node.target, "shape": node.shape, "dtype": _dtype(node)}
+        for node in graph.state.values()
     ]
     plain = {
         "version": VERSION,
@@ -83,9 +83,9 @@ def to_networkx(symmetry: Structure) -> MultiDiGraph:
     import networkx
 
     graph = networkx.MultiDiGraph(model=symmetry.graph.model)
-    for s in symmetry.spaces:
-        attributes = {"size": s.size, "group": str(s.group), "scales": s.scales, "signs": s.signs}
-        graph.add_node(f"space:{s.name}", kind="space", bipartite=0, name=s.name, **attributes)
+    for space in symmetry.spaces:
+        attributes = {"size": space.size, "group": str(space.group), "scales": space.scales, "signs": space.signs}
+        graph.add_node(f"space:{space.name}", kind="space", bipartite=0, name=space.name, **attributes)
     for name, node in symmetry.graph.state.items():
         shape = "x".join(map(str, node.shape))
         graph.add_node(f"{node.kind}:{name}", kind=str(node.kind), bipartite=1, name=name, shape=shape)
@@ -102,9 +102,9 @@ def _edges(symmetry: Structure) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 if leaf.space >= 0:
                     attributes = {"kind": "axis", "axis": axis, "dual": leaf.dual, "frame": leaf.frame}
                     yield f"space:{symmetry.spaces[leaf.space].name}", target, attributes
-    for s in symmetry.spaces:
-        for position, f in enumerate(s.fibre):
-            yield f"space:{symmetry.spaces[f].name}", f"space:{s.name}", {"kind": "fibre", "position": position}
+    for space in symmetry.spaces:
+        for position, outer in enumerate(space.fibre):
+            yield f"space:{symmetry.spaces[outer].name}", f"space:{space.name}", {"kind": "fibre", "position": position}
 
 
 def _dtype(node: Node) -> str:
@@ -117,15 +117,15 @@ def _dtype(node: Node) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Product | Concat):
         key = "product" if isinstance(value, Product) else "concat"
-        return {key: [_plain(t) for t in (value.factors if isinstance(value, Product) else value.parts)]}
+        return {key: [_plain(part) for part in (value.factors if isinstance(value, Product) else value.parts)]}
     if isinstance(value, Bound):
-        return [str(c) for c in maximal(value)]
+        return [str(member) for member in maximal(value)]
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, tuple):
-        return [_plain(v) for v in value]
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, Enum) else value
 
 
@@ -162,7 +162,7 @@ def _symmetry(plain: Any, kind: type[Found]) -> Found:
     found = {name: _read(hints[name], plain[name], name) for name in _FOUND}
     nodes = _read(tuple[_StateNode, ...], plain["state"], "state")
     graph = Graph(
-        tuple(n.node() for n in nodes),
+        tuple(node.node() for node in nodes),
         (),
         _read(dict[str, str], plain["tied"], "tied"),
         frozenset(_read(tuple[str, ...], plain["transient"], "transient")),
@@ -177,7 +177,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _keys(plain: dict[str, Any], wanted: tuple[str, ...], at: str) -> None:
-    missing, unknown = [k for k in wanted if k not in plain], [k for k in plain if k not in wanted]
+    missing, unknown = [key for key in wanted if key not in plain], [key for key in plain if key not in wanted]
     if missing or unknown:
         said = [f"{shorten(missing)} is missing"] * bool(missing) + [f"{shorten(unknown)} is unknown"] * bool(unknown)
         raise _Malformed(f"{at or 'the object'}: {', '.join(said)}")
@@ -188,16 +188,16 @@ def _read(hint: Any, plain: Any, at: str) -> Any:
     if hint == Term:
         return _term(plain, at)
     if hint == Bound:
-        return down(*(_class(c, at) for c in _list(plain, at)))
+        return down(*(_class(member, at) for member in _list(plain, at)))
     if get_origin(hint) is tuple:
         return _tuple(get_args(hint), _list(plain, at), at)
     if get_origin(hint) is UnionType:
         return None if plain is None else _read(get_args(hint)[0], plain, at)
     if get_origin(hint) is dict:
-        return {k: _read(get_args(hint)[1], v, f"{at}[{k!r}]") for k, v in _object(plain, at).items()}
+        return {key: _read(get_args(hint)[1], item, f"{at}[{key!r}]") for key, item in _object(plain, at).items()}
     if is_dataclass(hint) and isinstance(hint, type):
-        _keys(_object(plain, at), tuple(f.name for f in fields(hint)), at)
-        return hint(**{k: _read(h, plain[k], f"{at}.{k}") for k, h in _hints(hint).items()})
+        _keys(_object(plain, at), tuple(entry.name for entry in fields(hint)), at)
+        return hint(**{key: _read(inner, plain[key], f"{at}.{key}") for key, inner in _hints(hint).items()})
     if hint is SymmetryClass:
         return _class(plain, at)
     if type(plain) is not hint:
@@ -207,10 +207,10 @@ def _read(hint: Any, plain: Any, at: str) -> Any:
 
 def _tuple(hints: tuple[Any, ...], plain: list[Any], at: str) -> tuple[Any, ...]:
     if hints[1:] == (...,):
-        return tuple(_read(hints[0], v, f"{at}[{i}]") for i, v in enumerate(plain))
+        return tuple(_read(hints[0], item, f"{at}[{i}]") for i, item in enumerate(plain))
     if len(hints) != len(plain):
         raise _Malformed(f"{at}: {len(hints)} values are needed, {len(plain)} were found")
-    return tuple(_read(h, v, f"{at}[{i}]") for i, (h, v) in enumerate(zip(hints, plain, strict=True)))
+    return tuple(_read(hint, item, f"{at}[{i}]") for i, (hint, item) in enumerate(zip(hints, plain, strict=True)))
 
 
 def _term(plain: Any, at: str) -> Term:
@@ -218,7 +218,7 @@ def _term(plain: Any, at: str) -> Term:
     for key, kind in (("product", Product), ("concat", Concat)):
         if key in found:
             _keys(found, (key,), at)
-            return kind(tuple(_term(t, f"{at}.{key}[{i}]") for i, t in enumerate(_list(found[key], at))))
+            return kind(tuple(_term(part, f"{at}.{key}[{i}]") for i, part in enumerate(_list(found[key], at))))
     leaf = _read(Leaf, found, at)
     if not isinstance(leaf, Leaf):
         raise _Malformed(f"{at}: no term")

@@ -160,7 +160,7 @@ class Structure:
     @cached_property
     def by_name(self) -> dict[str, Space]:
         """Spaces under their names."""
-        return {s.name: s for s in self.spaces}
+        return {space.name: space for space in self.spaces}
 
     def space(self, name: str) -> Space:
         """The space of that name.
@@ -184,11 +184,14 @@ class Structure:
 
     def spaces_plain(self) -> tuple[tuple[object, ...], ...]:
         """Spaces without their evidence, as plain tuples."""
-        return tuple((s.name, s.size, str(s.group), s.fibre, s.scales, s.signs, s.layout) for s in self.spaces)
+        return tuple(
+            (space.name, space.size, str(space.group), space.fibre, space.scales, space.signs, space.layout)
+            for space in self.spaces
+        )
 
     @cached_property
     def _frames(self) -> dict[int, Frame]:
-        return {f.id: f for f in self.frames}
+        return {frame.id: frame for frame in self.frames}
 
     def frame(self, id: int) -> Frame:
         """The frame with this number."""
@@ -204,46 +207,46 @@ class Structure:
             if space.id in done:
                 return
             done.add(space.id)
-            for f in space.fibre:
-                visit(self.spaces[f])
+            for outer in space.fibre:
+                visit(self.spaces[outer])
             if not space.rigid:
                 order.append(space)
 
-        for s in self.spaces:
-            visit(s)
+        for space in self.spaces:
+            visit(space)
         return tuple(order)
 
     @cached_property
     def parameters_of(self) -> dict[int, tuple[str, ...]]:
         """For every space, the parameters and buffers with an axis on it."""
-        found: dict[int, dict[str, None]] = {s.id: {} for s in self.spaces}
+        found: dict[int, dict[str, None]] = {space.id: {} for space in self.spaces}
         for name, axes in self.terms.items():
             for leaf in _all(axes):
                 if leaf.space >= 0:
                     found[leaf.space][name] = None
         for stack in self.stacks:
             found[stack.space].update(dict.fromkeys(stack.members))
-        return {k: tuple(v) for k, v in found.items()}
+        return {key: tuple(names) for key, names in found.items()}
 
     @cached_property
     def stack_of(self) -> dict[str, Stack]:
         """The stack that a tensor belongs to, if it belongs to one."""
-        return {name: s for s in self.stacks for name in s.members}
+        return {name: stack for stack in self.stacks for name in stack.members}
 
     @cached_property
     def acting_terms(self) -> dict[str, tuple[Term, ...]]:
         """Terms of what the group acts on as a whole: tensors by their names, and stacks of tensors by theirs."""
-        found = {n: axes for n, axes in self.terms.items() if n not in self.stack_of}
-        for s in self.stacks:
-            found[s.name] = (self.branches(s), *self.terms[s.members[0]])
+        found = {name: axes for name, axes in self.terms.items() if name not in self.stack_of}
+        for stack in self.stacks:
+            found[stack.name] = (self.branches(stack), *self.terms[stack.members[0]])
         return found
 
     @cached_property
     def acting_parameters(self) -> frozenset[str]:
         """The names among `acting_terms` that are parameters, or stacks of them."""
         own = self.graph.parameters
-        return frozenset(n for n in own if n not in self.stack_of) | {
-            s.name for s in self.stacks if s.members[0] in own
+        return frozenset(name for name in own if name not in self.stack_of) | {
+            stack.name for stack in self.stacks if stack.members[0] in own
         }
 
     def branches(self, stack: Stack) -> Leaf:
@@ -253,32 +256,32 @@ class Structure:
     @cached_property
     def _first_frame(self) -> dict[int, int]:
         """One frame of each space, for axes that no tensor has."""
-        return {f.space: f.id for f in reversed(self.frames)}
+        return {frame.space: frame.id for frame in reversed(self.frames)}
 
     @cached_property
     def acting_on(self) -> dict[int, tuple[str, ...]]:
         """For every space, the names among `acting_terms` with an axis on it."""
-        found: dict[int, dict[str, None]] = {s.id: {} for s in self.spaces}
+        found: dict[int, dict[str, None]] = {space.id: {} for space in self.spaces}
         for name, axes in self.acting_terms.items():
             for leaf in _all(axes):
                 if leaf.space >= 0:
                     found[leaf.space][name] = None
-        return {k: tuple(v) for k, v in found.items()}
+        return {key: tuple(names) for key, names in found.items()}
 
     def stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state with the tensors of branches side by side, under the names of their stacks."""
-        found = {n: t for n, t in state.items() if n not in self.stack_of}
-        for s in self.stacks:
-            if all(n in state for n in s.members):
-                found[s.name] = torch.stack([state[n] for n in s.members])
+        found = {name: tensor for name, tensor in state.items() if name not in self.stack_of}
+        for stack in self.stacks:
+            if all(name in state for name in stack.members):
+                found[stack.name] = torch.stack([state[name] for name in stack.members])
         return found
 
     def unstacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state with every tensor under its own name again."""
         found = dict(state)
-        for s in self.stacks:
-            if s.name in found:
-                found.update(zip(s.members, found.pop(s.name).unbind(0), strict=True))
+        for stack in self.stacks:
+            if stack.name in found:
+                found.update(zip(stack.members, found.pop(stack.name).unbind(0), strict=True))
         return found
 
     @cached_property
@@ -287,11 +290,11 @@ class Structure:
         for name, axes in self.terms.items():
             for leaf in _all(axes):
                 found.setdefault(leaf.frame, {})[name] = None
-        return {k: tuple(v) for k, v in found.items()}
+        return {frame: tuple(names) for frame, names in found.items()}
 
     def parameters_of_frames(self, frames: Iterable[int]) -> tuple[str, ...]:
         """Parameters and buffers with an axis in one of the frames."""
-        return tuple(dict.fromkeys(n for f in frames for n in self._by_frame.get(f, ())))
+        return tuple(dict.fromkeys(name for frame in frames for name in self._by_frame.get(frame, ())))
 
     @cached_property
     def gain_sites(self) -> dict[str, tuple[AbsorbedGain, ...]]:
@@ -303,11 +306,14 @@ class Structure:
 
     def shifted(self, state: Mapping[str, Tensor], sign: float = 1.0) -> dict[str, Tensor]:
         """The state with every offset added, so that the group acts linearly; with sign -1 taken off again."""
-        return {n: t + sign * self.offsets[n] if n in self.offsets else t for n, t in state.items()}
+        return {
+            name: tensor + sign * self.offsets[name] if name in self.offsets else tensor
+            for name, tensor in state.items()
+        }
 
     def fibre_sizes(self, space: Space) -> tuple[int, ...]:
         """Sizes of the spaces in the fibre, in order."""
-        return tuple(self.spaces[f].size for f in space.fibre)
+        return tuple(self.spaces[outer].size for outer in space.fibre)
 
     def index_set(self, space: Space) -> IndexSet:
         """What the class of a space has to know of it."""
@@ -323,7 +329,7 @@ class Structure:
         """
         inside = down(*map(_named, classes))
         spaces = tuple(map(partial(_restricted, bound=inside), self.spaces))
-        frames = tuple(_exponents(f, self.spaces[f.space], spaces[f.space]) for f in self.frames)
+        frames = tuple(_exponents(frame, self.spaces[frame.space], spaces[frame.space]) for frame in self.frames)
         return replace(self, spaces=spaces, frames=frames)
 
 

@@ -14,15 +14,15 @@ def prime(dual: int) -> str:
 
 def factors(scale: tuple[int, ...], sign: tuple[int, ...]) -> Iterator[str]:
     """Free scales and signs to their powers: `s`, `s2^-1`, `e`."""
-    for k, power in enumerate(scale):
+    for number, power in enumerate(scale):
         if power:
-            yield numbered("s", k) + (f"^{power}" if power != 1 else "")
-    yield from (numbered("e", k) for k, power in enumerate(sign) if power % 2)
+            yield numbered("s", number) + (f"^{power}" if power != 1 else "")
+    yield from (numbered("e", number) for number, power in enumerate(sign) if power % 2)
 
 
-def numbered(letter: str, k: int) -> str:
+def numbered(letter: str, number: int) -> str:
     """The k-th of several scales or signs: `s`, `s2`, `s3`."""
-    return letter if k == 0 else f"{letter}{k + 1}"
+    return letter if number == 0 else f"{letter}{number + 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Product:
     @property
     def size(self) -> int:
         """Length of the axis."""
-        return prod(f.size for f in self.factors)
+        return prod(factor.size for factor in self.factors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Concat:
     @property
     def size(self) -> int:
         """Length of the axis."""
-        return sum(p.size for p in self.parts)
+        return sum(part.size for part in self.parts)
 
 
 Term = Leaf | Product | Concat
@@ -94,4 +94,4 @@ def blocks(axes: tuple[Term, ...]) -> Iterator[tuple[Leaf, ...]]:
             for part in term.parts:
                 yield from blocks((*axes[:i], part, *axes[i + 1 :]))
             return
-    yield tuple(t for t in axes if isinstance(t, Leaf))
+    yield tuple(leaf for leaf in axes if isinstance(leaf, Leaf))
