@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from symgraph.errors import TraceError, UsageError, shorten
 from symgraph.inference.pipeline import infer as _infer
 from symgraph.io.checkpoint import canonical_state, tied_names
+from symgraph.io.columns import LABEL_KEYS
 from symgraph.io.models import Model, load
 from symgraph.io.tied import untie
 from symgraph.ir import Graph
@@ -137,11 +138,13 @@ def _is_config(source: Any) -> bool:
 
 
 def _inputs(module: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs as arguments, in order and by name; what the module does not take (labels) is left out."""
+    """Example inputs as arguments, in order and by name; labels, and what the module does not take, are left out."""
     if isinstance(example, Mapping):
-        taken = inspect.signature(module.forward).parameters
-        anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-        return (), {k: v for k, v in example.items() if anything or k in taken}
+        parameters = inspect.signature(module.forward).parameters
+        anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        needed = {n for n, p in parameters.items() if p.default is p.empty}
+        taken = (k for k in example if k in parameters or anything)
+        return (), {k: example[k] for k in taken if k in needed or k not in LABEL_KEYS}
     if isinstance(example, list) and len(example) == 2:
         return (example[0],), {}
     if isinstance(example, list | tuple):

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from symgraph.errors import DataError
 from symgraph.inference.pipeline import infer
+from symgraph.io.columns import LABEL_KEYS
 from symgraph.match.activations import Activations
 from symgraph.match.observe import observe_all
 from symgraph.match.wreath import Tree
 from symgraph.measure.batches import batch_tensors, repeatable
 from symgraph.measure.forward import accepted_names
-from symgraph.measure.losses import LABEL_KEYS
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import trace

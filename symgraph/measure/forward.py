@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from symgraph.io.columns import LABEL_KEYS
 from symgraph.measure.batches import Batch
-from symgraph.measure.losses import LABEL_KEYS
 from symgraph.tracing.graph_module import GraphModule
 
 

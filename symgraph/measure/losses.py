@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from symgraph.errors import UsageError
-from symgraph.io.columns import IGNORED
+from symgraph.io.columns import IGNORED, LABEL_KEYS
 
 LOSS = "loss"
-LABEL_KEYS = ("labels", "label", "targets")
 
 Scored = tuple[Tensor, Tensor]
 """Values of the examples and their weights, both (N,): for sequences the weight is the number of counted tokens."""

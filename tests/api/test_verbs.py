@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from models_zoo import ARCHITECTURES, PRETRAINED, case
+from models_zoo import ARCHITECTURES, PRETRAINED, batches, case
 from torch import Tensor, nn
 
 import symgraph
@@ -78,6 +78,15 @@ def test_a_module_with_inputs_of_its_own() -> None:
     assert symgraph.canonicalise(module).state.keys() == module.state_dict().keys()
 
 
+@pytest.mark.parametrize("name", ["gpt2-tied", "vit"])
+def test_a_batch_of_a_loader_serves_as_inputs(name: str) -> None:
+    batch, module = batches(name)[0], case(name).module
+    inputs = {k: t for k, t in batch.items() if k != "labels"}
+    graph = symgraph.trace(module, batch)
+    assert [n.target for n in graph.inputs] == list(inputs)
+    assert [n.shape for n in graph.inputs] == [tuple(t.shape) for t in inputs.values()]
+
+
 def test_a_config_of_transformers() -> None:
     config = case("bert").module.config
     assert symgraph.infer(config).fingerprint == case("bert").symmetry.fingerprint
@@ -92,9 +101,9 @@ def test_all_verbs_take_graphs_with_states() -> None:
     together, alone = symgraph.universe(pairs), symgraph.universe([(a, X), (b, X)])
     assert all(torch.equal(t, alone.states[1][n]) for n, t in together.states[1].items())
     assert symgraph.merge(pairs, [0.5, 0.5]).state.keys() == weights(a).keys()
-    batches = [(X, LABELS)]
-    assert symgraph.loss_barrier(*pairs, batches, points=5) == symgraph.loss_barrier(a, b, batches, points=5)
-    assert symgraph.loss_barrier(weights(a), weights(b), batches, module=graph, points=3).losses
+    data = [(X, LABELS)]
+    assert symgraph.loss_barrier(*pairs, data, points=5) == symgraph.loss_barrier(a, b, data, points=5)
+    assert symgraph.loss_barrier(weights(a), weights(b), data, module=graph, points=3).losses
     wide = net(2, width=9)
     like = (symgraph.trace(wide, X), weights(wide))
     grown = symgraph.embed(pairs[0], like=like)
