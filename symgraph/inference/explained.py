@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -12,8 +12,10 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.branches import Branches, find_branches
 from symgraph.inference.contents import Content, find_contents
 from symgraph.inference.prepared import Prepared
+from symgraph.inference.unproven import Unproven
 from symgraph.ir import Graph, Kind, Node
 from symgraph.rules.binding import Binding
+from symgraph.rules.facts import Facts
 from symgraph.tracing.interpreter import call
 
 
@@ -24,7 +26,7 @@ class Explained:
     `learned` are the values that depend on a parameter; `writers` has for each value the call that wrote it, through
     views and pointwise operators. `offsets` are numbers that are added to a parameter before any use, `shifted` the
     values that are such a sum, with their parameter's. `contents` says which values hold positions along which axis.
-    `branches` may change places (stage `branches`).
+    `branches` may change places (stage `branches`). `unproven` are claims that do not hold at a call and are not used.
     """
 
     prepared: Prepared
@@ -35,6 +37,7 @@ class Explained:
     shifted: dict[str, str]
     contents: dict[str, Content]
     branches: tuple[Branches, ...]
+    unproven: tuple[Unproven, ...] = field(kw_only=True, default=())
 
     @property
     def graph(self) -> Graph:
@@ -62,16 +65,21 @@ class Explained:
 
 
 def explain_calls(given: Prepared) -> Explained:
-    """Finds the rule of every call."""
+    """Finds the rule of every call, and what of its claims holds there."""
     graph, book = given.graph, given.book
     applied, writers = [], {node.name: node.name for node in graph.nodes}
     learned: set[str] = set()
+    facts, unproven = Facts(graph), list[Unproven]()
     for node in graph.nodes:
         if node.kind is Kind.PARAMETER or any(name in learned for name in node.refs()):
             learned.add(node.name)
         if node.kind is not Kind.CALL:
             continue
         binding = book.binding(node, graph)
+        if binding is not None and node.name in learned:
+            proof = book.proof(binding, node, graph, facts)
+            unproven += [Unproven(binding.rule.rule, node.where, failure, proof.lacking) for failure in proof.failures]
+            binding = replace(binding, rule=proof.rule)
         applied.append(Applied(node, binding.rule if binding else None, binding))
         sources = {writers[name] for name in node.refs() if name in learned}
         if binding is not None and len(sources) == 1 and (binding.rule.structure or _is_pointwise(binding)):
@@ -80,7 +88,8 @@ def explain_calls(given: Prepared) -> Explained:
     offsets = {parameter.target: number for parameter, number in sums.values()}
     shifted = {name: parameter.name for name, (parameter, _) in sums.items()}
     contents = find_contents(applied)
-    return Explained(given, tuple(applied), frozenset(learned), writers, offsets, shifted, contents, ())
+    known = frozenset(learned)
+    return Explained(given, tuple(applied), known, writers, offsets, shifted, contents, (), unproven=tuple(unproven))
 
 
 def suppose_branches(given: Explained) -> Explained:

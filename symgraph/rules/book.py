@@ -5,24 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 from symgraph.errors import RuleError
 from symgraph.ir import Graph, Node
 from symgraph.rules.binding import Binding, bind
+from symgraph.rules.check import refusal, require_sound
+from symgraph.rules.facts import Facts
 from symgraph.rules.joined import apart, expanded, is_joined, split
 from symgraph.rules.loading import load_file
+from symgraph.rules.proof import Proof, Proofs
 from symgraph.rules.schema import Rule, plain
+from symgraph.tracing.arguments import PATTERN
 
 
 @dataclass(frozen=True)
 class RuleBook:
-    """The rules of a run, in order of precedence; `notes` say what a user's rules replaced."""
+    """The rules of a run, in order of precedence; `notes` say what a user's rules replaced, which are called `own`.
+
+    `proofs` are kept as long as the book, and shared with those that are made of it.
+    """
 
     rules: tuple[Rule, ...]
     notes: tuple[str, ...] = ()
+    own: frozenset[str] = frozenset()
+    proofs: Proofs = field(default_factory=Proofs, compare=False)
 
     def __post_init__(self) -> None:
         names = [r.rule for r in self.rules]
@@ -50,6 +59,24 @@ class RuleBook:
         """The first rule that applies to a node of a graph, matched with it; None if there is no such rule."""
         bound = (bind(rule, node, graph) for rule in self.for_node(node) if not is_joined(rule))
         return next((b for b in bound if b is not None), None)
+
+    def proof(self, binding: Binding, node: Node, graph: Graph, facts: Facts) -> Proof:
+        """What holds of a rule at a call.
+
+        Raises:
+            RuleError: something does not, whatever the operands, and the rule is a user's own.
+        """
+        name = node.target.removeprefix(f"{PATTERN}{binding.rule.rule}.")
+        joined = name != node.target and not binding.rule.pattern
+        whole = self._whole(binding.rule, name) if joined else binding.rule
+        found = self.proofs.at(binding, node, graph, whole, facts)
+        if found.failures and not found.lacking and binding.rule.rule in self.own:
+            raise refusal(binding.rule, found.failures, node.where)
+        return found
+
+    def _whole(self, rule: Rule, target: str) -> Rule:
+        """The rule behind one about tensors whose axes stand alone."""
+        return next(r for r in self._by_target[target] if r.rule == rule.rule)
 
     def split(self, node: Node, graph: Graph) -> tuple[Node, ...] | None:
         """What stands for a node whose rule speaks about axes that its tensors hold flattened; None for any other."""
@@ -150,21 +177,17 @@ def with_user_rules(book: RuleBook, sources: Iterable[str | Path | Rule]) -> Rul
     Raises:
         RuleError: if a source cannot be read, or a rule claims something false (with its counterexample).
     """
-    from symgraph.rules.check import require_sound
-
     added = read_rules(sources)
     notes = list(book.notes)
     for rule in added:
         require_sound(rule)
     mine = {t for r in added for t in r.targets} | {f"pattern:{r.rule}" for r in added if r.pattern}
     kept = [k for k in (_without(r, mine, added, notes) for r in book.rules) if k is not None]
-    return RuleBook((*added, *kept), tuple(notes))
+    return RuleBook((*added, *kept), tuple(notes), book.own | {r.rule for r in added}, book.proofs)
 
 
 def _without(rule: Rule, targets: set[str], added: tuple[Rule, ...], notes: list[str]) -> Rule | None:
     """Our rule, less what the user's rules speak about."""
-    from dataclasses import replace
-
     lost = [t for t in rule.targets if t in targets]
     names = {r.rule for r in added}
     if not lost and rule.rule not in names:

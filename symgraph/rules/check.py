@@ -1,45 +1,27 @@
 """The numerical check of a rule: sound (its claim holds on the real operator) and tight (no larger claim would).
 
-For random operands x and random elements g of every claimed class, f(g x) = g f(x) in float64, all axes at once and
-each alone; the laws `gain`, `adds`, `shift`, `centred`, `product` and `broadcast` are tried likewise.
+For operands x of every world and random elements g of every claimed class, f(g x) = g f(x) in float64, all axes at once
+and each alone; the laws `gain`, `adds`, `shift`, `centred`, `product` and `broadcast` are tried likewise, and all of it
+with other numbers where the operator takes any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from symgraph.errors import RuleError
-from symgraph.groups.lattice import Bound, SymmetryClass, down, maps, maximal, next_larger
+from symgraph.groups.lattice import SymmetryClass, down, maps, next_larger
 from symgraph.rules.dummy import as_graph
-from symgraph.rules.joined import expanded
+from symgraph.rules.equivariance import SEMI, Failure, Operands, in_worlds, named, tested, turns
+from symgraph.rules.examples import at_example, in_all_worlds, trials, with_other_numbers
 from symgraph.rules.laws import difference, further_laws, without
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import FIXES_ONES, AxisToken
-from symgraph.rules.trial import Trial, Values, act, renumbered
-from symgraph.tracing import arguments as operators
+from symgraph.rules.trial import Trial, Values
 
-TOLERANCE = 1e-9
 TRIES = 6
-_SEMI = SymmetryClass.SEMI_PERMUTATION
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A law that does not hold: which, for what, and by how much."""
-
-    law: str
-    axis: str
-    cls: str
-    target: str
-    error: float
-    shapes: str
-
-    def __str__(self) -> str:
-        subject = f"axis `{self.axis}`, class {self.cls}: " if self.axis else ""
-        size = "the operator refused the transformed operands" if self.error == float("inf") else f"{self.error:.1e}"
-        return f"{subject}{self.law} fails on {self.target} (relative error {size}) with {self.shapes}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +59,19 @@ class Report:
 
 
 def check(rule: Rule) -> Report:
-    """Tries the laws of a rule on every operator or spelling it names, at each of its examples.
+    """Tries the laws of a rule on every operator or spelling it names, at each of its examples and in every world.
 
     Raises:
-        RuleError: if an example does not fit the rule, or torch does not know the operator.
+        RuleError: if an example does not fit the rule or proves nothing, or torch does not know the operator.
     """
     if rule.signature is None:
         return Report(rule.rule)
     failures = list(_spellings(rule))
     loose: dict[tuple[str, str], None] = {}
-    for target in rule.ops or rule.pattern:
-        own = expanded(rule, target) if isinstance(target, str) else rule
-        trials = [t for t in (Trial(own, target, e) for e in rule.examples) if t.meant]
-        for trial in trials:
-            _require_fit(trial)
-            failures += _failures(trial)
-        loose.update(dict.fromkeys(_loose(rule, trials)))
+    for made in trials(rule):
+        _require_several_positions(rule, made)
+        failures += [f for t in made for f in _failures(t)]
+        loose.update(dict.fromkeys(_loose(rule, made)))
     return Report(rule.rule, tuple(failures), tuple(loose), tuple(rule.gaps))
 
 
@@ -103,136 +82,110 @@ def require_sound(rule: Rule) -> None:
         RuleError: with the axis, the class and the counterexample.
     """
     report = check(rule)
-    if report.sound:
-        return
-    more = len(report.failures) - 1
-    first = report.failures[0]
+    if not report.sound:
+        raise refusal(rule, report.failures)
+
+
+def refusal(rule: Rule, failures: tuple[Failure, ...], where: str = "") -> RuleError:
+    """The error about a rule that claims something false, at a place in the user's model or at its examples."""
+    first, more = failures[0], len(failures) - 1
     remedy = (
         f"lower the class of `{first.axis}`, or mark where it is dual"
         if first.axis
         else f"remove `{first.law.split()[0]}`"
     )
-    raise RuleError(
-        f"rule {rule} claims something false",
-        cause=report.counterexample + (f" (and {more} further failures)" if more else ""),
+    return RuleError(
+        f"rule {rule} claims something false" + (f" at {where}" if where else ""),
+        cause=str(first) + (f" (and {more} further failures)" if more else ""),
         remedy=remedy,
     )
 
 
-def _require_fit(trial: Trial) -> None:
-    rule = trial.rule
-    if isinstance(trial.target, str) and operators.operator(trial.target) is None:
+def _require_several_positions(rule: Rule, made: list[Trial]) -> None:
+    """A class says nothing of an axis with one position."""
+    single = {AxisToken(n).axis for t in made for ts in t.tokens[0].values() for n in (x.name for x in ts if x.claimed)}
+    single -= {AxisToken(n).axis for t in made for n, size in t.sizes.items() if size > 1}
+    empty = sorted(a for a in single if rule.admits[a] != down())
+    if empty:
         raise RuleError(
-            f"rule {rule} cannot be checked: torch does not know `{trial.target}`",
-            cause="the library that defines it is not imported",
-            remedy="import it before the rules are loaded",
+            f"the examples of rule {rule} prove nothing about `{empty[0]}`",
+            cause="the axis has a single position there",
+            remedy="give a size of two or more under `examples: [{sizes: ...}]`",
         )
-    if trial.tokens is None or not trial.applies():
-        raise RuleError(
-            f"an example of rule {rule} does not fit its signature or its `when:`",
-            remedy="give sizes and args under `examples` for which the rule applies",
-        )
-    try:
-        trial.run(trial.values)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        remedy = "give the operator's arguments under `examples: [{args: ...}]`"
-        raise RuleError(f"an example of rule {rule} does not run on {trial}", cause=reason, remedy=remedy) from None
 
 
 # -- soundness ---------------------------------------------------------------------------------------------------------
 
 
-def tested(bound: Bound) -> tuple[SymmetryClass, ...]:
-    """The classes that stand for a bound: its largest, and unequal widths where they are inside one of these."""
-    largest = maximal(bound)
-    return (*largest, _SEMI) if _SEMI in bound and _SEMI not in largest else largest
-
-
 def _failures(trial: Trial) -> Iterator[Failure]:
-    core = without(trial, {trial.rule.gain})
-    yield from _equivariance(trial, core, "equivariance")
+    """What fails in the first world, with the first numbers, where anything does."""
+    for variant in with_other_numbers(trial):
+        for operands in in_worlds(in_all_worlds(variant)):
+            found = tuple(_failures_of(operands))
+            if found:
+                yield from found
+                return
+
+
+def _failures_of(operands: Operands) -> Iterator[Failure]:
+    trial = operands.trial
+    yield from _equivariance(operands, without(trial, {trial.rule.gain}), "equivariance")
     if trial.rule.gain in trial.values:
-        yield from _equivariance(trial, trial.values, "equivariance with its gain", dense=False)
-    yield from _broadcasting(trial)
-    for law, error in further_laws(trial):
-        if not error < TOLERANCE:
-            yield Failure(law, "", "", str(trial), error, _shapes(trial.values))
+        yield from _equivariance(operands, trial.values, "equivariance with its gain", dense=False)
+    yield from _broadcasting(operands)
+    for key, subject, error in further_laws(trial, operands.floor):
+        if operands.fails(error):
+            yield operands.failure(f"{key} of {subject}", error)
 
 
-def _bound(trial: Trial, name: str) -> Bound:
-    bound = trial.rule.admits[name]
-    return bound & FIXES_ONES if trial.numbers and trial.rule.broadcast == "ones" else bound
+def _classes(trial: Trial, name: str, dense: bool) -> tuple[SymmetryClass, ...]:
+    found = tested(down(*(c for c in trial.claims[name] if dense or not maps(c).dense)))
+    return tuple(c for c in found if not (AxisToken(name).axis in trial.keep and c is SEMI))
 
 
-def _classes(trial: Trial, name: str, dense: bool) -> list[SymmetryClass]:
-    found = tested(down(*(c for c in _bound(trial, name) if dense or not maps(c).dense)))
-    kept = AxisToken(name).axis in trial.example.keep
-    return [c for c in found if not (kept and c is _SEMI)]
+def _equivariance(operands: Operands, values: Values, law: str, dense: bool = True) -> Iterator[Failure]:
+    choices = {n: _classes(operands.trial, n, dense) for n in operands.trial.claims}
+    for name, classes in choices.items():
+        for cls in classes:
+            error = operands.error(values, {name: cls})
+            if operands.fails(error):
+                yield operands.failure(law, error, AxisToken(name).axis, str(cls), values)
+    for together in turns(choices):
+        error = operands.error(values, together)
+        if operands.fails(error):
+            yield operands.failure(f"{law} of all axes together", error, *named(together), values)
 
 
-def _equivariance(trial: Trial, values: Values, law: str, dense: bool = True) -> Iterator[Failure]:
-    choices = {n: _classes(trial, n, dense) for n in trial.claimed}
-    for name, found in choices.items():
-        for cls in found:
-            error = _error(trial, values, {name: cls})
-            if not error < TOLERANCE:
-                yield Failure(law, AxisToken(name).axis, str(cls), str(trial), error, _shapes(values))
-    for turn in range(max((len(c) for c in choices.values()), default=0)):
-        together = {n: c[turn % len(c)] for n, c in choices.items()}
-        error = _error(trial, values, together)
-        if not error < TOLERANCE:
-            names = ", ".join(dict.fromkeys(AxisToken(n).axis for n in together))
-            classes_text = ", ".join(dict.fromkeys(map(str, together.values())))
-            yield Failure(f"{law} of all axes together", names, classes_text, str(trial), error, _shapes(values))
-
-
-def _error(trial: Trial, values: Values, classes: Mapping[str, SymmetryClass]) -> float:
-    """Largest relative difference between f(g x) and g f(x); infinite where f(g x) cannot be computed."""
-    operands, results = trial.tokens or ({}, ())
-    elements = dict(trial.sample(classes))
-    sizes = {**trial.sizes, **{n: e.co.shape[0] for n, e in elements[""].items()}}
-    moved = {k: act(v, operands[k], elements[k]) for k, v in values.items()}
-    expected = [act(r, t, elements[""]) for r, t in zip(trial.run(values), results, strict=False)]
-    try:
-        moved |= {k: renumbered(moved[k], n, elements[""]) for k, n in trial.rule.indexes.items() if k in moved}
-        for number, name in trial.rule.points.items():
-            expected[int(number)] = renumbered(expected[int(number)], name, elements[""])
-        found = trial.run(moved, sizes)
-    except (RuntimeError, IndexError, TypeError, ValueError):
-        return float("inf")
-    return max(difference(a, b) for a, b in zip(found, expected, strict=True))
-
-
-def _shapes(values: Values) -> str:
-    return ", ".join(f"{k} {list(v.shape)}" for k, v in values.items())
-
-
-def _broadcasting(trial: Trial) -> Iterator[Failure]:
+def _broadcasting(operands: Operands) -> Iterator[Failure]:
     """One pointwise operand of size one along the last axis: with `ones`, only maps that fix the ones vector hold."""
-    operands = (trial.tokens or ({}, ()))[0]
-    wide = [k for k, t in operands.items() if t and t[-1].name == "*0"]
-    if len(wide) < 2:
+    trial = operands.trial
+    wide = [k for k, t in trial.tokens[0].items() if t and t[-1].name == "*0"]
+    if len(wide) < 2 or trial.rule.broadcast == "never":
         return
     bound = trial.rule.admits["*"] & (FIXES_ONES if trial.rule.broadcast == "ones" else trial.rule.admits["*"])
     for name in wide:
-        narrow = Trial(trial.rule, trial.target, trial.example)
-        narrow.values[name] = narrow.values[name][..., :1]
-        for cls in tested(bound):
-            error = _error(narrow, narrow.values, {"*0": cls})
-            if not error < TOLERANCE:
-                law = f"equivariance with `{name}` broadcast"
-                yield Failure(law, "*", str(cls), str(trial), error, _shapes(narrow.values))
+        narrow = Operands(_narrow(trial, name), operands.floor)
+        for cls in tested(bound) if narrow.defined else ():
+            error = narrow.error(narrow.trial.values, {"*0": cls})
+            if operands.fails(error):
+                yield narrow.failure(f"equivariance with `{name}` broadcast", error, "*", str(cls))
+
+
+def _narrow(trial: Trial, name: str) -> Trial:
+    """The trial with one operand that has a single position along the last axis."""
+    operands, results = trial.tokens
+    tokens = {**operands, name: (*operands[name][:-1], AxisToken("1"))}
+    return replace(trial, tokens=(tokens, results), sizes={**trial.sizes, "1": 1})
 
 
 def _spellings(rule: Rule) -> Iterator[Failure]:
     """Spellings with the same variables must compute the same, and what a pattern must never match is not matched."""
     for a, b in combinations(rule.pattern, 2):
         if set(a.variables) == set(b.variables):
-            first, second = (Trial(rule, p, rule.examples[0]) for p in (a, b))
+            first, second = (at_example(rule, p, rule.examples[0]) for p in (a, b))
             error = difference(first.run(first.values)[0], second.run(first.values)[0])
-            if not error < TOLERANCE:
-                yield Failure(f"pattern equality with `{a.text}`", "", "", b.text, error, _shapes(first.values))
+            if not error < first.world.tolerance:
+                yield Operands(first).failure(f"pattern equality with `{b.text}`", error)
     for expression in rule.never:
         graph, root = as_graph(expression)
         for spelling in rule.pattern:
@@ -243,18 +196,20 @@ def _spellings(rule: Rule) -> Iterator[Failure]:
 # -- tightness ---------------------------------------------------------------------------------------------------------
 
 
-def _loose(rule: Rule, trials: list[Trial]) -> Iterator[tuple[str, str]]:
+def _loose(rule: Rule, made: list[Trial]) -> Iterator[tuple[str, str]]:
     """Axes with a larger class that holds at every example."""
-    for axis in rule.signature.axes if rule.signature else ():
+    free = [t for t in made if not t.numbers]
+    for axis in rule.signature.axes if rule.signature and free else ():
         for cls in next_larger(rule.admits[axis]):
-            if not any(_breaks(t, axis, cls) for t in trials if not t.numbers) and any(not t.numbers for t in trials):
+            if not any(_breaks(o, axis, cls) for t in free for o in in_worlds(in_all_worlds(t))):
                 yield axis, str(cls)
 
 
-def _breaks(trial: Trial, axis: str, cls: SymmetryClass) -> bool:
+def _breaks(operands: Operands, axis: str, cls: SymmetryClass) -> bool:
     """Whether some random element of the class, on one of the axes of this name or on all, breaks the law."""
-    names = [n for n in trial.claimed if AxisToken(n).axis == axis]
+    trial = operands.trial
+    names = [n for n, size in trial.sizes.items() if AxisToken(n).axis == axis and size > 1 and trial.holds(n)]
     values = without(trial, {trial.rule.gain})
     choices = [*([n] for n in names), names] if len(names) > 1 else [names]
     tries = [c for _ in range(TRIES) for c in choices if c]
-    return any(not _error(trial, values, dict.fromkeys(c, cls)) < TOLERANCE for c in tries)
+    return any(operands.fails(operands.error(values, dict.fromkeys(c, cls))) for c in tries)

@@ -1,4 +1,4 @@
-"""The laws of a rule beyond equivariance: `adds`, `gain`, `shift` and `centred`, as relative errors at one trial."""
+"""The laws of a rule beyond equivariance: `adds`, `gain`, `shift` and the like, as relative errors at one trial."""
 
 from __future__ import annotations
 
@@ -8,46 +8,49 @@ import torch
 
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import Tokens
-from symgraph.rules.trial import Trial, Values
-
-Law = Callable[[Trial], Iterator[tuple[str, float]]]
+from symgraph.rules.trial import REFUSALS, Trial, Values
 
 
-def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    if found.shape != expected.shape or not torch.isfinite(found).all():
+def difference(found: torch.Tensor, expected: torch.Tensor, floor: float = 0.0) -> float:
+    """The largest change over the largest entry, or over `floor` where that is larger; equal infinities are equal."""
+    if found.shape != expected.shape or bool(expected.isnan().any()):
         return float("inf")
-    scale = max(float(expected.abs().max()), float(found.abs().max()), 1e-300)
-    return float((found - expected).abs().max()) / scale
+    change = torch.where(found == expected, 0.0, (found - expected).abs())
+    scale = max(size(expected), size(found), floor, 1e-300)
+    return float((change / scale).nan_to_num(torch.inf).max()) if change.numel() else 0.0
+
+
+def size(value: torch.Tensor) -> float:
+    """The largest finite entry."""
+    return float(value.abs().nan_to_num(0.0, 0.0, 0.0).max()) if value.numel() else 0.0
 
 
 def without(trial: Trial, names: set[str | None]) -> Values:
+    """The operands less some."""
     return {k: v for k, v in trial.values.items() if k not in names}
 
 
-def further_laws(trial: Trial) -> Iterator[tuple[str, float]]:
-    """Every further law that the rule states, and its relative error."""
-    for name, law in (
-        ("adds", _adds),
-        ("gain", _gain),
-        ("shift", _shift),
-        ("centred", _centred),
-        ("statistics", _statistics),
-        ("blind", _blind),
-        ("radial", _radial),
-    ):
-        for subject, error in _tried(law, trial):
-            yield f"{name} of {subject}", error
+def further_laws(trial: Trial, floor: float = 0.0) -> Iterator[tuple[str, str, float]]:
+    """Every further law that the rule states: its key, the operand or axis it is about, and its relative error."""
+    for name, law in _LAWS.items():
+        for subject, error in _tried(law, trial, floor):
+            yield name, subject, error
 
 
-def _tried(law: Law, trial: Trial) -> list[tuple[str, float]]:
+def _tried(law: _Law, trial: Trial, floor: float) -> list[tuple[str, float]]:
     """The errors of a law; infinite where it makes no sense for these shapes."""
     try:
-        return list(law(trial))
-    except (RuntimeError, IndexError, TypeError, ValueError, KeyError):
+        return [(subject, difference(found, expected, floor)) for subject, found, expected in law(trial)]
+    except REFUSALS:
         return [("an operand that it does not fit", float("inf"))]
 
 
-def _along(value: torch.Tensor, tokens: Tokens, result: Tokens) -> torch.Tensor:
+# What each law says of a subject: what was found, and what it should be.
+_Law = Callable[[Trial], Iterator[tuple[str, torch.Tensor, torch.Tensor]]]
+_Found = Iterator[tuple[str, torch.Tensor, torch.Tensor]]
+
+
+def along(value: torch.Tensor, tokens: Tokens, result: Tokens) -> torch.Tensor:
     """`value` with its axes where the result has them, and axes of size one elsewhere."""
     order = [t.name for t in result]
     named = sorted(range(len(tokens)), key=lambda i: order.index(tokens[i].name))
@@ -57,14 +60,14 @@ def _along(value: torch.Tensor, tokens: Tokens, result: Tokens) -> torch.Tensor:
     return value.permute(named).reshape(shape)
 
 
-def _adds(trial: Trial) -> Iterator[tuple[str, float]]:
+def _adds(trial: Trial) -> _Found:
     name = trial.rule.adds
-    if name is None or name not in trial.values or trial.tokens is None:
+    if name is None or name not in trial.values:
         return
-    tokens, result = trial.tokens[0][name], trial.tokens[1][0]
     zero = {**trial.values, name: torch.zeros_like(trial.values[name])}
     before = trial.run(without(trial, {name}) if _optional(trial.rule, name) else zero)[0]
-    yield name, difference(trial.run(trial.values)[0], before + _along(trial.values[name], tokens, result))
+    added = along(trial.values[name], trial.tokens[0][name], trial.tokens[1][0])
+    yield name, trial.run(trial.values)[0], before + added
 
 
 def _optional(rule: Rule, name: str) -> bool:
@@ -72,70 +75,74 @@ def _optional(rule: Rule, name: str) -> bool:
     return operand is not None and operand.optional
 
 
-def _gain(trial: Trial) -> Iterator[tuple[str, float]]:
+def _gain(trial: Trial) -> _Found:
     name = trial.rule.gain
-    if name is None or name not in trial.values or trial.tokens is None:
+    if name is None or name not in trial.values:
         return
     plain = without(trial, {trial.rule.adds})
     core = trial.run({k: v for k, v in plain.items() if k != name})[0]
-    gain = _along(trial.values[name], trial.tokens[0][name], trial.tokens[1][0])
-    yield name, difference(trial.run(plain)[0], core * gain)
+    yield name, trial.run(plain)[0], core * along(trial.values[name], trial.tokens[0][name], trial.tokens[1][0])
 
 
-def _shift(trial: Trial) -> Iterator[tuple[str, float]]:
+def _shift(trial: Trial) -> _Found:
     for name, law in trial.rule.shift.items():
-        if name not in trial.values or trial.tokens is None:
-            continue
-        constant = _constant(trial, name)
-        moved = {**trial.values, name: trial.values[name] + constant}
-        found = trial.run(moved)[0] - trial.run(trial.values)[0]
-        yield name, _shift_error(trial, name, law, constant, found)
+        if _takes_numbers(trial, name):
+            constant = _constant(trial, name)
+            found = trial.run({**trial.values, name: trial.values[name] + constant})[0]
+            before = trial.run(trial.values)[0]
+            yield name, found, before if law == "none" else before + _arriving(trial, name, law, constant, before)
+
+
+def _takes_numbers(trial: Trial, name: str) -> bool:
+    """Whether a constant can be added to an operand: to a mask none can."""
+    return name in trial.values and trial.values[name].is_floating_point()
 
 
 def _constant(trial: Trial, name: str) -> torch.Tensor:
     """A tensor like the operand, varying along batch axes and its last named axis; not along a reduced one."""
-    tokens = (trial.tokens or ({}, ()))[0][name]
+    tokens = trial.tokens[0][name]
     kept = (t.name for t in reversed(tokens) if t.claimed and not t.batch and t.axis != trial.rule.reduces)
     feature = next(kept, "*0")
     shape = [n if t.batch or t.name == feature else 1 for t, n in zip(tokens, trial.values[name].shape, strict=True)]
     if any(t.axis == "*" for t in tokens):
         shape = [1] * (len(shape) - 1) + shape[-1:]
-    return torch.randn(shape, generator=trial.generator, dtype=torch.float64)
+    return _drawn(trial, shape)
 
 
-def _shift_error(trial: Trial, name: str, law: str, constant: torch.Tensor, found: torch.Tensor) -> float:
-    if law == "none":
-        return float(found.abs().max())
-    operands, results = trial.tokens or ({}, ())
+def _drawn(trial: Trial, shape: list[int]) -> torch.Tensor:
+    return trial.world.floats(shape, trial.generator, ())
+
+
+def _arriving(trial: Trial, name: str, law: str, constant: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+    """What a constant that is added to an operand adds to the result."""
+    operands, results = trial.tokens
     if law == "output":
         gone = [i for i, t in enumerate(operands[name]) if t.axis == trial.rule.reduces]
-        arriving = constant if constant.dim() <= found.dim() else constant.squeeze(gone)
-        return difference(found, arriving.expand_as(found))
+        return (constant if constant.dim() <= result.dim() else constant.squeeze(gone)).expand_as(result)
     letters = {n: chr(97 + i) for i, n in enumerate(trial.sizes)}
     left, right, out = ("".join(letters[t.name] for t in ts) for ts in (operands[name], operands[law], results[0]))
-    wide = constant.expand_as(trial.values[name])
-    return difference(found, torch.einsum(f"{left},{right}->{out}", wide, trial.values[law]))
+    return torch.einsum(f"{left},{right}->{out}", constant.expand_as(trial.values[name]), trial.values[law])
 
 
-def _centred(trial: Trial) -> Iterator[tuple[str, float]]:
+def _centred(trial: Trial) -> _Found:
     axis = trial.rule.centred
-    if axis is None or trial.tokens is None:
+    if axis is None:
         return
     first = trial.operands[0].name
     core = without(trial, {trial.rule.gain, trial.rule.adds})
     result = trial.run(core)[0]
     names = [t.name for t in trial.tokens[0][first]]
     lengths = [1 if n == axis else s for n, s in zip(names, core[first].shape, strict=True)]
-    moved = core[first] + torch.randn(lengths, generator=trial.generator, dtype=torch.float64)
-    yield f"{axis} (the mean is not seen)", difference(trial.run({**core, first: moved})[0], result)
+    moved = trial.run({**core, first: core[first] + _drawn(trial, lengths)})[0]
+    yield f"{axis} (the mean is not seen)", moved, result
     at = [t.name for t in trial.tokens[1][0]].index(axis)
-    yield f"{axis} (the result has mean zero)", float(result.sum(at).abs().max() / result.abs().max())
+    yield f"{axis} (the result has mean zero)", result - result.mean(at, keepdim=True), result
 
 
-def _statistics(trial: Trial) -> Iterator[tuple[str, float]]:
+def _statistics(trial: Trial) -> _Found:
     """Other statistics, then the gain and bias that make up for them: the result must be what it was."""
     rule = trial.rule
-    if not rule.statistics or rule.gain not in trial.values or rule.adds not in trial.values or trial.tokens is None:
+    if not rule.statistics or rule.gain not in trial.values or rule.adds not in trial.values:
         return
     first = trial.operands[0].name
     bare = without(trial, {rule.gain, rule.adds})
@@ -144,10 +151,10 @@ def _statistics(trial: Trial) -> Iterator[tuple[str, float]]:
         noise = torch.rand(bare[name].shape, generator=trial.generator, dtype=torch.float64)
         other[name] = bare[name] + noise
     old, new = (_affine(trial, first, values) for values in (bare, other))
-    gain, bias = (_along(trial.values[n], trial.tokens[0][n], trial.tokens[1][0]) for n in (rule.gain, rule.adds))
+    gain, bias = (along(trial.values[n], trial.tokens[0][n], trial.tokens[1][0]) for n in (rule.gain, rule.adds))
     ratio = old[0] / new[0]
     found = trial.run(other)[0] * (ratio * gain) + bias + gain * (old[1] - ratio * new[1])
-    yield " and ".join(rule.statistics), difference(found, trial.run(trial.values)[0])
+    yield " and ".join(rule.statistics), found, trial.run(trial.values)[0]
 
 
 def _affine(trial: Trial, first: str, values: Values) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,20 +163,30 @@ def _affine(trial: Trial, first: str, values: Values) -> tuple[torch.Tensor, tor
     return trial.run({**values, first: torch.ones_like(values[first])})[0] - zero, zero
 
 
-def _blind(trial: Trial) -> Iterator[tuple[str, float]]:
+def _blind(trial: Trial) -> _Found:
     for name, axis in trial.rule.blind.items():
-        if name not in trial.values or trial.tokens is None:
-            continue
-        value = trial.values[name]
-        tokens = trial.tokens[0][name]
-        shape = [1 if t.axis == axis else n for t, n in zip(tokens, value.shape, strict=True)]
-        moved = value + torch.randn(shape, generator=trial.generator, dtype=torch.float64)
-        found = trial.run({**trial.values, name: moved})[0]
-        yield f"{name} along {axis}", difference(found, trial.run(trial.values)[0])
+        if _takes_numbers(trial, name):
+            tokens = trial.tokens[0][name]
+            shape = [1 if t.axis == axis else n for t, n in zip(tokens, trial.values[name].shape, strict=True)]
+            moved = trial.values[name] + _drawn(trial, shape)
+            found = trial.run({**trial.values, name: moved})[0]
+            yield f"{name} along {axis}", found, trial.run(trial.values)[0]
 
 
-def _radial(trial: Trial) -> Iterator[tuple[str, float]]:
+def _radial(trial: Trial) -> _Found:
     name = trial.rule.radial
     if name is not None and name in trial.values:
-        found = trial.run({**trial.values, name: 1.7 * trial.values[name]})[0]
-        yield name, difference(found, trial.run(trial.values)[0])
+        before = trial.run(trial.values)[0]
+        for factor in (0.03, 1.7):
+            yield name, trial.run({**trial.values, name: factor * trial.values[name]})[0], before
+
+
+_LAWS: dict[str, _Law] = {
+    "adds": _adds,
+    "gain": _gain,
+    "shift": _shift,
+    "centred": _centred,
+    "statistics": _statistics,
+    "blind": _blind,
+    "radial": _radial,
+}

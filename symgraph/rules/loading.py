@@ -18,6 +18,7 @@ from symgraph.rules.grammar import GrammarError
 from symgraph.rules.schema import (
     BROADCASTS,
     EXAMPLE_FORMS,
+    FACTS,
     KEYS,
     LAYOUTS,
     REQUIRED,
@@ -104,6 +105,7 @@ class _Reader:
             "condition": lambda n, w: self.parsed(n, w, condition.parse, "bad-condition"),
             "classes": self.classes,
             "strings": self.strings,
+            "facts": self.facts,
             "numbers": self.numbers,
             "examples": lambda n, w: tuple(self.example(e) for e in self.items(n)),
         }
@@ -156,6 +158,10 @@ class _Reader:
 
     def strings(self, node: Any, what: str) -> dict[str, str]:
         found = {k: self.text(v, f"{what} of {k}") for k, (_, v) in self.mapping(node, what).items()}
+        return {k: v for k, v in found.items() if v is not None}
+
+    def facts(self, node: Any, what: str) -> dict[str, str]:
+        found = {k: self.choice(v, what, FACTS) for k, (_, v) in self.mapping(node, what).items()}
         return {k: v for k, v in found.items() if v is not None}
 
     def numbers(self, node: Any, what: str) -> dict[str, int]:

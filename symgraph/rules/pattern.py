@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from symgraph.errors import RuleError
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
 from symgraph.rules.expression import END, Term, parse_term
 from symgraph.tracing.arguments import arguments, parameters
+from symgraph.tracing.operators import is_wide
 
 _COMMUTE = {"add": (0, 1), "mul": (0, 1), "transpose": (1, 2)}
 _DIMS = {"dim", "dim0", "dim1", "start_dim", "end_dim"}
@@ -198,20 +201,17 @@ def _is_cast(node: Node, graph: Graph) -> bool:
     if base(node) == "dropout" and (arguments(node) or {}).get("train", True):
         return False
     source, result = graph.by_name[node.args[0].name].result, node.result
-    return (
-        isinstance(source, Tensor)
-        and isinstance(result, Tensor)
-        and "float" in source.dtype
-        and "float" in result.dtype
-    )
+    return isinstance(source, Tensor) and isinstance(result, Tensor) and _is_wide(source) and _is_wide(result)
+
+
+def _is_wide(tensor: Tensor) -> bool:
+    return is_wide(getattr(torch, tensor.dtype))
 
 
 # -- evaluation ------------------------------------------------------------------------------------------------------
 
 
 def _evaluate(term: Term, bindings: Mapping[str, Any]) -> Any:
-    import torch
-
     if term.kind == "constant":
         return term.value
     if term.kind == "var":

@@ -44,6 +44,7 @@ STRUCTURES = (
 )
 BROADCASTS = ("ones", "free", "never")
 LAYOUTS = ("halves", "interleaved")
+FACTS = ("distinct", "open")
 SOURCES = ("proof:", "paper:", "measured:")
 
 
@@ -63,8 +64,8 @@ class Example:
 
     `sizes` gives named axes, `batch` the batch axes, `args` further arguments (the name of an axis stands for its
     size), `omit` operands that are left out, `keep` axes whose size the operator reads by itself, `integers` operands
-    holding indices into an axis, `booleans` operands holding masks, `positive` operands holding positive numbers,
-    `complex` operands holding complex ones.
+    holding indices into an axis, `booleans` operands holding masks, `complex` operands holding complex numbers, and
+    `positive` operands that are made positive where the operator has no value otherwise.
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
@@ -112,6 +113,11 @@ KEYS = (
     Key("radial", "text", "An operand whose length is not seen: a common positive factor changes nothing."),
     Key("shift", "strings", "What adding a constant to an operand does to the result."),
     Key("centred", "text", "An axis whose mean is neither seen nor produced."),
+    Key(
+        "assumes",
+        "facts",
+        "What must be known of an operand: open (a mask with an open place in each row), or distinct.",
+    ),
     Key("names", "strings", "Names for the spaces of these axes."),
     Key("layout", "layout", "Which pairs rotate together: halves or interleaved."),
     Key(
@@ -152,6 +158,7 @@ class Rule:
     radial: str | None = None
     shift: Mapping[str, str] = field(default_factory=dict, hash=False)
     centred: str | None = None
+    assumes: Mapping[str, str] = field(default_factory=dict, hash=False)
     names: Mapping[str, str] = field(default_factory=dict, hash=False)
     layout: str | None = None
     broadcast: str = "ones"
@@ -218,6 +225,7 @@ _FORMS: dict[str, dict[str, Any]] = {
     "layout": {"enum": list(LAYOUTS)},
     "broadcast": {"enum": list(BROADCASTS)},
     "strings": _STRINGS,
+    "facts": {"type": "object", "additionalProperties": {"enum": list(FACTS)}},
     "numbers": {"type": "object", "additionalProperties": {"type": "integer"}},
     "classes": {
         "type": "object",

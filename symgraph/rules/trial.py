@@ -1,179 +1,224 @@
-"""One operator (or one spelling of a pattern) at one example: random operands, transformed and run."""
+"""One operator, or one spelling of a pattern, with constants and operands of a world, transformed and run."""
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
 
 from symgraph.groups.elements import IndexSet
 from symgraph.groups.index_maps import IndexMaps, scaled
-from symgraph.groups.lattice import SymmetryClass, maps
+from symgraph.groups.lattice import TOP, Bound, SymmetryClass, down, maps
 from symgraph.groups.map_class import Sample
-from symgraph.ir import DType, Tensor
-from symgraph.rules.arrange import arrange
+from symgraph.ir import Device, DType, Opaque
+from symgraph.rules.arrange import Arrangement
 from symgraph.rules.joined import cut_shape, joined_shape, positions
 from symgraph.rules.pattern import Pattern
-from symgraph.rules.schema import Example, Rule
-from symgraph.rules.signature import AxisToken, Operand, Tokens
-from symgraph.tracing import arguments as operators
+from symgraph.rules.schema import Rule
+from symgraph.rules.signature import FIXES_ONES, AxisToken, Operand, Tokens
+from symgraph.rules.worlds import GUARD, PLAIN, World, bounded, opened
+from symgraph.tracing.arguments import call
+from symgraph.tracing.operators import is_wide
 
-POINTWISE = (3, 4)
-UNCLAIMED = 5
-SMALLEST = 4
-NUMBER = 0.37
-# Pointwise operands span magnitudes on both sides of the limits of hardshrink (0.5) and relu6 (6).
-SPREAD = 8.0
+# What torch raises where an operator does not take the operands it is given.
+REFUSALS = (RuntimeError, IndexError, TypeError, ValueError, KeyError, OverflowError)
+
+_WHOLE = {
+    "bool": down(SymmetryClass.SEMI_PERMUTATION),
+    "int": down(SymmetryClass.SEMI_PERMUTATION, SymmetryClass.SIGNED),
+}
 
 Values = dict[str, torch.Tensor]
 Elements = dict[str, Sample]
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What an operand holds: "float", "mask" (numbers, or minus infinity), "bool", "complex" or "int".
+
+    `limit` bounds integers from above: the name of an axis, or a number; none where it is empty.
+    """
+
+    kind: str = "float"
+    limit: str = ""
+
+
 @dataclass(frozen=True)
 class Trial:
-    """A rule, the operator or spelling it is tried on, and the example."""
+    """A rule, the operator or spelling it is tried on, shapes, further arguments, and the world of the operands.
+
+    `same` names for a repeated operand the first one that is the same value, and `merged` the axes of the rule that one
+    token stands for on that account; `assumed` has facts about operands; `positive` are those that the operator may
+    need above zero; `keep` are axes whose size it reads by itself. `literal` asks for all that the rule says, else for
+    what inference makes of it at this call.
+    """
 
     rule: Rule
     target: str | Pattern
-    example: Example
+    operands: tuple[Operand, ...]
+    tokens: Arrangement
+    sizes: Mapping[str, int]
+    given: Mapping[str, Any] = field(default_factory=dict)
+    drawn: Mapping[str, Drawn] = field(default_factory=dict)
+    same: Mapping[str, str] = field(default_factory=dict)
+    assumed: Mapping[str, str] = field(default_factory=dict)
+    positive: tuple[str, ...] = ()
+    keep: frozenset[str] = frozenset()
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    literal: bool = False
+    world: World = PLAIN
 
     def __str__(self) -> str:
         return str(self.target) if isinstance(self.target, str) else self.target.text
 
-    @cached_property
-    def generator(self) -> torch.Generator:
-        """Random numbers that depend on the rule and the operator alone."""
-        return torch.Generator().manual_seed(zlib.crc32(f"{self.rule.rule}:{self}".encode()))
+    def at(self, world: World) -> Trial:
+        """The same trial in another world."""
+        return replace(self, world=world)
 
     @cached_property
-    def operands(self) -> tuple[Operand, ...]:
-        """The operands of the signature that are tensors here."""
-        found = self.rule.signature.operands if self.rule.signature else ()
-        return tuple(o for o in found if o.name in self._tensors and o.name not in self.example.omit)
+    def generator(self) -> torch.Generator:
+        """Random numbers that depend on the rule, the operator and the world alone."""
+        return torch.Generator().manual_seed(zlib.crc32(f"{self.rule.rule}:{self}:{self.world.name}".encode()))
+
+    # -- claims ------------------------------------------------------------------------------------------------
 
     @cached_property
     def numbers(self) -> tuple[str, ...]:
-        """The operands of the signature for which this operator takes a number."""
+        """The operands of the signature for which a number stands."""
         found = self.rule.signature.operands if self.rule.signature else ()
-        return tuple(o.name for o in found if o.name in self._accepted and o.name not in self._tensors)
+        held = {o.name for o in self.operands}
+        return tuple(o.name for o in found if o.scalar and o.name not in held and self._number(o.name) is not None)
+
+    def _number(self, name: str) -> float | None:
+        value = self.given.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     @property
-    def _accepted(self) -> tuple[str, ...]:
-        if isinstance(self.target, Pattern):
-            return self.target.variables
-        return tuple(a.name for a in operators.parameters(self.target) or ())
-
-    @property
-    def _tensors(self) -> tuple[str, ...]:
-        if isinstance(self.target, Pattern):
-            return self.target.variables
-        return tuple(a.name for a in operators.parameters(self.target) or () if a.tensor)
-
-    # -- axes --------------------------------------------------------------------------------------------------
+    def core(self) -> tuple[str, ...]:
+        """The operands less those that gain and bias of the rule are."""
+        return tuple(o.name for o in self.operands if o.name not in (self.rule.gain, self.rule.adds))
 
     @cached_property
-    def tokens(self) -> tuple[dict[str, Tokens], tuple[Tokens, ...]] | None:
-        """Tokens of operands and results, or None if the example does not fit the signature."""
-        return arrange(self.rule, self.arguments({}), {o.name: self._rank(o) for o in self.operands})
-
-    def _rank(self, operand: Operand) -> int:
-        ranks = {"...": len(self.example.batch), "*": len(POINTWISE)}
-        dims = {a: self.example.args.get(n) for a, n in self.rule.at.items()}
-        several = {a: len(d) for a, d in dims.items() if isinstance(d, list | tuple)}
-        return sum(ranks.get(t.name, several.get(t.name, 1)) for t in operand.axes)
-
-    @cached_property
-    def sizes(self) -> dict[str, int]:
-        """The size of every token of the operands."""
-        found: dict[str, int] = {}
-        named = [t for t in (self.rule.signature.axes if self.rule.signature else ()) if t not in ("...", "*")]
-        for i, name in enumerate(named):
-            found[name] = self.example.sizes.get(name, SMALLEST + i)
-        for operand, tokens in (self.tokens or ({}, ()))[0].items():
+    def claims(self) -> dict[str, Bound]:
+        """The bound of every axis that the rule makes a claim about."""
+        marks: dict[str, set[str]] = {}
+        for name, tokens in self.tokens[0].items():
             for token in tokens:
-                found.setdefault(token.name, self._size(operand, token))
-        return found
+                if token.claimed:
+                    marks.setdefault(token.name, set()).update({token.mark} if self._repeated(name) else ())
+        kept = {t.name for ts in self.tokens[1] for t in ts}
+        used = (n for n in marks if self.literal or n in kept or not AxisToken(n).batch)
+        named = {n: self._bound(n, marks[n]) for n in used}
+        return {n: b for n, b in named.items() if self.sizes[n] > 1}
 
-    def _size(self, operand: str, token: AxisToken) -> int:
-        if token.batch:
-            lead = POINTWISE if token.axis == "*" else self.example.batch
-            return int(lead[-1 - int(token.name[len(token.axis) :])])
-        if token.axis == "_":
-            return self.example.sizes.get(f"{operand}._", UNCLAIMED)
-        return 1 if token.name == "1" else SMALLEST + len(token.name)
+    def _repeated(self, name: str) -> bool:
+        return name in self.same or name in self.same.values()
 
-    @property
-    def claimed(self) -> tuple[str, ...]:
-        """Every token that a class is claimed for."""
-        return tuple(n for n in self.sizes if AxisToken(n).claimed and self.present(n))
+    def axes(self, name: str) -> tuple[str, ...]:
+        """The axes of the rule that a token stands for."""
+        return self.merged.get(name, (AxisToken(name).axis,))
 
-    def present(self, name: str) -> bool:
-        """Whether an operand has this axis."""
-        return self.tokens is not None and any(t.name == name for ts in self.tokens[0].values() for t in ts)
+    def _bound(self, name: str, marks: set[str]) -> Bound:
+        bound = reduce(operator.and_, (self.rule.admits[a] for a in self.axes(name)))
+        if name[0] in ".*":
+            bound = self._batch_bound(name, bound)
+        for operand in (k for k in self.tokens[0] if self._has(k, name) and not self.literal):
+            # What is no number cannot be mixed; of whole numbers only the signs can change.
+            bound &= _WHOLE.get(self.drawn.get(operand, Drawn()).kind, bound)
+        if len(marks) > 1:
+            # One tensor carries the axis in several ways, which must agree.
+            bound &= down(SymmetryClass.SEMI_PERMUTATION) if "~" in marks else down(SymmetryClass.ORTHOGONAL)
+        return bound
+
+    def _batch_bound(self, name: str, bound: Bound) -> Bound:
+        """What inference makes of a pointwise or batch axis: see `SignatureEquations`."""
+        holding = [k for k in self.core if self._has(k, name)]
+        missing = len(holding) < len(self.core) and not self.literal
+        if not self.literal and self.rule.product and len(holding) == 1 and self.rule.product.get(holding[0], 1) == 1:
+            bound = TOP
+        ones = missing or (name[0] == "*" and any(self._number(n) for n in self.numbers))
+        return bound & FIXES_ONES if ones and self.rule.broadcast == "ones" else bound
+
+    def holds(self, axis: str) -> bool:
+        """Whether some operand has this axis."""
+        return any(self._has(o.name, axis) for o in self.operands)
+
+    def _has(self, operand: str, axis: str) -> bool:
+        return any(t.name == axis for t in self.tokens[0].get(operand, ()))
 
     # -- values ------------------------------------------------------------------------------------------------
 
     @cached_property
     def values(self) -> Values:
-        """Random operands."""
-        tokens = (self.tokens or ({}, ()))[0]
-        return {o.name: self._random(o.name, [self.sizes[t.name] for t in tokens[o.name]]) for o in self.operands}
+        """Operands of the world; no infinity that comes out again, and positive where there is no value otherwise."""
+        found: Values = {}
+        for operand in self.operands:
+            first = self.same.get(operand.name, operand.name)
+            if first not in found:
+                shape = [self.sizes[t.name] for t in self.tokens[0][operand.name]]
+                found[first] = self._assuming(first, self._random(first, shape))
+            found[operand.name] = found[first]
+        infinite = [k for k, v in found.items() if v.is_floating_point() and bool(v.isinf().any())]
+        if infinite and not all(bool(r.isfinite().all()) for r in self._tried(found)):
+            found |= {k: found[k].nan_to_num(0.0, 0.0, 0.0) for k in infinite}
+        if self.positive and any(bool(r.isnan().any()) for r in self._tried(found)):
+            found |= {k: found[k].abs() + GUARD for k in self.positive if k in found}
+        return found
+
+    def _tried(self, values: Values) -> list[torch.Tensor]:
+        try:
+            return self.run(values)
+        except REFUSALS:
+            return []
 
     def _random(self, name: str, shape: list[int]) -> torch.Tensor:
-        if name in self.example.integers:
-            bound = self.example.integers[name]
-            high = int(bound) if bound.isdigit() else self.sizes[bound]
-            return torch.randint(0, high, shape, generator=self.generator)
-        if name in self.example.booleans:
-            return _mask(torch.rand(shape, generator=self.generator) < 0.6)
-        if name in self.example.positive:
-            return 0.5 + 1.5 * torch.rand(shape, generator=self.generator, dtype=torch.float64)
-        if name in self.example.complex:
-            return torch.randn(shape, generator=self.generator, dtype=torch.complex128)
-        operand = next(o for o in self.operands if o.name == name)
-        values = torch.randn(shape, generator=self.generator, dtype=torch.float64)
-        return _spread(values, self.generator) if operand.scalar else values
+        drawn, generator = self.drawn.get(name, Drawn()), self.generator
+        if drawn.kind == "bool":
+            return self.world.masks(shape, generator)
+        if drawn.kind == "int":
+            limit = int(drawn.limit) if drawn.limit.isdigit() else self.sizes.get(drawn.limit, 0)
+            return self.world.integers(shape, generator, limit)
+        values = self.world.floats(shape, generator, self._limits)
+        if drawn.kind == "complex":
+            return torch.complex(values, self.world.floats(shape, generator, self._limits))
+        return bounded(values, self.world, generator) if drawn.kind == "mask" else values
 
-    def arguments(self, sizes: Mapping[str, int]) -> dict[str, Any]:
-        """The example's further arguments; the name of an axis stands for its size."""
-        many = positions(str(self)) or 1
-        given = {k: _filled(v, sizes, many) for k, v in self.example.args.items() if k in self._accepted}
-        return {**given, **{k: given.get(k, NUMBER) for k in self.numbers}}
+    def _assuming(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        fact = self.assumed.get(name)
+        if fact == "distinct" and not self.world.plain:
+            return torch.randn(values.shape, generator=self.generator, dtype=torch.float64)
+        return opened(values) if fact == "open" else values
 
-    @property
-    def meant(self) -> bool:
-        """Whether the example is about this spelling: nothing that the spelling needs is left out."""
-        return not (isinstance(self.target, Pattern) and set(self.target.variables) & set(self.example.omit))
-
-    def applies(self) -> bool:
-        """Whether the rule's condition holds for this example."""
-        if self.rule.when is None:
-            return True
-        defaults: dict[str, Any] = {}
-        if isinstance(self.target, str):
-            defaults = {a.name: a.default for a in operators.parameters(self.target) or ()}
-        shapes = {k: Tensor(tuple(v.shape), "float64") for k, v in self._joined(self.values).items()}
-        return self.rule.when.evaluate({**defaults, **self.arguments(self.sizes), **shapes})
+    @cached_property
+    def _limits(self) -> list[float]:
+        """The numbers of the call that operands can be below and above."""
+        found = [self._number(k) for k in self.given]
+        return [x for x in found if x is not None and GUARD < abs(x) < 1 / GUARD]
 
     # -- running -----------------------------------------------------------------------------------------------
+
+    def arguments(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """The further arguments; the name of an axis stands for its size."""
+        many = positions(str(self)) or 1
+        return {k: filled(v, sizes, many) for k, v in self.given.items()}
 
     def run(self, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int] | None = None) -> list[torch.Tensor]:
         """Results in float64."""
         sizes = self.sizes if sizes is None else sizes
         given = {k: _typed(k, v) for k, v in self.arguments(sizes).items()}
-        with torch.no_grad():
-            if isinstance(self.target, Pattern):
-                result = self.target.evaluate({**self._ones, **given, **values})
-            else:
-                result = operators.call(self.target, {**given, **self._joined(values)})
+        if isinstance(self.target, Pattern):
+            result = self.target.evaluate({**self._ones, **given, **values})
+        else:
+            result = call(self.target, {**given, **self.joined(values)})
         results = result if isinstance(result, list | tuple) else [result]
         return list(self._cut([r if r.is_complex() else r.double() for r in results], sizes))
 
-    def _joined(self, values: Mapping[str, torch.Tensor]) -> Values:
+    def joined(self, values: Mapping[str, torch.Tensor]) -> Values:
         """The operands with the axes that the operator reads."""
         of = {o.name: o for o in self.operands}
         return {k: v.reshape(joined_shape(of[k], tuple(v.shape))) for k, v in values.items() if k in of}
@@ -191,83 +236,100 @@ class Trial:
         """What stands for a gain that is left out of a pattern."""
         return {self.rule.gain: torch.ones((), dtype=torch.float64)} if self.rule.gain else {}
 
-    def sample(self, classes: Mapping[str, SymmetryClass]) -> Iterator[tuple[str, Elements]]:
+    @cached_property
+    def fits(self) -> bool:
+        """Whether the operator takes these operands and returns what the signature says."""
+        results = self._tried(self.values)
+        return len(results) == len(self.tokens[1]) and all(
+            r.dim() == len(ts) and all(self.sizes.get(t.name, n) == n for t, n in zip(ts, r.shape, strict=True))
+            for r, ts in zip(results, self.tokens[1], strict=True)
+        )
+
+    # -- elements ----------------------------------------------------------------------------------------------
+
+    def sample(self, classes: Mapping[str, SymmetryClass]) -> dict[str, Elements]:
         """Per operand (and "" for the result) the elements of its axes: one and the same, but under a product law."""
         on = {n: IndexSet(self.sizes[n], self.rule.layout or "halves") for n in classes}
         kinds = {n: maps(c) for n, c in classes.items()}
         drawn = {n: kind.sample(on[n], self.generator) for n, kind in kinds.items()}
         if not self.rule.product:
-            for name in ("", *self.values):
-                yield name, drawn
-            return
-        own_scales = {n for n, kind in kinds.items() if kind.scales or kind.signs}
+            return dict.fromkeys(("", *self.values), drawn)
+        own_scales = {n: k for n, k in kinds.items() if (k.scales or k.signs) and isinstance(k, IndexMaps)}
         result = {n: torch.ones(e.co.shape[0], dtype=torch.float64) for n, e in drawn.items()}
+        found: dict[str, Elements] = {}
         # What is added at the end is in the frame of the result.
         for name in (n for n in self.values if n != self.rule.adds):
             own = dict(drawn)
-            for axis, kind in kinds.items():
-                if axis in own_scales and isinstance(kind, IndexMaps) and self._has(name, axis):
-                    scales = kind.random_scales(on[axis], self.generator)
-                    own[axis] = scaled(drawn[axis].bare, scales)
-                    result[axis] = result[axis] * scales ** self.rule.product.get(name, 0)
-            yield name, own
-        for name in ("", *(n for n in self.values if n == self.rule.adds)):
-            yield name, {n: scaled(e.bare, result[n]) if n in own_scales else e for n, e in drawn.items()}
-
-    def _has(self, operand: str, axis: str) -> bool:
-        tokens = self.tokens[0].get(operand, ()) if self.tokens else ()
-        i = next((i for i, t in enumerate(tokens) if t.name == axis), None)
-        return i is not None and self.values[operand].shape[i] == self.sizes[axis]
+            for axis, kind in own_scales.items():
+                if not self._has(name, axis):
+                    continue
+                if name in self.same:
+                    own[axis] = found[self.same[name]][axis]
+                else:
+                    own[axis] = scaled(drawn[axis].bare, kind.random_scales(on[axis], self.generator))
+                result[axis] = result[axis] * own[axis].co.sum(1) ** self.rule.product.get(name, 0)
+            found[name] = own
+        after = {n: scaled(e.bare, result[n]) if n in own_scales else e for n, e in drawn.items()}
+        return found | dict.fromkeys(("", *(n for n in self.values if n == self.rule.adds)), after)
 
 
 def act(value: torch.Tensor, tokens: Tokens, elements: Elements) -> torch.Tensor:
     """`value` with the element of each of its axes applied; an axis of size one that stands for more is left alone."""
-    moved = value if value.is_complex() else value.double()
+    moved = value
     for i, token in enumerate(tokens):
         if token.name in elements:
-            matrix = elements[token.name].by(token.mark).to(moved.dtype)
+            matrix = elements[token.name].by(token.mark)
             if moved.shape[i] == matrix.shape[1]:
-                moved = torch.tensordot(matrix, moved, dims=([1], [i])).movedim(0, i)
-    if value.dtype == torch.bool:
-        return moved != 0
-    moved = moved.contiguous()
-    return moved if value.is_floating_point() or value.is_complex() else moved.round().to(value.dtype)
+                moved = _along(moved, matrix, i)
+    return moved.contiguous()
 
 
-def renumbered(positions: torch.Tensor, axis: str, elements: Elements) -> torch.Tensor:
+def _along(value: torch.Tensor, matrix: torch.Tensor, axis: int) -> torch.Tensor:
+    """A matrix on one axis; infinite entries stay apart from the others where the matrix only moves and scales."""
+    if bool((matrix.ne(0).sum(1) == 1).all()):
+        source = matrix.abs().argmax(1)
+        moved = value.index_select(axis, source)
+        factor = matrix.gather(1, source.unsqueeze(1)).reshape([-1] + [1] * (value.dim() - 1 - axis))
+        if value.dtype == torch.bool or bool((factor == 1).all()):
+            return moved
+        product: torch.Tensor = moved * factor
+        return product if value.is_floating_point() or value.is_complex() else product.round().to(value.dtype)
+    wide = value if value.is_complex() else value.double()
+    mixed: torch.Tensor = torch.tensordot(matrix.to(wide.dtype), wide, dims=([1], [axis])).movedim(0, axis)
+    if value.is_floating_point() or value.is_complex():
+        return mixed
+    return mixed != 0 if value.dtype == torch.bool else mixed.round().to(value.dtype)
+
+
+def renumbered(places: torch.Tensor, axis: str, elements: Elements) -> torch.Tensor:
     """Positions along an axis after its element has acted.
 
     Raises:
         ValueError: the element is no permutation, so that there are no positions to speak of.
     """
     if axis not in elements:
-        return positions
+        return places
     matrix = elements[axis].bare
     square = matrix.shape[0] == matrix.shape[1]
     if not square or not bool(((matrix != 0).sum(0) == 1).all() and ((matrix != 0).sum(1) == 1).all()):
         raise ValueError(f"positions along {axis} cannot be renumbered")
-    return matrix.argmax(0)[positions.long()].to(positions.dtype)
+    return matrix.argmax(0)[places.long()].to(places.dtype)
 
 
-def _mask(mask: torch.Tensor) -> torch.Tensor:
-    """The mask with at least one entry of either kind."""
-    mask.view(-1)[0], mask.view(-1)[-1] = True, False
-    return mask
-
-
-def _spread(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return values * SPREAD * torch.rand(values.shape, generator=generator, dtype=torch.float64) ** 2
-
-
-def _filled(value: Any, sizes: Mapping[str, int], many: int) -> Any:
+def filled(value: Any, sizes: Mapping[str, int], many: int) -> Any:
+    """An argument with the size of an axis in the place of its name."""
     if isinstance(value, list | tuple):
         # A number before "..." stands for each of the operator's axes of positions.
         listed = [*value[:-2], *value[-2:-1] * many] if value and value[-1] == "..." else value
-        return [_filled(v, sizes, many) for v in listed]
+        return [filled(v, sizes, many) for v in listed]
     return sizes.get(value, value) if isinstance(value, str) else value
 
 
 def _typed(name: str, value: Any) -> Any:
+    """A constant as torch takes it; what floats is as wide as the operands."""
     if isinstance(value, DType):
-        value = value.name
+        found = getattr(torch, value.name)
+        return torch.float64 if is_wide(found) else found
+    if isinstance(value, Device | Opaque):
+        return torch.device("cpu") if isinstance(value, Device) else None
     return getattr(torch, value) if name == "dtype" and isinstance(value, str) else value

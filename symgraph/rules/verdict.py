@@ -128,7 +128,7 @@ def _mentions(rule: Rule, operands: list[str]) -> Iterator[Finding]:
     """Operands that other keys speak about."""
     mentioned = [("product", n, n) for n in rule.product] + [("shift", n, n) for n in rule.shift]
     mentioned += [("statistics", n, n) for n in rule.statistics] + [("blind", n, n) for n in rule.blind]
-    mentioned += [("indexes", n, n) for n in rule.indexes]
+    mentioned += [("indexes", n, n) for n in rule.indexes] + [("assumes", n, n) for n in rule.assumes]
     single = (("gain", rule.gain), ("adds", rule.adds), ("radial", rule.radial))
     mentioned += [(k, "", n) for k, n in single if n is not None]
     for key, entry, name in mentioned:

@@ -22,6 +22,7 @@ class Argument:
     required: bool
     keyword: bool
     tensor: bool
+    number: bool = False
 
 
 @cache
@@ -47,7 +48,14 @@ def parameters(target: str) -> tuple[Argument, ...] | None:
     if found is None:
         return None
     return tuple(
-        Argument(a.name, a.default_value, not a.has_default_value(), a.kwarg_only, "Tensor" in str(a.type))
+        Argument(
+            a.name,
+            a.default_value,
+            not a.has_default_value(),
+            a.kwarg_only,
+            "Tensor" in str(a.type),
+            str(a.type).removeprefix("Optional[").rstrip("]") in ("number", "float"),
+        )
         for a in found._schema.arguments
     )
 

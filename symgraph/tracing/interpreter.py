@@ -16,7 +16,7 @@ from torch import Tensor
 from symgraph.errors import SymgraphError, UsageError
 from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref
 from symgraph.ir import Tensor as Meta
-from symgraph.tracing.operators import resolve
+from symgraph.tracing.operators import is_wide, resolve
 
 _OPAQUE = {
     repr(v): v
@@ -179,7 +179,7 @@ class Interpreter:
     def _raised(self, dtype: torch.dtype) -> torch.dtype:
         if dtype.is_complex:
             return self.dtype.to_complex()
-        return self.dtype if dtype.is_floating_point else dtype
+        return self.dtype if is_wide(dtype) else dtype
 
     def _constant(self, value: Any) -> Any:
         """A constant of the graph as torch takes it; lists stay open, since they may hold operands."""

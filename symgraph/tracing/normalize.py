@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+
 from symgraph.ir import DType, Graph, Kind, Node, Ref, Tensor
 from symgraph.tracing.naming import numbering
-from symgraph.tracing.operators import arguments, short_name
+from symgraph.tracing.operators import arguments, is_wide, short_name
 from symgraph.tracing.pieces import without_partial_writes
 from symgraph.tracing.positions import with_whole_tables
 from symgraph.tracing.writes import reading
@@ -168,5 +170,6 @@ def _keeps_kind(before: Node, after: Node) -> bool:
 
 
 def _kind(dtype: str) -> str:
-    """All floating types are one kind, all complex ones another: the executor computes each in one precision."""
-    return next((k for k in ("float", "complex") if k in dtype), dtype)
+    """Floating types that are computed in are one kind, complex ones another: the executor has one precision each."""
+    found: torch.dtype = getattr(torch, dtype)
+    return "float" if is_wide(found) else "complex" if found.is_complex else dtype

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+_WIDE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 
 @cache
 def resolve(target: str) -> Any | None:
@@ -93,6 +95,11 @@ def short_name(target: str) -> str:
     """The operator's name alone, as the names of values use it: `aten.add_.Tensor` -> `add`."""
     name = target.split(".")[-2] if "." in target else target
     return name.strip("_") or "value"
+
+
+def is_wide(dtype: torch.dtype) -> bool:
+    """Whether a floating type is one that models are computed in; a cast to any other cuts entries to a few numbers."""
+    return dtype in _WIDE
 
 
 def _is_write(argument: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A rule that claims too much is found twice over: by its own law, and by verify wherever the claim decides a group."""
+"""A rule that claims too much is found three times over: by its own law, at every call, and by verify."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from symgraph.inference.pipeline import infer, run
 from symgraph.prove.verify import verify
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
 from symgraph.rules.check import check
+from symgraph.rules.proof import Proof
 from symgraph.rules.schema import Admits, Rule
 
 # architecture, implementation, rule, axis, claim too many, whether it decides a group of this architecture
@@ -63,7 +64,7 @@ def test_every_architecture_has_a_rule_that_decides() -> None:
 
 @pytest.mark.parametrize(("name", "implementation", "rule", "axis", "claim", "decides"), DECIDING)
 def test_a_claim_too_many_is_caught(
-    name: str, implementation: str, rule: str, axis: str, claim: C, decides: bool
+    name: str, implementation: str, rule: str, axis: str, claim: C, decides: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book, c = default_rules(), case(name, implementation)
     assert rule in used(name, implementation)
@@ -74,8 +75,11 @@ def test_a_claim_too_many_is_caught(
     with pytest.raises(RuleError, match=rule):
         with_user_rules(book, [wrong])
     loaded = RuleBook(tuple(wrong if r.rule == rule else r for r in book.rules))
-    found = infer(c.graph, loaded)
-    assert verify(found, c.state(), c.inputs, samples=1).passed is not decides
+    lowered = infer(c.graph, loaded)
+    assert verify(lowered, c.state(), c.inputs, samples=1).passed
+    assert any(note.startswith(f"rule {rule},") for note in lowered.notes) >= decides
+    monkeypatch.setattr(RuleBook, "proof", lambda self, binding, *call: Proof(binding.rule))
+    assert verify(infer(c.graph, loaded), c.state(), c.inputs, samples=1).passed is not decides
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

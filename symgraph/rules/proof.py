@@ -1,0 +1,258 @@
+"""Proof at the call: what a rule claims is tried with the constants, roles and kinds of operands of each call.
+
+A claim that fails there is not used: laws are dropped, classes lowered to the next smaller one that holds. Proofs are
+kept, so that calls that differ in nothing that the claims depend on share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from symgraph.groups.lattice import RIGID, Bound, SymmetryClass, down, maximal
+from symgraph.ir import Graph, Node
+from symgraph.rules.binding import Binding
+from symgraph.rules.calls import at_call, runs
+from symgraph.rules.equivariance import SEMI, Failure, Operands, in_worlds, named, turns
+from symgraph.rules.facts import Facts
+from symgraph.rules.laws import further_laws, without
+from symgraph.rules.schema import Admits, Rule
+from symgraph.rules.trial import Drawn, Trial
+from symgraph.rules.worlds import WORLDS
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What holds of a rule at a call, and what does not; `lacking` are assumptions of the rule that nothing shows."""
+
+    rule: Rule
+    failures: tuple[Failure, ...] = ()
+    lacking: tuple[str, ...] = ()
+
+
+class Proofs:
+    """Proofs by rule, operator, constants and roles."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Proof] = {}
+        self._at_sizes: dict[Any, Proof | None] = {}
+
+    def at(self, binding: Binding, node: Node, graph: Graph, whole: Rule, facts: Facts) -> Proof:
+        """The rule of a binding with what holds at this call.
+
+        Args:
+            whole: the rule as the operator reads its operands (see `at_call`).
+            facts: what producers say of operands.
+        """
+        rule = binding.rule
+        if rule.signature is None:
+            return Proof(rule)
+        drawn = {k: facts.drawn(ref.name, _limit(rule, k)) for k, (ref, _) in binding.operands.items()}
+        known = {k: f for k, f in rule.assumes.items() if k in binding.operands and facts.holds(f, binding, k)}
+        key = _call_key(binding, node, graph, drawn, known)
+        if key not in self._known:
+            with torch.no_grad():
+                self._known[key] = self._found(binding, node, graph, whole, drawn, known)
+        found = self._known[key]
+        lacking = tuple(f"{k} is not known to be {f}" for k, f in rule.assumes.items() if k in drawn and k not in known)
+        return replace(found, lacking=lacking) if found.failures and lacking else found
+
+    def _found(
+        self,
+        binding: Binding,
+        node: Node,
+        graph: Graph,
+        whole: Rule,
+        drawn: Mapping[str, Drawn],
+        known: Mapping[str, str],
+    ) -> Proof:
+        plain = _without_repeated(binding)
+        for trials in at_call(replace(binding, rule=plain), node, graph, whole, drawn, known):
+            key = _trials_key(binding.rule, trials)
+            if key not in self._at_sizes:
+                self._at_sizes[key] = _settled(plain, trials) if all(map(_is_tried, trials)) else None
+            found = self._at_sizes[key]
+            if found is not None:
+                return found
+        rigid = replace(_bare(plain), admits=Admits(dict.fromkeys(plain.admits, RIGID)))
+        shapes = ", ".join(f"{k} {list(graph.by_name[r.name].shape)}" for k, (r, _) in binding.operands.items())
+        return Proof(rigid, (Failure("running it", "", "", node.target, float("inf"), shapes),))
+
+
+def _is_tried(trial: Trial) -> bool:
+    """Whether a trial says anything: the operator runs, and has a value in some world."""
+    return runs(trial) and any(True for _ in _worlds(trial))
+
+
+def _limit(rule: Rule, operand: str) -> str:
+    """What bounds the integers of an operand: the name of an axis, or a number."""
+    given = (e.integers.get(operand, "") for e in rule.examples)
+    return rule.indexes.get(operand, "") or next(filter(None, given), "")
+
+
+def _call_key(binding: Binding, node: Node, graph: Graph, drawn: Mapping[str, Drawn], known: Mapping[str, str]) -> Any:
+    """All that the proof of a call depends on, and its sizes."""
+    shapes = tuple(graph.by_name[ref.name].result for ref, _ in binding.operands.values())
+    first: dict[str, int] = {}
+    roles = tuple(first.setdefault(ref.name, len(first)) for ref, _ in binding.operands.values())
+    tokens = tuple((k, ts) for k, (_, ts) in binding.operands.items())
+    given = tuple((k, repr(v)) for k, v in binding.arguments.items() if k not in binding.operands)
+    facts = (tuple(drawn.items()), tuple(known.items()))
+    return (_Same(binding.rule), node.target, tokens, binding.results, shapes, roles, given, facts)
+
+
+def _trials_key(rule: Rule, trials: list[Trial]) -> Any:
+    """All that the proof of a call depends on at sizes that are not its own."""
+    first = trials[0]
+    given = tuple((k, repr(v)) for k, v in first.given.items())
+    sized = (tuple(first.sizes.items()), tuple(first.drawn.items()), tuple(first.same.items()))
+    facts = (tuple(first.assumed.items()), tuple(first.tokens[0].items()), first.tokens[1])
+    return (_Same(rule), tuple(map(str, trials)), given, sized, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """A rule, equal to itself alone."""
+
+    rule: Rule
+
+    def __hash__(self) -> int:
+        return id(self.rule)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.rule is self.rule
+
+
+def _without_repeated(binding: Binding) -> Rule:
+    """The rule without the laws about one operand that another one is as well."""
+    refs = [ref.name for ref, _ in binding.operands.values()]
+    several = {k for k, (ref, _) in binding.operands.items() if refs.count(ref.name) > 1}
+    rule = binding.rule
+    if not several:
+        return rule
+    tail = {rule.gain, rule.adds} & several
+    return replace(
+        rule,
+        shift={k: v for k, v in rule.shift.items() if k not in several and v not in several},
+        blind={k: v for k, v in rule.blind.items() if k not in several},
+        radial=None if rule.radial in several else rule.radial,
+        gain=None if tail else rule.gain,
+        adds=None if tail else rule.adds,
+        statistics=() if several & {*rule.statistics, rule.gain, rule.adds} else rule.statistics,
+    )
+
+
+def _bare(rule: Rule) -> Rule:
+    return replace(rule, shift={}, blind={}, radial=None, centred=None, statistics=(), product={}, points={})
+
+
+# -- one call --------------------------------------------------------------------------------------------------------
+
+
+def _settled(rule: Rule, trials: list[Trial]) -> Proof:
+    """The rule with the laws and classes that hold in every world."""
+    failures: list[Failure] = []
+    for trial in trials:
+        for key, subject, failure in _broken(replace(trial, rule=_as(rule, trial))):
+            rule = _less(rule, key, subject)
+            failures.append(failure)
+    if {f.law.split()[0] for f in failures} & {"gain", "adds"}:
+        rule = replace(rule, product={})
+    for trial in trials:
+        rule, more = _lowered(rule, replace(trial, rule=_as(rule, trial)))
+        failures += more
+    return Proof(rule, tuple(failures))
+
+
+def _as(rule: Rule, trial: Trial) -> Rule:
+    """The rule with the signature by which the trial reads its operands."""
+    return replace(rule, signature=trial.rule.signature)
+
+
+def _worlds(trial: Trial) -> Iterator[Operands]:
+    return in_worlds(tuple(trial.at(w) for w in WORLDS))
+
+
+def _broken(trial: Trial) -> Iterator[tuple[str, str, Failure]]:
+    """The first counterexample to every further law that fails."""
+    seen: set[tuple[str, str]] = set()
+    for operands in _worlds(trial):
+        for key, subject, error in further_laws(operands.trial, operands.floor):
+            if operands.fails(error) and (key, subject) not in seen:
+                seen.add((key, subject))
+                yield key, subject, operands.failure(f"{key} of {subject}", error)
+
+
+def _less(rule: Rule, key: str, subject: str) -> Rule:
+    """The rule without one law; with the gain goes the bias behind it, and statistics that both make up for."""
+    operand = subject.split()[0]
+    if key == "shift":
+        return replace(rule, shift={k: v for k, v in rule.shift.items() if k != operand and operand in rule.shift})
+    if key == "blind":
+        return replace(rule, blind={k: v for k, v in rule.blind.items() if k != operand and operand in rule.blind})
+    if key in ("gain", "adds"):
+        return replace(rule, gain=None, adds=None, statistics=())
+    if key == "statistics":
+        return replace(rule, statistics=())
+    return replace(rule, radial=None) if key == "radial" else replace(rule, centred=None)
+
+
+def _lowered(rule: Rule, trial: Trial) -> tuple[Rule, list[Failure]]:
+    """The rule with the largest classes inside of its own that hold together."""
+    if _first_failure(trial, {n: maximal(b) for n, b in trial.claims.items()}) is None:
+        return rule, []
+    if rule.product:
+        return _lowered_product(rule, trial)
+    failures: list[Failure] = []
+    bounds: dict[str, Bound] = {}
+    for name, bound in trial.claims.items():
+        while (found := _first_failure(trial, {**_all(bounds), name: maximal(bound)})) is not None:
+            failures.append(found)
+            bound = _smaller(bound, trial, _all(bounds), name)
+        bounds[name] = bound
+    admits = dict(rule.admits)
+    for name in (n for n, b in bounds.items() if b != trial.claims[n]):
+        for axis in trial.axes(name):
+            admits[axis] = admits[axis] & bounds[name]
+    return replace(rule, admits=Admits(admits)), failures
+
+
+def _lowered_product(rule: Rule, trial: Trial) -> tuple[Rule, list[Failure]]:
+    """Where the elements of operands do not multiply as the rule says they may still agree."""
+    first = _first_failure(trial, {n: maximal(b) for n, b in trial.claims.items()})
+    plain = replace(rule, product={})
+    found, more = _lowered(plain, replace(trial, rule=_as(plain, trial)))
+    return found, [*([first] if first is not None else []), *more]
+
+
+def _all(bounds: Mapping[str, Bound]) -> dict[str, tuple[SymmetryClass, ...]]:
+    return {n: maximal(b) for n, b in bounds.items()}
+
+
+def _smaller(bound: Bound, trial: Trial, beside: Mapping[str, tuple[SymmetryClass, ...]], name: str) -> Bound:
+    """The bound without its largest classes that fail; where each of them holds alone, without the last."""
+    top = maximal(bound)
+    wrong = [c for c in top if _first_failure(trial, {**beside, name: (c,)}) is not None] or [top[-1]]
+    return down(*(c for c in bound if not any(w in down(c) for w in wrong)))
+
+
+def _first_failure(trial: Trial, choices: Mapping[str, tuple[SymmetryClass, ...]]) -> Failure | None:
+    """The first world and combination of classes in which the operator does not commute."""
+    for operands in _worlds(trial):
+        values = without(operands.trial, {trial.rule.gain})
+        for classes in turns(choices):
+            error = operands.error(values, classes)
+            if operands.fails(error) and not _refused(operands, values, classes, error):
+                return operands.failure("equivariance", error, *named(classes), values)
+    return None
+
+
+def _refused(operands: Operands, values: Any, classes: Mapping[str, SymmetryClass], error: float) -> bool:
+    """Whether the operator does not take other sizes with these constants, while it commutes at the one it has."""
+    if error != float("inf") or SEMI not in classes.values():
+        return False
+    same = {n: SymmetryClass.PERMUTATION if c is SEMI else c for n, c in classes.items()}
+    return not operands.fails(operands.error(values, same))
