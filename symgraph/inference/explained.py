@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -37,7 +37,7 @@ class Explained:
     shifted: dict[str, str]
     contents: dict[str, Content]
     branches: tuple[Branches, ...]
-    unproven: tuple[Unproven, ...] = field(kw_only=True, default=())
+    unproven: tuple[Unproven, ...]
 
     @property
     def graph(self) -> Graph:
@@ -89,7 +89,7 @@ def explain_calls(given: Prepared) -> Explained:
     shifted = {name: parameter.name for name, (parameter, _) in sums.items()}
     contents = find_contents(applied)
     known = frozenset(learned)
-    return Explained(given, tuple(applied), known, writers, offsets, shifted, contents, (), unproven=tuple(unproven))
+    return Explained(given, tuple(applied), known, writers, offsets, shifted, contents, (), tuple(unproven))
 
 
 def suppose_branches(given: Explained) -> Explained:
