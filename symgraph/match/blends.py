@@ -31,8 +31,9 @@ from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.orbit.blend import Blend
-from symgraph.orbit.grams import blocks_on, unfold
+from symgraph.orbit.grams import blocks_on
 from symgraph.orbit.steps import State
+from symgraph.orbit.tensor_blocks import unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import blocks

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from symgraph.match.wreath import Key, Table, Tree
-from symgraph.orbit.grams import Block, unfold
+from symgraph.orbit.tensor_blocks import Block, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf

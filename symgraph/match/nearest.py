@@ -26,8 +26,8 @@ from symgraph.match.order_by_cost import outer_order
 from symgraph.match.tensor_weights import parameter_weights
 from symgraph.match.wreath import Optimum, Table, Tree, best, inside, paired, permutes
 from symgraph.orbit.action import GroupElement, random_element
-from symgraph.orbit.grams import Block, blocks
 from symgraph.orbit.steps import State
+from symgraph.orbit.tensor_blocks import Block, blocks
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 

@@ -27,7 +27,7 @@ from symgraph.ir import Node
 from symgraph.match.activations import Activations
 from symgraph.match.input_moments import readings
 from symgraph.match.wreath import Tree
-from symgraph.orbit.grams import Block, blocks
+from symgraph.orbit.tensor_blocks import Block, blocks
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf, Term, leaves
 from symgraph.tracing.interpreter import Interpreter

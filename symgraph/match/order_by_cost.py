@@ -19,7 +19,7 @@ from torch import Tensor
 
 from symgraph.groups.assignment import assignment
 from symgraph.match.wreath import Tree
-from symgraph.orbit.grams import Block, unfold
+from symgraph.orbit.tensor_blocks import Block, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
 

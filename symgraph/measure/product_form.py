@@ -35,7 +35,7 @@ from symgraph.measure.batches import placed
 from symgraph.measure.forward import Point
 from symgraph.measure.forward import arguments as call_arguments
 from symgraph.measure.mixture import compute_dtype
-from symgraph.orbit.action import on_blocks
+from symgraph.orbit.tensor_blocks import on_blocks
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves

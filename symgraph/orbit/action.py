@@ -7,7 +7,7 @@ matrix; outer spaces first, so that a fibred element is indexed by the position 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,27 +15,10 @@ from torch import Tensor
 
 from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
+from symgraph.orbit.tensor_blocks import by_index, by_matrix, on_blocks, spread
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term
-
-LeafAction = Callable[[Tensor, tuple[Leaf, ...]], Tensor]
-
-
-def on_blocks(tensor: Tensor, axes: Sequence[Term], act: LeafAction) -> Tensor:
-    """Applies `act` to every block of a tensor, reshaped so that each of its dimensions is one leaf.
-
-    Shapes: `tensor` has one dimension for each term; the result has the shape of the input.
-    """
-    for i, term in enumerate(axes):
-        if isinstance(term, Product):
-            inner = tensor.reshape(*tensor.shape[:i], *(f.size for f in term.factors), *tensor.shape[i + 1 :])
-            return on_blocks(inner, (*axes[:i], *term.factors, *axes[i + 1 :]), act).reshape(tensor.shape)
-        if isinstance(term, Concat):
-            cuts = torch.split(tensor, [p.size for p in term.parts], dim=i)
-            done = [on_blocks(c, (*axes[:i], p, *axes[i + 1 :]), act) for c, p in zip(cuts, term.parts, strict=True)]
-            return torch.cat(done, dim=i)
-    return act(tensor, tuple(t for t in axes if isinstance(t, Leaf)))
+from symgraph.symmetry.terms import Leaf, Product, Term
 
 
 @dataclass(frozen=True)
@@ -106,7 +89,7 @@ class GroupElement:
         if matrix is not None:
             return by_matrix(tensor, dim, fibre, matrix.to(tensor))
         if e.index is not None:
-            tensor = _by_index(tensor, dim, fibre, e.index.to(tensor.device))
+            tensor = by_index(tensor, dim, fibre, e.index.to(tensor.device))
         frame = self.symmetry.frame(leaf.frame)
         diagonal = e.diagonal(frame.scale, frame.sign, dual=leaf.dual)
         if diagonal is None:
@@ -147,7 +130,7 @@ class GroupElement:
                 index = outer[f].index
                 if index is not None:
                     dims = [space.fibre.index(g) + lead for g in self.symmetry.spaces[f].fibre]
-                    x = _by_index(x, k + lead, dims, index.to(x.device))
+                    x = by_index(x, k + lead, dims, index.to(x.device))
             return x
 
         return e.mapped(move)
@@ -155,32 +138,6 @@ class GroupElement:
     def to(self, *, dtype: torch.dtype, device: torch.device | str) -> GroupElement:
         """The element with floating parts in `dtype`, everything on `device`."""
         return GroupElement(self.symmetry, {k: e.to(dtype=dtype, device=device) for k, e in self.elements.items()})
-
-
-def _by_index(tensor: Tensor, dim: int, fibre: list[int], index: Tensor) -> Tensor:
-    if not fibre:
-        return tensor.index_select(dim, index)
-    return torch.gather(tensor, dim, spread(index, tensor.dim(), [*fibre, dim]).expand(tensor.shape))
-
-
-def spread(x: Tensor, rank: int, dims: list[int]) -> Tensor:
-    """x, whose dimensions stand for `dims`, as a tensor of the given rank that broadcasts over the others."""
-    order = sorted(range(len(dims)), key=dims.__getitem__)
-    shape = [1] * rank
-    for d, n in zip(dims, x.shape, strict=True):
-        shape[d] = n
-    return x.permute(order).reshape(shape)
-
-
-def by_matrix(tensor: Tensor, dim: int, fibre: list[int], matrix: Tensor) -> Tensor:
-    """The tensor with matrices (F, m, n) applied along `dim`, one for each position of the dimensions `fibre`."""
-    rest = [d for d in range(tensor.dim()) if d != dim and d not in fibre]
-    order = [*fibre, dim, *rest]
-    moved = tensor.permute(order)
-    lead = moved.shape[: len(fibre) + 1]
-    done = (matrix @ moved.reshape(*lead, -1)).reshape(moved.shape)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return done.permute(back)
 
 
 def neutral(symmetry: SymmetryGraph, space: Space) -> Element:

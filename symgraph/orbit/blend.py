@@ -10,8 +10,8 @@ from torch import Tensor
 
 from symgraph.errors import SymgraphError
 from symgraph.groups.elements import Element
-from symgraph.orbit.action import by_matrix, on_blocks, spread
 from symgraph.orbit.step import Dumped, Step
+from symgraph.orbit.tensor_blocks import by_matrix, on_blocks, spread
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from symgraph.io.decode import decode
-from symgraph.orbit.action import spread
 from symgraph.orbit.step import Dumped, Step
+from symgraph.orbit.tensor_blocks import spread
 from symgraph.symmetry.families import Piece, Place, Sink
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Term, leaves

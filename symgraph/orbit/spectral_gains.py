@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from symgraph.groups.rotations import ones_complement
-from symgraph.orbit.action import by_matrix, on_blocks
 from symgraph.orbit.step import Step
+from symgraph.orbit.tensor_blocks import by_matrix, on_blocks
 from symgraph.symmetry.families import Spectral
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from symgraph.errors import CheckpointError, SymgraphError
 from symgraph.groups.elements import PARTS, Element
-from symgraph.orbit.action import GroupElement, neutral, on_blocks, spread
+from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.step import Dumped, Step
+from symgraph.orbit.tensor_blocks import on_blocks, spread
 from symgraph.symmetry.families import Radial
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import AbsorbedGain

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from symgraph.ir import Graph
-from symgraph.orbit.action import spread
 from symgraph.orbit.constant_steps import Offset, arriving
 from symgraph.orbit.step import Dumped, Step
+from symgraph.orbit.tensor_blocks import spread
 from symgraph.symmetry.families import Lean, Statistics, Tilt
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import call

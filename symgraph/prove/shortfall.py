@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from symgraph.orbit.action import on_blocks, spread
+from symgraph.orbit.tensor_blocks import on_blocks, spread
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
 from symgraph.tracing.sampling import State

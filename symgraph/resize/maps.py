@@ -18,6 +18,7 @@ from torch import Tensor
 
 from symgraph.groups.rotations import ones_complement
 from symgraph.groups.ways import Way
+from symgraph.orbit.tensor_blocks import on_blocks
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term
 
@@ -129,26 +130,30 @@ def _each(maps: Widenings, act: Callable[[Widening, Tensor, int], Tensor]) -> Ac
 def rebuild(
     tensor: Tensor, axes: Sequence[Term], spaces: Container[int], size: Callable[[Term], int], act: Act
 ) -> Tensor:
-    """The tensor with `act` along every axis of some spaces, products and concatenations taken apart for it.
+    """The tensor with `act` along every axis of some spaces.
 
     Args:
         size: the length that a term has in the tensor given; `act` may change it.
-        act: given the tensor, the dimension, and the terms of all dimensions.
+        act: given the block, the dimension, and the terms of all dimensions.
     """
-    for i, term in enumerate(axes):
-        if isinstance(term, Leaf) or not touches(term, spaces):
-            continue
-        if isinstance(term, Product):
-            inner = torch.unflatten(tensor, i, [size(f) for f in term.factors])
-            done = rebuild(inner, (*axes[:i], *term.factors, *axes[i + 1 :]), spaces, size, act)
-            return done.flatten(i, i + len(term.factors) - 1)
-        cuts = torch.split(tensor, [size(p) for p in term.parts], dim=i)
-        parts = [(*axes[:i], p, *axes[i + 1 :]) for p in term.parts]
-        return torch.cat([rebuild(c, p, spaces, size, act) for c, p in zip(cuts, parts, strict=True)], dim=i)
-    for dim, term in enumerate(axes):
-        if isinstance(term, Leaf) and term.space in spaces:
-            tensor = act(tensor, dim, axes)
-    return tensor
+
+    def on_block(block: Tensor, leaves: tuple[Leaf, ...]) -> Tensor:
+        for dim, leaf in enumerate(leaves):
+            block = act(block, dim, leaves) if leaf.space in spaces else block
+        return block
+
+    return on_blocks(tensor, [_closed(term, spaces) for term in axes], on_block, size)
+
+
+def _closed(term: Term, spaces: Container[int]) -> Term:
+    """The term with every part that no space of these stands in as one leaf."""
+    if not touches(term, spaces):
+        return Leaf(-1, -1, False, term.size)
+    if isinstance(term, Leaf):
+        return term
+    if isinstance(term, Product):
+        return Product(tuple(_closed(t, spaces) for t in term.factors))
+    return Concat(tuple(_closed(t, spaces) for t in term.parts))
 
 
 # -- blocks ----------------------------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from symgraph.groups.elements import Element
 from symgraph.groups.ways import Way
-from symgraph.orbit.action import GroupElement, by_matrix, neutral, on_blocks
+from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.blend import merged as merged_at
-from symgraph.orbit.grams import Block, blocks_on, gram, unfold
+from symgraph.orbit.grams import blocks_on, gram
 from symgraph.orbit.steps import State
+from symgraph.orbit.tensor_blocks import Block, by_matrix, on_blocks, unfold
 from symgraph.resize.maps import Widening
 from symgraph.resize.narrow_clusters import Clusters, even, merged
 from symgraph.resize.narrow_heads import Heads

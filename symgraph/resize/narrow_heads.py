@@ -11,8 +11,9 @@ from symgraph.groups.elements import Element
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.groups.map_class import DenseMaps
 from symgraph.orbit.action import GroupElement
-from symgraph.orbit.grams import Block, blocks_on, unfold
+from symgraph.orbit.grams import blocks_on
 from symgraph.orbit.steps import State
+from symgraph.orbit.tensor_blocks import Block, unfold
 from symgraph.resize.narrow_clusters import Clusters, distances, first_places, shares
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space

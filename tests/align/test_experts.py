@@ -18,7 +18,7 @@ from symgraph.match.nearest import nearest, units
 from symgraph.match.order_by_cost import outer_order
 from symgraph.orbit.alignment import distance
 from symgraph.orbit.canonical import canonicalise
-from symgraph.orbit.grams import blocks
+from symgraph.orbit.tensor_blocks import blocks
 from symgraph.prove.verify import random_transform, settled_names
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of

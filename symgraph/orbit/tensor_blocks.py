@@ -1,0 +1,135 @@
+"""How tensors are taken apart by their terms, and what maps do along one dimension: the kernel of every action.
+
+A tensor has one dimension for each term. Its *blocks* have one for each leaf: products are reshaped into their factors,
+concatenations cut into their parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term
+
+LeafAction = Callable[[Tensor, tuple[Leaf, ...]], Tensor]
+Axes = tuple[Term, ...]
+Size = Callable[[Term], int]
+
+
+def _length(term: Term) -> int:
+    return term.size
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of a parameter, reshaped so that each dimension is one leaf."""
+
+    parameter: str
+    leaves: tuple[Leaf, ...]
+    tensors: tuple[Tensor, ...]
+
+    def dim(self, space: int) -> int:
+        """First dimension on the given space."""
+        return next(i for i, x in enumerate(self.leaves) if x.space == space)
+
+    def spaces(self) -> set[int]:
+        """Spaces of its dimensions."""
+        return {x.space for x in self.leaves}
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """Tensors with their first axis that is no leaf taken apart: the parts, and the terms of each."""
+
+    axis: int
+    term: Product | Concat
+    parts: list[tuple[list[Tensor], Axes]]
+
+    def joined(self, parts: list[Tensor]) -> Tensor:
+        """The parts of one tensor put together."""
+        if isinstance(self.term, Product):
+            return parts[0].flatten(self.axis, self.axis + len(self.term.factors) - 1)
+        return torch.cat(parts, dim=self.axis)
+
+
+def _opened(tensors: Sequence[Tensor], axes: Axes, size: Size) -> _Opened | None:
+    """One step of taking tensors with the same axes apart; None where all axes are leaves."""
+    for i, term in enumerate(axes):
+        if isinstance(term, Product):
+            inner = [torch.unflatten(t, i, [size(f) for f in term.factors]) for t in tensors]
+            return _Opened(i, term, [(inner, (*axes[:i], *term.factors, *axes[i + 1 :]))])
+        if isinstance(term, Concat):
+            cuts = zip(*(torch.split(t, [size(p) for p in term.parts], dim=i) for t in tensors), strict=True)
+            parts = zip(cuts, term.parts, strict=True)
+            return _Opened(i, term, [(list(cut), (*axes[:i], part, *axes[i + 1 :])) for cut, part in parts])
+    return None
+
+
+def blocks(name: str, tensors: Sequence[Tensor], axes: Sequence[Term]) -> Iterator[Block]:
+    """The blocks of several tensors that have the same axes."""
+    opened = _opened(tensors, tuple(axes), _length)
+    if opened is None:
+        yield Block(name, _leaves(axes), tuple(tensors))
+        return
+    for part, inner in opened.parts:
+        yield from blocks(name, part, inner)
+
+
+def on_blocks(tensor: Tensor, axes: Sequence[Term], act: LeafAction, size: Size = _length) -> Tensor:
+    """The tensor with `act` on every block.
+
+    Args:
+        act: given a block and its leaves; it may change the sizes of dimensions.
+        size: the length that a term has in the tensor given.
+    """
+    opened = _opened([tensor], tuple(axes), size)
+    if opened is None:
+        return act(tensor, _leaves(axes))
+    return opened.joined([on_blocks(part, inner, act, size) for (part,), inner in opened.parts])
+
+
+def _leaves(axes: Sequence[Term]) -> tuple[Leaf, ...]:
+    return tuple(t for t in axes if isinstance(t, Leaf))
+
+
+# -- along one dimension ---------------------------------------------------------------------------------------
+
+
+def by_index(tensor: Tensor, dim: int, fibre: list[int], index: Tensor) -> Tensor:
+    """The tensor with positions along `dim` taken at an index (F, n), one for each position of `fibre`."""
+    if not fibre:
+        return tensor.index_select(dim, index)
+    return torch.gather(tensor, dim, spread(index, tensor.dim(), [*fibre, dim]).expand(tensor.shape))
+
+
+def by_matrix(tensor: Tensor, dim: int, fibre: list[int], matrix: Tensor) -> Tensor:
+    """The tensor with matrices (F, m, n) applied along `dim`, one for each position of the dimensions `fibre`."""
+    rest = [d for d in range(tensor.dim()) if d != dim and d not in fibre]
+    order = [*fibre, dim, *rest]
+    moved = tensor.permute(order)
+    lead = moved.shape[: len(fibre) + 1]
+    done = (matrix @ moved.reshape(*lead, -1)).reshape(moved.shape)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return done.permute(back)
+
+
+def spread(x: Tensor, rank: int, dims: list[int]) -> Tensor:
+    """x, whose dimensions stand for `dims`, as a tensor of the given rank that broadcasts over the others."""
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    shape = [1] * rank
+    for d, n in zip(dims, x.shape, strict=True):
+        shape[d] = n
+    return x.permute(order).reshape(shape)
+
+
+def unfold(tensor: Tensor, dims: Sequence[int]) -> Tensor:
+    """The tensor with `dims` in front and everything else flattened behind them.
+
+    Shapes: (..., ) -> (*sizes of dims, rest).
+    """
+    rest = [d for d in range(tensor.dim()) if d not in dims]
+    moved = tensor.permute([*dims, *rest])
+    return moved.reshape(*moved.shape[: len(dims)], -1)
