@@ -78,26 +78,26 @@ def _source(draft: Draft, root: int) -> str:
 
 def _choices(draft: Draft) -> list[_Choice]:
     """The gains that can be absorbed as things are, into readers if possible."""
-    found = []
+    choices = []
     for root, sites in _sites(draft).items():
         if set(draft.uses.relations[root]) == {site.relation for site in sites}:
             ways = (_Choice(root, sites, forward) for forward in (True, False))
-            found += [way for way in ways if _is_possible(draft, way)][:1]
-    return found
+            choices += [way for way in ways if _is_possible(draft, way)][:1]
+    return choices
 
 
 def _sites(draft: Draft) -> Mapping[int, tuple[_Site, ...]]:
     """Products of a gain and one other factor, by the gain."""
-    found: dict[int, list[_Site]] = defaultdict(list)
+    by_gain: dict[int, list[_Site]] = defaultdict(list)
     for number, relation in enumerate(draft.relations):
         if len(relation.terms) != 2 or any(power != 1 for _, power in relation.terms):
             continue
         (first, _), (second, _) = relation.terms
         for gain, other in ((first, second), (second, first)):
             if _is_gain(draft, gain):
-                found[draft.root(gain)].append(_Site(number, other, relation.result))
+                by_gain[draft.root(gain)].append(_Site(number, other, relation.result))
                 break
-    return {root: tuple(sites) for root, sites in found.items()}
+    return {root: tuple(sites) for root, sites in by_gain.items()}
 
 
 def _is_possible(draft: Draft, choice: _Choice) -> bool:
@@ -142,7 +142,7 @@ class _Absorption:
         """Notes the gain, which is rigid from now on, and makes its frames one."""
         parameter = self.before.eq.graph.by_name[_source(self.before, choice.root)].target
         nodes = tuple(self.before.relations[site.relation].node for site in choice.sites)
-        for frame, flip in sorted({found for ref in choice.joins() for found in self.draft.made_one(ref)}):
+        for frame, flip in sorted({member for ref in choice.joins() for member in self.draft.made_one(ref)}):
             self.gains.append(Gain(parameter, frame, flip, choice.forward, nodes))
         why = Evidence(nodes[0], "absorption", "a gain that is one in the canonical gauge")
         self.bounds[choice.root] = RIGID

@@ -24,12 +24,12 @@ MAX_REASONS = 12
 
 def with_fibres(spaces: Spaces) -> Described:
     """The spaces by whose position an element may vary, branches before all others."""
-    found = fibres(spaces)
+    outer = fibres(spaces)
     for exchange in spaces.exchanges:
         for first, *_ in exchange.own:
             if spaces.drafts[first].bound != RIGID:
-                found[first] = (exchange.space, *found[first])
-    return Described(spaces, found)
+                outer[first] = (exchange.space, *outer[first])
+    return Described(spaces, outer)
 
 
 def with_names(described: Described) -> Described:
@@ -93,24 +93,24 @@ def _unnamed(described: Described) -> list[Unnamed]:
 
 def _owners(spaces: Spaces) -> dict[int, dict[str, int]]:
     """The parameters and buffers of every space, each with the first of its axes there."""
-    found: dict[int, dict[str, int]] = defaultdict(dict)
+    owners: dict[int, dict[str, int]] = defaultdict(dict)
     for name, axes in spaces.terms.items():
         for axis, term in enumerate(axes):
             for leaf in leaves(term):
-                found[leaf.space].setdefault(name, axis)
+                owners[leaf.space].setdefault(name, axis)
     for exchange in spaces.exchanges:
         tensors = exchange.branches.tensors(spaces.draft.eq.graph)
-        found[exchange.space] |= {name: 0 for names in tensors for name in names}
-    return found
+        owners[exchange.space] |= {name: 0 for names in tensors for name in names}
+    return owners
 
 
 def _labels(spaces: Spaces) -> dict[int, str]:
     """What rules call a space."""
-    found = {exchange.space: "branches" for exchange in spaces.exchanges}
+    labels = {exchange.space: "branches" for exchange in spaces.exchanges}
     for axis, text in spaces.draft.eq.labels:
         for place in _places(spaces, axis):
-            found.setdefault(place, text)
-    return found
+            labels.setdefault(place, text)
+    return labels
 
 
 def _places(spaces: Spaces, axis: Ref) -> Iterator[int]:
@@ -142,13 +142,13 @@ def _spaces(described: Described) -> Iterator[Space]:
 
 def _reasons(spaces: Spaces, space: SpaceDraft) -> tuple[Reason, ...]:
     """The evidence for a space, most restrictive first, one line for each rule and bound."""
-    found: dict[tuple[object, ...], Reason] = {}
+    reasons: dict[tuple[object, ...], Reason] = {}
     nodes = spaces.draft.eq.graph.by_name
     for bound, why in (claim for root in space.members for claim in spaces.draft.evidence.get(root, ())):
         if SymmetryClass.INVERTIBLE not in bound:
             where = nodes[why.node].where if why.node in nodes else why.node
-            found.setdefault((why.rule, bound, why.reason), Reason(bound, why.rule, where, why.reason))
-    return tuple(sorted(found.values(), key=lambda reason: (len(reason.bound), reason.rule)))[:MAX_REASONS]
+            reasons.setdefault((why.rule, bound, why.reason), Reason(bound, why.rule, where, why.reason))
+    return tuple(sorted(reasons.values(), key=lambda reason: (len(reason.bound), reason.rule)))[:MAX_REASONS]
 
 
 def _frames(spaces: Spaces) -> Iterator[Frame]:

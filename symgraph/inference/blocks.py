@@ -24,6 +24,6 @@ def _ways(store: Store, ref: Ref) -> list[Block]:
     inner = [_ways(store, part) for part in shape[1]]
     if shape[0] is Shape.PRODUCT:
         return [sum(parts, ()) for parts in product(*inner)]
-    found = [way for ways in inner for way in ways]
-    first = found.index(()) if () in found else -1
-    return [way for i, way in enumerate(found) if way or i == first]
+    ways = [way for ways in inner for way in ways]
+    first = ways.index(()) if () in ways else -1
+    return [way for i, way in enumerate(ways) if way or i == first]

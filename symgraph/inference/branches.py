@@ -77,16 +77,16 @@ class Branches:
 def find_branches(graph: Graph) -> list[Branches]:
     """All families of branches with parameters of their own, in program order."""
     likeness = _Likeness(graph)
-    found: list[Branches] = []
+    families: list[Branches] = []
     taken: set[str] = set()
     for end, tips in _ends(graph):
         for alike in likeness.groups(tips):
             # A sum may have other summands beside the branches, a stack no other entries.
             family = _family(graph, alike, end) if not end or len(alike) == len(tips) else None
             if family is not None and taken.isdisjoint(family.nodes):
-                found.append(family)
+                families.append(family)
                 taken |= family.nodes
-    return found
+    return families
 
 
 # -- picking one's own entry -----------------------------------------------------------------------------------------
@@ -175,10 +175,10 @@ class _Likeness:
 
     def groups(self, names: list[str]) -> list[list[str]]:
         """Those of several values that are computed alike, two or more."""
-        found: dict[int, list[str]] = defaultdict(list)
+        by_number: dict[int, list[str]] = defaultdict(list)
         for name in names:
-            found[self.numbers[name]].append(name)
-        return [alike for alike in found.values() if len(alike) == len(set(alike)) > 1]
+            by_number[self.numbers[name]].append(name)
+        return [alike for alike in by_number.values() if len(alike) == len(set(alike)) > 1]
 
     def _key(self, node: Node, graph: Graph) -> object:
         if node.kind is Kind.INPUT:
@@ -239,19 +239,19 @@ def _side_by_side(graph: Graph, first: str, other: str) -> dict[str, str] | None
 
     Values that both read are no part of either.
     """
-    found: dict[str, str] = {}
+    partner: dict[str, str] = {}
     todo = [(first, other)]
     while todo:
         mine, theirs = todo.pop()
-        if mine == theirs or found.get(mine) == theirs:
+        if mine == theirs or partner.get(mine) == theirs:
             continue
         one, two = graph.by_name[mine], graph.by_name[theirs]
-        if mine in found or not _do_the_same(one, two, graph):
+        if mine in partner or not _do_the_same(one, two, graph):
             return None
-        found[mine] = theirs
+        partner[mine] = theirs
         if one.kind is Kind.CALL:
             todo += zip(one.refs(), two.refs(), strict=True)
-    return found if len(set(found.values())) == len(found) else None
+    return partner if len(set(partner.values())) == len(partner) else None
 
 
 def _do_the_same(one: Node, two: Node, graph: Graph) -> bool:
@@ -290,7 +290,7 @@ def _is_closed(graph: Graph, rows: list[Row], tips: list[str]) -> bool:
 
 def _slots(graph: Graph, rows: list[Row]) -> list[tuple[Slot, ...]] | None:
     """The picks by which branches differ; None where these do not number them all in one order."""
-    found: list[tuple[Slot, ...]] = []
+    numberings: list[tuple[Slot, ...]] = []
     for row in rows:
         picks = [slot_of(graph.by_name[name], graph) for name in row]
         slots = tuple(pick for pick in picks if pick is not None)
@@ -298,9 +298,9 @@ def _slots(graph: Graph, rows: list[Row]) -> list[tuple[Slot, ...]] | None:
             continue
         if not _numbers_all(graph, row, slots):
             return None
-        found.append(slots)
-    orders = {tuple(slot.index for slot in slots) for slots in found}
-    return found if len(orders) <= 1 else None
+        numberings.append(slots)
+    orders = {tuple(slot.index for slot in slots) for slots in numberings}
+    return numberings if len(orders) <= 1 else None
 
 
 def _numbers_all(graph: Graph, row: Row, slots: tuple[Slot, ...]) -> bool:

@@ -49,12 +49,12 @@ def _pointing(applied: Applied) -> list[tuple[int, Content]]:
     if applied.rule is None or applied.binding is None or not applied.rule.points:
         return []
     ref, tokens = next(iter(applied.binding.operands.values()))
-    found = []
+    contents = []
     for number, name in applied.rule.points.items():
         at = [place for place, token in enumerate(tokens) if token.axis == name]
         if len(at) == 1:
-            found.append((int(number), Content(ref.name, at[0], applied.node.name)))
-    return found
+            contents.append((int(number), Content(ref.name, at[0], applied.node.name)))
+    return contents
 
 
 def picked_axis(applied: Applied, graph: Graph) -> tuple[int, str] | None:

@@ -105,9 +105,9 @@ class Draft:
 
     def made_one(self, ref: Ref) -> Iterator[tuple[int, bool]]:
         """Every frame that gains absorbed before have made one with that of `ref`, and whether it is its dual."""
-        found = self.eq.store.find(ref)
-        for node in self.merged.get(found >> 1, (found >> 1,)):
-            yield self.frames[node], bool((self.eq.store.find(2 * node) ^ found) & 1)
+        own = self.eq.store.find(ref)
+        for node in self.merged.get(own >> 1, (own >> 1,)):
+            yield self.frames[node], bool((self.eq.store.find(2 * node) ^ own) & 1)
 
     @cached_property
     def uses(self) -> Uses:
@@ -132,8 +132,8 @@ class Draft:
         )
 
     def _name(self, ref: Ref) -> str:
-        found = self.eq.store.find(ref)
-        return f"f{self.frames.get(found >> 1, -1)}{prime(found & 1)}"
+        leaf = self.eq.store.find(ref)
+        return f"f{self.frames.get(leaf >> 1, -1)}{prime(leaf & 1)}"
 
 
 def _uses(draft: Draft) -> Uses:
@@ -154,10 +154,10 @@ def _uses(draft: Draft) -> Uses:
 
 def _views(eq: Equations) -> dict[str, str]:
     """Values that are a parameter, or a structural view of one, with the name of the parameter's value."""
-    found = {n.name: n.name for n in eq.graph.nodes if n.kind is Kind.PARAMETER}
+    parameter_of = {n.name: n.name for n in eq.graph.nodes if n.kind is Kind.PARAMETER}
     for applied in eq.applied:
-        sources = {found.get(name) for name in applied.node.refs()}
+        sources = {parameter_of.get(name) for name in applied.node.refs()}
         moves = applied.node.name in eq.shifted or (applied.rule is not None and applied.rule.structure)
         if moves and len(sources) == 1 and (source := sources.pop()):
-            found[applied.node.name] = source
-    return found
+            parameter_of[applied.node.name] = source
+    return parameter_of

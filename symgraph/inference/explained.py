@@ -47,12 +47,12 @@ class Explained:
     @cached_property
     def by_node(self) -> dict[str, Applied]:
         """Calls under their names."""
-        return {found.node.name: found for found in self.applied}
+        return {applied.node.name: applied for applied in self.applied}
 
     @property
     def uncovered(self) -> list[Node]:
         """Operators without a rule that something learned flows through."""
-        return [found.node for found in self.applied if found.rule is None and found.node.name in self.learned]
+        return [call.node for call in self.applied if call.rule is None and call.node.name in self.learned]
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

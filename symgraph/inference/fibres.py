@@ -94,12 +94,12 @@ class _Pointers:
 
     def at(self, block: Counter[int]) -> dict[int, str]:
         """The spaces that a block with these spaces points at, and what found the positions."""
-        found: dict[int, str] = {}
+        origins: dict[int, str] = {}
         for arrow in (arrow for place in block for arrow in self._by_leaf.get(place, ())):
             if arrow.spaces <= block.keys() and arrow.target not in block:
-                known = found.get(arrow.target, arrow.origin)
-                found[arrow.target] = known if known == arrow.origin else f"{known}, {arrow.origin}"
-        return found
+                known = origins.get(arrow.target, arrow.origin)
+                origins[arrow.target] = known if known == arrow.origin else f"{known}, {arrow.origin}"
+        return origins
 
 
 def _arrows(spaces: Spaces) -> Iterator[_Arrow]:

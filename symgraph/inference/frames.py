@@ -82,7 +82,7 @@ def _claimed(store: Store) -> tuple[dict[int, Bound], dict[int, tuple[tuple[Boun
         for leaf in store.leaves(claim.ref):
             bounds[leaf >> 1] = bounds.get(leaf >> 1, TOP) & claim.bound
             evidence[leaf >> 1].append((claim.bound, claim.evidence))
-    return bounds, {node: tuple(found) for node, found in evidence.items()}
+    return bounds, {node: tuple(claims) for node, claims in evidence.items()}
 
 
 class _Terms:

@@ -83,8 +83,8 @@ def _without_shared_lead(names: list[str]) -> list[str]:
 
 def _unique(names: list[str]) -> list[str]:
     """Names that occur several times, numbered: `hidden.0`, `hidden.1`."""
-    total, seen, found = Counter(names), Counter[str](), []
+    total, seen, unique = Counter(names), Counter[str](), []
     for name in names:
-        found.append(name if total[name] == 1 else f"{name}.{seen[name]}")
+        unique.append(name if total[name] == 1 else f"{name}.{seen[name]}")
         seen[name] += 1
-    return found
+    return unique

@@ -38,11 +38,11 @@ def settle_branches(spaces: Spaces) -> Spaces:
 
     Where some cannot after all, nothing may have been inferred from that they could: the equations are made anew.
     """
-    while None in (found := exchanges(spaces)):
+    while None in (verdicts := exchanges(spaces)):
         eq = spaces.draft.eq
-        kept = tuple(family for family, exchange in zip(eq.branches, found, strict=True) if exchange is not None)
+        kept = tuple(family for family, exchange in zip(eq.branches, verdicts, strict=True) if exchange is not None)
         spaces = find_spaces(tie(absorb_gains(find_frames(collect(replace(eq.explained(), branches=kept))))))
-    return joined(spaces, tuple(exchange for exchange in found if exchange is not None))
+    return joined(spaces, tuple(exchange for exchange in verdicts if exchange is not None))
 
 
 STAGES: tuple[Stage, ...] = (
@@ -113,8 +113,8 @@ def stages_until(name: str) -> tuple[Stage, ...]:
 
 def prepare(graph: Graph, book: RuleBook) -> Graph:
     """The graph that rules read."""
-    found: Prepared = run(graph, book, until="cut")
-    return found.graph
+    prepared: Prepared = run(graph, book, until="cut")
+    return prepared.graph
 
 
 @contextmanager

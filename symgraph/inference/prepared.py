@@ -47,4 +47,4 @@ def cut_joined(given: Prepared) -> Prepared:
     """Calls whose rule names axes that their tensors hold flattened stand between views that cut and join these."""
     graph, book = given.graph, given.book
     parts = ((node, book.split(node, graph) if node.kind is Kind.CALL else None) for node in graph.nodes)
-    return replace(given, graph=replace(graph, nodes=tuple(n for node, found in parts for n in found or (node,))))
+    return replace(given, graph=replace(graph, nodes=tuple(n for node, cut in parts for n in cut or (node,))))

@@ -72,15 +72,15 @@ class Spaces:
     @cached_property
     def flips(self) -> Mapping[int, bool]:
         """Whether a space's covariant direction is its root's dual, decided by the first value that has it."""
-        draft, found = self.draft, dict[int, bool]()
+        draft, dual = self.draft, dict[int, bool]()
         state = {node.name for node in draft.eq.graph.state.values()}
         # Values first: parameters come before them in a graph, but a space is that of what flows through it.
         for name in sorted(draft.blocks, key=state.__contains__):
             for ref in (ref for block in draft.blocks[name] for ref in block):
                 leaf = draft.eq.store.find(ref)
                 if draft.frames[ref >> 1] not in draft.self_dual:
-                    found.setdefault(leaf >> 1, bool(leaf & 1))
-        return defaultdict(bool, found)
+                    dual.setdefault(leaf >> 1, bool(leaf & 1))
+        return defaultdict(bool, dual)
 
     @cached_property
     def terms(self) -> dict[str, tuple[Term, ...]]:
@@ -103,12 +103,12 @@ class Spaces:
     @cached_property
     def by_frame(self) -> dict[int, tuple[int, int, bool]]:
         """Root and space of every frame, and whether its orientation is dual to the space's."""
-        found, draft = dict[int, tuple[int, int, bool]](), self.draft
+        located, draft = dict[int, tuple[int, int, bool]](), self.draft
         for node, frame in draft.frames.items():
             ref = draft.eq.store.find(2 * node)
             flip = bool(ref & 1) != self.flips[ref >> 1] and frame not in draft.self_dual
-            found[frame] = ref >> 1, self.space_of[ref >> 1], flip
-        return found
+            located[frame] = ref >> 1, self.space_of[ref >> 1], flip
+        return located
 
     def _resolved(self, term: Term) -> Term:
         if isinstance(term, Product):
@@ -229,8 +229,8 @@ def _free(
     for relation in relations:
         equation: Equation = defaultdict(int)
         for ref, power in ((relation.result, -1), *relation.terms):
-            found = draft.eq.store.find(ref)
-            equation[column[found >> 1]] += -power if found & 1 else power
+            factor = draft.eq.store.find(ref)
+            equation[column[factor >> 1]] += -power if factor & 1 else power
         equations.append(dict(equation))
     return len(members), equations
 

@@ -309,13 +309,13 @@ class Store:
 
     def _incomparable(self, xs: list[Ref], ys: list[Ref]) -> list[Ref]:
         """Removes factors from both sides up to the first place where both can be cut again."""
-        found = [xs.pop(), ys.pop()]
-        n, m = map(self.size, found)
+        removed = [xs.pop(), ys.pop()]
+        n, m = map(self.size, removed)
         while n != m:
             end = lcm(n, m)
-            found.append(self._divide(xs, end // n) if n != end else self._divide(ys, end // m))
-            n, m = (n * self.size(found[-1]), m) if n != end else (n, m * self.size(found[-1]))
-        return found
+            removed.append(self._divide(xs, end // n) if n != end else self._divide(ys, end // m))
+            n, m = (n * self.size(removed[-1]), m) if n != end else (n, m * self.size(removed[-1]))
+        return removed
 
     def _cut(self, ref: Ref, size: int) -> tuple[Ref, Ref]:
         """`ref` as two parts, the first of the given size; inside a product, the position that is cut stands alone."""

@@ -65,8 +65,8 @@ def _class(symmetry: Structure, space: Space) -> Iterator[str]:
         outer = ", ".join(f"{other.name} ({other.size})" for other in fibre)
         yield f"  fibred over {outer}: another element for each position there"
     if not space.rigid:
-        found = dimension(symmetry)
-        part = found.of(space.name)
+        counted = dimension(symmetry)
+        part = counted.of(space.name)
         formula = "" if part.expression.is_Integer else f" = {part.expression}"
         yield f"  dimension {part.number:,}{formula}"
 

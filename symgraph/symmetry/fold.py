@@ -36,12 +36,12 @@ def fold(names: Iterable[str]) -> list[Folded]:
     for name in names:
         numbers = tuple(int(match) for match in _NUMBER.findall(name))
         groups.setdefault(_NUMBER.sub("\0", name), {})[numbers] = name
-    found = []
+    folded = []
     for template, members in groups.items():
         for grid in _grids(sorted(members)):
             names_of = tuple(name for numbers, name in members.items() if numbers in grid)
-            found.append(Folded(_fill(template, grid), names_of))
-    return found
+            folded.append(Folded(_fill(template, grid), names_of))
+    return folded
 
 
 def _grids(rows: Sequence[Numbers]) -> list[list[Numbers]]:

@@ -36,12 +36,12 @@ def table(symmetry: Structure, fold: bool = True, rigid: bool = False) -> str:
         rigid: also the spaces on which nothing but the identity acts.
     """
     spaces = [space for space in symmetry.spaces if rigid or not space.rigid]
-    found = dimension(symmetry)
-    rows = list(_rows(symmetry, spaces, found, fold))
+    counted = dimension(symmetry)
+    rows = list(_rows(symmetry, spaces, counted, fold))
     parts = [
-        _headline(symmetry, found),
+        _headline(symmetry, counted),
         _columns([HEADER, *rows]) if rows else "no space admits more than the identity",
-        "\n".join(_families(symmetry, found, fold)),
+        "\n".join(_families(symmetry, counted, fold)),
         "\n".join(report(symmetry.uncovered)),
         "\n".join(f"note: {note}" for note in symmetry.notes),
     ]

@@ -60,10 +60,10 @@ def read_json(text: str | Path, kind: type[Found]) -> Found:
     """
     where = str(text) if isinstance(text, Path) else "the text"
     try:
-        found = json.loads(text.read_text(encoding="utf-8") if isinstance(text, Path) else text)
-        symmetry = _symmetry(found, kind)
+        plain = json.loads(text.read_text(encoding="utf-8") if isinstance(text, Path) else text)
+        symmetry = _symmetry(plain, kind)
         wrong = list(problems(symmetry))
-        if not wrong and found["fingerprint"] != symmetry.fingerprint:
+        if not wrong and plain["fingerprint"] != symmetry.fingerprint:
             wrong.append("fingerprint: it does not belong to the rest, which was changed after it was written")
     except (OSError, ValueError, RecursionError) as e:
         cause = str(e) if isinstance(e, _Malformed) else one_line(e)
@@ -159,7 +159,7 @@ def _symmetry(plain: Any, kind: type[Found]) -> Found:
         raise _Malformed(f"version: {VERSION} is needed, {plain.get('version')!r} was found")
     _keys(plain, (*_GRAPH, *_FOUND, "fingerprint"), "")
     hints = _hints(Structure)
-    found = {name: _read(hints[name], plain[name], name) for name in _FOUND}
+    parts = {name: _read(hints[name], plain[name], name) for name in _FOUND}
     nodes = _read(tuple[_StateNode, ...], plain["state"], "state")
     graph = Graph(
         tuple(node.node() for node in nodes),
@@ -168,7 +168,7 @@ def _symmetry(plain: Any, kind: type[Found]) -> Found:
         frozenset(_read(tuple[str, ...], plain["transient"], "transient")),
         _read(str, plain["model"], "model"),
     )
-    return kind(graph, **found)
+    return kind(graph, **parts)
 
 
 @cache
@@ -214,12 +214,12 @@ def _tuple(hints: tuple[Any, ...], plain: list[Any], at: str) -> tuple[Any, ...]
 
 
 def _term(plain: Any, at: str) -> Term:
-    found = _object(plain, at)
+    term = _object(plain, at)
     for key, kind in (("product", Product), ("concat", Concat)):
-        if key in found:
-            _keys(found, (key,), at)
-            return kind(tuple(_term(part, f"{at}.{key}[{i}]") for i, part in enumerate(_list(found[key], at))))
-    leaf = _read(Leaf, found, at)
+        if key in term:
+            _keys(term, (key,), at)
+            return kind(tuple(_term(part, f"{at}.{key}[{i}]") for i, part in enumerate(_list(term[key], at))))
+    leaf = _read(Leaf, term, at)
     if not isinstance(leaf, Leaf):
         raise _Malformed(f"{at}: no term")
     return leaf

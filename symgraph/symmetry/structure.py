@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property, partial
@@ -179,8 +180,8 @@ class Structure:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of spaces, frames and terms: equal for models between which alignments can be exchanged."""
-        found = (self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.moves, self.offsets)
-        return sha256(repr((*found, self.stacks) if self.stacks else found).encode()).hexdigest()
+        parts = (self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.moves, self.offsets)
+        return sha256(repr((*parts, self.stacks) if self.stacks else parts).encode()).hexdigest()
 
     def spaces_plain(self) -> tuple[tuple[object, ...], ...]:
         """Spaces without their evidence, as plain tuples."""
@@ -219,14 +220,10 @@ class Structure:
     @cached_property
     def parameters_of(self) -> dict[int, tuple[str, ...]]:
         """For every space, the parameters and buffers with an axis on it."""
-        found: dict[int, dict[str, None]] = {space.id: {} for space in self.spaces}
-        for name, axes in self.terms.items():
-            for leaf in _all(axes):
-                if leaf.space >= 0:
-                    found[leaf.space][name] = None
+        holders = _holders(self.terms, lambda leaf: leaf.space)
         for stack in self.stacks:
-            found[stack.space].update(dict.fromkeys(stack.members))
-        return {key: tuple(names) for key, names in found.items()}
+            holders[stack.space].update(dict.fromkeys(stack.members))
+        return {space.id: tuple(holders[space.id]) for space in self.spaces}
 
     @cached_property
     def stack_of(self) -> dict[str, Stack]:
@@ -236,10 +233,10 @@ class Structure:
     @cached_property
     def acting_terms(self) -> dict[str, tuple[Term, ...]]:
         """Terms of what the group acts on as a whole: tensors by their names, and stacks of tensors by theirs."""
-        found = {name: axes for name, axes in self.terms.items() if name not in self.stack_of}
+        terms = {name: axes for name, axes in self.terms.items() if name not in self.stack_of}
         for stack in self.stacks:
-            found[stack.name] = (self.branches(stack), *self.terms[stack.members[0]])
-        return found
+            terms[stack.name] = (self.branches(stack), *self.terms[stack.members[0]])
+        return terms
 
     @cached_property
     def acting_parameters(self) -> frozenset[str]:
@@ -261,48 +258,40 @@ class Structure:
     @cached_property
     def acting_on(self) -> dict[int, tuple[str, ...]]:
         """For every space, the names among `acting_terms` with an axis on it."""
-        found: dict[int, dict[str, None]] = {space.id: {} for space in self.spaces}
-        for name, axes in self.acting_terms.items():
-            for leaf in _all(axes):
-                if leaf.space >= 0:
-                    found[leaf.space][name] = None
-        return {key: tuple(names) for key, names in found.items()}
+        holders = _holders(self.acting_terms, lambda leaf: leaf.space)
+        return {space.id: tuple(holders[space.id]) for space in self.spaces}
 
     def stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state with the tensors of branches side by side, under the names of their stacks."""
-        found = {name: tensor for name, tensor in state.items() if name not in self.stack_of}
+        tensors = {name: tensor for name, tensor in state.items() if name not in self.stack_of}
         for stack in self.stacks:
             if all(name in state for name in stack.members):
-                found[stack.name] = torch.stack([state[name] for name in stack.members])
-        return found
+                tensors[stack.name] = torch.stack([state[name] for name in stack.members])
+        return tensors
 
     def unstacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state with every tensor under its own name again."""
-        found = dict(state)
+        tensors = dict(state)
         for stack in self.stacks:
-            if stack.name in found:
-                found.update(zip(stack.members, found.pop(stack.name).unbind(0), strict=True))
-        return found
+            if stack.name in tensors:
+                tensors.update(zip(stack.members, tensors.pop(stack.name).unbind(0), strict=True))
+        return tensors
 
     @cached_property
-    def _by_frame(self) -> dict[int, tuple[str, ...]]:
-        found: dict[int, dict[str, None]] = {}
-        for name, axes in self.terms.items():
-            for leaf in _all(axes):
-                found.setdefault(leaf.frame, {})[name] = None
-        return {frame: tuple(names) for frame, names in found.items()}
+    def _by_frame(self) -> dict[int, dict[str, None]]:
+        return _holders(self.terms, lambda leaf: leaf.frame)
 
     def parameters_of_frames(self, frames: Iterable[int]) -> tuple[str, ...]:
         """Parameters and buffers with an axis in one of the frames."""
-        return tuple(dict.fromkeys(name for frame in frames for name in self._by_frame.get(frame, ())))
+        return tuple(dict.fromkeys(name for frame in frames for name in self._by_frame.get(frame, {})))
 
     @cached_property
     def gain_sites(self) -> dict[str, tuple[AbsorbedGain, ...]]:
         """Absorbed gains by parameter (one parameter may multiply at several places)."""
-        found: dict[str, tuple[AbsorbedGain, ...]] = {}
+        sites: dict[str, tuple[AbsorbedGain, ...]] = {}
         for gain in self.gains:
-            found[gain.parameter] = (*found.get(gain.parameter, ()), gain)
-        return found
+            sites[gain.parameter] = (*sites.get(gain.parameter, ()), gain)
+        return sites
 
     def shifted(self, state: Mapping[str, Tensor], sign: float = 1.0) -> dict[str, Tensor]:
         """The state with every offset added, so that the group acts linearly; with sign -1 taken off again."""
@@ -355,6 +344,10 @@ def _exponents(frame: Frame, before: Space, after: Space) -> Frame:
     return replace(frame, scale=(1,) * after.scales, sign=(1,) * after.signs)
 
 
-def _all(axes: tuple[Term, ...]) -> Iterator[Leaf]:
-    for term in axes:
-        yield from leaves(term)
+def _holders(terms: Mapping[str, tuple[Term, ...]], key: Callable[[Leaf], int]) -> dict[int, dict[str, None]]:
+    """The names of tensors by their leaves, each once and in order."""
+    holders: dict[int, dict[str, None]] = defaultdict(dict)
+    for name, axes in terms.items():
+        for leaf in (leaf for term in axes for leaf in leaves(term)):
+            holders[key(leaf)][name] = None
+    return holders
