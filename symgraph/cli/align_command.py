@@ -21,7 +21,6 @@ from symgraph.cli.parser import (
     add_program,
     add_rules,
 )
-from symgraph.errors import UsageError
 from symgraph.match.match_options import PairSettings
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from symgraph.match.align import Aligned
     from symgraph.match.learned_matching import Learned
     from symgraph.match.program import Program
-    from symgraph.measure.measured import Measured
     from symgraph.measure.result import LossBarrier
 
 LISTED = 10
@@ -77,28 +75,19 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Plan or load the program, run it, measure, write."""
-    _check(args)
+    inputs.check_matching(args, "B aligned", args.alignment)
     a, b = inputs.weighted(args.a, args), inputs.weighted(args.b, args)
     program = inputs.program(args)
     if args.dry_run:
-        return _dry_run(a, b, program, args, console)
+        return inputs.show_program(program or _planned(a, b, args), args, console)
     found = inputs.batches(args, a) if args.data else None
     lesson = inputs.training(args, a) if _learns(args, program) else (None, None)
     aligned = _align((a, b), program, lesson, found, args, console)
     measured = _measure(aligned, found, args, console) if found is not None else {}
     written = _write(aligned, measured, args)
-    console.result(_text(aligned, measured, written), _plain(aligned, measured, written))
+    lines = [str(aligned), *inputs.barrier_lines(measured), *(f"wrote {role} to {p}" for role, p in written.items())]
+    console.result("\n".join(lines), _plain(aligned, measured, written))
     return 0
-
-
-def _check(args: Arguments) -> None:
-    inputs.check_device(args.device)
-    if args.resume and args.checkpoint is None:
-        raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
-    if not args.resume:
-        inputs.refuse_files(args.checkpoint, overwrite=args.overwrite)
-    inputs.refuse_files(args.alignment, args.emit_program, overwrite=args.overwrite)
-    inputs.check_out(args, "B aligned")
 
 
 def _learns(args: Arguments, program: Program | None) -> bool:
@@ -107,15 +96,10 @@ def _learns(args: Arguments, program: Program | None) -> bool:
     return program.reads_data
 
 
-def _dry_run(a: Model, b: Model, program: Program | None, args: Arguments, console: Console) -> int:
+def _planned(a: Model, b: Model, args: Arguments) -> Program:
     from symgraph.match.align import plan
 
-    if program is None:
-        program = plan(a, b, **inputs.wanted(args), **inputs.settings(args, PairSettings))
-    if args.emit_program:
-        program.save(args.emit_program, overwrite=args.overwrite)
-    console.result(program, program.to_plain())
-    return 0
+    return plan(a, b, **inputs.wanted(args), **inputs.settings(args, PairSettings))
 
 
 def _align(
@@ -137,12 +121,8 @@ def _align(
 def _measure(aligned: Aligned, found: Any, args: Arguments, console: Console) -> dict[str, LossBarrier]:
     from symgraph.match.merge import saved
 
-    module = aligned.a.module
-    after = saved(aligned.b, aligned.state)
-    return {
-        "before": inputs.measure("before alignment", [aligned.a, aligned.b], found, args, console),
-        "after": inputs.measure("after alignment", [aligned.reference, after], found, args, console, module=module),
-    }
+    after = [aligned.reference, saved(aligned.b, aligned.state)]
+    return inputs.before_and_after([aligned.a, aligned.b], after, found, args, console)
 
 
 def _write(aligned: Aligned, measured: dict[str, LossBarrier], args: Arguments) -> dict[str, str]:
@@ -163,26 +143,6 @@ def _write(aligned: Aligned, measured: dict[str, LossBarrier], args: Arguments) 
     if args.emit_program:
         written["program"] = str(aligned.program.save(args.emit_program, overwrite=args.overwrite))
     return written
-
-
-def _text(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str, str]) -> str:
-    lines = [str(aligned)]
-    for when, found in measured.items():
-        lines += [
-            f"{c.name} barrier {when:<6} {c.barrier:.4f} \u00b1 {c.standard_error:.4f} "
-            f"(interior minimum {c.interior_min:.4f}{_middle(c)}){_over(found)}"
-            for c in (found.loss, *found.metrics)
-        ]
-    return "\n".join([*lines, *(f"wrote {role} to {path}" for role, path in written.items())])
-
-
-def _middle(curve: Measured) -> str:
-    return "" if curve.midpoint is None else f", midpoint {curve.midpoint:.4f}"
-
-
-def _over(found: LossBarrier) -> str:
-    """On what a barrier was measured."""
-    return f" on {found.source or 'the data'}{f', split {found.split}' if found.split else ''}"
 
 
 def _plain(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str, str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -160,6 +160,25 @@ def measure(
         )
 
 
+def before_and_after(
+    before: Sequence[Model], after: Sequence[Endpoint], found: Batches, args: Arguments, console: Console, **how: Any
+) -> dict[str, LossBarrier]:
+    """The loss barrier among models before and after they were aligned; the network is that of the first."""
+    return {
+        "before": measure("before alignment", before, found, args, console, **how),
+        "after": measure("after alignment", after, found, args, console, module=before[0].module, **how),
+    }
+
+
+def barrier_lines(measured: Mapping[str, LossBarrier]) -> list[str]:
+    """Loss barriers by when they were measured, as lines of text."""
+    lines = []
+    for when, found in measured.items():
+        over = f"on {found.source or 'the data'}{f', split {found.split}' if found.split else ''}"
+        lines += [f"{m.name} barrier {when:<6} {m.height} {m.inside} {over}" for m in (found.loss, *found.metrics)]
+    return lines
+
+
 def check_device(device: str) -> None:
     """Raise before any work if torch cannot compute there.
 
@@ -171,16 +190,28 @@ def check_device(device: str) -> None:
     usable(device)
 
 
-def check_out(args: Arguments, what: str) -> None:
-    """Raise before any work if there is nowhere to write to, or something lies there.
+def check_matching(args: Arguments, what: str, *files: str | None) -> None:
+    """Raise before any work if it cannot be done, there is nowhere to write to, or something lies there.
 
     Raises:
-        UsageError: there is no `--out`, and more than a plan is asked for.
+        UsageError: there is no `--out`, and more than a plan is asked for, or nothing to resume.
     """
+    check_device(args.device)
+    if args.resume and args.checkpoint is None:
+        raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
+    refuse_files(None if args.resume else args.checkpoint, *files, args.emit_program, overwrite=args.overwrite)
     if not args.dry_run and args.out is None:
         raise UsageError("there is no --out FOLDER", remedy=f"say where to write {what}, or pass --dry-run")
     if args.out is not None:
         refuse_existing(Path(args.out), args.overwrite, folder=True)
+
+
+def show_program(found: Program, args: Arguments, console: Console) -> int:
+    """Print a program that is not run, and write it where that is asked for."""
+    if args.emit_program:
+        found.save(args.emit_program, overwrite=args.overwrite)
+    console.result(found, found.to_plain())
+    return 0
 
 
 def program(args: Arguments) -> Program | None:

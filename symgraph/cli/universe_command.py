@@ -22,7 +22,6 @@ from symgraph.cli.parser import (
     add_rules,
     add_trust,
 )
-from symgraph.errors import UsageError
 from symgraph.match.match_options import UniverseSettings
 
 if TYPE_CHECKING:
@@ -72,50 +71,29 @@ def add(commands: Commands) -> None:
 def run(args: Arguments, console: Console) -> int:
     """Check, load, match, train, measure, write."""
     from symgraph.match import write as outputs
+    from symgraph.match.universe import plan
+    from symgraph.measure.mixture import check_weights
 
-    _check(args)
+    for weights in args.mixture or ():
+        check_weights(weights, len(args.models))
+    inputs.check_matching(args, "all models")
     program = inputs.program(args)
     if args.dry_run:
-        return _dry_run(program, args, console)
+        return inputs.show_program(program or plan(args.models, **_how(args)), args, console)
     found = _universe(program, args, console)
     measured = _measured(found, args, console) if args.data else {}
     simplex = tuple((f"{when} alignment", b) for when, b in measured.items())
     out = outputs.write_universe(found, args.out, command=args.typed, simplex=simplex, overwrite=args.overwrite)
     plain = {**found.to_plain(), "loss_barrier": {when: b.to_plain() for when, b in measured.items()}}
-    written = [f"wrote {out}"]
+    lines = [str(found), *inputs.barrier_lines(measured), f"wrote {out}"]
     if args.emit_program and found.program is not None:
-        written.append(f"wrote program to {found.program.save(args.emit_program, overwrite=args.overwrite)}")
-    console.result("\n".join([*_text(found, measured), *written]), {**plain, "written": str(out)})
-    return 0
-
-
-def _dry_run(program: Program | None, args: Arguments, console: Console) -> int:
-    from symgraph.match.universe import plan
-
-    if program is None:
-        program = plan(args.models, **_how(args))
-    if args.emit_program:
-        program.save(args.emit_program, overwrite=args.overwrite)
-    console.result(program, program.to_plain())
+        lines.append(f"wrote program to {found.program.save(args.emit_program, overwrite=args.overwrite)}")
+    console.result("\n".join(lines), {**plain, "written": str(out)})
     return 0
 
 
 def _how(args: Arguments) -> dict[str, Any]:
     return inputs.wanted(args, sampler="dirichlet") | inputs.settings(args, UniverseSettings)
-
-
-def _check(args: Arguments) -> None:
-    from symgraph.measure.mixture import check_weights
-
-    for weights in args.mixture or ():
-        check_weights(weights, len(args.models))
-    if args.resume and args.checkpoint is None:
-        raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
-    if not args.resume:
-        inputs.refuse_files(args.checkpoint, overwrite=args.overwrite)
-    inputs.check_device(args.device)
-    inputs.check_out(args, "all models")
-    inputs.refuse_files(args.emit_program, overwrite=args.overwrite)
 
 
 def _universe(program: Program | None, args: Arguments, console: Console) -> Universe:
@@ -132,19 +110,6 @@ def _universe(program: Program | None, args: Arguments, console: Console) -> Uni
 
 def _measured(found: Universe, args: Arguments, console: Console) -> dict[str, LossBarrier]:
     models = [m.model for m in found.members]
-    batches = inputs.batches(args, models[0])
     names = [Path(m.spec).name for m in models]
-    more: dict[str, Any] = {"module": models[0].module, "names": names}
-    return {
-        "before": inputs.measure("before alignment", models, batches, args, console, **more),
-        "after": inputs.measure("after alignment", found.states, batches, args, console, **more),
-    }
-
-
-def _text(found: Universe, measured: dict[str, LossBarrier]) -> list[str]:
-    lines = [str(found)]
-    for when, barrier in measured.items():
-        for s in (barrier.loss, *barrier.metrics):
-            middle = "" if s.midpoint is None else f"; even mixture {s.midpoint:.4f}"
-            lines.append(f"{s.name} barrier {when:<6} {s.barrier:.4f} \u00b1 {s.standard_error:.4f}{middle}")
-    return lines
+    data = inputs.batches(args, models[0])
+    return inputs.before_and_after(models, found.states, data, args, console, names=names)

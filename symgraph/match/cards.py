@@ -102,4 +102,4 @@ def _figure(found: Measured) -> str:
         middle = f", {found.values[found.places.index(0.5)]:.4f} at the midpoint"
     elif found.midpoint is not None:
         middle = f", {found.midpoint:.4f} of the even mixture"
-    return f"{found.name} barrier {found.barrier:.4f} \u00b1 {found.standard_error:.4f}{middle}"
+    return f"{found.name} barrier {found.height}{middle}"

@@ -88,12 +88,21 @@ class Measured:
     def _peak(self) -> int:
         return self.barriers.index(self.barrier)
 
+    @property
+    def height(self) -> str:
+        """The barrier and its standard error, as text."""
+        return f"{self.barrier:.4f} \u00b1 {self.standard_error:.4f}"
+
+    @property
+    def inside(self) -> str:
+        """What mixtures that are none of the models have, as text."""
+        name = "midpoint" if self.models == 2 else "even mixture"
+        middle = "" if self.midpoint is None else f", {name} {self.midpoint:.4f}"
+        return f"(interior minimum {self.interior_min:.4f}{middle})"
+
     def __str__(self) -> str:
-        two = self.models == 2
-        middle = "" if self.midpoint is None else f", {'midpoint' if two else 'even mixture'} {self.midpoint:.4f}"
-        at = f"lambda {self.argmax:.3f}" if two else mixture_text(self.mixtures[self._peak])
-        peak = f"{self.barrier:.4f} \u00b1 {self.standard_error:.4f} at {at}"
-        return f"{self.name} barrier {peak} (interior minimum {self.interior_min:.4f}{middle})"
+        at = f"lambda {self.argmax:.3f}" if self.models == 2 else mixture_text(self.argmax)
+        return f"{self.name} barrier {self.height} at {at} {self.inside}"
 
 
 def mixture_text(weights: Mixture) -> str:

@@ -51,8 +51,9 @@ def test_alignment_barrier_and_merge_of_a_planted_pair(cli: Cli, checkpoints: Pa
     assert aligned.code == 0, aligned.err
     found = aligned.json
     assert found["distance"]["before"] > 0.1 and found["distance"]["after"] < 1e-5
-    assert found["loss_barrier"]["before"]["summary"]["cross-entropy"]["barrier"] > 1e-3
-    assert found["loss_barrier"]["after"]["summary"]["cross-entropy"]["barrier"] < 1e-5
+    before, after = (found["loss_barrier"][w]["summary"]["cross-entropy"]["barriers"] for w in ("before", "after"))
+    # Labels are noise: a mixture may be better than the chord as well as worse, but not the same.
+    assert max(map(abs, before)) > 1e-3 and max(map(abs, after)) < 1e-5
     assert all(torch.allclose(t, weights(a)[n], atol=1e-4) for n, t in weights(Path("aligned")).items())
     card = Path("aligned/README.md").read_text()
     assert (
