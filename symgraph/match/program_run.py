@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TypeVar
 
 import torch
@@ -150,9 +151,19 @@ def output_change(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Map
 
 
 def overgrown(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> str:
-    """What is to be said of a state in whose gauge some norm grows beyond bounds; nothing where none does."""
+    """What is to be said of a state in whose gauge some norm grows beyond bounds; nothing where none does.
+
+    What stays below the entries of an ordinary tensor does not count: a bias may have been next to nothing.
+    """
+    usual = median(_spread(t) for state in others for t in state.values() if t.is_floating_point())
     grown = {n: g for n, g in growth(after, *others).items() if not g <= GROWTH}
+    grown = {n: g for n, g in grown.items() if not _spread(after[n]) <= usual}
     return shorten(f"{n} {g:.0e} times" for n, g in grown.items())
+
+
+def _spread(t: Tensor) -> float:
+    """The root of the mean square of the entries."""
+    return float(t.detach().double().square().mean().sqrt())
 
 
 def held(registers: Mapping[str, Held], name: str, op: str) -> Held:
