@@ -135,7 +135,9 @@ class Graph:
     """A traced model.
 
     `outputs` are names of values; `tied` maps each further name of a shared parameter to the name the graph uses;
-    `transient` holds the buffers that checkpoints do not store.
+    `transient` holds the buffers that checkpoints do not store. `kinds` names the kinds of input that were traced
+    beside the plain one, and `untraced` those that could not be, with the reason. `idle` holds the parameters that the
+    model's code reads without any effect on an output.
     """
 
     nodes: tuple[Node, ...]
@@ -143,6 +145,9 @@ class Graph:
     tied: dict[str, str] = field(default_factory=dict)
     transient: frozenset[str] = frozenset()
     model: str = ""
+    kinds: tuple[str, ...] = ()
+    untraced: tuple[str, ...] = ()
+    idle: frozenset[str] = frozenset()
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -167,6 +172,12 @@ class Graph:
     def parameters(self) -> dict[str, Node]:
         """Parameters under their fully qualified names."""
         return {k: n for k, n in self.state.items() if n.kind is Kind.PARAMETER}
+
+    @cached_property
+    def unread(self) -> tuple[str, ...]:
+        """Parameters that no trace has read, so that nothing is known of them."""
+        read = {*self.idle, *self.outputs}
+        return tuple(k for k, n in self.parameters.items() if not self.users[n.name] and n.name not in read)
 
     @property
     def size(self) -> int:

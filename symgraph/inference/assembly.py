@@ -15,6 +15,7 @@ from symgraph.inference.spaces import SpaceDraft, Spaces
 from symgraph.inference.store import Ref
 from symgraph.inference.uncovered import uncovered
 from symgraph.inference.unproven import unproven_notes
+from symgraph.inference.unread import told
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import AbsorbedGain, Frame, Reason, Space, Stack
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
@@ -61,7 +62,7 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         values=_numbered(spaces.values, spaces.kept),
         offsets=dict(draft.eq.offsets),
         uncovered=uncovered(draft),
-        notes=(*book.notes, *unproven_notes(draft.eq.unproven)),
+        notes=(*book.notes, *unproven_notes(draft.eq.unproven), *told(draft.eq.prepared.traced)),
         rules_hash=book.hash,
         stacks=tuple(stacks),
         partial=tuple(dict.fromkeys(name for exchange in spaces.exchanges for name in exchange.branches.partial)),

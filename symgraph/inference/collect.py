@@ -20,6 +20,7 @@ from symgraph.inference.explained import Explained
 from symgraph.inference.signatures import SignatureEquations
 from symgraph.inference.store import Ref
 from symgraph.inference.structural import TRANSFORMERS, Axes, Call
+from symgraph.inference.unread import UNREAD
 from symgraph.ir import Kind, Node, Tensor
 from symgraph.rules.binding import Binding, tensor_refs
 from symgraph.tracing.arguments import arguments
@@ -93,7 +94,7 @@ def _visit(gathering: Gathering, node: Node) -> tuple[Axes, ...]:
         return gathering.values[explained.shifted[node.name]]
     applied = explained.by_node[node.name]
     if applied.rule is None or applied.binding is None:
-        store.because(node.name, "(none)", f"no rule covers {node.target}")
+        store.because(node.name, *_unknown(node))
         return _uncovered(gathering, node)
     store.because(node.name, applied.rule.rule, applied.rule.about)
     _tie_positions(gathering, applied, applied.binding)
@@ -119,6 +120,13 @@ def _state_axis(gathering: Gathering, node: Node, size: int) -> Ref:
         store.because(node.name, "integers", "numbers of this kind can be moved, not scaled or mixed")
         store.bound(axis, BATCH)
     return axis
+
+
+def _unknown(node: Node) -> tuple[str, str]:
+    """Why nothing is known of what a call does."""
+    if node.target == UNREAD:
+        return "unread", "parameters that no trace reads may meet it"
+    return "(none)", f"no rule covers {node.target}"
 
 
 def _uncovered(gathering: Gathering, node: Node) -> tuple[Axes, ...]:

@@ -18,6 +18,7 @@ from symgraph.inference.frames import find_frames
 from symgraph.inference.prepared import Prepared, cut_joined, decompose_uncovered, find_idioms, unstack
 from symgraph.inference.spaces import Spaces, find_spaces
 from symgraph.inference.ties import tie
+from symgraph.inference.unread import with_unread
 from symgraph.ir import Graph
 from symgraph.rules.book import RuleBook, default_rules
 from symgraph.symmetry.coverage import coverage_error
@@ -80,19 +81,32 @@ def infer(
         CoverageError: with `strict`, naming every uncovered operator, its place and the rule to write.
     """
     symmetry: SymmetryGraph = run(graph, rules, order=order)
+    closed = with_unread(symmetry)
+    if closed is not None:
+        symmetry = run(graph, rules, order=order, read=closed)
     if strict and symmetry.uncovered:
         raise coverage_error(symmetry.uncovered)
     return symmetry
 
 
-def run(graph: Graph, rules: RuleBook | None = None, until: str = "symmetry", *, order: Iterable[int] = ()) -> Any:
+def run(
+    graph: Graph,
+    rules: RuleBook | None = None,
+    until: str = "symmetry",
+    *,
+    order: Iterable[int] = (),
+    read: Graph | None = None,
+) -> Any:
     """The value of a stage, which is immutable and prints.
+
+    Args:
+        read: what is read in the place of the traced graph, which the result stays on.
 
     Raises:
         UsageError: there is no stage of that name.
     """
     stages = stages_until(until)
-    value: Any = Prepared(graph, rules or default_rules(), graph, tuple(order))
+    value: Any = Prepared(graph, rules or default_rules(), read or graph, tuple(order))
     with _uncollected():
         for stage in stages:
             value = stage.apply(value)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from symgraph.groups.lattice import RIGID
 from symgraph.inference.draft import Draft
+from symgraph.inference.unread import UNREAD
 from symgraph.ir import Node, Tensor
 from symgraph.symmetry.structure import Uncovered
 
 
 def uncovered(draft: Draft) -> tuple[Uncovered, ...]:
     """Every operator without a rule that something learned flows through."""
-    return tuple(_found(draft, node) for node in draft.eq.uncovered)
+    return tuple(_found(draft, node) for node in draft.eq.uncovered if node.target != UNREAD)
 
 
 def _found(draft: Draft, node: Node) -> Uncovered:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from symgraph.orbit.action import GroupElement
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Transform
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.kinds import further_kinds
 from symgraph.tracing.sampling import random_inputs
 from symgraph.tracing.wrap import (
     TensorsOnly,
@@ -49,11 +51,12 @@ PROBES = 2
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kind of input: what it is called, and what the module is called with."""
+    """One kind of input: what it is called, and what the module is called with, if it can be (`optional`)."""
 
     label: str
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    optional: bool = False
 
 
 def calls_of(model: Model, graph: Graph | None = None) -> tuple[Call, ...]:
@@ -68,9 +71,17 @@ def calls_of(model: Model, graph: Graph | None = None) -> tuple[Call, ...]:
     if example is not None:
         return (Call(label, example if isinstance(example, tuple) else (example,)),)
     if is_pretrained(model.module):
-        fixed = TensorsOnly(model.module).fixed
-        return (Call(label, (), {**example_inputs(model.module, masks=True), **fixed}),)
+        return tuple(_pretrained(model.module))
     return () if graph is None else (_drawn(model.module, graph),)
+
+
+def _pretrained(module: nn.Module) -> Iterator[Call]:
+    fixed, plain = TensorsOnly(module).fixed, example_inputs(module, masks=True)
+    yield Call("the example inputs", (), {**plain, **fixed})
+    for label, make in further_kinds(module, example_inputs(module)):
+        # Not every class takes all that its signature names.
+        with suppress(Exception):
+            yield Call(label, (), {**make(), **fixed}, optional=True)
 
 
 def _drawn(module: nn.Module, graph: Graph) -> Call:
@@ -179,7 +190,8 @@ class _Comparison:
     """What a model computes, and how much a state in its place changes that: relative root mean squares."""
 
     def __init__(self, origin: Model, model: Model, before: State, calls: Sequence[Call]) -> None:
-        self.spec, self.calls = origin.spec, calls
+        self.spec = origin.spec
+        self.calls = calls = tuple(c for c in calls if not c.optional or _runs(origin.module, c))
         self.before, self.after = Eager(origin.module, calls), Eager(model.module, calls)
         self.state = {**self.before.own, **before}
         self.expected = self.before.outputs(self.state)
@@ -209,6 +221,13 @@ class _Comparison:
         generator = torch.Generator().manual_seed(seed)
         moved = {n: _moved(t, share, generator) for n, t in self.state.items()}
         return max(map(_difference, self.expected, self.before.outputs(moved)), default=0.0)
+
+
+def _runs(module: nn.Module, call: Call) -> bool:
+    # Whatever the user's code raises on inputs that it may not take.
+    with suppress(Exception):
+        return bool(Eager(module, (call,)).outputs({}))
+    return False
 
 
 def _stays_finite(before: State, after: State) -> bool:

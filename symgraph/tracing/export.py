@@ -5,26 +5,32 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import fx, nn
+from torch._C._functorch import peek_interpreter_stack, pop_dynamic_layer_stack
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind, TensorArgument
 from torch.nn.modules import transformer
 
-from symgraph.errors import SymgraphError, TraceError
+from symgraph.errors import SymgraphError, TraceError, one_line
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.tracing.graph_module import GraphModule
+from symgraph.tracing.joint import joined
+from symgraph.tracing.kinds import further_kinds, numbers_of
 from symgraph.tracing.lowering import Lowering, describe, innermost_user_line, without_dropout
 from symgraph.tracing.meta import as_if_on_cpu, integers, weightless
 from symgraph.tracing.normalize import normalize
 from symgraph.tracing.operators import draws
 from symgraph.tracing.places import trace_error
+from symgraph.tracing.touched import touched
 from symgraph.tracing.wrap import TensorsOnly, evaluating, example_inputs, gathered_experts, is_pretrained, named_inputs
 from symgraph.tracing.writes import without_writes
 
@@ -51,11 +57,50 @@ def trace(
     wrapper = TensorsOnly(model)
     if args or inputs:
         return _traced(model, wrapper, (), _named(model, args, inputs), name)
-    return _traced_by_example(model, wrapper, name)
-
-
-def _traced_by_example(model: nn.Module, wrapper: nn.Module, name: str) -> Graph:
     inputs = example_inputs(model)
+    return _with_kinds(model, _traced_by_example(model, wrapper, inputs, name), inputs, name)
+
+
+def _with_kinds(model: nn.Module, plain: Graph, inputs: dict[str, torch.Tensor], name: str) -> Graph:
+    """The plain trace with those of further kinds of input, as long as there are parameters that none has read."""
+    found, failed, unread = dict[str, Graph](), dict[str, str](), set(plain.unread)
+    for kind, make in further_kinds(model, inputs):
+        if not unread:
+            break
+        try:
+            given = make()
+            wrapper = TensorsOnly(model, numbers_of(given))
+            with _unaltered(model):
+                graph = _traced(model, wrapper, (), given, name, kind)
+        # Whatever the user's code raises on inputs that it may not take.
+        except Exception as error:
+            failed[kind] = one_line(error)
+            _leave_vmap()
+            continue
+        if unread - set(graph.unread):
+            found[kind], unread = graph, unread & set(graph.unread)
+    return replace(joined(plain, found), untraced=tuple(f"{k}: {why}" for k, why in failed.items()))
+
+
+def _leave_vmap() -> None:
+    """A trace that fails inside of `vmap` does not leave it."""
+    while peek_interpreter_stack() is not None:
+        pop_dynamic_layer_stack()
+
+
+@contextmanager
+def _unaltered(model: nn.Module) -> Iterator[None]:
+    """What modules remember of a call forgotten afterwards."""
+    before = [(m, dict(vars(m))) for m in model.modules()]
+    try:
+        yield
+    finally:
+        for module, held in before:
+            vars(module).clear()
+            vars(module).update(held)
+
+
+def _traced_by_example(model: nn.Module, wrapper: nn.Module, inputs: dict[str, torch.Tensor], name: str) -> Graph:
     try:
         return _traced(model, wrapper, (), inputs, name)
     except TraceError:
@@ -68,7 +113,9 @@ def _traced_by_example(model: nn.Module, wrapper: nn.Module, name: str) -> Graph
         raise
 
 
-def _traced(model: nn.Module, wrapper: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], name: str) -> Graph:
+def _traced(
+    model: nn.Module, wrapper: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], name: str, kind: str = ""
+) -> Graph:
     prefix = "" if wrapper is model else "model."
     plain = patch.object(transformer, "_detect_is_causal_mask", _is_called_causal)
     with (
@@ -78,9 +125,10 @@ def _traced(model: nn.Module, wrapper: nn.Module, args: tuple[Any, ...], inputs:
         gathered_experts(model),
         as_if_on_cpu(wrapper, tuple(args), inputs) as given,
     ):
-        program = _export(wrapper, *given, model)
-        graph = _without_writes(_Program(model, prefix, name).graph(program), program, model, prefix, name)
-    return _deterministic(normalize(graph), model)
+        with touched(model) as names:
+            program = _export(wrapper, *given, model)
+        graph = _without_writes(partial(_Program, model, prefix, name, kind), program)
+    return _deterministic(replace(normalize(graph), idle=frozenset(names)), model)
 
 
 def _deterministic(graph: Graph, model: nn.Module) -> Graph:
@@ -176,16 +224,16 @@ def _unbatched(program: ExportedProgram) -> ExportedProgram:
     return program.run_decompositions({}) if batched else program
 
 
-def _without_writes(graph: Graph, program: ExportedProgram, model: nn.Module, prefix: str, name: str) -> Graph:
-    found = without_writes(graph)
+def _without_writes(reader: Callable[[], _Program], program: ExportedProgram) -> Graph:
+    found = without_writes(reader().graph(program))
     if found is not None:
         return found
     with _quiet():
         functional = program.run_decompositions({})
-    found = without_writes(_Program(model, prefix, name).graph(functional))
+    found = without_writes(reader().graph(functional))
     if found is None:
         raise TraceError(
-            f"{type(model).__name__} cannot be traced",
+            f"{type(reader().model).__name__} cannot be traced",
             cause="it writes to a tensor in place in a way that has no functional form",
             remedy="write the result to a new tensor instead",
         )
@@ -195,8 +243,8 @@ def _without_writes(graph: Graph, program: ExportedProgram, model: nn.Module, pr
 class _Program:
     """Reads one exported program as a graph over the names of the user's model."""
 
-    def __init__(self, model: nn.Module, prefix: str, name: str) -> None:
-        self.model, self.prefix, self.name = model, prefix, name or type(model).__name__
+    def __init__(self, model: nn.Module, prefix: str, name: str, kind: str = "") -> None:
+        self.model, self.prefix, self.name, self.kind = model, prefix, name or type(model).__name__, kind
         self.canonical, self.tied = state_names(model)
         self.stored, self.buffers = frozenset(model.state_dict()), dict(model.named_buffers())
         self.attributes = _attributes(model)
@@ -248,6 +296,7 @@ class _Program:
             return self._unregistered(target, value)
         made = self.lowering.literal(value)
         if made is None:
+            target = f"{self.kind}.{target}" if self.kind else target
             self.literals[target] = value
             made = self._unregistered(target, value)
         return made

@@ -6,13 +6,14 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from symgraph.errors import TraceError
+from symgraph.tracing.known import Known
 
 # Sizes no other dimension is likely to have by chance, and that differ from each other.
 BATCH, LENGTH, DECODER_LENGTH = 2, 7, 5
@@ -28,11 +29,15 @@ _BESIDE = {"vision_config": ("pixel_values", "pixel_values_videos"), "audio_conf
 
 
 class TensorsOnly(nn.Module):
-    """A model whose named inputs and whose outputs are tensors; its parameters are under `model.`."""
+    """A model whose named inputs and whose outputs are tensors; its parameters are under `model.`.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        numbers: what integer inputs hold that decide about shapes.
+    """
+
+    def __init__(self, model: nn.Module, numbers: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.numbers = model, dict(numbers or {})
         accepted = inspect.signature(model.forward).parameters
         # A model that asks for its hidden states by default computes its outputs from them.
         asked = {k for k in _COLLECTED if k in accepted and accepted[k].default is True}
@@ -40,7 +45,9 @@ class TensorsOnly(nn.Module):
 
     def forward(self, **inputs: Any) -> tuple[Tensor, ...]:
         """The floating outputs of the model, logits first."""
-        return float_outputs(self.model(**inputs, **{k: v for k, v in self.fixed.items() if k not in inputs}))
+        rest = {k: v for k, v in self.fixed.items() if k not in inputs}
+        with Known({inputs[k]: v for k, v in self.numbers.items()}) if self.numbers else nullcontext():
+            return float_outputs(self.model(**inputs, **rest))
 
 
 def is_pretrained(model: nn.Module) -> bool:
@@ -121,7 +128,7 @@ def example_inputs(model: nn.Module, *, masks: bool = False) -> dict[str, Tensor
     config: Any = getattr(model, "config", None)
     found: dict[str, Tensor] = {}
     for name in _needed(model, config):
-        make = _MAKERS.get(name)
+        make = MAKERS.get(name)
         if make is None:
             raise TraceError(
                 f"{type(model).__name__} needs the input `{name}`",
@@ -142,7 +149,7 @@ def _needed(model: nn.Module, config: Any) -> list[str]:
     accepted = inspect.signature(model.forward).parameters
     main = str(getattr(model, "main_input_name", "input_ids"))
     # A main input that may be anything is given as the kind that the model also accepts by its own name.
-    names = [main if main in _MAKERS else next((n for n in _MAKERS if n in accepted), main)]
+    names = [main if main in MAKERS else next((n for n in MAKERS if n in accepted), main)]
     names += [p.name for p in accepted.values() if _is_required(p)]
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
         names.append("decoder_input_ids")
@@ -186,7 +193,7 @@ def _dtype(model: nn.Module) -> torch.dtype:
     return next((t.dtype for t in model.parameters() if t.is_floating_point()), torch.float32)
 
 
-def _config(config: Any, *names: str, default: Any = None) -> Any:
+def setting(config: Any, *names: str, default: Any = None) -> Any:
     """The first of several settings that the config, or a part of it, has."""
     parts = (config, *(getattr(config, p, None) for p in ("text_config", "vision_config", "audio_config")))
     return next((v for n in names for c in parts for v in [getattr(c, n, None)] if v is not None), default)
@@ -194,8 +201,8 @@ def _config(config: Any, *names: str, default: Any = None) -> Any:
 
 def _tokens(length: int) -> Callable[[Any], Tensor]:
     def make(config: Any) -> Tensor:
-        vocabulary = int(_config(config, "vocab_size", default=2))
-        longest = int(_config(config, "max_position_embeddings", default=length))
+        vocabulary = int(setting(config, "vocab_size", default=2))
+        longest = int(setting(config, "max_position_embeddings", default=length))
         n = min(length, longest) if longest > 0 else length
         return torch.randint(0, vocabulary, (BATCH, n), generator=torch.Generator().manual_seed(0))
 
@@ -203,21 +210,21 @@ def _tokens(length: int) -> Callable[[Any], Tensor]:
 
 
 def _image(config: Any) -> Tensor:
-    if _config(config, "num_patches") is not None:
+    if setting(config, "num_patches") is not None:
         return _noise(BATCH, *_patches(config))
-    frames = _config(config, "num_frames")
+    frames = setting(config, "num_frames")
     shape = _image_shape(config)
     return _noise(BATCH, *shape) if frames is None else _noise(BATCH, int(frames), *shape)
 
 
 def _video(config: Any) -> Tensor:
-    return _noise(BATCH, int(_config(config, "num_frames", default=_FRAMES)), *_image_shape(config))
+    return _noise(BATCH, int(setting(config, "num_frames", default=_FRAMES)), *_image_shape(config))
 
 
 def _patches(config: Any) -> tuple[int, int]:
     """The number of patches and the numbers in one."""
-    height, width = _pair(_config(config, "patch_size", default=1))
-    return int(_config(config, "num_patches")), height * width * int(_config(config, "num_channels", default=3))
+    height, width = _pair(setting(config, "patch_size", default=1))
+    return int(setting(config, "num_patches")), height * width * int(setting(config, "num_channels", default=3))
 
 
 def _seen(config: Any) -> Tensor:
@@ -232,34 +239,34 @@ def _grid(config: Any) -> Tensor:
 
 
 def _image_shape(config: Any) -> tuple[int, int, int]:
-    size = _config(config, "image_size", "input_size")
+    size = setting(config, "image_size", "input_size")
     if size is None:
-        size = math.lcm(_IMAGE, int(_pair(_config(config, "patch_size", default=1))[0]))
-    channels = _config(config, "num_channels", "in_channels", "in_chans", default=3)
+        size = math.lcm(_IMAGE, int(_pair(setting(config, "patch_size", default=1))[0]))
+    channels = setting(config, "num_channels", "in_channels", "in_chans", default=3)
     # A list of channels is that of later stages.
     return (channels if isinstance(channels, int) else 3, *_pair(size))
 
 
 def _features(config: Any) -> Tensor:
     names = ("feature_projection_input_dim", "num_mel_bins", "feature_size", "input_feat_per_channel")
-    bins = int(_config(config, *names, default=80))
+    bins = int(setting(config, *names, default=80))
     # A spectrum read as a picture has a channel, and is not longer than what is folded into its square.
-    if _config(config, "spec_size") is not None:
-        return _noise(BATCH, 1, int(_config(config, "spec_size")) ** 2 // bins, bins)
-    positions = _config(config, "max_source_positions")
+    if setting(config, "spec_size") is not None:
+        return _noise(BATCH, 1, int(setting(config, "spec_size")) ** 2 // bins, bins)
+    positions = setting(config, "max_source_positions")
     # An encoder with learned positions halves the length once and reads exactly that many.
     if (
-        _config(config, "num_mel_bins") is not None
+        setting(config, "num_mel_bins") is not None
         and positions is not None
-        and not _config(config, "conv_kernel_sizes")
+        and not setting(config, "conv_kernel_sizes")
     ):
         return _noise(BATCH, bins, 2 * int(positions))
     return _noise(BATCH, 16 * LENGTH, bins)
 
 
 def _audio(config: Any) -> Tensor:
-    bins, longest = _config(config, "num_mel_bins"), _config(config, "max_length")
-    if bins is not None and longest is not None and _config(config, "conv_kernel") is None:
+    bins, longest = setting(config, "num_mel_bins"), setting(config, "max_length")
+    if bins is not None and longest is not None and setting(config, "conv_kernel") is None:
         return _noise(BATCH, int(longest), int(bins))
     n = LENGTH
     for kernel, stride in reversed(list(zip(_ints(config, "conv_kernel"), _ints(config, "conv_stride"), strict=False))):
@@ -279,10 +286,10 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def _ints(config: Any, name: str) -> Iterable[int]:
-    return tuple(_config(config, name, default=()))
+    return tuple(setting(config, name, default=()))
 
 
-_MAKERS: dict[str, Callable[[Any], Tensor]] = {
+MAKERS: dict[str, Callable[[Any], Tensor]] = {
     "input_ids": _tokens(LENGTH),
     "decoder_input_ids": _tokens(DECODER_LENGTH),
     "pixel_values": _image,

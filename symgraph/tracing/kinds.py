@@ -1,0 +1,151 @@
+"""Kinds of input beside the plain one: pictures or sound inside of a text, states of an encoder, masked positions.
+
+A model of transformers that takes several kinds reads some of its parameters for some of them only. Everything follows
+from the names that its `forward` accepts, its config, and how many rows its own code makes of a picture or a sound.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from symgraph.tracing.known import Known
+from symgraph.tracing.meta import as_if_on_cpu
+from symgraph.tracing.wrap import MAKERS, evaluating, setting
+
+Inputs = dict[str, Tensor]
+PICTURE, SOUND, ENCODER, MASKED = "text with picture", "text with sound", "encoder states", "masked positions"
+_ROWS = 6
+# Of what stands in the place of a picture or a sound, and which input it becomes.
+_PLACES = {
+    PICTURE: ("pixel_values", "get_image_features", ("image_token_id", "image_token_index")),
+    SOUND: ("input_features", "get_audio_features", ("audio_token_id", "audio_token_index")),
+}
+_TYPES = ("mm_token_type_ids", "token_type_ids")
+
+
+def further_kinds(model: nn.Module, plain: Mapping[str, Tensor]) -> Iterator[tuple[str, Callable[[], Inputs]]]:
+    """What a model takes beside its plain inputs: what each kind is called, and how its inputs are made.
+
+    All tensors are on the CPU, with batches of one where places for a picture or a sound are counted.
+    """
+    accepted = _accepted(model)
+    config: Any = getattr(model, "config", None)
+    for label, (name, features, tokens) in _PLACES.items():
+        token = setting(config, *tokens)
+        if name in accepted and name not in plain and "input_ids" in plain and token is not None:
+            yield label, partial(_placed, model, config, name, features, int(token), label)
+    if "encoder_hidden_states" in accepted and not getattr(config, "is_encoder_decoder", False):
+        yield ENCODER, lambda: {**_cpu(plain), "encoder_hidden_states": _noise(_batch(plain), _ROWS, _width(config))}
+    for name in ("bool_masked_pos", "mask_time_indices"):
+        if name in accepted and name not in plain:
+            yield MASKED, partial(_masked, model, config, plain, name)
+
+
+def _accepted(model: nn.Module) -> set[str]:
+    """What a call may name: what `forward` does and, if it hands on what it does not know, what its parts do."""
+    found = inspect.signature(model.forward).parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values()):
+        return set(found)
+    return {name for part in model.modules() for name in inspect.signature(part.forward).parameters}
+
+
+def numbers_of(inputs: Mapping[str, Tensor]) -> Inputs:
+    """The inputs whose values decide about shapes."""
+    return {k: v for k, v in inputs.items() if not v.is_floating_point()}
+
+
+def _placed(model: nn.Module, config: Any, name: str, features: str, token: int, kind: str) -> Inputs:
+    """A text with places for all rows that the model makes of one picture or sound."""
+    count = getattr(model, features, None) or getattr(getattr(model, "model", None), features)
+    accepted = set(inspect.signature(model.forward).parameters)
+    for given in _pictures(config, accepted) if kind == PICTURE else _sounds(config, accepted):
+        with suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError, KeyError):
+            rows = _rows(model, count, given)
+            return {**_text(config, accepted, token, rows), **given}
+    raise ValueError(f"no {name} of any usual form fits")
+
+
+def _rows(model: nn.Module, count: Any, given: Inputs) -> int:
+    """How many rows a model makes of a picture or a sound."""
+    accepted = inspect.signature(count).parameters
+    named = {k: v for k, v in given.items() if k in accepted}
+    with evaluating(model), torch.no_grad(), as_if_on_cpu(model, (), named) as (_, inputs), Known({}):
+        found = count(**{**inputs, **numbers_of(named)})
+    rows = getattr(found, "pooler_output", found)
+    held = [t for t in tree_leaves(rows) if isinstance(t, Tensor)]
+    return sum(math.prod(t.shape[:-1]) for t in held)
+
+
+def _text(config: Any, accepted: Set[str], token: int, rows: int) -> Inputs:
+    special = {v for k, v in vars(config).items() if k.endswith(("token_id", "token_index")) and isinstance(v, int)}
+    plain = [i for i in range(int(setting(config, "vocab_size", default=2))) if i not in special][:_ROWS]
+    ids = torch.tensor([[*plain[: _ROWS // 2], *[token] * rows, *plain[_ROWS // 2 :]]])
+    types = (ids == token).int()
+    return {"input_ids": ids, **{k: types for k in _TYPES if k in accepted}}
+
+
+def _pictures(config: Any, accepted: Set[str]) -> Iterator[Inputs]:
+    """One picture in the forms that models take: patches in a row with their grid, whole, or cut into tiles."""
+    vision = getattr(config, "vision_config", config)
+    if "image_grid_thw" in accepted:
+        merge, frames = (
+            int(setting(vision, "spatial_merge_size", default=1)),
+            int(setting(vision, "temporal_patch_size", default=1)),
+        )
+        side, patch = 2 * merge, int(setting(vision, "patch_size"))
+        channels = int(setting(vision, "in_channels", "in_chans", "num_channels", default=3))
+        grid = torch.tensor([[1, side, side]])
+        yield {"pixel_values": _noise(side * side, channels * frames * patch * patch), "image_grid_thw": grid}
+    picture = MAKERS["pixel_values"](vision)[:1]
+    sizes = {"image_sizes": torch.tensor([picture.shape[-2:]])} if "image_sizes" in accepted else {}
+    for tiles in (None, 1, 2, 3, 5):
+        pixels = picture if tiles is None else picture.expand(tiles, *picture.shape[1:]).unsqueeze(0)
+        for more in ({}, sizes) if sizes else ({},):
+            yield {"pixel_values": pixels, **more}
+
+
+def _sounds(config: Any, accepted: Set[str]) -> Iterator[Inputs]:
+    sound = getattr(config, "audio_config", config)
+    for features in (MAKERS["input_features"](sound)[:1], MAKERS["input_features"](sound)[:1].transpose(1, 2)):
+        for mask in ("feature_attention_mask", "input_features_mask", "audio_attention_mask"):
+            if mask in accepted:
+                for length in features.shape[1:]:
+                    yield {"input_features": features, mask: torch.ones(1, length, dtype=torch.long)}
+        yield {"input_features": features}
+
+
+def _masked(model: nn.Module, config: Any, plain: Mapping[str, Tensor], name: str) -> Inputs:
+    """Every other position masked."""
+    if name == "mask_time_indices":
+        lengths: Any = model._get_feat_extract_output_lengths
+        positions = int(lengths(next(iter(plain.values())).shape[1]))
+    else:
+        picture = next(iter(plain.values()))
+        patch = setting(config, "patch_size")
+        positions = math.prod(n // (patch if isinstance(patch, int) else patch[-1]) for n in picture.shape[-2:])
+    return {**_cpu(plain), name: (torch.arange(positions) % 2 == 0).expand(_batch(plain), positions)}
+
+
+def _width(config: Any) -> int:
+    return int(setting(config, "cross_attention_hidden_size", "encoder_hidden_size", "hidden_size"))
+
+
+def _batch(plain: Mapping[str, Tensor]) -> int:
+    return len(next(iter(plain.values())))
+
+
+def _cpu(plain: Mapping[str, Tensor]) -> Inputs:
+    return {k: torch.zeros_like(v, device="cpu") if v.is_meta else v.cpu() for k, v in plain.items()}
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
