@@ -88,11 +88,12 @@ class Draft:
 
     @cached_property
     def layouts(self) -> dict[int, str]:
-        """Which coordinates make a pair, by root; "" where rules say it in several ways."""
-        found: dict[int, str] = {}
+        """Which coordinates make a pair, by root; "" where rules say it in several ways, or pairs are cut apart."""
+        found, store = dict[int, str](), self.eq.store
         for axis, layout in self.eq.layouts:
-            for root in map(self.root, self.eq.store.leaves(axis)):
-                found[root] = layout if found.get(root, layout) == layout else ""
+            whole = store.children(axis) is None
+            for root in map(self.root, store.leaves(axis)):
+                found[root] = layout if whole and found.get(root, layout) == layout else ""
         return found
 
     def root(self, ref: Ref) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from symgraph.errors import AuditError, UsageError
 from symgraph.ir import Graph, Kind, Node
 from symgraph.orbit.tangents import Tangents, tangents
-from symgraph.prove.jacobian import Jacobian
+from symgraph.prove.jacobian import Jacobian, singular
 from symgraph.prove.shortfall import Shortfall, Space, describe
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.sampling import State, generic_state
@@ -303,7 +303,7 @@ def _span(blocks: list[Tensor], width: int) -> Tensor:
     lengths = rows.norm(dim=1)
     rows = rows[lengths > _TOLERANCE] / lengths[lengths > _TOLERANCE, None]
     if len(rows):
-        _, values, vectors = torch.linalg.svd(rows, full_matrices=False)
+        _, values, vectors = singular(rows)
         rows = vectors[values > _TOLERANCE * values[0]]
     spanned: Tensor = rows
     return spanned

@@ -17,6 +17,21 @@ from symgraph.tracing.sampling import random_inputs
 ROWS = 96
 
 
+def singular(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The singular values of rows, with their vectors.
+
+    Divide and conquer may fail where many of them are equal, as of a space that is spanned twice; QR steps do not.
+    """
+    try:
+        left, values, right = torch.linalg.svd(rows, full_matrices=False)
+    except torch.linalg.LinAlgError:
+        from scipy.linalg import svd
+
+        found = svd(rows.numpy(), full_matrices=False, lapack_driver="gesvd")
+        left, values, right = map(torch.from_numpy, found)
+    return left, values, right
+
+
 class Jacobian:
     """Rows of d outputs / d parameters at one point, for one batch of random inputs after another.
 
