@@ -24,7 +24,7 @@ def singular(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     try:
         left, values, right = torch.linalg.svd(rows, full_matrices=False)
-    except torch.linalg.LinAlgError:
+    except RuntimeError:
         from scipy.linalg import svd
 
         found = svd(rows.numpy(), full_matrices=False, lapack_driver="gesvd")

@@ -10,7 +10,8 @@ from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.pipeline import infer
 from symgraph.match.nearest import nearest
 from symgraph.orbit.canonical import canonicalise
-from symgraph.orbit.motion import Motion, MotionOptions
+from symgraph.orbit.descent_options import MotionOptions
+from symgraph.orbit.motion import Motion
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import random_transform, settled_names, verify
 from symgraph.symmetry.graph import SymmetryGraph
@@ -121,7 +122,7 @@ def test_two_layouts_on_one_axis_leave_nothing() -> None:
 def test_pairs_that_are_cut_apart_leave_nothing() -> None:
     class Cut(Attention):
         def turned(self, x: Tensor) -> Tensor:
-            first, second = x.split(INSIDE // 2, -1)
+            first, second = x[..., : INSIDE // 2], x[..., INSIDE // 2 :]
             return torch.cat([super().turned(x)[..., : INSIDE // 2], first * second], -1)
 
     torch.manual_seed(0)
