@@ -56,9 +56,9 @@ def circuit_spaces(symmetry: SymmetryGraph) -> frozenset[int]:
     Raises:
         UsageError: there is none.
     """
-    dense = [(s, s.maps) for s in symmetry.active if s.is_matrix]
-    free = [s for s, m in dense if s.fibre or m.paired or (isinstance(m, DenseMaps) and not m.compact)]
-    found = frozenset(s.id for s in free)
+    dense = [(space, space.maps) for space in symmetry.active if space.is_matrix]
+    free = [space for space, m in dense if space.fibre or m.paired or (isinstance(m, DenseMaps) and not m.compact)]
+    found = frozenset(space.id for space in free)
     if not found:
         cause = "no space lies between two linear maps alone"
         raise UsageError("the model has no product form", cause=cause, remedy="leave --product out")
@@ -181,7 +181,7 @@ class ProductForm(Interpreter):
     def _side_by_side(self, value: Any, axis: int) -> Tensor:
         copies = value.copies if isinstance(value, Pair) else (value, value)
         weights = (1.0 - self.point) ** 0.5, self.point**0.5
-        return torch.cat([w * c for w, c in zip(weights, copies, strict=True)], dim=axis)
+        return torch.cat([weight * copy for weight, copy in zip(weights, copies, strict=True)], dim=axis)
 
     # -- what is known before anything runs --------------------------------------------------------------------
 
@@ -191,48 +191,49 @@ class ProductForm(Interpreter):
         Raises:
             UsageError: copies never meet, or meet together with those of another circuit.
         """
-        found: dict[str, Labels] = {n.name: _union(self._labels(n.name)) for n in self.graph.state.values()}
+        found: dict[str, Labels] = {node.name: _union(self._labels(node.name)) for node in self.graph.state.values()}
         for node in self.graph.calls:
-            refs = list(dict.fromkeys(node.refs()))
             meeting = self.meetings.get(node.name)
-            alone = _union([found.get(r, _NONE) for r in refs if meeting is None or r not in meeting.axes])
-            for r in meeting.axes if meeting is not None else ():
-                if found.get(r, _NONE) - meeting.gone:  # type: ignore[union-attr]
-                    raise _lost(node, "what meets there depends on another circuit too")
+            meets: Mapping[str, int] = {} if meeting is None else meeting.axes
+            if meeting is not None and any(found.get(operand, _NONE) - meeting.gone for operand in meets):
+                raise _lost(node, "what meets there depends on another circuit too")
+            operands = list(dict.fromkeys(node.refs()))
+            alone = _union([found.get(operand, _NONE) for operand in operands if operand not in meets])
             if _picks(node, book, self.graph):
                 # Of entries that are picked, only those that are left count.
-                alone = (alone - _union(self._labels(refs[0]))) | (alone & _union(self._labels(node.name)))
+                alone = (alone - _union(self._labels(operands[0]))) | (alone & _union(self._labels(node.name)))
             found[node.name] = alone
-        for node in (self.graph.by_name[o] for o in self.graph.outputs):
-            if found.get(node.name):
-                raise _lost(node, f"{', '.join(self.symmetry.spaces[i].name for i in found[node.name])} never meets")
+        for output in self.graph.outputs:
+            if circuits := found.get(output):
+                names = ", ".join(self.symmetry.spaces[circuit].name for circuit in circuits)
+                raise _lost(self.graph.by_name[output], f"{names} never meets")
         return found
 
     def _labels(self, value: str) -> tuple[Labels, ...]:
         return self.held.get(value, ())
 
     def _meeting(self, node: Node) -> _Meeting | None:
-        operands = [r for r in dict.fromkeys(node.refs()) if any(self._labels(r))]
-        each = [_union(self._labels(r)) for r in operands]
-        several = frozenset(x for labels in each for x in labels if sum(x in other for other in each) > 1)
+        operands = [operand for operand in dict.fromkeys(node.refs()) if any(self._labels(operand))]
+        each = [_union(self._labels(operand)) for operand in operands]
+        several = frozenset(label for labels in each for label in labels if sum(label in other for other in each) > 1)
         gone = several - _union(self._labels(node.name))
         if not gone:
             return None
         axes = {}
-        for r, labels in zip(operands, each, strict=True):
-            at = [i for i, found in enumerate(self._labels(r)) if found & gone]
+        for operand, labels in zip(operands, each, strict=True):
+            at = [axis for axis, found in enumerate(self._labels(operand)) if found & gone]
             if not at:
                 continue
-            if len(at) > 1 or labels - self._labels(r)[at[0]]:
+            if len(at) > 1 or labels - self._labels(operand)[at[0]]:
                 raise _lost(node, "an operand has several axes inside a circuit")
-            axes[r] = at[0]
+            axes[operand] = at[0]
         return _Meeting(axes, gone, self._scale(node, axes))
 
     def _scale(self, node: Node, axes: Mapping[str, int]) -> float | None:
         """The factor that attention takes from the width of its queries unless it is told one."""
         if (arguments(node) or {"scale": 1.0}).get("scale", 1.0) is not None:
             return None
-        first = next(r for r in node.refs() if r in axes)
+        first = next(operand for operand in node.refs() if operand in axes)
         width: int = self.graph.by_name[first].shape[axes[first]]
         return 1.0 / sqrt(width)
 
