@@ -22,6 +22,7 @@ from symgraph.inference.sources import (
     with_state,
 )
 from symgraph.io.models import Model
+from symgraph.io.options import given as options_of
 from symgraph.ir import Graph
 from symgraph.match.align import Aligned, align, plan
 from symgraph.match.match_options import LearnOptions, MatchOptions
@@ -36,6 +37,8 @@ from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.canonical import canonicalise as _canonicalise
+from symgraph.orbit.descend import Descended, Objective
+from symgraph.orbit.descend import descend as _descend
 from symgraph.orbit.descent_options import DescentOptions
 from symgraph.prove.audit import LARGEST, Audit
 from symgraph.prove.audit import audit as _audit
@@ -56,6 +59,7 @@ __all__ = [
     "Applied",
     "Audit",
     "Canonical",
+    "Descended",
     "DescentOptions",
     "Embedded",
     "Graph",
@@ -78,6 +82,7 @@ __all__ = [
     "apply",
     "audit",
     "canonicalise",
+    "descend",
     "embed",
     "infer",
     "loss_barrier",
@@ -169,6 +174,31 @@ def canonicalise(
     """
     found, weights = given(source, example, state)
     return _canonicalise(symmetry or infer(found, rules=rules), float64(_weighted(weights, source)))
+
+
+def descend(
+    sources: Source | list[Source],
+    objective: Objective,
+    options: DescentOptions | Mapping[str, Any] | None = None,
+    *,
+    symmetry: SymmetryGraph | None = None,
+    rules: RuleSources = None,
+    **more: Any,
+) -> Descended:
+    """Minimises a function of the weights of one model, or of several, over all weights that compute the same.
+
+    Args:
+        objective: of as many states as there are models; a number that can be differentiated in their tensors.
+        options: what moves, and how.
+        more: those of `symgraph.orbit.descend.descend`.
+
+    Raises:
+        UsageError: a model has no weights, nothing moves, or the objective is not finite.
+    """
+    every = sources if isinstance(sources, list) else [sources]
+    states = [float64(_weighted(weights, m)) for m, weights in (given(s, None, None) for s in every)]
+    graph = symmetry or infer(every[0], rules=rules)
+    return _descend(graph, states, objective, options_of(DescentOptions, options), **more)
 
 
 def sample(

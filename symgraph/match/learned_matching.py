@@ -14,7 +14,6 @@ g_A^-1 g_B . B are; it doubles the step and gives another path.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -34,7 +33,7 @@ from symgraph.measure.forward import fixed_tensors, usual_dtype
 from symgraph.measure.losses import PerExample
 from symgraph.measure.mixture import dirichlet, is_shared_mask, weighted_mean
 from symgraph.measure.objective import Objective
-from symgraph.orbit.motion import Motion
+from symgraph.orbit.descend import Descent
 from symgraph.orbit.steps import State, Transform
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
@@ -109,11 +108,11 @@ def learn(
     """
     run = _Run(symmetry, states, lesson, options or LearnOptions())
     with evaluating(lesson.network):
-        return run.result(run.all_steps(progress))
+        return run.learned(progress)
 
 
 class _Run:
-    """The state of a run between two steps."""
+    """A descent of the loss on batches, at mixtures of the models."""
 
     def __init__(
         self, symmetry: SymmetryGraph, states: Sequence[Mapping[str, Tensor]], lesson: Lesson, o: LearnOptions
@@ -129,164 +128,103 @@ class _Run:
         self.generator = torch.Generator().manual_seed(o.seed)
         self.feed = Feed(training, self.generator)
         # What is found is composed with what the states came from.
-        self.like = next(t for t in states[0].values() if t.is_floating_point())
-        self.states = {_name(i): self._placed(s) for i, s in enumerate(states)}
-        first, *others = self.states.values()
+        like = next(t for t in states[0].values() if t.is_floating_point())
+        self.states = [self._placed(s) for s in states]
+        first, *others = self.states
         # Infinite entries of a mask would become NaN on the way from one to the same.
         self.rest = {n: t for n, t in first.items() if is_shared_mask([t, *(s[n] for s in others)])}
         self.buffers = {n for n, _ in lesson.network.named_buffers()}
         self.rest |= fixed_tensors(lesson.network, first, self.dtype, self.device)
-        moving = list(self.states)[0 if o.dual else 1 :]
-        self.motions = {s: Motion(symmetry, o, self.dtype, self.device) for s in moving}
-        self.latents = {f"{s}.{n}": t for s, m in self.motions.items() for n, t in m.latents().items()}
-        self.optimiser = optimiser(o, list(self.latents.values()))
-        self.step = 0
-        self.history: list[tuple[int, float]] = []
-        self.best: tuple[int, float, dict[str, Tensor]] = (0, math.inf, {})
-        self.losses: tuple[float, ...] = ()
+        self.descent = Descent(symmetry, self.states, range(0 if o.dual else 1, len(states)), o, like)
         self.mixtures = _mixtures(len(states), o.estimate)
 
     def _placed(self, state: Mapping[str, Tensor]) -> State:
         floating = ((n, t) for n, t in state.items() if t.is_floating_point())
         return {n: t.detach().to(self.device, self.dtype) for n, t in floating}
 
-    # -- one point -----------------------------------------------------------------------------------------------
+    def learned(self, progress: Progress | None) -> Learned:
+        """Steps until there is a reason to end, and what is kept."""
+        losses, descent = self._ends(), self.descent
+
+        @torch.no_grad()
+        def estimate() -> float:
+            barriers = [self._barrier(weights, losses) for weights in self.mixtures]
+            return max(barriers) if all(map(math.isfinite, barriers)) else math.inf
+
+        def told(text: str) -> None:
+            if progress is not None:
+                progress(text.replace(":", ": validation barrier", 1))
+
+        if not self._resumed():
+            descent.measure(estimate, told)
+        ended = descent.run(self._loss, estimate, told, self._checkpoint)
+        stays = Transform() if self.options.gauge else None
+        transforms = tuple(t if i in descent.motions else stays for i, t in enumerate(descent.transforms(Transform())))
+        worst = len(self.mixtures) > 1
+        return Learned(transforms, tuple(descent.history), descent.best[0], descent.step, ended, worst)
+
+    def _loss(self) -> Tensor:
+        batch, weights = self.feed.next(), drawn(self.options, len(self.states), self.generator)
+        loss, _ = self.objective.mean(self.between(weights), batch, f"step {self.descent.step + 1}")
+        return loss
 
     def between(self, weights: Sequence[float], *, exact: bool = False) -> dict[str, Tensor]:
         """The tensors of the network at a mixture, differentiable in the latents."""
-        moved = [
-            (self.motions[name].on(state, exact=exact) if name in self.motions else state, weight)
-            for (name, state), weight in zip(self.states.items(), weights, strict=True)
-            if weight
-        ]
+        moved = [(self.descent.state(i, exact=exact), weight) for i, weight in enumerate(weights) if weight]
         names = [n for n in moved[0][0] if n not in self.rest]
         found = {n: weighted_mean([s[n] for s, _ in moved], [w for _, w in moved]) for n in names}
         # Statistics of norms have no gradient in torch; they move with the element all the same.
         return self.rest | {n: t.detach() if n in self.buffers else t for n, t in found.items()}
 
-    def _take(self) -> float:
-        """One step; the loss before it."""
-        batch, weights = self.feed.next(), drawn(self.options, len(self.states), self.generator)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.options.lr * self.options.rate(self.step)
-        self.optimiser.zero_grad()
-        loss, _ = self.objective.mean(self.between(weights), batch, f"step {self.step + 1}")
-        value = float(loss.detach())
-        if math.isfinite(value):
-            whole = loss + sum(m.penalty() for m in self.motions.values())
-            whole.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step()
-            for m in self.motions.values():
-                m.tighten(self.options.tightening)
-            self.step += 1
-        return value
-
-    # -- the whole -----------------------------------------------------------------------------------------------
-
-    def all_steps(self, progress: Progress | None) -> str:
-        """Steps until there is a reason to end, which is returned."""
-        self.losses = self._ends()
-        if not self._resumed():
-            self._estimate(progress)
-        while self.step < self.options.steps:
-            if self._tired():
-                return f"no better for {self.options.patience} estimates"
-            if not math.isfinite(self._take()):
-                return f"the loss is not finite at step {self.step + 1}"
-            last = self.step == self.options.steps
-            check = last or self.step % self.options.check_every == 0
-            if check or self.step % self.options.retract_every == 0:
-                for m in self.motions.values():
-                    m.retract()
-            if check:
-                self._estimate(progress)
-                self._checkpoint()
-        return "all steps"
-
-    def _ends(self) -> tuple[float, ...]:
+    def _ends(self) -> list[float]:
         """The losses of all models on validation data."""
-        losses = {
-            n: self.objective.over(self.rest | s, self.validation, "validation data") for n, s in self.states.items()
-        }
-        for name, value in losses.items():
+        losses = [self.objective.over(self.rest | s, self.validation, "validation data") for s in self.states]
+        for i, value in enumerate(losses):
             if not math.isfinite(value):
                 raise DataError(
-                    f"the loss of {name} on validation data is not finite",
+                    f"the loss of {_name(i)} on validation data is not finite",
                     cause=f"it is {value}",
                     remedy="look for NaN or huge values in the data, or compute in a wider dtype",
                 )
-        return tuple(losses.values())
+        return losses
 
-    @torch.no_grad()
-    def _estimate(self, progress: Progress | None) -> None:
-        barriers = [self._barrier(weights) for weights in self.mixtures]
-        barrier = max(barriers) if all(map(math.isfinite, barriers)) else math.inf
-        self.history.append((self.step, barrier))
-        if not self.best[2] or barrier < self.best[1]:
-            self.best = (self.step, barrier if math.isfinite(barrier) else math.inf, self._held())
-        if progress is not None:
-            slack = max(m.slack() for m in self.motions.values())
-            left = f", slack {slack:.2f}" if slack else ""
-            progress(f"step {self.step} of {self.options.steps}: validation barrier {barrier:.4f}{left}")
-
-    def _barrier(self, weights: Sequence[float]) -> float:
+    def _barrier(self, weights: Sequence[float], losses: Sequence[float]) -> float:
         found = self.objective.over(self.between(weights, exact=True), self.validation, "validation data")
-        return found - sum(w * x for w, x in zip(weights, self.losses, strict=True))
-
-    def _tired(self) -> bool:
-        since = sum(1 for step, _ in self.history if step > self.best[0])
-        return 0 < self.options.patience <= since
-
-    def _held(self) -> dict[str, Tensor]:
-        return {f"{s}.{n}": t for s, m in self.motions.items() for n, t in m.held().items()}
-
-    def _hold(self, held: Mapping[str, Tensor]) -> None:
-        for s, m in self.motions.items():
-            m.hold({n.removeprefix(f"{s}."): t for n, t in held.items() if n.startswith(f"{s}.")})
-
-    def result(self, ended: str) -> Learned:
-        """What is kept, with why the run ended."""
-        self._hold(self.best[2])
-        found = {s: m.transform(self.like) for s, m in self.motions.items()}
-        stays = Transform() if self.options.gauge else None
-        transforms = tuple(found.get(s, stays) for s in self.states)
-        return Learned(transforms, tuple(self.history), self.best[0], self.step, ended, len(self.mixtures) > 1)
+        return found - sum(w * x for w, x in zip(weights, losses, strict=True))
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def _identity(self) -> dict[str, Any]:
         # Digits that rounding in another order, as on more threads, does not reach.
-        tensors = (t for s in self.states.values() for t in s.values() if t.isfinite().all())
+        tensors = (t for s in self.states for t in s.values() if t.isfinite().all())
         sizes = [f"{float(t.double().norm()):.5e}" for t in tensors]
-        return {
-            "symmetry": self.symmetry.fingerprint,
-            "options": {f.name: getattr(self.options, f.name) for f in fields(LearnOptions)},
-            "models": sizes,
-        }
+        options = {f.name: getattr(self.options, f.name) for f in fields(LearnOptions)}
+        return {"symmetry": self.symmetry.fingerprint, "options": options, "models": sizes}
 
     def _checkpoint(self) -> None:
         if self.lesson.checkpoint is None:
             return
+        descent = self.descent
         Checkpoint(
             self._identity(),
-            self.step,
-            tuple(self.history),
-            self.best,
-            self._held(),
-            self.optimiser.state_dict(),
+            descent.step,
+            tuple(descent.history),
+            descent.best,
+            descent.held(),
+            descent.optimiser.state_dict(),
             self.generator.get_state(),
             self.feed.state(),
         ).save(self.lesson.checkpoint)
 
     def _resumed(self) -> bool:
         """Takes up the checkpoint, if there is one and it is wanted."""
-        path = self.lesson.checkpoint
+        path, descent = self.lesson.checkpoint, self.descent
         if path is None or not self.lesson.resume or not Path(path).exists():
             return False
         found = Checkpoint.load(path, self._identity())
-        self.step, self.history, self.best = found.step, list(found.history), found.best
-        self._hold(found.held)
-        self.optimiser.load_state_dict(found.optimiser)
+        descent.step, descent.history, descent.best = found.step, list(found.history), found.best
+        descent.hold(found.held)
+        descent.optimiser.load_state_dict(found.optimiser)
         self.generator.set_state(found.generator)
         self.feed.load(found.feed)
         return True
@@ -324,11 +262,3 @@ def drawn(options: LearnOptions, models: int, generator: torch.Generator) -> tup
     else:
         x = first + (second - first) * float(torch.rand((), generator=generator))
     return 1 - x, x
-
-
-def optimiser(options: LearnOptions, latents: list[Tensor]) -> torch.optim.Optimizer:
-    kind: Any = getattr(torch.optim, options.optimiser)
-    # The landscape turns with the element: a memory of a thousand steps was seen to diverge where a hundred does not.
-    settings = {"betas": (0.9, 0.99)} if "betas" in inspect.signature(kind).parameters else {}
-    found: torch.optim.Optimizer = kind(latents, lr=options.lr, **settings)
-    return found

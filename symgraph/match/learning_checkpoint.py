@@ -14,7 +14,7 @@ from torch import Tensor
 from symgraph.errors import CheckpointError, UsageError, one_line
 from symgraph.io.files import atomic_path
 
-FORMAT = "symgraph learned matching 1"
+FORMAT = "symgraph learned matching 2"
 
 
 @dataclass(frozen=True, slots=True)

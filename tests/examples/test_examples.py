@@ -35,7 +35,7 @@ def loss_barriers(text: str) -> tuple[float, float]:
 
 
 def test_every_example_is_tested() -> None:
-    tested = {"mlp_by_hand", "vit_on_digits", "gpt2_on_text", "custom_rule"}
+    tested = {"mlp_by_hand", "vit_on_digits", "gpt2_on_text", "custom_rule", "rounding"}
     assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
 
 
@@ -89,3 +89,11 @@ def test_custom_rule(tmp_path: Path, capsys: Capture) -> None:
     assert number(r"change the outputs by (\S+)", ruled) < 1e-9
     assert "fingerprints equal: True" in python
     assert '"positive monomial"' in (tmp_path / "symmetry.json").read_text(encoding="utf-8")
+
+
+def test_rounding(tmp_path: Path, capsys: Capture) -> None:
+    text = run("rounding", tmp_path, capsys)
+    before, after = number(r"as given ([\d.]+)", text), number(r"-> ([\d.]+) \(kept", text)
+    assert after < 0.8 * before
+    assert number(r"outputs change by (\S+),", text) < 1e-4
+    assert (tmp_path / "rounding" / "model.safetensors").exists()
