@@ -11,6 +11,7 @@ import torch
 from symgraph.inference.applied import Applied
 from symgraph.inference.branches import Branches, find_branches
 from symgraph.inference.contents import Content, find_contents
+from symgraph.inference.moved import structure_failure
 from symgraph.inference.prepared import Prepared
 from symgraph.inference.unproven import Unproven
 from symgraph.ir import Graph, Kind, Node
@@ -76,7 +77,13 @@ def explain_calls(given: Prepared) -> Explained:
         if node.kind is not Kind.CALL:
             continue
         binding = book.binding(node, graph)
-        if binding is not None and node.name in learned:
+        if binding is not None and node.name in learned and binding.rule.structure:
+            failure = structure_failure(binding, node, graph, book.proofs.structures)
+            if failure is not None:
+                book.refuse_own(binding.rule, (failure,), node.where)
+                unproven.append(Unproven(binding.rule.rule, node.where, failure))
+                binding = None
+        elif binding is not None and node.name in learned:
             proof = book.proof(binding, node, graph, facts)
             unproven += [Unproven(binding.rule.rule, node.where, failure, proof.lacking) for failure in proof.failures]
             binding = replace(binding, rule=proof.rule)

@@ -13,6 +13,7 @@ from symgraph.errors import RuleError
 from symgraph.ir import Graph, Node
 from symgraph.rules.binding import Binding, bind
 from symgraph.rules.check import refusal, require_sound
+from symgraph.rules.equivariance import Failure
 from symgraph.rules.facts import Facts
 from symgraph.rules.joined import apart, expanded, is_joined, split
 from symgraph.rules.loading import load_file
@@ -70,9 +71,18 @@ class RuleBook:
         joined = name != node.target and not binding.rule.pattern
         whole = self._whole(binding.rule, name) if joined else binding.rule
         found = self.proofs.at(binding, node, graph, whole, facts)
-        if found.failures and not found.lacking and binding.rule.rule in self.own:
-            raise refusal(binding.rule, found.failures, node.where)
+        if not found.lacking:
+            self.refuse_own(binding.rule, found.failures, node.where)
         return found
+
+    def refuse_own(self, rule: Rule, failures: tuple[Failure, ...], where: str) -> None:
+        """Refuses a rule of the user's that claims something false at a place.
+
+        Raises:
+            RuleError: something fails, and the rule is a user's own.
+        """
+        if failures and rule.rule in self.own:
+            raise refusal(rule, failures, where)
 
     def _whole(self, rule: Rule, target: str) -> Rule:
         """The rule behind one about tensors whose axes stand alone."""

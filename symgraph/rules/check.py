@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from symgraph.errors import RuleError
+from symgraph.errors import RuleError, SymgraphError
 from symgraph.groups.lattice import SymmetryClass, down, maps, next_larger
 from symgraph.rules.dummy import as_graph
 from symgraph.rules.equivariance import SEMI, Failure, Operands, in_worlds, named, tested, turns
 from symgraph.rules.examples import at_example, in_all_worlds, trials, with_other_numbers
 from symgraph.rules.laws import difference, further_laws, without
+from symgraph.rules.moving import moved_at_example
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import FIXES_ONES, AxisToken
 from symgraph.rules.trial import Trial, Values
@@ -65,7 +66,8 @@ def check(rule: Rule) -> Report:
         RuleError: if an example does not fit the rule or proves nothing, or torch does not know the operator.
     """
     if rule.signature is None:
-        return Report(rule.rule)
+        law, moved = f"structure {rule.structure}", moved_at_example(rule)
+        return Report(rule.rule, tuple(Failure(law, "", "", target, float("inf"), "", why) for target, why in moved))
     failures = list(_spellings(rule))
     loose: dict[tuple[str, str], None] = {}
     for made in trials(rule):
@@ -81,7 +83,13 @@ def require_sound(rule: Rule) -> None:
     Raises:
         RuleError: with the axis, the class and the counterexample.
     """
-    report = check(rule)
+    try:
+        report = check(rule)
+    except SymgraphError:
+        raise
+    except Exception as error:  # whatever an operator raises on operands that it was not made for
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RuleError(f"rule {rule} cannot be checked", cause=reason, remedy="check its `examples`") from None
     if not report.sound:
         raise refusal(rule, report.failures)
 

@@ -102,9 +102,12 @@ def _binary(cursor: Cursor, level: int, depth: int) -> Term:
         if cursor.skip("not"):
             return Term("not", (_binary(cursor, 3, depth + 1),))
         return _binary(cursor, 4, depth)
-    left = _binary(cursor, level + 1, depth)
+    left, count = _binary(cursor, level + 1, depth), 0
     while _PRECEDENCE.get(cursor.text) == level:
         kind = cursor.take()
+        count += 1
+        if count > MAX_DEPTH:
+            raise GrammarError(f"more than {MAX_DEPTH} of `{kind}` in a row", cursor.column)
         left = Term(kind, (left, _binary(cursor, level + 1, depth)))
         if level == 4:
             break
@@ -204,8 +207,14 @@ def _value(term: Term, arguments: Mapping[str, Any]) -> Any:
     if kind in _COMPARE:
         return _COMPARE[kind](*values)
     if kind in _ARITHMETIC:
-        return _ARITHMETIC[kind](*values)
+        return _ARITHMETIC[kind](*map(_number, values))
     return _measure(kind, values)
+
+
+def _number(value: Any) -> int | float:
+    if not isinstance(value, int | float):
+        raise TypeError("only numbers are added and multiplied")
+    return value
 
 
 def _plain(arguments: Mapping[str, Any], name: str) -> Any:

@@ -19,7 +19,7 @@ Classes = Mapping[str, SymmetryClass]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A law that does not hold: which, for what, by how much, and in which world."""
+    """A law that does not hold: which, for what, by how much, and in which world (of a structure: why)."""
 
     law: str
     axis: str
@@ -33,6 +33,8 @@ class Failure:
         subject = f"axis `{self.axis}`, class {self.cls}: " if self.axis else ""
         size = "the operator refused the transformed operands" if self.error == float("inf") else f"{self.error:.1e}"
         world = f", {self.world}" if self.world else ""
+        if self.law.startswith("structure "):
+            return f"{self.law} fails on {self.target}: {self.world}" + (f", with {self.shapes}" if self.shapes else "")
         return f"{subject}{self.law} fails on {self.target} (relative error {size}) with {self.shapes}{world}"
 
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from symgraph.rules.allowed import too_large, why_not_named
 from symgraph.rules.grammar import MAX_TEXT, GrammarError
 
 END = 2**63 - 1
@@ -79,7 +82,10 @@ def _term(node: ast.expr, depth: int) -> Term:
     if isinstance(node, ast.Constant):
         return _constant(node)
     if isinstance(node, ast.List):
-        return Term("list", items=tuple(_term(e, depth + 1) for e in node.elts))
+        items = tuple(_term(e, depth + 1) for e in node.elts)
+        if too_large([i.value for i in items if i.kind == "constant"]):
+            raise GrammarError("a list of numbers that large", node.col_offset)
+        return Term("list", items=items)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inner = _term(node.operand, depth + 1)
         if inner.kind == "constant" and not isinstance(inner.value, bool | str | None):
@@ -104,23 +110,26 @@ def _name(node: ast.Name) -> Term:
 
 
 def _constant(node: ast.Constant) -> Term:
-    if node.value is None or isinstance(node.value, bool | int | float | str):
+    if node.value is None or (isinstance(node.value, bool | int | float | str) and not too_large(node.value)):
         return Term("constant", node.value)
     raise GrammarError(f"{node.value!r} cannot be matched", node.col_offset)
 
 
 def _application(node: ast.Call, depth: int) -> Term:
-    import torch
-
     if not isinstance(node.func, ast.Name):
         raise GrammarError("expected the name of an ATen operator", node.col_offset)
     name = node.func.id
     if not name.isascii() or name.startswith("__") or not hasattr(torch.ops.aten, name):
         raise GrammarError(f"torch has no operator `aten.{name}`", node.col_offset)
+    if reason := why_not_named(name):
+        remedy = "patterns are made of operators that return tensors and do nothing else"
+        raise GrammarError(reason, node.col_offset, remedy=remedy)
     if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
         raise GrammarError("arguments cannot be spread", node.col_offset)
     items = tuple(_term(a, depth + 1) for a in node.args)
     keywords = tuple((str(k.arg), _term(k.value, depth + 1)) for k in node.keywords)
+    if any(k == "out" for k, _ in keywords):
+        raise GrammarError("`out` writes to an operand", node.col_offset)
     if len({k for k, _ in keywords}) < len(keywords):
         raise GrammarError("an argument is given twice", node.col_offset)
     return Term("call", name, items, keywords)

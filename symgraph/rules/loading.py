@@ -33,6 +33,7 @@ from symgraph.rules.verdict import Problem, problems
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _CHOICES = {"structure": STRUCTURES, "layout": LAYOUTS, "broadcast": BROADCASTS}
 _FORM = {k.name: k.form for k in KEYS}
+MAX_TEXT, MAX_DEPTH, MAX_ALIASES, MAX_NODES, MAX_RULES = 10**6, 20, 100, 10**5, 1000
 BATCH_DEFAULT: Bound = down(SymmetryClass.SEMI_PERMUTATION)
 
 
@@ -209,6 +210,9 @@ class _Reader:
             )
             return
         seen: set[str] = set()
+        if len(root.value) > MAX_RULES:
+            self.note(root, "too-large", f"more than {MAX_RULES} rules", "split the file")
+            return
         for node in root.value:
             rule = self.rule(node)
             if rule is None:
@@ -273,15 +277,67 @@ def parse(text: str, path: str = "<text>") -> tuple[Rule, ...]:
     """
     reader = _Reader(text, path)
     try:
+        _require_small(text, path)
         root = _composed(text)
+        _require_unfolded(root, path)
         found = tuple(reader.rules(root))
     except yaml.YAMLError as error:
         raise RuleError(_syntax(error, path, text)) from None
-    except (RecursionError, ValueError) as error:
+    except (RecursionError, ValueError, KeyError, OverflowError) as error:
         raise RuleError(f"{path}:1:1: error[yaml-syntax]: {error}") from None
     if reader.problems:
         raise RuleError("\n".join(map(str, reader.problems)))
     return found
+
+
+def _require_small(text: str, path: str) -> None:
+    """Refuses what would take long to read: texts without end, nests, and aliases of aliases.
+
+    Raises:
+        RuleError: with the limit.
+    """
+    reason = f"more than {MAX_TEXT} characters" if len(text) > MAX_TEXT else _nested(text)
+    if reason:
+        raise RuleError(f"{path}: a rule file is not read", cause=reason, remedy="write rules out, in several files")
+
+
+def _nested(text: str) -> str:
+    """What a text has too much of, or ''; one that is no YAML is explained by whoever composes it."""
+    depth = aliases = 0
+    try:
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            aliases += isinstance(event, yaml.AliasEvent)
+            if depth > MAX_DEPTH:
+                return f"nested more than {MAX_DEPTH} deep"
+            if aliases > MAX_ALIASES:
+                return f"more than {MAX_ALIASES} aliases"
+    except yaml.YAMLError:
+        return ""
+    return ""
+
+
+def _require_unfolded(root: yaml.Node | None, path: str) -> None:
+    """Refuses aliases that stand for themselves, or for more than a file may hold.
+
+    Raises:
+        RuleError: it does.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: Any, above: frozenset[int]) -> int:
+        if id(node) in above:
+            return MAX_NODES + 1
+        if id(node) not in sizes:
+            inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+            parts = [x for item in inner for x in (item if isinstance(item, tuple) else (item,))]
+            sizes[id(node)] = 1 + sum(size(x, above | {id(node)}) for x in parts)
+        return sizes[id(node)]
+
+    if root is not None and size(root, frozenset()) > MAX_NODES:
+        raise RuleError(
+            f"{path}: a rule file is not read", cause="its aliases stand for too much", remedy="write rules out"
+        )
 
 
 def _composed(text: str) -> yaml.Node | None:

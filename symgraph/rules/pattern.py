@@ -19,6 +19,7 @@ import torch
 
 from symgraph.errors import RuleError
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.rules.allowed import MOST_ENTRIES
 from symgraph.rules.expression import END, Term, parse_term
 from symgraph.tracing.arguments import arguments, parameters
 from symgraph.tracing.operators import is_wide
@@ -225,4 +226,7 @@ def _evaluate(term: Term, bindings: Mapping[str, Any]) -> Any:
         items.pop()
     values = [_evaluate(i, bindings) for i in items]
     keywords = {k: _evaluate(v, bindings) for k, v in term.keywords if v.kind != "any"}
-    return getattr(torch.ops.aten, term.value)(*values, **keywords)
+    result = getattr(torch.ops.aten, term.value)(*values, **keywords)
+    if isinstance(result, torch.Tensor) and result.numel() > MOST_ENTRIES:
+        raise ValueError(f"{term} has more than {MOST_ENTRIES} entries")
+    return result

@@ -34,11 +34,12 @@ class Proof:
 
 
 class Proofs:
-    """Proofs by rule, operator, constants and roles."""
+    """Proofs by rule, operator, constants and roles; `structures` are those of rules that state a structure."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Proof] = {}
         self._at_sizes: dict[Any, Proof | None] = {}
+        self.structures: dict[Any, Failure | None] = {}
 
     def at(self, binding: Binding, node: Node, graph: Graph, whole: Rule, facts: Facts) -> Proof:
         """The rule of a binding with what holds at this call.

@@ -210,7 +210,7 @@ class Trial:
     def run(self, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int] | None = None) -> list[torch.Tensor]:
         """Results in float64."""
         sizes = self.sizes if sizes is None else sizes
-        given = {k: _typed(k, v) for k, v in self.arguments(sizes).items()}
+        given = {k: typed(k, v) for k, v in self.arguments(sizes).items()}
         if isinstance(self.target, Pattern):
             result = self.target.evaluate({**self._ones, **given, **values})
         else:
@@ -325,7 +325,7 @@ def filled(value: Any, sizes: Mapping[str, int], many: int) -> Any:
     return sizes.get(value, value) if isinstance(value, str) else value
 
 
-def _typed(name: str, value: Any) -> Any:
+def typed(name: str, value: Any) -> Any:
     """A constant as torch takes it; what floats is as wide as the operands."""
     if isinstance(value, DType):
         found = getattr(torch, value.name)

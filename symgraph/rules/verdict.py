@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 from symgraph.groups.lattice import maps, maximal
+from symgraph.rules.allowed import LARGEST_NUMBER, MOST_ENTRIES, too_large, why_not
 from symgraph.rules.schema import Rule
-from symgraph.tracing.arguments import parameters, similar
+from symgraph.tracing.arguments import operator, parameters, similar
 
 # key, entry or item within it, code, message, help
 Finding = tuple[str, str, str, str, str]
@@ -36,6 +38,7 @@ def problems(rule: Rule) -> Iterator[Finding]:
     """Everything about a rule that does not fit together."""
     yield from _head(rule)
     yield from _operators(rule)
+    yield from _examples(rule)
     if rule.signature is not None:
         yield from _axes(rule)
         yield from _operands(rule)
@@ -56,13 +59,27 @@ def _head(rule: Rule) -> Iterator[Finding]:
 
 def _operators(rule: Rule) -> Iterator[Finding]:
     for op in rule.ops:
+        found = operator(op)
         if op.startswith("aten.") and parameters(op) is None:
             close = similar(op)
             yield "ops", op, "unknown-op", f"torch has no operator `{op}`", f"did you mean `{close}`?" if close else ""
+        elif found is not None and (reason := why_not(op, found)):
+            yield "ops", op, "unsafe-op", reason, "rules are about operators that return tensors and do nothing else"
     known = _variables(rule)
     if known is not None and rule.when is not None:
         for name in sorted(rule.when.names - known):
             yield "when", "", "bad-condition", f"`{name}` is no argument here", f"one of {', '.join(sorted(known))}"
+
+
+def _examples(rule: Rule) -> Iterator[Finding]:
+    """Sizes and numbers that ask for more than a check needs."""
+    for example in rule.examples:
+        entries = prod([*example.sizes.values(), *example.batch])
+        if entries > MOST_ENTRIES or min([*example.sizes.values(), *example.batch], default=1) < 0:
+            yield "examples", "", "too-large", f"an example of {entries} entries", "a few positions for each axis do"
+        if any(map(too_large, example.args.values())):
+            text = f"an argument of more than {LARGEST_NUMBER}"
+            yield "examples", "", "too-large", text, "a few positions for each axis do"
 
 
 def _variables(rule: Rule) -> frozenset[str] | None:
