@@ -68,5 +68,8 @@ def picked_axis(applied: Applied, graph: Graph) -> tuple[int, str] | None:
         dim = given.get("dim", 0)
         rank = len(graph.by_name[next(iter(applied.node.refs()))].shape)
         return (dim % rank, index.name) if isinstance(index, Ref) and isinstance(dim, int) else None
-    at = [i for i, index_tensor in enumerate(indices) if index_tensor is not None]
-    return (at[0], indices[at[0]].name) if len(at) == 1 and isinstance(indices[at[0]], Ref) else None
+    indexed = [(place, given) for place, given in enumerate(indices) if given is not None]
+    if len(indexed) != 1 or not isinstance(indexed[0][1], Ref):
+        return None
+    ((place, positions),) = indexed
+    return place, positions.name

@@ -6,6 +6,9 @@ are solved by common refinement: two products are cut at the same places, two co
 nodes take whatever structure the other side has. Where no common refinement exists, everything involved is bounded by
 `identity` and the reason is kept.
 
+    [6 x 4] = [2 x 12]   is cut into   [2 x 3 x 4]: the first factor of six is (2 x 3), that of twelve (3 x 4)
+    [6 + 4] = [10]       makes the free axis of ten (6 + 4)
+
 References are integers: `2 * node + dual`.
 """
 
@@ -106,13 +109,17 @@ class Store:
 
     def find(self, ref: Ref) -> Ref:
         """The representative of `ref`, with the parity of the way to it."""
-        path = []
-        while (up := self._parent[ref >> 1] ^ (ref & 1)) != ref:
-            path.append(ref)
-            ref = up
+        parent = self._parent
+        up = parent[ref >> 1] ^ (ref & 1)
+        if parent[up >> 1] ^ (up & 1) == up:
+            return up
+        path = [ref]
+        while (above := parent[up >> 1] ^ (up & 1)) != up:
+            path.append(up)
+            up = above
         for passed in path:
-            self._parent[passed >> 1] = ref ^ (passed & 1)
-        return ref
+            parent[passed >> 1] = up ^ (passed & 1)
+        return up
 
     def size(self, ref: Ref) -> int:
         """Length of the axis."""
@@ -128,12 +135,13 @@ class Store:
 
     def leaves(self, ref: Ref) -> Iterator[Ref]:
         """Free nodes below `ref`, from left to right."""
-        shape = self.children(ref)
+        ref = self.find(ref)
+        shape = self._shape[ref >> 1]
         if shape is None:
-            yield self.find(ref)
+            yield ref
             return
         for child in shape[1]:
-            yield from self.leaves(child)
+            yield from self.leaves(child ^ (ref & 1))
 
     def factors(self, ref: Ref) -> list[Ref]:
         """`ref` as a flat list of product factors without those of size one."""
@@ -215,12 +223,12 @@ class Store:
             return
         if self.size(axis) == 1 or (axis == other and pair == self._merge):
             return
-        sa, sb = self.children(axis), self.children(other)
-        if sa is None and sb is None:
+        shape, other_shape = self.children(axis), self.children(other)
+        if shape is None and other_shape is None:
             pair(axis, other)
-        elif sa is None:
+        elif shape is None:
             self._walk_free(axis, other, pair)
-        elif sb is None:
+        elif other_shape is None:
             self._walk_free(other, axis, lambda mine, theirs: pair(theirs, mine))
         else:
             self._walk_defined(axis, other, pair)
@@ -241,35 +249,35 @@ class Store:
             self._walk(mine, theirs, pair)
 
     def _walk_defined(self, axis: Ref, other: Ref, pair: Callable[[Ref, Ref], None]) -> None:
-        pa, pb = self.parts(axis), self.parts(other)
-        if len(pa) > 1 or len(pb) > 1:
-            self._walk_parts(pa, pb, pair)
+        parts, other_parts = self.parts(axis), self.parts(other)
+        if len(parts) > 1 or len(other_parts) > 1:
+            self._walk_parts(parts, other_parts, pair)
         else:
             self._walk_factors(self.factors(axis), self.factors(other), pair)
 
-    def _walk_parts(self, xs: list[Ref], ys: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
-        xs, ys = xs[::-1], ys[::-1]
-        while xs and ys:
-            mine, theirs = xs.pop(), ys.pop()
+    def _walk_parts(self, left: list[Ref], right: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
+        left, right = left[::-1], right[::-1]
+        while left and right:
+            mine, theirs = left.pop(), right.pop()
             if self.size(mine) > self.size(theirs):
                 mine, rest = self._cut(mine, self.size(theirs))
-                xs.append(rest)
+                left.append(rest)
             elif self.size(mine) < self.size(theirs):
                 theirs, rest = self._cut(theirs, self.size(mine))
-                ys.append(rest)
+                right.append(rest)
             self._walk(mine, theirs, pair)
 
-    def _walk_factors(self, xs: list[Ref], ys: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
-        xs, ys = xs[::-1], ys[::-1]
-        while xs and ys:
-            n, m = self.size(self._top(xs)), self.size(self._top(ys))
+    def _walk_factors(self, left: list[Ref], right: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
+        left, right = left[::-1], right[::-1]
+        while left and right:
+            mine, theirs = self.size(self._top(left)), self.size(self._top(right))
             # A factor that cannot be divided (a concatenation) may still equal several factors of the other side.
-            for size in dict.fromkeys((gcd(n, m), max(n, m))):
-                if size > 1 and self._fits(xs, size) and self._fits(ys, size):
-                    self._walk(self._take(xs, size), self._take(ys, size), pair)
+            for size in dict.fromkeys((gcd(mine, theirs), max(mine, theirs))):
+                if size > 1 and self._fits(left, size) and self._fits(right, size):
+                    self._walk(self._take(left, size), self._take(right, size), pair)
                     break
             else:
-                self._clash(self._incomparable(xs, ys), "the products have no common refinement")
+                self._clash(self._incomparable(left, right), "the products have no common refinement")
 
     def _top(self, stack: list[Ref]) -> Ref:
         """The next factor; what has become a product since it was stacked is spread out first."""
@@ -279,10 +287,10 @@ class Store:
     def _fits(self, stack: list[Ref], size: int) -> bool:
         """Whether the leading factors, the last of them divided if it is free, have the given size."""
         for factor in (inner for ref in reversed(stack) for inner in self.factors(ref)):
-            n = self.size(factor)
-            if size % n:
-                return n % size == 0 and self.children(factor) is None
-            size //= n
+            length = self.size(factor)
+            if size % length:
+                return length % size == 0 and self.children(factor) is None
+            size //= length
             if size == 1:
                 return True
         return False
@@ -299,22 +307,26 @@ class Store:
         """Removes the next factor; from a free one, only as much of it as divides `size`."""
         self._top(stack)
         ref = stack.pop()
-        n, outer = self.size(ref), gcd(self.size(ref), size)
-        if self.children(ref) is not None or outer in (1, n):
+        length, outer = self.size(ref), gcd(self.size(ref), size)
+        if self.children(ref) is not None or outer in (1, length):
             return ref
-        self._define(ref, Shape.PRODUCT, [self.new(outer), self.new(n // outer)])
+        self._define(ref, Shape.PRODUCT, [self.new(outer), self.new(length // outer)])
         left, right = self.children(ref)[1]  # type: ignore[index]
         stack.append(right)
         return left
 
-    def _incomparable(self, xs: list[Ref], ys: list[Ref]) -> list[Ref]:
+    def _incomparable(self, left: list[Ref], right: list[Ref]) -> list[Ref]:
         """Removes factors from both sides up to the first place where both can be cut again."""
-        removed = [xs.pop(), ys.pop()]
-        n, m = map(self.size, removed)
-        while n != m:
-            end = lcm(n, m)
-            removed.append(self._divide(xs, end // n) if n != end else self._divide(ys, end // m))
-            n, m = (n * self.size(removed[-1]), m) if n != end else (n, m * self.size(removed[-1]))
+        removed = [left.pop(), right.pop()]
+        mine, theirs = map(self.size, removed)
+        while mine != theirs:
+            end = lcm(mine, theirs)
+            if mine != end:
+                removed.append(self._divide(left, end // mine))
+                mine *= self.size(removed[-1])
+            else:
+                removed.append(self._divide(right, end // theirs))
+                theirs *= self.size(removed[-1])
         return removed
 
     def _cut(self, ref: Ref, size: int) -> tuple[Ref, Ref]:
