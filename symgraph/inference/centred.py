@@ -1,27 +1,23 @@
-"""Centred streams: means that norms remove, whatever writes them and whatever reads what is left."""
+"""Centred streams: means that norms remove, in whatever writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from symgraph.inference.applied import Applied
-from symgraph.inference.draft import Gain
-from symgraph.inference.flow import BLANK, Flow, Key, Reader, Use, holds
-from symgraph.inference.moves import constant_uses, taken
-from symgraph.inference.translations import find_shared
+from symgraph.inference.flow import BLANK, Flow, Key, holds
+from symgraph.inference.planes import norms
 from symgraph.ir import Node
-from symgraph.symmetry.families import Centred, Lean, Move, Piece, Sink, Spectral, Tilt, pieces
+from symgraph.symmetry.families import Centred, Piece, Spectral
 from symgraph.symmetry.terms import Leaf
 
 
 class Centring:
-    """Finds the families around norms that centre."""
+    """Finds what norms that centre, and operators that are blind along an axis, do not see."""
 
-    def __init__(self, flow: Flow, moves: list[Move]) -> None:
+    def __init__(self, flow: Flow) -> None:
         self.flow, self.d = flow, flow.d
-        self.moved = {m.source.parameter for m in moves if m.sinks}
         self.unseen: dict[tuple[str, Key], bool] = {}
-        self.gain_of: dict[str, Gain] = {n: g for g in self.d.gains for n in g.nodes}
         self.by_root: dict[int, list[int]] = {}
         for node, frame in self.d.frames.items():
             self.by_root.setdefault(self.d.root(2 * node), []).append(frame)
@@ -112,7 +108,7 @@ class Centring:
         first = next(iter(a.binding.operands))
         if (operand == first and self.flow.centred_key(a) == key) or self._blind_keys(a).get(operand) == key:
             return ()
-        if user.name in self.gain_of and not self.gain_of[user.name].forward:
+        if user.name in self.flow.gain_of and not self.flow.gain_of[user.name].forward:
             after = self._after_gain(a, value, key)
             return None if after is None else (user.name, after)
         # By continuity an operator that admits every invertible map on an axis commutes with the projection that
@@ -125,91 +121,16 @@ class Centring:
         """The key behind a gain that is one once its writers carry it, for the value that it multiplies."""
         axes, result = self.d.found[value], self.d.found[a.node.name]
         at = [i - len(axes) for i, axis in enumerate(axes) if self.flow.on(axis, key[0])]
-        parameter = self.gain_of[a.node.name].parameter
+        parameter = self.flow.gain_of[a.node.name].parameter
         if len(at) != 1 or len(axes) < len(result) or self.flow.graph.state[parameter].name == value:
             return None
         return self.flow.key(result[at[0]])
 
-    # -- what is read --------------------------------------------------------------------------------------------
-
-    def read(self) -> tuple[list[Centred], list[Lean], list[Tilt]]:
-        """Readers of centred norms: exact means, means that depend on a gain or bias left in place, and tilts."""
-        plain: dict[int, dict[Piece, None]] = {}
-        leans: list[Lean] = []
-        shared: list[Lean] = []
-        lent: dict[str, str] = {}
-        tilts: list[Tilt] = []
-        for a, key, gain, bias in self._norms():
-            uses = list(self.flow.uses(a.node.name, key, sums=False))
-            readers = [u for u in uses if isinstance(u, Reader) and isinstance(u.piece.term, Leaf)]
-            tied = {r.piece.parameter: self._other_use(r) for r in readers if not r.alone}
-            lent |= {name: use for name, use in tied.items() if use}
-            shared += self._leans([r for r in readers if not r.alone], gain, bias)
-            readers = [r for r in readers if r.alone]
-            if not gain and not bias:
-                for r in readers:
-                    plain.setdefault(r.piece.term.frame, {})[r.piece] = None  # type: ignore[union-attr]
-                continue
-            leans += self._leans(readers, gain, bias)
-            if not gain and bias and self._tiltable(uses, readers):
-                tilts.append(Tilt(bias, tuple(r.piece for r in readers)))
-        plainly = [Centred(frame, tuple(p), False) for frame, p in sorted(plain.items())]
-        return plainly, [*leans, *find_shared(self.flow, shared, lent)], tilts
-
-    def _leans(self, readers: list[Reader], gain: str, bias: str) -> list[Lean]:
-        offset = self.d.eq.offsets.get(gain, 0.0)
-        found = [Lean(r.piece, gain, bias, r.bias if bias else "", offset) for r in readers if r.bias or not bias]
-        without = [r for r in readers if bias and not r.bias and r.alone]
-        return found + [
-            Lean(r.piece, gain, bias, "", offset, rows=p, sinks=s) for r in without for p, s in self._free_rows(r)
-        ]
-
-    def _other_use(self, reader: Reader) -> str:
-        """The one other call that uses a reader's weight, if there is one and no more."""
-        users = self.flow.graph.users[self.flow.graph.state[reader.piece.parameter].name]
-        others = [u.name for u in users if u.name != reader.value]
-        return others[0] if len(users) == 2 and len(others) == 1 else ""
-
-    def _free_rows(self, reader: Reader) -> Iterator[tuple[Piece, tuple[Sink, ...]]]:
-        """Parts of what a matrix writes of which nothing sees a constant, or only readers whose biases take it."""
-        name = reader.piece.parameter
-        axes = self.d.terms[name]
-        other = 1 - reader.piece.axis
-        for piece in pieces(name, other, axes[other]) if len(axes) == 2 else ():
-            sinks = taken(self.flow, piece, constant_uses(self.flow, reader.value, piece))
-            if sinks is not None:
-                yield piece, sinks
-
-    def _tiltable(self, uses: list[Use], readers: list[Reader]) -> bool:
-        return len(readers) == len(uses) > 0 and not all(r.bias for r in readers)
-
     def spectral(self) -> list[Spectral]:
         """Gains in place between a stream and another one whose readers all centre it."""
         found = []
-        for a, key, gain, _ in self._norms():
+        for a, (gain, _), axis in norms(self.flow):
+            key = self.flow.key(self.d.found[a.node.name][axis])
             if gain in self.d.between and self._unseen(a.node.name, key):
                 found.append(Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0)))
         return found
-
-    def _norms(self) -> Iterator[tuple[Applied, Key, str, str]]:
-        """Every centring node with the key of its output, and the gain and bias that stay in place there."""
-        for a in self.d.eq.applied:
-            i = self.flow.centred_axis(a)
-            if i is None or a.rule is None or a.binding is None or len(a.binding.results) != 1:
-                continue
-            axis = next(j for j, t in enumerate(a.binding.results[0]) if t.name == a.rule.centred)
-            out = self.d.found[a.node.name][axis]
-            gain, bias = self._named(a, a.rule.gain), self._named(a, a.rule.adds)
-            if gain is None or bias is None or self.d.eq.store.children(out) is not None:
-                continue
-            absorbed = a.node.name in self.gain_of and self.gain_of[a.node.name].forward
-            yield a, self.flow.key(out), "" if absorbed else gain, "" if bias in self.moved else bias
-
-    def _named(self, a: Applied, operand: str | None) -> str | None:
-        """Parameter of an optional operand; '' where it is left out, None where it is more than one vector."""
-        if a.binding is None or operand not in a.binding.operands:
-            return ""
-        name = a.binding.operands[operand][0].name
-        node = self.flow.graph.by_name[self.d.eq.shifted.get(name, name)]
-        known = node.target in self.flow.graph.state and len(node.shape) == 1
-        return node.target if known else None

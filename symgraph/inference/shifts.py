@@ -2,31 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from symgraph.inference.centred import Centring
+from symgraph.inference.constants import find_constants
 from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow
-from symgraph.inference.moves import find_moves
+from symgraph.inference.planes import PlaneReader, find_readers
 from symgraph.inference.radial import find_radial
 from symgraph.inference.row_tables import find_blind
 from symgraph.inference.statistics import find_statistics
-from symgraph.inference.translations import find_translations
 from symgraph.ir import Graph
-from symgraph.symmetry.families import Families
+from symgraph.symmetry.families import Centred, Constant, Families, Lean, Piece, Plane
 
 
 def find_families(d: Draft, traced: Graph) -> Families:
     """Every family, in program order."""
     flow = Flow(d)
-    moves = find_moves(flow)
-    centring = Centring(flow, moves)
-    read, leans, tilts = centring.read()
+    centring, readers = Centring(flow), find_readers(flow)
+    constants = find_constants(flow, readers, centring.tables())
+    # Where a norm's bias has moved on, its readers' plane goes through zero.
+    moved = {c.source.piece.parameter for c in constants if c.moves}
+    readers = [replace(r, plane=_lowered(r.plane, moved)) for r in readers]
+    leans = [*_leans(readers), *(_lean(c) for c in constants if _is_lean(c))]
+    others = [_lowered_head(c, moved) for c in constants if not _is_lean(c)]
     return Families(
-        tuple(moves),
-        tuple(find_translations(flow, centring.tables())),
-        (*centring.written(), *read, *find_blind(flow)),
+        tuple(others),
+        (*centring.written(), *_read(readers), *find_blind(flow)),
         tuple(leans),
-        tuple(tilts),
         tuple(centring.spectral()),
         tuple(find_statistics(flow, traced)),
         tuple(find_radial(flow)),
     )
+
+
+def _lowered(plane: Plane, moved: set[str]) -> Plane:
+    return replace(plane, bias="") if plane.bias in moved else plane
+
+
+def _lowered_head(constant: Constant, moved: set[str]) -> Constant:
+    if constant.tied is None:
+        return constant
+    plane = _lowered(constant.tied, moved)
+    return replace(constant, tied=plane, sink=constant.sink if plane.bias else "")
+
+
+def _read(readers: list[PlaneReader]) -> Iterator[Centred]:
+    """Readers of norms that keep neither gain nor bias: their means are not seen."""
+    plain: dict[int, dict[Piece, None]] = {}
+    for r in readers:
+        if not r.elsewhere and not r.plane.gain and not r.plane.bias:
+            plain.setdefault(r.leaf.frame, {})[r.plane.reader] = None
+    return (Centred(frame, tuple(found), False) for frame, found in sorted(plain.items()))
+
+
+def _leans(readers: list[PlaneReader]) -> Iterator[Lean]:
+    for r in readers:
+        if not r.elsewhere and (r.plane.gain or r.plane.bias) and (r.bias or not r.plane.bias):
+            yield Lean(r.plane, r.bias if r.plane.bias else "")
+
+
+def _is_lean(constant: Constant) -> bool:
+    """Whether it is a bias by a plane that nothing sees."""
+    return constant.source.plane is not None and not constant.shares
+
+
+def _lean(constant: Constant) -> Lean:
+    plane = constant.source.plane
+    assert plane is not None
+    return Lean(plane, "", constant.source.piece)

@@ -21,14 +21,14 @@ from symgraph.groups.elements import Element
 from symgraph.io.decode import Malformed, decode
 from symgraph.io.files import atomic_path
 from symgraph.orbit.blend import Blend
-from symgraph.orbit.constant_steps import Lift, Offset, Push
+from symgraph.orbit.constant_steps import Lift, Shift
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform
 from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.graph import SymmetryGraph
 
 FORMAT = "symgraph alignment 1"
-KINDS: dict[str, type[Step]] = {k.kind: k for k in (Act, Blend, Rescale, Push, Lift, Stretch, Slant, Offset)}
+KINDS: dict[str, type[Step]] = {k.kind: k for k in (Act, Blend, Rescale, Shift, Lift, Stretch, Slant)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,133 +1,122 @@
-"""Steps that add constants: to a bias and what its readers make of it, along one axis, along the ones vector."""
+"""Steps that add constants: in one place and what makes up for it in others, or along the ones vector."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from symgraph.io.decode import decode
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import spread
-from symgraph.symmetry.families import Piece, Place, Sink
+from symgraph.symmetry.families import Constant, Piece, Plane, Port, Share, over_leaves
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.terms import Term, leaves
 
 State = dict[str, Tensor]
+_PLACE = ("parameter", "axis", "start", "window")
 
 
 @dataclass(frozen=True, slots=True)
-class Push(Step):
-    """Takes a constant out of a bias and adds what its readers make of it to theirs."""
+class Shift(Step):
+    """Adds a constant at its source, and at every other place what makes up for it.
 
-    source: Piece
-    sinks: tuple[Sink, ...]
+    Shapes: constant (n,), the size of the source; () where the source is tied to a plane.
+    """
+
+    family: Constant
     constant: Tensor
-    kind: ClassVar[str] = "push"
+    kind: ClassVar[str] = "shift"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
-        """The transformed state."""
-        found = dict(state)
-        for sink in self.sinks:
-            if sink.bias in found and (not linear if sink.reader is None else sink.reader.parameter in found):
-                found[sink.bias] = found[sink.bias] + arriving(found, self.source, sink, self.constant)
-        if not linear and self.source.parameter in found:
-            found[self.source.parameter] = self.source.add(found[self.source.parameter], -self.constant)
+        """The transformed state; of a difference of two models only what its matrices make of the constant."""
+        if linear:
+            return self._linear(state)
+        found, vector = dict(state), self._vector(state)
+        ports = [(self.family.source, vector)]
+        ports += [(s.port, arriving(state, self.family.source, s, vector)) for s in self.family.shares]
+        for port, added in ports:
+            if port.plane is None and port.piece.parameter in found:
+                found[port.piece.parameter] = port.added(found[port.piece.parameter], added)
+        # Biases first: the planes are those behind the new ones.
+        for port, added in ports:
+            if port.plane is not None:
+                weight = found[port.piece.parameter]
+                tilted = turned(weight, port.piece, port.plane, found, added / port.plane.height(found, weight))
+                found[port.piece.parameter] = tilted
+        tied, sink = self.family.tied, self.family.sink
+        if tied is not None and sink in found:
+            found[sink] = found[sink] - self.constant.to(found[sink]) * tied.height(state, found[sink])
         return found
 
-    def inverse(self) -> Push:
+    def _linear(self, state: State) -> State:
+        if not self.family.settled:
+            return state
+        found, source = dict(state), self.family.source
+        for share in self.family.shares:
+            name = share.port.piece.parameter
+            if name in found and share.path and all(h.reader.parameter in found for h in share.path):
+                found[name] = share.port.added(found[name], arriving(state, source, share, self.constant))
+        return found
+
+    def _vector(self, state: State) -> Tensor:
+        tied, source = self.family.tied, self.family.source.piece.parameter
+        return self.constant if tied is None else self.constant * tied.normal(state, state[source])
+
+    def inverse(self) -> Shift:
         """The step that undoes this one."""
-        return Push(self.source, self.sinks, -self.constant)
+        return Shift(self.family, -self.constant)
 
     @property
     def takes(self) -> object:
-        """The constant of this piece of a bias."""
-        return self.source
+        """The constant of this family."""
+        return self.family.place
 
-    def fitted(self, state: State) -> Push:
+    def fitted(self, state: State) -> Shift:
         """Another model's constant, where readers make up for it."""
-        if not self.sinks or self.source.parameter not in state:
+        if not self.family.moves or self.family.source.piece.parameter not in state:
             return self
-        return replace(self, constant=self.source.of(state[self.source.parameter]).clone())
+        return replace(self, constant=-self.family.source.mean(state))
 
     def dump(self) -> Dumped:
         """Where it is taken out, and the constant."""
-        return {"parameter": self.source.parameter, "start": self.source.start}, {"constant": self.constant}
+        place = dict(zip(_PLACE, self.family.place, strict=True))
+        return {**place, "window": list(self.family.source.window)}, {"constant": self.constant}
 
     @classmethod
-    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Push:
+    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shift:
         """What `dump` gave."""
-        moves = {(m.source.parameter, m.source.start): m for m in symmetry.moves}
-        move = moves[plain["parameter"], plain["start"]]
-        return Push(move.source, move.sinks, tensors["constant"])
+        families = {c.place: c for c in symmetry.constants}
+        place = tuple(tuple(plain[k]) if k == "window" else plain[k] for k in _PLACE)
+        return Shift(families[place], tensors["constant"])  # type: ignore[index]
 
 
-def arriving(state: State, source: Piece, sink: Sink, constant: Tensor) -> Tensor:
-    """What a constant of a piece makes of the bias where it arrives."""
-    reader = sink.reader
-    if reader is None:
-        return constant.to(state[sink.bias])
-    part = reader.of(state[reader.parameter])
-    spread_out = broadcast_leaves(constant.to(part), source.term, reader.term)
-    found: Tensor = torch.tensordot(part, spread_out, dims=([reader.axis], [0]))
+def arriving(state: State, source: Port, share: Share, constant: Tensor) -> Tensor:
+    """What a constant of the source comes to at the place of a share."""
+    found, term = share.factor * constant, source.piece.term
+    for hop in share.path:
+        part = hop.reader.of(state[hop.reader.parameter])
+        spread_out = over_leaves(found.to(part), term, hop.reader.term)
+        if spread_out is None:
+            raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
+        written = torch.tensordot(part, spread_out, dims=([hop.reader.axis], [0]))
+        found, term = replace(hop.rows, axis=0).of(written), hop.rows.term
     return found
 
 
-def broadcast_leaves(vector: Tensor, source: Term, target: Term) -> Tensor:
-    """A vector over the leaves of `source` as one over those of `target`, constant along the leaves it lacks."""
-    have, want = ([x for x in leaves(t) if x.size != 1] for t in (source, target))
-    shaped = vector.reshape([x.size for x in have])
-    dims: list[int] = []
-    for leaf in have:
-        dims.append(next(i for i, x in enumerate(want) if x.frame == leaf.frame and i not in dims))
-    return spread(shaped, len(want), dims).expand([x.size for x in want]).reshape(-1)
+def turned(weight: Tensor, rows: Piece | None, plane: Plane, state: State, constant: Tensor) -> Tensor:
+    """A reader of a plane with u times its normal added, in some of its rows or in all.
 
-
-@dataclass(frozen=True, slots=True)
-class Offset(Step):
-    """Adds a constant vector along one axis of a parameter, equal along all others, within the place's window.
-
-    Shapes: constant (n,), the size of the axis.
+    Shapes: constant (n,), one number for each row.
     """
-
-    place: Place
-    constant: Tensor
-    kind: ClassVar[str] = "offset"
-
-    def apply(self, state: State, *, linear: bool = False) -> State:
-        """The transformed state; nothing changes for a difference of two models."""
-        if linear or self.place.parameter not in state:
-            return state
-        tensor = state[self.place.parameter].clone()
-        window(tensor, self.place).add_(spread(self.constant.to(tensor), tensor.dim(), [self.place.axis]))
-        return {**state, self.place.parameter: tensor}
-
-    def inverse(self) -> Offset:
-        """The step that undoes this one."""
-        return Offset(self.place, -self.constant)
-
-    def dump(self) -> Dumped:
-        """The place and the constant."""
-        return asdict(self.place), {"constant": self.constant}
-
-    @classmethod
-    def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Offset:
-        """What `dump` gave."""
-        place = decode(Place, plain)
-        if place.parameter not in symmetry.terms:
-            raise ValueError(f"there is no parameter {place.parameter}")
-        return Offset(place, tensors["constant"])
-
-
-def window(tensor: Tensor, place: Place) -> Tensor:
-    """The part of a tensor that lies in the place's window, as a view."""
-    if not place.window:
-        return tensor
-    axis, start, stop = place.window
-    return tensor.narrow(axis, start, stop - start)
+    axis, normal = plane.reader.axis, plane.normal(state, weight)
+    amounts = weight.new_zeros([n for i, n in enumerate(weight.shape) if i != axis])
+    if rows is None:
+        amounts = constant.to(weight).expand(amounts.shape)
+    else:
+        amounts[torch.tensor(rows.entries(), device=weight.device)] = constant.to(weight)
+    return plane.reader.add(weight, amounts.unsqueeze(axis) * spread(normal, weight.dim(), [axis]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from math import prod
 
 from torch import Tensor
 
-from symgraph.orbit.constant_steps import Lift, Offset, Push
+from symgraph.orbit.constant_steps import Lift, Shift
 from symgraph.orbit.spectral_gains import Isospectral
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import State, Stretch, Transform, gain_of, rescale
-from symgraph.orbit.uneven import Restate, Slant, Turn
-from symgraph.symmetry.dimension import Family, lean_name, piece_name, translation_name
-from symgraph.symmetry.families import Piece, Radial, Spectral, Translation
+from symgraph.orbit.uneven import Restate, Slant
+from symgraph.symmetry.dimension import Family, constant_name, family_of, lean_name, piece_name, port_name
+from symgraph.symmetry.families import Piece, Radial, Spectral
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.sampling import float64
 
@@ -56,21 +56,20 @@ def to_clean_gauge(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> tupl
 
 
 def _taken_out(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
-    for m in symmetry.moves:
-        if m.sinks:
-            yield Push(m.source, m.sinks, m.source.of(state[m.source.parameter]).clone())
+    for c in symmetry.constants:
+        if c.moves:
+            yield Shift(c, -c.source.mean(state))
     for name, sites in symmetry.gain_sites.items():
         yield rescale(symmetry, sites, gain_of(symmetry, state, name))
 
 
 def freedoms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     """Every freedom; those that lead out of the clean gauge come last, so that all can be taken one after the other."""
-    yield from _moves(symmetry, sinks=False)
-    yield from _translations(symmetry)
+    yield from _constants(symmetry, moving=False)
     yield from _means(symmetry)
     yield from _around_norms(symmetry)
     yield from _factors(symmetry)
-    yield from _moves(symmetry, sinks=True)
+    yield from _constants(symmetry, moving=True)
     for name, sites in symmetry.gain_sites.items():
         make = partial(rescale, symmetry, sites)
         yield Freedom(Family.GAIN, name, f"gain {name}", _shape(symmetry, name), _factor(make), LOGARITHM)
@@ -94,27 +93,13 @@ def _beside(symmetry: SymmetryGraph, piece: Piece) -> tuple[int, ...]:
     return tuple(n for i, n in enumerate(symmetry.graph.state[piece.parameter].shape) if i != piece.axis)
 
 
-def _moves(symmetry: SymmetryGraph, *, sinks: bool) -> Iterator[Freedom]:
-    family = Family.MOVE if sinks else Family.NULL
-    for m in symmetry.moves:
-        if bool(m.sinks) == sinks:
-            name, make = piece_name(symmetry, m.source), partial(Push, m.source, m.sinks)
-            yield Freedom(family, name, f"constant {name}", (m.source.size,), _alone(make))
-
-
-def _translations(symmetry: SymmetryGraph) -> Iterator[Freedom]:
-    for i, t in enumerate(symmetry.translations):
-        place = t.sets[0][0]
-        shape = (len(t.sets) - 1, symmetry.graph.state[place.parameter].shape[place.axis])
-        yield Freedom(Family.TRANSLATION, translation_name(t), f"translation {i}", shape, partial(_translated, t))
-
-
-def _translated(translation: Translation, rows: Tensor) -> Steps:
-    """One row for each set but the first, which takes it."""
-    first, *others = translation.sets
-    pairs = list(zip(rows, others, strict=True))
-    given = (Offset(p, row / p.factor) for row, _ in pairs for p in first)
-    return (*given, *(Offset(p, -row / p.factor) for row, places in pairs for p in places))
+def _constants(symmetry: SymmetryGraph, *, moving: bool) -> Iterator[Freedom]:
+    for c in symmetry.constants:
+        if c.moves == moving:
+            name, shape = constant_name(symmetry, c), (c.source.piece.size,) if c.tied is None else ()
+            label = f"constant {port_name(symmetry, c.source)}"
+            size = 1.0 if c.settled else LOGARITHM
+            yield Freedom(family_of(c), name, label, shape, _alone(partial(Shift, c)), size, c.settled)
 
 
 def _means(symmetry: SymmetryGraph) -> Iterator[Freedom]:
@@ -128,12 +113,8 @@ def _means(symmetry: SymmetryGraph) -> Iterator[Freedom]:
 def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     """Freedoms whose steps depend on the parameters around them."""
     for x in symmetry.leans:
-        name, shape = lean_name(symmetry, x), () if x.givers else _beside(symmetry, x.reader)
-        shape = shape if x.rows is None else (x.rows.size,)
+        name, shape = lean_name(symmetry, x), _beside(symmetry, x.plane.reader) if x.rows is None else (x.rows.size,)
         yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, x)), settled=x.settled)
-    for t in symmetry.tilts:
-        shape, make, label = _shape(symmetry, t.bias), _alone(partial(Turn, t)), f"tilt of {t.bias}"
-        yield Freedom(Family.TILT, t.bias, label, shape, make, LOGARITHM, settled=False, positive=True)
     for g in symmetry.spectral:
         yield Freedom(Family.SPECTRAL, g.gain, f"spectrum of {g.gain}", (), partial(_spun, symmetry, g), settled=False)
     for s in symmetry.statistics:

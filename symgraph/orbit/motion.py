@@ -17,7 +17,7 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.groups.charts import Assigned, Chart, ChartPlan, Rotation
 from symgraph.orbit.action import GroupElement
-from symgraph.orbit.constant_steps import Push
+from symgraph.orbit.constant_steps import Shift
 from symgraph.orbit.descent_options import MotionOptions
 from symgraph.orbit.relaxed import Relaxed
 from symgraph.orbit.step import Step
@@ -39,9 +39,9 @@ class Motion:
                 cause="only rotations and permutations that are trained can",
                 remedy="name the residual, or train permutations as well (permutations=True)",
             )
-        self.moves = tuple(m for m in symmetry.moves if m.sinks) if options.gauge else ()
+        self.moves = tuple(c for c in symmetry.constants if c.moves) if options.gauge else ()
         sizes = {f"gain {g}": symmetry.graph.state[g].shape for g in symmetry.gain_sites if options.gauge}
-        sizes |= {f"move {i}": (m.source.size,) for i, m in enumerate(self.moves)}
+        sizes |= {f"move {i}": (m.source.piece.size,) for i, m in enumerate(self.moves)}
         self.free = {n: torch.zeros(s, dtype=dtype, device=device, requires_grad=True) for n, s in sizes.items()}
 
     def latents(self) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ class Motion:
         """Gains, by the readers that carry their inverse, then constants, by what the readers make of them."""
         gains = {n.removeprefix("gain "): t for n, t in free.items() if n.startswith("gain ")}
         steps: list[Step] = [rescale(self.symmetry, self.symmetry.gain_sites[g], t.exp()) for g, t in gains.items()]
-        return steps + [Push(m.source, m.sinks, free[f"move {i}"]) for i, m in enumerate(self.moves)]
+        return steps + [Shift(m, free[f"move {i}"]) for i, m in enumerate(self.moves)]
 
     def penalty(self) -> Tensor | float:
         """What slack costs, where something is relaxed."""
@@ -113,7 +113,7 @@ def moving(symmetry: SymmetryGraph, options: MotionOptions) -> list[Space]:
     """
     named = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in options.spaces)]
     chosen = [s for s in named if s.maps.chart(symmetry.index_set(s), options) is not None]
-    if chosen or (options.gauge and (symmetry.gains or symmetry.moves)):
+    if chosen or (options.gauge and (symmetry.gains or any(c.moves for c in symmetry.constants))):
         return chosen
     raise UsageError(
         f"no space that {', '.join(options.spaces)} matches has anything to learn",

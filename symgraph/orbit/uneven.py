@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from symgraph.ir import Graph
-from symgraph.orbit.constant_steps import Offset, arriving
+from symgraph.orbit.constant_steps import turned
 from symgraph.orbit.step import Dumped, Step
-from symgraph.orbit.tensor_blocks import spread
-from symgraph.symmetry.families import Lean, Statistics, Tilt
+from symgraph.symmetry.families import Lean, Statistics
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import call
 
@@ -27,10 +26,9 @@ _PLACE = ("parameter", "start", "rows")
 
 @dataclass(frozen=True, slots=True)
 class Slant(Step):
-    """Adds u (1 / gain)^T to a reader of a norm, and takes what that makes of the norm's bias out of the reader's own.
+    """Adds u along a plane's normal to its reader, and takes what the plane's height makes of it out of its own bias.
 
-    Shapes: constant has the reader's shape without its contracted axis; (), one number for all, where others give;
-    (size of the rows,) where the lean has rows.
+    Shapes: constant (n,), one number for each row of the reader, or of the lean's rows.
     """
 
     lean: Lean
@@ -39,33 +37,14 @@ class Slant(Step):
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; of two models with one gain also for their difference."""
-        lean = self.lean
-        if linear and (lean.gain or lean.sinks):
+        plane, sink, name = self.lean.plane, self.lean.sink, self.lean.plane.reader.parameter
+        if linear and plane.gain:
             return state
-        weight, axis = state[lean.reader.parameter], lean.reader.axis
-        plane = 1.0 / (state[lean.gain] + lean.offset) if lean.gain else weight.new_ones(lean.reader.size)
-        constant = self._for_all(weight)
-        added = constant.unsqueeze(axis) * spread(plane.to(weight), weight.dim(), [axis])
-        found = dict(state)
+        weight, found = state[name], dict(state)
         if not linear:
-            found[lean.reader.parameter] = lean.reader.add(weight, added)
-            for place in lean.givers:
-                found = Offset(place, -self.constant.to(weight) * plane / place.factor).apply(found)
-        if lean.sink:
-            found[lean.sink] = state[lean.sink] - constant * (plane * state[lean.bias]).sum()
-        for sink in lean.sinks if lean.rows is not None and lean.bias in state else ():
-            seen = self.constant.to(weight) * (plane * state[lean.bias]).sum()
-            found[sink.bias] = found[sink.bias] - arriving(found, lean.rows, sink, seen)  # type: ignore[arg-type]
-        return found
-
-    def _for_all(self, weight: Tensor) -> Tensor:
-        """The constant for every position of the other axes, zero where it does not act."""
-        shape = [n for i, n in enumerate(weight.shape) if i != self.lean.reader.axis]
-        constant = self.constant.to(weight)
-        if self.lean.rows is None:
-            return constant.expand(shape)
-        found = weight.new_zeros(shape)
-        found[self.lean.rows.entries()] = constant
+            found[name] = turned(weight, self.lean.rows, plane, state, self.constant)
+        if sink:
+            found[sink] = state[sink] - self.constant.to(weight) * plane.height(state, weight)
         return found
 
     def inverse(self) -> Slant:
@@ -81,32 +60,6 @@ class Slant(Step):
         """What `dump` gave."""
         leans = {x.place: x for x in symmetry.leans}
         return Slant(leans[tuple(plain[k] for k in _PLACE)], tensors["constant"])
-
-
-@dataclass(frozen=True, slots=True)
-class Turn(Step):
-    """Turns a norm's bias by x -> x + v mean(x) and all its readers back.
-
-    Shapes: direction (n,), with a mean above -1.
-    """
-
-    tilt: Tilt
-    direction: Tensor
-
-    def apply(self, state: State, *, linear: bool = False) -> State:
-        """The transformed state."""
-        bias = state[self.tilt.bias]
-        v = self.direction.to(bias)
-        found = {**state, self.tilt.bias: bias + v * bias.mean()}
-        for reader in self.tilt.readers:
-            part = reader.of(state[reader.parameter])
-            met = torch.tensordot(part, v, dims=([reader.axis], [0])) / (len(v) * (1 + v.mean()))
-            found[reader.parameter] = reader.add(found[reader.parameter], -met.unsqueeze(reader.axis))
-        return found
-
-    def inverse(self) -> Turn:
-        """The step that undoes this one."""
-        return Turn(self.tilt, -self.direction / (1 + self.direction.mean()))
 
 
 @dataclass(frozen=True, slots=True)

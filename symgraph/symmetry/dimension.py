@@ -1,10 +1,9 @@
 """How many continuous directions of parameter space leave the function as it is, as numbers and over named sizes.
 
-Every direction is counted once, although the families overlap:
+Every direction is counted once. Families of constants are a basis of one null space, so that they do not overlap among
+each other; two overlaps are left:
 
-- a translation moves constants between k sets of n numbers, (k - 1) n directions. Where j of the sets can be moved
-  into readers already (`Move`), j - 1 of these are there for each number; where j of them lie in a centred stream,
-  j - 1 of them, along the ones vector, are there as well;
+- a constant that only moves between terms of a centred stream is there already along the ones vector, as a mean;
 - what is constant along two axes of one parameter (a map from one centred stream into another) belongs to both means.
 
 Permutations and signs are discrete and count zero. The group acts on parameters and on the buffers that checkpoints
@@ -13,7 +12,6 @@ store (batch statistics are scaled with their channels), so directions are count
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +20,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from symgraph.errors import UsageError
-from symgraph.symmetry.families import Lean, Piece, Place, Translation
+from symgraph.symmetry.families import Constant, Lean, Piece, Port
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
@@ -123,12 +121,9 @@ def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for name, sites in symmetry.gain_sites.items():
         space_id = symmetry.frame(sites[0].frame).space
         yield Family.GAIN, name, sizes[space_id] if space_id >= 0 else prod(symmetry.graph.state[name].shape)
-    for move in symmetry.moves:
-        piece = move.source
-        family = Family.MOVE if move.sinks else Family.NULL
-        yield family, piece_name(symmetry, piece), _length(symmetry, piece.term, sizes)
-    for translation in symmetry.translations:
-        yield Family.TRANSLATION, translation_name(translation), _of_translation(symmetry, translation, sizes)
+    written = {_range(p) for c in symmetry.centred if c.written for p in c.pieces}
+    for constant in symmetry.constants:
+        yield family_of(constant), constant_name(symmetry, constant), _of_constant(symmetry, constant, sizes, written)
     yield from _means(symmetry, sizes)
     yield from _uneven(symmetry, sizes)
 
@@ -171,28 +166,31 @@ def _length(symmetry: Structure, term: Term, sizes: Measure) -> Any:
     return sum(_length(symmetry, p, sizes) for p in term.parts)
 
 
-def _of_translation(symmetry: Structure, translation: Translation, sizes: Measure) -> Any:
-    sets = translation.sets
-    first = sets[0][0]
-    full = _length(symmetry, symmetry.terms[first.parameter][first.axis], sizes)
-    moved = [i for s in sets if len(s) == 1 for i in _moved(symmetry, s[0].parameter)]
-    twice = sum(max(count - 1, 0) for count in Counter(moved).values())
-    ranges = [set.intersection(*(_centred_ranges(symmetry, member) for member in s)) for s in sets]
-    inside = sum(max(count - 1, 0) for count in Counter(r for s in ranges for r in s).values())
-    return (len(sets) - 1) * full - twice - inside
+def family_of(constant: Constant) -> Family:
+    """Which word is said of a constant."""
+    if constant.tied is not None or constant.source.plane is not None:
+        return Family.LEAN
+    if any(s.port.plane is not None for s in constant.shares):
+        return Family.TILT
+    if any(s.path for s in constant.shares):
+        return Family.MOVE
+    return Family.TRANSLATION if constant.shares else Family.NULL
 
 
-def _centred_ranges(symmetry: Structure, place: Place) -> set[tuple[int, int]]:
-    """Parts of an axis along whose ones vector a constant is invisible already."""
-    pieces = [p for c in symmetry.centred if c.written for p in c.pieces]
-    return {(p.start, p.stop) for p in pieces if (p.parameter, p.axis) == (place.parameter, place.axis)}
+def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, written: set[_Range]) -> Any:
+    """Its entries, less the ones vector where every place of it is written into a stream that does not see its mean."""
+    if constant.tied is not None:
+        return 1
+    ports = (constant.source, *(s.port for s in constant.shares))
+    inside = not any(s.path for s in constant.shares) and all(_range(p.piece) in written for p in ports)
+    return _length(symmetry, constant.source.piece.term, sizes) - int(inside)
 
 
-def _moved(symmetry: Structure, parameter: str) -> Iterator[int]:
-    """Entries of a bias that can be moved into its readers."""
-    for move in symmetry.moves:
-        if move.source.parameter == parameter:
-            yield from move.source.entries()
+_Range = tuple[str, int, int, int]
+
+
+def _range(piece: Piece) -> _Range:
+    return piece.parameter, piece.axis, piece.start, piece.stop
 
 
 def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
@@ -201,22 +199,24 @@ def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for centred in symmetry.centred:
         family = Family.WRITTEN if centred.written else Family.READ
         for piece in centred.pieces:
-            axes = symmetry.terms[piece.parameter]
-            before = taken.setdefault(piece.parameter, [0] * len(axes))
-            others = [_length(symmetry, t, sizes) - before[i] for i, t in enumerate(axes) if i != piece.axis]
+            before = taken.setdefault(piece.parameter, [0] * len(symmetry.terms[piece.parameter]))
+            yield family, piece_name(symmetry, piece), _beside(symmetry, piece, before, sizes)
             before[piece.axis] += 1
-            yield family, piece_name(symmetry, piece), prod(others, start=1)
+    for lean in symmetry.leans:
+        reader = lean.plane.reader
+        before = taken.get(reader.parameter, [0] * len(symmetry.terms[reader.parameter]))
+        rows = lean.rows
+        number = _beside(symmetry, reader, before, sizes) if rows is None else _length(symmetry, rows.term, sizes)
+        yield Family.LEAN, lean_name(symmetry, lean), number
+
+
+def _beside(symmetry: Structure, piece: Piece, before: list[int], sizes: Measure) -> Any:
+    axes = symmetry.terms[piece.parameter]
+    others = (_length(symmetry, t, sizes) - before[i] for i, t in enumerate(axes) if i != piece.axis)
+    return prod(others, start=1)
 
 
 def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
-    for lean in symmetry.leans:
-        axes = symmetry.terms[lean.reader.parameter]
-        others = [_length(symmetry, t, sizes) for i, t in enumerate(axes) if i != lean.reader.axis]
-        if lean.rows is not None:
-            others = [_length(symmetry, lean.rows.term, sizes)]
-        yield Family.LEAN, lean_name(symmetry, lean), 1 if lean.givers else prod(others, start=1)
-    for tilt in symmetry.tilts:
-        yield Family.TILT, tilt.bias, _length(symmetry, symmetry.terms[tilt.bias][0], sizes)
     for gain in symmetry.spectral:
         yield Family.SPECTRAL, gain.gain, 1
     for r in symmetry.radial:
@@ -236,19 +236,23 @@ def piece_name(symmetry: Structure, piece: Piece) -> str:
 
 def lean_name(symmetry: Structure, lean: Lean) -> str:
     """The reader that leans, with the range of its rows where only some do."""
-    return piece_name(symmetry, lean.reader if lean.rows is None else lean.rows)
+    return piece_name(symmetry, lean.plane.reader if lean.rows is None else lean.rows)
 
 
-def translation_name(translation: Translation) -> str:
-    """The sets of parameters that a constant moves between."""
-    return " <-> ".join(" + ".join(map(_place_name, s)) for s in translation.sets)
+def constant_name(symmetry: Structure, constant: Constant) -> str:
+    """Where a constant is added, after the places that give it up as it is where it goes nowhere else."""
+    name = port_name(symmetry, constant.source)
+    if family_of(constant) is not Family.TRANSLATION:
+        return name
+    return f"{' + '.join(port_name(symmetry, s.port) for s in constant.shares)} <-> {name}"
 
 
-def _place_name(place: Place) -> str:
-    if not place.window:
-        return place.parameter
-    axis, start, stop = place.window
-    return f"{place.parameter}[{':, ' * axis}{start}:{stop}]"
+def port_name(symmetry: Structure, port: Port) -> str:
+    """A parameter, with the entries and the rows where it is only a part of it."""
+    if not port.window:
+        return piece_name(symmetry, port.piece)
+    axis, start, stop = port.window
+    return f"{piece_name(symmetry, port.piece)}[{':, ' * axis}{start}:{stop}]"
 
 
 # -- text ----------------------------------------------------------------------------------------------------------

@@ -1,30 +1,29 @@
 """The families of symmetries that have no space of their own (design section 7), as data.
 
-- a *move*: a bias whose constant reaches only linear readers can go into their biases (norm bias into the next bias,
-  value bias into the output bias);
-- a *null*: a bias that nothing sees (the key bias, since softmax ignores a constant);
-- a *translation*: a constant that moves between summed terms (token and position embeddings);
+- a *constant*: what is added in one place and made up for in others, or seen by nothing: the bias of a norm into the
+  biases of its readers, the key bias into nothing, token embeddings against position embeddings;
 - a *centred stream*: every reader subtracts the mean, so the mean of whatever is written is invisible, and so are the
   row means of whatever reads the centred values;
-- a *lean*: the same where the norm's gain or bias stays in place, so that the invisible direction depends on them;
-- a *tilt*: what a norm adds can be turned out of the plane of its centred values, if all its readers turn back;
+- a *lean*: the latter where the norm's gain or bias stays in place, so that the invisible direction depends on them;
 - *statistics*: stored means and variances that gain and bias can make up for;
 - *radial*: maps whose result is divided by its own length, so that a common factor is invisible;
 - *spectral* gains: those that a centred norm may have with one and the same spectrum, where it writes into a centred
-  stream, and the streams before and after it turn with them;
+  stream, and the streams before and after it turn with them.
 
-Leans on a gain, tilts, spectral gains and statistics depend on the parameters in a way that no affine map with fixed
-coefficients expresses. They are found, verified and counted; the canonical form leaves them as they are.
+Constants on their way through two matrices or against a norm's output, leans on a gain, spectral gains and statistics
+depend on the parameters in a way that no affine map with fixed coefficients expresses. They are found, verified and
+counted; the canonical form leaves them as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,39 +110,112 @@ def is_one_block(piece: Piece) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Sink:
-    """Where a moved constant arrives: through `reader` into `bias`, or as it is where there is no reader."""
+class Plane:
+    """A reader of a norm's centred output: what it reads lies where (1 / gain) . (x - bias) = 0.
 
-    reader: Piece | None
-    bias: str
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """The constant in `source` may go to all `sinks` together; without sinks nothing sees it."""
-
-    source: Piece
-    sinks: tuple[Sink, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One axis of a parameter, within a window (axis, start, stop) of another one where there is one.
-
-    What is added here arrives `factor` times (embeddings that are scaled before positions are added).
+    `gain` or `bias` is empty where it is absorbed, moved on or absent; `offset` is what the model adds to the gain.
     """
 
-    parameter: str
-    axis: int
-    window: tuple[int, ...] = ()
-    factor: float = 1.0
+    reader: Piece
+    gain: str
+    bias: str
+    offset: float = 0.0
+
+    def normal(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        """The direction 1 / gain that no value has a part in but for the bias; shapes (n,), the size of the reader."""
+        if not self.gain:
+            return like.new_ones(self.reader.size)
+        return 1.0 / (state[self.gain] + self.offset).to(like)
+
+    def height(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        """What the bias adds along the normal: what a unit of it in the reader adds to what that writes."""
+        return (self.normal(state, like) * state[self.bias].to(like)).sum()
 
 
 @dataclass(frozen=True, slots=True)
-class Translation:
-    """What c adds at every place of one set, and -c at every place of another, cancels; each is over its factor."""
+class Port:
+    """Where a constant can be added: entries of a bias, or of every row of a table, in a `window` (axis, start, stop).
 
-    sets: tuple[tuple[Place, ...], ...]
+    With a `plane` it is a bias that no parameter is: `piece` is what a matrix writes, and u along the plane's normal in
+    that matrix adds u times the height of the plane.
+    """
+
+    piece: Piece
+    window: tuple[int, ...] = ()
+    plane: Plane | None = None
+
+    @property
+    def place(self) -> tuple[str, int, int, tuple[int, ...]]:
+        """What tells this port from every other one of the model."""
+        return self.piece.parameter, self.piece.axis, self.piece.start, self.window
+
+    def mean(self, state: Mapping[str, Tensor]) -> Tensor:
+        """The constant that is there now: the mean over everything but the entries; shapes (n,)."""
+        part = self._seen(state[self.piece.parameter])
+        rows = self.piece.of(part).movedim(self.piece.axis, -1)
+        return rows.reshape(-1, rows.shape[-1]).mean(0)
+
+    def added(self, tensor: Tensor, constant: Tensor) -> Tensor:
+        """The parameter with a constant added; shapes: constant (n,), the size of the piece."""
+        found, shape = tensor.clone(), [1] * tensor.dim()
+        shape[self.piece.axis] = -1
+        part = self._seen(found)
+        part.copy_(self.piece.add(part, constant.reshape(shape)))
+        return found
+
+    def _seen(self, tensor: Tensor) -> Tensor:
+        if not self.window:
+            return tensor
+        axis, start, stop = self.window
+        return tensor.narrow(axis, start, stop - start)
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A matrix on the way of a constant: the part that reads it, and the part of what it writes that goes on."""
+
+    reader: Piece
+    rows: Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a constant x of the source makes up for elsewhere: `factor` times x, through all matrices of the path."""
+
+    port: Port
+    factor: float
+    path: tuple[Hop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One vector of the null space of constants: x at the source and what it takes elsewhere that nothing sees it.
+
+    With `tied` the source is a table that reads a norm's output as well, so that x is a multiple of the plane's normal;
+    `sink` is the bias behind the reader that takes what its height adds there.
+    """
+
+    source: Port
+    shares: tuple[Share, ...] = ()
+    tied: Plane | None = None
+    sink: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the canonical form takes it out: its step has fixed coefficients."""
+        ports = (self.source, *(s.port for s in self.shares))
+        through = max((len(s.path) for s in self.shares), default=0)
+        return self.tied is None and through <= 1 and all(p.plane is None for p in ports)
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is settled and goes on through matrices that read it."""
+        return self.settled and any(s.path for s in self.shares)
+
+    @property
+    def place(self) -> tuple[str, int, int, tuple[int, ...]]:
+        """What tells it from every other one of the model."""
+        return self.source.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,44 +229,25 @@ class Centred:
 
 @dataclass(frozen=True, slots=True)
 class Lean:
-    """A reader of a norm whose gain or bias stays in place.
+    """A reader of a norm whose gain or bias stays in place: u along the plane's normal is not seen in it.
 
-    The values lie where (1 / gain) . (x - bias) = 0, so that u (1 / gain)^T may be added to the reader if its own bias
-    `sink` takes -u (1 / gain) . bias. `gain` or `bias` is empty where it is absorbed, moved or absent; `offset` is what
-    the model adds to the gain.
-
-    Where the reader is also a table whose rows are summands elsewhere (tied embeddings), u is one number for all rows,
-    and the places `givers` of other summands give up there what the rows get. Where the reader has no bias, `rows` is
-    the part of what it writes of which nothing sees a constant (keys), or of which the readers' biases `sinks` can take
-    it (values).
+    The reader's own bias `sink` takes what the height of the plane adds, or nothing sees a constant in `rows`.
     """
 
-    reader: Piece
-    gain: str
-    bias: str
-    sink: str
-    offset: float = 0.0
-    givers: tuple[Place, ...] = ()
+    plane: Plane
+    sink: str = ""
     rows: Piece | None = None
-    sinks: tuple[Sink, ...] = ()
 
     @property
     def settled(self) -> bool:
-        """Whether the canonical form takes it out: its step has fixed coefficients and meets no other family."""
-        return not (self.gain or self.givers or self.sinks)
+        """Whether the canonical form takes it out: its step has fixed coefficients."""
+        return not self.plane.gain
 
     @property
     def place(self) -> tuple[str, int, int]:
         """What tells this lean from every other one of the model."""
-        return self.reader.parameter, self.reader.start, self.rows.start if self.rows is not None else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Tilt:
-    """A norm's bias and all that read its output: x -> x + v (1 . x) / n on one, undone by the others."""
-
-    bias: str
-    readers: tuple[Piece, ...]
+        reader = self.plane.reader
+        return reader.parameter, reader.start, self.rows.start if self.rows is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +289,9 @@ class Radial:
 class Families:
     """All families found in one graph."""
 
-    moves: tuple[Move, ...] = ()
-    translations: tuple[Translation, ...] = ()
+    constants: tuple[Constant, ...] = ()
     centred: tuple[Centred, ...] = ()
     leans: tuple[Lean, ...] = ()
-    tilts: tuple[Tilt, ...] = ()
     spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()
@@ -251,3 +302,23 @@ def leaf_keys(term: Term) -> list[tuple[int, bool]]:
     if isinstance(term, Leaf):
         return [(term.frame, term.dual)]
     return [k for f in (term.factors if isinstance(term, Product) else term.parts) for k in leaf_keys(f)]
+
+
+def over_leaves(vector: Tensor, source: Term, target: Term) -> Tensor | None:
+    """A vector over the leaves of `source` as one over those of `target`, constant along the leaves it lacks.
+
+    None where the target lacks one of the source's.
+
+    Shapes: vector (size of source,) -> (size of target,).
+    """
+    have, want = ([x for x in leaves(t) if x.size != 1] for t in (source, target))
+    dims: list[int] = []
+    for leaf in have:
+        at = next((i for i, x in enumerate(want) if (x.frame, x.size) == (leaf.frame, leaf.size) and i not in dims), -1)
+        if at < 0:
+            return None
+        dims.append(at)
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    shape = [x.size if i in dims else 1 for i, x in enumerate(want)]
+    found = vector.reshape([x.size for x in have]).permute(order).reshape(shape)
+    return found.expand([x.size for x in want]).reshape(-1)

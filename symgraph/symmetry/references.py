@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from symgraph.symmetry.families import Piece
+from symgraph.symmetry.families import Piece, Plane, Port
 from symgraph.symmetry.structure import Structure
 from symgraph.symmetry.terms import Term, leaves
 
@@ -76,19 +76,16 @@ def _families(symmetry: Structure) -> Iterator[str]:
     yield from (f"{family}: there is no frame {frame}" for family, frame in used if frame not in frames)
     state = symmetry.graph.state
     names = [("gains", g.parameter) for g in symmetry.gains]
-    names += [("moves", s.bias) for m in symmetry.moves for s in m.sinks]
-    names += [("leans", n) for x in symmetry.leans for n in (x.gain, x.bias, x.sink, *(s.bias for s in x.sinks)) if n]
+    names += [("constants", x.sink) for x in symmetry.constants if x.sink]
+    names += [("leans", x.sink) for x in symmetry.leans if x.sink]
+    names += [(family, n) for family, p in _planes(symmetry) for n in (p.gain, p.bias) if n]
     names += [("spectral", s.gain) for s in symmetry.spectral]
-    names += [("tilts", t.bias) for t in symmetry.tilts]
     names += [("radial", n) for r in symmetry.radial for n in r.tensors]
     names += [("statistics", n) for s in symmetry.statistics for n in (*s.tensors, s.gain, s.bias)]
     yield from (f"{family}: there is no parameter {name!r}" for family, name in names if name not in state)
-    if not all(t.sets and all(t.sets) for t in symmetry.translations):
-        yield "translations: an empty set"
-    places = [("translations", p) for t in symmetry.translations for s in t.sets for p in s]
-    for family, p in places + [("leans", p) for x in symmetry.leans for p in x.givers]:
-        if not all(_has_axis(symmetry, p.parameter, a) for a in (p.axis, *p.window[:1])):
-            yield f"{family}: {p.parameter!r} has no axis {p.axis}"
+    for port in _ports(symmetry):
+        if port.window and not _has_axis(symmetry, port.piece.parameter, port.window[0]):
+            yield f"constants: {port.piece.parameter!r} has no axis {port.window[0]}"
     for family, piece in _pieces(symmetry):
         if not _has_axis(symmetry, piece.parameter, piece.axis):
             yield f"{family}: {piece.parameter!r} has no axis {piece.axis}"
@@ -104,12 +101,22 @@ def _has_axis(symmetry: Structure, parameter: str, axis: int) -> bool:
     return node is not None and 0 <= axis < len(node.shape)
 
 
+def _ports(symmetry: Structure) -> Iterator[Port]:
+    for c in symmetry.constants:
+        yield from (c.source, *(s.port for s in c.shares))
+
+
+def _planes(symmetry: Structure) -> Iterator[tuple[str, Plane]]:
+    found = [*(p.plane for p in _ports(symmetry)), *(c.tied for c in symmetry.constants)]
+    yield from (("constants", p) for p in found if p is not None)
+    yield from (("leans", x.plane) for x in symmetry.leans)
+
+
 def _pieces(symmetry: Structure) -> Iterator[tuple[str, Piece]]:
-    for m in symmetry.moves:
-        yield "moves", m.source
-        yield from (("moves", s.reader) for s in m.sinks if s.reader is not None)
+    yield from (("constants", p.piece) for p in _ports(symmetry))
+    hops = [h for c in symmetry.constants for s in c.shares for h in s.path]
+    yield from (("constants", p) for h in hops for p in (h.reader, h.rows))
     for c in symmetry.centred:
         yield from (("centred", p) for p in c.pieces)
-    yield from (("leans", p) for x in symmetry.leans for p in (x.reader, x.rows) if p is not None)
-    yield from (("leans", s.reader) for x in symmetry.leans for s in x.sinks if s.reader is not None)
-    yield from (("tilts", p) for t in symmetry.tilts for p in t.readers)
+    yield from (("leans", x.rows) for x in symmetry.leans if x.rows is not None)
+    yield from ((family, p.reader) for family, p in _planes(symmetry))

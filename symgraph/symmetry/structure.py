@@ -19,7 +19,7 @@ from symgraph.groups.lattice import Bound, SymmetryClass, down, group_of, maps, 
 from symgraph.groups.lattice import classes as known_classes
 from symgraph.groups.map_class import MapClass
 from symgraph.ir import Graph
-from symgraph.symmetry.families import Centred, Lean, Move, Radial, Spectral, Statistics, Tilt, Translation
+from symgraph.symmetry.families import Centred, Constant, Lean, Radial, Spectral, Statistics
 from symgraph.symmetry.terms import Leaf, Term, leaves
 
 
@@ -141,11 +141,9 @@ class Structure:
     frames: tuple[Frame, ...]
     terms: dict[str, tuple[Term, ...]]
     gains: tuple[AbsorbedGain, ...] = ()
-    moves: tuple[Move, ...] = ()
-    translations: tuple[Translation, ...] = ()
+    constants: tuple[Constant, ...] = ()
     centred: tuple[Centred, ...] = ()
     leans: tuple[Lean, ...] = ()
-    tilts: tuple[Tilt, ...] = ()
     spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()
@@ -180,7 +178,7 @@ class Structure:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of spaces, frames and terms: equal for models between which alignments can be exchanged."""
-        parts = (self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.moves, self.offsets)
+        parts = (self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.constants, self.offsets)
         return sha256(repr((*parts, self.stacks) if self.stacks else parts).encode()).hexdigest()
 
     def spaces_plain(self) -> tuple[tuple[object, ...], ...]:

@@ -96,7 +96,7 @@ def test_a_head_seen_by_softmax(tied: bool) -> None:
 def test_a_shortfall_says_where_it_lives_and_what_it_looks_like(left_out: str, kind: str, place: str) -> None:
     whole = linear()
     if left_out == "moves":
-        cut = replace(whole, moves=())
+        cut = replace(whole, constants=())
     else:
         group = SymmetryClass.PERMUTATION
         cut = replace(whole, spaces=tuple(s if s.rigid else replace(s, group=group) for s in whole.spaces))

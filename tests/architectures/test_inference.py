@@ -10,7 +10,8 @@ from models_zoo import ARCHITECTURES, VARIANTS, case
 
 from symgraph.inference.pipeline import infer, prepare
 from symgraph.rules.book import default_rules
-from symgraph.symmetry.dimension import piece_name, translation_name
+from symgraph.symmetry.dimension import Family, constant_name, family_of
+from symgraph.symmetry.families import Constant
 from symgraph.symmetry.graph import SymmetryGraph
 
 PERM, SIGNED, POSITIVE, MONOMIAL = "permutation", "signed permutation", "positive monomial", "monomial"
@@ -216,11 +217,17 @@ def rows(s: SymmetryGraph) -> list[Row]:
 
 
 def moves(s: SymmetryGraph) -> list[str]:
-    return [f"{piece_name(s, m.source)} -> {', '.join(k.bias for k in m.sinks) or 'nothing'}" for m in s.moves]
+    """Settled constants that go through readers or nowhere, with the biases that take them."""
+    found = [c for c in s.constants if c.settled and family_of(c) is not Family.TRANSLATION]
+    return [f"{constant_name(s, c)} -> {', '.join(taking(c)) or 'nothing'}" for c in found]
+
+
+def taking(constant: Constant) -> list[str]:
+    return [x.port.piece.parameter for x in constant.shares]
 
 
 def translations(s: SymmetryGraph) -> list[str]:
-    return [translation_name(t) for t in s.translations]
+    return [constant_name(s, c) for c in s.constants if family_of(c) is Family.TRANSLATION]
 
 
 def centred(s: SymmetryGraph, written: bool) -> list[list[str]]:
@@ -276,14 +283,13 @@ def test_families_that_depend_on_the_parameters() -> None:
     bert, gpt2, resnet = (case(n).symmetry for n in ("bert", "gpt2-untied", "resnet"))
     layers = [f"bert.encoder.layer.{i}" for i in range(2)]
     inner = [f"{v}.{n}.weight" for v in layers for n in (*(f"attention.self.{k}" for k in QKV), "intermediate.dense")]
-    *plain, tied = bert.leans
-    assert [x.reader.parameter for x in plain] == inner
-    assert {(x.bias, x.sink, x.givers) for x in plain} == {("", "", ())}
-    assert tied.reader.parameter == "bert.embeddings.word_embeddings.weight"
-    assert [p.parameter for p in tied.givers] == ["bert.embeddings.position_embeddings.weight"]
-    assert [(t.bias, [p.parameter for p in t.readers]) for t in gpt2.tilts] == [
-        ("transformer.ln_f.bias", ["lm_head.weight"])
-    ]
+    assert [x.plane.reader.parameter for x in bert.leans] == inner
+    assert {(x.plane.bias, x.sink) for x in bert.leans} == {("", "")}
+    (tied,) = [c for c in bert.constants if c.tied is not None]
+    assert tied.source.piece.parameter == "bert.embeddings.word_embeddings.weight"
+    assert taking(tied) == ["bert.embeddings.position_embeddings.weight"]
+    tilts = [c for c in gpt2.constants if family_of(c) is Family.TILT]
+    assert [(c.source.piece.parameter, taking(c)) for c in tilts] == [("transformer.ln_f.bias", ["lm_head.weight"])]
     norms = [n.removesuffix(".running_mean") for n in resnet.graph.state if n.endswith("running_mean")]
     wanted = {(f"{n}.weight", (f"{n}.running_mean", f"{n}.running_var")) for n in norms}
     assert {(s.gain, s.tensors) for s in resnet.statistics} == wanted

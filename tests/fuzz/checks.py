@@ -17,6 +17,7 @@ from symgraph.orbit.canonical import canonicalise
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import family_names, verify
 from symgraph.rules.book import default_rules
+from symgraph.symmetry.families import Constant
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf, Product, Term, leaves
 from symgraph.tracing import state_of, trace
@@ -75,13 +76,18 @@ def said(symmetry: SymmetryGraph) -> tuple[object, ...]:
         active,
         {name: [_shape(s, t) for t in axes] for name, axes in s.terms.items()},
         {(g.parameter, g.forward) for g in s.gains},
-        {(m.source.place, frozenset((k.reader.place if k.reader else (), k.bias) for k in m.sinks)) for m in s.moves},
-        set(s.translations),
+        {(c.place, _shares(c), c.tied is not None, c.sink) for c in s.constants},
         {(p.place, c.written) for c in s.centred for p in c.pieces},
-        {(x.reader.place, x.gain, x.bias, x.sink, x.givers) for x in s.leans},
-        {(t.bias, frozenset(p.place for p in t.readers)) for t in s.tilts},
+        {(x.place, x.plane.gain, x.plane.bias, x.sink) for x in s.leans},
         {x.gain for x in s.spectral},
         {*s.statistics, *s.radial},
+    )
+
+
+def _shares(constant: Constant) -> frozenset[object]:
+    return frozenset(
+        (s.port.place, round(s.factor, 9), tuple((h.reader.place, h.rows.place) for h in s.path))
+        for s in constant.shares
     )
 
 
@@ -165,8 +171,9 @@ def _canonical(symmetry: SymmetryGraph, state: dict[str, Tensor]) -> Failure | N
 def _settles(symmetry: SymmetryGraph) -> bool:
     """Whether no element mixes the rows whose mean a translation settles (one weight that is a sum of two)."""
     matrices = {s.id for s in symmetry.active if s.is_matrix or s.scales}
-    for place in {p for t in symmetry.translations for places in t.sets for p in places}:
-        others = [t for i, t in enumerate(symmetry.terms[place.parameter]) if i != place.axis]
+    settled = [c for c in symmetry.constants if c.settled]
+    for piece in {p.piece for c in settled for p in (c.source, *(s.port for s in c.shares))}:
+        others = [t for i, t in enumerate(symmetry.terms[piece.parameter]) if i != piece.axis]
         if any(leaf.space in matrices for t in others for leaf in leaves(t)):
             return False
     return True

@@ -1,13 +1,18 @@
-"""Constants on their way: scaled before a sum, and unseen by keys without a bias."""
+"""Constants on their way: scaled before a sum, through several matrices, used twice, in another order."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from symgraph.inference.pipeline import infer
 from symgraph.prove.audit import audit
-from symgraph.prove.verify import verify
+from symgraph.prove.verify import random_transform, verify
+from symgraph.symmetry.dimension import Family, family_of
 from symgraph.tracing import state_of, trace
 
 
@@ -31,13 +36,13 @@ class Scaled(nn.Module):
 def test_scaled_summands_and_keys_without_a_bias() -> None:
     model = Scaled()
     symmetry = infer(trace(model, (torch.randint(0, 17, (2, 5)),)))
-    (translation,) = symmetry.translations
-    assert {p.parameter: round(p.factor, 6) for s in translation.sets for p in s} == {
-        "words.weight": 1.7,
-        "places": round(1 / 3, 6),
-    }
+    (translation,) = [c for c in symmetry.constants if family_of(c) is Family.TRANSLATION]
+    (share,) = translation.shares
+    # 1.7 words + places / 3 stays what it is.
+    assert (translation.source.piece.parameter, share.port.piece.parameter) == ("words.weight", "places")
+    assert share.factor == pytest.approx(-1.7 * 3)
     keys = [x for x in symmetry.leans if x.rows is not None]
-    assert [(x.reader.parameter, x.bias, x.sink) for x in keys] == [("key.weight", "norm.bias", "")]
+    assert [(x.plane.reader.parameter, x.plane.bias, x.sink) for x in keys] == [("key.weight", "norm.bias", "")]
     state = {n: torch.randn_like(t) for n, t in state_of(model).items()}
     assert verify(symmetry, state).passed
     found = audit(symmetry)
@@ -65,8 +70,61 @@ class Unbiased(nn.Module):
 def test_values_without_a_bias_lean_into_the_bias_behind_them() -> None:
     model = Unbiased()
     symmetry = infer(trace(model, (torch.randint(0, 17, (2, 5)),)))
-    (lean,) = [x for x in symmetry.leans if x.rows is not None]
-    assert (lean.reader.parameter, [s.bias for s in lean.sinks], lean.settled) == ("value.weight", ["out.bias"], False)
+    (values,) = [c for c in symmetry.constants if c.source.plane is not None]
+    assert (values.source.piece.parameter, values.settled) == ("value.weight", False)
+    assert [s.port.piece.parameter for s in values.shares] == ["out.bias"]
     assert verify(symmetry, {n: torch.randn_like(t) for n, t in state_of(model).items()}).passed
     found = audit(symmetry)
     assert found.complete, str(found)
+
+
+def test_a_constant_goes_through_a_matrix_without_a_bias() -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 5, bias=False), nn.Linear(5, 4))
+    symmetry = infer(trace(model, (torch.randn(3, 5),)))
+    (constant,) = symmetry.constants
+    (share,) = constant.shares
+    assert (constant.source.piece.parameter, share.port.piece.parameter) == ("0.bias", "2.bias")
+    assert [hop.reader.parameter for hop in share.path] == ["1.weight", "2.weight"]
+    assert not constant.settled
+    assert verify(symmetry).passed
+    found = audit(symmetry)
+    assert found.complete and found.families[-1].number == 6, str(found)
+
+
+class Uses(nn.Module):
+    """One vector, used in several places at once."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.last, self.vector = nn.Linear(6, 6), nn.Linear(6, 3), nn.Parameter(torch.randn(6))
+        self.square = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, p = self.first(x), self.square
+        heads = h.reshape(4, 2, 3).transpose(-1, -2).reshape(4, 6)
+        used: dict[str, Callable[[], Tensor]] = {
+            "p + p": lambda: F.relu(h + (self.vector + self.vector)),
+            "gain and bias": lambda: F.layer_norm(h, (6,), self.vector, self.vector),
+            "attention": lambda: F.relu(h[:, None] + F.scaled_dot_product_attention(p, p, p)),
+            "shuffled": lambda: heads + h,
+            "subtracted": lambda: F.relu(h - self.vector + self.vector),
+        }
+        found: Tensor = self.last(used[self.kind]())
+        return found
+
+
+@pytest.mark.parametrize("kind", ["p + p", "gain and bias", "attention", "shuffled", "subtracted"])
+def test_a_use_is_an_operand_and_positions_have_an_order(kind: str) -> None:
+    """Checked in the eager module, in float64."""
+    model = Uses(kind).double()
+    x = torch.randn(4, 6, dtype=torch.float64)
+    symmetry = infer(trace(model, (x,)))
+    found = [(c.source.piece.parameter, s.factor, s.port.piece.parameter) for c in symmetry.constants for s in c.shares]
+    assert found in ([], [("vector", -2.0, "first.bias")] if kind == "p + p" else [])
+    state = {n: t.detach() for n, t in model.state_dict().items()}
+    for seed in range(3):
+        moved = random_transform(symmetry, state, torch.Generator().manual_seed(seed)).apply(state)
+        before: Tensor = torch.func.functional_call(model, state, (x,))
+        after: Tensor = torch.func.functional_call(model, moved, (x,))
+        assert (before - after).abs().max() <= 1e-9 * before.abs().max(), kind

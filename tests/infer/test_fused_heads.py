@@ -48,8 +48,11 @@ def test_interleaved_heads() -> None:
 def test_interleaved_heads_hold_numerically() -> None:
     symmetry = infer(trace(Interleaved(), (torch.randn(2, 5, 3),)))
     verify(symmetry).raise_if_failed()
-    found = {m.source.place: len(m.sinks) for m in symmetry.moves if m.source.parameter == "fused.bias"}
-    assert found == {("fused.bias", 0, 4, 8): 0, ("fused.bias", 0, 8, 12): 1}
+    biases = [c for c in symmetry.constants if c.source.piece.parameter == "fused.bias"]
+    assert {c.source.piece.place: len(c.shares) for c in biases} == {
+        ("fused.bias", 0, 4, 8): 0,
+        ("fused.bias", 0, 8, 12): 1,
+    }
 
 
 def test_spaces_without_a_label_are_hidden() -> None:

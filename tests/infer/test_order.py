@@ -93,14 +93,15 @@ def statements(s: SymmetryGraph) -> dict[str, object]:
         ],
         "axes": s.terms,
         "gains": {(g.parameter, g.frame, g.forward) for g in s.gains},
-        "moves": {
+        "constants": {
             (
-                (m.source.parameter, m.source.start, m.source.stop),
-                tuple((k.reader.place if k.reader else (), k.bias) for k in m.sinks),
+                c.place,
+                frozenset(
+                    (x.port.place, x.factor, tuple((h.reader.place, h.rows.place) for h in x.path)) for x in c.shares
+                ),
             )
-            for m in s.moves
+            for c in s.constants
         },
-        "translations": set(s.translations),
         "centred": {
             (c.frame, c.written, frozenset((p.parameter, p.axis, p.start, p.stop) for p in c.pieces)) for c in s.centred
         },

@@ -128,8 +128,8 @@ BROKEN: list[tuple[Change, str]] = [
     (lambda p: p["state"][0].update(kind="call"), "'call' is neither a parameter nor a buffer"),
     (lambda p: p["tied"].update(a=1), "tied['a']: a text is needed"),
     (
-        lambda p: p["translations"].append({"sets": [[{"parameter": "0.bias"}]]}),
-        "translations[0].sets[0][0]: axis, window, factor is missing",
+        lambda p: p["constants"].append({"source": {"window": []}, "shares": [], "tied": None, "sink": ""}),
+        "constants[0].source: piece, plane is missing",
     ),
 ]
 
@@ -137,6 +137,14 @@ BROKEN: list[tuple[Change, str]] = [
 @pytest.mark.parametrize(("change", "cause"), BROKEN)
 def test_a_value_of_the_wrong_kind_is_named(change: Change, cause: str) -> None:
     assert cause in changed(change).cause
+
+
+def unseen(axis: int, window: list[int]) -> dict[str, Any]:
+    """A constant that nothing sees, as JSON has it."""
+    leaf = {"space": -1, "frame": -1, "dual": False, "size": 7}
+    piece = {"parameter": "0.bias", "axis": axis, "start": 0, "stop": 7, "term": leaf, "outer": 1, "period": 0}
+    source = {"piece": piece, "window": window, "plane": None}
+    return {"source": source, "shares": [], "tied": None, "sink": ""}
 
 
 INCONSISTENT: list[tuple[Change, str]] = [
@@ -157,13 +165,8 @@ INCONSISTENT: list[tuple[Change, str]] = [
         lambda p: p["gains"].append({"parameter": "nobody", "frame": 99, "flip": False, "forward": True}),
         "gains: there is no frame 99; gains: there is no parameter 'nobody'",
     ),
-    (lambda p: p["translations"].append({"sets": []}), "translations: an empty set"),
-    (
-        lambda p: p["translations"].append(
-            {"sets": [[{"parameter": "0.bias", "axis": 1, "window": [], "factor": 1.0}]]}
-        ),
-        "translations: '0.bias' has no axis 1",
-    ),
+    (lambda p: p["constants"].append(unseen(0, [1, 0, 2])), "constants: '0.bias' has no axis 1"),
+    (lambda p: p["constants"].append(unseen(1, [])), "constants: '0.bias' has no axis 1"),
     (lambda p: p["spaces"][0].update(signs=0, layout="halves"), "fingerprint: it does not belong to the rest"),
 ]
 
@@ -177,7 +180,7 @@ def test_parts_that_do_not_fit_together_are_named(change: Change, cause: str) ->
 
 def test_pieces_that_are_not_there_are_named() -> None:
     def cut(plain: dict[str, Any]) -> None:
-        plain["moves"][0]["source"]["stop"] = 999
+        plain["constants"][0]["source"]["piece"]["stop"] = 999
         plain["centred"][0]["pieces"][0]["axis"] = 7
 
     cause = changed(cut, "gpt2-untied").cause

@@ -38,8 +38,9 @@ def inferred(model: nn.Module) -> SymmetryGraph:
 def test_one_direction_and_no_other(gain: bool) -> None:
     model = Tied(gain=gain)
     symmetry = inferred(model)
-    (lean,) = [x for x in symmetry.leans if x.givers]
-    assert (lean.reader.parameter, [p.parameter for p in lean.givers]) == ("words.weight", ["places"])
+    (tied,) = [c for c in symmetry.constants if c.tied is not None]
+    places = [s.port.piece.parameter for s in tied.shares]
+    assert (tied.source.piece.parameter, places) == ("words.weight", ["places"])
     state = {n: torch.randn_like(t) if t.is_floating_point() else t for n, t in state_of(model).items()}
     assert verify(symmetry, state).passed
     found = audit(symmetry)
@@ -49,7 +50,7 @@ def test_one_direction_and_no_other(gain: bool) -> None:
 @pytest.mark.parametrize("options", [{"bias": False}, {"twice": True}])
 def test_none_where_something_else_sees_it(options: dict[str, bool]) -> None:
     symmetry = inferred(Tied(**options))
-    assert not [x for x in symmetry.leans if x.givers]
+    assert not [c for c in symmetry.constants if c.tied is not None]
     found = audit(symmetry)
     assert found.complete, str(found)
 
@@ -71,8 +72,8 @@ class Blind(nn.Module):
 def test_a_use_that_sees_nothing_lends_the_table_to_the_other_use_alone() -> None:
     model = Blind()
     symmetry = inferred(model)
-    sets = [{p.parameter for s in t.sets for p in s} for t in symmetry.translations]
-    assert {"table", "beside"} not in sets
+    ports = [(c.source, *(s.port for s in c.shares)) for c in symmetry.constants]
+    assert {"table", "beside"} not in [{p.piece.parameter for p in found} for found in ports]
     state = {n: torch.randn_like(t) for n, t in state_of(model).items()}
     assert verify(symmetry, state).passed
     assert not audit(symmetry).unsound

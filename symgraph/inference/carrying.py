@@ -1,0 +1,294 @@
+"""Constants on their way through the graph: which entry of a constant stands at which position of a value.
+
+A constant is carried by the laws that rules declare: `adds` and `shift: output` pass it on, `shift: none`, `blind` and
+`centred` end it, a weight multiplies it. Whatever else it meets sees it. Positions are kept as numbers, so that views
+and transpositions are simply carried out on them, and two constants agree only where their entries stand in one order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.inference.applied import Applied
+from symgraph.inference.flow import BLANK, Flow
+from symgraph.ir import Graph, Kind, Node
+from symgraph.ir import Tensor as Meta
+from symgraph.rules.signature import Tokens
+from symgraph.symmetry.families import Hop, Piece, over_leaves, pieces
+from symgraph.symmetry.terms import Term
+from symgraph.tracing.interpreter import Interpreter, call
+
+Window = tuple[int, int]
+# The number of a source, and the matrices that its constant has passed since.
+Name = tuple[int, tuple[Hop, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """`factor` times a constant where it stands in a value.
+
+    `at` is the entry of the constant at every position, counted from one, and zero where there is none; `rows` in the
+    same way the row of the table that it comes from, where that is told apart. `window` are the rows otherwise.
+
+    Shapes: at, rows: that of the value.
+    """
+
+    name: Name
+    term: Term
+    at: Tensor
+    rows: Tensor | None = None
+    window: Window | None = None
+    factor: float = 1.0
+
+    @property
+    def span(self) -> Window | None:
+        """All rows that it comes from."""
+        if self.rows is None:
+            return self.window
+        held = self.rows[self.at > 0]
+        return int(held.min()) - 1, int(held.max())
+
+    def moved(self, at: Tensor, rows: Tensor | None) -> Spot:
+        """The same constant at other positions."""
+        return replace(self, at=at, rows=rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A use that cannot be made up for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A use that passes a constant on into another value."""
+
+    value: str
+    spot: Spot
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A matrix that reads a constant: by these pieces of its `axis`; the other one stands in the result at `out`."""
+
+    applied: Applied
+    weight: Node
+    readers: tuple[Piece, ...]
+    axis: int
+    out: int
+
+
+Use = Seen | Passed | Read
+
+
+class Carrier:
+    """What each operator does to a constant; `equal` gathers rows of tables that an operator does not tell apart."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow, self.graph = flow, flow.graph
+        self.equal: list[tuple[int, Window]] = []
+
+    def uses(self, value: str, user: Node, spot: Spot) -> Iterator[Use]:
+        """What a node does with a constant in a value that it reads: one use for each time that it reads it."""
+        a = self.flow.applied.get(user.name)
+        if a is None or a.rule is None or a.binding is None or user.name in self.flow.d.eq.slots:
+            yield Seen()
+        elif a.rule.structure:
+            yield from self._moved(value, a, spot)
+        else:
+            operands = [k for k, (r, _) in a.binding.operands.items() if r.name == value]
+            if len(operands) != list(user.refs()).count(value):
+                yield Seen()
+            for k in operands:
+                yield from self._operand(a, k, spot)
+
+    # -- operators that move entries ---------------------------------------------------------------------------------
+
+    def _moved(self, value: str, a: Applied, spot: Spot) -> Iterator[Use]:
+        structure, node = a.rule.structure if a.rule is not None else None, a.node
+        if structure in BLANK:
+            return
+        picked = self._picked(value, node, spot) if structure == "index" else spot
+        if structure == "rigid" or picked is None or "complex" in str(node.result):
+            yield Seen()
+        elif isinstance(node.result, Meta):
+            yield from self._arrived(value, picked, (node,))
+        else:
+            for user in self.graph.users[node.name]:
+                part = self.flow.applied.get(user.name)
+                if part is None or part.rule is None or part.rule.structure != "getitem":
+                    yield Seen()
+                else:
+                    yield from self._arrived(value, picked, (node, user))
+
+    def _arrived(self, value: str, spot: Spot, nodes: tuple[Node, ...]) -> Iterator[Use]:
+        at = self._run(value, spot.at, nodes)
+        if bool(at.any()):
+            rows = None if spot.rows is None else self._run(value, spot.rows, nodes)
+            yield Passed(nodes[-1].name, spot.moved(at, rows))
+
+    def _run(self, value: str, numbers: Tensor, nodes: tuple[Node, ...]) -> Tensor:
+        """What operators that are linear in a value make of it, if all else is zero."""
+        given = {r: numbers if r == value else self._zero(r) for r in nodes[0].refs()}
+        nothing = {**given, value: torch.zeros_like(numbers)} if "pad" in nodes[0].target else None
+        found = _result(self.graph, nodes, given)
+        return found if nothing is None else found - _result(self.graph, nodes, nothing)
+
+    def _zero(self, value: str) -> Tensor:
+        meta = self.graph.by_name[value].result
+        kind = getattr(torch, meta.dtype) if isinstance(meta, Meta) else torch.float64
+        kind = torch.float64 if kind.is_floating_point else kind
+        return torch.zeros((), dtype=kind).expand(self.graph.by_name[value].shape)
+
+    def _picked(self, value: str, node: Node, spot: Spot) -> Spot | None:
+        """The spot if it is the same at all positions that computed indices may pick."""
+        if next(iter(node.refs())) != value:
+            return None
+        index = node.args[1] if len(node.args) > 1 else None
+        dims = [i for i, x in enumerate(index) if x is not None] if isinstance(index, list | tuple) else None
+        return None if dims is None else self._alike(spot, dims)
+
+    # -- operators with a signature ----------------------------------------------------------------------------------
+
+    def _operand(self, a: Applied, operand: str, spot: Spot) -> Iterator[Use]:
+        rule, binding = a.rule, a.binding
+        if rule is None or binding is None:
+            return
+        tokens = binding.operands[operand][1]
+        law = "output" if operand == rule.adds else rule.shift.get(operand)
+        unseen = rule.blind.get(operand)
+        if rule.centred and operand == next(iter(binding.operands)):
+            unseen = rule.centred
+        if unseen is not None or law == "none":
+            dims = [i for i, t in enumerate(tokens) if t.axis == unseen] if unseen else _mixed(tokens)
+            if self._alike(spot, dims) is None:
+                yield Seen()
+        elif law == "output":
+            yield self._added(a, operand, spot)
+        elif law is not None:
+            yield self._read(a, operand, law, spot)
+        else:
+            yield self._scaled(a, spot)
+
+    def _added(self, a: Applied, operand: str, spot: Spot) -> Use:
+        if a.binding is None or not isinstance(a.node.result, Meta):
+            return Seen()
+        tokens, result = a.binding.operands[operand][1], a.binding.results[0]
+        kept = {t.name for t in result}
+        gone = [i for i, t in enumerate(tokens) if t.name not in kept and spot.at.shape[i] > 1]
+        alike = self._alike(spot, gone)
+        if alike is None:
+            return Seen()
+        rows = None if alike.rows is None else _along(alike.rows, tokens, result, a.node.shape)
+        return Passed(a.node.name, alike.moved(_along(alike.at, tokens, result, a.node.shape), rows))
+
+    def _scaled(self, a: Applied, spot: Spot) -> Use:
+        """An operator of one operand that admits all maps entry by entry multiplies every entry by one number."""
+        refs = list(a.node.refs())
+        linear = a.rule is not None and SymmetryClass.INVERTIBLE in a.rule.admits.get("*", ())
+        if len(refs) != 1 or not linear:
+            return Seen()
+        value = call(self.graph, a.node.name, {refs[0]: torch.ones(1, dtype=torch.float64)})
+        if value.numel() != 1 or not float(value):
+            return Seen()
+        return Passed(a.node.name, replace(spot, factor=spot.factor * float(value)))
+
+    def _read(self, a: Applied, operand: str, law: str, spot: Spot) -> Use:
+        binding, weight = a.binding, None
+        if binding is not None and law in binding.operands:
+            weight = self.graph.by_name[binding.operands[law][0].name]
+        if binding is None or weight is None or weight.kind is not Kind.PARAMETER or len(weight.shape) != 2:
+            return Seen()
+        tokens, others, result = binding.operands[operand][1], binding.operands[law][1], binding.results[0]
+        names = [t.name for t in result]
+        met = [i for i, t in enumerate(others) if t.name not in names]
+        here = [i for i, t in enumerate(tokens) if met and t.name == others[met[0]].name]
+        if len(met) != 1 or len(here) != 1 or others[1 - met[0]].name not in names:
+            return Seen()
+        alike = self._alike(spot, [i for i in range(len(tokens)) if i != here[0]])
+        readers = None if alike is None else self._readers(weight, met[0], _line(alike.at, here[0]), spot.term)
+        return Seen() if not readers else Read(a, weight, readers, met[0], names.index(others[1 - met[0]].name))
+
+    def _readers(self, weight: Node, axis: int, line: Tensor, term: Term) -> tuple[Piece, ...] | None:
+        """The pieces along an axis where all entries of a constant stand, in the order that their leaves say."""
+        found = []
+        for piece in pieces(weight.target, axis, self.flow.d.terms[weight.target][axis]):
+            part = line[torch.tensor(piece.entries())]
+            if not bool(part.any()):
+                continue
+            wanted = over_leaves(torch.arange(1, term.size + 1, dtype=line.dtype), term, piece.term)
+            if wanted is None or not torch.equal(wanted, part):
+                return None
+            found.append(piece)
+        return tuple(found)
+
+    def _alike(self, spot: Spot, dims: Iterable[int]) -> Spot | None:
+        """The spot if its entries are the same all along these dimensions; rows of a table have to be from now on."""
+        dims = list(dims)
+        if not all(_constant(spot.at, i) for i in dims):
+            return None
+        if spot.rows is None or all(_constant(spot.rows, i) for i in dims):
+            return spot
+        span = spot.span
+        if span is not None:
+            self.equal.append((spot.name[0], span))
+        return replace(spot, rows=None, window=span)
+
+
+def written(read: Read, piece: Piece, spot: Spot, shape: tuple[int, ...], reader: Piece) -> Spot:
+    """What a matrix makes of a constant in the part of its result that one piece of its other axis writes."""
+    line = torch.zeros(shape[read.out], dtype=torch.float64)
+    line[torch.tensor(piece.entries())] = torch.arange(1, piece.size + 1, dtype=torch.float64)
+    sizes = [-1 if i == read.out else 1 for i in range(len(shape))]
+    number, path = spot.name
+    at = line.reshape(sizes).expand(shape)
+    return replace(spot, name=(number, (*path, Hop(reader, piece))), term=piece.term, at=at, rows=None)
+
+
+def _result(graph: Graph, nodes: tuple[Node, ...], given: dict[str, Tensor]) -> Tensor:
+    inputs = []
+    for name, tensor in given.items():
+        meta = Meta(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        inputs.append(replace(graph.by_name[name], kind=Kind.INPUT, target=name, args=(), kwargs=(), result=meta))
+    run = Interpreter(Graph((*inputs, *nodes), (nodes[-1].name,)))
+    try:
+        return run.run({}, given)[0]
+    except RuntimeError:
+        # A view of numbers that stand for all positions at once may not exist.
+        return run.run({}, {n: t.contiguous() for n, t in given.items()})[0]
+
+
+def _along(numbers: Tensor, tokens: Tokens, result: Tokens, shape: tuple[int, ...]) -> Tensor:
+    """An operand's numbers at the positions of the result; where it lacks an axis they are the same all along it."""
+    order = {t.name: i for i, t in enumerate(result)}
+    kept = [i for i, t in enumerate(tokens) if t.name in order]
+    for i in reversed([i for i in range(len(tokens)) if i not in kept]):
+        numbers = numbers.select(i, 0)
+    places = [order[tokens[i].name] for i in kept]
+    numbers = numbers.permute(sorted(range(len(places)), key=places.__getitem__))
+    for i in range(len(shape)):
+        numbers = numbers if i in places else numbers.unsqueeze(i)
+    return numbers.expand(shape)
+
+
+def _mixed(tokens: Tokens) -> list[int]:
+    """The axes of an operand along which a constant that a law speaks about does not vary."""
+    feature = next((t.name for t in reversed(tokens) if t.claimed and not t.batch), "")
+    return [i for i, t in enumerate(tokens) if t.name != feature and not t.batch]
+
+
+def _constant(numbers: Tensor, dim: int) -> bool:
+    if numbers.shape[dim] == 1 or numbers.stride(dim) == 0:
+        return True
+    return bool((numbers == numbers.narrow(dim, 0, 1)).all())
+
+
+def _line(numbers: Tensor, dim: int) -> Tensor:
+    """The numbers along one dimension, at the first position of all others."""
+    for i in reversed(range(numbers.dim())):
+        numbers = numbers if i == dim else numbers.select(i, 0)
+    return numbers

@@ -1,0 +1,342 @@
+"""All families of constants as one null space (design section 7).
+
+*Sources* are the entries of biases and of added tables, the constants that all rows of a table get where it is looked
+up, and for each reader of a centred norm without a bias of its own the bias that it has by the plane it reads from.
+They are carried through the graph; where something sees what arrives, its sum must vanish. A reader with a bias,
+its own or by a plane, takes whatever constant reaches it. The solutions of all these equations are the families.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from symgraph.inference.carrying import Carrier, Passed, Read, Seen, Spot, Window, written
+from symgraph.inference.flow import Flow
+from symgraph.inference.null_space import Solution, Summand, Unknown, Windows, equations, solve
+from symgraph.inference.planes import PlaneReader, whole
+from symgraph.ir import Kind, Node
+from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, pieces
+
+Lent = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a bias, its own or by a plane, takes of a constant that reaches the matrix in front of it."""
+
+    term: Summand
+    hop: Hop
+    port: Port
+
+
+@dataclass
+class System:
+    """Sources, and what becomes of them: sums that something sees, constants that biases take."""
+
+    flow: Flow
+    readers: list[PlaneReader]
+    lent: Lent
+    ports: list[Port] = field(default_factory=list)
+    acts: list[int] = field(default_factory=list)
+    tied: dict[int, PlaneReader] = field(default_factory=dict)
+    sums: list[tuple[Summand, ...]] = field(default_factory=list)
+    taken: list[_Taken] = field(default_factory=list)
+    carrier: Carrier = field(init=False)
+    by_plane: dict[str, PlaneReader] = field(init=False)
+    order: dict[str, int] = field(init=False)
+    used: set[tuple[str, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.carrier = Carrier(self.flow)
+        self.order = {node.name: i for i, node in enumerate(self.flow.graph.nodes)}
+        self.by_plane = {r.node: r for r in self.readers if r.plane.bias and not r.bias and not r.elsewhere}
+
+    def carried(self) -> System:
+        """The same, once all sources have been followed to their ends."""
+        arriving: dict[str, list[Spot]] = defaultdict(list)
+        for node in self.flow.graph.nodes:
+            here = _gathered([*arriving.pop(node.name, []), *self._sources(node)])
+            for use in self._left(node, here) if here else ():
+                arriving[use.value].append(use.spot)
+        return self
+
+    # -- sources -----------------------------------------------------------------------------------------------------
+
+    def _sources(self, node: Node) -> Iterator[Spot]:
+        if node.kind is Kind.PARAMETER:
+            yield from self._of_parameter(node)
+        elif node.name in self.by_plane:
+            yield from self._of_plane(self.by_plane[node.name], node)
+
+    def _of_parameter(self, node: Node) -> Iterator[Spot]:
+        floating = "float" in getattr(node.result, "dtype", "")
+        if not floating or not node.shape or not self.flow.graph.users[node.name]:
+            return
+        tie = next((r for r in self.readers if r.plane.reader.parameter == node.target and self._may_tie(r)), None)
+        self.used.update((node.name, u) for u in self._exempt(node, tie))
+        axis = len(node.shape) - 1
+        for piece in pieces(node.target, axis, self.flow.d.terms[node.target][axis]):
+            if tie is not None:
+                self.tied[len(self.ports)] = tie
+            yield self._source(self._first(node), Port(piece), *_entries(piece, node.shape))
+
+    def _may_tie(self, reader: PlaneReader) -> bool:
+        """Whether a table that reads a norm's output as well may get multiples of the normal in all its rows."""
+        plane = reader.plane
+        shape = self.flow.graph.state[plane.reader.parameter].shape
+        whole_axis = (plane.reader.axis, plane.reader.size) == (1, shape[1])
+        free = plane.reader.parameter not in self.lent
+        return whole_axis and free and len(reader.elsewhere) == 1 and bool(reader.bias or not plane.bias)
+
+    def _exempt(self, node: Node, tie: PlaneReader | None) -> Iterator[str]:
+        """The uses of a table that see nothing of what is done to it."""
+        if tie is not None:
+            yield tie.node
+        for user in self.flow.graph.users[node.name] if node.target in self.lent else ():
+            if user.name != self.lent[node.target]:
+                yield user.name
+
+    def _of_plane(self, reader: PlaneReader, node: Node) -> Iterator[Spot]:
+        name, axis = reader.plane.reader.parameter, 1 - reader.axis
+        for piece in pieces(name, axis, self.flow.d.terms[name][axis]):
+            line = torch.zeros(node.shape[-1], dtype=torch.float64)
+            line[torch.tensor(piece.entries())] = torch.arange(1, piece.size + 1, dtype=torch.float64)
+            yield self._source(self.order[node.name], Port(piece, (), reader.plane), line.expand(node.shape), None)
+
+    def _first(self, node: Node) -> int:
+        """When a parameter is first used."""
+        return min(self.order[u.name] for u in self.flow.graph.users[node.name])
+
+    def _source(self, acts: int, port: Port, at: Tensor, rows: Tensor | None) -> Spot:
+        self.ports.append(port)
+        self.acts.append(acts)
+        return Spot((len(self.ports) - 1, ()), port.piece.term, at, rows)
+
+    # -- uses --------------------------------------------------------------------------------------------------------
+
+    def _left(self, node: Node, here: list[Spot]) -> Iterator[Passed]:
+        """What goes on from a value: a sum that something sees is nothing, and goes no further."""
+        seen = set(range(len(here))) if node.name in self.flow.graph.outputs else set()
+        passed: list[tuple[int, Passed | Read]] = []
+        for user in self.flow.graph.users[node.name]:
+            if (node.name, user.name) in self.used:
+                continue
+            for i, spot in enumerate(here):
+                for use in self.carrier.uses(node.name, user, spot):
+                    if isinstance(use, Seen):
+                        seen.add(i)
+                    else:
+                        passed.append((i, use))
+        if seen:
+            self.sums += sums([here[i] for i in sorted(seen)])
+        for i, use in passed:
+            if i in seen:
+                continue
+            if isinstance(use, Read):
+                yield from self._through(use, here[i])
+            else:
+                yield use
+
+    def _through(self, read: Read, spot: Spot) -> Iterator[Passed]:
+        node, name, out = read.applied.node, read.weight.target, 1 - read.axis
+        bias = self.flow.bias(read.applied)
+        everything = whole(self.flow, name, out)
+        for reader in read.readers:
+            if bias is not None:
+                self._take(spot, Hop(reader, everything), Port(whole(self.flow, bias.target, 0)))
+                continue
+            for piece in pieces(name, out, everything.term):
+                plane = self.by_plane.get(node.name)
+                if plane is not None:
+                    self._take(spot, Hop(reader, piece), Port(piece, (), plane.plane))
+                else:
+                    yield Passed(node.name, written(read, piece, spot, node.shape, reader))
+
+    def _take(self, spot: Spot, hop: Hop, port: Port) -> None:
+        self.taken.append(_Taken(Summand(spot.name, spot.span, spot.factor), hop, port))
+
+
+def _entries(piece: Piece, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+    """The entries of a piece where they stand in their parameter, and the rows where it has any."""
+    line = torch.zeros(shape[-1], dtype=torch.float64)
+    line[torch.tensor(piece.entries())] = torch.arange(1, piece.size + 1, dtype=torch.float64)
+    axis = row_axis(shape)
+    if axis is None:
+        return line.expand(shape), None
+    sizes = [-1 if i == axis else 1 for i in range(len(shape))]
+    rows = torch.arange(1, shape[axis] + 1, dtype=torch.float64).reshape(sizes)
+    return line.expand(shape), rows.expand(shape)
+
+
+def row_axis(shape: tuple[int, ...]) -> int | None:
+    """The axis of a table whose positions may be told apart: the only one beside the last with more than one."""
+    found = [i for i, n in enumerate(shape[:-1]) if n > 1]
+    return found[0] if len(found) == 1 else None
+
+
+# -- sums that something sees ------------------------------------------------------------------------------------------
+
+
+def _gathered(spots: list[Spot]) -> list[Spot]:
+    """The spots of a value, those of one constant at the same positions as one."""
+    found: list[Spot] = []
+    for spot in spots:
+        for i, other in enumerate(found):
+            if _same(spot, other):
+                found[i] = replace(other, factor=other.factor + spot.factor)
+                break
+        else:
+            found.append(spot)
+    return [s for s in found if s.factor]
+
+
+def _same(one: Spot, other: Spot) -> bool:
+    if one.name != other.name or one.window != other.window or (one.rows is None) != (other.rows is None):
+        return False
+    rows = one.rows is None or other.rows is None or torch.equal(one.rows, other.rows)
+    return rows and torch.equal(one.at, other.at)
+
+
+def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
+    """What must vanish where all these constants are seen: for each set of them that meets somewhere, their sum.
+
+    Where they do not meet entry by entry in one order, each has to vanish by itself.
+    """
+    if len(spots) == 1:
+        yield (Summand(spots[0].name, spots[0].span, spots[0].factor),)
+        return
+    count = len(spots)
+    both = _compact([*(s.at for s in spots), *(s.at if s.rows is None else s.rows for s in spots)])
+    held, rows = both[:count], both[count:]
+    meeting = torch.stack([(at > 0).long() << i for i, at in enumerate(held)]).sum(0)
+    for code in filter(None, torch.unique(meeting).tolist()):
+        here = meeting == code
+        members = [i for i in range(count) if code >> i & 1]
+        terms = [_term(spots[i], rows[i][here]) for i in members]
+        if _agree([held[i][here] for i in members], [spots[i] for i in members]):
+            yield tuple(terms)
+        else:
+            yield from ((t,) for t in terms)
+
+
+def _term(spot: Spot, rows: Tensor) -> Summand:
+    span: Window | None = spot.window if spot.rows is None else (int(rows.min()) - 1, int(rows.max()))
+    return Summand(spot.name, span, spot.factor)
+
+
+def _agree(entries: list[Tensor], spots: list[Spot]) -> bool:
+    sizes = {s.term.size for s in spots}
+    return all(torch.equal(entries[0], e) for e in entries) and {len(torch.unique(entries[0]))} == sizes
+
+
+def _compact(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors without the positions along dimensions that none of them varies along."""
+    for i in range(tensors[0].dim()):
+        if all(t.stride(i) == 0 or t.shape[i] == 1 for t in tensors):
+            tensors = [t.narrow(i, 0, 1) for t in tensors]
+    return tensors
+
+
+# -- families ----------------------------------------------------------------------------------------------------------
+
+
+def find_constants(flow: Flow, readers: list[PlaneReader], lent: Lent) -> list[Constant]:
+    """Every family of constants, in the order of the program.
+
+    Args:
+        lent: a table that something else reads as well, which sees nothing of a constant in it, with the one call that
+            it counts in.
+    """
+    system = System(flow, readers, lent).carried()
+    return list(_families(system))
+
+
+def _families(system: System) -> Iterator[Constant]:
+    named = [t for terms in system.sums for t in terms] + [t.term for t in system.taken]
+    # Biases that nothing sees are in no equation. Tables that an operator is blind to are found by themselves.
+    biases = {i for i, p in enumerate(system.ports) if len(_shape(system, p)) == 1 or p.plane is not None}
+    met = biases | {t.name[0] for t in named}
+    equal = [(i, window) for i, window in system.carrier.equal if i in met]
+    windows = Windows([*((t.name[0], t.window) for t in named), *((i, None) for i in sorted(biases)), *equal])
+    rows = equations(system.sums, equal, windows)
+    unknowns = [u for source in windows.parts for u in windows.within(source, None)]
+    solution = solve(sorted(unknowns), rows, _rank(system, rows))
+    givers: dict[Unknown, list[Share]] = defaultdict(list)
+    for taken in system.taken:
+        _share_out(taken, windows, solution, givers)
+    for unknown in solution.unknowns:
+        for free, factors in solution.of(unknown).items():
+            if unknown != free:
+                givers[free] += [Share(_port(system, unknown), f, path) for path, f in factors.items()]
+    # In the order in which they act, so that what moves on arrives before its place is emptied.
+    for free in sorted(solution.free, key=lambda u: (system.acts[u[0]], u)):
+        yield _constant(system, free, givers[free])
+
+
+def _share_out(taken: _Taken, windows: Windows, solution: Solution, givers: dict[Unknown, list[Share]]) -> None:
+    """What a bias takes of every free constant that reaches it."""
+    (source, after), factor = taken.term.name, taken.term.factor
+    # All parts of the window are equal.
+    arriving = windows.within(source, taken.term.window)[0]
+    for free, factors in solution.of(arriving).items():
+        for path, f in factors.items():
+            givers[free].append(Share(taken.port, -factor * f, (*path, *after, taken.hop)))
+
+
+def _rank(system: System, rows: list[dict[Unknown, dict[tuple[Hop, ...], float]]]) -> _Rank:
+    moving = {t.term.name[0] for t in system.taken}
+    count: dict[Unknown, int] = defaultdict(int)
+    for row in rows:
+        for unknown in row:
+            count[unknown] += 1
+    return _Rank(system, moving, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rank:
+    """Which constant an equation is solved for: a parameter's, which goes nowhere else, for as much as possible."""
+
+    system: System
+    moving: set[int]
+    count: Mapping[Unknown, int]
+
+    def __call__(self, unknown: Unknown) -> tuple[object, ...] | None:
+        source, window = unknown
+        if source in self.system.tied:
+            return None
+        port = self.system.ports[source]
+        return port.plane is not None, source in self.moving, bool(window), self.count[unknown], port.place
+
+
+def _shape(system: System, port: Port) -> tuple[int, ...]:
+    return system.flow.graph.state[port.piece.parameter].shape
+
+
+def _port(system: System, unknown: Unknown) -> Port:
+    source, window = unknown
+    port = system.ports[source]
+    shape = _shape(system, port)
+    axis = row_axis(shape) if window else None
+    if axis is None or window == (0, shape[axis]):
+        return port
+    return replace(port, window=(axis, *window))
+
+
+def _constant(system: System, free: Unknown, shares: list[Share]) -> Constant:
+    tie = system.tied.get(free[0])
+    tied: Plane | None = tie.plane if tie is not None else None
+    sink = tie.bias if tie is not None and tie.plane.bias else ""
+    return Constant(_port(system, free), _merged(shares), tied, sink)
+
+
+def _merged(shares: list[Share]) -> tuple[Share, ...]:
+    """The shares, those of one place by one path as one."""
+    found: dict[tuple[Port, tuple[Hop, ...]], float] = {}
+    for s in shares:
+        found[s.port, s.path] = found.get((s.port, s.path), 0.0) + s.factor
+    return tuple(Share(port, factor, path) for (port, path), factor in found.items() if abs(factor) > 1e-12)

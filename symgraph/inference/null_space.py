@@ -1,0 +1,158 @@
+"""The null space of constants, solved without numbers: unknowns are whole vectors, coefficients numbers times matrices.
+
+An equation says that what several constants add in one place is nothing: sum_i factor_i path_i x_i = 0, where a path is
+a product of weights. A constant that stands there by itself, through no weight, is what the equation is solved for; the
+others are free. What stands in an equation through weights only vanishes, so that a solution may be missed but never
+made up.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+from symgraph.inference.carrying import Name, Window
+from symgraph.symmetry.families import Hop
+
+Path = tuple[Hop, ...]
+# A source, and the rows of its table; () where it has none.
+Unknown = tuple[int, tuple[int, ...]]
+Factors = dict[Path, float]
+Row = dict[Unknown, Factors]
+_NOTHING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Summand:
+    """One constant in an equation."""
+
+    name: Name
+    window: Window | None
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """Every unknown: free, or the sum of these multiples of free ones."""
+
+    unknowns: tuple[Unknown, ...]
+    solved: Mapping[Unknown, Row]
+
+    @property
+    def free(self) -> tuple[Unknown, ...]:
+        """The unknowns that may be anything."""
+        return tuple(u for u in self.unknowns if u not in self.solved)
+
+    def of(self, unknown: Unknown) -> Row:
+        """An unknown by the free ones."""
+        return self.solved.get(unknown, {unknown: {(): 1.0}})
+
+
+class Windows:
+    """The rows of tables, cut wherever some equation tells them apart."""
+
+    def __init__(self, used: Iterable[tuple[int, Window | None]]) -> None:
+        cuts: dict[int, set[int]] = defaultdict(set)
+        whole: dict[int, set[Window]] = defaultdict(set)
+        for source, window in used:
+            cuts[source] |= set(window or ())
+            whole[source] |= {window} if window else set()
+        self.parts: dict[int, tuple[tuple[int, ...], ...]] = {}
+        for source, ends in cuts.items():
+            spans = [p for p in pairwise(sorted(ends)) if any(a <= p[0] and p[1] <= b for a, b in whole[source])]
+            self.parts[source] = tuple(spans) or ((),)
+
+    def within(self, source: int, window: Window | None) -> list[Unknown]:
+        """The unknowns of a source in a window."""
+        parts = self.parts[source]
+        if window is None:
+            return [(source, p) for p in parts]
+        return [(source, p) for p in parts if window[0] <= p[0] and p[1] <= window[1]]
+
+
+def equations(sums: Iterable[tuple[Summand, ...]], equal: Iterable[tuple[int, Window]], windows: Windows) -> list[Row]:
+    """Rows over the unknowns: for every sum one for each choice of parts, and those that make parts equal."""
+    found: list[Row] = []
+    for terms in sums:
+        for chosen in product(*(windows.within(t.name[0], t.window) for t in terms)):
+            row: Row = {}
+            for term, unknown in zip(terms, chosen, strict=True):
+                _add(row.setdefault(unknown, {}), {term.name[1]: term.factor}, 1.0)
+            found.append(row)
+    for source, window in equal:
+        for one, other in pairwise(windows.within(source, window)):
+            found.append({one: {(): 1.0}, other: {(): -1.0}})
+    return found
+
+
+def solve(unknowns: Iterable[Unknown], rows: Iterable[Row], rank: Callable[[Unknown], object]) -> Solution:
+    """Solves equation after equation for the unknown of least rank that stands there by itself.
+
+    Args:
+        rank: the order in which unknowns are solved for; None for those that never are.
+    """
+    solved: dict[Unknown, Row] = {}
+    held: dict[Unknown, set[Unknown]] = defaultdict(set)
+
+    def settle(unknown: Unknown, row: Row) -> None:
+        solved[unknown] = row
+        for free in row:
+            held[free].add(unknown)
+        for user in held.pop(unknown, set()):
+            old = solved[user]
+            factors = old.pop(unknown, {})
+            for free, more in row.items():
+                _add(old.setdefault(free, {}), _times(factors, more), 1.0)
+                held[free].add(user)
+            solved[user] = _plain(old)
+
+    # What vanishes by itself first, so that nothing else is solved for it.
+    for row in sorted(rows, key=len):
+        left = _substituted(row, solved)
+        while left:
+            single = next(iter(left)) if len(left) == 1 else None
+            pivot = single if single is not None else _pivot(left, rank)
+            if pivot is None:
+                # Constants through weights alone: generic weights allow none of them.
+                pivot = next(iter(left))
+                settle(pivot, {})
+                left = _substituted(row, solved)
+                continue
+            scale = left.pop(pivot)[()] if single is None else 1.0
+            settle(pivot, {} if single is not None else {u: _times({(): -1.0 / scale}, f) for u, f in left.items()})
+            break
+    return Solution(tuple(unknowns), solved)
+
+
+def _pivot(row: Row, rank: Callable[[Unknown], object]) -> Unknown | None:
+    alone = [u for u, factors in row.items() if set(factors) == {()} and rank(u) is not None]
+    return min(alone, key=rank, default=None)  # type: ignore[arg-type]
+
+
+def _substituted(row: Row, solved: Mapping[Unknown, Row]) -> Row:
+    found: Row = {}
+    for unknown, factors in row.items():
+        for free, more in solved.get(unknown, {unknown: {(): 1.0}}).items():
+            _add(found.setdefault(free, {}), _times(factors, more), 1.0)
+    return _plain(found)
+
+
+def _plain(row: Row) -> Row:
+    kept = {u: {p: f for p, f in factors.items() if abs(f) > _NOTHING} for u, factors in row.items()}
+    return {u: factors for u, factors in kept.items() if factors}
+
+
+def _add(factors: Factors, more: Factors, times: float) -> None:
+    for path, factor in more.items():
+        factors[path] = factors.get(path, 0.0) + times * factor
+
+
+def _times(after: Factors, before: Factors) -> Factors:
+    """Through `before` first, then through `after`."""
+    found: Factors = {}
+    for last, a in after.items():
+        for first, b in before.items():
+            _add(found, {(*first, *last): a * b}, 1.0)
+    return found
