@@ -132,7 +132,7 @@ def test_a_mask_that_is_computed_is_known_to_be_open() -> None:
     causal = Net(lambda s, x: attends(s, x, torch.ones(4, 4, dtype=torch.bool).tril()), R(2, 4, 6), **projections())
     found = symgraph.infer(causal)
     assert not found.notes
-    assert any("v.bias" in str(move) for move in found.moves)
+    assert any("v.bias" in str(constant) for constant in found.constants)
 
 
 @pytest.mark.parametrize("limit", [1.0, 30.0, 1e-2])
