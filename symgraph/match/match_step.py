@@ -49,9 +49,8 @@ class MatchStep(MatchOptions, ProgramStep):
         for name, known in (("method", MATCHINGS), ("order", ORDERS)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is {getattr(self, name)!r}", remedy=f"use {' or '.join(known)}")
-        if self.weighting == "inputs" and (self.rounds or len(self.models) > 2):
-            what = "a universe has no weighting 'inputs'"
-            raise UsageError(what, remedy="inputs-halved, uniform, or normalised")
+        if self.rounds or len(self.models) > 2:
+            refuse_inputs(self)
 
     @property
     def reads_data(self) -> bool:
@@ -126,6 +125,16 @@ class MatchStep(MatchOptions, ProgramStep):
         limits += f"at most {self.sweeps} sweeps, tolerance {self.tolerance:g}, seed {self.seed}"
         head = f"{self.op:<13} {', '.join(self.models)} -> {self.into} ({how}, {limits})"
         return listed(head, self.units)
+
+
+def refuse_inputs(options: MatchOptions) -> None:
+    """Raises for a weighting that is one of two models.
+
+    Raises:
+        UsageError: saying which others there are.
+    """
+    if options.weighting == "inputs":
+        raise UsageError("a universe has no weighting 'inputs'", remedy="inputs-halved, uniform, or normalised")
 
 
 def _released(states: list[State]) -> list[State]:

@@ -13,6 +13,7 @@ from symgraph.inference.sources import Source
 from symgraph.io.options import given
 from symgraph.io.state import state_hash
 from symgraph.match.match_options import LearnOptions, MatchOptions, UniverseSettings
+from symgraph.match.match_step import refuse_inputs
 from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
 from symgraph.match.program import Program
 from symgraph.tracing import state_of
@@ -78,9 +79,11 @@ def plan(
 
 def _wanted(how: UniverseSettings, method: str, options: Any, learning: Any, data: Any, program: Any = None) -> Wanted:
     trained = {"sampler": "dirichlet", **(learning or {})} if not isinstance(learning, LearnOptions) else learning
+    matching = given(MatchOptions, options)
+    refuse_inputs(matching)
     return Wanted(
         method=method,
-        options=given(MatchOptions, options),
+        options=matching,
         learning=given(LearnOptions, trained),
         settings=how,
         data=data,

@@ -188,7 +188,7 @@ def test_every_chart_has_a_name_and_options_are_checked() -> None:
     s = case("llama").symmetry
     for options in (MotionOptions(), MotionOptions(full=True), MotionOptions(permutations=True, full=True)):
         assert all(chart_name(s, x, options) for x in moving(s, options))
-    with pytest.raises(UsageError, match="no chart 'polar'"):
+    with pytest.raises(UsageError, match="chart is 'polar'"):
         MotionOptions(chart="polar")
     with pytest.raises(UsageError, match="condition number of 1 is no limit"):
         MotionOptions(condition=1.0)
