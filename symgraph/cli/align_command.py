@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
@@ -75,7 +76,11 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Plan or load the program, run it, measure, write."""
+    from symgraph.match.write import reference_folder
+
     inputs.check_matching(args, "B aligned", args.alignment)
+    if args.out is not None:
+        inputs.refuse_folders(args, reference_folder(Path(args.out)))
     a, b = inputs.weighted(args.a, args), inputs.weighted(args.b, args)
     program = inputs.program(args)
     if args.dry_run:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
 from symgraph.cli.parser import Arguments, Commands, add_model, add_options, add_out, add_rules
-from symgraph.io.files import refuse_existing
 from symgraph.match.match_options import Settings
 
 _EXAMPLES = """
@@ -23,7 +20,7 @@ def add(commands: Commands) -> None:
     details = "The model may be any checkpoint of the architecture, such as a later one of the same training run."
     parser = commands.add("apply", run, "apply a saved alignment to a model", details=details, examples=_EXAMPLES)
     text = "a file that `symgraph align --alignment` wrote"
-    parser.add_argument("alignment", metavar="ALIGNMENT", help=text)
+    parser.add_argument("applied", metavar="ALIGNMENT", help=text)
     add_model(parser, "model")
     add_out(parser)
     parser.add_argument("--inverse", action="store_true", help="go back from the basis of A to that of B")
@@ -37,12 +34,12 @@ def run(args: Arguments, console: Console) -> int:
     """Load both, transform, write."""
     from symgraph.match import write as outputs
 
-    refuse_existing(Path(args.out), args.overwrite, folder=True)
+    inputs.refuse_folders(args, args.out)
     found = inputs.weighted(args.model, args)
     options = {"inverse": args.inverse, "task_vector": args.task_vector, "tied": args.tied}
     with console.steps("applying"):
-        applied = outputs.apply(args.alignment, found, rules=inputs.rule_book(args), **options)
+        applied = outputs.apply(args.applied, found, rules=inputs.rule_book(args), **options)
     out = outputs.write_applied(applied, args.out, command=args.typed, overwrite=args.overwrite)
-    plain = {"alignment": args.alignment, "model": args.model, "inverse": args.inverse, "written": str(out)}
-    console.result(f"wrote {out}", plain)
+    plain = {"alignment": args.applied, "model": args.model, "inverse": args.inverse, "written": str(out)}
+    console.result("\n".join([*applied.notes, f"wrote {out}"]), {**plain, "notes": list(applied.notes)})
     return 0

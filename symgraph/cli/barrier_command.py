@@ -116,7 +116,7 @@ def _check(args: Arguments) -> None:
     for weights in args.mixture or ():
         check_weights(weights, count)
     inputs.check_device(args.device)
-    inputs.refuse_files(args.plot, args.out, overwrite=args.overwrite)
+    inputs.refuse_files(args, args.plot, args.out)
 
 
 def _measured(models: list[Model], args: Arguments, console: Console) -> tuple[LossBarrier, LossBarrier | None]:

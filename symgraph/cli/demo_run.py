@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from symgraph import api
 from symgraph.cli.console import Console, table
 from symgraph.io import checkpoint, data
+from symgraph.io.checkpoint import module_hash
 from symgraph.io.files import OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.io.models import Model
-from symgraph.io.state import state_hash
 from symgraph.match.align import Aligned, align
 from symgraph.match.cards import Card, Ingredient
 from symgraph.match.write import write_aligned
@@ -322,7 +322,7 @@ def _card(found: Model, command: str, settings: Settings) -> Card:
         title=f"Handwritten digits, network {found.spec}",
         about="A small vision transformer for scikit-learn's handwritten digits (8 x 8 pixels, scaled to [-1, 1]).",
         model=found,
-        ingredients=(Ingredient("trained", found.spec, state_hash(state_of(found.module))),),
+        ingredients=(Ingredient("trained", found.spec, module_hash(found.module)),),
         method=f"trained with {', '.join(f'{k} {v}' for k, v in asdict(settings).items())}",
         command=command,
     )

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind")
 
 
+# Arguments that name what is read.
+_SOURCES = ("a", "b", "model", "models", "like", "applied", "data", "train_data", "validation_data", "recalibrate")
+
+
 def architecture(spec: str, args: Arguments) -> Model:
     """A model without its weights."""
     from symgraph.io import models
@@ -199,11 +203,11 @@ def check_matching(args: Arguments, what: str, *files: str | None) -> None:
     check_device(args.device)
     if args.resume and args.checkpoint is None:
         raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
-    refuse_files(None if args.resume else args.checkpoint, *files, args.emit_program, overwrite=args.overwrite)
+    refuse_files(args, None if args.resume else args.checkpoint, *files, args.emit_program)
     if not args.dry_run and args.out is None:
         raise UsageError("there is no --out FOLDER", remedy=f"say where to write {what}, or pass --dry-run")
     if args.out is not None:
-        refuse_existing(Path(args.out), args.overwrite, folder=True)
+        refuse_folders(args, args.out)
 
 
 def show_program(found: Program, args: Arguments, console: Console) -> int:
@@ -221,8 +225,19 @@ def program(args: Arguments) -> Program | None:
     return Program.load(args.program) if args.program else None
 
 
-def refuse_files(*paths: str | None, overwrite: bool) -> None:
-    """Raise before any work if a file to be written exists already."""
+def refuse_files(args: Arguments, *paths: str | None) -> None:
+    """Raise before any work if a file cannot be written: something is there, or it is among what is read."""
+    for path in filter(None, paths):
+        refuse_existing(path, args.overwrite, folder=False, inputs=_read(args))
+
+
+def refuse_folders(args: Arguments, *paths: str | Path) -> None:
+    """Raise before any work if a folder cannot be written: something is there, or it is among what is read."""
     for path in paths:
-        if path is not None:
-            refuse_existing(Path(path), overwrite, folder=False)
+        refuse_existing(path, args.overwrite, folder=True, inputs=_read(args))
+
+
+def _read(args: Arguments) -> list[str]:
+    """All that is read, where it is named by a path."""
+    named = [getattr(args, name, None) for name in _SOURCES]
+    return [path for found in named if found for path in (found if isinstance(found, list) else [found])]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
 from symgraph.cli.parser import (
@@ -20,7 +18,6 @@ from symgraph.cli.parser import (
     add_trust,
     not_negative,
 )
-from symgraph.io.files import refuse_existing
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 
 _EXAMPLES = """
@@ -28,6 +25,7 @@ symgraph merge a b --weights 0.5 0.5 --out merged
 symgraph merge a b c --weights 0.4 0.3 0.3 --out merged
 symgraph merge a fine-tuned-a --weights 0.7 0.3 --no-align --out merged     of one origin: aligned already
 """
+WRITTEN = " of what is written (default: the widest of the models'); computed in float64"
 _DETAILS = """
 Brings all models into one basis and writes their weighted mean as an ordinary checkpoint, with a model
 card that says how it was made. The order of the models does not matter; the result is in the gauge of the
@@ -48,7 +46,7 @@ def add(commands: Commands) -> None:
     add_out(parser)
     parser.add_argument("--no-align", dest="align", action="store_false", help="take the models as they are")
     add_options(parser, UniverseSettings, "tied")
-    add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
+    add_device(parser, ("float64", "float32", "bfloat16", "float16"), None, WRITTEN)
     add_rules(parser)
     add_matching(parser)
     add_recalibration(parser)
@@ -57,13 +55,17 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Check, load, align, average, write."""
+    import torch
+
     from symgraph.match import merge
     from symgraph.match import write as outputs
     from symgraph.measure.mixture import check_weights
 
+    # All that is computed is computed in float64; `--dtype` is that of the result.
+    written, args.dtype = args.dtype, "float64"
     check_weights(args.weights, len(args.models))
     inputs.check_device(args.device)
-    refuse_existing(Path(args.out), args.overwrite, folder=True)
+    inputs.refuse_folders(args, args.out)
     sources = [inputs.weighted(spec, args) for spec in args.models]
     training = inputs.recalibration(args, sources[0])
     with console.steps("merging") as progress:
@@ -73,6 +75,7 @@ def run(args: Arguments, console: Console) -> int:
             align=args.align,
             options=inputs.options(args, MatchOptions),
             recalibrate=training,
+            written=None if written is None else getattr(torch, written),
             **inputs.settings(args, UniverseSettings) | {"progress": progress},
         )
     out = outputs.write_merged(merged, args.out, command=args.typed, overwrite=args.overwrite)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, one_line, shorten
+from symgraph.io.alike import compute_alike
 from symgraph.io.files import OutputError, atomic_dir, refuse_existing
 from symgraph.io.models import Model, quiet
 from symgraph.io.state import check_finite, state_hash, stored_dtypes, usual_dtype
@@ -24,6 +25,7 @@ __all__ = [
     "check_same_architecture",
     "check_state",
     "dtypes",
+    "module_hash",
     "read_state",
     "state_hash",
     "tied_names",
@@ -84,6 +86,11 @@ def dtypes(model: Model) -> dict[str, torch.dtype]:
     return found
 
 
+def module_hash(module: nn.Module) -> str:
+    """The `state_hash` of what a module stores: a trace, and what the code computes itself, leave it as it is."""
+    return state_hash(module.state_dict())
+
+
 def tied_names(module: nn.Module) -> dict[str, str]:
     """For every further name of a shared parameter or buffer, the first name it has.
 
@@ -101,8 +108,12 @@ def tied_names(module: nn.Module) -> dict[str, str]:
 
 
 def architecture_differences(a: Model, b: Model) -> list[str]:
-    """What tells two architectures apart: the class; or config (as far as it matters) and shapes."""
-    return [*_class_differences(a, b)] or [*_config_differences(a, b), *_shape_differences(a.module, b.module)]
+    """What tells two architectures apart: the class; or config (as far as it changes what is computed) and shapes."""
+    if found := [*_class_differences(a, b)]:
+        return found
+    configs, shapes = [*_config_differences(a, b)], [*_shape_differences(a.module, b.module)]
+    # Many settings change nothing: how long a text may be, what labels are called.
+    return shapes if configs and not shapes and compute_alike(a, b) else [*configs, *shapes]
 
 
 def check_same_architecture(a: Model, b: Model) -> None:
@@ -164,9 +175,12 @@ def write(
     *,
     overwrite: bool = False,
     card: str | None = None,
+    stored: Mapping[str, torch.dtype] | None = None,
     config_overrides: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `state` as a checkpoint of the model's own class, each tensor in the dtype it was stored in.
+
+    With `stored` in those instead.
 
     For a transformers model this is a folder that `from_pretrained` opens: config, generation config, weights, model
     card, and the tokenizer or preprocessor files of the source. For a factory's model it is `model.safetensors` alone.
@@ -175,10 +189,11 @@ def write(
         CheckpointError: `state` does not fit or is not finite, or `out` exists or cannot be written.
     """
     out = Path(out)
-    _refuse_other_folder(out, overwrite)
-    shell = _shell(model, dict(config_overrides or {}))
+    _refuse_other_folder(out, overwrite, folders_of(model))
+    stored = dtypes(model) if stored is None else stored
+    shell = _shell(model, dict(config_overrides or {}), usual_dtype(stored.values()))
     check_finite(state, where=str(out), infinite_ok={n for n, _ in shell.named_buffers()})
-    tensors = _to_save(shell, state, dtypes(model), str(out))
+    tensors = _to_save(shell, state, stored, str(out))
     with atomic_dir(out, overwrite) as folder:
         _write_folder(model, shell, tensors, folder)
         if card is not None and model.config is not None:
@@ -226,7 +241,7 @@ def _unshare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _shell(model: Model, overrides: dict[str, Any]) -> Any:
+def _shell(model: Model, overrides: dict[str, Any], dtype: torch.dtype | None) -> Any:
     """The module that does the writing: without weights, so that the caller's module stays untouched."""
     module: Any = model.module
     if not _is_transformers(module):
@@ -238,7 +253,7 @@ def _shell(model: Model, overrides: dict[str, Any]) -> Any:
     for key, value in overrides.items():
         setattr(config, key, value)
     with quiet(), torch.device("meta"):
-        shell = type(module)._from_config(config, dtype=usual_dtype(dtypes(model).values()))
+        shell = type(module)._from_config(config, dtype=dtype)
     # Its file is copied as it is: transformers opens generation configs that it then refuses to save.
     copied = {"generation_config"} & {p.stem for p in _companions(model)}
     for attribute in {"generation_config", "_weight_conversions", "_auto_class"} - copied:
@@ -247,8 +262,13 @@ def _shell(model: Model, overrides: dict[str, Any]) -> Any:
     return shell
 
 
-def _refuse_other_folder(out: Path, overwrite: bool) -> None:
-    refuse_existing(out, overwrite, folder=True)
+def folders_of(*models: Model) -> set[Path]:
+    """The folders that models were read from."""
+    return {f.parent for m in models for f in m.files if f.name == "config.json"}
+
+
+def _refuse_other_folder(out: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
+    refuse_existing(out, overwrite, folder=True, inputs=inputs)
     if not out.exists() or not any(out.iterdir()):
         return
     if not any((out / name).exists() for name in ("config.json", "model.safetensors")):
@@ -257,8 +277,7 @@ def _refuse_other_folder(out: Path, overwrite: bool) -> None:
 
 
 def _companions(model: Model) -> Iterator[Path]:
-    folders = {f.parent for f in model.files if f.name == "config.json"}
-    for folder in folders:
+    for folder in folders_of(model):
         for pattern in _COMPANIONS:
             yield from (p for p in folder.glob(pattern) if p.is_file() and p.suffix != ".safetensors")
 

@@ -1,19 +1,24 @@
 """Outputs that appear complete or not at all.
 
 Everything is written under a temporary name beside its final place and moved there at the end, so that neither an
-error nor a full disk leaves a half-written result, and an older result stays until the new one is whole.
+error nor a full disk leaves a half-written result, and an older result stays until the new one is whole. A folder is
+replaced by two renames; what a run that was killed between them, or before, has left is cleared away by the next one.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from symgraph.errors import CheckpointError
+
+_OLD = ".old"
 
 
 class OutputError(CheckpointError):
@@ -67,14 +72,22 @@ def write_text(out: str | Path, text: str, overwrite: bool = False) -> Path:
     return Path(out)
 
 
-def refuse_existing(out: str | Path, overwrite: bool = False, *, folder: bool) -> None:
+def refuse_existing(
+    out: str | Path, overwrite: bool = False, *, folder: bool, inputs: Iterable[str | Path] = ()
+) -> None:
     """Raise now what writing `out` later would raise, before any work is spent on it.
 
+    Args:
+        inputs: what is read; nothing is written into it, or in its place, whatever may be replaced.
+
     Raises:
-        OutputError: as for `atomic_path` and `atomic_dir`.
+        OutputError: as for `atomic_path` and `atomic_dir`; or `out` is an input, inside of one, or holds one.
     """
     out = Path(out)
+    _recover(out)
+    _refuse_inputs(out, inputs)
     if not os.path.lexists(out):
+        _require_room(out)
         return
     if not overwrite:
         raise OutputError(f"{out} exists already", remedy="choose another path, or pass --overwrite to replace it")
@@ -85,11 +98,54 @@ def refuse_existing(out: str | Path, overwrite: bool = False, *, folder: bool) -
         raise OutputError(f"{out} holds the working folder and is not replaced", remedy="choose another path")
 
 
+def _refuse_inputs(out: Path, inputs: Iterable[str | Path]) -> None:
+    place = out.resolve()
+    for given in filter(None, map(existing, inputs)):
+        read = given.resolve()
+        if place.is_relative_to(read) or (out.is_dir() and read.is_relative_to(place)):
+            how = "is" if place == read else "lies in" if place.is_relative_to(read) else "holds"
+            cause = f"{out} {how} {given}, which is read"
+            raise OutputError(f"{out} is not written", cause=cause, remedy="choose a path outside of what is read")
+
+
+def _require_room(out: Path) -> None:
+    """Raises if nothing can be made there."""
+    above = next(p for p in out.absolute().parents if os.path.lexists(p))
+    if not above.is_dir():
+        raise _cannot_write(out, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise _cannot_write(out, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _recover(out: Path) -> None:
+    """Undoes what a dead run has left half done in the place of `out`, and removes what it was writing."""
+    with suppress(OSError):
+        left = [p for p in out.parent.iterdir() if p.name.startswith(_mark(out)) and not _is_alive(p, out)]
+        for old in (p for p in left if p.name.endswith(_OLD) and not os.path.lexists(out)):
+            os.rename(old, out)
+        for rest in left:
+            _remove(rest)
+
+
+def _is_alive(path: Path, out: Path) -> bool:
+    """Whether the process that a temporary name tells of is still there."""
+    number = path.name.removeprefix(_mark(out)).partition(".")[0]
+    if not number.isdigit():
+        return True
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 @contextmanager
 def _staged(out: Path, overwrite: bool, *, folder: bool) -> Iterator[Path]:
     refuse_existing(out, overwrite, folder=folder)
     missing = [p for p in (out.parent, *out.parent.parents) if not os.path.lexists(p)]
-    temporary = out.with_name(f"{_hidden(out.stem)}{out.suffix}")
+    temporary = out.with_name(f"{_hidden(out)}{out.suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if folder:
@@ -107,9 +163,13 @@ def _staged(out: Path, overwrite: bool, *, folder: bool) -> Iterator[Path]:
         raise
 
 
-def _hidden(name: str) -> str:
-    # Short, since a name that is as long as names may be leaves no room for additions.
-    return f".{name[:40]}.{secrets.token_hex(4)}"
+def _mark(out: Path) -> str:
+    # Short, since a name that is as long as names may be leaves no room for additions; told apart by the whole of it.
+    return f".{out.stem[:40]}.{zlib.crc32(out.name.encode()):08x}."
+
+
+def _hidden(out: Path) -> str:
+    return f"{_mark(out)}{os.getpid()}.{secrets.token_hex(4)}"
 
 
 def _is_write_failure(error: BaseException) -> bool:
@@ -127,7 +187,7 @@ def _move(temporary: Path, out: Path) -> None:
     if not temporary.is_dir():
         os.replace(temporary, out)
         return
-    old = out.with_name(f"{_hidden(out.name)}.old")
+    old = out.with_name(f"{_hidden(out)}{_OLD}")
     replaced = os.path.lexists(out)
     if replaced:
         os.rename(out, old)

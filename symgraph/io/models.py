@@ -323,6 +323,9 @@ def _weight_files(folder: Path, spec: str) -> tuple[Path, ...]:
     if not isinstance(listed, dict) or not listed or not all(isinstance(n, str) for n in listed.values()):
         cause = f"{found.name} has no `weight_map` from names to files"
         raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy="fetch that file again")
+    if outside := sorted({n for n in listed.values() if Path(n).is_absolute() or ".." in Path(n).parts}):
+        cause = f"{found.name} lists files outside of the folder: {shorten(outside)}"
+        raise CheckpointError(f"{spec} is not read", cause=cause, remedy="name a checkpoint that holds its own files")
     shards = sorted({folder / n for n in listed.values()})
     if gone := [p.name for p in shards if not p.exists()]:
         cause = f"{found.name} lists files that are not there: {shorten(gone)}"

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
+import torch
+
 from symgraph.inference.sources import Source, model
-from symgraph.io.checkpoint import canonical_state, check_same_architecture, read_state
+from symgraph.io.checkpoint import canonical_state, check_same_architecture, dtypes, module_hash, read_state
 from symgraph.io.models import Model
-from symgraph.io.state import state_hash
 from symgraph.match.cards import Ingredient
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.one_basis import Universe
 from symgraph.match.universe import universe
 from symgraph.measure.mixture import State, check_weights, interpolate
 from symgraph.measure.recalibrate import recalibrated
-from symgraph.tracing import state_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Merged:
         return "\n".join([f"{shares}, {how}", *(f"  {d}" for d in distances), *self.notes])
 
 
+_HALVES = (torch.float16, torch.bfloat16)
+
+
 def merge(
     sources: Sequence[Source],
     weights: Sequence[float],
@@ -61,6 +66,7 @@ def merge(
     align: bool = True,
     options: MatchOptions | Mapping[str, Any] | None = None,
     recalibrate: Iterable[Any] | None = None,
+    written: torch.dtype | None = None,
     **settings: Any,
 ) -> Merged:
     """Brings all models into one basis, and takes their weighted mean in the gauge of the one that weighs most.
@@ -72,6 +78,7 @@ def merge(
         align: whether to align; models of one origin (fine-tuned from the same checkpoint) may be aligned already.
         options: how to match.
         settings: fields of `UniverseSettings`: rules, tied, device, dtype, and more.
+        written: the dtype of what floats in the result; the widest of the models' by default.
         recalibrate: batches of the training split, on which the stored statistics of norms are computed anew.
 
     Raises:
@@ -81,18 +88,22 @@ def merge(
     """
     check_weights(weights, len(sources))
     models = [model(s) for s in sources]
+    kept = [dtypes(m) for m in models]
     if not align:
         for other in models[1:]:
             check_same_architecture(models[0], other)
-    hashes = [state_hash(state_of(m.module)) for m in models]
+    hashes = [module_hash(m.module) for m in models]
     shares = list(map(float, weights))
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
     found = None
     if align:
-        found = universe(models, options=options, **{**settings, "reference": first})
+        found = universe(list(map(_whole, models)), options=options, **{**settings, "reference": first})
         models = [m.model for m in found.members]
     states = found.states if found else [saved(m, read_state(m)) for m in models]
-    heaviest, state = models[first], interpolate(states, weights)
+    # Sums round by their order: it is that of the hashes, however the models are named.
+    order = sorted(range(len(models)), key=lambda i: (hashes[i], shares[i]))
+    state = interpolate([states[i] for i in order], [shares[i] for i in order], _widest(kept, written))
+    heaviest = models[first]
     roles = ["reference" if found and i == found.reference else "merged" for i in range(len(models))]
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, shares))
     where = ""
@@ -100,6 +111,24 @@ def merge(
         state = recalibrated(heaviest.module, state, recalibrate, device=settings.get("device", "cpu"))
         where = str(getattr(recalibrate, "source", "") or "the training data")
     return Merged(heaviest, state, ingredients, found, where)
+
+
+def _whole(m: Model) -> Model:
+    """The model with room for what is computed: halves become single precision until the mean is taken."""
+    if not any(p.dtype in _HALVES for p in m.module.parameters()):
+        return m
+    module = copy.deepcopy(m.module)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dtype in _HALVES:
+            tensor.data = tensor.data.float()
+    # What its files keep is not what it is computed in.
+    return replace(m, module=module, files=tuple(f for f in m.files if f.name == "config.json"))
+
+
+def _widest(kept: Sequence[Mapping[str, torch.dtype]], written: torch.dtype | None) -> dict[str, torch.dtype]:
+    """In which dtype each tensor is written: the one that is asked for, else the widest of its dtypes."""
+    found = {n: reduce(torch.promote_types, [k[n] for k in kept if n in k]) for n in kept[0]}
+    return {n: written if written is not None and d.is_floating_point else d for n, d in found.items()}
 
 
 def saved(model: Model, state: State) -> State:

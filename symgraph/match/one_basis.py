@@ -18,9 +18,9 @@ from torch import Tensor
 
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.inference.sources import Source, infer, ready, rule_book, stored
-from symgraph.io.checkpoint import architecture_differences
+from symgraph.io.checkpoint import architecture_differences, module_hash
 from symgraph.io.models import Model
-from symgraph.io.state import check_finite, state_hash
+from symgraph.io.state import check_finite
 from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Settings
 from symgraph.match.plan_program import Plan, plan_program
@@ -268,7 +268,7 @@ def bring(of: Shaped, program: Program, wanted: Wanted, *, network: str, called:
     run = program.run(
         of.symmetry,
         states,
-        hashes={n: state_hash(s) for n, s in states.items()},
+        hashes={n: module_hash(m.module) for n, m in of.models.items()},
         device=settings.device,
         dtype=settings.dtype or torch.float64,
         lesson=None if wanted.data is None else lesson,

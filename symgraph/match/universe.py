@@ -10,13 +10,12 @@ from typing import Any
 
 from symgraph.errors import UsageError
 from symgraph.inference.sources import Source
+from symgraph.io.checkpoint import module_hash
 from symgraph.io.options import given
-from symgraph.io.state import state_hash
 from symgraph.match.match_options import LearnOptions, MatchOptions, UniverseSettings
 from symgraph.match.match_step import refuse_inputs
 from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
 from symgraph.match.program import Program
-from symgraph.tracing import state_of
 
 
 def universe(
@@ -55,7 +54,7 @@ def universe(
     models = _shaped(sources, how)
     chosen = program or _planned(models, wanted, how)
     alike = [n for n in models.models if n not in models.others]
-    first = min(alike, key=lambda n: state_hash(state_of(models.models[n].module)))
+    first = min(alike, key=lambda n: module_hash(models.models[n].module))
     return bring(models, chosen, wanted, network=first, called={n: m.spec for n, m in models.models.items()})
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.inference.sources import RuleSources, Source, infer, model
 from symgraph.io import checkpoint
+from symgraph.io.checkpoint import module_hash
 from symgraph.io.files import OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.io.models import Model
-from symgraph.io.state import check_finite, state_hash
+from symgraph.io.state import check_finite
 from symgraph.io.tied import untie
 from symgraph.match.align import Aligned
 from symgraph.match.cards import Card, Ingredient
@@ -44,6 +45,7 @@ class Applied:
     file: str
     inverse: bool
     hash: str
+    notes: tuple[str, ...] = ()
 
 
 def apply(
@@ -78,8 +80,16 @@ def apply(
     moved = chosen.apply(float64(state), task_vector=task_vector)
     if not task_vector:
         Endpoint(found, moved, chosen).check()
-    moved = narrowed(moved, state)
-    return Applied(found, saved(found, moved), chosen, str(file), inverse, state_hash(state))
+    moved, own = narrowed(moved, state), module_hash(found.module)
+    return Applied(found, saved(found, moved), chosen, str(file), inverse, own, _made_for(chosen, found, own))
+
+
+def _made_for(alignment: Alignment, model: Model, own: str) -> tuple[str, ...]:
+    """A word where an alignment was made for another model than it is applied to."""
+    if not alignment.source or alignment.source == own:
+        return ()
+    hashes = f"SHA-256 {own[:12]}... and {alignment.source[:12]}..."
+    return (f"{model.spec} is not the model that the alignment was made for ({hashes}): its own gains are taken",)
 
 
 def write_aligned(
@@ -106,7 +116,9 @@ def write_aligned(
     if not (aligned.singular or untied or aligned.moved_a or aligned.embedded == "A"):
         return {"B aligned": checkpoint.write(aligned.b, state, out, overwrite=overwrite, card=card)}
     beside = reference_folder(out)
-    refuse_existing(beside, overwrite, folder=True)
+    sources = checkpoint.folders_of(aligned.a, aligned.b)
+    for folder in (out, beside):
+        refuse_existing(folder, overwrite, folder=True, inputs=sources)
     written = checkpoint.write(aligned.b, state, out, overwrite=overwrite, card=card)
     card = str(_reference_card(aligned, command))
     reference = checkpoint.write(aligned.a, aligned.reference, beside, overwrite=overwrite, card=card)
@@ -140,7 +152,8 @@ def write_merged(merged: Merged, out: str | Path, *, command: str = "", overwrit
         distances=found.distances if found else (),
         notes=merged.notes,
     )
-    return checkpoint.write(merged.model, merged.state, out, overwrite=overwrite, card=str(card))
+    stored = {n: t.dtype for n, t in merged.state.items()}
+    return checkpoint.write(merged.model, merged.state, out, overwrite=overwrite, card=str(card), stored=stored)
 
 
 def write_universe(
@@ -164,7 +177,7 @@ def write_universe(
         OutputError: the folder exists and no universe is in it, or it cannot be written.
     """
     out = Path(out)
-    refuse_existing(out, overwrite, folder=True)
+    refuse_existing(out, overwrite, folder=True, inputs=checkpoint.folders_of(*(m.model for m in found.members)))
     if out.exists() and any(out.iterdir()) and not (out / UNIVERSE).exists():
         cause = f"it has no {UNIVERSE}, so it is not the folder of an earlier universe"
         raise OutputError(f"{out} is not replaced", cause=cause, remedy="choose another path")
@@ -233,7 +246,7 @@ def write_applied(applied: Applied, out: str | Path, *, command: str = "", overw
         command=command,
         symmetry=symmetry,
         spaces=_element_spaces(symmetry, applied.alignment),
-        notes=applied.alignment.notes,
+        notes=(*applied.alignment.notes, *applied.notes),
     )
     return checkpoint.write(applied.model, applied.state, out, overwrite=overwrite, card=str(card))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,13 @@ def weighted_mean(tensors: Sequence[Tensor], weights: Sequence[float], out: Tens
     return found
 
 
-def interpolate(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> State:
-    """The weighted mean of states of one architecture, each tensor in the dtype of the first state.
+def interpolate(
+    states: Sequence[Mapping[str, Tensor]], weights: Sequence[float], dtypes: Mapping[str, torch.dtype] | None = None
+) -> State:
+    """The weighted mean of states of one architecture, each tensor in the widest of its dtypes.
+
+    Args:
+        dtypes: those of the result, where they are to be others.
 
     Integers, and tensors that are equal in all states, are those of the first.
 
@@ -41,18 +47,22 @@ def interpolate(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
         CheckpointError: the mean overflows its dtype.
     """
     check_weights(weights, len(states))
-    found = {name: _interpolated([s[name] for s in states], weights) for name in states[0]}
+    wanted = dict(dtypes or {})
+    found = {name: _interpolated([s[name] for s in states], weights, wanted.get(name)) for name in states[0]}
     check_finite({n: t for n, t in found.items() if t is not states[0][n]}, where="the weighted mean")
     return found
 
 
 @torch.no_grad()
-def _interpolated(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def _interpolated(tensors: Sequence[Tensor], weights: Sequence[float], dtype: torch.dtype | None) -> Tensor:
     first = tensors[0]
-    if not moves(first) or all(torch.equal(first, t) for t in tensors[1:]):
+    if not moves(first):
         return first
+    wanted = dtype or reduce(torch.promote_types, [t.dtype for t in tensors])
+    if all(first.dtype is t.dtype and torch.equal(first, t) for t in tensors[1:]):
+        return first.to(wanted)
     wide = torch.complex128 if first.is_complex() else torch.float64
-    return weighted_mean(tensors, weights, torch.empty(first.shape, dtype=wide)).to(first.dtype)
+    return weighted_mean(tensors, weights, torch.empty(first.shape, dtype=wide)).to(wanted)
 
 
 def moves(t: Tensor) -> bool:

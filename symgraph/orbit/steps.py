@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, SymgraphError
+from symgraph.groups.class_names import SymmetryClass
 from symgraph.groups.elements import PARTS, Element
 from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.step import Dumped, Step
@@ -73,7 +74,34 @@ def _element(name: str, rotation: bool, symmetry: SymmetryGraph, tensors: Mappin
     whole |= {"inverse_transpose": whole["matrix"]} if "matrix" in whole else {}
     if not parts.keys() & {"index", "matrix"} or any(v.shape != whole.get(k) for k, v in parts.items()):
         raise ValueError(f"the element of {name} is incomplete or has other shapes")
+    if problem := _problem(parts, rotation or space.group in _COMPACT):
+        raise ValueError(f"the element of {name} {problem}")
     return space.id, Element.rotation(parts["matrix"]) if rotation and "matrix" in parts else Element(**parts)
+
+
+_COMPACT = (SymmetryClass.ORTHOGONAL, SymmetryClass.ORTHOGONAL_ONES, SymmetryClass.PAIRWISE_ROTATIONS)
+# What rounding leaves of the identity, in a product of a matrix with its inverse.
+_ROUNDED = 1e-6
+
+
+def _problem(parts: Mapping[str, Tensor], rotation: bool) -> str:
+    """What keeps tensors from being an element: permutations are permutations, orthogonal matrices orthogonal."""
+    if not all(bool(t.isfinite().all()) for t in parts.values()):
+        return "is not finite"
+    if (index := parts.get("index")) is not None:
+        count = torch.arange(index.shape[-1], dtype=index.dtype)
+        if not bool((index.sort(-1).values == count).all()):
+            return "is no permutation"
+    if "scale" in parts and bool((parts["scale"] <= 0).any()):
+        return "has a scale that is not positive"
+    if "sign" in parts and bool((parts["sign"].abs() != 1).any()):
+        return "has a sign that is neither 1 nor -1"
+    if "matrix" not in parts:
+        return ""
+    matrix = parts["matrix"].double()
+    dual = matrix if rotation else parts.get("inverse_transpose", torch.linalg.pinv(matrix).mT).double()
+    error = (matrix @ dual.mT - torch.eye(matrix.shape[-1], dtype=torch.float64)).abs().max()
+    return "" if float(error) <= _ROUNDED else "is not orthogonal" if rotation else "has no inverse"
 
 
 @dataclass(frozen=True, slots=True)

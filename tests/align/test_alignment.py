@@ -234,3 +234,26 @@ def test_a_file_of_the_version_before_loads_and_does_the_same() -> None:
     moved = found.apply(case("mlp-relu").state(7))
     assert [type(s).__name__ for s in found.transform.steps] == ["Act", "Blend", "Act"]
     assert worst(expected, moved) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("part", "spoil", "words"),
+    [
+        ("index", lambda t: torch.zeros_like(t), "is no permutation"),
+        ("scale", lambda t: -t, "has a scale that is not positive"),
+        ("matrix", lambda t: t * torch.nan, "is not finite"),
+        ("matrix", lambda t: 2.0 * t, "is not orthogonal"),
+    ],
+)
+def test_an_element_of_a_file_is_one_of_its_class(tmp_path: Path, part: str, spoil: Any, words: str) -> None:
+    name = "llama"
+    path = aligned(name).save(tmp_path / "ab.safetensors")
+    tensors = load_file(path)
+    chosen = [n for n in tensors if n.endswith(f".{part}") and (part != "matrix" or "residual" in n)]
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors[chosen[0]] = spoil(tensors[chosen[0]])
+    save_file(tensors, path, metadata)
+    with pytest.raises(CheckpointError, match="damaged") as found:
+        Alignment.load(path, case(name).symmetry)
+    assert words in str(found.value)

@@ -234,6 +234,15 @@ def test_a_shard_that_is_gone(tmp_path: Path) -> None:
         models.load(folder)
 
 
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/secret.safetensors"])
+def test_an_index_that_leads_out_of_its_folder(good: Path, tmp_path: Path, name: str) -> None:
+    folder = copy_with(good, tmp_path / "a")
+    (folder / WEIGHTS).unlink()
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with refused(CheckpointError, "is not read", "outside of the folder"):
+        models.load(folder)
+
+
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": ["x"]}, {"weight_map": {"a": 3}}])
 def test_an_index_that_lists_nothing(good: Path, tmp_path: Path, index: dict[str, Any]) -> None:
     folder = copy_with(good, tmp_path / "model")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -191,3 +193,58 @@ def test_any_name_that_a_file_may_have_will_do(name: str, text: str) -> None:
 @pytest.mark.parametrize("spec", ["", "x" * 300, "~nobody-of-this-name", "a\0b", "gone/down/here"])
 def test_what_is_not_there(spec: str) -> None:
     assert existing(spec) is None
+
+
+def _dead() -> int:
+    """The number of a process that is no more."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def test_what_a_dead_run_left_is_undone_and_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, rename = tmp_path / "out", os.rename
+    with atomic_dir(out) as temporary:
+        fill(atomic_dir, temporary, "old")
+    moves: list[str] = []
+
+    def dying(source: Path, target: Path) -> None:
+        if moves:
+            raise _Killed
+        moves.append(str(target))
+        rename(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("symgraph.io.files.os.rename", dying)
+        patched.setattr("symgraph.io.files.os.getpid", _dead)
+        patched.setattr("symgraph.io.files._remove", lambda path: None)
+        with pytest.raises(_Killed), atomic_dir(out, overwrite=True) as temporary:
+            fill(atomic_dir, temporary, "new")
+    (left,) = [p for p in tmp_path.iterdir() if p.name.endswith(".old")]
+    assert not out.exists() and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(OutputError, match="exists already"):
+        refuse_existing(out, folder=True)
+    assert content(out) == "old" and os.listdir(tmp_path) == ["out"] and not left.exists()
+
+
+def test_what_a_living_run_writes_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with atomic_dir(out) as temporary:
+        fill(atomic_dir, temporary, "first")
+        refuse_existing(out, folder=True)
+        assert temporary.exists()
+    assert content(out) == "first"
+
+
+class _Killed(BaseException):
+    """The process ends here."""
+
+
+def test_nothing_is_written_into_or_around_what_is_read(tmp_path: Path) -> None:
+    read = tmp_path / "in"
+    read.mkdir()
+    (read / "file").touch()
+    for out in (read, read / "new", read / "file", tmp_path):
+        with pytest.raises(OutputError, match="which is read"):
+            refuse_existing(out, True, folder=True, inputs=[read, "no.such:factory"])
+    refuse_existing(tmp_path / "beside", True, folder=True, inputs=[read])

@@ -254,19 +254,19 @@ def test_only_a_checkpoint_or_an_empty_folder_is_overwritten(good: Path, tmp_pat
     assert WEIGHTS in names(write(found, read_state(found), thesis, overwrite=True))
 
 
-def test_a_checkpoint_can_be_written_over_itself(good: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["a", "a/inside", "."], ids=["equal", "inside", "around"])
+def test_an_input_is_never_written_into(good: Path, tmp_path: Path, place: str) -> None:
     folder = copy_with(good, tmp_path / "a")
-    (folder / "tokenizer.json").write_text("{}")
-    found = models.load(folder)
-    write(found, {n: t + 1 for n, t in read_state(found).items()}, folder, overwrite=True)
-    assert torch.equal(load_file(folder / WEIGHTS)[GAIN], load_file(good / WEIGHTS)[GAIN] + 1)
-    assert "tokenizer.json" in names(folder)
+    found, before = models.load(folder), names(folder)
+    with pytest.raises(CheckpointError, match="which is read"):
+        write(found, read_state(found), tmp_path / place, overwrite=True)
+    assert names(folder) == before
 
 
 def test_a_linked_output_is_replaced_and_what_it_linked_to_is_kept(good: Path, tmp_path: Path) -> None:
     kept, link = copy_with(good, tmp_path / "kept"), tmp_path / "link"
     link.symlink_to(kept)
-    found = models.load(link)
+    found = models.load(good)
     write(found, text_model(1).state_dict(), link, overwrite=True)
     assert not link.is_symlink() and names(tmp_path) == {"kept", "link"}
     assert (kept / WEIGHTS).read_bytes() == (good / WEIGHTS).read_bytes()
