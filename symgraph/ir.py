@@ -7,7 +7,7 @@ exactly one producer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -137,7 +137,7 @@ class Graph:
     `outputs` are names of values; `tied` maps each further name of a shared parameter to the name the graph uses;
     `transient` holds the buffers that checkpoints do not store. `kinds` names the kinds of input that were traced
     beside the plain one, and `untraced` those that could not be, with the reason. `idle` holds the parameters that the
-    model's code reads without any effect on an output.
+    model's code reads without any effect on an output. `known` is what buffers held when they were traced.
     """
 
     nodes: tuple[Node, ...]
@@ -148,6 +148,7 @@ class Graph:
     kinds: tuple[str, ...] = ()
     untraced: tuple[str, ...] = ()
     idle: frozenset[str] = frozenset()
+    known: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:

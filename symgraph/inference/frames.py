@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from symgraph.groups.lattice import TOP, Bound
+from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass
 from symgraph.inference.applied import Relation
 from symgraph.inference.blocks import ref_blocks
 from symgraph.inference.draft import Draft
@@ -79,9 +79,12 @@ def _claimed(store: Store) -> tuple[dict[int, Bound], dict[int, tuple[tuple[Boun
     bounds: dict[int, Bound] = {}
     evidence: dict[int, list[tuple[Bound, Evidence]]] = defaultdict(list)
     for claim in store.claims:
-        for leaf in store.leaves(claim.ref):
-            bounds[leaf >> 1] = bounds.get(leaf >> 1, TOP) & claim.bound
-            evidence[leaf >> 1].append((claim.bound, claim.evidence))
+        leaves = tuple(store.leaves(claim.ref))
+        # What a class without permutations does to an axis of several parts is nothing that the parts do alone.
+        bound = RIGID if len(leaves) > 1 and SymmetryClass.PERMUTATION not in claim.bound else claim.bound
+        for leaf in leaves:
+            bounds[leaf >> 1] = bounds.get(leaf >> 1, TOP) & bound
+            evidence[leaf >> 1].append((bound, claim.evidence))
     return bounds, {node: tuple(claims) for node, claims in evidence.items()}
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from symgraph.inference.measured_linear import with_linear_regions
+from symgraph.inference.measured_norms import with_norms
+from symgraph.inference.measured_softmax import with_attention
 from symgraph.ir import Graph, Kind
 from symgraph.rules.book import RuleBook
 from symgraph.rules.rewrite import rewrite
@@ -30,6 +33,21 @@ class Prepared:
 def unstack(given: Prepared) -> Prepared:
     """Parts of a stack are picked before the reshape that told them apart."""
     return replace(given, graph=without_stacks(given.graph))
+
+
+def measure_attention(given: Prepared) -> Prepared:
+    """Products of scores and of values say what they do not see and what they pass on."""
+    return replace(given, graph=with_attention(given.graph, given.book))
+
+
+def measure_turns(given: Prepared) -> Prepared:
+    """A region that turns pairs of coordinates by angles of each position becomes one call that says which."""
+    return replace(given, graph=with_linear_regions(given.graph))
+
+
+def measure_norms(given: Prepared) -> Prepared:
+    """A region of entrywise operators and reductions along one axis becomes one call that says what it admits."""
+    return replace(given, graph=with_norms(given.graph))
 
 
 def find_idioms(given: Prepared) -> Prepared:

@@ -17,6 +17,7 @@ from symgraph.rules.equivariance import Failure
 from symgraph.rules.facts import Facts
 from symgraph.rules.joined import apart, expanded, is_joined, split
 from symgraph.rules.loading import load_file
+from symgraph.rules.measured import measured_rule
 from symgraph.rules.proof import Proof, Proofs
 from symgraph.rules.schema import Rule, plain
 from symgraph.tracing.arguments import PATTERN
@@ -53,8 +54,9 @@ class RuleBook:
         return {k: tuple(v) for k, v in found.items()}
 
     def for_node(self, node: Node) -> tuple[Rule, ...]:
-        """The rules about a node's operator, to be tried in order."""
-        return self._by_target.get(node.target, ())
+        """The rules about a node's operator, to be tried in order; a measured region has one of its own."""
+        own = measured_rule(node)
+        return self._by_target.get(node.target, ()) if own is None else (own,)
 
     def binding(self, node: Node, graph: Graph) -> Binding | None:
         """The first rule that applies to a node of a graph, matched with it; None if there is no such rule."""

@@ -26,7 +26,7 @@ from symgraph.tracing.graph_module import GraphModule
 from symgraph.tracing.joint import joined
 from symgraph.tracing.kinds import further_kinds, numbers_of
 from symgraph.tracing.lowering import Lowering, describe, innermost_user_line, without_dropout
-from symgraph.tracing.meta import as_if_on_cpu, integers, weightless
+from symgraph.tracing.meta import as_if_on_cpu, numbers, weightless
 from symgraph.tracing.normalize import normalize
 from symgraph.tracing.operators import draws
 from symgraph.tracing.places import trace_error
@@ -270,7 +270,12 @@ class _Program:
         if self.literals:
             _literals.setdefault(self.model, {}).update(self.literals)
         nodes = (*state, *self.constants.values(), *inputs, *lowering.nodes)
-        return Graph(nodes, names, dict(self.tied), self._transient(), self.name)
+        return Graph(nodes, names, dict(self.tied), self._transient(), self.name, self._known())
+
+    def _known(self) -> dict[str, torch.Tensor]:
+        """What buffers and constants hold, where they hold anything."""
+        held = {**self.buffers, **self.attributes, **self.literals}
+        return {n: found.detach() for n, t in held.items() if (found := numbers(t)) is not None}
 
     def _operand(self, spec: InputSpec, program: ExportedProgram) -> Any:
         if isinstance(spec.arg, ConstantArgument):
@@ -280,14 +285,16 @@ class _Program:
         target = str(spec.target).removeprefix(self.prefix)
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             name = self.tied.get(target, target)
-            return self._counted(name) or Ref(name)
+            return self._made_of_numbers(name) or Ref(name)
         return self._constant(target, program.constants[str(spec.target)])
 
-    def _counted(self, name: str) -> Ref | None:
-        """A buffer that no checkpoint stores and that only counts (position ids), as the call that makes it."""
+    def _made_of_numbers(self, name: str) -> Ref | None:
+        """A buffer that no checkpoint stores and that only counts, or holds one number, as the call that makes it."""
         buffer = self.buffers.get(name) if name not in self.stored else None
-        held = integers(buffer) if buffer is not None else None
-        return self.lowering.run_of(held) if held is not None else None
+        held = numbers(buffer) if buffer is not None else None
+        if held is None or not held.numel():
+            return None
+        return self.lowering.run_of(held) or self.lowering.constant_of(held)
 
     def _constant(self, target: str, value: torch.Tensor) -> Ref:
         """A tensor that is neither parameter nor buffer: an attribute of a module, or one made in the code."""

@@ -84,16 +84,22 @@ class Lowering:
         """Appends the calls that make a constant out of numbers; None if it is large or its numbers are not known."""
         if isinstance(value, FakeTensor) or value.is_meta or not value.numel():
             return None
+        if (made := self.constant_of(value) or self.run_of(value)) is not None:
+            return made
         numbers, dtype = value.flatten().tolist(), dtype_name(value.dtype)
-        if len(set(numbers)) == 1:
-            return self._filled(tuple(value.shape), numbers[0], dtype)
-        if (run := self.run_of(value)) is not None:
-            return run
         if len(numbers) > _LITERAL_SIZE:
             return None
         parts = tuple(self._filled((), number, dtype) for number in numbers)
         row = self.emit("aten.stack.default", (parts,), Tensor((len(parts),), dtype))
         return row if value.dim() == 1 else self.emit("aten.view.default", (row, tuple(value.shape)), describe(value))
+
+    def constant_of(self, value: torch.Tensor) -> Ref | None:
+        """Appends the call that makes a tensor of one number; None for all other tensors."""
+        first = value.flatten()[0]
+        # NaN equals nothing, and stays what it is.
+        if not bool((value == first).all()):
+            return None
+        return self._filled(tuple(value.shape), first.item(), dtype_name(value.dtype))
 
     def run_of(self, value: torch.Tensor) -> Ref | None:
         """Appends the calls that make integers which count up along the last axis; None for all other tensors."""

@@ -1,4 +1,4 @@
-"""Models without weights: built with the integers that their code counts out, traced as if they were on the CPU."""
+"""Models without weights: built with the numbers that their code makes alone, traced as if they were on the CPU."""
 
 from __future__ import annotations
 
@@ -17,33 +17,30 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from symgraph.tracing.positions import LONGEST
 
-# What integers on the meta device are, where they were made of numbers alone (position ids and the like), each with the
+# What tensors on the meta device hold, where they were made of numbers alone (position ids, tables), each with the
 # version of the tensor that this is true of: a write into it, or into a view of it, makes a new one.
 _known = WeakTensorKeyDictionary()
-_INTEGERS = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
 # Operators of which the operands do not say what they make.
 _UNSAID = ("empty", "new_empty", "rand", "bernoulli", "multinomial", "poisson")
 
 
 @contextmanager
 def weightless() -> Iterator[None]:
-    """Inside the block tensors are made on the meta device, without memory; what their integers are is remembered."""
-    with torch.device("meta"), _Integers(), torch.no_grad():
+    """Inside the block tensors are made on the meta device, without memory; what numbers alone make is remembered."""
+    with torch.device("meta"), _Numbers(), torch.no_grad():
         yield
 
 
-def integers(tensor: torch.Tensor) -> torch.Tensor | None:
-    """What a tensor of integers holds, on the meta device too; None where that is not known."""
-    if tensor.is_floating_point() or tensor.is_complex():
-        return None
+def numbers(tensor: torch.Tensor) -> torch.Tensor | None:
+    """What a tensor holds, on the meta device too; None where that is not known."""
     if not (tensor.is_meta or isinstance(tensor, FakeTensor)):
         return tensor
     found, version = _known.get(tensor, (None, 0))  # type: ignore[no-untyped-call]
     return found if version == tensor._version else None
 
 
-class _Integers(TorchFunctionMode):
-    """Computes small integers that depend on numbers alone beside those on the meta device."""
+class _Numbers(TorchFunctionMode):
+    """Computes small tensors that depend on numbers alone beside those on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
@@ -57,14 +54,14 @@ class _Integers(TorchFunctionMode):
 
 
 def _is_counted(func: Any, found: torch.Tensor) -> bool:
-    if not found.is_meta or found.dtype not in _INTEGERS or found.numel() > LONGEST:
+    if not found.is_meta or isinstance(found, nn.Parameter) or found.numel() > LONGEST:
         return False
     return not getattr(func, "__name__", "").startswith(_UNSAID)
 
 
 def _held(operands: Any) -> Any:
     """Operands with the numbers in the place of tensors on the meta device; None where some are not known."""
-    known = [integers(t) for t in tree_leaves(operands) if isinstance(t, torch.Tensor)]
+    known = [numbers(t) for t in tree_leaves(operands) if isinstance(t, torch.Tensor)]
     if any(t is None for t in known):
         return None
     rest = iter(known)
@@ -92,7 +89,7 @@ def as_if_on_cpu(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[Any
     def claim(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in memo:
             memo[id(tensor)] = fake = _fake(mode, tensor)
-            if (held := integers(tensor)) is not None:
+            if (held := numbers(tensor)) is not None:
                 _known[fake] = held, fake._version
         return memo[id(tensor)]
 

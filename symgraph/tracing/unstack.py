@@ -14,7 +14,7 @@ from typing import Any
 
 from symgraph.ir import Graph, Node, Ref, Shape, Tensor
 from symgraph.tracing.arguments import arguments
-from symgraph.tracing.normalize import without_dead_calls
+from symgraph.tracing.normalize import without_dead_calls, without_identities
 from symgraph.tracing.operators import first_position
 
 _PICKS = frozenset(
@@ -55,7 +55,7 @@ def without_stacks(graph: Graph) -> Graph:
     if not found:
         return graph
     nodes = tuple(part for node in graph.nodes for part in found.get(node.name, (node,)))
-    return without_dead_calls(replace(graph, nodes=nodes))
+    return without_dead_calls(without_identities(replace(graph, nodes=nodes)))
 
 
 def _pick(node: Node, known: Mapping[str, Node]) -> _Pick | None:

@@ -14,7 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from symgraph.ir import Graph
 from symgraph.tracing import state_of, trace, trace_config
 from symgraph.tracing.interpreter import evaluate
-from symgraph.tracing.meta import integers, weightless
+from symgraph.tracing.meta import numbers, weightless
 from symgraph.tracing.positions import is_run
 
 
@@ -85,11 +85,11 @@ def test_integers_follow_writes_and_views() -> None:
         copied += 2
         drawn = torch.arange(3) + torch.empty(3, dtype=torch.long, device="meta")
     assert all(t.is_meta for t in (ids, plain, turned, copied))
-    known = integers(plain)
+    known = numbers(plain)
     assert known is not None and known.tolist() == [[1, 4], [2, 5], [3, 6]]
-    assert integers(turned) is None
-    assert integers(drawn) is None
-    summed = integers(copied)
+    assert numbers(turned) is None
+    assert numbers(drawn) is None
+    summed = numbers(copied)
     assert summed is not None and summed.tolist() == [2, 2, 2]
 
 

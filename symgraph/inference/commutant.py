@@ -1,0 +1,88 @@
+"""What commutes with a family of matrices: the class of the axis that they act on.
+
+The family falls into blocks, as the coordinates do that some matrix of it joins. A block of two on which all are scaled
+rotations commutes with scaled rotations; coordinates that all matrices multiply by one number, with every map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+TOLERANCE = 1e-9
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Pairs of coordinates that turn together, each with the pair that it becomes, and those that stay as they are."""
+
+    pairs: tuple[Pair, ...]
+    images: tuple[Pair, ...]
+    still: tuple[int, ...]
+
+    @property
+    def layout(self) -> str:
+        """Which pairs turn together, in words; pairs in no known order are listed."""
+        inside = sorted(i for p in self.pairs for i in p)
+        place = {c: i for i, c in enumerate(inside)}
+        pairs, half = sorted((place[a], place[b]) for a, b in self.pairs), len(self.pairs)
+        if pairs == [(i, i + half) for i in range(half)]:
+            return "halves"
+        if pairs == [(2 * i, 2 * i + 1) for i in range(half)]:
+            return "interleaved"
+        return " ".join(f"{a}-{b}" for a, b in pairs)
+
+
+def turns(family: Tensor) -> Turns | None:
+    """The pairs that a family of matrices turns; None where it does anything else.
+
+    Shapes: family (matrices, d, d); each maps a vector x to M x.
+    """
+    reached = (family.abs() > TOLERANCE * family.abs().max()).any(0)
+    joined = reached.T.double() @ reached.double() > 0
+    if not bool(reached.any(0).all()) or not bool(reached.any(1).all()):
+        return None
+    count, label = connected_components(joined.numpy(), directed=False)
+    blocks = [[int(i) for i in torch.nonzero(torch.from_numpy(label) == b).flatten()] for b in range(count)]
+    pairs, images = list[Pair](), list[Pair]()
+    still: list[int] = []
+    for block in blocks:
+        image = [int(i) for i in torch.nonzero(reached[:, block].any(1)).flatten()]
+        if len(block) == len(image) == 1:
+            still.append(block[0])
+            if image != block:
+                return None
+            continue
+        turned = _turned(family, block, image)
+        if turned is None:
+            return None
+        pairs.append((block[0], block[1]))
+        images.append(turned)
+    order = sorted(range(len(pairs)), key=lambda i: pairs[i])
+    found = Turns(tuple(pairs[i] for i in order), tuple(images[i] for i in order), tuple(still))
+    return found if pairs and _all_alike(family, found.still) else None
+
+
+def _turned(family: Tensor, block: Sequence[int], image: Sequence[int]) -> Pair | None:
+    """The image of a pair in the order in which every matrix is a scaled rotation, if there is one."""
+    if len(block) != 2 or len(image) != 2:
+        return None
+    for first, second in (image, image[::-1]):
+        a, b = family[:, first, block[0]], family[:, first, block[1]]
+        c, d = family[:, second, block[0]], family[:, second, block[1]]
+        if bool(((a - d).abs().max() <= TOLERANCE) & ((b + c).abs().max() <= TOLERANCE)):
+            return int(first), int(second)
+    return None
+
+
+def _all_alike(family: Tensor, still: Sequence[int]) -> bool:
+    """Whether these coordinates are all multiplied by the same numbers, so that every map of them commutes."""
+    if not still:
+        return True
+    numbers = family[:, still, still]
+    return bool((numbers - numbers[:, :1]).abs().max() <= TOLERANCE)

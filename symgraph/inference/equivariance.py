@@ -1,0 +1,138 @@
+"""What a function along one axis commutes with, in many worlds: scales, both sides of every number, zeros, ties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.lattice import Bound, SymmetryClass, down
+from symgraph.groups.samples import random_element
+
+_C = SymmetryClass
+Function = Callable[[Tensor], Tensor]
+# What fails in some world fails by as much as that world is there for; what cancels loses half of the digits.
+TOLERANCE = 1e-7
+# Largest first; what is inside of a class that holds is not tried.
+_CLASSES = (
+    _C.INVERTIBLE,
+    _C.ORTHOGONAL,
+    _C.MONOMIAL,
+    _C.ORTHOGONAL_ONES,
+    _C.SIGNED,
+    _C.POSITIVE_MONOMIAL,
+    _C.PERMUTATION,
+)
+_SCALES = (1e-3, 1.0, 1e3)
+_BESIDE = (0.3, 3.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Laws:
+    """What holds of a function along an axis in every world.
+
+    `bound`: the classes that it commutes with. `blind`: a constant along the axis changes nothing; `centred`: and the
+    result has mean zero. `radial`: neither does a common positive factor. `sums`: the result sums to one.
+    """
+
+    bound: Bound
+    blind: bool
+    centred: bool
+    radial: bool
+    sums: bool
+
+
+def measured(f: Function, shape: Sequence[int], axis: int, numbers: Sequence[float] = ()) -> Laws:
+    """The laws of a function of one tensor, of the same shape as its result.
+
+    Args:
+        numbers: those that the function is made with; values on both sides of each are tried.
+    """
+    generator = torch.Generator().manual_seed(0)
+    worlds = [x.movedim(-1, axis) for x in _worlds(_with_last(shape, axis), numbers, generator)]
+    results = [f(x) for x in worlds]
+    pairs = list(zip(worlds, results, strict=True))
+    bound: Bound = down(_C.IDENTITY)
+    for cls in _CLASSES:
+        if cls not in bound and _commutes(f, pairs, axis, cls, generator):
+            bound |= down(cls)
+    blind = all(same(f(x + _constant(x, axis, generator)), y) for x, y in pairs)
+    totals = [y.sum(axis) for _, y in pairs]
+    centred = blind and all(_small(t, y) for t, (_, y) in zip(totals, pairs, strict=True))
+    # A number that only keeps from dividing by nothing is not seen by values of any size that models have.
+    plain = [(x, y) for x, y in pairs if bool(x.abs().max() >= _SCALES[0])]
+    radial = all(same(f(x * _factor(x, axis, generator)), y) for x, y in plain)
+    sums = all(same(t, torch.ones_like(t)) for t in totals)
+    return Laws(bound, blind, centred, radial, sums)
+
+
+def _with_last(shape: Sequence[int], axis: int) -> list[int]:
+    return [*(n for i, n in enumerate(shape) if i != axis % len(shape)), shape[axis]]
+
+
+def _worlds(shape: list[int], numbers: Sequence[float], generator: torch.Generator) -> Iterator[Tensor]:
+    """Values with the axis last; in each some rows are plain, so that what is special is seen beside them."""
+    beside = [abs(n) * b for n in numbers for b in _BESIDE if 1e-30 < abs(n) < 1e30]
+    for scale in dict.fromkeys((*_SCALES, *beside)):
+        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+        rows = x.reshape(-1, shape[-1])
+        if len(rows) > 1:
+            rows[0] = rows[0, 0] * min(1.0, 1.0 / scale)
+        if len(rows) > 2:
+            rows[2, : shape[-1] // 2] = 0.0
+        if len(rows) > 3:
+            rows[3] = rows[3].abs().ceil()
+        if len(rows) > 4:
+            rows[4] = 0.0
+        if len(rows) > 5:
+            rows[5] += 3.0
+        yield scale * x
+
+
+def _commutes(
+    f: Function, pairs: list[tuple[Tensor, Tensor]], axis: int, cls: SymmetryClass, generator: torch.Generator
+) -> bool:
+    for x, y in pairs:
+        g, _ = random_element(cls, x.shape[axis], generator)
+        if not same(f(_along(g, x, axis)), _along(g, y, axis)):
+            return False
+    return True
+
+
+def _along(g: Tensor, x: Tensor, axis: int) -> Tensor:
+    return (x.movedim(axis, -1) @ g.T).movedim(-1, axis)
+
+
+def _constant(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
+    """Something that does not vary along the axis, as large as the values unless those are large."""
+    shape = [1 if i == axis % x.dim() else n for i, n in enumerate(x.shape)]
+    return x.abs().max().clamp(1e-3, 1.0) * torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _factor(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
+    shape = [1 if i == axis % x.dim() else n for i, n in enumerate(x.shape)]
+    return 0.3 + 2.0 * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    """Whether two results are equal up to rounding; what is not a number must be none in both."""
+    if found.shape != expected.shape or not bool((found.isnan() == expected.isnan()).all()):
+        return False
+    return same_where_defined(found, expected)
+
+
+def same_where_defined(found: Tensor, expected: Tensor) -> bool:
+    """Whether two results are equal up to rounding, wherever both are numbers and somewhere at least."""
+    defined = found.isfinite() & expected.isfinite()
+    if found.shape != expected.shape or not bool(defined.any()):
+        return False
+    found, expected = found[defined], expected[defined]
+    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1e-30))
+
+
+def _small(total: Tensor, beside: Tensor) -> bool:
+    if bool(beside.isnan().any()):
+        return False
+    return bool(total.abs().max() <= TOLERANCE * beside.abs().max().clamp_min(1e-30))

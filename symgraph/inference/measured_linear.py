@@ -1,0 +1,355 @@
+"""Regions that are linear in one value, with coefficients that are no parameters: rotary products in any spelling.
+
+At every position such a region is a matrix on one axis, found by sending the unit vectors through it once. What
+commutes with the matrices of all positions acts on that axis unseen, however the region is written. Coefficients that
+are not known are drawn at random, so that what is found holds whatever they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.lattice import Bound, SymmetryClass, down
+from symgraph.inference.commutant import TOLERANCE, Turns, turns
+from symgraph.inference.meetings import Meeting, meetings_of
+from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
+from symgraph.ir import Graph, Kind, Node, Ref, Shape
+from symgraph.ir import Tensor as Meta
+from symgraph.rules.measured import measured_node
+from symgraph.tracing.naming import numbering
+from symgraph.tracing.operators import short_name
+
+_WORLDS = 2
+_REACH = 8
+LARGEST = 512
+# fmt: off
+_MOVES = frozenset({
+    "view", "unsafe_view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "movedim", "squeeze",
+    "unsqueeze", "cat", "stack", "split", "split_with_sizes", "chunk", "slice", "narrow", "select", "unbind",
+    "getitem", "expand", "repeat", "repeat_interleave", "alias", "clone", "contiguous", "to", "to_copy", "neg",
+    "view_as_complex", "view_as_real", "real", "imag", "conj", "conj_physical", "complex", "flip", "roll", "index",
+    "index_select", "pad", "constant_pad_nd", "swapaxes", "swapdims", "mT", "tile", "expand_as", "view_as",
+    "reshape_as", "slice_scatter", "select_scatter",
+})
+# fmt: on
+# They read positions, or what is written over, beside what they move.
+_PLACES = frozenset({"index", "index_select", "slice_scatter", "select_scatter"})
+_SUMS = frozenset({"add", "sub", "rsub"})
+_PRODUCTS = frozenset({"mul", "div", "matmul", "bmm", "mm", "linear"})
+
+
+def with_linear_regions(graph: Graph) -> Graph:
+    """The graph with every region that turns pairs of coordinates as one call that says so."""
+    flow = Dataflow(graph)
+    candidates = [found for group in _groups(flow) if (found := list(_candidates(flow, group)))]
+    if not candidates:
+        return graph
+    wanted = dict.fromkeys(t for regions in candidates for r in regions for t in r.tables)
+    worlds = [tables_of(graph, wanted, seed) for seed in range(_WORLDS)]
+    known: dict[str, _Found | None] = {}
+    parts: dict[str, tuple[Node, ...]] = {}
+    fresh = numbering({n.name for n in graph.nodes})
+    chosen = [found for regions in candidates if (found := _best(graph, regions, worlds, known)) is not None]
+    for region, law in _readable(graph, chosen):
+        parts[region.end] = tuple(_calls(graph, region, law, fresh))
+    return replaced(graph, parts) if parts else graph
+
+
+# -- where to look -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Calls that multiply by tables and what is made of them, up to where they are used."""
+
+    seeds: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+
+def _groups(flow: Dataflow) -> list[_Group]:
+    """Products with tables that flow together, each with the linear calls behind it."""
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    members: dict[str, list[str]] = {}
+    seeds: dict[str, list[str]] = {}
+    for node in flow.graph.calls:
+        if node.name not in flow.live or not _is_linear(node, flow):
+            continue
+        above = [find(r) for r in dict.fromkeys(flow.live_operands(node)) if r in leader]
+        if not above and not _is_seed(node, flow):
+            continue
+        leader[node.name] = node.name
+        members[node.name], seeds[node.name] = [], []
+        for other in dict.fromkeys(above):
+            leader[other] = node.name
+            members[node.name] += members.pop(other)
+            seeds[node.name] += seeds.pop(other)
+        members[node.name].append(node.name)
+        if _is_seed(node, flow):
+            seeds[node.name].append(node.name)
+    return [_Group(tuple(seeds[k]), tuple(sorted(m, key=flow.order.__getitem__))) for k, m in members.items()]
+
+
+def _is_linear(node: Node, flow: Dataflow) -> bool:
+    """Whether a call is linear in what is live, with coefficients that are no parameters."""
+    name, live = short_name(node.target), flow.live_operands(node)
+    others = [r for r in node.refs() if r not in flow.live]
+    if name in _MOVES:
+        return not others or name in _PLACES
+    if name in _SUMS:
+        return not others and all(isinstance(a, Ref) for a in node.args[:2])
+    if name not in _PRODUCTS or len(live) != 1 or (node.args[0] != Ref(live[0]) and name == "div"):
+        return False
+    return all(_is_table(r, flow, name) for r in others)
+
+
+def _is_table(value: str, flow: Dataflow, product: str) -> bool:
+    """Whether coefficients are fixed, or computed from parameters position by position; a gain is neither."""
+    if value not in flow.learned:
+        return True
+    node = flow.graph.by_name[value]
+    return product == "mul" and node.kind is Kind.CALL and sum(n > 1 for n in node.shape) > 1 and _computed(node, flow)
+
+
+def _computed(node: Node, flow: Dataflow) -> bool:
+    while node.kind is Kind.CALL and short_name(node.target) in _MOVES:
+        learned = [r for r in node.refs() if r in flow.learned]
+        if not learned:
+            return False
+        node = flow.graph.by_name[learned[0]]
+    return node.kind is Kind.CALL
+
+
+def _is_seed(node: Node, flow: Dataflow) -> bool:
+    """Whether a call multiplies by a table of several numbers."""
+    others = [r for r in node.refs() if r not in flow.live]
+    sizes = [torch.Size(flow.graph.by_name[r].shape).numel() for r in others]
+    return short_name(node.target) in _PRODUCTS and any(n > 1 for n in sizes)
+
+
+def _candidates(flow: Dataflow, group: _Group) -> Iterator[Region]:
+    """Regions that hold all products of a group, nearest first, between two values of one shape."""
+    by = flow.graph.by_name
+    entries = {r for n in group.nodes for r in flow.live_operands(by[n])} - set(group.nodes)
+    start = flow.meet(sorted(entries, key=flow.order.__getitem__))
+    starts = list(_starts(flow, start))
+    ends = _ends(flow, group)[:_REACH]
+    pairs = [(i + j, s, e) for i, s in enumerate(starts) for j, e in enumerate(ends) if by[s].shape == by[e].shape]
+    for _, first, last in sorted(pairs, key=lambda p: p[0]):
+        yield flow.region(first, last)
+
+
+def _starts(flow: Dataflow, start: str | None) -> Iterator[str]:
+    """A value and those before it that only linear calls lie between."""
+    for _ in range(_REACH):
+        if start is None:
+            return
+        if isinstance(flow.graph.by_name[start].result, Meta):
+            yield start
+        node, above = flow.graph.by_name[start], flow.above(start)
+        if node.kind is not Kind.CALL or above is None:
+            return
+        between = flow.region(above, start).nodes
+        if not all(_is_linear(n, flow) and not _is_seed(n, flow) for n in between):
+            return
+        start = above
+
+
+def _ends(flow: Dataflow, group: _Group) -> list[str]:
+    """Values through which everything goes that the products of a group make, nearest first."""
+    last_seed = max(flow.order[s] for s in group.seeds)
+    found, open_ = list[str](), dict[str, int]()
+    for name in group.nodes:
+        at = flow.order[name]
+        open_[name] = flow.last.get(name, -1)
+        open_ = {k: v for k, v in open_.items() if v > at or k == name}
+        if at >= last_seed and list(open_) == [name]:
+            found.append(name)
+    return found
+
+
+# -- what a region does ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Which axis a region turns, how, and along which other axes its matrices vary."""
+
+    axis: int
+    turns: Turns
+    varying: tuple[int, ...]
+
+
+def _best(
+    graph: Graph, regions: list[Region], worlds: list[dict[str, Tensor]], known: dict[str, _Found | None]
+) -> tuple[Region, _Found] | None:
+    """The nearest region with a law, or a larger one where the axis of the nearest is another in another order."""
+    best: tuple[Region, _Found] | None = None
+    for region in regions:
+        key = region.key()
+        if key not in known:
+            known[key] = _law(graph, region, worlds)
+        law = known[key]
+        if law is not None and (best is None or _is_whole(graph, best, region, law)):
+            best = region, law
+    return best
+
+
+def _is_whole(graph: Graph, best: tuple[Region, _Found], region: Region, law: _Found) -> bool:
+    """Whether what a nearer region turns are pieces of the axis of this one, or its coordinates in another order."""
+    before, found = best
+    small, large = (graph.by_name[r.start].shape for r in (before, region))
+    if small[found.axis] == large[law.axis]:
+        return found.turns != law.turns
+    return small[found.axis] == 2 and (found.axis - 1) in found.varying and len(large) < len(small)
+
+
+def _law(graph: Graph, region: Region, worlds: list[dict[str, Tensor]]) -> _Found | None:
+    shape = graph.by_name[region.start].shape
+    meta = graph.by_name[region.start].result
+    if not shape or not isinstance(meta, Meta) or "float" not in meta.dtype:
+        return None
+    runs = [Runner(graph, region, tables) for tables in worlds]
+    for axis in sorted(range(len(shape)), key=lambda i: (i != len(shape) - 1, i)):
+        if not 2 <= shape[axis] <= LARGEST:
+            continue
+        families = [_matrices(run, shape, axis) for run in runs]
+        whole = [f for f in families if f is not None]
+        if len(whole) < len(families):
+            continue
+        varying = [i for i in range(len(shape) - 1) if any(_varies(f, i) for f in whole)]
+        reduced = torch.cat([_distinct(f, varying) for f in whole])
+        found = turns(reduced)
+        if found is None or not _in_one_run(found):
+            return None
+        return _Found(axis, found, tuple(i if i < axis else i + 1 for i in varying))
+    return None
+
+
+def _matrices(run: Runner, shape: Shape, axis: int) -> Tensor | None:
+    """M: (positions..., d, d) of a region, or None where it is not linear, or does not act along this axis alone."""
+    d = shape[axis]
+    zeros = torch.zeros(shape, dtype=torch.float64)
+    columns = []
+    for j in range(d):
+        unit = zeros.clone()
+        unit.select(axis, j).fill_(1.0)
+        columns.append(run(unit).movedim(axis, -1))
+        if j == 0 and bool(run(zeros).abs().max() > 0):
+            return None
+    found = torch.stack(columns, -1)
+    generator = torch.Generator().manual_seed(len(shape))
+    for scale in (1e-3, 1.0, 1e3):
+        x = scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+        expected = (found @ x.movedim(axis, -1).unsqueeze(-1)).squeeze(-1)
+        error = (run(x).movedim(axis, -1) - expected).abs().max()
+        if not bool(error <= TOLERANCE * scale * found.abs().max().clamp_min(1.0)):
+            return None
+    return found
+
+
+def _varies(family: Tensor, axis: int) -> bool:
+    first = family.narrow(axis, 0, 1)
+    return bool((family - first).abs().max() > TOLERANCE)
+
+
+def _distinct(family: Tensor, varying: list[int]) -> Tensor:
+    """One matrix for each position of the axes that the family varies along."""
+    for axis in range(family.dim() - 2):
+        if axis not in varying:
+            family = family.narrow(axis, 0, 1)
+    return family.reshape(-1, *family.shape[-2:])
+
+
+def _in_one_run(found: Turns) -> bool:
+    """Whether what turns lies side by side and stays there, so that what does not turn can be cut off around it."""
+    inside = sorted(i for p in found.pairs for i in p)
+    images = sorted(i for p in found.images for i in p)
+    return inside == images == list(range(inside[0], inside[-1] + 1))
+
+
+def _readable(graph: Graph, found: list[tuple[Region, _Found]]) -> Iterator[tuple[Region, _Found]]:
+    """Regions that leave coordinates where they were, or that meet only regions which move theirs alike.
+
+    Products that sum over two values moved alike are those of the values as they were.
+    """
+    meetings: dict[tuple[str, int, int], object] = {}
+    sites: dict[str, list[Meeting]] = {}
+    for region, law in found:
+        if law.turns.pairs != law.turns.images:
+            met = meetings_of(graph, region.end, law.axis)
+            sites[region.end] = met or []
+            for m in met or ():
+                meetings[m] = (law.turns.pairs, law.turns.images)
+    for region, law in found:
+        moved = (law.turns.pairs, law.turns.images)
+        met = sites.get(region.end)
+        if met is None or (met and all(meetings.get((n, 1 - place, at)) == moved for n, place, at in met)):
+            yield region, law
+
+
+# -- what stands for it ------------------------------------------------------------------------------------------------
+
+
+def _calls(graph: Graph, region: Region, law: _Found, fresh: Callable[[str], str]) -> Iterator[Node]:
+    """The calls that stand for a region: what stays as it is cut off, the rest turned, all put together again."""
+    start, end = graph.by_name[region.start], graph.by_name[region.end]
+    size, axis = start.shape[law.axis], law.axis
+    inside = sorted(i for p in law.turns.pairs for i in p)
+    first, stop = inside[0], inside[-1] + 1
+    whole = (first, stop) == (0, size)
+    cuts = [(a, b) for a, b in ((0, first), (first, stop), (stop, size)) if a < b]
+    parts: list[Ref] = []
+    for a, b in cuts:
+        shape = (*start.shape[:axis], b - a, *start.shape[axis + 1 :])
+        operand = Ref(start.name)
+        if not whole:
+            piece = _like(end, fresh("slice"), "aten.slice.Tensor", (operand, axis, a, b), shape)
+            yield piece
+            operand = Ref(piece.name)
+        if a == first:
+            name = end.name if whole else fresh("turned")
+            node = _turned(graph, region, law, replace(end, name=name, result=_meta(end, shape)), operand)
+            yield node
+            operand = Ref(node.name)
+        parts.append(operand)
+    if not whole:
+        yield _like(end, end.name, "aten.cat.default", (tuple(parts), axis), end.shape)
+
+
+def _like(node: Node, name: str, target: str, args: tuple[object, ...], shape: Shape) -> Node:
+    return replace(node, name=name, target=target, args=args, kwargs=(), result=_meta(node, shape))
+
+
+def _meta(node: Node, shape: Shape) -> Meta:
+    return Meta(shape, node.result.dtype if isinstance(node.result, Meta) else "float32")
+
+
+def _turned(graph: Graph, region: Region, law: _Found, node: Node, operand: Ref) -> Node:
+    """One call for the part that turns; tables that are learned are read, so that nothing acts on them."""
+    tokens = [f"p{i}" for i in range(len(node.shape))]
+    admits: dict[str, Bound] = {
+        t: down(SymmetryClass.IDENTITY if i in law.varying else SymmetryClass.INVERTIBLE) for i, t in enumerate(tokens)
+    }
+    tokens[law.axis] = "k"
+    admits["k"] = down(SymmetryClass.ROTARY)
+    learned = [t for t in region.tables if graph.by_name[t].kind is not Kind.INPUT]
+    return measured_node(
+        node,
+        "measured-rotation",
+        "Pairs of coordinates turn by angles of each position; maps of a pair that commute with that pass.",
+        {"x": operand, **{f"table{i}": Ref(t) for i, t in enumerate(learned)}},
+        {"x": tokens, **{f"table{i}": ["_"] * len(graph.by_name[t].shape) for i, t in enumerate(learned)}},
+        tokens,
+        admits,
+        layout=law.turns.layout,
+    )

@@ -1,0 +1,308 @@
+"""Regions of entrywise operators and reductions along one axis: norms in any spelling, found by what they compute.
+
+A region begins where what is reduced is read and ends where the result has met it again. Its function is tried against
+the classes in many worlds. A gain and a bias behind it, and behind a norm that has none, become a part of it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal
+from symgraph.inference.equivariance import Laws, measured
+from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
+from symgraph.ir import Graph, Kind, Node, Ref
+from symgraph.ir import Tensor as Meta
+from symgraph.rules.measured import measured_node
+from symgraph.tracing.operators import arguments, is_pointwise, short_name
+
+_REDUCTIONS = frozenset({"mean", "sum", "var", "std", "linalg_vector_norm", "amax", "amin", "logsumexp"})
+_SPREADS = frozenset({"expand", "expand_as", "unsqueeze", "to", "to_copy"})
+_NORMS = {"aten.layer_norm.default": (2, 3), "aten.rms_norm.default": (2, None)}
+_MOVES = frozenset({"view", "reshape", "unsqueeze", "expand", "unsafe_view"})
+_LARGE: Bound = down(SymmetryClass.ORTHOGONAL_ONES) - down(SymmetryClass.PERMUTATION)
+LONGEST = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A region along one axis, and what was measured of it."""
+
+    region: Region
+    axis: int
+    laws: Laws
+
+
+def with_norms(graph: Graph) -> Graph:
+    """The graph with every region along one axis that admits rotations as one call, gains and biases in their norms."""
+    outward = _gains_outward(graph)
+    flow = Dataflow(outward, fed=False)
+    norms = {n.region.end: n for n in _norms(flow)}
+    parts: dict[str, tuple[Node, ...]] = {}
+    for node in outward.calls:
+        if node.name in norms:
+            whole = _tail(flow, node, norms[node.name].axis)
+            parts[whole.end] = (_measured(flow, norms[node.name], whole),)
+        elif node.target in _NORMS and node.name in flow.live:
+            whole = _tail(flow, node, len(node.shape) - 1)
+            if whole.end != node.name and (found := _filled(flow, node, whole)) is not None:
+                parts[whole.end] = (found,)
+    return replaced(outward, parts) if parts else graph
+
+
+# -- where a region is -------------------------------------------------------------------------------------------------
+
+
+def _norms(flow: Dataflow) -> Iterator[Norm]:
+    known: dict[str, Laws] = {}
+    found: dict[str, Norm] = {}
+    inside: set[str] = set()
+    for node in flow.graph.calls:
+        axis = _reduced_axis(node, flow)
+        if axis is None or node.name in inside:
+            continue
+        region = _around(flow, node, axis)
+        if region is None:
+            continue
+        before = found.get(region.start)
+        if before is None and node.target in _NORMS:
+            continue
+        if before is not None and before.axis == axis and _only_read_in(flow, region.start, region):
+            region = flow.region(before.region.start, region.end)
+            del found[before.region.end]
+        inside.update(n.name for n in region.nodes)
+        key = region.key()
+        if key not in known:
+            known[key] = _laws(flow, region, axis)
+        found[region.end] = Norm(region, axis, known[key])
+    yield from (n for n in found.values() if n.laws.bound & _LARGE)
+
+
+def _reduced_axis(node: Node, flow: Dataflow) -> int | None:
+    """The one axis that a call reduces a live value along, counted from the front."""
+    if node.target in _NORMS and node.name in flow.live:
+        plain = len(node.args[1]) == 1 and not any(_given(node, place) for place in _NORMS[node.target] if place)
+        return len(node.shape) - 1 if plain else None
+    if node.name not in flow.live or short_name(node.target) not in _REDUCTIONS:
+        return None
+    given = arguments(node.target, node.args, node.kwargs)
+    source = flow.graph.by_name[node.args[0].name]
+    dims = given.get("dim")
+    dims = dims if isinstance(dims, list | tuple) else [dims]
+    if len(dims) != 1 or not isinstance(dims[0], int) or not source.shape:
+        return None
+    return dims[0] % len(source.shape)
+
+
+def _around(flow: Dataflow, seed: Node, axis: int) -> Region | None:
+    """The smallest region that holds a reduction and ends in a value of the shape that it began with."""
+    by, order = flow.graph.by_name, flow.order
+    whole = by[seed.args[0].name].shape
+    todo, queued = [order[seed.name]], {seed.name}
+    taken, open_ = list[str](), dict[str, int]()
+    while todo and len(taken) < LONGEST:
+        at = heapq.heappop(todo)
+        node = flow.graph.nodes[at]
+        if not _stays_along(node, axis, flow):
+            return None
+        taken.append(node.name)
+        open_ = {k: v for k, v in open_.items() if v > at} | {node.name: flow.last.get(node.name, -1)}
+        if list(open_) == [node.name] and node.shape == whole and short_name(node.target) not in _SPREADS:
+            entries = {r for n in taken for r in flow.live_operands(by[n])} - set(taken)
+            start = flow.meet(sorted(entries, key=order.__getitem__))
+            return _checked(flow, start, _scaled(flow, node), axis)
+        for user in flow.graph.users[node.name]:
+            if user.name not in queued:
+                queued.add(user.name)
+                heapq.heappush(todo, order[user.name])
+    return None
+
+
+def _scaled(flow: Dataflow, node: Node) -> str:
+    """The end of a region with the numbers that it is multiplied by as a whole."""
+    while True:
+        user = _only_user(flow, node.name, "aten.mul.Tensor") or _only_user(flow, node.name, "aten.div.Tensor")
+        if user is None or user.args[0] != Ref(node.name) or isinstance(user.args[1], Ref):
+            return node.name
+        node = user
+
+
+def _checked(flow: Dataflow, start: str | None, end: str, axis: int) -> Region | None:
+    if start is None or flow.graph.by_name[start].shape != flow.graph.by_name[end].shape:
+        return None
+    region = flow.region(start, end)
+    return region if all(_stays_along(n, axis, flow) for n in region.nodes) else None
+
+
+def _stays_along(node: Node, axis: int, flow: Dataflow) -> bool:
+    """Whether a call treats entries alone or reduces along the axis, with single numbers beside what is live."""
+    if node.kind is not Kind.CALL or not isinstance(node.result, Meta) or "float" not in node.result.dtype:
+        return False
+    others = [flow.graph.by_name[r] for r in node.refs() if r not in flow.live]
+    if any(torch.Size(n.shape).numel() != 1 for n in others):
+        return False
+    if short_name(node.target) in _SPREADS or is_pointwise(node.target):
+        return True
+    return _reduced_axis(node, flow) == axis
+
+
+def _only_read_in(flow: Dataflow, value: str, region: Region) -> bool:
+    inside = {n.name for n in region.nodes}
+    return value not in flow.graph.outputs and all(u.name in inside for u in flow.graph.users[value])
+
+
+# -- what it does ------------------------------------------------------------------------------------------------------
+
+
+def _laws(flow: Dataflow, region: Region, axis: int) -> Laws:
+    """Measured at small sizes: entrywise operators and reductions are the same function at every size."""
+    rank = len(flow.graph.by_name[region.start].shape)
+    shape = [7 if i == axis else (3 if i % 2 else 4) for i in range(rank)]
+    small = replace(region, nodes=tuple(_resized(n, shape) for n in region.nodes))
+    tables = tables_of(flow.graph, region.tables, 0)
+    run = Runner(flow.graph, small, tables)
+    numbers = [float(a) for n in region.nodes for a in _numbers(n)]
+    numbers += [float(t) for t in tables.values() if t.is_floating_point()]
+    return measured(run, shape, axis, numbers)
+
+
+def _resized(node: Node, shape: list[int]) -> Node:
+    if node.target in _NORMS:
+        return replace(node, args=(node.args[0], (shape[-1],), *node.args[2:]))
+    if short_name(node.target) != "expand":
+        return node
+    sizes = [n if old > 1 else 1 for n, old in zip(shape, node.shape, strict=True)]
+    return replace(node, args=(node.args[0], tuple(sizes)))
+
+
+def _numbers(node: Node) -> Iterator[float]:
+    if not is_pointwise(node.target):
+        return
+    for value in (*node.args, *(v for _, v in node.kwargs)):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield value
+
+
+# -- gains and biases --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """What multiplies a norm's result and what is added to it, and the last of these calls."""
+
+    end: str
+    gain: str | None = None
+    bias: str | None = None
+
+
+def _tail(flow: Dataflow, norm: Node, axis: int) -> _Tail:
+    """The gain and the bias along the axis that follow a norm whose result nothing else reads."""
+    found = _Tail(norm.name)
+    for target in ("aten.mul.Tensor", "aten.add.Tensor"):
+        user = _only_user(flow, found.end, target)
+        other = None if user is None else next((a for a in user.args[:2] if a != Ref(found.end)), None)
+        if user is None or not isinstance(other, Ref) or user.shape != norm.shape:
+            continue
+        vector = _along_axis(flow, other.name, axis - len(norm.shape), norm.shape[axis])
+        if vector is None:
+            return found
+        if target == "aten.mul.Tensor":
+            found = _Tail(user.name, vector)
+        elif flow.graph.by_name[vector].kind is Kind.PARAMETER:
+            found = replace(found, end=user.name, bias=vector)
+    return found
+
+
+def _only_user(flow: Dataflow, value: str, target: str) -> Node | None:
+    users = flow.graph.users[value]
+    plain = len(users) == 1 and value not in flow.graph.outputs and users[0].target == target
+    return users[0] if plain and not users[0].kwargs and list(users[0].refs()).count(value) == 1 else None
+
+
+def _along_axis(flow: Dataflow, value: str, axis: int, size: int) -> str | None:
+    """The vector of parameters that a value is, if it varies along one axis (counted from the end) and no other."""
+    by = flow.graph.by_name
+    node = by[value]
+    if value in flow.fed or value not in flow.learned or len(node.shape) < -axis:
+        return None
+    if node.shape[axis] != size or torch.Size(node.shape).numel() != size:
+        return None
+    while len(node.shape) > 1 and short_name(node.target) in _MOVES and node.kind is Kind.CALL:
+        node = by[node.args[0].name]
+    return node.name if node.shape == (size,) else None
+
+
+def _gains_outward(graph: Graph) -> Graph:
+    """Vectors that multiply a value before it is scaled along their axis as a whole multiply it afterwards."""
+    flow = Dataflow(graph, fed=False)
+    parts: dict[str, tuple[Node, ...]] = {}
+    for node in graph.calls:
+        if node.target not in ("aten.mul.Tensor", "aten.div.Tensor") or not isinstance(node.args[0], Ref):
+            continue
+        product, scale = graph.by_name[node.args[0].name], node.args[1]
+        if product.target != "aten.mul.Tensor" or len(graph.users[product.name]) != 1 or not isinstance(scale, Ref):
+            continue
+        split = _gain_of(flow, product)
+        if split is None or node.shape != product.shape or product.name in graph.outputs:
+            continue
+        value, gain = split
+        if scale.name in flow.live and graph.by_name[scale.name].shape[-1:] == (1,):
+            inner = replace(node, name=f"{node.name}.plain", args=(Ref(value), scale))
+            parts[node.name] = (inner, replace(node, target="aten.mul.Tensor", args=(Ref(inner.name), Ref(gain))))
+    return replaced(graph, parts) if parts else graph
+
+
+def _gain_of(flow: Dataflow, product: Node) -> tuple[str, str] | None:
+    for value, gain in (product.args[:2], product.args[1::-1]):
+        if isinstance(value, Ref) and isinstance(gain, Ref) and value.name in flow.fed:
+            size = product.shape[-1] if product.shape else 0
+            if _along_axis(flow, gain.name, -1, size) is not None:
+                return value.name, gain.name
+    return None
+
+
+def _filled(flow: Dataflow, node: Node, tail: _Tail) -> Node | None:
+    """A norm with a gain and a bias in the places that were empty."""
+    at, args = _NORMS[node.target], list(node.args)
+    args += [None] * (5 - len(args)) if node.target == "aten.layer_norm.default" and len(args) < 4 else []
+    for place, vector in zip(at, (tail.gain, tail.bias), strict=True):
+        if vector is None:
+            continue
+        if place is None:
+            return None
+        args += [None] * (place + 1 - len(args))
+        if args[place] is not None:
+            return None
+        args[place] = Ref(vector)
+    # A bias that stood before the gain would be scaled by it.
+    if tail.gain is not None and at[1] is not None and isinstance(node.args[3:4], tuple) and _given(node, 3):
+        return None
+    return replace(node, name=tail.end, args=tuple(args))
+
+
+def _given(node: Node, place: int) -> bool:
+    return len(node.args) > place and node.args[place] is not None
+
+
+def _measured(flow: Dataflow, norm: Norm, tail: _Tail) -> Node:
+    end = flow.graph.by_name[tail.end]
+    tokens = [f"p{i}" for i in range(len(end.shape))]
+    admits: dict[str, Bound] = {t: down(SymmetryClass.SEMI_PERMUTATION) for t in tokens}
+    tokens[norm.axis] = "d"
+    admits["d"] = norm.laws.bound
+    operands, axes = {"x": Ref(norm.region.start)}, {"x": tokens}
+    laws: dict[str, object] = {}
+    for key, name, mark, vector in (("gain", "weight", "d~", tail.gain), ("adds", "bias", "d", tail.bias)):
+        if vector is not None:
+            operands[name], axes[name], laws[key] = Ref(vector), [mark], name
+    if norm.laws.centred:
+        laws["centred"] = "d"
+    elif norm.laws.radial:
+        laws["radial"] = "x"
+    classes = " and ".join(map(str, maximal(norm.laws.bound)))
+    about = f"Computed along one axis; it commutes with {classes} maps at every scale and at zeros and ties."
+    return measured_node(end, "measured-norm", about, operands, axes, tokens, admits, **laws)

@@ -1,0 +1,161 @@
+"""Attention in any spelling: weights that do not see a constant beside the keys, and that sum to one over the values.
+
+Between a product of two values (scores) and a product with a third lies a region of any operators. Where adding to the
+scores what does not vary along one axis changes nothing of the weights, a constant in whatever was multiplied there is
+not seen; where the weights sum to one, a constant in the values comes out as it went in. The products say so.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from symgraph.inference.equivariance import same_where_defined
+from symgraph.inference.regions import Dataflow, Region, Runner, tables_of
+from symgraph.ir import Graph, Node, Ref
+from symgraph.ir import Tensor as Meta
+from symgraph.rules.binding import Binding
+from symgraph.rules.book import RuleBook
+from symgraph.rules.measured import lawful_node
+from symgraph.tracing.operators import short_name
+
+_PRODUCTS = frozenset({"matmul", "bmm"})
+_SCALES = (1e-3, 1.0, 30.0, 1e3)
+LONGEST = 60
+WORLDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """Scores, the region to the weights, and the products of the weights with values, by the place of the weights."""
+
+    scores: Node
+    region: Region
+    products: tuple[tuple[Node, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Laws:
+    """The axis of the scores along which a constant is not seen; for every product whether its weights sum to one."""
+
+    blind: int | None
+    sums: tuple[bool, ...]
+
+
+def with_attention(graph: Graph, book: RuleBook) -> Graph:
+    """The graph with products of scores and of values that say what they do not see and what they pass on."""
+    flow = Dataflow(graph, fed=False)
+    found = [a for node in graph.calls if (a := _attention(flow, node)) is not None]
+    if not found:
+        return graph
+    names = dict.fromkeys(t for a in found for t in a.region.tables if t not in flow.live)
+    worlds = [tables_of(graph, names, seed) for seed in range(WORLDS)]
+    known: dict[tuple[str, tuple[int, ...]], _Laws] = {}
+    lawful: dict[str, Node] = {}
+    for a in found:
+        key = a.region.key(flow.live), tuple(at for _, at in a.products)
+        if key not in known:
+            known[key] = _laws(graph, a, [_with_live(graph, a.region, w, flow) for w in worlds])
+        lawful |= {n.name: n for n in _lawful(graph, a, known[key], book)}
+    return replace(graph, nodes=tuple(lawful.get(n.name, n) for n in graph.nodes))
+
+
+def _attention(flow: Dataflow, node: Node) -> _Attention | None:
+    """Scores and what is made of them, if all of that meets values in products."""
+    if short_name(node.target) not in _PRODUCTS or not all(r in flow.live for r in node.refs()):
+        return None
+    ends = _weights(flow, node)
+    if ends is None or ends == node.name:
+        return None
+    users = [(u, [i for i, a in enumerate(u.args) if a == Ref(ends)]) for u in flow.graph.users[ends]]
+    products = tuple((u, at[0]) for u, at in users if short_name(u.target) in _PRODUCTS and len(at) == 1)
+    return _Attention(node, flow.between(node.name, ends), products) if products else None
+
+
+def _weights(flow: Dataflow, scores: Node) -> str | None:
+    """The last value before a product through which everything goes that the scores are read for."""
+    order, users = flow.order, flow.graph.users
+    todo = [order[scores.name]]
+    queued, open_, found = {scores.name}, dict[str, int](), None
+    for _ in range(LONGEST):
+        if not todo:
+            return None
+        at = heapq.heappop(todo)
+        node = flow.graph.nodes[at]
+        if node.name != scores.name and short_name(node.target) in _PRODUCTS and not _mixes(node, flow):
+            return found
+        open_ = {k: v for k, v in open_.items() if v > at} | {node.name: flow.last.get(node.name, -1)}
+        found = node.name if list(open_) == [node.name] else None
+        for user in users[node.name]:
+            if user.name not in queued:
+                queued.add(user.name)
+                heapq.heappush(todo, order[user.name])
+    return None
+
+
+def _mixes(node: Node, flow: Dataflow) -> bool:
+    """Whether a product only mixes heads: one side of it does not depend on any input."""
+    return any(r not in flow.fed for r in node.refs())
+
+
+def _with_live(graph: Graph, region: Region, tables: Mapping[str, Tensor], flow: Dataflow) -> dict[str, Tensor]:
+    """Tables, and random values for whatever else the region reads."""
+    generator = torch.Generator().manual_seed(0)
+    found = dict(tables)
+    for name in region.tables:
+        if name in flow.live:
+            shape = graph.by_name[name].shape
+            found[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return found
+
+
+def _laws(graph: Graph, a: _Attention, worlds: list[dict[str, Tensor]]) -> _Laws:
+    shape, nothing = a.scores.shape, _Laws(None, (False,) * len(a.products))
+    if not isinstance(graph.by_name[a.region.end].result, Meta) or len(shape) < 2:
+        return nothing
+    blind = {-1: True, -2: True}
+    sums = [True] * len(a.products)
+    generator = torch.Generator().manual_seed(1)
+    for tables in worlds:
+        run = Runner(graph, a.region, tables)
+        for scale in _SCALES:
+            x = scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+            y = run(x)
+            for axis in blind:
+                constant = torch.randn(x.narrow(axis, 0, 1).shape, generator=generator, dtype=torch.float64)
+                blind[axis] = blind[axis] and _agree(run(x + scale * constant), y, scale)
+            for i, (_, place) in enumerate(a.products):
+                total = y.sum(-1 if place == 0 else -2)
+                sums[i] = sums[i] and _agree(total, torch.ones_like(total), scale)
+    axis = next((k for k, holds in blind.items() if holds and not blind[-3 - k]), None)
+    return _Laws(axis, tuple(sums))
+
+
+def _agree(found: Tensor, expected: Tensor, scale: float) -> bool:
+    """Whether two results are the same; at large scores alone, exponentials may be beyond all numbers."""
+    if scale > 1.0 and not bool((found.isfinite() & expected.isfinite()).any()):
+        return True
+    return same_where_defined(found, expected)
+
+
+def _lawful(graph: Graph, a: _Attention, laws: _Laws, book: RuleBook) -> Iterator[Node]:
+    """The products under rules that say what was measured."""
+    if laws.blind is not None:
+        # The last axis of a product is one of its second operand, the axis before that one of its first.
+        yield from _with_law(graph, a.scores, book, 1 if laws.blind == -1 else 0, "none", "query-key", "i")
+    for (node, place), sums in zip(a.products, laws.sums, strict=True):
+        if sums:
+            yield from _with_law(graph, node, book, 1 - place, "output", "value-output", "o" if place == 0 else "t")
+
+
+def _with_law(graph: Graph, node: Node, book: RuleBook, place: int, law: str, label: str, axis: str) -> Iterator[Node]:
+    binding: Binding | None = book.binding(node, graph)
+    if binding is None:
+        return
+    operand = list(binding.operands)[place]
+    heads = "b" if "b" in binding.rule.admits else "..."
+    yield lawful_node(node, binding, shift={**binding.rule.shift, operand: law}, names={axis: label, heads: "heads"})

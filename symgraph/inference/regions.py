@@ -1,0 +1,179 @@
+"""Regions of a graph between one value and another: what everything in between is computed from, and how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from symgraph.ir import Graph, Kind, Node, Ref, map_refs
+from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.sampling import random_inputs, random_state
+
+_VIEWS = {"aten.view.default": "aten.reshape.default", "aten._unsafe_view.default": "aten.reshape.default"}
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The calls between `start` and `end`, in order, and the other values that they read."""
+
+    start: str
+    end: str
+    nodes: tuple[Node, ...]
+    tables: tuple[str, ...]
+
+    def key(self, random: Collection[str] = ()) -> str:
+        """What the region computes, whatever its values are called; equal keys, equal functions.
+
+        Args:
+            random: values that are drawn at random, so that their names say nothing.
+        """
+        names = {self.start: "x"} | {n.name: f"v{i}" for i, n in enumerate(self.nodes)}
+        names |= {t: f"t{i}" for i, t in enumerate(self.tables) if t in random}
+        lines = []
+        for node in self.nodes:
+            refs = [names.get(r, r) for r in node.refs()]
+            plain = replace(node, name=names[node.name], module="", source="")
+            lines.append(f"{plain.target} {refs} {_constants(plain)} {plain.result}")
+        return "\n".join(lines)
+
+
+def _constants(node: Node) -> str:
+    return repr(map_refs((node.args, node.kwargs), lambda _: Ref("")))
+
+
+class Dataflow:
+    """Which values carry data through parameters, and what each of them is computed from alone.
+
+    A value is *live* if it depends on parameters and on inputs; masks, positions, tables and parameters are not.
+
+    Args:
+        fed: whether what depends on parameters alone is left out.
+    """
+
+    def __init__(self, graph: Graph, fed: bool = True) -> None:
+        self.graph, self.order = graph, {n.name: i for i, n in enumerate(graph.nodes)}
+        self.learned: set[str] = set()
+        self.fed: set[str] = set()
+        for node in graph.nodes:
+            refs = set(node.refs())
+            if node.kind is Kind.PARAMETER or refs & self.learned:
+                self.learned.add(node.name)
+            if node.kind is Kind.INPUT or refs & self.fed:
+                self.fed.add(node.name)
+        self.live = self.learned & self.fed if fed else self.learned
+        self.last = {r: i for i, n in enumerate(graph.nodes) for r in n.refs()} | dict.fromkeys(
+            graph.outputs, len(graph.nodes)
+        )
+        self._above: dict[str, str | None] = {}
+        self._depth: dict[str | None, int] = {None: 0}
+        for node in graph.nodes:
+            if node.name in self.live:
+                above = self.meet(r for r in node.refs() if r in self.live)
+                self._above[node.name], self._depth[node.name] = above, self._depth[above] + 1
+
+    def above(self, value: str) -> str | None:
+        """The nearest value before this one through which all that is live in it has gone."""
+        return self._above[value]
+
+    def meet(self, values: Iterable[str]) -> str | None:
+        """The nearest value, one of these or before them, through which all of them have gone."""
+        found: str | None = None
+        for i, value in enumerate(values):
+            found = value if i == 0 else self._both(found, value)
+        return found
+
+    def _both(self, a: str | None, b: str | None) -> str | None:
+        while a != b:
+            if self._depth[a] >= self._depth[b]:
+                a = self._above[a] if a is not None else None
+            else:
+                b = self._above[b] if b is not None else None
+        return a
+
+    def live_operands(self, node: Node) -> list[str]:
+        """The operands of a call that carry data."""
+        return [r for r in node.refs() if r in self.live]
+
+    def region(self, start: str, end: str) -> Region:
+        """The calls on all ways from one live value to another that it dominates."""
+        found, todo, tables = set[str](), [end], dict[str, None]()
+        while todo:
+            name = todo.pop()
+            if name == start or name in found:
+                continue
+            found.add(name)
+            for ref in self.graph.by_name[name].refs():
+                if ref in self.live:
+                    todo.append(ref)
+                else:
+                    tables[ref] = None
+        nodes = tuple(self.graph.by_name[n] for n in sorted(found, key=self.order.__getitem__))
+        return Region(start, end, nodes, tuple(tables))
+
+    def between(self, start: str, end: str) -> Region:
+        """The calls on all ways from one value to another, whatever else they read."""
+        reached = {start}
+        for node in self.graph.nodes[self.order[start] + 1 : self.order[end] + 1]:
+            if any(r in reached for r in node.refs()):
+                reached.add(node.name)
+        found, todo, tables = set[str](), [end], dict[str, None]()
+        while todo:
+            name = todo.pop()
+            if name in found or name == start:
+                continue
+            found.add(name)
+            for ref in self.graph.by_name[name].refs():
+                if ref in reached:
+                    todo.append(ref)
+                else:
+                    tables[ref] = None
+        nodes = tuple(self.graph.by_name[n] for n in sorted(found, key=self.order.__getitem__))
+        return Region(start, end, nodes, tuple(tables))
+
+
+class Runner:
+    """Computes the end of a region from its start, all else being given; in float64."""
+
+    def __init__(self, graph: Graph, region: Region, tables: Mapping[str, Tensor]) -> None:
+        by = graph.by_name
+        given = [replace(by[n], kind=Kind.INPUT, target=n, args=(), kwargs=()) for n in (region.start, *region.tables)]
+        nodes = [replace(n, target=_VIEWS.get(n.target, n.target)) for n in region.nodes]
+        self._run = Interpreter(Graph((*given, *nodes), (region.end,)))
+        self._start, self._tables = region.start, {n: tables[n] for n in region.tables}
+
+    def __call__(self, value: Tensor) -> Tensor:
+        found: Tensor = self._run.run({}, {**self._tables, self._start: value})[0]
+        return found
+
+
+def tables_of(graph: Graph, names: Iterable[str], seed: int) -> dict[str, Tensor]:
+    """What values that carry no data are: buffers as they were traced where that is known, all else drawn at random."""
+    by, wanted, todo = graph.by_name, dict[str, None](), list(dict.fromkeys(names))
+    ends = tuple(todo)
+    while todo:
+        name = todo.pop()
+        if name not in wanted:
+            wanted[name] = None
+            todo += by[name].refs()
+    part = Graph(tuple(n for n in graph.nodes if n.name in wanted), ends)
+    generator = torch.Generator().manual_seed(seed)
+    state = random_state(part, generator) | {k: v for k, v in graph.known.items() if k in part.state}
+    inputs = dict(zip([n.target for n in graph.inputs], random_inputs(graph, generator), strict=True))
+    found = Interpreter(part).run(state, {n.target: inputs[n.target] for n in part.inputs}, keep=set(ends))[1]
+    return dict(found)
+
+
+def replaced(graph: Graph, parts: Mapping[str, tuple[Node, ...]]) -> Graph:
+    """The graph with some calls written as others, the last of which has the name; what nothing reads then is gone."""
+    nodes = [part for node in graph.nodes for part in parts.get(node.name, (node,))]
+    read_before = {r for n in graph.nodes for r in n.refs()}
+    live, kept = set(graph.outputs), list[Node]()
+    for node in reversed(nodes):
+        if node.kind is Kind.CALL and node.name not in live and node.name in read_before:
+            continue
+        live.update(node.refs())
+        kept.append(node)
+    return replace(graph, nodes=tuple(reversed(kept)))

@@ -1,0 +1,255 @@
+"""Several spellings of one thing, each rewritten as the one that rules speak about: calls, one for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+
+from symgraph.ir import DType, Node, Ref, Tensor
+from symgraph.tracing.operators import arguments, is_wide
+
+Known = Mapping[str, Node]
+
+_TRANSPOSES = frozenset({"aten.t.default", "aten.numpy_T.default", "aten.mT.default", "aten.transpose.int"})
+_PRODUCTS = frozenset({"aten.matmul.default", "aten.mm.default", "aten.addmm.default"})
+_NAMES = {
+    "aten.absolute.default": "aten.abs.default",
+    "aten.clip.default": "aten.clamp.default",
+    "aten.concat.default": "aten.cat.default",
+    "aten.concatenate.default": "aten.cat.default",
+    "aten.divide.Scalar": "aten.div.Tensor",
+    "aten.divide.Tensor": "aten.div.Tensor",
+    "aten.div.Scalar": "aten.div.Tensor",
+    "aten.true_divide.Scalar": "aten.div.Tensor",
+    "aten.true_divide.Tensor": "aten.div.Tensor",
+    "aten.add.Scalar": "aten.add.Tensor",
+    "aten.sub.Scalar": "aten.sub.Tensor",
+    "aten.subtract.Scalar": "aten.sub.Tensor",
+    "aten.subtract.Tensor": "aten.sub.Tensor",
+    "aten.mul.Scalar": "aten.mul.Tensor",
+    "aten.multiply.Scalar": "aten.mul.Tensor",
+    "aten.multiply.Tensor": "aten.mul.Tensor",
+    "aten.negative.default": "aten.neg.default",
+    "aten.greater.Scalar": "aten.gt.Scalar",
+    "aten.greater.Tensor": "aten.gt.Tensor",
+    "aten.greater_equal.Scalar": "aten.ge.Scalar",
+    "aten.greater_equal.Tensor": "aten.ge.Tensor",
+    "aten.less.Scalar": "aten.lt.Scalar",
+    "aten.less.Tensor": "aten.lt.Tensor",
+    "aten.less_equal.Scalar": "aten.le.Scalar",
+    "aten.less_equal.Tensor": "aten.le.Tensor",
+    "aten.not_equal.Scalar": "aten.ne.Scalar",
+    "aten.not_equal.Tensor": "aten.ne.Tensor",
+    "aten.special_expit.default": "aten.sigmoid.default",
+    "aten.special_softmax.int": "aten.softmax.int",
+    "aten.special_erf.default": "aten.erf.default",
+    "aten.moveaxis.int": "aten.movedim.int",
+    "aten.moveaxis.intlist": "aten.movedim.intlist",
+    "aten.max.other": "aten.maximum.default",
+    "aten.min.other": "aten.minimum.default",
+}
+_EMPTY = frozenset(
+    {
+        "aten.empty.memory_format",
+        "aten.empty_like.default",
+        "aten.new_empty.default",
+        "aten.new_empty_strided.default",
+        "aten.empty_strided.default",
+        "aten.zeros_like.default",
+        "aten.new_zeros.default",
+    }
+)
+_POWERS = {-1: "aten.reciprocal.default", -0.5: "aten.rsqrt.default", 0.5: "aten.sqrt.default", 1: "aten.alias.default"}
+
+
+def _named(node: Node, known: Known) -> Node:
+    """The operator by the first of its names."""
+    target = _NAMES.get(node.target)
+    return node if target is None else replace(node, target=target)
+
+
+def _power(node: Node, known: Known) -> Node:
+    """A fixed power: roots and reciprocals by their names, squares as the power two."""
+    if node.target == "aten.square.default":
+        return replace(node, target="aten.pow.Tensor_Scalar", args=(node.args[0], 2))
+    if node.target == "aten.mul.Tensor" and node.args[0] == node.args[1]:
+        return replace(node, target="aten.pow.Tensor_Scalar", args=(node.args[0], 2))
+    if node.target == "aten.pow.Tensor_Tensor":
+        node = _with_number(node, known, "aten.pow.Tensor_Scalar")
+    if node.target != "aten.pow.Tensor_Scalar" or not _is_floating(node):
+        return node
+    target = _POWERS.get(node.args[1])
+    return node if target is None else replace(node, target=target, args=node.args[:1])
+
+
+def _with_number(node: Node, known: Known, target: str) -> Node:
+    """The call with its second operand, a tensor made of one number, as that number."""
+    other = known[node.args[1].name]
+    if other.target != "aten.full.default" or other.shape != () or not keeps_kind(known[node.args[0].name], node):
+        return node
+    return replace(node, target=target, args=(node.args[0], other.args[1], *node.args[2:]))
+
+
+def _copied(node: Node, known: Known) -> Node:
+    """A copy into a tensor as what it makes of the other one: nothing of the first is left but its shape and dtype."""
+    if node.target != "aten.copy.default" or not isinstance(node.result, Tensor):
+        return node
+    source, result = known[node.args[1].name], node.result
+    if source.shape == node.shape:
+        return replace(node, target="aten.to.dtype", args=(node.args[1], DType(result.dtype)), kwargs=())
+    if keeps_kind(source, node):
+        return replace(node, target="aten.expand.default", args=(node.args[1], node.shape), kwargs=())
+    return node
+
+
+def _linear(node: Node, known: Known) -> Node:
+    """A product with the transpose of a matrix, with or without a sum, as the linear map that it is."""
+    if node.target not in _PRODUCTS or not all(isinstance(a, Ref) for a in node.args):
+        return node
+    *first, left, right = node.args
+    turned = known[right.name]
+    given = arguments(turned.target, turned.args, turned.kwargs) if turned.target in _TRANSPOSES else {}
+    plain = len(turned.shape) == 2 and {given.get("dim0", 0) % 2, given.get("dim1", 1) % 2} == {0, 1}
+    if not given or not plain or node.kwargs or any(len(known[b.name].shape) != 1 for b in first):
+        return node
+    return replace(node, target="aten.linear.default", args=(left, given["self"], *first))
+
+
+def _filled(node: Node, known: Known) -> Node:
+    """A choice between a tensor and one number, with the number written out."""
+    if node.target != "aten.where.self":
+        return node
+    number = known[node.args[2].name]
+    if number.target != "aten.full.default" or number.shape != () or not keeps_kind(number, node):
+        return node
+    return replace(node, target="aten.where.ScalarOther", args=(*node.args[:2], number.args[1]))
+
+
+def _looked_up(node: Node, known: Known) -> Node:
+    """Rows of a table without what concerns gradients alone: derivatives of the graph are those of what it computes."""
+    gradients = node.target == "aten.embedding.default" and len(node.args) >= 2
+    return replace(node, args=node.args[:2], kwargs=()) if gradients else node
+
+
+def _joined(node: Node, known: Known) -> Node:
+    """A concatenation without its empty parts (a cache that holds nothing yet); of one part it is a copy."""
+    if node.target != "aten.cat.default" or not isinstance(node.args[0], tuple):
+        return node
+    parts = tuple(r for r in node.args[0] if 0 not in known[r.name].shape)
+    # What is empty may still be what makes integers into floats.
+    if len(parts) == len(node.args[0]) or not any(keeps_kind(known[p.name], node) for p in parts):
+        return node
+    if len(parts) == 1:
+        return replace(node, target="aten.alias.default", args=parts, kwargs=())
+    return replace(node, args=(parts, *node.args[1:]))
+
+
+def _cut_out(node: Node, known: Known) -> Node:
+    """A slice of a concatenation that lies within one of its parts, as a slice of that part."""
+    if node.target != "aten.slice.Tensor" or known[node.args[0].name].target != "aten.cat.default":
+        return node
+    whole = known[node.args[0].name]
+    given = arguments(node.target, node.args, node.kwargs)
+    dim, rank = int(given["dim"]) % len(node.shape), len(node.shape)
+    joined = arguments(whole.target, whole.args, whole.kwargs)["dim"]
+    if joined % rank != dim or given["step"] != 1:
+        return node
+    start, stop, _ = slice(given["start"], given["end"]).indices(whole.shape[dim])
+    for part in whole.args[0]:
+        size = known[part.name].shape[dim] if len(known[part.name].shape) == rank else 0
+        if start >= 0 and stop <= size:
+            if (start, stop) == (0, size):
+                return replace(node, target="aten.alias.default", args=(part,), kwargs=())
+            return replace(node, args=(part, dim, start, stop), kwargs=())
+        start, stop = start - size, stop - size
+    return node
+
+
+def _emptied(node: Node, known: Known) -> Node:
+    """Memory that is only there to be written to, as zeros: what was never written cannot matter."""
+    if node.target not in _EMPTY or not isinstance(node.result, Tensor):
+        return node
+    return replace(node, target="aten.zeros.default", args=(node.shape,), kwargs=(("dtype", DType(node.result.dtype)),))
+
+
+def _no_times(node: Node, known: Known) -> Node:
+    """Nothing of a tensor is nothing; what was finite is zero."""
+    if node.target != "aten.mul.Tensor" or not isinstance(node.result, Tensor) or not _is_floating(node):
+        return node
+    if 0 not in (a for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)):
+        return node
+    return replace(node, target="aten.zeros.default", args=(node.shape,), kwargs=(("dtype", DType(node.result.dtype)),))
+
+
+def _mean(node: Node, known: Known) -> Node:
+    """A sum over as many entries as it is divided by."""
+    if node.target not in ("aten.div.Tensor", "aten.mul.Tensor") or not isinstance(node.args[0], Ref):
+        return node
+    total, number = known[node.args[0].name], node.args[1]
+    if total.target != "aten.sum.dim_IntList" or isinstance(number, Ref | bool) or not _is_floating(total):
+        return node
+    before, dims = known[total.args[0].name].shape, total.args[1]
+    size = 1
+    for d in dims if dims else range(len(before)):
+        size *= before[d]
+    if (size if node.target == "aten.div.Tensor" else 1.0 / size) != number:
+        return node
+    return replace(node, target="aten.mean.dim", args=total.args, kwargs=total.kwargs)
+
+
+def _swapped(node: Node, known: Known) -> Node:
+    """A permutation that exchanges two axes, as the transposition that it is."""
+    if node.target != "aten.permute.default":
+        return node
+    order = [d % len(node.shape) for d in node.args[1]]
+    moved = [i for i, d in enumerate(order) if i != d]
+    if not moved:
+        return replace(node, target="aten.alias.default", args=node.args[:1])
+    if len(moved) != 2:
+        return node
+    first, second = (i - len(order) for i in moved)
+    return replace(node, target="aten.transpose.int", args=(node.args[0], first, second))
+
+
+def _one_group(node: Node, known: Known) -> Node:
+    """A group norm of rows with a single group, as the layer norm that it is."""
+    if node.target != "aten.group_norm.default" or len(node.shape) != 2 or node.args[1] != 1:
+        return node
+    given = arguments(node.target, node.args, node.kwargs)
+    args = (given["input"], node.shape[1:], given["weight"], given["bias"], given["eps"])
+    return replace(node, target="aten.layer_norm.default", args=args, kwargs=())
+
+
+def _is_floating(node: Node) -> bool:
+    return isinstance(node.result, Tensor) and "float" in node.result.dtype
+
+
+def keeps_kind(before: Node, after: Node) -> bool:
+    """Whether two values are of one kind of numbers."""
+    a, b = before.result, after.result
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and kind(a.dtype) == kind(b.dtype)
+
+
+def kind(dtype: str) -> str:
+    """Floating types that are computed in are one kind, complex ones another: the executor has one precision each."""
+    found: torch.dtype = getattr(torch, dtype)
+    return "float" if is_wide(found) else "complex" if found.is_complex else dtype
+
+
+SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
+    _named,
+    _copied,
+    _joined,
+    _looked_up,
+    _linear,
+    _filled,
+    _power,
+    _cut_out,
+    _emptied,
+    _no_times,
+    _mean,
+    _swapped,
+    _one_group,
+)

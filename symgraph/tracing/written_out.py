@@ -1,0 +1,197 @@
+"""Calls that stand for several simpler ones, written out: interpolation, fused products, statistics and biases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from symgraph.ir import Graph, Kind, Node, Ref, Shape, Tensor
+from symgraph.tracing.einsum import product_of
+from symgraph.tracing.naming import numbering
+from symgraph.tracing.operators import arguments, short_name
+
+Known = Mapping[str, Node]
+
+
+@dataclass
+class Writer:
+    """Collects the calls that stand for one; the last gets its name."""
+
+    node: Node
+    known: Known
+    fresh: Callable[[str], str]
+    nodes: list[Node]
+
+    def call(self, target: str, args: tuple[Any, ...], shape: Shape, kwargs: tuple[tuple[str, Any], ...] = ()) -> Ref:
+        """Appends a call whose result has the dtype of the whole."""
+        dtype = self.node.result.dtype if isinstance(self.node.result, Tensor) else "float32"
+        made = replace(
+            self.node,
+            name=self.fresh(short_name(target)),
+            target=target,
+            args=args,
+            kwargs=kwargs,
+            result=Tensor(shape, dtype),
+        )
+        self.nodes.append(made)
+        return Ref(made.name)
+
+    def shape(self, value: Any) -> Shape:
+        """Shape of an operand; that of a number is ()."""
+        if not isinstance(value, Ref):
+            return ()
+        return (
+            next((n.shape for n in reversed(self.nodes) if n.name == value.name), None) or self.known[value.name].shape
+        )
+
+
+Form = Callable[[Writer, dict[str, Any]], bool]
+
+
+def written_out(graph: Graph) -> Graph:
+    """The graph with every call that has a written form as that."""
+    fresh = numbering({n.name for n in graph.nodes})
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        nodes += _written(node, graph.by_name, fresh)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _written(node: Node, known: Known, fresh: Callable[[str], str]) -> list[Node]:
+    if node.target == "getitem":
+        return [_one_result(node, known)]
+    form = _FORMS.get(node.target)
+    if node.kind is not Kind.CALL or form is None:
+        return [node]
+    writer = Writer(node, known, fresh, [])
+    if not form(writer, arguments(node.target, node.args, node.kwargs)) or not writer.nodes:
+        return [node]
+    *before, last = writer.nodes
+    return [*before, replace(last, name=node.name, result=node.result)]
+
+
+def _interpolated(w: Writer, given: dict[str, Any]) -> bool:
+    start, end, weight = given["self"], given["end"], given["weight"]
+    shape = w.node.shape
+    way = w.call("aten.sub.Tensor", (end, start), shape)
+    part = w.call("aten.mul.Tensor", (way, weight), shape)
+    w.call("aten.add.Tensor", (start, part), shape)
+    return True
+
+
+def _product_added(w: Writer, given: dict[str, Any]) -> bool:
+    target = "aten.mul.Tensor" if "addcmul" in w.node.target else "aten.div.Tensor"
+    product = w.call(target, (given["tensor1"], given["tensor2"]), w.node.shape)
+    if given["value"] != 1:
+        product = w.call("aten.mul.Tensor", (product, given["value"]), w.node.shape)
+    w.call("aten.add.Tensor", (given["self"], product), w.node.shape)
+    return True
+
+
+def _batched_product_added(w: Writer, given: dict[str, Any]) -> bool:
+    """A batch of products added to something, each times a number."""
+    found = w.call("aten.bmm.default", (given["batch1"], given["batch2"]), w.node.shape)
+    if given["alpha"] != 1:
+        found = w.call("aten.mul.Tensor", (found, given["alpha"]), w.node.shape)
+    if given["beta"] == 0:
+        return True
+    added = given["self"]
+    if given["beta"] != 1:
+        added = w.call("aten.mul.Tensor", (added, given["beta"]), w.shape(added))
+    w.call("aten.add.Tensor", (added, found), w.node.shape)
+    return True
+
+
+def _mean_of_values(w: Writer, given: dict[str, Any]) -> bool:
+    """A product divided by the sums of its first operand, as the product of weights that sum to one."""
+    if not isinstance(given["other"], Ref):
+        return False
+    product, total = w.known[given["self"].name], w.known[given["other"].name]
+    if product.target not in ("aten.matmul.default", "aten.bmm.default") or total.target != "aten.sum.dim_IntList":
+        return False
+    weights, values = product.args[:2]
+    asked = arguments(total.target, total.args, total.kwargs)
+    shape = w.shape(weights)
+    if asked["self"] != weights or not asked["keepdim"] or [d % len(shape) for d in asked["dim"]] != [len(shape) - 1]:
+        return False
+    normal = w.call("aten.div.Tensor", (weights, given["other"]), shape)
+    w.call(product.target, (normal, values), w.node.shape)
+    return True
+
+
+def _length(w: Writer, given: dict[str, Any]) -> bool:
+    order = 2 if given["p"] is None else given["p"]
+    w.call("aten.linalg_vector_norm.default", (given["self"], order, given["dim"], given["keepdim"]), w.node.shape)
+    return True
+
+
+def _one_result(node: Node, known: Known) -> Node:
+    """The result of an operator with several that an operator with one computes as well."""
+    both = known[node.args[0].name]
+    if both.target == "aten.native_layer_norm.default" and node.args[1] == 0:
+        return replace(node, target="aten.layer_norm.default", args=both.args, kwargs=both.kwargs)
+    return _statistic(node, known)
+
+
+def _statistic(node: Node, known: Known) -> Node:
+    """A variance, a deviation or a mean out of an operator that computes two of them."""
+    both = known[node.args[0].name]
+    kind = short_name(both.target)
+    if kind not in ("var_mean", "std_mean"):
+        return node
+    given = arguments(both.target, both.args, both.kwargs)
+    rank = len(known[given["self"].name].shape)
+    dims, keep = given.get("dim") or tuple(range(rank)), given.get("keepdim", False)
+    if node.args[1] == 1:
+        return replace(node, target="aten.mean.dim", args=(given["self"], dims, keep), kwargs=())
+    correction = given["correction"] if "correction" in given else int(given["unbiased"])
+    kwargs = (("correction", correction), ("keepdim", keep))
+    target = f"aten.{kind.removesuffix('_mean')}.correction"
+    return replace(node, target=target, args=(given["self"], dims), kwargs=kwargs)
+
+
+def _einsum(w: Writer, given: dict[str, Any]) -> bool:
+    found = product_of(given["equation"], [w.shape(t) for t in given["tensors"]])
+    if found is None:
+        return False
+    values = list(given["tensors"])
+    for step in found:
+        operands = tuple(values[i] for i in step.operands)
+        values.append(w.call(step.target, (*operands, *step.args), step.shape))
+    return True
+
+
+def _in_parts(w: Writer, given: dict[str, Any]) -> bool:
+    """A linear map with a bias that is made of pieces, as one map for each piece."""
+    bias = w.known[given["bias"].name] if isinstance(given["bias"], Ref) else None
+    if bias is None or bias.target != "aten.cat.default" or len(bias.shape) != 1:
+        return False
+    offset, parts = 0, []
+    for piece in bias.args[0]:
+        size = w.known[piece.name].shape[0]
+        rows = (size, *w.shape(given["weight"])[1:])
+        weight = w.call("aten.slice.Tensor", (given["weight"], 0, offset, offset + size), rows)
+        added = () if _is_zero(w.known[piece.name]) else (piece,)
+        parts.append(w.call("aten.linear.default", (given["input"], weight, *added), (*w.node.shape[:-1], size)))
+        offset += size
+    w.call("aten.cat.default", (tuple(parts), -1), w.node.shape)
+    return True
+
+
+def _is_zero(node: Node) -> bool:
+    made = node.target.split(".")[1] if node.target.startswith("aten.") else ""
+    return made in ("zeros", "zeros_like", "new_zeros") or (made == "full" and node.args[1] == 0)
+
+
+_FORMS: dict[str, Form] = {
+    "aten.lerp.Scalar": _interpolated,
+    "aten.lerp.Tensor": _interpolated,
+    "aten.addcmul.default": _product_added,
+    "aten.addcdiv.default": _product_added,
+    "aten.baddbmm.default": _batched_product_added,
+    "aten.div.Tensor": _mean_of_values,
+    "aten.norm.ScalarOpt_dim": _length,
+    "aten.einsum.default": _einsum,
+    "aten.linear.default": _in_parts,
+}
