@@ -20,6 +20,7 @@ from symgraph.inference.regions import Dataflow, Region, Runner, replaced, table
 from symgraph.ir import Graph, Kind, Node, Ref, Shape
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.measured import measured_node
+from symgraph.rules.schema import LAYOUTS
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
 
@@ -229,7 +230,7 @@ def _law(graph: Graph, region: Region, worlds: list[dict[str, Tensor]]) -> _Foun
         varying = [i for i in range(len(shape) - 1) if any(_varies(f, i) for f in whole)]
         reduced = torch.cat([_distinct(f, varying) for f in whole])
         found = turns(reduced)
-        if found is None or not _in_one_run(found):
+        if found is None or not _in_one_run(found) or found.layout not in LAYOUTS:
             return None
         return _Found(axis, found, tuple(i if i < axis else i + 1 for i in varying))
     return None
@@ -337,16 +338,16 @@ def _meta(node: Node, shape: Shape) -> Meta:
 def _turned(graph: Graph, region: Region, law: _Found, node: Node, operand: Ref) -> Node:
     """One call for the part that turns; tables that are learned are read, so that nothing acts on them."""
     tokens = [f"p{i}" for i in range(len(node.shape))]
+    tokens[law.axis] = "k"
     admits: dict[str, Bound] = {
         t: down(SymmetryClass.IDENTITY if i in law.varying else SymmetryClass.INVERTIBLE) for i, t in enumerate(tokens)
     }
-    tokens[law.axis] = "k"
     admits["k"] = down(SymmetryClass.ROTARY)
     learned = [t for t in region.tables if graph.by_name[t].kind is not Kind.INPUT]
     return measured_node(
         node,
         "measured-rotation",
-        "Pairs of coordinates turn by angles of each position; maps of a pair that commute with that pass.",
+        "Measured: pairs of coordinates turn by an angle of each position; scaled rotations of a pair pass.",
         {"x": operand, **{f"table{i}": Ref(t) for i, t in enumerate(learned)}},
         {"x": tokens, **{f"table{i}": ["_"] * len(graph.by_name[t].shape) for i, t in enumerate(learned)}},
         tokens,

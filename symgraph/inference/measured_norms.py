@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal
-from symgraph.inference.equivariance import Laws, measured
+from symgraph.inference.measured_laws import Laws, measured
 from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.ir import Tensor as Meta
@@ -291,9 +291,9 @@ def _given(node: Node, place: int) -> bool:
 def _measured(flow: Dataflow, norm: Norm, tail: _Tail) -> Node:
     end = flow.graph.by_name[tail.end]
     tokens = [f"p{i}" for i in range(len(end.shape))]
-    admits: dict[str, Bound] = {t: down(SymmetryClass.SEMI_PERMUTATION) for t in tokens}
     tokens[norm.axis] = "d"
-    admits["d"] = norm.laws.bound
+    rows = down(SymmetryClass.SEMI_PERMUTATION)
+    admits: dict[str, Bound] = {t: norm.laws.bound if t == "d" else rows for t in tokens}
     operands, axes = {"x": Ref(norm.region.start)}, {"x": tokens}
     laws: dict[str, object] = {}
     for key, name, mark, vector in (("gain", "weight", "d~", tail.gain), ("adds", "bias", "d", tail.bias)):
@@ -304,5 +304,5 @@ def _measured(flow: Dataflow, norm: Norm, tail: _Tail) -> Node:
     elif norm.laws.radial:
         laws["radial"] = "x"
     classes = " and ".join(map(str, maximal(norm.laws.bound)))
-    about = f"Computed along one axis; it commutes with {classes} maps at every scale and at zeros and ties."
+    about = f"Measured along one axis: it commutes with {classes} maps at every scale and at zeros and ties."
     return measured_node(end, "measured-norm", about, operands, axes, tokens, admits, **laws)

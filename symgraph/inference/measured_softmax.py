@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from symgraph.inference.equivariance import same_where_defined
+from symgraph.inference.measured_laws import same_where_defined
 from symgraph.inference.regions import Dataflow, Region, Runner, tables_of
 from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
@@ -154,7 +154,8 @@ def _lawful(graph: Graph, a: _Attention, laws: _Laws, book: RuleBook) -> Iterato
 
 def _with_law(graph: Graph, node: Node, book: RuleBook, place: int, law: str, label: str, axis: str) -> Iterator[Node]:
     binding: Binding | None = book.binding(node, graph)
-    if binding is None:
+    # What is multiplied with itself changes on both sides.
+    if binding is None or len(set(node.refs())) < 2:
         return
     operand = list(binding.operands)[place]
     heads = "b" if "b" in binding.rule.admits else "..."

@@ -20,9 +20,7 @@ from symgraph.inference.prepared import (
     cut_joined,
     decompose_uncovered,
     find_idioms,
-    measure_attention,
-    measure_norms,
-    measure_turns,
+    measure_regions,
     unstack,
 )
 from symgraph.inference.spaces import Spaces, find_spaces
@@ -57,9 +55,9 @@ def settle_branches(spaces: Spaces) -> Spaces:
 
 STAGES: tuple[Stage, ...] = (
     Stage("unstack", "parts of a stack are picked before the reshape that told them apart", unstack),
-    Stage("attention", "products around weights say what they do not see and what they pass on", measure_attention),
-    Stage("turns", "regions that turn pairs of coordinates by position become one call each", measure_turns),
-    Stage("norms", "regions along one axis become one call each, with gain and bias", measure_norms),
+    Stage(
+        "measure", "regions that are known by what they compute say so: attention, turned pairs, norms", measure_regions
+    ),
     Stage("idioms", "what pattern rules describe becomes one call each", find_idioms),
     Stage("decompose", "calls without a rule are taken apart where their parts have some", decompose_uncovered),
     Stage("cut", "axes that tensors hold flattened are cut around the calls that name them", cut_joined),

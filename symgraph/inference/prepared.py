@@ -35,19 +35,10 @@ def unstack(given: Prepared) -> Prepared:
     return replace(given, graph=without_stacks(given.graph))
 
 
-def measure_attention(given: Prepared) -> Prepared:
-    """Products of scores and of values say what they do not see and what they pass on."""
-    return replace(given, graph=with_attention(given.graph, given.book))
-
-
-def measure_turns(given: Prepared) -> Prepared:
-    """A region that turns pairs of coordinates by angles of each position becomes one call that says which."""
-    return replace(given, graph=with_linear_regions(given.graph))
-
-
-def measure_norms(given: Prepared) -> Prepared:
-    """A region of entrywise operators and reductions along one axis becomes one call that says what it admits."""
-    return replace(given, graph=with_norms(given.graph))
+def measure_regions(given: Prepared) -> Prepared:
+    """What a region computes is measured, however it is written: weights of attention, turned pairs, norms."""
+    attentive = with_attention(given.graph, given.book)
+    return replace(given, graph=with_norms(with_linear_regions(attentive)))
 
 
 def find_idioms(given: Prepared) -> Prepared:

@@ -64,11 +64,13 @@ class RuleBook:
         return next((b for b in bound if b is not None), None)
 
     def proof(self, binding: Binding, node: Node, graph: Graph, facts: Facts) -> Proof:
-        """What holds of a rule at a call.
+        """What holds of a rule at a call; what was measured there holds.
 
         Raises:
             RuleError: something does not, whatever the operands, and the rule is a user's own.
         """
+        if measured_rule(node) is not None:
+            return Proof(binding.rule)
         name = node.target.removeprefix(f"{PATTERN}{binding.rule.rule}.")
         joined = name != node.target and not binding.rule.pattern
         whole = self._whole(binding.rule, name) if joined else binding.rule

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from symgraph.groups.lattice import Bound
+from symgraph.groups.lattice import Bound, describe
 from symgraph.ir import Node, Ref
 from symgraph.rules.binding import Binding
 from symgraph.rules.schema import Rule
@@ -17,10 +17,22 @@ from symgraph.tracing.operators import short_name
 _RULE = "rule"
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A rule among the arguments of the call that it is about."""
+
+    rule: Rule
+
+    def __repr__(self) -> str:
+        axes = [f"{axis}: {describe(bound)}" for axis, bound in self.rule.admits.items()]
+        laws = [f"{operand} -> {law}" for operand, law in self.rule.shift.items()]
+        return f"({self.rule.rule}: {', '.join(axes + laws)})"
+
+
 def measured_rule(node: Node) -> Rule | None:
     """The rule that a call carries, if it stands for a measured region."""
     found = dict(node.kwargs).get(_RULE)
-    return found if isinstance(found, Rule) else None
+    return found.rule if isinstance(found, Carried) else None
 
 
 def measured_node(
@@ -44,14 +56,14 @@ def measured_node(
     """
     signature = Signature(tuple(Operand(k, _tokens(axes[k])) for k in operands), (_tokens(results),))
     rule = Rule(name, about, f"measured: {about}", (), signature=signature, admits=admits, **laws)
-    return replace(node, target=PATTERN + name, args=(), kwargs=((_RULE, rule), *operands.items()))
+    return replace(node, target=PATTERN + name, args=(), kwargs=((_RULE, Carried(rule)), *operands.items()))
 
 
 def lawful_node(node: Node, binding: Binding, **laws: Any) -> Node:
     """The call under its own rule with further laws, which were measured for it where it stands."""
     rule = replace(binding.rule, **laws)
     kwargs = tuple((k, v) for k, v in binding.arguments.items())
-    return replace(node, target=PATTERN + short_name(node.target), args=(), kwargs=((_RULE, rule), *kwargs))
+    return replace(node, target=PATTERN + short_name(node.target), args=(), kwargs=((_RULE, Carried(rule)), *kwargs))
 
 
 def _tokens(names: Sequence[str]) -> tuple[AxisToken, ...]:

@@ -28,6 +28,7 @@ _IDENTITIES = frozenset(
         "aten.resolve_neg.default",
     }
 )
+_CONSTANTS = frozenset({"zeros", "ones", "full", "scalar_tensor", "eye"})
 # What an operator that addresses memory by strides reads depends on the layout that these make.
 _COPIES = frozenset({"aten.contiguous.default", "aten.clone.default"})
 _CASTS = frozenset(
@@ -68,18 +69,28 @@ def without_identities(graph: Graph) -> Graph:
 
 
 def without_repetitions(graph: Graph) -> Graph:
-    """Calls that compute what one before them has computed left out."""
+    """Calls that compute what one before them has computed left out.
+
+    Constants stay: each has axes of its own. What is made of equal constants and no parameters is the same.
+    """
     first: dict[tuple[object, ...], str] = {}
     same: dict[str, str] = {}
+    equal: dict[str, str] = {}
+    learned: set[str] = set()
     nodes: list[Node] = []
     for raw in graph.nodes:
         node = reading(raw, same)
-        key = (node.target, repr(node.args), repr(node.kwargs), node.result)
-        if node.kind is Kind.CALL and key in first:
-            same[node.name] = first[key]
-            continue
-        first[key] = node.name
-        nodes.append(node)
+        if node.kind is Kind.PARAMETER or any(r in learned for r in node.refs()):
+            learned.add(node.name)
+        asked = node if node.name in learned else reading(node, equal)
+        found = first.setdefault((node.kind, node.target, repr(asked.args), repr(asked.kwargs)), node.name)
+        if node.kind is not Kind.CALL or found == node.name:
+            nodes.append(node)
+        elif short_name(node.target) in _CONSTANTS:
+            equal[node.name] = found
+            nodes.append(node)
+        else:
+            same[node.name] = found
     return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(o, o) for o in graph.outputs))
 
 

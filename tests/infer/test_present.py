@@ -113,12 +113,12 @@ parameters
   model.layers.1.self_attn.k_proj.weight  [8, 8]  axis 0, head-groups x query-key  contravariant
 
 evidence
-  1. rule rotary-halves admits rotary
-     at model.layers.1.self_attn (pattern:rotary-halves, modeling_llama.py:N)
-     because: Rotary embedding that pairs coordinate i with coordinate i + half; angles are computed in the model.
+  1. rule measured-rotation admits rotary
+     at model.layers.1.self_attn (pattern:measured-rotation, modeling_llama.py:N)
+     because: Measured: pairs of coordinates turn by an angle of each position; scaled rotations of a pair pass.
 
 what would make it larger
-  without rule rotary-halves the other evidence would admit invertible"""
+  without rule measured-rotation the other evidence would admit invertible"""
 
 RESIDUAL_EXPLAINED = """\
 residual: a space of size 8, class orthogonal
@@ -140,12 +140,12 @@ gains absorbed into the weights that read from it (one in the canonical gauge)
   model.layers.{0..1}.input_layernorm.weight, model.layers.{0..1}.post_attention_layernorm.weight, model.norm.weight
 
 evidence
-  1. rule rms-norm-written-out admits orthogonal
-     at model.layers.0.input_layernorm (pattern:rms-norm-written-out, modeling_llama.py:N)
-     because: Root-mean-square normalisation spelled with elementary operators.
+  1. rule measured-norm admits orthogonal
+     at model.layers.0.input_layernorm (pattern:measured-norm, modeling_llama.py:N)
+     because: Measured along one axis: it commutes with orthogonal maps at every scale and at zeros and ties.
 
 what would make it larger
-  without rule rms-norm-written-out the other evidence would admit invertible"""
+  without rule measured-norm the other evidence would admit invertible"""
 
 
 @cache

@@ -195,7 +195,7 @@ CASES: dict[str, Case] = {
         capped,
         attention(),
         (SEQUENCE,),
-        "residual: orthogonal fixing ones, hidden.0: permutation, hidden.1: invertible, hidden.2: invertible",
+        "residual: orthogonal fixing ones, heads: permutation, hidden: invertible, value-output: invertible",
     ),
     "normed-queries": (
         normed,
@@ -219,7 +219,7 @@ CASES: dict[str, Case] = {
         slopes,
         attention(),
         (SEQUENCE,),
-        "residual: orthogonal fixing ones, hidden.0: invertible, hidden.1: invertible",
+        "residual: orthogonal fixing ones, query-key: invertible, value-output: invertible",
     ),
     "complex-rotary": (
         complex_rotary,
@@ -283,7 +283,7 @@ CASES: dict[str, Case] = {
         windows,
         attention(table=lambda: weight(31, 2)),
         ((2, 6, 6, 5),),
-        "residual.0: permutation, residual.1: orthogonal fixing ones, hidden.0: invertible, hidden.1: invertible",
+        "heads: permutation, residual: orthogonal fixing ones, query-key: invertible, value-output: invertible",
     ),
     "decaying-recurrence": (
         mixing,

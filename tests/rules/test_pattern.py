@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor as T
 
 from symgraph.ir import DType, Graph, Kind, Node, Ref, Tensor, map_refs
-from symgraph.rules.book import default_rules
+from symgraph.rules.book import RuleBook
 from symgraph.rules.dummy import as_graph
+from symgraph.rules.loading import load_file
 from symgraph.rules.pattern import parse
 from symgraph.rules.rewrite import rewrite
 from symgraph.tracing import arguments as operators
 
-BOOK = default_rules()
+BOOK = RuleBook(load_file(Path(__file__).with_name("idioms.yaml")))
 
 
 class Function(torch.nn.Module):
