@@ -9,7 +9,13 @@ from symgraph.groups.elements import IndexSet
 
 
 def pair_indices(n: int, layout: str) -> tuple[Tensor, Tensor]:
-    """First and second members of the pairs of an axis of size n; an odd coordinate out is in none."""
+    """First and second members of the pairs of an axis of size n; an odd coordinate out is in none.
+
+    Pairs in no order that has a name are listed: `0-3 1-2`.
+    """
+    if "-" in layout:
+        first, second = zip(*(map(int, pair.split("-")) for pair in layout.split()), strict=True)
+        return torch.tensor(first), torch.tensor(second)
     if layout == "interleaved":
         return torch.arange(0, n - 1, 2), torch.arange(1, n, 2)
     return torch.arange(0, n // 2), torch.arange(n // 2, n - n % 2)

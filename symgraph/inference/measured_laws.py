@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.groups.lattice import Bound, SymmetryClass, down
-from symgraph.groups.samples import random_element
+from symgraph.groups.elements import IndexSet
+from symgraph.groups.lattice import Bound, SymmetryClass, down, maps
 
 _C = SymmetryClass
 Function = Callable[[Tensor], Tensor]
@@ -95,7 +95,7 @@ def _commutes(
     f: Function, pairs: list[tuple[Tensor, Tensor]], axis: int, cls: SymmetryClass, generator: torch.Generator
 ) -> bool:
     for x, y in pairs:
-        g, _ = random_element(cls, x.shape[axis], generator)
+        g = maps(cls).sample(IndexSet(x.shape[axis], "halves"), generator).co
         if not same(f(_along(g, x, axis)), _along(g, y, axis)):
             return False
     return True

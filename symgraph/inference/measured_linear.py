@@ -20,7 +20,6 @@ from symgraph.inference.regions import Dataflow, Region, Runner, replaced, table
 from symgraph.ir import Graph, Kind, Node, Ref, Shape
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.measured import measured_node
-from symgraph.rules.schema import LAYOUTS
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
 
@@ -230,7 +229,7 @@ def _law(graph: Graph, region: Region, worlds: list[dict[str, Tensor]]) -> _Foun
         varying = [i for i in range(len(shape) - 1) if any(_varies(f, i) for f in whole)]
         reduced = torch.cat([_distinct(f, varying) for f in whole])
         found = turns(reduced)
-        if found is None or not _in_one_run(found) or found.layout not in LAYOUTS:
+        if found is None or not _in_one_run(found):
             return None
         return _Found(axis, found, tuple(i if i < axis else i + 1 for i in varying))
     return None

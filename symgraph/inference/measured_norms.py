@@ -24,7 +24,6 @@ _REDUCTIONS = frozenset({"mean", "sum", "var", "std", "linalg_vector_norm", "ama
 _SPREADS = frozenset({"expand", "expand_as", "unsqueeze", "to", "to_copy"})
 _NORMS = {"aten.layer_norm.default": (2, 3), "aten.rms_norm.default": (2, None)}
 _MOVES = frozenset({"view", "reshape", "unsqueeze", "expand", "unsafe_view"})
-_LARGE: Bound = down(SymmetryClass.ORTHOGONAL_ONES) - down(SymmetryClass.PERMUTATION)
 LONGEST = 60
 
 
@@ -79,7 +78,7 @@ def _norms(flow: Dataflow) -> Iterator[Norm]:
         if key not in known:
             known[key] = _laws(flow, region, axis)
         found[region.end] = Norm(region, axis, known[key])
-    yield from (n for n in found.values() if n.laws.bound & _LARGE)
+    yield from (n for n in found.values() if SymmetryClass.ORTHOGONAL_ONES in n.laws.bound)
 
 
 def _reduced_axis(node: Node, flow: Dataflow) -> int | None:

@@ -74,6 +74,8 @@ def _class(symmetry: Structure, space: Space) -> Iterator[str]:
 def _pairing(space: Space) -> str:
     if not space.maps.paired or not space.layout:
         return ""
+    if "-" in space.layout:
+        return f" (coordinates are paired {space.layout})"
     second = "i + 1" if space.layout == "interleaved" else f"i + {space.size // 2}"
     return f" (coordinate i is paired with {second})"
 
