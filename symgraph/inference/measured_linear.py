@@ -19,7 +19,7 @@ from symgraph.inference.meetings import Meeting, meetings_of
 from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
 from symgraph.ir import Graph, Kind, Node, Ref, Shape
 from symgraph.ir import Tensor as Meta
-from symgraph.rules.measured import measured_node
+from symgraph.rules.carried import measured_node
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
 
@@ -53,7 +53,7 @@ def with_linear_regions(graph: Graph) -> Graph:
     known: dict[str, _Found | None] = {}
     parts: dict[str, tuple[Node, ...]] = {}
     fresh = numbering({n.name for n in graph.nodes})
-    chosen = [found for regions in candidates if (found := _best(graph, regions, worlds, known)) is not None]
+    chosen = [best for regions in candidates if (best := _best(graph, regions, worlds, known)) is not None]
     for region, law in _readable(graph, chosen):
         parts[region.end] = tuple(_calls(graph, region, law, fresh))
     return replaced(graph, parts) if parts else graph

@@ -17,7 +17,7 @@ from symgraph.inference.measured_laws import Laws, measured
 from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.ir import Tensor as Meta
-from symgraph.rules.measured import measured_node
+from symgraph.rules.carried import measured_node
 from symgraph.tracing.operators import arguments, is_pointwise, short_name
 
 _REDUCTIONS = frozenset({"mean", "sum", "var", "std", "linalg_vector_norm", "amax", "amin", "logsumexp"})

@@ -20,7 +20,7 @@ from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.binding import Binding
 from symgraph.rules.book import RuleBook
-from symgraph.rules.measured import lawful_node
+from symgraph.rules.carried import lawful_node
 from symgraph.tracing.operators import short_name
 
 _PRODUCTS = frozenset({"matmul", "bmm"})
@@ -131,8 +131,8 @@ def _laws(graph: Graph, a: _Attention, worlds: list[dict[str, Tensor]]) -> _Laws
             for i, (_, place) in enumerate(a.products):
                 total = y.sum(-1 if place == 0 else -2)
                 sums[i] = sums[i] and _agree(total, torch.ones_like(total), scale)
-    axis = next((k for k, holds in blind.items() if holds and not blind[-3 - k]), None)
-    return _Laws(axis, tuple(sums))
+    unseen = [axis for axis, holds in blind.items() if holds and not blind[-3 - axis]]
+    return _Laws(unseen[0] if unseen else None, tuple(sums))
 
 
 def _agree(found: Tensor, expected: Tensor, scale: float) -> bool:

@@ -12,12 +12,12 @@ from pathlib import Path
 from symgraph.errors import RuleError
 from symgraph.ir import Graph, Node
 from symgraph.rules.binding import Binding, bind
+from symgraph.rules.carried import measured_rule
 from symgraph.rules.check import refusal, require_sound
 from symgraph.rules.equivariance import Failure
 from symgraph.rules.facts import Facts
 from symgraph.rules.joined import apart, expanded, is_joined, split
 from symgraph.rules.loading import load_file
-from symgraph.rules.measured import measured_rule
 from symgraph.rules.proof import Proof, Proofs
 from symgraph.rules.schema import Rule, plain
 from symgraph.tracing.arguments import PATTERN
