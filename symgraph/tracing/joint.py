@@ -41,6 +41,7 @@ def _beside(first: Graph, second: Graph, kind: str) -> Graph:
         outputs=(*first.outputs, *(names[o] for o in second.outputs)),
         transient=first.transient | second.transient,
         idle=first.idle | second.idle,
+        known={**second.known, **first.known},
     )
 
 

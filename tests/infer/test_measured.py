@@ -1,4 +1,4 @@
-"""Regions are known by what they compute: rotary products, norms and attention in many spellings, and planted families."""
+"""Regions are known by what they compute: rotary products, norms and attention in many spellings."""
 
 from __future__ import annotations
 
