@@ -23,6 +23,8 @@ from symgraph.tracing.operators import arguments, is_pointwise, short_name
 _REDUCTIONS = frozenset({"mean", "sum", "var", "std", "linalg_vector_norm", "amax", "amin", "logsumexp"})
 _SPREADS = frozenset({"expand", "expand_as", "unsqueeze", "to", "to_copy"})
 _NORMS = {"aten.layer_norm.default": (2, 3), "aten.rms_norm.default": (2, None)}
+# What the operators of a region do not say one by one.
+_WORTH = (SymmetryClass.ORTHOGONAL_ONES, SymmetryClass.SIGNED)
 _MOVES = frozenset({"view", "reshape", "unsqueeze", "expand", "unsafe_view"})
 LONGEST = 60
 
@@ -78,7 +80,7 @@ def _norms(flow: Dataflow) -> Iterator[Norm]:
         if key not in known:
             known[key] = _laws(flow, region, axis)
         found[region.end] = Norm(region, axis, known[key])
-    yield from (n for n in found.values() if SymmetryClass.ORTHOGONAL_ONES in n.laws.bound)
+    yield from (n for n in found.values() if any(c in n.laws.bound for c in _WORTH))
 
 
 def _reduced_axis(node: Node, flow: Dataflow) -> int | None:

@@ -270,7 +270,7 @@ class _Program:
         if self.literals:
             _literals.setdefault(self.model, {}).update(self.literals)
         nodes = (*state, *self.constants.values(), *inputs, *lowering.nodes)
-        return Graph(nodes, names, dict(self.tied), self._transient(), self.name, self._known())
+        return Graph(nodes, names, dict(self.tied), self._transient(), self.name, known=self._known())
 
     def _known(self) -> dict[str, torch.Tensor]:
         """What buffers and constants hold, where they hold anything."""

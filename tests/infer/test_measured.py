@@ -77,7 +77,7 @@ ROTARY: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "complex": lambda s, x: torch.view_as_real(
         torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2)) * torch.complex(s.c, s.n)
     ).flatten(-2),
-    "matrices": lambda s, x: torch.einsum("tij,bhtj->bhti", matrices(s), x),
+    "matrices": lambda s, x: torch.einsum("tij,bhtj->bhti", matrices(s).to(x), x),
     "rolled": lambda s, x: x * s.cc + torch.roll(x, HALF, -1) * torch.cat([-s.n, s.n], -1),
     "written into memory": filled,
     "pairs to halves": lambda s, x: reordered(x) * s.cc + turned(reordered(x)) * s.nn,
@@ -111,21 +111,23 @@ def test_rotary_products(spelling: str) -> None:
 
 
 def test_an_axis_that_is_read_in_another_order_elsewhere_stays_as_it_is() -> None:
-    def turn_one(s: Any, x: Tensor) -> Tensor:
-        return ROTARY["pairs to halves"](s, x) if s.calls.pop() else ROTARY["halves turned"](s, x)
-
-    model = attending(turn_one)
-    model.calls = [True, False] * 20
+    ways = [ROTARY["halves turned"], ROTARY["pairs to halves"]] * 20
+    model = attending(lambda s, x: ways.pop()(s, x))
     x = (torch.randn(2, POSITIONS, 12),)
     found = infer(trace(model, x))
     assert C.ROTARY not in {s.group for s in found.active}
 
 
-WIDTH = 8
+WIDTH, SMALL = 8, torch.tensor(1e-6)
 
 
 def mean(x: Tensor) -> Tensor:
     return x.mean(-1, keepdim=True)
+
+
+def standardised(x: Tensor) -> Tensor:
+    variance, middle = torch.var_mean(x, -1, keepdim=True)
+    return (x - middle) / (variance + 1e-5).sqrt()
 
 
 NORMS: dict[str, tuple[C, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
@@ -135,18 +137,21 @@ NORMS: dict[str, tuple[C, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
     ),
     "variance and mean": (
         C.ORTHOGONAL_ONES,
-        lambda x, g, b: (lambda v, m: g * (x - m) / (v + 1e-5).sqrt() + b)(*torch.var_mean(x, -1, keepdim=True)),
+        lambda x, g, b: standardised(x) * g + b,
     ),
     "deviation": (C.ORTHOGONAL_ONES, lambda x, g, b: g * (x - mean(x)) / (x.std(-1, keepdim=True) + 1e-6) + b),
     "gain and bias behind": (C.ORTHOGONAL_ONES, lambda x, g, b: F.layer_norm(x, (WIDTH,)) * g + b),
-    "a power": (C.ORTHOGONAL, lambda x, g, b: x * (mean(x * x) + 1e-5) ** -0.5 * g),
-    "a sum": (C.ORTHOGONAL, lambda x, g, b: g * x / ((x**2).sum(-1, keepdim=True) / WIDTH + 1e-5).sqrt()),
-    "a maximum": (C.ORTHOGONAL, lambda x, g, b: x * torch.rsqrt(torch.maximum(mean(x * x), torch.tensor(1e-6))) * g),
-    "logarithms": (C.ORTHOGONAL, lambda x, g, b: x * torch.exp(-0.5 * torch.log(mean(x * x) + 1e-5)) * g),
-    "length and gain plus one": (C.ORTHOGONAL, lambda x, g, b: F.normalize(x, dim=-1) * WIDTH**0.5 * (g + 1)),
-    "shortened alone": (C.ORTHOGONAL, lambda x, g, b: x / x.norm(dim=-1, keepdim=True).clamp_min(1.0) * g),
-    "largest entry": (C.SIGNED, lambda x, g, b: x / (x.abs().amax(-1, keepdim=True) + 1e-5)),
-    "third powers": (C.SIGNED, lambda x, g, b: x / ((x.abs() ** 3).mean(-1, keepdim=True) + 1e-5)),
+    "a power": (C.ORTHOGONAL, lambda x, g, b: x * (mean(x * x) + 1e-5) ** -0.5 * g + b),
+    "a sum": (C.ORTHOGONAL, lambda x, g, b: g * x / ((x**2).sum(-1, keepdim=True) / WIDTH + 1e-5).sqrt() + b),
+    "a maximum": (
+        C.ORTHOGONAL,
+        lambda x, g, b: x * torch.rsqrt(torch.maximum(mean(x * x), SMALL)) * g + b,
+    ),
+    "logarithms": (C.ORTHOGONAL, lambda x, g, b: x * torch.exp(-0.5 * torch.log(mean(x * x) + 1e-5)) * g + b),
+    "length and gain plus one": (C.ORTHOGONAL, lambda x, g, b: F.normalize(x, dim=-1) * WIDTH**0.5 * (g + 1) + b),
+    "shortened alone": (C.ORTHOGONAL, lambda x, g, b: x / x.norm(dim=-1, keepdim=True).clamp_min(1.0) * g + b),
+    "largest entry": (C.SIGNED, lambda x, g, b: x / (x.abs().amax(-1, keepdim=True) + 1e-5) * g + b),
+    "third powers": (C.SIGNED, lambda x, g, b: x / ((x.abs() ** 3).mean(-1, keepdim=True) + 1e-5) * g + b),
 }
 
 
@@ -210,10 +215,9 @@ def test_attention(spelling: str) -> None:
     x = (torch.randn(2, 4, 6),)
     found = infer(trace(model, x))
     assert error(model, x, found) < 1e-9
-    moved = {p.parameter for m in found.moves for p in ([m.source] if hasattr(m, "source") else [])}
     text = str(found)
     assert ("k.bias" in text) == unseen, text
-    assert ("v.bias" in text or "v.bias" in moved) == passed_on, text
+    assert ("v.bias" in text) == passed_on, text
 
 
 @settings(deadline=None, max_examples=30)
@@ -248,7 +252,6 @@ def test_a_law_that_fails_beside_a_number_does_not_hold() -> None:
     def f(x: Tensor) -> Tensor:
         return torch.where(x.norm(dim=-1, keepdim=True) > 30.0, x.sin(), x)
 
-    assert C.ORTHOGONAL in measured(f, (12, 5), 1).bound or True
     assert C.ORTHOGONAL not in measured(f, (12, 5), 1, (30.0,)).bound
 
 
