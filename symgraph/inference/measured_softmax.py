@@ -8,8 +8,9 @@ not seen; where the weights sum to one, a constant in the values comes out as it
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -143,20 +144,27 @@ def _agree(found: Tensor, expected: Tensor, scale: float) -> bool:
 
 
 def _lawful(graph: Graph, a: _Attention, laws: _Laws, book: RuleBook) -> Iterator[Node]:
-    """The products under rules that say what was measured."""
+    """The products under rules that say what was measured.
+
+    The last axis of a product is one of its second operand, the axis before that one of its first.
+    """
     if laws.blind is not None:
-        # The last axis of a product is one of its second operand, the axis before that one of its first.
-        yield from _with_law(graph, a.scores, book, 1 if laws.blind == -1 else 0, "none", "query-key", "i")
+        place, axis = (1, "o") if laws.blind == -1 else (0, "t")
+        yield from _with_law(graph, a.scores, book, "i", "query-key", lambda names: {"blind": {names[place]: axis}})
     for (node, place), sums in zip(a.products, laws.sums, strict=True):
+        axis, values = ("o", 1) if place == 0 else ("t", 0)
         if sums:
-            yield from _with_law(graph, node, book, 1 - place, "output", "value-output", "o" if place == 0 else "t")
+            yield from _with_law(
+                graph, node, book, axis, "value-output", lambda names, at=values: {"shift": {names[at]: "output"}}
+            )
 
 
-def _with_law(graph: Graph, node: Node, book: RuleBook, place: int, law: str, label: str, axis: str) -> Iterator[Node]:
+def _with_law(
+    graph: Graph, node: Node, book: RuleBook, axis: str, label: str, law: Callable[[list[str]], dict[str, Any]]
+) -> Iterator[Node]:
     binding: Binding | None = book.binding(node, graph)
     # What is multiplied with itself changes on both sides.
     if binding is None or len(set(node.refs())) < 2:
         return
-    operand = list(binding.operands)[place]
     heads = "b" if "b" in binding.rule.admits else "..."
-    yield lawful_node(node, binding, shift={**binding.rule.shift, operand: law}, names={axis: label, heads: "heads"})
+    yield lawful_node(node, binding, names={axis: label, heads: "heads"}, **law(list(binding.operands)))

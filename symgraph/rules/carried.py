@@ -26,6 +26,7 @@ class Carried:
     def __repr__(self) -> str:
         axes = [f"{axis}: {describe(bound)}" for axis, bound in self.rule.admits.items()]
         laws = [f"{operand} -> {law}" for operand, law in self.rule.shift.items()]
+        laws += [f"{operand} blind to {axis}" for operand, axis in self.rule.blind.items()]
         return f"({self.rule.rule}: {', '.join(axes + laws)})"
 
 
