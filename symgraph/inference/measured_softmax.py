@@ -8,9 +8,8 @@ not seen; where the weights sum to one, a constant in the values comes out as it
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,21 +149,20 @@ def _lawful(graph: Graph, a: _Attention, laws: _Laws, book: RuleBook) -> Iterato
     """
     if laws.blind is not None:
         place, axis = (1, "o") if laws.blind == -1 else (0, "t")
-        yield from _with_law(graph, a.scores, book, "i", "query-key", lambda names: {"blind": {names[place]: axis}})
+        yield from _with_law(graph, a.scores, book, {"i": "query-key"}, "blind", place, axis)
     for (node, place), sums in zip(a.products, laws.sums, strict=True):
-        axis, values = ("o", 1) if place == 0 else ("t", 0)
         if sums:
-            yield from _with_law(
-                graph, node, book, axis, "value-output", lambda names, at=values: {"shift": {names[at]: "output"}}
-            )
+            names = {"o" if place == 0 else "t": "value-output"}
+            yield from _with_law(graph, node, book, names, "shift", 1 - place, "output")
 
 
 def _with_law(
-    graph: Graph, node: Node, book: RuleBook, axis: str, label: str, law: Callable[[list[str]], dict[str, Any]]
+    graph: Graph, node: Node, book: RuleBook, names: dict[str, str], key: str, place: int, law: str
 ) -> Iterator[Node]:
     binding: Binding | None = book.binding(node, graph)
     # What is multiplied with itself changes on both sides.
     if binding is None or len(set(node.refs())) < 2:
         return
     heads = "b" if "b" in binding.rule.admits else "..."
-    yield lawful_node(node, binding, names={axis: label, heads: "heads"}, **law(list(binding.operands)))
+    laws = {key: {list(binding.operands)[place]: law}}
+    yield lawful_node(node, binding, names={**names, heads: "heads"}, **laws)
