@@ -33,7 +33,8 @@ class Spot:
     """`factor` times a constant where it stands in a value.
 
     `at` is the entry of the constant at every position, counted from one, and zero where there is none; `rows` in the
-    same way the row of the table that it comes from, where that is told apart. `window` are the rows otherwise.
+    same way the row of the table that it comes from, where that is told apart. `window` are the rows otherwise. `even`
+    says that all entries are equal, and count as one.
 
     Shapes: at, rows: that of the value.
     """
@@ -44,6 +45,12 @@ class Spot:
     rows: Tensor | None = None
     window: Window | None = None
     factor: float = 1.0
+    even: bool = False
+
+    @property
+    def entries(self) -> int:
+        """How many entries the constant has."""
+        return 1 if self.even else self.term.size
 
     @property
     def span(self) -> Window | None:
@@ -210,17 +217,18 @@ class Carrier:
         if len(met) != 1 or len(here) != 1 or others[1 - met[0]].name not in names:
             return Seen()
         alike = self._alike(spot, [i for i in range(len(tokens)) if i != here[0]])
-        readers = None if alike is None else self._readers(weight, met[0], _line(alike.at, here[0]), spot.term)
+        readers = None if alike is None else self._readers(weight, met[0], _line(alike.at, here[0]), spot)
         return Seen() if not readers else Read(a, weight, readers, met[0], names.index(others[1 - met[0]].name))
 
-    def _readers(self, weight: Node, axis: int, line: Tensor, term: Term) -> tuple[Piece, ...] | None:
+    def _readers(self, weight: Node, axis: int, line: Tensor, spot: Spot) -> tuple[Piece, ...] | None:
         """The pieces along an axis where all entries of a constant stand, in the order that their leaves say."""
         found = []
         for piece in pieces(weight.target, axis, self.flow.d.terms[weight.target][axis]):
             part = line[torch.tensor(piece.entries())]
             if not bool(part.any()):
                 continue
-            wanted = over_leaves(torch.arange(1, term.size + 1, dtype=line.dtype), term, piece.term)
+            entries = torch.arange(1, spot.term.size + 1, dtype=line.dtype)
+            wanted = over_leaves(entries.clamp_max(spot.entries), spot.term, piece.term)
             if wanted is None or not torch.equal(wanted, part):
                 return None
             found.append(piece)
@@ -246,7 +254,7 @@ def written(read: Read, piece: Piece, spot: Spot, shape: tuple[int, ...], reader
     sizes = [-1 if i == read.out else 1 for i in range(len(shape))]
     number, path = spot.name
     at = line.reshape(sizes).expand(shape)
-    return replace(spot, name=(number, (*path, Hop(reader, piece))), term=piece.term, at=at, rows=None)
+    return replace(spot, name=(number, (*path, Hop(reader, piece))), term=piece.term, at=at, rows=None, even=False)
 
 
 def _result(graph: Graph, nodes: tuple[Node, ...], given: dict[str, Tensor]) -> Tensor:

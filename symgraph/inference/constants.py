@@ -23,6 +23,7 @@ from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, pieces
 
 Lent = Mapping[str, str]
+Place = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,16 @@ class _Taken:
 
 @dataclass
 class System:
-    """Sources, and what becomes of them: sums that something sees, constants that biases take."""
+    """Sources, and what becomes of them: sums that something sees, constants that biases take.
+
+    With `even` constants have equal entries, so that `centred` and `blind` end them; the places named there, in which
+    they are means that nothing sees anyway, are left out.
+    """
 
     flow: Flow
     readers: list[PlaneReader]
     lent: Lent
+    even: frozenset[Place] | None = None
     ports: list[Port] = field(default_factory=list)
     acts: list[int] = field(default_factory=list)
     tied: dict[int, PlaneReader] = field(default_factory=dict)
@@ -77,13 +83,15 @@ class System:
         floating = "float" in getattr(node.result, "dtype", "")
         if not floating or not node.shape or not self.flow.graph.users[node.name]:
             return
-        tie = next((r for r in self.readers if r.plane.reader.parameter == node.target and self._may_tie(r)), None)
+        heads = [r for r in self.readers if r.plane.reader.parameter == node.target and self._may_tie(r)]
+        # A mean is no multiple of the normal.
+        tie = heads[0] if heads and self.even is None else None
         self.used.update((node.name, u) for u in self._exempt(node, tie))
         axis = len(node.shape) - 1
         for piece in pieces(node.target, axis, self.flow.d.terms[node.target][axis]):
             if tie is not None:
                 self.tied[len(self.ports)] = tie
-            yield self._source(self._first(node), Port(piece), *_entries(piece, node.shape))
+            yield from self._source(self._first(node), Port(piece), *_entries(piece, node.shape))
 
     def _may_tie(self, reader: PlaneReader) -> bool:
         """Whether a table that reads a norm's output as well may get multiples of the normal in all its rows."""
@@ -106,16 +114,20 @@ class System:
         for piece in pieces(name, axis, self.flow.d.terms[name][axis]):
             line = torch.zeros(node.shape[-1], dtype=torch.float64)
             line[torch.tensor(piece.entries())] = torch.arange(1, piece.size + 1, dtype=torch.float64)
-            yield self._source(self.order[node.name], Port(piece, (), reader.plane), line.expand(node.shape), None)
+            port = Port(piece, (), reader.plane)
+            yield from self._source(self.order[node.name], port, line.expand(node.shape), None)
 
     def _first(self, node: Node) -> int:
         """When a parameter is first used."""
         return min(self.order[u.name] for u in self.flow.graph.users[node.name])
 
-    def _source(self, acts: int, port: Port, at: Tensor, rows: Tensor | None) -> Spot:
+    def _source(self, acts: int, port: Port, at: Tensor, rows: Tensor | None) -> Iterator[Spot]:
+        if self.even is not None and port.piece.place in self.even:
+            return
         self.ports.append(port)
         self.acts.append(acts)
-        return Spot((len(self.ports) - 1, ()), port.piece.term, at, rows)
+        spot = Spot((len(self.ports) - 1, ()), port.piece.term, at, rows)
+        yield spot if self.even is None else replace(spot, at=at.clamp_max(1.0), even=True)
 
     # -- uses --------------------------------------------------------------------------------------------------------
 
@@ -230,7 +242,7 @@ def _term(spot: Spot, rows: Tensor) -> Summand:
 
 
 def _agree(entries: list[Tensor], spots: list[Spot]) -> bool:
-    sizes = {s.term.size for s in spots}
+    sizes = {s.entries for s in spots}
     return all(torch.equal(entries[0], e) for e in entries) and {len(torch.unique(entries[0]))} == sizes
 
 
@@ -245,15 +257,20 @@ def _compact(tensors: list[Tensor]) -> list[Tensor]:
 # -- families ----------------------------------------------------------------------------------------------------------
 
 
-def find_constants(flow: Flow, readers: list[PlaneReader], lent: Lent) -> list[Constant]:
-    """Every family of constants, in the order of the program.
+def find_constants(
+    flow: Flow, readers: list[PlaneReader], lent: Lent, means: frozenset[Place] = frozenset()
+) -> list[Constant]:
+    """Every family of constants, in the order of the program; those of equal entries alone come last.
 
     Args:
         lent: a table that something else reads as well, which sees nothing of a constant in it, with the one call that
             it counts in.
+        means: where the mean of what is written is not seen in any case.
     """
-    system = System(flow, readers, lent).carried()
-    return list(_families(system))
+    entire = list(_families(System(flow, readers, lent).carried()))
+    known = {c.source for c in entire}
+    even = _families(System(flow, readers, lent, means).carried())
+    return entire + [replace(c, even=True) for c in even if c.shares and c.source not in known and c.tied is None]
 
 
 def _families(system: System) -> Iterator[Constant]:

@@ -21,7 +21,9 @@ def find_families(d: Draft, traced: Graph) -> Families:
     """Every family, in program order."""
     flow = Flow(d)
     centring, readers = Centring(flow), find_readers(flow)
-    constants = find_constants(flow, readers, centring.tables())
+    written = centring.written()
+    means = frozenset(p.place for c in written for p in c.pieces)
+    constants = find_constants(flow, readers, centring.tables(), means)
     # Where a norm's bias has moved on, its readers' plane goes through zero.
     moved = {c.source.piece.parameter for c in constants if c.moves}
     readers = [replace(r, plane=_lowered(r.plane, moved)) for r in readers]
@@ -29,7 +31,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
     others = [_lowered_head(c, moved) for c in constants if not _is_lean(c)]
     return Families(
         tuple(others),
-        (*centring.written(), *_read(readers), *find_blind(flow)),
+        (*written, *_read(readers), *find_blind(flow)),
         tuple(leans),
         tuple(centring.spectral()),
         tuple(find_statistics(flow, traced)),

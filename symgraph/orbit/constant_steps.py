@@ -22,7 +22,7 @@ _PLACE = ("parameter", "axis", "start", "window")
 class Shift(Step):
     """Adds a constant at its source, and at every other place what makes up for it.
 
-    Shapes: constant (n,), the size of the source; () where the source is tied to a plane.
+    Shapes: constant (n,), the size of the source; () where it has one coordinate.
     """
 
     family: Constant
@@ -62,7 +62,9 @@ class Shift(Step):
 
     def _vector(self, state: State) -> Tensor:
         tied, source = self.family.tied, self.family.source.piece.parameter
-        return self.constant if tied is None else self.constant * tied.normal(state, state[source])
+        if tied is not None:
+            return self.constant * tied.normal(state, state[source])
+        return self.constant.expand(self.family.source.piece.size) if self.family.even else self.constant
 
     def inverse(self) -> Shift:
         """The step that undoes this one."""

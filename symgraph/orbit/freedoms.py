@@ -96,7 +96,7 @@ def _beside(symmetry: SymmetryGraph, piece: Piece) -> tuple[int, ...]:
 def _constants(symmetry: SymmetryGraph, *, moving: bool) -> Iterator[Freedom]:
     for c in symmetry.constants:
         if c.moves == moving:
-            name, shape = constant_name(symmetry, c), (c.source.piece.size,) if c.tied is None else ()
+            name, shape = constant_name(symmetry, c), (c.source.piece.size,) if not c.single else ()
             label = f"constant {port_name(symmetry, c.source)}"
             size = 1.0 if c.settled else LOGARITHM
             yield Freedom(family_of(c), name, label, shape, _alone(partial(Shift, c)), size, c.settled)

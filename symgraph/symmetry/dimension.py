@@ -179,7 +179,7 @@ def family_of(constant: Constant) -> Family:
 
 def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, written: set[_Range]) -> Any:
     """Its entries, less the ones vector where every place of it is written into a stream that does not see its mean."""
-    if constant.tied is not None:
+    if constant.single:
         return 1
     ports = (constant.source, *(s.port for s in constant.shares))
     inside = not any(s.path for s in constant.shares) and all(_range(p.piece) in written for p in ports)

@@ -191,21 +191,27 @@ class Share:
 class Constant:
     """One vector of the null space of constants: x at the source and what it takes elsewhere that nothing sees it.
 
-    With `tied` the source is a table that reads a norm's output as well, so that x is a multiple of the plane's normal;
-    `sink` is the bias behind the reader that takes what its height adds there.
+    With `even` all entries of x are equal. With `tied` the source is a table that reads a norm too, so that
+    x is a multiple of the plane's normal; `sink` is the bias behind the reader that takes what its height adds there.
     """
 
     source: Port
     shares: tuple[Share, ...] = ()
     tied: Plane | None = None
     sink: str = ""
+    even: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Whether x has one coordinate."""
+        return self.even or self.tied is not None
 
     @property
     def settled(self) -> bool:
         """Whether the canonical form takes it out: its step has fixed coefficients."""
         ports = (self.source, *(s.port for s in self.shares))
         through = max((len(s.path) for s in self.shares), default=0)
-        return self.tied is None and through <= 1 and all(p.plane is None for p in ports)
+        return not self.single and through <= 1 and all(p.plane is None for p in ports)
 
     @property
     def moves(self) -> bool:
