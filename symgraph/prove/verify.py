@@ -19,7 +19,7 @@ from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import Interpreter
-from symgraph.tracing.sampling import perturbed, random_inputs, random_state
+from symgraph.tracing.sampling import input_worlds, perturbed, random_inputs, random_state
 
 TOLERANCE = 1e-9
 
@@ -90,8 +90,8 @@ def verify(
 
     Args:
         state: parameters and buffers; random ones of the traced shapes when left out (a config alone is enough).
-        inputs: the model's inputs in order; random ones of the traced shapes when left out.
-        samples: random elements for each family.
+        inputs: the model's inputs in order; of the traced shapes and of every world when left out.
+        samples: random elements for each family; all at once is tried in every world at least once.
         each: also every family by itself, so that a failure names its space.
         perturb: standard deviation of noise added to the parameters (initial values such as zero biases and unit
             gains would hide errors).
@@ -105,25 +105,63 @@ def verify(
     graph = symmetry.graph
     base = random_state(graph, generator) if state is None else perturbed(graph, state, generator, perturb)
     run = Interpreter(graph, dtype=torch.float64)
-    given = list(inputs) if inputs is not None else random_inputs(graph, generator)
-    reference = run.run(base, given)
-    if any(bool(x.isnan().any()) for x in reference):
+    scenes = _given(run, base, list(inputs)) if inputs is not None else _drawn(run, base, generator)
+
+    def error(families: Collection[str] | None, count: int) -> float:
+        worst = 0.0
+        for i in range(count):
+            scene = scenes[i % len(scenes)]
+            moved = random_transform(symmetry, base, generator, families).apply(base)
+            worst = max(worst, scene.error(run.run(moved, scene.inputs)))
+        return worst
+
+    names = family_names(symmetry)
+    checks = tuple(Check(n, g, error({n}, samples)) for n, g in names.items()) if each else ()
+    return Verification(error(None, max(samples, len(scenes))), checks, samples, tolerance)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Inputs with what the model makes of them; `slack` is what rounding reaches here over what it usually does."""
+
+    inputs: list[Tensor]
+    reference: Sequence[Tensor]
+    slack: float = 1.0
+    floors: tuple[float, ...] = ()
+
+    def error(self, found: Sequence[Tensor]) -> float:
+        """The largest change of the outputs."""
+        floors = self.floors or (0.0,) * len(self.reference)
+        changes = (_relative(x, y, f) for x, y, f in zip(self.reference, found, floors, strict=True))
+        return max(changes, default=0.0) / self.slack
+
+    @property
+    def undefined(self) -> bool:
+        """Whether an output is NaN before anything is changed."""
+        return any(bool(x.isnan().any()) for x in self.reference)
+
+
+def _given(run: Interpreter, base: Mapping[str, Tensor], inputs: list[Tensor]) -> list[_Scene]:
+    scene = _Scene(inputs, run.run(base, inputs))
+    if scene.undefined:
         raise VerifyError(
             "the model's outputs are NaN before anything is changed",
             cause="its parameters or the inputs are outside the domain of an operator",
             remedy="give the inputs of a real batch, or verify at random parameters (a config alone)",
         )
+    return [scene]
 
-    def error(families: Collection[str] | None) -> float:
-        worst = 0.0
-        for _ in range(samples):
-            moved = random_transform(symmetry, base, generator, families).apply(base)
-            worst = max(worst, difference(reference, run.run(moved, given)))
-        return worst
 
-    names = family_names(symmetry)
-    checks = tuple(Check(n, g, error({n})) for n, g in names.items()) if each else ()
-    return Verification(error(None), checks, samples, tolerance)
+def _drawn(run: Interpreter, base: Mapping[str, Tensor], generator: torch.Generator) -> list[_Scene]:
+    """Inputs of every world in which the model has outputs; what is flat is measured against the plain ones."""
+    plain, *others = input_worlds(run.graph)
+    scenes = _given(run, base, random_inputs(run.graph, generator, plain))
+    floors = tuple(float(x.abs().nan_to_num(0.0, 0.0, 0.0).max()) if x.numel() else 0.0 for x in scenes[0].reference)
+    for world in others:
+        inputs = random_inputs(run.graph, generator, world)
+        reference = run.run(base, inputs)
+        scenes.append(_Scene(inputs, reference, world.tolerance / plain.tolerance, () if world.plain else floors))
+    return [scene for scene in scenes if not scene.undefined]
 
 
 def settled_names(symmetry: SymmetryGraph) -> set[str]:
@@ -177,9 +215,9 @@ def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     return max((_relative(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
 
 
-def _relative(x: Tensor, y: Tensor) -> float:
-    """Largest change over the largest entry; infinite where NaN appears, which no comparison would catch."""
+def _relative(x: Tensor, y: Tensor, floor: float = 0.0) -> float:
+    """Largest change over the largest entry, at least `floor`; infinite where NaN appears, as no comparison sees."""
     x, y = x.double(), y.double()
     change = torch.where(x == y, 0.0, (x - y).abs())
-    scale = x.abs().nan_to_num(0.0, 0.0, 0.0).max().clamp_min(1e-300)
+    scale = x.abs().nan_to_num(0.0, 0.0, 0.0).max().clamp_min(max(floor, 1e-300))
     return float((change / scale).nan_to_num(torch.inf).max())

@@ -11,7 +11,7 @@ from symgraph.groups.lattice import Bound, SymmetryClass, maximal
 from symgraph.rules.laws import difference, size
 from symgraph.rules.signature import AxisToken
 from symgraph.rules.trial import REFUSALS, Trial, Values, act, renumbered
-from symgraph.rules.worlds import PLAIN
+from symgraph.tracing.worlds import PLAIN
 
 SEMI = SymmetryClass.SEMI_PERMUTATION
 Classes = Mapping[str, SymmetryClass]

@@ -14,8 +14,8 @@ from symgraph.rules.pattern import Pattern
 from symgraph.rules.schema import Example, Rule
 from symgraph.rules.signature import AxisToken, Operand
 from symgraph.rules.trial import Drawn, Trial
-from symgraph.rules.worlds import WORLDS
 from symgraph.tracing import arguments as operators
+from symgraph.tracing.worlds import WORLDS
 
 POINTWISE = (3, 4)
 UNCLAIMED = 5

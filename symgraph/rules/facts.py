@@ -10,10 +10,10 @@ import torch
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
 from symgraph.rules.binding import Binding
 from symgraph.rules.trial import Drawn
-from symgraph.rules.worlds import WORLDS, World, bounded
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.operators import short_name
+from symgraph.tracing.worlds import WORLDS, World, bounded
 
 # Different entries stay different, each by itself.
 _INJECTIVE = frozenset(

@@ -21,7 +21,7 @@ from symgraph.rules.facts import Facts
 from symgraph.rules.laws import further_laws, without
 from symgraph.rules.schema import Admits, Rule
 from symgraph.rules.trial import Drawn, Trial
-from symgraph.rules.worlds import WORLDS
+from symgraph.tracing.worlds import WORLDS
 
 
 @dataclass(frozen=True, slots=True)

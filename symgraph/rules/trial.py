@@ -21,9 +21,9 @@ from symgraph.rules.joined import cut_shape, joined_shape, positions
 from symgraph.rules.pattern import Pattern
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import FIXES_ONES, AxisToken, Operand, Tokens
-from symgraph.rules.worlds import GUARD, PLAIN, World, bounded, opened
 from symgraph.tracing.arguments import call
 from symgraph.tracing.operators import is_wide
+from symgraph.tracing.worlds import GUARD, PLAIN, World, bounded, opened
 
 # What torch raises where an operator does not take the operands it is given.
 REFUSALS = (RuntimeError, IndexError, TypeError, ValueError, KeyError, OverflowError)

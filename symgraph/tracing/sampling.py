@@ -10,6 +10,7 @@ from torch import Tensor
 from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.operators import short_name
+from symgraph.tracing.worlds import PLAIN, WORLDS, World
 
 State = dict[str, Tensor]
 
@@ -17,25 +18,46 @@ State = dict[str, Tensor]
 _VIEWS = frozenset(
     {"view", "unsafe_view", "reshape", "unsqueeze", "squeeze", "slice", "expand", "clone", "to", "to_copy"}
 )
+_ORDERS = frozenset({"lt", "le", "gt", "ge"})
 # Operators whose results are entries of their first operand.
 _PICKS = frozenset({"gather", "index_select"})
 
 
-def random_inputs(graph: Graph, generator: torch.Generator) -> list[Tensor]:
-    """Inputs of the traced shapes: normal where floating, rows of its table where an input indexes one, else 0 or 1."""
-    found = []
-    for node in graph.inputs:
-        dtype = _dtype(node)
-        if dtype.is_floating_point:
-            found.append(torch.randn(node.shape, generator=generator, dtype=torch.float64))
-        else:
-            rows = _rows(graph, node.name) or 2
-            drawn = torch.randint(0, rows, node.shape, generator=generator)
-            for special in _compared(graph, node.name):
-                if 0 <= special < rows:
-                    drawn[torch.rand(node.shape, generator=generator) < 0.15] = special
-            found.append(drawn.to(dtype))
-    return found
+def random_inputs(graph: Graph, generator: torch.Generator, world: World = PLAIN) -> list[Tensor]:
+    """Inputs of the traced shapes, as a world draws them.
+
+    Whole numbers are rows where they index a table, at least one where they are lengths, else a mask of 0 and 1.
+    """
+    return [_input(graph, node, generator, world) for node in graph.inputs]
+
+
+def input_worlds(graph: Graph) -> tuple[World, ...]:
+    """The worlds in which inputs differ, the plainest first and then one that closes rows of masks."""
+    drawn = [n for n in graph.inputs if _dtype(n).is_floating_point or _rows(graph, n.name) is None]
+    others = [w for w in WORLDS if w is not PLAIN]
+    return (PLAIN, *sorted(others, key=lambda w: w.name != "zeros")) if drawn else (PLAIN, WORLDS[-1])
+
+
+def _input(graph: Graph, node: Node, generator: torch.Generator, world: World) -> Tensor:
+    dtype, rows, shape = _dtype(node), _rows(graph, node.name), list(node.shape)
+    if dtype.is_floating_point:
+        return world.floats(shape, generator, ())
+    longest = _longest(graph, node.name)
+    if rows is None and longest:
+        return torch.randint(1, longest + 1, shape, generator=generator).to(dtype)
+    if rows is None:
+        return world.masks(shape, generator).to(dtype)
+    drawn = world.integers(shape, generator, rows)
+    for special in _compared(graph, node.name):
+        if 0 <= special < rows:
+            drawn[torch.rand(shape, generator=generator) < 0.15] = special
+    return drawn.to(dtype)
+
+
+def _longest(graph: Graph, value: str) -> int:
+    """The number of positions that a value is a length of, if positions are compared with it; else 0."""
+    users = [u for _, u in _readers(graph, value) if short_name(u.target) in _ORDERS]
+    return max((u.shape[-1] for u in users if u.shape), default=0)
 
 
 def random_state(graph: Graph, generator: torch.Generator) -> State:

@@ -10,9 +10,13 @@ from models_zoo import ARCHITECTURES, VARIANTS, case
 
 from symgraph.errors import VerifyError
 from symgraph.groups.lattice import SymmetryClass as C
+from symgraph.inference.pipeline import infer
 from symgraph.prove.verify import family_names, verify
+from symgraph.rules.book import RuleBook
+from symgraph.rules.proof import Proof
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
+from symgraph.tracing import trace
 
 LARGER = {
     C.PERMUTATION: C.ORTHOGONAL_ONES,
@@ -96,3 +100,26 @@ def test_outputs_that_are_nan_never_pass() -> None:
     state["resnet.embedder.embedder.normalization.running_var"][0] = -1.0
     with pytest.raises(VerifyError, match="NaN before anything is changed"):
         verify(c.symmetry, state, c.inputs)
+
+
+class Masked(torch.nn.Module):
+    """Attention under a mask that is an input: a query may see no key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (torch.nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        q, k, v = (y.view(2, 4, 2, 3).transpose(1, 2) for y in (self.q(x), self.k(x), self.v(x)))
+        mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        result: torch.Tensor = self.o(mixed.transpose(1, 2).flatten(2))
+        return result
+
+
+def test_verify_draws_masks_that_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = (torch.randn(2, 4, 6), torch.ones(2, 1, 4, 4, dtype=torch.bool))
+    monkeypatch.setattr(RuleBook, "proof", lambda self, binding, *call: Proof(binding.rule))
+    believed = infer(trace(Masked(), inputs))
+    assert any("v.bias" in name for name in family_names(believed))
+    assert verify(believed, inputs=inputs).passed
+    assert not verify(believed).passed
