@@ -267,13 +267,13 @@ def find_constants(
             it counts in.
         means: where the mean of what is written is not seen in any case.
     """
-    entire = list(_families(System(flow, readers, lent).carried()))
+    entire = list(_families(System(flow, readers, lent).carried(), means))
     known = {c.source for c in entire}
     even = _families(System(flow, readers, lent, means).carried())
     return entire + [replace(c, even=True) for c in even if c.shares and c.source not in known and c.tied is None]
 
 
-def _families(system: System) -> Iterator[Constant]:
+def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator[Constant]:
     named = [t for terms in system.sums for t in terms] + [t.term for t in system.taken]
     # Biases that nothing sees are in no equation. Tables that an operator is blind to are found by themselves.
     biases = {i for i, p in enumerate(system.ports) if len(_shape(system, p)) == 1 or p.plane is not None}
@@ -284,6 +284,8 @@ def _families(system: System) -> Iterator[Constant]:
     unknowns = [u for source in windows.parts for u in windows.within(source, None)]
     solution = solve(sorted(unknowns), rows, _rank(system, rows))
     givers: dict[Unknown, list[Share]] = defaultdict(list)
+    inverted = dict(_inverted(system, rows, means))
+    solution = replace(solution, solved={u: row for u, row in solution.solved.items() if u not in inverted})
     for taken in system.taken:
         _share_out(taken, windows, solution, givers)
     for unknown in solution.unknowns:
@@ -292,7 +294,24 @@ def _families(system: System) -> Iterator[Constant]:
                 givers[free] += [Share(_port(system, unknown), f, path) for path, f in factors.items()]
     # In the order in which they act, so that what moves on arrives before its place is emptied.
     for free in sorted(solution.free, key=lambda u: (system.acts[u[0]], u)):
-        yield _constant(system, free, givers[free])
+        yield replace(_constant(system, free, givers[free]), through=inverted.get(free))
+
+
+def _inverted(
+    system: System, rows: list[dict[Unknown, dict[tuple[Hop, ...], float]]], means: frozenset[Place]
+) -> Iterator[tuple[Unknown, Hop]]:
+    """Constants that are seen behind one square matrix alone, where a mean is not seen, with that matrix."""
+    met: dict[Unknown, set[object]] = defaultdict(set)
+    for row in rows:
+        for unknown, factors in row.items():
+            met[unknown] |= set(factors) if len(row) == 1 else {None}
+    for unknown, paths in met.items():
+        path = next(iter(paths))
+        if len(paths) != 1 or not isinstance(path, tuple) or len(path) != 1 or unknown[0] in system.tied:
+            continue
+        hop, size = path[0], system.ports[unknown[0]].piece.size
+        if hop.rows.place in means and size == hop.rows.size == hop.reader.size:
+            yield unknown, hop
 
 
 def _share_out(taken: _Taken, windows: Windows, solution: Solution, givers: dict[Unknown, list[Share]]) -> None:

@@ -67,7 +67,7 @@ def _leans(readers: list[PlaneReader]) -> Iterator[Lean]:
 
 def _is_lean(constant: Constant) -> bool:
     """Whether it is a bias by a plane that nothing sees."""
-    return constant.source.plane is not None and not constant.shares
+    return constant.source.plane is not None and not constant.shares and constant.through is None
 
 
 def _lean(constant: Constant) -> Lean:

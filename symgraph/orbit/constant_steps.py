@@ -11,7 +11,7 @@ from torch import Tensor
 
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import spread
-from symgraph.symmetry.families import Constant, Piece, Plane, Port, Share, over_leaves
+from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, over_leaves
 from symgraph.symmetry.graph import SymmetryGraph
 
 State = dict[str, Tensor]
@@ -64,6 +64,8 @@ class Shift(Step):
         tied, source = self.family.tied, self.family.source.piece.parameter
         if tied is not None:
             return self.constant * tied.normal(state, state[source])
+        if self.family.through is not None:
+            return self.constant * evened(state, self.family.source, self.family.through)
         return self.constant.expand(self.family.source.piece.size) if self.family.even else self.constant
 
     def inverse(self) -> Shift:
@@ -104,6 +106,19 @@ def arriving(state: State, source: Port, share: Share, constant: Tensor) -> Tens
             raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
         written = torch.tensordot(part, spread_out, dims=([hop.reader.axis], [0]))
         found, term = replace(hop.rows, axis=0).of(written), hop.rows.term
+    return found
+
+
+def evened(state: State, source: Port, hop: Hop) -> Tensor:
+    """The constant of a source of which a square matrix makes equal entries; shapes: (size of the source,)."""
+    part = hop.reader.of(state[hop.reader.parameter]).movedim(hop.reader.axis, -1)
+    square = replace(hop.rows, axis=0).of(part)
+    read = torch.linalg.solve(square, square.new_ones(len(square)))
+    order = over_leaves(torch.arange(len(read)), source.piece.term, hop.reader.term)
+    if order is None:
+        raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
+    found = torch.empty_like(read)
+    found[order.to(read.device)] = read
     return found
 
 

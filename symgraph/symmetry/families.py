@@ -193,6 +193,7 @@ class Constant:
 
     With `even` all entries of x are equal. With `tied` the source is a table that reads a norm too, so that
     x is a multiple of the plane's normal; `sink` is the bias behind the reader that takes what its height adds there.
+    With `through` x is what that matrix makes equal entries of.
     """
 
     source: Port
@@ -200,11 +201,12 @@ class Constant:
     tied: Plane | None = None
     sink: str = ""
     even: bool = False
+    through: Hop | None = None
 
     @property
     def single(self) -> bool:
         """Whether x has one coordinate."""
-        return self.even or self.tied is not None
+        return self.even or self.tied is not None or self.through is not None
 
     @property
     def settled(self) -> bool:

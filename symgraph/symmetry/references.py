@@ -115,6 +115,7 @@ def _planes(symmetry: Structure) -> Iterator[tuple[str, Plane]]:
 def _pieces(symmetry: Structure) -> Iterator[tuple[str, Piece]]:
     yield from (("constants", p.piece) for p in _ports(symmetry))
     hops = [h for c in symmetry.constants for s in c.shares for h in s.path]
+    hops += [c.through for c in symmetry.constants if c.through is not None]
     yield from (("constants", p) for h in hops for p in (h.reader, h.rows))
     for c in symmetry.centred:
         yield from (("centred", p) for p in c.pieces)

@@ -158,3 +158,26 @@ def test_biases_by_a_plane_and_means_that_readers_take() -> None:
     assert mean.source.piece.parameter == "norm.bias"
     assert verify(symmetry, {n: torch.randn_like(t) for n, t in state_of(model).items()}).passed
     assert not audit(symmetry).unsound
+
+
+class PreNorm(nn.Module):
+    """Values without a bias behind a norm with one; a square map writes what they make into a centred stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.last = nn.Embedding(17, 4), nn.LayerNorm(4), nn.LayerNorm(4)
+        self.value, self.out, self.head = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), nn.Linear(4, 9)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h = torch.tanh(self.embed(ids))
+        found: Tensor = self.head(self.last(h + self.out(self.value(self.norm(h)))))
+        return found
+
+
+def test_what_a_square_map_makes_a_mean_of() -> None:
+    model = PreNorm()
+    symmetry = infer(trace(model, (torch.randint(0, 17, (2, 5)),)))
+    (values,) = [c for c in symmetry.constants if c.through is not None]
+    assert values.through is not None and values.through.reader.parameter == "out.weight"
+    assert values.source.piece.parameter == "value.weight"
+    assert verify(symmetry, {n: torch.randn_like(t) for n, t in state_of(model).items()}).passed

@@ -129,7 +129,7 @@ BROKEN: list[tuple[Change, str]] = [
     (lambda p: p["tied"].update(a=1), "tied['a']: a text is needed"),
     (
         lambda p: p["constants"].append(
-            {"source": {"window": []}, "shares": [], "tied": None, "sink": "", "even": False}
+            {"source": {"window": []}, "shares": [], "tied": None, "sink": "", "even": False, "through": None}
         ),
         "constants[0].source: piece, plane is missing",
     ),
@@ -146,7 +146,7 @@ def unseen(axis: int, window: list[int]) -> dict[str, Any]:
     leaf = {"space": -1, "frame": -1, "dual": False, "size": 7}
     piece = {"parameter": "0.bias", "axis": axis, "start": 0, "stop": 7, "term": leaf, "outer": 1, "period": 0}
     source = {"piece": piece, "window": window, "plane": None}
-    return {"source": source, "shares": [], "tied": None, "sink": "", "even": False}
+    return {"source": source, "shares": [], "tied": None, "sink": "", "even": False, "through": None}
 
 
 INCONSISTENT: list[tuple[Change, str]] = [
