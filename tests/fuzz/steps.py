@@ -56,6 +56,9 @@ def _routed(s: Scope, x: Tensor, step: Step) -> Tensor:
         weights, chosen = torch.topk(torch.softmax(logits, -1), step["top"], -1)
         weights = weights / weights.sum(-1, keepdim=True) if step.get("renormalised") else weights
     else:
+        # Scores that are tied: the place of an expert decides then.
+        first = step.get("first")
+        logits = F.relu(logits) if first == "relu" else F.hardtanh(4.0 * logits) if first == "saturated" else logits
         best, chosen = torch.topk(logits, step["top"], -1)
         weights = torch.sigmoid(best) if step.get("first") == "sigmoid" else torch.softmax(best, -1)
     inner = ACTIVATIONS[step["act"]]((up[chosen] @ x[:, :, None, :, None]).squeeze(-1))
@@ -125,6 +128,8 @@ def vector(s: Scope, x: Tensor, step: Step) -> Tensor:
         "affine": lambda: x * v + w,
         "shift-scale": lambda: (x + v) * w,
         "twice": lambda: x * v + v,
+        "itself": lambda: x + (v + v),
+        "norm-of-one": lambda: F.layer_norm(x, (n,), v, v),
         "two-shifts": lambda: x + v + w,
         "two-scales": lambda: x * v * w,
         "product-shift": lambda: x + v * w,
@@ -220,6 +225,8 @@ def features(s: Scope, x: Tensor, step: Step) -> Tensor:
         "repeat": lambda: x.repeat_interleave(2, -1) if 2 * n <= WIDEST else x,
         "tile": lambda: x.repeat(1, 1, 2) if 2 * n <= WIDEST else x,
         "clamp": lambda: x.clamp(-2.0, 3.0),
+        "ball": lambda: x / x.square().sum(-1, keepdim=True).sqrt().clamp_min(1.0),
+        "nearly-unit": lambda: F.normalize(x, dim=-1, eps=30.0),
         "square": lambda: x * x,
         "shift": lambda: x + 1.0,
         "standard": lambda: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-3).sqrt(),

@@ -19,7 +19,7 @@ def _words(text: str) -> list[str]:
 
 VECTORS = _words(
     "scale one-plus divide shift affine shift-scale twice two-shifts two-scales product-shift exp-scale positions "
-    "sliced-positions rows-and-columns scale-positions number blend only-some"
+    "sliced-positions rows-and-columns scale-positions number blend only-some itself norm-of-one"
 )
 CUTS = _words(
     "features every-second last-position first-positions every-second-position swap gate two-maps half-through stack "
@@ -31,7 +31,7 @@ POSITIONS = _words(
 )
 FEATURES = _words(
     "centre add-mean times-mean softmax unit largest log-sum reverse roll pad repeat tile clamp square shift standard "
-    "gram"
+    "gram ball nearly-unit"
 )
 BRANCHES = _words("add subtract multiply larger divide outer scores linear-attention")
 NORMED = [n for n in NORMS if n != "no-norm"]
@@ -87,7 +87,8 @@ ATTENTION = st.builds(
 )
 EXPERTS = _of(
     "experts",
-    PLACED | {"dense": st.just(True), "first": _one("softmax", "sigmoid"), "renormalised": st.just(True)},
+    PLACED
+    | {"dense": st.just(True), "first": _one("softmax", "sigmoid", "relu", "saturated"), "renormalised": st.just(True)},
     act=ACT,
     hidden=st.integers(2, 3),
     experts=st.integers(3, 4),
