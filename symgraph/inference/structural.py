@@ -262,7 +262,7 @@ def zero(store: Store, call: Call) -> tuple[Axes, ...]:
 
 
 def pad(store: Store, call: Call) -> tuple[Axes, ...]:
-    """pad, constant_pad_nd: zeros before and behind are parts of their own, a negative width cuts off."""
+    """pad, constant_pad_nd: zeros before and behind are parts of their own, free as zero is; a negative width cuts."""
     axes, widths = list(call.tensors[0]), list(call.arguments["pad"])
     number, zeros = call.arguments.get("value"), call.arguments.get("mode", "constant") == "constant"
     for i in range(len(widths) // 2):
@@ -283,7 +283,7 @@ def _padded(store: Store, axis: Ref, before: int, behind: int) -> Ref:
         store.rigid(axis, "cut off by padding")
         return store.fresh_rigid(size + before + behind, "nothing but padding")
     kept = store.narrow(axis, max(-before, 0), size - max(-behind, 0))
-    sides = [store.fresh_rigid(max(n, 0), "padding") for n in (before, behind)]
+    sides = [store.new(max(n, 0)) for n in (before, behind)]
     return store.concat([sides[0], kept, sides[1]])
 
 
