@@ -36,8 +36,12 @@ def with_unread(symmetry: SymmetryGraph) -> Graph | None:
 
 def told(graph: Graph) -> tuple[str, ...]:
     """What was traced beside the plain inputs, and what no trace reads."""
-    found = [f"traced on {kind} as well" for kind in graph.kinds]
-    found += [f"not traced on {why}" for why in graph.untraced]
+    return (*(f"traced on {kind} as well" for kind in graph.kinds), *unreached(graph))
+
+
+def unreached(graph: Graph) -> tuple[str, ...]:
+    """What is not known of a model: kinds of input that were not traced, parameters that no trace reads."""
+    found = [f"not traced on {why}" for why in graph.untraced]
     if graph.unread:
         names = shorten(graph.unread)
         found.append(f"no trace reads {names}: frozen, and so is every space as wide as one of their axes")

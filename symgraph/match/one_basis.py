@@ -18,6 +18,7 @@ from torch import Tensor
 
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.inference.sources import Source, infer, ready, rule_book, stored
+from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import architecture_differences, module_hash
 from symgraph.io.models import Model
 from symgraph.io.state import check_finite
@@ -172,6 +173,7 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
     reshaped = {n: s for n, s in shapes.items() if s.other is not None}
     _check_alike(models, set(models) - reshaped.keys(), graph)
     steps = tuple(_reshaping(n, like, s) for n, s in reshaped.items())
+    notes = (*notes, *unreached(graph(models[like]).graph))
     return Shaped(models, notes, graph(models[like]), like, steps, {n: graph(models[n]) for n in reshaped})
 
 

@@ -119,8 +119,9 @@ def test_parameters_that_are_not_reached_freeze_the_spaces_that_they_may_be_on()
     assert [s.name for s in found.active] == ["wide.hidden"] or [s.size for s in found.active] == [12]
     assert "no trace reads side.weight, side.bias: frozen" in str(found)
     x, other = torch.randn(6, 5), torch.randn(6, 4)
-    before = b(x, other)
-    b.load_state_dict(symgraph.align(a, b).state)
+    before, aligned = b(x, other), symgraph.align(a, b)
+    assert any("no trace reads side.weight" in note for note in aligned.notes)
+    b.load_state_dict(aligned.state)
     assert (before - b(x, other)).abs().max() < 1e-5
 
 
