@@ -19,7 +19,7 @@ _INTERNAL = re.compile(
     r"_(softmax|log_softmax|safe_softmax|unsafe_view|to_copy|conj|weight_norm|trilinear|cdist_forward|fft_\w+|upsample_\w+|"
     r"adaptive_avg_pool[23]d|native_batch_norm_legit\w*|scaled_dot_product_\w+|reshape_alias)|__\w+__"
 )
-MOST_ENTRIES, LARGEST_NUMBER = 2**18, 2**12
+MOST_ENTRIES, LARGEST_PRODUCT, LARGEST_NUMBER = 2**18, 2**12, 2**20
 
 
 def why_not(target: str, overload: Any) -> str:
@@ -55,5 +55,5 @@ def too_large(value: Any) -> bool:
         total = 1
         for item in value:
             total *= max(abs(item), 1) if isinstance(item, int) and abs(item) < 2**62 else 1
-        return total > LARGEST_NUMBER or any(map(too_large, value))
+        return total > LARGEST_PRODUCT or any(map(too_large, value))
     return isinstance(value, int) and LARGEST_NUMBER < abs(value) < 2**62

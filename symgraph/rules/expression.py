@@ -110,7 +110,9 @@ def _name(node: ast.Name) -> Term:
 
 
 def _constant(node: ast.Constant) -> Term:
-    if node.value is None or (isinstance(node.value, bool | int | float | str) and not too_large(node.value)):
+    if too_large(node.value):
+        raise GrammarError(f"{node.value!r} is larger than a check needs", node.col_offset)
+    if node.value is None or isinstance(node.value, bool | int | float | str):
         return Term("constant", node.value)
     raise GrammarError(f"{node.value!r} cannot be matched", node.col_offset)
 

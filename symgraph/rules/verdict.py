@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from symgraph.groups.lattice import maps, maximal
-from symgraph.rules.allowed import LARGEST_NUMBER, MOST_ENTRIES, too_large, why_not
+from symgraph.rules.allowed import LARGEST_NUMBER, LARGEST_PRODUCT, MOST_ENTRIES, too_large, why_not
 from symgraph.rules.schema import Rule
 from symgraph.tracing.arguments import operator, parameters, similar
 
@@ -78,7 +78,7 @@ def _examples(rule: Rule) -> Iterator[Finding]:
         if entries > MOST_ENTRIES or min([*example.sizes.values(), *example.batch], default=1) < 0:
             yield "examples", "", "too-large", f"an example of {entries} entries", "a few positions for each axis do"
         if any(map(too_large, example.args.values())):
-            text = f"an argument of more than {LARGEST_NUMBER}"
+            text = f"an argument of more than {LARGEST_NUMBER}, or sizes of more than {LARGEST_PRODUCT} entries"
             yield "examples", "", "too-large", text, "a few positions for each axis do"
 
 
