@@ -269,7 +269,7 @@ def test_every_bound_has_evidence_at_a_place_in_the_model() -> None:
     for space in s.active:
         assert all(r.where and r.rule for r in space.evidence), space.name
     rules = {r.rule for r in s.space("layers.0.self_attn.query-key").evidence}
-    assert any("rotary" in r for r in rules), rules
+    assert any("rotation" in r for r in rules), rules
 
 
 def test_widths_of_terms_are_those_of_the_parameters() -> None:
