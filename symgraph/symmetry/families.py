@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -315,11 +316,13 @@ def leaf_keys(term: Term) -> list[tuple[int, bool]]:
 def over_leaves(vector: Tensor, source: Term, target: Term) -> Tensor | None:
     """A vector over the leaves of `source` as one over those of `target`, constant along the leaves it lacks.
 
-    None where the target lacks one of the source's.
+    None where the target lacks one of the source's, and where the source is no product of its leaves.
 
     Shapes: vector (size of source,) -> (size of target,).
     """
     have, want = ([x for x in leaves(t) if x.size != 1] for t in (source, target))
+    if prod(x.size for x in have) != len(vector):
+        return None
     dims: list[int] = []
     for leaf in have:
         at = next((i for i, x in enumerate(want) if (x.frame, x.size) == (leaf.frame, leaf.size) and i not in dims), -1)
