@@ -7,7 +7,7 @@ and transpositions are simply carried out on them, and two constants agree only 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,10 +55,7 @@ class Spot:
     @property
     def span(self) -> Window | None:
         """All rows that it comes from."""
-        if self.rows is None:
-            return self.window
-        held = self.rows[self.at > 0]
-        return int(held.min()) - 1, int(held.max())
+        return self.window if self.rows is None else span_of(self.rows, self.at)
 
     def moved(self, at: Tensor, rows: Tensor | None) -> Spot:
         """The same constant at other positions."""
@@ -287,6 +284,32 @@ def _mixed(tokens: Tokens) -> list[int]:
     """The axes of an operand along which a constant that a law speaks about does not vary."""
     feature = next((t.name for t in reversed(tokens) if t.claimed and not t.batch), "")
     return [i for i, t in enumerate(tokens) if t.name != feature and not t.batch]
+
+
+def span_of(rows: Tensor, at: Tensor) -> Window:
+    """The first and the last row (one past it) of those at positions where an entry stands.
+
+    A table has as many positions as entries, but rows and entries vary along dimensions of their own as a rule, and
+    then no tensor of that size is made.
+
+    Shapes: rows, at: (...), where strides of zero say that nothing varies.
+    """
+    if any(_varies(rows, i) and _varies(at, i) for i in range(rows.dim())):
+        kept = rows[at > 0]
+    else:
+        kept = rows[tuple(slice(None) if _varies(rows, i) else slice(1) for i in range(rows.dim()))]
+    return int(kept.min()) - 1, int(kept.max())
+
+
+def compact(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors without the positions along dimensions that none of them varies along."""
+    kept = [any(_varies(t, i) for t in tensors) for i in range(tensors[0].dim())]
+    window = tuple(slice(None) if varies else slice(1) for varies in kept)
+    return [t[window] for t in tensors]
+
+
+def _varies(numbers: Tensor, dim: int) -> bool:
+    return numbers.shape[dim] > 1 and numbers.stride(dim) != 0
 
 
 def _constant(numbers: Tensor, dim: int) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from symgraph.inference.carrying import Carrier, Passed, Read, Seen, Spot, Window, written
+from symgraph.inference.carrying import Carrier, Passed, Read, Seen, Spot, compact, span_of, written
 from symgraph.inference.flow import Flow
 from symgraph.inference.null_space import Solution, Summand, Unknown, Windows, equations, solve
 from symgraph.inference.planes import PlaneReader, whole
@@ -127,7 +127,8 @@ class System:
         self.ports.append(port)
         self.acts.append(acts)
         spot = Spot((len(self.ports) - 1, ()), port.piece.term, at, rows)
-        yield spot if self.even is None else replace(spot, at=at.clamp_max(1.0), even=True)
+        alike = compact([at])[0].clamp_max(1.0).expand(at.shape)
+        yield spot if self.even is None else replace(spot, at=alike, even=True)
 
     # -- uses --------------------------------------------------------------------------------------------------------
 
@@ -222,36 +223,28 @@ def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
     if len(spots) == 1:
         yield (Summand(spots[0].name, spots[0].span, spots[0].factor),)
         return
-    count = len(spots)
-    both = _compact([*(s.at for s in spots), *(s.at if s.rows is None else s.rows for s in spots)])
-    held, rows = both[:count], both[count:]
+    held = compact([s.at for s in spots])
     meeting = torch.stack([(at > 0).long() << i for i, at in enumerate(held)]).sum(0)
     for code in filter(None, torch.unique(meeting).tolist()):
         here = meeting == code
-        members = [i for i in range(count) if code >> i & 1]
-        terms = [_term(spots[i], rows[i][here]) for i in members]
+        members = [i for i in range(len(spots)) if code >> i & 1]
+        terms = [_term(spots[i], here) for i in members]
         if _agree([held[i][here] for i in members], [spots[i] for i in members]):
             yield tuple(terms)
         else:
             yield from ((t,) for t in terms)
 
 
-def _term(spot: Spot, rows: Tensor) -> Summand:
-    span: Window | None = spot.window if spot.rows is None else (int(rows.min()) - 1, int(rows.max()))
-    return Summand(spot.name, span, spot.factor)
+def _term(spot: Spot, here: Tensor) -> Summand:
+    """A constant at the positions of a compact mask."""
+    if spot.rows is None:
+        return Summand(spot.name, spot.window, spot.factor)
+    return Summand(spot.name, span_of(spot.rows, here.long().expand(spot.rows.shape)), spot.factor)
 
 
 def _agree(entries: list[Tensor], spots: list[Spot]) -> bool:
     sizes = {s.entries for s in spots}
     return all(torch.equal(entries[0], e) for e in entries) and {len(torch.unique(entries[0]))} == sizes
-
-
-def _compact(tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors without the positions along dimensions that none of them varies along."""
-    for i in range(tensors[0].dim()):
-        if all(t.stride(i) == 0 or t.shape[i] == 1 for t in tensors):
-            tensors = [t.narrow(i, 0, 1) for t in tensors]
-    return tensors
 
 
 # -- families ----------------------------------------------------------------------------------------------------------
