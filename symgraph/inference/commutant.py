@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 TOLERANCE = 1e-9
@@ -47,8 +46,7 @@ def turns(family: Tensor) -> Turns | None:
     joined = reached.T.double() @ reached.double() > 0
     if not bool(reached.any(0).all()) or not bool(reached.any(1).all()):
         return None
-    count, label = connected_components(joined.numpy(), directed=False)
-    blocks = [[int(i) for i in torch.nonzero(torch.from_numpy(label) == b).flatten()] for b in range(count)]
+    blocks = _components(joined)
     pairs, images = list[Pair](), list[Pair]()
     still: list[int] = []
     for block in blocks:
@@ -66,6 +64,19 @@ def turns(family: Tensor) -> Turns | None:
     order = sorted(range(len(pairs)), key=lambda i: pairs[i])
     found = Turns(tuple(pairs[i] for i in order), tuple(images[i] for i in order), tuple(still))
     return found if pairs and _all_alike(family, found.still) else None
+
+
+def _components(joined: Tensor) -> list[list[int]]:
+    """Which coordinates are joined, in one step or several, the first of each block in ascending order."""
+    # Scipy has this, and takes longer to import than all else that inference needs.
+    label = torch.arange(len(joined))
+    linked = joined | joined.T
+    while True:
+        least = torch.where(linked, label, len(label)).amin(1).minimum(label)
+        if torch.equal(least, label):
+            break
+        label = least
+    return [[int(i) for i in torch.nonzero(label == first).flatten()] for first in sorted(set(label.tolist()))]
 
 
 def _turned(family: Tensor, block: Sequence[int], image: Sequence[int]) -> Pair | None:

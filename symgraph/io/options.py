@@ -33,7 +33,7 @@ class Option:
         if value is None:
             return ""
         if self.choices and isinstance(value, str) and value not in self.choices:
-            return f"use {', '.join(self.choices)}"
+            return f"use {' or '.join(map(repr, self.choices))}"
         if self.least is not None and not self.least <= value < math.inf:
             return f"give {self.least:g} or more"
         if self.above is not None and not self.above < value < math.inf:
