@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -26,6 +26,7 @@ from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import blocks
 from symgraph.tracing import example_inputs, state_of, trace
 from symgraph.tracing.interpreter import evaluate
+from symgraph.tracing.kinds import Inputs, further_kinds
 from symgraph.tracing.wrap import TensorsOnly
 
 from .builder import ATTEMPTS, smallest, tiny
@@ -64,8 +65,7 @@ def _stages(record: Record, tell: Tell, each: bool) -> None:
 
     model, sizes = stage("build", lambda: tiny(kind, name, mapping))
     record |= {"attempt": ATTEMPTS.index(sizes), "parameters": sum(p.numel() for p in model.parameters())}
-    given = example_inputs(model, masks=True)
-    graph, record["drift"] = stage("export", lambda: exported(model, name, given))
+    (graph, given), record["drift"] = stage("export", lambda: exported(model, name))
     record |= {"nodes": len(graph.nodes), "operators": dict(Counter(n.target for n in graph.calls))}
     ordered = [given[n.target] for n in graph.inputs]
     symmetry = stage("infer", lambda: infer(graph))
@@ -107,14 +107,29 @@ def _timed(stages: dict[str, Any], what: str, call: Callable[[], T]) -> T:
     return result
 
 
-def exported(model: nn.Module, name: str, given: Mapping[str, Tensor]) -> tuple[Graph, float]:
-    """The graph, and how far its outputs are from the model's in float32."""
+def exported(model: nn.Module, name: str) -> tuple[tuple[Graph, Inputs], float]:
+    """The graph and its inputs, and how far its outputs are from the model's in float32, on inputs of every kind."""
     graph = trace(model, name=name)
-    inputs = {n.target: given[n.target] for n in graph.inputs}
+    kinds = _kinds(model, graph)
+    inputs = {k: v for given in kinds.values() for k, v in given.items()}
     with torch.no_grad():
-        wanted = TensorsOnly(model)(**inputs)
+        wanted = [t for label, given in kinds.items() for t in TensorsOnly(model)(**_plain(given, label))]
         found = evaluate(graph, state_of(model), inputs, torch.float32)
-    return graph, max(relative(a, b) for a, b in zip(found, wanted, strict=True))
+    return (graph, inputs), max(relative(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def _kinds(model: nn.Module, graph: Graph) -> dict[str, Inputs]:
+    """What each trace takes, by its kind of input (the plain one has no name) and under the names of the graph."""
+    made = {label: make for label, make in further_kinds(model, example_inputs(model)) if label in graph.kinds}
+    further = {label: {f"{label}: {k}": v for k, v in make().items()} for label, make in made.items()}
+    taken = {n.target for n in graph.inputs}
+    every = {"": example_inputs(model, masks=True), **further}
+    return {label: {k: v for k, v in given.items() if k in taken} for label, given in every.items()}
+
+
+def _plain(given: Inputs, label: str) -> Inputs:
+    """The same under the names of the model."""
+    return {k.removeprefix(f"{label}: "): v for k, v in given.items()}
 
 
 def relative(a: Tensor, b: Tensor) -> float:
