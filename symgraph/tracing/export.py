@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import warnings
@@ -128,7 +129,20 @@ def _traced(
         with touched(model) as names:
             program = _export(wrapper, *given, model)
         graph = _without_writes(partial(_Program, model, prefix, name, kind), program)
-    return _deterministic(replace(normalize(graph), idle=frozenset(names)), model)
+    # Where there are no other inputs, what these do not reach is reached by none.
+    idle = names if _takes_more(model, args, inputs) else dict(model.named_parameters())
+    return _deterministic(replace(normalize(graph), idle=frozenset(idle)), model)
+
+
+def _takes_more(model: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> bool:
+    """Whether a call of the model may give it inputs that this one does not."""
+    signature = inspect.signature(model.forward)
+    try:
+        given = signature.bind_partial(*args, **inputs).arguments
+    except TypeError:
+        return True
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return any(name not in given or p.kind in several for name, p in signature.parameters.items())
 
 
 def _deterministic(graph: Graph, model: nn.Module) -> Graph:
