@@ -141,8 +141,7 @@ def _takes_more(model: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any])
         given = signature.bind_partial(*args, **inputs).arguments
     except TypeError:
         return True
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return any(name not in given or p.kind in several for name, p in signature.parameters.items())
+    return any(name not in given or p.kind is p.VAR_KEYWORD for name, p in signature.parameters.items())
 
 
 def _deterministic(graph: Graph, model: nn.Module) -> Graph:
