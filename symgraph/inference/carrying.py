@@ -76,6 +76,18 @@ class Passed:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """A use of which the result takes some entries, and others from a second operand, where it must be the same.
+
+    `first` says that it is the operand whose constant goes on.
+    """
+
+    value: str
+    spot: Spot
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """A matrix that reads a constant: by these pieces of its `axis`; the other one stands in the result at `out`."""
 
@@ -86,7 +98,7 @@ class Read:
     out: int
 
 
-Use = Seen | Passed | Read
+Use = Seen | Passed | Chosen | Read
 
 
 class Carrier:
@@ -173,12 +185,17 @@ class Carrier:
                 yield Seen()
         elif law == "output":
             yield self._added(a, operand, spot)
+        elif operand in rule.chooses:
+            arrived = self._added(a, operand, spot)
+            yield (
+                arrived if isinstance(arrived, Seen) else Chosen(a.node.name, arrived.spot, operand == rule.chooses[0])
+            )
         elif law is not None:
             yield self._read(a, operand, law, spot)
         else:
             yield self._scaled(a, spot)
 
-    def _added(self, a: Applied, operand: str, spot: Spot) -> Use:
+    def _added(self, a: Applied, operand: str, spot: Spot) -> Seen | Passed:
         if a.binding is None or not isinstance(a.node.result, Meta):
             return Seen()
         tokens, result = a.binding.operands[operand][1], a.binding.results[0]

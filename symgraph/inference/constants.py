@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from symgraph.inference.carrying import Carrier, Passed, Read, Seen, Spot, compact, span_of, written
+from symgraph.inference.carrying import Carrier, Chosen, Passed, Read, Seen, Spot, compact, span_of, written
 from symgraph.inference.flow import Flow
 from symgraph.inference.null_space import Solution, Summand, Unknown, Windows, equations, solve
 from symgraph.inference.planes import PlaneReader, whole
@@ -56,6 +56,7 @@ class System:
     by_plane: dict[str, PlaneReader] = field(init=False)
     order: dict[str, int] = field(init=False)
     used: set[tuple[str, str]] = field(default_factory=set)
+    chosen: dict[str, list[Spot]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         self.carrier = Carrier(self.flow)
@@ -66,6 +67,8 @@ class System:
         """The same, once all sources have been followed to their ends."""
         arriving: dict[str, list[Spot]] = defaultdict(list)
         for node in self.flow.graph.nodes:
+            if differing := _gathered(self.chosen.pop(node.name, [])):
+                self.sums += sums(differing)
             here = _gathered([*arriving.pop(node.name, []), *self._sources(node)])
             for use in self._left(node, here) if here else ():
                 arriving[use.value].append(use.spot)
@@ -135,7 +138,7 @@ class System:
     def _left(self, node: Node, here: list[Spot]) -> Iterator[Passed]:
         """What goes on from a value: a sum that something sees is nothing, and goes no further."""
         seen = set(range(len(here))) if node.name in self.flow.graph.outputs else set()
-        passed: list[tuple[int, Passed | Read]] = []
+        passed: list[tuple[int, Passed | Chosen | Read]] = []
         for user in self.flow.graph.users[node.name]:
             if (node.name, user.name) in self.used:
                 continue
@@ -152,8 +155,17 @@ class System:
                 continue
             if isinstance(use, Read):
                 yield from self._through(use, here[i])
+            elif isinstance(use, Chosen):
+                yield from self._choice(use)
             else:
                 yield use
+
+    def _choice(self, use: Chosen) -> Iterator[Passed]:
+        """The constant of the first operand goes on; that of the other must be equal to it."""
+        sign = 1.0 if use.first else -1.0
+        self.chosen[use.value].append(replace(use.spot, factor=sign * use.spot.factor))
+        if use.first:
+            yield Passed(use.value, use.spot)
 
     def _through(self, read: Read, spot: Spot) -> Iterator[Passed]:
         node, name, out = read.applied.node, read.weight.target, 1 - read.axis

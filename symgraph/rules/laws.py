@@ -93,6 +93,15 @@ def _shift(trial: Trial) -> _Found:
             yield name, found, before if law == "none" else before + _arriving(trial, name, law, constant, before)
 
 
+def _chooses(trial: Trial) -> _Found:
+    names = [name for name in trial.rule.chooses if _takes_numbers(trial, name)]
+    if names and len(names) == len(trial.rule.chooses):
+        before = trial.run(trial.values)[0]
+        constant = _drawn(trial, list(before.shape))
+        moved = {name: trial.values[name] + constant for name in names}
+        yield " and ".join(names), trial.run({**trial.values, **moved})[0], before + constant
+
+
 def _takes_numbers(trial: Trial, name: str) -> bool:
     """Whether a constant can be added to an operand: to a mask none can."""
     return name in trial.values and trial.values[name].is_floating_point()
@@ -185,6 +194,7 @@ _LAWS: dict[str, _Law] = {
     "adds": _adds,
     "gain": _gain,
     "shift": _shift,
+    "chooses": _chooses,
     "centred": _centred,
     "statistics": _statistics,
     "blind": _blind,

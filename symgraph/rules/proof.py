@@ -139,6 +139,7 @@ def _without_repeated(binding: Binding) -> Rule:
         rule,
         shift={k: v for k, v in rule.shift.items() if k not in several and v not in several},
         blind={k: v for k, v in rule.blind.items() if k not in several},
+        chooses=() if several & {*rule.chooses} else rule.chooses,
         radial=None if rule.radial in several else rule.radial,
         gain=None if tail else rule.gain,
         adds=None if tail else rule.adds,
@@ -147,7 +148,9 @@ def _without_repeated(binding: Binding) -> Rule:
 
 
 def _bare(rule: Rule) -> Rule:
-    return replace(rule, shift={}, blind={}, radial=None, centred=None, statistics=(), product={}, points={})
+    return replace(
+        rule, shift={}, blind={}, chooses=(), radial=None, centred=None, statistics=(), product={}, points={}
+    )
 
 
 # -- one call --------------------------------------------------------------------------------------------------------
@@ -194,6 +197,8 @@ def _less(rule: Rule, key: str, subject: str) -> Rule:
         return replace(rule, shift={k: v for k, v in rule.shift.items() if k != operand and operand in rule.shift})
     if key == "blind":
         return replace(rule, blind={k: v for k, v in rule.blind.items() if k != operand and operand in rule.blind})
+    if key == "chooses":
+        return replace(rule, chooses=())
     if key in ("gain", "adds"):
         return replace(rule, gain=None, adds=None, statistics=())
     if key == "statistics":

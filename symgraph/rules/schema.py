@@ -112,6 +112,7 @@ KEYS = (
     Key("blind", "strings", "For an operand, an axis: adding something constant along it changes nothing."),
     Key("radial", "text", "An operand whose length is not seen: a common positive factor changes nothing."),
     Key("shift", "strings", "What adding a constant to an operand does to the result."),
+    Key("chooses", "texts", "Operands of whose entries one is chosen: what is added to all is added to the result."),
     Key("centred", "text", "An axis whose mean is neither seen nor produced."),
     Key(
         "assumes",
@@ -157,6 +158,7 @@ class Rule:
     blind: Mapping[str, str] = field(default_factory=dict, hash=False)
     radial: str | None = None
     shift: Mapping[str, str] = field(default_factory=dict, hash=False)
+    chooses: tuple[str, ...] = ()
     centred: str | None = None
     assumes: Mapping[str, str] = field(default_factory=dict, hash=False)
     names: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -144,6 +144,7 @@ def _operands(rule: Rule) -> Iterator[Finding]:
 def _mentions(rule: Rule, operands: list[str]) -> Iterator[Finding]:
     """Operands that other keys speak about."""
     mentioned = [("product", n, n) for n in rule.product] + [("shift", n, n) for n in rule.shift]
+    mentioned += [("chooses", n, n) for n in rule.chooses]
     mentioned += [("statistics", n, n) for n in rule.statistics] + [("blind", n, n) for n in rule.blind]
     mentioned += [("indexes", n, n) for n in rule.indexes] + [("assumes", n, n) for n in rule.assumes]
     single = (("gain", rule.gain), ("adds", rule.adds), ("radial", rule.radial))

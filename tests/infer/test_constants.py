@@ -181,3 +181,27 @@ def test_what_a_square_map_makes_a_mean_of() -> None:
     assert values.through is not None and values.through.reader.parameter == "out.weight"
     assert values.source.piece.parameter == "value.weight"
     assert verify(symmetry, {n: torch.randn_like(t) for n, t in state_of(model).items()}).passed
+
+
+class Chosen(nn.Module):
+    """Masked positions get a vector of their own; positions are added behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(3, 6), nn.Linear(6, 2)
+        self.mask = nn.Parameter(torch.randn(1, 1, 6))
+        self.places = nn.Parameter(torch.randn(1, 4, 6))
+
+    def forward(self, x: Tensor, masked: Tensor) -> Tensor:
+        return torch.tanh(self.head(torch.where(masked.unsqueeze(-1), self.mask, self.embed(x)) + self.places))
+
+
+def test_what_is_chosen_from_two_values_holds_a_constant_that_both_have() -> None:
+    torch.manual_seed(0)
+    model = Chosen().double()
+    symmetry = infer(trace(model, (torch.randn(2, 4, 3), torch.rand(2, 4) > 0.5)))
+    verify(symmetry).raise_if_failed()
+    ports = [[c.source, *(share.port for share in c.shares)] for c in symmetry.constants]
+    assert {"embed.bias", "mask"} in [{p.piece.parameter for p in family} & {"embed.bias", "mask"} for family in ports]
+    # The head takes what all positions have, and what the mask and the embedding share the positions give back.
+    assert symmetry.dimension().number == 36 + 6 + 6
