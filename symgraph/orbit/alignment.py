@@ -74,6 +74,7 @@ class Alignment:
         Raises:
             CheckpointError: a tensor has another shape than in the models that were aligned, or a gain is zero where
                 a bias would have to be divided by it.
+            UsageError: a bias is given without the matrix that says how much of a constant arrives there.
         """
         tied = self.symmetry.graph.tied
         found = {tied.get(n, n): t.detach() for n, t in state.items()}

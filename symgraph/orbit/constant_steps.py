@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from symgraph.errors import UsageError
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import spread
 from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, over_leaves
@@ -30,14 +31,24 @@ class Shift(Step):
     kind: ClassVar[str] = "shift"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
-        """The transformed state; of a difference of two models only what its matrices make of the constant."""
+        """The transformed state; of a difference of two models only what its matrices make of the constant.
+
+        Parameters that are not given are left alone.
+
+        Raises:
+            UsageError: one is given without what says how much it takes.
+        """
         if linear:
             return self._linear(state)
+        self._check_given(state)
+        if not any(name in state for name in self._needs()):
+            return state
         found, vector = dict(state), self._vector(state)
-        ports = [(self.family.source, vector)]
-        ports += [(s.port, arriving(state, self.family.source, s, vector)) for s in self.family.shares]
+        shares = [s for s in self.family.shares if s.port.piece.parameter in state]
+        ports = [(self.family.source, vector)] if self.family.source.piece.parameter in state else []
+        ports += [(s.port, arriving(state, self.family.source, s, vector)) for s in shares]
         for port, added in ports:
-            if port.plane is None and port.piece.parameter in found:
+            if port.plane is None:
                 found[port.piece.parameter] = port.added(found[port.piece.parameter], added)
         # Biases first: the planes are those behind the new ones.
         for port, added in ports:
@@ -48,6 +59,25 @@ class Shift(Step):
         tied, sink = self.family.tied, self.family.sink
         if tied is not None and sink in found:
             found[sink] = found[sink] - self.constant.to(found[sink]) * tied.height(state, found[sink])
+        return found
+
+    def _check_given(self, state: State) -> None:
+        for name, others in self._needs().items():
+            missing = [o for o in others if o not in state] if name in state else []
+            if missing:
+                remedy = "give the whole state, or with a bias the matrices in front of it"
+                raise UsageError(f"`{missing[0]}` is missing beside `{name}`", remedy=remedy)
+
+    def _needs(self) -> dict[str, list[str]]:
+        """The parameters that a constant is added to, and which others say how much each takes."""
+        family, source = self.family, self.family.source
+        vector = [family.through.reader.parameter] if family.through is not None else []
+        if family.tied is not None:
+            vector += [n for n in (source.piece.parameter, family.tied.gain) if n]
+        found = {family.sink: [*vector, *family.tied.named]} if family.tied is not None and family.sink else {}
+        for port, path in ((source, ()), *((s.port, s.path) for s in family.shares)):
+            beside = [*vector, *(h.reader.parameter for h in path), *(port.plane.named if port.plane else ())]
+            found.setdefault(port.piece.parameter, []).extend(beside)
         return found
 
     def _linear(self, state: State) -> State:

@@ -122,6 +122,11 @@ class Plane:
     bias: str
     offset: float = 0.0
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The parameters that make the plane: its gain and its bias, where it has them."""
+        return tuple(n for n in (self.gain, self.bias) if n)
+
     def normal(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """The direction 1 / gain that no value has a part in but for the bias; shapes (n,), the size of the reader."""
         if not self.gain:

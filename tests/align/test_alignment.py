@@ -105,7 +105,7 @@ def test_every_name_of_a_tied_tensor_is_transformed(name: str) -> None:
     """A whole state dict goes in and comes out, and the module computes the same with it."""
     c, found = case(name), aligned(name)
     module = build((name, "sdpa")).double()
-    state = module.state_dict()
+    state = {n: t.clone() for n, t in module.state_dict().items()}
     moved = found.apply(state)
     assert moved.keys() == state.keys()
     assert all(not t.requires_grad for t in moved.values())
@@ -116,7 +116,17 @@ def test_every_name_of_a_tied_tensor_is_transformed(name: str) -> None:
         assert relative(before, module(**ids).logits) < 1e-6
     for other, first in c.graph.tied.items():
         assert torch.equal(moved[other], moved[first])
-        assert torch.equal(found.apply({other: state[other]})[other], found.apply({first: state[first]})[first])
+        for kept, without in ((other, first), (first, other)):
+            assert torch.equal(found.apply({n: t for n, t in state.items() if n != without})[kept], moved[first])
+    word = c.graph.tied[next(n for n in c.graph.tied if n.endswith("weight"))]
+    assert torch.equal(found.apply({word: state[word]})[word], moved[word])
+
+
+def test_a_bias_without_the_matrix_that_makes_a_constant_arrive_is_refused() -> None:
+    state = case("bert").state(1)
+    bias, weight = (f"bert.encoder.layer.0.attention.self.query.{n}" for n in ("bias", "weight"))
+    with pytest.raises(UsageError, match=f"`{weight}` is missing beside `{bias}`"):
+        aligned("bert").apply({bias: state[bias]})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
