@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 import torch
 
+from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass, down
 from symgraph.inference.applied import BATCH, Applied, shapes_of
 from symgraph.inference.branches import Branches
 from symgraph.inference.contents import picked_axis
 from symgraph.inference.equations import Equations, Gathering, Pointer, branches_value
 from symgraph.inference.explained import Explained
+from symgraph.inference.prepared import Order
 from symgraph.inference.signatures import SignatureEquations
 from symgraph.inference.store import Ref
 from symgraph.inference.structural import TRANSFORMERS, Axes, Call
@@ -31,7 +33,7 @@ def collect(explained: Explained) -> Equations:
     gathering = Gathering(explained)
     for number, family in enumerate(explained.branches):
         _number_branches(gathering, number, family)
-    if explained.prepared.order:
+    if explained.prepared.order is not None:
         _visit_shuffled(gathering, explained.prepared.order)
     else:
         for node in explained.graph.nodes:
@@ -53,12 +55,15 @@ def _number_branches(gathering: Gathering, number: int, family: Branches) -> Non
         gathering.stacks[family.end] = axis
 
 
-def _visit_shuffled(gathering: Gathering, order: tuple[int, ...]) -> None:
+def _visit_shuffled(gathering: Gathering, order: Order) -> None:
     """Equations of the nodes in another order, each axis being there before them as a fresh one."""
     store, nodes = gathering.store, gathering.of.graph.nodes
+    places = tuple(order(len(nodes)))
+    if sorted(places) != list(range(len(nodes))):
+        raise UsageError(f"the order is no permutation of {len(nodes)} nodes", remedy="name each of them once")
     for node in nodes:
         gathering.values[node.name] = tuple(tuple(store.new(n) for n in shape) for shape in shapes_of(node))
-    for i in order:
+    for i in places:
         declared = gathering.values[nodes[i].name]
         for mine, made in zip(declared, _visit(gathering, nodes[i]), strict=True):
             _unify_all(gathering, mine, made)

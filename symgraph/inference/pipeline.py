@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from symgraph.inference.exchange import exchanges, joined
 from symgraph.inference.explained import explain_calls, suppose_branches
 from symgraph.inference.frames import find_frames
 from symgraph.inference.prepared import (
+    Order,
     Prepared,
     cut_joined,
     decompose_uncovered,
@@ -77,7 +78,7 @@ STAGES: tuple[Stage, ...] = (
 
 
 def infer(
-    graph: Graph, rules: RuleBook | None = None, *, strict: bool = False, order: Iterable[int] = ()
+    graph: Graph, rules: RuleBook | None = None, *, strict: bool = False, order: Order | None = None
 ) -> SymmetryGraph:
     """Infers the symmetry class of every axis of every parameter.
 
@@ -85,7 +86,8 @@ def infer(
         graph: a traced model.
         rules: the rule book; the shipped rules by default.
         strict: raise if an operator has no rule, instead of treating its axes as rigid.
-        order: a permutation of the nodes, for testing that the order of equations cannot matter.
+        order: gives a permutation of so many nodes, for testing that the order of equations cannot matter; it is asked
+            again for the graph with what unread parameters may meet.
 
     Raises:
         CoverageError: with `strict`, naming every uncovered operator, its place and the rule to write.
@@ -104,7 +106,7 @@ def run(
     rules: RuleBook | None = None,
     until: str = "symmetry",
     *,
-    order: Iterable[int] = (),
+    order: Order | None = None,
     read: Graph | None = None,
 ) -> Any:
     """The value of a stage, which is immutable and prints.
@@ -116,7 +118,7 @@ def run(
         UsageError: there is no stage of that name.
     """
     stages = stages_until(until)
-    value: Any = Prepared(graph, rules or default_rules(), read or graph, tuple(order))
+    value: Any = Prepared(graph, rules or default_rules(), read or graph, order)
     with _uncollected():
         for stage in stages:
             value = stage.apply(value)
@@ -133,12 +135,6 @@ def stages_until(name: str) -> tuple[Stage, ...]:
     if name not in names:
         raise UsageError(f"there is no stage {name!r}", remedy=f"the stages are {', '.join(names)}")
     return STAGES[: names.index(name)]
-
-
-def prepare(graph: Graph, book: RuleBook) -> Graph:
-    """The graph that rules read."""
-    prepared: Prepared = run(graph, book, until="cut")
-    return prepared.graph
 
 
 @contextmanager

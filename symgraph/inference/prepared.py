@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from symgraph.inference.measured_linear import with_linear_regions
@@ -13,18 +14,21 @@ from symgraph.rules.rewrite import rewrite
 from symgraph.tracing.decompose import expand
 from symgraph.tracing.unstack import without_stacks
 
+# A permutation of so many nodes. Rewriting leaves a number of them that nobody knows before.
+Order = Callable[[int], Iterable[int]]
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """The graph as it was `traced`, what has become of it, and the rules that it is read by.
 
-    `order` permutes the equations of its nodes, for the test that the order of rules cannot matter; () is theirs.
+    `order` permutes the equations of its nodes, for the test that the order of rules cannot matter; None is theirs.
     """
 
     traced: Graph
     book: RuleBook
     graph: Graph
-    order: tuple[int, ...] = ()
+    order: Order | None = None
 
     def __str__(self) -> str:
         return str(self.graph)
