@@ -106,11 +106,12 @@ def _owners(spaces: Spaces) -> dict[int, dict[str, int]]:
 
 
 def _labels(spaces: Spaces) -> dict[int, str]:
-    """What rules call a space."""
-    labels = {exchange.space: "branches" for exchange in spaces.exchanges}
-    for axis, text in spaces.draft.eq.labels:
-        for place in _places(spaces, axis):
-            labels.setdefault(place, text)
+    """What the first rule in the program that names a space calls it."""
+    labels, eq = {exchange.space: "branches" for exchange in spaces.exchanges}, spaces.draft.eq
+    order = {node.name: number for number, node in enumerate(eq.graph.nodes)}
+    for label in sorted(eq.labels, key=lambda label: order[label.node]):
+        for place in _places(spaces, label.axis):
+            labels.setdefault(place, label.text)
     return labels
 
 

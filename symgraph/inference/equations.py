@@ -24,6 +24,15 @@ class Pointer:
     origin: str
 
 
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What the rule of a call names the space of an axis."""
+
+    axis: Ref
+    text: str
+    node: str
+
+
 @dataclass(frozen=True)
 class Equations(Explained):
     """Axes of every value in one store, and what rules say beside which of them are the same.
@@ -39,7 +48,7 @@ class Equations(Explained):
     relations: tuple[Relation, ...]
     links: tuple[tuple[Ref, Ref], ...]
     apart: tuple[tuple[Axes, Ref], ...]
-    labels: tuple[tuple[Ref, str], ...]
+    labels: tuple[Label, ...]
     layouts: tuple[tuple[Ref, str], ...]
     sums: tuple[Ref, ...]
     pointers: tuple[Pointer, ...]
@@ -77,7 +86,7 @@ class Gathering:
     relations: list[Relation] = field(default_factory=list)
     links: list[tuple[Ref, Ref]] = field(default_factory=list)
     apart: list[tuple[Axes, Ref]] = field(default_factory=list)
-    labels: list[tuple[Ref, str]] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
     layouts: list[tuple[Ref, str]] = field(default_factory=list)
     sums: list[Ref] = field(default_factory=list)
     pointers: list[Pointer] = field(default_factory=list)

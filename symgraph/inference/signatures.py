@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from symgraph.groups.lattice import Bound, SymmetryClass, maps, maximal
 from symgraph.inference.applied import BATCH, Relation, shapes_of
-from symgraph.inference.equations import Gathering
+from symgraph.inference.equations import Gathering, Label
 from symgraph.inference.store import Ref
 from symgraph.inference.structural import FIXES_ONES, Axes
 from symgraph.ir import Kind, Node
@@ -222,12 +222,12 @@ class SignatureEquations:
         names = self.rule.names
         for name, axis in self.core.items():
             if name in names:
-                self.gathering.labels.append((axis, names[name]))
+                self.gathering.labels.append(Label(axis, names[name], self.node.name))
             if self.rule.layout and any(maps(c).paired for c in maximal(self.rule.admits[name])):
                 self.gathering.layouts.append((axis, self.rule.layout))
         if "..." in names:
             batch = (axis for result in self.results for token, axis in result if token.batch)
-            self.gathering.labels += ((axis, names["..."]) for axis in batch)
+            self.gathering.labels += (Label(axis, names["..."], self.node.name) for axis in batch)
 
 
 def _by_name(tensor: Labelled) -> Iterator[tuple[str, Ref]]:

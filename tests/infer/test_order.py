@@ -61,6 +61,25 @@ def two_inputs() -> Graph:
     return trace(TwoInputs(), (torch.zeros(2, 2),))
 
 
+class Bilinear(nn.Module):
+    """Scores through one weight: what is compared is what is mixed, so that two rules name its space."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(2, 3), nn.Linear(3, 2)
+        self.weight = nn.Parameter(torch.ones(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.inner(x)
+        scores = inner @ self.weight @ inner.transpose(1, 2)
+        result: Tensor = self.out(inner + scores.softmax(-1) @ inner)
+        return result
+
+
+def bilinear() -> Graph:
+    return trace(Bilinear(), (torch.zeros(2, 3, 2),))
+
+
 def gpt2() -> Graph:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -94,7 +113,9 @@ def resnet() -> Graph:
     return trace(model, (torch.zeros(1, 3, 32, 32),))
 
 
-MODELS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (mlp, gated, two_inputs, gpt2, llama, bert, resnet)}
+MODELS: dict[str, Callable[[], Graph]] = {
+    f.__name__: f for f in (mlp, gated, two_inputs, bilinear, gpt2, llama, bert, resnet)
+}
 
 
 @cache
@@ -151,6 +172,7 @@ def test_an_order_is_one_of_all_nodes() -> None:
         ("mlp", ["signed permutation", "positive monomial", "permutation"]),
         ("gated", ["monomial", "monomial"]),
         ("two_inputs", ["positive monomial"]),
+        ("bilinear", ["invertible"]),
         ("gpt2", ["permutation", "permutation", "invertible", "invertible", "permutation"]),
         ("llama", ["orthogonal", "permutation", "permutation", "rotary", "invertible", "monomial"]),
         ("bert", ["permutation", "permutation", "invertible", "invertible", "permutation"]),
