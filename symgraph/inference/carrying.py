@@ -238,7 +238,7 @@ class Carrier:
         """The pieces along an axis where all entries of a constant stand, in the order that their leaves say."""
         found = []
         for piece in pieces(weight.target, axis, self.flow.d.terms[weight.target][axis]):
-            part = line[torch.tensor(piece.entries())]
+            part = line[piece.places()]
             if not bool(part.any()):
                 continue
             entries = torch.arange(1, spot.term.size + 1, dtype=line.dtype)
@@ -264,7 +264,7 @@ class Carrier:
 def written(read: Read, piece: Piece, spot: Spot, shape: tuple[int, ...], reader: Piece) -> Spot:
     """What a matrix makes of a constant in the part of its result that one piece of its other axis writes."""
     line = torch.zeros(shape[read.out], dtype=torch.float64)
-    line[torch.tensor(piece.entries())] = torch.arange(1, piece.size + 1, dtype=torch.float64)
+    line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
     sizes = [-1 if i == read.out else 1 for i in range(len(shape))]
     number, path = spot.name
     at = line.reshape(sizes).expand(shape)
@@ -332,7 +332,8 @@ def _varies(numbers: Tensor, dim: int) -> bool:
 def _constant(numbers: Tensor, dim: int) -> bool:
     if numbers.shape[dim] == 1 or numbers.stride(dim) == 0:
         return True
-    return bool((numbers == numbers.narrow(dim, 0, 1)).all())
+    kept = compact([numbers])[0]
+    return bool((kept == kept.narrow(dim, 0, 1)).all())
 
 
 def _line(numbers: Tensor, dim: int) -> Tensor:

@@ -116,7 +116,7 @@ class System:
         name, axis = reader.plane.reader.parameter, 1 - reader.axis
         for piece in pieces(name, axis, self.flow.d.terms[name][axis]):
             line = torch.zeros(node.shape[-1], dtype=torch.float64)
-            line[torch.tensor(piece.entries())] = torch.arange(1, piece.size + 1, dtype=torch.float64)
+            line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
             port = Port(piece, (), reader.plane)
             yield from self._source(self.order[node.name], port, line.expand(node.shape), None)
 
@@ -189,7 +189,7 @@ class System:
 def _entries(piece: Piece, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
     """The entries of a piece where they stand in their parameter, and the rows where it has any."""
     line = torch.zeros(shape[-1], dtype=torch.float64)
-    line[torch.tensor(piece.entries())] = torch.arange(1, piece.size + 1, dtype=torch.float64)
+    line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
     axis = row_axis(shape)
     if axis is None:
         return line.expand(shape), None

@@ -162,7 +162,7 @@ def turned(weight: Tensor, rows: Piece | None, plane: Plane, state: State, const
     if rows is None:
         amounts = constant.to(weight).expand(amounts.shape)
     else:
-        amounts[torch.tensor(rows.entries(), device=weight.device)] = constant.to(weight)
+        amounts[rows.places(weight.device)] = constant.to(weight)
     return plane.reader.add(weight, amounts.unsqueeze(axis) * spread(normal, weight.dim(), [axis]))
 
 

@@ -55,15 +55,20 @@ class Piece:
             return range(self.start, self.stop)
         return [k * self.period + i for k in range(self.outer) for i in range(self.start, self.stop)]
 
+    def places(self, device: torch.device | None = None) -> Tensor:
+        """The same as a tensor: (size,)."""
+        inner = torch.arange(self.start, self.stop, device=device)
+        return (torch.arange(self.outer, device=device).unsqueeze(1) * self.period + inner).reshape(-1)
+
     def of(self, tensor: Tensor) -> Tensor:
         """The part of the parameter; a view where it can be one."""
         if self.outer == 1:
             return tensor.narrow(self.axis, self.start, self.size)
-        return tensor.index_select(self.axis, torch.tensor(self.entries(), device=tensor.device))
+        return tensor.index_select(self.axis, self.places(tensor.device))
 
     def add(self, tensor: Tensor, part: Tensor) -> Tensor:
         """The parameter with something added to this part; shapes: `part` broadcasts against `of(tensor)`."""
-        at = torch.tensor(self.entries(), device=tensor.device)
+        at = self.places(tensor.device)
         shape = [self.size if i == self.axis else n for i, n in enumerate(tensor.shape)]
         return tensor.index_add(self.axis, at, part.to(tensor).expand(shape))
 
