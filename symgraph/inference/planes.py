@@ -17,20 +17,17 @@ from symgraph.symmetry.terms import Leaf
 
 @dataclass(frozen=True, slots=True)
 class PlaneReader:
-    """A matrix that reads a norm's output by one leaf, with its own bias or '', and the other calls that use it."""
+    """A matrix that reads a norm's output by one leaf, of this frame.
+
+    `bias` is its own, or ''; `elsewhere` are the other calls that use it.
+    """
 
     node: str
     plane: Plane
     axis: int
     bias: str
     elsewhere: tuple[str, ...]
-
-    @property
-    def leaf(self) -> Leaf:
-        """What it reads along."""
-        term = self.plane.reader.term
-        assert isinstance(term, Leaf)
-        return term
+    frame: int
 
 
 def find_readers(flow: Flow) -> list[PlaneReader]:
@@ -52,7 +49,7 @@ def _readers(carrier: Carrier, a: Applied, plane: tuple[str, str], axis: int) ->
         node = read.applied.node.name
         users = tuple(u.name for u in flow.graph.users[read.weight.name] if u.name != node)
         found = Plane(piece, gain, bias, flow.d.eq.offsets.get(gain, 0.0))
-        yield PlaneReader(node, found, read.axis, own.target if own is not None else "", users)
+        yield PlaneReader(node, found, read.axis, own.target if own is not None else "", users, piece.term.frame)
 
 
 def _reads(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:

@@ -27,8 +27,9 @@ def find_families(d: Draft, traced: Graph) -> Families:
     # Where a norm's bias has moved on, its readers' plane goes through zero.
     moved = {c.source.piece.parameter for c in constants if c.moves}
     readers = [replace(r, plane=_lowered(r.plane, moved)) for r in readers]
-    leans = [*_leans(readers), *(_lean(c) for c in constants if _is_lean(c))]
-    others = [_lowered_head(c, moved) for c in constants if not _is_lean(c)]
+    alone = {c: plane for c in constants if (plane := _unseen(c)) is not None}
+    leans = [*_leans(readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
+    others = [_lowered_head(c, moved) for c in constants if c not in alone]
     return Families(
         tuple(others),
         (*written, *_read(readers), *find_blind(flow)),
@@ -55,7 +56,7 @@ def _read(readers: list[PlaneReader]) -> Iterator[Centred]:
     plain: dict[int, dict[Piece, None]] = {}
     for r in readers:
         if not r.elsewhere and not r.plane.gain and not r.plane.bias:
-            plain.setdefault(r.leaf.frame, {})[r.plane.reader] = None
+            plain.setdefault(r.frame, {})[r.plane.reader] = None
     return (Centred(frame, tuple(found), False) for frame, found in sorted(plain.items()))
 
 
@@ -65,12 +66,6 @@ def _leans(readers: list[PlaneReader]) -> Iterator[Lean]:
             yield Lean(r.plane, r.bias if r.plane.bias else "")
 
 
-def _is_lean(constant: Constant) -> bool:
-    """Whether it is a bias by a plane that nothing sees."""
-    return constant.source.plane is not None and not constant.shares and constant.through is None
-
-
-def _lean(constant: Constant) -> Lean:
-    plane = constant.source.plane
-    assert plane is not None
-    return Lean(plane, "", constant.source.piece)
+def _unseen(constant: Constant) -> Plane | None:
+    """The plane of a bias by a plane that nothing sees."""
+    return None if constant.shares or constant.through is not None else constant.source.plane

@@ -47,6 +47,8 @@ PROBE = 1e-9
 # Changes beyond so many times what a probe changes are not rounding.
 BEYOND = 50.0
 PROBES = 2
+# What a call raises that does not fit the module.
+_REFUSED = (RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +114,14 @@ class Eager:
         """
         try:
             return self._outputs(state)
-        except (RuntimeError, TypeError, ValueError, NotImplementedError):
+        except _REFUSED:
             if self.dtype is None:
                 raise
         # Code that names its dtypes can be called in them alone.
         self.dtype = None
         try:
             return self._outputs(state)
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        except _REFUSED as error:
             name = type(self.module).__name__
             raise TraceError(f"{name} cannot be called on its inputs", cause=one_line(error)) from error
 
