@@ -88,6 +88,7 @@ class Node:
     result: Tensor | tuple[Tensor, ...] | None = None
     module: str = ""
     source: str = ""
+    _read: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> Shape:
@@ -103,8 +104,10 @@ class Node:
 
     def refs(self) -> Iterator[str]:
         """Names of the values this node reads, in order, with repetition."""
-        yield from _refs(self.args)
-        yield from _refs(tuple(v for _, v in self.kwargs))
+        # Kept: every stage asks every node.
+        if self._read is None:
+            object.__setattr__(self, "_read", (*_refs(self.args), *_refs(tuple(v for _, v in self.kwargs))))
+        return iter(self._read or ())
 
     def __str__(self) -> str:
         if self.kind is not Kind.CALL:

@@ -226,8 +226,8 @@ def _law(graph: Graph, region: Region, worlds: list[dict[str, Tensor]]) -> _Foun
         whole = [f for f in families if f is not None]
         if len(whole) < len(families):
             continue
-        varying = [i for i in range(len(shape) - 1) if any(_varies(f, i) for f in whole)]
-        reduced = torch.cat([_distinct(f, varying) for f in whole])
+        varying = [i for i in range(len(shape) - 1) if any(f.shape[i] > 1 for f in whole)]
+        reduced = torch.cat([f.reshape(-1, *f.shape[-2:]) for f in whole])
         found = turns(reduced)
         if found is None or not _in_one_run(found):
             return None
@@ -236,16 +236,21 @@ def _law(graph: Graph, region: Region, worlds: list[dict[str, Tensor]]) -> _Foun
 
 
 def _matrices(run: Runner, shape: Shape, axis: int) -> Tensor | None:
-    """M: (positions..., d, d) of a region, or None where it is not linear, or does not act along this axis alone."""
-    d = shape[axis]
-    zeros = torch.zeros(shape, dtype=torch.float64)
+    """M: (positions..., d, d) of a region, or None where it is not linear, or does not act along this axis alone.
+
+    Axes of positions along which it does not vary have size one.
+    """
     columns = []
-    for j in range(d):
-        unit = zeros.clone()
+    for j in range(shape[axis]):
+        unit = torch.zeros(shape, dtype=torch.float64)
+        if j == 0 and bool(run(unit).abs().max() > 0):
+            return None
         unit.select(axis, j).fill_(1.0)
         columns.append(run(unit).movedim(axis, -1))
-        if j == 0 and bool(run(zeros).abs().max() > 0):
-            return None
+    for i in range(len(shape) - 1):
+        firsts = [c.narrow(i, 0, 1) for c in columns]
+        if all(bool((c - f).abs().max() <= TOLERANCE) for c, f in zip(columns, firsts, strict=True)):
+            columns = firsts
     found = torch.stack(columns, -1)
     generator = torch.Generator().manual_seed(len(shape))
     for scale in (1e-3, 1.0, 1e3):
@@ -255,19 +260,6 @@ def _matrices(run: Runner, shape: Shape, axis: int) -> Tensor | None:
         if not bool(error <= TOLERANCE * scale * found.abs().max().clamp_min(1.0)):
             return None
     return found
-
-
-def _varies(family: Tensor, axis: int) -> bool:
-    first = family.narrow(axis, 0, 1)
-    return bool((family - first).abs().max() > TOLERANCE)
-
-
-def _distinct(family: Tensor, varying: list[int]) -> Tensor:
-    """One matrix for each position of the axes that the family varies along."""
-    for axis in range(family.dim() - 2):
-        if axis not in varying:
-            family = family.narrow(axis, 0, 1)
-    return family.reshape(-1, *family.shape[-2:])
 
 
 def _in_one_run(found: Turns) -> bool:

@@ -18,7 +18,8 @@ from symgraph.inference.regions import Dataflow, Region, Runner, replaced, table
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
-from symgraph.tracing.operators import arguments, is_pointwise, short_name
+from symgraph.tracing.arguments import arguments
+from symgraph.tracing.operators import is_pointwise, short_name
 
 _REDUCTIONS = frozenset({"mean", "sum", "var", "std", "linalg_vector_norm", "amax", "amin", "logsumexp"})
 _SPREADS = frozenset({"expand", "expand_as", "unsqueeze", "to", "to_copy"})
@@ -90,7 +91,7 @@ def _reduced_axis(node: Node, flow: Dataflow) -> int | None:
         return len(node.shape) - 1 if plain else None
     if node.name not in flow.live or short_name(node.target) not in _REDUCTIONS:
         return None
-    given = arguments(node.target, node.args, node.kwargs)
+    given = arguments(node) or {}
     source = flow.graph.by_name[node.args[0].name]
     dims = given.get("dim")
     dims = dims if isinstance(dims, list | tuple) else [dims]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from symgraph.ir import Graph, Node, Ref
-from symgraph.tracing.arguments import PATTERN
-from symgraph.tracing.operators import arguments, short_name
+from symgraph.tracing.arguments import PATTERN, arguments
+from symgraph.tracing.operators import short_name
 
 # A product by name, which of its operands the axis comes in by, and where it begins in a concatenation.
 Meeting = tuple[str, int, int]
@@ -41,7 +41,7 @@ def _steps(graph: Graph, user: Node, name: str, axis: int, offset: int) -> Itera
     """What one call does with the axis: a product ("", operand, offset), or where it is then (None, axis, offset)."""
     kind, rank = short_name(user.target).removeprefix(PATTERN), len(graph.by_name[name].shape)
     places = [i for i, r in enumerate(user.refs()) if r == name]
-    given = arguments(user.target, user.args, user.kwargs) if user.target.startswith("aten.") else {}
+    given = (arguments(user) if user.target.startswith("aten.") else None) or {}
     if kind in ("matmul", "bmm") and len(places) == 1:
         if axis == (rank - 1 if places[0] == 0 else rank - 2):
             yield "", places[0], offset

@@ -99,19 +99,7 @@ class Dataflow:
 
     def region(self, start: str, end: str) -> Region:
         """The calls on all ways from one live value to another that it dominates."""
-        found, todo, tables = set[str](), [end], dict[str, None]()
-        while todo:
-            name = todo.pop()
-            if name == start or name in found:
-                continue
-            found.add(name)
-            for ref in self.graph.by_name[name].refs():
-                if ref in self.live:
-                    todo.append(ref)
-                else:
-                    tables[ref] = None
-        nodes = tuple(self.graph.by_name[n] for n in sorted(found, key=self.order.__getitem__))
-        return Region(start, end, nodes, tuple(tables))
+        return self._between(start, end, self.live)
 
     def between(self, start: str, end: str) -> Region:
         """The calls on all ways from one value to another, whatever else they read."""
@@ -119,14 +107,18 @@ class Dataflow:
         for node in self.graph.nodes[self.order[start] + 1 : self.order[end] + 1]:
             if any(r in reached for r in node.refs()):
                 reached.add(node.name)
+        return self._between(start, end, reached)
+
+    def _between(self, start: str, end: str, followed: Collection[str]) -> Region:
+        """The calls that lead from one value to another by values that are followed; all else is given."""
         found, todo, tables = set[str](), [end], dict[str, None]()
         while todo:
             name = todo.pop()
-            if name in found or name == start:
+            if name == start or name in found:
                 continue
             found.add(name)
             for ref in self.graph.by_name[name].refs():
-                if ref in reached:
+                if ref in followed:
                     todo.append(ref)
                 else:
                     tables[ref] = None

@@ -15,9 +15,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref, Tensor
+from symgraph.tracing.arguments import operator
 from symgraph.tracing.lowering import Lowering
 from symgraph.tracing.normalize import without_dead_calls, without_identities
-from symgraph.tracing.operators import resolve
 from symgraph.tracing.writes import reading, without_writes
 
 _DEPTH = 3
@@ -36,7 +36,7 @@ def decompose(node: Node, operands: Mapping[str, Result]) -> tuple[Node, ...] | 
         node: a call.
         operands: shape and dtype of every value that it reads.
     """
-    op = resolve(node.target)
+    op = operator(node.target)
     names = tuple(dict.fromkeys(node.refs()))
     tensors = {n: t for n in names if isinstance(t := operands.get(n), Tensor)}
     if op is None or len(tensors) < len(names):

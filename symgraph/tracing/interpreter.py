@@ -16,7 +16,8 @@ from torch import Tensor
 from symgraph.errors import SymgraphError, UsageError
 from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref
 from symgraph.ir import Tensor as Meta
-from symgraph.tracing.operators import is_wide, resolve
+from symgraph.tracing.arguments import operator
+from symgraph.tracing.operators import is_wide
 
 _OPAQUE = {
     repr(v): v
@@ -140,7 +141,7 @@ class Interpreter:
         return env
 
     def _step(self, node: Node, last: tuple[str, ...]) -> _Step:
-        run = _LOCAL.get(node.target) or resolve(node.target)
+        run = _LOCAL.get(node.target) or operator(node.target)
         if run is None:
             raise UsageError(
                 f"{node.where} cannot be run",

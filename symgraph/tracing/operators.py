@@ -1,4 +1,4 @@
-"""What torch's own schemas say about an operator: how to find it, what it mutates, what its result may alias."""
+"""What torch's own schemas say about an operator: what it draws, what it mutates, what its result may alias."""
 
 from __future__ import annotations
 
@@ -9,33 +9,20 @@ from typing import Any
 
 import torch
 
+from symgraph.tracing.arguments import operator
+
 _WIDE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-
-@cache
-def resolve(target: str) -> Any | None:
-    """The overload called `target` ("aten.add.Tensor"), or None if torch has none of that name."""
-    found: Any = torch.ops
-    parts = target.split(".")
-    if len(parts) != 3:
-        return None
-    for part in parts:
-        try:
-            found = getattr(found, part)
-        except (AttributeError, RuntimeError):
-            return None
-    return found if hasattr(found, "_schema") else None
 
 
 def is_pointwise(target: str) -> bool:
     """Whether torch says of an operator that it treats every position by itself."""
-    op = resolve(target)
+    op = operator(target)
     return op is not None and torch.Tag.pointwise in op.tags
 
 
 def draws(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call draws random numbers; what only would in training, or with dropout, does not."""
-    op = resolve(target)
+    op = operator(target)
     if op is None or torch.Tag.nondeterministic_seeded not in op.tags:
         return False
     schema = op._schema.arguments
@@ -46,14 +33,14 @@ def draws(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
 @cache
 def written(target: str) -> tuple[int, ...]:
     """Positions of the arguments that the operator writes to."""
-    op = resolve(target)
+    op = operator(target)
     return () if op is None else tuple(i for i, a in enumerate(op._schema.arguments) if _is_write(a))
 
 
 @cache
 def aliased(target: str) -> tuple[int, ...]:
     """Positions of the arguments whose memory the result may share."""
-    op = resolve(target)
+    op = operator(target)
     return () if op is None else tuple(i for i, a in enumerate(op._schema.arguments) if a.alias_info is not None)
 
 
@@ -74,15 +61,8 @@ def functional(target: str) -> str | None:
 
 def _takes(target: str) -> list[str]:
     """Types of an operator's arguments."""
-    op = resolve(target)
+    op = operator(target)
     return [] if op is None else [str(a.type) for a in op._schema.arguments]
-
-
-def arguments(target: str, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """The arguments of a call under their names, with the defaults of those that are not given."""
-    schema = resolve(target)._schema.arguments  # type: ignore[union-attr]
-    names = [a.name for a in schema]
-    return {a.name: a.default_value for a in schema} | dict(zip(names, args, strict=False)) | dict(kwargs)
 
 
 def first_position(start: int | None, size: int) -> int:

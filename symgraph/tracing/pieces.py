@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from symgraph.ir import Graph, Node, Ref, Tensor
+from symgraph.tracing.arguments import arguments
 from symgraph.tracing.naming import numbering
-from symgraph.tracing.operators import arguments, short_name
+from symgraph.tracing.operators import short_name
 from symgraph.tracing.writes import reading
 
 _SLICE, _SELECT = "aten.slice_scatter.default", "aten.select_scatter.default"
@@ -75,7 +76,7 @@ def _write(node: Node) -> Write | None:
     """The call as a write of one range without gaps, if it is one."""
     if node.target not in (_SLICE, _SELECT) or not isinstance(node.result, Tensor):
         return None
-    given = arguments(node.target, node.args, node.kwargs)
+    given = arguments(node) or {}
     dim = int(given["dim"]) % len(node.shape)
     size, step = node.shape[dim], 1
     if node.target == _SELECT:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref, Tensor, map_refs
+from symgraph.tracing.arguments import operator
 from symgraph.tracing.naming import numbering
-from symgraph.tracing.operators import draws, resolve, short_name
+from symgraph.tracing.operators import draws, short_name
 from symgraph.tracing.writes import reading
 
 _TABLES = {"aten.embedding.default": 1, "aten.index_select.default": 2, "aten.index.Tensor": 1}
@@ -131,7 +132,7 @@ def _is_small_integer(node: Node) -> bool:
 
 
 def _computed(node: Node, known: Mapping[str, torch.Tensor | None]) -> torch.Tensor | None:
-    op = resolve(node.target)
+    op = operator(node.target)
     if op is None or not _is_small_integer(node) or any(known[r] is None for r in node.refs()):
         return None
     kwargs = {k: _argument(v, known) for k, v in node.kwargs}

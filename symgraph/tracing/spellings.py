@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from symgraph.ir import DType, Node, Ref, Tensor
-from symgraph.tracing.operators import arguments, is_wide
+from symgraph.tracing.arguments import arguments
+from symgraph.tracing.operators import is_wide
 
 Known = Mapping[str, Node]
 
@@ -110,7 +111,7 @@ def _linear(node: Node, known: Known) -> Node:
         return node
     *first, left, right = node.args
     turned = known[right.name]
-    given = arguments(turned.target, turned.args, turned.kwargs) if turned.target in _TRANSPOSES else {}
+    given = (arguments(turned) if turned.target in _TRANSPOSES else None) or {}
     plain = len(turned.shape) == 2 and {given.get("dim0", 0) % 2, given.get("dim1", 1) % 2} == {0, 1}
     if not given or not plain or node.kwargs or any(len(known[b.name].shape) != 1 for b in first):
         return node
@@ -151,9 +152,9 @@ def _cut_out(node: Node, known: Known) -> Node:
     if node.target != "aten.slice.Tensor" or known[node.args[0].name].target != "aten.cat.default":
         return node
     whole = known[node.args[0].name]
-    given = arguments(node.target, node.args, node.kwargs)
+    given = arguments(node) or {}
     dim, rank = int(given["dim"]) % len(node.shape), len(node.shape)
-    joined = arguments(whole.target, whole.args, whole.kwargs)["dim"]
+    joined = (arguments(whole) or {})["dim"]
     if joined % rank != dim or given["step"] != 1:
         return node
     start, stop, _ = slice(given["start"], given["end"]).indices(whole.shape[dim])
@@ -217,7 +218,7 @@ def _one_group(node: Node, known: Known) -> Node:
     """A group norm of rows with a single group, as the layer norm that it is."""
     if node.target != "aten.group_norm.default" or len(node.shape) != 2 or node.args[1] != 1:
         return node
-    given = arguments(node.target, node.args, node.kwargs)
+    given = arguments(node) or {}
     args = (given["input"], node.shape[1:], given["weight"], given["bias"], given["eps"])
     return replace(node, target="aten.layer_norm.default", args=args, kwargs=())
 

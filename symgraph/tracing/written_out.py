@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from symgraph.ir import Graph, Kind, Node, Ref, Shape, Tensor
+from symgraph.tracing.arguments import arguments
 from symgraph.tracing.einsum import product_of
 from symgraph.tracing.naming import numbering
-from symgraph.tracing.operators import arguments, short_name
+from symgraph.tracing.operators import short_name
 
 Known = Mapping[str, Node]
 
@@ -65,7 +66,7 @@ def _written(node: Node, known: Known, fresh: Callable[[str], str]) -> list[Node
     if node.kind is not Kind.CALL or form is None:
         return [node]
     writer = Writer(node, known, fresh, [])
-    if not form(writer, arguments(node.target, node.args, node.kwargs)) or not writer.nodes:
+    if not form(writer, arguments(node) or {}) or not writer.nodes:
         return [node]
     *before, last = writer.nodes
     return [*before, replace(last, name=node.name, result=node.result)]
@@ -111,7 +112,7 @@ def _mean_of_values(w: Writer, given: dict[str, Any]) -> bool:
     if product.target not in ("aten.matmul.default", "aten.bmm.default") or total.target != "aten.sum.dim_IntList":
         return False
     weights, values = product.args[:2]
-    asked = arguments(total.target, total.args, total.kwargs)
+    asked = arguments(total) or {}
     shape = w.shape(weights)
     if asked["self"] != weights or not asked["keepdim"] or [d % len(shape) for d in asked["dim"]] != [len(shape) - 1]:
         return False
@@ -140,7 +141,7 @@ def _statistic(node: Node, known: Known) -> Node:
     kind = short_name(both.target)
     if kind not in ("var_mean", "std_mean"):
         return node
-    given = arguments(both.target, both.args, both.kwargs)
+    given = arguments(both) or {}
     rank = len(known[given["self"].name].shape)
     dims, keep = given.get("dim") or tuple(range(rank)), given.get("keepdim", False)
     if node.args[1] == 1:

@@ -18,8 +18,8 @@ from symgraph.groups.lattice import SymmetryClass as C
 from symgraph.inference.commutant import turns
 from symgraph.inference.measured_laws import measured
 from symgraph.tracing import trace
+from symgraph.tracing.arguments import operator
 from symgraph.tracing.einsum import product_of
-from symgraph.tracing.operators import resolve
 
 POSITIONS, HEADS, INSIDE = 4, 2, 6
 HALF = INSIDE // 2
@@ -274,7 +274,7 @@ def test_an_einstein_sum_is_a_product(equation: str, shapes: list[tuple[int, ...
     steps = product_of(equation, shapes)
     assert steps is not None
     for step in steps:
-        op: Any = resolve(step.target)
+        op: Any = operator(step.target)
         values.append(op(*(values[i] for i in step.operands), *step.args))
         assert tuple(values[-1].shape) == step.shape
     assert torch.allclose(values[-1], expected)
