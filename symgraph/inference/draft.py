@@ -59,8 +59,8 @@ class Uses:
 class Draft:
     """Frames with their bounds; `frames` has one node of each, as it was before gains were absorbed.
 
-    `relations` and `links` are between leaves. `blocks` has the leaves of each value block by block, `found` its axes,
-    `inside` the leaves of each axis. `terms` are of parameters and buffers, `values` of all values. `merged` has the
+    `relations` and `links` are between leaves. `blocks` has the leaves of each value block by block, `found` its axes.
+    `terms` are of parameters and buffers, `values` of all values. `merged` has the
     nodes of frames that absorbed gains have made one. `between` has, for a gain that stays, the frames before and after
     it where it alone ties them to permutations.
     """
@@ -75,7 +75,6 @@ class Draft:
     terms: dict[str, tuple[Term, ...]]
     values: dict[str, tuple[Term, ...]]
     found: dict[str, Block]
-    inside: dict[str, tuple[Block, ...]]
     self_dual: frozenset[int]
     gains: tuple[Gain, ...] = ()
     merged: dict[int, tuple[int, ...]] = field(default_factory=dict)

@@ -21,7 +21,6 @@ def find_frames(equations: Equations) -> Draft:
     relations, links = _cut_alike(eq)
     values = eq.values
     blocks = {name: [b for axes in results for b in ref_blocks(eq.store, axes)] for name, results in values.items()}
-    axes = {name: results[0] if results else () for name, results in values.items()}
     bounds, evidence = _claimed(eq.store)
     nodes = dict.fromkeys(ref >> 1 for several in blocks.values() for block in several for ref in block)
     frames = {node: frame for frame, node in enumerate(nodes)}
@@ -37,8 +36,7 @@ def find_frames(equations: Equations) -> Draft:
         blocks,
         {node.target: reader.terms(eq.axes(node.name)) for node in eq.graph.state.values()},
         {name: reader.terms(results[0]) for name, results in values.items() if results},
-        {name: tuple(map(eq.store.find, refs)) for name, refs in axes.items()},
-        {name: tuple(tuple(eq.store.leaves(ref)) for ref in refs) for name, refs in axes.items()},
+        {name: tuple(map(eq.store.find, results[0] if results else ())) for name, results in values.items()},
         self_dual,
     )
 

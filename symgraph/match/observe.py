@@ -45,22 +45,6 @@ _VIEWS = frozenset(
 def observe(
     symmetry: SymmetryGraph,
     seen: SymmetryGraph,
-    a: State,
-    b: State,
-    batches: Iterable[tuple[Tensor, ...] | Mapping[str, Tensor]],
-    units: Iterable[Tree],
-    *,
-    dtype: torch.dtype = torch.float32,
-    rows: int = 128,
-    moments: bool = False,
-) -> Activations:
-    """One pass of two models over the batches; see `observe_all`."""
-    return observe_all(symmetry, seen, (a, b), batches, units, dtype=dtype, rows=rows, moments=moments)[0, 1]
-
-
-def observe_all(
-    symmetry: SymmetryGraph,
-    seen: SymmetryGraph,
     models: Sequence[State],
     batches: Iterable[tuple[Tensor, ...] | Mapping[str, Tensor]],
     units: Iterable[Tree],

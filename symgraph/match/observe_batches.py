@@ -14,7 +14,7 @@ from symgraph.errors import DataError
 from symgraph.inference.pipeline import infer
 from symgraph.io.columns import LABEL_KEYS
 from symgraph.match.activations import Activations
-from symgraph.match.observe import observe_all
+from symgraph.match.observe import observe
 from symgraph.match.wreath import Tree
 from symgraph.measure.batches import batch_tensors, repeatable
 from symgraph.measure.forward import accepted_names
@@ -38,7 +38,7 @@ def observe_models(
     rows: int = 128,
     moments: bool = False,
 ) -> dict[tuple[int, int], Activations]:
-    """Runs all models over batches of data; see `symgraph.match.activations.observe_all`.
+    """Runs all models over batches of data; see `symgraph.match.activations.observe`.
 
     The network is traced with the first batch; batches of another shape are left out, and counted.
 
@@ -58,7 +58,7 @@ def observe_models(
     names = [n.target for n in seen.graph.inputs]
     alike = _Alike(given, first)
     chosen = (_named(x, names, accepted) for x in islice(alike, batches or None))
-    found = observe_all(symmetry, seen, models, chosen, units, dtype=dtype, rows=rows, moments=moments)
+    found = observe(symmetry, seen, models, chosen, units, dtype=dtype, rows=rows, moments=moments)
     return {pair: replace(x, left_out=alike.left_out) for pair, x in found.items()}
 
 

@@ -58,9 +58,7 @@ class Reduce(ProgramStep):
         return "\n".join([head, *(f"      {s}" for s in self.spaces)])
 
 
-def _reshape(
-    step: Embed | Reduce, run: Run, made: Callable[[SymmetryGraph, State, State], Embedding | Reduction]
-) -> None:
+def _reshape(step: Embed | Reduce, run: Run, made: Made) -> None:
     other = run.others.get(step.model)
     if other is None:
         raise UsageError(f"the program has a step {step.op}, and all models have one shape", remedy="take it out")

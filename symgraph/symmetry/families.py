@@ -110,11 +110,6 @@ def _split(term: Term) -> bool:
     return isinstance(term, Concat) or (isinstance(term, Product) and any(map(_split, term.factors)))
 
 
-def is_one_block(piece: Piece) -> bool:
-    """Whether the piece is a flattened block, so that constants along one of its leaves are constants of it."""
-    return not _split(piece.term)
-
-
 @dataclass(frozen=True, slots=True)
 class Plane:
     """A reader of a norm's centred output: what it reads lies where (1 / gain) . (x - bias) = 0.

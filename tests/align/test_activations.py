@@ -63,7 +63,7 @@ def test_the_sums_are_those_of_all_activations_at_once() -> None:
     x = torch.randn(64, 5, dtype=torch.float64)
     seen = symgraph.infer(symgraph.api.trace(c.module, (x.float(),)))
     tree = units(c.symmetry)[0]
-    found = observe(c.symmetry, seen, a, b, [(x,)], [tree], dtype=torch.float64, rows=0)
+    found = observe(c.symmetry, seen, (a, b), [(x,)], [tree], dtype=torch.float64, rows=0)[0, 1]
     first, then = (n.name for n in seen.graph.calls[:2])
     total = torch.zeros(7, 7, dtype=torch.float64)
     for name in (first, then):
@@ -81,8 +81,10 @@ def test_one_pass_in_pieces_is_one_pass() -> None:
     a, b = (canonicalise(c.symmetry, c.state(k)).state for k in (1, 2))
     tree = units(c.symmetry)
     given = [[x["pixel_values"].double()] for x in batches("vit", count=4, size=2)]
-    whole = observe(c.symmetry, c.symmetry, a, b, map(tuple, given), tree, dtype=torch.float64, rows=0)
-    twice = observe(c.symmetry, c.symmetry, a, b, map(tuple, [*given, *given]), tree, dtype=torch.float64, rows=0)
+    whole = observe(c.symmetry, c.symmetry, (a, b), map(tuple, given), tree, dtype=torch.float64, rows=0)[0, 1]
+    twice = observe(c.symmetry, c.symmetry, (a, b), map(tuple, [*given, *given]), tree, dtype=torch.float64, rows=0)[
+        0, 1
+    ]
     assert twice.examples == 2 * whole.examples == 16
     for unit, sums in whole.correlations.items():
         assert all(torch.allclose(t, twice.correlations[unit][k]) for k, t in sums.items())
@@ -91,7 +93,9 @@ def test_one_pass_in_pieces_is_one_pass() -> None:
 def test_activations_bring_unrelated_models_nearer_and_keep_the_function() -> None:
     c = case("gpt2-untied")
     a, b = (canonicalise(c.symmetry, c.state(k, spread=0.5)).state for k in (1, 2))
-    seen = observe(c.symmetry, c.symmetry, a, b, [tuple(c.inputs)], units(c.symmetry), rows=0, dtype=torch.float64)
+    seen = observe(c.symmetry, c.symmetry, (a, b), [tuple(c.inputs)], units(c.symmetry), rows=0, dtype=torch.float64)[
+        0, 1
+    ]
     for alpha in (0.0, 0.4, 1.0):
         found = nearest(c.symmetry, a, b, MatchOptions(alpha=alpha), seen=seen)
         assert relative(c.run(b), c.run(found.element(b))) < 1e-9
@@ -111,7 +115,9 @@ def test_weights_at_the_moment_of_their_inputs() -> None:
     """T S^1/2 turns as T does, and its squared distance is that of the outputs."""
     c = case("vit")
     a = canonicalise(c.symmetry, c.state(1)).state
-    seen = observe(c.symmetry, c.symmetry, a, a, [tuple(c.inputs)], (), rows=0, dtype=torch.float64, moments=True)
+    seen = observe(c.symmetry, c.symmetry, (a, a), [tuple(c.inputs)], (), rows=0, dtype=torch.float64, moments=True)[
+        0, 1
+    ]
     read = {n for n, _ in seen.moments}
     assert {"classifier.weight", "vit.layers.0.mlp.fc1.weight", "vit.layers.0.mlp.fc2.weight"} <= read
     assert not any(n.endswith("bias") or "embeddings" in n for n in read)
@@ -163,7 +169,7 @@ def test_without_labels_one_half_is_taken_and_said() -> None:
     assert any("which nothing has chosen: no loss fits the data" in n for n in found.notes)
     assert all(torch.equal(found.state[n], half.state[n]) for n in half.state)
     a = canonicalise(c.symmetry, c.state(1)).state
-    seen = observe(c.symmetry, c.symmetry, a, a, [tuple(c.inputs)], units(c.symmetry))
+    seen = observe(c.symmetry, c.symmetry, (a, a), [tuple(c.inputs)], units(c.symmetry))[0, 1]
     with pytest.raises(UsageError, match="one share of activations"):
         nearest(c.symmetry, a, a, seen=seen)
 
@@ -200,7 +206,7 @@ def test_options_that_make_no_sense() -> None:
     c = case("vit")
     a = canonicalise(c.symmetry, c.state(1)).state
     with pytest.raises(DataError, match="no batches"):
-        observe(c.symmetry, c.symmetry, a, a, [], units(c.symmetry))
+        observe(c.symmetry, c.symmetry, (a, a), [], units(c.symmetry))
     assert default_rules().hash
 
 

@@ -286,7 +286,7 @@ def test_the_mean_of_the_others_is_seen_as_it_would_be_of_moved_models() -> None
     g, h = (random_element(c.symmetry, generator=torch.Generator().manual_seed(k), spread=0.0) for k in (3, 4))
     trees, given = units(c.symmetry), [tuple(c.inputs)]
     seen, moved, turned = (
-        observe(c.symmetry, c.symmetry, x, y, given, trees, dtype=torch.float64, rows=0)
+        observe(c.symmetry, c.symmetry, (x, y), given, trees, dtype=torch.float64, rows=0)[0, 1]
         for x, y in ((a, b), (g(a), h(b)), (b, a))
     )
     for unit, sums in seen.after(g, h).correlations.items():

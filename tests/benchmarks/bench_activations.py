@@ -71,7 +71,7 @@ def cost(pair: str, folder: Path, count: int = 5) -> None:
 
     with one_thread():
         for rows in (128, 512):
-            ours = partial(observe, symmetry, seen, states[0], states[1], given, units(symmetry), rows=rows)
+            ours = partial(observe, symmetry, seen, states, given, units(symmetry), rows=rows)
             found, first, second = ratio(ours, forward, 5)
             print(
                 f"{pair}: a pass over bare forward passes, {rows} rows: {found:.2f} ({first:.2f} over {second:.2f} s)"
