@@ -140,7 +140,7 @@ def _write(aligned: Aligned, measured: dict[str, LossBarrier], args: Arguments) 
         command=args.typed,
         loss_barriers=barriers,
         untied=args.tied == "untie" and any(n.startswith("untied ") for n in aligned.notes),
-        overwrite=args.overwrite,
+        **inputs.writing(args),
     )
     written = {role: str(path) for role, path in folders.items()}
     if args.alignment:

@@ -39,7 +39,7 @@ def run(args: Arguments, console: Console) -> int:
     options = {"inverse": args.inverse, "task_vector": args.task_vector, "tied": args.tied}
     with console.steps("applying"):
         applied = outputs.apply(args.applied, found, rules=inputs.rule_book(args), **options)
-    out = outputs.write_applied(applied, args.out, command=args.typed, overwrite=args.overwrite)
+    out = outputs.write_applied(applied, args.out, command=args.typed, **inputs.writing(args))
     plain = {"alignment": args.applied, "model": args.model, "inverse": args.inverse, "written": str(out)}
     console.result("\n".join([*applied.notes, f"wrote {out}"]), {**plain, "notes": list(applied.notes)})
     return 0

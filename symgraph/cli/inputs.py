@@ -36,23 +36,28 @@ def architecture(spec: str, args: Arguments) -> Model:
     return models.load(spec, weights=False, trust_remote_code=args.trust_remote_code)
 
 
-def model(spec: str, args: Arguments) -> Model:
+def model(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
     """A model with its weights, or without where only a config is named."""
     from symgraph.io import models
 
-    return models.load(spec, trust_remote_code=args.trust_remote_code)
+    return models.load(spec, trust_remote_code=args.trust_remote_code, deferred=deferred)
 
 
-def weighted(spec: str, args: Arguments) -> Model:
-    """A model with its weights.
+def weighted(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
+    """A model with its weights, which with `deferred` stay in their files until they are needed.
 
     Raises:
         UsageError: only a config is named.
     """
-    found = model(spec, args)
+    found = model(spec, args, deferred=deferred)
     if not found.has_weights:
         raise UsageError(f"{spec} has no weights", cause="it is a config", remedy="name a checkpoint folder")
     return found
+
+
+def writing(args: Arguments) -> dict[str, Any]:
+    """How checkpoints are written, by name."""
+    return {"overwrite": args.overwrite, "shard_size": args.shard_size}
 
 
 def rule_book(args: Arguments) -> RuleBook:

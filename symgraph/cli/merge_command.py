@@ -66,7 +66,7 @@ def run(args: Arguments, console: Console) -> int:
     check_weights(args.weights, len(args.models))
     inputs.check_device(args.device)
     inputs.refuse_folders(args, args.out)
-    sources = [inputs.weighted(spec, args) for spec in args.models]
+    sources = [inputs.weighted(spec, args, deferred=args.recalibrate is None) for spec in args.models]
     training = inputs.recalibration(args, sources[0])
     with console.steps("merging") as progress:
         merged = merge.merge(
@@ -78,6 +78,6 @@ def run(args: Arguments, console: Console) -> int:
             written=None if written is None else getattr(torch, written),
             **inputs.settings(args, UniverseSettings) | {"progress": progress},
         )
-    out = outputs.write_merged(merged, args.out, command=args.typed, overwrite=args.overwrite)
+    out = outputs.write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
     return 0

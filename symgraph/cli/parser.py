@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from symgraph.cli.console import Console
 from symgraph.errors import UsageError
+from symgraph.io.files import SHARD_SIZE
 from symgraph.io.options import Option, stated
 from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Settings
 
@@ -89,6 +91,8 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
 def add_out(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Where a checkpoint is written."""
     parser.add_argument("--out", metavar="FOLDER", required=required, help="the folder to write the checkpoint to")
+    text = "how large a file of it may be, such as 500MB (default 5GB)"
+    parser.add_argument("--shard-size", metavar="SIZE", type=byte_size, default=SHARD_SIZE, help=text)
     add_overwrite(parser)
 
 
@@ -253,6 +257,15 @@ def not_negative(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0")
     return value
+
+
+def byte_size(text: str) -> int:
+    """A type of argument: a number of bytes from 1, in the units of transformers."""
+    found = re.fullmatch(r"(\d+)\s*([KMGT]?)(I?)B?", text.strip().upper())
+    size = int(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " ") if found else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 500MB or 5GB")
+    return size
 
 
 def share(text: str) -> float | str:

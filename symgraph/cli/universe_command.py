@@ -83,7 +83,7 @@ def run(args: Arguments, console: Console) -> int:
     found = _universe(program, args, console)
     measured = _measured(found, args, console) if args.data else {}
     simplex = tuple((f"{when} alignment", b) for when, b in measured.items())
-    out = outputs.write_universe(found, args.out, command=args.typed, simplex=simplex, overwrite=args.overwrite)
+    out = outputs.write_universe(found, args.out, command=args.typed, simplex=simplex, **inputs.writing(args))
     plain = {**found.to_plain(), "loss_barrier": {when: b.to_plain() for when, b in measured.items()}}
     lines = [str(found), *inputs.barrier_lines(measured), f"wrote {out}"]
     if args.emit_program and found.program is not None:

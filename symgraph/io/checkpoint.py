@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, one_line, shorten
 from symgraph.io.alike import compute_alike
-from symgraph.io.files import OutputError, atomic_dir, refuse_existing
+from symgraph.io.files import SHARD_SIZE, OutputError, atomic_dir, refuse_existing, require_space
 from symgraph.io.models import Model, quiet
+from symgraph.io.shards import size_of, stored_tensors, write_shards
 from symgraph.io.state import check_finite, state_hash, stored_dtypes, usual_dtype
+from symgraph.tracing.deferred import Deferred, cast, made
 
 __all__ = [
     "architecture_differences",
@@ -56,7 +58,8 @@ _COMPANIONS = (
 def read_state(model: Model) -> dict[str, Tensor]:
     """Every tensor of the model's state under its name, in the dtype it is stored in.
 
-    Tensors share memory with the module, except those that the checkpoint stores in another dtype.
+    Tensors share memory with the module, except those that the checkpoint stores in another dtype; of a module whose
+    tensors are read where they are needed, these are as well.
 
     Raises:
         CheckpointError: the model was loaded without weights.
@@ -67,7 +70,8 @@ def read_state(model: Model) -> dict[str, Tensor]:
     state, stored = dict(model.module.state_dict()), _stored(model)
     for name, dtype in dtypes(model).items():
         if state[name].dtype != dtype:
-            state[name] = _read_tensor(stored[name][0], name, state[name]) if name in stored else state[name].to(dtype)
+            own = state[name]
+            state[name] = _read_tensor(stored[name][0], name, own) if name in stored else cast(own, dtype)
     return state
 
 
@@ -177,10 +181,11 @@ def write(
     card: str | None = None,
     stored: Mapping[str, torch.dtype] | None = None,
     config_overrides: Mapping[str, Any] | None = None,
+    shard_size: int = SHARD_SIZE,
 ) -> Path:
     """Write `state` as a checkpoint of the model's own class, each tensor in the dtype it was stored in.
 
-    With `stored` in those instead.
+    With `stored` in those instead. One tensor at a time is made and written, into files of at most `shard_size` bytes.
 
     For a transformers model this is a folder that `from_pretrained` opens: config, generation config, weights, model
     card, and the tokenizer or preprocessor files of the source. For a factory's model it is `model.safetensors` alone.
@@ -192,29 +197,40 @@ def write(
     _refuse_other_folder(out, overwrite, folders_of(model))
     stored = dtypes(model) if stored is None else stored
     shell = _shell(model, dict(config_overrides or {}), usual_dtype(stored.values()))
-    check_finite(state, where=str(out), infinite_ok={n for n, _ in shell.named_buffers()})
     tensors = _to_save(shell, state, stored, str(out))
+    require_space(out, sum(map(size_of, tensors.values())))
     with atomic_dir(out, overwrite) as folder:
-        _write_folder(model, shell, tensors, folder)
+        _write_folder(model, shell, tensors, folder, shard_size)
         if card is not None and model.config is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
     return out
 
 
-def _write_folder(model: Model, shell: Any, tensors: dict[str, Tensor], folder: Path) -> None:
+def _write_folder(model: Model, shell: Any, tensors: Mapping[str, Tensor], folder: Path, shard_size: int) -> None:
     if not _is_transformers(shell):
-        from safetensors.torch import save_file
-
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        write_shards(folder, tensors, shard_size)
         return
     try:
         with quiet():
-            shell.save_pretrained(folder, state_dict=tensors)
+            # All but the weights: those follow one by one.
+            shell.save_pretrained(folder, state_dict={})
+            (folder / "model.safetensors").unlink(missing_ok=True)
+            kept = _as_files_name_them(shell, tensors)
     except ValueError as e:
         remedy = "correct the config or generation config of the model"
         raise CheckpointError(f"{model.spec} cannot be saved", cause=one_line(e), remedy=remedy) from e
+    write_shards(folder, kept, shard_size)
     for companion in _companions(model):
         shutil.copyfile(companion, folder / companion.name)
+
+
+def _as_files_name_them(shell: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors under the names, and in the form, that checkpoints of the class keep."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    ignored = set(shell._keys_to_ignore_on_save or ())
+    found: dict[str, Tensor] = revert_weight_conversion(shell, {n: t for n, t in tensors.items() if n not in ignored})
+    return found
 
 
 def _to_save(
@@ -222,23 +238,24 @@ def _to_save(
 ) -> dict[str, Tensor]:
     # Each tied tensor is converted and kept under its first name only; loading ties the others again.
     given = canonical_state(shell, state, where)
-    found = {n: t.detach().to(device="cpu", dtype=stored.get(n)).contiguous() for n, t in given.items()}
-    # float16 ends at 65504: values that were finite may not be any more.
-    narrowed = {n: t for n, t in found.items() if t.dtype != given[n].dtype}
     buffers = {n for n, _ in shell.named_buffers()}
-    check_finite(narrowed, where=f"{where}, after conversion to the stored dtype", infinite_ok=buffers)
-    return _unshare(found)
+    return {n: _converted(n, t.detach(), stored.get(n, t.dtype), where, n in buffers) for n, t in given.items()}
 
 
-def _unshare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # Views of one storage cannot be written as they are; separate parameters must stay separate tensors.
-    seen: set[int] = set()
-    for name, t in tensors.items():
-        pointer = t.untyped_storage().data_ptr()
-        if pointer in seen and t.numel():
-            tensors[name] = t.clone()
-        seen.add(pointer)
-    return tensors
+def _converted(name: str, tensor: Tensor, dtype: torch.dtype, where: str, infinite_ok: bool) -> Tensor:
+    """A tensor in the dtype that a file keeps, made and checked when it is written."""
+    allowed = (name,) if infinite_ok else ()
+
+    def make() -> Tensor:
+        given = made(tensor)
+        check_finite({name: given}, where=where, infinite_ok=allowed)
+        found = given.to(device="cpu", dtype=dtype)
+        # float16 ends at 65504: values that were finite may not be any more.
+        if found.dtype != given.dtype:
+            check_finite({name: found}, where=f"{where}, after conversion to the stored dtype", infinite_ok=allowed)
+        return found.contiguous()
+
+    return Deferred(make, tensor.shape, dtype)
 
 
 def _shell(model: Model, overrides: dict[str, Any], dtype: torch.dtype | None) -> Any:
@@ -291,12 +308,11 @@ def _stored(model: Model) -> dict[str, tuple[Path, torch.dtype]]:
 
 
 def _read_tensor(file: Path, name: str, like: Tensor) -> Tensor:
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as f:
-        found: Tensor = f.get_tensor(name)
+    found = stored_tensors((file,))[name]
     # A checkpoint that transformers rearranges while loading keeps the loaded values.
-    return found if found.shape == like.shape else like
+    if found.shape != tuple(like.shape):
+        return like
+    return found.deferred() if isinstance(like, Deferred) else found.read()
 
 
 def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

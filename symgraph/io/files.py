@@ -18,6 +18,8 @@ from pathlib import Path
 
 from symgraph.errors import CheckpointError
 
+# Bytes that a file of a checkpoint has at most.
+SHARD_SIZE = 5 * 10**9
 _OLD = ".old"
 
 
@@ -98,6 +100,23 @@ def refuse_existing(
         raise OutputError(f"{out} holds the working folder and is not replaced", remedy="choose another path")
 
 
+def require_space(out: str | Path, size: int) -> None:
+    """Raise now if so many bytes have no room where `out` is to be written.
+
+    Raises:
+        OutputError: saying how much there is, and how much there has to be.
+    """
+    out = Path(out)
+    free = shutil.disk_usage(_above(out)).free
+    if size > free:
+        cause = f"{size / 2**20:,.0f} MiB are to be written, and {free / 2**20:,.0f} MiB are free"
+        raise OutputError(f"{out} does not fit on its disk", cause=cause, remedy="make room, or choose another disk")
+
+
+def _above(out: Path) -> Path:
+    return next(p for p in out.absolute().parents if os.path.lexists(p))
+
+
 def _refuse_inputs(out: Path, inputs: Iterable[str | Path]) -> None:
     place = out.resolve()
     for given in filter(None, map(existing, inputs)):
@@ -110,7 +129,7 @@ def _refuse_inputs(out: Path, inputs: Iterable[str | Path]) -> None:
 
 def _require_room(out: Path) -> None:
     """Raises if nothing can be made there."""
-    above = next(p for p in out.absolute().parents if os.path.lexists(p))
+    above = _above(out)
     if not above.is_dir():
         raise _cannot_write(out, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(above, os.W_OK | os.X_OK):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from symgraph.errors import CheckpointError, one_line, shorten
 from symgraph.io.factories import call_factory, is_factory
 from symgraph.io.files import existing
+from symgraph.io.shards import deferred_state
 from symgraph.io.state import check_finite, stored_dtypes, stored_shape, usual_dtype
 from symgraph.tracing.meta import weightless
 
@@ -64,8 +65,12 @@ def load(
     weights: bool = True,
     trust_remote_code: bool = False,
     dtype: torch.dtype | None = None,
+    deferred: bool = False,
 ) -> Model:
     """Load the model that `spec` names, or only its architecture if `weights` is false.
+
+    With `deferred` the weights of safetensors files stay where they are, and each tensor is read anew whenever an
+    operator asks for it: for what goes through a model a few times, in the memory of its largest tensors.
 
     `package.module:factory` imports the module and calls the factory: this is the one place where a user's code runs.
     The factory returns an `nn.Module` with an attribute `example_inputs`, or a pair of a module and its inputs.
@@ -77,7 +82,7 @@ def load(
     spec = str(spec)
     path = existing(spec)
     if path is not None:
-        return _load_path(path, spec, weights, trust_remote_code, dtype)
+        return _load_path(path, spec, weights, trust_remote_code, dtype, deferred)
     if is_factory(spec):
         return _load_factory(spec, weights, dtype)
     if _HUB_ID.fullmatch(spec):
@@ -105,7 +110,7 @@ def quiet() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _load_path(path: Path, spec: str, weights: bool, trust: bool, dtype: torch.dtype | None) -> Model:
+def _load_path(path: Path, spec: str, weights: bool, trust: bool, dtype: torch.dtype | None, deferred: bool) -> Model:
     if path.is_file() and path.suffix != ".json":
         remedy = "name its folder (with config.json beside the weights) or a config.json"
         raise CheckpointError(f"{spec} is not a checkpoint", cause="it is a single file", remedy=remedy)
@@ -123,7 +128,7 @@ def _load_path(path: Path, spec: str, weights: bool, trust: bool, dtype: torch.d
     if not weights:
         return Model(_architecture(source, dtype), source.config, None, spec, "checkpoint", (config_file,))
     files = _weight_files(path, spec)
-    module = _weights(source, files, dtype)
+    module = _weights(source, files, dtype, deferred and all(f.suffix == ".safetensors" for f in files))
     return Model(module, module.config, None, spec, "checkpoint", (config_file, *files))
 
 
@@ -236,7 +241,7 @@ def _architecture(source: _Source, dtype: torch.dtype | None) -> nn.Module:
     return module.eval()  # type: ignore[no-any-return]
 
 
-def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None) -> Any:
+def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None, deferred: bool = False) -> Any:
     stored = stored_dtypes(files)
     # What the config says may be narrower than what is stored.
     usual = usual_dtype(d for _, d in stored.values())
@@ -244,8 +249,9 @@ def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None
     try:
         with quiet():
             module, report = source.cls.from_pretrained(
-                source.location,
+                None if deferred else source.location,
                 config=source.config,
+                state_dict=deferred_state(files) if deferred else None,
                 dtype=dtype or usual or "auto",
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,

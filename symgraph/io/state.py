@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, one_line, shorten
+from symgraph.tracing.deferred import made
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -57,7 +58,7 @@ def stored_dtypes(files: Iterable[Path]) -> dict[str, tuple[Path, torch.dtype]]:
     """
     found: dict[str, tuple[Path, torch.dtype]] = {}
     for file in (f for f in files if f.suffix == ".safetensors"):
-        found |= {name: (file, _DTYPES.get(code, torch.uint8)) for name, code in _header(file).items()}
+        found |= {name: (file, DTYPES.get(code, torch.uint8)) for name, code in _header(file).items()}
     return found
 
 
@@ -79,11 +80,16 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     """SHA-256 over the names, dtypes, shapes and bytes of all tensors, whatever their order."""
     digest = hashlib.sha256()
     for name in sorted(state):
-        t = state[name].detach().cpu().contiguous()
+        t = state[name]
         digest.update(f"{name}\0{t.dtype}\0{tuple(t.shape)}\0".encode())
-        if t.numel():
-            digest.update(_dense(t.reshape(-1)).view(torch.uint8).numpy().data)
+        digest.update(raw_bytes(t))
     return digest.hexdigest()
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor, row by row."""
+    t = made(tensor.detach()).cpu().contiguous()
+    return _dense(t.reshape(-1)).view(torch.uint8).numpy().data if t.numel() else memoryview(b"")
 
 
 def _dense(t: Tensor) -> Tensor:
@@ -105,6 +111,7 @@ def _header(file: Path) -> dict[str, str]:
 def _non_finite(t: Tensor, infinite_ok: bool) -> int:
     if t.is_meta or not t.numel() or not (t.is_floating_point() or t.is_complex()):
         return 0
+    t = made(t)
     if infinite_ok:
         return int(t.isnan().sum())
     if t.itemsize == 1:

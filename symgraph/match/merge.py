@@ -9,6 +9,7 @@ from functools import reduce
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from symgraph.inference.sources import Source, model
 from symgraph.io.checkpoint import canonical_state, check_same_architecture, dtypes, module_hash, read_state
@@ -19,6 +20,7 @@ from symgraph.match.one_basis import Universe
 from symgraph.match.universe import universe
 from symgraph.measure.mixture import State, check_weights, interpolate
 from symgraph.measure.recalibrate import recalibrated
+from symgraph.tracing.deferred import Deferred, made
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,16 @@ def _whole(m: Model) -> Model:
     """The model with room for what is computed: halves become single precision until the mean is taken."""
     if not any(p.dtype in _HALVES for p in m.module.parameters()):
         return m
-    module = copy.deepcopy(m.module)
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.dtype in _HALVES:
-            tensor.data = tensor.data.float()
+    tensors = (*m.module.parameters(), *m.module.buffers())
+    module = copy.deepcopy(m.module, {id(t): _single(t) for t in tensors if t.dtype in _HALVES})
     # What its files keep is not what it is computed in.
     return replace(m, module=module, files=tuple(f for f in m.files if f.name == "config.json"))
+
+
+def _single(half: Tensor) -> Tensor:
+    """A tensor in single precision, whenever it is asked for."""
+    found = Deferred(lambda: made(half.detach()).float(), half.shape, torch.float32)
+    return nn.Parameter(found, half.requires_grad) if isinstance(half, nn.Parameter) else found
 
 
 def _widest(kept: Sequence[Mapping[str, torch.dtype]], written: torch.dtype | None) -> dict[str, torch.dtype]:

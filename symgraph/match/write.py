@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from symgraph.errors import UsageError
 from symgraph.inference.sources import RuleSources, Source, infer, model
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
-from symgraph.io.files import OutputError, atomic_dir, refuse_existing, write_text
+from symgraph.io.files import SHARD_SIZE, OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.io.models import Model
 from symgraph.io.state import check_finite
 from symgraph.io.tied import untie
@@ -100,6 +101,7 @@ def write_aligned(
     loss_barriers: Measured = (),
     untied: bool = False,
     overwrite: bool = False,
+    shard_size: int = SHARD_SIZE,
 ) -> dict[str, Path]:
     """Writes B aligned, and where A could not stay as it is, the A to use with it to a folder beside.
 
@@ -112,16 +114,17 @@ def write_aligned(
         CheckpointError: a folder exists or cannot be written.
     """
     out = Path(out)
+    how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
     state, card = saved(aligned.b, aligned.state), str(_aligned_card(aligned, command, loss_barriers))
     if not (aligned.singular or untied or aligned.moved_a or aligned.embedded == "A"):
-        return {"B aligned": checkpoint.write(aligned.b, state, out, overwrite=overwrite, card=card)}
+        return {"B aligned": checkpoint.write(aligned.b, state, out, card=card, **how)}
     beside = reference_folder(out)
     sources = checkpoint.folders_of(aligned.a, aligned.b)
     for folder in (out, beside):
         refuse_existing(folder, overwrite, folder=True, inputs=sources)
-    written = checkpoint.write(aligned.b, state, out, overwrite=overwrite, card=card)
+    written = checkpoint.write(aligned.b, state, out, card=card, **how)
     card = str(_reference_card(aligned, command))
-    reference = checkpoint.write(aligned.a, aligned.reference, beside, overwrite=overwrite, card=card)
+    reference = checkpoint.write(aligned.a, aligned.reference, beside, card=card, **how)
     return {"B aligned": written, "the A to use with it": reference}
 
 
@@ -130,7 +133,9 @@ def reference_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}-reference")
 
 
-def write_merged(merged: Merged, out: str | Path, *, command: str = "", overwrite: bool = False) -> Path:
+def write_merged(
+    merged: Merged, out: str | Path, *, command: str = "", overwrite: bool = False, shard_size: int = SHARD_SIZE
+) -> Path:
     """Writes a merged model.
 
     Raises:
@@ -153,7 +158,8 @@ def write_merged(merged: Merged, out: str | Path, *, command: str = "", overwrit
         notes=merged.notes,
     )
     stored = {n: t.dtype for n, t in merged.state.items()}
-    return checkpoint.write(merged.model, merged.state, out, overwrite=overwrite, card=str(card), stored=stored)
+    options: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
+    return checkpoint.write(merged.model, merged.state, out, card=str(card), stored=stored, **options)
 
 
 def write_universe(
@@ -163,6 +169,7 @@ def write_universe(
     command: str = "",
     simplex: Sequence[tuple[str, LossBarrier]] = (),
     overwrite: bool = False,
+    shard_size: int = SHARD_SIZE,
 ) -> Path:
     """Writes every model of a universe, and what led it there.
 
@@ -184,7 +191,7 @@ def write_universe(
     with atomic_dir(out, overwrite) as folder:
         for i, member in enumerate(found.members):
             card = str(_member_card(found, i, command, simplex))
-            checkpoint.write(member.model, member.state, folder / str(i), card=card)
+            checkpoint.write(member.model, member.state, folder / str(i), card=card, shard_size=shard_size)
             member.alignment.save(folder / "alignments" / f"{i}.safetensors")
         measured = {label: b.to_plain() for label, b in simplex}
         plain = {**found.to_plain(), "loss_barrier": measured}
@@ -228,7 +235,9 @@ def _element_spaces(symmetry: SymmetryGraph, alignment: Alignment) -> tuple[str,
     return tuple(s.name for s in symmetry.active if alignment.element(s.name) is not None)
 
 
-def write_applied(applied: Applied, out: str | Path, *, command: str = "", overwrite: bool = False) -> Path:
+def write_applied(
+    applied: Applied, out: str | Path, *, command: str = "", overwrite: bool = False, shard_size: int = SHARD_SIZE
+) -> Path:
     """Writes a model after an alignment.
 
     Raises:
@@ -248,7 +257,8 @@ def write_applied(applied: Applied, out: str | Path, *, command: str = "", overw
         spaces=_element_spaces(symmetry, applied.alignment),
         notes=(*applied.alignment.notes, *applied.notes),
     )
-    return checkpoint.write(applied.model, applied.state, out, overwrite=overwrite, card=str(card))
+    how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
+    return checkpoint.write(applied.model, applied.state, out, card=str(card), **how)
 
 
 def _aligned_card(aligned: Aligned, command: str, loss_barriers: Measured) -> Card:

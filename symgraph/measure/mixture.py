@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from symgraph.errors import UsageError
 from symgraph.io.state import check_finite
 from symgraph.measure.forward import Point
+from symgraph.tracing.deferred import Deferred, made
 
 State = dict[str, Tensor]
+# What messages call it.
+_MEAN = "the weighted mean"
 Mixture = tuple[float, ...]
 
 
@@ -40,7 +43,8 @@ def interpolate(
     Args:
         dtypes: those of the result, where they are to be others.
 
-    Integers, and tensors that are equal in all states, are those of the first.
+    Integers, and tensors that are equal in all states, are those of the first. Where tensors are deferred their mean
+    is, and it is checked whenever it is made.
 
     Raises:
         UsageError: the weights do not fit.
@@ -48,17 +52,35 @@ def interpolate(
     """
     check_weights(weights, len(states))
     wanted = dict(dtypes or {})
-    found = {name: _interpolated([s[name] for s in states], weights, wanted.get(name)) for name in states[0]}
-    check_finite({n: t for n, t in found.items() if t is not states[0][n]}, where="the weighted mean")
+    found = {name: _interpolated(name, [s[name] for s in states], weights, wanted.get(name)) for name in states[0]}
+    check_finite({n: t for n, t in found.items() if _is_new(t, states[0][n])}, where=_MEAN)
     return found
 
 
-@torch.no_grad()
-def _interpolated(tensors: Sequence[Tensor], weights: Sequence[float], dtype: torch.dtype | None) -> Tensor:
+def _is_new(mean: Tensor, first: Tensor) -> bool:
+    """Whether a mean was computed here: one that is deferred is checked whenever it is."""
+    return mean is not first and not isinstance(mean, Deferred)
+
+
+def _interpolated(name: str, tensors: Sequence[Tensor], weights: Sequence[float], dtype: torch.dtype | None) -> Tensor:
     first = tensors[0]
     if not moves(first):
         return first
     wanted = dtype or reduce(torch.promote_types, [t.dtype for t in tensors])
+    if not any(isinstance(t, Deferred) for t in tensors):
+        return _computed(tensors, weights, wanted)
+
+    def make() -> Tensor:
+        found = _computed([made(t) for t in tensors], weights, wanted)
+        check_finite({name: found}, where=_MEAN)
+        return found
+
+    return Deferred(make, first.shape, wanted)
+
+
+@torch.no_grad()
+def _computed(tensors: Sequence[Tensor], weights: Sequence[float], wanted: torch.dtype) -> Tensor:
+    first = tensors[0]
     if all(first.dtype is t.dtype and torch.equal(first, t) for t in tensors[1:]):
         return first.to(wanted)
     wide = torch.complex128 if first.is_complex() else torch.float64

@@ -16,7 +16,7 @@ from tiny_checkpoints import HEAD, TABLE, WEIGHTS, Net, copy_with, equal, image_
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError
-from symgraph.io import models
+from symgraph.io import models, shards
 from symgraph.io.checkpoint import canonical_state, check_same_architecture, check_state, read_state, tied_names, write
 from symgraph.io.files import OutputError
 from symgraph.io.models import Model
@@ -274,7 +274,7 @@ def test_a_linked_output_is_replaced_and_what_it_linked_to_is_kept(good: Path, t
 
 
 @pytest.mark.parametrize("existing", [True, False])
-@pytest.mark.parametrize("stage", ["save_file", "copyfile", "write_text"])
+@pytest.mark.parametrize("stage", ["raw_bytes", "copyfile", "write_text"])
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_failure_half_way_leaves_what_was_there(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, failure: BaseException, existing: bool
@@ -299,9 +299,7 @@ def _broken(stage: str, failure: BaseException) -> tuple[Any, str, Any]:
     def fail(*_: object, **__: object) -> None:
         raise failure
 
-    from transformers import modeling_utils
-
-    places = {"save_file": (modeling_utils, "safe_save_file"), "copyfile": (shutil, "copyfile")}
+    places: dict[str, tuple[Any, str]] = {"raw_bytes": (shards, "raw_bytes"), "copyfile": (shutil, "copyfile")}
     place, name = places.get(stage, (Path, "write_text"))
     return place, name, fail
 
