@@ -31,6 +31,7 @@ from symgraph.tracing.meta import as_if_on_cpu, numbers, weightless
 from symgraph.tracing.normalize import normalize
 from symgraph.tracing.operators import draws
 from symgraph.tracing.places import trace_error
+from symgraph.tracing.repeats import Repeat, all_names, repeats_of, shortened, with_copies
 from symgraph.tracing.touched import touched
 from symgraph.tracing.wrap import TensorsOnly, evaluating, example_inputs, gathered_experts, is_pretrained, named_inputs
 from symgraph.tracing.writes import without_writes
@@ -126,12 +127,51 @@ def _traced(
         gathered_experts(model),
         as_if_on_cpu(wrapper, tuple(args), inputs) as given,
     ):
-        with touched(model) as names:
-            program = _export(wrapper, *given, model)
-        graph = _without_writes(partial(_Program, model, prefix, name, kind), program)
+        reader = partial(_Program, model, prefix, name, kind)
+        graph, names = _by_two_blocks(model, wrapper, given, reader) or _as_a_whole(model, wrapper, given, reader)
     # Where there are no other inputs, what these do not reach is reached by none.
     idle = names if _takes_more(model, args, inputs) else dict(model.named_parameters())
     return _deterministic(replace(normalize(graph), idle=frozenset(idle)), model)
+
+
+def _as_a_whole(
+    model: nn.Module, wrapper: nn.Module, given: tuple[Any, Any], reader: Callable[[], _Program]
+) -> tuple[Graph, set[str]]:
+    """The graph of a model, and the parameters that its code reads."""
+    with touched(model) as names:
+        program = _export(wrapper, *given, model)
+    found = _without_writes(lambda p: reader().graph(p), program)
+    if found is not None:
+        return found, names
+    raise TraceError(
+        f"{type(model).__name__} cannot be traced",
+        cause="it writes to a tensor in place in a way that has no functional form",
+        remedy="write the result to a new tensor instead",
+    )
+
+
+def _by_two_blocks(
+    model: nn.Module, wrapper: nn.Module, given: tuple[Any, Any], reader: Callable[[], _Program]
+) -> tuple[Graph, set[str]] | None:
+    """The same, of a model that repeats its blocks; None for any other."""
+    with _unaltered(model):
+        repeats = repeats_of(model, wrapper, *given)
+    if not repeats:
+        return None
+    # What cannot be traced says so for the whole model.
+    with suppress(TraceError), _unaltered(model):
+        with touched(model) as names, shortened(model, repeats):
+            program = _export(wrapper, *given, model)
+        found = _without_writes(lambda p: _repeated(reader(), p, repeats), program)
+        if found is not None:
+            return found, all_names(names, repeats)
+    return None
+
+
+def _repeated(reader: _Program, program: ExportedProgram, repeats: tuple[Repeat, ...]) -> Graph | None:
+    """The program of a short model as the graph of the whole one."""
+    graph = reader.graph(program)
+    return None if reader.literals else with_copies(graph, repeats)
 
 
 def _takes_more(model: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> bool:
@@ -237,20 +277,16 @@ def _unbatched(program: ExportedProgram) -> ExportedProgram:
     return program.run_decompositions({}) if batched else program
 
 
-def _without_writes(reader: Callable[[], _Program], program: ExportedProgram) -> Graph:
-    found = without_writes(reader().graph(program))
-    if found is not None:
+def _without_writes(read: Callable[[ExportedProgram], Graph | None], program: ExportedProgram) -> Graph | None:
+    """A program as a graph without writes; None where these have no functional form, or it cannot be read."""
+    graph = read(program)
+    found = None if graph is None else without_writes(graph)
+    if found is not None or graph is None:
         return found
     with _quiet():
         functional = program.run_decompositions({})
-    found = without_writes(reader().graph(functional))
-    if found is None:
-        raise TraceError(
-            f"{type(reader().model).__name__} cannot be traced",
-            cause="it writes to a tensor in place in a way that has no functional form",
-            remedy="write the result to a new tensor instead",
-        )
-    return found
+    graph = read(functional)
+    return None if graph is None else without_writes(graph)
 
 
 class _Program:

@@ -97,6 +97,21 @@ def as_if_on_cpu(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[Any
         yield tree_map_only(torch.Tensor, claim, (args, kwargs))
 
 
+@contextmanager
+def without_numbers(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
+    """The example inputs, and inside the block a model, on the meta device."""
+    memo: dict[int, torch.Tensor] = {}
+
+    def claim(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in memo:
+            empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+            memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+        return memo[id(tensor)]
+
+    with _swapped(model, claim):
+        yield tree_map_only(torch.Tensor, claim, (args, kwargs))
+
+
 def _fake(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
     if not tensor.is_meta:
         return mode.from_tensor(tensor, static_shapes=True)
