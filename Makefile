@@ -7,15 +7,17 @@ INSTALL := $(PY) -m pip --disable-pip-version-check install --only-binary :all: 
 PYTEST := $(PY) -m pytest
 # Two processes, a file in one of them: what tests of one file share is made once.
 APART := -n 2 --dist loadfile
+SWEEP := tests/architectures/sweep/requirements.txt
 ARGS ?=
 
-.PHONY: help demo test slow bench lint venv clean
+.PHONY: help demo test slow bench sweep lint venv clean
 
 help:
 	@echo "make demo    train, align and compare two small vision models (ARGS=... go to symgraph demo)"
 	@echo "make test    run the test suite (ARGS=... go to pytest)"
 	@echo "make slow    run the slow tests"
 	@echo "make bench   run the benchmarks"
+	@echo "make sweep   models of timm, diffusers and others through every stage; installs them (ARGS=... go to the sweep)"
 	@echo "make lint    style, format and types"
 	@echo "make venv    make the environment $(VENV) with everything the targets above need"
 	@echo "make clean   remove $(VENV), caches and built packages"
@@ -32,6 +34,9 @@ slow: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(PYTEST) -m benchmark -s $(ARGS)
+
+sweep: $(VENV)/.installed-sweep
+	$(PY) -m tests.architectures.sweep --third-party $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(PY) -m ruff check .
@@ -59,4 +64,8 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --no-build-isolation --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-sweep: $(VENV)/.installed-test $(SWEEP)
+	$(PY) -m pip --disable-pip-version-check install --no-deps --requirement $(SWEEP)
 	@touch $@

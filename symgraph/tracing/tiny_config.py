@@ -25,7 +25,11 @@ def settings(config: PreTrainedConfig) -> dict[str, Any]:
 
 def shrunk(config: PreTrainedConfig, sizes: Sizes) -> dict[str, Any]:
     """The settings that differ from a config's defaults in its tiny version."""
-    values = settings(config)
+    return shrunk_settings(settings(config), sizes)
+
+
+def shrunk_settings(values: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
+    """Those of some settings that differ at tiny sizes."""
     depth = next((values[n] for n in LAYERS if isinstance(values.get(n), int)), 0)
     c = Context(sizes, values, _kept(values, depth), depth)
     found = {k: _tiny(k, v, c) for k, v in values.items()}

@@ -223,7 +223,7 @@ NUMBERS: tuple[tuple[str, Shrink], ...] = (
         to("positions"),
     ),
     (r"model_max_length|context_length|max_length", to("positions")),
-    (r"image_size|crop_size|input_resolution", to("image")),
+    (r"image_size|img_size|crop_size|input_resolution", to("image")),
     (r"patch_size", to("patch")),
     (r"(sliding_window|.*window_size|attention_window|local_attention|.*attn_chunk_length)(_size)?", to("window")),
     (r"(mamba_|lsh_|local_|attention_)?chunk_size|block_size|index_block_size", to("window")),
@@ -244,8 +244,8 @@ LISTS: tuple[tuple[str, Shrink], ...] = (
     (r".*(layers|layer_ids|_idxs|_indices|_indexes)", layer_ids),
     (r"stem_channels|stage_.*_channels", eighths),
     (r"num_(attention_)?heads|.*_heads", stage_heads),
-    (r"hidden_sizes|embed_dims?|conv_dim|tdnn_dim|.*hidden_sizes|.*_dims|.*_channels", widths),
-    (r"image_size|crop_size", lambda v, c: [min(x, c.sizes.image) for x in v]),
+    (r"hidden_sizes|dims|embed_dims?|conv_dim|tdnn_dim|.*hidden_sizes|.*_dims|.*_channels", widths),
+    (r"image_size|img_size|crop_size", lambda v, c: [min(x, c.sizes.image) for x in v]),
     (r"patch_size", lambda v, c: [min(x, c.sizes.patch) for x in v]),
 )
 
@@ -258,7 +258,7 @@ FILL: Mapping[str, Callable[[Context], Any]] = {
     "n_routed_experts": lambda c: c.sizes.experts,
     "n_shared_experts": lambda c: 1,
 }
-IMAGES = r".*image_size|crop_size|.*drop.*|.*_rate"
+IMAGES = r".*image_size|img_size|crop_size|.*drop.*|.*_rate"
 
 
 def shrink_number(name: str, value: Any, c: Context) -> Any:

@@ -1,8 +1,11 @@
-"""Every architecture of transformers, tiny, through every stage; the records go to a file, rates to the terminal.
+"""Every architecture of a library, tiny, through every stage; the records go to a file, rates to the terminal.
 
 python -m tests.architectures.sweep --out results.jsonl                        all stages, some 20 minutes
 python -m tests.architectures.sweep --audit --audits audits.jsonl              what is small enough, an hour or two
 python -m tests.architectures.sweep --summary --out results.jsonl --audits audits.jsonl --page docs/architectures.md
+
+With --third-party the same for what is installed of timm and others (make sweep) in the place of
+transformers: one model for each module of timm, or with --every its whole registry; the page is docs/third-party.md.
 """
 
 from __future__ import annotations
@@ -15,19 +18,24 @@ from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": "1"}
 
-import torch
-import transformers
-
+from . import third_party
 from .builder import MAPPINGS, entries
 from .runner import sweep
 from .summary import audits, summary
-from .table import page
+from .table import third_party_page, transformers_page
 
 
 def main() -> int:
     """Sweeps the chosen entries and prints the rates."""
     parser = argparse.ArgumentParser(prog="python -m tests.architectures.sweep", description=__doc__.splitlines()[0])
-    parser.add_argument("--mapping", action="append", choices=MAPPINGS, help="may be repeated; all when left out")
+    parser.add_argument(
+        "--mapping",
+        action="append",
+        choices=[*MAPPINGS, *third_party.catalogue()],
+        help="may be repeated; all when left out",
+    )
+    parser.add_argument("--third-party", action="store_true", help="packages beside transformers that are installed")
+    parser.add_argument("--every", action="store_true", help="all of timm's registry, not one model for each module")
     parser.add_argument("--only", action="append", help="a kind of config or a class of model; may be repeated")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds for one architecture")
@@ -50,7 +58,8 @@ def main() -> int:
         found = {(r["mapping"], r["kind"]): r for r in read(args.audits)}
         records = [with_audit(r, found.get((r["mapping"], r["kind"]), {})) for r in records]
     if args.page:
-        args.page.write_text(page(records, transformers.__version__, torch.__version__), encoding="utf-8")
+        write = third_party_page if _is_third_party(args) else transformers_page
+        args.page.write_text(write(records), encoding="utf-8")
     print(summary(records))
     return 0
 
@@ -60,11 +69,24 @@ def _run(args: argparse.Namespace) -> None:
     done = {(r["mapping"], r["kind"]) for r in read(out)} if args.resume else set()
     if not args.resume:
         out.unlink(missing_ok=True)
-    wanted = [(m, *e) for m in args.mapping or MAPPINGS for e in entries(m)]
+    wanted = [(m, *e) for m in _mappings(args) for e in _entries(m, args.every)]
     wanted = [e for e in wanted if e[:2] not in done and (not args.only or {e[1], e[2]} & set(args.only))]
     for i, record in enumerate(sweep(wanted, out, args.jobs, args.timeout, audits=args.audit), 1):
         failed = next((f"{k}: {v['cause']}" for k, v in record["stages"].items() if not v["ok"]), "ok")
         print(f"{i}/{len(wanted)} {record['mapping']} {record['kind']} {failed}", file=sys.stderr, flush=True)
+
+
+def _mappings(args: argparse.Namespace) -> list[str]:
+    installed = [p for p in third_party.catalogue() if third_party.installed(p)]
+    return args.mapping or (installed if args.third_party else list(MAPPINGS))
+
+
+def _entries(mapping: str, every: bool) -> list[tuple[str, str]]:
+    return entries(mapping) if mapping in MAPPINGS else third_party.entries(mapping, every)
+
+
+def _is_third_party(args: argparse.Namespace) -> bool:
+    return args.third_party or any(m not in MAPPINGS for m in args.mapping or ())
 
 
 def with_audit(record: dict[str, object], audit: dict[str, object]) -> dict[str, object]:

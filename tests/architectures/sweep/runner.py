@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from .builder import MAPPINGS
+
 Entry = tuple[str, str, str]
 Record = dict[str, Any]
 MEMORY = 10 * 2**30
@@ -33,8 +35,9 @@ class Job:
 def sweep(entries: Iterable[Entry], out: Path, jobs: int, timeout: float, *, audits: bool = False) -> Iterator[Record]:
     """Runs entries and appends their records to a file as they come; with `audits` their audits alone."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([f"{__package__}.warm"])
     waiting, running = list(entries)[::-1], list[Job]()
+    further = [f"{__package__}.warm_third_party"] if any(e[0] not in MAPPINGS for e in waiting) else []
+    context.set_forkserver_preload([f"{__package__}.warm", *further])
     while waiting or running:
         while waiting and len(running) < jobs:
             running.append(_start(context, waiting.pop(), audits))

@@ -27,12 +27,14 @@ from symgraph.symmetry.terms import blocks
 from symgraph.tracing import example_inputs, state_of, trace
 from symgraph.tracing.interpreter import evaluate
 from symgraph.tracing.kinds import Inputs, further_kinds
-from symgraph.tracing.wrap import TensorsOnly
+from symgraph.tracing.wrap import TensorsOnly, float_outputs, is_pretrained
 
-from .builder import ATTEMPTS, smallest, tiny
+from . import third_party
+from .builder import ATTEMPTS, MAPPINGS, smallest, tiny
 
 # Decomposing the Jacobian takes seconds up to here.
 LARGEST = 2600
+CIRCUITS = ("query-key", "value-output")
 STAGES = ("build", "export", "infer", "verify")
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -63,8 +65,8 @@ def _stages(record: Record, tell: Tell, each: bool) -> None:
         tell(record)
         return _timed(record["stages"], what, call)
 
-    model, sizes = stage("build", lambda: tiny(kind, name, mapping))
-    record |= {"attempt": ATTEMPTS.index(sizes), "parameters": sum(p.numel() for p in model.parameters())}
+    model, attempt = stage("build", lambda: _tiny(kind, name, mapping))
+    record |= {"attempt": attempt, "parameters": sum(p.numel() for p in model.parameters())}
     (graph, given), record["drift"] = stage("export", lambda: exported(model, name))
     record |= {"nodes": len(graph.nodes), "operators": dict(Counter(n.target for n in graph.calls))}
     ordered = [given[n.target] for n in graph.inputs]
@@ -77,17 +79,29 @@ def _stages(record: Record, tell: Tell, each: bool) -> None:
         record["stages"]["verify"] |= {"ok": False, "cause": f"unsound: outputs change by {found.together:.1e}"}
 
 
+def _tiny(kind: str, name: str, mapping: str) -> tuple[nn.Module, int]:
+    """A model that can be built and run, and the attempt that it took."""
+    if mapping not in MAPPINGS:
+        return third_party.tiny(mapping, kind)
+    model, sizes = tiny(kind, name, mapping)
+    return model, ATTEMPTS.index(sizes)
+
+
+def _smallest(kind: str, name: str, mapping: str) -> nn.Module:
+    return smallest(kind, name, mapping) if mapping in MAPPINGS else third_party.tiny(mapping, kind)[0]
+
+
 def audited(mapping: str, kind: str, name: str, tell: Tell = lambda record: None) -> Record:
     """The audit of one entry, where it can be made small enough: its record has `audit` and what is missing."""
     record: Record = {"mapping": mapping, "kind": kind, "model": name, "stages": {}, "audit": None, "running": "build"}
     tell(record)
     with suppress(Stopped):
-        model = _timed(record["stages"], "build", lambda: smallest(kind, name, mapping))
+        model = _timed(record["stages"], "build", lambda: _smallest(kind, name, mapping))
         record |= {"parameters": sum(p.numel() for p in model.parameters()), "running": "audit"}
         tell(record)
         if record["parameters"] <= LARGEST:
             found = _timed(
-                record["stages"], "audit", lambda: audit(infer(trace(model)), state_of(model), approximate=False)
+                record["stages"], "audit", lambda: audit(infer(_graph(model, name)), state_of(model), approximate=False)
             )
             record["audit"] = f"{found.inferred} of {found.measured}" + (" UNSOUND" if found.unsound else "")
             record["missing"] = [str(s) for s in found.missing]
@@ -109,17 +123,25 @@ def _timed(stages: dict[str, Any], what: str, call: Callable[[], T]) -> T:
 
 def exported(model: nn.Module, name: str) -> tuple[tuple[Graph, Inputs], float]:
     """The graph and its inputs, and how far its outputs are from the model's in float32, on inputs of every kind."""
-    graph = trace(model, name=name)
+    graph = _graph(model, name)
     kinds = _kinds(model, graph)
     inputs = {k: v for given in kinds.values() for k, v in given.items()}
+    function = TensorsOnly(model) if is_pretrained(model) else lambda **given: float_outputs(model(**given))
     with torch.no_grad():
-        wanted = [t for label, given in kinds.items() for t in TensorsOnly(model)(**_plain(given, label))]
+        wanted = [t for label, given in kinds.items() for t in function(**_plain(given, label))]
         found = evaluate(graph, state_of(model), inputs, torch.float32)
     return (graph, inputs), max(relative(a, b) for a, b in zip(found, wanted, strict=True))
 
 
+def _graph(model: nn.Module, name: str) -> Graph:
+    """The graph on a model's own example inputs, or on those that follow from its config."""
+    return trace(model, kwargs=getattr(model, "example_inputs", None), name=name)
+
+
 def _kinds(model: nn.Module, graph: Graph) -> dict[str, Inputs]:
     """What each trace takes, by its kind of input (the plain one has no name) and under the names of the graph."""
+    if not is_pretrained(model):
+        return {"": dict(model.example_inputs)}  # type: ignore[arg-type]
     made = {label: make for label, make in further_kinds(model, example_inputs(model)) if label in graph.kinds}
     further = {label: {f"{label}: {k}": v for k, v in make().items()} for label, make in made.items()}
     taken = {n.target for n in graph.inputs}
@@ -170,6 +192,7 @@ def described(symmetry: SymmetryGraph) -> Record:
     )
     stream = residual(symmetry)
     return {
+        "circuits": dict(Counter(c for s in symmetry.spaces for c in CIRCUITS if c in s.name)),
         "spaces": dict(Counter(str(s.group) for s in symmetry.spaces)),
         "moving": round(moving / total, 4) if total else 0.0,
         "residual": [stream.name, stream.size, str(stream.group)] if stream else None,

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from .summary import complete, covered, moves, ok
+from .third_party import catalogue
 
 Record = dict[str, Any]
 STAGES = ("build", "export", "infer", "verify")
-HEADER = ("kind", "model", "outcome", "residual", "spaces by class", "moving", "operators without a rule", "audit")
+HEADER = (
+    "kind",
+    "model",
+    "outcome",
+    "residual",
+    "spaces by class",
+    "moving",
+    "attention",
+    "operators without a rule",
+    "audit",
+)
 INTRO = """\
 <!-- Written by `python -m tests.architectures.sweep --page docs/architectures.md`; run it again instead of editing. -->
 
@@ -26,12 +38,37 @@ after it did not run.
 """
 
 
-def page(records: Sequence[Record], transformers: str, torch: str) -> str:
-    """The whole page, for the versions of the two libraries."""
+THIRD_PARTY = """\
+<!-- Written by `python -m tests.architectures.sweep --third-party --page docs/third-party.md`; run it again instead of
+editing. -->
+
+# Models of other packages
+
+Small models of {versions}, through the same stages as [those of transformers](architectures.md): of
+timm one for each module of its registry, made small by the names of its settings; of the others what `third_party.yaml`
+in the folder of the sweep lists. The packages are no dependency: `make sweep` installs them, and what is not installed
+is left out. The columns are those of that page; *attention* is how many query-key and value-output spaces were found.
+"""
+
+
+def transformers_page(records: Sequence[Record]) -> str:
+    """The page of transformers' architectures."""
+    return page(records, INTRO.format(transformers=version("transformers"), torch=version("torch")))
+
+
+def third_party_page(records: Sequence[Record]) -> str:
+    """The page of the packages that records are of."""
+    names = dict.fromkeys(r["mapping"] for r in records)
+    versions = [f"{name} {version(catalogue()[name].get('package', name))}" for name in names]
+    return page(records, THIRD_PARTY.format(versions=", ".join(versions)))
+
+
+def page(records: Sequence[Record], intro: str) -> str:
+    """The whole page below its words."""
     groups: defaultdict[str, list[Record]] = defaultdict(list)
     for r in records:
         groups[r["mapping"]].append(r)
-    parts = [INTRO.format(transformers=transformers, torch=torch), _rates(groups)]
+    parts = [intro, _rates(groups)]
     parts = [*parts, *_missing(records)]
     parts += [f"## {name}\n\n{_table(sorted(rows, key=lambda r: str(r['kind'])))}" for name, rows in groups.items()]
     return "\n".join(parts)
@@ -69,6 +106,7 @@ def _table(records: Iterable[Record]) -> str:
 def _cells(r: Record) -> list[str]:
     spaces = ", ".join(f"{n} {group}" for group, n in sorted(r.get("spaces", {}).items()))
     uncovered = ", ".join(f"`{op.removesuffix('.default')}` x{n}" for op, n in sorted(r.get("uncovered", {}).items()))
+    circuits = ", ".join(f"{n} {name}" for name, n in sorted(r.get("circuits", {}).items()))
     stream = r.get("residual")
     moving = f"{100 * r['moving']:.0f}%" if "moving" in r else ""
     return [
@@ -78,6 +116,7 @@ def _cells(r: Record) -> list[str]:
         stream[2] if stream else "",
         spaces,
         moving,
+        circuits,
         uncovered,
         _audit(r),
     ]
