@@ -57,7 +57,9 @@ def tiny(package: str, name: str) -> tuple[nn.Module, int]:
 
 
 def made(spec: Any) -> Any:
-    """What a text asks for: mappings that name what makes them are calls, everything else is itself."""
+    """What a text asks for: mappings that name what makes them are calls, lists are tuples, the rest is itself."""
+    if isinstance(spec, list):
+        return tuple(map(made, spec))
     if not isinstance(spec, dict):
         return spec
     rest = {k: made(v) for k, v in spec.items() if k != _BUILT}
