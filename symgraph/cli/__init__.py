@@ -7,6 +7,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 from symgraph import __version__
@@ -68,7 +69,8 @@ naming a model:
 exit codes:
 {codes}
 
-SYMGRAPH_DEBUG=1 in the environment shows the traceback of an error.
+SYMGRAPH_DEBUG=1 in the environment shows the traceback of an error. Traces of models of transformers are
+kept in the cache folder of the platform, or in that of SYMGRAPH_CACHE (SYMGRAPH_CACHE=off: nowhere).
 """
 
 
@@ -98,6 +100,12 @@ def parser() -> Parser:
     return top
 
 
+def _no_cache() -> AbstractContextManager[None]:
+    from symgraph.tracing.kept import without_cache
+
+    return without_cache()
+
+
 def _run(words: list[str]) -> int:
     if not words:
         parser().print_help()
@@ -106,6 +114,7 @@ def _run(words: list[str]) -> int:
     args.typed = shlex.join(["symgraph", *words])
     # Libraries draw bars and print advice of their own; what matters of it reaches the user as an error.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    code: int = args.run(args, Console(args.json, args.quiet))
+    with _no_cache() if args.no_cache else nullcontext():
+        code: int = args.run(args, Console(args.json, args.quiet))
     sys.stdout.flush()
     return code

@@ -64,9 +64,11 @@ def formatter(prog: str) -> argparse.HelpFormatter:
 
 
 def add_output(parser: argparse.ArgumentParser, default: Any = False) -> None:
-    """The options about output, which may stand before or after the command."""
+    """The options of every command, which may stand before or after it."""
     parser.add_argument("--json", action="store_true", default=default, help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", default=default, help="print no progress and no remarks")
+    text = "trace anew, and keep no traces in the folder SYMGRAPH_CACHE"
+    parser.add_argument("--no-cache", action="store_true", default=default, help=text)
 
 
 def add_model(parser: argparse.ArgumentParser, *names: str, help: str = MODEL_HELP) -> None:

@@ -23,8 +23,10 @@ from torch.nn.modules import transformer
 
 from symgraph.errors import SymgraphError, TraceError, one_line
 from symgraph.ir import Graph, Kind, Node, Ref
+from symgraph.tracing.fingerprint import fingerprint
 from symgraph.tracing.graph_module import GraphModule
 from symgraph.tracing.joint import joined
+from symgraph.tracing.kept import keep, kept
 from symgraph.tracing.kinds import further_kinds, numbers_of
 from symgraph.tracing.lowering import Lowering, describe, innermost_user_line, without_dropout
 from symgraph.tracing.meta import as_if_on_cpu, numbers, weightless
@@ -59,8 +61,15 @@ def trace(
     wrapper = TensorsOnly(model)
     if args or inputs:
         return _traced(model, wrapper, (), _named(model, args, inputs), name)
+    key = fingerprint(model, name)
+    found = None if key is None else kept(key)
+    if found is not None:
+        return replace(found, known=_known(model))
     inputs = example_inputs(model)
-    return _with_kinds(model, _traced_by_example(model, wrapper, inputs, name), inputs, name)
+    graph = _with_kinds(model, _traced_by_example(model, wrapper, inputs, name), inputs, name)
+    if key is not None and model not in _literals:
+        keep(key, graph)
+    return graph
 
 
 def _with_kinds(model: nn.Module, plain: Graph, inputs: dict[str, torch.Tensor], name: str) -> Graph:
@@ -319,12 +328,8 @@ class _Program:
         if self.literals:
             _literals.setdefault(self.model, {}).update(self.literals)
         nodes = (*state, *self.constants.values(), *inputs, *lowering.nodes)
-        return Graph(nodes, names, dict(self.tied), self._transient(), self.name, known=self._known())
-
-    def _known(self) -> dict[str, torch.Tensor]:
-        """What buffers and constants hold, where they hold anything."""
-        held = {**self.buffers, **self.attributes, **self.literals}
-        return {n: found.detach() for n, t in held.items() if (found := numbers(t)) is not None}
+        known = _known(self.model) | {n: t.detach() for n, t in self.literals.items() if numbers(t) is not None}
+        return Graph(nodes, names, dict(self.tied), self._transient(), self.name, known=known)
 
     def _operand(self, spec: InputSpec, program: ExportedProgram) -> Any:
         if isinstance(spec.arg, ConstantArgument):
@@ -376,6 +381,12 @@ class _Program:
         stack = node.meta.get("nn_module_stack") or {}
         path = str(next(reversed(stack.values()))[0]) if stack else ""
         return f"{path}.".removeprefix(self.prefix).removesuffix("."), innermost_user_line(node.meta.get("stack_trace"))
+
+
+def _known(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What buffers and constants of a model hold, where they hold anything."""
+    held = {**dict(model.named_buffers()), **_attributes(model)}
+    return {n: found.detach() for n, t in held.items() if (found := numbers(t)) is not None}
 
 
 def state_names(model: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -29,7 +29,7 @@ GPT2 = {"n_layer": DEPTH, "n_embd": 16, "n_head": 2, "vocab_size": 50, "bos_toke
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": DEPTH, "num_heads": 2, "vocab_size": 50}
 LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
 EXPERTS = {"n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
-DEEPSEEK = {**GROUPS, **LATENT, **EXPERTS, "num_key_value_heads": 2, "first_k_dense_replace": 2}
+DEEPSEEK = {**GROUPS, **LATENT, **EXPERTS, "head_dim": 4, "num_key_value_heads": 2, "first_k_dense_replace": 2}
 
 # Class of model, config, and whether blocks are left out.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any], bool]] = {

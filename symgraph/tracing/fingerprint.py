@@ -1,0 +1,177 @@
+"""All that the trace of a model of transformers depends on, as one hash: what is kept on disk is found by it.
+
+The config, every module with its class and its plain attributes, names, shapes and kinds of all tensors, numbers of
+buffers that no checkpoint stores; the sources of the classes and of all of transformers that they reach, of the tracer,
+and the versions of what is not read. Where something is not of these kinds (a hook, a function put in the place of
+another, a class from elsewhere) there is no hash, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+import symgraph.ir
+from symgraph.tracing.meta import numbers
+
+_LIBRARY = "transformers"
+_KNOWN = frozenset({_LIBRARY, "torch", *sys.stdlib_module_names})
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+# What every module has, and where a model came from.
+_SHARED = frozenset(vars(nn.Module())) | {"_is_hf_initialized", "name_or_path"}
+_ATTENTION = (None, "eager", "sdpa")
+
+
+class _Unknown(Exception):
+    """Something that has no text by which it could be told from another one."""
+
+
+def fingerprint(model: nn.Module, name: str) -> str | None:
+    """A hash of all that decides about the trace of a model without example inputs; None where that is not known."""
+    try:
+        classes = tuple(dict.fromkeys(c for m in model.modules() for c in type(m).__mro__ if _is_ours(c)))
+        parts = (name, *_versions(), *_modules(model), *_tensors(model), *_sources(classes))
+    except _Unknown:
+        return None
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(f"{len(part)}:{part}".encode())
+    return found.hexdigest()
+
+
+def _versions() -> Iterator[str]:
+    yield from (sys.version, torch.__version__, str(getattr(sys.modules.get(_LIBRARY), "__version__", "")))
+    yield str(torch.get_default_dtype())
+    for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(symgraph.ir.__file__)):
+        yield _source(str(path))
+
+
+# -- the model -------------------------------------------------------------------------------------------------------
+
+
+def _modules(model: nn.Module) -> Iterator[str]:
+    for path, module in model.named_modules():
+        if any(getattr(module, hooks) for hooks in _HOOKS):
+            raise _Unknown
+        held = {k: _text(v) for k, v in vars(module).items() if k not in _SHARED}
+        yield f"{path} {_name(type(module))} {sorted(held.items())}"
+
+
+def _text(value: Any) -> str:
+    """What an attribute of a module is."""
+    if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device | torch.Size):
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, list | tuple | set | frozenset):
+        texts = [_text(v) for v in value]
+        return f"{type(value).__name__} {texts if isinstance(value, list | tuple) else sorted(texts)}"
+    if isinstance(value, Mapping):
+        return f"mapping {[(_text(k), _text(v)) for k, v in value.items()]}"
+    if isinstance(value, torch.Tensor):
+        return f"tensor {_numbers(value)}"
+    if callable(getattr(value, "to_dict", None)) and _is_ours(type(value)):
+        return _config(value)
+    if isinstance(value, type | FunctionType) or type(value).__name__ == "builtin_function_or_method":
+        return _own(value)
+    raise _Unknown
+
+
+def _config(config: Any) -> str:
+    """A config with what its text leaves out."""
+    hidden = {k: v for k, v in vars(config).items() if k.startswith("_attn") or k.startswith("_experts")}
+    if hidden.get("_attn_implementation_internal", hidden.get("_attn_implementation")) not in _ATTENTION:
+        raise _Unknown
+    inner = [_config(v) for v in vars(config).values() if callable(getattr(v, "to_dict", None))]
+    said = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
+    return f"{_name(type(config))} {sorted(said.items())!r} {sorted(hidden.items())!r} {inner}"
+
+
+def _tensors(model: nn.Module) -> Iterator[str]:
+    first: dict[int, str] = {}
+    stored = model.state_dict().keys()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        yield f"{name} {first.setdefault(id(parameter), name)} {_outline(parameter)}"
+    for name, tensor in model.named_buffers(remove_duplicate=False):
+        said = _outline(tensor) if name in stored else _numbers(tensor)
+        yield f"{name} {first.setdefault(id(tensor), name)} {name in stored} {said}"
+
+
+def _outline(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.stride()} {tensor.dtype} {tensor.is_meta} {type(tensor).__name__}"
+
+
+def _numbers(tensor: torch.Tensor) -> str:
+    held = numbers(tensor)
+    if held is None:
+        return f"{_outline(tensor)} unknown"
+    digits = held.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if held.numel() else b""
+    return f"{_outline(tensor)} {hashlib.sha256(digits).hexdigest()}"
+
+
+# -- the code --------------------------------------------------------------------------------------------------------
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == _LIBRARY
+
+
+def _name(cls: type) -> str:
+    if cls.__module__.partition(".")[0] not in (_LIBRARY, "torch"):
+        raise _Unknown
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _own(value: Any) -> str:
+    """A function or class that has not been put in the place of another one by somebody else."""
+    module = str(getattr(value, "__module__", None) or "builtins")
+    code = getattr(value, "__code__", None)
+    if module.partition(".")[0] not in _KNOWN or (code is not None and code.co_filename.startswith("<")):
+        raise _Unknown
+    return f"{module}.{getattr(value, '__qualname__', '')}"
+
+
+def _sources(classes: Iterable[type]) -> Iterator[str]:
+    """The sources of classes and of what they reach, and what stands in them under which name."""
+    modules = dict.fromkeys(c.__module__ for c in classes)
+    for cls in classes:
+        yield from (f"{cls.__qualname__}.{k} {_own(v)}" for k, v in vars(cls).items() if isinstance(v, FunctionType))
+    for name in modules:
+        if name.startswith(f"{_LIBRARY}.models."):
+            yield from _globals(sys.modules[name])
+    yield from (_source(str(sys.modules[name].__file__)) for name in sorted(_reached(modules)))
+
+
+def _globals(module: ModuleType) -> Iterator[str]:
+    for key, value in vars(module).items():
+        if isinstance(value, FunctionType):
+            yield f"{module.__name__}.{key} {_own(value)}"
+        elif isinstance(value, Mapping) and not key.startswith("__"):
+            yield from (f"{key}.{k} {_own(v)}" for k, v in value.items() if isinstance(v, FunctionType))
+
+
+def _reached(names: Iterable[str]) -> set[str]:
+    """Modules of the library that these use, and those that these use, and so on."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name in found or not getattr(sys.modules.get(name), "__file__", None):
+            continue
+        found.add(name)
+        for value in list(vars(sys.modules[name]).values()):
+            used = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if isinstance(used, str) and used.startswith(f"{_LIBRARY}."):
+                left.append(used)
+    return found
+
+
+@cache
+def _source(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,102 @@
+"""A graph as JSON and back: no code, no numbers of tensors; what comes back equals what was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from symgraph.ir import Device, DType, Graph, Kind, Node, Opaque, Ref, Tensor
+
+# Beyond this, numbers of JSON are not those of Python.
+_EXACT = 2**53
+_WORDS = {"ref": Ref, "dtype": DType, "device": Device, "opaque": Opaque}
+_NAMES = {kind: word for word, kind in _WORDS.items()}
+
+
+def dump(graph: Graph) -> bytes:
+    """A graph without what its buffers held, as JSON.
+
+    Raises:
+        TypeError: an operand is of a kind that has no text.
+    """
+    plain = {
+        "nodes": [_node(n) for n in graph.nodes],
+        "outputs": graph.outputs,
+        "tied": graph.tied,
+        "transient": sorted(graph.transient),
+        "model": graph.model,
+        "kinds": graph.kinds,
+        "untraced": graph.untraced,
+        "idle": sorted(graph.idle),
+    }
+    return msgspec.json.encode(plain)
+
+
+def load(text: bytes) -> Graph:
+    """The graph that `dump` wrote.
+
+    Raises:
+        ValueError, TypeError, KeyError: it did not.
+    """
+    plain = msgspec.json.decode(text, type=dict[str, Any])
+    return Graph(
+        tuple(_read_node(*n) for n in plain["nodes"]),
+        tuple(plain["outputs"]),
+        dict(plain["tied"]),
+        frozenset(plain["transient"]),
+        str(plain["model"]),
+        tuple(plain["kinds"]),
+        tuple(plain["untraced"]),
+        frozenset(plain["idle"]),
+    )
+
+
+def _node(node: Node) -> tuple[Any, ...]:
+    kwargs = [(k, _plain(v)) for k, v in node.kwargs]
+    return node.name, node.kind, node.target, _plain(node.args), kwargs, _result(node.result), node.module, node.source
+
+
+def _read_node(
+    name: str, kind: str, target: str, args: Any, kwargs: Any, result: Any, module: str, source: str
+) -> Node:
+    named = tuple((k, _read(v)) for k, v in kwargs)
+    return Node(name, Kind(kind), target, _read(args), named, _read_result(result), module, source)
+
+
+def _result(result: Tensor | tuple[Tensor, ...] | None) -> Any:
+    if isinstance(result, Tensor):
+        return {"shape": result.shape, "dtype": result.dtype}
+    return None if result is None else [_result(r) for r in result]
+
+
+def _read_result(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return Tensor(tuple(plain["shape"]), plain["dtype"])
+    return None if plain is None else tuple(_read_result(p) for p in plain)
+
+
+def _plain(value: Any) -> Any:
+    """An operand as plain data; what JSON has no word for stands under a name."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < _EXACT else {"int": str(value)}
+    if isinstance(value, float | complex):
+        return {type(value).__name__: repr(value)}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    if type(value) in _NAMES:
+        return {_NAMES[type(value)]: value.text if isinstance(value, Opaque) else value.name}
+    raise TypeError(f"{type(value).__name__} has no text")
+
+
+def _read(plain: Any) -> Any:
+    if isinstance(plain, list):
+        return tuple(_read(p) for p in plain)
+    if not isinstance(plain, dict):
+        return plain
+    ((word, text),) = plain.items()
+    if word in _WORDS:
+        return _WORDS[word](text)
+    return {"int": int, "float": float, "complex": complex}[word](text)
