@@ -234,6 +234,15 @@ class Carrier:
         readers = None if alike is None else self._readers(weight, met[0], _line(alike.at, here[0]), spot)
         return Seen() if not readers else Read(a, weight, readers, met[0], names.index(others[1 - met[0]].name))
 
+    def written_at(self, node: Node, reader: Piece) -> int:
+        """The axis of a call's result that stands for the other axis of a matrix that it reads by a piece."""
+        a = self.flow.applied[node.name]
+        operand = self.flow.operand(a, self.graph.state[reader.parameter].name)
+        if a.binding is None or operand is None:
+            raise ValueError(f"{node.where} does not read {reader.parameter} once")
+        names = [t.name for t in a.binding.results[0]]
+        return names.index(a.binding.operands[operand][1][1 - reader.axis].name)
+
     def _readers(self, weight: Node, axis: int, line: Tensor, spot: Spot) -> tuple[Piece, ...] | None:
         """The pieces along an axis where all entries of a constant stand, in the order that their leaves say."""
         found = []
@@ -261,14 +270,14 @@ class Carrier:
         return replace(spot, rows=None, window=span)
 
 
-def written(read: Read, piece: Piece, spot: Spot, shape: tuple[int, ...], reader: Piece) -> Spot:
-    """What a matrix makes of a constant in the part of its result that one piece of its other axis writes."""
-    line = torch.zeros(shape[read.out], dtype=torch.float64)
+def written(piece: Piece, spot: Spot, shape: tuple[int, ...], out: int, reader: Piece) -> Spot:
+    """What a matrix makes of a constant, in the part of its result that one piece of its other axis writes."""
+    line = torch.zeros(shape[out], dtype=torch.float64)
     line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
-    sizes = [-1 if i == read.out else 1 for i in range(len(shape))]
-    number, path = spot.name
-    at = line.reshape(sizes).expand(shape)
-    return replace(spot, name=(number, (*path, Hop(reader, piece))), term=piece.term, at=at, rows=None, even=False)
+    sizes = [-1 if i == out else 1 for i in range(len(shape))]
+    (number, path), window = spot.name, spot.span
+    name, at = (number, (*path, Hop(reader, piece))), line.reshape(sizes).expand(shape)
+    return replace(spot, name=name, term=piece.term, at=at, rows=None, window=window, even=False)
 
 
 def _result(graph: Graph, nodes: tuple[Node, ...], given: dict[str, Tensor]) -> Tensor:

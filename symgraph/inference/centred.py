@@ -53,22 +53,26 @@ class Centring:
                     found[operand] = self.flow.key(axes[0])
         return found
 
-    def tables(self) -> dict[str, str]:
-        """Matrices with two uses, one of which makes of a vector added to every row what nothing sees (tied logits).
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        """Matrices that some of their uses make of, if a vector is added to every row, what nothing sees (tied logits).
 
-        Each with the other use.
+        Each with its other uses.
         """
-        found: dict[str, str] = {}
+        found: dict[str, tuple[str, ...]] = {}
         for node in self.flow.graph.parameters.values():
             users = self.flow.graph.users[node.name]
             axes = self.d.found[node.name]
-            if len(users) == len(axes) == 2 and axes[0] >> 1 in self.d.frames:
+            if len(users) > 1 and len(axes) == 2 and axes[0] >> 1 in self.d.frames:
                 key = self.flow.key(axes[0])
-                for blind, other in (users, users[::-1]):
-                    end = self._after(node.name, blind, key)
-                    if end == () or (end is not None and self._unseen(*end)):
-                        found[node.target] = other.name
+                others = tuple(u.name for u in users if not self._ends(node.name, u, key))
+                if len(others) < len(users):
+                    found[node.target] = others
         return found
+
+    def _ends(self, value: str, user: Node, key: Key) -> bool:
+        """Whether multiples of ones along `key` that a node reads are seen by nothing behind it."""
+        end = self._after(value, user, key)
+        return end == () or (end is not None and self._unseen(*end))
 
     def _parity(self, frame: int) -> bool:
         return bool(self.d.eq.store.find(2 * self.d.nodes[frame]) & 1)

@@ -11,18 +11,33 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from symgraph.inference.carrying import Carrier, Chosen, Passed, Read, Seen, Spot, compact, span_of, written
+from symgraph.inference.carrying import (
+    Carrier,
+    Chosen,
+    Name,
+    Passed,
+    Read,
+    Seen,
+    Spot,
+    Window,
+    compact,
+    span_of,
+    written,
+)
 from symgraph.inference.flow import Flow
 from symgraph.inference.null_space import Solution, Summand, Unknown, Windows, equations, solve
 from symgraph.inference.planes import PlaneReader, whole
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, pieces
+from symgraph.symmetry.terms import leaves
 
-Lent = Mapping[str, str]
+Lent = Mapping[str, tuple[str, ...]]
+Calls = tuple[str, ...]
 Place = tuple[str, int, int, int]
 
 
@@ -48,6 +63,7 @@ class System:
     lent: Lent
     even: frozenset[Place] | None = None
     ports: list[Port] = field(default_factory=list)
+    numbers: dict[Port, int] = field(default_factory=dict)
     acts: list[int] = field(default_factory=list)
     tied: dict[int, PlaneReader] = field(default_factory=dict)
     sums: list[tuple[Summand, ...]] = field(default_factory=list)
@@ -57,11 +73,14 @@ class System:
     order: dict[str, int] = field(init=False)
     used: set[tuple[str, str]] = field(default_factory=set)
     chosen: dict[str, list[Spot]] = field(default_factory=lambda: defaultdict(list))
+    shared: dict[str, Calls] = field(default_factory=dict)
+    read: dict[str, dict[Piece, list[Spot]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
 
     def __post_init__(self) -> None:
         self.carrier = Carrier(self.flow)
         self.order = {node.name: i for i, node in enumerate(self.flow.graph.nodes)}
-        self.by_plane = {r.node: r for r in self.readers if r.plane.bias and not r.bias and not r.elsewhere}
+        free = {r.plane.reader.parameter: r for r in self.readers if r.plane.bias and not r.bias and not r.elsewhere}
+        self.by_plane = {node: reader for reader in free.values() for node in reader.nodes}
 
     def carried(self) -> System:
         """The same, once all sources have been followed to their ends."""
@@ -69,7 +88,7 @@ class System:
         for node in self.flow.graph.nodes:
             if differing := _gathered(self.chosen.pop(node.name, [])):
                 self.sums += sums(differing)
-            here = _gathered([*arriving.pop(node.name, []), *self._sources(node)])
+            here = _gathered([*arriving.pop(node.name, []), *self._sources(node), *self._left_over(node)])
             for use in self._left(node, here) if here else ():
                 arriving[use.value].append(use.spot)
         return self
@@ -102,14 +121,14 @@ class System:
         shape = self.flow.graph.state[plane.reader.parameter].shape
         whole_axis = (plane.reader.axis, plane.reader.size) == (1, shape[1])
         free = plane.reader.parameter not in self.lent
-        return whole_axis and free and len(reader.elsewhere) == 1 and bool(reader.bias or not plane.bias)
+        return whole_axis and free and bool(reader.elsewhere) and bool(reader.bias or not plane.bias)
 
     def _exempt(self, node: Node, tie: PlaneReader | None) -> Iterator[str]:
         """The uses of a table that see nothing of what is done to it."""
         if tie is not None:
-            yield tie.node
+            yield from tie.nodes
         for user in self.flow.graph.users[node.name] if node.target in self.lent else ():
-            if user.name != self.lent[node.target]:
+            if user.name not in self.lent[node.target]:
                 yield user.name
 
     def _of_plane(self, reader: PlaneReader, node: Node) -> Iterator[Spot]:
@@ -118,7 +137,7 @@ class System:
             line = torch.zeros(node.shape[-1], dtype=torch.float64)
             line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
             port = Port(piece, (), reader.plane)
-            yield from self._source(self.order[node.name], port, line.expand(node.shape), None)
+            yield from self._source(self.order[reader.nodes[0]], port, line.expand(node.shape), None)
 
     def _first(self, node: Node) -> int:
         """When a parameter is first used."""
@@ -127,9 +146,11 @@ class System:
     def _source(self, acts: int, port: Port, at: Tensor, rows: Tensor | None) -> Iterator[Spot]:
         if self.even is not None and port.piece.place in self.even:
             return
-        self.ports.append(port)
-        self.acts.append(acts)
-        spot = Spot((len(self.ports) - 1, ()), port.piece.term, at, rows)
+        if port not in self.numbers:
+            self.numbers[port] = len(self.ports)
+            self.ports.append(port)
+            self.acts.append(acts)
+        spot = Spot((self.numbers[port], ()), port.piece.term, at, rows)
         alike = compact([at])[0].clamp_max(1.0).expand(at.shape)
         yield spot if self.even is None else replace(spot, at=alike, even=True)
 
@@ -169,21 +190,41 @@ class System:
 
     def _through(self, read: Read, spot: Spot) -> Iterator[Passed]:
         node, name, out = read.applied.node, read.weight.target, 1 - read.axis
-        bias = self.flow.bias(read.applied)
         everything = whole(self.flow, name, out)
+        taking, calls = self._taking(read, everything)
         for reader in read.readers:
-            if bias is not None:
-                self._take(spot, Hop(reader, everything), Port(whole(self.flow, bias.target, 0)))
+            if not calls:
+                parts = pieces(name, out, everything.term)
+                yield from (Passed(node.name, written(p, spot, node.shape, read.out, reader)) for p in parts)
                 continue
-            for piece in pieces(name, out, everything.term):
-                plane = self.by_plane.get(node.name)
-                if plane is not None:
-                    self._take(spot, Hop(reader, piece), Port(piece, (), plane.plane))
-                else:
-                    yield Passed(node.name, written(read, piece, spot, node.shape, reader))
+            self.shared |= dict.fromkeys(calls, calls)
+            self.read[node.name][reader].append(spot)
+            if node.name == calls[0]:
+                term = Summand(spot.name, spot.span, spot.factor)
+                self.taken += [_Taken(term, Hop(reader, part), port) for part, port in taking]
 
-    def _take(self, spot: Spot, hop: Hop, port: Port) -> None:
-        self.taken.append(_Taken(Summand(spot.name, spot.span, spot.factor), hop, port))
+    def _taking(self, read: Read, everything: Piece) -> tuple[list[tuple[Piece, Port]], Calls]:
+        """What takes the constants that a matrix reads, for which part of what it writes, and all calls that add it."""
+        bias, plane = self.flow.bias(read.applied), self.by_plane.get(read.applied.node.name)
+        if bias is not None:
+            calls = tuple(user.name for user in self.flow.graph.users[bias.name])
+            return [(everything, Port(whole(self.flow, bias.target, 0)))], calls
+        if plane is None:
+            return [], ()
+        parts = pieces(everything.parameter, everything.axis, everything.term)
+        return [(piece, Port(piece, (), plane.plane)) for piece in parts], plane.nodes
+
+    def _left_over(self, node: Node) -> Iterator[Spot]:
+        """What a bias that is added at several calls, and takes what the first of them reads, leaves at a later one."""
+        first = self.shared.get(node.name, (node.name,))[0]
+        if first == node.name:
+            return
+        for reader in dict.fromkeys((*self.read[first], *self.read[node.name])):
+            out = self.carrier.written_at(node, reader)
+            parts = whole(self.flow, reader.parameter, 1 - reader.axis)
+            for spot in _difference(self.read[node.name][reader], self.read[first][reader]):
+                for piece in pieces(parts.parameter, parts.axis, parts.term):
+                    yield written(piece, spot, node.shape, out, reader)
 
 
 def _entries(piece: Piece, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
@@ -247,6 +288,16 @@ def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
             yield from ((t,) for t in terms)
 
 
+def _difference(spots: list[Spot], others: list[Spot]) -> Iterator[Spot]:
+    """The constants that are read, less those that are read elsewhere."""
+    found: dict[tuple[Name, Window | None], Spot] = {}
+    for spot in (*spots, *(replace(o, factor=-o.factor) for o in others)):
+        held = found.get((spot.name, spot.span))
+        factor = spot.factor if held is None else held.factor + spot.factor
+        found[spot.name, spot.span] = replace(spot, factor=factor)
+    return (spot for spot in found.values() if spot.factor)
+
+
 def _term(spot: Spot, here: Tensor) -> Summand:
     """A constant at the positions of a compact mask."""
     if spot.rows is None:
@@ -287,7 +338,7 @@ def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator
     windows = Windows([*((t.name[0], t.window) for t in named), *((i, None) for i in sorted(biases)), *equal])
     rows = equations(system.sums, equal, windows)
     unknowns = [u for source in windows.parts for u in windows.within(source, None)]
-    solution = solve(sorted(unknowns), rows, _rank(system, rows))
+    solution = solve(sorted(unknowns), rows, _rank(system, rows), partial(_layout, system))
     givers: dict[Unknown, list[Share]] = defaultdict(list)
     inverted = dict(_inverted(system, rows, means))
     solution = replace(solution, solved={u: row for u, row in solution.solved.items() if u not in inverted})
@@ -327,6 +378,13 @@ def _share_out(taken: _Taken, windows: Windows, solution: Solution, givers: dict
     for free, factors in solution.of(arriving).items():
         for path, f in factors.items():
             givers[free].append(Share(taken.port, -factor * f, (*path, *after, taken.hop)))
+
+
+def _layout(system: System, unknown: Unknown, path: tuple[Hop, ...]) -> object:
+    """The axes of a constant behind a path, and whether its entries count as one there."""
+    term = path[-1].rows.term if path else system.ports[unknown[0]].piece.term
+    axes = tuple((leaf.frame, leaf.size) for leaf in leaves(term) if leaf.size > 1)
+    return axes, system.even is not None and not path
 
 
 def _rank(system: System, rows: list[dict[Unknown, dict[tuple[Hop, ...], float]]]) -> _Rank:

@@ -44,6 +44,12 @@ def holds(start: T, nexts: Callable[[T], Iterator[T | None]], memo: dict[T, bool
     return memo[start]
 
 
+def matrices(a: Applied) -> set[str]:
+    """The operands by which a call multiplies others."""
+    laws = a.rule.shift.values() if a.rule is not None else ()
+    return {law for law in laws if a.binding is not None and law in a.binding.operands}
+
+
 class Flow:
     """The graph of one draft, with the questions that the families ask."""
 
@@ -64,18 +70,25 @@ class Flow:
         frame = self.d.frames[ref >> 1]
         return frame, bool(ref & 1) and frame not in self.d.self_dual
 
-    def own(self, value: str) -> Node | None:
-        """The parameter behind a value, if this call is its only use."""
-        node = self.graph.by_name[value]
-        return node if node.kind is Kind.PARAMETER and len(self.graph.users[value]) == 1 else None
-
     def bias(self, a: Applied) -> Node | None:
-        """The one-axis parameter that the node adds, if nothing else uses it."""
+        """The one-axis parameter that the node adds, if all that use it do the same with the same matrices."""
         if a.rule is None or a.binding is None or a.rule.adds not in a.binding.operands:
             return None
-        node = self.own(a.binding.operands[a.rule.adds][0].name)
-        floating = node is not None and "float" in getattr(node.result, "dtype", "")
-        return node if node is not None and floating and len(node.shape) == 1 else None
+        node = self.graph.by_name[a.binding.operands[a.rule.adds][0].name]
+        floating = node.kind is Kind.PARAMETER and "float" in getattr(node.result, "dtype", "")
+        if not floating or len(node.shape) != 1:
+            return None
+        behind = self._behind(a.node, node)
+        alike = behind is not None and all(self._behind(user, node) == behind for user in self.graph.users[node.name])
+        return node if alike else None
+
+    def _behind(self, user: Node, bias: Node) -> tuple[str, ...] | None:
+        """Operator and matrices of a call that adds a bias and reads each of them once; None for any other call."""
+        a = self.applied.get(user.name)
+        if a is None or a.rule is None or a.binding is None or self.operand(a, bias.name) != a.rule.adds:
+            return None
+        names = [a.binding.operands[k][0].name for k in sorted(matrices(a))]
+        return (user.target, *names) if all(self.operand(a, name) for name in names) else None
 
     def operand(self, a: Applied, value: str) -> str | None:
         """The operand that a value is, if it is one alone."""

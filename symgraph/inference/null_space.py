@@ -21,6 +21,7 @@ Path = tuple[Hop, ...]
 Unknown = tuple[int, tuple[int, ...]]
 Factors = dict[Path, float]
 Row = dict[Unknown, Factors]
+Layout = Callable[[Unknown, Path], object]
 _NOTHING = 1e-12
 
 
@@ -87,11 +88,14 @@ def equations(sums: Iterable[tuple[Summand, ...]], equal: Iterable[tuple[int, Wi
     return found
 
 
-def solve(unknowns: Iterable[Unknown], rows: Iterable[Row], rank: Callable[[Unknown], object]) -> Solution:
+def solve(
+    unknowns: Iterable[Unknown], rows: Iterable[Row], rank: Callable[[Unknown], object], layout: Layout
+) -> Solution:
     """Solves equation after equation for the unknown of least rank that stands there by itself.
 
     Args:
         rank: the order in which unknowns are solved for; None for those that never are.
+        layout: the axes of what an unknown is behind a path; constants are added where they are the same.
     """
     solved: dict[Unknown, Row] = {}
     held: dict[Unknown, set[Unknown]] = defaultdict(set)
@@ -114,6 +118,9 @@ def solve(unknowns: Iterable[Unknown], rows: Iterable[Row], rank: Callable[[Unkn
         while left:
             single = next(iter(left)) if len(left) == 1 else None
             pivot = single if single is not None else _pivot(left, rank)
+            if pivot is None and (read := _without_last(left, layout)):
+                left = read
+                continue
             if pivot is None:
                 # Constants through weights alone: generic weights allow none of them.
                 pivot = next(iter(left))
@@ -124,6 +131,19 @@ def solve(unknowns: Iterable[Unknown], rows: Iterable[Row], rank: Callable[[Unkn
             settle(pivot, {} if single is not None else {u: _times({(): -1.0 / scale}, f) for u, f in left.items()})
             break
     return Solution(tuple(unknowns), solved)
+
+
+def _without_last(row: Row, layout: Layout) -> Row | None:
+    """What one matrix at the end of all paths reads, which vanishes at least where what it makes of it does.
+
+    None where there is no such matrix, or where it reads constants of different axes.
+    """
+    paths = [(u, path) for u, factors in row.items() for path in factors]
+    if not all(path for _, path in paths) or len({path[-1] for _, path in paths}) != 1:
+        return None
+    if len({layout(u, path[:-1]) for u, path in paths}) != 1:
+        return None
+    return {u: {path[:-1]: f for path, f in factors.items()} for u, factors in row.items()}
 
 
 def _pivot(row: Row, rank: Callable[[Unknown], object]) -> Unknown | None:

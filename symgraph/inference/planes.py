@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,10 +19,11 @@ from symgraph.symmetry.terms import Leaf
 class PlaneReader:
     """A matrix that reads a norm's output by one leaf, of this frame.
 
-    `bias` is its own, or ''; `elsewhere` are the other calls that use it.
+    `nodes` are the calls that read from this plane, in the order of the program, and `elsewhere` all others that use the
+    matrix; `bias` is its own at each of them, or ''.
     """
 
-    node: str
+    nodes: tuple[str, ...]
     plane: Plane
     axis: int
     bias: str
@@ -33,23 +34,30 @@ class PlaneReader:
 def find_readers(flow: Flow) -> list[PlaneReader]:
     """Every matrix that reads what a centred norm makes, in the order of the program."""
     carrier = Carrier(flow)
-    return [r for a, plane, axis in norms(flow) for r in _readers(carrier, a, plane, axis)]
+    nodes: dict[PlaneReader, dict[str, None]] = {}
+    for a, plane, axis in norms(flow):
+        for node, reader in _readers(carrier, a, plane, axis):
+            nodes.setdefault(reader, {})[node] = None
+    return [_at(flow, reader, tuple(found)) for reader, found in nodes.items()]
 
 
-def _readers(carrier: Carrier, a: Applied, plane: tuple[str, str], axis: int) -> Iterator[PlaneReader]:
+def _at(flow: Flow, reader: PlaneReader, nodes: tuple[str, ...]) -> PlaneReader:
+    """A reader with all calls that use its matrix: those that read from its plane, and the others."""
+    users = flow.graph.users[flow.graph.state[reader.plane.reader.parameter].name]
+    inside = tuple(u.name for u in users if u.name in nodes)
+    return replace(reader, nodes=inside, elsewhere=tuple(u.name for u in users if u.name not in nodes))
+
+
+def _readers(carrier: Carrier, a: Applied, plane: tuple[str, str], axis: int) -> Iterator[tuple[str, PlaneReader]]:
+    """The calls that read what a norm makes, each with its reader as if it were the only one."""
     flow, (gain, bias) = carrier.flow, plane
     for read in _reads(carrier, a, axis):
-        (piece,) = read.readers
-        if not isinstance(piece.term, Leaf):
-            continue
-        own = flow.bias(read.applied)
-        adds = read.applied.rule.adds if read.applied.rule is not None else None
-        if own is None and read.applied.binding is not None and adds in read.applied.binding.operands:
-            continue
-        node = read.applied.node.name
-        users = tuple(u.name for u in flow.graph.users[read.weight.name] if u.name != node)
-        found = Plane(piece, gain, bias, flow.d.eq.offsets.get(gain, 0.0))
-        yield PlaneReader(node, found, read.axis, own.target if own is not None else "", users, piece.term.frame)
+        (piece,), node = read.readers, read.applied.node
+        if isinstance(piece.term, Leaf) and list(node.refs()).count(read.weight.name) == 1:
+            own = flow.bias(read.applied)
+            found = Plane(piece, gain, bias, flow.d.eq.offsets.get(gain, 0.0))
+            name = own.target if own is not None else ""
+            yield node.name, PlaneReader((), found, read.axis, name, (), piece.term.frame)
 
 
 def _reads(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from symgraph.inference.applied import Applied
 from symgraph.inference.flow import Flow
-from symgraph.ir import Graph, Kind
+from symgraph.ir import Graph, Kind, Node, map_refs
 from symgraph.symmetry.families import Statistics
 
 
 def find_statistics(flow: Flow, traced: Graph) -> list[Statistics]:
-    """Calls whose rule names statistics, where all tensors involved belong to this call alone.
+    """Calls whose rule names statistics, where all tensors involved belong to this call and to others like it alone.
 
     Args:
         traced: the graph as it was traced; what rewriting made has no call to evaluate.
     """
     found = [_statistics(flow, a) for a in flow.d.eq.applied if a.rule is not None and a.rule.statistics]
-    return [s for s in found if s is not None and s.node in traced.by_name]
+    first = {s.tensors: s for s in reversed(found) if s is not None and s.node in traced.by_name}
+    return list(reversed(first.values()))
 
 
 def _statistics(flow: Flow, a: Applied) -> Statistics | None:
@@ -32,9 +33,17 @@ def _statistics(flow: Flow, a: Applied) -> Statistics | None:
 
 
 def _own(flow: Flow, a: Applied, operand: str) -> str:
-    """The parameter or stored buffer that an operand is, if nothing else uses it."""
+    """The parameter or stored buffer that an operand is, if nothing uses it but calls that do the same with it."""
     if a.binding is None or operand not in a.binding.operands:
         return ""
     node = flow.graph.by_name[a.binding.operands[operand][0].name]
     held = node.kind in (Kind.PARAMETER, Kind.BUFFER) and node.target not in flow.graph.transient
-    return node.target if held and len(flow.graph.users[node.name]) == 1 else ""
+    alike = all(_done(flow, user) == _done(flow, a.node) for user in flow.graph.users[node.name])
+    return node.target if held and alike else ""
+
+
+def _done(flow: Flow, node: Node) -> tuple[object, ...]:
+    """What a call does, whatever values it does it to."""
+    stored = {n.name for n in flow.graph.state.values()}
+    args, kwargs = (map_refs(x, lambda r: r if r.name in stored else None) for x in (node.args, node.kwargs))
+    return node.target, args, kwargs

@@ -54,8 +54,11 @@ class Shift(Step):
         for port, added in ports:
             if port.plane is not None:
                 weight = found[port.piece.parameter]
-                tilted = turned(weight, port.piece, port.plane, found, added / port.plane.height(found, weight))
-                found[port.piece.parameter] = tilted
+                height = port.plane.height(found, weight)
+                # A plane through zero adds nothing, so that there is no such element.
+                if not height:
+                    return state
+                found[port.piece.parameter] = turned(weight, port.piece, port.plane, found, added / height)
         tied, sink = self.family.tied, self.family.sink
         if tied is not None and sink in found:
             found[sink] = found[sink] - self.constant.to(found[sink]) * tied.height(state, found[sink])
