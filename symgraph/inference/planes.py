@@ -19,8 +19,8 @@ from symgraph.symmetry.terms import Leaf
 class PlaneReader:
     """A matrix that reads a norm's output by one leaf, of this frame.
 
-    `nodes` are the calls that read from this plane, in the order of the program, and `elsewhere` all others that use the
-    matrix; `bias` is its own at each of them, or ''.
+    `nodes` are the calls that read from this plane, in the order of the program, and `elsewhere` all others that use
+    the matrix; `bias` is its own at each of them, or ''.
     """
 
     nodes: tuple[str, ...]

@@ -37,12 +37,8 @@ def test_what_only_an_epsilon_breaks_is_listed_apart() -> None:
     assert "model.embed_tokens.weight" in scale.places
 
 
-# Nothing reads the mask token where no position is masked, and what it may meet is frozen.
-FROZEN = pytest.mark.xfail(strict=True, reason="234 of 436: spaces as wide as a parameter that no trace reads")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(n, marks=FROZEN if n == "dinov2" else ()) for n in CONFIGS])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_architectures(name: str) -> None:
     found = measured(name)
     assert found.complete, str(found)
