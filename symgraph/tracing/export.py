@@ -102,13 +102,17 @@ def _leave_vmap() -> None:
 @contextmanager
 def _unaltered(model: nn.Module) -> Iterator[None]:
     """What modules remember of a call forgotten afterwards."""
-    before = [(m, dict(vars(m))) for m in model.modules()]
+    # Compiled modules keep their buffers elsewhere.
+    before = [(m, dict(vars(m)), dict(vars(m).get("_buffers", {}))) for m in model.modules()]
     try:
         yield
     finally:
-        for module, held in before:
+        for module, held, buffers in before:
             vars(module).clear()
             vars(module).update(held)
+            kept: dict[str, Any] = vars(module).get("_buffers", {})
+            kept.clear()
+            kept.update(buffers)
 
 
 def _traced_by_example(model: nn.Module, wrapper: nn.Module, inputs: dict[str, torch.Tensor], name: str) -> Graph:
@@ -147,7 +151,7 @@ def _as_a_whole(
     model: nn.Module, wrapper: nn.Module, given: tuple[Any, Any], reader: Callable[[], _Program]
 ) -> tuple[Graph, set[str]]:
     """The graph of a model, and the parameters that its code reads."""
-    with touched(model) as names:
+    with _unaltered(model), touched(model) as names:
         program = _export(wrapper, *given, model)
     found = _without_writes(lambda p: reader().graph(p), program)
     if found is not None:

@@ -251,6 +251,35 @@ def test_empty_parts_of_concatenations_vanish() -> None:
     assert torch.allclose(found, model(x).double(), atol=1e-6)
 
 
+class Remembering(nn.Module):
+    """Distances that are made in the first call and kept for the next, as a buffer and as an attribute."""
+
+    distances: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slopes = nn.Parameter(torch.rand(3))
+        self.register_buffer("distances", None, persistent=False)
+        self.last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.distances is None:
+            self.register_buffer("distances", torch.arange(len(x)).float()[:, None], persistent=False)
+        self.last = x * 2
+        assert self.distances is not None
+        y: Tensor = x + self.slopes * self.distances
+        return y
+
+
+def test_what_a_module_keeps_of_a_call_is_not_that_of_the_trace() -> None:
+    model = Remembering()
+    graph = trace(model, (torch.ones(4, 3),))
+    assert model.distances is None and model.last is None
+    x = torch.rand(4, 3)
+    (found,) = evaluate(graph, state_of(model), (x,))
+    torch.testing.assert_close(found.float(), model(x).detach())
+
+
 class Transposed(nn.Module):
     """Linear maps spelled with a transposed matrix, and products that are none."""
 
