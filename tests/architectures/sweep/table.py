@@ -48,6 +48,7 @@ Small models of {versions}, through the same stages as [those of transformers](a
 timm one for each module of its registry, made small by the names of its settings; of the others what `third_party.yaml`
 in the folder of the sweep lists. The packages are no dependency: `make sweep` installs them, and what is not installed
 is left out. The columns are those of that page; *attention* is how many query-key and value-output spaces were found.
+Entries are those that were run: a page may be made of a part (timm has 98 modules, and `--resume` goes on).
 """
 
 
