@@ -35,8 +35,9 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.match import write as outputs
 
     inputs.refuse_folders(args, args.out)
-    found = inputs.weighted(args.model, args)
+    found = inputs.weighted(args.model, args, deferred=True)
     options = {"inverse": args.inverse, "task_vector": args.task_vector, "tied": args.tied}
+    options["scratch"] = inputs.scratch(args)
     with console.steps("applying"):
         applied = outputs.apply(args.applied, found, rules=inputs.rule_book(args), **options)
     out = outputs.write_applied(applied, args.out, command=args.typed, **inputs.writing(args))

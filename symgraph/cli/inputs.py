@@ -39,7 +39,10 @@ def architecture(spec: str, args: Arguments) -> Model:
 def model(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
     """A model with its weights, or without where only a config is named."""
     from symgraph.io import models
+    from symgraph.io.heap import give_back_blocks
 
+    if deferred:
+        give_back_blocks()
     return models.load(spec, trust_remote_code=args.trust_remote_code, deferred=deferred)
 
 
@@ -58,6 +61,11 @@ def weighted(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
 def writing(args: Arguments) -> dict[str, Any]:
     """How checkpoints are written, by name."""
     return {"overwrite": args.overwrite, "shard_size": args.shard_size}
+
+
+def scratch(args: Arguments) -> Path:
+    """A folder on the disk that is written to."""
+    return next(p for p in Path(args.out).absolute().parents if p.is_dir())
 
 
 def rule_book(args: Arguments) -> RuleBook:

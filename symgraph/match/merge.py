@@ -20,7 +20,7 @@ from symgraph.match.one_basis import Universe
 from symgraph.match.universe import universe
 from symgraph.measure.mixture import State, check_weights, interpolate
 from symgraph.measure.recalibrate import recalibrated
-from symgraph.tracing.deferred import Deferred, made
+from symgraph.tracing.deferred import later
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _whole(m: Model) -> Model:
 
 def _single(half: Tensor) -> Tensor:
     """A tensor in single precision, whenever it is asked for."""
-    found = Deferred(lambda: made(half.detach()).float(), half.shape, torch.float32)
+    found = later(half, torch.float32)
     return nn.Parameter(found, half.requires_grad) if isinstance(half, nn.Parameter) else found
 
 

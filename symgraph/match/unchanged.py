@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from symgraph.io.models import Model
@@ -15,7 +16,7 @@ from symgraph.measure.forward import accepted_names, arguments
 from symgraph.orbit.alignment import Alignment
 from symgraph.prove.eager import Call, check_unchanged, culprit
 from symgraph.tracing import state_of
-from symgraph.tracing.sampling import float64
+from symgraph.tracing.deferred import later
 
 # So many examples of a batch tell whether a function has changed.
 EXAMPLES = 8
@@ -54,7 +55,8 @@ class Endpoint:
         blame, graph = None, None
         if self.alignment is not None:
             graph = self.alignment.symmetry.graph
-            start = float64(self.start if self.start is not None else state_of(self.model.module))
+            held = self.start if self.start is not None else state_of(self.model.module)
+            start = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in held.items()}
             blame = culprit(self.alignment.symmetry, self.alignment.transform, start)
         before = self.start if self.source is None else None
         what = f"{self.model.spec} in its new basis"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
@@ -16,6 +17,7 @@ from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.files import SHARD_SIZE, OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.io.models import Model
+from symgraph.io.spool import Spool
 from symgraph.io.state import check_finite
 from symgraph.io.tied import untie
 from symgraph.match.align import Aligned
@@ -24,13 +26,12 @@ from symgraph.match.learn_step import LearnStep
 from symgraph.match.match_step import MatchStep
 from symgraph.match.merge import Merged, saved
 from symgraph.match.one_basis import Universe
-from symgraph.match.program_run import narrowed
 from symgraph.match.unchanged import Endpoint
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
-from symgraph.tracing.sampling import float64
+from symgraph.tracing.deferred import cast, later, made
 
 UNIVERSE = "universe.json"
 Measured = Sequence[tuple[str, LossBarrier]]
@@ -57,6 +58,7 @@ def apply(
     task_vector: bool = False,
     rules: RuleSources = None,
     tied: str = "keep",
+    scratch: str | Path | None = None,
 ) -> Applied:
     """Applies a saved alignment to a checkpoint of its architecture.
 
@@ -64,6 +66,8 @@ def apply(
         inverse: go from the basis of A to that of B.
         task_vector: the model is a difference of two: constants that the alignment adds are left out.
         tied: "untie" where the alignment was made so.
+        scratch: a folder on whose disk the result waits in float64 until it is written, instead of in memory; nothing
+            is left there.
 
     Raises:
         CheckpointError: the file is no alignment, or was made for another architecture.
@@ -78,10 +82,13 @@ def apply(
     state = state_of(found.module)
     check_finite({k: v for k, v in state.items() if k in alignment.symmetry.terms}, where=found.spec)
     chosen = alignment.inverse() if inverse else alignment
-    moved = chosen.apply(float64(state), task_vector=task_vector)
+    wide = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in state.items()}
+    size = sum(t.numel() * torch.float64.itemsize for t in state.values())
+    keep = made if scratch is None else Spool(Path(scratch), size).put
+    moved = chosen.apply(wide, task_vector=task_vector, keep=keep)
     if not task_vector:
         Endpoint(found, moved, chosen).check()
-    moved, own = narrowed(moved, state), module_hash(found.module)
+    moved, own = {n: cast(t, state[n].dtype) for n, t in moved.items()}, module_hash(found.module)
     return Applied(found, saved(found, moved), chosen, str(file), inverse, own, _made_for(chosen, found, own))
 
 

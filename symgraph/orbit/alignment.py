@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,6 +27,7 @@ from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform
 from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.deferred import later, made
 
 FORMAT = "symgraph alignment 1"
 KINDS: dict[str, type[Step]] = {k.kind: k for k in (Act, Blend, Rescale, Shift, Lift, Stretch, Slant)}
@@ -60,7 +62,9 @@ class Alignment:
     objective: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def apply(self, state: Mapping[str, Tensor], *, task_vector: bool = False) -> State:
+    def apply(
+        self, state: Mapping[str, Tensor], *, task_vector: bool = False, keep: Callable[[Tensor], Tensor] = made
+    ) -> State:
         """The transformed state, with the same function; computed in float64, returned in the dtype of each tensor.
 
         The state may be that of another model of the architecture: its own gains and biases then stand in for those
@@ -70,6 +74,8 @@ class Alignment:
         Args:
             task_vector: the state is a difference of two models that are both near `source`: only the linear part of
                 what happens to `source` applies, constants that it adds are left out.
+            keep: called with each tensor as it is done, one at a time; what it returns is returned. Of a deferred state
+                no more than the largest tensors are held then.
 
         Raises:
             CheckpointError: a tensor has another shape than in the models that were aligned, or a gain is zero where
@@ -79,9 +85,11 @@ class Alignment:
         tied = self.symmetry.graph.tied
         found = {tied.get(n, n): t.detach() for n, t in state.items()}
         self._check(found)
-        wide = {n: t.double() if t.is_floating_point() else t for n, t in found.items() if n in self.symmetry.terms}
-        done = self.transform.apply(wide, linear=True) if task_vector else self.transform.carry(wide)
-        return {n: done[k].to(t.dtype) if (k := tied.get(n, n)) in done else t for n, t in state.items()}
+        moving = {n: t for n, t in found.items() if n in self.symmetry.terms}
+        wide = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in moving.items()}
+        done = self.transform.carried(wide, linear=task_vector)
+        moved = {n: keep(made(done[n]).to(t.dtype)) for n, t in moving.items()}
+        return {n: moved.get(tied.get(n, n), t) for n, t in state.items()}
 
     def _check(self, state: Mapping[str, Tensor]) -> None:
         wrong = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -56,6 +56,15 @@ class Blend(Step):
                 tensor = tensor.index_select(dim, e.index.to(tensor.device))
                 tensor = tensor * spread(e.scale[0].to(tensor), tensor.dim(), [dim]) if leaf.dual else tensor
         return tensor
+
+    @property
+    def touched(self) -> Collection[str]:
+        """Everything on the space."""
+        return self.symmetry.parameters_of[self.space]
+
+    def beside(self, name: str) -> Collection[str]:
+        """The same tensor of the other branches, where branches change places."""
+        return stack.members if (stack := self.symmetry.stack_of.get(name)) is not None else ()
 
     def inverse(self) -> Blend:
         """There is none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -101,6 +101,21 @@ class Shift(Step):
             return self.constant * evened(state, self.family.source, self.family.through)
         return self.constant.expand(self.family.source.piece.size) if self.family.even else self.constant
 
+    @property
+    def touched(self) -> Collection[str]:
+        """All that a constant is added to."""
+        return self._needs()
+
+    def beside(self, name: str) -> Collection[str]:
+        """What says how much of the constant arrives there, and what that takes itself."""
+        needs, found = self._needs(), dict.fromkeys((name,))
+        waiting = [name]
+        while waiting:
+            new = [n for n in needs.get(waiting.pop(), ()) if n not in found]
+            found |= dict.fromkeys(new)
+            waiting += new
+        return found
+
     def inverse(self) -> Shift:
         """The step that undoes this one."""
         return Shift(self.family, -self.constant)
@@ -110,7 +125,7 @@ class Shift(Step):
         """The constant of this family."""
         return self.family.place
 
-    def fitted(self, state: State) -> Shift:
+    def fitted(self, state: Mapping[str, Tensor]) -> Shift:
         """Another model's constant, where readers make up for it."""
         if not self.family.moves or self.family.source.piece.parameter not in state:
             return self
@@ -186,6 +201,11 @@ class Lift(Step):
             return state
         tensor = state[self.piece.parameter]
         return {**state, self.piece.parameter: self.piece.add(tensor, self.constant.unsqueeze(self.piece.axis))}
+
+    @property
+    def touched(self) -> Collection[str]:
+        """The parameter."""
+        return (self.piece.parameter,)
 
     def inverse(self) -> Lift:
         """The step that undoes this one."""

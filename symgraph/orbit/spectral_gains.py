@@ -15,6 +15,7 @@ Source: found by the audit of CLIP's vision tower; Golub 1973 for the secular eq
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,15 @@ class Isospectral(Step):
             if name in state:
                 found[name] = on_blocks(state[name], self.symmetry.terms[name], rotated)
         return found
+
+    @property
+    def touched(self) -> Collection[str]:
+        """The gain, and everything on the streams before and after it."""
+        return (self.spectral.gain, *self.symmetry.parameters_of_frames({*self.spectral.before, *self.spectral.after}))
+
+    def beside(self, name: str) -> Collection[str]:
+        """The gain."""
+        return (self.spectral.gain,)
 
     def inverse(self) -> Isospectral:
         """The step that undoes this one."""

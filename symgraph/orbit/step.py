@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -30,6 +30,15 @@ class Step(ABC):
     def inverse(self) -> Step:
         """The step that undoes this one."""
 
+    @property
+    @abstractmethod
+    def touched(self) -> Collection[str]:
+        """Names of the tensors that it may change."""
+
+    def beside(self, name: str) -> Collection[str]:
+        """Those that the new value of one of these is made of, beside its old one."""
+        return ()
+
     def after(self, first: Step) -> Step | None:
         """Both as one step, where they are of a kind that can be multiplied."""
         return None
@@ -39,11 +48,11 @@ class Step(ABC):
         """What it takes out of a model, so that another model's own has to be taken out the first time; or None."""
         return None
 
-    def fitted(self, state: State) -> Step:
+    def fitted(self, state: Mapping[str, Tensor]) -> Step:
         """The same with the coefficients that this state calls for."""
         return self
 
-    def check(self, state: State) -> None:  # noqa: B027 - most steps keep every function
+    def check(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most steps keep every function
         """Raises where the step would not keep the function of this state."""
 
     def dump(self) -> Dumped:

@@ -8,7 +8,7 @@ out first (`carry`) any other model of the architecture.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from symgraph.errors import CheckpointError, SymgraphError
 from symgraph.groups.class_names import SymmetryClass
 from symgraph.groups.elements import PARTS, Element
 from symgraph.orbit.action import GroupElement, neutral
+from symgraph.orbit.carried import Carried
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import on_blocks, spread
 from symgraph.symmetry.families import Radial
@@ -43,6 +44,15 @@ class Act(Step):
             return {**state, **self.element(state, names)}
         symmetry = self.element.symmetry
         return {**state, **symmetry.shifted(self.element(symmetry.shifted({n: state[n] for n in names})), -1.0)}
+
+    @property
+    def touched(self) -> Collection[str]:
+        """Everything on the spaces that it moves."""
+        return self.element.touched
+
+    def beside(self, name: str) -> Collection[str]:
+        """The same tensor of the other branches, where branches change places."""
+        return stack.members if (stack := self.element.symmetry.stack_of.get(name)) is not None else ()
 
     def inverse(self) -> Act:
         """The step that undoes this one."""
@@ -144,6 +154,11 @@ class Rescale(Step):
             found[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
         return {**state, **self.symmetry.shifted(found, -sign)}
 
+    @property
+    def touched(self) -> Collection[str]:
+        """The gain, and all that reads or writes what it multiplies."""
+        return (*self.symmetry.parameters_of_frames(self.frames), self.parameter)
+
     def _block(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
         frames = self.frames
         for dim, leaf in enumerate(block):
@@ -154,7 +169,7 @@ class Rescale(Step):
                 tensor = _divide(tensor, v) if covariant == self.forward else tensor * v
         return tensor
 
-    def check(self, state: State) -> None:
+    def check(self, state: Mapping[str, Tensor]) -> None:
         """Raises for a zero gain where a bias would have to be divided by it; all others are absorbed.
 
         Raises:
@@ -187,7 +202,7 @@ class Rescale(Step):
         """The gain."""
         return self.parameter
 
-    def fitted(self, state: State) -> Rescale:
+    def fitted(self, state: Mapping[str, Tensor]) -> Rescale:
         """Another model's gain."""
         own = self.parameter in state
         return replace(self, factor=gain_of(self.symmetry, state, self.parameter)) if own else self
@@ -221,6 +236,11 @@ class Stretch(Step):
         """The transformed state."""
         return {**state, **{n: state[n] * self.factor for n in self.radial.tensors if n in state}}
 
+    @property
+    def touched(self) -> Collection[str]:
+        """The tensors."""
+        return self.radial.tensors
+
     def inverse(self) -> Stretch:
         """The step that undoes this one."""
         return Stretch(self.radial, 1.0 / self.factor)
@@ -230,7 +250,7 @@ class Stretch(Step):
         """The length of the tensors."""
         return self.radial
 
-    def fitted(self, state: State) -> Stretch:
+    def fitted(self, state: Mapping[str, Tensor]) -> Stretch:
         """Another model's length."""
         return replace(self, factor=unit_length(self.radial, state))
 
@@ -262,6 +282,27 @@ class Transform:
             found = step.apply(found, linear=linear)
         return found
 
+    def carried(self, state: Mapping[str, Tensor], *, linear: bool = False) -> Carried:
+        """What `carry` gives, or with `linear` what `apply` does, each tensor made when it is asked for.
+
+        Raises:
+            CheckpointError: as for `carry`.
+        """
+        found = Carried(state, linear=linear)
+        for step in self.steps if linear else self._fitted(found):
+            found.take(step)
+        return found
+
+    def _fitted(self, state: Mapping[str, Tensor]) -> Iterator[Step]:
+        """The steps for a state that has taken all before when it is asked for the next one."""
+        seen: set[object] = {None}
+        for step in self.steps:
+            if step.takes not in seen:
+                seen.add(step.takes)
+                step = step.fitted(state)
+            step.check(state)
+            yield step
+
     def carry(self, state: Mapping[str, Tensor]) -> State:
         """The same elements on another model: its own constants and gains are taken out first, its function is kept.
 
@@ -271,13 +312,8 @@ class Transform:
             CheckpointError: a gain is zero where a bias would have to be divided by it.
         """
         found = dict(state)
-        seen: set[object] = {None}
-        for step in self.steps:
-            if step.takes not in seen:
-                seen.add(step.takes)
-                step = step.fitted(found)
-            step.check(found)
-            found = step.apply(found)
+        for step in self._fitted(found):
+            found.update(step.apply(found))
         return found
 
     def inverse(self) -> Transform:

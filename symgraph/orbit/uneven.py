@@ -6,7 +6,7 @@ between two models stays a line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -46,6 +46,15 @@ class Slant(Step):
         if sink:
             found[sink] = state[sink] - self.constant.to(weight) * plane.height(state, weight)
         return found
+
+    @property
+    def touched(self) -> Collection[str]:
+        """The reader, and its bias."""
+        return tuple(filter(None, (self.lean.plane.reader.parameter, self.lean.sink)))
+
+    def beside(self, name: str) -> Collection[str]:
+        """Both, and what the plane is made of."""
+        return (*self.touched, *self.lean.plane.named)
 
     def inverse(self) -> Slant:
         """The step that undoes this one."""
@@ -94,6 +103,15 @@ class Restate(Step):
         given = {k: state[t] for k, t in zip(s.operands, s.tensors, strict=True)}
         zero, one = (_channels(self.graph, s, given, x) for x in (0.0, 1.0))
         return one - zero, zero
+
+    @property
+    def touched(self) -> Collection[str]:
+        """The statistics, the gain and the bias."""
+        return (*self.statistics.tensors, self.statistics.gain, self.statistics.bias)
+
+    def beside(self, name: str) -> Collection[str]:
+        """All of them."""
+        return self.touched
 
     def inverse(self) -> Restate:
         """The step that undoes this one."""

@@ -26,6 +26,7 @@ from symgraph.orbit.action import GroupElement
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Transform
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.deferred import Deferred, later, made
 from symgraph.tracing.kinds import further_kinds
 from symgraph.tracing.sampling import random_inputs
 from symgraph.tracing.wrap import (
@@ -47,6 +48,8 @@ PROBE = 1e-9
 # Changes beyond so many times what a probe changes are not rounding.
 BEYOND = 50.0
 PROBES = 2
+# Tensors of more entries are made when the module needs them, and not kept.
+LARGE = 2**16
 # What a call raises that does not fit the module.
 _REFUSED = (RuntimeError, TypeError, ValueError)
 
@@ -126,7 +129,7 @@ class Eager:
             raise TraceError(f"{name} cannot be called on its inputs", cause=one_line(error)) from error
 
     def _outputs(self, state: State) -> list[tuple[Tensor, ...]]:
-        tensors = {n: self._placed(state.get(n, t), t) for n, t in self.own.items()}
+        tensors = {n: self._lazily(state.get(n, t), t) for n, t in self.own.items()}
         with evaluating(self.module), torch.no_grad(), gathered_experts(self.module):
             return [self._called(tensors, call) for call in self.calls]
 
@@ -136,15 +139,24 @@ class Eager:
         named = float_outputs(found) if is_pretrained(self.module) else tree_leaves(found)
         return tuple(t for t in named if isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex()))
 
+    def _lazily(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """What the module is called with: large tensors are made when an operator asks for them, one at a time."""
+        if tensor.numel() <= LARGE or like.device.type != "cpu":
+            return self._placed(made(tensor), like)
+        dtype = self._dtype_of(tensor) if self.dtype is not None else like.dtype
+        return Deferred(lambda: self._placed(made(tensor), like), tensor.shape, dtype)
+
+    def _dtype_of(self, tensor: Tensor) -> torch.dtype:
+        """In which dtype a tensor is computed with."""
+        if tensor.is_complex():
+            return torch.complex128
+        return self.dtype or tensor.dtype if tensor.is_floating_point() else tensor.dtype
+
     def _placed(self, tensor: Tensor, like: Tensor) -> Tensor:
         return self._computed(tensor.detach().to(like.device, like.dtype if self.dtype is None else None))
 
     def _computed(self, tensor: Tensor) -> Tensor:
-        if self.dtype is None:
-            return tensor
-        if tensor.is_complex():
-            return tensor.to(torch.complex128)
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+        return tensor if self.dtype is None else tensor.to(self._dtype_of(tensor))
 
 
 def check_unchanged(
@@ -180,7 +192,7 @@ def check_unchanged(
     if not found <= limit:
         cause = blame(comparison.change, limit) if blame is not None else ""
         raise _changed(comparison, what, found, limit, after, cause)
-    kept = {n: after[n].to(dtype) for n, dtype in dtypes(model).items() if n in after}
+    kept = {n: later(after[n], dtype) for n, dtype in dtypes(model).items() if n in after}
     rounded = comparison.change(kept)
     limit = comparison.limit(rounded, kept, after)
     if not (_stays_finite(comparison.state, kept) and rounded <= limit):
@@ -220,8 +232,7 @@ class _Comparison:
         return max(EXACT, BEYOND * self._probed[share])
 
     def _probe(self, share: float, seed: int) -> float:
-        generator = torch.Generator().manual_seed(seed)
-        moved = {n: _moved(t, share, generator) for n, t in self.state.items()}
+        moved = {n: _moved(t, share, seed * len(self.state) + i) for i, (n, t) in enumerate(self.state.items())}
         return max(map(_difference, self.expected, self.before.outputs(moved)), default=0.0)
 
 
@@ -246,12 +257,18 @@ def _changed(comparison: _Comparison, what: str, found: float, limit: float, sta
     )
 
 
-def _moved(tensor: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def _moved(tensor: Tensor, share: float, seed: int) -> Tensor:
     if not tensor.is_floating_point() or not tensor.numel():
         return tensor
-    wide = tensor.detach().double()
-    noise = torch.randn(wide.shape, generator=generator, dtype=torch.float64).to(wide.device)
-    return torch.where(wide.isfinite(), wide * (1 + share * noise), wide)
+
+    def make() -> Tensor:
+        wide, generator = made(tensor.detach()).double(), torch.Generator().manual_seed(seed)
+        noise = torch.randn(wide.shape, generator=generator, dtype=torch.float64).to(wide.device)
+        found = noise.mul_(share).add_(1).mul_(wide)
+        finite = all(bool(v.isfinite()) for v in wide.aminmax())
+        return found if finite else torch.where(wide.isfinite(), found, wide)
+
+    return Deferred(make, tensor.shape, torch.float64) if tensor.device.type == "cpu" else make()
 
 
 def _difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:

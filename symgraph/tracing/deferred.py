@@ -63,9 +63,15 @@ def made(tensor: Tensor) -> Tensor:
 
 def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor in another dtype, deferred where it is."""
-    if not isinstance(tensor, Deferred) or tensor.dtype == dtype:
+    return later(tensor, dtype) if isinstance(tensor, Deferred) else tensor.to(dtype)
+
+
+def later(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in another dtype whenever an operator asks for it; at once where it is not on the CPU."""
+    if tensor.dtype == dtype or tensor.device.type != "cpu":
         return tensor.to(dtype)
-    return Deferred(lambda: made(tensor).to(dtype), tensor.shape, dtype)
+    held = tensor.detach()
+    return Deferred(lambda: made(held).to(dtype), tensor.shape, dtype)
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:

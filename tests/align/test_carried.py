@@ -1,0 +1,75 @@
+"""States on their way through steps tensor by tensor: the same bits as with the whole state, in little memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from models_zoo import ARCHITECTURES, build, case, worst
+from torch import nn
+
+from symgraph.errors import VerifyError
+from symgraph.io import spool as spooled
+from symgraph.io.models import Model
+from symgraph.io.spool import Spool
+from symgraph.orbit import carried
+from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.canonical import canonicalise
+from symgraph.prove import eager
+from symgraph.prove.verify import random_transform
+from symgraph.tracing.deferred import Deferred
+
+
+@pytest.fixture
+def nothing_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor counts as a large one."""
+    monkeypatch.setattr(carried, "SMALL", 0)
+    monkeypatch.setattr(carried, "LAST", 1)
+    monkeypatch.setattr(spooled, "SMALL", 0)
+
+
+def there_and_away(name: str) -> Alignment:
+    """A model to its canonical form, and from there by a random element."""
+    c = case(name)
+    away = random_transform(c.symmetry, c.state(1), torch.Generator().manual_seed(0))
+    return Alignment(c.symmetry, canonicalise(c.symmetry, c.state(1)).transform.then(away), "", "")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.usefixtures("nothing_small")
+def test_tensor_by_tensor_gives_the_same_bits(name: str, tmp_path: Path) -> None:
+    c, found = case(name), there_and_away(name)
+    state = c.state(1)
+    for linear in (False, True):
+        whole = found.transform.apply(state, linear=True) if linear else found.transform.carry(state)
+        one_by_one = found.transform.carried(state, linear=linear)
+        assert list(one_by_one) == list(state) and all(torch.equal(whole[n], one_by_one[n]) for n in state)
+    kept = found.apply(state, keep=Spool(tmp_path).put)
+    assert all(isinstance(kept[n], Deferred) for n in c.symmetry.terms)
+    assert worst(kept, found.apply(state)) == 0 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_module_is_compared_one_tensor_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    c, module = case(name), build((name, "sdpa"))
+    before = c.state(1)
+    after = random_transform(c.symmetry, before, torch.Generator().manual_seed(0)).apply(before)
+    model = Model(module, getattr(module, "config", None), None, name, "factory")
+    figures = []
+    for large in (0, 2**62):
+        monkeypatch.setattr(eager, "LARGE", large)
+        figures.append(eager.check_unchanged(model, after, name, before=before, graph=c.symmetry.graph))
+    assert figures[0] == pytest.approx(figures[1], abs=1e-9)
+    broken = {n: t * 1.01 if t.is_floating_point() else t for n, t in after.items()}
+    monkeypatch.setattr(eager, "LARGE", 0)
+    with pytest.raises(VerifyError):
+        eager.check_unchanged(model, broken, name, before=before, graph=c.symmetry.graph)
+
+
+def test_what_waits_on_disk_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spooled, "SMALL", 0)
+    place = Spool(tmp_path)
+    tensors = [torch.randn(7, 5, dtype=torch.float64).T, torch.randn(3).bfloat16(), nn.Parameter(torch.randn(4, 2))]
+    waiting = [place.put(t) for t in tensors]
+    assert all(torch.equal(t, w) and t.dtype == w.dtype for t, w in zip(tensors, waiting, strict=True))
