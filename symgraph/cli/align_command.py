@@ -81,8 +81,10 @@ def run(args: Arguments, console: Console) -> int:
     inputs.check_matching(args, "B aligned", args.alignment)
     if args.out is not None:
         inputs.refuse_folders(args, reference_folder(Path(args.out)))
-    a, b = inputs.weighted(args.a, args), inputs.weighted(args.b, args)
+        inputs.require_room(args, [args.a, args.b])
     program = inputs.program(args)
+    deferred = args.data is None and not _learns(args, program)
+    a, b = (inputs.weighted(spec, args, deferred=deferred) for spec in (args.a, args.b))
     if args.dry_run:
         return inputs.show_program(program or _planned(a, b, args), args, console)
     found = inputs.batches(args, a) if args.data else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from symgraph.cli.console import Console
 from symgraph.cli.parser import Arguments, destination
 from symgraph.errors import UsageError
-from symgraph.io.files import refuse_existing
+from symgraph.io.files import refuse_existing, require_space
 from symgraph.io.options import stated
 from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
 
@@ -66,6 +66,23 @@ def writing(args: Arguments) -> dict[str, Any]:
 def scratch(args: Arguments) -> Path:
     """A folder on the disk that is written to."""
     return next(p for p in Path(args.out).absolute().parents if p.is_dir())
+
+
+def require_room(args: Arguments, specs: Sequence[str], *, copies: int = 1, spooled: bool = False) -> None:
+    """Raise before anything is read if the disk has no room for what is written: as much as the largest model.
+
+    Args:
+        copies: how many checkpoints are written.
+        spooled: whether all of it waits there in float64 before.
+
+    Raises:
+        OutputError: saying how much there is, and how much there has to be.
+    """
+    from symgraph.io.models import weight_sizes
+
+    sizes = [weight_sizes(spec) for spec in specs]
+    written = copies * max((stored for stored, _ in sizes), default=0)
+    require_space(args.out, written + (8 * max((entries for _, entries in sizes), default=0) if spooled else 0))
 
 
 def rule_book(args: Arguments) -> RuleBook:

@@ -66,6 +66,7 @@ def run(args: Arguments, console: Console) -> int:
     check_weights(args.weights, len(args.models))
     inputs.check_device(args.device)
     inputs.refuse_folders(args, args.out)
+    inputs.require_room(args, args.models)
     sources = [inputs.weighted(spec, args, deferred=args.recalibrate is None) for spec in args.models]
     training = inputs.recalibration(args, sources[0])
     with console.steps("merging") as progress:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from symgraph.errors import CheckpointError, one_line, shorten
 from symgraph.io.factories import call_factory, is_factory
 from symgraph.io.files import existing
-from symgraph.io.shards import deferred_state
+from symgraph.io.shards import deferred_state, stored_tensors
 from symgraph.io.state import check_finite, stored_dtypes, stored_shape, usual_dtype
 from symgraph.tracing.meta import weightless
 
@@ -91,6 +92,21 @@ def load(
         f"{spec}: no such file or folder",
         remedy="name a checkpoint folder, a hub id (owner/name), a config.json, or package.module:factory",
     )
+
+
+def weight_sizes(spec: str) -> tuple[int, int]:
+    """How many bytes the weight files of a checkpoint folder have, and how many numbers they hold; zeros where unknown.
+
+    Raises:
+        CheckpointError: the folder has no weights, an index names a file that is not there, or a file is corrupt.
+    """
+    path = existing(spec)
+    if path is None or not path.is_dir() or not (path / "config.json").exists() or _holds_architecture_only(path):
+        return 0, 0
+    files = _weight_files(path, spec)
+    stored_dtypes(files)
+    held = stored_tensors(f for f in files if f.suffix == ".safetensors")
+    return sum(f.stat().st_size for f in files), sum(math.prod(s.shape) for s in held.values())
 
 
 @contextmanager

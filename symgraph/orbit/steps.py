@@ -19,7 +19,7 @@ from symgraph.errors import CheckpointError, SymgraphError
 from symgraph.groups.class_names import SymmetryClass
 from symgraph.groups.elements import PARTS, Element
 from symgraph.orbit.action import GroupElement, neutral
-from symgraph.orbit.carried import Carried
+from symgraph.orbit.on_demand import Carried
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import on_blocks, spread
 from symgraph.symmetry.families import Radial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import os
@@ -15,6 +16,8 @@ from tiny_checkpoints import WEIGHTS, refused, save, text_model
 from torch import nn
 
 import symgraph
+from symgraph.cli import main
+from symgraph.cli.parser import byte_size
 from symgraph.errors import CheckpointError
 from symgraph.io import models
 from symgraph.io.checkpoint import dtypes, module_hash, read_state, tied_names, write
@@ -148,3 +151,26 @@ def test_deferred_tensors_are_made_anew_and_never_written_to() -> None:
     assert isinstance(copy.deepcopy(nn.Parameter(tensor)), nn.Parameter)
     with pytest.raises(RuntimeError, match="writes to a tensor that is read"):
         tensor.add_(1)
+
+
+def test_commands_say_that_a_disk_is_too_small_before_they_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (str(save(text_model(i), tmp_path / str(i))) for i in range(2))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+    monkeypatch.setattr(models, "load", None)
+    out = str(tmp_path / "out")
+    commands = (["align", a, b], ["merge", a, b, "--weights", ".5", ".5"], ["apply", "ab.safetensors", b])
+    for command in commands:
+        assert main([*command, "--out", out]) == 7
+        assert "does not fit on its disk" in capsys.readouterr().err
+    assert not Path(out).exists()
+
+
+def test_sizes_of_shards_are_given() -> None:
+    sizes = {"500MB": 5 * 10**8, "5gb": 5 * 10**9, "1KiB": 1024, "17": 17}
+    assert {text: byte_size(text) for text in sizes} == sizes
+    for text in ("", "GB", "-1MB", "0", "5 apples"):
+        with pytest.raises(argparse.ArgumentTypeError, match="500MB"):
+            byte_size(text)

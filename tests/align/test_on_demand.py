@@ -13,7 +13,7 @@ from symgraph.errors import VerifyError
 from symgraph.io import spool as spooled
 from symgraph.io.models import Model
 from symgraph.io.spool import Spool
-from symgraph.orbit import carried
+from symgraph.orbit import on_demand
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
 from symgraph.prove import eager
@@ -24,8 +24,8 @@ from symgraph.tracing.deferred import Deferred
 @pytest.fixture
 def nothing_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tensor counts as a large one."""
-    monkeypatch.setattr(carried, "SMALL", 0)
-    monkeypatch.setattr(carried, "LAST", 1)
+    monkeypatch.setattr(on_demand, "SMALL", 0)
+    monkeypatch.setattr(on_demand, "LAST", 1)
     monkeypatch.setattr(spooled, "SMALL", 0)
 
 
