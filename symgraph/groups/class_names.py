@@ -19,6 +19,8 @@ class SymmetryClass(str):
     PAIRWISE_SIGNS: ClassVar[SymmetryClass]
     PAIRWISE_SCALES: ClassVar[SymmetryClass]
     PAIRWISE_SIGNED_SCALES: ClassVar[SymmetryClass]
+    POSITIVE_DIAGONAL: ClassVar[SymmetryClass]
+    DIAGONAL: ClassVar[SymmetryClass]
     PAIRWISE_ROTATIONS: ClassVar[SymmetryClass]
     ROTARY: ClassVar[SymmetryClass]
     ORTHOGONAL_ONES: ClassVar[SymmetryClass]
@@ -39,6 +41,8 @@ SymmetryClass.MONOMIAL = SymmetryClass("monomial")
 SymmetryClass.PAIRWISE_SIGNS = SymmetryClass("pairwise signs")
 SymmetryClass.PAIRWISE_SCALES = SymmetryClass("pairwise scales")
 SymmetryClass.PAIRWISE_SIGNED_SCALES = SymmetryClass("pairwise signed scales")
+SymmetryClass.POSITIVE_DIAGONAL = SymmetryClass("positive diagonal")
+SymmetryClass.DIAGONAL = SymmetryClass("diagonal with pairwise signs")
 SymmetryClass.PAIRWISE_ROTATIONS = SymmetryClass("pairwise rotations")
 SymmetryClass.ROTARY = SymmetryClass("rotary")
 SymmetryClass.ORTHOGONAL_ONES = SymmetryClass("orthogonal fixing ones")

@@ -31,26 +31,25 @@ class IndexMaps(MapClass):
     """Classes whose elements are index vectors with scales and signs.
 
     `permutes` says that any permutation is one of them; otherwise positions stay where they are, unless `order` finds
-    a better place for them.
+    a better place for them. `scaled_apart` says that only signs are those of pairs, and each position has a scale.
     """
 
     permutes: ClassVar[bool] = True
+    scaled_apart: ClassVar[bool] = False
 
     # -- units -------------------------------------------------------------------------------------------------
 
     def units(self, n: Any) -> Any:
         """How many scales a vector of them has on a space of size n."""
-        if not self.paired:
-            return n
-        return n // 2 if isinstance(n, int) else n / 2
+        return _pairs(n) if self.paired and not self.scaled_apart else n
 
-    def over(self, on: IndexSet, values: Tensor) -> Tensor:
-        """A number for each unit as one for each position: (..., units) -> (..., n)."""
-        return over_pairs(values, on.size, on.layout) if self.paired else values
+    def over(self, on: IndexSet, scales: Tensor) -> Tensor:
+        """A scale for each unit as one for each position: (..., units) -> (..., n)."""
+        return scales if self.scaled_apart else self.signs_over(on, scales)
 
-    def summed(self, on: IndexSet, values: Tensor) -> Tensor:
-        """The sum over the positions of each unit: (..., n) -> (..., units)."""
-        return sum_of_pairs(values, on.layout) if self.paired else values
+    def signs_over(self, on: IndexSet, signs: Tensor) -> Tensor:
+        """A sign for each pair, if there are any, as one for each position: (..., pairs) -> (..., n)."""
+        return over_pairs(signs, on.size, on.layout) if self.paired else signs
 
     # -- elements ----------------------------------------------------------------------------------------------
 
@@ -76,12 +75,12 @@ class IndexMaps(MapClass):
 
     def random(self, on: IndexSet, generator: torch.Generator, spread: float = 0.3) -> Element:
         """A uniform element of the index part, log-normal scales and uniform signs."""
-        units = (*on.fibre, self.units(on.size))
         index = self.random_index(on, generator)
-        log = torch.randn(on.scales, *units, generator=generator, dtype=torch.float64)
-        flips = torch.randint(0, 2, (on.signs, *units), generator=generator)
+        log = torch.randn(on.scales, *on.fibre, self.units(on.size), generator=generator, dtype=torch.float64)
+        pairs = _pairs(on.size) if self.paired else on.size
+        flips = torch.randint(0, 2, (on.signs, *on.fibre, pairs), generator=generator)
         scale = self.over(on, torch.exp(spread * log)) if on.scales else None
-        return Element(index, scale, self.over(on, 1.0 - 2.0 * flips.double()) if on.signs else None)
+        return Element(index, scale, self.signs_over(on, 1.0 - 2.0 * flips.double()) if on.signs else None)
 
     def random_index(self, on: IndexSet, generator: torch.Generator) -> Tensor:
         """Random places of the positions: (F, n)."""
@@ -95,14 +94,15 @@ class IndexMaps(MapClass):
 
     def random_scales(self, on: IndexSet, generator: torch.Generator) -> Tensor:
         """The diagonal of a random map (n,); at least one sign is negative where signs are allowed."""
-        units = self.units(on.size)
-        scales = torch.ones(units, dtype=torch.float64)
-        if self.signs and units:
-            scales = 1.0 - 2.0 * torch.randint(0, 2, (units,), generator=generator).double()
-            scales[int(torch.randint(0, units, (1,), generator=generator))] = -1.0
+        pairs, scales = _pairs(on.size) if self.paired else on.size, torch.ones(on.size, dtype=torch.float64)
+        if self.signs and pairs:
+            signs = 1.0 - 2.0 * torch.randint(0, 2, (pairs,), generator=generator).double()
+            signs[int(torch.randint(0, pairs, (1,), generator=generator))] = -1.0
+            scales = self.signs_over(on, signs)
         if self.scales:
-            scales = scales * (0.5 + 1.5 * torch.rand(units, generator=generator, dtype=torch.float64))
-        return self.over(on, scales)
+            sizes = 0.5 + 1.5 * torch.rand(self.units(on.size), generator=generator, dtype=torch.float64)
+            scales = scales * self.over(on, sizes)
+        return scales
 
     # -- matching and least norm -------------------------------------------------------------------------------
 
@@ -129,16 +129,18 @@ class IndexMaps(MapClass):
             chosen = torch.gather(value, 2, index.unsqueeze(2)).sum((1, 2))
             return Assignment(index, sign if on.signs else None, chosen)
         index = self.order(inner + sum(own.values()) if own else inner)
-        picked = {e: self.summed(on, torch.gather(c, 2, index.unsqueeze(2)).squeeze(2)) for e, c in own.items()}
+        own = {e: torch.gather(c, 2, index.unsqueeze(2)).squeeze(2) for e, c in own.items()}
+        picked = {e: sum_of_pairs(c, on.layout) if self.paired else c for e, c in own.items()}
         chosen = torch.gather(inner, 2, index.unsqueeze(2)).sum((1, 2))
         if not picked:
             return Assignment(index, None, chosen)
         sign, best = best_signs(picked, on.signs)
-        return Assignment(index, self.over(on, sign) if on.signs else None, chosen + best.sum(-1))
+        return Assignment(index, self.signs_over(on, sign) if on.signs else None, chosen + best.sum(-1))
 
     def equalise(self, on: IndexSet, norms: Tensor, exponents: Tensor) -> Tensor:
         """The scales (p, F, n) of least norm, for squared norms (m, F, n) of m kinds of frames, exponents (m, p)."""
-        return self.over(on, equalised(self.summed(on, norms), exponents))
+        summed = sum_of_pairs(norms, on.layout) if self.paired and not self.scaled_apart else norms
+        return self.over(on, equalised(summed, exponents))
 
     # -- learning ----------------------------------------------------------------------------------------------
 
@@ -149,6 +151,10 @@ class IndexMaps(MapClass):
             make = partial(Scales, on, self.units(on.size), partial(self.over, on))
             return ChartPlan("logarithms of the scales", make)
         return None
+
+
+def _pairs(n: Any) -> Any:
+    return n // 2 if isinstance(n, int) else n / 2
 
 
 def scaled(bare: Tensor, scales: Tensor) -> Sample:

@@ -24,6 +24,7 @@ from functools import cache, cached_property
 
 from symgraph.errors import UsageError
 from symgraph.groups.class_names import SymmetryClass
+from symgraph.groups.diagonal import Diagonal
 from symgraph.groups.identity import Identity
 from symgraph.groups.invertible import Invertible
 from symgraph.groups.map_class import MapClass
@@ -35,6 +36,7 @@ from symgraph.groups.pairwise_scales import PairwiseScales
 from symgraph.groups.pairwise_signed_scales import PairwiseSignedScales
 from symgraph.groups.pairwise_signs import PairwiseSigns
 from symgraph.groups.permutation import Permutation
+from symgraph.groups.positive_diagonal import PositiveDiagonal
 from symgraph.groups.positive_monomial import PositiveMonomial
 from symgraph.groups.rotary import Rotary
 from symgraph.groups.semi_permutation import SemiPermutation
@@ -68,6 +70,8 @@ BUILT_IN: tuple[MapClass, ...] = (
     PairwiseSigns(),
     PairwiseScales(),
     PairwiseSignedScales(),
+    PositiveDiagonal(),
+    Diagonal(),
     PairwiseRotations(),
     Rotary(),
     OrthogonalFixingOnes(),

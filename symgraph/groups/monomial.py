@@ -11,11 +11,7 @@ class Monomial(IndexMaps):
     """Permutations with a scale of either sign for each position."""
 
     name = SymmetryClass.MONOMIAL
-    contains = (
-        SymmetryClass.SIGNED,
-        SymmetryClass.POSITIVE_MONOMIAL,
-        SymmetryClass.PAIRWISE_SIGNED_SCALES,
-    )
+    contains = (SymmetryClass.SIGNED, SymmetryClass.POSITIVE_MONOMIAL, SymmetryClass.DIAGONAL)
     scales = 1
     signs = 1
     solver = "assignment on the better sign (scales are equal already)"

@@ -11,7 +11,7 @@ class PositiveMonomial(IndexMaps):
     """Permutations with a positive scale for each position."""
 
     name = SymmetryClass.POSITIVE_MONOMIAL
-    contains = (SymmetryClass.PERMUTATION, SymmetryClass.PAIRWISE_SCALES)
+    contains = (SymmetryClass.PERMUTATION, SymmetryClass.POSITIVE_DIAGONAL)
     scales = 1
     solver = "assignment (scales are equal already)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from operator import and_
 
 from symgraph.groups.lattice import TOP, Bound, SymmetryClass, down, group_of, maps
@@ -16,8 +16,9 @@ from symgraph.inference.scales import Equation, binary_basis, integer_basis
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, leaves, prime
 
 C = SymmetryClass
-# The class of a space by whether it has free scales and free signs: where positions may change places, and where both
-# coordinates of a frequency pair have one scale and one sign.
+# The class of a space by whether it has free scales and free signs: where positions may change places, where both
+# coordinates of a frequency pair have one scale and one sign, where they have one sign alone, and where nothing tells
+# which coordinates are a pair.
 _PERMUTED = {
     (True, True): C.MONOMIAL,
     (True, False): C.POSITIVE_MONOMIAL,
@@ -30,6 +31,13 @@ _PAIRWISE = {
     (False, True): C.PAIRWISE_SIGNS,
     (False, False): C.IDENTITY,
 }
+_IN_PLACE = {
+    (True, True): C.DIAGONAL,
+    (True, False): C.POSITIVE_DIAGONAL,
+    (False, True): C.PAIRWISE_SIGNS,
+    (False, False): C.IDENTITY,
+}
+_UNPAIRED = {(True, False): C.POSITIVE_DIAGONAL, (False, False): C.IDENTITY}
 Exponents = dict[int, tuple[int, ...]]
 
 
@@ -181,25 +189,25 @@ def _space(draft: Draft, members: tuple[int, ...], relations: list[Relation]) ->
     layouts = {draft.layouts[root] for root in members if root in draft.layouts}
     if C.PERMUTATION in joint:
         return _scaled(draft, bounds, relations, joint & down(C.SEMI_PERMUTATION), _PERMUTED)
-    # Where positions cannot change places, both coordinates of a frequency pair may still have a scale in common.
-    if len(layouts) == 1 and "" not in layouts:
-        return _scaled(draft, bounds, relations, joint & down(C.PERMUTATION), _PAIRWISE)
-    return _bare(members, joint)
+    # Where positions cannot change places they may still be scaled: each by itself, or both of a frequency pair alike.
+    paired = len(layouts) == 1 and "" not in layouts
+    kinds = (_PAIRWISE, _IN_PLACE) if paired else (_UNPAIRED,)
+    found = [_scaled(draft, bounds, relations, joint & down(C.PERMUTATION), kind) for kind in kinds]
+    return max(found, key=partial(_freedom, draft))
 
 
 def _alone(root: int, bound: Bound) -> SpaceDraft | None:
     """A space of one frame, unless its scales and signs are to be solved for."""
     found = maps(group_of(bound))
-    if found.name in (*_PERMUTED.values(), *_PAIRWISE.values()):
+    if found.name in (*_PERMUTED.values(), *_PAIRWISE.values(), *_IN_PLACE.values()):
         return None
     return SpaceDraft((root,), bound, found.name, {root: (1,) * found.scales}, {root: (1,) * found.signs})
 
 
-def _bare(members: tuple[int, ...], joint: Bound) -> SpaceDraft:
-    """A space whose frames all carry one element, of a class without scales and signs."""
-    bound = joint & down(C.PERMUTATION)
-    none: Exponents = dict.fromkeys(members, ())
-    return SpaceDraft(members, bound, group_of(bound), none, none)
+def _freedom(draft: Draft, space: SpaceDraft) -> tuple[int, int]:
+    """How many scales an element of a space has, and how many vectors of signs."""
+    scales, signs = (len(exponents[space.members[0]]) for exponents in (space.scales, space.signs))
+    return maps(space.group).dimension(draft.eq.store.size(2 * space.members[0]), scales), signs
 
 
 def _scaled(
@@ -212,28 +220,28 @@ def _scaled(
     """A space with the scales and signs that its products leave free."""
     members = tuple(bounds)
     scaled, signed = (
-        {root for root in members if kind in bounds[root]} for kind in (kinds[True, False], kinds[False, True])
+        [root for root in members if kinds.get(free) in bounds[root]] for free in ((True, False), (False, True))
     )
-    scales = _exponents(members, integer_basis(*_free(draft, members, relations, scaled)))
-    signs = _exponents(members, binary_basis(*_free(draft, members, relations, signed)))
+    scales = _exponents(members, scaled, integer_basis(len(scaled), _equations(draft, relations, scaled)))
+    signs = _exponents(members, signed, binary_basis(len(signed), _equations(draft, relations, signed)))
     group = kinds[any(map(len, scales.values())), any(map(len, signs.values()))]
     return SpaceDraft(members, bare | down(group), group, scales, signs)
 
 
-def _free(
-    draft: Draft, members: tuple[int, ...], relations: list[Relation], free: set[int]
-) -> tuple[int, list[Equation]]:
-    """Unknown exponents, one for each root, and the equations on them: `result = product` in logarithms."""
-    column = {root: i for i, root in enumerate(members)}
-    equations: list[Equation] = [{column[root]: 1} for root in members if root not in free]
+def _equations(draft: Draft, relations: list[Relation], free: Sequence[int]) -> list[Equation]:
+    """`result = product` in logarithms, for the exponents of the roots that are free to have some."""
+    column = {root: i for i, root in enumerate(free)}
+    equations: list[Equation] = []
     for relation in relations:
         equation: Equation = defaultdict(int)
         for ref, power in ((relation.result, -1), *relation.terms):
             factor = draft.eq.store.find(ref)
-            equation[column[factor >> 1]] += -power if factor & 1 else power
+            if factor >> 1 in column:
+                equation[column[factor >> 1]] += -power if factor & 1 else power
         equations.append(dict(equation))
-    return len(members), equations
+    return equations
 
 
-def _exponents(members: tuple[int, ...], basis: Sequence[tuple[int, ...]]) -> Exponents:
-    return {root: tuple(vector[i] for vector in basis) for i, root in enumerate(members)}
+def _exponents(members: tuple[int, ...], free: Sequence[int], basis: Sequence[tuple[int, ...]]) -> Exponents:
+    given = dict(zip(free, zip(*basis, strict=True), strict=True)) if basis else {}
+    return {root: given.get(root, (0,) * len(basis)) for root in members}

@@ -279,12 +279,21 @@ def contains(group: C, m: Tensor, layout: str) -> bool:
         C.PAIRWISE_SIGNS: rotary and diagonal and orthogonal,
         C.PAIRWISE_SCALES: rotary and diagonal and bool((m >= 0).all()),
         C.PAIRWISE_SIGNED_SCALES: rotary and diagonal,
+        C.POSITIVE_DIAGONAL: diagonal and bool((m >= 0).all()),
+        C.DIAGONAL: diagonal and bool((m[..., i, i] * m[..., j, j] > 0).all() and (_rest(m, i, j) > 0).all()),
         C.PAIRWISE_ROTATIONS: rotary and orthogonal,
         C.ROTARY: rotary,
         C.ORTHOGONAL_ONES: orthogonal and fixes,
         C.ORTHOGONAL: orthogonal,
         C.INVERTIBLE: bool((torch.linalg.svdvals(m) > 1e-3).all()),
     }[group]
+
+
+def _rest(m: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """The diagonal outside of all pairs."""
+    kept = torch.ones(m.shape[-1], dtype=torch.bool)
+    kept[torch.cat([i, j])] = False
+    return m.diagonal(dim1=-2, dim2=-1)[..., kept]
 
 
 def agree(a: Element, b: Element) -> None:

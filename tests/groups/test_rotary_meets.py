@@ -31,7 +31,7 @@ class Attention(nn.Module):
         self.norm = norm
         self.q, self.k, self.v = (nn.Linear(WIDTH, HEADS * INSIDE, bias=False) for _ in range(3))
         self.o = nn.Linear(HEADS * INSIDE, 5, bias=False)
-        if norm == "gains":
+        if norm in ("gains", "gains behind"):
             self.q_gain, self.k_gain = (nn.Parameter(torch.rand(INSIDE) + 0.5) for _ in range(2))
 
     def turned(self, x: Tensor) -> Tensor:
@@ -46,6 +46,8 @@ class Attention(nn.Module):
         if self.norm == "gains":
             q, k = (nn.functional.rms_norm(y, (INSIDE,), g, 1e-6) for y, g in ((q, self.q_gain), (k, self.k_gain)))
         q, k = self.turned(q), self.turned(k)
+        if self.norm == "gains behind":
+            q, k = (nn.functional.rms_norm(y, (INSIDE,), g, 1e-6) for y, g in ((q, self.q_gain), (k, self.k_gain)))
         if self.norm == "bare":
             q, k = (nn.functional.rms_norm(y, (INSIDE,), None, 1e-6) for y in (q, k))
         done = nn.functional.scaled_dot_product_attention(q, k, v)
@@ -61,6 +63,7 @@ def attention(norm: str) -> SymmetryGraph:
 KINDS = {
     "none": (C.ROTARY, HEADS * INSIDE),
     "gains": (C.PAIRWISE_SIGNED_SCALES, INSIDE // 2),
+    "gains behind": (C.DIAGONAL, INSIDE),
     "bare": (C.PAIRWISE_ROTATIONS, HEADS * INSIDE // 2),
 }
 every = pytest.mark.parametrize("norm", KINDS)
@@ -128,3 +131,20 @@ def test_pairs_that_are_cut_apart_leave_nothing() -> None:
     torch.manual_seed(0)
     found = infer(trace(Cut("none"), (torch.randn(2, PLACES, WIDTH),)))
     assert verify(found).together < 1e-9
+
+
+def test_two_gains_of_one_input_trade_scales() -> None:
+    """The positions of an input stay where they are; what multiplies them may still be scaled."""
+
+    class Gains(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Parameter(torch.rand(WIDTH) + 0.5) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.first * self.second
+
+    found = infer(trace(Gains(), (torch.randn(2, WIDTH),)))
+    (space,) = found.active
+    assert space.group is C.POSITIVE_DIAGONAL
+    assert audit(found).complete and verify(found).together < 1e-9
