@@ -142,12 +142,12 @@ class Carrier:
                     yield from self._arrived(value, picked, (node, user))
 
     def _arrived(self, value: str, spot: Spot, nodes: tuple[Node, ...]) -> Iterator[Use]:
-        at = self._run(value, spot.at, nodes)
+        at = self.carried_out(value, spot.at, nodes)
         if bool(at.any()):
-            rows = None if spot.rows is None else self._run(value, spot.rows, nodes)
+            rows = None if spot.rows is None else self.carried_out(value, spot.rows, nodes)
             yield Passed(nodes[-1].name, spot.moved(at, rows))
 
-    def _run(self, value: str, numbers: Tensor, nodes: tuple[Node, ...]) -> Tensor:
+    def carried_out(self, value: str, numbers: Tensor, nodes: tuple[Node, ...]) -> Tensor:
         """What operators that are linear in a value make of it, if all else is zero."""
         given = {r: numbers if r == value else self._zero(r) for r in nodes[0].refs()}
         nothing = {**given, value: torch.zeros_like(numbers)} if "pad" in nodes[0].target else None

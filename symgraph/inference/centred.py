@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
+
+import torch
 
 from symgraph.inference.applied import Applied
+from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import BLANK, Flow, Key, holds
 from symgraph.inference.planes import norms
-from symgraph.ir import Node
-from symgraph.symmetry.families import Centred, Piece, Spectral
-from symgraph.symmetry.terms import Leaf
+from symgraph.ir import Node, Tensor
+from symgraph.symmetry.families import Centred, Piece, Spectral, pieces
+from symgraph.symmetry.terms import Concat, leaves
 
 
 class Centring:
@@ -32,7 +36,7 @@ class Centring:
                 turned = self._parity(other) != self._parity(frame)
                 for p in self.flow.by_frame.get(other, []) if other not in found else ():
                     key = (other, dual != turned and other not in self.d.self_dual)
-                    if isinstance(p.term, Leaf) and p.term.dual == key[1] and self._unseen(self._value(p), key):
+                    if _along(p, key) and self._unseen(self._value(p), key):
                         found.setdefault(other, []).append(p)
         return [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
 
@@ -92,10 +96,24 @@ class Centring:
             return
         for user in graph.users[value]:
             after = self._after(value, user, key)
-            if after is None or (after and after[1] not in self.flow.keys[after[0]]):
+            if after is None:
                 yield None
-            elif after:
+            elif after and after[1] in self.flow.keys[after[0]]:
                 yield after
+            elif after and not self._left_out(value, user, key):
+                yield None
+
+    def _left_out(self, value: str, user: Node, key: Key) -> bool:
+        """Whether an operator that only moves entries leaves out all that stand along the key."""
+        a, shape = self.flow.applied[user.name], self.flow.graph.by_name[value].shape
+        held = self.flow.held(value, key[0])
+        if a.rule is None or not a.rule.structure or not isinstance(user.result, Tensor) or len(held) != 1:
+            return False
+        along = torch.zeros(shape[held[0]], dtype=torch.float64)
+        for piece in pieces("", 0, self.d.values[value][held[0]]):
+            along[piece.places()] = float(any(term.frame == key[0] for term in leaves(piece.term)))
+        marked = along.reshape([-1 if i == held[0] else 1 for i in range(len(shape))]).expand(shape)
+        return not bool(Carrier(self.flow).carried_out(value, marked, (user,)).any())
 
     def _after(self, value: str, user: Node, key: Key) -> tuple[str, Key] | tuple[()] | None:
         """Where multiples of ones go from here: on, nowhere (), or None where they are seen."""
@@ -116,7 +134,8 @@ class Centring:
             after = self._after_gain(a, value, key)
             return None if after is None else (user.name, after)
         # By continuity an operator that admits every invertible map on an axis commutes with the projection that
-        # removes the mean, so that what multiples of ones in the operand add to the result is a multiple of ones.
+        # removes the mean, that of each head where the axis has several, so that what multiples of ones in the operand
+        # add to the result is a multiple of ones.
         added = operand == a.rule.adds or a.rule.shift.get(operand) == "output"
         passes = added or self.flow.free(a, operand, key[0]) is not None
         return (user.name, key) if passes else None
@@ -138,3 +157,11 @@ class Centring:
             if gain in self.d.between and self._unseen(a.node.name, key):
                 found.append(Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0)))
         return found
+
+
+def _along(piece: Piece, key: Key) -> bool:
+    """Whether a piece lies along the key: it is that leaf, or a product of leaves with it (heads and their inside)."""
+    frame, dual = key
+    found = [term for term in leaves(piece.term) if term.frame == frame]
+    plain = not isinstance(piece.term, Concat) and prod(term.size for term in leaves(piece.term)) == piece.term.size
+    return plain and len(found) == 1 and found[0].dual == dual

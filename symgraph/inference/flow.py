@@ -106,6 +106,11 @@ class Flow:
         """Whether an axis is one leaf, of this frame."""
         return self.d.eq.store.children(axis) is None and self.d.frames.get(axis >> 1) == frame
 
+    def held(self, value: str, frame: int) -> list[int]:
+        """The axes of a value with a leaf of this frame."""
+        terms = self.d.values.get(value, ())
+        return [i for i, term in enumerate(terms) if any(leaf.frame == frame for leaf in leaves(term))]
+
     def centred_axis(self, a: Applied) -> int | None:
         """Position of the axis that a node centres, if that axis of its first operand is a single leaf."""
         if a.binding is None or a.rule is None or not a.rule.centred:
@@ -126,11 +131,11 @@ class Flow:
         return self.key(self.d.found[next(iter(a.binding.operands.values()))[0].name][i])
 
     def free(self, a: Applied, operand: str, frame: int) -> str | None:
-        """Name of the operand's axis on `frame` if it is one of the result that admits every invertible map."""
+        """Name of the operand's axis that has `frame` if it is one of the result that admits every invertible map."""
         if a.rule is None or a.binding is None:
             return None
         ref, tokens = a.binding.operands[operand]
-        on = [t for t, axis in zip(tokens, self.d.found[ref.name], strict=True) if self.on(axis, frame)]
+        on = [tokens[i] for i in self.held(ref.name, frame)]
         if len(on) != 1 or on[0].mark or not on[0].claimed:
             return None
         if SymmetryClass.INVERTIBLE not in a.rule.admits.get(on[0].axis, ()):

@@ -26,6 +26,7 @@ from symgraph.orbit.least_norm import least_norm
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform, gain_of, rescale, unit_length
 from symgraph.orbit.uneven import Slant
+from symgraph.symmetry.families import means
 from symgraph.symmetry.graph import SymmetryGraph
 
 # Gains below this share of the largest one are as good as zero.
@@ -96,7 +97,7 @@ def _centres(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     """Means along the ones direction to zero; written sides first, then reading sides."""
     for c in symmetry.centred:
         for piece in c.pieces:
-            yield Lift(piece, -piece.of(state[piece.parameter]).mean(piece.axis))
+            yield Lift(piece, c.frame, -means(piece, c.frame, state[piece.parameter]))
 
 
 def _leans(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:

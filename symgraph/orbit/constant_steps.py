@@ -12,7 +12,7 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import spread
-from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, over_leaves
+from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, ones, over_leaves
 from symgraph.symmetry.graph import SymmetryGraph
 
 State = dict[str, Tensor]
@@ -186,12 +186,13 @@ def turned(weight: Tensor, rows: Piece | None, plane: Plane, state: State, const
 
 @dataclass(frozen=True, slots=True)
 class Lift(Step):
-    """Adds a multiple of the ones vector along a piece, another one for each position of the other axes.
+    """Adds a multiple of the ones vector along a frame of a piece, another one for each position beside it.
 
-    Shapes: constant has the parameter's shape without the piece's axis.
+    Shapes: constant has that of the means along the frame.
     """
 
     piece: Piece
+    frame: int
     constant: Tensor
     kind: ClassVar[str] = "lift"
 
@@ -200,7 +201,7 @@ class Lift(Step):
         if linear or self.piece.parameter not in state:
             return state
         tensor = state[self.piece.parameter]
-        return {**state, self.piece.parameter: self.piece.add(tensor, self.constant.unsqueeze(self.piece.axis))}
+        return {**state, self.piece.parameter: self.piece.add(tensor, ones(self.piece, self.frame, self.constant))}
 
     @property
     def touched(self) -> Collection[str]:
@@ -209,7 +210,7 @@ class Lift(Step):
 
     def inverse(self) -> Lift:
         """The step that undoes this one."""
-        return Lift(self.piece, -self.constant)
+        return Lift(self.piece, self.frame, -self.constant)
 
     def dump(self) -> Dumped:
         """The piece and the constant."""
@@ -219,5 +220,5 @@ class Lift(Step):
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Lift:
         """What `dump` gave."""
-        pieces = {(p.parameter, p.axis, p.start): p for c in symmetry.centred for p in c.pieces}
-        return Lift(pieces[plain["parameter"], plain["axis"], plain["start"]], tensors["constant"])
+        pieces = {(p.parameter, p.axis, p.start): (p, c.frame) for c in symmetry.centred for p in c.pieces}
+        return Lift(*pieces[plain["parameter"], plain["axis"], plain["start"]], tensors["constant"])

@@ -19,7 +19,7 @@ from symgraph.orbit.step import Step
 from symgraph.orbit.steps import State, Stretch, Transform, gain_of, rescale
 from symgraph.orbit.uneven import Restate, Slant
 from symgraph.symmetry.dimension import Family, constant_name, family_of, lean_name, piece_name, port_name
-from symgraph.symmetry.families import Piece, Radial, Spectral
+from symgraph.symmetry.families import Piece, Radial, Spectral, sides
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.sampling import float64
 
@@ -93,6 +93,13 @@ def _beside(symmetry: SymmetryGraph, piece: Piece) -> tuple[int, ...]:
     return tuple(n for i, n in enumerate(symmetry.graph.state[piece.parameter].shape) if i != piece.axis)
 
 
+def _multiples(symmetry: SymmetryGraph, piece: Piece, frame: int) -> tuple[int, ...]:
+    """The shape of the multiples of ones along a frame of the piece."""
+    other, shape = prod(sides(piece, frame)), list(symmetry.graph.state[piece.parameter].shape)
+    shape[piece.axis : piece.axis + 1] = [other] if other > 1 else []
+    return tuple(shape)
+
+
 def _constants(symmetry: SymmetryGraph, *, moving: bool) -> Iterator[Freedom]:
     for c in symmetry.constants:
         if c.moves == moving:
@@ -106,8 +113,9 @@ def _means(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     for c in symmetry.centred:
         family, word = (Family.WRITTEN, "written") if c.written else (Family.READ, "read")
         for piece in c.pieces:
-            name, shape = piece_name(symmetry, piece), _beside(symmetry, piece)
-            yield Freedom(family, name, f"mean of {word} frame {c.frame}", shape, _alone(partial(Lift, piece)))
+            name, shape = piece_name(symmetry, piece), _multiples(symmetry, piece, c.frame)
+            make = _alone(partial(Lift, piece, c.frame))
+            yield Freedom(family, name, f"mean of {word} frame {c.frame}", shape, make)
 
 
 def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:

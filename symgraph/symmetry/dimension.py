@@ -24,7 +24,7 @@ from symgraph.symmetry.families import Constant, Lean, Piece, Port
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
-from symgraph.symmetry.terms import Leaf, Product, Term
+from symgraph.symmetry.terms import Leaf, Product, Term, leaves
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -121,7 +121,7 @@ def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for name, sites in symmetry.gain_sites.items():
         space_id = symmetry.frame(sites[0].frame).space
         yield Family.GAIN, name, sizes[space_id] if space_id >= 0 else prod(symmetry.graph.state[name].shape)
-    written = {_range(p) for c in symmetry.centred if c.written for p in c.pieces}
+    written = {_range(p): _others(symmetry, p, c.frame, sizes) for c in symmetry.centred if c.written for p in c.pieces}
     for constant in symmetry.constants:
         yield family_of(constant), constant_name(symmetry, constant), _of_constant(symmetry, constant, sizes, written)
     yield from _means(symmetry, sizes)
@@ -177,13 +177,14 @@ def family_of(constant: Constant) -> Family:
     return Family.TRANSLATION if constant.shares else Family.NULL
 
 
-def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, written: set[_Range]) -> Any:
-    """Its entries, less the ones vector where every place of it is written into a stream that does not see its mean."""
+def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, written: Mapping[_Range, Any]) -> Any:
+    """Its entries, less the ones vectors where every place of it is written into a stream that sees no mean."""
     if constant.single:
         return 1
     ports = (constant.source, *(s.port for s in constant.shares))
     inside = not any(s.path for s in constant.shares) and all(_range(p.piece) in written for p in ports)
-    return _length(symmetry, constant.source.piece.term, sizes) - int(inside)
+    unseen = written[_range(constant.source.piece)] if inside else 0
+    return _length(symmetry, constant.source.piece.term, sizes) - unseen
 
 
 _Range = tuple[str, int, int, int]
@@ -195,19 +196,25 @@ def _range(piece: Piece) -> _Range:
 
 def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     """For each piece the product of its other axes, less what is a mean along those as well."""
-    taken: dict[str, list[int]] = {}
+    taken: dict[str, list[Any]] = {}
     for centred in symmetry.centred:
         family = Family.WRITTEN if centred.written else Family.READ
         for piece in centred.pieces:
             before = taken.setdefault(piece.parameter, [0] * len(symmetry.terms[piece.parameter]))
-            yield family, piece_name(symmetry, piece), _beside(symmetry, piece, before, sizes)
-            before[piece.axis] += 1
+            others = _others(symmetry, piece, centred.frame, sizes)
+            yield family, piece_name(symmetry, piece), others * _beside(symmetry, piece, before, sizes)
+            before[piece.axis] += others
     for lean in symmetry.leans:
         reader = lean.plane.reader
         before = taken.get(reader.parameter, [0] * len(symmetry.terms[reader.parameter]))
         rows = lean.rows
         number = _beside(symmetry, reader, before, sizes) if rows is None else _length(symmetry, rows.term, sizes)
         yield Family.LEAN, lean_name(symmetry, lean), number
+
+
+def _others(symmetry: Structure, piece: Piece, frame: int, sizes: Measure) -> Any:
+    """Positions of the piece beside a frame: those of the heads, for the inside of each head."""
+    return prod((_length(symmetry, x, sizes) for x in leaves(piece.term) if x.frame != frame), start=1)
 
 
 def _beside(symmetry: Structure, piece: Piece, before: list[int], sizes: Measure) -> Any:

@@ -234,11 +234,46 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Centred:
-    """A frame along which a multiple of the ones vector in these pieces is invisible."""
+    """A frame along which a multiple of the ones vector in these pieces is invisible.
+
+    A piece may be a product (heads and their inside): then another multiple for each position beside the frame.
+    """
 
     frame: int
     pieces: tuple[Piece, ...]
     written: bool
+
+
+def sides(piece: Piece, frame: int) -> tuple[int, int]:
+    """How many positions the factors before the frame have, and those after it, in the piece's term."""
+    terms = list(leaves(piece.term))
+    at = next(i for i, term in enumerate(terms) if term.frame == frame)
+    return prod(term.size for term in terms[:at]), prod(term.size for term in terms[at + 1 :])
+
+
+def means(piece: Piece, frame: int, tensor: Tensor) -> Tensor:
+    """The mean of a parameter's piece along a frame.
+
+    Shapes: that of the parameter without the piece's axis; where the piece is a product, its other factors stand there.
+    """
+    before, after = sides(piece, frame)
+    first, last = tensor.shape[: piece.axis], tensor.shape[piece.axis + 1 :]
+    apart = piece.of(tensor).reshape((*first, before, -1, after, *last))
+    others = (before * after,) if before * after > 1 else ()
+    found: Tensor = apart.mean(piece.axis + 1).reshape((*first, *others, *last))
+    return found
+
+
+def ones(piece: Piece, frame: int, multiple: Tensor) -> Tensor:
+    """Multiples of the ones vector along a frame, shaped as the means, over the entries of the piece."""
+    before, after = sides(piece, frame)
+    if before * after == 1:
+        return multiple.unsqueeze(piece.axis)
+    first, last = multiple.shape[: piece.axis], multiple.shape[piece.axis + 1 :]
+    every = multiple.reshape((*first, before, 1, after, *last))
+    return every.expand(*first, before, piece.size // (before * after), after, *last).flatten(
+        piece.axis, piece.axis + 2
+    )
 
 
 @dataclass(frozen=True, slots=True)

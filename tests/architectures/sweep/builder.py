@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 import yaml
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -123,6 +123,16 @@ def tiny(kind: str, name: str, mapping: str) -> tuple[nn.Module, Sizes]:
 def smallest(kind: str, name: str, mapping: str) -> nn.Module:
     """A model at the sizes of an audit."""
     return _first(kind, name, mapping, SIZES)[0]
+
+
+def audit_inputs(kind: str, model: nn.Module) -> dict[str, Tensor] | None:
+    """What an audit gives a model that would make positions from its tokens: both; None for all other models."""
+    wanted = _unusual().get(kind, {}).get("audit")
+    if wanted is None:
+        return None
+    given = example_inputs(model)
+    places = torch.arange(given["input_ids"].shape[-1]).expand_as(given["input_ids"])
+    return given | dict.fromkeys(wanted, places)
 
 
 def _first(kind: str, name: str, mapping: str, attempts: Iterable[Sizes]) -> tuple[nn.Module, Sizes]:

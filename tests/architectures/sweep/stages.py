@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import symgraph
 from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
-from symgraph.prove.audit import audit
+from symgraph.prove.audit import Audit, audit
 from symgraph.prove.verify import verify
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
@@ -30,7 +30,7 @@ from symgraph.tracing.kinds import Inputs, further_kinds
 from symgraph.tracing.wrap import TensorsOnly, float_outputs, is_pretrained
 
 from . import third_party
-from .builder import ATTEMPTS, MAPPINGS, smallest, tiny
+from .builder import ATTEMPTS, MAPPINGS, audit_inputs, smallest, tiny
 
 # Decomposing the Jacobian takes seconds up to here.
 LARGEST = 2600
@@ -100,13 +100,17 @@ def audited(mapping: str, kind: str, name: str, tell: Tell = lambda record: None
         record |= {"parameters": sum(p.numel() for p in model.parameters()), "running": "audit"}
         tell(record)
         if record["parameters"] <= LARGEST:
-            found = _timed(
-                record["stages"], "audit", lambda: audit(infer(_graph(model, name)), state_of(model), approximate=False)
-            )
+            found = _timed(record["stages"], "audit", lambda: _audit(kind, model, name))
             record["audit"] = f"{found.inferred} of {found.measured}" + (" UNSOUND" if found.unsound else "")
             record["missing"] = [str(s) for s in found.missing]
     record.pop("running", None)
     return record
+
+
+def _audit(kind: str, model: nn.Module, name: str) -> Audit:
+    given = audit_inputs(kind, model)
+    graph = _graph(model, name) if given is None else trace(model, kwargs=given, name=name)
+    return audit(infer(graph), state_of(model), approximate=False)
 
 
 def _timed(stages: dict[str, Any], what: str, call: Callable[[], T]) -> T:
