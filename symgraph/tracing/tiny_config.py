@@ -42,6 +42,8 @@ def shrunk_settings(values: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
 
 def _kept(values: Mapping[str, Any], depth: int) -> tuple[int, ...]:
     """Layers to keep: the first two, and the first of every further kind."""
+    if not depth:
+        return (0, 1)
     lists = [v for k, v in values.items() if isinstance(v, list | tuple) and len(v) == depth and depth > 2]
     kinds: dict[str, int] = {}
     for i in range(depth):

@@ -18,6 +18,7 @@ from sweep.summary import ok, summary
 from sweep.table import page
 from torch import nn
 
+from symgraph.tracing.tiny_config import shrunk_settings
 from symgraph.tracing.tiny_fields import Sizes
 
 FAST = [
@@ -107,6 +108,10 @@ def test_settings_that_a_registry_hands_on_are_made_small(monkeypatch: pytest.Mo
     model: Any = timm_models.built("small", Sizes(width=16, heads=2, image=32))
     assert model.settings == (16, 2, 2, 32)
     assert timm_models.BUILDER in vars(module) and module.build_model_with_cfg(Small).settings[0] == 768
+
+
+def test_blocks_that_no_number_of_layers_speaks_of_are_two() -> None:
+    assert shrunk_settings({"num_blocks": 12, "embed_dim": 768}, Sizes(width=16)) == {"num_blocks": 2, "embed_dim": 16}
 
 
 def test_the_page_of_a_record_says_what_attention_was_found() -> None:
