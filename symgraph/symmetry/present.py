@@ -10,6 +10,7 @@ h.{0..1}.attn.query-key     4  invertible              heads         32        2
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
@@ -25,6 +26,8 @@ LEAST_NAME = 24
 HEADER = ("space", "size", "group", "fibred over", "dim", "tensors", "also", "count")
 RIGHT = (1, 4, 5)
 FIBRE = 3
+# A place up to its last number.
+_LAYER = re.compile(r"(.*\b\d+)\.")
 Row = tuple[str, ...]
 
 
@@ -109,9 +112,19 @@ def group_text(space: Space) -> str:
 
 
 def relative_name(name: str, beside: str) -> str:
-    """A space's name without the place that it shares with another one."""
-    place = beside.rpartition(".")[0]
-    return name.removeprefix(f"{place}.") if place else name
+    """A space's name without the place that it shares with another one: the module, or else the layer.
+
+    >>> relative_name("layers.0.attn.heads", "layers.0.attn.query-key")
+    'heads'
+    >>> relative_name("model.layers.0.mlp.hidden", "layers.0.mlp.experts.hidden")
+    'mlp.hidden'
+    """
+    module = beside.rpartition(".")[0]
+    for place in (module, *_LAYER.findall(f"{module}.")):
+        head, _, rest = name.partition(f"{place}.")
+        if place and rest and (not head or head.endswith(".")):
+            return rest
+    return name
 
 
 def _columns(rows: Sequence[Row]) -> str:
