@@ -22,6 +22,7 @@ from symgraph.inference.prepared import (
     decompose_uncovered,
     find_idioms,
     measure_regions,
+    part_zeros,
     unstack,
 )
 from symgraph.inference.spaces import Spaces, find_spaces
@@ -61,6 +62,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("idioms", "what pattern rules describe becomes one call each", find_idioms),
     Stage("decompose", "calls without a rule are taken apart where their parts have some", decompose_uncovered),
+    Stage("zeros", "zeros that are read in several places are made for each of them", part_zeros),
     Stage("cut", "axes that tensors hold flattened are cut around the calls that name them", cut_joined),
     Stage("rules", "the rule of every call, and what is learned", explain_calls),
     Stage("branches", "subgraphs that look alike may change places", suppose_branches),

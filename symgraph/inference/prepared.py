@@ -12,7 +12,9 @@ from symgraph.ir import Graph, Kind
 from symgraph.rules.book import RuleBook
 from symgraph.rules.rewrite import rewrite
 from symgraph.tracing.decompose import expand
+from symgraph.tracing.normalize import without_dead_calls, without_identities
 from symgraph.tracing.unstack import without_stacks
+from symgraph.tracing.zeros import with_own_zeros
 
 # A permutation of so many nodes. Rewriting leaves a number of them that nobody knows before.
 Order = Callable[[int], Iterable[int]]
@@ -53,7 +55,15 @@ def find_idioms(given: Prepared) -> Prepared:
 def decompose_uncovered(given: Prepared) -> Prepared:
     """Calls that no rule covers are taken apart where rules cover all parts, which may hold idioms of their own."""
     expanded = expand(given.graph, given.book.covers)
-    return given if expanded is given.graph else find_idioms(replace(given, graph=expanded))
+    if expanded is given.graph:
+        return given
+    plain = without_dead_calls(without_identities(without_stacks(expanded)))
+    return find_idioms(replace(given, graph=plain))
+
+
+def part_zeros(given: Prepared) -> Prepared:
+    """Values that begin with the same zeros have zeros of their own, and what stands between zeros is padded."""
+    return replace(given, graph=with_own_zeros(given.graph))
 
 
 def cut_joined(given: Prepared) -> Prepared:

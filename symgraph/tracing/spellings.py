@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from symgraph.ir import DType, Node, Ref, Tensor
+from symgraph.ir import DType, Kind, Node, Ref, Tensor
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.operators import is_wide
 
@@ -62,6 +62,7 @@ _EMPTY = frozenset(
         "aten.new_zeros.default",
     }
 )
+_STACK = "aten.stack.default"
 _POWERS = {-1: "aten.reciprocal.default", -0.5: "aten.rsqrt.default", 0.5: "aten.sqrt.default", 1: "aten.alias.default"}
 
 
@@ -168,6 +169,36 @@ def _cut_out(node: Node, known: Known) -> Node:
     return node
 
 
+def _out_of_stack(node: Node, known: Known) -> Node:
+    """One of the tensors that a stack was made of, however it is picked; several of them are a smaller stack."""
+    number = _number_in_stack(node, known)
+    if number is None:
+        return node
+    source = known[node.args[0].name]
+    stack = source if node.target != "getitem" else known[source.args[0].name]
+    parts = stack.args[0][number]
+    if isinstance(parts, Ref):
+        return replace(node, target="aten.alias.default", args=(parts,), kwargs=())
+    return replace(node, target=_STACK, args=(parts, *stack.args[1:]), kwargs=stack.kwargs)
+
+
+def _number_in_stack(node: Node, known: Known) -> int | slice | None:
+    """Which tensors of a stack a call picks; None where it does something else."""
+    if node.kind is not Kind.CALL:
+        return None
+    pick = known[node.args[0].name] if node.target == "getitem" else node
+    if pick.target not in ("aten.select.int", "aten.unbind.int", "aten.slice.Tensor"):
+        return None
+    stack, given = known[pick.args[0].name], arguments(pick) or {}
+    rank = len(stack.shape) if isinstance(stack.result, Tensor) else 0
+    if stack.target != _STACK or (given["dim"] - (arguments(stack) or {})["dim"]) % rank:
+        return None
+    if pick.target == "aten.slice.Tensor":
+        return slice(given["start"], given["end"], given["step"])
+    number = node.args[1] if node.target == "getitem" else given.get("index")
+    return number if isinstance(number, int) else None
+
+
 def _emptied(node: Node, known: Known) -> Node:
     """Memory that is only there to be written to, as zeros: what was never written cannot matter."""
     if node.target not in _EMPTY or not isinstance(node.result, Tensor):
@@ -248,6 +279,7 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _filled,
     _power,
     _cut_out,
+    _out_of_stack,
     _emptied,
     _no_times,
     _mean,

@@ -118,7 +118,7 @@ def _axis_before(node: Node, axis: int, known: Mapping[str, Node]) -> int | None
 def _before_the_cut(pick: _Pick, known: Mapping[str, Node]) -> tuple[Node, ...] | None:
     """The calls that stand for a pick: a slice, then reshape and moves as they were, on what is left of the axis."""
     source = known[pick.cut.args[0].name]
-    place = _place(source.shape, pick.cut.shape, pick.axis)
+    place = _place(source.shape, pick.cut.shape, pick.axis, source.target == "aten.stack.default")
     if place is None:
         return None
     at, outer, inner = place
@@ -129,14 +129,17 @@ def _before_the_cut(pick: _Pick, known: Mapping[str, Node]) -> tuple[Node, ...] 
     return tuple(_calls(pick, source, whole, part, (at, pick.start * inner, (pick.start + pick.count) * inner)))
 
 
-def _place(before: Shape, after: Shape, axis: int) -> tuple[int, int, int] | None:
-    """The operand's axis that `axis` is cut from, and how much of it lies outside and inside; None if not several."""
+def _place(before: Shape, after: Shape, axis: int, whole: bool) -> tuple[int, int, int] | None:
+    """The operand's axis that `axis` is cut from, and how much of it lies outside and inside.
+
+    None if it is not cut, unless `whole` says that this will do.
+    """
     lead = prod(after[:axis])
     at = next((i for i in range(len(before)) if prod(before[:i]) <= lead < prod(before[: i + 1])), None)
     if at is None or not prod(after) or lead % prod(before[:at]):
         return None
     outer, taken = lead // prod(before[:at]), lead // prod(before[:at]) * after[axis]
-    if before[at] % taken or before[at] == taken:
+    if before[at] % taken or (before[at] == taken and not whole):
         return None
     inner = before[at] // taken
     ends = [prod(after[axis + 1 : i]) for i in range(axis + 1, len(after) + 1)]

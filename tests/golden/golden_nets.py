@@ -69,6 +69,21 @@ class Taken(nn.Module):
         return result
 
 
+class Padded(nn.Module):
+    """Units between zeros, and a sum that begins with zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.wide, self.write = nn.Linear(3, 4), nn.Linear(3, 8), nn.Linear(8, 2)
+        self.example_inputs = torch.zeros(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        nothing = x.new_zeros(2, 2)
+        between = torch.cat([nothing, self.read(x).relu(), nothing], -1)
+        result: Tensor = self.write((between + self.wide(x)).relu())
+        return result
+
+
 def gated() -> Gated:
     return Gated()
 
@@ -87,3 +102,7 @@ def fused() -> Fused:
 
 def taken() -> Taken:
     return Taken()
+
+
+def padded() -> Padded:
+    return Padded()

@@ -1,0 +1,122 @@
+"""Zeros that are read: each reading has zeros of its own, and what stands between zeros is padded with them.
+
+One tensor of zeros may begin the states of all layers and directions of a network. Every linear map leaves it as it is,
+so that values are no more alike for beginning with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+
+from symgraph.ir import DType, Graph, Node, Ref, Tensor, map_refs
+from symgraph.tracing.arguments import arguments
+from symgraph.tracing.naming import numbering
+from symgraph.tracing.operators import short_name
+
+_MADE = frozenset({"zeros", "zeros_like", "new_zeros", "zero"})
+_FILLED = {"aten.full.default": 1, "aten.full_like.default": 1, "aten.new_full.default": 2}
+# What is made of zeros alone is zeros, whatever the other arguments are.
+_KEEPING = frozenset(
+    (
+        *("view", "unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "repeat"),
+        *("permute", "transpose", "movedim", "t", "flip", "roll", "clone", "contiguous", "alias", "detach", "to"),
+        *("slice", "narrow", "select", "split", "split_with_sizes", "chunk", "unbind", "getitem", "stack", "neg"),
+    )
+)
+_JOINED = "aten.cat.default"
+
+
+def with_own_zeros(graph: Graph) -> Graph:
+    """The graph with zeros made anew for each reading, and concatenations that begin or end with zeros as padding."""
+    zeros = _zeros(graph)
+    if not zeros:
+        return graph
+    made = _Remaking(graph.by_name, zeros, numbering({n.name for n in graph.nodes}))
+    nodes = tuple(n for node in graph.nodes for n in made.instead_of(node))
+    read = {r for node in nodes if node.name not in zeros for r in node.refs()} | set(graph.outputs)
+    if read & zeros:
+        return replace(graph, nodes=nodes)
+    return replace(graph, nodes=tuple(node for node in nodes if node.name not in zeros))
+
+
+def _zeros(graph: Graph) -> frozenset[str]:
+    """Values that are nothing but floating zeros, whatever the parameters and inputs are."""
+    found: set[str] = set()
+    for node in graph.calls:
+        name, refs = short_name(node.target), tuple(node.refs())
+        of_zeros = bool(refs) and all(r in found for r in refs) and (name in _KEEPING or node.target == _JOINED)
+        if of_zeros or (_is_floating(node) and (name in _MADE or _is_filled_with_zero(node))):
+            found.add(node.name)
+    return frozenset(found)
+
+
+def _is_floating(node: Node) -> bool:
+    return isinstance(node.result, Tensor) and "float" in node.result.dtype
+
+
+def _is_filled_with_zero(node: Node) -> bool:
+    at = _FILLED.get(node.target)
+    number = node.args[at] if at is not None and len(node.args) > at else None
+    return isinstance(number, int | float) and number == 0
+
+
+@dataclass
+class _Remaking:
+    """Nodes in the place of those that read zeros."""
+
+    known: Mapping[str, Node]
+    zeros: frozenset[str]
+    fresh: Callable[[str], str]
+    made: list[Node] = field(default_factory=list)
+
+    def instead_of(self, node: Node) -> Iterator[Node]:
+        """The calls that make the zeros which a node reads, and the node itself or what it is as padding."""
+        if node.name in self.zeros or not any(r in self.zeros for r in node.refs()):
+            yield node
+            return
+        self.made = []
+        reading = self._padded(node) if node.target == _JOINED else None
+        if reading is None:
+            args, kwargs = map_refs(node.args, self._own), tuple((k, map_refs(v, self._own)) for k, v in node.kwargs)
+            reading = replace(node, args=args, kwargs=kwargs)
+        yield from self.made
+        yield reading
+
+    def _own(self, ref: Ref) -> Ref:
+        """The value, or zeros of that shape which nothing else reads."""
+        before = self.known[ref.name]
+        if ref.name not in self.zeros or not isinstance(before.result, Tensor):
+            return ref
+        args, kwargs = (before.shape,), (("dtype", DType(before.result.dtype)),)
+        self.made.append(
+            replace(before, name=self.fresh("zeros"), target="aten.zeros.default", args=args, kwargs=kwargs)
+        )
+        return Ref(self.made[-1].name)
+
+    def _padded(self, node: Node) -> Node | None:
+        """A concatenation with zeros at its ends, as what stands between them with padding."""
+        parts: tuple[Ref, ...] = node.args[0]
+        dim = int((arguments(node) or {})["dim"]) % len(node.shape)
+        before = sum(1 for _ in takewhile(lambda r: r.name in self.zeros, parts))
+        behind = sum(1 for _ in takewhile(lambda r: r.name in self.zeros, reversed(parts)))
+        inner = parts[before : len(parts) - behind]
+        if len(inner) == len(parts) or any(len(self.known[r.name].shape) != len(node.shape) for r in parts):
+            return None
+        widths = [self._width(run, dim) for run in (parts[:before], parts[len(parts) - behind :])]
+        pads = (*(0, 0) * (len(node.shape) - 1 - dim), *widths)
+        between = inner[0] if len(inner) == 1 else self._joined(node, inner, dim)
+        return replace(node, target="aten.constant_pad_nd.default", args=(between, pads, 0), kwargs=())
+
+    def _width(self, parts: tuple[Ref, ...], dim: int) -> int:
+        return sum(self.known[r.name].shape[dim] for r in parts)
+
+    def _joined(self, node: Node, inner: tuple[Ref, ...], dim: int) -> Ref:
+        dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
+        shape = (*node.shape[:dim], self._width(inner, dim), *node.shape[dim + 1 :])
+        parts = map_refs(inner, self._own)
+        self.made.append(
+            replace(node, name=self.fresh("cat"), args=(parts, dim), kwargs=(), result=Tensor(shape, dtype))
+        )
+        return Ref(self.made[-1].name)
