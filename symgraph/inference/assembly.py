@@ -169,5 +169,5 @@ def _renumbered(term: Term, numbers: Mapping[int, int]) -> Term:
     if isinstance(term, Product):
         return Product(tuple(_renumbered(factor, numbers) for factor in term.factors))
     if isinstance(term, Concat):
-        return Concat(tuple(_renumbered(part, numbers) for part in term.parts))
+        return replace(term, parts=tuple(_renumbered(part, numbers) for part in term.parts))
     return Leaf(numbers.get(term.space, -1), term.frame, term.dual, term.size)

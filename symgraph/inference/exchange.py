@@ -9,7 +9,7 @@ from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.branches import Branches
 from symgraph.inference.equations import branches_value
 from symgraph.inference.spaces import Exchange, SpaceDraft, Spaces
-from symgraph.symmetry.terms import Leaf, Product, Term, leaves
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 
 
 def exchanges(spaces: Spaces) -> list[Exchange | None]:
@@ -50,7 +50,8 @@ def _side_by_side(axes: list[tuple[Term, ...]]) -> Iterator[tuple[Leaf, ...]]:
             yield terms
             continue
         inner = [t.factors if isinstance(t, Product) else t.parts for t in terms if not isinstance(t, Leaf)]
-        if len(kinds) > 1 or len(set(map(len, inner))) > 1:
+        orders = {t.order for t in terms if isinstance(t, Concat)}
+        if len(kinds) > 1 or len(set(map(len, inner))) > 1 or len(orders) > 1:
             yield ()
         else:
             yield from _side_by_side(inner)

@@ -12,7 +12,7 @@ from symgraph.inference.blocks import ref_blocks
 from symgraph.inference.draft import Draft
 from symgraph.inference.equations import Equations
 from symgraph.inference.store import Evidence, Ref, Shape, Store
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term
+from symgraph.symmetry.terms import Leaf, Product, Term, joined, reordered
 
 
 def find_frames(equations: Equations) -> Draft:
@@ -45,8 +45,8 @@ def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Re
     """Products and links between leaves: axes that are multiplied are cut at the same places, until no cut is new."""
     store, relations, links = eq.store, list[Relation](), list[tuple[Ref, Ref]]()
     pairs = [(product.result, factor) for product in eq.relations for factor, _ in product.terms] + list(eq.links)
-    before = -1
-    while before != (before := sum(len(store.align(first, second)) for first, second in pairs)):
+    before = (-1, 0)
+    while before != (before := (sum(len(store.align(first, second)) for first, second in pairs), store.moves)):
         pass
     for relation in eq.relations:
         store.because(relation.node, relation.rule)
@@ -99,13 +99,14 @@ class _Terms:
         shape = self.store.children(ref)
         if shape is None:
             return self._leaf(self.store.find(ref))
+        if shape[0] is Shape.MOVED:
+            return reordered(self._term(shape[1][0]), self.store.order(ref))
         children = [self._term(child) for child in shape[1] if self.store.size(child) != 1 or shape[0] is Shape.CONCAT]
         # In which order an axis was cut says nothing: what is nested within its like is spread out.
         if shape[0] is Shape.PRODUCT:
             nested = (term.factors if isinstance(term, Product) else (term,) for term in children)
             return Product(tuple(factor for factors in nested for factor in factors))
-        nested = (term.parts if isinstance(term, Concat) else (term,) for term in children)
-        return Concat(tuple(part for parts in nested for part in parts))
+        return joined(children)
 
     def _leaf(self, ref: Ref) -> Leaf:
         frame = self.frames.get(ref >> 1, -1)

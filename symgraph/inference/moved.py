@@ -127,6 +127,9 @@ class _Orders:
             return self._leaf(self.store.find(axis) >> 1, self.store.size(axis))
         kind, inner = children
         found = [self.order(child) for child in inner]
+        if kind is Shape.MOVED:
+            order = torch.tensor(self.store.order(axis))
+            return torch.argsort(order)[found[0][order]]
         return _in_product(found) if kind is Shape.PRODUCT else _in_concat(found)
 
     def _leaf(self, root: int, size: int) -> torch.Tensor:

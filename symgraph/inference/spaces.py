@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from operator import and_
 
@@ -122,7 +122,7 @@ class Spaces:
         if isinstance(term, Product):
             return Product(tuple(map(self._resolved, term.factors)))
         if isinstance(term, Concat):
-            return Concat(tuple(map(self._resolved, term.parts)))
+            return replace(term, parts=tuple(map(self._resolved, term.parts)))
         if term.frame < 0:
             return term
         _, space, flip = self.by_frame[term.frame]

@@ -9,18 +9,22 @@ nodes take whatever structure the other side has. Where no common refinement exi
     [6 x 4] = [2 x 12]   is cut into   [2 x 3 x 4]: the first factor of six is (2 x 3), that of twelve (3 x 4)
     [6 + 4] = [10]       makes the free axis of ten (6 + 4)
 
+A node may also be *moved*: another axis with its positions in another order, so that one part may stand on both sides
+of another. Two that are in one order are the same axis if what they move is; where one meets anything else it becomes
+the concatenation of its runs.
+
 References are integers: `2 * node + dual`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import gcd, lcm
 
 from symgraph.groups.lattice import RIGID, Bound, SymmetryClass, down
-from symgraph.symmetry.terms import prime
+from symgraph.symmetry.terms import prime, runs
 
 Ref = int
 SELF_DUAL = down(SymmetryClass.ORTHOGONAL)
@@ -31,6 +35,7 @@ class Shape(Enum):
 
     PRODUCT = "product"
     CONCAT = "concat"
+    MOVED = "moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Store:
         self._parent: list[Ref] = []
         self._size: list[int] = []
         self._shape: list[tuple[Shape, tuple[Ref, ...]] | None] = []
+        self._orders: dict[int, tuple[int, ...]] = {}
         self.claims: list[Claim] = []
         self._turned: list[Ref] = []
         self._why = Evidence("", "", "")
@@ -70,6 +76,7 @@ class Store:
         other = Store()
         other._parent, other._size, other._shape = self._parent.copy(), self._size.copy(), self._shape.copy()
         other.claims, other._turned, other._why = self.claims.copy(), self._turned.copy(), self._why
+        other._orders = self._orders.copy()
         return other
 
     # -- construction ------------------------------------------------------------------------------------------
@@ -99,6 +106,14 @@ class Store:
         if len(kept) == 1:
             return kept[0]
         return self._define(self.new(sum(map(self.size, kept))), Shape.CONCAT, kept)
+
+    def moved(self, ref: Ref, order: Sequence[int]) -> Ref:
+        """An axis whose position i holds the entry at position `order[i]` of `ref`."""
+        return self._move(self.new(self.size(ref)), ref, tuple(order))
+
+    def _move(self, free: Ref, ref: Ref, order: tuple[int, ...]) -> Ref:
+        self._orders[free >> 1] = order
+        return self._define(free, Shape.MOVED, [ref])
 
     def _define(self, ref: Ref, shape: Shape, refs: list[Ref]) -> Ref:
         flip = ref & 1
@@ -146,14 +161,14 @@ class Store:
     def factors(self, ref: Ref) -> list[Ref]:
         """`ref` as a flat list of product factors without those of size one."""
         shape = self.children(ref)
-        if shape is None or shape[0] is Shape.CONCAT:
+        if shape is None or shape[0] is not Shape.PRODUCT:
             return [] if self.size(ref) == 1 else [self.find(ref)]
         return [factor for child in shape[1] for factor in self.factors(child)]
 
     def parts(self, ref: Ref) -> list[Ref]:
         """`ref` as a flat list of concatenated parts; a product over a concatenation is distributed."""
         shape = self.children(ref)
-        if shape is None:
+        if shape is None or shape[0] is Shape.MOVED:
             return [self.find(ref)]
         if shape[0] is Shape.CONCAT:
             return [part for child in shape[1] for part in self.parts(child)]
@@ -161,12 +176,23 @@ class Store:
         inner = self.parts(first)
         return [self.find(ref)] if len(inner) == 1 else [self.product([part, *rest]) for part in inner]
 
+    def order(self, ref: Ref) -> tuple[int, ...]:
+        """The order of a moved axis."""
+        return self._orders[self.find(ref) >> 1]
+
+    @property
+    def moves(self) -> int:
+        """How many axes are moved."""
+        return len(self._orders)
+
     def text(self, ref: Ref) -> str:
         """An axis in words: `a3` for a free node, `a3'` for its dual, `(a3 x a4)` and `(a3 + a4)` for others."""
         shape = self.children(ref)
         if shape is None:
             free = self.find(ref)
             return f"a{free >> 1}{prime(free & 1)}"
+        if shape[0] is Shape.MOVED:
+            return f"moved {self.text(shape[1][0])}"
         joint = " x " if shape[0] is Shape.PRODUCT else " + "
         return f"({joint.join(map(self.text, shape[1]))})"
 
@@ -241,6 +267,10 @@ class Store:
         if shape is None:
             pair(free, other)
             return
+        if shape[0] is Shape.MOVED:
+            self._move(free, self.new(self.size(free)), self.order(other))
+            self._walk(self.children(free)[1][0], shape[1][0], pair)  # type: ignore[index]
+            return
         # Parts of its own for each part of the other side, also where those repeat one frame beside single positions.
         parts = self.parts(other)
         kind, rest = (Shape.CONCAT, parts) if len(parts) > 1 else (shape[0], list(shape[1]))
@@ -249,11 +279,26 @@ class Store:
             self._walk(mine, theirs, pair)
 
     def _walk_defined(self, axis: Ref, other: Ref, pair: Callable[[Ref, Ref], None]) -> None:
+        moved = [ref for ref in (axis, other) if self._is_moved(ref)]
+        if len(moved) == 2 and self.order(axis) == self.order(other):
+            self._walk(self.children(axis)[1][0], self.children(other)[1][0], pair)  # type: ignore[index]
+            return
+        for ref in moved:
+            self._spread(ref)
         parts, other_parts = self.parts(axis), self.parts(other)
         if len(parts) > 1 or len(other_parts) > 1:
             self._walk_parts(parts, other_parts, pair)
         else:
             self._walk_factors(self.factors(axis), self.factors(other), pair)
+
+    def _is_moved(self, ref: Ref) -> bool:
+        return self.find(ref) >> 1 in self._orders
+
+    def _spread(self, ref: Ref) -> None:
+        """Makes a moved axis the concatenation of its runs."""
+        whole = self.find(ref)
+        (inner,), order = self.children(whole)[1], self._orders.pop(whole >> 1)  # type: ignore[index]
+        self._define(whole, Shape.CONCAT, [self.narrow(inner, start, stop) for start, stop in runs(order)])
 
     def _walk_parts(self, left: list[Ref], right: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
         left, right = left[::-1], right[::-1]
@@ -334,6 +379,9 @@ class Store:
         parts = self.parts(ref)
         if len(parts) > 1:
             return self._cut_parts(parts, size)
+        if self._is_moved(ref):
+            self._spread(ref)
+            return self._cut(ref, size)
         if self.children(ref) is None:
             ref = self.find(ref)
             self._define(ref, Shape.CONCAT, [self.new(size), self.new(self.size(ref) - size)])

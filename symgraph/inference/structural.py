@@ -283,8 +283,13 @@ def _padded(store: Store, axis: Ref, before: int, behind: int) -> Ref:
         store.rigid(axis, "cut off by padding")
         return store.fresh_rigid(size + before + behind, "nothing but padding")
     kept = store.narrow(axis, max(-before, 0), size - max(-behind, 0))
-    sides = [store.new(max(n, 0)) for n in (before, behind)]
-    return store.concat([sides[0], kept, sides[1]])
+    before, behind, inside = max(before, 0), max(behind, 0), store.size(kept)
+    added = store.new(before + behind)
+    if not (before and behind):
+        return store.concat([added, kept] if before else [kept, added])
+    # Nothing tells the zeros before from those behind: they are one part, wherever its entries stand.
+    order = (*range(inside, inside + before), *range(inside), *range(inside + before, inside + before + behind))
+    return store.moved(store.concat([kept, added]), order)
 
 
 def windows(store: Store, call: Call) -> tuple[Axes, ...]:

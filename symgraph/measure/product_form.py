@@ -363,7 +363,7 @@ def _named(known: Term, mine: Term, inside: frozenset[int]) -> list[tuple[int, L
         return [(known.space, x) for x in leaves(mine) if x.frame >= 0] if known.space in inside else []
     if not any(x.space in inside for x in leaves(known)):
         return []
-    if type(known) is not type(mine):
+    if type(known) is not type(mine) or any(isinstance(t, Concat) and t.order for t in (known, mine)):
         raise UsageError("the axes of a circuit are cut in another way", remedy="leave --product out")
     groups = _grouped(_inner(known), list(_inner(mine)), prod if isinstance(known, Product) else sum)
     whole = Product if isinstance(known, Product) else Concat

@@ -52,7 +52,9 @@ class _Opened:
         """The parts of one tensor put together."""
         if isinstance(self.term, Product):
             return parts[0].flatten(self.axis, self.axis + len(self.term.factors) - 1)
-        return torch.cat(parts, dim=self.axis)
+        whole = torch.cat(parts, dim=self.axis)
+        order = self.term.order and self.term.order_of([part.shape[self.axis] for part in parts])
+        return whole.index_select(self.axis, torch.tensor(order, device=whole.device)) if order else whole
 
 
 def _opened(tensors: Sequence[Tensor], axes: Axes, size: Size) -> _Opened | None:
@@ -62,10 +64,18 @@ def _opened(tensors: Sequence[Tensor], axes: Axes, size: Size) -> _Opened | None
             inner = [torch.unflatten(t, i, [size(f) for f in term.factors]) for t in tensors]
             return _Opened(i, term, [(inner, (*axes[:i], *term.factors, *axes[i + 1 :]))])
         if isinstance(term, Concat):
-            cuts = zip(*(torch.split(t, [size(p) for p in term.parts], dim=i) for t in tensors), strict=True)
+            sizes = [size(p) for p in term.parts]
+            order = term.order_of(sizes)
+            inside = [_before(t, i, order) for t in tensors] if order else tensors
+            cuts = zip(*(torch.split(t, sizes, dim=i) for t in inside), strict=True)
             parts = zip(cuts, term.parts, strict=True)
             return _Opened(i, term, [(list(cut), (*axes[:i], part, *axes[i + 1 :])) for cut, part in parts])
     return None
+
+
+def _before(tensor: Tensor, dim: int, order: Sequence[int]) -> Tensor:
+    """The tensor as it was before its positions were put in an order."""
+    return tensor.index_select(dim, torch.tensor(order, device=tensor.device).argsort())
 
 
 def blocks(name: str, tensors: Sequence[Tensor], axes: Sequence[Term]) -> Iterator[Block]:

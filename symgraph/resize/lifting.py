@@ -150,7 +150,7 @@ def _resized(term: Term, sizes: Sizes, length: int | None = None) -> Term:
         own = length if length is not None and term.space < 0 else term.size
         return replace(term, size=sizes.get(term.space, own))
     inner = tuple(_resized(t, sizes) for t in _inside(term))
-    return Product(inner) if isinstance(term, Product) else Concat(inner)
+    return Product(inner) if isinstance(term, Product) else term.with_parts(inner)
 
 
 def _solved(wide: SymmetryGraph, equations: Sequence[tuple[Term, int]]) -> Sizes:
@@ -221,7 +221,7 @@ def _plain(term: Term) -> Term | None:
     inner = [x for t in _inside(term) if (x := _plain(t)) is not None]
     if isinstance(term, Concat):
         # Parts of one position are not nothing: their place in the axis is taken.
-        return Concat(tuple(_plain(t) or t for t in term.parts)) if len(term.parts) > 1 else inner[0]
+        return replace(term, parts=tuple(_plain(t) or t for t in term.parts)) if len(term.parts) > 1 else inner[0]
     flat = tuple(f for t in inner for f in (t.factors if isinstance(t, Product) else (t,)))
     return (flat[0] if len(flat) == 1 else Product(flat)) if flat else None
 

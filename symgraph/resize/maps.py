@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -153,7 +153,7 @@ def _closed(term: Term, spaces: Container[int]) -> Term:
         return term
     if isinstance(term, Product):
         return Product(tuple(_closed(t, spaces) for t in term.factors))
-    return Concat(tuple(_closed(t, spaces) for t in term.parts))
+    return replace(term, parts=tuple(_closed(t, spaces) for t in term.parts))
 
 
 # -- blocks ----------------------------------------------------------------------------------------------------
@@ -202,7 +202,9 @@ def _parts(term: Term, maps: Widenings) -> tuple[Tensor, Tensor, Tensor]:
             torch.cat([(x[side] + o).expand(n[side]) for (_, x), o, n in zip(parts, offsets, sized, strict=True)])
             for side in (0, 1)
         ]
-        return found[0], found[1], torch.cat([x[2] for x in inner])
+        orders = [term.order_of([n[side] for n in sized]) for side in (0, 1)]
+        first, second = (x[list(order)] if order else x for x, order in zip(found, orders, strict=True))
+        return first, second, torch.cat([x[2] for x in inner])
     narrow = wide = one
     several = any(len(more) > 1 for _, _, more in inner)
     for factor, (a, b, more) in zip(term.factors, inner, strict=True):

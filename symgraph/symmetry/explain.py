@@ -11,7 +11,7 @@ from symgraph.symmetry.dimension import dimension
 from symgraph.symmetry.fold import WIDTH, fold
 from symgraph.symmetry.present import group_text
 from symgraph.symmetry.structure import Reason, Space, Structure
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, numbered
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, numbered, runs
 
 _C = SymmetryClass
 MOST_TOGETHER = 3
@@ -130,11 +130,14 @@ def _within(symmetry: Structure, term: Term, space: int, start: int = 0) -> Iter
 
 
 def _in_parts(symmetry: Structure, term: Concat, space: int, start: int) -> Iterator[tuple[Leaf, str]]:
+    places, first = term.places, 0
     for part in term.parts:
-        for leaf, text in _within(symmetry, part, space, start):
+        spans = runs([start + place for place in places[first : first + part.size]])
+        for leaf, text in _within(symmetry, part, space, spans[0][0]):
             inner = isinstance(part, Concat)
-            yield leaf, text if inner else f"[{start}:{start + part.size}] = {text}"
-        start += part.size
+            where = ", ".join(f"{begin}:{end}" for begin, end in spans)
+            yield leaf, text if inner else f"[{where}] = {text}"
+        first += part.size
 
 
 def _word(symmetry: Structure, term: Term) -> str:

@@ -17,14 +17,14 @@ counted; the canonical form leaves them as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor
 
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,10 @@ class Piece:
 
 def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]:
     """The parts of an axis: one for each part of a concatenation, also of one inside a product."""
+    if isinstance(term, Concat) and term.order:
+        moved = [_moved(piece, term.places, start) for piece in pieces(parameter, axis, Concat(term.parts))]
+        whole = Piece(parameter, axis, start, start + term.size, term)
+        return [whole] if None in moved else [piece for piece in moved if piece is not None]
     if isinstance(term, Concat):
         found = []
         for part in term.parts:
@@ -85,6 +89,15 @@ def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]
     if len(inside) != 1 or not isinstance(term, Product):
         return [Piece(parameter, axis, start, start + term.size, term)]
     return _runs(parameter, axis, term, inside[0], start)
+
+
+def _moved(piece: Piece, places: Sequence[int], start: int) -> Piece | None:
+    """A piece whose entries stand at other places, counted from `start`; None where these are no runs of one length."""
+    at = [start + places[entry] for entry in piece.entries()]
+    spans = runs(at)
+    (first, stop), period = spans[0], spans[1][0] - spans[0][0] if len(spans) > 1 else 0
+    found = replace(piece, start=first, stop=stop, outer=len(spans), period=period)
+    return found if list(found.entries()) == at else None
 
 
 def _runs(parameter: str, axis: int, term: Product, at: int, start: int) -> list[Piece]:

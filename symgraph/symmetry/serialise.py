@@ -117,7 +117,8 @@ def _dtype(node: Node) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Product | Concat):
         key = "product" if isinstance(value, Product) else "concat"
-        return {key: [_plain(part) for part in (value.factors if isinstance(value, Product) else value.parts)]}
+        parts = [_plain(part) for part in (value.factors if isinstance(value, Product) else value.parts)]
+        return {key: parts, "order": list(value.order)} if isinstance(value, Concat) and value.order else {key: parts}
     if isinstance(value, Bound):
         return [str(member) for member in maximal(value)]
     if is_dataclass(value):
@@ -215,14 +216,23 @@ def _tuple(hints: tuple[Any, ...], plain: list[Any], at: str) -> tuple[Any, ...]
 
 def _term(plain: Any, at: str) -> Term:
     term = _object(plain, at)
-    for key, kind in (("product", Product), ("concat", Concat)):
+    for key in ("product", "concat"):
         if key in term:
-            _keys(term, (key,), at)
-            return kind(tuple(_term(part, f"{at}.{key}[{i}]") for i, part in enumerate(_list(term[key], at))))
+            return _inner(term, key, at)
     leaf = _read(Leaf, term, at)
     if not isinstance(leaf, Leaf):
         raise _Malformed(f"{at}: no term")
     return leaf
+
+
+def _inner(term: dict[str, Any], key: str, at: str) -> Term:
+    order = tuple(_read(tuple[int, ...], term["order"], f"{at}.order")) if key == "concat" and "order" in term else ()
+    _keys(term, (key, "order") if order else (key,), at)
+    parts = tuple(_term(part, f"{at}.{key}[{i}]") for i, part in enumerate(_list(term[key], at)))
+    found = Product(parts) if key == "product" else Concat(parts, order)
+    if order and sorted(order) != list(range(found.size)):
+        raise _Malformed(f"{at}.order: each of {found.size} positions is needed once")
+    return found
 
 
 def _class(plain: Any, at: str) -> SymmetryClass:

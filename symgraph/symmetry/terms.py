@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+
+from symgraph.errors import UsageError
 
 
 def prime(dual: int) -> str:
@@ -59,20 +61,93 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Concat:
-    """Concatenation of its parts; sizes add."""
+    """Concatenation of its parts; sizes add.
+
+    Where a part stands on both sides of another one, `order` says of each position which entry of the parts, one after
+    the other, stands there.
+    """
 
     parts: tuple[Term, ...]
+    order: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"({' + '.join(map(str, self.parts))})"
+        return f"({' + '.join(map(str, self.parts))}){' moved' if self.order else ''}"
 
     @property
     def size(self) -> int:
         """Length of the axis."""
         return sum(part.size for part in self.parts)
 
+    @property
+    def places(self) -> Sequence[int]:
+        """Where each entry of the parts stands, these one after the other."""
+        return sorted(range(self.size), key=self.order.__getitem__) if self.order else range(self.size)
+
+    def with_parts(self, parts: tuple[Term, ...]) -> Concat:
+        """The same of other parts; where these differ in size, what stands apart does so in the same proportion.
+
+        Raises:
+            UsageError: a part cannot be cut in that proportion.
+        """
+        return Concat(parts, self.order_of([part.size for part in parts]))
+
+    def order_of(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """The order where the parts have other sizes.
+
+        Raises:
+            UsageError: a part cannot be cut in that proportion.
+        """
+        own = [part.size for part in self.parts]
+        if not self.order or list(sizes) == own:
+            return self.order
+        number = [k for k, size in enumerate(own) for _ in range(size)]
+        starts, before = ([sum(s[:k]) for k in range(len(s))] for s in (sizes, own))
+        found: list[int] = []
+        for start, stop in runs(self.order, number):
+            k = number[start]
+            ends = [(at - before[k]) * sizes[k] for at in (start, stop)]
+            if any(end % own[k] for end in ends):
+                raise UsageError(
+                    f"{sizes[k]} positions cannot be put around others as {own[k]} are",
+                    remedy="choose a size that is a multiple",
+                )
+            first, last = (end // own[k] for end in ends)
+            found += range(starts[k] + first, starts[k] + last)
+        return tuple(found)
+
 
 Term = Leaf | Product | Concat
+
+
+def runs(numbers: Sequence[int], kinds: Sequence[int] | None = None) -> list[tuple[int, int]]:
+    """Numbers that count up by one and are of one kind, as (first, one past the last)."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        follows = bool(found) and found[-1][1] == number
+        if follows and (kinds is None or kinds[number] == kinds[found[-1][0]]):
+            found[-1] = found[-1][0], number + 1
+        else:
+            found.append((number, number + 1))
+    return found
+
+
+def joined(terms: Sequence[Term]) -> Concat:
+    """The concatenation of terms, concatenations among them spread out."""
+    parts: list[Term] = []
+    order: list[int] = []
+    for term in terms:
+        start = sum(part.size for part in parts)
+        inner = term if isinstance(term, Concat) else Concat((term,))
+        order += [start + entry for entry in inner.order or range(inner.size)]
+        parts += inner.parts
+    return Concat(tuple(parts), () if order == list(range(len(order))) else tuple(order))
+
+
+def reordered(term: Term, order: Sequence[int]) -> Concat:
+    """A term with the entry at `order[i]` at position i."""
+    inner = joined([term])
+    before = inner.order or range(inner.size)
+    return Concat(inner.parts, tuple(before[i] for i in order))
 
 
 def leaves(term: Term) -> Iterator[Leaf]:

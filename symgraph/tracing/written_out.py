@@ -132,6 +132,10 @@ def _one_result(node: Node, known: Known) -> Node:
     both = known[node.args[0].name]
     if both.target == "aten.native_layer_norm.default" and node.args[1] == 0:
         return replace(node, target="aten.layer_norm.default", args=both.args, kwargs=both.kwargs)
+    if both.target == "aten._native_batch_norm_legit_no_training.default" and node.args[1] == 0:
+        *operands, momentum, eps = both.args
+        args = (*operands, False, momentum, eps, False)
+        return replace(node, target="aten.batch_norm.default", args=args, kwargs=both.kwargs)
     return _statistic(node, known)
 
 

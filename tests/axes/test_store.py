@@ -44,6 +44,8 @@ def positions(store: Store, ref: Ref) -> list[Digits]:
         n = store.size(leaf)
         return [[(leaf >> 1, d, leaf & 1)] for d in range(n)] if n > 1 else [[]]
     found = [positions(store, r) for r in shape[1]]
+    if shape[0] is Shape.MOVED:
+        return [found[0][i] for i in store.order(ref)]
     if shape[0] is Shape.CONCAT:
         return [[(-1, i, 0), *p] for i, part in enumerate(found) for p in part]
     result: list[Digits] = [[]]

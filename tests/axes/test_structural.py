@@ -81,6 +81,10 @@ class Solved:
             shape = self.store.children(ref)
             if shape is None:
                 continue
+            if shape[0] is Shape.MOVED:
+                order = torch.tensor(self.store.order(ref))
+                inner = self.act(tensor.index_select(i, order.argsort()), (*axes[:i], *shape[1], *axes[i + 1 :]))
+                return inner.index_select(i, order)
             sizes = [self.store.size(r) for r in shape[1]]
             if shape[0] is Shape.PRODUCT:
                 inner = tensor.reshape(*tensor.shape[:i], *sizes, *tensor.shape[i + 1 :])
@@ -111,6 +115,8 @@ class Solved:
                     return "1"
                 name = names.setdefault(leaf >> 1, "abcdefghijklmnopqrstuvwxyz"[len(names)])
                 return name + "'" * (leaf & 1) + SUFFIX.get(self.bound(leaf), f":{describe(self.bound(leaf))}")
+            if shape[0] is Shape.MOVED:
+                return f"moved {show(shape[1][0])}"
             return f"({('*' if shape[0] is Shape.PRODUCT else '+').join(map(show, flat(ref, shape[0])))})"
 
         def tensors(values: list[tuple[Ref, ...]]) -> str:
@@ -218,7 +224,7 @@ CASES: dict[str, tuple[Callable[..., Any], Shapes, str]] = {
     "constant": (lambda x: torch.cat([x, torch.ones(2, 3)], 1), ((2, 3),), "[a= b] -> [a= (b+c=)]"),
     "beside-zeros": (lambda x: torch.cat([x, torch.full((2, 3), 0.0)], 1), ((2, 3),), "[a b] -> [a (b+c)]"),
     "zero": (lambda x: torch.stack([x, torch.zeros(2, 3)]), ((2, 3),), "[a b] -> [c! a b]"),
-    "pad": (lambda x: F.pad(x, (1, 2)), ((2, 3),), "[a b] -> [a (1+b+c)]"),
+    "pad": (lambda x: F.pad(x, (1, 2)), ((2, 3),), "[a b] -> [a moved (b+c)]"),
     "pad-two": (lambda x: F.pad(x, (0, 2, 2, 0)), ((2, 3),), "[a b] -> [(c+a) (b+d)]"),
     "pad-and-cut": (lambda x: F.pad(x, (0, 0, 2, -1)), ((3, 4),), "[(a+1) b] -> [(c+a) b]"),
     "pad-with-a-number": (lambda x: F.pad(x, (0, 2), value=2.0), ((2, 3),), "[a= b=] -> [a= (b=+c=)]"),
