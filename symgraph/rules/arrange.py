@@ -52,7 +52,8 @@ def _placed(
     rule: Rule, tokens: Tokens, arguments: Mapping[str, Any], rank: int, unclaimed: Iterator[int]
 ) -> Tokens | None:
     moved = [t for t in tokens if t.name in rule.at]
-    if not moved:
+    # What has one axis alone is a list of positions, wherever those are in the others.
+    if not moved or len(tokens) == 1:
         return _spread(tokens, rank, unclaimed)
     dims = _dims(rule, moved[0].name, arguments, rank)
     if dims is None:

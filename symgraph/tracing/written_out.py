@@ -24,16 +24,16 @@ class Writer:
     fresh: Callable[[str], str]
     nodes: list[Node]
 
-    def call(self, target: str, args: tuple[Any, ...], shape: Shape, kwargs: tuple[tuple[str, Any], ...] = ()) -> Ref:
-        """Appends a call whose result has the dtype of the whole."""
-        dtype = self.node.result.dtype if isinstance(self.node.result, Tensor) else "float32"
+    def call(self, target: str, args: tuple[Any, ...], shape: Shape, dtype: str = "") -> Ref:
+        """Appends a call whose result has the dtype of the whole, unless another is given."""
+        whole = self.node.result.dtype if isinstance(self.node.result, Tensor) else "float32"
         made = replace(
             self.node,
             name=self.fresh(short_name(target)),
             target=target,
             args=args,
-            kwargs=kwargs,
-            result=Tensor(shape, dtype),
+            kwargs=(),
+            result=Tensor(shape, dtype or whole),
         )
         self.nodes.append(made)
         return Ref(made.name)
@@ -184,6 +184,48 @@ def _in_parts(w: Writer, given: dict[str, Any]) -> bool:
     return True
 
 
+def _put(w: Writer, given: dict[str, Any]) -> bool:
+    """Slices put at, or added to, positions along one axis; or entries put where a mask says so."""
+    at = [dim for dim, index in enumerate(given["indices"]) if index is not None]
+    if len(at) != 1 or not isinstance(given["values"], Ref):
+        return False
+    index = w.known[given["indices"][at[0]].name]
+    if isinstance(index.result, Tensor) and index.result.dtype == "bool":
+        return at == [0] and not given["accumulate"] and _put_by_mask(w, given, index)
+    shape, slices = w.node.shape, w.shape(given["values"])
+    if len(index.shape) != 1 or slices != (*shape[: at[0]], *index.shape, *shape[at[0] + 1 :]):
+        return False
+    target = "aten.index_add.default" if given["accumulate"] else "aten.index_copy.default"
+    w.call(target, (given["self"], at[0], Ref(index.name), given["values"]), shape)
+    return True
+
+
+def _put_by_mask(w: Writer, given: dict[str, Any], mask: Node) -> bool:
+    """What is put is the same wherever the mask is set."""
+    shape, values, number = w.node.shape, given["values"], _number(w, given["values"])
+    inner, put = len(shape) - len(mask.shape), w.shape(values)
+    if len(put) == inner + 1 and put[0] == 1:
+        values, put = w.call("aten.squeeze.dim", (values, 0), put[1:]), put[1:]
+    if len(put) > inner:
+        return False
+    where, wide = Ref(mask.name), (*mask.shape, *[1] * inner)
+    if inner:
+        where = w.call("aten.reshape.default", (where, wide), wide, "bool")
+    if number is None:
+        w.call("aten.where.self", (where, values, given["self"]), shape)
+    else:
+        w.call("aten.masked_fill.Scalar", (given["self"], where, number), shape)
+    return True
+
+
+def _number(w: Writer, value: Ref) -> int | float | None:
+    """The number that a tensor without axes is made of."""
+    node = w.known[value.name]
+    while node.shape == () and short_name(node.target) in ("lift_fresh_copy", "clone", "to", "alias", "detach"):
+        node = w.known[node.args[0].name]
+    return node.args[1] if node.target == "aten.full.default" and node.shape == () else None
+
+
 def _is_zero(node: Node) -> bool:
     made = node.target.split(".")[1] if node.target.startswith("aten.") else ""
     return made in ("zeros", "zeros_like", "new_zeros") or (made == "full" and node.args[1] == 0)
@@ -199,4 +241,5 @@ _FORMS: dict[str, Form] = {
     "aten.norm.ScalarOpt_dim": _length,
     "aten.einsum.default": _einsum,
     "aten.linear.default": _in_parts,
+    "aten.index_put.default": _put,
 }

@@ -325,7 +325,8 @@ CASES: dict[str, Case] = {
         lambda s, x: s.head(s.cell(s.embed(x))[0]),
         {**PLAIN, "cell": lambda: nn.LSTM(8, 3, 2, bidirectional=True), "head": lambda: Linear(6, 3)},
         ((4, 2, 5),),
-        "hidden: invertible, residual: signed permutation",
+        "hidden: invertible, residual.0: signed permutation, residual.1: signed permutation, "
+        "residual.2: signed permutation, residual.3: signed permutation",
     ),
     "gru": (
         lambda s, x: s.head(s.cell(s.embed(x))[0]),
