@@ -65,11 +65,11 @@ def numbers_of(inputs: Mapping[str, Tensor]) -> Inputs:
 
 def _placed(model: nn.Module, config: Any, name: str, features: str, token: int, kind: str) -> Inputs:
     """A text with places for all rows that the model makes of one picture or sound."""
-    count = getattr(model, features, None) or getattr(getattr(model, "model", None), features)
+    count = getattr(model, features, None) or getattr(getattr(model, "model", None), features, None)
     accepted = set(inspect.signature(model.forward).parameters)
     for given in _pictures(config, accepted) if kind == PICTURE else _sounds(config, accepted):
         with suppress(RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError, KeyError):
-            rows = _rows(model, count, given)
+            rows = _rows(model, count, given) if count is not None else _length(model, given, given[name].shape[-1])
             return {**_text(config, accepted, token, rows), **given}
     raise ValueError(f"no {name} of any usual form fits")
 
@@ -83,6 +83,14 @@ def _rows(model: nn.Module, count: Any, given: Inputs) -> int:
     rows = getattr(found, "pooler_output", found)
     held = [t for t in tree_leaves(rows) if isinstance(t, Tensor)]
     return sum(math.prod(t.shape[:-1]) for t in held)
+
+
+def _length(model: nn.Module, given: Inputs, length: int) -> int:
+    """How many rows a part of a model says that it makes of a sound of this length."""
+    if any(mask.shape[-1] != length for mask in numbers_of(given).values()):
+        raise ValueError("a mask is of another length than the sound")
+    lengths: Any = next(m for m in model.modules() if hasattr(m, "_get_feat_extract_output_lengths"))
+    return int(tree_leaves(lengths._get_feat_extract_output_lengths(torch.tensor([length])))[-1])
 
 
 def _text(config: Any, accepted: Set[str], token: int, rows: int) -> Inputs:

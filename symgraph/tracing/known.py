@@ -53,6 +53,9 @@ class Known(TorchFunctionMode):
             joined = _joined(args[0], self._value(args[1]), args[2])
             return func(*args, **given[1]) if joined is None else joined
         name = getattr(func, "__name__", "")
+        picked = self._picked(args) if func is Tensor.__getitem__ else None
+        if picked is not None:
+            return picked
         if any(v is None for v in values) or name.startswith(_UNSAID):
             self._forget(name, values)
             return func(*args, **given[1])
@@ -61,6 +64,18 @@ class Known(TorchFunctionMode):
         if operands and (not any(isinstance(t, FakeTensor) for t in operands) or _asks(func, args)):
             return _plain(func, *held)
         return self._beside(func, given, held)
+
+    def _picked(self, args: Any) -> Tensor | None:
+        """What a known mask picks out of something unknown."""
+        tensor, mask = args
+        whole = isinstance(mask, Tensor) and mask.dtype is torch.bool and mask.dim() > 0
+        held = self._value(mask) if whole and self._value(tensor) is None else None
+        if held is None:
+            return None
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
+            rows = held.flatten().nonzero().flatten().tolist()
+        flat: Tensor = tensor.flatten(0, held.dim() - 1)
+        return flat if len(rows) == held.numel() else torch.stack([flat[row] for row in rows])
 
     def _forget(self, name: str, values: list[Tensor | None]) -> None:
         """What is written to with something unknown is unknown, and so are all views of it."""

@@ -53,6 +53,22 @@ def _qwen(seed: int) -> nn.Module:
     return model.eval()  # type: ignore[no-any-return]
 
 
+def _sound(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    audio = transformers.Qwen2AudioEncoderConfig(
+        d_model=16,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=20,
+        num_mel_bins=8,
+        max_source_positions=10,
+    )
+    text = transformers.Qwen2Config(**_TEXT, **_HEADS)
+    config = transformers.Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=50)
+    model: Any = transformers.Qwen2AudioForConditionalGeneration(config)
+    return model.eval()  # type: ignore[no-any-return]
+
+
 def _cross(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {
@@ -87,8 +103,13 @@ class Optional(nn.Module):
 
 @pytest.mark.parametrize(
     ("make", "kind"),
-    [(_llava, "text with picture"), (_qwen, "text with picture"), (_cross, "encoder states")],
-    ids=["llava", "qwen2-vl", "cross"],
+    [
+        (_llava, "text with picture"),
+        (_qwen, "text with picture"),
+        (_sound, "text with sound"),
+        (_cross, "encoder states"),
+    ],
+    ids=["llava", "qwen2-vl", "qwen2-audio", "cross"],
 )
 def test_the_symmetries_of_all_kinds_are_met(make: Callable[[int], Any], kind: str) -> None:
     a, b = make(0), make(1)
