@@ -27,12 +27,24 @@ class _Site:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """A gain, by its root, that goes into the readers of its sites or, not `forward`, into the writers."""
+class _Part:
+    """What of a gain stands on one frame, by its root, and where it is multiplied."""
 
     root: int
     sites: tuple[_Site, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A gain, in all its parts, that goes into the readers of its sites or, not `forward`, into the writers."""
+
+    parts: tuple[_Part, ...]
     forward: bool
+
+    @property
+    def sites(self) -> tuple[_Site, ...]:
+        """The products of all parts."""
+        return tuple(site for part in self.parts for site in part.sites)
 
     def joins(self) -> list[Ref]:
         """The frames that turn into others: those after the gain, or those before it."""
@@ -52,20 +64,27 @@ def absorb_gains(draft: Draft) -> Draft:
 
 def gain_parameter(draft: Draft, ref: Ref) -> str | None:
     """The parameter of one axis that a factor is, if it is nothing else, before factors are tied."""
-    if not _is_gain(draft, ref):
+    if not _is_gain(draft, ref) or len(_parts(draft, draft.root(ref))) > 1:
         return None
     return draft.eq.graph.by_name[_source(draft, draft.root(ref))].target
 
 
 def _is_gain(draft: Draft, ref: Ref) -> bool:
+    """Whether a factor is a parameter of one axis, or a part of one that stands on several frames."""
     sources = draft.uses.sources[draft.root(ref)]
     if len(sources) != 1 or draft.bound_of(ref) != TOP:
         return False
     (source,) = sources
-    if source is None or [len(block) for block in draft.blocks[source]] != [1]:
+    if source is None or any(len(block) != 1 for block in draft.blocks[source]):
         return False
     # A vector that repeats the frame beside single positions has several gains on it.
-    return prod(draft.eq.graph.by_name[source].shape) == draft.eq.store.size(ref)
+    sizes = _parts(draft, draft.root(ref))
+    return len(sizes) == len(draft.blocks[source]) and prod(draft.eq.graph.by_name[source].shape) == sum(sizes.values())
+
+
+def _parts(draft: Draft, root: int) -> dict[int, int]:
+    """The frames that a gain stands on, by their roots, with the size of each, in the order of its entries."""
+    return {draft.root(ref): draft.eq.store.size(ref) for (ref,) in draft.blocks[_source(draft, root)]}
 
 
 def _source(draft: Draft, root: int) -> str:
@@ -78,12 +97,18 @@ def _source(draft: Draft, root: int) -> str:
 
 def _choices(draft: Draft) -> list[_Choice]:
     """The gains that can be absorbed as things are, into readers if possible."""
-    choices = []
-    for root, sites in _sites(draft).items():
-        if set(draft.uses.relations[root]) == {site.relation for site in sites}:
-            ways = (_Choice(root, sites, forward) for forward in (True, False))
+    choices, sites = [], _sites(draft)
+    for root in sites:
+        roots = tuple(_parts(draft, root))
+        if root == roots[0] and all(_is_only_multiplied(draft, part, sites) for part in roots):
+            parts = tuple(_Part(part, sites[part]) for part in roots)
+            ways = (_Choice(parts, forward) for forward in (True, False))
             choices += [way for way in ways if _is_possible(draft, way)][:1]
     return choices
+
+
+def _is_only_multiplied(draft: Draft, root: int, sites: Mapping[int, tuple[_Site, ...]]) -> bool:
+    return root in sites and set(draft.uses.relations[root]) == {site.relation for site in sites[root]}
 
 
 def _sites(draft: Draft) -> Mapping[int, tuple[_Site, ...]]:
@@ -140,14 +165,22 @@ class _Absorption:
 
     def absorb(self, choice: _Choice) -> None:
         """Notes the gain, which is rigid from now on, and makes its frames one."""
-        parameter = self.before.eq.graph.by_name[_source(self.before, choice.root)].target
-        nodes = tuple(self.before.relations[site.relation].node for site in choice.sites)
+        start, sizes = 0, _parts(self.before, choice.parts[0].root)
+        for part in choice.parts:
+            self._absorb(replace(choice, parts=(part,)), start)
+            start += sizes[part.root]
+
+    def _absorb(self, choice: _Choice, start: int) -> None:
+        """The part of a gain that begins with this entry."""
+        (part,) = choice.parts
+        parameter = self.before.eq.graph.by_name[_source(self.before, part.root)].target
+        nodes = tuple(self.before.relations[site.relation].node for site in part.sites)
         for frame, flip in sorted({member for ref in choice.joins() for member in self.draft.made_one(ref)}):
-            self.gains.append(Gain(parameter, frame, flip, choice.forward, nodes))
+            self.gains.append(Gain(parameter, frame, flip, choice.forward, nodes, start))
         why = Evidence(nodes[0], "absorption", "a gain that is one in the canonical gauge")
-        self.bounds[choice.root] = RIGID
-        self._add_evidence(choice.root, ((RIGID, why),))
-        for site in choice.sites:
+        self.bounds[part.root] = RIGID
+        self._add_evidence(part.root, ((RIGID, why),))
+        for site in part.sites:
             self._make_one(site.after, site.before)
 
     def _make_one(self, after: Ref, before: Ref) -> None:

@@ -58,7 +58,7 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         tuple(_spaces(described)),
         tuple(_frames(spaces)),
         _numbered(spaces.terms, spaces.kept),
-        tuple(AbsorbedGain(gain.parameter, gain.frame, gain.flip, gain.forward) for gain in draft.gains),
+        tuple(AbsorbedGain(gain.parameter, gain.frame, gain.flip, gain.forward, gain.start) for gain in draft.gains),
         values=_numbered(spaces.values, spaces.kept),
         offsets=dict(draft.eq.offsets),
         uncovered=uncovered(draft),

@@ -7,7 +7,7 @@ and transpositions are simply carried out on them, and two constants agree only 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,13 +15,15 @@ from torch import Tensor
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
+from symgraph.inference.entry_numbers import is_constant, line_along, moved, varies
 from symgraph.inference.flow import BLANK, Flow
-from symgraph.ir import Graph, Kind, Node
+from symgraph.inference.matrix_parts import Part, part_of
+from symgraph.ir import Node
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.signature import Tokens
 from symgraph.symmetry.families import Hop, Piece, over_leaves, pieces
-from symgraph.symmetry.terms import Term
-from symgraph.tracing.interpreter import Interpreter, call
+from symgraph.symmetry.terms import Concat, Term
+from symgraph.tracing.interpreter import call
 
 Window = tuple[int, int]
 # The number of a source, and the matrices that its constant has passed since.
@@ -88,14 +90,25 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlet:
+    """Where what a matrix writes along its `axis` stands: along `dim` of a call's result, these `places` in order.
+
+    Shapes: places: (size of the result along `dim`,).
+    """
+
+    axis: int
+    dim: int
+    places: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
-    """A matrix that reads a constant: by these pieces of its `axis`; the other one stands in the result at `out`."""
+    """A matrix, or a part of one, that reads a constant by these pieces of an axis, and writes along the other one."""
 
     applied: Applied
-    weight: Node
+    part: Part
     readers: tuple[Piece, ...]
-    axis: int
-    out: int
+    outlet: Outlet
 
 
 Use = Seen | Passed | Chosen | Read
@@ -107,6 +120,7 @@ class Carrier:
     def __init__(self, flow: Flow) -> None:
         self.flow, self.graph = flow, flow.graph
         self.equal: list[tuple[int, Window]] = []
+        self.parts: dict[str, Part | None] = {}
 
     def uses(self, value: str, user: Node, spot: Spot) -> Iterator[Use]:
         """What a node does with a constant in a value that it reads: one use for each time that it reads it."""
@@ -151,8 +165,8 @@ class Carrier:
         """What operators that are linear in a value make of it, if all else is zero."""
         given = {r: numbers if r == value else self._zero(r) for r in nodes[0].refs()}
         nothing = {**given, value: torch.zeros_like(numbers)} if "pad" in nodes[0].target else None
-        found = _result(self.graph, nodes, given)
-        return found if nothing is None else found - _result(self.graph, nodes, nothing)
+        found = moved(self.graph, nodes, given)
+        return found if nothing is None else found - moved(self.graph, nodes, nothing)
 
     def _zero(self, value: str) -> Tensor:
         meta = self.graph.by_name[value].result
@@ -219,10 +233,10 @@ class Carrier:
         return Passed(a.node.name, replace(spot, factor=spot.factor * float(value)))
 
     def _read(self, a: Applied, operand: str, law: str, spot: Spot) -> Use:
-        binding, weight = a.binding, None
+        binding, part = a.binding, None
         if binding is not None and law in binding.operands:
-            weight = self.graph.by_name[binding.operands[law][0].name]
-        if binding is None or weight is None or weight.kind is not Kind.PARAMETER or len(weight.shape) != 2:
+            part = self.part(binding.operands[law][0].name)
+        if binding is None or part is None:
             return Seen()
         tokens, others, result = binding.operands[operand][1], binding.operands[law][1], binding.results[0]
         names = [t.name for t in result]
@@ -230,29 +244,59 @@ class Carrier:
         here = [i for i, t in enumerate(tokens) if met and t.name == others[met[0]].name]
         if len(met) != 1 or len(here) != 1 or others[1 - met[0]].name not in names:
             return Seen()
+        outlet = self.outlet(a, part.value, part.axes[1 - met[0]])
         alike = self._alike(spot, [i for i in range(len(tokens)) if i != here[0]])
-        readers = None if alike is None else self._readers(weight, met[0], _line(alike.at, here[0]), spot)
-        return Seen() if not readers else Read(a, weight, readers, met[0], names.index(others[1 - met[0]].name))
+        if outlet is None or alike is None:
+            return Seen()
+        readers = self._readers(part, met[0], line_along(alike.at, here[0]), spot)
+        return Read(a, part, readers, outlet) if readers else Seen()
 
-    def written_at(self, node: Node, reader: Piece) -> int:
-        """The axis of a call's result that stands for the other axis of a matrix that it reads by a piece."""
-        a = self.flow.applied[node.name]
-        operand = self.flow.operand(a, self.graph.state[reader.parameter].name)
-        if a.binding is None or operand is None:
-            raise ValueError(f"{node.where} does not read {reader.parameter} once")
+    def outlet(self, a: Applied, value: str, axis: int) -> Outlet | None:
+        """Where what a matrix makes along this axis stands in a call's result; None if it does not, or is read twice.
+
+        Args:
+            value: the matrix, or a part of it.
+        """
+        operand, part = self.flow.operand(a, value), self.part(value)
+        if a.binding is None or operand is None or part is None:
+            return None
+        dim = part.axes.index(axis)
         names = [t.name for t in a.binding.results[0]]
-        return names.index(a.binding.operands[operand][1][1 - reader.axis].name)
+        name = a.binding.operands[operand][1][dim].name
+        return Outlet(axis, names.index(name), part.places[dim]) if name in names else None
 
-    def _readers(self, weight: Node, axis: int, line: Tensor, spot: Spot) -> tuple[Piece, ...] | None:
+    def written(self, reader: Piece, spot: Spot, node: Node, outlet: Outlet) -> Iterator[Spot]:
+        """What a matrix makes of a constant that it reads by a piece, in all parts of a call's result that it has."""
+        name, (number, path) = reader.parameter, spot.name
+        sizes = [-1 if i == outlet.dim else 1 for i in range(len(node.shape))]
+        for piece in pieces(name, outlet.axis, self.flow.d.terms[name][outlet.axis]):
+            line = torch.zeros(self.graph.state[name].shape[outlet.axis], dtype=torch.float64)
+            line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
+            line = line[outlet.places]
+            if bool(line.any()):
+                way, at = (number, (*path, Hop(reader, piece))), line.reshape(sizes).expand(node.shape)
+                yield replace(spot, name=way, term=piece.term, at=at, rows=None, window=spot.span, even=False)
+
+    def part(self, value: str) -> Part | None:
+        """What a value is of a parameter with two axes, if it is some of its rows and columns."""
+        if value not in self.parts:
+            self.parts[value] = part_of(self.flow, value)
+        return self.parts[value]
+
+    def _readers(self, part: Part, dim: int, line: Tensor, spot: Spot) -> tuple[Piece, ...] | None:
         """The pieces along an axis where all entries of a constant stand, in the order that their leaves say."""
+        name, axis = part.parameter.target, part.axes[dim]
+        whole = line.new_zeros(part.parameter.shape[axis]).index_copy(0, part.places[dim], line)
+        if isinstance(spot.term, Concat):
+            return _run(Piece(name, axis, 0, len(line), spot.term), whole)
         found = []
-        for piece in pieces(weight.target, axis, self.flow.d.terms[weight.target][axis]):
-            part = line[piece.places()]
-            if not bool(part.any()):
+        for piece in pieces(name, axis, self.flow.d.terms[name][axis]):
+            here = whole[piece.places()]
+            if not bool(here.any()):
                 continue
             entries = torch.arange(1, spot.term.size + 1, dtype=line.dtype)
             wanted = over_leaves(entries.clamp_max(spot.entries), spot.term, piece.term)
-            if wanted is None or not torch.equal(wanted, part):
+            if wanted is None or not torch.equal(wanted, here):
                 return None
             found.append(piece)
         return tuple(found)
@@ -260,9 +304,9 @@ class Carrier:
     def _alike(self, spot: Spot, dims: Iterable[int]) -> Spot | None:
         """The spot if its entries are the same all along these dimensions; rows of a table have to be from now on."""
         dims = list(dims)
-        if not all(_constant(spot.at, i) for i in dims):
+        if not all(is_constant(spot.at, i) for i in dims):
             return None
-        if spot.rows is None or all(_constant(spot.rows, i) for i in dims):
+        if spot.rows is None or all(is_constant(spot.rows, i) for i in dims):
             return spot
         span = spot.span
         if span is not None:
@@ -270,27 +314,13 @@ class Carrier:
         return replace(spot, rows=None, window=span)
 
 
-def written(piece: Piece, spot: Spot, shape: tuple[int, ...], out: int, reader: Piece) -> Spot:
-    """What a matrix makes of a constant, in the part of its result that one piece of its other axis writes."""
-    line = torch.zeros(shape[out], dtype=torch.float64)
-    line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
-    sizes = [-1 if i == out else 1 for i in range(len(shape))]
-    (number, path), window = spot.name, spot.span
-    name, at = (number, (*path, Hop(reader, piece))), line.reshape(sizes).expand(shape)
-    return replace(spot, name=name, term=piece.term, at=at, rows=None, window=window, even=False)
-
-
-def _result(graph: Graph, nodes: tuple[Node, ...], given: dict[str, Tensor]) -> Tensor:
-    inputs = []
-    for name, tensor in given.items():
-        meta = Meta(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        inputs.append(replace(graph.by_name[name], kind=Kind.INPUT, target=name, args=(), kwargs=(), result=meta))
-    run = Interpreter(Graph((*inputs, *nodes), (nodes[-1].name,)))
-    try:
-        return run.run({}, given)[0]
-    except RuntimeError:
-        # A view of numbers that stand for all positions at once may not exist.
-        return run.run({}, {n: t.contiguous() for n, t in given.items()})[0]
+def _run(like: Piece, whole: Tensor) -> tuple[Piece, ...] | None:
+    """The run along an axis where entries counted from one stand in order, if they stand nowhere else."""
+    start = int(torch.nonzero(whole)[0])
+    stop = start + like.term.size
+    alone = int((whole > 0).sum()) == like.term.size
+    counted = torch.arange(1, like.term.size + 1, dtype=whole.dtype)
+    return (replace(like, start=start, stop=stop),) if alone and torch.equal(whole[start:stop], counted) else None
 
 
 def _along(numbers: Tensor, tokens: Tokens, result: Tokens, shape: tuple[int, ...]) -> Tensor:
@@ -320,33 +350,8 @@ def span_of(rows: Tensor, at: Tensor) -> Window:
 
     Shapes: rows, at: (...), where strides of zero say that nothing varies.
     """
-    if any(_varies(rows, i) and _varies(at, i) for i in range(rows.dim())):
+    if any(varies(rows, i) and varies(at, i) for i in range(rows.dim())):
         kept = rows[at > 0]
     else:
-        kept = rows[tuple(slice(None) if _varies(rows, i) else slice(1) for i in range(rows.dim()))]
+        kept = rows[tuple(slice(None) if varies(rows, i) else slice(1) for i in range(rows.dim()))]
     return int(kept.min()) - 1, int(kept.max())
-
-
-def compact(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors without the positions along dimensions that none of them varies along."""
-    kept = [any(_varies(t, i) for t in tensors) for i in range(tensors[0].dim())]
-    window = tuple(slice(None) if varies else slice(1) for varies in kept)
-    return [t[window] for t in tensors]
-
-
-def _varies(numbers: Tensor, dim: int) -> bool:
-    return numbers.shape[dim] > 1 and numbers.stride(dim) != 0
-
-
-def _constant(numbers: Tensor, dim: int) -> bool:
-    if numbers.shape[dim] == 1 or numbers.stride(dim) == 0:
-        return True
-    kept = compact([numbers])[0]
-    return bool((kept == kept.narrow(dim, 0, 1)).all())
-
-
-def _line(numbers: Tensor, dim: int) -> Tensor:
-    """The numbers along one dimension, at the first position of all others."""
-    for i in reversed(range(numbers.dim())):
-        numbers = numbers if i == dim else numbers.select(i, 0)
-    return numbers

@@ -153,8 +153,7 @@ class Centring:
         """Gains in place between a stream and another one whose readers all centre it."""
         found = []
         for a, (gain, _), axis in norms(self.flow):
-            key = self.flow.key(self.d.found[a.node.name][axis])
-            if gain in self.d.between and self._unseen(a.node.name, key):
+            if gain in self.d.between and self._unseen(a.node.name, self.flow.key(self.d.found[a.node.name][axis])):
                 found.append(Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0)))
         return found
 

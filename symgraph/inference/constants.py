@@ -16,19 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from symgraph.inference.carrying import (
-    Carrier,
-    Chosen,
-    Name,
-    Passed,
-    Read,
-    Seen,
-    Spot,
-    Window,
-    compact,
-    span_of,
-    written,
-)
+from symgraph.inference.carrying import Carrier, Chosen, Name, Passed, Read, Seen, Spot, Window, span_of
+from symgraph.inference.entry_numbers import compact
 from symgraph.inference.flow import Flow
 from symgraph.inference.null_space import Solution, Summand, Unknown, Windows, equations, solve
 from symgraph.inference.planes import PlaneReader, whole
@@ -39,6 +28,8 @@ from symgraph.symmetry.terms import leaves
 Lent = Mapping[str, tuple[str, ...]]
 Calls = tuple[str, ...]
 Place = tuple[str, int, int, int]
+# Constants that a call reads: by which value, a matrix or a part of one, and by which piece of it.
+_Readings = dict[tuple[str, Piece], list[Spot]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +65,7 @@ class System:
     used: set[tuple[str, str]] = field(default_factory=set)
     chosen: dict[str, list[Spot]] = field(default_factory=lambda: defaultdict(list))
     shared: dict[str, Calls] = field(default_factory=dict)
-    read: dict[str, dict[Piece, list[Spot]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    read: dict[str, _Readings] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
 
     def __post_init__(self) -> None:
         self.carrier = Carrier(self.flow)
@@ -121,7 +112,8 @@ class System:
         shape = self.flow.graph.state[plane.reader.parameter].shape
         whole_axis = (plane.reader.axis, plane.reader.size) == (1, shape[1])
         free = plane.reader.parameter not in self.lent
-        return whole_axis and free and bool(reader.elsewhere) and bool(reader.bias or not plane.bias)
+        alone = bool(reader.nodes) and bool(reader.elsewhere)
+        return whole_axis and free and alone and bool(reader.bias or not plane.bias)
 
     def _exempt(self, node: Node, tie: PlaneReader | None) -> Iterator[str]:
         """The uses of a table that see nothing of what is done to it."""
@@ -189,29 +181,29 @@ class System:
             yield Passed(use.value, use.spot)
 
     def _through(self, read: Read, spot: Spot) -> Iterator[Passed]:
-        node, name, out = read.applied.node, read.weight.target, 1 - read.axis
-        everything = whole(self.flow, name, out)
-        taking, calls = self._taking(read, everything)
+        node = read.applied.node
+        taking, calls = self._taking(read)
         for reader in read.readers:
             if not calls:
-                parts = pieces(name, out, everything.term)
-                yield from (Passed(node.name, written(p, spot, node.shape, read.out, reader)) for p in parts)
+                yield from (Passed(node.name, made) for made in self.carrier.written(reader, spot, node, read.outlet))
                 continue
             self.shared |= dict.fromkeys(calls, calls)
-            self.read[node.name][reader].append(spot)
+            self.read[node.name][read.part.value, reader].append(spot)
             if node.name == calls[0]:
                 term = Summand(spot.name, spot.span, spot.factor)
                 self.taken += [_Taken(term, Hop(reader, part), port) for part, port in taking]
 
-    def _taking(self, read: Read, everything: Piece) -> tuple[list[tuple[Piece, Port]], Calls]:
+    def _taking(self, read: Read) -> tuple[list[tuple[Piece, Port]], Calls]:
         """What takes the constants that a matrix reads, for which part of what it writes, and all calls that add it."""
         bias, plane = self.flow.bias(read.applied), self.by_plane.get(read.applied.node.name)
-        if bias is not None:
+        name, out = read.part.parameter.target, read.outlet.axis
+        rows = read.part.piece(out) if bias is not None else None
+        if bias is not None and rows is not None:
             calls = tuple(user.name for user in self.flow.graph.users[bias.name])
-            return [(everything, Port(whole(self.flow, bias.target, 0)))], calls
+            return [(rows, Port(whole(self.flow, bias.target, 0)))], calls
         if plane is None:
             return [], ()
-        parts = pieces(everything.parameter, everything.axis, everything.term)
+        parts = pieces(name, out, self.flow.d.terms[name][out])
         return [(piece, Port(piece, (), plane.plane)) for piece in parts], plane.nodes
 
     def _left_over(self, node: Node) -> Iterator[Spot]:
@@ -219,12 +211,12 @@ class System:
         first = self.shared.get(node.name, (node.name,))[0]
         if first == node.name:
             return
-        for reader in dict.fromkeys((*self.read[first], *self.read[node.name])):
-            out = self.carrier.written_at(node, reader)
-            parts = whole(self.flow, reader.parameter, 1 - reader.axis)
-            for spot in _difference(self.read[node.name][reader], self.read[first][reader]):
-                for piece in pieces(parts.parameter, parts.axis, parts.term):
-                    yield written(piece, spot, node.shape, out, reader)
+        for value, reader in dict.fromkeys((*self.read[first], *self.read[node.name])):
+            outlet = self.carrier.outlet(self.flow.applied[node.name], value, 1 - reader.axis)
+            if outlet is None:
+                raise ValueError(f"{node.where} does not read {reader.parameter} as others do that add its bias")
+            for spot in _difference(self.read[node.name][value, reader], self.read[first][value, reader]):
+                yield from self.carrier.written(reader, spot, node, outlet)
 
 
 def _entries(piece: Piece, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
@@ -249,23 +241,28 @@ def row_axis(shape: tuple[int, ...]) -> int | None:
 
 
 def _gathered(spots: list[Spot]) -> list[Spot]:
-    """The spots of a value, those of one constant at the same positions as one."""
+    """The spots of a value, those of one constant at the same positions, or each at its own, as one."""
     found: list[Spot] = []
     for spot in spots:
         for i, other in enumerate(found):
-            if _same(spot, other):
-                found[i] = replace(other, factor=other.factor + spot.factor)
+            both = _as_one(other, spot)
+            if both is not None:
+                found[i] = both
                 break
         else:
             found.append(spot)
     return [s for s in found if s.factor]
 
 
-def _same(one: Spot, other: Spot) -> bool:
+def _as_one(one: Spot, other: Spot) -> Spot | None:
     if one.name != other.name or one.window != other.window or (one.rows is None) != (other.rows is None):
-        return False
+        return None
     rows = one.rows is None or other.rows is None or torch.equal(one.rows, other.rows)
-    return rows and torch.equal(one.at, other.at)
+    if rows and torch.equal(one.at, other.at):
+        return replace(one, factor=one.factor + other.factor)
+    mine, theirs = compact([one.at, other.at])
+    apart = one.rows is None and one.factor == other.factor and not bool(((mine > 0) & (theirs > 0)).any())
+    return replace(one, at=(mine + theirs).expand(one.at.shape)) if apart else None
 
 
 def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
@@ -326,7 +323,13 @@ def find_constants(
     entire = list(_families(System(flow, readers, lent).carried(), means))
     known = {c.source for c in entire}
     even = _families(System(flow, readers, lent, means).carried())
-    return entire + [replace(c, even=True) for c in even if c.shares and c.source not in known and c.tied is None]
+    return entire + [replace(c, even=True) for c in even if c.source not in known and _is_own(flow, c)]
+
+
+def _is_own(flow: Flow, constant: Constant) -> bool:
+    """Whether a constant of equal entries is no mean of a matrix, which the readers of norms account for."""
+    bias = len(flow.graph.state[constant.source.piece.parameter].shape) == 1 and constant.source.plane is None
+    return constant.tied is None and bool(constant.shares or bias)
 
 
 def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator[Constant]:

@@ -27,7 +27,8 @@ Ends = tuple[tuple[int, ...], tuple[int, ...]]
 class Gain:
     """A parameter that multiplies frame `before` into frame `after`, absorbed into the readers or the writers.
 
-    `flip` says that the value it multiplies has the frame's dual orientation.
+    `flip` says that the value it multiplies has the frame's dual orientation, `start` with which of its entries the
+    part begins that multiplies this frame.
     """
 
     parameter: str
@@ -35,6 +36,7 @@ class Gain:
     flip: bool
     forward: bool
     nodes: tuple[str, ...]
+    start: int = 0
 
     def __str__(self) -> str:
         return (

@@ -112,23 +112,23 @@ class Flow:
         return [i for i, term in enumerate(terms) if any(leaf.frame == frame for leaf in leaves(term))]
 
     def centred_axis(self, a: Applied) -> int | None:
-        """Position of the axis that a node centres, if that axis of its first operand is a single leaf."""
+        """Position of the axis that a node centres, in its first operand."""
         if a.binding is None or a.rule is None or not a.rule.centred:
             return None
-        ref, tokens = next(iter(a.binding.operands.values()))
-        i = next(i for i, t in enumerate(tokens) if t.name == a.rule.centred)
-        return i if self.d.eq.store.children(self.d.found[ref.name][i]) is None else None
+        _, tokens = next(iter(a.binding.operands.values()))
+        return next(i for i, t in enumerate(tokens) if t.name == a.rule.centred)
 
     def absorbed(self, a: Applied) -> bool:
         """Whether the gain of a norm is absorbed into what reads the norm."""
         return a.node.name in self.gain_of and self.gain_of[a.node.name].forward
 
     def centred_key(self, a: Applied) -> Key | None:
-        """Frame of the centred axis of the node's first operand."""
+        """Frame of the centred axis of the node's first operand, if that is a single leaf."""
         i = self.centred_axis(a)
         if i is None or a.binding is None:
             return None
-        return self.key(self.d.found[next(iter(a.binding.operands.values()))[0].name][i])
+        axis = self.d.found[next(iter(a.binding.operands.values()))[0].name][i]
+        return self.key(axis) if self.d.eq.store.children(axis) is None else None
 
     def free(self, a: Applied, operand: str, frame: int) -> str | None:
         """Name of the operand's axis that has `frame` if it is one of the result that admits every invertible map."""

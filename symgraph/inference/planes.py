@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier, Passed, Read, Spot
 from symgraph.inference.flow import Flow
+from symgraph.inference.matrix_parts import Part
 from symgraph.ir import Node
-from symgraph.symmetry.families import Piece, Plane
-from symgraph.symmetry.terms import Leaf
+from symgraph.symmetry.families import Piece, Plane, leaf_keys
+from symgraph.symmetry.terms import Concat, Leaf, Term
 
 
 @dataclass(frozen=True, slots=True)
 class PlaneReader:
-    """A matrix that reads a norm's output by one leaf, of this frame.
+    """A matrix that reads a norm's output by one leaf, of this frame, or by several of which this is the first.
 
     `nodes` are the calls that read from this plane, in the order of the program, and `elsewhere` all others that use
-    the matrix; `bias` is its own at each of them, or ''.
+    the matrix; `bias` is its own at each of them, or ''. Where calls read parts of the matrix, or add different biases,
+    there are no `nodes` and no `bias`, but `elsewhere` are still those alone that read from anywhere else.
     """
 
     nodes: tuple[str, ...]
@@ -34,30 +37,31 @@ class PlaneReader:
 def find_readers(flow: Flow) -> list[PlaneReader]:
     """Every matrix that reads what a centred norm makes, in the order of the program."""
     carrier = Carrier(flow)
-    nodes: dict[PlaneReader, dict[str, None]] = {}
-    for a, plane, axis in norms(flow):
-        for node, reader in _readers(carrier, a, plane, axis):
-            nodes.setdefault(reader, {})[node] = None
-    return [_at(flow, reader, tuple(found)) for reader, found in nodes.items()]
+    found: dict[Plane, list[Read]] = defaultdict(list)
+    for a, (gain, bias), axis in norms(flow):
+        for read in _reads(carrier, a, axis):
+            if _is_plain(read.readers[0].term):
+                found[Plane(read.readers[0], gain, bias, flow.d.eq.offsets.get(gain, 0.0))].append(read)
+    return [_reader(flow, plane, reads) for plane, reads in found.items()]
 
 
-def _at(flow: Flow, reader: PlaneReader, nodes: tuple[str, ...]) -> PlaneReader:
-    """A reader with all calls that use its matrix: those that read from its plane, and the others."""
-    users = flow.graph.users[flow.graph.state[reader.plane.reader.parameter].name]
-    inside = tuple(u.name for u in users if u.name in nodes)
-    return replace(reader, nodes=inside, elsewhere=tuple(u.name for u in users if u.name not in nodes))
+def _reader(flow: Flow, plane: Plane, reads: list[Read]) -> PlaneReader:
+    """A matrix with all calls that use it: those that read from a plane, and the others."""
+    users = [user.name for user in flow.graph.users[reads[0].part.parameter.name]]
+    here = {read.part.first or read.applied.node.name for read in reads if _is_read_here(flow, read.part, reads)}
+    nodes, elsewhere = (tuple(u for u in users if (u in here) == inside) for inside in (True, False))
+    biases = {flow.bias(read.applied) for read in reads}
+    bias = biases.pop()
+    if biases or any(read.part.first for read in reads):
+        nodes, bias = (), None
+    name = bias.target if bias is not None else ""
+    return PlaneReader(nodes, plane, plane.reader.axis, name, elsewhere, leaf_keys(plane.reader.term)[0][0])
 
 
-def _readers(carrier: Carrier, a: Applied, plane: tuple[str, str], axis: int) -> Iterator[tuple[str, PlaneReader]]:
-    """The calls that read what a norm makes, each with its reader as if it were the only one."""
-    flow, (gain, bias) = carrier.flow, plane
-    for read in _reads(carrier, a, axis):
-        (piece,), node = read.readers, read.applied.node
-        if isinstance(piece.term, Leaf) and list(node.refs()).count(read.weight.name) == 1:
-            own = flow.bias(read.applied)
-            found = Plane(piece, gain, bias, flow.d.eq.offsets.get(gain, 0.0))
-            name = own.target if own is not None else ""
-            yield node.name, PlaneReader((), found, read.axis, name, (), piece.term.frame)
+def _is_read_here(flow: Flow, part: Part, reads: list[Read]) -> bool:
+    """Whether a part of a matrix is made and read for these readings alone; a whole one may be read elsewhere."""
+    calls = {read.applied.node.name for read in reads if read.part.value == part.value}
+    return not part.first or (part.alone and calls >= {user.name for user in flow.graph.users[part.value]})
 
 
 def _reads(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:
@@ -87,10 +91,14 @@ def norms(flow: Flow) -> Iterator[tuple[Applied, tuple[str, str], int]]:
         if i is None or a.rule is None or a.binding is None or len(a.binding.results) != 1:
             continue
         axis = next(j for j, t in enumerate(a.binding.results[0]) if t.name == a.rule.centred)
-        leaf = flow.d.eq.store.children(flow.d.found[a.node.name][axis]) is None
         gain, bias = named(flow, a, a.rule.gain), named(flow, a, a.rule.adds)
-        if gain is not None and bias is not None and leaf:
+        if gain is not None and bias is not None and _is_plain(flow.d.values[a.node.name][axis]):
             yield a, ("" if flow.absorbed(a) else gain, bias), axis
+
+
+def _is_plain(term: Term) -> bool:
+    """Whether an axis is one leaf, or several side by side."""
+    return all(isinstance(part, Leaf) for part in (term.parts if isinstance(term, Concat) else (term,)))
 
 
 def named(flow: Flow, a: Applied, operand: str | None) -> str | None:

@@ -21,7 +21,7 @@ from symgraph.groups.elements import PARTS, Element
 from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.on_demand import Carried
 from symgraph.orbit.step import Dumped, Step
-from symgraph.orbit.tensor_blocks import on_blocks, spread
+from symgraph.orbit.tensor_blocks import blocks, on_blocks, spread
 from symgraph.symmetry.families import Radial
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import AbsorbedGain
@@ -137,9 +137,9 @@ class Rescale(Step):
         return self.sites[0].forward
 
     @property
-    def frames(self) -> dict[int, bool]:
-        """The frames that it multiplies, and whether in dual orientation."""
-        return {s.frame: s.flip for s in self.sites}
+    def frames(self) -> dict[int, AbsorbedGain]:
+        """The frames that it multiplies, each with how."""
+        return {s.frame: s for s in self.sites}
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state. A zero factor divides nothing: what it would divide must be zero already."""
@@ -163,11 +163,15 @@ class Rescale(Step):
         frames = self.frames
         for dim, leaf in enumerate(block):
             if leaf.frame in frames:
-                v = spread(self.factor.to(tensor), tensor.dim(), [dim])
+                v = spread(self._on(leaf).to(tensor), tensor.dim(), [dim])
                 turned = leaf.dual != self.symmetry.frame(leaf.frame).flip
-                covariant = turned == frames[leaf.frame]
+                covariant = turned == frames[leaf.frame].flip
                 tensor = _divide(tensor, v) if covariant == self.forward else tensor * v
         return tensor
+
+    def _on(self, leaf: Leaf) -> Tensor:
+        """What of the factor multiplies one of its frames."""
+        return self.factor.reshape(-1).narrow(0, self.frames[leaf.frame].start, leaf.size)
 
     def check(self, state: Mapping[str, Tensor]) -> None:
         """Raises for a zero gain where a bias would have to be divided by it; all others are absorbed.
@@ -175,17 +179,22 @@ class Rescale(Step):
         Raises:
             CheckpointError: naming the gain and the bias.
         """
-        zero = self.factor == 0
-        if not bool(zero.any()) or not self.forward:
+        if not bool((self.factor == 0).any()) or not self.forward:
             return
         for name in self.symmetry.parameters_of_frames(self.frames):
             bias = state.get(name)
-            if bias is not None and bias.dim() == 1 and name != self.parameter and bool((bias[zero] != 0).any()):
+            if bias is not None and bias.dim() == 1 and name != self.parameter and self._annihilates(name, bias):
                 raise CheckpointError(
                     f"{self.parameter} has a zero where {name} has not",
                     cause="the bias of that unit can neither be moved into a reader nor divided by its gain",
                     remedy=f"set the entry of {name} to zero, or the gain to a small number, and try again",
                 )
+
+    def _annihilates(self, name: str, bias: Tensor) -> bool:
+        """Whether a zero of the factor stands where a vector has none."""
+        frames = self.frames
+        parts = (b for b in blocks(name, [bias], self.symmetry.terms[name]) if b.leaves[0].frame in frames)
+        return any(bool((b.tensors[0][self._on(b.leaves[0]) == 0] != 0).any()) for b in parts)
 
     def inverse(self) -> Rescale:
         """The step that undoes this one; raises for a factor with a zero."""

@@ -119,8 +119,10 @@ def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         if not space.rigid:
             yield Family.SPACE, space.name, _of_space(symmetry, space, sizes)
     for name, sites in symmetry.gain_sites.items():
-        space_id = symmetry.frame(sites[0].frame).space
-        yield Family.GAIN, name, sizes[space_id] if space_id >= 0 else prod(symmetry.graph.state[name].shape)
+        spaces = {site.start: symmetry.frame(site.frame).space for site in sites}.values()
+        known = all(space >= 0 for space in spaces)
+        number = sum(sizes[space] for space in spaces) if known else prod(symmetry.graph.state[name].shape)
+        yield Family.GAIN, name, number
     written = {_range(p): _others(symmetry, p, c.frame, sizes) for c in symmetry.centred if c.written for p in c.pieces}
     for constant in symmetry.constants:
         yield family_of(constant), constant_name(symmetry, constant), _of_constant(symmetry, constant, sizes, written)

@@ -86,13 +86,15 @@ class Frame:
 class AbsorbedGain:
     """A gain that is one in the canonical gauge; `forward` means absorbed into readers, else into writers.
 
-    `flip` says that the value it multiplies has the frame's dual orientation.
+    `flip` says that the value it multiplies has the frame's dual orientation, `start` with which of its entries the
+    part begins that multiplies this frame.
     """
 
     parameter: str
     frame: int
     flip: bool
     forward: bool
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
