@@ -167,7 +167,7 @@ def _laws(flow: Dataflow, region: Region, axis: int) -> Laws:
     small = replace(region, nodes=tuple(_resized(n, shape) for n in region.nodes))
     tables = tables_of(flow.graph, region.tables, 0)
     run = Runner(flow.graph, small, tables)
-    numbers = [float(a) for n in region.nodes for a in _numbers(n)]
+    numbers = [float(a) for n in region.nodes for a in numbers_of(n)]
     numbers += [float(t) for t in tables.values() if t.is_floating_point()]
     return measured(run, shape, axis, numbers)
 
@@ -181,7 +181,8 @@ def _resized(node: Node, shape: list[int]) -> Node:
     return replace(node, args=(node.args[0], tuple(sizes)))
 
 
-def _numbers(node: Node) -> Iterator[float]:
+def numbers_of(node: Node) -> Iterator[float]:
+    """The numbers that an entrywise call is made with."""
     if not is_pointwise(node.target):
         return
     for value in (*node.args, *(v for _, v in node.kwargs)):

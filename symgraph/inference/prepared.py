@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
 from symgraph.inference.measured_norms import with_norms
 from symgraph.inference.measured_softmax import with_attention
@@ -42,9 +43,9 @@ def unstack(given: Prepared) -> Prepared:
 
 
 def measure_regions(given: Prepared) -> Prepared:
-    """What a region computes is measured, however it is written: weights of attention, turned pairs, norms."""
+    """What a region computes is measured, however it is written: weights of attention, turned pairs, norms, lengths."""
     attentive = with_attention(given.graph, given.book)
-    return replace(given, graph=with_norms(with_linear_regions(attentive)))
+    return replace(given, graph=with_lengths(with_norms(with_linear_regions(attentive))))
 
 
 def find_idioms(given: Prepared) -> Prepared:

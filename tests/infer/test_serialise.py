@@ -164,7 +164,7 @@ INCONSISTENT: list[tuple[Change, str]] = [
     (lambda p: p["terms"]["0.bias"][0].update(space=9), "terms['0.bias'][0]: there is no space 9"),
     (lambda p: p["terms"]["0.bias"][0].update(frame=99), "terms['0.bias'][0]: there is no frame 99"),
     (
-        lambda p: p["gains"].append({"parameter": "nobody", "frame": 99, "flip": False, "forward": True}),
+        lambda p: p["gains"].append({"parameter": "nobody", "frame": 99, "flip": False, "forward": True, "start": 0}),
         "gains: there is no frame 99; gains: there is no parameter 'nobody'",
     ),
     (lambda p: p["constants"].append(unseen(0, [1, 0, 2])), "constants: '0.bias' has no axis 1"),
