@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import dropwhile
+from math import prod
 
 from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass
 from symgraph.inference.applied import Relation
@@ -13,6 +15,9 @@ from symgraph.inference.draft import Draft
 from symgraph.inference.equations import Equations
 from symgraph.inference.store import Evidence, Ref, Shape, Store
 from symgraph.symmetry.terms import Leaf, Product, Term, joined, reordered
+
+# More positions than patches have that are merged.
+FEW = 16
 
 
 def find_frames(equations: Equations) -> Draft:
@@ -45,6 +50,7 @@ def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Re
     """Products and links between leaves: axes that are multiplied are cut at the same places, until no cut is new."""
     store, relations, links = eq.store, list[Relation](), list[tuple[Ref, Ref]]()
     pairs = [(product.result, factor) for product in eq.relations for factor, _ in product.terms] + list(eq.links)
+    _cut_positions(store, {ref for product in eq.relations for ref in product.refs})
     before = (-1, 0)
     while before != (before := (sum(len(store.align(first, second)) for first, second in pairs), store.moves)):
         pass
@@ -57,6 +63,21 @@ def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Re
     for pair in eq.links:
         links += ((first, second) for first, second in _side_by_side(store, pair))
     return tuple(relations), tuple(links)
+
+
+def _cut_positions(store: Store, axes: set[Ref]) -> None:
+    """A few positions that nothing moves, in front of other factors of an axis, are parts of it, each with its own.
+
+    So what multiplies merged patches may differ from one to the next.
+    """
+    fixed = {leaf >> 1 for claim in store.claims if claim.bound == RIGID for leaf in store.leaves(claim.ref)}
+    for axis in sorted(axes):
+        factors = store.factors(axis)
+        inner = list(dropwhile(lambda f: f >> 1 in fixed, factors))
+        outer = factors[: len(factors) - len(inner)]
+        if inner and outer and prod(map(store.size, outer)) <= FEW:
+            for factor in outer:
+                store.part(factor)
 
 
 def _side_by_side(store: Store, refs: tuple[Ref, ...]) -> Iterator[tuple[Ref, ...]]:

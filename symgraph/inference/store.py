@@ -174,7 +174,9 @@ class Store:
             return [part for child in shape[1] for part in self.parts(child)]
         first, *rest = self.factors(ref)
         inner = self.parts(first)
-        return [self.find(ref)] if len(inner) == 1 else [self.product([part, *rest]) for part in inner]
+        if len(inner) == 1:
+            return [self.find(ref)]
+        return [cut for part in inner for cut in self.parts(self.product([part, *rest]))]
 
     def order(self, ref: Ref) -> tuple[int, ...]:
         """The order of a moved axis."""
@@ -417,6 +419,12 @@ class Store:
         if start:
             ref = self._cut(ref, start)[1]
         return ref if stop - start == self.size(ref) else self._cut(ref, stop - start)[0]
+
+    def part(self, ref: Ref) -> None:
+        """Makes every position of a free axis a part of its own, which stays in its place."""
+        ref = self.find(ref)
+        if self.children(ref) is None:
+            self._define(ref, Shape.CONCAT, [self.new(1) for _ in range(self.size(ref))])
 
     def _clash(self, refs: list[Ref], reason: str) -> None:
         for ref in refs:

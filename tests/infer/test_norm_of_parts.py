@@ -34,6 +34,12 @@ def merging(merge: Merge, norm: Callable[[int], nn.Module], parts: int, *, bias:
 
 MERGES: dict[str, tuple[Merge, int]] = {
     "two neighbours": (lambda x: torch.cat([x[:, 0::2], x[:, 1::2]], -1), 2),
+    "by a view": (lambda x: x.reshape(x.shape[0], 2, 2 * WIDTH), 2),
+    "by a stack": (lambda x: torch.stack([x[:, 2:], x[:, :2]], 2).flatten(2), 2),
+    "patches of a picture": (
+        lambda x: x.view(-1, 1, 2, 1, 2, WIDTH).permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(1, 2),
+        4,
+    ),
     "four in another order": (lambda x: torch.cat([x[:, 1:2], x[:, :1], x[:, 3:], x[:, 2:3]], 2), 4),
 }
 
