@@ -16,15 +16,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from symgraph.errors import UsageError
-from symgraph.symmetry.families import Constant, Lean, Piece, Port
+from symgraph.symmetry.families import Constant, Lean, Piece, Port, beside
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
-from symgraph.symmetry.terms import Leaf, Product, Term, leaves
+from symgraph.symmetry.terms import Leaf, Product, Term
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -216,7 +217,7 @@ def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
 
 def _others(symmetry: Structure, piece: Piece, frame: int, sizes: Measure) -> Any:
     """Positions of the piece beside a frame: those of the heads, for the inside of each head."""
-    return prod((_length(symmetry, x, sizes) for x in leaves(piece.term) if x.frame != frame), start=1)
+    return prod((_length(symmetry, leaf, sizes) for leaf in chain(*beside(piece, frame))), start=1)
 
 
 def _beside(symmetry: Structure, piece: Piece, before: list[int], sizes: Measure) -> Any:

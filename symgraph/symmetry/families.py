@@ -257,11 +257,19 @@ class Centred:
     written: bool
 
 
-def sides(piece: Piece, frame: int) -> tuple[int, int]:
-    """How many positions the factors before the frame have, and those after it, in the piece's term."""
+def beside(piece: Piece, frame: int) -> tuple[list[Leaf], list[Leaf]]:
+    """The factors before a frame and those after it in a piece's term; none where leaves stand side by side there."""
+    if isinstance(piece.term, Concat):
+        return [], []
     terms = list(leaves(piece.term))
     at = next(i for i, term in enumerate(terms) if term.frame == frame)
-    return prod(term.size for term in terms[:at]), prod(term.size for term in terms[at + 1 :])
+    return terms[:at], terms[at + 1 :]
+
+
+def sides(piece: Piece, frame: int) -> tuple[int, int]:
+    """How many positions the factors before the frame have, and those after it."""
+    before, after = beside(piece, frame)
+    return prod(term.size for term in before), prod(term.size for term in after)
 
 
 def means(piece: Piece, frame: int, tensor: Tensor) -> Tensor:
