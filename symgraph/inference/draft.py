@@ -28,7 +28,7 @@ class Gain:
     """A parameter that multiplies frame `before` into frame `after`, absorbed into the readers or the writers.
 
     `flip` says that the value it multiplies has the frame's dual orientation, `start` with which of its entries the
-    part begins that multiplies this frame.
+    part begins that multiplies this frame, the parts being one after the other.
     """
 
     parameter: str

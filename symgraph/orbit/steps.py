@@ -25,7 +25,7 @@ from symgraph.orbit.tensor_blocks import blocks, on_blocks, spread
 from symgraph.symmetry.families import Radial
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import AbsorbedGain
-from symgraph.symmetry.terms import Leaf
+from symgraph.symmetry.terms import Concat, Leaf
 
 State = dict[str, Tensor]
 
@@ -171,7 +171,11 @@ class Rescale(Step):
 
     def _on(self, leaf: Leaf) -> Tensor:
         """What of the factor multiplies one of its frames."""
-        return self.factor.reshape(-1).narrow(0, self.frames[leaf.frame].start, leaf.size)
+        factor = self.factor.reshape(-1)
+        for term in self.symmetry.terms[self.parameter]:
+            if isinstance(term, Concat) and term.order:
+                factor = factor[list(term.places)]
+        return factor.narrow(0, self.frames[leaf.frame].start, leaf.size)
 
     def check(self, state: Mapping[str, Tensor]) -> None:
         """Raises for a zero gain where a bias would have to be divided by it; all others are absorbed.

@@ -377,10 +377,13 @@ def leaf_keys(term: Term) -> list[tuple[int, bool]]:
 def over_leaves(vector: Tensor, source: Term, target: Term) -> Tensor | None:
     """A vector over the leaves of `source` as one over those of `target`, constant along the leaves it lacks.
 
-    None where the target lacks one of the source's, and where the source is no product of its leaves.
+    None where the target lacks one of the source's, and where the source is no product of its leaves, unless both are
+    the same.
 
     Shapes: vector (size of source,) -> (size of target,).
     """
+    if source == target and len(vector) == source.size:
+        return vector
     have, want = ([x for x in leaves(t) if x.size != 1] for t in (source, target))
     if prod(x.size for x in have) != len(vector):
         return None

@@ -87,7 +87,7 @@ class AbsorbedGain:
     """A gain that is one in the canonical gauge; `forward` means absorbed into readers, else into writers.
 
     `flip` says that the value it multiplies has the frame's dual orientation, `start` with which of its entries the
-    part begins that multiplies this frame.
+    part begins that multiplies this frame, the parts being one after the other.
     """
 
     parameter: str

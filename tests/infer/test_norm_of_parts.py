@@ -66,3 +66,17 @@ def test_the_gain_of_such_a_norm_is_taken_out_by_parts() -> None:
     sites = symmetry.gain_sites["m.weight"]
     assert sorted({s.start for s in sites}) == [0, WIDTH]
     assert error(model, inputs, symmetry) < 1e-9
+
+
+@pytest.mark.parametrize("sides", [(0, 3), (3, 0), (2, 4)], ids=["behind", "before", "on both sides"])
+@pytest.mark.parametrize("norm", [nn.LayerNorm, lambda n: nn.RMSNorm(n, eps=1e-6)], ids=["layer", "rms"])
+def test_the_parts_may_stand_apart(sides: tuple[int, int], norm: Callable[[int], nn.Module]) -> None:
+    """Zeros around a stream are one part, whose gains stand on both sides of those of the stream."""
+    torch.manual_seed(0)
+    width = WIDTH + sum(sides)
+    readers = {"i": nn.Linear(7, WIDTH), "n": norm(width), "r": nn.Linear(width, 3)}
+    model = spread(Net(lambda s, x: s.r(s.n(F.pad(s.i(x), sides))), **readers))
+    inputs = (torch.randn(3, 4, 7),)
+    symmetry = infer(trace(model, inputs))
+    assert sorted(symmetry.frame(s.frame).space >= 0 for s in symmetry.gain_sites["n.weight"]) == [True, True]
+    assert error(model, inputs, symmetry) < 1e-9
