@@ -1,6 +1,10 @@
 """Assignments, and signs beside them: what matching index spaces comes down to.
 
 C is a correlation: C[i, j] = sum of A's slice i times B's slice j.
+
+Large tables are solved by candidates. An auction that is broken off gives prices; the entries that are nearly worth
+them are the candidates; the sparse problem is solved exactly, and its dual prices certify that no entry left out would
+do better, or name those that would, which join. What does not come to an end so is solved densely.
 """
 
 from __future__ import annotations
@@ -8,34 +12,195 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+# Below this size the dense solver takes less than the search for candidates.
+DENSE = 400
+# Increment of a bid, as a share of by how much the best entry of a row is above its mean; bids in one auction.
+INCREMENT = 0.01
+BIDS = 100
+# An auction is broken off when this share of the rows is left without a column.
+LEFT = 0.01
+# So many candidates for each row, at most so many, and so many rounds of further ones.
+NEAR, MOST, ROUNDS = 12, 64, 4
+# Entries that are looked at to find out how near the candidates are.
+LOOKED_AT = 200_000
+# Passes over the candidates for their dual prices.
+PASSES = 5000
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 
 def assignment(c: Tensor) -> Tensor:
-    """Permutations p with maximal sum_i C[i, p_i]: (P, n, n) -> (P, n). Source: Kuhn 1955, by scipy."""
+    """Permutations p with maximal sum_i C[i, p_i]: (P, n, n) -> (P, n).
+
+    Source: Kuhn 1955, by scipy; auction, Bertsekas 1988; candidates with a certificate, Volgenant 1996.
+    """
+    flat = c.detach().reshape(-1, *c.shape[-2:]).cpu()
+    found = [torch.from_numpy(_solved(m)) for m in flat]
+    return torch.stack(found).reshape(c.shape[:-1]).to(c.device)
+
+
+def _solved(c: Tensor) -> Indices:
+    found = by_candidates(c) if len(c) > DENSE else None
+    return _dense(c) if found is None else found
+
+
+def _dense(c: Tensor) -> Indices:
     # Scipy takes longer to import than the rest of the package, and few commands solve anything.
     from scipy.optimize import linear_sum_assignment
 
-    flat = c.detach().reshape(-1, *c.shape[-2:]).cpu().numpy()
-    found = [linear_sum_assignment(m, maximize=True)[1] for m in flat]
-    return torch.stack([torch.from_numpy(f) for f in found]).reshape(c.shape[:-1]).to(c.device)
+    found: Indices = linear_sum_assignment(c.numpy(), maximize=True)[1]
+    return found
+
+
+def by_candidates(c: Tensor) -> Indices | None:
+    """The optimal assignment of one table (n, n) by candidates; None where they would be too many."""
+    n = len(c)
+    largest = float(c.abs().max())
+    # What the rounding of the table's own entries comes to.
+    exact = 4 * torch.finfo(c.dtype).eps * largest
+    prices, owners = _auction(c)
+    rest = _reduced(c, c.sub(prices).amax(1), prices)
+    near = _nearest_entries(rest, NEAR * n)
+    if near is None:
+        return None
+    held = torch.unique(torch.cat([near, torch.arange(n) * n + _completed(owners)]))
+    columns = prices.double().numpy()
+    for _ in range(ROUNDS):
+        found = _sparse(c, held, columns, largest)
+        if found is None:
+            return None
+        rows, columns, index = found
+        rest = _reduced(c, torch.from_numpy(rows).to(c), torch.from_numpy(columns).to(c))
+        better = torch.nonzero(rest.flatten() > exact).squeeze(1)
+        if not len(better):
+            return index
+        if len(better) > n:
+            return None
+        held = torch.unique(torch.cat([held, better]))
+    return None
+
+
+def _reduced(c: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return c.sub(rows.unsqueeze(1)).sub_(columns)
+
+
+def _auction(c: Tensor) -> tuple[Tensor, Tensor]:
+    """Prices of the columns, and the row that holds each (-1: none), when nearly all rows have one."""
+    n = len(c)
+    increment = float((c.amax(1) - c.mean(1)).mean()) * INCREMENT
+    prices, owners, free = c.new_zeros(n), torch.full((n,), -1), torch.arange(n)
+    for _ in range(BIDS):
+        worth, wanted = (c if len(free) == n else c[free]).sub(prices).topk(2, 1)
+        bids, wanted = worth[:, 0] - worth[:, 1] + increment, wanted[:, 0]
+        highest = c.new_full((n,), -torch.inf).scatter_reduce(0, wanted, bids, "amax")
+        last = owners.clone()
+        won = torch.nonzero(bids == highest[wanted]).squeeze(1)
+        owners[wanted[won]] = free[won]
+        sold = highest > -torch.inf
+        prices[sold] += highest[sold]
+        # Of equal bids one is taken; the others, and who held a column before, bid again.
+        free = torch.cat([free[owners[wanted] != free], last[sold & (last >= 0)]])
+        if len(free) <= LEFT * n:
+            break
+    return prices, owners
+
+
+def _completed(owners: Tensor) -> Tensor:
+    """A permutation, the column of each row, that agrees with the owners of columns: there is always a solution."""
+    held = owners >= 0
+    columns = torch.full_like(owners, -1)
+    columns[owners[held]] = torch.nonzero(held).squeeze(1)
+    columns[columns < 0] = torch.nonzero(~held).squeeze(1)
+    return columns
+
+
+def _nearest_entries(rest: Tensor, count: int) -> Tensor | None:
+    """Flat positions of about so many entries with the largest reduced worth; None where far more are as large."""
+    flat = rest.flatten()
+    step = max(1, len(flat) // LOOKED_AT)
+    # An odd stride, so that not the same columns are looked at in every row.
+    sample = flat[:: step + 1 - step % 2]
+    share = max(1, round(count * len(sample) / len(flat)))
+    bound = sample.topk(min(share, len(sample))).values[-1]
+    near = torch.nonzero(flat >= bound).squeeze(1)
+    return near if len(near) <= MOST * len(rest) else None
+
+
+def _sparse(c: Tensor, held: Tensor, prices: Floats, largest: float) -> tuple[Floats, Floats, Indices] | None:
+    """The optimum over candidates, in order of their flat positions: dual prices of rows and columns, and the index.
+
+    What the candidates are worth is taken beside the prices, which shortens the search and changes no optimum.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    n = len(c)
+    values = c.flatten()[held].double().numpy()
+    rows, columns = (x.numpy() for x in (held // n, held % n))
+    worth = values - prices[columns]
+    # No weight may be zero, which would be no entry.
+    costs = worth.max() - worth + max(largest, 1.0)
+    _, index = min_weight_full_bipartite_matching(csr_matrix((costs, (rows, columns)), shape=(n, n)))
+    index = index.astype(np.int64)
+    order = np.argsort(columns, kind="stable")
+    duals = _duals(rows[order], columns[order], values[order], index, prices, 1e-12 * largest)
+    return None if duals is None else (*duals, index)
+
+
+def _duals(
+    rows: Indices, columns: Indices, values: Floats, index: Indices, prices: Floats, exact: float
+) -> tuple[Floats, Floats] | None:
+    """Prices u of rows and v of columns with u_i + v_j >= C_ij for all candidates, equal where they are assigned.
+
+    The least such v above the given prices, as longest paths from them (Bellman and Ford); candidates are in order of
+    their columns, and every column has one. None where rounding does not come to rest.
+    """
+    own = np.empty(len(index))
+    assigned = index[rows] == columns
+    own[rows[assigned]] = values[assigned]
+    gain, source = values - own[rows], index[rows]
+    first = np.searchsorted(columns, np.arange(len(index)))
+    found = prices
+    for _ in range(PASSES):
+        raised = np.maximum(found, np.maximum.reduceat(gain + found[source], first))
+        if float((raised - found).max()) <= exact:
+            return own - found[index], found
+        found = raised
+    return None
 
 
 def best_signs(parts: Mapping[tuple[int, ...], Tensor], generators: int) -> tuple[Tensor, Tensor]:
     """Signs that maximise sum_e prod_k s_k^e_k C_e for every entry: {e: (...)} -> (q, ...), (...)."""
     first = next(iter(parts.values()))
+    if not generators:
+        return first.new_ones(0, *first.shape), _total(parts, ())
+    if len(parts) == 1 and generators == 1:
+        exponents, c = next(iter(parts.items()))
+        signs = torch.where(c < 0, -1.0, 1.0).to(c) if exponents[0] % 2 else torch.ones_like(c)
+        return signs.unsqueeze(0), c.abs() if exponents[0] % 2 else c
     best = torch.full_like(first, -torch.inf)
     signs = first.new_ones(generators, *first.shape)
     for choice in itertools.product((1.0, -1.0), repeat=generators):
-        total = torch.zeros_like(first)
-        for exponents, c in parts.items():
-            total = total + c * _sign(choice, exponents)
+        total = _total(parts, choice)
         better = total > best
         best = torch.where(better, total, best)
         for k in range(generators):
-            signs[k] = torch.where(better, torch.full_like(first, choice[k]), signs[k])
+            signs[k].masked_fill_(better, choice[k])
     return signs, best
+
+
+def _total(parts: Mapping[tuple[int, ...], Tensor], choice: tuple[float, ...]) -> Tensor:
+    """The sum of the parts with chosen signs; of one part whose sign stays, that itself."""
+    if len(parts) == 1:
+        exponents, c = next(iter(parts.items()))
+        return c if _sign(choice, exponents) > 0 else -c
+    return torch.stack([c * _sign(choice, e) for e, c in parts.items()]).sum(0)
 
 
 def _sign(choice: tuple[float, ...], exponents: tuple[int, ...]) -> float:

@@ -66,6 +66,14 @@ class Element:
         """Whether the matrix is known to be orthogonal."""
         return self.matrix is not None and self.inverse_transpose is self.matrix
 
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the element has an index, and neither it nor scales and signs change anything."""
+        if self.index is None:
+            return False
+        same = bool((self.index == torch.arange(self.index.shape[-1], device=self.index.device)).all())
+        return same and all(bool((x == 1).all()) for x in (self.scale, self.sign) if x is not None)
+
     def diagonal(self, scale: tuple[int, ...], sign: tuple[int, ...], *, dual: bool) -> Tensor | None:
         """The diagonal factor of this element on a frame with the given exponents, None if it is one."""
         total: Tensor | None = None

@@ -112,7 +112,7 @@ class IndexMaps(MapClass):
             return assignment(value)
         return torch.arange(value.shape[-1], device=value.device).expand(value.shape[:-1])
 
-    def assign(self, on: IndexSet, own: Mapping[tuple[int, ...], Tensor], inner: Tensor) -> Assignment:
+    def assign(self, on: IndexSet, own: Mapping[tuple[int, ...], Tensor], inner: Tensor | None) -> Assignment:
         """The best places and signs, given what every pair of positions is worth.
 
         Args:
@@ -120,22 +120,19 @@ class IndexMaps(MapClass):
             inner: what the spaces fibred over it make of each pair: (P, n, n).
         """
         if self.permutes:
-            value, sign = inner, None
-            if own:
-                sign, best = best_signs(own, on.signs)
-                value = value + best
+            sign, best = best_signs(own, on.signs) if own else (None, None)
+            value = _sum([x for x in (best, inner) if x is not None])
             index = self.order(value)
             sign = None if sign is None else torch.gather(sign, 3, _columns(index, sign)).squeeze(3)
-            chosen = torch.gather(value, 2, index.unsqueeze(2)).sum((1, 2))
-            return Assignment(index, sign if on.signs else None, chosen)
-        index = self.order(inner + sum(own.values()) if own else inner)
-        own = {e: torch.gather(c, 2, index.unsqueeze(2)).squeeze(2) for e, c in own.items()}
-        picked = {e: sum_of_pairs(c, on.layout) if self.paired else c for e, c in own.items()}
-        chosen = torch.gather(inner, 2, index.unsqueeze(2)).sum((1, 2))
+            return Assignment(index, sign if on.signs else None, _worth(value, index).sum(1))
+        index = self.order(_sum([*own.values(), *([] if inner is None else [inner])]))
+        worth = {e: _worth(c, index) for e, c in own.items()}
+        picked = {e: sum_of_pairs(c, on.layout) if self.paired else c for e, c in worth.items()}
+        chosen = 0.0 if inner is None else _worth(inner, index).sum(1)
         if not picked:
-            return Assignment(index, None, chosen)
+            return Assignment(index, None, torch.as_tensor(chosen))
         sign, best = best_signs(picked, on.signs)
-        return Assignment(index, self.signs_over(on, sign) if on.signs else None, chosen + best.sum(-1))
+        return Assignment(index, self.signs_over(on, sign) if on.signs else None, chosen + best.double().sum(-1))
 
     def equalise(self, on: IndexSet, norms: Tensor, exponents: Tensor) -> Tensor:
         """The scales (p, F, n) of least norm, for squared norms (m, F, n) of m kinds of frames, exponents (m, p)."""
@@ -161,6 +158,16 @@ def scaled(bare: Tensor, scales: Tensor) -> Sample:
     """The map with the permutation `bare` (n, n) and these scales (n,)."""
     column = scales.unsqueeze(1)
     return Sample(column * bare, bare / column, bare)
+
+
+def _sum(tables: list[Tensor]) -> Tensor:
+    """Their sum; of one table that itself."""
+    return tables[0] if len(tables) == 1 else torch.stack(tables).sum(0)
+
+
+def _worth(value: Tensor, index: Tensor) -> Tensor:
+    """Of each row the entry at its index: (P, n, n), (P, n) -> (P, n)."""
+    return torch.gather(value, 2, index.unsqueeze(2)).squeeze(2).double()
 
 
 def _columns(index: Tensor, sign: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from symgraph.groups.charts import ChartOptions, ChartPlan, Linear, Rotation
 from symgraph.groups.class_names import SymmetryClass
 from symgraph.groups.elements import Element, IndexSet
 from symgraph.groups.map_class import DenseMaps
-from symgraph.groups.rotations import haar, polar
+from symgraph.groups.rotations import haar, nuclear_norm, polar
 
 
 class Invertible(DenseMaps):
@@ -48,6 +48,9 @@ class Invertible(DenseMaps):
 
     def optimum(self, c: Tensor, layout: str) -> tuple[Tensor, Tensor]:
         return polar(c)
+
+    def worth(self, c: Tensor, layout: str) -> Tensor:
+        return nuclear_norm(c)
 
     def balance(self, co: Tensor, dual: Tensor, layout: str) -> Element | None:
         matrix, inverse_transpose = balanced(co, dual)

@@ -121,6 +121,10 @@ class DenseMaps(MapClass):
         C is a correlation: C[i, j] = sum of A's slice i times B's slice j.
         """
 
+    def worth(self, c: Tensor, layout: str) -> Tensor:
+        """The value of the optimum, in no more than the precision of the table: (P, n, n) -> (P,)."""
+        return self.optimum(c, layout)[1]
+
     def balance(self, co: Tensor, dual: Tensor, layout: str) -> Element | None:
         """The element that makes both sides of a space least in norm, None where the class is compact.
 

@@ -12,7 +12,7 @@ from symgraph.groups.charts import ChartOptions, ChartPlan, Rotation
 from symgraph.groups.class_names import SymmetryClass
 from symgraph.groups.elements import Element, IndexSet
 from symgraph.groups.map_class import DenseMaps
-from symgraph.groups.rotations import haar, polar, skew_generators
+from symgraph.groups.rotations import haar, nuclear_norm, polar, skew_generators
 from symgraph.groups.ways import Way
 
 
@@ -37,6 +37,9 @@ class Orthogonal(DenseMaps):
 
     def optimum(self, c: Tensor, layout: str) -> tuple[Tensor, Tensor]:
         return polar(c)
+
+    def worth(self, c: Tensor, layout: str) -> Tensor:
+        return nuclear_norm(c)
 
     def chart(self, on: IndexSet, options: ChartOptions) -> ChartPlan | None:
         return ChartPlan(f"{options.chart} chart", partial(Rotation, on, options.chart), relaxable=True)

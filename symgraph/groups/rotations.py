@@ -38,6 +38,12 @@ def polar(c: Tensor) -> tuple[Tensor, Tensor]:
     return u @ vt, s.sum(-1)
 
 
+def nuclear_norm(c: Tensor) -> Tensor:
+    """The sum of the singular values: (P, n, n) -> (P,)."""
+    found: Tensor = torch.linalg.svdvals(c.double()).sum(-1)
+    return found
+
+
 def polar_ones(c: Tensor) -> tuple[Tensor, Tensor]:
     """The same over orthogonal matrices that fix the ones vector: the polar factor on the hyperplane of mean zero."""
     n = c.shape[-1]

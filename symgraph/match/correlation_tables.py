@@ -26,42 +26,54 @@ def pulled(table: Table, space: Space, weight: float) -> Table:
     return {**table, key: table[key] + eye if key in table else eye}
 
 
-def correlations(
-    symmetry: SymmetryGraph, block: Block, unit: Tree, order: Tensor | None = None
-) -> list[tuple[Key, Tensor]]:
-    """The block's correlation, once for each occurrence of a repeated space (the others are then held fixed).
+class TableSums:
+    """Correlations of blocks added up in place, once for each occurrence of a repeated space (the others held fixed).
 
-    Shapes: one leading batch dimension of size 1, then (n_A, n_B) for each space of the unit; with an order the
-    batch is that of its pairs, in the place of the unit's own space.
+    With an `order` those of its pairs of positions alone, in the place of the unit's own space.
     """
-    dims: dict[int, list[int]] = {}
-    for dim, leaf in enumerate(block.leaves):
-        if leaf.space in unit.ids():
-            dims.setdefault(leaf.space, []).append(dim)
-    found = []
-    for turn in range(max(map(len, dims.values()))):
-        chosen = [d[min(turn, len(d) - 1)] for d in dims.values()]
-        if order is None:
-            found.append((_key(symmetry, [block.leaves[d] for d in chosen]), _correlate(block, chosen)))
-            continue
-        first = dims[unit.space.id][0]
-        rest = [d for d in chosen if d != first]
-        key = _key(symmetry, [block.leaves[d] for d in rest or [first]])
-        found.append((key, _correlate_pairs(block, first, rest, order)))
-    return found
+
+    def __init__(self, symmetry: SymmetryGraph, unit: Tree, order: Tensor | None = None) -> None:
+        self.symmetry, self.unit, self.order = symmetry, unit, order
+        self.ids = unit.ids()
+        self.sums: Table = {}
+
+    def add(self, block: Block, weight: float) -> None:
+        """Adds the correlation of a block."""
+        dims: dict[int, list[int]] = {}
+        for dim, leaf in enumerate(block.leaves):
+            if leaf.space in self.ids:
+                dims.setdefault(leaf.space, []).append(dim)
+        for turn in range(max(map(len, dims.values()))):
+            chosen = [d[min(turn, len(d) - 1)] for d in dims.values()]
+            if self.order is None:
+                self._add(_key(self.symmetry, [block.leaves[d] for d in chosen]), block, chosen, weight)
+                continue
+            first = dims[self.unit.space.id][0]
+            rest = [d for d in chosen if d != first]
+            key = _key(self.symmetry, [block.leaves[d] for d in rest or [first]])
+            found = weight * _correlate_pairs(block, first, rest, self.order)
+            self.sums[key] = self.sums[key] + found if key in self.sums else found
+
+    def _add(self, key: Key, block: Block, dims: list[int], weight: float) -> None:
+        x, y = (unfold(t, dims).flatten(0, -2) for t in block.tensors)
+        if key in self.sums:
+            self.sums[key].addmm_(x, y.mT, alpha=weight)
+        else:
+            self.sums[key] = (x @ y.mT).mul_(weight)
+
+    def table(self) -> Table:
+        """What solvers read: a batch dimension of one (or that of the order), then (n_A, n_B) for each space."""
+        return self.sums if self.order is not None else {k: self._opened(k, c) for k, c in self.sums.items()}
+
+    def _opened(self, key: Key, c: Tensor) -> Tensor:
+        sizes = [self.symmetry.spaces[s].size for s, _ in key]
+        count = len(sizes)
+        mixed = [i for pair in zip(range(count), range(count, 2 * count), strict=True) for i in pair]
+        return c.reshape(*sizes, *sizes).permute(mixed).unsqueeze(0)
 
 
 def _key(symmetry: SymmetryGraph, leaves: list[Leaf]) -> Key:
     return tuple((x.space, symmetry.frame(x.frame).sign) for x in leaves)
-
-
-def _correlate(block: Block, dims: list[int]) -> Tensor:
-    x, y = (_front(t, dims) for t in block.tensors)
-    sizes = [block.leaves[d].size for d in dims]
-    c = x @ y.T
-    k = len(sizes)
-    order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
-    return c.reshape(*sizes, *sizes).permute(order).unsqueeze(0)
 
 
 def _correlate_pairs(block: Block, outer: int, dims: list[int], order: Tensor) -> Tensor:
@@ -72,11 +84,3 @@ def _correlate_pairs(block: Block, outer: int, dims: list[int], order: Tensor) -
     k = len(sizes)
     mixed = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
     return (x @ y.mT).reshape(-1, *sizes, *sizes).permute(0, *(1 + i for i in mixed))
-
-
-def _front(t: Tensor, dims: list[int]) -> Tensor:
-    rest = [d for d in range(t.dim()) if d not in dims]
-    rows = 1
-    for d in dims:
-        rows *= t.shape[d]
-    return t.permute([*dims, *rest]).reshape(rows, -1)

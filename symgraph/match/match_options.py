@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 METHODS = ("weights", "activations", "learned")
 MATCHINGS = METHODS[:2]
 WEIGHTINGS = ("inputs-halved", "uniform", "normalised", "inputs")
+PRECISIONS = ("float32", "float64")
 OUTER = ("joint", "gate", "gram")
 SAMPLERS = ("uniform", "normal", "dirichlet")
 ESTIMATES = ("even", "worst")
@@ -43,6 +44,8 @@ class MatchOptions:
     `batches`, `rows`: read so many batches, and so many positions of each value in one; 0: all, `rows` 0 also in the
     precision of the run instead of float32.
     `observed`: patterns of the outermost spaces of units whose activations count; the others are matched by weights.
+    `precision`: of the tensors and of their products while they are matched; small matrices, sums and elements are
+    float64, and so is everything where float32 does not resolve what is left between the models.
     `outer`: how a space with others fibred over it (experts, heads) is ordered: "joint" with all that is inside, "gate"
     by the parameters without an inside, "gram" by the inner products that the inside leaves as they are. Both of the
     latter go by weights, and solve the inside of the matched pairs alone.
@@ -68,6 +71,11 @@ class MatchOptions:
     rows: int = option(128, "positions of each value that are read in a batch; 0: all", least=0)
     observed: tuple[str, ...] = option(
         ("*",), "spaces whose activations count; the others go by weights", metavar="PATTERN"
+    )
+    precision: str = option(
+        "float32",
+        "of tensors and their products in the match; small matrices, sums and elements are float64",
+        choices=PRECISIONS,
     )
     outer: str = option(
         "joint",

@@ -5,11 +5,13 @@ it) is solved exactly given the others, so the objective never rises; a step tha
 taken. The start follows the anchors: a unit is first solved from those blocks alone whose other axes are rigid or
 already solved, in the order of how much of it is anchored (residual streams by embeddings and head, first layers by
 their inputs), before sweeps over everything.
+
+Tensors and their products are float32, unless float64 is asked for; small matrices, sums and elements are float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -19,15 +21,14 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
 from symgraph.match.activations import Activations, agreement
-from symgraph.match.correlation_tables import correlations, pulled, repeats
+from symgraph.match.correlation_tables import TableSums, pulled, repeats
 from symgraph.match.input_moments import weighted
 from symgraph.match.match_options import MatchOptions, Progress
 from symgraph.match.order_by_cost import outer_order
+from symgraph.match.paired_blocks import Pair, pairs_of, square
 from symgraph.match.tensor_weights import parameter_weights
 from symgraph.match.wreath import Optimum, Table, Tree, best, inside, paired, permutes
 from symgraph.orbit.action import GroupElement, random_element
-from symgraph.orbit.steps import State
-from symgraph.orbit.tensor_blocks import Block, blocks
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 
@@ -47,6 +48,12 @@ class Nearest:
     scale: float = 1.0
 
 
+# A unit that has stayed as it is so many times rests until the others have come to rest.
+QUIET = 2
+# Where so little of |A|^2 is left between the models, products do not resolve it: it is done again by differences.
+RESOLVED = 1e-4
+# What a step has to gain, relative to |A|^2.
+GAIN = {torch.float64: 1e-13, torch.float32: 1e-9}
 # How strongly a step is held back, in multiples of the largest correlation, until it is one forward.
 PULLS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
@@ -78,7 +85,12 @@ def nearest(
         a, b = weighted(a, seen.moments, 0), weighted(b, seen.moments, 1)
     restarts = 0 if warm else options.restarts
     runs = [_Descent(symmetry, a, b, options, r, seen).run(progress, warm) for r in range(restarts + 1)]
-    return min(runs, key=lambda m: m.objective[-1])
+    best_run = min(range(restarts + 1), key=lambda r: runs[r].objective[-1])
+    found = runs[best_run]
+    if found.objective[-1] > RESOLVED * found.scale:
+        return found
+    close = _Descent(symmetry, a, b, options, best_run, seen, close=True).run(progress, warm)
+    return close if close.objective[-1] <= RESOLVED * close.scale else found
 
 
 def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tree]:
@@ -115,40 +127,57 @@ class _Descent:
         o: MatchOptions,
         run: int,
         seen: Activations | None = None,
+        close: bool = False,
     ) -> None:
+        """With `close` distances are those of differences, in float64, for models that are nearly equal."""
         self.symmetry, self.options, self.run_index, self.seen = symmetry, o, run, seen
+        self.close = close
+        self.dtype: torch.dtype = torch.float64 if close else getattr(torch, o.precision)
         both = [n for n in symmetry.graph.parameters if n in a and n in b]
-        self.a: State = symmetry.stacked(symmetry.shifted({n: a[n] for n in both}))
-        self.b: State = symmetry.stacked(symmetry.shifted({n: b[n] for n in both}))
-        self.names = list(self.a)
-        self.weights = parameter_weights(symmetry, o.weighting, self.a, self.b)
+        first, second = (symmetry.stacked(symmetry.shifted({n: s[n] for n in both})) for s in (a, b))
+        weights = parameter_weights(symmetry, o.weighting, first, second)
+        condense = o.outer == "joint" and not close
+        self.pairs, still = pairs_of(symmetry, first, second, weights, self.dtype, condense=condense)
         self.units = units(symmetry, o.spaces)
+        self.owner = {i: k for k, u in enumerate(self.units) for i in u.ids()}
+        self.on = [[p for p in self.pairs if p.block.spaces() & u.ids()] for u in self.units]
         self.element = GroupElement(symmetry, {})
         self.generator = torch.Generator().manual_seed(o.seed + 7919 * run)
-        self.scale = sum(float(self.weights[n] * self.a[n].square().sum()) for n in self.names) + 1e-300
+        self.scale = sum(weights[n] * square(t) for n, t in first.items()) + 1e-300
+        # |A|^2 + |B|^2 less what of 2 <A, B> stays; or what of the distance stays.
+        self.still = sum(p.distance() for p in still)
+        if not close:
+            squares = self.scale + sum(weights[n] * square(t) for n, t in second.items())
+            self.still = squares - 2 * sum(p.product() for p in still)
         self.share = float(o.alpha) if seen is not None and seen.correlations else 0.0
+        self.quiet = [0] * len(self.units)
 
     def run(self, progress: Progress | None, warm: bool = False) -> Nearest:
         initial = self._objective()
         if self.run_index:
-            self._apply(
-                self._like(random_element(self.symmetry, generator=self.generator, spread=0.0, spaces=self._movable()))
-            )
+            self._apply(random_element(self.symmetry, generator=self.generator, spread=0.0, spaces=set(self.owner)))
         if not warm:
             self._start()
+        history = self._sweep(progress)
+        return Nearest(self.element, history, initial, self.scale)
+
+    def _sweep(self, progress: Progress | None) -> tuple[float, ...]:
         history = [self._objective()]
         for sweep in range(self.options.sweeps):
+            rested = False
             for u in self._order():
-                self._improve(self.units[u], None)
+                if self.quiet[u] < QUIET:
+                    self._improve(u, None)
+                else:
+                    rested = True
             history.append(self._objective())
             if progress is not None:
                 progress(f"sweep {sweep + 1}: distance {history[-1]:.6g}")
             if history[-2] - history[-1] <= self.options.tolerance * self.scale:
-                break
-        return Nearest(self.element, tuple(history), initial, self.scale)
-
-    def _movable(self) -> set[int]:
-        return {i for u in self.units for i in u.ids()}
+                if not rested:
+                    break
+                self.quiet = [0] * len(self.units)
+        return tuple(history)
 
     def _order(self) -> list[int]:
         """Program order in the first run; restarts shuffle."""
@@ -157,7 +186,10 @@ class _Descent:
         return torch.randperm(len(self.units), generator=self.generator).tolist()
 
     def _objective(self) -> float:
-        found = sum(float(self.weights[n] * (self.a[n] - self.b[n]).square().sum()) for n in self.names)
+        if self.close:
+            found = self.still + sum(p.distance() for p in self.pairs)
+        else:
+            found = max(self.still - 2 * sum(p.product() for p in self.pairs), 0.0)
         if not self.share or self.seen is None:
             return found
         agreed = sum(agreement(self.seen.moved(u, self.element)) for u in self.units)
@@ -167,40 +199,34 @@ class _Descent:
 
     def _start(self) -> None:
         """Solves every unit once, the best anchored first, from its anchored blocks alone."""
-        inside = [u.ids() for u in self.units]
-        owner = {i: k for k, ids in enumerate(inside) for i in ids}
-        shape = self._anchors(owner)
+        shape = [self._anchors(u) for u in range(len(self.units))]
         known: set[int] = set()
         while len(known) < len(self.units):
-            share = {u: _share(shape[u], known, u) for u in range(len(self.units)) if u not in known}
+            share = {u: _share(shape[u], known) for u in range(len(self.units)) if u not in known}
             u = max(share, key=lambda k: (share[k], -k))
-            self._improve(self.units[u], (lambda others: others <= known) if share[u] > 0 else None, owner, u)
+            self._improve(u, (lambda others: others <= known) if share[u] > 0 else None)
             known.add(u)
 
-    def _anchors(self, owner: Mapping[int, int]) -> list[dict[frozenset[int], int]]:
-        """For each unit: number of entries by the set of other units on their block."""
-        found: list[dict[frozenset[int], int]] = [{} for _ in self.units]
-        for name in self.names:
-            for block in blocks(name, [self.a[name]], self.symmetry.acting_terms[name]):
-                on = frozenset(owner[x.space] for x in block.leaves if x.space in owner)
-                for u in (u for u in on if not repeats(block, self.units[u].ids())):
-                    rest = on - {u}
-                    found[u][rest] = found[u].get(rest, 0) + block.tensors[0].numel()
+    def _anchors(self, unit: int) -> dict[frozenset[int], int]:
+        """Number of entries by the set of other units on their block."""
+        found: dict[frozenset[int], int] = {}
+        for p in self.on[unit]:
+            if not repeats(p.block, self.units[unit].ids()):
+                rest = self._others(p, unit)
+                found[rest] = found.get(rest, 0) + p.entries
         return found
+
+    def _others(self, pair: Pair, unit: int) -> frozenset[int]:
+        return frozenset(self.owner[s] for s in pair.block.spaces() if s in self.owner) - {unit}
 
     # -- one unit ----------------------------------------------------------------------------------------------
 
-    def _improve(
-        self,
-        unit: Tree,
-        anchored: Callable[[set[int]], bool] | None,
-        owner: Mapping[int, int] | None = None,
-        index: int = -1,
-    ) -> None:
+    def _improve(self, index: int, anchored: Callable[[frozenset[int]], bool] | None) -> None:
         """Replaces the unit's elements by the optimum given all others, unless that lowers the correlation."""
+        unit = self.units[index]
         share = self.share if self.seen is not None and unit.space.id in self.seen.correlations else 0.0
-        found = [] if share == 1.0 else list(self._blocks(unit, anchored, owner or {}, index))
-        twice = any(repeats(b, unit.ids()) for b, _ in found)
+        found = [] if share == 1.0 else self._found(index, anchored)
+        twice = any(repeats(p.block, unit.ids()) for p in found)
         order = self._outer_order(unit, found) if not twice else None
         table, before = self._table(unit, found, share, order)
         if not table:
@@ -210,12 +236,21 @@ class _Descent:
             return
         best_found = best([unit], table, 1) if order is None else inside(unit, table, order)
         if anchored is not None or order is not None or float(best_found.value) > before:
-            self._apply(self._step(best_found))
+            self.quiet[index] = 0 if self._apply(self._step(best_found)) else self.quiet[index] + 1
+        else:
+            self.quiet[index] += 1
 
-    def _outer_order(self, unit: Tree, found: list[tuple[Block, float]]) -> Tensor | None:
+    def _found(self, index: int, anchored: Callable[[frozenset[int]], bool] | None) -> list[Pair]:
+        """The pairs that a unit is solved from."""
+        if anchored is None:
+            return self.on[index]
+        ids = self.units[index].ids()
+        return [p for p in self.on[index] if anchored(self._others(p, index)) and not repeats(p.block, ids)]
+
+    def _outer_order(self, unit: Tree, found: list[Pair]) -> Tensor | None:
         if self.options.outer == "joint" or not unit.children or not permutes(unit.space):
             return None
-        return outer_order(self.symmetry, unit, found, self.options.outer)
+        return outer_order(self.symmetry, unit, [(p.block, p.weight) for p in found], self.options.outer)
 
     def _creep(self, unit: Tree, table: Table) -> None:
         """A unit that stands twice on a parameter: the table is only the slope there, so steps are tried and measured.
@@ -226,14 +261,14 @@ class _Descent:
         scale = max(float(c.abs().max()) for c in table.values())
         for pull in PULLS:
             step = self._step(best([unit], pulled(table, unit.space, pull * scale), 1))
-            if self._gain(step) > 1e-13 * self.scale:
+            if self._gain(step) > GAIN[self.dtype] * self.scale:
                 self._apply(step)
                 return
 
     def _gain(self, element: GroupElement) -> float:
         """By how much the element would raise the correlation with A."""
-        moved = element.on_stacked(self.b)
-        gain = sum(float(self.weights[n] * (self.a[n] * (t - self.b[n])).sum()) for n, t in moved.items())
+        there = element.to(dtype=self.dtype, device=self._device)
+        gain = sum(p.gain(there) for p in self.pairs if p.block.spaces() & element.elements.keys())
         return (1 - self.share) * gain + self._agreed(element.after(self.element)) - self._agreed(self.element)
 
     def _agreed(self, element: GroupElement) -> float:
@@ -244,44 +279,38 @@ class _Descent:
 
     def _step(self, found: Optimum) -> GroupElement:
         step = {i: _fit(self.symmetry, i, e.mapped(torch.squeeze)) for i, e in found.elements.items()}
-        return self._like(GroupElement(self.symmetry, step))
+        return GroupElement(self.symmetry, step)
 
-    def _like(self, element: GroupElement) -> GroupElement:
-        like = next(iter(self.b.values()))
-        return element.to(dtype=like.dtype, device=like.device)
+    @property
+    def _device(self) -> torch.device:
+        return self.pairs[0].block.tensors[0].device if self.pairs else torch.device("cpu")
 
-    def _apply(self, element: GroupElement) -> None:
-        self.b.update(element.on_stacked(self.b))
+    def _apply(self, element: GroupElement) -> bool:
+        """Moves B, and says whether anything has moved at all."""
+        element = element.to(dtype=torch.float64, device=self._device)
         self.element = element.after(self.element)
+        if element.is_neutral:
+            return False
+        there = element.to(dtype=self.dtype, device=self._device)
+        for pair in self.pairs:
+            if pair.block.spaces() & element.elements.keys():
+                pair.move(there)
+        return True
 
-    def _table(
-        self, unit: Tree, found: list[tuple[Block, float]], share: float, order: Tensor | None
-    ) -> tuple[Table, float]:
+    def _table(self, unit: Tree, found: list[Pair], share: float, order: Tensor | None) -> tuple[Table, float]:
         """Correlations of A with the current B on the unit's spaces, and the identity's value.
 
         With an order, those of its pairs of positions alone (see `wreath.inside`).
         """
+        sums = TableSums(self.symmetry, unit, order)
+        for pair in found:
+            sums.add(pair.block, pair.weight * (1 - share))
         table, before = self._seen_table(unit)
         if order is not None:
             table = {k: v for key, c in table.items() for k, v in [paired(key, c, unit.space.id, order)]}
-        for block, weight in found:
-            weight *= 1 - share
-            before += float(weight * (block.tensors[0] * block.tensors[1]).sum())
-            for key, c in correlations(self.symmetry, block, unit, order):
-                table[key] = table[key] + weight * c if key in table else weight * c
-        return table, before
-
-    def _blocks(
-        self, unit: Tree, anchored: Callable[[set[int]], bool] | None, owner: Mapping[int, int], index: int
-    ) -> Iterator[tuple[Block, float]]:
-        """Blocks of A and the current B on the unit's spaces, with their weights."""
-        ids = unit.ids()
-        for name in dict.fromkeys(n for i in ids for n in self.symmetry.acting_on[i] if n in self.a):
-            for block in blocks(name, [self.a[name], self.b[name]], self.symmetry.acting_terms[name]):
-                on = block.spaces()
-                others = {owner[s] for s in on if s in owner} - {index}
-                if on & ids and (anchored is None or (anchored(others) and not repeats(block, ids))):
-                    yield block, self.weights[name]
+        weights = sums.table()
+        before += agreement(weights.items()) if order is None else 0.0
+        return {k: _both(table.get(k), weights.get(k)) for k in dict.fromkeys((*table, *weights))}, before
 
     def _seen_table(self, unit: Tree) -> tuple[Table, float]:
         """The correlations of activations on the unit's spaces, and the identity's value."""
@@ -289,12 +318,18 @@ class _Descent:
             return {}, 0.0
         table: Table = {}
         for key, c in self.seen.moved(unit, self.element):
-            c = self.share * self.scale * c.to(next(iter(self.a.values())))
+            c = self.share * self.scale * c.to(self._device, self.dtype)
             table[key] = table[key] + c if key in table else c
         return table, agreement(table.items())
 
 
-def _share(anchors: Mapping[frozenset[int], int], known: set[int], unit: int) -> float:
+def _both(one: Tensor | None, other: Tensor | None) -> Tensor:
+    if one is None or other is None:
+        return other if one is None else one  # type: ignore[return-value]
+    return one + other
+
+
+def _share(anchors: Mapping[frozenset[int], int], known: set[int]) -> float:
     total = sum(anchors.values())
     return sum(n for others, n in anchors.items() if others <= known) / total if total else 0.0
 

@@ -82,7 +82,7 @@ def _single(tree: Tree, table: Table, batch: int) -> Optimum:
     c = _sum(table)
     if c is None or not isinstance(maps, DenseMaps):
         return Optimum({}, torch.zeros(batch))
-    matrix, value = maps.optimum(c, tree.space.layout)
+    matrix, value = maps.optimum(c.double(), tree.space.layout)
     return Optimum({tree.space.id: Element.rotation(matrix)}, value)
 
 
@@ -111,15 +111,45 @@ def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
             inner[rest] = inner[rest] + moved if rest in inner else moved
         else:
             own[key[at][1]] = own[key[at][1]] + moved if key[at][1] in own else moved
-    found = Optimum({}, next(iter(table.values())).new_zeros(batch, n, n))
-    if inner:
-        flat = {k: c.reshape(batch * n * n, *c.shape[3:]) for k, c in inner.items()}
-        found = best(tree.children, flat, batch * n * n)
     on = IndexSet(n, space.layout, (), space.scales, space.signs)
-    chosen = maps.assign(on, own, found.value.reshape(batch, n, n))
-    elements = {i: e.mapped(partial(_picked, chosen.index)) for i, e in found.elements.items()}
+    if not inner:
+        chosen = maps.assign(on, own, None)
+        return Optimum({space.id: Element(chosen.index, None, chosen.sign)}, chosen.value)
+    flat = {k: c.reshape(batch * n * n, *c.shape[3:]) for k, c in inner.items()}
+    if _apart(tree.children, flat):
+        # What each pair is worth costs less than its optimum, which only the matched ones need.
+        worth = _worth(tree.children, flat).reshape(batch, n, n)
+        chosen = maps.assign(on, own, worth)
+        matched = {k: _picked(chosen.index, c, 0).flatten(0, 1) for k, c in flat.items()}
+        found = best(tree.children, matched, batch * n)
+        elements = {i: e.mapped(lambda x, lead: x.unflatten(lead, (batch, n))) for i, e in found.elements.items()}
+        ahead = found.value - torch.gather(worth, 2, chosen.index.unsqueeze(2)).flatten()
+        value = chosen.value + ahead.reshape(batch, n).sum(1)
+    else:
+        found = best(tree.children, flat, batch * n * n)
+        chosen = maps.assign(on, own, found.value.reshape(batch, n, n))
+        value = chosen.value
+        elements = {i: e.mapped(partial(_picked, chosen.index)) for i, e in found.elements.items()}
     elements[space.id] = Element(chosen.index, None, chosen.sign)
-    return Optimum(elements, chosen.value)
+    return Optimum(elements, value)
+
+
+def _apart(trees: Sequence[Tree], table: Table) -> bool:
+    """Whether the optimum is that of one matrix for each of the trees."""
+    return all(isinstance(t.space.maps, DenseMaps) for t in trees) and all(len(key) == 1 for key in table)
+
+
+def _worth(trees: Sequence[Tree], table: Table) -> Tensor:
+    """What the optimum of such trees is worth: (P,)."""
+    found: Tensor | None = None
+    for tree in trees:
+        c = _sum({k: x for k, x in table.items() if k[0][0] == tree.space.id})
+        if c is not None and isinstance(tree.space.maps, DenseMaps):
+            value = tree.space.maps.worth(c, tree.space.layout)
+            found = value if found is None else found + value
+    if found is None:
+        raise ValueError("a table without a correlation of its trees")
+    return found
 
 
 def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:

@@ -65,14 +65,20 @@ class GroupElement:
         """The transformed tensor."""
         if not any(self._moves(t) for t in axes):
             return tensor
-        return on_blocks(tensor, axes, self._act)
+        return on_blocks(tensor, axes, self.on_block)
 
     def _moves(self, term: Term) -> bool:
         if isinstance(term, Leaf):
             return term.space in self.elements
         return any(map(self._moves, term.factors if isinstance(term, Product) else term.parts))
 
-    def _act(self, tensor: Tensor, leaves: tuple[Leaf, ...]) -> Tensor:
+    @property
+    def is_neutral(self) -> bool:
+        """Whether nothing moves, by indices and signs alone: of a matrix that is not asked."""
+        return all(e.is_neutral for e in self.elements.values())
+
+    def on_block(self, tensor: Tensor, leaves: tuple[Leaf, ...]) -> Tensor:
+        """The transformed block, which has one dimension for each leaf."""
         at: dict[int, list[int]] = {}
         for dim, leaf in enumerate(leaves):
             at.setdefault(leaf.space, []).append(dim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_the_objective_never_rises(name: str) -> None:
     """Recomputed from the element after each number of sweeps, not taken from the record."""
     s = case(name).symmetry
     a, b = unrelated(name)
-    options = [MatchOptions(sweeps=k, tolerance=0.0, weighting="uniform") for k in range(6)]
+    options = [MatchOptions(sweeps=k, tolerance=0.0, weighting="uniform", precision="float64") for k in range(6)]
     runs = [nearest(s, a, b, o) for o in options]
     values = [squared(s, a, b, r) for r in runs]
     scale = 1e-12 * values[0]
@@ -46,6 +47,16 @@ def test_the_objective_never_rises(name: str) -> None:
     recorded = runs[-1].objective
     assert recorded == pytest.approx(values[: len(recorded)])
     assert values[-1] < sum(float((a[n] - b[n]).square().sum()) for n in s.graph.parameters)
+
+
+@pytest.mark.parametrize("name", ["gpt2-untied", "resnet"])
+def test_float32_finds_what_float64_finds(name: str) -> None:
+    """Distances agree to five digits."""
+    s = case(name).symmetry
+    a, b = unrelated(name)
+    single, double = (nearest(s, a, b, MatchOptions(precision=p)) for p in ("float32", "float64"))
+    assert single.objective[-1] == pytest.approx(double.objective[-1], rel=1e-5)
+    assert all(e.matrix is None or e.matrix.dtype is torch.float64 for e in single.element.elements.values())
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -177,7 +188,8 @@ def test_a_space_that_stands_twice_on_a_parameter(make: Callable[[], torch.nn.Mo
             }
             for _ in range(2)
         )
-        runs = [nearest(s, a, b, MatchOptions(sweeps=k, tolerance=0.0, weighting="uniform")) for k in range(8)]
+        exact = partial(MatchOptions, tolerance=0.0, weighting="uniform", precision="float64")
+        runs = [nearest(s, a, b, exact(sweeps=k)) for k in range(8)]
         values = [squared(s, a, b, r) for r in runs]
         assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(values)), values
         improved += values[-1] < values[0] * (1 - 1e-6)
