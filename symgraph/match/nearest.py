@@ -131,7 +131,7 @@ class _Descent:
     ) -> None:
         """With `close` distances are those of differences, in float64, for models that are nearly equal."""
         self.symmetry, self.options, self.run_index, self.seen = symmetry, o, run, seen
-        self.close = close
+        self.close, self.given = close, next((t.dtype for t in b.values() if t.is_floating_point()), torch.float64)
         self.dtype: torch.dtype = torch.float64 if close else getattr(torch, o.precision)
         both = [n for n in symmetry.graph.parameters if n in a and n in b]
         first, second = (symmetry.stacked(symmetry.shifted({n: s[n] for n in both})) for s in (a, b))
@@ -159,7 +159,8 @@ class _Descent:
         if not warm:
             self._start()
         history = self._sweep(progress)
-        return Nearest(self.element, history, initial, self.scale)
+        element = self.element.to(dtype=self.given, device=self._device)
+        return Nearest(element, history, initial, self.scale)
 
     def _sweep(self, progress: Progress | None) -> tuple[float, ...]:
         history = [self._objective()]

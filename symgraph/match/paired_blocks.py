@@ -90,7 +90,7 @@ def _condensed(block: Block, spaces: Container[int], dtype: torch.dtype) -> Bloc
         return None
     common = torch.zeros(size, size, dtype=dtype, device=block.tensors[0].device)
     flat = [unfold(t, dims).flatten(0, -2) for t in block.tensors]
-    for x, y in zip(*(t.split(ROWS, dim=1) for t in flat), strict=True):
+    for x, y in zip(*(torch.split(t, ROWS, dim=1) for t in flat), strict=True):
         common.addmm_(y.to(dtype), x.to(dtype).mT)
     leaves = (*(block.leaves[d] for d in dims), Leaf(-1, -1, False, size))
     eye = torch.eye(size, dtype=dtype, device=common.device)

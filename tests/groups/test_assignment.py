@@ -37,7 +37,7 @@ def test_candidates_are_worth_what_the_dense_solver_finds(kind: str, n: int, see
     if index is None:
         return
     assert sorted(index.tolist()) == list(range(n))
-    rows, columns = linear_sum_assignment(c.numpy(), maximize=True)
+    _, columns = linear_sum_assignment(c.numpy(), maximize=True)
     best, found = (float(c.double()[torch.arange(n), torch.as_tensor(i)].sum()) for i in (columns, index))
     assert found == pytest.approx(best, abs=8 * torch.finfo(dtype).eps * n * float(c.abs().max()))
 
