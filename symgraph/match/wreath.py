@@ -122,7 +122,9 @@ def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
         chosen = maps.assign(on, own, worth)
         matched = {k: _picked(chosen.index, c, 0).flatten(0, 1) for k, c in flat.items()}
         found = best(tree.children, matched, batch * n)
-        elements = {i: e.mapped(lambda x, lead: torch.unflatten(x, lead, (batch, n))) for i, e in found.elements.items()}
+        elements = {
+            i: e.mapped(lambda x, lead: torch.unflatten(x, lead, (batch, n))) for i, e in found.elements.items()
+        }
         ahead = found.value - torch.gather(worth, 2, chosen.index.unsqueeze(2)).flatten()
         value = chosen.value + ahead.reshape(batch, n).sum(1)
     else:
