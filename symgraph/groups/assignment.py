@@ -2,9 +2,10 @@
 
 C is a correlation: C[i, j] = sum of A's slice i times B's slice j.
 
-Large tables are solved by candidates. An auction that is broken off gives prices; the entries that are nearly worth
-them are the candidates; the sparse problem is solved exactly, and its dual prices certify that no entry left out would
-do better, or name those that would, which join. What does not come to an end so is solved densely.
+Large tables are solved by candidates, where the best columns of the rows are not all different already. An auction that
+is broken off gives prices; the entries that are nearly worth them are the candidates; the sparse problem is solved
+exactly, and its dual prices certify that no entry left out would do better, or name those that would, which join. What
+does not come to an end so, and tables with many nearly equal entries, on which prices say little, are solved densely.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 # Below this size the dense solver takes less than the search for candidates.
-DENSE = 400
+DENSE = 1000
 # Increment of a bid, as a share of by how much the best entry of a row is above its mean; bids in one auction.
 INCREMENT = 0.01
 BIDS = 100
+# An auction that would need more bids than so many for each row is given up.
+BUDGET = 16
+# So are tables where more than this share of the rows has two best entries within this share of an increment.
+TIED, TIE = 0.25, 0.1
 # An auction is broken off when this share of the rows is left without a column.
 LEFT = 0.01
 # So many candidates for each row, at most so many, and so many rounds of further ones.
-NEAR, MOST, ROUNDS = 12, 64, 4
+NEAR, MOST, ROUNDS = 12, 64, 3
 # Entries that are looked at to find out how near the candidates are.
 LOOKED_AT = 200_000
 # Passes over the candidates for their dual prices.
@@ -61,10 +66,16 @@ def _dense(c: Tensor) -> Indices:
 def by_candidates(c: Tensor) -> Indices | None:
     """The optimal assignment of one table (n, n) by candidates; None where they would be too many."""
     n = len(c)
+    first: Indices = c.numpy().argmax(1)
+    if len(np.unique(first)) == n:
+        return first
+    sold = _auction(c)
+    if sold is None:
+        return None
+    prices, owners = sold
     largest = float(c.abs().max())
     # What the rounding of the table's own entries comes to.
     exact = 4 * torch.finfo(c.dtype).eps * largest
-    prices, owners = _auction(c)
     rest = _reduced(c, c.sub(prices).amax(1), prices)
     near = _nearest_entries(rest, NEAR * n)
     if near is None:
@@ -90,14 +101,21 @@ def _reduced(c: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return c.sub(rows.unsqueeze(1)).sub_(columns)
 
 
-def _auction(c: Tensor) -> tuple[Tensor, Tensor]:
-    """Prices of the columns, and the row that holds each (-1: none), when nearly all rows have one."""
+def _auction(c: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Prices of the columns, and the row that holds each (-1: none), when nearly all rows have one; None: too long."""
     n = len(c)
     increment = float((c.amax(1) - c.mean(1)).mean()) * INCREMENT
     prices, owners, free = c.new_zeros(n), torch.full((n,), -1), torch.arange(n)
-    for _ in range(BIDS):
-        worth, wanted = (c if len(free) == n else c[free]).sub(prices).topk(2, 1)
-        bids, wanted = worth[:, 0] - worth[:, 1] + increment, wanted[:, 0]
+    left = BUDGET * n
+    for bid in range(BIDS):
+        left -= len(free)
+        if left < 0:
+            return None
+        worth, wanted = (c if len(free) == n else c[free].sub_(prices)).topk(2, 1)
+        ahead, wanted = worth[:, 0] - worth[:, 1], wanted[:, 0]
+        if not bid and float((ahead < TIE * increment).double().mean()) > TIED:
+            return None
+        bids = ahead + increment
         highest = c.new_full((n,), -torch.inf).scatter_reduce(0, wanted, bids, "amax")
         last = owners.clone()
         won = torch.nonzero(bids == highest[wanted]).squeeze(1)

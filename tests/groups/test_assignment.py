@@ -44,7 +44,7 @@ def test_candidates_are_worth_what_the_dense_solver_finds(kind: str, n: int, see
 
 @pytest.mark.parametrize("kind", ["noise", "planted", "uneven"])
 def test_large_tables_are_solved_by_candidates(kind: str) -> None:
-    c = table(kind, 500, 0, torch.float64)
+    c = table(kind, 1100, 0, torch.float64)
     index = by_candidates(c)
     assert index is not None
     assert index.tolist() == linear_sum_assignment(c.numpy(), maximize=True)[1].tolist()
@@ -52,7 +52,7 @@ def test_large_tables_are_solved_by_candidates(kind: str) -> None:
 
 
 def test_a_constant_table_has_any_assignment() -> None:
-    assert sorted(assignment(torch.ones(1, 450, 450))[0].tolist()) == list(range(450))
+    assert sorted(assignment(torch.ones(1, 1050, 1050))[0].tolist()) == list(range(1050))
 
 
 def test_one_sign_is_that_of_the_entry() -> None:
@@ -60,3 +60,17 @@ def test_one_sign_is_that_of_the_entry() -> None:
     sign, best = best_signs({(1,): c}, 1)
     assert sign.tolist() == [[[1.0, -1.0]]]
     assert best.tolist() == [[2.0, 3.0]]
+
+
+def test_many_nearly_equal_entries_are_left_to_the_dense_solver() -> None:
+    c = table("ties", 300, 0, torch.float64)
+    assert by_candidates(c) is None
+    assert by_candidates(c + 1e-6 * table("noise", 300, 1, torch.float64)) is None
+
+
+def test_where_the_best_columns_differ_they_are_the_answer() -> None:
+    index = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    assert assignment(torch.eye(30)[index].unsqueeze(0))[0].tolist() == index.tolist()
+    found = by_candidates(torch.eye(30)[index])
+    assert found is not None
+    assert found.tolist() == index.tolist()
