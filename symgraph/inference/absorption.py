@@ -126,8 +126,11 @@ def _sites(draft: Draft) -> Mapping[int, tuple[_Site, ...]]:
 
 
 def _is_possible(draft: Draft, choice: _Choice) -> bool:
-    """Whether nothing but linear maps sees the frames that turn into others, and these differ from what stays."""
-    turning = {draft.root(ref) for ref in choice.joins()}
+    """Whether only linear maps see the frames that turn into others, each by one part, and none of them stays."""
+    by_part = [{draft.root(ref) for ref in replace(choice, parts=(part,)).joins()} for part in choice.parts]
+    turning = set[int]().union(*by_part)
+    if len(turning) < sum(map(len, by_part)):
+        return False
     staying = {draft.root(ref) for ref in choice.stays()}
     nodes = [ref >> 1 for ref in set(choice.joins())]
     if turning & staying or len(set(nodes)) < len(nodes):

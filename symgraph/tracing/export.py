@@ -102,17 +102,21 @@ def _leave_vmap() -> None:
 @contextmanager
 def _unaltered(model: nn.Module) -> Iterator[None]:
     """What modules remember of a call forgotten afterwards."""
-    # Compiled modules keep their buffers elsewhere.
-    before = [(m, dict(vars(m)), dict(vars(m).get("_buffers", {}))) for m in model.modules()]
+    before = [(m, dict(vars(m)), dict(_buffers(m))) for m in model.modules()]
     try:
         yield
     finally:
         for module, held, buffers in before:
             vars(module).clear()
             vars(module).update(held)
-            kept: dict[str, Any] = vars(module).get("_buffers", {})
-            kept.clear()
-            kept.update(buffers)
+            _buffers(module).clear()
+            _buffers(module).update(buffers)
+
+
+def _buffers(module: nn.Module) -> dict[str, Any]:
+    """Where a module keeps its own buffers; compiled modules keep theirs elsewhere."""
+    kept = vars(module).get("_buffers")
+    return kept if isinstance(kept, dict) else {}
 
 
 def _traced_by_example(model: nn.Module, wrapper: nn.Module, inputs: dict[str, torch.Tensor], name: str) -> Graph:

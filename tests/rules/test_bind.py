@@ -101,7 +101,7 @@ def test_tokens(binding: Binding | None, operands: str, results: str) -> None:
         bound("aten.numpy_T.default", ((3, 4, 5),), (5, 4, 3)),
         bound("aten.conv2d.default", ((2, 4, 8, 8), (6, 2, 3, 3), None, [1, 1], [0, 0], [1, 1], 2), (2, 6, 6, 6)),
         bound("aten.dropout.default", ((3, 4), 0.1, True), (3, 4)),
-        bound("aten.layer_norm.default", ((5, 2, 3, 4), [2, 3, 4]), (5, 2, 3, 4)),
+        bound("aten.layer_norm.default", ((5, 2, 3, 4, 6), [2, 3, 4, 6]), (5, 2, 3, 4, 6)),
         bound("aten.addmm.default", ((3,), (2, 4), (4, 3)), (2, 3), beta=2),
         bound("aten.topk.values", ((3, 4), 2), (Tensor((3, 2), "float32"), Tensor((3, 2), "int64"))),
         bound("aten.no_such_operator.default", ((3, 4),), (3, 4)),

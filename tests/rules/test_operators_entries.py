@@ -122,7 +122,7 @@ CASES: dict[str, Case] = {
         ),
         PLAIN,
         (SEQUENCE, DIGITS),
-        "hidden: permutation",
+        "hidden: positive monomial",
     ),
     "clipped-by-a-tensor": (
         lambda s, x: s.head(torch.clamp(s.embed(x), max=s.top)),
