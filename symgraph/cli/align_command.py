@@ -81,15 +81,17 @@ def run(args: Arguments, console: Console) -> int:
     inputs.check_matching(args, "B aligned", args.alignment)
     if args.out is not None:
         inputs.refuse_folders(args, reference_folder(Path(args.out)))
-        inputs.require_room(args, [args.a, args.b])
     program = inputs.program(args)
     deferred = args.data is None and not _learns(args, program)
+    if args.out is not None:
+        inputs.require_room(args, [args.a, args.b], spooled=int(deferred))
     a, b = (inputs.weighted(spec, args, deferred=deferred) for spec in (args.a, args.b))
     if args.dry_run:
         return inputs.show_program(program or _planned(a, b, args), args, console)
     found = inputs.batches(args, a) if args.data else None
     lesson = inputs.training(args, a) if _learns(args, program) else (None, None)
-    aligned = _align((a, b), program, lesson, found, args, console)
+    scratch = inputs.scratch(args) if deferred else None
+    aligned = _align((a, b), program, scratch, lesson, found, args, console)
     measured = _measure(aligned, found, args, console) if found is not None else {}
     written = _write(aligned, measured, args)
     lines = [str(aligned), *inputs.barrier_lines(measured), *(f"wrote {role} to {p}" for role, p in written.items())]
@@ -112,6 +114,7 @@ def _planned(a: Model, b: Model, args: Arguments) -> Program:
 def _align(
     models: tuple[Model, Model],
     program: Program | None,
+    scratch: Path | None,
     lesson: tuple[Any, Any],
     found: Any,
     args: Arguments,
@@ -121,6 +124,7 @@ def _align(
 
     how = inputs.wanted(args) | inputs.settings(args, PairSettings)
     how |= {"data": lesson[0], "validation": lesson[1], "program": program, "examples": found}
+    how |= {"scratch": scratch}
     with console.steps("aligning") as progress:
         return align(*models, **how | {"progress": progress})
 

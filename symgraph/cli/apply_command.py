@@ -35,7 +35,7 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.match import write as outputs
 
     inputs.refuse_folders(args, args.out)
-    inputs.require_room(args, [args.model], spooled=True)
+    inputs.require_room(args, [args.model], spooled=1)
     found = inputs.weighted(args.model, args, deferred=True)
     options = {"inverse": args.inverse, "task_vector": args.task_vector, "tied": args.tied}
     options["scratch"] = inputs.scratch(args)

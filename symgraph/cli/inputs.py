@@ -68,12 +68,12 @@ def scratch(args: Arguments) -> Path:
     return next(p for p in Path(args.out).absolute().parents if p.is_dir())
 
 
-def require_room(args: Arguments, specs: Sequence[str], *, copies: int = 1, spooled: bool = False) -> None:
+def require_room(args: Arguments, specs: Sequence[str], *, copies: int = 1, spooled: int = 0) -> None:
     """Raise before anything is read if the disk has no room for what is written: as much as the largest model.
 
     Args:
         copies: how many checkpoints are written.
-        spooled: whether all of it waits there in float64 before.
+        spooled: how many of them wait there in float64 before.
 
     Raises:
         OutputError: saying how much there is, and how much there has to be.
@@ -82,7 +82,7 @@ def require_room(args: Arguments, specs: Sequence[str], *, copies: int = 1, spoo
 
     sizes = [weight_sizes(spec) for spec in specs]
     written = copies * max((stored for stored, _ in sizes), default=0)
-    require_space(args.out, written + (8 * max((entries for _, entries in sizes), default=0) if spooled else 0))
+    require_space(args.out, written + 8 * spooled * max((entries for _, entries in sizes), default=0))
 
 
 def rule_book(args: Arguments) -> RuleBook:

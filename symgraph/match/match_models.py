@@ -28,7 +28,7 @@ from symgraph.match.match_options import MatchOptions, Progress
 from symgraph.match.nearest import Nearest, nearest, units
 from symgraph.match.tensor_weights import tensor_weights
 from symgraph.orbit.action import GroupElement
-from symgraph.orbit.steps import Act, State
+from symgraph.orbit.steps import Act, State, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 
 SWEEPS = 2
@@ -101,7 +101,7 @@ def match(
 def _pair(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:
     """What a descent of the second model towards the first comes to."""
     before, after = ((max(x, 0.0) / found.scale) ** 0.5 for x in (found.initial, found.objective[-1]))
-    elements, moved = (GroupElement(symmetry, {}), found.element), Act(found.element).apply(second)
+    elements, moved = (GroupElement(symmetry, {}), found.element), Transform((Act(found.element),)).moved(second)
     return Matched((first, moved), elements, found.objective, found.scale, (0.0, before), (0.0, after))
 
 

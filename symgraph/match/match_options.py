@@ -143,6 +143,8 @@ class Settings:
     `examples`: batches on whose first one results are compared with what they were made from, too. `validation`:
     batches to stop on; without them every tenth of the data is set apart. `loss`: what is trained, a name or a function
     as for `loss_barrier`. `checkpoint`, `resume`: a file to write as training goes on, and whether to go on from it.
+    `scratch`: a folder on whose disk results wait as they were computed until they are written, instead of in memory;
+    nothing is left there.
     """
 
     symmetry: SymmetryGraph | None = None
@@ -163,6 +165,7 @@ class Settings:
         None, "write the run to this file at every estimate", metavar="FILE"
     )
     resume: bool = option(False, "go on from --checkpoint, where it exists")
+    scratch: str | Path | None = None
 
     def __post_init__(self) -> None:
         check(self)

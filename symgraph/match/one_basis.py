@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from symgraph.inference.sources import Source, infer, ready, rule_book, stored
 from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import architecture_differences, module_hash
 from symgraph.io.models import Model
+from symgraph.io.spool import Spool
 from symgraph.io.state import check_finite
 from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Settings
@@ -36,6 +38,7 @@ from symgraph.orbit.steps import Transform
 from symgraph.resize.shapes import Shape, common_shape, model_like
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
+from symgraph.tracing.deferred import made
 
 Given = Mapping[str, Tensor]
 
@@ -278,6 +281,7 @@ def bring(of: Shaped, program: Program, wanted: Wanted, *, network: str, called:
         called=called,
         progress=settings.progress,
         gate=gate,
+        keep=made if settings.scratch is None else Spool(Path(settings.scratch)).put,
     )
     return _universe(of, program, settled, run)
 

@@ -19,6 +19,7 @@ from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.steps import State, Transform
 from symgraph.prove.verify import TOLERANCE, difference
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.deferred import cast, made
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import random_inputs
 
@@ -59,7 +60,7 @@ class Run:
     """A program as it runs: models as they were given, and named intermediate results.
 
     `others`: the symmetry graphs of models of another shape, which a program embeds or reduces. `called`: what messages
-    call each model.
+    call each model. `keep` is called with each tensor of a result as it is done: it may put it somewhere.
     """
 
     symmetry: SymmetryGraph
@@ -72,6 +73,7 @@ class Run:
     called: Mapping[str, str] = field(default_factory=dict)
     progress: Progress | None = None
     gate: Gate | None = None
+    keep: Callable[[Tensor], Tensor] = made
     states: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     canonical: dict[str, Canonical] = field(default_factory=dict)
@@ -102,9 +104,16 @@ class Run:
 
 
 def widened(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:
-    """The state where and in the precision that it is computed with; what is so already is shared."""
+    """The state where and in the precision that it is computed with; what is so already is shared.
+
+    On the CPU, what is read where it is needed stays so.
+    """
     found = detached(state)
-    return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in found.items()}
+    return {k: _placed(v, torch.device(device), dtype if v.is_floating_point() else v.dtype) for k, v in found.items()}
+
+
+def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return cast(tensor, dtype) if device.type == "cpu" == tensor.device.type else made(tensor).to(device, dtype)
 
 
 def detached(state: Mapping[str, Tensor]) -> State:
@@ -114,7 +123,7 @@ def detached(state: Mapping[str, Tensor]) -> State:
 
 def narrowed(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> State:
     """The state on the CPU in the dtypes of another one, from which it takes what it lacks."""
-    return {k: state[k].to("cpu", v.dtype) if k in state else v for k, v in like.items()}
+    return {k: _placed(state[k], torch.device("cpu"), v.dtype) if k in state else v for k, v in like.items()}
 
 
 def largest_change(state: Mapping[str, Tensor]) -> float:

@@ -75,7 +75,8 @@ class Settle(ProgramStep):
         whole = made.inside[name] if target is None else made.inside[name].then(target.inverse())
         state = run.state(name, self.op)
         with torch.no_grad():
-            moved = whole.carry(state)
+            carried = whole.carried(state)
+            moved = {n: run.keep(carried[n]) for n in carried}
         if reference is not None and (grown := overgrown(moved, state, run.state(reference, self.op))):
             return grown
         compared, called = self.compared and name not in made.approximate, run.called.get(name, name)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from symgraph.orbit.constant_steps import Lift, Shift
 from symgraph.orbit.least_norm import least_norm
+from symgraph.orbit.on_demand import Carried
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform, gain_of, rescale, unit_length
 from symgraph.orbit.uneven import Slant
@@ -49,22 +50,23 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     """Takes a state to its canonical form.
 
     Args:
-        state: parameters and buffers by name; computed in their dtype, so pass float64 for exactness to 1e-9.
+        state: parameters and buffers by name; computed in their dtype, so pass float64 for exactness to 1e-9. Of
+            tensors that are read where they are needed, those of the canonical form are made where they are needed.
 
     Raises:
         CheckpointError: a gain has a zero where its bias has not and cannot be moved.
 
     Source: design section 10; balancing as the geometric mean of the Gram matrices.
     """
-    found: State = dict(state)
+    found = Carried(state)
     steps: list[Step] = []
     # A recipe reads the state when it is asked for its next step: the state has then taken all steps before.
     for recipe in (_moves, _gains, _settled, _centres, _leans, _least_norm, _lengths):
         for step in recipe(symmetry, found):
-            found.update(step.apply(found))
+            found.take(step)
             steps.append(step)
     singular = tuple(s.parameter for s in steps if isinstance(s, Rescale) and bool((s.factor == 0).any()))
-    return Canonical(found, Transform(tuple(steps)), singular)
+    return Canonical(found.whole(), Transform(tuple(steps)), singular)
 
 
 def nearly_singular(transform: Transform) -> tuple[str, ...]:
@@ -73,34 +75,34 @@ def nearly_singular(transform: Transform) -> tuple[str, ...]:
     return tuple(s.parameter for s in gains if bool((s.factor.abs() < NEARLY * s.factor.abs().max()).any()))
 
 
-def _moves(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+def _moves(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
     for constant in symmetry.constants:
         if constant.moves:
             yield Shift(constant, -constant.source.mean(state))
 
 
-def _gains(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+def _gains(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
     for name, sites in symmetry.gain_sites.items():
         step = rescale(symmetry, sites, gain_of(symmetry, state, name).clone())
         step.check(state)
         yield step
 
 
-def _settled(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+def _settled(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
     """Constants that nothing sees to zero; those that go elsewhere as they are into the places that take them."""
     for constant in symmetry.constants:
         if constant.settled and not constant.moves:
             yield Shift(constant, -constant.source.mean(state))
 
 
-def _centres(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+def _centres(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
     """Means along the ones direction to zero; written sides first, then reading sides."""
     for c in symmetry.centred:
         for piece in c.pieces:
             yield Lift(piece, c.frame, -means(piece, c.frame, state[piece.parameter]))
 
 
-def _leans(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
     """The means of readers whose norm keeps its bias; where it keeps its gain, no fixed coefficient would do."""
     for lean in symmetry.leans:
         if lean.settled:
@@ -109,12 +111,12 @@ def _leans(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
             yield Slant(lean, -means if lean.rows is None else -means[lean.rows.entries()])
 
 
-def _least_norm(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
     element = least_norm(symmetry, state)
     if element.elements:
         yield Act(element)
 
 
-def _lengths(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
+def _lengths(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
     for radial in symmetry.radial:
         yield Stretch(radial, unit_length(radial, state))

@@ -10,6 +10,8 @@ Source: Kempf and Ness 1979 (uniqueness up to the compact part); Walker and Ni 2
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,26 +23,46 @@ from symgraph.orbit.grams import blocks_on, gram, norms
 from symgraph.orbit.steps import State
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
+from symgraph.tracing.deferred import made
 
 SWEEPS = 300
 MEMORY = 6
 Logs = dict[int, Tensor]
 
 
-def least_norm(symmetry: SymmetryGraph, state: State) -> GroupElement:
-    """The element whose action on `state` has the least norm over all scales, invertible and rotary spaces."""
-    solver = _LeastNorm(symmetry, state)
-    return solver.run()
+def least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> GroupElement:
+    """The element whose action on `state` has the least norm over all scales, invertible and rotary spaces.
+
+    Spaces that share no tensor, such as those of two layers, are solved one after the other, so that no more than
+    their tensors are held.
+    """
+    found: dict[int, Element] = {}
+    for spaces, names in _apart(symmetry, state):
+        found |= _LeastNorm(symmetry, spaces, {n: made(state[n]) for n in names}).run().elements
+    return GroupElement(symmetry, found)
+
+
+def _apart(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[tuple[list[Space], list[str]]]:
+    """The spaces that are solved, in sets that share no tensor, with the tensors of each."""
+    # What a checkpoint stores counts, be it a parameter or not: a mask of ones would otherwise run off.
+    kept = symmetry.graph.state.keys() - symmetry.graph.transient
+    found: list[tuple[list[Space], dict[str, None]]] = []
+    for space in symmetry.active:
+        if not (space.scales or (isinstance(space.maps, DenseMaps) and not space.maps.compact)):
+            continue
+        names = dict.fromkeys(n for n in symmetry.parameters_of[space.id] if n in kept and n in state)
+        near = [part for part in found if part[1].keys() & names.keys()]
+        found = [part for part in found if part not in near]
+        spaces = [s for part in near for s in part[0]]
+        found.append(([*spaces, space], {n: None for part in near for n in part[1]} | names))
+    place = {space.id: i for i, space in enumerate(symmetry.active)}
+    return [(sorted(spaces, key=lambda s: place[s.id]), list(names)) for spaces, names in found]
 
 
 class _LeastNorm:
-    def __init__(self, symmetry: SymmetryGraph, state: State) -> None:
-        self.symmetry = symmetry
-        self.spaces = [s for s in symmetry.active if s.scales or (isinstance(s.maps, DenseMaps) and not s.maps.compact)]
-        kept = symmetry.graph.state.keys() - symmetry.graph.transient
-        names = {n for s in self.spaces for n in symmetry.parameters_of[s.id] if n in kept}
-        # What a checkpoint stores counts, be it a parameter or not: a mask of ones would otherwise run off.
-        held = {n: state[n] for n in names if n in state and state[n].is_floating_point()}
+    def __init__(self, symmetry: SymmetryGraph, spaces: Sequence[Space], state: State) -> None:
+        self.symmetry, self.spaces = symmetry, spaces
+        held = {n: t for n, t in state.items() if t.is_floating_point()}
         self.state: State = symmetry.stacked(symmetry.shifted(held))
         self.element = GroupElement(symmetry, {})
         self.eps = torch.finfo(next(iter(self.state.values())).dtype).eps if self.state else 0.0

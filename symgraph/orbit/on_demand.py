@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from symgraph.orbit.step import Step
+from symgraph.tracing.deferred import Deferred, made
 
 # Tensors of at most so many entries are kept once they are made.
 SMALL = 2**16
@@ -48,6 +49,18 @@ class Carried(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._given
+
+    def whole(self) -> dict[str, Tensor]:
+        """All tensors after these steps; of a state that is read where it is needed, each made where it is needed."""
+        if not any(isinstance(t, Deferred) for t in self._given.values()):
+            return {n: self[n] for n in self}
+        return {n: self._deferred(n) if n in self._touching else t for n, t in self._given.items()}
+
+    def _deferred(self, name: str) -> Tensor:
+        given, count = self._given[name], len(self._steps)
+        if given.numel() <= SMALL:
+            return made(self[name])
+        return Deferred(lambda: made(self._after(name, count)), given.shape, given.dtype)
 
     def _after(self, name: str, count: int) -> Tensor:
         """A tensor as it is after the first `count` steps."""

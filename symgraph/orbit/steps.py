@@ -295,6 +295,13 @@ class Transform:
             found = step.apply(found, linear=linear)
         return found
 
+    def moved(self, state: Mapping[str, Tensor]) -> State:
+        """What `apply` gives; of a state that is read where it is needed, each tensor made where it is needed."""
+        found = Carried(state)
+        for step in self.steps:
+            found.take(step)
+        return found.whole()
+
     def carried(self, state: Mapping[str, Tensor], *, linear: bool = False) -> Carried:
         """What `carry` gives, or with `linear` what `apply` does, each tensor made when it is asked for.
 
