@@ -90,8 +90,7 @@ def run(args: Arguments, console: Console) -> int:
         return inputs.show_program(program or _planned(a, b, args), args, console)
     found = inputs.batches(args, a) if args.data else None
     lesson = inputs.training(args, a) if _learns(args, program) else (None, None)
-    scratch = inputs.scratch(args) if deferred else None
-    aligned = _align((a, b), program, scratch, lesson, found, args, console)
+    aligned = _align((a, b), program, deferred, lesson, found, args, console)
     measured = _measure(aligned, found, args, console) if found is not None else {}
     written = _write(aligned, measured, args)
     lines = [str(aligned), *inputs.barrier_lines(measured), *(f"wrote {role} to {p}" for role, p in written.items())]
@@ -114,7 +113,7 @@ def _planned(a: Model, b: Model, args: Arguments) -> Program:
 def _align(
     models: tuple[Model, Model],
     program: Program | None,
-    scratch: Path | None,
+    deferred: bool,
     lesson: tuple[Any, Any],
     found: Any,
     args: Arguments,
@@ -122,9 +121,8 @@ def _align(
 ) -> Aligned:
     from symgraph.match.align import align
 
-    how = inputs.wanted(args) | inputs.settings(args, PairSettings)
+    how = inputs.wanted(args) | inputs.settings(args, PairSettings, spool=deferred)
     how |= {"data": lesson[0], "validation": lesson[1], "program": program, "examples": found}
-    how |= {"scratch": scratch}
     with console.steps("aligning") as progress:
         return align(*models, **how | {"progress": progress})
 

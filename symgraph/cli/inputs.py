@@ -99,11 +99,12 @@ def options(args: Arguments, kind: type[Kind], **more: Any) -> Kind:
     return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in named.items()}, **more)
 
 
-def settings(args: Arguments, kind: type[Settings]) -> dict[str, Any]:
-    """How models are read and where it is computed, by name."""
+def settings(args: Arguments, kind: type[Settings], *, spool: bool = False) -> dict[str, Any]:
+    """How models are read and where it is computed, by name; with `spool` results wait on the disk of `--out`."""
     import torch
 
     more = {"rules": rule_book(args), "device": args.device, "dtype": getattr(torch, args.dtype)}
+    more["scratch"] = scratch(args) if spool else None
     found = options(args, kind, **more)
     return {f.name: getattr(found, f.name) for f in fields(found)}
 

@@ -66,8 +66,9 @@ def run(args: Arguments, console: Console) -> int:
     check_weights(args.weights, len(args.models))
     inputs.check_device(args.device)
     inputs.refuse_folders(args, args.out)
-    inputs.require_room(args, args.models)
-    sources = [inputs.weighted(spec, args, deferred=args.recalibrate is None) for spec in args.models]
+    deferred = args.recalibrate is None
+    inputs.require_room(args, args.models, spooled=len(args.models) - 1 if deferred and args.align else 0)
+    sources = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
     training = inputs.recalibration(args, sources[0])
     with console.steps("merging") as progress:
         merged = merge.merge(
@@ -77,7 +78,7 @@ def run(args: Arguments, console: Console) -> int:
             options=inputs.options(args, MatchOptions),
             recalibrate=training,
             written=None if written is None else getattr(torch, written),
-            **inputs.settings(args, UniverseSettings) | {"progress": progress},
+            **inputs.settings(args, UniverseSettings, spool=deferred) | {"progress": progress},
         )
     out = outputs.write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})

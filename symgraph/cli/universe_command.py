@@ -80,6 +80,8 @@ def run(args: Arguments, console: Console) -> int:
     program = inputs.program(args)
     if args.dry_run:
         return inputs.show_program(program or plan(args.models, **_how(args)), args, console)
+    count = len(args.models)
+    inputs.require_room(args, args.models, copies=count, spooled=count if _deferred(program, args) else 0)
     found = _universe(program, args, console)
     measured = _measured(found, args, console) if args.data else {}
     simplex = tuple((f"{when} alignment", b) for when, b in measured.items())
@@ -92,17 +94,27 @@ def run(args: Arguments, console: Console) -> int:
     return 0
 
 
-def _how(args: Arguments) -> dict[str, Any]:
-    return inputs.wanted(args, sampler="dirichlet") | inputs.settings(args, UniverseSettings)
+def _how(args: Arguments, *, spool: bool = False) -> dict[str, Any]:
+    return inputs.wanted(args, sampler="dirichlet") | inputs.settings(args, UniverseSettings, spool=spool)
+
+
+def _reads(program: Program | None, args: Arguments) -> bool:
+    return bool(args.method != "weights") if program is None else program.reads_data
+
+
+def _deferred(program: Program | None, args: Arguments) -> bool:
+    """Whether tensors are read where they are needed: few passes do without data."""
+    return args.data is None and not _reads(program, args)
 
 
 def _universe(program: Program | None, args: Arguments, console: Console) -> Universe:
     from symgraph.match.universe import universe
 
-    models = [inputs.weighted(spec, args) for spec in args.models]
-    reads = args.method != "weights" if program is None else program.reads_data
+    deferred = _deferred(program, args)
+    models = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
+    reads = _reads(program, args)
     training, validation = inputs.training(args, models[0]) if reads else (None, None)
-    how = _how(args) | {"data": training, "validation": validation, "program": program}
+    how = _how(args, spool=deferred) | {"data": training, "validation": validation, "program": program}
     how["examples"] = inputs.batches(args, models[0]) if args.data else None
     with console.steps("matching") as progress:
         return universe(models, **how | {"progress": progress})

@@ -30,6 +30,7 @@ from symgraph.match.tensor_weights import tensor_weights
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.deferred import Deferred, made, waiting
 
 SWEEPS = 2
 
@@ -101,7 +102,7 @@ def match(
 def _pair(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:
     """What a descent of the second model towards the first comes to."""
     before, after = ((max(x, 0.0) / found.scale) ** 0.5 for x in (found.initial, found.objective[-1]))
-    elements, moved = (GroupElement(symmetry, {}), found.element), Transform((Act(found.element),)).moved(second)
+    elements, moved = (GroupElement(symmetry, {}), found.element), _acted(found.element, second)
     return Matched((first, moved), elements, found.objective, found.scale, (0.0, before), (0.0, after))
 
 
@@ -116,6 +117,8 @@ class _Rounds:
         seen: Mapping[tuple[int, int], Activations],
     ) -> None:
         self.symmetry, self.moved, self.weights, self.options = symmetry, moved, weights, options
+        # Models that are read where they are needed stay as they were given, and are not held as they are now.
+        self.given = [s if waiting(s) else None for s in moved]
         self.progress, self.seen = progress, seen
         self.share = float(options.alpha) if any(s.correlations for s in seen.values()) else 0.0
         # The mean moves with every model, so that few sweeps of one are worth it at a time.
@@ -134,16 +137,14 @@ class _Rounds:
             way()
             best = min(best, (self.objective(), self.elements), key=lambda x: x[0])
         self.elements = best[1]
-        self.moved = [Act(g).apply(s) for g, s in zip(self.elements, given, strict=True)]
+        self.moved = [_acted(g, s) for g, s in zip(self.elements, given, strict=True)]
 
     def _in_turn(self) -> None:
-        total = self._sum(self.moved[:1])
         for m in range(1, len(self.moved)):
             self._say(m, "the models before it")
-            mean = _over(total, m)
+            mean = self._mean(range(m))
             given = self._seen(m, range(m), mean)
             self._take(m, nearest(self.symmetry, mean, self.moved[m], self.options, seen=given))
-            _add(total, self.moved[m])
 
     def _to_first(self) -> None:
         for m in range(1, len(self.moved)):
@@ -153,20 +154,17 @@ class _Rounds:
 
     def round(self, number: int) -> None:
         """Every model is improved once; in the first round it is also matched afresh, since its start saw fewer."""
-        # Summed anew, so that rounding does not gather.
-        total = self._sum(self.moved)
         for m, state in enumerate(self.moved):
             self._say(m, "all others")
-            _add(total, state, -1.0)
-            others = _over(total, len(self.moved) - 1)
-            given = self._seen(m, [k for k in range(len(self.moved)) if k != m], others)
+            beside = [k for k in range(len(self.moved)) if k != m]
+            others = self._mean(beside)
+            given = self._seen(m, beside, others)
             found = nearest(self.symmetry, others, state, self.brief, warm=True, seen=given)
             if not number:
                 fresh = nearest(self.symmetry, others, state, self.options, seen=given)
                 found = min(found, fresh, key=lambda f: f.objective[-1])
             if found.objective[-1] < found.initial:
                 self._take(m, found)
-            _add(total, self.moved[m])
 
     def objective(self) -> float:
         """The sum of the weighted squared distances from the mean, or its mixture with that of activations."""
@@ -196,31 +194,47 @@ class _Rounds:
         return tuple((d / (s + 1e-300)) ** 0.5 for d, s in zip(self._spread(), self.squares, strict=True))
 
     def _spread(self) -> list[float]:
-        mean = _over(self._sum(self.moved), len(self.moved))
-        return [self._square({n: s[n] - t for n, t in mean.items()}) for s in self.moved]
+        found = [0.0] * len(self.moved)
+        for n, weight in self.weights.items():
+            tensors = [made(s[n]) for s in self.moved]
+            mean = _average(tensors)
+            for m, t in enumerate(tensors):
+                found[m] += float(weight * (t - mean).square().sum())
+        return found
 
     def _square(self, state: Mapping[str, Tensor]) -> float:
         return sum(float(self.weights[n] * t.square().sum()) for n, t in state.items())
 
-    def _sum(self, states: Sequence[State]) -> State:
-        total = {n: states[0][n].clone() for n in self.weights}
-        for s in states[1:]:
-            _add(total, s)
-        return total
+    def _mean(self, models: Sequence[int]) -> State:
+        """The mean of some of the models as they are now, tensor by tensor."""
+        return {n: _averaged([self.moved[m][n] for m in models]) for n in self.weights}
 
     def _take(self, m: int, found: Nearest) -> None:
         self.elements[m] = found.element.after(self.elements[m])
-        self.moved[m] = Act(found.element).apply(self.moved[m])
+        given = self.given[m]
+        self.moved[m] = _acted(found.element, self.moved[m]) if given is None else _acted(self.elements[m], given)
 
     def _say(self, m: int, to: str) -> None:
         if self.progress is not None:
             self.progress(f"matching model {m + 1} of {len(self.moved)} to {to}")
 
 
-def _add(total: State, state: State, sign: float = 1.0) -> None:
-    for n, t in total.items():
-        t.add_(state[n], alpha=sign)
+def _acted(element: GroupElement, state: State) -> State:
+    return Transform((Act(element),)).moved(state)
 
 
-def _over(total: State, count: int) -> State:
-    return {n: t / count for n, t in total.items()}
+def _average(tensors: Sequence[Tensor]) -> Tensor:
+    total = made(tensors[0]).clone()
+    for t in tensors[1:]:
+        total.add_(t)
+    return total.div_(len(tensors))
+
+
+def _averaged(tensors: Sequence[Tensor]) -> Tensor:
+    """The mean of tensors, which is made where it is needed if they are."""
+    first = tensors[0]
+    if len(tensors) == 1:
+        return first
+    if not any(isinstance(t, Deferred) for t in tensors):
+        return _average(tensors)
+    return Deferred(lambda: _average(tensors), first.shape, first.dtype)

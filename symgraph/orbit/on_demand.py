@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from symgraph.orbit.step import Step
-from symgraph.tracing.deferred import Deferred, made
+from symgraph.tracing.deferred import Deferred, made, waiting
 
 # Tensors of at most so many entries are kept once they are made.
 SMALL = 2**16
@@ -52,7 +52,7 @@ class Carried(Mapping[str, Tensor]):
 
     def whole(self) -> dict[str, Tensor]:
         """All tensors after these steps; of a state that is read where it is needed, each made where it is needed."""
-        if not any(isinstance(t, Deferred) for t in self._given.values()):
+        if not waiting(self._given):
             return {n: self[n] for n in self}
         return {n: self._deferred(n) if n in self._touching else t for n, t in self._given.items()}
 

@@ -43,7 +43,14 @@ class Deferred(Tensor):
         named = dict(kwargs or {})
         if any(isinstance(t, Deferred) for t in _written(func, args, named)):
             raise RuntimeError(f"{func} writes to a tensor that is read where it is needed")
-        args, named = tree_map_only(Deferred, made, (args, named))
+        held: dict[int, Tensor] = {}
+
+        def once(t: Deferred) -> Tensor:
+            if id(t) not in held:
+                held[id(t)] = t._make()
+            return held[id(t)]
+
+        args, named = tree_map_only(Deferred, once, (args, named))
         return func(*args, **named)
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -59,6 +66,11 @@ class Deferred(Tensor):
 def made(tensor: Tensor) -> Tensor:
     """What a tensor stands for: itself, unless it is deferred."""
     return tensor._make() if isinstance(tensor, Deferred) else tensor
+
+
+def waiting(state: Mapping[str, Tensor]) -> bool:
+    """Whether tensors of a state are deferred."""
+    return any(isinstance(t, Deferred) for t in state.values())
 
 
 def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
