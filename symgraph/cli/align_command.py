@@ -83,11 +83,10 @@ def run(args: Arguments, console: Console) -> int:
         inputs.refuse_folders(args, reference_folder(Path(args.out)))
     program = inputs.program(args)
     deferred = args.data is None and not _learns(args, program)
-    if args.out is not None:
-        inputs.require_room(args, [args.a, args.b], spooled=int(deferred))
+    inputs.require_room(args, [args.a, args.b], spooled=int(deferred))
     a, b = (inputs.weighted(spec, args, deferred=deferred) for spec in (args.a, args.b))
     if args.dry_run:
-        return inputs.show_program(program or _planned(a, b, args), args, console)
+        return inputs.show_program(program or _planned(a, b, args), (a, b), args, console, written=1)
     found = inputs.batches(args, a) if args.data else None
     lesson = inputs.training(args, a) if _learns(args, program) else (None, None)
     aligned = _align((a, b), program, deferred, lesson, found, args, console)

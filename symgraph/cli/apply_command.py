@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
-from symgraph.cli.parser import Arguments, Commands, add_model, add_options, add_out, add_rules
+from symgraph.cli.parser import Arguments, Commands, add_dry_run, add_model, add_options, add_out, add_rules
 from symgraph.match.match_options import Settings
 
 _EXAMPLES = """
@@ -22,7 +22,8 @@ def add(commands: Commands) -> None:
     text = "a file that `symgraph align --alignment` wrote"
     parser.add_argument("applied", metavar="ALIGNMENT", help=text)
     add_model(parser, "model")
-    add_out(parser)
+    add_out(parser, required=False)
+    add_dry_run(parser)
     parser.add_argument("--inverse", action="store_true", help="go back from the basis of A to that of B")
     text = "the weights are a difference of two models: leave out the constants that the alignment adds"
     parser.add_argument("--task-vector", action="store_true", help=text)
@@ -34,9 +35,13 @@ def run(args: Arguments, console: Console) -> int:
     """Load both, transform, write."""
     from symgraph.match import write as outputs
 
-    inputs.refuse_folders(args, args.out)
+    inputs.require_out(args, "the result")
     inputs.require_room(args, [args.model], spooled=1)
     found = inputs.weighted(args.model, args, deferred=True)
+    if args.dry_run:
+        cost = outputs.cost_of_application(args.applied, found, rules=inputs.rule_book(args), tied=args.tied)
+        console.result(cost, {"cost": cost.to_plain()})
+        return 0
     options = {"inverse": args.inverse, "task_vector": args.task_vector, "tied": args.tied}
     options["scratch"] = inputs.scratch(args)
     with console.steps("applying"):

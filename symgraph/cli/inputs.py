@@ -63,8 +63,10 @@ def writing(args: Arguments) -> dict[str, Any]:
     return {"overwrite": args.overwrite, "shard_size": args.shard_size}
 
 
-def scratch(args: Arguments) -> Path:
-    """A folder on the disk that is written to."""
+def scratch(args: Arguments) -> Path | None:
+    """A folder on the disk that is written to, where something is."""
+    if args.out is None:
+        return None
     return next(p for p in Path(args.out).absolute().parents if p.is_dir())
 
 
@@ -81,6 +83,8 @@ def require_room(args: Arguments, specs: Sequence[str], *, copies: int = 1, spoo
     from symgraph.io.models import weight_sizes
 
     sizes = [weight_sizes(spec) for spec in specs]
+    if args.out is None:
+        return
     written = copies * max((stored for stored, _ in sizes), default=0)
     require_space(args.out, written + 8 * spooled * max((entries for _, entries in sizes), default=0))
 
@@ -235,18 +239,39 @@ def check_matching(args: Arguments, what: str, *files: str | None) -> None:
     if args.resume and args.checkpoint is None:
         raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
     refuse_files(args, None if args.resume else args.checkpoint, *files, args.emit_program)
+    require_out(args, what)
+
+
+def show_program(found: Program, models: Sequence[Model], args: Arguments, console: Console, *, written: int) -> int:
+    """Print a program that is not run, with what it would take, and write it where that is asked for.
+
+    Args:
+        written: how many checkpoints it would write.
+    """
+    from symgraph import api
+    from symgraph.match.cost import cost_of_program
+
+    if "emit_program" in args and args.emit_program:
+        found.save(args.emit_program, overwrite=args.overwrite)
+    if found.reads_data:
+        console.result(found, found.to_plain())
+        return 0
+    symmetry = api.infer(models[0], rules=rule_book(args))
+    cost = cost_of_program(models, found, symmetry, written=written)
+    console.result(f"{found}\n{cost}", {**found.to_plain(), "cost": cost.to_plain()})
+    return 0
+
+
+def require_out(args: Arguments, what: str) -> None:
+    """Raise if there is nowhere to write to.
+
+    Raises:
+        UsageError: there is no `--out`, and more than a plan is asked for.
+    """
     if not args.dry_run and args.out is None:
         raise UsageError("there is no --out FOLDER", remedy=f"say where to write {what}, or pass --dry-run")
     if args.out is not None:
         refuse_folders(args, args.out)
-
-
-def show_program(found: Program, args: Arguments, console: Console) -> int:
-    """Print a program that is not run, and write it where that is asked for."""
-    if args.emit_program:
-        found.save(args.emit_program, overwrite=args.overwrite)
-    console.result(found, found.to_plain())
-    return 0
 
 
 def program(args: Arguments) -> Program | None:

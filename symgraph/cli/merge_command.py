@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
 from symgraph.cli.parser import (
@@ -9,6 +12,7 @@ from symgraph.cli.parser import (
     Arguments,
     Commands,
     add_device,
+    add_dry_run,
     add_matching,
     add_options,
     add_out,
@@ -19,6 +23,9 @@ from symgraph.cli.parser import (
     not_negative,
 )
 from symgraph.match.match_options import MatchOptions, UniverseSettings
+
+if TYPE_CHECKING:
+    from symgraph.io.models import Model
 
 _EXAMPLES = """
 symgraph merge a b --weights 0.5 0.5 --out merged
@@ -43,7 +50,8 @@ def add(commands: Commands) -> None:
     add_trust(parser)
     text = "the share of each model, in their order; they sum to one"
     parser.add_argument("--weights", metavar="W", nargs="+", type=not_negative, required=True, help=text)
-    add_out(parser)
+    add_out(parser, required=False)
+    add_dry_run(parser)
     parser.add_argument("--no-align", dest="align", action="store_false", help="take the models as they are")
     add_options(parser, UniverseSettings, "tied")
     add_device(parser, ("float64", "float32", "bfloat16", "float16"), None, WRITTEN)
@@ -65,10 +73,12 @@ def run(args: Arguments, console: Console) -> int:
     written, args.dtype = args.dtype, "float64"
     check_weights(args.weights, len(args.models))
     inputs.check_device(args.device)
-    inputs.refuse_folders(args, args.out)
+    inputs.require_out(args, "the merged model")
     deferred = args.recalibrate is None
     inputs.require_room(args, args.models, spooled=len(args.models) - 1 if deferred and args.align else 0)
     sources = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
+    if args.dry_run:
+        return _planned(sources, args, console)
     training = inputs.recalibration(args, sources[0])
     with console.steps("merging") as progress:
         merged = merge.merge(
@@ -82,4 +92,17 @@ def run(args: Arguments, console: Console) -> int:
         )
     out = outputs.write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
+    return 0
+
+
+def _planned(sources: Sequence[Model], args: Arguments, console: Console) -> int:
+    """What would be done, and what it would take."""
+    from symgraph.match.cost import cost_of_mean
+    from symgraph.match.universe import plan
+
+    if args.align:
+        planned = plan(sources, options=inputs.options(args, MatchOptions), **inputs.settings(args, UniverseSettings))
+        return inputs.show_program(planned, sources, args, console, written=1)
+    cost = cost_of_mean(sources)
+    console.result(cost, {"cost": cost.to_plain()})
     return 0

@@ -103,7 +103,13 @@ def add_program(parser: argparse.ArgumentParser) -> None:
     plan = parser.add_mutually_exclusive_group()
     plan.add_argument("--program", metavar="FILE", help="run this program instead of planning one")
     plan.add_argument("--emit-program", metavar="FILE", help="write the program (.yaml or .json)")
-    parser.add_argument("--dry-run", action="store_true", help="print the program and stop")
+    add_dry_run(parser)
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Whether to say what would be done, and no more."""
+    text = "print what would be done and what it takes: bytes, memory, disk, time"
+    parser.add_argument("--dry-run", action="store_true", help=text)
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

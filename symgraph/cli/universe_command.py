@@ -78,10 +78,12 @@ def run(args: Arguments, console: Console) -> int:
         check_weights(weights, len(args.models))
     inputs.check_matching(args, "all models")
     program = inputs.program(args)
+    count, deferred = len(args.models), _deferred(program, args)
+    inputs.require_room(args, args.models, copies=count, spooled=count if deferred else 0)
     if args.dry_run:
-        return inputs.show_program(program or plan(args.models, **_how(args)), args, console)
-    count = len(args.models)
-    inputs.require_room(args, args.models, copies=count, spooled=count if _deferred(program, args) else 0)
+        models = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
+        planned = program or plan(models, **_how(args))
+        return inputs.show_program(planned, models, args, console, written=count)
     found = _universe(program, args, console)
     measured = _measured(found, args, console) if args.data else {}
     simplex = tuple((f"{when} alignment", b) for when, b in measured.items())

@@ -22,6 +22,7 @@ from symgraph.io.state import check_finite
 from symgraph.io.tied import untie
 from symgraph.match.align import Aligned
 from symgraph.match.cards import Card, Ingredient
+from symgraph.match.cost import Cost, cost_of_apply
 from symgraph.match.learn_step import LearnStep
 from symgraph.match.match_step import MatchStep
 from symgraph.match.merge import Merged, saved
@@ -74,11 +75,7 @@ def apply(
         UsageError: the model has no weights.
         VerifyError: the model would not compute what it computed.
     """
-    found = model(source)
-    if not found.has_weights:
-        raise UsageError(f"{found.spec} has no weights", remedy="name a checkpoint, not a config")
-    found = untie(found).model if tied == "untie" else found
-    alignment = Alignment.load(file, infer(found, rules=rules))
+    found, alignment = _loaded(file, source, rules, tied)
     state = state_of(found.module)
     check_finite({k: v for k, v in state.items() if k in alignment.symmetry.terms}, where=found.spec)
     chosen = alignment.inverse() if inverse else alignment
@@ -90,6 +87,24 @@ def apply(
         Endpoint(found, moved, chosen).check()
     moved, own = {n: cast(t, state[n].dtype) for n, t in moved.items()}, module_hash(found.module)
     return Applied(found, saved(found, moved), chosen, str(file), inverse, own, _made_for(chosen, found, own))
+
+
+def cost_of_application(file: str | Path, source: Source, *, rules: RuleSources = None, tied: str = "keep") -> Cost:
+    """What `apply` would take.
+
+    Raises:
+        CheckpointError, UsageError: as for `apply`.
+    """
+    found, _ = _loaded(file, source, rules, tied)
+    return cost_of_apply(found, Path(file).stat().st_size)
+
+
+def _loaded(file: str | Path, source: Source, rules: RuleSources, tied: str) -> tuple[Model, Alignment]:
+    found = model(source)
+    if not found.has_weights:
+        raise UsageError(f"{found.spec} has no weights", remedy="name a checkpoint, not a config")
+    found = untie(found).model if tied == "untie" else found
+    return found, Alignment.load(file, infer(found, rules=rules))
 
 
 def _made_for(alignment: Alignment, model: Model, own: str) -> tuple[str, ...]:

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 from models_zoo import ARCHITECTURES, build, case, worst
-from torch import nn
+from torch import Tensor, nn
 
 from symgraph.errors import VerifyError
 from symgraph.io import spool as spooled
 from symgraph.io.models import Model
 from symgraph.io.spool import Spool
+from symgraph.match.match_models import match
+from symgraph.match.match_options import MatchOptions
 from symgraph.orbit import on_demand
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
 from symgraph.prove import eager
 from symgraph.prove.verify import random_transform
-from symgraph.tracing.deferred import Deferred
+from symgraph.tracing.deferred import Deferred, made
 
 
 @pytest.fixture
@@ -65,6 +67,36 @@ def test_a_module_is_compared_one_tensor_at_a_time(name: str, monkeypatch: pytes
     monkeypatch.setattr(eager, "LARGE", 0)
     with pytest.raises(VerifyError):
         eager.check_unchanged(model, broken, name, before=before, graph=c.symmetry.graph)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.usefixtures("nothing_small")
+def test_canonical_forms_of_tensors_on_demand_have_the_same_bits(name: str) -> None:
+    c = case(name)
+    state = c.state(1)
+    whole = canonicalise(c.symmetry, state)
+    on_demand = canonicalise(c.symmetry, {n: _later(t) for n, t in state.items()})
+    assert on_demand.state.keys() == whole.state.keys() and any(
+        isinstance(t, Deferred) for t in on_demand.state.values()
+    )
+    assert all(torch.equal(made(on_demand.state[n]), t) for n, t in whole.state.items())
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+@pytest.mark.usefixtures("nothing_small")
+def test_models_on_demand_are_matched_as_models_in_memory_are(rounds: int) -> None:
+    c = case("mlp-relu")
+    states = [canonicalise(c.symmetry, c.state(k, spread=0.5)).state for k in range(2 if rounds == 0 else 3)]
+    whole = match(c.symmetry, states, MatchOptions(sweeps=2), rounds)
+    waiting = match(c.symmetry, [{n: _later(t) for n, t in s.items()} for s in states], MatchOptions(sweeps=2), rounds)
+    assert waiting.objective == pytest.approx(whole.objective, rel=1e-9)
+    assert all(isinstance(t, Deferred) for n, t in waiting.states[1].items() if t.is_floating_point())
+    assert all(worst(a, b) < 1e-9 for a, b in zip(waiting.states, whole.states, strict=True))
+
+
+def _later(tensor: Tensor) -> Tensor:
+    """The tensor as one that is read where it is needed."""
+    return Deferred(lambda: tensor.clone(), tensor.shape, tensor.dtype)
 
 
 def test_what_waits_on_disk_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,26 @@ def test_a_dry_run_prints_the_program_and_writes_it_on_request(cli: Cli, checkpo
     assert [p.name for p in Path().iterdir()] == ["plan.json"]
 
 
+def test_a_dry_run_says_what_it_would_take(cli: Cli, checkpoints: Path) -> None:
+    pair = (checkpoints / "vit-0", checkpoints / "vit-1")
+    size = sum(f.stat().st_size for p in pair for f in p.glob("*.safetensors"))
+    merge = ("merge", *pair, "--weights", 0.5, 0.5)
+    takes = []
+    for words in (("align", *pair), ("universe", *pair), merge, (*merge, "--no-align")):
+        found = cli(*words, "--dry-run")
+        assert found.code == 0 and "reads " in found.out and "on one thread" in found.out, found.err
+        takes.append(cli(*words, "--dry-run", "--json").json["cost"])
+        assert size / 2 < takes[-1]["stored"] < size
+    assert takes[-1]["memory"] < takes[0]["memory"] and takes[-1]["disk"] < takes[1]["disk"]
+    assert list(Path().iterdir()) == []
+    nowhere = cli(*merge)
+    assert nowhere.code == 2 and "there is no --out FOLDER" in nowhere.err
+    assert cli("align", *pair, "--sweeps", 1, "--out", "b", "--alignment", "ab.safetensors").code == 0
+    found = cli("apply", "ab.safetensors", pair[1], "--dry-run")
+    assert found.code == 0 and "of disk" in found.out, found.err
+    assert sorted(p.name for p in Path().iterdir()) == ["ab.safetensors", "b"]
+
+
 def test_a_singular_gauge_writes_a_beside_the_result(cli: Cli, checkpoints: Path, tmp_path: Path) -> None:
     a = _edited(checkpoints / "vit-0", tmp_path / "a", _without_gain)
     found = cli("align", a, checkpoints / "vit-1", "--out", "aligned")

@@ -1,0 +1,117 @@
+"""What a run will take, said before it begins: from the shapes and dtypes of the models, and from the plan alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import torch
+
+from symgraph.io.checkpoint import dtypes
+from symgraph.io.models import Model
+from symgraph.match.match_step import MatchStep
+from symgraph.match.program import Program
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import leaves
+
+# How often each model is read: to load, check and hash it; for one descent; to settle and compare one; by `apply`.
+_LOADED, _DESCENT, _SETTLED, _APPLIED = 3, 4, 12, 11
+# Of the largest tensor so many are held at once in float64; of a matched pair this many bytes an entry.
+_LARGEST, _MATCHED = 3, 8
+# Bytes a second that are read, widened and moved. A modest figure: disks and processors differ.
+_STREAMED = 2.5e8
+_WIDE = torch.float64.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run takes at most, where its data fits: bytes, how often each model is read, and seconds on one thread.
+
+    `memory` is what it holds beside what the process takes anyway; `disk` what is written, with all that waits there.
+    """
+
+    stored: int
+    passes: int
+    memory: int
+    disk: int
+    seconds: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """The figures as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        read = f"reads {_size(self.stored)}, at most {self.passes} times ({_size(self.stored * self.passes)})"
+        held = f"holds about {_size(self.memory)} at once; needs {_size(self.disk)} of disk"
+        return f"{read}\n{held}\ntakes about {_time(self.seconds)} on one thread, if all sweeps and rounds are done"
+
+
+def cost_of_program(models: Sequence[Model], program: Program, symmetry: SymmetryGraph, *, written: int) -> Cost:
+    """What it takes to run a program that reads no data, and to write so many of the models."""
+    steps = [s for s in program.steps if isinstance(s, MatchStep)]
+    descents = sum(1 + 2 * s.rounds for s in steps)
+    sweeps = sum((1 + s.sweeps) * (len(models) - 1) + (2 * s.rounds + s.sweeps) * bool(s.rounds) for s in steps)
+    passes = _LOADED + _DESCENT * descents + _SETTLED
+    held = _MATCHED * max(map(_entries, models)) if steps else 0
+    computed = sweeps * _operations(symmetry) / _speed()
+    return _cost(models, passes, held, written=written, waiting=len(models) - 1, computed=computed)
+
+
+def cost_of_apply(source: Model, elements: int) -> Cost:
+    """What it takes to apply an alignment, whose file has so many bytes."""
+    return _cost([source], _APPLIED, elements, written=1, waiting=1)
+
+
+def cost_of_mean(models: Sequence[Model]) -> Cost:
+    """What it takes to average models as they are."""
+    return _cost(models, _LOADED, 0, written=1, waiting=0)
+
+
+def _cost(
+    models: Sequence[Model], passes: int, held: int, *, written: int, waiting: int, computed: float = 0.0
+) -> Cost:
+    stored = [sum(n * d.itemsize for n, d in _tensors(m)) for m in models]
+    largest = max((n for m in models for n, _ in _tensors(m)), default=0)
+    disk = written * max(stored) + waiting * _WIDE * max(map(_entries, models))
+    memory = held + _LARGEST * _WIDE * largest
+    return Cost(sum(stored), passes, memory, disk, computed + passes * sum(stored) / _STREAMED)
+
+
+def _tensors(model: Model) -> list[tuple[int, torch.dtype]]:
+    """How many entries each tensor of a checkpoint has, and their dtype."""
+    shapes = {n: t.shape for n, t in model.module.state_dict().items()}
+    return [(prod(shapes[n]), dtype) for n, dtype in dtypes(model).items()]
+
+
+def _entries(model: Model) -> int:
+    return sum(n for n, _ in _tensors(model))
+
+
+def _operations(symmetry: SymmetryGraph) -> float:
+    """Multiplications and additions of one sweep: the correlation of each axis that moves, and what moves it."""
+    sizes = {s.id: s.size for s in symmetry.active}
+    found = 0.0
+    for name, axes in symmetry.terms.items():
+        entries = prod(symmetry.graph.state[name].shape)
+        found += sum(4.0 * entries * sizes.get(leaf.space, 0) for term in axes for leaf in leaves(term))
+    return found
+
+
+def _speed(size: int = 384) -> float:
+    """Multiplications and additions a second, by one small product."""
+    one = torch.ones(size, size)
+    start = time.perf_counter()
+    for _ in range(3):
+        one @ one
+    return 6 * size**3 / max(time.perf_counter() - start, 1e-6)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(seconds, 1) / 60:.1f} minutes"
