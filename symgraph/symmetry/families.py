@@ -68,6 +68,10 @@ class Piece:
 
     def add(self, tensor: Tensor, part: Tensor) -> Tensor:
         """The parameter with something added to this part; shapes: `part` broadcasts against `of(tensor)`."""
+        if self.outer == 1:
+            inside = self.of(tensor) + part.to(tensor)
+            whole = self.size == tensor.shape[self.axis]
+            return inside if whole else tensor.slice_scatter(inside, self.axis, self.start, self.stop)
         at = self.places(tensor.device)
         shape = [self.size if i == self.axis else n for i, n in enumerate(tensor.shape)]
         return tensor.index_add(self.axis, at, part.to(tensor).expand(shape))

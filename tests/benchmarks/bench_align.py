@@ -1,16 +1,22 @@
-"""One alignment sweep over one forward-backward pass of the same model on 64 sequences.
+"""One alignment sweep over one forward-backward pass of the same model on 64 sequences; real sizes on request.
 
-python tests/benchmarks/bench_align.py
+    python tests/benchmarks/bench_align.py [--layers 12]
+
+With a number of layers: a whole alignment, of two sweeps, of two models of the shape of GPT-2 small with so many of
+its layers and random weights, on one thread; its process time by step, and its peak memory.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from itertools import pairwise
 from statistics import median
 
+import torch
+from bench_memory import forget_peak, resident, warm_up
 from measure import language_model, one_thread, seconds, sequences
-from transformers import GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import symgraph
 
@@ -58,5 +64,38 @@ def main() -> dict[str, float]:
     return found
 
 
+def real_size(layers: int) -> dict[str, float]:
+    """Seconds until each step of the alignment begins, those of all, and the peak in checkpoints above the start."""
+
+    def made(seed: int) -> GPT2LMHeadModel:
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(GPT2Config(n_layer=layers))
+        model.train(False)
+        return model
+
+    a, b = made(0), made(1)
+    warm_up()
+    found: dict[str, float] = {}
+    forget_peak()
+    held, start = resident("VmRSS"), time.process_time()
+
+    def mark(message: str) -> None:
+        found[message.partition(" (")[0].partition(": ")[0]] = time.process_time() - start
+
+    with one_thread():
+        symgraph.align(a, b, options=symgraph.MatchOptions(sweeps=2, tolerance=-1.0), progress=mark)
+    found["seconds"] = time.process_time() - start
+    checkpoint = sum(t.numel() * t.element_size() for t in a.parameters()) / 2**20
+    found["checkpoints"] = (resident("VmHWM") - held) / checkpoint
+    return found
+
+
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--layers", type=int)
+    wanted = parser.parse_args().layers
+    if wanted is None:
+        main()
+    else:
+        for step, figure in real_size(wanted).items():
+            print(f"{figure:8.2f}  {step}")
