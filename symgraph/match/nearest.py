@@ -151,6 +151,9 @@ class _Descent:
             self.still = squares - 2 * sum(p.product() for p in still)
         self.share = float(o.alpha) if seen is not None and seen.correlations else 0.0
         self.quiet = [0] * len(self.units)
+        # Those that may find something else than when they were last solved from everything, and whom each touches.
+        self.stale = set(range(len(self.units)))
+        self.beside = [set().union(*(self._others(p, u) for p in on), {u}) for u, on in enumerate(self.on)]
 
     def run(self, progress: Progress | None, warm: bool = False) -> Nearest:
         initial = self._objective()
@@ -166,7 +169,7 @@ class _Descent:
         history = [self._objective()]
         for sweep in range(self.options.sweeps):
             rested = False
-            for u in self._order():
+            for u in filter(self.stale.__contains__, self._order()):
                 if self.quiet[u] < QUIET:
                     self._improve(u, None)
                 else:
@@ -225,6 +228,8 @@ class _Descent:
     def _improve(self, index: int, anchored: Callable[[frozenset[int]], bool] | None) -> None:
         """Replaces the unit's elements by the optimum given all others, unless that lowers the correlation."""
         unit = self.units[index]
+        if anchored is None:
+            self.stale.discard(index)
         share = self.share if self.seen is not None and unit.space.id in self.seen.correlations else 0.0
         found = [] if share == 1.0 else self._found(index, anchored)
         twice = any(repeats(p.block, unit.ids()) for p in found)
@@ -233,13 +238,14 @@ class _Descent:
         if not table:
             return
         if twice and anchored is None:
-            self._creep(unit, table)
-            return
-        best_found = best([unit], table, 1) if order is None else inside(unit, table, order)
-        if anchored is not None or order is not None or float(best_found.value) > before:
-            self.quiet[index] = 0 if self._apply(self._step(best_found)) else self.quiet[index] + 1
+            moved = self._creep(unit, table)
         else:
-            self.quiet[index] += 1
+            best_found = best([unit], table, 1) if order is None else inside(unit, table, order)
+            gained = float(best_found.value) - before > GAIN[self.dtype] * self.scale
+            moved = (anchored is not None or order is not None or gained) and self._apply(self._step(best_found))
+        self.quiet[index] = 0 if moved else self.quiet[index] + 1
+        if moved:
+            self.stale |= self.beside[index]
 
     def _found(self, index: int, anchored: Callable[[frozenset[int]], bool] | None) -> list[Pair]:
         """The pairs that a unit is solved from."""
@@ -253,7 +259,7 @@ class _Descent:
             return None
         return outer_order(self.symmetry, unit, [(p.block, p.weight) for p in found], self.options.outer)
 
-    def _creep(self, unit: Tree, table: Table) -> None:
+    def _creep(self, unit: Tree, table: Table) -> bool:
         """A unit that stands twice on a parameter: the table is only the slope there, so steps are tried and measured.
 
         A multiple of the identity added to the correlation pulls the optimum towards where it is; for rotations a
@@ -263,8 +269,8 @@ class _Descent:
         for pull in PULLS:
             step = self._step(best([unit], pulled(table, unit.space, pull * scale), 1))
             if self._gain(step) > GAIN[self.dtype] * self.scale:
-                self._apply(step)
-                return
+                return self._apply(step)
+        return False
 
     def _gain(self, element: GroupElement) -> float:
         """By how much the element would raise the correlation with A."""

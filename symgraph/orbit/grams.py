@@ -25,8 +25,3 @@ def gram(x: Tensor, dim: int, fibre: Sequence[int]) -> Tensor:
     """Second moments along `dim` for each position of the fibre: (F, n, n)."""
     u = unfold(x, [*fibre, dim])
     return u @ u.transpose(-1, -2)
-
-
-def norms(x: Tensor, dim: int, fibre: Sequence[int]) -> Tensor:
-    """Squared norm of every slice along `dim` for each position of the fibre: (F, n)."""
-    return unfold(x, [*fibre, dim]).square().sum(-1)

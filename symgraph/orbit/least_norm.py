@@ -10,7 +10,8 @@ Source: Kempf and Ness 1979 (uniqueness up to the compact part); Walker and Ni 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,10 +20,12 @@ from symgraph.groups.elements import Element
 from symgraph.groups.index_maps import IndexMaps
 from symgraph.groups.map_class import DenseMaps
 from symgraph.orbit.action import GroupElement, neutral
-from symgraph.orbit.grams import blocks_on, gram, norms
+from symgraph.orbit.grams import gram
 from symgraph.orbit.steps import State
+from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
+from symgraph.symmetry.terms import Term
 from symgraph.tracing.deferred import made
 
 SWEEPS = 300
@@ -59,13 +62,52 @@ def _apart(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[tuple[l
     return [(sorted(spaces, key=lambda s: place[s.id]), list(names)) for spaces, names in found]
 
 
+@dataclass(slots=True)
+class _Table:
+    """A block as it is now; where only scales act on it, the sums of its squares, which they act on squared."""
+
+    block: Block
+    squared: bool
+
+    def move(self, element: GroupElement) -> None:
+        """Moves the block."""
+        moved = element.on_block(self.block.tensors[0], self.block.leaves)
+        self.block = replace(self.block, tensors=(moved,))
+
+    def norms(self, space: Space) -> Tensor:
+        """Squared norm of every slice on a space, for each position of its fibre: (F, n)."""
+        x = unfold(self.block.tensors[0], [*map(self.block.dim, space.fibre), self.block.dim(space.id)])
+        return x.sum(-1) if self.squared else x.square().sum(-1)
+
+
+def _tables(spaces: Sequence[Space], name: str, tensor: Tensor, axes: Sequence[Term]) -> Iterator[_Table]:
+    """The tables of a parameter that some of the spaces act on."""
+    for block in blocks(name, [tensor], axes):
+        acting = [s for s in spaces if s.id in block.spaces()]
+        squared = all(isinstance(s.maps, IndexMaps) for s in acting)
+        kept = {i for s in acting for i in (s.id, *s.fibre)}
+        dims = [d for d, leaf in enumerate(block.leaves) if leaf.space in kept]
+        if squared and acting:
+            leaves, sums = tuple(block.leaves[d] for d in dims), unfold(block.tensors[0], dims).square().sum(-1)
+            block = Block(name, leaves, (sums,))
+        if acting:
+            yield _Table(block, squared)
+
+
+def _squared(e: Element) -> Element:
+    """What an element that only scales does to squares."""
+    return e if e.scale is None else Element(e.index, e.scale.square(), e.sign)
+
+
 class _LeastNorm:
     def __init__(self, symmetry: SymmetryGraph, spaces: Sequence[Space], state: State) -> None:
         self.symmetry, self.spaces = symmetry, spaces
         held = {n: t for n, t in state.items() if t.is_floating_point()}
-        self.state: State = symmetry.stacked(symmetry.shifted(held))
+        whole = symmetry.stacked(symmetry.shifted(held))
+        self.tables = [t for n, x in whole.items() for t in _tables(spaces, n, x, symmetry.acting_terms[n])]
+        self.on = {s.id: [t for t in self.tables if s.id in t.block.spaces()] for s in spaces}
         self.element = GroupElement(symmetry, {})
-        self.eps = torch.finfo(next(iter(self.state.values())).dtype).eps if self.state else 0.0
+        self.eps = torch.finfo(next(iter(whole.values())).dtype).eps if whole else 0.0
 
     def run(self) -> GroupElement:
         """Sweeps until nothing moves, or what moves is rounding that no longer shrinks."""
@@ -89,7 +131,10 @@ class _LeastNorm:
 
     def _apply(self, elements: dict[int, Element]) -> None:
         element = GroupElement(self.symmetry, elements)
-        self.state.update(element.on_stacked(self.state))
+        squared = GroupElement(self.symmetry, {i: _squared(e) for i, e in elements.items()})
+        for table in self.tables:
+            if table.block.spaces() & elements.keys():
+                table.move(squared if table.squared else element)
         self.element = element.after(self.element)
 
     def _scaled(self, space: int, scale: Tensor) -> Element:
@@ -106,7 +151,7 @@ class _LeastNorm:
     def _moments(self, space: Space) -> tuple[Tensor, Tensor]:
         """Second moments of the covariant and of the dual side of a space: two (F, n, n)."""
         sides: dict[bool, Tensor] = {}
-        for block in blocks_on(self.symmetry, space.id, [self.state], self.state.__contains__):
+        for block in (t.block for t in self.on[space.id]):
             dim = block.dim(space.id)
             g = gram(block.tensors[0], dim, [block.dim(f) for f in space.fibre])
             dual = block.leaves[dim].dual
@@ -118,11 +163,10 @@ class _LeastNorm:
     def _norms(self, space: Space) -> tuple[Tensor, Tensor]:
         """Squared norms (m, F, n) and exponents (m, p) of the m kinds of occurrence of a space in parameters."""
         total: dict[tuple[int, ...], Tensor] = {}
-        for block in blocks_on(self.symmetry, space.id, [self.state], self.state.__contains__):
-            dim = block.dim(space.id)
-            leaf = block.leaves[dim]
+        for table in self.on[space.id]:
+            leaf = table.block.leaves[table.block.dim(space.id)]
             exponent = tuple(-e if leaf.dual else e for e in self.symmetry.frame(leaf.frame).scale)
-            n = norms(block.tensors[0], dim, [block.dim(f) for f in space.fibre])
+            n = table.norms(space)
             total[exponent] = total[exponent] + n if exponent in total else n
         values = torch.stack(list(total.values()))
         return values, torch.tensor(list(total), dtype=values.dtype, device=values.device)
