@@ -22,6 +22,7 @@ from symgraph.cli import (
     inspect_command,
     merge_command,
     rules_command,
+    run_command,
     universe_command,
     verify_command,
 )
@@ -38,6 +39,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     barrier_command,
     merge_command,
     apply_command,
+    run_command,
     rules_command,
     demo_command,
 )

@@ -86,12 +86,14 @@ def run(args: Arguments, console: Console) -> int:
     inputs.require_room(args, [args.a, args.b], spooled=int(deferred))
     a, b = (inputs.weighted(spec, args, deferred=deferred) for spec in (args.a, args.b))
     if args.dry_run:
-        return inputs.show_program(program or _planned(a, b, args), (a, b), args, console, written=1)
+        return inputs.show_program(program or _planned(a, b, args), args, console, {"A": a, "B": b}, written=1)
     found = inputs.batches(args, a) if args.data else None
     lesson = inputs.training(args, a) if _learns(args, program) else (None, None)
     aligned = _align((a, b), program, deferred, lesson, found, args, console)
     measured = _measure(aligned, found, args, console) if found is not None else {}
     written = _write(aligned, measured, args)
+    if path := inputs.save_program(aligned.program, args, {"A": a, "B": b}):
+        written["program"] = str(path)
     lines = [str(aligned), *inputs.barrier_lines(measured), *(f"wrote {role} to {p}" for role, p in written.items())]
     console.result("\n".join(lines), _plain(aligned, measured, written))
     return 0
@@ -148,8 +150,6 @@ def _write(aligned: Aligned, measured: dict[str, LossBarrier], args: Arguments) 
     written = {role: str(path) for role, path in folders.items()}
     if args.alignment:
         written["alignment"] = str(aligned.alignment.save(args.alignment, overwrite=args.overwrite))
-    if args.emit_program:
-        written["program"] = str(aligned.program.save(args.emit_program, overwrite=args.overwrite))
     return written
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
@@ -13,18 +14,22 @@ from symgraph.cli.parser import (
     Arguments,
     Commands,
     add_data,
-    add_device,
     add_mixtures,
+    add_options,
     add_overwrite,
+    add_program,
     add_recalibration,
     add_rules,
     add_trust,
 )
 from symgraph.errors import UsageError
+from symgraph.io.reading import Reading
+from symgraph.match.match_options import Settings
+from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
 
 if TYPE_CHECKING:
-    from symgraph.io.models import Model
-    from symgraph.measure.result import LossBarrier
+    from symgraph.match.program import Program
+    from symgraph.match.run_program import Around
 
 _EXAMPLES = """
 symgraph barrier a b --data my-dataset --metrics accuracy
@@ -33,6 +38,8 @@ symgraph barrier a b --data my_package.data:test_batches --json
 symgraph barrier a b c --data my-dataset --plot triangle.png        mixtures of all three
 symgraph barrier a b --data my-dataset --recalibrate my-dataset     batch norms: new statistics
 symgraph barrier a b-aligned --data test.txt --product
+symgraph barrier a b --data test.txt --emit-program plan.yaml       write what was done
+symgraph barrier --program plan.yaml                                and do it again
 """
 _DETAILS = """
 Evaluates (1 - lambda) A + lambda B at points of lambda from 0 to 1. The loss barrier is the largest
@@ -51,16 +58,17 @@ def add(commands: Commands) -> None:
     """Add the command to the parser."""
     about = "measure the loss barrier between two models or more"
     parser = commands.add("barrier", run, about, details=_DETAILS, examples=_EXAMPLES)
-    parser.add_argument("models", metavar="MODEL", nargs="+", help=f"two models or more: {WEIGHTED_HELP}")
+    text = f"two models or more: {WEIGHTED_HELP}; with --program by default those that it names"
+    parser.add_argument("models", metavar="MODEL", nargs="*", help=text)
     add_trust(parser)
-    add_data(parser, required=True)
+    add_data(parser)
     add_mixtures(parser)
     add_recalibration(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the mixtures that are drawn (default 0)")
-    parser.add_argument("--refine", action="store_true", help="of two models: place three more points at the maximum")
-    add_device(parser, ("float64", "float32"), None, " (default: that of the checkpoint, at least float32)")
+    add_options(parser, MixtureOptions, "seed", "refine")
+    add_options(parser, EvaluationOptions, "device", "dtype")
     parser.add_argument("--plot", metavar="FILE", help="also draw the curves (.png, .svg, .pdf)")
     parser.add_argument("--out", metavar="FILE", help="also write the result as JSON")
+    add_program(parser)
     add_overwrite(parser)
     text = "also mix the products inside of heads (see above)"
     parser.add_argument("--product", action="store_true", help=text)
@@ -68,44 +76,38 @@ def add(commands: Commands) -> None:
 
 
 def run(args: Arguments, console: Console) -> int:
-    """Load, evaluate, draw, write, print."""
-    from symgraph.io.files import write_text
+    """Plan or load the program, run it, print."""
+    from symgraph.match import run_program as programs
+    from symgraph.match.barrier_steps import figures, tables
 
     _check(args)
-    models = [inputs.weighted(spec, args) for spec in args.models]
-    found, product = _measured(models, args, console)
-    if args.plot:
-        _draw(found, product, args)
-    text, plain = str(found), found.to_json()
-    if product is not None:
-        text = f"{text}\n\nin product form, which is no model of the architecture\n\n{product}"
-        plain = json.dumps({"loss_barrier": found.to_plain(), "product_form": product.to_plain()}, indent=2)
-    if args.out:
-        write_text(args.out, plain, overwrite=args.overwrite)
-    console.result(text, plain)
-    for path in filter(None, (args.plot, args.out)):
+    program = _given(args) if args.program else _planned(args)
+    programs.refuse_outputs(program, args.overwrite)
+    models = programs.load_models(program, trust_remote_code=args.trust_remote_code, deferred=False)
+    if args.emit_program or args.dry_run:
+        program = replace(program, model=type(next(iter(models.values())).module).__name__)
+    if args.dry_run:
+        return inputs.show_program(program, args, console, models)
+    # Before any data is read.
+    programs.check_alike(models)
+    data = programs.load_data(program, models)
+    done = programs.run_program(program, models, data, _settings(args), _how(args, console))
+    inputs.save_program(program, args, models)
+    console.result(tables(done.run.reported), json.dumps(figures(done.run.reported), indent=2))
+    for path in filter(None, (*done.run.written.values(), args.emit_program)):
         console.remark(f"wrote {path}")
     return 0
-
-
-def _draw(found: LossBarrier, product: LossBarrier | None, args: Arguments) -> None:
-    from symgraph.measure.plots import barrier_plot
-
-    # Whole paths would not fit.
-    short = [Path(spec).name or spec for spec in args.models]
-    title = "Between " + (" and ".join(short) if len(short) == 2 else ", ".join(short))
-    if product is None:
-        found.plot(args.plot, title=title, overwrite=args.overwrite)
-        return
-    curves = {found.loss.name: found, "in product form": product}
-    barrier_plot(curves, args.plot, title=title, overwrite=args.overwrite)
 
 
 def _check(args: Arguments) -> None:
     from symgraph.measure.mixture import check_weights
 
     count = len(args.models)
-    if count < 2:
+    if args.program is None and args.data is None:
+        raise UsageError("there is no data", remedy="name it with --data, or a program with --program")
+    if args.program is not None and args.data is not None:
+        raise UsageError("the program says which data there is", remedy="leave out --data, or change the program")
+    if count < 2 and (count or args.program is None):
         raise UsageError(f"{count} model has no barrier", remedy="name two models or more")
     if args.refine and count > 2:
         raise UsageError(f"--refine is for two models, not {count}", remedy="raise --resolution or --samples")
@@ -116,24 +118,64 @@ def _check(args: Arguments) -> None:
     for weights in args.mixture or ():
         check_weights(weights, count)
     inputs.check_device(args.device)
-    inputs.refuse_files(args, args.plot, args.out)
+    inputs.refuse_files(args, args.plot, args.out, args.emit_program)
 
 
-def _measured(models: list[Model], args: Arguments, console: Console) -> tuple[LossBarrier, LossBarrier | None]:
-    """The barrier in the models' own architecture, and in product form where that is asked for."""
-    import torch
+def _planned(args: Arguments) -> Program:
+    """The program that the arguments ask for."""
+    from symgraph.io.pinned import DataInput
+    from symgraph.match.barrier_plan import BarrierPlan, barrier_program
 
-    from symgraph import api
-    from symgraph.io.checkpoint import check_same_architecture
+    mixtures = tuple(map(tuple, args.mixture)) if args.mixture else None
+    reading = inputs.options(args, Reading)
+    training = None
+    if args.recalibrate is not None:
+        split = args.recalibrate_split or inputs.train_of(args.recalibrate)
+        training = DataInput(data=args.recalibrate, split=split, limit=args.recalibrate_limit, **asdict(reading))
+    plan = BarrierPlan(
+        model="",
+        inputs=_named(args.models),
+        data=DataInput(data=args.data, split=args.split, limit=args.limit, **asdict(reading)),
+        recalibrate=training,
+        mixtures=inputs.options(args, MixtureOptions, mixtures=mixtures),
+        evaluation=inputs.options(args, EvaluationOptions),
+        product=args.product,
+        out=args.out or "",
+        plot=args.plot or "",
+    )
+    return barrier_program(plan)
 
-    # Before any data is read.
-    for other in models[1:]:
-        check_same_architecture(models[0], other)
-    found, training = inputs.batches(args, models[0]), inputs.recalibration(args, models[0])
-    how: dict[str, Any] = {"dtype": getattr(torch, args.dtype) if args.dtype else None, "refine": args.refine}
-    own = inputs.measure("loss barrier", models, found, args, console, recalibrate=training, **how)
-    if not args.product:
-        return own, None
-    book = inputs.rule_book(args)
-    how |= {"product": api.infer(models[0], rules=book), "book": book}
-    return own, inputs.measure("loss barrier in product form", models, found, args, console, **how)
+
+def _named(specs: Sequence[str]) -> dict[str, str]:
+    names = ("A", "B") if len(specs) == 2 else map(str, range(len(specs)))
+    return dict(zip(names, specs, strict=True))
+
+
+def _given(args: Arguments) -> Program:
+    """The program of `--program`, with the models and outputs of the command line where there are any."""
+    from symgraph.io.pinned import ModelInput
+    from symgraph.match.barrier_steps import Interpolate, Report
+    from symgraph.match.program import Program
+
+    found = Program.opened(args.program)
+    for step in found.steps:
+        if step.outputs.keys() - {"out", "plot"} or (step.reads_symmetry and not isinstance(step, Interpolate)):
+            raise UsageError(f"the program has a step {step.op}", remedy="run it with `symgraph run PROGRAM`")
+    if args.models and len(args.models) != len(found.inputs):
+        what = f"the program is of {len(found.inputs)} models, not {len(args.models)}"
+        raise UsageError(what, remedy="write one of these models with --emit-program")
+    named = {k: v for k, v in (("out", args.out), ("plot", args.plot)) if v}
+    steps = tuple(s.writing(named) if isinstance(s, Report) else s for s in found.steps)
+    given = zip(found.inputs, args.models, strict=True) if args.models else ()
+    inputs_of = {n: ModelInput(model=spec) for n, spec in given} or found.inputs
+    return replace(found, steps=steps, inputs=inputs_of)
+
+
+def _settings(args: Arguments) -> Settings:
+    return Settings(rules=inputs.rule_book(args) if args.rules else None)
+
+
+def _how(args: Arguments, console: Console) -> Around:
+    from symgraph.match.run_program import Around
+
+    return Around(overwrite=args.overwrite, command=args.typed, bar=console.bar)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,11 +12,13 @@ from symgraph.cli.parser import Arguments, destination
 from symgraph.errors import UsageError
 from symgraph.io.files import refuse_existing, require_space
 from symgraph.io.options import stated
+from symgraph.io.reading import Reading
 from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
 
 if TYPE_CHECKING:
     from symgraph.io.data import Batches
     from symgraph.io.models import Model
+    from symgraph.io.pinned import DataInput
     from symgraph.match.program import Program
     from symgraph.measure.endpoints import Endpoint
     from symgraph.measure.result import LossBarrier
@@ -131,13 +133,13 @@ def training(args: Arguments, found: Model) -> tuple[Batches, Batches | None]:
         remedy = "name it with --train-data, or data with a train split with --data"
         raise UsageError(f"the method {args.method} needs training data", remedy=remedy)
     split = args.train_split or (None if args.train_data else "train")
-    first = _batches(args, found, spec, split or _train_of(spec))
+    first = _batches(args, found, spec, split or train_of(spec))
     if not (args.validation_data or args.validation_split):
         return first, None
     return first, _batches(args, found, args.validation_data or spec, args.validation_split)
 
 
-def _train_of(spec: str) -> str | None:
+def train_of(spec: str) -> str | None:
     """The split to train on, where data has splits: without a name the held-out one would be taken."""
     from symgraph.io import data
 
@@ -152,27 +154,14 @@ def batches(args: Arguments, found: Model) -> Batches:
 def _batches(args: Arguments, found: Model, spec: str, split: str | None, limit: int | None = None) -> Batches:
     from symgraph.io import data
 
-    return data.load(
-        spec,
-        batch_size=args.batch_size,
-        limit=limit,
-        split=split,
-        model=found,
-        image_column=args.image_column,
-        text_column=args.text_column,
-        label_column=args.label_column,
-        tokenizer=args.tokenizer,
-        block_size=args.block_size,
-        mean=args.mean,
-        std=args.std,
-    )
+    return data.load(spec, options(args, Reading), limit=limit, split=split, model=found)
 
 
 def recalibration(args: Arguments, found: Model) -> Batches | None:
     """The training data of `--recalibrate`, where it is named."""
     if args.recalibrate is None:
         return None
-    split = args.recalibrate_split or _train_of(args.recalibrate)
+    split = args.recalibrate_split or train_of(args.recalibrate)
     return _batches(args, found, args.recalibrate, split, args.recalibrate_limit)
 
 
@@ -242,7 +231,9 @@ def check_matching(args: Arguments, what: str, *files: str | None) -> None:
     require_out(args, what)
 
 
-def show_program(found: Program, models: Sequence[Model], args: Arguments, console: Console, *, written: int) -> int:
+def show_program(
+    found: Program, args: Arguments, console: Console, models: Mapping[str, Model], *, written: int = 0
+) -> int:
     """Print a program that is not run, with what it would take, and write it where that is asked for.
 
     Args:
@@ -251,13 +242,12 @@ def show_program(found: Program, models: Sequence[Model], args: Arguments, conso
     from symgraph import api
     from symgraph.match.cost import cost_of_program
 
-    if "emit_program" in args and args.emit_program:
-        found.save(args.emit_program, overwrite=args.overwrite)
-    if found.reads_data:
+    save_program(found, args, models)
+    if found.reads_data or not written:
         console.result(found, found.to_plain())
         return 0
-    symmetry = api.infer(models[0], rules=rule_book(args))
-    cost = cost_of_program(models, found, symmetry, written=written)
+    given = list(models.values())
+    cost = cost_of_program(given, found, api.infer(given[0], rules=rule_book(args)), written=written)
     console.result(f"{found}\n{cost}", {**found.to_plain(), "cost": cost.to_plain()})
     return 0
 
@@ -272,6 +262,33 @@ def require_out(args: Arguments, what: str) -> None:
         raise UsageError("there is no --out FOLDER", remedy=f"say where to write {what}, or pass --dry-run")
     if args.out is not None:
         refuse_folders(args, args.out)
+
+
+def save_program(found: Program, args: Arguments, models: Mapping[str, Model]) -> Path | None:
+    """Write a program where that is asked for: paths relative to its file, models and data with their hashes."""
+    from symgraph.match.run_program import pinned
+
+    if "emit_program" not in args or not args.emit_program:
+        return None
+    path = Path(args.emit_program)
+    if found.reads_data:
+        found = replace(found, data=data_inputs(args))
+    return pinned(found, models).beside(path).save(path, overwrite=args.overwrite)
+
+
+def data_inputs(args: Arguments) -> dict[str, DataInput]:
+    """The training and validation data of a method that needs some, as a program names them."""
+    from symgraph.io.pinned import DataInput
+
+    spec, reading = args.train_data or args.data, asdict(options(args, Reading))
+    if spec is None:
+        return {}
+    split = args.train_split or (None if args.train_data else "train") or train_of(spec)
+    found = {"train": DataInput(data=spec, split=split, **reading)}
+    if args.validation_data or args.validation_split:
+        other = args.validation_data or spec
+        found["validation"] = DataInput(data=other, split=args.validation_split, **reading)
+    return found
 
 
 def program(args: Arguments) -> Program | None:

@@ -102,7 +102,7 @@ def _planned(sources: Sequence[Model], args: Arguments, console: Console) -> int
 
     if args.align:
         planned = plan(sources, options=inputs.options(args, MatchOptions), **inputs.settings(args, UniverseSettings))
-        return inputs.show_program(planned, sources, args, console, written=1)
+        return inputs.show_program(planned, args, console, {str(i): m for i, m in enumerate(sources)}, written=1)
     cost = cost_of_mean(sources)
     console.result(cost, {"cost": cost.to_plain()})
     return 0

@@ -12,7 +12,9 @@ from symgraph.cli.console import Console
 from symgraph.errors import UsageError
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.options import Option, stated
+from symgraph.io.reading import Reading
 from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Settings
+from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
 
 Arguments = argparse.Namespace
 Run = Callable[[Arguments, Console], int]
@@ -93,9 +95,14 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
 def add_out(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Where a checkpoint is written."""
     parser.add_argument("--out", metavar="FOLDER", required=required, help="the folder to write the checkpoint to")
+    add_shards(parser)
+    add_overwrite(parser)
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """In which pieces a checkpoint is written."""
     text = "how large a file of it may be, such as 500MB (default 5GB)"
     parser.add_argument("--shard-size", metavar="SIZE", type=byte_size, default=SHARD_SIZE, help=text)
-    add_overwrite(parser)
 
 
 def add_program(parser: argparse.ArgumentParser) -> None:
@@ -130,13 +137,8 @@ def add_options(group: argparse._ActionsContainer, kind: type[Any], *names: str)
         field, said = every[name]
         text = said.help + _default_text(field.default)
         flag = said.flag or f"--{name.replace('_', '-')}"
-        group.add_argument(
-            flag,
-            dest=destination(name, said),
-            default=field.default,
-            help=text,
-            **_taken(field.type, field.default, said),
-        )
+        how = {"default": field.default, "help": text, **_taken(field.type, field.default, said)}
+        group.add_argument(flag, dest=destination(name, said), **how)
 
 
 def destination(name: str, said: Option) -> str:
@@ -152,7 +154,9 @@ def _taken(kind: str, default: Any, said: Option) -> dict[str, Any]:
         return {"choices": said.choices}
     if kind.startswith("tuple"):
         number = "float" in kind
-        return {"nargs": len(default) if number else "+", "metavar": said.metavar, "type": float if number else str}
+        several = {"nargs": len(default) if number and default else "+", "metavar": said.metavar}
+        # Such a list may be given in several parts.
+        return several | ({"action": "extend", "default": []} if default == () else {"type": float if number else str})
     if kind == "float | str":
         return {"type": share, "metavar": "X"}
     if kind.startswith("int"):
@@ -196,31 +200,21 @@ def add_method(parser: argparse.ArgumentParser, *names: str) -> argparse._Argume
     return group
 
 
-def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+def add_data(parser: argparse.ArgumentParser) -> None:
     """The data that a loss is measured on, and how it is read."""
     group = parser.add_argument_group("data")
-    group.add_argument("--data", metavar="SPEC", required=required, help=DATA_HELP)
+    group.add_argument("--data", metavar="SPEC", help=DATA_HELP)
     group.add_argument("--split", help="which split of the data (default: the held-out one)")
     group.add_argument("--limit", type=at_least(1), metavar="N", help="use so many examples")
-    text = "accuracy, perplexity"
-    group.add_argument("--metrics", metavar="NAME", nargs="+", action="extend", default=[], help=text)
-    text = "points of lambda between two models, ends included (default 11)"
-    group.add_argument("--points", type=at_least(3), default=11, metavar="N", help=text)
+    add_options(group, EvaluationOptions, "metrics")
+    add_options(group, MixtureOptions, "points")
     add_reading(parser)
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """How data is read."""
     group = parser.add_argument_group("reading data")
-    group.add_argument(
-        "--batch-size", type=at_least(1), default=32, metavar="N", help="examples in a batch (default 32)"
-    )
-    for kind in ("image", "text", "label"):
-        group.add_argument(f"--{kind}-column", metavar="NAME", help=f"the column that holds the {kind}s")
-    group.add_argument("--tokenizer", metavar="PATH", help="a tokenizer, where the checkpoint brings none")
-    group.add_argument("--block-size", type=at_least(2), metavar="N", help="tokens in a window of text")
-    group.add_argument("--mean", type=float, nargs="+", metavar="X", help="mean of the pixels, for each channel")
-    group.add_argument("--std", type=float, nargs="+", metavar="X", help="standard deviation of the pixels")
+    add_options(group, Reading, *stated(Reading))
 
 
 def add_recalibration(parser: argparse.ArgumentParser) -> None:
@@ -236,10 +230,7 @@ def add_recalibration(parser: argparse.ArgumentParser) -> None:
 def add_mixtures(parser: argparse.ArgumentParser) -> None:
     """At which mixtures of more than two models a loss is measured."""
     group = parser.add_argument_group("mixtures of more than two models")
-    text = "all multiples of 1/N (default 4 up to four models, then 2)"
-    group.add_argument("--resolution", type=at_least(1), metavar="N", help=text)
-    text = "further mixtures, drawn evenly from all (default 0)"
-    group.add_argument("--samples", type=at_least(0), default=0, metavar="N", help=text)
+    add_options(group, MixtureOptions, "resolution", "samples")
     text = "these mixtures instead, each with one weight for a model; may be repeated"
     group.add_argument("--mixture", type=float, nargs="+", action="append", metavar="W", help=text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from symgraph.cli.parser import (
 from symgraph.match.match_options import UniverseSettings
 
 if TYPE_CHECKING:
+    from symgraph.io.models import Model
     from symgraph.match.one_basis import Universe
     from symgraph.match.program import Program
     from symgraph.measure.result import LossBarrier
@@ -80,18 +82,18 @@ def run(args: Arguments, console: Console) -> int:
     program = inputs.program(args)
     count, deferred = len(args.models), _deferred(program, args)
     inputs.require_room(args, args.models, copies=count, spooled=count if deferred else 0)
+    models = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
+    named = {str(i): m for i, m in enumerate(models)}
     if args.dry_run:
-        models = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
-        planned = program or plan(models, **_how(args))
-        return inputs.show_program(planned, models, args, console, written=count)
-    found = _universe(program, args, console)
+        return inputs.show_program(program or plan(models, **_how(args)), args, console, named, written=count)
+    found = _universe(models, program, args, console)
     measured = _measured(found, args, console) if args.data else {}
     simplex = tuple((f"{when} alignment", b) for when, b in measured.items())
     out = outputs.write_universe(found, args.out, command=args.typed, simplex=simplex, **inputs.writing(args))
     plain = {**found.to_plain(), "loss_barrier": {when: b.to_plain() for when, b in measured.items()}}
     lines = [str(found), *inputs.barrier_lines(measured), f"wrote {out}"]
-    if args.emit_program and found.program is not None:
-        lines.append(f"wrote program to {found.program.save(args.emit_program, overwrite=args.overwrite)}")
+    if path := inputs.save_program(found.program, args, named):
+        lines.append(f"wrote program to {path}")
     console.result("\n".join(lines), {**plain, "written": str(out)})
     return 0
 
@@ -109,12 +111,10 @@ def _deferred(program: Program | None, args: Arguments) -> bool:
     return args.data is None and not _reads(program, args)
 
 
-def _universe(program: Program | None, args: Arguments, console: Console) -> Universe:
+def _universe(models: Sequence[Model], program: Program | None, args: Arguments, console: Console) -> Universe:
     from symgraph.match.universe import universe
 
-    deferred = _deferred(program, args)
-    models = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
-    reads = _reads(program, args)
+    deferred, reads = _deferred(program, args), _reads(program, args)
     training, validation = inputs.training(args, models[0]) if reads else (None, None)
     how = _how(args, spool=deferred) | {"data": training, "validation": validation, "program": program}
     how["examples"] = inputs.batches(args, models[0]) if args.data else None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from symgraph.errors import DataError, one_line
 from symgraph.io.models import Model
+from symgraph.io.reading import Reading
 
 Batch = dict[str, Tensor]
 Rows = Callable[[int, int], Batch]
@@ -28,26 +29,13 @@ _LONGEST_WINDOW = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """Columns to use instead of the usual ones, and how they become tensors; None follows from the checkpoint."""
-
-    image_column: str | None = None
-    text_column: str | None = None
-    label_column: str | None = None
-    tokenizer: str | Path | None = None
-    block_size: int | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Source:
     """Where examples come from and which model they are for."""
 
     spec: str
     split: str
     model: Model | None
-    options: Options
+    options: Reading
 
     @property
     def config(self) -> Any:

@@ -14,7 +14,6 @@ from torch import Tensor
 from symgraph.errors import DataError, SymgraphError, one_line, shorten
 from symgraph.io.columns import (
     Batch,
-    Options,
     Rows,
     Source,
     image_rows,
@@ -26,6 +25,8 @@ from symgraph.io.columns import (
 from symgraph.io.factories import call_factory, is_factory
 from symgraph.io.files import existing
 from symgraph.io.models import Model
+from symgraph.io.options import given
+from symgraph.io.reading import Reading
 
 _READERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".txt": "text"}
 _IMAGES = ("pixel_values", "img", "image")
@@ -71,18 +72,12 @@ class Batches:
 
 def load(
     spec: str | Path,
+    reading: Reading | Mapping[str, Any] | None = None,
     *,
-    batch_size: int = 32,
     limit: int | None = None,
     split: str | None = None,
     model: Model | None = None,
-    image_column: str | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    tokenizer: str | Path | None = None,
-    block_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    **more: Any,
 ) -> Batches:
     """Batches from what `spec` names: a `datasets` folder, a folder or file of data, or `package.module:factory`.
 
@@ -90,13 +85,16 @@ def load(
     the same tokens, or for a masked language model the hidden ones. Where a split is not named, the held-out one is
     taken. `limit` counts examples.
 
+    Args:
+        reading, more: how it is read: fields of `symgraph.io.reading.Reading`.
+
     Raises:
         DataError: nothing is there, it is empty, has no usable columns, or does not fit the model.
     """
-    spec, path = str(spec), existing(spec)
+    spec, path, options = str(spec), existing(spec), given(Reading, reading, more)
+    batch_size = options.batch_size
     if batch_size < 1 or (limit is not None and limit < 1):
         raise DataError(f"batch size {batch_size}, limit {limit}: too small", remedy="pass positive numbers")
-    options = Options(image_column, text_column, label_column, tokenizer, block_size, mean, std)
     if path is None and is_factory(spec):
         _refuse_split(spec, split)
         return from_batches(call_factory(spec, DataError), spec, limit=limit)

@@ -56,12 +56,25 @@ def encode(value: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
+def brief(value: Any) -> Any:
+    """The same without the fields of dataclasses that say nothing: those that are empty by default, and are."""
+    if isinstance(value, tuple) and value and all(map(is_dataclass, value)):
+        return [brief(v) for v in value]
+    if not is_dataclass(value):
+        return encode(value)
+    every = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
+    return {n: brief(v) for n, (v, default) in every.items() if v != default or v not in ("", None, ())}
+
+
 def _check_keys(plain: Any, made: Any, at: str) -> None:
     """Every key that was given must be a field of the dataclass that was made of it."""
     if is_dataclass(made):
         check_names(plain, [f.name for f in fields(made)], at)
         for key, value in plain.items():
             _check_keys(value, getattr(made, key), f"{at}.{key}" if at else key)
+    elif isinstance(made, dict):
+        for key in made.keys() & plain.keys():
+            _check_keys(plain[key], made[key], f"{at}.{key}" if at else str(key))
     elif isinstance(made, tuple):
         for i, (one, other) in enumerate(zip(plain, made, strict=True)):
             _check_keys(one, other, f"{at}[{i}]")

@@ -34,6 +34,8 @@ class Option:
             return ""
         if self.choices and isinstance(value, str) and value not in self.choices:
             return f"use {' or '.join(map(repr, self.choices))}"
+        if isinstance(value, tuple):
+            return ""
         if self.least is not None and not self.least <= value < math.inf:
             return f"give {self.least:g} or more"
         if self.above is not None and not self.above < value < math.inf:

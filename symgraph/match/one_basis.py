@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, UsageError
-from symgraph.inference.sources import Source, infer, ready, rule_book, stored
+from symgraph.inference.sources import Source, infer, ready, rule_book
 from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import architecture_differences, module_hash
 from symgraph.io.models import Model
@@ -29,7 +29,7 @@ from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Se
 from symgraph.match.plan_program import Plan, plan_program
 from symgraph.match.prepare_steps import Embed, Reduce
 from symgraph.match.program import Program
-from symgraph.match.program_run import Run, narrowed
+from symgraph.match.program_run import Run
 from symgraph.match.settle_step import Settle
 from symgraph.match.unchanged import Endpoint, calls_on
 from symgraph.measure.mixture import State, interpolate
@@ -246,7 +246,21 @@ def bring(of: Shaped, program: Program, wanted: Wanted, *, network: str, called:
         CheckpointError: a weight is not finite.
         VerifyError: a model does not compute what it computed.
     """
-    settled = _settled(program, of)
+    settled = settled_by(program, of)
+    for step in program.steps:
+        if not step.reads_symmetry:
+            raise UsageError(f"the program has a step {step.op}", remedy="run it with `symgraph run PROGRAM`")
+    return universe_of(of, program, settled, ran(of, program, wanted, network=network, called=called))
+
+
+def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: Mapping[str, str], **more: Any) -> Run:
+    """Runs a program on models, and gives all that its steps have left, with further fields of a `Run`.
+
+    Raises:
+        UsageError: a step reads what there is not, or needs data.
+        CheckpointError: a weight is not finite.
+        VerifyError: a model does not compute what it computed.
+    """
     settings, module = wanted.settings, of.models[network].module
     calls = calls_on(module, wanted.data, settings.examples)
     states = {n: state_of(m.module) for n, m in of.models.items()}
@@ -270,23 +284,26 @@ def bring(of: Shaped, program: Program, wanted: Wanted, *, network: str, called:
         device=settings.device,
         book=rule_book(settings.rules),
     )
-    run = program.run(
+    return program.run(
         of.symmetry,
         states,
+        models=of.models,
+        like=of.like,
         hashes={n: module_hash(m.module) for n, m in of.models.items()},
         device=settings.device,
         dtype=settings.dtype or torch.float64,
         lesson=None if wanted.data is None else lesson,
+        book=lesson.book,
         others=of.others,
         called=called,
         progress=settings.progress,
         gate=gate,
         keep=made if settings.scratch is None else Spool(Path(settings.scratch)).put,
+        **more,
     )
-    return _universe(of, program, settled, run)
 
 
-def _settled(program: Program, of: Shaped) -> Settle:
+def settled_by(program: Program, of: Shaped) -> Settle:
     """The step that ends the program.
 
     Raises:
@@ -304,21 +321,18 @@ def _settled(program: Program, of: Shaped) -> Settle:
     return found
 
 
-def _universe(of: Shaped, program: Program, settled: Settle, run: Run) -> Universe:
+def universe_of(of: Shaped, program: Program, settled: Settle, run: Run) -> Universe:
     """What a run of the program leaves behind, as a result."""
     made = run.together[settled.matched]
     into = dict(zip(made.listed, settled.into, strict=True))
     shaped_as = {r.model: r.into for r in program.steps if isinstance(r, Embed | Reduce)}
     figures = dict(zip(made.states, zip(made.matched.before, made.matched.after, strict=True), strict=True))
     members = []
-    for model_name, model in of.models.items():
+    for model_name in of.models:
         name = shaped_as.get(model_name, model_name)
-        state = run.states[into[name]]
-        if name != model_name:
-            model = model_like(of.models[of.like], model, run.states[name])
-            state = narrowed(state, state_of(model.module))
+        model, found = run.finished(into[name], settled.op)
         singular, change = run.canonical[name].singular, made.changes[name]
-        alignment, found = run.alignments[into[name]], stored(model.module, state)
+        alignment = run.alignments[into[name]]
         members.append(Member(model, found, alignment, made.inside[name], singular, change, *figures[name]))
     names = [shaped_as.get(n, n) for n in of.models]
     reference = None if made.reference is None else names.index(made.reference)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from symgraph.errors import UsageError
+from symgraph.io.pinned import ModelInput
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
 from symgraph.match.match_options import LearnOptions, MatchOptions
@@ -14,7 +15,7 @@ from symgraph.match.match_step import MatchStep
 from symgraph.match.nearest import DEFAULT, units
 from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
 from symgraph.match.program import Program
-from symgraph.match.program_step import ProgramStep, UnitPlan
+from symgraph.match.program_step import ProgramStep, UnitPlan, folded
 from symgraph.match.settle_step import Settle
 from symgraph.match.wreath import Tree
 from symgraph.orbit.motion import chart_name, moving
@@ -65,11 +66,12 @@ def plan_program(symmetry: SymmetryGraph, plan: Plan) -> Program:
     free = plan.learning is not None and plan.learning.dual and plan.order == "given"
     exact = plan.learning is not None or plan.order == "hash"
     steps.append(Settle(MATCHED, tuple(f"{n}.aligned" for n in names), free=free, compared=exact))
-    return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, tuple(steps), dict(plan.inputs))
+    inputs = {n: ModelInput(model=spec) for n, spec in plan.inputs.items()}
+    return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, tuple(steps), inputs)
 
 
 def _match_step(symmetry: SymmetryGraph, plan: Plan, canonical: tuple[str, ...], reference: str) -> MatchStep:
-    plans = tuple(_unit_plan(t, plan.options.outer) for t in units(symmetry, plan.options.spaces))
+    plans = folded(tuple(_unit_plan(t, plan.options.outer) for t in units(symmetry, plan.options.spaces)))
     own: dict[str, Any] = {"method": plan.method, "rounds": plan.rounds, "order": plan.order}
     return MatchStep(canonical, MATCHED, **_values(plan.options), **own, reference=reference, units=plans)
 
@@ -97,8 +99,8 @@ def _training(symmetry: SymmetryGraph, plan: Plan) -> dict[str, Any]:
     options = plan.learning or LearnOptions()
     if options.spaces == ("*",):
         options = replace(options, spaces=plan.options.spaces)
-    plans = tuple(UnitPlan(s.name, str(s.group), chart_name(symmetry, s, options)) for s in moving(symmetry, options))
-    return {**_values(options), "units": plans}
+    every = (UnitPlan(s.name, str(s.group), chart_name(symmetry, s, options)) for s in moving(symmetry, options))
+    return {**_values(options), "units": folded(tuple(every))}
 
 
 def _unit_plan(tree: Tree, outer: str) -> UnitPlan:

@@ -65,6 +65,8 @@ def _reshape(step: Embed | Reduce, run: Run, made: Made) -> None:
     like, state = ({n: t.cpu() for n, t in run.state(k, step.op).items()} for k in (step.like, step.model))
     found = made(other, state, like)
     run.states[step.into] = widened(found.state, run.device, run.dtype)
+    run.sources[step.into] = step.model
+    run.reshaped.add(step.into)
     run.hashes[step.into] = run.hashes.get(step.model, "")
     run.notes.append(f"{run.called.get(step.model, step.model)} {found}")
 

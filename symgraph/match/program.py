@@ -12,8 +12,8 @@ program for ViTForImageClassification (rules 3f2a91c0)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ import yaml
 from torch import Tensor
 
 from symgraph.errors import UsageError, one_line
-from symgraph.io.decode import Malformed, decode, parse
+from symgraph.io.decode import Malformed, brief, decode, parse
 from symgraph.io.files import atomic_path
+from symgraph.io.pinned import DataInput, ModelInput, moved, placed, plain_path
+from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate, Report
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
 from symgraph.match.match_step import MatchStep
@@ -30,46 +32,100 @@ from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
 from symgraph.match.program_run import Run, detached
 from symgraph.match.program_step import ProgramStep
 from symgraph.match.settle_step import Settle
+from symgraph.match.write_step import Write
 from symgraph.symmetry.graph import SymmetryGraph
 
 VERSION, _MARK = 2, "symgraph-program"
 STEPS: dict[str, type[ProgramStep]] = {
-    k.op: k for k in (Embed, Reduce, Canonicalise, MatchStep, Split, Soften, LearnStep, Settle)
+    k.op: k
+    for k in (
+        *(Embed, Reduce, Canonicalise, MatchStep, Split, Soften, LearnStep, Settle),
+        *(Interpolate, Recalibrate, Evaluate, Report, Write),
+    )
 }
 _WRITE = "`symgraph align A B --emit-program FILE` writes one"
 
 
 @dataclass(frozen=True)
 class Program:
-    """What will be done to two models A and B, or to any number of them, before anything is done."""
+    """What will be done to two models A and B, or to any number of them, before anything is done.
+
+    `inputs` are models and `data` batches, by name. Training data is called `train`, and what training stops by
+    `validation`. Paths are relative to the working folder; in a file that `beside` and `opened` know of, to its own.
+    """
 
     model: str
     rules: str
     symmetry: str
     steps: tuple[ProgramStep, ...]
-    inputs: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, ModelInput] = field(default_factory=dict)
+    data: dict[str, DataInput] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        head = f"program for {self.model or 'model'} (rules {self.rules[:8]})"
-        return "\n".join([head, *(f"  {i}  {s}" for i, s in enumerate(self.steps, 1))])
+        head = f"program for {self.model or 'model'}{f' (rules {self.rules[:8]})' if self.rules else ''}"
+        data = (f"  {name}: {found}" for name, found in self.data.items())
+        return "\n".join([head, *data, *(f"  {i}  {s}" for i, s in enumerate(self.steps, 1))])
 
     @property
     def reads_data(self) -> bool:
         """Whether a step needs training data."""
         return any(s.reads_data for s in self.steps)
 
-    def run(self, symmetry: SymmetryGraph, states: Mapping[str, Mapping[str, Tensor]], **how: Any) -> Run:
+    @property
+    def reads_symmetry(self) -> bool:
+        """Whether a step needs the symmetry graph of the models."""
+        return any(s.reads_symmetry for s in self.steps)
+
+    @property
+    def outputs(self) -> tuple[tuple[ProgramStep, str, str], ...]:
+        """What is written: the step, the name of its field, and the path."""
+        return tuple((s, n, path) for s in self.steps for n, path in s.outputs.items() if path)
+
+    def beside(self, file: str | Path) -> Program:
+        """The program with paths relative to the folder of its file."""
+        here, there = Path().absolute(), Path(file).absolute().parent
+        return self._located(lambda p: moved(p, here, there), lambda p: placed(p, here, there))
+
+    @staticmethod
+    def opened(file: str | Path) -> Program:
+        """The program of a file, with paths relative to the working folder.
+
+        Raises:
+            UsageError: as for `load`.
+        """
+        here, there = Path().absolute(), Path(file).absolute().parent
+        found = Program.load(file)
+        return found._located(
+            lambda p: plain_path(moved(p, there, here)), lambda p: placed(p, there, here).removeprefix("./")
+        )
+
+    def _located(self, read: Callable[[str], str], written: Callable[[str], str]) -> Program:
+        """The program with other paths of what is read, and of what is written."""
+        inputs = {n: replace(i, model=read(i.model)) for n, i in self.inputs.items()}
+        data = {
+            n: replace(d, data=read(d.data), tokenizer=d.tokenizer and read(d.tokenizer)) for n, d in self.data.items()
+        }
+        steps = (s.writing({n: written(p) for n, p in s.outputs.items()}) for s in self.steps)
+        return replace(self, inputs=inputs, data=data, steps=tuple(steps))
+
+    def pinned(self, hashes: Mapping[str, str], data: Mapping[str, str]) -> Program:
+        """The program with the hashes of its models, and of its data."""
+        inputs = {n: replace(i, sha256=hashes.get(n, i.sha256)) for n, i in self.inputs.items()}
+        found = {n: replace(d, sha256=data.get(n, d.sha256)) for n, d in self.data.items()}
+        return replace(self, inputs=inputs, data=found)
+
+    def run(self, symmetry: SymmetryGraph | None, states: Mapping[str, Mapping[str, Tensor]], **how: Any) -> Run:
         """Runs the steps in order.
 
         Args:
             states: the models by the program's input names ("A", "B").
-            how: further fields of the `Run`: hashes, device, dtype, lesson, others, called, progress.
+            how: further fields of the `Run`: models, hashes, device, dtype, lesson, batches, others, called, progress.
 
         Raises:
             UsageError: the program was made for another architecture, a model is missing, or a step reads what no step
                 before it makes.
         """
-        if self.symmetry and self.symmetry != symmetry.fingerprint:
+        if self.symmetry and symmetry is not None and self.symmetry != symmetry.fingerprint:
             raise UsageError("the program was made for another architecture or other rules", remedy=_WRITE)
         run = Run(symmetry, {name: detached(state) for name, state in states.items()}, **how)
         for step in self.steps:
@@ -85,7 +141,8 @@ class Program:
             "model": self.model,
             "rules": self.rules,
             "symmetry": self.symmetry,
-            "inputs": dict(self.inputs),
+            "inputs": {n: brief(i) for n, i in self.inputs.items()},
+            **({"data": {n: brief(d) for n, d in self.data.items()}} if self.data else {}),
             "steps": [s.dump() for s in self.steps],
         }
 
@@ -98,7 +155,7 @@ class Program:
     def dumps(self, form: str = "yaml") -> str:
         """The program as text."""
         plain = self.to_plain()
-        return json.dumps(plain, indent=2) if form == "json" else yaml.safe_dump(plain, sort_keys=False, width=120)
+        return json.dumps(plain, indent=2) if form == "json" else _yaml(plain)
 
     @staticmethod
     def load(path: str | Path) -> Program:
@@ -141,16 +198,23 @@ class _Plain:
     model: str = ""
     rules: str = ""
     symmetry: str = ""
-    inputs: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str | ModelInput] = field(default_factory=dict)
+    data: dict[str, DataInput] = field(default_factory=dict)
+
+
+def _yaml(plain: Mapping[str, Any]) -> str:
+    """YAML in which what holds no lists or mappings is on one line."""
+    return yaml.safe_dump(plain, sort_keys=False, width=120, default_flow_style=None)
 
 
 def _program(plain: Mapping[Any, Any], place: str) -> Program:
     try:
         read = decode(_Plain, {k: v for k, v in plain.items() if k != _MARK})
     except Malformed as error:
-        raise UsageError(f"{place}: {error}") from error
+        raise UsageError(f"{place}: {error}", remedy=_WRITE) from error
     steps = tuple(_step(s, place, i) for i, s in enumerate(read.steps, 1))
-    return Program(read.model, read.rules, read.symmetry, steps, read.inputs)
+    inputs = {n: ModelInput(model=i) if isinstance(i, str) else i for n, i in read.inputs.items()}
+    return Program(read.model, read.rules, read.symmetry, steps, inputs, read.data)
 
 
 def _step(data: Any, place: str, number: int) -> ProgramStep:

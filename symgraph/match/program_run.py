@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError, VerifyError, shorten
+from symgraph.inference.sources import stored
+from symgraph.io.checkpoint import read_state
+from symgraph.io.models import Model
 from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_models import Matched
 from symgraph.match.match_options import Progress
+from symgraph.measure.barrier_options import MixtureOptions
+from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment, growth
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.steps import State, Transform
 from symgraph.prove.verify import TOLERANCE, difference
+from symgraph.resize.shapes import model_like
+from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of
 from symgraph.tracing.deferred import cast, made
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import random_inputs
@@ -55,31 +64,77 @@ class Together:
     changes: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Mixtures of models that a program has asked for, and the data that statistics of norms are computed on there."""
+
+    models: tuple[str, ...]
+    options: MixtureOptions
+    product: bool = False
+    training: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A loss barrier that a program has measured: among which models, and whether in product form."""
+
+    found: LossBarrier
+    models: tuple[str, ...]
+    product: bool
+
+
 @dataclass
 class Run:
     """A program as it runs: models as they were given, and named intermediate results.
 
-    `others`: the symmetry graphs of models of another shape, which a program embeds or reduces. `called`: what messages
-    call each model. `keep` is called with each tensor of a result as it is done: it may put it somewhere.
+    `graph`: the symmetry graph of the models, None where no step needs it. `models`: what the states belong to; `like`
+    names the one whose shape all are brought to. `others`: the symmetry graphs of models of another shape, which a
+    program embeds or reduces. `called`: what messages call each model. `keep` is called with each tensor of a result as
+    it is done: it may put it somewhere. `data`: batches by name; `writing`: how checkpoints are written, by name;
+    `command`: what the user typed. `bar` gives a context in which the progress of one measurement is counted.
     """
 
-    symmetry: SymmetryGraph
+    graph: SymmetryGraph | None
     given: Mapping[str, Mapping[str, Tensor]]
+    models: Mapping[str, Model] = field(default_factory=dict)
+    like: str = ""
     hashes: dict[str, str] = field(default_factory=dict)
     device: str | torch.device = "cpu"
     dtype: torch.dtype = torch.float64
     lesson: Lesson | None = None
+    batches: Mapping[str, Any] = field(default_factory=dict)
+    book: RuleBook | None = None
     others: Mapping[str, SymmetryGraph] = field(default_factory=dict)
     called: Mapping[str, str] = field(default_factory=dict)
     progress: Progress | None = None
+    bar: Callable[[str], AbstractContextManager[Any]] = nullcontext
     gate: Gate | None = None
     keep: Callable[[Tensor], Tensor] = made
+    overwrite: bool = False
+    writing: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
     states: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    reshaped: set[str] = field(default_factory=set)
     canonical: dict[str, Canonical] = field(default_factory=dict)
     together: dict[str, Together] = field(default_factory=dict)
     alignments: dict[str, Alignment] = field(default_factory=dict)
+    mixtures: dict[str, Between] = field(default_factory=dict)
+    measured: dict[str, Measurement] = field(default_factory=dict)
+    reported: dict[str, Measurement] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def symmetry(self) -> SymmetryGraph:
+        """The symmetry graph of the models.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.graph is None:
+            raise UsageError("the program needs the symmetry graph of its models", remedy="run it with `symgraph run`")
+        return self.graph
 
     def state(self, name: str, op: str) -> Mapping[str, Tensor]:
         """A model that was given, where and in the precision that is computed with, or what a step has made.
@@ -99,8 +154,41 @@ class Run:
         """
         if self.lesson is None:
             what = "the program reads activations or learns, and there is no training data"
-            raise UsageError(what, remedy="pass data=...")
+            raise UsageError(what, remedy="pass data=..., or name it as `train` under `data` of the program")
         return self.lesson
+
+    def origin(self, name: str, op: str) -> str:
+        """The model that was given of which steps have made this one, or it itself.
+
+        Raises:
+            UsageError: there is no model of this name.
+        """
+        return self._way(name, op)[-1]
+
+    def finished(self, name: str, op: str) -> tuple[Model, State]:
+        """A model as the steps have left it: its class and config, and the state that a checkpoint of it holds.
+
+        Raises:
+            UsageError: there is no model of this name.
+        """
+        way = self._way(name, op)
+        model = self.models[way[-1]]
+        if len(way) == 1:
+            return model, read_state(model)
+        state = held(self.states, name, op)
+        if shaped := next((n for n in way if n in self.reshaped), None):
+            model = model_like(self.models[self.like], model, self.states[shaped])
+        like = state_of(model.module)
+        return model, stored(
+            model.module, state if not shaped and state.keys() >= like.keys() else narrowed(state, like)
+        )
+
+    def _way(self, name: str, op: str) -> list[str]:
+        """The name, what it was made of, and so on to the model that was given."""
+        way = [name]
+        while way[-1] not in self.models:
+            way.append(held(self.sources, way[-1], op))
+        return way
 
 
 def widened(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
-from symgraph.io.decode import decode, encode
+from symgraph.io.decode import brief, decode
 from symgraph.match.program_run import Run
+from symgraph.symmetry.fold import fold, template
 
 
 class ProgramStep(ABC):
@@ -21,6 +23,20 @@ class ProgramStep(ABC):
         """Whether it needs training data."""
         return False
 
+    @property
+    def reads_symmetry(self) -> bool:
+        """Whether it needs the symmetry graph of the models."""
+        return True
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The files and folders that it writes, by the names of its fields; "" for none."""
+        return {}
+
+    def writing(self, outputs: Mapping[str, str]) -> Self:
+        """The same with other files and folders."""
+        return replace(self, **outputs)  # type: ignore[type-var]
+
     @abstractmethod
     def apply(self, run: Run) -> None:
         """Does what it says, from what the steps before it have left to what those after it read."""
@@ -30,10 +46,10 @@ class ProgramStep(ABC):
         """The step as text, on one line or more."""
 
     def dump(self) -> dict[str, Any]:
-        """The step as plain data: what it reads and makes first, options after that."""
-        names = sorted((f for f in fields(self) if f.init), key=lambda f: f.kw_only is True)  # type: ignore[arg-type]
-        plain = encode(self)
-        return {"op": self.op, **{f.name: plain[f.name] for f in names}}
+        """The step as plain data: what it reads and makes first, options after that; nothing is said of nothing."""
+        plain = brief(self)
+        ordered = sorted(fields(self), key=lambda f: f.kw_only is True)  # type: ignore[arg-type]
+        return {"op": self.op, **{f.name: plain[f.name] for f in ordered if f.name in plain}}
 
     @classmethod
     def load(cls, plain: Any) -> Self:
@@ -59,6 +75,32 @@ class UnitPlan:
         """The unit as text, inner spaces indented."""
         head = f"{' ' * indent}{self.space:<{max(44 - indent, 1)}} {self.group:<24} {self.solver}"
         return [head, *(line for u in self.inside for line in u.lines(indent + 2))]
+
+
+def folded(units: tuple[UnitPlan, ...]) -> tuple[UnitPlan, ...]:
+    """Units that differ in the numbers of their layers only, as one: `layers.{0..11}.mlp.hidden`."""
+    alike: dict[object, list[UnitPlan]] = {}
+    for unit in units:
+        alike.setdefault(_kind(unit), []).append(unit)
+    return tuple(found for group in alike.values() for found in _folded(group))
+
+
+def _kind(unit: UnitPlan) -> object:
+    return template(unit.space), unit.group, unit.solver, tuple(map(_kind, unit.inside))
+
+
+def _folded(alike: list[UnitPlan]) -> list[UnitPlan]:
+    """Units of one kind: as one for each pattern of their names, if what is inside has a pattern as well."""
+    by_name = {u.space: u for u in alike}
+    found = []
+    for pattern in fold(by_name):
+        members = [by_name[n] for n in pattern.members]
+        inside = [_folded(list(inner)) for inner in zip(*(u.inside for u in members), strict=True)]
+        if any(len(one) > 1 for one in inside):
+            found += members
+            continue
+        found.append(replace(members[0], space=pattern.pattern, inside=tuple(one[0] for one in inside)))
+    return found
 
 
 def listed(head: str, units: tuple[UnitPlan, ...]) -> str:

@@ -63,6 +63,7 @@ class Settle(ProgramStep):
         own, reference = run.canonical[name].transform, made.reference
         hashes = (run.hashes.get(name, ""), "" if reference is None else run.hashes.get(reference, ""))
         objective = made.matched.objective
+        run.sources[into] = name
         if name == reference and not self.free:
             # Its own way there and back cancels exactly.
             made.inside[name], made.changes[name] = own, 0.0

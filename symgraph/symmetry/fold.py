@@ -35,13 +35,18 @@ def fold(names: Iterable[str]) -> list[Folded]:
     groups: dict[str, dict[Numbers, str]] = {}
     for name in names:
         numbers = tuple(int(match) for match in _NUMBER.findall(name))
-        groups.setdefault(_NUMBER.sub("\0", name), {})[numbers] = name
+        groups.setdefault(template(name), {})[numbers] = name
     folded = []
-    for template, members in groups.items():
+    for common, members in groups.items():
         for grid in _grids(sorted(members)):
             names_of = tuple(name for numbers, name in members.items() if numbers in grid)
-            folded.append(Folded(_fill(template, grid), names_of))
+            folded.append(Folded(_fill(common, grid), names_of))
     return folded
+
+
+def template(name: str) -> str:
+    """The name without its whole numbers: what names of one pattern have in common."""
+    return _NUMBER.sub("\0", name)
 
 
 def _grids(rows: Sequence[Numbers]) -> list[list[Numbers]]:
@@ -57,8 +62,8 @@ def _grids(rows: Sequence[Numbers]) -> list[list[Numbers]]:
     return [grid for rows_of_value in slices for grid in _grids(rows_of_value)]
 
 
-def _fill(template: str, rows: Sequence[Numbers]) -> str:
-    text = iter(template.split("\0"))
+def _fill(common: str, rows: Sequence[Numbers]) -> str:
+    text = iter(common.split("\0"))
     return next(text) + "".join(_braces(sorted(set(column))) + next(text) for column in zip(*rows, strict=True))
 
 

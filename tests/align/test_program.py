@@ -32,14 +32,10 @@ program for GPT2LMHeadModel (rules 01234567)
   2  canonicalise  B -> B.canonical
   3  match         A.canonical, B.canonical -> matched (by weights, at most 15 sweeps, tolerance 1e-07, seed 0)
       residual                               orthogonal fixing ones   polar factor on the hyperplane of mean zero
-      h.0.attn.heads                         permutation              assignment over inner optima
-        h.0.attn.query-key                   invertible               polar factor (balanced already)
-        h.0.attn.value-output                invertible               polar factor (balanced already)
-      h.0.mlp.hidden                         permutation              assignment
-      h.1.attn.heads                         permutation              assignment over inner optima
-        h.1.attn.query-key                   invertible               polar factor (balanced already)
-        h.1.attn.value-output                invertible               polar factor (balanced already)
-      h.1.mlp.hidden                         permutation              assignment
+      h.{0..1}.attn.heads                    permutation              assignment over inner optima
+        h.{0..1}.attn.query-key              invertible               polar factor (balanced already)
+        h.{0..1}.attn.value-output           invertible               polar factor (balanced already)
+      h.{0..1}.mlp.hidden                    permutation              assignment
   4  settle        matched -> A.aligned, B.aligned, in the gauge of their reference"""
 
 
@@ -137,7 +133,7 @@ def damaged(**changes: Any) -> str:
         ({"inputs": [1]}, "p: inputs: Expected `object`, got `array`"),
         (
             {"steps__0__op": "magic"},
-            "p: step 1 is none of embed, reduce, canonicalise, match, split, soften, learn, settle",
+            "p: step 1 is none of embed, reduce, canonicalise, match, split, soften, learn, settle, interpolate, recal",
         ),
         ({"steps__0__op": ["match"]}, "p: step 1 is none of"),
         ({"steps__0__modle": "A"}, "p: step 1 (canonicalise): 'modle' is unknown (did you mean 'model'?)"),

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from symgraph.errors import DataError
 from symgraph.io import data
-from symgraph.io.columns import IGNORED, Options, Source, Tokenizer, language_targets, window_rows
+from symgraph.io.columns import IGNORED, Source, Tokenizer, language_targets, window_rows
 from symgraph.io.models import Model
+from symgraph.io.reading import Reading
 
 WORDS = ["[PAD]", "[MASK]", *"abcdefgh"]
 
@@ -201,7 +202,7 @@ def test_yes_and_no_are_classes_and_floats_are_targets() -> None:
 @given(st.integers(2, 40), st.integers(1, 9), st.integers(1, 5))
 def test_windows_hold_each_token_once_and_in_order(length: int, size: int, batch: int) -> None:
     ids = torch.arange(length)
-    source = Source("text", "all", None, Options())
+    source = Source("text", "all", None, Reading())
     rows = window_rows(ids, size, Tokenizer(list, None), source)
     count = length // size
     found = [rows(i, min(i + batch, count)) for i in range(0, count, batch)]
@@ -294,7 +295,7 @@ def test_labels_of_each_token_are_cut_with_the_tokens() -> None:
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 4))
 def test_the_hidden_tokens_do_not_depend_on_the_batches(lengths: list[int], batch: int) -> None:
-    source = Source("text", "all", model(TinyForMaskedLM), Options())
+    source = Source("text", "all", model(TinyForMaskedLM), Reading())
     length = max(lengths)
     ids = torch.arange(2, 2 + len(lengths) * length).view(len(lengths), length)
     mask = torch.tensor([[int(i < n) for i in range(length)] for n in lengths])

@@ -1,0 +1,65 @@
+"""The program that measures the loss barrier among models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from symgraph.io.pinned import DataInput, ModelInput
+from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate, Report
+from symgraph.match.program import Program
+from symgraph.match.program_step import ProgramStep
+from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
+
+DATA, TRAINING = "data", "training"
+# What results are called: in programs, and where there are two of them also in JSON.
+OWN, PRODUCT = "loss barrier", "product form"
+MIXTURES, RECALIBRATED = {OWN: "mixtures", PRODUCT: "products"}, "recalibrated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BarrierPlan:
+    """What is to be measured, and where it is to be written.
+
+    `inputs`: where each model comes from, by name. `recalibrate`: the data that statistics of norms are computed on.
+    `product`: in product form as well.
+    """
+
+    model: str
+    inputs: Mapping[str, str]
+    data: DataInput
+    recalibrate: DataInput | None = None
+    mixtures: MixtureOptions = field(default_factory=MixtureOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    product: bool = False
+    out: str = ""
+    plot: str = ""
+
+
+def barrier_program(plan: BarrierPlan) -> Program:
+    """The program of a plan."""
+    steps = _measuring(plan, OWN, False)
+    if plan.product:
+        steps += _measuring(plan, PRODUCT, True)
+    steps.append(Report((OWN, PRODUCT) if plan.product else (OWN,), out=plan.out, plot=plan.plot))
+    data = {DATA: plan.data} | ({TRAINING: plan.recalibrate} if plan.recalibrate else {})
+    inputs = {n: ModelInput(model=spec) for n, spec in plan.inputs.items()}
+    return Program(plan.model, "", "", tuple(steps), inputs, data)
+
+
+def _measuring(plan: BarrierPlan, into: str, product: bool) -> list[ProgramStep]:
+    """The steps of one measurement."""
+    found: list[ProgramStep] = [
+        Interpolate(tuple(plan.inputs), MIXTURES[into], product=product, **_values(plan.mixtures))
+    ]
+    place = MIXTURES[into]
+    if plan.recalibrate is not None and not product:
+        found.append(Recalibrate(place, TRAINING, RECALIBRATED))
+        place = RECALIBRATED
+    found.append(Evaluate(place, DATA, into, **_values(plan.evaluation)))
+    return found
+
+
+def _values(options: MixtureOptions | EvaluationOptions) -> dict[str, Any]:
+    return {f.name: getattr(options, f.name) for f in fields(options)}

@@ -1,0 +1,208 @@
+"""Steps that measure: mixtures of models, statistics of norms anew, losses and metrics there, and what is said of them.
+
+interpolate   A, B -> between (11 points of the segment)
+evaluate      between on test -> loss barrier (cross-entropy, accuracy; on cpu)
+report        loss barrier -> barrier.json, barrier.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from symgraph.errors import UsageError
+from symgraph.io.files import write_text
+from symgraph.io.models import Model
+from symgraph.match.program_run import Between, Measurement, Run, held
+from symgraph.match.program_step import ProgramStep
+from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
+from symgraph.measure.endpoints import Endpoint
+from symgraph.measure.plots import barrier_plot
+
+IN_PRODUCT_FORM = "in product form, which is no model of the architecture"
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolate(MixtureOptions, ProgramStep):
+    """Say which mixtures of models are looked at; with `product` products inside of heads are mixed, not factors."""
+
+    models: tuple[str, ...]
+    into: str
+    product: bool = field(default=False, kw_only=True)
+    op: ClassVar[str] = "interpolate"
+
+    @property
+    def reads_symmetry(self) -> bool:
+        """Product form needs to know the heads."""
+        return self.product
+
+    def apply(self, run: Run) -> None:
+        """The mixtures, of which none is made before it is evaluated."""
+        for name in self.models:
+            run.origin(name, self.op)
+        options = MixtureOptions(**{f.name: getattr(self, f.name) for f in fields(MixtureOptions)})
+        run.mixtures[self.into] = Between(self.models, options, self.product)
+
+    def __str__(self) -> str:
+        how = " in product form" if self.product else ""
+        return f"{self.op:<13} {', '.join(self.models)} -> {self.into} ({self._places()}{how})"
+
+    def _places(self) -> str:
+        if self.mixtures is not None:
+            return f"{len(self.mixtures)} mixtures"
+        if len(self.models) > 2:
+            lattice = f", all multiples of 1/{self.resolution}" if self.resolution else ""
+            return f"mixtures of all{lattice}{f', {self.samples} drawn, seed {self.seed}' if self.samples else ''}"
+        count = self.points if isinstance(self.points, int) else len(self.points)
+        return f"{count} points of the segment{', 3 more at the maximum' if self.refine else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recalibrate(ProgramStep):
+    """Compute the stored statistics of norms anew at every mixture, on training data."""
+
+    mixtures: str
+    data: str
+    into: str
+    op: ClassVar[str] = "recalibrate"
+
+    @property
+    def reads_symmetry(self) -> bool:
+        """It runs models."""
+        return False
+
+    def apply(self, run: Run) -> None:
+        """The same mixtures, with statistics of their own."""
+        held(run.batches, self.data, self.op)
+        run.mixtures[self.into] = replace(held(run.mixtures, self.mixtures, self.op), training=self.data)
+
+    def __str__(self) -> str:
+        return f"{self.op:<13} {self.mixtures} on {self.data} -> {self.into}"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate(EvaluationOptions, ProgramStep):
+    """Measure the loss, and metrics, at mixtures of models, and how far each lies above the mean of the models' own."""
+
+    mixtures: str
+    data: str
+    into: str
+    op: ClassVar[str] = "evaluate"
+
+    @property
+    def reads_symmetry(self) -> bool:
+        """It runs models."""
+        return False
+
+    def apply(self, run: Run) -> None:
+        """The loss barrier."""
+        between = held(run.mixtures, self.mixtures, self.op)
+        data = held(run.batches, self.data, self.op)
+        ends, how = [_endpoint(run, n, self.op) for n in between.models], between.options
+        origins = [run.models[run.origin(n, self.op)] for n in between.models]
+        with run.bar(f"{self.into}") as count:
+            found = loss_barrier(
+                ends,
+                batches=data,
+                **{f.name: getattr(how, f.name) for f in fields(MixtureOptions)},
+                module=None if all(isinstance(e, Model) for e in ends) else run.models[run.like].module,
+                names=None if len(ends) == 2 else [Path(m.spec).name for m in origins],
+                loss=self.loss,
+                metrics=self.metrics,
+                device=self.device,
+                dtype=None if self.dtype is None else getattr(torch, self.dtype),
+                progress=count,
+                recalibrate=run.batches[between.training] if between.training else None,
+                product=run.symmetry if between.product else None,
+                book=run.book,
+            )
+        specs = tuple(Path(m.spec).name or m.spec for m in origins)
+        run.measured[self.into] = Measurement(found, specs, between.product)
+
+    def __str__(self) -> str:
+        what = ", ".join((self.loss, *self.metrics))
+        where = f"{self.dtype or 'the precision of the checkpoint'} on {self.device}"
+        return f"{self.op:<13} {self.mixtures} on {self.data} -> {self.into} ({what}; {where})"
+
+
+def _endpoint(run: Run, name: str, op: str) -> Endpoint:
+    """A model as it was given, or what steps have made of it."""
+    if name in run.models and name not in run.states:
+        return run.models[name]
+    return run.finished(name, op)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Report(ProgramStep):
+    """Say what was measured: as a table, as JSON in a file, and drawn."""
+
+    measured: tuple[str, ...]
+    out: str = field(default="", kw_only=True)
+    plot: str = field(default="", kw_only=True)
+    op: ClassVar[str] = "report"
+
+    def __post_init__(self) -> None:
+        if not self.measured:
+            raise UsageError("a report is of nothing", remedy="name what an evaluate step makes under `measured`")
+
+    @property
+    def reads_symmetry(self) -> bool:
+        """It writes text and pictures."""
+        return False
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """A file for figures, and one for a picture."""
+        return {"out": self.out, "plot": self.plot}
+
+    def apply(self, run: Run) -> None:
+        """The files, and what a command prints."""
+        found = {n: held(run.measured, n, self.op) for n in self.measured}
+        if self.plot:
+            _draw(found, self.plot, run.overwrite)
+        if self.out:
+            write_text(self.out, json.dumps(figures(found), indent=2), overwrite=run.overwrite)
+        run.reported |= found
+        run.written |= {f"{n} of {', '.join(self.measured)}": p for n, p in self.outputs.items() if p}
+
+    def __str__(self) -> str:
+        files = ", ".join(filter(None, self.outputs.values()))
+        return f"{self.op:<13} {', '.join(self.measured)}{f' -> {files}' if files else ''}"
+
+
+def figures(found: Mapping[str, Measurement]) -> dict[str, Any]:
+    """Loss barriers as plain data: one as it is, several by name."""
+    plain = {n.replace(" ", "_"): m.found.to_plain() for n, m in found.items()}
+    return next(iter(plain.values())) if len(plain) == 1 else plain
+
+
+def tables(found: Mapping[str, Measurement]) -> str:
+    """Loss barriers as text: one as it is, several under their names."""
+    if len(found) == 1:
+        return str(next(iter(found.values())).found)
+    first, *others = found
+    head = [] if found[others[0]].product else [first]
+    heads = (IN_PRODUCT_FORM if found[n].product else n for n in others)
+    parts = [*head, found[first].found, *(x for h, n in zip(heads, others, strict=True) for x in (h, found[n].found))]
+    return "\n\n".join(map(str, parts))
+
+
+def _draw(found: Mapping[str, Measurement], path: str, overwrite: bool) -> None:
+    first = next(iter(found.values()))
+    title = f"Between {_joined(first.models)}"
+    labels = {n: m.found for n, m in found.items()}
+    if len(found) == 1 or any(m.product for m in found.values()):
+        labels = {
+            IN_PRODUCT_FORM.partition(",")[0] if m.product else m.found.loss.name: m.found for m in found.values()
+        }
+    barrier_plot(labels, path, title=title, overwrite=overwrite)
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join(names) if len(names) == 2 else ", ".join(names)

@@ -1,0 +1,181 @@
+"""A program run from its file: inputs read and checked by their hashes, outputs refused before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from symgraph.errors import UsageError
+from symgraph.inference.sources import infer, rule_book
+from symgraph.io.checkpoint import check_same_architecture, module_hash
+from symgraph.io.data import Batches
+from symgraph.io.files import refuse_existing
+from symgraph.io.models import Model
+from symgraph.io.models import load as load_model
+from symgraph.io.pinned import content_hash
+from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate
+from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
+from symgraph.match.one_basis import Shaped, Universe, Wanted, ran, settled_by, shaped, universe_of
+from symgraph.match.prepare_steps import Reduce
+from symgraph.match.program import Program
+from symgraph.match.program_run import Run
+from symgraph.match.settle_step import Settle
+from symgraph.measure.barrier import usable
+
+TRAINING, VALIDATION = "train", "validation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What a program does not say: whether outputs are replaced, how checkpoints are written, whom to tell.
+
+    `command` is what the user typed; `bar` gives a context in which the progress of one measurement is counted.
+    """
+
+    overwrite: bool = False
+    writing: Mapping[str, Any] | None = None
+    command: str = ""
+    bar: Callable[[str], AbstractContextManager[Any]] = nullcontext
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a program has left: all results by name, and the universe of the models that it has settled."""
+
+    run: Run
+    universe: Universe | None
+
+
+def refuse_outputs(program: Program, overwrite: bool) -> None:
+    """Raises before any work for an output that exists, is written twice, or is among what is read.
+
+    Raises:
+        OutputError: as for `symgraph.io.files.refuse_existing`.
+        UsageError: two steps write one file.
+    """
+    read = [*(i.model for i in program.inputs.values()), *(d.data for d in program.data.values())]
+    seen: set[str] = set()
+    for step, name, path in program.outputs:
+        if path in seen:
+            raise UsageError(f"the program writes {path} twice", remedy=f"change `{name}` of a step {step.op}")
+        seen.add(path)
+        refuse_existing(path, overwrite, folder=(step.op, name) == ("write", "out"), inputs=read)
+
+
+def load_models(program: Program, *, trust_remote_code: bool = False, deferred: bool = False) -> dict[str, Model]:
+    """The models of a program by name, checked by their hashes; with `deferred` weights stay in their files.
+
+    Raises:
+        UsageError: it names none.
+        CheckpointError: one cannot be read, has no weights, or has others than those that were hashed.
+    """
+    if not program.inputs:
+        raise UsageError("the program names no models", remedy="name them under `inputs`, each with `model`")
+    found = {}
+    for name, given in program.inputs.items():
+        model = load_model(given.model, trust_remote_code=trust_remote_code, deferred=deferred)
+        if not model.has_weights:
+            raise UsageError(f"{given.model} has no weights", cause="it is a config", remedy="name a checkpoint folder")
+        given.check(model)
+        found[name] = model
+    return found
+
+
+def check_alike(models: Mapping[str, Model]) -> None:
+    """Raises for models between which there is no line.
+
+    Raises:
+        CheckpointError: they are of different architectures.
+    """
+    first, *others = models.values()
+    for other in others:
+        check_same_architecture(first, other)
+
+
+def load_data(program: Program, models: Mapping[str, Model]) -> dict[str, Batches]:
+    """The data of a program by name, checked by its hashes, as its first model takes it.
+
+    Raises:
+        DataError: it cannot be read, or is not what was hashed.
+    """
+    first = next(iter(models.values()))
+    return {name: given.load(first) for name, given in program.data.items()}
+
+
+def pinned(program: Program, models: Mapping[str, Model]) -> Program:
+    """The program with the hashes of its models and data."""
+    hashes = {n: module_hash(m.module) for n, m in models.items()}
+    return program.pinned(hashes, {n: content_hash(d.data) for n, d in program.data.items()})
+
+
+def run_program(
+    program: Program,
+    models: Mapping[str, Model],
+    data: Mapping[str, Any],
+    settings: Settings | None = None,
+    around: Around | None = None,
+) -> Done:
+    """Runs all steps of a program on its models and data.
+
+    Data called `train` is what models are matched and trained by, `validation` what training stops by.
+
+    Raises:
+        UsageError: a step reads what no step before it makes, or the program is for other models.
+        CheckpointError: models are of different architectures, or an output exists or cannot be written.
+        DataError: data does not fit the models.
+        VerifyError: a model does not compute what it computed.
+    """
+    settings, around = settings or Settings(), around or Around()
+    _check_data(program, data)
+    how: dict[str, Any] = {
+        "batches": data,
+        "overwrite": around.overwrite,
+        "writing": around.writing or {},
+        "command": around.command,
+        "bar": around.bar,
+    }
+    if any(s.reads_symmetry and not isinstance(s, Interpolate) for s in program.steps):
+        return _matched(program, models, data, settings, how)
+    check_alike(models)
+    first = next(iter(models.values()))
+    book = rule_book(settings.rules) if program.reads_symmetry else None
+    graph = infer(first, rules=book) if program.reads_symmetry else None
+    like = next(iter(models))
+    run = program.run(graph, {}, models=models, like=like, book=book, progress=settings.progress, **how)
+    return Done(run, None)
+
+
+def _matched(
+    program: Program, models: Mapping[str, Model], data: Mapping[str, Any], settings: Settings, how: dict[str, Any]
+) -> Done:
+    narrows = any(isinstance(s, Reduce) for s in program.steps)
+    of: Shaped = shaped(dict(models), settings, [f"model {n}" for n in models], reduce=narrows)
+    settings = replace(settings, validation=data.get(VALIDATION))
+    wanted = Wanted(
+        method="weights",
+        options=MatchOptions(),
+        learning=LearnOptions(),
+        settings=settings,
+        data=data.get(TRAINING),
+        program=program,
+    )
+    settles = any(isinstance(s, Settle) for s in program.steps)
+    settled = settled_by(program, of) if settles else None
+    called = {n: m.spec for n, m in of.models.items()}
+    run = ran(of, program, wanted, network=of.like, called=called, **how)
+    return Done(run, None if settled is None else universe_of(of, program, settled, run))
+
+
+def _check_data(program: Program, data: Mapping[str, Any]) -> None:
+    """Raises before any work for data that a step reads and that is not named, or a device that is not there."""
+    wanted = [(s.data, s.op) for s in program.steps if isinstance(s, Evaluate | Recalibrate)]
+    wanted += [(TRAINING, s.op) for s in program.steps if s.reads_data]
+    for name, op in wanted:
+        if name not in data:
+            remedy = f"name it under `data` of the program: `{name}: {{data: FILE}}`"
+            raise UsageError(f"the program's step {op} reads data {name!r}, which there is not", remedy=remedy)
+    for step in program.steps:
+        if isinstance(step, Evaluate):
+            usable(step.device)
