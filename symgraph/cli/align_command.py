@@ -38,6 +38,7 @@ symgraph align a b --out b-aligned --data my-dataset --metrics accuracy
 symgraph align a b --dry-run                                  print the plan, do nothing
 symgraph align a b --dry-run --emit-program plan.yaml         write the plan, to read or change it
 symgraph align a b --out b-aligned --program plan.yaml        run that plan
+symgraph align a b --out b-aligned --emit-program moved.py    what was done to b, in plain torch
 symgraph align a b --out b-aligned --alignment ab.safetensors keep the alignment for `symgraph apply`
 symgraph align a b --out b-aligned --method learned --data my-dataset --checkpoint run.pt
 """
@@ -79,6 +80,8 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.match.write import reference_folder
 
     inputs.check_matching(args, "B aligned", args.alignment)
+    if inputs.is_code(args):
+        _check_code(args)
     if args.out is not None:
         inputs.refuse_folders(args, reference_folder(Path(args.out)))
     program = inputs.program(args)
@@ -92,11 +95,35 @@ def run(args: Arguments, console: Console) -> int:
     aligned = _align((a, b), program, deferred, lesson, found, args, console)
     measured = _measure(aligned, found, args, console) if found is not None else {}
     written = _write(aligned, measured, args)
+    if inputs.is_code(args):
+        written["code"] = str(_write_code(aligned, args))
     if path := inputs.save_program(aligned.program, args, {"A": a, "B": b}):
         written["program"] = str(path)
     lines = [str(aligned), *inputs.barrier_lines(measured), *(f"wrote {role} to {p}" for role, p in written.items())]
     console.result("\n".join(lines), _plain(aligned, measured, written))
     return 0
+
+
+def _check_code(args: Arguments) -> None:
+    from symgraph.orbit.plain_code import beside
+
+    if args.dry_run:
+        inputs.refuse_code(args, "a plan that is not run")
+    inputs.refuse_files(args, str(beside(Path(args.emit_program))))
+
+
+def _write_code(aligned: Aligned, args: Arguments) -> Path:
+    """What was done to B, as code.
+
+    Raises:
+        UsageError: B was brought to another shape first.
+    """
+    from symgraph.orbit.plain_code import write_code
+    from symgraph.tracing import state_of
+
+    if aligned.embedded == "B" or aligned.narrowed:
+        inputs.refuse_code(args, "a model that is embedded or reduced first")
+    return write_code(aligned.alignment, state_of(aligned.b.module), args.emit_program, overwrite=args.overwrite)
 
 
 def _learns(args: Arguments, program: Program | None) -> bool:

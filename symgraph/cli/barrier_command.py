@@ -103,6 +103,7 @@ def _check(args: Arguments) -> None:
     from symgraph.measure.mixture import check_weights
 
     count = len(args.models)
+    inputs.refuse_code(args, "a loss barrier")
     if args.program is None and args.data is None:
         raise UsageError("there is no data", remedy="name it with --data, or a program with --program")
     if args.program is not None and args.data is not None:

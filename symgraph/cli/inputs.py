@@ -264,11 +264,29 @@ def require_out(args: Arguments, what: str) -> None:
         refuse_folders(args, args.out)
 
 
+def is_code(args: Arguments) -> bool:
+    """Whether what is to be emitted is code of plain torch."""
+    return bool(args.emit_program) and Path(args.emit_program).suffix == ".py"
+
+
+def refuse_code(args: Arguments, what: str) -> None:
+    """Raise before any work where code is asked for of what is none.
+
+    Raises:
+        UsageError: always then.
+    """
+    if is_code(args):
+        remedy = (
+            "`symgraph align A B --out FOLDER --emit-program FILE.py` writes that of an alignment; else name a .yaml"
+        )
+        raise UsageError(f"there is no code of {what}", remedy=remedy)
+
+
 def save_program(found: Program, args: Arguments, models: Mapping[str, Model]) -> Path | None:
     """Write a program where that is asked for: paths relative to its file, models and data with their hashes."""
     from symgraph.match.run_program import pinned
 
-    if "emit_program" not in args or not args.emit_program:
+    if "emit_program" not in args or not args.emit_program or is_code(args):
         return None
     path = Path(args.emit_program)
     if found.reads_data:

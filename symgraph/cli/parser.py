@@ -109,7 +109,8 @@ def add_program(parser: argparse.ArgumentParser) -> None:
     """A program to run, or to write."""
     plan = parser.add_mutually_exclusive_group()
     plan.add_argument("--program", metavar="FILE", help="run this program instead of planning one")
-    plan.add_argument("--emit-program", metavar="FILE", help="write the program (.yaml or .json)")
+    text = "write the program (.yaml or .json); of an alignment that is run also code of plain torch (.py)"
+    plan.add_argument("--emit-program", metavar="FILE", help=text)
     add_dry_run(parser)
 
 

@@ -78,6 +78,7 @@ def run(args: Arguments, console: Console) -> int:
 
     for weights in args.mixture or ():
         check_weights(weights, len(args.models))
+    inputs.refuse_code(args, "several alignments")
     inputs.check_matching(args, "all models")
     program = inputs.program(args)
     count, deferred = len(args.models), _deferred(program, args)

@@ -180,8 +180,11 @@ class Port:
 
     def added(self, tensor: Tensor, constant: Tensor) -> Tensor:
         """The parameter with a constant added; shapes: constant (n,), the size of the piece."""
-        found, shape = tensor.clone(), [1] * tensor.dim()
+        shape = [1] * tensor.dim()
         shape[self.piece.axis] = -1
+        if not self.window:
+            return self.piece.add(tensor, constant.reshape(shape))
+        found = tensor.clone()
         part = self._seen(found)
         part.copy_(self.piece.add(part, constant.reshape(shape)))
         return found

@@ -259,3 +259,26 @@ def test_a_learned_program_names_its_data(cli: Cli, checkpoints: Path) -> None:
     assert found.code == 0, found.err
     one, other = (load_file(Path(f) / "model.safetensors") for f in ("b", "again"))
     assert all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_code_of_an_alignment_moves_a_checkpoint_as_apply_does(cli: Cli, checkpoints: Path) -> None:
+    import subprocess
+    import sys
+
+    models = (checkpoints / "half-0", checkpoints / "half-1")
+    found = cli(
+        "align", *models, "--sweeps", 1, "--out", "b", "--emit-program", "moved.py", "--alignment", "ab.safetensors"
+    )
+    assert found.code == 0 and "wrote code to moved.py" in found.out, found.err
+    assert cli("apply", "ab.safetensors", models[1], "--out", "applied").code == 0
+    done = subprocess.run(
+        [sys.executable, "moved.py", str(models[1]), "out.safetensors"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = load_file("out.safetensors"), load_file("applied/model.safetensors")
+    assert one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in other)
+    again = ("--out", "c", "--emit-program", "moved.py")
+    refused(cli("align", *models, *again), 7, "moved.py exists already")
+    refused(cli("align", *models, "--dry-run", "--emit-program", "x.py"), 2, "no code of a plan that is not run")
+    refused(cli("universe", *models, "--out", "c", "--emit-program", "x.py"), 2, "no code of several alignments")
+    refused(cli("barrier", *models, *IMAGES, "--emit-program", "x.py"), 2, "no code of a loss barrier")
