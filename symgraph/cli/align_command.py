@@ -118,12 +118,14 @@ def _write_code(aligned: Aligned, args: Arguments) -> Path:
     Raises:
         UsageError: B was brought to another shape first.
     """
+    from symgraph.io.checkpoint import names_in_files
     from symgraph.orbit.plain_code import write_code
     from symgraph.tracing import state_of
 
     if aligned.embedded == "B" or aligned.narrowed:
         inputs.refuse_code(args, "a model that is embedded or reduced first")
-    return write_code(aligned.alignment, state_of(aligned.b.module), args.emit_program, overwrite=args.overwrite)
+    how = {"files": names_in_files(aligned.b), "overwrite": args.overwrite}
+    return write_code(aligned.alignment, state_of(aligned.b.module), args.emit_program, **how)
 
 
 def _learns(args: Arguments, program: Program | None) -> bool:

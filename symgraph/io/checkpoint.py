@@ -233,6 +233,26 @@ def _as_files_name_them(shell: Any, tensors: Mapping[str, Tensor]) -> Mapping[st
     return found
 
 
+def names_in_files(model: Model) -> dict[str, str]:
+    """For every name in the files of a checkpoint of the model the one in its module, where it is another one.
+
+    Raises:
+        CheckpointError: files hold a tensor in another form.
+    """
+    if not _is_transformers(model.module):
+        return {}
+    tied, state = tied_names(model.module), model.module.state_dict()
+    names = {n: torch.empty(t.shape, dtype=t.dtype, device="meta") for n, t in state.items() if n not in tied}
+    by_tensor = {id(t): n for n, t in names.items()}
+    with quiet():
+        kept = _as_files_name_them(model.module, names)
+    for name, t in kept.items():
+        if id(t) not in by_tensor:
+            what = f"files of {model.spec} hold {name} in another form than the model"
+            raise CheckpointError(what, remedy="use `symgraph apply`, which goes through the model")
+    return {n: by_tensor[id(t)] for n, t in kept.items() if n != by_tensor[id(t)]}
+
+
 def _to_save(
     shell: nn.Module, state: Mapping[str, Tensor], stored: Mapping[str, torch.dtype], where: str
 ) -> dict[str, Tensor]:

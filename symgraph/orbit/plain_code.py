@@ -1,11 +1,11 @@
-"""An alignment as code of plain torch: what it does to a checkpoint, for a reader to check and a machine without symgraph.
+"""An alignment as code of plain torch: what it does to a checkpoint, to be checked, or run where there is no symgraph.
 
-    def move_2(weight, matrix, index):  # h.{0..11}.mlp.c_fc.weight
-        a = matrix @ weight
-        return a.index_select(1, index)
+    # h.{0..11}.mlp.c_fc.weight
+    def move_2(weight, matrix, index):
+        return (matrix @ weight).index_select(1, index)
 
-The code is what torch is asked to do while the alignment acts, so that it gives the same bits; tensors with the same code
-share one function. Index vectors and matrices are those of the alignment's own file, which stands beside it.
+The code is what torch is asked to do while the alignment acts, so that it gives the same bits; tensors with the same
+code share one function. Index vectors and matrices are those of the alignment's own file, which stands beside it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _HEAD = '''"""{title}
 
 CHECKPOINT is a safetensors file or a folder with them, of {model}.
 Index vectors and matrices are read from {beside}, beside this file:
-each is called by the number of its step, its space (or parameter), and its part. Computed in float64; each tensor keeps its dtype.{remark}
+each is called by the number of its step, its space (or parameter), and its part.
+Computed in float64; each tensor keeps its dtype.{remark}
 """
 
 import sys
@@ -55,7 +56,7 @@ _TAIL = '''
 
 def transformed(state, elements):
     """The tensors of a checkpoint in the other basis; what is not listed stays as it is."""
-    named = {TIED.get(name, name): t for name, t in state.items()}
+    named = {NAMES.get(name, name): t for name, t in state.items()}
     missing = sorted({name for _, reads, _ in MOVES.values() for name in reads if name not in named})
     if missing:
         raise SystemExit(f"the checkpoint has no {missing[0]}: it is of another architecture")
@@ -73,7 +74,7 @@ def transformed(state, elements):
             name: move(*map(read, reads), *map(element, parts)).to(named[name].dtype)
             for name, (move, reads, parts) in MOVES.items()
         }
-    return {name: done.get(TIED.get(name, name), t) for name, t in state.items()}
+    return {name: done.get(NAMES.get(name, name), t) for name, t in state.items()}
 
 
 def main(source, out):
@@ -117,12 +118,20 @@ def refuse_code(path: str | Path, overwrite: bool = False, inputs: tuple[str | P
         refuse_existing(out, overwrite, folder=False, inputs=inputs)
 
 
-def write_code(alignment: Alignment, state: State, path: str | Path, *, overwrite: bool = False) -> Path:
+def write_code(
+    alignment: Alignment,
+    state: State,
+    path: str | Path,
+    *,
+    files: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Writes what an alignment does to a state as Python, and its file of index vectors and matrices beside it.
 
     Args:
         state: the model that it is to be applied to. Where a step depends on its numbers, the code holds for it alone,
             and says so.
+        files: names that files have for tensors, where they are others than those of the state.
 
     Raises:
         OutputError: a file exists or cannot be written.
@@ -133,14 +142,16 @@ def write_code(alignment: Alignment, state: State, path: str | Path, *, overwrit
     alignment.save(beside(path), overwrite=overwrite)
     # As `apply` reads it: contiguous, and without what is not kept.
     kept = Alignment.load(beside(path), alignment.symmetry)
-    text = plain_code(kept, state, path.name)
+    text = plain_code(kept, state, path.name, files)
     _check(text, kept, state, path)
     with atomic_path(path, overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def plain_code(alignment: Alignment, state: State, file: str = "aligned.py") -> str:
+def plain_code(
+    alignment: Alignment, state: State, file: str = "aligned.py", files: Mapping[str, str] | None = None
+) -> str:
     """The code, for an alignment that was read from a file."""
     tied = alignment.symmetry.graph.tied
     named = {tied.get(n, n): t.detach() for n, t in state.items()}
@@ -154,6 +165,7 @@ def plain_code(alignment: Alignment, state: State, file: str = "aligned.py") -> 
     names = {"title": title, "file": file, "beside": Path(file).with_suffix(".safetensors").name}
     head = _HEAD.format(**names, model=model, remark=remark)
     shared = {n: t for n, t in tied.items() if t in moves}
+    shared |= {n: tied.get(t, t) for n, t in (files or {}).items()}
     return head + "\n".join(_body(moves, shared)) + _TAIL
 
 
@@ -241,7 +253,8 @@ def _body(moves: Mapping[str, _Move], shared: Mapping[str, str]) -> Iterator[str
     for name, move in moves.items():
         yield f"    {name!r}: (move_{number[move.code]}, {list(move.reads)!r}, {list(move.parts)!r}),"
     yield "}"
-    yield f"# Further names of shared tensors.\nTIED = {pprint.pformat(dict(shared), width=110)}"
+    yield "# What a checkpoint calls tensors, where that is something else; also further names of shared ones."
+    yield f"NAMES = {pprint.pformat(dict(shared), width=110)}"
 
 
 def _check(text: str, alignment: Alignment, state: State, path: Path) -> None:
