@@ -16,10 +16,12 @@ from models_zoo import case, pair_program
 
 from symgraph.errors import UsageError
 from symgraph.io.files import OutputError
+from symgraph.io.pinned import ModelInput
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.match_step import MatchStep
 from symgraph.match.prepare_steps import Canonicalise
 from symgraph.match.program import Program
+from symgraph.match.program_step import UnitPlan, folded
 from symgraph.match.settle_step import Settle
 
 OPTIONS = MatchOptions(
@@ -46,6 +48,34 @@ def plan(options: MatchOptions = OPTIONS, name: str = "gpt2-untied") -> Program:
 def test_the_text_is_what_a_reader_needs() -> None:
     found = replace(plan(MatchOptions()), rules="0123456789abcdef")
     assert str(found) == GOLDEN
+
+
+def test_a_deep_plan_is_on_one_screen() -> None:
+    """As of 48 layers: those that are alike are one line, and one that is not stays by itself."""
+    shallow = plan()
+    step = next(s for s in shallow.steps if isinstance(s, MatchStep))
+
+    def layer(unit: UnitPlan, number: int) -> UnitPlan:
+        inside = tuple(layer(u, number) for u in unit.inside)
+        return replace(unit, space=unit.space.replace("{0..1}", str(number)), inside=inside)
+
+    units = tuple(layer(u, i) for i in range(48) for u in step.units if "{" in u.space)
+    deep = replace(step, units=folded((*units, UnitPlan("h.48.mlp.hidden", "identity", "none"))))
+    assert [u.space for u in deep.units] == ["h.{0..47}.attn.heads", "h.{0..47}.mlp.hidden", "h.48.mlp.hidden"]
+    assert [u.space for u in deep.units[0].inside] == ["h.{0..47}.attn.query-key", "h.{0..47}.attn.value-output"]
+    program = replace(shallow, steps=(*shallow.steps[:2], deep, *shallow.steps[3:]))
+    assert len(str(program).splitlines()) < 15 and len(program.dumps().splitlines()) < 45
+    assert Program.loads(program.dumps()) == program
+
+
+def test_a_program_saved_with_one_line_for_each_layer_loads() -> None:
+    plain = plan().to_plain()
+    plain["inputs"] = {"A": "a", "B": "b"}
+    unit = {"space": "h.0.mlp.hidden", "group": "permutation", "solver": "assignment", "inside": []}
+    plain["steps"][2] |= {"units": [unit, {**unit, "space": "h.1.mlp.hidden"}], "reference": ""}
+    found = Program.loads(yaml.safe_dump(plain))
+    assert found.inputs["A"] == ModelInput(model="a")
+    assert Program.loads(found.dumps()) == found
 
 
 def test_every_solver_is_named() -> None:
