@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from symgraph.errors import SymgraphError, UsageError
+from symgraph.inference.annotated import annotate
 from symgraph.inference.pipeline import infer as _infer
 from symgraph.inference.sources import (
     Progress,
@@ -21,10 +23,14 @@ from symgraph.inference.sources import (
     trace,
     with_state,
 )
+from symgraph.io.example import Size
 from symgraph.io.models import Model
+from symgraph.io.options import check_keywords
 from symgraph.io.options import given as options_of
+from symgraph.io.programs import with_weights
 from symgraph.ir import Graph
-from symgraph.match.align import Aligned, align, plan
+from symgraph.match.align import align, plan
+from symgraph.match.aligned import Aligned
 from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
 from symgraph.match.one_basis import Universe
@@ -79,6 +85,7 @@ __all__ = [
     "Universe",
     "Verification",
     "align",
+    "annotate",
     "apply",
     "audit",
     "canonicalise",
@@ -106,6 +113,7 @@ def verify(
     source: Source,
     example: Any = None,
     *,
+    input_size: Size | None = None,
     state: State | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
@@ -116,11 +124,16 @@ def verify(
     A model without weights (a config, a graph) is verified at random parameters.
 
     Args:
-        example: inputs of a module, or the state of a graph.
+        example, input_size: inputs of a module, or the shape of one, as for `trace`; of a graph, its state.
         state: weights in the place of the model's own.
         options: those of `symgraph.prove.verify.verify`.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> symgraph.verify(net, torch.randn(5, 6)).passed
+    True
     """
-    found, weights = given(source, example, state)
+    check_keywords(_verify, options, {})
+    found, weights = given(source, example, state, input_size=input_size)
     return _verify(symmetry or infer(found, rules=rules), weights, **options)
 
 
@@ -128,6 +141,7 @@ def audit(
     source: Source,
     example: Any = None,
     *,
+    input_size: Size | None = None,
     state: State | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
@@ -140,11 +154,16 @@ def audit(
     symmetries, but for what its sizes leave undetermined. Any other model has to be given at a small size.
 
     Args:
-        example, state: as for `verify`.
+        example, input_size, state: as for `verify`.
         logits: infer and measure with outputs up to a shift along their last axis, as a softmax loss sees them.
         options: those of `symgraph.prove.audit.audit`.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> symgraph.audit(net, torch.randn(5, 6)).complete
+    True
     """
-    found, weights = given(source, example, state, weights=False)
+    check_keywords(_audit, options, {})
+    found, weights = given(source, example, state, input_size=input_size, weights=False)
     symmetry = symmetry or infer(found, rules=rules)
     if logits:
         symmetry = _infer(seen_by_softmax(symmetry.graph), rule_book(rules))
@@ -160,6 +179,7 @@ def canonicalise(
     source: Source,
     example: Any = None,
     *,
+    input_size: Size | None = None,
     state: State | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
@@ -167,12 +187,16 @@ def canonicalise(
     """The canonical form of a model, computed in float64 (design section 8).
 
     Args:
-        example, state: as for `verify`.
+        example, input_size, state: as for `verify`.
 
     Raises:
         UsageError: the model has no weights.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> symgraph.canonicalise(net, torch.randn(5, 6))
+    canonical form of 83 numbers in 4 tensors
     """
-    found, weights = given(source, example, state)
+    found, weights = given(source, example, state, input_size=input_size)
     return _canonicalise(symmetry or infer(found, rules=rules), float64(_weighted(weights, source)))
 
 
@@ -181,6 +205,8 @@ def descend(
     objective: Objective,
     options: DescentOptions | Mapping[str, Any] | None = None,
     *,
+    example: Any = None,
+    input_size: Size | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
     **more: Any,
@@ -190,14 +216,23 @@ def descend(
     Args:
         objective: of as many states as there are models; a number that can be differentiated in their tensors.
         options: what moves, and how.
+        example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
         more: those of `symgraph.orbit.descend.descend`.
 
     Raises:
         UsageError: a model has no weights, nothing moves, or the objective is not finite.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> norms = lambda state: sum(tensor.square().sum() for tensor in state.values())
+    >>> found = symgraph.descend(net, norms, {"steps": 3}, example=torch.randn(5, 6))
+    >>> found.steps
+    3
     """
+    check_keywords(_descend, more, {"options": DescentOptions})
     every = sources if isinstance(sources, list) else [sources]
-    states = [float64(_weighted(weights, m)) for m, weights in (given(s, None, None) for s in every)]
-    graph = symmetry or infer(every[0], rules=rules)
+    held = [given(s, example, input_size=input_size) for s in every]
+    states = [float64(_weighted(weights, m)) for m, weights in held]
+    graph = symmetry or infer(held[0][0], rules=rules)
     return _descend(graph, states, objective, options_of(DescentOptions, options), **more)
 
 
@@ -205,6 +240,7 @@ def sample(
     source: Source,
     example: Any = None,
     *,
+    input_size: Size | None = None,
     state: State | None = None,
     seed: int = 0,
     spread: float = 0.3,
@@ -214,22 +250,30 @@ def sample(
 ) -> Any:
     """A model moved by a random element of its group: the same function at other weights.
 
-    What is given stays as it is. A module (alone or with its inputs) gives a module, a graph a state, all else a
-    `Model`; each tensor keeps its dtype, and tied tensors stay tied.
+    What is given stays as it is. A module (alone or with its inputs) gives a module, an exported program a program, a
+    graph a state, all else a `Model`; each tensor keeps its dtype, and tied tensors stay tied.
 
     Args:
-        example, state: as for `verify`; where a state is given, a state is returned.
+        example, input_size, state: as for `verify`; where a state is given, a state is returned.
         spread: how far from the identity elements of continuous families are drawn.
         families: patterns of the spaces and other families that move (default: all); * stands for any text.
 
     Raises:
         UsageError: the model has no weights, or a pattern names no family.
+
+    >>> x = torch.randn(5, 6)
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> moved = symgraph.sample(net, x, seed=1)
+    >>> torch.allclose(moved(x), net(x), atol=1e-5), torch.equal(moved[0].weight, net[0].weight)
+    (True, False)
     """
-    found, weights = given(source, example, state)
+    found, weights = given(source, example, state, input_size=input_size)
     held = _weighted(weights, source)
     changed = moved(symmetry or infer(found, rules=rules), held, seed=seed, spread=spread, families=families)
     if state is not None or not isinstance(found, Model):
         return changed
+    if found.program is not None and not isinstance(source, Model | str | Path):
+        return with_weights(found.program, changed)
     module = with_state(found.module, changed)
     return module if isinstance(source, nn.Module | tuple) else replace(found, module=module)
 

@@ -133,7 +133,7 @@ def map_refs(value: Any, f: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Graph:
     """A traced model.
 
@@ -151,7 +151,7 @@ class Graph:
     kinds: tuple[str, ...] = ()
     untraced: tuple[str, ...] = ()
     idle: frozenset[str] = frozenset()
-    known: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    known: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -201,3 +201,7 @@ class Graph:
     def __str__(self) -> str:
         body = "\n".join(f"  {n}" for n in self.nodes)
         return f"graph {self.model}\n{body}\n  return {', '.join('%' + o for o in self.outputs)}"
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{n.target} {n.shape}" for n in self.inputs) or "none"
+        return f"graph {self.model}: {len(self.calls)} calls, {self.size:,} parameters, inputs {inputs}"

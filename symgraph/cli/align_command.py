@@ -26,7 +26,7 @@ from symgraph.match.match_options import PairSettings
 
 if TYPE_CHECKING:
     from symgraph.io.models import Model
-    from symgraph.match.align import Aligned
+    from symgraph.match.aligned import Aligned
     from symgraph.match.learned_matching import Learned
     from symgraph.match.program import Program
     from symgraph.measure.result import LossBarrier
@@ -77,7 +77,7 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Plan or load the program, run it, measure, write."""
-    from symgraph.match.write import reference_folder
+    from symgraph.match.aligned import reference_folder
 
     inputs.check_matching(args, "B aligned", args.alignment)
     if inputs.is_code(args):
@@ -165,7 +165,7 @@ def _measure(aligned: Aligned, found: Any, args: Arguments, console: Console) ->
 
 
 def _write(aligned: Aligned, measured: dict[str, LossBarrier], args: Arguments) -> dict[str, str]:
-    from symgraph.match.write import write_aligned
+    from symgraph.match.aligned import write_aligned
 
     barriers = tuple((f"{when} alignment", r) for when, r in measured.items())
     folders = write_aligned(

@@ -26,9 +26,9 @@ from symgraph.io import checkpoint, data
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.files import OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.io.models import Model
-from symgraph.match.align import Aligned, align
+from symgraph.match.align import align
+from symgraph.match.aligned import Aligned, write_aligned
 from symgraph.match.cards import Card, Ingredient
-from symgraph.match.write import write_aligned
 from symgraph.measure.barrier import loss_barrier
 from symgraph.measure.mixture import interpolate
 from symgraph.measure.plots import barrier_plot

@@ -66,7 +66,7 @@ def run(args: Arguments, console: Console) -> int:
     import torch
 
     from symgraph.match import merge
-    from symgraph.match import write as outputs
+    from symgraph.match.merge import write_merged
     from symgraph.measure.mixture import check_weights
 
     # All that is computed is computed in float64; `--dtype` is that of the result.
@@ -90,7 +90,7 @@ def run(args: Arguments, console: Console) -> int:
             written=None if written is None else getattr(torch, written),
             **inputs.settings(args, UniverseSettings, spool=deferred) | {"progress": progress},
         )
-    out = outputs.write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
+    out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
     return 0
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from symgraph.errors import TraceError, UsageError, shorten
 from symgraph.inference.pipeline import infer as _infer
 from symgraph.io.checkpoint import canonical_state, tied_names
-from symgraph.io.columns import LABEL_KEYS
-from symgraph.io.models import Model, load
+from symgraph.io.example import Size, example_of
+from symgraph.io.factories import is_factory
+from symgraph.io.models import Model, load, of_module, of_program
 from symgraph.io.tied import untie
 from symgraph.ir import Graph
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
@@ -36,25 +38,51 @@ RuleSources = RuleBook | Iterable[str | Path | Rule] | None
 Progress = Callable[[str], None]
 
 
-def model(source: Source, example: Any = None, *, weights: bool = True, trust_remote_code: bool = False) -> Model:
+def model(
+    source: Source,
+    example: Any = None,
+    *,
+    input_size: Size | None = None,
+    weights: bool = True,
+    trust_remote_code: bool = False,
+) -> Model:
     """Any way of giving a model, as a `Model`.
+
+    Args:
+        example, input_size: inputs of a module, or the shape of one; as for `trace`.
 
     Raises:
         CheckpointError: the text names nothing that can be loaded.
-        UsageError: the object is none of the things a model can be given as, or a state does not fit its graph.
+        UsageError: the object is none of the things a model can be given as, a state does not fit its graph, or the
+            example inputs do not fit the module.
+
+    >>> symgraph.model(torch.nn.Linear(6, 8), input_size=(5, 6))
+    Linear: Linear, 56 parameters
     """
+    found = _as_model(source, weights, trust_remote_code)
+    if example is None and input_size is None:
+        return found
+    if not isinstance(found.module, GraphModule):
+        return replace(found, example=example_of(found.module, example, input_size))
+    if isinstance(example, Mapping) and input_size is None:
+        return _of_graph(found.module.traced, example)
+    remedy = "give the state of the graph beside it, (graph, state)"
+    raise UsageError("a graph has the inputs that it was traced with", remedy=remedy)
+
+
+def _as_model(source: Source, weights: bool, trust_remote_code: bool) -> Model:
     if isinstance(source, tuple) and len(source) == 2:
         return _of_pair(*source)
     if isinstance(source, Model):
-        return source if example is None else replace(source, example=example)
+        return source
     if isinstance(source, str | Path):
-        found = load(source, weights=weights, trust_remote_code=trust_remote_code)
-        return found if example is None else replace(found, example=example)
+        return load(source, weights=weights, trust_remote_code=trust_remote_code)
     if isinstance(source, Graph | SymmetryGraph):
         return _of_graph(source, None)
+    if isinstance(source, ExportedProgram):
+        return of_program(source)
     if isinstance(source, nn.Module):
-        example = getattr(source, "example_inputs", None) if example is None else example
-        return Model(source, getattr(source, "config", None), example, type(source).__name__, "factory")
+        return of_module(source)
     raise _no_model(source)
 
 
@@ -62,7 +90,7 @@ def _of_pair(source: Any, beside: Any) -> Model:
     """A module with example inputs, or a graph with a state."""
     if isinstance(source, Graph | SymmetryGraph):
         return _of_graph(source, beside)
-    if isinstance(source, nn.Module):
+    if isinstance(source, nn.Module | ExportedProgram):
         return model(source, beside)
     raise _no_model((source, beside))
 
@@ -80,30 +108,49 @@ def _no_model(source: Any) -> UsageError:
             cause="it holds weights, and says nothing of what is computed with them",
             remedy="give the nn.Module that it belongs to, or a graph with the state: (graph, state)",
         )
+    if isinstance(source, type):
+        return UsageError(f"{source.__name__} is a class, not a model", remedy="give an instance of it")
+    if isinstance(source, list):
+        return UsageError("a list is not a model", remedy="give one model, or call `universe` or `merge` with several")
     return UsageError(
         f"{kind} is not a model",
-        remedy="give an nn.Module with example inputs, a checkpoint folder, a hub id, a config, "
+        remedy="give an nn.Module with example inputs, an exported program, a checkpoint folder, a hub id, a config, "
         "package.module:factory, or a graph with a state: (graph, state)",
     )
 
 
 def rule_book(rules: RuleSources = None) -> RuleBook:
-    """The shipped rules, with the user's in front."""
+    """The shipped rules, with the user's in front.
+
+    >>> len(symgraph.rule_book().rules) > 100
+    True
+    """
     if isinstance(rules, RuleBook):
         return rules
     return with_user_rules(default_rules(), rules) if rules else default_rules()
 
 
-def trace(source: Source, example: Any = None, kwargs: Mapping[str, Any] | None = None) -> Graph:
+def trace(
+    source: Source,
+    example: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    input_size: Size | None = None,
+) -> Graph:
     """The graph of a model: ATen operators, parameters, shapes; no weights are needed.
 
     Args:
-        example: inputs of a module that is no transformers model: a tensor, a tuple of them, a dictionary by name, or
-            a batch of a loader (a list of inputs and labels); `kwargs` are further ones by name.
+        example: inputs of a module that is no transformers model: a tensor, a tuple of them, a dictionary by name, a
+            batch (inputs and labels), or the loader that it comes from; `kwargs` are further ones by name.
+        input_size: the shape of an input in its place, (1, 3, 32, 32), or shapes by name.
 
     Raises:
         TraceError: naming the user's line, the cause and what to try.
-        UsageError: this is no model.
+        UsageError: this is no model, or the inputs do not fit it.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> symgraph.trace(net, input_size=(1, 6))
+    graph Sequential: 3 calls, 83 parameters, inputs input (1, 6)
     """
     if isinstance(source, Graph):
         return source
@@ -111,25 +158,27 @@ def trace(source: Source, example: Any = None, kwargs: Mapping[str, Any] | None 
         return source.graph
     if _is_config(source):
         return trace_config(source)
-    found = model(source, example, weights=False)
-    args, named = _inputs(found.module, found.example)
+    found = model(source, example, input_size=input_size, weights=False)
+    inputs = found.example
+    args, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs or ()), {})
     named |= dict(kwargs or {})
-    _require_inputs(found.module, args, named)
+    require_inputs(found, args, named)
     return _trace(found.module, args, named, name=type(found.module).__name__)
 
 
-def _require_inputs(module: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+def require_inputs(found: Model, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
     """Raise where a module has no example inputs, and no config that they follow from."""
-    if args or named or is_pretrained(module):
+    if args or named or is_pretrained(found.module):
         return
     try:
-        inspect.signature(module.forward).bind()
+        inspect.signature(found.module.forward).bind()
     except TypeError as error:
-        raise TraceError(
-            f"{type(module).__name__} has no example inputs",
-            cause=f"{error} of its forward",
-            remedy="give them beside the module, (module, inputs), or as its attribute `example_inputs`",
-        ) from error
+        remedy = "give them, infer(model, inputs), or as its attribute `example_inputs`; a shape alone serves: "
+        remedy += "input_size=(1, 3, 32, 32)"
+        if is_factory(found.spec):
+            remedy = f"let {found.spec} return (module, example_inputs)"
+        name = type(found.module).__name__
+        raise TraceError(f"{name} has no example inputs", cause=f"{error} of its forward", remedy=remedy) from error
 
 
 def _is_config(source: Any) -> bool:
@@ -137,47 +186,43 @@ def _is_config(source: Any) -> bool:
     return hasattr(source, "model_type") and not isinstance(source, nn.Module)
 
 
-def _inputs(module: nn.Module, example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs as arguments, in order and by name; labels, and what the module does not take, are left out."""
-    if isinstance(example, Mapping):
-        parameters = inspect.signature(module.forward).parameters
-        anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        needed = {n for n, p in parameters.items() if p.default is p.empty}
-        taken = (k for k in example if k in parameters or anything)
-        return (), {k: example[k] for k in taken if k in needed or k not in LABEL_KEYS}
-    if isinstance(example, list) and len(example) == 2:
-        return (example[0],), {}
-    if isinstance(example, list | tuple):
-        return tuple(example), {}
-    return ((example,) if example is not None else ()), {}
-
-
 def infer(
     source: Source,
     example: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
+    input_size: Size | None = None,
     rules: RuleSources = None,
     strict: bool = False,
 ) -> SymmetryGraph:
     """The symmetry graph of a model: spaces, groups, and the evidence behind every bound.
 
     Args:
-        example, kwargs: example inputs, as for `trace`.
+        example, kwargs, input_size: example inputs, or the shape of one, as for `trace`.
 
     Raises:
         TraceError: the model cannot be traced.
         UsageError: this is no model.
         RuleError: a user's rule is malformed or unsound.
         CoverageError: with `strict`, an operator has no rule.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> graph = symgraph.infer(net, torch.randn(5, 6))
+    >>> [space.name for space in graph], str(graph["hidden"].group)
+    (['hidden'], 'positive monomial')
     """
     if isinstance(source, SymmetryGraph):
         return source
-    return _infer(trace(source, example, kwargs), rule_book(rules), strict=strict)
+    return _infer(trace(source, example, kwargs, input_size=input_size), rule_book(rules), strict=strict)
 
 
 def given(
-    source: Source, example: Any = None, state: Mapping[str, Tensor] | None = None, *, weights: bool = True
+    source: Source,
+    example: Any = None,
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    input_size: Size | None = None,
+    weights: bool = True,
 ) -> tuple[Model | Graph | SymmetryGraph | Any, dict[str, Tensor] | None]:
     """What `infer` takes, and beside it the weights under the names of the graph where there are any.
 
@@ -192,12 +237,14 @@ def given(
         return given(*source, state)
     if _is_config(source):
         return source, None if state is None else dict(state)
-    found = model(source, example, weights=weights)
+    found = model(source, example, input_size=input_size, weights=weights)
     own = state_of(found.module) if found.has_weights else None
     return found, own if state is None else {**(own or {}), **state}
 
 
-def ready(sources: Sequence[Source], tied: str, roles: Sequence[str]) -> tuple[list[Model], tuple[str, ...]]:
+def ready(
+    sources: Sequence[Source], tied: str, roles: Sequence[str], example: Any = None, input_size: Size | None = None
+) -> tuple[list[Model], tuple[str, ...]]:
     """Models of one architecture with weights, their shared tensors kept or cut apart, and what that means.
 
     Raises:
@@ -206,7 +253,7 @@ def ready(sources: Sequence[Source], tied: str, roles: Sequence[str]) -> tuple[l
     """
     if tied not in ("keep", "untie"):
         raise UsageError(f"tied={tied!r} is neither 'keep' nor 'untie'")
-    models = [model(s) for s in sources]
+    models = [with_example(model(s), example, input_size) for s in sources]
     for role, m in zip(roles, models, strict=True):
         if not m.has_weights:
             raise UsageError(f"{role} ({m.spec}) has no weights", remedy="name a checkpoint, not a config")
@@ -214,6 +261,13 @@ def ready(sources: Sequence[Source], tied: str, roles: Sequence[str]) -> tuple[l
         return models, _kept(models[0])
     cut = [untie(m) for m in models]
     return [u.model for u in cut], (str(cut[0]),) if cut[0].cut else ("nothing is tied",)
+
+
+def with_example(found: Model, example: Any = None, input_size: Size | None = None) -> Model:
+    """A model with example inputs, unless it has inputs of its own; as for `model`."""
+    if found.example is not None or isinstance(found.module, GraphModule):
+        return found
+    return model(found, example, input_size=input_size)
 
 
 def stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,8 +21,6 @@ Rows = Callable[[int, int], Batch]
 """Gives the examples from a first to before a last index as one batch."""
 
 IGNORED = -100
-# Under which names a batch holds what its inputs are compared with.
-LABEL_KEYS = ("labels", "label", "targets")
 READY = "pixel_values"
 HIDDEN_SHARE = 0.15
 _LONGEST_WINDOW = 1024

@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.export import ExportedProgram
 
 from symgraph.errors import CheckpointError, one_line, shorten
+from symgraph.io.example import example_of
 from symgraph.io.factories import call_factory, is_factory
 from symgraph.io.files import existing
+from symgraph.io.programs import SUFFIX, callable_module, load_program, module_of, own_example
 from symgraph.io.shards import deferred_state, stored_tensors
+from symgraph.io.shown import Shown
 from symgraph.io.state import check_finite, stored_dtypes, stored_shape, usual_dtype
 from symgraph.tracing.meta import weightless
 
@@ -36,15 +40,16 @@ WEIGHT_FILES = (
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _ARCHITECTURE_ONLY = {"config.json", "README.md", ".gitattributes"}
 
-Kind = Literal["checkpoint", "hub", "config", "factory"]
+Kind = Literal["checkpoint", "hub", "config", "factory", "program"]
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+@dataclass(frozen=True, slots=True, repr=False)
+class Model(Shown):
     """A network together with where it came from.
 
     `module` is in evaluation mode, and on the meta device where only the architecture was asked for. `example` holds
-    inputs that a factory gave with it; for transformers models it is None, since inputs follow from the config.
+    inputs that came with it; for transformers models it is None, since inputs follow from the config. `program` is the
+    exported program that it was given as.
     """
 
     module: nn.Module
@@ -53,6 +58,12 @@ class Model:
     spec: str
     kind: Kind
     files: tuple[Path, ...] = ()
+    program: ExportedProgram | None = None
+
+    def __str__(self) -> str:
+        total = sum(p.numel() for p in self.module.parameters())
+        held = "" if self.has_weights else ", without weights"
+        return f"{self.spec}: {type(self.module).__name__}, {total:,} parameters{held}"
 
     @property
     def has_weights(self) -> bool:
@@ -127,6 +138,8 @@ def quiet() -> Iterator[None]:
 
 
 def _load_path(path: Path, spec: str, weights: bool, trust: bool, dtype: torch.dtype | None, deferred: bool) -> Model:
+    if path.is_file() and path.suffix == SUFFIX:
+        return of_program(load_program(path), spec)
     if path.is_file() and path.suffix != ".json":
         remedy = "name its folder (with config.json beside the weights) or a config.json"
         raise CheckpointError(f"{spec} is not a checkpoint", cause="it is a single file", remedy=remedy)
@@ -162,16 +175,29 @@ def _load_factory(spec: str, weights: bool, dtype: torch.dtype | None) -> Model:
     if isinstance(made, tuple) and len(made) == 2:
         module, example = made
     else:
-        module, example = made, getattr(made, "example_inputs", None)
+        module, example = made, None
     if not isinstance(module, nn.Module):
         remedy = "return an nn.Module with .example_inputs, or (module, example_inputs)"
         raise CheckpointError(f"{spec} gave no module", cause=f"it gave a {type(module).__name__}", remedy=remedy)
-    if isinstance(example, Tensor):
-        example = (example,)
-    module = module.eval().to(device=None if weights else "meta", dtype=dtype)
+    module = callable_module(module).eval().to(device=None if weights else "meta", dtype=dtype)
     _check_integers(module, spec, {})
     _check_values(module, spec)
-    return Model(module, getattr(module, "config", None), example, spec, "factory")
+    return Model(module, getattr(module, "config", None), example_of(module, example), spec, "factory")
+
+
+def of_module(module: nn.Module) -> Model:
+    """A module with the example inputs that it brings: as an attribute, or in the graph that was traced of it."""
+    found = callable_module(module)
+    example = example_of(found)
+    example = own_example(module, found) if example is None else example
+    return Model(found, getattr(module, "config", None), example, type(module).__name__, "factory")
+
+
+def of_program(program: ExportedProgram, spec: str = "") -> Model:
+    """An exported program, with the inputs that it was exported with."""
+    module = module_of(program)
+    name = spec or "exported program"
+    return Model(module, None, own_example(program, module), name, "program", program=program)
 
 
 class _Source:

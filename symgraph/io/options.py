@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from symgraph.errors import UsageError
 
@@ -65,8 +66,16 @@ def check(options: Any) -> None:
             raise UsageError(f"{name} is {value!r}", remedy=wrong)
 
 
-def given(kind: type[Kind], options: Kind | Mapping[str, Any] | None, more: Mapping[str, Any] | None = None) -> Kind:
+def given(
+    kind: type[Kind],
+    options: Kind | Mapping[str, Any] | None,
+    more: Mapping[str, Any] | None = None,
+    elsewhere: Mapping[str, type[Any]] | None = None,
+) -> Kind:
     """Options as a dataclass of a kind, from one, from names and values, or from none.
+
+    Args:
+        elsewhere: other dataclasses of options, by the argument that takes them, for who looks for an option here.
 
     Raises:
         UsageError: there is no option of that name; the nearest one is named.
@@ -83,7 +92,31 @@ def given(kind: type[Kind], options: Kind | Mapping[str, Any] | None, more: Mapp
     values |= more or {}
     for name in values:
         if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise UsageError(f"there is no option {name!r}", remedy=remedy)
+            refuse_unknown(str(name), known, elsewhere or {})
     return kind(**values)
+
+
+def check_keywords(function: Callable[..., Any], more: Mapping[str, Any], elsewhere: Mapping[str, type[Any]]) -> None:
+    """Raises where a function has no keyword of a name.
+
+    Raises:
+        UsageError: naming the nearest one, or the argument that takes an option of that name.
+    """
+    known = [n for n, p in inspect.signature(function).parameters.items() if p.default is not p.empty]
+    for name in more:
+        if name not in known:
+            refuse_unknown(name, known, elsewhere)
+
+
+def refuse_unknown(name: str, known: Sequence[str], elsewhere: Mapping[str, type[Any]]) -> NoReturn:
+    """Raises for the name of an option that does not exist.
+
+    Raises:
+        UsageError: naming the nearest one, or the argument that takes an option of that name.
+    """
+    place = next((argument for argument, kind in elsewhere.items() if name in {f.name for f in fields(kind)}), None)
+    near = get_close_matches(name, known, n=1)
+    remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    if place is not None:
+        remedy = f"it is one of {elsewhere[place].__name__}: {place}={{{name!r}: ...}}"
+    raise UsageError(f"there is no option {name!r}", remedy=remedy)

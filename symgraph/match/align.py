@@ -3,71 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from symgraph.errors import shorten
 from symgraph.inference.sources import Source
-from symgraph.io.models import Model
 from symgraph.io.options import given
+from symgraph.match.aligned import Aligned
 from symgraph.match.learn_step import LearnStep
-from symgraph.match.learned_matching import Learned
 from symgraph.match.match_options import LearnOptions, MatchOptions, PairSettings
 from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
 from symgraph.match.prepare_steps import Embed, Reduce
 from symgraph.match.program import Program
-from symgraph.orbit.alignment import Alignment, growth
-from symgraph.tracing import state_of
 
 PAIR = ("A", "B")
-# Growth of a norm that is worth a word.
-SAID = 10.0
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """The result of `align`.
-
-    `a`, `b` are the models as aligned (untied copies where asked); `state` is B after alignment, `reference` the A it
-    was aligned to: A itself, bit for bit, unless `singular` names gains for which A's gauge has no inverse, or one in
-    which norms grow beyond bounds; it is A in canonical form then. `before` and `after` are distances in canonical
-    form, as the match weighs it, over |A|. Where A was moved as well (dual learned matching), `reference` is A moved,
-    and `moved_a` its alignment. `embedded` names the model that was narrower ("A" or "B"): it is then the one embedded
-    into the shape of the other. With `narrowed` B was wider and has been reduced to A's shape, with another function.
-    """
-
-    a: Model
-    b: Model
-    alignment: Alignment
-    program: Program
-    state: dict[str, Tensor]
-    reference: dict[str, Tensor]
-    singular: tuple[str, ...]
-    before: float
-    after: float
-    notes: tuple[str, ...] = ()
-    learned: Learned | None = None
-    moved_a: Alignment | None = None
-    embedded: str = ""
-    narrowed: bool = False
-
-    @property
-    def growth(self) -> dict[str, float]:
-        """By how much the norm of each tensor of B has grown, most first; new ones are left out."""
-        return growth(self.state, state_of(self.b.module))
-
-    def __str__(self) -> str:
-        sweeps = len(self.alignment.objective) - 1
-        line = f"distance in canonical form {self.before:.4f} -> {self.after:.4f} (relative to |A|), {sweeps} sweeps"
-        grown = [f"{n} {g:.0f} times" for n, g in self.growth.items() if g > SAID]
-        return "\n".join([line, *([f"norms of B that grow: {shorten(grown)}"] if grown else []), *self.notes])
+_ELSEWHERE = {"options": MatchOptions, "learning": LearnOptions}
 
 
 def align(
     a: Source,
     b: Source,
+    example: Any = None,
     *,
     method: str = "weights",
     options: MatchOptions | Mapping[str, Any] | None = None,
@@ -81,14 +35,15 @@ def align(
     Where one model is narrower, it is embedded exactly into the shape of the other first.
 
     Args:
+        example: inputs of modules that bring none, as for `trace`: a tensor, a tuple, a dictionary, or a batch.
         method: "weights"; "activations", alone or mixed with weights (`alpha` of the options); or "learned", trained
             on the task loss at interpolated weights from a match by `start` on.
         options: how to match: sweeps, tolerance, weighting, seed, restarts, patterns of the spaces to align, and more.
         learning: how to train: steps, optimiser, what moves; `spaces` of `options` restrict it as well.
         data: batches of the training split: `symgraph.io.data.Batches`, a list, or a loader; for all but "weights".
         program: run this program instead of planning one.
-        settings: fields of `PairSettings`: start, split, soft, narrow, symmetry, rules, tied, strict, device, dtype,
-            progress, validation, examples, loss, checkpoint, resume.
+        settings: fields of `PairSettings`: input_size, start, split, soft, narrow, symmetry, rules, tied, strict,
+            device, dtype, progress, validation, examples, loss, checkpoint, resume.
 
     Raises:
         UsageError: an unknown option, method or choice, or a program for another architecture.
@@ -96,9 +51,15 @@ def align(
         DataError: data is missing, empty, or does not fit the model.
         VerifyError: a model does not compute what it computed, with the space that is to blame.
 
+    >>> a, b = (torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)) for _ in "ab")
+    >>> x = torch.randn(5, 6)
+    >>> aligned = symgraph.align(a, b, x)
+    >>> torch.allclose(aligned.module(x), b(x), atol=1e-5), aligned.after < aligned.before
+    (True, True)
+
     Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 10.
     """
-    how = given(PairSettings, None, settings)
+    how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
     wanted = _wanted(how, method, options, learning, data, program)
     models = _shaped(a, b, how)
     found = bring(models, program or _planned(models, wanted, how), wanted, network=models.like, called={})
@@ -108,6 +69,7 @@ def align(
 def plan(
     a: Source,
     b: Source,
+    example: Any = None,
     *,
     method: str = "weights",
     options: MatchOptions | Mapping[str, Any] | None = None,
@@ -118,8 +80,12 @@ def plan(
 
     Raises:
         CheckpointError: the architectures differ in more than widths.
+
+    >>> a, b = (torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)) for _ in "ab")
+    >>> [type(step).__name__ for step in symgraph.plan(a, b, torch.randn(5, 6)).steps]
+    ['Canonicalise', 'Canonicalise', 'MatchStep', 'Settle']
     """
-    how = given(PairSettings, None, settings)
+    how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
     return _planned(_shaped(a, b, how), _wanted(how, method, options, learning, ()), how)
 
 

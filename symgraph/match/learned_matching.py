@@ -30,7 +30,7 @@ from symgraph.match.learning_checkpoint import Checkpoint
 from symgraph.match.match_options import LearnOptions, Progress
 from symgraph.measure.batches import repeatable
 from symgraph.measure.forward import fixed_tensors, usual_dtype
-from symgraph.measure.losses import PerExample
+from symgraph.measure.losses import Named
 from symgraph.measure.mixture import dirichlet, is_shared_mask, weighted_mean
 from symgraph.measure.objective import Objective
 from symgraph.orbit.descend import Descent
@@ -52,7 +52,7 @@ class Lesson:
     network: nn.Module
     training: Any
     validation: Any = None
-    loss: str | PerExample = "cross-entropy"
+    loss: Named = "cross-entropy"
     checkpoint: str | Path | None = None
     resume: bool = False
     dtype: torch.dtype | None = None

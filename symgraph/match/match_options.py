@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from symgraph.inference.sources import RuleSources
-    from symgraph.measure.losses import PerExample
+    from symgraph.io.example import Size
+    from symgraph.measure.losses import Named
     from symgraph.symmetry.graph import SymmetryGraph
 
 METHODS = ("weights", "activations", "learned")
@@ -137,6 +138,7 @@ def _is_range(sampler: str, lambdas: tuple[float, ...]) -> bool:
 class Settings:
     """How models are read, where it is computed, and what else training takes.
 
+    `example`, `input_size`: inputs of modules that bring none, or the shape of one, as for `trace`.
     `symmetry`: that of the models, if it is known already. `rules`: a user's, in front of the shipped ones. `tied`:
     "keep" shared embeddings (a smaller group), or "untie" them (more parameters; the models are copied). `strict`: fail
     where an operator has no rule. `device`, `dtype`: where and in which precision to compute (default float64).
@@ -147,6 +149,8 @@ class Settings:
     nothing is left there.
     """
 
+    example: Any = None
+    input_size: Size | None = None
     symmetry: SymmetryGraph | None = None
     rules: RuleSources = None
     tied: str = option(
@@ -160,7 +164,7 @@ class Settings:
     progress: Progress | None = None
     validation: Any = None
     examples: Any = None
-    loss: str | PerExample = "cross-entropy"
+    loss: Named = "cross-entropy"
     checkpoint: str | Path | None = option(  # noqa: RUF009 - a field
         None, "write the run to this file at every estimate", metavar="FILE"
     )

@@ -5,16 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from symgraph.inference.sources import Source, model
+from symgraph.inference.sources import Source, model, with_example, with_state
+from symgraph.io import checkpoint
 from symgraph.io.checkpoint import canonical_state, check_same_architecture, dtypes, module_hash, read_state
+from symgraph.io.example import Size
+from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
-from symgraph.match.cards import Ingredient
+from symgraph.io.shown import Shown
+from symgraph.match.cards import Card, Ingredient, joined, moved_spaces
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.one_basis import Universe
 from symgraph.match.universe import universe
@@ -23,8 +28,8 @@ from symgraph.measure.recalibrate import recalibrated
 from symgraph.tracing.deferred import later
 
 
-@dataclass(frozen=True)
-class Merged:
+@dataclass(frozen=True, repr=False)
+class Merged(Shown):
     """The weighted mean of models.
 
     `model` gives the class and config of `state`; `universe` is that of the models, None if they were taken as they
@@ -36,6 +41,19 @@ class Merged:
     ingredients: tuple[Ingredient, ...]
     universe: Universe | None = None
     recalibrated: str = ""
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The merged model, as a module like those that were given."""
+        return with_state(self.model.module, self.state)
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the merged model as a checkpoint of its class, with a model card; see `write_merged`.
+
+        Raises:
+            CheckpointError: the folder exists or cannot be written.
+        """
+        return write_merged(self, folder, overwrite=overwrite)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -63,8 +81,10 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def merge(
     sources: Sequence[Source],
-    weights: Sequence[float],
+    weights: Sequence[float] | None = None,
     *,
+    example: Any = None,
+    input_size: Size | None = None,
     align: bool = True,
     options: MatchOptions | Mapping[str, Any] | None = None,
     recalibrate: Iterable[Any] | None = None,
@@ -76,7 +96,8 @@ def merge(
     Where several weigh most, the hash of their weights decides: the order of the models changes nothing.
 
     Args:
-        weights: one for each model, summing to one.
+        weights: one for each model, summing to one; by default the same for each.
+        example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
         align: whether to align; models of one origin (fine-tuned from the same checkpoint) may be aligned already.
         options: how to match.
         settings: fields of `UniverseSettings`: rules, tied, device, dtype, and more.
@@ -87,9 +108,14 @@ def merge(
         UsageError: fewer than two models, weights that do not fit, or nothing to recalibrate.
         CheckpointError: the architectures differ, or a weight is not finite.
         DataError: the batches to recalibrate on do not fit the model.
+
+    >>> a, b = (torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)) for _ in "ab")
+    >>> symgraph.merge([a, b], example=torch.randn(5, 6)).module(torch.randn(2, 6)).shape
+    torch.Size([2, 3])
     """
+    weights = [1 / len(sources)] * len(sources) if weights is None and sources else weights or ()
     check_weights(weights, len(sources))
-    models = [model(s) for s in sources]
+    models = [with_example(model(s), example, input_size) for s in sources]
     kept = [dtypes(m) for m in models]
     if not align:
         for other in models[1:]:
@@ -145,3 +171,32 @@ def saved(model: Model, state: State) -> State:
     """
     names = model.module.state_dict()
     return canonical_state(model.module, {n: t for n, t in state.items() if n in names})
+
+
+def write_merged(
+    merged: Merged, out: str | Path, *, command: str = "", overwrite: bool = False, shard_size: int = SHARD_SIZE
+) -> Path:
+    """Writes a merged model.
+
+    Raises:
+        CheckpointError: the folder exists or cannot be written.
+    """
+    found = merged.universe
+    how = f"all brought into one basis by {joined(found)}, then averaged" if found else "averaged"
+    how += f", statistics of norms computed on {merged.recalibrated}" if merged.recalibrated else ""
+    names = ", ".join(Path(i.spec).name for i in merged.ingredients)
+    card = Card(
+        title=f"Weighted mean of {names}",
+        about="The weighted mean of the weights of models of one architecture.",
+        model=merged.model,
+        ingredients=merged.ingredients,
+        method=f"weighted mean of the parameters, {how}",
+        command=command,
+        symmetry=found.symmetry if found else None,
+        spaces=moved_spaces(found) if found else (),
+        distances=found.distances if found else (),
+        notes=merged.notes,
+    )
+    stored = {n: t.dtype for n, t in merged.state.items()}
+    options: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
+    return checkpoint.write(merged.model, merged.state, out, card=str(card), stored=stored, **options)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from symgraph.errors import DataError
 from symgraph.inference.pipeline import infer
-from symgraph.io.columns import LABEL_KEYS
+from symgraph.io.example import LABEL_KEYS
 from symgraph.match.activations import Activations
 from symgraph.match.observe import observe
 from symgraph.match.wreath import Tree

@@ -22,6 +22,7 @@ from symgraph.inference.sources import Source, infer, ready, rule_book
 from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import architecture_differences, module_hash
 from symgraph.io.models import Model
+from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
 from symgraph.io.state import check_finite
 from symgraph.match.learned_matching import Learned, Lesson
@@ -64,8 +65,8 @@ class Member:
     after: float
 
 
-@dataclass(frozen=True)
-class Universe:
+@dataclass(frozen=True, repr=False)
+class Universe(Shown):
     """Models in one basis and gauge, in the order in which they were given.
 
     `reference` is the number of the model whose gauge it is, and which is itself there, bit for bit; None where the
@@ -158,7 +159,7 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
         CheckpointError: models differ in more than widths, or none is as wide as all others in everything; or the
             symmetry graph of one is another one.
     """
-    found, notes = ready(tuple(sources.values()), settings.tied, roles)
+    found, notes = ready(tuple(sources.values()), settings.tied, roles, settings.example, settings.input_size)
     models = dict(zip(sources, found, strict=True))
     book = rule_book(settings.rules)
     known = {} if settings.symmetry is None else {id(found[0]): settings.symmetry}

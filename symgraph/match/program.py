@@ -24,6 +24,7 @@ from symgraph.errors import UsageError, one_line
 from symgraph.io.decode import Malformed, brief, decode, parse
 from symgraph.io.files import atomic_path
 from symgraph.io.pinned import DataInput, ModelInput, moved, placed, plain_path
+from symgraph.io.shown import Shown
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate, Report
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
@@ -46,8 +47,8 @@ STEPS: dict[str, type[ProgramStep]] = {
 _WRITE = "`symgraph align A B --emit-program FILE` writes one"
 
 
-@dataclass(frozen=True)
-class Program:
+@dataclass(frozen=True, repr=False)
+class Program(Shown):
     """What will be done to two models A and B, or to any number of them, before anything is done.
 
     `inputs` are models and `data` batches, by name. Training data is called `train`, and what training stops by

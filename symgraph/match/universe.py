@@ -17,9 +17,12 @@ from symgraph.match.match_step import refuse_inputs
 from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
 from symgraph.match.program import Program
 
+_ELSEWHERE = {"options": MatchOptions, "learning": LearnOptions}
+
 
 def universe(
     sources: Sequence[Source],
+    example: Any = None,
     *,
     method: str = "weights",
     options: MatchOptions | Mapping[str, Any] | None = None,
@@ -33,6 +36,7 @@ def universe(
     Narrower models are embedded exactly into the shape of the widest first.
 
     Args:
+        example: inputs of modules that bring none, as for `trace`.
         method: "weights"; "activations", alone or mixed with weights (`alpha` of the options); or "learned": from a
             match by weights trained on the task loss at mixtures of all models.
         options: how to match.
@@ -40,16 +44,21 @@ def universe(
             move.
         data: batches of the training split, for all but "weights".
         program: run this program (see `plan`) instead of planning one.
-        settings: fields of `UniverseSettings`: reference, rounds, symmetry, rules, tied, strict, device, dtype, ...
+        settings: fields of `UniverseSettings`: input_size, reference, rounds, symmetry, rules, tied, strict, device,
+            dtype, ...
 
     Raises:
         UsageError: fewer than two models, or an option or a choice that does not exist.
         CheckpointError: the architectures or symmetries differ (which model's), or a weight is not finite.
         VerifyError: a model does not compute what it computed.
 
+    >>> nets = [torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)) for _ in range(3)]
+    >>> len(symgraph.universe(nets, torch.randn(5, 6)).states)
+    3
+
     Source: Theus et al., arXiv 2506.22712; Ten Berge 1977; gauge: design section 10.
     """
-    how = given(UniverseSettings, None, settings)
+    how = given(UniverseSettings, None, {**settings, "example": example}, _ELSEWHERE)
     wanted = _wanted(how, method, options, learning, data, program)
     models = _shaped(sources, how)
     chosen = program or _planned(models, wanted, how)
@@ -60,6 +69,7 @@ def universe(
 
 def plan(
     sources: Sequence[Source],
+    example: Any = None,
     *,
     method: str = "weights",
     options: MatchOptions | Mapping[str, Any] | None = None,
@@ -72,7 +82,7 @@ def plan(
         UsageError: fewer than two models, or a choice that does not exist.
         CheckpointError: the architectures or symmetries differ.
     """
-    how = given(UniverseSettings, None, settings)
+    how = given(UniverseSettings, None, {**settings, "example": example}, _ELSEWHERE)
     return _planned(_shaped(sources, how), _wanted(how, method, options, learning, ()), how)
 
 

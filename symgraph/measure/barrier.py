@@ -20,7 +20,7 @@ from symgraph.inference.sources import Source
 from symgraph.measure.batches import counted
 from symgraph.measure.endpoints import endpoints
 from symgraph.measure.grid import Simplex, line
-from symgraph.measure.losses import Metrics, PerExample
+from symgraph.measure.losses import Metrics, Named
 from symgraph.measure.mixture import Mixtures, check_weights
 from symgraph.measure.objective import Objective
 from symgraph.measure.product_form import ProductMixtures
@@ -44,7 +44,7 @@ def loss_barrier(
     seed: int = 0,
     module: Source = None,
     names: Sequence[str] | None = None,
-    loss: str | PerExample = "cross-entropy",
+    loss: Named = "cross-entropy",
     metrics: Metrics = (),
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
@@ -67,7 +67,9 @@ def loss_barrier(
             points from each model to it (unless there are three models), and all multiples of 1 / `resolution` (4 up
             to four models, 2 for more). `samples` draws of a Dirichlet distribution of this `concentration` are added.
         names: what the models are called, by default A and B or after their files.
-        loss: maps outputs and batch to a value per example or one for the batch.
+        loss: "cross-entropy", "mse" or "model" (its own), or a function: torch's, or one of `(outputs, labels)` or
+            `(outputs, batch)`, which is the batch as it was given; a value per example, or one for the batch.
+        metrics: "accuracy", "perplexity", functions like a loss, objects of torchmetrics; or several, listed or named.
         progress: gets done and total steps.
         recalibrate: batches of the training split, on which the stored statistics of norms are computed anew at every
             mixture.
@@ -79,6 +81,12 @@ def loss_barrier(
         DataError: there are no batches, they do not fit the model, or a loss is not finite.
         UsageError: there is one model, a mixture has a negative weight or does not sum to one, or the points, the loss,
             a metric or the device do not exist.
+
+    >>> a, b = (torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)) for _ in "ab")
+    >>> batches = [(torch.randn(16, 6), torch.randint(0, 3, (16,)))]
+    >>> found = symgraph.loss_barrier(a, b, batches, points=3, loss=torch.nn.functional.cross_entropy)
+    >>> found.lambdas, found.barrier >= 0
+    ((0.0, 0.5, 1.0), True)
 
     Source: Theus et al., arXiv 2506.22712; Frankle et al. 2020.
     """

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from symgraph.errors import DataError
 from symgraph.io.data import from_batches
@@ -23,27 +24,42 @@ class Numbered(Protocol):
     def __getitem__(self, i: int, /) -> Any: ...
 
 
+class Placed(dict[str, Tensor]):
+    """The tensors of one batch by name, and with the batch as it was `given`, where it is computed."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], given: Any) -> None:
+        super().__init__(tensors)
+        self.given = given
+
+
 def batch_tensors(raw: Any) -> dict[str, Tensor]:
-    """The tensors of one batch by name; a pair is inputs and labels.
+    """The tensors of one batch by name: of a mapping, of inputs alone, or of inputs and labels.
 
     Raises:
-        DataError: the batch is neither a mapping nor a pair.
+        DataError: the batch is none of these.
     """
-    if isinstance(raw, list | tuple) and len(raw) == 2:
-        raw = {"inputs": raw[0], "labels": raw[1]}
+    if isinstance(raw, list | tuple) and len(raw) in (1, 2):
+        inputs = raw[0] if isinstance(raw[0], Mapping) else {"inputs": raw[0]}
+        raw = {**inputs, "labels": raw[1]} if len(raw) == 2 else inputs
     if not isinstance(raw, Mapping):
         remedy = "give dictionaries of tensors or (x, y) pairs"
-        raise DataError("batches cannot be used", cause=f"a batch is a {type(raw).__name__}", remedy=remedy)
+        what = f"a {type(raw).__name__}{f' of {len(raw)}' if isinstance(raw, list | tuple) else ''}"
+        raise DataError("batches cannot be used", cause=f"a batch is {what}", remedy=remedy)
     return {k: t for k, t in raw.items() if isinstance(t, Tensor)}
 
 
-def placed(raw: Any, device: torch.device, dtype: torch.dtype | None) -> dict[str, Tensor]:
+def placed(raw: Any, device: torch.device, dtype: torch.dtype | None) -> Placed:
     """The tensors of one batch where and, if they are floating, in the precision that is computed with.
 
     Raises:
         DataError: the batch is neither a mapping nor a pair.
     """
-    return {k: t.to(device, dtype if t.is_floating_point() else None) for k, t in batch_tensors(raw).items()}
+
+    def move(t: Tensor) -> Tensor:
+        return t.to(device, dtype if t.is_floating_point() else None)
+
+    given = tree_map_only(Tensor, move, dict(raw) if isinstance(raw, Mapping) else raw)
+    return Placed(batch_tensors(given), given)
 
 
 def repeatable(batches: Any, source: str, empty: str = "") -> Any:

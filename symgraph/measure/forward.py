@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.io.columns import LABEL_KEYS
+from symgraph.io.example import LABEL_KEYS
 from symgraph.measure.batches import Batch
 from symgraph.tracing.graph_module import GraphModule
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from symgraph.errors import UsageError
-from symgraph.io.columns import IGNORED, LABEL_KEYS
+from symgraph.io.columns import IGNORED
+from symgraph.io.example import LABEL_KEYS
+from symgraph.measure.own_function import OwnFunction
 
 LOSS = "loss"
 
@@ -86,43 +88,76 @@ def model_loss(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
     return scored(loss, batch)
 
 
-Metrics = str | Iterable[str] | Mapping[str, PerExample | Metric] | None
+def mean_squared_error(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
+    """The squared error of numbers.
 
-LOSSES: dict[str, PerExample] = {"cross-entropy": cross_entropy, "model": model_loss}
+    Shapes:
+        outputs and labels alike.
+
+    Raises:
+        NoLossFits: there are no labels, or their shape is another one.
+    """
+    labels = _labels(batch)
+    if labels is None:
+        raise NoLossFits("the batch has no labels")
+    outputs = _logits(outputs)
+    return _squared_error(outputs, labels.to(outputs.dtype))
+
+
+Named = str | Callable[..., Any]
+"""A loss or a metric by name, or a user's own function of outputs and labels, or of outputs and the batch."""
+Metrics = Named | Iterable[Named] | Mapping[str, Callable[..., Any] | Metric] | None
+
+LOSSES: dict[str, PerExample] = {"cross-entropy": cross_entropy, "mse": mean_squared_error, "model": model_loss}
 METRICS = {
     "accuracy": Metric(accuracy),
     "perplexity": Metric(None, higher_is_better=False, transform=lambda mean: math.exp(min(mean, 700.0))),
 }
+_OWN = (cross_entropy, mean_squared_error, model_loss, accuracy)
 
 
-def named_loss(loss: str | PerExample) -> tuple[str, PerExample]:
+def named_loss(loss: Named | Any) -> tuple[str, PerExample]:
     """A loss and its name, from either.
 
     Raises:
         UsageError: there is no such loss.
     """
-    if not isinstance(loss, str):
-        return getattr(loss, "__name__", "loss"), loss
-    if loss not in LOSSES:
-        raise UsageError(f"no loss {loss!r}", remedy=f"use one of {', '.join(LOSSES)}, or pass a function")
-    return loss, LOSSES[loss]
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise UsageError(f"no loss {loss!r}", remedy=f"use one of {', '.join(LOSSES)}, or pass a function")
+        return loss, LOSSES[loss]
+    if not callable(loss):
+        what = f"a {type(loss).__name__} is no loss"
+        raise UsageError(what, remedy=f"use one of {', '.join(LOSSES)}, or a function of outputs and labels")
+    if loss in _OWN:
+        return next((n for n, f in LOSSES.items() if f is loss), "accuracy"), loss
+    own = OwnFunction(loss)
+    return own.name, own
 
 
 def named_metrics(metrics: Metrics) -> dict[str, Metric]:
-    """Metrics under their names, from names, or from a mapping to functions or `Metric`s.
+    """Metrics under their names, from names and functions, or from a mapping to functions or `Metric`s.
 
     Raises:
         UsageError: there is no such metric, or its name is taken.
     """
     if not isinstance(metrics, Mapping):
-        names = [metrics] if isinstance(metrics, str) else list(metrics or ())
-        if unknown := [n for n in names if n not in METRICS]:
-            remedy = f"use {', '.join(METRICS)}, or pass a mapping from names to functions"
-            raise UsageError(f"no metric {unknown[0]!r}", remedy=remedy)
-        return {n: METRICS[n] for n in names}
+        single = isinstance(metrics, str) or callable(metrics)
+        listed = [metrics] if single else list(metrics or ())  # type: ignore[arg-type]
+        return named_metrics(dict(map(_named_metric, listed)))
     if LOSS in metrics:
         raise UsageError(f"a metric cannot be called {LOSS!r}", remedy="give it another name")
-    return {n: m if isinstance(m, Metric) else Metric(m) for n, m in metrics.items()}
+    return {n: m if isinstance(m, Metric) else Metric(m if m in _OWN else OwnFunction(m)) for n, m in metrics.items()}
+
+
+def _named_metric(given: Any) -> tuple[str, Metric]:
+    if isinstance(given, str) and given in METRICS:
+        return given, METRICS[given]
+    if not isinstance(given, str) and callable(given):
+        own = OwnFunction(given)
+        return own.name if own.name != LOSS else "metric", Metric(given if given in _OWN else own)
+    remedy = f"use {', '.join(METRICS)}, a function, or a mapping from names to functions"
+    raise UsageError(f"no metric {given!r}", remedy=remedy)
 
 
 def scored(result: Any, batch: Mapping[str, Tensor]) -> Scored:

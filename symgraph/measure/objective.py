@@ -20,8 +20,8 @@ from symgraph.measure.forward import Point, usual_dtype
 from symgraph.measure.losses import (
     LOSS,
     Metrics,
+    Named,
     NoLossFits,
-    PerExample,
     Scored,
     model_loss,
     named_loss,
@@ -70,7 +70,7 @@ class Objective:
     def __init__(
         self,
         network: nn.Module,
-        loss: str | PerExample = "cross-entropy",
+        loss: Named = "cross-entropy",
         dtype: torch.dtype | None = None,
         metrics: Metrics = (),
     ) -> None:

@@ -117,6 +117,11 @@ def recalibrated(
         UsageError: the network has no stored statistics.
         DataError: there are no batches, they do not fit the model, or one is too small to have a variance.
 
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8))
+    >>> state = symgraph.recalibrated(net, net.state_dict(), [[torch.randn(16, 6)]])
+    >>> torch.equal(state["1.running_mean"], net[1].running_mean)
+    False
+
     Source: Jordan et al., arXiv 2211.08403.
     """
     buffers = {n for n, _ in network.named_buffers()}

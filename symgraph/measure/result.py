@@ -11,13 +11,14 @@ from typing import Any
 
 from symgraph.errors import DataError, UsageError, one_line, shorten
 from symgraph.io.decode import decode
+from symgraph.io.shown import Shown
 from symgraph.measure.measured import Measured, mixture_text
 from symgraph.measure.mixture import Mixture, vertex
 from symgraph.measure.plots import barrier_plot
 
 
-@dataclass(frozen=True, slots=True)
-class LossBarrier:
+@dataclass(frozen=True, slots=True, repr=False)
+class LossBarrier(Shown):
     """The loss, and any metrics, at mixtures of models: along the segment between two, over the simplex of more.
 
     `models` are their names; `recalibrated` names the data that stored statistics of mixtures were computed on, if they

@@ -21,6 +21,7 @@ from symgraph.errors import CheckpointError, UsageError, one_line
 from symgraph.groups.elements import Element
 from symgraph.io.decode import Malformed, decode
 from symgraph.io.files import atomic_path
+from symgraph.io.shown import Shown
 from symgraph.orbit.blend import Blend
 from symgraph.orbit.constant_steps import Lift, Shift
 from symgraph.orbit.step import Step
@@ -47,8 +48,8 @@ class _Header:
     steps: tuple[dict[str, Any], ...]
 
 
-@dataclass(frozen=True)
-class Alignment:
+@dataclass(frozen=True, repr=False)
+class Alignment(Shown):
     """A transform from the gauge and basis of one model (`source`) to those of another (`target`).
 
     `source` and `target` are hashes of the two states. The file also keeps the hash of the rules and the fingerprint of
@@ -61,6 +62,13 @@ class Alignment:
     target: str
     objective: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        kinds = ", ".join(dict.fromkeys(step.kind for step in self.transform.steps)) or "nothing"
+        moved = [s.name for s in self.symmetry.active if self.element(s.name) is not None]
+        spaces = f"{len(moved)} of {len(self.symmetry.active)} spaces"
+        head = f"alignment of {self.source[:8] or 'a model'} to {self.target[:8] or 'another'}, on {spaces}: {kinds}"
+        return "\n".join([head, *self.notes])
 
     def apply(
         self, state: Mapping[str, Tensor], *, task_vector: bool = False, keep: Callable[[Tensor], Tensor] = made

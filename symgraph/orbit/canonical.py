@@ -21,6 +21,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from symgraph.errors import shorten
+from symgraph.io.shown import Shown
 from symgraph.orbit.constant_steps import Lift, Shift
 from symgraph.orbit.least_norm import least_norm
 from symgraph.orbit.on_demand import Carried
@@ -34,8 +36,8 @@ from symgraph.symmetry.graph import SymmetryGraph
 NEARLY = 1e-3
 
 
-@dataclass(frozen=True, slots=True)
-class Canonical:
+@dataclass(frozen=True, slots=True, repr=False)
+class Canonical(Shown):
     """A model in canonical form: its state, the transform that led there, and what is singular about it.
 
     `singular` names gains with a zero: the transform then has no inverse, the canonical state is still exact.
@@ -44,6 +46,11 @@ class Canonical:
     state: State
     transform: Transform
     singular: tuple[str, ...]
+
+    def __str__(self) -> str:
+        total = sum(t.numel() for t in self.state.values())
+        zero = f"; gains with a zero: {shorten(self.singular)}" if self.singular else ""
+        return f"canonical form of {total:,} numbers in {len(self.state)} tensors{zero}"
 
 
 def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canonical:

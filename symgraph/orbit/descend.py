@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
+from symgraph.io.shown import Shown
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.descent_options import DescentOptions
 from symgraph.orbit.motion import Motion
@@ -28,8 +29,8 @@ Progress = Callable[[str], None]
 Objective = Callable[..., Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class Descended:
+@dataclass(frozen=True, slots=True, repr=False)
+class Descended(Shown):
     """What a descent came to: the models where it ended, and what led each there from where it was.
 
     `history` has the step and the objective there, from step 0 on, where all models are in canonical form; `best` is

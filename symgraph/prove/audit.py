@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import AuditError, UsageError
+from symgraph.io.shown import Shown
 from symgraph.ir import Graph, Kind, Node
 from symgraph.orbit.tangents import Tangents, tangents
 from symgraph.prove.jacobian import Jacobian, singular
@@ -62,8 +63,8 @@ class Gap:
         return f"{self.above:.0e} above, {self.below:.0e} below"
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
+@dataclass(frozen=True, slots=True, repr=False)
+class Audit(Shown):
     """Measured against inferred.
 
     `numbers` counts parameters (and stored buffers that the group acts on) that some input reads, `unread` the others.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import VerifyError
+from symgraph.io.shown import Shown
 from symgraph.orbit.action import random_element
 from symgraph.orbit.freedoms import Freedom, freedoms, to_clean_gauge
 from symgraph.orbit.step import Step
@@ -33,8 +34,8 @@ class Check:
     error: float
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+@dataclass(frozen=True, slots=True, repr=False)
+class Verification(Shown):
     """The outcome: all families at once, then each by itself."""
 
     together: float

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from symgraph.errors import UsageError
 from symgraph.inference.sources import RuleSources, Source, infer, ready, stored
+from symgraph.io.example import Size
 from symgraph.io.models import Model
+from symgraph.io.shown import Shown
 from symgraph.prove.eager import check_unchanged
 from symgraph.resize.embed import Embedding
 from symgraph.resize.embed import embed as _embed
@@ -17,12 +20,17 @@ from symgraph.resize.shapes import common_shape, model_like
 from symgraph.tracing import state_of
 
 
-@dataclass(frozen=True)
-class Embedded:
+@dataclass(frozen=True, repr=False)
+class Embedded(Shown):
     """A stock model in the shape of a wider one with the function of a narrower one, and how its spaces grew."""
 
     model: Model
     embedding: Embedding
+
+    @property
+    def module(self) -> nn.Module:
+        """The network of the result."""
+        return self.model.module
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -33,17 +41,34 @@ class Embedded:
         return str(self.embedding)
 
 
-def embed(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "keep") -> Embedded:
+def embed(
+    b: Source,
+    example: Any = None,
+    *,
+    like: Source,
+    input_size: Size | None = None,
+    rules: RuleSources = None,
+    tied: str = "keep",
+) -> Embedded:
     """B in the shape of a wider model of its architecture, with B's function up to 1e-9 in float64.
+
+    Args:
+        example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
 
     Raises:
         CheckpointError: the models differ in more than widths, or a width admits no exact embedding, with the reason.
         UsageError: B is not narrower, or has no weights.
         VerifyError: the result does not compute what B computes.
 
+    >>> make = lambda n: torch.nn.Sequential(torch.nn.Linear(6, n), torch.nn.ReLU(), torch.nn.Linear(n, 3))
+    >>> narrow, wide = make(8), make(12)
+    >>> x = torch.randn(5, 6)
+    >>> torch.allclose(symgraph.embed(narrow, x, like=wide).module(x), narrow(x), atol=1e-5)
+    True
+
     Source: Theus et al., arXiv 2506.22712, on unequal widths; docs/design.md, Unequal widths.
     """
-    (wide, narrow), _ = ready((like, b), tied, ("the wider model", "the narrower model"))
+    (wide, narrow), _ = ready((like, b), tied, ("the wider model", "the narrower model"), example, input_size)
     shape = common_shape(wide, narrow, lambda m: infer(m, rules=rules))
     if shape.narrow != "B" or shape.other is None:
         what = "wider than" if shape.narrow else "as wide as"
@@ -54,12 +79,17 @@ def embed(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "ke
     return Embedded(made, found)
 
 
-@dataclass(frozen=True)
-class Narrowed:
+@dataclass(frozen=True, repr=False)
+class Narrowed(Shown):
     """A stock model in the shape of a narrower one made from a wider one, and what that lost."""
 
     model: Model
     reduction: Reduction
+
+    @property
+    def module(self) -> nn.Module:
+        """The network of the result."""
+        return self.model.module
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -70,19 +100,35 @@ class Narrowed:
         return str(self.reduction)
 
 
-def narrow(b: Source, *, like: Source, rules: RuleSources = None, tied: str = "keep") -> Narrowed:
+def narrow(
+    b: Source,
+    example: Any = None,
+    *,
+    like: Source,
+    input_size: Size | None = None,
+    rules: RuleSources = None,
+    tied: str = "keep",
+) -> Narrowed:
     """B in the shape of a narrower model of its architecture: approximate, with what is lost stated.
 
     Units and heads that are equal up to the group are merged, dead ones dropped, empty directions left out, all of it
     exactly; beyond that units are merged with the nearest, and streams and circuits lose their least directions.
 
+    Args:
+        example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
+
     Raises:
         CheckpointError: the models differ in more than widths, or a space cannot be had in that size.
         UsageError: B is not wider, or has no weights.
 
+    >>> make = lambda n: torch.nn.Sequential(torch.nn.Linear(6, n), torch.nn.ReLU(), torch.nn.Linear(n, 3))
+    >>> narrow, wide = make(8), make(12)
+    >>> symgraph.narrow(wide, torch.randn(5, 6), like=narrow).state["0.weight"].shape
+    torch.Size([8, 6])
+
     Source: docs/design.md, Narrowing; merging as in Intra-Fusion, arXiv 2402.07839.
     """
-    (small, wide), _ = ready((like, b), tied, ("the narrower model", "the wider model"))
+    (small, wide), _ = ready((like, b), tied, ("the narrower model", "the wider model"), example, input_size)
     shape = common_shape(small, wide, lambda m: infer(m, rules=rules), reduce=True)
     if shape.other is None or not shape.wide:
         what = "narrower than" if shape.narrow else "as wide as"

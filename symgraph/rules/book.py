@@ -10,6 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from symgraph.errors import RuleError
+from symgraph.io.shown import Shown
 from symgraph.ir import Graph, Node
 from symgraph.rules.binding import Binding, bind
 from symgraph.rules.carried import measured_rule
@@ -23,8 +24,8 @@ from symgraph.rules.schema import Rule, plain
 from symgraph.tracing.arguments import PATTERN
 
 
-@dataclass(frozen=True)
-class RuleBook:
+@dataclass(frozen=True, repr=False)
+class RuleBook(Shown):
     """The rules of a run, in order of precedence; `notes` say what a user's rules replaced, which are called `own`.
 
     `proofs` are kept as long as the book, and shared with those that are made of it.
@@ -40,6 +41,10 @@ class RuleBook:
         double = sorted({n for n in names if names.count(n) > 1})
         if double:
             raise RuleError(f"two rules are called {', '.join(double)}", remedy="rename one of them")
+
+    def __str__(self) -> str:
+        own = f", {len(self.own)} of them your own" if self.own else ""
+        return "\n".join([f"{len(self.rules)} rules{own}", *self.notes])
 
     @cached_property
     def _by_target(self) -> dict[str, tuple[Rule, ...]]:

@@ -395,6 +395,18 @@ def rule(**keys: Any) -> Rule:
 
     Raises:
         RuleError: with every problem.
+
+    >>> shrink = symgraph.rule(
+    ...     rule="my-shrink",
+    ...     about="A nonlinear function of each entry.",
+    ...     source="proof: it acts on each entry alone",
+    ...     ops=["aten.hardshrink.default"],
+    ...     signature="self[... c] -> [... c]",
+    ...     admits={"c": "semi-permutation"},
+    ...     examples=[{}],
+    ... )
+    >>> shrink.rule
+    'my-shrink'
     """
     try:
         text = str(_Dumper(keys))

@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symgraph.io.shown import Shown
 from symgraph.symmetry.dimension import Dimension, dimension
+from symgraph.symmetry.edges import Edges, edges
 from symgraph.symmetry.explain import explain
 from symgraph.symmetry.present import table
 from symgraph.symmetry.serialise import read_json, to_json, to_networkx
-from symgraph.symmetry.structure import Structure
+from symgraph.symmetry.structure import Space, Structure
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
 
 
-@dataclass(frozen=True)
-class SymmetryGraph(Structure):
+@dataclass(frozen=True, repr=False)
+class SymmetryGraph(Shown, Structure):
     """What inference found about one model; `Structure` has the fields and the queries."""
 
     def __str__(self) -> str:
         return table(self)
+
+    def __getitem__(self, name: str) -> Space:
+        """The space of that name: `graph["residual"]`.
+
+        Raises:
+            UsageError: there is none; near names are suggested.
+        """
+        return self.space(name)
+
+    def __iter__(self) -> Iterator[Space]:
+        """The spaces on which more than the identity acts."""
+        return iter(self.active)
+
+    def __len__(self) -> int:
+        """How many spaces more than the identity acts on."""
+        return len(self.active)
+
+    def __bool__(self) -> bool:
+        """A graph is one, whatever acts on it."""
+        return True
+
+    def __contains__(self, space: object) -> bool:
+        """Whether there is such a space, given by its name or itself."""
+        return space in self.by_name or space in self.spaces
+
+    def edges(self) -> Edges:
+        """What acts on each axis of every value, as a table: its term, the spaces in it, their classes."""
+        return edges(self)
 
     def explain(self, space: str) -> str:
         """What a space is, which parameters it touches, and the evidence for its class.

@@ -13,11 +13,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, shorten
 from symgraph.groups.elements import IndexSet
 from symgraph.groups.lattice import Bound, SymmetryClass, down, group_of, maps, named
 from symgraph.groups.lattice import classes as known_classes
 from symgraph.groups.map_class import MapClass
+from symgraph.io.shown import Shown
 from symgraph.ir import Graph
 from symgraph.symmetry.families import Centred, Constant, Lean, Radial, Spectral, Statistics
 from symgraph.symmetry.terms import Leaf, Term, leaves
@@ -33,8 +34,8 @@ class Reason:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
+@dataclass(frozen=True, slots=True, repr=False)
+class Space(Shown):
     """An index set with one basis, and the group that acts on it.
 
     `fibre` lists the spaces by whose position the element may differ (heads, for a query-key space); `scales` and
@@ -51,6 +52,9 @@ class Space:
     signs: int = 0
     layout: str = ""
     evidence: tuple[Reason, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.size}, {self.group}"
 
     @property
     def rigid(self) -> bool:
@@ -174,7 +178,7 @@ class Structure:
         near = get_close_matches(name, self.by_name, n=3, cutoff=0.4)
         raise UsageError(
             f"no space is called {name!r}",
-            remedy=f"did you mean {', '.join(near)}?" if near else "`symgraph inspect MODEL` lists the names",
+            remedy=f"did you mean {', '.join(near)}?" if near else f"there is {shorten(s.name for s in self.active)}",
         )
 
     @cached_property

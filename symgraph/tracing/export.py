@@ -23,6 +23,7 @@ from torch.nn.modules import transformer
 
 from symgraph.errors import SymgraphError, TraceError, one_line
 from symgraph.ir import Graph, Kind, Node, Ref
+from symgraph.tracing.every_node import EveryNode
 from symgraph.tracing.fingerprint import fingerprint
 from symgraph.tracing.graph_module import GraphModule
 from symgraph.tracing.joint import joined
@@ -70,6 +71,26 @@ def trace(
     if key is not None and model not in _literals:
         keep(key, graph)
     return graph
+
+
+def trace_nodes(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, name: str = ""
+) -> tuple[Graph, dict[str, str]]:
+    """The graph of a torch.fx graph, and which of its values each node gives.
+
+    Raises:
+        TraceError: it cannot be traced, or a node gives no value of the graph.
+    """
+    wrapper = EveryNode(model)
+    graph = _traced(model, wrapper, args, dict(kwargs or {}), name, whole=True)
+    outputs, names = wrapper.listed.outputs, wrapper.listed.names
+    if len(graph.outputs) != outputs + len(names):
+        raise TraceError(
+            f"{name or 'the graph'} has nodes without a value",
+            cause="their results are constants, or views that are written to",
+            remedy="export the model anew, with torch.export.export",
+        )
+    return replace(graph, outputs=graph.outputs[:outputs]), dict(zip(names, graph.outputs[outputs:], strict=True))
 
 
 def _with_kinds(model: nn.Module, plain: Graph, inputs: dict[str, torch.Tensor], name: str) -> Graph:
@@ -133,7 +154,14 @@ def _traced_by_example(model: nn.Module, wrapper: nn.Module, inputs: dict[str, t
 
 
 def _traced(
-    model: nn.Module, wrapper: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any], name: str, kind: str = ""
+    model: nn.Module,
+    wrapper: nn.Module,
+    args: tuple[Any, ...],
+    inputs: dict[str, Any],
+    name: str,
+    kind: str = "",
+    *,
+    whole: bool = False,
 ) -> Graph:
     prefix = "" if wrapper is model else "model."
     plain = patch.object(transformer, "_detect_is_causal_mask", _is_called_causal)
@@ -145,7 +173,8 @@ def _traced(
         as_if_on_cpu(wrapper, tuple(args), inputs) as given,
     ):
         reader = partial(_Program, model, prefix, name, kind)
-        graph, names = _by_two_blocks(model, wrapper, given, reader) or _as_a_whole(model, wrapper, given, reader)
+        short = None if whole else _by_two_blocks(model, wrapper, given, reader)
+        graph, names = short or _as_a_whole(model, wrapper, given, reader)
     # Where there are no other inputs, what these do not reach is reached by none.
     idle = names if _takes_more(model, args, inputs) else dict(model.named_parameters())
     return _deterministic(replace(normalize(graph), idle=frozenset(idle)), model)
@@ -259,14 +288,17 @@ def _build(config: Any, model_class: Any, trust_remote_code: bool) -> nn.Module:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps torch from printing the half-made graph of a trace that fails; its error says what is needed."""
-    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    before, log.disabled = log.disabled, True
+    logs = [logging.getLogger(f"torch.{n}") for n in ("fx.experimental.symbolic_shapes", "_subclasses.fake_tensor")]
+    before = [log.disabled for log in logs]
     try:
+        for log in logs:
+            log.disabled = True
         with redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.disabled = before
+        for log, disabled in zip(logs, before, strict=True):
+            log.disabled = disabled
 
 
 def _is_called_causal(mask: Any, is_causal: bool | None, size: int | None = None) -> bool:

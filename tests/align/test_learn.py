@@ -18,7 +18,7 @@ from torch import nn
 import symgraph
 from symgraph.errors import CheckpointError, DataError, SymgraphError, UsageError
 from symgraph.io.data import from_batches
-from symgraph.match.align import Aligned
+from symgraph.match.aligned import Aligned
 from symgraph.match.feed import Feed, divided
 from symgraph.match.learned_matching import Lesson, learn
 from symgraph.match.match_options import LearnOptions

@@ -131,7 +131,7 @@ def test_refinement_adds_three_points_around_the_largest_barrier() -> None:
 @pytest.mark.parametrize(
     ("options", "texts"),
     [
-        ({"loss": "hinge"}, ("no loss 'hinge'", "cross-entropy, model")),
+        ({"loss": "hinge"}, ("no loss 'hinge'", "cross-entropy, mse, model")),
         ({"metrics": "speed"}, ("no metric 'speed'", "accuracy, perplexity")),
         ({"metrics": {"loss": len}}, ("cannot be called 'loss'",)),
         ({"device": "abacus"}, ("device abacus cannot be used", "--device cpu")),

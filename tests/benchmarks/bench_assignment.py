@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from measure import one_thread, seconds
@@ -51,8 +52,8 @@ def main(sizes: Iterable[int] = (1024, 3072)) -> dict[tuple[str, int], float]:
         for kind in KINDS:
             c = table(kind, n)
             with one_thread():
-                ours, index = seconds(lambda c=c: by_candidates(c))
-                theirs, _ = seconds(lambda c=c: linear_sum_assignment(c.numpy(), maximize=True))
+                ours, index = seconds(partial(by_candidates, c))
+                theirs, _ = seconds(partial(linear_sum_assignment, c.numpy(), maximize=True))
             found[kind, n] = ours / theirs
             said = ", given up" if index is None else ""
             print(f"assignment {kind} {n}: {ours:.2f} s over {theirs:.2f} s, {found[kind, n]:.2f}{said}")

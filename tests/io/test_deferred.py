@@ -24,8 +24,7 @@ from symgraph.io.checkpoint import dtypes, module_hash, read_state, tied_names, 
 from symgraph.io.files import OutputError
 from symgraph.io.models import Model
 from symgraph.io.shards import INDEX, write_tensors
-from symgraph.match.merge import merge
-from symgraph.match.write import write_merged
+from symgraph.match.merge import merge, write_merged
 from symgraph.tracing.deferred import Deferred, cast
 
 GAIN = "transformer.ln_f.weight"

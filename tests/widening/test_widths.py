@@ -196,7 +196,7 @@ def test_models_of_three_widths_merge_into_the_widest() -> None:
 def test_a_merge_is_a_stock_checkpoint_of_the_larger_config(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from symgraph.match.write import write_merged
+    from symgraph.match.merge import write_merged
 
     folders = []
     for name, changes in (("narrow", {}), ("wide", dict(n_embd=12, n_inner=16))):
