@@ -27,6 +27,7 @@ from symgraph.cli import (
     verify_command,
 )
 from symgraph.cli.console import Console
+from symgraph.cli.inputs import attach_weights
 from symgraph.cli.parser import Commands, Parser, add_output, formatter
 
 COMMANDS: tuple[ModuleType, ...] = (
@@ -64,8 +65,11 @@ naming a model:
   a checkpoint folder        config.json and weights, as save_pretrained writes them
   a hub id                   owner/name
   a config.json              the architecture alone; nothing is downloaded or allocated
-  package.module:factory     a function that gives a module with .example_inputs, or (module, inputs).
-                             This is the one place where your code runs. Code that comes with a
+  a .pt2 file                what torch.export.save wrote
+  package.module:factory     a function that gives a module with .example_inputs, or (module, inputs);
+  path/nets.py:make(depth=4) the same from a file, with arguments; FACTORY@FILE reads weights from a
+                             .pt, .pth, .bin or .safetensors file, and an --out of such a name is
+                             written like it. This is the one place where your code runs. Code that comes with a
                              checkpoint runs only with --trust-remote-code.
 
 exit codes:
@@ -114,6 +118,7 @@ def _run(words: list[str]) -> int:
         return 0
     args = parser().parse_args(words)
     args.typed = shlex.join(["symgraph", *words])
+    attach_weights(args)
     # Libraries draw bars and print advice of their own; what matters of it reaches the user as an error.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with _no_cache() if args.no_cache else nullcontext():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from symgraph.cli.console import Console
 from symgraph.cli.parser import Arguments, destination
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, shorten
 from symgraph.io.files import refuse_existing, require_space
 from symgraph.io.options import stated
 from symgraph.io.reading import Reading
@@ -54,9 +54,16 @@ def weighted(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
     Raises:
         UsageError: only a config is named.
     """
+    from symgraph.io.layouts import read_weights
+
     found = model(spec, args, deferred=deferred)
     if not found.has_weights:
         raise UsageError(f"{spec} has no weights", cause="it is a config", remedy="name a checkpoint folder")
+    if getattr(args, "like", None):
+        found = replace(found, layout=read_weights(Path(args.like), found.module)[1])
+    if found.layout is not None and found.layout.extra:
+        remark = f"{spec}: the model does not have {shorten(found.layout.extra)}: kept as they are"
+        Console(args.json, args.quiet).remark(remark)
     return found
 
 
@@ -323,12 +330,33 @@ def refuse_files(args: Arguments, *paths: str | None) -> None:
 
 
 def refuse_folders(args: Arguments, *paths: str | Path) -> None:
-    """Raise before any work if a folder cannot be written: something is there, or it is among what is read."""
+    """Raise before any work if a checkpoint cannot be written: something is there, or it is among what is read."""
+    from symgraph.io.checkpoint import is_file
+
     for path in paths:
-        refuse_existing(path, args.overwrite, folder=True, inputs=_read(args))
+        refuse_existing(path, args.overwrite, folder=not is_file(path), inputs=_read(args))
 
 
 def _read(args: Arguments) -> list[str]:
     """All that is read, where it is named by a path."""
     named = [getattr(args, name, None) for name in _SOURCES]
-    return [path for found in named if found for path in (found if isinstance(found, list) else [found])]
+    listed = [path for found in named if found for path in (found if isinstance(found, list) else [found])]
+    return [part for path in listed for part in (path, path.rpartition("@")[2])]
+
+
+def attach_weights(args: Arguments) -> None:
+    """Gives each model the file of `--weights` that stands in its place: `FACTORY` becomes `FACTORY@FILE`.
+
+    Raises:
+        UsageError: there are more files than models.
+    """
+    files = getattr(args, "files", None) or []
+    places = [(name, None) for name in ("a", "b", "model") if name in args]
+    places += [("models", i) for i in range(len(getattr(args, "models", None) or ()))]
+    if len(files) > len(places):
+        raise UsageError(f"{len(files)} files of weights for {len(places)} models", remedy="give one for each model")
+    for (name, number), file in zip(places, files, strict=False):
+        if number is None:
+            setattr(args, name, f"{getattr(args, name)}@{file}")
+        else:
+            args.models[number] = f"{args.models[number]}@{file}"

@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add("merge", run, "merge models into one checkpoint", details=_DETAILS, examples=_EXAMPLES)
     parser.add_argument("models", metavar="MODEL", nargs="+", help=f"two models or more: {WEIGHTED_HELP}")
-    add_trust(parser)
+    add_trust(parser, files=False)
     text = "the share of each model, in their order; they sum to one"
     parser.add_argument("--weights", metavar="W", nargs="+", type=not_negative, required=True, help=text)
     add_out(parser, required=False)

@@ -80,8 +80,11 @@ def add_model(parser: argparse.ArgumentParser, *names: str, help: str = MODEL_HE
     add_trust(parser)
 
 
-def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Whether code that comes with a checkpoint may run."""
+def add_trust(parser: argparse.ArgumentParser, *, files: bool = True) -> None:
+    """Whether code that comes with a checkpoint may run, and where the weights of factories' models are."""
+    if files:
+        text = "weights of the models that factories make, in their order (the same as FACTORY@FILE)"
+        parser.add_argument("--weights", dest="files", metavar="FILE", nargs="+", action="extend", help=text)
     text = "run the Python files that come with a checkpoint (off by default: read them first)"
     parser.add_argument("--trust-remote-code", action="store_true", help=text)
 
@@ -95,6 +98,8 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
 def add_out(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Where a checkpoint is written."""
     parser.add_argument("--out", metavar="FOLDER", required=required, help="the folder to write the checkpoint to")
+    text = "a file of weights in whose layout to write, where --out is such a file (default: that of the model's own)"
+    parser.add_argument("--like", metavar="FILE", help=text)
     add_shards(parser)
     add_overwrite(parser)
 

@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from symgraph.errors import CheckpointError, one_line, shorten
 from symgraph.io.alike import compute_alike
 from symgraph.io.files import SHARD_SIZE, OutputError, atomic_dir, refuse_existing, require_space
+from symgraph.io.layouts import SUFFIXES as WEIGHT_SUFFIXES
+from symgraph.io.layouts import is_weights, write_weights
 from symgraph.io.models import Model, quiet
+from symgraph.io.programs import SUFFIX as PROGRAM
+from symgraph.io.programs import save_program, with_weights
 from symgraph.io.shards import size_of, stored_tensors, write_shards
 from symgraph.io.state import check_finite, state_hash, stored_dtypes, usual_dtype
 from symgraph.tracing.deferred import Deferred, cast, made
@@ -188,12 +192,16 @@ def write(
     With `stored` in those instead. One tensor at a time is made and written, into files of at most `shard_size` bytes.
 
     For a transformers model this is a folder that `from_pretrained` opens: config, generation config, weights, model
-    card, and the tokenizer or preprocessor files of the source. For a factory's model it is `model.safetensors` alone.
+    card, and the tokenizer or preprocessor files of the source. For a factory's model it is `model.safetensors` alone,
+    or where `out` is called as a file of weights is, that file, laid out as the one its weights were read from; for an
+    exported program a `.pt2` file.
 
     Raises:
         CheckpointError: `state` does not fit or is not finite, or `out` exists or cannot be written.
     """
     out = Path(out)
+    if is_file(out):
+        return _write_file(model, state, out, overwrite, dtypes(model) if stored is None else stored)
     _refuse_other_folder(out, overwrite, folders_of(model))
     stored = dtypes(model) if stored is None else stored
     shell = _shell(model, dict(config_overrides or {}), usual_dtype(stored.values()))
@@ -204,6 +212,28 @@ def write(
         if card is not None and model.config is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
     return out
+
+
+def is_file(out: str | Path) -> bool:
+    """Whether a result of that name is one file, not a folder."""
+    return is_weights(out) or Path(out).suffix == PROGRAM
+
+
+def _write_file(
+    model: Model, state: Mapping[str, Tensor], out: Path, overwrite: bool, stored: Mapping[str, torch.dtype]
+) -> Path:
+    """A state as one file, of the weights or of the whole program."""
+    refuse_existing(out, overwrite, folder=False, inputs=folders_of(model))
+    if _is_transformers(model.module):
+        remedy = "name a folder, which from_pretrained opens"
+        raise OutputError(f"{out} is no folder", cause="a model of transformers is more than a file", remedy=remedy)
+    tensors = {n: made(t) for n, t in _to_save(model.module, state, stored, str(out)).items()}
+    if out.suffix != PROGRAM:
+        return write_weights(out, tensors, model.layout, overwrite=overwrite)
+    if model.program is None:
+        remedy = f"name a folder, or a file that ends in {', '.join(WEIGHT_SUFFIXES)}"
+        raise OutputError(f"{out} cannot be written", cause=f"{model.spec} is no exported program", remedy=remedy)
+    return save_program(with_weights(model.program, tensors), out, overwrite=overwrite)
 
 
 def _write_folder(model: Model, shell: Any, tensors: Mapping[str, Tensor], folder: Path, shard_size: int) -> None:

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +25,12 @@ from symgraph.errors import CheckpointError, one_line, shorten
 from symgraph.io.example import example_of
 from symgraph.io.factories import call_factory, is_factory
 from symgraph.io.files import existing
+from symgraph.io.layouts import SUFFIXES, Layout, is_weights, read_weights
 from symgraph.io.programs import SUFFIX, callable_module, load_program, module_of, own_example
 from symgraph.io.shards import deferred_state, stored_tensors
 from symgraph.io.shown import Shown
-from symgraph.io.state import check_finite, stored_dtypes, stored_shape, usual_dtype
+from symgraph.io.state import stored_dtypes, usual_dtype
+from symgraph.io.usable import check_integers, check_values, computable
 from symgraph.tracing.meta import weightless
 
 WEIGHT_FILES = (
@@ -49,7 +51,7 @@ class Model(Shown):
 
     `module` is in evaluation mode, and on the meta device where only the architecture was asked for. `example` holds
     inputs that came with it; for transformers models it is None, since inputs follow from the config. `program` is the
-    exported program that it was given as.
+    exported program that it was given as, `layout` how the file of its weights holds them.
     """
 
     module: nn.Module
@@ -59,6 +61,7 @@ class Model(Shown):
     kind: Kind
     files: tuple[Path, ...] = ()
     program: ExportedProgram | None = None
+    layout: Layout | None = None
 
     def __str__(self) -> str:
         total = sum(p.numel() for p in self.module.parameters())
@@ -84,8 +87,9 @@ def load(
     With `deferred` the weights of safetensors files stay where they are, and each tensor is read anew whenever an
     operator asks for it: for what goes through a model a few times, in the memory of its largest tensors.
 
-    `package.module:factory` imports the module and calls the factory: this is the one place where a user's code runs.
-    The factory returns an `nn.Module` with an attribute `example_inputs`, or a pair of a module and its inputs.
+    `package.module:factory`, or `path/file.py:factory(depth=4)`, imports the module and calls the factory: this is the
+    one place where a user's code runs. The factory returns an `nn.Module` with an attribute `example_inputs`, or a pair
+    of a module and its inputs. `FACTORY@FILE` reads its weights from a file.
 
     Raises:
         CheckpointError: nothing is there, it is not a checkpoint, its class is unknown or needs remote code that is
@@ -95,13 +99,17 @@ def load(
     path = existing(spec)
     if path is not None:
         return _load_path(path, spec, weights, trust_remote_code, dtype, deferred)
+    named, at, file = spec.rpartition("@")
+    if at and is_factory(named):
+        return _of_file(_load_factory(named, True, dtype), file, spec, dtype)
     if is_factory(spec):
         return _load_factory(spec, weights, dtype)
     if _HUB_ID.fullmatch(spec):
         return _load_hub(spec, weights, trust_remote_code, dtype)
     raise CheckpointError(
         f"{spec}: no such file or folder",
-        remedy="name a checkpoint folder, a hub id (owner/name), a config.json, or package.module:factory",
+        remedy="name a checkpoint folder, a hub id (owner/name), a config.json, a .pt2 file, package.module:factory, "
+        "or path/file.py:factory(depth=4)",
     )
 
 
@@ -180,9 +188,25 @@ def _load_factory(spec: str, weights: bool, dtype: torch.dtype | None) -> Model:
         remedy = "return an nn.Module with .example_inputs, or (module, example_inputs)"
         raise CheckpointError(f"{spec} gave no module", cause=f"it gave a {type(module).__name__}", remedy=remedy)
     module = callable_module(module).eval().to(device=None if weights else "meta", dtype=dtype)
-    _check_integers(module, spec, {})
-    _check_values(module, spec)
+    check_integers(module, spec, {})
+    check_values(module, spec)
     return Model(module, getattr(module, "config", None), example_of(module, example), spec, "factory")
+
+
+def _of_file(found: Model, file: str, spec: str, dtype: torch.dtype | None) -> Model:
+    """A factory's model with the weights of a file."""
+    path = existing(file)
+    if path is None or not path.is_file() or not is_weights(path):
+        cause = "there is no such file" if path is None else f"it is no file that ends in {', '.join(SUFFIXES)}"
+        raise CheckpointError(
+            f"{spec}: {file} cannot be read", cause=cause, remedy="name a file of weights after the @"
+        )
+    state, layout = read_weights(path, found.module)
+    found.module.load_state_dict(state, strict=False, assign=True)
+    module = found.module.eval().to(dtype=dtype)
+    check_integers(module, spec, {})
+    check_values(module, spec)
+    return replace(found, module=module, spec=spec, files=(path,), layout=layout)
 
 
 def of_module(module: nn.Module) -> Model:
@@ -287,7 +311,7 @@ def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None
     stored = stored_dtypes(files)
     # What the config says may be narrower than what is stored.
     usual = usual_dtype(d for _, d in stored.values())
-    usual = usual if usual is not None and _computable(usual) else None
+    usual = usual if usual is not None and computable(usual) else None
     try:
         with quiet():
             module, report = source.cls.from_pretrained(
@@ -305,9 +329,9 @@ def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None
             cause=one_line(e),
             remedy="fetch the checkpoint again; only safetensors files and PyTorch files of plain tensors are read",
         ) from e
-    _check_integers(module, source.spec, stored)
+    check_integers(module, source.spec, stored)
     _check_report(report, source)
-    _check_values(module, source.spec)
+    check_values(module, source.spec)
     return module.eval()
 
 
@@ -324,37 +348,6 @@ def _check_report(report: Mapping[str, Any], source: _Source) -> None:
             cause="; ".join(problems),
             remedy="check that config.json and the weights belong together and `architectures` is the trained class",
         )
-
-
-def _check_integers(module: nn.Module, spec: str, stored: Mapping[str, tuple[Path, torch.dtype]]) -> None:
-    state = module.state_dict()
-    floating = {n for n, t in state.items() if t.is_floating_point()}
-    # Transformers renames some tensors while loading. Of those that no name is known for, masks and positions may be
-    # integers; what is called like a parameter and has as many axes is one.
-    forms = {(n.rpartition(".")[2], p.ndim) for n, p in module.named_parameters()}
-    found = [n for n, p in module.named_parameters() if not _computable(p.dtype)]
-    for n, (file, dtype) in stored.items():
-        if not _computable(dtype) and (n in floating or (n not in state and _form(file, n) in forms)):
-            found.append(n)
-    if found:
-        raise CheckpointError(
-            f"{spec}: the weights are quantised",
-            cause=f"integers or 8-bit floats in {shorten(found)}",
-            remedy="name the checkpoint in float32, float16 or bfloat16 that it was made from",
-        )
-
-
-def _form(file: Path, name: str) -> tuple[str, int]:
-    return name.rpartition(".")[2], len(stored_shape(file, name))
-
-
-def _computable(dtype: torch.dtype) -> bool:
-    return dtype.is_complex or (dtype.is_floating_point and dtype.itemsize > 1)
-
-
-def _check_values(module: nn.Module, spec: str) -> None:
-    # Attention masks kept as buffers hold minus infinity by design.
-    check_finite(module.state_dict(), where=spec, infinite_ok={n for n, _ in module.named_buffers()})
 
 
 def _weight_files(folder: Path, spec: str) -> tuple[Path, ...]:

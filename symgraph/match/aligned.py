@@ -143,7 +143,7 @@ def write_aligned(
     beside = reference_folder(out)
     sources = checkpoint.folders_of(aligned.a, aligned.b)
     for folder in (out, beside):
-        refuse_existing(folder, overwrite, folder=True, inputs=sources)
+        refuse_existing(folder, overwrite, folder=not checkpoint.is_file(folder), inputs=sources)
     written = checkpoint.write(aligned.b, state, out, card=card, **how)
     card = str(_reference_card(aligned, command))
     reference = checkpoint.write(aligned.a, aligned.reference, beside, card=card, **how)
@@ -152,7 +152,8 @@ def write_aligned(
 
 def reference_folder(out: Path) -> Path:
     """Where the A to use with a result is written, if A cannot stay as it is."""
-    return out.with_name(f"{out.name}-reference")
+    suffix = out.suffix if checkpoint.is_file(out) else ""
+    return out.with_name(f"{out.name.removesuffix(suffix)}-reference{suffix}")
 
 
 def _aligned_card(aligned: Aligned, command: str, loss_barriers: Measured) -> Card:
