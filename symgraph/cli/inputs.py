@@ -351,7 +351,7 @@ def attach_weights(args: Arguments) -> None:
         UsageError: there are more files than models.
     """
     files = getattr(args, "files", None) or []
-    places = [(name, None) for name in ("a", "b", "model") if name in args]
+    places: list[tuple[str, int | None]] = [(name, None) for name in ("a", "b", "model") if name in args]
     places += [("models", i) for i in range(len(getattr(args, "models", None) or ()))]
     if len(files) > len(places):
         raise UsageError(f"{len(files)} files of weights for {len(places)} models", remedy="give one for each model")
