@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from symgraph.io.models import Model
-from symgraph.match.match_step import MatchStep
-from symgraph.match.one_basis import Universe
 from symgraph.measure.measured import Measured
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
@@ -109,21 +107,6 @@ def _figure(found: Measured) -> str:
     elif found.midpoint is not None:
         middle = f", {found.midpoint:.4f} of the even mixture"
     return f"{found.name} barrier {found.height}{middle}"
-
-
-def joined(found: Universe) -> str:
-    """How the models of a universe came into one basis, in words."""
-    rounds = f"{len(found.objective) - 1} rounds" if len(found.objective) > 2 else "one round"
-    learned = ", then learned matching of all of them" if found.learned else ""
-    step = next((s for s in found.program.steps if isinstance(s, MatchStep)), None)
-    what = "activation" if step is not None and step.method == "activations" else "weight"
-    return f"{what} matching of each to the mean of the others ({rounds}){learned}"
-
-
-def moved_spaces(found: Universe) -> tuple[str, ...]:
-    """The spaces on which something acts on the way of any model into a universe."""
-    moved = {n for m in found.members for n in element_spaces(found.symmetry, m.alignment)}
-    return tuple(s.name for s in found.symmetry.active if s.name in moved)
 
 
 def element_spaces(symmetry: SymmetryGraph, alignment: Alignment) -> tuple[str, ...]:

@@ -19,10 +19,10 @@ from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.shown import Shown
-from symgraph.match.cards import Card, Ingredient, joined, moved_spaces
+from symgraph.match.cards import Card, Ingredient
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.one_basis import Universe
-from symgraph.match.universe import universe
+from symgraph.match.universe import joined, moved_spaces, universe
 from symgraph.measure.mixture import State, check_weights, interpolate
 from symgraph.measure.recalibrate import recalibrated
 from symgraph.tracing.deferred import later

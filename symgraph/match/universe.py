@@ -12,8 +12,9 @@ from symgraph.errors import UsageError
 from symgraph.inference.sources import Source
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.options import given
+from symgraph.match.cards import element_spaces
 from symgraph.match.match_options import LearnOptions, MatchOptions, UniverseSettings
-from symgraph.match.match_step import refuse_inputs
+from symgraph.match.match_step import MatchStep, refuse_inputs
 from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
 from symgraph.match.program import Program
 
@@ -113,3 +114,18 @@ def _shaped(sources: Sequence[Source], how: UniverseSettings) -> Shaped:
 def _planned(models: Shaped, wanted: Wanted, how: UniverseSettings) -> Program:
     reference = "" if how.reference is None else str(how.reference)
     return planned(models, wanted, rounds=how.rounds, order="hash", reference=reference)
+
+
+def joined(found: Universe) -> str:
+    """How the models of a universe came into one basis, in words."""
+    rounds = f"{len(found.objective) - 1} rounds" if len(found.objective) > 2 else "one round"
+    learned = ", then learned matching of all of them" if found.learned else ""
+    step = next((s for s in found.program.steps if isinstance(s, MatchStep)), None)
+    what = "activation" if step is not None and step.method == "activations" else "weight"
+    return f"{what} matching of each to the mean of the others ({rounds}){learned}"
+
+
+def moved_spaces(found: Universe) -> tuple[str, ...]:
+    """The spaces on which something acts on the way of any model into a universe."""
+    moved = {n for m in found.members for n in element_spaces(found.symmetry, m.alignment)}
+    return tuple(s.name for s in found.symmetry.active if s.name in moved)

@@ -23,11 +23,12 @@ from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
 from symgraph.io.state import check_finite
 from symgraph.io.tied import untie
-from symgraph.match.cards import Card, Ingredient, element_spaces, joined, moved_spaces
+from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.cost import Cost, cost_of_apply
 from symgraph.match.merge import saved
 from symgraph.match.one_basis import Universe
 from symgraph.match.unchanged import Endpoint
+from symgraph.match.universe import joined, moved_spaces
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.tracing import state_of
