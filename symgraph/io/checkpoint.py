@@ -381,7 +381,10 @@ def _differs(t: Tensor, shape: tuple[int, ...] | None) -> bool:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape) or torch.equal(a, b)
+    if a is b:
+        return True
+    a, b = made(a), made(b)
+    return (a.data_ptr() == b.data_ptr() and a.shape == b.shape) or torch.equal(a, b)
 
 
 def _class_differences(a: Model, b: Model) -> Iterator[str]:

@@ -39,6 +39,7 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_from_training_to_the_table(tmp_path: Path) -> None:
     from pydoc_data.topics import topics
 

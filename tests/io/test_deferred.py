@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from symgraph.cli import main
 from symgraph.cli.parser import byte_size
 from symgraph.errors import CheckpointError
 from symgraph.io import models
-from symgraph.io.checkpoint import dtypes, module_hash, read_state, tied_names, write
+from symgraph.io.checkpoint import check_state, dtypes, module_hash, read_state, tied_names, write
 from symgraph.io.files import OutputError
 from symgraph.io.models import Model
 from symgraph.io.shards import INDEX, write_tensors
@@ -173,3 +174,17 @@ def test_sizes_of_shards_are_given() -> None:
     for text in ("", "GB", "-1MB", "0", "5 apples"):
         with pytest.raises(argparse.ArgumentTypeError, match="500MB"):
             byte_size(text)
+
+
+def test_tied_tensors_are_compared_by_what_they_stand_for() -> None:
+    shared = nn.Linear(2, 2)
+    tied = nn.Sequential(shared, shared)
+
+    def state(second: float) -> dict[str, torch.Tensor]:
+        fills = {n: 1.0 if n.startswith("0") else second for n in tied.state_dict()}
+        given = tied.state_dict().items()
+        return {n: Deferred(partial(torch.full_like, t, fills[n]), t.shape, t.dtype) for n, t in given}
+
+    check_state(tied, state(1.0), "here")
+    with pytest.raises(CheckpointError, match=r"tied but different: 1\.weight and 0\.weight"):
+        check_state(tied, state(2.0), "here")
