@@ -26,7 +26,10 @@ BIDS = 100
 # An auction that would need more bids than so many for each row is given up.
 BUDGET = 16
 # So are tables where more than this share of the rows has two best entries within this share of an increment.
-TIED, TIE = 0.25, 0.1
+TIED, TIE = 0.25, 1.0
+# So are tables with a row or a column whose best entry is above its mean by less than this share of what is usual: to
+# a unit that is dead all others are alike, and the sparse solver raises prices by what little tells them apart.
+FLAT = 0.03
 # An auction is broken off when this share of the rows is left without a column.
 LEFT = 0.01
 # So many candidates for each row, at most so many, and so many rounds of further ones.
@@ -106,7 +109,11 @@ def _auction(c: Tensor, space: Tensor) -> tuple[Tensor, Tensor] | None:
         space: a table that is written to.
     """
     n = len(c)
-    increment = float((c.amax(1) - c.mean(1)).mean()) * INCREMENT
+    ahead_of_mean = [c.amax(d) - c.mean(d) for d in (1, 0)]
+    usual = float(ahead_of_mean[0].mean())
+    if min(float(x.min()) for x in ahead_of_mean) < FLAT * usual:
+        return None
+    increment = usual * INCREMENT
     prices, owners, free = c.new_zeros(n), torch.full((n,), -1), torch.arange(n)
     left = BUDGET * n
     for bid in range(BIDS):

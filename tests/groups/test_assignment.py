@@ -74,3 +74,13 @@ def test_where_the_best_columns_differ_they_are_the_answer() -> None:
     found = by_candidates(torch.eye(30)[index])
     assert found is not None
     assert found.tolist() == index.tolist()
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["rows", "columns"])
+def test_units_that_are_dead_are_left_to_the_dense_solver(side: int) -> None:
+    """What little tells all others apart to them would raise prices in steps of that size."""
+    generator = torch.Generator().manual_seed(0)
+    both = [torch.randn(128, 32, generator=generator) for _ in range(2)]
+    assert by_candidates(both[0] @ both[1].T) is not None
+    both[side][:3] *= 1e-6
+    assert by_candidates(both[0] @ both[1].T) is None
