@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from symgraph.cli import inputs
@@ -23,7 +23,6 @@ from symgraph.cli.parser import (
     add_trust,
 )
 from symgraph.errors import UsageError
-from symgraph.io.reading import Reading
 from symgraph.match.match_options import Settings
 from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
 
@@ -124,20 +123,14 @@ def _check(args: Arguments) -> None:
 
 def _planned(args: Arguments) -> Program:
     """The program that the arguments ask for."""
-    from symgraph.io.pinned import DataInput
     from symgraph.match.barrier_plan import BarrierPlan, barrier_program
 
     mixtures = tuple(map(tuple, args.mixture)) if args.mixture else None
-    reading = inputs.options(args, Reading)
-    training = None
-    if args.recalibrate is not None:
-        split = args.recalibrate_split or inputs.train_of(args.recalibrate)
-        training = DataInput(data=args.recalibrate, split=split, limit=args.recalibrate_limit, **asdict(reading))
     plan = BarrierPlan(
         model="",
         inputs=_named(args.models),
-        data=DataInput(data=args.data, split=args.split, limit=args.limit, **asdict(reading)),
-        recalibrate=training,
+        data=inputs.held_out(args),
+        recalibrate=inputs.recalibration(args),
         mixtures=inputs.options(args, MixtureOptions, mixtures=mixtures),
         evaluation=inputs.options(args, EvaluationOptions),
         product=args.product,

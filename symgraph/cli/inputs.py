@@ -135,41 +135,55 @@ def training(args: Arguments, found: Model) -> tuple[Batches, Batches | None]:
         UsageError: there is no training data.
         DataError: it cannot be read, or has no split to train on.
     """
-    spec = args.train_data or args.data
-    if spec is None:
+    named = training_inputs(args)
+    if not named:
         remedy = "name it with --train-data, or data with a train split with --data"
         raise UsageError(f"the method {args.method} needs training data", remedy=remedy)
+    first, *others = (given.load(found) for given in named.values())
+    return first, others[0] if others else None
+
+
+def training_inputs(args: Arguments) -> dict[str, DataInput]:
+    """The training and validation data of a method that needs some, as a program names them."""
+    spec = args.train_data or args.data
+    if spec is None:
+        return {}
     split = args.train_split or (None if args.train_data else "train")
-    first = _batches(args, found, spec, split or train_of(spec))
-    if not (args.validation_data or args.validation_split):
-        return first, None
-    return first, _batches(args, found, args.validation_data or spec, args.validation_split)
+    found = {"train": _data(args, spec, split or _train_of(spec))}
+    if args.validation_data or args.validation_split:
+        found["validation"] = _data(args, args.validation_data or spec, args.validation_split)
+    return found
 
 
-def train_of(spec: str) -> str | None:
+def _train_of(spec: str) -> str | None:
     """The split to train on, where data has splits: without a name the held-out one would be taken."""
     from symgraph.io import data
 
     return "train" if "train" in data.splits(spec) else None
 
 
+def held_out(args: Arguments) -> DataInput:
+    """The data of `--data`."""
+    return _data(args, args.data, args.split, args.limit)
+
+
 def batches(args: Arguments, found: Model) -> Batches:
     """The data of `--data`, as the model takes it."""
-    return _batches(args, found, args.data, args.split, args.limit)
+    return held_out(args).load(found)
 
 
-def _batches(args: Arguments, found: Model, spec: str, split: str | None, limit: int | None = None) -> Batches:
-    from symgraph.io import data
-
-    return data.load(spec, options(args, Reading), limit=limit, split=split, model=found)
-
-
-def recalibration(args: Arguments, found: Model) -> Batches | None:
+def recalibration(args: Arguments) -> DataInput | None:
     """The training data of `--recalibrate`, where it is named."""
     if args.recalibrate is None:
         return None
-    split = args.recalibrate_split or train_of(args.recalibrate)
-    return _batches(args, found, args.recalibrate, split, args.recalibrate_limit)
+    split = args.recalibrate_split or _train_of(args.recalibrate)
+    return _data(args, args.recalibrate, split, args.recalibrate_limit)
+
+
+def _data(args: Arguments, spec: str, split: str | None, limit: int | None = None) -> DataInput:
+    from symgraph.io.pinned import DataInput
+
+    return DataInput(data=spec, split=split, limit=limit, **asdict(options(args, Reading)))
 
 
 def measure(
@@ -297,23 +311,8 @@ def save_program(found: Program, args: Arguments, models: Mapping[str, Model]) -
         return None
     path = Path(args.emit_program)
     if found.reads_data:
-        found = replace(found, data=data_inputs(args))
+        found = replace(found, data=training_inputs(args))
     return pinned(found, models).beside(path).save(path, overwrite=args.overwrite)
-
-
-def data_inputs(args: Arguments) -> dict[str, DataInput]:
-    """The training and validation data of a method that needs some, as a program names them."""
-    from symgraph.io.pinned import DataInput
-
-    spec, reading = args.train_data or args.data, asdict(options(args, Reading))
-    if spec is None:
-        return {}
-    split = args.train_split or (None if args.train_data else "train") or train_of(spec)
-    found = {"train": DataInput(data=spec, split=split, **reading)}
-    if args.validation_data or args.validation_split:
-        other = args.validation_data or spec
-        found["validation"] = DataInput(data=other, split=args.validation_split, **reading)
-    return found
 
 
 def program(args: Arguments) -> Program | None:

@@ -79,7 +79,8 @@ def run(args: Arguments, console: Console) -> int:
     sources = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
     if args.dry_run:
         return _planned(sources, args, console)
-    training = inputs.recalibration(args, sources[0])
+    named = inputs.recalibration(args)
+    training = None if named is None else named.load(sources[0])
     with console.steps("merging") as progress:
         merged = merge.merge(
             sources,

@@ -10,28 +10,12 @@ from torch import Tensor
 
 from symgraph.inference.entry_numbers import is_constant, line_along, moved
 from symgraph.inference.flow import Flow
+from symgraph.inference.structural import KEEPING
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Piece
 from symgraph.symmetry.terms import Term
 
-_MOVING = frozenset(
-    {
-        "reshape",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "permute",
-        "transpose",
-        "movedim",
-        "identity",
-        "slice",
-        "select",
-        "split",
-        "unbind",
-        "getitem",
-    }
-)
+_MOVING = (KEEPING - {"expand"}) | {"slice", "select", "split", "unbind", "getitem"}
 
 
 @dataclass(frozen=True, slots=True)

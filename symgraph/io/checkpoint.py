@@ -227,7 +227,7 @@ def _write_file(
     if _is_transformers(model.module):
         remedy = "name a folder, which from_pretrained opens"
         raise OutputError(f"{out} is no folder", cause="a model of transformers is more than a file", remedy=remedy)
-    tensors = {n: made(t) for n, t in _to_save(model.module, state, stored, str(out)).items()}
+    tensors = _to_save(model.module, state, stored, str(out))
     if out.suffix != PROGRAM:
         return write_weights(out, tensors, model.layout, overwrite=overwrite)
     if model.program is None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, one_line, shorten
 from symgraph.io.files import atomic_path
+from symgraph.io.shards import write_tensors
+from symgraph.tracing.deferred import made
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 # What wrappers put in front of names, and under which keys training scripts keep a state.
@@ -76,13 +77,12 @@ def write_weights(path: Path, state: Mapping[str, Tensor], layout: Layout | None
     """
     chosen = layout or Layout(path.suffix)
     names = {n: n for n in state} | {n: file for n, file in chosen.names.items() if n in state}
-    tensors = {names[n]: t.detach().cpu().contiguous() for n, t in state.items()} | dict(chosen.extra)
+    tensors = {names[n]: t.detach() for n, t in state.items()} | dict(chosen.extra)
     with atomic_path(path, overwrite=overwrite) as temporary:
         if path.suffix == ".safetensors":
-            apart = {n: t.clone() for n, t in tensors.items()}
-            save_file(apart, temporary, dict(chosen.header) if chosen.header else {"format": "pt"})
+            write_tensors(temporary, tensors, chosen.header)
         else:
-            torch.save(_nested(tensors, chosen), temporary)
+            torch.save(_nested({n: made(t).cpu().contiguous() for n, t in tensors.items()}, chosen), temporary)
     return path
 
 

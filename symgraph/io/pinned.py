@@ -20,8 +20,6 @@ from symgraph.io.files import existing
 from symgraph.io.models import Model
 from symgraph.io.reading import Reading
 
-_CHUNK = 1 << 20
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInput:
@@ -83,8 +81,9 @@ def content_hash(spec: str) -> str:
     if path is None:
         return ""
     if path.is_file():
-        return _digest([path], None)
-    return _digest(sorted(_files(path)), path)
+        return _digest(path)
+    listed = (f"{p.relative_to(path).as_posix()}\0{_digest(p)}\n" for p in sorted(_files(path)))
+    return hashlib.sha256("".join(listed).encode()).hexdigest()
 
 
 def moved(spec: str, start: Path, end: Path) -> str:
@@ -118,15 +117,9 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _digest(files: list[Path], root: Path | None) -> str:
-    found = hashlib.sha256()
-    for path in files:
-        if root is not None:
-            found.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                found.update(chunk)
-    return found.hexdigest()
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _said(what: str, sha256: str) -> str:

@@ -97,21 +97,33 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], size: int) -> None
     (folder / INDEX).write_text(text + "\n", encoding="utf-8")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one safetensors file, holding one tensor at a time."""
-    ordered = sorted(tensors, key=lambda n: (-_RANKS[_CODES[tensors[n].dtype]], n))
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write one safetensors file, holding one tensor at a time.
+
+    Raises:
+        CheckpointError: such files have no tensors of a dtype.
+    """
+    codes = {n: _code(n, t.dtype) for n, t in tensors.items()}
+    ordered = sorted(tensors, key=lambda n: (-_RANKS[codes[n]], n))
+    header: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
     end = 0
     for name in ordered:
         t, start = tensors[name], end
         end += size_of(t)
-        header[name] = {"dtype": _CODES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": codes[name], "shape": list(t.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNED)
     with path.open("wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
         for name in ordered:
             f.write(raw_bytes(made(tensors[name])))
+
+
+def _code(name: str, dtype: torch.dtype) -> str:
+    if dtype in _CODES:
+        return _CODES[dtype]
+    what = f"{name} cannot be written: safetensors files have no {dtype}"
+    raise CheckpointError(what, remedy="convert it first, or write a .pt file")
 
 
 def size_of(tensor: Tensor) -> int:

@@ -168,7 +168,7 @@ def _aligned_card(aligned: Aligned, command: str, loss_barriers: Measured) -> Ca
         method=_method(aligned),
         command=command,
         symmetry=aligned.alignment.symmetry,
-        spaces=_spaces(aligned),
+        spaces=element_spaces(aligned.alignment.symmetry, aligned.alignment),
         distances=_distances(aligned),
         loss_barriers=tuple(loss_barriers),
         notes=aligned.notes,
@@ -226,7 +226,3 @@ def _method(aligned: Aligned) -> str:
     both = ", both models moving" if learning.dual else ""
     how = f"{learning.steps} steps at most of {learning.optimiser} at {learning.lr:g}, seed {learning.seed}{both}"
     return f"{matched}, then learned matching ({how})"
-
-
-def _spaces(aligned: Aligned) -> tuple[str, ...]:
-    return element_spaces(aligned.alignment.symmetry, aligned.alignment)

@@ -19,7 +19,7 @@ from symgraph.errors import UsageError
 from symgraph.io.files import write_text
 from symgraph.io.models import Model
 from symgraph.match.program_run import Between, Measurement, Run, held
-from symgraph.match.program_step import ProgramStep
+from symgraph.match.program_step import PlainStep, ProgramStep
 from symgraph.measure.barrier import loss_barrier
 from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
 from symgraph.measure.endpoints import Endpoint
@@ -64,18 +64,13 @@ class Interpolate(MixtureOptions, ProgramStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Recalibrate(ProgramStep):
+class Recalibrate(PlainStep):
     """Compute the stored statistics of norms anew at every mixture, on training data."""
 
     mixtures: str
     data: str
     into: str
     op: ClassVar[str] = "recalibrate"
-
-    @property
-    def reads_symmetry(self) -> bool:
-        """It runs models."""
-        return False
 
     def apply(self, run: Run) -> None:
         """The same mixtures, with statistics of their own."""
@@ -87,18 +82,13 @@ class Recalibrate(ProgramStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluate(EvaluationOptions, ProgramStep):
+class Evaluate(EvaluationOptions, PlainStep):
     """Measure the loss, and metrics, at mixtures of models, and how far each lies above the mean of the models' own."""
 
     mixtures: str
     data: str
     into: str
     op: ClassVar[str] = "evaluate"
-
-    @property
-    def reads_symmetry(self) -> bool:
-        """It runs models."""
-        return False
 
     def apply(self, run: Run) -> None:
         """The loss barrier."""
@@ -139,7 +129,7 @@ def _endpoint(run: Run, name: str, op: str) -> Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Report(ProgramStep):
+class Report(PlainStep):
     """Say what was measured: as a table, as JSON in a file, and drawn."""
 
     measured: tuple[str, ...]
@@ -150,11 +140,6 @@ class Report(ProgramStep):
     def __post_init__(self) -> None:
         if not self.measured:
             raise UsageError("a report is of nothing", remedy="name what an evaluate step makes under `measured`")
-
-    @property
-    def reads_symmetry(self) -> bool:
-        """It writes text and pictures."""
-        return False
 
     @property
     def outputs(self) -> Mapping[str, str]:

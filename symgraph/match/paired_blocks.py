@@ -19,6 +19,7 @@ from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
+from symgraph.tracing.deferred import made
 
 # Rows of a block that are converted and summed at once.
 ROWS = 8192
@@ -75,7 +76,7 @@ def pairs_of(
                 others.append(Pair(block, weights[name], block.tensors[0].numel()))
             else:
                 kept = _condensed(block, spaces, dtype) if condense else None
-                tensors = tuple(t.to(dtype) for t in block.tensors) if kept is None else kept.tensors
+                tensors = tuple(made(t).to(dtype) for t in block.tensors) if kept is None else kept.tensors
                 at = block.leaves if kept is None else kept.leaves
                 found.append(Pair(Block(name, at, tensors), weights[name], block.tensors[0].numel()))
     return found, others

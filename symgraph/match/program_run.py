@@ -90,7 +90,7 @@ class Run:
     `graph`: the symmetry graph of the models, None where no step needs it. `models`: what the states belong to; `like`
     names the one whose shape all are brought to. `others`: the symmetry graphs of models of another shape, which a
     program embeds or reduces. `called`: what messages call each model. `keep` is called with each tensor of a result as
-    it is done: it may put it somewhere. `data`: batches by name; `writing`: how checkpoints are written, by name;
+    it is done: it may put it somewhere. `batches`: data by name; `writing`: how checkpoints are written, by name;
     `command`: what the user typed. `bar` gives a context in which the progress of one measurement is counted.
     """
 

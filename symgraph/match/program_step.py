@@ -62,6 +62,15 @@ class ProgramStep(ABC):
         return decode(cls, plain)
 
 
+class PlainStep(ProgramStep):
+    """A step that runs or writes models as they are, whatever acts on them."""
+
+    @property
+    def reads_symmetry(self) -> bool:
+        """It takes what there is."""
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
     """One unit of the descent: a space, its group and solver, and what is fibred over it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from symgraph.errors import UsageError
@@ -35,7 +35,7 @@ class Around:
     """
 
     overwrite: bool = False
-    writing: Mapping[str, Any] | None = None
+    writing: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     bar: Callable[[str], AbstractContextManager[Any]] = nullcontext
 
@@ -129,21 +129,16 @@ def run_program(
     """
     settings, around = settings or Settings(), around or Around()
     _check_data(program, data)
-    how: dict[str, Any] = {
-        "batches": data,
-        "overwrite": around.overwrite,
-        "writing": around.writing or {},
-        "command": around.command,
-        "bar": around.bar,
-    }
+    how = {"batches": data, **{f.name: getattr(around, f.name) for f in fields(around)}}
     if any(s.reads_symmetry and not isinstance(s, Interpolate) for s in program.steps):
         return _matched(program, models, data, settings, how)
     check_alike(models)
     first = next(iter(models.values()))
-    book = rule_book(settings.rules) if program.reads_symmetry else None
-    graph = infer(first, rules=book) if program.reads_symmetry else None
-    like = next(iter(models))
-    run = program.run(graph, {}, models=models, like=like, book=book, progress=settings.progress, **how)
+    how |= {"models": models, "like": next(iter(models)), "progress": settings.progress}
+    if not program.reads_symmetry:
+        return Done(program.run(None, {}, **how), None)
+    book = rule_book(settings.rules)
+    run = program.run(infer(first, rules=book), {}, book=book, **how)
     return Done(run, None)
 
 

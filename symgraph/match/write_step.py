@@ -9,24 +9,19 @@ from typing import Any, ClassVar
 
 from symgraph.io import checkpoint
 from symgraph.io.files import refuse_existing
-from symgraph.match.cards import Card, Ingredient
+from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.program_run import Run, held
-from symgraph.match.program_step import ProgramStep
+from symgraph.match.program_step import PlainStep
 
 
 @dataclass(frozen=True, slots=True)
-class Write(ProgramStep):
+class Write(PlainStep):
     """Write a model as a checkpoint of its class, and its alignment to a file where one is named."""
 
     model: str
     out: str
     alignment: str = field(default="", kw_only=True)
     op: ClassVar[str] = "write"
-
-    @property
-    def reads_symmetry(self) -> bool:
-        """It writes what there is."""
-        return False
 
     @property
     def outputs(self) -> Mapping[str, str]:
@@ -48,7 +43,6 @@ class Write(ProgramStep):
         found, origin = run.alignments.get(self.model), run.origin(self.model, self.op)
         model = run.models[origin]
         moved = found is not None and bool(found.transform.steps)
-        spaces = [s.name for s in run.symmetry.active if found and found.element(s.name) is not None] if moved else []
         approximate = any(origin in t.approximate for t in run.together.values())
         about = "The same function in a basis in which models of the program can be averaged."
         return Card(
@@ -59,7 +53,7 @@ class Write(ProgramStep):
             method="a program of symgraph",
             command=run.command,
             symmetry=run.symmetry if moved else None,
-            spaces=tuple(spaces),
+            spaces=element_spaces(run.symmetry, found) if found is not None and moved else (),
             loss_barriers=tuple((n, m.found) for n, m in run.measured.items()),
             notes=tuple(run.notes),
         )

@@ -108,16 +108,6 @@ def beside(path: Path) -> Path:
     return path.with_suffix(".safetensors")
 
 
-def refuse_code(path: str | Path, overwrite: bool = False, inputs: tuple[str | Path, ...] = ()) -> None:
-    """Raises before any work if the code, or the file beside it, cannot be written.
-
-    Raises:
-        OutputError: as for `symgraph.io.files.refuse_existing`.
-    """
-    for out in (Path(path), beside(Path(path))):
-        refuse_existing(out, overwrite, folder=False, inputs=inputs)
-
-
 def write_code(
     alignment: Alignment,
     state: State,
@@ -138,7 +128,8 @@ def write_code(
         VerifyError: the code does not give the bits of `Alignment.apply`.
     """
     path = Path(path)
-    refuse_code(path, overwrite)
+    for out in (path, beside(path)):
+        refuse_existing(out, overwrite, folder=False)
     alignment.save(beside(path), overwrite=overwrite)
     # As `apply` reads it: contiguous, and without what is not kept.
     kept = Alignment.load(beside(path), alignment.symmetry)

@@ -3,7 +3,7 @@
 A `Transform` is a tuple of steps. Each step is an affine map of the parameters with fixed coefficients. `Act` is a
 symmetry where absorbed gains are one and moved constants zero; all other steps are symmetries everywhere. That is what
 allows a model to be taken into the gauge of another one, c_A^-1 . g . c_B, and with its own gains and constants taken
-out first (`carry`) any other model of the architecture.
+out first (`carried`) any other model of the architecture.
 """
 
 from __future__ import annotations
@@ -303,10 +303,15 @@ class Transform:
         return found.whole()
 
     def carried(self, state: Mapping[str, Tensor], *, linear: bool = False) -> Carried:
-        """What `carry` gives, or with `linear` what `apply` does, each tensor made when it is asked for.
+        """The same elements on another model: its own constants and gains are taken out first, its function is kept.
+
+        For the model that the transform was made from this is `apply`. Each tensor is made when it is asked for.
+
+        Args:
+            linear: what `apply` gives for a difference of two models, in the same way.
 
         Raises:
-            CheckpointError: as for `carry`.
+            CheckpointError: a gain is zero where a bias would have to be divided by it.
         """
         found = Carried(state, linear=linear)
         for step in self.steps if linear else self._fitted(found):
@@ -322,19 +327,6 @@ class Transform:
                 step = step.fitted(state)
             step.check(state)
             yield step
-
-    def carry(self, state: Mapping[str, Tensor]) -> State:
-        """The same elements on another model: its own constants and gains are taken out first, its function is kept.
-
-        For the model that the transform was made from this is `apply`.
-
-        Raises:
-            CheckpointError: a gain is zero where a bias would have to be divided by it.
-        """
-        found = dict(state)
-        for step in self._fitted(found):
-            found.update(step.apply(found))
-        return found
 
     def inverse(self) -> Transform:
         """The transform that undoes this one."""

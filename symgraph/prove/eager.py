@@ -253,8 +253,11 @@ def _stays_finite(before: State, after: State) -> bool:
 
 
 def _is_finite(tensor: Tensor) -> bool:
+    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
+        return True
     # The extremes say so in one pass, without a mask.
-    return not tensor.is_floating_point() or not tensor.numel() or all(bool(v.isfinite()) for v in tensor.aminmax())
+    real = torch.view_as_real(made(tensor)) if tensor.is_complex() else tensor
+    return all(bool(v.isfinite()) for v in real.aminmax())
 
 
 def _changed(comparison: _Comparison, what: str, found: float, limit: float, state: State, cause: str) -> VerifyError:
@@ -306,7 +309,7 @@ def culprit(symmetry: SymmetryGraph, transform: Transform, state: State) -> Blam
 
     def named(change: Change, limit: float) -> str:
         def wrong(steps: Sequence[Step]) -> bool:
-            return not change(Transform(tuple(steps)).carry(dict(state))) <= limit
+            return not change(Transform(tuple(steps)).carried(state)) <= limit
 
         first = _first(transform.steps, wrong)
         step = transform.steps[first]

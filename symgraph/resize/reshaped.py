@@ -21,11 +21,10 @@ from symgraph.tracing import state_of
 
 
 @dataclass(frozen=True, repr=False)
-class Embedded(Shown):
-    """A stock model in the shape of a wider one with the function of a narrower one, and how its spaces grew."""
+class _Reshaped(Shown):
+    """A stock model in another shape."""
 
     model: Model
-    embedding: Embedding
 
     @property
     def module(self) -> nn.Module:
@@ -36,6 +35,13 @@ class Embedded(Shown):
     def state(self) -> dict[str, Tensor]:
         """The state that a checkpoint of the model holds."""
         return stored(self.model.module, state_of(self.model.module))
+
+
+@dataclass(frozen=True, repr=False)
+class Embedded(_Reshaped):
+    """A stock model in the shape of a wider one with the function of a narrower one, and how its spaces grew."""
+
+    embedding: Embedding
 
     def __str__(self) -> str:
         return str(self.embedding)
@@ -80,21 +86,10 @@ def embed(
 
 
 @dataclass(frozen=True, repr=False)
-class Narrowed(Shown):
+class Narrowed(_Reshaped):
     """A stock model in the shape of a narrower one made from a wider one, and what that lost."""
 
-    model: Model
     reduction: Reduction
-
-    @property
-    def module(self) -> nn.Module:
-        """The network of the result."""
-        return self.model.module
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """The state that a checkpoint of the model holds."""
-        return stored(self.model.module, state_of(self.model.module))
 
     def __str__(self) -> str:
         return str(self.reduction)
