@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Space,
         SymgraphError,
         SymmetryGraph,
+        Transported,
         Universe,
         Verification,
         align,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         rule_book,
         sample,
         trace,
+        transport,
         universe,
         verify,
     )
@@ -81,6 +83,7 @@ __all__ = [
     "Space",
     "SymgraphError",
     "SymmetryGraph",
+    "Transported",
     "Universe",
     "Verification",
     "__version__",
@@ -102,6 +105,7 @@ __all__ = [
     "rule_book",
     "sample",
     "trace",
+    "transport",
     "universe",
     "verify",
 ]

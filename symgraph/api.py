@@ -35,6 +35,7 @@ from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
 from symgraph.match.one_basis import Universe
 from symgraph.match.program import Program
+from symgraph.match.transport import Transported, transport
 from symgraph.match.universe import universe
 from symgraph.match.write import Applied, apply
 from symgraph.measure.barrier import loss_barrier
@@ -82,6 +83,7 @@ __all__ = [
     "Space",
     "SymgraphError",
     "SymmetryGraph",
+    "Transported",
     "Universe",
     "Verification",
     "align",
@@ -102,6 +104,7 @@ __all__ = [
     "rule_book",
     "sample",
     "trace",
+    "transport",
     "universe",
     "verify",
 ]

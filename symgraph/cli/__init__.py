@@ -23,6 +23,7 @@ from symgraph.cli import (
     merge_command,
     rules_command,
     run_command,
+    transport_command,
     universe_command,
     verify_command,
 )
@@ -40,6 +41,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     barrier_command,
     merge_command,
     apply_command,
+    transport_command,
     run_command,
     rules_command,
     demo_command,

@@ -28,7 +28,10 @@ Kind = TypeVar("Kind")
 
 
 # Arguments that name what is read.
-_SOURCES = ("a", "b", "model", "models", "like", "applied", "data", "train_data", "validation_data", "recalibrate")
+_SOURCES = (
+    *("a", "b", "base", "tuned", "to", "model", "models", "like", "applied"),
+    *("data", "train_data", "validation_data", "recalibrate", "fit"),
+)
 
 
 def architecture(spec: str, args: Arguments) -> Model:
@@ -170,6 +173,11 @@ def held_out(args: Arguments) -> DataInput:
 def batches(args: Arguments, found: Model) -> Batches:
     """The data of `--data`, as the model takes it."""
     return held_out(args).load(found)
+
+
+def fitting(args: Arguments) -> DataInput:
+    """The data of `--fit`."""
+    return _data(args, args.fit, args.split, args.limit)
 
 
 def recalibration(args: Arguments) -> DataInput | None:

@@ -35,7 +35,7 @@ def loss_barriers(text: str) -> tuple[float, float]:
 
 
 def test_every_example_is_tested() -> None:
-    tested = {"mlp_by_hand", "vit_on_digits", "gpt2_on_text", "custom_rule", "rounding"}
+    tested = {"mlp_by_hand", "vit_on_digits", "gpt2_on_text", "custom_rule", "rounding", "task_vector"}
     assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
 
 
@@ -97,3 +97,12 @@ def test_rounding(tmp_path: Path, capsys: Capture) -> None:
     assert after < 0.8 * before
     assert number(r"outputs change by (\S+),", text) < 1e-4
     assert (tmp_path / "rounding" / "model.safetensors").exists()
+
+
+def test_task_vector(tmp_path: Path, capsys: Capture) -> None:
+    text = run("task_vector", tmp_path, capsys)
+    own, naive, carried = (
+        number(rf"B{how} +accuracy ([\d.]+) on turned", text) for how in ("", r" \+ difference", r" \+ transported")
+    )
+    assert carried > max(own, naive) + 0.05
+    assert (tmp_path / "b-on-turned-digits.pt").exists()

@@ -1,0 +1,171 @@
+"""Low-rank adapters of PEFT: what each adds to a parameter, and back into two factors of the same rank."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.errors import CheckpointError, UsageError, one_line
+from symgraph.io.checkpoint import tied_names
+from symgraph.io.files import atomic_dir
+from symgraph.io.models import Model
+
+CONFIG = "adapter_config.json"
+NAME = "default"
+# Fields of a configuration that make an adapter more than products of two factors, each with the value that does not.
+_MORE = {"use_dora": False, "modules_to_save": None, "bias": "none", "lora_bias": False}
+_MORE |= {"trainable_token_indices": None, "layer_replication": None, "target_parameters": None}
+_FACTORS = (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"))
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter: what it adds to the parameters of its model.
+
+    Shapes: deltas as the parameters, in float64; `ranks` are those of their factors.
+    """
+
+    folder: str
+    deltas: dict[str, Tensor]
+    ranks: dict[str, int]
+
+    def moved(self, deltas: Mapping[str, Tensor]) -> Adapter:
+        """The same with other deltas, of which as much is kept as factors of its ranks hold."""
+        halves = {n: factors(_matrix(t), self.ranks[n]) for n, t in deltas.items()}
+        return replace(self, deltas={n: (left @ right).reshape(deltas[n].shape) for n, (left, right) in halves.items()})
+
+    def scaled(self, scale: float) -> Adapter:
+        """The same, so many times as strong."""
+        return replace(self, deltas={n: scale * t for n, t in self.deltas.items()})
+
+
+def is_adapter(source: object) -> TypeGuard[str | Path]:
+    """Whether this names a folder that holds an adapter."""
+    return isinstance(source, str | Path) and (Path(source) / CONFIG).is_file()
+
+
+def read_adapter(folder: str | Path, base: Model) -> Adapter:
+    """What an adapter adds to each parameter of a model.
+
+    Raises:
+        CheckpointError: it is damaged, or fits no module of the model.
+        UsageError: it is of a kind that has no two factors, or PEFT is not installed.
+    """
+    _check_kind(Path(folder))
+    names = {id(p): n for n, p in base.module.named_parameters()}
+    tied = {*tied_names(base.module), *tied_names(base.module).values()}
+    deltas, ranks = {}, {}
+    for layer in _layers(_wrapped(base, folder)):
+        name = names[id(layer.get_base_layer().weight)]
+        if name in tied:
+            cause = "what it adds there is not added where else the tensor is read"
+            remedy = "merge the adapter into its model, and name that as the tuned one"
+            raise UsageError(f"{folder}: it moves {name}, which is a shared tensor", cause=cause, remedy=remedy)
+        for factor in _factors_of(layer):
+            factor.data = factor.data.double()
+        deltas[name], ranks[name] = layer.get_delta_weight(NAME).detach(), int(layer.r[NAME])
+    return Adapter(str(folder), deltas, ranks)
+
+
+def write_adapter(adapter: Adapter, to: Model, out: str | Path, *, overwrite: bool = False) -> Path:
+    """Writes an adapter of another model, with the configuration of the one it came from; returns the folder.
+
+    Raises:
+        OutputError: the folder exists, or cannot be written.
+    """
+    wrapped = _wrapped(to, adapter.folder)
+    names = {id(p): n for n, p in to.module.named_parameters()}
+    for layer in _layers(wrapped):
+        _fill(layer, adapter.deltas[names[id(layer.get_base_layer().weight)]])
+    wrapped.peft_config[NAME].base_model_name_or_path = to.spec
+    with atomic_dir(out, overwrite) as folder:
+        # The embeddings are those of the model: PEFT would ask the hub whether they are.
+        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+    return Path(out)
+
+
+def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Two factors of a matrix of this rank, of equal norms; of one of a higher rank the nearest that is found.
+
+    Shapes: matrix (n, m); factors (n, rank), (rank, m).
+
+    Source: Halko et al., arXiv 0909.4061, algorithm 4.1; exact here, as the range is no larger.
+    """
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.randn(matrix.shape[1], rank, generator=generator, dtype=matrix.dtype)
+    basis, _ = torch.linalg.qr(matrix @ probes)
+    inside, lengths, right = torch.linalg.svd(basis.mT @ matrix, full_matrices=False)
+    root = lengths.sqrt()
+    missing = rank - len(lengths)
+    left = torch.nn.functional.pad((basis @ inside) * root, (0, missing))
+    return left, torch.nn.functional.pad(root[:, None] * right, (0, 0, 0, missing))
+
+
+def _matrix(delta: Tensor) -> Tensor:
+    return delta.reshape(len(delta), -1)
+
+
+def _fill(layer: Any, delta: Tensor) -> None:
+    """Factors of a layer whose product is this."""
+    first, second = _factors_of(layer)
+    turned = isinstance(layer.get_base_layer(), nn.Embedding) or getattr(layer, "fan_in_fan_out", False)
+    matrix = delta.mT if turned else _matrix(delta)
+    left, right = factors(matrix / layer.scaling[NAME], int(layer.r[NAME]))
+    first.data, second.data = right.reshape(first.shape).to(first), left.reshape(second.shape).to(second)
+
+
+def _factors_of(layer: Any) -> tuple[nn.Parameter, nn.Parameter]:
+    """The factor that reads and the one that writes."""
+    for names in _FACTORS:
+        held = [getattr(layer, n) for n in names]
+        if all(NAME in h for h in held):
+            first, second = (h[NAME] for h in held)
+            return getattr(first, "weight", first), getattr(second, "weight", second)
+    raise UsageError(f"an adapter of a {type(layer).__name__} has no two factors", remedy="merge it into its model")
+
+
+def _layers(wrapped: Any) -> Iterator[Any]:
+    from peft.tuners.lora import LoraLayer
+
+    return (m for m in wrapped.base_model.model.modules() if isinstance(m, LoraLayer))
+
+
+def _wrapped(found: Model, folder: str | Path) -> Any:
+    """The model with an adapter, on the same parameters: no second copy of them."""
+    peft = _peft()
+    held = {id(t): t for t in chain(found.module.parameters(), found.module.buffers())}
+    try:
+        return peft.PeftModel.from_pretrained(copy.deepcopy(found.module, held), str(folder))
+    except Exception as error:
+        cause = one_line(error)
+        remedy = "name the base model that the adapter was trained on, and models of its architecture"
+        raise CheckpointError(f"{folder} is no adapter of {found.spec}", cause=cause, remedy=remedy) from error
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise UsageError("adapters need PEFT", remedy='install it: pip install "symgraph[adapters]"') from error
+    return peft
+
+
+def _check_kind(folder: Path) -> None:
+    try:
+        config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind, more = config.get("peft_type"), [k for k, none in _MORE.items() if config.get(k, none) not in (none, [])]
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder / CONFIG} cannot be read", cause=one_line(error)) from error
+    if kind != "LORA" or more:
+        what = f"of the kind {kind}" if kind != "LORA" else f"with {', '.join(f'{k}={config[k]}' for k in more)}"
+        cause = "only products of two factors can be carried as an adapter"
+        remedy = "merge it into its model, and name that as the tuned one"
+        raise UsageError(f"{folder} is an adapter {what}", cause=cause, remedy=remedy)

@@ -1,0 +1,280 @@
+"""What was learned on one model carried to another: a task vector or a low-rank adapter, through their alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.errors import CheckpointError, UsageError
+from symgraph.inference.sources import RuleSources, Source, infer, model, with_example, with_state
+from symgraph.io import checkpoint
+from symgraph.io.adapters import Adapter, is_adapter, read_adapter, write_adapter
+from symgraph.io.checkpoint import check_same_architecture, module_hash
+from symgraph.io.example import Size
+from symgraph.io.files import SHARD_SIZE
+from symgraph.io.models import Model
+from symgraph.io.shown import Shown
+from symgraph.match.align import align
+from symgraph.match.cards import Card, Ingredient, element_spaces
+from symgraph.match.merge import saved
+from symgraph.match.unchanged import Endpoint
+from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.batches import counted
+from symgraph.measure.result import LossBarrier
+from symgraph.orbit.alignment import Alignment
+from symgraph.tracing import state_of
+from symgraph.tracing.deferred import Deferred, cast, later, made
+
+State = dict[str, Tensor]
+# Scales that are tried on data: from none of it to twice as much, in steps of an eighth.
+LARGEST, STEPS = 2.0, 16
+
+
+@dataclass(frozen=True, repr=False)
+class Transported(Shown):
+    """What a model learned, in the basis and gauge of another one.
+
+    `base` is the model it was learned on, `tuned` names the one that learned it, `to` the one it is carried to. `delta`
+    holds what is added to the parameters of `to` at scale one, each made when it is asked for; `scale` is how much of
+    it `state` has. `alignment` leads from `to` to `base`; its inverse carried `delta`. `fitted` is the loss by scale,
+    over `LARGEST`, where it was chosen on data. `adapter` is the low-rank adapter that was carried, as it is there.
+    """
+
+    base: Model
+    tuned: str
+    to: Model
+    alignment: Alignment
+    delta: State
+    scale: float
+    fitted: LossBarrier | None = None
+    adapter: Adapter | None = None
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def state(self) -> State:
+        """The state of `to` with so much of it, in its own dtypes."""
+        return {n: made(t) for n, t in _added(self.to, self.delta, self.scale).items()}
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The same as a module; the one that was given stays as it is."""
+        return with_state(self.to.module, self.state)
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes it as a checkpoint, or as an adapter of `to` where it is one; see `write_transported`.
+
+        Raises:
+            CheckpointError: the folder exists or cannot be written.
+        """
+        return write_transported(self, folder, overwrite=overwrite)
+
+    @property
+    def share(self) -> float:
+        """The norm of what is added over that of the parameters that it is added to."""
+        own = state_of(self.to.module)
+        added = sum(float(made(t).square().sum()) for t in self.delta.values())
+        there = sum(float(made(own[n]).detach().double().square().sum()) for n in self.delta)
+        return self.scale * (added / there) ** 0.5 if there else 0.0
+
+    def to_plain(self) -> dict[str, Any]:
+        """Names and figures as plain data."""
+        names = {"base": self.base.spec, "tuned": self.tuned, "to": self.to.spec}
+        fitted = None if self.fitted is None else self.fitted.to_plain()
+        found = {"scale": self.scale, "norm": self.share, "fitted": fitted, "notes": list(self.notes)}
+        return names | found | {"adapter": self.adapter is not None, "distance": list(self.alignment.objective)}
+
+    def __str__(self) -> str:
+        what = "the adapter" if self.adapter else "what was learned by"
+        lines = [f"{what} {self.tuned} on {self.base.spec}, carried to {self.to.spec}"]
+        lines.append(f"  scale {self.scale:g}: {self.share:.2%} of the norm of what it is added to")
+        if self.fitted is not None:
+            lines.append(f"  loss {self.fitted.losses[0]:.4f} without it, {min(self.fitted.losses):.4f} with it")
+        return "\n".join([*lines, *self.notes])
+
+
+def transport(
+    base: Source,
+    tuned: Source,
+    to: Source,
+    example: Any = None,
+    *,
+    input_size: Size | None = None,
+    scale: float = 1.0,
+    fit: Iterable[Any] | None = None,
+    loss: Any = "cross-entropy",
+    alignment: Alignment | str | Path | None = None,
+    rules: RuleSources = None,
+    **how: Any,
+) -> Transported:
+    """Carries what `tuned` learned on `base` to another model of the architecture, which never learned it.
+
+    `to` is aligned to `base`; both `base` and `tuned` are then taken into the basis and gauge of `to`, each with its
+    function as it was, and their difference there is added to `to`.
+
+    Args:
+        tuned: a checkpoint that was trained from `base` on, or the folder of a PEFT adapter of it (LoRA), which is
+            carried to an adapter of the same rank.
+        example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
+        scale: how much of the difference is added.
+        fit: batches of the new task to choose the scale on instead: the least loss, from 0 to 2 in steps of 1/8.
+        loss: of `fit`, as for `loss_barrier`.
+        alignment: from `to` to `base`, if it is known already, or its file.
+        rules: a user's, in front of the shipped ones.
+        how: arguments of `align` where it is not: method, options, data, and more.
+
+    Raises:
+        CheckpointError: the models are of different shapes, a gain of `to` is zero, or the adapter fits no module.
+        UsageError: an adapter of a kind that has no two factors, or a scale that is not finite.
+        VerifyError: a model in the basis of `to` does not compute what it computed.
+
+    >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> base, tuned, to, x = make(), make(), make(), torch.randn(5, 6)
+    >>> symgraph.transport(base, tuned, to, x, scale=0.5).module(x).shape
+    torch.Size([5, 3])
+
+    Source: Ilharco et al., arXiv 2212.04089 (task vectors); transport by symmetry, arXiv 2505.22697, without its data.
+    """
+    if not torch.isfinite(torch.tensor(float(scale))):
+        raise UsageError(f"the scale is {scale}", remedy="give a finite number")
+    ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
+    adapter = read_adapter(tuned, ends["base"]) if is_adapter(tuned) else None
+    after = ends["base"] if adapter else with_example(model(tuned), example, input_size)
+    for other in (after, ends["to"]):
+        check_same_architecture(ends["base"], other)
+    found, notes = _alignment(ends, alignment, rules, how)
+    delta = _difference(ends["base"], after, adapter, found.inverse())
+    if adapter:
+        adapter, delta, said = _factored(adapter, delta)
+        notes = (*notes, *said)
+    named = adapter.folder if adapter else after.spec
+    result = Transported(ends["base"], named, ends["to"], found, delta, scale, None, adapter, notes)
+    return result if fit is None else _fitted(result, fit, loss)
+
+
+def _alignment(
+    ends: Mapping[str, Model], given: Alignment | str | Path | None, rules: RuleSources, how: Mapping[str, Any]
+) -> tuple[Alignment, tuple[str, ...]]:
+    """What leads from one model to the other, and what is to be said of it."""
+    if given is None:
+        aligned = align(ends["base"], ends["to"], rules=rules, **how)
+        return aligned.alignment, (str(aligned).splitlines()[0], *aligned.notes)
+    if how:
+        remedy = "give either, not both"
+        raise UsageError(f"an alignment is given, and how to make one: {', '.join(how)}", remedy=remedy)
+    if not isinstance(given, Alignment):
+        given = Alignment.load(given, infer(ends["to"], rules=rules))
+    wanted = {"to": given.source, "base": given.target}
+    other = [n for n, m in ends.items() if wanted[n] and module_hash(m.module) != wanted[n]]
+    return given, tuple(f"the alignment was made with another model than {ends[n].spec}" for n in other)
+
+
+def _difference(base: Model, tuned: Model, adapter: Adapter | None, there: Alignment) -> State:
+    """What is between two models, after both were taken to another basis and were seen to compute what they computed.
+
+    Stored statistics stay those of the model that it is added to.
+    """
+    before = _moved(base, _wide(base), there)
+    learned = _wide(tuned)
+    after = _moved(tuned, {**learned, **_sums(learned, adapter.deltas)} if adapter else learned, there)
+    tied = there.symmetry.graph.tied
+    names = [n for n, p in base.module.named_parameters() if p.is_floating_point() and tied.get(n, n) in before]
+
+    def between(name: str) -> Tensor:
+        return made(after[name]) - made(before[name])
+
+    return {n: Deferred(partial(between, n), before[n].shape, torch.float64) for n in names}
+
+
+def _wide(found: Model) -> State:
+    own = state_of(found.module)
+    return {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in own.items()}
+
+
+def _moved(found: Model, wide: State, there: Alignment) -> State:
+    moved = there.apply(wide)
+    Endpoint(found, moved, there, start=wide).check()
+    return moved
+
+
+def _sums(wide: State, delta: Mapping[str, Tensor], scale: float = 1.0) -> State:
+    """Tensors with a multiple of others added, each made when it is asked for."""
+
+    def sum_of(name: str) -> Tensor:
+        return made(wide[name]).detach() + scale * made(delta[name])
+
+    return {n: Deferred(partial(sum_of, n), wide[n].shape, torch.float64) for n in delta}
+
+
+def _added(to: Model, delta: State, scale: float) -> State:
+    own = state_of(to.module)
+    sums = _sums(_wide(to), delta, scale)
+    return saved(to, {n: cast(sums[n], t.dtype) if n in sums else t for n, t in own.items()})
+
+
+def _fitted(found: Transported, data: Iterable[Any], loss: Any) -> Transported:
+    """The same at the scale of the least loss."""
+    farthest = replace(found, scale=LARGEST)
+    batches = counted(data, "to choose the scale on")
+    points = [i / STEPS for i in range(STEPS + 1)]
+    curve = loss_barrier(found.to, farthest.state, batches, points=points, module=found.to, loss=loss)
+    best = min(range(len(points)), key=lambda i: curve.losses[i])
+    notes = found.notes
+    if best == 0:
+        notes = (*notes, "no part of it lowers the loss on the data that the scale was chosen on: nothing is added")
+    return replace(found, scale=LARGEST * curve.lambdas[best], fitted=curve, notes=notes)
+
+
+def _factored(adapter: Adapter, delta: State) -> tuple[Adapter, State, tuple[str, ...]]:
+    """The adapter after a move: its products with their rank, and what an adapter has no place for.
+
+    Raises:
+        CheckpointError: a product has not kept its rank.
+    """
+    kept = {n: made(delta[n]) for n in adapter.deltas}
+    moved = adapter.moved(kept)
+    for name, product in moved.deltas.items():
+        if not torch.allclose(product, kept[name], rtol=0, atol=1e-9 * float(kept[name].abs().max() or 1)):
+            cause = "the alignment mixes it with other parameters"
+            raise CheckpointError(f"{name}: the adapter has not kept its rank", cause=cause, remedy="merge it first")
+    left = sum(float(made(t).square().sum()) for n, t in delta.items() if n not in kept) ** 0.5
+    whole = sum(float(t.square().sum()) for t in kept.values()) ** 0.5
+    said = f"{left / whole:.1e} of its norm would change biases, which it has no place for: left out"
+    return moved, moved.deltas, (said,) if left > 1e-6 * whole else ()
+
+
+def write_transported(
+    found: Transported, out: str | Path, *, command: str = "", overwrite: bool = False, shard_size: int = SHARD_SIZE
+) -> Path:
+    """Writes what was carried: the model with it as a checkpoint of its class, or an adapter as one of PEFT.
+
+    Raises:
+        CheckpointError: the folder exists or cannot be written.
+    """
+    if found.adapter is not None:
+        scaled = found.adapter.scaled(found.scale)
+        return write_adapter(scaled, found.to, out, overwrite=overwrite)
+    hashes = found.alignment.target, found.alignment.source
+    card = Card(
+        title=f"{Path(found.to.spec).name} with what {Path(found.tuned).name} learned",
+        about="A model with a task vector that another model learned, carried over by their symmetry.",
+        model=found.to,
+        ingredients=(
+            Ingredient("base", found.base.spec, hashes[0]),
+            Ingredient("tuned", found.tuned, ""),
+            Ingredient("to", found.to.spec, hashes[1]),
+        ),
+        method=f"{found.to.spec} + {found.scale:g} (tuned - base), in the basis and gauge of the former",
+        command=command,
+        symmetry=found.alignment.symmetry,
+        spaces=element_spaces(found.alignment.symmetry, found.alignment),
+        notes=found.notes,
+    )
+    how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
+    state = _added(found.to, found.delta, found.scale)
+    return checkpoint.write(found.to, state, out, card=str(card), **how)
