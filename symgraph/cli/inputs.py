@@ -16,7 +16,7 @@ from symgraph.io.reading import Reading
 from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
 
 if TYPE_CHECKING:
-    from symgraph.io.data import Batches
+    from symgraph.io.data import Batches, NoData
     from symgraph.io.models import Model
     from symgraph.io.pinned import DataInput
     from symgraph.match.program import Program
@@ -131,8 +131,8 @@ def wanted(args: Arguments, **trained: Any) -> dict[str, Any]:
     return chosen | ({"learning": options(args, LearnOptions, **trained)} if args.method == "learned" else {})
 
 
-def training(args: Arguments, found: Model) -> tuple[Batches, Batches | None]:
-    """Training data, and validation data where it is named.
+def training(args: Arguments, found: Model) -> tuple[Batches | NoData, Batches | NoData | None]:
+    """Training data, or that models make it themselves; and validation data where it is named.
 
     Raises:
         UsageError: there is no training data.
@@ -140,9 +140,9 @@ def training(args: Arguments, found: Model) -> tuple[Batches, Batches | None]:
     """
     named = training_inputs(args)
     if not named:
-        remedy = "name it with --train-data, or data with a train split with --data"
+        remedy = "name it with --train-data, or data with a train split with --data; --data none where there is none"
         raise UsageError(f"the method {args.method} needs training data", remedy=remedy)
-    first, *others = (given.load(found) for given in named.values())
+    first, *others = (given.training(found) for given in named.values())
     return first, others[0] if others else None
 
 
@@ -253,7 +253,12 @@ def check_matching(args: Arguments, what: str, *files: str | None) -> None:
     Raises:
         UsageError: there is no `--out`, and more than a plan is asked for, or nothing to resume.
     """
+    from symgraph.io.data import NONE
+
     check_device(args.device)
+    if args.data == NONE:
+        # Models make up what they are matched by; there is nothing to measure on.
+        args.data, args.train_data = None, args.train_data or NONE
     if args.resume and args.checkpoint is None:
         raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
     refuse_files(args, None if args.resume else args.checkpoint, *files, args.emit_program)

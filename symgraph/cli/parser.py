@@ -193,7 +193,7 @@ def add_method(parser: argparse.ArgumentParser, *names: str) -> argparse._Argume
     text = "weights (default), activations, or learned: from there trained on the loss of the models between"
     group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
     add_options(group, MatchOptions, "alpha", "observed", "batches")
-    text = "training data for the method (default: the train split of --data)"
+    text = "training data for the method (default: the train split of --data; none: the models make it up)"
     group.add_argument("--train-data", metavar="SPEC", help=text)
     group.add_argument("--train-split", metavar="NAME", help="its split (default: train, where it has splits)")
     text = "data to stop on (default: every tenth batch of the training data)"

@@ -34,6 +34,21 @@ _TEXTS = ("input_ids", "text")
 _LABELS = ("labels", "label")
 _HELD_OUT = ("test", "validation", "valid", "val")
 _CACHE_BYTES = 1 << 30
+# What is named where there is no data.
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoData:
+    """That there is none: the models make inputs themselves, as `symgraph.measure.synthetic` says.
+
+    `examples`, `length`: how many, and of text how many tokens each; None: as many as are usual.
+    """
+
+    examples: int | None = None
+    batch_size: int = 32
+    length: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

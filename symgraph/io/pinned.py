@@ -14,7 +14,7 @@ from typing import Any
 
 from symgraph.errors import CheckpointError, DataError
 from symgraph.io.checkpoint import module_hash
-from symgraph.io.data import Batches
+from symgraph.io.data import NONE, Batches, NoData
 from symgraph.io.data import load as load_data
 from symgraph.io.files import existing
 from symgraph.io.models import Model
@@ -63,6 +63,16 @@ class DataInput(Reading):
         """
         if self.sha256 and self.sha256 != (own := content_hash(self.data)):
             raise DataError(f"{self.data} is not the data of the program", **_others(self.sha256, own))
+
+    def training(self, model: Model) -> Batches | NoData:
+        """What is trained on: the batches, or where "none" is named, that models are to make some.
+
+        Raises:
+            DataError: as for `load`.
+        """
+        if self.data != NONE:
+            return self.load(model)
+        return NoData(examples=self.limit, batch_size=self.batch_size, length=self.block_size)
 
     def load(self, model: Model) -> Batches:
         """The batches, as a model takes them.

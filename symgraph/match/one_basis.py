@@ -21,6 +21,7 @@ from symgraph.errors import CheckpointError, UsageError
 from symgraph.inference.sources import Source, infer, ready, rule_book
 from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import architecture_differences, module_hash
+from symgraph.io.data import NONE, NoData
 from symgraph.io.models import Model
 from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
@@ -34,6 +35,7 @@ from symgraph.match.program_run import Run
 from symgraph.match.settle_step import Settle
 from symgraph.match.unchanged import Endpoint, calls_on
 from symgraph.measure.mixture import State, interpolate
+from symgraph.measure.synthetic import synthetic
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.steps import Transform
 from symgraph.resize.shapes import Shape, common_shape, model_like
@@ -218,7 +220,7 @@ class Wanted:
             return
         if self.method != "weights" or self.options.weighting == "inputs":
             what = f"method {self.method!r}" if self.method != "weights" else "the weighting 'inputs'"
-            raise UsageError(f"{what} needs data", remedy="pass data=, batches of the training split")
+            raise UsageError(f"{what} needs data", remedy="pass data=, batches of the training split; or 'none'")
 
 
 def planned(of: Shaped, wanted: Wanted, *, start: str = "weights", **more: Any) -> Program:
@@ -263,7 +265,8 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
         VerifyError: a model does not compute what it computed.
     """
     settings, module = wanted.settings, of.models[network].module
-    calls = calls_on(module, wanted.data, settings.examples)
+    data, validation = (_made_up(d, of, settings) for d in (wanted.data, settings.validation))
+    calls = calls_on(module, data, settings.examples)
     states = {n: state_of(m.module) for n, m in of.models.items()}
     for name, state in states.items():
         check_finite({k: v for k, v in state.items() if k in of.symmetry.terms}, where=called.get(name, name))
@@ -277,8 +280,8 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
 
     lesson = Lesson(
         module,
-        wanted.data,
-        settings.validation,
+        data,
+        validation,
         settings.loss,
         settings.checkpoint,
         settings.resume,
@@ -293,7 +296,7 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
         hashes={n: module_hash(m.module) for n, m in of.models.items()},
         device=settings.device,
         dtype=settings.dtype or torch.float64,
-        lesson=None if wanted.data is None else lesson,
+        lesson=None if data is None else lesson,
         book=lesson.book,
         others=of.others,
         called=called,
@@ -302,6 +305,14 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
         keep=made if settings.scratch is None else Spool(Path(settings.scratch)).put,
         **more,
     )
+
+
+def _made_up(data: Any, of: Shaped, settings: Settings) -> Any:
+    """The data, or where there is none, what the models of the common shape make up."""
+    wanted = NoData() if isinstance(data, str) and data == NONE else data
+    if not isinstance(wanted, NoData):
+        return data
+    return synthetic([m.module for m in of.models.values()], of.symmetry.graph, wanted, settings.loss)
 
 
 def settled_by(program: Program, of: Shaped) -> Settle:

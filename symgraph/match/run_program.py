@@ -10,7 +10,7 @@ from typing import Any
 from symgraph.errors import UsageError
 from symgraph.inference.sources import infer, rule_book
 from symgraph.io.checkpoint import check_same_architecture, module_hash
-from symgraph.io.data import Batches
+from symgraph.io.data import Batches, NoData
 from symgraph.io.files import refuse_existing
 from symgraph.io.models import Model
 from symgraph.io.models import load as load_model
@@ -94,14 +94,15 @@ def check_alike(models: Mapping[str, Model]) -> None:
         check_same_architecture(first, other)
 
 
-def load_data(program: Program, models: Mapping[str, Model]) -> dict[str, Batches]:
+def load_data(program: Program, models: Mapping[str, Model]) -> dict[str, Batches | NoData]:
     """The data of a program by name, checked by its hashes, as its first model takes it.
 
     Raises:
         DataError: it cannot be read, or is not what was hashed.
     """
     first = next(iter(models.values()))
-    return {name: given.load(first) for name, given in program.data.items()}
+    trains = (TRAINING, VALIDATION)
+    return {n: given.training(first) if n in trains else given.load(first) for n, given in program.data.items()}
 
 
 def pinned(program: Program, models: Mapping[str, Model]) -> Program:

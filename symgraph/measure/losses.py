@@ -17,6 +17,8 @@ from symgraph.io.example import LABEL_KEYS
 from symgraph.measure.own_function import OwnFunction
 
 LOSS = "loss"
+# Probabilities of all classes for each example, in the place of labels.
+SOFT = "soft_labels"
 
 Scored = tuple[Tensor, Tensor]
 """Values of the examples and their weights, both (N,): for sequences the weight is the number of counted tokens."""
@@ -42,7 +44,7 @@ class Metric:
 
 
 def cross_entropy(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
-    """Cross-entropy of integer labels, or the squared error of floating-point ones.
+    """Cross-entropy of integer labels or of `soft_labels`, or the squared error of floating-point labels.
 
     Labels that repeat the `input_ids` are those of a causal language model: each position predicts the next token.
 
@@ -52,7 +54,9 @@ def cross_entropy(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
     Raises:
         NoLossFits: there are no logits or labels, or their shapes do not go together.
     """
-    logits, labels = _logits(outputs), _labels(batch)
+    logits, labels = logits_of(outputs), _labels(batch)
+    if SOFT in batch:
+        return scored(functional.cross_entropy(logits, batch[SOFT].to(logits), reduction="none"), batch)
     if labels is not None and labels.is_floating_point():
         return _squared_error(logits, labels)
     flat, targets = _flat_targets(logits, labels, batch)
@@ -72,7 +76,7 @@ def accuracy(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
     labels = _labels(batch)
     if labels is not None and labels.is_floating_point():
         raise NoLossFits("accuracy needs class numbers, and the labels are floats")
-    flat, targets = _flat_targets(_logits(outputs), labels, batch)
+    flat, targets = _flat_targets(logits_of(outputs), labels, batch)
     return _per_example((flat.argmax(-1) == targets.flatten()).to(flat.dtype), targets)
 
 
@@ -100,7 +104,7 @@ def mean_squared_error(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
     labels = _labels(batch)
     if labels is None:
         raise NoLossFits("the batch has no labels")
-    outputs = _logits(outputs)
+    outputs = logits_of(outputs)
     return _squared_error(outputs, labels.to(outputs.dtype))
 
 
@@ -182,7 +186,12 @@ def scored(result: Any, batch: Mapping[str, Tensor]) -> Scored:
     return values[None], torch.full_like(values[None], length)
 
 
-def _logits(outputs: Any) -> Tensor:
+def logits_of(outputs: Any) -> Tensor:
+    """The logits among the outputs of a model: they themselves, the first of several, or what is called so.
+
+    Raises:
+        NoLossFits: there are none.
+    """
     found = outputs
     if isinstance(outputs, Mapping):
         found = outputs.get("logits")

@@ -47,6 +47,20 @@ def test_dual_writes_both_and_a_run_resumes(cli: Cli, checkpoints: Path) -> None
     assert all(torch.equal(t, weights("out")[n]) for n, t in weights("again").items())
 
 
+def test_without_data_models_make_it_up(cli: Cli, checkpoints: Path) -> None:
+    pair = (checkpoints / "gpt2-0", checkpoints / "gpt2-1")
+    made = ("--data", "none", "--batch-size", 4, "--block-size", 6)
+    found = cli("align", *pair, "--out", "out", "--method", "learned", *SHORT, *made, "--emit-program", "plan.yaml")
+    assert found.code == 0, found.err
+    assert "learned over 8 steps" in found.out and "barrier before" not in found.out
+    assert "data: none" in Path("plan.yaml").read_text()
+    again = cli("align", *pair, "--out", "again", "--program", "plan.yaml", *made)
+    assert again.code == 0, again.err
+    assert all(torch.equal(t, weights("out")[n]) for n, t in weights("again").items())
+    measured = cli("barrier", *pair, *made)
+    assert measured.code != 0 and "none" in measured.err
+
+
 def test_the_plan_says_what_is_trained(cli: Cli, checkpoints: Path) -> None:
     pair = (checkpoints / "vit-0", checkpoints / "vit-1")
     found = cli("align", *pair, "--dry-run", "--method", "learned", "--compact", "--chart", "exponential")
