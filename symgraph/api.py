@@ -35,6 +35,7 @@ from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
 from symgraph.match.one_basis import Universe
 from symgraph.match.program import Program
+from symgraph.match.rotate import Rotated, rotate
 from symgraph.match.transport import Transported, transport
 from symgraph.match.universe import universe
 from symgraph.match.write import Applied, apply
@@ -78,6 +79,7 @@ __all__ = [
     "Narrowed",
     "Program",
     "Progress",
+    "Rotated",
     "RuleSources",
     "Source",
     "Space",
@@ -100,6 +102,7 @@ __all__ = [
     "narrow",
     "plan",
     "recalibrated",
+    "rotate",
     "rule",
     "rule_book",
     "sample",

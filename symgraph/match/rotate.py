@@ -1,0 +1,204 @@
+"""Rotations fused into a checkpoint: the same function at weights that quantisers can round with less error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from symgraph.errors import UsageError, shorten
+from symgraph.inference.sources import RuleSources, Source, infer, model, with_example, with_state
+from symgraph.io import checkpoint
+from symgraph.io.checkpoint import module_hash
+from symgraph.io.example import Size
+from symgraph.io.files import SHARD_SIZE
+from symgraph.io.models import Model
+from symgraph.io.shown import Shown
+from symgraph.io.tied import untie
+from symgraph.match.cards import Card, Ingredient, element_spaces
+from symgraph.match.merge import saved
+from symgraph.match.program_run import narrowed
+from symgraph.match.unchanged import Endpoint
+from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.descend import Descended, descend
+from symgraph.orbit.descent_options import DescentOptions
+from symgraph.orbit.incoherent import DRAWS, incoherent, turnable
+from symgraph.orbit.rounding_error import Rounding, rounded_matrices, rounding_error
+from symgraph.orbit.steps import Act, Transform
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
+from symgraph.tracing import state_of
+from symgraph.tracing.sampling import float64
+
+State = dict[str, Tensor]
+LEARNED = "learned"
+CHOICES = (*DRAWS, LEARNED)
+# Few steps of a moderate rate: what is gained is gained early.
+DESCENT = DescentOptions(steps=200, lr=0.02, full=False, permutations=False)
+
+
+@dataclass(frozen=True, repr=False)
+class Rotated(Shown):
+    """A model with a rotation fused into its weights.
+
+    `turned` are the spaces that rotate, `state` holds the weights, `before` and `after` are the relative squared errors
+    of rounding its matrices as `rounding` says; `kept` says of the other spaces why they do not rotate. `alignment`
+    leads from the model to it.
+    """
+
+    model: Model
+    by: str
+    state: State
+    alignment: Alignment
+    turned: tuple[Space, ...]
+    kept: tuple[str, ...]
+    rounding: Rounding
+    before: float
+    after: float
+    notes: tuple[str, ...] = ()
+    descended: Descended | None = None
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The model with these weights, as a module; the one that was given stays as it is."""
+        return with_state(self.model.module, self.state)
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes it as a checkpoint of its class, with a model card; see `write_rotated`.
+
+        Raises:
+            CheckpointError: the folder exists or cannot be written.
+        """
+        return write_rotated(self, folder, overwrite=overwrite)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Names and figures as plain data."""
+        turned = [{"space": s.name, "size": s.size, "class": s.group} for s in self.turned]
+        rounding = {"bits": self.rounding.bits, "group": self.rounding.group}
+        error = {"before": self.before, "after": self.after, **rounding}
+        return {"by": self.by, "turned": turned, "kept": list(self.kept), "error": error, "notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        names = shorten(f"{s.name} ({s.size}, {s.group})" for s in self.turned)
+        grid = f"{self.rounding.bits} bits" + (f" in groups of {self.rounding.group}" if self.rounding.group else "")
+        lines = [f"rotated by {self.by}: {names}"]
+        lines.append(f"  relative squared error of rounding to {grid}: {self.before:.6f} -> {self.after:.6f}")
+        return "\n".join([*lines, *(f"  {why}" for why in self.kept), *self.notes])
+
+
+def rotate(
+    source: Source,
+    example: Any = None,
+    *,
+    by: str = "hadamard",
+    spaces: Sequence[str] = ("*",),
+    bits: int = 4,
+    group: int = 0,
+    seed: int = 0,
+    tied: str = "keep",
+    input_size: Size | None = None,
+    rules: RuleSources = None,
+    options: DescentOptions | Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Rotated:
+    """Fuses rotations of a model's group into its weights: residual streams, insides of heads.
+
+    Gains of norms go into the matrices beside them first, as the rotation needs it. The function stays as it was, in
+    the model's own module, or nothing results.
+
+    Args:
+        example, input_size: inputs of a module that brings none, or the shape of one, as for `trace`.
+        by: "hadamard" (with random signs), "random" (uniform), or "learned": from a Hadamard rotation down the error
+            of rounding the matrices to so many `bits`, with a step for `group` inputs (0: for each output). No data is
+            used.
+        spaces: patterns of the names of spaces that rotate; * stands for any text.
+        tied: "untie" shared embeddings first: more parameters, and often a larger group.
+        options: how to descend.
+
+    Raises:
+        UsageError: nothing of these names can be rotated, with the class that each has instead.
+        VerifyError: the result does not compute what the model computes.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 3))
+    >>> x = torch.randn(5, 6)
+    >>> torch.allclose(symgraph.rotate(net, x).module(x), net(x), atol=1e-5)
+    True
+
+    Source: QuaRot, arXiv 2404.00456; SpinQuant, arXiv 2405.16406 (there for one architecture, by hand).
+    """
+    if by not in CHOICES:
+        raise UsageError(f"no rotation is called {by!r}", remedy=f"one of {', '.join(CHOICES)}")
+    if not (2 <= bits <= 16 and group >= 0):
+        raise UsageError(f"{bits} bits in groups of {group} are no rounding", remedy="give 2 to 16 bits, groups from 0")
+    found, notes = _given(source, example, input_size, tied)
+    symmetry = infer(found, rules=rules)
+    turned = turnable(symmetry, spaces)
+    kept = tuple(_reason(symmetry, s) for s in _streams(symmetry) if s not in turned)
+    if not turned:
+        cause = "; ".join(kept) or "nothing acts on any of its axes"
+        remedy = "`symgraph explain MODEL SPACE` says what would make it larger"
+        raise UsageError(f"{found.spec} has nothing to rotate", cause=cause, remedy=remedy)
+    own = float64(state_of(found.module))
+    canonical = canonicalise(symmetry, own)
+    act = Act(incoherent(symmetry, "hadamard" if by == LEARNED else by, spaces, seed))
+    state, transform = act.apply(canonical.state), canonical.transform.then(Transform((act,)))
+    matrices, rounding = rounded_matrices(symmetry), Rounding(bits, group)
+    descended = None
+    if by == LEARNED:
+        how = options if isinstance(options, DescentOptions) else replace(DESCENT, **(options or {}))
+        how = replace(how, spaces=tuple(spaces))
+        descended = descend(symmetry, state, lambda s: rounding_error(s, matrices, rounding), how, progress=progress)
+        state, transform = descended.states[0], transform.then(descended.transforms[0])
+        notes = (*notes, f"descent: {descended}")
+    alignment = Alignment(symmetry, transform, module_hash(found.module), "")
+    Endpoint(found, state, alignment).check()
+    before, after = (float(rounding_error(s, matrices, rounding)) for s in (own, state))
+    done = saved(found, narrowed(state, state_of(found.module)))
+    return Rotated(found, by, done, alignment, turned, kept, rounding, before, after, notes, descended)
+
+
+def _given(source: Source, example: Any, input_size: Size | None, tied: str) -> tuple[Model, tuple[str, ...]]:
+    found = with_example(model(source), example, input_size)
+    if tied != "untie":
+        return found, ()
+    cut = untie(found)
+    return cut.model, (str(cut),) if cut.cut else ()
+
+
+def _streams(symmetry: SymmetryGraph) -> Iterator[Space]:
+    """The space that most parameters lie on: the one whose rotation is worth most."""
+    yield from sorted(symmetry.active, key=lambda s: len(symmetry.parameters_of[s.id]))[-1:]
+
+
+def _reason(symmetry: SymmetryGraph, space: Space) -> str:
+    words = space.maps.meaning(symmetry.index_set(space))
+    return f"{space.name} ({space.size}) stays as it is: its group is {space.group} ({words})"
+
+
+def write_rotated(
+    found: Rotated, out: str | Path, *, command: str = "", overwrite: bool = False, shard_size: int = SHARD_SIZE
+) -> Path:
+    """Writes a model with its rotation.
+
+    Raises:
+        CheckpointError: the folder exists or cannot be written.
+    """
+    symmetry = found.alignment.symmetry
+    card = Card(
+        title=f"{Path(found.model.spec).name}, rotated",
+        about="The same function as the model it was made from, at weights that lose less when they are rounded.",
+        model=found.model,
+        ingredients=(Ingredient("rotated", found.model.spec, found.alignment.source),),
+        method=str(found).splitlines()[0],
+        command=command,
+        symmetry=symmetry,
+        spaces=element_spaces(symmetry, found.alignment),
+        notes=(*str(found).splitlines()[1:],),
+    )
+    how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
+    return checkpoint.write(found.model, found.state, out, card=str(card), **how)

@@ -1,0 +1,122 @@
+"""Rotations for quantisers: the function stays, outliers are spread, and a descent loses less still."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from models_zoo import build, network
+from torch import nn
+
+import symgraph
+from symgraph.errors import UsageError
+from symgraph.orbit.incoherent import hadamard, uniform
+from symgraph.orbit.rounding_error import Rounding, rounded_matrices, rounding_error
+from symgraph.tracing import state_of
+
+NAMES = ("gpt2-untied", "llama", "vit")
+
+
+@pytest.mark.parametrize("draw", [hadamard, uniform])
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 12, 20, 48])
+@pytest.mark.parametrize("fixes_ones", [False, True])
+def test_matrices_are_orthogonal(draw: object, n: int, fixes_ones: bool) -> None:
+    assert draw in (hadamard, uniform) and callable(draw)
+    if n == 1 and draw is uniform and fixes_ones:
+        return
+    found = draw(n, (3,), fixes_ones, torch.Generator().manual_seed(0))
+    assert found.shape == (3, n, n)
+    torch.testing.assert_close(found @ found.mT, torch.eye(n, dtype=torch.float64).expand(3, n, n))
+    if fixes_ones:
+        torch.testing.assert_close(found.sum(-1), torch.ones(3, n, dtype=torch.float64))
+    elif draw is hadamard and n in (2, 8):
+        torch.testing.assert_close(found.abs(), torch.full_like(found, n**-0.5))
+    if n >= 8:
+        assert not torch.allclose(found[0], found[1])
+
+
+def outlying(name: str) -> nn.Module:
+    """A model with a few coordinates of its stream much larger than the others, as large ones have."""
+    model: nn.Module = copy.deepcopy(network(name, 0))
+    for parameter_name, p in model.named_parameters():
+        if p.dim() == 2 and "embed_tokens" not in parameter_name and "head" not in parameter_name:
+            p.data[:, :2] *= 6
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("by", ["hadamard", "random"])
+def test_the_function_stays_in_the_stock_class(name: str, by: str) -> None:
+    model = network(name, 0)
+    found = symgraph.rotate(model, by=by)
+    assert "residual" in {s.name for s in found.turned}
+    x = torch.randint(9, (2, 7)) if name != "vit" else torch.randn(2, 3, 8, 8)
+    before, after = (
+        m.double()(x if name != "vit" else x.double()).logits for m in (copy.deepcopy(model), found.module)
+    )
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    own = state_of(model)
+    assert any(not torch.allclose(t.float(), own[n].float()) for n, t in found.state.items())
+
+
+def test_outliers_are_spread_and_a_descent_does_better() -> None:
+    model = outlying("llama")
+    plain = symgraph.rotate(model)
+    assert plain.after < 0.7 * plain.before
+    learned = symgraph.rotate(model, by="learned", options={"steps": 40})
+    assert learned.after < 0.9 * plain.after and learned.before == plain.before
+    x = torch.randint(9, (2, 7))
+    torch.testing.assert_close(learned.module(x).logits, model(x).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_rounding_is_to_the_grid_of_each_output() -> None:
+    matrix = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    for axis, group in ((1, 0), (1, 4), (0, 0), (0, 3)):
+        found = Rounding(3, group)(matrix, axis)
+        rows = found.movedim(axis, -1)
+        width = group or rows.shape[-1]
+        for row in rows.reshape(-1, width):
+            assert len(row.unique()) <= 7
+        assert torch.equal(Rounding(3, group)(found, axis), found)
+        assert (found - matrix).abs().max() <= matrix.abs().max() / 3 / 2 + 1e-6
+
+
+def test_matrices_between_spaces_are_rounded_along_what_they_read() -> None:
+    symmetry = symgraph.infer(build(("gpt2-untied", "sdpa")))
+    found = rounded_matrices(symmetry)
+    assert set(found.values()) == {0} and all("wte" not in n and "lm_head" not in n for n in found)
+    assert {n.split(".")[-2] for n in found} == {"c_attn", "c_proj", "c_fc"}
+    zero = {n: torch.zeros(symmetry.graph.state[n].shape) + 1.0 for n in found}
+    assert float(rounding_error(zero, found, Rounding(4))) < 1e-9
+
+
+def test_patterns_choose_and_what_cannot_turn_is_said(tmp_path: Path) -> None:
+    found = symgraph.rotate(network("llama", 0), spaces=["residual"])
+    assert [s.name for s in found.turned] == ["residual"]
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    with pytest.raises(UsageError, match="nothing to rotate") as raised:
+        symgraph.rotate(net, torch.randn(3, 4))
+    assert "its group is positive monomial" in str(raised.value) and "explain" in str(raised.value)
+    with pytest.raises(UsageError, match="no rotation is called"):
+        symgraph.rotate(net, torch.randn(3, 4), by="hadamart")
+
+
+def test_a_checkpoint_is_written_that_opens_as_it_is(tmp_path: Path) -> None:
+    import transformers
+
+    model = network("llama", 0)
+    found = symgraph.rotate(model)
+    found.save_pretrained(tmp_path / "out")
+    opened = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "out")
+    x = torch.randint(9, (2, 7))
+    torch.testing.assert_close(opened(x).logits, model(x).logits, rtol=1e-4, atol=1e-4)
+    assert "rotated by hadamard" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_ties_are_cut_by_choice() -> None:
+    tied = network("gpt2-tied", 0)
+    kept, cut = (symgraph.rotate(tied, tied=t) for t in ("keep", "untie"))
+    assert cut.state.keys() - kept.state.keys() == {"lm_head.weight"}
+    assert "untied" in str(cut)

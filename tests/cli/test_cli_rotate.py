@@ -1,0 +1,38 @@
+"""rotate, end to end: a checkpoint that computes the same, what is said of it, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import symgraph
+from cli.runner import Cli
+
+
+def test_a_rotated_checkpoint_is_written(cli: Cli, checkpoints: Path) -> None:
+    found = cli("rotate", checkpoints / "gpt2-0", "--out", "out", "--tied", "untie", "--json")
+    assert found.code == 0, found.err
+    plain = found.json
+    assert plain["by"] == "hadamard" and "residual" in {s["space"] for s in plain["turned"]}
+    assert plain["error"]["bits"] == 4 and plain["notes"][0].startswith("untied")
+    before, after = (symgraph.model(p).module for p in (checkpoints / "gpt2-0", "out"))
+    x = torch.arange(6).reshape(1, 6)
+    torch.testing.assert_close(after(x).logits, before(x).logits, rtol=1e-4, atol=1e-4)
+    assert "symgraph rotate" in Path("out/README.md").read_text()
+    again = cli("rotate", checkpoints / "gpt2-0", "--out", "out")
+    assert again.code != 0 and "--overwrite" in again.err
+
+
+def test_a_rotation_is_learned_for_a_precision(cli: Cli, checkpoints: Path) -> None:
+    how = ("--by", "learned", "--bits", 3, "--group", 4, "--steps", 10, "--spaces", "residual", "*.value-output")
+    found = cli("rotate", checkpoints / "vit-0", "--out", "out", *how)
+    assert found.code == 0, found.err
+    assert "rounding to 3 bits in groups of 4" in found.out and "descent: 10 steps" in found.out
+
+
+def test_what_cannot_be_is_refused(cli: Cli, checkpoints: Path) -> None:
+    found = cli("rotate", checkpoints / "vit-0", "--out", "out", "--spaces", "no-such-space")
+    assert found.code != 0 and "nothing to rotate" in found.err and "help:" in found.err
+    assert cli("rotate", checkpoints / "vit-0", "--out", "out", "--bits", 1).code == 2
+    assert not Path("out").exists()
