@@ -158,9 +158,9 @@ def _align(
 
 
 def _measure(aligned: Aligned, found: Any, args: Arguments, console: Console) -> dict[str, LossBarrier]:
-    from symgraph.match.merge import saved
+    from symgraph.inference.sources import stored
 
-    after = [aligned.reference, saved(aligned.b, aligned.state)]
+    after = [aligned.reference, stored(aligned.b.module, aligned.state)]
     return inputs.before_and_after([aligned.a, aligned.b], after, found, args, console)
 
 

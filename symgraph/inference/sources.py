@@ -271,9 +271,17 @@ def with_example(found: Model, example: Any = None, input_size: Size | None = No
 
 
 def stored(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a checkpoint of the module holds: each tied tensor once, no transient buffers, no constants of the code."""
+    """What `load_state_dict` of the module takes: no transient buffers, no constants of the code.
+
+    A tied tensor stands under all of its names, as one tensor.
+
+    Raises:
+        CheckpointError: the state does not fit the module.
+    """
+    tied = tied_names(module)
     names = module.state_dict().keys()
-    return canonical_state(module, {name: tensor.detach() for name, tensor in state.items() if name in names})
+    once = canonical_state(module, {name: tensor.detach() for name, tensor in state.items() if name in names})
+    return {name: once[tied.get(name, name)] for name in names}
 
 
 def with_state(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from symgraph.errors import UsageError, shorten
-from symgraph.inference.sources import with_state
+from symgraph.inference.sources import stored, with_state
 from symgraph.io import checkpoint
 from symgraph.io.files import SHARD_SIZE, refuse_existing
 from symgraph.io.models import Model
@@ -22,7 +22,6 @@ from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.learn_step import LearnStep
 from symgraph.match.learned_matching import Learned
 from symgraph.match.match_step import MatchStep
-from symgraph.match.merge import saved
 from symgraph.match.program import Program
 from symgraph.measure.barrier import loss_barrier
 from symgraph.measure.batches import counted
@@ -137,7 +136,7 @@ def write_aligned(
     """
     out = Path(out)
     how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
-    state, card = saved(aligned.b, aligned.state), str(_aligned_card(aligned, command, loss_barriers))
+    state, card = stored(aligned.b.module, aligned.state), str(_aligned_card(aligned, command, loss_barriers))
     if not (aligned.singular or untied or aligned.moved_a or aligned.embedded == "A"):
         return {"B aligned": checkpoint.write(aligned.b, state, out, card=card, **how)}
     beside = reference_folder(out)

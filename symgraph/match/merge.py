@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.inference.sources import Source, model, with_example, with_state
+from symgraph.inference.sources import Source, model, stored, with_example, with_state
 from symgraph.io import checkpoint
-from symgraph.io.checkpoint import canonical_state, check_same_architecture, dtypes, module_hash, read_state
+from symgraph.io.checkpoint import check_same_architecture, dtypes, module_hash, read_state
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
@@ -127,7 +127,7 @@ def merge(
     if align:
         found = universe(list(map(_whole, models)), options=options, **{**settings, "reference": first})
         models = [m.model for m in found.members]
-    states = found.states if found else [saved(m, read_state(m)) for m in models]
+    states = found.states if found else [stored(m.module, read_state(m)) for m in models]
     # Sums round by their order: it is that of the hashes, however the models are named.
     order = sorted(range(len(models)), key=lambda i: (hashes[i], shares[i]))
     state = interpolate([states[i] for i in order], [shares[i] for i in order], _widest(kept, written))
@@ -161,16 +161,6 @@ def _widest(kept: Sequence[Mapping[str, torch.dtype]], written: torch.dtype | No
     """In which dtype each tensor is written: the one that is asked for, else the widest of its dtypes."""
     found = {n: reduce(torch.promote_types, [k[n] for k in kept if n in k]) for n in kept[0]}
     return {n: written if written is not None and d.is_floating_point else d for n, d in found.items()}
-
-
-def saved(model: Model, state: State) -> State:
-    """The part of a state that checkpoints of the model store, shared tensors once.
-
-    Raises:
-        CheckpointError: the state does not fit the model.
-    """
-    names = model.module.state_dict()
-    return canonical_state(model.module, {n: t for n, t in state.items() if n in names})
 
 
 def write_merged(

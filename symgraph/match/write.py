@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import UsageError
-from symgraph.inference.sources import RuleSources, Source, infer, model, with_example, with_state
+from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
@@ -25,7 +25,6 @@ from symgraph.io.state import check_finite
 from symgraph.io.tied import untie
 from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.cost import Cost, cost_of_apply
-from symgraph.match.merge import saved
 from symgraph.match.one_basis import Universe
 from symgraph.match.unchanged import Endpoint
 from symgraph.match.universe import joined, moved_spaces
@@ -111,7 +110,7 @@ def apply(
     if not task_vector:
         Endpoint(found, moved, chosen).check()
     moved, own = {n: cast(t, state[n].dtype) for n, t in moved.items()}, module_hash(found.module)
-    return Applied(found, saved(found, moved), chosen, str(file), inverse, own, _made_for(chosen, found, own))
+    return Applied(found, stored(found.module, moved), chosen, str(file), inverse, own, _made_for(chosen, found, own))
 
 
 def cost_of_application(file: str | Path, source: Source, *, rules: RuleSources = None, tied: str = "keep") -> Cost:

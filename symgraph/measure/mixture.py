@@ -52,7 +52,13 @@ def interpolate(
     """
     check_weights(weights, len(states))
     wanted = dict(dtypes or {})
-    found = {name: _interpolated(name, [s[name] for s in states], weights, wanted.get(name)) for name in states[0]}
+    found: State = {}
+    # What is one tensor in all of them under several names is one in the mean.
+    first_name: dict[tuple[int, ...], str] = {}
+    for name in states[0]:
+        tensors = [s[name] for s in states]
+        first = first_name.setdefault(tuple(map(id, tensors)), name)
+        found[name] = _interpolated(name, tensors, weights, wanted.get(name)) if first == name else found[first]
     check_finite({n: t for n, t in found.items() if _is_new(t, states[0][n])}, where=_MEAN)
     return found
 

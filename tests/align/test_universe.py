@@ -66,10 +66,12 @@ def test_five_planted_models_are_one(name: str) -> None:
     found = symgraph.universe([module_of(name, s) for s in states], symmetry=c.symmetry)
     assert max(m.after for m in found.members) < RECOVERED < 0.1 < max(m.before for m in found.members)
     assert found.reference is not None
-    kept = states[found.reference]
+    own = found.members[found.reference].state
+    # A shared tensor stands under one of its names in what was planted; a checkpoint holds no transient buffers.
+    kept = {n: t for n, t in states[found.reference].items() if n in own}
     for m in found.members:
-        assert distance({n: kept[n] for n in m.state}, m.state) < RECOVERED
-    assert all(torch.equal(t, kept[n]) for n, t in found.members[found.reference].state.items())
+        assert distance(kept, {n: m.state[n] for n in kept}) < RECOVERED
+    assert all(torch.equal(own[n], t) for n, t in kept.items())
 
 
 @pytest.mark.parametrize("name", ["mlp-tanh", "gpt2-untied", "resnet"])
