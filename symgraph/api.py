@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from symgraph.errors import SymgraphError, UsageError
+from symgraph.errors import SymgraphError, UsageError, either, read_at
 from symgraph.inference.annotated import annotate
 from symgraph.inference.pipeline import infer as _infer
 from symgraph.inference.sources import (
@@ -239,7 +239,8 @@ def descend(
     held = [given(s, example, input_size=input_size) for s in every]
     states = [float64(_weighted(weights, m)) for m, weights in held]
     graph = symmetry or infer(held[0][0], rules=rules)
-    return _descend(graph, states, objective, options_of(DescentOptions, options), **more)
+    with read_at(learning="options"):
+        return _descend(graph, states, objective, options_of(DescentOptions, options), **more)
 
 
 def sample(
@@ -286,6 +287,6 @@ def sample(
 
 def _weighted(weights: dict[str, Tensor] | None, source: Source) -> dict[str, Tensor]:
     if weights is None:
-        remedy = "name a checkpoint, or give the weights of a graph as state="
+        remedy = "name a checkpoint" + either(", or give the weights of a graph as state=", "")
         raise UsageError(f"{getattr(source, 'spec', type(source).__name__)} has no weights", remedy=remedy)
     return weights

@@ -6,9 +6,70 @@ line turns the class into an exit code and prints the message without a tracebac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Where messages are read: in Python or at a command line; and what an argument is called there, if not by name."""
+
+    command_line: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+_front = ContextVar("front", default=Front())  # noqa: B039 - it is frozen
+
+
+@contextmanager
+def read_at(*, command_line: bool | None = None, **names: str) -> Iterator[None]:
+    """Within it messages speak of arguments as they are given there.
+
+    >>> with read_at(command_line=True, data="--train-data"):
+    ...     argument("data", "FILE"), argument("tied", "untie"), argument("dual", True)
+    ('--train-data FILE', '--tied untie', '--dual')
+    """
+    before = _front.get()
+    where = before.command_line if command_line is None else command_line
+    token = _front.set(replace(before, command_line=where, names={**before.names, **names}))
+    try:
+        yield
+    finally:
+        _front.reset(token)
+
+
+def either(python: str, command_line: str) -> str:
+    """The form of a hint that can be followed where it is read."""
+    return command_line if _front.get().command_line else python
+
+
+def argument(name: str, value: Any = None, *, within: str = "") -> str:
+    """An argument, with a value or without, as it is given where the message is read.
+
+    Args:
+        within: the argument of Python that takes it as one of its options.
+
+    >>> argument("tied", "untie"), argument("permutations", True, within="learning"), argument("data")
+    ("tied='untie'", "learning={'permutations': True}", 'data=')
+    """
+    front = _front.get()
+    if front.command_line:
+        flag = front.names.get(name, f"--{name.replace('_', '-')}")
+        values = value if isinstance(value, list | tuple) else () if value is None or value is True else (value,)
+        return " ".join([flag, *map(str, values)])
+    if within:
+        return f"{front.names.get(within, within)}={{{name!r}: {'...' if value is None else repr(value)}}}"
+    return f"{front.names.get(name, name)}={'' if value is None else repr(value)}"
+
+
+def called(name: str) -> str:
+    """The name of an argument where the message is read."""
+    return either(name, argument(name))
 
 
 class SymgraphError(Exception):

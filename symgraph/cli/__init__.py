@@ -30,7 +30,8 @@ from symgraph.cli import (
 )
 from symgraph.cli.console import Console
 from symgraph.cli.inputs import attach_weights
-from symgraph.cli.parser import Commands, Parser, add_output, formatter
+from symgraph.cli.parser import Commands, Parser, add_output, flags, formatter
+from symgraph.errors import read_at
 
 COMMANDS: tuple[ModuleType, ...] = (
     inspect_command,
@@ -87,7 +88,7 @@ kept in the cache folder of the platform, or in that of SYMGRAPH_CACHE (SYMGRAPH
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code of the process."""
     words = list(sys.argv[1:] if argv is None else argv)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), read_at(command_line=True, **flags()):
         if not (sys.warnoptions or failures.debugging()):
             warnings.simplefilter("ignore")
         return failures.guarded(lambda: _run(words))

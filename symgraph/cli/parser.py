@@ -14,7 +14,7 @@ from symgraph.errors import UsageError
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.options import Option, stated
 from symgraph.io.reading import Reading
-from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Settings
+from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, PairSettings, Settings, UniverseSettings
 from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
 
 Arguments = argparse.Namespace
@@ -146,6 +146,13 @@ def add_options(group: argparse._ActionsContainer, kind: type[Any], *names: str)
         flag = said.flag or f"--{name.replace('_', '-')}"
         how = {"default": field.default, "help": text, **_taken(field.type, field.default, said)}
         group.add_argument(flag, dest=destination(name, said), **how)
+
+
+def flags() -> dict[str, str]:
+    """What the command line calls arguments of Python that are not called by their names."""
+    kinds = (MatchOptions, LearnOptions, PairSettings, UniverseSettings, Reading, MixtureOptions, EvaluationOptions)
+    listed = (item for kind in kinds for item in stated(kind).items())
+    return {"data": "--train-data", **{name: said.flag for name, (_, said) in listed if said.flag}}
 
 
 def destination(name: str, said: Option) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from symgraph.errors import TraceError, UsageError, shorten
+from symgraph.errors import TraceError, UsageError, argument, either, shorten
 from symgraph.inference.pipeline import infer as _infer
 from symgraph.io.checkpoint import canonical_state, tied_names
 from symgraph.io.example import Size, example_of
@@ -177,6 +177,7 @@ def require_inputs(found: Model, args: tuple[Any, ...], named: Mapping[str, Any]
         remedy += "input_size=(1, 3, 32, 32)"
         if is_factory(found.spec):
             remedy = f"let {found.spec} return (module, example_inputs)"
+        remedy = either(remedy, f"let {found.spec} return (module, example_inputs)")
         name = type(found.module).__name__
         raise TraceError(f"{name} has no example inputs", cause=f"{error} of its forward", remedy=remedy) from error
 
@@ -252,7 +253,7 @@ def ready(
         CheckpointError: a model is of another architecture than the first.
     """
     if tied not in ("keep", "untie"):
-        raise UsageError(f"tied={tied!r} is neither 'keep' nor 'untie'")
+        raise UsageError(f"{argument('tied', tied)} is neither 'keep' nor 'untie'", remedy=argument("tied", "keep"))
     models = [with_example(model(s), example, input_size) for s in sources]
     for role, m in zip(roles, models, strict=True):
         if not m.has_weights:
@@ -301,4 +302,6 @@ def _kept(m: Model) -> tuple[str, ...]:
     state = m.module.state_dict()
     pairs = shorten(f"{name} = {first}" for name, first in sorted(ties.items()))
     more = sum(state[name].numel() for name in ties if name in state)
-    return (f"kept tied: {pairs}; the group is smaller for it (tied='untie' costs {more:,} more parameters)",)
+    return (
+        f"kept tied: {pairs}; the group is smaller for it ({argument('tied', 'untie')} costs {more:,} more parameters)",
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symgraph.errors import DataError, one_line
+from symgraph.errors import DataError, argument, one_line
 from symgraph.io.models import Model
 from symgraph.io.reading import Reading
 
@@ -120,7 +120,9 @@ def language_targets(batch: Batch, tokenizer: Tokenizer, source: Source, start: 
     if not source.class_name.endswith("ForMaskedLM"):
         return {**batch, "labels": labels}
     if tokenizer.mask_id is None:
-        raise source.error("no mask token", "the tokenizer has none to hide tokens with", "name one with --tokenizer")
+        raise source.error(
+            "no mask token", "the tokenizer has none to hide tokens with", f"name one: {argument('tokenizer', 'FILE')}"
+        )
     hidden = torch.stack([_hidden(len(row), start + i) for i, row in enumerate(labels)]) & (labels != IGNORED)
     ids = batch["input_ids"].masked_fill(hidden, tokenizer.mask_id)
     return {**batch, "input_ids": ids, "labels": labels.masked_fill(~hidden, IGNORED)}
@@ -131,10 +133,14 @@ def window_size(source: Source) -> int:
     positions = getattr(source.config, "max_position_embeddings", None) or _LONGEST_WINDOW
     size = min(positions, _LONGEST_WINDOW) if source.options.block_size is None else source.options.block_size
     if size < 1:
-        raise source.error(f"windows of {size} tokens", "there is nothing in them", "pass a positive --block-size")
+        raise source.error(
+            f"windows of {size} tokens", "there is nothing in them", f"give 2 or more, {argument('block_size', 128)}"
+        )
     if source.options.block_size and source.config is not None and size > positions:
         cause = f"the model has {positions} positions"
-        raise source.error(f"windows of {size} tokens are too long", cause, f"pass --block-size {positions} or less")
+        raise source.error(
+            f"windows of {size} tokens are too long", cause, f"{argument('block_size', positions)}, or less"
+        )
     return int(size)
 
 
@@ -162,7 +168,9 @@ def load_tokenizer(source: Source) -> Tokenizer:
     path = Path(given) if given else source.companion("tokenizer.json", "tokenizer_config.json", "vocab.txt")
     if path is None:
         cause = "the checkpoint brings no tokenizer"
-        raise source.error("text needs a tokenizer", cause, "name a tokenizers file with --tokenizer FILE")
+        raise source.error(
+            "text needs a tokenizer", cause, f"name a file of the tokenizers library, {argument('tokenizer', 'FILE')}"
+        )
     try:
         return (
             _tokenizer_file(path) if path.suffix == ".json" and _is_tokenizers_file(path) else _tokenizer_folder(path)
@@ -202,13 +210,15 @@ def _token_ids(tokenizer: Tokenizer, value: Any, source: Source, index: int) -> 
     try:
         ids = torch.as_tensor(tokenizer.encode(value))
     except Exception as e:
-        remedy = "name the column with --text-column"
+        remedy = _another("text_column")
         raise source.error(f"example {index} holds no text or token ids", one_line(e), remedy) from e
     if not ids.numel():
         raise source.error(f"example {index} has no tokens", "the text is empty", "drop empty rows")
     if ids.ndim != 1 or ids.is_floating_point():
         cause = f"it holds {ids.dtype} of shape {tuple(ids.shape)}"
-        raise source.error(f"example {index} is no list of token ids", cause, "name the column with --text-column")
+        raise source.error(
+            f"example {index} is no list of token ids", cause, f"name the column, {argument('text_column', 'NAME')}"
+        )
     return ids.long()
 
 
@@ -268,10 +278,10 @@ def _pixels(value: Any, source: Source, index: int) -> Tensor:
     try:
         array = torch.from_numpy(np.array(value))
     except (TypeError, ValueError) as e:
-        raise source.error(f"example {index} is no image", one_line(e), "name the column with --image-column") from e
+        raise source.error(f"example {index} is no image", one_line(e), _another("image_column")) from e
     if array.ndim not in (2, 3):
         cause = f"its shape is {tuple(array.shape)}"
-        raise source.error(f"example {index} is no image", cause, "name the column with --image-column")
+        raise source.error(f"example {index} is no image", cause, _another("image_column"))
     if array.ndim == 2:
         array = array[None]
     elif array.shape[0] not in (1, 3) and array.shape[2] in (1, 3):
@@ -308,7 +318,7 @@ def _finishing(source: Source, ready: bool) -> Callable[[Tensor], Tensor]:
             return pixels
         if not {len(mean), len(std)} <= {1, len(pixels)}:
             cause = f"{len(pixels)} channels, {len(mean)} means and {len(std)} standard deviations"
-            raise source.error("images cannot be normalised", cause, "pass --mean and --std, one for each channel")
+            raise source.error("images cannot be normalised", cause, _statistics_given())
         return (pixels - mean) / std
 
     return finish
@@ -324,6 +334,14 @@ def _preprocessor(source: Source) -> dict[str, Any]:
         raise source.error(f"{file} cannot be read", one_line(e), "fetch it again, or remove it") from e
 
 
+def _another(column: str) -> str:
+    return f"name the column, {argument(column, 'NAME')}"
+
+
+def _statistics_given() -> str:
+    return f"give one number for each channel, {argument('mean', (0.5,))} and {argument('std', (0.5,))}"
+
+
 def _statistics(source: Source, stored: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     plain = stored.get("do_normalize") is False
     mean = source.options.mean or ([0.0] if plain else stored.get("image_mean") or [0.5])
@@ -331,10 +349,12 @@ def _statistics(source: Source, stored: Mapping[str, Any]) -> tuple[Tensor, Tens
     try:
         found = torch.tensor([float(m) for m in mean]), torch.tensor([float(s) for s in std])
     except (TypeError, ValueError) as e:
-        remedy = "pass --mean and --std, one number for each channel"
+        remedy = _statistics_given()
         raise source.error("images cannot be normalised", one_line(e), remedy) from e
     if not bool((found[1] > 0).all()):
-        raise source.error("images cannot be normalised", f"std is {std}", "pass positive numbers as --std")
+        raise source.error(
+            "images cannot be normalised", f"std is {std}", f"give positive numbers, {argument('std', (0.5,))}"
+        )
     return found[0][:, None, None], found[1][:, None, None]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symgraph.errors import DataError, SymgraphError, one_line, shorten
+from symgraph.errors import SHOWN, DataError, SymgraphError, argument, one_line, shorten
 from symgraph.io.columns import (
     Batch,
     Rows,
@@ -109,7 +109,7 @@ def load(
     spec, path, options = str(spec), existing(spec), given(Reading, reading, more)
     batch_size = options.batch_size
     if batch_size < 1 or (limit is not None and limit < 1):
-        raise DataError(f"batch size {batch_size}, limit {limit}: too small", remedy="pass positive numbers")
+        raise DataError(f"batch size {batch_size}, limit {limit}: too small", remedy="give numbers from 1")
     if path is None and is_factory(spec):
         _refuse_split(spec, split)
         return from_batches(call_factory(spec, DataError), spec, limit=limit)
@@ -226,12 +226,18 @@ def _pick_split(found: Any, spec: str, split: str | None) -> tuple[Any, str]:
     if name in found:
         return found[name], str(name)
     problem = f"no split {split!r}" if split else "no held-out split to choose"
-    raise DataError(f"{spec}: {problem}", cause=f"it has {shorten(found)}", remedy="pass --split with one of these")
+    raise DataError(
+        f"{spec}: {problem}",
+        cause=f"it has {shorten(found)}",
+        remedy=" or ".join(argument("split", n) for n in list(found)[:SHOWN]),
+    )
 
 
 def _refuse_split(spec: str, split: str | None) -> None:
     if split not in (None, "all"):
-        raise DataError(f"{spec} has no split {split!r}", cause="it is not split", remedy="leave out --split")
+        raise DataError(
+            f"{spec} has no split {split!r}", cause="it is not split", remedy=f"leave out {argument('split')}"
+        )
 
 
 def _from_table(table: Any, source: Source, batch_size: int, limit: int | None) -> Batches:
@@ -240,7 +246,8 @@ def _from_table(table: Any, source: Source, batch_size: int, limit: int | None) 
     text = None if image else _column(names, options.text_column, _TEXTS, source)
     label = _column(names, options.label_column, _LABELS, source)
     if image is None and text is None:
-        remedy = f"name one with --image-column or --text-column; known are {', '.join(_IMAGES + _TEXTS)}"
+        remedy = f"name one, {argument('image_column', 'NAME')} or {argument('text_column', 'NAME')}; "
+        remedy += f"known are {', '.join(_IMAGES + _TEXTS)}"
         raise source.error("no usable columns", f"it has {shorten(names) or 'none'}", remedy)
     if not len(table):
         raise source.error("no examples", "the table is empty", "name another file or split")

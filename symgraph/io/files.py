@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from symgraph.errors import CheckpointError
+from symgraph.errors import CheckpointError, argument
 
 # Bytes that a file of a checkpoint has at most.
 SHARD_SIZE = 5 * 10**9
@@ -92,7 +92,9 @@ def refuse_existing(
         _require_room(out)
         return
     if not overwrite:
-        raise OutputError(f"{out} exists already", remedy="choose another path, or pass --overwrite to replace it")
+        raise OutputError(
+            f"{out} exists already", remedy=f"choose another path, or replace it, {argument('overwrite', True)}"
+        )
     if out.is_dir() is not folder:
         found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
         raise OutputError(f"{out} is {found}, and {wanted} is to be written", remedy="choose another path")

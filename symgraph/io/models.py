@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from symgraph.errors import CheckpointError, one_line, shorten
+from symgraph.errors import CheckpointError, argument, either, one_line, shorten
 from symgraph.io.example import example_of
 from symgraph.io.factories import call_factory, is_factory
 from symgraph.io.files import existing
@@ -275,7 +275,10 @@ def _check_config(raw: dict[str, Any], spec: str, trust: bool) -> str:
         raise CheckpointError(
             f"{spec}: {name} needs remote code, which is off",
             cause="the class is defined by Python files that come with the checkpoint",
-            remedy="read those files; if you trust them, pass --trust-remote-code",
+            remedy=either(
+                "read those files; if you trust them, symgraph.model(..., trust_remote_code=True)",
+                f"read those files; if you trust them, pass {argument('trust_remote_code', True)}",
+            ),
         )
     return name
 

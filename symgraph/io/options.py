@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, called
 
 Kind = TypeVar("Kind")
 _KEY = "option"
@@ -63,7 +63,7 @@ def check(options: Any) -> None:
     for name, (_, said) in stated(type(options)).items():
         value = getattr(options, name)
         if wrong := said.wrong(value):
-            raise UsageError(f"{name} is {value!r}", remedy=wrong)
+            raise UsageError(f"{called(name)} is {value!r}", remedy=wrong)
 
 
 def given(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, argument
 from symgraph.io.checkpoint import tied_names
 from symgraph.io.models import Model, quiet
 from symgraph.tracing.meta import weightless
@@ -39,7 +39,7 @@ def untie(model: Model) -> Untied:
         raise UsageError(
             f"{model.spec}: {', '.join(sorted(ties))} cannot be untied",
             cause="only a transformers config with tie_word_embeddings says how to build the model without ties",
-            remedy="use --tied keep",
+            remedy=argument("tied", "keep"),
         )
     config = copy.deepcopy(model.config)
     config.tie_word_embeddings = False
@@ -53,7 +53,9 @@ def untie(model: Model) -> Untied:
     left = tied_names(shell)
     if left:
         names = ", ".join(sorted(left))
-        raise UsageError(f"{model.spec}: its class ties {names} whatever the config says", remedy="use --tied keep")
+        raise UsageError(
+            f"{model.spec}: its class ties {names} whatever the config says", remedy=argument("tied", "keep")
+        )
     cut = tuple(sorted(ties))
     return Untied(replace(model, module=shell.eval(), config=config), cut, sum(found[k].numel() for k in cut))
 

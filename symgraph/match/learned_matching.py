@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import DataError, UsageError
+from symgraph.errors import DataError, UsageError, argument
 from symgraph.match.feed import Feed, divided
 from symgraph.match.learning_checkpoint import Checkpoint
 from symgraph.match.match_options import LearnOptions, Progress
@@ -254,7 +254,7 @@ def drawn(options: LearnOptions, models: int, generator: torch.Generator) -> tup
         seed = int(torch.randint(2**31, (), generator=generator))
         return dirichlet(models, options.concentration, 1, seed)[0]
     if models != 2:
-        remedy = "pass sampler='dirichlet'"
+        remedy = argument("sampler", "dirichlet", within="learning")
         raise UsageError(f"the sampler {options.sampler!r} draws between 2 models, not {models}", remedy=remedy)
     first, second = options.lambdas
     if options.sampler == "normal":

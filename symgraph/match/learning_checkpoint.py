@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symgraph.errors import CheckpointError, UsageError, one_line
+from symgraph.errors import CheckpointError, UsageError, argument, one_line
 from symgraph.io.files import atomic_path
 
 FORMAT = "symgraph learned matching 2"
@@ -55,7 +55,9 @@ class Checkpoint:
             read = Checkpoint(**found)
         except (OSError, ValueError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(
-                f"{path} holds no run of learned matching", cause=one_line(error), remedy="start without --resume"
+                f"{path} holds no run of learned matching",
+                cause=one_line(error),
+                remedy=f"start without {argument('resume', True)}",
             ) from error
         if other := [k for k, v in identity.items() if read.identity.get(k) != v]:
             raise UsageError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, called
 from symgraph.io.options import check, option
 from symgraph.orbit.descent_options import DescentOptions
 
@@ -88,8 +88,8 @@ class MatchOptions:
         check(self)
         number = isinstance(self.alpha, int | float)
         if not (0 <= float(self.alpha) <= 1 if number else self.alpha == "auto"):
-            remedy = "give a share from 0 (weights) to 1 (activations), or 'auto'"
-            raise UsageError(f"alpha is {self.alpha}", remedy=remedy)
+            remedy = "give a share from 0 (weights) to 1 (activations), or auto"
+            raise UsageError(f"{called('alpha')} is {self.alpha}", remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ class LearnOptions(DescentOptions):
     def __post_init__(self) -> None:
         DescentOptions.__post_init__(self)
         if not _is_range(self.sampler, self.lambdas):
-            raise UsageError(f"lambdas is {self.lambdas!r}", remedy=_RANGES)
+            raise UsageError(f"{called('lambdas')} is {self.lambdas!r}", remedy=_RANGES)
 
 
 _RANGES = "give two numbers, uniform: 0 <= low <= high <= 1; normal: a mean in [0, 1] and a deviation of 0 or more"

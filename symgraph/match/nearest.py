@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, argument
 from symgraph.groups.elements import Element
 from symgraph.match.activations import Activations, agreement
 from symgraph.match.correlation_tables import TableSums, pulled, repeats
@@ -80,7 +80,10 @@ def nearest(
     Source: coordinate descent of Ainsworth et al., arXiv 2209.04836; classes of Theus et al., arXiv 2506.22712.
     """
     if seen is not None and seen.correlations and options.alpha == "auto":
-        raise UsageError("a single match has one share of activations", remedy="pass alpha= a number from 0 to 1")
+        raise UsageError(
+            "a single match has one share of activations",
+            remedy=f"give a number, {argument('alpha', 0.5, within='options')}",
+        )
     if seen is not None and options.weighting == "inputs":
         a, b = weighted(a, seen.moments, 0), weighted(b, seen.moments, 1)
     restarts = 0 if warm else options.restarts

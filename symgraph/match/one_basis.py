@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symgraph.errors import CheckpointError, UsageError
+from symgraph.errors import CheckpointError, UsageError, argument, either
 from symgraph.inference.sources import Source, infer, ready, rule_book
 from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import architecture_differences, module_hash
@@ -215,12 +215,15 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise UsageError(f"there is no method {self.method!r}", remedy=f"method= one of {', '.join(METHODS)}")
+            raise UsageError(
+                f"there is no method {self.method!r}", remedy=" or ".join(argument("method", m) for m in METHODS)
+            )
         if self.data is not None or self.program is not None:
             return
         if self.method != "weights" or self.options.weighting == "inputs":
             what = f"method {self.method!r}" if self.method != "weights" else "the weighting 'inputs'"
-            raise UsageError(f"{what} needs data", remedy="pass data=, batches of the training split; or 'none'")
+            remedy = f"give batches of the training split, {argument('data')}; or {argument('data', 'none')}"
+            raise UsageError(f"{what} needs data", remedy=remedy)
 
 
 def planned(of: Shaped, wanted: Wanted, *, start: str = "weights", **more: Any) -> Program:
@@ -322,7 +325,8 @@ def settled_by(program: Program, of: Shaped) -> Settle:
         UsageError: the program is not that of so many models of such shapes.
     """
     found = next((s for s in program.steps if isinstance(s, Settle) and len(s.into) == len(of.models)), None)
-    remedy = "write one with `symgraph align A B --emit-program FILE`, or `symgraph universe`"
+    command = "`symgraph align A B --emit-program FILE` writes one, or `symgraph universe`"
+    remedy = either("`symgraph.plan(a, b)` makes one of two models", command)
     if found is None or program.inputs.keys() - of.models.keys():
         raise UsageError(f"the program does not bring {len(of.models)} models into one basis", remedy=remedy)
     for kind, what in ((Reduce, "reduces"), (Embed, "embeds")):

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from symgraph.errors import UsageError, one_line
+from symgraph.errors import UsageError, either, one_line
 from symgraph.io.decode import Malformed, brief, decode, parse
 from symgraph.io.files import atomic_path
 from symgraph.io.pinned import DataInput, ModelInput, moved, placed, plain_path
@@ -44,7 +44,11 @@ STEPS: dict[str, type[ProgramStep]] = {
         *(Interpolate, Recalibrate, Evaluate, Report, Write),
     )
 }
-_WRITE = "`symgraph align A B --emit-program FILE` writes one"
+
+
+def _writing() -> str:
+    """How to come by a program."""
+    return either("`symgraph.plan(a, b)` makes one", "`symgraph align A B --emit-program FILE` writes one")
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,7 +131,7 @@ class Program(Shown):
                 before it makes.
         """
         if self.symmetry and symmetry is not None and self.symmetry != symmetry.fingerprint:
-            raise UsageError("the program was made for another architecture or other rules", remedy=_WRITE)
+            raise UsageError("the program was made for another architecture or other rules", remedy=_writing())
         run = Run(symmetry, {name: detached(state) for name, state in states.items()}, **how)
         for step in self.steps:
             if run.progress is not None:
@@ -187,7 +191,7 @@ class Program(Shown):
             what = f"{place} is not a symgraph program"
             if version == 1:
                 what = f"{place} is a program of an earlier version of symgraph"
-            raise UsageError(what, remedy=_WRITE)
+            raise UsageError(what, remedy=_writing())
         return _program(plain, place)
 
 
@@ -212,7 +216,7 @@ def _program(plain: Mapping[Any, Any], place: str) -> Program:
     try:
         read = decode(_Plain, {k: v for k, v in plain.items() if k != _MARK})
     except Malformed as error:
-        raise UsageError(f"{place}: {error}", remedy=_WRITE) from error
+        raise UsageError(f"{place}: {error}", remedy=_writing()) from error
     steps = tuple(_step(s, place, i) for i, s in enumerate(read.steps, 1))
     inputs = {n: ModelInput(model=i) if isinstance(i, str) else i for n, i in read.inputs.items()}
     return Program(read.model, read.rules, read.symmetry, steps, inputs, read.data)

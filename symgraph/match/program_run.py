@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError, VerifyError, shorten
+from symgraph.errors import UsageError, VerifyError, argument, shorten
 from symgraph.inference.sources import stored
 from symgraph.io.checkpoint import read_state
 from symgraph.io.models import Model
@@ -154,7 +154,9 @@ class Run:
         """
         if self.lesson is None:
             what = "the program reads activations or learns, and there is no training data"
-            raise UsageError(what, remedy="pass data=..., or name it as `train` under `data` of the program")
+            raise UsageError(
+                what, remedy=f"give it, {argument('data')}, or name it as `train` under `data` of the program"
+            )
         return self.lesson
 
     def origin(self, name: str, op: str) -> str:
@@ -233,7 +235,8 @@ def checked_change(
         raise VerifyError(
             f"{new} does not compute what {old} computes: outputs change by {error:.1e}",
             cause=f"allowed is {limit:.0e}",
-            remedy="`symgraph verify` shows whether an inferred symmetry fails; a lower `condition` keeps more digits",
+            remedy="`symgraph verify` shows whether an inferred symmetry fails; a lower `condition` of a program's "
+            "step `learn` keeps more digits",
         )
     return error
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from symgraph.errors import UsageError, one_line
+from symgraph.errors import UsageError, argument, called, one_line
 from symgraph.inference.sources import Source
 from symgraph.measure.batches import counted
 from symgraph.measure.endpoints import endpoints
@@ -123,7 +123,10 @@ def _told_apart(given: tuple[Any, ...], batches: Any) -> tuple[list[Any], Any]:
 def _check_options(models: int, refine: bool, product: bool, recalibrate: bool) -> None:
     if models > 2 and (refine or product):
         what = "refine" if refine else "product"
-        raise UsageError(f"{what}= is for two models, not {models}", remedy="raise resolution or samples instead")
+        raise UsageError(
+            f"{called(what)} is for two models, not {models}",
+            remedy=f"raise {called('resolution')} or {called('samples')}",
+        )
     if product and recalibrate:
         raise UsageError("statistics are not recalibrated in product form", remedy="leave out one of the two")
 
@@ -137,4 +140,4 @@ def usable(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as e:
-        raise UsageError(f"device {device} cannot be used", cause=one_line(e), remedy="pass --device cpu") from e
+        raise UsageError(f"device {device} cannot be used", cause=one_line(e), remedy=argument("device", "cpu")) from e

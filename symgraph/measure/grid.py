@@ -9,7 +9,7 @@ from itertools import combinations
 from numbers import Integral
 from typing import Any
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, argument
 from symgraph.measure.mixture import Mixture, check_weights, dirichlet, vertex
 
 # A lattice grows fast with the number of models: beyond this many they get edges, and the way to the middle.
@@ -42,7 +42,7 @@ class Simplex:
         """The models, midpoints of pairs, the ways to the even mixture, that, and the lattice."""
         steps = (4 if models <= _SURFACE_MODELS else 2) if self.resolution is None else self.resolution
         if steps < 1:
-            raise UsageError(f"a resolution of {steps}", remedy="give a whole number from 1")
+            raise UsageError(f"a resolution of {steps}", remedy=argument("resolution", 4))
         middle, ends = even(models), _vertices(models)
         pairs = [tuple(0.5 * (i in pair) for i in range(models)) for pair in combinations(range(models), 2)]
         # Three models have a surface to look at, all others lines to the middle.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import DataError, one_line, shorten
+from symgraph.errors import DataError, argument, either, one_line, shorten
 from symgraph.io.data import batch_length
 from symgraph.measure.batches import Batch, placed
 from symgraph.measure.forward import Point, usual_dtype
@@ -91,7 +91,8 @@ class Objective:
             return {LOSS: loss, **{n: scored(f(outputs, batch), batch) for n, f in others.items()}}
         except NoLossFits as e:
             cause = f"{e}; the batch has {shorten(batch)}"
-            remedy = "name the label column, or pass a function of outputs and batch"
+            column = f"name the column of the labels, {argument('label_column', 'NAME')}"
+            remedy = either("call the labels `labels`, or pass a function of outputs and batch", column)
             raise DataError(f"{where}: no loss or metric fits", cause=cause, remedy=remedy) from e
         except (IndexError, RuntimeError, ValueError, TypeError) as e:
             raise DataError(f"{where}: the model cannot be evaluated", cause=one_line(e), remedy=_REMEDY) from e

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, called
 from symgraph.groups.map_class import DenseMaps
 from symgraph.inference.absorption import absorb_gains
 from symgraph.inference.collect import collect
@@ -61,7 +61,7 @@ def circuit_spaces(symmetry: SymmetryGraph) -> frozenset[int]:
     found = frozenset(space.id for space in free)
     if not found:
         cause = "no space lies between two linear maps alone"
-        raise UsageError("the model has no product form", cause=cause, remedy="leave --product out")
+        raise UsageError("the model has no product form", cause=cause, remedy=f"leave out {called('product')}")
     return found
 
 
@@ -151,7 +151,7 @@ class ProductForm(Interpreter):
                     raise UsageError(
                         "the product form of this model cannot be computed",
                         cause=f"at lambda {point:g} its outputs differ from the model's by {error:.1e}",
-                        remedy="report the model without --product",
+                        remedy=f"report the model without {called('product')}",
                     )
 
     # -- how a call treats pairs -------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def _union(labels: Iterable[Labels]) -> Labels:
 
 
 def _lost(node: Node, cause: str) -> UsageError:
-    remedy = "report the model without --product, or write a rule for the operator"
+    remedy = f"report the model without {called('product')}, or write a rule for the operator"
     return UsageError(f"the product form cannot be followed through {node.where}", cause=cause, remedy=remedy)
 
 
@@ -364,7 +364,7 @@ def _named(known: Term, mine: Term, inside: frozenset[int]) -> list[tuple[int, L
     if not any(x.space in inside for x in leaves(known)):
         return []
     if type(known) is not type(mine) or any(isinstance(t, Concat) and t.order for t in (known, mine)):
-        raise UsageError("the axes of a circuit are cut in another way", remedy="leave --product out")
+        raise UsageError("the axes of a circuit are cut in another way", remedy=f"leave out {called('product')}")
     groups = _grouped(_inner(known), list(_inner(mine)), prod if isinstance(known, Product) else sum)
     whole = Product if isinstance(known, Product) else Concat
     pairs = ((k, g[0] if len(g) == 1 else whole(tuple(g))) for k, g in groups)
@@ -385,7 +385,7 @@ def _grouped(
         while run and mine and size(t.size for t in run) < term.size:
             run.append(mine.pop(0))
         if size(t.size for t in run) != term.size:
-            raise UsageError("the axes of a circuit are cut in another way", remedy="leave --product out")
+            raise UsageError("the axes of a circuit are cut in another way", remedy=f"leave out {called('product')}")
         found.append((term, run))
     return found
 

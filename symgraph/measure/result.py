@@ -113,7 +113,7 @@ class LossBarrier(Shown):
             return _from_plain(plain)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
             where = text if isinstance(text, Path) else "the text"
-            remedy = "give the JSON that `symgraph barrier --json` prints"
+            remedy = "give the JSON that `to_json` or `symgraph barrier --json` writes"
             raise DataError(f"{where} holds no loss barrier", cause=one_line(e), remedy=remedy) from e
 
     def plot(self, path: str | Path, *, title: str = "", overwrite: bool = False) -> Path:

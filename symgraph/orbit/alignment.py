@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from symgraph.errors import CheckpointError, UsageError, one_line
+from symgraph.errors import CheckpointError, UsageError, either, one_line
 from symgraph.groups.elements import Element
 from symgraph.io.decode import Malformed, decode
 from symgraph.io.files import atomic_path
@@ -190,7 +190,11 @@ def _step(symmetry: SymmetryGraph, number: int, plain: dict[str, Any], tensors: 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointError(
-            f"{path} does not exist", remedy="`symgraph align A B --out FOLDER --alignment FILE` writes one"
+            f"{path} does not exist",
+            remedy=either(
+                "`symgraph.align(a, b).alignment.save(FILE)` writes one",
+                "`symgraph align A B --out FOLDER --alignment FILE` writes one",
+            ),
         )
     try:
         with safe_open(path, framework="pt") as f:

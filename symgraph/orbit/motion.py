@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, argument, either
 from symgraph.groups.charts import Assigned, Chart, ChartPlan, Rotation
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.constant_steps import Shift
@@ -37,7 +37,7 @@ class Motion:
             raise UsageError(
                 f"no space that {', '.join(options.relaxed)} matches can start in a larger class",
                 cause="only rotations and permutations that are trained can",
-                remedy="name the residual, or train permutations as well (permutations=True)",
+                remedy=f"name the residual, or train permutations as well: {_permutations()}",
             )
         self.moves = tuple(c for c in symmetry.constants if c.moves) if options.gauge else ()
         sizes = {f"gain {g}": symmetry.graph.state[g].shape for g in symmetry.gain_sites if options.gauge}
@@ -115,11 +115,18 @@ def moving(symmetry: SymmetryGraph, options: MotionOptions) -> list[Space]:
     chosen = [s for s in named if s.maps.chart(symmetry.index_set(s), options) is not None]
     if chosen or (options.gauge and (symmetry.gains or any(c.moves for c in symmetry.constants))):
         return chosen
+    learn = [f"permutations: {_permutations()}"]
+    if not options.full:
+        learn.append(either("scales: " + argument("full", True, within="learning"), "scales: leave out --compact"))
     raise UsageError(
         f"no space that {', '.join(options.spaces)} matches has anything to learn",
         cause="permutations and signs stay as they were matched",
-        remedy="match by weights or activations alone, or learn permutations (permutations=True) or scales (full=True)",
+        remedy=f"match by weights or activations alone, or learn {'; or '.join(learn)}",
     )
+
+
+def _permutations() -> str:
+    return argument("permutations", True, within="learning")
 
 
 def _plan(symmetry: SymmetryGraph, space: Space, options: MotionOptions) -> ChartPlan:

@@ -14,7 +14,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from symgraph.errors import AuditError, UsageError
+from symgraph.errors import AuditError, UsageError, called
 from symgraph.io.shown import Shown
 from symgraph.ir import Graph, Kind, Node
 from symgraph.orbit.tangents import Tangents, tangents
@@ -256,7 +256,7 @@ def _decomposed(rows: Tensor) -> _Kernel:
         raise AuditError(
             "the outputs depend on no parameter at these random parameters",
             cause="every path through the model is cut, as where all units of a layer of relu are off",
-            remedy="try another --seed, or an instance with wider layers",
+            remedy=f"try another {called('seed')}, or an instance with wider layers",
         )
     kept = rows[:, live]
     kept = kept / kept.norm(dim=1, keepdim=True).clamp_min(1e-300)
@@ -279,7 +279,7 @@ def _cut(values: Tensor) -> tuple[int, Gap]:
         raise AuditError(
             f"the spectrum of the Jacobian has no gap ({gap})",
             cause="the model is badly conditioned at these random parameters",
-            remedy="try another --seed, or an instance with fewer layers",
+            remedy=f"try another {called('seed')}, or an instance with fewer layers",
         )
     return at + 1, gap
 

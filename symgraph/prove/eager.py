@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from symgraph.errors import TraceError, VerifyError, one_line, shorten
+from symgraph.errors import TraceError, VerifyError, argument, one_line, shorten
 from symgraph.io.checkpoint import dtypes
 from symgraph.io.models import Model
 from symgraph.ir import Graph
@@ -262,10 +262,11 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _changed(comparison: _Comparison, what: str, found: float, limit: float, state: State, cause: str) -> VerifyError:
     kinds = [label for label, change in comparison.changes(state).items() if not change <= limit]
+    fewer = argument("spaces", ["PATTERN"], within="options")
     return VerifyError(
         f"{what} does not compute what {comparison.spec} computes: outputs change by {found:.1e} on {shorten(kinds)}",
         cause=f"{cause or 'the symmetry does not hold'}; rounding explains a change of {limit:.0e}",
-        remedy="nothing was written; leave a space out with --spaces, and report the model with `symgraph verify`",
+        remedy=f"nothing was written; leave a space out, {fewer}, and report the model with `symgraph verify`",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from symgraph.errors import CheckpointError, shorten
+from symgraph.errors import CheckpointError, argument, shorten
 from symgraph.groups.lattice import RIGID, SymmetryClass, describe, group_of, maps
 from symgraph.groups.ways import Way
 from symgraph.ir import Graph
@@ -120,7 +120,7 @@ def _same_parameters(a: Graph, b: Graph) -> None:
         raise CheckpointError(
             "one model cannot be embedded into the other: they share different parameters",
             cause=f"{names} tied in one of them only",
-            remedy="untie both (tied='untie', --tied untie)",
+            remedy=f"untie both: {argument('tied', 'untie')}",
         )
 
 
@@ -233,4 +233,4 @@ def untied_hint(narrow: SymmetryGraph, spaces: Iterable[int]) -> str:
     """What untying could do about a refusal, if a shared parameter stands on one of the spaces."""
     tied = set(narrow.graph.tied.values())
     hit = any(n in tied for s in spaces for n in narrow.parameters_of[s])
-    return ", or untie what is shared (tied='untie', --tied untie)" if hit else ""
+    return f", or untie what is shared: {argument('tied', 'untie')}" if hit else ""

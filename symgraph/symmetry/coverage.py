@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from textwrap import indent, wrap
 
-from symgraph.errors import CoverageError
+from symgraph.errors import CoverageError, argument
 from symgraph.symmetry.fold import WIDTH, fold
 from symgraph.symmetry.structure import Uncovered
 from symgraph.tracing.arguments import parameters
 
 NOTHING = "nothing to be done: what it reads is read by position in any case"
-WRITE = "fill in this rule, and give its folder with --rules"
+WRITE = "fill in this rule, and add its folder to your rules"
 # Kernels that stand for a whole module: a part of their name, and the argument that chooses plain operators instead.
 KERNELS = (
     ("grouped_mm", 'load the model with experts_implementation="batched_mm", which is made of plain operators'),
@@ -77,6 +77,8 @@ def coverage_error(missing: Sequence[Uncovered]) -> CoverageError:
     write = next((call for call in missing if remedy(call) == WRITE), None)
     return CoverageError(
         f"{len(missing)} operators have no rule:\n{lines}",
-        cause="--strict makes an uncovered operator an error; without it their axes are rigid",
-        remedy=f"add a rule with --rules DIR:\n{rule_skeleton(write)}" if write else "leave out --strict",
+        cause=f"{argument('strict', True)} makes an uncovered operator an error; without it their axes are rigid",
+        remedy=f"add a rule, {argument('rules', ['DIR'])}:\n{rule_skeleton(write)}"
+        if write
+        else f"leave out {argument('strict', True)}",
     )

@@ -21,7 +21,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind, TensorArgument
 from torch.nn.modules import transformer
 
-from symgraph.errors import SymgraphError, TraceError, one_line
+from symgraph.errors import SymgraphError, TraceError, argument, one_line
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.tracing.every_node import EveryNode
 from symgraph.tracing.fingerprint import fingerprint
@@ -280,7 +280,8 @@ def _build(config: Any, model_class: Any, trust_remote_code: bool) -> nn.Module:
         raise TraceError(
             f"no class of model for {type(config).__name__}",
             cause=f"transformers has no `{named}`" if named else "config.architectures is empty",
-            remedy="give model_class=, or trust_remote_code=True if the config brings its own code",
+            remedy=f"name the class, {argument('model_class', 'package.module:Class')}, or trust the code that the "
+            f"config brings, {argument('trust_remote_code', True)}",
         )
     return found(config) if hasattr(found, "forward") else found.from_config(config)  # type: ignore[no-any-return]
 

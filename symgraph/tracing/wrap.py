@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import TraceError
+from symgraph.errors import TraceError, either
 from symgraph.tracing.known import Known
 
 # Sizes no other dimension is likely to have by chance, and that differ from each other.
@@ -133,7 +133,10 @@ def example_inputs(model: nn.Module, *, masks: bool = False) -> dict[str, Tensor
             raise TraceError(
                 f"{type(model).__name__} needs the input `{name}`",
                 cause="its shape does not follow from the config",
-                remedy="give example inputs: trace(model, kwargs={...})",
+                remedy=either(
+                    "give example inputs: trace(model, kwargs={...})",
+                    "name a factory, path/file.py:make, that returns (module, example_inputs)",
+                ),
             )
         made = make(config)
         found[name] = made.to(device=_device(model), dtype=_dtype(model) if made.is_floating_point() else None)

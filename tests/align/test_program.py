@@ -248,7 +248,7 @@ def test_align_refuses_a_program_that_does_not_align() -> None:
 
 @pytest.mark.parametrize("name", ["align.program.yaml", "universe.program.json"])
 def test_a_program_of_the_version_before_is_refused_with_the_remedy(name: str) -> None:
-    with pytest.raises(UsageError, match=r"is a program of an earlier version of symgraph\n  help: .*--emit-program"):
+    with pytest.raises(UsageError, match=r"is a program of an earlier version of symgraph\n  help: `symgraph.plan"):
         Program.load(Path(__file__).parent / "saved" / name)
 
 

@@ -92,7 +92,7 @@ def test_what_cannot_be_drawn(tmp_path: Path) -> None:
 def test_a_picture_that_exists_is_replaced_only_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.svg"
     path.write_text("mine")
-    with refused(OutputError, "a.svg exists already", "--overwrite"):
+    with refused(OutputError, "a.svg exists already", "overwrite=True"):
         BEFORE.plot(path)
     assert path.read_text() == "mine"
     BEFORE.plot(path, overwrite=True)

@@ -134,7 +134,7 @@ def test_refinement_adds_three_points_around_the_largest_barrier() -> None:
         ({"loss": "hinge"}, ("no loss 'hinge'", "cross-entropy, mse, model")),
         ({"metrics": "speed"}, ("no metric 'speed'", "accuracy, perplexity")),
         ({"metrics": {"loss": len}}, ("cannot be called 'loss'",)),
-        ({"device": "abacus"}, ("device abacus cannot be used", "--device cpu")),
+        ({"device": "abacus"}, ("device abacus cannot be used", "device='cpu'")),
     ],
 )
 def test_names_of_nothing(options: Any, texts: tuple[str, ...]) -> None:

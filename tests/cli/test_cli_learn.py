@@ -77,7 +77,7 @@ def test_the_plan_says_what_is_trained(cli: Cli, checkpoints: Path) -> None:
         (("--method", "learned", "--train-data", "cli_nets:nothing"), "nothing"),
         (("--resume",), "nothing to resume"),
         (("--method", "learnt"), "did you mean `learned`"),
-        ((*LEARN, "--lambdas", "0.7", "0.2"), "lambdas is"),
+        ((*LEARN, "--lambdas", "0.7", "0.2"), "--lambdas is"),
         ((*LEARN, "--spaces", "*.heads"), "has anything to learn"),
     ],
 )

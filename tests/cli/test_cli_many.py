@@ -79,7 +79,7 @@ def test_a_universe_by_activations(cli: Cli, three: list[Path]) -> None:
     found = cli("universe", *three, "--out", "seen", *seen, "--alpha", 0.5, "--rounds", 1, "--sweeps", 2)
     assert found.code == 0 and "activations of" in found.out, found.err
     assert "activation matching of each" in Path("seen/1/README.md").read_text()
-    refused(cli("universe", *three, "--out", "x", *seen, "--alpha", 2), 2, "alpha is 2")
+    refused(cli("universe", *three, "--out", "x", *seen, "--alpha", 2), 2, "--alpha is 2")
 
 
 def test_a_universe_is_trained_and_resumed(cli: Cli, three: list[Path]) -> None:

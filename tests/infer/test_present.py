@@ -33,7 +33,7 @@ UNCOVERED = """
 
 no rule covers aten.foo.default; the axes it touches are rigid at
     layers.{0..1}.act (aten.foo, net.py:3), operands float32[2, 6]
-  to do: fill in this rule, and give its folder with --rules
+  to do: fill in this rule, and add its folder to your rules
     - rule: foo
       about: what it does, in a sentence
       source: 'proof: why the claim holds'

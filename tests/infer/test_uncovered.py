@@ -55,7 +55,7 @@ def test_what_reads_positions_alone_needs_nothing() -> None:
     [
         ("transformers.grouped_mm_fallback.default", "experts_implementation"),
         ("flash_attn._flash_attn_forward.default", "attn_implementation"),
-        ("aten.foo.default", "--rules"),
+        ("aten.foo.default", "your rules"),
     ],
 )
 def test_kernels_have_plain_operators_in_their_place(operator: str, word: str) -> None:

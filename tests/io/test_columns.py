@@ -225,7 +225,7 @@ def test_windows_are_as_long_as_the_model_and_the_text_allow(
 def test_windows_that_cannot_be(tokenizer: Path, block: int, texts: tuple[str, ...]) -> None:
     Path("text.txt").write_text("a b c d e f g h")
     tiny = model(TinyForCausalLM, max_position_embeddings=4, vocab_size=10)
-    with refused(DataError, "text.txt (all)", *texts, remedy="--block-size"):
+    with refused(DataError, "text.txt (all)", *texts, remedy="block_size="):
         data.load("text.txt", model=tiny, tokenizer=tokenizer, block_size=block)
 
 
@@ -322,5 +322,5 @@ def test_a_masked_language_model_hides_at_least_one_token_of_each_row(tokenizer:
 
 def test_nothing_to_hide_tokens_with() -> None:
     spec = stored(input_ids=[[1, 2]])
-    with refused(DataError, "rows (all)", "no mask token", remedy="--tokenizer"):
+    with refused(DataError, "rows (all)", "no mask token", remedy="tokenizer="):
         list(data.load(spec, model=model(TinyForMaskedLM, vocab_size=10)))

@@ -103,11 +103,11 @@ def test_every_kind_of_file_gives_the_same_batches(name: str, write: Any) -> Non
 @pytest.mark.parametrize(("name", "separator"), [("rows.csv", ","), ("rows.tsv", "\t")])
 def test_columns_of_text_files(name: str, separator: str) -> None:
     Path(name).write_text(f"words{separator}label\nno tokens here{separator}1\n")
-    with refused(DataError, f"{name} (all)", "no usable columns", "it has words, label", remedy="--text-column"):
+    with refused(DataError, f"{name} (all)", "no usable columns", "it has words, label", remedy="text_column="):
         data.load(name)
     with refused(DataError, name, "no column 'text'", "it has words, label", remedy="name one of these"):
         data.load(name, text_column="text")
-    with refused(DataError, name, "text needs a tokenizer", remedy="--tokenizer"):
+    with refused(DataError, name, "text needs a tokenizer", remedy="tokenizer="):
         data.load(name, text_column="words")
 
 
@@ -120,7 +120,7 @@ def test_a_limit_counts_examples_and_not_batches() -> None:
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": -1}, {"limit": 0}])
 def test_numbers_that_are_too_small(options: dict[str, int]) -> None:
-    with refused(DataError, "batch size", "too small", remedy="positive"):
+    with refused(DataError, "batch size", "too small", remedy="numbers from 1"):
         data.load("made_batches:pairs", **options)  # type: ignore[arg-type]
 
 
@@ -131,7 +131,7 @@ def test_the_held_out_split_is_taken_unless_one_is_named() -> None:
     datasets.DatasetDict(parts).save_to_disk("split")
     assert (data.load("split").split, data.load("split").examples) == ("test", 1)
     assert data.load("split", split="validation").examples == 2
-    with refused(DataError, "split: no split 'dev'", "it has train, validation, test", remedy="--split"):
+    with refused(DataError, "split: no split 'dev'", "it has train, validation, test", remedy="split="):
         data.load("split", split="dev")
     datasets.DatasetDict({"one": table(), "two": table()}).save_to_disk("unclear")
     with refused(DataError, "unclear: no held-out split to choose", "it has one, two"):

@@ -208,7 +208,7 @@ def test_remote_code_is_not_run_unless_trusted(good: Path, tmp_path: Path) -> No
     folder = copy_with(good, tmp_path / "remote", change)
     ran = tmp_path / "ran"
     (folder / "strange.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
-    with refused(CheckpointError, folder, "Strange needs remote code", remedy="--trust-remote-code"):
+    with refused(CheckpointError, folder, "Strange needs remote code", remedy="trust_remote_code=True"):
         models.load(folder)
     assert not ran.exists()
 

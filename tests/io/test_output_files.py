@@ -75,7 +75,7 @@ def test_an_old_result_is_replaced_only_where_asked(stage: Stage, tmp_path: Path
     out = tmp_path / "out"
     with stage(out) as temporary:
         fill(stage, temporary, "old")
-    with refused(OutputError, out, "exists already", remedy="--overwrite"), stage(out) as temporary:
+    with refused(OutputError, out, "exists already", remedy="overwrite=True"), stage(out) as temporary:
         fill(stage, temporary, "never")
     with stage(out, overwrite=True) as temporary:
         fill(stage, temporary, "new")

@@ -235,7 +235,7 @@ def test_tied_tensors_are_kept_once() -> None:
 def test_an_output_that_exists_is_kept_unless_overwriting_is_asked_for(good: Path, tmp_path: Path) -> None:
     found, out = models.load(good), tmp_path / "b"
     write(found, read_state(found), out, card="old")
-    with refused(OutputError, out, "exists already", remedy="--overwrite"):
+    with refused(OutputError, out, "exists already", remedy="overwrite=True"):
         write(found, text_model(1).state_dict(), out)
     assert torch.equal(load_file(out / WEIGHTS)[TABLE], load_file(good / WEIGHTS)[TABLE])
     write(found, text_model(1).state_dict(), out, overwrite=True)
