@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 
 from symgraph.inference.spaces import Spaces
-from symgraph.symmetry.families import Families
+from symgraph.symmetry.families import Families, texts
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,5 @@ class Described:
             yield f"{line}{over}{f', called {names[place]}' if place in names else ''}"
         for family in fields(self.families):
             for member in getattr(self.families, family.name):
-                tensors = dict.fromkeys(name for name in _texts(member) if name in self.spaces.terms)
+                tensors = dict.fromkeys(name for name in texts(member) if name in self.spaces.terms)
                 yield f"{family.name}: {', '.join(tensors)}"
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All texts in a dataclass, among them the parameters that it speaks of."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _texts(part)
-    elif is_dataclass(value):
-        for part in fields(value):
-            yield from _texts(getattr(value, part.name))

@@ -21,7 +21,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from symgraph.errors import UsageError
-from symgraph.symmetry.families import Constant, Lean, Piece, Port, beside
+from symgraph.symmetry.families import Constant, Lean, Piece, Port, beside, texts
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
@@ -53,12 +53,14 @@ class Part:
     """The directions of one space, or of one member of a family without a space.
 
     `name` is the space's, or the parameters'; `expression` is the number over the symbols of `Dimension.sizes`.
+    `tensors` are the parameters and buffers that a member of a family takes, or that it depends on.
     """
 
     family: Family
     name: str
     number: int
     expression: Expr
+    tensors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,33 +102,39 @@ def dimension(symmetry: Structure) -> Dimension:
     counts = list(_counts(symmetry, sizes.numbers))
     symbolic = _counts(symmetry, sizes.symbols)
     parts = tuple(
-        Part(family, name, int(n), Integer(0) + expression)
-        for (family, name, n), (_, _, expression) in zip(counts, symbolic, strict=True)
+        Part(family, name, int(n), Integer(0) + expression, _tensors(symmetry, member))
+        for (family, name, n, member), (_, _, expression, _) in zip(counts, symbolic, strict=True)
     )
     total = Add(*(p.expression for p in parts))
     used = {str(s) for s in total.free_symbols}
     return Dimension(parts, sum(p.number for p in parts), total, tuple(s for s in sizes.legend if s[0] in used))
 
 
+def _tensors(symmetry: Structure, member: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in texts(member) if name in symmetry.graph.state))
+
+
 # -- counting ------------------------------------------------------------------------------------------------------
 # Each function counts with integers or with symbols, whichever `sizes` holds for every space id.
 
 Measure = Mapping[int, Any]
-Count = tuple[Family, str, Any]
+# What it belongs to, its name, the number, and the member of the family.
+Count = tuple[Family, str, Any, object]
 
 
 def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for space in symmetry.spaces:
         if not space.rigid:
-            yield Family.SPACE, space.name, _of_space(symmetry, space, sizes)
+            yield Family.SPACE, space.name, _of_space(symmetry, space, sizes), ()
     for name, sites in symmetry.gain_sites.items():
         spaces = {site.start: symmetry.frame(site.frame).space for site in sites}.values()
         known = all(space >= 0 for space in spaces)
         number = sum(sizes[space] for space in spaces) if known else prod(symmetry.graph.state[name].shape)
-        yield Family.GAIN, name, number
+        yield Family.GAIN, name, number, name
     written = {_range(p): _others(symmetry, p, c.frame, sizes) for c in symmetry.centred if c.written for p in c.pieces}
     for constant in symmetry.constants:
-        yield family_of(constant), constant_name(symmetry, constant), _of_constant(symmetry, constant, sizes, written)
+        number = _of_constant(symmetry, constant, sizes, written)
+        yield family_of(constant), constant_name(symmetry, constant), number, constant
     yield from _means(symmetry, sizes)
     yield from _uneven(symmetry, sizes)
 
@@ -205,14 +213,15 @@ def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         for piece in centred.pieces:
             before = taken.setdefault(piece.parameter, [0] * len(symmetry.terms[piece.parameter]))
             others = _others(symmetry, piece, centred.frame, sizes)
-            yield family, piece_name(symmetry, piece), others * _beside(symmetry, piece, before, sizes)
+            number = others * _beside(symmetry, piece, before, sizes)
+            yield family, piece_name(symmetry, piece), number, piece
             before[piece.axis] += others
     for lean in symmetry.leans:
         reader = lean.plane.reader
         before = taken.get(reader.parameter, [0] * len(symmetry.terms[reader.parameter]))
         rows = lean.rows
         number = _beside(symmetry, reader, before, sizes) if rows is None else _length(symmetry, rows.term, sizes)
-        yield Family.LEAN, lean_name(symmetry, lean), number
+        yield Family.LEAN, lean_name(symmetry, lean), number, lean
 
 
 def _others(symmetry: Structure, piece: Piece, frame: int, sizes: Measure) -> Any:
@@ -228,12 +237,12 @@ def _beside(symmetry: Structure, piece: Piece, before: list[int], sizes: Measure
 
 def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for gain in symmetry.spectral:
-        yield Family.SPECTRAL, gain.gain, 1
+        yield Family.SPECTRAL, gain.gain, 1, gain
     for r in symmetry.radial:
-        yield Family.RADIAL, " + ".join(r.tensors), 1
+        yield Family.RADIAL, " + ".join(r.tensors), 1, r
     for s in symmetry.statistics:
         n = _length(symmetry, symmetry.terms[s.gain][0], sizes)
-        yield Family.STATISTICS, " + ".join(s.tensors), len(s.tensors) * n
+        yield Family.STATISTICS, " + ".join(s.tensors), len(s.tensors) * n, s
 
 
 def piece_name(symmetry: Structure, piece: Piece) -> str:

@@ -17,8 +17,8 @@ counted; the canonical form leaves them as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from math import prod
 
 import torch
@@ -372,6 +372,18 @@ class Families:
     spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()
+
+
+def texts(value: object) -> Iterator[str]:
+    """All texts in a dataclass, among them the parameters that it speaks of."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from texts(part)
+    elif is_dataclass(value):
+        for entry in fields(value):
+            yield from texts(getattr(value, entry.name))
 
 
 def leaf_keys(term: Term) -> list[tuple[int, bool]]:

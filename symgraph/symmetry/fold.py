@@ -34,19 +34,29 @@ def fold(names: Iterable[str]) -> list[Folded]:
     """
     groups: dict[str, dict[Numbers, str]] = {}
     for name in names:
-        numbers = tuple(int(match) for match in _NUMBER.findall(name))
-        groups.setdefault(template(name), {})[numbers] = name
+        groups.setdefault(template(name), {})[numbers(name)] = name
     folded = []
     for common, members in groups.items():
         for grid in _grids(sorted(members)):
-            names_of = tuple(name for numbers, name in members.items() if numbers in grid)
+            names_of = tuple(name for row, name in members.items() if row in grid)
             folded.append(Folded(_fill(common, grid), names_of))
     return folded
 
 
 def template(name: str) -> str:
     """The name without its whole numbers: what names of one pattern have in common."""
-    return _NUMBER.sub("\0", name)
+    return opened(name, ["\0"] * len(numbers(name)))
+
+
+def numbers(name: str) -> Numbers:
+    """The whole numbers in the name, from left to right."""
+    return tuple(int(match) for match in _NUMBER.findall(name))
+
+
+def opened(name: str, marks: Sequence[str]) -> str:
+    """The name with a mark in the place of each of its whole numbers."""
+    rest = iter(marks)
+    return _NUMBER.sub(lambda _: next(rest), name)
 
 
 def _grids(rows: Sequence[Numbers]) -> list[list[Numbers]]:

@@ -21,6 +21,7 @@ from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.structure import Space, Structure
 from symgraph.symmetry.terms import blocks
 
+NOTHING = "no space admits more than the identity"
 SHOWN = 8
 LEAST_NAME = 24
 HEADER = ("space", "size", "group", "fibred over", "dim", "tensors", "also", "count")
@@ -42,8 +43,8 @@ def table(symmetry: Structure, fold: bool = True, rigid: bool = False) -> str:
     counted = dimension(symmetry)
     rows = list(_rows(symmetry, spaces, counted, fold))
     parts = [
-        _headline(symmetry, counted),
-        _columns([HEADER, *rows]) if rows else "no space admits more than the identity",
+        headline(symmetry, counted),
+        _columns([HEADER, *rows]) if rows else NOTHING,
         "\n".join(_families(symmetry, counted, fold)),
         "\n".join(report(symmetry.uncovered)),
         "\n".join(f"note: {note}" for note in symmetry.notes),
@@ -51,7 +52,8 @@ def table(symmetry: Structure, fold: bool = True, rigid: bool = False) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _headline(symmetry: Structure, found: Dimension) -> str:
+def headline(symmetry: Structure, found: Dimension) -> str:
+    """Sizes, shares and dimensions of the whole graph in a sentence."""
     total = symmetry.graph.size
     share = 100 * _moving(symmetry) / total if total else 0.0
     line = (
@@ -197,12 +199,16 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
 }
 
 
+def kind_of(symmetry: Structure, part: Part) -> tuple[Family, bool]:
+    """Under which of the sentences a member of a family is listed."""
+    return part.family, part.family is not Family.GAIN or symmetry.gain_sites[part.name][0].forward
+
+
 def _families(symmetry: Structure, found: Dimension, folded: bool) -> Iterator[str]:
     members: dict[tuple[Family, bool], list[Part]] = {kind: [] for kind in SENTENCES}
     for part in found.parts:
         if part.family is not Family.SPACE:
-            forward = part.family is not Family.GAIN or symmetry.gain_sites[part.name][0].forward
-            members[part.family, forward].append(part)
+            members[kind_of(symmetry, part)].append(part)
     for kind, parts in members.items():
         if parts:
             text = SENTENCES[kind][len(parts) > 1].format(n=len(parts))

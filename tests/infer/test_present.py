@@ -15,7 +15,7 @@ from torch import nn
 from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass, down
 from symgraph.inference.pipeline import infer
-from symgraph.symmetry.explain import decisive_rules
+from symgraph.symmetry.account import decisive_rules
 from symgraph.symmetry.fold import fold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.present import table

@@ -1,0 +1,209 @@
+"""How a parameter moves under the group, in the notation of a paper: `W -> P W O^T`, with what each letter stands for.
+
+- An axis that transforms by M stands as M on the left of a matrix, or as M^T on its right; what contracts with a value
+  transforms by the inverse transpose, which of permutations and orthogonal maps is the map itself.
+- An axis of several spaces transforms by a Kronecker product. `G_p` is another map for each position p that P moves: P
+  moves blocks, then each block is mapped by its own.
+- Parts side by side transform by a direct sum; axes that stay have the letters of indices.
+- Of more than two axes each transforms along itself (`W x_0 P`, the product along axis 0: Kolda and Bader 2009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from symgraph.groups.index_maps import IndexMaps
+from symgraph.symmetry.structure import Space, Structure
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, leaves
+
+_PERMUTATIONS, _DIAGONALS, _PAIRS, _ORTHOGONAL, _INVERTIBLE = "PQST", "DEF", "RV", "OU", "GHAB"
+_INDICES = "ijklmn"
+_TENSOR = "\N{CIRCLED TIMES}"
+_SUM = "\N{CIRCLED PLUS}"
+_STAYS = "I"
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """How a tensor moves: the formula, and lines that say what its letters stand for."""
+
+    formula: str
+    letters: tuple[str, ...]
+
+
+def law(symmetry: Structure, name: str) -> Law:
+    """How a parameter or buffer moves under the whole group.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> graph = symgraph.infer(net, torch.randn(5, 6))
+    >>> law(graph, "2.weight").formula
+    'W -> W P^T diag(s^-1)'
+    """
+    return _Writer(symmetry, name).law()
+
+
+@dataclass
+class _Writer:
+    """Writes the law of one tensor; letters are given to spaces in the order in which they occur."""
+
+    symmetry: Structure
+    name: str
+    letters: dict[int, str] = field(default_factory=dict)
+
+    def law(self) -> Law:
+        terms = self.symmetry.terms[self.name]
+        stack = self.symmetry.stack_of.get(self.name)
+        held = [leaf.space for term in terms for leaf in leaves(term)]
+        for space in [stack.space] if stack else []:
+            self._name(space)
+        for space in held:
+            self._name(space)
+        if self.name in self.symmetry.gain_sites:
+            return self._gain()
+        moving = {axis: term for axis, term in enumerate(terms) if self._moves(term)}
+        symbol = "W" if len(terms) > 1 else "v"
+        offset = self.symmetry.offsets.get(self.name)
+        value = f"({symbol} + {offset:g})" if offset else symbol
+        before, after = value, value
+        if stack and not self.symmetry.spaces[stack.space].rigid:
+            outer = self.letters[stack.space]
+            before, after = f"{value}_{outer.lower()}", f"{value}_{outer}({outer.lower()})"
+        formula = f"{before} -> {self._right_side(after, moving, len(terms))}"
+        if len(terms) > 2 and 0 < len(moving) <= 2:
+            formula = f"{before}{_slice(moving, len(terms))} -> {self._right_side(after, moving, len(terms))}"
+        return Law(formula, tuple(self._said()))
+
+    def _gain(self) -> Law:
+        forward = self.symmetry.gain_sites[self.name][0].forward
+        whose = "the weights that read from it are divided" if forward else "the weights that write into it are divided"
+        return Law("v -> t v", (f"t: any vector of numbers that are not zero; {whose} by it (absorbed gain)",))
+
+    def _right_side(self, value: str, moving: dict[int, Term], rank: int) -> str:
+        axes = list(moving.items())
+        if not axes:
+            return value
+        if len(axes) > 2:
+            products = " ".join(f"x_{axis} {_grouped(self._factor(term, _left))}" for axis, term in axes)
+            return f"{value} {products}"
+        inner = value + (_slice(moving, rank) if rank > 2 else "")
+        (first, term), *second = axes
+        if second:
+            return f"{self._side(term, _left)} {inner} {self._side(second[0][1], _right)}"
+        on_the_right = rank == 2 and first == 1
+        return f"{inner} {self._side(term, _right)}" if on_the_right else f"{self._side(term, _left)} {inner}"
+
+    # -- letters -----------------------------------------------------------------------------------------------
+
+    def _name(self, number: int) -> None:
+        if number < 0 or number in self.letters or self.symmetry.spaces[number].rigid:
+            return
+        for outer in self.symmetry.spaces[number].fibre:
+            self._name(outer)
+        pool, taken = _pool(self.symmetry.spaces[number]), set(self.letters.values())
+        numbered = (f"{letter}{round_ or ''}" for round_ in range(len(taken) + 1) for letter in pool)
+        self.letters[number] = next(letter for letter in numbered if letter not in taken)
+
+    def _said(self) -> Iterator[str]:
+        for number, letter in self.letters.items():
+            space = self.symmetry.spaces[number]
+            over = ", ".join(f"position {self.letters[o].lower()} of {self.symmetry.spaces[o].name}" for o in space.fibre)
+            yield f"{self._letter(space)}: {space.group} on {space.name}" + (f", another for each {over}" if over else "")
+        if any(isinstance(part, Concat) and part.order for part in _parts(self.symmetry.terms[self.name])):
+            yield "the parts of a sum stand in another order along the axis"
+        for gain in self._absorbed():
+            yield f"in the canonical gauge, where {gain} is one and its factor is taken in here"
+
+    def _absorbed(self) -> list[str]:
+        frames = {leaf.frame for term in self.symmetry.terms[self.name] for leaf in leaves(term)}
+        return list(dict.fromkeys(gain.parameter for gain in self.symmetry.gains if gain.frame in frames))
+
+    def _letter(self, space: Space) -> str:
+        fibre = "".join(self.letters[outer].lower() for outer in space.fibre if outer in self.letters)
+        return self.letters[space.id] + (f"_{fibre}" if fibre else "")
+
+    # -- what stands beside the tensor -----------------------------------------------------------------------------
+
+    def _moves(self, term: Term) -> bool:
+        return any(leaf.space in self.letters for leaf in leaves(term))
+
+    def _side(self, term: Term, side: Side) -> str:
+        text = self._factor(term, side)
+        return _grouped(text) if isinstance(term, Product | Concat) else text
+
+    def _factor(self, term: Term, side: Side) -> str:
+        if isinstance(term, Leaf):
+            return self._leaf(term, side)
+        sign = f" {_TENSOR} " if isinstance(term, Product) else f" {_SUM} "
+        inner = term.factors if isinstance(term, Product) else term.parts
+        return sign.join(_grouped(text) if _is_sum(text) else text for text in (self._factor(t, side) for t in inner))
+
+    def _leaf(self, leaf: Leaf, side: Side) -> str:
+        if leaf.space not in self.letters:
+            return _STAYS
+        space = self.symmetry.spaces[leaf.space]
+        letter = self._letter(space)
+        if space.is_matrix:
+            compact = bool(getattr(space.maps, "compact", False))
+            return side((_turned(letter, leaf.dual and not compact),))
+        moves = isinstance(space.maps, IndexMaps) and space.maps.permutes
+        return side((*self._diagonal(leaf), *([letter] if moves else []))) or _STAYS
+
+    def _diagonal(self, leaf: Leaf) -> list[str]:
+        frame, orientation = self.symmetry.frame(leaf.frame), -1 if leaf.dual else 1
+        powers = tuple(orientation * power for power in frame.scale)
+        scaled = [number for number in self.letters if self.symmetry.spaces[number].scales]
+        whose = f"_{self.letters[leaf.space]}" if len(scaled) > 1 else ""
+        found = [f"{text.partition('^')[0]}{whose}{text[len(text.partition('^')[0]):]}" for text in factors(powers, frame.sign)]
+        return [f"diag({' '.join(found)})"] if found else []
+
+
+Side = Callable[[Sequence[str]], str]
+
+
+def _left(maps: Sequence[str]) -> str:
+    return " ".join(maps)
+
+
+def _right(maps: Sequence[str]) -> str:
+    return " ".join(map(_transposed, reversed(maps)))
+
+
+def _turned(letter: str, inverse: bool) -> str:
+    return f"{letter}^-T" if inverse else letter
+
+
+def _transposed(text: str) -> str:
+    if text.startswith("diag("):
+        return text
+    return f"{text.removesuffix('^-T')}^-1" if text.endswith("^-T") else f"{text}^T"
+
+
+def _grouped(text: str) -> str:
+    return f"({text})" if " " in text else text
+
+
+def _is_sum(text: str) -> bool:
+    return f" {_SUM} " in text or f" {_TENSOR} " in text
+
+
+def _slice(moving: dict[int, Term], rank: int) -> str:
+    """Which axes move, and letters for those that stay: `[:, :, i, j]`."""
+    rest = iter(_INDICES)
+    return f"[{', '.join(':' if axis in moving else next(rest) for axis in range(rank))}]"
+
+
+def _pool(space: Space) -> str:
+    maps = space.maps
+    if isinstance(maps, IndexMaps):
+        return _PERMUTATIONS if maps.permutes else _DIAGONALS
+    if maps.paired:
+        return _PAIRS
+    return _ORTHOGONAL if getattr(maps, "compact", False) else _INVERTIBLE
+
+
+def _parts(terms: Sequence[Term]) -> Iterator[Term]:
+    for term in terms:
+        yield term
+        if not isinstance(term, Leaf):
+            yield from _parts(term.factors if isinstance(term, Product) else term.parts)
