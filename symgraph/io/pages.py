@@ -1,8 +1,8 @@
 """Results as pages: one file of HTML that opens from disk and asks no network for anything.
 
-A *view* is a module of plain JavaScript in `assets` that exports `show(data, place)`. A page holds the data as JSON, the
-styles, and every module that the view imports, the libraries under `assets/vendor` among them with their licences; an
-import map gives each module its source, so that nothing is bundled and what runs is what stands in the files.
+A *view* is a module of plain JavaScript in `assets` that exports `show(data, place)`. A page holds the data as JSON,
+the styles, and every module that the view imports, the libraries under `assets/vendor` among them with their licences;
+an import map gives each module its source, so that nothing is bundled and what runs is what stands in the files.
 """
 
 from __future__ import annotations

@@ -151,8 +151,7 @@ def _places(symmetry: Structure, term: Term, space: int) -> Iterator[tuple[Leaf,
         if term.space == space:
             yield term, ""
         return
-    for leaf, text in _within(symmetry, term, space):
-        yield leaf, text
+    yield from _within(symmetry, term, space)
 
 
 def _within(symmetry: Structure, term: Term, space: int, start: int = 0) -> Iterator[tuple[Leaf, str]]:

@@ -31,7 +31,7 @@ class Entry:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield self.term
+        yield self.term + (f" (also {', '.join(self.also)})" if self.also else "")
         yield from wrapped(self.words, "  ")
         if self.example:
             yield from wrapped(self.example, "  ")
@@ -54,7 +54,7 @@ def entry(term: str) -> Entry:
     >>> print(entry("fibred over").term)
     fibre
     """
-    known = {word: one for one in glossary() for word in (one.term, *one.also)}
+    known = {word.lower(): one for one in glossary() for word in (one.term, *one.also)}
     wanted = " ".join(term.lower().split())
     if wanted in known:
         return known[wanted]

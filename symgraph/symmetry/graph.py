@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symgraph.io.files import write_text
 from symgraph.io.shown import Shown
 from symgraph.symmetry.dimension import Dimension, dimension
 from symgraph.symmetry.edges import Edges, edges
 from symgraph.symmetry.explain import explain
+from symgraph.symmetry.page_data import short_html, to_html
 from symgraph.symmetry.present import table
 from symgraph.symmetry.serialise import read_json, to_json, to_networkx
 from symgraph.symmetry.structure import Space, Structure
@@ -69,6 +71,21 @@ class SymmetryGraph(Shown, Structure):
     def to_networkx(self) -> MultiDiGraph:
         """Spaces and tensors as a bipartite networkx graph, with edges for fibres."""
         return to_networkx(self)
+
+    def to_html(self) -> str:
+        """The graph as one page that opens from disk: a drawing, a table, and the evidence for everything in them."""
+        return to_html(self)
+
+    def save_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes that page, complete or not at all.
+
+        Raises:
+            OutputError: something is there and `overwrite` is not set, or it cannot be written.
+        """
+        return write_text(path, to_html(self), overwrite)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)
 
     def to_json(self, indent: int | None = None) -> str:
         """The graph as JSON; of the traced graph only parameters and buffers are kept."""

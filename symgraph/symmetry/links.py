@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
 from symgraph.symmetry.structure import Space, Structure
 from symgraph.symmetry.terms import Leaf, Term, leaves
@@ -22,6 +23,11 @@ class Link:
     source: tuple[str, ...]
     target: tuple[str, ...] = ()
     directed: bool = False
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The same as it stands in records."""
+        return {"source": list(self.source), "target": list(self.target), "directed": self.directed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ def link(symmetry: Structure, name: str) -> Link:
     found = [end for term in symmetry.terms[name] if (end := _end(symmetry, term)).spaces]
     ends = _two(found)
     if len(ends) < 2:
-        return Link(*(end.names for end in ends)) if ends else Link(())
+        return Link(ends[0].names if ends else ())
     source, target = sorted(ends, key=lambda end: not end.dual)
     return Link(source.names, target.names, source.dual and not target.dual)
 
@@ -66,7 +72,7 @@ def _dual(held: Sequence[Leaf]) -> bool:
 
 
 def _two(ends: Sequence[_End]) -> list[_End]:
-    """Two axes that say most: those that move, then one of the other orientation, as channels before a kernel's sides."""
+    """The two axes that say most: one that moves, then one of the other orientation, as channels before a kernel's."""
     first = next((end for end in ends if end.active), ends[0] if ends else None)
     if first is None:
         return []

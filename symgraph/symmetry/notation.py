@@ -25,11 +25,22 @@ _STAYS = "I"
 
 
 @dataclass(frozen=True, slots=True)
+class Letter:
+    """What a letter stands for: a map of a class on a space, another one for each position of the spaces `over`."""
+
+    letter: str
+    group: str
+    space: str
+    over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Law:
-    """How a tensor moves: the formula, and lines that say what its letters stand for."""
+    """How a tensor moves: the formula, what its letters stand for, and what else has to be said."""
 
     formula: str
-    letters: tuple[str, ...]
+    letters: tuple[Letter, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def law(symmetry: Structure, name: str) -> Law:
@@ -53,45 +64,47 @@ class _Writer:
 
     def law(self) -> Law:
         terms = self.symmetry.terms[self.name]
-        stack = self.symmetry.stack_of.get(self.name)
-        held = [leaf.space for term in terms for leaf in leaves(term)]
-        for space in [stack.space] if stack else []:
-            self._name(space)
-        for space in held:
+        for space in self._held(terms):
             self._name(space)
         if self.name in self.symmetry.gain_sites:
             return self._gain()
         moving = {axis: term for axis, term in enumerate(terms) if self._moves(term)}
-        symbol = "W" if len(terms) > 1 else "v"
+        before, after = self._symbols(len(terms))
+        entries = _slice(moving, len(terms)) if len(terms) > 2 and 0 < len(moving) <= 2 else ""
+        formula = f"{before}{entries} -> {self._moved(f'{after}{entries}', moving, len(terms))}"
+        return Law(formula, tuple(self._said()), tuple(self._remarks()))
+
+    def _held(self, terms: Sequence[Term]) -> list[int]:
+        stack = self.symmetry.stack_of.get(self.name)
+        return [*([stack.space] if stack else []), *(leaf.space for term in terms for leaf in leaves(term))]
+
+    def _symbols(self, rank: int) -> tuple[str, str]:
+        """The tensor before and after the branches change places, with the number that the model adds to it."""
         offset = self.symmetry.offsets.get(self.name)
+        symbol = "W" if rank > 1 else "v"
         value = f"({symbol} + {offset:g})" if offset else symbol
-        before, after = value, value
-        if stack and not self.symmetry.spaces[stack.space].rigid:
-            outer = self.letters[stack.space]
-            before, after = f"{value}_{outer.lower()}", f"{value}_{outer}({outer.lower()})"
-        formula = f"{before} -> {self._right_side(after, moving, len(terms))}"
-        if len(terms) > 2 and 0 < len(moving) <= 2:
-            formula = f"{before}{_slice(moving, len(terms))} -> {self._right_side(after, moving, len(terms))}"
-        return Law(formula, tuple(self._said()))
+        stack = self.symmetry.stack_of.get(self.name)
+        outer = self.letters.get(stack.space) if stack else None
+        return (f"{value}_{outer.lower()}", f"{value}_{outer}({outer.lower()})") if outer else (value, value)
 
     def _gain(self) -> Law:
         forward = self.symmetry.gain_sites[self.name][0].forward
-        whose = "the weights that read from it are divided" if forward else "the weights that write into it are divided"
-        return Law("v -> t v", (f"t: any vector of numbers that are not zero; {whose} by it (absorbed gain)",))
+        whose = "the weights that read from it" if forward else "the weights that write into it"
+        return Law("v -> t v", remarks=(f"t: any vector of numbers that are not zero; {whose} are divided by it",))
 
-    def _right_side(self, value: str, moving: dict[int, Term], rank: int) -> str:
+    def _moved(self, value: str, moving: dict[int, Term], rank: int) -> str:
+        """The tensor, or a slice of it, with the maps of its moving axes beside it."""
         axes = list(moving.items())
         if not axes:
             return value
         if len(axes) > 2:
-            products = " ".join(f"x_{axis} {_grouped(self._factor(term, _left))}" for axis, term in axes)
-            return f"{value} {products}"
-        inner = value + (_slice(moving, rank) if rank > 2 else "")
+            products = (f"x_{axis} {_grouped(self._factor(term, _left))}" for axis, term in axes)
+            return f"{value} {' '.join(products)}"
         (first, term), *second = axes
         if second:
-            return f"{self._side(term, _left)} {inner} {self._side(second[0][1], _right)}"
+            return f"{self._side(term, _left)} {value} {self._side(second[0][1], _right)}"
         on_the_right = rank == 2 and first == 1
-        return f"{inner} {self._side(term, _right)}" if on_the_right else f"{self._side(term, _left)} {inner}"
+        return f"{value} {self._side(term, _right)}" if on_the_right else f"{self._side(term, _left)} {value}"
 
     # -- letters -----------------------------------------------------------------------------------------------
 
@@ -104,11 +117,13 @@ class _Writer:
         numbered = (f"{letter}{round_ or ''}" for round_ in range(len(taken) + 1) for letter in pool)
         self.letters[number] = next(letter for letter in numbered if letter not in taken)
 
-    def _said(self) -> Iterator[str]:
-        for number, letter in self.letters.items():
+    def _said(self) -> Iterator[Letter]:
+        for number in self.letters:
             space = self.symmetry.spaces[number]
-            over = ", ".join(f"position {self.letters[o].lower()} of {self.symmetry.spaces[o].name}" for o in space.fibre)
-            yield f"{self._letter(space)}: {space.group} on {space.name}" + (f", another for each {over}" if over else "")
+            over = tuple(self.symmetry.spaces[outer].name for outer in space.fibre)
+            yield Letter(self._letter(space), str(space.group), space.name, over)
+
+    def _remarks(self) -> Iterator[str]:
         if any(isinstance(part, Concat) and part.order for part in _parts(self.symmetry.terms[self.name])):
             yield "the parts of a sum stand in another order along the axis"
         for gain in self._absorbed():
@@ -152,9 +167,9 @@ class _Writer:
     def _diagonal(self, leaf: Leaf) -> list[str]:
         frame, orientation = self.symmetry.frame(leaf.frame), -1 if leaf.dual else 1
         powers = tuple(orientation * power for power in frame.scale)
-        scaled = [number for number in self.letters if self.symmetry.spaces[number].scales]
+        scaled = [n for n in self.letters if self.symmetry.spaces[n].scales or self.symmetry.spaces[n].signs]
         whose = f"_{self.letters[leaf.space]}" if len(scaled) > 1 else ""
-        found = [f"{text.partition('^')[0]}{whose}{text[len(text.partition('^')[0]):]}" for text in factors(powers, frame.sign)]
+        found = [_owned(text, whose) for text in factors(powers, frame.sign)]
         return [f"diag({' '.join(found)})"] if found else []
 
 
@@ -177,6 +192,12 @@ def _transposed(text: str) -> str:
     if text.startswith("diag("):
         return text
     return f"{text.removesuffix('^-T')}^-1" if text.endswith("^-T") else f"{text}^T"
+
+
+def _owned(factor: str, whose: str) -> str:
+    """A scale or sign to its power, with the letter of the space that it belongs to: `s_P^-1`."""
+    letter, power, exponent = factor.partition("^")
+    return f"{letter}{whose}{power}{exponent}"
 
 
 def _grouped(text: str) -> str:

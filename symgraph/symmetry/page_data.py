@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from html import escape
 from typing import Any
 
-from symgraph.groups.index_maps import IndexMaps
 from symgraph.groups.lattice import RIGID
-from symgraph.groups.map_class import MapClass
 from symgraph.io.pages import page
 from symgraph.symmetry.account import account
 from symgraph.symmetry.coverage import report
@@ -18,8 +17,8 @@ from symgraph.symmetry.fold import fold
 from symgraph.symmetry.glossary import glossary
 from symgraph.symmetry.links import home, link
 from symgraph.symmetry.notation import law
-from symgraph.symmetry.present import NOTHING, SENTENCES, headline, kind_of
-from symgraph.symmetry.repeated import FIRST_MARK, repeated
+from symgraph.symmetry.present import NOTHING, SENTENCES, family_kind, group_text, headline, kind
+from symgraph.symmetry.repeated import FIRST_MARK, Repeated, repeated
 from symgraph.symmetry.structure import Structure
 
 Plain = dict[str, Any]
@@ -31,6 +30,37 @@ MOST_STEPS = 200
 def to_html(symmetry: Structure) -> str:
     """One page that shows the whole graph, to open from disk."""
     return page(f"Symmetries of {symmetry.graph.model or 'a model'}", page_data(symmetry), VIEW)
+
+
+def short_html(symmetry: Structure) -> str:
+    """A table of what acts on the spaces, for a notebook."""
+    counted = dimension(symmetry)
+    heads = "".join(f"<th>{title}</th>" for title in ("space", "size", "class", "dimension", "count"))
+    rows = "".join(_html_row(one) for one in repeated(_active_rows(symmetry, counted)))
+    body = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else f"<p>{NOTHING}</p>"
+    return f"<p>{escape(headline(symmetry, counted))}</p>{body}"
+
+
+def _active_rows(symmetry: Structure, counted: Dimension) -> list[Plain]:
+    return [
+        {
+            "name": space.name,
+            "size": f"{space.size:,}",
+            "group": group_text(space),
+            "dimension": f"{counted.of(space.name).number:,}",
+            "meaning": space.maps.meaning(symmetry.index_set(space)),
+        }
+        for space in symmetry.spaces
+        if not space.rigid
+    ]
+
+
+def _html_row(one: Repeated) -> str:
+    said = one.record
+    times = f"\N{MULTIPLICATION SIGN}{len(one.rows)}" if len(one.rows) > 1 else ""
+    cells = (one.name, said["size"], said["group"], said["dimension"], times)
+    inside = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f'<tr title="{escape(said["meaning"])}">{inside}</tr>'
 
 
 def page_data(symmetry: Structure) -> Plain:
@@ -78,17 +108,6 @@ def _shortened(said: Plain) -> Plain:
     return said | {"evidence": steps[:MOST_STEPS], "further": max(len(steps) - MOST_STEPS, 0)}
 
 
-def kind(maps: MapClass) -> str:
-    """Classes by what their elements look like, which decides about the shape of a node."""
-    if isinstance(maps, IndexMaps):
-        if not maps.permutes:
-            return "diagonal" if maps.scales or maps.signs else "rigid"
-        return "monomial" if maps.scales or maps.signs else "permutation"
-    if maps.paired:
-        return "rotation"
-    return "orthogonal" if getattr(maps, "compact", False) else "invertible"
-
-
 # -- parameters ----------------------------------------------------------------------------------------------------
 
 
@@ -105,7 +124,7 @@ def parameter_records(symmetry: Structure, counted: Dimension) -> list[Plain]:
             "shape": list(symmetry.graph.state[name].shape),
             **asdict(law(symmetry, name)),
             "axes": [asdict(axis) for axis in axes_of(symmetry, terms)],
-            "link": asdict(link(symmetry, name)),
+            "link": link(symmetry, name).plain,
             "gain": name in symmetry.gain_sites,
             "families": taken.get(name, []),
             "tied": names.get(name, []),
@@ -131,7 +150,7 @@ def _members(counted: Dimension) -> Iterator[Part]:
 
 
 def _sentence(symmetry: Structure, part: Part) -> str:
-    return SENTENCES[kind_of(symmetry, part)][0]
+    return SENTENCES[family_kind(symmetry, part)][0]
 
 
 def _family_records(symmetry: Structure, counted: Dimension) -> list[Plain]:

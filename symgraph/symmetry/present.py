@@ -14,7 +14,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
+from symgraph.groups.index_maps import IndexMaps
 from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.map_class import MapClass
 from symgraph.symmetry.coverage import report
 from symgraph.symmetry.dimension import Dimension, Family, Part, dimension
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
@@ -129,6 +131,17 @@ def relative_name(name: str, beside: str) -> str:
     return name
 
 
+def kind(maps: MapClass) -> str:
+    """Classes by what their elements look like, which decides about the shape of a node."""
+    if isinstance(maps, IndexMaps):
+        if not maps.permutes:
+            return "diagonal" if maps.scales or maps.signs else "rigid"
+        return "monomial" if maps.scales or maps.signs else "permutation"
+    if maps.paired:
+        return "rotation"
+    return "orthogonal" if getattr(maps, "compact", False) else "invertible"
+
+
 def _columns(rows: Sequence[Row]) -> str:
     used = [i for i in range(len(HEADER)) if any(row[i] for row in rows[1:])]
     widths = {i: max(len(row[i]) for row in rows) for i in used}
@@ -199,7 +212,7 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
 }
 
 
-def kind_of(symmetry: Structure, part: Part) -> tuple[Family, bool]:
+def family_kind(symmetry: Structure, part: Part) -> tuple[Family, bool]:
     """Under which of the sentences a member of a family is listed."""
     return part.family, part.family is not Family.GAIN or symmetry.gain_sites[part.name][0].forward
 
@@ -208,7 +221,7 @@ def _families(symmetry: Structure, found: Dimension, folded: bool) -> Iterator[s
     members: dict[tuple[Family, bool], list[Part]] = {kind: [] for kind in SENTENCES}
     for part in found.parts:
         if part.family is not Family.SPACE:
-            members[kind_of(symmetry, part)].append(part)
+            members[family_kind(symmetry, part)].append(part)
     for kind, parts in members.items():
         if parts:
             text = SENTENCES[kind][len(parts) > 1].format(n=len(parts))

@@ -6,7 +6,7 @@ let entries = new Map();
 
 /** Sets the entries of the page: `term`, `words`, `example`, `also`, `see`. */
 export function setGlossary(list) {
-  entries = new Map(list.flatMap((entry) => [entry.term, ...entry.also].map((word) => [word, entry])));
+  entries = new Map(list.flatMap((entry) => [entry.term, ...entry.also].map((word) => [word.toLowerCase(), entry])));
 }
 
 /** A word that opens its entry, or the word alone where there is none. */

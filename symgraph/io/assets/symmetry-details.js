@@ -40,7 +40,7 @@ export function parameterDetails(one, rows, go) {
   return [
     title(one, rows, said.kind, go),
     el("p", { class: "lead law" }, formula(said.formula), el("small", {}, " ", term("law", "how to read this"))),
-    said.letters.length ? el("ul", { class: "letters" }, said.letters.map((text) => el("li", {}, text))) : el("p", {}, "No axis of it is moved."),
+    said.letters.length || said.remarks.length ? letters(said, go) : el("p", {}, "No axis of it is moved."),
     section("Axes", axes(said, go)),
     said.families.length ? section("Families on it", el("ul", {}, said.families.map((member) => el("li", {}, term(member.family), `: ${member.sentence} `, link(member.member, "family", go))))) : "",
     said.tied.length ? section("Also known as", el("p", {}, said.tied.join(", "))) : "",
@@ -109,9 +109,15 @@ function chips(admits) {
   return admits.split(" + ").flatMap((name, at) => (at ? [" + ", chip(name)] : [chip(name)]));
 }
 
+function letters(said, go) {
+  const over = (names) => (names.length ? [", another for each position of ", listed(names.map((name) => link(name, "space", go)))] : "");
+  const items = said.letters.map(({ letter, group, space, over: names }) => el("li", {}, formula(letter), ": ", chip(group), " on ", link(space, "space", go), over(names)));
+  return el("ul", { class: "letters" }, items, said.remarks.map((text) => el("li", {}, text)));
+}
+
 function touched(said, go) {
   const rows = said.touched.map((one) =>
-    el("tr", {}, el("td", {}, link(one.parameters, "parameter", go)), el("td", {}, one.shape.join("\u00d7")), el("td", {}, `axis ${one.axis}${one.place ? `, ${one.place}` : ""}`), el("td", {}, variance(one.variance))),
+    el("tr", {}, el("td", {}, link(one.parameters, "parameter", go)), el("td", { class: "short" }, one.shape.join("\u00d7")), el("td", {}, `axis ${one.axis}${one.place ? `, ${one.place}` : ""}`), el("td", {}, variance(one.variance))),
   );
   return el("table", { class: "plain" }, el("tbody", {}, rows));
 }
@@ -126,7 +132,7 @@ function axes(said, go) {
     el(
       "tr",
       {},
-      el("td", {}, `axis ${at}`),
+      el("td", { class: "short" }, `axis ${at}`),
       el("td", { class: "number" }, counted(axis.size)),
       el("td", {}, axis.spaces.length ? axis.term : "stays"),
       el("td", {}, axis.spaces.map((name, place) => el("div", {}, link(name, "space", go), " ", chip(axis.classes[place])))),

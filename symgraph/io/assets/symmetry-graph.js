@@ -11,6 +11,7 @@ import { short } from "assets/symmetry-tree.js";
 cytoscape.use(dagre);
 
 const LABELS = 3;
+const LONGEST = 24;
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** Draws a tree into a place; `choose` is called with what is clicked, `say` with what the keyboard has come to. */
@@ -29,8 +30,21 @@ export class Drawing {
     this.cy.elements().remove();
     this.cy.add([...nodes.map(nodeElement), ...fibres.map(fibreElement), ...links.map(linkElement)]);
     this.cy.style(style());
-    this.cy.layout({ name: "dagre", rankDir: "TB", nodeSep: 28, rankSep: 56, edgeSep: 24, animate: false, fit: false }).run();
+    this.#lay("LR");
+    const across = this.#zoom();
+    this.#lay("TB");
+    if (this.#zoom() < across) this.#lay("LR");
     this.fit();
+  }
+
+  #lay(rankDir) {
+    this.cy.layout({ name: "dagre", rankDir, nodeSep: 22, rankSep: rankDir === "LR" ? 90 : 60, edgeSep: 12, animate: false, fit: false }).run();
+  }
+
+  /** How large the drawing can be shown. */
+  #zoom() {
+    const { w, h } = this.cy.elements().boundingBox();
+    return Math.min(this.cy.width() / w, this.cy.height() / h);
   }
 
   fit() {
@@ -103,16 +117,23 @@ function nodeElement(node) {
   if (node.kind !== "space") return moduleElement(node);
   const { record } = node.space;
   const times = node.rows.length > 1 && !node.parent ? ` \u00d7${node.rows.length}` : "";
-  const label = `${short(node.name)}${times}\n${counted(record.size)} \u00b7 ${record.class}`;
+  const label = `${broken(node.label)}${times}\n${counted(record.size)} \u00b7 ${record.class}`;
   const said = `space ${node.name}, ${record.class}, size ${counted(record.size)}`;
   const names = [node.name, node.space.name, ...node.rows.map((row) => filled(record.name, [row]))];
   return { data: { id: node.id, parent: node.parent, kind: "space", label, said, names, node, class: record.class, shape: SHAPES[record.kind], ...room(label) } };
 }
 
+/** A long name in two lines. */
+function broken(name) {
+  const at = name.length > LONGEST ? name.lastIndexOf(".") : -1;
+  return at > 0 ? `${name.slice(0, at)}\n${name.slice(at + 1)}` : name;
+}
+
 function moduleElement(node) {
   const times = node.times > 1 ? ` \u00d7${node.times}` : "";
   const open = node.kind === "open";
-  const label = open ? `\u25be ${node.id}${times}` : `\u25b8 ${node.id}${times}\n${several(node.spaces, "space")}`;
+  const name = node.parent && node.id.startsWith(`${node.parent}.`) ? node.id.slice(node.parent.length + 1) : node.id;
+  const label = open ? `\u25be ${name}${times}` : `\u25b8 ${name}${times}\n${several(node.spaces, "space")}`;
   const said = `module ${node.id}${times}, ${open ? "open" : "folded"}`;
   return { data: { id: node.id, parent: node.parent, kind: node.kind, label, said, node, ...room(label) } };
 }
@@ -176,8 +197,10 @@ function style() {
     },
     {
       selector: "edge",
-      style: { ...text, "font-size": 11, "curve-style": "bezier", width: 1.6, "line-color": colour("line-strong"), "target-arrow-color": colour("line-strong"), color: colour("ink-soft"), "text-background-color": colour("ground"), "text-background-opacity": 0.85, "text-background-padding": 1, "loop-direction": "90deg", "loop-sweep": "-40deg" },
+      style: { ...text, "font-size": 11, "curve-style": "bezier", width: 1.6, "line-color": colour("line-strong"), "target-arrow-color": colour("line-strong"), color: colour("ink-soft"), "text-background-color": colour("ground"), "text-background-opacity": 0.85, "text-background-padding": 1 },
     },
+    // At a corner of the node: its sides are where links arrive.
+    { selector: "edge:loop", style: { "loop-direction": "45deg", "loop-sweep": "40deg", "control-point-step-size": 84 } },
     { selector: "edge[label]", style: { label: "data(label)" } },
     { selector: "edge.aside", style: { width: 1, opacity: 0.6 } },
     { selector: "edge.directed", style: { "target-arrow-shape": "triangle" } },

@@ -14,11 +14,10 @@ export class Tree {
     this.data = data;
     this.apart = new Set();
     this.closed = new Set();
-    const used = new Set(data.parameters.flatMap(({ rows, record }) => linked(record, rows)));
-    const drawn = data.spaces.filter(({ record, rows }) => record.kind !== "rigid" || rows.some((row) => used.has(filled(record.name, [row]))));
-    this.moving = drawn.filter(({ record }) => record.kind !== "rigid");
-    this.drawn = drawn;
-    this.rigid = drawn.length <= MOST_SEEN || !this.moving.length;
+    this.moving = data.spaces.filter(({ record }) => record.kind !== "rigid");
+    const used = linkedTo(data.parameters, new Set(this.moving.flatMap(everyName)));
+    this.drawn = data.spaces.filter((space) => this.moving.includes(space) || everyName(space).some((name) => used.has(name)));
+    this.rigid = this.drawn.length <= MOST_SEEN || !this.moving.length;
     this.#closeDeep();
   }
 
@@ -33,7 +32,7 @@ export class Tree {
       const shut = path.find((id) => this.closed.has(id));
       const inside = shut ? path.slice(0, path.indexOf(shut)) : path;
       inside.forEach((id, at) => nodes.set(id, { ...groups.get(id), id, kind: "open", parent: inside[at - 1] }));
-      const node = shut ? { ...groups.get(shut), id: shut, kind: "closed" } : { ...place, kind: "space" };
+      const node = shut ? { ...groups.get(shut), id: shut, kind: "closed" } : { ...place, kind: "space", label: this.#label(place, inside.at(-1)) };
       nodes.set(node.id, { ...node, parent: inside.at(-1) });
       for (const row of place.rows) nodeOf.set(filled(place.space.record.name, [row]), node.id);
     }
@@ -67,6 +66,14 @@ export class Tree {
       if (place.space.record.kind === "rigid") this.rigid = true;
       place.path.forEach((id) => this.closed.delete(id));
     }
+  }
+
+  /** What a space is called inside of a module: with the modules between, of which it is the only part. */
+  #label({ name, path }, module) {
+    const home = path.at(-1) ?? "";
+    const around = module ?? this.whole;
+    const between = home.startsWith(`${around}.`) ? home.slice(around.length + 1) : around || home === around ? "" : home;
+    return between ? `${between}.${dotted(name).at(-1)}` : short(name);
   }
 
   #closeDeep() {
@@ -109,10 +116,13 @@ export class Tree {
         groups.set(group, found);
       });
     }
-    const all = places.length;
+    // A module that holds everything says nothing; the names inside leave it out.
+    this.whole = "";
     for (const [id, group] of groups) {
-      const only = group.children.size === 1 || (group.spaces === all && group.times === 1);
-      if (only && (group.times === 1 && !this.apart.has(group.step))) groups.delete(id);
+      const all = group.spaces === places.length;
+      if ((group.children.size > 1 && !all) || group.times > 1 || this.apart.has(group.step)) continue;
+      if (all) this.whole = id;
+      groups.delete(id);
     }
     return groups;
   }
@@ -156,15 +166,26 @@ export class Tree {
   }
 }
 
+/** A name in its parts; the dots of a range are none of its own. */
+function dotted(name) {
+  return name.split(/\.(?![^{]*\})/);
+}
+
 /** The last words of a name, as far as they tell what it is. */
 export function short(name) {
-  const words = name.replace(/\.weight$/, "").split(".");
+  const words = dotted(name.replace(/\.weight$/, ""));
   const last = words.at(-1);
   return words.length > 1 && /^(\d|\{|weight|bias)/.test(last) ? words.slice(-2).join(".") : last;
 }
 
-function linked(record, rows) {
-  return rows.flatMap((row) => filled([...record.link.source, ...record.link.target], [row]));
+function everyName({ record, rows }) {
+  return rows.map((row) => filled(record.name, [row]));
+}
+
+/** The spaces at the ends of links that lead to one of these, or of every link where these are none. */
+function linkedTo(parameters, wanted) {
+  const ends = parameters.flatMap(({ record, rows }) => rows.map((row) => filled([...record.link.source, ...record.link.target], [row])));
+  return new Set(ends.filter((names) => !wanted.size || names.some((name) => wanted.has(name))).flat());
 }
 
 /** `a.layers.3.b` as its modules from the outside: a, a.layers.3, a.layers.3.b. */

@@ -35,7 +35,7 @@ class View {
   }
 
   begin() {
-    if (this.data.nothing) this.details.replaceChildren(...nothing(this.data.nothing));
+    if (this.data.nothing) this.details.replaceChildren(...nothing(this.data.nothing), ...remarks(this.data.notes, this.data.uncovered));
     else this.#welcome();
     this.#follow();
     addEventListener("hashchange", () => this.#follow());
@@ -66,17 +66,13 @@ class View {
   }
 
   #act({ kind, node, link }) {
-    if (kind === "space") this.choose("space", node.name in this.index.space ? node.name : this.#nameOf(node));
+    if (kind === "space") this.choose("space", this.index.space.has(node.name) ? node.name : node.space.name);
     else if (kind === "link") this.#link(link);
     else if (node) {
       this.tree.toggle(node.id);
       this.#redraw();
       this.#module(node);
     }
-  }
-
-  #nameOf(node) {
-    return this.index.space.has(node.name) ? node.name : node.space.name;
   }
 
   #link({ members }) {
@@ -229,7 +225,7 @@ function parameters(data, go) {
     filter: { title: "kind", value: (one) => one.record.kind },
     columns: [
       { title: "parameter", value: (one) => one.name },
-      { title: "shape", value: (one) => one.record.shape.join("\u00d7") },
+      { title: "shape", short: true, value: (one) => one.record.shape.join("\u00d7") },
       { title: "law", value: (one) => one.record.formula, cell: (one) => formula(one.record.formula) },
       TIMES,
     ],
@@ -256,7 +252,7 @@ function legend(data) {
   const kinds = new Map(data.spaces.map(({ record }) => [record.class, record.kind]));
   const known = Object.keys(SHAPES).reverse();
   const sorted = [...kinds].sort((a, b) => known.indexOf(a[1]) - known.indexOf(b[1]));
-  return el("div", { class: "legend", "aria-label": "Legend" }, sorted.map(([name]) => chip(name)));
+  return el("div", { class: "legend", "aria-label": "Legend" }, sorted.map(([name]) => chip(name)), el("span", { class: "dotted" }, term("fibred over", "dotted: fibred over")));
 }
 
 function remarks(notes, uncovered, always = false) {

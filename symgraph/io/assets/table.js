@@ -5,7 +5,7 @@ import { el, counted } from "assets/dom.js";
 /**
  * A table of rows.
  *
- * columns: {title, value(row), cell?(row), number?}: what is sorted and searched, and what is shown.
+ * columns: {title, value(row), cell?(row), number?, short?}: what is sorted and searched, and what is shown.
  * filter: {title, value(row)}: one choice among what the rows have, or none.
  * choose(row): called for a click, or Enter on a row.
  */
@@ -101,7 +101,7 @@ export class Table {
     const key = this.key(row);
     const reached = this.chosen === null ? first : this.chosen === key || first;
     const cells = this.columns.map((column) =>
-      el("td", { class: column.number ? "number" : null }, column.cell ? column.cell(row) : String(column.value(row))),
+      el("td", { class: column.number ? "number" : column.short ? "short" : null }, column.cell ? column.cell(row) : String(column.value(row))),
     );
     const attributes = { tabindex: reached ? 0 : -1, "data-key": key, "aria-selected": String(this.chosen === key) };
     return el("tr", { ...attributes, onclick: () => this.choose(row) }, cells);
