@@ -35,6 +35,7 @@ from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
 from symgraph.match.one_basis import Universe
 from symgraph.match.program import Program
+from symgraph.match.recipe_merge import merge_by_recipe
 from symgraph.match.rotate import Rotated, rotate
 from symgraph.match.transport import Transported, transport
 from symgraph.match.universe import universe
@@ -98,6 +99,7 @@ __all__ = [
     "infer",
     "loss_barrier",
     "merge",
+    "merge_by_recipe",
     "model",
     "narrow",
     "plan",

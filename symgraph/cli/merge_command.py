@@ -22,6 +22,7 @@ from symgraph.cli.parser import (
     add_trust,
     not_negative,
 )
+from symgraph.errors import UsageError
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 symgraph merge a b --weights 0.5 0.5 --out merged
 symgraph merge a b c --weights 0.4 0.3 0.3 --out merged
+symgraph merge --recipe ties.yaml --out merged         what a recipe of mergekit says, in one basis
 symgraph merge a fine-tuned-a --weights 0.7 0.3 --no-align --out merged     of one origin: aligned already
 """
 WRITTEN = " of what is written (default: the widest of the models'); computed in float64"
@@ -46,10 +48,12 @@ the merged model.
 def add(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = commands.add("merge", run, "merge models into one checkpoint", details=_DETAILS, examples=_EXAMPLES)
-    parser.add_argument("models", metavar="MODEL", nargs="+", help=f"two models or more: {WEIGHTED_HELP}")
+    parser.add_argument("models", metavar="MODEL", nargs="*", help=f"two models or more: {WEIGHTED_HELP}")
     add_trust(parser, files=False)
     text = "the share of each model, in their order; they sum to one"
-    parser.add_argument("--weights", metavar="W", nargs="+", type=not_negative, required=True, help=text)
+    parser.add_argument("--weights", metavar="W", nargs="+", type=not_negative, help=text)
+    text = "a recipe in mergekit's YAML instead, which names the models: linear, slerp, ties, dare, task arithmetic"
+    parser.add_argument("--recipe", metavar="FILE", help=text)
     add_out(parser, required=False)
     add_dry_run(parser)
     parser.add_argument("--no-align", dest="align", action="store_false", help="take the models as they are")
@@ -69,6 +73,11 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.match.merge import write_merged
     from symgraph.measure.mixture import check_weights
 
+    if args.recipe is not None:
+        return _by_recipe(args, console)
+    if not args.models or args.weights is None:
+        remedy = "name models and --weights, one for each; or a --recipe"
+        raise UsageError("there is nothing to merge", remedy=remedy)
     # All that is computed is computed in float64; `--dtype` is that of the result.
     written, args.dtype = args.dtype, "float64"
     check_weights(args.weights, len(args.models))
@@ -91,6 +100,28 @@ def run(args: Arguments, console: Console) -> int:
             written=None if written is None else getattr(torch, written),
             **inputs.settings(args, UniverseSettings, spool=deferred) | {"progress": progress},
         )
+    out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
+    console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
+    return 0
+
+
+def _by_recipe(args: Arguments, console: Console) -> int:
+    """All that a recipe says."""
+    from symgraph.match.merge import write_merged
+    from symgraph.match.recipe_merge import merge_by_recipe
+
+    if args.models or args.weights is not None or args.recalibrate is not None or args.dry_run:
+        cause = "a recipe names its models and their weights, and is run at once"
+        raise UsageError("a recipe and more than that", cause=cause, remedy="leave out one of them")
+    inputs.check_device(args.device)
+    inputs.require_out(args, "the merged model")
+    dtype, args.dtype = args.dtype, "float64"
+    if dtype is not None:
+        raise UsageError(f"--dtype {dtype} with a recipe", remedy="name it as `dtype` in the recipe")
+    how = {"align": args.align, "seed": args.seed, "options": inputs.options(args, MatchOptions)}
+    with console.steps("merging") as progress:
+        settings = inputs.settings(args, UniverseSettings) | {"progress": progress}
+        merged = merge_by_recipe(args.recipe, trust_remote_code=args.trust_remote_code, **how, **settings)
     out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
     return 0

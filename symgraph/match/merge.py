@@ -33,7 +33,8 @@ class Merged(Shown):
     """The weighted mean of models.
 
     `model` gives the class and config of `state`; `universe` is that of the models, None if they were taken as they
-    are; `recalibrated` names the data that stored statistics were computed on, if they were.
+    are; `recalibrated` names the data that stored statistics were computed on, if they were. `method` is that of a
+    recipe, where it is not the weighted mean.
     """
 
     model: Model
@@ -41,6 +42,7 @@ class Merged(Shown):
     ingredients: tuple[Ingredient, ...]
     universe: Universe | None = None
     recalibrated: str = ""
+    method: str = ""
 
     @cached_property
     def module(self) -> nn.Module:
@@ -63,7 +65,8 @@ class Merged(Shown):
     def to_plain(self) -> dict[str, Any]:
         """The merge as plain data."""
         models = [{"model": i.spec, "hash": i.hash, "weight": i.weight} for i in self.ingredients]
-        found = {"models": models, "aligned": self.universe is not None, "recalibrated": self.recalibrated}
+        found = {"models": models, "method": self.method or "weighted mean", "aligned": self.universe is not None}
+        found["recalibrated"] = self.recalibrated
         members = self.universe.members if self.universe else ()
         distances = [{"before": m.before, "after": m.after} for m in members]
         return found | {"distances": distances, "notes": list(self.notes)}
@@ -71,7 +74,9 @@ class Merged(Shown):
     def __str__(self) -> str:
         how = "in one basis" if self.universe else "taken as they are"
         how += f", statistics of {self.recalibrated}" if self.recalibrated else ""
-        shares = " + ".join(f"{i.weight:g} {i.spec}" for i in self.ingredients)
+        shares = " + ".join(f"{i.weight:g} {i.spec}" for i in self.ingredients if i.weight is not None)
+        if self.method:
+            shares = f"{self.method} of {', '.join(i.spec for i in self.ingredients)}"
         distances = self.universe.distances if self.universe else ()
         return "\n".join([f"{shares}, {how}", *(f"  {d}" for d in distances), *self.notes])
 
@@ -117,20 +122,13 @@ def merge(
     check_weights(weights, len(sources))
     models = [with_example(model(s), example, input_size) for s in sources]
     kept = [dtypes(m) for m in models]
-    if not align:
-        for other in models[1:]:
-            check_same_architecture(models[0], other)
     hashes = [module_hash(m.module) for m in models]
     shares = list(map(float, weights))
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
-    found = None
-    if align:
-        found = universe(list(map(_whole, models)), options=options, **{**settings, "reference": first})
-        models = [m.model for m in found.members]
-    states = found.states if found else [stored(m.module, read_state(m)) for m in models]
+    models, states, found = together(models, first, options, align=align, **settings)
     # Sums round by their order: it is that of the hashes, however the models are named.
     order = sorted(range(len(models)), key=lambda i: (hashes[i], shares[i]))
-    state = interpolate([states[i] for i in order], [shares[i] for i in order], _widest(kept, written))
+    state = interpolate([states[i] for i in order], [shares[i] for i in order], widest(kept, written))
     heaviest = models[first]
     roles = ["reference" if found and i == found.reference else "merged" for i in range(len(models))]
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, shares))
@@ -139,6 +137,22 @@ def merge(
         state = recalibrated(heaviest.module, state, recalibrate, device=settings.get("device", "cpu"))
         where = str(getattr(recalibrate, "source", "") or "the training data")
     return Merged(heaviest, state, ingredients, found, where)
+
+
+def together(
+    models: Sequence[Model], first: int, options: Any = None, *, align: bool = True, **settings: Any
+) -> tuple[list[Model], Sequence[State], Universe | None]:
+    """Models in one basis, in the gauge of the one with this number, and their states there; or as they are.
+
+    Raises:
+        CheckpointError: the architectures differ, or a weight is not finite.
+    """
+    if align:
+        found = universe(list(map(_whole, models)), options=options, **{**settings, "reference": first})
+        return [m.model for m in found.members], found.states, found
+    for other in models[1:]:
+        check_same_architecture(models[0], other)
+    return list(models), [stored(m.module, read_state(m)) for m in models], None
 
 
 def _whole(m: Model) -> Model:
@@ -157,7 +171,7 @@ def _single(half: Tensor) -> Tensor:
     return nn.Parameter(found, half.requires_grad) if isinstance(half, nn.Parameter) else found
 
 
-def _widest(kept: Sequence[Mapping[str, torch.dtype]], written: torch.dtype | None) -> dict[str, torch.dtype]:
+def widest(kept: Sequence[Mapping[str, torch.dtype]], written: torch.dtype | None) -> dict[str, torch.dtype]:
     """In which dtype each tensor is written: the one that is asked for, else the widest of its dtypes."""
     found = {n: reduce(torch.promote_types, [k[n] for k in kept if n in k]) for n in kept[0]}
     return {n: written if written is not None and d.is_floating_point else d for n, d in found.items()}
@@ -172,15 +186,16 @@ def write_merged(
         CheckpointError: the folder exists or cannot be written.
     """
     found = merged.universe
-    how = f"all brought into one basis by {joined(found)}, then averaged" if found else "averaged"
+    last = merged.method or "averaged"
+    how = f"all brought into one basis by {joined(found)}, then {last}" if found else last
     how += f", statistics of norms computed on {merged.recalibrated}" if merged.recalibrated else ""
     names = ", ".join(Path(i.spec).name for i in merged.ingredients)
     card = Card(
-        title=f"Weighted mean of {names}",
-        about="The weighted mean of the weights of models of one architecture.",
+        title=f"{merged.method or 'Weighted mean'} of {names}",
+        about=f"The {merged.method or 'weighted mean'} of the weights of models of one architecture.",
         model=merged.model,
         ingredients=merged.ingredients,
-        method=f"weighted mean of the parameters, {how}",
+        method=f"{merged.method or 'weighted mean'} of the parameters, {how}",
         command=command,
         symmetry=found.symmetry if found else None,
         spaces=moved_spaces(found) if found else (),

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from symgraph.errors import UsageError, shorten
-from symgraph.inference.sources import RuleSources, Source, infer, model, with_example, with_state
+from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
@@ -20,7 +20,6 @@ from symgraph.io.models import Model
 from symgraph.io.shown import Shown
 from symgraph.io.tied import untie
 from symgraph.match.cards import Card, Ingredient, element_spaces
-from symgraph.match.merge import saved
 from symgraph.match.program_run import narrowed
 from symgraph.match.unchanged import Endpoint
 from symgraph.orbit.alignment import Alignment
@@ -158,7 +157,7 @@ def rotate(
     alignment = Alignment(symmetry, transform, module_hash(found.module), "")
     Endpoint(found, state, alignment).check()
     before, after = (float(rounding_error(s, matrices, rounding)) for s in (own, state))
-    done = saved(found, narrowed(state, state_of(found.module)))
+    done = stored(found.module, narrowed(state, state_of(found.module)))
     return Rotated(found, by, done, alignment, turned, kept, rounding, before, after, notes, descended)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, UsageError
-from symgraph.inference.sources import RuleSources, Source, infer, model, with_example, with_state
+from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
 from symgraph.io import checkpoint
 from symgraph.io.adapters import Adapter, is_adapter, read_adapter, write_adapter
 from symgraph.io.checkpoint import check_same_architecture, module_hash
@@ -22,7 +22,6 @@ from symgraph.io.models import Model
 from symgraph.io.shown import Shown
 from symgraph.match.align import align
 from symgraph.match.cards import Card, Ingredient, element_spaces
-from symgraph.match.merge import saved
 from symgraph.match.unchanged import Endpoint
 from symgraph.measure.barrier import loss_barrier
 from symgraph.measure.batches import counted
@@ -214,7 +213,7 @@ def _sums(wide: State, delta: Mapping[str, Tensor], scale: float = 1.0) -> State
 def _added(to: Model, delta: State, scale: float) -> State:
     own = state_of(to.module)
     sums = _sums(_wide(to), delta, scale)
-    return saved(to, {n: cast(sums[n], t.dtype) if n in sums else t for n, t in own.items()})
+    return stored(to.module, {n: cast(sums[n], t.dtype) if n in sums else t for n, t in own.items()})
 
 
 def _fitted(found: Transported, data: Iterable[Any], loss: Any) -> Transported:

@@ -145,3 +145,16 @@ def test_what_is_refused(cli: Cli, three: list[Path], checkpoints: Path) -> None
     Path("taken/mine.txt").write_text("mine")
     refused(cli("universe", *three, "--out", "taken", "--overwrite"), 7, "taken is not replaced", "universe.json")
     assert [p.name for p in Path().rglob("*")] == ["taken", "mine.txt"]
+
+
+def test_a_recipe_is_merged_in_one_basis(cli: Cli, three: list[Path]) -> None:
+    lines = ["merge_method: ties", f"base_model: {three[0]}", "models:", *(f"  - model: {p}" for p in three[1:])]
+    Path("recipe.yaml").write_text("\n".join([*lines, "parameters: {weight: 0.5, density: 0.5}"]))
+    found = cli("merge", "--recipe", "recipe.yaml", "--out", "merged", "--json")
+    assert found.code == 0, found.err
+    assert found.json["method"] == "ties" and found.json["aligned"] is True
+    assert "ties of vit-0, vit-1, vit-2" in Path("merged/README.md").read_text()
+    assert weights("merged").keys() == weights(three[0]).keys()
+    refused(cli("merge", "--recipe", "recipe.yaml", *three, "--out", "other"), 2, "a recipe and more than that")
+    refused(cli("merge", "--out", "other"), 2, "nothing to merge", "--recipe")
+    refused(cli("merge", "--recipe", "no.yaml", "--out", "other"), 2, "no such file")

@@ -1,0 +1,146 @@
+"""Merging by a recipe: all models are brought into the basis of its base first, then it is run, tensor by tensor."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.errors import UsageError
+from symgraph.inference.sources import model, with_example
+from symgraph.io.checkpoint import dtypes, module_hash
+from symgraph.io.example import Size
+from symgraph.io.recipe import Recipe, RecipeModel, read_recipe
+from symgraph.io.state import check_finite
+from symgraph.match.cards import Ingredient
+from symgraph.match.match_options import MatchOptions
+from symgraph.match.merge import Merged, together, widest
+from symgraph.measure.blending import DELTAS, METHODS, Deltas, deltas, linear, slerp
+from symgraph.measure.mixture import State, moves
+from symgraph.tracing.deferred import Deferred, made
+
+
+def merge_by_recipe(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    example: Any = None,
+    input_size: Size | None = None,
+    align: bool = True,
+    models: Mapping[str, Any] | None = None,
+    options: MatchOptions | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+    **settings: Any,
+) -> Merged:
+    """Brings all models of a recipe into the basis and gauge of its base, and merges them as it says.
+
+    Args:
+        recipe: a file in mergekit's YAML, or what stands in one: linear, slerp, task_arithmetic, ties, dare_linear or
+            dare_ties; settings by layer and by filter; dtype.
+        example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
+        align: whether to align; models that were tuned from one checkpoint may be aligned already.
+        models: models in any form, by the names that the recipe has for them, in the place of what these name.
+        options: how to match.
+        seed: of what DARE drops.
+        settings: fields of `UniverseSettings`: rules, device, and more.
+
+    Raises:
+        UsageError: the recipe cannot be read, or asks for what is not here.
+        CheckpointError: the architectures differ, or a weight is not finite.
+
+    >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> recipe = {"merge_method": "slerp", "base_model": "a", "models": [{"model": "a"}, {"model": "b"}],
+    ...           "parameters": {"t": 0.5}}
+    >>> symgraph.merge_by_recipe(recipe, models={"a": make(), "b": make()}, example=torch.randn(5, 6)).method
+    'slerp'
+    """
+    wanted = read_recipe(recipe, METHODS)
+    names = list(dict.fromkeys([*([wanted.base_model] if wanted.base_model else []), *_names(wanted)]))
+    given = dict(models or {})
+    found = [model(given.get(n, n), trust_remote_code=trust_remote_code) for n in names]
+    found = [with_example(m, example, input_size) for m in found]
+    kept = {n: dtypes(m) for n, m in zip(names, found, strict=True)}
+    hashes = [module_hash(m.module) for m in found]
+    brought, states, universe = together(found, 0, options, align=align, **settings)
+    held = dict(zip(names, states, strict=True))
+    blend = _Blend(wanted, brought[0].module, held, seed)
+    state = blend.state(widest([kept[n] for n in names], wanted.written))
+    roles = ["base" if n == wanted.base_model else "merged" for n in names]
+    ingredients = tuple(map(Ingredient, roles, [m.spec for m in found], hashes))
+    return Merged(brought[0], state, ingredients, universe, "", wanted.merge_method)
+
+
+def _names(recipe: Recipe) -> list[str]:
+    return [m.model for m in recipe.ingredients]
+
+
+@dataclass(frozen=True)
+class _Blend:
+    """A recipe at work on states of one shape, by the names of their models."""
+
+    recipe: Recipe
+    module: nn.Module
+    states: Mapping[str, State]
+    seed: int
+
+    def __post_init__(self) -> None:
+        count = len(set(_names(self.recipe)) | {self.recipe.base_model} - {None})
+        if self.recipe.merge_method == "slerp" and count != 2:
+            raise UsageError(f"slerp is between two models, and there are {count}", remedy="name one beside the base")
+
+    def state(self, stored: Mapping[str, torch.dtype]) -> State:
+        """All tensors, each made when it is asked for; integers, and statistics of norms, are those of the base."""
+        first = next(iter(self.states.values()))
+        fixed = {n for n, _ in self.module.named_buffers()}
+        found: State = {}
+        # What is one tensor under several names stays one.
+        once: dict[int, Tensor] = {}
+        for name, tensor in first.items():
+            mixed = moves(tensor) and name not in fixed
+            wanted = stored.get(name, tensor.dtype)
+            made_later = Deferred(partial(self._made, name, wanted), tensor.shape, wanted) if mixed else tensor
+            found[name] = once.setdefault(id(tensor), made_later)
+        return found
+
+    @torch.no_grad()
+    def _made(self, name: str, dtype: torch.dtype) -> Tensor:
+        found = self._blended(name).to(dtype)
+        check_finite({name: found}, where="the merge")
+        return found
+
+    def _blended(self, name: str) -> Tensor:
+        recipe, of = self.recipe, partial(self._number, name)
+        tensors = {n: made(s[name]).double() for n, s in self.states.items()}
+        listed = [m for m in recipe.ingredients if m.model != recipe.base_model or recipe.merge_method == "linear"]
+        given = [tensors[m.model] for m in listed]
+        if recipe.merge_method == "linear":
+            return linear(given, [of("weight", m, 1.0) for m in listed], normalise=bool(of("normalize", None, 1.0)))
+        base = tensors[str(recipe.base_model)]
+        if recipe.merge_method == "slerp":
+            return slerp(base, given[0], of("t", listed[0], 0.5))
+        usual = DELTAS[recipe.merge_method]
+        normalise, rescale = of("normalize", None, usual.normalise), of("rescale", None, usual.rescale)
+        how = Deltas(usual.sparsify, usual.elect, bool(normalise), bool(rescale))
+        weights, densities = ([of(key, m, 1.0) for m in listed] for key in ("weight", "density"))
+        generator = torch.Generator().manual_seed(self.seed + zlib.crc32(name.encode()))
+        return deltas(base, given, weights, densities, how, of("lambda", None, 1.0), generator)
+
+    def _number(self, name: str, key: str, model: RecipeModel | None, default: float) -> float:
+        return self.recipe.setting(key, model, name, self._depth(name), default)
+
+    def _depth(self, name: str) -> float:
+        """Where among the layers a tensor is: 0 in the first, and outside of all; 1 in the last."""
+        parts = name.split(".")
+        for i, part in enumerate(parts):
+            if part.isdigit() and isinstance(listed := self.module.get_submodule(".".join(parts[:i])), _LISTS):
+                return int(part) / (len(listed) - 1) if len(listed) > 1 else 1.0
+        return 0.0
+
+
+_LISTS = (nn.ModuleList, nn.Sequential)
