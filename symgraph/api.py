@@ -31,6 +31,7 @@ from symgraph.io.programs import with_weights
 from symgraph.ir import Graph
 from symgraph.match.align import align, plan
 from symgraph.match.aligned import Aligned
+from symgraph.match.gather import Gathered, gather
 from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
 from symgraph.match.one_basis import Universe
@@ -71,6 +72,7 @@ __all__ = [
     "Descended",
     "DescentOptions",
     "Embedded",
+    "Gathered",
     "Graph",
     "LearnOptions",
     "LossBarrier",
@@ -96,6 +98,7 @@ __all__ = [
     "canonicalise",
     "descend",
     "embed",
+    "gather",
     "infer",
     "loss_barrier",
     "merge",

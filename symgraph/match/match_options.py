@@ -24,7 +24,7 @@ METHODS = ("weights", "activations", "learned")
 MATCHINGS = METHODS[:2]
 WEIGHTINGS = ("inputs-halved", "uniform", "normalised", "inputs")
 PRECISIONS = ("float32", "float64")
-OUTER = ("joint", "gate", "gram")
+OUTER = ("joint", "gate", "gram", "fixed")
 SAMPLERS = ("uniform", "normal", "dirichlet")
 ESTIMATES = ("even", "worst")
 Progress = Callable[[str], None]
@@ -48,8 +48,8 @@ class MatchOptions:
     `precision`: of the tensors and of their products while they are matched; small matrices, sums and elements are
     float64, and so is everything where float32 does not resolve what is left between the models.
     `outer`: how a space with others fibred over it (experts, heads) is ordered: "joint" with all that is inside, "gate"
-    by the parameters without an inside, "gram" by the inner products that the inside leaves as they are. Both of the
-    latter go by weights, and solve the inside of the matched pairs alone.
+    by the parameters without an inside, "gram" by the inner products that the inside leaves as they are, "fixed": as it
+    is. The last three go by weights, and solve the inside of the matched pairs alone.
     """
 
     sweeps: int = option(15, "at most so many sweeps", least=0)
@@ -80,7 +80,7 @@ class MatchOptions:
     )
     outer: str = option(
         "joint",
-        "order of experts or heads: joint with their inside, by the gate alone, or by Gram matrices",
+        "order of experts or heads: joint with their inside, by the gate alone, by Gram matrices, or as it is",
         choices=OUTER,
     )
 

@@ -31,8 +31,10 @@ def outer_order(symmetry: SymmetryGraph, unit: Tree, found: Iterable[tuple[Block
 
     Args:
         found: blocks of A and B side by side, with their weights; no space of the unit stands twice on one.
-        cost: "gate" or "gram".
+        cost: "gate" or "gram"; "fixed" for that of B itself.
     """
+    if cost == "fixed":
+        return torch.arange(unit.space.size)
     outer, inner = unit.space.id, unit.ids() - {unit.space.id}
     branches = {s.name for s in symmetry.stacks}
     sides: dict[Side, tuple[list[Tensor], list[Tensor]]] = {}

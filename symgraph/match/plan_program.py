@@ -21,7 +21,7 @@ from symgraph.match.wreath import Tree
 from symgraph.orbit.motion import chart_name, moving
 from symgraph.symmetry.graph import SymmetryGraph
 
-WAYS = {"joint": " over inner optima", "gate": " by gates", "gram": " by inner products"}
+WAYS = {"joint": " over inner optima", "gate": " by gates", "gram": " by inner products", "fixed": " in its order"}
 MATCHED = "matched"
 
 
