@@ -13,7 +13,6 @@ from symgraph.errors import SymgraphError, UsageError, either, read_at
 from symgraph.inference.annotated import annotate
 from symgraph.inference.pipeline import infer as _infer
 from symgraph.inference.sources import (
-    Progress,
     RuleSources,
     Source,
     given,
@@ -59,6 +58,7 @@ from symgraph.resize.reshaped import Embedded, Narrowed, embed, narrow
 from symgraph.rules.loading import rule
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
+from symgraph.tracing.progress import Progress
 from symgraph.tracing.sampling import float64
 from symgraph.tracing.softmax_outputs import seen_by_softmax
 from symgraph.tracing.wrap import is_pretrained

@@ -97,6 +97,16 @@ class SymgraphError(Exception):
             lines.append(f"  help: {self.remedy}")
         return "\n".join(lines)
 
+    def to_plain(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {
+            "kind": self.title,
+            "what": self.what,
+            "cause": self.cause,
+            "help": self.remedy,
+            "exit_code": self.exit_code,
+        }
+
 
 class UsageError(SymgraphError):
     """The arguments do not make sense together."""
@@ -152,6 +162,20 @@ class DataError(SymgraphError):
 
     exit_code = 8
     title = "data"
+
+
+class Interrupted(SymgraphError):
+    """Someone has interrupted it."""
+
+    exit_code = 130
+    title = "interrupted"
+
+
+class Bug(SymgraphError):
+    """A bug in symgraph."""
+
+    exit_code = 70
+    title = "bug"
 
 
 def shorten(items: Iterable[str], separator: str = ", ") -> str:

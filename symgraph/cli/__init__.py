@@ -16,6 +16,7 @@ from symgraph.cli import (
     apply_command,
     audit_command,
     barrier_command,
+    completion_command,
     demo_command,
     explain_command,
     failures,
@@ -31,6 +32,7 @@ from symgraph.cli import (
 )
 from symgraph.cli.console import Console
 from symgraph.cli.inputs import attach_weights
+from symgraph.cli.interrupts import interruptible
 from symgraph.cli.parser import Commands, Parser, add_output, flags, formatter
 from symgraph.errors import read_at
 
@@ -49,6 +51,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     gather_command,
     run_command,
     rules_command,
+    completion_command,
     demo_command,
 )
 
@@ -82,18 +85,20 @@ naming a model:
 exit codes:
 {codes}
 
-SYMGRAPH_DEBUG=1 in the environment shows the traceback of an error. Traces of models of transformers are
-kept in the cache folder of the platform, or in that of SYMGRAPH_CACHE (SYMGRAPH_CACHE=off: nowhere).
+-v lists the stages of long work, -vv all their steps. SYMGRAPH_DEBUG=1 in the environment shows the
+traceback of an error. Traces of models of transformers are kept in the cache folder of the platform, or in
+that of SYMGRAPH_CACHE (SYMGRAPH_CACHE=off: nowhere). `symgraph completion` completes commands in a shell.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code of the process."""
     words = list(sys.argv[1:] if argv is None else argv)
+    console = Console("--json" in words)
     with warnings.catch_warnings(), read_at(command_line=True, **flags()):
         if not (sys.warnoptions or failures.debugging()):
             warnings.simplefilter("ignore")
-        return failures.guarded(lambda: _run(words))
+        return failures.guarded(lambda: _run(words, console), console)
 
 
 def parser() -> Parser:
@@ -119,7 +124,7 @@ def _no_cache() -> AbstractContextManager[None]:
     return without_cache()
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], console: Console) -> int:
     if not words:
         parser().print_help()
         return 0
@@ -128,7 +133,8 @@ def _run(words: list[str]) -> int:
     attach_weights(args)
     # Libraries draw bars and print advice of their own; what matters of it reaches the user as an error.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with _no_cache() if args.no_cache else nullcontext():
-        code: int = args.run(args, Console(args.json, args.quiet))
+    console.quiet, console.verbose = args.quiet, args.verbose
+    with _no_cache() if args.no_cache else nullcontext(), console.listening(), interruptible(args):
+        code: int = args.run(args, console)
     sys.stdout.flush()
     return code

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
+from symgraph.cli.data_inputs import batches, reads_training, training
 from symgraph.cli.parser import (
     WEIGHTED_HELP,
     Arguments,
@@ -85,13 +86,14 @@ def run(args: Arguments, console: Console) -> int:
     if args.out is not None:
         inputs.refuse_folders(args, reference_folder(Path(args.out)))
     program = inputs.program(args)
-    deferred = args.data is None and not _learns(args, program)
+    learns = reads_training(args)
+    deferred = args.data is None and not learns
     inputs.require_room(args, [args.a, args.b], spooled=int(deferred))
     a, b = (inputs.weighted(spec, args, deferred=deferred) for spec in (args.a, args.b))
     if args.dry_run:
         return inputs.show_program(program or _planned(a, b, args), args, console, {"A": a, "B": b}, written=1)
-    found = inputs.batches(args, a) if args.data else None
-    lesson = inputs.training(args, a) if _learns(args, program) else (None, None)
+    found = batches(args, a) if args.data else None
+    lesson = training(args, a, console) if learns else (None, None)
     aligned = _align((a, b), program, deferred, lesson, found, args, console)
     measured = _measure(aligned, found, args, console) if found is not None else {}
     written = _write(aligned, measured, args)
@@ -128,12 +130,6 @@ def _write_code(aligned: Aligned, args: Arguments) -> Path:
     return write_code(aligned.alignment, state_of(aligned.b.module), args.emit_program, **how)
 
 
-def _learns(args: Arguments, program: Program | None) -> bool:
-    if program is None:
-        return bool(args.method != "weights" or args.weighting == "inputs")
-    return program.reads_data
-
-
 def _planned(a: Model, b: Model, args: Arguments) -> Program:
     from symgraph.match.align import plan
 
@@ -153,8 +149,8 @@ def _align(
 
     how = inputs.wanted(args) | inputs.settings(args, PairSettings, spool=deferred)
     how |= {"data": lesson[0], "validation": lesson[1], "program": program, "examples": found}
-    with console.steps("aligning") as progress:
-        return align(*models, **how | {"progress": progress})
+    with console.working("aligning"):
+        return align(*models, **how)
 
 
 def _measure(aligned: Aligned, found: Any, args: Arguments, console: Console) -> dict[str, LossBarrier]:

@@ -44,7 +44,7 @@ def run(args: Arguments, console: Console) -> int:
         return 0
     options = {"inverse": args.inverse, "task_vector": args.task_vector, "tied": args.tied}
     options["scratch"] = inputs.scratch(args)
-    with console.steps("applying"):
+    with console.working("applying"):
         applied = outputs.apply(args.applied, found, rules=inputs.rule_book(args), **options)
     out = outputs.write_applied(applied, args.out, command=args.typed, **inputs.writing(args))
     plain = {"alignment": args.applied, "model": args.model, "inverse": args.inverse, "written": str(out)}

@@ -40,10 +40,10 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph import api
 
     found = model(args.model, args)
-    with console.steps("auditing") as say:
+    with console.working("auditing"):
         symmetry = api.infer(found, rules=rule_book(args))
         options = {"logits": args.logits, "approximate": args.approximate, "seed": args.seed}
-        outcome = api.audit(found, symmetry=symmetry, rules=rule_book(args), progress=say, **options)
+        outcome = api.audit(found, symmetry=symmetry, rules=rule_book(args), **options)
     console.result(outcome, {"complete": outcome.complete, **asdict(outcome)})
     outcome.raise_if_incomplete()
     return 0

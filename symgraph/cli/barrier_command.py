@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
+from symgraph.cli.data_inputs import held_out, recalibration
 from symgraph.cli.parser import (
     WEIGHTED_HELP,
     Arguments,
@@ -21,6 +22,7 @@ from symgraph.cli.parser import (
     add_recalibration,
     add_rules,
     add_trust,
+    chosen,
 )
 from symgraph.errors import UsageError
 from symgraph.match.match_options import Settings
@@ -28,7 +30,6 @@ from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
 
 if TYPE_CHECKING:
     from symgraph.match.program import Program
-    from symgraph.match.run_program import Around
 
 _EXAMPLES = """
 symgraph barrier a b --data my-dataset --metrics accuracy
@@ -78,6 +79,7 @@ def run(args: Arguments, console: Console) -> int:
     """Plan or load the program, run it, print."""
     from symgraph.match import run_program as programs
     from symgraph.match.barrier_steps import figures, tables
+    from symgraph.match.run_program import Around
 
     _check(args)
     program = _given(args) if args.program else _planned(args)
@@ -90,7 +92,9 @@ def run(args: Arguments, console: Console) -> int:
     # Before any data is read.
     programs.check_alike(models)
     data = programs.load_data(program, models)
-    done = programs.run_program(program, models, data, _settings(args), _how(args, console))
+    around = Around(overwrite=args.overwrite, command=args.typed)
+    with console.working("measuring"):
+        done = programs.run_program(program, models, data, _settings(args), around)
     inputs.save_program(program, args, models)
     console.result(tables(done.run.reported), json.dumps(figures(done.run.reported), indent=2))
     for path in filter(None, (*done.run.written.values(), args.emit_program)):
@@ -129,10 +133,10 @@ def _planned(args: Arguments) -> Program:
     plan = BarrierPlan(
         model="",
         inputs=_named(args.models),
-        data=inputs.held_out(args),
-        recalibrate=inputs.recalibration(args),
-        mixtures=inputs.options(args, MixtureOptions, mixtures=mixtures),
-        evaluation=inputs.options(args, EvaluationOptions),
+        data=held_out(args),
+        recalibrate=recalibration(args),
+        mixtures=chosen(args, MixtureOptions, mixtures=mixtures),
+        evaluation=chosen(args, EvaluationOptions),
         product=args.product,
         out=args.out or "",
         plot=args.plot or "",
@@ -167,9 +171,3 @@ def _given(args: Arguments) -> Program:
 
 def _settings(args: Arguments) -> Settings:
     return Settings(rules=inputs.rule_book(args) if args.rules else None)
-
-
-def _how(args: Arguments, console: Console) -> Around:
-    from symgraph.match.run_program import Around
-
-    return Around(overwrite=args.overwrite, command=args.typed, bar=console.bar)

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-Counter = Callable[[int, int], None]
+_LINE = logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S")
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
+_NO_BAR = "{desc}: {elapsed} {postfix}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Console:
     """Where text goes.
 
     With `as_json` standard output carries one JSON document and nothing else; with `quiet` standard error stays empty
-    unless something fails. Bars are drawn only where standard error is a terminal.
+    unless something fails; with `verbose` 1 stages are listed, with 2 all their steps. Bars are drawn only where
+    standard error is a terminal. `answered`: whether the result is printed.
     """
 
     as_json: bool = False
     quiet: bool = False
+    verbose: int = 0
+    answered: bool = False
 
     def result(self, text: object, data: Any) -> None:
         """Print the result of a command: `text`, or `data` as JSON (text that is JSON already is printed as it is)."""
+        self.answered = True
         if not self.as_json:
             print(text)
             return
@@ -42,52 +49,103 @@ class Console:
             print(text, file=sys.stderr, flush=True)
 
     @contextmanager
-    def bar(self, label: str) -> Iterator[Counter]:
-        """A progress bar that is told how many of how many steps are done, or one line at its end."""
-        if self.quiet or not sys.stderr.isatty():
-            with self._line(label):
-                yield lambda done, total: None
-            return
-        from tqdm import tqdm
-
-        with tqdm(desc=label, file=sys.stderr, total=1, dynamic_ncols=True) as drawn:
-
-            def count(done: int, total: int) -> None:
-                drawn.total = total
-                drawn.update(done - drawn.n)
-
-            yield count
+    def listening(self) -> Iterator[None]:
+        """While it lasts, what the package logs is printed, as far as it was asked for."""
+        level = {0: logging.WARNING, 1: logging.INFO}.get(self.verbose, logging.DEBUG)
+        with _heard(_Lines(level)) if self.verbose else nullcontext():
+            yield
 
     @contextmanager
-    def steps(self, label: str) -> Iterator[Callable[[str], None]]:
-        """Lines that replace each other on a terminal, or one line at the end; their number is not known before."""
-        if self.quiet or not sys.stderr.isatty():
-            with self._line(label):
-                yield lambda line: None
-            return
-        from tqdm import tqdm
+    def working(self, label: str) -> Iterator[None]:
+        """While it lasts, the last that the package has logged is shown.
 
-        with tqdm(desc=label, file=sys.stderr, bar_format="{desc}: {elapsed} {postfix}", dynamic_ncols=True) as drawn:
-
-            def show(line: str) -> None:
-                drawn.set_postfix_str(line.strip()[:80])
-                drawn.update()
-
-            yield show
-
-    @contextmanager
-    def _line(self, label: str) -> Iterator[None]:
-        """One line for a log: what is being done, and when it is done how long it took."""
+        On a terminal as one line that changes, with a bar and an estimate of the time left where the number of steps is
+        known; else as one line for a log, which ends with how long it took.
+        """
         if self.quiet:
             yield
-            return
-        start, end = time.monotonic(), ""
-        print(f"{label} ...", end="", file=sys.stderr, flush=True)
-        try:
-            yield
-            end = f" {time.monotonic() - start:.1f} s"
-        finally:
-            print(end, file=sys.stderr, flush=True)
+        elif sys.stderr.isatty():
+            with _bar(label) as bar, _heard(_Bar(bar)):
+                yield
+        else:
+            with _timed(label, alone=self.verbose > 0):
+                yield
+
+
+class _Bar(logging.Handler):
+    """Shows the last record as the text beside a bar, which starts anew with every stage."""
+
+    def __init__(self, bar: Any) -> None:
+        super().__init__(logging.DEBUG)
+        self.bar, self.stage, self.done = bar, ("", 0), 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Draws the record."""
+        done, total = getattr(record, "done", None), getattr(record, "total", None)
+        if done is None or not total:
+            self.bar.bar_format = _NO_BAR
+        else:
+            self._count(done, total, (record.name, total))
+        self.bar.set_postfix_str(record.getMessage().strip()[:80], refresh=False)
+        self.bar.refresh()
+
+    def _count(self, done: int, total: int, stage: tuple[str, int]) -> None:
+        self.bar.bar_format = _BAR
+        if stage != self.stage or done < self.done:
+            self.bar.reset(total)
+            self.stage = stage
+        self.bar.update(done - self.bar.n)
+        self.done = done
+
+
+class _Lines(logging.Handler):
+    """Prints records from a level on, above the bar if there is one."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.setFormatter(_LINE)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints the record."""
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextmanager
+def _heard(handler: logging.Handler) -> Iterator[None]:
+    """A handler on the log of the package."""
+    log = logging.getLogger("symgraph")
+    level = log.level
+    log.setLevel(min(handler.level, level or handler.level))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+
+
+def _bar(label: str) -> AbstractContextManager[Any]:
+    from tqdm import tqdm
+
+    # A minimum of steps between two drawings would hide those of stages with few steps.
+    bar: AbstractContextManager[Any] = tqdm(
+        desc=label, file=sys.stderr, total=1, bar_format=_NO_BAR, dynamic_ncols=True, miniters=1
+    )
+    return bar
+
+
+@contextmanager
+def _timed(label: str, *, alone: bool) -> Iterator[None]:
+    """One line for a log: what is being done, and when it is done how long it took; two where others come between."""
+    start, took = time.monotonic(), ""
+    print(f"{label} ...", end="\n" if alone else "", file=sys.stderr, flush=True)
+    try:
+        yield
+        took = f" {time.monotonic() - start:.1f} s"
+    finally:
+        print(f"{label} done:{took}" if alone and took else took, file=sys.stderr, flush=True)
 
 
 def table(rows: Iterable[Iterable[object]], *, indent: int = 0) -> str:

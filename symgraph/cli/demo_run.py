@@ -6,6 +6,7 @@ Everything is real: the networks are trained here from two seeds, and every figu
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -35,6 +36,9 @@ from symgraph.measure.plots import barrier_plot
 from symgraph.measure.result import LossBarrier
 from symgraph.prove.verify import Verification
 from symgraph.tracing import state_of
+from symgraph.tracing.progress import tell
+
+_log = logging.getLogger(__name__)
 
 FOLDER = "symgraph-demo"
 MARKER = "demo.json"
@@ -118,8 +122,8 @@ def _compute(folder: Path, seed: int, settings: Settings, console: Console) -> t
     console.say(f"training two vision transformers on {images}, seeds {seed} and {seed + 1}")
     a, b = (_trained(name, s, settings, console) for name, s in (("a", seed), ("b", seed + 1)))
     proof = _inspect(a, console)
-    with console.steps("aligning b to a") as progress:
-        aligned = align(a, b, progress=progress)
+    with console.working("aligning b to a"):
+        aligned = align(a, b)
     console.say(f"\naligned b to a: {aligned}\n")
     before, after = _measured(aligned, console)
     distances = (aligned.before, aligned.after)
@@ -155,10 +159,10 @@ def _training_size() -> int:
 
 
 def _trained(name: str, seed: int, settings: Settings, console: Console) -> Model:
-    with torch.random.fork_rng(devices=[]), console.bar(f"training {name}") as count:
+    with torch.random.fork_rng(devices=[]), console.working(f"training {name}"):
         torch.manual_seed(seed)
         module = _network(settings)
-        _train(module, seed, settings, count)
+        _train(module, seed, settings)
     return replace(api.model(module.eval()), spec=name)
 
 
@@ -192,7 +196,7 @@ def _network(settings: Settings) -> nn.Module:
     return ViTForImageClassification(config)
 
 
-def _train(module: nn.Module, seed: int, settings: Settings, count: Any) -> None:
+def _train(module: nn.Module, seed: int, settings: Settings) -> None:
     images, labels = _digits()
     chosen = _order()[_HELD_OUT:]
     per_epoch = len(chosen) // settings.batch
@@ -209,7 +213,8 @@ def _train(module: nn.Module, seed: int, settings: Settings, count: Any) -> None
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-            count(epoch * per_epoch + step + 1, total)
+            done = epoch * per_epoch + step + 1
+            tell(_log, None, f"step {done} of {total}", done, total)
 
 
 # -- the account -------------------------------------------------------------------------------------------------------
@@ -218,7 +223,7 @@ def _train(module: nn.Module, seed: int, settings: Settings, count: Any) -> None
 def _inspect(a: Model, console: Console) -> Verification:
     symmetry = api.infer(a)
     console.say(f"\n{symmetry}\n")
-    with console.steps("verifying"):
+    with console.working("verifying"):
         proof = api.verify(a, symmetry=symmetry)
     proof.raise_if_failed()
     console.say(
@@ -236,8 +241,8 @@ def _measured(aligned: Aligned, console: Console) -> tuple[LossBarrier, LossBarr
         ("before", (state_of(module), state_of(aligned.b.module))),
         ("after", (aligned.reference, aligned.state)),
     ):
-        with console.bar(f"measuring {when} alignment") as count:
-            found.append(loss_barrier(*ends, batches, module=module, metrics=["accuracy"], progress=count))
+        with console.working(f"measuring {when} alignment"):
+            found.append(loss_barrier(*ends, batches, module=module, metrics=["accuracy"]))
     return found[0], found[1]
 
 

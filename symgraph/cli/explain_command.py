@@ -38,7 +38,7 @@ def run(args: Arguments, console: Console) -> int:
     if args.space is None:
         return _term(args.model, console)
     found = architecture(args.model, args)
-    with console.steps("tracing"):
+    with console.working("tracing"):
         symmetry = api.infer(found, rules=rule_book(args))
     space = symmetry.space(args.space)
     evidence = [

@@ -37,9 +37,8 @@ def run(args: Arguments, console: Console) -> int:
     inputs.refuse_folders(args, args.out)
     inputs.require_room(args, [args.model])
     found = inputs.weighted(args.model, args)
-    with console.steps("gathering") as progress:
-        book = inputs.rule_book(args)
-        gathered = gather(found, over=args.over, rounds=args.rounds, rules=book, progress=progress)
+    with console.working("gathering"):
+        gathered = gather(found, over=args.over, rounds=args.rounds, rules=inputs.rule_book(args))
     out = write_gathered(gathered, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{gathered}\nwrote {out}", {**gathered.to_plain(), "written": str(out)})
     return 0

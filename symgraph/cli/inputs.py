@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from symgraph.cli.console import Console
-from symgraph.cli.parser import Arguments, destination
+from symgraph.cli.data_inputs import training_inputs
+from symgraph.cli.parser import Arguments, chosen
 from symgraph.errors import UsageError, shorten
 from symgraph.io.files import refuse_existing, require_space
-from symgraph.io.options import stated
-from symgraph.io.reading import Reading
 from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
 
 if TYPE_CHECKING:
-    from symgraph.io.data import Batches, NoData
+    from symgraph.io.data import Batches
     from symgraph.io.models import Model
-    from symgraph.io.pinned import DataInput
     from symgraph.match.program import Program
     from symgraph.measure.endpoints import Endpoint
     from symgraph.measure.result import LossBarrier
     from symgraph.rules.book import RuleBook
-
-Kind = TypeVar("Kind")
-
 
 # Arguments that name what is read.
 _SOURCES = (
@@ -108,102 +103,32 @@ def rule_book(args: Arguments) -> RuleBook:
     return api.rule_book(args.rules)
 
 
-def options(args: Arguments, kind: type[Kind], **more: Any) -> Kind:
-    """A dataclass of options from those of them that the command has."""
-    places = {n: destination(n, said) for n, (_, said) in stated(kind).items()}
-    named = {n: getattr(args, place) for n, place in places.items() if place in args}
-    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in named.items()}, **more)
-
-
 def settings(args: Arguments, kind: type[Settings], *, spool: bool = False) -> dict[str, Any]:
     """How models are read and where it is computed, by name; with `spool` results wait on the disk of `--out`."""
     import torch
 
     more = {"rules": rule_book(args), "device": args.device, "dtype": getattr(torch, args.dtype)}
     more["scratch"] = scratch(args) if spool else None
-    found = options(args, kind, **more)
+    found = chosen(args, kind, **more)
     return {f.name: getattr(found, f.name) for f in fields(found)}
 
 
 def wanted(args: Arguments, **trained: Any) -> dict[str, Any]:
     """The method, and its options."""
-    chosen = {"method": args.method, "options": options(args, MatchOptions)}
-    return chosen | ({"learning": options(args, LearnOptions, **trained)} if args.method == "learned" else {})
-
-
-def training(args: Arguments, found: Model) -> tuple[Batches | NoData, Batches | NoData | None]:
-    """Training data, or that models make it themselves; and validation data where it is named.
-
-    Raises:
-        UsageError: there is no training data.
-        DataError: it cannot be read, or has no split to train on.
-    """
-    named = training_inputs(args)
-    if not named:
-        remedy = "name it with --train-data, or data with a train split with --data; --data none where there is none"
-        raise UsageError(f"the method {args.method} needs training data", remedy=remedy)
-    first, *others = (given.training(found) for given in named.values())
-    return first, others[0] if others else None
-
-
-def training_inputs(args: Arguments) -> dict[str, DataInput]:
-    """The training and validation data of a method that needs some, as a program names them."""
-    spec = args.train_data or args.data
-    if spec is None:
-        return {}
-    split = args.train_split or (None if args.train_data else "train")
-    found = {"train": _data(args, spec, split or _train_of(spec))}
-    if args.validation_data or args.validation_split:
-        found["validation"] = _data(args, args.validation_data or spec, args.validation_split)
-    return found
-
-
-def _train_of(spec: str) -> str | None:
-    """The split to train on, where data has splits: without a name the held-out one would be taken."""
-    from symgraph.io import data
-
-    return "train" if "train" in data.splits(spec) else None
-
-
-def held_out(args: Arguments) -> DataInput:
-    """The data of `--data`."""
-    return _data(args, args.data, args.split, args.limit)
-
-
-def batches(args: Arguments, found: Model) -> Batches:
-    """The data of `--data`, as the model takes it."""
-    return held_out(args).load(found)
-
-
-def fitting(args: Arguments) -> DataInput:
-    """The data of `--fit`."""
-    return _data(args, args.fit, args.split, args.limit)
-
-
-def recalibration(args: Arguments) -> DataInput | None:
-    """The training data of `--recalibrate`, where it is named."""
-    if args.recalibrate is None:
-        return None
-    split = args.recalibrate_split or _train_of(args.recalibrate)
-    return _data(args, args.recalibrate, split, args.recalibrate_limit)
-
-
-def _data(args: Arguments, spec: str, split: str | None, limit: int | None = None) -> DataInput:
-    from symgraph.io.pinned import DataInput
-
-    return DataInput(data=spec, split=split, limit=limit, **asdict(options(args, Reading)))
+    found: dict[str, Any] = {"method": args.method, "options": chosen(args, MatchOptions)}
+    return found | ({"learning": chosen(args, LearnOptions, **trained)} if args.method == "learned" else {})
 
 
 def measure(
     label: str, models: Sequence[Endpoint], found: Batches, args: Arguments, console: Console, **how: Any
 ) -> LossBarrier:
-    """The loss barrier among models, with a bar while it is evaluated; `how` as for `loss_barrier`."""
+    """The loss barrier among models, shown while it is evaluated; `how` as for `loss_barrier`."""
     from symgraph.measure.barrier import loss_barrier
 
     chosen = {k: getattr(args, k) for k in ("resolution", "samples") if k in args}
     if "mixture" in args:
         chosen["mixtures"] = args.mixture
-    with console.bar(label) as count:
+    with console.working(label):
         return loss_barrier(
             models,
             batches=found,
@@ -211,7 +136,6 @@ def measure(
             seed=args.seed,
             metrics=args.metrics,
             device=args.device,
-            progress=count,
             **chosen,
             **how,
         )

@@ -62,7 +62,7 @@ def run(args: Arguments, console: Console) -> int:
     _check(args)
     refuse_files(args, args.html, args.overlay)
     found = architecture(args.model, args)
-    with console.steps("tracing"):
+    with console.working("tracing"):
         graph = api.trace(found)
     if args.emit == "graph":
         console.result(graph, _plain_graph(graph))

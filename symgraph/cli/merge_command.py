@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
+from symgraph.cli.data_inputs import recalibration
 from symgraph.cli.parser import (
     WEIGHTED_HELP,
     Arguments,
@@ -20,6 +21,7 @@ from symgraph.cli.parser import (
     add_recalibration,
     add_rules,
     add_trust,
+    chosen,
     not_negative,
 )
 from symgraph.errors import UsageError
@@ -88,17 +90,17 @@ def run(args: Arguments, console: Console) -> int:
     sources = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
     if args.dry_run:
         return _planned(sources, args, console)
-    named = inputs.recalibration(args)
+    named = recalibration(args)
     training = None if named is None else named.load(sources[0])
-    with console.steps("merging") as progress:
+    with console.working("merging"):
         merged = merge.merge(
             sources,
             args.weights,
             align=args.align,
-            options=inputs.options(args, MatchOptions),
+            options=chosen(args, MatchOptions),
             recalibrate=training,
             written=None if written is None else getattr(torch, written),
-            **inputs.settings(args, UniverseSettings, spool=deferred) | {"progress": progress},
+            **inputs.settings(args, UniverseSettings, spool=deferred),
         )
     out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
@@ -118,9 +120,9 @@ def _by_recipe(args: Arguments, console: Console) -> int:
     dtype, args.dtype = args.dtype, "float64"
     if dtype is not None:
         raise UsageError(f"--dtype {dtype} with a recipe", remedy="name it as `dtype` in the recipe")
-    how = {"align": args.align, "seed": args.seed, "options": inputs.options(args, MatchOptions)}
-    with console.steps("merging") as progress:
-        settings = inputs.settings(args, UniverseSettings) | {"progress": progress}
+    how = {"align": args.align, "seed": args.seed, "options": chosen(args, MatchOptions)}
+    with console.working("merging"):
+        settings = inputs.settings(args, UniverseSettings)
         merged = merge_by_recipe(args.recipe, trust_remote_code=args.trust_remote_code, **how, **settings)
     out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
@@ -133,7 +135,7 @@ def _planned(sources: Sequence[Model], args: Arguments, console: Console) -> int
     from symgraph.match.universe import plan
 
     if args.align:
-        planned = plan(sources, options=inputs.options(args, MatchOptions), **inputs.settings(args, UniverseSettings))
+        planned = plan(sources, options=chosen(args, MatchOptions), **inputs.settings(args, UniverseSettings))
         return inputs.show_program(planned, args, console, {str(i): m for i, m in enumerate(sources)}, written=1)
     cost = cost_of_mean(sources)
     console.result(cost, {"cost": cost.to_plain()})

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from symgraph.cli.console import Console
 from symgraph.errors import UsageError
@@ -19,6 +19,7 @@ from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
 
 Arguments = argparse.Namespace
 Run = Callable[[Arguments, Console], int]
+Kind = TypeVar("Kind")
 
 MODEL_HELP = (
     "a checkpoint folder, a hub id, a config.json, or package.module:factory (the one form that runs your code)"
@@ -43,6 +44,7 @@ class Commands:
     """Adds commands to a parser, all in one form."""
 
     def __init__(self, parser: argparse.ArgumentParser, title: str = "commands") -> None:
+        self.top = parser
         self._under: Any = parser.add_subparsers(title=title, metavar="COMMAND", required=True, parser_class=Parser)
 
     def add(self, name: str, run: Run | None, about: str, *, details: str = "", examples: str = "") -> Parser:
@@ -68,8 +70,11 @@ def formatter(prog: str) -> argparse.HelpFormatter:
 
 def add_output(parser: argparse.ArgumentParser, default: Any = False) -> None:
     """The options of every command, which may stand before or after it."""
-    parser.add_argument("--json", action="store_true", default=default, help="print the result as JSON")
-    parser.add_argument("--quiet", action="store_true", default=default, help="print no progress and no remarks")
+    parser.add_argument("--json", action="store_true", default=default, help="print the result, or a failure, as JSON")
+    text = "print no progress and no remarks"
+    parser.add_argument("-q", "--quiet", action="store_true", default=default, help=text)
+    text = "list the stages of long work; twice: all of their steps"
+    parser.add_argument("-v", "--verbose", action="count", default=default or 0, help=text)
     text = "trace anew, and keep no traces in the folder SYMGRAPH_CACHE"
     parser.add_argument("--no-cache", action="store_true", default=default, help=text)
 
@@ -152,7 +157,9 @@ def flags() -> dict[str, str]:
     """What the command line calls arguments of Python that are not called by their names."""
     kinds = (MatchOptions, LearnOptions, PairSettings, UniverseSettings, Reading, MixtureOptions, EvaluationOptions)
     listed = (item for kind in kinds for item in stated(kind).items())
-    return {"data": "--train-data", **{name: said.flag for name, (_, said) in listed if said.flag}}
+    # The split of data, not that of units.
+    own = {"data": "--train-data", "validation": "--validation-data", "split": "--split"}
+    return {name: said.flag for name, (_, said) in listed if said.flag} | own
 
 
 def destination(name: str, said: Option) -> str:
@@ -186,6 +193,13 @@ def _default_text(default: Any) -> str:
     if isinstance(default, tuple):
         return f" (default {' '.join(map(str, default))})"
     return f" (default {default:g})" if isinstance(default, float) else f" (default {default})"
+
+
+def chosen(args: Arguments, kind: type[Kind], **more: Any) -> Kind:
+    """A dataclass of options from those of them that the command has."""
+    places = {n: destination(n, said) for n, (_, said) in stated(kind).items()}
+    named = {n: getattr(args, place) for n, place in places.items() if place in args}
+    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in named.items()}, **more)
 
 
 def add_matching(parser: argparse.ArgumentParser) -> None:

@@ -61,7 +61,7 @@ def run(args: Arguments, console: Console) -> int:
     inputs.refuse_folders(args, args.out)
     inputs.require_room(args, [args.model])
     found = inputs.weighted(args.model, args)
-    with console.steps("rotating") as progress:
+    with console.working("rotating"):
         rotated = rotate(
             found,
             by=args.by,
@@ -72,7 +72,6 @@ def run(args: Arguments, console: Console) -> int:
             tied=args.tied,
             rules=inputs.rule_book(args),
             options={"steps": args.steps, "lr": args.lr},
-            progress=progress,
         )
     out = write_rotated(rotated, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{rotated}\nwrote {out}", {**rotated.to_plain(), "written": str(out)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from symgraph.errors import RuleError
 if TYPE_CHECKING:
     from symgraph.rules.check import Report
     from symgraph.rules.schema import Rule
+
+_log = logging.getLogger(__name__)
 
 _EXAMPLES = """
 symgraph rules list
@@ -72,13 +75,11 @@ def _source(rule: Rule) -> str:
 def run_test(args: Arguments, console: Console) -> int:
     """Check rules, print what was found, and fail if one claims something false."""
     from symgraph.rules.check import check
+    from symgraph.tracing.progress import counted
 
     chosen = _chosen(args)
-    reports: list[Report] = []
-    with console.bar("testing rules") as count:
-        for rule in chosen:
-            reports.append(check(rule))
-            count(len(reports), len(chosen))
+    with console.working("testing rules"):
+        reports = [check(rule) for rule in counted(_log, chosen, len(chosen), "rule")]
     console.result(_text(reports), [_plain(r) for r in reports])
     false = [r.rule for r in reports if not r.sound]
     if false:

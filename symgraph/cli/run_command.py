@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
@@ -73,19 +72,13 @@ def run(args: Arguments, console: Console) -> int:
     if args.dry_run:
         console.result(program, program.to_plain())
         return 0
-    settings = Settings(**inputs.settings(args, Settings) | {"progress": _telling(console)})
+    settings = Settings(**inputs.settings(args, Settings))
     writing = {"shard_size": args.shard_size}
-    how = Around(overwrite=args.overwrite, writing=writing, command=args.typed, bar=console.bar)
-    done = programs.run_program(program, models, data, settings, how)
+    how = Around(overwrite=args.overwrite, writing=writing, command=args.typed)
+    with console.working("running"):
+        done = programs.run_program(program, models, data, settings, how)
     console.result("\n".join(_lines(done)), _plain(done))
     return 0
-
-
-def _telling(console: Console) -> Callable[[str], None]:
-    """Says which step is run; what is inside of one is left out."""
-    from symgraph.match.program import STEPS
-
-    return lambda line: console.remark(line) if line.split(" ", 1)[0] in STEPS else None
 
 
 def _lines(done: Done) -> list[str]:

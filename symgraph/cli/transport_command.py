@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
+from symgraph.cli.data_inputs import fitting
 from symgraph.cli.parser import (
     DATA_HELP,
     WEIGHTED_HELP,
@@ -16,6 +17,7 @@ from symgraph.cli.parser import (
     add_rules,
     add_trust,
     at_least,
+    chosen,
     finite,
 )
 from symgraph.match.match_options import MatchOptions, PairSettings
@@ -73,10 +75,9 @@ def run(args: Arguments, console: Console) -> int:
     tuned = args.tuned if is_adapter(args.tuned) else inputs.weighted(args.tuned, args)
     how = {"alignment": args.alignment, "rules": inputs.rule_book(args)}
     if args.alignment is None:
-        how = {"options": inputs.options(args, MatchOptions), **inputs.settings(args, PairSettings)}
-    fit = None if args.fit is None else inputs.fitting(args).load(to)
-    with console.steps("transporting") as progress:
-        how |= {} if args.alignment else {"progress": progress}
+        how = {"options": chosen(args, MatchOptions), **inputs.settings(args, PairSettings)}
+    fit = None if args.fit is None else fitting(args).load(to)
+    with console.working("transporting"):
         found = transport(base, tuned, to, scale=args.scale, fit=fit, **how)
     out = write_transported(found, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{found}\nwrote {out}", {**found.to_plain(), "written": str(out)})

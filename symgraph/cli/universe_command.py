@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
+from symgraph.cli.data_inputs import batches, reads_training, training
 from symgraph.cli.parser import (
     WEIGHTED_HELP,
     Arguments,
@@ -81,7 +82,7 @@ def run(args: Arguments, console: Console) -> int:
     inputs.refuse_code(args, "several alignments")
     inputs.check_matching(args, "all models")
     program = inputs.program(args)
-    count, deferred = len(args.models), _deferred(program, args)
+    count, deferred = len(args.models), _deferred(args)
     inputs.require_room(args, args.models, copies=count, spooled=count if deferred else 0)
     models = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
     named = {str(i): m for i, m in enumerate(models)}
@@ -103,28 +104,24 @@ def _how(args: Arguments, *, spool: bool = False) -> dict[str, Any]:
     return inputs.wanted(args, sampler="dirichlet") | inputs.settings(args, UniverseSettings, spool=spool)
 
 
-def _reads(program: Program | None, args: Arguments) -> bool:
-    return bool(args.method != "weights") if program is None else program.reads_data
-
-
-def _deferred(program: Program | None, args: Arguments) -> bool:
+def _deferred(args: Arguments) -> bool:
     """Whether tensors are read where they are needed: few passes do without data."""
-    return args.data is None and not _reads(program, args)
+    return args.data is None and not reads_training(args)
 
 
 def _universe(models: Sequence[Model], program: Program | None, args: Arguments, console: Console) -> Universe:
     from symgraph.match.universe import universe
 
-    deferred, reads = _deferred(program, args), _reads(program, args)
-    training, validation = inputs.training(args, models[0]) if reads else (None, None)
-    how = _how(args, spool=deferred) | {"data": training, "validation": validation, "program": program}
-    how["examples"] = inputs.batches(args, models[0]) if args.data else None
-    with console.steps("matching") as progress:
-        return universe(models, **how | {"progress": progress})
+    deferred, reads = _deferred(args), reads_training(args)
+    taught, validation = training(args, models[0], console) if reads else (None, None)
+    how = _how(args, spool=deferred) | {"data": taught, "validation": validation, "program": program}
+    how["examples"] = batches(args, models[0]) if args.data else None
+    with console.working("matching"):
+        return universe(models, **how)
 
 
 def _measured(found: Universe, args: Arguments, console: Console) -> dict[str, LossBarrier]:
     models = [m.model for m in found.members]
     names = [Path(m.spec).name for m in models]
-    data = inputs.batches(args, models[0])
+    data = batches(args, models[0])
     return inputs.before_and_after(models, found.states, data, args, console, names=names)

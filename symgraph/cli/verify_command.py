@@ -38,7 +38,7 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph import api
 
     found = model(args.model, args)
-    with console.steps("verifying"):
+    with console.working("verifying"):
         symmetry = api.infer(found, rules=rule_book(args))
         outcome = api.verify(found, symmetry=symmetry, samples=args.samples, each=args.each, seed=args.seed)
     if not found.has_weights:

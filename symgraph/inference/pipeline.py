@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +33,9 @@ from symgraph.ir import Graph
 from symgraph.rules.book import RuleBook, default_rules
 from symgraph.symmetry.coverage import coverage_error
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.progress import counted
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ def run(
     stages = stages_until(until)
     value: Any = Prepared(graph, rules or default_rules(), read or graph, order)
     with _uncollected():
-        for stage in stages:
+        for stage in counted(_log, stages, len(stages), "inferring, stage"):
             value = stage.apply(value)
     return value
 

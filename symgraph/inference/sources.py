@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,14 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of, trace_config
 from symgraph.tracing import trace as _trace
 from symgraph.tracing.graph_module import GraphModule
+from symgraph.tracing.progress import tell
 from symgraph.tracing.wrap import is_pretrained
 
 Source = Model | nn.Module | Graph | SymmetryGraph | str | Path | Any
 RuleSources = RuleBook | Iterable[str | Path | Rule] | None
-Progress = Callable[[str], None]
+
+
+_log = logging.getLogger(__name__)
 
 
 def model(
@@ -163,7 +167,9 @@ def trace(
     args, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs or ()), {})
     named |= dict(kwargs or {})
     require_inputs(found, args, named)
-    return _trace(found.module, args, named, name=type(found.module).__name__)
+    name = type(found.module).__name__
+    tell(_log, None, f"tracing {name}")
+    return _trace(found.module, args, named, name=name)
 
 
 def require_inputs(found: Model, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:

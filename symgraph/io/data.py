@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ _IMAGES = ("pixel_values", "img", "image")
 _TEXTS = ("input_ids", "text")
 _LABELS = ("labels", "label")
 _HELD_OUT = ("test", "validation", "valid", "val")
+# Parts of data that has no splits: all but the last tenth of its batches, and that.
+HEAD, TAIL = "head", "tail"
+_TAIL = 10
 _CACHE_BYTES = 1 << 30
 # What is named where there is no data.
 NONE = "none"
@@ -98,7 +101,8 @@ def load(
 
     Images become `pixel_values`, scaled to [0, 1] and normalised. Text becomes windows of `input_ids` with `labels`:
     the same tokens, or for a masked language model the hidden ones. Where a split is not named, the held-out one is
-    taken. `limit` counts examples.
+    taken. Of data without splits `split` may be "head" or "tail": all but the last tenth of the batches, or these.
+    `limit` counts examples.
 
     Args:
         reading, more: how it is read: fields of `symgraph.io.reading.Reading`.
@@ -108,6 +112,8 @@ def load(
     """
     spec, path, options = str(spec), existing(spec), given(Reading, reading, more)
     batch_size = options.batch_size
+    if split in (HEAD, TAIL) and not splits(spec):
+        return _part(load(spec, options, model=model), split, limit)
     if batch_size < 1 or (limit is not None and limit < 1):
         raise DataError(f"batch size {batch_size}, limit {limit}: too small", remedy="give numbers from 1")
     if path is None and is_factory(spec):
@@ -172,6 +178,19 @@ def _numbered(found: Iterable[Any], source: str) -> Iterator[tuple[int, Any]]:
         except Exception as e:
             remedy = "go through the batches by hand to see the traceback"
             raise DataError(f"{source}: batch {i} cannot be made", cause=one_line(e), remedy=remedy) from e
+
+
+def _part(found: Batches, name: str, limit: int | None) -> Batches:
+    """All but the last tenth of the batches, or these."""
+    if found.count < 2:
+        remedy = f"name other data, or make batches smaller, {argument('batch_size', max(1, found.examples // _TAIL))}"
+        raise DataError(f"{found.source}: nothing can be set apart", cause="it is one batch", remedy=remedy)
+    cut = found.count - max(1, found.count // _TAIL)
+    numbers = range(cut) if name == HEAD else range(cut, found.count)
+    apart = sum(batch_length(found[i]) for i in range(cut, found.count))
+    examples = apart if name == TAIL else found.examples - apart
+    part = Batches(found.source, name, examples, len(numbers), lambda i: found[numbers[i]])
+    return part if limit is None else replace(from_batches(part, found.source, limit=limit), split=name)
 
 
 def batch_length(batch: Mapping[str, Tensor]) -> int:

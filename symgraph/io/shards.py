@@ -7,6 +7,7 @@ of every tensor. Files are read and not mapped, so that one that is cut short me
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from torch import Tensor
 from symgraph.errors import CheckpointError, one_line
 from symgraph.io.state import DTYPES, raw_bytes
 from symgraph.tracing.deferred import Deferred, made
+from symgraph.tracing.progress import counted
+
+_log = logging.getLogger(__name__)
 
 INDEX = "model.safetensors.index.json"
 # Headers are padded so that tensors begin at multiples of it.
@@ -115,7 +119,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     text += b" " * (-len(text) % _ALIGNED)
     with path.open("wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
-        for name in ordered:
+        for name in counted(_log, ordered, len(ordered), f"writing {path.name}, tensor"):
             f.write(raw_bytes(made(tensors[name])))
 
 

@@ -96,22 +96,21 @@ class Evaluate(EvaluationOptions, PlainStep):
         data = held(run.batches, self.data, self.op)
         ends, how = [_endpoint(run, n, self.op) for n in between.models], between.options
         origins = [run.models[run.origin(n, self.op)] for n in between.models]
-        with run.bar(f"{self.into}") as count:
-            found = loss_barrier(
-                ends,
-                batches=data,
-                **{f.name: getattr(how, f.name) for f in fields(MixtureOptions)},
-                module=None if all(isinstance(e, Model) for e in ends) else run.models[run.like].module,
-                names=None if len(ends) == 2 else [Path(m.spec).name for m in origins],
-                loss=self.loss,
-                metrics=self.metrics,
-                device=self.device,
-                dtype=None if self.dtype is None else getattr(torch, self.dtype),
-                progress=count,
-                recalibrate=run.batches[between.training] if between.training else None,
-                product=run.symmetry if between.product else None,
-                book=run.book,
-            )
+        found = loss_barrier(
+            ends,
+            batches=data,
+            **{f.name: getattr(how, f.name) for f in fields(MixtureOptions)},
+            module=None if all(isinstance(e, Model) for e in ends) else run.models[run.like].module,
+            names=None if len(ends) == 2 else [Path(m.spec).name for m in origins],
+            loss=self.loss,
+            metrics=self.metrics,
+            device=self.device,
+            dtype=None if self.dtype is None else getattr(torch, self.dtype),
+            progress=run.progress,
+            recalibrate=run.batches[between.training] if between.training else None,
+            product=run.symmetry if between.product else None,
+            book=run.book,
+        )
         specs = tuple(Path(m.spec).name or m.spec for m in origins)
         run.measured[self.into] = Measurement(found, specs, between.product)
 

@@ -10,6 +10,7 @@ Source: generalised Procrustes analysis, Gower 1975; experts of one model, MC-SM
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -41,9 +42,10 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf, leaves
 from symgraph.tracing import state_of
+from symgraph.tracing.progress import Progress, tell
 from symgraph.tracing.sampling import float64
 
-Progress = Callable[[str], None]
+_log = logging.getLogger(__name__)
 Merge = Callable[[Tensor, int], Tensor]
 
 
@@ -161,8 +163,8 @@ class _Gathering:
         for number in range(self.rounds):
             self._match(space, self._everywhere(space, _mean), how)
             last, after = after, self._spread(space)
-            if self.progress is not None:
-                self.progress(f"{space.name}, round {number + 1}: spread {after:.6g}")
+            said = f"{space.name}, round {number + 1}: spread {after:.6g}"
+            tell(_log, self.progress, said, number + 1, self.rounds)
             if not last - after > self.options.tolerance:
                 break
         return Spread(space.name, space.size, inside, before, after)

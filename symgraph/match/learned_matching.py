@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from symgraph.errors import DataError, UsageError, argument
 from symgraph.match.feed import Feed, divided
 from symgraph.match.learning_checkpoint import Checkpoint
-from symgraph.match.match_options import LearnOptions, Progress
+from symgraph.match.match_options import LearnOptions
 from symgraph.measure.batches import repeatable
 from symgraph.measure.forward import fixed_tensors, usual_dtype
 from symgraph.measure.losses import Named
@@ -37,7 +37,10 @@ from symgraph.orbit.descend import Descent
 from symgraph.orbit.steps import State, Transform
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.progress import Progress
 from symgraph.tracing.wrap import evaluating
+
+_ESTIMATED = "validation barrier "
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ class _Run:
         self.rest = {n: t for n, t in first.items() if is_shared_mask([t, *(s[n] for s in others)])}
         self.buffers = {n for n, _ in lesson.network.named_buffers()}
         self.rest |= fixed_tensors(lesson.network, first, self.dtype, self.device)
-        self.descent = Descent(symmetry, self.states, range(0 if o.dual else 1, len(states)), o, like)
+        self.descent = Descent(symmetry, self.states, range(0 if o.dual else 1, len(states)), o, like, _ESTIMATED)
         self.mixtures = _mixtures(len(states), o.estimate)
 
     def _placed(self, state: Mapping[str, Tensor]) -> State:
@@ -151,13 +154,9 @@ class _Run:
             barriers = [self._barrier(weights, losses) for weights in self.mixtures]
             return max(barriers) if all(map(math.isfinite, barriers)) else math.inf
 
-        def told(text: str) -> None:
-            if progress is not None:
-                progress(text.replace(":", ": validation barrier", 1))
-
         if not self._resumed():
-            descent.measure(estimate, told)
-        ended = descent.run(self._loss, estimate, told, self._checkpoint)
+            descent.measure(estimate, progress)
+        ended = descent.run(self._loss, estimate, progress, self._checkpoint)
         stays = Transform() if self.options.gauge else None
         transforms = tuple(t if i in descent.motions else stays for i, t in enumerate(descent.transforms(Transform())))
         worst = len(self.mixtures) > 1

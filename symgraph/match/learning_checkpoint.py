@@ -66,3 +66,8 @@ class Checkpoint:
                 remedy="resume with the same models and options, or start anew with another file",
             )
         return read
+
+
+def kept_step(path: str | Path) -> int:
+    """The step up to which a run is kept in a file that was written by `save`."""
+    return int(torch.load(path, weights_only=True)["step"])

@@ -18,19 +18,23 @@ each against the mean of the others, Ten Berge 1977.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from symgraph.match.activations import Activations, agreement, mean_of
-from symgraph.match.match_options import MatchOptions, Progress
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import Nearest, nearest, units
 from symgraph.match.tensor_weights import tensor_weights
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.deferred import Deferred, made, waiting
+from symgraph.tracing.progress import Progress, tell
+
+_log = logging.getLogger(__name__)
 
 SWEEPS = 2
 
@@ -92,8 +96,7 @@ def match(
     for r in range(rounds if len(run.moved) > 1 else 0):
         run.round(r)
         history.append(run.objective())
-        if progress is not None:
-            progress(f"round {r + 1}: spread {(history[-1] / run.scale) ** 0.5:.6g}")
+        tell(_log, progress, f"round {r + 1}: spread {(history[-1] / run.scale) ** 0.5:.6g}", r + 1, rounds)
         if history[-2] - history[-1] <= options.tolerance * run.scale:
             break
     return Matched(tuple(run.moved), tuple(run.elements), tuple(history), run.scale, before, run.distances())
@@ -215,8 +218,7 @@ class _Rounds:
         self.moved[m] = _acted(found.element, self.moved[m]) if given is None else _acted(self.elements[m], given)
 
     def _say(self, m: int, to: str) -> None:
-        if self.progress is not None:
-            self.progress(f"matching model {m + 1} of {len(self.moved)} to {to}")
+        tell(_log, self.progress, f"matching model {m + 1} of {len(self.moved)} to {to}")
 
 
 def _acted(element: GroupElement, state: State) -> State:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from symgraph.io.example import Size
     from symgraph.measure.losses import Named
     from symgraph.symmetry.graph import SymmetryGraph
+    from symgraph.tracing.progress import Progress
 
 METHODS = ("weights", "activations", "learned")
 MATCHINGS = METHODS[:2]
@@ -27,7 +28,6 @@ PRECISIONS = ("float32", "float64")
 OUTER = ("joint", "gate", "gram", "fixed")
 SAMPLERS = ("uniform", "normal", "dirichlet")
 ESTIMATES = ("even", "worst")
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +142,7 @@ class Settings:
     `symmetry`: that of the models, if it is known already. `rules`: a user's, in front of the shipped ones. `tied`:
     "keep" shared embeddings (a smaller group), or "untie" them (more parameters; the models are copied). `strict`: fail
     where an operator has no rule. `device`, `dtype`: where and in which precision to compute (default float64).
+    `progress` is told what is done, as text with `.done` of `.total` where that is known.
     `examples`: batches on whose first one results are compared with what they were made from, too. `validation`:
     batches to stop on; without them every tenth of the data is set apart. `loss`: what is trained, a name or a function
     as for `loss_barrier`. `checkpoint`, `resume`: a file to write as training goes on, and whether to go on from it.

@@ -11,6 +11,7 @@ Tensors and their products are float32, unless float64 is asked for; small matri
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -23,7 +24,7 @@ from symgraph.groups.elements import Element
 from symgraph.match.activations import Activations, agreement
 from symgraph.match.correlation_tables import TableSums, pulled, repeats
 from symgraph.match.input_moments import weighted
-from symgraph.match.match_options import MatchOptions, Progress
+from symgraph.match.match_options import MatchOptions
 from symgraph.match.order_by_cost import outer_order
 from symgraph.match.paired_blocks import Pair, pairs_of, square
 from symgraph.match.tensor_weights import parameter_weights
@@ -31,6 +32,9 @@ from symgraph.match.wreath import Optimum, Table, Tree, best, inside, paired, pe
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
+from symgraph.tracing.progress import Progress, tell
+
+_log = logging.getLogger(__name__)
 
 DEFAULT = MatchOptions()
 
@@ -178,8 +182,7 @@ class _Descent:
                 else:
                     rested = True
             history.append(self._objective())
-            if progress is not None:
-                progress(f"sweep {sweep + 1}: distance {history[-1]:.6g}")
+            tell(_log, progress, f"sweep {sweep + 1}: distance {history[-1]:.6g}", sweep + 1, self.options.sweeps)
             if history[-2] - history[-1] <= self.options.tolerance * self.scale:
                 if not rested:
                     break

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -21,6 +22,9 @@ from symgraph.measure.forward import accepted_names
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import trace
+from symgraph.tracing.progress import counted
+
+_log = logging.getLogger(__name__)
 
 Inputs = Mapping[str, Tensor]
 
@@ -58,8 +62,15 @@ def observe_models(
     names = [n.target for n in seen.graph.inputs]
     alike = _Alike(given, first)
     chosen = (_named(x, names, accepted) for x in islice(alike, batches or None))
-    found = observe(symmetry, seen, models, chosen, units, dtype=dtype, rows=rows, moments=moments)
+    told = counted(_log, chosen, _count(data, batches), "activations of batch")
+    found = observe(symmetry, seen, models, told, units, dtype=dtype, rows=rows, moments=moments)
     return {pair: replace(x, left_out=alike.left_out) for pair, x in found.items()}
+
+
+def _count(data: Any, most: int) -> int | None:
+    """How many batches are read, where that is known."""
+    there = len(data) if isinstance(data, Sized) else None
+    return min(n for n in (there, most) if n) if there or most else None
 
 
 def _inputs(raw: Any, accepted: frozenset[str]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ program for ViTForImageClassification (rules 3f2a91c0)
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from symgraph.match.program_step import ProgramStep
 from symgraph.match.settle_step import Settle
 from symgraph.match.write_step import Write
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.progress import tell
 
 VERSION, _MARK = 2, "symgraph-program"
 STEPS: dict[str, type[ProgramStep]] = {
@@ -44,6 +46,9 @@ STEPS: dict[str, type[ProgramStep]] = {
         *(Interpolate, Recalibrate, Evaluate, Report, Write),
     )
 }
+
+
+_log = logging.getLogger(__name__)
 
 
 def _writing() -> str:
@@ -134,8 +139,7 @@ class Program(Shown):
             raise UsageError("the program was made for another architecture or other rules", remedy=_writing())
         run = Run(symmetry, {name: detached(state) for name, state in states.items()}, **how)
         for step in self.steps:
-            if run.progress is not None:
-                run.progress(str(step).splitlines()[0])
+            tell(_log, run.progress, str(step).splitlines()[0])
             step.apply(run)
         return run
 

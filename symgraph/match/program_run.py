@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, TypeVar
@@ -17,7 +16,6 @@ from symgraph.io.checkpoint import read_state
 from symgraph.io.models import Model
 from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_models import Matched
-from symgraph.match.match_options import Progress
 from symgraph.measure.barrier_options import MixtureOptions
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment, growth
@@ -30,6 +28,7 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
 from symgraph.tracing.deferred import cast, made
 from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.progress import Progress
 from symgraph.tracing.sampling import random_inputs
 
 Held = TypeVar("Held")
@@ -91,7 +90,7 @@ class Run:
     names the one whose shape all are brought to. `others`: the symmetry graphs of models of another shape, which a
     program embeds or reduces. `called`: what messages call each model. `keep` is called with each tensor of a result as
     it is done: it may put it somewhere. `batches`: data by name; `writing`: how checkpoints are written, by name;
-    `command`: what the user typed. `bar` gives a context in which the progress of one measurement is counted.
+    `command`: what the user typed.
     """
 
     graph: SymmetryGraph | None
@@ -107,7 +106,6 @@ class Run:
     others: Mapping[str, SymmetryGraph] = field(default_factory=dict)
     called: Mapping[str, str] = field(default_factory=dict)
     progress: Progress | None = None
-    bar: Callable[[str], AbstractContextManager[Any]] = nullcontext
     gate: Gate | None = None
     keep: Callable[[Tensor], Tensor] = made
     overwrite: bool = False

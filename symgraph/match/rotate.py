@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from symgraph.orbit.steps import Act, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.tracing import state_of
+from symgraph.tracing.progress import Progress
 from symgraph.tracing.sampling import float64
 
 State = dict[str, Tensor]
@@ -103,7 +104,7 @@ def rotate(
     input_size: Size | None = None,
     rules: RuleSources = None,
     options: DescentOptions | Mapping[str, Any] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Rotated:
     """Fuses rotations of a model's group into its weights: residual streams, insides of heads.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -29,15 +28,11 @@ TRAINING, VALIDATION = "train", "validation"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Around:
-    """What a program does not say: whether outputs are replaced, how checkpoints are written, whom to tell.
-
-    `command` is what the user typed; `bar` gives a context in which the progress of one measurement is counted.
-    """
+    """What a program does not say: whether outputs are replaced, how checkpoints are written, what the user typed."""
 
     overwrite: bool = False
     writing: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
-    bar: Callable[[str], AbstractContextManager[Any]] = nullcontext
 
 
 @dataclass(frozen=True, slots=True)

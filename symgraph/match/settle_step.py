@@ -5,6 +5,7 @@ What all elements have in common is free: it is chosen so that the reference sta
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -18,6 +19,9 @@ from symgraph.match.program_step import ProgramStep
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import nearly_singular
 from symgraph.orbit.steps import Transform
+from symgraph.tracing.progress import counted
+
+_log = logging.getLogger(__name__)
 
 State = Mapping[str, Tensor]
 
@@ -77,7 +81,7 @@ class Settle(ProgramStep):
         state = run.state(name, self.op)
         with torch.no_grad():
             carried = whole.carried(state)
-            moved = {n: run.keep(carried[n]) for n in carried}
+            moved = {n: run.keep(carried[n]) for n in counted(_log, carried, len(carried), "tensor")}
         if reference is not None and (grown := overgrown(moved, state, run.state(reference, self.op))):
             return grown
         compared, called = self.compared and name not in made.approximate, run.called.get(name, name)

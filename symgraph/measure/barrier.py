@@ -25,9 +25,10 @@ from symgraph.measure.mixture import Mixtures, check_weights
 from symgraph.measure.objective import Objective
 from symgraph.measure.product_form import ProductMixtures
 from symgraph.measure.result import LossBarrier
-from symgraph.measure.survey import Progress, Survey
+from symgraph.measure.survey import Survey
 from symgraph.rules.book import RuleBook, default_rules
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.progress import Progress
 
 _REFINEMENTS = 3
 
@@ -70,7 +71,7 @@ def loss_barrier(
         loss: "cross-entropy", "mse" or "model" (its own), or a function: torch's, or one of `(outputs, labels)` or
             `(outputs, batch)`, which is the batch as it was given; a value per example, or one for the batch.
         metrics: "accuracy", "perplexity", functions like a loss, objects of torchmetrics; or several, listed or named.
-        progress: gets done and total steps.
+        progress: is told which of how many batches is done, as text with `.done` of `.total`.
         recalibrate: batches of the training split, on which the stored statistics of norms are computed anew at every
             mixture.
         product: the symmetry of two models (inferred with the rules of `book`): what lies inside of heads is mixed in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -13,6 +14,9 @@ from symgraph.errors import UsageError
 from symgraph.io.state import check_finite
 from symgraph.measure.forward import Point
 from symgraph.tracing.deferred import Deferred, made
+from symgraph.tracing.progress import counted
+
+_log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 # What messages call it.
@@ -55,7 +59,7 @@ def interpolate(
     found: State = {}
     # What is one tensor in all of them under several names is one in the mean.
     first_name: dict[tuple[int, ...], str] = {}
-    for name in states[0]:
+    for name in counted(_log, states[0], len(states[0]), "mean of tensor"):
         tensors = [s[name] for s in states]
         first = first_name.setdefault(tuple(map(id, tensors)), name)
         found[name] = _interpolated(name, tensors, weights, wanted.get(name)) if first == name else found[first]

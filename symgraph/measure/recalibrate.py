@@ -11,7 +11,8 @@ Source: Jordan et al., REPAIR, arXiv 2211.08403.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ from torch.overrides import TorchFunctionMode
 from symgraph.errors import DataError, UsageError, one_line
 from symgraph.measure.batches import placed
 from symgraph.measure.forward import Point
+from symgraph.tracing.progress import counted
 from symgraph.tracing.wrap import evaluating
+
+_log = logging.getLogger(__name__)
 
 _BATCH_NORM = inspect.signature(functional.batch_norm)
 # What `functional.batch_norm` calls, whose arguments have no names that can be asked for.
@@ -127,7 +131,8 @@ def recalibrated(
     buffers = {n for n, _ in network.named_buffers()}
     own = {n: t for n, t in (*network.named_parameters(), *network.named_buffers())} | dict(state)
     tensors = {n: _computed(t, device, dtype, copy=n in buffers) for n, t in own.items()}
-    recalibrate_(network, tensors, batches)
+    count = len(batches) if isinstance(batches, Sized) else None
+    recalibrate_(network, tensors, counted(_log, batches, count, "statistics of batch"))
     return {n: tensors[n].to(t.device, t.dtype) if n in buffers else t for n, t in state.items()}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from symgraph.io.data import batch_length
@@ -15,9 +16,10 @@ from symgraph.measure.objective import Objective, Sample
 from symgraph.measure.product_form import ProductMixtures
 from symgraph.measure.recalibrate import recalibrate_
 from symgraph.measure.result import LossBarrier
+from symgraph.tracing.progress import Progress, tell
 from symgraph.tracing.wrap import evaluating
 
-Progress = Callable[[int, int], object]
+_log = logging.getLogger(__name__)
 
 
 class Survey:
@@ -25,7 +27,7 @@ class Survey:
 
     Args:
         data: the same batches in every pass; `training` those that statistics of norms are computed on at mixtures.
-        progress: is told done and total batches.
+        progress: is told which of how many batches is done.
     """
 
     def __init__(
@@ -49,6 +51,9 @@ class Survey:
             DataError: the batches do not fit the model, are other ones than before, or a value is not finite.
         """
         self.total = (len(places) + refinements) * len(self.data)
+        if self.training is not None:
+            self.total += sum(max(weights) < 1 for weights in places) * len(self.training)
+            self.total += refinements * len(self.training)
         with evaluating(self.objective.network):
             for weights in places:
                 self._visit(weights)
@@ -70,7 +75,7 @@ class Survey:
         self.point.move_to(weights)
         # A model of its own has the statistics of its own training.
         if self.training is not None and max(weights) < 1 and isinstance(self.point, Mixtures):
-            recalibrate_(self.objective.network, self.point.tensors, self.training)
+            recalibrate_(self.objective.network, self.point.tensors, self._told(self.training))
         samples = self.objective.samples(self.point, self._pass(), where)
         if len(self.ends) < len(weights):
             self.ends.append(samples)
@@ -79,12 +84,15 @@ class Survey:
     def _pass(self) -> Iterator[Any]:
         """The batches once more, counted."""
         self.examples = 0
-        for raw in self.passes.over(self.data):
+        for raw in self._told(self.passes.over(self.data)):
             yield raw
             self.examples += batch_length(batch_tensors(raw))
+
+    def _told(self, batches: Iterable[Any]) -> Iterator[Any]:
+        for raw in batches:
+            yield raw
             self.done += 1
-            if self.progress:
-                self.progress(self.done, self.total)
+            tell(_log, self.progress, f"batch {self.done} of {self.total}", self.done, self.total)
 
     @property
     def _quantities(self) -> dict[str, Metric | None]:

@@ -6,6 +6,7 @@ It can be applied to any checkpoint of the architecture (or to a task vector), i
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,9 @@ from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform
 from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.deferred import later, made
+from symgraph.tracing.progress import counted
+
+_log = logging.getLogger(__name__)
 
 FORMAT = "symgraph alignment 1"
 KINDS: dict[str, type[Step]] = {k.kind: k for k in (Act, Blend, Rescale, Shift, Lift, Stretch, Slant)}
@@ -96,7 +100,8 @@ class Alignment(Shown):
         moving = {n: t for n, t in found.items() if n in self.symmetry.terms}
         wide = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in moving.items()}
         done = self.transform.carried(wide, linear=task_vector)
-        moved = {n: keep(made(done[n]).to(t.dtype)) for n, t in moving.items()}
+        told = counted(_log, moving.items(), len(moving), "tensor")
+        moved = {n: keep(made(done[n]).to(t.dtype)) for n, t in told}
         return {n: moved.get(tied.get(n, n), t) for n, t in state.items()}
 
     def _check(self, state: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ every few steps; what is kept are the best ones by an estimate that is made now 
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,12 @@ from symgraph.orbit.descent_options import DescentOptions
 from symgraph.orbit.motion import Motion
 from symgraph.orbit.steps import State, Transform
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.progress import Progress, tell
 
-Progress = Callable[[str], None]
 Objective = Callable[..., Tensor]
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -99,7 +103,8 @@ def descend(
 class Descent:
     """Some of several models on their way down, between two steps; all are in canonical form.
 
-    `like`: what transforms are given as, by default the tensors of the first model.
+    `like`: what transforms are given as, by default the tensors of the first model. `estimated`: what is told in front
+    of an estimate.
     """
 
     def __init__(
@@ -109,8 +114,9 @@ class Descent:
         moving: Collection[int],
         options: DescentOptions,
         like: Tensor | None = None,
+        estimated: str = "",
     ) -> None:
-        self.given, self.options = tuple(states), options
+        self.given, self.options, self.estimated = tuple(states), options, estimated
         first = next(t for t in states[0].values() if t.is_floating_point())
         self.like = first if like is None else like
         self.motions = {i: Motion(symmetry, options, first.dtype, first.device) for i in sorted(moving)}
@@ -142,6 +148,7 @@ class Descent:
                 return f"no better for {self.options.patience} estimates"
             if not self.take(loss):
                 return f"the loss is not finite at step {self.step + 1}"
+            tell(_log, None, f"step {self.step} of {self.options.steps}", self.step, self.options.steps)
             check = self.step == self.options.steps or self.step % self.options.check_every == 0
             if check or self.step % self.options.retract_every == 0:
                 for m in self.motions.values():
@@ -157,10 +164,10 @@ class Descent:
         self.history.append((self.step, value))
         if not self.best[2] or value < self.best[1]:
             self.best = (self.step, value if math.isfinite(value) else math.inf, self.held())
-        if progress is not None:
-            slack = max(m.slack() for m in self.motions.values())
-            left = f", slack {slack:.2f}" if slack else ""
-            progress(f"step {self.step} of {self.options.steps}: {value:.4f}{left}")
+        slack = max(m.slack() for m in self.motions.values())
+        left = f", slack {slack:.2f}" if slack else ""
+        text = f"step {self.step} of {self.options.steps}: {self.estimated}{value:.4f}{left}"
+        tell(_log, progress, text, self.step, self.options.steps)
 
     def take(self, loss: Callable[[], Tensor]) -> bool:
         """One step, if the loss before it is finite."""

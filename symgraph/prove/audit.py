@@ -7,7 +7,8 @@ inferred group. What is missing is described by the parameters that move in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -21,7 +22,10 @@ from symgraph.orbit.tangents import Tangents, tangents
 from symgraph.prove.jacobian import Jacobian, singular
 from symgraph.prove.shortfall import Shortfall, Space, describe
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.progress import Progress, tell
 from symgraph.tracing.sampling import State, generic_state
+
+_log = logging.getLogger(__name__)
 
 LARGEST = 6000
 # Symmetries that only an epsilon breaks: with a large one they are none, without one they are exact.
@@ -34,7 +38,6 @@ _ENOUGH = 1.15
 _ROUNDS = 12
 # A point may be special (a unit that no input switches on); the smallest kernel of several is the generic one.
 POINTS = 3
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +147,10 @@ def audit(
 
     Source: design section 9.
     """
-    tell = progress or (lambda text: None)
     best: _Measured | None = None
     unclear: list[AuditError] = []
     for point in range(POINTS):
-        tell(f"measuring at random point {point + 1}")
+        tell(_log, progress, f"measuring at random point {point + 1}")
         try:
             found = _measured(_Run(symmetry, state, seed + point), symmetry)
         except AuditError as error:
@@ -160,7 +162,7 @@ def audit(
             break
     if best is None:
         raise unclear[-1]
-    tell("describing")
+    tell(_log, progress, "describing")
     return _described(symmetry, best, approximate)
 
 

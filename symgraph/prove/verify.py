@@ -6,6 +6,7 @@ tables in float32 whatever their dtype, which would hide errors below 1e-6 and b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,10 @@ from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.progress import counted
 from symgraph.tracing.sampling import input_worlds, perturbed, random_inputs, random_state
+
+_log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-9
 
@@ -108,17 +112,20 @@ def verify(
     run = Interpreter(graph, dtype=torch.float64)
     scenes = _given(run, base, list(inputs)) if inputs is not None else _drawn(run, base, generator)
 
+    names, together = family_names(symmetry), max(samples, len(scenes))
+    total = together + (samples * len(names) if each else 0)
+    elements = counted(_log, range(total), total, "random element")
+
     def error(families: Collection[str] | None, count: int) -> float:
         worst = 0.0
-        for i in range(count):
+        for i, _ in zip(range(count), elements, strict=False):
             scene = scenes[i % len(scenes)]
             moved = random_transform(symmetry, base, generator, families).apply(base)
             worst = max(worst, scene.error(run.run(moved, scene.inputs)))
         return worst
 
-    names = family_names(symmetry)
     checks = tuple(Check(n, g, error({n}, samples)) for n, g in names.items()) if each else ()
-    return Verification(error(None, max(samples, len(scenes))), checks, samples, tolerance)
+    return Verification(error(None, together), checks, samples, tolerance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,7 +262,8 @@ def test_models_and_batches_are_left_as_they_were() -> None:
 
 @pytest.mark.parametrize("refine", [True, False])
 def test_progress_ends_where_it_said_it_would(refine: bool) -> None:
-    told: list[tuple[int, int]] = []
-    loss_barrier(Net(0), Net(1), BATCHES, points=4, refine=refine, progress=lambda *step: told.append(step))
+    told: list[Any] = []
+    loss_barrier(Net(0), Net(1), BATCHES, points=4, refine=refine, progress=told.append)
     total = (4 + 3 * refine) * len(BATCHES)
-    assert told == [(i + 1, total) for i in range(total)]
+    assert told == [f"batch {i + 1} of {total}" for i in range(total)]
+    assert [(t.done, t.total) for t in told] == [(i + 1, total) for i in range(total)]

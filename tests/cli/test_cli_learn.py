@@ -84,3 +84,15 @@ def test_the_plan_says_what_is_trained(cli: Cli, checkpoints: Path) -> None:
 def test_what_is_refused(cli: Cli, checkpoints: Path, words: tuple[str, ...], message: str) -> None:
     found = cli("align", checkpoints / "vit-0", checkpoints / "vit-1", "--out", "out", *words)
     assert found.code != 0 and message in found.err and not Path("out").exists()
+
+
+def test_data_without_splits_is_trained_on_but_for_its_last_tenth(cli: Cli) -> None:
+    words = ("--method", "activations", "--alpha", 1, "--data", "cli_nets:batches", "--points", 3)
+    found = cli("align", "cli_nets:a", "cli_nets:b", "--out", "x", *words, "--json")
+    assert found.code == 0, found.err
+    assert "cli_nets:batches has no splits: its last tenth is set apart" in found.err
+    measured = found.json["loss_barrier"]["after"]
+    assert (measured["split"], measured["examples"]) == ("tail", 5)
+    assert any("activations of 5 examples" in note for note in found.json["notes"])
+    whole = cli("align", "cli_nets:a", "cli_nets:b", "--out", "y", *words, "--train-data", "cli_nets:batches", "--json")
+    assert whole.json["loss_barrier"]["after"]["examples"] == 10 and "set apart" not in whole.err

@@ -262,3 +262,17 @@ def test_batches_are_made_once_and_never_changed_by_who_uses_them(monkeypatch: p
     calls.clear()
     small = Batches("here", "all", 6, 3, fetch)
     assert [len(list(small)), len(list(small))] == [3, 3] and calls == [0, 1, 2, 1, 2]
+
+
+def test_a_tail_of_what_is_not_split() -> None:
+    head, tail = (data.load("made_batches:pairs", split=part) for part in ("head", "tail"))
+    whole = data.load("made_batches:pairs")
+    assert [b["labels"].tolist() for b in (*head, *tail)] == [b["labels"].tolist() for b in whole]
+    assert len(tail) == 1 and head.examples + tail.examples == whole.examples
+    assert data.load("made_batches:pairs", split="tail", limit=1).examples == 1
+
+
+def test_one_batch_has_no_tail() -> None:
+    table().save_to_disk("rows")
+    with refused(DataError, "rows: nothing can be set apart", "one batch", remedy="batch_size=1"):
+        data.load("rows", split="tail")
