@@ -58,7 +58,8 @@ def test_the_schema_is_json(cli: Cli) -> None:
 
 
 def test_the_options_of_matching_are_those_of_the_library() -> None:
-    from symgraph.cli import inputs, parser
+    from symgraph.cli import parser
+    from symgraph.cli.parser import chosen
     from symgraph.match.match_options import MatchOptions
 
-    assert inputs.options(parser().parse_args(["align", "a", "b"]), MatchOptions) == MatchOptions()
+    assert chosen(parser().parse_args(["align", "a", "b"]), MatchOptions) == MatchOptions()

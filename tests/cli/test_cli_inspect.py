@@ -53,6 +53,76 @@ def test_inspect_emits_the_graph(cli: Cli) -> None:
     assert "aten.relu.default" in targets and "up.weight" in targets
 
 
+def test_inspect_writes_a_page(cli: Cli, tmp_path: Path) -> None:
+    found = cli("inspect", "cli_nets:a", "--html", "page.html")
+    assert found.code == 0 and "hidden" in found.out and "wrote page.html" in found.err
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("option", ["--html", "--overlay"])
+def test_a_file_that_is_there_is_refused_before_any_work(cli: Cli, tmp_path: Path, option: str) -> None:
+    (tmp_path / "there").write_text("kept")
+    found = cli("inspect", "cli_nets:branching", option, "there")
+    assert found.code == 7 and "there exists already" in found.err and "--overwrite" in found.err
+    assert (tmp_path / "there").read_text() == "kept"
+    assert cli("inspect", "cli_nets:a", option, "there", "--overwrite").code == 0
+    assert (tmp_path / "there").read_text() != "kept"
+
+
+def test_a_page_is_not_written_where_inference_fails(cli: Cli, tmp_path: Path) -> None:
+    assert cli("inspect", "cli_nets:branching", "--html", "page.html").code == 3
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "start"),
+    [("dot", "digraph"), ("mermaid", "flowchart LR"), ("graphml", "<graphml"), ("json", '{"version"')],
+)
+def test_inspect_prints_other_forms(cli: Cli, form: str, start: str) -> None:
+    found = cli("inspect", "cli_nets:a", "--format", form)
+    assert found.code == 0 and found.out.startswith(start) and "hidden" in found.out
+
+
+def test_the_forms_are_those_of_the_library() -> None:
+    from symgraph.cli.inspect_command import FORMATS
+    from symgraph.symmetry import drawn
+
+    assert set(FORMATS) == {"table", "json", *drawn.FORMATS}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--json", "--format", "dot"], "two forms"),
+        (["--legend", "--json"], "--legend explains a table"),
+        (["--emit", "spaces", "--html", "page.html"], "--html shows the symmetry graph"),
+        (["--emit", "graph", "--format", "dot"], "--format dot shows the symmetry graph"),
+        (["--format", "mermiad"], "did you mean `mermaid`?"),
+    ],
+)
+def test_options_that_do_not_fit_together(cli: Cli, options: list[str], said: str) -> None:
+    found = cli("inspect", "cli_nets:a", *options)
+    assert found.code == 2 and said in found.err and "help:" in found.err
+
+
+def test_the_legend_explains_the_table(cli: Cli) -> None:
+    found = cli("inspect", "cli_nets:a", "--legend")
+    assert found.code == 0 and "Positions in any order, each with a positive scale" in found.out
+
+
+def test_explain_a_term(cli: Cli) -> None:
+    assert "any rotation or reflection" in cli("explain", "orthogonal").out.lower()
+    assert cli("explain", "dim", "--json").json[0]["term"] == "dimension"
+    assert len(cli("explain", "glossary", "--json").json) > 40
+    found = cli("explain", "orthogonl")
+    assert found.code == 2 and "did you mean orthogonal" in found.err
+
+
+def test_explain_a_model_without_a_space(cli: Cli, checkpoints: Path) -> None:
+    found = cli("explain", checkpoints / "vit-0")
+    assert found.code == 2 and "SPACE" in found.err
+
+
 def test_strict_refuses_an_operator_without_a_rule(cli: Cli) -> None:
     assert cli("inspect", "cli_nets:odd").code == 0
     found = cli("inspect", "cli_nets:odd", "--strict")

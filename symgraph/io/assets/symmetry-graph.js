@@ -38,6 +38,7 @@ export class Drawing {
   }
 
   #lay(rankDir) {
+    this.cy.edges().toggleClass("beside", rankDir === "TB");
     this.cy.layout({ name: "dagre", rankDir, nodeSep: 22, rankSep: rankDir === "LR" ? 90 : 60, edgeSep: 12, animate: false, fit: false }).run();
   }
 
@@ -199,8 +200,9 @@ function style() {
       selector: "edge",
       style: { ...text, "font-size": 11, "curve-style": "bezier", width: 1.6, "line-color": colour("line-strong"), "target-arrow-color": colour("line-strong"), color: colour("ink-soft"), "text-background-color": colour("ground"), "text-background-opacity": 0.85, "text-background-padding": 1 },
     },
-    // At a corner of the node: its sides are where links arrive.
-    { selector: "edge:loop", style: { "loop-direction": "45deg", "loop-sweep": "40deg", "control-point-step-size": 84 } },
+    // Where no links arrive: above a node, or beside it where links come from above.
+    { selector: "edge:loop", style: { "loop-direction": "0deg", "loop-sweep": "50deg", "control-point-step-size": 64 } },
+    { selector: "edge.beside:loop", style: { "loop-direction": "90deg", "loop-sweep": "24deg", "control-point-step-size": 150 } },
     { selector: "edge[label]", style: { label: "data(label)" } },
     { selector: "edge.aside", style: { width: 1, opacity: 0.6 } },
     { selector: "edge.directed", style: { "target-arrow-shape": "triangle" } },
