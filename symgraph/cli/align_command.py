@@ -66,7 +66,7 @@ def add(commands: Commands) -> None:
     add_out(parser, required=False)
     parser.add_argument("--alignment", metavar="FILE", help="also write the alignment itself (.safetensors)")
     add_program(parser)
-    add_options(parser, PairSettings, "strict", "tied", "narrow")
+    add_options(parser, PairSettings, "strict", "tied", "narrow", "on_difference")
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
     group = add_method(parser, "lambdas", "sampler", "dual", "gauge")

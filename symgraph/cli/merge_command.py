@@ -59,7 +59,7 @@ def add(commands: Commands) -> None:
     add_out(parser, required=False)
     add_dry_run(parser)
     parser.add_argument("--no-align", dest="align", action="store_false", help="take the models as they are")
-    add_options(parser, UniverseSettings, "tied")
+    add_options(parser, UniverseSettings, "tied", "on_difference")
     add_device(parser, ("float64", "float32", "bfloat16", "float16"), None, WRITTEN)
     add_rules(parser)
     add_matching(parser)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from symgraph.inference.sources import Source
+from symgraph.inference.sources import Source, stored
 from symgraph.io.options import given
 from symgraph.match.aligned import Aligned
 from symgraph.match.learn_step import LearnStep
 from symgraph.match.match_options import LearnOptions, MatchOptions, PairSettings
-from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
+from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped, shared_rows
 from symgraph.match.prepare_steps import Embed, Reduce
 from symgraph.match.program import Program
+from symgraph.match.program_run import narrowed
+from symgraph.match.unchanged import Endpoint
+from symgraph.resize.overlap import Overlap
+from symgraph.tracing import state_of
+from symgraph.tracing.sampling import float64
 
 PAIR = ("A", "B")
 _ELSEWHERE = {"options": MatchOptions, "learning": LearnOptions}
@@ -61,9 +67,19 @@ def align(
     """
     how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
     wanted = _wanted(how, method, options, learning, data, program)
-    models = _shaped(a, b, how)
-    found = bring(models, program or _planned(models, wanted, how), wanted, network=models.like, called={})
-    return _aligned(found)
+    shared = shared_rows((a, b), how, like=1)
+    first, second = shared.matched if shared else (a, b)
+    models = _shaped(first, second, how)
+    found = _aligned(bring(models, program or _planned(models, wanted, how), wanted, network=models.like, called={}))
+    return _with_rows(found, shared) if shared else found
+
+
+def _with_rows(aligned: Aligned, shared: Overlap) -> Aligned:
+    """B with all its rows, of which a part was matched, by what was found."""
+    own, state = state_of(shared.like.module), aligned.alignment.transform.apply(float64(shared.whole[1]))
+    Endpoint(shared.like, state, aligned.alignment).check()
+    kept = stored(shared.like.module, narrowed(state, own))
+    return replace(aligned, b=shared.like, state=kept, notes=(*shared.notes, *aligned.notes))
 
 
 def plan(

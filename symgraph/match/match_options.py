@@ -140,8 +140,9 @@ class Settings:
 
     `example`, `input_size`: inputs of modules that bring none, or the shape of one, as for `trace`.
     `symmetry`: that of the models, if it is known already. `rules`: a user's, in front of the shipped ones. `tied`:
-    "keep" shared embeddings (a smaller group), or "untie" them (more parameters; the models are copied). `strict`: fail
-    where an operator has no rule. `device`, `dtype`: where and in which precision to compute (default float64).
+    "keep" shared embeddings (a smaller group), or "untie" them (more parameters; the models are copied).
+    `on_difference`: "keep" rows that one model has alone (tokens, labels), or "refuse" them. `strict`: fail where an
+    operator has no rule. `device`, `dtype`: where and in which precision to compute (default float64).
     `progress` is told what is done, as text with `.done` of `.total` where that is known.
     `examples`: batches on whose first one results are compared with what they were made from, too. `validation`:
     batches to stop on; without them every tenth of the data is set apart. `loss`: what is trained, a name or a function
@@ -158,6 +159,11 @@ class Settings:
         "keep",
         "embeddings that share one tensor: keep (a smaller group) or untie (more parameters)",
         choices=("keep", "untie"),
+    )
+    on_difference: str = option(
+        "keep",
+        "rows that one model has alone (tokens, labels, positions): keep them, matching what all have, or refuse",
+        choices=("keep", "refuse"),
     )
     strict: bool = option(False, "fail if an operator has no rule (exit code 5)")
     device: str | torch.device = "cpu"

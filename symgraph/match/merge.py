@@ -18,14 +18,17 @@ from symgraph.io.checkpoint import check_same_architecture, dtypes, module_hash,
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
+from symgraph.io.options import given
 from symgraph.io.shown import Shown
 from symgraph.match.cards import Card, Ingredient
-from symgraph.match.match_options import MatchOptions
-from symgraph.match.one_basis import Universe
+from symgraph.match.match_options import MatchOptions, UniverseSettings
+from symgraph.match.one_basis import Universe, shared_rows
 from symgraph.match.universe import joined, moved_spaces, universe
 from symgraph.measure.mixture import State, check_weights, interpolate
 from symgraph.measure.recalibrate import recalibrated
+from symgraph.resize.overlap import Overlap
 from symgraph.tracing.deferred import later
+from symgraph.tracing.sampling import float64
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,6 +46,7 @@ class Merged(Shown):
     universe: Universe | None = None
     recalibrated: str = ""
     method: str = ""
+    notes_before: tuple[str, ...] = ()
 
     @cached_property
     def module(self) -> nn.Module:
@@ -60,7 +64,7 @@ class Merged(Shown):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was noted while the models were aligned."""
-        return self.universe.notes if self.universe else ()
+        return (*self.notes_before, *(self.universe.notes if self.universe else ()))
 
     def to_plain(self) -> dict[str, Any]:
         """The merge as plain data."""
@@ -121,22 +125,33 @@ def merge(
     weights = [1 / len(sources)] * len(sources) if weights is None and sources else weights or ()
     check_weights(weights, len(sources))
     models = [with_example(model(s), example, input_size) for s in sources]
-    kept = [dtypes(m) for m in models]
     hashes = [module_hash(m.module) for m in models]
     shares = list(map(float, weights))
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
+    shared = shared_rows(models, given(UniverseSettings, None, settings))
+    models = list(shared.matched) if shared else models
+    kept = [dtypes(m) for m in models]
     models, states, found = together(models, first, options, align=align, **settings)
     # Sums round by their order: it is that of the hashes, however the models are named.
     order = sorted(range(len(models)), key=lambda i: (hashes[i], shares[i]))
     state = interpolate([states[i] for i in order], [shares[i] for i in order], widest(kept, written))
     heaviest = models[first]
+    if shared:
+        state = {**state, **shared.mean(_with_rows(shared, found), shares)}
     roles = ["reference" if found and i == found.reference else "merged" for i in range(len(models))]
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, shares))
     where = ""
     if recalibrate is not None:
         state = recalibrated(heaviest.module, state, recalibrate, device=settings.get("device", "cpu"))
         where = str(getattr(recalibrate, "source", "") or "the training data")
-    return Merged(heaviest, state, ingredients, found, where)
+    return Merged(heaviest, state, ingredients, found, where, notes_before=shared.notes if shared else ())
+
+
+def _with_rows(shared: Overlap, found: Universe | None) -> Sequence[State]:
+    """The models with all their rows, where they were brought to."""
+    if found is None:
+        return shared.whole
+    return [m.alignment.transform.apply(float64(state)) for m, state in zip(found.members, shared.whole, strict=True)]
 
 
 def together(

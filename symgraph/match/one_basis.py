@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, UsageError, argument, either
-from symgraph.inference.sources import Source, infer, ready, rule_book
+from symgraph.inference.sources import Source, infer, model, ready, rule_book, with_example
 from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import architecture_differences, module_hash
 from symgraph.io.data import NONE, NoData
@@ -38,6 +38,7 @@ from symgraph.measure.mixture import State, interpolate
 from symgraph.measure.synthetic import synthetic
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.steps import Transform
+from symgraph.resize.overlap import Overlap, overlap
 from symgraph.resize.shapes import Shape, common_shape, model_like
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
@@ -181,6 +182,22 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
     steps = tuple(_reshaping(n, like, s) for n, s in reshaped.items())
     notes = (*notes, *unreached(graph(models[like]).graph))
     return Shaped(models, notes, graph(models[like]), like, steps, {n: graph(models[n]) for n in reshaped})
+
+
+def shared_rows(sources: Sequence[Source], settings: Settings, *, like: int | None = None) -> Overlap | None:
+    """What models have in common that differ in tokens, labels or positions, in the shape of one of them; else None.
+
+    Args:
+        like: the number of that one; by default the one with the most rows.
+
+    Raises:
+        CheckpointError: as for `symgraph.resize.overlap.overlap`.
+    """
+    found = [with_example(model(s), settings.example, settings.input_size) for s in sources]
+    if not all(m.has_weights for m in found):
+        return None
+    book = rule_book(settings.rules)
+    return overlap(found, like, lambda m: infer(m, rules=book), settings.on_difference)
 
 
 def _reshaping(name: str, like: str, shape: Shape) -> Embed | Reduce:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symgraph.groups.ways import Way
 from symgraph.io.checkpoint import architecture_differences, check_same_architecture
@@ -16,6 +16,7 @@ from symgraph.resize.lifting import Copies
 from symgraph.resize.maps import Widening
 from symgraph.resize.pairing import pair, widenings
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.deferred import Deferred, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,15 @@ def model_like(like: Model, source: Model, state: Mapping[str, Tensor]) -> Model
 
     Every tensor takes the dtype that it has in that model; tokenizers and the like are those of that model.
     """
-    module = copy.deepcopy(like.module)
     dtypes = {n: t.dtype for n, t in (*source.module.named_parameters(), *source.module.named_buffers())}
+    # Every tensor is replaced, not written to: what is read where it is needed cannot be.
+    held = {}
     with torch.no_grad():
-        for name, t in (*module.named_parameters(), *module.named_buffers()):
+        for name, t in (*like.module.named_parameters(), *like.module.named_buffers()):
             if name in state:
-                t.data = state[name].to("cpu", dtypes.get(name, t.dtype), copy=True)
+                found = cast(state[name].detach(), dtypes.get(name, t.dtype))
+                found = found if isinstance(found, Deferred) else found.to("cpu", copy=True)
+                held[id(t)] = nn.Parameter(found, t.requires_grad) if isinstance(t, nn.Parameter) else found
+    module = copy.deepcopy(like.module, held)
     companions = tuple(f for f in source.files if f.name == "config.json")
     return replace(source, module=module, config=like.config, example=like.example, files=companions)

@@ -265,7 +265,7 @@ def test_what_cannot_be_embedded_is_refused_with_the_reason(name: str) -> None:
     kind, settings, changes, message = REFUSED[name]
     wide, narrow = (made(kind, s, i) for i, s in enumerate((settings | changes, settings)))
     with pytest.raises(CheckpointError, match=f"(?s){message}"):
-        symgraph.align(wide, narrow)
+        symgraph.embed(narrow, like=wide)
 
 
 class Root(nn.Module):

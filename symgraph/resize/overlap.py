@@ -1,0 +1,211 @@
+"""Models that differ in how many tokens, labels or positions they have: matched on what both have, the rest kept.
+
+Along these axes nothing moves, so that rows of one model alone take no part in a match. Each model is brought into the
+shape of one of them; rows that not all have are the mean of those that all have, which asks for nothing. What an
+alignment does is then done to the models with all their rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import CheckpointError
+from symgraph.io.checkpoint import check_same_architecture
+from symgraph.io.models import Model
+from symgraph.io.vocabulary import vocabulary
+from symgraph.resize.shapes import model_like
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import leaves
+from symgraph.tracing import state_of
+from symgraph.tracing.deferred import made
+
+State = dict[str, Tensor]
+Infer = Callable[[Model], SymmetryGraph]
+# What a configuration calls labels that nobody has named.
+_UNNAMED = "LABEL_"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a tensor that one model has of those of another: `theirs` stand at `there` along `axis`."""
+
+    axis: int
+    theirs: Tensor
+    there: Tensor
+
+    def placed(self, tensor: Tensor, size: int, like: Tensor | None = None) -> Tensor:
+        """The tensor with so many rows: its own where they belong, elsewhere those of another, or their mean."""
+        own = tensor.index_select(self.axis, self.theirs)
+        shape = [size if i == self.axis else n for i, n in enumerate(tensor.shape)]
+        rest = like if like is not None else own.mean(self.axis, keepdim=True) if len(self.theirs) else own.new_zeros(1)
+        return rest.to(tensor).expand(shape).clone().index_copy_(self.axis, self.there, own)
+
+    def mask(self, size: int, dims: int) -> Tensor:
+        """One where a row is there and zero elsewhere, to be multiplied with the tensor."""
+        found = torch.zeros(size, dtype=torch.float64).index_fill_(0, self.there, 1.0)
+        return found.view([-1 if i == self.axis else 1 for i in range(dims)])
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Models in the shape of one of them.
+
+    `matched`: those that are matched, of which only the rows count that all have. `whole`: each state with all its
+    rows, in that shape; `rows` says where these stand, by the name of the tensor.
+    """
+
+    like: Model
+    matched: tuple[Model, ...]
+    whole: tuple[State, ...]
+    rows: tuple[Mapping[str, Rows], ...]
+    notes: tuple[str, ...]
+
+    def mean(self, states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> State:
+        """The weighted mean of the tensors that differ in rows: of every row over the models that have it."""
+        return {name: self._mean(name, [s[name] for s in states], weights) for name in self.rows[0]}
+
+    def _mean(self, name: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        wide = [made(t).double() for t in tensors]
+        masks = [r[name].mask(t.shape[r[name].axis], t.dim()) for r, t in zip(self.rows, wide, strict=True)]
+        total = sum((w * m for w, m in zip(weights, masks, strict=True)), torch.zeros(()))
+        found = sum((w * m * t for w, m, t in zip(weights, masks, wide, strict=True)), torch.zeros(()))
+        # A row whose models weigh nothing is that of the first that has it.
+        last = next(t for t, m in zip(wide, masks, strict=True) if bool((m > 0).all()))
+        return torch.where(total > 0, found / torch.where(total > 0, total, 1.0), last).to(tensors[0].dtype)
+
+
+def overlap(models: Sequence[Model], like: int | None, infer: Infer, on_difference: str = "keep") -> Overlap | None:
+    """What models of one class have in common, where they differ along axes on which nothing moves; else None.
+
+    Args:
+        like: the number of the model in whose shape the result is; by default the one that has the most rows.
+        on_difference: "refuse" raises where there is such a difference.
+
+    Raises:
+        CheckpointError: one has rows that the one with the most rows lacks, or differences are to be refused.
+    """
+    sizes = [{n: tuple(t.shape) for n, t in state_of(m.module).items()} for m in models]
+    if any(s.keys() != sizes[0].keys() for s in sizes):
+        return None
+    # Buffers of other lengths are what the code of each shape computes: tables of positions, masks.
+    parameters = {n for n, _ in models[0].module.named_parameters()}
+    names = [n for n in sizes[0] if n in parameters and len({s[n] for s in sizes}) > 1]
+    axes = {n: axis for n in names for axis in [_axis([s[n] for s in sizes])]}
+    if not names or None in axes.values() or len({type(m.module) for m in models}) > 1:
+        return None
+    if not all(_rigid(infer(m), axes) for m in models):
+        return None
+    if on_difference == "refuse":
+        check_same_architecture(models[0], next(m for m, s in zip(models, sizes, strict=True) if s != sizes[0]))
+    number = max(range(len(models)), key=lambda i: sum(map(_numel, sizes[i].values()))) if like is None else like
+    return _joined(models, number, {n: a for n, a in axes.items() if a is not None}, complete=like is None)
+
+
+def _numel(shape: Sequence[int]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _axis(shapes: Sequence[tuple[int, ...]]) -> int | None:
+    """The one axis along which shapes differ."""
+    if len({len(s) for s in shapes}) > 1:
+        return None
+    found = [i for i, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1]
+    return found[0] if len(found) == 1 else None
+
+
+def _rigid(symmetry: SymmetryGraph, axes: Mapping[str, int | None]) -> bool:
+    active = {s.id for s in symmetry.active}
+    terms = {n: symmetry.terms[n] for n in axes if n in symmetry.terms}
+    return not any(leaf.space in active for n, t in terms.items() for leaf in leaves(t[axes[n] or 0]))
+
+
+def _joined(models: Sequence[Model], number: int, axes: Mapping[str, int], *, complete: bool) -> Overlap:
+    like = models[number]
+    target = state_of(like.module)
+    found = [dict(_rows_of(m, like, axes)) for m in models]
+    if complete:
+        _check_complete(models, like, axes, found)
+    common = {n: _common([r[n] for r in found]) for n in axes}
+    matched, whole = [], []
+    for m, rows in zip(models, found, strict=True):
+        own = state_of(m.module)
+        state = {n: t for n, t in own.items() if n in rows or t.shape == target[n].shape}
+        full = {n: r.placed(made(state[n]).detach(), target[n].shape[r.axis]) for n, r in rows.items()}
+        seen = {n: _seen(full[n], rows[n].axis, common[n]) for n in rows}
+        matched.append(model_like(like, m, {**state, **seen}))
+        whole.append({**state, **full})
+    return Overlap(like, tuple(matched), tuple(whole), tuple(found), tuple(_said(models, axes, common)))
+
+
+def _common(rows: Sequence[Rows]) -> Tensor:
+    """Where rows stand that all models have."""
+    first, *others = ({*r.there.tolist()} for r in rows)
+    return torch.tensor(sorted(first.intersection(*others)), dtype=torch.int64)
+
+
+def _seen(tensor: Tensor, axis: int, common: Tensor) -> Tensor:
+    """The tensor with the mean of the common rows in the place of all others."""
+    return Rows(axis, common, common).placed(tensor, tensor.shape[axis])
+
+
+def _rows_of(m: Model, like: Model, axes: Mapping[str, int]) -> Iterator[tuple[str, Rows]]:
+    own, target = state_of(m.module), state_of(like.module)
+    for name, axis in axes.items():
+        sizes = own[name].shape[axis], target[name].shape[axis]
+        theirs, there = _pairs(m, like, *sizes)
+        yield name, Rows(axis, theirs, there)
+
+
+def _pairs(m: Model, like: Model, size: int, target: int) -> tuple[Tensor, Tensor]:
+    """Which of a model's rows are which of another's: by token, by label, or by position."""
+    if m is like:
+        same = torch.arange(size)
+        return same, same
+    for key, named in (("vocab_size", vocabulary), ("num_labels", _labels)):
+        if (getattr(m.config, key, None), getattr(like.config, key, None)) == (size, target):
+            one, other = named(m), named(like)
+            if one is not None and other is not None:
+                both = [(i, other[text]) for text, i in one.items() if text in other and i < size]
+                both = [(i, j) for i, j in both if j < target]
+                return tuple(torch.tensor([p[k] for p in both], dtype=torch.int64) for k in (0, 1))  # type: ignore[return-value]
+            if named is _labels:
+                return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+    shared = torch.arange(min(size, target))
+    return shared, shared
+
+
+def _labels(m: Model) -> dict[str, int] | None:
+    """The numbers of labels by their names; None where nobody has named them."""
+    named: Mapping[Any, Any] = getattr(m.config, "id2label", None) or {}
+    found = {str(text): int(i) for i, text in named.items()}
+    return None if not found or all(text.startswith(_UNNAMED) for text in found) else found
+
+
+def _check_complete(
+    models: Sequence[Model], like: Model, axes: Mapping[str, int], found: Sequence[Mapping[str, Rows]]
+) -> None:
+    for m, rows in zip(models, found, strict=True):
+        for name, axis in axes.items():
+            missing = state_of(m.module)[name].shape[axis] - len(rows[name].theirs)
+            if missing:
+                raise CheckpointError(
+                    f"{missing} rows of {name} in {m.spec} are none of {like.spec}",
+                    cause="neither has all that both have, and what has no place in one of the shapes would be lost",
+                    remedy="extend the one with the most rows by those of the others first, or align without merging",
+                )
+
+
+def _said(models: Sequence[Model], axes: Mapping[str, int], common: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, axis in axes.items():
+        sizes = ", ".join(str(state_of(m.module)[name].shape[axis]) for m in models)
+        yield f"{name} has {sizes} rows: {len(common[name])} that all have are matched, the others kept as they are"
+    texts = [vocabulary(m) for m in models]
+    if any(t is None for t in texts) and any(getattr(m.config, "vocab_size", None) for m in models):
+        sized = {getattr(m.config, "vocab_size", None) for m in models}
+        if len(sized) > 1:
+            yield "not all models bring a tokenizer: tokens of one number are taken to be the same"
