@@ -48,6 +48,13 @@ def test_every_module_and_the_type_marker_are_inside(wheel: Path) -> None:
     assert modules | {"symgraph/py.typed"} <= names(wheel)
 
 
+def test_the_files_of_pages_and_the_glossary_are_inside(wheel: Path) -> None:
+    files = [path for path in (ROOT / "symgraph" / "io" / "assets").rglob("*") if path.is_file()]
+    wanted = {path.relative_to(ROOT).as_posix() for path in files}
+    assert {"symgraph/io/assets/vendor/cytoscape.LICENSE", "symgraph/io/assets/page.html"} <= wanted
+    assert wanted | {"symgraph/symmetry/glossary.yaml"} <= names(wheel)
+
+
 def test_nothing_else_is_installed(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names(wheel)}
     assert tops == {"symgraph", f"symgraph-{symgraph.__version__}.dist-info"}

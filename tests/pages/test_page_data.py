@@ -20,7 +20,7 @@ from symgraph.errors import UsageError
 from symgraph.groups.lattice import classes
 from symgraph.inference.overlay import GRAPH, overlay
 from symgraph.io.files import OutputError
-from symgraph.io.pages import in_script, page
+from symgraph.io.pages import ASSETS, in_script, page
 from symgraph.orbit.action import random_element
 from symgraph.symmetry.account import account
 from symgraph.symmetry.dimension import Family, dimension
@@ -248,6 +248,20 @@ def test_a_page_asks_no_network_and_carries_licences(llama: SymmetryGraph) -> No
     assert all(address.startswith("data:text/javascript;base64,") for address in modules.values())
     assert "Cytoscape Consortium" in text and "Permission is hereby granted" in text
     assert len(text) < 1_000_000
+
+
+def test_libraries_are_those_that_their_list_says() -> None:
+    vendor = ASSETS / "vendor"
+    rows = re.findall(r"^\| `(\S+)` \| `([\w-]+)`.*\| ([\d.]+) \|", (vendor / "README.md").read_text(), re.MULTILINE)
+    assert {file for file, _, _ in rows} == {path.name for path in vendor.glob("*.mjs")}
+    for file, package, version in rows:
+        text = (vendor / file).read_text(encoding="utf-8")
+        assert (
+            package.replace("-", "").lower() in text.replace("-", "").lower()
+            and (vendor / f"{package}.LICENSE").exists()
+        )
+        assert "sourceMappingURL" not in text
+        assert package != "cytoscape" or f'version="{version}"' in text
 
 
 def test_the_page_of_a_graph_read_from_json_is_the_same(llama: SymmetryGraph) -> None:

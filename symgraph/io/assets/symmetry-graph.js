@@ -6,7 +6,7 @@ import { counted, el, several } from "assets/dom.js";
 import { onTheme } from "assets/page.js";
 import { filled } from "assets/repeated.js";
 import { SHAPES, slug } from "assets/symmetry-classes.js";
-import { short } from "assets/symmetry-tree.js";
+import { dotted, short } from "assets/symmetry-tree.js";
 
 cytoscape.use(dagre);
 
@@ -126,8 +126,8 @@ function nodeElement(node) {
 
 /** A long name in two lines. */
 function broken(name) {
-  const at = name.length > LONGEST ? name.lastIndexOf(".") : -1;
-  return at > 0 ? `${name.slice(0, at)}\n${name.slice(at + 1)}` : name;
+  const words = dotted(name);
+  return name.length > LONGEST && words.length > 1 ? `${words.slice(0, -1).join(".")}\n${words.at(-1)}` : name;
 }
 
 function moduleElement(node) {
@@ -190,7 +190,7 @@ function style() {
     { selector: "node[shape = 'rectangle']", style: { "border-style": "dashed" } },
     {
       selector: "node[kind = 'open']",
-      style: { shape: "round-rectangle", padding: 16, "background-color": colour("module"), "background-opacity": 0.6, "border-color": colour("line"), "border-width": 1, "text-valign": "top", color: colour("ink-soft") },
+      style: { shape: "round-rectangle", padding: 16, "background-color": colour("module"), "background-opacity": 0.6, "border-color": colour("line"), "border-width": 1, "text-valign": "top", "text-events": "yes", color: colour("ink-soft") },
     },
     {
       selector: "node[kind = 'closed']",

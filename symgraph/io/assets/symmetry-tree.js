@@ -167,7 +167,7 @@ export class Tree {
 }
 
 /** A name in its parts; the dots of a range are none of its own. */
-function dotted(name) {
+export function dotted(name) {
   return name.split(/\.(?![^{]*\})/);
 }
 
