@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from symgraph.groups.lattice import RIGID, TOP, Bound
+from symgraph.inference.claims import Evidence, Ref
 from symgraph.inference.draft import Draft, Gain
-from symgraph.inference.store import Evidence, Ref
 
 
 @dataclass(frozen=True, slots=True)

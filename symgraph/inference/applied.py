@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from symgraph.groups.lattice import Bound, SymmetryClass, down
-from symgraph.inference.store import Ref
+from symgraph.inference.claims import Ref
 from symgraph.ir import Node, Tensor
 from symgraph.rules.binding import Binding
 from symgraph.rules.schema import Rule

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 
 from symgraph.groups.lattice import RIGID, SymmetryClass
+from symgraph.inference.claims import Ref
 from symgraph.inference.described import Described
 from symgraph.inference.fibres import fibres
 from symgraph.inference.names import Unnamed, name_spaces
 from symgraph.inference.shifts import find_families
 from symgraph.inference.spaces import SpaceDraft, Spaces
-from symgraph.inference.store import Ref
 from symgraph.inference.uncovered import uncovered
 from symgraph.inference.unproven import unproven_notes
 from symgraph.inference.unread import told

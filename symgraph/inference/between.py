@@ -7,8 +7,8 @@ from collections import defaultdict
 from symgraph.groups.lattice import TOP, SymmetryClass
 from symgraph.inference.absorption import gain_parameter
 from symgraph.inference.applied import Relation
+from symgraph.inference.claims import Ref
 from symgraph.inference.draft import Draft
-from symgraph.inference.store import Ref
 
 Frames = tuple[int, ...]
 

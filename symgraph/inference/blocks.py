@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from symgraph.inference.store import Ref, Shape, Store
+from symgraph.inference.claims import Ref
+from symgraph.inference.store import Shape, Store
 
 Block = tuple[Ref, ...]
 

@@ -15,12 +15,12 @@ from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass, down
 from symgraph.inference.applied import BATCH, Applied, shapes_of
 from symgraph.inference.branches import Branches
+from symgraph.inference.claims import Ref
 from symgraph.inference.contents import picked_axis
 from symgraph.inference.equations import Equations, Gathering, Pointer, branches_value
 from symgraph.inference.explained import Explained
 from symgraph.inference.prepared import Order
 from symgraph.inference.signatures import SignatureEquations
-from symgraph.inference.store import Ref
 from symgraph.inference.structural import TRANSFORMERS, Axes, Call
 from symgraph.inference.unread import UNREAD
 from symgraph.ir import Kind, Node, Tensor

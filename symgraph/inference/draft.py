@@ -14,8 +14,8 @@ from functools import cached_property
 from symgraph.groups.lattice import TOP, Bound, SymmetryClass, describe, down
 from symgraph.inference.applied import Relation
 from symgraph.inference.blocks import Block
+from symgraph.inference.claims import Evidence, Ref
 from symgraph.inference.equations import Equations
-from symgraph.inference.store import Evidence, Ref
 from symgraph.ir import Kind
 from symgraph.symmetry.terms import Term, prime
 

@@ -9,9 +9,10 @@ from typing import Any
 from symgraph.groups.lattice import describe
 from symgraph.inference.applied import Relation
 from symgraph.inference.branches import Slot
+from symgraph.inference.claims import Ref
 from symgraph.inference.contents import Content
 from symgraph.inference.explained import Explained
-from symgraph.inference.store import Ref, Store
+from symgraph.inference.store import Store
 from symgraph.inference.structural import Axes
 
 

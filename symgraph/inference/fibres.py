@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from symgraph.groups.lattice import SymmetryClass, maps
 from symgraph.inference.blocks import ref_blocks
+from symgraph.inference.claims import Ref
 from symgraph.inference.spaces import Spaces
-from symgraph.inference.store import Ref
 
 
 def fibres(spaces: Spaces) -> dict[int, tuple[int, ...]]:

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
+from symgraph.inference.claims import Ref
 from symgraph.inference.draft import Draft, Gain
-from symgraph.inference.store import Ref
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Piece, pieces
 from symgraph.symmetry.terms import leaves

@@ -11,9 +11,10 @@ from math import prod
 from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass
 from symgraph.inference.applied import Relation
 from symgraph.inference.blocks import ref_blocks
+from symgraph.inference.claims import Evidence, Ref
 from symgraph.inference.draft import Draft
 from symgraph.inference.equations import Equations
-from symgraph.inference.store import Evidence, Ref, Shape, Store
+from symgraph.inference.store import Shape, Store
 from symgraph.symmetry.terms import Leaf, Product, Term, joined, reordered
 
 # More positions than patches have that are merged.

@@ -9,7 +9,7 @@ import torch
 
 from symgraph.groups.lattice import RIGID, TOP, Bound
 from symgraph.inference.applied import shapes_of
-from symgraph.inference.store import Ref as Axis
+from symgraph.inference.claims import Ref as Axis
 from symgraph.inference.store import Shape, Store
 from symgraph.inference.structural import TRANSFORMERS, Axes, Call
 from symgraph.ir import Graph, Node, Ref, Tensor

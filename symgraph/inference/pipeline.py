@@ -24,6 +24,7 @@ from symgraph.inference.prepared import (
     find_idioms,
     measure_regions,
     part_zeros,
+    take_turns,
     unstack,
 )
 from symgraph.inference.spaces import Spaces, find_spaces
@@ -64,6 +65,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "measure", "regions that are known by what they compute say so: attention, turned pairs, norms", measure_regions
     ),
+    Stage("turns", "parts that take turns along an axis are picked before the reshape as well", take_turns),
     Stage("idioms", "what pattern rules describe becomes one call each", find_idioms),
     Stage("decompose", "calls without a rule are taken apart where their parts have some", decompose_uncovered),
     Stage("zeros", "zeros that are read in several places are made for each of them", part_zeros),

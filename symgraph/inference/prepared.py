@@ -48,6 +48,11 @@ def measure_regions(given: Prepared) -> Prepared:
     return replace(given, graph=with_lengths(with_norms(with_linear_regions(attentive))))
 
 
+def take_turns(given: Prepared) -> Prepared:
+    """Parts that take turns along an axis are picked before the reshape that told them apart."""
+    return replace(given, graph=without_stacks(given.graph, turns=True))
+
+
 def find_idioms(given: Prepared) -> Prepared:
     """What a pattern rule describes becomes one call: `x * rsqrt(mean(x ** 2) + eps)` is `pattern:rms-norm`."""
     return replace(given, graph=rewrite(given.graph, given.book.patterns))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from symgraph.groups.lattice import Bound, SymmetryClass, maps, maximal
 from symgraph.inference.applied import BATCH, Relation, shapes_of
+from symgraph.inference.claims import Ref
 from symgraph.inference.equations import Gathering, Label
-from symgraph.inference.store import Ref
 from symgraph.inference.structural import FIXES_ONES, Axes
 from symgraph.ir import Kind, Node
 from symgraph.rules.binding import Binding

@@ -9,24 +9,21 @@ nodes take whatever structure the other side has. Where no common refinement exi
     [6 x 4] = [2 x 12]   is cut into   [2 x 3 x 4]: the first factor of six is (2 x 3), that of twelve (3 x 4)
     [6 + 4] = [10]       makes the free axis of ten (6 + 4)
 
-A node may also be *moved*: another axis with its positions in another order, so that one part may stand on both sides
-of another. Two that are in one order are the same axis if what they move is; where one meets anything else it becomes
-the concatenation of its runs.
-
-References are integers: `2 * node + dual`.
+A node may also be *moved*: another axis in another order, so that a part may stand on both sides of another, or parts
+take turns. Two in one order are the same axis if what they move is. The last factor of a product says whose turn it is
+as well; where anything else meets a moved axis, that becomes the concatenation of its runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from math import gcd, lcm
+from math import gcd, lcm, prod
 
 from symgraph.groups.lattice import RIGID, Bound, SymmetryClass, down
-from symgraph.symmetry.terms import prime, runs
+from symgraph.inference.claims import Claim, Evidence, Ref
+from symgraph.symmetry.terms import prime, runs, turn_order, turns_in
 
-Ref = int
 SELF_DUAL = down(SymmetryClass.ORTHOGONAL)
 
 
@@ -36,27 +33,6 @@ class Shape(Enum):
     PRODUCT = "product"
     CONCAT = "concat"
     MOVED = "moved"
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Why a bound was lowered: the value at which it happened, the rule, and a sentence."""
-
-    node: str
-    rule: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.rule} at %{self.node}"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A bound on an axis, with its evidence."""
-
-    ref: Ref
-    bound: Bound
-    evidence: Evidence
 
 
 class Store:
@@ -75,8 +51,8 @@ class Store:
         """A store in which equations can be solved that this one does not know."""
         other = Store()
         other._parent, other._size, other._shape = self._parent.copy(), self._size.copy(), self._shape.copy()
-        other.claims, other._turned, other._why = self.claims.copy(), self._turned.copy(), self._why
-        other._orders = self._orders.copy()
+        other.claims, other._turned = self.claims.copy(), self._turned.copy()
+        other._orders, other._why = self._orders.copy(), self._why
         return other
 
     # -- construction ------------------------------------------------------------------------------------------
@@ -95,10 +71,7 @@ class Store:
             return kept[0]
         if not kept:
             return self.new(1)
-        size = 1
-        for ref in kept:
-            size *= self.size(ref)
-        return self._define(self.new(size), Shape.PRODUCT, kept)
+        return self._define(self.new(prod(map(self.size, kept))), Shape.PRODUCT, kept)
 
     def concat(self, refs: list[Ref]) -> Ref:
         """The concatenation of `refs`; empty parts vanish."""
@@ -110,6 +83,48 @@ class Store:
     def moved(self, ref: Ref, order: Sequence[int]) -> Ref:
         """An axis whose position i holds the entry at position `order[i]` of `ref`."""
         return self._move(self.new(self.size(ref)), ref, tuple(order))
+
+    def by_turns(self, ref: Ref, count: int) -> Ref:
+        """The axis with every `count`-th position of `ref`: those from the first one on, from the second on, ..."""
+        order = turn_order(self.size(ref), count)
+        if self.children(ref) is None:
+            self._move(self.find(ref), self.new(self.size(ref)), order)
+        found = self._in_turns(ref, count)
+        return self.moved(ref, sorted(range(len(order)), key=order.__getitem__)) if found is None else found
+
+    def _in_turns(self, ref: Ref, count: int) -> Ref | None:
+        """The same where it is known what takes turns along the axis; None where its parts or factors do not say so."""
+        size, parts = self.size(ref), self.parts(ref)
+        if self._is_moved(ref):
+            return self._in_more_turns(ref, count)
+        if size % count:
+            return None
+        if len(parts) > 1:
+            aligned = all(self.size(part) % count == 0 for part in parts)
+            return self._turn_by_turn([self.by_turns(part, count) for part in parts], count) if aligned else None
+        factors = self.factors(ref)[::-1]
+        if not self._fits(factors, size // count):
+            return None
+        outer = self._take(factors, size // count)
+        return self.product([*factors[::-1], outer])
+
+    def _in_more_turns(self, ref: Ref, count: int) -> Ref | None:
+        """The parts that take turns along an axis, or parts of these."""
+        (inner,), fewer = self.children(ref)[1], turns_in(self.order(ref))  # type: ignore[index]
+        if fewer == count or self.order(ref) == turn_order(self.size(ref), count):
+            return inner
+        if not fewer or count % fewer or self.size(ref) % count:
+            return None
+        length = self.size(ref) // fewer
+        parts = [self.narrow(inner, i * length, (i + 1) * length) for i in range(fewer)]
+        apart = [self.by_turns(part, count // fewer) for part in parts]
+        return self._turn_by_turn(apart, count // fewer)
+
+    def _turn_by_turn(self, axes: list[Ref], count: int) -> Ref:
+        """Axes with their parts one after the other: the first part of each, the second of each, and so on."""
+        lengths = [self.size(axis) // count for axis in axes]
+        ends = [(axis, i * n, (i + 1) * n) for i in range(count) for axis, n in zip(axes, lengths, strict=True)]
+        return self.concat([self.narrow(*end) for end in ends])
 
     def _move(self, free: Ref, ref: Ref, order: tuple[int, ...]) -> Ref:
         self._orders[free >> 1] = order
@@ -285,6 +300,11 @@ class Store:
         if len(moved) == 2 and self.order(axis) == self.order(other):
             self._walk(self.children(axis)[1][0], self.children(other)[1][0], pair)  # type: ignore[index]
             return
+        count = max((turns_in(self.order(ref)) for ref in moved), default=0)
+        mine, theirs = (self._in_turns(ref, count) if count else None for ref in (axis, other))
+        if mine is not None and theirs is not None:
+            self._walk(mine, theirs, pair)
+            return
         for ref in moved:
             self._spread(ref)
         parts, other_parts = self.parts(axis), self.parts(other)
@@ -387,8 +407,7 @@ class Store:
         if self.children(ref) is None:
             ref = self.find(ref)
             self._define(ref, Shape.CONCAT, [self.new(size), self.new(self.size(ref) - size)])
-            left, right = self.children(ref)[1]  # type: ignore[index]
-            return left, right
+            return self.children(ref)[1]  # type: ignore[index, return-value]
         first, *rest = self.factors(ref)
         inner = self.size(ref) // self.size(first)
         if size < inner:

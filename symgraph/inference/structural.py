@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from symgraph.groups.lattice import Bound, SymmetryClass, down
-from symgraph.inference.store import Ref, Store
+from symgraph.inference.claims import Ref
+from symgraph.inference.store import Store
+from symgraph.symmetry.terms import turn_order
 from symgraph.tracing.operators import first_position
 
 Axes = tuple[Ref, ...]
@@ -143,18 +145,18 @@ def split(store: Store, call: Call) -> tuple[Axes, ...]:
 
 
 def narrow(store: Store, call: Call) -> tuple[Axes, ...]:
-    """slice and narrow: one contiguous part of an axis; a step makes the axis rigid."""
+    """slice and narrow: one contiguous part of an axis; with a step, of one of the parts that take turns along it."""
     axes, dim = call.tensors[0], _dim(call)
     size = store.size(axes[dim])
-    start = first_position(call.arguments.get("start"), size)
+    start, step = first_position(call.arguments.get("start"), size), call.arguments.get("step") or 1
     length = call.shapes[0][dim]
-    if call.arguments.get("step", 1) not in (None, 1):
-        store.rigid(axes[dim], "sliced with a step")
-        part = store.fresh_rigid(length, "sliced with a step")
-    elif length == 0:
+    if length == 0:
         part = store.fresh_rigid(0, "an empty slice")
-    else:
+    elif step == 1 or length == 1:
         part = store.narrow(axes[dim], start, start + length)
+    else:
+        first = turn_order(size, step)[start]
+        part = store.narrow(store.by_turns(axes[dim], step), first, first + length)
     return ((*axes[:dim], part, *axes[dim + 1 :]),)
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from symgraph.groups.lattice import TOP
 from symgraph.inference.between import find_between
+from symgraph.inference.claims import Evidence
 from symgraph.inference.draft import MONOMIAL, Draft
-from symgraph.inference.store import Evidence
 
 
 def tie(draft: Draft) -> Draft:

@@ -97,26 +97,37 @@ def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]
 
 def _moved(piece: Piece, places: Sequence[int], start: int) -> Piece | None:
     """A piece whose entries stand at other places, counted from `start`; None where these are no runs of one length."""
-    at = [start + places[entry] for entry in piece.entries()]
+    return _placed(piece, [start + places[entry] for entry in piece.entries()])
+
+
+def _placed(like: Piece, at: list[int]) -> Piece | None:
+    """The piece that has these positions in this order, if they are runs of one length at one distance."""
     spans = runs(at)
     (first, stop), period = spans[0], spans[1][0] - spans[0][0] if len(spans) > 1 else 0
-    found = replace(piece, start=first, stop=stop, outer=len(spans), period=period)
+    found = replace(like, start=first, stop=stop, outer=len(spans), period=period)
     return found if list(found.entries()) == at else None
 
 
 def _runs(parameter: str, axis: int, term: Product, at: int, start: int) -> list[Piece]:
     """The parts of a product over a concatenation (heads over query, key and value)."""
     before, inner, after = term.factors[:at], term.factors[at], term.factors[at + 1 :]
+    whole = Piece(parameter, axis, start, start + term.size, term)
     if not isinstance(inner, Concat) or any(map(_split, inner.parts)):
-        return [Piece(parameter, axis, start, start + term.size, term)]
-    outer, width = _size(before), _size(after)
-    found, offset = [], start
+        return [whole]
+    outer, width, period = _size(before), _size(after), _size((inner, *after))
+    found: list[Piece | None] = []
+    offset = 0
     for part in inner.parts:
-        stop = offset + part.size * width
-        kept = Product((*before, part, *after))
-        found.append(Piece(parameter, axis, offset, stop, kept, outer, inner.size * width if outer > 1 else 0))
-        offset = stop
-    return found
+        like = replace(whole, term=Product((*before, part, *after)))
+        if inner.order:
+            rows = [row * width for row in inner.places[offset : offset + part.size]]
+            stands = [start + o * period + row + i for o in range(outer) for row in rows for i in range(width)]
+            found.append(_placed(like, stands))
+        else:
+            first, stop = start + offset * width, start + (offset + part.size) * width
+            found.append(replace(like, start=first, stop=stop, outer=outer, period=period if outer > 1 else 0))
+        offset += part.size
+    return [whole] if None in found else [piece for piece in found if piece is not None]
 
 
 def _size(factors: tuple[Term, ...]) -> int:

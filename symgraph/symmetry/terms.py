@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 
 from symgraph.errors import UsageError
@@ -100,6 +101,8 @@ class Concat:
         own = [part.size for part in self.parts]
         if not self.order or list(sizes) == own:
             return self.order
+        if count := turns_in(self.order):
+            return _turns_of(own, sizes, count)
         number = [k for k, size in enumerate(own) for _ in range(size)]
         starts, before = ([sum(s[:k]) for k in range(len(s))] for s in (sizes, own))
         found: list[int] = []
@@ -129,6 +132,39 @@ def runs(numbers: Sequence[int], kinds: Sequence[int] | None = None) -> list[tup
         else:
             found.append((number, number + 1))
     return found
+
+
+def turn_order(size: int, count: int) -> tuple[int, ...]:
+    """The order in which `count` parts take turns: which entry stands at each position, the parts one after the other.
+
+    >>> turn_order(7, 3)
+    (0, 3, 5, 1, 4, 6, 2)
+    """
+    lengths = [len(range(part, size, count)) for part in range(count)]
+    starts = [0, *accumulate(lengths)]
+    return tuple(starts[i % count] + i // count for i in range(size))
+
+
+def turns_in(order: Sequence[int]) -> int:
+    """How many parts take turns in an order; none if it is another one.
+
+    >>> turns_in((0, 3, 5, 1, 4, 6, 2)), turns_in((0, 1, 2)), turns_in((1, 2, 0))
+    (3, 0, 0)
+    """
+    count = order.index(1) if 1 in order else 0
+    return count if count > 1 and tuple(order) == turn_order(len(order), count) else 0
+
+
+def _turns_of(own: Sequence[int], sizes: Sequence[int], count: int) -> tuple[int, ...]:
+    """The order in which parts take turns that have other sizes; several may stand in the place of one."""
+    ends, other = ([0, *accumulate(found)] for found in (own, sizes))
+    starts, wanted = (turn_order(found[-1], count)[:count] for found in (ends, other))
+    if [other[ends.index(start)] for start in starts if start in ends] != list(wanted):
+        raise UsageError(
+            f"parts of {', '.join(map(str, own))} positions that take turns cannot have {', '.join(map(str, sizes))}",
+            remedy="choose sizes that leave all parts equally long",
+        )
+    return turn_order(other[-1], count)
 
 
 def joined(terms: Sequence[Term]) -> Concat:

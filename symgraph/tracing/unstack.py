@@ -2,7 +2,9 @@
 
 A fused projection is often cut into (3, heads, size) and its parts are then picked by position, or into (heads and keys
 and values, size) and its parts sliced. Read as it stands, all parts have one space of heads and one of their inside;
-picked before the cut, each has its own.
+picked before the cut, each has its own. Where the cut is into (heads, size, 3) the parts take turns: each is a slice
+with a step. Pairs of coordinates that are told apart so are turned by most code, so that these are looked for once
+regions have been measured.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ _SIZE_ONE = frozenset({"aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze
 
 @dataclass(frozen=True, slots=True)
 class _Pick:
-    """`count` positions of axis `axis` of what `cut` makes, from `start`; `moves` lie between, the last one first."""
+    """`count` positions of axis `axis` of what `cut` makes, from `start`; `moves` lie between, the last one first.
+
+    `single` says that all positions of the axis are picked one by one.
+    """
 
     node: Node
     cut: Node
@@ -42,14 +47,29 @@ class _Pick:
     start: int
     count: int
     moves: tuple[tuple[Node, int], ...]
+    single: bool
 
 
-def without_stacks(graph: Graph) -> Graph:
-    """The graph with picks from an axis that a reshape has made taken before that reshape."""
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A call to be made of the result of the one before, at the place in the code of the node `like`."""
+
+    like: Node
+    target: str
+    args: tuple[object, ...]
+    shape: Shape
+
+
+def without_stacks(graph: Graph, turns: bool = False) -> Graph:
+    """The graph with picks from an axis that a reshape has made taken before that reshape.
+
+    Args:
+        turns: also where the axis is the innermost one, whose parts take turns before the reshape.
+    """
     found: dict[str, tuple[Node, ...]] = {}
     for node in graph.calls:
         pick = _pick(node, graph.by_name)
-        parts = None if pick is None else _before_the_cut(pick, graph.by_name)
+        parts = None if pick is None else _before_the_cut(pick, graph.by_name, turns)
         if parts is not None:
             found[node.name] = parts
     if not found:
@@ -66,7 +86,11 @@ def _pick(node: Node, known: Mapping[str, Node]) -> _Pick | None:
         return None
     axis = given["dim"] % len(source.shape)
     part = _part(node, of, given, axis, source.shape[axis])
-    return None if part is None else _traced_back(node, source, axis, part, known)
+    found = None if part is None else _traced_back(node, source, axis, known)
+    if part is None or found is None:
+        return None
+    single = of.target == "aten.select.int" or set(_sizes(of, axis)) == {1}
+    return _Pick(node, *found[:2], *part, found[2], single)
 
 
 def _part(node: Node, of: Node, given: Mapping[str, Any], axis: int, size: int) -> tuple[int, int] | None:
@@ -79,13 +103,21 @@ def _part(node: Node, of: Node, given: Mapping[str, Any], axis: int, size: int) 
         return (first_position(start, size), count) if plain else None
     if node.target != "getitem" or not isinstance(of.result, tuple):
         return None
-    sizes = [1 if of.target == "aten.unbind.int" else r.shape[axis] for r in of.result]
+    sizes = _sizes(of, axis)
     at = int(node.args[1]) % len(sizes)
     return (sum(sizes[:at]), sizes[at]) if 0 < sizes[at] < size else None
 
 
-def _traced_back(node: Node, source: Node, axis: int, part: tuple[int, int], known: Mapping[str, Node]) -> _Pick | None:
-    """The way from a pick to the reshape that made its axis, if values are only moved on it."""
+def _sizes(of: Node, axis: int) -> list[int]:
+    """How many positions each result of a call with several has."""
+    results = of.result if isinstance(of.result, tuple) else ()
+    return [1 if of.target == "aten.unbind.int" else r.shape[axis] for r in results]
+
+
+def _traced_back(
+    node: Node, source: Node, axis: int, known: Mapping[str, Node]
+) -> tuple[Node, int, tuple[tuple[Node, int], ...]] | None:
+    """The way from a pick to the reshape that made its axis, if values are only moved on it, and that axis there."""
     moves: list[tuple[Node, int]] = []
     while source.target not in _CUTS:
         before = _axis_before(source, axis, known)
@@ -93,7 +125,7 @@ def _traced_back(node: Node, source: Node, axis: int, part: tuple[int, int], kno
             return None
         moves.append((source, axis))
         source, axis = known[source.args[0].name], before
-    return _Pick(node, source, axis, *part, tuple(moves))
+    return source, axis, tuple(moves)
 
 
 def _axis_before(node: Node, axis: int, known: Mapping[str, Node]) -> int | None:
@@ -115,71 +147,106 @@ def _axis_before(node: Node, axis: int, known: Mapping[str, Node]) -> int | None
     return [i for i, n in enumerate(before) if n != 1][place]
 
 
-def _before_the_cut(pick: _Pick, known: Mapping[str, Node]) -> tuple[Node, ...] | None:
+def _before_the_cut(pick: _Pick, known: Mapping[str, Node], turns: bool) -> tuple[Node, ...] | None:
     """The calls that stand for a pick: a slice, then reshape and moves as they were, on what is left of the axis."""
     source = known[pick.cut.args[0].name]
-    place = _place(source.shape, pick.cut.shape, pick.axis, source.target == "aten.stack.default")
+    place = _place(source.shape, pick.cut.shape, pick.axis)
     if place is None:
         return None
     at, outer, inner = place
+    if outer > 1 and pick.single and _is_inside(pick, outer, known):
+        return tuple(_calls(pick, source, list(_every(pick, source.shape, at, outer, inner)))) if turns else None
+    if inner == 1 and source.target != "aten.stack.default":
+        return None
+    return tuple(_calls(pick, source, list(_slice(pick, source.shape, at, outer, inner))))
+
+
+def _is_inside(pick: _Pick, outer: int, known: Mapping[str, Node]) -> bool:
+    """Whether the positions outside of the axis come to stand behind those inside of it: they are what a part holds."""
+    shape, around = pick.cut.shape, pick.axis
+    while prod(shape[around : pick.axis]) < outer:
+        around -= 1
+    last = [axis for axis in _order(pick, known) if shape[axis] > 1 and axis >= around and axis != pick.axis][-1:]
+    return bool(last) and last[0] < pick.axis
+
+
+def _order(pick: _Pick, known: Mapping[str, Node]) -> list[int]:
+    """Which axes of the reshape those are that are left when all has been moved."""
+    last = pick.moves[0][0] if pick.moves else pick.cut
+    found = [*range(len(last.shape))]
+    for move, _ in pick.moves:
+        before = [_axis_before(move, axis, known) for axis in found if move.shape[axis] > 1]
+        found = [axis for axis in before if axis is not None]
+    return found
+
+
+def _every(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterator[_Step]:
+    """The positions of an axis at which it is the turn of what is picked, each with what it holds inside."""
+    count = pick.cut.shape[pick.axis]
+    whole = (*shape[:at], outer * count, *([inner] if inner > 1 else []), *shape[at + 1 :])
+    if inner > 1:
+        yield _Step(pick.cut, "aten.reshape.default", (whole,), whole)
+    ends = (at, pick.start, outer * count, count)
+    yield _Step(pick.cut, "aten.slice.Tensor", ends, _with(whole, at, outer))
+
+
+def _slice(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterator[_Step]:
+    """A slice of an axis, of what lies inside of `outer` where that stands around what is picked."""
     size = pick.cut.shape[pick.axis] * inner
-    whole = (*source.shape[:at], *([outer] if outer > 1 else []), size, *source.shape[at + 1 :])
+    whole = (*shape[:at], *([outer] if outer > 1 else []), size, *shape[at + 1 :])
+    if whole != shape:
+        yield _Step(pick.cut, "aten.reshape.default", (whole,), whole)
     at += outer > 1
-    part = (*whole[:at], pick.count * inner, *whole[at + 1 :])
-    return tuple(_calls(pick, source, whole, part, (at, pick.start * inner, (pick.start + pick.count) * inner)))
+    ends = pick.start * inner, (pick.start + pick.count) * inner
+    yield _Step(pick.cut, "aten.slice.Tensor", (at, *ends), _with(whole, at, pick.count * inner))
 
 
-def _place(before: Shape, after: Shape, axis: int, whole: bool) -> tuple[int, int, int] | None:
-    """The operand's axis that `axis` is cut from, and how much of it lies outside and inside.
-
-    None if it is not cut, unless `whole` says that this will do.
-    """
+def _place(before: Shape, after: Shape, axis: int) -> tuple[int, int, int] | None:
+    """The operand's axis that `axis` is cut from, and how much of it lies outside and inside."""
     lead = prod(after[:axis])
     at = next((i for i in range(len(before)) if prod(before[:i]) <= lead < prod(before[: i + 1])), None)
     if at is None or not prod(after) or lead % prod(before[:at]):
         return None
     outer, taken = lead // prod(before[:at]), lead // prod(before[:at]) * after[axis]
-    if before[at] % taken or (before[at] == taken and not whole):
+    if before[at] % taken:
         return None
     inner = before[at] // taken
     ends = [prod(after[axis + 1 : i]) for i in range(axis + 1, len(after) + 1)]
     return (at, outer, inner) if inner in ends else None
 
 
-def _calls(pick: _Pick, source: Node, whole: Shape, part: Shape, cut: tuple[int, int, int]) -> Iterator[Node]:
+def _calls(pick: _Pick, source: Node, first: list[_Step]) -> Iterator[Node]:
+    """The calls of some steps, then reshape and moves as they were; the last has the name of what is picked."""
     dtype = pick.cut.result.dtype if isinstance(pick.cut.result, Tensor) else ""
     node, at = pick.node, source.name
-
-    def call(number: int, like: Node, target: str, args: tuple[object, ...], shape: Shape) -> Node:
-        name = node.name if number < 0 else f"{node.name}.pick{number}"
-        return replace(
+    steps = [*first, *_as_before(pick), _reshaped(node, node.shape)]
+    for number, step in enumerate(steps):
+        name = node.name if step is steps[-1] else f"{node.name}.pick{number}"
+        made = replace(
             node,
             name=name,
-            target=target,
-            args=(Ref(at), *args),
+            target=step.target,
+            args=(Ref(at), *step.args),
             kwargs=(),
-            result=Tensor(shape, dtype),
-            module=like.module,
-            source=like.source,
+            result=Tensor(step.shape, dtype),
+            module=step.like.module,
+            source=step.like.source,
         )
+        at = name
+        yield made
 
-    steps: list[tuple[Node, str, tuple[object, ...], Shape]] = []
-    if whole != source.shape:
-        steps.append((pick.cut, "aten.reshape.default", (whole,), whole))
-    steps.append((pick.cut, "aten.slice.Tensor", cut, part))
-    shape = _with(pick.cut.shape, pick.axis, pick.count)
-    steps.append((pick.cut, "aten.reshape.default", (shape,), shape))
+
+def _as_before(pick: _Pick) -> Iterator[_Step]:
+    """The reshape and the moves behind it, on as much of the axis as is picked."""
+    yield _reshaped(pick.cut, _with(pick.cut.shape, pick.axis, pick.count))
     for move, axis in reversed(pick.moves):
         shape = _with(move.shape, axis, pick.count)
         moved = move.target in ("aten.permute.default", "aten.transpose.int")
-        steps.append(
-            (move, move.target, move.args[1:], shape) if moved else (move, "aten.reshape.default", (shape,), shape)
-        )
-    for number, step in enumerate(steps):
-        made = call(number, *step)
-        at = made.name
-        yield made
-    yield call(-1, node, "aten.reshape.default", (node.shape,), node.shape)
+        yield _Step(move, move.target, move.args[1:], shape) if moved else _reshaped(move, shape)
+
+
+def _reshaped(like: Node, shape: Shape) -> _Step:
+    return _Step(like, "aten.reshape.default", (shape,), shape)
 
 
 def _with(shape: Shape, axis: int, size: int) -> Shape:

@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass, describe, down
-from symgraph.inference.store import SELF_DUAL, Ref, Shape, Store
+from symgraph.inference.claims import Ref
+from symgraph.inference.store import SELF_DUAL, Shape, Store
 from symgraph.inference.structural import TRANSFORMERS, Call
+from symgraph.symmetry.terms import turn_order
 
 Digits = list[tuple[int, int, int]]
 
@@ -102,7 +104,7 @@ class System:
 
 
 COUNT = 3
-KINDS = ("product", "concat")
+KINDS = ("product", "concat", "turns")
 
 
 @st.composite
@@ -119,6 +121,9 @@ def terms(draw: st.DrawFn, /, size: int, shared: tuple[int, ...], depth: int, ki
     elif kind == "concat":
         left = draw(st.integers(1, size - 1))
         inner = [draw(terms(n, shared, depth - 1, kinds)) for n in (left, size - left)]
+    elif kind == "turns":
+        count = draw(st.sampled_from([d for d in range(2, size + 1) if size % d == 0]))
+        inner = [draw(terms(size // count, shared, depth - 1, kinds)) for _ in range(count)]
     return Term(kind, size, 0, dual, tuple(inner))
 
 
@@ -157,6 +162,8 @@ def solve(system: System, order: Sequence[int]) -> Solution:
         if t.kind == "fresh":
             return store.new(t.size) ^ t.dual
         inner = [make(i) for i in t.inner]
+        if t.kind == "turns":
+            return store.moved(store.concat(inner), turn_order(t.size, len(inner))) ^ t.dual
         return (store.product(inner) if t.kind == "product" else store.concat(inner)) ^ t.dual
 
     sides = [(axes[axis] ^ dual, make(t)) for axis, dual, t in system.equations]
@@ -172,7 +179,7 @@ def orders(draw: st.DrawFn, /, kinds: Sequence[str] = KINDS, depth: int = 2) -> 
 
 
 @settings(max_examples=120)
-@given(orders(kinds=("product",)) | orders(kinds=("concat",)) | orders())
+@given(orders(kinds=("product",)) | orders(kinds=("concat",)) | orders(kinds=("turns",)) | orders())
 def test_order_of_equations_never_matters(case: tuple[System, list[int]]) -> None:
     system, order = case
     one, other = solve(system, range(len(order))), solve(system, order)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from symgraph.groups.elements import IndexSet
 from symgraph.groups.lattice import RIGID, TOP, Bound, describe, group_of, maps
+from symgraph.inference.claims import Ref
 from symgraph.inference.collect import collect
 from symgraph.inference.equations import Equations
 from symgraph.inference.pipeline import run
-from symgraph.inference.store import Ref, Shape, Store
+from symgraph.inference.store import Shape, Store
 from symgraph.inference.structural import FIXES_ONES, TRANSFORMERS, Call
 from symgraph.ir import Graph
 from symgraph.tracing import trace
@@ -190,7 +191,20 @@ CASES: dict[str, tuple[Callable[..., Any], Shapes, str]] = {
     ),
     "slice": (lambda x: x[:, 2:5], ((2, 6),), "[a (b+c+1)] -> [a c]"),
     "slice-from-the-end": (lambda x: x[:, -2:], ((2, 6),), "[a (b+c)] -> [a c]"),
-    "slice-with-step": (lambda x: x[:, ::2], ((2, 6),), "[a b!] -> [a c!]"),
+    "slice-with-step": (lambda x: x[:, ::2], ((2, 6),), "[a moved (b+c)] -> [a b]"),
+    "slices-that-take-turns": (lambda x: (x[::3], x[1::3], x[2::3]), ((7,),), "[moved (a+b+c)] -> [a], [b], [c]"),
+    "slice-of-one-turn": (lambda x: x[5:12:3], ((12,),), "[moved (a+b)] -> [b]"),
+    "slices-by-two-and-by-four": (
+        lambda x: (x[1::2], x[1::4]),
+        ((12,),),
+        "[moved (moved (a+b)+moved (c+d))] -> [moved (c+d)], [c]",
+    ),
+    "slices-of-a-product": (lambda x: (x.view(4, 6), x[1::3]), ((24,),), "[(a*b*(1+1+1))] -> [a (b*(1+1+1))], [(a*b)]"),
+    "slice-of-a-concatenation": (
+        lambda x, y: torch.cat([x, y])[::2],
+        ((4,), (6,)),
+        "[moved (a+b)], [moved (c+d)] -> [(a+c)]",
+    ),
     "narrow": (lambda x: x.narrow(1, 1, 3), ((2, 6),), "[a (1+b+c)] -> [a b]"),
     "select": (lambda x: x[:, 0], ((2, 6),), "[a (1+b)] -> [a]"),
     "select-from-the-end": (lambda x: x.select(1, -2), ((2, 6),), "[a (b+1+1)] -> [a]"),
@@ -306,6 +320,12 @@ def _part(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
     return lambda x: x.narrow(dim, start, length)
 
 
+def _every(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
+    step = draw(st.integers(1, n))
+    start = draw(st.integers(0, step - 1))
+    return lambda x: x[tuple(slice(start, None, step) if i == dim else slice(None) for i in range(len(shape)))]
+
+
 def _stack(draw: st.DrawFn, shape: tuple[int, ...], dim: int, n: int) -> Step:
     return lambda x: torch.stack([x, x], dim)
 
@@ -324,6 +344,7 @@ STEPS = {
     "reorder": _reorder,
     "swap-parts": _swap_parts,
     "part": _part,
+    "every": _every,
     "stack": _stack,
     "repeat": _repeat,
     "double": _double,

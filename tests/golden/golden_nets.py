@@ -84,6 +84,20 @@ class Padded(nn.Module):
         return result
 
 
+class Alternating(nn.Module):
+    """A gate and units that take turns along one axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.write = nn.Linear(3, 8), nn.Linear(4, 2)
+        self.example_inputs = torch.zeros(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, unit = self.read(x).view(2, 4, 2).unbind(-1)
+        result: Tensor = self.write(gate.sigmoid() * unit)
+        return result
+
+
 def gated() -> Gated:
     return Gated()
 
@@ -98,6 +112,10 @@ def unlike() -> Experts:
 
 def fused() -> Fused:
     return Fused()
+
+
+def alternating() -> Alternating:
+    return Alternating()
 
 
 def taken() -> Taken:

@@ -88,6 +88,26 @@ def test_parts_are_slices(f: Callable[[Tensor], Parts]) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def inside_first(x: Tensor) -> Parts:
+    return x.view(2, 5, 4, 3, 2).permute(3, 0, 4, 1, 2).unbind(0)
+
+
+def split_innermost(x: Tensor) -> Parts:
+    return tuple(part.squeeze(-1) for part in x.view(2, 5, 4, 2, 3).split(1, -1))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("f", [innermost, inside_first, split_innermost])
+def test_parts_that_take_turns_are_slices_with_a_step(f: Callable[[Tensor], Parts]) -> None:
+    model, x = Picked(f), torch.randn(2, 5, 3)
+    graph = trace(model, (x,))
+    changed = without_stacks(graph, turns=True)
+    steps = [n.args[4] for n in changed.calls if n.target == "aten.slice.Tensor"]
+    assert steps == [3] * len(f(torch.zeros(2, 5, 24)))
+    before, after = (evaluate(g, state_of(model), (x,)) for g in (graph, changed))
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("f", [innermost, scaled_before])
 def test_what_is_more_than_moved_stays(f: Callable[[Tensor], Parts]) -> None:
     graph = trace(Picked(f), (torch.randn(2, 5, 3),))
