@@ -16,11 +16,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from symgraph.inference.carrying import Carrier, Chosen, Name, Passed, Read, Seen, Spot, Window, span_of
+from symgraph.inference.carrying import Carrier, Chosen, Passed, Read, Seen, Spot
 from symgraph.inference.entry_numbers import compact
 from symgraph.inference.flow import Flow
-from symgraph.inference.null_space import Solution, Summand, Unknown, Windows, equations, solve
+from symgraph.inference.null_space import Axes, Solution, Summand, Unknown, Windows, equations, solve
 from symgraph.inference.planes import PlaneReader, whole
+from symgraph.inference.summed import difference, gathered, sums
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, pieces
 from symgraph.symmetry.terms import leaves
@@ -77,9 +78,9 @@ class System:
         """The same, once all sources have been followed to their ends."""
         arriving: dict[str, list[Spot]] = defaultdict(list)
         for node in self.flow.graph.nodes:
-            if differing := _gathered(self.chosen.pop(node.name, [])):
+            if differing := gathered(self.chosen.pop(node.name, [])):
                 self.sums += sums(differing)
-            here = _gathered([*arriving.pop(node.name, []), *self._sources(node), *self._left_over(node)])
+            here = gathered([*arriving.pop(node.name, []), *self._sources(node), *self._left_over(node)])
             for use in self._left(node, here) if here else ():
                 arriving[use.value].append(use.spot)
         return self
@@ -215,7 +216,7 @@ class System:
             outlet = self.carrier.outlet(self.flow.applied[node.name], value, 1 - reader.axis)
             if outlet is None:
                 raise ValueError(f"{node.where} does not read {reader.parameter} as others do that add its bias")
-            for spot in _difference(self.read[node.name][value, reader], self.read[first][value, reader]):
+            for spot in difference(self.read[node.name][value, reader], self.read[first][value, reader]):
                 yield from self.carrier.written(reader, spot, node, outlet)
 
 
@@ -237,76 +238,6 @@ def row_axis(shape: tuple[int, ...]) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-# -- sums that something sees ------------------------------------------------------------------------------------------
-
-
-def _gathered(spots: list[Spot]) -> list[Spot]:
-    """The spots of a value, those of one constant at the same positions, or each at its own, as one."""
-    found: list[Spot] = []
-    for spot in spots:
-        for i, other in enumerate(found):
-            both = _as_one(other, spot)
-            if both is not None:
-                found[i] = both
-                break
-        else:
-            found.append(spot)
-    return [s for s in found if s.factor]
-
-
-def _as_one(one: Spot, other: Spot) -> Spot | None:
-    if one.name != other.name or one.window != other.window or (one.rows is None) != (other.rows is None):
-        return None
-    rows = one.rows is None or other.rows is None or torch.equal(one.rows, other.rows)
-    if rows and torch.equal(one.at, other.at):
-        return replace(one, factor=one.factor + other.factor)
-    mine, theirs = compact([one.at, other.at])
-    apart = one.rows is None and one.factor == other.factor and not bool(((mine > 0) & (theirs > 0)).any())
-    return replace(one, at=(mine + theirs).expand(one.at.shape)) if apart else None
-
-
-def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
-    """What must vanish where all these constants are seen: for each set of them that meets somewhere, their sum.
-
-    Where they do not meet entry by entry in one order, each has to vanish by itself.
-    """
-    if len(spots) == 1:
-        yield (Summand(spots[0].name, spots[0].span, spots[0].factor),)
-        return
-    held = compact([s.at for s in spots])
-    meeting = torch.stack([(at > 0).long() << i for i, at in enumerate(held)]).sum(0)
-    for code in filter(None, torch.unique(meeting).tolist()):
-        here = meeting == code
-        members = [i for i in range(len(spots)) if code >> i & 1]
-        terms = [_term(spots[i], here) for i in members]
-        if _agree([held[i][here] for i in members], [spots[i] for i in members]):
-            yield tuple(terms)
-        else:
-            yield from ((t,) for t in terms)
-
-
-def _difference(spots: list[Spot], others: list[Spot]) -> Iterator[Spot]:
-    """The constants that are read, less those that are read elsewhere."""
-    found: dict[tuple[Name, Window | None], Spot] = {}
-    for spot in (*spots, *(replace(o, factor=-o.factor) for o in others)):
-        held = found.get((spot.name, spot.span))
-        factor = spot.factor if held is None else held.factor + spot.factor
-        found[spot.name, spot.span] = replace(spot, factor=factor)
-    return (spot for spot in found.values() if spot.factor)
-
-
-def _term(spot: Spot, here: Tensor) -> Summand:
-    """A constant at the positions of a compact mask."""
-    if spot.rows is None:
-        return Summand(spot.name, spot.window, spot.factor)
-    return Summand(spot.name, span_of(spot.rows, here.long().expand(spot.rows.shape)), spot.factor)
-
-
-def _agree(entries: list[Tensor], spots: list[Spot]) -> bool:
-    sizes = {s.entries for s in spots}
-    return all(torch.equal(entries[0], e) for e in entries) and {len(torch.unique(entries[0]))} == sizes
-
-
 # -- families ----------------------------------------------------------------------------------------------------------
 
 
@@ -321,9 +252,14 @@ def find_constants(
         means: where the mean of what is written is not seen in any case.
     """
     entire = list(_families(System(flow, readers, lent).carried(), means))
-    known = {c.source for c in entire}
+    known, together = {c.source for c in entire}, {_ports(c) for c in entire if not any(s.path for s in c.shares)}
     even = _families(System(flow, readers, lent, means).carried())
-    return entire + [replace(c, even=True) for c in even if c.source not in known and _is_own(flow, c)]
+    own = (c for c in even if c.source not in known and _ports(c) not in together and _is_own(flow, c))
+    return entire + [replace(c, even=True) for c in own]
+
+
+def _ports(constant: Constant) -> frozenset[Port]:
+    return frozenset((constant.source, *(s.port for s in constant.shares)))
 
 
 def _is_own(flow: Flow, constant: Constant) -> bool:
@@ -383,11 +319,12 @@ def _share_out(taken: _Taken, windows: Windows, solution: Solution, givers: dict
             givers[free].append(Share(taken.port, -factor * f, (*path, *after, taken.hop)))
 
 
-def _layout(system: System, unknown: Unknown, path: tuple[Hop, ...]) -> object:
-    """The axes of a constant behind a path, and whether its entries count as one there."""
+def _layout(system: System, unknown: Unknown, path: tuple[Hop, ...]) -> Axes:
+    """The axes of a constant behind a path; none where its entries count as one."""
+    if system.even is not None and not path:
+        return ()
     term = path[-1].rows.term if path else system.ports[unknown[0]].piece.term
-    axes = tuple((leaf.frame, leaf.size) for leaf in leaves(term) if leaf.size > 1)
-    return axes, system.even is not None and not path
+    return tuple((leaf.frame, leaf.size) for leaf in leaves(term) if leaf.size > 1)
 
 
 def _rank(system: System, rows: list[dict[Unknown, dict[tuple[Hop, ...], float]]]) -> _Rank:

@@ -21,7 +21,9 @@ Path = tuple[Hop, ...]
 Unknown = tuple[int, tuple[int, ...]]
 Factors = dict[Path, float]
 Row = dict[Unknown, Factors]
-Layout = Callable[[Unknown, Path], object]
+# Frame and size of every axis that a constant has.
+Axes = tuple[tuple[int, int], ...]
+Layout = Callable[[Unknown, Path], Axes]
 _NOTHING = 1e-12
 
 
@@ -95,7 +97,7 @@ def solve(
 
     Args:
         rank: the order in which unknowns are solved for; None for those that never are.
-        layout: the axes of what an unknown is behind a path; constants are added where they are the same.
+        layout: the axes of what an unknown is behind a path; constants are added where one has those of all.
     """
     solved: dict[Unknown, Row] = {}
     held: dict[Unknown, set[Unknown]] = defaultdict(set)
@@ -117,7 +119,7 @@ def solve(
         left = _substituted(row, solved)
         while left:
             single = next(iter(left)) if len(left) == 1 else None
-            pivot = single if single is not None else _pivot(left, rank)
+            pivot = single if single is not None else _pivot(left, rank, layout)
             if pivot is None and (read := _without_last(left, layout)):
                 left = read
                 continue
@@ -146,8 +148,11 @@ def _without_last(row: Row, layout: Layout) -> Row | None:
     return {u: {path[:-1]: f for path, f in factors.items()} for u, factors in row.items()}
 
 
-def _pivot(row: Row, rank: Callable[[Unknown], object]) -> Unknown | None:
-    alone = [u for u, factors in row.items() if set(factors) == {()} and rank(u) is not None]
+def _pivot(row: Row, rank: Callable[[Unknown], object], layout: Layout) -> Unknown | None:
+    """What can be the others: it stands there through no weight, and has all axes that any of them has."""
+    axes = {axis for u, factors in row.items() for path in factors for axis in layout(u, path)}
+    alone = [u for u, factors in row.items() if set(factors) == {()} and axes <= set(layout(u, ()))]
+    alone = [u for u in alone if rank(u) is not None]
     return min(alone, key=rank, default=None)  # type: ignore[arg-type]
 
 

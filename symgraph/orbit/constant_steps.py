@@ -46,7 +46,7 @@ class Shift(Step):
         found, vector = dict(state), self._vector(state)
         shares = [s for s in self.family.shares if s.port.piece.parameter in state]
         ports = [(self.family.source, vector)] if self.family.source.piece.parameter in state else []
-        ports += [(s.port, arriving(state, self.family.source, s, vector)) for s in shares]
+        ports += [(s.port, arriving(state, self.family, s, vector)) for s in shares]
         for port, added in ports:
             if port.plane is None:
                 found[port.piece.parameter] = port.added(found[port.piece.parameter], added)
@@ -86,11 +86,11 @@ class Shift(Step):
     def _linear(self, state: State) -> State:
         if not self.family.settled:
             return state
-        found, source = dict(state), self.family.source
+        found = dict(state)
         for share in self.family.shares:
             name = share.port.piece.parameter
             if name in found and share.path and all(h.reader.parameter in found for h in share.path):
-                found[name] = share.port.added(found[name], arriving(state, source, share, self.constant))
+                found[name] = share.port.added(found[name], arriving(state, self.family, share, self.constant))
         return found
 
     def _vector(self, state: State) -> Tensor:
@@ -144,9 +144,12 @@ class Shift(Step):
         return Shift(families[place], tensors["constant"])  # type: ignore[index]
 
 
-def arriving(state: State, source: Port, share: Share, constant: Tensor) -> Tensor:
-    """What a constant of the source comes to at the place of a share."""
-    found, term = share.factor * constant, source.piece.term
+def arriving(state: State, family: Constant, share: Share, constant: Tensor) -> Tensor:
+    """What a constant of the source comes to at the place of a share; shapes: (n,), the size of that place."""
+    found, term = share.factor * constant, family.source.piece.term
+    if family.even:
+        first = share.path[0].reader if share.path else share.port.piece
+        found, term = found[:1].expand(first.size), first.term
     for hop in share.path:
         part = hop.reader.of(state[hop.reader.parameter])
         spread_out = over_leaves(found.to(part), term, hop.reader.term)
@@ -154,7 +157,11 @@ def arriving(state: State, source: Port, share: Share, constant: Tensor) -> Tens
             raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
         written = torch.tensordot(part, spread_out, dims=([hop.reader.axis], [0]))
         found, term = replace(hop.rows, axis=0).of(written), hop.rows.term
-    return found
+    place = share.port.piece
+    everywhere = found if len(found) == place.size else over_leaves(found, term, place.term)
+    if everywhere is None:
+        raise ValueError(f"{place.parameter} lacks an axis of what reaches it")
+    return everywhere
 
 
 def evened(state: State, source: Port, hop: Hop) -> Tensor:

@@ -1,0 +1,94 @@
+"""Constants that meet in one value: those of one source gathered, and the sums that something sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from symgraph.inference.carrying import Name, Spot, Window, span_of
+from symgraph.inference.entry_numbers import compact
+from symgraph.inference.null_space import Summand
+from symgraph.symmetry.families import over_leaves
+
+
+def gathered(spots: list[Spot]) -> list[Spot]:
+    """The spots of a value, those of one constant at the same positions, or each at its own, as one."""
+    found: list[Spot] = []
+    for spot in spots:
+        for i, other in enumerate(found):
+            both = _as_one(other, spot)
+            if both is not None:
+                found[i] = both
+                break
+        else:
+            found.append(spot)
+    return [s for s in found if s.factor]
+
+
+def _as_one(one: Spot, other: Spot) -> Spot | None:
+    if one.name != other.name or one.window != other.window or (one.rows is None) != (other.rows is None):
+        return None
+    rows = one.rows is None or other.rows is None or torch.equal(one.rows, other.rows)
+    if rows and torch.equal(one.at, other.at):
+        return replace(one, factor=one.factor + other.factor)
+    mine, theirs = compact([one.at, other.at])
+    apart = one.rows is None and one.factor == other.factor and not bool(((mine > 0) & (theirs > 0)).any())
+    return replace(one, at=(mine + theirs).expand(one.at.shape)) if apart else None
+
+
+def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
+    """What must vanish where all these constants are seen: for each set of them that meets somewhere, their sum.
+
+    Where they do not meet entry by entry in one order, each has to vanish by itself.
+    """
+    if len(spots) == 1:
+        yield (Summand(spots[0].name, spots[0].span, spots[0].factor),)
+        return
+    held = compact([s.at for s in spots])
+    meeting = torch.stack([(at > 0).long() << i for i, at in enumerate(held)]).sum(0)
+    for code in filter(None, torch.unique(meeting).tolist()):
+        here = meeting == code
+        members = [i for i in range(len(spots)) if code >> i & 1]
+        terms = [_term(spots[i], here) for i in members]
+        if _agree([held[i][here] for i in members], [spots[i] for i in members]):
+            yield tuple(terms)
+        else:
+            yield from ((t,) for t in terms)
+
+
+def difference(spots: list[Spot], others: list[Spot]) -> Iterator[Spot]:
+    """The constants that are read, less those that are read elsewhere."""
+    found: dict[tuple[Name, Window | None], Spot] = {}
+    for spot in (*spots, *(replace(o, factor=-o.factor) for o in others)):
+        held = found.get((spot.name, spot.span))
+        factor = spot.factor if held is None else held.factor + spot.factor
+        found[spot.name, spot.span] = replace(spot, factor=factor)
+    return (spot for spot in found.values() if spot.factor)
+
+
+def _term(spot: Spot, here: Tensor) -> Summand:
+    """A constant at the positions of a compact mask."""
+    if spot.rows is None:
+        return Summand(spot.name, spot.window, spot.factor)
+    return Summand(spot.name, span_of(spot.rows, here.long().expand(spot.rows.shape)), spot.factor)
+
+
+def _agree(entries: list[Tensor], spots: list[Spot]) -> bool:
+    """Whether constants stand in one order: the longest ones entry by entry, others again and again beside these."""
+    longest = max(range(len(spots)), key=lambda i: spots[i].entries)
+    whole = len(torch.unique(entries[longest])) == spots[longest].entries
+    return whole and all(
+        torch.equal(_beside(spot, spots[longest], entries[longest]), found)
+        for spot, found in zip(spots, entries, strict=True)
+    )
+
+
+def _beside(spot: Spot, longest: Spot, entries: Tensor) -> Tensor:
+    """Which entries of a constant stand beside those of one that has all its axes; zeros where none has."""
+    if spot.entries == longest.entries:
+        return entries
+    numbers = over_leaves(torch.arange(1, spot.term.size + 1, dtype=entries.dtype), spot.term, longest.term)
+    return torch.zeros_like(entries) if numbers is None or spot.even else numbers[entries.long() - 1]
