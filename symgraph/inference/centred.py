@@ -105,9 +105,12 @@ class Centring:
 
     def _left_out(self, value: str, user: Node, key: Key) -> bool:
         """Whether an operator that only moves entries leaves out all that stand along the key."""
-        a, shape = self.flow.applied[user.name], self.flow.graph.by_name[value].shape
-        held = self.flow.held(value, key[0])
-        if a.rule is None or not a.rule.structure or not isinstance(user.result, Tensor) or len(held) != 1:
+        a, read = self.flow.applied[user.name], self.flow.graph.by_name[value]
+        held, shape = self.flow.held(value, key[0]), read.shape
+        moves = a.rule is not None and bool(a.rule.structure)
+        # Which of several parts a later node picks is not known here.
+        single = isinstance(read.result, Tensor) and isinstance(user.result, Tensor)
+        if not moves or not single or len(held) != 1:
             return False
         along = torch.zeros(shape[held[0]], dtype=torch.float64)
         for piece in pieces("", 0, self.d.values[value][held[0]]):

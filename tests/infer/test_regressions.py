@@ -215,3 +215,21 @@ def test_what_a_translation_settles_stays_settled() -> None:
     once = canonicalise(symmetry, random_state(symmetry.graph, torch.Generator().manual_seed(1))).state
     twice = canonicalise(symmetry, once).state
     assert all(torch.allclose(once[n], twice[n], atol=1e-9) for n in once)
+
+
+class PartThatCentres(nn.Module):
+    """Queries and keys of one map, cut from it together with the values; the norms of both centre what they read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.norm, self.out = nn.Linear(1, 6), nn.LayerNorm(2), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.both(x.amax(-1, keepdim=True)).chunk(3, -1)
+        weights = torch.softmax(self.norm(query) @ self.norm(key).transpose(-1, -2), -1)
+        found: Tensor = self.out(weights @ value)
+        return found
+
+
+def test_a_part_of_several_tensors_may_centre_what_others_do_not() -> None:
+    assert checked(PartThatCentres(), 2, 3, 4).active
