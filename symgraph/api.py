@@ -30,6 +30,7 @@ from symgraph.io.programs import with_weights
 from symgraph.ir import Graph
 from symgraph.match.align import align, plan
 from symgraph.match.aligned import Aligned
+from symgraph.match.compare import Compared, compare
 from symgraph.match.gather import Gathered, gather
 from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
@@ -69,6 +70,7 @@ __all__ = [
     "Applied",
     "Audit",
     "Canonical",
+    "Compared",
     "Descended",
     "DescentOptions",
     "Embedded",
@@ -96,6 +98,7 @@ __all__ = [
     "apply",
     "audit",
     "canonicalise",
+    "compare",
     "descend",
     "embed",
     "gather",

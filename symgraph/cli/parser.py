@@ -208,11 +208,12 @@ def add_matching(parser: argparse.ArgumentParser) -> None:
     add_options(group, MatchOptions, "sweeps", "tolerance", "seed", "restarts", "spaces", "outer", "weighting")
 
 
-def add_method(parser: argparse.ArgumentParser, *names: str) -> argparse._ArgumentGroup:
+def add_method(parser: argparse.ArgumentParser, *names: str, choose: bool = True) -> argparse._ArgumentGroup:
     """By what models are matched, what is read of activations, and how elements are trained."""
     group = parser.add_argument_group("method")
     text = "weights (default), activations, or learned: from there trained on the loss of the models between"
-    group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
+    if choose:
+        group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
     add_options(group, MatchOptions, "alpha", "observed", "batches")
     text = "training data for the method (default: the train split of --data; none: the models make it up)"
     group.add_argument("--train-data", metavar="SPEC", help=text)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,9 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
             like = name if common_shape(models[like], m, graph, reduce=reduce).narrow == "A" else like
     shapes = {n: common_shape(models[like], m, graph, reduce=reduce) for n, m in models.items() if n != like}
     reshaped = {n: s for n, s in shapes.items() if s.other is not None}
-    _check_alike(models, set(models) - reshaped.keys(), graph)
+    # What is given may be smaller than what the models admit: others are compared with what they admit themselves.
+    own = graph if settings.symmetry is None else partial(infer, rules=book, strict=settings.strict)
+    _check_alike(models, set(models) - reshaped.keys(), own)
     steps = tuple(_reshaping(n, like, s) for n, s in reshaped.items())
     notes = (*notes, *unreached(graph(models[like]).graph))
     return Shaped(models, notes, graph(models[like]), like, steps, {n: graph(models[n]) for n in reshaped})

@@ -6,6 +6,7 @@ import pytest
 import torch
 from models_zoo import case
 
+import symgraph
 from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass, down
 from symgraph.match.nearest import nearest
@@ -48,3 +49,10 @@ def test_signs_come_with_what_was_a_rotation() -> None:
 def test_an_unknown_class_is_named() -> None:
     with pytest.raises(UsageError, match="no class 'rotation'"):
         case("vit").symmetry.within("rotation")
+
+
+def test_plain_modules_are_aligned_within_a_smaller_group() -> None:
+    x, sizes = torch.randn(3, 4), ((4, 6), (6, 2))
+    a, b = (torch.nn.Sequential(torch.nn.Linear(*sizes[0]), torch.nn.ReLU(), torch.nn.Linear(*sizes[1])) for _ in "ab")
+    found = symgraph.align(a, b, x, symmetry=symgraph.infer(a, x).within("permutation"))
+    torch.testing.assert_close(found.module(x), b(x))
