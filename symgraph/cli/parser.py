@@ -131,7 +131,7 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help=text)
 
 
-def add_overwrite(parser: argparse.ArgumentParser) -> None:
+def add_overwrite(parser: argparse._ActionsContainer) -> None:
     """Whether an output that exists is replaced."""
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist already")
 

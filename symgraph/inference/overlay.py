@@ -23,6 +23,12 @@ from symgraph.symmetry.present import kind
 # What its adapter for exported programs calls their graph.
 GRAPH = "graph"
 RIGID = SymmetryClass.IDENTITY
+# Classes have no sums or means; groups of nodes show how often each is there.
+_SHOWN = {
+    "hideInAggregatedStatsTable": True,
+    "hideInChildrenStatsTable": True,
+    "showExpandedSummaryOnGroupNode": True,
+}
 # At this size classes are compared by their dimension.
 _TYPICAL = 12
 
@@ -42,7 +48,7 @@ def overlay(symmetry: SymmetryGraph, program: ExportedProgram | None = None, rul
     if program is not None:
         annotate(program, rules=rules)
         results = {node.name: _result(node.meta[SYMMETRY]) for node in program.graph.nodes if SYMMETRY in node.meta}
-        return json.dumps({GRAPH: {"name": "symmetry", "results": results}}, indent=2)
+        return json.dumps({GRAPH: {"name": "symmetry", "results": results, **_SHOWN}}, indent=2)
     return json.dumps({"label": symmetry.graph.model or "model", "graphs": [_graph(symmetry)]}, indent=1)
 
 

@@ -33,15 +33,23 @@ async function look(browser, file, picture) {
     return page;
   };
   const page = await open("light");
-  const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime);
   await page.screenshot({ path: `${picture}-light.png` });
-  const seen = { paint, fits: await fits(page), headline: await text(page, ".details") };
+  const seen = { paint: await paint(open, page), fits: await fits(page), headline: await text(page, ".details") };
   Object.assign(seen, { drawn: await drawn(page), clicks: await clicks(page), folding: await folding(page) });
   Object.assign(seen, { search: await search(page), keyboard: await keyboard(page), themes: await themes(page) });
   const dark = await open("dark", "#space=residual");
   seen.pointed = await text(dark, ".details h2").catch(() => "");
   await dark.screenshot({ path: `${picture}-dark.png` });
   return { ...seen, said };
+}
+
+/** The first paint of the fastest of three times: other programs may run beside the browser. */
+async function paint(open, page) {
+  const pages = [page, await open("light"), await open("light")];
+  const times = pages.map((one) => one.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime));
+  const fastest = Math.min(...(await Promise.all(times)));
+  await Promise.all(pages.slice(1).map((one) => one.close()));
+  return fastest;
 }
 
 const text = (page, selector) => page.locator(selector).first().innerText({ timeout: 2000 });
@@ -137,13 +145,13 @@ async function keyboard(page) {
     await page.keyboard.press("Tab");
     const stop = await page.evaluate(() => {
       const { tagName, className, textContent } = document.activeElement;
-      return { tag: tagName, kind: className, text: textContent.slice(0, 30) };
+      return { tag: tagName, kind: className.split(" ")[0], text: textContent.slice(0, 30) };
     });
     if (stop.tag === "BODY") break;
     stops.push(stop);
   }
   await page.locator(".canvas").focus();
-  await page.keyboard.press("ArrowRight");
+  for (const key of ["ArrowRight", "ArrowUp", "ArrowDown"]) await page.keyboard.press(key);
   const first = await text(page, ".said");
   await page.keyboard.press("Enter");
   const details = await text(page, ".details");

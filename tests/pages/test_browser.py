@@ -52,7 +52,8 @@ class Mixer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
         found = torch.softmax(y @ self.memory.T, -1) @ self.memory
-        return x + self.down(torch.tanh(self.gate(y + found)) * self.up(y))
+        added: Tensor = self.down(torch.tanh(self.gate(y + found)) * self.up(y))
+        return x + added
 
 
 class Frozen(nn.Module):
@@ -61,13 +62,16 @@ class Frozen(nn.Module):
         self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.special.bessel_j0(self.down(torch.special.bessel_j0(self.up(x))))
+        found: Tensor = torch.special.bessel_j0(self.down(torch.special.bessel_j0(self.up(x))))
+        return found
 
 
 def _deep(folder: Path) -> symgraph.SymmetryGraph:
     from transformers import LlamaConfig
 
-    sizes = dict(hidden_size=8192, intermediate_size=28672, num_attention_heads=64, num_key_value_heads=8)
+    sizes: dict[str, Any] = dict(
+        hidden_size=8192, intermediate_size=28672, num_attention_heads=64, num_key_value_heads=8
+    )
     config = LlamaConfig(num_hidden_layers=DEEP, vocab_size=32000, architectures=["LlamaForCausalLM"], **sizes)
     config.save_pretrained(folder)
     return symgraph.infer(folder / "config.json")

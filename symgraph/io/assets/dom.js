@@ -20,3 +20,8 @@ export function counted(number) {
 export function several(number, word) {
   return `${counted(number)} ${word}${number === 1 ? "" : "s"}`;
 }
+
+/** A dotted name that may be broken behind its dots. */
+export function dottedName(name) {
+  return name.split(/(?<=\.)(?![^{]*\})/).flatMap((part) => [part, el("wbr")]);
+}

@@ -1,6 +1,6 @@
 // What is said of one space, parameter, family or link.
 
-import { counted, el, several } from "assets/dom.js";
+import { counted, dottedName, el, several } from "assets/dom.js";
 import { formula } from "assets/formula.js";
 import { term } from "assets/glossary.js";
 import { filled } from "assets/repeated.js";
@@ -69,7 +69,7 @@ function title(one, rows, kind, go) {
   const name = filled(one.record.name, rows);
   const option = (row) => el("option", { value: filled(one.record.name, [row]), selected: rows.length === 1 && rows[0] === row }, filled(one.record.name, [row]));
   const select = el("select", { "aria-label": "which of them", onchange: (event) => go(kind === "space" || kind === "family" ? kind : "parameter", event.target.value) }, el("option", { value: one.name, selected: rows.length > 1 }, `all ${every} alike`), one.rows.map(option));
-  return el("div", { class: "title" }, el("small", {}, kind), el("h2", {}, name), every > 1 ? select : "");
+  return el("div", { class: "title" }, el("small", {}, kind), el("h2", {}, dottedName(name)), every > 1 ? select : "");
 }
 
 function facts(list) {
@@ -86,7 +86,7 @@ function listed(items) {
 }
 
 function link(name, kind, go) {
-  return el("button", { type: "button", class: "link", onclick: () => go(kind, name) }, name);
+  return el("button", { type: "button", class: "link", onclick: () => go(kind, name) }, dottedName(name));
 }
 
 function evidence(said) {
@@ -134,7 +134,7 @@ function axes(said, go) {
       {},
       el("td", { class: "short" }, `axis ${at}`),
       el("td", { class: "number" }, counted(axis.size)),
-      el("td", {}, axis.spaces.length ? axis.term : "stays"),
+      el("td", {}, axis.spaces.length ? dottedName(axis.term) : "stays"),
       el("td", {}, axis.spaces.map((name, place) => el("div", {}, link(name, "space", go), " ", chip(axis.classes[place])))),
     ),
   );

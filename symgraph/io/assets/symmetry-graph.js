@@ -153,12 +153,11 @@ function linkElement(link) {
   return { data: { id: link.id, source: link.source, target: link.target, kind: "link", label, said, names, link }, classes: [link.directed ? "directed" : "", link.named ? "" : "aside"].filter(Boolean) };
 }
 
+const probe = document.body.appendChild(el("i", { hidden: true }));
+
 /** The colours of the theme by their names, as the browser computes them. */
 function palette() {
   const known = new Map();
-  const probe = el("i", { hidden: true });
-  document.body.append(probe);
-  queueMicrotask(() => probe.remove());
   return (name, other = "ink") => {
     if (!known.has(name)) {
       probe.style.color = `var(--${name}, var(--${other}))`;

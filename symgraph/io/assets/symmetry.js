@@ -1,6 +1,6 @@
 // A symmetry graph: a drawing, a table beside it, and what is said of the one thing that is chosen.
 
-import { counted, el } from "assets/dom.js";
+import { counted, dottedName, el } from "assets/dom.js";
 import { formula } from "assets/formula.js";
 import { setGlossary, term, wholeGlossary } from "assets/glossary.js";
 import { point, pointed } from "assets/page.js";
@@ -207,7 +207,7 @@ function spaces(data, go) {
     choose: (one) => go("space", one.name),
     filter: { title: "class", value: (one) => one.record.class },
     columns: [
-      { title: "space", value: (one) => one.name },
+      { title: "space", value: (one) => one.name, cell: (one) => dottedName(one.name) },
       { title: "size", number: true, value: (one) => one.record.size, cell: (one) => counted(one.record.size) },
       { title: "class", value: (one) => one.record.group, cell: (one) => chip(one.record.class, one.record.group) },
       { title: "dim", number: true, value: (one) => one.record.dimension, cell: (one) => counted(one.record.dimension) },
@@ -224,7 +224,7 @@ function parameters(data, go) {
     choose: (one) => go("parameter", one.name),
     filter: { title: "kind", value: (one) => one.record.kind },
     columns: [
-      { title: "parameter", value: (one) => one.name },
+      { title: "parameter", value: (one) => one.name, cell: (one) => dottedName(one.name) },
       { title: "shape", short: true, value: (one) => one.record.shape.join("\u00d7") },
       { title: "law", value: (one) => one.record.formula, cell: (one) => formula(one.record.formula) },
       TIMES,
@@ -241,7 +241,7 @@ function families(data, go) {
     filter: { title: "family", value: (one) => one.record.family },
     columns: [
       { title: "family", value: (one) => one.record.family, cell: (one) => term(one.record.family) },
-      { title: "member", value: (one) => one.name },
+      { title: "member", value: (one) => one.name, cell: (one) => dottedName(one.name) },
       { title: "dim", number: true, value: (one) => one.record.dimension, cell: (one) => counted(one.record.dimension) },
       TIMES,
     ],

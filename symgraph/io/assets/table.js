@@ -32,14 +32,23 @@ export class Table {
       row.setAttribute("aria-selected", here);
       if (here) row.scrollIntoView({ block: "nearest" });
     }
+    this.#reach();
   }
 
   draw() {
     const shown = this.rows.filter((row) => this.#matches(row));
     const { column, down } = this.sorted;
     if (column >= 0) shown.sort((a, b) => this.#order(this.columns[column], a, b) * (down ? -1 : 1));
-    this.body.replaceChildren(...shown.map((row, at) => this.#row(row, at === 0)));
+    this.body.replaceChildren(...shown.map((row) => this.#row(row)));
+    this.#reach();
     this.count.textContent = `${counted(shown.length)} of ${counted(this.rows.length)}`;
+  }
+
+  /** One row is reached by the Tab key: the one that is chosen, or the first. */
+  #reach() {
+    const rows = [...this.body.rows];
+    const reached = rows.find((row) => row.dataset.key === this.chosen) ?? rows[0];
+    for (const row of rows) row.tabIndex = row === reached ? 0 : -1;
   }
 
   #tools() {
@@ -97,14 +106,15 @@ export class Table {
     return this.words.split(" ").every((word) => text.includes(word));
   }
 
-  #row(row, first) {
+  #row(row) {
     const key = this.key(row);
-    const reached = this.chosen === null ? first : this.chosen === key || first;
     const cells = this.columns.map((column) =>
-      el("td", { class: column.number ? "number" : column.short ? "short" : null }, column.cell ? column.cell(row) : String(column.value(row))),
+      el("td", { class: column.number ? "number" : column.short ? "short" : null }, column.cell?.(row) ?? String(column.value(row))),
     );
-    const attributes = { tabindex: reached ? 0 : -1, "data-key": key, "aria-selected": String(this.chosen === key) };
-    return el("tr", { ...attributes, onclick: () => this.choose(row) }, cells);
+    const made = el("tr", { "data-key": key, "aria-selected": String(this.chosen === key), onclick: () => this.choose(row) }, cells);
+    // Words in cells are reached elsewhere; here they would stand between one row and the next.
+    for (const button of made.querySelectorAll("button")) button.tabIndex = -1;
+    return made;
   }
 
   #keys(event) {
