@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     model = symgraph.model(Net(), (torch.randn(2, 6),))
 
-    print("1. without a rule: nothing is assumed, and the report shows what to fill in\n")
+    print("1. without a rule: nothing is assumed, and the report says how to get one\n")
     print(symgraph.infer(model))
 
     print("\n2. a rule that claims too much (changes of sign) is refused\n")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 SHOWN = 5
@@ -183,6 +184,24 @@ def shorten(items: Iterable[str], separator: str = ", ") -> str:
     listed = list(items)
     more = len(listed) - SHOWN
     return separator.join(listed[:SHOWN]) + (f"{separator}and {more} more" if more > 0 else "")
+
+
+def near(word: str, known: Iterable[str], otherwise: str = "", *, count: int = 1, cutoff: float = 0.6) -> str:
+    """What a misspelt name may have meant, as a remedy; what else to say where nothing is close.
+
+    Args:
+        known: the names that there are; a few of them are listed where nothing else is to be said.
+
+    >>> near("residul", ["residual", "hidden"])
+    'did you mean `residual`?'
+    >>> near("x", ["residual", "hidden"])
+    'there is residual, hidden'
+    """
+    names = list(dict.fromkeys(known))
+    close = get_close_matches(word, names, n=count, cutoff=cutoff)
+    if close:
+        return f"did you mean {' or '.join(f'`{name}`' for name in close)}?"
+    return otherwise or (f"there is {shorten(names)}" if names else "there is none")
 
 
 def one_line(error: BaseException) -> str:

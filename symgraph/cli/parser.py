@@ -6,11 +6,10 @@ import argparse
 import math
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
 from symgraph.cli.console import Console
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, near
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.options import Option, stated
 from symgraph.io.reading import Reading
@@ -317,8 +316,7 @@ def _near(message: str) -> str:
         return ""
     given = message.split("invalid choice: ")[1].split(" (")[0].strip("'\"")
     choices = [c.strip("'\" )") for c in message.split("choose from ")[1].split(",")]
-    near = get_close_matches(given, choices, n=1)
-    return f"did you mean `{near[0]}`?" if near else ""
+    return near(given, choices, f"one of {', '.join(choices)}")
 
 
 def _paragraph(text: str) -> str:

@@ -57,6 +57,7 @@ __all__ = [
     "maximal",
     "named",
     "next_larger",
+    "ranked",
 ]
 
 # In the order in which texts list them.
@@ -245,6 +246,12 @@ def next_larger(bound: Bound) -> tuple[SymmetryClass, ...]:
 def group_of(bound: Bound) -> SymmetryClass:
     """The largest *group* inside a bound (a semi-permutation is not invertible, hence never the answer)."""
     return next(c for c in _current.get().by_freedom if c in bound)
+
+
+def ranked(bound: Bound) -> tuple[int, int]:
+    """How much a bound admits, for choosing between two: by its group first, then by how many classes are inside."""
+    by_freedom = _current.get().by_freedom
+    return -by_freedom.index(group_of(bound)), len(bound)
 
 
 def describe(bound: Bound) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, near
 from symgraph.inference.absorption import absorb_gains
 from symgraph.inference.assembly import symmetry_graph, with_families, with_fibres, with_names
 from symgraph.inference.collect import collect
@@ -141,7 +141,7 @@ def stages_until(name: str) -> tuple[Stage, ...]:
     """
     names = ("graph", *(stage.name for stage in STAGES))
     if name not in names:
-        raise UsageError(f"there is no stage {name!r}", remedy=f"the stages are {', '.join(names)}")
+        raise UsageError(f"there is no stage {name!r}", remedy=near(name, names, f"the stages are {', '.join(names)}"))
     return STAGES[: names.index(name)]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import msgspec
 import yaml
+
+from symgraph.errors import near
 
 Kind = TypeVar("Kind")
 
@@ -89,6 +90,5 @@ def check_names(given: Iterable[Any], known: Iterable[str], at: str = "") -> Non
     known = list(known)
     for name in given:
         if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            what = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            what = near(str(name), known, f"known: {', '.join(known)}")
             raise Malformed(f"{at}: {name!r} is unknown ({what})" if at else f"{name!r} is unknown ({what})")

@@ -6,10 +6,9 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
-from symgraph.errors import UsageError, called
+from symgraph.errors import UsageError, called, near
 
 Kind = TypeVar("Kind")
 _KEY = "option"
@@ -115,8 +114,7 @@ def refuse_unknown(name: str, known: Sequence[str], elsewhere: Mapping[str, type
         UsageError: naming the nearest one, or the argument that takes an option of that name.
     """
     place = next((argument for argument, kind in elsewhere.items() if name in {f.name for f in fields(kind)}), None)
-    near = get_close_matches(name, known, n=1)
-    remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    remedy = near(name, known, f"known: {', '.join(known)}")
     if place is not None:
         remedy = f"it is one of {elsewhere[place].__name__}: {place}={{{name!r}: ...}}"
     raise UsageError(f"there is no option {name!r}", remedy=remedy)

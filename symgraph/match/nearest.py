@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError, argument
+from symgraph.errors import UsageError, argument, near
 from symgraph.groups.elements import Element
 from symgraph.match.activations import Activations, agreement
 from symgraph.match.correlation_tables import TableSums, pulled, repeats
@@ -108,10 +108,9 @@ def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tre
     """
     for p in patterns:
         if p != "*" and not any(fnmatch(s.name, p) for s in symmetry.active):
-            raise UsageError(
-                f"no space that can be aligned matches {p!r}",
-                remedy=f"patterns are matched against names such as {', '.join(s.name for s in symmetry.active[:3])}",
-            )
+            names = [s.name for s in symmetry.active]
+            such = f"patterns are matched against names such as {', '.join(names[:3])}"
+            raise UsageError(f"no space that can be aligned matches {p!r}", remedy=near(p, names, such))
     chosen = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in patterns)]
     ids = {s.id for s in chosen}
     below: dict[int, list[Space]] = {}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError, shorten
+from symgraph.errors import UsageError, near
 from symgraph.prove.verify import family_names, random_transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.sampling import float64
@@ -44,8 +43,6 @@ def _named(patterns: Collection[str], known: list[str]) -> set[str]:
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matching = {n for n in known if fnmatchcase(n, pattern)}
         if not matching:
-            near = get_close_matches(pattern, known, n=1)
-            remedy = f"did you mean {near[0]!r}?" if near else f"there are {shorten(known) or 'none'}"
-            raise UsageError(f"no family {pattern!r} moves the weights of this model", remedy=remedy)
+            raise UsageError(f"no family {pattern!r} moves the weights of this model", remedy=near(pattern, known))
         chosen |= matching
     return chosen

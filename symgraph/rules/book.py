@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 
-from symgraph.errors import RuleError
+from symgraph.errors import RuleError, near
 from symgraph.io.shown import Shown
 from symgraph.ir import Graph, Node
 from symgraph.rules.binding import Binding, bind
@@ -123,7 +123,9 @@ class RuleBook(Shown):
         """
         found = next((r for r in self.rules if r.rule == name), None)
         if found is None:
-            raise RuleError(f"no rule is called {name}", remedy="`symgraph rules` lists them")
+            raise RuleError(
+                f"no rule is called {name!r}", remedy=near(name, self.names, "`symgraph rules list` has all")
+            )
         return found
 
     @property

@@ -209,15 +209,15 @@ def _loose(rule: Rule, made: list[Trial]) -> Iterator[tuple[str, str]]:
     free = [t for t in made if not t.numbers]
     for axis in rule.signature.axes if rule.signature and free else ():
         for cls in next_larger(rule.admits[axis]):
-            if not any(_breaks(o, axis, cls) for t in free for o in in_worlds(in_all_worlds(t))):
+            if not any(breaks(o, axis, cls) for t in free for o in in_worlds(in_all_worlds(t))):
                 yield axis, str(cls)
 
 
-def _breaks(operands: Operands, axis: str, cls: SymmetryClass) -> bool:
+def breaks(operands: Operands, axis: str, cls: SymmetryClass, attempts: int = TRIES) -> bool:
     """Whether some random element of the class, on one of the axes of this name or on all, breaks the law."""
     trial = operands.trial
     names = [n for n, size in trial.sizes.items() if AxisToken(n).axis == axis and size > 1 and trial.holds(n)]
     values = without(trial, {trial.rule.gain})
     choices = [*([n] for n in names), names] if len(names) > 1 else [names]
-    tries = [c for _ in range(TRIES) for c in choices if c]
+    tries = [c for _ in range(attempts) for c in choices if c]
     return any(operands.fails(operands.error(values, dict.fromkeys(c, cls))) for c in tries)

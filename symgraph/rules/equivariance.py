@@ -10,11 +10,12 @@ import torch
 from symgraph.groups.lattice import Bound, SymmetryClass, maximal
 from symgraph.rules.laws import difference, size
 from symgraph.rules.signature import AxisToken
-from symgraph.rules.trial import REFUSALS, Trial, Values, act, renumbered
+from symgraph.rules.trial import REFUSALS, Elements, Trial, Values, act, renumbered
 from symgraph.tracing.worlds import PLAIN
 
 SEMI = SymmetryClass.SEMI_PERMUTATION
 Classes = Mapping[str, SymmetryClass]
+Results = list[torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +61,22 @@ class Operands:
         except REFUSALS:
             return False
 
-    def error(self, values: Values, classes: Classes) -> float:
-        """Largest relative difference between f(g x) and g f(x); infinite where f(g x) cannot be computed."""
+    def moved(self, values: Values, elements: Mapping[str, Elements]) -> tuple[Values, Results, Results]:
+        """g x, f(g x) and g f(x) for elements of axes, as `Trial.sample` draws them."""
         trial = self.trial
         operands, results = trial.tokens
-        elements = trial.sample(classes)
         sizes = {**trial.sizes, **{n: e.co.shape[0] for n, e in elements[""].items()}}
+        moved = {k: act(v, operands[k], elements[k]) for k, v in values.items()}
+        expected = [act(r, t, elements[""]) for r, t in zip(self.results(values), results, strict=False)]
+        moved |= {k: renumbered(moved[k], n, elements[""]) for k, n in trial.rule.indexes.items() if k in moved}
+        for number, name in trial.rule.points.items():
+            expected[int(number)] = renumbered(expected[int(number)], name, elements[""])
+        return moved, trial.run(moved, sizes), expected
+
+    def error(self, values: Values, classes: Classes) -> float:
+        """Largest relative difference between f(g x) and g f(x); infinite where f(g x) cannot be computed."""
         try:
-            moved = {k: act(v, operands[k], elements[k]) for k, v in values.items()}
-            expected = [act(r, t, elements[""]) for r, t in zip(self.results(values), results, strict=False)]
-            moved |= {k: renumbered(moved[k], n, elements[""]) for k, n in trial.rule.indexes.items() if k in moved}
-            for number, name in trial.rule.points.items():
-                expected[int(number)] = renumbered(expected[int(number)], name, elements[""])
-            found = trial.run(moved, sizes)
+            _, found, expected = self.moved(values, self.trial.sample(classes))
         except REFUSALS:
             return float("inf")
         return max(difference(a, b, self.floor) for a, b in zip(found, expected, strict=True))

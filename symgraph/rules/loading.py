@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from symgraph.errors import RuleError
+from symgraph.errors import RuleError, near
 from symgraph.groups.lattice import Bound, SymmetryClass, classes, down, named
 from symgraph.rules import condition, pattern, signature
 from symgraph.rules.grammar import GrammarError
@@ -265,8 +264,7 @@ def _kind(node: Any) -> str:
 
 
 def _did_you_mean(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), 1, 0.5)
-    return f"did you mean `{close[0]}`?" if close else f"one of {', '.join(known)}"
+    return near(word, known, f"one of {', '.join(known)}", cutoff=0.5)
 
 
 def parse(text: str, path: str = "<text>") -> tuple[Rule, ...]:

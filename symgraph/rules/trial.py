@@ -26,7 +26,7 @@ from symgraph.tracing.operators import is_wide
 from symgraph.tracing.worlds import GUARD, PLAIN, World, bounded, opened
 
 # What torch raises where an operator does not take the operands it is given.
-REFUSALS = (RuntimeError, IndexError, TypeError, ValueError, KeyError, OverflowError)
+REFUSALS = (RuntimeError, IndexError, TypeError, ValueError, KeyError, OverflowError, AssertionError)
 
 _WHOLE = {
     "bool": down(SymmetryClass.SEMI_PERMUTATION),

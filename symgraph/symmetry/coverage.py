@@ -1,17 +1,21 @@
-"""What no rule covers, in words: where it is, and what its user can do about it."""
+"""What no rule covers: where it is, how much of the model it holds fixed, and what its user can do about it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from textwrap import indent, wrap
+from dataclasses import dataclass
+from math import prod
+from textwrap import wrap
 
 from symgraph.errors import CoverageError, argument
+from symgraph.groups.lattice import maximal
 from symgraph.symmetry.fold import WIDTH, fold
-from symgraph.symmetry.structure import Uncovered
-from symgraph.tracing.arguments import parameters
+from symgraph.symmetry.structure import Structure, Uncovered, meet
 
+# What stands for a rule in the evidence where there is none.
+NO_RULE = "(none)"
 NOTHING = "nothing to be done: what it reads is read by position in any case"
-WRITE = "fill in this rule, and add its folder to your rules"
 # Kernels that stand for a whole module: a part of their name, and the argument that chooses plain operators instead.
 KERNELS = (
     ("grouped_mm", 'load the model with experts_implementation="batched_mm", which is made of plain operators'),
@@ -24,23 +28,12 @@ def remedy(missing: Uncovered) -> str:
     """What to do about an uncovered operator, in a sentence."""
     if missing.idle:
         return NOTHING
-    return next((text for part, text in KERNELS if part in missing.operator), WRITE)
+    return next((text for part, text in KERNELS if part in missing.operator), measuring(missing.operator))
 
 
-def rule_skeleton(missing: Uncovered) -> str:
-    """YAML to fill in for an uncovered operator."""
-    parts = missing.operator.split(".")
-    short = parts[min(1, len(parts) - 1)].replace("_", "-").strip("-")
-    operands = [
-        f"{argument.name}[... d]"
-        for argument in parameters(missing.operator) or ()
-        if argument.tensor and argument.required
-    ]
-    return (
-        f"- rule: {short}\n  about: what it does, in a sentence\n  source: 'proof: why the claim holds'\n"
-        f'  ops: [{missing.operator}]\n  signature: "{", ".join(operands or ["input[... d]"])} -> [... d]"\n'
-        "  admits: {d: permutation}"
-    )
+def measuring(operator: str) -> str:
+    """How a rule for an operator is made."""
+    return f"`symgraph rules new {operator} --model MODEL` measures a rule, to be given with --rules"
 
 
 def report(missing: Sequence[Uncovered]) -> Iterator[str]:
@@ -53,8 +46,6 @@ def report(missing: Sequence[Uncovered]) -> Iterator[str]:
         for place in _places(found):
             yield from wrap(place, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4, break_on_hyphens=False)
         yield f"  to do: {todo}"
-        if todo == WRITE:
-            yield indent(rule_skeleton(found[0]), "    ")
 
 
 def _places(found: Sequence[Uncovered]) -> Iterator[str]:
@@ -74,11 +65,47 @@ def coverage_error(missing: Sequence[Uncovered]) -> CoverageError:
         f"  {call.operator} at {call.where}, operands {', '.join(call.shapes)}; to do: {remedy(call)}"
         for call in missing
     )
-    write = next((call for call in missing if remedy(call) == WRITE), None)
+    write = next((todo for call in missing if (todo := remedy(call)) == measuring(call.operator)), "")
     return CoverageError(
         f"{len(missing)} operators have no rule:\n{lines}",
         cause=f"{argument('strict', True)} makes an uncovered operator an error; without it their axes are rigid",
-        remedy=f"add a rule, {argument('rules', ['DIR'])}:\n{rule_skeleton(write)}"
-        if write
-        else f"leave out {argument('strict', True)}",
+        remedy=write or f"leave out {argument('strict', True)}",
     )
+
+
+# -- how much it holds -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An operator without a rule: how often it is called, and the size of the parameters that it alone freezes.
+
+    These are the parameters with an axis on a space that evidence other than missing rules would let move.
+    """
+
+    operator: str
+    calls: int
+    frozen: int
+    todo: str
+
+
+def gaps(symmetry: Structure) -> tuple[Gap, ...]:
+    """The operators without a rule, that which freezes most first."""
+    frozen = {name: frozenset[str]() for name in dict.fromkeys(call.operator for call in symmetry.uncovered)}
+    for space in symmetry.spaces:
+        missing = [reason.reason for reason in space.evidence if reason.rule == NO_RULE]
+        others = meet([reason for reason in space.evidence if reason.rule != NO_RULE])
+        if not missing or maximal(others) == maximal(space.bound):
+            continue
+        for operator in frozen:
+            if any(reason.endswith(f" {operator}") for reason in missing):
+                frozen[operator] |= set(symmetry.parameters_of[space.id]) & symmetry.graph.parameters.keys()
+    calls = Counter(call.operator for call in symmetry.uncovered)
+    todo = {call.operator: remedy(call) for call in sorted(symmetry.uncovered, key=lambda call: not call.idle)}
+    sizes = {operator: sum(_size(symmetry, name) for name in names) for operator, names in frozen.items()}
+    ranked = sorted(sizes, key=lambda operator: (-sizes[operator], operator))
+    return tuple(Gap(operator, calls[operator], sizes[operator], todo[operator]) for operator in ranked)
+
+
+def _size(symmetry: Structure, name: str) -> int:
+    return prod(symmetry.graph.state[name].shape)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property, partial
 from hashlib import sha256
 from typing import Self
@@ -13,9 +12,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError, shorten
+from symgraph.errors import UsageError, near, shorten
 from symgraph.groups.elements import IndexSet
-from symgraph.groups.lattice import Bound, SymmetryClass, down, group_of, maps, named
+from symgraph.groups.lattice import TOP, Bound, SymmetryClass, down, group_of, maps, named
 from symgraph.groups.lattice import classes as known_classes
 from symgraph.groups.map_class import MapClass
 from symgraph.io.shown import Shown
@@ -32,6 +31,14 @@ class Reason:
     rule: str
     where: str
     reason: str
+
+
+def meet(evidence: Iterable[Reason]) -> Bound:
+    """What all of the evidence admits."""
+    bound = TOP
+    for reason in evidence:
+        bound = bound & reason.bound
+    return bound
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -175,11 +182,8 @@ class Structure:
         """
         if name in self.by_name:
             return self.by_name[name]
-        near = get_close_matches(name, self.by_name, n=3, cutoff=0.4)
-        raise UsageError(
-            f"no space is called {name!r}",
-            remedy=f"did you mean {', '.join(near)}?" if near else f"there is {shorten(s.name for s in self.active)}",
-        )
+        active = f"there is {shorten(s.name for s in self.active)}"
+        raise UsageError(f"no space is called {name!r}", remedy=near(name, self.by_name, active, count=3, cutoff=0.4))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -329,7 +333,9 @@ class Structure:
 def _named(name: str) -> SymmetryClass:
     found = named(name)
     if found is None:
-        raise UsageError(f"there is no class {name!r}", remedy=f"one of {', '.join(known_classes())}")
+        raise UsageError(
+            f"there is no class {name!r}", remedy=near(name, known_classes(), f"one of {', '.join(known_classes())}")
+        )
     return found
 
 

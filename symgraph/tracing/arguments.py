@@ -15,7 +15,7 @@ PATTERN = "pattern:"
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument of an operator's schema."""
+    """One argument of an operator's schema; `nullable` is a tensor that may be left out, whatever the default."""
 
     name: str
     default: Any
@@ -23,6 +23,7 @@ class Argument:
     keyword: bool
     tensor: bool
     number: bool = False
+    nullable: bool = False
 
 
 @cache
@@ -55,6 +56,7 @@ def parameters(target: str) -> tuple[Argument, ...] | None:
             a.kwarg_only,
             "Tensor" in str(a.type),
             str(a.type).removeprefix("Optional[").rstrip("]") in ("number", "float"),
+            str(a.type) == "Optional[Tensor]",
         )
         for a in found._schema.arguments
     )
@@ -82,14 +84,44 @@ def call(target: str, values: Mapping[str, Any]) -> Any:
     return operator(target)(*positional, **keyword)  # type: ignore[misc]
 
 
+def named_operator(text: str) -> str:
+    """The operator that a text names: `lgamma`, `torch.lgamma`, `aten::pow.Tensor_Scalar`, `mylib.op`; else ''."""
+    plain = text.replace("::", ".").removeprefix("torch.").removeprefix("ops.")
+    names = (plain, f"aten.{plain}")
+    exact = next((n for n in names if n.count(".") == 2 and operator(n) is not None), "")
+    return exact or next((found for n in names if (found := _first_overload(n))), "")
+
+
+def _first_overload(name: str) -> str:
+    """The overload of an operator that is asked for by its name: the default one, or else that of tensors alone."""
+    import torch
+
+    space, _, short = name.partition(".")
+    packet: Any = getattr(getattr(torch.ops, space, None), short, None) if short and "." not in short else None
+    overloads = packet.overloads() if hasattr(packet, "overloads") else ()
+    reading = [o for o in overloads if _reads_tensors(f"{name}.{o}")]
+    found = next((o for o in ("default", "Tensor", *reading) if o in reading), "")
+    return f"{name}.{found}" if found else ""
+
+
+def _reads_tensors(target: str) -> bool:
+    """Whether an operator reads tensors and gives new ones."""
+    import torch
+
+    found, known = operator(target), parameters(target) or ()
+    return found is not None and torch.Tag.out not in found.tags and any(a.tensor for a in known)
+
+
 def similar(target: str) -> str:
     """An operator of torch with a name close to `target`, or ''."""
     import torch
 
-    names = (n.replace("::", ".") for n in torch._C._dispatch_get_all_op_names())
-    known = [n if n.count(".") > 1 else n + ".default" for n in names if n.startswith("aten::"[:4])]
-    base = target.rpartition(".")[0]
-    overloads = sorted(n for n in known if n.rpartition(".")[0] == base)
-    if overloads:
-        return overloads[0]
-    return next(iter(difflib.get_close_matches(target, known, 1, 0.8)), "")
+    names = {
+        n.split("::")[1].partition(".")[0] for n in torch._C._dispatch_get_all_op_names() if n.startswith("aten::")
+    }
+    parts = target.replace("::", ".").split(".")
+    short = parts[1] if parts[0] == "aten" and len(parts) > 1 else parts[0]
+    if short in names:
+        return _first_overload(f"aten.{short}")
+    close = difflib.get_close_matches(short, sorted(names), 1, 0.8)
+    return _first_overload(f"aten.{close[0]}") if close else ""

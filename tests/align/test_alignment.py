@@ -179,7 +179,7 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
         CheckpointError, match=r"does not fit this state: classifier\.weight: \(5, 1\) against \(5, 12\)"
     ):
         found.apply(wrong)
-    with pytest.raises(UsageError, match="did you mean residual"):
+    with pytest.raises(UsageError, match="did you mean `residual`"):
         found.element("residul")
 
 

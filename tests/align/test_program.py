@@ -158,7 +158,7 @@ def damaged(**changes: Any) -> str:
     ("changes", "message"),
     [
         ({"symgraph-program": 3}, "p is not a symgraph program"),
-        ({"stepz": []}, "p: 'stepz' is unknown (did you mean 'steps'?)"),
+        ({"stepz": []}, "p: 'stepz' is unknown (did you mean `steps`?)"),
         ({"steps": 3}, "p: steps: Expected `array`, got `int`"),
         ({"inputs": [1]}, "p: inputs: Expected `object`, got `array`"),
         (
@@ -166,7 +166,7 @@ def damaged(**changes: Any) -> str:
             "p: step 1 is none of embed, reduce, canonicalise, match, split, soften, learn, settle, interpolate, recal",
         ),
         ({"steps__0__op": ["match"]}, "p: step 1 is none of"),
-        ({"steps__0__modle": "A"}, "p: step 1 (canonicalise): 'modle' is unknown (did you mean 'model'?)"),
+        ({"steps__0__modle": "A"}, "p: step 1 (canonicalise): 'modle' is unknown (did you mean `model`?)"),
         ({"steps__0__model": None}, "p: step 1 (canonicalise): Object missing required field `model`"),
         ({"steps__2__sweeps": "many"}, "p: step 3 (match): sweeps: Expected `int`, got `str`"),
         ({"steps__2__sweeps": -1}, "p: step 3 (match): sweeps is -1"),
@@ -176,7 +176,7 @@ def damaged(**changes: Any) -> str:
         ({"steps__2__weighting": {"x": "heavy"}}, "p: step 3 (match): weighting[...]: Expected `float`, got `str`"),
         ({"steps__2__units": 1}, "p: step 3 (match): units: Expected `array`, got `int`"),
         ({"steps__2__units__0": "residual"}, "p: step 3 (match): units[0]: Expected `object`, got `str`"),
-        ({"steps__2__units__0__spaec": "x"}, "p: step 3 (match): units[0]: 'spaec' is unknown (did you mean 'space'?)"),
+        ({"steps__2__units__0__spaec": "x"}, "p: step 3 (match): units[0]: 'spaec' is unknown (did you mean `space`?)"),
     ],
 )
 def test_mistakes_are_named_with_their_place(changes: dict[str, Any], message: str) -> None:

@@ -172,7 +172,7 @@ def test_families_are_chosen_by_patterns() -> None:
     after = symgraph.sample(c.symmetry, before, families=[inner])
     moved = {n for n, t in after.items() if not torch.allclose(t, before[n])}
     assert moved and all("mlp" in n for n in moved)
-    with pytest.raises(UsageError, match=f"did you mean '{inner}'"):
+    with pytest.raises(UsageError, match=f"did you mean `{inner}`"):
         symgraph.sample(c.symmetry, before, families=[inner + "x"])
 
 

@@ -72,5 +72,5 @@ def test_what_cannot_descend_is_said() -> None:
         descend(c.symmetry, c.state(1), lambda s: torch.tensor(1.0), OPTIONS)
     with pytest.raises(UsageError, match="has anything to learn"):
         descend(c.symmetry, c.state(1), lambda s: torch.tensor(1.0), DescentOptions(spaces=("none",)))
-    with pytest.raises(UsageError, match=r"there is no option 'stpes'\n  help: did you mean steps"):
+    with pytest.raises(UsageError, match=r"there is no option 'stpes'\n  help: did you mean `steps`"):
         symgraph.descend((c.symmetry, c.state(1)), lambda s: torch.tensor(1.0), {"stpes": 3})

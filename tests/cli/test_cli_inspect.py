@@ -143,7 +143,7 @@ def test_explain_names_rules_and_places(cli: Cli) -> None:
 
 def test_explain_suggests_near_names(cli: Cli) -> None:
     found = cli("explain", "cli_nets:a", "hiden")
-    assert found.code == 2 and "did you mean hidden?" in found.err
+    assert found.code == 2 and "did you mean `hidden`?" in found.err
 
 
 def test_verify_passes_and_says_by_how_much(cli: Cli, checkpoints: Path) -> None:

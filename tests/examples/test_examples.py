@@ -36,6 +36,7 @@ def loss_barriers(text: str) -> tuple[float, float]:
 
 def test_every_example_is_tested() -> None:
     tested = {"mlp_by_hand", "vit_on_digits", "gpt2_on_text", "custom_rule", "rounding", "task_vector"}
+    tested |= {"rule_by_measurement"}
     assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
 
 
@@ -83,12 +84,21 @@ def test_custom_rule(tmp_path: Path, capsys: Capture) -> None:
     text = run("custom_rule", tmp_path, capsys)
     without, refused, ruled, python = re.split(r"^[2-4]\. ", text, flags=re.MULTILINE)
     assert "0 active" in without and "no rule covers examples.two_slopes.default" in without
-    assert 'signature: "x[... d] -> [... d]"' in without
+    assert "symgraph rules new examples.two_slopes.default --model MODEL" in without
     assert "class signed permutation: equivariance fails on examples.two_slopes.default" in refused
     assert re.search(r"^hidden +16 +positive monomial +16 ", ruled, re.MULTILINE)
     assert number(r"change the outputs by (\S+)", ruled) < 1e-9
     assert "fingerprints equal: True" in python
     assert '"positive monomial"' in (tmp_path / "symmetry.json").read_text(encoding="utf-8")
+
+
+def test_rule_by_measurement(tmp_path: Path, capsys: Capture) -> None:
+    text = run("rule_by_measurement", tmp_path, capsys)
+    assert "is called 2 times and freezes 872 of 923 parameters" in text
+    assert "signature: x[... a], weight[a~]? -> [... a]" in text and "sound: True, tight: True" in text
+    assert re.search(r"^residual +8 +orthogonal +28 ", text, re.MULTILINE)
+    assert number(r"change the outputs by (\S+)", text) < 1e-9
+    assert "a: orthogonal" in (tmp_path / "fused_norm.yaml").read_text(encoding="utf-8")
 
 
 def test_rounding(tmp_path: Path, capsys: Capture) -> None:

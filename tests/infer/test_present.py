@@ -33,13 +33,7 @@ UNCOVERED = """
 
 no rule covers aten.foo.default; the axes it touches are rigid at
     layers.{0..1}.act (aten.foo, net.py:3), operands float32[2, 6]
-  to do: fill in this rule, and add its folder to your rules
-    - rule: foo
-      about: what it does, in a sentence
-      source: 'proof: why the claim holds'
-      ops: [aten.foo.default]
-      signature: "input[... d] -> [... d]"
-      admits: {d: permutation}
+  to do: `symgraph rules new aten.foo.default --model MODEL` measures a rule, to be given with --rules
 
 note: rule gelu is replaced by the user's"""
 
@@ -204,13 +198,13 @@ def test_a_model_without_symmetries() -> None:
     )
 
 
-def test_operators_without_a_rule_come_with_their_places_and_one_skeleton_each() -> None:
+def test_operators_without_a_rule_come_with_their_places_and_one_remedy_each() -> None:
     missing = tuple(
         Uncovered("aten.foo.default", f"layers.{i}.act (aten.foo, net.py:3)", ("float32[2, 6]",)) for i in (0, 1)
     )
     text = str(replace(relu(), uncovered=missing, notes=("rule gelu is replaced by the user's",)))
     assert text == RELU_TABLE + UNCOVERED
-    assert text.count("- rule: foo") == 1
+    assert text.count("symgraph rules new aten.foo.default") == 1
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -267,7 +261,7 @@ def test_parts_of_a_concatenated_axis() -> None:
 
 
 def test_a_name_that_is_nearly_right() -> None:
-    with pytest.raises(UsageError, match="did you mean residual") as caught:
+    with pytest.raises(UsageError, match="did you mean `residual`") as caught:
         llama().explain("residul")
     assert str(caught.value).startswith("no space is called 'residul'")
 

@@ -42,4 +42,7 @@ def test_a_stage_that_is_not_there_is_refused_with_the_list() -> None:
     assert stages_until("graph") == () and stages_until("symmetry") == STAGES
     with pytest.raises(UsageError, match="there is no stage 'space'") as caught:
         run(graph("mlp"), until="space")
+    assert caught.value.remedy == "did you mean `spaces`?"
+    with pytest.raises(UsageError, match="there is no stage 'x'") as caught:
+        run(graph("mlp"), until="x")
     assert all(stage.name in str(caught.value.remedy) for stage in STAGES)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from symgraph.errors import CoverageError
 from symgraph.inference.pipeline import infer
-from symgraph.symmetry.coverage import NOTHING, WRITE, remedy, report
+from symgraph.symmetry.coverage import NOTHING, gaps, measuring, remedy, report
 from symgraph.symmetry.structure import Uncovered
 from symgraph.tracing import trace
 
@@ -40,7 +40,7 @@ def test_repeated_layers_are_one_cause() -> None:
     assert lines[0] == "no rule covers aten.lgamma.default; the axes it touches are rigid at"
     assert lines[1].startswith("    {0..1} (aten.lgamma, test_uncovered.py:")
     assert lines[1].endswith("operands float32[2, 6]")
-    assert lines[2] == f"  to do: {WRITE}"
+    assert lines[2] == f"  to do: {measuring('aten.lgamma.default')}"
     assert sum("no rule covers" in line for line in lines) == 1
 
 
@@ -55,7 +55,7 @@ def test_what_reads_positions_alone_needs_nothing() -> None:
     [
         ("transformers.grouped_mm_fallback.default", "experts_implementation"),
         ("flash_attn._flash_attn_forward.default", "attn_implementation"),
-        ("aten.foo.default", "your rules"),
+        ("aten.foo.default", "symgraph rules new"),
     ],
 )
 def test_kernels_have_plain_operators_in_their_place(operator: str, word: str) -> None:
@@ -66,4 +66,33 @@ def test_strict_says_what_to_do_at_every_place() -> None:
     with pytest.raises(CoverageError) as caught:
         infer(trace(Layer(), (torch.zeros(2, 4),)), strict=True)
     text = str(caught.value)
-    assert "aten.lgamma.default at (top level)" in text and f"to do: {WRITE}" in text and "- rule: lgamma" in text
+    assert "aten.lgamma.default at (top level)" in text and f"to do: {measuring('aten.lgamma.default')}" in text
+    assert text.endswith(f"help: {measuring('aten.lgamma.default')}")
+
+
+class Two(nn.Module):
+    """Two operators without a rule: one between two large maps, one between small ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large, self.back, self.small, self.out = (nn.Linear(*n) for n in ((4, 30), (30, 3), (3, 2), (2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.out(torch.special.bessel_j0(self.small(self.back(torch.lgamma(self.large(x))))))
+        return result
+
+
+def test_what_freezes_most_comes_first() -> None:
+    large, small = gaps(infer(trace(Two(), (torch.zeros(2, 4),))))
+    assert (large.operator, small.operator) == ("aten.lgamma.default", "aten.special_bessel_j0.default")
+    assert (large.frozen, small.frozen) == (4 * 30 + 30 + 30 * 3, 3 * 2 + 2 + 2 * 3)
+    assert (large.calls, large.todo) == (1, measuring("aten.lgamma.default"))
+
+
+def test_what_other_evidence_holds_is_not_counted() -> None:
+    (gap,) = gaps(infer(trace(Counted(), (torch.zeros(2, 4),))))
+    assert (gap.frozen, gap.todo) == (0, NOTHING)
+
+
+def test_a_covered_model_has_no_gaps() -> None:
+    assert gaps(infer(trace(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), (torch.zeros(2, 4),)))) == ()

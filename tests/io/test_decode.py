@@ -52,7 +52,7 @@ def test_what_is_written_is_read_back(tree: Tree) -> None:
         ({"leaves": [], "count": True}, "count: Expected `int`, got `bool`"),
         ({"leaves": [], "pair": [1]}, "pair: Expected `array` of length 2"),
         ({"leaves": [{"name": "a", "inside": [{"name": 3}]}]}, "leaves[0].inside[0].name: Expected `str`"),
-        ({"leaves": [{"name": "a", "insid": []}]}, "leaves[0]: 'insid' is unknown (did you mean 'inside'?)"),
+        ({"leaves": [{"name": "a", "insid": []}]}, "leaves[0]: 'insid' is unknown (did you mean `inside`?)"),
         ({"leaves": [], "zzz": 1}, "'zzz' is unknown (known: leaves, weight, pair, count, whole)"),
         ({}, "Object missing required field `leaves`"),
         ([], "Expected `object`, got `array`"),
