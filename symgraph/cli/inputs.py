@@ -157,7 +157,8 @@ def barrier_lines(measured: Mapping[str, LossBarrier]) -> list[str]:
     for when, found in measured.items():
         over = f"on {found.source or 'the data'}{f', split {found.split}' if found.split else ''}"
         lines += [f"{m.name} barrier {when:<6} {m.height} {m.inside} {over}" for m in (found.loss, *found.metrics)]
-    return lines
+    remarks = dict.fromkeys(text for found in measured.values() for text in found.remarks)
+    return [*lines, *remarks]
 
 
 def check_device(device: str) -> None:

@@ -22,6 +22,7 @@ Rows = Callable[[int, int], Batch]
 
 IGNORED = -100
 READY = "pixel_values"
+ASSUMED = "assumed: the model takes pixels as they are, in [0, 1]; its mean and deviation are not known"
 HIDDEN_SHARE = 0.15
 _LONGEST_WINDOW = 1024
 
@@ -63,13 +64,22 @@ class Tokenizer:
     mask_id: int | None
 
 
-def image_rows(table: Any, image: str, label: str | None, source: Source) -> Rows:
-    """Batches of `pixel_values` (N, C, H, W), normalised, and `labels` where there is such a column.
+def image_rows(table: Any, image: str, label: str | None, source: Source) -> tuple[Rows, tuple[str, ...]]:
+    """Batches of `pixel_values` (N, C, H, W), normalised, and `labels` where there is such a column; what was assumed.
 
     A column of that very name that holds floats is taken as what the model takes, unless a mean or std is asked for.
+
+    Raises:
+        DataError: the first image cannot be read, is of another size, or no mean and deviation are known.
     """
     given = source.options.mean is not None or source.options.std is not None
-    finish = _finishing(source, ready=image == READY and not given)
+    ready, stored = image == READY and not given, _preprocessor(source)
+    known = _statistics(source, stored)
+    finish = _finishing(source, ready, stored, known)
+    first = _pixels(table[0][image], source, 0)
+    # Before any work: what does not fit the first image fits none.
+    finish(first)
+    assumed = known is None and not (ready and first.is_floating_point())
 
     def rows(start: int, stop: int) -> Batch:
         values = table[start:stop]
@@ -79,7 +89,7 @@ def image_rows(table: Any, image: str, label: str | None, source: Source) -> Row
             raise source.error("image size mismatch", cause, "resize the images to one size")
         return {"pixel_values": torch.stack(pixels), **_labels(values, label, source, start)}
 
-    return rows
+    return rows, (ASSUMED,) if assumed else ()
 
 
 def token_rows(table: Any, text: str, label: str | None, source: Source) -> Rows:
@@ -299,10 +309,10 @@ def _decode(value: Mapping[str, Any], source: Source, index: int) -> Any:
         raise source.error(f"example {index} cannot be decoded", one_line(e), remedy) from e
 
 
-def _finishing(source: Source, ready: bool) -> Callable[[Tensor], Tensor]:
+def _finishing(
+    source: Source, ready: bool, stored: Mapping[str, Any], statistics: tuple[Tensor, Tensor] | None
+) -> Callable[[Tensor], Tensor]:
     """From pixels as stored to what the model takes: floats of its size, in [0, 1] and then normalised."""
-    stored = _preprocessor(source)
-    mean, std = _statistics(source, stored)
     size = _image_size(source.config)
 
     def finish(stored_pixels: Tensor) -> Tensor:
@@ -316,12 +326,25 @@ def _finishing(source: Source, ready: bool) -> Callable[[Tensor], Tensor]:
             raise source.error("image size mismatch", cause, "resize them, or name the data the model was trained on")
         if ready and floats:
             return pixels
+        if statistics is None:
+            return _unnormalised(pixels, source)
+        mean, std = statistics
         if not {len(mean), len(std)} <= {1, len(pixels)}:
             cause = f"{len(pixels)} channels, {len(mean)} means and {len(std)} standard deviations"
             raise source.error("images cannot be normalised", cause, _statistics_given())
         return (pixels - mean) / std
 
     return finish
+
+
+def _unnormalised(pixels: Tensor, source: Source) -> Tensor:
+    """Pixels as they are, if someone says that the model takes them so."""
+    if source.options.assume_normalised:
+        return pixels
+    remedy = f"give those that it was trained with, {argument('mean', (0.5,))} {argument('std', (0.5,))}; "
+    remedy += f"or take pixels as they are, {argument('assume_normalised', True)}"
+    cause = "the checkpoint brings no preprocessor_config.json with a mean and a deviation"
+    raise source.error("images cannot be normalised", cause, remedy)
 
 
 def _preprocessor(source: Source) -> dict[str, Any]:
@@ -342,10 +365,13 @@ def _statistics_given() -> str:
     return f"give one number for each channel, {argument('mean', (0.5,))} and {argument('std', (0.5,))}"
 
 
-def _statistics(source: Source, stored: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def _statistics(source: Source, stored: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """Mean and deviation for each channel, from options or the checkpoint; None where nothing says them."""
     plain = stored.get("do_normalize") is False
-    mean = source.options.mean or ([0.0] if plain else stored.get("image_mean") or [0.5])
-    std = source.options.std or ([1.0] if plain else stored.get("image_std") or [0.5])
+    mean = source.options.mean or ([0.0] if plain else stored.get("image_mean"))
+    std = source.options.std or ([1.0] if plain else stored.get("image_std"))
+    if not mean or not std:
+        return None
     try:
         found = torch.tensor([float(m) for m in mean]), torch.tensor([float(s) for s in std])
     except (TypeError, ValueError) as e:

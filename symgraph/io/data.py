@@ -58,7 +58,8 @@ class NoData:
 class Batches:
     """Batches of examples that can be gone through any number of times, always in the same order.
 
-    `fetch(i)` makes the i-th of `count` batches; up to a gibibyte of them is kept once made.
+    `fetch(i)` makes the i-th of `count` batches; up to a gibibyte of them is kept once made. `remarks` say what was
+    assumed of the data.
     """
 
     source: str
@@ -66,6 +67,7 @@ class Batches:
     examples: int
     count: int
     fetch: Callable[[int], Batch] = field(repr=False)
+    remarks: tuple[str, ...] = ()
     _kept: dict[int, Batch] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -189,8 +191,12 @@ def _part(found: Batches, name: str, limit: int | None) -> Batches:
     numbers = range(cut) if name == HEAD else range(cut, found.count)
     apart = sum(batch_length(found[i]) for i in range(cut, found.count))
     examples = apart if name == TAIL else found.examples - apart
-    part = Batches(found.source, name, examples, len(numbers), lambda i: found[numbers[i]])
-    return part if limit is None else replace(from_batches(part, found.source, limit=limit), split=name)
+    part = Batches(found.source, name, examples, len(numbers), lambda i: found[numbers[i]], found.remarks)
+    return (
+        part
+        if limit is None
+        else replace(from_batches(part, found.source, limit=limit), split=name, remarks=found.remarks)
+    )
 
 
 def batch_length(batch: Mapping[str, Tensor]) -> int:
@@ -272,8 +278,11 @@ def _from_table(table: Any, source: Source, batch_size: int, limit: int | None) 
         raise source.error("no examples", "the table is empty", "name another file or split")
     if text and label is None and isinstance(table[0][text], str):
         return _windows(((row[text] or "") + "\n" for row in table), source, batch_size, limit)
-    make = image_rows(table, image, label, source) if image else token_rows(table, str(text), label, source)
-    return _sliced(make, min(len(table), limit or len(table)), source, batch_size)
+    length = min(len(table), limit or len(table))
+    if image is None:
+        return _sliced(token_rows(table, str(text), label, source), length, source, batch_size)
+    rows, remarks = image_rows(table, image, label, source)
+    return replace(_sliced(rows, length, source, batch_size), remarks=remarks)
 
 
 def _windows(texts: Iterable[str], source: Source, batch_size: int, limit: int | None) -> Batches:

@@ -22,3 +22,6 @@ class Reading:
     block_size: int | None = option(None, "tokens in a window of text", least=2)
     mean: tuple[float, ...] | None = option(None, "mean of the pixels, for each channel", metavar="X")
     std: tuple[float, ...] | None = option(None, "standard deviation of the pixels", metavar="X")
+    assume_normalised: bool = option(
+        False, "where no mean and deviation are known, take pixels as they are, scaled to [0, 1]; the results say so"
+    )

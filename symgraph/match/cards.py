@@ -95,6 +95,7 @@ class Card:
             split = f", split {found.split}" if found.split else ""
             curves = "; ".join(map(_figure, (found.loss, *found.metrics)))
             yield f"- {label}: {curves} ({found.examples} examples of `{found.source}`{split})"
+        yield from (f"- {text}" for text in dict.fromkeys(t for _, found in self.loss_barriers for t in found.remarks))
 
 
 _LIBRARY = ("library_name: transformers",)

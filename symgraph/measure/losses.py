@@ -73,11 +73,21 @@ def accuracy(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
     Raises:
         NoLossFits: as for `cross_entropy`.
     """
+    given, targets = guesses(outputs, batch)
+    return _per_example((given == targets).flatten().to(torch.get_default_dtype()), targets)
+
+
+def guesses(outputs: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Where the largest logit is, and where it should be (`IGNORED` where nothing counts), of one shape.
+
+    Raises:
+        NoLossFits: as for `cross_entropy`.
+    """
     labels = _labels(batch)
     if labels is not None and labels.is_floating_point():
         raise NoLossFits("accuracy needs class numbers, and the labels are floats")
     flat, targets = _flat_targets(logits_of(outputs), labels, batch)
-    return _per_example((flat.argmax(-1) == targets.flatten()).to(flat.dtype), targets)
+    return flat.argmax(-1).view(targets.shape), targets
 
 
 def model_loss(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:

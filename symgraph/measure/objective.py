@@ -6,7 +6,8 @@ One engine for all that is measured or trained: points between models, candidate
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from symgraph.measure.losses import (
     Metrics,
     Named,
     NoLossFits,
+    PerExample,
     Scored,
     model_loss,
     named_loss,
@@ -78,6 +80,16 @@ class Objective:
         self.loss_name, loss_of = named_loss(loss)
         self.metrics = named_metrics(metrics)
         self.quantities = {LOSS: loss_of, **{n: m.per_example for n, m in self.metrics.items() if m.per_example}}
+
+    @contextmanager
+    def beside(self, name: str, quantity: PerExample) -> Iterator[None]:
+        """With one more quantity."""
+        before = self.quantities
+        self.quantities = {**before, name: quantity}
+        try:
+            yield
+        finally:
+            self.quantities = {**before, LOSS: self.quantities[LOSS]}
 
     def scores(self, point: Point, batch: Batch, where: str) -> dict[str, Scored]:
         """Every quantity of every example of a batch, differentiable in the tensors of the point.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
@@ -13,6 +14,8 @@ from symgraph.io.files import atomic_path, refuse_existing
 from symgraph.measure.measured import Measured
 
 FORMATS = (".png", ".svg", ".pdf")
+# Characters of small print in the width of a panel.
+_REMARK_WIDTH = 90
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers and dashes tell them apart in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -36,6 +39,9 @@ class Result(Protocol):
     @property
     def models(self) -> tuple[str, ...]: ...
 
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
+
 
 def barrier_plot(results: Mapping[str, Result], path: str | Path, *, title: str = "", overwrite: bool = False) -> Path:
     """Draw labelled loss barriers, one panel for the loss and one for each metric that all of them have.
@@ -53,31 +59,32 @@ def barrier_plot(results: Mapping[str, Result], path: str | Path, *, title: str 
     many = [r for r in results.values() if r.loss.models > 2]
     if many and len(results) > 1:
         raise UsageError(f"{path}: only barriers of two models go into one picture", remedy="draw each by itself")
-    if not many:
-        return _written(_lines(results), title or "Loss along the line between A and B", Path(path), overwrite)
-    return _written(_surfaces(many[0]), title or f"Mixtures of {many[0].loss.models} models", Path(path), overwrite)
+    remarks = tuple(dict.fromkeys(text for r in results.values() for text in r.remarks))
+    panels = _surfaces(many[0]) if many else _lines(results)
+    usual = f"Mixtures of {many[0].loss.models} models" if many else "Loss along the line between A and B"
+    return _written(panels, title or usual, remarks, Path(path), overwrite)
 
 
-def _written(panels: Panels, title: str, path: Path, overwrite: bool) -> Path:
+def _written(panels: Panels, title: str, remarks: Sequence[str], path: Path, overwrite: bool) -> Path:
     if path.suffix.lower() not in FORMATS:
         cause = f"its suffix is {path.suffix!r}" if path.suffix else "it has no suffix"
         raise UsageError(f"{path} is no picture", cause=cause, remedy=f"give a path that ends in {', '.join(FORMATS)}")
     refuse_existing(path, overwrite, folder=False)
-    figure = _figure(panels, title)
+    figure = _figure(panels, title, remarks)
     with atomic_path(path, overwrite) as temporary:
         figure.savefig(temporary, dpi=150)
     return path
 
 
-def _figure(panels: Panels, title: str) -> Any:
+def _figure(panels: Panels, title: str, remarks: Sequence[str] = ()) -> Any:
     from matplotlib import rc_context
 
     # Names of files and metrics may hold dollar signs, between which a formula would be looked for.
     with rc_context({"text.parse_math": False}):
-        return _drawn(panels, title)
+        return _drawn(panels, title, remarks)
 
 
-def _drawn(panels: Panels, title: str) -> Any:
+def _drawn(panels: Panels, title: str, remarks: Sequence[str]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -86,6 +93,9 @@ def _drawn(panels: Panels, title: str) -> Any:
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         panel(axes)
     figure.suptitle(title)
+    if remarks:
+        lines = [line for text in remarks for line in textwrap.wrap(text, _REMARK_WIDTH * len(panels))]
+        figure.supxlabel("\n".join(lines), fontsize="small")
     return figure
 
 

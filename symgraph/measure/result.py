@@ -22,7 +22,7 @@ class LossBarrier(Shown):
     """The loss, and any metrics, at mixtures of models: along the segment between two, over the simplex of more.
 
     `models` are their names; `recalibrated` names the data that stored statistics of mixtures were computed on, if they
-    were.
+    were. `remarks` say what was assumed of the data, and which models it hardly fits.
     """
 
     loss: Measured
@@ -32,6 +32,7 @@ class LossBarrier(Shown):
     source: str = ""
     split: str = ""
     recalibrated: str = ""
+    remarks: tuple[str, ...] = ()
 
     @property
     def lambdas(self) -> tuple[float, ...]:
@@ -95,6 +96,8 @@ class LossBarrier(Shown):
         if self.models != ("A", "B"):
             plain["models"] = list(self.models)
         plain |= {k: getattr(self, k) for k in ("examples", *_TEXTS)}
+        if self.remarks:
+            plain["remarks"] = list(self.remarks)
         return plain | {"summary": {m.name: _figures(m) for m in (self.loss, *self.metrics)}}
 
     def to_json(self) -> str:
@@ -131,7 +134,7 @@ class LossBarrier(Shown):
             rows.append([_place_text(place), *(f"{v:.4f}" for v in figures)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([*table, "", *map(str, (self.loss, *self.metrics)), self._data()])
+        return "\n".join([*table, "", *map(str, (self.loss, *self.metrics)), self._data(), *self.remarks])
 
     def _data(self) -> str:
         """What was measured on."""

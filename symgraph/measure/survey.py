@@ -8,8 +8,9 @@ from typing import Any
 
 from symgraph.io.data import batch_length
 from symgraph.measure.batches import Passes, batch_tensors
+from symgraph.measure.chance import Chance
 from symgraph.measure.grid import refined
-from symgraph.measure.losses import LOSS, Metric
+from symgraph.measure.losses import LOSS, Metric, cross_entropy
 from symgraph.measure.measured import Measured, mixture_text
 from symgraph.measure.mixture import Mixture, Mixtures
 from symgraph.measure.objective import Objective, Sample
@@ -20,6 +21,7 @@ from symgraph.tracing.progress import Progress, tell
 from symgraph.tracing.wrap import evaluating
 
 _log = logging.getLogger(__name__)
+_CHANCE = "chance"
 
 
 class Survey:
@@ -40,7 +42,7 @@ class Survey:
     ) -> None:
         self.objective, self.point, self.data, self.training = objective, point, data, training
         self.progress, self.done, self.total = progress, 0, 0
-        self.passes, self.examples = Passes(), 0
+        self.passes, self.examples, self.chance = Passes(), 0, Chance()
         self.ends: list[dict[str, Sample]] = []
         self.found: dict[Mixture, dict[str, tuple[float, float]]] = {}
 
@@ -68,7 +70,8 @@ class Survey:
             str(getattr(self.training, "source", "") or "the training data") if self.training is not None else ""
         )
         metrics = tuple(map(self.measured, self.objective.metrics))
-        return LossBarrier(self.measured(), metrics, models, self.examples, source, split, statistics)
+        remarks = (*getattr(self.data, "remarks", ()), *self.chance.remarks(models if self.chance.hits else ()))
+        return LossBarrier(self.measured(), metrics, models, self.examples, source, split, statistics, remarks)
 
     def _visit(self, weights: Mixture) -> None:
         where = f"lambda {weights[1]:g}" if len(weights) == 2 else f"mixture {mixture_text(weights)}"
@@ -76,10 +79,19 @@ class Survey:
         # A model of its own has the statistics of its own training.
         if self.training is not None and max(weights) < 1 and isinstance(self.point, Mixtures):
             recalibrate_(self.objective.network, self.point.tensors, self._told(self.training))
-        samples = self.objective.samples(self.point, self._pass(), where)
-        if len(self.ends) < len(weights):
+        own = len(self.ends) < len(weights)
+        samples = self._samples(where, watched=own and self.objective.quantities[LOSS] is cross_entropy)
+        if own:
             self.ends.append(samples)
         self.found[weights] = {name: self._summary(samples, weights, name) for name in self._quantities}
+
+    def _samples(self, where: str, *, watched: bool) -> dict[str, Sample]:
+        """All quantities; of a model itself it is counted what it guesses."""
+        if not watched:
+            return self.objective.samples(self.point, self._pass(), where)
+        self.chance.begin()
+        with self.objective.beside(_CHANCE, self.chance):
+            return self.objective.samples(self.point, self._pass(), where)
 
     def _pass(self) -> Iterator[Any]:
         """The batches once more, counted."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from symgraph.errors import DataError
 from symgraph.io import data
-from symgraph.io.columns import IGNORED, Source, Tokenizer, language_targets, window_rows
+from symgraph.io.columns import ASSUMED, IGNORED, Source, Tokenizer, language_targets, window_rows
 from symgraph.io.models import Model
 from symgraph.io.reading import Reading
 
@@ -113,7 +113,7 @@ def _fresh(**columns: Any) -> str:
 
 def test_floats_are_normalised_unless_they_are_called_what_the_model_takes() -> None:
     pixels = torch.rand(2, 1, 4, 4).tolist()
-    shifted = only(data.load(_fresh(img=pixels), model=images()))["pixel_values"]
+    shifted = only(data.load(_fresh(img=pixels), model=images(), mean=[0.5], std=[0.5]))["pixel_values"]
     assert torch.allclose(shifted, (torch.tensor(pixels) - 0.5) / 0.5)
     ready = only(data.load(_fresh(pixel_values=pixels), model=images()))["pixel_values"]
     assert torch.equal(ready, torch.tensor(pixels))
@@ -128,7 +128,18 @@ def test_the_preprocessor_beside_the_weights_says_how(tmp_path: Path) -> None:
     plain = images_with(tmp_path, {"image_mean": [0.2], "do_normalize": False, "do_resize": True})
     assert torch.allclose(only(data.load(spec, model=plain))["pixel_values"], torch.full((1, 1, 4, 4), 0.2))
     with refused(DataError, "rows (all)", "image size mismatch", "8 x 8, the model takes 4 x 4"):
-        list(data.load(spec, model=images_with(tmp_path, {})))
+        list(data.load(spec, model=images_with(tmp_path, {}), mean=[0.5], std=[0.5]))
+
+
+def test_nothing_is_assumed_of_pixels_unless_it_is_asked_for_and_then_it_is_said() -> None:
+    spec = stored(img=GREY.tolist(), label=[0, 1])
+    with refused(DataError, "rows (all)", "images cannot be normalised", remedy="assume_normalised=True"):
+        data.load(spec, model=images())
+    found = data.load(spec, model=images(), assume_normalised=True)
+    assert found.remarks == (ASSUMED,)
+    assert torch.equal(only(found)["pixel_values"], torch.tensor(GREY).float()[:, None] / 255)
+    assert data.load(spec, model=images(), assume_normalised=True, mean=[0.0], std=[1.0]).remarks == ()
+    assert data.load(_fresh(pixel_values=GREY[:, None].astype("float32").tolist()), model=images()).remarks == ()
 
 
 def images_with(folder: Path, preprocessor: Any) -> Model:
@@ -142,9 +153,13 @@ def images_with(folder: Path, preprocessor: Any) -> Model:
     [
         ("{", {}, ("preprocessor_config.json cannot be read", "JSONDecodeError")),
         ("[1]", {}, ("preprocessor_config.json cannot be read", "TypeError")),
-        ({"image_mean": ["x"]}, {}, ("images cannot be normalised", "ValueError")),
-        ({"image_std": [0.0]}, {}, ("images cannot be normalised", "std is [0.0]")),
-        ({}, {"mean": [0.1, 0.2]}, ("images cannot be normalised", "1 channels, 2 means and 1 standard deviations")),
+        ({"image_mean": ["x"], "image_std": [0.5]}, {}, ("images cannot be normalised", "ValueError")),
+        ({"image_mean": [0.5], "image_std": [0.0]}, {}, ("images cannot be normalised", "std is [0.0]")),
+        (
+            {},
+            {"mean": [0.1, 0.2], "std": [0.5]},
+            ("images cannot be normalised", "1 channels, 2 means and 1 standard deviations"),
+        ),
     ],
 )
 def test_a_normalisation_that_cannot_be(tmp_path: Path, preprocessor: Any, options: Any, texts: Any) -> None:
@@ -156,7 +171,7 @@ def test_a_normalisation_that_cannot_be(tmp_path: Path, preprocessor: Any, optio
 def test_images_of_several_sizes() -> None:
     spec = stored(img=[np.zeros((4, 4)).tolist(), np.zeros((5, 5)).tolist()])
     with refused(DataError, "rows (all)", "image size mismatch", "(1, 4, 4), (1, 5, 5) in one batch"):
-        list(data.load(spec))
+        list(data.load(spec, mean=[0.5], std=[0.5]))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +184,7 @@ def test_images_of_several_sizes() -> None:
 )
 def test_what_is_no_image(value: Any, texts: tuple[str, ...]) -> None:
     with refused(DataError, "rows (all)", *texts):
-        list(data.load(stored(image=[value]), model=images()))
+        list(data.load(stored(image=[value]), model=images(), mean=[0.5], std=[0.5]))
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------
@@ -187,13 +202,13 @@ def test_what_is_no_image(value: Any, texts: tuple[str, ...]) -> None:
 def test_labels_that_do_not_fit(labels: list[Any], texts: tuple[str, ...]) -> None:
     spec = stored(img=GREY.tolist(), label=labels)
     with refused(DataError, "rows (all)", *texts):
-        list(data.load(spec, model=images()))
+        list(data.load(spec, model=images(), mean=[0.5], std=[0.5]))
 
 
 def test_yes_and_no_are_classes_and_floats_are_targets() -> None:
     spec = stored(img=GREY.tolist(), label=[True, False], height=[0.5, 1.5])
-    assert only(data.load(spec, model=images()))["labels"].tolist() == [1, 0]
-    assert only(data.load(spec, label_column="height"))["labels"].dtype.is_floating_point
+    assert only(data.load(spec, model=images(), mean=[0.5], std=[0.5]))["labels"].tolist() == [1, 0]
+    assert only(data.load(spec, label_column="height", mean=[0.5], std=[0.5]))["labels"].dtype.is_floating_point
 
 
 # -- text ------------------------------------------------------------------------------------------------------------
