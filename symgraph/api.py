@@ -55,6 +55,7 @@ from symgraph.prove.audit import audit as _audit
 from symgraph.prove.sample import moved
 from symgraph.prove.verify import Verification
 from symgraph.prove.verify import verify as _verify
+from symgraph.resize.prune import Pruned, prune
 from symgraph.resize.reshaped import Embedded, Narrowed, embed, narrow
 from symgraph.rules.loading import rule
 from symgraph.symmetry.graph import SymmetryGraph
@@ -84,6 +85,7 @@ __all__ = [
     "Narrowed",
     "Program",
     "Progress",
+    "Pruned",
     "Rotated",
     "RuleSources",
     "Source",
@@ -109,6 +111,7 @@ __all__ = [
     "model",
     "narrow",
     "plan",
+    "prune",
     "recalibrated",
     "rotate",
     "rule",

@@ -90,19 +90,12 @@ class Restate(Step):
         changed = dict(state)
         for name, change in zip(s.tensors, self.changes, strict=True):
             changed[name] = state[name] + change.to(state[name])
-        slope, shift = self._affine(state)
-        new_slope, new_shift = self._affine(changed)
+        slope, shift = affine(self.graph, s, state)
+        new_slope, new_shift = affine(self.graph, s, changed)
         ratio = slope / new_slope
         changed[s.gain] = ratio * state[s.gain]
         changed[s.bias] = state[s.bias] + state[s.gain] * (shift - ratio * new_shift)
         return changed
-
-    def _affine(self, state: State) -> tuple[Tensor, Tensor]:
-        """Slope and shift of each channel before gain and bias: the operator is affine, so two points say all."""
-        s = self.statistics
-        given = {k: state[t] for k, t in zip(s.operands, s.tensors, strict=True)}
-        zero, one = (_channels(self.graph, s, given, x) for x in (0.0, 1.0))
-        return one - zero, zero
 
     @property
     def touched(self) -> Collection[str]:
@@ -116,6 +109,13 @@ class Restate(Step):
     def inverse(self) -> Restate:
         """The step that undoes this one."""
         return Restate(self.graph, self.statistics, -self.changes)
+
+
+def affine(graph: Graph, s: Statistics, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Slope and shift of each channel before gain and bias: the operator is affine, so two points say all."""
+    given = {k: state[t] for k, t in zip(s.operands, s.tensors, strict=True)}
+    zero, one = (_channels(graph, s, given, x) for x in (0.0, 1.0))
+    return one - zero, zero
 
 
 def _channels(graph: Graph, s: Statistics, given: dict[str, Tensor], x: float) -> Tensor:

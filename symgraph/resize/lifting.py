@@ -12,7 +12,7 @@ repeated. The narrow model is then seen as one with s r groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import prod
@@ -133,10 +133,11 @@ def _sites(wide: SymmetryGraph, narrow: SymmetryGraph) -> Iterator[_Site]:
             yield _Site(name, stored, axes, y.shape, here.get(name))
 
 
-def _size(term: Term, sizes: Sizes) -> int:
+def length_in(term: Term, sizes: Mapping[int, int]) -> int:
+    """The length of an axis where some spaces, by id, have other sizes."""
     if isinstance(term, Leaf):
         return sizes.get(term.space, term.size)
-    inner = [_size(t, sizes) for t in _inside(term)]
+    inner = [length_in(t, sizes) for t in _inside(term)]
     return prod(inner) if isinstance(term, Product) else sum(inner)
 
 
@@ -163,7 +164,7 @@ def _solved(wide: SymmetryGraph, equations: Sequence[tuple[Term, int]]) -> Sizes
             unknown = {x.space for x in leaves(term) if x.space >= 0 and x.space not in sizes}
             if len(unknown) == 1:
                 space = unknown.pop()
-                fits = (n for n in range(1, length + 1) if _size(term, {**sizes, space: n}) == length)
+                fits = (n for n in range(1, length + 1) if length_in(term, {**sizes, space: n}) == length)
                 sizes[space] = length if isinstance(term, Leaf) else next(fits, wide.spaces[space].size)
             elif unknown:
                 left.append((term, length))

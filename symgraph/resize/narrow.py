@@ -24,7 +24,7 @@ from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.steps import State
 from symgraph.prove.verify import TOLERANCE
 from symgraph.resize.embed import factors_between
-from symgraph.resize.narrow_fold import Fold, Folding
+from symgraph.resize.narrow_fold import Fold, Folding, Keep
 from symgraph.resize.pairing import pair, widenings
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import Interpreter
@@ -54,13 +54,18 @@ class Reduction:
 
 
 def reduce(
-    wide: SymmetryGraph, narrow: SymmetryGraph, state: Mapping[str, Tensor], like: Mapping[str, Tensor]
+    wide: SymmetryGraph,
+    narrow: SymmetryGraph,
+    state: Mapping[str, Tensor],
+    like: Mapping[str, Tensor],
+    keep: Keep | None = None,
 ) -> Reduction:
     """The wide model's state in the shape of the narrow one, with as little of it lost as can be.
 
     Args:
         state: parameters and buffers of the wide model.
         like: those of a narrow model; of these only what its code computes (tables of positions) is used.
+        keep: which units stay; without it they are merged where they are nearest to one another.
 
     Raises:
         CheckpointError: the models do not correspond, or a space admits no embedding between these sizes.
@@ -81,7 +86,7 @@ def reduce(
     factors = factors_between(wide, lifted, maps, narrow, generic, float64(state))
     plain = float64(state)
     with torch.no_grad():
-        folding = Folding(wide, canonicalise(wide, {n: plain[n] for n in wide.terms if n in plain}).state)
+        folding = Folding(wide, canonicalise(wide, {n: plain[n] for n in wide.terms if n in plain}).state, keep)
         shrunk = [s for s in wide.active if s.id in maps and maps[s.id].way is not Way.CONSTANT]
         found = tuple(folding.fold(s, maps[s.id]) for s in shrunk)
         done = {**own, **factors.narrow_state(folding.result())}

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 ROUNDS = 10
+# Squared distances below this part of the squared norms are rounding.
+EQUAL = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
     """The place of every unit, the weight that it has there (they sum to one), and the share of the norm that is lost.
 
-    Shapes: place (m,) int64, weight (m,).
+    Shapes: place (m,) int64, weight (m,). What lies behind the last place is cut off: that is where dropped units go.
     """
 
     place: Tensor
@@ -64,6 +66,34 @@ def merged(x: Tensor, mass: Tensor, n: int) -> Clusters:
         if torch.equal(before, place):
             break
     weight = shares(place, mass, n)
+    return Clusters(place, weight, _lost(x, place, weight, mass, n))
+
+
+def kept(apart: Tensor, squares: Tensor, mass: Tensor, score: Tensor, n: int, *, drop: bool) -> tuple[Tensor, Tensor]:
+    """The n units of the highest score, and the place of every unit: the nearest of these, or none with `drop`.
+
+    Equal units are one unit with the sum of their scores, and are merged either way; what nothing leaves counts least.
+
+    Shapes: squared distances (m, m), squared norms (m,), masses (m,), scores (m,) -> (n,), (m,).
+    """
+    size = squares.unsqueeze(0) + squares.unsqueeze(1)
+    first = (apart <= EQUAL * size).int().argmax(1)
+    pooled = torch.zeros_like(score).index_add_(0, first, score)
+    alone = first == torch.arange(len(first))
+    pooled = torch.where(mass > 0, pooled, -1.0)
+    chosen = torch.where(alone, pooled, -2.0).topk(n).indices.sort().values
+    near, place = apart[:, chosen].min(1)
+    if drop:
+        place = torch.where(near <= EQUAL * (squares + squares[chosen[place]]), place, n)
+    place[chosen] = torch.arange(n)
+    return chosen, place
+
+
+def important(x: Tensor, mass: Tensor, score: Tensor, n: int, *, drop: bool) -> Clusters:
+    """Units with rows x (m, p) of which the n most important stay, the others merged into these or dropped."""
+    squares = x.square().sum(1)
+    _, place = kept(distances(x), squares, mass, score, n, drop=drop)
+    weight = shares(place, mass, n + 1)
     return Clusters(place, weight, _lost(x, place, weight, mass, n))
 
 
@@ -107,7 +137,9 @@ def _means(x: Tensor, place: Tensor, mass: Tensor, before: Tensor) -> Tensor:
 
 
 def _lost(x: Tensor, place: Tensor, weight: Tensor, mass: Tensor, n: int) -> float:
-    mean = x.new_zeros(n, x.shape[1]).index_add_(0, place, weight.unsqueeze(1) * x)
+    """The share that is lost; of units behind the last place it is all."""
+    mean = x.new_zeros(n + 1, x.shape[1]).index_add_(0, place, weight.unsqueeze(1) * x)
+    mean[n] = 0.0
     whole = float((mass.unsqueeze(1) * x.square()).sum())
     share = float((mass.unsqueeze(1) * (x - mean[place]).square()).sum()) / max(whole, 1e-300)
     return share**0.5 if share > 1e-24 else 0.0

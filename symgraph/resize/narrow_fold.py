@@ -7,7 +7,7 @@ enters is averaged by what leaves, what leaves is summed. Copies, dead units and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +20,11 @@ from symgraph.orbit.blend import merged as merged_at
 from symgraph.orbit.grams import blocks_on, gram
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, by_matrix, on_blocks, unfold
+from symgraph.resize.importance import by_norm, sides
 from symgraph.resize.maps import Widening
-from symgraph.resize.narrow_clusters import Clusters, even, merged
+from symgraph.resize.narrow_clusters import Clusters, even, important, merged
 from symgraph.resize.narrow_heads import Heads
+from symgraph.resize.narrow_slopes import Slopes
 from symgraph.resize.narrow_spectra import leading, truncated
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
@@ -43,11 +45,29 @@ class Fold:
         return f"{self.name}  {self.before} -> {self.after}  {self.how}, {self.lost:.2%} of the norm lost"
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which units stay: those of the highest scores. The others are merged into the nearest of them, or dropped.
+
+    `by` is a norm, or scores (F, m) by the name of the space.
+    """
+
+    by: str | Mapping[str, Tensor]
+    drop: bool = False
+
+    def scores(self, space: Space, rows: Mapping[bool, Tensor], *, inside: bool = False) -> Tensor:
+        """The score of every unit of a space whose sides are these: (F, m)."""
+        return by_norm(self.by, space, rows, inside=inside) if isinstance(self.by, str) else self.by[space.name]
+
+    def __str__(self) -> str:
+        return "the most important kept, others " + ("dropped" if self.drop else "merged into them")
+
+
 class Folding:
     """A wide model in canonical form on its way: its tensors as the group acts on them, changed in place."""
 
-    def __init__(self, symmetry: SymmetryGraph, state: State) -> None:
-        self.symmetry = symmetry
+    def __init__(self, symmetry: SymmetryGraph, state: State, keep: Keep | None = None) -> None:
+        self.symmetry, self.keep = symmetry, keep
         self.state = symmetry.stacked(symmetry.shifted(state))
 
     def result(self) -> State:
@@ -63,7 +83,7 @@ class Folding:
         elif to.way is Way.REPEATED:
             how, lost = "even groups averaged", self._group(space, to.narrow.size)
         else:
-            how, lost = "merged", self._merge(space, to.narrow.size)
+            how, lost = self._merge(space, to.narrow.size)
         return Fold(space.name, space.size, to.narrow.size, how, lost)
 
     # -- matrices ----------------------------------------------------------------------------------------------
@@ -78,14 +98,14 @@ class Folding:
         return found
 
     def _truncate(self, space: Space, n: int) -> float:
-        sides = self._moments(space)
-        written, read, lost = truncated(sides[False], sides[True], n)
+        moments = self._moments(space)
+        written, read, lost = truncated(moments[False], moments[True], n)
         self._multiply(space, {False: written, True: read})
         return lost
 
     def _lead(self, space: Space, n: int, *, centred: bool) -> float:
-        sides = self._moments(space)
-        matrix, lost = leading(sides[False] + sides[True], n, centred=centred)
+        moments = self._moments(space)
+        matrix, lost = leading(moments[False] + moments[True], n, centred=centred)
         self._multiply(space, {False: matrix, True: matrix})
         return lost
 
@@ -97,28 +117,40 @@ class Folding:
 
     # -- units -------------------------------------------------------------------------------------------------
 
-    def _merge(self, space: Space, n: int) -> float:
+    def _merge(self, space: Space, n: int) -> tuple[str, float]:
         """Merges units of every position of the fibre; heads are brought into the basis of the one they join first."""
-        heads = Heads(self.symmetry, space, self.state)
+        heads, slopes = Heads(self.symmetry, space, self.state), Slopes(self.symmetry, space, self.state)
+        drop = self.keep is not None and self.keep.drop
         if heads.inner:
-            found = [heads.clusters(n)]
+            score = self.keep and self.keep.scores(space, sides(self.symmetry, space, self.state), inside=True)
+            found = [heads.clusters(n, None if score is None else score[0], drop=drop)]
         else:
             self._normalise(space)
-            sides = self._sides(space)
-            found = [merged(x, y.square().sum(1), n) for x, y in zip(sides[False], sides[True], strict=True)]
+            slopes.fold()
+            found = self._clusters(space, n)
         place, weight = self._stacked(space, found)
 
         def act(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf) -> Tensor:
             return merged_at(tensor, dim, fibre, leaf, place, weight)
 
         self._each(space, act)
-        return _overall(found)
+        slopes.unfold(place, weight)
+        return "merged" if self.keep is None else str(self.keep), _overall(found)
+
+    def _clusters(self, space: Space, n: int) -> list[Clusters]:
+        rows = sides(self.symmetry, space, self.state)
+        masses = rows[True].square().sum(-1)
+        score = None if self.keep is None else self.keep.scores(space, rows)
+        if self.keep is None or score is None:
+            return [merged(x, mass, n) for x, mass in zip(rows[False], masses, strict=True)]
+        each = zip(rows[False], masses, score, strict=True)
+        return [important(x, mass, own, n, drop=self.keep.drop) for x, mass, own in each]
 
     def _group(self, space: Space, n: int) -> float:
         """Brings the units of every place beside each other; embedding's own inverse averages them."""
         self._normalise(space)
-        sides = self._sides(space)
-        found = [even(torch.cat([x, y], dim=1), n) for x, y in zip(sides[False], sides[True], strict=True)]
+        rows = sides(self.symmetry, space, self.state)
+        found = [even(torch.cat([x, y], dim=1), n) for x, y in zip(rows[False], rows[True], strict=True)]
         place, _ = self._stacked(space, found)
         self._move(space, Element(place.argsort(dim=-1, stable=True)))
         return _overall(found)
@@ -148,17 +180,6 @@ class Folding:
                 combined += rows @ torch.randn(rows.shape[-1], generator=generator, dtype=torch.float64)
                 squares += rows.square().sum(-1)
         return combined, squares
-
-    def _sides(self, space: Space) -> dict[bool, Tensor]:
-        """What enters every unit and what leaves it, as rows for each position of the fibre: (F, m, p) each."""
-        shape = (*self.symmetry.fibre_sizes(space), space.size, 0)
-        found = {dual: [torch.zeros(shape, dtype=torch.float64)] for dual in (False, True)}
-        for block in self._blocks(space):
-            dim = block.dim(space.id)
-            rows = unfold(block.tensors[0], [*(block.dim(f) for f in space.fibre), dim])
-            found[block.leaves[dim].dual].append(rows)
-        whole = {dual: torch.cat(rows, dim=-1) for dual, rows in found.items()}
-        return {dual: x.reshape(-1, *x.shape[-2:]) for dual, x in whole.items()}
 
     def _stacked(self, space: Space, found: Sequence[Clusters]) -> tuple[Tensor, Tensor]:
         shape = (*self.symmetry.fibre_sizes(space), space.size)

@@ -14,7 +14,7 @@ from symgraph.orbit.action import GroupElement
 from symgraph.orbit.grams import blocks_on
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, unfold
-from symgraph.resize.narrow_clusters import Clusters, distances, first_places, shares
+from symgraph.resize.narrow_clusters import Clusters, distances, first_places, kept, shares
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 
@@ -30,21 +30,29 @@ class Heads:
         self.symmetry, self.space, self.state = symmetry, space, state
         self.inner = [t for t in symmetry.active if t.fibre == (space.id,) and t.is_matrix]
 
-    def clusters(self, n: int) -> Clusters:
-        """The place of every head; heads are rotated into the basis of the first one of their place, in the state."""
+    def clusters(self, n: int, score: Tensor | None = None, *, drop: bool = False) -> Clusters:
+        """The place of every head; heads are rotated into the basis of the first one of their place, in the state.
+
+        With scores (H,) the most important heads are the places, and the others join them or, with `drop`, go.
+        """
         for t in self.inner:
             self._normalise(t)
         apart, turns, squares = self._table()
         mass = self._leaving()
-        targets = first_places(apart, squares, mass, n)
-        place = apart[:, targets].argmin(1)
-        place[targets] = torch.arange(n)
+        if score is None:
+            targets = first_places(apart, squares, mass, n)
+            place = apart[:, targets].argmin(1)
+            place[targets] = torch.arange(n)
+        else:
+            targets, place = kept(apart, squares, mass, score, n, drop=drop)
         rows = torch.arange(self.space.size)
-        elements = {t: Element.rotation(m[targets[place], rows]) for t, m in turns.items()}
+        held = place < n
+        basis = torch.where(held, targets[place.clamp_max(n - 1)], rows)
+        elements = {t: Element.rotation(m[basis, rows]) for t, m in turns.items()}
         self.state.update(GroupElement(self.symmetry, elements).on_stacked(self.state))
         whole = float((mass * squares).sum())
-        share = float((mass * apart[rows, targets[place]]).sum()) / max(whole, 1e-300)
-        return Clusters(place, shares(place, mass, n), share**0.5 if share > 1e-12 else 0.0)
+        share = float((mass * torch.where(held, apart[rows, basis], squares)).sum()) / max(whole, 1e-300)
+        return Clusters(place, shares(place, mass, n + 1), share**0.5 if share > 1e-12 else 0.0)
 
     def _blocks(self, space: Space) -> Iterator[tuple[Block, int]]:
         """Blocks of parameters on a space and on the heads, and the dimension of the heads."""

@@ -21,7 +21,7 @@ from symgraph.tracing import state_of
 
 
 @dataclass(frozen=True, repr=False)
-class _Reshaped(Shown):
+class Reshaped(Shown):
     """A stock model in another shape."""
 
     model: Model
@@ -38,7 +38,7 @@ class _Reshaped(Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class Embedded(_Reshaped):
+class Embedded(Reshaped):
     """A stock model in the shape of a wider one with the function of a narrower one, and how its spaces grew."""
 
     embedding: Embedding
@@ -86,7 +86,7 @@ def embed(
 
 
 @dataclass(frozen=True, repr=False)
-class Narrowed(_Reshaped):
+class Narrowed(Reshaped):
     """A stock model in the shape of a narrower one made from a wider one, and what that lost."""
 
     reduction: Reduction

@@ -1,0 +1,138 @@
+"""How much every unit counts: by the norms of its weights, by what the loss says of it, or by given scores.
+
+The scores of units that are not given follow from the weights when a space is folded, in whatever gauge it is then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from symgraph.errors import DataError, UsageError, one_line, shorten
+from symgraph.measure.objective import Objective
+from symgraph.orbit.grams import blocks_on
+from symgraph.orbit.tensor_blocks import unfold
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
+from symgraph.tracing import state_of
+
+NORMS = ("l1", "l2")
+KINDS = (*NORMS, "taylor")
+Scores = Mapping[str, Tensor]
+State = Mapping[str, Tensor]
+
+
+def sides(symmetry: SymmetryGraph, space: Space, state: State) -> dict[bool, Tensor]:
+    """What enters every unit (False) and what leaves it (True), as rows for each position of the fibre.
+
+    Shapes: (F, m, p) each, in a state whose branches are stacked.
+    """
+    shape = (*symmetry.fibre_sizes(space), space.size, 0)
+    found = {dual: [torch.zeros(shape, dtype=torch.float64)] for dual in (False, True)}
+    for block in blocks_on(symmetry, space.id, [state], symmetry.acting_parameters.__contains__):
+        dim = block.dim(space.id)
+        rows = unfold(block.tensors[0], [*(block.dim(f) for f in space.fibre), dim])
+        found[block.leaves[dim].dual].append(rows)
+    whole = {dual: torch.cat(rows, dim=-1) for dual, rows in found.items()}
+    return {dual: x.reshape(-1, *x.shape[-2:]) for dual, x in whole.items()}
+
+
+def by_norm(kind: str, space: Space, rows: Mapping[bool, Tensor], *, inside: bool) -> Tensor:
+    """Scores by the weights of each unit: (F, m).
+
+    Where what enters a unit and what leaves it can be rescaled against one another it is the product of both norms,
+    which no rescaling changes, else their sum. With `inside` the units have a basis of their own inside, on which l1
+    would depend: l2 is taken.
+    """
+    order = 1 if kind == "l1" and not inside else 2
+    enters, leaves = (torch.linalg.vector_norm(rows[dual], order, dim=-1) for dual in (False, True))
+    return enters * leaves if space.scales else enters + leaves
+
+
+def by_gradient(
+    network: nn.Module, symmetry: SymmetryGraph, spaces: Iterable[Space], batches: Iterable[Any], loss: Any
+) -> dict[str, Tensor]:
+    """Scores |sum of weight times gradient| over what leaves each unit, the mean over batches: (F, m) for each space.
+
+    That is what the loss changes by, to first order, where the unit is put to zero, in every gauge.
+
+    Raises:
+        DataError: there are no batches, or they do not fit the model.
+
+    Source: Molchanov et al., arXiv 1611.06440, equation 7, and arXiv 1906.10771.
+    """
+    chosen, objective = list(spaces), Objective(network, loss)
+    found: dict[str, Tensor] = {}
+    count = 0
+    for count, changes in enumerate(_changes(network, objective, symmetry, batches), 1):
+        for space in chosen:
+            rows = sides(symmetry, space, changes)
+            side = rows[True] if rows[True].shape[-1] else rows[False]
+            found[space.name] = found.get(space.name, 0.0) + side.sum(-1).abs()
+    if not count:
+        raise DataError("no batches to tell the importance from", remedy="check the length of the data")
+    return {name: total / count for name, total in found.items()}
+
+
+def _changes(
+    network: nn.Module, objective: Objective, symmetry: SymmetryGraph, batches: Iterable[Any]
+) -> Iterator[dict[str, Tensor]]:
+    """Weight times gradient of the mean loss of every batch, in float64, branches stacked."""
+    own = {n: t.detach().clone() for n, t in state_of(network).items()}
+    names = [n for n in symmetry.graph.parameters if own[n].is_floating_point()]
+    for i, batch in enumerate(batches):
+        tensors = own | {n: own[n].detach().requires_grad_() for n in names}
+        mean, _ = objective.mean(tensors, batch, f"importance, batch {i}")
+        slopes = torch.autograd.grad(mean, [tensors[n] for n in names], allow_unused=True)
+        pairs = zip(names, slopes, strict=True)
+        zeros = {n: torch.zeros_like(own[n]) if g is None else own[n] * g for n, g in pairs}
+        yield symmetry.stacked({n: t.double() for n, t in zeros.items()})
+
+
+def read_scores(file: str | Path) -> dict[str, Tensor]:
+    """Scores by the name of a space, from a safetensors file or one of JSON: {"hidden.0": [0.3, 1.2, ...]}.
+
+    Raises:
+        UsageError: it cannot be read, or is something else.
+    """
+    path = Path(file)
+    try:
+        if path.suffix == ".json":
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            return {str(name): torch.tensor(values, dtype=torch.float64) for name, values in plain.items()}
+        return {name: t.double() for name, t in load_file(path).items()}
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+        remedy = f"name {', '.join(KINDS)}, or a file of scores, safetensors or JSON: a list of numbers for every space"
+        raise UsageError(f"{file}: no scores can be read", cause=one_line(error), remedy=remedy) from error
+
+
+def checked(scores: Scores, symmetry: SymmetryGraph, spaces: Iterable[Space]) -> dict[str, Tensor]:
+    """Scores as (F, m), one for every unit of every space.
+
+    Raises:
+        UsageError: scores are missing, fit no space, or are negative or not finite.
+    """
+    chosen = {s.name: s for s in spaces}
+    unknown = sorted(scores.keys() - chosen.keys())
+    missing = [n for n in chosen if n not in scores]
+    if unknown or missing:
+        said = {"no scores for ": missing, "scores for what is not pruned: ": unknown}
+        cause = "; ".join(what + shorten(names) for what, names in said.items() if names)
+        raise UsageError("the scores do not fit the spaces", cause=cause, remedy="give scores for every pruned space")
+    for name, given in scores.items():
+        space = chosen[name]
+        wanted = (*symmetry.fibre_sizes(space), space.size)
+        if tuple(given.shape) != wanted:
+            cause = f"they have the shape {tuple(given.shape)}, the space {wanted}"
+            raise UsageError(f"the scores of {name} do not fit", cause=cause, remedy="give one number for every unit")
+        if not bool(((given >= 0) & given.isfinite()).all()):
+            cause = "some are negative or not finite"
+            raise UsageError(f"the scores of {name} cannot be used", cause=cause, remedy="give numbers from 0 on")
+    return {n: t.double().reshape(-1, t.shape[-1]) for n, t in scores.items()}

@@ -1,0 +1,206 @@
+"""Pruning: a model in a smaller shape of its own making, the most important units kept and the others fused into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from symgraph.errors import CheckpointError, SymgraphError, TraceError, UsageError, one_line
+from symgraph.inference.sources import RuleSources, Source, infer, ready
+from symgraph.io.checkpoint import dtypes, module_hash
+from symgraph.io.example import Size
+from symgraph.io.models import Model
+from symgraph.measure.recalibrate import recalibrated
+from symgraph.prove.eager import check_unchanged
+from symgraph.resize.importance import KINDS, NORMS, by_gradient, checked, read_scores
+from symgraph.resize.narrow import Reduction, reduce
+from symgraph.resize.narrow_fold import Keep
+from symgraph.resize.reshaped import Reshaped
+from symgraph.resize.shapes import model_like
+from symgraph.resize.smaller import Smaller, smaller
+from symgraph.resize.smaller_config import instance, smaller_config
+from symgraph.resize.smaller_module import smaller_module
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of
+from symgraph.tracing.graph_module import GraphModule
+from symgraph.tracing.wrap import is_pretrained
+
+Importance = str | Path | Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True, repr=False)
+class Pruned(Reshaped):
+    """A model with fewer units, and what that lost.
+
+    `source` names the model it was made from, `hash` is that of its weights; `how` says which units stayed;
+    `recalibrated` names the data that stored statistics were computed on, if they were.
+    """
+
+    reduction: Reduction
+    symmetry: SymmetryGraph
+    source: str
+    hash: str
+    ratio: float
+    how: str
+    parameters: tuple[int, int]
+    notes: tuple[str, ...] = ()
+    recalibrated: str = ""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Sizes, losses and figures as plain data."""
+        spaces = [
+            {"space": f.name, "before": f.before, "after": f.after, "lost": f.lost} for f in self.reduction.spaces
+        ]
+        found = {"source": self.source, "ratio": self.ratio, "how": self.how, "spaces": spaces}
+        found |= {"parameters": list(self.parameters), "error": self.reduction.error, "exact": self.reduction.exact}
+        return found | {"recalibrated": self.recalibrated, "notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        before, after = self.parameters
+        exact = "the same function" if self.reduction.exact else "APPROXIMATE"
+        head = f"{self.source}: {before:,} -> {after:,} parameters ({exact}), {self.how}"
+        error = f"outputs change by {self.reduction.error:.2g} on random inputs"
+        more = [f"statistics of {self.recalibrated}"] if self.recalibrated else []
+        return "\n  ".join([head, error, *map(str, self.reduction.spaces), *more, *self.notes])
+
+
+def prune(
+    source: Source,
+    example: Any = None,
+    *,
+    ratio: float,
+    spaces: Sequence[str] | None = None,
+    importance: Importance = None,
+    drop: bool = False,
+    data: Iterable[Any] | None = None,
+    loss: Any = "cross-entropy",
+    recalibrate: Iterable[Any] | None = None,
+    input_size: Size | None = None,
+    rules: RuleSources = None,
+    tied: str = "keep",
+) -> Pruned:
+    """A model with a part of its units fused into the others: a stock model of a smaller config where there is one.
+
+    Equal and dead units go without a loss; what everything else loses is stated, for each space and for the outputs.
+
+    Args:
+        example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
+        ratio: the part of every space that goes.
+        spaces: patterns of the names of spaces; by default all spaces of units, such as hidden units and channels.
+        importance: which units stay: "l1" or "l2" by the norms of their weights, "taylor" by what the loss on `data`
+            says, scores by the name of a space or a file of them. Without it units are merged where they are nearest
+            to one another.
+        drop: let the units that do not stay go, instead of fusing each into the nearest that stays.
+        data, loss: batches for "taylor", and a loss as for `loss_barrier`.
+        recalibrate: batches of the training split, on which the stored statistics of norms are computed anew.
+
+    Raises:
+        UsageError: a space cannot shrink so far, scores do not fit, or the module's code has its sizes written in.
+        CheckpointError: a space cannot be had in that size.
+        DataError: the batches do not fit the model.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> symgraph.prune(net, torch.randn(5, 6), ratio=0.25).module
+    Sequential(
+      (0): Linear(in_features=6, out_features=6, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=6, out_features=3, bias=True)
+    )
+
+    Source: Theus et al., Intra-Fusion, arXiv 2402.07839; docs/design.md, Pruning.
+    """
+    (found,), said = ready((source,), tied, ("the model",), example, input_size)
+    if isinstance(found.module, GraphModule):
+        remedy = "give the nn.Module, or a checkpoint, that it was traced from"
+        raise UsageError(f"{found.spec} is a program, whose sizes are written in", remedy=remedy)
+    symmetry = infer(found, rules=rules)
+    wanted = smaller(symmetry, ratio, spaces)
+    keep = _keep(found, symmetry, wanted, importance, drop, data, loss)
+    like, noted = _shaped(found, wanted)
+    reduction = reduce(symmetry, _inferred(like, rules), state_of(found.module), state_of(like.module), keep)
+    made = model_like(like, found, reduction.state)
+    if reduction.exact:
+        check_unchanged(made, reduction.state, f"{found.spec}, pruned", source=found)
+    where = ""
+    if recalibrate is not None:
+        made, where = _recalibrated(made, recalibrate)
+    counts = tuple(sum(p.numel() for p in m.module.parameters()) for m in (found, made))
+    how = "merged where nearest" if keep is None else f"{_called(importance)}: {keep}"
+    return Pruned(
+        made, reduction, symmetry, found.spec, module_hash(found.module), ratio, how, counts, (*said, *noted), where
+    )
+
+
+def _called(importance: Importance) -> str:
+    return "given scores" if isinstance(importance, Mapping) else str(importance)
+
+
+def _keep(
+    found: Model,
+    symmetry: SymmetryGraph,
+    wanted: Smaller,
+    importance: Importance,
+    drop: bool,
+    data: Iterable[Any] | None,
+    loss: Any,
+) -> Keep | None:
+    """Which units stay.
+
+    Raises:
+        UsageError: nothing says which units to drop, scores do not fit, or data is missing or given for nothing.
+    """
+    if (data is not None) != (importance == "taylor"):
+        what = "importance by taylor needs data" if data is None else "data is given, and nothing reads it"
+        raise UsageError(what, remedy="give data together with the importance taylor, and only then")
+    if importance is None:
+        if drop:
+            remedy = f"say which units are important: {', '.join(KINDS)}, or scores"
+            raise UsageError("nothing says which units to drop", remedy=remedy)
+        return None
+    if isinstance(importance, str) and importance in NORMS:
+        return Keep(importance, drop)
+    units = [s for s in wanted.spaces if not s.is_matrix]
+    if importance == "taylor":
+        return Keep(by_gradient(found.module, symmetry, units, data or (), loss), drop)
+    given = importance if isinstance(importance, Mapping) else read_scores(importance)
+    return Keep(checked(given, symmetry, units), drop)
+
+
+def _shaped(found: Model, wanted: Smaller) -> tuple[Model, tuple[str, ...]]:
+    """A model in the wanted shape, whose weights mean nothing yet, and what is to be said of it."""
+    if is_pretrained(found.module):
+        config = smaller_config(found.module, wanted)
+        if config is not None:
+            module = instance(found.module, config)
+            return replace(found, module=module, config=config, files=()), ()
+    module = smaller_module(found.module, wanted.after)
+    said = "no config of its class has these sizes: a module with its state" if is_pretrained(found.module) else ""
+    return replace(found, module=module, config=None, files=()), (said,) if said else ()
+
+
+def _inferred(like: Model, rules: RuleSources) -> SymmetryGraph:
+    """The symmetry of a model in a smaller shape, whose module is run for it.
+
+    Raises:
+        UsageError: it does not run.
+    """
+    try:
+        return infer(like, rules=rules)
+    except (TraceError, CheckpointError) as error:
+        raise _written_in(like, error) from error
+
+
+def _written_in(like: Model, error: SymgraphError) -> UsageError:
+    cause = f"with smaller parameters it does not run: {one_line(error)}"
+    remedy = "let the code take its sizes from its parameters, or prune other spaces"
+    return UsageError(f"{like.spec} cannot be pruned: its code has sizes written in", cause=cause, remedy=remedy)
+
+
+def _recalibrated(made: Model, batches: Iterable[Any]) -> tuple[Model, str]:
+    state = recalibrated(made.module, made.module.state_dict(), batches)
+    made.module.load_state_dict(state)
+    return made, str(getattr(batches, "source", "") or "the training data")

@@ -1,0 +1,105 @@
+"""A smaller shape of a model: which spaces shrink, to how many positions, and what that makes of every parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from symgraph.errors import UsageError, shorten
+from symgraph.groups.lattice import SymmetryClass, describe
+from symgraph.resize.lifting import length_in
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Smaller:
+    """The spaces that shrink, their new sizes by id, and the shapes of parameters and buffers before and after."""
+
+    spaces: tuple[Space, ...]
+    sizes: dict[int, int]
+    before: Shapes
+    after: Shapes
+
+    @property
+    def ratios(self) -> tuple[tuple[int, int], ...]:
+        """Each pair of an old and a new size once."""
+        return tuple(dict.fromkeys((s.size, self.sizes[s.id]) for s in self.spaces))
+
+
+def smaller(symmetry: SymmetryGraph, ratio: float, patterns: Sequence[str] | None) -> Smaller:
+    """The shape that is left where a part `ratio` of each space goes.
+
+    Args:
+        patterns: of the names of spaces; without them all spaces of units.
+
+    Raises:
+        UsageError: nothing would change, nothing would be left of a space, or a space cannot shrink.
+    """
+    if not 0 < ratio < 1:
+        raise UsageError(f"the ratio is {ratio:g}", remedy="give a number between 0 and 1: the part that goes")
+    chosen = _chosen(symmetry, patterns)
+    sizes = {s.id: s.size - round(ratio * s.size) for s in chosen}
+    if gone := [s for s in chosen if sizes[s.id] < 1]:
+        least = min(s.size for s in gone)
+        cause = f"nothing would be left of {shorten(f'{s.name} ({s.size})' for s in gone)}"
+        remedy = f"give a ratio of at most {(least - 1) / least:.3g}, or name other spaces"
+        raise UsageError(f"a ratio of {ratio:g} prunes below one unit", cause=cause, remedy=remedy)
+    shrunk = tuple(s for s in chosen if sizes[s.id] < s.size)
+    if not shrunk:
+        cause = f"{shorten(f'{s.name} ({s.size})' for s in chosen)} would keep every unit"
+        raise UsageError(f"a ratio of {ratio:g} prunes nothing", cause=cause, remedy="give a larger one")
+    before = {n: tuple(t.size for t in axes) for n, axes in symmetry.terms.items()}
+    after = {n: tuple(length_in(t, sizes) for t in axes) for n, axes in symmetry.terms.items()}
+    return Smaller(shrunk, sizes, before, after)
+
+
+def _chosen(symmetry: SymmetryGraph, patterns: Sequence[str] | None) -> list[Space]:
+    if patterns is None:
+        found = [s for s in symmetry.active if _is_units(symmetry, s)]
+        if not found:
+            cause = "none of its spaces is one of units, such as hidden units or channels, that can be merged"
+            remedy = f"name spaces to prune, of {shorten(s.name for s in symmetry.active) or 'which it has none'}"
+            raise UsageError("there is nothing to prune", cause=cause, remedy=remedy)
+        return found
+    return list({s.id: s for pattern in patterns for s in _named(symmetry, pattern)}.values())
+
+
+def _is_units(symmetry: SymmetryGraph, space: Space) -> bool:
+    """Whether positions are units: they can be merged, and have neither a basis of their own inside nor other tensors."""
+    inside = any(space.id in s.fibre for s in symmetry.active)
+    return SymmetryClass.SEMI_PERMUTATION in space.bound and not (
+        space.is_matrix or inside or _has_branches(symmetry, space)
+    )
+
+
+def _has_branches(symmetry: SymmetryGraph, space: Space) -> bool:
+    return any(stack.space == space.id for stack in symmetry.stacks)
+
+
+def _named(symmetry: SymmetryGraph, pattern: str) -> list[Space]:
+    """The spaces that a pattern names.
+
+    Raises:
+        UsageError: there are none, or a space cannot shrink.
+    """
+    found = [s for s in symmetry.spaces if fnmatchcase(s.name, pattern)]
+    active = [s for s in found if not s.rigid]
+    if not found:
+        remedy = f"there is {shorten(s.name for s in symmetry.active)}"
+        raise UsageError(f"no space is called {pattern!r}", remedy=remedy)
+    if not active:
+        why = next((f", because of {r.rule} at {r.where}" for s in found for r in s.evidence if len(r.bound) == 1), "")
+        cause = f"{found[0].name} is rigid{why}"
+        raise UsageError(f"{pattern} cannot be pruned", cause=cause, remedy="`symgraph inspect` lists what is free")
+    for s in active:
+        if _has_branches(symmetry, s):
+            cause = f"every position of {s.name} has parameters of its own"
+            raise UsageError(f"{pattern} cannot be pruned", cause=cause, remedy="name what is inside of them")
+        if s.maps.paired:
+            cause = f"{s.name} is {describe(s.bound)}: its rotary frequencies depend on the size"
+            raise UsageError(f"{pattern} cannot be pruned", cause=cause, remedy="name heads, hidden units or a stream")
+    return active

@@ -1,0 +1,74 @@
+"""A copy of a module with smaller parameters, and with the sizes that torch's own layers keep beside them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from symgraph.resize.smaller import Shapes
+
+
+def smaller_module(module: nn.Module, shapes: Shapes) -> nn.Module:
+    """A copy whose parameters and buffers are cut to these shapes; what is left in them is no model yet."""
+    found = copy.deepcopy(module)
+    own = {n: t.shape for n, t in (*found.named_parameters(), *found.named_buffers())}
+    with torch.no_grad():
+        for name, t in (*found.named_parameters(), *found.named_buffers()):
+            if name in shapes and tuple(t.shape) != shapes[name]:
+                t.data = t.data[tuple(map(slice, shapes[name]))].clone()
+                t.grad = None
+    for prefix, layer in found.named_modules():
+        for kind, update in _KEPT.items():
+            if isinstance(layer, kind):
+                update(layer, own.get(f"{prefix}.weight" if prefix else "weight"))
+    return found.eval()
+
+
+def _linear(layer: Any, before: Any) -> None:
+    layer.out_features, layer.in_features = layer.weight.shape
+
+
+def _convolution(layer: Any, before: Any) -> None:
+    first, second = layer.weight.shape[:2]
+    # Where every channel is a group, so it stays.
+    if layer.groups > 1 and layer.groups == before[0]:
+        layer.groups = first
+    ends = (first, second * layer.groups)
+    layer.out_channels, layer.in_channels = reversed(ends) if layer.transposed else ends
+
+
+def _embedding(layer: Any, before: Any) -> None:
+    layer.num_embeddings, layer.embedding_dim = layer.weight.shape
+
+
+def _batch_norm(layer: Any, before: Any) -> None:
+    held = layer.weight if layer.weight is not None else layer.running_mean
+    layer.num_features = layer.num_features if held is None else len(held)
+
+
+def _norm(layer: Any, before: Any) -> None:
+    layer.normalized_shape = layer.normalized_shape if layer.weight is None else tuple(layer.weight.shape)
+
+
+def _groups(layer: Any, before: Any) -> None:
+    layer.num_channels = layer.num_channels if layer.weight is None else len(layer.weight)
+
+
+def _slopes(layer: Any, before: Any) -> None:
+    layer.num_parameters = len(layer.weight)
+
+
+_KEPT: Mapping[type[nn.Module], Callable[[Any, Any], None]] = {
+    nn.Linear: _linear,
+    nn.modules.conv._ConvNd: _convolution,
+    nn.Embedding: _embedding,
+    nn.modules.batchnorm._NormBase: _batch_norm,
+    nn.LayerNorm: _norm,
+    nn.RMSNorm: _norm,
+    nn.GroupNorm: _groups,
+    nn.PReLU: _slopes,
+}
