@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from dataclasses import replace
 
-from .checks import check
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from torch import nn
+
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.inference.pipeline import infer
+from symgraph.tracing import state_of, trace
+
+from .checks import check, moves_nothing
 from .net import Description
 from .strategies import descriptions
 
@@ -30,3 +38,16 @@ def test_a_hundred_models(description: Description) -> None:
 @given(descriptions())
 def test_two_thousand_models(description: Description) -> None:
     assert check(description) is None
+
+
+def test_a_direction_that_moves_the_outputs_is_told() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.Linear(3, 2))
+    symmetry = infer(trace(model, (torch.randn(2, 4),)))
+    assert moves_nothing(symmetry, state_of(model)) is None
+    group = SymmetryClass.ORTHOGONAL
+    turned = tuple(s if s.rigid else replace(s, group=group, scales=0, signs=0) for s in symmetry.spaces)
+    failure = moves_nothing(replace(symmetry, spaces=turned), state_of(model))
+    assert failure is not None and len(failure.families) == 1
+    (moving,) = symmetry.constants
+    wrong = replace(moving, shares=tuple(replace(share, factor=-share.factor) for share in moving.shares))
+    assert moves_nothing(replace(symmetry, constants=(wrong,)), state_of(model))
