@@ -1,49 +1,186 @@
-"""Weights whose length nothing sees: what they write is divided by its own length before anything else reads it."""
+"""Weights whose length nothing sees: what they write is divided by its length, or a learned number makes up for it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
-from symgraph.inference.flow import Flow, matrices
+from symgraph.inference.flow import Flow
 from symgraph.inference.structural import KEEPING
-from symgraph.ir import Kind
+from symgraph.ir import Kind, Node, Tensor
+from symgraph.rules.schema import Rule
+from symgraph.rules.signature import AxisToken
 from symgraph.symmetry.families import Radial
+from symgraph.tracing.operators import short_name
+
+
+@dataclass(frozen=True, slots=True)
+class _Carriers:
+    """Tensors that take a factor of a value, and the calls that use them for it."""
+
+    tensors: tuple[str, ...]
+    calls: frozenset[str]
 
 
 def find_radial(flow: Flow) -> list[Radial]:
-    """Linear maps, with their biases, that write for scale-free readers alone."""
-    writers: dict[Radial, set[str]] = {}
+    """Linear maps, with their biases, that write for scale-free readers alone, and those beside a learned number."""
+    writers: dict[tuple[str, ...], set[str]] = {}
     for a in flow.d.eq.applied:
-        writer = _writer(flow, a, a.rule.radial) if a.rule is not None and a.rule.radial else None
-        if writer is not None and (found := _tensors(flow, writer)) is not None:
-            writers.setdefault(found, set()).add(writer.node.name)
-    return [found for found, calls in writers.items() if _used(flow, found) == calls]
+        if a.rule is None or a.binding is None or not a.rule.radial:
+            continue
+        found = _written(flow, a.binding.operands[a.rule.radial][0].name)
+        if found is not None:
+            writers.setdefault(found.tensors, set()).update(found.calls)
+    lengths = [Radial(tensors) for tensors, calls in writers.items() if _used(flow, tensors) == calls]
+    return [*lengths, *_numbers(flow)]
 
 
-def _used(flow: Flow, radial: Radial) -> set[str]:
+def _used(flow: Flow, tensors: Iterable[str]) -> set[str]:
     """All calls that use one of the tensors."""
-    return {user.name for t in radial.tensors for user in flow.graph.users[flow.graph.state[t].name]}
+    return {user.name for t in tensors for user in flow.graph.users[flow.graph.state[t].name]}
 
 
-def _writer(flow: Flow, a: Applied, operand: str) -> Applied | None:
+def _written(flow: Flow, value: str) -> _Carriers | None:
     """The linear map behind an operand that nothing else reads."""
-    value = a.binding.operands[operand][0].name if a.binding is not None else ""
     while len(flow.graph.users[value]) == 1 and value not in flow.graph.outputs and value in flow.applied:
         writer = flow.applied[value]
-        if writer.rule is None or writer.binding is None:
+        if found := next(_linear_in(flow, writer), None):
+            return found
+        before = next(iter(writer.node.refs())) if _keeps(flow, writer.node) else _multiplied(flow, writer.node)
+        if before is None:
             return None
-        if matrices(writer):
-            return writer
-        refs = list(writer.node.refs())
-        if writer.rule.structure not in KEEPING or len(refs) != 1:
-            return None
-        value = refs[0]
+        value = before
     return None
 
 
-def _tensors(flow: Flow, writer: Applied) -> Radial | None:
-    """The matrices of a linear map and its bias, if all are parameters that it uses once."""
-    operands = writer.binding.operands if writer.binding is not None else {}
-    adds = [writer.rule.adds] if writer.rule is not None and writer.rule.adds else []
-    nodes = [flow.graph.by_name[operands[k][0].name] for k in (*sorted(matrices(writer)), *adds) if k in operands]
-    once = all(n.kind is Kind.PARAMETER and flow.operand(writer, n.name) for n in nodes)
-    return Radial(tuple(n.target for n in nodes)) if nodes and once else None
+def _linear_in(flow: Flow, writer: Applied) -> Iterator[_Carriers]:
+    """Parameters along an axis of the result that any map may act on: a factor of all of them is one of the result."""
+    rule, binding = writer.rule, writer.binding
+    for token in binding.results[0] if rule is not None and binding is not None and binding.results else ():
+        if token.batch or token.mark or rule is None or not _free(rule, token):
+            continue
+        values = [ref.name for ref, tokens in binding.operands.values() if token in tokens] if binding else []
+        uses = [use for value in values if (use := _use(flow, writer, value)) is not None]
+        if uses and len(uses) == len(values):
+            yield _Carriers(tuple(name for name, _ in uses), frozenset(call for _, call in uses))
+
+
+def _free(rule: Rule, token: AxisToken) -> bool:
+    """Whether any invertible map may act along an axis."""
+    return token.claimed and SymmetryClass.INVERTIBLE in rule.admits.get(token.axis, ())
+
+
+def _multiplied(flow: Flow, product: Node) -> str | None:
+    """What a call multiplies by a learned number."""
+    refs = list(product.refs())
+    numbers = [r for r in refs if _is_number(_source(flow, r))]
+    if short_name(product.target) != "mul" or len(refs) != 2 or len(numbers) != 1:
+        return None
+    return refs[1 - refs.index(numbers[0])]
+
+
+def _source(flow: Flow, value: str) -> Node:
+    """The value that another one has the entries of."""
+    node = flow.graph.by_name[value]
+    while _keeps(flow, node):
+        node = flow.graph.by_name[next(iter(node.refs()))]
+    return node
+
+
+def _use(flow: Flow, a: Applied, value: str) -> tuple[str, str] | None:
+    """The parameter that an operand of a call is, or that it has the entries of, and the call that reads it."""
+    if flow.operand(a, value) is None:
+        return None
+    node, call = flow.graph.by_name[value], a.node.name
+    while _keeps(flow, node) and len(flow.graph.users[node.name]) == 1:
+        node, call = flow.graph.by_name[next(iter(node.refs()))], node.name
+    return (node.target, call) if node.kind is Kind.PARAMETER else None
+
+
+# -- numbers that multiply ---------------------------------------------------------------------------------------------
+
+
+def _numbers(flow: Flow) -> Iterator[Radial]:
+    """Learned numbers with the maps beside them that can make up for one: those that write, or else those that read."""
+    for node in flow.graph.parameters.values():
+        sites = list(_sites(flow, node)) if _is_number(node) else []
+        found = [carriers for site in sites if site is not None and (carriers := _beside(flow, *site)) is not None]
+        tensors = tuple(chain.from_iterable(carriers.tensors for carriers in found))
+        calls = set().union(*(carriers.calls for carriers in found))
+        alone = len(set(tensors)) == len(tensors) and _used(flow, tensors) == calls
+        if sites and len(found) == len(sites) and alone:
+            yield Radial((node.target, *tensors), (-1, *(1 for _ in tensors)))
+
+
+def _is_number(node: Node) -> bool:
+    if node.kind is not Kind.PARAMETER:
+        return False
+    return isinstance(node.result, Tensor) and "float" in node.result.dtype and set(node.shape) <= {1}
+
+
+def _sites(flow: Flow, number: Node) -> Iterator[tuple[str, Node] | None]:
+    """What a number multiplies, and the product, for each of its uses; None for any other use."""
+    todo = [number.name]
+    while todo:
+        value = todo.pop()
+        if value in flow.graph.outputs:
+            yield None
+        for user in flow.graph.users[value]:
+            other = [r for r in user.refs() if r != value]
+            if _keeps(flow, user):
+                todo.append(user.name)
+            elif short_name(user.target) == "mul" and len(other) == 1 and user.name in flow.applied:
+                yield other[0], user
+            else:
+                yield None
+
+
+def _keeps(flow: Flow, node: Node) -> bool:
+    """Whether a call moves the entries of its one operand and does nothing else."""
+    applied = flow.applied.get(node.name)
+    rule = applied.rule if applied is not None else None
+    return rule is not None and rule.structure in KEEPING and len(list(node.refs())) == 1
+
+
+def _beside(flow: Flow, value: str, product: Node) -> _Carriers | None:
+    """What takes a factor of a product: the linear map behind what is multiplied, or all that read the product."""
+    return _written(flow, value) or _read(flow, product)
+
+
+def _read(flow: Flow, product: Node) -> _Carriers | None:
+    """The matrices that read a value, if nothing else does and each is a parameter that is used once."""
+    found: dict[str, str] = {}
+    todo = [product.name]
+    while todo:
+        value = todo.pop()
+        if value in flow.graph.outputs:
+            return None
+        for user in flow.graph.users[value]:
+            matrix = _reading(flow, user, value)
+            if _keeps(flow, user):
+                todo.append(user.name)
+            elif matrix is None or matrix[0] in found:
+                return None
+            else:
+                found |= [matrix]
+    return _Carriers(tuple(found), frozenset(found.values())) if found else None
+
+
+def _reading(flow: Flow, user: Node, value: str) -> tuple[str, str] | None:
+    """The parameter by which a call multiplies a value along an axis that it sums over, and the call that reads it."""
+    a = flow.applied.get(user.name)
+    operand = flow.operand(a, value) if a is not None else None
+    if a is None or a.rule is None or a.binding is None or operand is None:
+        return None
+    rule, operands = a.rule, a.binding.operands
+    kept = {token.name for result in a.binding.results for token in result}
+    for token in operands[operand][1]:
+        if not token.batch and token.name not in kept and _free(rule, token):
+            others = [
+                k for k, (_, tokens) in operands.items() if k != operand and token.name in {t.name for t in tokens}
+            ]
+            return _use(flow, a, operands[others[0]][0].name) if len(others) == 1 else None
+    return None

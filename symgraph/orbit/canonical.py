@@ -68,7 +68,7 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     found = Carried(state)
     steps: list[Step] = []
     # A recipe reads the state when it is asked for its next step: the state has then taken all steps before.
-    for recipe in (_moves, _gains, _settled, _centres, _leans, _least_norm, _lengths):
+    for recipe in (_moves, _gains, _numbers, _settled, _centres, _leans, _least_norm, _lengths):
         for step in recipe(symmetry, found):
             found.take(step)
             steps.append(step)
@@ -93,6 +93,13 @@ def _gains(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Ste
         step = rescale(symmetry, sites, gain_of(symmetry, state, name).clone())
         step.check(state)
         yield step
+
+
+def _numbers(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
+    """Learned numbers into the maps beside them; a zero stays, since nothing could be divided by it again."""
+    for radial in symmetry.radial:
+        if radial.by_number:
+            yield Stretch(radial, unit_length(radial, state))
 
 
 def _settled(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
@@ -126,4 +133,5 @@ def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterato
 
 def _lengths(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
     for radial in symmetry.radial:
-        yield Stretch(radial, unit_length(radial, state))
+        if not radial.by_number:
+            yield Stretch(radial, unit_length(radial, state))

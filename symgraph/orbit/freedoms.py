@@ -133,8 +133,9 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
 
 def _factors(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     for r in symmetry.radial:
+        family = Family.NUMBER if r.by_number else Family.RADIAL
         name, label = " + ".join(r.tensors), f"length of {r.tensors[0]}"
-        yield Freedom(Family.RADIAL, name, label, (), _alone(partial(_stretched, r)), LOGARITHM)
+        yield Freedom(family, name, label, (), _alone(partial(_stretched, r)), LOGARITHM)
 
 
 def _spun(symmetry: SymmetryGraph, spectral: Spectral, amount: Tensor) -> Steps:

@@ -239,7 +239,7 @@ def _divide(x: Tensor, v: Tensor, *, one: bool = False) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Stretch(Step):
-    """Multiplies tensors by one positive factor."""
+    """Multiplies tensors by one factor, or by powers of it; beside a number it may be negative."""
 
     radial: Radial
     factor: float
@@ -247,7 +247,7 @@ class Stretch(Step):
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        return {**state, **{n: state[n] * self.factor for n in self.radial.tensors if n in state}}
+        return {**state, **{n: state[n] * factor for n, factor in self.radial.times(self.factor).items() if n in state}}
 
     @property
     def touched(self) -> Collection[str]:
@@ -342,7 +342,10 @@ class Transform:
 
 
 def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> float:
-    """The factor that makes the mean square of the tensors together one; one where they are zero."""
+    """The factor that makes the mean square of the tensors together one, or their number; one where these are zero."""
+    if radial.by_number:
+        number = float(state[radial.tensors[0]])
+        return number ** -radial.powers[0] if number else 1.0
     held = [state[n] for n in radial.tensors if n in state]
     square = sum(float(t.square().sum()) for t in held)
     return (sum(t.numel() for t in held) / square) ** 0.5 if square > 0 else 1.0

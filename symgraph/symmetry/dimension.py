@@ -46,6 +46,7 @@ class Family(StrEnum):
     SPECTRAL = "gain of one spectrum"
     STATISTICS = "stored statistics"
     RADIAL = "length"
+    NUMBER = "learned number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,7 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for gain in symmetry.spectral:
         yield Family.SPECTRAL, gain.gain, 1, gain
     for r in symmetry.radial:
-        yield Family.RADIAL, " + ".join(r.tensors), 1, r
+        yield Family.NUMBER if r.by_number else Family.RADIAL, " + ".join(r.tensors), 1, r
     for s in symmetry.statistics:
         n = _length(symmetry, symmetry.terms[s.gain][0], sizes)
         yield Family.STATISTICS, " + ".join(s.tensors), len(s.tensors) * n, s

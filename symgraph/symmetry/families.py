@@ -6,7 +6,8 @@
   row means of whatever reads the centred values;
 - a *lean*: the latter where the norm's gain or bias stays in place, so that the invisible direction depends on them;
 - *statistics*: stored means and variances that gain and bias can make up for;
-- *radial*: maps whose result is divided by its own length, so that a common factor is invisible;
+- *radial*: maps whose result is divided by its own length, so that a common factor is invisible, and maps beside a
+  learned number that can make up for it;
 - *spectral* gains: those that a centred norm may have with one and the same spectrum, where it writes into a centred
   stream, and the streams before and after it turn with them.
 
@@ -368,9 +369,24 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Radial:
-    """Tensors whose common positive factor nothing sees."""
+    """Tensors whose common positive factor nothing sees.
+
+    With `powers` each has the factor to a power of its own, and the first of them is a number.
+    """
 
     tensors: tuple[str, ...]
+    powers: tuple[int, ...] = ()
+
+    @property
+    def by_number(self) -> bool:
+        """Whether a learned number makes up for the factor."""
+        return bool(self.powers)
+
+    def times(self, factor: float) -> dict[str, float]:
+        """What every tensor is multiplied by."""
+        return dict(
+            zip(self.tensors, (factor**power for power in self.powers or (1,) * len(self.tensors)), strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,10 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "the length of what 1 map writes has no effect",
         "the lengths of what {n} maps write have no effect",
     ),
+    (Family.NUMBER, True): (
+        "1 learned number can be made up for by the maps that write or read what it multiplies",
+        "{n} learned numbers can be made up for by the maps that write or read what they multiply",
+    ),
     (Family.STATISTICS, True): (
         "1 pair of stored statistics can be made up for by gain and bias",
         "{n} pairs of stored statistics can be made up for by gain and bias",
