@@ -88,7 +88,7 @@ def run(args: Arguments, console: Console) -> int:
     program = inputs.program(args)
     learns = reads_training(args)
     deferred = args.data is None and not learns
-    inputs.require_room(args, [args.a, args.b], spooled=int(deferred))
+    inputs.require_room(args, [args.a, args.b], spooled=2 * int(deferred))
     a, b = (inputs.weighted(spec, args, deferred=deferred) for spec in (args.a, args.b))
     if args.dry_run:
         return inputs.show_program(program or _planned(a, b, args), args, console, {"A": a, "B": b}, written=1)

@@ -82,7 +82,7 @@ def require_room(args: Arguments, specs: Sequence[str], *, copies: int = 1, spoo
 
     Args:
         copies: how many checkpoints are written.
-        spooled: how many of them wait there in float64 before.
+        spooled: how many of them wait there in float64 before; two in float32 while they are matched count as one.
 
     Raises:
         OutputError: saying how much there is, and how much there has to be.
@@ -178,16 +178,26 @@ def check_matching(args: Arguments, what: str, *files: str | None) -> None:
     Raises:
         UsageError: there is no `--out`, and more than a plan is asked for, or nothing to resume.
     """
+    check_run(args)
+    refuse_files(args, *files, args.emit_program)
+    require_out(args, what)
+
+
+def check_run(args: Arguments) -> None:
+    """Raise before any work if it cannot be done where it is asked for, or has nothing to go on from.
+
+    Raises:
+        UsageError: there is no such device, or nothing to resume.
+    """
     from symgraph.io.data import NONE
 
     check_device(args.device)
-    if args.data == NONE:
+    if "data" in args and args.data == NONE:
         # Models make up what they are matched by; there is nothing to measure on.
         args.data, args.train_data = None, args.train_data or NONE
     if args.resume and args.checkpoint is None:
         raise UsageError("there is nothing to resume", remedy="name the file with --checkpoint")
-    refuse_files(args, None if args.resume else args.checkpoint, *files, args.emit_program)
-    require_out(args, what)
+    refuse_files(args, None if args.resume else args.checkpoint)
 
 
 def show_program(

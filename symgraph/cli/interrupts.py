@@ -30,10 +30,10 @@ def interruptible(args: Arguments) -> Iterator[None]:
 
 def _interrupted(args: Arguments, since: float) -> Interrupted:
     if (file := getattr(args, "checkpoint", None)) and _newer(file, since):
-        from symgraph.match.learning_checkpoint import kept_step
+        from symgraph.match.run_file import kept_in
 
         resume = "" if args.resume else " --resume"
-        what = f"interrupted: the run up to step {kept_step(file)} is kept in {file}"
+        what = f"interrupted: the run up to {kept_in(file)} is kept in {file}"
         return Interrupted(what, remedy=f"go on from there: {args.typed}{resume}")
     written = [path for name in _OUTPUTS if (path := getattr(args, name, None)) and _newer(path, since)]
     kept = f"{' and '.join(written)} is complete" if written else "nothing was written"

@@ -59,7 +59,7 @@ def add(commands: Commands) -> None:
     add_out(parser, required=False)
     add_dry_run(parser)
     parser.add_argument("--no-align", dest="align", action="store_false", help="take the models as they are")
-    add_options(parser, UniverseSettings, "tied", "on_difference")
+    add_options(parser, UniverseSettings, "tied", "on_difference", "checkpoint", "resume")
     add_device(parser, ("float64", "float32", "bfloat16", "float16"), None, WRITTEN)
     add_rules(parser)
     add_matching(parser)
@@ -83,10 +83,10 @@ def run(args: Arguments, console: Console) -> int:
     # All that is computed is computed in float64; `--dtype` is that of the result.
     written, args.dtype = args.dtype, "float64"
     check_weights(args.weights, len(args.models))
-    inputs.check_device(args.device)
+    inputs.check_run(args)
     inputs.require_out(args, "the merged model")
     deferred = args.recalibrate is None
-    inputs.require_room(args, args.models, spooled=len(args.models) - 1 if deferred and args.align else 0)
+    inputs.require_room(args, args.models, spooled=len(args.models) if deferred and args.align else 0)
     sources = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
     if args.dry_run:
         return _planned(sources, args, console)

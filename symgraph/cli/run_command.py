@@ -64,15 +64,17 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.match.run_program import Around
 
     program = Program.opened(args.program)
-    inputs.check_device(args.device)
-    inputs.refuse_files(args, None if args.resume else args.checkpoint)
+    inputs.check_run(args)
     programs.refuse_outputs(program, args.overwrite)
-    models = programs.load_models(program, trust_remote_code=args.trust_remote_code, deferred=not program.data)
+    deferred = not program.data
+    programs.require_room(program, waiting=deferred)
+    models = programs.load_models(program, trust_remote_code=args.trust_remote_code, deferred=deferred)
     data = programs.load_data(program, models)
     if args.dry_run:
         console.result(program, program.to_plain())
         return 0
-    settings = Settings(**inputs.settings(args, Settings))
+    beside = next((folder.absolute().parent for folder in programs.written_folders(program) if deferred), None)
+    settings = Settings(**inputs.settings(args, Settings) | {"scratch": beside})
     writing = {"shard_size": args.shard_size}
     how = Around(overwrite=args.overwrite, writing=writing, command=args.typed)
     with console.working("running"):

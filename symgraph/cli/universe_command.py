@@ -83,7 +83,7 @@ def run(args: Arguments, console: Console) -> int:
     inputs.check_matching(args, "all models")
     program = inputs.program(args)
     count, deferred = len(args.models), _deferred(args)
-    inputs.require_room(args, args.models, copies=count, spooled=count if deferred else 0)
+    inputs.require_room(args, args.models, copies=count, spooled=count + 1 if deferred else 0)
     models = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
     named = {str(i): m for i, m in enumerate(models)}
     if args.dry_run:

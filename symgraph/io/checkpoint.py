@@ -20,8 +20,8 @@ from symgraph.io.layouts import is_weights, write_weights
 from symgraph.io.models import Model, quiet
 from symgraph.io.programs import SUFFIX as PROGRAM
 from symgraph.io.programs import save_program, with_weights
-from symgraph.io.shards import size_of, stored_tensors, write_shards
-from symgraph.io.state import check_finite, state_hash, stored_dtypes, usual_dtype
+from symgraph.io.shards import Stored, size_of, stored_tensors, write_shards
+from symgraph.io.state import FiniteChecks, check_finite, state_hash, usual_dtype
 from symgraph.tracing.deferred import Deferred, cast, made
 
 __all__ = [
@@ -75,14 +75,14 @@ def read_state(model: Model) -> dict[str, Tensor]:
     for name, dtype in dtypes(model).items():
         if state[name].dtype != dtype:
             own = state[name]
-            state[name] = _read_tensor(stored[name][0], name, own) if name in stored else cast(own, dtype)
+            state[name] = _read_tensor(stored[name], own) if name in stored else cast(own, dtype)
     return state
 
 
 def dtypes(model: Model) -> dict[str, torch.dtype]:
     """The dtype in which each tensor of the model's state is stored."""
     found = {name: t.dtype for name, t in model.module.state_dict().items()}
-    stored = {name: dtype for name, (_, dtype) in _stored(model).items()}
+    stored = {name: found.dtype for name, found in _stored(model).items()}
     # Tensors that are stored under other names, as transformers renames some while loading.
     renamed = usual_dtype(dtype for name, dtype in stored.items() if name not in found)
     if renamed is not None:
@@ -97,6 +97,20 @@ def dtypes(model: Model) -> dict[str, torch.dtype]:
 def module_hash(module: nn.Module) -> str:
     """The `state_hash` of what a module stores: a trace, and what the code computes itself, leave it as it is."""
     return state_hash(module.state_dict())
+
+
+def checked_hash(module: nn.Module, state: Mapping[str, Tensor], where: str) -> str:
+    """The `module_hash`, once `check_finite` has passed the tensors of a state of the module; each is read once.
+
+    Raises:
+        CheckpointError: naming the tensors that are not finite.
+    """
+    stored, checks = module.state_dict(), FiniteChecks()
+    for name in state.keys() - stored.keys():
+        checks.look(name, state[name])
+    found = state_hash(stored, lambda name, t: checks.look(name, t) if name in state else None)
+    checks.done(where)
+    return found
 
 
 def tied_names(module: nn.Module) -> dict[str, str]:
@@ -353,12 +367,11 @@ def _is_transformers(module: Any) -> bool:
     return hasattr(module, "save_pretrained") and hasattr(type(module), "_from_config")
 
 
-def _stored(model: Model) -> dict[str, tuple[Path, torch.dtype]]:
-    return stored_dtypes(model.files) if model.has_weights else {}
+def _stored(model: Model) -> dict[str, Stored]:
+    return stored_tensors(model.files) if model.has_weights else {}
 
 
-def _read_tensor(file: Path, name: str, like: Tensor) -> Tensor:
-    found = stored_tensors((file,))[name]
+def _read_tensor(found: Stored, like: Tensor) -> Tensor:
     # A checkpoint that transformers rearranges while loading keeps the loaded values.
     if found.shape != tuple(like.shape):
         return like

@@ -108,11 +108,26 @@ def require_space(out: str | Path, size: int) -> None:
     Raises:
         OutputError: saying how much there is, and how much there has to be.
     """
-    out = Path(out)
-    free = shutil.disk_usage(_above(out)).free
-    if size > free:
-        cause = f"{size / 2**20:,.0f} MiB are to be written, and {free / 2**20:,.0f} MiB are free"
-        raise OutputError(f"{out} does not fit on its disk", cause=cause, remedy="make room, or choose another disk")
+    require_spaces([(Path(out), size)])
+
+
+def require_spaces(outputs: Iterable[tuple[Path, int]]) -> None:
+    """The same of several, some of which may be written to one disk.
+
+    Raises:
+        OutputError: saying how much there is, and how much there has to be.
+    """
+    sizes: dict[int, int] = {}
+    for out, size in outputs:
+        folder = _above(out)
+        disk = folder.stat().st_dev
+        sizes[disk] = total = sizes.get(disk, 0) + size
+        free = shutil.disk_usage(folder).free
+        if total > free:
+            cause = f"{total / 2**20:,.0f} MiB are to be written, and {free / 2**20:,.0f} MiB are free"
+            raise OutputError(
+                f"{out} does not fit on its disk", cause=cause, remedy="make room, or choose another disk"
+            )
 
 
 def _above(out: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -109,7 +110,8 @@ def _raw(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str] | None]:
             with safe_open(path, "pt") as file:
                 names = list(file.keys())
                 return {n: file.get_tensor(n) for n in names}, file.metadata() or None
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # What is mapped takes memory when it is used; files of old forms cannot be.
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except (SafetensorError, OSError) as e:
         raise CheckpointError(f"{path} cannot be read", cause=one_line(e), remedy="fetch the file again") from e
     except Exception as e:

@@ -29,7 +29,7 @@ from symgraph.io.layouts import SUFFIXES, Layout, is_weights, read_weights
 from symgraph.io.programs import SUFFIX, callable_module, load_program, module_of, own_example
 from symgraph.io.shards import deferred_state, stored_tensors
 from symgraph.io.shown import Shown
-from symgraph.io.state import stored_dtypes, usual_dtype
+from symgraph.io.state import usual_dtype
 from symgraph.io.usable import check_integers, check_values, computable
 from symgraph.tracing.meta import weightless
 
@@ -123,8 +123,7 @@ def weight_sizes(spec: str) -> tuple[int, int]:
     if path is None or not path.is_dir() or not (path / "config.json").exists() or _holds_architecture_only(path):
         return 0, 0
     files = _weight_files(path, spec)
-    stored_dtypes(files)
-    held = stored_tensors(f for f in files if f.suffix == ".safetensors")
+    held = stored_tensors(files)
     return sum(f.stat().st_size for f in files), sum(math.prod(s.shape) for s in held.values())
 
 
@@ -311,9 +310,9 @@ def _architecture(source: _Source, dtype: torch.dtype | None) -> nn.Module:
 
 
 def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None, deferred: bool = False) -> Any:
-    stored = stored_dtypes(files)
+    stored = stored_tensors(files)
     # What the config says may be narrower than what is stored.
-    usual = usual_dtype(d for _, d in stored.values())
+    usual = usual_dtype(s.dtype for s in stored.values())
     usual = usual if usual is not None and computable(usual) else None
     try:
         with quiet():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, one_line
@@ -70,8 +71,12 @@ class Stored:
 
 
 def stored_tensors(files: Iterable[Path]) -> dict[str, Stored]:
-    """Where each tensor of some safetensors files is, whose headers have been checked."""
-    return {name: found for file in files for name, found in _stored(file)}
+    """Where each tensor of the safetensors files among `files` is.
+
+    Raises:
+        CheckpointError: a file is corrupt.
+    """
+    return {name: found for file in files if file.suffix == ".safetensors" for name, found in _stored(file)}
 
 
 def deferred_state(files: Iterable[Path]) -> dict[str, Tensor]:
@@ -148,6 +153,13 @@ def _parts(tensors: Mapping[str, Tensor], size: int) -> list[list[str]]:
 
 
 def _stored(file: Path) -> Iterable[tuple[str, Stored]]:
+    try:
+        # The library checks a header, and keeps to itself where tensors begin.
+        with safe_open(file, "pt"):
+            pass
+    except (SafetensorError, OSError) as e:
+        remedy = "fetch the file again; it was cut short or is something else"
+        raise CheckpointError(f"{file} is not a safetensors file", cause=one_line(e), remedy=remedy) from e
     with file.open("rb") as f:
         stamp, length = _stamp(f), int.from_bytes(f.read(8), "little")
         header = json.loads(f.read(length))

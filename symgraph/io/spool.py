@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from pathlib import Path
 
 import torch
@@ -19,7 +20,9 @@ SMALL = 2**16
 
 
 class Spool:
-    """A place for tensors that are made once and read several times.
+    """A place for tensors that are made once and read several times; room that none needs any more is filled anew.
+
+    `size` is how many bytes it takes.
 
     Args:
         folder: on which disk.
@@ -31,7 +34,8 @@ class Spool:
 
     def __init__(self, folder: Path, size: int = 0) -> None:
         require_space(folder / "tensors", size)
-        self._folder, self._end = folder, 0
+        self._folder, self.size = folder, 0
+        self._free: dict[int, list[int]] = {}
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it is closed when nothing reads it any more
 
     def put(self, tensor: Tensor) -> Tensor:
@@ -42,7 +46,9 @@ class Spool:
         """
         if tensor.numel() <= SMALL:
             return tensor
-        start, data = self._end, raw_bytes(tensor)
+        data = raw_bytes(tensor)
+        size, room = len(data), self._free.get(len(data))
+        start = room.pop() if room else self.size
         try:
             self._file.seek(start)
             self._file.write(data)
@@ -50,9 +56,15 @@ class Spool:
         except OSError as error:
             cause = one_line(error)
             raise OutputError(f"no room in {self._folder}", cause=cause, remedy="make room there") from error
-        self._end += len(data)
-        shape, dtype, size = tuple(tensor.shape), tensor.dtype, len(data)
-        return Deferred(lambda: self._read(start, size).view(dtype).reshape(shape), shape, dtype)
+        self.size = max(self.size, start + size)
+        shape, dtype = tuple(tensor.shape), tensor.dtype
+
+        def read() -> Tensor:
+            return self._read(start, size).view(dtype).reshape(shape)
+
+        # All handles of the tensor hold what reads it.
+        weakref.finalize(read, self._free.setdefault(size, []).append, start).atexit = False
+        return Deferred(read, shape, dtype)
 
     def _read(self, start: int, size: int) -> Tensor:
         found = torch.empty(size, dtype=torch.uint8)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from symgraph.errors import CheckpointError, one_line, shorten
+from symgraph.errors import CheckpointError, shorten
 from symgraph.tracing.deferred import made
 
 DTYPES = {
@@ -39,35 +38,36 @@ def check_finite(state: Mapping[str, Tensor], *, where: str = "", infinite_ok: C
     Raises:
         CheckpointError: naming the tensors and how many of their values are not finite.
     """
-    bad = {name: count for name, t in state.items() if (count := _non_finite(t, name in infinite_ok))}
-    if not bad:
-        return
-    lines = [f"{name}: {n} of {state[name].numel()} values" for name, n in bad.items()]
-    raise CheckpointError(
-        f"{_prefix(where)}weights are not finite",
-        cause=f"NaN or infinite in {shorten(lines, '; ')}",
-        remedy="take an earlier checkpoint, or one that was not written after training diverged or overflowed",
-    )
+    checks = FiniteChecks(infinite_ok)
+    for name, t in state.items():
+        checks.look(name, t)
+    checks.done(where)
 
 
-def stored_dtypes(files: Iterable[Path]) -> dict[str, tuple[Path, torch.dtype]]:
-    """The file and the dtype of every tensor in the safetensors files among `files`.
+class FiniteChecks:
+    """The same of tensors that come one by one."""
 
-    Raises:
-        CheckpointError: a file is corrupt.
-    """
-    found: dict[str, tuple[Path, torch.dtype]] = {}
-    for file in (f for f in files if f.suffix == ".safetensors"):
-        found |= {name: (file, DTYPES.get(code, torch.uint8)) for name, code in _header(file).items()}
-    return found
+    def __init__(self, infinite_ok: Collection[str] = ()) -> None:
+        self._infinite_ok = infinite_ok
+        self._bad: list[str] = []
 
+    def look(self, name: str, tensor: Tensor) -> None:
+        """One more."""
+        if count := _non_finite(tensor, name in self._infinite_ok):
+            self._bad.append(f"{name}: {count} of {tensor.numel()} values")
 
-def stored_shape(file: Path, name: str) -> tuple[int, ...]:
-    """The shape of one tensor of a safetensors file."""
-    from safetensors import safe_open
+    def done(self, where: str = "") -> None:
+        """Raises for those that are not finite.
 
-    with safe_open(file, "pt") as f:
-        return tuple(f.get_slice(name).get_shape())
+        Raises:
+            CheckpointError: naming them.
+        """
+        if self._bad:
+            raise CheckpointError(
+                f"{_prefix(where)}weights are not finite",
+                cause=f"NaN or infinite in {shorten(self._bad, '; ')}",
+                remedy="take an earlier checkpoint, or one that was not written after training diverged or overflowed",
+            )
 
 
 def usual_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
@@ -76,11 +76,17 @@ def usual_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
     return found[0][0] if found else None
 
 
-def state_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of all tensors, whatever their order."""
+def state_hash(state: Mapping[str, Tensor], look: Callable[[str, Tensor], object] | None = None) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of all tensors, whatever their order.
+
+    Args:
+        look: called with each tensor, which is read once for both.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
-        t = state[name]
+        t = made(state[name].detach())
+        if look is not None:
+            look(name, t)
         digest.update(f"{name}\0{t.dtype}\0{tuple(t.shape)}\0".encode())
         digest.update(raw_bytes(t))
     return digest.hexdigest()
@@ -95,17 +101,6 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 def _dense(t: Tensor) -> Tensor:
     # A single value counts as contiguous whatever its stride, and a view of its bytes does not agree.
     return t if t.stride(0) == 1 else t.clone(memory_format=torch.contiguous_format)
-
-
-def _header(file: Path) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "pt") as f:
-            return {name: f.get_slice(name).get_dtype() for name in f.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as e:
-        remedy = "fetch the file again; it was cut short or is something else"
-        raise CheckpointError(f"{file} is not a safetensors file", cause=one_line(e), remedy=remedy) from e
 
 
 def _non_finite(t: Tensor, infinite_ok: bool) -> int:

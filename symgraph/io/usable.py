@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from symgraph.errors import CheckpointError, shorten
-from symgraph.io.state import check_finite, stored_shape
+from symgraph.io.shards import Stored
+from symgraph.io.state import check_finite
 
 
-def check_integers(module: nn.Module, spec: str, stored: Mapping[str, tuple[Path, torch.dtype]]) -> None:
+def check_integers(module: nn.Module, spec: str, stored: Mapping[str, Stored]) -> None:
     """Raises where parameters are of a type that nothing can be computed in.
 
     Raises:
@@ -24,8 +24,9 @@ def check_integers(module: nn.Module, spec: str, stored: Mapping[str, tuple[Path
     # integers; what is called like a parameter and has as many axes is one.
     forms = {(n.rpartition(".")[2], p.ndim) for n, p in module.named_parameters()}
     found = [n for n, p in module.named_parameters() if not computable(p.dtype)]
-    for n, (file, dtype) in stored.items():
-        if not computable(dtype) and (n in floating or (n not in state and _form(file, n) in forms)):
+    for n, kept in stored.items():
+        form = n.rpartition(".")[2], len(kept.shape)
+        if not computable(kept.dtype) and (n in floating or (n not in state and form in forms)):
             found.append(n)
     if found:
         raise CheckpointError(
@@ -33,10 +34,6 @@ def check_integers(module: nn.Module, spec: str, stored: Mapping[str, tuple[Path
             cause=f"integers or 8-bit floats in {shorten(found)}",
             remedy="name the checkpoint in float32, float16 or bfloat16 that it was made from",
         )
-
-
-def _form(file: Path, name: str) -> tuple[str, int]:
-    return name.rpartition(".")[2], len(stored_shape(file, name))
 
 
 def computable(dtype: torch.dtype) -> bool:

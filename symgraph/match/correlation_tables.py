@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,9 @@ from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf
 
 
-def repeats(block: Block, ids: set[int]) -> bool:
-    on = [x.space for x in block.leaves if x.space in ids]
+def repeats(leaves: Sequence[Leaf], ids: set[int]) -> bool:
+    """Whether one of the spaces stands on two dimensions."""
+    on = [x.space for x in leaves if x.space in ids]
     return len(on) > len(set(on))
 
 

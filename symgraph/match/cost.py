@@ -18,9 +18,11 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import leaves
 
 # How often each model is read: to load, check and hash it; for one descent; to settle and compare one; by `apply`.
-_LOADED, _DESCENT, _SETTLED, _APPLIED = 3, 4, 12, 11
-# Of the largest tensor so many are held at once in float64; of a matched pair this many bytes an entry.
-_LARGEST, _MATCHED = 3, 8
+_LOADED, _DESCENT, _SETTLED, _APPLIED = 2, 3, 9, 10
+# Of the largest tensor so many are held at once in float64, of the largest table of correlations in float32.
+_LARGEST, _TABLES = 3, 3
+# Two models wait beside the output while they are matched, in this precision.
+_MATCHED = torch.float32.itemsize
 # Bytes a second that are read, widened and moved. A modest figure: disks and processors differ.
 _STREAMED = 2.5e8
 _WIDE = torch.float64.itemsize
@@ -55,14 +57,15 @@ def cost_of_program(models: Sequence[Model], program: Program, symmetry: Symmetr
     descents = sum(1 + 2 * s.rounds for s in steps)
     sweeps = sum((1 + s.sweeps) * (len(models) - 1) + (2 * s.rounds + s.sweeps) * bool(s.rounds) for s in steps)
     passes = _LOADED + _DESCENT * descents + _SETTLED
-    held = _MATCHED * max(map(_entries, models)) if steps else 0
+    held = _accumulated(symmetry) if steps else 0
+    waiting = 2 * _MATCHED * bool(steps) + (len(models) - 1) * _WIDE
     computed = sweeps * _operations(symmetry) / _speed()
-    return _cost(models, passes, held, written=written, waiting=len(models) - 1, computed=computed)
+    return _cost(models, passes, held, written=written, waiting=waiting, computed=computed)
 
 
 def cost_of_apply(source: Model, elements: int) -> Cost:
     """What it takes to apply an alignment, whose file has so many bytes."""
-    return _cost([source], _APPLIED, elements, written=1, waiting=1)
+    return _cost([source], _APPLIED, elements, written=1, waiting=_WIDE)
 
 
 def cost_of_mean(models: Sequence[Model]) -> Cost:
@@ -75,9 +78,17 @@ def _cost(
 ) -> Cost:
     stored = [sum(n * d.itemsize for n, d in _tensors(m)) for m in models]
     largest = max((n for m in models for n, _ in _tensors(m)), default=0)
-    disk = written * max(stored) + waiting * _WIDE * max(map(_entries, models))
+    disk = written * max(stored) + waiting * max(map(_entries, models))
     memory = held + _LARGEST * _WIDE * largest
     return Cost(sum(stored), passes, memory, disk, computed + passes * sum(stored) / _STREAMED)
+
+
+def _accumulated(symmetry: SymmetryGraph) -> int:
+    """Bytes of the largest table of correlations, a few times, and of the elements of all spaces."""
+    sizes = [(s.size, prod(symmetry.fibre_sizes(s))) for s in symmetry.active]
+    tables = max((size * outer for size, outer in sizes), default=0) ** 2
+    matrices = sum(size**2 * outer for (size, outer), s in zip(sizes, symmetry.active, strict=True) if s.is_matrix)
+    return _TABLES * torch.float32.itemsize * tables + 2 * _WIDE * matrices
 
 
 def _tensors(model: Model) -> list[tuple[int, torch.dtype]]:

@@ -28,7 +28,8 @@ class LearnStep(LearnOptions, ProgramStep):
         """The models from where they are matched on, the reference first, since the first may stay."""
         lesson, made = run.data(), held(run.together, self.matched, self.op)
         order = sorted(made.states, key=lambda n: n != made.first)
-        found = learn(run.symmetry, [made.states[n] for n in order], lesson, self, run.progress)
+        states = [made.states[n] for n in order]
+        found = learn(run.symmetry, states, lesson, self, run.progress, run.opened(f"{self.op} {self.matched}"))
         for n, moved in zip(order, found.transforms, strict=True):
             if moved is not None:
                 made.shared[n] = made.shared[n].then(moved)

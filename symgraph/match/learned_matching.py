@@ -18,7 +18,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +25,8 @@ from torch import Tensor, nn
 
 from symgraph.errors import DataError, UsageError, argument
 from symgraph.match.feed import Feed, divided
-from symgraph.match.learning_checkpoint import Checkpoint
 from symgraph.match.match_options import LearnOptions
+from symgraph.match.run_file import Opened
 from symgraph.measure.batches import repeatable
 from symgraph.measure.forward import fixed_tensors, usual_dtype
 from symgraph.measure.losses import Named
@@ -45,19 +44,16 @@ _ESTIMATED = "validation barrier "
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What is learned on: the network, training and validation batches, the loss, and where to leave checkpoints.
+    """What is learned on: the network, training and validation batches, and the loss.
 
-    Without `validation` every tenth batch of `training` is set apart. `loss`: as for `loss_barrier`. `checkpoint`: a
-    file that is written at every estimate; with `resume` it is taken up where it exists. `book`: the rules, for
-    activation matching, which infers the spaces of the model once more at the shape of the batches.
+    Without `validation` every tenth batch of `training` is set apart. `loss`: as for `loss_barrier`. `book`: the rules,
+    for activation matching, which infers the spaces of the model once more at the shape of the batches.
     """
 
     network: nn.Module
     training: Any
     validation: Any = None
     loss: Named = "cross-entropy"
-    checkpoint: str | Path | None = None
-    resume: bool = False
     dtype: torch.dtype | None = None
     device: str | torch.device = "cpu"
     book: RuleBook | None = None
@@ -95,12 +91,14 @@ def learn(
     lesson: Lesson,
     options: LearnOptions | None = None,
     progress: Progress | None = None,
+    opened: Opened | None = None,
 ) -> Learned:
     """Trains symmetries of all models but the first (or of that too) so that the loss between them is small.
 
     Args:
         states: models in canonical form, all matched to the first or to their mean.
         options: those of `LearnOptions` where none are given.
+        opened: the place in a file that is written at every estimate, and taken up where something is there.
 
     Raises:
         UsageError: nothing has anything to learn, the sampler is not for so many models, or a checkpoint is that of
@@ -109,7 +107,7 @@ def learn(
 
     Source: Theus et al., arXiv 2506.22712, section 4; arXiv 2606.23607.
     """
-    run = _Run(symmetry, states, lesson, options or LearnOptions())
+    run = _Run(symmetry, states, lesson, options or LearnOptions(), opened)
     with evaluating(lesson.network):
         return run.learned(progress)
 
@@ -118,7 +116,12 @@ class _Run:
     """A descent of the loss on batches, at mixtures of the models."""
 
     def __init__(
-        self, symmetry: SymmetryGraph, states: Sequence[Mapping[str, Tensor]], lesson: Lesson, o: LearnOptions
+        self,
+        symmetry: SymmetryGraph,
+        states: Sequence[Mapping[str, Tensor]],
+        lesson: Lesson,
+        o: LearnOptions,
+        opened: Opened | None = None,
     ) -> None:
         self.symmetry, self.options, self.lesson = symmetry, o, lesson
         self.dtype = lesson.dtype or usual_dtype(lesson.network)
@@ -140,6 +143,7 @@ class _Run:
         self.rest |= fixed_tensors(lesson.network, first, self.dtype, self.device)
         self.descent = Descent(symmetry, self.states, range(0 if o.dual else 1, len(states)), o, like, _ESTIMATED)
         self.mixtures = _mixtures(len(states), o.estimate)
+        self.section = None if opened is None else opened(self._identity())
 
     def _placed(self, state: Mapping[str, Tensor]) -> State:
         floating = ((n, t) for n, t in state.items() if t.is_floating_point())
@@ -201,31 +205,29 @@ class _Run:
         return {"symmetry": self.symmetry.fingerprint, "options": options, "models": sizes}
 
     def _checkpoint(self) -> None:
-        if self.lesson.checkpoint is None:
+        if self.section is None:
             return
         descent = self.descent
-        Checkpoint(
-            self._identity(),
-            descent.step,
-            tuple(descent.history),
-            descent.best,
-            descent.held(),
-            descent.optimiser.state_dict(),
-            self.generator.get_state(),
-            self.feed.state(),
-        ).save(self.lesson.checkpoint)
+        self.section.keep(
+            step=descent.step,
+            history=tuple(descent.history),
+            best=descent.best,
+            held=descent.held(),
+            optimiser=descent.optimiser.state_dict(),
+            generator=self.generator.get_state(),
+            feed=self.feed.state(),
+        )
 
     def _resumed(self) -> bool:
-        """Takes up the checkpoint, if there is one and it is wanted."""
-        path, descent = self.lesson.checkpoint, self.descent
-        if path is None or not self.lesson.resume or not Path(path).exists():
+        """Takes up what the file has, if there is anything."""
+        if self.section is None or not self.section.content:
             return False
-        found = Checkpoint.load(path, self._identity())
-        descent.step, descent.history, descent.best = found.step, list(found.history), found.best
-        descent.hold(found.held)
-        descent.optimiser.load_state_dict(found.optimiser)
-        self.generator.set_state(found.generator)
-        self.feed.load(found.feed)
+        found, descent = self.section.content, self.descent
+        descent.step, descent.history, descent.best = found["step"], list(found["history"]), found["best"]
+        descent.hold(found["held"])
+        descent.optimiser.load_state_dict(found["optimiser"])
+        self.generator.set_state(found["generator"])
+        self.feed.load(found["feed"])
         return True
 
 

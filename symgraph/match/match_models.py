@@ -21,17 +21,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
 from symgraph.match.activations import Activations, agreement, mean_of
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import Nearest, nearest, units
+from symgraph.match.paired_blocks import Keep
+from symgraph.match.run_file import Parts, RunSection, packed, unpacked
 from symgraph.match.tensor_weights import tensor_weights
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.tracing.deferred import Deferred, made, waiting
+from symgraph.tracing.deferred import Deferred, made
 from symgraph.tracing.progress import Progress, tell
 
 _log = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ def match(
     rounds: int = 10,
     progress: Progress | None = None,
     seen: Mapping[tuple[int, int], Activations] | None = None,
+    keep: Keep = made,
+    opened: Parts | None = None,
 ) -> Matched:
     """The elements of the compact group that bring all models nearest to their mean.
 
@@ -75,6 +80,9 @@ def match(
     Args:
         states: models in canonical form, floating and of equal shapes; only the moved ones are held.
         seen: activations of every pair (i, j) of them, i < j, which then count with the share `alpha` of the options.
+        keep: where tensors that the match works with are put.
+        opened: given the name of a part of the match its place in a file, which is written after every sweep, or round,
+            and taken up where something is there.
 
     Raises:
         UsageError: an unknown weighting or parameter, or a pattern that matches no space.
@@ -82,24 +90,40 @@ def match(
     held: list[State] = [dict(s) for s in states]
     if len(held) == 2 and not rounds:
         first, second = held
-        found = nearest(symmetry, first, second, options, progress, None if seen is None else seen[0, 1])
+        both = None if seen is None else seen[0, 1]
+        found = nearest(symmetry, first, second, options, progress, both, keep=keep, opened=opened)
         return _pair(symmetry, first, second, found)
     names = [n for n in symmetry.graph.parameters if all(n in s for s in held)]
     shifted = [symmetry.shifted({n: s[n] for n in names}) for s in held]
     weights = tensor_weights(symmetry, options.weighting, *shifted)
-    run = _Rounds(symmetry, held, weights, replace(options, weighting=weights), progress, seen or {})
+    section = None if opened is None else opened("rounds")
+    run = _Rounds(symmetry, held, weights, replace(options, weighting=weights), progress, seen or {}, keep)
     # The run lets go of what it has moved.
     del held, shifted
     before = run.distances()
-    run.start()
-    history = [run.objective()]
-    for r in range(rounds if len(run.moved) > 1 else 0):
-        run.round(r)
-        history.append(run.objective())
-        tell(_log, progress, f"round {r + 1}: spread {(history[-1] / run.scale) ** 0.5:.6g}", r + 1, rounds)
-        if history[-2] - history[-1] <= options.tolerance * run.scale:
-            break
+    history = _rounds(run, rounds if len(run.moved) > 1 else 0, options.tolerance, section)
     return Matched(tuple(run.moved), tuple(run.elements), tuple(history), run.scale, before, run.distances())
+
+
+def _rounds(run: _Rounds, rounds: int, tolerance: float, section: RunSection | None) -> list[float]:
+    """Starts, or goes on from what a file has, and improves every model in turn; the objective on the way."""
+    found = {} if section is None else section.content
+    history: list[float] = list(found.get("history", ()))
+    if found:
+        run.hold([unpacked(run.symmetry, e) for e in found["elements"]])
+    else:
+        run.start()
+        history.append(run.objective())
+    ended = found.get("ended", False)
+    while not ended and len(history) <= rounds:
+        run.round(len(history) - 1)
+        history.append(run.objective())
+        ended = history[-2] - history[-1] <= tolerance * run.scale
+        if section is not None:
+            section.keep(history=history, ended=ended, elements=list(map(packed, run.elements)))
+        done, spread = len(history) - 1, (history[-1] / run.scale) ** 0.5
+        tell(_log, run.progress, f"round {done}: spread {spread:.6g}", done, rounds)
+    return history
 
 
 def _pair(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:
@@ -118,42 +142,46 @@ class _Rounds:
         options: MatchOptions,
         progress: Progress | None,
         seen: Mapping[tuple[int, int], Activations],
+        keep: Keep,
     ) -> None:
-        self.symmetry, self.moved, self.weights, self.options = symmetry, moved, weights, options
-        # Models that are read where they are needed stay as they were given, and are not held as they are now.
-        self.given = [s if waiting(s) else None for s in moved]
+        self.symmetry, self.given, self.weights, self.options = symmetry, moved, weights, options
+        self._nearest = partial(nearest, symmetry, keep=keep)
         self.progress, self.seen = progress, seen
         self.share = float(options.alpha) if any(s.correlations for s in seen.values()) else 0.0
         # The mean moves with every model, so that few sweeps of one are worth it at a time.
         self.brief = replace(options, sweeps=min(options.sweeps, SWEEPS))
-        self.elements = [GroupElement(symmetry, {}) for _ in moved]
+        self.hold([GroupElement(symmetry, {}) for _ in moved])
         self.squares = [self._square(symmetry.shifted({n: s[n] for n in weights})) for s in moved]
         self.scale = sum(self.squares) + 1e-300
 
+    def hold(self, elements: Sequence[GroupElement]) -> None:
+        """Takes all models from where they were given to where these elements bring them."""
+        self.elements = list(elements)
+        self.moved = [_acted(g, s) for g, s in zip(elements, self.given, strict=True)]
+
     def start(self) -> None:
         """The nearest of three: as given, each matched to the mean of those before it, all matched to the first."""
-        given, neutral = self.moved, self.elements
+        neutral = self.elements
         best = (self.objective(), neutral)
         # Of two models the ways are one. Elements are kept and not states, which may be large.
-        for way in (self._in_turn, self._to_first)[: len(given) - 1]:
-            self.moved, self.elements = list(given), list(neutral)
+        for way in (self._in_turn, self._to_first)[: len(self.given) - 1]:
+            self.hold(neutral)
             way()
-            best = min(best, (self.objective(), self.elements), key=lambda x: x[0])
-        self.elements = best[1]
-        self.moved = [_acted(g, s) for g, s in zip(self.elements, given, strict=True)]
+            best = min(best, (self.objective(), list(self.elements)), key=lambda x: x[0])
+        self.hold(best[1])
 
     def _in_turn(self) -> None:
         for m in range(1, len(self.moved)):
             self._say(m, "the models before it")
             mean = self._mean(range(m))
             given = self._seen(m, range(m), mean)
-            self._take(m, nearest(self.symmetry, mean, self.moved[m], self.options, seen=given))
+            self._take(m, self._nearest(mean, self.moved[m], self.options, seen=given))
 
     def _to_first(self) -> None:
         for m in range(1, len(self.moved)):
             self._say(m, "the first")
             given = self._seen(m, [0], self.moved[0])
-            self._take(m, nearest(self.symmetry, self.moved[0], self.moved[m], self.options, seen=given))
+            self._take(m, self._nearest(self.moved[0], self.moved[m], self.options, seen=given))
 
     def round(self, number: int) -> None:
         """Every model is improved once; in the first round it is also matched afresh, since its start saw fewer."""
@@ -162,9 +190,9 @@ class _Rounds:
             beside = [k for k in range(len(self.moved)) if k != m]
             others = self._mean(beside)
             given = self._seen(m, beside, others)
-            found = nearest(self.symmetry, others, state, self.brief, warm=True, seen=given)
+            found = self._nearest(others, state, self.brief, warm=True, seen=given)
             if not number:
-                fresh = nearest(self.symmetry, others, state, self.options, seen=given)
+                fresh = self._nearest(others, state, self.options, seen=given)
                 found = min(found, fresh, key=lambda f: f.objective[-1])
             if found.objective[-1] < found.initial:
                 self._take(m, found)
@@ -214,8 +242,7 @@ class _Rounds:
 
     def _take(self, m: int, found: Nearest) -> None:
         self.elements[m] = found.element.after(self.elements[m])
-        given = self.given[m]
-        self.moved[m] = _acted(found.element, self.moved[m]) if given is None else _acted(self.elements[m], given)
+        self.moved[m] = _acted(self.elements[m], self.given[m])
 
     def _say(self, m: int, to: str) -> None:
         tell(_log, self.progress, f"matching model {m + 1} of {len(self.moved)} to {to}")

@@ -146,9 +146,9 @@ class Settings:
     `progress` is told what is done, as text with `.done` of `.total` where that is known.
     `examples`: batches on whose first one results are compared with what they were made from, too. `validation`:
     batches to stop on; without them every tenth of the data is set apart. `loss`: what is trained, a name or a function
-    as for `loss_barrier`. `checkpoint`, `resume`: a file to write as training goes on, and whether to go on from it.
-    `scratch`: a folder on whose disk results wait as they were computed until they are written, instead of in memory;
-    nothing is left there.
+    as for `loss_barrier`. `checkpoint`, `resume`: a file to write as matching and training go on, and whether to go on
+    from it. `scratch`: a folder on whose disk results wait as they were computed until they are written, instead of in
+    memory; nothing is left there.
     """
 
     example: Any = None
@@ -173,7 +173,7 @@ class Settings:
     examples: Any = None
     loss: Named = "cross-entropy"
     checkpoint: str | Path | None = option(  # noqa: RUF009 - a field
-        None, "write the run to this file at every estimate", metavar="FILE"
+        None, "write the run to this file after every sweep, round or estimate", metavar="FILE"
     )
     resume: bool = option(False, "go on from --checkpoint, where it exists")
     scratch: str | Path | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatch
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from symgraph.match.nearest import units
 from symgraph.match.observe_batches import observe_models
 from symgraph.match.program_run import Run, Together, held
 from symgraph.match.program_step import ProgramStep, UnitPlan, listed
+from symgraph.match.run_file import Parts
 from symgraph.orbit.canonical import nearly_singular
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.rules.book import default_rules
@@ -66,7 +67,7 @@ class MatchStep(MatchOptions, ProgramStep):
         states = [dict(run.states.pop(sources[n])) for n in names]
         for n in names:
             run.canonical[n] = replace(run.canonical[n], state={})
-        found = self._matched(run, states)
+        found = self._matched(run, states, self._parts(run, names))
         gauges = [n for n in ([self.reference] if self.reference else names) if not run.canonical[n].singular]
         # The first whose gauge is far from singular, if there is one.
         gauges.sort(key=lambda n: bool(nearly_singular(run.canonical[n].transform)))
@@ -76,19 +77,28 @@ class MatchStep(MatchOptions, ProgramStep):
         reference = first if gauges else None
         run.together[self.into] = Together(figures, moved, shared, tuple(sources), reference, first)
 
-    def _matched(self, run: Run, states: list[State]) -> Matched:
+    def _parts(self, run: Run, names: Sequence[str]) -> Parts | None:
+        """The places of the parts of the match in the file that the run leaves behind, if it leaves any."""
+        if run.file is None:
+            return None
+        options = {f.name: getattr(self, f.name) for f in fields(MatchOptions)} | {"rounds": self.rounds}
+        hashes = [run.hashes.get(n, n) for n in names]
+        identity = {"symmetry": run.symmetry.fingerprint, "options": options, "models": hashes}
+        file = run.file
+        return lambda part: file.section(f"{self.op} {self.into}, {part}", identity)
+
+    def _matched(self, run: Run, states: list[State], parts: Parts | None) -> Matched:
         seen = self._observed(run, states) if self.reads_data else None
         if seen is None:
-            return match(run.symmetry, _released(states), self, self.rounds, run.progress)
+            return match(run.symmetry, _released(states), self, self.rounds, run.progress, None, run.keep, parts)
         run.notes.append(str(seen[0, 1]))
         counted = {u for s in seen.values() for u in s.correlations}
         if self.alpha != "auto" or not counted:
-            return match(run.symmetry, _released(states), self, self.rounds, run.progress, seen)
+            return match(run.symmetry, _released(states), self, self.rounds, run.progress, seen, run.keep, parts)
 
         def matched(options: MatchOptions, ids: frozenset[int]) -> Matched:
-            return match(
-                run.symmetry, states, options, self.rounds, None, {pair: s.of(ids) for pair, s in seen.items()}
-            )
+            of_ids = {pair: s.of(ids) for pair, s in seen.items()}
+            return match(run.symmetry, states, options, self.rounds, None, of_ids, run.keep)
 
         mixture = judge(run.data(), states, self.batches)
         trees = [u for u in units(run.symmetry, self.spaces) if u.space.id in counted]

@@ -26,12 +26,14 @@ from symgraph.match.correlation_tables import TableSums, pulled, repeats
 from symgraph.match.input_moments import weighted
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.order_by_cost import outer_order
-from symgraph.match.paired_blocks import Pair, pairs_of, square
+from symgraph.match.paired_blocks import Keep, Pair, pairs_of
+from symgraph.match.run_file import Parts, RunSection, packed, unpacked
 from symgraph.match.tensor_weights import parameter_weights
-from symgraph.match.wreath import Optimum, Table, Tree, best, inside, paired, permutes
+from symgraph.match.wreath import Optimum, Table, Tree, best, decoupled, inside, paired, permutes
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
+from symgraph.tracing.deferred import made
 from symgraph.tracing.progress import Progress, tell
 
 _log = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ def nearest(
     progress: Progress | None = None,
     seen: Activations | None = None,
     warm: bool = False,
+    keep: Keep = made,
+    opened: Parts | None = None,
 ) -> Nearest:
     """The element g of the compact group that brings B nearest to A.
 
@@ -77,6 +81,9 @@ def nearest(
         a, b: states in canonical form, floating and of equal shapes.
         seen: activations of both, which then count with the share `alpha` (and their moments, for "inputs").
         warm: B has been matched before: sweep from where it is, without a start of its own and without restarts.
+        keep: called with every tensor that the match works with; what it returns is held, and made when it is needed.
+        opened: given the name of a descent its place in a file, which is written after every sweep, and taken up where
+            something is there.
 
     Raises:
         UsageError: an unknown weighting or parameter, a pattern that matches no space, or no number for `alpha`.
@@ -91,12 +98,18 @@ def nearest(
     if seen is not None and options.weighting == "inputs":
         a, b = weighted(a, seen.moments, 0), weighted(b, seen.moments, 1)
     restarts = 0 if warm else options.restarts
-    runs = [_Descent(symmetry, a, b, options, r, seen).run(progress, warm) for r in range(restarts + 1)]
+
+    def descent(number: int, close: bool = False) -> Nearest:
+        section = None if opened is None else opened(f"{'close' if close else 'descent'} {number}")
+        run = _Descent(symmetry, a, b, options, number, seen, close=close, keep=keep, section=section)
+        return run.run(progress, warm)
+
+    runs = [descent(r) for r in range(restarts + 1)]
     best_run = min(range(restarts + 1), key=lambda r: runs[r].objective[-1])
     found = runs[best_run]
     if found.objective[-1] > RESOLVED * found.scale:
         return found
-    close = _Descent(symmetry, a, b, options, best_run, seen, close=True).run(progress, warm)
+    close = descent(best_run, close=True)
     return close if close.objective[-1] <= RESOLVED * close.scale else found
 
 
@@ -134,6 +147,8 @@ class _Descent:
         run: int,
         seen: Activations | None = None,
         close: bool = False,
+        keep: Keep = made,
+        section: RunSection | None = None,
     ) -> None:
         """With `close` distances are those of differences, in float64, for models that are nearly equal."""
         self.symmetry, self.options, self.run_index, self.seen = symmetry, o, run, seen
@@ -143,50 +158,82 @@ class _Descent:
         first, second = (symmetry.stacked(symmetry.shifted({n: s[n] for n in both})) for s in (a, b))
         weights = parameter_weights(symmetry, o.weighting, first, second)
         condense = o.outer == "joint" and not close
-        self.pairs, still = pairs_of(symmetry, first, second, weights, self.dtype, condense=condense)
+        found = pairs_of(symmetry, first, second, weights, self.dtype, condense=condense, by_distance=close, keep=keep)
+        self.pairs = found.pairs
+        self.device = next((t.device for t in second.values()), torch.device("cpu"))
         self.units = units(symmetry, o.spaces)
         self.owner = {i: k for k, u in enumerate(self.units) for i in u.ids()}
-        self.on = [[p for p in self.pairs if p.block.spaces() & u.ids()] for u in self.units]
+        self.on = [[p for p in self.pairs if p.spaces & u.ids()] for u in self.units]
         self.element = GroupElement(symmetry, {})
         self.generator = torch.Generator().manual_seed(o.seed + 7919 * run)
-        self.scale = sum(weights[n] * square(t) for n, t in first.items()) + 1e-300
+        self.scale = found.squares[0] + 1e-300
         # |A|^2 + |B|^2 less what of 2 <A, B> stays; or what of the distance stays.
-        self.still = sum(p.distance() for p in still)
-        if not close:
-            squares = self.scale + sum(weights[n] * square(t) for n, t in second.items())
-            self.still = squares - 2 * sum(p.product() for p in still)
+        self.still = found.still if close else sum(found.squares) - 2 * found.still
         self.share = float(o.alpha) if seen is not None and seen.correlations else 0.0
+        self.section, self.moves = section, list[GroupElement]()
+        self.initial, self.history, self.ended = 0.0, list[float](), False
         self.quiet = [0] * len(self.units)
         # Those that may find something else than when they were last solved from everything, and whom each touches.
         self.stale = set(range(len(self.units)))
         self.beside = [set().union(*(self._others(p, u) for p in on), {u}) for u, on in enumerate(self.on)]
 
     def run(self, progress: Progress | None, warm: bool = False) -> Nearest:
-        initial = self._objective()
-        if self.run_index:
-            self._apply(random_element(self.symmetry, generator=self.generator, spread=0.0, spaces=set(self.owner)))
-        if not warm:
-            self._start()
-        history = self._sweep(progress)
-        element = self.element.to(dtype=self.given, device=self._device)
-        return Nearest(element, history, initial, self.scale)
+        if not self._resumed():
+            self.initial = self._objective()
+            if self.run_index:
+                self._apply(random_element(self.symmetry, generator=self.generator, spread=0.0, spaces=set(self.owner)))
+            if not warm:
+                self._start()
+            self.history = [self._objective()]
+            self._leave()
+        while not self.ended and len(self.history) <= self.options.sweeps:
+            self._sweep()
+            self._leave()
+            done = len(self.history) - 1
+            tell(_log, progress, f"sweep {done}: distance {self.history[-1]:.6g}", done, self.options.sweeps)
+        element = self.element.to(dtype=self.given, device=self.device)
+        return Nearest(element, tuple(self.history), self.initial, self.scale)
 
-    def _sweep(self, progress: Progress | None) -> tuple[float, ...]:
-        history = [self._objective()]
-        for sweep in range(self.options.sweeps):
-            rested = False
-            for u in filter(self.stale.__contains__, self._order()):
-                if self.quiet[u] < QUIET:
-                    self._improve(u, None)
-                else:
-                    rested = True
-            history.append(self._objective())
-            tell(_log, progress, f"sweep {sweep + 1}: distance {history[-1]:.6g}", sweep + 1, self.options.sweeps)
-            if history[-2] - history[-1] <= self.options.tolerance * self.scale:
-                if not rested:
-                    break
-                self.quiet = [0] * len(self.units)
-        return tuple(history)
+    def _sweep(self) -> None:
+        rested = False
+        for u in filter(self.stale.__contains__, self._order()):
+            if self.quiet[u] < QUIET:
+                self._improve(u, None)
+            else:
+                rested = True
+        self.history.append(self._objective())
+        if self.history[-2] - self.history[-1] <= self.options.tolerance * self.scale:
+            self.ended = not rested
+            self.quiet = [0] * len(self.units)
+
+    # -- what is left in a file --------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        """Leaves all that it takes to go on from here to the same bits: B is moved anew as it was."""
+        if self.section is not None:
+            self.section.keep(
+                initial=self.initial,
+                history=self.history,
+                ended=self.ended,
+                quiet=self.quiet,
+                stale=sorted(self.stale),
+                element=packed(self.element),
+                moves=[packed(move) for move in self.moves],
+                generator=self.generator.get_state(),
+            )
+
+    def _resumed(self) -> bool:
+        """Takes up what is in the file, if there is anything."""
+        if self.section is None or not self.section.content:
+            return False
+        found = self.section.content
+        self.initial, self.history, self.ended = found["initial"], list(found["history"]), found["ended"]
+        self.quiet, self.stale = list(found["quiet"]), set(found["stale"])
+        self.element = unpacked(self.symmetry, found["element"])
+        self.generator.set_state(found["generator"])
+        for move in found["moves"]:
+            self._move(unpacked(self.symmetry, move).to(dtype=self.dtype, device=self.device))
+        return True
 
     def _order(self) -> list[int]:
         """Program order in the first run; restarts shuffle."""
@@ -220,26 +267,26 @@ class _Descent:
         """Number of entries by the set of other units on their block."""
         found: dict[frozenset[int], int] = {}
         for p in self.on[unit]:
-            if not repeats(p.block, self.units[unit].ids()):
+            if not repeats(p.leaves, self.units[unit].ids()):
                 rest = self._others(p, unit)
                 found[rest] = found.get(rest, 0) + p.entries
         return found
 
     def _others(self, pair: Pair, unit: int) -> frozenset[int]:
-        return frozenset(self.owner[s] for s in pair.block.spaces() if s in self.owner) - {unit}
+        return frozenset(self.owner[s] for s in pair.spaces if s in self.owner) - {unit}
 
     # -- one unit ----------------------------------------------------------------------------------------------
 
     def _improve(self, index: int, anchored: Callable[[frozenset[int]], bool] | None) -> None:
         """Replaces the unit's elements by the optimum given all others, unless that lowers the correlation."""
         unit = self.units[index]
-        if anchored is None:
-            self.stale.discard(index)
         share = self.share if self.seen is not None and unit.space.id in self.seen.correlations else 0.0
         found = [] if share == 1.0 else self._found(index, anchored)
-        twice = any(repeats(p.block, unit.ids()) for p in found)
+        twice = any(repeats(p.leaves, unit.ids()) for p in found)
         order = self._outer_order(unit, found) if not twice else None
         table, before = self._table(unit, found, share, order)
+        if len(found) == len(self.on[index]) or share == 1.0:
+            self.stale.discard(index)
         if not table:
             return
         if twice and anchored is None:
@@ -250,14 +297,16 @@ class _Descent:
             moved = (anchored is not None or order is not None or gained) and self._apply(self._step(best_found))
         self.quiet[index] = 0 if moved else self.quiet[index] + 1
         if moved:
-            self.stale |= self.beside[index]
+            # An optimum is one until something else moves; a step along a slope, or of parts in turn, need not be.
+            exact = order is None and not twice and decoupled(unit, table)
+            self.stale |= self.beside[index] - ({index} if exact else set())
 
     def _found(self, index: int, anchored: Callable[[frozenset[int]], bool] | None) -> list[Pair]:
         """The pairs that a unit is solved from."""
         if anchored is None:
             return self.on[index]
         ids = self.units[index].ids()
-        return [p for p in self.on[index] if anchored(self._others(p, index)) and not repeats(p.block, ids)]
+        return [p for p in self.on[index] if anchored(self._others(p, index)) and not repeats(p.leaves, ids)]
 
     def _outer_order(self, unit: Tree, found: list[Pair]) -> Tensor | None:
         if self.options.outer == "joint" or not unit.children or not permutes(unit.space):
@@ -279,8 +328,8 @@ class _Descent:
 
     def _gain(self, element: GroupElement) -> float:
         """By how much the element would raise the correlation with A."""
-        there = element.to(dtype=self.dtype, device=self._device)
-        gain = sum(p.gain(there) for p in self.pairs if p.block.spaces() & element.elements.keys())
+        there = element.to(dtype=self.dtype, device=self.device)
+        gain = sum(p.gain(there) for p in self.pairs if p.spaces & element.elements.keys())
         return (1 - self.share) * gain + self._agreed(element.after(self.element)) - self._agreed(self.element)
 
     def _agreed(self, element: GroupElement) -> float:
@@ -293,21 +342,22 @@ class _Descent:
         step = {i: _fit(self.symmetry, i, e.mapped(torch.squeeze)) for i, e in found.elements.items()}
         return GroupElement(self.symmetry, step)
 
-    @property
-    def _device(self) -> torch.device:
-        return self.pairs[0].block.tensors[0].device if self.pairs else torch.device("cpu")
-
     def _apply(self, element: GroupElement) -> bool:
         """Moves B, and says whether anything has moved at all."""
-        element = element.to(dtype=torch.float64, device=self._device)
+        element = element.to(dtype=torch.float64, device=self.device)
         self.element = element.after(self.element)
         if element.is_neutral:
             return False
-        there = element.to(dtype=self.dtype, device=self._device)
-        for pair in self.pairs:
-            if pair.block.spaces() & element.elements.keys():
-                pair.move(there)
+        self._move(element.to(dtype=self.dtype, device=self.device))
         return True
+
+    def _move(self, element: GroupElement) -> None:
+        """Moves the blocks of B, in the precision of the match."""
+        if self.section is not None:
+            self.moves.append(element)
+        for pair in self.pairs:
+            if pair.spaces & element.elements.keys():
+                pair.move(element)
 
     def _table(self, unit: Tree, found: list[Pair], share: float, order: Tensor | None) -> tuple[Table, float]:
         """Correlations of A with the current B on the unit's spaces, and the identity's value.
@@ -330,7 +380,7 @@ class _Descent:
             return {}, 0.0
         table: Table = {}
         for key, c in self.seen.moved(unit, self.element):
-            c = self.share * self.scale * c.to(self._device, self.dtype)
+            c = self.share * self.scale * c.to(self.device, self.dtype)
             table[key] = table[key] + c if key in table else c
         return table, agreement(table.items())
 

@@ -21,18 +21,18 @@ from torch import Tensor
 from symgraph.errors import CheckpointError, UsageError, argument, either
 from symgraph.inference.sources import Source, infer, model, ready, rule_book, with_example
 from symgraph.inference.unread import unreached
-from symgraph.io.checkpoint import architecture_differences, module_hash
+from symgraph.io.checkpoint import architecture_differences, checked_hash
 from symgraph.io.data import NONE, NoData
 from symgraph.io.models import Model
 from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
-from symgraph.io.state import check_finite
 from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Settings
 from symgraph.match.plan_program import Plan, plan_program
 from symgraph.match.prepare_steps import Embed, Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_run import Run
+from symgraph.match.run_file import RunFile
 from symgraph.match.settle_step import Settle
 from symgraph.match.unchanged import Endpoint, calls_on
 from symgraph.measure.mixture import State, interpolate
@@ -264,7 +264,7 @@ def bring(of: Shaped, program: Program, wanted: Wanted, *, network: str, called:
     """Runs a program on models, and gathers what it makes of each.
 
     Args:
-        network: the model whose module computes losses and activations.
+        network: the model whose module computes losses and activations; "": whichever hash comes first.
         called: what messages call the models.
 
     Raises:
@@ -287,12 +287,12 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
         CheckpointError: a weight is not finite.
         VerifyError: a model does not compute what it computed.
     """
-    settings, module = wanted.settings, of.models[network].module
+    settings = wanted.settings
     data, validation = (_made_up(d, of, settings) for d in (wanted.data, settings.validation))
-    calls = calls_on(module, data, settings.examples)
     states = {n: state_of(m.module) for n, m in of.models.items()}
-    for name, state in states.items():
-        check_finite({k: v for k, v in state.items() if k in of.symmetry.terms}, where=called.get(name, name))
+    hashes = {n: _checked(m, states[n], called.get(n, n), of.symmetry) for n, m in of.models.items()}
+    module = of.models[network or min(of.models.keys() - of.others.keys(), key=hashes.__getitem__)].module
+    calls = calls_on(module, data, settings.examples)
     sources = {s.into: (s.model, isinstance(s, Embed)) for s in of.reshape}
 
     def gate(name: str, after: Given, alignment: Alignment | None, start: Given | None) -> None:
@@ -306,8 +306,6 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
         data,
         validation,
         settings.loss,
-        settings.checkpoint,
-        settings.resume,
         device=settings.device,
         book=rule_book(settings.rules),
     )
@@ -316,7 +314,7 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
         states,
         models=of.models,
         like=of.like,
-        hashes={n: module_hash(m.module) for n, m in of.models.items()},
+        hashes=hashes,
         device=settings.device,
         dtype=settings.dtype or torch.float64,
         lesson=None if data is None else lesson,
@@ -325,6 +323,7 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
         called=called,
         progress=settings.progress,
         gate=gate,
+        file=None if settings.checkpoint is None else RunFile(settings.checkpoint, resume=settings.resume),
         keep=made if settings.scratch is None else Spool(Path(settings.scratch)).put,
         **more,
     )
@@ -336,6 +335,11 @@ def _made_up(data: Any, of: Shaped, settings: Settings) -> Any:
     if not isinstance(wanted, NoData):
         return data
     return synthetic([m.module for m in of.models.values()], of.symmetry.graph, wanted, settings.loss)
+
+
+def _checked(model: Model, state: State, called: str, symmetry: SymmetryGraph) -> str:
+    """The hash of a model, whose weights are finite."""
+    return checked_hash(model.module, {k: v for k, v in state.items() if k in symmetry.terms}, called)
 
 
 def settled_by(program: Program, of: Shaped) -> Settle:

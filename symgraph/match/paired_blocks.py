@@ -7,41 +7,53 @@ So nothing of the size of a vocabulary is touched once the match has begun.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 
+from symgraph.io.heap import given_back
 from symgraph.orbit.action import GroupElement
+from symgraph.orbit.grams import inner, square
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
 from symgraph.tracing.deferred import made
 
-# Rows of a block that are converted and summed at once.
-ROWS = 8192
+# Rows of a block that are summed at once.
+ROWS = 2048
+Keep = Callable[[Tensor], Tensor]
 
 
-@dataclass(slots=True)
 class Pair:
-    """A block of A and the same one of B as it is now, what it weighs, and how many entries each has in its model."""
+    """A block of A and the same one of B as it is now, what it weighs, and how many entries each has in its model.
 
-    block: Block
-    weight: float
-    entries: int
+    `keep` is called with every tensor of the pair: what it returns is held, and made again when it is needed.
+    """
+
+    def __init__(self, block: Block, weight: float, entries: int, keep: Keep = made) -> None:
+        self.parameter, self.leaves, self.weight, self.entries = block.parameter, block.leaves, weight, entries
+        self.spaces = frozenset(block.spaces())
+        self._keep = keep
+        self._first, self._second = map(keep, block.tensors)
+
+    @property
+    def block(self) -> Block:
+        """Both, in memory."""
+        return Block(self.parameter, self.leaves, (made(self._first), made(self._second)))
 
     def move(self, element: GroupElement) -> None:
         """Moves B."""
-        a, b = self.block.tensors
-        self.block = replace(self.block, tensors=(a, element.on_block(b, self.block.leaves)))
+        moved = element.on_block(made(self._second), self.leaves)
+        self._second = self._keep(moved)
 
     def gain(self, element: GroupElement) -> float:
         """By how much an element would raise <A, B>."""
         a, b = self.block.tensors
-        return self.weight * inner(a, element.on_block(b, self.block.leaves) - b)
+        return self.weight * inner(a, element.on_block(b, self.leaves) - b)
 
     def product(self) -> float:
         """<A, B> as it counts."""
@@ -53,6 +65,18 @@ class Pair:
         return self.weight * square(a - b)
 
 
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """What a match works with: the pairs that the group may move, and |A|^2 and |B|^2 as they count.
+
+    `still` is what the others come to, as their product, or as their distance where that was asked for.
+    """
+
+    pairs: list[Pair]
+    squares: tuple[float, float]
+    still: float
+
+
 def pairs_of(
     symmetry: SymmetryGraph,
     a: State,
@@ -61,48 +85,46 @@ def pairs_of(
     dtype: torch.dtype,
     *,
     condense: bool,
-) -> tuple[list[Pair], list[Pair]]:
-    """The blocks of two states, branches stacked, that the group may move; and the others.
+    by_distance: bool = False,
+    keep: Keep = made,
+) -> Paired:
+    """The blocks of two states, branches stacked; every tensor is read once.
 
     Args:
         condense: sum over what nothing moves where that makes a block smaller; not for costs that look at A or B alone.
+        by_distance: what is still counts by differences.
+        keep: where tensors of the pairs are put.
     """
     spaces = {i for s in symmetry.active for i in (s.id, *s.fibre)}
     found: list[Pair] = []
-    others: list[Pair] = []
+    squares, still = [0.0, 0.0], 0.0
     for name in a:
-        for block in blocks(name, [a[name], b[name]], symmetry.acting_terms[name]):
-            if not block.spaces() & spaces:
-                others.append(Pair(block, weights[name], block.tensors[0].numel()))
+        weight = weights[name]
+        tensors = [given_back(made(s[name]).to(dtype)) for s in (a, b)]
+        for i, t in enumerate(tensors):
+            squares[i] += weight * square(t)
+        for block in blocks(name, tensors, symmetry.acting_terms[name]):
+            entries = block.tensors[0].numel()
+            if block.spaces() & spaces:
+                kept = _condensed(block, spaces) if condense else None
+                found.append(Pair(kept or block, weight, entries, keep))
             else:
-                kept = _condensed(block, spaces, dtype) if condense else None
-                tensors = tuple(made(t).to(dtype) for t in block.tensors) if kept is None else kept.tensors
-                at = block.leaves if kept is None else kept.leaves
-                found.append(Pair(Block(name, at, tensors), weights[name], block.tensors[0].numel()))
-    return found, others
+                pair = Pair(block, weight, entries)
+                still += pair.distance() if by_distance else pair.product()
+    return Paired(found, (squares[0], squares[1]), still)
 
 
-def _condensed(block: Block, spaces: Container[int], dtype: torch.dtype) -> Block | None:
+def _condensed(block: Block, spaces: Container[int]) -> Block | None:
     """The block with what nothing moves summed over, None where that would not make it smaller."""
     dims = [d for d, leaf in enumerate(block.leaves) if leaf.space in spaces]
     sizes = [block.leaves[d].size for d in dims]
-    size = prod(sizes)
-    if block.tensors[0].numel() <= size * size:
+    size, first = prod(sizes), block.tensors[0]
+    if first.numel() <= size * size:
         return None
-    common = torch.zeros(size, size, dtype=dtype, device=block.tensors[0].device)
+    common = first.new_zeros(size, size)
     flat = [unfold(t, dims).flatten(0, -2) for t in block.tensors]
     for x, y in zip(*(torch.split(t, ROWS, dim=1) for t in flat), strict=True):
-        common.addmm_(y.to(dtype), x.to(dtype).mT)
+        common.addmm_(y, x.mT)
     leaves = (*(block.leaves[d] for d in dims), Leaf(-1, -1, False, size))
-    eye = torch.eye(size, dtype=dtype, device=common.device)
+    eye = torch.eye(size, dtype=first.dtype, device=first.device)
     return Block(block.parameter, leaves, (eye.reshape(*sizes, size), common.reshape(*sizes, size)))
-
-
-def inner(x: Tensor, y: Tensor) -> float:
-    """<x, y>: products in the precision of the tensors along one dimension, their sum in float64."""
-    return float(torch.linalg.vecdot(x, y).sum(dtype=torch.float64)) if x.dim() else float(x * y)
-
-
-def square(x: Tensor) -> float:
-    """|x|^2, summed in float64."""
-    return inner(x, x)

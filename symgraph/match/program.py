@@ -24,6 +24,7 @@ from torch import Tensor
 from symgraph.errors import UsageError, either, one_line
 from symgraph.io.decode import Malformed, brief, decode, parse
 from symgraph.io.files import atomic_path
+from symgraph.io.heap import give_back_now
 from symgraph.io.pinned import DataInput, ModelInput, moved, placed, plain_path
 from symgraph.io.shown import Shown
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate, Report
@@ -141,6 +142,7 @@ class Program(Shown):
         for step in self.steps:
             tell(_log, run.progress, str(step).splitlines()[0])
             step.apply(run)
+            give_back_now()
         return run
 
     def to_plain(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any, TypeVar
 
@@ -16,9 +17,10 @@ from symgraph.io.checkpoint import read_state
 from symgraph.io.models import Model
 from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_models import Matched
+from symgraph.match.run_file import Opened, RunFile
 from symgraph.measure.barrier_options import MixtureOptions
 from symgraph.measure.result import LossBarrier
-from symgraph.orbit.alignment import Alignment, growth
+from symgraph.orbit.alignment import Alignment, growth_of, norms
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.steps import State, Transform
 from symgraph.prove.verify import TOLERANCE, difference
@@ -26,7 +28,7 @@ from symgraph.resize.shapes import model_like
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
-from symgraph.tracing.deferred import cast, made
+from symgraph.tracing.deferred import cast, later, made
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.progress import Progress
 from symgraph.tracing.sampling import random_inputs
@@ -86,11 +88,11 @@ class Measurement:
 class Run:
     """A program as it runs: models as they were given, and named intermediate results.
 
-    `graph`: the symmetry graph of the models, None where no step needs it. `models`: what the states belong to; `like`
-    names the one whose shape all are brought to. `others`: the symmetry graphs of models of another shape, which a
-    program embeds or reduces. `called`: what messages call each model. `keep` is called with each tensor of a result as
-    it is done: it may put it somewhere. `batches`: data by name; `writing`: how checkpoints are written, by name;
-    `command`: what the user typed.
+    `graph`: the symmetry graph of the models, None where no step needs it. `models`: what the states belong to;
+    `like` names the one whose shape all are brought to. `others`: the symmetry graphs of models of another shape,
+    which a program embeds or reduces. `called`: what messages call each model. `keep` is called with each tensor of a
+    result as it is done: it may put it somewhere. `file`: what steps that take long leave behind. `batches`: data by
+    name; `writing`: how checkpoints are written, by name; `command`: what the user typed.
     """
 
     graph: SymmetryGraph | None
@@ -108,6 +110,7 @@ class Run:
     progress: Progress | None = None
     gate: Gate | None = None
     keep: Callable[[Tensor], Tensor] = made
+    file: RunFile | None = None
     overwrite: bool = False
     writing: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -157,6 +160,10 @@ class Run:
             )
         return self.lesson
 
+    def opened(self, step: str) -> Opened | None:
+        """The place that a step has in the file that the run leaves behind, if it leaves any."""
+        return None if self.file is None else partial(self.file.section, step)
+
     def origin(self, name: str, op: str) -> str:
         """The model that was given of which steps have made this one, or it itself.
 
@@ -194,14 +201,14 @@ class Run:
 def widened(state: Mapping[str, Tensor], device: str | torch.device, dtype: torch.dtype) -> State:
     """The state where and in the precision that it is computed with; what is so already is shared.
 
-    On the CPU, what is read where it is needed stays so.
+    On the CPU a tensor of another precision is converted whenever an operator asks for it, and not held so.
     """
-    found = detached(state)
-    return {k: _placed(v, torch.device(device), dtype if v.is_floating_point() else v.dtype) for k, v in found.items()}
+    found, place = detached(state), torch.device(device)
+    return {k: _widened(v, place, dtype) if v.is_floating_point() else made(v).to(place) for k, v in found.items()}
 
 
-def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return cast(tensor, dtype) if device.type == "cpu" == tensor.device.type else made(tensor).to(device, dtype)
+def _widened(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return later(tensor, dtype) if device.type == "cpu" == tensor.device.type else made(tensor).to(device, dtype)
 
 
 def detached(state: Mapping[str, Tensor]) -> State:
@@ -211,7 +218,12 @@ def detached(state: Mapping[str, Tensor]) -> State:
 
 def narrowed(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> State:
     """The state on the CPU in the dtypes of another one, from which it takes what it lacks."""
-    return {k: _placed(state[k], torch.device("cpu"), v.dtype) if k in state else v for k, v in like.items()}
+    return released(dict(state), like)
+
+
+def released(state: dict[str, Tensor], like: Mapping[str, Tensor]) -> State:
+    """The same of a state that is emptied, so that no tensor is held twice."""
+    return {k: cast(state.pop(k).cpu(), v.dtype) if k in state else v for k, v in like.items()}
 
 
 def largest_change(state: Mapping[str, Tensor]) -> float:
@@ -253,15 +265,18 @@ def overgrown(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> str
 
     What stays below the entries of an ordinary tensor does not count: a bias may have been next to nothing.
     """
-    usual = median(_spread(t) for state in others for t in state.values() if t.is_floating_point())
-    grown = {n: g for n, g in growth(after, *others).items() if not g <= GROWTH}
-    grown = {n: g for n, g in grown.items() if not _spread(after[n]) <= usual}
+    reached, *held = (norms(state) for state in (after, *others))
+    usual = median(
+        _spread(norm, state[n]) for state, known in zip(others, held, strict=True) for n, norm in known.items()
+    )
+    grown = {n: g for n, g in growth_of(reached, *held).items() if not g <= GROWTH}
+    grown = {n: g for n, g in grown.items() if not _spread(reached[n], after[n]) <= usual}
     return shorten(f"{n} {g:.0e} times" for n, g in grown.items())
 
 
-def _spread(t: Tensor) -> float:
-    """The root of the mean square of the entries."""
-    return float(t.detach().double().square().mean().sqrt())
+def _spread(norm: float, t: Tensor) -> float:
+    """The root of the mean square of the entries of a tensor."""
+    return norm / max(t.numel(), 1) ** 0.5
 
 
 def held(registers: Mapping[str, Held], name: str, op: str) -> Held:

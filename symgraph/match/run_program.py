@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from symgraph.errors import UsageError
 from symgraph.inference.sources import infer, rule_book
 from symgraph.io.checkpoint import check_same_architecture, module_hash
 from symgraph.io.data import Batches, NoData
-from symgraph.io.files import refuse_existing
-from symgraph.io.models import Model
+from symgraph.io.files import refuse_existing, require_spaces
+from symgraph.io.models import Model, weight_sizes
 from symgraph.io.models import load as load_model
 from symgraph.io.pinned import content_hash
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate
@@ -57,6 +58,29 @@ def refuse_outputs(program: Program, overwrite: bool) -> None:
             raise UsageError(f"the program writes {path} twice", remedy=f"change `{name}` of a step {step.op}")
         seen.add(path)
         refuse_existing(path, overwrite, folder=(step.op, name) == ("write", "out"), inputs=read)
+
+
+def written_folders(program: Program) -> list[Path]:
+    """Where the program writes checkpoints, in the order of its steps."""
+    return [Path(path) for step, name, path in program.outputs if (step.op, name) == ("write", "out")]
+
+
+def require_room(program: Program, *, waiting: bool) -> None:
+    """Raises before anything is read if a disk has no room for the checkpoints that are written there.
+
+    Args:
+        waiting: what is computed waits beside the first of them, eight bytes for every number of every model.
+
+    Raises:
+        OutputError: saying how much there is, and how much there has to be.
+        CheckpointError: as for `symgraph.io.models.weight_sizes`.
+    """
+    sizes = [weight_sizes(i.model) for i in program.inputs.values()] or [(0, 0)]
+    stored, entries = (max(column, default=0) for column in zip(*sizes, strict=True))
+    folders = written_folders(program)
+    needed = [(folder, stored) for folder in folders]
+    needed += [(folder, 8 * entries * len(sizes)) for folder in folders[:1] if waiting]
+    require_spaces(needed)
 
 
 def load_models(program: Program, *, trust_remote_code: bool = False, deferred: bool = False) -> dict[str, Model]:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError, shorten
-from symgraph.match.program_run import Run, Together, checked_change, held, narrowed, overgrown
+from symgraph.io.heap import given_back
+from symgraph.match.program_run import Run, Together, checked_change, held, overgrown, released
 from symgraph.match.program_step import ProgramStep
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import nearly_singular
@@ -81,14 +82,15 @@ class Settle(ProgramStep):
         state = run.state(name, self.op)
         with torch.no_grad():
             carried = whole.carried(state)
-            moved = {n: run.keep(carried[n]) for n in counted(_log, carried, len(carried), "tensor")}
+            names = counted(_log, carried, len(carried), "tensor")
+            moved = {n: run.keep(given_back(carried.alone(n))) for n in names}
         if reference is not None and (grown := overgrown(moved, state, run.state(reference, self.op))):
             return grown
         compared, called = self.compared and name not in made.approximate, run.called.get(name, name)
         made.changes[name] = checked_change(run.symmetry, state, moved, called, f"{called} moved") if compared else 0.0
         run.alignments[into] = Alignment(run.symmetry, whole, *hashes, objective, notes)
         _pass(run, made, name, moved, run.alignments[into])
-        run.states[into] = narrowed(moved, run.given[name]) if name in run.given else moved
+        run.states[into] = released(moved, run.given[name]) if name in run.given else moved
         return ""
 
     def __str__(self) -> str:

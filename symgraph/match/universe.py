@@ -10,7 +10,6 @@ from typing import Any
 
 from symgraph.errors import UsageError
 from symgraph.inference.sources import Source
-from symgraph.io.checkpoint import module_hash
 from symgraph.io.options import given
 from symgraph.match.cards import element_spaces
 from symgraph.match.match_options import LearnOptions, MatchOptions, UniverseSettings
@@ -63,9 +62,7 @@ def universe(
     wanted = _wanted(how, method, options, learning, data, program)
     models = _shaped(sources, how)
     chosen = program or _planned(models, wanted, how)
-    alike = [n for n in models.models if n not in models.others]
-    first = min(alike, key=lambda n: module_hash(models.models[n].module))
-    return bring(models, chosen, wanted, network=first, called={n: m.spec for n, m in models.models.items()})
+    return bring(models, chosen, wanted, network="", called={n: m.spec for n, m in models.models.items()})
 
 
 def plan(

@@ -75,6 +75,12 @@ def _coupled(trees: Sequence[Tree], table: Table) -> list[list[Tree]]:
     return groups
 
 
+def decoupled(tree: Tree, table: Table) -> bool:
+    """Whether what is found of a tree is the optimum: no correlation joins siblings, which take turns."""
+    apart = all(sum(bool(c.ids() & {s for s, _ in key}) for c in tree.children) <= 1 for key in table)
+    return apart and all(decoupled(c, table) for c in tree.children)
+
+
 def _single(tree: Tree, table: Table, batch: int) -> Optimum:
     maps = tree.space.maps
     if isinstance(maps, IndexMaps) and table:

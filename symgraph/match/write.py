@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from symgraph.errors import UsageError
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
 from symgraph.io import checkpoint
-from symgraph.io.checkpoint import module_hash
+from symgraph.io.checkpoint import checked_hash
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE, OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.io.models import Model
 from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
-from symgraph.io.state import check_finite
 from symgraph.io.tied import untie
 from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.cost import Cost, cost_of_apply
@@ -101,7 +100,8 @@ def apply(
     """
     found, alignment = _loaded(file, with_example(model(source), example, input_size), rules, tied)
     state = state_of(found.module)
-    check_finite({k: v for k, v in state.items() if k in alignment.symmetry.terms}, where=found.spec)
+    read = {k: v for k, v in state.items() if k in alignment.symmetry.terms}
+    own = checked_hash(found.module, read, found.spec)
     chosen = alignment.inverse() if inverse else alignment
     wide = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in state.items()}
     size = sum(t.numel() * torch.float64.itemsize for t in state.values())
@@ -109,7 +109,7 @@ def apply(
     moved = chosen.apply(wide, task_vector=task_vector, keep=keep)
     if not task_vector:
         Endpoint(found, moved, chosen).check()
-    moved, own = {n: cast(t, state[n].dtype) for n, t in moved.items()}, module_hash(found.module)
+    moved = {n: cast(t, state[n].dtype) for n, t in moved.items()}
     return Applied(found, stored(found.module, moved), chosen, str(file), inverse, own, _made_for(chosen, found, own))
 
 

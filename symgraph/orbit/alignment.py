@@ -25,6 +25,7 @@ from symgraph.io.files import atomic_path
 from symgraph.io.shown import Shown
 from symgraph.orbit.blend import Blend
 from symgraph.orbit.constant_steps import Lift, Shift
+from symgraph.orbit.grams import square
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform
 from symgraph.orbit.uneven import Slant
@@ -215,12 +216,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def growth(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> dict[str, float]:
     """Norms of tensors over the largest ones in other states, most first; without those that are zero there."""
+    return growth_of(norms(after), *map(norms, others))
 
-    def norm(state: Mapping[str, Tensor], name: str) -> float:
-        return float(state[name].detach().double().norm()) if name in state else 0.0
 
-    largest = {n: max(norm(o, n) for o in others) for n, t in after.items() if t.is_floating_point()}
-    found = {n: norm(after, n) / size for n, size in largest.items() if size > 0}
+def norms(state: Mapping[str, Tensor]) -> dict[str, float]:
+    """The norm of every floating tensor, each read once."""
+    return {n: square(made(t.detach())) ** 0.5 for n, t in state.items() if t.is_floating_point()}
+
+
+def growth_of(after: Mapping[str, float], *others: Mapping[str, float]) -> dict[str, float]:
+    """The same of norms that are known."""
+    largest = {n: max(o.get(n, 0.0) for o in others) for n in after}
+    found = {n: after[n] / size for n, size in largest.items() if size > 0}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

@@ -54,13 +54,22 @@ class Carried(Mapping[str, Tensor]):
         """All tensors after these steps; of a state that is read where it is needed, each made where it is needed."""
         if not waiting(self._given):
             return {n: self[n] for n in self}
+        self._last.clear()
         return {n: self._deferred(n) if n in self._touching else t for n, t in self._given.items()}
 
     def _deferred(self, name: str) -> Tensor:
         given, count = self._given[name], len(self._steps)
         if given.numel() <= SMALL:
             return made(self[name])
-        return Deferred(lambda: made(self._after(name, count)), given.shape, given.dtype)
+        return Deferred(lambda: self.alone(name, count), given.shape, given.dtype)
+
+    def alone(self, name: str, count: int | None = None) -> Tensor:
+        """A tensor after the first `count` steps, or all; of what it was made of only its like of the last are kept."""
+        count = len(self._steps) if count is None else count
+        found, last = made(self._after(name, count)), self._last_step(name, count)
+        beside = () if last is None else self._steps[last].beside(name)
+        self._last = OrderedDict((at, t) for at, t in self._last.items() if at[1] == last and at[0] in beside)
+        return found
 
     def _after(self, name: str, count: int) -> Tensor:
         """A tensor as it is after the first `count` steps."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from symgraph.errors import CheckpointError, SymgraphError, TraceError, UsageError, one_line
 from symgraph.inference.sources import RuleSources, Source, infer, ready
-from symgraph.io.checkpoint import dtypes, module_hash
+from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.models import Model
 from symgraph.measure.recalibrate import recalibrated

@@ -18,6 +18,7 @@ from symgraph.match.match_options import MatchOptions
 from symgraph.orbit import on_demand
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
+from symgraph.orbit.grams import inner
 from symgraph.orbit.steps import State, Transform
 from symgraph.prove import eager
 from symgraph.prove.verify import random_transform
@@ -118,3 +119,32 @@ def test_what_waits_on_disk_comes_back_as_it_was(tmp_path: Path, monkeypatch: py
     tensors = [torch.randn(7, 5, dtype=torch.float64).T, torch.randn(3).bfloat16(), nn.Parameter(torch.randn(4, 2))]
     waiting = [place.put(t) for t in tensors]
     assert all(torch.equal(t, w) and t.dtype == w.dtype for t, w in zip(tensors, waiting, strict=True))
+
+
+def test_room_that_nothing_needs_any_more_is_filled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spooled, "SMALL", 0)
+    place, last = Spool(tmp_path), torch.zeros(8)
+    kept = place.put(torch.ones(8))
+    for i in range(50):
+        last = place.put(torch.full((8,), float(i)))
+    assert place.size <= 4 * 8 * 4 and bool((kept == 1).all()) and bool((last == 49).all())
+
+
+@pytest.mark.parametrize("options", [MatchOptions(sweeps=3), MatchOptions(sweeps=3, outer="gram")])
+def test_a_match_whose_blocks_wait_on_disk_finds_the_same(
+    options: MatchOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spooled, "SMALL", 0)
+    c = case("llama")
+    states = [canonicalise(c.symmetry, c.state(k, spread=0.5)).state for k in range(2)]
+    held, waiting = (match(c.symmetry, states, options, 0, keep=keep) for keep in (made, Spool(tmp_path).put))
+    assert held.objective == pytest.approx(waiting.objective, rel=1e-6)
+    assert worst(held.states[1], waiting.states[1]) < 1e-4
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0, 4), (5, 70_000), (300, 400)])
+def test_products_are_summed_piece_by_piece(shape: tuple[int, ...]) -> None:
+    x, y = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    assert inner(x, y) == pytest.approx(float((x.double() * y.double()).sum()), abs=1e-9)
+    if len(shape) == 2:
+        assert inner(x.T, y.T) == pytest.approx(inner(x, y), abs=1e-9)

@@ -13,7 +13,8 @@ from tiny_checkpoints import refused
 from torch import Tensor
 
 from symgraph.errors import CheckpointError
-from symgraph.io.state import check_finite, state_hash, stored_dtypes, stored_shape, usual_dtype
+from symgraph.io.shards import stored_tensors
+from symgraph.io.state import check_finite, state_hash, usual_dtype
 
 ALL_DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
@@ -62,8 +63,11 @@ def test_a_hash_changes_with_every_bit_name_dtype_and_shape(state: dict[str, Ten
 def test_a_file_says_in_which_dtype_each_tensor_is_stored(tmp_path: Path, dtype: torch.dtype) -> None:
     file = tmp_path / "x.safetensors"
     save_file({"a": torch.zeros(2, 3).to(dtype), "b": torch.zeros(())}, file)
-    assert stored_dtypes([file, tmp_path / "config.json"]) == {"a": (file, dtype), "b": (file, torch.float32)}
-    assert stored_shape(file, "a") == (2, 3)
+    found = stored_tensors([file, tmp_path / "config.json"])
+    assert {n: (s.file, s.dtype, s.shape) for n, s in found.items()} == {
+        "a": (file, dtype, (2, 3)),
+        "b": (file, torch.float32, ()),
+    }
     assert state_hash({"a": torch.zeros(2).to(dtype)}) == state_hash({"a": torch.zeros(2).to(dtype)})
 
 
@@ -75,7 +79,7 @@ def test_bytes_of_any_kind_are_an_error_or_an_empty_file(content: bytes) -> None
         file = Path(folder) / "x.safetensors"
         file.write_bytes(content)
         try:
-            assert stored_dtypes([file]) == {}
+            assert stored_tensors([file]) == {}
         except CheckpointError as e:
             assert str(file) in e.what and e.cause and e.remedy
 
