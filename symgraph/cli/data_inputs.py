@@ -87,6 +87,11 @@ def fitting(args: Arguments) -> DataInput:
     return _data(args, args.fit, args.split, args.limit)
 
 
+def scoring(args: Arguments) -> DataInput | None:
+    """The training data of `--data` that tells what is important, where it is named."""
+    return None if args.data is None else _data(args, args.data, args.split or _train_of(args.data), args.limit)
+
+
 def recalibration(args: Arguments) -> DataInput | None:
     """The training data of `--recalibrate`, where it is named."""
     if args.recalibrate is None:

@@ -248,7 +248,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 def add_recalibration(parser: argparse.ArgumentParser) -> None:
     """What stored statistics of norms are computed on anew."""
     group = parser.add_argument_group("recalibration")
-    text = "training data, on which batch norms of mixed models get new statistics"
+    text = "training data, on which batch norms of the result get new statistics"
     group.add_argument("--recalibrate", metavar="SPEC", help=text)
     group.add_argument("--recalibrate-split", metavar="NAME", help="its split (default: train, where it has splits)")
     text = "read so many of its examples (default: all)"

@@ -238,7 +238,7 @@ def _write_file(
 ) -> Path:
     """A state as one file, of the weights or of the whole program."""
     refuse_existing(out, overwrite, folder=False, inputs=folders_of(model))
-    if _is_transformers(model.module):
+    if _is_transformers(model.module) and model.config is not None:
         remedy = "name a folder, which from_pretrained opens"
         raise OutputError(f"{out} is no folder", cause="a model of transformers is more than a file", remedy=remedy)
     tensors = _to_save(model.module, state, stored, str(out))
@@ -251,7 +251,7 @@ def _write_file(
 
 
 def _write_folder(model: Model, shell: Any, tensors: Mapping[str, Tensor], folder: Path, shard_size: int) -> None:
-    if not _is_transformers(shell):
+    if not _is_transformers(shell) or model.config is None:
         write_shards(folder, tensors, shard_size)
         return
     try:
@@ -325,7 +325,7 @@ def _converted(name: str, tensor: Tensor, dtype: torch.dtype, where: str, infini
 def _shell(model: Model, overrides: dict[str, Any], dtype: torch.dtype | None) -> Any:
     """The module that does the writing: without weights, so that the caller's module stays untouched."""
     module: Any = model.module
-    if not _is_transformers(module):
+    if not _is_transformers(module) or model.config is None:
         if overrides:
             what = f"{model.spec}: a factory's model has no config to override"
             raise CheckpointError(what, remedy="change the factory instead")

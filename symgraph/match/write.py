@@ -29,6 +29,7 @@ from symgraph.match.unchanged import Endpoint
 from symgraph.match.universe import joined, moved_spaces
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
+from symgraph.resize.prune import Pruned
 from symgraph.tracing import state_of
 from symgraph.tracing.deferred import cast, later, made
 
@@ -218,3 +219,31 @@ def write_applied(
     )
     how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
     return checkpoint.write(applied.model, applied.state, out, card=str(card), **how)
+
+
+def write_pruned(
+    pruned: Pruned, out: str | Path, *, command: str = "", overwrite: bool = False, shard_size: int = SHARD_SIZE
+) -> Path:
+    """Writes a pruned model: a checkpoint of a smaller config, or its weights where there is no such config.
+
+    Raises:
+        CheckpointError: the folder exists or cannot be written.
+    """
+    statistics = f"statistics of norms computed on {pruned.recalibrated}"
+    card = Card(
+        title=f"{Path(pruned.source).name}, pruned by {pruned.ratio:g}",
+        about="A smaller model, made from a larger one by merging or dropping units.",
+        model=pruned.model,
+        ingredients=(Ingredient("pruned", pruned.source, pruned.hash),),
+        method=f"a part of {pruned.ratio:g} of the units goes; {pruned.how}",
+        command=command,
+        symmetry=pruned.symmetry,
+        notes=(
+            f"outputs change by {pruned.reduction.error:.2g} on random inputs",
+            *map(str, pruned.reduction.spaces),
+            *([statistics] if pruned.recalibrated else []),
+            *pruned.notes,
+        ),
+    )
+    options: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
+    return checkpoint.write(pruned.model, pruned.state, out, card=str(card), **options)

@@ -25,6 +25,7 @@ from symgraph.orbit.steps import State
 from symgraph.prove.verify import TOLERANCE
 from symgraph.resize.embed import factors_between
 from symgraph.resize.narrow_fold import Fold, Folding, Keep
+from symgraph.resize.narrow_slopes import Slopes
 from symgraph.resize.pairing import pair, widenings
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import Interpreter
@@ -86,13 +87,23 @@ def reduce(
     factors = factors_between(wide, lifted, maps, narrow, generic, float64(state))
     plain = float64(state)
     with torch.no_grad():
-        folding = Folding(wide, canonicalise(wide, {n: plain[n] for n in wide.terms if n in plain}).state, keep)
+        known = {n: plain[n] for n in wide.terms if n in plain}
+        folding = Folding(wide, _canonical(wide, known), keep)
         shrunk = [s for s in wide.active if s.id in maps and maps[s.id].way is not Way.CONSTANT]
         found = tuple(folding.fold(s, maps[s.id]) for s in shrunk)
         done = {**own, **factors.narrow_state(folding.result())}
         inputs = random_inputs(narrow.graph, generator)
         before, after = (Interpreter(g.graph).run(s, inputs) for g, s in ((wide, plain), (narrow, done)))
     return Reduction(done, found, _change(before, after))
+
+
+def _canonical(wide: SymmetryGraph, state: State) -> State:
+    """The canonical form, in which stored statistics have the sizes of what they are statistics of."""
+    canonical = canonicalise(wide, state)
+    found = dict(canonical.state)
+    for space in wide.active if wide.statistics else ():
+        Slopes(wide, space, found).sizes(state, canonical.state, canonical.transform)
+    return found
 
 
 def _change(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> float:

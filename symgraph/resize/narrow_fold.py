@@ -7,7 +7,7 @@ enters is averaged by what leaves, what leaves is summed. Copies, dead units and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ from symgraph.resize.importance import by_norm, sides
 from symgraph.resize.maps import Widening
 from symgraph.resize.narrow_clusters import Clusters, even, important, merged
 from symgraph.resize.narrow_heads import Heads
-from symgraph.resize.narrow_slopes import Slopes
+from symgraph.resize.narrow_slopes import Exponents, Slopes, taken
 from symgraph.resize.narrow_spectra import leading, truncated
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
@@ -125,9 +125,9 @@ class Folding:
             score = self.keep and self.keep.scores(space, sides(self.symmetry, space, self.state), inside=True)
             found = [heads.clusters(n, None if score is None else score[0], drop=drop)]
         else:
-            self._normalise(space)
             slopes.fold()
-            found = self._clusters(space, n)
+            self._normalise(space, slopes)
+            found = self._clusters(space, n, slopes.gains)
         place, weight = self._stacked(space, found)
 
         def act(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf) -> Tensor:
@@ -137,8 +137,9 @@ class Folding:
         slopes.unfold(place, weight)
         return "merged" if self.keep is None else str(self.keep), _overall(found)
 
-    def _clusters(self, space: Space, n: int) -> list[Clusters]:
-        rows = sides(self.symmetry, space, self.state)
+    def _clusters(self, space: Space, n: int, unsaid: Collection[str]) -> list[Clusters]:
+        said = {name: t for name, t in self.state.items() if name not in unsaid}
+        rows = sides(self.symmetry, space, said)
         masses = rows[True].square().sum(-1)
         score = None if self.keep is None else self.keep.scores(space, rows)
         if self.keep is None or score is None:
@@ -148,33 +149,36 @@ class Folding:
 
     def _group(self, space: Space, n: int) -> float:
         """Brings the units of every place beside each other; embedding's own inverse averages them."""
-        self._normalise(space)
+        self._normalise(space, Slopes(self.symmetry, space, self.state))
         rows = sides(self.symmetry, space, self.state)
         found = [even(torch.cat([x, y], dim=1), n) for x, y in zip(rows[False], rows[True], strict=True)]
         place, _ = self._stacked(space, found)
         self._move(space, Element(place.argsort(dim=-1, stable=True)))
         return _overall(found)
 
-    def _normalise(self, space: Space) -> None:
+    def _normalise(self, space: Space, slopes: Slopes) -> None:
         """Units that are equal up to a scale and a sign made equal: entering norms one, and one half of all signs."""
         start = neutral(self.symmetry, space)
-        scale = [torch.ones_like(self._sums(space, 0, "scale")[0]) for _ in range(space.scales)]
-        for k in range(space.scales):
-            norm = self._sums(space, k, "scale")[1].sqrt()
-            scale[k] = torch.where(norm > 0, 1.0 / torch.where(norm > 0, norm, 1.0), 1.0)
-        sign = [torch.where(self._sums(space, k, "sign")[0] < 0, -1.0, 1.0) for k in range(space.signs)]
-        if scale or sign:
-            both = (torch.stack(x).double() if x else None for x in (scale, sign))
-            self._move(space, Element(start.index, *both))
+        scale, sign = start.scale, start.sign
+        even = torch.ones(())
+        for way in slopes.free("scale"):
+            norm = self._sums(space, way, "scale")[1].sqrt()
+            even = torch.where(norm > 0, 1.0 / torch.where(norm > 0, norm, 1.0), 1.0)
+            scale = _by(scale, way, even)
+        for way in slopes.free("sign"):
+            sign = _by(sign, way, torch.where(self._sums(space, way, "sign")[0] < 0, -1.0, 1.0))
+        if scale is not None or sign is not None:
+            self._move(space, Element(start.index, scale, sign))
+            slopes.follow(even)
 
-    def _sums(self, space: Space, k: int, kind: str) -> tuple[Tensor, Tensor]:
-        """Of what enters with the k-th scale or sign: random combinations, and squared norms, of each unit (F, m)."""
+    def _sums(self, space: Space, way: Exponents, kind: str) -> tuple[Tensor, Tensor]:
+        """Of what enters with a scale or sign: random combinations, and squared norms, of each unit (F, m)."""
         shape = (*self.symmetry.fibre_sizes(space), space.size)
         combined, squares = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
         generator = torch.Generator().manual_seed(0)
         for block in self._blocks(space):
             dim = block.dim(space.id)
-            exponent = getattr(self.symmetry.frame(block.leaves[dim].frame), kind)[k]
+            exponent = taken(self.symmetry.frame(block.leaves[dim].frame), kind, way)
             if not block.leaves[dim].dual and exponent % 2 and exponent > 0:
                 rows = unfold(block.tensors[0], [*(block.dim(f) for f in space.fibre), dim])
                 combined += rows @ torch.randn(rows.shape[-1], generator=generator, dtype=torch.float64)
@@ -208,6 +212,11 @@ class Folding:
         for name in self.symmetry.acting_on[space.id]:
             if name in self.state:
                 self.state[name] = on_blocks(self.state[name], self.symmetry.acting_terms[name], on)
+
+
+def _by(factors: Tensor | None, way: Exponents, values: Tensor) -> Tensor | None:
+    """Factors of all generators, (p, F, m), times powers of these values, (F, m)."""
+    return None if factors is None else factors * torch.stack([values**t for t in way])
 
 
 def _overall(found: Sequence[Clusters]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -11,6 +11,7 @@ from symgraph.groups.lattice import SymmetryClass, describe
 from symgraph.resize.lifting import length_in
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
+from symgraph.symmetry.terms import Product, leaves
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -52,9 +53,19 @@ def smaller(symmetry: SymmetryGraph, ratio: float, patterns: Sequence[str] | Non
     if not shrunk:
         cause = f"{shorten(f'{s.name} ({s.size})' for s in chosen)} would keep every unit"
         raise UsageError(f"a ratio of {ratio:g} prunes nothing", cause=cause, remedy="give a larger one")
+    sizes |= dict(_of_gains(symmetry, sizes))
     before = {n: tuple(t.size for t in axes) for n, axes in symmetry.terms.items()}
     after = {n: tuple(length_in(t, sizes) for t in axes) for n, axes in symmetry.terms.items()}
     return Smaller(shrunk, sizes, before, after)
+
+
+def _of_gains(symmetry: SymmetryGraph, sizes: dict[int, int]) -> Iterator[tuple[int, int]]:
+    """The rigid spaces of gains that multiply a space which shrinks: absorbed, they are one in canonical form."""
+    for gain in symmetry.gains:
+        space = symmetry.spaces[symmetry.frame(gain.frame).space]
+        for leaf in (leaf for t in symmetry.terms[gain.parameter] for leaf in leaves(t)):
+            if space.id in sizes and leaf.space not in sizes and leaf.space >= 0 and leaf.size == space.size:
+                yield leaf.space, sizes[space.id]
 
 
 def _chosen(symmetry: SymmetryGraph, patterns: Sequence[str] | None) -> list[Space]:
@@ -69,11 +80,19 @@ def _chosen(symmetry: SymmetryGraph, patterns: Sequence[str] | None) -> list[Spa
 
 
 def _is_units(symmetry: SymmetryGraph, space: Space) -> bool:
-    """Whether positions are units: they can be merged, and have neither a basis of their own inside nor other tensors."""
-    inside = any(space.id in s.fibre for s in symmetry.active)
-    return SymmetryClass.SEMI_PERMUTATION in space.bound and not (
-        space.is_matrix or inside or _has_branches(symmetry, space)
-    )
+    """Whether positions are units: they can be merged, and have neither a basis inside nor tensors of their own."""
+    mergeable = SymmetryClass.SEMI_PERMUTATION in space.bound and not space.is_matrix
+    return mergeable and not (_has_inside(symmetry, space) or _has_branches(symmetry, space))
+
+
+def _has_inside(symmetry: SymmetryGraph, space: Space) -> bool:
+    """Whether something with a basis of its own stands inside of each position, as in a head."""
+    bases = {s.id for s in symmetry.active if s.is_matrix}
+    if any(space.id in s.fibre for s in symmetry.active):
+        return True
+    products = (t for n in symmetry.parameters_of[space.id] for t in symmetry.terms[n] if isinstance(t, Product))
+    rows = ([leaf.space for leaf in leaves(t)] for t in products)
+    return any(bases & set(row[row.index(space.id) :]) for row in rows if space.id in row)
 
 
 def _has_branches(symmetry: SymmetryGraph, space: Space) -> bool:

@@ -74,11 +74,9 @@ class _Search:
             return None
         count = 0
         for name, shape in shapes.items():
-            if name not in after:
-                continue
-            if len(shape) != len(after[name]):
+            if len(shape) != len(before.get(name, shape)):
                 return None
-            for now, old, new in zip(shape, before[name], after[name], strict=True):
+            for now, old, new in zip(shape, before.get(name, shape), after.get(name, shape), strict=True):
                 if now not in (old, new):
                     return None
                 count += now != new
@@ -98,10 +96,13 @@ class _Search:
                 made = instance(self.module, type(self.module.config).from_dict(copy.deepcopy(dict(plain))))
         except Exception:
             return None
-        found = {n: tuple(t.shape) for n, t in (*made.named_parameters(), *made.named_buffers())}
-        own = {n: tuple(t.shape) for n, t in self.module.named_parameters()}
-        changed = {n for n in own if found.get(n) != own[n]}
-        return found if changed <= self.wanted.after.keys() else None
+        found, own = _shapes(made), _shapes(self.module)
+        moved = {n for n in own if found.get(n) != own[n]}
+        return found if found.keys() == own.keys() and moved <= self.wanted.after.keys() else None
+
+
+def _shapes(module: nn.Module) -> Shapes:
+    return {n: tuple(t.shape) for n, t in (*module.named_parameters(), *module.named_buffers())}
 
 
 def _changes(plain: Mapping[str, Any], ratios: tuple[tuple[int, int], ...], *, unset: bool) -> Iterator[Change]:
