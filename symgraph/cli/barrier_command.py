@@ -84,7 +84,7 @@ def run(args: Arguments, console: Console) -> int:
     _check(args)
     program = _given(args) if args.program else _planned(args)
     programs.refuse_outputs(program, args.overwrite)
-    models = programs.load_models(program, trust_remote_code=args.trust_remote_code, deferred=False)
+    models = programs.load_models(program, **inputs.trusted(args))
     if args.emit_program or args.dry_run:
         program = replace(program, model=type(next(iter(models.values())).module).__name__)
     if args.dry_run:

@@ -33,7 +33,12 @@ def architecture(spec: str, args: Arguments) -> Model:
     """A model without its weights."""
     from symgraph.io import models
 
-    return models.load(spec, weights=False, trust_remote_code=args.trust_remote_code)
+    return models.load(spec, weights=False, **trusted(args))
+
+
+def trusted(args: Arguments) -> dict[str, Any]:
+    """Whose code may run, by name."""
+    return {"trust_remote_code": args.trust_remote_code, "model_class": args.model_class}
 
 
 def model(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
@@ -43,7 +48,7 @@ def model(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
 
     if deferred:
         give_back_blocks()
-    return models.load(spec, trust_remote_code=args.trust_remote_code, deferred=deferred)
+    return models.load(spec, **trusted(args), deferred=deferred)
 
 
 def weighted(spec: str, args: Arguments, *, deferred: bool = False) -> Model:

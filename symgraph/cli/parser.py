@@ -90,6 +90,8 @@ def add_trust(parser: argparse.ArgumentParser, *, files: bool = True) -> None:
     if files:
         text = "weights of the models that factories make, in their order (the same as FACTORY@FILE)"
         parser.add_argument("--weights", dest="files", metavar="FILE", nargs="+", action="extend", help=text)
+    text = "the class of checkpoints whose config names none of transformers: package.module:Class, or file.py:Class"
+    parser.add_argument("--class", dest="model_class", metavar="CLASS", help=text)
     text = "run the Python files that come with a checkpoint (off by default: read them first)"
     parser.add_argument("--trust-remote-code", action="store_true", help=text)
 
@@ -157,7 +159,7 @@ def flags() -> dict[str, str]:
     kinds = (MatchOptions, LearnOptions, PairSettings, UniverseSettings, Reading, MixtureOptions, EvaluationOptions)
     listed = (item for kind in kinds for item in stated(kind).items())
     # The split of data, not that of units.
-    own = {"data": "--train-data", "validation": "--validation-data", "split": "--split"}
+    own = {"model_class": "--class", "data": "--train-data", "validation": "--validation-data", "split": "--split"}
     return {name: said.flag for name, (_, said) in listed if said.flag} | own
 
 

@@ -68,7 +68,7 @@ def run(args: Arguments, console: Console) -> int:
     programs.refuse_outputs(program, args.overwrite)
     deferred = not program.data
     programs.require_room(program, waiting=deferred)
-    models = programs.load_models(program, trust_remote_code=args.trust_remote_code, deferred=deferred)
+    models = programs.load_models(program, deferred=deferred, **inputs.trusted(args))
     data = programs.load_data(program, models)
     if args.dry_run:
         console.result(program, program.to_plain())

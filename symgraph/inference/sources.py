@@ -49,11 +49,13 @@ def model(
     input_size: Size | None = None,
     weights: bool = True,
     trust_remote_code: bool = False,
+    model_class: str | type[Any] | None = None,
 ) -> Model:
     """Any way of giving a model, as a `Model`.
 
     Args:
         example, input_size: inputs of a module, or the shape of one; as for `trace`.
+        trust_remote_code, model_class: of a checkpoint, as for `symgraph.io.models.load`.
 
     Raises:
         CheckpointError: the text names nothing that can be loaded.
@@ -63,7 +65,7 @@ def model(
     >>> symgraph.model(torch.nn.Linear(6, 8), input_size=(5, 6))
     Linear: Linear, 56 parameters
     """
-    found = _as_model(source, weights, trust_remote_code)
+    found = _as_model(source, weights, trust_remote_code=trust_remote_code, model_class=model_class)
     if example is None and input_size is None:
         return found
     if not isinstance(found.module, GraphModule):
@@ -74,13 +76,13 @@ def model(
     raise UsageError("a graph has the inputs that it was traced with", remedy=remedy)
 
 
-def _as_model(source: Source, weights: bool, trust_remote_code: bool) -> Model:
+def _as_model(source: Source, weights: bool, **trusted: Any) -> Model:
     if isinstance(source, tuple) and len(source) == 2:
         return _of_pair(*source)
     if isinstance(source, Model):
         return source
     if isinstance(source, str | Path):
-        return load(source, weights=weights, trust_remote_code=trust_remote_code)
+        return load(source, weights=weights, **trusted)
     if isinstance(source, Graph | SymmetryGraph):
         return _of_graph(source, None)
     if isinstance(source, ExportedProgram):

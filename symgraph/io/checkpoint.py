@@ -219,7 +219,8 @@ def write(
     _refuse_other_folder(out, overwrite, folders_of(model))
     stored = dtypes(model) if stored is None else stored
     shell = _shell(model, dict(config_overrides or {}), usual_dtype(stored.values()))
-    tensors = _to_save(shell, state, stored, str(out))
+    # Tensors of its files that the model does not have go with it.
+    tensors = _to_save(shell, state, stored, str(out)) | dict(model.layout.extra if model.layout else {})
     require_space(out, sum(map(size_of, tensors.values())))
     with atomic_dir(out, overwrite) as folder:
         _write_folder(model, shell, tensors, folder, shard_size)

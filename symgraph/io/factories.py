@@ -27,13 +27,15 @@ def is_factory(spec: str) -> bool:
     return _is_file(found["module"]) or _is_dotted(found["module"])
 
 
-def import_factory(spec: str, error: type[SymgraphError] = CheckpointError) -> Callable[..., Any]:
+def import_factory(
+    spec: str, error: type[SymgraphError] = CheckpointError, what: str = "factory"
+) -> Callable[..., Any]:
     """The callable that `spec` names; the working folder, and that of a file, count as places to import from.
 
     Raises:
         CheckpointError: (or `error`) the module or the name in it does not exist, or it is not callable.
     """
-    module, attribute = spec.split("(")[0].split(":")
+    module, _, attribute = spec.split("(")[0].partition(":")
     try:
         with _on_path(module):
             found: Any = _imported(module)
@@ -43,7 +45,7 @@ def import_factory(spec: str, error: type[SymgraphError] = CheckpointError) -> C
     except (Exception, SystemExit) as e:
         remedy = f"check the name and that `python -c 'import {module}'` works in this folder"
         remedy = f"check the path, and that `python {module}` works" if _is_file(module) else remedy
-        raise error(f"{spec}: the factory cannot be imported", cause=one_line(e), remedy=remedy) from e
+        raise error(f"{spec}: the {what} cannot be imported", cause=one_line(e), remedy=remedy) from e
     if not callable(found):
         raise error(f"{spec} is no function", cause=f"it is a {type(found).__name__}", remedy="name a callable")
     return found  # type: ignore[no-any-return]

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from symgraph.errors import CheckpointError, argument, either, one_line, shorten
+from symgraph.errors import CheckpointError, one_line, shorten
 from symgraph.io.example import example_of
 from symgraph.io.factories import call_factory, is_factory
 from symgraph.io.files import existing
 from symgraph.io.layouts import SUFFIXES, Layout, is_weights, read_weights
+from symgraph.io.model_class import Named, Trust
 from symgraph.io.programs import SUFFIX, callable_module, load_program, module_of, own_example
 from symgraph.io.shards import deferred_state, stored_tensors
 from symgraph.io.shown import Shown
@@ -79,6 +80,7 @@ def load(
     *,
     weights: bool = True,
     trust_remote_code: bool = False,
+    model_class: str | type[Any] | None = None,
     dtype: torch.dtype | None = None,
     deferred: bool = False,
 ) -> Model:
@@ -91,21 +93,24 @@ def load(
     one place where a user's code runs. The factory returns an `nn.Module` with an attribute `example_inputs`, or a pair
     of a module and its inputs. `FACTORY@FILE` reads its weights from a file.
 
+    `model_class` is that of a checkpoint whose config names one that transformers does not know, or its name,
+    `package.module:Class` or `path/file.py:Class`. Tensors that it does not have are kept then, as `layout.extra`.
+
     Raises:
         CheckpointError: nothing is there, it is not a checkpoint, its class is unknown or needs remote code that is
             not trusted, or its weights are missing, unexpected, of other shapes, quantised, or not finite.
     """
-    spec = str(spec)
+    spec, trust = str(spec), Trust(trust_remote_code, model_class)
     path = existing(spec)
     if path is not None:
-        return _load_path(path, spec, weights, trust_remote_code, dtype, deferred)
+        return _load_path(path, spec, weights, trust, dtype, deferred)
     named, at, file = spec.rpartition("@")
     if at and is_factory(named):
         return _of_file(_load_factory(named, True, dtype), file, spec, dtype)
     if is_factory(spec):
         return _load_factory(spec, weights, dtype)
     if _HUB_ID.fullmatch(spec):
-        return _load_hub(spec, weights, trust_remote_code, dtype)
+        return _load_hub(spec, weights, trust, dtype)
     raise CheckpointError(
         f"{spec}: no such file or folder",
         remedy="name a checkpoint folder, a hub id (owner/name), a config.json, a .pt2 file, package.module:factory, "
@@ -144,7 +149,7 @@ def quiet() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _load_path(path: Path, spec: str, weights: bool, trust: bool, dtype: torch.dtype | None, deferred: bool) -> Model:
+def _load_path(path: Path, spec: str, weights: bool, trust: Trust, dtype: torch.dtype | None, deferred: bool) -> Model:
     if path.is_file() and path.suffix == SUFFIX:
         return of_program(load_program(path), spec)
     if path.is_file() and path.suffix != ".json":
@@ -158,22 +163,23 @@ def _load_path(path: Path, spec: str, weights: bool, trust: bool, dtype: torch.d
     raw = _read_json(config_file)
     # By its folder where that is the same, since remote code stands beside it; the folder may hold other configs.
     named = config_file.parent if config_file.name == "config.json" else config_file
-    source = _Source(str(named), spec, raw, trust, offline=True)
+    source = Named(str(named), spec, raw, trust, offline=True)
     if path.is_file() or (weights and _holds_architecture_only(path)):
         return Model(_architecture(source, dtype), source.config, None, spec, "config", (config_file,))
     if not weights:
         return Model(_architecture(source, dtype), source.config, None, spec, "checkpoint", (config_file,))
     files = _weight_files(path, spec)
-    module = _weights(source, files, dtype, deferred and all(f.suffix == ".safetensors" for f in files))
-    return Model(module, module.config, None, spec, "checkpoint", (config_file, *files))
+    module, extra = _weights(source, files, dtype, deferred and all(f.suffix == ".safetensors" for f in files))
+    layout = Layout(files[0].suffix, extra=extra) if extra else None
+    return Model(module, module.config, None, spec, "checkpoint", (config_file, *files), layout=layout)
 
 
-def _load_hub(spec: str, weights: bool, trust: bool, dtype: torch.dtype | None) -> Model:
+def _load_hub(spec: str, weights: bool, trust: Trust, dtype: torch.dtype | None) -> Model:
     raw, offline = _hub_config(spec)
-    source = _Source(spec, spec, raw, trust, offline)
+    source = Named(spec, spec, raw, trust, offline)
     if not weights:
         return Model(_architecture(source, dtype), source.config, None, spec, "hub")
-    module = _weights(source, (), dtype)
+    module, _ = _weights(source, (), dtype)
     return Model(module, module.config, None, spec, "hub", _cached_files(spec))
 
 
@@ -223,83 +229,7 @@ def of_program(program: ExportedProgram, spec: str = "") -> Model:
     return Model(module, None, own_example(program, module), name, "program", program=program)
 
 
-class _Source:
-    """Where transformers is to read from, and the class and config it is to build."""
-
-    def __init__(self, location: str, spec: str, raw: dict[str, Any], trust: bool, offline: bool) -> None:
-        self.location, self.spec = location, spec
-        self.common = {"trust_remote_code": trust, "local_files_only": offline}
-        self.cls, self.config = self._resolve(raw, _check_config(raw, spec, trust))
-
-    def _resolve(self, raw: dict[str, Any], name: str) -> tuple[Any, Any]:
-        import transformers
-
-        try:
-            config = transformers.AutoConfig.from_pretrained(self.location, **self.common)
-            return getattr(transformers, name, None) or self._remote_class(raw, name), config
-        except Exception as e:
-            raise CheckpointError(
-                f"{self.spec}: the config cannot be used",
-                cause=one_line(e),
-                remedy="compare config.json with the one of a checkpoint that works",
-            ) from e
-
-    def _remote_class(self, raw: dict[str, Any], name: str) -> Any:
-        from transformers.dynamic_module_utils import get_class_from_dynamic_module
-
-        return get_class_from_dynamic_module(str(_remote_reference(raw, name)), self.location)
-
-
-def _check_config(raw: dict[str, Any], spec: str, trust: bool) -> str:
-    """The name of the class that a config is for, if that class can be had and its weights are not quantised."""
-    import transformers
-
-    name = _class_name(raw, spec)
-    if quantised := raw.get("quantization_config"):
-        method = quantised.get("quant_method", "unnamed") if isinstance(quantised, dict) else quantised
-        raise CheckpointError(
-            f"{spec}: the weights are quantised",
-            cause=f"config.json has a quantization_config ({method})",
-            remedy="name the checkpoint in float32, float16 or bfloat16 that it was made from",
-        )
-    if hasattr(getattr(transformers, name, None), "_from_config"):
-        return name
-    if _remote_reference(raw, name) is None:
-        raise CheckpointError(
-            f"{spec}: unknown architecture {name}",
-            cause=f"transformers {transformers.__version__} has no such model class",
-            remedy="install the transformers version the checkpoint was written with, or use package.module:factory",
-        )
-    if not trust:
-        raise CheckpointError(
-            f"{spec}: {name} needs remote code, which is off",
-            cause="the class is defined by Python files that come with the checkpoint",
-            remedy=either(
-                "read those files; if you trust them, symgraph.model(..., trust_remote_code=True)",
-                f"read those files; if you trust them, pass {argument('trust_remote_code', True)}",
-            ),
-        )
-    return name
-
-
-def _class_name(raw: dict[str, Any], spec: str) -> str:
-    names = raw.get("architectures")
-    if isinstance(names, list) and names and isinstance(names[0], str):
-        return names[0]
-    raise CheckpointError(
-        f"{spec}: config.json does not say which class it is for",
-        cause="`architectures` is missing or empty" if not names else f"`architectures` is {names!r}, no list of names",
-        remedy='add it, e.g. "architectures": ["SomeForCausalLM"] with the class in transformers',
-    )
-
-
-def _remote_reference(raw: dict[str, Any], name: str) -> str | None:
-    listed = raw.get("auto_map")
-    found = listed.values() if isinstance(listed, dict) else ()
-    return next((str(r) for r in found if str(r).endswith(f".{name}")), None)
-
-
-def _architecture(source: _Source, dtype: torch.dtype | None) -> nn.Module:
+def _architecture(source: Named, dtype: torch.dtype | None) -> nn.Module:
     try:
         with quiet(), weightless():
             module = source.cls._from_config(source.config, dtype=dtype or source.config.dtype)
@@ -309,7 +239,10 @@ def _architecture(source: _Source, dtype: torch.dtype | None) -> nn.Module:
     return module.eval()  # type: ignore[no-any-return]
 
 
-def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None, deferred: bool = False) -> Any:
+def _weights(
+    source: Named, files: tuple[Path, ...], dtype: torch.dtype | None, deferred: bool = False
+) -> tuple[Any, dict[str, Tensor]]:
+    """The module with its weights, and tensors that it does not have, where its class was given."""
     stored = stored_tensors(files)
     # What the config says may be narrower than what is stored.
     usual = usual_dtype(s.dtype for s in stored.values())
@@ -332,15 +265,24 @@ def _weights(source: _Source, files: tuple[Path, ...], dtype: torch.dtype | None
             remedy="fetch the checkpoint again; only safetensors files and PyTorch files of plain tensors are read",
         ) from e
     check_integers(module, source.spec, stored)
-    _check_report(report, source)
+    extra = _extra(report, source, files)
+    _check_report(report, source, extra)
     check_values(module, source.spec)
-    return module.eval()
+    return module.eval(), extra
 
 
-def _check_report(report: Mapping[str, Any], source: _Source) -> None:
+def _extra(report: Mapping[str, Any], source: Named, files: tuple[Path, ...]) -> dict[str, Tensor]:
+    """What files hold beside the model, of a class that was given: it stays in them."""
+    if not source.own or not all(f.suffix == ".safetensors" for f in files):
+        return {}
+    held = stored_tensors(files)
+    return {n: held[n].deferred() for n in sorted(report["unexpected_keys"]) if n in held}
+
+
+def _check_report(report: Mapping[str, Any], source: Named, extra: Mapping[str, Tensor]) -> None:
     problems = [f"missing {shorten(sorted(report['missing_keys']))}"] if report["missing_keys"] else []
-    if report["unexpected_keys"]:
-        problems.append(f"unexpected {shorten(sorted(report['unexpected_keys']))}")
+    if unexpected := sorted(set(report["unexpected_keys"]) - extra.keys()):
+        problems.append(f"unexpected {shorten(unexpected)}")
     if report["mismatched_keys"]:
         shapes = [f"{n} {tuple(a)} instead of {tuple(b)}" for n, a, b in sorted(report["mismatched_keys"])]
         problems.append(f"wrong shapes: {shorten(shapes)}")

@@ -83,8 +83,11 @@ def require_room(program: Program, *, waiting: bool) -> None:
     require_spaces(needed)
 
 
-def load_models(program: Program, *, trust_remote_code: bool = False, deferred: bool = False) -> dict[str, Model]:
+def load_models(program: Program, *, deferred: bool = False, **trusted: Any) -> dict[str, Model]:
     """The models of a program by name, checked by their hashes; with `deferred` weights stay in their files.
+
+    Args:
+        trusted: whose code may run, as `symgraph.io.models.load` takes it.
 
     Raises:
         UsageError: it names none.
@@ -94,7 +97,7 @@ def load_models(program: Program, *, trust_remote_code: bool = False, deferred: 
         raise UsageError("the program names no models", remedy="name them under `inputs`, each with `model`")
     found = {}
     for name, given in program.inputs.items():
-        model = load_model(given.model, trust_remote_code=trust_remote_code, deferred=deferred)
+        model = load_model(given.model, deferred=deferred, **trusted)
         if not model.has_weights:
             raise UsageError(f"{given.model} has no weights", cause="it is a config", remedy="name a checkpoint folder")
         given.check(model)

@@ -21,6 +21,7 @@ _IMAGE, _FRAMES = 32, 2
 _EXPERTS = "batched_mm"
 # Settings that make a forward pass return tensors only, given where the signature has them.
 _FIXED = {"use_cache": False, "return_dict": True, "output_attentions": False, "output_hidden_states": False}
+_ANYTHING = inspect.Parameter.VAR_KEYWORD
 _COLLECTED = ("output_attentions", "output_hidden_states")
 _DROPPED = ("loss", "past", "cache", "hidden_states", "attentions", "router", "mems")
 _MASKS = {"input_ids": "attention_mask", "decoder_input_ids": "decoder_attention_mask"}
@@ -41,7 +42,10 @@ class TensorsOnly(nn.Module):
         accepted = inspect.signature(model.forward).parameters
         # A model that asks for its hidden states by default computes its outputs from them.
         asked = {k for k in _COLLECTED if k in accepted and accepted[k].default is True}
-        self.fixed = {k: v for k, v in _FIXED.items() if (k in accepted or k == "return_dict") and k not in asked}
+        # Decorators of transformers take `return_dict` without naming it; a class of one's own may have none of them.
+        kinds = {p.kind for p in accepted.values()}
+        unnamed = {"return_dict"} if _ANYTHING in kinds or hasattr(model.forward, "__wrapped__") else set()
+        self.fixed = {k: v for k, v in _FIXED.items() if (k in accepted or k in unnamed) and k not in asked}
 
     def forward(self, **inputs: Any) -> tuple[Tensor, ...]:
         """The floating outputs of the model, logits first."""
