@@ -35,7 +35,7 @@ from symgraph.cli import (
 from symgraph.cli.console import Console
 from symgraph.cli.inputs import attach_weights
 from symgraph.cli.interrupts import interruptible
-from symgraph.cli.parser import Commands, Parser, add_output, flags, formatter
+from symgraph.cli.parser import Commands, Parser, add_output, flags, formatter, parsed
 from symgraph.errors import read_at
 
 COMMANDS: tuple[ModuleType, ...] = (
@@ -132,7 +132,7 @@ def _run(words: list[str], console: Console) -> int:
     if not words:
         parser().print_help()
         return 0
-    args = parser().parse_args(words)
+    args = parsed(parser(), words)
     args.typed = shlex.join(["symgraph", *words])
     attach_weights(args)
     # Libraries draw bars and print advice of their own; what matters of it reaches the user as an error.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
 from symgraph.cli.parser import Arguments, Commands, add_dry_run, add_model, add_options, add_out, add_rules
+from symgraph.errors import UsageError
 from symgraph.match.match_options import Settings
 
 _EXAMPLES = """
@@ -36,6 +39,9 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.match import write as outputs
 
     inputs.require_out(args, "the result")
+    if not Path(args.applied).exists() and Path(args.model).suffix == ".safetensors":
+        remedy = f"symgraph apply {args.model} {args.applied} --out {args.out or 'FOLDER'}"
+        raise UsageError("the alignment comes first, then the model", remedy=remedy)
     inputs.require_room(args, [args.model], spooled=1)
     found = inputs.weighted(args.model, args, deferred=True)
     if args.dry_run:

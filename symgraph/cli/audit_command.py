@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from symgraph.cli.console import Console
 from symgraph.cli.inputs import model, rule_book
-from symgraph.cli.parser import Arguments, Commands, add_model, add_rules
+from symgraph.cli.parser import Arguments, Commands, add_model, add_rules, whole
 
 _EXAMPLES = """
 symgraph audit org/model                           at tiny sizes where the model is large
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--logits", action="store_true", help=text)
     text = "also list what only an epsilon breaks (default)"
     parser.add_argument("--approximate", action=argparse.BooleanOptionalAction, default=True, help=text)
-    parser.add_argument("--seed", type=int, default=0, help="of parameters and inputs (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="of parameters and inputs (default 0)")
     add_rules(parser)
 
 

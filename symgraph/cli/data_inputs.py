@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from symgraph.io.models import Model
     from symgraph.io.pinned import DataInput
 
+_NAMED = "name it with --data, or with --train-data; --data none where there is none"
+
 
 def reads_training(args: Arguments) -> bool:
     """Whether what is to be done reads training data."""
@@ -34,8 +36,8 @@ def training(args: Arguments, found: Model, console: Console) -> tuple[Batches |
     """
     named = training_inputs(args)
     if not named:
-        remedy = "name it with --train-data, or data with a train split with --data; --data none where there is none"
-        raise UsageError(f"the method {args.method} needs training data", remedy=remedy)
+        what = "weighting inputs" if args.method == "weights" else f"method {args.method}"
+        raise UsageError(f"the {what} needs training data", remedy=_NAMED)
     if named["train"].split == "head":
         console.remark(f"{args.data} has no splits: its last tenth is set apart for what is measured, the rest trains")
     first, *others = (_loaded(given, found, f"{role}-split") for role, given in named.items())

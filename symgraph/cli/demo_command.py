@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from symgraph.cli.console import Console
-from symgraph.cli.parser import Arguments, Commands, add_overwrite
+from symgraph.cli.parser import Arguments, Commands, add_overwrite, whole
 
 _DETAILS = """
 Trains two small vision transformers from different seeds on scikit-learn's handwritten digits, infers and
@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
     parser = commands.add("demo", run, "train, align and compare two small models", details=_DETAILS, examples=examples)
     text = "the folder to write to (default: symgraph-demo, or symgraph-demo-2 and so on if it exists)"
     parser.add_argument("--out", metavar="FOLDER", help=text)
-    parser.add_argument("--seed", type=int, default=0, help="of the first model; the second has the next (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="of the first model; the second has the next (default 0)")
     add_overwrite(parser)
 
 

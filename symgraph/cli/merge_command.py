@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
     parser = commands.add("merge", run, "merge models into one checkpoint", details=_DETAILS, examples=_EXAMPLES)
     parser.add_argument("models", metavar="MODEL", nargs="*", help=f"two models or more: {WEIGHTED_HELP}")
     add_trust(parser, files=False)
-    text = "the share of each model, in their order; they sum to one"
+    text = "the share of each model, in their order; they sum to one (default: the same for each)"
     parser.add_argument("--weights", metavar="W", nargs="+", type=not_negative, help=text)
     text = "a recipe in mergekit's YAML instead, which names the models: linear, slerp, ties, dare, task arithmetic"
     parser.add_argument("--recipe", metavar="FILE", help=text)
@@ -77,11 +77,11 @@ def run(args: Arguments, console: Console) -> int:
 
     if args.recipe is not None:
         return _by_recipe(args, console)
-    if not args.models or args.weights is None:
-        remedy = "name models and --weights, one for each; or a --recipe"
-        raise UsageError("there is nothing to merge", remedy=remedy)
+    if not args.models:
+        raise UsageError("there is nothing to merge", remedy="name two models or more, or a --recipe")
     # All that is computed is computed in float64; `--dtype` is that of the result.
     written, args.dtype = args.dtype, "float64"
+    args.weights = args.weights or [1 / len(args.models)] * len(args.models)
     check_weights(args.weights, len(args.models))
     inputs.check_run(args)
     inputs.require_out(args, "the merged model")
@@ -123,7 +123,7 @@ def _by_recipe(args: Arguments, console: Console) -> int:
     how = {"align": args.align, "seed": args.seed, "options": chosen(args, MatchOptions)}
     with console.working("merging"):
         settings = inputs.settings(args, UniverseSettings)
-        merged = merge_by_recipe(args.recipe, trust_remote_code=args.trust_remote_code, **how, **settings)
+        merged = merge_by_recipe(args.recipe, **inputs.trusted(args), **how, **settings)
     out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
     return 0

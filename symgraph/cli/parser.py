@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from symgraph.cli.console import Console
@@ -39,6 +39,22 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, remedy=_near(message) or remedy)
 
 
+def parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> Arguments:
+    """The arguments of a command.
+
+    Raises:
+        UsageError: there is no such command or option; the nearest is named.
+    """
+    args, left = parser.parse_known_args(words)
+    if not left:
+        return args
+    command = args.parser
+    options = [option for action in command._actions for option in action.option_strings]
+    near = get_close_matches(left[0].split("=")[0], options, n=1, cutoff=0.8)
+    remedy = f"did you mean {near[0]}?" if near else f"`{command.prog} --help` shows the arguments"
+    raise UsageError(f"{command.prog} does not take {' '.join(left)}", remedy=remedy)
+
+
 class Commands:
     """Adds commands to a parser, all in one form."""
 
@@ -57,6 +73,7 @@ class Commands:
             allow_abbrev=False,
         )
         add_output(parser, argparse.SUPPRESS)
+        parser.set_defaults(parser=parser)
         if run is not None:
             parser.set_defaults(run=run)
         return parser
@@ -182,7 +199,7 @@ def _taken(kind: str, default: Any, said: Option) -> dict[str, Any]:
     if kind == "float | str":
         return {"type": share, "metavar": "X"}
     if kind.startswith("int"):
-        return {"type": int if said.least is None else at_least(int(said.least)), "metavar": "N"}
+        return {"type": whole if said.least is None else at_least(int(said.least)), "metavar": "N"}
     return {"type": not_negative, "metavar": said.metavar or "X"} if kind == "float" else {"metavar": said.metavar}
 
 
@@ -265,6 +282,14 @@ def add_mixtures(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mixture", type=float, nargs="+", action="append", metavar="W", help=text)
 
 
+def whole(text: str) -> int:
+    """A type of argument: any integer."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """A type of argument: integers from `least`."""
 
@@ -318,7 +343,7 @@ def _near(message: str) -> str:
         return ""
     given = message.split("invalid choice: ")[1].split(" (")[0].strip("'\"")
     choices = [c.strip("'\" )") for c in message.split("choose from ")[1].split(",")]
-    return near(given, choices, f"one of {', '.join(choices)}")
+    return near(given, choices, f"use {' or '.join(choices)}")
 
 
 def _paragraph(text: str) -> str:

@@ -23,8 +23,9 @@ from symgraph.cli.parser import (
     add_program,
     add_rules,
     add_trust,
+    chosen,
 )
-from symgraph.match.match_options import UniverseSettings
+from symgraph.match.match_options import MatchOptions, UniverseSettings
 
 if TYPE_CHECKING:
     from symgraph.io.models import Model
@@ -74,12 +75,14 @@ def add(commands: Commands) -> None:
 def run(args: Arguments, console: Console) -> int:
     """Check, load, match, train, measure, write."""
     from symgraph.match import write as outputs
+    from symgraph.match.match_step import refuse_inputs
     from symgraph.match.universe import plan
     from symgraph.measure.mixture import check_weights
 
     for weights in args.mixture or ():
         check_weights(weights, len(args.models))
     inputs.refuse_code(args, "several alignments")
+    refuse_inputs(chosen(args, MatchOptions))
     inputs.check_matching(args, "all models")
     program = inputs.program(args)
     count, deferred = len(args.models), _deferred(args)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from symgraph.cli.console import Console
 from symgraph.cli.inputs import model, rule_book
-from symgraph.cli.parser import Arguments, Commands, add_model, add_rules, at_least
+from symgraph.cli.parser import Arguments, Commands, add_model, add_rules, at_least, whole
 
 _EXAMPLES = """
 symgraph verify my-checkpoint
@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--samples", type=at_least(1), default=2, metavar="N", help="random elements (default 2)")
     text = "also try each space alone, so that a failure names it (default)"
     parser.add_argument("--each", action=argparse.BooleanOptionalAction, default=True, help=text)
-    parser.add_argument("--seed", type=int, default=0, help="of the random elements (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="of the random elements (default 0)")
     add_rules(parser)
 
 

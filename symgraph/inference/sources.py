@@ -272,6 +272,18 @@ def ready(
     return [u.model for u in cut], (str(cut[0]),) if cut[0].cut else ("nothing is tied",)
 
 
+def several(sources: Any, verb: str) -> list[Source]:
+    """Models that were given in one list.
+
+    Raises:
+        UsageError: they were given one by one, or it is no list.
+    """
+    if isinstance(sources, Iterable) and not isinstance(sources, str | Mapping | nn.Module):
+        return list(sources)
+    what = f"{verb} takes its models in one list, and was given a {type(sources).__name__}"
+    raise UsageError(what, remedy=f"{verb}([a, b, ...])")
+
+
 def with_example(found: Model, example: Any = None, input_size: Size | None = None) -> Model:
     """A model with example inputs, unless it has inputs of its own; as for `model`."""
     if found.example is not None or isinstance(found.module, GraphModule):

@@ -63,7 +63,7 @@ def call_factory(spec: str, error: type[SymgraphError] = CheckpointError) -> Any
         with _on_path(spec.split(":")[0]):
             return factory(*args, **kwargs)
     except (Exception, SystemExit) as e:
-        remedy = "call it by hand to see its traceback; it must work without arguments"
+        remedy = f"call it by hand to see its traceback; arguments are given as in {spec}(4, kind='plain')"
         if args or kwargs:
             remedy = "call it by hand, with these arguments, to see its traceback"
         raise error(f"{spec}: the factory failed", cause=one_line(e), remedy=remedy) from e

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from zipfile import is_zipfile
 
@@ -114,6 +115,11 @@ def _raw(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str] | None]:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except (SafetensorError, OSError) as e:
         raise CheckpointError(f"{path} cannot be read", cause=one_line(e), remedy="fetch the file again") from e
+    except UnpicklingError as e:
+        remedy = "save model.state_dict() with torch.save: nothing but plain data and tensors is unpickled"
+        raise CheckpointError(
+            f"{path} cannot be read", cause="it holds objects, whose code would run", remedy=remedy
+        ) from e
     except Exception as e:
         remedy = "save model.state_dict() with torch.save: nothing but plain data and tensors is unpickled"
         raise CheckpointError(f"{path} cannot be read", cause=one_line(e), remedy=remedy) from e

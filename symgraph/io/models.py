@@ -153,12 +153,13 @@ def _load_path(path: Path, spec: str, weights: bool, trust: Trust, dtype: torch.
     if path.is_file() and path.suffix == SUFFIX:
         return of_program(load_program(path), spec)
     if path.is_file() and path.suffix != ".json":
-        remedy = "name its folder (with config.json beside the weights) or a config.json"
-        raise CheckpointError(f"{spec} is not a checkpoint", cause="it is a single file", remedy=remedy)
+        raise CheckpointError(f"{spec} is not a checkpoint", cause="it is a single file", remedy=_of_single(path))
     config_file = path if path.is_file() else path / "config.json"
     if not config_file.exists():
         found = shorten(sorted(p.name for p in path.iterdir())) or "nothing"
+        held = path / WEIGHT_FILES[0]
         remedy = "name a folder written by save_pretrained (config.json and model.safetensors)"
+        remedy = _of_single(held) if held.exists() else remedy
         raise CheckpointError(f"{spec} is not a checkpoint", cause=f"no config.json; it holds {found}", remedy=remedy)
     raw = _read_json(config_file)
     # By its folder where that is the same, since remote code stands beside it; the folder may hold other configs.
@@ -172,6 +173,15 @@ def _load_path(path: Path, spec: str, weights: bool, trust: Trust, dtype: torch.
     module, extra = _weights(source, files, dtype, deferred and all(f.suffix == ".safetensors" for f in files))
     layout = Layout(files[0].suffix, extra=extra) if extra else None
     return Model(module, module.config, None, spec, "checkpoint", (config_file, *files), layout=layout)
+
+
+def _of_single(path: Path) -> str:
+    """What to name in the place of a single file."""
+    if path.suffix == ".py":
+        return f"name a function in it that makes the model: {path}:make"
+    if is_weights(path):
+        return f"name a function that makes its model, path/file.py:make@{path}"
+    return "name its folder (with config.json beside the weights) or a config.json"
 
 
 def _load_hub(spec: str, weights: bool, trust: Trust, dtype: torch.dtype | None) -> Model:

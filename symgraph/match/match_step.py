@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, argument
 from symgraph.match.activation_share import chosen, judge
 from symgraph.match.activations import Activations
 from symgraph.match.match_models import Matched, match
@@ -63,7 +63,8 @@ class MatchStep(MatchOptions, ProgramStep):
         sources = {held(run.sources, c, self.op): c for c in self.models}
         names = list(sources) if self.order == "given" else sorted(sources, key=lambda n: run.hashes.get(n, n))
         if self.reference and self.reference not in names:
-            raise UsageError(f"there is no model {self.reference} among {', '.join(names)}")
+            what = f"there is no model {self.reference} among {', '.join(names)}"
+            raise UsageError(what, remedy="name one of these as `reference` of the step")
         states = [dict(run.states.pop(sources[n])) for n in names]
         for n in names:
             run.canonical[n] = replace(run.canonical[n], state={})
@@ -144,7 +145,9 @@ def refuse_inputs(options: MatchOptions) -> None:
         UsageError: saying which others there are.
     """
     if options.weighting == "inputs":
-        raise UsageError("a universe has no weighting 'inputs'", remedy="inputs-halved, uniform, or normalised")
+        raise UsageError(
+            "a universe has no weighting 'inputs'", remedy=argument("weighting", "inputs-halved", within="options")
+        )
 
 
 def _released(states: list[State]) -> list[State]:

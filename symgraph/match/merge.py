@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.inference.sources import Source, model, stored, with_example, with_state
+from symgraph.inference.sources import Source, model, several, stored, with_example, with_state
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import check_same_architecture, dtypes, module_hash, read_state
 from symgraph.io.example import Size
@@ -122,6 +122,7 @@ def merge(
     >>> symgraph.merge([a, b], example=torch.randn(5, 6)).module(torch.randn(2, 6)).shape
     torch.Size([2, 3])
     """
+    sources = several(sources, "merge")
     weights = [1 / len(sources)] * len(sources) if weights is None and sources else weights or ()
     check_weights(weights, len(sources))
     models = [with_example(model(s), example, input_size) for s in sources]

@@ -35,6 +35,7 @@ from symgraph.match.program_run import Run
 from symgraph.match.run_file import RunFile
 from symgraph.match.settle_step import Settle
 from symgraph.match.unchanged import Endpoint, calls_on
+from symgraph.measure.barrier import usable
 from symgraph.measure.mixture import State, interpolate
 from symgraph.measure.synthetic import synthetic
 from symgraph.orbit.alignment import Alignment
@@ -163,6 +164,9 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
         CheckpointError: models differ in more than widths, or none is as wide as all others in everything; or the
             symmetry graph of one is another one.
     """
+    usable(settings.device)
+    if not isinstance(settings.dtype, torch.dtype | None):
+        raise UsageError(f"{settings.dtype!r} is no dtype of torch", remedy="dtype=torch.float64, or torch.float32")
     found, notes = ready(tuple(sources.values()), settings.tied, roles, settings.example, settings.input_size)
     models = dict(zip(sources, found, strict=True))
     book = rule_book(settings.rules)

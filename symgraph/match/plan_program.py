@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, argument, called
 from symgraph.io.pinned import ModelInput
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
@@ -54,7 +54,8 @@ def plan_program(symmetry: SymmetryGraph, plan: Plan) -> Program:
             anything to learn.
     """
     if plan.learning is not None and plan.soft:
-        raise UsageError("soft permutations go with matching by weights or activations, not with learning")
+        what = "soft permutations go with matching by weights or activations, not with learning"
+        raise UsageError(what, remedy=f"leave out {called('soft')}, or match by {argument('method', 'weights')}")
     names = {name: name for name in plan.inputs} | {r.model: r.into for r in plan.reshape}
     canonical = {shaped: f"{name}.canonical" for name, shaped in names.items()}
     steps: list[ProgramStep] = [*plan.reshape, *(Canonicalise(n, c) for n, c in canonical.items())]

@@ -178,7 +178,7 @@ class Program(Shown):
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the program {path}", cause=one_line(error)) from error
+            raise UsageError(f"cannot read the program {path}", cause=one_line(error), remedy=_writing()) from error
         return Program.loads(text, str(path))
 
     @staticmethod
@@ -191,7 +191,7 @@ class Program(Shown):
         try:
             plain = parse(text)
         except Malformed as error:
-            raise UsageError(f"{place} is not YAML", cause=one_line(error)) from error
+            raise UsageError(f"{place} is not YAML", cause=str(error), remedy=_writing()) from error
         version = plain.get(_MARK) if isinstance(plain, Mapping) else None
         if version != VERSION:
             what = f"{place} is not a symgraph program"
@@ -232,8 +232,8 @@ def _step(data: Any, place: str, number: int) -> ProgramStep:
     op = data.get("op") if isinstance(data, Mapping) else None
     kind = STEPS.get(op) if isinstance(op, str) else None
     if kind is None:
-        raise UsageError(f"{place}: step {number} is none of {', '.join(STEPS)}")
+        raise UsageError(f"{place}: step {number} is none of {', '.join(STEPS)}", remedy=_writing())
     try:
         return kind.load({k: v for k, v in data.items() if k != "op"})
     except (Malformed, UsageError) as error:
-        raise UsageError(f"{place}: step {number} ({op}): {error}") from error
+        raise UsageError(f"{place}: step {number} ({op}): {error}", remedy="correct it at that place") from error

@@ -36,6 +36,7 @@ def merge_by_recipe(
     options: MatchOptions | Mapping[str, Any] | None = None,
     seed: int = 0,
     trust_remote_code: bool = False,
+    model_class: str | None = None,
     **settings: Any,
 ) -> Merged:
     """Brings all models of a recipe into the basis and gauge of its base, and merges them as it says.
@@ -48,6 +49,7 @@ def merge_by_recipe(
         models: models in any form, by the names that the recipe has for them, in the place of what these name.
         options: how to match.
         seed: of what DARE drops.
+        trust_remote_code, model_class: of checkpoints, as for `symgraph.model`.
         settings: fields of `UniverseSettings`: rules, device, and more.
 
     Raises:
@@ -63,7 +65,8 @@ def merge_by_recipe(
     wanted = read_recipe(recipe, METHODS)
     names = list(dict.fromkeys([*([wanted.base_model] if wanted.base_model else []), *_names(wanted)]))
     given = dict(models or {})
-    found = [model(given.get(n, n), trust_remote_code=trust_remote_code) for n in names]
+    trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code, "model_class": model_class}
+    found = [model(given.get(n, n), **trusted) for n in names]
     found = [with_example(m, example, input_size) for m in found]
     kept = {n: dtypes(m) for n, m in zip(names, found, strict=True)}
     hashes = [module_hash(m.module) for m in found]

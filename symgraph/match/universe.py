@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from symgraph.errors import UsageError
-from symgraph.inference.sources import Source
+from symgraph.inference.sources import Source, several
 from symgraph.io.options import given
 from symgraph.match.cards import element_spaces
 from symgraph.match.match_options import LearnOptions, MatchOptions, UniverseSettings
@@ -99,6 +99,7 @@ def _wanted(how: UniverseSettings, method: str, options: Any, learning: Any, dat
 
 
 def _shaped(sources: Sequence[Source], how: UniverseSettings) -> Shaped:
+    sources = several(sources, "universe")
     count = len(sources)
     if count < 2:
         raise UsageError(f"{count} model is no universe", remedy="name two models or more")

@@ -21,7 +21,7 @@ from symgraph.measure.batches import counted
 from symgraph.measure.endpoints import endpoints
 from symgraph.measure.grid import Simplex, line
 from symgraph.measure.losses import Metrics, Named
-from symgraph.measure.mixture import Mixtures, check_weights
+from symgraph.measure.mixture import Mixtures
 from symgraph.measure.objective import Objective
 from symgraph.measure.product_form import ProductMixtures
 from symgraph.measure.result import LossBarrier
@@ -117,7 +117,9 @@ def _told_apart(given: tuple[Any, ...], batches: Any) -> tuple[list[Any], Any]:
         given, batches = given[:-1], given[-1]
     if len(given) == 1 and isinstance(given[0], list | tuple):
         given = tuple(given[0])
-    check_weights([1 / max(len(given), 1)] * len(given), len(given))
+    if len(given) < 2:
+        what = f"a loss barrier needs two models and batches, not {len(given)} model"
+        raise UsageError(what, remedy="loss_barrier(a, b, batches)")
     return list(given), batches
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, either
 from symgraph.io.columns import IGNORED
 from symgraph.io.example import LABEL_KEYS
 from symgraph.measure.own_function import OwnFunction
@@ -138,7 +138,9 @@ def named_loss(loss: Named | Any) -> tuple[str, PerExample]:
     """
     if isinstance(loss, str):
         if loss not in LOSSES:
-            raise UsageError(f"no loss {loss!r}", remedy=f"use one of {', '.join(LOSSES)}, or pass a function")
+            raise UsageError(
+                f"no loss {loss!r}", remedy=f"use one of {', '.join(LOSSES)}" + either(", or pass a function", "")
+            )
         return loss, LOSSES[loss]
     if not callable(loss):
         what = f"a {type(loss).__name__} is no loss"
@@ -170,7 +172,7 @@ def _named_metric(given: Any) -> tuple[str, Metric]:
     if not isinstance(given, str) and callable(given):
         own = OwnFunction(given)
         return own.name if own.name != LOSS else "metric", Metric(given if given in _OWN else own)
-    remedy = f"use {', '.join(METRICS)}, a function, or a mapping from names to functions"
+    remedy = f"use {', '.join(METRICS)}" + either(", a function, or a mapping from names to functions", "")
     raise UsageError(f"no metric {given!r}", remedy=remedy)
 
 

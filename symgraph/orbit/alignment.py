@@ -126,7 +126,8 @@ class Alignment(Shown):
     def then(self, other: Alignment) -> Alignment:
         """This alignment, then `other`."""
         if self.symmetry.fingerprint != other.symmetry.fingerprint:
-            raise UsageError("two alignments of different architectures cannot be composed")
+            remedy = "compose alignments of models of one architecture"
+            raise UsageError("two alignments of different architectures cannot be composed", remedy=remedy)
         return replace(self, transform=self.transform.then(other.transform), target=other.target, objective=())
 
     def element(self, space: str) -> Element | None:
@@ -194,23 +195,22 @@ def _step(symmetry: SymmetryGraph, number: int, plain: dict[str, Any], tensors: 
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    remedy = either(
+        "`symgraph.align(a, b).alignment.save(FILE)` writes one",
+        "`symgraph align A B --out FOLDER --alignment FILE` writes one",
+    )
     if not path.is_file():
-        raise CheckpointError(
-            f"{path} does not exist",
-            remedy=either(
-                "`symgraph.align(a, b).alignment.save(FILE)` writes one",
-                "`symgraph align A B --out FOLDER --alignment FILE` writes one",
-            ),
-        )
+        raise CheckpointError(f"{path} does not exist", remedy=remedy)
     try:
         with safe_open(path, framework="pt") as f:
             plain = json.loads((f.metadata() or {}).get("symgraph", "{}"))
             # Copies: a product with memory that lies at an odd address of the file may round otherwise.
             tensors = {k: f.get_tensor(k).clone() for k in f.keys()}  # noqa: SIM118 - no iterator on this type
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file", cause=str(error)) from error
+        raise CheckpointError(f"{path} is not a safetensors file", cause=str(error), remedy=remedy) from error
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise CheckpointError(f"{path} holds no alignment", cause=f"its metadata does not say {FORMAT!r}")
+        cause = f"its metadata does not say {FORMAT!r}"
+        raise CheckpointError(f"{path} holds no alignment", cause=cause, remedy=remedy)
     return plain, tensors
 
 

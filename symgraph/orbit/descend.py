@@ -86,13 +86,17 @@ def descend(
 
     def loss() -> Tensor:
         found = objective(*run.states())
+        if not isinstance(found, Tensor):
+            what = f"the objective gave a {type(found).__name__}"
+            raise UsageError(what, remedy="give a tensor of one number, computed from the states by torch")
         if not found.requires_grad:
             raise UsageError("the objective depends on nothing that moves", remedy="name other spaces, or another one")
         return found
 
     run.measure(estimate, progress)
     if not math.isfinite(run.history[0][1]):
-        raise UsageError("the objective is not finite at the start", cause=f"it is {run.history[0][1]}")
+        remedy = "give an objective that is finite at the canonical form of each model"
+        raise UsageError("the objective is not finite at the start", cause=f"it is {run.history[0][1]}", remedy=remedy)
     ended = run.run(loss, estimate, progress)
     transforms = run.transforms(Transform())
     moved = tuple(t.apply(c.state) for t, c in zip(transforms, canonical, strict=True))

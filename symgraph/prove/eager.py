@@ -128,7 +128,8 @@ class Eager:
             return self._outputs(state)
         except _REFUSED as error:
             name = type(self.module).__name__
-            raise TraceError(f"{name} cannot be called on its inputs", cause=one_line(error)) from error
+            remedy = "give inputs that it can be called on"
+            raise TraceError(f"{name} cannot be called on its inputs", cause=one_line(error), remedy=remedy) from error
 
     def _outputs(self, state: State) -> list[tuple[Tensor, ...]]:
         tensors = {n: self._lazily(state.get(n, t), t) for n, t in self.own.items()}

@@ -96,4 +96,5 @@ def _check(graph: Graph, state: Mapping[str, Tensor]) -> None:
         if isinstance(node.result, Meta) and tuple(state[n].shape) != node.shape
     ]
     if other:
-        raise UsageError("the state does not fit the graph", cause=f"wrong shapes: {shorten(other)}")
+        remedy = "give the state of the model that was traced"
+        raise UsageError("the state does not fit the graph", cause=f"wrong shapes: {shorten(other)}", remedy=remedy)
