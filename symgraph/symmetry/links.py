@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 from symgraph.symmetry.structure import Space, Structure
-from symgraph.symmetry.terms import Leaf, Term, leaves
+from symgraph.symmetry.terms import Term, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +52,23 @@ def link(symmetry: Structure, name: str) -> Link:
     if name in symmetry.gain_sites:
         spaces = [symmetry.frame(gain.frame).space for gain in symmetry.gain_sites[name]]
         return Link(tuple(dict.fromkeys(symmetry.spaces[space].name for space in spaces if space >= 0)))
-    found = [end for term in symmetry.terms[name] if (end := _end(symmetry, term)).spaces]
-    ends = _two(found)
+    ends = _two(_ends(symmetry, symmetry.terms[name]))
     if len(ends) < 2:
         return Link(ends[0].names if ends else ())
     source, target = sorted(ends, key=lambda end: not end.dual)
     return Link(source.names, target.names, source.dual and not target.dual)
 
 
-def _end(symmetry: Structure, term: Term) -> _End:
-    held = [leaf for leaf in leaves(term) if leaf.space >= 0]
-    spaces = list(dict.fromkeys(symmetry.spaces[leaf.space] for leaf in held))
-    outer = {number for space in spaces for number in space.fibre}
-    return _End(tuple(space for space in spaces if space.id not in outer), _dual(held))
-
-
-def _dual(held: Sequence[Leaf]) -> bool:
-    return bool(held) and held[0].dual
+def _ends(symmetry: Structure, terms: Sequence[Term]) -> list[_End]:
+    """The axes that hold spaces, but for those that another space of the tensor is fibred over."""
+    held = [[leaf for leaf in leaves(term) if leaf.space >= 0] for term in terms]
+    outer = {number for axis in held for leaf in axis for number in symmetry.spaces[leaf.space].fibre}
+    inner = [[leaf for leaf in axis if leaf.space not in outer] for axis in held]
+    return [
+        _End(tuple(dict.fromkeys(symmetry.spaces[leaf.space] for leaf in kept)), axis[0].dual)
+        for axis, kept in zip(held, inner, strict=True)
+        if kept
+    ]
 
 
 def _two(ends: Sequence[_End]) -> list[_End]:

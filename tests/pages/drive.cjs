@@ -114,7 +114,9 @@ async function folding(page) {
   if (!many) return { before, folded, opened };
   await click(page, "open", many);
   const closed = await drawn(page);
-  await page.getByRole("button", { name: /show each of the/ }).click();
+  const one = page.locator(".module select");
+  if (await one.count()) await one.selectOption({ index: 2 });
+  else await page.getByRole("button", { name: /show each of the/ }).click();
   const apart = await drawn(page);
   await page.getByRole("button", { name: "Fit" }).click();
   await click(page, "closed", apart.closed.at(-1).split(" \u00b7")[0].split("\n")[0]);

@@ -191,6 +191,27 @@ def test_links_lead_from_what_is_read_to_what_is_written(llama: SymmetryGraph) -
     assert stem.source == ("resnet.embedder.embedder.convolution.weight[1]",), "the channels, not a side of the kernel"
 
 
+class Experts(nn.Module):
+    """Four experts in one tensor each, of which a router picks by its scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(6, 4)
+        self.up, self.down = nn.Parameter(torch.randn(4, 6, 8)), nn.Parameter(torch.randn(4, 8, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = torch.relu(torch.einsum("bi,eih->beh", x, self.up))
+        return torch.einsum("be,beh,eho->bo", torch.softmax(self.gate(x), -1), inside, self.down)
+
+
+def test_a_link_leads_to_the_inside_of_experts_and_not_to_their_number() -> None:
+    graph = symgraph.infer(Experts(), torch.randn(5, 6))
+    (inside,) = (space for space in graph if space.fibre)
+    found = link(graph, "up")
+    assert inside.name in (*found.source, *found.target)
+    assert graph.spaces[inside.fibre[0]].name not in (*found.source, *found.target)
+
+
 def test_spaces_are_at_home_in_the_module_of_their_parameters(llama: SymmetryGraph) -> None:
     homes = {space.name: home(llama, space) for space in llama.spaces}
     assert homes["residual"] == "" and homes["layers.1.mlp.hidden"] == "model.layers.1.mlp"

@@ -7,12 +7,13 @@ const MOST_SEEN = 40;
 /**
  * The modules of a graph and which of them are open.
  *
- * Repeated modules are one (`layers.{0..79}`) until `apart` holds their path; a module in `closed` is one node.
+ * Repeated modules are one (`layers.{0..79}`) but for the numbers that `apart` has for their path; a module in `closed` is
+ * one node.
  */
 export class Tree {
   constructor(data) {
     this.data = data;
-    this.apart = new Set();
+    this.apart = new Map();
     this.closed = new Set();
     this.moving = data.spaces.filter(({ record }) => record.kind !== "rigid");
     const used = linkedTo(data.parameters, new Set(this.moving.flatMap(everyName)));
@@ -44,13 +45,17 @@ export class Tree {
     if (!this.closed.delete(id)) this.closed.add(id);
   }
 
-  /** Shows each of the modules that are alike by itself, closed, or all of them as one. */
-  toggleApart(path) {
-    if (this.apart.delete(path)) return;
-    this.apart.add(path);
+  /** Shows those of the modules that are alike by themselves, closed, whose numbers these are. */
+  showApart(path, numbers) {
+    this.apart.set(path, new Set([...(this.apart.get(path) ?? []), ...numbers]));
     for (const { path: ids, steps } of this.#places()) {
       steps.forEach((step, at) => step === path && this.closed.add(ids[at]));
     }
+  }
+
+  /** Shows all modules that are alike as one again. */
+  showAsOne(path) {
+    this.apart.delete(path);
   }
 
   /** Closes every module, or opens every one. */
@@ -89,8 +94,8 @@ export class Tree {
       const steps = prefixes(space.record.home);
       let parts = [space.rows];
       for (const step of steps.filter((path) => this.apart.has(path))) {
-        const mark = markIn(lastOf(step));
-        parts = parts.flatMap((rows) => grouped(rows, (row) => row[mark]));
+        const [mark, apart] = [markIn(lastOf(step)), this.apart.get(step)];
+        parts = parts.flatMap((rows) => grouped(rows, (row) => (apart.has(row[mark]) ? row[mark] : "others")));
       }
       return parts.map((rows) => ({
         id: `space ${filled(space.record.name, rows)}`,
@@ -109,8 +114,9 @@ export class Tree {
     for (const { path, steps, rows, id } of places) {
       path.forEach((group, at) => {
         const mark = markIn(lastOf(steps[at]));
-        const times = mark < 0 ? 1 : new Set(rows.map((row) => row[mark])).size;
-        const found = groups.get(group) ?? { step: steps[at], times, children: new Set(), spaces: 0, repeats: mark >= 0 };
+        const numbers = mark < 0 ? [] : [...new Set(rows.map((row) => row[mark]))];
+        const times = Math.max(numbers.length, 1);
+        const found = groups.get(group) ?? { step: steps[at], numbers, times, children: new Set(), spaces: 0 };
         found.children.add(path[at + 1] ?? id);
         found.spaces += 1;
         groups.set(group, found);

@@ -12,6 +12,8 @@ import { Tree } from "assets/symmetry-tree.js";
 
 const KINDS = { space: "spaces", parameter: "parameters", family: "families" };
 const DETAILS = { space: spaceDetails, parameter: parameterDetails, family: familyDetails };
+// More modules of one kind than this side by side are no longer legible.
+const MOST_APART = 16;
 const HELP = "Arrow keys move, Enter opens, l goes along links, m to the module, + and \u2212 zoom, 0 fits. A click on a module folds it.";
 
 export function show(data, place) {
@@ -94,8 +96,15 @@ class View {
     };
     const button = (text, act) => el("button", { type: "button", onclick: again(act) }, text);
     shown.push(button("fold or open", () => this.tree.toggle(node.id)));
-    if (node.times > 1) shown.push(button(`show each of the ${node.times}`, () => this.tree.toggleApart(node.step)));
-    else if (node.repeats) shown.push(button("show all that are alike as one", () => this.tree.toggleApart(node.step)));
+    if (node.times > 1 && node.times <= MOST_APART) {
+      shown.push(button(`show each of the ${node.times}`, () => this.tree.showApart(node.step, node.numbers)));
+    }
+    if (node.times > MOST_APART) {
+      const one = (event) => again(() => this.tree.showApart(node.step, [Number(event.target.value)]))();
+      const numbers = node.numbers.map((number) => el("option", { value: number }, number));
+      shown.push(el("label", {}, "show one by itself: ", el("select", { onchange: one }, el("option", {}, ""), numbers)));
+    }
+    if (this.tree.apart.has(node.step)) shown.push(button("show all that are alike as one", () => this.tree.showAsOne(node.step)));
     this.details.replaceChildren(el("div", { class: "module" }, shown));
   }
 
