@@ -50,8 +50,8 @@ def parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> Arguments:
         return args
     command = args.parser
     options = [option for action in command._actions for option in action.option_strings]
-    near = get_close_matches(left[0].split("=")[0], options, n=1, cutoff=0.8)
-    remedy = f"did you mean {near[0]}?" if near else f"`{command.prog} --help` shows the arguments"
+    given = left[0].split("=")[0]
+    remedy = near(given, options, f"`{command.prog} --help` shows the arguments", cutoff=0.8)
     raise UsageError(f"{command.prog} does not take {' '.join(left)}", remedy=remedy)
 
 

@@ -85,7 +85,7 @@ def descend(
         return float(objective(*run.states(exact=True)))
 
     def loss() -> Tensor:
-        found = objective(*run.states())
+        found: Any = objective(*run.states())
         if not isinstance(found, Tensor):
             what = f"the objective gave a {type(found).__name__}"
             raise UsageError(what, remedy="give a tensor of one number, computed from the states by torch")

@@ -34,9 +34,17 @@ async function look(browser, file, picture) {
   };
   const page = await open("light");
   await page.screenshot({ path: `${picture}-light.png` });
-  const seen = { paint: await paint(open, page), fits: await fits(page), headline: await text(page, ".details") };
+  const seen = {
+    paint: await paint(open, page),
+    fits: await fits(page),
+    headline: await text(page, ".details"),
+  };
   Object.assign(seen, { drawn: await drawn(page), clicks: await clicks(page), folding: await folding(page) });
-  Object.assign(seen, { search: await search(page), keyboard: await keyboard(page), themes: await themes(page) });
+  Object.assign(seen, {
+    search: await search(page),
+    keyboard: await keyboard(page),
+    themes: await themes(page),
+  });
   const dark = await open("dark", "#space=residual");
   seen.pointed = await text(dark, ".details h2").catch(() => "");
   await dark.screenshot({ path: `${picture}-dark.png` });
@@ -46,7 +54,9 @@ async function look(browser, file, picture) {
 /** The first paint of the fastest of three times: other programs may run beside the browser. */
 async function paint(open, page) {
   const pages = [page, await open("light"), await open("light")];
-  const times = pages.map((one) => one.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime));
+  const times = pages.map((one) =>
+    one.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime),
+  );
   const fastest = Math.min(...(await Promise.all(times)));
   await Promise.all(pages.slice(1).map((one) => one.close()));
   return fastest;
@@ -71,7 +81,9 @@ function placeOf(page, kind, label) {
       const box = document.querySelector(".canvas");
       const { x, y } = box.getBoundingClientRect();
       const cy = box._cyreg.cy;
-      const one = cy.elements(`[kind = '${kind}']`).filter((element) => (element.data("label") ?? "").includes(label))[0];
+      const one = cy
+        .elements(`[kind = '${kind}']`)
+        .filter((element) => (element.data("label") ?? "").includes(label))[0];
       if (!one) return null;
       if (one.isEdge()) return { x: x + one.renderedMidpoint().x, y: y + one.renderedMidpoint().y };
       const at = one.renderedBoundingBox({ includeLabels: kind === "open" });
@@ -94,8 +106,11 @@ async function clicks(page) {
   const space = spaces.find((label) => label.startsWith("residual")) ?? spaces[0];
   await click(page, "space", space);
   found.space = { details: await text(page, ".details"), hash: await page.evaluate(() => location.hash) };
-  const matrix = links.find((label) => /proj|query|fc|memory|0/.test(label) && !label.includes(",") && !label.includes("vector"));
-  if (matrix && (await click(page, "link", matrix))) found.link = { label: matrix, details: await text(page, ".details") };
+  const matrix = links.find(
+    (label) => /proj|query|fc|memory|0/.test(label) && !label.includes(",") && !label.includes("vector"),
+  );
+  if (matrix && (await click(page, "link", matrix)))
+    found.link = { label: matrix, details: await text(page, ".details") };
   await page.locator(".details .term").first().click();
   found.glossary = await text(page, "#glossary");
   await page.keyboard.press("Escape");
@@ -182,7 +197,11 @@ async function themes(page) {
 
 /** Whether nothing is wider or higher than the window. */
 function fits(page) {
-  return page.evaluate(() => document.documentElement.scrollWidth <= innerWidth && document.documentElement.scrollHeight <= innerHeight);
+  return page.evaluate(
+    () =>
+      document.documentElement.scrollWidth <= innerWidth &&
+      document.documentElement.scrollHeight <= innerHeight,
+  );
 }
 
 main(process.argv.slice(2)).catch((error) => {

@@ -6,13 +6,19 @@ let entries = new Map();
 
 /** Sets the entries of the page: `term`, `words`, `example`, `also`, `see`. */
 export function setGlossary(list) {
-  entries = new Map(list.flatMap((entry) => [entry.term, ...entry.also].map((word) => [word.toLowerCase(), entry])));
+  entries = new Map(
+    list.flatMap((entry) => [entry.term, ...entry.also].map((word) => [word.toLowerCase(), entry])),
+  );
 }
 
 /** A word that opens its entry, or the word alone where there is none. */
 export function term(word, shown = word) {
   if (!entries.has(word.toLowerCase())) return document.createTextNode(shown);
-  const button = el("button", { type: "button", class: "term", "data-term": word, "aria-haspopup": "dialog" }, shown);
+  const button = el(
+    "button",
+    { type: "button", class: "term", "data-term": word, "aria-haspopup": "dialog" },
+    shown,
+  );
   button.addEventListener("click", (event) => {
     event.stopPropagation();
     open(word, button);
@@ -23,7 +29,11 @@ export function term(word, shown = word) {
 /** The whole glossary as a list. */
 export function wholeGlossary() {
   const list = [...new Set(entries.values())];
-  return el("dl", { class: "glossary" }, list.map((entry) => [el("dt", {}, entry.term), el("dd", {}, body(entry))]));
+  return el(
+    "dl",
+    { class: "glossary" },
+    list.map((entry) => [el("dt", {}, entry.term), el("dd", {}, body(entry))]),
+  );
 }
 
 function open(word, beside) {
@@ -49,5 +59,10 @@ function see(entry, beside) {
     button.addEventListener("click", () => open(word, beside));
     return button;
   });
-  return el("p", { class: "see" }, "see also: ", links.flatMap((link, at) => (at ? [", ", link] : [link])));
+  return el(
+    "p",
+    { class: "see" },
+    "see also: ",
+    links.flatMap((link, at) => (at ? [", ", link] : [link])),
+  );
 }

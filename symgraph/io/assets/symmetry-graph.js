@@ -39,7 +39,17 @@ export class Drawing {
 
   #lay(rankDir) {
     this.cy.edges().toggleClass("beside", rankDir === "TB");
-    this.cy.layout({ name: "dagre", rankDir, nodeSep: 22, rankSep: rankDir === "LR" ? 90 : 60, edgeSep: 12, animate: false, fit: false }).run();
+    this.cy
+      .layout({
+        name: "dagre",
+        rankDir,
+        nodeSep: 22,
+        rankSep: rankDir === "LR" ? 90 : 60,
+        edgeSep: 12,
+        animate: false,
+        fit: false,
+      })
+      .run();
   }
 
   /** How large the drawing can be shown. */
@@ -51,14 +61,18 @@ export class Drawing {
   fit() {
     this.cy.resize();
     this.cy.fit(undefined, 24);
-    if (this.cy.zoom() > 1.15) this.cy.zoom({ level: 1.15, renderedPosition: { x: this.cy.width() / 2, y: this.cy.height() / 2 } });
+    if (this.cy.zoom() > 1.15)
+      this.cy.zoom({ level: 1.15, renderedPosition: { x: this.cy.width() / 2, y: this.cy.height() / 2 } });
   }
 
   /** Marks spaces and parameters by their names. */
   mark(names) {
     const wanted = new Set(names);
     this.cy.elements().removeClass("chosen");
-    this.cy.elements().filter((one) => one.data("names")?.some((name) => wanted.has(name))).addClass("chosen");
+    this.cy
+      .elements()
+      .filter((one) => one.data("names")?.some((name) => wanted.has(name)))
+      .addClass("chosen");
   }
 
   #act(element) {
@@ -80,7 +94,11 @@ export class Drawing {
     else if (event.key === "Enter" && at.nonempty()) this.#act(at);
     else if (event.key === "l") this.#nextLink(at);
     else if (event.key === "m" && at.isNode?.() && at.parent().nonempty()) this.#focus(at.parent());
-    else if (event.key === "+" || event.key === "-") this.cy.zoom({ level: this.cy.zoom() * (event.key === "+" ? 1.25 : 0.8), renderedPosition: { x: this.cy.width() / 2, y: this.cy.height() / 2 } });
+    else if (event.key === "+" || event.key === "-")
+      this.cy.zoom({
+        level: this.cy.zoom() * (event.key === "+" ? 1.25 : 0.8),
+        renderedPosition: { x: this.cy.width() / 2, y: this.cy.height() / 2 },
+      });
     else if (event.key === "0") this.fit();
     else return;
     event.preventDefault();
@@ -121,19 +139,35 @@ function nodeElement(node) {
   const label = `${broken(node.label)}${times}\n${counted(record.size)} \u00b7 ${record.class}`;
   const said = `space ${node.name}, ${record.class}, size ${counted(record.size)}`;
   const names = [node.name, node.space.name, ...node.rows.map((row) => filled(record.name, [row]))];
-  return { data: { id: node.id, parent: node.parent, kind: "space", label, said, names, node, class: record.class, shape: SHAPES[record.kind], ...room(label) } };
+  return {
+    data: {
+      id: node.id,
+      parent: node.parent,
+      kind: "space",
+      label,
+      said,
+      names,
+      node,
+      class: record.class,
+      shape: SHAPES[record.kind],
+      ...room(label),
+    },
+  };
 }
 
 /** A long name in two lines. */
 function broken(name) {
   const words = dotted(name);
-  return name.length > LONGEST && words.length > 1 ? `${words.slice(0, -1).join(".")}\n${words.at(-1)}` : name;
+  return name.length > LONGEST && words.length > 1
+    ? `${words.slice(0, -1).join(".")}\n${words.at(-1)}`
+    : name;
 }
 
 function moduleElement(node) {
   const times = node.times > 1 ? ` \u00d7${node.times}` : "";
   const open = node.kind === "open";
-  const name = node.parent && node.id.startsWith(`${node.parent}.`) ? node.id.slice(node.parent.length + 1) : node.id;
+  const name =
+    node.parent && node.id.startsWith(`${node.parent}.`) ? node.id.slice(node.parent.length + 1) : node.id;
   const label = open ? `\u25be ${name}${times}` : `\u25b8 ${name}${times}\n${several(node.spaces, "space")}`;
   const said = `module ${node.id}${times}, ${open ? "open" : "folded"}`;
   return { data: { id: node.id, parent: node.parent, kind: node.kind, label, said, node, ...room(label) } };
@@ -147,10 +181,15 @@ function linkElement(link) {
   const main = [...link.members].filter(([, held]) => held.main).map(([parameter]) => parameter);
   const words = [...new Set(main.map(({ name }) => short(name)))];
   const more = words.length > LABELS ? `, +${words.length - LABELS + 1}` : "";
-  const label = link.vector ? several(link.members.size, "vector") : words.slice(0, more ? LABELS - 1 : LABELS).join(", ") + more;
+  const label = link.vector
+    ? several(link.members.size, "vector")
+    : words.slice(0, more ? LABELS - 1 : LABELS).join(", ") + more;
   const names = [...link.members.keys()].map(({ name }) => name);
   const said = `link ${names.join(", ")}`;
-  return { data: { id: link.id, source: link.source, target: link.target, kind: "link", label, said, names, link }, classes: [link.directed ? "directed" : "", link.named ? "" : "aside"].filter(Boolean) };
+  return {
+    data: { id: link.id, source: link.source, target: link.target, kind: "link", label, said, names, link },
+    classes: [link.directed ? "directed" : "", link.named ? "" : "aside"].filter(Boolean),
+  };
 }
 
 const probe = document.body.appendChild(el("i", { hidden: true }));
@@ -173,41 +212,125 @@ const measure = document.createElement("canvas").getContext("2d");
 function room(label) {
   measure.font = "12px system-ui, sans-serif";
   const lines = label.split("\n");
-  return { width: Math.ceil(Math.max(...lines.map((line) => measure.measureText(line).width))) + 4, height: 15 * lines.length };
+  return {
+    width: Math.ceil(Math.max(...lines.map((line) => measure.measureText(line).width))) + 4,
+    height: 15 * lines.length,
+  };
 }
 
 function style() {
   const colour = palette();
   const ofClass = (node) => colour(`class-${slug(node.data("class"))}`, "class-other");
-  const text = { color: colour("ink"), "font-family": "system-ui, sans-serif", "font-size": 12, "text-wrap": "wrap", "min-zoomed-font-size": 6 };
+  const text = {
+    color: colour("ink"),
+    "font-family": "system-ui, sans-serif",
+    "font-size": 12,
+    "text-wrap": "wrap",
+    "min-zoomed-font-size": 6,
+  };
   return [
-    { selector: "node", style: { ...text, label: "data(label)", "text-valign": "center", "text-halign": "center" } },
+    {
+      selector: "node",
+      style: { ...text, label: "data(label)", "text-valign": "center", "text-halign": "center" },
+    },
     {
       selector: "node[kind = 'space']",
-      style: { shape: "data(shape)", width: "data(width)", height: "data(height)", padding: 11, "background-color": ofClass, "border-width": 1.5, "border-color": colour("line-strong") },
+      style: {
+        shape: "data(shape)",
+        width: "data(width)",
+        height: "data(height)",
+        padding: 11,
+        "background-color": ofClass,
+        "border-width": 1.5,
+        "border-color": colour("line-strong"),
+      },
     },
     { selector: "node[shape = 'rectangle']", style: { "border-style": "dashed" } },
     {
       selector: "node[kind = 'open']",
-      style: { shape: "round-rectangle", padding: 16, "background-color": colour("module"), "background-opacity": 0.6, "border-color": colour("line"), "border-width": 1, "text-valign": "top", "text-events": "yes", color: colour("ink-soft") },
+      style: {
+        shape: "round-rectangle",
+        padding: 16,
+        "background-color": colour("module"),
+        "background-opacity": 0.6,
+        "border-color": colour("line"),
+        "border-width": 1,
+        "text-valign": "top",
+        "text-events": "yes",
+        color: colour("ink-soft"),
+      },
     },
     {
       selector: "node[kind = 'closed']",
-      style: { shape: "round-rectangle", width: "data(width)", height: "data(height)", padding: 14, "background-color": colour("module"), "border-color": colour("line-strong"), "border-width": 1.5, "border-style": "double" },
+      style: {
+        shape: "round-rectangle",
+        width: "data(width)",
+        height: "data(height)",
+        padding: 14,
+        "background-color": colour("module"),
+        "border-color": colour("line-strong"),
+        "border-width": 1.5,
+        "border-style": "double",
+      },
     },
     {
       selector: "edge",
-      style: { ...text, "font-size": 11, "curve-style": "bezier", width: 1.6, "line-color": colour("line-strong"), "target-arrow-color": colour("line-strong"), color: colour("ink-soft"), "text-background-color": colour("ground"), "text-background-opacity": 0.85, "text-background-padding": 1 },
+      style: {
+        ...text,
+        "font-size": 11,
+        "curve-style": "bezier",
+        width: 1.6,
+        "line-color": colour("line-strong"),
+        "target-arrow-color": colour("line-strong"),
+        color: colour("ink-soft"),
+        "text-background-color": colour("ground"),
+        "text-background-opacity": 0.85,
+        "text-background-padding": 1,
+      },
     },
     // Where no links arrive: above a node, or beside it where links come from above.
-    { selector: "edge:loop", style: { "loop-direction": "0deg", "loop-sweep": "50deg", "control-point-step-size": 64 } },
-    { selector: "edge.beside:loop", style: { "loop-direction": "90deg", "loop-sweep": "24deg", "control-point-step-size": 150 } },
+    {
+      selector: "edge:loop",
+      style: { "loop-direction": "0deg", "loop-sweep": "50deg", "control-point-step-size": 64 },
+    },
+    {
+      selector: "edge.beside:loop",
+      style: { "loop-direction": "90deg", "loop-sweep": "24deg", "control-point-step-size": 150 },
+    },
     { selector: "edge[label]", style: { label: "data(label)" } },
     { selector: "edge.aside", style: { width: 1, opacity: 0.6 } },
     { selector: "edge.directed", style: { "target-arrow-shape": "triangle" } },
-    { selector: "edge[kind = 'fibre']", style: { "line-style": "dotted", width: 2, "target-arrow-shape": "diamond", "line-color": colour("accent"), "target-arrow-color": colour("accent") } },
-    { selector: ".chosen", style: { "border-width": 4, "border-color": colour("accent"), "line-color": colour("accent"), "target-arrow-color": colour("accent"), "z-index": 9 } },
+    {
+      selector: "edge[kind = 'fibre']",
+      style: {
+        "line-style": "dotted",
+        width: 2,
+        "target-arrow-shape": "diamond",
+        "line-color": colour("accent"),
+        "target-arrow-color": colour("accent"),
+      },
+    },
+    {
+      selector: ".chosen",
+      style: {
+        "border-width": 4,
+        "border-color": colour("accent"),
+        "line-color": colour("accent"),
+        "target-arrow-color": colour("accent"),
+        "z-index": 9,
+      },
+    },
     { selector: "edge.chosen", style: { width: 3.5 } },
-    { selector: ".focused", style: { "outline-width": 3, "outline-color": colour("accent"), "outline-offset": 3, "underlay-color": colour("accent"), "underlay-opacity": 0.25, "underlay-padding": 5 } },
+    {
+      selector: ".focused",
+      style: {
+        "outline-width": 3,
+        "outline-color": colour("accent"),
+        "outline-offset": 3,
+        "underlay-color": colour("accent"),
+        "underlay-opacity": 0.25,
+        "underlay-padding": 5,
+      },
+    },
   ];
 }

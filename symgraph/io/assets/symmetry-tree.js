@@ -7,17 +7,20 @@ const MOST_SEEN = 40;
 /**
  * The modules of a graph and which of them are open.
  *
- * Repeated modules are one (`layers.{0..79}`) but for the numbers that `apart` has for their path; a module in `closed` is
- * one node.
+ * Repeated modules are one (`layers.{0..79}`) but for the numbers that `apart` has for their path; a module in
+ * `closed` is one node.
  */
 export class Tree {
   constructor(data) {
     this.data = data;
     this.apart = new Map();
     this.closed = new Set();
-    this.moving = data.spaces.filter(({ record }) => record.kind !== "rigid");
+    const moves = ({ record }) => record.kind !== "rigid";
+    this.moving = data.spaces.filter(moves);
     const used = linkedTo(data.parameters, new Set(this.moving.flatMap(everyName)));
-    this.drawn = data.spaces.filter((space) => this.moving.includes(space) || everyName(space).some((name) => used.has(name)));
+    this.drawn = data.spaces.filter(
+      (space) => moves(space) || everyName(space).some((name) => used.has(name)),
+    );
     this.rigid = this.drawn.length <= MOST_SEEN || !this.moving.length;
     this.#closeDeep();
   }
@@ -32,8 +35,12 @@ export class Tree {
       const path = place.path.filter((id) => groups.has(id));
       const shut = path.find((id) => this.closed.has(id));
       const inside = shut ? path.slice(0, path.indexOf(shut)) : path;
-      inside.forEach((id, at) => nodes.set(id, { ...groups.get(id), id, kind: "open", parent: inside[at - 1] }));
-      const node = shut ? { ...groups.get(shut), id: shut, kind: "closed" } : { ...place, kind: "space", label: this.#label(place, inside.at(-1)) };
+      inside.forEach((id, at) =>
+        nodes.set(id, { ...groups.get(id), id, kind: "open", parent: inside[at - 1] }),
+      );
+      const node = shut
+        ? { ...groups.get(shut), id: shut, kind: "closed" }
+        : { ...place, kind: "space", label: this.#label(place, inside.at(-1)) };
       nodes.set(node.id, { ...node, parent: inside.at(-1) });
       for (const row of place.rows) nodeOf.set(filled(place.space.record.name, [row]), node.id);
     }
@@ -66,18 +73,15 @@ export class Tree {
 
   /** Opens what hides a space. */
   reveal(name) {
-    for (const place of this.#places()) {
-      if (!place.rows.some((row) => filled(place.space.record.name, [row]) === name) && place.space.name !== name) continue;
-      if (place.space.record.kind === "rigid") this.rigid = true;
-      place.path.forEach((id) => this.closed.delete(id));
+    for (const { path, space, rows } of this.#places()) {
+      const here = space.name === name || rows.some((row) => filled(space.record.name, [row]) === name);
+      if (here) path.forEach((id) => this.closed.delete(id));
     }
   }
 
   /** What a space is called inside of a module: with the modules between, of which it is the only part. */
   #label({ name, path }, module) {
-    const home = path.at(-1) ?? "";
-    const around = module ?? this.whole;
-    const between = home.startsWith(`${around}.`) ? home.slice(around.length + 1) : around || home === around ? "" : home;
+    const between = below(path.at(-1) ?? "", module ?? this.whole);
     return between ? `${between}.${dotted(name).at(-1)}` : short(name);
   }
 
@@ -95,7 +99,9 @@ export class Tree {
       let parts = [space.rows];
       for (const step of steps.filter((path) => this.apart.has(path))) {
         const [mark, apart] = [markIn(lastOf(step)), this.apart.get(step)];
-        parts = parts.flatMap((rows) => grouped(rows, (row) => (apart.has(row[mark]) ? row[mark] : "others")));
+        parts = parts.flatMap((rows) =>
+          grouped(rows, (row) => (apart.has(row[mark]) ? row[mark] : "others")),
+        );
       }
       return parts.map((rows) => ({
         id: `space ${filled(space.record.name, rows)}`,
@@ -116,7 +122,13 @@ export class Tree {
         const mark = markIn(lastOf(steps[at]));
         const numbers = mark < 0 ? [] : [...new Set(rows.map((row) => row[mark]))];
         const times = Math.max(numbers.length, 1);
-        const found = groups.get(group) ?? { step: steps[at], numbers, times, children: new Set(), spaces: 0 };
+        const found = groups.get(group) ?? {
+          step: steps[at],
+          numbers,
+          times,
+          children: new Set(),
+          spaces: 0,
+        };
         found.children.add(path[at + 1] ?? id);
         found.spaces += 1;
         groups.set(group, found);
@@ -137,22 +149,8 @@ export class Tree {
     const links = new Map();
     for (const parameter of this.data.parameters) {
       for (const row of parameter.rows) {
-        const { source, target, directed } = filled(parameter.record.link, [row]);
-        const vector = !target.length;
-        for (const from of source) {
-          for (const to of vector ? [from] : target) {
-            const ends = [nodeOf.get(from), nodeOf.get(to)];
-            if (!ends[0] || !ends[1] || (ends[0] === ends[1] && !ends[0].startsWith("space "))) continue;
-            const id = `link ${ends.join(" | ")} ${vector} ${directed}`;
-            const link = links.get(id) ?? { id, source: ends[0], target: ends[1], vector, directed, members: new Map(), named: false };
-            const main = vector || (from === source.at(-1) && to === target.at(-1));
-            link.named ||= main;
-            const held = link.members.get(parameter) ?? { rows: [], main };
-            held.rows.push(row);
-            link.members.set(parameter, held);
-            links.set(id, link);
-          }
-        }
+        for (const end of ends(filled(parameter.record.link, [row]), nodeOf))
+          addTo(links, parameter, row, end);
       }
     }
     return [...links.values()];
@@ -162,14 +160,50 @@ export class Tree {
     const found = new Map();
     for (const { record, rows } of this.data.spaces) {
       for (const row of rows) {
+        const target = nodeOf.get(filled(record.name, [row]));
         for (const outer of filled(record.fibre, [row])) {
-          const ends = [nodeOf.get(outer.name), nodeOf.get(filled(record.name, [row]))];
-          if (ends[0] && ends[1] && ends[0] !== ends[1]) found.set(ends.join(" | "), { id: `fibre ${ends.join(" | ")}`, source: ends[0], target: ends[1] });
+          const source = nodeOf.get(outer.name);
+          const id = `fibre ${source} | ${target}`;
+          if (source && target && source !== target) found.set(id, { id, source, target });
         }
       }
     }
     return [...found.values()];
   }
+}
+
+/**
+ * The pairs of nodes that a parameter leads between: one for each pair of spaces on its two axes.
+ *
+ * `main` is the pair of the innermost spaces, which bears the name. Inside of a folded module nothing is seen.
+ */
+function* ends({ source, target, directed }, nodeOf) {
+  const vector = !target.length;
+  for (const from of source) {
+    for (const to of vector ? [from] : target) {
+      const [start, stop] = [nodeOf.get(from), nodeOf.get(to)];
+      const hidden = start === stop && !start?.startsWith("space ");
+      const main = vector || (from === source.at(-1) && to === target.at(-1));
+      if (start && stop && !hidden) yield { source: start, target: stop, directed, vector, main };
+    }
+  }
+}
+
+/** Adds one of the parameters of a record to the link between two nodes. */
+function addTo(links, parameter, row, { main, ...end }) {
+  const id = `link ${Object.values(end).join(" | ")}`;
+  const link = links.get(id) ?? { id, ...end, members: new Map(), named: false };
+  const held = link.members.get(parameter) ?? { rows: [], main };
+  held.rows.push(row);
+  link.members.set(parameter, held);
+  link.named ||= main;
+  links.set(id, link);
+}
+
+/** The part of a path that lies inside of a module; all of it where that is the whole model. */
+function below(path, module) {
+  if (!module) return path;
+  return path.startsWith(`${module}.`) ? path.slice(module.length + 1) : "";
 }
 
 /** A name in its parts; the dots of a range are none of its own. */
@@ -190,7 +224,9 @@ function everyName({ record, rows }) {
 
 /** The spaces at the ends of links that lead to one of these, or of every link where these are none. */
 function linkedTo(parameters, wanted) {
-  const ends = parameters.flatMap(({ record, rows }) => rows.map((row) => filled([...record.link.source, ...record.link.target], [row])));
+  const ends = parameters.flatMap(({ record, rows }) =>
+    rows.map((row) => filled([...record.link.source, ...record.link.target], [row])),
+  );
   return new Set(ends.filter((names) => !wanted.size || names.some((name) => wanted.has(name))).flat());
 }
 
@@ -200,7 +236,8 @@ function prefixes(home) {
   const found = [];
   words.forEach((word, at) => {
     const next = words[at + 1];
-    if (next === undefined || !(/^\d+$/.test(next) || markIn(next) >= 0)) found.push(words.slice(0, at + 1).join("."));
+    if (next === undefined || !(/^\d+$/.test(next) || markIn(next) >= 0))
+      found.push(words.slice(0, at + 1).join("."));
   });
   return found;
 }

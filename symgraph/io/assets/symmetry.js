@@ -1,20 +1,20 @@
 // A symmetry graph: a drawing, a table beside it, and what is said of the one thing that is chosen.
 
-import { counted, dottedName, el } from "assets/dom.js";
-import { formula } from "assets/formula.js";
+import { counted, el } from "assets/dom.js";
 import { setGlossary, term, wholeGlossary } from "assets/glossary.js";
 import { point, pointed } from "assets/page.js";
 import { filled, setMarks } from "assets/repeated.js";
 import { SHAPES } from "assets/symmetry-classes.js";
 import { chip, familyDetails, linkDetails, parameterDetails, spaceDetails } from "assets/symmetry-details.js";
-import { Table } from "assets/table.js";
+import { familyTable, parameterTable, spaceTable } from "assets/symmetry-tables.js";
 import { Tree } from "assets/symmetry-tree.js";
 
 const KINDS = { space: "spaces", parameter: "parameters", family: "families" };
 const DETAILS = { space: spaceDetails, parameter: parameterDetails, family: familyDetails };
 // More modules of one kind than this side by side are no longer legible.
 const MOST_APART = 16;
-const HELP = "Arrow keys move, Enter opens, l goes along links, m to the module, + and \u2212 zoom, 0 fits. A click on a module folds it.";
+const HELP =
+  "Arrow keys move, Enter opens, l goes along links, m to the module, + and \u2212 zoom, 0 fits. A click on a module folds it.";
 
 export function show(data, place) {
   setMarks(data.first_mark);
@@ -28,16 +28,34 @@ class View {
     this.index = Object.fromEntries(Object.entries(KINDS).map(([kind, key]) => [kind, names(data[key])]));
     this.tree = new Tree(data);
     this.go = (kind, name) => this.choose(kind, name);
-    this.tables = { space: spaces(data, this.go), parameter: parameters(data, this.go), family: families(data, this.go) };
-    this.details = el("section", { class: "details", "aria-label": "Details", "aria-live": "polite", tabindex: "0" });
+    this.tables = {
+      space: spaceTable(data, this.go),
+      parameter: parameterTable(data, this.go),
+      family: familyTable(data, this.go),
+    };
+    this.details = el("section", {
+      class: "details",
+      "aria-label": "Details",
+      "aria-live": "polite",
+      tabindex: "0",
+    });
     this.said = el("div", { class: "said", role: "status" }, HELP);
-    this.canvas = el("div", { class: "canvas", tabindex: "0", role: "application", "aria-label": `Drawing. ${HELP}` });
+    this.canvas = el("div", {
+      class: "canvas",
+      tabindex: "0",
+      role: "application",
+      "aria-label": `Drawing. ${HELP}`,
+    });
     place.classList.add("symmetry");
     place.append(this.#left(), el("div", { class: "right" }, this.#tabs(), this.details));
   }
 
   begin() {
-    if (this.data.nothing) this.details.replaceChildren(...nothing(this.data.nothing), ...remarks(this.data.notes, this.data.uncovered));
+    if (this.data.nothing)
+      this.details.replaceChildren(
+        ...nothing(this.data.nothing),
+        ...remarks(this.data.notes, this.data.uncovered),
+      );
     else this.#welcome();
     this.#follow();
     addEventListener("hashchange", () => this.#follow());
@@ -55,14 +73,24 @@ class View {
     this.tables[kind].mark(one.name);
     this.details.replaceChildren(...DETAILS[kind](one, rows, this.go));
     this.details.scrollTop = 0;
-    this.marked = kind === "space" ? [filled(one.record.name, rows)] : kind === "parameter" ? [one.name] : filled(one.record.tensors, one.rows);
+    this.marked =
+      kind === "space"
+        ? [filled(one.record.name, rows)]
+        : kind === "parameter"
+          ? [one.name]
+          : filled(one.record.tensors, one.rows);
     this.drawing?.mark(this.marked);
   }
 
   async #drawn() {
     const { Drawing } = await import("assets/symmetry-graph.js");
     const act = (what) => this.#act(what);
-    this.drawing = new Drawing({ tree: this.tree, place: this.canvas, choose: act, say: (text) => (this.said.textContent = text ?? HELP) });
+    this.drawing = new Drawing({
+      tree: this.tree,
+      place: this.canvas,
+      choose: act,
+      say: (text) => (this.said.textContent = text ?? HELP),
+    });
     if (this.marked) this.#reveal();
     document.documentElement.dataset.drawn = "true";
   }
@@ -97,14 +125,24 @@ class View {
     const button = (text, act) => el("button", { type: "button", onclick: again(act) }, text);
     shown.push(button("fold or open", () => this.tree.toggle(node.id)));
     if (node.times > 1 && node.times <= MOST_APART) {
-      shown.push(button(`show each of the ${node.times}`, () => this.tree.showApart(node.step, node.numbers)));
+      shown.push(
+        button(`show each of the ${node.times}`, () => this.tree.showApart(node.step, node.numbers)),
+      );
     }
     if (node.times > MOST_APART) {
       const one = (event) => again(() => this.tree.showApart(node.step, [Number(event.target.value)]))();
       const numbers = node.numbers.map((number) => el("option", { value: number }, number));
-      shown.push(el("label", {}, "show one by itself: ", el("select", { onchange: one }, el("option", {}, ""), numbers)));
+      shown.push(
+        el(
+          "label",
+          {},
+          "show one by itself: ",
+          el("select", { onchange: one }, el("option", {}, ""), numbers),
+        ),
+      );
     }
-    if (this.tree.apart.has(node.step)) shown.push(button("show all that are alike as one", () => this.tree.showAsOne(node.step)));
+    if (this.tree.apart.has(node.step))
+      shown.push(button("show all that are alike as one", () => this.tree.showAsOne(node.step)));
     this.details.replaceChildren(el("div", { class: "module" }, shown));
   }
 
@@ -114,6 +152,9 @@ class View {
   }
 
   #reveal() {
+    const rigid = (name) => this.index.space.get(name)?.one.record.kind === "rigid";
+    this.tree.rigid ||= this.marked.some(rigid);
+    this.rigid.checked = this.tree.rigid;
     this.marked.forEach((name) => this.tree.reveal(name));
     this.#redraw();
   }
@@ -130,8 +171,24 @@ class View {
     const where = sizes.map(({ name, size }) => `${name} = ${counted(size)}`).join(", ");
     this.details.replaceChildren(
       el("p", { class: "lead" }, headline),
-      el("p", {}, "Choose a ", term("space"), ", a ", term("parameter"), " or a ", term("family"), " in the drawing or in the table."),
-      el("details", {}, el("summary", {}, "The dimension as a formula"), el("p", { class: "total" }, formula(total)), where ? el("p", {}, `with ${where}`) : ""),
+      el(
+        "p",
+        {},
+        "Choose a ",
+        term("space"),
+        ", a ",
+        term("parameter"),
+        " or a ",
+        term("family"),
+        " in the drawing or in the table.",
+      ),
+      el(
+        "details",
+        {},
+        el("summary", {}, "The dimension as a formula"),
+        el("p", {}, el("code", {}, total)),
+        where ? el("p", {}, `with ${where}`) : "",
+      ),
       ...remarks(notes, uncovered),
     );
   }
@@ -141,16 +198,27 @@ class View {
       act();
       this.#redraw();
     };
-    const rigid = el("input", { type: "checkbox", checked: this.tree.rigid, onchange: (event) => redraw(() => (this.tree.rigid = event.target.checked))() });
+    this.rigid = el("input", {
+      type: "checkbox",
+      checked: this.tree.rigid,
+      onchange: (event) => redraw(() => (this.tree.rigid = event.target.checked))(),
+    });
     const tools = el(
       "div",
       { class: "tools" },
       el("button", { type: "button", onclick: redraw(() => this.tree.closeAll(true)) }, "Fold all"),
       el("button", { type: "button", onclick: redraw(() => this.tree.closeAll(false)) }, "Open all"),
       el("button", { type: "button", onclick: () => this.drawing?.fit() }, "Fit"),
-      el("label", {}, rigid, " ", term("rigid"), " spaces"),
+      el("label", {}, this.rigid, " ", term("rigid"), " spaces"),
     );
-    return el("section", { class: "left", "aria-label": "Drawing" }, tools, this.canvas, legend(this.data), this.said);
+    return el(
+      "section",
+      { class: "left", "aria-label": "Drawing" },
+      tools,
+      this.canvas,
+      legend(this.data),
+      this.said,
+    );
   }
 
   #tabs() {
@@ -165,11 +233,30 @@ class View {
     const buttons = Object.entries(pages).map(([kind, [title, page]]) => {
       page.id = `page-${kind}`;
       page.setAttribute("role", "tabpanel");
-      return el("button", { type: "button", role: "tab", "data-tab": kind, "aria-controls": page.id, onclick: () => this.#tab(kind) }, title);
+      return el(
+        "button",
+        {
+          type: "button",
+          role: "tab",
+          "data-tab": kind,
+          "aria-controls": page.id,
+          onclick: () => this.#tab(kind),
+        },
+        title,
+      );
     });
-    this.buttons = el("div", { class: "tabs", role: "tablist", onkeydown: (event) => this.#tabKeys(event) }, buttons);
+    this.buttons = el(
+      "div",
+      { class: "tabs", role: "tablist", onkeydown: (event) => this.#tabKeys(event) },
+      buttons,
+    );
     this.#tab("space");
-    return el("div", { class: "tabbed" }, this.buttons, Object.values(pages).map(([, page]) => page));
+    return el(
+      "div",
+      { class: "tabbed" },
+      this.buttons,
+      Object.values(pages).map(([, page]) => page),
+    );
   }
 
   #tabKeys(event) {
@@ -201,80 +288,55 @@ function names(list) {
   return found;
 }
 
-function count(one) {
-  return one.rows.length;
-}
-
-const TIMES = { title: "count", number: true, value: count, cell: (one) => (count(one) > 1 ? `\u00d7${count(one)}` : "") };
-
-function spaces(data, go) {
-  const moving = (one) => (one.record.kind === "rigid" ? 1 : 0);
-  return new Table({
-    name: "spaces",
-    rows: [...data.spaces].sort((a, b) => moving(a) - moving(b)),
-    key: (one) => one.name,
-    choose: (one) => go("space", one.name),
-    filter: { title: "class", value: (one) => one.record.class },
-    columns: [
-      { title: "space", value: (one) => one.name, cell: (one) => dottedName(one.name) },
-      { title: "size", number: true, value: (one) => one.record.size, cell: (one) => counted(one.record.size) },
-      { title: "class", value: (one) => one.record.group, cell: (one) => chip(one.record.class, one.record.group) },
-      { title: "dim", number: true, value: (one) => one.record.dimension, cell: (one) => counted(one.record.dimension) },
-      TIMES,
-    ],
-  });
-}
-
-function parameters(data, go) {
-  return new Table({
-    name: "parameters",
-    rows: data.parameters,
-    key: (one) => one.name,
-    choose: (one) => go("parameter", one.name),
-    filter: { title: "kind", value: (one) => one.record.kind },
-    columns: [
-      { title: "parameter", value: (one) => one.name, cell: (one) => dottedName(one.name) },
-      { title: "shape", short: true, value: (one) => one.record.shape.join("\u00d7") },
-      { title: "law", value: (one) => one.record.formula, cell: (one) => formula(one.record.formula) },
-      TIMES,
-    ],
-  });
-}
-
-function families(data, go) {
-  return new Table({
-    name: "families",
-    rows: data.families,
-    key: (one) => one.name,
-    choose: (one) => go("family", one.name),
-    filter: { title: "family", value: (one) => one.record.family },
-    columns: [
-      { title: "family", value: (one) => one.record.family, cell: (one) => term(one.record.family) },
-      { title: "member", value: (one) => one.name, cell: (one) => dottedName(one.name) },
-      { title: "dim", number: true, value: (one) => one.record.dimension, cell: (one) => counted(one.record.dimension) },
-      TIMES,
-    ],
-  });
-}
-
 function legend(data) {
   const kinds = new Map(data.spaces.map(({ record }) => [record.class, record.kind]));
   const known = Object.keys(SHAPES).reverse();
   const sorted = [...kinds].sort((a, b) => known.indexOf(a[1]) - known.indexOf(b[1]));
-  return el("div", { class: "legend", "aria-label": "Legend" }, sorted.map(([name]) => chip(name)), el("span", { class: "dotted" }, term("fibred over", "dotted: fibred over")));
+  return el(
+    "div",
+    { class: "legend", "aria-label": "Legend" },
+    sorted.map(([name]) => chip(name)),
+    el("span", { class: "dotted" }, term("fibred over", "dotted: fibred over")),
+  );
 }
 
 function remarks(notes, uncovered, always = false) {
   const shown = [];
-  if (uncovered.length) shown.push(el("h3", {}, term("uncovered operator", "Operators without a rule")), el("pre", {}, uncovered.join("\n")));
-  if (notes.length) shown.push(el("h3", {}, "Notes"), el("ul", {}, notes.map((note) => el("li", {}, note))));
-  return shown.length || !always ? shown : [el("p", {}, "Every operator has a rule, and there is nothing to remark.")];
+  if (uncovered.length)
+    shown.push(
+      el("h3", {}, term("uncovered operator", "Operators without a rule")),
+      el("pre", {}, uncovered.join("\n")),
+    );
+  if (notes.length)
+    shown.push(
+      el("h3", {}, "Notes"),
+      el(
+        "ul",
+        {},
+        notes.map((note) => el("li", {}, note)),
+      ),
+    );
+  return shown.length || !always
+    ? shown
+    : [el("p", {}, "Every operator has a rule, and there is nothing to remark.")];
 }
 
 function nothing({ text, causes }) {
   const items = causes.map(({ rule, because, places }) =>
-    el("li", {}, el("b", {}, rule), `: ${because}`, el("ul", {}, places.map((place) => el("li", {}, el("code", {}, place))))),
+    el(
+      "li",
+      {},
+      el("b", {}, rule),
+      `: ${because}`,
+      el(
+        "ul",
+        {},
+        places.map((place) => el("li", {}, el("code", {}, place))),
+      ),
+    ),
   );
-  const why = items.length ? [el("p", {}, "These rules leave nothing but the ", term("identity"), ":"), el("ul", {}, items)] : [el("p", {}, "No parameter is read by an operator that a rule speaks about.")];
+  const why = items.length
+    ? [el("p", {}, "These rules leave nothing but the ", term("identity"), ":"), el("ul", {}, items)]
+    : [el("p", {}, "No parameter is read by an operator that a rule speaks about.")];
   return [el("h2", {}, text[0].toUpperCase() + text.slice(1)), ...why];
 }

@@ -18,7 +18,11 @@ export class Table {
     this.chosen = null;
     this.body = el("tbody", { onkeydown: (event) => this.#keys(event) });
     this.count = el("span", { class: "count", role: "status" });
-    this.head = el("tr", {}, columns.map((column, at) => this.#heading(column, at)));
+    this.head = el(
+      "tr",
+      {},
+      columns.map((column, at) => this.#heading(column, at)),
+    );
     const table = el("table", { "aria-label": name }, el("thead", {}, this.head), this.body);
     this.element = el("section", { class: "table" }, this.#tools(), el("div", { class: "rows" }, table));
     this.draw();
@@ -102,16 +106,27 @@ export class Table {
 
   #matches(row) {
     if (this.kept && this.filter.value(row) !== this.kept) return false;
-    const text = this.columns.map((column) => column.value(row)).join(" ").toLowerCase();
+    const text = this.columns
+      .map((column) => column.value(row))
+      .join(" ")
+      .toLowerCase();
     return this.words.split(" ").every((word) => text.includes(word));
   }
 
   #row(row) {
     const key = this.key(row);
     const cells = this.columns.map((column) =>
-      el("td", { class: column.number ? "number" : column.short ? "short" : null }, column.cell?.(row) ?? String(column.value(row))),
+      el(
+        "td",
+        { class: column.number ? "number" : column.short ? "short" : null },
+        column.cell?.(row) ?? String(column.value(row)),
+      ),
     );
-    const made = el("tr", { "data-key": key, "aria-selected": String(this.chosen === key), onclick: () => this.choose(row) }, cells);
+    const made = el(
+      "tr",
+      { "data-key": key, "aria-selected": String(this.chosen === key), onclick: () => this.choose(row) },
+      cells,
+    );
     // Words in cells are reached elsewhere; here they would stand between one row and the next.
     for (const button of made.querySelectorAll("button")) button.tabIndex = -1;
     return made;
