@@ -19,6 +19,7 @@ from symgraph.cli import (
     compare_command,
     completion_command,
     demo_command,
+    diff_command,
     explain_command,
     failures,
     gather_command,
@@ -41,6 +42,7 @@ from symgraph.errors import read_at
 COMMANDS: tuple[ModuleType, ...] = (
     inspect_command,
     explain_command,
+    diff_command,
     verify_command,
     audit_command,
     align_command,

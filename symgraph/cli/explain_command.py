@@ -1,4 +1,4 @@
-"""`symgraph explain`: why a space has the group it has, or what a term means."""
+"""`symgraph explain`: what anything is that `inspect` prints, and why; or what a term means."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from symgraph.errors import UsageError
 from symgraph.io.files import existing
 
 _EXAMPLES = """
-symgraph explain my-checkpoint residual
-symgraph explain my-checkpoint layers.0.mlp.hidden --json
-symgraph explain "orthogonal fixing ones"          what a term means
-symgraph explain glossary                          every term
+symgraph explain my-checkpoint residual                          a space, and the evidence for its class
+symgraph explain my-checkpoint 'layers.{0..11}.mlp.hidden'       a folded name, as inspect prints it
+symgraph explain my-checkpoint model.embed_tokens.weight --json  a parameter: how each of its axes moves
+symgraph explain my-checkpoint 'orthogonal fixing ones'          a class, and where it acts here
+symgraph explain "orthogonal fixing ones"                         what a term means
+symgraph explain glossary                                         every term
 """
 EVERYTHING = "glossary"
 
@@ -24,28 +26,26 @@ def add(commands: Commands) -> None:
     details = """
 Of a space it prints the evidence: every rule that lowered the bound, and the line of the model where it did.
 With one term alone it prints what that means."""
-    about = "show why a space has its group, or what a term means"
+    about = "say what anything is that inspect prints, and why"
     parser = commands.add("explain", run, about, details=details, examples=_EXAMPLES)
-    add_model(parser, "model", help="a model as for `symgraph inspect`; or a term, where no space follows")
-    parser.add_argument("space", metavar="SPACE", nargs="?", help="the name of a space, as `inspect` prints it")
+    add_model(parser, "model", help="a model as for `symgraph inspect`; or a term, where no name follows")
+    text = "a space, parameter, family, class or operator without a rule, as `symgraph inspect` prints it"
+    parser.add_argument("name", metavar="NAME", nargs="?", help=text)
     add_rules(parser)
 
 
 def run(args: Arguments, console: Console) -> int:
-    """Infer, look the space up, print its evidence."""
+    """Infer, look the name up, print what it means."""
     from symgraph import api
+    from symgraph.symmetry.lookup import look_up
 
-    if args.space is None:
+    if args.name is None:
         return _term(args.model, console)
     found = architecture(args.model, args)
     with console.working("tracing"):
         symmetry = api.infer(found, rules=rule_book(args))
-    space = symmetry.space(args.space)
-    evidence = [
-        {"rule": r.rule, "where": r.where, "reason": r.reason, "bound": sorted(r.bound)} for r in space.evidence
-    ]
-    plain = {"space": space.name, "size": space.size, "group": str(space.group), "evidence": evidence}
-    console.result(symmetry.explain(space.name), plain)
+    answer = look_up(symmetry, args.name)
+    console.result(answer.text, answer.plain)
     return 0
 
 
@@ -54,7 +54,7 @@ def _term(word: str, console: Console) -> int:
     from symgraph.symmetry.glossary import entry, glossary, printed
 
     if existing(word) is not None:
-        remedy = f"name one: symgraph explain {word} SPACE; `symgraph inspect {word}` lists them"
+        remedy = f"name one: symgraph explain {word} NAME; `symgraph inspect {word}` lists them"
         raise UsageError(f"of {word} a space is explained, and none is named", remedy=remedy)
     found = glossary() if word == EVERYTHING else (entry(word),)
     console.result(printed(found), [asdict(one) for one in found])

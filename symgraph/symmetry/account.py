@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
-from symgraph.groups.lattice import TOP, Bound, SymmetryClass, describe, maximal
+from symgraph.groups.lattice import Bound, SymmetryClass, describe, maximal
 from symgraph.symmetry.dimension import Dimension
 from symgraph.symmetry.fold import fold
 from symgraph.symmetry.present import group_text
-from symgraph.symmetry.structure import Reason, Space, Structure
+from symgraph.symmetry.structure import Reason, Space, Structure, meet
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, numbered, runs
 
+_Site = tuple[tuple[int, ...], int, str, str]
 MOST_TOGETHER = 3
 SHOWN = 3
 
@@ -104,6 +106,38 @@ def account(symmetry: Structure, space: Space, counted: Dimension) -> Account:
     )
 
 
+def space_plain(symmetry: Structure, space: Space, counted: Dimension) -> dict[str, Any]:
+    """The same with every parameter by itself, as plain data."""
+    number, formula = _counted(space, counted)
+    gains = [gain for gain in symmetry.gains if symmetry.frame(gain.frame).space == space.id]
+    return {
+        "kind": "space",
+        "space": space.name,
+        "size": space.size,
+        "group": str(space.group),
+        "bound": sorted(space.bound),
+        "meaning": space.maps.meaning(symmetry.index_set(space)),
+        "scales": space.scales,
+        "signs": space.signs,
+        "layout": space.layout,
+        "fibre": [symmetry.spaces[outer].name for outer in space.fibre],
+        "dimension": number,
+        "formula": formula or str(number),
+        "parameters": [
+            {"parameter": name, "shape": list(shape), "axis": axis, "place": place, "variance": variance}
+            for name, (shape, axis, place, variance) in _sites(symmetry, space)
+        ],
+        "gains": [{"parameter": gain.parameter, "into": "readers" if gain.forward else "writers"} for gain in gains],
+        "evidence": [
+            {"rule": why.rule, "where": why.where, "reason": why.reason, "bound": sorted(why.bound)}
+            for why in space.evidence
+        ],
+        "larger": [
+            {"without": list(rules), "bound": sorted(bound)} for rules, bound in decisive_rules(space.evidence)[:SHOWN]
+        ],
+    }
+
+
 def _counted(space: Space, counted: Dimension) -> tuple[int, str]:
     if space.rigid:
         return 0, ""
@@ -124,15 +158,21 @@ def _pairing(space: Space) -> str:
 
 
 def _touched(symmetry: Structure, space: Space) -> Iterator[Touched]:
-    groups: dict[tuple[tuple[int, ...], int, str, str], list[str]] = {}
+    groups: dict[_Site, list[str]] = {}
+    for name, site in _sites(symmetry, space):
+        groups.setdefault(site, []).append(name)
+    for (shape, axis, place, variance), names in groups.items():
+        for folded in fold(names):
+            yield Touched(folded.pattern, shape, axis, place, variance)
+
+
+def _sites(symmetry: Structure, space: Space) -> Iterator[tuple[str, _Site]]:
+    """Every place of a space on a parameter: its shape, the axis, where in it, and how it transforms."""
     for name in symmetry.parameters_of[space.id]:
         shape = symmetry.graph.state[name].shape
         for axis, term in enumerate(symmetry.terms[name]):
             for leaf, place in _places(symmetry, term, space.id):
-                groups.setdefault((shape, axis, place, _variance(symmetry, leaf)), []).append(name)
-    for (shape, axis, place, variance), names in groups.items():
-        for folded in fold(names):
-            yield Touched(folded.pattern, shape, axis, place, variance)
+                yield name, (shape, axis, place, _variance(symmetry, leaf))
 
 
 def _variance(symmetry: Structure, leaf: Leaf) -> str:
@@ -218,18 +258,11 @@ def _larger(space: Space) -> Iterator[str]:
 def decisive_rules(evidence: Sequence[Reason]) -> list[tuple[tuple[str, ...], Bound]]:
     """The fewest rules without which the evidence admits more, and what it admits then."""
     rules = list(dict.fromkeys(reason.rule for reason in evidence))
-    lowest = _meet(evidence)
+    lowest = meet(evidence)
     for size in range(1, min(MOST_TOGETHER, len(rules)) + 1):
         sets = combinations(rules, size)
-        without = {few: _meet([reason for reason in evidence if reason.rule not in few]) for few in sets}
+        without = {few: meet([reason for reason in evidence if reason.rule not in few]) for few in sets}
         decisive = [(few, bound) for few, bound in without.items() if maximal(bound) != maximal(lowest)]
         if decisive:
             return decisive
     return []
-
-
-def _meet(evidence: Sequence[Reason]) -> Bound:
-    bound = TOP
-    for reason in evidence:
-        bound = bound & reason.bound
-    return bound

@@ -10,6 +10,9 @@ from textwrap import wrap
 WIDTH = 120
 # A whole component of a dotted name; ranges in brackets and numbers inside words are no layers.
 _NUMBER = re.compile(r"(?<![\w\[:\]-])\d+(?=[.\[\s]|$)")
+_BRACES = re.compile(r"\{(\d+(?:\.\.\d+)?(?:,\d+(?:\.\.\d+)?)*)\}")
+# More layers than any model has: what a mistyped range may unfold to.
+MOST = 10_000
 Numbers = tuple[int, ...]
 
 
@@ -41,6 +44,24 @@ def fold(names: Iterable[str]) -> list[Folded]:
             names_of = tuple(name for row, name in members.items() if row in grid)
             folded.append(Folded(_fill(common, grid), names_of))
     return folded
+
+
+def unfold(pattern: str) -> list[str]:
+    """The names that a pattern stands for.
+
+    >>> unfold("layers.{0..2,5}.up")
+    ['layers.0.up', 'layers.1.up', 'layers.2.up', 'layers.5.up']
+    """
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    numbers = (n for run in found[1].split(",") for n in _run(run))
+    return [name for n in numbers for name in unfold(f"{pattern[: found.start()]}{n}{pattern[found.end() :]}")]
+
+
+def _run(text: str) -> range:
+    first, _, last = text.partition("..")
+    return range(int(first), min(int(last or first), int(first) + MOST) + 1)
 
 
 def template(name: str) -> str:

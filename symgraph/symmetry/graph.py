@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from symgraph.io.files import write_text
 from symgraph.io.shown import Shown
+from symgraph.symmetry.difference import Difference, difference
 from symgraph.symmetry.dimension import Dimension, dimension
 from symgraph.symmetry.edges import Edges, edges
-from symgraph.symmetry.explain import explain
+from symgraph.symmetry.lookup import look_up
 from symgraph.symmetry.page_data import short_html, to_html
 from symgraph.symmetry.present import table
 from symgraph.symmetry.serialise import read_json, to_json, to_networkx
@@ -56,13 +57,17 @@ class SymmetryGraph(Shown, Structure):
         """What acts on each axis of every value, as a table: its term, the spaces in it, their classes."""
         return edges(self)
 
-    def explain(self, space: str) -> str:
-        """What a space is, which parameters it touches, and the evidence for its class.
+    def explain(self, name: str) -> str:
+        """What anything is that the table prints: a space with its evidence, a parameter, a family, a class.
 
         Raises:
-            UsageError: no space has that name; near names are suggested.
+            UsageError: nothing has that name; near names are suggested.
         """
-        return explain(self, space)
+        return look_up(self, name).text
+
+    def diff(self, other: SymmetryGraph) -> Difference:
+        """What another graph has more, less, larger or smaller: spaces, families, dimensions."""
+        return difference(self, other)
 
     def dimension(self) -> Dimension:
         """The continuous dimension of every group and family, as numbers and as formulas."""

@@ -143,7 +143,7 @@ def test_explain_names_rules_and_places(cli: Cli) -> None:
 
 def test_explain_suggests_near_names(cli: Cli) -> None:
     found = cli("explain", "cli_nets:a", "hiden")
-    assert found.code == 2 and "did you mean `hidden`?" in found.err
+    assert found.code == 2 and "did you mean `hidden` or" in found.err
 
 
 def test_verify_passes_and_says_by_how_much(cli: Cli, checkpoints: Path) -> None:
@@ -200,3 +200,36 @@ def test_a_typo_in_a_rule_file_is_shown_with_its_place(cli: Cli, tmp_path: Path)
     found = cli("inspect", "cli_nets:a", "--rules", "mine.yaml")
     assert found.code == 4 and "mine.yaml:7:3" in found.err and "\n  ^" in found.err.replace("    ^", "  ^")
     assert "Traceback" not in found.err
+
+
+# -- explain and diff --------------------------------------------------------------------------------------------------
+
+
+def test_explain_takes_parameters_and_classes(cli: Cli) -> None:
+    assert "W -> A W" in cli("explain", "cli_nets:a", "up.weight").out
+    assert cli("explain", "cli_nets:a", "up.weight", "--json").json["shape"] == [6, 4]
+    assert "here it acts on hidden" in cli("explain", "cli_nets:a", "positive monomial").out
+
+
+def test_two_models_are_compared(cli: Cli) -> None:
+    found = cli("diff", "cli_nets:a", "cli_nets:smooth")
+    assert found.code == 0
+    assert (
+        "hidden\n      positive monomial, dimension 6, size 6 -> signed permutation, dimension 0, size 6" in found.out
+    )
+    assert cli("diff", "cli_nets:a", "cli_nets:b", "--json").json["changes"] == []
+
+
+def test_two_sets_of_rules_are_compared(cli: Cli) -> None:
+    made = cli("rules", "new", "special_bessel_j0", "--out", "mine.yaml")
+    assert made.code == 0
+    found = cli("diff", "cli_nets:odd", "--rules-b", "mine.yaml")
+    assert found.out.startswith("cli_nets:odd -> cli_nets:odd with mine.yaml: ") and "gained:" in found.out
+    Path("before.json").write_text(cli("inspect", "cli_nets:odd", "--json").out)
+    again = cli("diff", "before.json", "cli_nets:odd", "--rules-b", "mine.yaml")
+    assert again.out.splitlines()[1:] == found.out.splitlines()[1:]
+
+
+def test_a_model_is_not_compared_with_itself(cli: Cli) -> None:
+    found = cli("diff", "cli_nets:a")
+    assert found.code == 2 and "--rules-b DIR" in found.err
