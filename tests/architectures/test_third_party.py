@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -92,6 +93,31 @@ class Small(nn.Module):
         self.settings = (embed_dim, depth, num_heads, img_size)
 
 
+@dataclass
+class Stage:
+    """One stage of a network, as an entry point writes it."""
+
+    depth: int
+    channels: int
+    stride: int = 2
+
+
+class Staged(nn.Module):
+    """A model whose channels stand in what no name of a setting explains."""
+
+    def __init__(self, stages: tuple[Stage, ...] = (), growth: int = 32, img_size: int = 224) -> None:
+        super().__init__()
+        self.settings = (stages, growth, img_size)
+
+
+def test_channels_that_no_name_explains_are_divided_wherever_they_stand() -> None:
+    given = {"stages": (Stage(3, 64), Stage(6, 128)), "growth": 32, "extra": [{"out": 256}, "M"], "img_size": 224}
+    wanted = {"stages": (Stage(3, 8), Stage(6, 16)), "growth": 4, "extra": [{"out": 32}, "M"], "img_size": 64}
+    sizes = Sizes(image=64, images_only=True)
+    assert timm_models.shrunk(Staged, given, timm_models.Attempt(sizes, 8)) == wanted
+    assert timm_models.shrunk(Staged, given, timm_models.Attempt(sizes)) == given | {"img_size": 64}
+
+
 def test_settings_that_a_registry_hands_on_are_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("registered")
     module.build_model_with_cfg = lambda kind, *args, **kwargs: kind(**kwargs)  # type: ignore[attr-defined]
@@ -105,7 +131,7 @@ def test_settings_that_a_registry_hands_on_are_made_small(monkeypatch: pytest.Mo
 
     timm = SimpleNamespace(model_entrypoint=entry_point, create_model=create)
     monkeypatch.setattr(importlib, "import_module", lambda name: timm)
-    model: Any = timm_models.built("small", Sizes(width=16, heads=2, image=32))
+    model: Any = timm_models.built("small", timm_models.Attempt(Sizes(width=16, heads=2, image=32)))
     assert model.settings == (16, 2, 2, 32)
     assert timm_models.BUILDER in vars(module) and module.build_model_with_cfg(Small).settings[0] == 768
 
