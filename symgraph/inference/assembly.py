@@ -10,9 +10,10 @@ from symgraph.groups.lattice import RIGID, SymmetryClass
 from symgraph.inference.claims import Ref
 from symgraph.inference.described import Described
 from symgraph.inference.fibres import fibres
-from symgraph.inference.names import Unnamed, name_spaces
+from symgraph.inference.names import CROSS, Unnamed, name_spaces
 from symgraph.inference.shifts import find_families
 from symgraph.inference.spaces import SpaceDraft, Spaces
+from symgraph.inference.streams import crossing
 from symgraph.inference.uncovered import uncovered
 from symgraph.inference.unproven import unproven_notes
 from symgraph.inference.unread import told
@@ -109,9 +110,11 @@ def _labels(spaces: Spaces) -> dict[int, str]:
     """What the first rule in the program that names a space calls it."""
     labels, eq = {exchange.space: "branches" for exchange in spaces.exchanges}, spaces.draft.eq
     order = {node.name: number for number, node in enumerate(eq.graph.nodes)}
+    across = crossing(eq)
     for label in sorted(eq.labels, key=lambda label: order[label.node]):
+        text = f"{CROSS}{label.text}" if label.node in across else label.text
         for place in _places(spaces, label.axis):
-            labels.setdefault(place, label.text)
+            labels.setdefault(place, text)
     return labels
 
 

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+# In front of the labels of attention that reads another stream.
+CROSS = "cross-"
+
 
 @dataclass(frozen=True, slots=True)
 class Unnamed:
@@ -53,8 +56,13 @@ def _name(items: Sequence[Unnamed], place: int, is_stream: bool, main: Unnamed |
 
 
 def _label(items: Sequence[Unnamed], place: int) -> str:
-    """The rule's label; where one batch axis is fibred over another, groups and their members are told apart."""
+    """The rule's label; where one batch axis is fibred over another, groups and their members are told apart.
+
+    What is fibred over the heads of cross-attention is called so as well.
+    """
     label, fibre = items[place].label, items[place].fibre
+    if label and not label.startswith(CROSS) and any(items[outer].label.startswith(CROSS) for outer in fibre):
+        label = f"{CROSS}{label}"
     if label and any(items[outer].label == label for outer in fibre):
         return f"{label}-in-group"
     if label and any(place in other.fibre and other.label == label for other in items):
