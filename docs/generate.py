@@ -26,6 +26,8 @@ from symgraph.rules.schema import Rule
 
 DOCS = Path(__file__).resolve().parent
 BANNER = "<!-- Written by docs/generate.py; edit {source} instead. -->\n"
+# How editors find the schema of a file: nothing to read about.
+MODELINE = "# yaml-language-server:"
 # What the API page covers as long as the package itself exports nothing.
 MODULES = (
     "symgraph.tracing",
@@ -76,7 +78,8 @@ def _intro(file: Path) -> Iterator[str]:
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        lines.append(line.lstrip("# "))
+        if not line.startswith(MODELINE):
+            lines.append(line.lstrip("# "))
     if lines:
         yield "\n".join(lines) + "\n"
 

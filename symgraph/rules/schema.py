@@ -234,22 +234,35 @@ _FORMS: dict[str, dict[str, Any]] = {
         "additionalProperties": {"anyOf": [_CLASSES, {"type": "array", "items": _CLASSES, "minItems": 1}]},
     },
 }
+_LISTED = {"type": "array", "items": {"type": "string"}}
 EXAMPLE_FORMS: dict[str, dict[str, Any]] = {
     "sizes": {"type": "object", "additionalProperties": {"type": "integer"}},
     "batch": {"type": "array", "items": {"type": "integer"}},
     "args": {"type": "object"},
-    "omit": {"type": "array", "items": {"type": "string"}},
-    "keep": {"type": "array", "items": {"type": "string"}},
+    "omit": _LISTED,
+    "keep": _LISTED,
     "integers": _STRINGS,
-    "booleans": {"type": "array", "items": {"type": "string"}},
-    "positive": {"type": "array", "items": {"type": "string"}},
-    "complex": {"type": "array", "items": {"type": "string"}},
+    "booleans": _LISTED,
+    "positive": _LISTED,
+    "complex": _LISTED,
+}
+_EXAMPLE_ABOUT = {
+    "sizes": "The sizes of named axes.",
+    "batch": "The sizes of the axes that `...` stands for.",
+    "args": "Arguments that are no tensors; the name of an axis stands for its size.",
+    "omit": "Operands that are left out.",
+    "keep": "Axes whose size the operator reads by itself.",
+    "integers": "Operands that hold positions, with the axis or the number that bounds them.",
+    "booleans": "Operands that hold masks.",
+    "positive": "Operands that are made positive where the operator has no value otherwise.",
+    "complex": "Operands that hold complex numbers.",
 }
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a rule file, for editors."""
-    example = {"type": "object", "additionalProperties": False, "properties": EXAMPLE_FORMS}
+    known = {name: {**form, "description": _EXAMPLE_ABOUT[name]} for name, form in EXAMPLE_FORMS.items()}
+    example = {"type": "object", "additionalProperties": False, "properties": known}
     forms = {**_FORMS, "examples": {"type": "array", "items": example}}
     properties = {k.name: {**forms[k.form], "description": k.about} for k in KEYS}
     return {
