@@ -120,7 +120,7 @@ def test_explain_a_term(cli: Cli) -> None:
 
 def test_explain_a_model_without_a_space(cli: Cli, checkpoints: Path) -> None:
     found = cli("explain", checkpoints / "vit-0")
-    assert found.code == 2 and "SPACE" in found.err
+    assert found.code == 2 and "NAME" in found.err
 
 
 def test_strict_refuses_an_operator_without_a_rule(cli: Cli) -> None:

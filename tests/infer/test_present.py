@@ -263,7 +263,7 @@ def test_parts_of_a_concatenated_axis() -> None:
 def test_a_name_that_is_nearly_right() -> None:
     with pytest.raises(UsageError, match="did you mean `residual`") as caught:
         llama().explain("residul")
-    assert str(caught.value).startswith("no space is called 'residul'")
+    assert str(caught.value).startswith("no space, parameter, family, class or operator is called 'residul'")
 
 
 def test_the_decisive_rules_are_the_fewest() -> None:
