@@ -67,7 +67,7 @@ class _Writer:
         for space in self._held(terms):
             self._name(space)
         if self.name in self.symmetry.gain_sites:
-            return self._gain()
+            return self._gain(len(terms))
         moving = {axis: term for axis, term in enumerate(terms) if self._moves(term)}
         before, after = self._symbols(len(terms))
         entries = _slice(moving, len(terms)) if len(terms) > 2 and 0 < len(moving) <= 2 else ""
@@ -87,10 +87,12 @@ class _Writer:
         outer = self.letters.get(stack.space) if stack else None
         return (f"{value}_{outer.lower()}", f"{value}_{outer}({outer.lower()})") if outer else (value, value)
 
-    def _gain(self) -> Law:
+    def _gain(self, rank: int) -> Law:
         forward = self.symmetry.gain_sites[self.name][0].forward
+        value, _ = self._symbols(rank)
         whose = "the weights that read from it" if forward else "the weights that write into it"
-        return Law("v -> t v", remarks=(f"t: any vector of numbers that are not zero; {whose} are divided by it",))
+        remark = f"t: any vector of numbers that are not zero; {whose} are divided by it"
+        return Law(f"{value} -> t {value}", remarks=(remark,))
 
     def _moved(self, value: str, moving: dict[int, Term], rank: int) -> str:
         """The tensor, or a slice of it, with the maps of its moving axes beside it."""
@@ -134,8 +136,11 @@ class _Writer:
         return list(dict.fromkeys(gain.parameter for gain in self.symmetry.gains if gain.frame in frames))
 
     def _letter(self, space: Space) -> str:
-        fibre = "".join(self.letters[outer].lower() for outer in space.fibre if outer in self.letters)
-        return self.letters[space.id] + (f"_{fibre}" if fibre else "")
+        return _indexed(self.letters[space.id], self._position(space))
+
+    def _position(self, space: Space) -> str:
+        """Letters for the positions by which the map of a space differs."""
+        return "".join(self.letters[outer].lower() for outer in space.fibre if outer in self.letters)
 
     # -- what stands beside the tensor -----------------------------------------------------------------------------
 
@@ -168,7 +173,8 @@ class _Writer:
         frame, orientation = self.symmetry.frame(leaf.frame), -1 if leaf.dual else 1
         powers = tuple(orientation * power for power in frame.scale)
         scaled = [n for n in self.letters if self.symmetry.spaces[n].scales or self.symmetry.spaces[n].signs]
-        whose = f"_{self.letters[leaf.space]}" if len(scaled) > 1 else ""
+        space = self.symmetry.spaces[leaf.space]
+        whose = (self.letters[space.id] if len(scaled) > 1 else "") + self._position(space)
         found = [_owned(text, whose) for text in factors(powers, frame.sign)]
         return [f"diag({' '.join(found)})"] if found else []
 
@@ -195,9 +201,13 @@ def _transposed(text: str) -> str:
 
 
 def _owned(factor: str, whose: str) -> str:
-    """A scale or sign to its power, with the letter of the space that it belongs to: `s_P^-1`."""
+    """A scale or sign to its power, with the letters of the space and position that it belongs to: `s_P^-1`."""
     letter, power, exponent = factor.partition("^")
-    return f"{letter}{whose}{power}{exponent}"
+    return f"{_indexed(letter, whose)}{power}{exponent}"
+
+
+def _indexed(letter: str, index: str) -> str:
+    return f"{letter}_{index}" if index else letter
 
 
 def _grouped(text: str) -> str:

@@ -156,6 +156,21 @@ def test_a_product_moves_blocks_and_then_maps_each_by_its_own() -> None:
     torch.testing.assert_close(element(state)[name], expected, rtol=1e-9, atol=1e-12)
 
 
+def test_branches_change_places_before_each_is_mapped() -> None:
+    nets = Path(__file__).resolve().parents[1] / "golden" / "golden_nets.py"
+    symmetry = symgraph.infer(f"{nets}:experts")
+    assert law(symmetry, "experts.0.0.weight").formula == "W_p -> diag(s_p) Q_p W_P(p)"
+    generator = torch.Generator().manual_seed(3)
+    weights = {n: torch.randn(v.shape, generator=generator).double() for n, v in symmetry.graph.state.items()}
+    element = random_element(symmetry, generator=generator)
+    outer, inner = (element.elements[symmetry.space(name).id] for name in ("branches", "experts.hidden"))
+    assert outer.index is not None and inner.index is not None and inner.scale is not None
+    moved, eye = element(weights), torch.eye(4, dtype=torch.float64)
+    for p in range(3):
+        expected = inner.scale[0, p].diag() @ eye[inner.index[p]] @ weights[f"experts.{outer.index[p]}.0.weight"]
+        torch.testing.assert_close(moved[f"experts.{p}.0.weight"], expected, rtol=1e-9, atol=1e-12)
+
+
 def test_laws_of_products_gains_and_kernels(llama: SymmetryGraph) -> None:
     attention = "model.layers.0.self_attn"
     assert law(llama, f"{attention}.q_proj.weight").formula == "W -> (P ⊗ Q_p ⊗ R_p) W O^T"
