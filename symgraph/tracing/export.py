@@ -36,6 +36,7 @@ from symgraph.tracing.operators import draws
 from symgraph.tracing.places import trace_error
 from symgraph.tracing.repeats import Repeat, all_names, repeats_of, shortened, with_copies
 from symgraph.tracing.touched import touched
+from symgraph.tracing.unaltered import unaltered
 from symgraph.tracing.wrap import TensorsOnly, evaluating, example_inputs, gathered_experts, is_pretrained, named_inputs
 from symgraph.tracing.writes import without_writes
 
@@ -102,7 +103,7 @@ def _with_kinds(model: nn.Module, plain: Graph, inputs: dict[str, torch.Tensor],
         try:
             given = make()
             wrapper = TensorsOnly(model, numbers_of(given))
-            with _unaltered(model):
+            with unaltered(model):
                 graph = _traced(model, wrapper, (), given, name, kind)
         # Whatever the user's code raises on inputs that it may not take.
         except Exception as error:
@@ -118,26 +119,6 @@ def _leave_vmap() -> None:
     """A trace that fails inside of `vmap` does not leave it."""
     while peek_interpreter_stack() is not None:
         pop_dynamic_layer_stack()
-
-
-@contextmanager
-def _unaltered(model: nn.Module) -> Iterator[None]:
-    """What modules remember of a call forgotten afterwards."""
-    before = [(m, dict(vars(m)), dict(_buffers(m))) for m in model.modules()]
-    try:
-        yield
-    finally:
-        for module, held, buffers in before:
-            vars(module).clear()
-            vars(module).update(held)
-            _buffers(module).clear()
-            _buffers(module).update(buffers)
-
-
-def _buffers(module: nn.Module) -> dict[str, Any]:
-    """Where a module keeps its own buffers; compiled modules keep theirs elsewhere."""
-    kept = vars(module).get("_buffers")
-    return kept if isinstance(kept, dict) else {}
 
 
 def _traced_by_example(model: nn.Module, wrapper: nn.Module, inputs: dict[str, torch.Tensor], name: str) -> Graph:
@@ -184,7 +165,7 @@ def _as_a_whole(
     model: nn.Module, wrapper: nn.Module, given: tuple[Any, Any], reader: Callable[[], _Program]
 ) -> tuple[Graph, set[str]]:
     """The graph of a model, and the parameters that its code reads."""
-    with _unaltered(model), touched(model) as names:
+    with unaltered(model), touched(model) as names:
         program = _export(wrapper, *given, model)
     found = _without_writes(lambda p: reader().graph(p), program)
     if found is not None:
@@ -200,12 +181,12 @@ def _by_two_blocks(
     model: nn.Module, wrapper: nn.Module, given: tuple[Any, Any], reader: Callable[[], _Program]
 ) -> tuple[Graph, set[str]] | None:
     """The same, of a model that repeats its blocks; None for any other."""
-    with _unaltered(model):
+    with unaltered(model):
         repeats = repeats_of(model, wrapper, *given)
     if not repeats:
         return None
     # What cannot be traced says so for the whole model.
-    with suppress(TraceError), _unaltered(model):
+    with suppress(TraceError), unaltered(model):
         with touched(model) as names, shortened(model, repeats):
             program = _export(wrapper, *given, model)
         found = _without_writes(lambda p: _repeated(reader(), p, repeats), program)

@@ -252,7 +252,7 @@ def test_empty_parts_of_concatenations_vanish() -> None:
 
 
 class Remembering(nn.Module):
-    """Distances that are made in the first call and kept for the next, as a buffer and as an attribute."""
+    """What is made in the first call and kept for the next: a buffer, an attribute, entries of containers."""
 
     distances: Tensor | None
 
@@ -261,13 +261,18 @@ class Remembering(nn.Module):
         self.slopes = nn.Parameter(torch.rand(3))
         self.register_buffer("distances", None, persistent=False)
         self.last: Tensor | None = None
+        self.biases: dict[str, dict[int, Tensor]] = {"by length": {}}
+        self.calls: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
+        self.calls.append(x)
+        if len(x) not in self.biases["by length"]:
+            self.biases["by length"][len(x)] = self.slopes * 2
         if self.distances is None:
             self.register_buffer("distances", torch.arange(len(x)).float()[:, None], persistent=False)
         self.last = x * 2
         assert self.distances is not None
-        y: Tensor = x + self.slopes * self.distances
+        y: Tensor = x + self.slopes * self.distances + self.biases["by length"][len(x)]
         return y
 
 
@@ -275,6 +280,7 @@ def test_what_a_module_keeps_of_a_call_is_not_that_of_the_trace() -> None:
     model = Remembering()
     graph = trace(model, (torch.ones(4, 3),))
     assert model.distances is None and model.last is None
+    assert model.biases == {"by length": {}} and not model.calls
     x = torch.rand(4, 3)
     (found,) = evaluate(graph, state_of(model), (x,))
     torch.testing.assert_close(found.float(), model(x).detach())
