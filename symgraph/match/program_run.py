@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -276,7 +277,7 @@ def overgrown(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> str
 
 def _spread(norm: float, t: Tensor) -> float:
     """The root of the mean square of the entries of a tensor."""
-    return norm / max(t.numel(), 1) ** 0.5
+    return norm / math.sqrt(max(t.numel(), 1))
 
 
 def held(registers: Mapping[str, Held], name: str, op: str) -> Held:
