@@ -109,6 +109,14 @@ def test_a_merge_does_not_depend_on_the_order(cli: Cli, three: list[Path]) -> No
     assert "brought into one basis" in Path("one/README.md").read_text()
 
 
+def test_a_merge_goes_on_from_its_file(cli: Cli, three: list[Path]) -> None:
+    common = (*three[:2], "--weights", "0.5", "0.5", "--sweeps", "2", "--checkpoint", "run.pt")
+    assert cli("merge", *common, "--out", "one").code == 0 and Path("run.pt").exists()
+    refused(cli("merge", *common, "--out", "two"), 7, "run.pt exists already")
+    assert cli("merge", *common, "--out", "two", "--resume").code == 0
+    assert equal("one", "two")
+
+
 def test_batch_norms_are_recalibrated(cli: Cli) -> None:
     pair = ("cli_nets:normed_a", "cli_nets:normed_b")
     plain = cli("barrier", *pair, "--data", "cli_nets:batches", "--points", 3, "--json").json

@@ -282,3 +282,12 @@ def test_code_of_an_alignment_moves_a_checkpoint_as_apply_does(cli: Cli, checkpo
     refused(cli("align", *models, "--dry-run", "--emit-program", "x.py"), 2, "no code of a plan that is not run")
     refused(cli("universe", *models, "--out", "c", "--emit-program", "x.py"), 2, "no code of several alignments")
     refused(cli("barrier", *models, *IMAGES, "--emit-program", "x.py"), 2, "no code of a loss barrier")
+
+
+def test_a_disk_too_small_is_said_before_a_program_reads_anything(
+    cli: Cli, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(whole)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+    refused(cli("run", whole / "plan.yaml"), 7, "b-aligned does not fit on its disk", "make room")
+    assert not (whole / "b-aligned").exists()
