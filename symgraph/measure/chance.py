@@ -16,8 +16,8 @@ from torch import Tensor
 from symgraph.io.columns import IGNORED
 from symgraph.measure.losses import NoLossFits, guesses
 
-# How many standard errors above chance are none.
-NEAR = 2.0
+# So many standard errors above chance are none, up to such a share of the labels.
+NEAR, NEAR_SHARE = 2.0, 0.05
 
 
 class Chance:
@@ -40,7 +40,7 @@ class Chance:
             return torch.zeros(())
         counts = targets != IGNORED
         self.hits[-1] += int((given == targets)[counts].sum())
-        values, counted = targets[counts].unique(return_counts=True)
+        values, counted = targets[counts].unique(return_counts=True)  # type: ignore[no-untyped-call]
         self.labels.update(dict(zip(values.tolist(), counted.tolist(), strict=True)))
         return torch.zeros(())
 
@@ -50,10 +50,10 @@ class Chance:
         if len(self.labels) < 2:
             return
         most = max(self.labels.values()) / total
-        limit = most + NEAR * (most * (1 - most) / total) ** 0.5
+        limit = most + min(NEAR * (most * (1 - most) / total) ** 0.5, NEAR_SHARE)
         for name, hits in zip(models, self.hits, strict=True):
             if hits / total <= limit:
                 yield (
-                    f"{name} meets {hits / total:.0%} of the labels, and always giving the most frequent one meets "
-                    f"{most:.0%}: is this the data, and the preprocessing, that it was trained with?"
+                    f"{name} is near chance: it meets {hits / total:.0%} of the labels, always giving the most "
+                    f"frequent one {most:.0%}; is this the data, and the preprocessing, that it was trained with?"
                 )

@@ -42,8 +42,8 @@ def measured(*shifts: int) -> LossBarrier:
 def test_a_model_that_guesses_no_better_than_chance_is_named() -> None:
     good, bad = measured(0, 0), measured(0, 1)
     assert good.remarks == (ASSUMED,)
-    assert len(bad.remarks) == 2 and bad.remarks[1].startswith("B meets 0% of the labels")
-    assert "always giving the most frequent one meets 40%" in bad.remarks[1]
+    assert len(bad.remarks) == 2 and bad.remarks[1].startswith("B is near chance: it meets 0% of the labels")
+    assert "always giving the most frequent one 40%" in bad.remarks[1]
 
 
 def test_labels_of_one_kind_and_losses_without_labels_say_nothing() -> None:

@@ -71,7 +71,8 @@ def test_the_class_is_named_and_what_it_does_not_have_is_kept(folder: Path, cli:
     assert json.loads(Path("c/config.json").read_text())["architectures"] == ["SmallModel"]
     assert cli("verify", "c", *CLASS).code == 0
     assert "positive monomial" in cli("inspect", "a", *CLASS).out
-    assert models.load("b", model_class=import_factory("ours.py:SmallModel"), deferred=True).layout is not None
+    given: Any = import_factory("ours.py:SmallModel")
+    assert models.load("b", model_class=given, deferred=True).layout is not None
 
 
 @pytest.mark.parametrize(
