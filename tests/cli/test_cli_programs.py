@@ -90,7 +90,8 @@ def test_all_options_of_a_barrier_are_in_the_program(cli: Cli, checkpoints: Path
     )
     assert found.code == 0, found.err
     plain = json.loads(Path("in/plan.json").read_text())
-    assert plain["data"]["data"] == {"batch_size": 3, "data": "cli_nets:batches", "limit": 9}
+    expected = {"batch_size": 3, "assume_normalised": False, "data": "cli_nets:batches", "limit": 9}
+    assert plain["data"]["data"] == expected
     assert [s["op"] for s in plain["steps"]] == ["interpolate", "recalibrate", "evaluate", "report"]
     assert plain["steps"][0]["seed"] == 4 and plain["steps"][-1]["out"] == "../old.json"
     refused(cli("run", "in/plan.json"), 7, "old.json exists already")
