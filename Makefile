@@ -10,7 +10,7 @@ APART := -n 2 --dist loadfile
 SWEEP := tests/architectures/sweep/requirements.txt
 ARGS ?=
 
-.PHONY: help demo test slow bench sweep lint venv clean
+.PHONY: help demo test slow bench sweep lint docs venv clean
 
 help:
 	@echo "make demo    train, align and compare two small vision models (ARGS=... go to symgraph demo)"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench   run the benchmarks"
 	@echo "make sweep   models of timm, diffusers and others through every stage; installs them (ARGS=... go to the sweep)"
 	@echo "make lint    style, format and types"
+	@echo "make docs    the documents as a site, in build/site"
 	@echo "make venv    make the environment $(VENV) with everything the targets above need"
 	@echo "make clean   remove $(VENV), caches and built packages"
 	@echo "PYTHON=...   which Python (3.11 or newer) makes the environment; now: $(PYTHON)"
@@ -43,6 +44,9 @@ lint: $(VENV)/.installed-test
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+docs: $(VENV)/.installed-docs
+	$(PY) -m mkdocs build
+
 venv: $(VENV)/.installed-test
 
 clean:
@@ -64,6 +68,10 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --no-build-isolation --editable ".[test]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-test
+	$(INSTALL) --no-build-isolation --editable ".[docs]"
 	@touch $@
 
 $(VENV)/.installed-sweep: $(VENV)/.installed-test $(SWEEP)

@@ -136,10 +136,10 @@ def _partners(before: Structure, after: Structure) -> dict[int, Space]:
         if space not in found and other not in taken:
             found[space] = after.spaces[other]
             taken.add(other)
-    for space in before.spaces:
-        named = after.by_name.get(space.name)
-        if space.id not in found and named is not None and named.id not in taken:
-            found[space.id] = named
+    for left in before.spaces:
+        named = after.by_name.get(left.name)
+        if left.id not in found and named is not None and named.id not in taken:
+            found[left.id] = named
             taken.add(named.id)
     return found
 

@@ -96,7 +96,7 @@ def _rates(groups: dict[str, list[Record]]) -> str:
             sum(map(moves, sound)),
             sum(map(covered, found)),
         ]
-        rows.append(_row([f"[{name}](#{name})", *map(str, counts)]))
+        rows.append(_row([f"[{name}](#{name.lower()})", *map(str, counts)]))
     return "\n".join(rows) + "\n"
 
 
