@@ -36,7 +36,7 @@ def loss_barriers(text: str) -> tuple[float, float]:
 
 def test_every_example_is_tested() -> None:
     tested = {"mlp_by_hand", "vit_on_digits", "gpt2_on_text", "custom_rule", "rounding", "task_vector"}
-    tested |= {"rule_by_measurement"}
+    tested |= {"rule_by_measurement", "prune_digits"}
     assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
 
 
@@ -116,3 +116,10 @@ def test_task_vector(tmp_path: Path, capsys: Capture) -> None:
     )
     assert carried > max(own, naive) + 0.05
     assert (tmp_path / "b-on-turned-digits.pt").exists()
+
+
+def test_prune_digits(tmp_path: Path, capsys: Capture) -> None:
+    text = run("prune_digits", tmp_path, capsys)
+    dropped, fused = (number(rf"{how} .*accuracy ([\d.]+)", text) for how in ("units dropped by l1", "units fused"))
+    assert fused > dropped + 0.05
+    assert (tmp_path / "pruned.pt").exists()

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from models_zoo import PRETRAINED
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import symgraph
-from models_zoo import PRETRAINED
 from symgraph.errors import SymgraphError, UsageError
 from symgraph.resize.importance import by_gradient, by_norm, sides
 from symgraph.resize.maps import rebuild
@@ -38,7 +38,12 @@ def made(name: str, **more: Any) -> nn.Module:
     if name == MLP:
         width = more.get("width", 6)
         found: nn.Module = nn.Sequential(
-            nn.Linear(5, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 3)
+            nn.Linear(5, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, 3),
         )
     else:
         import transformers
@@ -151,7 +156,10 @@ def test_norms_do_not_depend_on_the_gauge() -> None:
         "2.bias": state["2.bias"],
     }
     for kind in ("l1", "l2"):
-        one, other = (by_norm(kind, symmetry["hidden"], sides(symmetry, symmetry["hidden"], s), inside=False) for s in (state, moved))
+        one, other = (
+            by_norm(kind, symmetry["hidden"], sides(symmetry, symmetry["hidden"], s), inside=False)
+            for s in (state, moved)
+        )
         assert torch.allclose(one, other)
 
 

@@ -1,0 +1,62 @@
+"""prune, end to end: a stock checkpoint of a smaller config, weights of a module, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+import symgraph
+from cli.runner import Cli
+
+
+def test_a_smaller_checkpoint_is_written(cli: Cli, checkpoints: Path) -> None:
+    source = checkpoints / "vit-0"
+    found = cli("prune", source, "--ratio", "0.5", "--importance", "l1", "--out", "out", "--json")
+    assert found.code == 0, found.err
+    ours = symgraph.prune(source, ratio=0.5, importance="l1")
+    assert found.json["spaces"] == ours.to_plain()["spaces"] and found.json["error"] == ours.reduction.error
+    opened = symgraph.model("out").module
+    assert opened.config.intermediate_size == symgraph.model(source).config.intermediate_size // 2
+    assert all((t == ours.state[n]).all() for n, t in opened.state_dict().items())
+    card = Path("out/README.md").read_text()
+    assert "symgraph prune" in card and "outputs change by" in card
+    again = cli("prune", source, "--ratio", "0.5", "--out", "out")
+    assert again.code != 0 and "--overwrite" in again.err
+
+
+def test_a_part_that_no_config_has_is_written_as_weights(cli: Cli, checkpoints: Path) -> None:
+    found = cli("prune", checkpoints / "vit-0", "--ratio", "0.5", "--spaces", "*0.mlp.hidden", "--out", "out")
+    assert found.code == 0, found.err
+    assert "no config of its class has these sizes" in found.out
+    assert [p.name for p in Path("out").iterdir()] == ["model.safetensors"]
+    before, after = load_file(checkpoints / "vit-0" / "model.safetensors"), load_file("out/model.safetensors")
+    assert sum(before[n].shape != t.shape for n, t in after.items()) == 3
+
+
+def test_importance_from_data_and_from_a_file(cli: Cli, checkpoints: Path) -> None:
+    source = checkpoints / "vit-0"
+    by_data = cli(
+        "prune", source, "--ratio", "0.5", "--importance", "taylor", "--data", "cli_nets:images", "--out", "one"
+    )
+    assert by_data.code == 0, by_data.err
+    spaces = {f["space"]: f["before"] for f in symgraph.prune(source, ratio=0.5).to_plain()["spaces"]}
+    Path("scores.json").write_text(json.dumps({n: list(range(size)) for n, size in spaces.items()}))
+    by_file = cli("prune", source, "--ratio", "0.5", "--importance", "scores.json", "--drop", "--out", "other")
+    assert by_file.code == 0, by_file.err
+    assert "others dropped" in by_file.out
+
+
+def test_what_cannot_be_pruned_is_refused(cli: Cli, checkpoints: Path) -> None:
+    source = checkpoints / "vit-0"
+    for more, message in (
+        (["--ratio", "0.99"], "below one unit"),
+        (["--ratio", "0.5", "--importance", "taylor"], "needs data"),
+        (["--ratio", "0.5", "--spaces", "nowhere"], "no space is called"),
+        (["--ratio", "0.5", "--drop"], "which units to drop"),
+        (["--ratio", "0.5", "--importance", "none.json"], "no scores can be read"),
+    ):
+        found = cli("prune", source, *more, "--out", "out")
+        assert found.code != 0 and message in found.err and "help:" in found.err
+        assert not Path("out").exists()
