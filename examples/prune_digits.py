@@ -2,8 +2,8 @@
 
     python examples/prune_digits.py
 
-A small convolutional network with batch norms is trained, then three quarters of its channels and hidden units go: the least
-important are dropped, or all are merged where they are nearest to one another, which loses less.
+A small convolutional network with batch norms is trained, then three quarters of its channels and hidden units go: the
+least important are dropped, or all are merged where they are nearest to one another, which loses less.
 """
 
 from __future__ import annotations

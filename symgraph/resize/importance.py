@@ -71,7 +71,8 @@ def by_gradient(
     chosen, objective = list(spaces), Objective(network, loss)
     found: dict[str, Tensor] = {}
     count = 0
-    for count, changes in enumerate(_changes(network, objective, symmetry, batches), 1):
+    for changes in _changes(network, objective, symmetry, batches):
+        count += 1
         for space in chosen:
             rows = sides(symmetry, space, changes)
             side = rows[True] if rows[True].shape[-1] else rows[False]

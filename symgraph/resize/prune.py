@@ -1,4 +1,4 @@
-"""Pruning: a model in a smaller shape of its own making, the most important units kept and the others fused into them."""
+"""Pruning: a model in a smaller shape of its own making, its units fused into those that stay."""
 
 from __future__ import annotations
 
@@ -178,8 +178,8 @@ def _shaped(found: Model, wanted: Smaller) -> tuple[Model, tuple[str, ...]]:
             module = instance(found.module, config)
             return replace(found, module=module, config=config, files=()), ()
     module = smaller_module(found.module, wanted.after)
-    said = "no config of its class has these sizes: a module with its state" if is_pretrained(found.module) else ""
-    return replace(found, module=module, config=None, files=()), (said,) if said else ()
+    why = "no config of its class has these sizes: " if is_pretrained(found.module) else ""
+    return replace(found, module=module, config=None, files=()), (f"{why}a copy of the module with smaller parameters",)
 
 
 def _inferred(like: Model, rules: RuleSources) -> SymmetryGraph:

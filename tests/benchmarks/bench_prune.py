@@ -1,4 +1,4 @@
-"""Pruning trained models: units fused against units dropped, before and after a short fine-tuning, beside Torch-Pruning.
+"""Pruning trained models: units fused or dropped, before and after a short fine-tuning, beside Torch-Pruning.
 
     SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_prune.py [vit-cifar10] [gpt2-shakespeare] [resnet] [vgg]
         [--ratios 0.2 0.4 0.6] [--validation]

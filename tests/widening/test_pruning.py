@@ -86,15 +86,17 @@ def copied(symmetry: symgraph.SymmetryGraph, state: Mapping[str, Tensor], spaces
     return {n: rebuild(t, axes[n], spaces, lambda term: term.size, act) if n in axes else t for n, t in state.items()}
 
 
-@pytest.mark.parametrize("name", [MLP, *TWICE])
-@pytest.mark.parametrize("how", [{}, {"importance": "l1"}, {"importance": "l2", "drop": True}])
-def test_planted_copies_go_exactly(name: str, how: dict[str, Any]) -> None:
+BY: dict[str, dict[str, Any]] = {"": {}, "l1": {"importance": "l1"}, "l2": {"importance": "l2", "drop": True}}
+
+
+@pytest.mark.parametrize(("name", "by"), [*((MLP, by) for by in BY), *((name, "l1") for name in TWICE), ("resnet", "")])
+def test_planted_copies_go_exactly(name: str, by: str) -> None:
     small, wide = made(name), made(name, **TWICE.get(name, {"width": 12}))
     symmetry = graph(name)
     spaces = [symmetry.by_name[s.name].id for s in smaller(symmetry, 0.5, None).spaces]
     wide.load_state_dict(copied(symmetry, state_of(small), spaces), strict=False)
     assert torch.allclose(run(name, wide), run(name, small), atol=1e-12)
-    found = symgraph.prune(with_inputs(name, wide), ratio=0.5, **how)
+    found = symgraph.prune(with_inputs(name, wide), ratio=0.5, **BY[by])
     assert found.reduction.exact and "the same function" in str(found)
     assert torch.allclose(run(name, found.module), run(name, small), atol=1e-9)
     assert {n: t.shape for n, t in found.module.state_dict().items()} == {
