@@ -179,7 +179,7 @@ def _of_single(path: Path) -> str:
     """What to name in the place of a single file."""
     if path.suffix == ".py":
         return f"name a function in it that makes the model: {path}:make"
-    if is_weights(path):
+    if is_weights(path) and not (path.parent / "config.json").exists():
         return f"name a function that makes its model, path/file.py:make@{path}"
     return "name its folder (with config.json beside the weights) or a config.json"
 

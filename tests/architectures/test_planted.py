@@ -57,7 +57,7 @@ def test_two_modules_are_aligned_and_a_is_untouched(name: str, seed: int) -> Non
     assert [n.split(":")[0] for n in found.notes] == ["kept tied"] * bool(found.alignment.symmetry.graph.tied)
     assert distance(before, canonical_state(mb, found.state)) < RECOVERED
     assert found.after < RECOVERED
-    assert found.reference.keys() == found.state.keys() == before.keys() - tied_names(ma).keys()
+    assert found.state.keys() == before.keys() and found.reference.keys() >= before.keys() - tied_names(ma).keys()
     for state in (ma.state_dict(), found.reference):
         assert all(torch.equal(before[k], state[k]) for k in state)
 

@@ -150,7 +150,7 @@ def test_what_is_refused() -> None:
         loss_barrier(NETS, BATCHES, mixtures=[(-0.5, 0.5, 1.0)])
     with refused(UsageError, "there is no mixture"):
         loss_barrier(NETS, BATCHES, mixtures=[(0, 1, 0)])
-    with refused(UsageError, "nothing to merge it with"):
+    with refused(UsageError, "needs two models and batches, not 1 model"):
         loss_barrier(NETS[:1], BATCHES)
     with refused(UsageError, "a resolution of 0"):
         loss_barrier(NETS, BATCHES, resolution=0)

@@ -16,13 +16,13 @@ DATA = ("--data", "cli_nets:batches")
 LEARN = (*PAIR, "--out", "x", "--method", "learned", *DATA, "--validation-data", "cli_nets:batches")
 MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("inspct", "cli_nets:a"), "did you mean `inspect`?"),
-    (("inspect", "cli_nets:a", "--strct"), "did you mean --strict?"),
+    (("inspect", "cli_nets:a", "--strct"), "did you mean `--strict`?"),
     (("barrier", *PAIR, *DATA, "--loss", "mse"), "`symgraph barrier --help`"),
     (("inspect", "nets.py"), "name a function in it that makes the model: nets.py:make"),
     (("inspect", "cli_nets:Net"), "arguments are given as in cli_nets:Net(4, kind='plain')"),
     (("inspect", "out"), "path/file.py:make@out/model.safetensors"),
     (("verify", "cli_nets:a@whole.pt"), "save model.state_dict() with torch.save"),
-    (("explain", "cli_nets:a", "hiden"), "did you mean hidden?"),
+    (("explain", "cli_nets:a", "hiden"), "did you mean `hidden`"),
     (("align", *PAIR), "--dry-run"),
     (("align", *PAIR, "--out", "out"), "choose another path, or replace it, --overwrite"),
     (("align", *PAIR, "--out", "x", "--tied", "cut"), "use keep or untie"),

@@ -254,7 +254,8 @@ def test_a_learned_program_names_its_data(cli: Cli, checkpoints: Path) -> None:
     )
     assert cli("align", *models, *learn, "--out", "b", "--emit-program", "p.yaml").code == 0
     plain = saved("p.yaml")
-    assert plain["data"] == {n: {"batch_size": 32, "data": "cli_nets:images"} for n in ("train", "validation")}
+    read = {"batch_size": 32, "assume_normalised": False, "data": "cli_nets:images"}
+    assert plain["data"] == {"train": read, "validation": read}
     change("p.yaml", steps=[*plain["steps"], {"op": "write", "model": "B.aligned", "out": "again"}])
     found = cli("run", "p.yaml")
     assert found.code == 0, found.err
