@@ -165,7 +165,8 @@ def _rows(graph: Graph, point: dict[str, Tensor], names: list[str]) -> Tensor:
     while sum(map(len, found)) < wanted:
         found.append(next(batches))
     rows = torch.cat(found)
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(VANISHING**2)
+    alike: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp_min(VANISHING**2)
+    return alike
 
 
 def _felt(rows: Tensor, directions: Tensor) -> float:

@@ -213,12 +213,12 @@ class Repeated(nn.Module):
     def __init__(self, half: bool) -> None:
         super().__init__()
         self.first, self.each, self.last = nn.Linear(4, 6), nn.Linear(3, 3), nn.Linear(6, 2)
-        self.vector, self.half = nn.Parameter(torch.randn(6)), half
+        self.vector, self.only_half = nn.Parameter(torch.randn(6)), half
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.each(torch.tanh(self.first(x)).unflatten(-1, (2, 3))).flatten(-2)
+        y = self.each(torch.unflatten(torch.tanh(self.first(x)), -1, (2, 3))).flatten(-2)
         first = torch.cat([y[..., :3] + self.vector[:3], y[..., 3:]], -1)
-        found: Tensor = self.last(torch.tanh(first if self.half else y + self.vector))
+        found: Tensor = self.last(torch.tanh(first if self.only_half else y + self.vector))
         return found
 
 
