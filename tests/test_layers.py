@@ -28,6 +28,8 @@ def test_every_module_imports_only_from_the_layers_below_it(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(ROOT)
+    # It would silence every logger that is there already, also for the tests that come after.
+    monkeypatch.setattr("logging.config.dictConfig", lambda config: None)
     status = lint_imports(config_filename="pyproject.toml", no_cache=True, no_logo=True)
     assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
 

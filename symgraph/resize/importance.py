@@ -53,7 +53,8 @@ def by_norm(kind: str, space: Space, rows: Mapping[bool, Tensor], *, inside: boo
     """
     order = 1 if kind == "l1" and not inside else 2
     enters, leaves = (torch.linalg.vector_norm(rows[dual], order, dim=-1) for dual in (False, True))
-    return enters * leaves if space.scales else enters + leaves
+    found: Tensor = enters * leaves if space.scales else enters + leaves
+    return found
 
 
 def by_gradient(

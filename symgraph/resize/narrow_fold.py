@@ -122,8 +122,9 @@ class Folding:
         heads, slopes = Heads(self.symmetry, space, self.state), Slopes(self.symmetry, space, self.state)
         drop = self.keep is not None and self.keep.drop
         if heads.inner:
-            score = self.keep and self.keep.scores(space, sides(self.symmetry, space, self.state), inside=True)
-            found = [heads.clusters(n, None if score is None else score[0], drop=drop)]
+            rows = sides(self.symmetry, space, self.state)
+            score = None if self.keep is None else self.keep.scores(space, rows, inside=True)[0]
+            found = [heads.clusters(n, score, drop=drop)]
         else:
             slopes.fold()
             self._normalise(space, slopes)

@@ -74,7 +74,7 @@ class Slopes:
         pairs = [(s, way, [n for n in s.tensors if n not in way.still]) for s, way in self.calls]
         for s, way, moving in pairs:
             for mean in moving[:1]:
-                spread = sum(before[n].clamp_min(0.0).sqrt() for n in way.still)
+                spread: Tensor = sum((before[n].clamp_min(0.0).sqrt() for n in way.still), torch.zeros(()))
                 moved = transform.apply({**before, mean: before[mean] + spread})[mean] - after[mean]
                 self._follow(s, way, moved / torch.where(spread > 0, spread, 1.0))
 

@@ -128,11 +128,15 @@ def prune(
     where = ""
     if recalibrate is not None:
         made, where = _recalibrated(made, recalibrate)
-    counts = tuple(sum(p.numel() for p in m.module.parameters()) for m in (found, made))
+    counts = _parameters(found), _parameters(made)
     how = "merged where nearest" if keep is None else f"{_called(importance)}: {keep}"
     return Pruned(
         made, reduction, symmetry, found.spec, module_hash(found.module), ratio, how, counts, (*said, *noted), where
     )
+
+
+def _parameters(model: Model) -> int:
+    return sum(p.numel() for p in model.module.parameters())
 
 
 def _called(importance: Importance) -> str:

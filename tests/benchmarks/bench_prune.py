@@ -14,6 +14,7 @@ import argparse
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -84,8 +85,10 @@ def outputs(module: nn.Module, batch: Batch) -> Tensor:
     """Scores of the labels, (examples, classes); of a text one example for each next token."""
     if "pixel_values" in batch:
         found = module(batch["pixel_values"])
-        return found if isinstance(found, Tensor) else found.logits
-    return module(input_ids=batch["input_ids"]).logits[:, :-1].flatten(0, 1)
+        scores: Tensor = found if isinstance(found, Tensor) else found.logits
+        return scores
+    logits: Tensor = module(input_ids=batch["input_ids"]).logits
+    return logits[:, :-1].flatten(0, 1)
 
 
 def labels(batch: Batch) -> Tensor:
@@ -112,7 +115,7 @@ def trained(module: nn.Module, batches: Sequence[Batch], steps: int, rate: float
         for group in optimiser.param_groups:
             group["lr"] = rate * (1 - step / steps)
         optimiser.zero_grad()
-        cross_entropy(outputs(found, batch), labels(batch)).backward()
+        torch.autograd.backward(cross_entropy(outputs(found, batch), labels(batch)))
         optimiser.step()
     return found.eval()
 
@@ -143,7 +146,7 @@ PAIRS = ("vit-cifar10", "gpt2-shakespeare")
 
 
 def ours(s: Subject, ratio: float, how: dict[str, Any]) -> nn.Module:
-    data = {"data": s.training[:16]} if how.get("importance") == "taylor" else {}
+    data: dict[str, Any] = {"data": s.training[:16]} if how.get("importance") == "taylor" else {}
     return symgraph.prune(s.model, ratio=ratio, **how, **data).module
 
 
@@ -158,7 +161,7 @@ def theirs(s: Subject, ratio: float, kind: str) -> nn.Module:
     else:
         importance = peer.importance.GroupTaylorImportance()
         for batch in s.training[:16]:
-            cross_entropy(outputs(made, batch), labels(batch)).backward()
+            torch.autograd.backward(cross_entropy(outputs(made, batch), labels(batch)))
     pruner = peer.pruner.BasePruner(made, x, importance, pruning_ratio=ratio, ignored_layers=_kept(made))
     pruner.step()
     return made.eval()
@@ -174,10 +177,10 @@ def _kept(module: nn.Module) -> list[nn.Module]:
 
 def rows(s: Subject, ratio: float) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
     for name, how in WAYS.items():
-        yield name, lambda how=how: ours(s, ratio, how)
+        yield name, partial(ours, s, ratio, how)
     if "pixel_values" in s.measured[0] and _peer():
         for kind in ("l1", "taylor"):
-            yield f"Torch-Pruning, {kind}", lambda kind=kind: theirs(s, ratio, kind)
+            yield f"Torch-Pruning, {kind}", partial(theirs, s, ratio, kind)
 
 
 def _peer() -> bool:

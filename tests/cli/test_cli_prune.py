@@ -17,9 +17,9 @@ def test_a_smaller_checkpoint_is_written(cli: Cli, checkpoints: Path) -> None:
     assert found.code == 0, found.err
     ours = symgraph.prune(source, ratio=0.5, importance="l1")
     assert found.json["spaces"] == ours.to_plain()["spaces"] and found.json["error"] == ours.reduction.error
-    opened = symgraph.model("out").module
+    opened = symgraph.model("out")
     assert opened.config.intermediate_size == symgraph.model(source).config.intermediate_size // 2
-    assert all((t == ours.state[n]).all() for n, t in opened.state_dict().items())
+    assert all((t == ours.state[n]).all() for n, t in opened.module.state_dict().items())
     card = Path("out/README.md").read_text()
     assert "symgraph prune" in card and "outputs change by" in card
     again = cli("prune", source, "--ratio", "0.5", "--out", "out")

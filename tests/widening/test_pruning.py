@@ -103,23 +103,23 @@ def test_planted_copies_go_exactly(name: str, by: str) -> None:
         n: t.shape for n, t in small.state_dict().items()
     }
     if name != MLP:
-        own, wanted = found.module.config.to_dict(), small.config.to_dict()
+        own, wanted = found.model.config.to_dict(), symgraph.model(small).config.to_dict()
         assert all(own[k] == wanted[k] for k in TWICE[name])
 
 
 def test_heads_go_with_their_groups_and_a_stream_by_its_leading_directions() -> None:
     llama = symgraph.model(made("llama", head_dim=4))
     groups = symgraph.prune(llama, ratio=0.5, spaces=["*groups*"], importance="l2")
-    assert groups.module.config.num_key_value_heads == 1 and groups.module.config.num_attention_heads == 2
+    assert groups.model.config.num_key_value_heads == 1 and groups.model.config.num_attention_heads == 2
     stream = symgraph.prune(llama, ratio=0.25, spaces=["residual"])
-    assert stream.module.config.hidden_size == 12 and "leading directions" in str(stream)
+    assert stream.model.config.hidden_size == 12 and "leading directions" in str(stream)
 
 
 def test_dead_units_are_dropped_exactly_and_the_most_important_stay() -> None:
     net = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 3)).double()
     with torch.no_grad():
-        net[2].weight[:, [1, 4]] = 0.0  # type: ignore[index]
-        net[0].weight[[1, 4]] *= 9  # type: ignore[index]
+        net.get_parameter("2.weight")[:, [1, 4]] = 0.0
+        net.get_parameter("0.weight")[[1, 4]] *= 9
     x = torch.randn(7, 4).double()
     found = symgraph.prune(net, x, ratio=1 / 3, importance="l1", drop=True)
     assert torch.allclose(found.module(x), net(x), atol=1e-12)
@@ -209,7 +209,8 @@ class Fixed(nn.Module):
         self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.b(torch.relu(self.a(x)).reshape(-1, 6))
+        found: Tensor = self.b(torch.relu(self.a(x)).reshape(-1, 6))
+        return found
 
 
 def _net() -> nn.Module:
