@@ -73,8 +73,8 @@ class Slopes:
         """
         pairs = [(s, way, [n for n in s.tensors if n not in way.still]) for s, way in self.calls]
         for s, way, moving in pairs:
-            for mean in moving[:1]:
-                spread: Tensor = sum((before[n].clamp_min(0.0).sqrt() for n in way.still), torch.zeros(()))
+            for mean in moving[:1] if way.still else ():
+                spread = torch.stack([before[n].clamp_min(0.0).sqrt() for n in way.still]).sum(0)
                 moved = transform.apply({**before, mean: before[mean] + spread})[mean] - after[mean]
                 self._follow(s, way, moved / torch.where(spread > 0, spread, 1.0))
 

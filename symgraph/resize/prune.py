@@ -128,15 +128,15 @@ def prune(
     where = ""
     if recalibrate is not None:
         made, where = _recalibrated(made, recalibrate)
-    counts = _parameters(found), _parameters(made)
+    counts = _size(found), _size(made)
     how = "merged where nearest" if keep is None else f"{_called(importance)}: {keep}"
     return Pruned(
         made, reduction, symmetry, found.spec, module_hash(found.module), ratio, how, counts, (*said, *noted), where
     )
 
 
-def _parameters(model: Model) -> int:
-    return sum(p.numel() for p in model.module.parameters())
+def _size(found: Model) -> int:
+    return sum(p.numel() for p in found.module.parameters())
 
 
 def _called(importance: Importance) -> str:
