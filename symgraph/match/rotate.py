@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from symgraph.errors import UsageError, shorten
+from symgraph.errors import UsageError, near, shorten
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
@@ -131,10 +131,7 @@ def rotate(
 
     Source: QuaRot, arXiv 2404.00456; SpinQuant, arXiv 2405.16406 (there for one architecture, by hand).
     """
-    if by not in CHOICES:
-        raise UsageError(f"no rotation is called {by!r}", remedy=f"one of {', '.join(CHOICES)}")
-    if not (2 <= bits <= 16 and group >= 0):
-        raise UsageError(f"{bits} bits in groups of {group} are no rounding", remedy="give 2 to 16 bits, groups from 0")
+    _check(by, bits, group)
     found, notes = _given(source, example, input_size, tied)
     symmetry = infer(found, rules=rules)
     turned = turnable(symmetry, spaces)
@@ -143,23 +140,33 @@ def rotate(
         cause = "; ".join(kept) or "nothing acts on any of its axes"
         remedy = "`symgraph explain MODEL SPACE` says what would make it larger"
         raise UsageError(f"{found.spec} has nothing to rotate", cause=cause, remedy=remedy)
-    own = float64(state_of(found.module))
+    own, rounding = float64(state_of(found.module)), Rounding(bits, group)
     canonical = canonicalise(symmetry, own)
     act = Act(incoherent(symmetry, "hadamard" if by == LEARNED else by, spaces, seed))
     state, transform = act.apply(canonical.state), canonical.transform.then(Transform((act,)))
-    matrices, rounding = rounded_matrices(symmetry), Rounding(bits, group)
+    error = partial(rounding_error, matrices=rounded_matrices(symmetry), rounding=rounding)
     descended = None
     if by == LEARNED:
-        how = options if isinstance(options, DescentOptions) else replace(DESCENT, **(options or {}))
-        how = replace(how, spaces=tuple(spaces))
-        descended = descend(symmetry, state, lambda s: rounding_error(s, matrices, rounding), how, progress=progress)
+        descended = descend(symmetry, state, error, _descent(options, spaces), progress=progress)
         state, transform = descended.states[0], transform.then(descended.transforms[0])
         notes = (*notes, f"descent: {descended}")
     alignment = Alignment(symmetry, transform, module_hash(found.module), "")
     Endpoint(found, state, alignment).check()
-    before, after = (float(rounding_error(s, matrices, rounding)) for s in (own, state))
+    before, after = float(error(own)), float(error(state))
     done = stored(found.module, narrowed(state, state_of(found.module)))
     return Rotated(found, by, done, alignment, turned, kept, rounding, before, after, notes, descended)
+
+
+def _check(by: str, bits: int, group: int) -> None:
+    if by not in CHOICES:
+        raise UsageError(f"no rotation is called {by!r}", remedy=near(by, CHOICES, f"one of {', '.join(CHOICES)}"))
+    if not (2 <= bits <= 16 and group >= 0):
+        raise UsageError(f"{bits} bits in groups of {group} are no rounding", remedy="give 2 to 16 bits, groups from 0")
+
+
+def _descent(options: DescentOptions | Mapping[str, Any] | None, spaces: Sequence[str]) -> DescentOptions:
+    given = options if isinstance(options, DescentOptions) else replace(DESCENT, **(options or {}))
+    return replace(given, spaces=tuple(spaces))
 
 
 def _given(source: Source, example: Any, input_size: Size | None, tied: str) -> tuple[Model, tuple[str, ...]]:

@@ -89,21 +89,29 @@ def overlap(models: Sequence[Model], like: int | None, infer: Infer, on_differen
     Raises:
         CheckpointError: one has rows that the one with the most rows lacks, or differences are to be refused.
     """
-    sizes = [{n: tuple(t.shape) for n, t in state_of(m.module).items()} for m in models]
-    if any(s.keys() != sizes[0].keys() for s in sizes):
+    shapes = [{name: tuple(tensor.shape) for name, tensor in state_of(m.module).items()} for m in models]
+    if len({type(m.module) for m in models}) > 1 or any(held.keys() != shapes[0].keys() for held in shapes):
         return None
-    # Buffers of other lengths are what the code of each shape computes: tables of positions, masks.
-    parameters = {n for n, _ in models[0].module.named_parameters()}
-    names = [n for n in sizes[0] if n in parameters and len({s[n] for s in sizes}) > 1]
-    axes = {n: axis for n in names for axis in [_axis([s[n] for s in sizes])]}
-    if not names or None in axes.values() or len({type(m.module) for m in models}) > 1:
-        return None
-    if not all(_rigid(infer(m), axes) for m in models):
+    axes = _differing(models[0], shapes)
+    if axes is None or not all(_rigid(infer(m), axes) for m in models):
         return None
     if on_difference == "refuse":
-        check_same_architecture(models[0], next(m for m, s in zip(models, sizes, strict=True) if s != sizes[0]))
-    number = max(range(len(models)), key=lambda i: sum(map(_numel, sizes[i].values()))) if like is None else like
-    return _joined(models, number, {n: a for n, a in axes.items() if a is not None}, complete=like is None)
+        check_same_architecture(models[0], next(m for m, held in zip(models, shapes, strict=True) if held != shapes[0]))
+    entries = [sum(map(_numel, held.values())) for held in shapes]
+    number = entries.index(max(entries)) if like is None else like
+    return _joined(models, number, axes, complete=like is None)
+
+
+def _differing(first: Model, shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, int] | None:
+    """The axis of each parameter along which models differ; None where they do not, or in more than one.
+
+    Buffers of other lengths are what the code of each shape computes: tables of positions, masks.
+    """
+    parameters = {name for name, _ in first.module.named_parameters()}
+    differing = [name for name in parameters if len({held[name] for held in shapes}) > 1]
+    axes = {name: _axis([held[name] for held in shapes]) for name in shapes[0] if name in differing}
+    known = {name: axis for name, axis in axes.items() if axis is not None}
+    return known if known and len(known) == len(axes) else None
 
 
 def _numel(shape: Sequence[int]) -> int:
@@ -118,28 +126,31 @@ def _axis(shapes: Sequence[tuple[int, ...]]) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-def _rigid(symmetry: SymmetryGraph, axes: Mapping[str, int | None]) -> bool:
-    active = {s.id for s in symmetry.active}
-    terms = {n: symmetry.terms[n] for n in axes if n in symmetry.terms}
-    return not any(leaf.space in active for n, t in terms.items() for leaf in leaves(t[axes[n] or 0]))
+def _rigid(symmetry: SymmetryGraph, axes: Mapping[str, int]) -> bool:
+    """Whether nothing moves along these axes."""
+    active = {space.id for space in symmetry.active}
+    terms = [symmetry.terms[name][axis] for name, axis in axes.items() if name in symmetry.terms]
+    return not any(leaf.space in active for term in terms for leaf in leaves(term))
 
 
 def _joined(models: Sequence[Model], number: int, axes: Mapping[str, int], *, complete: bool) -> Overlap:
     like = models[number]
     target = state_of(like.module)
-    found = [dict(_rows_of(m, like, axes)) for m in models]
+    rows = [dict(_rows_of(model, like, axes)) for model in models]
     if complete:
-        _check_complete(models, like, axes, found)
-    common = {n: _common([r[n] for r in found]) for n in axes}
+        _check_complete(models, like, axes, rows)
+    common = {name: _common([held[name] for held in rows]) for name in axes}
     matched, whole = [], []
-    for m, rows in zip(models, found, strict=True):
-        own = state_of(m.module)
-        state = {n: t for n, t in own.items() if n in rows or t.shape == target[n].shape}
-        full = {n: r.placed(made(state[n]).detach(), target[n].shape[r.axis]) for n, r in rows.items()}
-        seen = {n: _seen(full[n], rows[n].axis, common[n]) for n in rows}
-        matched.append(model_like(like, m, {**state, **seen}))
-        whole.append({**state, **full})
-    return Overlap(like, tuple(matched), tuple(whole), tuple(found), tuple(_said(models, axes, common)))
+    for model, held in zip(models, rows, strict=True):
+        own = state_of(model.module)
+        fitting = {name: tensor for name, tensor in own.items() if tensor.shape == target[name].shape}
+        full = {
+            name: place.placed(made(own[name]).detach(), target[name].shape[place.axis]) for name, place in held.items()
+        }
+        seen = {name: _seen(full[name], held[name].axis, common[name]) for name in held}
+        matched.append(model_like(like, model, {**fitting, **seen}))
+        whole.append({**fitting, **full})
+    return Overlap(like, tuple(matched), tuple(whole), tuple(rows), tuple(_said(models, axes, common)))
 
 
 def _common(rows: Sequence[Rows]) -> Tensor:
