@@ -101,7 +101,9 @@ def match(
     # The run lets go of what it has moved.
     del held, shifted
     before = run.distances()
-    history = _rounds(run, rounds if len(run.moved) > 1 else 0, options.tolerance, section)
+    # Of two models each is the mean of the others: a round is no more than further sweeps.
+    most = rounds if len(run.moved) > 2 else min(rounds, len(run.moved) - 1)
+    history = _rounds(run, most, options.tolerance, section)
     return Matched(tuple(run.moved), tuple(run.elements), tuple(history), run.scale, before, run.distances())
 
 
