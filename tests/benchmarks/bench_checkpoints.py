@@ -1,6 +1,6 @@
 """Peak memory of commands on two bfloat16 checkpoints, in checkpoints over what the process held after tiny ones.
 
-    python tests/benchmarks/bench_checkpoints.py [merge] [merge-aligned] [apply] [align] [--width 512] [--layers 10] [--vocabulary 8000]
+    python tests/benchmarks/bench_checkpoints.py [COMMAND ...] [--width 512] [--layers 10] [--vocabulary 8000]
 
 Each command runs in a process of its own, once on tiny checkpoints of the class, so that everything is imported, and
 then on large ones. `apply` uses an alignment that `align --sweeps 1` of the same two has written; `merge` takes the
