@@ -14,25 +14,24 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from symgraph.errors import UsageError, shorten
-from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
+from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given
-from symgraph.io.shown import Shown
 from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import nearest
 from symgraph.match.program_run import narrowed
+from symgraph.match.restated import Restated
 from symgraph.match.unchanged import Endpoint
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
@@ -64,18 +63,13 @@ class Spread:
 
 
 @dataclass(frozen=True, repr=False)
-class Gathered(Shown):
+class Gathered(Restated):
     """A model, in canonical form, of which experts or heads are in one basis; its function is what it was."""
 
     model: Model
     state: State
     alignment: Alignment
     spreads: tuple[Spread, ...]
-
-    @cached_property
-    def module(self) -> nn.Module:
-        """The model with these weights, as a module; the one that was given stays as it is."""
-        return with_state(self.model.module, self.state)
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes it as a checkpoint of its class, with a model card; see `write_gathered`.

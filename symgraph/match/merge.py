@@ -5,24 +5,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from symgraph.inference.sources import Source, model, several, stored, with_example, with_state
+from symgraph.inference.sources import Source, model, several, stored, with_example
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import check_same_architecture, dtypes, module_hash, read_state
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given
-from symgraph.io.shown import Shown
 from symgraph.match.cards import Card, Ingredient
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 from symgraph.match.one_basis import Universe, shared_rows
+from symgraph.match.restated import Restated
 from symgraph.match.universe import joined, moved_spaces, universe
 from symgraph.measure.mixture import State, check_weights, interpolate
 from symgraph.measure.recalibrate import recalibrated
@@ -32,7 +32,7 @@ from symgraph.tracing.sampling import float64
 
 
 @dataclass(frozen=True, repr=False)
-class Merged(Shown):
+class Merged(Restated):
     """The weighted mean of models.
 
     `model` gives the class and config of `state`; `universe` is that of the models, None if they were taken as they
@@ -47,11 +47,6 @@ class Merged(Shown):
     recalibrated: str = ""
     method: str = ""
     notes_before: tuple[str, ...] = ()
-
-    @cached_property
-    def module(self) -> nn.Module:
-        """The merged model, as a module like those that were given."""
-        return with_state(self.model.module, self.state)
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes the merged model as a checkpoint of its class, with a model card; see `write_merged`.

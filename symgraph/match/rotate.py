@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from symgraph.errors import UsageError, near, shorten
-from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
+from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
-from symgraph.io.shown import Shown
 from symgraph.io.tied import untie
 from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.program_run import narrowed
+from symgraph.match.restated import Restated
 from symgraph.match.unchanged import Endpoint
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
@@ -43,7 +43,7 @@ DESCENT = DescentOptions(steps=200, lr=0.02, full=False, permutations=False)
 
 
 @dataclass(frozen=True, repr=False)
-class Rotated(Shown):
+class Rotated(Restated):
     """A model with a rotation fused into its weights.
 
     `turned` are the spaces that rotate, `state` holds the weights, `before` and `after` are the relative squared errors
@@ -62,11 +62,6 @@ class Rotated(Shown):
     after: float
     notes: tuple[str, ...] = ()
     descended: Descended | None = None
-
-    @cached_property
-    def module(self) -> nn.Module:
-        """The model with these weights, as a module; the one that was given stays as it is."""
-        return with_state(self.model.module, self.state)
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes it as a checkpoint of its class, with a model card; see `write_rotated`.

@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symgraph.errors import UsageError
-from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
+from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import checked_hash
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE, OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.io.models import Model
-from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
 from symgraph.io.tied import untie
 from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.cost import Cost, cost_of_apply
 from symgraph.match.one_basis import Universe
+from symgraph.match.restated import Restated
 from symgraph.match.unchanged import Endpoint
 from symgraph.match.universe import joined, moved_spaces
 from symgraph.measure.result import LossBarrier
@@ -37,7 +36,7 @@ UNIVERSE = "universe.json"
 
 
 @dataclass(frozen=True, repr=False)
-class Applied(Shown):
+class Applied(Restated):
     """A model after an alignment that was made before."""
 
     model: Model
@@ -47,11 +46,6 @@ class Applied(Shown):
     inverse: bool
     hash: str
     notes: tuple[str, ...] = ()
-
-    @cached_property
-    def module(self) -> nn.Module:
-        """The model there, as a module; the one that was given stays as it is."""
-        return with_state(self.model.module, self.state)
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes the model as a checkpoint of its class, with a model card; see `write_applied`.

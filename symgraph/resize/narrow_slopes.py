@@ -25,7 +25,7 @@ from symgraph.orbit.uneven import Restate, affine
 from symgraph.symmetry.families import Statistics
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Frame, Space
-from symgraph.symmetry.terms import Leaf
+from symgraph.symmetry.terms import Leaf, leaves
 
 Exponents = tuple[int, ...]
 # Slopes below this part of the largest one are as good as zero.
@@ -135,8 +135,8 @@ class Slopes:
 
     def _frame(self, name: str) -> Frame:
         (axis,) = self.symmetry.terms[name]
-        assert isinstance(axis, Leaf)
-        return self.symmetry.frame(axis.frame)
+        (leaf,) = leaves(axis)
+        return self.symmetry.frame(leaf.frame)
 
     def _way(self, s: Statistics, others: Sequence[Statistics]) -> _Way | None:
         """The exponents that take the gain's factor to its input alone; None where something else would change."""

@@ -57,6 +57,13 @@ def test_the_schema_is_json(cli: Cli) -> None:
     assert json.loads(cli("rules", "schema").out)["type"] == "array"
 
 
+def test_choices_are_those_of_the_library() -> None:
+    from symgraph.cli import compare_command, rotate_command
+    from symgraph.match import compare, rotate
+
+    assert (compare_command.WAYS, rotate_command.CHOICES) == (compare.WAYS, rotate.CHOICES)
+
+
 def test_the_options_of_matching_are_those_of_the_library() -> None:
     from symgraph.cli import parser
     from symgraph.cli.parser import chosen
