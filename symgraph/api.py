@@ -42,6 +42,7 @@ from symgraph.match.transport import Transported, transport
 from symgraph.match.universe import universe
 from symgraph.match.write import Applied, apply
 from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.plane import LossPlane, loss_plane
 from symgraph.measure.recalibrate import recalibrated
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
@@ -79,6 +80,7 @@ __all__ = [
     "Graph",
     "LearnOptions",
     "LossBarrier",
+    "LossPlane",
     "MatchOptions",
     "Merged",
     "Model",
@@ -106,6 +108,7 @@ __all__ = [
     "gather",
     "infer",
     "loss_barrier",
+    "loss_plane",
     "merge",
     "merge_by_recipe",
     "model",

@@ -26,16 +26,20 @@ from symgraph.cli.parser import (
 )
 from symgraph.errors import UsageError
 from symgraph.match.match_options import Settings
-from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
+from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions, PlaneOptions
 
 if TYPE_CHECKING:
     from symgraph.match.program import Program
+    from symgraph.measure.result import LossBarrier
 
 _EXAMPLES = """
 symgraph barrier a b --data my-dataset --metrics accuracy
 symgraph barrier a b --data test.txt --metrics perplexity --limit 200 --plot barrier.png
 symgraph barrier a b --data my_package.data:test_batches --json
+symgraph barrier a b --data test.txt --html barrier.html            a page: curves, error bands, tables
+symgraph barrier a c --data test.txt --beside weights=ab.json --html both.html    with a result of --out
 symgraph barrier a b c --data my-dataset --plot triangle.png        mixtures of all three
+symgraph barrier a b c --data my-dataset --plane 21 --html plane.html      the plane through them, with the path
 symgraph barrier a b --data my-dataset --recalibrate my-dataset     batch norms: new statistics
 symgraph barrier a b-aligned --data test.txt --product
 symgraph barrier a b --data test.txt --emit-program plan.yaml       write what was done
@@ -47,6 +51,9 @@ distance above the chord between the two losses at the ends; below zero a mixtur
 
 Of more than two models, mixtures are evaluated: pairs, the even one, and a lattice of weights. The loss
 barrier is then the largest distance above the mean of their own losses, with the same weights.
+
+With --plane N the loss of three models is also measured on the plane through them, at N by N points, and on
+the path from the first over the second to the third. Pictures and pages show its levels and that path.
 
 With --product the same is measured for mixtures of two models in product form as well: inside of heads the
 products of queries and keys, of values and outputs are mixed, not their factors. Such a mixture has up to
@@ -66,7 +73,14 @@ def add(commands: Commands) -> None:
     add_recalibration(parser)
     add_options(parser, MixtureOptions, "seed", "refine")
     add_options(parser, EvaluationOptions, "device", "dtype")
-    parser.add_argument("--plot", metavar="FILE", help="also draw the curves (.png, .svg, .pdf)")
+    add_options(parser, PlaneOptions, "plane", "margin")
+    parser.add_argument("--plot", metavar="FILE", help="also draw the curves (.png, .svg, .pdf), as papers set figures")
+    text = "also write a page that opens from disk: curves with error bands, triangles, planes, tables"
+    parser.add_argument("--html", metavar="FILE", help=text)
+    text = (
+        "draw an earlier result (--out) of two models in the same picture and page, under this label; may be repeated"
+    )
+    parser.add_argument("--beside", metavar="LABEL=FILE", action="append", default=[], help=text)
     parser.add_argument("--out", metavar="FILE", help="also write the result as JSON")
     add_program(parser)
     add_overwrite(parser)
@@ -82,6 +96,7 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.match.run_program import Around
 
     _check(args)
+    beside = _beside(args)
     program = _given(args) if args.program else _planned(args)
     programs.refuse_outputs(program, args.overwrite)
     models = programs.load_models(program, **inputs.trusted(args))
@@ -92,11 +107,12 @@ def run(args: Arguments, console: Console) -> int:
     # Before any data is read.
     programs.check_alike(models)
     data = programs.load_data(program, models)
-    around = Around(overwrite=args.overwrite, command=args.typed)
+    around = Around(overwrite=args.overwrite, command=args.typed, beside=beside)
     with console.working("measuring"):
         done = programs.run_program(program, models, data, _settings(args), around)
     inputs.save_program(program, args, models)
-    console.result(tables(done.run.reported), json.dumps(figures(done.run.reported), indent=2))
+    found = (done.run.reported, done.run.reported_plane)
+    console.result(tables(*found), json.dumps(figures(*found), indent=2))
     for path in filter(None, (*done.run.written.values(), args.emit_program)):
         console.remark(f"wrote {path}")
     return 0
@@ -121,8 +137,42 @@ def _check(args: Arguments) -> None:
         raise UsageError("mixtures of two models are points of a segment", remedy="use --points")
     for weights in args.mixture or ():
         check_weights(weights, count)
+    if args.plane is not None and args.models and count != 3:
+        raise UsageError(f"--plane goes through three models, not {count}", remedy="name three models")
+    if args.beside and not (args.plot or args.html):
+        raise UsageError(
+            "--beside goes into a picture, and none is asked for", remedy="add --html FILE, or --plot FILE"
+        )
+    if args.beside and count > 2:
+        raise UsageError("only barriers of two models go into one picture", remedy="leave out --beside")
     inputs.check_device(args.device)
-    inputs.refuse_files(args, args.plot, args.out, args.emit_program)
+    inputs.refuse_files(args, args.plot, args.html, args.out, args.emit_program)
+
+
+def _beside(args: Arguments) -> dict[str, LossBarrier]:
+    """Earlier results by their labels.
+
+    Raises:
+        UsageError: one has no label, or is of more than two models.
+        DataError: a file holds no loss barrier.
+    """
+    from pathlib import Path
+
+    from symgraph.measure.result import LossBarrier
+
+    found: dict[str, LossBarrier] = {}
+    for given in args.beside:
+        label, _, file = given.partition("=")
+        if not (label and file):
+            raise UsageError(
+                f"--beside {given} names no label", remedy=f"--beside weights={given.strip('=') or 'FILE'}"
+            )
+        if label in found:
+            raise UsageError(f"--beside names {label!r} twice", remedy="give each result its own label")
+        found[label] = LossBarrier.from_json(Path(file))
+        if found[label].loss.models > 2:
+            raise UsageError(f"{file} is of {found[label].loss.models} models", remedy="name results of two models")
+    return found
 
 
 def _planned(args: Arguments) -> Program:
@@ -138,8 +188,10 @@ def _planned(args: Arguments) -> Program:
         mixtures=chosen(args, MixtureOptions, mixtures=mixtures),
         evaluation=chosen(args, EvaluationOptions),
         product=args.product,
+        plane=chosen(args, PlaneOptions),
         out=args.out or "",
         plot=args.plot or "",
+        html=args.html or "",
     )
     return barrier_program(plan)
 
@@ -157,12 +209,12 @@ def _given(args: Arguments) -> Program:
 
     found = Program.opened(args.program)
     for step in found.steps:
-        if step.outputs.keys() - {"out", "plot"} or (step.reads_symmetry and not isinstance(step, Interpolate)):
+        if step.outputs.keys() - {"out", "plot", "html"} or (step.reads_symmetry and not isinstance(step, Interpolate)):
             raise UsageError(f"the program has a step {step.op}", remedy="run it with `symgraph run PROGRAM`")
     if args.models and len(args.models) != len(found.inputs):
         what = f"the program is of {len(found.inputs)} models, not {len(args.models)}"
         raise UsageError(what, remedy="write one of these models with --emit-program")
-    named = {k: v for k, v in (("out", args.out), ("plot", args.plot)) if v}
+    named = {k: v for k, v in (("out", args.out), ("plot", args.plot), ("html", args.html)) if v}
     steps = tuple(s.writing(named) if isinstance(s, Report) else s for s in found.steps)
     given = zip(found.inputs, args.models, strict=True) if args.models else ()
     inputs_of = {n: ModelInput(model=spec) for n, spec in given} or found.inputs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
 from symgraph.cli.data_inputs import batches, training
@@ -20,11 +22,15 @@ from symgraph.cli.parser import (
 from symgraph.errors import UsageError
 from symgraph.match.match_options import LearnOptions, MatchOptions
 
+if TYPE_CHECKING:
+    from symgraph.match.compare import Compared
+
 WAYS = ("vanilla", "permutations", "weights", "activations", "learned")
 _EXAMPLES = """
 symgraph compare a b --data my-dataset
 symgraph compare a b --data my-dataset --ways vanilla weights --plot compared.svg
 symgraph compare a b --data my-dataset --train-data none --metrics accuracy
+symgraph compare a b --data my-dataset --html compared.html
 """
 _DETAILS = """
 Measures the loss barrier between two models as they are, and after they were matched: by permutations alone,
@@ -41,6 +47,8 @@ def add(commands: Commands) -> None:
     text = "which ways (default: all)"
     parser.add_argument("--ways", metavar="WAY", nargs="+", choices=WAYS, default=list(WAYS), help=text)
     parser.add_argument("--plot", metavar="FILE", help="also draw all curves into one picture (.png, .svg, .pdf)")
+    text = "also write a page that opens from disk: all curves with error bands, and every figure"
+    parser.add_argument("--html", metavar="FILE", help=text)
     add_overwrite(parser)
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     add_rules(parser)
@@ -52,11 +60,14 @@ def add(commands: Commands) -> None:
 def run(args: Arguments, console: Console) -> int:
     """Load, match by every way, measure, print and draw."""
     from symgraph.match.compare import NEED_DATA, compare
+    from symgraph.measure.plots import require_picture
 
     if args.data is None:
         raise UsageError("there is no data to measure on", remedy="name it with --data")
     inputs.check_device(args.device)
-    inputs.refuse_files(args, args.plot)
+    inputs.refuse_files(args, args.plot, args.html)
+    if args.plot:
+        require_picture(args.plot)
     models = [inputs.weighted(spec, args) for spec in (args.a, args.b)]
     learns = any(way in NEED_DATA for way in args.ways)
     # Data is divided as `align` would divide it.
@@ -78,6 +89,11 @@ def run(args: Arguments, console: Console) -> int:
             rules=inputs.rule_book(args),
             device=args.device,
         )
-    plain = found.to_plain() | {"plot": str(found.plot(args.plot, overwrite=args.overwrite)) if args.plot else None}
-    console.result(found, plain)
+    console.result(found, found.to_plain() | _written(found, args))
     return 0
+
+
+def _written(found: Compared, args: Arguments) -> dict[str, str | None]:
+    """The picture and the page that were asked for, by their options."""
+    files = {"plot": (args.plot, found.plot), "html": (args.html, found.save_html)}
+    return {n: str(write(path, overwrite=args.overwrite)) if path else None for n, (path, write) in files.items()}

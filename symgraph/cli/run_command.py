@@ -88,11 +88,14 @@ def _lines(done: Done) -> list[str]:
 
     lines = [str(done.universe)] if done.universe else [str(n) for n in done.run.notes]
     if done.run.reported:
-        lines.append(tables(done.run.reported))
+        lines.append(tables(done.run.reported, done.run.reported_plane))
     return [*lines, *(f"wrote {what} to {path}" for what, path in done.run.written.items())]
 
 
 def _plain(done: Done) -> dict[str, Any]:
     found: dict[str, Any] = done.universe.to_plain() if done.universe else {"notes": list(done.run.notes)}
     measured = {n: m.found.to_plain() for n, m in done.run.reported.items()}
+    plane = done.run.reported_plane
+    if plane is not None:
+        measured["loss_plane"] = plane.to_plain()
     return {**found, "measured": measured, "written": dict(done.run.written)}

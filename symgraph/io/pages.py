@@ -1,8 +1,9 @@
 """Results as pages: one file of HTML that opens from disk and asks no network for anything.
 
 A *view* is a module of plain JavaScript in `assets` that exports `show(data, place)`. A page holds the data as JSON,
-the styles, and every module that the view imports, the libraries under `assets/vendor` among them with their licences;
-an import map gives each module its source, so that nothing is bundled and what runs is what stands in the files.
+every module that the view imports with the styles that stand beside it, and the libraries under `assets/vendor` with
+their licences; an import map gives each module its source, so that nothing is bundled and what runs is what stands in
+the files.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ def page(title: str, data: Any, view: str) -> str:
     >>> "<title>Two numbers</title>" in text, "https://" in text.split("</head>")[0]
     (True, False)
     """
-    modules = _modules(f"assets/{view}.js")
+    modules = _modules(f"assets/{view}.js", "assets/page.js")
     parts = {
         "title": escape(title),
-        "style": _style(view),
+        "style": _style(modules),
         "data": in_script(data),
         "modules": in_script({"imports": {name: _address(name) for name in modules}}),
         "licences": "\n".join(map(escape, _licences(modules))),
@@ -55,10 +56,10 @@ def _text(name: str) -> str:
     return (ASSETS.parent / name).read_text(encoding="utf-8")
 
 
-def _modules(first: str) -> list[str]:
-    """A module and all that it imports."""
+def _modules(*first: str) -> list[str]:
+    """Modules and all that they import."""
     found: list[str] = []
-    waiting = [first]
+    waiting = list(first)
     while waiting:
         name = waiting.pop()
         if name not in found:
@@ -71,9 +72,10 @@ def _address(name: str) -> str:
     return f"data:text/javascript;base64,{base64.b64encode(_text(name).encode()).decode()}"
 
 
-def _style(view: str) -> str:
-    own = f"assets/{view}.css"
-    return _text("assets/page.css") + (_text(own) if (ASSETS.parent / own).exists() else "")
+def _style(modules: list[str]) -> str:
+    """The styles that stand beside modules: those of every page first, those of its view last."""
+    own = (name.removesuffix(".js") + ".css" for name in sorted(modules[1:]) + modules[:1] if name != "assets/page.js")
+    return _text("assets/page.css") + "".join(_text(name) for name in own if (ASSETS.parent / name).exists())
 
 
 def _licences(modules: list[str]) -> Iterator[str]:

@@ -100,8 +100,9 @@ class Aligned(Shown):
     def plot(self, path: str | Path, batches: Iterable[Any], *, overwrite: bool = False, **how: Any) -> Path:
         """Draws the loss between A and B, before and after, as PNG, SVG or PDF; `how` as for `loss_barrier`."""
         held = counted(batches, "to draw")
+        how = {"names": [Path(m.spec).name or m.spec for m in (self.a, self.b)], **how}
         curves = {"before": self.barrier(held, before=True, **how), "after": self.barrier(held, **how)}
-        return barrier_plot(curves, path, title=f"{self.a.spec} and {self.b.spec}", overwrite=overwrite)
+        return barrier_plot(curves, path, overwrite=overwrite)
 
     def report(self) -> str:
         """How it was made, in Markdown, as the model card of the checkpoint says it."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from symgraph.io.pinned import DataInput, ModelInput
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate, Report
+from symgraph.match.plane_step import PlaneStep
 from symgraph.match.program import Program
 from symgraph.match.program_step import ProgramStep
-from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
+from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions, PlaneOptions
 
-DATA, TRAINING = "data", "training"
+DATA, TRAINING, PLANE = "data", "training", "loss plane"
 # What results are called: in programs, and where there are two of them also in JSON.
 OWN, PRODUCT = "loss barrier", "product form"
 MIXTURES, RECALIBRATED = {OWN: "mixtures", PRODUCT: "products"}, "recalibrated"
@@ -23,7 +24,7 @@ class BarrierPlan:
     """What is to be measured, and where it is to be written.
 
     `inputs`: where each model comes from, by name. `recalibrate`: the data that statistics of norms are computed on.
-    `product`: in product form as well.
+    `product`: in product form as well; `plane`: also on the plane through three models.
     """
 
     model: str
@@ -33,8 +34,10 @@ class BarrierPlan:
     mixtures: MixtureOptions = field(default_factory=MixtureOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     product: bool = False
+    plane: PlaneOptions = field(default_factory=PlaneOptions)
     out: str = ""
     plot: str = ""
+    html: str = ""
 
 
 def barrier_program(plan: BarrierPlan) -> Program:
@@ -42,7 +45,11 @@ def barrier_program(plan: BarrierPlan) -> Program:
     steps = _measuring(plan, OWN, False)
     if plan.product:
         steps += _measuring(plan, PRODUCT, True)
-    steps.append(Report((OWN, PRODUCT) if plan.product else (OWN,), out=plan.out, plot=plan.plot))
+    if plan.plane.plane is not None:
+        steps.append(_plane(plan, plan.plane.plane))
+    files = {"out": plan.out, "plot": plan.plot, "html": plan.html}
+    plane = "" if plan.plane.plane is None else PLANE
+    steps.append(Report((OWN, PRODUCT) if plan.product else (OWN,), plane=plane, **files))
     data = {DATA: plan.data} | ({TRAINING: plan.recalibrate} if plan.recalibrate else {})
     inputs = {n: ModelInput(model=spec) for n, spec in plan.inputs.items()}
     return Program(plan.model, "", "", tuple(steps), inputs, data)
@@ -59,6 +66,12 @@ def _measuring(plan: BarrierPlan, into: str, product: bool) -> list[ProgramStep]
         place = RECALIBRATED
     found.append(Evaluate(place, DATA, into, **_values(plan.evaluation)))
     return found
+
+
+def _plane(plan: BarrierPlan, points: int) -> PlaneStep:
+    training = TRAINING if plan.recalibrate else ""
+    where: dict[str, Any] = {"plane": points, "margin": plan.plane.margin, "training": training}
+    return PlaneStep(tuple(plan.inputs), DATA, PLANE, **where, **_values(plan.evaluation))
 
 
 def _values(options: MixtureOptions | EvaluationOptions) -> dict[str, Any]:

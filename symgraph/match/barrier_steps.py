@@ -2,13 +2,14 @@
 
 interpolate   A, B -> between (11 points of the segment)
 evaluate      between on test -> loss barrier (cross-entropy, accuracy; on cpu)
-report        loss barrier -> barrier.json, barrier.png
+plane         A, B, C on test -> loss plane (21 by 21 points)
+report        loss barrier -> barrier.json, barrier.png, barrier.html
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,8 +23,11 @@ from symgraph.match.program_run import Between, Measurement, Run, held
 from symgraph.match.program_step import PlainStep, ProgramStep
 from symgraph.measure.barrier import loss_barrier
 from symgraph.measure.barrier_options import EvaluationOptions, MixtureOptions
+from symgraph.measure.barrier_page import to_html
 from symgraph.measure.endpoints import Endpoint
-from symgraph.measure.plots import barrier_plot
+from symgraph.measure.plane import LossPlane
+from symgraph.measure.plots import barrier_plot, require_picture
+from symgraph.measure.result import LossBarrier
 
 IN_PRODUCT_FORM = "in product form, which is no model of the architecture"
 
@@ -94,7 +98,7 @@ class Evaluate(EvaluationOptions, PlainStep):
         """The loss barrier."""
         between = held(run.mixtures, self.mixtures, self.op)
         data = held(run.batches, self.data, self.op)
-        ends, how = [_endpoint(run, n, self.op) for n in between.models], between.options
+        ends, how = [endpoint(run, n, self.op) for n in between.models], between.options
         origins = [run.models[run.origin(n, self.op)] for n in between.models]
         found = loss_barrier(
             ends,
@@ -120,7 +124,7 @@ class Evaluate(EvaluationOptions, PlainStep):
         return f"{self.op:<13} {self.mixtures} on {self.data} -> {self.into} ({what}; {where})"
 
 
-def _endpoint(run: Run, name: str, op: str) -> Endpoint:
+def endpoint(run: Run, name: str, op: str) -> Endpoint:
     """A model as it was given, or what steps have made of it."""
     if name in run.models and name not in run.states:
         return run.models[name]
@@ -129,30 +133,39 @@ def _endpoint(run: Run, name: str, op: str) -> Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Report(PlainStep):
-    """Say what was measured: as a table, as JSON in a file, and drawn."""
+    """Say what was measured: as a table, as JSON in a file, drawn, and as a page; `plane` names a loss plane."""
 
     measured: tuple[str, ...]
+    plane: str = field(default="", kw_only=True)
     out: str = field(default="", kw_only=True)
     plot: str = field(default="", kw_only=True)
+    html: str = field(default="", kw_only=True)
     op: ClassVar[str] = "report"
 
     def __post_init__(self) -> None:
         if not self.measured:
             raise UsageError("a report is of nothing", remedy="name what an evaluate step makes under `measured`")
+        if self.plot:
+            require_picture(self.plot)
 
     @property
     def outputs(self) -> Mapping[str, str]:
-        """A file for figures, and one for a picture."""
-        return {"out": self.out, "plot": self.plot}
+        """Files for figures, for a picture, and for a page."""
+        return {"out": self.out, "plot": self.plot, "html": self.html}
 
     def apply(self, run: Run) -> None:
         """The files, and what a command prints."""
         found = {n: held(run.measured, n, self.op) for n in self.measured}
+        plane = held(run.planes, self.plane, self.op) if self.plane else None
+        shown = {**run.beside, **_labelled(found)} if run.beside else _labelled(found)
         if self.plot:
-            _draw(found, self.plot, run.overwrite)
+            barrier_plot(shown, self.plot, plane=plane, overwrite=run.overwrite)
+        if self.html:
+            write_text(self.html, to_html(shown, plane), overwrite=run.overwrite)
         if self.out:
-            write_text(self.out, json.dumps(figures(found), indent=2), overwrite=run.overwrite)
+            write_text(self.out, json.dumps(figures(found, plane), indent=2), overwrite=run.overwrite)
         run.reported |= found
+        run.reported_plane = plane or run.reported_plane
         run.written |= {f"{n} of {', '.join(self.measured)}": p for n, p in self.outputs.items() if p}
 
     def __str__(self) -> str:
@@ -160,33 +173,30 @@ class Report(PlainStep):
         return f"{self.op:<13} {', '.join(self.measured)}{f' -> {files}' if files else ''}"
 
 
-def figures(found: Mapping[str, Measurement]) -> dict[str, Any]:
-    """Loss barriers as plain data: one as it is, several by name."""
+def figures(found: Mapping[str, Measurement], plane: LossPlane | None = None) -> dict[str, Any]:
+    """Loss barriers as plain data: one as it is, several by name; a plane beside them."""
     plain = {n.replace(" ", "_"): m.found.to_plain() for n, m in found.items()}
+    if plane is not None:
+        return plain | {"loss_plane": plane.to_plain()}
     return next(iter(plain.values())) if len(plain) == 1 else plain
 
 
-def tables(found: Mapping[str, Measurement]) -> str:
-    """Loss barriers as text: one as it is, several under their names."""
+def tables(found: Mapping[str, Measurement], plane: LossPlane | None = None) -> str:
+    """Loss barriers as text: one as it is, several under their names; a plane below them."""
+    below = [] if plane is None else [str(plane)]
     if len(found) == 1:
-        return str(next(iter(found.values())).found)
+        return "\n\n".join([str(next(iter(found.values())).found), *below])
     first, *others = found
     head = [] if found[others[0]].product else [first]
     heads = (IN_PRODUCT_FORM if found[n].product else n for n in others)
     parts = [*head, found[first].found, *(x for h, n in zip(heads, others, strict=True) for x in (h, found[n].found))]
-    return "\n\n".join(map(str, parts))
+    return "\n\n".join([*map(str, parts), *below])
 
 
-def _draw(found: Mapping[str, Measurement], path: str, overwrite: bool) -> None:
-    first = next(iter(found.values()))
-    title = f"Between {_joined(first.models)}"
-    labels = {n: m.found for n, m in found.items()}
+def _labelled(found: Mapping[str, Measurement]) -> dict[str, LossBarrier]:
+    """Loss barriers by what a picture calls them, their models by the names of their files."""
+    named = {n: replace(m.found, models=m.models) for n, m in found.items()}
     if len(found) == 1 or any(m.product for m in found.values()):
-        labels = {
-            IN_PRODUCT_FORM.partition(",")[0] if m.product else m.found.loss.name: m.found for m in found.values()
-        }
-    barrier_plot(labels, path, title=title, overwrite=overwrite)
-
-
-def _joined(names: Sequence[str]) -> str:
-    return " and ".join(names) if len(names) == 2 else ", ".join(names)
+        product = IN_PRODUCT_FORM.partition(",")[0]
+        return {product if m.product else m.found.loss.name: named[n] for n, m in found.items()}
+    return named

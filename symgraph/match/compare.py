@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from symgraph.errors import UsageError
 from symgraph.inference.sources import RuleSources, Source, infer, model, with_example
 from symgraph.io.example import Size
+from symgraph.io.files import refuse_existing, write_text
 from symgraph.io.shown import Shown
 from symgraph.match.align import align
 from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.measure.barrier import loss_barrier
+from symgraph.measure.barrier_page import to_html
 from symgraph.measure.batches import counted
 from symgraph.measure.plots import barrier_plot
 from symgraph.measure.result import LossBarrier
@@ -58,8 +60,22 @@ class Compared(Shown):
         Raises:
             OutputError: the file exists or cannot be written.
         """
-        curves = {w.name: w.barrier for w in self.ways}
-        return barrier_plot(curves, path, title=f"{self.models[0]} and {self.models[1]}", overwrite=overwrite)
+        return barrier_plot(self.curves, path, overwrite=overwrite)
+
+    @property
+    def curves(self) -> dict[str, LossBarrier]:
+        """The loss barrier of every way, between models by the names of their files."""
+        names = tuple(Path(spec).name or spec for spec in self.models)
+        return {w.name: replace(w.barrier, models=names) for w in self.ways}
+
+    def save_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes a page that opens from disk: all curves in one picture, with error bands, and their figures.
+
+        Raises:
+            OutputError: something is there and `overwrite` is not set, or it cannot be written.
+        """
+        refuse_existing(path, overwrite, folder=False)
+        return write_text(path, to_html(self.curves), overwrite)
 
     def to_plain(self) -> dict[str, Any]:
         """Names and figures as plain data."""

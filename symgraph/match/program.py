@@ -31,6 +31,7 @@ from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate, Rep
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
 from symgraph.match.match_step import MatchStep
+from symgraph.match.plane_step import PlaneStep
 from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
 from symgraph.match.program_run import Run, detached
 from symgraph.match.program_step import ProgramStep
@@ -44,7 +45,7 @@ STEPS: dict[str, type[ProgramStep]] = {
     k.op: k
     for k in (
         *(Embed, Reduce, Canonicalise, MatchStep, Split, Soften, LearnStep, Settle),
-        *(Interpolate, Recalibrate, Evaluate, Report, Write),
+        *(Interpolate, Recalibrate, Evaluate, PlaneStep, Report, Write),
     )
 }
 

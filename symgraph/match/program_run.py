@@ -20,6 +20,7 @@ from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_models import Matched
 from symgraph.match.run_file import Opened, RunFile
 from symgraph.measure.barrier_options import MixtureOptions
+from symgraph.measure.plane import LossPlane
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment, growth_of, norms
 from symgraph.orbit.canonical import Canonical
@@ -93,7 +94,8 @@ class Run:
     `like` names the one whose shape all are brought to. `others`: the symmetry graphs of models of another shape,
     which a program embeds or reduces. `called`: what messages call each model. `keep` is called with each tensor of a
     result as it is done: it may put it somewhere. `file`: what steps that take long leave behind. `batches`: data by
-    name; `writing`: how checkpoints are written, by name; `command`: what the user typed.
+    name; `writing`: how checkpoints are written, by name; `command`: what the user typed; `beside`: earlier results
+    that go into one picture with what is measured.
     """
 
     graph: SymmetryGraph | None
@@ -115,6 +117,7 @@ class Run:
     overwrite: bool = False
     writing: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    beside: Mapping[str, LossBarrier] = field(default_factory=dict)
     states: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     reshaped: set[str] = field(default_factory=set)
@@ -123,7 +126,9 @@ class Run:
     alignments: dict[str, Alignment] = field(default_factory=dict)
     mixtures: dict[str, Between] = field(default_factory=dict)
     measured: dict[str, Measurement] = field(default_factory=dict)
+    planes: dict[str, LossPlane] = field(default_factory=dict)
     reported: dict[str, Measurement] = field(default_factory=dict)
+    reported_plane: LossPlane | None = None
     written: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

@@ -18,22 +18,28 @@ from symgraph.io.pinned import content_hash
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate
 from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
 from symgraph.match.one_basis import Shaped, Universe, Wanted, ran, settled_by, shaped, universe_of
+from symgraph.match.plane_step import PlaneStep
 from symgraph.match.prepare_steps import Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_run import Run
 from symgraph.match.settle_step import Settle
 from symgraph.measure.barrier import usable
+from symgraph.measure.result import LossBarrier
 
 TRAINING, VALIDATION = "train", "validation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Around:
-    """What a program does not say: whether outputs are replaced, how checkpoints are written, what the user typed."""
+    """What a program does not say: whether outputs are replaced, how checkpoints are written, what the user typed.
+
+    `beside`: earlier results, by their labels, that go into one picture with what the program measures.
+    """
 
     overwrite: bool = False
     writing: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    beside: Mapping[str, LossBarrier] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +194,12 @@ def _matched(
 
 def _check_data(program: Program, data: Mapping[str, Any]) -> None:
     """Raises before any work for data that a step reads and that is not named, or a device that is not there."""
-    wanted = [(s.data, s.op) for s in program.steps if isinstance(s, Evaluate | Recalibrate)]
+    wanted = [(s.data, s.op) for s in program.steps if isinstance(s, Evaluate | PlaneStep | Recalibrate)]
     wanted += [(TRAINING, s.op) for s in program.steps if s.reads_data]
     for name, op in wanted:
         if name not in data:
             remedy = f"name it under `data` of the program: `{name}: {{data: FILE}}`"
             raise UsageError(f"the program's step {op} reads data {name!r}, which there is not", remedy=remedy)
     for step in program.steps:
-        if isinstance(step, Evaluate):
+        if isinstance(step, Evaluate | PlaneStep):
             usable(step.device)

@@ -28,6 +28,23 @@ class MixtureOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneOptions:
+    """Which points of the plane are looked at.
+
+    Raises:
+        UsageError: an option has a value that makes no sense; which one, and what does.
+    """
+
+    plane: int | None = option(
+        None, "of three models: also the loss on the plane through them, at N by N points", least=3
+    )
+    margin: float = option(0.25, "how far the plane goes beyond the models, as a share of their distance", least=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """What is measured there, where, and in which precision: None is that of the checkpoint, at least float32.
 

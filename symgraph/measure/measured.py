@@ -15,7 +15,8 @@ class Measured:
     """A loss or a metric at mixtures of models, the models themselves among them.
 
     Of two models these are points of a segment in its order; of more the models come first. `standard_errors` are those
-    of `barriers`, over the examples and paired: each example is compared with itself.
+    of `barriers`, over the examples and paired: each example is compared with itself. `value_errors` are those of
+    `values` alone; of results that were saved without them there are none.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Measured:
     values: tuple[float, ...]
     standard_errors: tuple[float, ...]
     higher_is_better: bool = False
+    value_errors: tuple[float, ...] = ()
 
     @property
     def models(self) -> int:

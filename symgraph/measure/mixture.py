@@ -160,6 +160,11 @@ def vertex(model: int, models: int) -> Mixture:
     return tuple(float(i == model) for i in range(models))
 
 
+def is_vertex(weights: Sequence[float]) -> bool:
+    """Whether a mixture is one model alone; outside of the simplex one weight may be 1 beside others."""
+    return max(weights) == 1.0 and min(weights) == 0.0
+
+
 def dirichlet(models: int, concentration: float, samples: int, seed: int) -> list[tuple[float, ...]]:
     """Random weights of this many models; the seed decides alone, whatever has been drawn elsewhere."""
     with torch.random.fork_rng(devices=[]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 from symgraph.errors import DataError, UsageError, one_line, shorten
 from symgraph.io.decode import decode
+from symgraph.io.files import refuse_existing, write_text
 from symgraph.io.shown import Shown
+from symgraph.measure.barrier_page import ShownPlane, to_html
 from symgraph.measure.measured import Measured, mixture_text
 from symgraph.measure.mixture import Mixture, vertex
 from symgraph.measure.plots import barrier_plot
@@ -126,6 +129,29 @@ class LossBarrier(Shown):
         """
         return barrier_plot({self.loss.name: self}, path, title=title, overwrite=overwrite)
 
+    def save_html(
+        self,
+        path: str | Path,
+        *,
+        label: str = "",
+        beside: Mapping[str, LossBarrier] | None = None,
+        plane: ShownPlane | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Writes a page that opens from disk: curves with error bands, or the simplex, and all figures in tables.
+
+        Args:
+            label: what it is called; by default its loss.
+            beside: further results of two models, by their labels, in the same picture.
+            plane: the loss on the plane through the three models.
+
+        Raises:
+            OutputError: something is there and `overwrite` is not set, or it cannot be written.
+            UsageError: results of more than two models beside others.
+        """
+        refuse_existing(path, overwrite, folder=False)
+        return write_text(path, to_html({label or self.loss.name: self, **(beside or {})}, plane), overwrite)
+
     def __str__(self) -> str:
         names = [m.name for m in self.metrics]
         rows = [["lambda" if self.loss.models == 2 else "mixture", self.loss.name, "barrier", "std.err.", *names]]
@@ -179,9 +205,11 @@ def _from_plain(plain: dict[str, Any]) -> LossBarrier:
 def _check(m: Measured, models: int) -> None:
     if not models < len(m.mixtures) == len(m.values) == len(m.standard_errors):
         raise ValueError("the points and their values do not match")
+    if m.value_errors and len(m.value_errors) != len(m.values):
+        raise ValueError("the values and their standard errors do not match")
     if {len(weights) for weights in m.mixtures} != {models}:
         raise ValueError("names and models do not match")
-    if not all(map(math.isfinite, (*m.values, *m.standard_errors, *chain(*m.mixtures)))):
+    if not all(map(math.isfinite, (*m.values, *m.standard_errors, *m.value_errors, *chain(*m.mixtures)))):
         raise ValueError("a value is not finite")
     lambdas = [w[1] for w in m.mixtures]
     if models == 2 and ((lambdas[0], lambdas[-1]) != (0.0, 1.0) or any(x >= y for x, y in pairwise(lambdas))):

@@ -12,7 +12,7 @@ from symgraph.measure.chance import Chance
 from symgraph.measure.grid import refined
 from symgraph.measure.losses import LOSS, Metric, cross_entropy
 from symgraph.measure.measured import Measured, mixture_text
-from symgraph.measure.mixture import Mixture, Mixtures
+from symgraph.measure.mixture import Mixture, Mixtures, is_vertex
 from symgraph.measure.objective import Objective, Sample
 from symgraph.measure.product_form import ProductMixtures
 from symgraph.measure.recalibrate import recalibrate_
@@ -30,6 +30,7 @@ class Survey:
     Args:
         data: the same batches in every pass; `training` those that statistics of norms are computed on at mixtures.
         progress: is told which of how many batches is done.
+        finite: whether a value that is not finite is an error.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Survey:
         data: Any,
         training: Any = None,
         progress: Progress | None = None,
+        finite: bool = True,
     ) -> None:
+        self.finite = finite
         self.objective, self.point, self.data, self.training = objective, point, data, training
         self.progress, self.done, self.total = progress, 0, 0
         self.passes, self.examples, self.chance = Passes(), 0, Chance()
         self.ends: list[dict[str, Sample]] = []
-        self.found: dict[Mixture, dict[str, tuple[float, float]]] = {}
+        self.found: dict[Mixture, dict[str, tuple[float, float, float]]] = {}
 
     def visit_all(self, places: Sequence[Mixture], refinements: int = 0) -> None:
         """Evaluate the models and mixtures of them, and then so many more around the largest barrier of two.
@@ -54,7 +57,7 @@ class Survey:
         """
         self.total = (len(places) + refinements) * len(self.data)
         if self.training is not None:
-            self.total += sum(max(weights) < 1 for weights in places) * len(self.training)
+            self.total += sum(not is_vertex(weights) for weights in places) * len(self.training)
             self.total += refinements * len(self.training)
         with evaluating(self.objective.network):
             for weights in places:
@@ -77,7 +80,7 @@ class Survey:
         where = f"lambda {weights[1]:g}" if len(weights) == 2 else f"mixture {mixture_text(weights)}"
         self.point.move_to(weights)
         # A model of its own has the statistics of its own training.
-        if self.training is not None and max(weights) < 1 and isinstance(self.point, Mixtures):
+        if self.training is not None and not is_vertex(weights) and isinstance(self.point, Mixtures):
             recalibrate_(self.objective.network, self.point.tensors, self._told(self.training))
         own = len(self.ends) < len(weights)
         samples = self._samples(where, watched=own and self.objective.quantities[LOSS] is cross_entropy)
@@ -88,7 +91,7 @@ class Survey:
     def _samples(self, where: str, *, watched: bool) -> dict[str, Sample]:
         """All quantities; of a model itself it is counted what it guesses."""
         if not watched:
-            return self.objective.samples(self.point, self._pass(), where)
+            return self.objective.samples(self.point, self._pass(), where, finite=self.finite)
         self.chance.begin()
         with self.objective.beside(_CHANCE, self.chance):
             return self.objective.samples(self.point, self._pass(), where)
@@ -114,21 +117,20 @@ class Survey:
         """One quantity at all mixtures visited; those of two models by their place on the segment."""
         line = len(self.ends) == 2
         mixtures = tuple(sorted(self.found, key=lambda m: m[1]) if line else self.found)
-        values, errors = zip(*(self.found[m][name] for m in mixtures), strict=True)
+        values, errors, alone = zip(*(self.found[m][name] for m in mixtures), strict=True)
         metric = self._quantities[name]
         called = self.objective.loss_name if name == LOSS else name
-        return Measured(called, mixtures, values, errors, metric.higher_is_better if metric else False)
+        return Measured(called, mixtures, values, errors, metric.higher_is_better if metric else False, alone)
 
-    def _summary(self, samples: Mapping[str, Sample], weights: Mixture, name: str) -> tuple[float, float]:
-        """The value of one quantity, and the standard error of its distance from the mean of the models'."""
+    def _summary(self, samples: Mapping[str, Sample], weights: Mixture, name: str) -> tuple[float, float, float]:
+        """One quantity, the standard error of its distance from the mean of the models', and that of itself."""
         metric, key = self._quantities[name], name if name in samples else LOSS
         here = samples[key]
         value = metric.summary(here.mean) if metric else here.mean
-        if max(weights) == 1.0:
-            return value, 0.0
         # A transform of the mean is, near each of the means, its slope there times the values.
         here, *ends = (s.scaled(_slope(metric, s.mean)) for s in (here, *(e[key] for e in self.ends)))
-        return value, here.standard_error(ends, weights)
+        alone = here.standard_error((), ())
+        return value, 0.0 if is_vertex(weights) else here.standard_error(ends, weights), alone
 
 
 def _slope(metric: Metric | None, mean: float) -> float:

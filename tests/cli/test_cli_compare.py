@@ -29,3 +29,14 @@ def test_what_is_missing_is_named(cli: Cli, checkpoints: Path) -> None:
     Path("all.svg").write_text("mine")
     found = cli("compare", *pair, "--data", "cli_nets:images", "--ways", "vanilla", "--plot", "all.svg")
     assert found.code != 0 and "--overwrite" in found.err and Path("all.svg").read_text() == "mine"
+
+
+def test_a_page_of_all_ways(cli: Cli, checkpoints: Path) -> None:
+    pair = (checkpoints / "vit-0", checkpoints / "vit-1")
+    command = ("compare", *pair, "--data", "cli_nets:images", "--points", 3, "--ways", "vanilla", "weights")
+    found = cli(*command, "--html", "all.html", "--json")
+    assert found.code == 0, found.err
+    page = Path("all.html").read_text(encoding="utf-8")
+    assert found.json["html"] == "all.html" and '"label":"weights"' in page and '["vit-0","vit-1"]' in page
+    again = cli(*command, "--html", "all.html")
+    assert again.code != 0 and "--overwrite" in again.err and Path("all.html").read_text(encoding="utf-8") == page

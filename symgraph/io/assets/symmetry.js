@@ -8,6 +8,7 @@ import { SHAPES } from "assets/symmetry-classes.js";
 import { chip, familyDetails, linkDetails, parameterDetails, spaceDetails } from "assets/symmetry-details.js";
 import { familyTable, parameterTable, spaceTable } from "assets/symmetry-tables.js";
 import { Tree } from "assets/symmetry-tree.js";
+import { Tabs } from "assets/tabs.js";
 
 const KINDS = { space: "spaces", parameter: "parameters", family: "families" };
 const DETAILS = { space: spaceDetails, parameter: parameterDetails, family: familyDetails };
@@ -69,7 +70,7 @@ class View {
     if (!found) return;
     const { one, rows } = found;
     point(kind, name);
-    this.#tab(kind);
+    this.tabs.show(kind);
     this.tables[kind].mark(one.name);
     this.details.replaceChildren(...DETAILS[kind](one, rows, this.go));
     this.details.scrollTop = 0;
@@ -222,59 +223,14 @@ class View {
   }
 
   #tabs() {
-    const pages = {
+    this.tabs = new Tabs("Tables", {
       space: ["Spaces", this.tables.space.element],
       parameter: ["Parameters", this.tables.parameter.element],
       family: ["Families", this.tables.family.element],
       notes: ["Remarks", el("div", { class: "page" }, remarks(this.data.notes, this.data.uncovered, true))],
       words: ["Glossary", el("div", { class: "page" }, wholeGlossary())],
-    };
-    this.pages = pages;
-    const buttons = Object.entries(pages).map(([kind, [title, page]]) => {
-      page.id = `page-${kind}`;
-      page.setAttribute("role", "tabpanel");
-      return el(
-        "button",
-        {
-          type: "button",
-          role: "tab",
-          "data-tab": kind,
-          "aria-controls": page.id,
-          onclick: () => this.#tab(kind),
-        },
-        title,
-      );
     });
-    this.buttons = el(
-      "div",
-      { class: "tabs", role: "tablist", onkeydown: (event) => this.#tabKeys(event) },
-      buttons,
-    );
-    this.#tab("space");
-    return el(
-      "div",
-      { class: "tabbed" },
-      this.buttons,
-      Object.values(pages).map(([, page]) => page),
-    );
-  }
-
-  #tabKeys(event) {
-    const step = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" }[event.key];
-    const next = step && event.target[step];
-    if (!next) return;
-    this.#tab(next.dataset.tab);
-    next.focus();
-    event.preventDefault();
-  }
-
-  #tab(wanted) {
-    for (const [kind, [, page]] of Object.entries(this.pages)) page.hidden = kind !== wanted;
-    for (const button of this.buttons.children) {
-      const here = button.dataset.tab === wanted;
-      button.setAttribute("aria-selected", here);
-      button.tabIndex = here ? 0 : -1;
-    }
+    return this.tabs.element;
   }
 }
 

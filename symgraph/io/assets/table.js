@@ -7,7 +7,7 @@ import { el, counted } from "assets/dom.js";
  *
  * columns: {title, value(row), cell?(row), number?, short?}: what is sorted and searched, and what is shown.
  * filter: {title, value(row)}: one choice among what the rows have, or none.
- * choose(row): called for a click, or Enter on a row.
+ * choose(row): called for a click, or Enter on a row; without it rows are only read.
  */
 export class Table {
   constructor({ name, columns, rows, filter, choose, key }) {
@@ -24,7 +24,7 @@ export class Table {
       columns.map((column, at) => this.#heading(column, at)),
     );
     const table = el("table", { "aria-label": name }, el("thead", {}, this.head), this.body);
-    this.element = el("section", { class: "table" }, this.#tools(), el("div", { class: "rows" }, table));
+    this.element = el("section", { class: choose ? "table chooses" : "table" }, this.#tools(), el("div", { class: "rows" }, table));
     this.draw();
   }
 
@@ -124,7 +124,7 @@ export class Table {
     );
     const made = el(
       "tr",
-      { "data-key": key, "aria-selected": String(this.chosen === key), onclick: () => this.choose(row) },
+      { "data-key": key, "aria-selected": String(this.chosen === key), onclick: () => this.choose?.(row) },
       cells,
     );
     // Words in cells are reached elsewhere; here they would stand between one row and the next.

@@ -1,0 +1,67 @@
+"""Pages of barriers, end to end: what is written, from which results, and what is refused before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.runner import Cli
+from symgraph.measure.result import LossBarrier
+
+DATA = ("--data", "cli_nets:batches", "--points", 3)
+PAIR = ("cli_nets:a", "cli_nets:b")
+THREE = ("cli_nets:a", "cli_nets:b", "nets.py:c")
+
+
+@pytest.fixture(autouse=True)
+def _third(_work_elsewhere: None) -> None:
+    Path("nets.py").write_text("from cli_nets import Net\n\n\ndef c():\n    return Net(2)\n")
+
+
+def test_a_page_of_a_barrier_with_an_earlier_one_beside(cli: Cli) -> None:
+    first = cli("barrier", *PAIR, *DATA, "--out", "first.json", "--html", "first.html")
+    assert first.code == 0, first.err
+    assert "wrote first.html" in first.err and Path("first.html").exists()
+    files = ("--html", "both.html", "--plot", "both.svg", "--json")
+    both = cli("barrier", "cli_nets:a", "nets.py:c", *DATA, "--beside", "earlier=first.json", *files)
+    assert both.code == 0, both.err
+    page = Path("both.html").read_text(encoding="utf-8")
+    losses = LossBarrier.from_json(Path("first.json")).losses
+    assert '"label":"earlier"' in page and json.dumps(losses, separators=(",", ":")) in page
+    assert both.json["loss"]["name"] == "cross-entropy" and "earlier" in Path("both.svg").read_text()
+
+
+def test_a_plane_in_every_output(cli: Cli) -> None:
+    files = ("--html", "plane.html", "--plot", "plane.png", "--out", "plane.json", "--emit-program", "plane.yaml")
+    found = cli("barrier", *THREE, *DATA[:2], "--resolution", 1, "--plane", 4, "--margin", 0.1, *files)
+    assert found.code == 0, found.err
+    assert "plane through" in found.out and "4 by 4 points" in found.out
+    plain = json.loads(Path("plane.json").read_text())
+    assert len(plain["loss_plane"]["quantities"][0]["grid"]) == 4 and "loss_barrier" in plain
+    again = cli("run", "plane.yaml", "--overwrite", "--json")
+    assert again.code == 0, again.err
+    assert again.json["measured"]["loss_plane"] == plain["loss_plane"]
+    assert set(again.json["written"].values()) == {"plane.html", "plane.png", "plane.json"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((*PAIR, "--plane", 5), "--plane goes through three models, not 2"),
+        ((*THREE, "--plane", 2), "no whole number from 3"),
+        ((*PAIR, "--beside", "first.json", "--html", "a.html"), "names no label"),
+        ((*PAIR, "--beside", "x=first.json"), "none is asked for"),
+        ((*PAIR, "--beside", "x=nets.py", "--html", "a.html"), "holds no loss barrier"),
+        ((*PAIR, "--beside", "x=none.json", "--html", "a.html"), "holds no loss barrier"),
+        ((*PAIR, "--html", "mine.html"), "mine.html exists already"),
+        ((*PAIR, "--html", "mine.html", "--overwrite", "--plot", "a.gif"), "a.gif is no picture"),
+        ((*PAIR, "--html", "nets.py/a.html"), "nets.py"),
+    ],
+)
+def test_what_is_refused(cli: Cli, words: tuple[object, ...], said: str) -> None:
+    Path("mine.html").write_text("mine")
+    found = cli("barrier", *words, *DATA[:2])
+    assert found.code != 0 and said in found.err, found.err
+    assert Path("mine.html").read_text() == "mine" and not Path("a.html").exists()
