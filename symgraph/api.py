@@ -31,12 +31,14 @@ from symgraph.ir import Graph
 from symgraph.match.align import align, plan
 from symgraph.match.aligned import Aligned
 from symgraph.match.compare import Compared, compare
+from symgraph.match.dual_ascent import DualAscent
 from symgraph.match.gather import Gathered, gather
 from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
 from symgraph.match.one_basis import Universe
 from symgraph.match.program import Program
 from symgraph.match.recipe_merge import merge_by_recipe
+from symgraph.match.relax import Relaxed, relax
 from symgraph.match.rotate import Rotated, rotate
 from symgraph.match.transport import Transported, transport
 from symgraph.match.universe import universe
@@ -51,6 +53,7 @@ from symgraph.orbit.canonical import canonicalise as _canonicalise
 from symgraph.orbit.descend import Descended, Objective
 from symgraph.orbit.descend import descend as _descend
 from symgraph.orbit.descent_options import DescentOptions
+from symgraph.orbit.representation import Representation
 from symgraph.prove.audit import LARGEST, Audit
 from symgraph.prove.audit import audit as _audit
 from symgraph.prove.sample import moved
@@ -75,6 +78,7 @@ __all__ = [
     "Compared",
     "Descended",
     "DescentOptions",
+    "DualAscent",
     "Embedded",
     "Gathered",
     "Graph",
@@ -88,6 +92,8 @@ __all__ = [
     "Program",
     "Progress",
     "Pruned",
+    "Relaxed",
+    "Representation",
     "Rotated",
     "RuleSources",
     "Source",
@@ -116,6 +122,7 @@ __all__ = [
     "plan",
     "prune",
     "recalibrated",
+    "relax",
     "rotate",
     "rule",
     "rule_book",
