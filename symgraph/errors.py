@@ -206,5 +206,7 @@ def near(word: str, known: Iterable[str], otherwise: str = "", *, count: int = 1
 
 def one_line(error: BaseException) -> str:
     """An exception as one line of text."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower() + (f": {error.filename}" if error.filename else "")
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

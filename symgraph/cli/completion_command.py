@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from symgraph.cli.console import Console
 from symgraph.cli.parser import Arguments, Commands
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 # How help calls arguments that are paths, or may be.
-_PATHS = {"FILE", "FOLDER", "DIR", "PATH", "MODEL", "SPEC", "A", "B", "PROGRAM", "ALIGNMENT"}
+_PATHS = {"FILE", "FOLDER", "DIR", "PATH", "MODEL", "SPEC", "A", "A2", "B", "PROGRAM", "ALIGNMENT"}
 _EXAMPLES = """
 symgraph completion bash > ~/.local/share/bash-completion/completions/symgraph
 symgraph completion zsh > ~/.zfunc/_symgraph      (with fpath+=~/.zfunc before compinit in ~/.zshrc)
+symgraph completion fish > ~/.config/fish/completions/symgraph.fish
 eval "$(symgraph completion bash)"                for this shell alone
 """
 

@@ -101,6 +101,22 @@ def require_room(args: Arguments, specs: Sequence[str], *, copies: int = 1, spoo
     require_space(args.out, written + 8 * spooled * max((entries for _, entries in sizes), default=0))
 
 
+def refuse_unread(args: Arguments, instead: str, *names: str) -> None:
+    """Raise where options are given that nothing reads: they stand for something that is not going to happen.
+
+    Args:
+        instead: what to do in the place of leaving them out.
+
+    Raises:
+        UsageError: naming each as it was given.
+    """
+    flags = {action.dest: action.option_strings[-1] for action in args.parser._actions if action.option_strings}
+    given = [flags[n] for n in names if n in flags and getattr(args, n) != args.parser.get_default(n)]
+    if given:
+        remedy = f"leave out {' and '.join(given)}, or {instead}"
+        raise UsageError(f"nothing reads {' and '.join(given)} here", remedy=remedy)
+
+
 def rule_book(args: Arguments) -> RuleBook:
     """The shipped rules, with those of `--rules` in front."""
     from symgraph import api

@@ -25,6 +25,7 @@ from symgraph.cli.parser import (
     not_negative,
 )
 from symgraph.errors import UsageError
+from symgraph.io.options import stated
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.match.merge import write_merged
     from symgraph.measure.mixture import check_weights
 
+    if not args.align:
+        inputs.refuse_unread(args, "leave out --no-align", *(n for n in stated(MatchOptions) if n != "seed"))
+    if args.recalibrate is None:
+        inputs.refuse_unread(args, "name data with --recalibrate", "recalibrate_split", "recalibrate_limit")
     if args.recipe is not None:
         return _by_recipe(args, console)
     if not args.models:

@@ -33,10 +33,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Turn a parser's complaint into the error that every other problem is."""
-        remedy = f"`{self.prog} --help` shows the arguments"
-        if "required" in message:
-            remedy += "; names come before options that take several values"
+        missing = message.partition("required: ")[2]
+        remedy = self._least(missing) if missing else f"`{self.prog} --help` shows the arguments"
         raise UsageError(message, remedy=_near(message) or remedy)
+
+    def _least(self, missing: str) -> str:
+        """What is never left out, or which commands there are."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                return f"use {' or '.join(action.choices)}"
+        needed = (a for a in self._actions if a.required and a.nargs != argparse.ZERO_OR_MORE)
+        words = (word for a in needed for word in (*a.option_strings[-1:], a.metavar or a.dest.upper()))
+        named = all(name.startswith("-") for name in missing.split(", "))
+        last = "" if named else "; names come before options that take several values"
+        return f"write at least `{' '.join([self.prog, *map(str, words)])}`{last}"
 
 
 def parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> Arguments:

@@ -18,6 +18,7 @@ from symgraph.cli.parser import (
     add_trust,
     at_least,
 )
+from symgraph.errors import read_at
 from symgraph.match.match_options import Settings
 
 _EXAMPLES = """
@@ -71,7 +72,7 @@ def run(args: Arguments, console: Console) -> int:
     inputs.require_room(args, [args.model])
     found = inputs.weighted(args.model, args)
     scored, fresh = scoring(args), recalibration(args)
-    with console.working("pruning"):
+    with console.working("pruning"), read_at(data="--data"):
         pruned = prune(
             found,
             ratio=args.ratio,

@@ -58,6 +58,8 @@ def run(args: Arguments, console: Console) -> int:
     """Load, rotate, write."""
     from symgraph.match.rotate import rotate, write_rotated
 
+    if args.by != "learned":
+        inputs.refuse_unread(args, "give --by learned", "steps", "lr")
     inputs.refuse_folders(args, args.out)
     inputs.require_room(args, [args.model])
     found = inputs.weighted(args.model, args)

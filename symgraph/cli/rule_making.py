@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ class after another, which tells how large the class of each axis is. The rule t
 `rules test`; give it a better sentence under `about:`, and under `source:` the reason why it is true."""
     new = under.add("new", run_new, "measure a rule for an operator", details=details, examples=_NEW)
     new.add_argument("op", metavar="OP", help="an operator, as lgamma, aten.pow.Tensor_Scalar or mylib.kernel")
-    new.add_argument("--model", help=f"a model that calls it: {MODEL_HELP}")
+    new.add_argument("--model", metavar="MODEL", help=f"a model that calls it: {MODEL_HELP}")
     text = "its arguments that are no tensors; the rule gets a condition where it does not hold for others"
     new.add_argument("--args", dest="given", metavar="NAME=VALUE", nargs="+", default=[], help=text)
     new.add_argument("--name", help="what the rule is called (default: after the operator)")
@@ -56,8 +56,8 @@ def run_new(args: Arguments, console: Console) -> int:
     given = dict(map(_argument, args.given))
     graph = None if args.model is None else _graph(args, console)
     target = _target(args)
-    _check_names(target, given)
-    use = Use(given) if graph is None else _use(target, graph, given)
+    _check_given(target, given)
+    use = Use(given) if graph is None else _use(target, graph, given, args.model)
     with console.working(f"measuring {target}"):
         rule = new_rule(target, use, name=args.name or "")
     for known in _shipped(target):
@@ -91,7 +91,7 @@ def _target(args: Arguments) -> str:
     raise UsageError(f"torch has no operator {args.op!r}", remedy=remedy)
 
 
-def _use(target: str, graph: Graph, given: dict[str, Any]) -> Use:
+def _use(target: str, graph: Graph, given: dict[str, Any], model: str) -> Use:
     from dataclasses import replace
 
     from symgraph.rules.scaffold import used
@@ -99,7 +99,7 @@ def _use(target: str, graph: Graph, given: dict[str, Any]) -> Use:
     found = used(target, graph)
     if found is None:
         called = sorted({node.target for node in graph.calls})
-        remedy = "`symgraph inspect MODEL --emit graph` shows what it calls"
+        remedy = f"`symgraph inspect {model} --emit graph` shows what it calls"
         raise UsageError(f"the model never calls {target}", cause=f"it calls {len(called)} operators", remedy=remedy)
     return replace(found, given={**found.given, **given})
 
@@ -117,13 +117,16 @@ def _argument(text: str) -> tuple[str, Any]:
     raise UsageError(f"{text!r} is no argument of an operator", remedy="write it as NAME=VALUE: --args p=2.0 dim=-1")
 
 
-def _check_names(target: str, given: Iterable[str]) -> None:
+def _check_given(target: str, given: Mapping[str, Any]) -> None:
     from symgraph.tracing.arguments import parameters
 
-    known = [a.name for a in parameters(target) or () if not a.tensor]
-    for name in given:
+    known = {a.name: a for a in parameters(target) or () if not a.tensor}
+    for name, value in given.items():
         if name not in known:
-            raise UsageError(f"{target} has no argument {name!r} that is no tensor", remedy=near(name, known))
+            remedy = near(name, known, "" if known else "leave out --args")
+            raise UsageError(f"{target} has no argument {name!r} that is no tensor", remedy=remedy)
+        if known[name].number and not isinstance(value, int | float):
+            raise UsageError(f"{name} is {value!r}", cause=f"{target} takes a number", remedy=f"--args {name}=2.0")
 
 
 def _shipped(target: str) -> list[str]:
@@ -171,11 +174,14 @@ def run_explain(args: Arguments, console: Console) -> int:
 def _asked(args: Arguments) -> Sequence[Rule]:
     """The rule of that name, or the rules about the operator of that name."""
     from symgraph.tracing.arguments import named_operator
+    from symgraph.tracing.operators import short_name
 
     book = rule_book(args)
     target = named_operator(args.name)
     about = [rule for rule in book.rules if target and target in rule.ops]
-    return [book.named(args.name)] if args.name in book.names or not about else about
+    if args.name in book.names or not about:
+        return [book.named(args.name, [short_name(op) for rule in book.rules for op in rule.ops])]
+    return about
 
 
 # -- coverage ----------------------------------------------------------------------------------------------------------

@@ -34,7 +34,9 @@ def add_test(under: Commands) -> None:
         "--rules", metavar="DIR", nargs="+", default=[], help="test the rules in these folders or files instead"
     )
     test.add_argument("--watch", action="store_true", help="go on, and test what changes whenever a file is saved")
-    test.add_argument("--model", help=f"load this model first, which defines operators of its own: {MODEL_HELP}")
+    test.add_argument(
+        "--model", metavar="MODEL", help=f"load this model first, which defines operators of its own: {MODEL_HELP}"
+    )
     add_trust(test, files=False)
 
 

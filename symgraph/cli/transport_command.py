@@ -20,6 +20,7 @@ from symgraph.cli.parser import (
     chosen,
     finite,
 )
+from symgraph.io.options import stated
 from symgraph.match.match_options import MatchOptions, PairSettings
 
 _EXAMPLES = """
@@ -68,6 +69,10 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.io.adapters import is_adapter
     from symgraph.match.transport import transport, write_transported
 
+    if args.fit is None:
+        inputs.refuse_unread(args, "name data with --fit", "split", "limit")
+    if args.alignment is not None:
+        inputs.refuse_unread(args, "leave out --alignment", *stated(MatchOptions))
     inputs.check_device(args.device)
     inputs.refuse_folders(args, args.out)
     inputs.require_room(args, [args.base, args.to])

@@ -185,7 +185,11 @@ def _numbered(found: Iterable[Any], source: str) -> Iterator[tuple[int, Any]]:
 def _part(found: Batches, name: str, limit: int | None) -> Batches:
     """All but the last tenth of the batches, or these."""
     if found.count < 2:
-        remedy = f"name other data, or make batches smaller, {argument('batch_size', max(1, found.examples // _TAIL))}"
+        other = f"name other data to train on, {argument('data')}"
+        size = argument("batch_size", max(1, found.examples // _TAIL))
+        # A factory makes its batches by itself.
+        own = ":" in found.source
+        remedy = f"{other}, or make more batches" if own else f"{other}, or make batches smaller, {size}"
         raise DataError(f"{found.source}: nothing can be set apart", cause="it is one batch", remedy=remedy)
     cut = found.count - max(1, found.count // _TAIL)
     numbers = range(cut) if name == HEAD else range(cut, found.count)

@@ -102,7 +102,7 @@ def read_recipe(source: str | Path | Mapping[str, Any], methods: tuple[str, ...]
     return found
 
 
-_REMEDY = "docs/recipes.md shows what a recipe holds"
+_REMEDY = "a recipe is YAML such as: {merge_method: linear, models: [{model: A}, {model: B}]}"
 
 
 def _plain(source: str | Path | Mapping[str, Any]) -> tuple[str, Any]:
@@ -110,7 +110,8 @@ def _plain(source: str | Path | Mapping[str, Any]) -> tuple[str, Any]:
         return "the recipe", dict(source)
     path = existing(str(source))
     if path is None or not path.is_file():
-        raise UsageError(f"{source}: there is no such file", remedy="name a recipe, a file of YAML")
+        what = "there is no such file" if path is None else "it is a folder"
+        raise UsageError(f"{source}: {what}", remedy="name a recipe, a file of YAML")
     try:
         return str(source), parse(path.read_text(encoding="utf-8"))
     except (Malformed, OSError, UnicodeDecodeError) as error:
@@ -127,6 +128,8 @@ def _problems(found: Recipe) -> Iterator[tuple[str, str]]:
         yield "it names models twice, under `models` and under `slices`", "leave one of them out"
     elif len({m.layer_range for m in found.ingredients}) > 1:
         yield "the ranges of layers differ", "merge the same layers of all models"
+    elif twice := [m.model for i, m in enumerate(found.ingredients) if m in found.ingredients[:i]]:
+        yield f"it names {twice[0]} twice", "leave one of them out, or give it another weight"
     elif found.merge_method != "linear" and found.base_model is None:
         yield f"{found.merge_method} needs a base", "name it as `base_model`"
     held = [found.parameters, *(s.parameters for s in found.slices), *(m.parameters for m in found.models)]
@@ -134,11 +137,23 @@ def _problems(found: Recipe) -> Iterator[tuple[str, str]]:
     for key in (k for parameters in held for k in parameters if k not in _PARAMETERS):
         near = get_close_matches(key, _PARAMETERS, n=1)
         yield f"there is no parameter {key!r}", f"did you mean {near[0]}?" if near else f"{', '.join(_PARAMETERS)}"
+    for value in (v for parameters in held for v in _numbers(parameters.get("density", 1))):
+        if not 0 <= value <= 1:
+            yield f"the density {value:g} is no part of the entries", "give a number from 0 to 1"
     for name in filter(None, (found.dtype, found.out_dtype)):
         if name not in DTYPES:
             yield f"there is no dtype {name!r}", f"one of {', '.join(DTYPES)}"
     if found.tokenizer_source not in (None, "base", "union", *(m.model for m in found.ingredients), found.base_model):
         yield f"there is no tokenizer of {found.tokenizer_source!r}", "base, union, or one of the models"
+
+
+def _numbers(setting: Any) -> Iterator[float]:
+    """All numbers of a setting."""
+    if isinstance(setting, int | float):
+        yield float(setting)
+    parts = [setting.get("value")] if isinstance(setting, Mapping) else setting
+    for part in parts if isinstance(parts, list) else ():
+        yield from _numbers(part)
 
 
 def _evaluated(setting: Any, tensor: str, depth: float, key: str) -> float | None:

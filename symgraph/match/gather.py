@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +121,10 @@ def gather(
     symmetry = infer(found, rules=rules)
     outer = _outer(symmetry, over)
     if not outer:
-        cause = f"its spaces are {shorten(s.name for s in symmetry.active) or 'none'}"
-        remedy = "name a space that others are inside of: experts, heads"
-        raise UsageError(f"{found.spec} has nothing to gather over {', '.join(over)}", cause=cause, remedy=remedy)
+        held = [s.name for s in _holding(symmetry)]
+        cause = f"nothing acts inside of {shorten(over)}" if held else "there are no experts or heads with an inside"
+        such = f"name one of {shorten(held)}" if held else "gathering is for mixtures of experts and for attention"
+        raise UsageError(f"{found.spec} has nothing to gather", cause=cause, remedy=such)
     canonical = canonicalise(symmetry, float64(state_of(found.module)))
     how = given(MatchOptions, options)
     run = _Gathering(symmetry, canonical.state, how, rounds, progress)
@@ -135,8 +135,14 @@ def gather(
 
 
 def _outer(symmetry: SymmetryGraph, patterns: Sequence[str]) -> list[Space]:
+    wanted = {s.id for pattern in patterns if pattern != "*" for s in symmetry.matching(pattern)}
+    return [s for s in _holding(symmetry) if s.id in wanted or "*" in patterns]
+
+
+def _holding(symmetry: SymmetryGraph) -> list[Space]:
+    """The spaces that others are inside of."""
     held = {f for s in symmetry.active for f in s.fibre}
-    return [s for s in symmetry.active if s.id in held and any(fnmatchcase(s.name, p) for p in patterns)]
+    return [s for s in symmetry.active if s.id in held]
 
 
 class _Gathering:

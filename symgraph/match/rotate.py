@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from symgraph.errors import UsageError, near, shorten
+from symgraph.errors import UsageError, either, near, shorten
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
@@ -129,11 +129,13 @@ def rotate(
     _check(by, bits, group)
     found, notes = _given(source, example, input_size, tied)
     symmetry = infer(found, rules=rules)
+    asked = [s for pattern in spaces if pattern != "*" for s in symmetry.matching(pattern)]
     turned = turnable(symmetry, spaces)
-    kept = tuple(_reason(symmetry, s) for s in _streams(symmetry) if s not in turned)
+    fixed = [s for s in asked or _streams(symmetry) if s not in turned]
+    kept = tuple(_reason(symmetry, s) for s in fixed)
     if not turned:
         cause = "; ".join(kept) or "nothing acts on any of its axes"
-        remedy = "`symgraph explain MODEL SPACE` says what would make it larger"
+        remedy = _how_larger(found.spec, fixed[0].name if fixed else "SPACE")
         raise UsageError(f"{found.spec} has nothing to rotate", cause=cause, remedy=remedy)
     own, rounding = float64(state_of(found.module)), Rounding(bits, group)
     canonical = canonicalise(symmetry, own)
@@ -175,6 +177,12 @@ def _given(source: Source, example: Any, input_size: Size | None, tied: str) -> 
 def _streams(symmetry: SymmetryGraph) -> Iterator[Space]:
     """The space that most parameters lie on: the one whose rotation is worth most."""
     yield from sorted(symmetry.active, key=lambda s: len(symmetry.parameters_of[s.id]))[-1:]
+
+
+def _how_larger(model: str, space: str) -> str:
+    """Where it is said what would make a group larger."""
+    said = either(f"symgraph.infer(model).explain({space!r})", f"symgraph explain {model} {space}")
+    return f"`{said}` says what would make it larger"
 
 
 def _reason(symmetry: SymmetryGraph, space: Space) -> str:

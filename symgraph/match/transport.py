@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import CheckpointError, UsageError
+from symgraph.errors import CheckpointError, UsageError, called
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
 from symgraph.io import checkpoint
 from symgraph.io.adapters import Adapter, is_adapter, read_adapter, write_adapter
@@ -146,6 +146,13 @@ def transport(
     after = ends["base"] if adapter else with_example(model(tuned), example, input_size)
     for other in (after, ends["to"]):
         check_same_architecture(ends["base"], other)
+    if not adapter and module_hash(after.module) == module_hash(ends["base"].module):
+        tuned_one, to_one = called("tuned"), called("to")
+        raise UsageError(
+            f"{after.spec} has learned nothing: its weights are those of {ends['base'].spec}",
+            cause=f"what is carried is what {tuned_one} has in the place of {called('base')}",
+            remedy=f"name the model after its training as {tuned_one}, and the other one as {to_one}",
+        )
     found, notes = _alignment(ends, alignment, rules, how)
     delta = _difference(ends["base"], after, adapter, found.inverse())
     if adapter:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from symgraph.errors import DataError, UsageError, one_line, shorten
+from symgraph.errors import DataError, UsageError, near, one_line, shorten
 from symgraph.measure.objective import Objective
 from symgraph.orbit.grams import blocks_on
 from symgraph.orbit.tensor_blocks import unfold
@@ -105,13 +105,20 @@ def read_scores(file: str | Path) -> dict[str, Tensor]:
         UsageError: it cannot be read, or is something else.
     """
     path = Path(file)
+    if not path.is_file():
+        remedy = f"name {', '.join(KINDS)}, or a file of scores for every space, safetensors or JSON"
+        raise UsageError(f"{file}: there is no such importance and no such file", remedy=near(str(file), KINDS, remedy))
     try:
         if path.suffix == ".json":
             plain = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(plain, dict):
+                raise ValueError("it holds no object")
             return {str(name): torch.tensor(values, dtype=torch.float64) for name, values in plain.items()}
         return {name: t.double() for name, t in load_file(path).items()}
-    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-        remedy = f"name {', '.join(KINDS)}, or a file of scores, safetensors or JSON: a list of numbers for every space"
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        remedy = (
+            'write scores as {"SPACE": [0.3, 1.2, ...], ...}, a number for every unit, or as tensors of safetensors'
+        )
         raise UsageError(f"{file}: no scores can be read", cause=one_line(error), remedy=remedy) from error
 
 

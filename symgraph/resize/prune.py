@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from symgraph.errors import CheckpointError, SymgraphError, TraceError, UsageError, one_line
+from symgraph.errors import CheckpointError, SymgraphError, TraceError, UsageError, argument, one_line
 from symgraph.inference.sources import RuleSources, Source, infer, ready
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
@@ -158,11 +158,13 @@ def _keep(
         UsageError: nothing says which units to drop, scores do not fit, or data is missing or given for nothing.
     """
     if (data is not None) != (importance == "taylor"):
-        what = "importance by taylor needs data" if data is None else "data is given, and nothing reads it"
-        raise UsageError(what, remedy="give data together with the importance taylor, and only then")
+        taylor, named = argument("importance", "taylor"), argument("data")
+        if data is None:
+            raise UsageError(f"{taylor} needs data", remedy=f"name training data, {named}")
+        raise UsageError("data is given, and nothing reads it", remedy=f"leave out {named}, or give {taylor}")
     if importance is None:
         if drop:
-            remedy = f"say which units are important: {', '.join(KINDS)}, or scores"
+            remedy = f"say which units stay: {argument('importance', 'l1')}, another of {', '.join(KINDS)}, or scores"
             raise UsageError("nothing says which units to drop", remedy=remedy)
         return None
     if isinstance(importance, str) and importance in NORMS:

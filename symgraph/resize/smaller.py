@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from symgraph.errors import UsageError, shorten
 from symgraph.groups.lattice import SymmetryClass, describe
@@ -105,11 +104,8 @@ def _named(symmetry: SymmetryGraph, pattern: str) -> list[Space]:
     Raises:
         UsageError: there are none, or a space cannot shrink.
     """
-    found = [s for s in symmetry.spaces if fnmatchcase(s.name, pattern)]
+    found = symmetry.matching(pattern)
     active = [s for s in found if not s.rigid]
-    if not found:
-        remedy = f"there is {shorten(s.name for s in symmetry.active)}"
-        raise UsageError(f"no space is called {pattern!r}", remedy=remedy)
     if not active:
         why = next((f", because of {r.rule} at {r.where}" for s in found for r in s.evidence if len(r.bound) == 1), "")
         cause = f"{found[0].name} is rigid{why}"

@@ -115,16 +115,20 @@ class RuleBook(Shown):
         """Whether some rule applies to a node: that one speaks about its operator is not enough."""
         return self.binding(node, graph) is not None or self.split(node, graph) is not None
 
-    def named(self, name: str) -> Rule:
+    def named(self, name: str, others: Iterable[str] = ()) -> Rule:
         """The rule called `name`.
 
+        Args:
+            others: what else might have been asked for, such as operators.
+
         Raises:
-            RuleError: if there is none.
+            RuleError: if there is none; a near name is suggested.
         """
         found = next((r for r in self.rules if r.rule == name), None)
         if found is None:
             raise RuleError(
-                f"no rule is called {name!r}", remedy=near(name, self.names, "`symgraph rules list` has all")
+                f"no rule is called {name!r}",
+                remedy=near(name, [*self.names, *others], "`symgraph rules list` has all"),
             )
         return found
 

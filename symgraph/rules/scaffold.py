@@ -18,6 +18,7 @@ from symgraph.rules.climb import BATCH, measured, runs
 from symgraph.rules.probing import NO_NAME, POSITIONS, Call, Layout, calls, layout, needs
 from symgraph.rules.schema import Admits, Example, Rule
 from symgraph.rules.signature import AxisToken, Operand, Signature
+from symgraph.rules.verdict import NAMES, is_name
 from symgraph.tracing.arguments import arguments, operator, parameters
 from symgraph.tracing.operators import short_name
 
@@ -61,6 +62,8 @@ def new_rule(target: str, use: Use | None = None, *, name: str = "") -> Rule:
         RuleError: a rule cannot speak about the operator, or it does not run on anything that was tried.
     """
     _require_allowed(target)
+    if name and not is_name(name):
+        raise RuleError(f"no rule can be called {name!r}", remedy=NAMES)
     use = use or Use({})
     with torch.no_grad():
         found = [_without_batch(made) for made in calls(target, use.given, use.ranks, use.kinds)]

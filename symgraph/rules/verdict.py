@@ -11,6 +11,8 @@ from symgraph.rules.allowed import LARGEST_NUMBER, LARGEST_PRODUCT, MOST_ENTRIES
 from symgraph.rules.schema import Rule
 from symgraph.tracing.arguments import operator, parameters, similar
 
+NAMES = "use words in lower case joined by `-`"
+
 # key, entry or item within it, code, message, help
 Finding = tuple[str, str, str, str, str]
 
@@ -44,6 +46,11 @@ def problems(rule: Rule) -> Iterator[Finding]:
         yield from _operands(rule)
 
 
+def is_name(text: str) -> bool:
+    """Whether a rule may be called so."""
+    return bool(text) and all(word.isalnum() and word == word.lower() for word in text.split("-"))
+
+
 def _head(rule: Rule) -> Iterator[Finding]:
     if bool(rule.ops) == bool(rule.pattern):
         text = "both `ops` and `pattern`" if rule.ops else "neither `ops` nor `pattern`"
@@ -53,8 +60,8 @@ def _head(rule: Rule) -> Iterator[Finding]:
         yield "rule", "", "missing-key", f"a rule has one of `signature` and `structure`; this one has {text}", ""
     if rule.structure is not None and rule.admits:
         yield "admits", "", "unused-axis", "a structural rule states no classes", "remove `admits`"
-    if not rule.rule or not all(w.isalnum() and w == w.lower() for w in rule.rule.split("-")):
-        yield "rule", "", "wrong-type", f"`{rule.rule}` is not in kebab-case", "use words in lower case joined by `-`"
+    if not is_name(rule.rule):
+        yield "rule", "", "wrong-type", f"`{rule.rule}` is not in kebab-case", NAMES
 
 
 def _operators(rule: Rule) -> Iterator[Finding]:

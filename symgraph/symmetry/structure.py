@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from hashlib import sha256
 from typing import Self
@@ -184,6 +185,14 @@ class Structure:
             return self.by_name[name]
         active = f"there is {shorten(s.name for s in self.active)}"
         raise UsageError(f"no space is called {name!r}", remedy=near(name, self.by_name, active, count=3, cutoff=0.4))
+
+    def matching(self, pattern: str) -> tuple[Space, ...]:
+        """The spaces whose names fit a pattern: * stands for any text.
+
+        Raises:
+            UsageError: there are none; near names are suggested.
+        """
+        return tuple(s for s in self.spaces if fnmatchcase(s.name, pattern)) or (self.space(pattern),)
 
     @cached_property
     def fingerprint(self) -> str:

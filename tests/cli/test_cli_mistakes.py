@@ -45,7 +45,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("merge", *PAIR, "--weights", "0.5", "0.6", "--out", "x"), "in these proportions: 0.454545 0.545455"),
     (("apply", "cli_nets:a", "ab.safetensors", "--out", "x"), "symgraph apply ab.safetensors cli_nets:a --out x"),
     (("apply", "out/model.safetensors", "cli_nets:a", "--out", "x"), "--alignment FILE` writes one"),
-    (("completion", "fish"), "use bash or zsh or tcsh"),
+    (("completion", "elvish"), "use bash or zsh or fish or tcsh"),
 ]
 
 

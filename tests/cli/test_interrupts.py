@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -96,8 +98,18 @@ def test_stages_are_listed_on_request(cli: Cli) -> None:
     assert quiet.code == 0 and quiet.err == ""
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_shells_are_told_the_commands_and_their_options(cli: Cli, shell: str) -> None:
     found = cli("completion", shell)
     assert found.code == 0 and "universe" in found.out and "emit-program" in found.out
     assert "did you mean `bash`?" in cli("completion", "bsh").err
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+def test_fish_completes_commands_choices_and_paths(cli: Cli) -> None:
+    Path("symgraph.fish").write_text(cli("completion", "fish").out)
+    Path("model-0").mkdir()
+    for typed, meant in (("ru", "rules"), ("align --method l", "learned"), ("transport --tuned mod", "model-0/")):
+        script = f"source symgraph.fish; complete -C 'symgraph {typed}'"
+        found = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True)
+        assert meant in [line.split("\t")[0] for line in found.stdout.splitlines()], found.stderr
