@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn, TypeVar
 
@@ -59,10 +59,27 @@ def check(options: Any) -> None:
     Raises:
         UsageError: which one, and what does.
     """
-    for name, (_, said) in stated(type(options)).items():
-        value = getattr(options, name)
-        if wrong := said.wrong(value):
-            raise UsageError(f"{called(name)} is {value!r}", remedy=wrong)
+    for name in stated(type(options)):
+        require(type(options), name, getattr(options, name))
+
+
+def require(kind: type[Any], name: str, value: Any) -> None:
+    """Raises where one option of a dataclass may not have a value.
+
+    Raises:
+        UsageError: what may be given in its place.
+    """
+    if wrong := stated(kind)[name][1].wrong(value):
+        raise UsageError(f"{called(name)} is {value!r}", remedy=wrong)
+
+
+def several(texts: str | Iterable[str]) -> tuple[str, ...]:
+    """Texts, of which one may be given alone.
+
+    >>> several("hidden"), several(["hidden", "heads"])
+    (('hidden',), ('hidden', 'heads'))
+    """
+    return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
 def given(
@@ -92,7 +109,8 @@ def given(
     for name in values:
         if name not in known:
             refuse_unknown(str(name), known, elsewhere or {})
-    return kind(**values)
+    lists = {f.name for f in fields(kind) if f.type == "tuple[str, ...]"}  # type: ignore[arg-type]
+    return kind(**{n: several(v) if n in lists else v for n, v in values.items()})
 
 
 def check_keywords(function: Callable[..., Any], more: Mapping[str, Any], elsewhere: Mapping[str, type[Any]]) -> None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, near
 from symgraph.inference.sources import RuleSources, Source, infer, model, with_example
 from symgraph.io.example import Size
 from symgraph.io.files import refuse_existing, write_text
+from symgraph.io.options import several
 from symgraph.io.shown import Shown
 from symgraph.match.align import align
 from symgraph.match.match_options import LearnOptions, MatchOptions
@@ -116,7 +117,7 @@ def compare(
     *,
     training: Any = None,
     validation: Any = None,
-    ways: Sequence[str] | None = None,
+    ways: str | Sequence[str] | None = None,
     options: MatchOptions | Mapping[str, Any] | None = None,
     learning: LearnOptions | Mapping[str, Any] | None = None,
     points: int = 11,
@@ -172,16 +173,17 @@ def compare(
     return Compared((models[0].spec, models[1].spec), tuple(found), tuple(notes))
 
 
-def _wanted(ways: Sequence[str] | None, training: Any) -> tuple[str, ...]:
+def _wanted(ways: str | Sequence[str] | None, training: Any) -> tuple[str, ...]:
     if ways is None:
         return tuple(w for w in WAYS if training is not None or w not in NEED_DATA)
-    for name in ways:
+    for name in several(ways):
         if name not in WAYS:
-            raise UsageError(f"there is no way {name!r} to match", remedy=f"some of {', '.join(WAYS)}")
+            remedy = near(name, WAYS, f"some of {', '.join(WAYS)}")
+            raise UsageError(f"there is no way {name!r} to match", remedy=remedy)
         if name in NEED_DATA and training is None:
             remedy = "name training data, or 'none' for inputs that the models make up"
             raise UsageError(f"{name} needs training data", remedy=remedy)
-    return tuple(ways)
+    return several(ways)
 
 
 def _how(name: str, symmetry: SymmetryGraph) -> dict[str, Any]:

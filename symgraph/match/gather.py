@@ -18,14 +18,14 @@ from typing import Any
 
 from torch import Tensor
 
-from symgraph.errors import UsageError, shorten
+from symgraph.errors import UsageError, argument, shorten
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
-from symgraph.io.options import given
+from symgraph.io.options import given, several
 from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import nearest
@@ -91,7 +91,7 @@ def gather(
     source: Source,
     example: Any = None,
     *,
-    over: Sequence[str] = ("*",),
+    over: str | Sequence[str] = ("*",),
     rounds: int = 10,
     options: MatchOptions | Mapping[str, Any] | None = None,
     input_size: Size | None = None,
@@ -118,11 +118,14 @@ def gather(
     True
     """
     found = with_example(model(source), example, input_size)
+    if rounds < 1:
+        raise UsageError(f"there are {rounds} rounds", remedy=f"give 1 or more, {argument('rounds', 10)}")
+    over = several(over)
     symmetry = infer(found, rules=rules)
     outer = _outer(symmetry, over)
     if not outer:
         held = [s.name for s in _holding(symmetry)]
-        cause = f"nothing acts inside of {shorten(over)}" if held else "there are no experts or heads with an inside"
+        cause = f"nothing acts inside of {shorten(over if held else (s.name for s in symmetry.active)) or 'anything'}"
         such = f"name one of {shorten(held)}" if held else "gathering is for mixtures of experts and for attention"
         raise UsageError(f"{found.spec} has nothing to gather", cause=cause, remedy=such)
     canonical = canonicalise(symmetry, float64(state_of(found.module)))

@@ -32,7 +32,7 @@ def merge_by_recipe(
     example: Any = None,
     input_size: Size | None = None,
     align: bool = True,
-    models: Mapping[str, Any] | None = None,
+    models: Any = None,
     options: MatchOptions | Mapping[str, Any] | None = None,
     seed: int = 0,
     trust_remote_code: bool = False,
@@ -64,6 +64,9 @@ def merge_by_recipe(
     """
     wanted = read_recipe(recipe, METHODS)
     names = list(dict.fromkeys([*([wanted.base_model] if wanted.base_model else []), *_names(wanted)]))
+    if models is not None and not isinstance(models, Mapping):
+        named = ", ".join(f"{n!r}: ..." for n in names)
+        raise UsageError("the models have no names", remedy=f"give them by those of the recipe, models={{{named}}}")
     given = dict(models or {})
     trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code, "model_class": model_class}
     found = [model(given.get(n, n), **trusted) for n in names]

@@ -10,15 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
-from symgraph.errors import UsageError, either, near, shorten
+from symgraph.errors import UsageError, argument, either, near, shorten
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
+from symgraph.io.options import given, require, several
 from symgraph.io.tied import untie
 from symgraph.match.cards import Card, Ingredient, element_spaces
+from symgraph.match.match_options import Settings
 from symgraph.match.program_run import narrowed
 from symgraph.match.restated import Restated
 from symgraph.match.unchanged import Endpoint
@@ -39,6 +41,7 @@ State = dict[str, Tensor]
 LEARNED = "learned"
 CHOICES = (*DRAWS, LEARNED)
 # Few steps of a moderate rate: what is gained is gained early.
+_NOTHING = "no matrix lies between two spaces that something acts on, and only these are rounded"
 DESCENT = DescentOptions(steps=200, lr=0.02, full=False, permutations=False)
 
 
@@ -47,8 +50,8 @@ class Rotated(Restated):
     """A model with a rotation fused into its weights.
 
     `turned` are the spaces that rotate, `state` holds the weights, `before` and `after` are the relative squared errors
-    of rounding its matrices as `rounding` says; `kept` says of the other spaces why they do not rotate. `alignment`
-    leads from the model to it.
+    of rounding its matrices as `rounding` says (0 where it has none that is rounded); `kept` says of the other spaces
+    why they do not rotate. `alignment` leads from the model to it.
     """
 
     model: Model
@@ -82,7 +85,10 @@ class Rotated(Restated):
         names = shorten(f"{s.name} ({s.size}, {s.group})" for s in self.turned)
         grid = f"{self.rounding.bits} bits" + (f" in groups of {self.rounding.group}" if self.rounding.group else "")
         lines = [f"rotated by {self.by}: {names}"]
-        lines.append(f"  relative squared error of rounding to {grid}: {self.before:.6f} -> {self.after:.6f}")
+        if not self.before:
+            lines.append(f"  no error of rounding is stated: {_NOTHING}")
+        else:
+            lines.append(f"  relative squared error of rounding to {grid}: {self.before:.6f} -> {self.after:.6f}")
         return "\n".join([*lines, *(f"  {why}" for why in self.kept), *self.notes])
 
 
@@ -91,7 +97,7 @@ def rotate(
     example: Any = None,
     *,
     by: str = "hadamard",
-    spaces: Sequence[str] = ("*",),
+    spaces: str | Sequence[str] = ("*",),
     bits: int = 4,
     group: int = 0,
     seed: int = 0,
@@ -127,6 +133,8 @@ def rotate(
     Source: QuaRot, arXiv 2404.00456; SpinQuant, arXiv 2405.16406 (there for one architecture, by hand).
     """
     _check(by, bits, group)
+    require(Settings, "tied", tied)
+    spaces = several(spaces)
     found, notes = _given(source, example, input_size, tied)
     symmetry = infer(found, rules=rules)
     asked = [s for pattern in spaces if pattern != "*" for s in symmetry.matching(pattern)]
@@ -141,15 +149,20 @@ def rotate(
     canonical = canonicalise(symmetry, own)
     act = Act(incoherent(symmetry, "hadamard" if by == LEARNED else by, spaces, seed))
     state, transform = act.apply(canonical.state), canonical.transform.then(Transform((act,)))
-    error = partial(rounding_error, matrices=rounded_matrices(symmetry), rounding=rounding)
+    matrices = rounded_matrices(symmetry)
+    error = partial(rounding_error, matrices=matrices, rounding=rounding)
     descended = None
     if by == LEARNED:
+        if not matrices:
+            raise UsageError(
+                f"{found.spec} has no rotation to learn", cause=_NOTHING, remedy=f"leave {argument('by', by)} out"
+            )
         descended = descend(symmetry, state, error, _descent(options, spaces), progress=progress)
         state, transform = descended.states[0], transform.then(descended.transforms[0])
         notes = (*notes, f"descent: {descended}")
     alignment = Alignment(symmetry, transform, module_hash(found.module), "")
     Endpoint(found, state, alignment).check()
-    before, after = float(error(own)), float(error(state))
+    before, after = (float(error(s)) if matrices else 0.0 for s in (own, state))
     done = stored(found.module, narrowed(state, state_of(found.module)))
     return Rotated(found, by, done, alignment, turned, kept, rounding, before, after, notes, descended)
 
@@ -162,8 +175,8 @@ def _check(by: str, bits: int, group: int) -> None:
 
 
 def _descent(options: DescentOptions | Mapping[str, Any] | None, spaces: Sequence[str]) -> DescentOptions:
-    given = options if isinstance(options, DescentOptions) else replace(DESCENT, **(options or {}))
-    return replace(given, spaces=tuple(spaces))
+    chosen = options if isinstance(options, DescentOptions) else given(DescentOptions, DESCENT, options or {})
+    return replace(chosen, spaces=tuple(spaces))
 
 
 def _given(source: Source, example: Any, input_size: Size | None, tied: str) -> tuple[Model, tuple[str, ...]]:

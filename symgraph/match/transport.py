@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.shown import Shown
 from symgraph.match.align import align
+from symgraph.match.aligned import Aligned
 from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.unchanged import Endpoint
 from symgraph.measure.barrier import loss_barrier
@@ -139,8 +141,8 @@ def transport(
 
     Source: Ilharco et al., arXiv 2212.04089 (task vectors); transport by symmetry, arXiv 2505.22697, without its data.
     """
-    if not torch.isfinite(torch.tensor(float(scale))):
-        raise UsageError(f"the scale is {scale}", remedy="give a finite number")
+    if not (isinstance(scale, int | float) and isfinite(scale)):
+        raise UsageError(f"the scale is {scale!r}", remedy="give a finite number")
     ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
     adapter = read_adapter(tuned, ends["base"]) if is_adapter(tuned) else None
     after = ends["base"] if adapter else with_example(model(tuned), example, input_size)
@@ -164,7 +166,10 @@ def transport(
 
 
 def _alignment(
-    ends: Mapping[str, Model], given: Alignment | str | Path | None, rules: RuleSources, how: Mapping[str, Any]
+    ends: Mapping[str, Model],
+    given: Alignment | Aligned | str | Path | None,
+    rules: RuleSources,
+    how: Mapping[str, Any],
 ) -> tuple[Alignment, tuple[str, ...]]:
     """What leads from one model to the other, and what is to be said of it."""
     if given is None:
@@ -173,6 +178,7 @@ def _alignment(
     if how:
         remedy = "give either, not both"
         raise UsageError(f"an alignment is given, and how to make one: {', '.join(how)}", remedy=remedy)
+    given = given.alignment if isinstance(given, Aligned) else given
     if not isinstance(given, Alignment):
         given = Alignment.load(given, infer(ends["to"], rules=rules))
     wanted = {"to": given.source, "base": given.target}

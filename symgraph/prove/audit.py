@@ -152,7 +152,7 @@ def audit(
     for point in range(POINTS):
         tell(_log, progress, f"measuring at random point {point + 1}")
         try:
-            found = _measured(_Run(symmetry, state, seed + point), symmetry)
+            found = _measured(_Run(symmetry, state, seed + point, progress), symmetry)
         except AuditError as error:
             unclear.append(error)
             continue
@@ -213,9 +213,11 @@ class _Kernel:
 
 
 class _Run:
-    def __init__(self, symmetry: SymmetryGraph, state: Mapping[str, Tensor] | None, seed: int) -> None:
+    def __init__(
+        self, symmetry: SymmetryGraph, state: Mapping[str, Tensor] | None, seed: int, progress: Progress | None
+    ) -> None:
         graph = symmetry.graph
-        self.graph, self.seed = graph, seed
+        self.graph, self.seed, self.progress = graph, seed, progress
         self.state: State = generic_state(graph, state, torch.Generator().manual_seed(seed))
         held = [n for n in graph.state if n not in graph.transient and self.state[n].is_floating_point()]
         self.names = [n for n in held if n in graph.parameters or n in _moved(symmetry)]
@@ -231,11 +233,15 @@ class _Run:
         graph = with_epsilon(self.graph, epsilon)
         jacobian = Jacobian(graph, self.state, self.names, self.seed + 1)
         blocks: list[Tensor] = []
-        wanted = _ENOUGH * self.size + 60
+        wanted = int(_ENOUGH * self.size) + 60
         batches = jacobian.batches()
         for _ in range(_ROUNDS):
-            while sum(map(len, blocks)) < wanted:
+            done = sum(map(len, blocks))
+            while done < wanted:
                 blocks.append(next(batches))
+                done = min(done + len(blocks[-1]), wanted)
+                tell(_log, self.progress, f"rows of the Jacobian: {done} of {wanted}", done, wanted)
+            tell(_log, self.progress, f"decomposing {wanted} rows of {self.size} numbers")
             found = _decomposed(torch.cat(blocks))
             fresh = next(batches)
             unmoved = not found.live.all() and bool(fresh[:, ~found.live].any())

@@ -107,7 +107,8 @@ def read_scores(file: str | Path) -> dict[str, Tensor]:
     path = Path(file)
     if not path.is_file():
         remedy = f"name {', '.join(KINDS)}, or a file of scores for every space, safetensors or JSON"
-        raise UsageError(f"{file}: there is no such importance and no such file", remedy=near(str(file), KINDS, remedy))
+        what, cause = f"{file}: no scores can be read", "there is no such importance, and no such file"
+        raise UsageError(what, cause=cause, remedy=near(str(file), KINDS, remedy))
     try:
         if path.suffix == ".json":
             plain = json.loads(path.read_text(encoding="utf-8"))

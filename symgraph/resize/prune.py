@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, SymgraphError, TraceError, UsageError, argument, one_line
@@ -73,7 +74,7 @@ def prune(
     example: Any = None,
     *,
     ratio: float,
-    spaces: Sequence[str] | None = None,
+    spaces: str | Sequence[str] | None = None,
     importance: Importance = None,
     drop: bool = False,
     data: Iterable[Any] | None = None,
@@ -172,8 +173,16 @@ def _keep(
     units = [s for s in wanted.spaces if not s.is_matrix]
     if importance == "taylor":
         return Keep(by_gradient(found.module, symmetry, units, data or (), loss), drop)
-    given = importance if isinstance(importance, Mapping) else read_scores(importance)
-    return Keep(checked(given, symmetry, units), drop)
+    given: Any = importance
+    if not isinstance(given, str | Path | Mapping):
+        remedy = f"give one of {', '.join(KINDS)}, the path of a file, or scores by space, {{'hidden': [0.3, ...]}}"
+        raise UsageError(f"the importance is of the type {type(given).__name__}", remedy=remedy)
+    return Keep(checked(_tensors(given) if isinstance(given, Mapping) else read_scores(given), symmetry, units), drop)
+
+
+def _tensors(scores: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Scores that may be given as lists of numbers."""
+    return {name: torch.as_tensor(one, dtype=torch.float64) for name, one in scores.items()}
 
 
 def _shaped(found: Model, wanted: Smaller) -> tuple[Model, tuple[str, ...]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from symgraph.errors import UsageError, shorten
 from symgraph.groups.lattice import SymmetryClass, describe
+from symgraph.io.options import several
 from symgraph.resize.lifting import length_in
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
@@ -30,7 +31,7 @@ class Smaller:
         return tuple(dict.fromkeys((s.size, self.sizes[s.id]) for s in self.spaces))
 
 
-def smaller(symmetry: SymmetryGraph, ratio: float, patterns: Sequence[str] | None) -> Smaller:
+def smaller(symmetry: SymmetryGraph, ratio: float, patterns: str | Sequence[str] | None) -> Smaller:
     """The shape that is left where a part `ratio` of each space goes.
 
     Args:
@@ -39,8 +40,8 @@ def smaller(symmetry: SymmetryGraph, ratio: float, patterns: Sequence[str] | Non
     Raises:
         UsageError: nothing would change, nothing would be left of a space, or a space cannot shrink.
     """
-    if not 0 < ratio < 1:
-        raise UsageError(f"the ratio is {ratio:g}", remedy="give a number between 0 and 1: the part that goes")
+    if not (isinstance(ratio, int | float) and 0 < ratio < 1):
+        raise UsageError(f"the ratio is {ratio!r}", remedy="give a number between 0 and 1: the part that goes")
     chosen = _chosen(symmetry, patterns)
     sizes = {s.id: s.size - round(ratio * s.size) for s in chosen}
     if gone := [s for s in chosen if sizes[s.id] < 1]:
@@ -67,7 +68,7 @@ def _of_gains(symmetry: SymmetryGraph, sizes: dict[int, int]) -> Iterator[tuple[
                 yield leaf.space, sizes[space.id]
 
 
-def _chosen(symmetry: SymmetryGraph, patterns: Sequence[str] | None) -> list[Space]:
+def _chosen(symmetry: SymmetryGraph, patterns: str | Sequence[str] | None) -> list[Space]:
     if patterns is None:
         found = [s for s in symmetry.active if _is_units(symmetry, s)]
         if not found:
@@ -75,7 +76,7 @@ def _chosen(symmetry: SymmetryGraph, patterns: Sequence[str] | None) -> list[Spa
             remedy = f"name spaces to prune, of {shorten(s.name for s in symmetry.active) or 'which it has none'}"
             raise UsageError("there is nothing to prune", cause=cause, remedy=remedy)
         return found
-    return list({s.id: s for pattern in patterns for s in _named(symmetry, pattern)}.values())
+    return list({s.id: s for pattern in several(patterns) for s in _named(symmetry, pattern)}.values())
 
 
 def _is_units(symmetry: SymmetryGraph, space: Space) -> bool:

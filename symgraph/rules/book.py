@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -128,7 +128,7 @@ class RuleBook(Shown):
         if found is None:
             raise RuleError(
                 f"no rule is called {name!r}",
-                remedy=near(name, [*self.names, *others], "`symgraph rules list` has all"),
+                remedy=near(name, self.names, near(name, others, "`symgraph rules list` has all")),
             )
         return found
 
@@ -180,6 +180,9 @@ def read_rules(sources: Iterable[str | Path | Rule]) -> tuple[Rule, ...]:
         RuleError: if a path does not exist or a file has problems.
     """
     found: list[Rule] = []
+    if isinstance(sources, Mapping) or not isinstance(sources, Iterable):
+        remedy = "give a list of files, folders and rules: [symgraph.rule(rule=..., about=..., ...)]"
+        raise RuleError(f"rules are given as {type(sources).__name__}", remedy=remedy)
     for source in sources:
         if isinstance(source, Rule):
             found.append(source)

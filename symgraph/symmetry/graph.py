@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symgraph.errors import UsageError
 from symgraph.io.files import write_text
 from symgraph.io.shown import Shown
 from symgraph.symmetry.difference import Difference, difference
@@ -65,8 +66,15 @@ class SymmetryGraph(Shown, Structure):
         """
         return look_up(self, name).text
 
-    def diff(self, other: SymmetryGraph) -> Difference:
-        """What another graph has more, less, larger or smaller: spaces, families, dimensions."""
+    def diff(self, other: object) -> Difference:
+        """What another symmetry graph has more, less, larger or smaller: spaces, families, dimensions.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        if not isinstance(other, SymmetryGraph):
+            remedy = "infer the other one first: graph.diff(symgraph.infer(other))"
+            raise UsageError(f"{type(other).__name__} is no symmetry graph", remedy=remedy)
         return difference(self, other)
 
     def dimension(self) -> Dimension:

@@ -23,6 +23,7 @@ from torch.nn.modules import transformer
 
 from symgraph.errors import SymgraphError, TraceError, argument, one_line
 from symgraph.ir import Graph, Kind, Node, Ref
+from symgraph.tracing.called import following
 from symgraph.tracing.every_node import EveryNode
 from symgraph.tracing.fingerprint import fingerprint
 from symgraph.tracing.graph_module import GraphModule
@@ -40,6 +41,7 @@ from symgraph.tracing.unaltered import unaltered
 from symgraph.tracing.wrap import TensorsOnly, evaluating, example_inputs, gathered_experts, is_pretrained, named_inputs
 from symgraph.tracing.writes import without_writes
 
+_log = logging.getLogger(__name__)
 # Constants written in the code of a model (`torch.tensor([...])`) belong to no module, so they are kept beside it.
 _literals: WeakKeyDictionary[nn.Module, dict[str, torch.Tensor]] = WeakKeyDictionary()
 
@@ -290,7 +292,7 @@ def _is_called_causal(mask: Any, is_causal: bool | None, size: int | None = None
 
 def _export(wrapper: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], model: nn.Module) -> ExportedProgram:
     try:
-        with _quiet():
+        with _quiet(), following(_log, wrapper, "tracing"):
             program = _unbatched(torch.export.export(wrapper, args, kwargs, strict=False))
     except SymgraphError:
         raise

@@ -8,6 +8,7 @@ same is done to the trace of the short model. Whatever does not fit leaves the m
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from typing import Any
 from torch import nn
 
 from symgraph.ir import Graph, Kind, Node, Ref, map_refs
+from symgraph.tracing.called import following
 from symgraph.tracing.recording import Recording, recorded
 
+_log = logging.getLogger(__name__)
 # A period of more blocks than this is not looked for, and fewer blocks left out are not worth a second run.
 _LONGEST, _FEWEST = 8, 4
 
@@ -66,7 +69,8 @@ def repeats_of(
     blocks = [f"{path}.{i}" for path, found in lists.items() for i in range(len(found))]
     # Whatever the user's code raises where it has tensors without numbers.
     try:
-        whole = recorded(model, wrapper, args, inputs, blocks)
+        with following(_log, wrapper, "looking for repeated blocks"):
+            whole = recorded(model, wrapper, args, inputs, blocks)
         found = tuple(r for path, held in lists.items() for r in _repeat(whole, path, len(held)))
         with shortened(model, found):
             kept = [b for b in blocks if not any(r.block(b) in r.left_out for r in found)]

@@ -25,6 +25,8 @@ def constant(_: Any) -> Any:
 
 A, B, X = net(0), net(1), torch.ones(8, 5)
 BATCHES: list[Any] = [(X, torch.arange(8) % 3)] * 2
+LINEAR = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+RECIPE: dict[str, Any] = {"merge_method": "ties", "base_model": "a", "models": [{"model": "a"}, {"model": "b"}]}
 MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: sg.infer(A, (8, 5)), "input_size=(8, 5)"),
     (lambda: sg.align(A, B, X, method="lerned"), "method='learned'"),
@@ -45,6 +47,29 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: sg.canonicalise(sg.trace(A, X)), "state="),
     (lambda: sg.descend(A, constant, example=X), "a tensor of one number"),
     (lambda: sg.descend(A, lambda s: s["0.bias"].sum(), {"full": False}, example=X), "options={'full': True}"),
+    (lambda: sg.prune(A, X, ratio=40), "between 0 and 1"),
+    (lambda: sg.prune(A, X, ratio="0.4"), "between 0 and 1"),  # type: ignore[arg-type]
+    (lambda: sg.prune(A, X, ratio=0.4, importance="tayler"), "did you mean `taylor`?"),
+    (lambda: sg.prune(A, X, ratio=0.4, importance="taylor"), "name training data, data="),
+    (lambda: sg.prune(A, X, ratio=0.4, importance=[1.0] * 7), "{'hidden': [0.3, ...]}"),  # type: ignore[arg-type]
+    (lambda: sg.prune(A, X, ratio=0.4, spaces="hiden"), "did you mean `hidden`?"),
+    (lambda: sg.rotate(A, X), "symgraph.infer(model).explain('hidden')"),
+    (lambda: sg.rotate(LINEAR, X, by="hadamrd"), "did you mean `hadamard`?"),
+    (lambda: sg.rotate(LINEAR, X, tied="cut"), "use 'keep' or 'untie'"),
+    (lambda: sg.rotate(LINEAR, X, by="learned"), "leave by='learned' out"),
+    (lambda: sg.transport(A, A, B, X), "as tuned, and the other one as to"),
+    (lambda: sg.transport(A, net(2), B, X, scale="half"), "a finite number"),  # type: ignore[arg-type]
+    (lambda: sg.transport(A, net(2), B, X, alignment="gone"), "symgraph.align(a, b).alignment.save(FILE)"),
+    (lambda: sg.transport(A, net(2), B, X, fit=[]), "the data loader"),
+    (lambda: sg.gather(A, X), "mixtures of experts"),
+    (lambda: sg.gather(A, X, rounds=0), "rounds=10"),
+    (lambda: sg.compare(A, B, BATCHES, X, ways="wieghts"), "did you mean `weights`?"),
+    (lambda: sg.compare(A, B, BATCHES, X, ways="learned"), "'none' for inputs"),
+    (lambda: sg.merge_by_recipe(RECIPE | {"merge_method": "tyes"}), "did you mean ties?"),
+    (lambda: sg.merge_by_recipe(RECIPE, models=[A, B], example=X), "models={'a': ..., 'b': ...}"),
+    (lambda: sg.merge_by_recipe(RECIPE | {"parameters": {"density": 1.5}}), "from 0 to 1"),
+    (lambda: sg.infer(A, X).diff(B), "graph.diff(symgraph.infer(other))"),
+    (lambda: sg.infer(A, X, rules={"rule": "x"}), "[symgraph.rule(rule=..., about=..., ...)]"),
     (lambda: sg.apply("gone.safetensors", A, X), "symgraph.align(a, b).alignment.save(FILE)"),
 ]
 

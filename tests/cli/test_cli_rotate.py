@@ -33,6 +33,6 @@ def test_a_rotation_is_learned_for_a_precision(cli: Cli, checkpoints: Path) -> N
 
 def test_what_cannot_be_is_refused(cli: Cli, checkpoints: Path) -> None:
     found = cli("rotate", checkpoints / "vit-0", "--out", "out", "--spaces", "no-such-space")
-    assert found.code != 0 and "nothing to rotate" in found.err and "help:" in found.err
+    assert found.code != 0 and "no space is called" in found.err and "help:" in found.err
     assert cli("rotate", checkpoints / "vit-0", "--out", "out", "--bits", 1).code == 2
     assert not Path("out").exists()
