@@ -18,10 +18,10 @@ from torch import Tensor
 from symgraph.errors import DataError
 from symgraph.match.learned_matching import Lesson
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.wreath import Tree
 from symgraph.measure.batches import repeatable
 from symgraph.measure.losses import NoLossFits
 from symgraph.measure.objective import EvenMixture, Objective
+from symgraph.orbit.wreath import Tree
 from symgraph.tracing.wrap import evaluating
 
 Found = TypeVar("Found")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from symgraph.match.wreath import Key, Tree
 from symgraph.orbit.action import GroupElement
+from symgraph.orbit.wreath import Key, Tree
 from symgraph.symmetry.terms import Leaf
 
 State = Mapping[str, Tensor]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from symgraph.match.wreath import Key, Table, Tree
 from symgraph.orbit.tensor_blocks import Block, unfold
+from symgraph.orbit.wreath import Key, Table, Tree
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf

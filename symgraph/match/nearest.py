@@ -29,8 +29,8 @@ from symgraph.match.order_by_cost import outer_order
 from symgraph.match.paired_blocks import Keep, Pair, pairs_of
 from symgraph.match.run_file import Parts, RunSection, packed, unpacked
 from symgraph.match.tensor_weights import parameter_weights
-from symgraph.match.wreath import Optimum, Table, Tree, best, decoupled, inside, paired, permutes
 from symgraph.orbit.action import GroupElement, random_element
+from symgraph.orbit.wreath import Optimum, Table, Tree, best, decoupled, inside, paired, permutes
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.tracing.deferred import made

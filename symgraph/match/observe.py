@@ -25,9 +25,9 @@ from torch import Tensor
 from symgraph.errors import DataError, UsageError
 from symgraph.ir import Node
 from symgraph.match.activations import Activations
-from symgraph.match.input_moments import readings
-from symgraph.match.wreath import Tree
+from symgraph.orbit.readings import readings
 from symgraph.orbit.tensor_blocks import Block, blocks
+from symgraph.orbit.wreath import Tree
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf, Term, leaves
 from symgraph.tracing.interpreter import Interpreter
@@ -107,7 +107,7 @@ class _Pass:
         self.number = _numbers(symmetry, seen)
         self.twins = {n: s for s in seen.twins for n in s.members}
         self.sites = [n.name for n in seen.graph.calls if self._is_site(n)]
-        self.readings = list(readings(symmetry, seen)) if all_ else []
+        self.readings = list(readings(seen)) if all_ else []
         self.run = Interpreter(seen.graph, dtype=dtype)
         self.keep = {*self.sites, *(r.value for r in self.readings)}
         self.keep |= {m for s in self.sites if s in self.twins for m in self.twins[s].members}

@@ -1,6 +1,6 @@
 """Two-stage matching: the order of an outer space by one of the published costs, the inside of each pair afterwards.
 
-The joint optimum of `symgraph.match.wreath` solves the inside for every pair of positions. The two costs here compare
+The joint optimum of `symgraph.orbit.wreath` solves the inside for every pair of positions. The two costs here compare
 positions without that: "gate" by the parameters that have no inside (the rows of a router), "gram" by what the inside's
 group leaves as it is, the inner products over everything else. Both need memory for one pair of positions at a time.
 
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from symgraph.groups.assignment import assignment
-from symgraph.match.wreath import Tree
 from symgraph.orbit.tensor_blocks import Block, unfold
+from symgraph.orbit.wreath import Tree
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
 

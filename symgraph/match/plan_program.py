@@ -17,8 +17,8 @@ from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_step import ProgramStep, UnitPlan, folded
 from symgraph.match.settle_step import Settle
-from symgraph.match.wreath import Tree
 from symgraph.orbit.motion import chart_name, moving
+from symgraph.orbit.wreath import Tree
 from symgraph.symmetry.graph import SymmetryGraph
 
 WAYS = {"joint": " over inner optima", "gate": " by gates", "gram": " by inner products", "fixed": " in its order"}

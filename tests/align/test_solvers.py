@@ -17,7 +17,7 @@ from symgraph.groups.lattice import SymmetryClass as C
 from symgraph.groups.lattice import classes, down, maps
 from symgraph.groups.map_class import DenseMaps
 from symgraph.groups.rotations import polar, polar_ones
-from symgraph.match.wreath import Table, Tree, best
+from symgraph.orbit.wreath import Table, Tree, best
 from symgraph.symmetry.structure import Space
 
 DENSE = [c for c in classes() if maps(c).dense]

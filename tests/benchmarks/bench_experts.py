@@ -32,10 +32,10 @@ import symgraph
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.nearest import Nearest, _Descent, nearest
 from symgraph.match.observe_batches import observe_models
-from symgraph.match.wreath import Tree
 from symgraph.measure.objective import EvenMixture, Objective
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.steps import Act
+from symgraph.orbit.wreath import Tree
 from symgraph.rules.book import default_rules
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
