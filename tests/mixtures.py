@@ -48,7 +48,7 @@ class Mixture(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.router(x).softmax(-1)
-        values, chosen = weights.topk(self.top or EXPERTS, -1)
+        values, chosen = weights.topk(self.top or weights.shape[-1], -1)
         dense = torch.zeros_like(weights).scatter(-1, chosen, values) if self.top else weights
         y = self._routed(x, dense, values, chosen)
         for expert in self.shared:

@@ -1,4 +1,4 @@
-"""How much every unit counts: by the norms of its weights, by what the loss says of it, or by given scores.
+"""How much every unit counts: by the norms of its weights, by what the loss says of it, or by what the user says.
 
 The scores of units that are not given follow from the weights when a space is folded, in whatever gauge it is then.
 """
@@ -6,7 +6,8 @@ The scores of units that are not given follow from the weights when a space is f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.tracing import state_of
 
-NORMS = ("l1", "l2")
+NORMS = ("l1", "l2", "lamp")
 KINDS = (*NORMS, "taylor")
 Scores = Mapping[str, Tensor]
 State = Mapping[str, Tensor]
+Sides = Mapping[bool, Tensor]
+# A user's own: the name of a space, what enters its units (F, m, p), what leaves them (F, m, q); gives scores (F, m).
+Own = Callable[[str, Tensor, Tensor], Tensor]
 
 
 def sides(symmetry: SymmetryGraph, space: Space, state: State) -> dict[bool, Tensor]:
@@ -41,19 +45,48 @@ def sides(symmetry: SymmetryGraph, space: Space, state: State) -> dict[bool, Ten
         rows = unfold(block.tensors[0], [*(block.dim(f) for f in space.fibre), dim])
         found[block.leaves[dim].dual].append(rows)
     whole = {dual: torch.cat(rows, dim=-1) for dual, rows in found.items()}
-    return {dual: x.reshape(-1, *x.shape[-2:]) for dual, x in whole.items()}
+    return {dual: x.reshape(math.prod(shape[:-2]), *x.shape[-2:]) for dual, x in whole.items()}
 
 
-def by_norm(kind: str, space: Space, rows: Mapping[bool, Tensor], *, inside: bool) -> Tensor:
+def by_norm(kind: str, space: Space, rows: Sides, *, inside: bool) -> Tensor:
     """Scores by the weights of each unit: (F, m).
 
     Where what enters a unit and what leaves it can be rescaled against one another it is the product of both norms,
     which no rescaling changes, else their sum. With `inside` the units have a basis of their own inside, on which l1
-    would depend: l2 is taken.
+    would depend: l2 is taken. Lamp makes spaces comparable; inside of one it has the order of l2.
+
+    Source: LAMP, Lee et al., arXiv 2010.07611, equation 3, of units in the place of weights.
     """
     order = 1 if kind == "l1" and not inside else 2
     enters, leaves = (torch.linalg.vector_norm(rows[dual], order, dim=-1) for dual in (False, True))
     found: Tensor = enters * leaves if space.scales else enters + leaves
+    return _among_larger(found.square()) if kind == "lamp" else found
+
+
+def _among_larger(squares: Tensor) -> Tensor:
+    """The share of every entry in the sum of all that are not smaller: (F, m)."""
+    ordered = squares.sort(-1).values.contiguous()
+    tails = ordered.flip(-1).cumsum(-1).flip(-1)
+    sums = tails.gather(-1, torch.searchsorted(ordered, squares.contiguous()))
+    return squares / sums.clamp_min(torch.finfo(squares.dtype).tiny)
+
+
+def by_function(own: Own, space: Space, rows: Sides, *, inside: bool) -> Tensor:
+    """Scores by a function of the user's: (F, m).
+
+    Raises:
+        UsageError: it fails, or what it gives are no scores.
+    """
+    try:
+        found = torch.as_tensor(own(space.name, rows[False], rows[True])).double()
+    except Exception as error:
+        remedy = "it is given the name of a space, what enters its units, and what leaves them, and gives scores"
+        raise UsageError(
+            f"importance of {space.name}: the function fails", cause=one_line(error), remedy=remedy
+        ) from error
+    wanted = tuple(rows[False].shape[:2])
+    found = found.unsqueeze(0) if found.dim() == 1 and wanted[0] == 1 else found
+    _check(space.name, found, wanted)
     return found
 
 
@@ -137,12 +170,20 @@ def checked(scores: Scores, symmetry: SymmetryGraph, spaces: Iterable[Space]) ->
         cause = "; ".join(what + shorten(names) for what, names in said.items() if names)
         raise UsageError("the scores do not fit the spaces", cause=cause, remedy="give scores for every pruned space")
     for name, given in scores.items():
-        space = chosen[name]
-        wanted = (*symmetry.fibre_sizes(space), space.size)
-        if tuple(given.shape) != wanted:
-            cause = f"they have the shape {tuple(given.shape)}, the space {wanted}"
-            raise UsageError(f"the scores of {name} do not fit", cause=cause, remedy="give one number for every unit")
-        if not bool(((given >= 0) & given.isfinite()).all()):
-            cause = "some are negative or not finite"
-            raise UsageError(f"the scores of {name} cannot be used", cause=cause, remedy="give numbers from 0 on")
+        _check(name, given, (*symmetry.fibre_sizes(chosen[name]), chosen[name].size))
     return {n: t.double().reshape(-1, t.shape[-1]) for n, t in scores.items()}
+
+
+def by_given(scores: Scores, space: Space, rows: Sides, *, inside: bool) -> Tensor:
+    """Scores that are there already: (F, m)."""
+    return scores[space.name]
+
+
+def _check(name: str, given: Tensor, wanted: tuple[int, ...]) -> None:
+    """Raise unless there is a score for every unit, none of them negative or not finite."""
+    if tuple(given.shape) != wanted:
+        cause = f"they have the shape {tuple(given.shape)}, the space {wanted}"
+        raise UsageError(f"the scores of {name} do not fit", cause=cause, remedy="give one number for every unit")
+    if not bool(((given >= 0) & given.isfinite()).all()):
+        cause = "some are negative or not finite"
+        raise UsageError(f"the scores of {name} cannot be used", cause=cause, remedy="give numbers from 0 on")

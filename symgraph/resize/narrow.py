@@ -12,7 +12,7 @@ leading directions of the residual stream as in SliceGPT, arXiv 2401.15024.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,8 @@ from symgraph.resize.pairing import pair, widenings
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import float64, random_inputs, random_state
+
+Flows = Callable[[State], Mapping[int, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def reduce(
     state: Mapping[str, Tensor],
     like: Mapping[str, Tensor],
     keep: Keep | None = None,
+    flows: Flows | None = None,
 ) -> Reduction:
     """The wide model's state in the shape of the narrow one, with as little of it lost as can be.
 
@@ -67,6 +70,8 @@ def reduce(
         state: parameters and buffers of the wide model.
         like: those of a narrow model; of these only what its code computes (tables of positions) is used.
         keep: which units stay; without it they are merged where they are nearest to one another.
+        flows: second moments (m, m), by the id of a stream, of what flows on it in a canonical state; without it
+            streams keep the leading directions of their weights.
 
     Raises:
         CheckpointError: the models do not correspond, or a space admits no embedding between these sizes.
@@ -88,16 +93,18 @@ def reduce(
     plain = float64(state)
     with torch.no_grad():
         known = {n: plain[n] for n in wide.terms if n in plain}
-        folding = Folding(wide, _canonical(wide, known), keep)
+        canonical = canonical_form(wide, known)
+        moments = flows({**plain, **canonical}) if flows is not None else {}
+        folding = Folding(wide, canonical, keep, moments)
         shrunk = [s for s in wide.active if s.id in maps and maps[s.id].way is not Way.CONSTANT]
         found = tuple(folding.fold(s, maps[s.id]) for s in shrunk)
         done = {**own, **factors.narrow_state(folding.result())}
         inputs = random_inputs(narrow.graph, generator)
         before, after = (Interpreter(g.graph).run(s, inputs) for g, s in ((wide, plain), (narrow, done)))
-    return Reduction(done, found, _change(before, after))
+    return Reduction(done, found, changed(before, after))
 
 
-def _canonical(wide: SymmetryGraph, state: State) -> State:
+def canonical_form(wide: SymmetryGraph, state: State) -> State:
     """The canonical form, in which stored statistics have the sizes of what they are statistics of."""
     canonical = canonicalise(wide, state)
     found = dict(canonical.state)
@@ -106,7 +113,7 @@ def _canonical(wide: SymmetryGraph, state: State) -> State:
     return found
 
 
-def _change(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> float:
+def changed(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> float:
     pairs = [(x, y) for x, y in zip(before, after, strict=True) if x.is_floating_point()]
     finite = [(x.isfinite() & y.isfinite(), x, y) for x, y in pairs]
     top = sum(float(torch.where(ok, x - y, 0.0).square().sum()) for ok, x, y in finite)

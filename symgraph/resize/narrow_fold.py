@@ -20,7 +20,7 @@ from symgraph.orbit.blend import merged as merged_at
 from symgraph.orbit.grams import blocks_on, gram
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, by_matrix, on_blocks, unfold
-from symgraph.resize.importance import by_norm, sides
+from symgraph.resize.importance import sides
 from symgraph.resize.maps import Widening
 from symgraph.resize.narrow_clusters import Clusters, even, important, merged
 from symgraph.resize.narrow_heads import Heads
@@ -49,25 +49,27 @@ class Fold:
 class Keep:
     """Which units stay: those of the highest scores. The others are merged into the nearest of them, or dropped.
 
-    `by` is a norm, or scores (F, m) by the name of the space.
+    `by`, given a space, its sides and whether its units have an inside, gives scores (F, m).
     """
 
-    by: str | Mapping[str, Tensor]
+    by: Callable[..., Tensor]
     drop: bool = False
-
-    def scores(self, space: Space, rows: Mapping[bool, Tensor], *, inside: bool = False) -> Tensor:
-        """The score of every unit of a space whose sides are these: (F, m)."""
-        return by_norm(self.by, space, rows, inside=inside) if isinstance(self.by, str) else self.by[space.name]
 
     def __str__(self) -> str:
         return "the most important kept, others " + ("dropped" if self.drop else "merged into them")
 
 
 class Folding:
-    """A wide model in canonical form on its way: its tensors as the group acts on them, changed in place."""
+    """A wide model in canonical form on its way: its tensors as the group acts on them, changed in place.
 
-    def __init__(self, symmetry: SymmetryGraph, state: State, keep: Keep | None = None) -> None:
-        self.symmetry, self.keep = symmetry, keep
+    `flows` are second moments (m, m), by the id of a stream, whose leading directions it keeps; of other streams these
+    are those of their weights.
+    """
+
+    def __init__(
+        self, symmetry: SymmetryGraph, state: State, keep: Keep | None = None, flows: Mapping[int, Tensor] | None = None
+    ) -> None:
+        self.symmetry, self.keep, self.flows = symmetry, keep, dict(flows or {})
         self.state = symmetry.stacked(symmetry.shifted(state))
 
     def result(self) -> State:
@@ -79,12 +81,18 @@ class Folding:
         if space.is_matrix and to.way is Way.PADDED:
             how, lost = "truncated circuits", self._truncate(space, to.narrow.size)
         elif space.is_matrix and to.way in (Way.ISOMETRIC, Way.CENTRED):
-            how, lost = "leading directions", self._lead(space, to.narrow.size, centred=to.way is Way.CENTRED)
+            how = "leading directions of what flows" if space.id in self.flows else "leading directions"
+            lost = self._lead(space, to.narrow.size, centred=to.way is Way.CENTRED)
         elif to.way is Way.REPEATED:
             how, lost = "even groups averaged", self._group(space, to.narrow.size)
         else:
             how, lost = self._merge(space, to.narrow.size)
         return Fold(space.name, space.size, to.narrow.size, how, lost)
+
+    def choose(self, space: Space, n: int) -> Fold:
+        """Merges or drops whole parts of a model, such as experts, which stand at the first n positions then."""
+        how, lost = self._merge(space, n)
+        return Fold(space.name, space.size, n, how, lost)
 
     # -- matrices ----------------------------------------------------------------------------------------------
 
@@ -104,8 +112,8 @@ class Folding:
         return lost
 
     def _lead(self, space: Space, n: int, *, centred: bool) -> float:
-        moments = self._moments(space)
-        matrix, lost = leading(moments[False] + moments[True], n, centred=centred)
+        moments = {False: self.flows[space.id]} if space.id in self.flows else self._moments(space)
+        matrix, lost = leading(torch.stack([*moments.values()]).sum(0), n, centred=centred)
         self._multiply(space, {False: matrix, True: matrix})
         return lost
 
@@ -121,9 +129,9 @@ class Folding:
         """Merges units of every position of the fibre; heads are brought into the basis of the one they join first."""
         heads, slopes = Heads(self.symmetry, space, self.state), Slopes(self.symmetry, space, self.state)
         drop = self.keep is not None and self.keep.drop
-        if heads.inner:
+        if heads.whole:
             rows = sides(self.symmetry, space, self.state)
-            score = None if self.keep is None else self.keep.scores(space, rows, inside=True)[0]
+            score = None if self.keep is None else self.keep.by(space, rows, inside=True)[0]
             found = [heads.clusters(n, score, drop=drop)]
         else:
             slopes.fold()
@@ -142,7 +150,7 @@ class Folding:
         said = {name: t for name, t in self.state.items() if name not in unsaid}
         rows = sides(self.symmetry, space, said)
         masses = rows[True].square().sum(-1)
-        score = None if self.keep is None else self.keep.scores(space, rows)
+        score = None if self.keep is None else self.keep.by(space, rows, inside=False)
         if self.keep is None or score is None:
             return [merged(x, mass, n) for x, mass in zip(rows[False], masses, strict=True)]
         each = zip(rows[False], masses, score, strict=True)

@@ -1,7 +1,8 @@
-"""Units with an inside, such as heads: compared and merged at the best inner rotation of each pair."""
+"""Units with an inside, such as heads and experts: compared and merged at the best inner element of each pair."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator
 
 import torch
@@ -9,36 +10,43 @@ from torch import Tensor
 
 from symgraph.groups.elements import Element
 from symgraph.groups.lattice import SymmetryClass
-from symgraph.groups.map_class import DenseMaps
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.grams import blocks_on
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, unfold
+from symgraph.orbit.wreath import Key, Table, Tree, best
 from symgraph.resize.narrow_clusters import Clusters, distances, first_places, kept, shares
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 
 
 class Heads:
-    """The positions of a space with matrix spaces fibred over it, in a state whose branches are stacked.
+    """The positions of a space with others fibred over it, in a state whose branches are stacked.
 
-    What enters a head is compared in the best inner rotation of the pair; a space whose other side leaves the head
-    (values) is first scaled so that what enters it has norm one.
+    What enters a head is compared in the best inner element of the pair; a space whose other side leaves the head
+    (values) is first scaled so that what enters it has norm one. Of experts, of which nothing leaves, everything is
+    compared.
     """
 
     def __init__(self, symmetry: SymmetryGraph, space: Space, state: State) -> None:
         self.symmetry, self.space, self.state = symmetry, space, state
-        self.inner = [t for t in symmetry.active if t.fibre == (space.id,) and t.is_matrix]
+        self.inner = _trees(symmetry, (space.id,))
+        self.ends = any(block.leaves[at].dual for block, at in self._blocks(space))
+
+    @property
+    def whole(self) -> bool:
+        """Whether positions are more than units: they have an inside, or cannot be split and merged exactly."""
+        return bool(self.inner) or SymmetryClass.SEMI_PERMUTATION not in self.space.bound
 
     def clusters(self, n: int, score: Tensor | None = None, *, drop: bool = False) -> Clusters:
-        """The place of every head; heads are rotated into the basis of the first one of their place, in the state.
+        """The place of every head; heads are brought into the basis of the first one of their place, in the state.
 
         With scores (H,) the most important heads are the places, and the others join them or, with `drop`, go.
         """
-        for t in self.inner:
-            self._normalise(t)
-        apart, turns, squares = self._table()
-        mass = self._leaving()
+        for tree in self.inner:
+            self._normalise(tree.space)
+        apart, inside, squares = self._table()
+        mass = self._leaving(score)
         if score is None:
             targets = first_places(apart, squares, mass, n)
             place = apart[:, targets].argmin(1)
@@ -48,7 +56,8 @@ class Heads:
         rows = torch.arange(self.space.size)
         held = place < n
         basis = torch.where(held, targets[place.clamp_max(n - 1)], rows)
-        elements = {t: Element.rotation(m[basis, rows]) for t, m in turns.items()}
+        pairs = basis * self.space.size + rows
+        elements = {i: e.mapped(lambda x, lead: x.index_select(lead, pairs)) for i, e in inside.items()}
         self.state.update(GroupElement(self.symmetry, elements).on_stacked(self.state))
         whole = float((mass * squares).sum())
         share = float((mass * torch.where(held, apart[rows, basis], squares)).sum()) / max(whole, 1e-300)
@@ -77,41 +86,58 @@ class Heads:
         matrix = scale.view(-1, 1, 1) * torch.eye(t.size, dtype=torch.float64)
         self.state.update(GroupElement(self.symmetry, {t.id: Element(matrix=matrix)}).on_stacked(self.state))
 
-    def _table(self) -> tuple[Tensor, dict[int, Tensor], Tensor]:
-        """Squared distances of what enters (H, H), the rotations (H, H, k, k) of each inner space, squared norms (H,).
+    def _table(self) -> tuple[Tensor, dict[int, Element], Tensor]:
+        """Squared distances of what is compared (H, H), the elements of each inner space, squared norms (H,).
 
-        The rotation at (h, g) brings g to h.
+        Elements have the pairs (h, g) in front of their fibre, flat: that of (h, g) brings g to h.
         """
         size = self.space.size
         apart, squares = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
-        tables: dict[int, Tensor] = {}
-        ids = {t.id for t in self.inner}
+        table: Table = {}
+        ids = set().union(*(tree.ids() for tree in self.inner)) if self.inner else set()
         for block, at in self._blocks(self.space):
             if block.leaves[at].dual:
                 continue
-            x = block.tensors[0]
-            inside = next((s.space for s in block.leaves if s.space in ids), None)
-            own = unfold(x, [at])
-            squares += own.square().sum(1)
-            if inside is None:
+            own = unfold(block.tensors[0], [at])
+            norms = own.square().sum(1)
+            squares += norms
+            key, dims = self._inside(block, ids)
+            if not key:
                 apart += distances(own)
                 continue
-            rows = unfold(x, [at, block.dim(inside)])
-            table = torch.einsum("hkr,glr->hgkl", rows, rows)
-            tables[inside] = tables[inside] + table if inside in tables else table
-            norms = own.square().sum(1)
             apart += norms.unsqueeze(0) + norms.unsqueeze(1)
-        turns = {}
-        for t in self.inner:
-            if t.id in tables and isinstance(t.maps, DenseMaps):
-                turns[t.id], value = t.maps.optimum(tables[t.id], t.layout)
-                apart -= 2 * value
-        return apart.clamp_min(0.0), turns, squares
+            c = _pairs(unfold(block.tensors[0], [at, *dims]))
+            table[key] = table[key] + c if key in table else c
+        if not table:
+            return apart, {}, squares
+        found = best(self.inner, table, size * size)
+        apart -= 2 * found.value.reshape(size, size)
+        return apart.fill_diagonal_(0.0).clamp_min(0.0), found.elements, squares
 
-    def _leaving(self) -> Tensor:
-        """Squared norms of what leaves each head: (H,)."""
+    def _inside(self, block: Block, ids: set[int]) -> tuple[Key, list[int]]:
+        """The inner spaces on a block, each with the signs of its frame, and their dimensions."""
+        held = [(d, leaf) for d, leaf in enumerate(block.leaves) if leaf.space in ids]
+        return tuple((x.space, self.symmetry.frame(x.frame).sign) for _, x in held), [d for d, _ in held]
+
+    def _leaving(self, score: Tensor | None) -> Tensor:
+        """How much each head counts (H,): squared norms of what leaves it; of experts their scores, or all the same."""
+        if not self.ends:
+            return torch.ones(self.space.size, dtype=torch.float64) if score is None else score.double()
         found = torch.zeros(self.space.size, dtype=torch.float64)
         for block, at in self._blocks(self.space):
             if block.leaves[at].dual:
                 found += unfold(block.tensors[0], [at]).square().sum(1)
         return found
+
+
+def _trees(symmetry: SymmetryGraph, fibre: tuple[int, ...]) -> tuple[Tree, ...]:
+    """The spaces fibred over these and nothing else, each with what is fibred over it in turn."""
+    return tuple(Tree(t, _trees(symmetry, (*fibre, t.id))) for t in symmetry.active if t.fibre == fibre)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    """Correlations of every pair of heads: (H, k, ..., r) -> (H * H, k, k, ...), each axis beside its counterpart."""
+    axes = string.ascii_lowercase[: x.dim() - 2]
+    joined = "".join(a + a.upper() for a in axes)
+    found = torch.einsum(f"y{axes}z,Y{axes.upper()}z->yY{joined}", x, x)
+    return found.flatten(0, 1)

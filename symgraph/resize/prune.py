@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from symgraph.errors import CheckpointError, SymgraphError, TraceError, UsageError, argument, one_line
-from symgraph.inference.sources import RuleSources, Source, infer, ready
+from symgraph.errors import CheckpointError, TraceError, UsageError, argument, one_line
+from symgraph.inference.sources import RuleSources, Source, infer, ready, rule_book, trace
 from symgraph.io.checkpoint import module_hash
+from symgraph.io.data import NoData
 from symgraph.io.example import Size
 from symgraph.io.models import Model
+from symgraph.ir import Tensor as Meta
 from symgraph.measure.recalibrate import recalibrated
+from symgraph.measure.synthetic import synthetic
 from symgraph.prove.eager import check_unchanged
-from symgraph.resize.importance import KINDS, NORMS, by_gradient, checked, read_scores
-from symgraph.resize.narrow import Reduction, reduce
+from symgraph.resize.fewer_parts import fewer_parts
+from symgraph.resize.importance import (
+    KINDS,
+    NORMS,
+    Own,
+    by_function,
+    by_given,
+    by_gradient,
+    by_norm,
+    checked,
+    read_scores,
+)
+from symgraph.resize.lifting import length_in
+from symgraph.resize.narrow import Flows, Reduction, reduce
 from symgraph.resize.narrow_fold import Keep
 from symgraph.resize.reshaped import Reshaped
 from symgraph.resize.shapes import model_like
 from symgraph.resize.smaller import Smaller, smaller
 from symgraph.resize.smaller_config import instance, smaller_config
 from symgraph.resize.smaller_module import smaller_module
+from symgraph.resize.smaller_numbers import with_numbers
+from symgraph.resize.stream_moments import moments_of_flow
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.tracing import state_of
+from symgraph.tracing import example_inputs, state_of
 from symgraph.tracing.graph_module import GraphModule
 from symgraph.tracing.wrap import is_pretrained
 
-Importance = str | Path | Mapping[str, Tensor] | None
+_Read = TypeVar("_Read")
+Importance = str | Path | Mapping[str, Tensor] | Own | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,7 +96,7 @@ def prune(
     spaces: str | Sequence[str] | None = None,
     importance: Importance = None,
     drop: bool = False,
-    data: Iterable[Any] | None = None,
+    data: Iterable[Any] | NoData | None = None,
     loss: Any = "cross-entropy",
     recalibrate: Iterable[Any] | None = None,
     input_size: Size | None = None,
@@ -92,11 +111,15 @@ def prune(
         example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
         ratio: the part of every space that goes.
         spaces: patterns of the names of spaces; by default all spaces of units, such as hidden units and channels.
-        importance: which units stay: "l1" or "l2" by the norms of their weights, "taylor" by what the loss on `data`
-            says, scores by the name of a space or a file of them. Without it units are merged where they are nearest
-            to one another.
+        importance: which units stay: "l1", "l2" or "lamp" by the norms of their weights, "taylor" by what the loss on
+            `data` says, scores by the name of a space or a file of them, or a function: it is given the name of a
+            space, what enters its units (F, m, p) and what leaves them (F, m, q), F being the positions of its fibre,
+            and gives scores (F, m), or (m,) where F is one. Without it units are merged where they are nearest to one
+            another.
         drop: let the units that do not stay go, instead of fusing each into the nearest that stays.
-        data, loss: batches for "taylor", and a loss as for `loss_barrier`.
+        data, loss: batches for "taylor", and a loss as for `loss_barrier`. A stream keeps the leading directions of
+            what flows on it in these batches, or in inputs that the model invents (`NoData()`); without data those of
+            its weights.
         recalibrate: batches of the training split, on which the stored statistics of norms are computed anew.
 
     Raises:
@@ -122,7 +145,8 @@ def prune(
     wanted = smaller(symmetry, ratio, spaces)
     keep = _keep(found, symmetry, wanted, importance, drop, data, loss)
     like, noted = _shaped(found, wanted)
-    reduction = reduce(symmetry, _inferred(like, rules), state_of(found.module), state_of(like.module), keep)
+    flows = None if data is None else _flows(found, symmetry, wanted, data, rules)
+    reduction = _reduced(found, like, symmetry, wanted, rules, keep, flows)
     made = model_like(like, found, reduction.state)
     if reduction.exact:
         check_unchanged(made, reduction.state, f"{found.spec}, pruned", source=found)
@@ -136,11 +160,53 @@ def prune(
     )
 
 
+def _reduced(
+    found: Model,
+    like: Model,
+    symmetry: SymmetryGraph,
+    wanted: Smaller,
+    rules: RuleSources,
+    keep: Keep | None,
+    flows: Flows | None,
+) -> Reduction:
+    """The weights of the model in the wanted shape, which `like` has."""
+    state = state_of(found.module)
+    if wanted.parts:
+        return fewer_parts(symmetry, _run(like, lambda: trace(like)), wanted, state, keep)
+    fewer = _run(like, lambda: infer(like, rules=rules))
+    _check_lengths(like, symmetry, fewer, wanted)
+    return reduce(symmetry, fewer, state, state_of(like.module), keep, flows)
+
+
+def _check_lengths(like: Model, symmetry: SymmetryGraph, fewer: SymmetryGraph, wanted: Smaller) -> None:
+    """Raise where a value is not as long as it should be: code may run in a shape that is wrong."""
+    for before, now in zip(symmetry.graph.nodes, fewer.graph.nodes, strict=False):
+        axes = symmetry.values.get(before.name)
+        if axes is None or before.target != now.target or not isinstance(now.result, Meta):
+            continue
+        expected = tuple(length_in(t, wanted.sizes) for t in axes)
+        if expected != tuple(now.shape):
+            raise _written_in(like, f"{now.where} makes {tuple(now.shape)} where {expected} is expected")
+
+
+def _flows(
+    found: Model, symmetry: SymmetryGraph, wanted: Smaller, data: Iterable[Any] | NoData, rules: RuleSources
+) -> Flows | None:
+    """What tells the second moments of what flows on the streams that shrink."""
+    streams = wanted.streams
+    if not streams:
+        return None
+    given = synthetic([found.module], symmetry.graph, data) if isinstance(data, NoData) else data
+    return lambda state: moments_of_flow(found.module, rule_book(rules), state, given, streams)
+
+
 def _size(found: Model) -> int:
     return sum(p.numel() for p in found.module.parameters())
 
 
 def _called(importance: Importance) -> str:
+    if callable(importance):
+        return getattr(importance, "__name__", "a function")
     return "given scores" if isinstance(importance, Mapping) else str(importance)
 
 
@@ -150,7 +216,7 @@ def _keep(
     wanted: Smaller,
     importance: Importance,
     drop: bool,
-    data: Iterable[Any] | None,
+    data: Iterable[Any] | NoData | None,
     loss: Any,
 ) -> Keep | None:
     """Which units stay.
@@ -158,31 +224,40 @@ def _keep(
     Raises:
         UsageError: nothing says which units to drop, scores do not fit, or data is missing or given for nothing.
     """
-    if (data is not None) != (importance == "taylor"):
-        taylor, named = argument("importance", "taylor"), argument("data")
-        if data is None:
-            raise UsageError(f"{taylor} needs data", remedy=f"name training data, {named}")
-        raise UsageError("data is given, and nothing reads it", remedy=f"leave out {named}, or give {taylor}")
+    by_loss, taylor, named = importance == "taylor", argument("importance", "taylor"), argument("data")
+    if by_loss and (data is None or isinstance(data, NoData)):
+        raise UsageError(f"{taylor} needs data", remedy=f"name training data, {named}")
+    if data is not None and not (by_loss or wanted.streams):
+        remedy = f"leave out {named}, give {taylor}, or prune a stream"
+        raise UsageError("data is given, and nothing reads it", remedy=remedy)
     if importance is None:
         if drop:
             remedy = f"say which units stay: {argument('importance', 'l1')}, another of {', '.join(KINDS)}, or scores"
             raise UsageError("nothing says which units to drop", remedy=remedy)
         return None
     if isinstance(importance, str) and importance in NORMS:
-        return Keep(importance, drop)
+        return Keep(partial(by_norm, importance), drop)
+    if callable(importance):
+        return Keep(partial(by_function, importance), drop)
     units = [s for s in wanted.spaces if not s.is_matrix]
     if importance == "taylor":
-        return Keep(by_gradient(found.module, symmetry, units, data or (), loss), drop)
+        return Keep(partial(by_given, by_gradient(found.module, symmetry, units, _batches(data), loss)), drop)
     given: Any = importance
     if not isinstance(given, str | Path | Mapping):
-        remedy = f"give one of {', '.join(KINDS)}, the path of a file, or scores by space, {{'hidden': [0.3, ...]}}"
+        kinds = ", ".join(KINDS)
+        remedy = f"give one of {kinds}, the path of a file, scores by space, {{'hidden': [0.3, ...]}}, or a function"
         raise UsageError(f"the importance is of the type {type(given).__name__}", remedy=remedy)
-    return Keep(checked(_tensors(given) if isinstance(given, Mapping) else read_scores(given), symmetry, units), drop)
+    scores = _tensors(given) if isinstance(given, Mapping) else read_scores(given)
+    return Keep(partial(by_given, checked(scores, symmetry, units)), drop)
 
 
 def _tensors(scores: Mapping[str, Any]) -> dict[str, Tensor]:
     """Scores that may be given as lists of numbers."""
     return {name: torch.as_tensor(one, dtype=torch.float64) for name, one in scores.items()}
+
+
+def _batches(data: Iterable[Any] | NoData | None) -> Iterable[Any]:
+    return () if data is None or isinstance(data, NoData) else data
 
 
 def _shaped(found: Model, wanted: Smaller) -> tuple[Model, tuple[str, ...]]:
@@ -192,25 +267,34 @@ def _shaped(found: Model, wanted: Smaller) -> tuple[Model, tuple[str, ...]]:
         if config is not None:
             module = instance(found.module, config)
             return replace(found, module=module, config=config, files=()), ()
-    module = smaller_module(found.module, wanted.after)
+    module = smaller_module(found.module, wanted.after, wanted.gone)
+    args, named = _inputs(found)
+    changes = with_numbers(module, found.module, wanted, args, named)
     why = "no config of its class has these sizes: " if is_pretrained(found.module) else ""
-    return replace(found, module=module, config=None, files=()), (f"{why}a copy of the module with smaller parameters",)
+    notes = [f"{why}a copy of the module with smaller parameters"]
+    notes += [f"numbers of its code changed: {', '.join(map(str, changes))}"] if changes else []
+    return replace(found, module=module, config=None, files=()), tuple(notes)
 
 
-def _inferred(like: Model, rules: RuleSources) -> SymmetryGraph:
-    """The symmetry of a model in a smaller shape, whose module is run for it.
+def _inputs(found: Model) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs that the model runs on."""
+    own = found.example if found.example is not None else example_inputs(found.module)
+    return ((), dict(own)) if isinstance(own, Mapping) else (tuple(own), {})
+
+
+def _run(like: Model, read: Callable[[], _Read]) -> _Read:
+    """What is read of a model in a smaller shape, whose module is run for it.
 
     Raises:
         UsageError: it does not run.
     """
     try:
-        return infer(like, rules=rules)
+        return read()
     except (TraceError, CheckpointError) as error:
-        raise _written_in(like, error) from error
+        raise _written_in(like, f"with smaller parameters it does not run: {one_line(error)}") from error
 
 
-def _written_in(like: Model, error: SymgraphError) -> UsageError:
-    cause = f"with smaller parameters it does not run: {one_line(error)}"
+def _written_in(like: Model, cause: str) -> UsageError:
     remedy = "let the code take its sizes from its parameters, or prune other spaces"
     return UsageError(f"{like.spec} cannot be pruned: its code has sizes written in", cause=cause, remedy=remedy)
 

@@ -18,12 +18,28 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Smaller:
-    """The spaces that shrink, their new sizes by id, and the shapes of parameters and buffers before and after."""
+    """The spaces that shrink, their new sizes by id, and the shapes of parameters and buffers before and after.
+
+    `parts` says that their positions are whole parts of the model, such as experts. Tensors of parts that go have no
+    shape after. `lengths` are pairs of what axes of parameters and values are long before and after.
+    """
 
     spaces: tuple[Space, ...]
     sizes: dict[int, int]
     before: Shapes
     after: Shapes
+    lengths: tuple[tuple[int, int], ...]
+    parts: bool = False
+
+    @property
+    def streams(self) -> tuple[Space, ...]:
+        """The spaces of matrices that nothing is around, as a residual stream."""
+        return tuple(s for s in self.spaces if s.is_matrix and not s.fibre)
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Tensors of parts that go."""
+        return frozenset(self.before.keys() - self.after.keys())
 
     @property
     def ratios(self) -> tuple[tuple[int, int], ...]:
@@ -53,10 +69,43 @@ def smaller(symmetry: SymmetryGraph, ratio: float, patterns: str | Sequence[str]
     if not shrunk:
         cause = f"{shorten(f'{s.name} ({s.size})' for s in chosen)} would keep every unit"
         raise UsageError(f"a ratio of {ratio:g} prunes nothing", cause=cause, remedy="give a larger one")
+    parts = _all_parts(symmetry, shrunk)
     sizes |= dict(_of_gains(symmetry, sizes))
     before = {n: tuple(t.size for t in axes) for n, axes in symmetry.terms.items()}
-    after = {n: tuple(length_in(t, sizes) for t in axes) for n, axes in symmetry.terms.items()}
-    return Smaller(shrunk, sizes, before, after)
+    taken = {n for stack in symmetry.stacks if stack.space in sizes for n in stack.members[sizes[stack.space] :]}
+    after = {n: tuple(length_in(t, sizes) for t in axes) for n, axes in symmetry.terms.items() if n not in taken}
+    return Smaller(shrunk, sizes, before, after, _lengths(symmetry, sizes, shrunk), parts)
+
+
+def _all_parts(symmetry: SymmetryGraph, spaces: Sequence[Space]) -> bool:
+    """Whether the positions of these spaces are whole parts of the model.
+
+    Raises:
+        UsageError: they are of some and not of others.
+    """
+    parts = [s for s in spaces if is_part(symmetry, s)]
+    if parts and len(parts) < len(spaces):
+        others = [s.name for s in spaces if s not in parts]
+        cause = f"the positions of {shorten(s.name for s in parts)} are whole parts, those of {shorten(others)} are not"
+        remedy = "prune the ones, then the others of the result"
+        raise UsageError("these spaces cannot be pruned together", cause=cause, remedy=remedy)
+    return bool(parts)
+
+
+def is_part(symmetry: SymmetryGraph, space: Space) -> bool:
+    """Whether each position is a part of the model that something picks or weighs, as a router does with experts.
+
+    A model with fewer of them cannot be embedded in one with more: whatever picks sees how many there are.
+    """
+    inside = _has_inside(symmetry, space) or _has_branches(symmetry, space)
+    return inside and SymmetryClass.SEMI_PERMUTATION not in space.bound
+
+
+def _lengths(symmetry: SymmetryGraph, sizes: dict[int, int], shrunk: Sequence[Space]) -> tuple[tuple[int, int], ...]:
+    """Every length of an axis that changes, with what it becomes; sizes of spaces first."""
+    axes = (t for terms in (symmetry.terms, symmetry.values) for found in terms.values() for t in found)
+    pairs = [*((s.size, sizes[s.id]) for s in shrunk), *((t.size, length_in(t, sizes)) for t in axes)]
+    return tuple(dict.fromkeys((old, new) for old, new in pairs if old != new))
 
 
 def _of_gains(symmetry: SymmetryGraph, sizes: dict[int, int]) -> Iterator[tuple[int, int]]:
@@ -112,9 +161,6 @@ def _named(symmetry: SymmetryGraph, pattern: str) -> list[Space]:
         cause = f"{found[0].name} is rigid{why}"
         raise UsageError(f"{pattern} cannot be pruned", cause=cause, remedy="`symgraph inspect` lists what is free")
     for s in active:
-        if _has_branches(symmetry, s):
-            cause = f"every position of {s.name} has parameters of its own"
-            raise UsageError(f"{pattern} cannot be pruned", cause=cause, remedy="name what is inside of them")
         if s.maps.paired:
             cause = f"{s.name} is {describe(s.bound)}: its rotary frequencies depend on the size"
             raise UsageError(f"{pattern} cannot be pruned", cause=cause, remedy="name heads, hidden units or a stream")

@@ -72,7 +72,7 @@ class _Search:
         before, after = self.wanted.before, self.wanted.after
         if shapes is None:
             return None
-        count = 0
+        count = len(shapes.keys() & self.wanted.gone)
         for name, shape in shapes.items():
             if len(shape) != len(before.get(name, shape)):
                 return None
@@ -97,8 +97,9 @@ class _Search:
         except Exception:
             return None
         found, own = _shapes(made), _shapes(self.module)
-        moved = {n for n in own if found.get(n) != own[n]}
-        return found if found.keys() == own.keys() and moved <= self.wanted.after.keys() else None
+        moved = {n for n in found.keys() & own.keys() if found[n] != own[n]}
+        there = own.keys() - self.wanted.gone <= found.keys() <= own.keys()
+        return found if there and moved <= self.wanted.after.keys() else None
 
 
 def _shapes(module: nn.Module) -> Shapes:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from symgraph.errors import UsageError, shorten
 from symgraph.resize.smaller import Shapes
 
 
-def smaller_module(module: nn.Module, shapes: Shapes) -> nn.Module:
-    """A copy whose parameters and buffers are cut to these shapes; what is left in them is no model yet."""
+def smaller_module(module: nn.Module, shapes: Shapes, gone: Collection[str] = ()) -> nn.Module:
+    """A copy whose parameters and buffers are cut to these shapes; what is left in them is no model yet.
+
+    Args:
+        gone: tensors of parts that go, with the entries of module lists that they are in.
+
+    Raises:
+        UsageError: a tensor that goes is in no list of modules.
+    """
     found = copy.deepcopy(module)
+    _without(found, gone)
     own = {n: t.shape for n, t in (*found.named_parameters(), *found.named_buffers())}
     with torch.no_grad():
         for name, t in (*found.named_parameters(), *found.named_buffers()):
@@ -26,6 +35,21 @@ def smaller_module(module: nn.Module, shapes: Shapes) -> nn.Module:
             if isinstance(layer, kind):
                 update(layer, own.get(f"{prefix}.weight" if prefix else "weight"))
     return found.eval()
+
+
+def _without(module: nn.Module, gone: Collection[str]) -> None:
+    """Takes out the entries of module lists of which every tensor goes."""
+    for prefix, held in list(module.named_modules()):
+        if not isinstance(held, nn.ModuleList | nn.Sequential):
+            continue
+        for name, entry in reversed(list(held.named_children())):
+            inside = [n for n, _ in (*entry.named_parameters(), *entry.named_buffers())]
+            if inside and all(f"{prefix}.{name}.{n}".removeprefix(".") in gone for n in inside):
+                del held[int(name)]
+    left = [n for n, _ in (*module.named_parameters(), *module.named_buffers()) if n in gone]
+    if left:
+        cause = f"{shorten(left)} would go, and are in no list of modules of which everything goes"
+        raise UsageError("the parts cannot be taken out", cause=cause, remedy="hold them in an nn.ModuleList")
 
 
 def _linear(layer: Any, before: Any) -> None:

@@ -48,6 +48,16 @@ def test_importance_from_data_and_from_a_file(cli: Cli, checkpoints: Path) -> No
     assert "others dropped" in by_file.out
 
 
+def test_a_stream_by_what_the_model_invents_and_heads_of_a_copy(cli: Cli, checkpoints: Path) -> None:
+    source = checkpoints / "vit-0"
+    stream = ["--spaces", "residual", "--data", "none", "--limit", "64", "--batch-size", "32"]
+    found = cli("prune", source, "--ratio", "0.25", *stream, "--out", "one")
+    assert found.code == 0 and "leading directions of what flows" in found.out, found.err
+    heads = ["--spaces", "*.heads", "--importance", "lamp"]
+    found = cli("prune", source, "--ratio", "0.34", *heads, "--out", "other")
+    assert found.code == 0 and "lamp: the most important kept" in found.out, found.err
+
+
 def test_what_cannot_be_pruned_is_refused(cli: Cli, checkpoints: Path) -> None:
     source = checkpoints / "vit-0"
     for more, message in (

@@ -36,7 +36,7 @@ def loss_barriers(text: str) -> tuple[float, float]:
 
 def test_every_example_is_tested() -> None:
     tested = {"mlp_by_hand", "vit_on_digits", "gpt2_on_text", "custom_rule", "rounding", "task_vector"}
-    tested |= {"rule_by_measurement", "prune_digits"}
+    tested |= {"rule_by_measurement", "prune_digits", "prune_split_data"}
     assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
 
 
@@ -123,3 +123,10 @@ def test_prune_digits(tmp_path: Path, capsys: Capture) -> None:
     dropped, fused = (number(rf"{how} .*accuracy ([\d.]+)", text) for how in ("units dropped by l1", "units fused"))
     assert fused > dropped + 0.05
     assert (tmp_path / "pruned.pt").exists()
+
+
+def test_prune_split_data(tmp_path: Path, capsys: Capture) -> None:
+    text = run("prune_split_data", tmp_path, capsys)
+    for way in ("a half, pruned", "prune and fuse", "fuse and prune"):
+        assert number(rf"{way} +[\d,]+ parameters +accuracy [\d.]+, after tuning ([\d.]+)", text) > 0.9
+    assert (tmp_path / "prune-and-fuse.pt").exists()

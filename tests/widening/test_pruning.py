@@ -133,6 +133,29 @@ def test_scores_choose_the_units() -> None:
     assert torch.allclose(kept["2.weight"], net.state_dict()["2.weight"][:, [2, 3, 5]])
 
 
+def test_a_function_is_given_what_enters_and_what_leaves() -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 3)).double()
+
+    def by_leaving(name: str, enters: Tensor, leaves: Tensor) -> Tensor:
+        assert name == "hidden" and enters.shape == (1, 6, 5) and leaves.shape == (1, 6, 3)
+        return leaves[0].abs().sum(-1)
+
+    found = symgraph.prune(net, torch.randn(7, 4), ratio=0.5, importance=by_leaving, drop=True)
+    chosen = net.state_dict()["2.weight"].abs().sum(0).topk(3).indices.sort().values
+    assert torch.allclose(found.state["2.weight"], net.state_dict()["2.weight"][:, chosen])
+    assert "by_leaving: the most important kept" in str(found)
+
+
+def test_lamp_is_the_share_among_all_that_are_not_smaller() -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 3)).double()
+    symmetry = symgraph.infer(net, torch.randn(2, 4))
+    rows = sides(symmetry, symmetry["hidden"], state_of(net))
+    norms, found = (by_norm(kind, symmetry["hidden"], rows, inside=False)[0] for kind in ("l2", "lamp"))
+    squares = norms.square()
+    wanted = [float(x / squares[squares >= x].sum()) for x in squares]
+    assert torch.allclose(found, torch.tensor(wanted).double()) and float(found.max()) == 1.0
+
+
 def test_fusing_loses_less_than_dropping_where_units_are_near_copies() -> None:
     net, x = made(MLP, width=12), torch.randn(64, 5).double()
     with torch.no_grad():
@@ -223,7 +246,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "nothing": (_net, dict(ratio=0.01), "prunes nothing"),
     "rigid": (_net, dict(ratio=0.5, spaces=["2.weight*"]), "cannot be pruned|no space"),
     "no name": (_net, dict(ratio=0.5, spaces=["heads"]), "no space is called 'heads'"),
-    "no kind": (_net, dict(ratio=0.5, importance="lamp"), "lamp: no scores can be read"),
+    "no kind": (_net, dict(ratio=0.5, importance="l3"), "l3: no scores can be read"),
+    "function fails": (_net, dict(ratio=0.5, importance=lambda name: 1), "importance of hidden: the function fails"),
+    "function's shape": (_net, dict(ratio=0.5, importance=lambda *_: torch.ones(5)), "scores of hidden do not fit"),
     "no data": (_net, dict(ratio=0.5, importance="taylor"), "needs data"),
     "idle data": (_net, dict(ratio=0.5, data=[torch.randn(2, 4)]), "nothing reads it"),
     "drop": (_net, dict(ratio=0.5, drop=True), "which units to drop"),
