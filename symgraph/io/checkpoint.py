@@ -22,6 +22,7 @@ from symgraph.io.programs import SUFFIX as PROGRAM
 from symgraph.io.programs import save_program, with_weights
 from symgraph.io.shards import Stored, size_of, stored_tensors, write_shards
 from symgraph.io.state import FiniteChecks, check_finite, state_hash, usual_dtype
+from symgraph.io.sums import noted
 from symgraph.tracing.deferred import Deferred, cast, made
 
 __all__ = [
@@ -106,9 +107,9 @@ def checked_hash(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
         CheckpointError: naming the tensors that are not finite.
     """
     stored, checks = module.state_dict(), FiniteChecks()
-    for name in state.keys() - stored.keys():
-        checks.look(name, state[name])
-    found = state_hash(stored, lambda name, t: checks.look(name, t) if name in state else None)
+    found = state_hash(stored, noted)
+    for name, tensor in state.items():
+        checks.look(name, stored.get(name, tensor))
     checks.done(where)
     return found
 

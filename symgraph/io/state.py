@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, shorten
-from symgraph.tracing.deferred import made
+from symgraph.io.sums import extremes
+from symgraph.tracing.deferred import made, remembered
 
 DTYPES = {
     "F64": torch.float64,
@@ -51,9 +52,9 @@ class FiniteChecks:
         self._infinite_ok = infinite_ok
         self._bad: list[str] = []
 
-    def look(self, name: str, tensor: Tensor) -> None:
-        """One more."""
-        if count := _non_finite(tensor, name in self._infinite_ok):
+    def look(self, name: str, tensor: Tensor, values: Tensor | None = None) -> None:
+        """One more; `values` is what it stands for, where that is at hand."""
+        if count := _non_finite(tensor, name in self._infinite_ok, values):
             self._bad.append(f"{name}: {count} of {tensor.numel()} values")
 
     def done(self, where: str = "") -> None:
@@ -76,20 +77,27 @@ def usual_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
     return found[0][0] if found else None
 
 
-def state_hash(state: Mapping[str, Tensor], look: Callable[[str, Tensor], object] | None = None) -> str:
+def state_hash(state: Mapping[str, Tensor], look: Callable[[Tensor, Tensor], object] | None = None) -> str:
     """SHA-256 over the names, dtypes, shapes and bytes of all tensors, whatever their order.
 
+    Tensors that are read where they are needed are read once, however often it is asked for.
+
     Args:
-        look: called with each tensor, which is read once for both.
+        look: called with each tensor, and with its values while these are there.
     """
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        t = made(state[name].detach())
-        if look is not None:
-            look(name, t)
-        digest.update(f"{name}\0{t.dtype}\0{tuple(t.shape)}\0".encode())
-        digest.update(raw_bytes(t))
-    return digest.hexdigest()
+    names = sorted(state)
+
+    def find() -> str:
+        digest = hashlib.sha256()
+        for name in names:
+            t = made(state[name].detach())
+            if look is not None:
+                look(state[name], t)
+            digest.update(f"{name}\0{t.dtype}\0{tuple(t.shape)}\0".encode())
+            digest.update(raw_bytes(t))
+        return digest.hexdigest()
+
+    return remembered([state[n] for n in names], ("hash", *names), find)
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
@@ -103,18 +111,16 @@ def _dense(t: Tensor) -> Tensor:
     return t if t.stride(0) == 1 else t.clone(memory_format=torch.contiguous_format)
 
 
-def _non_finite(t: Tensor, infinite_ok: bool) -> int:
+def _non_finite(t: Tensor, infinite_ok: bool, values: Tensor | None) -> int:
     if t.is_meta or not t.numel() or not (t.is_floating_point() or t.is_complex()):
         return 0
-    t = made(t)
-    if infinite_ok:
-        return int(t.isnan().sum())
-    if t.itemsize == 1:
-        t = t.float()
     # The extremes carry NaN and infinity along and need no tensor of flags.
-    if t.is_floating_point() and all(v.isfinite() for v in t.aminmax()):
+    if (ends := extremes(t, values)) is not None and all(v.isfinite() for v in ends):
         return 0
-    return int((~t.isfinite()).sum())
+    held = made(t) if values is None else values
+    if infinite_ok:
+        return int(held.isnan().sum())
+    return int((~(held.float() if held.itemsize == 1 else held).isfinite()).sum())
 
 
 def _prefix(where: str) -> str:

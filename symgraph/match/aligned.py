@@ -62,7 +62,7 @@ class Aligned(Shown):
     embedded: str = ""
     narrowed: bool = False
 
-    @property
+    @cached_property
     def growth(self) -> dict[str, float]:
         """By how much the norm of each tensor of B has grown, most first; new ones are left out."""
         return growth(self.state, state_of(self.b.module))

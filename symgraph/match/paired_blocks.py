@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from symgraph.io.heap import given_back
+from symgraph.io.sums import inner, square
 from symgraph.orbit.action import GroupElement
-from symgraph.orbit.grams import inner, square
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.symmetry.graph import SymmetryGraph

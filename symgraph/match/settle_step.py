@@ -15,6 +15,7 @@ from torch import Tensor
 
 from symgraph.errors import UsageError, shorten
 from symgraph.io.heap import given_back
+from symgraph.io.sums import noted
 from symgraph.match.program_run import Run, Together, checked_change, held, overgrown, released
 from symgraph.match.program_step import ProgramStep
 from symgraph.orbit.alignment import Alignment
@@ -83,7 +84,7 @@ class Settle(ProgramStep):
         with torch.no_grad():
             carried = whole.carried(state)
             names = counted(_log, carried, len(carried), "tensor")
-            moved = {n: run.keep(given_back(carried.alone(n))) for n in names}
+            moved = {n: _put(run, carried.alone(n)) for n in names}
         if reference is not None and (grown := overgrown(moved, state, run.state(reference, self.op))):
             return grown
         compared, called = self.compared and name not in made.approximate, run.called.get(name, name)
@@ -97,6 +98,11 @@ class Settle(ProgramStep):
         where = "as trained" if self.free else "in the gauge of their reference"
         compared = "; every function is compared" if self.compared else ""
         return f"{self.op:<13} {self.matched} -> {', '.join(self.into)}, {where}{compared}"
+
+
+def _put(run: Run, tensor: Tensor) -> Tensor:
+    """A tensor of a result where results wait, with its norm and its extremes."""
+    return noted(run.keep(given_back(tensor)), tensor)
 
 
 def _pass(run: Run, made: Together, name: str, after: State, alignment: Alignment | None) -> None:

@@ -23,9 +23,9 @@ from symgraph.groups.elements import Element
 from symgraph.io.decode import Malformed, decode
 from symgraph.io.files import atomic_path
 from symgraph.io.shown import Shown
+from symgraph.io.sums import norm
 from symgraph.orbit.blend import Blend
 from symgraph.orbit.constant_steps import Lift, Shift
-from symgraph.orbit.grams import square
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform
 from symgraph.orbit.uneven import Slant
@@ -221,7 +221,7 @@ def growth(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> dict[s
 
 def norms(state: Mapping[str, Tensor]) -> dict[str, float]:
     """The norm of every floating tensor, each read once."""
-    return {n: square(made(t.detach())) ** 0.5 for n, t in state.items() if t.is_floating_point()}
+    return {n: norm(t.detach()) for n, t in state.items() if t.is_floating_point()}
 
 
 def growth_of(after: Mapping[str, float], *others: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
@@ -26,21 +25,3 @@ def gram(x: Tensor, dim: int, fibre: Sequence[int]) -> Tensor:
     """Second moments along `dim` for each position of the fibre: (F, n, n)."""
     u = unfold(x, [*fibre, dim])
     return u @ u.transpose(-1, -2)
-
-
-# Products are summed so many entries at a time, in a cache and without a tensor of their size.
-_PIECE = 2**16
-
-
-def inner(x: Tensor, y: Tensor) -> float:
-    """<x, y>, summed in float64."""
-    if not x.dim():
-        return float(x) * float(y)
-    rows = max(1, _PIECE * len(x) // max(x.numel(), 1))
-    pieces = zip(torch.split(x, rows), torch.split(y, rows), strict=True)
-    return sum(float(one.double().flatten() @ other.double().flatten()) for one, other in pieces)
-
-
-def square(x: Tensor) -> float:
-    """|x|^2, summed in float64."""
-    return inner(x, x)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,16 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from symgraph.errors import TraceError, VerifyError, argument, one_line, shorten
 from symgraph.io.checkpoint import dtypes
 from symgraph.io.models import Model
+from symgraph.io.sums import extremes
 from symgraph.ir import Graph
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Transform
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.tracing.deferred import Deferred, later, made
+from symgraph.tracing.deferred import Deferred, later, made, waiting
 from symgraph.tracing.kinds import further_kinds
 from symgraph.tracing.sampling import random_inputs
+from symgraph.tracing.several import Several, each, several
 from symgraph.tracing.wrap import (
     TensorsOnly,
     evaluating,
@@ -39,6 +41,9 @@ from symgraph.tracing.wrap import (
 )
 
 State = Mapping[str, Tensor]
+# Of a tensor under its name, what is computed with in its place.
+Variation = Callable[[str, Tensor], Tensor]
+Outputs = TypeVar("Outputs")
 Change = Callable[[State], float]
 Blame = Callable[[Change, float], str]
 # A change of the outputs that no rounding needs to explain, in float64.
@@ -117,22 +122,62 @@ class Eager:
         Raises:
             TraceError: the module cannot be called.
         """
+
+        def called() -> list[tuple[Tensor, ...]]:
+            return self._on({n: self._lazily(state.get(n, t), t) for n, t in self.own.items()})
+
         try:
-            return self._outputs(state)
-        except _REFUSED:
-            if self.dtype is None:
-                raise
-        # Code that names its dtypes can be called in them alone.
-        self.dtype = None
-        try:
-            return self._outputs(state)
+            return self._in_either_precision(called)
         except _REFUSED as error:
             name = type(self.module).__name__
             remedy = "give inputs that it can be called on"
             raise TraceError(f"{name} cannot be called on its inputs", cause=one_line(error), remedy=remedy) from error
 
-    def _outputs(self, state: State) -> list[tuple[Tensor, ...]]:
-        tensors = {n: self._lazily(state.get(n, t), t) for n, t in self.own.items()}
+    def variants(self, state: State, variations: Sequence[Variation]) -> list[list[tuple[Tensor, ...]]]:
+        """The outputs for each variation of a state; where tensors have to be read, each is read once for all of them.
+
+        Raises:
+            TraceError: as for `outputs`.
+        """
+        dtype = self.dtype
+        if waiting(state):
+            # Not every module can be called with several weights at once: by their values it may do different things.
+            with suppress(Exception):
+                return self._in_either_precision(lambda: self._together(state, variations))
+            self.dtype = dtype
+        return [self.outputs({n: _varied(v, n, t) for n, t in state.items()}) for v in variations]
+
+    def _in_either_precision(self, called: Callable[[], Outputs]) -> Outputs:
+        try:
+            return called()
+        except _REFUSED:
+            if self.dtype is None:
+                raise
+        # Code that names its dtypes can be called in them alone.
+        self.dtype = None
+        return called()
+
+    def _together(self, state: State, variations: Sequence[Variation]) -> list[list[tuple[Tensor, ...]]]:
+        def handle(name: str, own: Tensor) -> Tensor:
+            given = state.get(name, own)
+            if name not in state or not _floats(given) or own.device.type != "cpu":
+                return self._lazily(given, own)
+
+            def parts() -> Iterator[Tensor]:
+                held = made(given).detach()
+                return (self._placed(v(name, held), own) for v in variations)
+
+            if given.numel() <= LARGE:
+                return several(list(parts()))
+            dtype = self._dtype_of(given) if self.dtype is not None else own.dtype
+            return Several(parts, torch.empty(given.shape, dtype=dtype, device="meta"), lazy=True)
+
+        found = self._on({n: handle(n, t) for n, t in self.own.items()})
+        count = len(variations)
+        apart = [list(zip(*(each(t, count) for t in outputs), strict=True)) for outputs in found]
+        return [[outputs[i] if outputs else () for outputs in apart] for i in range(count)]
+
+    def _on(self, tensors: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
         with evaluating(self.module), torch.no_grad(), gathered_experts(self.module):
             return [self._called(tensors, call) for call in self.calls]
 
@@ -162,6 +207,40 @@ class Eager:
         return tensor if self.dtype is None else tensor.to(self._dtype_of(tensor))
 
 
+def _as_it_is(name: str, tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _noisy(share: float, seed: int, places: Mapping[str, int]) -> Variation:
+    """Each entry changed by its share of a noise that begins elsewhere in every tensor."""
+    noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    # Nothing changes its sign, so that what is infinite stays it.
+    noise = noise.clamp_(-3, 3).mul_(share).add_(1)
+    return lambda name, t: _moved(t, noise, places[name])
+
+
+def _share(*states: State) -> float:
+    """By which share of themselves entries may be wrong in the precision of some states."""
+    dtypes = {t.dtype for state in states for t in state.values() if t.is_floating_point()}
+    return max([PROBE, *(torch.finfo(d).eps for d in dtypes)])
+
+
+def _varied(variation: Variation, name: str, tensor: Tensor) -> Tensor:
+    """A variation of a tensor, made when the module needs it; in float64, which holds all others."""
+    if variation is _as_it_is or not _floats(tensor):
+        return tensor
+    wide = torch.complex128 if tensor.is_complex() else torch.float64
+
+    def make() -> Tensor:
+        return variation(name, made(tensor).detach()).to(wide)
+
+    return Deferred(make, tensor.shape, wide) if tensor.device.type == "cpu" else make()
+
+
+def _floats(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def check_unchanged(
     model: Model,
     after: State,
@@ -189,57 +268,76 @@ def check_unchanged(
         VerifyError: the outputs differ beyond rounding, or a buffer is infinite that was not.
     """
     origin = source or model
-    comparison = _Comparison(origin, model, before or {}, (*calls_of(origin, graph), *calls))
-    found = comparison.change(after)
-    limit = comparison.limit(found, after)
-    if not found <= limit:
-        cause = blame(comparison.change, limit) if blame is not None else ""
-        raise _changed(comparison, what, found, limit, after, cause)
     kept = {n: later(after[n], dtype) for n, dtype in dtypes(model).items() if n in after}
-    rounded = comparison.change(kept)
+    comparison = _Comparison(origin, model, before or {}, (*calls_of(origin, graph), *calls))
+    # What rounding comes to is asked for in any case where a file keeps less than was computed.
+    comparison.probe({_share(after), _share(after, kept)})
+    found, rounded = comparison.changes(after, (_as_it_is, comparison.rounding(kept)))
+    limit = comparison.limit(found, after)
+    if not max(found.values(), default=0.0) <= limit:
+        cause = blame(comparison.change, limit) if blame is not None else ""
+        raise _changed(origin, what, found, limit, cause)
     limit = comparison.limit(rounded, kept, after)
-    if not (_stays_finite(comparison.state, kept) and rounded <= limit):
-        raise _changed(comparison, what, rounded, limit, kept, "its numbers do not fit the precision of the file")
-    return found
+    if not (_stays_finite(comparison.state, kept) and max(rounded.values(), default=0.0) <= limit):
+        raise _changed(origin, what, rounded, limit, "its numbers do not fit the precision of the file")
+    return max(found.values(), default=0.0)
 
 
 class _Comparison:
     """What a model computes, and how much a state in its place changes that: relative root mean squares."""
 
     def __init__(self, origin: Model, model: Model, before: State, calls: Sequence[Call]) -> None:
-        self.spec = origin.spec
         self.calls = calls = tuple(c for c in calls if not c.optional or _runs(origin.module, c))
         self.before, self.after = Eager(origin.module, calls), Eager(model.module, calls)
         self.state = {**self.before.own, **before}
-        self.expected = self.before.outputs(self.state)
+        self._expected: list[tuple[Tensor, ...]] | None = None
         self._probed: dict[float, float] = {}
+
+    @property
+    def expected(self) -> list[tuple[Tensor, ...]]:
+        """What the model computes."""
+        if self._expected is None:
+            self._expected = self.before.outputs(self.state)
+        return self._expected
 
     def change(self, state: State) -> float:
         """The largest change on any call."""
-        return max(self.changes(state).values(), default=0.0)
+        return max(self.changes(state)[0].values(), default=0.0)
 
-    def changes(self, state: State) -> dict[str, float]:
-        """The change on each call, by its label."""
-        found = self.after.outputs(state)
-        return {c.label: _difference(x, y) for c, x, y in zip(self.calls, self.expected, found, strict=True)}
+    def changes(self, state: State, variations: Sequence[Variation] = (_as_it_is,)) -> list[dict[str, float]]:
+        """The change on each call, by its label, for each variation of a state."""
+        labels = [c.label for c in self.calls]
+        every = self.after.variants(state, variations)
+        return [dict(zip(labels, map(_difference, self.expected, found), strict=True)) for found in every]
 
-    def limit(self, found: float, *states: State) -> float:
+    def rounding(self, kept: State) -> Variation:
+        """What a file keeps of a state; what is in none is the model's own."""
+        return lambda name, t: t.to(kept[name].dtype) if name in kept else made(self.after.own[name])
+
+    def limit(self, changes: Mapping[str, float], *states: State) -> float:
         """What rounding explains: small changes of all parameters are tried where a change calls for it."""
-        if found <= EXACT:
+        if max(changes.values(), default=0.0) <= EXACT:
             return EXACT
-        own = self.before.own if self.before.dtype is None else {}
-        dtypes = {t.dtype for state in (*states, own) for t in state.values() if t.is_floating_point()}
-        share = max([PROBE, *(torch.finfo(d).eps for d in dtypes)])
-        if share not in self._probed:
-            self._probed[share] = max(self._probe(share, seed) for seed in range(PROBES))
+        share = _share(*states, self.before.own if self.before.dtype is None else {})
+        self.probe({share})
         return max(EXACT, BEYOND * self._probed[share])
 
-    def _probe(self, share: float, seed: int) -> float:
-        noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        # Nothing changes its sign, so that what is infinite stays it.
-        noise = noise.clamp_(-3, 3).mul_(share).add_(1)
-        moved = {n: _moved(t, noise, STRIDE * i) for i, (n, t) in enumerate(self.state.items())}
-        return max(map(_difference, self.expected, self.before.outputs(moved)), default=0.0)
+    def probe(self, shares: Collection[float]) -> None:
+        """Tries changes by such shares, and what the model computes, in one pass over weights that have to be read.
+
+        Of weights that are there, each is tried when its effect is asked for.
+        """
+        new = sorted(set(shares) - self._probed.keys())
+        if self._expected is None and not waiting(self.state):
+            return
+        first = [] if self._expected is not None else [_as_it_is]
+        places = {n: STRIDE * i for i, n in enumerate(self.state)}
+        probes = [_noisy(share, seed, places) for share in new for seed in range(PROBES)]
+        found = self.before.variants(self.state, [*first, *probes]) if new else []
+        self._expected = found.pop(0) if first else self.expected
+        for i, share in enumerate(new):
+            pairs = (zip(self._expected, moved, strict=True) for moved in found[i * PROBES : (i + 1) * PROBES])
+            self._probed[share] = max((_difference(x, y) for pair in pairs for x, y in pair), default=0.0)
 
 
 def _runs(module: nn.Module, call: Call) -> bool:
@@ -254,38 +352,31 @@ def _stays_finite(before: State, after: State) -> bool:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
-        return True
     # The extremes say so in one pass, without a mask.
-    real = torch.view_as_real(made(tensor)) if tensor.is_complex() else tensor
-    return all(bool(v.isfinite()) for v in real.aminmax())
+    ends = extremes(torch.view_as_real(made(tensor)) if tensor.is_complex() else tensor)
+    return ends is None or all(bool(v.isfinite()) for v in ends)
 
 
-def _changed(comparison: _Comparison, what: str, found: float, limit: float, state: State, cause: str) -> VerifyError:
-    kinds = [label for label, change in comparison.changes(state).items() if not change <= limit]
+def _changed(origin: Model, what: str, changes: Mapping[str, float], limit: float, cause: str) -> VerifyError:
+    found, kinds = max(changes.values()), [label for label, change in changes.items() if not change <= limit]
     fewer = argument("spaces", ["PATTERN"], within="options")
     return VerifyError(
-        f"{what} does not compute what {comparison.spec} computes: outputs change by {found:.1e} on {shorten(kinds)}",
+        f"{what} does not compute what {origin.spec} computes: outputs change by {found:.1e} on {shorten(kinds)}",
         cause=f"{cause or 'the symmetry does not hold'}; rounding explains a change of {limit:.0e}",
         remedy=f"nothing was written; leave a space out, {fewer}, and report the model with `symgraph verify`",
     )
 
 
 def _moved(tensor: Tensor, noise: Tensor, start: int) -> Tensor:
-    """The tensor in float64, each entry changed by its share of a noise that begins elsewhere in every tensor."""
+    """A tensor in float64, each entry changed by its share of a noise from some place on."""
     if not tensor.is_floating_point() or not tensor.numel():
         return tensor
-
-    def make() -> Tensor:
-        held = made(tensor.detach())
-        wide = held.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
-        factor = noise.roll(start).to(wide.device)
-        rest = wide.numel() % len(noise)
-        wide.view(-1)[: wide.numel() - rest].view(-1, len(noise)).mul_(factor)
-        wide.view(-1)[wide.numel() - rest :].mul_(factor[:rest])
-        return wide
-
-    return Deferred(make, tensor.shape, torch.float64) if tensor.device.type == "cpu" else make()
+    wide = tensor.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+    factor = noise.roll(start).to(wide.device)
+    rest = wide.numel() % len(noise)
+    wide.view(-1)[: wide.numel() - rest].view(-1, len(noise)).mul_(factor)
+    wide.view(-1)[wide.numel() - rest :].mul_(factor[:rest])
+    return wide
 
 
 def _difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:

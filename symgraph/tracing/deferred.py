@@ -6,13 +6,16 @@ with them is computed with what they stand for, and no more than the operands of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+Found = TypeVar("Found")
+# What was found out about a tensor, by name: beside which other tensors, and what.
+Known = dict[Hashable, list[tuple[tuple["Known", ...], Any]]]
 _aten: Any = torch.ops.aten
 _SAME = (_aten.detach.default, _aten.alias.default)
 
@@ -21,16 +24,30 @@ class Deferred(Tensor):
     """A tensor on the CPU that `make` gives, always with the same values; it cannot be written to.
 
     Shapes: what `make` gives has `shape` and `dtype`.
+
+    Args:
+        known: what was found out about another handle of it.
+        origin: the tensor that it is in another dtype, if it is one.
     """
 
     _make: Callable[[], Tensor]
+    _known: Known
+    _origin: Tensor | None
 
     @staticmethod
-    def __new__(cls, make: Callable[[], Tensor], shape: Sequence[int], dtype: torch.dtype) -> Deferred:
+    def __new__(
+        cls,
+        make: Callable[[], Tensor],
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        known: Known | None = None,
+        origin: Tensor | None = None,
+    ) -> Deferred:
         """A stand-in of this shape and dtype."""
         wrapped: Any = Tensor._make_wrapper_subclass
         found: Deferred = wrapped(cls, torch.Size(shape), dtype=dtype, device="cpu")
-        found._make = make
+        found._make, found._origin = make, origin
+        found._known = {} if known is None else known
         return found
 
     @classmethod
@@ -39,9 +56,9 @@ class Deferred(Tensor):
     ) -> Any:
         """The operator on what the operands stand for; the same tensor under another handle stays deferred."""
         if func in _SAME:
-            return Deferred(args[0]._make, args[0].shape, args[0].dtype)
+            return args[0]._again()
         named = dict(kwargs or {})
-        if any(isinstance(t, Deferred) for t in _written(func, args, named)):
+        if any(isinstance(t, Deferred) for t in written(func, args, named)):
             raise RuntimeError(f"{func} writes to a tensor that is read where it is needed")
         held: dict[int, Tensor] = {}
 
@@ -57,10 +74,14 @@ class Deferred(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Deferred:
         """The same, as it never changes."""
-        found = Deferred(self._make, self.shape, self.dtype)
+        found = self._again()
         held: Any = torch.nn.Parameter(found, self.requires_grad) if isinstance(self, torch.nn.Parameter) else found
         memo[id(self)] = held
         return held  # type: ignore[no-any-return]
+
+    def _again(self) -> Deferred:
+        """Another handle."""
+        return Deferred(self._make, self.shape, self.dtype, self._known, self._origin)
 
 
 def made(tensor: Tensor) -> Tensor:
@@ -83,10 +104,29 @@ def later(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if tensor.dtype == dtype or tensor.device.type != "cpu":
         return tensor.to(dtype)
     held = tensor.detach()
-    return Deferred(lambda: made(held).to(dtype), tensor.shape, dtype)
+    return Deferred(lambda: made(held).to(dtype), tensor.shape, dtype, origin=held)
 
 
-def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+def origin(tensor: Tensor) -> Tensor | None:
+    """The tensor that a deferred one is in another dtype, None where it is no such one."""
+    return tensor._origin if isinstance(tensor, Deferred) else None
+
+
+def remembered(tensors: Sequence[Tensor], what: Hashable, find: Callable[[], Found]) -> Found:
+    """What `find` finds out about tensors; once where all of them are deferred, since their values stay."""
+    known = [t._known for t in tensors if isinstance(t, Deferred)]
+    if not tensors or len(known) < len(tensors):
+        return find()
+    first, others = known[0], tuple(known[1:])
+    for beside, found in first.get(what, ()):
+        if len(beside) == len(others) and all(x is y for x, y in zip(beside, others, strict=True)):
+            return found  # type: ignore[no-any-return]
+    new = find()
+    first.setdefault(what, []).append((others, new))
+    return new
+
+
+def written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The operands that an operator writes to."""
     said = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
     by_name = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | dict(kwargs)

@@ -18,7 +18,7 @@ from symgraph.match.match_options import MatchOptions
 from symgraph.orbit import on_demand
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
-from symgraph.orbit.grams import inner
+from symgraph.io.sums import inner
 from symgraph.orbit.steps import State, Transform
 from symgraph.prove import eager
 from symgraph.prove.verify import random_transform

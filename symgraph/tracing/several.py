@@ -1,0 +1,116 @@
+"""Tensors that stand for several at once: what is computed with them is computed for each, operand by operand.
+
+So one pass through a module gives what it computes at several states, and a weight that has to be read is read once for
+all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from symgraph.tracing.deferred import written
+
+Parts = Callable[[], Iterable[Tensor]]
+
+
+class ApartError(RuntimeError):
+    """Several states do not go through a module together: by their values it does different things."""
+
+
+class Several(Tensor):
+    """Tensors of one shape and dtype, under one handle.
+
+    Args:
+        parts: gives them one after the other, whenever an operator asks for them.
+        like: a tensor of the same shape, strides, dtype and device; it may be one of the device "meta".
+        lazy: they are made anew each time, so that a view of them is made then as well, and nothing writes to them.
+    """
+
+    _parts: Parts
+    _lazy: bool
+
+    @staticmethod
+    def __new__(cls, parts: Parts, like: Tensor, *, lazy: bool = False) -> Several:
+        """A handle of these tensors."""
+        wrapped: Any = Tensor._make_wrapper_subclass
+        how = {"strides": like.stride(), "dtype": like.dtype, "device": "cpu" if like.is_meta else like.device}
+        found: Several = wrapped(cls, like.shape, **how)
+        found._parts, found._lazy = parts, lazy
+        return found
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The operator on the first of all operands, on the second, and so on.
+
+        Raises:
+            ApartError: what it gives differs in more than entries, or it writes to what all have in common.
+        """
+        named = dict(kwargs or {})
+        operands = list({id(t): t for t in tree_leaves((args, named)) if isinstance(t, Several)}.values())
+        changed = [t for t in tree_leaves(written(func, args, named)) if isinstance(t, Tensor)]
+        if any(not isinstance(t, Several) or t._lazy for t in changed):
+            raise ApartError(f"{func} writes to what several states have in common")
+        if func.is_view and len(operands) == 1 and operands[0]._lazy:
+            return _viewed(func, operands[0], args, named)
+        results = []
+        for parts in zip(*(t._parts() for t in operands), strict=True):
+            at = dict(zip(map(id, operands), parts, strict=True))
+            results.append(_called(func, args, named, at))
+            # The next ones are made once these are gone.
+            del parts, at
+        return _joined(results, changed)
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+
+def several(tensors: Sequence[Tensor]) -> Several:
+    """One handle of tensors that are held."""
+    held = list(tensors)
+    return Several(lambda: held, held[0])
+
+
+def each(tensor: Tensor, count: int) -> Iterator[Tensor]:
+    """The tensors that a handle stands for; of a plain tensor itself so many times."""
+    yield from tensor._parts() if isinstance(tensor, Several) else [tensor] * count
+
+
+def _called(func: Any, args: Any, kwargs: Any, parts: Mapping[int, Tensor]) -> Any:
+    """An operator with each handle replaced by one of its tensors."""
+    given, named = tree_map_only(Several, lambda t: parts[id(t)], (args, kwargs))
+    return func(*given, **named)
+
+
+def _viewed(func: Any, tensor: Several, args: Any, kwargs: Any) -> Any:
+    """A view of tensors that are made when they are needed, made then as well."""
+
+    def on(part: Tensor) -> Any:
+        return _called(func, args, kwargs, {id(tensor): part})
+
+    like = on(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"))
+    if isinstance(like, Tensor):
+        return Several(lambda: map(on, tensor._parts()), like, lazy=True)
+    return _joined([on(part) for part in tensor._parts()], [])
+
+
+def _joined(results: list[Any], changed: Sequence[Tensor]) -> Any:
+    """One result of several: handles of tensors, and what is the same in all."""
+    first, *others = results
+    if isinstance(first, list | tuple):
+        return type(first)(_joined(list(x), changed) for x in zip(*results, strict=True))
+    if not isinstance(first, Tensor):
+        if any(x != first for x in others):
+            raise ApartError("several states decide differently")
+        return first
+    for t in changed:
+        if first is next(iter(t._parts())):  # type: ignore[attr-defined]
+            return t
+    if any(x.shape != first.shape or x.dtype != first.dtype or x.stride() != first.stride() for x in others):
+        raise ApartError("results of several states have different shapes")
+    return several(results)
