@@ -72,10 +72,10 @@ def match(
 ) -> Matched:
     """The elements of the compact group that bring all models nearest to their mean.
 
-    Two models without rounds: the second is brought nearest to the first, which stays. Otherwise it starts from the
-    models as they are (those of one origin), or one after the other, each matched to the mean of those before it, or
-    all matched to the first, whichever is nearest; then each is improved in turn for at most `rounds` rounds. The
-    result depends on the order of the models only where local optima differ.
+    Of two models the second is brought nearest to the first, which stays; with `rounds` it is said how far they are
+    from their mean. Otherwise it starts from the models as they are (those of one origin), or one after the other, each
+    matched to the mean of those before it, or all matched to the first, whichever is nearest; then each is improved in
+    turn for at most `rounds` rounds. The result depends on the order of the models only where local optima differ.
 
     Args:
         states: models in canonical form, floating and of equal shapes; only the moved ones are held.
@@ -88,11 +88,18 @@ def match(
         UsageError: an unknown weighting or parameter, or a pattern that matches no space.
     """
     held: list[State] = [dict(s) for s in states]
-    if len(held) == 2 and not rounds:
+    # Of two models each is the mean of the others: rounds would be no more than further sweeps.
+    if len(held) == 2 and (seen is None or not rounds):
         first, second = held
         both = None if seen is None else seen[0, 1]
-        found = nearest(symmetry, first, second, options, progress, both, keep=keep, opened=opened)
-        return _pair(symmetry, first, second, found)
+        descend = partial(nearest, symmetry, first, second, options, progress, both, keep=keep)
+        found = descend(opened=opened)
+        if not rounds:
+            return _pair(symmetry, first, second, found)
+        # Models of one origin may be nearer as they are than anchors bring them.
+        if found.objective[-1] > found.initial:
+            found = descend(warm=True, opened=None if opened is None else lambda part: opened(f"{part}, as they are"))
+        return _about_mean(symmetry, first, second, found)
     names = [n for n in symmetry.graph.parameters if all(n in s for s in held)]
     shifted = [symmetry.shifted({n: s[n] for n in names}) for s in held]
     weights = tensor_weights(symmetry, options.weighting, *shifted)
@@ -101,7 +108,7 @@ def match(
     # The run lets go of what it has moved.
     del held, shifted
     before = run.distances()
-    # Of two models each is the mean of the others: a round is no more than further sweeps.
+    # Of two models one round is enough.
     most = rounds if len(run.moved) > 2 else min(rounds, len(run.moved) - 1)
     history = _rounds(run, most, options.tolerance, section)
     return Matched(tuple(run.moved), tuple(run.elements), tuple(history), run.scale, before, run.distances())
@@ -133,6 +140,16 @@ def _pair(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) 
     before, after = ((max(x, 0.0) / found.scale) ** 0.5 for x in (found.initial, found.objective[-1]))
     elements, moved = (GroupElement(symmetry, {}), found.element), _acted(found.element, second)
     return Matched((first, moved), elements, found.objective, found.scale, (0.0, before), (0.0, after))
+
+
+def _about_mean(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:
+    """The same, as distances from the mean of both: half of what is between them."""
+    before, after = ((max(x, 0.0) / 4) ** 0.5 for x in (found.initial, found.objective[-1]))
+    elements, moved = (GroupElement(symmetry, {}), found.element), _acted(found.element, second)
+    lengths = [(square + 1e-300) ** 0.5 for square in found.squares]
+    distances = (tuple(x / length for length in lengths) for x in (before, after))
+    scale = sum(found.squares) + 1e-300
+    return Matched((first, moved), elements, (found.objective[-1] / 2,), scale, *distances)
 
 
 class _Rounds:

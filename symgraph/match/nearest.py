@@ -45,13 +45,15 @@ DEFAULT = MatchOptions()
 class Nearest:
     """The element found, and the objective after the start and after every sweep.
 
-    `initial` is the objective before anything moved, `scale` the weighted squared norm of A.
+    `initial` is the objective before anything moved, `squares` the weighted squared norms of A and B, `scale` that of
+    A, or next to nothing where it is zero.
     """
 
     element: GroupElement
     objective: tuple[float, ...]
-    initial: float = 0.0
-    scale: float = 1.0
+    initial: float
+    scale: float
+    squares: tuple[float, float]
 
 
 # A unit that has stayed as it is so many times rests until the others have come to rest.
@@ -166,7 +168,7 @@ class _Descent:
         self.on = [[p for p in self.pairs if p.spaces & u.ids()] for u in self.units]
         self.element = GroupElement(symmetry, {})
         self.generator = torch.Generator().manual_seed(o.seed + 7919 * run)
-        self.scale = found.squares[0] + 1e-300
+        self.squares, self.scale = found.squares, found.squares[0] + 1e-300
         # |A|^2 + |B|^2 less what of 2 <A, B> stays; or what of the distance stays.
         self.still = found.still if close else sum(found.squares) - 2 * found.still
         self.share = float(o.alpha) if seen is not None and seen.correlations else 0.0
@@ -192,7 +194,7 @@ class _Descent:
             done = len(self.history) - 1
             tell(_log, progress, f"sweep {done}: distance {self.history[-1]:.6g}", done, self.options.sweeps)
         element = self.element.to(dtype=self.given, device=self.device)
-        return Nearest(element, tuple(self.history), self.initial, self.scale)
+        return Nearest(element, tuple(self.history), self.initial, self.scale, self.squares)
 
     def _sweep(self) -> None:
         rested = False

@@ -234,5 +234,5 @@ def test_one_hidden_layer_is_matched_optimally(kind: str, seed: int) -> None:
         for _ in range(2)
     )
     found = squared(s, a, b, nearest(s, a, b, MatchOptions(weighting="uniform")))
-    tried = min(squared(s, a, b, Nearest(g, ())) for g in everything(s, SIGNS[kind]))
+    tried = min(squared(s, a, b, Nearest(g, (), 0.0, 1.0, (1.0, 1.0))) for g in everything(s, SIGNS[kind]))
     assert found == pytest.approx(tried)

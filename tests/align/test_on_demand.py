@@ -13,12 +13,12 @@ from symgraph.errors import VerifyError
 from symgraph.io import spool as spooled
 from symgraph.io.models import Model
 from symgraph.io.spool import Spool
+from symgraph.io.sums import inner
 from symgraph.match.match_models import match
 from symgraph.match.match_options import MatchOptions
 from symgraph.orbit import on_demand
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
-from symgraph.io.sums import inner
 from symgraph.orbit.steps import State, Transform
 from symgraph.prove import eager
 from symgraph.prove.verify import random_transform

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +21,7 @@ from symgraph.tracing.several import ApartError, each, several
 
 
 def _llama() -> nn.Module:
-    sizes = {"vocab_size": 300, "hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 300}
+    sizes: dict[str, Any] = {"vocab_size": 300, "hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 300}
     return LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2))
 
 
@@ -74,9 +77,9 @@ def _same(name: str, t: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("make", [_llama, _gpt2])
-def test_models_give_the_same_bits_and_every_weight_is_read_once(make: object) -> None:
+def test_models_give_the_same_bits_and_every_weight_is_read_once(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
-    module = make().eval()  # type: ignore[operator]
+    module = make().eval()
     state, read = _read_once(module)
     eager = Eager(module, [Call("tokens", (), {"input_ids": torch.arange(10)[None]})])
     variations = [_same, _negated, _rounded]
@@ -129,7 +132,7 @@ def test_what_is_found_out_about_a_tensor_that_waits_is_found_out_once() -> None
 
 
 def test_what_is_found_out_about_tensors_together_is_that_of_these() -> None:
-    one, two, three = (Deferred(lambda i=i: torch.full((2,), float(i)), (2,), torch.float32) for i in range(3))
+    one, two, three = (Deferred(partial(torch.ones, 2), (2,), torch.float32) for _ in range(3))
     calls: list[int] = []
 
     def find() -> int:
