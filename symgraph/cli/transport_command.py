@@ -75,12 +75,15 @@ def run(args: Arguments, console: Console) -> int:
         inputs.refuse_unread(args, "leave out --alignment", *stated(MatchOptions))
     inputs.check_device(args.device)
     inputs.refuse_folders(args, args.out)
-    inputs.require_room(args, [args.base, args.to])
-    base, to = (inputs.weighted(spec, args) for spec in (args.base, args.to))
-    tuned = args.tuned if is_adapter(args.tuned) else inputs.weighted(args.tuned, args)
+    # An adapter is put into the module, and a scale is chosen with it.
+    deferred = not is_adapter(args.tuned) and args.fit is None
+    inputs.require_room(args, [args.base, args.to], spooled=2 if deferred else 0)
+    base, to = (inputs.weighted(spec, args, deferred=deferred) for spec in (args.base, args.to))
+    tuned = args.tuned if is_adapter(args.tuned) else inputs.weighted(args.tuned, args, deferred=deferred)
     how = {"alignment": args.alignment, "rules": inputs.rule_book(args)}
+    how["scratch"] = inputs.scratch(args) if deferred else None
     if args.alignment is None:
-        how = {"options": chosen(args, MatchOptions), **inputs.settings(args, PairSettings)}
+        how = {"options": chosen(args, MatchOptions), **inputs.settings(args, PairSettings, spool=deferred)}
     fit = None if args.fit is None else fitting(args).load(to)
     with console.working("transporting"):
         found = transport(base, tuned, to, scale=args.scale, fit=fit, **how)

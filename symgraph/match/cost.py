@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -12,13 +13,18 @@ import torch
 
 from symgraph.io.checkpoint import dtypes
 from symgraph.io.models import Model
+from symgraph.match.match_models import SWEEPS
 from symgraph.match.match_step import MatchStep
 from symgraph.match.program import Program
+from symgraph.match.settle_step import Settle
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import leaves
 
-# How often each model is read: to load, check and hash it; for one descent; to settle and compare one; by `apply`.
-_LOADED, _DESCENT, _SETTLED, _APPLIED = 2, 3, 9, 10
+# How often each model is read: to check and hash it, once more where its halves become single precision meanwhile; for
+# its canonical form; for each descent of it or of another model; to move it; to compare it, by its module or the graph.
+_LOADED, _CANONICAL, _DESCENT, _MOVED, _COMPARED = 2, 1, 1, 1, 1
+# Of more than two models: for their norms and distances, and for what each of three starts comes to.
+_WEIGHED = 6
 # Of the largest tensor so many are held at once in float64, of the largest table of correlations in float32.
 _LARGEST, _TABLES = 3, 3
 # Two models wait beside the output while they are matched, in this precision.
@@ -54,23 +60,36 @@ class Cost:
 def cost_of_program(models: Sequence[Model], program: Program, symmetry: SymmetryGraph, *, written: int) -> Cost:
     """What it takes to run a program that reads no data, and to write so many of the models."""
     steps = [s for s in program.steps if isinstance(s, MatchStep)]
-    descents = sum(1 + 2 * s.rounds for s in steps)
-    sweeps = sum((1 + s.sweeps) * (len(models) - 1) + (2 * s.rounds + s.sweeps) * bool(s.rounds) for s in steps)
-    passes = _LOADED + _DESCENT * descents + _SETTLED
+    counts = [_descents(s, len(models)) for s in steps]
+    sweeps = sum(count * (1 + swept) for count, swept in chain(*counts))
+    further = sum(_WEIGHED + s.rounds for s in steps) if len(models) > 2 else 0
+    descents = sum(count for count, _ in chain(*counts))
+    compared = 1 + any(s.compared for s in program.steps if isinstance(s, Settle))
+    passes = _LOADED + _CANONICAL + _DESCENT * descents + further + _MOVED + _COMPARED * compared
     held = _accumulated(symmetry) if steps else 0
     waiting = 2 * _MATCHED * bool(steps) + (len(models) - 1) * _WIDE
     computed = sweeps * _operations(symmetry) / _speed()
     return _cost(models, passes, held, written=written, waiting=waiting, computed=computed)
 
 
+def _descents(step: MatchStep, count: int) -> list[tuple[int, int]]:
+    """How many descents a match of so many models takes at most, and the sweeps of each."""
+    if count == 2:
+        return [(1, step.sweeps)]
+    if not step.rounds:
+        return [(2 * (count - 1), step.sweeps)]
+    brief = min(SWEEPS, step.sweeps)
+    return [(2 * (count - 1) + count, step.sweeps), (step.rounds * count, brief)]
+
+
 def cost_of_apply(source: Model, elements: int) -> Cost:
     """What it takes to apply an alignment, whose file has so many bytes."""
-    return _cost([source], _APPLIED, elements, written=1, waiting=_WIDE)
+    return _cost([source], _LOADED - 1 + _MOVED + _COMPARED, elements, written=1, waiting=_WIDE)
 
 
 def cost_of_mean(models: Sequence[Model]) -> Cost:
     """What it takes to average models as they are."""
-    return _cost(models, _LOADED, 0, written=1, waiting=0)
+    return _cost(models, _LOADED + _MOVED, 0, written=1, waiting=0)
 
 
 def _cost(

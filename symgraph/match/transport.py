@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import isfinite
@@ -21,6 +21,7 @@ from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.shown import Shown
+from symgraph.io.spool import Spool
 from symgraph.match.align import align
 from symgraph.match.aligned import Aligned
 from symgraph.match.cards import Card, Ingredient, element_spaces
@@ -42,7 +43,7 @@ class Transported(Shown):
     """What a model learned, in the basis and gauge of another one.
 
     `base` is the model it was learned on, `tuned` names the one that learned it, `to` the one it is carried to. `delta`
-    holds what is added to the parameters of `to` at scale one, each made when it is asked for; `scale` is how much of
+    holds what is added to the parameters of `to` at scale one; `scale` is how much of
     it `state` has. `alignment` leads from `to` to `base`; its inverse carried `delta`. `fitted` is the loss by scale,
     over `LARGEST`, where it was chosen on data. `adapter` is the low-rank adapter that was carried, as it is there.
     """
@@ -111,6 +112,7 @@ def transport(
     loss: Any = "cross-entropy",
     alignment: Alignment | str | Path | None = None,
     rules: RuleSources = None,
+    scratch: str | Path | None = None,
     **how: Any,
 ) -> Transported:
     """Carries what `tuned` learned on `base` to another model of the architecture, which never learned it.
@@ -127,6 +129,7 @@ def transport(
         loss: of `fit`, as for `loss_barrier`.
         alignment: from `to` to `base`, if it is known already, or its file.
         rules: a user's, in front of the shipped ones.
+        scratch: a folder on whose disk states wait in float64, instead of in memory; nothing is left there.
         how: arguments of `align` where it is not: method, options, data, and more.
 
     Raises:
@@ -155,8 +158,8 @@ def transport(
             cause=f"what is carried is what {tuned_one} has in the place of {called('base')}",
             remedy=f"name the model after its training as {tuned_one}, and the other one as {to_one}",
         )
-    found, notes = _alignment(ends, alignment, rules, how)
-    delta = _difference(ends["base"], after, adapter, found.inverse())
+    found, notes = _alignment(ends, alignment, rules, scratch, how)
+    delta = _difference(ends["base"], after, adapter, found.inverse(), scratch)
     if adapter:
         adapter, delta, said = _factored(adapter, delta)
         notes = (*notes, *said)
@@ -169,11 +172,12 @@ def _alignment(
     ends: Mapping[str, Model],
     given: Alignment | Aligned | str | Path | None,
     rules: RuleSources,
+    scratch: str | Path | None,
     how: Mapping[str, Any],
 ) -> tuple[Alignment, tuple[str, ...]]:
     """What leads from one model to the other, and what is to be said of it."""
     if given is None:
-        aligned = align(ends["base"], ends["to"], rules=rules, **how)
+        aligned = align(ends["base"], ends["to"], rules=rules, scratch=scratch, **how)
         return aligned.alignment, (str(aligned).splitlines()[0], *aligned.notes)
     if how:
         remedy = "give either, not both"
@@ -186,21 +190,20 @@ def _alignment(
     return given, tuple(f"the alignment was made with another model than {ends[n].spec}" for n in other)
 
 
-def _difference(base: Model, tuned: Model, adapter: Adapter | None, there: Alignment) -> State:
+def _difference(
+    base: Model, tuned: Model, adapter: Adapter | None, there: Alignment, scratch: str | Path | None
+) -> State:
     """What is between two models, after both were taken to another basis and were seen to compute what they computed.
 
     Stored statistics stay those of the model that it is added to.
     """
-    before = _moved(base, _wide(base), there)
+    keep = made if scratch is None else Spool(Path(scratch)).put
+    _moved(base, _wide(base), there, keep)
     learned = _wide(tuned)
-    after = _moved(tuned, {**learned, **_sums(learned, adapter.deltas)} if adapter else learned, there)
-    tied = there.symmetry.graph.tied
-    names = [n for n, p in base.module.named_parameters() if p.is_floating_point() and tied.get(n, n) in before]
-
-    def between(name: str) -> Tensor:
-        return made(after[name]) - made(before[name])
-
-    return {n: Deferred(partial(between, n), before[n].shape, torch.float64) for n in names}
+    after = _moved(tuned, {**learned, **_sums(learned, adapter.deltas)} if adapter else learned, there, keep)
+    wanted = {n for n, p in base.module.named_parameters() if p.is_floating_point()}
+    # What the base comes to there is made once more, so that two models are never held at once.
+    return {n: keep(made(after.pop(n)) - t) for n, t in there.each(_wide(base)) if n in wanted}
 
 
 def _wide(found: Model) -> State:
@@ -208,8 +211,8 @@ def _wide(found: Model) -> State:
     return {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in own.items()}
 
 
-def _moved(found: Model, wide: State, there: Alignment) -> State:
-    moved = there.apply(wide)
+def _moved(found: Model, wide: State, there: Alignment, keep: Callable[[Tensor], Tensor]) -> State:
+    moved = there.apply(wide, keep=keep)
     Endpoint(found, moved, there, start=wide).check()
     return moved
 

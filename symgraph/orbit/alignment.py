@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from symgraph.groups.elements import Element
 from symgraph.io.decode import Malformed, decode
 from symgraph.io.files import atomic_path
 from symgraph.io.shown import Shown
-from symgraph.io.sums import norm
+from symgraph.io.sums import norm, noted
 from symgraph.orbit.blend import Blend
 from symgraph.orbit.constant_steps import Lift, Shift
 from symgraph.orbit.step import Step
@@ -96,14 +96,23 @@ class Alignment(Shown):
             UsageError: a bias is given without the matrix that says how much of a constant arrives there.
         """
         tied = self.symmetry.graph.tied
+        moved = {n: _put(keep, t) for n, t in self.each(state, task_vector=task_vector)}
+        return {n: moved.get(tied.get(n, n), t) for n, t in state.items()}
+
+    def each(self, state: Mapping[str, Tensor], *, task_vector: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """The tensors that the graph reads, one after the other, as `apply` gives them; shared ones once.
+
+        Raises:
+            CheckpointError, UsageError: as for `apply`.
+        """
+        tied = self.symmetry.graph.tied
         found = {tied.get(n, n): t.detach() for n, t in state.items()}
         self._check(found)
         moving = {n: t for n, t in found.items() if n in self.symmetry.terms}
         wide = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in moving.items()}
         done = self.transform.carried(wide, linear=task_vector)
-        told = counted(_log, moving.items(), len(moving), "tensor")
-        moved = {n: keep(made(done[n]).to(t.dtype)) for n, t in told}
-        return {n: moved.get(tied.get(n, n), t) for n, t in state.items()}
+        for name, t in counted(_log, moving.items(), len(moving), "tensor"):
+            yield name, made(done[name]).to(t.dtype)
 
     def _check(self, state: Mapping[str, Tensor]) -> None:
         wrong = [
@@ -184,6 +193,11 @@ class Alignment(Shown):
                 f"{path} is damaged", cause=one_line(error), remedy="write it anew with `symgraph align`"
             ) from error
         return Alignment(symmetry, Transform(steps), header.source, header.target, header.objective, header.notes)
+
+
+def _put(keep: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """What is kept of a tensor, with its norm and its extremes."""
+    return noted(keep(tensor), tensor)
 
 
 def _step(symmetry: SymmetryGraph, number: int, plain: dict[str, Any], tensors: Mapping[str, Tensor]) -> Step:
