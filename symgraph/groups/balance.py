@@ -70,21 +70,45 @@ def equalised(values: Tensor, exponents: Tensor) -> Tensor:
 
 def _newton(values: Tensor, exponents: Tensor) -> Tensor:
     """Damped Newton's method for every unit at once: (m, N), (m, p) -> scales (p, N)."""
-    units, p = values.shape[1], exponents.shape[1]
-    logs = values.new_zeros(units, p)
+    logs = values.new_zeros(values.shape[1], exponents.shape[1])
     eps = torch.finfo(values.dtype).eps
-    flat, slope = torch.zeros_like(logs, dtype=torch.bool), torch.zeros_like(logs)
-    outer = exponents.unsqueeze(2) * exponents.unsqueeze(1)
     for _ in range(NEWTON_STEPS):
-        weights = values.T * torch.exp(2 * logs @ exponents.T)
-        weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-        curve, basis = torch.linalg.eigh(4 * torch.einsum("um,mpq->upq", weights, outer))
-        flat = curve <= FLAT * eps
-        slope = (basis.transpose(1, 2) @ (2 * weights @ exponents).unsqueeze(2)).squeeze(2)
-        step = (basis @ (slope / curve.clamp_min(eps)).unsqueeze(2)).squeeze(2)
+        slope, curve = _derivatives(values, exponents, logs)
+        factor, failed = _cholesky(curve)
+        step = torch.cholesky_solve(slope.unsqueeze(2), factor).squeeze(2).masked_fill(failed.unsqueeze(1), 0.0)
         logs -= step / step.norm(dim=1, keepdim=True).clamp_min(1.0)
-        if float(step.abs().max()) <= eps:
+        # The error of the next one is that of this one squared.
+        if float(step.abs().max()) <= eps**0.5:
             break
     # Where what holds weight pulls to one side alone, the slope never vanishes: there is no optimum either.
-    gone = flat.any(1, keepdim=True) | (slope.norm(dim=1, keepdim=True) > eps**0.5)
-    return torch.where(gone, torch.zeros_like(logs), logs).exp().T
+    slope, curve = _derivatives(values, exponents, logs)
+    gone = _is_flat(curve) | (slope.norm(dim=1) > eps**0.5)
+    return logs.masked_fill(gone.unsqueeze(1), 0.0).exp().T
+
+
+def _derivatives(values: Tensor, exponents: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope (N, p) and curvature (N, p, p) of the norm of every unit, over that norm."""
+    weights = values.T * torch.exp(2 * logs @ exponents.T)
+    weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+    outer = exponents.unsqueeze(2) * exponents.unsqueeze(1)
+    return 2 * weights @ exponents, (4 * weights @ outer.flatten(1)).view(-1, *outer.shape[1:])
+
+
+def _cholesky(curve: Tensor) -> tuple[Tensor, Tensor]:
+    """A factor of every curvature, raised by what is flat, and where there is none for rounding."""
+    raised = curve + 0.1 * FLAT * torch.finfo(curve.dtype).eps * torch.eye(curve.shape[-1]).to(curve)
+    factor, info = torch.linalg.cholesky_ex(raised)
+    return factor, info != 0
+
+
+def _is_flat(curve: Tensor) -> Tensor:
+    """Whether a unit's curvature has vanished in some direction: (N, p, p) -> (N,)."""
+    least, others = FLAT * torch.finfo(curve.dtype).eps, curve.shape[-1] - 1
+    factor, failed = _cholesky(curve)
+    pivots = factor.diagonal(dim1=1, dim2=2).square().prod(1)
+    # The least eigenvalue times the mean of the others, to their number, is at least the determinant.
+    mean = curve.diagonal(dim1=1, dim2=2).sum(1) / max(others, 1)
+    if bool((~failed & (pivots > 2 * least * mean**others)).all()):
+        return failed
+    flat: Tensor = torch.linalg.eigvalsh(curve)[:, 0] <= least
+    return flat

@@ -10,7 +10,7 @@ Source: Kempf and Ness 1979 (uniqueness up to the compact part); Walker and Ni 2
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,16 +21,16 @@ from symgraph.groups.index_maps import IndexMaps
 from symgraph.groups.map_class import DenseMaps
 from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.grams import gram
+from symgraph.orbit.squared_norms import Logs, SquaredNorms, exponents_on
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-from symgraph.symmetry.terms import Term
+from symgraph.symmetry.terms import Leaf
 from symgraph.tracing.deferred import made
 
 SWEEPS = 300
 MEMORY = 6
-Logs = dict[int, Tensor]
 
 
 def least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> GroupElement:
@@ -64,89 +64,122 @@ def _apart(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[tuple[l
 
 @dataclass(slots=True)
 class _Table:
-    """A block as it is now; where only scales act on it, the sums of its squares, which they act on squared."""
+    """A block that matrices act on, as it is now."""
 
     block: Block
-    squared: bool
 
     def move(self, element: GroupElement) -> None:
         """Moves the block."""
         moved = element.on_block(self.block.tensors[0], self.block.leaves)
         self.block = replace(self.block, tensors=(moved,))
 
+    def leaf(self, space: Space) -> Leaf:
+        """The first axis on a space."""
+        return self.block.leaves[self.block.dim(space.id)]
+
     def norms(self, space: Space) -> Tensor:
         """Squared norm of every slice on a space, for each position of its fibre: (F, n)."""
-        x = unfold(self.block.tensors[0], [*map(self.block.dim, space.fibre), self.block.dim(space.id)])
-        return x.sum(-1) if self.squared else x.square().sum(-1)
-
-
-def _tables(spaces: Sequence[Space], name: str, tensor: Tensor, axes: Sequence[Term]) -> Iterator[_Table]:
-    """The tables of a parameter that some of the spaces act on."""
-    for block in blocks(name, [tensor], axes):
-        acting = [s for s in spaces if s.id in block.spaces()]
-        squared = all(isinstance(s.maps, IndexMaps) for s in acting)
-        kept = {i for s in acting for i in (s.id, *s.fibre)}
-        dims = [d for d, leaf in enumerate(block.leaves) if leaf.space in kept]
-        if squared and acting:
-            leaves, sums = tuple(block.leaves[d] for d in dims), unfold(block.tensors[0], dims).square().sum(-1)
-            block = Block(name, leaves, (sums,))
-        if acting:
-            yield _Table(block, squared)
-
-
-def _squared(e: Element) -> Element:
-    """What an element that only scales does to squares."""
-    return e if e.scale is None else Element(e.index, e.scale.square(), e.sign)
+        dims = [*map(self.block.dim, space.fibre), self.block.dim(space.id)]
+        return unfold(self.block.tensors[0], dims).square().sum(-1)
 
 
 class _LeastNorm:
+    """Blocks that only scales act on are known by sums of squares, all others are moved."""
+
     def __init__(self, symmetry: SymmetryGraph, spaces: Sequence[Space], state: State) -> None:
-        self.symmetry, self.spaces = symmetry, spaces
+        self.symmetry = symmetry
         held = {n: t for n, t in state.items() if t.is_floating_point()}
         whole = symmetry.stacked(symmetry.shifted(held))
-        self.tables = [t for n, x in whole.items() for t in _tables(spaces, n, x, symmetry.acting_terms[n])]
-        self.on = {s.id: [t for t in self.tables if s.id in t.block.spaces()] for s in spaces}
+        all_blocks = [b for n, x in whole.items() for b in blocks(n, [x], symmetry.acting_terms[n])]
+        dense = {s.id for s in spaces if isinstance(s.maps, DenseMaps)}
+        tables = [_Table(b) for b in all_blocks if b.spaces() & dense]
+        self.on = {s.id: [t for t in tables if s.id in t.block.spaces()] for s in spaces}
+        scaled = [s for s in spaces if s.id not in dense]
+        numbers = {s.id for s in scaled}
+        squared = [b for b in all_blocks if b.spaces() & numbers and not b.spaces() & dense]
+        further = {s.id: [exponents_on(symmetry, t.leaf(s)) for t in self.on[s.id]] for s in scaled}
+        like = next(iter(whole.values()), torch.zeros(0))
+        self.squares = SquaredNorms(symmetry, scaled, squared, further, like)
+        self.eps = torch.finfo(like.dtype).eps
         self.element = GroupElement(symmetry, {})
-        self.eps = torch.finfo(next(iter(whole.values())).dtype).eps if whole else 0.0
+        self.turns = self._turns(spaces)
+
+    def _turns(self, spaces: Sequence[Space]) -> list[list[Space]]:
+        """The spaces as they take turns: those that are alike and share no tensor together."""
+        near = [*self.squares.near, *(t.block.spaces() for on in self.on.values() for t in on)]
+        found: dict[object, list[list[Space]]] = {}
+        turns: list[list[Space]] = []
+        for space in spaces:
+            beside = {number for numbers in near if space.id in numbers for number in numbers}
+            alike = (space.group, self.symmetry.index_set(space), self.squares.kinds.get(space.id))
+            free = (t for t in found.get(alike, []) if not beside & {s.id for s in t})
+            turn = next(free, None) if space.id in self.squares.kinds else None
+            if turn is None:
+                turn = []
+                turns.append(turn)
+                found.setdefault(alike, []).append(turn)
+            turn.append(space)
+        return turns
 
     def run(self) -> GroupElement:
         """Sweeps until nothing moves, or what moves is rounding that no longer shrinks."""
         accelerator, before = _Anderson(), float("inf")
-        for _ in range(SWEEPS if self.spaces else 0):
+        for _ in range(SWEEPS if self.turns else 0):
             logs: Logs = {}
             moved = 0.0
-            for space in self.spaces:
-                found = self._optimum(space)
-                moved = max(moved, _size(found))
-                self._apply({space.id: found})
-                if found.scale is not None:
-                    logs[space.id] = found.scale.log()
+            for turn in self.turns:
+                found = self._equalised(turn)
+                self._scale(found)
+                logs |= found
+                moved = max(moved, *(_largest(x) for x in found.values()), *map(self._balance, turn))
             if moved <= 1e4 * self.eps or (moved <= self.eps**0.5 and moved > 0.5 * before):
                 break
             before = moved
-            jump = accelerator.step(logs)
-            if jump:
-                self._apply({i: self._scaled(i, x.exp()) for i, x in jump.items()})
-        return self.element
+            self._scale(accelerator.step(logs))
+        return GroupElement(self.symmetry, {**self.element.elements, **self._scaled(self.squares.logs)})
 
-    def _apply(self, elements: dict[int, Element]) -> None:
-        element = GroupElement(self.symmetry, elements)
-        squared = GroupElement(self.symmetry, {i: _squared(e) for i, e in elements.items()})
-        for table in self.tables:
-            if table.block.spaces() & elements.keys():
-                table.move(squared if table.squared else element)
-        self.element = element.after(self.element)
+    # -- scales ------------------------------------------------------------------------------------------------
 
-    def _scaled(self, space: int, scale: Tensor) -> Element:
-        e = neutral(self.symmetry, self.symmetry.spaces[space]).to(dtype=scale.dtype, device=scale.device)
-        return Element(e.index, scale, e.sign)
+    def _equalised(self, turn: Sequence[Space]) -> Logs:
+        """The logarithms of the scales of least norm on alike spaces, given all others: (p, F, n) for each."""
+        maps = turn[0].maps
+        if not isinstance(maps, IndexMaps):
+            return {}
+        norms = torch.stack([self._norms(space) for space in turn], dim=1)
+        found = maps.equalise(self.symmetry.index_set(turn[0]), norms, self.squares.powers(turn[0])).log()
+        return dict(zip((space.id for space in turn), found.unbind(1), strict=True))
 
-    def _optimum(self, space: Space) -> Element:
+    def _norms(self, space: Space) -> Tensor:
+        """Squared norms of the kinds of occurrence of a space in parameters: (m, F, n)."""
+        found = self.squares.of(space)
+        for table in self.on[space.id]:
+            row = self.squares.kinds[space.id].index(exponents_on(self.symmetry, table.leaf(space)))
+            found[row] += table.norms(space)
+        return found
+
+    def _scale(self, logs: Logs) -> None:
+        self.squares.scale(logs)
+        if any(self.on[space] for space in logs):
+            self._move(self._scaled(logs))
+
+    def _scaled(self, logs: Logs) -> dict[int, Element]:
+        found = {}
+        for space, log in logs.items():
+            e = neutral(self.symmetry, self.symmetry.spaces[space]).to(dtype=log.dtype, device=log.device)
+            found[space] = Element(e.index, log.exp(), e.sign)
+        return found
+
+    # -- matrices ----------------------------------------------------------------------------------------------
+
+    def _balance(self, space: Space) -> float:
+        """Moves a space of matrices to its optimum, given all others; how far that is."""
         maps, on = space.maps, self.symmetry.index_set(space)
-        if isinstance(maps, IndexMaps):
-            return self._scaled(space.id, maps.equalise(on, *self._norms(space)))
-        found = maps.balance(*self._moments(space), on.layout) if isinstance(maps, DenseMaps) else None
-        return found or maps.neutral(on)
+        if not isinstance(maps, DenseMaps):
+            return 0.0
+        found = maps.balance(*self._moments(space), on.layout) or maps.neutral(on)
+        self._move({space.id: found})
+        self.element = GroupElement(self.symmetry, {space.id: found}).after(self.element)
+        return 0.0 if found.matrix is None else _largest(found.matrix - torch.eye(space.size).to(found.matrix))
 
     def _moments(self, space: Space) -> tuple[Tensor, Tensor]:
         """Second moments of the covariant and of the dual side of a space: two (F, n, n)."""
@@ -160,16 +193,14 @@ class _LeastNorm:
         co, dual_side = (sides.get(d, torch.zeros_like(like)) for d in (False, True))
         return co, dual_side
 
-    def _norms(self, space: Space) -> tuple[Tensor, Tensor]:
-        """Squared norms (m, F, n) and exponents (m, p) of the m kinds of occurrence of a space in parameters."""
-        total: dict[tuple[int, ...], Tensor] = {}
-        for table in self.on[space.id]:
-            leaf = table.block.leaves[table.block.dim(space.id)]
-            exponent = tuple(-e if leaf.dual else e for e in self.symmetry.frame(leaf.frame).scale)
-            n = table.norms(space)
-            total[exponent] = total[exponent] + n if exponent in total else n
-        values = torch.stack(list(total.values()))
-        return values, torch.tensor(list(total), dtype=values.dtype, device=values.device)
+    def _move(self, elements: dict[int, Element]) -> None:
+        element = GroupElement(self.symmetry, elements)
+        for table in {id(t): t for space in elements for t in self.on[space]}.values():
+            table.move(element)
+
+
+def _largest(x: Tensor) -> float:
+    return float(x.abs().max()) if x.numel() else 0.0
 
 
 class _Anderson:
@@ -213,12 +244,3 @@ class _Anderson:
         moves = torch.stack([self.images[-1] - g for g in self.images[:-1]], dim=1)
         mixed: Tensor = self.images[-1] - moves @ gamma
         return mixed
-
-
-def _size(e: Element) -> float:
-    """How far an element is from the identity."""
-    if e.matrix is not None:
-        return float(
-            (e.matrix - torch.eye(e.matrix.shape[-1], dtype=e.matrix.dtype, device=e.matrix.device)).abs().max()
-        )
-    return 0.0 if e.scale is None or not e.scale.numel() else float(e.scale.log().abs().max())

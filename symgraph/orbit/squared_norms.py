@@ -1,0 +1,146 @@
+"""Squared norms along spaces, of tensors that scales alone act on, at other scales than they were given at.
+
+Of such a block all that counts are the sums of its squares over the axes that no scale acts on. They stay as they were
+given, and blocks that are acted on alike are one; the scales of now are known by their logarithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.orbit.tensor_blocks import Block, spread, unfold
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
+from symgraph.symmetry.terms import Leaf
+
+Logs = dict[int, Tensor]
+Exponents = tuple[int, ...]
+# Of each axis the space, and how its scales act there.
+Axes = tuple[tuple[int, Exponents], ...]
+
+
+def exponents_on(symmetry: SymmetryGraph, leaf: Leaf) -> Exponents:
+    """How the scales of a space act along an axis; not at all where there is no space."""
+    if leaf.space < 0:
+        return ()
+    return tuple(-e if leaf.dual else e for e in symmetry.frame(leaf.frame).scale)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A table on a space and on others: `sums` has the axes of the space's norms in front, `others` what follows."""
+
+    row: int
+    sums: Tensor
+    axes: Axes
+    dims: tuple[int, ...]
+
+
+class SquaredNorms:
+    """Sums of squares of blocks, and the scales that act on them.
+
+    Args:
+        spaces: those that have scales.
+        blocks: no space acts on them but these.
+        further: how the scales of a space act on what is not among the blocks: there will be a row for it.
+    """
+
+    def __init__(
+        self,
+        symmetry: SymmetryGraph,
+        spaces: Sequence[Space],
+        blocks: Iterable[Block],
+        further: Mapping[int, Iterable[Exponents]],
+        like: Tensor,
+    ) -> None:
+        self.symmetry = symmetry
+        tables: dict[Axes, Tensor] = {}
+        for block in blocks:
+            axes, sums = self._sums(block, spaces)
+            tables[axes] = tables[axes] + sums if axes in tables else sums
+        self.near = [{number for number, _ in axes} for axes in tables]
+        self.kinds: dict[int, tuple[Exponents, ...]] = {}
+        self.logs: Logs = {}
+        self._own: dict[int, Tensor] = {}
+        self._shared: dict[int, list[_Shared]] = {}
+        self._powers: dict[int, Tensor] = {}
+        self._factors: dict[tuple[int, Exponents], Tensor] = {}
+        for space in spaces:
+            here = {axes: sums for axes, sums in tables.items() if space.id in dict(axes)}
+            self._begin(space, here, [*further.get(space.id, ())], like)
+
+    def _sums(self, block: Block, spaces: Sequence[Space]) -> tuple[Axes, Tensor]:
+        kept = {number for s in spaces if s.id in block.spaces() for number in (s.id, *s.fibre)}
+        dims = [dim for dim, leaf in enumerate(block.leaves) if leaf.space in kept]
+        axes = tuple((block.leaves[d].space, exponents_on(self.symmetry, block.leaves[d])) for d in dims)
+        return axes, unfold(block.tensors[0], dims).square().sum(-1)
+
+    def _begin(self, space: Space, tables: Mapping[Axes, Tensor], further: list[Exponents], like: Tensor) -> None:
+        """What is on a space: tables of it alone are summed, others stand by themselves."""
+        exponents = {axes: _first(axes, space.id)[1] for axes in tables}
+        kinds = tuple(sorted({*exponents.values(), *further}))
+        shape = (*self.symmetry.fibre_sizes(space), space.size)
+        own = torch.zeros(len(kinds), *shape).to(like)
+        self._shared[space.id] = []
+        for axes, sums in tables.items():
+            dims = (*(_first(axes, f)[0] for f in space.fibre), _first(axes, space.id)[0])
+            row = kinds.index(exponents[axes])
+            if any(any(e) for d, (_, e) in enumerate(axes) if d != dims[-1]):
+                self._shared[space.id].append(_Shared(row, sums, axes, dims))
+            else:
+                own[row] += unfold(sums, dims).sum(-1)
+        self.kinds[space.id], self._own[space.id] = kinds, own
+        self._powers[space.id] = torch.tensor(kinds).reshape(len(kinds), space.scales).to(like)
+        self.logs[space.id] = torch.zeros(space.scales, *shape).to(like)
+
+    def powers(self, space: Space) -> Tensor:
+        """How the scales of a space act on each row of its norms: (m, p)."""
+        return self._powers[space.id]
+
+    def of(self, space: Space) -> Tensor:
+        """Squared norms of all slices on a space, with a row for each way in which its scales act: (m, F, n)."""
+        found = self._own[space.id]
+        if self._shared[space.id]:
+            found = found.clone()
+            for table in self._shared[space.id]:
+                found[table.row] += self._summed(table)
+        return found * _by_powers(2 * self._powers[space.id], self.logs[space.id])
+
+    def _summed(self, table: _Shared) -> Tensor:
+        """The sums of a table over what is not on its space, at the scales of now: (F, n)."""
+        sums, own = table.sums, table.dims[-1]
+        if sums.dim() == 2 and len(table.dims) == 1:
+            factor = self._factor(*table.axes[1 - own])
+            return (sums if own == 0 else sums.T) @ factor
+        for dim, (space, exponents) in enumerate(table.axes):
+            if dim != own and any(exponents):
+                fibre = [_first(table.axes, f)[0] for f in self.symmetry.spaces[space].fibre]
+                sums = sums * spread(self._factor(space, exponents), sums.dim(), [*fibre, dim])
+        return unfold(sums, table.dims).sum(-1)
+
+    def _factor(self, space: int, exponents: Exponents) -> Tensor:
+        """What the scales of a space make of squares along an axis: (F, n)."""
+        if (space, exponents) not in self._factors:
+            powers = 2 * self.logs[space].new_tensor([exponents])
+            self._factors[space, exponents] = _by_powers(powers, self.logs[space])[0]
+        return self._factors[space, exponents]
+
+    def scale(self, logs: Logs) -> None:
+        """Moves by scales of these logarithms, (p, F, n) for each space."""
+        for space, change in logs.items():
+            self.logs[space] = self.logs[space] + change
+        self._factors = {at: factor for at, factor in self._factors.items() if at[0] not in logs}
+
+
+def _first(axes: Axes, space: int) -> tuple[int, Exponents]:
+    """The first axis on a space, and how its scales act there."""
+    return next((dim, exponents) for dim, (number, exponents) in enumerate(axes) if number == space)
+
+
+def _by_powers(powers: Tensor, logs: Tensor) -> Tensor:
+    """Products of powers of scales: (m, p) and the logarithms (p, F, n) -> (m, F, n)."""
+    return (powers @ logs.flatten(1)).exp().view(len(powers), *logs.shape[1:])

@@ -1,0 +1,56 @@
+"""The point of least norm: no scale and no matrix makes it smaller, and blocks known by their squares agree with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from models_zoo import State, case
+
+from symgraph.groups.index_maps import IndexMaps
+from symgraph.groups.map_class import DenseMaps
+from symgraph.orbit.action import GroupElement, neutral, random_element
+from symgraph.orbit.least_norm import least_norm
+from symgraph.orbit.squared_norms import SquaredNorms
+from symgraph.orbit.tensor_blocks import blocks
+from symgraph.symmetry.graph import SymmetryGraph
+
+
+def _norm(symmetry: SymmetryGraph, state: State) -> float:
+    kept = symmetry.graph.state.keys() - symmetry.graph.transient
+    return sum(float(t.square().sum()) for n, t in state.items() if n in kept and t.is_floating_point())
+
+
+@pytest.mark.parametrize("name", ["llama", "resnet"])
+def test_no_element_of_the_group_makes_it_smaller(name: str) -> None:
+    found = case(name)
+    symmetry, state = found.symmetry, found.state()
+    at = least_norm(symmetry, state)(state)
+    least, generator = _norm(symmetry, at), torch.Generator().manual_seed(0)
+    assert least < _norm(symmetry, state)
+    for spread in (1e-4, 1e-2, 0.3):
+        away = _norm(symmetry, random_element(symmetry, generator=generator, spread=spread)(at))
+        assert away > least * (1 - 1e-13)
+
+
+@pytest.mark.parametrize("name", ["mlp-relu", "llama", "resnet"])
+def test_sums_of_squares_at_other_scales_are_those_of_moved_tensors(name: str) -> None:
+    found = case(name)
+    symmetry, state = found.symmetry, found.state()
+    spaces = [s for s in symmetry.active if s.scales and isinstance(s.maps, IndexMaps)]
+    dense = {s.id for s in symmetry.active if isinstance(s.maps, DenseMaps)}
+    held = {n: t for n, t in state.items() if t.is_floating_point() and n in symmetry.acting_terms}
+
+    def squares(state: State) -> SquaredNorms:
+        every = [b for n, t in state.items() for b in blocks(n, [t], symmetry.acting_terms[n])]
+        scaled = [b for b in every if b.spaces() & {s.id for s in spaces} and not b.spaces() & dense]
+        return SquaredNorms(symmetry, spaces, scaled, {}, next(iter(state.values())))
+
+    random = random_element(symmetry, generator=torch.Generator().manual_seed(3), spaces=[s.id for s in spaces])
+    scales = {i: e.scale.log() for i, e in random.elements.items() if e.scale is not None}
+    alone = {s.id: replace(neutral(symmetry, s), scale=scales[s.id].exp()) for s in spaces}
+    before, after = squares(held), squares(GroupElement(symmetry, alone)(held))
+    before.scale(scales)
+    for space in spaces:
+        torch.testing.assert_close(before.of(space), after.of(space), rtol=1e-12, atol=0)
