@@ -45,6 +45,7 @@ from symgraph.resize.shapes import Shape, common_shape, model_like
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
 from symgraph.tracing.deferred import made
+from symgraph.tracing.same_code import same_code
 
 Given = Mapping[str, Tensor]
 
@@ -218,12 +219,22 @@ def _check_alike(models: Mapping[str, Model], names: Iterable[str], graph: Calla
     first, *others = (n for n in models if n in names)
     for other in (models[n] for n in others):
         traceable = other.config is None and other.example is not None
-        if traceable and graph(other).fingerprint != graph(models[first]).fingerprint:
+        if not traceable or _runs_the_same(graph(models[first]), models[first], other):
+            continue
+        if graph(other).fingerprint != graph(models[first]).fingerprint:
             raise CheckpointError(
                 f"{other.spec} has other symmetries than {models[first].spec}",
                 cause="their symmetry graphs differ, so that they compute differently",
                 remedy="name models of one architecture",
             )
+
+
+def _runs_the_same(symmetry: SymmetryGraph, one: Model, other: Model) -> bool:
+    """Whether a second model need not be traced: it runs the code of the first, on buffers that move or are equal."""
+    graph = symmetry.graph
+    moved = {n for family in symmetry.statistics for n in family.tensors}
+    fixed = [n for n, node in graph.state.items() if n not in graph.parameters and graph.users[node.name]]
+    return same_code(one.module, other.module, [n for n in fixed if n not in moved])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
