@@ -101,7 +101,7 @@ def add_output(parser: argparse.ArgumentParser, default: Any = False) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", default=default, help=text)
     text = "list the stages of long work; twice: all of their steps"
     parser.add_argument("-v", "--verbose", action="count", default=default or 0, help=text)
-    text = "trace anew, and keep no traces in the folder SYMGRAPH_CACHE"
+    text = "trace and infer anew, and keep nothing in the folder SYMGRAPH_CACHE"
     parser.add_argument("--no-cache", action="store_true", default=default, help=text)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +14,7 @@ from symgraph.inference.collect import collect
 from symgraph.inference.exchange import exchanges, joined
 from symgraph.inference.explained import explain_calls, suppose_branches
 from symgraph.inference.frames import find_frames
+from symgraph.inference.kept_symmetry import keep_symmetry, kept_symmetry, key_of
 from symgraph.inference.prepared import (
     Order,
     Prepared,
@@ -35,6 +34,7 @@ from symgraph.rules.book import RuleBook, default_rules
 from symgraph.symmetry.coverage import coverage_error
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.progress import counted
+from symgraph.tracing.uncollected import uncollected
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ STAGES: tuple[Stage, ...] = (
 def infer(
     graph: Graph, rules: RuleBook | None = None, *, strict: bool = False, order: Order | None = None
 ) -> SymmetryGraph:
-    """Infers the symmetry class of every axis of every parameter.
+    """Infers the symmetry class of every axis of every parameter; what was inferred before is read where it is kept.
 
     Args:
         graph: a traced model.
@@ -100,13 +100,25 @@ def infer(
     Raises:
         CoverageError: with `strict`, naming every uncovered operator, its place and the rule to write.
     """
-    symmetry: SymmetryGraph = run(graph, rules, order=order)
-    closed = with_unread(symmetry)
-    if closed is not None:
-        symmetry = run(graph, rules, order=order, read=closed)
+    book = rules or default_rules()
+    key = None if order is not None else key_of(graph, book)
+    symmetry = None if key is None else kept_symmetry(key, graph)
+    if symmetry is None:
+        symmetry = _inferred(graph, book, order)
+        if key is not None:
+            keep_symmetry(key, symmetry)
     if strict and symmetry.uncovered:
         raise coverage_error(symmetry.uncovered)
     return symmetry
+
+
+def _inferred(graph: Graph, book: RuleBook, order: Order | None) -> SymmetryGraph:
+    symmetry: SymmetryGraph = run(graph, book, order=order)
+    closed = with_unread(symmetry)
+    if closed is None:
+        return symmetry
+    found: SymmetryGraph = run(graph, book, order=order, read=closed)
+    return found
 
 
 def run(
@@ -127,7 +139,7 @@ def run(
     """
     stages = stages_until(until)
     value: Any = Prepared(graph, rules or default_rules(), read or graph, order)
-    with _uncollected():
+    with uncollected():
         for stage in counted(_log, stages, len(stages), "inferring, stage"):
             value = stage.apply(value)
     return value
@@ -143,15 +155,3 @@ def stages_until(name: str) -> tuple[Stage, ...]:
     if name not in names:
         raise UsageError(f"there is no stage {name!r}", remedy=near(name, names, f"the stages are {', '.join(names)}"))
     return STAGES[: names.index(name)]
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage collection: all that is made here is kept, and going through it again and again is quadratic."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

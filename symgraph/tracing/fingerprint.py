@@ -38,7 +38,8 @@ def fingerprint(model: nn.Module, name: str) -> str | None:
     """A hash of all that decides about the trace of a model without example inputs; None where that is not known."""
     try:
         classes = tuple(dict.fromkeys(c for m in model.modules() for c in type(m).__mro__ if _is_ours(c)))
-        parts = (name, *_versions(), *_modules(model), *_tensors(model), *_sources(classes))
+        code = sources(("tracing",))
+        parts = (name, *versions(), *code, *_modules(model), *_tensors(model), *_sources(classes))
     except _Unknown:
         return None
     found = hashlib.sha256()
@@ -47,11 +48,18 @@ def fingerprint(model: nn.Module, name: str) -> str | None:
     return found.hexdigest()
 
 
-def _versions() -> Iterator[str]:
+def versions() -> Iterator[str]:
+    """What runs, where its code is not read."""
     yield from (sys.version, torch.__version__, str(getattr(sys.modules.get(_LIBRARY), "__version__", "")))
     yield str(torch.get_default_dtype())
-    for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(symgraph.ir.__file__)):
-        yield _source(str(path))
+
+
+@cache
+def sources(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Hashes of our own code, in these folders and of the graph."""
+    package = Path(symgraph.ir.__file__).parent
+    paths = [path for folder in folders for path in sorted((package / folder).glob("*.py"))]
+    return tuple(_source(str(path)) for path in (*paths, package / "ir.py"))
 
 
 # -- the model -------------------------------------------------------------------------------------------------------
@@ -75,7 +83,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"mapping {[(_text(k), _text(v)) for k, v in value.items()]}"
     if isinstance(value, torch.Tensor):
-        return f"tensor {_numbers(value)}"
+        return f"tensor {outline(value, held=True)}"
     if callable(getattr(value, "to_dict", None)) and _is_ours(type(value)):
         return _config(value)
     if isinstance(value, type | FunctionType) or type(value).__name__ == "builtin_function_or_method":
@@ -97,22 +105,22 @@ def _tensors(model: nn.Module) -> Iterator[str]:
     first: dict[int, str] = {}
     stored = model.state_dict().keys()
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        yield f"{name} {first.setdefault(id(parameter), name)} {_outline(parameter)}"
+        yield f"{name} {first.setdefault(id(parameter), name)} {outline(parameter)}"
     for name, tensor in model.named_buffers(remove_duplicate=False):
-        said = _outline(tensor) if name in stored else _numbers(tensor)
+        said = outline(tensor, held=name not in stored)
         yield f"{name} {first.setdefault(id(tensor), name)} {name in stored} {said}"
 
 
-def _outline(tensor: torch.Tensor) -> str:
-    return f"{tuple(tensor.shape)} {tensor.stride()} {tensor.dtype} {tensor.is_meta} {type(tensor).__name__}"
-
-
-def _numbers(tensor: torch.Tensor) -> str:
-    held = numbers(tensor)
-    if held is None:
-        return f"{_outline(tensor)} unknown"
-    digits = held.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if held.numel() else b""
-    return f"{_outline(tensor)} {hashlib.sha256(digits).hexdigest()}"
+def outline(tensor: torch.Tensor, *, held: bool = False) -> str:
+    """Shape and kind of a tensor, and a hash of the numbers that it holds, as far as they are known."""
+    said = f"{tuple(tensor.shape)} {tensor.stride()} {tensor.dtype} {tensor.is_meta} {type(tensor).__name__}"
+    if not held:
+        return said
+    found = numbers(tensor)
+    if found is None:
+        return f"{said} unknown"
+    digits = found.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if found.numel() else b""
+    return f"{said} {hashlib.sha256(digits).hexdigest()}"
 
 
 # -- the code --------------------------------------------------------------------------------------------------------

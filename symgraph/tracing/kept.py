@@ -1,4 +1,4 @@
-"""Graphs kept on disk, each in a file of its own under the hash of what it depends on.
+"""Graphs, and what is inferred of them, kept on disk: each in a file of its own under the hash of what it depends on.
 
 A file appears complete or not at all; one that is damaged, or of something else, is as good as none. The folder is that
 of the platform for caches, or `SYMGRAPH_CACHE`; `SYMGRAPH_CACHE=off` keeps nothing.
@@ -17,10 +17,12 @@ from pathlib import Path
 
 from symgraph.ir import Graph
 from symgraph.tracing.graph_text import dump, load
+from symgraph.tracing.uncollected import uncollected
 
-# Bytes of all files; beyond them those go that were not read for longest.
+# Bytes of all files of a kind; beyond them those go that were not read for longest.
 LARGEST = 2**28
 _OFF = "off"
+_TRACES = "traces"
 _forgone: ContextVar[bool] = ContextVar("_forgone", default=False)
 
 
@@ -34,16 +36,16 @@ def without_cache() -> Iterator[None]:
         _forgone.reset(token)
 
 
-def folder() -> Path | None:
-    """Where graphs are kept; None where nothing is."""
+def folder(kind: str = _TRACES) -> Path | None:
+    """Where things of a kind are kept; None where nothing is."""
     named = os.environ.get("SYMGRAPH_CACHE", "")
     if named == _OFF or _forgone.get():
         return None
     if named:
-        return Path(named) / "traces"
+        return Path(named) / kind
     # There may be no home.
     with suppress(RuntimeError):
-        return _platform_folder() / "symgraph" / "traces"
+        return _platform_folder() / "symgraph" / kind
     return None
 
 
@@ -58,27 +60,42 @@ def _platform_folder() -> Path:
 
 def kept(key: str) -> Graph | None:
     """The graph under a key, if there is one."""
-    place = folder()
-    if place is None:
-        return None
-    path = place / key
-    # Whatever is wrong with a file, the model is there to be traced.
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        said, _, text = path.read_bytes().partition(b"\n")
-        if said.decode() == _hash(key, text):
-            os.utime(path)
+    text = read(_TRACES, key)
+    if text is not None:
+        # Whatever is wrong with a file, the model is there to be traced.
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError), uncollected():
             return load(text)
     return None
 
 
 def keep(key: str, graph: Graph) -> None:
     """Puts a graph under a key, if it has a text and there is room for it."""
-    place = folder()
+    if folder() is not None:
+        with suppress(TypeError):
+            write(_TRACES, key, dump(graph))
+
+
+def read(kind: str, key: str) -> bytes | None:
+    """The text of this kind under a key, if there is one that is whole."""
+    place = folder(kind)
+    if place is None:
+        return None
+    path = place / key
+    with suppress(OSError, ValueError):
+        said, _, text = path.read_bytes().partition(b"\n")
+        if said.decode() == _hash(key, text):
+            os.utime(path)
+            return text
+    return None
+
+
+def write(kind: str, key: str, text: bytes) -> None:
+    """Puts a text under a key, if there is room for it."""
+    place = folder(kind)
     if place is None:
         return
     # A cache that cannot be written is no error of what is computed.
-    with suppress(OSError, TypeError):
-        text = dump(graph)
+    with suppress(OSError):
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place) as beside:
             path = Path(beside) / key
