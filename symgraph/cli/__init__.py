@@ -92,8 +92,8 @@ exit codes:
 {codes}
 
 -v lists the stages of long work, -vv all their steps. SYMGRAPH_DEBUG=1 in the environment shows the
-traceback of an error. Traces of models of transformers, and what is inferred of any, are kept in the cache folder
-of the platform, or in SYMGRAPH_CACHE (SYMGRAPH_CACHE=off: nowhere). `symgraph completion` completes commands in a shell.
+traceback of an error. Traces, and what is inferred of them, are kept in the cache folder of the platform, or
+in SYMGRAPH_CACHE (SYMGRAPH_CACHE=off: nowhere). `symgraph completion` completes commands in a shell.
 """
 
 
