@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
-from symgraph.cli.data_inputs import batches, reads_training, training
+from symgraph.cli.data_inputs import batches, reads_training, recalibration, training
 from symgraph.cli.parser import (
     WEIGHTED_HELP,
     Arguments,
@@ -21,13 +22,16 @@ from symgraph.cli.parser import (
     add_options,
     add_out,
     add_program,
+    add_recalibration,
     add_rules,
 )
+from symgraph.errors import UsageError
 from symgraph.match.match_options import PairSettings
 
 if TYPE_CHECKING:
     from symgraph.io.models import Model
     from symgraph.match.aligned import Aligned
+    from symgraph.match.helped import Helped
     from symgraph.match.learned_matching import Learned
     from symgraph.match.program import Program
     from symgraph.measure.result import LossBarrier
@@ -36,6 +40,7 @@ LISTED = 10
 _EXAMPLES = """
 symgraph align a b --out b-aligned
 symgraph align a b --out b-aligned --data my-dataset --metrics accuracy
+symgraph align a b --out b-aligned --data my-dataset --html aligned.html      what it did, as a page
 symgraph align a b --dry-run                                  print the plan, do nothing
 symgraph align a b --dry-run --emit-program plan.yaml         write the plan, to read or change it
 symgraph align a b --out b-aligned --program plan.yaml        run that plan
@@ -56,6 +61,12 @@ wider B is reduced to A's shape instead, which changes its function: by how much
 With --method learned the element is then trained on the loss of the models between A and B: on the train
 split, stopped on validation data, reported on --data. Both models still compute what they computed.
 --method activations compares what the two compute on the train split, alone or with weights (--alpha).
+Without --method it is taken where training data is named and batch norms or permutations alone are found,
+and statistics of batch norms are then computed anew at every mixture that is measured. Which it was is said.
+
+With --data the loss between the models is measured before and after, and it is said whether that helped.
+--html FILE writes a page of it: distances of every space and parameter, how sure each assignment is, angles
+of rotations, norms, and, with --data, the loss barrier with one space after the other left as it was.
 """
 
 
@@ -65,14 +76,17 @@ def add(commands: Commands) -> None:
     add_model(parser, "a", "b", help=WEIGHTED_HELP)
     add_out(parser, required=False)
     parser.add_argument("--alignment", metavar="FILE", help="also write the alignment itself (.safetensors)")
+    text = "also write a page that opens from disk: what the alignment did, and how sure it is"
+    parser.add_argument("--html", metavar="FILE", help=text)
     add_program(parser)
     add_options(parser, PairSettings, "strict", "tied", "narrow", "on_difference")
     add_device(parser, ("float64", "float32"), "float64", " (default float64); files keep the dtype of the checkpoint")
     add_rules(parser)
-    group = add_method(parser, "lambdas", "sampler", "dual", "gauge")
+    group = add_method(parser, "lambdas", "sampler", "dual", "gauge", suiting=True)
     add_options(group, PairSettings, "start")
     add_options(parser.add_argument_group("semi-permutations"), PairSettings, "split", "soft")
     add_matching(parser)
+    add_recalibration(parser)
     add_data(parser)
 
 
@@ -80,7 +94,8 @@ def run(args: Arguments, console: Console) -> int:
     """Plan or load the program, run it, measure, write."""
     from symgraph.match.aligned import reference_folder
 
-    inputs.check_matching(args, "B aligned", args.alignment)
+    inputs.check_matching(args, "B aligned", args.alignment, args.html)
+    _check_measuring(args)
     if inputs.is_code(args):
         _check_code(args)
     if args.out is not None:
@@ -95,15 +110,53 @@ def run(args: Arguments, console: Console) -> int:
     found = batches(args, a) if args.data else None
     lesson = training(args, a, console) if learns else (None, None)
     aligned = _align((a, b), program, deferred, lesson, found, args, console)
-    measured = _measure(aligned, found, args, console) if found is not None else {}
+    how = _recalibrating(aligned, lesson[0], args, console) if found is not None else {}
+    measured = _measure(aligned, found, args, console, how) if found is not None else {}
     written = _write(aligned, measured, args)
+    if args.html:
+        with console.working("analysing"):
+            how |= {"measured": measured, "device": args.device}
+            written["page"] = str(aligned.save_html(args.html, found, overwrite=args.overwrite, **how))
     if inputs.is_code(args):
         written["code"] = str(_write_code(aligned, args))
     if path := inputs.save_program(aligned.program, args, {"A": a, "B": b}):
         written["program"] = str(path)
-    lines = [str(aligned), *inputs.barrier_lines(measured), *(f"wrote {role} to {p}" for role, p in written.items())]
-    console.result("\n".join(lines), _plain(aligned, measured, written))
+    said = [aligned.helped(measured["before"], measured["after"])] if measured else []
+    lines = [aligned, *inputs.barrier_lines(measured), *said, *(f"wrote {role} to {p}" for role, p in written.items())]
+    console.result("\n".join(map(str, lines)), _plain(aligned, measured, written, said))
     return 0
+
+
+def _check_measuring(args: Arguments) -> None:
+    """Raise before any work for what goes with a measurement, where nothing is measured.
+
+    Raises:
+        UsageError: saying what to add, or to leave out.
+    """
+    if args.html and args.dry_run:
+        raise UsageError("--html shows an alignment, and --dry-run makes none", remedy="leave out one of them")
+    if args.recalibrate and not args.data:
+        raise UsageError("--recalibrate goes with a loss barrier, and there is no data", remedy="name it with --data")
+
+
+def _recalibrating(aligned: Aligned, lesson: Any, args: Arguments, console: Console) -> dict[str, Any]:
+    """On what stored statistics are computed anew at mixtures, as an argument; nothing where they are not.
+
+    Where nobody has chosen a method, the batches that activations were read of, if there are batch norms.
+    """
+    from symgraph.io.data import Batches
+    from symgraph.match.suitable import has_statistics
+
+    if (named := recalibration(args)) is not None:
+        return {"recalibrate": named.load(aligned.a)}
+    if args.method or args.program or not isinstance(lesson, Batches) or not has_statistics(aligned.alignment.symmetry):
+        return {}
+    read = replace(lesson, count=min(lesson.count, args.match_batches or lesson.count))
+    console.remark(
+        f"statistics of batch norms are computed anew at every mixture, on {read.count} batches of {lesson.source} "
+        "(--recalibrate names others; --method activations leaves them as they are)"
+    )
+    return {"recalibrate": read}
 
 
 def _check_code(args: Arguments) -> None:
@@ -133,7 +186,8 @@ def _write_code(aligned: Aligned, args: Arguments) -> Path:
 def _planned(a: Model, b: Model, args: Arguments) -> Program:
     from symgraph.match.align import plan
 
-    return plan(a, b, **inputs.wanted(args), **inputs.settings(args, PairSettings))
+    data = () if reads_training(args) else None
+    return plan(a, b, data=data, **inputs.wanted(args), **inputs.settings(args, PairSettings))
 
 
 def _align(
@@ -153,11 +207,13 @@ def _align(
         return align(*models, **how)
 
 
-def _measure(aligned: Aligned, found: Any, args: Arguments, console: Console) -> dict[str, LossBarrier]:
+def _measure(
+    aligned: Aligned, found: Any, args: Arguments, console: Console, how: dict[str, Any]
+) -> dict[str, LossBarrier]:
     from symgraph.inference.sources import stored
 
     after = [aligned.reference, stored(aligned.b.module, aligned.state)]
-    return inputs.before_and_after([aligned.a, aligned.b], after, found, args, console)
+    return inputs.before_and_after([aligned.a, aligned.b], after, found, args, console, **how)
 
 
 def _write(aligned: Aligned, measured: dict[str, LossBarrier], args: Arguments) -> dict[str, str]:
@@ -178,7 +234,9 @@ def _write(aligned: Aligned, measured: dict[str, LossBarrier], args: Arguments) 
     return written
 
 
-def _plain(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str, str]) -> dict[str, Any]:
+def _plain(
+    aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str, str], said: list[Helped]
+) -> dict[str, Any]:
     return {
         "distance": {"before": aligned.before, "after": aligned.after},
         "objective": list(aligned.alignment.objective),
@@ -189,6 +247,7 @@ def _plain(aligned: Aligned, measured: dict[str, LossBarrier], written: dict[str
         "source": aligned.alignment.source,
         "target": aligned.alignment.target,
         "loss_barrier": {when: r.to_plain() for when, r in measured.items()},
+        "helped": next((one.to_plain() for one in said), None),
         "written": written,
     }
 

@@ -24,7 +24,16 @@ def reads_training(args: Arguments) -> bool:
 
     if args.program:
         return Program.load(args.program).reads_data
+    if args.method is None:
+        return args.weighting == "inputs" or has_training(args)
     return bool(args.method != "weights" or args.weighting == "inputs")
+
+
+def has_training(args: Arguments) -> bool:
+    """Whether training data is named: by itself, or as the train split of what is measured on."""
+    if args.train_data or args.train_split:
+        return True
+    return bool(args.data) and args.split != "train" and _train_of(args.data) is not None
 
 
 def training(args: Arguments, found: Model, console: Console) -> tuple[Batches | NoData, Batches | NoData | None]:
@@ -36,7 +45,7 @@ def training(args: Arguments, found: Model, console: Console) -> tuple[Batches |
     """
     named = training_inputs(args)
     if not named:
-        what = "weighting inputs" if args.method == "weights" else f"method {args.method}"
+        what = "weighting inputs" if args.method in (None, "weights") else f"method {args.method}"
         raise UsageError(f"the {what} needs training data", remedy=_NAMED)
     if named["train"].split == "head":
         console.remark(f"{args.data} has no splits: its last tenth is set apart for what is measured, the rest trains")

@@ -177,6 +177,7 @@ def barrier_lines(measured: Mapping[str, LossBarrier]) -> list[str]:
     lines = []
     for when, found in measured.items():
         over = f"on {found.source or 'the data'}{f', split {found.split}' if found.split else ''}"
+        over += f", statistics of {found.recalibrated}" if found.recalibrated else ""
         lines += [f"{m.name} barrier {when:<6} {m.height} {m.inside} {over}" for m in (found.loss, *found.metrics)]
     remarks = dict.fromkeys(text for found in measured.values() for text in found.remarks)
     return [*lines, *remarks]

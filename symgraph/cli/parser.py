@@ -236,12 +236,20 @@ def add_matching(parser: argparse.ArgumentParser) -> None:
     add_options(group, MatchOptions, "sweeps", "tolerance", "seed", "restarts", "spaces", "outer", "weighting")
 
 
-def add_method(parser: argparse.ArgumentParser, *names: str, choose: bool = True) -> argparse._ArgumentGroup:
-    """By what models are matched, what is read of activations, and how elements are trained."""
+def add_method(
+    parser: argparse.ArgumentParser, *names: str, choose: bool = True, suiting: bool = False
+) -> argparse._ArgumentGroup:
+    """By what models are matched, what is read of activations, and how elements are trained.
+
+    Args:
+        choose: whether there is a choice; `suiting`: by default what suits the models is chosen.
+    """
     group = parser.add_argument_group("method")
+    usual = "; by default, where training data is named and batch norms or permutations alone are found, activations"
     text = "weights (default), activations, or learned: from there trained on the loss of the models between"
     if choose:
-        group.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
+        default, more = (None, usual) if suiting else (METHODS[0], "")
+        group.add_argument("--method", choices=METHODS, default=default, help=text + more)
     add_options(group, MatchOptions, "alpha", "observed", "batches")
     text = "training data for the method (default: the train split of --data; none: the models make it up)"
     group.add_argument("--train-data", metavar="SPEC", help=text)

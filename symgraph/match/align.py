@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from symgraph.errors import argument
 from symgraph.inference.sources import Source, stored
 from symgraph.io.options import given
 from symgraph.match.aligned import Aligned
 from symgraph.match.learn_step import LearnStep
-from symgraph.match.match_options import LearnOptions, MatchOptions, PairSettings
+from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, PairSettings
+from symgraph.match.match_step import MatchStep
 from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped, shared_rows
+from symgraph.match.pair_basis import PairBasis
 from symgraph.match.prepare_steps import Embed, Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_run import narrowed
+from symgraph.match.suitable import WEIGHTS, suitable
 from symgraph.match.unchanged import Endpoint
+from symgraph.orbit.steps import Transform
 from symgraph.resize.overlap import Overlap
 from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64
@@ -29,7 +34,7 @@ def align(
     b: Source,
     example: Any = None,
     *,
-    method: str = "weights",
+    method: str | None = None,
     options: MatchOptions | Mapping[str, Any] | None = None,
     learning: LearnOptions | Mapping[str, Any] | None = None,
     data: Any = None,
@@ -43,7 +48,8 @@ def align(
     Args:
         example: inputs of modules that bring none, as for `trace`: a tensor, a tuple, a dictionary, or a batch.
         method: "weights"; "activations", alone or mixed with weights (`alpha` of the options); or "learned", trained
-            on the task loss at interpolated weights from a match by `start` on.
+            on the task loss at interpolated weights from a match by `start` on. By default "weights"; where there is
+            `data`, "activations" if batch norms or permutations alone are found, which is said in the notes.
         options: how to match: sweeps, tolerance, weighting, seed, restarts, patterns of the spaces to align, and more.
         learning: how to train: steps, optimiser, what moves; `spaces` of `options` restrict it as well.
         data: batches of the training split: `symgraph.io.data.Batches`, a list, or a loader; for all but "weights".
@@ -66,12 +72,21 @@ def align(
     Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 10.
     """
     how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
-    wanted = _wanted(how, method, options, learning, data, program)
+    wanted = _wanted(how, method or WEIGHTS, options, learning, data, program)
     shared = shared_rows((a, b), how, like=1)
     first, second = shared.matched if shared else (a, b)
     models = _shaped(first, second, how)
+    wanted, why = _chosen(models, wanted) if method is None and data is not None and program is None else (wanted, ())
     found = _aligned(bring(models, program or _planned(models, wanted, how), wanted, network=models.like, called={}))
+    found = replace(found, notes=(*why, *found.notes))
     return _with_rows(found, shared) if shared else found
+
+
+def _chosen(models: Shaped, wanted: Wanted) -> tuple[Wanted, tuple[str, ...]]:
+    """What is wanted with the method that suits the models, given data, and what is said of that."""
+    method, why = suitable(models.symmetry)
+    others = " and ".join(argument("method", m) for m in METHODS if m != method)
+    return replace(wanted, method=method), (f"matched by {method}, since {why} ({others} are the other ways)",)
 
 
 def _with_rows(aligned: Aligned, shared: Overlap) -> Aligned:
@@ -87,9 +102,10 @@ def plan(
     b: Source,
     example: Any = None,
     *,
-    method: str = "weights",
+    method: str | None = None,
     options: MatchOptions | Mapping[str, Any] | None = None,
     learning: LearnOptions | Mapping[str, Any] | None = None,
+    data: Any = None,
     **settings: Any,
 ) -> Program:
     """The program that `align` would run, with its arguments.
@@ -102,7 +118,9 @@ def plan(
     ['Canonicalise', 'Canonicalise', 'MatchStep', 'Settle']
     """
     how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
-    return _planned(_shaped(a, b, how), _wanted(how, method, options, learning, ()), how)
+    models, wanted = _shaped(a, b, how), _wanted(how, method or WEIGHTS, options, learning, ())
+    wanted = _chosen(models, wanted)[0] if method is None and data is not None else wanted
+    return _planned(models, wanted, how)
 
 
 def _wanted(how: PairSettings, method: str, options: Any, learning: Any, data: Any, program: Any = None) -> Wanted:
@@ -128,6 +146,15 @@ def _aligned(found: Universe) -> Aligned:
     a, b = found.members
     steps = found.program.steps
     moved = any(s.dual or s.gauge for s in steps if isinstance(s, LearnStep))
+    matched = next((s for s in steps if isinstance(s, MatchStep)), None)
+    basis = PairBasis(
+        found.symmetry,
+        (a.model, b.model),
+        (a.canonical, b.canonical),
+        (a.basis, b.basis),
+        Transform() if found.reference is None else a.canonical.inverse(),
+        "uniform" if matched is None else matched.weighting,
+    )
     return Aligned(
         a.model,
         b.model,
@@ -143,4 +170,5 @@ def _aligned(found: Universe) -> Aligned:
         a.alignment if moved else None,
         next((s.model for s in steps if isinstance(s, Embed)), ""),
         any(isinstance(s, Reduce) for s in steps),
+        basis,
     )

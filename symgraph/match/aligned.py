@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +14,19 @@ from torch.export import ExportedProgram
 from symgraph.errors import UsageError, shorten
 from symgraph.inference.sources import stored, with_state
 from symgraph.io import checkpoint
-from symgraph.io.files import SHARD_SIZE, refuse_existing
+from symgraph.io.files import SHARD_SIZE, refuse_existing, write_text
 from symgraph.io.models import Model
 from symgraph.io.programs import with_weights
 from symgraph.io.shown import Shown
+from symgraph.match.aligned_page import ShownAlignment, aligned_html
+from symgraph.match.analysis import Analysis, figures
+from symgraph.match.barrier_by_space import barrier_by_space
 from symgraph.match.cards import Card, Ingredient, element_spaces
+from symgraph.match.helped import Helped, helped
 from symgraph.match.learn_step import LearnStep
 from symgraph.match.learned_matching import Learned
 from symgraph.match.match_step import MatchStep
+from symgraph.match.pair_basis import PairBasis, require_basis
 from symgraph.match.program import Program
 from symgraph.measure.barrier import loss_barrier
 from symgraph.measure.batches import counted
@@ -45,6 +50,7 @@ class Aligned(Shown):
     form, as the match weighs it, over |A|. Where A was moved as well (dual learned matching), `reference` is A moved,
     and `moved_a` its alignment. `embedded` names the model that was narrower ("A" or "B"): it is then the one embedded
     into the shape of the other. With `narrowed` B was wider and has been reduced to A's shape, with another function.
+    `basis`: how the two came into one basis, for `analysis`.
     """
 
     a: Model
@@ -61,6 +67,7 @@ class Aligned(Shown):
     moved_a: Alignment | None = None
     embedded: str = ""
     narrowed: bool = False
+    basis: PairBasis | None = None
 
     @cached_property
     def growth(self) -> dict[str, float]:
@@ -100,9 +107,66 @@ class Aligned(Shown):
     def plot(self, path: str | Path, batches: Iterable[Any], *, overwrite: bool = False, **how: Any) -> Path:
         """Draws the loss between A and B, before and after, as PNG, SVG or PDF; `how` as for `loss_barrier`."""
         held = counted(batches, "to draw")
-        how = {"names": [Path(m.spec).name or m.spec for m in (self.a, self.b)], **how}
+        how = {"names": _names(self), **how}
         curves = {"before": self.barrier(held, before=True, **how), "after": self.barrier(held, **how)}
         return barrier_plot(curves, path, overwrite=overwrite)
+
+    def helped(self, before: LossBarrier, after: LossBarrier) -> Helped:
+        """Whether the alignment lowered the loss barrier, in one sentence, and what to try if it did not."""
+        return helped(before, after, _matching(self))
+
+    def analysis(
+        self,
+        batches: Iterable[Any] | None = None,
+        *,
+        measured: Mapping[str, LossBarrier] | None = None,
+        **how: Any,
+    ) -> Analysis:
+        """What the alignment did: distances per parameter and per space, confidence, angles; what carries the barrier.
+
+        Args:
+            batches: what the loss barrier is measured on, before, after, and with each space left as it was.
+            measured: the loss barriers "before" and "after", where they are known already.
+            how: as for `loss_barrier`.
+
+        Raises:
+            UsageError: the alignment was not found by `align`.
+        """
+        basis = require_basis(self.basis)
+        parameters, spaces = figures(basis, self.growth)
+        if batches is None:
+            return Analysis(parameters, spaces, measured or {})
+        held = counted(batches, "to measure on")
+        found = measured or {"before": self.barrier(held, before=True, **how), "after": self.barrier(held, **how)}
+        known = {n: how[n] for n in ("loss", "device", "recalibrate", "progress") if n in how}
+        own = basis.own_states(self.reference, self.state)
+        return Analysis(parameters, spaces, found, barrier_by_space(basis, own, held, **known))
+
+    def save_html(
+        self, path: str | Path, batches: Iterable[Any] | None = None, *, overwrite: bool = False, **how: Any
+    ) -> Path:
+        """Writes a page that opens from disk: what `analysis` gives, as pictures and tables; `how` as there.
+
+        Raises:
+            OutputError: something is there and `overwrite` is not set, or it cannot be written.
+            UsageError: the alignment was not found by `align`.
+        """
+        refuse_existing(path, overwrite, folder=False)
+        return write_text(path, aligned_html(self._shown(), self.analysis(batches, **how)), overwrite)
+
+    def _shown(self) -> ShownAlignment:
+        return ShownAlignment(
+            models=_names(self),
+            before=self.before,
+            after=self.after,
+            objective=self.alignment.objective,
+            learned=self.learned,
+            growth=self.growth,
+            method=_method(self),
+            matching=_matching(self),
+            program=str(self.program),
+            notes=self.notes,
+        )
 
     def report(self) -> str:
         """How it was made, in Markdown, as the model card of the checkpoint says it."""
@@ -206,6 +270,20 @@ def _distances(aligned: Aligned) -> tuple[str, ...]:
     return (
         f"in canonical form, relative to A: {aligned.before:.4f} before, {aligned.after:.4f} after {sweeps} sweeps",
     )
+
+
+def _names(aligned: Aligned) -> tuple[str, str]:
+    """The names of the files of both models, where these tell them apart."""
+    first, second = (Path(m.spec).name or m.spec for m in (aligned.a, aligned.b))
+    return ("A", "B") if first == second else (first, second)
+
+
+def _matching(aligned: Aligned) -> str:
+    """By which method it was found."""
+    if aligned.learned is not None:
+        return "learned"
+    step = _step(aligned)
+    return "weights" if step is None else step.method
 
 
 def _step(aligned: Aligned) -> MatchStep | None:

@@ -55,7 +55,8 @@ class Member:
     """One model of a universe.
 
     `state` is the model there, as a checkpoint of its class holds it, `alignment` what leads there; `inside` leads from
-    its own gauge to the common basis in canonical form. `singular` names gains that are zero: nothing can be brought
+    its own gauge to the common basis in canonical form: by way of its own canonical form (`canonical`), and from there
+    (`basis`). `singular` names gains that are zero: nothing can be brought
     into its gauge. `change` is the largest relative change of its outputs on random inputs; `before` and `after` are
     its distances from what it was matched to (the mean of all, or the first of two) in canonical form, as the match
     weighs them, over its norm.
@@ -65,6 +66,8 @@ class Member:
     state: State
     alignment: Alignment
     inside: Transform
+    canonical: Transform
+    basis: Transform
     singular: tuple[str, ...]
     change: float
     before: float
@@ -387,8 +390,8 @@ def universe_of(of: Shaped, program: Program, settled: Settle, run: Run) -> Univ
         name = shaped_as.get(model_name, model_name)
         model, found = run.finished(into[name], settled.op)
         singular, change = run.canonical[name].singular, made.changes[name]
-        alignment = run.alignments[into[name]]
-        members.append(Member(model, found, alignment, made.inside[name], singular, change, *figures[name]))
+        ways = made.inside[name], run.canonical[name].transform, made.basis[name]
+        members.append(Member(model, found, run.alignments[into[name]], *ways, singular, change, *figures[name]))
     names = [shaped_as.get(n, n) for n in of.models]
     reference = None if made.reference is None else names.index(made.reference)
     objective = tuple(x / made.matched.scale for x in made.matched.objective)

@@ -49,9 +49,9 @@ class Together:
     """Models on their way into one basis and gauge, by name, in the order in which they were matched (or `listed`).
 
     `states` are the models in the common basis, in canonical form; `shared`: for each what leads there from its own
-    canonical form, and once settled `inside`: from its own gauge. `reference` is the model whose gauge it is, None
-    where no gauge will do; `first` stays where it is. `approximate`: models whose function has changed. `changes`: by
-    how much the outputs of each have changed.
+    canonical form, and once settled `inside`: from its own gauge, and `basis`: from its own canonical form.
+    `reference` is the model whose gauge it is, None where no gauge will do; `first` stays where it is. `approximate`:
+    models whose function has changed. `changes`: by how much the outputs of each have changed.
     """
 
     matched: Matched
@@ -64,6 +64,7 @@ class Together:
     trained: bool = False
     approximate: set[str] = field(default_factory=set)
     inside: dict[str, Transform] = field(default_factory=dict)
+    basis: dict[str, Transform] = field(default_factory=dict)
     changes: dict[str, float] = field(default_factory=dict)
 
 

@@ -72,12 +72,13 @@ class Settle(ProgramStep):
         run.sources[into] = name
         if name == reference and not self.free:
             # Its own way there and back cancels exactly.
-            made.inside[name], made.changes[name] = own, 0.0
+            made.inside[name], made.basis[name], made.changes[name] = own, Transform(), 0.0
             run.alignments[into] = Alignment(run.symmetry, Transform(), *hashes, objective, notes)
             run.states[into] = run.given[name] if name in run.given else run.states[name]
             _pass(run, made, name, run.states[into], None)
             return ""
         made.inside[name] = own.then(made.shared[name]).then(back)
+        made.basis[name] = made.shared[name].then(back)
         target = None if reference is None else run.canonical[reference].transform
         whole = made.inside[name] if target is None else made.inside[name].then(target.inverse())
         state = run.state(name, self.op)

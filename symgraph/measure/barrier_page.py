@@ -75,12 +75,13 @@ def result_data(label: str, result: Shown) -> Plain:
     return {
         "label": label,
         "models": list(result.models),
-        "quantities": [_quantity(m) for m in (result.loss, *result.metrics)],
+        "quantities": [quantity_data(m) for m in (result.loss, *result.metrics)],
         **said,
     }
 
 
-def _quantity(m: Measured) -> Plain:
+def quantity_data(m: Measured) -> Plain:
+    """A quantity at all mixtures, with the figures that follow from it."""
     figures = ("barriers", "barrier", "standard_error", "argmax", "interior_min", "midpoint", "ends")
     plain = asdict(m) | {name: getattr(m, name) for name in figures}
     return plain | {"places": m.places}

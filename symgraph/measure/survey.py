@@ -31,6 +31,7 @@ class Survey:
         data: the same batches in every pass; `training` those that statistics of norms are computed on at mixtures.
         progress: is told which of how many batches is done.
         finite: whether a value that is not finite is an error.
+        like: a survey of models that compute the same: what these have by themselves is not measured again.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Survey:
         training: Any = None,
         progress: Progress | None = None,
         finite: bool = True,
+        like: Survey | None = None,
     ) -> None:
         self.finite = finite
         self.objective, self.point, self.data, self.training = objective, point, data, training
@@ -48,6 +50,9 @@ class Survey:
         self.passes, self.examples, self.chance = Passes(), 0, Chance()
         self.ends: list[dict[str, Sample]] = []
         self.found: dict[Mixture, dict[str, tuple[float, float, float]]] = {}
+        if like is not None:
+            self.passes, self.ends = like.passes, like.ends
+            self.found = {m: figures for m, figures in like.found.items() if is_vertex(m)}
 
     def visit_all(self, places: Sequence[Mixture], refinements: int = 0) -> None:
         """Evaluate the models and mixtures of them, and then so many more around the largest barrier of two.

@@ -65,3 +65,55 @@ def test_what_is_refused(cli: Cli, words: tuple[object, ...], said: str) -> None
     found = cli("barrier", *words, *DATA[:2])
     assert found.code != 0 and said in found.err, found.err
     assert Path("mine.html").read_text() == "mine" and not Path("a.html").exists()
+
+
+# -- alignments ------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_of_an_alignment(cli: Cli, checkpoints: Path) -> None:
+    pair = (checkpoints / "vit-0", checkpoints / "vit-1")
+    measured = ("--data", "cli_nets:images", "--points", 3)
+    found = cli("align", *pair, "--out", "moved", "--html", "moved.html", *measured, "--json")
+    assert found.code == 0, found.err
+    page = Path("moved.html").read_text(encoding="utf-8")
+    assert found.json["written"]["page"] == "moved.html" and "<title>vit-1 aligned to vit-0</title>" in page
+    said = found.json["helped"]
+    assert said["before"] == found.json["loss_barrier"]["before"]["summary"]["cross-entropy"]["barrier"]
+    assert json.dumps(said["said"])[1:-1] in page
+    text = cli("align", *pair, "--out", "again", *measured)
+    assert text.code == 0 and said["said"] in text.out
+    without = cli("align", *pair, "--out", "third", "--html", "bare.html")
+    assert without.code == 0 and '"by_space":null' in Path("bare.html").read_text(encoding="utf-8")
+
+
+def test_an_alignment_picks_what_suits_and_says_so(cli: Cli) -> None:
+    pair = ("cli_nets:normed_a", "cli_nets:normed_b")
+    named = ("--data", "cli_nets:batches", "--train-data", "cli_nets:batches", "--points", 3)
+    found = cli("align", *pair, "--out", "moved.pt", *named)
+    assert found.code == 0, found.err
+    assert "matched by activations, since it has batch norms" in found.out
+    assert "statistics of batch norms are computed anew at every mixture, on 2 batches" in found.err
+    assert "statistics of cli_nets:batches" in found.out
+    planned = cli("align", *pair, "--dry-run", *named)
+    assert planned.code == 0 and "by activations" in planned.out
+    asked = cli("align", *pair, "--out", "asked.pt", "--method", "weights", *named)
+    assert asked.code == 0 and "matched by" not in asked.out and "statistics" not in asked.out + asked.err
+    alone = cli("align", *pair, "--out", "alone.pt", "--data", "cli_nets:batches", "--points", 3)
+    assert alone.code == 0 and "matched by" not in alone.out
+    anew = cli("align", *pair, "--out", "anew.pt", *named[:2], "--recalibrate", "cli_nets:batches", "--points", 3)
+    assert anew.code == 0 and "statistics of cli_nets:batches" in anew.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--html", "mine.html"), "mine.html exists already"),
+        (("--html", "a.html", "--dry-run"), "--dry-run makes none"),
+        (("--recalibrate", "cli_nets:batches"), "there is no data"),
+    ],
+)
+def test_what_an_alignment_refuses(cli: Cli, words: tuple[str, ...], said: str) -> None:
+    Path("mine.html").write_text("mine")
+    found = cli("align", *PAIR, "--out", "moved.pt", *words)
+    assert found.code != 0 and said in found.err, found.err
+    assert Path("mine.html").read_text() == "mine" and not Path("moved.pt").exists()

@@ -2,36 +2,9 @@
 //
 // node drive.cjs CHROMIUM FOLDER PAGE...    pictures go into FOLDER; playwright-core is found by NODE_PATH
 
-const { chromium } = require("playwright-core");
-const { basename, join } = require("node:path");
+const { fits, paint, run, stops: reached, text, themes } = require("./browser.cjs");
 
-const SIZE = { width: 1280, height: 800 };
-
-async function main([executablePath, folder, ...pages]) {
-  const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
-  const found = {};
-  for (const file of pages) {
-    const name = basename(file, ".html");
-    found[name] = await look(browser, file, join(folder, name));
-  }
-  await browser.close();
-  console.log(JSON.stringify(found));
-}
-
-async function look(browser, file, picture) {
-  const said = [];
-  const open = async (theme, hash = "") => {
-    const page = await browser.newPage({ viewport: SIZE, colorScheme: theme });
-    page.on("console", (message) => said.push(`${message.type()}: ${message.text()}`));
-    page.on("pageerror", (error) => said.push(`error: ${error.message}`));
-    page.on("request", (request) => {
-      if (!/^(data|file):/.test(request.url())) said.push(`request: ${request.url()}`);
-    });
-    await page.goto(`file://${file}${hash}`);
-    page.setDefaultTimeout(60000);
-    await page.waitForFunction(() => document.documentElement.dataset.drawn);
-    return page;
-  };
+async function look(open, picture) {
   const page = await open("light");
   await page.screenshot({ path: `${picture}-light.png` });
   const seen = {
@@ -48,21 +21,8 @@ async function look(browser, file, picture) {
   const dark = await open("dark", "#space=residual");
   seen.pointed = await text(dark, ".details h2").catch(() => "");
   await dark.screenshot({ path: `${picture}-dark.png` });
-  return { ...seen, said };
+  return seen;
 }
-
-/** The first paint of the fastest of three times: other programs may run beside the browser. */
-async function paint(open, page) {
-  const pages = [page, await open("light"), await open("light")];
-  const times = pages.map((one) =>
-    one.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime),
-  );
-  const fastest = Math.min(...(await Promise.all(times)));
-  await Promise.all(pages.slice(1).map((one) => one.close()));
-  return fastest;
-}
-
-const text = (page, selector) => page.locator(selector).first().innerText({ timeout: 2000 });
 
 /** What is drawn: the nodes by their kinds, and the labels of links. */
 function drawn(page) {
@@ -156,17 +116,7 @@ async function search(page) {
 
 /** What the keyboard alone reaches. */
 async function keyboard(page) {
-  const stops = [];
-  await page.locator("#view").focus();
-  for (let at = 0; at < 40; at += 1) {
-    await page.keyboard.press("Tab");
-    const stop = await page.evaluate(() => {
-      const { tagName, className, textContent } = document.activeElement;
-      return { tag: tagName, kind: className.split(" ")[0], text: textContent.slice(0, 30) };
-    });
-    if (stop.tag === "BODY") break;
-    stops.push(stop);
-  }
+  const stops = await reached(page);
   await page.locator(".canvas").focus();
   for (const key of ["ArrowRight", "ArrowUp", "ArrowDown"]) await page.keyboard.press(key);
   const first = await text(page, ".said");
@@ -185,26 +135,4 @@ async function keyboard(page) {
   return { stops, first, details, link, row, chosen, tab };
 }
 
-async function themes(page) {
-  const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-  const found = [];
-  for (let turn = 0; turn < 3; turn += 1) {
-    found.push([await page.locator("#theme").innerText(), await ground()]);
-    await page.locator("#theme").click();
-  }
-  return found;
-}
-
-/** Whether nothing is wider or higher than the window. */
-function fits(page) {
-  return page.evaluate(
-    () =>
-      document.documentElement.scrollWidth <= innerWidth &&
-      document.documentElement.scrollHeight <= innerHeight,
-  );
-}
-
-main(process.argv.slice(2)).catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+run(look);

@@ -6,38 +6,23 @@ Needs Chromium, Node and playwright-core (CONTRIBUTING.md says how); pictures ar
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from browser import SLOWEST_PAINT, driven, lacking
 from models_zoo import case
 from torch import Tensor, nn
 
 import symgraph
 
-DRIVER = Path(__file__).with_name("drive.cjs")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NODE = shutil.which("node")
 DEEP = 80
 ZOO = ("vit", "gpt2-untied", "resnet", "bert", "mlp-relu")
-SLOWEST_PAINT, LARGEST_PAGE = 2000, 3_000_000
+LARGEST_PAGE = 3_000_000
 
 
-def _lacking() -> str:
-    """What is not installed here, empty if all is."""
-    if CHROMIUM is None or NODE is None:
-        return f"no {'Chromium' if CHROMIUM is None else 'Node'} on the path"
-    found = subprocess.run([NODE, "-e", "require('playwright-core')"], capture_output=True, text=True)
-    return "" if found.returncode == 0 else "Node finds no playwright-core; set NODE_PATH to the folder that has it"
-
-
-LACKING = _lacking()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(LACKING), reason=LACKING)]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(lacking()), reason=lacking())]
 
 
 class Mixer(nn.Module):
@@ -89,13 +74,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
     pages = [graph.save_html(folder / f"{name}.html") for name, graph in graphs.items()]
     assert (folder / "deep.html").stat().st_size < LARGEST_PAGE
-    pictures = Path(os.environ.get("SYMGRAPH_PICTURES", folder))
-    pictures.mkdir(parents=True, exist_ok=True)
-    command = [str(NODE), str(DRIVER), str(CHROMIUM), str(pictures), *map(str, pages)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return driven("drive.cjs", folder, pages)
 
 
 EVERY = (*ZOO, "custom", "frozen", "deep")

@@ -162,6 +162,15 @@ export function marker(hue, x, y, size = 3) {
   return svg("polygon", { class: "point", points: at.join(" ") });
 }
 
+/** Where the pointer is in a drawing, whose middle is that of its element. */
+export function placed(root, event) {
+  const box = root.getBoundingClientRect();
+  const { width, height } = root.viewBox.baseVal;
+  const factor = Math.min(box.width / width, box.height / height);
+  const from = [box.left + (box.width - width * factor) / 2, box.top + (box.height - height * factor) / 2];
+  return [(event.clientX - from[0]) / factor, (event.clientY - from[1]) / factor];
+}
+
 /** Lets the pointer and the arrow keys read the points of curves. */
 function readable(root, curves, { onX, onY, mark, say, x, y }) {
   const all = curves.flatMap((curve) => curve.points.map((point) => ({ curve, point })));
@@ -176,9 +185,7 @@ function readable(root, curves, { onX, onY, mark, say, x, y }) {
     say(`${curve.label}: ${y.title} ${within(point.y, point.error)} at ${where}`);
   };
   root.addEventListener("pointermove", (event) => {
-    const box = root.getBoundingClientRect();
-    const scale = root.viewBox.baseVal.width / box.width;
-    const [px, py] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+    const [px, py] = placed(root, event);
     const far = all.map(({ point }) => Math.hypot(onX(point.x) - px, onY(point.y) - py));
     const nearest = far.indexOf(Math.min(...far));
     if (far[nearest] < 40) show(nearest);
@@ -233,7 +240,12 @@ export function histogram({ name, bars, x, y, width = 560, height = 220, hue = 0
     const { from, to, count } = bars[at];
     say(`${figure(from)} to ${figure(to)}: ${figure(count)} ${y.title}`);
   };
-  drawn.forEach((bar, i) => bar.addEventListener("pointerenter", () => show(i)));
+  // Bars of nothing have no height that could be met.
+  root.addEventListener("pointermove", (event) => {
+    const [px] = placed(root, event);
+    const here = bars.findIndex(({ from, to }) => onX(from) <= px && px < onX(to));
+    if (here >= 0) show(here);
+  });
   root.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
@@ -241,6 +253,64 @@ export function histogram({ name, bars, x, y, width = 560, height = 220, hue = 0
     show((at + step + bars.length) % bars.length);
   });
   return root;
+}
+
+/**
+ * Bars beside each other's names, from the first row down, with their errors.
+ *
+ * rows: {label, value, error?, hue?}; rule: {value, label} is a line across all of them.
+ */
+export function rankedBars({ name, rows, title, rule, width = 560, say = () => {} }) {
+  const [line, top] = [22, rule ? 24 : 8];
+  const left = Math.min(Math.max(...rows.map(({ label }) => label.length)) * 6.3 + 14, width * 0.5);
+  const height = top + rows.length * line + 40;
+  const [low, high] = span([0, rule?.value ?? 0, ...rows.flatMap(({ value, error = 0 }) => [value - error, value + error])]);
+  const onX = (v) => left + ((v - low) / (high - low)) * (width - left - 16);
+  const root = frame(name, width, height);
+  const bottom = height - 34;
+  for (const at of ticks(low, high, 5))
+    if (onX(at) >= left && onX(at) <= width - 8)
+      root.append(
+        svg("line", { class: "grid", x1: onX(at), x2: onX(at), y1: top - 4, y2: bottom }),
+        svg("text", { class: "tick", x: onX(at), y: bottom + 13, "text-anchor": "middle" }, figure(at)),
+      );
+  const drawn = rows.map(({ label, value, error, hue = 0 }, i) => {
+    const y = top + i * line;
+    const [from, to] = [Math.min(onX(0), onX(value)), Math.max(onX(0), onX(value))];
+    const bar = svg("rect", { class: `bar hue-${hue % HUES}`, x: from, y: y + 3, width: Math.max(to - from, 1), height: line - 7, "data-label": label });
+    const spread = error ? svg("line", { class: "error", x1: onX(value - error), x2: onX(value + error), y1: y + line / 2, y2: y + line / 2 }) : "";
+    root.append(svg("text", { class: "tick", x: left - 6, y: y + line / 2 + 4, "text-anchor": "end" }, shortened(label, left)), bar, spread);
+    return bar;
+  });
+  if (rule)
+    root.append(
+      svg("line", { class: "ruled", x1: onX(rule.value), x2: onX(rule.value), y1: top - 6, y2: bottom }),
+      svg("text", { class: "tick", x: onX(rule.value), y: top - 10, "text-anchor": onX(rule.value) > width - 90 ? "end" : "middle" }, rule.label),
+    );
+  root.append(svg("text", { class: "axis", x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, title));
+  let at = -1;
+  const show = (next) => {
+    at = next;
+    drawn.forEach((bar, i) => bar.classList.toggle("here", i === at));
+    say(`${rows[at].label}: ${title} ${within(rows[at].value, rows[at].error)}`);
+  };
+  root.addEventListener("pointermove", (event) => {
+    const here = Math.floor((placed(root, event)[1] - top) / line);
+    if (here >= 0 && here < rows.length) show(here);
+  });
+  root.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    show((at + step + rows.length) % rows.length);
+  });
+  return root;
+}
+
+/** The end of a name tells more than its beginning. */
+function shortened(label, room) {
+  const most = Math.floor((room - 10) / 6.3);
+  return label.length > most ? `\u2026${label.slice(1 - most)}` : label;
 }
 
 /** The names of curves with their marks, which show and hide them. */

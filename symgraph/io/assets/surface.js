@@ -1,6 +1,6 @@
 // A quantity over mixtures of three models: a triangle in barycentric coordinates, or the plane through them.
 
-import { figure, svg } from "assets/chart.js";
+import { figure, placed, svg } from "assets/chart.js";
 
 const CORNERS = [
   [0, 0],
@@ -218,10 +218,7 @@ function readsGrid(root, { columns, rows, on, quantity, say }) {
     return far.indexOf(Math.min(...far));
   };
   root.addEventListener("pointermove", (event) => {
-    const box = root.getBoundingClientRect();
-    const factor = Math.min(box.width / root.viewBox.baseVal.width, box.height / root.viewBox.baseVal.height);
-    const px = (event.clientX - box.left - (box.width - root.viewBox.baseVal.width * factor) / 2) / factor;
-    const py = (event.clientY - box.top - (box.height - root.viewBox.baseVal.height * factor) / 2) / factor;
+    const [px, py] = placed(root, event);
     const xs = columns.map((x) => on([x, 0])[0]);
     const ys = rows.map((y) => on([0, y])[1]);
     show(nearest(xs, px), nearest(ys, py));

@@ -1,0 +1,299 @@
+"""What an alignment did, in figures: per parameter, per space and per unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from symgraph.groups.elements import Element
+from symgraph.match.barrier_by_space import BySpace
+from symgraph.match.confidence import Confidence, confidences
+from symgraph.match.pair_basis import PairBasis
+from symgraph.match.tensor_weights import parameter_weights, tensor_weights
+from symgraph.measure.result import LossBarrier
+from symgraph.orbit.grams import square
+from symgraph.orbit.steps import State
+from symgraph.orbit.tensor_blocks import blocks
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.present import group_text, kind
+from symgraph.symmetry.structure import Space
+
+Plain = dict[str, Any]
+# Units of a space that are listed, those with the smallest gap first.
+LISTED = 10
+# Degrees and cosines that one bar of a histogram stands for.
+ANGLE_STEP, GAP_STEP = 5.0, 0.05
+# A matrix is a rotation up to this; of another one the rotation that is nearest is looked at.
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar of a histogram."""
+
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFigures:
+    """A parameter of both models: distances in canonical form over the norm of A's, before and after.
+
+    `share`: of what the match leaves of the squared distance, as it weighs it. `growth`: the norm of B's tensor as it
+    is used over that as it was; None where it was zero.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    before: float
+    after: float
+    share: float
+    growth: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """A unit that hardly differs from the next best: places and units as positions of outer spaces, then its own."""
+
+    place: tuple[int, ...]
+    unit: tuple[int, ...]
+    other: tuple[int, ...]
+    cosine: float
+    second: float
+    gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """The assignment of a space: how many units there are, how many changed place or sign, and how sure that is."""
+
+    units: int
+    moved: int
+    flipped: int
+    median: float
+    least: float
+    doubtful: tuple[Doubtful, ...]
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """The principal angles of the rotations of a space, in degrees; `nearest`: of the rotation that is nearest."""
+
+    matrices: int
+    median: float
+    largest: float
+    bars: tuple[Bar, ...]
+    nearest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceFigures:
+    """A space: distances of all that stands on it over the norm of A's, weighed as the match does, and what it did."""
+
+    name: str
+    group: str
+    kind: str
+    size: int
+    before: float
+    after: float
+    assigned: Assigned | None
+    turned: Turned | None
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What an alignment did. `barriers` and `by_space` are there if there was data."""
+
+    parameters: tuple[TensorFigures, ...]
+    spaces: tuple[SpaceFigures, ...]
+    barriers: Mapping[str, LossBarrier]
+    by_space: BySpace | None = None
+
+    def to_plain(self) -> Plain:
+        """Everything as plain data, without the curves."""
+        return {
+            "parameters": [asdict(p) for p in self.parameters],
+            "spaces": [asdict(s) for s in self.spaces],
+            "by_space": None if self.by_space is None else carried_plain(self.by_space),
+        }
+
+
+def carried_plain(found: BySpace) -> Plain:
+    """The loss barrier with all spaces aligned, and with each left as it was."""
+    aligned = found.aligned
+    return {
+        "lambdas": list(aligned.lambdas),
+        "barrier": aligned.barrier,
+        "standard_error": aligned.standard_error,
+        "spaces": [
+            {"space": s.space, "barrier": s.measured.barrier, "standard_error": s.measured.standard_error}
+            for s in found.spaces
+        ],
+    }
+
+
+def figures(
+    basis: PairBasis, growth: Mapping[str, float]
+) -> tuple[tuple[TensorFigures, ...], tuple[SpaceFigures, ...]]:
+    """The figures of all parameters and of all spaces on which more than the identity acts."""
+    first, second = basis.before(0), basis.before(1)
+    moved = (basis.after(0) if basis.basis[0].steps else first, basis.after(1))
+    symmetry = basis.symmetry
+    names = [n for n in first if n in second]
+    four = [symmetry.shifted({n: s[n] for n in names}) for s in (first, second, *moved)]
+    each = tensor_weights(symmetry, basis.weighting, *four[:2])
+    parameters = _tensors(names, four, each, growth)
+    stacked = [symmetry.stacked(s) for s in four]
+    weights = parameter_weights(symmetry, basis.weighting, *stacked[:2])
+    sums = _sums(symmetry, stacked, weights)
+    sure = {c.space.id: c for c in confidences(symmetry, *moved, weights)}
+    spaces = (_space(basis, s, sums[s.id], sure.get(s.id)) for s in symmetry.active if s.id in sums)
+    return parameters, tuple(spaces)
+
+
+# -- distances ---------------------------------------------------------------------------------------------------------
+
+
+def _tensors(
+    names: Sequence[str], four: Sequence[State], weights: Mapping[str, float], growth: Mapping[str, float]
+) -> tuple[TensorFigures, ...]:
+    squares = {n: _squares([s[n] for s in four]) for n in names}
+    total = sum(weights[n] * after for n, (_, after, _) in squares.items()) or 1.0
+    return tuple(
+        TensorFigures(
+            n,
+            tuple(four[0][n].shape),
+            _relative(before, size),
+            _relative(after, size),
+            weights[n] * after / total,
+            growth.get(n),
+        )
+        for n, (before, after, size) in squares.items()
+    )
+
+
+def _squares(tensors: Sequence[Tensor]) -> tuple[float, float, float]:
+    """|A - B|^2 before and after, and |A|^2."""
+    a, b, a_after, b_after = tensors
+    return square(a - b), square(a_after - b_after), square(a)
+
+
+def _relative(distance: float, size: float) -> float:
+    """A distance over a norm, both squared; of what is zero in A, 0 where it is zero in B."""
+    return math.sqrt(distance / size) if size > 0 else (math.inf if distance > 0 else 0.0)
+
+
+def _sums(symmetry: SymmetryGraph, four: Sequence[State], weights: Mapping[str, float]) -> dict[int, list[float]]:
+    """The same three of all that stands on each space, weighed."""
+    found: dict[int, list[float]] = {}
+    for name in four[0]:
+        for block in blocks(name, [s[name] for s in four], symmetry.acting_terms[name]):
+            squares = _squares(block.tensors)
+            for space in block.spaces():
+                held = found.setdefault(space, [0.0, 0.0, 0.0])
+                for i, x in enumerate(squares):
+                    held[i] += weights[name] * x
+    return found
+
+
+# -- spaces ------------------------------------------------------------------------------------------------------------
+
+
+def _space(basis: PairBasis, space: Space, sums: Sequence[float], sure: Confidence | None) -> SpaceFigures:
+    before, after, size = sums
+    element = basis.element.elements.get(space.id)
+    turned = None if element is None or element.matrix is None else _turned(element.matrix)
+    return SpaceFigures(
+        space.name,
+        group_text(space),
+        kind(space.maps),
+        space.size,
+        _relative(before, size),
+        _relative(after, size),
+        None if sure is None else _assigned(basis, sure, element),
+        turned,
+    )
+
+
+def _assigned(basis: PairBasis, sure: Confidence, element: Element | None) -> Assigned:
+    space, gaps = sure.space, sure.gaps
+    n = space.size
+    index = torch.arange(n).expand(gaps.shape) if element is None or element.index is None else element.index
+    here = torch.arange(n, device=index.device)
+    signs = None if element is None else element.sign
+    order = gaps.flatten().argsort()[:LISTED].tolist()
+    return Assigned(
+        units=gaps.numel(),
+        moved=int((index != here).sum()),
+        flipped=0 if signs is None else int((signs < 0).sum()),
+        median=float(gaps.median()),
+        least=float(gaps.min()),
+        doubtful=tuple(_doubtful(basis, sure, at) for at in order),
+        bars=_bars(gaps.flatten(), GAP_STEP),
+    )
+
+
+def _doubtful(basis: PairBasis, sure: Confidence, at: int) -> Doubtful:
+    row, place = divmod(at, sure.space.size)
+    outer = _positions(basis, sure.space, row)
+    cosine, second = float(sure.matched[row, place]), float(sure.second[row, place])
+    unit, other = (tuple(_origin(basis, sure.space, (*outer, p))) for p in (place, int(sure.other[row, place])))
+    return Doubtful((*outer, place), unit, other, cosine, second, cosine - second)
+
+
+def _path(basis: PairBasis, space: Space) -> list[Space]:
+    """The active spaces that a space is fibred over, outer ones first."""
+    active = {s.id for s in basis.symmetry.active}
+    return [basis.symmetry.spaces[f] for f in space.fibre if f in active]
+
+
+def _positions(basis: PairBasis, space: Space, row: int) -> tuple[int, ...]:
+    found: list[int] = []
+    for outer in reversed(_path(basis, space)):
+        row, position = divmod(row, outer.size)
+        found.insert(0, position)
+    return tuple(found)
+
+
+def _origin(basis: PairBasis, space: Space, place: tuple[int, ...]) -> Iterator[int]:
+    """Where in B, as it was, a unit comes from that stands at a place now."""
+    path = [*_path(basis, space), space]
+    for depth, one in enumerate(path):
+        element = basis.element.elements.get(one.id)
+        if element is None or element.index is None:
+            yield place[depth]
+            continue
+        known = {s.id: p for s, p in zip(path, place, strict=True)}
+        # What is fibred over rigid spaces is the same at all of their positions.
+        at = tuple(known.get(f, 0) for f in one.fibre)
+        yield int(element.index[(*at, place[depth])])
+
+
+def _turned(matrix: Tensor) -> Turned:
+    q = matrix.double().reshape(-1, *matrix.shape[-2:])
+    eye = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
+    nearest = bool((q @ q.mT - eye).abs().max() > ROUNDING)
+    if nearest:
+        left, _, right = torch.linalg.svd(q)
+        q = left @ right
+    # The eigenvalues of a rotation are exp(+-i angle); those of its symmetric part are the cosines.
+    angles = torch.linalg.eigvalsh((q + q.mT) / 2).clamp(-1, 1).arccos().rad2deg().flatten()
+    return Turned(len(q), float(angles.median()), float(angles.max()), _bars(angles, ANGLE_STEP, 0.0, 180.0), nearest)
+
+
+def _bars(values: Tensor, step: float, low: float | None = None, high: float | None = None) -> tuple[Bar, ...]:
+    """A histogram by edges at multiples of a step."""
+    first = math.floor((float(values.min()) if low is None else low) / step + 1e-9)
+    last = max(math.ceil((float(values.max()) if high is None else high) / step - 1e-9), first + 1)
+    edges = [round(i * step, 9) for i in range(first, last + 1)]
+    places = ((values.double().cpu() / step).floor().long() - first).clamp(0, len(edges) - 2)
+    counts = torch.bincount(places, minlength=len(edges) - 1).tolist()
+    return tuple(Bar(a, b, c) for (a, b), c in zip(pairwise(edges), counts, strict=True))

@@ -1,0 +1,31 @@
+"""Which method of matching suits a model where nobody has chosen one."""
+
+from __future__ import annotations
+
+from symgraph.groups.map_class import DenseMaps
+from symgraph.ir import Kind
+from symgraph.symmetry.graph import SymmetryGraph
+
+WEIGHTS, ACTIVATIONS = "weights", "activations"
+
+
+def suitable(symmetry: SymmetryGraph) -> tuple[str, str]:
+    """The method that suits the spaces of a model, given training data, and why.
+
+    Where units only change places (with scales or signs) the weights of two models say little of which unit is which,
+    and what the units compute says more; the share of the weights is chosen on data, so that nothing is lost. Where
+    rotations are found, weights say enough, and matching by them needs no pass over data.
+    """
+    active = symmetry.active
+    if not active:
+        return WEIGHTS, "no space can be aligned"
+    if has_statistics(symmetry):
+        return ACTIVATIONS, "it has batch norms"
+    if turning := next((s.name for s in active if isinstance(s.maps, DenseMaps)), ""):
+        return WEIGHTS, f"there are rotations, as of {turning}"
+    return ACTIVATIONS, "there are only permutations, with scales or signs"
+
+
+def has_statistics(symmetry: SymmetryGraph) -> bool:
+    """Whether a model has norms with stored statistics, which mixtures do not fit."""
+    return any(n.kind is Kind.CALL and "batch_norm" in n.target for n in symmetry.graph.nodes)
