@@ -1,7 +1,7 @@
 // An alignment: what it did, whether it helped, which space carries the loss barrier, and how sure it is.
 
 import { curvePicture, resultTable } from "assets/barrier-curves.js";
-import { figure, lineChart, rankedBars, within } from "assets/chart.js";
+import { figure, histogram, lineChart, rankedBars, within } from "assets/chart.js";
 import { counted, dottedName, el } from "assets/dom.js";
 import { setGlossary, term, wholeGlossary } from "assets/glossary.js";
 import { point, pointed } from "assets/page.js";
@@ -20,7 +20,7 @@ export function show(data, place) {
   place.append(
     card("What it did", { name: "summary" }, summary(data)),
     ...(barrier.length ? barrier : [sweeps]),
-    ...(data.by_space ? [card("Which space carries the loss barrier", { name: "carried", wide: true }, carried(data.by_space))] : []),
+    ...(data.by_space?.spaces.length ? [card("Which space carries the loss barrier", { name: "carried", wide: true }, carried(data.by_space))] : []),
     ...spaces(data),
     card("Parameters", { name: "parameters", wide: true }, parameters(data)),
     card("Least certain units", { name: "doubtful" }, doubtful(data)),
@@ -34,7 +34,7 @@ export function show(data, place) {
 // -- what it did ------------------------------------------------------------------------------------------------------
 
 function summary(data) {
-  const worst = data.by_space && ranked(data.by_space.spaces)[0];
+  const worst = ranked(data.by_space?.spaces ?? [])[0];
   const unsure = data.spaces.filter((space) => space.assigned).sort((a, b) => a.assigned.median - b.assigned.median)[0];
   const pairs = [
     [term("canonical form", "distance"), `${figure(data.before)} \u2192 ${figure(data.after)} in canonical form, over the norm of ${data.models[0]}`],
@@ -47,13 +47,43 @@ function summary(data) {
       `${worst.space}: left as it was, the highest point between the models is ${overChord(highest(worst))} (${overChord(highest(data.by_space.aligned))} with all aligned)`,
     ]);
   if (unsure) pairs.push(["least sure", `${unsure.name}: median gap ${figure(unsure.assigned.median, 3)} to the second best`]);
-  return [verdict(data.helped), facts(pairs), said([...data.notes, ...data.remarks])];
+  return [verdict(data.helped), facts(pairs), said([...data.notes, ...data.remarks]), certainty(data.spaces)];
 }
 
 function verdict(helped) {
   if (!helped) return el("p", { class: "verdict" }, "Whether it helped is not known: no data was given to measure the loss barrier on.");
   const mood = helped.better === null ? "" : helped.better ? " good" : " bad";
   return el("p", { class: `verdict${mood}`, "data-helped": String(helped.better) }, helped.said[0].toUpperCase() + helped.said.slice(1), ".");
+}
+
+/** How sure all assignments are, of every space together. */
+function certainty(every) {
+  const counts = new Map();
+  for (const { low, high, count } of every.flatMap(({ assigned }) => assigned?.bars ?? []))
+    counts.set(low, { from: low, to: high, count: (counts.get(low)?.count ?? 0) + count });
+  if (!counts.size) return "";
+  const sorted = [...counts.values()].sort((a, b) => a.from - b.from);
+  const picture = new Picture("Gaps of all units", (say) =>
+    histogram({
+      name: "gap to the second best of all units",
+      bars: filledIn(sorted),
+      x: { title: "gap to the second best, all units" },
+      y: { title: "units" },
+      height: 180,
+      say,
+    }),
+  );
+  return picture.element;
+}
+
+/** Bars beside each other, with empty ones where there are none between. */
+function filledIn(bars) {
+  return bars.flatMap((bar, i) => {
+    const width = bar.to - bar.from;
+    const missing = i ? Math.round((bar.from - bars[i - 1].to) / width) : 0;
+    const empty = [...Array(missing).keys()].map((k) => ({ from: bars[i - 1].to + k * width, to: bars[i - 1].to + (k + 1) * width, count: 0 }));
+    return [...empty, bar];
+  });
 }
 
 function said(lines) {
@@ -110,6 +140,10 @@ function carried({ aligned, spaces }) {
 // -- spaces -----------------------------------------------------------------------------------------------------------
 
 function spaces(data) {
+  if (!data.spaces.length) {
+    const why = "No space of these models admits more than the identity: there is nothing to align. Their page (`symgraph inspect MODEL --html FILE`) says why.";
+    return [card("Spaces", { name: "spaces", wide: true }, el("p", {}, why))];
+  }
   const details = el("div", { class: "one", "aria-live": "polite" });
   const without = new Map(data.by_space?.spaces.map((row) => [row.space, highest(row).value]) ?? []);
   const table = spaceTable(data.spaces, without, (row) => choose(row));
@@ -124,7 +158,7 @@ function spaces(data) {
     if (row) choose(row);
     return Boolean(row);
   };
-  if (!follow() && data.spaces.length) {
+  if (!follow()) {
     table.mark(data.spaces[0].name);
     details.replaceChildren(...spaceDetails(data.spaces[0]));
   }
