@@ -47,7 +47,7 @@ def aligned_html(shown: ShownAlignment, analysis: Analysis) -> str:
 
 def page_data(shown: ShownAlignment, analysis: Analysis) -> Plain:
     """Everything that the page says."""
-    said = {n: getattr(shown, n) for n in ("before", "after", "method", "program")}
+    said = {n: getattr(shown, n) for n in ("before", "after", "method", "matching", "program")}
     return {
         "models": list(shown.models),
         **said,

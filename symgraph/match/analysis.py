@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from symgraph.groups.elements import Element
+from symgraph.io.sums import square
 from symgraph.match.barrier_by_space import BySpace
 from symgraph.match.confidence import Confidence, confidences
 from symgraph.match.pair_basis import PairBasis
 from symgraph.match.tensor_weights import parameter_weights, tensor_weights
 from symgraph.measure.result import LossBarrier
-from symgraph.orbit.grams import square
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import blocks
 from symgraph.symmetry.graph import SymmetryGraph

@@ -23,7 +23,9 @@ async function look(open, picture) {
 
 function cards(page) {
   return page.evaluate(() =>
-    Object.fromEntries([...document.querySelectorAll(".card")].map((card) => [card.dataset.card, card.innerText])),
+    Object.fromEntries(
+      [...document.querySelectorAll(".card")].map((card) => [card.dataset.card, card.innerText]),
+    ),
   );
 }
 
@@ -40,8 +42,13 @@ async function charts(page) {
     await ((await spots.count()) ? spots.last() : chart).hover({ force: true });
     const outside = await chart.evaluate((svg) => {
       const box = svg.getBoundingClientRect();
-      const letters = [...svg.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
-      return letters.filter(([, at]) => at.left < box.left - 2 || at.right > box.right + 2).map(([words]) => words);
+      const letters = [...svg.querySelectorAll("text")].map((text) => [
+        text.textContent,
+        text.getBoundingClientRect(),
+      ]);
+      return letters
+        .filter(([, at]) => at.left < box.left - 2 || at.right > box.right + 2)
+        .map(([words]) => words);
     });
     const name = await chart.getAttribute("aria-label");
     found.push({ name, keys, pointer: await figure.locator(".said").innerText(), outside });
@@ -66,10 +73,18 @@ async function saved(page) {
   const found = {};
   for (const kind of ["SVG", "PNG"]) {
     const waiting = page.waitForEvent("download");
-    await page.locator("figure").first().getByRole("button", { name: new RegExp(`as ${kind}`) }).click();
+    await page
+      .locator("figure")
+      .first()
+      .getByRole("button", { name: new RegExp(`as ${kind}`) })
+      .click();
     const download = await waiting;
     const content = readFileSync(await download.path());
-    found[kind] = { name: download.suggestedFilename(), size: content.length, text: kind === "SVG" ? String(content) : content.subarray(1, 4).toString() };
+    found[kind] = {
+      name: download.suggestedFilename(),
+      size: content.length,
+      text: kind === "SVG" ? String(content) : content.subarray(1, 4).toString(),
+    };
   }
   return found;
 }
@@ -129,7 +144,12 @@ async function space(page) {
   await rows.nth(1).focus();
   await page.keyboard.press("ArrowUp");
   await page.keyboard.press("Enter");
-  return { clicked, hash, reached: await details(), first: await rows.first().locator("td").first().innerText() };
+  return {
+    clicked,
+    hash,
+    reached: await details(),
+    first: await rows.first().locator("td").first().innerText(),
+  };
 }
 
 run(look);

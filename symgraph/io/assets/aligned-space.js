@@ -16,7 +16,8 @@ export function spaceDetails(space) {
   ];
   if (space.assigned) parts.push(...assigned(space.assigned));
   if (space.turned) parts.push(...turned(space.turned));
-  if (!space.assigned && !space.turned) parts.push(el("p", {}, "It was left as it was, or is too large to compare every pair of its units."));
+  if (!space.assigned && !space.turned)
+    parts.push(el("p", {}, "It was left as it was, or is too large to compare every pair of its units."));
   return parts;
 }
 
@@ -30,7 +31,13 @@ function assigned({ units, moved, flipped, median, least, bars }) {
     ` is ${figure(median, 3)} in the median and ${figure(least, 3)} at least.`,
   );
   const picture = new Picture("Gap to the second best", (say) =>
-    histogram({ name: "gap to the second best", bars: named(bars), x: { title: "gap to the second best" }, y: { title: "units" }, say }),
+    histogram({
+      name: "gap to the second best",
+      bars: named(bars),
+      x: { title: "gap to the second best" },
+      y: { title: "units" },
+      say,
+    }),
   );
   return [said, picture.element];
 }
@@ -47,7 +54,14 @@ function turned({ matrices, median, largest, bars, nearest }) {
   );
   const ticks = [0, 45, 90, 135, 180].map((at) => [at, `${at}\u00b0`]);
   const picture = new Picture("Principal angles", (say) =>
-    histogram({ name: "principal angles", bars: named(bars), x: { title: "principal angle", ticks }, y: { title: "directions" }, hue: 3, say }),
+    histogram({
+      name: "principal angles",
+      bars: named(bars),
+      x: { title: "principal angle", ticks },
+      y: { title: "directions" },
+      hue: 3,
+      say,
+    }),
   );
   return [said, picture.element];
 }

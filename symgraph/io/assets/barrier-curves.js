@@ -11,19 +11,28 @@ const FORMS = { values: "as measured", barriers: "above the chord" };
 export function curvePicture(name, results) {
   const wanted = { quantity: "0", form: "values" };
   const hidden = new Set();
-  const shown = () => results.map((result, hue) => curve(result, hue, wanted)).filter((one) => one && !hidden.has(one.label));
+  const shown = () =>
+    results.map((result, hue) => curve(result, hue, wanted)).filter((one) => one && !hidden.has(one.label));
   const picture = new Picture(name, (say) => {
     const quantity = results[0].quantities[wanted.quantity];
     const [first, second] = results[0].models;
     const x = { title: `\u03bb (0 is ${first}, 1 is ${second})`, from: 0, to: 1 };
     const title = wanted.form === "values" ? quantity.name : `${quantity.name} above the chord`;
-    return lineChart({ name: `${name}: ${title}`, curves: shown(), x, y: { title, include: wanted.form === "barriers" ? [0] : [] }, say });
+    return lineChart({
+      name: `${name}: ${title}`,
+      curves: shown(),
+      x,
+      y: { title, include: wanted.form === "barriers" ? [0] : [] },
+      say,
+    });
   });
   const keys = el("div", {});
   const redraw = () => {
     const notes = results.map((result, hue) => {
       const found = result.quantities[wanted.quantity];
-      return found ? { label: result.label, hue, note: `barrier ${within(found.barrier, found.standard_error)}` } : null;
+      return found
+        ? { label: result.label, hue, note: `barrier ${within(found.barrier, found.standard_error)}` }
+        : null;
     });
     keys.replaceChildren(legend(notes.filter(Boolean), hidden, redraw));
     picture.draw();
@@ -49,7 +58,9 @@ function curve(result, hue, { quantity: at, form }) {
 
 /** One row for each result and quantity. */
 export function resultTable(results) {
-  const rows = results.flatMap(({ label, quantities }) => quantities.map((quantity) => ({ label, ...quantity })));
+  const rows = results.flatMap(({ label, quantities }) =>
+    quantities.map((quantity) => ({ label, ...quantity })),
+  );
   return new Table({
     name: "results",
     rows,
@@ -58,10 +69,25 @@ export function resultTable(results) {
     columns: [
       ...named(results),
       { title: "quantity", value: (row) => row.name },
-      { title: "barrier", number: true, value: (row) => row.barrier, cell: (row) => within(row.barrier, row.standard_error) },
+      {
+        title: "barrier",
+        number: true,
+        value: (row) => row.barrier,
+        cell: (row) => within(row.barrier, row.standard_error),
+      },
       { title: "at", short: true, value: (row) => place(row.argmax) },
-      { title: results[0].models.length === 2 ? "midpoint" : "even mixture", number: true, value: (row) => row.midpoint ?? -Infinity, cell: (row) => figure(row.midpoint) },
-      { title: "least inside", number: true, value: (row) => row.interior_min, cell: (row) => figure(row.interior_min) },
+      {
+        title: results[0].models.length === 2 ? "midpoint" : "even mixture",
+        number: true,
+        value: (row) => row.midpoint ?? -Infinity,
+        cell: (row) => figure(row.midpoint),
+      },
+      {
+        title: "least inside",
+        number: true,
+        value: (row) => row.interior_min,
+        cell: (row) => figure(row.interior_min),
+      },
     ],
   });
 }
@@ -88,10 +114,24 @@ export function pointTable(results) {
     filter: results.length > 1 ? { title: "result", value: (row) => row.label } : undefined,
     columns: [
       ...named(results),
-      { title: results[0].models.length === 2 ? "\u03bb" : "mixture", short: true, value: (row) => place(row.at) },
+      {
+        title: results[0].models.length === 2 ? "\u03bb" : "mixture",
+        short: true,
+        value: (row) => place(row.at),
+      },
       { title: "quantity", value: (row) => row.name },
-      { title: "value", number: true, value: (row) => row.value, cell: (row) => within(row.value, row.error) },
-      { title: "barrier", number: true, value: (row) => row.barrier, cell: (row) => within(row.barrier, row.within) },
+      {
+        title: "value",
+        number: true,
+        value: (row) => row.value,
+        cell: (row) => within(row.value, row.error),
+      },
+      {
+        title: "barrier",
+        number: true,
+        value: (row) => row.barrier,
+        cell: (row) => within(row.barrier, row.within),
+      },
     ],
   });
 }

@@ -45,7 +45,8 @@ function withQuantity(name, quantities, draw, above = "") {
     at = Number(value);
     picture.draw();
   };
-  const choices = quantities.length < 2 ? "" : el("div", { class: "choices" }, choice("quantity", names, "0", change));
+  const choices =
+    quantities.length < 2 ? "" : el("div", { class: "choices" }, choice("quantity", names, "0", change));
   return el("div", { onredraw: () => picture.draw() }, choices, above, picture.element);
 }
 
@@ -77,14 +78,21 @@ function onWay(quantity, model, even) {
   const points = quantity.mixtures.flatMap((weights, i) => {
     const others = weights.filter((_, k) => k !== model);
     const on = Math.max(...others) - Math.min(...others) < NEAR && weights[model] >= others[0] - NEAR;
-    return on ? [{ x: (1 - weights[model]) / (1 - even), y: quantity.values[i], error: quantity.value_errors[i] }] : [];
+    return on
+      ? [{ x: (1 - weights[model]) / (1 - even), y: quantity.values[i], error: quantity.value_errors[i] }]
+      : [];
   });
   return points.sort((a, b) => a.x - b.x);
 }
 
 function about({ results, remarks }) {
   const measured = results.map(({ examples, source, split, recalibrated }) =>
-    [`over ${counted(examples)} examples`, source && `of ${source}`, split && `split ${split}`, recalibrated && `statistics of ${recalibrated}`]
+    [
+      `over ${counted(examples)} examples`,
+      source && `of ${source}`,
+      split && `split ${split}`,
+      recalibrated && `statistics of ${recalibrated}`,
+    ]
       .filter(Boolean)
       .join(", "),
   );
@@ -101,7 +109,13 @@ function about({ results, remarks }) {
       "; bands are one standard error of the curve itself.",
     ),
     el("p", {}, el("small", {}, [...new Set(measured)].join("; "))),
-    remarks.length ? el("ul", { class: "remarks" }, remarks.map((text) => el("li", {}, text))) : "",
+    remarks.length
+      ? el(
+          "ul",
+          { class: "remarks" },
+          remarks.map((text) => el("li", {}, text)),
+        )
+      : "",
   ];
 }
 
@@ -110,13 +124,30 @@ function plane(data) {
     planeMap({ name: `${quantity.name} on the plane`, quantity, plane: data, say }),
   );
   const way = withQuantity("Path", data.quantities, (quantity, say) => {
-      const points = quantity.path.map(([x, y, error]) => ({ x, y, error, name: along(x, data.models) }));
-      const x = { title: "along the path", from: 0, to: data.models.length - 1, ticks: data.models.map((name, i) => [i, name]) };
-      return lineChart({ name: `${quantity.name} along the path`, curves: [{ label: "path", hue: 1, points }], x, y: { title: quantity.name }, say });
+    const points = quantity.path.map(([x, y, error]) => ({ x, y, error, name: along(x, data.models) }));
+    const x = {
+      title: "along the path",
+      from: 0,
+      to: data.models.length - 1,
+      ticks: data.models.map((name, i) => [i, name]),
+    };
+    return lineChart({
+      name: `${quantity.name} along the path`,
+      curves: [{ label: "path", hue: 1, points }],
+      x,
+      y: { title: quantity.name },
+      say,
+    });
   });
-  const shares = "The first model is at the origin, the second on the horizontal axis; the path leads through the models in their order.";
+  const shares =
+    "The first model is at the origin, the second on the horizontal axis; the path leads through the models in their order.";
   return [
-    card(`The plane through ${data.models.join(", ")}`, { name: "plane" }, el("p", {}, el("small", {}, shares)), map),
+    card(
+      `The plane through ${data.models.join(", ")}`,
+      { name: "plane" },
+      el("p", {}, el("small", {}, shares)),
+      map,
+    ),
     card("Along the path", { name: "path" }, way),
   ];
 }

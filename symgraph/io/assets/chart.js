@@ -16,7 +16,9 @@ export function svg(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else if (value !== null && value !== undefined) made.setAttribute(name, value);
   }
-  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
+  made.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""),
+  );
   return made;
 }
 
@@ -115,11 +117,21 @@ function axisX(x, left, right, onX, height) {
   const at = x.ticks ?? ticks(left, right, 6).map((v) => [v, figure(v)]);
   const labels = at.map(([v, text], i) => [
     svg("line", { class: "rule", x1: onX(v), x2: onX(v), y1: bottom, y2: bottom + 4 }),
-    svg("text", { class: "tick", x: onX(v), y: bottom + 15, "text-anchor": anchor(x.ticks, i, at.length) }, text),
+    svg(
+      "text",
+      { class: "tick", x: onX(v), y: bottom + 15, "text-anchor": anchor(x.ticks, i, at.length) },
+      text,
+    ),
   ]);
   const line = svg("line", { class: "rule", x1: onX(left), x2: onX(right), y1: bottom, y2: bottom });
   const middle = (onX(left) + onX(right)) / 2;
-  return svg("g", {}, line, labels, svg("text", { class: "axis", x: middle, y: height - 6, "text-anchor": "middle" }, x.title));
+  return svg(
+    "g",
+    {},
+    line,
+    labels,
+    svg("text", { class: "axis", x: middle, y: height - 6, "text-anchor": "middle" }, x.title),
+  );
 }
 
 /** Names at the ends of an axis stay inside of the chart. */
@@ -131,19 +143,27 @@ function anchor(named, at, count) {
 function decades(low, high) {
   const found = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1)
-    for (const k of [1, 2, 5]) if (k * 10 ** power >= low && k * 10 ** power <= high) found.push(k * 10 ** power);
+    for (const k of [1, 2, 5])
+      if (k * 10 ** power >= low && k * 10 ** power <= high) found.push(k * 10 ** power);
   return found.length > 6 ? found.filter((v) => Math.abs(Math.log10(v) % 1) < 1e-9) : found;
 }
 
 function drawnCurve({ label, hue, points, faint, chord }, onX, onY) {
-  const path = (list) => list.map(({ x, y }, i) => `${i ? "L" : "M"}${onX(x).toFixed(2)} ${onY(y).toFixed(2)}`).join("");
+  const path = (list) =>
+    list.map(({ x, y }, i) => `${i ? "L" : "M"}${onX(x).toFixed(2)} ${onY(y).toFixed(2)}`).join("");
   const parts = [];
   if (points.some((point) => point.error)) {
-    const [above, below] = [1, -1].map((side) => points.map(({ x, y, error = 0 }) => ({ x, y: y + side * error })));
-    parts.push(svg("path", { class: "band", d: `${path(above)}${path(below.reverse()).replace("M", "L")}Z` }));
+    const [above, below] = [1, -1].map((side) =>
+      points.map(({ x, y, error = 0 }) => ({ x, y: y + side * error })),
+    );
+    parts.push(
+      svg("path", { class: "band", d: `${path(above)}${path(below.reverse()).replace("M", "L")}Z` }),
+    );
   }
   if (chord) parts.push(svg("path", { class: "chord", d: path([points[0], points.at(-1)]) }));
-  parts.push(svg("path", { class: "curve", d: path(points), "stroke-dasharray": DASHES[hue % DASHES.length] || null }));
+  parts.push(
+    svg("path", { class: "curve", d: path(points), "stroke-dasharray": DASHES[hue % DASHES.length] || null }),
+  );
   if (!faint) parts.push(points.map(({ x, y }) => marker(hue, onX(x), onY(y))));
   return svg("g", { class: `series hue-${hue % HUES}`, "data-label": label }, parts);
 }
@@ -152,7 +172,8 @@ function drawnCurve({ label, hue, points, faint, chord }, onX, onY) {
 export function marker(hue, x, y, size = 3) {
   const shape = hue % MARKERS;
   if (shape === 0) return svg("circle", { class: "point", cx: x, cy: y, r: size });
-  if (shape === 1) return svg("rect", { class: "point", x: x - size, y: y - size, width: 2 * size, height: 2 * size });
+  if (shape === 1)
+    return svg("rect", { class: "point", x: x - size, y: y - size, width: 2 * size, height: 2 * size });
   const turns = { 2: [3, -90], 3: [4, 0], 4: [3, 90] }[shape];
   const [corners, first] = turns;
   const at = [...Array(corners).keys()].map((k) => {
@@ -264,7 +285,11 @@ export function rankedBars({ name, rows, title, rule, width = 560, say = () => {
   const [line, top] = [22, rule ? 24 : 8];
   const left = Math.min(Math.max(...rows.map(({ label }) => label.length)) * 6.3 + 14, width * 0.5);
   const height = top + rows.length * line + 40;
-  const [low, high] = span([0, rule?.value ?? 0, ...rows.flatMap(({ value, error = 0 }) => [value - error, value + error])]);
+  const [low, high] = span([
+    0,
+    rule?.value ?? 0,
+    ...rows.flatMap(({ value, error = 0 }) => [value - error, value + error]),
+  ]);
   const onX = (v) => left + ((v - low) / (high - low)) * (width - left - 16);
   const root = frame(name, width, height);
   const bottom = height - 34;
@@ -277,17 +302,51 @@ export function rankedBars({ name, rows, title, rule, width = 560, say = () => {
   const drawn = rows.map(({ label, value, error, hue = 0 }, i) => {
     const y = top + i * line;
     const [from, to] = [Math.min(onX(0), onX(value)), Math.max(onX(0), onX(value))];
-    const bar = svg("rect", { class: `bar hue-${hue % HUES}`, x: from, y: y + 3, width: Math.max(to - from, 1), height: line - 7, "data-label": label });
-    const spread = error ? svg("line", { class: "error", x1: onX(value - error), x2: onX(value + error), y1: y + line / 2, y2: y + line / 2 }) : "";
-    root.append(svg("text", { class: "tick", x: left - 6, y: y + line / 2 + 4, "text-anchor": "end" }, shortened(label, left)), bar, spread);
+    const bar = svg("rect", {
+      class: `bar hue-${hue % HUES}`,
+      x: from,
+      y: y + 3,
+      width: Math.max(to - from, 1),
+      height: line - 7,
+      "data-label": label,
+    });
+    const spread = error
+      ? svg("line", {
+          class: "error",
+          x1: onX(value - error),
+          x2: onX(value + error),
+          y1: y + line / 2,
+          y2: y + line / 2,
+        })
+      : "";
+    root.append(
+      svg(
+        "text",
+        { class: "tick", x: left - 6, y: y + line / 2 + 4, "text-anchor": "end" },
+        shortened(label, left),
+      ),
+      bar,
+      spread,
+    );
     return bar;
   });
   if (rule)
     root.append(
       svg("line", { class: "ruled", x1: onX(rule.value), x2: onX(rule.value), y1: top - 6, y2: bottom }),
-      svg("text", { class: "tick", x: onX(rule.value), y: top - 10, "text-anchor": onX(rule.value) > width - 90 ? "end" : "middle" }, rule.label),
+      svg(
+        "text",
+        {
+          class: "tick",
+          x: onX(rule.value),
+          y: top - 10,
+          "text-anchor": onX(rule.value) > width - 90 ? "end" : "middle",
+        },
+        rule.label,
+      ),
     );
-  root.append(svg("text", { class: "axis", x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, title));
+  root.append(
+    svg("text", { class: "axis", x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, title),
+  );
   let at = -1;
   const show = (next) => {
     at = next;
@@ -319,7 +378,14 @@ export function legend(curves, hidden, change) {
     const sample = svg(
       "svg",
       { class: `sample hue-${hue % HUES}`, viewBox: "0 0 34 12", "aria-hidden": "true" },
-      svg("line", { class: "curve", x1: 1, x2: 33, y1: 6, y2: 6, "stroke-dasharray": DASHES[hue % DASHES.length] || null }),
+      svg("line", {
+        class: "curve",
+        x1: 1,
+        x2: 33,
+        y1: 6,
+        y2: 6,
+        "stroke-dasharray": DASHES[hue % DASHES.length] || null,
+      }),
       marker(hue, 17, 6),
     );
     const toggle = () => {

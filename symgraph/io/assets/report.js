@@ -2,12 +2,26 @@
 
 import { el } from "assets/dom.js";
 
-const STYLED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "fill-opacity", "font-size", "font-family"];
+const STYLED = [
+  "fill",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "opacity",
+  "fill-opacity",
+  "font-size",
+  "font-family",
+];
 const SCALE = 3;
 
 /** A part of a page under its title; `wide` for the whole width. */
 export function card(title, { wide = false, name = "" } = {}, ...children) {
-  return el("section", { class: wide ? "card wide" : "card", "data-card": name || null, "aria-label": String(title) }, el("h2", {}, title), children);
+  return el(
+    "section",
+    { class: wide ? "card wide" : "card", "data-card": name || null, "aria-label": String(title) },
+    el("h2", {}, title),
+    children,
+  );
 }
 
 /**
@@ -21,9 +35,18 @@ export class Picture {
     this.place = el("div", { class: "drawing" });
     this.said = el("div", { class: "said", role: "status" });
     const save = (kind, act) =>
-      el("button", { type: "button", "aria-label": `save ${name} as ${kind}`, onclick: () => act(this.svg, name) }, kind);
+      el(
+        "button",
+        { type: "button", "aria-label": `save ${name} as ${kind}`, onclick: () => act(this.svg, name) },
+        kind,
+      );
     this.tools = el("div", { class: "saves" }, "save as ", save("SVG", saveSvg), save("PNG", savePng));
-    this.element = el("figure", { "data-picture": name }, this.place, el("figcaption", {}, this.said, this.tools));
+    this.element = el(
+      "figure",
+      { "data-picture": name },
+      this.place,
+      el("figcaption", {}, this.said, this.tools),
+    );
     this.draw();
   }
 
@@ -36,7 +59,10 @@ export class Picture {
 /** A drawing as text that stands by itself: what the styles of the page make of it is written into it. */
 export function standalone(drawing) {
   const copy = drawing.cloneNode(true);
-  const [from, to] = [[drawing, ...drawing.querySelectorAll("*")], [copy, ...copy.querySelectorAll("*")]];
+  const [from, to] = [
+    [drawing, ...drawing.querySelectorAll("*")],
+    [copy, ...copy.querySelectorAll("*")],
+  ];
   to.forEach((node, i) => {
     const style = getComputedStyle(from[i]);
     for (const name of STYLED) {
@@ -75,7 +101,10 @@ function save(address, name) {
 }
 
 function file(name) {
-  return name.toLowerCase().replace(/[^\w]+/g, "-").replace(/^-+|-+$/g, "");
+  return name
+    .toLowerCase()
+    .replace(/[^\w]+/g, "-")
+    .replace(/^-+|-+$/g, "");
 }
 
 /** Pairs of a word and what is known of it. */
@@ -89,6 +118,14 @@ export function facts(pairs) {
 
 /** A choice among words: `{value: text}`. */
 export function choice(label, values, chosen, change) {
-  const options = Object.entries(values).map(([value, text]) => el("option", { value, selected: value === chosen }, text));
-  return el("label", { class: "choice" }, label, " ", el("select", { "aria-label": label, onchange: (event) => change(event.target.value) }, options));
+  const options = Object.entries(values).map(([value, text]) =>
+    el("option", { value, selected: value === chosen }, text),
+  );
+  return el(
+    "label",
+    { class: "choice" },
+    label,
+    " ",
+    el("select", { "aria-label": label, onchange: (event) => change(event.target.value) }, options),
+  );
 }

@@ -42,11 +42,31 @@ export function triangle({ name, measured, triangles, models, say }) {
   const on = ([x, y]) => [60 + x * side, 390 - y * side];
   const most = Math.max(...barriers.map(Math.abs)) || 1;
   const shade = (value) => colour(AROUND, 0.5 + (0.5 * value) / most);
-  const root = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name, tabindex: "0" });
-  root.append(...triangles.flatMap((three) => shaded(three.map((i) => [on(places[i]), barriers[i]]), shade)));
+  const root = svg("svg", {
+    class: "chart",
+    viewBox: `0 0 ${width} ${height}`,
+    role: "img",
+    "aria-label": name,
+    tabindex: "0",
+  });
+  root.append(
+    ...triangles.flatMap((three) =>
+      shaded(
+        three.map((i) => [on(places[i]), barriers[i]]),
+        shade,
+      ),
+    ),
+  );
   const dots = mixtures.map((weights, i) => {
     const [x, y] = on(places[i]);
-    return svg("circle", { class: "spot", cx: x, cy: y, r: 5, style: `fill:${shade(barriers[i])}`, "data-mixture": weights.join(" ") });
+    return svg("circle", {
+      class: "spot",
+      cx: x,
+      cy: y,
+      r: 5,
+      style: `fill:${shade(barriers[i])}`,
+      "data-mixture": weights.join(" "),
+    });
   });
   root.append(...dots, ...corners(models, measured.ends, on), ...scale(most, shade, width));
   const text = (i) =>
@@ -87,14 +107,26 @@ function corners(models, ends, on) {
 
 function scale(most, shade, width) {
   const parts = [...Array(41).keys()].map((i) =>
-    svg("rect", { x: width - 40, y: 60 + i * 6, width: 14, height: 6.5, style: `fill:${shade(most * (1 - i / 20))}` }),
+    svg("rect", {
+      x: width - 40,
+      y: 60 + i * 6,
+      width: 14,
+      height: 6.5,
+      style: `fill:${shade(most * (1 - i / 20))}`,
+    }),
   );
   const labels = [
     [most, 60],
     [0, 183],
     [-most, 306],
-  ].map(([value, y]) => svg("text", { class: "tick", x: width - 44, y: y + 4, "text-anchor": "end" }, figure(value, 3)));
-  return [...parts, ...labels, svg("text", { class: "axis", x: width - 14, y: 46, "text-anchor": "end" }, "barrier")];
+  ].map(([value, y]) =>
+    svg("text", { class: "tick", x: width - 44, y: y + 4, "text-anchor": "end" }, figure(value, 3)),
+  );
+  return [
+    ...parts,
+    ...labels,
+    svg("text", { class: "axis", x: width - 14, y: 46, "text-anchor": "end" }, "barrier"),
+  ];
 }
 
 /** Lets the pointer and the arrow keys read points. */
@@ -125,10 +157,24 @@ export function planeMap({ name, quantity, plane, say }) {
   const levels = [...quantity.levels].sort((a, b) => a - b);
   const rank = (value) => levels.filter((level) => level <= value).length / Math.max(levels.length, 1);
   const shade = (value) =>
-    value === null ? "var(--line)" : colour(UPWARDS, quantity.higher_is_better ? 1 - rank(value) : rank(value));
-  const root = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name, tabindex: "0" });
+    value === null
+      ? "var(--line)"
+      : colour(UPWARDS, quantity.higher_is_better ? 1 - rank(value) : rank(value));
+  const root = svg("svg", {
+    class: "chart",
+    viewBox: `0 0 ${width} ${height}`,
+    role: "img",
+    "aria-label": name,
+    tabindex: "0",
+  });
   root.append(...cells(quantity.grid, on, columns, rows, unit, shade), axes(columns, rows, on, height));
-  const way = plane.corners.map((corner) => on(corner).map((v) => v.toFixed(1)).join(",")).join(" ");
+  const way = plane.corners
+    .map((corner) =>
+      on(corner)
+        .map((v) => v.toFixed(1))
+        .join(","),
+    )
+    .join(" ");
   root.append(svg("polyline", { class: "way", points: way }));
   plane.corners.forEach((corner, i) => {
     const [x, y] = on(corner);
@@ -163,12 +209,21 @@ function cells(grid, on, columns, rows, unit, shade) {
     }
   }
   return found.map(({ x, y, width, fill }) =>
-    svg("rect", { x: x.toFixed(2), y: y.toFixed(2), width: (width + 0.4).toFixed(2), height: (size[1] + 0.4).toFixed(2), style: `fill:${fill}` }),
+    svg("rect", {
+      x: x.toFixed(2),
+      y: y.toFixed(2),
+      width: (width + 0.4).toFixed(2),
+      height: (size[1] + 0.4).toFixed(2),
+      style: `fill:${fill}`,
+    }),
   );
 }
 
 function between(grid, column, row) {
-  const [i, j] = [Math.min(Math.floor(column), grid[0].length - 2), Math.min(Math.floor(row), grid.length - 2)];
+  const [i, j] = [
+    Math.min(Math.floor(column), grid[0].length - 2),
+    Math.min(Math.floor(row), grid.length - 2),
+  ];
   const [u, v] = [column - i, row - j];
   const four = [grid[j][i], grid[j][i + 1], grid[j + 1][i], grid[j + 1][i + 1]];
   if (four.some((value) => value === null)) return null;
@@ -179,7 +234,8 @@ function axes(columns, rows, on, height) {
   const ends = [columns[0], columns.at(-1)];
   const [x0, y0] = on([ends[0], rows[0]]);
   const [x1] = on([ends[1], rows[0]]);
-  const label = (x, y, value, anchor) => svg("text", { class: "tick", x, y, "text-anchor": anchor }, figure(value, 3));
+  const label = (x, y, value, anchor) =>
+    svg("text", { class: "tick", x, y, "text-anchor": anchor }, figure(value, 3));
   return svg(
     "g",
     {},
@@ -187,16 +243,31 @@ function axes(columns, rows, on, height) {
     label(x1, y0 + 14, ends[1], "end"),
     label(x0 - 5, y0, rows[0], "end"),
     label(x0 - 5, on([0, rows.at(-1)])[1] + 9, rows.at(-1), "end"),
-    svg("text", { class: "axis", x: (x0 + x1) / 2, y: height - 6, "text-anchor": "middle" }, "distance of parameters"),
+    svg(
+      "text",
+      { class: "axis", x: (x0 + x1) / 2, y: height - 6, "text-anchor": "middle" },
+      "distance of parameters",
+    ),
   );
 }
 
 function levelScale(levels, shade, width, top) {
   const shown = [...levels].reverse();
-  const boxes = [shown[0] === undefined ? 1 : shown[0] + 1e-9 * Math.abs(shown[0]) + 1e-12, ...shown.map((level) => level - 1e-9 * Math.abs(level) - 1e-12)];
+  const boxes = [
+    shown[0] === undefined ? 1 : shown[0] + 1e-9 * Math.abs(shown[0]) + 1e-12,
+    ...shown.map((level) => level - 1e-9 * Math.abs(level) - 1e-12),
+  ];
   return [
-    ...boxes.map((value, i) => svg("rect", { x: width - 26, y: top + i * 26, width: 14, height: 26, style: `fill:${shade(value)}` })),
-    ...shown.map((level, i) => svg("text", { class: "tick", x: width - 30, y: top + (i + 1) * 26 + 4, "text-anchor": "end" }, figure(level, 3))),
+    ...boxes.map((value, i) =>
+      svg("rect", { x: width - 26, y: top + i * 26, width: 14, height: 26, style: `fill:${shade(value)}` }),
+    ),
+    ...shown.map((level, i) =>
+      svg(
+        "text",
+        { class: "tick", x: width - 30, y: top + (i + 1) * 26 + 4, "text-anchor": "end" },
+        figure(level, 3),
+      ),
+    ),
   ];
 }
 
@@ -211,7 +282,9 @@ function readsGrid(root, { columns, rows, on, quantity, say }) {
     mark.firstChild.setAttribute("cx", x);
     mark.firstChild.setAttribute("cy", y);
     mark.setAttribute("visibility", "visible");
-    say(`${quantity.name} ${figure(quantity.grid[row][column])} at (${figure(columns[column], 3)}, ${figure(rows[row], 3)})`);
+    say(
+      `${quantity.name} ${figure(quantity.grid[row][column])} at (${figure(columns[column], 3)}, ${figure(rows[row], 3)})`,
+    );
   };
   const nearest = (values, wanted) => {
     const far = values.map((value) => Math.abs(value - wanted));
@@ -224,7 +297,9 @@ function readsGrid(root, { columns, rows, on, quantity, say }) {
     show(nearest(xs, px), nearest(ys, py));
   });
   root.addEventListener("keydown", (event) => {
-    const [dx, dy] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
+    const [dx, dy] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[
+      event.key
+    ] ?? [0, 0];
     if (!dx && !dy) return;
     event.preventDefault();
     show((at[0] + dx + columns.length) % columns.length, (at[1] + dy + rows.length) % rows.length);

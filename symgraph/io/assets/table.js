@@ -24,7 +24,12 @@ export class Table {
       columns.map((column, at) => this.#heading(column, at)),
     );
     const table = el("table", { "aria-label": name }, el("thead", {}, this.head), this.body);
-    this.element = el("section", { class: choose ? "table chooses" : "table" }, this.#tools(), el("div", { class: "rows" }, table));
+    this.element = el(
+      "section",
+      { class: choose ? "table chooses" : "table" },
+      this.#tools(),
+      el("div", { class: "rows" }, table),
+    );
     this.draw();
   }
 

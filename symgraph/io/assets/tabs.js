@@ -11,12 +11,27 @@ export class Tabs {
       element.setAttribute("role", "tabpanel");
       return el(
         "button",
-        { type: "button", role: "tab", "data-tab": key, "aria-controls": element.id, onclick: () => this.show(key) },
+        {
+          type: "button",
+          role: "tab",
+          "data-tab": key,
+          "aria-controls": element.id,
+          onclick: () => this.show(key),
+        },
         title,
       );
     });
-    this.buttons = el("div", { class: "tabs", role: "tablist", "aria-label": name, onkeydown: (event) => this.#keys(event) }, buttons);
-    this.element = el("div", { class: "tabbed" }, this.buttons, Object.values(pages).map(([, element]) => element));
+    this.buttons = el(
+      "div",
+      { class: "tabs", role: "tablist", "aria-label": name, onkeydown: (event) => this.#keys(event) },
+      buttons,
+    );
+    this.element = el(
+      "div",
+      { class: "tabbed" },
+      this.buttons,
+      Object.values(pages).map(([, element]) => element),
+    );
     this.show(Object.keys(pages)[0]);
   }
 
