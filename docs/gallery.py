@@ -1,7 +1,7 @@
 """Draws the pictures of `docs/gallery.md`: symmetry graphs of several architectures, as `inspect --html` shows them.
 
 python docs/gallery.py             draw all of them into docs/images/gallery
-python docs/gallery.py vit t5      draw these
+python docs/gallery.py vit own     draw these
 
 It takes headless Chromium (Debian's package `chromium`). No weights are needed: the models are configs of transformers,
 most at their usual sizes, and a module of its own.
@@ -62,7 +62,8 @@ def llama() -> Any:
 
 
 def resnet() -> Any:
-    return transformers.ResNetConfig(architectures=["ResNetForImageClassification"], layer_type="basic", depths=[2] * 4)
+    small = {"embedding_size": 32, "hidden_sizes": [64, 128], "depths": [1, 1], "layer_type": "basic"}
+    return transformers.ResNetConfig(architectures=["ResNetForImageClassification"], **small)
 
 
 def mixtral() -> Any:
@@ -71,11 +72,7 @@ def mixtral() -> Any:
     return transformers.MixtralConfig(architectures=["MixtralForCausalLM"], **small, **heads)
 
 
-def t5() -> Any:
-    return transformers.T5Config(architectures=["T5ForConditionalGeneration"])
-
-
-MODELS: dict[str, Callable[[], Any]] = {m.__name__: m for m in (vit, gpt2, llama, resnet, mixtral, t5)}
+MODELS: dict[str, Callable[[], Any]] = {m.__name__: m for m in (vit, gpt2, llama, resnet, mixtral)}
 
 
 def graph(name: str) -> symgraph.SymmetryGraph:
@@ -102,7 +99,7 @@ def draw(name: str, browser: str) -> Path:
 
 
 # The space whose evidence stands beside the drawing.
-OPENED = {"own": "residual.0", "resnet": "encoder.stages.0.channels"}
+OPENED = {"own": "residual.0", "resnet": "encoder.stages.residual"}
 
 
 def main(names: list[str]) -> None:

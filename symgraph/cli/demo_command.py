@@ -7,8 +7,9 @@ from symgraph.cli.parser import Arguments, Commands, add_overwrite, whole
 
 _DETAILS = """
 Trains two small vision transformers from different seeds on scikit-learn's handwritten digits, infers and
-verifies their symmetries, aligns one to the other, and measures loss and accuracy on the line between them
-before and after, on images that neither has seen. Takes about a minute, needs no network and no GPU.
+verifies their symmetries, aligns one to the other by their weights and from there by learning, and measures
+loss and accuracy on the line between them, on images that neither has seen: as trained, matched, and learned.
+Takes about a minute, needs no network and no GPU.
 """
 
 

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,12 +44,16 @@ FOLDER = "symgraph-demo"
 MARKER = "demo.json"
 DATA = "symgraph.cli.demo_run:held_out"
 _HELD_OUT = 360
+_VALIDATION = 180
 _BATCH = 120
+# So many times over the images, each time with other noise.
+_PASSES = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Shape and training of the two networks."""
+    """Shape and training of the two networks, and how their alignment is learned: for so many steps, and on images
+    with noise of this size, which keep it from learning the images by heart."""
 
     width: int = 64
     hidden: int = 256
@@ -59,22 +63,25 @@ class Settings:
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1.0
+    learned_steps: int = 300
+    noise: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What a run found, and where it is."""
+    """What a run found, and where it is: as trained, matched by weights, and learned from there."""
 
     folder: Path
     verified: float
     distances: tuple[float, float]
     before: LossBarrier
-    after: LossBarrier
+    matched: LossBarrier
+    learned: LossBarrier
     seconds: float
 
     def to_plain(self) -> dict[str, Any]:
         """The run as plain data."""
-        measured = {"before": self.before, "after": self.after}
+        measured = {"before": self.before, "matched": self.matched, "learned": self.learned}
         return {
             "symgraph-demo": 1,
             "folder": str(self.folder),
@@ -85,7 +92,8 @@ class Demo:
         }
 
     def __str__(self) -> str:
-        return "\n".join([_measures(self.before, self.after), "", _contents(self.folder), "", _next(self.folder)])
+        ways = _ways(self.before, self.matched, self.learned)
+        return "\n".join([_measures(ways), "", _contents(self.folder), "", _next(self.folder)])
 
 
 def run(
@@ -118,16 +126,36 @@ def run(
 
 def _compute(folder: Path, seed: int, settings: Settings, console: Console) -> tuple[Demo, Aligned]:
     start = time.monotonic()
-    images = f"{_training_size()} handwritten digits"
+    images = f"{len(_training())} handwritten digits"
     console.say(f"training two vision transformers on {images}, seeds {seed} and {seed + 1}")
     a, b = (_trained(name, s, settings, console) for name, s in (("a", seed), ("b", seed + 1)))
     proof = _inspect(a, console)
     with console.working("aligning b to a"):
         aligned = align(a, b)
     console.say(f"\naligned b to a: {aligned}\n")
-    before, after = _measured(aligned, console)
+    with console.working("learning the rest of the way"):
+        learned = _learned(a, b, settings)
+    before, matched, after = _measured(aligned, learned, console)
     distances = (aligned.before, aligned.after)
-    return Demo(folder, proof.together, distances, before, after, time.monotonic() - start), aligned
+    seconds = time.monotonic() - start
+    return Demo(folder, proof.together, distances, before, matched, after, seconds), learned
+
+
+def _learned(a: Model, b: Model, settings: Settings) -> Aligned:
+    """Both models moved down the loss between them, on the images that they were trained on."""
+    images, labels = _digits()
+    generator = torch.Generator().manual_seed(0)
+    noise = settings.noise * torch.randn((_PASSES, *images.shape), generator=generator)
+    training = [
+        {"pixel_values": images[i] + noise[number][i], "labels": labels[i]}
+        for number in range(_PASSES)
+        for i in torch.split(_training(), settings.batch)
+    ]
+    chosen = _order()[_HELD_OUT : _HELD_OUT + _VALIDATION]
+    validation = [{"pixel_values": images[chosen], "labels": labels[chosen]}]
+    options = {"steps": settings.learned_steps, "dual": True, "gauge": True}
+    how: dict[str, Any] = {"data": training, "validation": validation, "dtype": torch.float32}
+    return align(a, b, method="learned", learning=options, **how)
 
 
 def held_out() -> list[dict[str, Tensor]]:
@@ -151,8 +179,9 @@ def _order() -> Tensor:
     return torch.randperm(len(_digits()[1]), generator=torch.Generator().manual_seed(0))
 
 
-def _training_size() -> int:
-    return len(_digits()[1]) - _HELD_OUT
+def _training() -> Tensor:
+    """The images that both networks are trained on: all that are neither held out nor for validation."""
+    return _order()[_HELD_OUT + _VALIDATION :]
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -198,7 +227,7 @@ def _network(settings: Settings) -> nn.Module:
 
 def _train(module: nn.Module, seed: int, settings: Settings) -> None:
     images, labels = _digits()
-    chosen = _order()[_HELD_OUT:]
+    chosen = _training()
     per_epoch = len(chosen) // settings.batch
     total = per_epoch * settings.epochs
     generator = torch.Generator().manual_seed(seed)
@@ -233,35 +262,39 @@ def _inspect(a: Model, console: Console) -> Verification:
     return proof
 
 
-def _measured(aligned: Aligned, console: Console) -> tuple[LossBarrier, LossBarrier]:
+def _measured(aligned: Aligned, learned: Aligned, console: Console) -> list[LossBarrier]:
     batches = data.load(DATA)
     module = aligned.a.module
+    trained = (state_of(module), state_of(aligned.b.module))
+    ends = (trained, *((found.reference, found.state) for found in (aligned, learned)))
     found = []
-    for when, ends in (
-        ("before", (state_of(module), state_of(aligned.b.module))),
-        ("after", (aligned.reference, aligned.state)),
-    ):
-        with console.working(f"measuring {when} alignment"):
-            found.append(loss_barrier(*ends, batches, module=module, metrics=["accuracy"]))
-    return found[0], found[1]
+    with console.working("measuring"):
+        for first, second in ends:
+            found.append(loss_barrier(first, second, batches, module=module, metrics=["accuracy"]))
+    return found
 
 
-def _measures(before: LossBarrier, after: LossBarrier) -> str:
-    rows = [["", "as trained", "aligned"]]
+def _ways(*measured: LossBarrier) -> dict[str, LossBarrier]:
+    return dict(zip(("as trained", "matched by weights", "learned"), measured, strict=True))
+
+
+def _measures(ways: Mapping[str, LossBarrier]) -> str:
+    rows = [["", *ways]]
     for name in ("loss", "accuracy"):
-        curves = [r.loss if name == "loss" else r.metric(name) for r in (before, after)]
+        curves = [r.loss if name == "loss" else r.metric(name) for r in ways.values()]
         rows.append([f"{name} of a, b", *(f"{c.values[0]:.3f}, {c.values[-1]:.3f}" for c in curves)])
         rows.append([f"{name} of their mean", *(f"{c.values[c.lambdas.index(0.5)]:.3f}" for c in curves)])
         rows.append([f"{name} barrier", *(f"{c.barrier:.3f} \u00b1 {c.standard_error:.3f}" for c in curves)])
-    return f"on {before.examples} held-out digits\n{table(rows, indent=2)}"
+    return f"on {next(iter(ways.values())).examples} held-out digits\n{table(rows, indent=2)}"
 
 
 def _contents(folder: Path) -> str:
     rows = [
         (
-            "a, b, b-aligned, midpoint",
+            "a, b, midpoint",
             "ordinary checkpoints: AutoModelForImageClassification.from_pretrained opens them",
         ),
+        ("b-aligned, b-aligned-reference", "b, and a moved towards it: each computes what it computed"),
         ("barrier.png", "loss and accuracy on the line between them, before and after"),
         ("alignment.safetensors", "the alignment itself, for `symgraph apply`"),
         ("program.yaml", "the steps that made it"),
@@ -276,7 +309,7 @@ def _next(folder: Path) -> str:
 
     commands = [
         f"explain {at('a')} residual",
-        f"barrier {at('a')} {at('b-aligned')} --data {DATA} --metrics accuracy",
+        f"barrier {at('b-aligned-reference')} {at('b-aligned')} --data {DATA} --metrics accuracy",
         f"merge {at('a')} {at('b')} --weights 0.5 0.5 --out {shlex.quote(f'{folder}-merged')}",
         "inspect YOUR-CHECKPOINT",
     ]
@@ -309,16 +342,16 @@ def _folder(out: str | Path | None, overwrite: bool) -> Path:
 
 
 def _write(found: Demo, aligned: Aligned, folder: Path, command: str, settings: Settings) -> None:
-    measured = (("as trained", found.before), ("aligned", found.after))
+    measured = _ways(found.before, found.matched, found.learned)
     for m in (aligned.a, aligned.b):
         checkpoint.write(m, m.module.state_dict(), folder / m.spec, card=str(_card(m, command, settings)))
-    write_aligned(aligned, folder / "b-aligned", command=command, loss_barriers=measured)
+    write_aligned(aligned, folder / "b-aligned", command=command, loss_barriers=tuple(measured.items()))
     state = interpolate([aligned.reference, aligned.state], (0.5, 0.5))
     checkpoint.write(aligned.a, state, folder / "midpoint", card=str(_midpoint(aligned, command, found)))
     aligned.alignment.save(folder / "alignment.safetensors")
     aligned.program.save(folder / "program.yaml")
     title = "Between two vision transformers trained from different seeds (held-out digits)"
-    barrier_plot(dict(measured), folder / "barrier.png", title=title)
+    barrier_plot(measured, folder / "barrier.png", title=title)
     write_text(folder / MARKER, json.dumps({**found.to_plain(), "settings": asdict(settings)}, indent=2))
 
 
@@ -340,8 +373,8 @@ def _midpoint(aligned: Aligned, command: str, found: Demo) -> Card:
         about="The mean of the weights of two networks that were trained from different seeds.",
         model=aligned.a,
         ingredients=(Ingredient("reference", "a", a, 0.5), Ingredient("merged", "b", b, 0.5)),
-        method="weight matching, then the mean of the parameters",
+        method="learned matching from weight matching on, both models moving, then the mean of the parameters",
         command=command,
         symmetry=aligned.alignment.symmetry,
-        loss_barriers=(("as trained", found.before), ("aligned", found.after)),
+        loss_barriers=tuple(_ways(found.before, found.matched, found.learned).items()),
     )

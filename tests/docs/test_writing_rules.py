@@ -7,57 +7,19 @@ stands below a command is its output.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from executed import DOCS, Block, blocks, run_page, write
 
-from symgraph.cli import main
 from symgraph.errors import RuleError
 from symgraph.rules.book import default_rules, with_user_rules
 from symgraph.rules.check import check
 from symgraph.rules.loading import load_file
 from symgraph.rules.schema import KEYS
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "writing-rules.md").read_text(encoding="utf-8")
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block and, for a YAML block, what symgraph prints about it."""
-
-    language: str
-    text: str
-    printed: str
-    line: int
-
-    @property
-    def file(self) -> str:
-        """The file named in the first line, or ''."""
-        found = re.match(r"# (\S+\.(?:yaml|py))\n", self.text)
-        return found[1] if found else ""
-
-
-def blocks() -> list[Block]:
-    found = list(FENCE.finditer(PAGE))
-    after = [*found[1:], None]
-    return [
-        Block(m[1], m[2], n[2].removesuffix("\n") if n and n[1] == "text" else "", PAGE[: m.start()].count("\n") + 1)
-        for m, n in zip(found, after, strict=True)
-        if m[1] != "text"
-    ]
-
-
-YAML = [b for b in blocks() if b.language == "yaml"]
-
-
-def write(block: Block, folder: Path) -> Path:
-    path = folder / block.file
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(block.text, encoding="utf-8")
-    return path
+PAGE = (DOCS / "writing-rules.md").read_text(encoding="utf-8")
+YAML = [b for b in blocks(PAGE) if b.language == "yaml"]
 
 
 def printed(path: str) -> str:
@@ -84,23 +46,7 @@ def test_there_are_sound_refused_and_loose_rules() -> None:
 def test_the_whole_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    for block in blocks():
-        if block.file and not block.printed:
-            write(block, tmp_path)
-        if block.language == "console":
-            for entry in block.text.split("$ ")[1:]:
-                command, _, output = entry.partition("\n")
-                run(command, output, capsys)
-        elif block.language == "python" and not block.file:
-            exec(compile(block.text, f"writing-rules.md:{block.line}", "exec"), {"__name__": "__main__"})
-
-
-def run(command: str, output: str, capsys: pytest.CaptureFixture[str]) -> None:
-    program, *words = command.split()
-    assert program == "symgraph"
-    assert main(words) == 0
-    shown = capsys.readouterr().out
-    assert not output or shown == output
+    run_page("writing-rules.md", capsys)
 
 
 def test_every_key_is_explained() -> None:
