@@ -295,8 +295,8 @@ def _contents(folder: Path) -> str:
             "ordinary checkpoints: AutoModelForImageClassification.from_pretrained opens them",
         ),
         ("b-aligned, b-aligned-reference", "b, and a moved towards it: each computes what it computed"),
-        ("barrier.png", "loss and accuracy on the line between them, before and after"),
-        ("alignment.safetensors", "the alignment itself, for `symgraph apply`"),
+        ("barrier.png", "loss and accuracy on the line between the two, as trained, matched and learned"),
+        ("alignment.safetensors", "the alignment of b, for `symgraph apply`"),
         ("program.yaml", "the steps that made it"),
         (MARKER, "all figures"),
     ]

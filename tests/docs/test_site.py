@@ -24,6 +24,7 @@ def listed(nav: object) -> list[str]:
 def test_every_page_is_in_the_navigation() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     pages = [path.name for path in (ROOT / "docs").glob("*.md")]
+    pages += [f"notebooks/{path.stem}.md" for path in (ROOT / "examples" / "notebooks").glob("*.ipynb")]
     assert sorted(listed(config["nav"])) == sorted(pages)
     assert config["strict"] is True
 
@@ -37,5 +38,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= pages
     text = (tmp_path / "site" / "tutorial.html").read_text(encoding="utf-8")
     assert "A rotation that nobody sees" in text
+    drawn = (tmp_path / "site" / "notebooks" / "two_models.html").read_text(encoding="utf-8")
+    assert (tmp_path / "site" / "notebooks" / "two_models-1.png").exists() and "two_models-1.png" in drawn
     loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"(https?:[^\"]+)\"", text)
     assert not loaded, "pages load nothing from elsewhere"
