@@ -39,7 +39,7 @@ symgraph barrier a b --data my_package.data:test_batches --json
 symgraph barrier a b --data test.txt --html barrier.html            a page: curves, error bands, tables
 symgraph barrier a c --data test.txt --beside weights=ab.json --html both.html    with a result of --out
 symgraph barrier a b c --data my-dataset --plot triangle.png        mixtures of all three
-symgraph barrier a b c --data my-dataset --plane 21 --html plane.html   the plane through them, with the path
+symgraph barrier a b c --data my-dataset --plane 21 --html plane.html     the plane through them, and a path
 symgraph barrier a b --data my-dataset --recalibrate my-dataset     batch norms: new statistics
 symgraph barrier a b-aligned --data test.txt --product
 symgraph barrier a b --data test.txt --emit-program plan.yaml       write what was done

@@ -41,6 +41,8 @@ def helped(before: LossBarrier, after: LossBarrier, method: str = "weights") -> 
     """
     low, high = after.barrier, before.barrier
     error = math.hypot(before.standard_error, after.standard_error)
+    if max(low, high) <= 0.0:
+        return Helped(high, low, None, "there is no loss barrier to lower: no mixture lies above the chord")
     figures = f"the loss barrier is {low:.4f}, and was {high:.4f}"
     # Rounding of figures is no difference, either.
     if abs(low - high) <= max(CHANCE * error, 1e-6 * max(abs(low), abs(high))):

@@ -312,9 +312,14 @@ def _levels(axes: Any, plane: Plane, measured: Measured) -> None:
     for place, name in zip(plane.corners, plane.models, strict=True):
         axes.plot(*place, "o", color="#D55E00", markeredgecolor="white", markersize=5)
         axes.annotate(name, place, (0, 6), textcoords="offset points", ha="center", fontsize=7, bbox=halo)
-    axes.figure.colorbar(drawn, ax=axes, label=measured.name, shrink=0.85, format="%.3g")
+    axes.figure.colorbar(drawn, ax=axes, label=measured.name, shrink=0.85, format=f"%.{_digits(levels)}g")
     axes.set_aspect("equal")
     axes.set_xlabel("distance of parameters")
+
+
+def _digits(levels: Sequence[float]) -> int:
+    """How many digits tell neighbours apart."""
+    return next((n for n in range(3, 8) if len({f"{level:.{n}g}" for level in levels}) == len(levels)), 8)
 
 
 def _path(axes: Any, plane: Plane, measured: Measured) -> None:

@@ -60,7 +60,8 @@ async function charts(page) {
 async function legend(page) {
   const buttons = page.locator(".curves button");
   if (!(await buttons.count())) return null;
-  const drawn = () => page.locator("figure").first().locator("[data-label]").count();
+  const card = page.locator(".card", { has: page.locator(".curves") }).first();
+  const drawn = () => card.locator("figure [data-label]").count();
   const every = await drawn();
   await buttons.first().click();
   const fewer = await drawn();

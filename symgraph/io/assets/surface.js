@@ -253,6 +253,9 @@ function axes(columns, rows, on, height) {
 
 function levelScale(levels, shade, width, top) {
   const shown = [...levels].reverse();
+  // So many that neighbours are told apart.
+  const digits =
+    [3, 4, 5, 6].find((n) => new Set(levels.map((level) => figure(level, n))).size === levels.length) ?? 7;
   const boxes = [
     shown[0] === undefined ? 1 : shown[0] + 1e-9 * Math.abs(shown[0]) + 1e-12,
     ...shown.map((level) => level - 1e-9 * Math.abs(level) - 1e-12),
@@ -265,7 +268,7 @@ function levelScale(levels, shade, width, top) {
       svg(
         "text",
         { class: "tick", x: width - 30, y: top + (i + 1) * 26 + 4, "text-anchor": "end" },
-        figure(level, 3),
+        figure(level, digits),
       ),
     ),
   ];
