@@ -60,20 +60,23 @@ def trace(
     inputs = dict(kwargs or {})
     if isinstance(model, GraphModule):
         return model.graph(args, inputs)
-    if not is_pretrained(model):
-        return _traced(model, model, args, inputs, name)
-    wrapper = TensorsOnly(model)
-    if args or inputs:
-        return _traced(model, wrapper, (), _named(model, args, inputs), name)
-    key = fingerprint(model, name)
+    # Inputs of a model of transformers are few and large, and its code goes by what they hold.
+    if is_pretrained(model) and (args or inputs):
+        return _traced(model, TensorsOnly(model), (), _named(model, args, inputs), name)
+    key = fingerprint(model, name, args, inputs)
     found = None if key is None else kept(key)
     if found is not None:
         return replace(found, known=_known(model))
-    inputs = example_inputs(model)
-    graph = _with_kinds(model, _traced_by_example(model, wrapper, inputs, name), inputs, name)
+    graph = _of_every_kind(model, name) if is_pretrained(model) else _traced(model, model, args, inputs, name)
     if key is not None and model not in _literals:
         keep(key, graph)
     return graph
+
+
+def _of_every_kind(model: nn.Module, name: str) -> Graph:
+    """The trace of a model of transformers, on inputs that follow from its config."""
+    inputs = example_inputs(model)
+    return _with_kinds(model, _traced_by_example(model, TensorsOnly(model), inputs, name), inputs, name)
 
 
 def trace_nodes(

@@ -1,26 +1,29 @@
-"""All that the trace of a model of transformers depends on, as one hash: what is kept on disk is found by it.
+"""All that the trace of a model depends on, as one hash: what is kept on disk is found by it.
 
 The config, every module with its class and its plain attributes, names, shapes and kinds of all tensors, numbers of
-buffers that no checkpoint stores; the sources of the classes and of all of transformers that they reach, of the tracer,
-and the versions of what is not read. Where something is not of these kinds (a hook, a function put in the place of
-another, a class from elsewhere) there is no hash, and nothing is kept.
+buffers that no checkpoint stores; the sources of the classes and of all of transformers that they reach, the code of
+other classes (`reached_code`), the sources of the tracer, and the versions of what is not read. Where something is not
+of these kinds (a hook, a function put in the place of another, code that reads a file) there is no hash, and nothing is
+kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 import symgraph.ir
 from symgraph.tracing.meta import numbers
+from symgraph.tracing.reached_code import Reached, Unknown
 
 _LIBRARY = "transformers"
 _KNOWN = frozenset({_LIBRARY, "torch", *sys.stdlib_module_names})
@@ -30,17 +33,19 @@ _SHARED = frozenset(vars(nn.Module())) | {"_is_hf_initialized", "name_or_path"}
 _ATTENTION = (None, "eager", "sdpa")
 
 
-class _Unknown(Exception):
-    """Something that has no text by which it could be told from another one."""
+def fingerprint(
+    model: nn.Module, name: str, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+) -> str | None:
+    """A hash of all that decides about the trace of a model on example inputs; None where that is not known.
 
-
-def fingerprint(model: nn.Module, name: str) -> str | None:
-    """A hash of all that decides about the trace of a model without example inputs; None where that is not known."""
+    Without inputs they follow from the model.
+    """
     try:
         classes = tuple(dict.fromkeys(c for m in model.modules() for c in type(m).__mro__ if _is_ours(c)))
-        code = sources(("tracing",))
-        parts = (name, *versions(), *code, *_modules(model), *_tensors(model), *_sources(classes))
-    except _Unknown:
+        given = tree_map_only(torch.Tensor, lambda t: outline(t, held=t.is_meta), (args, dict(kwargs or {})))
+        code = (*sources(("tracing",)), *_sources(classes))
+        parts = (name, _text(given), *versions(), *code, *_modules(model), *_tensors(model))
+    except Unknown:
         return None
     found = hashlib.sha256()
     for part in parts:
@@ -66,39 +71,48 @@ def sources(folders: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _modules(model: nn.Module) -> Iterator[str]:
+    reached = Reached(partial(_text, code=_refused))
     for path, module in model.named_modules():
         if any(getattr(module, hooks) for hooks in _HOOKS):
-            raise _Unknown
-        held = {k: _text(v) for k, v in vars(module).items() if k not in _SHARED}
-        yield f"{path} {_name(type(module))} {sorted(held.items())}"
+            raise Unknown
+        own = not _is_of_library(type(module))
+        if own:
+            yield from reached.of_class(type(module))
+        code = (lambda v: "".join(reached.of(v))) if own else _own
+        held = {k: _text(v, code) for k, v in vars(module).items() if k not in _SHARED}
+        yield f"{path} {type(module).__module__}.{type(module).__qualname__} {sorted(held.items())}"
 
 
-def _text(value: Any) -> str:
-    """What an attribute of a module is."""
+def _refused(value: Any) -> str:
+    raise Unknown
+
+
+def _text(value: Any, code: Callable[[Any], str] = _refused) -> str:
+    """What an attribute of a module is; `code` gives the text of a function or class."""
     if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device | torch.Size):
         return f"{type(value).__name__} {value!r}"
     if isinstance(value, list | tuple | set | frozenset):
-        texts = [_text(v) for v in value]
+        texts = [_text(v, code) for v in value]
         return f"{type(value).__name__} {texts if isinstance(value, list | tuple) else sorted(texts)}"
     if isinstance(value, Mapping):
-        return f"mapping {[(_text(k), _text(v)) for k, v in value.items()]}"
+        return f"mapping {[(_text(k), _text(v, code)) for k, v in value.items()]}"
     if isinstance(value, torch.Tensor):
         return f"tensor {outline(value, held=True)}"
     if callable(getattr(value, "to_dict", None)) and _is_ours(type(value)):
         return _config(value)
     if isinstance(value, type | FunctionType) or type(value).__name__ == "builtin_function_or_method":
-        return _own(value)
-    raise _Unknown
+        return code(value)
+    raise Unknown
 
 
 def _config(config: Any) -> str:
     """A config with what its text leaves out."""
     hidden = {k: v for k, v in vars(config).items() if k.startswith("_attn") or k.startswith("_experts")}
     if hidden.get("_attn_implementation_internal", hidden.get("_attn_implementation")) not in _ATTENTION:
-        raise _Unknown
+        raise Unknown
     inner = [_config(v) for v in vars(config).values() if callable(getattr(v, "to_dict", None))]
     said = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
-    return f"{_name(type(config))} {sorted(said.items())!r} {sorted(hidden.items())!r} {inner}"
+    return f"{_own(type(config))} {sorted(said.items())!r} {sorted(hidden.items())!r} {inner}"
 
 
 def _tensors(model: nn.Module) -> Iterator[str]:
@@ -130,10 +144,8 @@ def _is_ours(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == _LIBRARY
 
 
-def _name(cls: type) -> str:
-    if cls.__module__.partition(".")[0] not in (_LIBRARY, "torch"):
-        raise _Unknown
-    return f"{cls.__module__}.{cls.__qualname__}"
+def _is_of_library(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in (_LIBRARY, "torch")
 
 
 def _own(value: Any) -> str:
@@ -141,7 +153,7 @@ def _own(value: Any) -> str:
     module = str(getattr(value, "__module__", None) or "builtins")
     code = getattr(value, "__code__", None)
     if module.partition(".")[0] not in _KNOWN or (code is not None and code.co_filename.startswith("<")):
-        raise _Unknown
+        raise Unknown
     return f"{module}.{getattr(value, '__qualname__', '')}"
 
 
