@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from symgraph.errors import CheckpointError, TraceError, UsageError, argument, one_line
+from symgraph.errors import UsageError
 from symgraph.inference.sources import RuleSources, Source, infer, ready, rule_book, trace
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.data import NoData
 from symgraph.io.example import Size
 from symgraph.io.models import Model
-from symgraph.ir import Tensor as Meta
 from symgraph.measure.recalibrate import recalibrated
 from symgraph.measure.synthetic import synthetic
 from symgraph.prove.eager import check_unchanged
 from symgraph.resize.fewer_parts import fewer_parts
-from symgraph.resize.importance import (
-    KINDS,
-    NORMS,
-    Own,
-    by_function,
-    by_given,
-    by_gradient,
-    by_norm,
-    checked,
-    read_scores,
-)
-from symgraph.resize.lifting import length_in
+from symgraph.resize.keeping import Importance, called, keeping
 from symgraph.resize.narrow import Flows, Reduction, reduce
 from symgraph.resize.narrow_fold import Keep
 from symgraph.resize.reshaped import Reshaped
 from symgraph.resize.shapes import model_like
 from symgraph.resize.smaller import Smaller, smaller
-from symgraph.resize.smaller_config import instance, smaller_config
-from symgraph.resize.smaller_module import smaller_module
-from symgraph.resize.smaller_numbers import with_numbers
+from symgraph.resize.smaller_model import check_lengths, read_of, smaller_model
 from symgraph.resize.stream_moments import moments_of_flow
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.tracing import example_inputs, state_of
+from symgraph.tracing import state_of
 from symgraph.tracing.graph_module import GraphModule
-from symgraph.tracing.wrap import is_pretrained
-
-_Read = TypeVar("_Read")
-Importance = str | Path | Mapping[str, Tensor] | Own | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -143,8 +120,8 @@ def prune(
         raise UsageError(f"{found.spec} is a program, whose sizes are written in", remedy=remedy)
     symmetry = infer(found, rules=rules)
     wanted = smaller(symmetry, ratio, spaces)
-    keep = _keep(found, symmetry, wanted, importance, drop, data, loss)
-    like, noted = _shaped(found, wanted)
+    keep = keeping(found, symmetry, wanted, importance, drop, data, loss)
+    like, noted = smaller_model(found, wanted)
     flows = None if data is None else _flows(found, symmetry, wanted, data, rules)
     reduction = _reduced(found, like, symmetry, wanted, rules, keep, flows)
     made = model_like(like, found, reduction.state)
@@ -154,7 +131,7 @@ def prune(
     if recalibrate is not None:
         made, where = _recalibrated(made, recalibrate)
     counts = _size(found), _size(made)
-    how = "merged where nearest" if keep is None else f"{_called(importance)}: {keep}"
+    how = "merged where nearest" if keep is None else f"{called(importance)}: {keep}"
     return Pruned(
         made, reduction, symmetry, found.spec, module_hash(found.module), ratio, how, counts, (*said, *noted), where
     )
@@ -172,21 +149,10 @@ def _reduced(
     """The weights of the model in the wanted shape, which `like` has."""
     state = state_of(found.module)
     if wanted.parts:
-        return fewer_parts(symmetry, _run(like, lambda: trace(like)), wanted, state, keep)
-    fewer = _run(like, lambda: infer(like, rules=rules))
-    _check_lengths(like, symmetry, fewer, wanted)
+        return fewer_parts(symmetry, read_of(like, lambda: trace(like)), wanted, state, keep)
+    fewer = read_of(like, lambda: infer(like, rules=rules))
+    check_lengths(like, symmetry, fewer, wanted)
     return reduce(symmetry, fewer, state, state_of(like.module), keep, flows)
-
-
-def _check_lengths(like: Model, symmetry: SymmetryGraph, fewer: SymmetryGraph, wanted: Smaller) -> None:
-    """Raise where a value is not as long as it should be: code may run in a shape that is wrong."""
-    for before, now in zip(symmetry.graph.nodes, fewer.graph.nodes, strict=False):
-        axes = symmetry.values.get(before.name)
-        if axes is None or before.target != now.target or not isinstance(now.result, Meta):
-            continue
-        expected = tuple(length_in(t, wanted.sizes) for t in axes)
-        if expected != tuple(now.shape):
-            raise _written_in(like, f"{now.where} makes {tuple(now.shape)} where {expected} is expected")
 
 
 def _flows(
@@ -202,101 +168,6 @@ def _flows(
 
 def _size(found: Model) -> int:
     return sum(p.numel() for p in found.module.parameters())
-
-
-def _called(importance: Importance) -> str:
-    if callable(importance):
-        return getattr(importance, "__name__", "a function")
-    return "given scores" if isinstance(importance, Mapping) else str(importance)
-
-
-def _keep(
-    found: Model,
-    symmetry: SymmetryGraph,
-    wanted: Smaller,
-    importance: Importance,
-    drop: bool,
-    data: Iterable[Any] | NoData | None,
-    loss: Any,
-) -> Keep | None:
-    """Which units stay.
-
-    Raises:
-        UsageError: nothing says which units to drop, scores do not fit, or data is missing or given for nothing.
-    """
-    by_loss, taylor, named = importance == "taylor", argument("importance", "taylor"), argument("data")
-    if by_loss and (data is None or isinstance(data, NoData)):
-        raise UsageError(f"{taylor} needs data", remedy=f"name training data, {named}")
-    if data is not None and not (by_loss or wanted.streams):
-        remedy = f"leave out {named}, give {taylor}, or prune a stream"
-        raise UsageError("data is given, and nothing reads it", remedy=remedy)
-    if importance is None:
-        if drop:
-            remedy = f"say which units stay: {argument('importance', 'l1')}, another of {', '.join(KINDS)}, or scores"
-            raise UsageError("nothing says which units to drop", remedy=remedy)
-        return None
-    if isinstance(importance, str) and importance in NORMS:
-        return Keep(partial(by_norm, importance), drop)
-    if callable(importance):
-        return Keep(partial(by_function, importance), drop)
-    units = [s for s in wanted.spaces if not s.is_matrix]
-    if importance == "taylor":
-        return Keep(partial(by_given, by_gradient(found.module, symmetry, units, _batches(data), loss)), drop)
-    given: Any = importance
-    if not isinstance(given, str | Path | Mapping):
-        kinds = ", ".join(KINDS)
-        remedy = f"give one of {kinds}, the path of a file, scores by space, {{'hidden': [0.3, ...]}}, or a function"
-        raise UsageError(f"the importance is of the type {type(given).__name__}", remedy=remedy)
-    scores = _tensors(given) if isinstance(given, Mapping) else read_scores(given)
-    return Keep(partial(by_given, checked(scores, symmetry, units)), drop)
-
-
-def _tensors(scores: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Scores that may be given as lists of numbers."""
-    return {name: torch.as_tensor(one, dtype=torch.float64) for name, one in scores.items()}
-
-
-def _batches(data: Iterable[Any] | NoData | None) -> Iterable[Any]:
-    return () if data is None or isinstance(data, NoData) else data
-
-
-def _shaped(found: Model, wanted: Smaller) -> tuple[Model, tuple[str, ...]]:
-    """A model in the wanted shape, whose weights mean nothing yet, and what is to be said of it."""
-    if is_pretrained(found.module):
-        config = smaller_config(found.module, wanted)
-        if config is not None:
-            module = instance(found.module, config)
-            return replace(found, module=module, config=config, files=()), ()
-    module = smaller_module(found.module, wanted.after, wanted.gone)
-    args, named = _inputs(found)
-    changes = with_numbers(module, found.module, wanted, args, named)
-    why = "no config of its class has these sizes: " if is_pretrained(found.module) else ""
-    notes = [f"{why}a copy of the module with smaller parameters"]
-    notes += [f"numbers of its code changed: {', '.join(map(str, changes))}"] if changes else []
-    return replace(found, module=module, config=None, files=()), tuple(notes)
-
-
-def _inputs(found: Model) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs that the model runs on."""
-    own = found.example if found.example is not None else example_inputs(found.module)
-    return ((), dict(own)) if isinstance(own, Mapping) else (tuple(own), {})
-
-
-def _run(like: Model, read: Callable[[], _Read]) -> _Read:
-    """What is read of a model in a smaller shape, whose module is run for it.
-
-    Raises:
-        UsageError: it does not run.
-    """
-    try:
-        return read()
-    except (TraceError, CheckpointError) as error:
-        raise _written_in(like, f"with smaller parameters it does not run: {one_line(error)}") from error
-
-
-def _written_in(like: Model, cause: str) -> UsageError:
-    remedy = "let the code take its sizes from its parameters, or prune other spaces"
-    return UsageError(f"{like.spec} cannot be pruned: its code has sizes written in", cause=cause, remedy=remedy)
 
 
 def _recalibrated(made: Model, batches: Iterable[Any]) -> tuple[Model, str]:

@@ -1,11 +1,14 @@
 """Pruning trained models: units fused or dropped, before and after a short fine-tuning, beside Torch-Pruning.
 
-    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_prune.py [vit-cifar10] [gpt2-shakespeare] [resnet] [vgg]
-        [--ratios 0.2 0.4 0.6] [--validation]
+    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_prune.py [resnet] [vgg] [llama] [vit-cifar10]
+        [gpt2-shakespeare] [--what units one heads stream] [--ratios 0.2 0.4 0.6] [--importance l1] [--validation]
+    ... bench_prune.py --split vgg
 
-Hidden units of the pairs' first models; all channels of a ResNet and a VGG with batch norms, which the script trains on
-CIFAR-10. With --validation everything is measured on examples set apart from the training split: that is where defaults
-were chosen. Times are process time on one thread; Torch-Pruning is measured where it is installed.
+`units`: all hidden units and channels. `one`: each of their spaces alone, as the paper of Intra-Fusion has it. `heads`:
+heads, or groups of keys with their queries. `stream`: the residual stream by directions of weights, of data, and of
+inputs that the model invents. With --split two networks that each saw half of the data are pruned and merged, or merged
+and pruned. With --validation everything is measured on examples set apart from the training split: that is where
+defaults were chosen. Times are process time on one thread; Torch-Pruning is measured where it is installed.
 """
 
 from __future__ import annotations
@@ -13,174 +16,61 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from bench_zoo import MEAN, STD, zoo
-from bench_zoo import test_batches as held_out
-from measure import CONTEXT, Batch, one_thread, seconds
-from torch import Tensor, nn
+from bench_zoo import zoo
+from measure import one_thread, seconds
+from prune_subjects import NAMES, NETWORKS, Subject, as_model, images, labels, network, outputs, score, subject, trained
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 import symgraph
-from symgraph.io.data import load
+from symgraph.io.data import NoData
 
-WAYS: dict[str, dict[str, Any]] = {
-    "merged where nearest": {},
-    "l1, dropped": {"importance": "l1", "drop": True},
-    "l1, fused": {"importance": "l1"},
-    "taylor, dropped": {"importance": "taylor", "drop": True},
-    "taylor, fused": {"importance": "taylor"},
-}
+Row = tuple[str, Callable[[], nn.Module]]
+# Epochs of the networks that see half of the data.
+HALVES = 3
+HEADS = ("*.heads", "*.head-groups")
 
 
-class Block(nn.Module):
-    """Two convolutions with batch norms around a shortcut."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.first, self.one = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
-        self.second, self.two = nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after)
-        self.short = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        inside = torch.relu(self.one(self.first(x)))
-        return torch.relu(self.two(self.second(inside)) + self.short(x))
+def ours(s: Subject, ratio: float, spaces: Sequence[str] | None, how: dict[str, Any]) -> nn.Module:
+    data: dict[str, Any] = {"data": s.data.plain(16)} if how.get("importance") == "taylor" else {}
+    return symgraph.prune(s.model, ratio=ratio, spaces=spaces, **data | how).module
 
 
-def resnet() -> nn.Module:
-    start = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
-    return nn.Sequential(*start, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-
-
-def vgg() -> nn.Module:
-    layers: list[nn.Module] = []
-    before = 3
-    for width, halved in ((16, True), (32, True), (64, False), (64, True), (128, False), (128, True)):
-        layers += [nn.Conv2d(before, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU()]
-        layers += [nn.MaxPool2d(2)] if halved else []
-        before = width
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * before, 10))
-
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"resnet": resnet, "vgg": vgg}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A trained model, batches of its training split, and those that it is measured on."""
-
-    model: symgraph.Model
-    training: list[Batch]
-    measured: list[Batch]
-    rate: float
-
-
-def outputs(module: nn.Module, batch: Batch) -> Tensor:
-    """Scores of the labels, (examples, classes); of a text one example for each next token."""
-    if "pixel_values" in batch:
-        found = module(batch["pixel_values"])
-        scores: Tensor = found if isinstance(found, Tensor) else found.logits
-        return scores
-    logits: Tensor = module(input_ids=batch["input_ids"]).logits
-    return logits[:, :-1].flatten(0, 1)
-
-
-def labels(batch: Batch) -> Tensor:
-    return batch["labels"] if "pixel_values" in batch else batch["labels"][:, 1:].flatten()
-
-
-@torch.no_grad()
-def score(module: nn.Module, batches: Sequence[Batch]) -> tuple[float, float]:
-    """Mean loss and accuracy."""
-    loss, right, count = 0.0, 0, 0
-    for batch in batches:
-        found, wanted = outputs(module, batch), labels(batch)
-        loss += float(cross_entropy(found, wanted, reduction="sum"))
-        right += int((found.argmax(-1) == wanted).sum())
-        count += len(wanted)
-    return loss / count, right / count
-
-
-def trained(module: nn.Module, batches: Sequence[Batch], steps: int, rate: float) -> nn.Module:
-    """A copy after steps of AdamW with a linear decay."""
-    found = copy.deepcopy(module).train()
-    optimiser = torch.optim.AdamW(found.parameters(), lr=rate, weight_decay=0.01)
-    for step, batch in enumerate(islice(cycle(batches), steps)):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * (1 - step / steps)
-        optimiser.zero_grad()
-        torch.autograd.backward(cross_entropy(outputs(found, batch), labels(batch)))
-        optimiser.step()
-    return found.eval()
-
-
-def subject(name: str, options: argparse.Namespace) -> Subject:
-    folder = zoo()
-    assert folder is not None
-    if name == "gpt2-shakespeare":
-        tokens = torch.from_numpy(np.load(folder / "shakespeare-tokens.npz")["train"].astype("int64"))
-        windows = tokens[: len(tokens) // CONTEXT * CONTEXT].view(-1, CONTEXT)
-        train = [{"input_ids": w, "labels": w} for w in torch.split(windows, 8)]
-        chosen, measured = train[:-8], train[-8:]
-    else:
-        file = folder.parent / "data" / "cifar10" / "train.parquet"
-        train = list(load(file, batch_size=100, mean=MEAN, std=STD, limit=options.images + 2000))
-        chosen, measured = train[:-20], train[-20:]
-    if not options.validation:
-        measured = list(islice(held_out(name if name in PAIRS else "vit", folder), options.batches))
-    if name in NETWORKS:
-        torch.manual_seed(0)
-        made = trained(NETWORKS[name](), chosen, options.epochs * len(chosen), 3e-3)
-        return Subject(symgraph.model(made, measured[0]["pixel_values"][:2]), chosen, measured, 1e-3)
-    found = symgraph.model(folder / f"{name}-0")
-    return Subject(found, chosen, measured, 1e-4)
-
-
-PAIRS = ("vit-cifar10", "gpt2-shakespeare")
-
-
-def ours(s: Subject, ratio: float, how: dict[str, Any]) -> nn.Module:
-    data: dict[str, Any] = {"data": s.training[:16]} if how.get("importance") == "taylor" else {}
-    return symgraph.prune(s.model, ratio=ratio, **how, **data).module
-
-
-def theirs(s: Subject, ratio: float, kind: str) -> nn.Module:
+def theirs(s: Subject, ratio: float, kind: str, only: str | None = None) -> nn.Module:
     """The same by Torch-Pruning: groups of coupled layers, of the same importance."""
     import torch_pruning as peer
 
     made = copy.deepcopy(s.model.module)
-    x = s.measured[0]["pixel_values"][:2]
-    if kind == "l1":
-        importance = peer.importance.GroupMagnitudeImportance(p=1)
-    else:
-        importance = peer.importance.GroupTaylorImportance()
-        for batch in s.training[:16]:
-            torch.autograd.backward(cross_entropy(outputs(made, batch), labels(batch)))
-    pruner = peer.pruner.BasePruner(made, x, importance, pruning_ratio=ratio, ignored_layers=_kept(made))
+    batch = s.data.measured[0]
+    x = batch["pixel_values"][:2] if "pixel_values" in batch else {"input_ids": batch["input_ids"][:2]}
+    made_by = {
+        "l1": lambda: peer.importance.GroupMagnitudeImportance(p=1),
+        "l2": lambda: peer.importance.GroupMagnitudeImportance(p=2),
+        "lamp": lambda: peer.importance.LAMPImportance(),
+        "taylor": lambda: peer.importance.GroupTaylorImportance(),
+    }
+    if kind == "taylor":
+        for each in s.data.plain(16):
+            torch.autograd.backward(cross_entropy(outputs(made, each), labels(each)))
+    ignored = _kept(made, only)
+    pruner = peer.pruner.BasePruner(made, x, made_by[kind](), pruning_ratio=ratio, ignored_layers=ignored)
     pruner.step()
     return made.eval()
 
 
-def _kept(module: nn.Module) -> list[nn.Module]:
-    """What Torch-Pruning leaves alone: the outputs, and of a transformer all but the hidden units."""
+def _kept(module: nn.Module, only: str | None) -> list[nn.Module]:
+    """What Torch-Pruning leaves alone: the outputs, of a transformer all but the hidden units; or all but one layer."""
     layers = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    if any("attention" in n for n, _ in module.named_modules()):
-        return [m for n, m in layers if not n.endswith(("fc1", "intermediate.dense"))]
+    if only is not None:
+        return [m for n, m in layers if n != only]
+    if any("attn" in n or "attention" in n for n, _ in module.named_modules()):
+        return [m for n, m in layers if not n.endswith(("fc1", "intermediate.dense", "gate_proj", "up_proj"))]
     return [layers[-1][1]]
-
-
-def rows(s: Subject, ratio: float) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
-    for name, how in WAYS.items():
-        yield name, partial(ours, s, ratio, how)
-    if "pixel_values" in s.measured[0] and _peer():
-        for kind in ("l1", "taylor"):
-            yield f"Torch-Pruning, {kind}", partial(theirs, s, ratio, kind)
 
 
 def _peer() -> bool:
@@ -191,43 +81,126 @@ def _peer() -> bool:
     return True
 
 
-def measure(name: str, options: argparse.Namespace) -> None:
-    s = subject(name, options)
-    network = s.model.module
-    print(f"{name}: loss {score(network, s.measured)[0]:.3f}, accuracy {score(network, s.measured)[1]:.2%}", flush=True)
-    stored = any(n.endswith("running_var") for n, _ in network.named_buffers())
+def rows(s: Subject, ratio: float, what: str, kinds: Sequence[str]) -> Iterator[Row]:
+    """Every way of pruning."""
+    if what == "stream":
+        ways: dict[str, dict[str, Any]] = {"by its weights": {}, "by data": {"data": s.data.plain(16)}}
+        for way, how in (ways | {"by invented inputs": {"data": NoData(examples=512)}}).items():
+            yield way, partial(ours, s, ratio, ["residual"], how)
+        return
+    spaces = HEADS if what == "heads" else None
+    found = [] if spaces is None else [p for p in spaces if _has(s, p)]
+    yield "merged where nearest", partial(ours, s, ratio, found or None, {})
+    for kind in kinds:
+        for fate in ("dropped", "fused"):
+            how = {"importance": kind, "drop": fate == "dropped"}
+            yield f"{kind}, {fate}", partial(ours, s, ratio, found or None, how)
+        if what == "units" and _peer():
+            yield f"Torch-Pruning, {kind}", partial(theirs, s, ratio, kind)
+
+
+def _has(s: Subject, pattern: str) -> bool:
+    names = [x.name for x in symgraph.infer(s.model).active]
+    return any(n.endswith(pattern.removeprefix("*")) for n in names)
+
+
+def told(s: Subject, way: str, make: Callable[[], nn.Module], options: argparse.Namespace) -> None:
+    """Prunes, measures, and prints a line."""
+    try:
+        taken, made = seconds(make)
+    except Exception as error:
+        print(f"  {way:<22} fails: {' '.join(str(error).split())[:100]}", flush=True)
+        return
+    figures = {"as it is": score(made, s.data.measured)}
+    if any(n.endswith("running_var") for n, _ in made.named_buffers()):
+        again = copy.deepcopy(made)
+        again.load_state_dict(symgraph.recalibrated(made, made.state_dict(), s.data.plain(10)))
+        figures["recalibrated"] = score(again, s.data.measured)
+    if options.steps:
+        tuned = trained(made, s.data, options.steps / len(s.data), s.rate)
+        figures["tuned"] = score(tuned, s.data.measured)
+    size = sum(p.numel() for p in made.parameters()) / sum(p.numel() for p in s.model.module.parameters())
+    line = "  ".join(f"{when} {loss:.3f} {right:.2%}" for when, (loss, right) in figures.items())
+    print(f"  {way:<22} {size:4.0%} of the parameters  {line}  {taken:.1f} s", flush=True)
+
+
+def one_by_one(s: Subject, ratio: float, options: argparse.Namespace) -> None:
+    """Each space of units alone: what is left without any data."""
+    for fold in symgraph.prune(s.model, ratio=ratio).reduction.spaces:
+        print(f" {fold.name} ({fold.before})", flush=True)
+        for way, how in (("dropped", {"drop": True}), ("fused", {})):
+            make = partial(ours, s, ratio, [fold.name], {"importance": "l1", **how})
+            told(s, f"l1, {way}", make, argparse.Namespace(steps=0))
+
+
+def measure(name: str, folder: Path, options: argparse.Namespace) -> None:
+    s = subject(name, folder, options.kept, validation=options.validation)
+    del s.data.measured[options.batches :]
+    loss, right = score(s.model.module, s.data.measured)
+    print(f"{name}: loss {loss:.3f}, accuracy {right:.2%}, {len(s.data.measured)} batches", flush=True)
+    for what in options.what:
+        for ratio in options.ratios:
+            print(f" {what}, {ratio:.0%}", flush=True)
+            if what == "one":
+                one_by_one(s, ratio, options)
+                continue
+            for way, make in rows(s, ratio, what, options.importance):
+                told(s, way, make, options)
+
+
+def split(name: str, folder: Path, options: argparse.Namespace) -> None:
+    """Two networks of half the data each: pruned and merged, merged and pruned; beside one of all data, and a half."""
+    data = images(folder, validation=options.validation)
+    del data.measured[options.batches :]
+    halves = [
+        as_model(name, network(name, data.half(i), options.kept, seed=i + 1, part="-half", epochs=HALVES))
+        for i in (0, 1)
+    ]
+    whole = as_model(name, network(name, data, options.kept))
+    batches = data.plain(10)
+    for label, model in (("all data", whole), ("half of it", halves[0])):
+        print(f"{name}, {label}: accuracy {score(model.module, data.measured)[1]:.2%}", flush=True)
+
+    def merged(models: Sequence[symgraph.Model]) -> symgraph.Model:
+        made = copy.deepcopy(models[0].module)
+        made.load_state_dict(symgraph.merge(list(models), recalibrate=batches).state)
+        return as_model(name, made)
+
+    def pruned(model: symgraph.Model, ratio: float) -> symgraph.Model:
+        return as_model(name, symgraph.prune(model, ratio=ratio, recalibrate=batches).module)
+
     for ratio in options.ratios:
-        for way, make in rows(s, ratio):
-            taken, made = seconds(make)
-            figures = {"as it is": score(made, s.measured)}
-            if stored:
-                state = symgraph.recalibrated(made, made.state_dict(), s.training[:10])
-                again = copy.deepcopy(made)
-                again.load_state_dict(state)
-                figures["recalibrated"] = score(again, s.measured)
-            if options.steps:
-                figures["tuned"] = score(trained(made, s.training, options.steps, s.rate), s.measured)
-            size = sum(p.numel() for p in made.parameters()) / sum(p.numel() for p in network.parameters())
-            told = "  ".join(f"{when} {loss:.3f} {right:.2%}" for when, (loss, right) in figures.items())
-            print(f"  {ratio:.0%}  {way:<22} {size:4.0%} of the parameters  {told}  {taken:.1f} s", flush=True)
+        print(f" {ratio:.0%}", flush=True)
+        ways: dict[str, Callable[[], symgraph.Model]] = {
+            "all data, pruned": lambda r=ratio: pruned(whole, r),  # type: ignore[misc]
+            "half, pruned": lambda r=ratio: pruned(halves[0], r),  # type: ignore[misc]
+            "prune and fuse": lambda r=ratio: merged([pruned(m, r) for m in halves]),  # type: ignore[misc]
+            "fuse and prune": lambda r=ratio: pruned(merged(halves), r),  # type: ignore[misc]
+        }
+        for way, make in ways.items():
+            s = Subject(name, whole, data, NETWORKS[name].rate / 10)
+            told(s, way, lambda m=make: m().module, options)  # type: ignore[misc]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", default=[*PAIRS, *NETWORKS])
+    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--what", nargs="+", default=["units"], choices=["units", "one", "heads", "stream"])
     parser.add_argument("--ratios", nargs="+", type=float, default=[0.2, 0.4, 0.6])
-    parser.add_argument("--steps", type=int, default=40, help="of the fine-tuning")
-    parser.add_argument("--epochs", type=int, default=4, help="of the training")
-    parser.add_argument("--images", type=int, default=10_000, help="of the training split")
-    parser.add_argument("--batches", type=int, default=None, help="of the test split (default: all)")
+    parser.add_argument("--importance", nargs="+", default=["l1"], choices=["l1", "l2", "lamp", "taylor"])
+    parser.add_argument("--steps", type=int, default=60, help="of the fine-tuning")
+    parser.add_argument("--batches", type=int, default=None, help="of what is measured on (default: all)")
+    parser.add_argument("--kept", type=Path, default=Path("networks"), help="where trained networks are kept")
+    parser.add_argument("--split", action="store_true", help="networks of half the data each")
     parser.add_argument("--validation", action="store_true", help="measure on a part of the training split")
     options = parser.parse_args()
-    if zoo() is None:
+    folder = zoo()
+    if folder is None:
         print("prune: set SYMGRAPH_ZOO to a folder of trained pairs")
         return
     with one_thread():
         for name in options.names:
-            measure(name, options)
+            (split if options.split else measure)(name, folder, options)
 
 
 if __name__ == "__main__":
