@@ -70,14 +70,12 @@ def trained(task: Task, way: str, args: argparse.Namespace, seed: int) -> symgra
     relaxed.gamma.requires_grad_(way in ("driven", "resilient"))
     if way == "strict":
         relaxed.gamma.zero_()
-    groups = [{"params": list(relaxed.module.parameters())}, {"params": [relaxed.gamma]}]
-    optimiser = torch.optim.AdamW(groups, lr=args.lr, weight_decay=0.0)
-    rates = [args.lr, args.gamma_lr]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=args.steps)
+    optimiser = torch.optim.AdamW(relaxed.module.parameters(), lr=args.lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, total_steps=args.steps)
     steps: Any = optimiser
     if way in ("driven", "resilient"):
         price = args.resilience if way == "resilient" else None
-        steps = symgraph.DualAscent(optimiser, relaxed, rate=args.rate, resilience=price)
+        steps = symgraph.DualAscent(optimiser, relaxed, rate=args.rate, descent=args.descent, resilience=price)
     order = torch.Generator().manual_seed(seed)
     for step in range(args.steps):
         batch = torch.randint(len(wanted), (args.batch,), generator=order)
@@ -107,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--gamma-lr", type=float, default=1e-2)
-    parser.add_argument("--rate", type=float, default=0.01, help="of the ascent of the multipliers")
+    parser.add_argument("--rate", type=float, default=1e-4, help="of the ascent of the multipliers")
+    parser.add_argument("--descent", type=float, default=0.05, help="the step of gamma")
     parser.add_argument("--resilience", type=float, default=1.0)
     parser.add_argument("--validate", action="store_true", help="do not look at the test data")
     parser.add_argument("--verbose", action="store_true")

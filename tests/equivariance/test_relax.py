@@ -155,7 +155,7 @@ def test_multipliers_drive_gamma_to_zero_where_the_loss_allows_it() -> None:
     target = nn.Linear(6, 4)
     planted = symgraph.relax(target, x, representation=FLAT).equivariant()
     relaxed = symgraph.relax(nn.Linear(6, 4), x, representation=FLAT)
-    steps = symgraph.DualAscent(torch.optim.Adam(relaxed.parameters(), lr=0.02), relaxed, rate=0.02)
+    steps = symgraph.DualAscent(torch.optim.Adam(relaxed.module.parameters(), lr=0.02), relaxed, rate=0.01)
     for _ in range(300):
         steps.zero_grad()
         (relaxed(x) - planted(x).detach()).square().mean().backward()
@@ -170,8 +170,8 @@ def test_a_resilient_bound_stays_open_where_the_data_break_the_symmetry() -> Non
     found = {}
     for price in (0.1, 10.0):
         relaxed = symgraph.relax(nn.Linear(6, 4), x, representation=FLAT)
-        optimiser = torch.optim.Adam(relaxed.parameters(), lr=0.02)
-        steps = symgraph.DualAscent(optimiser, relaxed, rate=0.05, resilience=price)
+        optimiser = torch.optim.Adam(relaxed.module.parameters(), lr=0.02)
+        steps = symgraph.DualAscent(optimiser, relaxed, rate=0.02, descent=0.1, resilience=price)
         for _ in range(300):
             steps.zero_grad()
             (relaxed(x) - target(x).detach()).square().mean().backward()
@@ -280,7 +280,9 @@ def test_a_model_that_the_group_leaves_alone_is_refused() -> None:
 
 def test_numbers_that_make_no_ascent_are_refused() -> None:
     relaxed = symgraph.relax(nn.Linear(6, 4), torch.randn(5, 6), representation=FLAT)
-    with pytest.raises(UsageError, match="positive"):
-        symgraph.DualAscent(torch.optim.SGD(relaxed.parameters(), 0.1), relaxed, rate=0.0)
-    with pytest.raises(UsageError, match="does not train gamma"):
-        symgraph.DualAscent(torch.optim.SGD(relaxed.module.parameters(), 0.1), relaxed)
+    weights = torch.optim.SGD(relaxed.module.parameters(), 0.1)
+    for wrong in ("rate", "descent", "resilience"):
+        with pytest.raises(UsageError, match=f"{wrong}=0.0 is not positive"):
+            symgraph.DualAscent(weights, relaxed, **{wrong: 0.0})
+    with pytest.raises(UsageError, match="trains gamma by itself"):
+        symgraph.DualAscent(torch.optim.SGD(relaxed.parameters(), 0.1), relaxed)
