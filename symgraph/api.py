@@ -30,11 +30,13 @@ from symgraph.io.programs import with_weights
 from symgraph.ir import Graph
 from symgraph.match.align import align, plan
 from symgraph.match.aligned import Aligned
+from symgraph.match.carry import CarriedVectors, transport_vectors
 from symgraph.match.compare import Compared, compare
 from symgraph.match.dual_ascent import DualAscent
 from symgraph.match.gather import Gathered, gather
 from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
+from symgraph.match.moments import CarriedMoments, transport_moments
 from symgraph.match.one_basis import Universe
 from symgraph.match.program import Program
 from symgraph.match.recipe_merge import merge_by_recipe
@@ -75,6 +77,8 @@ __all__ = [
     "Applied",
     "Audit",
     "Canonical",
+    "CarriedMoments",
+    "CarriedVectors",
     "Compared",
     "Descended",
     "DescentOptions",
@@ -129,6 +133,8 @@ __all__ = [
     "sample",
     "trace",
     "transport",
+    "transport_moments",
+    "transport_vectors",
     "universe",
     "verify",
 ]

@@ -24,6 +24,8 @@ from torch.nn import functional
 
 import symgraph
 
+# Gamma comes from one to zero in 1.6 / sqrt(rate descent) steps.
+HALF_WAY = 3.2
 WAYS = ("free", "strict", "driven", "resilient")
 Loss = Callable[[Tensor, Tensor], Tensor]
 Inputs = dict[str, Tensor]
@@ -75,7 +77,8 @@ def trained(task: Task, way: str, args: argparse.Namespace, seed: int) -> symgra
     steps: Any = optimiser
     if way in ("driven", "resilient"):
         price = args.resilience if way == "resilient" else None
-        steps = symgraph.DualAscent(optimiser, relaxed, rate=args.rate, descent=args.descent, resilience=price)
+        rate = args.rate or (HALF_WAY / args.steps) ** 2 / args.descent
+        steps = symgraph.DualAscent(optimiser, relaxed, rate=rate, descent=args.descent, resilience=price)
     order = torch.Generator().manual_seed(seed)
     for step in range(args.steps):
         batch = torch.randint(len(wanted), (args.batch,), generator=order)
@@ -105,9 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--rate", type=float, default=1e-4, help="of the ascent of the multipliers")
+    text = "of the ascent of the multipliers (default: gamma arrives at zero half way, if the loss does not care)"
+    parser.add_argument("--rate", type=float, help=text)
     parser.add_argument("--descent", type=float, default=0.05, help="the step of gamma")
-    parser.add_argument("--resilience", type=float, default=1.0)
+    parser.add_argument("--resilience", type=float, default=0.1)
     parser.add_argument("--validate", action="store_true", help="do not look at the test data")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--fast", action="store_true", help="a short run on little data")

@@ -158,7 +158,7 @@ def transport(
             cause=f"what is carried is what {tuned_one} has in the place of {called('base')}",
             remedy=f"name the model after its training as {tuned_one}, and the other one as {to_one}",
         )
-    found, notes = _alignment(ends, alignment, rules, scratch, how)
+    found, notes = alignment_between(ends, alignment, rules, scratch, how)
     delta = _difference(ends["base"], after, adapter, found.inverse(), scratch)
     if adapter:
         adapter, delta, said = _factored(adapter, delta)
@@ -168,14 +168,14 @@ def transport(
     return result if fit is None else _fitted(result, fit, loss)
 
 
-def _alignment(
+def alignment_between(
     ends: Mapping[str, Model],
     given: Alignment | Aligned | str | Path | None,
     rules: RuleSources,
     scratch: str | Path | None,
     how: Mapping[str, Any],
 ) -> tuple[Alignment, tuple[str, ...]]:
-    """What leads from one model to the other, and what is to be said of it."""
+    """What leads from `to` to `base`, made or read, and what is to be said of it."""
     if given is None:
         aligned = align(ends["base"], ends["to"], rules=rules, scratch=scratch, **how)
         return aligned.alignment, (str(aligned).splitlines()[0], *aligned.notes)

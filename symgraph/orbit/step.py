@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from symgraph.errors import UsageError
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import Term
 
 State = dict[str, Tensor]
 # What a step comes to in a file: plain data, and tensors by name.
@@ -29,6 +30,10 @@ class Step(ABC):
     @abstractmethod
     def inverse(self) -> Step:
         """The step that undoes this one."""
+
+    def on_value(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
+        """What becomes of a value of the model with these axes, constants left out: most steps move weights alone."""
+        return value
 
     @property
     @abstractmethod

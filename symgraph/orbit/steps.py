@@ -8,7 +8,7 @@ out first (`carried`) any other model of the architecture.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from symgraph.orbit.tensor_blocks import blocks, on_blocks, spread
 from symgraph.symmetry.families import Radial
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import AbsorbedGain
-from symgraph.symmetry.terms import Concat, Leaf
+from symgraph.symmetry.terms import Concat, Leaf, Term
 
 State = dict[str, Tensor]
 
@@ -44,6 +44,10 @@ class Act(Step):
             return {**state, **self.element(state, names)}
         symmetry = self.element.symmetry
         return {**state, **symmetry.shifted(self.element(symmetry.shifted({n: state[n] for n in names})), -1.0)}
+
+    def on_value(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
+        """The value after the element has acted."""
+        return self.element.on(value, axes)
 
     @property
     def touched(self) -> Collection[str]:
@@ -153,6 +157,10 @@ class Rescale(Step):
             gain = found[self.parameter]
             found[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
         return {**state, **self.symmetry.shifted(found, -sign)}
+
+    def on_value(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
+        """A value that the gain multiplies, with as much less of it."""
+        return on_blocks(value, axes, self._block)
 
     @property
     def touched(self) -> Collection[str]:
@@ -317,6 +325,24 @@ class Transform:
         for step in self.steps if linear else self._fitted(found):
             found.take(step)
         return found
+
+    def fitted(self, state: Mapping[str, Tensor]) -> Transform:
+        """The transform by which `carried` takes this very state: with its own constants and gains in the steps.
+
+        Raises:
+            CheckpointError: a gain is zero where a bias would have to be divided by it.
+        """
+        found, steps = Carried(state), []
+        for step in self._fitted(found):
+            found.take(step)
+            steps.append(step)
+        return Transform(tuple(steps))
+
+    def on_value(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
+        """What becomes of a value of the model with these axes, constants that steps add left out."""
+        for step in self.steps:
+            value = step.on_value(value, axes)
+        return value
 
     def _fitted(self, state: Mapping[str, Tensor]) -> Iterator[Step]:
         """The steps for a state that has taken all before when it is asked for the next one."""

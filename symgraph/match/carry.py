@@ -1,0 +1,196 @@
+"""What was found in one model's values carried to another: directions, probes, sparse autoencoders.
+
+Two aligned models differ by a linear map of each value and a constant (`symgraph.match.value_map`). What is added to a
+value goes by that map, what reads it by the inverse transpose, and biases by the constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from symgraph.errors import CheckpointError, UsageError, argument, one_line
+from symgraph.inference.sources import RuleSources, Source, model, with_example
+from symgraph.io.checkpoint import check_same_architecture
+from symgraph.io.example import Size
+from symgraph.io.files import atomic_path
+from symgraph.io.shown import Shown
+from symgraph.match.transport import alignment_between
+from symgraph.match.value_map import ValueMap, value_map
+from symgraph.orbit.alignment import Alignment
+
+DIRECTIONS, PROBE, AUTOENCODER = "directions", "probe", "autoencoder"
+KINDS = (DIRECTIONS, PROBE, AUTOENCODER)
+# Names of the four tensors of an autoencoder, and whether the value is the last axis of the matrices there.
+_LAYOUTS = (
+    (("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"), (True, False)),
+    (("W_enc", "b_enc", "W_dec", "b_dec"), (False, True)),
+)
+
+
+@dataclass(frozen=True, repr=False)
+class CarriedVectors(Shown):
+    """Tensors that belonged to a value of one model, as they belong to that of another.
+
+    `kind` is what they were taken for; `map` is how the value moves; `alignment` leads from the other model to the
+    first. `tensors` are in the dtypes of those given.
+    """
+
+    kind: str
+    map: ValueMap
+    alignment: Alignment
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes them as a safetensors file.
+
+        Raises:
+            OutputError: the file exists or cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        with atomic_path(path, overwrite) as temporary:
+            save_file({n: t.contiguous() for n, t in self.tensors.items()}, temporary)
+        return Path(path)
+
+    def to_plain(self) -> dict[str, Any]:
+        """What was carried, as plain data."""
+        where = {"value": self.map.value, "axis": self.map.axis, "size": len(self.map.matrix)}
+        return {"kind": self.kind, **where, "tensors": sorted(self.tensors), "notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        names = ", ".join(f"{n} {tuple(t.shape)}" for n, t in self.tensors.items())
+        return "\n".join([f"{self.kind} at {self.map}: {names}", *self.notes])
+
+
+def transport_vectors(
+    base: Source,
+    vectors: Mapping[str, Tensor] | str | Path,
+    to: Source,
+    example: Any = None,
+    *,
+    at: str,
+    kind: str = "",
+    centred: bool = False,
+    input_size: Size | None = None,
+    alignment: Alignment | str | Path | None = None,
+    rules: RuleSources = None,
+    **how: Any,
+) -> CarriedVectors:
+    """Carries steering vectors, a probe or a sparse autoencoder of one model to another, through their alignment.
+
+    Args:
+        vectors: tensors by name, or a safetensors file of them: directions (..., d); a probe, `weight` (k, d) and
+            `bias` (k,); an autoencoder, `encoder.weight` (m, d), `decoder.weight` (d, m) and their biases, or `W_enc`
+            (d, m), `b_enc`, `W_dec` (m, d), `b_dec`. Other tensors of a probe or autoencoder pass through.
+        at: the value that they belong to, of size d along the axis that moves: a name of the graph, or a module.
+        kind: "directions", "probe" or "autoencoder"; by default what the names say.
+        centred: the encoder reads x - b_dec rather than x.
+        example, input_size, alignment, rules, how: as for `transport`.
+
+    Raises:
+        UsageError: there is no such value, it moves along no axis or several, or the tensors do not fit it.
+        VerifyError: the value does not move by one map and constant.
+
+    >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    >>> a, b, x = make(), make(), torch.randn(5, 6)
+    >>> carried = symgraph.transport_vectors(a, {"steer": torch.randn(8)}, b, x, at="1")
+    >>> carried.tensors["steer"].shape
+    torch.Size([8])
+
+    Source: arXiv 2605.24577 (autoencoders between seeds by one rotation), 2606.31963 (by signed permutations).
+    """
+    tensors = _read(vectors) if isinstance(vectors, str | Path) else dict(vectors)
+    ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
+    check_same_architecture(ends["base"], ends["to"])
+    found, notes = alignment_between(ends, alignment, rules, how)
+    moved = value_map(ends["base"], found.inverse(), at)
+    kind = kind or _kind(tensors)
+    if kind not in KINDS:
+        raise UsageError(f"{argument('kind', kind)} is none of {', '.join(KINDS)}", remedy=argument("kind", PROBE))
+    carry = {DIRECTIONS: _directions, PROBE: _probe, AUTOENCODER: _autoencoder}[kind]
+    done = carry(tensors, moved, centred)
+    result = {n: done.get(n, t).to(t.dtype) for n, t in tensors.items()}
+    if moved.centred:
+        notes = (*notes, f"the mean along {moved.value} is not carried: nothing in the model reads it")
+    return CarriedVectors(kind, moved, found, result, notes)
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        remedy = "name a safetensors file of the tensors"
+        raise CheckpointError(f"{path} cannot be read", cause=one_line(error), remedy=remedy) from error
+
+
+def _kind(tensors: Mapping[str, Tensor]) -> str:
+    if any(names[0] in tensors for names, _ in _LAYOUTS):
+        return AUTOENCODER
+    return PROBE if "weight" in tensors else DIRECTIONS
+
+
+def _directions(tensors: Mapping[str, Tensor], moved: ValueMap, centred: bool) -> dict[str, Tensor]:
+    for name, tensor in tensors.items():
+        _check(name, tensor, moved, tensor.dim() - 1)
+    return {n: moved.directions(t) for n, t in tensors.items()}
+
+
+def _probe(tensors: Mapping[str, Tensor], moved: ValueMap, centred: bool) -> dict[str, Tensor]:
+    weight = _required(tensors, "weight", PROBE)
+    _check("weight", weight, moved, weight.dim() - 1)
+    return _reading("weight", "bias", tensors, moved)
+
+
+def _reading(weight: str, bias: str, tensors: Mapping[str, Tensor], moved: ValueMap) -> dict[str, Tensor]:
+    """w . x + b = w' . (L x + c) + b' for all x."""
+    rows = moved.readers(tensors[weight])
+    shift = rows @ moved.constant
+    if bias in tensors:
+        return {weight: rows, bias: tensors[bias].double() - shift}
+    if bool(shift.abs().max() > 1e-9 * (1 + tensors[weight].abs().max())):
+        remedy = f"add {bias}, zeros of shape {tuple(shift.shape)}"
+        raise UsageError(f"{weight} has no bias to carry the constant by which the value moves", remedy=remedy)
+    return {weight: rows}
+
+
+def _autoencoder(tensors: Mapping[str, Tensor], moved: ValueMap, centred: bool) -> dict[str, Tensor]:
+    names, (encoder_last, decoder_last) = next((x for x in _LAYOUTS if x[0][0] in tensors), _LAYOUTS[0])
+    encoder, encoder_bias, decoder, decoder_bias = names
+    for name, last in ((encoder, encoder_last), (decoder, decoder_last)):
+        _check(name, _required(tensors, name, AUTOENCODER), moved, 1 if last else 0)
+    rows = {n: t if encoder_last or n != encoder else t.T for n, t in tensors.items()}
+    # Of x - b_dec the constant goes with the point b_dec, and the encoder's bias stays.
+    read = {encoder: moved.readers(rows[encoder])} if centred else _reading(encoder, encoder_bias, rows, moved)
+    found = {n: t if encoder_last or n != encoder else t.T for n, t in read.items()}
+    columns = tensors[decoder] if decoder_last else tensors[decoder].T
+    written = moved.directions(columns)
+    found[decoder] = written if decoder_last else written.T
+    if decoder_bias in tensors:
+        found[decoder_bias] = moved.points(tensors[decoder_bias])
+    elif bool(moved.constant.abs().max() > 0):
+        remedy = f"add {decoder_bias}, zeros of shape ({len(moved.constant)},)"
+        raise UsageError(f"{decoder} has no bias to carry the constant by which the value moves", remedy=remedy)
+    return found
+
+
+def _required(tensors: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
+    if name not in tensors:
+        cause = f"there is {', '.join(tensors) or 'nothing'}"
+        raise UsageError(f"the {kind} has no {name}", cause=cause, remedy="name its tensors as the help says")
+    return tensors[name]
+
+
+def _check(name: str, tensor: Tensor, moved: ValueMap, axis: int) -> None:
+    size = len(moved.matrix)
+    if tensor.dim() <= axis or axis < 0 or tensor.shape[axis] != size:
+        what = f"{name} has shape {tuple(tensor.shape)}, and {moved.value} has {size} numbers"
+        raise UsageError(what, remedy=f"give it with {size} along axis {max(axis, 0)}, or name another value")
