@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Arguments that name what is read.
 _SOURCES = (
     *("a", "b", "base", "tuned", "to", "model", "models", "like", "applied"),
-    *("data", "train_data", "validation_data", "recalibrate", "fit"),
+    *("data", "train_data", "validation_data", "recalibrate", "fit", "vectors", "moments"),
 )
 
 

@@ -42,7 +42,9 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 return f"use {' or '.join(action.choices)}"
-        needed = (a for a in self._actions if a.required and a.nargs != argparse.ZERO_OR_MORE)
+        # Of options of which one is needed, the first.
+        either = [group._group_actions[0] for group in self._mutually_exclusive_groups if group.required]
+        needed = (a for a in self._actions if a in either or (a.required and a.nargs != argparse.ZERO_OR_MORE))
         words = (word for a in needed for word in (*a.option_strings[-1:], a.metavar or a.dest.upper()))
         named = all(name.startswith("-") for name in missing.split(", "))
         last = "" if named else "; names come before options that take several values"

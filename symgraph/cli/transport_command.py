@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
 from symgraph.cli.data_inputs import fitting
@@ -20,8 +22,9 @@ from symgraph.cli.parser import (
     chosen,
     finite,
 )
+from symgraph.errors import UsageError
 from symgraph.io.options import stated
-from symgraph.match.match_options import MatchOptions, PairSettings
+from symgraph.match.match_options import VECTOR_KINDS, MatchOptions, PairSettings
 
 _EXAMPLES = """
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code
@@ -29,6 +32,9 @@ symgraph transport --base a --tuned a-on-code --to b --out b-on-code --scale 0.5
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code --fit my-dataset --split validation
 symgraph transport --base a --tuned adapter-of-a --to b --out adapter-of-b   a LoRA adapter
 symgraph transport --base a --tuned a2 --to b --out b2 --alignment ab.safetensors  of `symgraph align a b`
+symgraph transport --base a --vectors steering.safetensors --at model.layers.6 --to b --out for-b.safetensors
+symgraph transport --base a --vectors sae.safetensors --at model.layers.6 --centred --to b --out for-b.safetensors
+symgraph transport --base a --moments optimizer.pt --to b --out for-b.pt
 """
 _DETAILS = """
 TUNED was trained from BASE on. TO is another model of the same architecture, of another seed. TO is aligned
@@ -37,6 +43,9 @@ to BASE; BASE and TUNED are taken into the basis and gauge of TO, where each sti
 
 Where TUNED is the folder of a low-rank adapter (LoRA, as PEFT writes it), so is the result: an adapter of
 TO of the same rank.
+
+VECTORS belong to a value of BASE: steering vectors, a probe (weight, bias), or a sparse autoencoder
+(encoder.weight, ... or W_enc, b_enc, W_dec, b_dec). MOMENTS is what AdamW keeps beside BASE.
 """
 
 
@@ -45,8 +54,17 @@ def add(commands: Commands) -> None:
     about = "carry what one model learned to another"
     parser = commands.add("transport", run, about, details=_DETAILS, examples=_EXAMPLES)
     parser.add_argument("--base", metavar="A", required=True, help=f"what was trained: {WEIGHTED_HELP}")
+    what = parser.add_mutually_exclusive_group(required=True)
     text = "what it became: another such model, or the folder of a LoRA adapter"
-    parser.add_argument("--tuned", metavar="A2", required=True, help=text)
+    what.add_argument("--tuned", metavar="A2", help=text)
+    text = "a safetensors file of directions, a probe or a sparse autoencoder that belong to a value of it"
+    what.add_argument("--vectors", metavar="FILE", help=text)
+    what.add_argument("--moments", metavar="FILE", help="the state of AdamW beside it, as torch.save wrote it")
+    text = "the value that the vectors belong to: a module, whose result is meant, or a value of the graph"
+    parser.add_argument("--at", metavar="VALUE", help=text)
+    text = "what the vectors are (default: what their names say)"
+    parser.add_argument("--kind", choices=VECTOR_KINDS, default="", help=text)
+    parser.add_argument("--centred", action="store_true", help="the encoder reads x - b_dec rather than x")
     parser.add_argument("--to", metavar="B", required=True, help="the model to carry it to")
     add_trust(parser, files=False)
     add_out(parser)
@@ -66,27 +84,60 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Load, align, carry, write."""
+    if args.alignment is not None:
+        inputs.refuse_unread(args, "leave out --alignment", *stated(MatchOptions))
+    if args.vectors is None:
+        inputs.refuse_unread(args, "name vectors with --vectors", "at", "kind", "centred")
+    elif args.at is None:
+        raise UsageError("nothing says which value the vectors belong to", remedy="name it, --at model.layers.6")
+    inputs.check_device(args.device)
+    return _models(args, console) if args.tuned else _beside(args, console)
+
+
+def _models(args: Arguments, console: Console) -> int:
+    """Another model or an adapter."""
     from symgraph.io.adapters import is_adapter
     from symgraph.match.transport import transport, write_transported
 
     if args.fit is None:
         inputs.refuse_unread(args, "name data with --fit", "split", "limit")
-    if args.alignment is not None:
-        inputs.refuse_unread(args, "leave out --alignment", *stated(MatchOptions))
-    inputs.check_device(args.device)
     inputs.refuse_folders(args, args.out)
     # An adapter is put into the module, and a scale is chosen with it.
     deferred = not is_adapter(args.tuned) and args.fit is None
     inputs.require_room(args, [args.base, args.to], spooled=2 if deferred else 0)
     base, to = (inputs.weighted(spec, args, deferred=deferred) for spec in (args.base, args.to))
     tuned = args.tuned if is_adapter(args.tuned) else inputs.weighted(args.tuned, args, deferred=deferred)
-    how = {"alignment": args.alignment, "rules": inputs.rule_book(args)}
-    how["scratch"] = inputs.scratch(args) if deferred else None
-    if args.alignment is None:
-        how = {"options": chosen(args, MatchOptions), **inputs.settings(args, PairSettings, spool=deferred)}
     fit = None if args.fit is None else fitting(args).load(to)
     with console.working("transporting"):
-        found = transport(base, tuned, to, scale=args.scale, fit=fit, **how)
+        found = transport(base, tuned, to, scale=args.scale, fit=fit, **_how(args, spool=deferred))
     out = write_transported(found, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{found}\nwrote {out}", {**found.to_plain(), "written": str(out)})
     return 0
+
+
+def _beside(args: Arguments, console: Console) -> int:
+    """A file of what belongs to a model."""
+    from symgraph.match.carry import CarriedVectors, transport_vectors
+    from symgraph.match.moments import CarriedMoments, transport_moments
+
+    inputs.refuse_unread(args, "name a model with --tuned", "scale", "fit", "split", "limit", "like", "shard_size")
+    inputs.refuse_files(args, args.out)
+    base, to = (inputs.weighted(spec, args) for spec in (args.base, args.to))
+    found: CarriedVectors | CarriedMoments
+    with console.working("transporting"):
+        if args.moments:
+            found = transport_moments(base, args.moments, to, **_how(args))
+        else:
+            about = {"at": args.at, "kind": args.kind, "centred": args.centred}
+            found = transport_vectors(base, args.vectors, to, **about, **_how(args))
+    out = found.save(args.out, overwrite=args.overwrite)
+    console.result(f"{found}\nwrote {out}", {**found.to_plain(), "written": str(out)})
+    return 0
+
+
+def _how(args: Arguments, *, spool: bool = False) -> dict[str, Any]:
+    """How the models are brought into one basis; with `spool` blocks of the match wait on disk."""
+    if args.alignment is None:
+        return {"options": chosen(args, MatchOptions), **inputs.settings(args, PairSettings, spool=spool)}
+    scratch = inputs.scratch(args) if spool else None
+    return {"alignment": args.alignment, "rules": inputs.rule_book(args), "scratch": scratch}

@@ -19,12 +19,12 @@ from symgraph.io.checkpoint import check_same_architecture
 from symgraph.io.example import Size
 from symgraph.io.files import atomic_path
 from symgraph.io.shown import Shown
+from symgraph.match.aligned import Aligned
+from symgraph.match.match_options import AUTOENCODER, DIRECTIONS, PROBE, VECTOR_KINDS
 from symgraph.match.transport import alignment_between
 from symgraph.match.value_map import ValueMap, value_map
 from symgraph.orbit.alignment import Alignment
 
-DIRECTIONS, PROBE, AUTOENCODER = "directions", "probe", "autoencoder"
-KINDS = (DIRECTIONS, PROBE, AUTOENCODER)
 # Names of the four tensors of an autoencoder, and whether the value is the last axis of the matrices there.
 _LAYOUTS = (
     (("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"), (True, False)),
@@ -78,8 +78,9 @@ def transport_vectors(
     kind: str = "",
     centred: bool = False,
     input_size: Size | None = None,
-    alignment: Alignment | str | Path | None = None,
+    alignment: Alignment | Aligned | str | Path | None = None,
     rules: RuleSources = None,
+    scratch: str | Path | None = None,
     **how: Any,
 ) -> CarriedVectors:
     """Carries steering vectors, a probe or a sparse autoencoder of one model to another, through their alignment.
@@ -91,7 +92,7 @@ def transport_vectors(
         at: the value that they belong to, of size d along the axis that moves: a name of the graph, or a module.
         kind: "directions", "probe" or "autoencoder"; by default what the names say.
         centred: the encoder reads x - b_dec rather than x.
-        example, input_size, alignment, rules, how: as for `transport`.
+        example, input_size, alignment, rules, scratch, how: as for `transport`.
 
     Raises:
         UsageError: there is no such value, it moves along no axis or several, or the tensors do not fit it.
@@ -108,11 +109,13 @@ def transport_vectors(
     tensors = _read(vectors) if isinstance(vectors, str | Path) else dict(vectors)
     ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
     check_same_architecture(ends["base"], ends["to"])
-    found, notes = alignment_between(ends, alignment, rules, how)
+    found, notes = alignment_between(ends, alignment, rules, scratch, how)
     moved = value_map(ends["base"], found.inverse(), at)
     kind = kind or _kind(tensors)
-    if kind not in KINDS:
-        raise UsageError(f"{argument('kind', kind)} is none of {', '.join(KINDS)}", remedy=argument("kind", PROBE))
+    if kind not in VECTOR_KINDS:
+        raise UsageError(
+            f"{argument('kind', kind)} is none of {', '.join(VECTOR_KINDS)}", remedy=argument("kind", PROBE)
+        )
     carry = {DIRECTIONS: _directions, PROBE: _probe, AUTOENCODER: _autoencoder}[kind]
     done = carry(tensors, moved, centred)
     result = {n: done.get(n, t).to(t.dtype) for n, t in tensors.items()}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from symgraph.symmetry.graph import SymmetryGraph
     from symgraph.tracing.progress import Progress
 
+# What belongs to a value of a model, and can be carried to another.
+VECTOR_KINDS = (DIRECTIONS, PROBE, AUTOENCODER) = ("directions", "probe", "autoencoder")
 METHODS = ("weights", "activations", "learned")
 MATCHINGS = METHODS[:2]
 WEIGHTINGS = ("inputs-halved", "uniform", "normalised", "inputs")

@@ -22,6 +22,7 @@ from symgraph.io.checkpoint import check_same_architecture
 from symgraph.io.example import Size
 from symgraph.io.files import atomic_path
 from symgraph.io.shown import Shown
+from symgraph.match.aligned import Aligned
 from symgraph.match.transport import alignment_between
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.steps import Act, Transform
@@ -85,8 +86,9 @@ def transport_moments(
     example: Any = None,
     *,
     input_size: Size | None = None,
-    alignment: Alignment | str | Path | None = None,
+    alignment: Alignment | Aligned | str | Path | None = None,
     rules: RuleSources = None,
+    scratch: str | Path | None = None,
     **how: Any,
 ) -> CarriedMoments:
     """Carries the moments of Adam or AdamW from one model to another, through their alignment.
@@ -94,7 +96,7 @@ def transport_moments(
     Args:
         moments: `state_dict()` of the optimiser of `base`, or a file of it. Its parameters are those of the module, in
             order, unless its groups name them.
-        example, input_size, alignment, rules, how: as for `transport`.
+        example, input_size, alignment, rules, scratch, how: as for `transport`.
 
     Raises:
         UsageError: it is no state of Adam or AdamW.
@@ -113,7 +115,7 @@ def transport_moments(
     ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
     check_same_architecture(ends["base"], ends["to"])
     names = _names(given, ends["base"].module)
-    found, notes = alignment_between(ends, alignment, rules, how)
+    found, notes = alignment_between(ends, alignment, rules, scratch, how)
     wide = float64(state_of(ends["base"].module))
     back = found.inverse().transform.fitted(wide).inverse()
     anew = _turned(found.symmetry, back)

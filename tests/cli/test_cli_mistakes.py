@@ -55,7 +55,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*PRUNE, "--importance", "tayler"), "did you mean `taylor`?"),
     ((*PRUNE, "--importance", "taylor"), "name training data, --data"),
     ((*PRUNE, "--importance", "scores.json"), '{"SPACE": [0.3, 1.2, ...], ...}'),
-    ((*PRUNE, *DATA), "leave out --data, or give --importance taylor"),
+    ((*PRUNE, *DATA), "leave out --data, give --importance taylor"),
     ((*PRUNE, "--drop"), "--importance l1"),
     ((*PRUNE, "--spaces", "hiden"), "did you mean `hidden`?"),
     ((*ROTATE, "--by", "hadamrd"), "did you mean `hadamard`?"),

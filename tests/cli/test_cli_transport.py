@@ -79,3 +79,36 @@ def test_what_does_not_fit_is_refused(cli: Cli, three: list[Path], checkpoints: 
     scale = cli("transport", *named(three), "--out", "out", "--scale", "nan")
     assert scale.code == 2 and "no finite number" in scale.err
     assert not Path("out").exists()
+
+
+def test_what_belongs_to_a_value_is_carried_and_written(cli: Cli, three: list[Path]) -> None:
+    a, _, b = three
+    width = load_file(a / "model.safetensors")["vit.layernorm.weight"].numel()
+    save_file({"steer": torch.randn(2, width)}, "v.safetensors")
+    given = ("transport", "--base", a, "--to", b, "--vectors", "v.safetensors")
+    found = cli(*given, "--at", "vit.layers.0", "--out", "out.safetensors", "--json")
+    assert found.code == 0, found.err
+    assert found.json["kind"] == "directions" and found.json["size"] == width
+    ours = symgraph.transport_vectors(a, "v.safetensors", b, at="vit.layers.0")
+    assert torch.allclose(load_file("out.safetensors")["steer"], ours.tensors["steer"], atol=1e-5)
+    again = cli(*given, "--at", "vit.layers.0", "--out", "out.safetensors")
+    assert again.code != 0 and "--overwrite" in again.err
+    nowhere = cli(*given, "--out", "other.safetensors")
+    assert nowhere.code == 2 and "--at model.layers.6" in nowhere.err and not Path("other.safetensors").exists()
+    astray = cli(*given, "--at", "vit.layer.0", "--out", "other.safetensors")
+    assert "did you mean `vit.layers.0" in astray.err and not Path("other.safetensors").exists()
+
+
+def test_moments_are_carried_and_written(cli: Cli, three: list[Path]) -> None:
+    a, _, b = three
+    module = symgraph.model(a).module
+    optimiser = torch.optim.AdamW(module.parameters())
+    torch.stack([p.square().sum() for p in module.parameters()]).sum().backward()
+    optimiser.step()
+    torch.save(optimiser.state_dict(), "optimizer.pt")
+    found = cli("transport", "--base", a, "--to", b, "--moments", "optimizer.pt", "--out", "there.pt", "--json")
+    assert found.code == 0, found.err
+    assert found.json["parameters"] == len(list(module.parameters())) and found.json["mixed"]
+    optimiser.load_state_dict(torch.load("there.pt", weights_only=True))
+    astray = cli("transport", "--base", a, "--to", b, "--moments", "optimizer.pt", "--out", "x.pt", "--scale", "2")
+    assert astray.code == 2 and "leave out --scale" in astray.err
