@@ -103,7 +103,7 @@ def test_moments_are_carried_and_written(cli: Cli, three: list[Path]) -> None:
     a, _, b = three
     module = symgraph.model(a).module
     optimiser = torch.optim.AdamW(module.parameters())
-    torch.stack([p.square().sum() for p in module.parameters()]).sum().backward()
+    torch.stack([p.square().sum() for p in module.parameters()]).sum().backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     torch.save(optimiser.state_dict(), "optimizer.pt")
     found = cli("transport", "--base", a, "--to", b, "--moments", "optimizer.pt", "--out", "there.pt", "--json")
