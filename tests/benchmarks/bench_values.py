@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from bench_transport import METHODS, _old_training
@@ -55,7 +56,8 @@ def explained(wanted: Tensor, found: Tensor) -> float:
 def procrustes(wanted: Tensor, given: Tensor) -> Tensor:
     """The orthogonal matrix that takes `given` nearest to `wanted`, both centred: rows times its transpose."""
     left, _, right = torch.linalg.svd((wanted - wanted.mean(0)).T @ (given - given.mean(0)))
-    return left @ right
+    found: Tensor = left @ right
+    return found
 
 
 def measure(folder: Path, methods: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
@@ -79,7 +81,7 @@ def measure(folder: Path, methods: Sequence[str]) -> dict[str, list[tuple[float,
         fit = procrustes(seen[0][place], seen[1][place])
         said("Procrustes", place, fit, seen[0][place].mean(0) - fit @ seen[1][place].mean(0))
     for method in methods:
-        data = {} if method == "weights" else {"data": training}
+        data: dict[str, Any] = {} if method == "weights" else {"data": training}
         alignment = symgraph.align(a, b, **METHODS[method], **data).alignment
         for place in places:
             moved = value_map(b, alignment, place)
