@@ -74,7 +74,8 @@ def add(commands: Commands) -> None:
     add_options(parser, MixtureOptions, "seed", "refine")
     add_options(parser, EvaluationOptions, "device", "dtype")
     add_options(parser, PlaneOptions, "plane", "margin")
-    parser.add_argument("--plot", metavar="FILE", help="also draw the curves (.png, .svg, .pdf), as papers set figures")
+    text = "also draw the curves (.png, .svg, .pdf), as papers set figures; may be repeated"
+    parser.add_argument("--plot", metavar="FILE", action="append", default=[], help=text)
     text = "also write a page that opens from disk: curves with error bands, triangles, planes, tables"
     parser.add_argument("--html", metavar="FILE", help=text)
     text = (
@@ -146,7 +147,7 @@ def _check(args: Arguments) -> None:
     if args.beside and count > 2:
         raise UsageError("only barriers of two models go into one picture", remedy="leave out --beside")
     inputs.check_device(args.device)
-    inputs.refuse_files(args, args.plot, args.html, args.out, args.emit_program)
+    inputs.refuse_files(args, *args.plot, args.html, args.out, args.emit_program)
 
 
 def _beside(args: Arguments) -> dict[str, LossBarrier]:
@@ -190,7 +191,7 @@ def _planned(args: Arguments) -> Program:
         product=args.product,
         plane=chosen(args, PlaneOptions),
         out=args.out or "",
-        plot=args.plot or "",
+        plots=tuple(args.plot),
         html=args.html or "",
     )
     return barrier_program(plan)
@@ -214,8 +215,11 @@ def _given(args: Arguments) -> Program:
     if args.models and len(args.models) != len(found.inputs):
         what = f"the program is of {len(found.inputs)} models, not {len(args.models)}"
         raise UsageError(what, remedy="write one of these models with --emit-program")
-    named = {k: v for k, v in (("out", args.out), ("plot", args.plot), ("html", args.html)) if v}
+    first, *others = args.plot or [""]
+    named = {k: v for k, v in (("out", args.out), ("plot", first), ("html", args.html)) if v}
     steps = tuple(s.writing(named) if isinstance(s, Report) else s for s in found.steps)
+    reports = [s for s in steps if isinstance(s, Report)]
+    steps += tuple(s.drawn_as(path) for path in others for s in reports)
     given = zip(found.inputs, args.models, strict=True) if args.models else ()
     inputs_of = {n: ModelInput(model=spec) for n, spec in given} or found.inputs
     return replace(found, steps=steps, inputs=inputs_of)

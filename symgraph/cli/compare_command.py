@@ -46,7 +46,8 @@ def add(commands: Commands) -> None:
     add_model(parser, "a", "b", help=WEIGHTED_HELP)
     text = "which ways (default: all)"
     parser.add_argument("--ways", metavar="WAY", nargs="+", choices=WAYS, default=list(WAYS), help=text)
-    parser.add_argument("--plot", metavar="FILE", help="also draw all curves into one picture (.png, .svg, .pdf)")
+    text = "also draw all curves into one picture (.png, .svg, .pdf); may be repeated"
+    parser.add_argument("--plot", metavar="FILE", action="append", default=[], help=text)
     text = "also write a page that opens from disk: all curves with error bands, and every figure"
     parser.add_argument("--html", metavar="FILE", help=text)
     add_overwrite(parser)
@@ -65,9 +66,9 @@ def run(args: Arguments, console: Console) -> int:
     if args.data is None:
         raise UsageError("there is no data to measure on", remedy="name it with --data")
     inputs.check_device(args.device)
-    inputs.refuse_files(args, args.plot, args.html)
-    if args.plot:
-        require_picture(args.plot)
+    inputs.refuse_files(args, *args.plot, args.html)
+    for path in args.plot:
+        require_picture(path)
     models = [inputs.weighted(spec, args) for spec in (args.a, args.b)]
     learns = any(way in NEED_DATA for way in args.ways)
     # Data is divided as `align` would divide it.
@@ -93,7 +94,8 @@ def run(args: Arguments, console: Console) -> int:
     return 0
 
 
-def _written(found: Compared, args: Arguments) -> dict[str, str | None]:
-    """The picture and the page that were asked for, by their options."""
-    files = {"plot": (args.plot, found.plot), "html": (args.html, found.save_html)}
-    return {n: str(write(path, overwrite=args.overwrite)) if path else None for n, (path, write) in files.items()}
+def _written(found: Compared, args: Arguments) -> dict[str, str | list[str] | None]:
+    """The pictures and the page that were asked for, by their options; of several pictures all, of one itself."""
+    plots = [str(found.plot(path, overwrite=args.overwrite)) for path in args.plot]
+    page = str(found.save_html(args.html, overwrite=args.overwrite)) if args.html else None
+    return {"plot": plots if len(plots) > 1 else next(iter(plots), None), "html": page}

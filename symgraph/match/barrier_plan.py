@@ -36,7 +36,7 @@ class BarrierPlan:
     product: bool = False
     plane: PlaneOptions = field(default_factory=PlaneOptions)
     out: str = ""
-    plot: str = ""
+    plots: tuple[str, ...] = ()
     html: str = ""
 
 
@@ -47,9 +47,11 @@ def barrier_program(plan: BarrierPlan) -> Program:
         steps += _measuring(plan, PRODUCT, True)
     if plan.plane.plane is not None:
         steps.append(_plane(plan, plan.plane.plane))
-    files = {"out": plan.out, "plot": plan.plot, "html": plan.html}
+    first, *others = plan.plots or ("",)
     plane = "" if plan.plane.plane is None else PLANE
-    steps.append(Report((OWN, PRODUCT) if plan.product else (OWN,), plane=plane, **files))
+    measured = (OWN, PRODUCT) if plan.product else (OWN,)
+    report = Report(measured, plane=plane, out=plan.out, plot=first, html=plan.html)
+    steps += [report, *map(report.drawn_as, others)]
     data = {DATA: plan.data} | ({TRAINING: plan.recalibrate} if plan.recalibrate else {})
     inputs = {n: ModelInput(model=spec) for n, spec in plan.inputs.items()}
     return Program(plan.model, "", "", tuple(steps), inputs, data)

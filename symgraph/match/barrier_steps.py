@@ -166,7 +166,14 @@ class Report(PlainStep):
             write_text(self.out, json.dumps(figures(found, plane), indent=2), overwrite=run.overwrite)
         run.reported |= found
         run.reported_plane = plane or run.reported_plane
-        run.written |= {f"{n} of {', '.join(self.measured)}": p for n, p in self.outputs.items() if p}
+        for name, path in self.outputs.items():
+            role = f"{name} of {', '.join(self.measured)}"
+            if path:
+                run.written[role if role not in run.written else f"{role} ({path})"] = path
+
+    def drawn_as(self, path: str) -> Report:
+        """A further picture of the same, and nothing else."""
+        return replace(self, out="", html="", plot=path)
 
     def __str__(self) -> str:
         files = ", ".join(filter(None, self.outputs.values()))

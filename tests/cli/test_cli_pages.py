@@ -34,8 +34,9 @@ def test_a_page_of_a_barrier_with_an_earlier_one_beside(cli: Cli) -> None:
 
 
 def test_a_plane_in_every_output(cli: Cli) -> None:
-    files = ("--html", "plane.html", "--plot", "plane.png", "--out", "plane.json", "--emit-program", "plane.yaml")
-    found = cli("barrier", *THREE, *DATA[:2], "--resolution", 1, "--plane", 4, "--margin", 0.1, *files)
+    files = ("--html", "plane.html", "--plot", "plane.png", "--plot", "plane.svg", "--out", "plane.json")
+    how = ("--resolution", 1, "--plane", 4, "--margin", 0.1, "--emit-program", "plane.yaml")
+    found = cli("barrier", *THREE, *DATA[:2], *how, *files)
     assert found.code == 0, found.err
     assert "plane through" in found.out and "4 by 4 points" in found.out
     plain = json.loads(Path("plane.json").read_text())
@@ -43,7 +44,7 @@ def test_a_plane_in_every_output(cli: Cli) -> None:
     again = cli("run", "plane.yaml", "--overwrite", "--json")
     assert again.code == 0, again.err
     assert again.json["measured"]["loss_plane"] == plain["loss_plane"]
-    assert set(again.json["written"].values()) == {"plane.html", "plane.png", "plane.json"}
+    assert set(again.json["written"].values()) == {"plane.html", "plane.png", "plane.svg", "plane.json"}
 
 
 @pytest.mark.parametrize(
