@@ -26,16 +26,16 @@ symgraph prune a --ratio 0.4 --out a-smaller
 symgraph prune a --ratio 0.4 --importance l1 --out a-smaller                the most important units stay
 symgraph prune a --ratio 0.4 --importance taylor --data my-dataset --out a-smaller
 symgraph prune a --ratio 0.5 --spaces '*.heads' --importance scores.json --drop --out a-smaller
-symgraph prune a --ratio 0.25 --spaces residual --data my-dataset --out a-smaller     directions of what flows on it
+symgraph prune a --ratio 0.25 --spaces residual --data my-dataset --out a-smaller    what flows on it decides
 """
 _DETAILS = """
 Makes every hidden layer narrower and writes an ordinary checkpoint of a smaller config. Units that are equal
 up to the symmetry, and dead ones, go without a loss; all others are merged into the nearest that stays: what
 enters is averaged, what leaves is summed. What that loses is said for each space and for the outputs.
 
-Heads, groups of keys with their queries, and experts with their rows of the router are pruned by name (--spaces),
-and so is a residual stream: it keeps the leading directions of its weights, with --data those of what flows on it
-(--data none: on inputs that the model invents).
+Heads, groups of keys with their queries, and experts with their rows of the router are pruned by name
+(--spaces), and so is a residual stream: it keeps the leading directions of its weights, with --data those
+of what flows on it (--data none: on inputs that the model invents).
 
 Where no config of the class has these sizes, and for modules of your own, the weights alone are written; the
 sizes of all spaces are in the report, and the numbers of the code that were changed to run with them.
