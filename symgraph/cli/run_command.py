@@ -80,6 +80,8 @@ def run(args: Arguments, console: Console) -> int:
     with console.working("running"):
         done = programs.run_program(program, models, data, settings, how)
     console.result("\n".join(_lines(done)), _plain(done))
+    if not done.run.written and not done.run.reported:
+        console.remark("nothing is written: add a step such as {op: write, model: B.aligned, out: b-aligned}")
     return 0
 
 

@@ -14,6 +14,26 @@ from symgraph.tracing.interpreter import Interpreter
 
 def moved(graph: Graph, nodes: tuple[Node, ...], given: dict[str, Tensor]) -> Tensor:
     """What the last of some calls makes of numbers that stand for the values they read."""
+    if len(nodes) == 1 and nodes[0].target == "aten.index.Tensor":
+        return _picked(graph, nodes[0], given)
+    return _carried_out(graph, nodes, given)
+
+
+def _picked(graph: Graph, node: Node, given: dict[str, Tensor]) -> Tensor:
+    """What picking makes of them: numbers that are the same all along an axis where nothing is picked are kept once.
+
+    The weights of an expert are picked for each token, and so many of them are larger than any memory.
+    """
+    value, index = next(iter(node.refs())), node.args[1]
+    numbers = given[value]
+    picked = (
+        [i for i, at in enumerate(index) if at is not None] if isinstance(index, list | tuple) else range(numbers.dim())
+    )
+    once = tuple(slice(None) if i in picked or varies(numbers, i) else slice(1) for i in range(numbers.dim()))
+    return _carried_out(graph, (node,), {**given, value: numbers[once]}).expand(node.shape)
+
+
+def _carried_out(graph: Graph, nodes: tuple[Node, ...], given: dict[str, Tensor]) -> Tensor:
     inputs = []
     for name, tensor in given.items():
         meta = Meta(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
