@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from symgraph.errors import UsageError, either, one_line
+from symgraph.errors import UsageError, either, near, one_line
 from symgraph.io.decode import Malformed, brief, decode, parse
 from symgraph.io.files import atomic_path
 from symgraph.io.heap import give_back_now
@@ -233,7 +233,8 @@ def _step(data: Any, place: str, number: int) -> ProgramStep:
     op = data.get("op") if isinstance(data, Mapping) else None
     kind = STEPS.get(op) if isinstance(op, str) else None
     if kind is None:
-        raise UsageError(f"{place}: step {number} is none of {', '.join(STEPS)}", remedy=_writing())
+        remedy = near(str(op), STEPS, _writing())
+        raise UsageError(f"{place}: step {number} is none of {', '.join(STEPS)}", remedy=remedy)
     try:
         return kind.load({k: v for k, v in data.items() if k != "op"})
     except (Malformed, UsageError) as error:

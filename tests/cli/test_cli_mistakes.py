@@ -87,6 +87,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("run",), "`symgraph run PROGRAM`"),
     (("run", "gone.yaml"), "--emit-program FILE"),
     (("run", "linear.yaml"), "--emit-program FILE"),
+    (("run", "misspelt.yaml"), "did you mean `canonicalise`?"),
     (("diff", "cli_nets:a"), "--rules-b DIR"),
     (("diff", "cli_nets:a", "--rules-b", "gone"), "give a YAML file or a folder"),
     (("rules",), "use list or show or explain"),
@@ -104,6 +105,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
 LINEAR = "merge_method: linear\nmodels: [{model: cli_nets:a}, {model: cli_nets:b}]\n"
 BASE = LINEAR.replace("linear", "ties") + "base_model: cli_nets:a\n"
 RECIPES = {
+    "misspelt": "symgraph-program: 2\nmodel: Net\nrules: x\nsymmetry: x\nsteps: [{op: canonicalize, model: A}]\n",
     "linear": LINEAR,
     "method": BASE.replace("ties", "tiess"),
     "base": LINEAR.replace("linear", "ties"),
