@@ -125,7 +125,7 @@ class SquaredNorms:
     def _factor(self, space: int, exponents: Exponents) -> Tensor:
         """What the scales of a space make of squares along an axis: (F, n)."""
         if (space, exponents) not in self._factors:
-            powers = 2 * self.logs[space].new_tensor([exponents])
+            powers = 2 * torch.tensor([exponents]).to(self.logs[space])
             self._factors[space, exponents] = _by_powers(powers, self.logs[space])[0]
         return self._factors[space, exponents]
 
