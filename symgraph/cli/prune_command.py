@@ -26,7 +26,7 @@ symgraph prune a --ratio 0.4 --out a-smaller
 symgraph prune a --ratio 0.4 --importance l1 --out a-smaller                the most important units stay
 symgraph prune a --ratio 0.4 --importance taylor --data my-dataset --out a-smaller
 symgraph prune a --ratio 0.5 --spaces '*.heads' --importance scores.json --drop --out a-smaller
-symgraph prune a --ratio 0.25 --spaces residual --data my-dataset --out a-smaller    what flows on it decides
+symgraph prune a --ratio 0.25 --spaces residual --data my-dataset --out a-smaller   what flows on it decides
 """
 _DETAILS = """
 Makes every hidden layer narrower and writes an ordinary checkpoint of a smaller config. Units that are equal
