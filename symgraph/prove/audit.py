@@ -36,8 +36,10 @@ _TOLERANCE = 1e-8
 _CEILING = 1e-9
 _ENOUGH = 1.15
 _ROUNDS = 12
-# A point may be special (a unit that no input switches on); the smallest kernel of several is the generic one.
+# A point may be special (a unit that no input switches on, or off); the smallest kernel of several is the generic one.
 POINTS = 3
+# What biases are multiplied by at all points but the first: units of relu then switch as the inputs do.
+_BIASES = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,8 @@ def audit(
     for point in range(POINTS):
         tell(_log, progress, f"measuring at random point {point + 1}")
         try:
-            found = _measured(_Run(symmetry, state, seed + point, progress), symmetry)
+            run = _Run(symmetry, _point(symmetry.graph, state, seed, point), seed + point, progress)
+            found = _measured(run, symmetry)
         except AuditError as error:
             unclear.append(error)
             continue
@@ -212,13 +215,16 @@ class _Kernel:
     gap: Gap
 
 
+def _point(graph: Graph, state: Mapping[str, Tensor] | None, seed: int, number: int) -> State:
+    """One of the random points, that of a seed being the first."""
+    generator = torch.Generator().manual_seed(seed + number)
+    return generic_state(graph, state, generator, _BIASES if number else 1.0)
+
+
 class _Run:
-    def __init__(
-        self, symmetry: SymmetryGraph, state: Mapping[str, Tensor] | None, seed: int, progress: Progress | None
-    ) -> None:
+    def __init__(self, symmetry: SymmetryGraph, state: State, seed: int, progress: Progress | None) -> None:
         graph = symmetry.graph
-        self.graph, self.seed, self.progress = graph, seed, progress
-        self.state: State = generic_state(graph, state, torch.Generator().manual_seed(seed))
+        self.graph, self.seed, self.progress, self.state = graph, seed, progress, state
         held = [n for n in graph.state if n not in graph.transient and self.state[n].is_floating_point()]
         self.names = [n for n in held if n in graph.parameters or n in _moved(symmetry)]
         self.size = sum(prod(graph.state[n].shape) for n in self.names)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
+from symgraph.tracing.arguments import parameters as arguments
 from symgraph.tracing.operators import short_name
 from symgraph.tracing.worlds import PLAIN, WORLDS, World
 
@@ -76,22 +77,40 @@ def random_state(graph: Graph, generator: torch.Generator) -> State:
     return found
 
 
-def generic_state(graph: Graph, buffers: Mapping[str, Tensor] | None, generator: torch.Generator) -> State:
+def generic_state(
+    graph: Graph, buffers: Mapping[str, Tensor] | None, generator: torch.Generator, biases: float = 1.0
+) -> State:
     """Random parameters at which nothing holds by accident; buffers as given, but those that a group acts on moved.
 
     Args:
         buffers: parameters and buffers of the model, of which the buffers are used; random ones when left out.
+        biases: what vectors that are only ever added are multiplied by. Small ones leave no unit of a piecewise linear
+            activation on one side of its kink for every input, where it would be linear, or off.
     """
     found = random_state(graph, generator)
     for name, node in graph.state.items():
         if name in graph.parameters and _dtype(node).is_floating_point and len(node.shape) < 2:
-            found[name] = 0.3 + torch.rand(node.shape, generator=generator, dtype=torch.float64)
+            scale = biases if _is_bias(graph, node) else 1.0
+            found[name] = scale * (0.3 + torch.rand(node.shape, generator=generator, dtype=torch.float64))
         elif name not in graph.parameters and buffers is not None and name in buffers:
             kept = buffers[name].detach()
             found[name] = kept.double() if kept.is_floating_point() else kept
             if kept.is_floating_point() and name not in graph.transient:
                 found[name] = found[name] + 0.5 * torch.rand(node.shape, generator=generator, dtype=torch.float64)
     return found
+
+
+def _is_bias(graph: Graph, parameter: Node) -> bool:
+    """Whether every reader of a parameter adds it."""
+    return all(_adds(user, parameter.name) for user in graph.users[parameter.name])
+
+
+def _adds(user: Node, value: str) -> bool:
+    """Whether a call adds this operand: it is one of a sum, or the bias by the operator's own schema."""
+    name, names = short_name(user.target), [a.name for a in arguments(user.target) or ()]
+    given = [*zip(names, user.args, strict=False), *user.kwargs]
+    roles = {role for role, operand in given if operand == Ref(value)}
+    return name == "add" or roles == {"bias"} or (name == "addmm" and roles == {"self"})
 
 
 def perturbed(graph: Graph, state: Mapping[str, Tensor], generator: torch.Generator, spread: float) -> State:

@@ -258,6 +258,8 @@ FILL: Mapping[str, Callable[[Context], Any]] = {
     "n_routed_experts": lambda c: c.sizes.experts,
     "n_shared_experts": lambda c: 1,
 }
+# Where nothing is said the inside of an MLP is four times the width: wider than all else in a tiny model.
+_UNSAID = frozenset({"n_inner", "intermediate_size"})
 IMAGES = r".*image_size|img_size|crop_size|.*drop.*|.*_rate"
 
 
@@ -270,9 +272,11 @@ def shrink_number(name: str, value: Any, c: Context) -> Any:
 
 
 def fill(name: str, c: Context) -> Any:
-    """A value for a setting that has none, where that is asked for; padding is always known."""
+    """A value for a setting that has none, where that is asked for; padding and what is inside an MLP are always known."""
     if name == "pad_token_id":
         return 0
+    if name in _UNSAID and not c.sizes.proportional:
+        return c.sizes.feed_forward
     return FILL[name](c) if c.sizes.fill and name in FILL else None
 
 
