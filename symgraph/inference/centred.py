@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from itertools import product as cartesian
 from math import prod
 
 import torch
 
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
-from symgraph.inference.flow import BLANK, Flow, Key, holds
+from symgraph.inference.flow import BLANK, Flow, Key, Stretch, holds
 from symgraph.inference.planes import norms
 from symgraph.ir import Node, Tensor
-from symgraph.symmetry.families import Centred, Piece, Spectral, pieces
-from symgraph.symmetry.terms import Concat, leaves
+from symgraph.symmetry.families import Centred, Piece, Spectral, beside, pieces
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 
 
 class Centring:
@@ -21,7 +24,7 @@ class Centring:
 
     def __init__(self, flow: Flow) -> None:
         self.flow, self.d = flow, flow.d
-        self.unseen: dict[tuple[str, Key], bool] = {}
+        self.unseen: dict[tuple[str, Stretch], bool] = {}
         self.by_root: dict[int, list[int]] = {}
         for node, frame in self.d.frames.items():
             self.by_root.setdefault(self.d.root(2 * node), []).append(frame)
@@ -31,18 +34,28 @@ class Centring:
     def written(self) -> list[Centred]:
         """What is written into a stream that every reader centres; a gain absorbed into its writers is no reader."""
         found: dict[int, list[Piece]] = {}
-        for frame, dual in self._streams():
+        streams = self._streams()
+        for frame, dual in (stretch[0] for stretch in streams if len(stretch) == 1):
             for other in self.by_root[self.d.root(2 * self.d.nodes[frame])]:
                 turned = self._parity(other) != self._parity(frame)
                 for p in self.flow.by_frame.get(other, []) if other not in found else ():
                     key = (other, dual != turned and other not in self.d.self_dual)
-                    if _along(p, key) and self._unseen(self._value(p), key):
+                    if _along(p, key) and self._unseen(self._value(p), (key,)):
                         found.setdefault(other, []).append(p)
-        return [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
+        alone = [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
+        return [*alone, *self._of_several([stretch for stretch in streams if len(stretch) == len(set(stretch)) > 1])]
 
-    def _streams(self) -> list[Key]:
-        keys = [k for a in self.d.eq.applied for k in (self.flow.centred_key(a), *self._blind_keys(a).values())]
-        return list(dict.fromkeys(k for k in keys if k is not None))
+    def _of_several(self, stretches: list[Stretch]) -> Iterator[Centred]:
+        """What is written into several frames that a norm centres as one: of a head the part that is turned, and the rest."""
+        for stretch in stretches:
+            found = [p for p in _joined(self.flow, stretch) if self._unseen(self._value(p), stretch)]
+            if found:
+                yield Centred(stretch[0][0], tuple(found), True)
+
+    def _streams(self) -> list[Stretch]:
+        centred = (self.flow.centred(a) for a in self.d.eq.applied)
+        blind = ((key,) for a in self.d.eq.applied for key in self._blind_keys(a).values())
+        return list(dict.fromkeys(stretch for stretch in (*centred, *blind) if stretch is not None))
 
     def _blind_keys(self, a: Applied) -> dict[str, Key]:
         """For each operand along an axis of which the node sees no constant: that axis, if it is a single leaf."""
@@ -68,14 +81,14 @@ class Centring:
             axes = self.d.found[node.name]
             if len(users) > 1 and len(axes) == 2 and axes[0] >> 1 in self.d.frames:
                 key = self.flow.key(axes[0])
-                others = tuple(u.name for u in users if not self._ends(node.name, u, key))
+                others = tuple(u.name for u in users if not self._ends(node.name, u, (key,)))
                 if len(others) < len(users):
                     found[node.target] = others
         return found
 
-    def _ends(self, value: str, user: Node, key: Key) -> bool:
-        """Whether multiples of ones along `key` that a node reads are seen by nothing behind it."""
-        end = self._after(value, user, key)
+    def _ends(self, value: str, user: Node, stretch: Stretch) -> bool:
+        """Whether multiples of ones along a stretch that a node reads are seen by nothing behind it."""
+        end = self._after(value, user, stretch)
         return end == () or (end is not None and self._unseen(*end))
 
     def _parity(self, frame: int) -> bool:
@@ -84,29 +97,31 @@ class Centring:
     def _value(self, piece: Piece) -> str:
         return self.flow.graph.state[piece.parameter].name
 
-    def _unseen(self, value: str, key: Key) -> bool:
-        """Whether multiples of the ones vector along `key` in a value end in norms that remove them."""
-        return holds((value, key), self._nexts, self.unseen)
+    def _unseen(self, value: str, stretch: Stretch) -> bool:
+        """Whether multiples of the ones vector along a stretch of a value end in norms that remove them."""
+        return holds((value, stretch), self._nexts, self.unseen)
 
-    def _nexts(self, place: tuple[str, Key]) -> Iterator[tuple[str, Key] | None]:
-        value, key = place
+    def _nexts(self, place: tuple[str, Stretch]) -> Iterator[tuple[str, Stretch] | None]:
+        value, stretch = place
         graph = self.flow.graph
-        if value in graph.outputs or not graph.users[value] or self.flow.twice(value, key):
+        twice = any(self.flow.twice(value, key) for key in stretch)
+        if value in graph.outputs or not graph.users[value] or twice:
             yield None
             return
         for user in graph.users[value]:
-            after = self._after(value, user, key)
+            after = self._after(value, user, stretch)
             if after is None:
                 yield None
-            elif after and after[1] in self.flow.keys[after[0]]:
+            elif after and set(after[1]) <= self.flow.keys[after[0]]:
                 yield after
-            elif after and not self._left_out(value, user, key):
+            elif after and not self._left_out(value, user, stretch):
                 yield None
 
-    def _left_out(self, value: str, user: Node, key: Key) -> bool:
-        """Whether an operator that only moves entries leaves out all that stand along the key."""
+    def _left_out(self, value: str, user: Node, stretch: Stretch) -> bool:
+        """Whether an operator that only moves entries leaves out all that stand along the stretch."""
         a, read = self.flow.applied[user.name], self.flow.graph.by_name[value]
-        held, shape = self.flow.held(value, key[0]), read.shape
+        frames = {frame for frame, _ in stretch}
+        held, shape = sorted({i for frame in frames for i in self.flow.held(value, frame)}), read.shape
         moves = a.rule is not None and bool(a.rule.structure)
         # Which of several parts a later node picks is not known here.
         single = isinstance(read.result, Tensor) and isinstance(user.result, Tensor)
@@ -114,11 +129,11 @@ class Centring:
             return False
         along = torch.zeros(shape[held[0]], dtype=torch.float64)
         for piece in pieces("", 0, self.d.values[value][held[0]]):
-            along[piece.places()] = float(any(term.frame == key[0] for term in leaves(piece.term)))
+            along[piece.places()] = float(any(term.frame in frames for term in leaves(piece.term)))
         marked = along.reshape([-1 if i == held[0] else 1 for i in range(len(shape))]).expand(shape)
         return not bool(Carrier(self.flow).carried_out(value, marked, (user,)).any())
 
-    def _after(self, value: str, user: Node, key: Key) -> tuple[str, Key] | tuple[()] | None:
+    def _after(self, value: str, user: Node, stretch: Stretch) -> tuple[str, Stretch] | tuple[()] | None:
         """Where multiples of ones go from here: on, nowhere (), or None where they are seen."""
         a = self.flow.applied.get(user.name)
         if a is None or a.rule is None or a.binding is None or list(user.refs()).count(value) != 1:
@@ -126,22 +141,22 @@ class Centring:
         if a.rule.structure in BLANK:
             return ()
         if a.rule.structure:
-            return (user.name, key) if a.rule.structure != "rigid" else None
+            return (user.name, stretch) if a.rule.structure != "rigid" else None
         operand = self.flow.operand(a, value)
         if operand is None:
             return None
         first = next(iter(a.binding.operands))
-        if (operand == first and self.flow.centred_key(a) == key) or self._blind_keys(a).get(operand) == key:
+        if (operand == first and self.flow.centred(a) == stretch) or (self._blind_keys(a).get(operand),) == stretch:
             return ()
         if user.name in self.flow.gain_of and not self.flow.gain_of[user.name].forward:
-            after = self._after_gain(a, value, key)
-            return None if after is None else (user.name, after)
+            after = self._after_gain(a, value, stretch[0]) if len(stretch) == 1 else None
+            return None if after is None else (user.name, (after,))
         # By continuity an operator that admits every invertible map on an axis commutes with the projection that
         # removes the mean, that of each head where the axis has several, so that what multiples of ones in the operand
         # add to the result is a multiple of ones.
         added = operand == a.rule.adds or a.rule.shift.get(operand) == "output"
-        passes = added or self.flow.free(a, operand, key[0]) is not None
-        return (user.name, key) if passes else None
+        passes = added or all(self.flow.free(a, operand, frame) is not None for frame, _ in stretch)
+        return (user.name, stretch) if passes else None
 
     def _after_gain(self, a: Applied, value: str, key: Key) -> Key | None:
         """The key behind a gain that is one once its writers carry it, for the value that it multiplies."""
@@ -156,7 +171,7 @@ class Centring:
         """Gains in place between a stream and another one whose readers all centre it."""
         found = []
         for a, (gain, _), axis in norms(self.flow):
-            if gain in self.d.between and self._unseen(a.node.name, self.flow.key(self.d.found[a.node.name][axis])):
+            if gain in self.d.between and self._unseen(a.node.name, (self.flow.key(self.d.found[a.node.name][axis]),)):
                 found.append(Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0)))
         return found
 
@@ -167,3 +182,33 @@ def _along(piece: Piece, key: Key) -> bool:
     found = [term for term in leaves(piece.term) if term.frame == frame]
     plain = not isinstance(piece.term, Concat) and prod(term.size for term in leaves(piece.term)) == piece.term.size
     return plain and len(found) == 1 and found[0].dual == dual
+
+
+def _joined(flow: Flow, stretch: Stretch) -> Iterator[Piece]:
+    """Parts of parameters along which the leaves of a stretch stand side by side, in this order, each as one piece."""
+    parts = [[p for p in flow.by_frame.get(key[0], ()) if _along(p, key)] for key in stretch]
+    for several in cartesian(*parts):
+        term = _side_by_side(several, stretch)
+        if term is not None:
+            yield replace(several[0], stop=several[-1].stop, term=term)
+
+
+def _side_by_side(several: tuple[Piece, ...], stretch: Stretch) -> Term | None:
+    """What pieces are made of together, if each begins where the one before ends and differs from it in its leaf alone."""
+    first = several[0]
+    for before, after in pairwise(several):
+        place = replace(before, start=before.stop, stop=after.stop, term=after.term)
+        if place != after:
+            return None
+    around = [_around(piece, frame) for piece, (frame, _) in zip(several, stretch, strict=True)]
+    if any(other[:2] != around[0][:2] for other in around):
+        return None
+    whole = Concat(tuple(leaf for _, _, leaf in around))
+    left, right, _ = around[0]
+    return Product((*left, whole, *right)) if left or right else whole
+
+
+def _around(piece: Piece, frame: int) -> tuple[tuple[Leaf, ...], tuple[Leaf, ...], Leaf]:
+    """The factors before a frame, those after it, and itself."""
+    left, right = beside(piece, frame)
+    return tuple(left), tuple(right), next(leaf for leaf in leaves(piece.term) if leaf.frame == frame)

@@ -11,9 +11,11 @@ from symgraph.inference.claims import Ref
 from symgraph.inference.draft import Draft, Gain
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Piece, pieces
-from symgraph.symmetry.terms import leaves
+from symgraph.symmetry.terms import Concat, Leaf, leaves
 
 Key = tuple[int, bool]
+# Leaves side by side that an axis is made of, mostly a single one.
+Stretch = tuple[Key, ...]
 # They look at the shape of their operand alone.
 BLANK = frozenset({"constant", "zero"})
 
@@ -122,13 +124,16 @@ class Flow:
         """Whether the gain of a norm is absorbed into what reads the norm."""
         return a.node.name in self.gain_of and self.gain_of[a.node.name].forward
 
-    def centred_key(self, a: Applied) -> Key | None:
-        """Frame of the centred axis of the node's first operand, if that is a single leaf."""
+    def centred(self, a: Applied) -> Stretch | None:
+        """The leaves side by side of the centred axis of the node's first operand, if it has no others."""
         i = self.centred_axis(a)
         if i is None or a.binding is None:
             return None
-        axis = self.d.found[next(iter(a.binding.operands.values()))[0].name][i]
-        return self.key(axis) if self.d.eq.store.children(axis) is None else None
+        term = self.d.values[next(iter(a.binding.operands.values()))[0].name][i]
+        parts = term.parts if isinstance(term, Concat) and not term.order else (term,)
+        plain = [part for part in parts if isinstance(part, Leaf) and part.frame >= 0]
+        found = tuple((leaf.frame, leaf.dual and leaf.frame not in self.d.self_dual) for leaf in plain)
+        return found if len(plain) == len(parts) else None
 
     def free(self, a: Applied, operand: str, frame: int) -> str | None:
         """Name of the operand's axis that has `frame` if it is one of the result that admits every invertible map."""

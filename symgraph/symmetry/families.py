@@ -268,7 +268,8 @@ class Constant:
 class Centred:
     """A frame along which a multiple of the ones vector in these pieces is invisible.
 
-    A piece may be a product (heads and their inside): then another multiple for each position beside the frame.
+    A piece may be a product (heads and their inside): then another multiple for each position beside the frame. Where a
+    norm centres several frames side by side, the pieces hold all of them, and the frame is the first.
     """
 
     frame: int
@@ -277,12 +278,19 @@ class Centred:
 
 
 def beside(piece: Piece, frame: int) -> tuple[list[Leaf], list[Leaf]]:
-    """The factors before a frame and those after it in a piece's term; none where leaves stand side by side there."""
-    if isinstance(piece.term, Concat):
-        return [], []
-    terms = list(leaves(piece.term))
-    at = next(i for i, term in enumerate(terms) if term.frame == frame)
-    return terms[:at], terms[at + 1 :]
+    """The factors before a frame and those after it in a piece's term; what stands side by side with it is one factor."""
+    terms = list(_factors(piece.term))
+    at = next(i for i, term in enumerate(terms) if any(leaf.frame == frame for leaf in leaves(term)))
+    return [leaf for t in terms[:at] for leaf in leaves(t)], [leaf for t in terms[at + 1 :] for leaf in leaves(t)]
+
+
+def _factors(term: Term) -> Iterator[Term]:
+    """What a term is the product of, products among its factors spread out."""
+    if not isinstance(term, Product):
+        yield term
+        return
+    for factor in term.factors:
+        yield from _factors(factor)
 
 
 def sides(piece: Piece, frame: int) -> tuple[int, int]:

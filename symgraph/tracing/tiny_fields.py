@@ -117,6 +117,11 @@ def beside_rotary(value: Any, c: Context) -> Any:
     return c.sizes.state * max(1, round(value / (c.default("qk_rope_head_dim") or value)))
 
 
+def rotated_share(value: Any, c: Context) -> Any:
+    """The share of a head that is rotated, so that a pair of coordinates is."""
+    return max(value, min(1.0, 2 * c.sizes.heads / c.sizes.width)) if value > 0 else value
+
+
 def layers(value: Any, c: Context) -> Any:
     """The number of layers."""
     return len(c.kept) if value > len(c.kept) else value
@@ -186,6 +191,7 @@ def factors(value: Sequence[float], c: Context) -> Any:
 
 
 NUMBERS: tuple[tuple[str, Shrink], ...] = (
+    (r"partial_rotary_factor|rotary_pct|rotary_emb_fraction|rotary_percentage", rotated_share),
     (r"type_vocab_size|.*_ratio|.*factor|.*_eps|.*theta|.*kernel.*|.*stride.*|.*dilation.*|.*_scale|seed", keep),
     (r"(.*_)?num_channels|in_channels|in_chans|audio_channels|channels|num_labels|n_langs|down_.*|pool_size", keep),
     (r".*dropout.*|.*drop_path.*|.*layerdrop|.*_pdrop|.*drop_rate|.*jitter.*", lambda v, c: type(v)(0)),
@@ -225,7 +231,9 @@ NUMBERS: tuple[tuple[str, Shrink], ...] = (
     (r"model_max_length|context_length|max_length", to("positions")),
     (r"image_size|img_size|crop_size|input_resolution", to("image")),
     (r"patch_size", to("patch")),
-    (r"(sliding_window|.*window_size|attention_window|local_attention|.*attn_chunk_length)(_size)?", to("window")),
+    # The window on both sides together: half of it has to reach further than a token itself.
+    (r"local_attention", lambda v, c: min(v, 2 * c.sizes.window)),
+    (r"(sliding_window|.*window_size|attention_window|.*attn_chunk_length)(_size)?", to("window")),
     (r"(mamba_|lsh_|local_|attention_)?chunk_size|block_size|index_block_size", to("window")),
     (r"index_topk(_blocks)?|index_topk_.*", at_most(4)),
     (r"(mamba_|ssm_)?(d_)?state(_size)?|mamba_d_state|mamba_dt_rank|time_step_rank", to("state")),
