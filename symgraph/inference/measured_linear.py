@@ -145,7 +145,9 @@ def _candidates(flow: Dataflow, group: _Group) -> Iterator[Region]:
     ends = _ends(flow, group)[:_REACH]
     pairs = [(i + j, s, e) for i, s in enumerate(starts) for j, e in enumerate(ends) if by[s].shape == by[e].shape]
     for _, first, last in sorted(pairs, key=lambda p: p[0]):
-        yield flow.region(first, last)
+        region = flow.region(first, last)
+        if flow.runs(region):
+            yield region
 
 
 def _starts(flow: Dataflow, start: str | None) -> Iterator[str]:

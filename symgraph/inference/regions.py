@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from symgraph.ir import Graph, Kind, Node, Ref, map_refs
+from symgraph.tracing.arguments import PATTERN
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import random_inputs, random_state
 
@@ -64,6 +65,7 @@ class Dataflow:
             if node.kind is Kind.INPUT or refs & self.fed:
                 self.fed.add(node.name)
         self.live = self.learned & self.fed if fed else self.learned
+        self._measured = _behind(graph, {n.name for n in graph.calls if n.target.startswith(PATTERN)})
         self.last = {r: i for i, n in enumerate(graph.nodes) for r in n.refs()} | dict.fromkeys(
             graph.outputs, len(graph.nodes)
         )
@@ -97,6 +99,11 @@ class Dataflow:
         """The operands of a call that carry data."""
         return [r for r in node.refs() if r in self.live]
 
+    def runs(self, region: Region) -> bool:
+        """Whether torch can compute a region and all that it reads: nothing of it is a call that a rule stands for."""
+        calls = (n.target for n in region.nodes)
+        return not any(c.startswith(PATTERN) for c in calls) and self._measured.isdisjoint(region.tables)
+
     def region(self, start: str, end: str) -> Region:
         """The calls on all ways from one live value to another that it dominates."""
         return self._between(start, end, self.live)
@@ -124,6 +131,14 @@ class Dataflow:
                     tables[ref] = None
         nodes = tuple(self.graph.by_name[n] for n in sorted(found, key=self.order.__getitem__))
         return Region(start, end, nodes, tuple(tables))
+
+
+def _behind(graph: Graph, found: set[str]) -> set[str]:
+    """These values and all that are computed from them."""
+    for node in graph.nodes:
+        if any(ref in found for ref in node.refs()):
+            found.add(node.name)
+    return found
 
 
 class Runner:

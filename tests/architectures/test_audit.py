@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sweep.audits import CONFIGS, measured
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -169,3 +170,23 @@ def test_outputs_that_depend_on_nothing() -> None:
     graph = trace(CutOff(), (torch.randn(5, 3),))
     with pytest.raises(AuditError, match="depend on no parameter"):
         audit(infer(graph))
+
+
+class FewWords(nn.Module):
+    """Units that see few different inputs, so that large biases leave some of them always on, where they are linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(30, 4), persistent=False)
+        self.inside, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, words: Tensor) -> Tensor:
+        found: Tensor = self.last(self.inside(F.embedding(words, self.get_buffer("table"))).relu())
+        return found
+
+
+def test_units_that_are_always_on_are_no_symmetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    symmetry = infer(trace(FewWords(), (torch.arange(30).reshape(1, 30),)))
+    assert audit(symmetry).complete
+    monkeypatch.setattr("symgraph.prove.audit.POINTS", 1)
+    assert audit(symmetry).measured > audit(symmetry).inferred

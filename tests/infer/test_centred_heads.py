@@ -17,16 +17,19 @@ from symgraph.tracing import trace
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import random_state
 
-WIDTH, HEADS, INSIDE, PLACES = 6, 2, 3, 9
+WIDTH, HEADS, INSIDE, PLACES = 6, 2, 4, 9
 
 
 class Fused(nn.Module):
-    """Queries, keys and values from one matrix, their parts laid out in either order, queries and keys normed."""
+    """Queries, keys and values from one matrix, their parts laid out in either order, queries and keys normed.
 
-    def __init__(self, heads_first: bool) -> None:
+    With `cut` two parts of each head go different ways behind the norm, as those that are turned and those that are not.
+    """
+
+    def __init__(self, heads_first: bool, cut: bool) -> None:
         super().__init__()
-        self.heads_first = heads_first
-        self.qkv, self.o = nn.Linear(WIDTH, 3 * HEADS * INSIDE), nn.Linear(HEADS * INSIDE, 7, bias=False)
+        self.heads_first, self.cut = heads_first, cut
+        self.qkv, self.o = nn.Linear(WIDTH, 3 * HEADS * INSIDE), nn.Linear(HEADS * INSIDE, 9, bias=False)
         self.q_norm, self.k_norm = nn.LayerNorm(INSIDE), nn.LayerNorm(INSIDE)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,24 +37,29 @@ class Fused(nn.Module):
             q, k, v = self.qkv(x).unflatten(-1, (HEADS, 3, INSIDE)).unbind(-2)
         else:
             q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, INSIDE)).unbind(-3)
-        q, k = self.q_norm(q).tanh(), self.k_norm(k).tanh()
+        q, k = self.bent(self.q_norm(q)), self.bent(self.k_norm(k))
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         found: Tensor = self.o(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
         return found
 
+    def bent(self, x: Tensor) -> Tensor:
+        return torch.cat((x[..., :2].sin(), x[..., 2:].tanh()), -1) if self.cut else x.tanh()
+
 
 @cache
-def fused(heads_first: bool) -> SymmetryGraph:
+def fused(heads_first: bool, cut: bool) -> SymmetryGraph:
     torch.manual_seed(0)
-    return infer(trace(Fused(heads_first), (torch.randn(2, PLACES, WIDTH),)))
+    return infer(trace(Fused(heads_first, cut), (torch.randn(2, PLACES, WIDTH),)))
 
 
 orders = pytest.mark.parametrize("heads_first", [True, False], ids=["heads first", "parts first"])
+cuts = pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
 
 
 @orders
-def test_means_of_every_head_are_found(heads_first: bool) -> None:
-    found = fused(heads_first)
+@cuts
+def test_means_of_every_head_are_found(heads_first: bool, cut: bool) -> None:
+    found = fused(heads_first, cut)
     counted = audit(found, approximate=False)
     assert counted.complete, str(counted)
     assert verify(found).together < 1e-9
@@ -59,8 +67,9 @@ def test_means_of_every_head_are_found(heads_first: bool) -> None:
 
 
 @orders
-def test_the_canonical_form_takes_them_out(heads_first: bool) -> None:
-    found = fused(heads_first)
+@cuts
+def test_the_canonical_form_takes_them_out(heads_first: bool, cut: bool) -> None:
+    found = fused(heads_first, cut)
     state = random_state(found.graph, torch.Generator().manual_seed(1))
     after = canonicalise(found, state).state
     weight = after["qkv.weight"]

@@ -17,6 +17,7 @@ from symgraph import infer
 from symgraph.groups.lattice import SymmetryClass as C
 from symgraph.inference.commutant import turns
 from symgraph.inference.measured_laws import measured
+from symgraph.prove.verify import verify
 from symgraph.tracing import trace
 from symgraph.tracing.arguments import operator
 from symgraph.tracing.einsum import product_of
@@ -278,3 +279,22 @@ def test_an_einstein_sum_is_a_product(equation: str, shapes: list[tuple[int, ...
         values.append(op(*(values[i] for i in step.operands), *step.args))
         assert tuple(values[-1].shape) == step.shape
     assert torch.allclose(values[-1], expected)
+
+
+class MaskedBetween(nn.Module):
+    """A stream that is multiplied by a mask before and after attention: what lies between the two is no linear region."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(4, 4, bias=False) for _ in range(3))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = torch.tanh(self.v(x)) * mask
+        scores = (self.q(x) @ self.k(x).transpose(-1, -2)).softmax(-1)
+        return (x + scores @ self.v(x)) * mask
+
+
+def test_a_region_with_attention_in_it_is_not_run() -> None:
+    symmetry = infer(trace(MaskedBetween(), (torch.randn(2, 5, 4), torch.ones(2, 5, 1))))
+    verify(symmetry).raise_if_failed()
+    assert {str(s.group) for s in symmetry.active} >= {"invertible"}
