@@ -46,7 +46,7 @@ class Centring:
         return [*alone, *self._of_several([stretch for stretch in streams if len(stretch) == len(set(stretch)) > 1])]
 
     def _of_several(self, stretches: list[Stretch]) -> Iterator[Centred]:
-        """What is written into several frames that a norm centres as one: of a head the part that is turned, and the rest."""
+        """What is written into several frames that a norm centres as one: of a head what is turned, and the rest."""
         for stretch in stretches:
             found = [p for p in _joined(self.flow, stretch) if self._unseen(self._value(p), stretch)]
             if found:
@@ -194,8 +194,7 @@ def _joined(flow: Flow, stretch: Stretch) -> Iterator[Piece]:
 
 
 def _side_by_side(several: tuple[Piece, ...], stretch: Stretch) -> Term | None:
-    """What pieces are made of together, if each begins where the one before ends and differs from it in its leaf alone."""
-    first = several[0]
+    """What pieces are made of together, if each begins where the one before ends and differs in its leaf alone."""
     for before, after in pairwise(several):
         place = replace(before, start=before.stop, stop=after.stop, term=after.term)
         if place != after:

@@ -278,7 +278,7 @@ class Centred:
 
 
 def beside(piece: Piece, frame: int) -> tuple[list[Leaf], list[Leaf]]:
-    """The factors before a frame and those after it in a piece's term; what stands side by side with it is one factor."""
+    """The factors before a frame and those after it in a piece's term; side by side with it others are one factor."""
     terms = list(_factors(piece.term))
     at = next(i for i, term in enumerate(terms) if any(leaf.frame == frame for leaf in leaves(term)))
     return [leaf for t in terms[:at] for leaf in leaves(t)], [leaf for t in terms[at + 1 :] for leaf in leaves(t)]

@@ -280,7 +280,7 @@ def shrink_number(name: str, value: Any, c: Context) -> Any:
 
 
 def fill(name: str, c: Context) -> Any:
-    """A value for a setting that has none, where that is asked for; padding and what is inside an MLP are always known."""
+    """A value for a setting that has none, where asked for; padding and the inside of an MLP are always known."""
     if name == "pad_token_id":
         return 0
     if name in _UNSAID and not c.sizes.proportional:

@@ -10,7 +10,7 @@ from sweep.builder import ATTEMPTS, MAPPINGS, default_config, entries
 from sweep.runner import sweep
 from sweep.stages import audited, cause, run
 from sweep.summary import covered, moves, ok, summary
-from sweep.table import page
+from sweep.table import page, renewed
 
 from symgraph.tracing.tiny_config import shrunk
 from symgraph.tracing.tiny_fields import Context, Sizes, shrink_list, shrink_number
@@ -197,3 +197,17 @@ def test_a_cause_is_one_line_with_its_place() -> None:
 
 def test_attempts_begin_with_the_smallest() -> None:
     assert ATTEMPTS[0] == Sizes()
+
+
+def test_audits_of_some_entries_renew_their_cells_alone() -> None:
+    part = [record("causal-lm", k, audit="6 of 7", missing=["1 x scale in w, v"]) for k in ("first", "second", "third")]
+    before = page([*part, record("causal-lm", "large"), record("masked-lm", "first", audit="3 of 3")], "# Models\n")
+    assert "Of 4 audits 1 are complete" in before
+    again = [
+        record("causal-lm", "first", audit="7 of 7"),
+        record("causal-lm", "third", audit="5 of 9", missing=["4 x"]),
+    ]
+    after = renewed(before, again)
+    wanted = [record("causal-lm", "first", audit="7 of 7"), part[1], again[1], record("causal-lm", "large")]
+    assert after == page([*wanted, record("masked-lm", "first", audit="3 of 3")], "# Models\n")
+    assert renewed(before, []) == before

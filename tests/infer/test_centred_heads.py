@@ -23,7 +23,7 @@ WIDTH, HEADS, INSIDE, PLACES = 6, 2, 4, 9
 class Fused(nn.Module):
     """Queries, keys and values from one matrix, their parts laid out in either order, queries and keys normed.
 
-    With `cut` two parts of each head go different ways behind the norm, as those that are turned and those that are not.
+    With `cut` two parts of each head go different ways behind the norm, as one that is turned and the rest.
     """
 
     def __init__(self, heads_first: bool, cut: bool) -> None:

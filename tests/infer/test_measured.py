@@ -282,7 +282,7 @@ def test_an_einstein_sum_is_a_product(equation: str, shapes: list[tuple[int, ...
 
 
 class MaskedBetween(nn.Module):
-    """A stream that is multiplied by a mask before and after attention: what lies between the two is no linear region."""
+    """A stream that is multiplied by a mask before and after attention: what lies between is no linear region."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -291,7 +291,8 @@ class MaskedBetween(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = torch.tanh(self.v(x)) * mask
         scores = (self.q(x) @ self.k(x).transpose(-1, -2)).softmax(-1)
-        return (x + scores @ self.v(x)) * mask
+        found: Tensor = (x + scores @ self.v(x)) * mask
+        return found
 
 
 def test_a_region_with_attention_in_it_is_not_run() -> None:

@@ -2,6 +2,8 @@
 
 python -m tests.architectures.sweep --out results.jsonl                        all stages, some 20 minutes
 python -m tests.architectures.sweep --audit --audits audits.jsonl              what is small enough, an hour or two
+python -m tests.architectures.sweep --audit --audits audits.jsonl --incomplete   those that lacked something, again
+python -m tests.architectures.sweep --audits audits.jsonl --renew docs/architectures.md     only the audits of the page
 python -m tests.architectures.sweep --summary --out results.jsonl --audits audits.jsonl --page docs/architectures.md
 
 With --third-party the same for what is installed of timm and others (make sweep) in the place of
@@ -21,8 +23,8 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NU
 from . import third_party
 from .builder import MAPPINGS, entries
 from .runner import sweep
-from .summary import audits, summary
-from .table import third_party_page, transformers_page
+from .summary import audits, complete, summary
+from .table import renewed, third_party_page, transformers_page
 
 
 def main() -> int:
@@ -44,10 +46,19 @@ def main() -> int:
     parser.add_argument("--page", type=Path, help="also write the table of all architectures to this file")
     parser.add_argument("--audits", type=Path, help="the file of audits: written by --audit, read for the page")
     parser.add_argument("--audit", action="store_true", help="audit instances that are small enough instead")
+    parser.add_argument("--incomplete", action="store_true", help="of an audit: those whose last one was incomplete")
+    parser.add_argument(
+        "--renew", type=Path, help="put the audits of the file --audits into this page, and run nothing"
+    )
     parser.add_argument("--summary", action="store_true", help="only print what the file says")
     args = parser.parse_args()
-    if args.audit and args.audits is None:
-        parser.error("--audit needs a file: --audits FILE")
+    if (args.audit or args.renew) and args.audits is None:
+        parser.error(f"{'--audit' if args.audit else '--renew'} needs a file: --audits FILE")
+    if args.renew:
+        made = read(args.audits)
+        args.renew.write_text(renewed(args.renew.read_text(encoding="utf-8"), made), encoding="utf-8")
+        print(audits(made))
+        return 0
     if not args.summary:
         _run(args)
     if args.audit:
@@ -66,14 +77,23 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> None:
     out = args.audits if args.audit else args.out
-    done = {(r["mapping"], r["kind"]) for r in read(out)} if args.resume else set()
-    if not args.resume:
+    if not (args.resume or args.incomplete):
         out.unlink(missing_ok=True)
-    wanted = [(m, *e) for m in _mappings(args) for e in _entries(m, args.every)]
-    wanted = [e for e in wanted if e[:2] not in done and (not args.only or {e[1], e[2]} & set(args.only))]
+    known = {(r["mapping"], r["kind"]): r for r in read(out)}
+    every = [(m, *e) for m in _mappings(args) for e in _entries(m, args.every)]
+    wanted = [e for e in every if _is_wanted(args, e, known.get(e[:2]))]
     for i, record in enumerate(sweep(wanted, out, args.jobs, args.timeout, audits=args.audit), 1):
         failed = next((f"{k}: {v['cause']}" for k, v in record["stages"].items() if not v["ok"]), "ok")
         print(f"{i}/{len(wanted)} {record['mapping']} {record['kind']} {failed}", file=sys.stderr, flush=True)
+
+
+def _is_wanted(args: argparse.Namespace, entry: tuple[str, str, str], last: dict[str, object] | None) -> bool:
+    """Whether an entry is run, whose last record in the file is given."""
+    if args.only and not {entry[1], entry[2]} & set(args.only):
+        return False
+    if args.incomplete:
+        return last is not None and bool(last.get("audit")) and not complete(last)
+    return last is None
 
 
 def _mappings(args: argparse.Namespace) -> list[str]:

@@ -12,6 +12,7 @@ from .third_party import catalogue
 
 Record = dict[str, Any]
 STAGES = ("build", "export", "infer", "verify")
+LACKING = "What audits found missing"
 HEADER = (
     "kind",
     "model",
@@ -34,7 +35,8 @@ inferred. *Residual* is the group on the stream that the most tensors read and w
 parameters that lie on at least one axis that is not rigid. *Audit* is the number of continuous directions that are
 inferred, of those measured, at the smallest sizes that a builder or a hand-written config gives; — where that is too
 large for a dense Jacobian. A stage that failed is named with its cause, and the stages
-after it did not run.
+after it did not run. Stages and audits are run apart: `--renew` puts the audits of some entries into a page whose other
+cells stay as they are.
 """
 
 
@@ -125,12 +127,47 @@ def _cells(r: Record) -> list[str]:
 
 def _missing(records: Sequence[Record]) -> list[str]:
     """What incomplete audits lack, one line for each; their symmetries are smaller, not wrong."""
-    found = [r for r in records if r.get("audit") and not complete(r)]
-    if not found:
-        return []
-    rows = [f"- {r['mapping']} {r['kind']}, {r['audit']}: {'; '.join(map(_briefly, r['missing']))}" for r in found]
-    intro = "What a direction looks like, and the parameter it moves most; see design.md."
-    return ["\n".join(["## What audits found missing", "", intro, "", *rows, ""])]
+    audited = [r for r in records if r.get("audit")]
+    found = [_lack(r) for r in audited if not complete(r)]
+    return [_lacking(found, len(audited))] if found else []
+
+
+def _lacking(lines: Sequence[str], audited: int) -> str:
+    intro = f"""\
+Of {audited} audits {audited - len(lines)} are complete. What the others lack: what a direction looks like, and the
+parameter that it moves most; see design.md."""
+    return "\n".join([f"## {LACKING}", "", intro, "", *lines, ""])
+
+
+def _lack(r: Record) -> str:
+    return f"- {r['mapping']} {r['kind']}, {r['audit']}: {'; '.join(map(_briefly, r['missing']))}"
+
+
+def renewed(text: str, audits: Iterable[Record]) -> str:
+    """A page with these audits in the place of those that it has; all its other cells stay as they are."""
+    found = {(r["mapping"], r["kind"]): r for r in audits if r.get("audit")}
+    before, *sections = text.split("\n## ")
+    lacking: dict[tuple[str, str], str] = {}
+    tables, rows = list[str](), list[Record]()
+    for title, _, body in (section.partition("\n") for section in sections):
+        if title == LACKING:
+            for line in (line for line in body.splitlines() if line.startswith("- ")):
+                mapping, kind = line.removeprefix("- ").partition(", ")[0].split(" ", 1)
+                lacking[mapping, kind] = line
+            continue
+        lines = body.splitlines()
+        for i, line in enumerate(lines):
+            kind = line.removeprefix("| ").partition(" | ")[0]
+            record = found.get((title, kind))
+            if line.startswith("| ") and record is not None:
+                lines[i] = f"{line.removesuffix(' |').rpartition(' | ')[0]} | {_audit(record)} |"
+            if line.startswith("| ") and " of " in (audit := lines[i].removesuffix(" |").rpartition(" | ")[2]):
+                rows.append({"mapping": title, "kind": kind, "audit": audit})
+        tables.append("\n".join([f"## {title}", *lines, ""]))
+    texts = lacking | {place: _lack(r) for place, r in found.items() if not complete(r)}
+    lines = [texts[r["mapping"], r["kind"]] for r in rows if not complete(r)]
+    middle = [_lacking(lines, len(rows))] if lines else []
+    return "\n".join([before, *middle, *tables]).rstrip("\n") + "\n"
 
 
 def _briefly(shortfall: str) -> str:
