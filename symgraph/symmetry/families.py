@@ -25,7 +25,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, runs
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, multiplied, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,18 +279,9 @@ class Centred:
 
 def beside(piece: Piece, frame: int) -> tuple[list[Leaf], list[Leaf]]:
     """The factors before a frame and those after it in a piece's term; side by side with it others are one factor."""
-    terms = list(_factors(piece.term))
+    terms = list(multiplied(piece.term))
     at = next(i for i, term in enumerate(terms) if any(leaf.frame == frame for leaf in leaves(term)))
     return [leaf for t in terms[:at] for leaf in leaves(t)], [leaf for t in terms[at + 1 :] for leaf in leaves(t)]
-
-
-def _factors(term: Term) -> Iterator[Term]:
-    """What a term is the product of, products among its factors spread out."""
-    if not isinstance(term, Product):
-        yield term
-        return
-    for factor in term.factors:
-        yield from _factors(factor)
 
 
 def sides(piece: Piece, frame: int) -> tuple[int, int]:

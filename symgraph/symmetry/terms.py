@@ -195,6 +195,15 @@ def leaves(term: Term) -> Iterator[Leaf]:
         yield from leaves(child)
 
 
+def multiplied(term: Term) -> Iterator[Term]:
+    """What a term is the product of, products among its factors spread out."""
+    if not isinstance(term, Product):
+        yield term
+        return
+    for factor in term.factors:
+        yield from multiplied(factor)
+
+
 def blocks(axes: tuple[Term, ...]) -> Iterator[tuple[Leaf, ...]]:
     """The leaf tuples of each block of a tensor: products are flattened, concatenations enumerated."""
     for i, term in enumerate(axes):
