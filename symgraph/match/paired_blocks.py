@@ -48,7 +48,7 @@ class Pair:
     def move(self, element: GroupElement) -> None:
         """Moves B."""
         moved = element.on_block(made(self._second), self.leaves)
-        self._second = self._keep(moved)
+        self._second = self._keep(given_back(moved))
 
     def gain(self, element: GroupElement) -> float:
         """By how much an element would raise <A, B>."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -16,16 +17,21 @@ from torch import Tensor
 from symgraph.errors import UsageError, shorten
 from symgraph.io.heap import given_back
 from symgraph.io.sums import noted
+from symgraph.match.paired_blocks import Keep
 from symgraph.match.program_run import Run, Together, checked_change, held, overgrown, released
 from symgraph.match.program_step import ProgramStep
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import nearly_singular
+from symgraph.orbit.on_demand import Carried
 from symgraph.orbit.steps import Transform
+from symgraph.tracing.deferred import Deferred
 from symgraph.tracing.progress import counted
 
 _log = logging.getLogger(__name__)
 
 State = Mapping[str, Tensor]
+# Tensors of so many entries are not held wide.
+LARGE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +88,17 @@ class Settle(ProgramStep):
         target = None if reference is None else run.canonical[reference].transform
         whole = made.inside[name] if target is None else made.inside[name].then(target.inverse())
         state = run.state(name, self.op)
+        carried, rounded = whole.carried(state), _Rounded(run.given.get(name, {}))
         with torch.no_grad():
-            carried = whole.carried(state)
             names = counted(_log, carried, len(carried), "tensor")
-            moved = {n: _put(run, carried.alone(n)) for n in names}
+            moved = {n: rounded.put(n, carried, run.keep) for n in names}
         if reference is not None and (grown := overgrown(moved, state, run.state(reference, self.op))):
             return grown
         compared, called = self.compared and name not in made.approximate, run.called.get(name, name)
         made.changes[name] = checked_change(run.symmetry, state, moved, called, f"{called} moved") if compared else 0.0
         run.alignments[into] = Alignment(run.symmetry, whole, *hashes, objective, notes)
         _pass(run, made, name, moved, run.alignments[into])
-        run.states[into] = released(moved, run.given[name]) if name in run.given else moved
+        run.states[into] = released({**moved, **rounded.held}, run.given[name]) if name in run.given else moved
         return ""
 
     def __str__(self) -> str:
@@ -101,9 +107,27 @@ class Settle(ProgramStep):
         return f"{self.op:<13} {self.matched} -> {', '.join(self.into)}, {where}{compared}"
 
 
-def _put(run: Run, tensor: Tensor) -> Tensor:
-    """A tensor of a result where results wait, with its norm and its extremes."""
-    return noted(run.keep(given_back(tensor)), tensor)
+class _Rounded:
+    """A result on its way to the precision of the model that it is made from.
+
+    Where it would be held in memory, of large tensors only what is rounded is, and what was computed is made once more
+    to be compared: wide it would take several times the model.
+    """
+
+    def __init__(self, like: State) -> None:
+        self.held: dict[str, Tensor] = {}
+        self._like = like
+
+    def put(self, name: str, carried: Carried, keep: Keep) -> Tensor:
+        """A tensor as it was computed, with its norm and its extremes, where `keep` puts it."""
+        tensor = given_back(carried.alone(name))
+        found = keep(tensor)
+        dtype = self._like[name].dtype if name in self._like else tensor.dtype
+        wide = dtype.itemsize < tensor.dtype.itemsize and tensor.device.type == "cpu"
+        if found is tensor and wide and tensor.numel() >= LARGE:
+            self.held[name] = tensor.to(dtype)
+            found = Deferred(partial(carried.alone, name), tensor.shape, tensor.dtype)
+        return noted(found, tensor)
 
 
 def _pass(run: Run, made: Together, name: str, after: State, alignment: Alignment | None) -> None:

@@ -14,7 +14,8 @@ from symgraph.io.models import Model
 from symgraph.measure.batches import batch_tensors
 from symgraph.measure.forward import accepted_names, arguments
 from symgraph.orbit.alignment import Alignment
-from symgraph.prove.eager import Call, check_unchanged, culprit
+from symgraph.prove.eager import Call
+from symgraph.prove.same_function import check_unchanged, culprit
 from symgraph.tracing import state_of
 from symgraph.tracing.deferred import later
 

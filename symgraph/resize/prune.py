@@ -14,7 +14,7 @@ from symgraph.io.example import Size
 from symgraph.io.models import Model
 from symgraph.measure.recalibrate import recalibrated
 from symgraph.measure.synthetic import synthetic
-from symgraph.prove.eager import check_unchanged
+from symgraph.prove.same_function import check_unchanged
 from symgraph.resize.fewer_parts import fewer_parts
 from symgraph.resize.keeping import Importance, called, keeping
 from symgraph.resize.narrow import Flows, Reduction, reduce

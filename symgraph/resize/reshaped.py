@@ -12,7 +12,7 @@ from symgraph.inference.sources import RuleSources, Source, infer, ready, stored
 from symgraph.io.example import Size
 from symgraph.io.models import Model
 from symgraph.io.shown import Shown
-from symgraph.prove.eager import check_unchanged
+from symgraph.prove.same_function import check_unchanged
 from symgraph.resize.embed import Embedding
 from symgraph.resize.embed import embed as _embed
 from symgraph.resize.narrow import Reduction, reduce

@@ -9,11 +9,13 @@ import torch
 from models_zoo import ARCHITECTURES, build, case, worst
 from torch import Tensor, nn
 
+import symgraph
 from symgraph.errors import VerifyError
 from symgraph.io import spool as spooled
 from symgraph.io.models import Model
 from symgraph.io.spool import Spool
 from symgraph.io.sums import inner
+from symgraph.match import settle_step
 from symgraph.match.match_models import match
 from symgraph.match.match_options import MatchOptions
 from symgraph.orbit import on_demand
@@ -21,6 +23,7 @@ from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.steps import State, Transform
 from symgraph.prove import eager
+from symgraph.prove.same_function import check_unchanged
 from symgraph.prove.verify import random_transform
 from symgraph.tracing.deferred import Deferred, made
 
@@ -75,12 +78,12 @@ def test_a_module_is_compared_one_tensor_at_a_time(name: str, monkeypatch: pytes
     figures = []
     for large in (0, 2**62):
         monkeypatch.setattr(eager, "LARGE", large)
-        figures.append(eager.check_unchanged(model, after, name, before=before, graph=c.symmetry.graph))
+        figures.append(check_unchanged(model, after, name, before=before, graph=c.symmetry.graph))
     assert figures[0] == pytest.approx(figures[1], abs=1e-9)
     broken = {n: t * 1.01 if t.is_floating_point() else t for n, t in after.items()}
     monkeypatch.setattr(eager, "LARGE", 0)
     with pytest.raises(VerifyError):
-        eager.check_unchanged(model, broken, name, before=before, graph=c.symmetry.graph)
+        check_unchanged(model, broken, name, before=before, graph=c.symmetry.graph)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -106,6 +109,21 @@ def test_models_on_demand_are_matched_as_models_in_memory_are(rounds: int) -> No
     assert waiting.objective == pytest.approx(whole.objective, rel=1e-9)
     assert all(isinstance(t, Deferred) for n, t in waiting.states[1].items() if t.is_floating_point())
     assert all(worst(a, b) < 1e-9 for a, b in zip(waiting.states, whole.states, strict=True))
+
+
+def test_results_in_memory_are_held_in_the_precision_of_their_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (build(("gpt2-untied", "sdpa")).float() for _ in "ab")
+    for k, m in enumerate((a, b)):
+        torch.manual_seed(k)
+        for p in m.parameters():
+            p.data.add_(0.3 * torch.randn_like(p))
+    found = []
+    for large in (1, 2**62):
+        monkeypatch.setattr(settle_step, "LARGE", large)
+        found.append(symgraph.align(a, b, options=MatchOptions(sweeps=2)))
+    one, other = found
+    assert all(torch.equal(t, other.state[n]) and not isinstance(t, Deferred) for n, t in one.state.items())
+    assert one.growth == pytest.approx(other.growth, rel=1e-4)
 
 
 def _later(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional
 import symgraph
 from symgraph.errors import VerifyError
 from symgraph.io.models import Model
-from symgraph.prove.eager import check_unchanged
+from symgraph.prove.same_function import check_unchanged
 
 
 class Branching(nn.Module):
