@@ -226,7 +226,7 @@ def best_signs(parts: Mapping[tuple[int, ...], Tensor], generators: int) -> tupl
     for choice in itertools.product((1.0, -1.0), repeat=generators):
         total = _total(parts, choice)
         better = total > best
-        best = torch.where(better, total, best)
+        torch.maximum(best, total, out=best)
         for k in range(generators):
             signs[k].masked_fill_(better, choice[k])
     return signs, best
@@ -237,7 +237,11 @@ def _total(parts: Mapping[tuple[int, ...], Tensor], choice: tuple[float, ...]) -
     if len(parts) == 1:
         exponents, c = next(iter(parts.items()))
         return c if _sign(choice, exponents) > 0 else -c
-    return torch.stack([c * _sign(choice, e) for e, c in parts.items()]).sum(0)
+    signed = [(_sign(choice, e), c) for e, c in parts.items()]
+    total = signed[0][0] * signed[0][1]
+    for sign, c in signed[1:]:
+        total.add_(c, alpha=sign)
+    return total
 
 
 def _sign(choice: tuple[float, ...], exponents: tuple[int, ...]) -> float:
