@@ -42,6 +42,7 @@ from symgraph.match.program import Program
 from symgraph.match.recipe_merge import merge_by_recipe
 from symgraph.match.relax import Relaxed, relax
 from symgraph.match.rotate import Rotated, rotate
+from symgraph.match.same import Same, same
 from symgraph.match.transport import Transported, transport
 from symgraph.match.universe import universe
 from symgraph.match.write import Applied, apply
@@ -100,6 +101,7 @@ __all__ = [
     "Representation",
     "Rotated",
     "RuleSources",
+    "Same",
     "Source",
     "Space",
     "SymgraphError",
@@ -130,6 +132,7 @@ __all__ = [
     "rotate",
     "rule",
     "rule_book",
+    "same",
     "sample",
     "trace",
     "transport",

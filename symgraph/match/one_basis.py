@@ -189,7 +189,7 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
     reshaped = {n: s for n, s in shapes.items() if s.other is not None}
     # What is given may be smaller than what the models admit: others are compared with what they admit themselves.
     own = graph if settings.symmetry is None else partial(infer, rules=book, strict=settings.strict)
-    _check_alike(models, set(models) - reshaped.keys(), own)
+    check_alike(models, set(models) - reshaped.keys(), own)
     steps = tuple(_reshaping(n, like, s) for n, s in reshaped.items())
     notes = (*notes, *unreached(graph(models[like]).graph))
     return Shaped(models, notes, graph(models[like]), like, steps, {n: graph(models[n]) for n in reshaped})
@@ -217,8 +217,12 @@ def _reshaping(name: str, like: str, shape: Shape) -> Embed | Reduce:
     return Embed(name, like, f"{name}.embedded", tuple(map(str, shape.spaces)))
 
 
-def _check_alike(models: Mapping[str, Model], names: Iterable[str], graph: Callable[[Model], SymmetryGraph]) -> None:
-    """Where no config says that models compute alike, their symmetry graphs must."""
+def check_alike(models: Mapping[str, Model], names: Iterable[str], graph: Callable[[Model], SymmetryGraph]) -> None:
+    """Where no config says that models compute alike, their symmetry graphs must.
+
+    Raises:
+        CheckpointError: naming two of them that are not.
+    """
     first, *others = (n for n in models if n in names)
     for other in (models[n] for n in others):
         traceable = other.config is None and other.example is not None

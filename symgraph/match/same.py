@@ -1,0 +1,230 @@
+"""Whether one model is another in another gauge, that with noise, derived from it, or independent of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from symgraph.errors import CheckpointError, SymgraphError
+from symgraph.inference.sources import RuleSources, Source, infer, ready
+from symgraph.io.checkpoint import architecture_differences, dtypes
+from symgraph.io.example import Size
+from symgraph.io.models import Model
+from symgraph.io.shown import Shown
+from symgraph.match.laid_over import Overlay, overlay
+from symgraph.match.one_basis import check_alike
+from symgraph.match.residue import Residue, residue, rounding
+from symgraph.orbit.fitted import absorbed
+from symgraph.orbit.steps import State
+from symgraph.resize.narrow import Reduction, reduce
+from symgraph.resize.shapes import common_shape
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of
+from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.progress import Progress, tell
+from symgraph.tracing.sampling import float64, random_inputs
+
+SAME, NOISE, DERIVED, INDEPENDENT = "same", "noise", "derived", "independent"
+# Nearer than so many times what rounding explains is the same; no file says more than the second.
+ROUNDED, LEAST = 4.0, 1e-6
+# What is left of noise is as even as this, or nothing shows that it is not; and no singular value stands out so far.
+EVEN, EVIDENCE, PEAK = 0.15, 4.0, 1.15
+# What is left of more than this share of B's entries is no relation.
+FAR = 0.6
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, repr=False)
+class Same(Shown):
+    """What B is to A.
+
+    `verdict` is "same" (another gauge), "noise", "derived" or "independent". `residue` says what is left of the second
+    model without the first, in the second one's own gauge; `gauge` names that one, "A" or "B", whichever leaves less.
+    `distance` is that of the match in canonical form over the norm of the model it is matched to, `chance` the same of
+    models with A's entries in another order. `outputs` is the change of the outputs on random inputs over their size,
+    `zeros` the share of B's entries that are zero where those of A are not.
+    """
+
+    models: tuple[str, str]
+    verdict: str
+    gauge: str
+    residue: Residue
+    distance: float
+    chance: tuple[float, ...]
+    deviations: float
+    outputs: float
+    zeros: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """What is left, relative to the size of each tensor: of noise, how much there is."""
+        return self.residue.share
+
+    def to_plain(self) -> dict[str, Any]:
+        """Verdict and figures as plain data."""
+        left, chance = self.residue, sum(self.chance) / len(self.chance)
+        figures = {
+            "share": left.share,
+            "rounding": left.rounding,
+            "unevenness": left.unevenness,
+            "evidence": left.evidence,
+            "peak": left.peak,
+        }
+        null = {"distance": self.distance, "chance": chance, "deviations": self.deviations}
+        more = {"gauge": self.gauge, "outputs": self.outputs, "zeros": self.zeros, "notes": list(self.notes)}
+        return {"models": list(self.models), "verdict": self.verdict, **figures, **null, **more}
+
+    def __str__(self) -> str:
+        a, b = self.models
+        left, chance = self.residue, sum(self.chance) / len(self.chance)
+        what = {
+            SAME: f"{b} is {a} in another basis and gauge",
+            NOISE: f"{b} is {a} in another basis and gauge, with noise of {left.share:.2%}",
+            DERIVED: f"{b} is derived from {a}: what is left between them is no noise",
+            INDEPENDENT: f"{b} is independent of {a}, as far as weights tell",
+        }[self.verdict]
+        apart = f"{left.share:.3g} of each tensor's size is left in the gauge of {self.gauge}"
+        apart += f" (rounding: {left.rounding:.1g})"
+        shape = f"uneven by {left.unevenness:.2f} across tensors, largest singular values {left.peak:.2f} times noise's"
+        null = f"distance in canonical form {self.distance:.4f}, by chance {chance:.4f}"
+        null += f": {self.deviations:.1f} deviations"
+        outputs = f"outputs on random inputs change by {self.outputs:.2g}"
+        zeros = [f"{self.zeros:.1%} of the entries are zero in {b} alone: pruned"] if self.zeros > _PRUNED else []
+        return "\n  ".join([what, apart, shape, null, outputs, *zeros, *self.notes])
+
+
+# So many zeros are no chance.
+_PRUNED = 0.01
+
+
+def same(
+    a: Source,
+    b: Source,
+    example: Any = None,
+    *,
+    input_size: Size | None = None,
+    symmetry: SymmetryGraph | None = None,
+    rules: RuleSources = None,
+    tied: str = "keep",
+    progress: Progress | None = None,
+) -> Same:
+    """Whether B is A in another gauge, that with noise, derived from A, or independent of it.
+
+    Where one model is wider, it is reduced to the shape of the other: units that are dead, copied or split go exactly.
+
+    Args:
+        example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
+        symmetry: that of the models, if it is known already.
+
+    Raises:
+        CheckpointError: the architectures differ in more than widths, or a gain of both models is zero.
+        UsageError: a model has no weights.
+
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> x = torch.randn(5, 6)
+    >>> symgraph.same(net, symgraph.sample(net, x), x).verdict
+    'same'
+
+    Source: docs/design.md, Same or different.
+    """
+    models, notes = ready((a, b), tied, ("A", "B"), example, input_size)
+    graph, states, said = _in_one_shape(models, symmetry, rules)
+    stored = dtypes(models[1]), dtypes(models[0])
+    found = []
+    for gauge, pair, kept in zip("BA", (states, states[::-1]), stored, strict=True):
+        tell(_log, progress, f"laying one model over the other, in the gauge of {gauge}")
+        laid = _laid(graph, *pair, kept)
+        if laid is not None:
+            found.append((gauge, *laid))
+        if found and _verdict(found[-1][2]) in (SAME, NOISE, INDEPENDENT):
+            break
+    if not found:
+        cause = "a gain of each is zero, so that neither can be brought into the gauge of the other"
+        raise CheckpointError("the models cannot be compared", cause=cause, remedy="set the gain to a small number")
+    gauge, over, left = min(found, key=lambda f: (_ORDER.index(_verdict(f[2])), f[2].share))
+    names = models[0].spec, models[1].spec
+    outputs, zeros = _outputs(graph, *states), _zeros(graph, over.state, states[1]) if gauge == "B" else 0.0
+    figures = over.distance, over.chance, over.deviations
+    return Same(names, _verdict(left), gauge, left, *figures, outputs, zeros, (*notes, *said))
+
+
+_ORDER = (SAME, NOISE, DERIVED, INDEPENDENT)
+
+
+def _verdict(left: Residue) -> str:
+    if left.share <= max(ROUNDED * left.rounding, LEAST):
+        return SAME
+    if left.share > FAR:
+        return INDEPENDENT
+    even = left.unevenness <= EVEN or left.evidence <= EVIDENCE
+    return NOISE if even and left.peak <= PEAK else DERIVED
+
+
+def _laid(graph: SymmetryGraph, a: State, b: State, kept: Mapping[str, torch.dtype]) -> tuple[Overlay, Residue] | None:
+    """A laid over B and what is left; None where a gain of B is zero."""
+    names = [n for n in graph.graph.parameters if n in b and b[n].is_floating_point()]
+    try:
+        over = overlay(graph, a, b, enough=ROUNDED * rounding(b, names, kept), far=FAR)
+    except SymgraphError:
+        return None
+    first = residue(over.state, b, {}, names, kept)
+    if first.share > FAR or _verdict(first) == SAME:
+        return over, first
+    return over, residue(over.state, b, absorbed(graph, over.state, over.weights), names, kept)
+
+
+def _outputs(graph: SymmetryGraph, a: State, b: State) -> float:
+    """The change of the outputs on random inputs, the root mean square over that of the outputs of A."""
+    inputs = random_inputs(graph.graph, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = (Interpreter(graph.graph).run(s, inputs) for s in (a, b))
+    pairs = [(x.double(), y.double()) for x, y in zip(before, after, strict=True) if x.is_floating_point()]
+    finite = [(x.isfinite() & y.isfinite(), x, y) for x, y in pairs]
+    top = sum(float(torch.where(ok, x - y, 0.0).square().sum()) for ok, x, y in finite)
+    whole = sum(float(torch.where(ok, x, 0.0).square().sum()) for ok, x, _ in finite)
+    return math.sqrt(top / max(whole, 1e-300))
+
+
+def _zeros(graph: SymmetryGraph, here: State, b: State) -> float:
+    names = [n for n in graph.graph.parameters if n in b]
+    zero = sum(int(((b[n] == 0) & (here[n] != 0)).sum()) for n in names)
+    return zero / max(sum(b[n].numel() for n in names), 1)
+
+
+def _in_one_shape(
+    models: list[Model], symmetry: SymmetryGraph | None, rules: RuleSources
+) -> tuple[SymmetryGraph, tuple[State, State], tuple[str, ...]]:
+    """The symmetry graph of the narrower model, both states in its shape, and what became of the wider one."""
+    a, b = models
+    own = [float64(state_of(m.module)) for m in models]
+    known: dict[int, SymmetryGraph] = {}
+
+    def graph(m: Model) -> SymmetryGraph:
+        if id(m) not in known:
+            known[id(m)] = infer(m, rules=rules)
+        return known[id(m)]
+
+    if not architecture_differences(a, b):
+        if symmetry is None:
+            check_alike({"A": a, "B": b}, "AB", graph)
+        return symmetry or graph(a), (own[0], own[1]), ()
+    if symmetry is not None:
+        raise CheckpointError("the models have two shapes", cause="one symmetry is given", remedy="leave it out")
+    shape = common_shape(a, b, graph)
+    wide = 0 if shape.narrow == "B" else 1
+    small = models[1 - wide]
+    found = reduce(graph(models[wide]), graph(small), own[wide], own[1 - wide])
+    states = (found.state, own[1]) if wide == 0 else (own[0], found.state)
+    return graph(small), states, (_reduced("AB"[wide], found),)
+
+
+def _reduced(name: str, found: Reduction) -> str:
+    exact = "exactly: dead, copied and split units" if found.exact else f"its outputs change by {found.error:.2g}"
+    sizes = ", ".join(f"{f.name} {f.before} -> {f.after}" for f in found.spaces)
+    return f"{name} is wider, and was reduced ({exact}): {sizes}"

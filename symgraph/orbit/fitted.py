@@ -1,0 +1,148 @@
+"""The nearest point of an orbit in a gauge that is given: weighted least squares over all continuous symmetries.
+
+    min over g of  sum_T  w_T^2 |B_T - (g.A)_T|^2
+
+from a point near by, where permutations and signs are right already. It is Gauss and Newton's method in coordinates
+about the current point, each step by conjugate gradients; no matrix of the size of a model is made.
+
+Source: Levenberg 1944, Marquardt 1963; Hestenes and Stiefel 1952; inexact steps, Dembo, Eisenstat and Steihaug 1982.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symgraph.errors import SymgraphError
+from symgraph.orbit.coordinates import Coordinates, Vector, inner
+from symgraph.orbit.steps import State
+from symgraph.symmetry.graph import SymmetryGraph
+
+LENGTHS = (1.0, 0.5, 0.2, 0.05)
+DAMPING = 1e-4
+ACCURACIES = (0.1, 0.03, 0.01)
+PROBES = 2
+# No seed that anyone is likely to have drawn the models with.
+SEED = 746_201_933
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The point that was found, and the weighted squared distance to the target, before and after every step."""
+
+    state: State
+    squares: tuple[float, ...]
+
+
+def fitted(
+    symmetry: SymmetryGraph,
+    state: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    *,
+    steps: int = 20,
+    tolerance: float = 1e-3,
+    iterations: int = 60,
+) -> Fitted:
+    """The point of the orbit of `state` that is nearest to `target`, as far as steps from there lead.
+
+    Args:
+        weights: of the tensors that count, by name.
+        tolerance: it ends where a step gains less than this part of what is left.
+        iterations: of conjugate gradients in every step, at most.
+    """
+    here = dict(state)
+    squares = [square(here, target, weights)]
+    damping, accuracy = DAMPING, ACCURACIES[0]
+    for _ in range(steps):
+        at = Coordinates(symmetry, here, weights)
+        change = {n: w * target[n] - at.here[n] for n, w in weights.items()}
+        step = _solved(at, change, damping, accuracy, iterations)
+        found, left = _along(at, step, target, squares[-1])
+        if found is None and damping > 1.0:
+            break
+        if found is None:
+            damping *= 100
+            continue
+        here, gained = found, 1 - left / squares[-1]
+        squares.append(left)
+        damping = max(damping / 10, 1e-12)
+        if gained < tolerance and accuracy <= ACCURACIES[-1]:
+            break
+        # Far away a step need not be exact.
+        accuracy = ACCURACIES[-1] if gained < tolerance else ACCURACIES[1] if gained < 0.3 else accuracy
+    return Fitted(here, tuple(squares))
+
+
+def _along(at: Coordinates, step: Vector, target: Mapping[str, Tensor], before: float) -> tuple[State | None, float]:
+    """The first point along a step that is nearer than before."""
+    for length in LENGTHS:
+        try:
+            found = at.point({n: length * t for n, t in step.items()})
+        except SymgraphError:
+            continue
+        left = square(found, target, at.weights)
+        if left < before:
+            return {n: t.detach() for n, t in found.items()}, left
+    return None, math.inf
+
+
+def square(state: Mapping[str, Tensor], target: Mapping[str, Tensor], weights: Mapping[str, float]) -> float:
+    """The weighted squared distance of two states; infinite where it is not finite."""
+    found = sum(float((w * (target[n] - state[n])).square().sum()) for n, w in weights.items())
+    return found if math.isfinite(found) else math.inf
+
+
+def _sizes(at: Coordinates, probes: int = 4) -> dict[str, float]:
+    """The mean squared slope of the coordinates of every part, measured by random changes."""
+    generator, found = torch.Generator().manual_seed(SEED), dict.fromkeys(at.zero, 0.0)
+    for _ in range(probes):
+        dual = at.dual(_random(at, generator))
+        found = {n: s + float(dual[n].square().mean()) / probes if dual[n].numel() else s for n, s in found.items()}
+    return found
+
+
+def _random(at: Coordinates, generator: torch.Generator) -> State:
+    return {n: torch.randn(t.shape, generator=generator, dtype=torch.float64) for n, t in at.here.items()}
+
+
+def _solved(at: Coordinates, change: State, damping: float, accuracy: float, iterations: int) -> Vector:
+    """The coordinates whose slope is nearest to a change, by conjugate gradients."""
+    sizes = {n: s or 1.0 for n, s in _sizes(at).items()}
+    left = at.dual(change)
+    found = {n: torch.zeros_like(t) for n, t in left.items()}
+    scaled = {n: t / sizes[n] for n, t in left.items()}
+    way, size = scaled, inner(left, scaled)
+    enough = accuracy**2 * size
+    for _ in range(iterations):
+        if size <= enough:
+            break
+        image = at.dual(at.slope(way))
+        image = {n: t + damping * sizes[n] * way[n] for n, t in image.items()}
+        amount = size / max(inner(way, image), 1e-300)
+        found = {n: t + amount * way[n] for n, t in found.items()}
+        left = {n: t - amount * image[n] for n, t in left.items()}
+        scaled = {n: t / sizes[n] for n, t in left.items()}
+        before, size = size, inner(left, scaled)
+        way = {n: t + size / before * way[n] for n, t in scaled.items()}
+    return found
+
+
+def absorbed(
+    symmetry: SymmetryGraph, state: Mapping[str, Tensor], weights: Mapping[str, float], probes: int = PROBES
+) -> dict[str, float]:
+    """How many of the directions of each tensor a fit takes up: the rest is what noise leaves there.
+
+    Noise is drawn and fitted to first order; what is fitted of it, on average, is the trace of the projection.
+    """
+    at, generator = Coordinates(symmetry, state, weights), torch.Generator().manual_seed(SEED + 1)
+    found = dict.fromkeys(weights, 0.0)
+    for _ in range(probes):
+        noise = _random(at, generator)
+        taken = at.slope(_solved(at, noise, 1e-9, 0.03, 100))
+        found = {n: x + float((taken[n] * noise[n]).sum()) / probes for n, x in found.items()}
+    return {n: min(max(x, 0.0), float(state[n].numel())) for n, x in found.items()}

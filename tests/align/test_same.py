@@ -1,0 +1,218 @@
+"""Same or different: planted pairs are told apart, noise is estimated, and surplus units are undone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from models_zoo import Case, case
+from torch import Tensor, nn
+
+import symgraph
+from symgraph.errors import CheckpointError
+from symgraph.match.laid_over import overlay
+from symgraph.match.residue import residue, rounding
+from symgraph.match.same import FAR, Same, same
+from symgraph.orbit.coordinates import Coordinates, inner
+from symgraph.orbit.fitted import absorbed, fitted
+from symgraph.orbit.upright import upright
+from symgraph.prove.sample import moved
+from symgraph.prove.verify import family_names
+from symgraph.tracing.sampling import float64
+
+State = dict[str, Tensor]
+FAST = ("mlp-relu", "mlp-tanh", "llama")
+ALL = ("mlp-relu", "vit", "gpt2-tied", "gpt2-untied", "llama", "bert", "resnet")
+
+
+def noised(found: Case, state: State, share: float, seed: int) -> State:
+    generator = torch.Generator().manual_seed(seed)
+
+    def with_noise(t: Tensor) -> Tensor:
+        return t + share * t.square().mean().sqrt() * torch.randn(t.shape, generator=generator, dtype=t.dtype)
+
+    return {n: with_noise(t) if n in found.graph.parameters else t for n, t in state.items()}
+
+
+def told(found: Case, a: State, b: State) -> Same:
+    return same((found.symmetry, a), (found.symmetry, b), symmetry=found.symmetry)
+
+
+def weights_of(state: State) -> dict[str, float]:
+    return {n: 1 / float(t.square().mean().sqrt()) for n, t in state.items() if t.is_floating_point()}
+
+
+# -- the pieces ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mlp-relu", "llama"])
+def test_coordinates_keep_the_function_and_slopes_are_dual(name: str) -> None:
+    found = case(name)
+    state = found.state(1)
+    at = Coordinates(found.symmetry, state, weights_of(state))
+    generator = torch.Generator().manual_seed(0)
+    way = {n: torch.randn(t.shape, generator=generator, dtype=torch.float64) for n, t in at.zero.items()}
+    near = at.point({n: 0.05 * t for n, t in way.items()})
+    before, after = found.run(state), found.run({n: t.detach() for n, t in near.items()})
+    torch.testing.assert_close(after, before, rtol=1e-8, atol=1e-8)
+    change = {n: torch.randn(t.shape, generator=generator, dtype=torch.float64) for n, t in at.here.items()}
+    assert inner(at.slope(way), change) == pytest.approx(inner(at.dual(change), way), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mlp-relu", pytest.param("llama", marks=pytest.mark.slow)])
+def test_a_planted_point_is_found_from_near_by(name: str) -> None:
+    found = case(name)
+    state = found.state(2)
+    at = Coordinates(found.symmetry, state, {})
+    generator = torch.Generator().manual_seed(0)
+    way = {n: 0.1 * torch.randn(t.shape, generator=generator, dtype=torch.float64) for n, t in at.zero.items()}
+    target = {n: t.detach() for n, t in at.point(way).items()}
+    result = fitted(found.symmetry, state, target, weights_of(target), tolerance=1e-6)
+    assert result.squares[-1] < 1e-6 * result.squares[0]
+
+
+def test_a_fit_takes_up_as_many_directions_as_the_group_has() -> None:
+    found = case("llama")
+    state = found.state(1)
+    taken = absorbed(found.symmetry, state, weights_of(state), probes=4)
+    assert sum(taken.values()) == pytest.approx(found.symmetry.dimension().number, rel=0.1)
+
+
+def test_leans_are_taken_out_of_the_canonical_form() -> None:
+    found = case("bert")
+    state = found.state(1)
+    leans = [n for n in family_names(found.symmetry) if n.startswith("lean")]
+    other = moved(found.symmetry, state, seed=1, families=leans)
+    one, two = (upright(found.symmetry, s).state for s in (state, other))
+    for n, t in one.items():
+        torch.testing.assert_close(two[n], t, rtol=1e-8, atol=1e-8)
+
+
+def test_what_is_left_of_noise_is_even_and_of_training_is_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    here = {n: torch.randn(20, 30, generator=generator, dtype=torch.float64) for n in "abc"}
+    noise = {n: t + 0.1 * torch.randn(t.shape, generator=generator, dtype=torch.float64) for n, t in here.items()}
+    left = residue(here, noise, {}, list("abc"), {})
+    assert left.share == pytest.approx(0.1, rel=0.05) and left.unevenness < 0.1 and left.peak < 1.1
+    low = {n: t + 0.1 * torch.outer(t[:, 0], t[0]) for n, t in here.items()}
+    assert residue(here, low, {}, list("abc"), {}).peak > 2
+    one = {**here, "a": noise["a"]}
+    assert residue(here, one, {}, list("abc"), {}).unevenness > 1
+
+
+def test_rounding_is_known() -> None:
+    x = torch.randn(200, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rounded = x.bfloat16().double()
+    known = rounding({"x": rounded}, ["x"], {"x": torch.bfloat16})
+    assert float((rounded - x).norm() / x.norm()) == pytest.approx(known, rel=0.05)
+
+
+# -- whole models --------------------------------------------------------------------------------------------------
+
+
+def check(name: str, seed: int) -> None:
+    found = case(name)
+    a = found.state(seed)
+    other = moved(found.symmetry, a, seed=seed + 2)
+    small = {n: t.bfloat16() if t.is_floating_point() else t for n, t in other.items()}
+    assert told(found, a, small).verdict == "same"
+    result = told(found, a, noised(found, float64(other), 0.05, seed))
+    assert result.verdict == "noise" and result.deviations > 4
+    # An estimate of a standard deviation from so many numbers.
+    few = sum(p.directions for p in result.residue.parts)
+    assert result.share == pytest.approx(0.05, rel=max(0.1, 3 / (2 * few) ** 0.5))
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_planted_pairs_are_told(name: str) -> None:
+    check(name, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", ALL)
+def test_planted_pairs_of_every_architecture_are_told(name: str, seed: int) -> None:
+    check(name, seed)
+    found = case(name)
+    a = found.state(seed)
+    strong = told(found, a, noised(found, float64(moved(found.symmetry, a, seed=seed + 2)), 0.2, seed))
+    few = sum(p.directions for p in strong.residue.parts)
+    assert strong.verdict == "noise" and strong.share == pytest.approx(0.2, rel=max(0.1, 3 / (2 * few) ** 0.5))
+    assert told(found, a, found.state(seed + 100)).verdict == "independent"
+
+
+def test_another_model_is_independent_and_a_changed_one_derived() -> None:
+    found = case("mlp-gelu")
+    a = found.state(1)
+    other = told(found, a, found.state(101))
+    assert other.verdict == "independent" and other.share > FAR and "independent" in str(other)
+    b = float64(moved(found.symmetry, a, seed=3))
+    changed = {**b, "2.weight": b["2.weight"] + 0.4 * torch.outer(b["2.weight"][:, 0], b["2.weight"][0])}
+    tuned = told(found, a, changed)
+    assert tuned.verdict == "derived" and tuned.to_plain()["verdict"] == "derived"
+
+
+@pytest.mark.slow
+def test_noise_that_a_gauge_made_large_is_what_was_added() -> None:
+    """In canonical form a share of 0.2 is a distance of almost one."""
+    found = case("gpt2-tied")
+    a = found.state(2)
+    b = noised(found, float64(moved(found.symmetry, a, seed=4)), 0.2, 7)
+    names = list(found.graph.parameters)
+    over = overlay(found.symmetry, a, b)
+    left = residue(over.state, b, absorbed(found.symmetry, over.state, over.weights), names, {})
+    assert over.distance > 0.4 and left.share == pytest.approx(0.2, rel=0.1)
+
+
+# -- other widths --------------------------------------------------------------------------------------------------
+
+
+def perceptron(hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, hidden), nn.ReLU(), nn.Linear(hidden, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+def widened(net: nn.Sequential) -> Iterator[tuple[str, nn.Sequential]]:
+    """The same function with three more units: dead ones, copies that share what leaves, parts of one unit."""
+    into, bias, out, second = (net.state_dict()[n] for n in ("0.weight", "0.bias", "2.weight", "2.bias"))
+    part, size = torch.tensor([0.3, 0.2, 0.4]), torch.tensor([0.5, 2.0, 3.0])
+    for kind in ("dead", "copied", "split"):
+        scale = size if kind == "split" else torch.ones(3)
+        more = {
+            "0.weight": into[:3] * scale[:, None],
+            "0.bias": bias[:3] * scale,
+            "2.weight": out[:, :3] * part / scale,
+        }
+        rest = torch.cat([out[:, :3] * (1 - part), out[:, 3:]], 1)
+        if kind == "dead":
+            more, rest = {"0.weight": torch.randn(3, 6), "0.bias": torch.randn(3), "2.weight": torch.zeros(4, 3)}, out
+        wide = perceptron(len(bias) + 3)
+        state = {
+            "0.weight": torch.cat([into, more["0.weight"]]),
+            "0.bias": torch.cat([bias, more["0.bias"]]),
+            "2.weight": torch.cat([rest, more["2.weight"]], 1),
+            "2.bias": second,
+        }
+        wide.load_state_dict({**net.state_dict(), **state})
+        yield kind, wide
+
+
+def test_surplus_units_are_undone() -> None:
+    torch.manual_seed(0)
+    net, x = perceptron(8), torch.randn(5, 6)
+    for kind, wide in widened(net):
+        torch.testing.assert_close(wide(x), net(x))
+        found = symgraph.same(net, symgraph.sample(wide, x, seed=1), x)
+        assert found.verdict == "same", kind
+        assert any("exactly" in note for note in found.notes)
+    assert symgraph.same(wide, net, x).verdict == "same"
+    assert symgraph.same(net, perceptron(11), x).verdict == "independent"
+
+
+def test_another_architecture_is_refused() -> None:
+    x, net = torch.randn(5, 6), perceptron(8)
+    other = copy.deepcopy(net)
+    other[1] = nn.GELU()
+    with pytest.raises(CheckpointError, match="symmetries"):
+        symgraph.same(net, other, x)

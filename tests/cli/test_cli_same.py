@@ -1,0 +1,27 @@
+"""same, end to end: what is said of two checkpoints, what is expected of them, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli.runner import Cli
+
+
+def test_a_verdict_with_its_figures(cli: Cli, checkpoints: Path) -> None:
+    found = cli("same", checkpoints / "vit-0", checkpoints / "vit-0", "--json", "--expect", "same", "noise")
+    assert found.code == 0, found.err
+    assert found.json["verdict"] == "same" and found.json["outputs"] == 0.0
+    other = cli("same", checkpoints / "vit-0", checkpoints / "vit-1", "--expect", "same")
+    assert other.code == 6 and "not same" in other.err and "deviations" in other.out
+
+
+def test_another_architecture_is_refused(cli: Cli, checkpoints: Path) -> None:
+    found = cli("same", checkpoints / "vit-0", checkpoints / "gpt2-0")
+    assert found.code == 7 and "help:" in found.err and not found.out
+
+
+def test_the_verdicts_are_those_of_the_library() -> None:
+    from symgraph.cli import same_command
+    from symgraph.match import same
+
+    assert same_command.VERDICTS == (same.SAME, same.NOISE, same.DERIVED, same.INDEPENDENT)
