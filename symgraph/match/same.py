@@ -34,8 +34,8 @@ SAME, NOISE, DERIVED, INDEPENDENT = "same", "noise", "derived", "independent"
 ROUNDED, LEAST = 4.0, 1e-6
 # What is left of noise is as even as this, or nothing shows that it is not; and no singular value stands out so far.
 EVEN, EVIDENCE, PEAK = 0.15, 4.0, 1.15
-# What is left of more than this share of B's entries is no relation.
-FAR = 0.6
+# What is left of more than this share of B's entries is no relation, nor is what is hardly nearer than chance has it.
+FAR, DEVIATIONS = 0.6, 4.0
 _log = logging.getLogger(__name__)
 
 
@@ -142,25 +142,25 @@ def same(
         laid = _laid(graph, *pair, kept)
         if laid is not None:
             found.append((gauge, *laid))
-        if found and _verdict(found[-1][2]) in (SAME, NOISE, INDEPENDENT):
+        if found and _verdict(*found[-1][1:]) in (SAME, NOISE, INDEPENDENT):
             break
     if not found:
         cause = "a gain of each is zero, so that neither can be brought into the gauge of the other"
         raise CheckpointError("the models cannot be compared", cause=cause, remedy="set the gain to a small number")
-    gauge, over, left = min(found, key=lambda f: (_ORDER.index(_verdict(f[2])), f[2].share))
+    gauge, over, left = min(found, key=lambda f: (_ORDER.index(_verdict(*f[1:])), f[2].share))
     names = models[0].spec, models[1].spec
     outputs, zeros = _outputs(graph, *states), _zeros(graph, over.state, states[1]) if gauge == "B" else 0.0
     figures = over.distance, over.chance, over.deviations
-    return Same(names, _verdict(left), gauge, left, *figures, outputs, zeros, (*notes, *said))
+    return Same(names, _verdict(over, left), gauge, left, *figures, outputs, zeros, (*notes, *said))
 
 
 _ORDER = (SAME, NOISE, DERIVED, INDEPENDENT)
 
 
-def _verdict(left: Residue) -> str:
+def _verdict(over: Overlay, left: Residue) -> str:
     if left.share <= max(ROUNDED * left.rounding, LEAST):
         return SAME
-    if left.share > FAR:
+    if left.share > FAR or over.deviations < DEVIATIONS:
         return INDEPENDENT
     even = left.unevenness <= EVEN or left.evidence <= EVIDENCE
     return NOISE if even and left.peak <= PEAK else DERIVED
@@ -174,7 +174,7 @@ def _laid(graph: SymmetryGraph, a: State, b: State, kept: Mapping[str, torch.dty
     except SymgraphError:
         return None
     first = residue(over.state, b, {}, names, kept)
-    if first.share > FAR or _verdict(first) == SAME:
+    if _verdict(over, first) in (SAME, INDEPENDENT):
         return over, first
     return over, residue(over.state, b, absorbed(graph, over.state, over.weights), names, kept)
 
