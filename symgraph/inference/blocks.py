@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
+from symgraph.inference.axis_nodes import Shape
 from symgraph.inference.claims import Ref
-from symgraph.inference.store import Shape, Store
+from symgraph.inference.store import Store
 
 Block = tuple[Ref, ...]
 

@@ -17,6 +17,7 @@ from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.entry_numbers import is_constant, line_along, moved, varies
 from symgraph.inference.flow import BLANK, Flow
+from symgraph.inference.learned_gains import LearnedGain, LearnedGains
 from symgraph.inference.matrix_parts import Part, part_of
 from symgraph.ir import Node
 from symgraph.ir import Tensor as Meta
@@ -121,6 +122,7 @@ class Carrier:
         self.flow, self.graph = flow, flow.graph
         self.equal: list[tuple[int, Window]] = []
         self.parts: dict[str, Part | None] = {}
+        self.gains = LearnedGains(flow)
 
     def uses(self, value: str, user: Node, spot: Spot) -> Iterator[Use]:
         """What a node does with a constant in a value that it reads: one use for each time that it reads it."""
@@ -207,7 +209,7 @@ class Carrier:
         elif law is not None:
             yield self._read(a, operand, law, spot)
         else:
-            yield self._scaled(a, spot)
+            yield from self._multiplied(a, operand, spot)
 
     def _added(self, a: Applied, operand: str, spot: Spot) -> Seen | Passed:
         if a.binding is None or not isinstance(a.node.result, Meta):
@@ -220,6 +222,42 @@ class Carrier:
             return Seen()
         rows = None if alike.rows is None else _along(alike.rows, tokens, result, a.node.shape)
         return Passed(a.node.name, alike.moved(_along(alike.at, tokens, result, a.node.shape), rows))
+
+    def _multiplied(self, a: Applied, operand: str, spot: Spot) -> Iterator[Use]:
+        """What a number makes of a constant, one that the code holds or one that is learned, or a gain."""
+        gain = self.gains.of(a, operand)
+        if gain is None:
+            yield self._scaled(a, spot)
+        elif gain.number is not None:
+            (index, path), factor = spot.name, Hop(gain.number, gain.number)
+            # Numbers commute with matrices: in front of these their order says nothing.
+            numbers = sorted([factor, *(h for h in path if h.is_number)], key=lambda h: h.reader.place)
+            way = (*numbers, *(h for h in path if not h.is_number))
+            yield Passed(a.node.name, replace(spot, name=(index, way)))
+        else:
+            yield from self._gained(a, gain, spot)
+
+    def _gained(self, a: Applied, gain: LearnedGain, spot: Spot) -> Iterator[Use]:
+        """What a gain makes of a constant along its axis, part by part."""
+        alike = None if spot.even else self._alike(spot, [i for i in range(spot.at.dim()) if i != gain.dim])
+        if alike is None:
+            yield Seen()
+            return
+        line, (index, path) = line_along(spot.at, gain.dim), spot.name
+        sizes = [-1 if i == gain.dim else 1 for i in range(len(a.node.shape))]
+        for reader, rows in gain.parts:
+            here = line[reader.places()]
+            entries = torch.arange(1, spot.term.size + 1, dtype=line.dtype)
+            if not bool(here.any()):
+                continue
+            wanted = over_leaves(entries, spot.term, reader.term)
+            if wanted is None or not torch.equal(wanted, here):
+                yield Seen()
+                return
+            at = torch.zeros_like(line)
+            at[rows.places()] = torch.arange(1, rows.size + 1, dtype=line.dtype)
+            name, at = (index, (*path, Hop(reader, rows))), at.reshape(sizes).expand(a.node.shape)
+            yield Passed(a.node.name, replace(alike, name=name, term=rows.term, at=at, rows=None, window=spot.span))
 
     def _scaled(self, a: Applied, spot: Spot) -> Use:
         """An operator of one operand that admits all maps entry by entry multiplies every entry by one number."""

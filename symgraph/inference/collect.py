@@ -38,6 +38,7 @@ def collect(explained: Explained) -> Equations:
     else:
         for node in explained.graph.nodes:
             gathering.values[node.name] = _visit(gathering, node)
+    gathering.store.settle()
     for name in explained.graph.outputs:
         _fix_output(gathering, name)
     return gathering.equations()

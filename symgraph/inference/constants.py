@@ -305,7 +305,7 @@ def _inverted(
         if len(paths) != 1 or not isinstance(path, tuple) or len(path) != 1 or unknown[0] in system.tied:
             continue
         hop, size = path[0], system.ports[unknown[0]].piece.size
-        if hop.rows.place in means and size == hop.rows.size == hop.reader.size:
+        if not hop.multiplies and hop.rows.place in means and size == hop.rows.size == hop.reader.size:
             yield unknown, hop
 
 
@@ -321,9 +321,10 @@ def _share_out(taken: _Taken, windows: Windows, solution: Solution, givers: dict
 
 def _layout(system: System, unknown: Unknown, path: tuple[Hop, ...]) -> Axes:
     """The axes of a constant behind a path; none where its entries count as one."""
-    if system.even is not None and not path:
+    ways = [hop for hop in path if not hop.is_number]
+    if system.even is not None and not ways:
         return ()
-    term = path[-1].rows.term if path else system.ports[unknown[0]].piece.term
+    term = ways[-1].rows.term if ways else system.ports[unknown[0]].piece.term
     return tuple((leaf.frame, leaf.size) for leaf in leaves(term) if leaf.size > 1)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import dropwhile
+from functools import partial
+from itertools import dropwhile, groupby
 from math import prod
 
 from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass
 from symgraph.inference.applied import Relation
+from symgraph.inference.axis_nodes import Shape
 from symgraph.inference.blocks import ref_blocks
 from symgraph.inference.claims import Evidence, Ref
 from symgraph.inference.draft import Draft
 from symgraph.inference.equations import Equations
-from symgraph.inference.store import Shape, Store
+from symgraph.inference.store import Store
 from symgraph.symmetry.terms import Leaf, Product, Term, joined, reordered
 
 # More positions than patches have that are merged.
@@ -29,6 +31,8 @@ def find_frames(equations: Equations) -> Draft:
     blocks = {name: [b for axes in results for b in ref_blocks(eq.store, axes)] for name, results in values.items()}
     bounds, evidence = _claimed(eq.store)
     nodes = dict.fromkeys(ref >> 1 for several in blocks.values() for block in several for ref in block)
+    multiplied = (eq.store.find(ref) for relation in relations for ref in relation.refs)
+    nodes |= dict.fromkeys(ref >> 1 for ref in multiplied if eq.store.size(ref) > 1)
     frames = {node: frame for frame, node in enumerate(nodes)}
     self_dual = frozenset(frames[node] for node in eq.store.self_dual() if node in frames)
     reader = _Terms(eq.store, frames, self_dual)
@@ -50,15 +54,17 @@ def find_frames(equations: Equations) -> Draft:
 def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Ref], ...]]:
     """Products and links between leaves: axes that are multiplied are cut at the same places, until no cut is new."""
     store, relations, links = eq.store, list[Relation](), list[tuple[Ref, Ref]]()
-    pairs = [(product.result, factor) for product in eq.relations for factor, _ in product.terms] + list(eq.links)
     _cut_positions(store, {ref for product in eq.relations for ref in product.refs})
-    before = (-1, 0)
-    while before != (before := (sum(len(store.align(first, second)) for first, second in pairs), store.moves)):
-        pass
-    for relation in eq.relations:
+    before, after = (-1, -1), (0, 0)
+    while before != after:
+        fixed = _fixed(store)
+        products = [tuple(_in_runs(store, fixed, ref) for ref in relation.refs) for relation in eq.relations]
+        before, after = after, (sum(_align(store, refs) for refs in (*products, *eq.links)), store.moves)
+        store.settle()
+    for relation, refs in zip(eq.relations, products, strict=True):
         store.because(relation.node, relation.rule)
         powers = [power for _, power in relation.terms]
-        for result, *factors in _side_by_side(store, relation.refs):
+        for result, *factors in _side_by_side(store, refs):
             terms = tuple(zip(factors, powers, strict=True))
             relations.append(replace(relation, result=result, terms=terms))
     for pair in eq.links:
@@ -66,12 +72,46 @@ def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Re
     return tuple(relations), tuple(links)
 
 
+def _align(store: Store, refs: tuple[Ref, ...]) -> int:
+    """Cuts axes that are multiplied at the same places; how many leaves they have then, as often as they are compared.
+
+    What the last of them cut is carried back to those before it.
+    """
+    first, *others = refs
+    return sum(len(store.align(first, other)) for other in (*others, *others[:-1]))
+
+
+def _fixed(store: Store) -> set[int]:
+    """Free nodes that are bounded by the identity outright."""
+    return {leaf >> 1 for claim in store.claims if claim.bound == RIGID for leaf in store.leaves(claim.ref)}
+
+
+def _in_runs(store: Store, fixed: set[int], ref: Ref) -> Ref:
+    """An axis with each run of positions that nothing moves as one part: how they are cut says nothing of others."""
+    runs = [(stays, list(parts)) for stays, parts in groupby(store.parts(ref), partial(_stays, store, fixed))]
+    cut = any(stays and sum(len(list(store.leaves(part))) for part in parts) > 1 for stays, parts in runs)
+    if not cut:
+        return ref
+    store.because("", "positions", "nothing moves them")
+    return store.concat(
+        [
+            part
+            for stays, parts in runs
+            for part in ([store.fresh_rigid(sum(map(store.size, parts)))] if stays else parts)
+        ]
+    )
+
+
+def _stays(store: Store, fixed: set[int], ref: Ref) -> bool:
+    return all(store.size(leaf) == 1 or leaf >> 1 in fixed for leaf in store.leaves(ref))
+
+
 def _cut_positions(store: Store, axes: set[Ref]) -> None:
     """A few positions that nothing moves, in front of other factors of an axis, are parts of it, each with its own.
 
     So what multiplies merged patches may differ from one to the next.
     """
-    fixed = {leaf >> 1 for claim in store.claims if claim.bound == RIGID for leaf in store.leaves(claim.ref)}
+    fixed = _fixed(store)
     for axis in sorted(axes):
         factors = store.factors(axis)
         inner = list(dropwhile(lambda f: f >> 1 in fixed, factors))
@@ -123,6 +163,8 @@ class _Terms:
             return self._leaf(self.store.find(ref))
         if shape[0] is Shape.MOVED:
             return reordered(self._term(shape[1][0]), self.store.order(ref))
+        if all(self.store.size(leaf) == 1 for leaf in self.store.leaves(ref)):
+            return joined([Leaf(-1, -1, False, 1)] * self.store.size(ref))
         children = [self._term(child) for child in shape[1] if self.store.size(child) != 1 or shape[0] is Shape.CONCAT]
         # In which order an axis was cut says nothing: what is nested within its like is spread out.
         if shape[0] is Shape.PRODUCT:
@@ -132,4 +174,5 @@ class _Terms:
 
     def _leaf(self, ref: Ref) -> Leaf:
         frame = self.frames.get(ref >> 1, -1)
-        return Leaf(-1, frame, bool(ref & 1) and frame not in self.self_dual, self.store.size(ref))
+        dual = bool(ref & 1) and frame >= 0 and frame not in self.self_dual
+        return Leaf(-1, frame, dual, self.store.size(ref))

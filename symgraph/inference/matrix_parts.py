@@ -50,7 +50,7 @@ class Part:
 
 def part_of(flow: Flow, value: str) -> Part | None:
     """What a value is of a parameter with two axes; None where it is anything else."""
-    way = tuple(_way_back(flow, value))
+    way = tuple(way_back(flow, value))
     parameter = flow.graph.by_name[next(way[0].refs()) if way else value]
     if parameter.kind is not Kind.PARAMETER or len(parameter.shape) != 2 or parameter.name not in flow.d.values:
         return None
@@ -70,7 +70,7 @@ def part_of(flow: Flow, value: str) -> Part | None:
     return Part(value, parameter, (axes[0], axes[1]), places, terms, way[0].name, alone)
 
 
-def _way_back(flow: Flow, value: str) -> Iterator[Node]:
+def way_back(flow: Flow, value: str) -> Iterator[Node]:
     """The calls that only move entries, in order, from a parameter to a value."""
     found: list[Node] = []
     node = flow.graph.by_name[value]

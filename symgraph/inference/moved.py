@@ -9,8 +9,9 @@ import torch
 
 from symgraph.groups.lattice import RIGID, TOP, Bound
 from symgraph.inference.applied import shapes_of
+from symgraph.inference.axis_nodes import Shape
 from symgraph.inference.claims import Ref as Axis
-from symgraph.inference.store import Shape, Store
+from symgraph.inference.store import Store
 from symgraph.inference.structural import TRANSFORMERS, Axes, Call
 from symgraph.ir import Graph, Node, Ref, Tensor
 from symgraph.rules.binding import Binding, tensor_refs
@@ -89,6 +90,7 @@ def _where_else(
     axes = {n: tuple(store.new(size) for size in v.shape) for n, v in {**operands, **fixed}.items()}
     tensors = tuple(axes[ref.name] for ref in tensor_refs(binding))
     made = TRANSFORMERS[rule.structure or ""](store, Call(tensors, binding.arguments, shapes_of(node)))
+    store.settle()
     run = runner(node.target, binding.arguments)
     before = run({**operands, **fixed})
     if [tuple(map(store.size, own)) for own in made] != [tuple(old.shape) for old in before]:

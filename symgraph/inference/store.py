@@ -4,7 +4,8 @@ A `Store` holds one node per axis ever seen, in a union-find that carries the va
 it is *defined* as a Product (row-major flattening) or a Concat (concatenation) of other nodes. Equations between axes
 are solved by common refinement: two products are cut at the same places, two concatenations at the same offsets; free
 nodes take whatever structure the other side has. Where no common refinement exists, everything involved is bounded by
-`identity` and the reason is kept.
+`identity` and the reason is kept. Such an equation waits until all others are in, since they may cut it into parts that
+have one: so it does not matter when it comes.
 
     [6 x 4] = [2 x 12]   is cut into   [2 x 3 x 4]: the first factor of six is (2 x 3), that of twelve (3 x 4)
     [6 + 4] = [10]       makes the free axis of ten (6 + 4)
@@ -16,35 +17,25 @@ as well; where anything else meets a moved axis, that becomes the concatenation 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
+from collections.abc import Callable
 from math import gcd, lcm, prod
 
 from symgraph.groups.lattice import RIGID, Bound, SymmetryClass, down
+from symgraph.inference.axis_nodes import AxisNodes, Shape
 from symgraph.inference.claims import Claim, Evidence, Ref
-from symgraph.symmetry.terms import prime, runs, turn_order, turns_in
+from symgraph.symmetry.terms import runs, turn_order, turns_in
 
 SELF_DUAL = down(SymmetryClass.ORTHOGONAL)
 
 
-class Shape(Enum):
-    """How a defined node is put together."""
-
-    PRODUCT = "product"
-    CONCAT = "concat"
-    MOVED = "moved"
-
-
-class Store:
+class Store(AxisNodes):
     """The axes of one inference run; a stage that solves further equations does so in a copy."""
 
     def __init__(self) -> None:
-        self._parent: list[Ref] = []
-        self._size: list[int] = []
-        self._shape: list[tuple[Shape, tuple[Ref, ...]] | None] = []
-        self._orders: dict[int, tuple[int, ...]] = {}
+        super().__init__()
         self.claims: list[Claim] = []
         self._turned: list[Ref] = []
+        self._open: list[tuple[Ref, Ref, Evidence]] = []
         self._why = Evidence("", "", "")
 
     def copy(self) -> Store:
@@ -52,37 +43,10 @@ class Store:
         other = Store()
         other._parent, other._size, other._shape = self._parent.copy(), self._size.copy(), self._shape.copy()
         other.claims, other._turned = self.claims.copy(), self._turned.copy()
-        other._orders, other._why = self._orders.copy(), self._why
+        other._orders, other._open, other._why = self._orders.copy(), self._open.copy(), self._why
         return other
 
-    # -- construction ------------------------------------------------------------------------------------------
-
-    def new(self, size: int) -> Ref:
-        """A free node of the given size."""
-        self._parent.append(2 * len(self._size))
-        self._size.append(size)
-        self._shape.append(None)
-        return 2 * len(self._size) - 2
-
-    def product(self, refs: list[Ref]) -> Ref:
-        """The row-major flattening of `refs`; factors of size one vanish."""
-        kept = [ref for ref in refs if self.size(ref) != 1]
-        if len(kept) == 1:
-            return kept[0]
-        if not kept:
-            return self.new(1)
-        return self._define(self.new(prod(map(self.size, kept))), Shape.PRODUCT, kept)
-
-    def concat(self, refs: list[Ref]) -> Ref:
-        """The concatenation of `refs`; empty parts vanish."""
-        kept = [ref for ref in refs if self.size(ref) != 0]
-        if len(kept) == 1:
-            return kept[0]
-        return self._define(self.new(sum(map(self.size, kept))), Shape.CONCAT, kept)
-
-    def moved(self, ref: Ref, order: Sequence[int]) -> Ref:
-        """An axis whose position i holds the entry at position `order[i]` of `ref`."""
-        return self._move(self.new(self.size(ref)), ref, tuple(order))
+    # -- parts that take turns -----------------------------------------------------------------------------------
 
     def by_turns(self, ref: Ref, count: int) -> Ref:
         """The axis with every `count`-th position of `ref`: those from the first one on, from the second on, ..."""
@@ -126,93 +90,6 @@ class Store:
         ends = [(axis, i * n, (i + 1) * n) for i in range(count) for axis, n in zip(axes, lengths, strict=True)]
         return self.concat([self.narrow(*end) for end in ends])
 
-    def _move(self, free: Ref, ref: Ref, order: tuple[int, ...]) -> Ref:
-        self._orders[free >> 1] = order
-        return self._define(free, Shape.MOVED, [ref])
-
-    def _define(self, ref: Ref, shape: Shape, refs: list[Ref]) -> Ref:
-        flip = ref & 1
-        self._shape[ref >> 1] = (shape, tuple(child ^ flip for child in refs))
-        return ref
-
-    # -- reading -----------------------------------------------------------------------------------------------
-
-    def find(self, ref: Ref) -> Ref:
-        """The representative of `ref`, with the parity of the way to it."""
-        parent = self._parent
-        up = parent[ref >> 1] ^ (ref & 1)
-        if parent[up >> 1] ^ (up & 1) == up:
-            return up
-        path = [ref]
-        while (above := parent[up >> 1] ^ (up & 1)) != up:
-            path.append(up)
-            up = above
-        for passed in path:
-            parent[passed >> 1] = up ^ (passed & 1)
-        return up
-
-    def size(self, ref: Ref) -> int:
-        """Length of the axis."""
-        return self._size[ref >> 1]
-
-    def children(self, ref: Ref) -> tuple[Shape, tuple[Ref, ...]] | None:
-        """How the node is defined, None for a free one."""
-        ref = self.find(ref)
-        shape = self._shape[ref >> 1]
-        if shape is None or not ref & 1:
-            return shape
-        return shape[0], tuple(child ^ 1 for child in shape[1])
-
-    def leaves(self, ref: Ref) -> Iterator[Ref]:
-        """Free nodes below `ref`, from left to right."""
-        ref = self.find(ref)
-        shape = self._shape[ref >> 1]
-        if shape is None:
-            yield ref
-            return
-        for child in shape[1]:
-            yield from self.leaves(child ^ (ref & 1))
-
-    def factors(self, ref: Ref) -> list[Ref]:
-        """`ref` as a flat list of product factors without those of size one."""
-        shape = self.children(ref)
-        if shape is None or shape[0] is not Shape.PRODUCT:
-            return [] if self.size(ref) == 1 else [self.find(ref)]
-        return [factor for child in shape[1] for factor in self.factors(child)]
-
-    def parts(self, ref: Ref) -> list[Ref]:
-        """`ref` as a flat list of concatenated parts; a product over a concatenation is distributed."""
-        shape = self.children(ref)
-        if shape is None or shape[0] is Shape.MOVED:
-            return [self.find(ref)]
-        if shape[0] is Shape.CONCAT:
-            return [part for child in shape[1] for part in self.parts(child)]
-        first, *rest = self.factors(ref)
-        inner = self.parts(first)
-        if len(inner) == 1:
-            return [self.find(ref)]
-        return [cut for part in inner for cut in self.parts(self.product([part, *rest]))]
-
-    def order(self, ref: Ref) -> tuple[int, ...]:
-        """The order of a moved axis."""
-        return self._orders[self.find(ref) >> 1]
-
-    @property
-    def moves(self) -> int:
-        """How many axes are moved."""
-        return len(self._orders)
-
-    def text(self, ref: Ref) -> str:
-        """An axis in words: `a3` for a free node, `a3'` for its dual, `(a3 x a4)` and `(a3 + a4)` for others."""
-        shape = self.children(ref)
-        if shape is None:
-            free = self.find(ref)
-            return f"a{free >> 1}{prime(free & 1)}"
-        if shape[0] is Shape.MOVED:
-            return f"moved {self.text(shape[1][0])}"
-        joint = " x " if shape[0] is Shape.PRODUCT else " + "
-        return f"({joint.join(map(self.text, shape[1]))})"
-
     # -- claims ------------------------------------------------------------------------------------------------
 
     def because(self, node: str, rule: str, reason: str = "") -> None:
@@ -239,6 +116,25 @@ class Store:
     def unify(self, axis: Ref, other: Ref) -> None:
         """Makes two axes the same axis."""
         self._walk(axis, other, self._merge)
+
+    def settle(self) -> None:
+        """Solves what had no common refinement with the cuts that other equations have made since.
+
+        What has none now either is bounded by the identity.
+        """
+        before, after = None, self._waiting()
+        while before != after:
+            waiting, self._open = self._open, []
+            for axis, other, why in waiting:
+                self._why = why
+                self.unify(axis, other)
+            before, after = after, self._waiting()
+        for axis, other, why in self._open:
+            self._why = why
+            self._clash([axis, other], "the products have no common refinement")
+
+    def _waiting(self) -> list[tuple[tuple[Ref, ...], ...]]:
+        return [tuple(tuple(self.leaves(ref)) for ref in (axis, other)) for axis, other, _ in self._open]
 
     def align(self, axis: Ref, other: Ref) -> list[tuple[Ref, Ref]]:
         """Gives two axes the same structure without identifying their leaves; returns the pairs of leaves."""
@@ -344,7 +240,11 @@ class Store:
                     self._walk(self._take(left, size), self._take(right, size), pair)
                     break
             else:
-                self._clash(self._incomparable(left, right), "the products have no common refinement")
+                apart, others = self._incomparable(left, right)
+                if pair == self._merge:
+                    self._open.append((self.product(apart), self.product(others), self._why))
+                else:
+                    self._clash([*apart, *others], "the products have no common refinement")
 
     def _top(self, stack: list[Ref]) -> Ref:
         """The next factor; what has become a product since it was stacked is spread out first."""
@@ -382,19 +282,19 @@ class Store:
         stack.append(right)
         return left
 
-    def _incomparable(self, left: list[Ref], right: list[Ref]) -> list[Ref]:
+    def _incomparable(self, left: list[Ref], right: list[Ref]) -> tuple[list[Ref], list[Ref]]:
         """Removes factors from both sides up to the first place where both can be cut again."""
-        removed = [left.pop(), right.pop()]
-        mine, theirs = map(self.size, removed)
-        while mine != theirs:
-            end = lcm(mine, theirs)
-            if mine != end:
-                removed.append(self._divide(left, end // mine))
-                mine *= self.size(removed[-1])
+        mine, theirs = [left.pop()], [right.pop()]
+        while (size := self._length(mine)) != (other := self._length(theirs)):
+            end = lcm(size, other)
+            if size != end:
+                mine.append(self._divide(left, end // size))
             else:
-                removed.append(self._divide(right, end // theirs))
-                theirs *= self.size(removed[-1])
-        return removed
+                theirs.append(self._divide(right, end // other))
+        return mine, theirs
+
+    def _length(self, factors: list[Ref]) -> int:
+        return prod(map(self.size, factors))
 
     def _cut(self, ref: Ref, size: int) -> tuple[Ref, Ref]:
         """`ref` as two parts, the first of the given size; inside a product, the position that is cut stands alone."""

@@ -14,6 +14,7 @@ from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import spread
 from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, ones, over_leaves
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import Term
 
 State = dict[str, Tensor]
 _PLACE = ("parameter", "axis", "start", "window")
@@ -151,17 +152,26 @@ def arriving(state: State, family: Constant, share: Share, constant: Tensor) -> 
         first = share.path[0].reader if share.path else share.port.piece
         found, term = found[:1].expand(first.size), first.term
     for hop in share.path:
-        part = hop.reader.of(state[hop.reader.parameter])
-        spread_out = over_leaves(found.to(part), term, hop.reader.term)
-        if spread_out is None:
-            raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
-        written = torch.tensordot(part, spread_out, dims=([hop.reader.axis], [0]))
-        found, term = replace(hop.rows, axis=0).of(written), hop.rows.term
+        found, term = _after(state[hop.reader.parameter], hop, found, term)
     place = share.port.piece
     everywhere = found if len(found) == place.size else over_leaves(found, term, place.term)
     if everywhere is None:
         raise ValueError(f"{place.parameter} lacks an axis of what reaches it")
     return everywhere
+
+
+def _after(tensor: Tensor, hop: Hop, constant: Tensor, term: Term) -> tuple[Tensor, Term]:
+    """What a matrix, or entries that multiply, make of a constant."""
+    if hop.is_number:
+        return constant.to(tensor) * tensor.reshape(()), term
+    part = replace(hop.reader, axis=0).of(tensor.reshape(-1)) if hop.multiplies else hop.reader.of(tensor)
+    spread_out = over_leaves(constant.to(part), term, hop.reader.term)
+    if spread_out is None:
+        raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
+    if hop.multiplies:
+        return part * spread_out, hop.rows.term
+    written = torch.tensordot(part, spread_out, dims=([hop.reader.axis], [0]))
+    return replace(hop.rows, axis=0).of(written), hop.rows.term
 
 
 def evened(state: State, source: Port, hop: Hop) -> Tensor:

@@ -210,10 +210,23 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A matrix on the way of a constant: the part that reads it, and the part of what it writes that goes on."""
+    """A matrix on the way of a constant: the part that reads it, and the part of what it writes that goes on.
+
+    Where both are the same entries they multiply, one by one: a gain, or a learned number.
+    """
 
     reader: Piece
     rows: Piece
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether this is no matrix but entries that multiply what they stand beside."""
+        return self.reader.place == self.rows.place
+
+    @property
+    def is_number(self) -> bool:
+        """Whether one learned number multiplies all entries."""
+        return self.multiplies and self.reader.size == 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def _families(symmetry: Structure) -> Iterator[str]:
 
 def _has_axis(symmetry: Structure, parameter: str, axis: int) -> bool:
     node = symmetry.graph.state.get(parameter)
-    return node is not None and 0 <= axis < len(node.shape)
+    return node is not None and 0 <= axis < max(len(node.shape), 1)
 
 
 def _ports(symmetry: Structure) -> Iterator[Port]:

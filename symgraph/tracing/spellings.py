@@ -63,6 +63,7 @@ _EMPTY = frozenset(
     }
 )
 _STACK = "aten.stack.default"
+_VIEWS = frozenset({"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"})
 _POWERS = {-1: "aten.reciprocal.default", -0.5: "aten.rsqrt.default", 0.5: "aten.sqrt.default", 1: "aten.alias.default"}
 
 
@@ -104,6 +105,18 @@ def _copied(node: Node, known: Known) -> Node:
     if keeps_kind(source, node):
         return replace(node, target="aten.expand.default", args=(node.args[1], node.shape), kwargs=())
     return node
+
+
+def _one_matrix(node: Node, known: Known) -> Node:
+    """A product of a batch with one matrix for all of it, as a product with that matrix."""
+    if node.target != "aten.bmm.default":
+        return node
+    matrix = known[node.args[1].name]
+    while matrix.target in _VIEWS and known[matrix.args[0].name].shape == matrix.shape:
+        matrix = known[matrix.args[0].name]
+    if matrix.target != "aten.expand.default" or len(known[matrix.args[0].name].shape) != 2:
+        return node
+    return replace(node, target="aten.matmul.default", args=(node.args[0], matrix.args[0]))
 
 
 def _linear(node: Node, known: Known) -> Node:
@@ -275,6 +288,7 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _copied,
     _joined,
     _looked_up,
+    _one_matrix,
     _linear,
     _filled,
     _power,

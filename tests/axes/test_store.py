@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass, describe, down
+from symgraph.inference.axis_nodes import Shape
 from symgraph.inference.claims import Ref
-from symgraph.inference.store import SELF_DUAL, Shape, Store
+from symgraph.inference.store import SELF_DUAL, Store
 from symgraph.inference.structural import TRANSFORMERS, Call
 from symgraph.symmetry.terms import turn_order
 
@@ -169,6 +170,7 @@ def solve(system: System, order: Sequence[int]) -> Solution:
     sides = [(axes[axis] ^ dual, make(t)) for axis, dual, t in system.equations]
     for i in order:
         store.unify(*sides[i])
+    store.settle()
     return Solution(store, [*axes, *shared], sides)
 
 
@@ -327,6 +329,7 @@ def test_products_without_common_refinement_are_rigid_with_a_reason() -> None:
     one, other = (store.product([store.new(n) for n in sizes]) for sizes in ((5, 2, 3, 7), (5, 3, 2, 7)))
     store.because("view_1", "reshape", "about the rule")
     store.unify(one, other)
+    store.settle()
     why = ("view_1", "reshape", "the products have no common refinement")
     for ref in (one, other):
         five, x, y, seven = store.factors(ref)
@@ -339,6 +342,7 @@ def test_only_what_cannot_be_cut_is_rigid() -> None:
     store = Store()
     ten, three, fifteen, two = map(store.new, (10, 3, 15, 2))
     store.unify(store.product([ten, three]), store.product([fifteen, two]))
+    store.settle()
     assert [store.size(r) for r in store.factors(ten)] == [5, 2]
     assert [bounds(store).get(r >> 1, TOP) for r in store.factors(ten)] == [TOP, RIGID]
     assert bounds(store)[three >> 1] == bounds(store)[two >> 1] == RIGID

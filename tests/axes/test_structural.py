@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from symgraph.groups.elements import IndexSet
 from symgraph.groups.lattice import RIGID, TOP, Bound, describe, group_of, maps
+from symgraph.inference.axis_nodes import Shape
 from symgraph.inference.claims import Ref
 from symgraph.inference.collect import collect
 from symgraph.inference.equations import Equations
 from symgraph.inference.pipeline import run
-from symgraph.inference.store import Shape, Store
+from symgraph.inference.store import Store
 from symgraph.inference.structural import FIXES_ONES, TRANSFORMERS, Call
 from symgraph.ir import Graph
 from symgraph.tracing import trace

@@ -80,6 +80,24 @@ def bilinear() -> Graph:
     return trace(Bilinear(), (torch.zeros(2, 3, 2),))
 
 
+class Crossed(nn.Module):
+    """Six features as 2 x 3 and as 3 x 2, of which a slice cuts one, and a gain on the slice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out, self.gain = nn.Linear(2, 6), nn.Linear(6, 2), nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = torch.tanh(self.inner(x).unflatten(-1, (2, 3)).softmax(-1).flatten(-2))
+        thirds = halves.unflatten(-1, (3, 2)).softmax(-1).flatten(-2)
+        result: Tensor = self.out(torch.cat([thirds[..., :2] * self.gain, thirds[..., 2:]], -1))
+        return result
+
+
+def crossed() -> Graph:
+    return trace(Crossed(), (torch.zeros(2, 2),))
+
+
 def gpt2() -> Graph:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -114,7 +132,7 @@ def resnet() -> Graph:
 
 
 MODELS: dict[str, Callable[[], Graph]] = {
-    f.__name__: f for f in (mlp, gated, two_inputs, bilinear, gpt2, llama, bert, resnet)
+    f.__name__: f for f in (mlp, gated, two_inputs, bilinear, crossed, gpt2, llama, bert, resnet)
 }
 
 

@@ -1,0 +1,109 @@
+"""Constants on their way through what is learned: numbers and gains that multiply, one matrix for a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from symgraph.inference.pipeline import infer
+from symgraph.prove.audit import audit
+from symgraph.tracing import trace
+from tests.function_nets import Net, error, spread
+
+D, H = 4, 5
+X = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
+
+
+def blocks(net: Net, x: Tensor) -> Tensor:
+    """Two residual branches behind each other, each times what is learned."""
+    x = net.i(x)
+    x = x + net.a * net.d(F.gelu(net.u(x)))
+    x = x + net.e(F.gelu(net.w(x))) * net.b
+    found: Tensor = net.o(x)
+    return found
+
+
+def branches(net: Net, x: Tensor) -> Tensor:
+    """Two residual branches beside each other."""
+    x = net.i(x)
+    x = x + net.a * net.d(F.gelu(net.u(x))) + net.b * net.e(F.gelu(net.w(x)))
+    found: Tensor = net.o(F.gelu(x))
+    return found
+
+
+def beside(a: Tensor, b: Tensor) -> dict[str, object]:
+    maps = {"i": nn.Linear(6, D), "u": nn.Linear(D, H), "d": nn.Linear(H, D), "w": nn.Linear(D, H)}
+    return {**maps, "e": nn.Linear(H, D), "o": nn.Linear(D, 6), "a": a, "b": b}
+
+
+def convolved(net: Net, x: Tensor) -> Tensor:
+    x = net.i(x)
+    x = x + net.a * net.d(F.gelu(net.u(x)))
+    found: Tensor = net.o(x.mean((2, 3)))
+    return found
+
+
+def convolutions() -> Net:
+    i, u, d = nn.Conv2d(4, 3, 1), nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+    return Net(convolved, i=i, u=u, d=d, o=nn.Linear(3, 5), a=torch.tensor(0.3))
+
+
+def recurrent(net: Net, x: Tensor) -> Tensor:
+    found: Tensor = net.o(net.r(net.i(x))[0])
+    return found
+
+
+def batched(net: Net, x: Tensor) -> Tensor:
+    found: Tensor = net.o(F.gelu(torch.bmm(net.i(x), net.w.expand(len(x), D, H)) + net.b))
+    return found
+
+
+WAVES = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+STEPS = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(4))
+CASES: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "numbers": (lambda: Net(blocks, **beside(torch.tensor(0.3), torch.tensor([[0.4]]))), X),
+    "gains along the stream": (lambda: Net(blocks, **beside(torch.rand(D), torch.rand(1, D))), X),
+    "numbers of branches that meet": (lambda: Net(branches, **beside(torch.tensor(0.3), torch.tensor(0.4))), X),
+    "gains of branches that meet": (lambda: Net(branches, **beside(torch.rand(D), torch.rand(D))), X),
+    "a number behind a convolution": (convolutions, WAVES),
+    "a recurrent network between maps": (
+        lambda: Net(recurrent, i=nn.Linear(6, D), r=nn.GRU(D, H, batch_first=True), o=nn.Linear(H, 6)),
+        STEPS,
+    ),
+    "one matrix for a batch": (
+        lambda: Net(batched, i=nn.Linear(6, D), w=torch.rand(D, H), b=torch.rand(H), o=nn.Linear(H, 6)),
+        STEPS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_is_missing(name: str) -> None:
+    make, x = CASES[name]
+    torch.manual_seed(0)
+    model = spread(make())
+    symmetry = infer(trace(model, (x,)))
+    found = audit(symmetry, approximate=False)
+    assert found.complete, str(found)
+    assert error(model, (x,), symmetry) < 1e-9
+
+
+def test_a_bias_goes_on_through_a_number() -> None:
+    make, x = CASES["numbers"]
+    (moved,) = [c for c in infer(trace(make(), (x,))).constants if c.source.piece.parameter == "e.bias"]
+    (share,) = moved.shares
+    assert share.port.piece.parameter == "o.bias" and share.factor == -1.0
+    number, matrix = share.path
+    assert (number.reader.parameter, number.is_number, matrix.reader.parameter) == ("b", True, "o.weight")
+
+
+def test_what_is_seen_behind_a_gain_stays() -> None:
+    """Before a nonlinearity nothing takes what a gain makes of a constant."""
+    net = Net(lambda s, x: s.o(F.gelu(s.g * s.i(x))), i=nn.Linear(6, D), g=torch.rand(D), o=nn.Linear(D, 6))
+    symmetry = infer(trace(net, (X,)))
+    assert not symmetry.constants
+    assert audit(symmetry, approximate=False).complete
