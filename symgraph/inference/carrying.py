@@ -19,11 +19,12 @@ from symgraph.inference.entry_numbers import is_constant, line_along, moved, var
 from symgraph.inference.flow import BLANK, Flow
 from symgraph.inference.learned_gains import LearnedGain, LearnedGains
 from symgraph.inference.matrix_parts import Part, part_of
+from symgraph.inference.relays import Relay
 from symgraph.ir import Node
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.signature import Tokens
-from symgraph.symmetry.families import Hop, Piece, over_leaves, pieces
-from symgraph.symmetry.terms import Concat, Term
+from symgraph.symmetry.families import Hop, Piece, pieces
+from symgraph.symmetry.terms import Concat, Term, over_leaves
 from symgraph.tracing.interpreter import call
 
 Window = tuple[int, int]
@@ -127,8 +128,11 @@ class Carrier:
     def uses(self, value: str, user: Node, spot: Spot) -> Iterator[Use]:
         """What a node does with a constant in a value that it reads: one use for each time that it reads it."""
         a = self.flow.applied.get(user.name)
+        relay = self.flow.d.eq.prepared.relays.get((value, user.name))
         if a is None or a.rule is None or a.binding is None or user.name in self.flow.d.eq.slots:
             yield Seen()
+        elif relay is not None and relay.end in self.graph.by_name and is_constant(spot.at, relay.dim):
+            yield self._relayed(relay, spot)
         elif a.rule.structure:
             yield from self._moved(value, a, spot)
         else:
@@ -137,6 +141,13 @@ class Carrier:
                 yield Seen()
             for k in operands:
                 yield from self._operand(a, k, spot)
+
+    def _relayed(self, relay: Relay, spot: Spot) -> Use:
+        alike, shape = self._alike(spot, [relay.dim]), self.graph.by_name[relay.end].shape
+        if alike is None:
+            return Seen()
+        at, rows = (t if t is None else t.narrow(relay.dim, 0, 1).expand(shape) for t in (alike.at, alike.rows))
+        return Seen() if at is None else Passed(relay.end, alike.moved(at, rows))
 
     # -- operators that move entries ---------------------------------------------------------------------------------
 

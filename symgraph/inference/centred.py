@@ -123,6 +123,9 @@ class Centring:
         frames = {frame for frame, _ in stretch}
         held, shape = sorted({i for frame in frames for i in self.flow.held(value, frame)}), read.shape
         moves = a.rule is not None and bool(a.rule.structure)
+        # One of several results has all that stands along its axes, and nothing of the others.
+        if moves and not isinstance(read.result, Tensor):
+            return user.target == "getitem"
         # Which of several parts a later node picks is not known here.
         single = isinstance(read.result, Tensor) and isinstance(user.result, Tensor)
         if not moves or not single or len(held) != 1:

@@ -13,8 +13,8 @@ from symgraph.inference.carrying import Carrier, Passed, Read, Spot
 from symgraph.inference.flow import Flow
 from symgraph.inference.matrix_parts import Part
 from symgraph.ir import Node
-from symgraph.symmetry.families import Piece, Plane, leaf_keys
-from symgraph.symmetry.terms import Concat, Leaf, Term
+from symgraph.symmetry.families import Piece, Plane
+from symgraph.symmetry.terms import Concat, Leaf, Term, leaf_keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
 from symgraph.inference.measured_norms import with_norms
 from symgraph.inference.measured_softmax import with_attention
+from symgraph.inference.relays import Relays, find_relays
 from symgraph.ir import Graph, Kind
 from symgraph.rules.book import RuleBook
 from symgraph.rules.rewrite import rewrite
@@ -26,12 +27,14 @@ class Prepared:
     """The graph as it was `traced`, what has become of it, and the rules that it is read by.
 
     `order` permutes the equations of its nodes, for the test that the order of rules cannot matter; None is theirs.
+    `relays` say where constants come out of several products as they went in.
     """
 
     traced: Graph
     book: RuleBook
     graph: Graph
     order: Order | None = None
+    relays: Relays = field(default_factory=dict)
 
     def __str__(self) -> str:
         return str(self.graph)
@@ -44,8 +47,8 @@ def unstack(given: Prepared) -> Prepared:
 
 def measure_regions(given: Prepared) -> Prepared:
     """What a region computes is measured, however it is written: weights of attention, turned pairs, norms, lengths."""
-    attentive = with_attention(given.graph, given.book)
-    return replace(given, graph=with_lengths(with_norms(with_linear_regions(attentive))))
+    attentive, relays = with_attention(given.graph, given.book), find_relays(given.graph)
+    return replace(given, graph=with_lengths(with_norms(with_linear_regions(attentive))), relays=relays)
 
 
 def take_turns(given: Prepared) -> Prepared:

@@ -11,7 +11,7 @@ from torch import Tensor
 from symgraph.inference.carrying import Name, Spot, Window, span_of
 from symgraph.inference.entry_numbers import compact
 from symgraph.inference.null_space import Summand
-from symgraph.symmetry.families import over_leaves
+from symgraph.symmetry.terms import over_leaves
 
 
 def gathered(spots: list[Spot]) -> list[Spot]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import spread
-from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, ones, over_leaves
+from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, ones
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.terms import Term
+from symgraph.symmetry.terms import Term, over_leaves
 
 State = dict[str, Tensor]
 _PLACE = ("parameter", "axis", "start", "window")

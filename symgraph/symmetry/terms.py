@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 
+from torch import Tensor
+
 from symgraph.errors import UsageError
 
 
@@ -215,3 +217,36 @@ def blocks(axes: tuple[Term, ...]) -> Iterator[tuple[Leaf, ...]]:
                 yield from blocks((*axes[:i], part, *axes[i + 1 :]))
             return
     yield tuple(leaf for leaf in axes if isinstance(leaf, Leaf))
+
+
+def leaf_keys(term: Term) -> list[tuple[int, bool]]:
+    """Frame and orientation of every leaf of a flattened block."""
+    if isinstance(term, Leaf):
+        return [(term.frame, term.dual)]
+    return [k for f in (term.factors if isinstance(term, Product) else term.parts) for k in leaf_keys(f)]
+
+
+def over_leaves(vector: Tensor, source: Term, target: Term) -> Tensor | None:
+    """A vector over the leaves of `source` as one over those of `target`, constant along the leaves it lacks.
+
+    Frames that products tie are others on both sides; then leaves of the same sizes are the same, one by one. None
+    where the target lacks one of the source's, and where the source is no product of its leaves, unless both are the
+    same.
+
+    Shapes: vector (size of source,) -> (size of target,).
+    """
+    if source == target and len(vector) == source.size:
+        return vector
+    have, want = ([x for x in leaves(t) if x.size != 1] for t in (source, target))
+    if prod(x.size for x in have) != len(vector):
+        return None
+    dims: list[int] = []
+    for leaf in have:
+        at = next((i for i, x in enumerate(want) if (x.frame, x.size) == (leaf.frame, leaf.size) and i not in dims), -1)
+        if at < 0:
+            return vector if [x.size for x in have] == [x.size for x in want] else None
+        dims.append(at)
+    order = sorted(range(len(dims)), key=dims.__getitem__)
+    shape = [x.size if i in dims else 1 for i, x in enumerate(want)]
+    found = vector.reshape([x.size for x in have]).permute(order).reshape(shape)
+    return found.expand([x.size for x in want]).reshape(-1)
