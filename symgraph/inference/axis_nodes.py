@@ -103,6 +103,19 @@ class AxisNodes:
         for child in shape[1]:
             yield from self.leaves(child ^ (ref & 1))
 
+    def nodes(self, ref: Ref) -> Iterator[int]:
+        """The node of `ref` and all that it is put together of."""
+        ref = self.find(ref)
+        yield ref >> 1
+        shape = self._shape[ref >> 1]
+        for child in shape[1] if shape is not None else ():
+            yield from self.nodes(child)
+
+    @property
+    def count(self) -> int:
+        """How many nodes there are."""
+        return len(self._size)
+
     def factors(self, ref: Ref) -> list[Ref]:
         """`ref` as a flat list of product factors without those of size one."""
         shape = self.children(ref)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import dropwhile, groupby
 from math import prod
 
@@ -54,22 +53,40 @@ def find_frames(equations: Equations) -> Draft:
 def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Ref], ...]]:
     """Products and links between leaves: axes that are multiplied are cut at the same places, until no cut is new."""
     store, relations, links = eq.store, list[Relation](), list[tuple[Ref, Ref]]()
+    given = store.copy()
     _cut_positions(store, {ref for product in eq.relations for ref in product.refs})
     before, after = (-1, -1), (0, 0)
     while before != after:
-        fixed = _fixed(store)
-        products = [tuple(_in_runs(store, fixed, ref) for ref in relation.refs) for relation in eq.relations]
+        products = [tuple(_in_runs(store, ref) for ref in relation.refs) for relation in eq.relations]
         before, after = after, (sum(_align(store, refs) for refs in (*products, *eq.links)), store.moves)
         store.settle()
+    open_ = _undecided(given, store, [*products, *eq.links])
+    store.forget_cuts(open_)
     for relation, refs in zip(eq.relations, products, strict=True):
         store.because(relation.node, relation.rule)
         powers = [power for _, power in relation.terms]
-        for result, *factors in _side_by_side(store, refs):
+        for result, *factors in _side_by_side(store, refs, open_):
             terms = tuple(zip(factors, powers, strict=True))
             relations.append(replace(relation, result=result, terms=terms))
     for pair in eq.links:
-        links += ((first, second) for first, second in _side_by_side(store, pair))
+        links += ((first, second) for first, second in _side_by_side(store, pair, open_))
     return tuple(relations), tuple(links)
+
+
+def _undecided(given: Store, store: Store, products: list[tuple[Ref, ...]]) -> frozenset[int]:
+    """Nodes whose cuts one product alone has made, where another one would have made others that do not go with them.
+
+    What came first has won. So all products that such an axis stands in are as those that cannot be cut alike.
+    """
+    known = given.count
+    nodes = [{n for ref in refs for n in store.nodes(ref) if n < known} for refs in products]
+    taken = [{n for n in several if given.children(2 * n) is None and store.children(2 * n)} for several in nodes]
+    found, before = set[int](), -1
+    while before != (before := len(found)):
+        for refs, several in zip(products, taken, strict=True):
+            if _columns(store, refs) is None or several & found:
+                found |= several
+    return frozenset(found)
 
 
 def _align(store: Store, refs: tuple[Ref, ...]) -> int:
@@ -81,29 +98,14 @@ def _align(store: Store, refs: tuple[Ref, ...]) -> int:
     return sum(len(store.align(first, other)) for other in (*others, *others[:-1]))
 
 
-def _fixed(store: Store) -> set[int]:
-    """Free nodes that are bounded by the identity outright."""
-    return {leaf >> 1 for claim in store.claims if claim.bound == RIGID for leaf in store.leaves(claim.ref)}
-
-
-def _in_runs(store: Store, fixed: set[int], ref: Ref) -> Ref:
-    """An axis with each run of positions that nothing moves as one part: how they are cut says nothing of others."""
-    runs = [(stays, list(parts)) for stays, parts in groupby(store.parts(ref), partial(_stays, store, fixed))]
-    cut = any(stays and sum(len(list(store.leaves(part))) for part in parts) > 1 for stays, parts in runs)
-    if not cut:
+def _in_runs(store: Store, ref: Ref) -> Ref:
+    """An axis with each run of single positions as one part, which nothing moves: each may have a factor of its own."""
+    runs = [(single, list(parts)) for single, parts in groupby(store.parts(ref), lambda part: store.size(part) == 1)]
+    if not any(single and len(parts) > 1 for single, parts in runs):
         return ref
     store.because("", "positions", "nothing moves them")
-    return store.concat(
-        [
-            part
-            for stays, parts in runs
-            for part in ([store.fresh_rigid(sum(map(store.size, parts)))] if stays else parts)
-        ]
-    )
-
-
-def _stays(store: Store, fixed: set[int], ref: Ref) -> bool:
-    return all(store.size(leaf) == 1 or leaf >> 1 in fixed for leaf in store.leaves(ref))
+    parts = [[store.fresh_rigid(len(parts))] if single and len(parts) > 1 else parts for single, parts in runs]
+    return store.concat([part for several in parts for part in several])
 
 
 def _cut_positions(store: Store, axes: set[Ref]) -> None:
@@ -111,7 +113,7 @@ def _cut_positions(store: Store, axes: set[Ref]) -> None:
 
     So what multiplies merged patches may differ from one to the next.
     """
-    fixed = _fixed(store)
+    fixed = {leaf >> 1 for claim in store.claims if claim.bound == RIGID for leaf in store.leaves(claim.ref)}
     for axis in sorted(axes):
         factors = store.factors(axis)
         inner = list(dropwhile(lambda f: f >> 1 in fixed, factors))
@@ -121,17 +123,23 @@ def _cut_positions(store: Store, axes: set[Ref]) -> None:
                 store.part(factor)
 
 
-def _side_by_side(store: Store, refs: tuple[Ref, ...]) -> Iterator[tuple[Ref, ...]]:
+def _side_by_side(store: Store, refs: tuple[Ref, ...], undecided: frozenset[int]) -> Iterator[tuple[Ref, ...]]:
     """The leaves of several axes, those of the first part of each before those of the next.
 
     A factor that several parts share appears in each of them. Axes that cannot be cut alike become rigid.
     """
-    columns = [[leaf for part in store.parts(ref) for leaf in store.leaves(part)] for ref in refs]
-    if len({tuple(map(store.size, column)) for column in columns}) == 1:
+    columns = _columns(store, refs)
+    if columns is not None and not any(node in undecided for ref in refs for node in store.nodes(ref)):
         yield from zip(*columns, strict=True)
         return
     for ref in refs:
         store.rigid(ref, "the products have no common refinement")
+
+
+def _columns(store: Store, refs: tuple[Ref, ...]) -> list[list[Ref]] | None:
+    """The leaves of each axis, part by part; None where those of two axes have other sizes."""
+    columns = [[leaf for part in store.parts(ref) for leaf in store.leaves(part)] for ref in refs]
+    return columns if len({tuple(map(store.size, column)) for column in columns}) == 1 else None
 
 
 def _claimed(store: Store) -> tuple[dict[int, Bound], dict[int, tuple[tuple[Bound, Evidence], ...]]]:

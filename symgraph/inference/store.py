@@ -17,7 +17,7 @@ as well; where anything else meets a moved axis, that becomes the concatenation 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import gcd, lcm, prod
 
 from symgraph.groups.lattice import RIGID, Bound, SymmetryClass, down
@@ -344,6 +344,12 @@ class Store(AxisNodes):
         ref = self.find(ref)
         if self.children(ref) is None:
             self._define(ref, Shape.CONCAT, [self.new(1) for _ in range(self.size(ref))])
+
+    def forget_cuts(self, nodes: Iterable[int]) -> None:
+        """Makes nodes free again that were cut as others are, which nothing was made equal to parts of."""
+        for node in nodes:
+            self._shape[node] = None
+            self._orders.pop(node, None)
 
     def _clash(self, refs: list[Ref], reason: str) -> None:
         for ref in refs:

@@ -94,6 +94,25 @@ class Crossed(nn.Module):
         return result
 
 
+class Between(nn.Module):
+    """Two gains in a row between six features as 3 x 2 and as 2 x 3: either cut of what is between them has a claim."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(2, 6), nn.Linear(6, 2)
+        self.gain, self.other = nn.Parameter(torch.ones(6)), nn.Parameter(torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        thirds = self.inner(x).unflatten(-1, (3, 2)).softmax(-1).flatten(-2)
+        halves = (thirds * self.gain * self.other).unflatten(-1, (2, 3)).softmax(-1).flatten(-2)
+        result: Tensor = self.out(halves)
+        return result
+
+
+def between() -> Graph:
+    return trace(Between(), (torch.zeros(2, 2),))
+
+
 def crossed() -> Graph:
     return trace(Crossed(), (torch.zeros(2, 2),))
 
@@ -132,7 +151,7 @@ def resnet() -> Graph:
 
 
 MODELS: dict[str, Callable[[], Graph]] = {
-    f.__name__: f for f in (mlp, gated, two_inputs, bilinear, crossed, gpt2, llama, bert, resnet)
+    f.__name__: f for f in (mlp, gated, two_inputs, bilinear, crossed, between, gpt2, llama, bert, resnet)
 }
 
 
