@@ -8,7 +8,7 @@ inferred group. What is missing is described by the parameters that move in it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -75,7 +75,8 @@ class Audit(Shown):
     `numbers` counts parameters (and stored buffers that the group acts on) that some input reads, `unread` the others.
     `missing` describes what the kernel has beyond the inferred group, `approximate` what it would have as well if every
     epsilon were zero. `rows` of the Jacobian were computed. `instance` says how the sizes of a tiny instance differ
-    from those of the model that was given, where it was too large.
+    from those of the model that was given, where it was too large. `few` are tables whose rows are all that the model
+    reads, where these are so few that more of them may fix what is missing.
     """
 
     numbers: int
@@ -88,6 +89,7 @@ class Audit(Shown):
     missing: tuple[Shortfall, ...] = ()
     approximate: tuple[Shortfall, ...] = ()
     instance: str = ""
+    few: tuple[str, ...] = ()
 
     @property
     def unsound(self) -> tuple[Family, ...]:
@@ -109,6 +111,7 @@ class Audit(Shown):
         lines += [f"  unsound: {f.name} ({f.kind}) moves the outputs by {f.error:.0e}" for f in self.unsound]
         lines += [f"  missing: {s}" for s in self.missing]
         lines += [f"  only an epsilon breaks: {s}" for s in self.approximate]
+        lines += [f"  perhaps a limit of the measurement: {text}" for text in self.few]
         return "\n".join(lines)
 
     def raise_if_incomplete(self) -> None:
@@ -202,7 +205,21 @@ def _described(symmetry: SymmetryGraph, m: _Measured, approximate: bool) -> Audi
             near = describe(space, other.kernel, _span([exact.kernel, m.inferred], m.inferred.shape[1]))
     live = int(exact.live.sum())
     counted = (live, run.size - live, len(exact.kernel), len(m.inferred))
-    return Audit(*counted, exact.gap, len(exact.rows), m.families, missing, near)
+    few = tuple(_few_rows(symmetry.graph)) if missing else ()
+    return Audit(*counted, exact.gap, len(exact.rows), m.families, missing, near, few=few)
+
+
+def _few_rows(graph: Graph) -> Iterator[str]:
+    """Tables that are looked up with fewer rows than a quadratic form of one of them has coefficients.
+
+    A function of so few vectors, as the norm of what a matrix makes of each, may be kept by changes of that matrix
+    which are symmetries of no other inputs.
+    """
+    for node in graph.parameters.values():
+        looked_up = any(user.target == "aten.embedding.default" for user in graph.users[node.name])
+        if looked_up and node.shape[0] < node.shape[1] * (node.shape[1] + 1) // 2:
+            rows, width = node.shape
+            yield f"{node.target} has {rows} rows of {width} entries; measure with more of them"
 
 
 @dataclass(frozen=True, slots=True)
