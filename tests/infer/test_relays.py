@@ -47,6 +47,12 @@ def not_normalised(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return positive(q) @ (positive(k).transpose(-2, -1) @ v)
 
 
+def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Beside the number that closes a mask everything else is lost, which is no law."""
+    closed = torch.full((q.shape[-2], q.shape[-2]), torch.finfo(torch.float32).min).triu(1)
+    return (q @ k.transpose(-2, -1) * 0.5 + closed) @ v
+
+
 def net(attend: Attend, fused: bool = False) -> Net:
     def forward(net: Net, x: Tensor) -> Tensor:
         x = net.i(x)
@@ -70,7 +76,7 @@ def test_nothing_is_missing(attend: Attend, fused: bool) -> None:
     assert error(model, (X,), symmetry) < 1e-9
 
 
-@pytest.mark.parametrize("attend", [with_an_epsilon, not_normalised], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("attend", [with_an_epsilon, not_normalised, masked], ids=lambda f: f.__name__)
 def test_what_does_not_come_out_is_seen(attend: Attend) -> None:
     graph = trace(net(attend), (X,))
     assert not run(graph, until="measure").relays
