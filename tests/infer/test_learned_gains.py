@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from function_nets import Net, error, spread
 from torch import Tensor, nn
 
 from symgraph.inference.pipeline import infer
 from symgraph.prove.audit import audit
 from symgraph.tracing import trace
-from tests.function_nets import Net, error, spread
 
 D, H = 4, 5
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))

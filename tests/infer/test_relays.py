@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from function_nets import Net, error, spread
 from torch import Tensor, nn
 
 from symgraph.inference.pipeline import infer, run
 from symgraph.prove.audit import audit
 from symgraph.tracing import trace
-from tests.function_nets import Net, error, spread
 
 X = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(2))
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
