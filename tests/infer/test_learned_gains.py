@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ D, H = 4, 5
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
 
 
-def blocks(net: Net, x: Tensor) -> Tensor:
+def blocks(net: Any, x: Tensor) -> Tensor:
     """Two residual branches behind each other, each times what is learned."""
     x = net.i(x)
     x = x + net.a * net.d(F.gelu(net.u(x)))
@@ -27,7 +28,7 @@ def blocks(net: Net, x: Tensor) -> Tensor:
     return found
 
 
-def branches(net: Net, x: Tensor) -> Tensor:
+def branches(net: Any, x: Tensor) -> Tensor:
     """Two residual branches beside each other."""
     x = net.i(x)
     x = x + net.a * net.d(F.gelu(net.u(x))) + net.b * net.e(F.gelu(net.w(x)))
@@ -35,12 +36,12 @@ def branches(net: Net, x: Tensor) -> Tensor:
     return found
 
 
-def beside(a: Tensor, b: Tensor) -> dict[str, object]:
+def beside(a: Tensor, b: Tensor) -> dict[str, Any]:
     maps = {"i": nn.Linear(6, D), "u": nn.Linear(D, H), "d": nn.Linear(H, D), "w": nn.Linear(D, H)}
     return {**maps, "e": nn.Linear(H, D), "o": nn.Linear(D, 6), "a": a, "b": b}
 
 
-def convolved(net: Net, x: Tensor) -> Tensor:
+def convolved(net: Any, x: Tensor) -> Tensor:
     x = net.i(x)
     x = x + net.a * net.d(F.gelu(net.u(x)))
     found: Tensor = net.o(x.mean((2, 3)))
@@ -52,12 +53,12 @@ def convolutions() -> Net:
     return Net(convolved, i=i, u=u, d=d, o=nn.Linear(3, 5), a=torch.tensor(0.3))
 
 
-def recurrent(net: Net, x: Tensor) -> Tensor:
+def recurrent(net: Any, x: Tensor) -> Tensor:
     found: Tensor = net.o(net.r(net.i(x))[0])
     return found
 
 
-def batched(net: Net, x: Tensor) -> Tensor:
+def batched(net: Any, x: Tensor) -> Tensor:
     found: Tensor = net.o(F.gelu(torch.bmm(net.i(x), net.w.expand(len(x), D, H)) + net.b))
     return found
 

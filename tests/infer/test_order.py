@@ -104,7 +104,7 @@ class Between(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         thirds = self.inner(x).unflatten(-1, (3, 2)).softmax(-1).flatten(-2)
-        halves = (thirds * self.gain * self.other).unflatten(-1, (2, 3)).softmax(-1).flatten(-2)
+        halves = torch.unflatten(thirds * self.gain * self.other, -1, (2, 3)).softmax(-1).flatten(-2)
         result: Tensor = self.out(halves)
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def net(attend: Attend, fused: bool = False) -> Net:
-    def forward(net: Net, x: Tensor) -> Tensor:
+    def forward(net: Any, x: Tensor) -> Tensor:
         x = net.i(x)
         parts = net.qkv(x).chunk(3, -1) if fused else (net.q(x), net.k(x), net.v(x))
         q, k, v = (y.unflatten(-1, (2, 3)).transpose(1, 2) for y in parts)
