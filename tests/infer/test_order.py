@@ -88,8 +88,8 @@ class Crossed(nn.Module):
         self.inner, self.out, self.gain = nn.Linear(2, 6), nn.Linear(6, 2), nn.Parameter(torch.ones(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        halves = torch.tanh(self.inner(x).unflatten(-1, (2, 3)).softmax(-1).flatten(-2))
-        thirds = halves.unflatten(-1, (3, 2)).softmax(-1).flatten(-2)
+        halves = torch.tanh(torch.unflatten(self.inner(x), -1, (2, 3)).softmax(-1).flatten(-2))
+        thirds = torch.unflatten(halves, -1, (3, 2)).softmax(-1).flatten(-2)
         result: Tensor = self.out(torch.cat([thirds[..., :2] * self.gain, thirds[..., 2:]], -1))
         return result
 
