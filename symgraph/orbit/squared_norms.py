@@ -114,8 +114,10 @@ class SquaredNorms:
         """The sums of a table over what is not on its space, at the scales of now: (F, n)."""
         sums, own = table.sums, table.dims[-1]
         if sums.dim() == 2 and len(table.dims) == 1:
-            factor = self._factor(*table.axes[1 - own])
-            return (sums if own == 0 else sums.T) @ factor
+            other, exponents = table.axes[1 - own]
+            # What differs by position has a factor for each, and no product of matrices sums it.
+            if not self.symmetry.spaces[other].fibre:
+                return (sums if own == 0 else sums.T) @ self._factor(other, exponents)
         for dim, (space, exponents) in enumerate(table.axes):
             if dim != own and any(exponents):
                 fibre = [_first(table.axes, f)[0] for f in self.symmetry.spaces[space].fibre]

@@ -40,6 +40,13 @@ def test_two_thousand_models(description: Description) -> None:
     assert check(description) is None
 
 
+def test_scales_that_differ_along_a_space_of_their_own_table() -> None:
+    """A table on a space, and on one that is fibred over it: its least norm is no product of matrices."""
+    crossed = {"kind": "reshape", "how": "crossed"}
+    steps = ({"kind": "dead"}, crossed, {"norm": "batch-norm", "kind": "norm", "like": 0})
+    assert check(Description("embedding-positions", 4, 4, steps, "first")) is None
+
+
 def test_a_direction_that_moves_the_outputs_is_told() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.Linear(3, 2))
     symmetry = infer(trace(model, (torch.randn(2, 4),)))
