@@ -32,8 +32,8 @@ symgraph transport --base a --tuned a-on-code --to b --out b-on-code --scale 0.5
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code --fit my-dataset --split validation
 symgraph transport --base a --tuned adapter-of-a --to b --out adapter-of-b   a LoRA adapter
 symgraph transport --base a --tuned a2 --to b --out b2 --alignment ab.safetensors  of `symgraph align a b`
-symgraph transport --base a --vectors steering.safetensors --at model.layers.6 --to b --out for-b.safetensors
-symgraph transport --base a --vectors sae.safetensors --at model.layers.6 --centred --to b --out for-b.safetensors
+symgraph transport --base a --vectors v.safetensors --at model.layers.6 --to b --out v-of-b.safetensors
+symgraph transport --base a --vectors sae.safetensors --at h.6 --centred --to b --out sae2.safetensors
 symgraph transport --base a --moments optimizer.pt --to b --out for-b.pt
 """
 _DETAILS = """

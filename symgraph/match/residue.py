@@ -76,11 +76,21 @@ def _parts(
     here: Mapping[str, Tensor], b: Mapping[str, Tensor], taken: Mapping[str, float], names: Sequence[str]
 ) -> Iterator[Part]:
     for n in names:
-        left, size = b[n] - here[n], float(here[n].square().mean().sqrt())
+        left = b[n] - here[n]
+        size = _size(b[n], left)
         directions = b[n].numel() - taken.get(n, 0.0)
         if size > 0 and directions >= 0.5:
             share = float(left.norm()) / (size * math.sqrt(directions))
             yield Part(n, share, directions, _outstanding(left, directions))
+
+
+def _size(b: Tensor, left: Tensor) -> float:
+    """The root mean square of a tensor before noise, from that after: squares add up, for noise knows nothing of it.
+
+    At least half of what is there counts. The size of what was laid over B is no measure: it may be in any gauge.
+    """
+    there = float(b.square().mean())
+    return math.sqrt(max(there - float(left.square().mean()), there / 2))
 
 
 def _outstanding(left: Tensor, directions: float) -> float:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from symgraph.groups.elements import Element
@@ -102,6 +100,9 @@ def _mixed(element: Element, size: int) -> tuple[Tensor, Tensor]:
 
 def _shared(count: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> SharedEntries | None:
     """The mean over orbits, given pairs of entries that are in one."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     first, second = (torch.cat(side).numpy() for side in zip(*pairs, strict=True))
     graph = coo_array((np.ones(len(first), bool), (first, second)), (count, count))
     orbits, orbit = connected_components(graph, directed=False)

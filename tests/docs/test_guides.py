@@ -63,5 +63,9 @@ def test_transport(capsys: Capture) -> None:
     a, a2, b = (net() for _ in range(3))
     batches = [(torch.randn(8, 4), torch.arange(8) % 3)]
     a.example_inputs = b.example_inputs = a2.example_inputs = (torch.ones(1, 4),)  # type: ignore[assignment]
-    run_page("transport.md", capsys, {"a": a, "a2": a2, "b": b, "validation_batches": batches, "symgraph": symgraph})
+    optimiser = torch.optim.AdamW(a.parameters())
+    a(torch.ones(1, 4)).sum().backward()
+    optimiser.step()
+    given = {"a": a, "a2": a2, "b": b, "validation_batches": batches, "symgraph": symgraph}
+    run_page("transport.md", capsys, {**given, "direction": torch.randn(6), "optimiser_of_a": optimiser})
     assert Path("b2/model.safetensors").exists()
