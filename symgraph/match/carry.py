@@ -14,14 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from symgraph.errors import CheckpointError, UsageError, argument, one_line
-from symgraph.inference.sources import RuleSources, Source, model, with_example
-from symgraph.io.checkpoint import check_same_architecture
+from symgraph.inference.sources import RuleSources, Source
 from symgraph.io.example import Size
 from symgraph.io.files import atomic_path
 from symgraph.io.shown import Shown
 from symgraph.match.aligned import Aligned
 from symgraph.match.match_options import AUTOENCODER, DIRECTIONS, PROBE, VECTOR_KINDS
-from symgraph.match.transport import alignment_between
+from symgraph.match.transport import alignment_between, ends_of
 from symgraph.match.value_map import ValueMap, value_map
 from symgraph.orbit.alignment import Alignment
 
@@ -107,8 +106,7 @@ def transport_vectors(
     Source: arXiv 2605.24577 (autoencoders between seeds by one rotation), 2606.31963 (by signed permutations).
     """
     tensors = _read(vectors) if isinstance(vectors, str | Path) else dict(vectors)
-    ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
-    check_same_architecture(ends["base"], ends["to"])
+    ends = ends_of(base, to, example, input_size)
     found, notes = alignment_between(ends, alignment, rules, scratch, how)
     moved = value_map(ends["base"], found.inverse(), at)
     kind = kind or _kind(tensors)

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, UsageError, one_line, shorten
-from symgraph.inference.sources import RuleSources, Source, model, with_example
-from symgraph.io.checkpoint import check_same_architecture
+from symgraph.inference.sources import RuleSources, Source
 from symgraph.io.example import Size
 from symgraph.io.files import atomic_path
 from symgraph.io.shown import Shown
 from symgraph.match.aligned import Aligned
-from symgraph.match.transport import alignment_between
+from symgraph.match.transport import alignment_between, ends_of
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.steps import Act, Transform
 from symgraph.symmetry.graph import SymmetryGraph
@@ -112,8 +111,7 @@ def transport_moments(
     Source: signed-permutation transport, arXiv 2606.31963 (AdamW's state is moved too).
     """
     given = _read(moments) if isinstance(moments, str | Path) else dict(moments)
-    ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
-    check_same_architecture(ends["base"], ends["to"])
+    ends = ends_of(base, to, example, input_size)
     names = _names(given, ends["base"].module)
     found, notes = alignment_between(ends, alignment, rules, scratch, how)
     wide = float64(state_of(ends["base"].module))

@@ -9,7 +9,6 @@ its spaces admit.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,13 @@ from torch import Tensor, nn
 
 from symgraph.errors import UsageError, argument
 from symgraph.inference.open_ends import WITHIN, OpenEnds, first_output, named_call, require_inputs_named
-from symgraph.inference.sources import RuleSources, infer
+from symgraph.inference.sources import RuleSources, infer, with_state
 from symgraph.io.example import Size, example_of
 from symgraph.orbit.equivariant_weights import End, Equivariance, equivariance
 from symgraph.orbit.orbit_means import OrbitMean
 from symgraph.orbit.representation import Representation, shape_of
 from symgraph.prove.equivariant import require_equivariant
+from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64
 from symgraph.tracing.wrap import evaluating
 
@@ -54,10 +54,11 @@ class Relaxed(nn.Module):
     def __init__(self, module: nn.Module, found: Equivariance) -> None:
         super().__init__()
         self.module, self.equivariance = module, found
-        own = _tensors(module)
+        own = state_of(module)
         self.means: dict[str, OrbitMean] = {
             name.removeprefix(WITHIN): mean for name, mean in found.means.items() if name.startswith(WITHIN)
         }
+        self._held = nn.ModuleList(self.means.values())
         self.trained = [name for name in self.means if isinstance(own[name], nn.Parameter)]
         self.layers = tuple(dict.fromkeys(map(_layer, self.trained)))
         if not self.trained:
@@ -70,11 +71,11 @@ class Relaxed(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """What is computed with, in the place of the parameters that the group moves; differentiable."""
-        found = {}
+        found, gates = {}, dict(zip(self.layers, self.gamma, strict=True))
         for name in self.trained:
             theta = self.module.get_parameter(name)
             mean = self.means[name](theta)
-            found[name] = mean + self.gamma[self.layers.index(_layer(name))] * (theta - mean)
+            found[name] = mean + gates[_layer(name)] * (theta - mean)
         return found
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -84,13 +85,13 @@ class Relaxed(nn.Module):
     @torch.no_grad()
     def equivariant(self) -> nn.Module:
         """A copy of the model with gamma at zero everywhere: exactly equivariant, stored statistics included."""
-        own = _tensors(self.module)
-        return self._with({name: mean(own[name]) for name, mean in self.means.items()})
+        own = state_of(self.module)
+        return with_state(self.module, {name: mean(own[name]) for name, mean in self.means.items()})
 
     @torch.no_grad()
     def as_trained(self) -> nn.Module:
         """A copy of the model at the weights that are computed with now."""
-        return self._with(self.weights())
+        return with_state(self.module, self.weights())
 
     @torch.no_grad()
     def report(self) -> tuple[LayerReport, ...]:
@@ -115,13 +116,6 @@ class Relaxed(nn.Module):
         head = f"{'layer':<{wide}}    gamma  multiplier  not equivariant"
         lines = [f"{r.layer:<{wide}}  {r.gamma:7.4f}  {r.multiplier:10.4f}  {r.departure:15.1%}" for r in rows]
         return "\n".join([head, *lines])
-
-    def _with(self, tensors: Mapping[str, Tensor]) -> nn.Module:
-        found = copy.deepcopy(self.module)
-        own = _tensors(found)
-        for name, tensor in tensors.items():
-            own[name].data.copy_(tensor)
-        return found
 
 
 def relax(
@@ -164,7 +158,7 @@ def relax(
     ends = [End(f"inputs.{name}", axes) for name, axes in rule.input_axes.items()]
     chosen = equivariance(symmetry, [*ends, End("output", rule.output_axes, output=True)], rule)
     relaxed = Relaxed(module, chosen)
-    exact = float64(_tensors(module))
+    exact = float64(state_of(module))
     require_equivariant(module, call, rule, exact | {name: mean(exact[name]) for name, mean in relaxed.means.items()})
     return relaxed
 
@@ -183,7 +177,3 @@ def _open(module: nn.Module, call: Mapping[str, Any], rule: Representation) -> O
 def _layer(parameter: str) -> str:
     """The layer that holds a parameter."""
     return parameter.rpartition(".")[0] or "the model itself"
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -146,11 +146,10 @@ def transport(
     """
     if not (isinstance(scale, int | float) and isfinite(scale)):
         raise UsageError(f"the scale is {scale!r}", remedy="give a finite number")
-    ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
+    ends = ends_of(base, to, example, input_size)
     adapter = read_adapter(tuned, ends["base"]) if is_adapter(tuned) else None
     after = ends["base"] if adapter else with_example(model(tuned), example, input_size)
-    for other in (after, ends["to"]):
-        check_same_architecture(ends["base"], other)
+    check_same_architecture(ends["base"], after)
     if not adapter and module_hash(after.module) == module_hash(ends["base"].module):
         tuned_one, to_one = called("tuned"), called("to")
         raise UsageError(
@@ -166,6 +165,17 @@ def transport(
     named = adapter.folder if adapter else after.spec
     result = Transported(ends["base"], named, ends["to"], found, delta, scale, None, adapter, notes)
     return result if fit is None else _fitted(result, fit, loss)
+
+
+def ends_of(base: Source, to: Source, example: Any, input_size: Size | None) -> dict[str, Model]:
+    """Both models, with inputs where they bring none.
+
+    Raises:
+        CheckpointError: they are of different shapes.
+    """
+    ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
+    check_same_architecture(ends["base"], ends["to"])
+    return ends
 
 
 def alignment_between(

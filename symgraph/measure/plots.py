@@ -52,8 +52,8 @@ _DASHES = ("-", "--", "-.", ":")
 Panels = Sequence[Callable[[Any], None]]
 
 
-class Result(Protocol):
-    """What is drawn: the loss at mixtures of models, and any metrics."""
+class Quantities(Protocol):
+    """The loss at mixtures of models, and any metrics."""
 
     @property
     def loss(self) -> Measured: ...
@@ -63,22 +63,17 @@ class Result(Protocol):
 
     @property
     def models(self) -> tuple[str, ...]: ...
+
+
+class Result(Quantities, Protocol):
+    """What is drawn of a loss barrier."""
 
     @property
     def remarks(self) -> tuple[str, ...]: ...
 
 
-class Plane(Protocol):
+class Plane(Quantities, Protocol):
     """What is drawn of the plane through three models."""
-
-    @property
-    def loss(self) -> Measured: ...
-
-    @property
-    def metrics(self) -> tuple[Measured, ...]: ...
-
-    @property
-    def models(self) -> tuple[str, ...]: ...
 
     @property
     def corners(self) -> tuple[tuple[float, float], ...]: ...

@@ -160,10 +160,11 @@ def _hidden(
     still |= {stack.space for stack in symmetry.stacks} | {s for s in at_ends}
     free = [space for space in symmetry.active if space.id not in still]
     asked = _asked(representation, free)
+    order = 0 if representation.continuous else len(generated(representation.generators(1.0)))
     found = {}
     for space in free:
         choices = [asked[space.id]] if space.id in asked else _choices(representation)
-        fits = (c for c in choices if _fits(symmetry, space, c, representation, classes))
+        fits = (c for c in choices if _fits(space, c, representation, classes, order))
         chosen = next(fits, None)
         if chosen is None and space.id in asked and asked[space.id] != TRIVIAL:
             what = f"{space} cannot carry {asked[space.id]}"
@@ -193,16 +194,12 @@ def _choices(representation: Representation) -> tuple[str, ...]:
 
 
 def _fits(
-    symmetry: SymmetryGraph,
-    space: Space,
-    what: str,
-    representation: Representation,
-    classes: Mapping[str, SymmetryClass],
+    space: Space, what: str, representation: Representation, classes: Mapping[str, SymmetryClass], order: int
 ) -> bool:
+    """Whether a space can carry that; `order` is that of a finite group, else 0."""
     if what == TRIVIAL:
         return False
     if what == REGULAR:
-        order = len(generated(representation.generators(1.0))) if not representation.continuous else 0
         return bool(order) and space.size >= order and SymmetryClass.PERMUTATION in space.bound and not space.fibre
     return space.size % representation.acting[what] == 0 and _admits(space, classes[what])
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symgraph.groups.elements import Element
 from symgraph.orbit.action import GroupElement
@@ -16,44 +15,43 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Term, leaves
 
 
-class OrbitMean:
-    """A projection on what a group does not move; differentiable."""
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        """The mean of the tensor over the group."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True)
-class SharedEntries(OrbitMean):
+class SharedEntries(nn.Module):
     """Entries of one orbit share their mean: `orbit` (numel,) int64 says in which each is, `count` how many are in it.
 
     One pass over the tensor, however many elements the group has.
     """
 
-    orbit: Tensor
-    count: Tensor
+    def __init__(self, orbit: Tensor, count: Tensor) -> None:
+        super().__init__()
+        self.orbit: Tensor
+        self.count: Tensor
+        self.register_buffer("orbit", orbit, persistent=False)
+        self.register_buffer("count", count, persistent=False)
 
-    def __call__(self, tensor: Tensor) -> Tensor:
+    def forward(self, tensor: Tensor) -> Tensor:
         """The mean of the tensor over the group."""
-        orbit, count = self.orbit.to(tensor.device), self.count.to(tensor)
-        sums = torch.zeros_like(count).index_add(0, orbit, tensor.flatten())
-        return (sums / count)[orbit].reshape(tensor.shape)
+        count = self.count.to(tensor)
+        sums = torch.zeros_like(count).index_add(0, self.orbit.to(tensor.device), tensor.flatten())
+        return (sums / count)[self.orbit.to(tensor.device)].reshape(tensor.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class ElementByElement(OrbitMean):
+class ElementByElement(nn.Module):
     """The mean of what each element makes of the tensor."""
 
-    axes: tuple[Term, ...]
-    elements: tuple[GroupElement, ...]
+    def __init__(self, axes: tuple[Term, ...], elements: tuple[GroupElement, ...]) -> None:
+        super().__init__()
+        self.axes, self.elements = axes, elements
 
-    def __call__(self, tensor: Tensor) -> Tensor:
+    def forward(self, tensor: Tensor) -> Tensor:
         """The mean of the tensor over the group."""
         total = torch.zeros_like(tensor)
         for element in self.elements:
             total = total + element.on(tensor, self.axes)
         return total / len(self.elements)
+
+
+# A projection on what a group does not move; differentiable. A module, so that what it holds moves with the model.
+OrbitMean = SharedEntries | ElementByElement
 
 
 def orbit_mean(axes: tuple[Term, ...], elements: Sequence[GroupElement], generators: Sequence[int]) -> OrbitMean | None:

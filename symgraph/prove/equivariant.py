@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from symgraph.errors import VerifyError
 from symgraph.inference.open_ends import first_output
-from symgraph.orbit.representation import Axes, Representation
+from symgraph.orbit.representation import Axes, Representation, shape_of
 from symgraph.tracing.sampling import float64
 from symgraph.tracing.wrap import evaluating
 
@@ -23,23 +23,11 @@ _TOLERANCE = 1e-7
 def acted(tensor: Tensor, axes: Axes, actions: Mapping[str, Tensor]) -> Tensor:
     """A tensor after an element has acted: matrices (n, n) by the names of axes."""
     sizes = {name: len(matrix) for name, matrix in actions.items()}
-    shape = [sizes.get(name, -1) for names in axes for name in names]
-    open_shape = _filled(tensor.shape, axes, shape)
-    found = tensor.reshape(open_shape)
+    found = tensor.reshape(shape_of(axes, tuple(tensor.shape), sizes, "the tensor"))
     for dim, name in enumerate(name for names in axes for name in names):
         if name in actions:
             found = torch.tensordot(actions[name].to(found), found, dims=([1], [dim])).movedim(0, dim)
     return found.reshape(tensor.shape)
-
-
-def _filled(shape: torch.Size, axes: Axes, sizes: list[int]) -> list[int]:
-    """Sizes of all named axes, the one that is free in an axis found from its length."""
-    found: list[int] = []
-    for names, size in zip(axes, shape, strict=True):
-        part = sizes[len(found) : len(found) + len(names)]
-        known = int(torch.tensor([s for s in part if s > 0]).prod()) if any(s > 0 for s in part) else 1
-        found += [s if s > 0 else size // known for s in part]
-    return found
 
 
 @torch.no_grad()

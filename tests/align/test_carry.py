@@ -167,11 +167,11 @@ def test_moments_of_mixed_entries_are_said_to_be_so() -> None:
 
 
 WRONG = {
-    "a size": ({"v": torch.randn(10_007)}, {}, "has 10007 numbers|and .* has"),
+    "a size": ({"v": torch.randn(10_007)}, {}, r"v has shape \(10007,\), and .* has \d+ numbers"),
     "a place": ({"v": torch.randn(8)}, {"at": "model.layer.0"}, "did you mean `model.layers.0"),
     "a kind": ({"v": torch.randn(8)}, {"kind": "vector"}, "is none of directions"),
     "no weight": ({"v": torch.randn(8)}, {"kind": "probe"}, "has no weight"),
-    "no decoder": ({"encoder.weight": torch.randn(4, 0)}, {}, "encoder.weight has shape|has no decoder.weight"),
+    "an encoder's size": ({"encoder.weight": torch.randn(4, 10_007)}, {}, "encoder.weight has shape"),
     "nothing moves": ({"v": torch.randn(8)}, {"at": "lm_head"}, "nothing acts on the value"),
 }
 
@@ -181,6 +181,12 @@ def test_what_does_not_fit_is_one_error(name: str) -> None:
     tensors, how, message = WRONG[name]
     with pytest.raises(UsageError, match=message):
         carried("llama", tensors=tensors, **{"at": "model.layers.0", **how})
+
+
+def test_an_autoencoder_without_a_decoder_is_one_error() -> None:
+    encoder = {"encoder.weight": random(4, width("llama", "model.layers.0"))}
+    with pytest.raises(UsageError, match=r"has no decoder\.weight"):
+        carried("llama", "model.layers.0", encoder)
 
 
 def test_a_file_that_is_none_is_one_error(tmp_path: Path) -> None:
