@@ -26,10 +26,10 @@ def why_not(target: str, overload: Any) -> str:
     """Why a rule may not speak about an operator, or ''."""
     schema, name = overload._schema, overload._schema.name
     base = name.rpartition("::")[2]
-    reads = any("Tensor" in str(a.type) for a in schema.arguments)
+    reads = any("Tensor" in str(argument.type) for argument in schema.arguments)
     if schema.is_mutable or torch.Tag.out in overload.tags:
         return f"`{target}` writes to its operands"
-    if not schema.returns or not all("Tensor" in str(r.type) for r in schema.returns):
+    if not schema.returns or not all("Tensor" in str(result.type) for result in schema.returns):
         return f"`{target}` does not return tensors"
     if not reads and base not in _MAKERS:
         return f"`{target}` reads no tensor"
@@ -41,11 +41,11 @@ def why_not(target: str, overload: Any) -> str:
 def why_not_named(name: str) -> str:
     """The same for an operator of a pattern, of which torch picks the overload by the operands."""
     packet = getattr(torch.ops.aten, name)
-    found = [getattr(packet, o) for o in packet.overloads()]
-    plain = [o for o in found if torch.Tag.out not in o.tags] or found
+    overloads = [getattr(packet, overload) for overload in packet.overloads()]
+    plain = [overload for overload in overloads if torch.Tag.out not in overload.tags] or overloads
     # Overloads for Python's numbers stand beside those for tensors.
-    writing = [o for o in plain if o._schema.is_mutable]
-    reasons = [why_not(f"aten.{name}", o) for o in writing or plain]
+    writing = [overload for overload in plain if overload._schema.is_mutable]
+    reasons = [why_not(f"aten.{name}", overload) for overload in writing or plain]
     return "" if "" in reasons and not writing else reasons[0]
 
 

@@ -27,7 +27,7 @@ def arrange(rule: Rule, arguments: Mapping[str, Any], ranks: Mapping[str, int]) 
             return None
         operands[operand.name] = axes
         for kind in lead:
-            lead[kind] = max(lead[kind], sum(t.axis == kind for t in axes))
+            lead[kind] = max(lead[kind], sum(token.axis == kind for token in axes))
     results = []
     for tokens in signature.results:
         axes = _result(rule, tokens, arguments, lead, unclaimed)
@@ -43,30 +43,30 @@ def _dims(rule: Rule, axis: str, arguments: Mapping[str, Any], rank: int) -> lis
     dims: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     if dims in ([], [None]):
         dims = list(range(rank))
-    if not dims or not all(isinstance(d, int) and -rank <= d < rank for d in dims):
+    if not dims or not all(isinstance(dim, int) and -rank <= dim < rank for dim in dims):
         return None
-    return sorted(int(d) % rank for d in dims)
+    return sorted(int(dim) % rank for dim in dims)
 
 
 def _placed(
     rule: Rule, tokens: Tokens, arguments: Mapping[str, Any], rank: int, unclaimed: Iterator[int]
 ) -> Tokens | None:
-    moved = [t for t in tokens if t.name in rule.at]
+    moved = [token for token in tokens if token.name in rule.at]
     # What has one axis alone is a list of positions, wherever those are in the others.
     if not moved or len(tokens) == 1:
         return _spread(tokens, rank, unclaimed)
     dims = _dims(rule, moved[0].name, arguments, rank)
     if dims is None:
         return None
-    rest = _spread(tuple(t for t in tokens if t != moved[0]), rank - len(dims), unclaimed)
+    rest = _spread(tuple(token for token in tokens if token != moved[0]), rank - len(dims), unclaimed)
     token = AxisToken(f"_{next(unclaimed)}") if moved[0].name == "_" else moved[0]
     return None if rest is None else _insert(rest, dims, token)
 
 
 def _insert(rest: Tokens, dims: list[int], token: AxisToken) -> Tokens:
     axes = list(rest)
-    for k, dim in enumerate(dims):
-        name = token.name if k == 0 or token.name == "1" else f"{token.name}.{k}"
+    for place, dim in enumerate(dims):
+        name = token.name if place == 0 or token.name == "1" else f"{token.name}.{place}"
         axes.insert(dim, AxisToken(name, token.mark))
     return tuple(axes)
 
@@ -75,7 +75,7 @@ def _result(
     rule: Rule, tokens: Tokens, arguments: Mapping[str, Any], lead: dict[str, int], unclaimed: Iterator[int]
 ) -> Tokens | None:
     if rule.reduces is None:
-        moved = [t for t in tokens if t.name in rule.at]
+        moved = [token for token in tokens if token.name in rule.at]
         given = arguments.get(rule.at[moved[0].name]) if moved else None
         extra = len(given) - 1 if isinstance(given, list | tuple) else 0
         return _placed(rule, tokens, arguments, _rank(tokens, lead) + extra, unclaimed)
@@ -88,19 +88,19 @@ def _result(
 
 
 def _rank(tokens: Tokens, lead: dict[str, int]) -> int:
-    return sum(lead.get(t.name, 1) for t in tokens)
+    return sum(lead.get(token.name, 1) for token in tokens)
 
 
 def _spread(tokens: Tokens, rank: int, unclaimed: Iterator[int]) -> Tokens | None:
     """`...`, `*` and `_` written out for a tensor of `rank` axes."""
-    many = next((t.name for t in tokens if t.name in ("...", "*")), "")
+    many = next((token.name for token in tokens if token.name in ("...", "*")), "")
     free = rank - len(tokens) + bool(many)
     if free < 0 or (free and not many):
         return None
     axes: list[AxisToken] = []
     for token in tokens:
         if token.name == many:
-            axes += [AxisToken(f"{many}{free - 1 - i}") for i in range(free)]
+            axes += [AxisToken(f"{many}{free - 1 - number}") for number in range(free)]
         else:
             axes.append(AxisToken(f"_{next(unclaimed)}") if token.name == "_" else token)
     return tuple(axes)

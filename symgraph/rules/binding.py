@@ -40,27 +40,27 @@ def bind(rule: Rule, node: Node, graph: Graph) -> Binding | None:
     tensors = _tensors(rule.signature, given, graph)
     if tensors is None:
         return None
-    arranged = arrange(rule, given, {k: len(t.shape) for k, (_, t) in tensors.items()})
+    arranged = arrange(rule, given, {name: len(tensor.shape) for name, (_, tensor) in tensors.items()})
     if arranged is None or not _supported(given, tensors):
         return None
     operands, results = arranged
-    shapes = {k: t.shape for k, (_, t) in tensors.items()}
+    shapes = {name: tensor.shape for name, (_, tensor) in tensors.items()}
     sizes = _sizes(rule, operands, shapes)
     if sizes is None or not _results_fit(results, node, sizes) or not _read(node, graph, len(results)):
         return None
-    shown = {k: (tensors[k][0], _broadcast(axes, shapes[k], sizes)) for k, axes in operands.items()}
-    if rule.broadcast == "never" and any(axes != operands[k] for k, (_, axes) in shown.items()):
+    shown = {name: (tensors[name][0], _broadcast(axes, shapes[name], sizes)) for name, axes in operands.items()}
+    if rule.broadcast == "never" and any(axes != operands[name] for name, (_, axes) in shown.items()):
         return None
     return Binding(rule, shown, results, given)
 
 
 def tensor_refs(binding: Binding) -> tuple[Ref, ...]:
     """Every value among the arguments, in schema order, lists spread out."""
-    found: list[Ref] = []
+    refs: list[Ref] = []
     for value in binding.arguments.values():
         items = value if isinstance(value, list | tuple) else (value,)
-        found += [v for v in items if isinstance(v, Ref)]
-    return tuple(found)
+        refs += [item for item in items if isinstance(item, Ref)]
+    return tuple(refs)
 
 
 def holds(rule: Rule, given: Mapping[str, Any], graph: Graph) -> bool:
@@ -68,29 +68,31 @@ def holds(rule: Rule, given: Mapping[str, Any], graph: Graph) -> bool:
     if rule.when is None:
         return True
     by_name = graph.by_name
-    return rule.when.evaluate({k: by_name[v.name].result if isinstance(v, Ref) else v for k, v in given.items()})
+    return rule.when.evaluate(
+        {name: by_name[value.name].result if isinstance(value, Ref) else value for name, value in given.items()}
+    )
 
 
 def _tensors(signature: Signature, given: Mapping[str, Any], graph: Graph) -> dict[str, tuple[Ref, Tensor]] | None:
     """The operands that are values of the graph; None if one is missing or no single tensor."""
-    found: dict[str, tuple[Ref, Tensor]] = {}
+    tensors: dict[str, tuple[Ref, Tensor]] = {}
     for operand in signature.operands:
         value = given.get(operand.name)
         if isinstance(value, Ref):
             result = graph.by_name[value.name].result
             if not isinstance(result, Tensor):
                 return None
-            found[operand.name] = (value, result)
+            tensors[operand.name] = (value, result)
         elif not (operand.optional if value is None else operand.scalar and isinstance(value, int | float)):
             return None
-    return found
+    return tensors
 
 
 def _supported(given: Mapping[str, Any], tensors: Mapping[str, Any]) -> bool:
     for name, value in given.items():
         if name not in tensors:
             items = value if isinstance(value, list | tuple) else (value,)
-            if any(isinstance(v, Ref) for v in items):
+            if any(isinstance(item, Ref) for item in items):
                 return False
     return True
 
@@ -99,15 +101,15 @@ def _sizes(rule: Rule, operands: Mapping[str, Tokens], shapes: Mapping[str, tupl
     """The size of every token, or None where two tensors disagree about one."""
     sizes: dict[str, int] = {}
     for name, tokens in operands.items():
-        for token, n in zip(tokens, shapes[name], strict=True):
+        for token, size in zip(tokens, shapes[name], strict=True):
             known = sizes.get(token.name, 1)
-            if token.name == "1" and n != 1:
+            if token.name == "1" and size != 1:
                 return None
-            if n != known and 1 not in (n, known):
+            if size != known and 1 not in (size, known):
                 return None
-            if token.name in sizes and n != known and not _may_broadcast(rule, token):
+            if token.name in sizes and size != known and not _may_broadcast(rule, token):
                 return None
-            sizes[token.name] = n if known == 1 else known
+            sizes[token.name] = size if known == 1 else known
     return sizes
 
 
@@ -116,17 +118,20 @@ def _may_broadcast(rule: Rule, token: AxisToken) -> bool:
 
 
 def _broadcast(tokens: Tokens, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Tokens:
-    if all(n != 1 or sizes[t.name] == 1 for t, n in zip(tokens, shape, strict=True)):
+    if all(size != 1 or sizes[token.name] == 1 for token, size in zip(tokens, shape, strict=True)):
         return tokens
-    return tuple(AxisToken("1") if n == 1 < sizes[t.name] else t for t, n in zip(tokens, shape, strict=True))
+    return tuple(
+        AxisToken("1") if size == 1 < sizes[token.name] else token for token, size in zip(tokens, shape, strict=True)
+    )
 
 
 def _results_fit(results: tuple[Tokens, ...], node: Node, sizes: Mapping[str, int]) -> bool:
-    shapes = [node.result.shape] if isinstance(node.result, Tensor) else [t.shape for t in node.result or ()]
+    shapes = [node.result.shape] if isinstance(node.result, Tensor) else [tensor.shape for tensor in node.result or ()]
     if len(shapes) < len(results):
         return False
     return all(
-        len(tokens) == len(shape) and all(sizes.get(t.name, n) == n for t, n in zip(tokens, shape, strict=True))
+        len(tokens) == len(shape)
+        and all(sizes.get(token.name, size) == size for token, size in zip(tokens, shape, strict=True))
         for tokens, shape in zip(results, shapes, strict=False)
     )
 
@@ -135,4 +140,4 @@ def _read(node: Node, graph: Graph, count: int) -> bool:
     """Whether nothing reads a result of the node after the first `count`."""
     if not isinstance(node.result, tuple) or len(node.result) == count:
         return True
-    return all(u.target == "getitem" and u.args[1] < count for u in graph.users[node.name])
+    return all(user.target == "getitem" and user.args[1] < count for user in graph.users[node.name])

@@ -37,8 +37,8 @@ class RuleBook(Shown):
     proofs: Proofs = field(default_factory=Proofs, compare=False)
 
     def __post_init__(self) -> None:
-        names = [r.rule for r in self.rules]
-        double = sorted({n for n in names if names.count(n) > 1})
+        names = [rule.rule for rule in self.rules]
+        double = sorted({name for name in names if names.count(name) > 1})
         if double:
             raise RuleError(f"two rules are called {', '.join(double)}", remedy="rename one of them")
 
@@ -48,15 +48,15 @@ class RuleBook(Shown):
 
     @cached_property
     def _by_target(self) -> dict[str, tuple[Rule, ...]]:
-        found: dict[str, list[Rule]] = {}
+        by_target: dict[str, list[Rule]] = {}
         for rule in self.rules:
             for target in rule.targets:
                 own = expanded(rule, target)
-                found.setdefault(target, []).append(own)
+                by_target.setdefault(target, []).append(own)
                 if is_joined(own):
                     plain = apart(own, target)
-                    found[plain.targets[0]] = [plain]
-        return {k: tuple(v) for k, v in found.items()}
+                    by_target[plain.targets[0]] = [plain]
+        return {target: tuple(rules) for target, rules in by_target.items()}
 
     def for_node(self, node: Node) -> tuple[Rule, ...]:
         """The rules about a node's operator, to be tried in order; a measured region has one of its own."""
@@ -66,7 +66,7 @@ class RuleBook(Shown):
     def binding(self, node: Node, graph: Graph) -> Binding | None:
         """The first rule that applies to a node of a graph, matched with it; None if there is no such rule."""
         bound = (bind(rule, node, graph) for rule in self.for_node(node) if not is_joined(rule))
-        return next((b for b in bound if b is not None), None)
+        return next((binding for binding in bound if binding is not None), None)
 
     def proof(self, binding: Binding, node: Node, graph: Graph, facts: Facts) -> Proof:
         """What holds of a rule at a call; what was measured there holds.
@@ -79,10 +79,10 @@ class RuleBook(Shown):
         name = node.target.removeprefix(f"{PATTERN}{binding.rule.rule}.")
         joined = name != node.target and not binding.rule.pattern
         whole = self._whole(binding.rule, name) if joined else binding.rule
-        found = self.proofs.at(binding, node, graph, whole, facts)
-        if not found.lacking:
-            self.refuse_own(binding.rule, found.failures, node.where)
-        return found
+        proof = self.proofs.at(binding, node, graph, whole, facts)
+        if not proof.lacking:
+            self.refuse_own(binding.rule, proof.failures, node.where)
+        return proof
 
     def refuse_own(self, rule: Rule, failures: tuple[Failure, ...], where: str) -> None:
         """Refuses a rule of the user's that claims something false at a place.
@@ -95,7 +95,7 @@ class RuleBook(Shown):
 
     def _whole(self, rule: Rule, target: str) -> Rule:
         """The rule behind one about tensors whose axes stand alone."""
-        return next(r for r in self._by_target[target] if r.rule == rule.rule)
+        return next(rule_there for rule_there in self._by_target[target] if rule_there.rule == rule.rule)
 
     def split(self, node: Node, graph: Graph) -> tuple[Node, ...] | None:
         """What stands for a node whose rule speaks about axes that its tensors hold flattened; None for any other."""
@@ -104,9 +104,9 @@ class RuleBook(Shown):
             return None
         for rule in rules:
             if is_joined(rule):
-                found = split(rule, node, graph)
-                if found is not None:
-                    return found
+                parts = split(rule, node, graph)
+                if parts is not None:
+                    return parts
             elif bind(rule, node, graph) is not None:
                 return None
         return None
@@ -124,28 +124,28 @@ class RuleBook(Shown):
         Raises:
             RuleError: if there is none; a near name is suggested.
         """
-        found = next((r for r in self.rules if r.rule == name), None)
-        if found is None:
+        rule = next((rule for rule in self.rules if rule.rule == name), None)
+        if rule is None:
             raise RuleError(
                 f"no rule is called {name!r}",
                 remedy=near(name, self.names, near(name, others, "`symgraph rules list` has all")),
             )
-        return found
+        return rule
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the rules, in order."""
-        return tuple(r.rule for r in self.rules)
+        return tuple(rule.rule for rule in self.rules)
 
     @cached_property
     def patterns(self) -> tuple[Rule, ...]:
         """The rules about idioms of several operators."""
-        return tuple(r for r in self.rules if r.pattern)
+        return tuple(rule for rule in self.rules if rule.pattern)
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of what the rules say."""
-        text = json.dumps([plain(r) for r in self.rules], sort_keys=True)
+        text = json.dumps([plain(rule) for rule in self.rules], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -170,7 +170,7 @@ def default_rules() -> RuleBook:
     files = sorted(folder.glob("*.yaml"))
     if not files:
         raise RuleError(f"no rule files in {folder}", cause="the installation is incomplete", remedy="install again")
-    return RuleBook(tuple(r for f in files for r in load_file(f)))
+    return RuleBook(tuple(rule for file in files for rule in load_file(file)))
 
 
 def read_rules(sources: Iterable[str | Path | Rule]) -> tuple[Rule, ...]:
@@ -179,13 +179,13 @@ def read_rules(sources: Iterable[str | Path | Rule]) -> tuple[Rule, ...]:
     Raises:
         RuleError: if a path does not exist or a file has problems.
     """
-    found: list[Rule] = []
+    rules: list[Rule] = []
     if isinstance(sources, Mapping) or not isinstance(sources, Iterable):
         remedy = "give a list of files, folders and rules: [symgraph.rule(rule=..., about=..., ...)]"
         raise RuleError(f"rules are given as {type(sources).__name__}", remedy=remedy)
     for source in sources:
         if isinstance(source, Rule):
-            found.append(source)
+            rules.append(source)
             continue
         path = Path(source)
         if not path.exists():
@@ -195,8 +195,8 @@ def read_rules(sources: Iterable[str | Path | Rule]) -> tuple[Rule, ...]:
         files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
         if not files:
             raise RuleError(f"no rules at {path}", cause="the folder has no .yaml file", remedy="put rule files in it")
-        found += [r for f in files for r in load_file(f)]
-    return tuple(found)
+        rules += [rule for file in files for rule in load_file(file)]
+    return tuple(rules)
 
 
 def with_user_rules(book: RuleBook, sources: Iterable[str | Path | Rule]) -> RuleBook:
@@ -209,18 +209,20 @@ def with_user_rules(book: RuleBook, sources: Iterable[str | Path | Rule]) -> Rul
     notes = list(book.notes)
     for rule in added:
         require_sound(rule)
-    mine = {t for r in added for t in r.targets} | {f"pattern:{r.rule}" for r in added if r.pattern}
-    kept = [k for k in (_without(r, mine, added, notes) for r in book.rules) if k is not None]
-    return RuleBook((*added, *kept), tuple(notes), book.own | {r.rule for r in added}, book.proofs)
+    mine = {target for rule in added for target in rule.targets} | {
+        f"pattern:{rule.rule}" for rule in added if rule.pattern
+    }
+    kept = [rule for rule in (_without(own, mine, added, notes) for own in book.rules) if rule is not None]
+    return RuleBook((*added, *kept), tuple(notes), book.own | {rule.rule for rule in added}, book.proofs)
 
 
 def _without(rule: Rule, targets: set[str], added: tuple[Rule, ...], notes: list[str]) -> Rule | None:
     """Our rule, less what the user's rules speak about."""
-    lost = [t for t in rule.targets if t in targets]
-    names = {r.rule for r in added}
+    lost = [target for target in rule.targets if target in targets]
+    names = {other.rule for other in added}
     if not lost and rule.rule not in names:
         return rule
-    by = ", ".join(sorted(r.rule for r in added if set(r.targets) & set(lost) or r.rule == rule.rule))
+    by = ", ".join(sorted(other.rule for other in added if set(other.targets) & set(lost) or other.rule == rule.rule))
     notes.append(f"rule {rule.rule} is replaced by the user's {by} for {', '.join(lost) or 'its name'}")
-    left = tuple(o for o in rule.ops if o not in lost)
+    left = tuple(op for op in rule.ops if op not in lost)
     return replace(rule, ops=left) if left and rule.rule not in names else None

@@ -33,25 +33,27 @@ def at_call(
         drawn: what each operand holds.
         facts: what is known of operands.
     """
-    operands = tuple(o for o in (whole.signature.operands if whole.signature else ()) if o.name in binding.operands)
+    operands = tuple(
+        operand for operand in (whole.signature.operands if whole.signature else ()) if operand.name in binding.operands
+    )
     tokens, same, merged = _unified(binding)
     actual = _actual(tokens, binding, graph)
     given = _given(binding, actual)
     rule = binding.rule
-    positive = tuple(dict.fromkeys(n for e in rule.examples for n in e.positive))
+    positive = tuple(dict.fromkeys(name for example in rule.examples for name in example.positive))
     made = Trial(
         replace(rule, signature=whole.signature), "", operands, (tokens, _results(binding, tokens)), actual, given
     )
     made = replace(made, drawn=drawn, same=same, merged=merged, assumed=facts, positive=positive)
     for sizes in _choices(rule, tokens, actual):
-        yield [replace(made, target=t, sizes=sizes) for t in _targets(node, rule)]
+        yield [replace(made, target=target, sizes=sizes) for target in _targets(node, rule)]
 
 
 def _targets(node: Node, rule: Rule) -> tuple[str | Pattern, ...]:
     if not node.target.startswith(PATTERN):
         return (node.target,)
-    given = {k for k, _ in node.kwargs}
-    spelled = tuple(p for p in rule.pattern if set(p.variables) == given)
+    given = {name for name, _ in node.kwargs}
+    spelled = tuple(pattern for pattern in rule.pattern if set(pattern.variables) == given)
     return spelled or (node.target.removeprefix(f"{PATTERN}{rule.rule}."),)
 
 
@@ -74,46 +76,55 @@ def _unified(binding: Binding) -> tuple[dict[str, Tokens], dict[str, str], dict[
             first[ref.name] = operand
             continue
         same[operand] = first[ref.name]
-        for a, b in zip(binding.operands[first[ref.name]][1], tokens, strict=True):
-            if root(a.name) != root(b.name):
-                name_of[root(b.name)] = root(a.name)
-    found = {k: tuple(AxisToken(root(t.name), t.mark) for t in tokens) for k, (_, tokens) in binding.operands.items()}
+        for earlier, token in zip(binding.operands[first[ref.name]][1], tokens, strict=True):
+            if root(earlier.name) != root(token.name):
+                name_of[root(token.name)] = root(earlier.name)
+    unified = {
+        operand: tuple(AxisToken(root(token.name), token.mark) for token in tokens)
+        for operand, (_, tokens) in binding.operands.items()
+    }
     merged: dict[str, set[str]] = {}
     for name in name_of:
         merged.setdefault(root(name), {AxisToken(root(name)).axis}).add(AxisToken(name).axis)
-    return found, same, {k: tuple(sorted(v)) for k, v in merged.items()}
+    return unified, same, {name: tuple(sorted(axes)) for name, axes in merged.items()}
 
 
 def _results(binding: Binding, tokens: Mapping[str, Tokens]) -> tuple[Tokens, ...]:
     renamed = {
         before.name: after.name
-        for k, (_, own) in binding.operands.items()
-        for before, after in zip(own, tokens[k], strict=True)
+        for operand, (_, own) in binding.operands.items()
+        for before, after in zip(own, tokens[operand], strict=True)
     }
-    return tuple(tuple(AxisToken(renamed.get(t.name, t.name), t.mark) for t in ts) for ts in binding.results)
+    return tuple(
+        tuple(AxisToken(renamed.get(token.name, token.name), token.mark) for token in ts) for ts in binding.results
+    )
 
 
 # -- sizes -----------------------------------------------------------------------------------------------------------
 
 
 def _actual(tokens: Mapping[str, Tokens], binding: Binding, graph: Graph) -> dict[str, int]:
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for name, (ref, _) in binding.operands.items():
         result = graph.by_name[ref.name].result
-        for token, n in zip(tokens[name], result.shape if isinstance(result, Tensor) else (), strict=True):
-            found[token.name] = max(found.get(token.name, 1), n)
-    return found
+        for token, size in zip(tokens[name], result.shape if isinstance(result, Tensor) else (), strict=True):
+            sizes[token.name] = max(sizes.get(token.name, 1), size)
+    return sizes
 
 
 def _choices(rule: Rule, tokens: Mapping[str, Tokens], actual: Sizes) -> Iterator[Sizes]:
     """Distinct primes; the sizes of an example; what is small as it is; all as they are."""
     yield _primes(rule, actual, SMALL, claimed=True)
     for example in rule.examples:
-        sizes = {n: example.sizes.get(n, 0) for n in actual} | {
-            t.name: example.sizes.get(f"{k}._", 0) for k, ts in tokens.items() for t in ts if t.axis == "_"
+        sizes = {name: example.sizes.get(name, 0) for name in actual} | {
+            token.name: example.sizes.get(f"{operand}._", 0)
+            for operand, ts in tokens.items()
+            for token in ts
+            if token.axis == "_"
         }
         yield {
-            n: _primes(rule, actual, SMALL, claimed=True)[n] if s < 2 or actual[n] == 1 else s for n, s in sizes.items()
+            name: _primes(rule, actual, SMALL, claimed=True)[name] if size < 2 or actual[name] == 1 else size
+            for name, size in sizes.items()
         }
     yield _primes(rule, actual, 128, claimed=False)
     yield actual
@@ -122,20 +133,20 @@ def _choices(rule: Rule, tokens: Mapping[str, Tokens], actual: Sizes) -> Iterato
 def _primes(rule: Rule, actual: Sizes, small: int, *, claimed: bool) -> Sizes:
     """Another prime for every axis; what is no larger than `small` stays, or all but claimed axes do."""
     odd, even = iter(PRIMES), iter(EVEN)
-    found = {}
-    for name, n in actual.items():
+    sizes = {}
+    for name, size in actual.items():
         token = AxisToken(name)
-        if n == 1 or (n <= small and not (claimed and token.claimed)):
-            found[name] = n
+        if size == 1 or (size <= small and not (claimed and token.claimed)):
+            sizes[name] = size
         else:
-            found[name] = next(even, 26) if _in_pairs(rule, token) else next(odd, 29)
-    return found
+            sizes[name] = next(even, 26) if _in_pairs(rule, token) else next(odd, 29)
+    return sizes
 
 
 def _in_pairs(rule: Rule, token: AxisToken) -> bool:
     if not token.claimed or token.axis not in rule.admits:
         return False
-    return any(maps(c).paired for c in maximal(rule.admits[token.axis]))
+    return any(maps(symmetry_class).paired for symmetry_class in maximal(rule.admits[token.axis]))
 
 
 # -- constants -------------------------------------------------------------------------------------------------------
@@ -144,17 +155,17 @@ def _in_pairs(rule: Rule, token: AxisToken) -> bool:
 def _given(binding: Binding, actual: Sizes) -> dict[str, Any]:
     """The further arguments of the call; a size of an axis by the name that the rule has for it, where it is that."""
     rule = binding.rule
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for name, value in binding.arguments.items():
         if name not in binding.operands and not (isinstance(value, Ref)):
-            found[name] = _symbolic(rule, name, value, actual)
-    found |= {argument: token for token, argument in rule.sizes.items() if actual.get(token) == found.get(argument)}
-    return found
+            given[name] = _symbolic(rule, name, value, actual)
+    given |= {argument: token for token, argument in rule.sizes.items() if actual.get(token) == given.get(argument)}
+    return given
 
 
 def _symbolic(rule: Rule, name: str, value: Any, actual: Sizes) -> Any:
     plain = list(value) if isinstance(value, tuple) else value
-    many = max((positions(t) or 1 for t in rule.ops), default=1)
+    many = max((positions(op) or 1 for op in rule.ops), default=1)
     for example in rule.examples:
         symbol = example.args.get(name)
         if _names_an_axis(symbol, actual) and filled(symbol, actual, many) == plain:
@@ -164,13 +175,13 @@ def _symbolic(rule: Rule, name: str, value: Any, actual: Sizes) -> Any:
 
 def _names_an_axis(symbol: Any, actual: Sizes) -> bool:
     if isinstance(symbol, list | tuple):
-        return any(_names_an_axis(s, actual) for s in symbol)
+        return any(_names_an_axis(part, actual) for part in symbol)
     return isinstance(symbol, str) and symbol in actual
 
 
 def runs(trial: Trial) -> bool:
     """Whether a trial is small enough, meets the rule's condition and gives what the signature says."""
-    entries = max((_entries(trial, o) for o in trial.operands), default=0)
+    entries = max((_entries(trial, operand) for operand in trial.operands), default=0)
     return entries <= LARGEST and applies(trial) and trial.fits
 
 

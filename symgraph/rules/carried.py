@@ -32,8 +32,8 @@ class Carried:
 
 def measured_rule(node: Node) -> Rule | None:
     """The rule that a call carries, if it stands for a measured region."""
-    found = dict(node.kwargs).get(_RULE)
-    return found.rule if isinstance(found, Carried) else None
+    carried = dict(node.kwargs).get(_RULE)
+    return carried.rule if isinstance(carried, Carried) else None
 
 
 def measured_node(
@@ -55,7 +55,7 @@ def measured_node(
         admits: the class of every axis.
         laws: further keys of the rule.
     """
-    signature = Signature(tuple(Operand(k, _tokens(axes[k])) for k in operands), (_tokens(results),))
+    signature = Signature(tuple(Operand(operand, _tokens(axes[operand])) for operand in operands), (_tokens(results),))
     rule = Rule(name, about, f"measured: {about}", (), signature=signature, admits=admits, **laws)
     return replace(node, target=PATTERN + name, args=(), kwargs=((_RULE, Carried(rule)), *operands.items()))
 
@@ -63,9 +63,9 @@ def measured_node(
 def lawful_node(node: Node, binding: Binding, **laws: Any) -> Node:
     """The call under its own rule with further laws, which were measured for it where it stands."""
     rule = replace(binding.rule, **laws)
-    kwargs = tuple((k, v) for k, v in binding.arguments.items())
+    kwargs = tuple((name, value) for name, value in binding.arguments.items())
     return replace(node, target=PATTERN + short_name(node.target), args=(), kwargs=((_RULE, Carried(rule)), *kwargs))
 
 
 def _tokens(names: Sequence[str]) -> tuple[AxisToken, ...]:
-    return tuple(AxisToken(n.rstrip("'~"), n[len(n.rstrip("'~")) :]) for n in names)
+    return tuple(AxisToken(name.rstrip("'~"), name[len(name.rstrip("'~")) :]) for name in names)

@@ -53,9 +53,9 @@ class Report:
     def hints(self) -> tuple[str, ...]:
         """What the rule could claim beyond what it does."""
         return tuple(
-            f"{self.rule}: axis `{a}` admits {c} as well; claim it, or say under `gaps` why not"
-            for a, c in self.loose
-            if a not in self.excused
+            f"{self.rule}: axis `{axis}` admits {larger} as well; claim it, or say under `gaps` why not"
+            for axis, larger in self.loose
+            if axis not in self.excused
         )
 
 
@@ -72,7 +72,7 @@ def check(rule: Rule) -> Report:
     loose: dict[tuple[str, str], None] = {}
     for made in trials(rule):
         _require_several_positions(rule, made)
-        failures += [f for t in made for f in _failures(t)]
+        failures += [failure for trial in made for failure in _failures(trial)]
         loose.update(dict.fromkeys(_loose(rule, made)))
     return Report(rule.rule, tuple(failures), tuple(loose), tuple(rule.gaps))
 
@@ -111,9 +111,14 @@ def refusal(rule: Rule, failures: tuple[Failure, ...], where: str = "") -> RuleE
 
 def _require_several_positions(rule: Rule, made: list[Trial]) -> None:
     """A class says nothing of an axis with one position."""
-    single = {AxisToken(n).axis for t in made for ts in t.tokens[0].values() for n in (x.name for x in ts if x.claimed)}
-    single -= {AxisToken(n).axis for t in made for n, size in t.sizes.items() if size > 1}
-    empty = sorted(a for a in single if rule.admits[a] != down())
+    single = {
+        AxisToken(name).axis
+        for trial in made
+        for ts in trial.tokens[0].values()
+        for name in (token.name for token in ts if token.claimed)
+    }
+    single -= {AxisToken(name).axis for trial in made for name, size in trial.sizes.items() if size > 1}
+    empty = sorted(axis for axis in single if rule.admits[axis] != down())
     if empty:
         raise RuleError(
             f"the examples of rule {rule} prove nothing about `{empty[0]}`",
@@ -129,9 +134,9 @@ def _failures(trial: Trial) -> Iterator[Failure]:
     """What fails in the first world, with the first numbers, where anything does."""
     for variant in with_other_numbers(trial):
         for operands in in_worlds(in_all_worlds(variant)):
-            found = tuple(_failures_of(operands))
-            if found:
-                yield from found
+            failures = tuple(_failures_of(operands))
+            if failures:
+                yield from failures
                 return
 
 
@@ -147,12 +152,18 @@ def _failures_of(operands: Operands) -> Iterator[Failure]:
 
 
 def _classes(trial: Trial, name: str, dense: bool) -> tuple[SymmetryClass, ...]:
-    found = tested(down(*(c for c in trial.claims[name] if dense or not maps(c).dense)))
-    return tuple(c for c in found if not (AxisToken(name).axis in trial.keep and c is SEMI))
+    classes = tested(
+        down(*(symmetry_class for symmetry_class in trial.claims[name] if dense or not maps(symmetry_class).dense))
+    )
+    return tuple(
+        symmetry_class
+        for symmetry_class in classes
+        if not (AxisToken(name).axis in trial.keep and symmetry_class is SEMI)
+    )
 
 
 def _equivariance(operands: Operands, values: Values, law: str, dense: bool = True) -> Iterator[Failure]:
-    choices = {n: _classes(operands.trial, n, dense) for n in operands.trial.claims}
+    choices = {name: _classes(operands.trial, name, dense) for name in operands.trial.claims}
     for name, classes in choices.items():
         for cls in classes:
             error = operands.error(values, {name: cls})
@@ -167,7 +178,7 @@ def _equivariance(operands: Operands, values: Values, law: str, dense: bool = Tr
 def _broadcasting(operands: Operands) -> Iterator[Failure]:
     """One pointwise operand of size one along the last axis: with `ones`, only maps that fix the ones vector hold."""
     trial = operands.trial
-    wide = [k for k, t in trial.tokens[0].items() if t and t[-1].name == "*0"]
+    wide = [operand for operand, tokens in trial.tokens[0].items() if tokens and tokens[-1].name == "*0"]
     if len(wide) < 2 or trial.rule.broadcast == "never":
         return
     bound = trial.rule.admits["*"] & (FIXES_ONES if trial.rule.broadcast == "ones" else trial.rule.admits["*"])
@@ -188,12 +199,12 @@ def _narrow(trial: Trial, name: str) -> Trial:
 
 def _spellings(rule: Rule) -> Iterator[Failure]:
     """Spellings with the same variables must compute the same, and what a pattern must never match is not matched."""
-    for a, b in combinations(rule.pattern, 2):
-        if set(a.variables) == set(b.variables):
-            first, second = (at_example(rule, p, rule.examples[0]) for p in (a, b))
+    for one, other in combinations(rule.pattern, 2):
+        if set(one.variables) == set(other.variables):
+            first, second = (at_example(rule, pattern, rule.examples[0]) for pattern in (one, other))
             error = difference(first.run(first.values)[0], second.run(first.values)[0])
             if not error < first.world.tolerance:
-                yield Operands(first).failure(f"pattern equality with `{b.text}`", error)
+                yield Operands(first).failure(f"pattern equality with `{other.text}`", error)
     for expression in rule.never:
         graph, root = as_graph(expression)
         for spelling in rule.pattern:
@@ -206,18 +217,20 @@ def _spellings(rule: Rule) -> Iterator[Failure]:
 
 def _loose(rule: Rule, made: list[Trial]) -> Iterator[tuple[str, str]]:
     """Axes with a larger class that holds at every example."""
-    free = [t for t in made if not t.numbers]
+    free = [trial for trial in made if not trial.numbers]
     for axis in rule.signature.axes if rule.signature and free else ():
         for cls in next_larger(rule.admits[axis]):
-            if not any(breaks(o, axis, cls) for t in free for o in in_worlds(in_all_worlds(t))):
+            if not any(breaks(operands, axis, cls) for trial in free for operands in in_worlds(in_all_worlds(trial))):
                 yield axis, str(cls)
 
 
 def breaks(operands: Operands, axis: str, cls: SymmetryClass, attempts: int = TRIES) -> bool:
     """Whether some random element of the class, on one of the axes of this name or on all, breaks the law."""
     trial = operands.trial
-    names = [n for n, size in trial.sizes.items() if AxisToken(n).axis == axis and size > 1 and trial.holds(n)]
+    names = [
+        name for name, size in trial.sizes.items() if AxisToken(name).axis == axis and size > 1 and trial.holds(name)
+    ]
     values = without(trial, {trial.rule.gain})
-    choices = [*([n] for n in names), names] if len(names) > 1 else [names]
-    tries = [c for _ in range(attempts) for c in choices if c]
-    return any(operands.fails(operands.error(values, dict.fromkeys(c, cls))) for c in tries)
+    choices = [*([name] for name in names), names] if len(names) > 1 else [names]
+    tries = [choice for _ in range(attempts) for choice in choices if choice]
+    return any(operands.fails(operands.error(values, dict.fromkeys(choice, cls))) for choice in tries)

@@ -71,26 +71,28 @@ def _as_pointwise(rule: Rule) -> Rule | None:
     """The same rule about all axes alike, where every operand that has axes has the same."""
     if rule.signature is None or rule.at:
         return None
-    held = {tokens for tokens in (*(o.axes for o in rule.signature.operands), *rule.signature.results) if tokens}
+    held = {
+        tokens for tokens in (*(operand.axes for operand in rule.signature.operands), *rule.signature.results) if tokens
+    }
     whole: Tokens = (AxisToken(POINTWISE),)
     if len(held) != 1 or next(iter(held))[0] != AxisToken(BATCH) or len(*held) > 2:
         return None
-    operands = tuple(replace(o, axes=whole if o.axes else ()) for o in rule.signature.operands)
+    operands = tuple(replace(operand, axes=whole if operand.axes else ()) for operand in rule.signature.operands)
     signature = Signature(operands, tuple(whole if tokens else () for tokens in rule.signature.results))
     return replace(rule, signature=signature, admits=Admits({POINTWISE: RIGID}))
 
 
 def _operands(rule: Rule) -> list[Operands]:
     """Every trial of a rule in every world in which the operator has a value."""
-    return [o for made in trials(rule) for trial in made for o in in_worlds(in_all_worlds(trial))]
+    return [operands for made in trials(rule) for trial in made for operands in in_worlds(in_all_worlds(trial))]
 
 
 def _positive(rule: Rule) -> Rule:
     """The rule with positive operands, where the operator has no value at others."""
     if _has_values(rule) or rule.signature is None:
         return rule
-    names = tuple(o.name for o in rule.signature.operands)
-    changed = replace(rule, examples=tuple(replace(e, positive=names) for e in rule.examples))
+    names = tuple(operand.name for operand in rule.signature.operands)
+    changed = replace(rule, examples=tuple(replace(example, positive=names) for example in rule.examples))
     if not _has_values(changed):
         raise RuleError(f"`{rule.ops[0]}` has no value at random operands", remedy="write the rule by hand")
     return changed
@@ -98,8 +100,10 @@ def _positive(rule: Rule) -> Rule:
 
 def _has_values(rule: Rule) -> bool:
     """Whether the operator has finite values at operands of the plainest world."""
-    plain = [o for o in _operands(rule) if o.trial.world is PLAIN]
-    return any(bool(r.isfinite().all()) for o in plain for r in o.results(o.trial.values))
+    plain = [operands for operands in _operands(rule) if operands.trial.world is PLAIN]
+    return any(
+        bool(result.isfinite().all()) for operands in plain for result in operands.results(operands.trial.values)
+    )
 
 
 def _largest(rule: Rule, axis: str) -> Rule:
@@ -112,7 +116,7 @@ def _largest(rule: Rule, axis: str) -> Rule:
         if SymmetryClass.INVERTIBLE in most:
             break
     bound = _climbed(best, axis, _operands(best))
-    paired = any(maps(c).paired for c in maximal(bound))
+    paired = any(maps(symmetry_class).paired for symmetry_class in maximal(bound))
     layout = (best.layout or HALVES) if paired else rule.layout
     return replace(best, admits=Admits({**best.admits, axis: bound}), layout=layout)
 
@@ -121,38 +125,49 @@ def _ways(rule: Rule, axis: str) -> Iterator[Rule]:
     """The rule with every way in which operands and results can carry an axis; first as it is."""
     if rule.signature is None:
         return
-    tensors = [() if o.name == rule.gain else o.axes for o in rule.signature.operands] + list(rule.signature.results)
-    holding = [i for i, tokens in enumerate(tensors) if any(t.axis == axis for t in tokens)]
+    tensors = [() if operand.name == rule.gain else operand.axes for operand in rule.signature.operands] + list(
+        rule.signature.results
+    )
+    holding = [number for number, tokens in enumerate(tensors) if any(token.axis == axis for token in tokens)]
     # The axes that `...` and `*` stand for have no marks.
     many = axis in (BATCH, POINTWISE)
     for marks in product(MARKS[:1] if many else MARKS, repeat=len(holding) - 1):
         marked = dict(zip(holding, ("", *marks), strict=True))
         yield replace(rule, signature=_marked(rule.signature, axis, marked))
-    names = [o.name for o in rule.signature.operands if any(t.axis == axis for t in o.axes)]
-    indexing = {name for e in rule.examples for name in e.integers} - set(names)
+    names = [operand.name for operand in rule.signature.operands if any(token.axis == axis for token in operand.axes)]
+    indexing = {name for example in rule.examples for name in example.integers} - set(names)
     yield from (replace(rule, indexes={name: axis}) for name in sorted(indexing) if not many)
     if axis == POINTWISE:
-        yield from (replace(rule, product=dict(zip(names, p, strict=True))) for p in product(POWERS, repeat=len(names)))
+        yield from (
+            replace(rule, product=dict(zip(names, powers, strict=True)))
+            for powers in product(POWERS, repeat=len(names))
+        )
     yield replace(rule, layout=INTERLEAVED)
 
 
 def _marked(signature: Signature, axis: str, marks: Mapping[int, str]) -> Signature:
-    def tokens(number: int, found: Tokens) -> Tokens:
-        return tuple(AxisToken(t.name, marks.get(number, t.mark)) if t.axis == axis else t for t in found)
+    def tokens(number: int, own: Tokens) -> Tokens:
+        return tuple(
+            AxisToken(token.name, marks.get(number, token.mark)) if token.axis == axis else token for token in own
+        )
 
     count = len(signature.operands)
-    operands = tuple(replace(o, axes=tokens(i, o.axes)) for i, o in enumerate(signature.operands))
+    operands = tuple(
+        replace(operand, axes=tokens(number, operand.axes)) for number, operand in enumerate(signature.operands)
+    )
     return replace(
-        signature, operands=operands, results=tuple(tokens(count + i, r) for i, r in enumerate(signature.results))
+        signature,
+        operands=operands,
+        results=tuple(tokens(count + number, result) for number, result in enumerate(signature.results)),
     )
 
 
-def _climbed(rule: Rule, axis: str, found: Sequence[Operands], attempts: int = TRIES) -> Bound:
+def _climbed(rule: Rule, axis: str, cases: Sequence[Operands], attempts: int = TRIES) -> Bound:
     """The classes that an axis admits, from the identity upwards."""
     bound, refused = RIGID, set[SymmetryClass]()
-    while untried := [c for c in next_larger(bound) if c not in refused]:
+    while untried := [symmetry_class for symmetry_class in next_larger(bound) if symmetry_class not in refused]:
         for cls in untried:
-            if any(breaks(o, axis, cls, attempts) for o in found):
+            if any(breaks(case, axis, cls, attempts) for case in cases):
                 refused.add(cls)
             else:
                 bound = bound | down(cls)
@@ -164,17 +179,21 @@ def _climbed(rule: Rule, axis: str, found: Sequence[Operands], attempts: int = T
 
 def _with_tail(rule: Rule) -> Rule:
     """The rule with the operands that multiply the result and are added to it at the end."""
-    names = [o.name for o in rule.signature.operands if o.optional] if rule.signature else []
-    rule = next((r for name in names if _holds(r := replace(rule, adds=name), "adds")), rule)
-    rule = next((r for name in names if _holds(r := replace(rule, gain=name), "gain")), rule)
+    names = [operand.name for operand in rule.signature.operands if operand.optional] if rule.signature else []
+    rule = next((longer for name in names if _holds(longer := replace(rule, adds=name), "adds")), rule)
+    rule = next((longer for name in names if _holds(longer := replace(rule, gain=name), "gain")), rule)
     return rule if rule.gain is None else _only_permuted(rule, rule.gain)
 
 
 def _only_permuted(rule: Rule, gain: str) -> Rule:
     """The rule with a gain of which nothing is said but the order of its entries."""
     operands = rule.signature.operands if rule.signature else ()
-    bare = {o.name: tuple(replace(t, mark="~") for t in o.axes) for o in operands if o.name == gain}
-    marked = tuple(replace(o, axes=bare.get(o.name, o.axes)) for o in operands)
+    bare = {
+        operand.name: tuple(replace(token, mark="~") for token in operand.axes)
+        for operand in operands
+        if operand.name == gain
+    }
+    marked = tuple(replace(operand, axes=bare.get(operand.name, operand.axes)) for operand in operands)
     return replace(rule, signature=replace(rule.signature, operands=marked)) if rule.signature else rule
 
 
@@ -182,10 +201,14 @@ def _with_laws(rule: Rule) -> Rule:
     """The rule with what is not seen of its operands, and what comes out again."""
     centred = (replace(rule, centred=axis) for axis in rule.admits if axis not in (BATCH, POINTWISE))
     rule = next((tried for tried in centred if _holds(tried, "centred")), rule)
-    operands = [o for o in rule.signature.operands if o.name not in (rule.gain, rule.adds)] if rule.signature else []
+    operands = (
+        [operand for operand in rule.signature.operands if operand.name not in (rule.gain, rule.adds)]
+        if rule.signature
+        else []
+    )
     for operand in operands:
-        axes = [t.axis for t in operand.axes if t.claimed and not t.batch]
-        blind = next((a for a in axes if _holds(replace(rule, blind={operand.name: a}), "blind")), None)
+        axes = [token.axis for token in operand.axes if token.claimed and not token.batch]
+        blind = next((axis for axis in axes if _holds(replace(rule, blind={operand.name: axis}), "blind")), None)
         if blind is not None:
             rule = replace(rule, blind={**rule.blind, operand.name: blind})
         others = [o.name for o in operands if o is not operand and rule.shift.get(o.name) != operand.name]
@@ -200,7 +223,12 @@ def _with_laws(rule: Rule) -> Rule:
 
 def _holds(rule: Rule, key: str) -> bool:
     """Whether a law of a rule says something, and is true wherever the operator has a value."""
-    errors = [o.fails(error) for o in _operands(rule) for law, _, error in further_laws(o.trial, o.floor) if law == key]
+    errors = [
+        case.fails(error)
+        for case in _operands(rule)
+        for law, _, error in further_laws(case.trial, case.floor)
+        if law == key
+    ]
     return bool(errors) and not any(errors)
 
 
@@ -213,7 +241,7 @@ def _settled(rule: Rule, asked: Collection[str]) -> Rule:
         report = check(rule)
         if report.sound:
             return rule
-        narrow = _only(rule, [(k, v) for k, v in _constants(rule) if k in asked])
+        narrow = _only(rule, [(name, value) for name, value in _constants(rule) if name in asked])
         if rule.when is None and check(narrow).sound:
             return narrow
         rule = _lowered(rule, report.failures[0].axis, report.failures[0].cls)
@@ -224,7 +252,7 @@ def _lowered(rule: Rule, axes: str, classes: str) -> Rule:
     """The rule without the last class that failed, and what contains it."""
     axis, cls = axes.split(", ")[-1], SymmetryClass(classes.split(", ")[-1])
     bound = rule.admits[axis]
-    smaller = down(*(c for c in bound if cls not in down(c)))
+    smaller = down(*(symmetry_class for symmetry_class in bound if cls not in down(symmetry_class)))
     return replace(rule, admits=Admits({**rule.admits, axis: smaller if smaller != bound else RIGID}))
 
 
@@ -255,7 +283,11 @@ def _others(value: Any) -> tuple[Any, ...]:
         return (not value,)
     if isinstance(value, int | float):
         return (value + 1, 2 * value + 1)
-    return ([n + 1 for n in value],) if isinstance(value, list) and all(isinstance(n, int) for n in value) else ()
+    return (
+        ([number + 1 for number in value],)
+        if isinstance(value, list) and all(isinstance(number, int) for number in value)
+        else ()
+    )
 
 
 def _written(value: Any) -> str:
@@ -265,7 +297,9 @@ def _written(value: Any) -> str:
 def _holds_beside(rule: Rule, name: str, value: Any) -> bool:
     """Whether the rule is true for other values of an argument as well, where the operator takes these."""
     for other in _others(value):
-        changed = [replace(rule, examples=(replace(e, args={**e.args, name: other}),)) for e in rule.examples]
+        changed = [
+            replace(rule, examples=(replace(example, args={**example.args, name: other}),)) for example in rule.examples
+        ]
         if any(runs(tried) and not check(tried).sound for tried in changed):
             return False
     return True

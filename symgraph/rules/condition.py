@@ -70,7 +70,7 @@ class Condition:
     @property
     def names(self) -> frozenset[str]:
         """The arguments that the condition reads."""
-        return frozenset(t.value for t in _walk(self.tree) if t.kind == "name")
+        return frozenset(term.value for term in _walk(self.tree) if term.kind == "name")
 
     def evaluate(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the condition holds; False when it cannot be decided from these arguments."""
@@ -146,9 +146,9 @@ def _negated(inner: Term, column: int) -> Term:
 
 
 def _items(cursor: Cursor, close: str, depth: int) -> tuple[Term, ...]:
-    found: list[Term] = []
-    cursor.many(lambda: found.append(_binary(cursor, 1, depth + 1)), ",", close)
-    return tuple(found)
+    items: list[Term] = []
+    cursor.many(lambda: items.append(_binary(cursor, 1, depth + 1)), ",", close)
+    return tuple(items)
 
 
 def _function(cursor: Cursor, name: str, column: int, depth: int) -> Term:
@@ -171,7 +171,7 @@ def _show(term: Term, outer: int) -> str:
     if term.kind == "name":
         return str(term.value)
     if term.kind == "list" or term.kind in _FUNCTIONS:
-        inner = ", ".join(_show(i, 0) for i in term.items)
+        inner = ", ".join(_show(item, 0) for item in term.items)
         return f"[{inner}]" if term.kind == "list" else f"{term.kind}({inner})"
     level = _PRECEDENCE[term.kind]
     if term.kind == "not":
@@ -201,7 +201,7 @@ def _value(term: Term, arguments: Mapping[str, Any]) -> Any:
         return _value(items[0], arguments) and _value(items[1], arguments)
     if kind == "or":
         return _value(items[0], arguments) or _value(items[1], arguments)
-    values = [_value(i, arguments) for i in items]
+    values = [_value(item, arguments) for item in items]
     if kind == "list":
         return values
     if kind in _COMPARE:
@@ -227,17 +227,17 @@ def _plain(arguments: Mapping[str, Any], name: str) -> Any:
 
 
 def _measure(kind: str, values: list[Any]) -> Any:
-    x = values[0]
+    measured = values[0]
     if kind == "len":
-        return len(x)
+        return len(measured)
     if kind == "rank":
-        return len(x.shape) if isinstance(x, Tensor) else _scalar_rank(x)
-    if not isinstance(x, Tensor):
+        return len(measured.shape) if isinstance(measured, Tensor) else _scalar_rank(measured)
+    if not isinstance(measured, Tensor):
         raise _Unknown(kind)
-    return x.shape[values[1]]
+    return measured.shape[values[1]]
 
 
-def _scalar_rank(x: Any) -> int:
-    if isinstance(x, int | float):
+def _scalar_rank(value: Any) -> int:
+    if isinstance(value, int | float):
         return 0
     raise _Unknown("rank")

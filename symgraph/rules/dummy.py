@@ -19,14 +19,14 @@ def as_graph(pattern: Pattern) -> tuple[Graph, Node]:
         if term.kind in ("constant", "any"):
             return None if term.kind == "any" else term.value
         if term.kind == "list":
-            return tuple(build(i) for i in term.items)
+            return tuple(build(item) for item in term.items)
         if term not in nodes:
             name = f"{term.value}_{len(nodes)}"
             if term.kind == "var":
                 nodes[term] = Node(name, Kind.INPUT, name, result=_DUMMY)
             else:
-                args = tuple(build(i) for i in term.items)
-                kwargs = tuple((k, build(v)) for k, v in term.keywords)
+                args = tuple(build(item) for item in term.items)
+                kwargs = tuple((name, build(term)) for name, term in term.keywords)
                 nodes[term] = Node(name, Kind.CALL, _overload(term.value, args), args, kwargs, _DUMMY)
         return Ref(nodes[term].name)
 
@@ -45,5 +45,5 @@ def _overload(name: str, args: tuple[object, ...]) -> str:
         return "aten.mean.dim" if len(args) > 1 else "aten.mean.default"
     if name == "sum":
         return "aten.sum.dim_IntList" if len(args) > 1 else "aten.sum.default"
-    overload = next((o for o in preferred if o in packet.overloads()), packet.overloads()[0])
+    overload = next((overload for overload in preferred if overload in packet.overloads()), packet.overloads()[0])
     return f"aten.{name}.{overload}"

@@ -57,7 +57,7 @@ class Operands:
     def defined(self) -> bool:
         """Whether the operator has a value here: the others are outside its domain."""
         try:
-            return not any(bool(r.isnan().any()) for r in self.results(self.trial.values))
+            return not any(bool(result.isnan().any()) for result in self.results(self.trial.values))
         except REFUSALS:
             return False
 
@@ -65,10 +65,16 @@ class Operands:
         """g x, f(g x) and g f(x) for elements of axes, as `Trial.sample` draws them."""
         trial = self.trial
         operands, results = trial.tokens
-        sizes = {**trial.sizes, **{n: e.co.shape[0] for n, e in elements[""].items()}}
-        moved = {k: act(v, operands[k], elements[k]) for k, v in values.items()}
-        expected = [act(r, t, elements[""]) for r, t in zip(self.results(values), results, strict=False)]
-        moved |= {k: renumbered(moved[k], n, elements[""]) for k, n in trial.rule.indexes.items() if k in moved}
+        sizes = {**trial.sizes, **{name: element.co.shape[0] for name, element in elements[""].items()}}
+        moved = {name: act(value, operands[name], elements[name]) for name, value in values.items()}
+        expected = [
+            act(result, tokens, elements[""]) for result, tokens in zip(self.results(values), results, strict=False)
+        ]
+        moved |= {
+            name: renumbered(moved[name], axis, elements[""])
+            for name, axis in trial.rule.indexes.items()
+            if name in moved
+        }
         for number, name in trial.rule.points.items():
             expected[int(number)] = renumbered(expected[int(number)], name, elements[""])
         return moved, trial.run(moved, sizes), expected
@@ -76,10 +82,10 @@ class Operands:
     def error(self, values: Values, classes: Classes) -> float:
         """Largest relative difference between f(g x) and g f(x); infinite where f(g x) cannot be computed."""
         try:
-            _, found, expected = self.moved(values, self.trial.sample(classes))
+            _, results, expected = self.moved(values, self.trial.sample(classes))
         except REFUSALS:
             return float("inf")
-        return max(difference(a, b, self.floor) for a, b in zip(found, expected, strict=True))
+        return max(difference(result, wanted, self.floor) for result, wanted in zip(results, expected, strict=True))
 
     def fails(self, error: float) -> bool:
         """Whether an error is more than rounding."""
@@ -90,7 +96,7 @@ class Operands:
     ) -> Failure:
         """The counterexample."""
         trial = self.trial
-        shapes = ", ".join(f"{k} {list(v.shape)}" for k, v in (values or trial.values).items())
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in (values or trial.values).items())
         return Failure(law, axes, classes, str(trial), error, shapes, trial.world.name)
 
 
@@ -101,7 +107,7 @@ def in_worlds(trials: Iterator[Trial] | tuple[Trial, ...]) -> Iterator[Operands]
         operands = Operands(trial, 0.0 if trial.world.plain else floor)
         if operands.defined:
             if trial.world is PLAIN:
-                floor = max((size(r) for r in operands.results(trial.values)), default=0.0)
+                floor = max((size(result) for result in operands.results(trial.values)), default=0.0)
             yield operands
 
 
@@ -113,11 +119,11 @@ def tested(bound: Bound) -> tuple[SymmetryClass, ...]:
 
 def turns(choices: Mapping[str, tuple[SymmetryClass, ...]]) -> Iterator[Classes]:
     """Every class of every axis in some combination with those of the others."""
-    for turn in range(max((len(c) for c in choices.values()), default=0)):
-        yield {n: c[turn % len(c)] for n, c in choices.items()}
+    for turn in range(max((len(choice) for choice in choices.values()), default=0)):
+        yield {name: choice[turn % len(choice)] for name, choice in choices.items()}
 
 
 def named(classes: Classes) -> tuple[str, str]:
     """The axes and the classes of a combination, as text."""
-    axes = ", ".join(dict.fromkeys(AxisToken(n).axis for n in classes))
+    axes = ", ".join(dict.fromkeys(AxisToken(name).axis for name in classes))
     return axes, ", ".join(dict.fromkeys(map(str, classes.values())))

@@ -31,8 +31,8 @@ def trials(rule: Rule) -> Iterator[list[Trial]]:
     """
     for target in rule.ops or rule.pattern:
         own = expanded(rule, target) if isinstance(target, str) else rule
-        made = (at_example(own, target, e) for e in rule.examples if _meant(target, e))
-        yield [_fitting(t) for t in made]
+        made = (at_example(own, target, example) for example in rule.examples if _meant(target, example))
+        yield [_fitting(trial) for trial in made]
 
 
 def at_example(rule: Rule, target: str | Pattern, example: Example) -> Trial:
@@ -48,15 +48,21 @@ def at_example(rule: Rule, target: str | Pattern, example: Example) -> Trial:
             remedy="import it before the rules are loaded",
         )
     signature = rule.signature.operands if rule.signature else ()
-    held = tuple(o for o in signature if o.name in _tensors(target) and o.name not in example.omit)
-    numbers = [o.name for o in signature if o.name in _accepted(target) and o.name not in _tensors(target)]
-    given = {k: v for k, v in example.args.items() if k in _accepted(target)}
-    given |= {k: NUMBER for k in numbers if k not in given}
-    tokens = arrange(rule, given, {o.name: _rank(rule, o, example) for o in held})
+    held = tuple(
+        operand for operand in signature if operand.name in _tensors(target) and operand.name not in example.omit
+    )
+    numbers = [
+        operand.name
+        for operand in signature
+        if operand.name in _accepted(target) and operand.name not in _tensors(target)
+    ]
+    given = {name: value for name, value in example.args.items() if name in _accepted(target)}
+    given |= {name: NUMBER for name in numbers if name not in given}
+    tokens = arrange(rule, given, {operand.name: _rank(rule, operand, example) for operand in held})
     if tokens is None:
         raise _misfit(rule)
     sizes = _sizes(rule, tokens, example)
-    assumed = {k: v for k, v in rule.assumes.items() if k in tokens[0]}
+    assumed = {name: fact for name, fact in rule.assumes.items() if name in tokens[0]}
     keep = frozenset(example.keep)
     made = Trial(rule, target, held, tokens, sizes, given, _drawn(example), literal=True)
     return replace(made, assumed=assumed, positive=example.positive, keep=keep)
@@ -89,8 +95,8 @@ def applies(trial: Trial) -> bool:
         return True
     defaults: dict[str, Any] = {}
     if isinstance(trial.target, str):
-        defaults = {a.name: a.default for a in operators.parameters(trial.target) or ()}
-    shapes = {k: Tensor(tuple(v.shape), "float64") for k, v in trial.joined(trial.values).items()}
+        defaults = {argument.name: argument.default for argument in operators.parameters(trial.target) or ()}
+    shapes = {name: Tensor(tuple(value.shape), "float64") for name, value in trial.joined(trial.values).items()}
     return trial.rule.when.evaluate({**defaults, **trial.arguments(trial.sizes), **shapes})
 
 
@@ -108,19 +114,22 @@ def with_other_numbers(trial: Trial) -> Iterator[Trial]:
 def _free(trial: Trial) -> tuple[str, ...]:
     """The arguments of the operator that may be any number."""
     if isinstance(trial.target, Pattern):
-        return tuple(k for k, v in trial.given.items() if isinstance(v, float))
+        return tuple(name for name, value in trial.given.items() if isinstance(value, float))
     known = operators.parameters(trial.target) or ()
-    return tuple(a.name for a in known if a.number)
+    return tuple(argument.name for argument in known if argument.number)
 
 
 def in_all_worlds(trial: Trial) -> Iterator[Trial]:
     """The trial in every world, with the operands that integers are given for also as numbers of any kind."""
     for world in WORLDS:
         yield trial.at(world)
-    indexing = {*trial.rule.indexes, *(k for k, d in trial.drawn.items() if d.kind != "int" or not d.limit.isdigit())}
-    anything = {k: d for k, d in trial.drawn.items() if k in indexing}
+    indexing = {
+        *trial.rule.indexes,
+        *(name for name, drawn in trial.drawn.items() if drawn.kind != "int" or not drawn.limit.isdigit()),
+    }
+    anything = {name: drawn for name, drawn in trial.drawn.items() if name in indexing}
     if anything != trial.drawn and replace(trial, drawn=anything).fits:
-        yield from (replace(trial, drawn=anything, world=w) for w in WORLDS)
+        yield from (replace(trial, drawn=anything, world=world) for world in WORLDS)
 
 
 def _meant(target: str | Pattern, example: Example) -> bool:
@@ -131,30 +140,30 @@ def _meant(target: str | Pattern, example: Example) -> bool:
 def _accepted(target: str | Pattern) -> tuple[str, ...]:
     if isinstance(target, Pattern):
         return target.variables
-    return tuple(a.name for a in operators.parameters(target) or ())
+    return tuple(argument.name for argument in operators.parameters(target) or ())
 
 
 def _tensors(target: str | Pattern) -> tuple[str, ...]:
     if isinstance(target, Pattern):
         return target.variables
-    return tuple(a.name for a in operators.parameters(target) or () if a.tensor)
+    return tuple(argument.name for argument in operators.parameters(target) or () if argument.tensor)
 
 
 def _rank(rule: Rule, operand: Operand, example: Example) -> int:
     ranks = {"...": len(example.batch), "*": len(POINTWISE)}
-    dims = {a: example.args.get(n) for a, n in rule.at.items()}
-    several = {a: len(d) for a, d in dims.items() if isinstance(d, list | tuple)}
-    return sum(ranks.get(t.name, several.get(t.name, 1)) for t in operand.axes)
+    dims = {axis: example.args.get(argument) for axis, argument in rule.at.items()}
+    several = {axis: len(given) for axis, given in dims.items() if isinstance(given, list | tuple)}
+    return sum(ranks.get(token.name, several.get(token.name, 1)) for token in operand.axes)
 
 
 def _sizes(rule: Rule, tokens: Arrangement, example: Example) -> Mapping[str, int]:
     """The size of every token of the operands."""
-    named = [t for t in (rule.signature.axes if rule.signature else ()) if t not in ("...", "*")]
-    found = {name: example.sizes.get(name, SMALLEST + i) for i, name in enumerate(named)}
+    named = [axis for axis in (rule.signature.axes if rule.signature else ()) if axis not in ("...", "*")]
+    sizes = {name: example.sizes.get(name, SMALLEST + number) for number, name in enumerate(named)}
     for operand, axes in tokens[0].items():
         for token in axes:
-            found.setdefault(token.name, _size(example, operand, token))
-    return found
+            sizes.setdefault(token.name, _size(example, operand, token))
+    return sizes
 
 
 def _size(example: Example, operand: str, token: AxisToken) -> int:
@@ -167,6 +176,6 @@ def _size(example: Example, operand: str, token: AxisToken) -> int:
 
 
 def _drawn(example: Example) -> dict[str, Drawn]:
-    found = {k: Drawn("int", v) for k, v in example.integers.items()}
-    found |= {k: Drawn("bool") for k in example.booleans}
-    return found | {k: Drawn("complex") for k in example.complex}
+    drawn = {name: Drawn("int", limit) for name, limit in example.integers.items()}
+    drawn |= {name: Drawn("bool") for name in example.booleans}
+    return drawn | {name: Drawn("complex") for name in example.complex}

@@ -41,13 +41,13 @@ class Term:
             return "inf" if self.value == END else repr(self.value)
         if self.kind == "var":
             return str(self.value)
-        inner = ", ".join([*map(str, self.items), *(f"{k}={v}" for k, v in self.keywords)])
+        inner = ", ".join([*map(str, self.items), *(f"{name}={value}" for name, value in self.keywords)])
         return f"[{inner}]" if self.kind == "list" else f"{self.value}({inner})"
 
     def walk(self) -> Iterator[Term]:
         """This term and all inside it."""
         yield self
-        for item in (*self.items, *(v for _, v in self.keywords)):
+        for item in (*self.items, *(value for _, value in self.keywords)):
             yield from item.walk()
 
 
@@ -82,8 +82,8 @@ def _term(node: ast.expr, depth: int) -> Term:
     if isinstance(node, ast.Constant):
         return _constant(node)
     if isinstance(node, ast.List):
-        items = tuple(_term(e, depth + 1) for e in node.elts)
-        if too_large([i.value for i in items if i.kind == "constant"]):
+        items = tuple(_term(element, depth + 1) for element in node.elts)
+        if too_large([item.value for item in items if item.kind == "constant"]):
             raise GrammarError("a list of numbers that large", node.col_offset)
         return Term("list", items=items)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -126,12 +126,14 @@ def _application(node: ast.Call, depth: int) -> Term:
     if reason := why_not_named(name):
         remedy = "patterns are made of operators that return tensors and do nothing else"
         raise GrammarError(reason, node.col_offset, remedy=remedy)
-    if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
+    if any(isinstance(argument, ast.Starred) for argument in node.args) or any(
+        keyword.arg is None for keyword in node.keywords
+    ):
         raise GrammarError("arguments cannot be spread", node.col_offset)
-    items = tuple(_term(a, depth + 1) for a in node.args)
-    keywords = tuple((str(k.arg), _term(k.value, depth + 1)) for k in node.keywords)
-    if any(k == "out" for k, _ in keywords):
+    items = tuple(_term(argument, depth + 1) for argument in node.args)
+    keywords = tuple((str(keyword.arg), _term(keyword.value, depth + 1)) for keyword in node.keywords)
+    if any(name == "out" for name, _ in keywords):
         raise GrammarError("`out` writes to an operand", node.col_offset)
-    if len({k for k, _ in keywords}) < len(keywords):
+    if len({name for name, _ in keywords}) < len(keywords):
         raise GrammarError("an argument is given twice", node.col_offset)
     return Term("call", name, items, keywords)

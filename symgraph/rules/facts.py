@@ -94,7 +94,7 @@ class Facts:
         ref, tokens = binding.operands[operand]
         if fact == "open":
             return self.open(ref.name)
-        at = [i for i, t in enumerate(tokens) if t.axis in binding.rule.points.values()]
+        at = [number for number, token in enumerate(tokens) if token.axis in binding.rule.points.values()]
         return len(at) == 1 and self.distinct(ref.name, at[0])
 
     # -- minus infinity ----------------------------------------------------------------------------------------
@@ -110,15 +110,15 @@ class Facts:
         if node.kind is not Kind.CALL:
             return node.kind is not Kind.PARAMETER and self._is_float(node.name) and len(node.shape) >= 2
         base = short_name(node.target)
-        if any(isinstance(x, float) and math.isinf(x) for x in _constants(node)):
+        if any(isinstance(constant, float) and math.isinf(constant) for constant in _constants(node)):
             return True
         passing = base in _PASSING | _SUMS | _PERMUTING | _VIEWS | _PICKED or base in ("to", "to_copy")
-        return passing and any(self.infinite(r) for r in node.refs() if self._is_float(r))
+        return passing and any(self.infinite(ref) for ref in node.refs() if self._is_float(ref))
 
     def _is_float(self, name: str) -> bool:
         result = self.graph.by_name[name].result
         tensors = result if isinstance(result, tuple) else (result,)
-        return any(isinstance(t, Tensor) and "float" in t.dtype for t in tensors)
+        return any(isinstance(tensor, Tensor) and "float" in tensor.dtype for tensor in tensors)
 
     # -- open rows ---------------------------------------------------------------------------------------------
 
@@ -145,12 +145,12 @@ class Facts:
                 todo.pop()
                 continue
             refs = list(dict.fromkeys(node.refs()))
-            missing = [r for r in refs if r not in self._learned]
+            missing = [ref for ref in refs if ref not in self._learned]
             if missing:
                 todo += missing
                 continue
             own = node.kind in (Kind.PARAMETER, Kind.BUFFER)
-            self._learned[node.name] = own or any(self._learned[r] for r in refs)
+            self._learned[node.name] = own or any(self._learned[ref] for ref in refs)
             todo.pop()
         return self._learned[name]
 
@@ -160,12 +160,12 @@ class Facts:
         for node in reversed(self.graph.nodes):
             if node.name in needed:
                 needed.update(node.refs())
-        part = Graph(tuple(n for n in self.graph.nodes if n.name in needed), (name,))
+        part = Graph(tuple(node for node in self.graph.nodes if node.name in needed), (name,))
         generator = torch.Generator().manual_seed(0)
         run = Interpreter(part)
         for world in WORLDS:
             for high in (2, 7) if part.inputs else (2,):
-                given = [_input(n, world, high, generator) for n in part.inputs]
+                given = [_input(node, world, high, generator) for node in part.inputs]
                 with torch.no_grad():
                     yield run.run({}, given)[0]
             if not part.inputs:
@@ -179,7 +179,7 @@ class Facts:
         if node.kind is not Kind.CALL:
             return node.kind is Kind.PARAMETER and self._is_float(name)
         base, given = short_name(node.target), arguments(node) or {}
-        refs = [r.name for r in given.values() if isinstance(r, Ref)] or list(node.refs())
+        refs = [value.name for value in given.values() if isinstance(value, Ref)] or list(node.refs())
         rank = len(node.shape)
         if base in _LINEAR:
             return axis == (1 if base.startswith("conv") else rank - 1) and any(map(self.learned, node.refs()))
@@ -197,7 +197,7 @@ class Facts:
         refs = list(node.refs())
         if len(refs) == 1:
             return base not in ("mul", "div") or 0 not in _constants(node)
-        found = []
+        distinct = []
         for mine, other in ((refs[0], refs[1]), (refs[1], refs[0])):
             shape, beside = self.graph.by_name[mine].shape, self.graph.by_name[other].shape
             at = axis - len(node.shape) + len(shape)
@@ -206,8 +206,10 @@ class Facts:
                 continue
             constant = self._size_along(beside, axis - len(node.shape)) == 1
             kept = self.graph.by_name[other].kind is Kind.PARAMETER or constant
-            found.append(not self.infinite(other) if base not in ("mul", "div") else kept or self.distinct(other, at))
-        return any(found)
+            distinct.append(
+                not self.infinite(other) if base not in ("mul", "div") else kept or self.distinct(other, at)
+            )
+        return any(distinct)
 
     def _size_along(self, shape: Sequence[int], axis: int) -> int:
         return shape[axis] if -axis <= len(shape) else 1
@@ -222,8 +224,10 @@ class Facts:
             return axis
         if base in _REDUCED:
             dims = given.get("dim")
-            gone = {d % len(shape) for d in (dims if isinstance(dims, list | tuple) else [dims]) if isinstance(d, int)}
-            kept = [i for i in range(len(shape)) if i not in gone or given.get("keepdim")]
+            gone = {
+                dim % len(shape) for dim in (dims if isinstance(dims, list | tuple) else [dims]) if isinstance(dim, int)
+            }
+            kept = [axis for axis in range(len(shape)) if axis not in gone or given.get("keepdim")]
             return kept[axis] if axis < len(kept) and kept[axis] not in gone else None
         if base in _PERMUTING:
             order = _order(node, source)
@@ -238,12 +242,12 @@ class Facts:
 
 def _order(node: Node, source: Node) -> list[int] | None:
     """Which axis of the source each axis of the result is, found by what the operator makes of the shape."""
-    whole = torch.empty([i + 2 for i in range(len(source.shape))], device="meta")
+    whole = torch.empty([axis + 2 for axis in range(len(source.shape))], device="meta")
     if len(source.shape) > 8:
         return None
     held = Node(source.name, Kind.INPUT, source.name, result=Tensor(tuple(whole.shape), "float32"))
-    found = Interpreter(Graph((held, node), (node.name,)), device="meta").run({}, [whole])[0]
-    return [n - 2 for n in found.shape]
+    moved = Interpreter(Graph((held, node), (node.name,)), device="meta").run({}, [whole])[0]
+    return [size - 2 for size in moved.shape]
 
 
 def _inside(after: Sequence[int], before: Sequence[int], axis: int) -> int | None:
@@ -257,7 +261,7 @@ def _inside(after: Sequence[int], before: Sequence[int], axis: int) -> int | Non
 
 
 def _constants(node: Node) -> Iterator[object]:
-    for value in (*node.args, *(v for _, v in node.kwargs)):
+    for value in (*node.args, *(value for _, value in node.kwargs)):
         if not isinstance(value, Ref):
             yield value
 

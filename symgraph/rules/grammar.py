@@ -40,11 +40,11 @@ def tokenize(text: str, pattern: re.Pattern[str]) -> tuple[Token, ...]:
         if text[at].isspace():
             at += 1
             continue
-        found = pattern.match(text, at)
-        if found is None:
+        token = pattern.match(text, at)
+        if token is None:
             raise GrammarError(f"unexpected character {text[at]!r}", at)
-        tokens.append(Token(found.group(), at))
-        at = found.end()
+        tokens.append(Token(token.group(), at))
+        at = token.end()
     return tuple(tokens)
 
 

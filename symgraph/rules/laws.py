@@ -11,12 +11,12 @@ from symgraph.rules.signature import Tokens
 from symgraph.rules.trial import REFUSALS, Trial, Values
 
 
-def difference(found: torch.Tensor, expected: torch.Tensor, floor: float = 0.0) -> float:
+def difference(result: torch.Tensor, expected: torch.Tensor, floor: float = 0.0) -> float:
     """The largest change over the largest entry, or over `floor` where that is larger; equal infinities are equal."""
-    if found.shape != expected.shape or bool(expected.isnan().any()):
+    if result.shape != expected.shape or bool(expected.isnan().any()):
         return float("inf")
-    change = torch.where(found == expected, 0.0, (found - expected).abs())
-    scale = max(size(expected), size(found), floor, 1e-300)
+    change = torch.where(result == expected, 0.0, (result - expected).abs())
+    scale = max(size(expected), size(result), floor, 1e-300)
     return float((change / scale).nan_to_num(torch.inf).max()) if change.numel() else 0.0
 
 
@@ -27,7 +27,7 @@ def size(value: torch.Tensor) -> float:
 
 def without(trial: Trial, names: set[str | None]) -> Values:
     """The operands less some."""
-    return {k: v for k, v in trial.values.items() if k not in names}
+    return {name: value for name, value in trial.values.items() if name not in names}
 
 
 def further_laws(trial: Trial, floor: float = 0.0) -> Iterator[tuple[str, str, float]]:
@@ -40,7 +40,7 @@ def further_laws(trial: Trial, floor: float = 0.0) -> Iterator[tuple[str, str, f
 def _tried(law: _Law, trial: Trial, floor: float) -> list[tuple[str, float]]:
     """The errors of a law; infinite where it makes no sense for these shapes."""
     try:
-        return [(subject, difference(found, expected, floor)) for subject, found, expected in law(trial)]
+        return [(subject, difference(result, expected, floor)) for subject, result, expected in law(trial)]
     except REFUSALS:
         return [("an operand that it does not fit", float("inf"))]
 
@@ -53,10 +53,10 @@ _Found = Iterator[tuple[str, torch.Tensor, torch.Tensor]]
 def along(value: torch.Tensor, tokens: Tokens, result: Tokens) -> torch.Tensor:
     """`value` with its axes where the result has them, and axes of size one elsewhere."""
     order = [t.name for t in result]
-    named = sorted(range(len(tokens)), key=lambda i: order.index(tokens[i].name))
+    named = sorted(range(len(tokens)), key=lambda axis: order.index(tokens[axis].name))
     shape = [1] * len(order)
-    for i in named:
-        shape[order.index(tokens[i].name)] = value.shape[i]
+    for axis in named:
+        shape[order.index(tokens[axis].name)] = value.shape[axis]
     return value.permute(named).reshape(shape)
 
 
@@ -80,7 +80,7 @@ def _gain(trial: Trial) -> _Found:
     if name is None or name not in trial.values:
         return
     plain = without(trial, {trial.rule.adds})
-    core = trial.run({k: v for k, v in plain.items() if k != name})[0]
+    core = trial.run({k: value for k, value in plain.items() if k != name})[0]
     yield name, trial.run(plain)[0], core * along(trial.values[name], trial.tokens[0][name], trial.tokens[1][0])
 
 
@@ -88,9 +88,9 @@ def _shift(trial: Trial) -> _Found:
     for name, law in trial.rule.shift.items():
         if _takes_numbers(trial, name):
             constant = _constant(trial, name)
-            found = trial.run({**trial.values, name: trial.values[name] + constant})[0]
+            shifted = trial.run({**trial.values, name: trial.values[name] + constant})[0]
             before = trial.run(trial.values)[0]
-            yield name, found, before if law == "none" else before + _arriving(trial, name, law, constant, before)
+            yield name, shifted, before if law == "none" else before + _arriving(trial, name, law, constant, before)
 
 
 def _chooses(trial: Trial) -> _Found:
@@ -110,10 +110,17 @@ def _takes_numbers(trial: Trial, name: str) -> bool:
 def _constant(trial: Trial, name: str) -> torch.Tensor:
     """A tensor like the operand, varying along batch axes and its last named axis; not along a reduced one."""
     tokens = trial.tokens[0][name]
-    kept = (t.name for t in reversed(tokens) if t.claimed and not t.batch and t.axis != trial.rule.reduces)
+    kept = (
+        token.name
+        for token in reversed(tokens)
+        if token.claimed and not token.batch and token.axis != trial.rule.reduces
+    )
     feature = next(kept, "*0")
-    shape = [n if t.batch or t.name == feature else 1 for t, n in zip(tokens, trial.values[name].shape, strict=True)]
-    if any(t.axis == "*" for t in tokens):
+    shape = [
+        size if token.batch or token.name == feature else 1
+        for token, size in zip(tokens, trial.values[name].shape, strict=True)
+    ]
+    if any(token.axis == "*" for token in tokens):
         shape = [1] * (len(shape) - 1) + shape[-1:]
     return _drawn(trial, shape)
 
@@ -126,10 +133,12 @@ def _arriving(trial: Trial, name: str, law: str, constant: torch.Tensor, result:
     """What a constant that is added to an operand adds to the result."""
     operands, results = trial.tokens
     if law == "output":
-        gone = [i for i, t in enumerate(operands[name]) if t.axis == trial.rule.reduces]
+        gone = [axis for axis, token in enumerate(operands[name]) if token.axis == trial.rule.reduces]
         return (constant if constant.dim() <= result.dim() else constant.squeeze(gone)).expand_as(result)
-    letters = {n: chr(97 + i) for i, n in enumerate(trial.sizes)}
-    left, right, out = ("".join(letters[t.name] for t in ts) for ts in (operands[name], operands[law], results[0]))
+    letters = {name: chr(97 + number) for number, name in enumerate(trial.sizes)}
+    left, right, out = (
+        "".join(letters[token.name] for token in ts) for ts in (operands[name], operands[law], results[0])
+    )
     return torch.einsum(f"{left},{right}->{out}", constant.expand_as(trial.values[name]), trial.values[law])
 
 
@@ -140,11 +149,11 @@ def _centred(trial: Trial) -> _Found:
     first = trial.operands[0].name
     core = without(trial, {trial.rule.gain, trial.rule.adds})
     result = trial.run(core)[0]
-    names = [t.name for t in trial.tokens[0][first]]
-    lengths = [1 if n == axis else s for n, s in zip(names, core[first].shape, strict=True)]
+    names = [token.name for token in trial.tokens[0][first]]
+    lengths = [1 if name == axis else size for name, size in zip(names, core[first].shape, strict=True)]
     moved = trial.run({**core, first: core[first] + _drawn(trial, lengths)})[0]
     yield f"{axis} (the mean is not seen)", moved, result
-    at = [t.name for t in trial.tokens[1][0]].index(axis)
+    at = [token.name for token in trial.tokens[1][0]].index(axis)
     yield f"{axis} (the result has mean zero)", result - result.mean(at, keepdim=True), result
 
 
@@ -160,10 +169,12 @@ def _statistics(trial: Trial) -> _Found:
         noise = torch.rand(bare[name].shape, generator=trial.generator, dtype=torch.float64)
         other[name] = bare[name] + noise
     old, new = (_affine(trial, first, values) for values in (bare, other))
-    gain, bias = (along(trial.values[n], trial.tokens[0][n], trial.tokens[1][0]) for n in (rule.gain, rule.adds))
+    gain, bias = (
+        along(trial.values[name], trial.tokens[0][name], trial.tokens[1][0]) for name in (rule.gain, rule.adds)
+    )
     ratio = old[0] / new[0]
-    found = trial.run(other)[0] * (ratio * gain) + bias + gain * (old[1] - ratio * new[1])
-    yield " and ".join(rule.statistics), found, trial.run(trial.values)[0]
+    restored = trial.run(other)[0] * (ratio * gain) + bias + gain * (old[1] - ratio * new[1])
+    yield " and ".join(rule.statistics), restored, trial.run(trial.values)[0]
 
 
 def _affine(trial: Trial, first: str, values: Values) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,10 +187,12 @@ def _blind(trial: Trial) -> _Found:
     for name, axis in trial.rule.blind.items():
         if _takes_numbers(trial, name):
             tokens = trial.tokens[0][name]
-            shape = [1 if t.axis == axis else n for t, n in zip(tokens, trial.values[name].shape, strict=True)]
+            shape = [
+                1 if token.axis == axis else size for token, size in zip(tokens, trial.values[name].shape, strict=True)
+            ]
             moved = trial.values[name] + _drawn(trial, shape)
-            found = trial.run({**trial.values, name: moved})[0]
-            yield f"{name} along {axis}", found, trial.run(trial.values)[0]
+            result = trial.run({**trial.values, name: moved})[0]
+            yield f"{name} along {axis}", result, trial.run(trial.values)[0]
 
 
 def _radial(trial: Trial) -> _Found:

@@ -56,15 +56,15 @@ class _Reader:
         if not isinstance(node, yaml.MappingNode):
             self.note(node, "wrong-type", f"{what} must be a mapping, found {_kind(node)}")
             return {}
-        found: dict[str, tuple[Any, Any]] = {}
+        entries: dict[str, tuple[Any, Any]] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self.note(key, "wrong-type", f"a key of {what} must be text")
-            elif key.value in found:
+            elif key.value in entries:
                 self.note(key, "duplicate-key", f"`{key.value}` is given twice")
             else:
-                found[key.value] = (key, value)
-        return found
+                entries[key.value] = (key, value)
+        return entries
 
     def text(self, node: Any, what: str) -> str | None:
         if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str":
@@ -78,7 +78,7 @@ class _Reader:
     def value(self, node: Any) -> Any:
         """A plain Python value: numbers, text, lists."""
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(v) for v in node.value]
+            return [self.value(item) for item in node.value]
         if not isinstance(node, yaml.ScalarNode):
             self.note(node, "wrong-type", "expected a number, text or a list")
             return None
@@ -101,13 +101,13 @@ class _Reader:
             "source": self.source,
             "texts": self.texts,
             "patterns": self.patterns,
-            "signature": lambda n, w: self.parsed(n, w, signature.parse, "bad-signature"),
-            "condition": lambda n, w: self.parsed(n, w, condition.parse, "bad-condition"),
+            "signature": lambda node, what: self.parsed(node, what, signature.parse, "bad-signature"),
+            "condition": lambda node, what: self.parsed(node, what, condition.parse, "bad-condition"),
             "classes": self.classes,
             "strings": self.strings,
             "facts": self.facts,
             "numbers": self.numbers,
-            "examples": lambda n, w: tuple(self.example(e) for e in self.items(n)),
+            "examples": lambda node, what: tuple(self.example(item) for item in self.items(node)),
         }
         return reader[form](node, f"`{name}`")
 
@@ -125,7 +125,7 @@ class _Reader:
         return text
 
     def texts(self, node: Any, what: str) -> tuple[str, ...]:
-        return tuple(t for n in self.items(node) if (t := self.text(n, what)) is not None)
+        return tuple(text for item in self.items(node) if (text := self.text(item, what)) is not None)
 
     def parsed(self, node: Any, what: str, parse: Callable[[str], Any], code: str) -> Any:
         text = self.text(node, what)
@@ -138,62 +138,62 @@ class _Reader:
             return None
 
     def patterns(self, node: Any, what: str) -> tuple[Any, ...]:
-        found = (self.parsed(n, what, pattern.parse, "bad-pattern") for n in self.items(node))
-        return tuple(p for p in found if p is not None)
+        patterns = (self.parsed(item, what, pattern.parse, "bad-pattern") for item in self.items(node))
+        return tuple(pattern for pattern in patterns if pattern is not None)
 
     def classes(self, node: Any, what: str) -> Admits:
-        return Admits((k, self.bound(v)) for k, (_, v) in self.mapping(node, what).items())
+        return Admits((key, self.bound(value)) for key, (_, value) in self.mapping(node, what).items())
 
     def bound(self, node: Any) -> Bound:
-        names = [str(c) for c in classes()]
-        found = []
+        names = [str(symmetry_class) for symmetry_class in classes()]
+        bound = []
         for item in self.items(node):
             text = self.text(item, "a class")
             if (known_class := named(text)) is not None:
-                found.append(known_class)
+                bound.append(known_class)
             elif text is not None:
                 known = f"one of {', '.join(names)}"
                 self.note(item, "unknown-class", f"`{text}` is no symmetry class", _did_you_mean(text, names) or known)
-        return down(*found)
+        return down(*bound)
 
     def strings(self, node: Any, what: str) -> dict[str, str]:
-        found = {k: self.text(v, f"{what} of {k}") for k, (_, v) in self.mapping(node, what).items()}
-        return {k: v for k, v in found.items() if v is not None}
+        texts = {key: self.text(value, f"{what} of {key}") for key, (_, value) in self.mapping(node, what).items()}
+        return {key: value for key, value in texts.items() if value is not None}
 
     def facts(self, node: Any, what: str) -> dict[str, str]:
-        found = {k: self.choice(v, what, FACTS) for k, (_, v) in self.mapping(node, what).items()}
-        return {k: v for k, v in found.items() if v is not None}
+        facts = {key: self.choice(value, what, FACTS) for key, (_, value) in self.mapping(node, what).items()}
+        return {key: value for key, value in facts.items() if value is not None}
 
     def numbers(self, node: Any, what: str) -> dict[str, int]:
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for key, (_, item) in self.mapping(node, what).items():
             value = self.value(item)
             if isinstance(value, int) and not isinstance(value, bool):
-                found[key] = value
+                numbers[key] = value
             else:
                 self.note(item, "wrong-type", f"{what} of {key} must be a whole number")
-        return found
+        return numbers
 
     def example(self, node: Any) -> Example:
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for key, (at, item) in self.mapping(node, "an example").items():
             if key not in EXAMPLE_FORMS:
                 self.note(at, "unknown-key", f"an example has no `{key}`", _did_you_mean(key, EXAMPLE_FORMS))
                 continue
             kind = EXAMPLE_FORMS[key]
             if key == "args":
-                found[key] = {k: self.value(v) for k, (_, v) in self.mapping(item, "`args`").items()}
+                fields[key] = {name: self.value(value) for name, (_, value) in self.mapping(item, "`args`").items()}
             elif key == "batch":
-                found[key] = self.shape(item)
+                fields[key] = self.shape(item)
             elif kind["type"] == "array":
-                found[key] = self.texts(item, f"`{key}`")
+                fields[key] = self.texts(item, f"`{key}`")
             else:
-                found[key] = self.numbers(item, f"`{key}`") if key == "sizes" else self.strings(item, f"`{key}`")
-        return Example(**found)
+                fields[key] = self.numbers(item, f"`{key}`") if key == "sizes" else self.strings(item, f"`{key}`")
+        return Example(**fields)
 
     def shape(self, node: Any) -> tuple[int, ...]:
         sizes = self.value(node)
-        if isinstance(sizes, list) and all(isinstance(n, int) for n in sizes):
+        if isinstance(sizes, list) and all(isinstance(size, int) for size in sizes):
             return tuple(sizes)
         self.note(node, "wrong-type", "`batch` must be a list of whole numbers")
         return ()
@@ -237,7 +237,7 @@ class _Reader:
             return None
         values.setdefault("admits", Admits())
         made = Rule(**values, place=f"{self.path}:{node.start_mark.line + 1}")
-        at = {k: (pair[0], pair[1]) for k, pair in entries.items()}
+        at = {name: (pair[0], pair[1]) for name, pair in entries.items()}
         for key, inner, code, message, help_ in problems(made):
             self.note(self._spot(node, at, key, inner), code, message, help_)
         return _completed(made) if len(self.problems) == before else None
@@ -248,8 +248,8 @@ class _Reader:
             return node
         value = at[key][1]
         if isinstance(value, yaml.MappingNode):
-            return next((k for k, _ in value.value if k.value == inner), at[key][0])
-        return next((n for n in self.items(value) if getattr(n, "value", None) == inner), value)
+            return next((name for name, _ in value.value if name.value == inner), at[key][0])
+        return next((item for item in self.items(value) if getattr(item, "value", None) == inner), value)
 
 
 def _completed(rule: Rule) -> Rule:
@@ -278,14 +278,14 @@ def parse(text: str, path: str = "<text>") -> tuple[Rule, ...]:
         _require_small(text, path)
         root = _composed(text)
         _require_unfolded(root, path)
-        found = tuple(reader.rules(root))
+        rules = tuple(reader.rules(root))
     except yaml.YAMLError as error:
         raise RuleError(_syntax(error, path, text)) from None
     except (RecursionError, ValueError, KeyError, OverflowError) as error:
         raise RuleError(f"{path}:1:1: error[yaml-syntax]: {error}") from None
     if reader.problems:
         raise RuleError("\n".join(map(str, reader.problems)))
-    return found
+    return rules
 
 
 def _require_small(text: str, path: str) -> None:
@@ -328,8 +328,8 @@ def _require_unfolded(root: yaml.Node | None, path: str) -> None:
             return MAX_NODES + 1
         if id(node) not in sizes:
             inner = node.value if isinstance(node, yaml.CollectionNode) else ()
-            parts = [x for item in inner for x in (item if isinstance(item, tuple) else (item,))]
-            sizes[id(node)] = 1 + sum(size(x, above | {id(node)}) for x in parts)
+            parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
+            sizes[id(node)] = 1 + sum(size(part, above | {id(node)}) for part in parts)
         return sizes[id(node)]
 
     if root is not None and size(root, frozenset()) > MAX_NODES:
@@ -382,9 +382,9 @@ class _Dumper:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, str) else value
 
 

@@ -29,21 +29,21 @@ def runner(target: str, arguments: Mapping[str, Any]) -> Run:
     """The operator as a function of the values that its arguments refer to."""
 
     def run(values: Values) -> list[torch.Tensor]:
-        given = {k: typed(k, map_refs(v, lambda r: values[r.name])) for k, v in arguments.items()}
-        found = call(target, given)
-        return list(found) if isinstance(found, list | tuple) else [found]
+        given = {name: typed(name, map_refs(value, lambda ref: values[ref.name])) for name, value in arguments.items()}
+        results = call(target, given)
+        return list(results) if isinstance(results, list | tuple) else [results]
 
     return run
 
 
 def numbered(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """Operands of which every entry has a number of its own, from 1 on; `OFFSET` tells these from other numbers."""
-    found, start = {}, 1
+    numbers, start = {}, 1
     for name, shape in shapes.items():
         size = torch.Size(shape).numel()
-        found[name] = torch.arange(start, start + size, dtype=torch.float64).reshape(shape) + OFFSET
+        numbers[name] = torch.arange(start, start + size, dtype=torch.float64).reshape(shape) + OFFSET
         start += size
-    return found
+    return numbers
 
 
 def why_not_moved(rule: Rule, run: Run, operands: Values, fixed: Values) -> str:
@@ -53,13 +53,16 @@ def why_not_moved(rule: Rule, run: Run, operands: Values, fixed: Values) -> str:
         operands: see `numbered`.
         fixed: what else it reads, such as positions to pick at.
     """
-    count = sum(v.numel() for v in operands.values()) + 1
+    count = sum(operand.numel() for operand in operands.values()) + 1
     generator = torch.Generator().manual_seed(0)
     for scale in (1.0, 1000.0):
         table = scale * torch.randn(count, generator=generator, dtype=torch.float64)
-        at = [r.double() for r in run({**operands, **fixed})]
-        found = [r.double() for r in run({k: table[v.long()] for k, v in operands.items()} | dict(fixed))]
-        for number, value in zip(at, found, strict=True):
+        at = [result.double() for result in run({**operands, **fixed})]
+        fetched = [
+            result.double()
+            for result in run({name: table[positions.long()] for name, positions in operands.items()} | dict(fixed))
+        ]
+        for number, value in zip(at, fetched, strict=True):
             own = (number < 1) | (number >= count) | (number - OFFSET != (number - OFFSET).round())
             if bool(own.any()) and rule.structure not in FILLING:
                 return "it makes entries that its operands do not have"
@@ -78,11 +81,11 @@ def moved_at_example(rule: Rule) -> Iterator[tuple[str, str]]:
     for target in rule.ops:
         known = parameters(target) or ()
         args = dict(rule.examples[0].args)
-        tensors = [a.name for a in known if a.tensor and a.required]
+        tensors = [argument.name for argument in known if argument.tensor and argument.required]
         if short_name(target) in MEMORY or rule.structure in PICKING:
             continue
-        given = {a.name: a.default for a in known} | args | {n: Ref(n) for n in tensors}
-        if any(a.required and a.name not in (*tensors, *args) for a in known) or not tensors:
+        given = {argument.name: argument.default for argument in known} | args | {name: Ref(name) for name in tensors}
+        if any(argument.required and argument.name not in (*tensors, *args) for argument in known) or not tensors:
             continue
         try:
             reason = why_not_moved(rule, runner(target, given), numbered(dict.fromkeys(tensors, _SHAPE)), {})

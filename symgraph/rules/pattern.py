@@ -45,12 +45,12 @@ class Pattern:
     @cached_property
     def variables(self) -> tuple[str, ...]:
         """Its variables in order of appearance."""
-        return tuple(dict.fromkeys(t.value for t in self.tree.walk() if t.kind == "var"))
+        return tuple(dict.fromkeys(term.value for term in self.tree.walk() if term.kind == "var"))
 
     @cached_property
     def size(self) -> int:
         """How many operators it spans."""
-        return sum(t.kind == "call" for t in self.tree.walk())
+        return sum(term.kind == "call" for term in self.tree.walk())
 
     @property
     def root(self) -> str:
@@ -86,31 +86,31 @@ def base(node: Node) -> str:
     return parts[1] if len(parts) == 3 and parts[0] == "aten" else node.target
 
 
-def _match(term: Term, value: Any, found: Bindings, graph: Graph) -> Iterator[Bindings]:
+def _match(term: Term, value: Any, bindings: Bindings, graph: Graph) -> Iterator[Bindings]:
     if term.kind == "any":
-        yield found
+        yield bindings
     elif term.kind == "var":
-        yield from _variable(term.value, value, found, graph)
+        yield from _variable(term.value, value, bindings, graph)
     elif term.kind == "constant":
         if not isinstance(value, Ref) and _equal(term.value, value):
-            yield found
+            yield bindings
     elif term.kind == "list":
         if isinstance(value, list | tuple) and len(value) == len(term.items):
-            yield from _all(tuple(zip(term.items, value, strict=True)), found, graph)
+            yield from _all(tuple(zip(term.items, value, strict=True)), bindings, graph)
     elif isinstance(value, Ref):
         node = _through(graph.by_name[value.name], term.value, graph)
         if node is not None:
-            yield from _call(term, node, found, graph)
+            yield from _call(term, node, bindings, graph)
 
 
-def _variable(name: str, value: Any, found: Bindings, graph: Graph) -> Iterator[Bindings]:
-    if name not in found:
-        yield {**found, name: value}
-    elif isinstance(value, Ref) and isinstance(found[name], Ref):
-        if _source(value, graph) == _source(found[name], graph):
-            yield found
-    elif not isinstance(value, Ref) and not isinstance(found[name], Ref) and found[name] == value:
-        yield found
+def _variable(name: str, value: Any, bindings: Bindings, graph: Graph) -> Iterator[Bindings]:
+    if name not in bindings:
+        yield {**bindings, name: value}
+    elif isinstance(value, Ref) and isinstance(bindings[name], Ref):
+        if _source(value, graph) == _source(bindings[name], graph):
+            yield bindings
+    elif not isinstance(value, Ref) and not isinstance(bindings[name], Ref) and bindings[name] == value:
+        yield bindings
 
 
 def _equal(expected: Any, value: Any) -> bool:
@@ -119,29 +119,32 @@ def _equal(expected: Any, value: Any) -> bool:
     return bool(expected == value)
 
 
-def _all(pairs: tuple[tuple[Term, Any], ...], found: Bindings, graph: Graph) -> Iterator[Bindings]:
+def _all(pairs: tuple[tuple[Term, Any], ...], bindings: Bindings, graph: Graph) -> Iterator[Bindings]:
     if not pairs:
-        yield found
+        yield bindings
         return
-    for bound in _match(*pairs[0], found, graph):
+    for bound in _match(*pairs[0], bindings, graph):
         yield from _all(pairs[1:], bound, graph)
 
 
-def _call(term: Term, node: Node, found: Bindings, graph: Graph) -> Iterator[Bindings]:
+def _call(term: Term, node: Node, bindings: Bindings, graph: Graph) -> Iterator[Bindings]:
     given, schema = arguments(node), parameters(node.target)
     if given is None or schema is None or len(term.items) > len(schema):
         return
-    names = [a.name for a in schema]
+    names = [argument.name for argument in schema]
     wanted = dict(zip(names, term.items, strict=False)) | dict(term.keywords)
     if not set(wanted) <= set(names):
         return
-    if any(a.name not in wanted and (a.required or _tuple(given[a.name]) != _tuple(a.default)) for a in schema):
+    if any(
+        argument.name not in wanted and (argument.required or _tuple(given[argument.name]) != _tuple(argument.default))
+        for argument in schema
+    ):
         return
     rank = _rank(node, given, graph)
     for order in _orders(term, names):
-        pairs = [(t, _positive(order.get(k, k), t, given, rank)) for k, t in wanted.items()]
-        pairs.sort(key=lambda p: p[0].kind == "var")
-        yield from _all(tuple(pairs), found, graph)
+        pairs = [(term, _positive(order.get(name, name), term, given, rank)) for name, term in wanted.items()]
+        pairs.sort(key=lambda pair: pair[0].kind == "var")
+        yield from _all(tuple(pairs), bindings, graph)
 
 
 def _tuple(value: Any) -> Any:
@@ -152,8 +155,8 @@ def _orders(term: Term, names: list[str]) -> Iterator[dict[str, str]]:
     yield {}
     pair = _COMMUTE.get(term.value)
     if pair and len(term.items) > pair[1]:
-        a, b = names[pair[0]], names[pair[1]]
-        yield {a: b, b: a}
+        one, other = names[pair[0]], names[pair[1]]
+        yield {one: other, other: one}
 
 
 def _positive(name: str, term: Term, given: Mapping[str, Any], rank: int) -> Any:
@@ -162,7 +165,7 @@ def _positive(name: str, term: Term, given: Mapping[str, Any], rank: int) -> Any
     if name not in _DIMS or not rank:
         return value
     if term.kind == "list" and isinstance(value, list | tuple) and len(value) == len(term.items):
-        return [_signed(t, v, rank) for t, v in zip(term.items, value, strict=True)]
+        return [_signed(item, part, rank) for item, part in zip(term.items, value, strict=True)]
     return _signed(term, value, rank)
 
 
@@ -218,14 +221,14 @@ def _evaluate(term: Term, bindings: Mapping[str, Any]) -> Any:
     if term.kind == "var":
         return bindings[term.value]
     if term.kind == "list":
-        return [_evaluate(i, bindings) for i in term.items]
+        return [_evaluate(item, bindings) for item in term.items]
     if term.kind == "any":
         raise RuleError("`_` in the middle of a pattern has no value", remedy="put it last, or name the argument")
     items = list(term.items)
     while items and items[-1].kind == "any":
         items.pop()
-    values = [_evaluate(i, bindings) for i in items]
-    keywords = {k: _evaluate(v, bindings) for k, v in term.keywords if v.kind != "any"}
+    values = [_evaluate(item, bindings) for item in items]
+    keywords = {name: _evaluate(term, bindings) for name, term in term.keywords if term.kind != "any"}
     result = getattr(torch.ops.aten, term.value)(*values, **keywords)
     if isinstance(result, torch.Tensor) and result.numel() > MOST_ENTRIES:
         raise ValueError(f"{term} has more than {MOST_ENTRIES} entries")

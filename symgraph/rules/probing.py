@@ -42,19 +42,21 @@ class Call:
     def run(self, sizes: Mapping[Place, int], limit: int = EQUAL) -> list[torch.Tensor] | None:
         """Results for operands of these sizes (`EQUAL` where none is given); None where the operator refuses them."""
         generator = torch.Generator().manual_seed(0)
-        shapes = {name: [sizes.get((name, i), EQUAL) for i in range(rank)] for name, rank in self.ranks.items()}
-        values = {k: _drawn(self.kinds.get(k, "float"), shape, limit, generator) for k, shape in shapes.items()}
+        shapes = {name: [sizes.get((name, axis), EQUAL) for axis in range(rank)] for name, rank in self.ranks.items()}
+        values = {
+            name: _drawn(self.kinds.get(name, "float"), shape, limit, generator) for name, shape in shapes.items()
+        }
         try:
-            found = call(self.target, {**{k: typed(k, v) for k, v in self.given.items()}, **values})
+            answer = call(self.target, {**{name: typed(name, value) for name, value in self.given.items()}, **values})
         except REFUSALS:
             return None
-        results = list(found) if isinstance(found, list | tuple) else [found]
-        return results if all(isinstance(r, torch.Tensor) for r in results) else None
+        results = list(answer) if isinstance(answer, list | tuple) else [answer]
+        return results if all(isinstance(result, torch.Tensor) for result in results) else None
 
     @property
     def places(self) -> list[Place]:
         """Every axis of every operand."""
-        return [(name, i) for name, rank in self.ranks.items() for i in range(rank)]
+        return [(name, axis) for name, rank in self.ranks.items() for axis in range(rank)]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Layout:
     @cached_property
     def names(self) -> Names:
         """Every axis of an operand, in order."""
-        return tuple(dict.fromkeys(n for names in self.operands.values() for n in names if n != NO_NAME))
+        return tuple(dict.fromkeys(name for names in self.operands.values() for name in names if name != NO_NAME))
 
 
 def _drawn(kind: str, shape: list[int], limit: int, generator: torch.Generator) -> torch.Tensor:
@@ -86,23 +88,23 @@ def _drawn(kind: str, shape: list[int], limit: int, generator: torch.Generator) 
 # -- which axes are one ------------------------------------------------------------------------------------------------
 
 
-def layout(found: Call) -> Layout | None:
+def layout(call: Call) -> Layout | None:
     """Which axes of a call are one axis; None where the operator does not run at these ranks."""
-    if found.run({}) is None:
+    if call.run({}) is None:
         return None
-    groups, fixed = _groups(found)
+    groups, fixed = _groups(call)
     name_of = {place: _letter(number) for number, group in enumerate(groups) for place in group}
     ran = []
     for sizes in _assignments(groups, fixed):
-        results = found.run(sizes, min(sizes.values(), default=EQUAL))
+        results = call.run(sizes, min(sizes.values(), default=EQUAL))
         if results is not None:
             ran.append((sizes, _named(results, name_of, sizes)))
     if not ran or len({tuple(map(len, results)) for _, results in ran}) > 1:
         return None
     held = frozenset(name_of[place] for place in fixed)
-    operands = {name: _once(tuple(name_of[name, i] for i in range(rank))) for name, rank in found.ranks.items()}
+    operands = {name: _once(tuple(name_of[name, axis] for axis in range(rank))) for name, rank in call.ranks.items()}
     chosen = {name_of[place]: size for place, size in ran[0][0].items()}
-    return Layout(found, operands, _agreed([results for _, results in ran]), chosen, held)
+    return Layout(call, operands, _agreed([results for _, results in ran]), chosen, held)
 
 
 def _named(results: list[torch.Tensor], name_of: Mapping[Place, str], sizes: Mapping[Place, int]) -> tuple[Names, ...]:
@@ -110,11 +112,11 @@ def _named(results: list[torch.Tensor], name_of: Mapping[Place, str], sizes: Map
     return tuple(tuple(by_size.get(size, NO_NAME) for size in result.shape) for result in results)
 
 
-def _agreed(found: list[tuple[Names, ...]]) -> tuple[Names, ...]:
+def _agreed(layouts: list[tuple[Names, ...]]) -> tuple[Names, ...]:
     """The names that do not depend on the sizes: one size may be another's by chance."""
     return tuple(
         _once(tuple(names[0] if len(set(names)) == 1 else NO_NAME for names in zip(*axes, strict=True)))
-        for axes in zip(*found, strict=True)
+        for axes in zip(*layouts, strict=True)
     )
 
 
@@ -127,18 +129,18 @@ def _once(names: Names) -> Names:
     return tuple(NO_NAME if names.count(name) > 1 else name for name in names)
 
 
-def _groups(found: Call) -> tuple[list[list[Place]], set[Place]]:
+def _groups(call: Call) -> tuple[list[list[Place]], set[Place]]:
     """Axes in the groups that change their size together, and those that cannot change it."""
-    left, groups, fixed = list(found.places), list[list[Place]](), set[Place]()
+    left, groups, fixed = list(call.places), list[list[Place]](), set[Place]()
     while left:
         first = left[0]
-        group = next((list(g) for g in _candidates(first, left[1:]) if _runs(found, g)), None)
+        group = next((list(candidate) for candidate in _candidates(first, left[1:]) if _runs(call, candidate)), None)
         if group is None:
             fixed.add(first)
         group = group or [first]
         groups.append(group)
         left = [place for place in left if place not in group]
-    return sorted(groups, key=lambda group: found.places.index(group[0])), fixed
+    return sorted(groups, key=lambda group: call.places.index(group[0])), fixed
 
 
 def _candidates(first: Place, others: list[Place]) -> Iterator[tuple[Place, ...]]:
@@ -152,8 +154,8 @@ def _candidates(first: Place, others: list[Place]) -> Iterator[tuple[Place, ...]
     yield (first, *others)
 
 
-def _runs(found: Call, group: Iterable[Place]) -> bool:
-    return any(found.run(dict.fromkeys(group, size)) is not None for size in OTHERS)
+def _runs(call: Call, group: Iterable[Place]) -> bool:
+    return any(call.run(dict.fromkeys(group, size)) is not None for size in OTHERS)
 
 
 def _assignments(groups: list[list[Place]], fixed: set[Place]) -> Iterator[dict[Place, int]]:
@@ -185,16 +187,20 @@ def calls(
         RuleError: an argument is missing, or the operator does not run on anything that was tried.
     """
     schema = parameters(target) or ()
-    needed = [a.name for a in schema if a.tensor and (needs(a) if ranks is None else a.name in ranks)]
-    found: list[Layout] = []
+    needed = [
+        argument.name
+        for argument in schema
+        if argument.tensor and (needs(argument) if ranks is None else argument.name in ranks)
+    ]
+    layouts: list[Layout] = []
     for held in _kinds(needed) if kinds is None else (kinds,):
         for arguments in _arguments(target, schema, given):
             for chosen in _ranks(needed, ranks):
                 made = layout(Call(target, chosen, held, arguments))
                 if made is not None and made.results:
-                    found.append(made)
-            if found:
-                return found
+                    layouts.append(made)
+            if layouts:
+                return layouts
     raise _refusal(target, needed, given)
 
 
@@ -221,8 +227,8 @@ def _kinds(needed: list[str]) -> Iterator[dict[str, str]]:
 
 def _arguments(target: str, schema: tuple[Argument, ...], given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Values for the arguments that have no default and are not given; the last axis where one is asked for."""
-    types = {a.name: str(a.type) for a in operator(target)._schema.arguments}  # type: ignore[union-attr]
-    missing = [a.name for a in schema if _open(a) and a.name not in given]
+    types = {argument.name: str(argument.type) for argument in operator(target)._schema.arguments}  # type: ignore[union-attr]
+    missing = [argument.name for argument in schema if _open(argument) and argument.name not in given]
     choices = [_positions(types[name]) if name in POSITIONS else _values(types[name]) for name in missing]
     # Two numbers that are the same may cancel: an axis moved to where it is.
     for chosen in sorted(product(*choices), key=lambda values: -len(set(map(str, values)))):
@@ -248,7 +254,9 @@ def _values(kind: str) -> tuple[Any, ...]:
 
 
 def _refusal(target: str, needed: list[str], given: Mapping[str, Any]) -> RuleError:
-    others = [a.name for a in parameters(target) or () if not a.tensor and a.name not in given]
+    others = [
+        argument.name for argument in parameters(target) or () if not argument.tensor and argument.name not in given
+    ]
     tried = f"tensors of up to {MOST_AXES} axes were tried for {', '.join(needed)}"
     remedy = f"say how it is called with --args (it takes {', '.join(others)})" if others else "write the rule by hand"
     return RuleError(

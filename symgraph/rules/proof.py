@@ -51,15 +51,25 @@ class Proofs:
         rule = binding.rule
         if rule.signature is None:
             return Proof(rule)
-        drawn = {k: facts.drawn(ref.name, _limit(rule, k)) for k, (ref, _) in binding.operands.items()}
-        known = {k: f for k, f in rule.assumes.items() if k in binding.operands and facts.holds(f, binding, k)}
+        drawn = {
+            operand: facts.drawn(ref.name, _limit(rule, operand)) for operand, (ref, _) in binding.operands.items()
+        }
+        known = {
+            operand: fact
+            for operand, fact in rule.assumes.items()
+            if operand in binding.operands and facts.holds(fact, binding, operand)
+        }
         key = _call_key(binding, node, graph, drawn, known)
         if key not in self._known:
             with torch.no_grad():
                 self._known[key] = self._found(binding, node, graph, whole, drawn, known)
-        found = self._known[key]
-        lacking = tuple(f"{k} is not known to be {f}" for k, f in rule.assumes.items() if k in drawn and k not in known)
-        return replace(found, lacking=lacking) if found.failures and lacking else found
+        proof = self._known[key]
+        lacking = tuple(
+            f"{operand} is not known to be {fact}"
+            for operand, fact in rule.assumes.items()
+            if operand in drawn and operand not in known
+        )
+        return replace(proof, lacking=lacking) if proof.failures and lacking else proof
 
     def _found(
         self,
@@ -75,11 +85,13 @@ class Proofs:
             key = _trials_key(binding.rule, trials)
             if key not in self._at_sizes:
                 self._at_sizes[key] = _settled(plain, trials) if all(map(_is_tried, trials)) else None
-            found = self._at_sizes[key]
-            if found is not None:
-                return found
+            proof = self._at_sizes[key]
+            if proof is not None:
+                return proof
         rigid = replace(_bare(plain), admits=Admits(dict.fromkeys(plain.admits, RIGID)))
-        shapes = ", ".join(f"{k} {list(graph.by_name[r.name].shape)}" for k, (r, _) in binding.operands.items())
+        shapes = ", ".join(
+            f"{operand} {list(graph.by_name[ref.name].shape)}" for operand, (ref, _) in binding.operands.items()
+        )
         return Proof(rigid, (Failure("running it", "", "", node.target, float("inf"), shapes),))
 
 
@@ -90,7 +102,7 @@ def _is_tried(trial: Trial) -> bool:
 
 def _limit(rule: Rule, operand: str) -> str:
     """What bounds the integers of an operand: the name of an axis, or a number."""
-    given = (e.integers.get(operand, "") for e in rule.examples)
+    given = (example.integers.get(operand, "") for example in rule.examples)
     return rule.indexes.get(operand, "") or next(filter(None, given), "")
 
 
@@ -99,8 +111,8 @@ def _call_key(binding: Binding, node: Node, graph: Graph, drawn: Mapping[str, Dr
     shapes = tuple(graph.by_name[ref.name].result for ref, _ in binding.operands.values())
     first: dict[str, int] = {}
     roles = tuple(first.setdefault(ref.name, len(first)) for ref, _ in binding.operands.values())
-    tokens = tuple((k, ts) for k, (_, ts) in binding.operands.items())
-    given = tuple((k, repr(v)) for k, v in binding.arguments.items() if k not in binding.operands)
+    tokens = tuple((operand, ts) for operand, (_, ts) in binding.operands.items())
+    given = tuple((name, repr(value)) for name, value in binding.arguments.items() if name not in binding.operands)
     facts = (tuple(drawn.items()), tuple(known.items()))
     return (_Same(binding.rule), node.target, tokens, binding.results, shapes, roles, given, facts)
 
@@ -108,7 +120,7 @@ def _call_key(binding: Binding, node: Node, graph: Graph, drawn: Mapping[str, Dr
 def _trials_key(rule: Rule, trials: list[Trial]) -> Any:
     """All that the proof of a call depends on at sizes that are not its own."""
     first = trials[0]
-    given = tuple((k, repr(v)) for k, v in first.given.items())
+    given = tuple((name, repr(value)) for name, value in first.given.items())
     sized = (tuple(first.sizes.items()), tuple(first.drawn.items()), tuple(first.same.items()))
     facts = (tuple(first.assumed.items()), tuple(first.tokens[0].items()), first.tokens[1])
     return (_Same(rule), tuple(map(str, trials)), given, sized, facts)
@@ -130,15 +142,15 @@ class _Same:
 def _without_repeated(binding: Binding) -> Rule:
     """The rule without the laws about one operand that another one is as well."""
     refs = [ref.name for ref, _ in binding.operands.values()]
-    several = {k for k, (ref, _) in binding.operands.items() if refs.count(ref.name) > 1}
+    several = {operand for operand, (ref, _) in binding.operands.items() if refs.count(ref.name) > 1}
     rule = binding.rule
     if not several:
         return rule
     tail = {rule.gain, rule.adds} & several
     return replace(
         rule,
-        shift={k: v for k, v in rule.shift.items() if k not in several and v not in several},
-        blind={k: v for k, v in rule.blind.items() if k not in several},
+        shift={operand: law for operand, law in rule.shift.items() if operand not in several and law not in several},
+        blind={operand: axis for operand, axis in rule.blind.items() if operand not in several},
         chooses=() if several & {*rule.chooses} else rule.chooses,
         radial=None if rule.radial in several else rule.radial,
         gain=None if tail else rule.gain,
@@ -163,7 +175,7 @@ def _settled(rule: Rule, trials: list[Trial]) -> Proof:
         for key, subject, failure in _broken(replace(trial, rule=_as(rule, trial))):
             rule = _less(rule, key, subject)
             failures.append(failure)
-    if {f.law.split()[0] for f in failures} & {"gain", "adds"}:
+    if {failure.law.split()[0] for failure in failures} & {"gain", "adds"}:
         rule = replace(rule, product={})
     for trial in trials:
         rule, more = _lowered(rule, replace(trial, rule=_as(rule, trial)))
@@ -177,7 +189,7 @@ def _as(rule: Rule, trial: Trial) -> Rule:
 
 
 def _worlds(trial: Trial) -> Iterator[Operands]:
-    return in_worlds(tuple(trial.at(w) for w in WORLDS))
+    return in_worlds(tuple(trial.at(world) for world in WORLDS))
 
 
 def _broken(trial: Trial) -> Iterator[tuple[str, str, Failure]]:
@@ -194,9 +206,14 @@ def _less(rule: Rule, key: str, subject: str) -> Rule:
     """The rule without one law; with the gain goes the bias behind it, and statistics that both make up for."""
     operand = subject.split()[0]
     if key == "shift":
-        return replace(rule, shift={k: v for k, v in rule.shift.items() if k != operand and operand in rule.shift})
+        return replace(
+            rule, shift={other: law for other, law in rule.shift.items() if other != operand and operand in rule.shift}
+        )
     if key == "blind":
-        return replace(rule, blind={k: v for k, v in rule.blind.items() if k != operand and operand in rule.blind})
+        return replace(
+            rule,
+            blind={other: axis for other, axis in rule.blind.items() if other != operand and operand in rule.blind},
+        )
     if key == "chooses":
         return replace(rule, chooses=())
     if key in ("gain", "adds"):
@@ -208,19 +225,19 @@ def _less(rule: Rule, key: str, subject: str) -> Rule:
 
 def _lowered(rule: Rule, trial: Trial) -> tuple[Rule, list[Failure]]:
     """The rule with the largest classes inside of its own that hold together."""
-    if _first_failure(trial, {n: maximal(b) for n, b in trial.claims.items()}) is None:
+    if _first_failure(trial, {name: maximal(claim) for name, claim in trial.claims.items()}) is None:
         return rule, []
     if rule.product:
         return _lowered_product(rule, trial)
     failures: list[Failure] = []
     bounds: dict[str, Bound] = {}
     for name, bound in trial.claims.items():
-        while (found := _first_failure(trial, {**_all(bounds), name: maximal(bound)})) is not None:
-            failures.append(found)
+        while (failure := _first_failure(trial, {**_all(bounds), name: maximal(bound)})) is not None:
+            failures.append(failure)
             bound = _smaller(bound, trial, _all(bounds), name)
         bounds[name] = bound
     admits = dict(rule.admits)
-    for name in (n for n, b in bounds.items() if b != trial.claims[n]):
+    for name in (name for name, bound in bounds.items() if bound != trial.claims[name]):
         for axis in trial.axes(name):
             admits[axis] = admits[axis] & bounds[name]
     return replace(rule, admits=Admits(admits)), failures
@@ -228,21 +245,27 @@ def _lowered(rule: Rule, trial: Trial) -> tuple[Rule, list[Failure]]:
 
 def _lowered_product(rule: Rule, trial: Trial) -> tuple[Rule, list[Failure]]:
     """Where the elements of operands do not multiply as the rule says they may still agree."""
-    first = _first_failure(trial, {n: maximal(b) for n, b in trial.claims.items()})
+    first = _first_failure(trial, {name: maximal(bound) for name, bound in trial.claims.items()})
     plain = replace(rule, product={})
-    found, more = _lowered(plain, replace(trial, rule=_as(plain, trial)))
-    return found, [*([first] if first is not None else []), *more]
+    lowered, more = _lowered(plain, replace(trial, rule=_as(plain, trial)))
+    return lowered, [*([first] if first is not None else []), *more]
 
 
 def _all(bounds: Mapping[str, Bound]) -> dict[str, tuple[SymmetryClass, ...]]:
-    return {n: maximal(b) for n, b in bounds.items()}
+    return {name: maximal(bound) for name, bound in bounds.items()}
 
 
 def _smaller(bound: Bound, trial: Trial, beside: Mapping[str, tuple[SymmetryClass, ...]], name: str) -> Bound:
     """The bound without its largest classes that fail; where each of them holds alone, without the last."""
     top = maximal(bound)
-    wrong = [c for c in top if _first_failure(trial, {**beside, name: (c,)}) is not None] or [top[-1]]
-    return down(*(c for c in bound if not any(w in down(c) for w in wrong)))
+    wrong = [
+        symmetry_class
+        for symmetry_class in top
+        if _first_failure(trial, {**beside, name: (symmetry_class,)}) is not None
+    ] or [top[-1]]
+    return down(
+        *(symmetry_class for symmetry_class in bound if not any(refused in down(symmetry_class) for refused in wrong))
+    )
 
 
 def _first_failure(trial: Trial, choices: Mapping[str, tuple[SymmetryClass, ...]]) -> Failure | None:
@@ -260,5 +283,8 @@ def _refused(operands: Operands, values: Any, classes: Mapping[str, SymmetryClas
     """Whether the operator does not take other sizes with these constants, while it commutes at the one it has."""
     if error != float("inf") or SEMI not in classes.values():
         return False
-    same = {n: SymmetryClass.PERMUTATION if c is SEMI else c for n, c in classes.items()}
+    same = {
+        name: SymmetryClass.PERMUTATION if symmetry_class is SEMI else symmetry_class
+        for name, symmetry_class in classes.items()
+    }
     return not operands.fails(operands.error(values, same))

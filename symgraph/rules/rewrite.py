@@ -17,17 +17,20 @@ def rewrite(graph: Graph, rules: Iterable[Rule]) -> Graph:
 
     Larger patterns go first; where a rule would not apply to the node it makes, nothing is replaced.
     """
-    spellings = sorted(((r, p) for r in rules for p in r.pattern), key=lambda s: (-s[1].size, s[0].rule, str(s[1])))
-    nodes = {n.name: n for n in graph.nodes}
+    spellings = sorted(
+        ((rule, pattern) for rule in rules for pattern in rule.pattern),
+        key=lambda pair: (-pair[1].size, pair[0].rule, str(pair[1])),
+    )
+    nodes = {node.name: node for node in graph.nodes}
     by_base: dict[str, list[str]] = {}
     for node in graph.calls:
         by_base.setdefault(base(node), []).append(node.name)
     current = graph
     for rule, spelling in spellings:
-        made = [_node(rule, spelling, current, nodes[n]) for n in by_base.get(spelling.root, ()) if n in nodes]
-        found = {n.name: n for n in made if n is not None}
-        if found:
-            nodes.update(found)
+        made = [_node(rule, spelling, current, nodes[name]) for name in by_base.get(spelling.root, ()) if name in nodes]
+        rewritten = {node.name: node for node in made if node is not None}
+        if rewritten:
+            nodes.update(rewritten)
             current = replace(current, nodes=tuple(nodes.values()))
     return graph if current is graph else _without_dead(graph, current)
 
@@ -36,7 +39,7 @@ def _node(rule: Rule, spelling: Pattern, graph: Graph, root: Node) -> Node | Non
     bindings = spelling.match(graph, root)
     if bindings is None:
         return None
-    kwargs = tuple((v, bindings[v]) for v in spelling.variables)
+    kwargs = tuple((variable, bindings[variable]) for variable in spelling.variables)
     node = replace(root, target=PATTERN + rule.rule, args=(), kwargs=kwargs)
     return node if bind(rule, node, graph) is not None else None
 

@@ -11,7 +11,9 @@ import yaml
 from symgraph.groups.lattice import Bound, maximal
 from symgraph.rules.schema import KEYS, REQUIRED, Example, Rule
 
-_DEFAULT = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(Rule)}
+_DEFAULT = {
+    field.name: field.default_factory() if callable(field.default_factory) else field.default for field in fields(Rule)
+}
 _PLAIN_EXAMPLE = Example()
 
 
@@ -30,15 +32,17 @@ def _keys(rule: Rule) -> Iterator[tuple[str, str]]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Bound):
-        names = [str(c) for c in maximal(value)]
+        names = [str(symmetry_class) for symmetry_class in maximal(value)]
         return names[0] if len(names) == 1 else names
     if isinstance(value, Example):
-        changed = [f.name for f in fields(value) if getattr(value, f.name) != getattr(_PLAIN_EXAMPLE, f.name)]
+        changed = [
+            field.name for field in fields(value) if getattr(value, field.name) != getattr(_PLAIN_EXAMPLE, field.name)
+        ]
         return {name: _plain(getattr(value, name)) for name in changed}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_plain(item) for item in value]
     return value if value is None or isinstance(value, int | float) else str(value)
 
 

@@ -66,9 +66,9 @@ def new_rule(target: str, use: Use | None = None, *, name: str = "") -> Rule:
         raise RuleError(f"no rule can be called {name!r}", remedy=NAMES)
     use = use or Use({})
     with torch.no_grad():
-        found = [_without_batch(made) for made in calls(target, use.given, use.ranks, use.kinds)]
+        shapes = [_without_batch(made) for made in calls(target, use.given, use.ranks, use.kinds)]
         called = name or short_name(target).replace("_", "-").lower()
-        for shape in sorted([*found, *_total(found)], key=_worth, reverse=True):
+        for shape in sorted([*shapes, *_total(shapes)], key=_worth, reverse=True):
             rule = _first(_with_optional(shape) if use.ranks is None else shape, called)
             if runs(rule):
                 return measured(rule, use.given)
@@ -78,8 +78,8 @@ def new_rule(target: str, use: Use | None = None, *, name: str = "") -> Rule:
 
 
 def _require_allowed(target: str) -> None:
-    found = operator(target)
-    reason = "torch has no such operator" if found is None else why_not(target, found)
+    overload = operator(target)
+    reason = "torch has no such operator" if overload is None else why_not(target, overload)
     if reason:
         remedy = "rules are about operators that return tensors and do nothing else"
         raise RuleError(f"there can be no rule about `{target}`", cause=reason, remedy=remedy)
@@ -87,19 +87,31 @@ def _require_allowed(target: str) -> None:
 
 def used(target: str, graph: Graph) -> Use | None:
     """How a graph calls an operator, where it does: the call with the most axes."""
-    found = [_use(node, graph) for node in graph.calls if node.target == target]
-    return max(found, key=lambda use: sum((use.ranks or {}).values()), default=None)
+    uses = [_use(node, graph) for node in graph.calls if node.target == target]
+    return max(uses, key=lambda use: sum((use.ranks or {}).values()), default=None)
 
 
 def _use(node: Node, graph: Graph) -> Use:
     given = arguments(node) or {}
-    tensors = {k: graph.by_name[v.name].result for k, v in given.items() if isinstance(v, Ref)}
-    shaped = {k: v for k, v in tensors.items() if isinstance(v, Tensor)}
-    kinds = {k: kind for k, v in shaped.items() if (kind := v.dtype.rstrip("0123456789")) in ("int", "bool")}
-    defaults = {a.name: a.default for a in parameters(node.target) or ()}
-    others = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items() if k not in tensors}
-    plain = {k: v for k, v in others.items() if v != defaults.get(k) and isinstance(v, int | float | str | list)}
-    return Use({k: _last(k, v) for k, v in plain.items()}, {k: len(v.shape) for k, v in shaped.items()}, kinds)
+    tensors = {name: graph.by_name[value.name].result for name, value in given.items() if isinstance(value, Ref)}
+    shaped = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    kinds = {
+        name: kind for name, tensor in shaped.items() if (kind := tensor.dtype.rstrip("0123456789")) in ("int", "bool")
+    }
+    defaults = {argument.name: argument.default for argument in parameters(node.target) or ()}
+    others = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if name not in tensors
+    }
+    plain = {
+        name: value
+        for name, value in others.items()
+        if value != defaults.get(name) and isinstance(value, int | float | str | list)
+    }
+    return Use(
+        {name: _last(name, value) for name, value in plain.items()},
+        {name: len(value.shape) for name, value in shaped.items()},
+        kinds,
+    )
 
 
 def _last(name: str, value: Any) -> Any:
@@ -112,12 +124,12 @@ def _last(name: str, value: Any) -> Any:
 # -- the signature -----------------------------------------------------------------------------------------------------
 
 
-def _without_batch(found: Layout) -> Shape:
+def _without_batch(layout: Layout) -> Shape:
     """The layout without leading axes along which the operator does the same again and again."""
     batch: frozenset[str] = frozenset()
-    while (shorter := _shorter(found, batch)) is not None:
-        found, batch = shorter
-    return Shape(found, batch)
+    while (shorter := _shorter(layout, batch)) is not None:
+        layout, batch = shorter
+    return Shape(layout, batch)
 
 
 def _worth(shape: Shape) -> tuple[int, ...]:
@@ -129,9 +141,9 @@ def _worth(shape: Shape) -> tuple[int, ...]:
     return shape.total, not repeated, len(made.names), len(shape.batch), first, -axes
 
 
-def _total(found: Sequence[Shape]) -> Iterator[Shape]:
+def _total(shapes: Sequence[Shape]) -> Iterator[Shape]:
     """Where operands of any number of axes make one number, what is true of all axes alike."""
-    alike = [s.layout for s in found if len(set(s.layout.operands.values())) == 1 and not s.batch]
+    alike = [shape.layout for shape in shapes if len(set(shape.layout.operands.values())) == 1 and not shape.batch]
     numbers = [made for made in alike if made.names and not any(made.results)]
     if len(numbers) > 1 and len(numbers) == len([made for made in alike if made.names]):
         least = min(numbers, key=lambda made: len(made.names))
@@ -142,7 +154,7 @@ def _total(found: Sequence[Shape]) -> Iterator[Shape]:
 def _shorter(found: Layout, batch: frozenset[str]) -> tuple[Layout, frozenset[str]] | None:
     """The layout without its first axis, where the operator takes any number of such."""
     first = next((names[0] for names in found.results if names), "_")
-    holding = frozenset(k for k, names in found.operands.items() if names[:1] == (first,))
+    holding = frozenset(name for name, names in found.operands.items() if names[:1] == (first,))
     if first == "_" or first == along(found) or not holding or (batch and batch != holding):
         return None
     if not all(names[:1] == (first,) for names in found.results) or _last_of_numbers(found, holding):
@@ -154,29 +166,29 @@ def _shorter(found: Layout, batch: frozenset[str]) -> tuple[Layout, frozenset[st
     return (shorter, holding) if same else None
 
 
-def _last_of_numbers(found: Layout, holding: frozenset[str]) -> bool:
+def _last_of_numbers(layout: Layout, holding: frozenset[str]) -> bool:
     """Whether tensors of numbers would be left without axes: what is done along the last one may be another thing."""
-    return any(len(found.operands[name]) == 1 and name not in found.call.kinds for name in holding)
+    return any(len(layout.operands[name]) == 1 and name not in layout.call.kinds for name in holding)
 
 
-def _pattern(found: Layout, holding: frozenset[str] | None = None) -> list[list[int]]:
+def _pattern(layout: Layout, holding: frozenset[str] | None = None) -> list[list[int]]:
     """Which axes are one, whatever their names, without the first axis of results and of operands that hold it."""
-    held = [names[1:] if holding and name in holding else names for name, names in found.operands.items()]
-    held += [names[1:] if holding else names for names in found.results]
+    held = [names[1:] if holding and name in holding else names for name, names in layout.operands.items()]
+    held += [names[1:] if holding else names for names in layout.results]
     order = list(dict.fromkeys(name for names in held for name in names))
     return [[order.index(name) for name in names] for names in held]
 
 
-def _ranked(found: Call, operands: frozenset[str], by: int) -> Call:
-    ranks = {name: rank + by * (name in operands) for name, rank in found.ranks.items()}
-    return replace(found, ranks=ranks)
+def _ranked(call: Call, operands: frozenset[str], by: int) -> Call:
+    ranks = {name: rank + by * (name in operands) for name, rank in call.ranks.items()}
+    return replace(call, ranks=ranks)
 
 
-def along(found: Layout) -> str:
+def along(layout: Layout) -> str:
     """The axis whose position an argument of the operator gives: the last of the first operand; '' without such."""
-    if not any(position in found.call.given for position in POSITIONS):
+    if not any(position in layout.call.given for position in POSITIONS):
         return ""
-    return next((names[-1] for names in found.operands.values() if names), "")
+    return next((names[-1] for names in layout.operands.values() if names), "")
 
 
 def _with_optional(shape: Shape) -> Shape:
@@ -198,7 +210,7 @@ def _with_operand(shape: Shape, name: str) -> Iterator[Shape]:
 
 def _matters(made: Layout, name: str) -> bool:
     """Whether an operand changes the result."""
-    ranks = {k: rank for k, rank in made.call.ranks.items() if k != name}
+    ranks = {operand: rank for operand, rank in made.call.ranks.items() if operand != name}
     whole, without = made.call.run({}), replace(made.call, ranks=ranks).run({})
     return whole is not None and without is not None and not all(map(torch.equal, whole, without))
 
@@ -207,15 +219,15 @@ def _first(shape: Shape, name: str) -> Rule:
     """The rule with nothing claimed yet."""
     made = shape.layout
     target, axis = made.call.target, along(made)
-    optional = {a.name for a in parameters(target) or () if not needs(a)}
+    optional = {argument.name for argument in parameters(target) or () if not needs(argument)}
     lead = (AxisToken(BATCH),)
     operands = tuple(
-        Operand(k, (*(lead if k in shape.batch else ()), *map(AxisToken, names)), k in optional)
-        for k, names in made.operands.items()
+        Operand(name, (*(lead if name in shape.batch else ()), *map(AxisToken, names)), name in optional)
+        for name, names in made.operands.items()
     )
     behind = () if shape.total or not shape.batch else lead
     signature = Signature(operands, tuple((*behind, *map(AxisToken, names)) for names in made.results))
-    position = next((p for p in POSITIONS if p in made.call.given), "")
+    position = next((position for position in POSITIONS if position in made.call.given), "")
     fewer = all(len(names) < max(map(len, made.operands.values())) for names in made.results)
     moved = (axis, *([NO_NAME] if any(NO_NAME in names for names in made.results) and not fewer else []))
     rule = Rule(
@@ -227,7 +239,7 @@ def _first(shape: Shape, name: str) -> Rule:
         admits=Admits(dict.fromkeys(signature.axes, RIGID)),
         at=dict.fromkeys(moved, position) if axis else {},
         reduces=axis if axis and fewer else None,
-        examples=_examples(made, [o.name for o in operands if o.optional], position),
+        examples=_examples(made, [operand.name for operand in operands if operand.optional], position),
     )
     return rule if runs(rule) else _at_its_place(_sized(rule, made.sizes), position)
 
@@ -240,7 +252,7 @@ def _sized(rule: Rule, sizes: Mapping[str, int]) -> Rule:
 
 
 def _with_sizes(rule: Rule, sizes: Mapping[str, int]) -> Rule:
-    return replace(rule, examples=tuple(replace(e, sizes=dict(sizes)) for e in rule.examples))
+    return replace(rule, examples=tuple(replace(example, sizes=dict(sizes)) for example in rule.examples))
 
 
 def _at_its_place(rule: Rule, position: str) -> Rule:
@@ -248,15 +260,15 @@ def _at_its_place(rule: Rule, position: str) -> Rule:
     if runs(rule) or not position:
         return rule
     first = rule.examples[0].args[position]
-    kept = tuple(e for e in rule.examples if e.args.get(position) == first)
+    kept = tuple(example for example in rule.examples if example.args.get(position) == first)
     return replace(rule, at={}, examples=kept, when=condition.parse(f"{position} == {first}"))
 
 
 def _examples(made: Layout, optional: Sequence[str], position: str) -> tuple[Example, ...]:
     call, sizes = made.call, {name: made.sizes[name] for name in made.fixed}
     limit = next(iter(made.names), "")
-    integers = {k: limit for k, kind in call.kinds.items() if kind == "int"}
-    booleans = tuple(k for k, kind in call.kinds.items() if kind == "bool")
+    integers = {name: limit for name, kind in call.kinds.items() if kind == "int"}
+    booleans = tuple(name for name, kind in call.kinds.items() if kind == "bool")
     first = Example(sizes, args=dict(call.given), integers=integers, booleans=booleans, keep=tuple(made.fixed))
     examples = [first]
     if position:
@@ -271,9 +283,16 @@ def about(target: str) -> str:
     """The first sentence of what torch says about an operator, or its name."""
     short = target.split(".")[-2]
     for module in (torch, torch.nn.functional, torch.special, torch.linalg, torch.fft, torch.Tensor):
-        found = getattr(module, short, None)
-        text = (getattr(found, "__doc__", None) or "") if found is not None else ""
-        sentence = next((p for p in text.split("\n\n") if p.strip() and "->" not in p and "(" not in p[:40]), "")
+        function = getattr(module, short, None)
+        text = (getattr(function, "__doc__", None) or "") if function is not None else ""
+        sentence = next(
+            (
+                paragraph
+                for paragraph in text.split("\n\n")
+                if paragraph.strip() and "->" not in paragraph and "(" not in paragraph[:40]
+            ),
+            "",
+        )
         if sentence:
             return _plain(sentence)
     return f"The operator {short}."

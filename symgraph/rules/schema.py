@@ -177,7 +177,7 @@ class Rule:
     def scalars(self) -> tuple[str, ...]:
         """Pointwise operands for which a number may stand."""
         operands = self.signature.operands if self.signature else ()
-        return tuple(o.name for o in operands if o.axes and o.axes[0].name == "*")
+        return tuple(operand.name for operand in operands if operand.axes and operand.axes[0].name == "*")
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -188,33 +188,35 @@ class Rule:
         return f"{self.rule} ({self.place})" if self.place else self.rule
 
 
-_DEFAULTS = {f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(Rule)}
+_DEFAULTS = {
+    field.name: field.default_factory() if callable(field.default_factory) else field.default for field in fields(Rule)
+}
 
 
 def plain(rule: Rule) -> dict[str, Any]:
     """A rule as plain data in a canonical form: what the hash of a rule book is taken over."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for key in KEYS:
         value = getattr(rule, key.name)
         if key.name in REQUIRED or value != _DEFAULTS[key.name]:
-            found[key.name] = _plain(value)
-    return found
+            entries[key.name] = _plain(value)
+    return entries
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Bound):
         return describe(value)
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in sorted(value.items())}
+        return {key: _plain(item) for key, item in sorted(value.items())}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Example):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     return value if value is None or isinstance(value, int | float | str) else str(value)
 
 
 _TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-_CLASSES = {"enum": [str(c) for c in classes()]}
+_CLASSES = {"enum": [str(symmetry_class) for symmetry_class in classes()]}
 _STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 _FORMS: dict[str, dict[str, Any]] = {
     "text": {"type": "string"},

@@ -86,14 +86,18 @@ class Signature:
     joins: tuple[Joins, ...] = ()
 
     def __str__(self) -> str:
-        results = ", ".join(f"[{_joined_text(r, self.result_joins(i))}]" for i, r in enumerate(self.results))
+        results = ", ".join(
+            f"[{_joined_text(result, self.result_joins(number))}]" for number, result in enumerate(self.results)
+        )
         return f"{', '.join(map(str, self.operands))} -> {results}"
 
     @property
     def axes(self) -> tuple[str, ...]:
         """Every axis that a class may be stated for, in order of appearance."""
-        tokens = [t for o in self.operands for t in o.axes] + [t for r in self.results for t in r]
-        return tuple(dict.fromkeys(t.axis for t in tokens if t.claimed))
+        tokens = [token for operand in self.operands for token in operand.axes] + [
+            token for result in self.results for token in result
+        ]
+        return tuple(dict.fromkeys(token.axis for token in tokens if token.claimed))
 
     def result_joins(self, i: int) -> Joins:
         """How many tokens each axis of a result holds."""
@@ -101,7 +105,7 @@ class Signature:
 
     def operand(self, name: str) -> Operand | None:
         """The operand called `name`."""
-        return next((o for o in self.operands if o.name == name), None)
+        return next((operand for operand in self.operands if operand.name == name), None)
 
 
 def parse(text: str) -> Signature:
@@ -120,19 +124,19 @@ def parse(text: str) -> Signature:
         results.append(_axes(cursor))
     if cursor.text:
         raise GrammarError(f"unexpected {cursor.text!r}", cursor.column)
-    joins = tuple(j for _, j in results)
-    signature = Signature(tuple(operands), tuple(r for r, _ in results), joins if any(joins) else ())
+    joins = tuple(joined for _, joined in results)
+    signature = Signature(tuple(operands), tuple(axes for axes, _ in results), joins if any(joins) else ())
     _check(signature)
     return signature
 
 
 def _check(signature: Signature) -> None:
-    names = [o.name for o in signature.operands]
-    double = next((n for n in names if names.count(n) > 1), None)
+    names = [operand.name for operand in signature.operands]
+    double = next((name for name in names if names.count(name) > 1), None)
     if double:
         raise GrammarError(f"operand `{double}` appears twice")
-    known = {t.axis for o in signature.operands for t in o.axes}
-    for token in (t for r in signature.results for t in r if t.claimed):
+    known = {token.axis for operand in signature.operands for token in operand.axes}
+    for token in (token for result in signature.results for token in result if token.claimed):
         if token.axis not in known:
             raise GrammarError(
                 f"axis `{token}` of a result is in no operand", remedy="write `_` for an axis without a claim"
@@ -150,34 +154,34 @@ def _operand(cursor: Cursor) -> Operand:
 def _axes(cursor: Cursor) -> tuple[Tokens, Joins]:
     start = cursor.column
     cursor.expect("[")
-    found: list[AxisToken] = []
+    tokens: list[AxisToken] = []
     joins: list[int] = []
     while not cursor.skip("]"):
-        before = len(found)
+        before = len(tokens)
         if cursor.skip("("):
             while not cursor.skip(")"):
-                _append(cursor, found)
+                _append(cursor, tokens)
         else:
-            _append(cursor, found)
-        joins.append(len(found) - before)
-    if any(t.name == "*" for t in found) and len(found) > 1:
+            _append(cursor, tokens)
+        joins.append(len(tokens) - before)
+    if any(token.name == "*" for token in tokens) and len(tokens) > 1:
         raise GrammarError("`*` stands for all axes and must be alone", start)
-    return tuple(found), tuple(joins) if any(n != 1 for n in joins) else ()
+    return tuple(tokens), tuple(joins) if any(width != 1 for width in joins) else ()
 
 
-def _append(cursor: Cursor, found: list[AxisToken]) -> None:
+def _append(cursor: Cursor, tokens: list[AxisToken]) -> None:
     column, text = cursor.column, cursor.take()
     token = _token(text, column)
-    if (token.axis != "_") and any(token.name == t.name for t in found) and token.name != "1":
+    if (token.axis != "_") and any(token.name == earlier.name for earlier in tokens) and token.name != "1":
         raise GrammarError(f"axis `{token.name}` appears twice in one tensor", column)
-    found.append(token)
+    tokens.append(token)
 
 
 def _joined_text(axes: Tokens, joins: Joins) -> str:
     words, rest = [], list(map(str, axes))
-    for n in joins or (1,) * len(axes):
-        words.append(f"({' '.join(rest[:n])})" if n != 1 else rest[0])
-        rest = rest[n:]
+    for width in joins or (1,) * len(axes):
+        words.append(f"({' '.join(rest[:width])})" if width != 1 else rest[0])
+        rest = rest[width:]
     return " ".join(words)
 
 

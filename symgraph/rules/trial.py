@@ -90,9 +90,13 @@ class Trial:
     @cached_property
     def numbers(self) -> tuple[str, ...]:
         """The operands of the signature for which a number stands."""
-        found = self.rule.signature.operands if self.rule.signature else ()
-        held = {o.name for o in self.operands}
-        return tuple(o.name for o in found if o.scalar and o.name not in held and self._number(o.name) is not None)
+        operands = self.rule.signature.operands if self.rule.signature else ()
+        held = {operand.name for operand in self.operands}
+        return tuple(
+            operand.name
+            for operand in operands
+            if operand.scalar and operand.name not in held and self._number(operand.name) is not None
+        )
 
     def _number(self, name: str) -> float | None:
         value = self.given.get(name)
@@ -101,7 +105,7 @@ class Trial:
     @property
     def core(self) -> tuple[str, ...]:
         """The operands less those that gain and bias of the rule are."""
-        return tuple(o.name for o in self.operands if o.name not in (self.rule.gain, self.rule.adds))
+        return tuple(operand.name for operand in self.operands if operand.name not in (self.rule.gain, self.rule.adds))
 
     @cached_property
     def claims(self) -> dict[str, Bound]:
@@ -111,10 +115,10 @@ class Trial:
             for token in tokens:
                 if token.claimed:
                     marks.setdefault(token.name, set()).update({token.mark} if self._repeated(name) else ())
-        kept = {t.name for ts in self.tokens[1] for t in ts}
-        used = (n for n in marks if self.literal or n in kept or not AxisToken(n).batch)
-        named = {n: self._bound(n, marks[n]) for n in used}
-        return {n: b for n, b in named.items() if self.sizes[n] > 1}
+        kept = {token.name for ts in self.tokens[1] for token in ts}
+        used = (name for name in marks if self.literal or name in kept or not AxisToken(name).batch)
+        named = {name: self._bound(name, marks[name]) for name in used}
+        return {name: bound for name, bound in named.items() if self.sizes[name] > 1}
 
     def _repeated(self, name: str) -> bool:
         return name in self.same or name in self.same.values()
@@ -124,10 +128,10 @@ class Trial:
         return self.merged.get(name, (AxisToken(name).axis,))
 
     def _bound(self, name: str, marks: set[str]) -> Bound:
-        bound = reduce(operator.and_, (self.rule.admits[a] for a in self.axes(name)))
+        bound = reduce(operator.and_, (self.rule.admits[axis] for axis in self.axes(name)))
         if name[0] in ".*":
             bound = self._batch_bound(name, bound)
-        for operand in (k for k in self.tokens[0] if self._has(k, name) and not self.literal):
+        for operand in (holder for holder in self.tokens[0] if self._has(holder, name) and not self.literal):
             # What is no number cannot be mixed; of whole numbers only the signs can change.
             bound &= _WHOLE.get(self.drawn.get(operand, Drawn()).kind, bound)
         if len(marks) > 1:
@@ -137,38 +141,38 @@ class Trial:
 
     def _batch_bound(self, name: str, bound: Bound) -> Bound:
         """What inference makes of a pointwise or batch axis: see `SignatureEquations`."""
-        holding = [k for k in self.core if self._has(k, name)]
+        holding = [operand for operand in self.core if self._has(operand, name)]
         missing = len(holding) < len(self.core) and not self.literal
         if not self.literal and self.rule.product and len(holding) == 1 and self.rule.product.get(holding[0], 1) == 1:
             bound = TOP
-        ones = missing or (name[0] == "*" and any(self._number(n) for n in self.numbers))
+        ones = missing or (name[0] == "*" and any(self._number(number) for number in self.numbers))
         return bound & FIXES_ONES if ones and self.rule.broadcast == "ones" else bound
 
     def holds(self, axis: str) -> bool:
         """Whether some operand has this axis."""
-        return any(self._has(o.name, axis) for o in self.operands)
+        return any(self._has(operand.name, axis) for operand in self.operands)
 
     def _has(self, operand: str, axis: str) -> bool:
-        return any(t.name == axis for t in self.tokens[0].get(operand, ()))
+        return any(token.name == axis for token in self.tokens[0].get(operand, ()))
 
     # -- values ------------------------------------------------------------------------------------------------
 
     @cached_property
     def values(self) -> Values:
         """Operands of the world; no infinity that comes out again, and positive where there is no value otherwise."""
-        found: Values = {}
+        values: Values = {}
         for operand in self.operands:
             first = self.same.get(operand.name, operand.name)
-            if first not in found:
-                shape = [self.sizes[t.name] for t in self.tokens[0][operand.name]]
-                found[first] = self._assuming(first, self._random(first, shape))
-            found[operand.name] = found[first]
-        infinite = [k for k, v in found.items() if v.is_floating_point() and bool(v.isinf().any())]
-        if infinite and not all(bool(r.isfinite().all()) for r in self._tried(found)):
-            found |= {k: found[k].nan_to_num(0.0, 0.0, 0.0) for k in infinite}
-        if self.positive and any(bool(r.isnan().any()) for r in self._tried(found)):
-            found |= {k: found[k].abs() + GUARD for k in self.positive if k in found}
-        return found
+            if first not in values:
+                shape = [self.sizes[token.name] for token in self.tokens[0][operand.name]]
+                values[first] = self._assuming(first, self._random(first, shape))
+            values[operand.name] = values[first]
+        infinite = [name for name, value in values.items() if value.is_floating_point() and bool(value.isinf().any())]
+        if infinite and not all(bool(result.isfinite().all()) for result in self._tried(values)):
+            values |= {name: values[name].nan_to_num(0.0, 0.0, 0.0) for name in infinite}
+        if self.positive and any(bool(result.isnan().any()) for result in self._tried(values)):
+            values |= {name: values[name].abs() + GUARD for name in self.positive if name in values}
+        return values
 
     def _tried(self, values: Values) -> list[torch.Tensor]:
         try:
@@ -197,39 +201,43 @@ class Trial:
     @cached_property
     def _limits(self) -> list[float]:
         """The numbers of the call that operands can be below and above."""
-        found = [self._number(k) for k in self.given]
-        return [x for x in found if x is not None and GUARD < abs(x) < 1 / GUARD]
+        numbers = [self._number(name) for name in self.given]
+        return [number for number in numbers if number is not None and GUARD < abs(number) < 1 / GUARD]
 
     # -- running -----------------------------------------------------------------------------------------------
 
     def arguments(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """The further arguments; the name of an axis stands for its size."""
         many = positions(str(self)) or 1
-        return {k: filled(v, sizes, many) for k, v in self.given.items()}
+        return {name: filled(value, sizes, many) for name, value in self.given.items()}
 
     def run(self, values: Mapping[str, torch.Tensor], sizes: Mapping[str, int] | None = None) -> list[torch.Tensor]:
         """Results in float64."""
         sizes = self.sizes if sizes is None else sizes
-        given = {k: typed(k, v) for k, v in self.arguments(sizes).items()}
+        given = {name: typed(name, value) for name, value in self.arguments(sizes).items()}
         if isinstance(self.target, Pattern):
             result = self.target.evaluate({**self._ones, **given, **values})
         else:
             result = call(self.target, {**given, **self.joined(values)})
         results = result if isinstance(result, list | tuple) else [result]
-        return list(self._cut([r if r.is_complex() else r.double() for r in results], sizes))
+        return list(self._cut([result if result.is_complex() else result.double() for result in results], sizes))
 
     def joined(self, values: Mapping[str, torch.Tensor]) -> Values:
         """The operands with the axes that the operator reads."""
-        of = {o.name: o for o in self.operands}
-        return {k: v.reshape(joined_shape(of[k], tuple(v.shape))) for k, v in values.items() if k in of}
+        of = {operand.name: operand for operand in self.operands}
+        return {
+            name: value.reshape(joined_shape(of[name], tuple(value.shape)))
+            for name, value in values.items()
+            if name in of
+        }
 
     def _cut(self, results: list[torch.Tensor], sizes: Mapping[str, int]) -> Iterator[torch.Tensor]:
         """The results that the signature speaks about, with an axis for every token."""
         signature = self.rule.signature
-        for i, tokens in enumerate(signature.results if signature else ()):
-            joins = signature.result_joins(i) if signature else ()
-            shape = cut_shape(tokens, joins, tuple(results[i].shape), sizes) if joins else results[i].shape
-            yield results[i].reshape(shape or results[i].shape)
+        for number, tokens in enumerate(signature.results if signature else ()):
+            joins = signature.result_joins(number) if signature else ()
+            shape = cut_shape(tokens, joins, tuple(results[number].shape), sizes) if joins else results[number].shape
+            yield results[number].reshape(shape or results[number].shape)
 
     @property
     def _ones(self) -> Values:
@@ -241,46 +249,52 @@ class Trial:
         """Whether the operator takes these operands and returns what the signature says."""
         results = self._tried(self.values)
         return len(results) == len(self.tokens[1]) and all(
-            r.dim() == len(ts) and all(self.sizes.get(t.name, n) == n for t, n in zip(ts, r.shape, strict=True))
-            for r, ts in zip(results, self.tokens[1], strict=True)
+            result.dim() == len(ts)
+            and all(self.sizes.get(token.name, size) == size for token, size in zip(ts, result.shape, strict=True))
+            for result, ts in zip(results, self.tokens[1], strict=True)
         )
 
     # -- elements ----------------------------------------------------------------------------------------------
 
     def sample(self, classes: Mapping[str, SymmetryClass]) -> dict[str, Elements]:
         """Per operand (and "" for the result) the elements of its axes: one and the same, but under a product law."""
-        on = {n: IndexSet(self.sizes[n], self.rule.layout or "halves") for n in classes}
-        kinds = {n: maps(c) for n, c in classes.items()}
-        drawn = {n: kind.sample(on[n], self.generator) for n, kind in kinds.items()}
+        on = {name: IndexSet(self.sizes[name], self.rule.layout or "halves") for name in classes}
+        kinds = {name: maps(symmetry_class) for name, symmetry_class in classes.items()}
+        drawn = {name: kind.sample(on[name], self.generator) for name, kind in kinds.items()}
         if not self.rule.product:
             return dict.fromkeys(("", *self.values), drawn)
-        own_scales = {n: k for n, k in kinds.items() if (k.scales or k.signs) and isinstance(k, IndexMaps)}
-        result = {n: torch.ones(e.co.shape[0], dtype=torch.float64) for n, e in drawn.items()}
-        found: dict[str, Elements] = {}
+        own_scales = {
+            name: kind for name, kind in kinds.items() if (kind.scales or kind.signs) and isinstance(kind, IndexMaps)
+        }
+        result = {name: torch.ones(element.co.shape[0], dtype=torch.float64) for name, element in drawn.items()}
+        elements: dict[str, Elements] = {}
         # What is added at the end is in the frame of the result.
-        for name in (n for n in self.values if n != self.rule.adds):
+        for name in (operand for operand in self.values if operand != self.rule.adds):
             own = dict(drawn)
             for axis, kind in own_scales.items():
                 if not self._has(name, axis):
                     continue
                 if name in self.same:
-                    own[axis] = found[self.same[name]][axis]
+                    own[axis] = elements[self.same[name]][axis]
                 else:
                     own[axis] = scaled(drawn[axis].bare, kind.random_scales(on[axis], self.generator))
                 result[axis] = result[axis] * own[axis].co.sum(1) ** self.rule.product.get(name, 0)
-            found[name] = own
-        after = {n: scaled(e.bare, result[n]) if n in own_scales else e for n, e in drawn.items()}
-        return found | dict.fromkeys(("", *(n for n in self.values if n == self.rule.adds)), after)
+            elements[name] = own
+        after = {
+            name: scaled(element.bare, result[name]) if name in own_scales else element
+            for name, element in drawn.items()
+        }
+        return elements | dict.fromkeys(("", *(operand for operand in self.values if operand == self.rule.adds)), after)
 
 
 def act(value: torch.Tensor, tokens: Tokens, elements: Elements) -> torch.Tensor:
     """`value` with the element of each of its axes applied; an axis of size one that stands for more is left alone."""
     moved = value
-    for i, token in enumerate(tokens):
+    for axis, token in enumerate(tokens):
         if token.name in elements:
             matrix = elements[token.name].by(token.mark)
-            if moved.shape[i] == matrix.shape[1]:
-                moved = _along(moved, matrix, i)
+            if moved.shape[axis] == matrix.shape[1]:
+                moved = _along(moved, matrix, axis)
     return moved.contiguous()
 
 
@@ -321,15 +335,15 @@ def filled(value: Any, sizes: Mapping[str, int], many: int) -> Any:
     if isinstance(value, list | tuple):
         # A number before "..." stands for each of the operator's axes of positions.
         listed = [*value[:-2], *value[-2:-1] * many] if value and value[-1] == "..." else value
-        return [filled(v, sizes, many) for v in listed]
+        return [filled(item, sizes, many) for item in listed]
     return sizes.get(value, value) if isinstance(value, str) else value
 
 
 def typed(name: str, value: Any) -> Any:
     """A constant as torch takes it; what floats is as wide as the operands."""
     if isinstance(value, DType):
-        found = getattr(torch, value.name)
-        return torch.float64 if is_wide(found) else found
+        dtype = getattr(torch, value.name)
+        return torch.float64 if is_wide(dtype) else dtype
     if isinstance(value, Device | Opaque):
         return torch.device("cpu") if isinstance(value, Device) else None
     return getattr(torch, value) if name == "dtype" and isinstance(value, str) else value

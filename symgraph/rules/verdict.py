@@ -66,11 +66,11 @@ def _head(rule: Rule) -> Iterator[Finding]:
 
 def _operators(rule: Rule) -> Iterator[Finding]:
     for op in rule.ops:
-        found = operator(op)
+        overload = operator(op)
         if op.startswith("aten.") and parameters(op) is None:
             close = similar(op)
             yield "ops", op, "unknown-op", f"torch has no operator `{op}`", f"did you mean `{close}`?" if close else ""
-        elif found is not None and (reason := why_not(op, found)):
+        elif overload is not None and (reason := why_not(op, overload)):
             yield "ops", op, "unsafe-op", reason, "rules are about operators that return tensors and do nothing else"
     known = _variables(rule)
     if known is not None and rule.when is not None:
@@ -92,11 +92,11 @@ def _examples(rule: Rule) -> Iterator[Finding]:
 def _variables(rule: Rule) -> frozenset[str] | None:
     """The names that a signature or condition may use, or None where torch does not know the operator."""
     if rule.pattern:
-        return frozenset(v for p in rule.pattern for v in p.variables)
+        return frozenset(variable for pattern in rule.pattern for variable in pattern.variables)
     schemas = [parameters(op) for op in rule.ops]
-    if not schemas or any(s is None for s in schemas):
+    if not schemas or any(schema is None for schema in schemas):
         return None
-    return frozenset(a.name for s in schemas for a in s or ())
+    return frozenset(argument.name for schema in schemas for argument in schema or ())
 
 
 def _axes(rule: Rule) -> Iterator[Finding]:
@@ -109,7 +109,7 @@ def _axes(rule: Rule) -> Iterator[Finding]:
         if name not in rule.admits and name != "...":
             yield "signature", "", "unclassified-axis", f"axis `{name}` has no class", f"add `{name}: ...` to `admits`"
     named = {
-        "at": [t for t in rule.at if t != "_"],
+        "at": [axis for axis in rule.at if axis != "_"],
         "sizes": rule.sizes,
         "gaps": rule.gaps,
         "names": rule.names,
@@ -123,7 +123,12 @@ def _axes(rule: Rule) -> Iterator[Finding]:
         for entry in entries:
             if entry is not None and entry not in axes:
                 yield key, entry, "unused-axis", f"`{entry}` is not in the signature", f"one of {', '.join(axes)}"
-    paired = [c for b in rule.admits.values() for c in maximal(b) if maps(c).paired]
+    paired = [
+        symmetry_class
+        for bound in rule.admits.values()
+        for symmetry_class in maximal(bound)
+        if maps(symmetry_class).paired
+    ]
     if paired and rule.layout is None:
         yield (
             "admits",
@@ -135,14 +140,16 @@ def _axes(rule: Rule) -> Iterator[Finding]:
 
 
 def _operands(rule: Rule) -> Iterator[Finding]:
-    operands = [o.name for o in rule.signature.operands] if rule.signature else []
+    operands = [operand.name for operand in rule.signature.operands] if rule.signature else []
     known = _variables(rule)
     if known is not None:
         allowed = f"one of {', '.join(sorted(known))}"
         for name in operands:
             if name not in known:
                 yield "signature", "", "bad-signature", f"`{name}` is no argument of this operator", allowed
-        for key, name, argument in [("at", *p) for p in rule.at.items()] + [("sizes", *p) for p in rule.sizes.items()]:
+        for key, name, argument in [("at", *pair) for pair in rule.at.items()] + [
+            ("sizes", *pair) for pair in rule.sizes.items()
+        ]:
             if argument not in known:
                 yield key, name, "bad-signature", f"`{argument}` is no argument of this operator", allowed
     yield from _mentions(rule, operands)
@@ -150,12 +157,14 @@ def _operands(rule: Rule) -> Iterator[Finding]:
 
 def _mentions(rule: Rule, operands: list[str]) -> Iterator[Finding]:
     """Operands that other keys speak about."""
-    mentioned = [("product", n, n) for n in rule.product] + [("shift", n, n) for n in rule.shift]
-    mentioned += [("chooses", n, n) for n in rule.chooses]
-    mentioned += [("statistics", n, n) for n in rule.statistics] + [("blind", n, n) for n in rule.blind]
-    mentioned += [("indexes", n, n) for n in rule.indexes] + [("assumes", n, n) for n in rule.assumes]
+    mentioned = [("product", name, name) for name in rule.product] + [("shift", name, name) for name in rule.shift]
+    mentioned += [("chooses", name, name) for name in rule.chooses]
+    mentioned += [("statistics", name, name) for name in rule.statistics] + [
+        ("blind", name, name) for name in rule.blind
+    ]
+    mentioned += [("indexes", name, name) for name in rule.indexes] + [("assumes", name, name) for name in rule.assumes]
     single = (("gain", rule.gain), ("adds", rule.adds), ("radial", rule.radial))
-    mentioned += [(k, "", n) for k, n in single if n is not None]
+    mentioned += [(key, "", name) for key, name in single if name is not None]
     for key, entry, name in mentioned:
         if name not in operands:
             hint = f"one of {', '.join(operands)}"

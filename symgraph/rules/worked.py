@@ -55,7 +55,10 @@ class Worked:
             "axis": self.axis,
             "group": self.group,
             "element": self.element.tolist(),
-            "operands": {k: {"before": a.tolist(), "after": b.tolist()} for k, (a, b) in self.operands.items()},
+            "operands": {
+                name: {"before": before.tolist(), "after": after.tolist()}
+                for name, (before, after) in self.operands.items()
+            },
             "f(g x)": self.found.tolist(),
             "g f(x)": self.expected.tolist(),
             "error": self.error,
@@ -75,7 +78,7 @@ def _words(rule: Rule) -> Iterator[str]:
     yield str(rule)
     yield f"  {rule.about}"
     yield f"  {rule.source}"
-    said = rule.ops or tuple(p.text for p in rule.pattern)
+    said = rule.ops or tuple(pattern.text for pattern in rule.pattern)
     more = f", and {len(said) - SHOWN_SPELLINGS} more" if len(said) > SHOWN_SPELLINGS else ""
     yield f"  It is about {', '.join(said[:SHOWN_SPELLINGS])}{more}" + (f", where {rule.when}." if rule.when else ".")
     if rule.signature is None:
@@ -95,9 +98,11 @@ def _words(rule: Rule) -> Iterator[str]:
 def _acting(rule: Rule, signature: Signature, axis: str) -> Iterator[str]:
     if group_of(rule.admits[axis]) is SymmetryClass.IDENTITY:
         return
-    tensors = [(o.name, o.axes) for o in signature.operands]
+    tensors = [(operand.name, operand.axes) for operand in signature.operands]
     many = len(signature.results) > 1
-    tensors += [(f"result {i}" if many else "the result", r) for i, r in enumerate(signature.results)]
+    tensors += [
+        (f"result {number}" if many else "the result", result) for number, result in enumerate(signature.results)
+    ]
     by_mark: dict[str, list[str]] = {}
     for name, tokens in tensors:
         for token in tokens:
@@ -143,7 +148,7 @@ def worked(rule: Rule) -> Worked | None:
     named = [name for name in trial.claims if trial.claims[name] != RIGID]
     if not named:
         return None
-    name = max(named, key=lambda n: (not AxisToken(n).batch, ranked(trial.claims[n]), n == LAST))
+    name = max(named, key=lambda axis: (not AxisToken(axis).batch, ranked(trial.claims[axis]), axis == LAST))
     with torch.no_grad():
         return _at_work(Operands(trial), name, group_of(trial.claims[name]))
 
@@ -151,7 +156,7 @@ def worked(rule: Rule) -> Worked | None:
 def _small(rule: Rule) -> Trial:
     """The first example of a rule at the fewest positions at which the operator runs."""
     target, example = (rule.ops or rule.pattern)[0], rule.examples[0]
-    paired = any(maps(c).paired for bound in rule.admits.values() for c in maximal(bound))
+    paired = any(maps(symmetry_class).paired for bound in rule.admits.values() for symmetry_class in maximal(bound))
     axes = rule.signature.axes if rule.signature else ()
     sizes = dict.fromkeys(axes, PAIRS if paired else SMALL)
     tried = (replace(example, batch=BATCH, sizes=sizes), replace(example, batch=BATCH))
@@ -169,18 +174,22 @@ def _at_work(operands: Operands, name: str, cls: SymmetryClass) -> Worked:
     trial = operands.trial
     values, tokens = without(trial, {trial.rule.gain}), trial.tokens[0]
     elements = trial.sample({name: cls})
-    moved, found, expected = operands.moved(values, elements)
+    moved, result, expected = operands.moved(values, elements)
     larger = next_larger(trial.rule.admits[AxisToken(name).axis])
     return Worked(
         str(trial),
         name,
         str(cls),
         elements[""][name].co,
-        {k: (v, moved[k]) for k, v in values.items() if any(t.name == name for t in tokens[k])},
-        found[0],
+        {
+            operand: (value, moved[operand])
+            for operand, value in values.items()
+            if any(token.name == name for token in tokens[operand])
+        },
+        result[0],
         expected[0],
-        max(map(difference, found, expected)),
-        tuple((str(c), operands.error(values, {name: c})) for c in larger),
+        max(map(difference, result, expected)),
+        tuple((str(symmetry_class), operands.error(values, {name: symmetry_class})) for symmetry_class in larger),
     )
 
 
@@ -207,4 +216,4 @@ def _array(name: str, value: Tensor) -> Iterator[str]:
     first = " (its first matrix)" if value.dim() > 2 else ""
     yield f"  {name} = {shape}{first}" if value.dim() else f"  {name} = {float(value):.2f}"
     rows = shown.reshape(-1, shown.shape[-1]) if shown.dim() else shown.reshape(0, 1)
-    yield from ("    " + " ".join(f"{float(x):8.2f}" for x in row) for row in rows)
+    yield from ("    " + " ".join(f"{float(entry):8.2f}" for entry in row) for row in rows)
