@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from symgraph.errors import UsageError
 from symgraph.io.decode import Malformed, decode, parse
 from symgraph.io.files import existing
+from symgraph.io.recipe_numbers import evaluated, numbers
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 # Of the last one mergekit computes otherwise, not something else.
@@ -34,6 +36,29 @@ class RecipeSlice:
 
     sources: tuple[RecipeModel, ...]
     parameters: dict[str, Any] = field(default_factory=dict)
+    base_model: str | None = None
+
+    @property
+    def layers(self) -> tuple[int, int] | None:
+        """The first layer, and the one after the last; None of all."""
+        return self.sources[0].layer_range if self.sources else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeTokenizer:
+    """Whose tokens the result has: all models' (union), those of the base, or those of the model that is named."""
+
+    source: str = "union"
+    pad_to_multiple_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor is: in which layer of how many; outside of layers, before them or after."""
+
+    layer: int | None = None
+    layers: int = 1
+    after: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +77,7 @@ class Recipe:
     dtype: str | None = None
     out_dtype: str | None = None
     tokenizer_source: str | None = None
+    tokenizer: RecipeTokenizer | None = None
     name: str | None = None
 
     @property
@@ -60,26 +86,56 @@ class Recipe:
         return self.models or self.slices[0].sources
 
     @property
+    def base(self) -> str | None:
+        """The model that others are compared with, where one is named."""
+        return self.base_model or next((s.base_model for s in self.slices if s.base_model), None)
+
+    @property
+    def tokens(self) -> RecipeTokenizer | None:
+        """Whose tokens the result has, where the recipe says so."""
+        return self.tokenizer or (RecipeTokenizer(source=self.tokenizer_source) if self.tokenizer_source else None)
+
+    @property
     def written(self) -> torch.dtype | None:
         """The dtype of the result, where one is named."""
         named = self.out_dtype or self.dtype
-        return None if named is None else DTYPES[named]
+        return None if named is None else DTYPES[_plain_dtype(named)]
 
-    def setting(self, key: str, model: RecipeModel | None, tensor: str, depth: float, default: float) -> float:
-        """The number of a tensor: the model's own, else that of the recipe.
-
-        Args:
-            depth: 0 in the first layer, 1 in the last.
+    def setting(self, key: str, model: RecipeModel | None, tensor: str, place: Place, default: float) -> float:
+        """The number of a tensor: the model's own, else that of its layers, else that of the recipe.
 
         Raises:
             UsageError: it is no number there.
         """
-        places = [model.parameters] if model is not None else []
-        places += [s.parameters for s in self.slices] + [self.parameters]
-        for place in places:
-            if key in place and (found := _evaluated(place[key], tensor, depth, key)) is not None:
+        layers = self._layers(place)
+        held = [] if model is None else [_there(model, layers).parameters]
+        held += [self.parameters] if layers is None else [layers.parameters, self.parameters]
+        for parameters in held:
+            found = evaluated(parameters[key], tensor, _depth(place, layers), key) if key in parameters else None
+            if found is not None:
                 return found
         return default
+
+    def _layers(self, place: Place) -> RecipeSlice | None:
+        """The slice that a tensor is of: outside of layers that of the first or the last."""
+        if place.layer is None:
+            return self.slices[-1 if place.after else 0] if self.slices else None
+        within = (s for s in self.slices if s.layers is None or s.layers[0] <= place.layer < s.layers[1])
+        return next(within, None)
+
+
+def _there(model: RecipeModel, layers: RecipeSlice | None) -> RecipeModel:
+    """A model as the source of some layers."""
+    sources = layers.sources if layers else ()
+    return model if model in sources else next((m for m in sources if m.model == model.model), model)
+
+
+def _depth(place: Place, layers: RecipeSlice | None) -> float:
+    """0 in the first layer of a slice, and outside of all; 1 in the last."""
+    if place.layer is None:
+        return 0.0
+    first, end = (layers.layers if layers else None) or (0, place.layers)
+    return (place.layer - first) / (end - 1 - first) if end - first > 1 else 1.0
 
 
 def read_recipe(source: str | Path | Mapping[str, Any], methods: tuple[str, ...]) -> Recipe:
@@ -120,55 +176,63 @@ def _plain(source: str | Path | Mapping[str, Any]) -> tuple[str, Any]:
 
 def _problems(found: Recipe) -> Iterator[tuple[str, str]]:
     """What keeps it from being run, each with what to do."""
-    if len(found.slices) > 1:
-        yield "it puts layers of models one after the other", "merge whole models: one slice, or `models`"
-    elif not found.models and not found.slices:
+    if not found.models and not found.slices:
         yield "it names no models", "list them under `models`, each with `model`"
     elif found.models and found.slices:
         yield "it names models twice, under `models` and under `slices`", "leave one of them out"
-    elif len({m.layer_range for m in found.ingredients}) > 1:
-        yield "the ranges of layers differ", "merge the same layers of all models"
-    elif twice := [m.model for i, m in enumerate(found.ingredients) if m in found.ingredients[:i]]:
-        yield f"it names {twice[0]} twice", "leave one of them out, or give it another weight"
-    elif found.merge_method != "linear" and found.base_model is None:
+    yield from _layer_problems(found.slices)
+    if twice := next((m.model for i, m in enumerate(found.ingredients) if m in found.ingredients[:i]), None):
+        yield f"it names {twice} twice", "leave one of them out, or give it another weight"
+    elif found.merge_method != "linear" and found.base is None:
         yield f"{found.merge_method} needs a base", "name it as `base_model`"
+    yield from _parameter_problems(found)
+    for name in filter(None, (found.dtype, found.out_dtype)):
+        if _plain_dtype(name) not in DTYPES:
+            yield f"there is no dtype {name!r}", f"one of {', '.join(DTYPES)}"
+    yield from _tokenizer_problems(found)
+
+
+def _layer_problems(slices: Sequence[RecipeSlice]) -> Iterator[tuple[str, str]]:
+    whole = "merge whole models: slices that follow each other, each over the same layers of the same models"
+    ranges = [s.layers for s in slices]
+    if any(not s.sources for s in slices):
+        yield "a slice has no sources", "list them under `sources`, each with `model` and `layer_range`"
+    elif any(len({m.layer_range for m in s.sources}) > 1 for s in slices):
+        yield "the ranges of layers differ", "merge the same layers of all models"
+    elif len({frozenset(m.model for m in s.sources) for s in slices}) > 1:
+        yield "it puts layers of models one after the other", whole
+    elif len({s.base_model for s in slices}) > 1:
+        yield "its slices have different bases", "name one as `base_model`"
+    elif any(one is None or other is None or one[1] != other[0] for one, other in pairwise(ranges)):
+        yield "its slices do not follow each other", whole
+    elif ranges and ranges[0] is not None and ranges[0][0] != 0:
+        yield f"it leaves out the first {ranges[0][0]} layers", whole
+    elif any(found and found[0] >= found[1] for found in ranges):
+        yield "a range of layers is empty", "give the first layer, and the one after the last"
+
+
+def _parameter_problems(found: Recipe) -> Iterator[tuple[str, str]]:
     held = [found.parameters, *(s.parameters for s in found.slices), *(m.parameters for m in found.models)]
     held += [m.parameters for s in found.slices for m in s.sources]
     for key in (k for parameters in held for k in parameters if k not in _PARAMETERS):
         near = get_close_matches(key, _PARAMETERS, n=1)
         yield f"there is no parameter {key!r}", f"did you mean {near[0]}?" if near else f"{', '.join(_PARAMETERS)}"
-    for value in (v for parameters in held for v in _numbers(parameters.get("density", 1))):
+    for value in (v for parameters in held for v in numbers(parameters.get("density", 1))):
         if not 0 <= value <= 1:
             yield f"the density {value:g} is no part of the entries", "give a number from 0 to 1"
-    for name in filter(None, (found.dtype, found.out_dtype)):
-        if name not in DTYPES:
-            yield f"there is no dtype {name!r}", f"one of {', '.join(DTYPES)}"
-    if found.tokenizer_source not in (None, "base", "union", *(m.model for m in found.ingredients), found.base_model):
-        yield f"there is no tokenizer of {found.tokenizer_source!r}", "base, union, or one of the models"
 
 
-def _numbers(setting: Any) -> Iterator[float]:
-    """All numbers of a setting."""
-    if isinstance(setting, int | float):
-        yield float(setting)
-    parts = [setting.get("value")] if isinstance(setting, Mapping) else setting
-    for part in parts if isinstance(parts, list) else ():
-        yield from _numbers(part)
+def _tokenizer_problems(found: Recipe) -> Iterator[tuple[str, str]]:
+    wanted = found.tokens
+    if wanted is None:
+        return
+    if found.tokenizer and found.tokenizer_source:
+        yield "it says twice whose tokens it has", "leave out `tokenizer_source`"
+    if wanted.source not in ("base", "union", *(m.model for m in found.ingredients), found.base):
+        yield f"there is no tokenizer of {wanted.source!r}", "base, union, or one of the models"
+    if wanted.pad_to_multiple_of is not None and wanted.pad_to_multiple_of < 1:
+        yield f"no number of rows is a multiple of {wanted.pad_to_multiple_of}", "give 1 or more"
 
 
-def _evaluated(setting: Any, tensor: str, depth: float, key: str) -> float | None:
-    """A setting at a tensor; None where no filter fits it."""
-    if isinstance(setting, bool | int | float):
-        return float(setting)
-    if isinstance(setting, Mapping):
-        setting = [setting]
-    if isinstance(setting, list) and setting and all(isinstance(v, int | float) for v in setting):
-        place = depth * (len(setting) - 1)
-        start = min(int(place), len(setting) - 1)
-        end = min(start + 1, len(setting) - 1)
-        return float(setting[start] + (place - start) * (setting[end] - setting[start]))
-    if isinstance(setting, list) and all(isinstance(v, Mapping) and "value" in v for v in setting):
-        fits = (v["value"] for v in setting if v.get("filter") in (None, "*") or str(v["filter"]) in tensor)
-        return next((_evaluated(v, tensor, depth, key) for v in fits), None)
-    remedy = "give a number, a list of numbers, or a list of values with filters"
-    raise UsageError(f"the recipe's `{key}` is {setting!r}", remedy=remedy)
+def _plain_dtype(name: str) -> str:
+    return name.removeprefix("torch.")

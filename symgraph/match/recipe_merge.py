@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from symgraph.errors import UsageError
 from symgraph.inference.sources import model, with_example
 from symgraph.io.checkpoint import dtypes, module_hash
 from symgraph.io.example import Size
-from symgraph.io.recipe import Recipe, RecipeModel, read_recipe
+from symgraph.io.recipe import Place, Recipe, RecipeModel, read_recipe
 from symgraph.io.state import check_finite
 from symgraph.match.cards import Ingredient
 from symgraph.match.match_options import MatchOptions
@@ -63,7 +63,7 @@ def merge_by_recipe(
     'slerp'
     """
     wanted = read_recipe(recipe, METHODS)
-    names = list(dict.fromkeys([*([wanted.base_model] if wanted.base_model else []), *_names(wanted)]))
+    names = list(dict.fromkeys([*([wanted.base] if wanted.base else []), *_names(wanted)]))
     if models is not None and not isinstance(models, Mapping):
         named = ", ".join(f"{n!r}: ..." for n in names)
         raise UsageError("the models have no names", remedy=f"give them by those of the recipe, models={{{named}}}")
@@ -77,7 +77,7 @@ def merge_by_recipe(
     held = dict(zip(names, states, strict=True))
     blend = _Blend(wanted, brought[0].module, held, seed)
     state = blend.state(widest([kept[n] for n in names], wanted.written))
-    roles = ["base" if n == wanted.base_model else "merged" for n in names]
+    roles = ["base" if n == wanted.base else "merged" for n in names]
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in found], hashes))
     return Merged(brought[0], state, ingredients, universe, "", wanted.merge_method)
 
@@ -96,9 +96,15 @@ class _Blend:
     seed: int
 
     def __post_init__(self) -> None:
-        count = len(set(_names(self.recipe)) | {self.recipe.base_model} - {None})
+        count = len(set(_names(self.recipe)) | {self.recipe.base} - {None})
         if self.recipe.merge_method == "slerp" and count != 2:
             raise UsageError(f"slerp is between two models, and there are {count}", remedy="name one beside the base")
+        check_layers(self.recipe, self.places)
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Where each tensor is."""
+        return places_of(self.module)
 
     def state(self, stored: Mapping[str, torch.dtype]) -> State:
         """All tensors, each made when it is asked for; integers, and statistics of norms, are those of the base."""
@@ -123,11 +129,11 @@ class _Blend:
     def _blended(self, name: str) -> Tensor:
         recipe, of = self.recipe, partial(self._number, name)
         tensors = {n: made(s[name]).double() for n, s in self.states.items()}
-        listed = [m for m in recipe.ingredients if m.model != recipe.base_model or recipe.merge_method == "linear"]
+        listed = [m for m in recipe.ingredients if m.model != recipe.base or recipe.merge_method == "linear"]
         given = [tensors[m.model] for m in listed]
         if recipe.merge_method == "linear":
             return linear(given, [of("weight", m, 1.0) for m in listed], normalise=bool(of("normalize", None, 1.0)))
-        base = tensors[str(recipe.base_model)]
+        base = tensors[str(recipe.base)]
         if recipe.merge_method == "slerp":
             return slerp(base, given[0], of("t", listed[0], 0.5))
         usual = DELTAS[recipe.merge_method]
@@ -138,15 +144,42 @@ class _Blend:
         return deltas(base, given, weights, densities, how, of("lambda", None, 1.0), generator)
 
     def _number(self, name: str, key: str, model: RecipeModel | None, default: float) -> float:
-        return self.recipe.setting(key, model, name, self._depth(name), default)
-
-    def _depth(self, name: str) -> float:
-        """Where among the layers a tensor is: 0 in the first, and outside of all; 1 in the last."""
-        parts = name.split(".")
-        for i, part in enumerate(parts):
-            if part.isdigit() and isinstance(listed := self.module.get_submodule(".".join(parts[:i])), _LISTS):
-                return int(part) / (len(listed) - 1) if len(listed) > 1 else 1.0
-        return 0.0
+        return self.recipe.setting(key, model, name, self.places.get(name, Place()), default)
 
 
 _LISTS = (nn.ModuleList, nn.Sequential)
+
+
+def places_of(module: nn.Module) -> dict[str, Place]:
+    """Where each tensor of a module is among its layers."""
+    found: dict[str, Place] = {}
+    for name in module.state_dict():
+        within = _layer(module, name)
+        after = any(place.layer is not None for place in found.values())
+        found[name] = Place(after=after) if within is None else Place(*within)
+    return found
+
+
+def _layer(module: nn.Module, name: str) -> tuple[int, int] | None:
+    """The number of a tensor's layer, and how many there are."""
+    parts = name.split(".")
+    for i, part in enumerate(parts):
+        if part.isdigit() and isinstance(listed := module.get_submodule(".".join(parts[:i])), _LISTS):
+            return int(part), len(listed)
+    return None
+
+
+def check_layers(recipe: Recipe, places: Mapping[str, Place]) -> None:
+    """Raise where slices are not over all layers of the models.
+
+    Raises:
+        UsageError: saying how many layers there are.
+    """
+    if not recipe.slices or recipe.slices[-1].layers is None:
+        return
+    there = {place.layers for place in places.values() if place.layer is not None}
+    end = recipe.slices[-1].layers[1]
+    if there != {end}:
+        counted = " and ".join(map(str, sorted(there))) or "no"
+        remedy = "let its slices go over all layers, or name whole models under `models`"
+        raise UsageError(f"the recipe merges {end} layers, and the models have {counted}", remedy=remedy)

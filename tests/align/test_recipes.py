@@ -10,14 +10,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from models_zoo import network
 from torch import Tensor, nn
 
 import symgraph
 from symgraph.errors import UsageError
-from symgraph.io.recipe import Recipe, RecipeModel, read_recipe
 from symgraph.measure.blending import DELTAS, METHODS, Deltas, deltas, linear, slerp
 from symgraph.tracing import state_of
 
@@ -89,31 +86,6 @@ def test_dare_drops_and_makes_up_for_it() -> None:
 # -- settings ------------------------------------------------------------------------------------------------------
 
 
-def test_settings_go_by_model_then_slice_then_recipe() -> None:
-    own = RecipeModel(model="b", parameters={"weight": 0.7})
-    found = Recipe(merge_method="ties", models=(own,), base_model="a", parameters={"weight": 0.1, "density": 0.2})
-    assert found.setting("weight", own, "x", 0, 1.0) == 0.7
-    assert found.setting("density", own, "x", 0, 1.0) == 0.2
-    assert found.setting("lambda", None, "x", 0, 1.0) == 1.0
-
-
-@given(st.lists(st.floats(-2, 2), min_size=1, max_size=5), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
-def test_lists_go_from_the_first_layer_to_the_last(values: list[float], depth: float) -> None:
-    found = Recipe(merge_method="slerp", base_model="a", parameters={"t": values})
-    at = found.setting("t", None, "x", depth, 0.0)
-    assert min(values) - 1e-12 <= at <= max(values) + 1e-12
-    ends = [found.setting("t", None, "x", d, 0.0) for d in (0.0, 1.0)]
-    assert ends == [values[0], values[-1]]
-
-
-def test_filters_are_parts_of_names_and_the_first_that_fits_counts() -> None:
-    t = [{"filter": "self_attn", "value": [0, 1]}, {"filter": "mlp", "value": 0.25}, {"value": 0.5}]
-    found = Recipe(merge_method="slerp", base_model="a", parameters={"t": t})
-    asked = {"layers.1.self_attn.q": 0.75, "layers.1.mlp.up": 0.25, "norm": 0.5}
-    assert {n: found.setting("t", None, n, 0.75, 0.0) for n in asked} == asked
-
-
 def test_layers_are_counted_in_the_module() -> None:
     a, b = network("llama", 0), network("llama", 1)
     found = symgraph.merge_by_recipe(
@@ -123,6 +95,24 @@ def test_layers_are_counted_in_the_module() -> None:
     for name, tensor in state_of(found).items():
         wanted = other if ".layers.1." in name else own
         torch.testing.assert_close(tensor, wanted[name])
+
+
+def test_slices_have_numbers_of_their_own() -> None:
+    a, b = network("llama", 0), network("llama", 1)
+
+    def layers(first: int, end: int, **parameters: Any) -> dict[str, Any]:
+        sources = [{"model": n, "layer_range": [first, end]} for n in "ab"]
+        return {"sources": sources, "base_model": "a", "parameters": parameters}
+
+    plain = {"merge_method": "slerp", "slices": [layers(0, 1, t=0.0), layers(1, 2, t=1.0)]}
+    found = symgraph.merge_by_recipe(plain, models={"a": a, "b": b}, align=False).module
+    own, other = state_of(a), state_of(b)
+    # What comes before all layers goes with the first, what comes after them with the last.
+    for name, tensor in state_of(found).items():
+        wanted = own if ".layers.0." in name or "embed" in name else other
+        torch.testing.assert_close(tensor, wanted[name])
+    with pytest.raises(UsageError, match="merges 1 layers, and the models have 2"):
+        symgraph.merge_by_recipe({**plain, "slices": [layers(0, 1, t=0.5)]}, models={"a": a, "b": b}, align=False)
 
 
 # -- in one basis --------------------------------------------------------------------------------------------------
@@ -176,7 +166,6 @@ def test_a_recipe_is_read_from_a_file_and_its_dtype_written(tmp_path: Path) -> N
         ({"model": "a"}, "model"),
         ({"tokenizer_source": "other"}, "no tokenizer"),
         ({"slices": [{"sources": [{"model": "a"}]}]}, "twice"),
-        ({"models": [], "slices": [{"sources": [{"model": "a"}]}] * 2}, "one after the other"),
     ],
 )
 def test_what_a_recipe_cannot_say_is_named(change: dict[str, Any], words: str) -> None:
@@ -184,10 +173,3 @@ def test_what_a_recipe_cannot_say_is_named(change: dict[str, Any], words: str) -
     with pytest.raises(UsageError, match=words):
         merged = symgraph.merge_by_recipe({**recipe("ties"), **change}, models=nets, example=torch.randn(2, 4))
         merged.module(torch.randn(2, 4))
-
-
-@given(st.text(max_size=60))
-@settings(max_examples=60, deadline=None)
-def test_any_text_is_a_recipe_or_one_clear_error(text: str) -> None:
-    with pytest.raises(UsageError):
-        read_recipe({"merge_method": text}, METHODS)
