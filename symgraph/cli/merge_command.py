@@ -57,6 +57,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--weights", metavar="W", nargs="+", type=not_negative, help=text)
     text = "a recipe in mergekit's YAML instead, which names the models: linear, slerp, ties, dare, task arithmetic"
     parser.add_argument("--recipe", metavar="FILE", help=text)
+    text = "who runs the recipe (default: symgraph, and mergekit for methods that only it has); its output is checked"
+    parser.add_argument("--by", choices=("symgraph", "mergekit"), default="", help=text)
     add_out(parser, required=False)
     add_dry_run(parser)
     parser.add_argument("--no-align", dest="align", action="store_false", help="take the models as they are")
@@ -82,6 +84,7 @@ def run(args: Arguments, console: Console) -> int:
         inputs.refuse_unread(args, "name data with --recalibrate", "recalibrate_split", "recalibrate_limit")
     if args.recipe is not None:
         return _by_recipe(args, console)
+    inputs.refuse_unread(args, "name a recipe with --recipe", "by")
     if not args.models:
         raise UsageError("there is nothing to merge", remedy="name two models or more, or a --recipe")
     # All that is computed is computed in float64; `--dtype` is that of the result.
@@ -125,9 +128,9 @@ def _by_recipe(args: Arguments, console: Console) -> int:
     dtype, args.dtype = args.dtype, "float64"
     if dtype is not None:
         raise UsageError(f"--dtype {dtype} with a recipe", remedy="name it as `dtype` in the recipe")
-    how = {"align": args.align, "seed": args.seed, "options": chosen(args, MatchOptions)}
+    how = {"align": args.align, "seed": args.seed, "by": args.by, "options": chosen(args, MatchOptions)}
     with console.working("merging"):
-        settings = inputs.settings(args, UniverseSettings)
+        settings = inputs.settings(args, UniverseSettings, spool=True)
         merged = merge_by_recipe(args.recipe, **inputs.trusted(args), **how, **settings)
     out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})

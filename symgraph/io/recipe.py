@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from symgraph.errors import UsageError
 from symgraph.io.decode import Malformed, decode, parse
 from symgraph.io.files import existing
+from symgraph.io.mergekit import BASELESS, THEIRS
 from symgraph.io.recipe_numbers import evaluated, numbers
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -101,6 +102,18 @@ class Recipe:
         named = self.out_dtype or self.dtype
         return None if named is None else DTYPES[_plain_dtype(named)]
 
+    def renamed(self, names: Mapping[str, str]) -> Recipe:
+        """The same with other names for its models."""
+
+        def name(model: str | None) -> str | None:
+            return names.get(model, model) if model is not None else None
+
+        def models(listed: tuple[RecipeModel, ...]) -> tuple[RecipeModel, ...]:
+            return tuple(replace(m, model=names.get(m.model, m.model)) for m in listed)
+
+        slices = tuple(replace(s, sources=models(s.sources), base_model=name(s.base_model)) for s in self.slices)
+        return replace(self, models=models(self.models), slices=slices, base_model=name(self.base_model))
+
     def setting(self, key: str, model: RecipeModel | None, tensor: str, place: Place, default: float) -> float:
         """The number of a tensor: the model's own, else that of its layers, else that of the recipe.
 
@@ -142,15 +155,15 @@ def read_recipe(source: str | Path | Mapping[str, Any], methods: tuple[str, ...]
     """A recipe, from a file of YAML or as it stands there.
 
     Raises:
-        UsageError: it cannot be read, names no method of these, or merges parts of models.
+        UsageError: it cannot be read, names no method of these or of mergekit, or merges parts of models.
     """
     where, plain = _plain(source)
     try:
         found = decode(Recipe, plain)
     except Malformed as error:
         raise UsageError(f"{where} is no recipe", cause=str(error), remedy=_REMEDY) from error
-    if found.merge_method not in methods:
-        near = get_close_matches(found.merge_method, methods, n=1)
+    if found.merge_method not in (*methods, *THEIRS):
+        near = get_close_matches(found.merge_method, (*methods, *THEIRS), n=1)
         remedy = f"did you mean {near[0]}?" if near else f"one of {', '.join(methods)}"
         raise UsageError(f"{where}: there is no method {found.merge_method!r} here", remedy=remedy)
     for problem, remedy in _problems(found):
@@ -183,7 +196,7 @@ def _problems(found: Recipe) -> Iterator[tuple[str, str]]:
     yield from _layer_problems(found.slices)
     if twice := next((m.model for i, m in enumerate(found.ingredients) if m in found.ingredients[:i]), None):
         yield f"it names {twice} twice", "leave one of them out, or give it another weight"
-    elif found.merge_method != "linear" and found.base is None:
+    elif found.merge_method not in ("linear", *BASELESS) and found.base is None:
         yield f"{found.merge_method} needs a base", "name it as `base_model`"
     yield from _parameter_problems(found)
     for name in filter(None, (found.dtype, found.out_dtype)):
@@ -214,9 +227,11 @@ def _layer_problems(slices: Sequence[RecipeSlice]) -> Iterator[tuple[str, str]]:
 def _parameter_problems(found: Recipe) -> Iterator[tuple[str, str]]:
     held = [found.parameters, *(s.parameters for s in found.slices), *(m.parameters for m in found.models)]
     held += [m.parameters for s in found.slices for m in s.sources]
-    for key in (k for parameters in held for k in parameters if k not in _PARAMETERS):
-        near = get_close_matches(key, _PARAMETERS, n=1)
-        yield f"there is no parameter {key!r}", f"did you mean {near[0]}?" if near else f"{', '.join(_PARAMETERS)}"
+    known = THEIRS.get(found.merge_method, _PARAMETERS)
+    for key in (k for parameters in held for k in parameters if k not in known):
+        near = get_close_matches(key, known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
+        yield f"there is no parameter {key!r} of {found.merge_method}", remedy
     for value in (v for parameters in held for v in numbers(parameters.get("density", 1))):
         if not 0 <= value <= 1:
             yield f"the density {value:g} is no part of the entries", "give a number from 0 to 1"

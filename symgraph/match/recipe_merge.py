@@ -12,18 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import UsageError
+from symgraph.errors import UsageError, argument
 from symgraph.inference.sources import model, with_example
 from symgraph.io.checkpoint import dtypes, module_hash
 from symgraph.io.example import Size
+from symgraph.io.mergekit import INSTALL, THEIRS, command
 from symgraph.io.recipe import Place, Recipe, RecipeModel, read_recipe
 from symgraph.io.state import check_finite
+from symgraph.match.by_mergekit import ByMergekit, check_readable
 from symgraph.match.cards import Ingredient
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.merge import Merged, together, widest
 from symgraph.measure.blending import DELTAS, METHODS, Deltas, deltas, linear, slerp
 from symgraph.measure.mixture import State, moves
 from symgraph.tracing.deferred import Deferred, made
+
+ENGINES = ("symgraph", "mergekit")
 
 
 def merge_by_recipe(
@@ -35,6 +39,7 @@ def merge_by_recipe(
     models: Any = None,
     options: MatchOptions | Mapping[str, Any] | None = None,
     seed: int = 0,
+    by: str = "",
     trust_remote_code: bool = False,
     model_class: str | None = None,
     **settings: Any,
@@ -49,12 +54,13 @@ def merge_by_recipe(
         models: models in any form, by the names that the recipe has for them, in the place of what these name.
         options: how to match.
         seed: of what DARE drops.
+        by: who runs the recipe, "symgraph" or "mergekit"; by default the latter for methods that only it has.
         trust_remote_code, model_class: of checkpoints, as for `symgraph.model`.
         settings: fields of `UniverseSettings`: rules, device, and more.
 
     Raises:
         UsageError: the recipe cannot be read, or asks for what is not here.
-        CheckpointError: the architectures differ, or a weight is not finite.
+        CheckpointError: the architectures differ, a weight is not finite, or mergekit has left out tensors.
 
     >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     >>> recipe = {"merge_method": "slerp", "base_model": "a", "models": [{"model": "a"}, {"model": "b"}],
@@ -63,6 +69,7 @@ def merge_by_recipe(
     'slerp'
     """
     wanted = read_recipe(recipe, METHODS)
+    by = _engine(by, wanted.merge_method)
     names = list(dict.fromkeys([*([wanted.base] if wanted.base else []), *_names(wanted)]))
     if models is not None and not isinstance(models, Mapping):
         named = ", ".join(f"{n!r}: ..." for n in names)
@@ -71,15 +78,41 @@ def merge_by_recipe(
     trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code, "model_class": model_class}
     found = [model(given.get(n, n), **trusted) for n in names]
     found = [with_example(m, example, input_size) for m in found]
+    if by == "mergekit":
+        check_readable(found)
     kept = {n: dtypes(m) for n, m in zip(names, found, strict=True)}
     hashes = [module_hash(m.module) for m in found]
     brought, states, universe = together(found, 0, options, align=align, **settings)
     held = dict(zip(names, states, strict=True))
-    blend = _Blend(wanted, brought[0].module, held, seed)
+    check_layers(wanted, places_of(brought[0].module))
+    blend: _Blend | ByMergekit = _Blend(wanted, brought[0].module, held, seed)
+    if by == "mergekit":
+        there = dict(zip(names, brought, strict=True))
+        blend = ByMergekit(wanted, there, held, seed, trusted, settings.get("scratch"))
     state = blend.state(widest([kept[n] for n in names], wanted.written))
     roles = ["base" if n == wanted.base else "merged" for n in names]
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in found], hashes))
-    return Merged(brought[0], state, ingredients, universe, "", wanted.merge_method)
+    method = wanted.merge_method + (" by mergekit" if by == "mergekit" else "")
+    return Merged(brought[0], state, ingredients, universe, "", method)
+
+
+def _engine(by: str, method: str) -> str:
+    """Who runs a recipe.
+
+    Raises:
+        UsageError: there is no such engine, it is not installed, or it does not have the method.
+    """
+    if by not in ("", *ENGINES):
+        remedy = " or ".join(argument("by", e) for e in ENGINES)
+        raise UsageError(f"{argument('by', by)} runs no recipes", remedy=remedy)
+    by = by or ("mergekit" if method in THEIRS else "symgraph")
+    if by == "symgraph" and method in THEIRS:
+        remedy = f"{argument('by', 'mergekit')}, or one of {', '.join(METHODS)}"
+        raise UsageError(f"there is no method {method!r} here: only mergekit has it", remedy=remedy)
+    if by == "mergekit" and command() is None:
+        what = f"there is no method {method!r} here, and mergekit" if method in THEIRS else "mergekit"
+        raise UsageError(f"{what} is not installed", remedy=f"{INSTALL}; symgraph has {', '.join(METHODS)}")
+    return by
 
 
 def _names(recipe: Recipe) -> list[str]:
@@ -99,7 +132,6 @@ class _Blend:
         count = len(set(_names(self.recipe)) | {self.recipe.base} - {None})
         if self.recipe.merge_method == "slerp" and count != 2:
             raise UsageError(f"slerp is between two models, and there are {count}", remedy="name one beside the base")
-        check_layers(self.recipe, self.places)
 
     @cached_property
     def places(self) -> dict[str, Place]:

@@ -157,7 +157,6 @@ def test_a_recipe_is_read_from_a_file_and_its_dtype_written(tmp_path: Path) -> N
     ("change", "words"),
     [
         ({"merge_method": "tie"}, "did you mean ties"),
-        ({"merge_method": "della"}, "no method"),
         ({"base_model": None}, "needs a base"),
         ({"models": []}, "names no models"),
         ({"dtype": "int4"}, "no dtype"),
