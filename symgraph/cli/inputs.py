@@ -31,9 +31,9 @@ _SOURCES = (
 
 def architecture(spec: str, args: Arguments) -> Model:
     """A model without its weights."""
-    from symgraph.io import models
+    from symgraph.io.adapted import load_named
 
-    return models.load(spec, weights=False, **trusted(args))
+    return load_named(spec, weights=False, **trusted(args))
 
 
 def trusted(args: Arguments) -> dict[str, Any]:
@@ -43,12 +43,12 @@ def trusted(args: Arguments) -> dict[str, Any]:
 
 def model(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
     """A model with its weights, or without where only a config is named."""
-    from symgraph.io import models
+    from symgraph.io.adapted import load_named
     from symgraph.io.heap import give_back_blocks
 
     if deferred:
         give_back_blocks()
-    return models.load(spec, **trusted(args), deferred=deferred)
+    return load_named(spec, **trusted(args), deferred=deferred)
 
 
 def weighted(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
@@ -310,7 +310,7 @@ def _read(args: Arguments) -> list[str]:
     """All that is read, where it is named by a path."""
     named = [getattr(args, name, None) for name in _SOURCES]
     listed = [path for found in named if found for path in (found if isinstance(found, list) else [found])]
-    return [part for path in listed for part in (path, path.rpartition("@")[2])]
+    return [part for path in listed for part in (path, path.rpartition("@")[2], *path.rpartition("+")[::2])]
 
 
 def attach_weights(args: Arguments) -> None:

@@ -23,7 +23,10 @@ Kind = TypeVar("Kind")
 MODEL_HELP = (
     "a checkpoint folder, a hub id, a config.json, or package.module:factory (the one form that runs your code)"
 )
-WEIGHTED_HELP = "a checkpoint folder, a hub id, or package.module:factory (the one form that runs your code)"
+WEIGHTED_HELP = (
+    "a checkpoint folder, a PEFT adapter (its folder, or BASE+ADAPTER), a hub id, or package.module:factory "
+    "(the one form that runs your code)"
+)
 DATA_HELP = "a datasets folder, a data file (.txt, .csv, .json, .jsonl, .parquet), or package.module:factory"
 _WIDTH = 100
 

@@ -1,8 +1,8 @@
 """What a user gives, as what the stages take: a model, a graph, a symmetry graph, a rule book.
 
 A model is given as a `Model`, an `nn.Module` (with example inputs, unless it is a transformers model: as an attribute
-`example_inputs` or as a pair of both), a transformers config, the text that names one (see `symgraph.io.models.load`),
-or a pair of a graph and a state, from whatever front end.
+`example_inputs` or as a pair of both), a transformers config, the text that names one (see `symgraph.io.models.load`
+and `symgraph.io.adapted`), or a pair of a graph and a state, from whatever front end.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from torch.export import ExportedProgram
 
 from symgraph.errors import TraceError, UsageError, argument, either, shorten
 from symgraph.inference.pipeline import infer as _infer
+from symgraph.io.adapted import load_named
 from symgraph.io.checkpoint import canonical_state, tied_names
 from symgraph.io.example import Size, example_of
 from symgraph.io.factories import is_factory
-from symgraph.io.models import Model, load, of_module, of_program
+from symgraph.io.models import Model, of_module, of_program
 from symgraph.io.tied import untie
 from symgraph.ir import Graph
 from symgraph.rules.book import RuleBook, default_rules, with_user_rules
@@ -82,7 +83,7 @@ def _as_model(source: Source, weights: bool, **trusted: Any) -> Model:
     if isinstance(source, Model):
         return source
     if isinstance(source, str | Path):
-        return load(source, weights=weights, **trusted)
+        return load_named(source, weights=weights, **trusted)
     if isinstance(source, Graph | SymmetryGraph):
         return _of_graph(source, None)
     if isinstance(source, ExportedProgram):

@@ -52,6 +52,20 @@ def is_adapter(source: object) -> TypeGuard[str | Path]:
     return isinstance(source, str | Path) and (Path(source) / CONFIG).is_file()
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    """The configuration of an adapter.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        remedy = "fetch the adapter again"
+        raise CheckpointError(f"{folder / CONFIG} cannot be read", cause=one_line(error), remedy=remedy) from error
+    return found if isinstance(found, dict) else {}
+
+
 def read_adapter(folder: str | Path, base: Model) -> Adapter:
     """What an adapter adds to each parameter of a model.
 
@@ -67,7 +81,7 @@ def read_adapter(folder: str | Path, base: Model) -> Adapter:
         name = names[id(layer.get_base_layer().weight)]
         if name in tied:
             cause = "what it adds there is not added where else the tensor is read"
-            remedy = "merge the adapter into its model, and name that as the tuned one"
+            remedy = "merge the adapter into its model, and name that"
             raise UsageError(f"{folder}: it moves {name}, which is a shared tensor", cause=cause, remedy=remedy)
         for factor in _factors_of(layer):
             factor.data = factor.data.double()
@@ -159,13 +173,10 @@ def _peft() -> Any:
 
 
 def _check_kind(folder: Path) -> None:
-    try:
-        config: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        kind, more = config.get("peft_type"), [k for k, none in _MORE.items() if config.get(k, none) not in (none, [])]
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder / CONFIG} cannot be read", cause=one_line(error)) from error
+    config = config_of(folder)
+    kind, more = config.get("peft_type"), [k for k, none in _MORE.items() if config.get(k, none) not in (none, [])]
     if kind != "LORA" or more:
         what = f"of the kind {kind}" if kind != "LORA" else f"with {', '.join(f'{k}={config[k]}' for k in more)}"
-        cause = "only products of two factors can be carried as an adapter"
-        remedy = "merge it into its model, and name that as the tuned one"
+        cause = "only adapters that are products of two factors are read"
+        remedy = "merge it into its model, and name that"
         raise UsageError(f"{folder} is an adapter {what}", cause=cause, remedy=remedy)

@@ -9,11 +9,11 @@ from typing import Any
 
 from symgraph.errors import UsageError
 from symgraph.inference.sources import infer, rule_book
+from symgraph.io.adapted import load_named
 from symgraph.io.checkpoint import check_same_architecture, module_hash
 from symgraph.io.data import Batches, NoData
 from symgraph.io.files import refuse_existing, require_spaces
 from symgraph.io.models import Model, weight_sizes
-from symgraph.io.models import load as load_model
 from symgraph.io.pinned import content_hash
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate
 from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
@@ -103,7 +103,7 @@ def load_models(program: Program, *, deferred: bool = False, **trusted: Any) -> 
         raise UsageError("the program names no models", remedy="name them under `inputs`, each with `model`")
     found = {}
     for name, given in program.inputs.items():
-        model = load_model(given.model, deferred=deferred, **trusted)
+        model = load_named(given.model, deferred=deferred, **trusted)
         if not model.has_weights:
             raise UsageError(f"{given.model} has no weights", cause="it is a config", remedy="name a checkpoint folder")
         given.check(model)
