@@ -31,34 +31,34 @@ def operator(target: str) -> Any | None:
     """The torch operator called `target`, or None."""
     import torch
 
-    found: Any = torch.ops
+    looked_up: Any = torch.ops
     for part in target.split("."):
         try:
-            found = getattr(found, part)
+            looked_up = getattr(looked_up, part)
         except (AttributeError, RuntimeError):
             return None
-    return found if hasattr(found, "_schema") else None
+    return looked_up if hasattr(looked_up, "_schema") else None
 
 
 @cache
 def parameters(target: str) -> tuple[Argument, ...] | None:
     """Arguments of the operator called `target` in schema order, or None if torch has no such operator."""
     if target.rpartition(".")[2] == "getitem":
-        return tuple(Argument(n, None, True, False, n == "self") for n in ("self", "index"))
-    found = operator(target)
-    if found is None:
+        return tuple(Argument(name, None, True, False, name == "self") for name in ("self", "index"))
+    overload = operator(target)
+    if overload is None:
         return None
     return tuple(
         Argument(
-            a.name,
-            a.default_value,
-            not a.has_default_value(),
-            a.kwarg_only,
-            "Tensor" in str(a.type),
-            str(a.type).removeprefix("Optional[").rstrip("]") in ("number", "float"),
-            str(a.type) == "Optional[Tensor]",
+            argument.name,
+            argument.default_value,
+            not argument.has_default_value(),
+            argument.kwarg_only,
+            "Tensor" in str(argument.type),
+            str(argument.type).removeprefix("Optional[").rstrip("]") in ("number", "float"),
+            str(argument.type) == "Optional[Tensor]",
         )
-        for a in found._schema.arguments
+        for argument in overload._schema.arguments
     )
 
 
@@ -69,18 +69,20 @@ def arguments(node: Node) -> dict[str, Any] | None:
     schema = parameters(node.target)
     if schema is None or len(node.args) > len(schema):
         return None
-    found = {a.name: a.default for a in schema}
+    given = {argument.name: argument.default for argument in schema}
     for argument, value in zip(schema, node.args, strict=False):
-        found[argument.name] = value
-    found.update(node.kwargs)
-    return found
+        given[argument.name] = value
+    given.update(node.kwargs)
+    return given
 
 
 def call(target: str, values: Mapping[str, Any]) -> Any:
     """Runs the operator called `target` on arguments by name."""
     schema = parameters(target) or ()
-    positional = [values.get(a.name, a.default) for a in schema if not a.keyword]
-    keyword = {a.name: values[a.name] for a in schema if a.keyword and a.name in values}
+    positional = [values.get(argument.name, argument.default) for argument in schema if not argument.keyword]
+    keyword = {
+        argument.name: values[argument.name] for argument in schema if argument.keyword and argument.name in values
+    }
     return operator(target)(*positional, **keyword)  # type: ignore[misc]
 
 
@@ -88,8 +90,8 @@ def named_operator(text: str) -> str:
     """The operator that a text names: `lgamma`, `torch.lgamma`, `aten::pow.Tensor_Scalar`, `mylib.op`; else ''."""
     plain = text.replace("::", ".").removeprefix("torch.").removeprefix("ops.")
     names = (plain, f"aten.{plain}")
-    exact = next((n for n in names if n.count(".") == 2 and operator(n) is not None), "")
-    return exact or next((found for n in names if (found := _first_overload(n))), "")
+    exact = next((name for name in names if name.count(".") == 2 and operator(name) is not None), "")
+    return exact or next((overload for candidate in names if (overload := _first_overload(candidate))), "")
 
 
 def _first_overload(name: str) -> str:
@@ -99,17 +101,17 @@ def _first_overload(name: str) -> str:
     space, _, short = name.partition(".")
     packet: Any = getattr(getattr(torch.ops, space, None), short, None) if short and "." not in short else None
     overloads = packet.overloads() if hasattr(packet, "overloads") else ()
-    reading = [o for o in overloads if _reads_tensors(f"{name}.{o}")]
-    found = next((o for o in ("default", "Tensor", *reading) if o in reading), "")
-    return f"{name}.{found}" if found else ""
+    reading = [overload for overload in overloads if _reads_tensors(f"{name}.{overload}")]
+    chosen = next((overload for overload in ("default", "Tensor", *reading) if overload in reading), "")
+    return f"{name}.{chosen}" if chosen else ""
 
 
 def _reads_tensors(target: str) -> bool:
     """Whether an operator reads tensors and gives new ones."""
     import torch
 
-    found, known = operator(target), parameters(target) or ()
-    return found is not None and torch.Tag.out not in found.tags and any(a.tensor for a in known)
+    overload, known = operator(target), parameters(target) or ()
+    return overload is not None and torch.Tag.out not in overload.tags and any(argument.tensor for argument in known)
 
 
 def similar(target: str) -> str:
@@ -117,7 +119,9 @@ def similar(target: str) -> str:
     import torch
 
     names = {
-        n.split("::")[1].partition(".")[0] for n in torch._C._dispatch_get_all_op_names() if n.startswith("aten::")
+        name.split("::")[1].partition(".")[0]
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("aten::")
     }
     parts = target.replace("::", ".").split(".")
     short = parts[1] if parts[0] == "aten" and len(parts) > 1 else parts[0]

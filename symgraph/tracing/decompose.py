@@ -38,17 +38,17 @@ def decompose(node: Node, operands: Mapping[str, Result]) -> tuple[Node, ...] | 
     """
     op = operator(node.target)
     names = tuple(dict.fromkeys(node.refs()))
-    tensors = {n: t for n in names if isinstance(t := operands.get(n), Tensor)}
+    tensors = {name: tensor for name in names if isinstance(tensor := operands.get(name), Tensor)}
     if op is None or len(tensors) < len(names):
         return None
     traced = _traced(op, node, tensors)
     if traced is None:
         return None
-    found = _lowered(traced, node, [Node(n, Kind.INPUT, n, result=t) for n, t in tensors.items()])
+    parts = _lowered(traced, node, [Node(name, Kind.INPUT, name, result=tensor) for name, tensor in tensors.items()])
     # What torch writes in its own primitives is no simpler than the operator itself.
-    if found is None or any(n.target == node.target or n.target.startswith("prims.") for n in found):
+    if parts is None or any(part.target == node.target or part.target.startswith("prims.") for part in parts):
         return None
-    return found
+    return parts
 
 
 def expand(graph: Graph, is_covered: IsCovered) -> Graph:
@@ -62,10 +62,10 @@ def expand(graph: Graph, is_covered: IsCovered) -> Graph:
     for node in graph.calls:
         if is_covered(node, graph):
             continue
-        found = _covered_parts(node, graph, is_covered, _DEPTH)
+        parts_here = _covered_parts(node, graph, is_covered, _DEPTH)
         # Several results are read through getitem alone, unless the graph returns them.
-        if found is not None and not (found[-1].target == "tuple" and node.name in outputs):
-            parts[node.name] = found
+        if parts_here is not None and not (parts_here[-1].target == "tuple" and node.name in outputs):
+            parts[node.name] = parts_here
     return replace(graph, nodes=tuple(_spliced(graph, parts))) if parts else graph
 
 
@@ -93,13 +93,15 @@ def _picked(graph: Graph, node: Node, part: Ref, same: dict[str, str]) -> Iterat
 
 def _covered_parts(node: Node, graph: Graph, is_covered: IsCovered, depth: int) -> tuple[Node, ...] | None:
     # Where the operands come from is not a part of what this call computes.
-    operands = {r: Node(r, Kind.INPUT, r, result=graph.by_name[r].result) for r in node.refs()}
-    found = decompose(node, {r: n.result for r, n in operands.items()}) if depth else None
-    if found is None:
+    operands = {
+        operand: Node(operand, Kind.INPUT, operand, result=graph.by_name[operand].result) for operand in node.refs()
+    }
+    inner_parts = decompose(node, {ref: operand.result for ref, operand in operands.items()}) if depth else None
+    if inner_parts is None:
         return None
-    inner = Graph((*operands.values(), *found), (node.name,))
+    inner = Graph((*operands.values(), *inner_parts), (node.name,))
     whole: list[Node] = []
-    for part in found:
+    for part in inner_parts:
         if part.target == "tuple" or is_covered(part, inner):
             whole.append(part)
             continue
@@ -136,11 +138,11 @@ def _traced(op: Any, node: Node, operands: Mapping[str, Tensor]) -> fx.GraphModu
     def call(*tensors: torch.Tensor) -> Any:
         env = dict(zip(operands, tensors, strict=True))
         args = _arguments(node.args, env)
-        return op(*args, **{k: _arguments(v, env) for k, v in node.kwargs})
+        return op(*args, **{name: _arguments(value, env) for name, value in node.kwargs})
 
     try:
         with FakeTensorMode(), torch.no_grad(), _no_kernels():
-            empty = [torch.empty(t.shape, dtype=getattr(torch, t.dtype)) for t in operands.values()]
+            empty = [torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype)) for tensor in operands.values()]
             return make_fx(call, decomposition_table=table, tracing_mode="real")(*empty)
     # A decomposition that fails on these operands is one that torch does not have for them.
     except Exception:
@@ -168,7 +170,7 @@ def _arguments(value: Any, env: Mapping[str, torch.Tensor]) -> Any:
         return torch.device("cpu")
     if isinstance(value, Opaque):
         return getattr(torch, value.text.removeprefix("torch."), None)
-    return [_arguments(v, env) for v in value] if isinstance(value, list | tuple) else value
+    return [_arguments(item, env) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _lowered(module: fx.GraphModule, node: Node, operands: list[Node]) -> tuple[Node, ...] | None:
@@ -180,14 +182,14 @@ def _lowered(module: fx.GraphModule, node: Node, operands: list[Node]) -> tuple[
             failed.append(name)
         return made
 
-    lowering = Lowering(lambda _: (node.module, node.source), constant, [n.name for n in operands])
-    outputs = lowering.run(module, [Ref(n.name) for n in operands])
+    lowering = Lowering(lambda _: (node.module, node.source), constant, [operand.name for operand in operands])
+    outputs = lowering.run(module, [Ref(operand.name) for operand in operands])
     if failed or not lowering.nodes:
         return None
     results = outputs if isinstance(outputs, tuple) else (outputs,)
-    if not all(isinstance(r, Ref) for r in results):
+    if not all(isinstance(result, Ref) for result in results):
         return None
-    graph = Graph((*operands, *lowering.nodes), tuple(r.name for r in results))
+    graph = Graph((*operands, *lowering.nodes), tuple(result.name for result in results))
     plain = without_writes(graph)
     return None if plain is None else _standing_for(node, without_dead_calls(without_identities(plain)))
 
@@ -199,6 +201,6 @@ def _standing_for(node: Node, graph: Graph) -> tuple[Node, ...] | None:
         calls.append(Node(node.name, Kind.CALL, "tuple", tuple(map(Ref, graph.outputs)), (), node.result))
     elif not calls or calls[-1].name != graph.outputs[0]:
         return None
-    names = {n.name: f"{node.name}.{n.name}" for n in calls[:-1]} | {calls[-1].name: node.name}
+    names = {call.name: f"{node.name}.{call.name}" for call in calls[:-1]} | {calls[-1].name: node.name}
     at, line = node.module, node.source
-    return tuple(replace(reading(n, names), name=names[n.name], module=at, source=line) for n in calls)
+    return tuple(replace(reading(call, names), name=names[call.name], module=at, source=line) for call in calls)

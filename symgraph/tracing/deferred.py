@@ -45,10 +45,10 @@ class Deferred(Tensor):
     ) -> Deferred:
         """A stand-in of this shape and dtype."""
         wrapped: Any = Tensor._make_wrapper_subclass
-        found: Deferred = wrapped(cls, torch.Size(shape), dtype=dtype, device="cpu")
-        found._make, found._origin = make, origin
-        found._known = {} if known is None else known
-        return found
+        deferred: Deferred = wrapped(cls, torch.Size(shape), dtype=dtype, device="cpu")
+        deferred._make, deferred._origin = make, origin
+        deferred._known = {} if known is None else known
+        return deferred
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -58,14 +58,14 @@ class Deferred(Tensor):
         if func in _SAME:
             return args[0]._again()
         named = dict(kwargs or {})
-        if any(isinstance(t, Deferred) for t in written(func, args, named)):
+        if any(isinstance(tensor, Deferred) for tensor in written(func, args, named)):
             raise RuntimeError(f"{func} writes to a tensor that is read where it is needed")
         held: dict[int, Tensor] = {}
 
-        def once(t: Deferred) -> Tensor:
-            if id(t) not in held:
-                held[id(t)] = t._make()
-            return held[id(t)]
+        def once(deferred: Deferred) -> Tensor:
+            if id(deferred) not in held:
+                held[id(deferred)] = deferred._make()
+            return held[id(deferred)]
 
         args, named = tree_map_only(Deferred, once, (args, named))
         return func(*args, **named)
@@ -74,8 +74,8 @@ class Deferred(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Deferred:
         """The same, as it never changes."""
-        found = self._again()
-        held: Any = torch.nn.Parameter(found, self.requires_grad) if isinstance(self, torch.nn.Parameter) else found
+        copied = self._again()
+        held: Any = torch.nn.Parameter(copied, self.requires_grad) if isinstance(self, torch.nn.Parameter) else copied
         memo[id(self)] = held
         return held  # type: ignore[no-any-return]
 
@@ -91,7 +91,7 @@ def made(tensor: Tensor) -> Tensor:
 
 def waiting(state: Mapping[str, Tensor]) -> bool:
     """Whether tensors of a state are deferred."""
-    return any(isinstance(t, Deferred) for t in state.values())
+    return any(isinstance(tensor, Deferred) for tensor in state.values())
 
 
 def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -114,13 +114,13 @@ def origin(tensor: Tensor) -> Tensor | None:
 
 def remembered(tensors: Sequence[Tensor], what: Hashable, find: Callable[[], Found]) -> Found:
     """What `find` finds out about tensors; once where all of them are deferred, since their values stay."""
-    known = [t._known for t in tensors if isinstance(t, Deferred)]
+    known = [tensor._known for tensor in tensors if isinstance(tensor, Deferred)]
     if not tensors or len(known) < len(tensors):
         return find()
     first, others = known[0], tuple(known[1:])
-    for beside, found in first.get(what, ()):
-        if len(beside) == len(others) and all(x is y for x, y in zip(beside, others, strict=True)):
-            return found  # type: ignore[no-any-return]
+    for beside, made in first.get(what, ()):
+        if len(beside) == len(others) and all(mine is theirs for mine, theirs in zip(beside, others, strict=True)):
+            return made  # type: ignore[no-any-return]
     new = find()
     first.setdefault(what, []).append((others, new))
     return new
@@ -128,6 +128,10 @@ def remembered(tensors: Sequence[Tensor], what: Hashable, find: Callable[[], Fou
 
 def written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The operands that an operator writes to."""
-    said = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    by_name = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | dict(kwargs)
-    return [by_name[a.name] for a in said if a.name in by_name]
+    said = [
+        argument
+        for argument in func._schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    by_name = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(kwargs)
+    return [by_name[argument.name] for argument in said if argument.name in by_name]

@@ -35,8 +35,8 @@ class _Plan:
         """The operand with its axes in another order."""
         if labels == wanted:
             return at
-        order = tuple(labels.index(x) for x in wanted)
-        return self.call("aten.permute.default", (at,), (order,), tuple(self.shapes[at][i] for i in order))
+        order = tuple(labels.index(label) for label in wanted)
+        return self.call("aten.permute.default", (at,), (order,), tuple(self.shapes[at][place] for place in order))
 
     def shaped(self, at: int, shape: Shape) -> int:
         """The operand with other cuts between axes."""
@@ -45,10 +45,10 @@ class _Plan:
         return self.call("aten.reshape.default", (at,), (shape,), shape)
 
     def size(self, labels: str) -> int:
-        return prod(self.sizes[x] for x in labels)
+        return prod(self.sizes[label] for label in labels)
 
     def of(self, labels: str) -> Shape:
-        return tuple(self.sizes[x] for x in labels)
+        return tuple(self.sizes[label] for label in labels)
 
 
 def product_of(equation: str, shapes: list[Shape]) -> tuple[Step, ...] | None:
@@ -56,22 +56,22 @@ def product_of(equation: str, shapes: list[Shape]) -> tuple[Step, ...] | None:
     terms = _terms(equation, shapes)
     if terms is None or len(shapes) != 2:
         return None
-    (a, b), out = terms
+    (left, right), out = terms
     sizes: dict[str, int] = {}
-    for labels, shape in zip((a, b), shapes, strict=True):
-        for label, n in zip(labels, shape, strict=True):
-            if sizes.setdefault(label, n) != n:
+    for labels, shape in zip((left, right), shapes, strict=True):
+        for label, size in zip(labels, shape, strict=True):
+            if sizes.setdefault(label, size) != size:
                 return None
-    if any(len(set(t)) < len(t) for t in (a, b, out)) or not set(out) <= set(a + b):
+    if any(len(set(term)) < len(term) for term in (left, right, out)) or not set(out) <= set(left + right):
         return None
-    if any(x not in out and (x in a) != (x in b) for x in sizes):
+    if any(label not in out and (label in left) != (label in right) for label in sizes):
         return None
     plan = _Plan(sizes, list(shapes))
-    contracted = [x for x in a if x in b and x not in out]
+    contracted = [label for label in left if label in right and label not in out]
     if contracted:
-        _matrix_product(plan, a, b, out)
+        _matrix_product(plan, left, right, out)
     else:
-        _entry_by_entry(plan, a, b, out)
+        _entry_by_entry(plan, left, right, out)
     return tuple(plan.steps)
 
 
@@ -84,47 +84,53 @@ def _terms(equation: str, shapes: list[Shape]) -> tuple[list[str], str] | None:
     operands = left.split(",")
     if len(operands) != len(shapes):
         return None
-    spare = [x for x in ascii_letters if x not in text]
-    ranks = {len(s) - len(o.replace("...", "")) for o, s in zip(operands, shapes, strict=True) if "..." in o}
-    if len(ranks) > 1 or any("..." not in o and len(o) != len(s) for o, s in zip(operands, shapes, strict=True)):
+    spare = [letter for letter in ascii_letters if letter not in text]
+    ranks = {
+        len(shape) - len(operand.replace("...", ""))
+        for operand, shape in zip(operands, shapes, strict=True)
+        if "..." in operand
+    }
+    if len(ranks) > 1 or any(
+        "..." not in operand and len(operand) != len(shape) for operand, shape in zip(operands, shapes, strict=True)
+    ):
         return None
     dots = "".join(spare[: ranks.pop()]) if ranks else ""
-    return [o.replace("...", dots) for o in operands], out.replace("...", dots)
+    return [operand.replace("...", dots) for operand in operands], out.replace("...", dots)
 
 
 def _matrix_product(plan: _Plan, a: str, b: str, out: str) -> None:
     first, second = 0, 1
     if out and out[-1] in a and out[-1] not in b:
         a, b, first, second = b, a, 1, 0
-    batch = "".join(x for x in out if x in a and x in b)
-    inner = "".join(x for x in a if x in b and x not in out)
-    rows, columns = ("".join(x for x in out if x in t and x not in batch) for t in (a, b))
+    batch = "".join(label for label in out if label in a and label in b)
+    inner = "".join(label for label in a if label in b and label not in out)
+    rows, columns = ("".join(label for label in out if label in term and label not in batch) for term in (a, b))
     left = plan.ordered(first, a, batch + rows + inner)
     # Without a batch all rows may stay axes of their own.
     kept = rows if not batch and rows else ""
     left = plan.shaped(left, (*plan.of(batch), *(plan.of(kept) if kept else (plan.size(rows),)), plan.size(inner)))
     right = _right(plan, second, b, batch, inner, columns)
     lead = (*plan.of(batch), *(plan.of(kept) if kept else (plan.size(rows),)))
-    found = plan.call("aten.matmul.default", (left, right), (), (*lead, plan.size(columns)))
-    found = plan.shaped(found, plan.of(batch + rows + columns))
-    plan.ordered(found, batch + rows + columns, out)
+    product = plan.call("aten.matmul.default", (left, right), (), (*lead, plan.size(columns)))
+    product = plan.shaped(product, plan.of(batch + rows + columns))
+    plan.ordered(product, batch + rows + columns, out)
 
 
 def _right(plan: _Plan, at: int, labels: str, batch: str, inner: str, columns: str) -> int:
     """The right operand; where it holds its columns before what is summed over, as a transpose."""
     turned = bool(columns) and labels.index(columns[0]) < labels.index(inner[0])
     wanted = batch + columns + inner if turned else batch + inner + columns
-    found = plan.ordered(at, labels, wanted)
+    moved = plan.ordered(at, labels, wanted)
     sizes = (plan.size(columns), plan.size(inner)) if turned else (plan.size(inner), plan.size(columns))
-    found = plan.shaped(found, (*plan.of(batch), *sizes))
+    moved = plan.shaped(moved, (*plan.of(batch), *sizes))
     if not turned:
-        return found
-    return plan.call("aten.transpose.int", (found,), (-2, -1), (*plan.of(batch), *sizes[::-1]))
+        return moved
+    return plan.call("aten.transpose.int", (moved,), (-2, -1), (*plan.of(batch), *sizes[::-1]))
 
 
 def _entry_by_entry(plan: _Plan, a: str, b: str, out: str) -> None:
-    found = []
+    factors = []
     for at, labels in enumerate((a, b)):
-        value = plan.ordered(at, labels, "".join(x for x in out if x in labels))
-        found.append(plan.shaped(value, tuple(plan.sizes[x] if x in labels else 1 for x in out)))
-    plan.call("aten.mul.Tensor", tuple(found), (), plan.of(out))
+        value = plan.ordered(at, labels, "".join(label for label in out if label in labels))
+        factors.append(plan.shaped(value, tuple(plan.sizes[label] if label in labels else 1 for label in out)))
+    plan.call("aten.mul.Tensor", tuple(factors), (), plan.of(out))

@@ -29,9 +29,11 @@ class EveryNode(nn.Module):
         """The outputs, and the result of each node."""
         run = _Recorded(self.model)
         flat = pytree.tree_leaves((args, named))
-        found = [t for t in pytree.tree_leaves(run.run(*flat, enable_io_processing=False)) if isinstance(t, Tensor)]
-        self.listed.outputs, self.listed.names = len(found), tuple(run.found)
-        return (*found, *run.found.values())
+        outputs = [
+            leaf for leaf in pytree.tree_leaves(run.run(*flat, enable_io_processing=False)) if isinstance(leaf, Tensor)
+        ]
+        self.listed.outputs, self.listed.names = len(outputs), tuple(run.found)
+        return (*outputs, *run.found.values())
 
 
 class _Recorded(fx.Interpreter):
@@ -42,7 +44,7 @@ class _Recorded(fx.Interpreter):
         self.found: dict[str, Tensor] = {}
 
     def run_node(self, node: fx.Node) -> Any:
-        found = super().run_node(node)
-        if isinstance(found, Tensor) and node.op != "output":
-            self.found[node.name] = found
-        return found
+        value = super().run_node(node)
+        if isinstance(value, Tensor) and node.op != "output":
+            self.found[node.name] = value
+        return value

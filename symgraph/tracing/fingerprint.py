@@ -41,16 +41,20 @@ def fingerprint(
     Without inputs they follow from the model.
     """
     try:
-        classes = tuple(dict.fromkeys(c for m in model.modules() for c in type(m).__mro__ if _is_ours(c)))
-        given = tree_map_only(torch.Tensor, lambda t: outline(t, held=t.is_meta), (args, dict(kwargs or {})))
+        classes = tuple(
+            dict.fromkeys(base for module in model.modules() for base in type(module).__mro__ if _is_ours(base))
+        )
+        given = tree_map_only(
+            torch.Tensor, lambda tensor: outline(tensor, held=tensor.is_meta), (args, dict(kwargs or {}))
+        )
         code = (*sources(("tracing",)), *_sources(classes))
         parts = (name, _text(given), *versions(), *code, *_modules(model), *_tensors(model))
     except Unknown:
         return None
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in parts:
-        found.update(f"{len(part)}:{part}".encode())
-    return found.hexdigest()
+        digest.update(f"{len(part)}:{part}".encode())
+    return digest.hexdigest()
 
 
 def versions() -> Iterator[str]:
@@ -78,8 +82,8 @@ def _modules(model: nn.Module) -> Iterator[str]:
         own = not _is_of_library(type(module))
         if own:
             yield from reached.of_class(type(module))
-        code = (lambda v: "".join(reached.of(v))) if own else _own
-        held = {k: _text(v, code) for k, v in vars(module).items() if k not in _SHARED}
+        code = (lambda value: "".join(reached.of(value))) if own else _own
+        held = {name: _text(value, code) for name, value in vars(module).items() if name not in _SHARED}
         yield f"{path} {type(module).__module__}.{type(module).__qualname__} {sorted(held.items())}"
 
 
@@ -92,10 +96,10 @@ def _text(value: Any, code: Callable[[Any], str] = _refused) -> str:
     if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device | torch.Size):
         return f"{type(value).__name__} {value!r}"
     if isinstance(value, list | tuple | set | frozenset):
-        texts = [_text(v, code) for v in value]
+        texts = [_text(item, code) for item in value]
         return f"{type(value).__name__} {texts if isinstance(value, list | tuple) else sorted(texts)}"
     if isinstance(value, Mapping):
-        return f"mapping {[(_text(k), _text(v, code)) for k, v in value.items()]}"
+        return f"mapping {[(_text(key), _text(item, code)) for key, item in value.items()]}"
     if isinstance(value, torch.Tensor):
         return f"tensor {outline(value, held=True)}"
     if callable(getattr(value, "to_dict", None)) and _is_ours(type(value)):
@@ -107,11 +111,15 @@ def _text(value: Any, code: Callable[[Any], str] = _refused) -> str:
 
 def _config(config: Any) -> str:
     """A config with what its text leaves out."""
-    hidden = {k: v for k, v in vars(config).items() if k.startswith("_attn") or k.startswith("_experts")}
+    hidden = {
+        name: setting
+        for name, setting in vars(config).items()
+        if name.startswith("_attn") or name.startswith("_experts")
+    }
     if hidden.get("_attn_implementation_internal", hidden.get("_attn_implementation")) not in _ATTENTION:
         raise Unknown
-    inner = [_config(v) for v in vars(config).values() if callable(getattr(v, "to_dict", None))]
-    said = {k: v for k, v in config.to_dict().items() if k != "_name_or_path"}
+    inner = [_config(setting) for setting in vars(config).values() if callable(getattr(setting, "to_dict", None))]
+    said = {name: setting for name, setting in config.to_dict().items() if name != "_name_or_path"}
     return f"{_own(type(config))} {sorted(said.items())!r} {sorted(hidden.items())!r} {inner}"
 
 
@@ -130,10 +138,10 @@ def outline(tensor: torch.Tensor, *, held: bool = False) -> str:
     said = f"{tuple(tensor.shape)} {tensor.stride()} {tensor.dtype} {tensor.is_meta} {type(tensor).__name__}"
     if not held:
         return said
-    found = numbers(tensor)
-    if found is None:
+    known = numbers(tensor)
+    if known is None:
         return f"{said} unknown"
-    digits = found.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if found.numel() else b""
+    digits = known.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if known.numel() else b""
     return f"{said} {hashlib.sha256(digits).hexdigest()}"
 
 
@@ -159,9 +167,13 @@ def _own(value: Any) -> str:
 
 def _sources(classes: Iterable[type]) -> Iterator[str]:
     """The sources of classes and of what they reach, and what stands in them under which name."""
-    modules = dict.fromkeys(c.__module__ for c in classes)
+    modules = dict.fromkeys(symmetry_class.__module__ for symmetry_class in classes)
     for cls in classes:
-        yield from (f"{cls.__qualname__}.{k} {_own(v)}" for k, v in vars(cls).items() if isinstance(v, FunctionType))
+        yield from (
+            f"{cls.__qualname__}.{name} {_own(function)}"
+            for name, function in vars(cls).items()
+            if isinstance(function, FunctionType)
+        )
     for name in modules:
         if name.startswith(f"{_LIBRARY}.models."):
             yield from _globals(sys.modules[name])
@@ -173,23 +185,27 @@ def _globals(module: ModuleType) -> Iterator[str]:
         if isinstance(value, FunctionType):
             yield f"{module.__name__}.{key} {_own(value)}"
         elif isinstance(value, Mapping) and not key.startswith("__"):
-            yield from (f"{key}.{k} {_own(v)}" for k, v in value.items() if isinstance(v, FunctionType))
+            yield from (
+                f"{key}.{name} {_own(function)}"
+                for name, function in value.items()
+                if isinstance(function, FunctionType)
+            )
 
 
 def _reached(names: Iterable[str]) -> set[str]:
     """Modules of the library that these use, and those that these use, and so on."""
-    found: set[str] = set()
+    modules: set[str] = set()
     left = list(names)
     while left:
         name = left.pop()
-        if name in found or not getattr(sys.modules.get(name), "__file__", None):
+        if name in modules or not getattr(sys.modules.get(name), "__file__", None):
             continue
-        found.add(name)
+        modules.add(name)
         for value in list(vars(sys.modules[name]).values()):
             used = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
             if isinstance(used, str) and used.startswith(f"{_LIBRARY}."):
                 left.append(used)
-    return found
+    return modules
 
 
 @cache

@@ -51,13 +51,13 @@ class GraphModule(nn.Module):
         Raises:
             TraceError: the inputs have other shapes.
         """
-        given = dict(zip((n.target for n in self.traced.inputs), args, strict=False)) | dict(named)
+        given = dict(zip((input_node.target for input_node in self.traced.inputs), args, strict=False)) | dict(named)
         for node in self.traced.inputs:
-            found = given.get(node.target)
-            if isinstance(found, Tensor) and tuple(found.shape) != node.shape:
+            tensor = given.get(node.target)
+            if isinstance(tensor, Tensor) and tuple(tensor.shape) != node.shape:
                 raise TraceError(
                     f"the graph {self.traced.model} is of other inputs",
-                    cause=f"{node.target} is {tuple(found.shape)} where the graph has {node.shape}",
+                    cause=f"{node.target} is {tuple(tensor.shape)} where the graph has {node.shape}",
                     remedy="give inputs of the shapes that the graph was made for, or the module itself",
                 )
         return self.traced
@@ -65,7 +65,7 @@ class GraphModule(nn.Module):
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """The outputs of the graph: one, or a tuple of several."""
         tensors = dict(self.named_parameters()) | dict(self.named_buffers())
-        first = next((t for t in tensors.values() if t.is_floating_point()), torch.empty(0))
+        first = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), torch.empty(0))
         outputs = Interpreter(self.traced, dtype=first.dtype, device=first.device).run(tensors, inputs or named)
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -87,13 +87,13 @@ def _meta(described: Any) -> Tensor:
 
 
 def _check(graph: Graph, state: Mapping[str, Tensor]) -> None:
-    if lacking := [n for n in graph.state if n not in state]:
+    if lacking := [name for name in graph.state if name not in state]:
         remedy = "give all parameters and buffers, those that checkpoints do not store as well"
         raise UsageError("the state does not fit the graph", cause=f"it lacks {shorten(lacking)}", remedy=remedy)
     other = [
-        f"{n} {tuple(state[n].shape)} instead of {node.shape}"
-        for n, node in graph.state.items()
-        if isinstance(node.result, Meta) and tuple(state[n].shape) != node.shape
+        f"{name} {tuple(state[name].shape)} instead of {node.shape}"
+        for name, node in graph.state.items()
+        if isinstance(node.result, Meta) and tuple(state[name].shape) != node.shape
     ]
     if other:
         remedy = "give the state of the model that was traced"

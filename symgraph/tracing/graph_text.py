@@ -21,7 +21,7 @@ def dump(graph: Graph) -> bytes:
         TypeError: an operand is of a kind that has no text.
     """
     plain = {
-        "nodes": [_node(n) for n in graph.nodes],
+        "nodes": [_node(node) for node in graph.nodes],
         "outputs": graph.outputs,
         "tied": graph.tied,
         "transient": sorted(graph.transient),
@@ -41,7 +41,7 @@ def load(text: bytes) -> Graph:
     """
     plain = msgspec.json.decode(text, type=dict[str, Any])
     return Graph(
-        tuple(_read_node(*n) for n in plain["nodes"]),
+        tuple(_read_node(*plain_node) for plain_node in plain["nodes"]),
         tuple(plain["outputs"]),
         dict(plain["tied"]),
         frozenset(plain["transient"]),
@@ -53,27 +53,27 @@ def load(text: bytes) -> Graph:
 
 
 def _node(node: Node) -> tuple[Any, ...]:
-    kwargs = [(k, _plain(v)) for k, v in node.kwargs]
+    kwargs = [(name, _plain(value)) for name, value in node.kwargs]
     return node.name, node.kind, node.target, _plain(node.args), kwargs, _result(node.result), node.module, node.source
 
 
 def _read_node(
     name: str, kind: str, target: str, args: Any, kwargs: Any, result: Any, module: str, source: str
 ) -> Node:
-    named = tuple((k, _read(v)) for k, v in kwargs)
+    named = tuple((name, _read(value)) for name, value in kwargs)
     return Node(name, Kind(kind), target, _read(args), named, _read_result(result), module, source)
 
 
 def _result(result: Tensor | tuple[Tensor, ...] | None) -> Any:
     if isinstance(result, Tensor):
         return {"shape": result.shape, "dtype": result.dtype}
-    return None if result is None else [_result(r) for r in result]
+    return None if result is None else [_result(part) for part in result]
 
 
 def _read_result(plain: Any) -> Any:
     if isinstance(plain, dict):
         return Tensor(tuple(plain["shape"]), plain["dtype"])
-    return None if plain is None else tuple(_read_result(p) for p in plain)
+    return None if plain is None else tuple(_read_result(part) for part in plain)
 
 
 def _plain(value: Any) -> Any:
@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float | complex):
         return {type(value).__name__: repr(value)}
     if isinstance(value, tuple):
-        return [_plain(v) for v in value]
+        return [_plain(item) for item in value]
     if type(value) in _NAMES:
         return {_NAMES[type(value)]: value.text if isinstance(value, Opaque) else value.name}
     raise TypeError(f"{type(value).__name__} has no text")
@@ -93,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 def _read(plain: Any) -> Any:
     if isinstance(plain, list):
-        return tuple(_read(p) for p in plain)
+        return tuple(_read(item) for item in plain)
     if not isinstance(plain, dict):
         return plain
     ((word, text),) = plain.items()

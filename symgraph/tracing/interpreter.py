@@ -57,14 +57,14 @@ class Interpreter:
 
     def __init__(self, graph: Graph, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> None:
         self.graph, self.dtype, self.device = graph, dtype, torch.device(device)
-        last = {ref: n.name for n in graph.calls for ref in (n.name, *n.refs())}
+        last = {ref: call.name for call in graph.calls for ref in (call.name, *call.refs())}
         self._outputs = frozenset(graph.outputs)
         self._read = {*last, *graph.outputs}
         freed: dict[str, list[str]] = {}
         for name, at in last.items():
             if name not in graph.outputs:
                 freed.setdefault(at, []).append(name)
-        self._steps = [self._step(n, tuple(freed.get(n.name, ()))) for n in graph.calls]
+        self._steps = [self._step(call, tuple(freed.get(call.name, ()))) for call in graph.calls]
 
     @overload
     def run(
@@ -102,7 +102,7 @@ class Interpreter:
                 kept[name] = value if reduce is None else reduce(name, value)
             if name in self._outputs:
                 ends[name] = value
-        outputs = tuple(ends[o] for o in self.graph.outputs)
+        outputs = tuple(ends[output] for output in self.graph.outputs)
         return outputs if keep is None else (outputs, kept)
 
     def values(
@@ -121,7 +121,7 @@ class Interpreter:
                 del env[name]
 
     def _start(self, state: Mapping[str, Tensor], inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Any]:
-        names = [n.target for n in self.graph.inputs]
+        names = [input_node.target for input_node in self.graph.inputs]
         if not isinstance(inputs, Mapping) and len(inputs) != len(names):
             cause = f"the graph of {self.graph.model} takes {len(names)}: {', '.join(names)}"
             raise UsageError(f"{len(inputs)} inputs given", cause=cause, remedy="give them in this order, or by name")
@@ -148,20 +148,24 @@ class Interpreter:
                 cause=f"torch has no operator `{node.target}`",
                 remedy="import the library that registers it first",
             )
-        kwargs = {k: self._constant(v) for k, v in node.kwargs}
+        kwargs = {name: self._constant(value) for name, value in node.kwargs}
         if self._defaults_to_float32(node, run):
             kwargs["dtype"] = self.dtype
-        return _Step(node, run, [self._constant(a) for a in node.args], kwargs, last, self._reads_integers(node))
+        return _Step(
+            node, run, [self._constant(argument) for argument in node.args], kwargs, last, self._reads_integers(node)
+        )
 
     def _call(self, step: _Step, env: Mapping[str, Any]) -> Any:
-        def value(x: Any) -> Any:
-            if isinstance(x, Ref):
-                found = env[x.name]
-                return found.to(self.dtype) if step.lift and _is_integer(found) else found
-            return [value(v) for v in x] if isinstance(x, list) else x
+        def value(argument: Any) -> Any:
+            if isinstance(argument, Ref):
+                operand = env[argument.name]
+                return operand.to(self.dtype) if step.lift and _is_integer(operand) else operand
+            return [value(item) for item in argument] if isinstance(argument, list) else argument
 
         try:
-            found = step.run(*map(value, step.args), **{k: value(v) for k, v in step.kwargs.items()})
+            result = step.run(
+                *map(value, step.args), **{name: value(argument) for name, argument in step.kwargs.items()}
+            )
         except SymgraphError:
             raise
         except (RuntimeError, IndexError) as error:
@@ -170,12 +174,12 @@ class Interpreter:
                 cause=str(error).splitlines()[0],
                 remedy="check the shapes of state and inputs",
             ) from error
-        return self._lifted(found)
+        return self._lifted(result)
 
     def _lifted(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             return value.to(self._raised(value.dtype))
-        return type(value)(self._lifted(v) for v in value) if isinstance(value, list | tuple) else value
+        return type(value)(self._lifted(item) for item in value) if isinstance(value, list | tuple) else value
 
     def _raised(self, dtype: torch.dtype) -> torch.dtype:
         if dtype.is_complex:
@@ -190,19 +194,23 @@ class Interpreter:
             return self.device
         if isinstance(value, Opaque):
             return _OPAQUE.get(value.text)
-        return [self._constant(v) for v in value] if isinstance(value, list | tuple) else value
+        return [self._constant(item) for item in value] if isinstance(value, list | tuple) else value
 
     def _defaults_to_float32(self, node: Node, run: Any) -> bool:
         """Whether a call makes floats out of nothing, with no dtype given."""
         makes_float = isinstance(node.result, Meta) and "float" in node.result.dtype
-        silent = not any(True for _ in node.refs()) and not any(k == "dtype" for k, _ in node.kwargs)
-        return makes_float and silent and any(a.name == "dtype" for a in getattr(run, "_schema", _NONE).arguments)
+        silent = not any(True for _ in node.refs()) and not any(name == "dtype" for name, _ in node.kwargs)
+        return (
+            makes_float
+            and silent
+            and any(argument.name == "dtype" for argument in getattr(run, "_schema", _NONE).arguments)
+        )
 
     def _reads_integers(self, node: Node) -> bool:
         """Whether a call turns integers into floats by itself, as a division does: torch would compute in float32."""
         makes_float = isinstance(node.result, Meta) and "float" in node.result.dtype
-        operands = [self.graph.by_name[r].result for r in node.refs()]
-        return makes_float and not any(isinstance(r, Meta) and "float" in r.dtype for r in operands)
+        operands = [self.graph.by_name[ref].result for ref in node.refs()]
+        return makes_float and not any(isinstance(operand, Meta) and "float" in operand.dtype for operand in operands)
 
 
 def evaluate(
@@ -220,8 +228,8 @@ def call(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Tensor:
     node = graph.by_name[name]
     nodes = []
     for ref in dict.fromkeys(node.refs()):
-        found = given[ref]
-        meta = Meta(tuple(found.shape), str(found.dtype).removeprefix("torch."))
+        operand = given[ref]
+        meta = Meta(tuple(operand.shape), str(operand.dtype).removeprefix("torch."))
         nodes.append(replace(graph.by_name[ref], kind=Kind.INPUT, target=ref, args=(), kwargs=(), result=meta))
     return Interpreter(Graph((*nodes, node), (name,))).run({}, dict(given))[0]
 
@@ -245,8 +253,8 @@ def _tuple(*values: Any) -> tuple[Any, ...]:
 
 def _embedding(weight: Tensor, indices: Tensor, *options: Any, **more: Any) -> Tensor:
     """Without the options: they change gradients alone, those of the padding row to zero."""
-    found: Tensor = torch.nn.functional.embedding(indices, weight)
-    return found
+    rows: Tensor = torch.nn.functional.embedding(indices, weight)
+    return rows
 
 
 def _imag(value: Tensor) -> Tensor:
@@ -264,8 +272,8 @@ def _batch_norm(
     shape = [1, -1] + [1] * (x.dim() - 2)
     slope = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
     shift = -mean * slope if bias is None else bias - mean * slope
-    found: Tensor = x * slope.reshape(shape) + shift.reshape(shape)
-    return found
+    scaled: Tensor = x * slope.reshape(shape) + shift.reshape(shape)
+    return scaled
 
 
 # Views ask for a layout that a graph without copies does not promise; a reshape has the same values.

@@ -18,15 +18,15 @@ _STATE = (Kind.PARAMETER, Kind.BUFFER)
 
 def joined(plain: Graph, further: Mapping[str, Graph]) -> Graph:
     """The graph of all traces; inputs of the further ones are called after the kind of input as well."""
-    found = plain
+    whole = plain
     for kind, graph in further.items():
-        found = _beside(found, graph, kind)
-    return replace(found, kinds=tuple(further))
+        whole = _beside(whole, graph, kind)
+    return replace(whole, kinds=tuple(further))
 
 
 def _beside(first: Graph, second: Graph, kind: str) -> Graph:
-    fresh = numbering({n.name for n in first.nodes})
-    shared = {n.name: n.name for n in second.nodes if n.kind in _STATE}
+    fresh = numbering({node.name for node in first.nodes})
+    shared = {node.name: node.name for node in second.nodes if node.kind in _STATE}
     names, nodes = dict(shared), list[Node]()
     for node in second.nodes:
         if node.kind in _STATE:
@@ -38,7 +38,7 @@ def _beside(first: Graph, second: Graph, kind: str) -> Graph:
     return replace(
         first,
         nodes=_ordered((*first.nodes, *nodes)),
-        outputs=(*first.outputs, *(names[o] for o in second.outputs)),
+        outputs=(*first.outputs, *(names[output] for output in second.outputs)),
         transient=first.transient | second.transient,
         idle=first.idle | second.idle,
         known={**second.known, **first.known},
@@ -48,4 +48,4 @@ def _beside(first: Graph, second: Graph, kind: str) -> Graph:
 def _ordered(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     """State first, then inputs, then calls, each in their order."""
     order = {Kind.PARAMETER: 0, Kind.BUFFER: 1, Kind.INPUT: 2, Kind.CALL: 3}
-    return tuple(sorted(nodes, key=lambda n: order[n.kind]))
+    return tuple(sorted(nodes, key=lambda node: order[node.kind]))

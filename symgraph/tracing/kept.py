@@ -110,7 +110,9 @@ def _hash(key: str, text: bytes) -> str:
 
 def _clear(place: Path) -> None:
     """Removes what was not read for longest."""
-    files = sorted(((p.stat().st_mtime, p.stat().st_size, p) for p in place.iterdir() if p.is_file()), reverse=True)
+    files = sorted(
+        ((path.stat().st_mtime, path.stat().st_size, path) for path in place.iterdir() if path.is_file()), reverse=True
+    )
     room = LARGEST
     for _, size, path in files:
         room -= size

@@ -52,15 +52,15 @@ def further_kinds(model: nn.Module, plain: Mapping[str, Tensor]) -> Iterator[tup
 
 def _accepted(model: nn.Module) -> set[str]:
     """What a call may name: what `forward` does and, if it hands on what it does not know, what its parts do."""
-    found = inspect.signature(model.forward).parameters
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values()):
-        return set(found)
+    parameters = inspect.signature(model.forward).parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return set(parameters)
     return {name for part in model.modules() for name in inspect.signature(part.forward).parameters}
 
 
 def numbers_of(inputs: Mapping[str, Tensor]) -> Inputs:
     """The inputs whose values decide about shapes."""
-    return {k: v for k, v in inputs.items() if not v.is_floating_point()}
+    return {name: tensor for name, tensor in inputs.items() if not tensor.is_floating_point()}
 
 
 def _placed(model: nn.Module, config: Any, name: str, features: str, token: int, kind: str) -> Inputs:
@@ -77,28 +77,32 @@ def _placed(model: nn.Module, config: Any, name: str, features: str, token: int,
 def _rows(model: nn.Module, count: Any, given: Inputs) -> int:
     """How many rows a model makes of a picture or a sound."""
     accepted = inspect.signature(count).parameters
-    named = {k: v for k, v in given.items() if k in accepted}
+    named = {name: tensor for name, tensor in given.items() if name in accepted}
     with evaluating(model), torch.no_grad(), as_if_on_cpu(model, (), named) as (_, inputs), Known({}):
-        found = count(**{**inputs, **numbers_of(named)})
-    rows = getattr(found, "pooler_output", found)
-    held = [t for t in tree_leaves(rows) if isinstance(t, Tensor)]
-    return sum(math.prod(t.shape[:-1]) for t in held)
+        counted = count(**{**inputs, **numbers_of(named)})
+    rows = getattr(counted, "pooler_output", counted)
+    held = [leaf for leaf in tree_leaves(rows) if isinstance(leaf, Tensor)]
+    return sum(math.prod(tensor.shape[:-1]) for tensor in held)
 
 
 def _length(model: nn.Module, given: Inputs, length: int) -> int:
     """How many rows a part of a model says that it makes of a sound of this length."""
     if any(mask.shape[-1] != length for mask in numbers_of(given).values()):
         raise ValueError("a mask is of another length than the sound")
-    lengths: Any = next(m for m in model.modules() if hasattr(m, "_get_feat_extract_output_lengths"))
+    lengths: Any = next(module for module in model.modules() if hasattr(module, "_get_feat_extract_output_lengths"))
     return int(tree_leaves(lengths._get_feat_extract_output_lengths(torch.tensor([length])))[-1])
 
 
 def _text(config: Any, accepted: Set[str], token: int, rows: int) -> Inputs:
-    special = {v for k, v in vars(config).items() if k.endswith(("token_id", "token_index")) and isinstance(v, int)}
-    plain = [i for i in range(int(setting(config, "vocab_size", default=2))) if i not in special][:_ROWS]
+    special = {
+        setting_value
+        for name, setting_value in vars(config).items()
+        if name.endswith(("token_id", "token_index")) and isinstance(setting_value, int)
+    }
+    plain = [token for token in range(int(setting(config, "vocab_size", default=2))) if token not in special][:_ROWS]
     ids = torch.tensor([[*plain[: _ROWS // 2], *[token] * rows, *plain[_ROWS // 2 :]]])
     types = (ids == token).int()
-    return {"input_ids": ids, **{k: types for k in _TYPES if k in accepted}}
+    return {"input_ids": ids, **{name: types for name in _TYPES if name in accepted}}
 
 
 def _pictures(config: Any, accepted: Set[str]) -> Iterator[Inputs]:
@@ -139,7 +143,9 @@ def _masked(model: nn.Module, config: Any, plain: Mapping[str, Tensor], name: st
     else:
         picture = next(iter(plain.values()))
         patch = setting(config, "patch_size")
-        positions = math.prod(n // (patch if isinstance(patch, int) else patch[-1]) for n in picture.shape[-2:])
+        positions = math.prod(
+            length // (patch if isinstance(patch, int) else patch[-1]) for length in picture.shape[-2:]
+        )
     return {**_cpu(plain), name: (torch.arange(positions) % 2 == 0).expand(_batch(plain), positions)}
 
 
@@ -152,7 +158,10 @@ def _batch(plain: Mapping[str, Tensor]) -> int:
 
 
 def _cpu(plain: Mapping[str, Tensor]) -> Inputs:
-    return {k: torch.zeros_like(v, device="cpu") if v.is_meta else v.cpu() for k, v in plain.items()}
+    return {
+        name: torch.zeros_like(tensor, device="cpu") if tensor.is_meta else tensor.cpu()
+        for name, tensor in plain.items()
+    }
 
 
 def _noise(*shape: int) -> Tensor:

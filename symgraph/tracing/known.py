@@ -47,8 +47,8 @@ class Known(TorchFunctionMode):
         # Inside of vmap all tensors are batches of what they seem.
         if peek_interpreter_stack() is not None:
             return func(*args, **given[1])
-        operands = [t for t in tree_leaves(given) if isinstance(t, Tensor)]
-        values = [self._value(t) for t in operands]
+        operands = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+        values = [self._value(operand) for operand in operands]
         if func in _SCATTERS and isinstance(args[1], Tensor):
             joined = _joined(args[0], self._value(args[1]), args[2])
             return func(*args, **given[1]) if joined is None else joined
@@ -56,12 +56,12 @@ class Known(TorchFunctionMode):
         picked = self._picked(args) if func is Tensor.__getitem__ else None
         if picked is not None:
             return picked
-        if any(v is None for v in values) or name.startswith(_UNSAID):
+        if any(value is None for value in values) or name.startswith(_UNSAID):
             self._forget(name, values)
             return func(*args, **given[1])
         rest = iter(values)
         held = tree_map_only(Tensor, lambda _: next(rest), given)
-        if operands and (not any(isinstance(t, FakeTensor) for t in operands) or _asks(func, args)):
+        if operands and (not any(isinstance(operand, FakeTensor) for operand in operands) or _asks(func, args)):
             return _plain(func, *held)
         return self._beside(func, given, held)
 
@@ -85,29 +85,29 @@ class Known(TorchFunctionMode):
 
     def _beside(self, func: Any, given: Any, held: Any) -> Any:
         """What a trace makes of a call, with the values of what it makes."""
-        found = func(*given[0], **given[1])
-        tensors = [t for t in tree_leaves(found) if isinstance(t, Tensor)]
+        result = func(*given[0], **given[1])
+        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if not tensors:
-            return _plain(func, *held) if tree_leaves(given) else found
-        if all(isinstance(t, FakeTensor) and t.numel() <= LONGEST for t in tensors):
+            return _plain(func, *held) if tree_leaves(given) else result
+        if all(isinstance(tensor, FakeTensor) and tensor.numel() <= LONGEST for tensor in tensors):
             for tensor, value in zip(tensors, tree_leaves(_plain(func, *held)), strict=True):
                 self._values[tensor] = value
-        return found
+        return result
 
     def _value(self, tensor: Tensor) -> Tensor | None:
         """What a tensor holds, if that is known."""
         if not isinstance(tensor, FakeTensor):
             return tensor
-        found: Tensor | None = self._values.get(tensor)  # type: ignore[no-untyped-call]
-        return None if found is None or found.untyped_storage().data_ptr() in self._lost else found
+        value: Tensor | None = self._values.get(tensor)  # type: ignore[no-untyped-call]
+        return None if value is None or value.untyped_storage().data_ptr() in self._lost else value
 
 
 def _asks(func: Any, args: Any) -> bool:
     """Whether a call reads numbers out of its operands: as such, or as the shape of its result."""
     name = getattr(func, "__name__", "")
     if func is Tensor.__getitem__:
-        picks = [t for t in tree_leaves(args[1]) if isinstance(t, Tensor)]
-        return any(t.dtype is torch.bool for t in picks)
+        picks = [leaf for leaf in tree_leaves(args[1]) if isinstance(leaf, Tensor)]
+        return any(pick.dtype is torch.bool for pick in picks)
     return func in _READS or name in _SHAPED or (name == "where" and len(args) == 1) or func in _PYTHON
 
 

@@ -105,17 +105,17 @@ class Lowering:
         """Appends the calls that make integers which count up along the last axis; None for all other tensors."""
         if value.dtype.is_floating_point or value.dtype.is_complex or value.dtype is torch.bool or not is_run(value):
             return None
-        start, n, dtype = int(value.flatten()[0]), value.shape[-1], dtype_name(value.dtype)
+        start, length, dtype = int(value.flatten()[0]), value.shape[-1], dtype_name(value.dtype)
         kwargs = (("dtype", DType(dtype)),)
-        row = self.emit("aten.arange.start", (start, start + n), Tensor((n,), dtype), kwargs=kwargs)
+        row = self.emit("aten.arange.start", (start, start + length), Tensor((length,), dtype), kwargs=kwargs)
         return row if value.dim() == 1 else self.emit("aten.expand.default", (row, tuple(value.shape)), describe(value))
 
     def _filled(self, shape: Shape, number: Any, dtype: str) -> Ref:
         return self.emit("aten.full.default", (shape, number), Tensor(shape, dtype), kwargs=(("dtype", DType(dtype)),))
 
     def _attribute(self, module: fx.GraphModule, node: fx.Node) -> Any:
-        found = operator.attrgetter(str(node.target))(module)
-        return self._constant(str(node.target), found) if isinstance(found, torch.Tensor) else found
+        value = operator.attrgetter(str(node.target))(module)
+        return self._constant(str(node.target), value) if isinstance(value, torch.Tensor) else value
 
     def _call(self, node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
         target = node.target
@@ -129,12 +129,12 @@ class Lowering:
         if _computes_numbers(target):
             # An error only where a tensor reads it: most such numbers are compared in a check and then forgotten.
             return self._error(node, f"it calls `{_callable_name(target)}`, which is no tensor operator")
-        args = tuple(self._value(a, env) for a in node.args)
+        args = tuple(self._value(argument, env) for argument in node.args)
         if target is operator.getitem:
             return self._getitem(node, args)
         if isinstance(target, torch._ops.HigherOrderOperator):
             return self._inline(node, args)
-        kwargs = tuple((k, self._value(v, env)) for k, v in node.kwargs.items() if k not in _PLACEMENT)
+        kwargs = tuple((name, self._value(value, env)) for name, value in node.kwargs.items() if name not in _PLACEMENT)
         return self.emit(str(target), args, self._result(node), self._locate(node), kwargs)
 
     def _getitem(self, node: fx.Node, args: tuple[Any, ...]) -> Any:
@@ -147,9 +147,9 @@ class Lowering:
         if name not in _WRAPPERS:
             raise self._error(node, f"it uses the control-flow operator `{name}`, which has no straight-line form")
         at = _WRAPPERS[name]
-        operands = [a for a in args[at + 1 :] if isinstance(a, Ref | tuple)]
-        found = self.run(args[at], operands)
-        return tuple(found) if isinstance(found, list | tuple) else found
+        operands = [argument for argument in args[at + 1 :] if isinstance(argument, Ref | tuple)]
+        results = self.run(args[at], operands)
+        return tuple(results) if isinstance(results, list | tuple) else results
 
     def _value(self, value: Any, env: Mapping[fx.Node, Any]) -> Any:
         if isinstance(value, fx.Node):
@@ -157,7 +157,7 @@ class Lowering:
                 raise env[value]
             return env[value]
         if isinstance(value, list | tuple):
-            return tuple(self._value(v, env) for v in value)
+            return tuple(self._value(item, env) for item in value)
         return plain(value)
 
     def _result(self, node: fx.Node) -> Result:
@@ -179,7 +179,7 @@ class Lowering:
 
 def without_dropout(module: fx.GraphModule) -> None:
     """Passes over, in place, dropout that drops nothing: it hands its operand on, although its schema denies it."""
-    for graph in [m.graph for m in module.modules() if isinstance(m, fx.GraphModule)]:
+    for graph in [part.graph for part in module.modules() if isinstance(part, fx.GraphModule)]:
         for node in graph.nodes:
             if _drops_nothing(node):
                 node.replace_all_uses_with(node.args[0])
@@ -205,7 +205,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, torch.SymInt):
         return int(value)
     if isinstance(value, list | tuple):
-        return tuple(plain(v) for v in value)
+        return tuple(plain(item) for item in value)
     return value
 
 
@@ -216,10 +216,10 @@ def describe(value: Any) -> Result:
         ValueError: a size is not known before the model runs.
     """
     if isinstance(value, torch.Tensor):
-        return Tensor(tuple(_size(s) for s in value.shape), dtype_name(value.dtype))
+        return Tensor(tuple(_size(size) for size in value.shape), dtype_name(value.dtype))
     if isinstance(value, list | tuple):
-        found = tuple(describe(v) for v in value)
-        return tuple(f if isinstance(f, Tensor) else Tensor((), "none") for f in found)
+        parts = tuple(describe(item) for item in value)
+        return tuple(part if isinstance(part, Tensor) else Tensor((), "none") for part in parts)
     return None
 
 

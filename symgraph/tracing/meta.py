@@ -35,8 +35,8 @@ def numbers(tensor: torch.Tensor) -> torch.Tensor | None:
     """What a tensor holds, on the meta device too; None where that is not known."""
     if not (tensor.is_meta or isinstance(tensor, FakeTensor)):
         return tensor
-    found, version = _known.get(tensor, (None, 0))  # type: ignore[no-untyped-call]
-    return found if version == tensor._version else None
+    twin, version = _known.get(tensor, (None, 0))  # type: ignore[no-untyped-call]
+    return twin if version == tensor._version else None
 
 
 class _Numbers(TorchFunctionMode):
@@ -45,33 +45,33 @@ class _Numbers(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         held = _held((args, given))
-        found = func(*args, **given)
-        if held is not None and isinstance(found, torch.Tensor) and _is_counted(func, found):
+        result = func(*args, **given)
+        if held is not None and isinstance(result, torch.Tensor) and _is_counted(func, result):
             # Whatever the operator makes of other operands than it had: nothing is known then.
             with suppress(Exception), torch._C.DisableTorchFunction():
-                _remember(found, func, *held)
-        return found
+                _remember(result, func, *held)
+        return result
 
 
-def _is_counted(func: Any, found: torch.Tensor) -> bool:
-    if not found.is_meta or isinstance(found, nn.Parameter) or found.numel() > LONGEST:
+def _is_counted(func: Any, tensor: torch.Tensor) -> bool:
+    if not tensor.is_meta or isinstance(tensor, nn.Parameter) or tensor.numel() > LONGEST:
         return False
     return not getattr(func, "__name__", "").startswith(_UNSAID)
 
 
 def _held(operands: Any) -> Any:
     """Operands with the numbers in the place of tensors on the meta device; None where some are not known."""
-    known = [numbers(t) for t in tree_leaves(operands) if isinstance(t, torch.Tensor)]
-    if any(t is None for t in known):
+    known = [numbers(leaf) for leaf in tree_leaves(operands) if isinstance(leaf, torch.Tensor)]
+    if any(value is None for value in known):
         return None
     rest = iter(known)
     return tree_map_only(torch.Tensor, lambda _: next(rest), operands)
 
 
-def _remember(found: torch.Tensor, func: Any, args: Any, kwargs: Any) -> None:
-    twin = func(*args, **{k: "cpu" if k == "device" else v for k, v in kwargs.items()})
-    if isinstance(twin, torch.Tensor) and (twin.shape, twin.dtype, twin.is_meta) == (found.shape, found.dtype, False):
-        _known[found] = twin, found._version
+def _remember(made: torch.Tensor, func: Any, args: Any, kwargs: Any) -> None:
+    twin = func(*args, **{name: "cpu" if name == "device" else argument for name, argument in kwargs.items()})
+    if isinstance(twin, torch.Tensor) and (twin.shape, twin.dtype, twin.is_meta) == (made.shape, made.dtype, False):
+        _known[made] = twin, made._version
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def as_if_on_cpu(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[Any
 
     Code that asks a tensor for its device takes the same path as with weights, and mixes with constants of its own.
     """
-    if not any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+    if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         yield args, kwargs
         return
     mode = FakeTensorMode(shape_env=ShapeEnv(tracked_fakes=[]), allow_non_fake_inputs=True, export=True)
@@ -127,10 +127,10 @@ def _swapped(model: nn.Module, claim: Any) -> Iterator[None]:
         for module in list(model.modules()):
             holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers, module.__dict__)
             for holder in holders:
-                found = {k: v for k, v in holder.items() if isinstance(v, torch.Tensor)}
-                before.append((holder, found))
-                holder.update({k: claim(v) for k, v in found.items()})
+                tensors = {name: value for name, value in holder.items() if isinstance(value, torch.Tensor)}
+                before.append((holder, tensors))
+                holder.update({name: claim(tensor) for name, tensor in tensors.items()})
         yield
     finally:
-        for holder, found in before:
-            holder.update(found)
+        for holder, tensors in before:
+            holder.update(tensors)

@@ -12,9 +12,9 @@ def numbering(taken: Set[str]) -> Callable[[str], str]:
 
     def fresh(base: str) -> str:
         while True:
-            i = counts[base]
+            number = counts[base]
             counts[base] += 1
-            name = f"{base}_{i}" if i else base
+            name = f"{base}_{number}" if number else base
             if name not in taken:
                 return name
 

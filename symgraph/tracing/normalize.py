@@ -55,7 +55,7 @@ def without_identities(graph: Graph) -> Graph:
     """Copies and casts between floating types replaced by their operand."""
     kept: dict[str, Node] = {}
     same: dict[str, str] = {}
-    strided = any(n.target.startswith("aten.as_strided") for n in graph.nodes)
+    strided = any(node.target.startswith("aten.as_strided") for node in graph.nodes)
     for raw in graph.nodes:
         node = reading(raw, same)
         for rewrite in SPELLINGS:
@@ -65,7 +65,9 @@ def without_identities(graph: Graph) -> Graph:
             kept[node.name] = node
         else:
             same[node.name] = operand
-    return replace(graph, nodes=tuple(kept.values()), outputs=tuple(same.get(o, o) for o in graph.outputs))
+    return replace(
+        graph, nodes=tuple(kept.values()), outputs=tuple(same.get(output, output) for output in graph.outputs)
+    )
 
 
 def without_repetitions(graph: Graph) -> Graph:
@@ -80,18 +82,18 @@ def without_repetitions(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for raw in graph.nodes:
         node = reading(raw, same)
-        if node.kind is Kind.PARAMETER or any(r in learned for r in node.refs()):
+        if node.kind is Kind.PARAMETER or any(ref in learned for ref in node.refs()):
             learned.add(node.name)
         asked = node if node.name in learned else reading(node, equal)
-        found = first.setdefault((node.kind, node.target, repr(asked.args), repr(asked.kwargs)), node.name)
-        if node.kind is not Kind.CALL or found == node.name:
+        earlier = first.setdefault((node.kind, node.target, repr(asked.args), repr(asked.kwargs)), node.name)
+        if node.kind is not Kind.CALL or earlier == node.name:
             nodes.append(node)
         elif short_name(node.target) in _CONSTANTS:
-            equal[node.name] = found
+            equal[node.name] = earlier
             nodes.append(node)
         else:
-            same[node.name] = found
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(o, o) for o in graph.outputs))
+            same[node.name] = earlier
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(output, output) for output in graph.outputs))
 
 
 def without_dead_calls(graph: Graph) -> Graph:
@@ -100,21 +102,21 @@ def without_dead_calls(graph: Graph) -> Graph:
     for node in reversed(graph.nodes):
         if node.name in live:
             live.update(node.refs())
-    nodes = tuple(n for n in graph.nodes if n.name in live or _stays(n, graph.transient))
-    names = {n.name for n in nodes}
+    nodes = tuple(node for node in graph.nodes if node.name in live or _stays(node, graph.transient))
+    names = {node.name for node in nodes}
     return replace(graph, nodes=nodes, transient=frozenset(graph.transient & names))
 
 
 def renumbered(graph: Graph) -> Graph:
     """Calls named after their operators and numbered in order: `linear`, `linear_1`, ..."""
-    taken = {n.name for n in graph.nodes if n.kind is not Kind.CALL}
+    taken = {node.name for node in graph.nodes if node.kind is not Kind.CALL}
     fresh, names, nodes = numbering(taken), dict[str, str](), list[Node]()
     for node in graph.nodes:
         if node.kind is Kind.CALL:
             names[node.name] = fresh(short_name(node.target))
             node = replace(reading(node, names), name=names[node.name])
         nodes.append(node)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(names.get(o, o) for o in graph.outputs))
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(names.get(output, output) for output in graph.outputs))
 
 
 def _stays(node: Node, transient: frozenset[str]) -> bool:

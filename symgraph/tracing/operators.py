@@ -26,22 +26,31 @@ def draws(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     if op is None or torch.Tag.nondeterministic_seeded not in op.tags:
         return False
     schema = op._schema.arguments
-    given = {a.name: args[i] if i < len(args) else kwargs.get(a.name, a.default_value) for i, a in enumerate(schema)}
-    return not any(n in given and not given[n] for n in ("train", "training", "dropout_p", "dropout"))
+    given = {
+        argument.name: args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value)
+        for place, argument in enumerate(schema)
+    }
+    return not any(name in given and not given[name] for name in ("train", "training", "dropout_p", "dropout"))
 
 
 @cache
 def written(target: str) -> tuple[int, ...]:
     """Positions of the arguments that the operator writes to."""
     op = operator(target)
-    return () if op is None else tuple(i for i, a in enumerate(op._schema.arguments) if _is_write(a))
+    return (
+        () if op is None else tuple(place for place, argument in enumerate(op._schema.arguments) if _is_write(argument))
+    )
 
 
 @cache
 def aliased(target: str) -> tuple[int, ...]:
     """Positions of the arguments whose memory the result may share."""
     op = operator(target)
-    return () if op is None else tuple(i for i, a in enumerate(op._schema.arguments) if a.alias_info is not None)
+    return (
+        ()
+        if op is None
+        else tuple(place for place, argument in enumerate(op._schema.arguments) if argument.alias_info is not None)
+    )
 
 
 @cache
@@ -54,15 +63,17 @@ def functional(target: str) -> str | None:
         return None
     packet = getattr(getattr(torch.ops, space), plain, None)
     # Names of overloads differ between the two (`pow_.Scalar` is `pow.Tensor_Scalar`): what they take says which it is.
-    overloads = sorted(packet.overloads(), key=lambda o: o != overload) if packet is not None else ()
-    found = (f"{space}.{plain}.{o}" for o in overloads)
-    return next((f for f in found if not written(f) and _takes(f) == _takes(target)), None)
+    overloads = sorted(packet.overloads(), key=lambda name: name != overload) if packet is not None else ()
+    targets = (f"{space}.{plain}.{name}" for name in overloads)
+    return next(
+        (candidate for candidate in targets if not written(candidate) and _takes(candidate) == _takes(target)), None
+    )
 
 
 def _takes(target: str) -> list[str]:
     """Types of an operator's arguments."""
     op = operator(target)
-    return [] if op is None else [str(a.type) for a in op._schema.arguments]
+    return [] if op is None else [str(argument.type) for argument in op._schema.arguments]
 
 
 def first_position(start: int | None, size: int) -> int:

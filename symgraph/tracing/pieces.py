@@ -42,7 +42,7 @@ class Filled:
 
     def with_part(self, start: int, stop: int, value: str) -> Filled:
         """With one more part on top of what it hides or cuts."""
-        kept = [p for p in self.parts if p[1] <= start or p[0] >= stop]
+        kept = [part for part in self.parts if part[1] <= start or part[0] >= stop]
         return Filled(self.dim, tuple(sorted([*kept, (start, stop, value)])))
 
     def covers(self, size: int) -> bool:
@@ -52,7 +52,7 @@ class Filled:
 
 def without_partial_writes(graph: Graph) -> Graph:
     """The graph with writes into slices written as concatenations."""
-    fresh = numbering({n.name for n in graph.nodes})
+    fresh = numbering({node.name for node in graph.nodes})
     filled: dict[str, Filled] = {}
     same: dict[str, str] = {}
     nodes: list[Node] = []
@@ -69,7 +69,7 @@ def without_partial_writes(graph: Graph) -> Graph:
         else:
             refs = tuple(map(Ref, parts))
             nodes.append(replace(node, target="aten.cat.default", args=(refs, write.dim), kwargs=()))
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(o, o) for o in graph.outputs))
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(output, output) for output in graph.outputs))
 
 
 def _write(node: Node) -> Write | None:
@@ -100,10 +100,14 @@ def _concatenated(write: Write, filled: dict[str, Filled], fresh: Fresh) -> tupl
     known = before if before and before.dim == write.dim else Filled(write.dim, ())
     known = filled[write.node.name] = known.with_part(write.start, write.stop, value)
     if known.covers(size):
-        return source, [v for _, _, v in known.parts]
+        return source, [value for _, _, value in known.parts]
     head = [_sliced(write, 0, write.start, fresh)] if write.start else []
     tail = [_sliced(write, write.stop, size, fresh)] if write.stop < size else []
-    return [*source, *head, *tail], [*(n.name for n in head), value, *(n.name for n in tail)]
+    return [*source, *head, *tail], [
+        *(slice_node.name for slice_node in head),
+        value,
+        *(slice_node.name for slice_node in tail),
+    ]
 
 
 def _unsqueezed(write: Write, fresh: Fresh) -> Node:

@@ -31,10 +31,12 @@ def is_user_file(path: str) -> bool:
 
 def trace_error(error: BaseException, model: nn.Module) -> TraceError:
     """What stopped a trace, as an error that leads with the module and the user's own line."""
-    found = next((f for e in _chain(error) for f in [_user_frame(e)] if f is not None), None)
+    place = next(
+        (place for exception in _chain(error) for place in [_user_frame(exception)] if place is not None), None
+    )
     where = f"{type(model).__name__} cannot be traced"
-    if found is not None:
-        frame, line = found
+    if place is not None:
+        frame, line = place
         path, owner = Path(frame.f_code.co_filename), _module_path(frame, model)
         where = f"{owner} ({frame.f_code.co_name}, {path.name}:{line}) cannot be traced"
     cause, remedy = _explain(error)
@@ -51,17 +53,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _user_frame(error: BaseException) -> tuple[FrameType, int] | None:
-    found, step = None, error.__traceback__
+    user_frame, step = None, error.__traceback__
     while step is not None:
-        if is_user_file(step.tb_frame.f_code.co_filename) and _inside_forward(step.tb_frame, found):
-            found = (step.tb_frame, step.tb_lineno)
+        if is_user_file(step.tb_frame.f_code.co_filename) and _inside_forward(step.tb_frame, user_frame):
+            user_frame = (step.tb_frame, step.tb_lineno)
         step = step.tb_next
-    return found
+    return user_frame
 
 
-def _inside_forward(frame: FrameType, found: Any) -> bool:
+def _inside_forward(frame: FrameType, user_frame: Any) -> bool:
     """Frames count from the first method of a module on: what called the trace is the user's too, but not the model."""
-    return found is not None or isinstance(_receiver(frame), nn.Module)
+    return user_frame is not None or isinstance(_receiver(frame), nn.Module)
 
 
 def _receiver(frame: FrameType) -> Any:
@@ -71,7 +73,7 @@ def _receiver(frame: FrameType) -> Any:
 
 
 def _module_path(frame: FrameType | None, model: nn.Module) -> str:
-    names = {id(m): n for n, m in model.named_modules()}
+    names = {id(module): path for path, module in model.named_modules()}
     while frame is not None:
         name = names.get(id(_receiver(frame)))
         if name is not None:
@@ -81,7 +83,7 @@ def _module_path(frame: FrameType | None, model: nn.Module) -> str:
 
 
 def _explain(error: BaseException) -> tuple[str, str]:
-    kinds = {type(e).__name__ for e in _chain(error)}
+    kinds = {type(exception).__name__ for exception in _chain(error)}
     if "GuardOnDataDependentSymNode" in kinds or "data-dependent" in str(error):
         return (
             "what runs next depends on the values of a tensor, so there is no single graph",

@@ -26,7 +26,7 @@ LONGEST = 2**20
 
 def with_whole_tables(graph: Graph) -> Graph:
     """Reads of all rows of a table in order become the table."""
-    fresh = numbering({n.name for n in graph.nodes})
+    fresh = numbering({node.name for node in graph.nodes})
     known = _Known(graph)
     nodes: list[Node] = []
     same: dict[str, str] = {}
@@ -39,13 +39,13 @@ def with_whole_tables(graph: Graph) -> Graph:
         shown = _shown(node, graph.by_name[raw.args[0].name].shape, fresh)
         nodes += shown
         same[node.name] = shown[-1].name if shown else node.args[0].name
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(o, o) for o in graph.outputs))
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(same.get(output, output) for output in graph.outputs))
 
 
 def _sliced(node: Node, raw: Node, known: _Known) -> Node:
     """Neighbours along one axis of a value, picked by numbers written into the code, as a slice."""
     picks = raw.args[1] if raw.target == "aten.index.Tensor" else ()
-    at = [i for i, x in enumerate(picks) if x is not None]
+    at = [axis for axis, pick in enumerate(picks) if pick is not None]
     source = known.graph.by_name[raw.args[0].name] if len(at) == 1 else None
     if source is None or source.kind is Kind.PARAMETER:
         return node
@@ -80,27 +80,27 @@ def _positions(node: Node) -> Ref | None:
         return None
     if node.target == "aten.index_select.default" and node.args[1] != 0:
         return None
-    found = node.args[at]
+    index = node.args[at]
     if node.target == "aten.index.Tensor":
-        found = found[0] if len(found) == 1 else None
-    return found if isinstance(found, Ref) else None
+        index = index[0] if len(index) == 1 else None
+    return index if isinstance(index, Ref) else None
 
 
 def _shown(node: Node, shape: tuple[int, ...], fresh: Any) -> list[Node]:
     """The calls that give a table of this shape the axes that a reading of it has."""
-    found: list[Node] = []
+    made: list[Node] = []
 
     def call(target: str, argument: Any, now: tuple[int, ...]) -> None:
-        operand = Ref(found[-1].name) if found else node.args[0]
+        operand = Ref(made[-1].name) if made else node.args[0]
         name, result = fresh(short_name(target)), Tensor(now, node.result.dtype)  # type: ignore[union-attr]
-        found.append(replace(node, name=name, target=target, args=(operand, argument), kwargs=(), result=result))
+        made.append(replace(node, name=name, target=target, args=(operand, argument), kwargs=(), result=result))
 
     while len(shape) < len(node.shape):
         shape = (1, *shape)
         call("aten.unsqueeze.default", 0, shape)
     if shape != node.shape:
         call("aten.expand.default", node.shape, node.shape)
-    return found
+    return made
 
 
 class _Known:
@@ -115,7 +115,7 @@ class _Known:
         todo = [name]
         while todo:
             node = self.graph.by_name[todo[-1]]
-            wanted = [r for r in node.refs() if r not in self.found] if _is_small_integer(node) else []
+            wanted = [ref for ref in node.refs() if ref not in self.found] if _is_small_integer(node) else []
             if wanted and node.name not in self.found:
                 todo += wanted
                 continue
@@ -133,13 +133,13 @@ def _is_small_integer(node: Node) -> bool:
 
 def _computed(node: Node, known: Mapping[str, torch.Tensor | None]) -> torch.Tensor | None:
     op = operator(node.target)
-    if op is None or not _is_small_integer(node) or any(known[r] is None for r in node.refs()):
+    if op is None or not _is_small_integer(node) or any(known[ref] is None for ref in node.refs()):
         return None
-    kwargs = {k: _argument(v, known) for k, v in node.kwargs}
+    kwargs = {name: _argument(value, known) for name, value in node.kwargs}
     if draws(node.target, node.args, kwargs):
         return None
-    found = op(*(_argument(a, known) for a in node.args), **kwargs)
-    return found if isinstance(found, torch.Tensor) else None
+    value = op(*(_argument(argument, known) for argument in node.args), **kwargs)
+    return value if isinstance(value, torch.Tensor) else None
 
 
 def _argument(value: Any, known: Mapping[str, torch.Tensor | None]) -> Any:
@@ -150,5 +150,5 @@ def _argument(value: Any, known: Mapping[str, torch.Tensor | None]) -> Any:
     if isinstance(value, Opaque):
         return None
     if isinstance(value, list | tuple):
-        return [_argument(v, known) for v in value]
-    return map_refs(value, lambda r: known[r.name])
+        return [_argument(item, known) for item in value]
+    return map_refs(value, lambda ref: known[ref.name])

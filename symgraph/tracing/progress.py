@@ -21,9 +21,9 @@ class Told(str):
     total: int | None
 
     def __new__(cls, text: str, done: int | None = None, total: int | None = None) -> Self:
-        found = super().__new__(cls, text)
-        found.done, found.total = done, total
-        return found
+        told = super().__new__(cls, text)
+        told.done, told.total = done, total
+        return told
 
 
 def tell(

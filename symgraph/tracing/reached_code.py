@@ -61,7 +61,7 @@ class Reached:
             self.met[id(base)] = base
             if type(base) not in (type, ABCMeta):
                 raise Unknown
-            yield f"class {base.__module__}.{base.__qualname__} of {[_called(b) for b in base.__bases__]}"
+            yield f"class {base.__module__}.{base.__qualname__} of {[_called(parent) for parent in base.__bases__]}"
             for name, value in vars(base).items():
                 if name not in (*_OF_EVERY_CLASS, *_BEFORE):
                     yield f"has {name}"
@@ -130,7 +130,7 @@ def _built_in(function: BuiltinFunctionType | MethodDescriptorType) -> str:
         getattr(owner, "__module__", None),
         getattr(owner, "__name__", None),
     )
-    if not any(is_pure(m) for m in modules if isinstance(m, str)):
+    if not any(is_pure(module) for module in modules if isinstance(module, str)):
         raise Unknown
     return _called(function)
 
@@ -150,9 +150,9 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 def _text(code: CodeType) -> str:
     """Code as text, with its lines: what is traced says where it stands."""
     held = [
-        repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c)
-        for c in code.co_consts
-        if not isinstance(c, CodeType)
+        repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
+        for constant in code.co_consts
+        if not isinstance(constant, CodeType)
     ]
     lines = list(code.co_lines())
     return f"{code.co_code!r} {held} {code.co_names} {code.co_varnames} {code.co_freevars} {code.co_flags} {lines}"

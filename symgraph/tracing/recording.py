@@ -49,16 +49,20 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._made: dict[Any, tuple[Any, ...]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operands = self.read(args), tuple((k, self.read(v)) for k, v in (kwargs or {}).items())
-        found = self._result(func, args, kwargs or {})
+        operands = self.read(args), tuple((name, self.read(value)) for name, value in (kwargs or {}).items())
+        result = self._result(func, args, kwargs or {})
         name = f"%{len(self.calls)}"
-        self.calls.append(Node(name, Kind.CALL, str(func), *operands, describe(found), self.place))
-        self._alive.append(found)
-        if isinstance(found, torch.Tensor):
-            self.names[id(found)] = name
-        elif isinstance(found, list | tuple):
-            self.names |= {id(t): f"{name}#{i}" for i, t in enumerate(found) if isinstance(t, torch.Tensor)}
-        return found
+        self.calls.append(Node(name, Kind.CALL, str(func), *operands, describe(result), self.place))
+        self._alive.append(result)
+        if isinstance(result, torch.Tensor):
+            self.names[id(result)] = name
+        elif isinstance(result, list | tuple):
+            self.names |= {
+                id(tensor): f"{name}#{number}"
+                for number, tensor in enumerate(result)
+                if isinstance(tensor, torch.Tensor)
+            }
+        return result
 
     def _result(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What a call makes; calls that differ in nothing but what they read make the same, which is quick to make."""
@@ -66,10 +70,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self._made:
             shape, stride, dtype = self._made[key]
             return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
-        found = func(*args, **kwargs)
-        if isinstance(found, torch.Tensor) and found.is_meta and not func._schema.is_mutable and not _is_made(args):
-            self._made[key] = found.shape, found.stride(), found.dtype
-        return found
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor) and result.is_meta and not func._schema.is_mutable and not _is_made(args):
+            self._made[key] = result.shape, result.stride(), result.dtype
+        return result
 
     def read(self, value: Any) -> Any:
         """An operand as nodes have it.
@@ -85,7 +89,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _is_made(args: Any) -> bool:
     """Whether a call reads no tensor."""
-    return not any(isinstance(t, torch.Tensor) for t in tree_leaves(args))
+    return not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(args))
 
 
 def _outline(value: Any) -> Any:
@@ -113,25 +117,27 @@ def recorded(
     with without_numbers(wrapper, args, inputs) as (given, named), _compiling_state_context():
         recorder = _Recorder(_named(model, given, named))
         with recorder, _placed(model, blocks, recorder):
-            found = wrapper(*given, **named)
-    outputs = (recorder.names[id(t)] for t in tree_leaves(found) if isinstance(t, torch.Tensor))
+            output = wrapper(*given, **named)
+    outputs = (recorder.names[id(leaf)] for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor))
     return Recording(tuple(recorder.calls), tuple(outputs))
 
 
 def _named(model: nn.Module, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> dict[int, str]:
     """Names of all that a module holds and is given; of several for one tensor the first."""
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for name, tensor in _held(model):
-        found.setdefault(id(tensor), name)
+        names.setdefault(id(tensor), name)
     given = [*enumerate(tree_leaves(args)), *inputs.items()]
-    return found | {id(t): f"input {k}" for k, value in given for t in tree_leaves(value)}
+    return names | {id(leaf): f"input {name}" for name, value in given for leaf in tree_leaves(value)}
 
 
 def _held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
     for path, module in model.named_modules():
-        yield from ((f"{path}.{k}", v) for k, v in vars(module).items() if isinstance(v, torch.Tensor))
+        yield from (
+            (f"{path}.{name}", value) for name, value in vars(module).items() if isinstance(value, torch.Tensor)
+        )
 
 
 @contextmanager
@@ -142,8 +148,8 @@ def _placed(model: nn.Module, blocks: Iterable[str], recorder: _Recorder) -> Ite
         return lambda *_: setattr(recorder, "place", name)
 
     modules = [(name, model.get_submodule(name)) for name in blocks]
-    hooks = [m.register_forward_pre_hook(enter(name)) for name, m in modules]
-    hooks += [m.register_forward_hook(enter("")) for _, m in modules]
+    hooks = [module.register_forward_pre_hook(enter(name)) for name, module in modules]
+    hooks += [module.register_forward_hook(enter("")) for _, module in modules]
     try:
         yield
     finally:

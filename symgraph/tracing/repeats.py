@@ -66,29 +66,29 @@ def repeats_of(
     lists = _lists(model)
     if not lists:
         return ()
-    blocks = [f"{path}.{i}" for path, found in lists.items() for i in range(len(found))]
+    blocks = [f"{path}.{number}" for path, held in lists.items() for number in range(len(held))]
     # Whatever the user's code raises where it has tensors without numbers.
     try:
         with following(_log, wrapper, "looking for repeated blocks"):
             whole = recorded(model, wrapper, args, inputs, blocks)
-        found = tuple(r for path, held in lists.items() for r in _repeat(whole, path, len(held)))
-        with shortened(model, found):
-            kept = [b for b in blocks if not any(r.block(b) in r.left_out for r in found)]
-            short = recorded(model, wrapper, args, inputs, kept) if found else whole
+        repeats = tuple(repeat for path, held in lists.items() for repeat in _repeat(whole, path, len(held)))
+        with shortened(model, repeats):
+            kept = [block for block in blocks if not any(repeat.block(block) in repeat.left_out for repeat in repeats)]
+            short = recorded(model, wrapper, args, inputs, kept) if repeats else whole
     except Exception:
         return ()
-    again = repeated(short.calls, short.outputs, found)
-    return found if again is not None and _numbered(*again) == _numbered(whole.calls, whole.outputs) else ()
+    again = repeated(short.calls, short.outputs, repeats)
+    return repeats if again is not None and _numbered(*again) == _numbered(whole.calls, whole.outputs) else ()
 
 
 def _lists(model: nn.Module) -> dict[str, nn.ModuleList | nn.Sequential]:
     """Lists of blocks, of which none is inside of another one's block."""
-    found: dict[str, nn.ModuleList | nn.Sequential] = {}
+    lists: dict[str, nn.ModuleList | nn.Sequential] = {}
     for path, module in model.named_modules():
-        inside = any(path.startswith(f"{other}.") for other in found)
+        inside = any(path.startswith(f"{other}.") for other in lists)
         if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) >= _FEWEST + 2 and path and not inside:
-            found[path] = module
-    return found
+            lists[path] = module
+    return lists
 
 
 def _repeat(whole: Recording, path: str, length: int) -> Iterator[Repeat]:
@@ -97,12 +97,12 @@ def _repeat(whole: Recording, path: str, length: int) -> Iterator[Repeat]:
     best = Repeat(path, 0, 1, 0, length)
     for period in range(1, _LONGEST + 1):
         start = 0
-        for i in range(length - period + 1):
-            if i + period < length and kinds[i] is not None and kinds[i] == kinds[i + period]:
+        for end in range(length - period + 1):
+            if end + period < length and kinds[end] is not None and kinds[end] == kinds[end + period]:
                 continue
-            found = Repeat(path, start, period, (i + period - start) // period, length)
-            best = max(best, found, key=lambda r: len(r.left_out))
-            start = i + 1
+            candidate = Repeat(path, start, period, (end + period - start) // period, length)
+            best = max(best, candidate, key=lambda repeat: len(repeat.left_out))
+            start = end + 1
     if len(best.left_out) >= _FEWEST:
         yield best
 
@@ -111,7 +111,7 @@ def _kinds(whole: Recording, path: str, length: int) -> list[int | None]:
     """A number for what each block calls, equal for those that call the same; None for one that calls nothing."""
     held = Repeat(path, 0, 1, 0, length)
     said: list[list[Any]] = [[] for _ in range(length)]
-    block: dict[str, int | None] = {n.name: held.block(n.module) if n.module else None for n in whole.calls}
+    block: dict[str, int | None] = {call.name: held.block(call.module) if call.module else None for call in whole.calls}
     readers = _readers(whole, block)
     position: dict[str, int] = {}
 
@@ -137,11 +137,11 @@ def _kinds(whole: Recording, path: str, length: int) -> list[int | None]:
 
 def _readers(whole: Recording, block: Mapping[str, int | None]) -> defaultdict[str, set[int | None]]:
     """The blocks that read each value."""
-    found: defaultdict[str, set[int | None]] = defaultdict(set)
+    readers: defaultdict[str, set[int | None]] = defaultdict(set)
     for node in whole.calls:
         for name in node.refs():
-            found[_whole(name)].add(block[node.name])
-    return found
+            readers[_whole(name)].add(block[node.name])
+    return readers
 
 
 def _numbered(calls: Sequence[Node], outputs: Sequence[str]) -> tuple[tuple[Node, ...], tuple[str, ...]]:
@@ -153,10 +153,10 @@ def _numbered(calls: Sequence[Node], outputs: Sequence[str]) -> tuple[tuple[Node
         return Ref(f"{names.get(head, head)}{mark}{part}")
 
     nodes = []
-    for i, node in enumerate(calls):
-        nodes.append(_with_refs(node, renamed, name=f"%{i}"))
-        names[node.name] = f"%{i}"
-    return tuple(nodes), tuple(renamed(Ref(o)).name for o in outputs)
+    for number, node in enumerate(calls):
+        nodes.append(_with_refs(node, renamed, name=f"%{number}"))
+        names[node.name] = f"%{number}"
+    return tuple(nodes), tuple(renamed(Ref(output)).name for output in outputs)
 
 
 # -- a model without them --------------------------------------------------------------------------------------------
@@ -165,9 +165,9 @@ def _numbered(calls: Sequence[Node], outputs: Sequence[str]) -> tuple[tuple[Node
 @contextmanager
 def shortened(model: nn.Module, repeats: Iterable[Repeat]) -> Iterator[None]:
     """Inside the block a model lacks the copies; the other blocks keep their names."""
-    before = [(held := model.get_submodule(r.path), held._modules, r) for r in repeats]
-    for held, modules, r in before:
-        held._modules = {k: m for k, m in modules.items() if int(k) not in r.left_out}
+    before = [(held := model.get_submodule(repeat.path), held._modules, repeat) for repeat in repeats]
+    for held, modules, repeat in before:
+        held._modules = {name: module for name, module in modules.items() if int(name) not in repeat.left_out}
     try:
         yield
     finally:
@@ -177,11 +177,15 @@ def shortened(model: nn.Module, repeats: Iterable[Repeat]) -> Iterator[None]:
 
 def all_names(names: Iterable[str], repeats: Iterable[Repeat]) -> set[str]:
     """Names of parameters, with those of the copies."""
-    found = set(names)
-    for r in repeats:
-        second = [n for n in found if (at := r.block(n)) is not None and r.period <= at - r.start < 2 * r.period]
-        found |= {r.moved(n, t) for n in second for t in range(1, r.times - 1)}
-    return found
+    every_name = set(names)
+    for repeat in repeats:
+        second = [
+            name
+            for name in every_name
+            if (at := repeat.block(name)) is not None and repeat.period <= at - repeat.start < 2 * repeat.period
+        ]
+        every_name |= {repeat.moved(name, time) for name in second for time in range(1, repeat.times - 1)}
+    return every_name
 
 
 # -- and with them again ---------------------------------------------------------------------------------------------
@@ -189,26 +193,26 @@ def all_names(names: Iterable[str], repeats: Iterable[Repeat]) -> set[str]:
 
 def with_copies(graph: Graph, repeats: tuple[Repeat, ...]) -> Graph | None:
     """The graph of a short model, its state being that of the whole one, with the calls of the copies."""
-    found = repeated(graph.calls, graph.outputs, repeats)
-    if found is None:
+    copied = repeated(graph.calls, graph.outputs, repeats)
+    if copied is None:
         return None
-    nodes = (*(n for n in graph.nodes if n.kind is not Kind.CALL), *found[0])
+    nodes = (*(node for node in graph.nodes if node.kind is not Kind.CALL), *copied[0])
     known: set[str] = set()
     for node in nodes:
         if not known.issuperset(node.refs()):
             return None
         known.add(node.name)
-    return replace(graph, nodes=nodes, outputs=found[1])
+    return replace(graph, nodes=nodes, outputs=copied[1])
 
 
 def repeated(
     calls: Sequence[Node], outputs: Sequence[str], repeats: Iterable[Repeat]
 ) -> tuple[tuple[Node, ...], tuple[str, ...]] | None:
     """Calls of a short model, with copies of the second period of each repetition; None if it is no repetition."""
-    found: tuple[tuple[Node, ...], tuple[str, ...]] | None = (tuple(calls), tuple(outputs))
-    for r in repeats:
-        found = _Copies(r, *found).made() if found is not None else None
-    return found
+    copied: tuple[tuple[Node, ...], tuple[str, ...]] | None = (tuple(calls), tuple(outputs))
+    for repeat in repeats:
+        copied = _Copies(repeat, *copied).made() if copied is not None else None
+    return copied
 
 
 class _Copies:
@@ -216,14 +220,16 @@ class _Copies:
 
     def __init__(self, repeat: Repeat, calls: tuple[Node, ...], outputs: tuple[str, ...]) -> None:
         self.repeat, self.calls, self.outputs = repeat, calls, outputs
-        begins = [self._begin(repeat.start + k * repeat.period) for k in range(2)]
+        begins = [self._begin(repeat.start + number * repeat.period) for number in range(2)]
         length = begins[1] - begins[0]
         self.before, self.after = calls[: begins[0]], calls[begins[1] + length :]
         self.first, self.second = calls[begins[0] : begins[1]], calls[begins[1] : begins[1] + length]
-        self.at = [{n.name: i for i, n in enumerate(period)} for period in (self.first, self.second)]
+        self.at = [{node.name: place for place, node in enumerate(period)} for period in (self.first, self.second)]
 
     def _begin(self, block: int) -> int:
-        own = (i for i, n in enumerate(self.calls) if n.module and self.repeat.block(n.module) == block)
+        own = (
+            place for place, call in enumerate(self.calls) if call.module and self.repeat.block(call.module) == block
+        )
         return next(own, len(self.calls))
 
     def made(self) -> tuple[tuple[Node, ...], tuple[str, ...]] | None:
@@ -231,10 +237,12 @@ class _Copies:
         if not self.first or len(self.first) != len(self.second) or not all(map(self._alike, self.first, self.second)):
             return None
         copies = [self.second]
-        for t in range(1, self.repeat.times - 1):
-            copies.append(tuple(self._copy(node, t) for node in self.second))
-        last = {n.name: copies[-1][i].name for i, n in enumerate(self.second)}
-        read = {_whole(name) for node in self.after for name in node.refs()} | {_whole(o) for o in self.outputs}
+        for time in range(1, self.repeat.times - 1):
+            copies.append(tuple(self._copy(node, time) for node in self.second))
+        last = {node.name: copies[-1][place].name for place, node in enumerate(self.second)}
+        read = {_whole(name) for node in self.after for name in node.refs()} | {
+            _whole(output) for output in self.outputs
+        }
         if not read.isdisjoint(self.at[0]):
             return None
 
@@ -243,7 +251,7 @@ class _Copies:
 
         after = tuple(_with_refs(node, at_last) for node in self.after)
         inside = tuple(node for period in copies for node in period)
-        return (*self.before, *self.first, *inside, *after), tuple(at_last(Ref(o)).name for o in self.outputs)
+        return (*self.before, *self.first, *inside, *after), tuple(at_last(Ref(output)).name for output in self.outputs)
 
     def _alike(self, one: Node, other: Node) -> bool:
         """Whether two calls of two periods are the same, and read the same a period apart."""
@@ -252,8 +260,8 @@ class _Copies:
         if self.repeat.moved(one.module, 1) != other.module:
             return False
         pairs: list[tuple[str, str]] = [*zip(one.refs(), other.refs(), strict=False)]
-        blank = [(map_refs(n.args, _any), map_refs(n.kwargs, _any)) for n in (one, other)]
-        return repr(blank[0]) == repr(blank[1]) and all(self._same(a, b) for a, b in pairs)
+        blank = [(map_refs(node.args, _any), map_refs(node.kwargs, _any)) for node in (one, other)]
+        return repr(blank[0]) == repr(blank[1]) and all(self._same(mine, theirs) for mine, theirs in pairs)
 
     def _same(self, one: str, other: str) -> bool:
         """Whether a value is to the first period what another one is to the second."""
@@ -267,21 +275,21 @@ class _Copies:
             return head not in first
         return (self.repeat.moved(one, 1) if self._moves(other) else one) == other
 
-    def _copy(self, node: Node, t: int) -> Node:
-        """A call of the second period, `t` periods further on."""
+    def _copy(self, node: Node, time: int) -> Node:
+        """A call of the second period, `time` periods further on."""
         first, second = self.at
 
         def moved(ref: Ref) -> Ref:
             head, mark, part = ref.name.partition("#")
             if head in second:
-                return Ref(f"{head}.{t}{mark}{part}")
+                return Ref(f"{head}.{time}{mark}{part}")
             if head in first:
                 name = self.second[first[head]].name
-                return Ref(f"{f'{name}.{t - 1}' if t > 1 else name}{mark}{part}")
-            return Ref(self.repeat.moved(ref.name, t) if self._moves(ref.name) else ref.name)
+                return Ref(f"{f'{name}.{time - 1}' if time > 1 else name}{mark}{part}")
+            return Ref(self.repeat.moved(ref.name, time) if self._moves(ref.name) else ref.name)
 
-        found = _with_refs(node, moved, name=f"{node.name}.{t}")
-        return replace(found, module=self.repeat.moved(node.module, t) if self._moves(node.module) else node.module)
+        copied = _with_refs(node, moved, name=f"{node.name}.{time}")
+        return replace(copied, module=self.repeat.moved(node.module, time) if self._moves(node.module) else node.module)
 
     def _moves(self, name: str) -> bool:
         """Whether a name is that of something in the blocks of the second period."""
@@ -302,7 +310,7 @@ def _renamed(ref: Ref, names: Mapping[str, str]) -> Ref:
     return Ref(f"{names[head]}{mark}{part}") if head in names else ref
 
 
-def _with_refs(node: Node, f: Any, name: str | None = None) -> Node:
+def _with_refs(node: Node, change: Any, name: str | None = None) -> Node:
     """A node that reads other values."""
-    args, kwargs = map_refs(node.args, f), tuple((k, map_refs(v, f)) for k, v in node.kwargs)
+    args, kwargs = map_refs(node.args, change), tuple((name, map_refs(value, change)) for name, value in node.kwargs)
     return replace(node, name=name or node.name, args=args, kwargs=kwargs)

@@ -29,16 +29,18 @@ def same_code(one: nn.Module, other: nn.Module, fixed: Collection[str]) -> bool:
     (True, False)
     """
     ones, others = dict(one.named_modules()), dict(other.named_modules())
-    if list(ones) != list(others) or not all(_same_module(ones[n], others[n]) for n in ones):
+    if list(ones) != list(others) or not all(_same_module(ones[name], others[name]) for name in ones):
         return False
     first, second = dict(one.named_buffers()), dict(other.named_buffers())
-    return _outline(one) == _outline(other) and all(_same(first.get(n), second.get(n)) for n in fixed)
+    return _outline(one) == _outline(other) and all(_same(first.get(name), second.get(name)) for name in fixed)
 
 
 def _same_module(one: nn.Module, other: nn.Module) -> bool:
-    if type(one) is not type(other) or any(getattr(m, hooks) for m in (one, other) for hooks in _HOOKS):
+    if type(one) is not type(other) or any(getattr(module, hooks) for module in (one, other) for hooks in _HOOKS):
         return False
-    first, second = ({k: v for k, v in vars(m).items() if k not in _SHARED} for m in (one, other))
+    first, second = (
+        {name: value for name, value in vars(module).items() if name not in _SHARED} for module in (one, other)
+    )
     return one.training == other.training and _same(first, second)
 
 
@@ -54,7 +56,7 @@ def _same(one: Any, other: Any) -> bool:
     if type(one) in (list, tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, Mapping):
-        return list(one) == list(other) and all(_same(one[k], other[k]) for k in one)
+        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
     return isinstance(one, _PLAIN) and bool(one == other)
 
 
@@ -64,6 +66,15 @@ def _outline(module: nn.Module) -> list[tuple[Any, ...]]:
     stored = module.state_dict().keys()
     named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     return [
-        (name, first.setdefault(id(t), name), type(t), t.shape, t.dtype, t.device, t.layout, name in stored)
-        for name, t in named
+        (
+            name,
+            first.setdefault(id(tensor), name),
+            type(tensor),
+            tensor.shape,
+            tensor.dtype,
+            tensor.device,
+            tensor.layout,
+            name in stored,
+        )
+        for name, tensor in named
     ]

@@ -34,9 +34,13 @@ def random_inputs(graph: Graph, generator: torch.Generator, world: World = PLAIN
 
 def input_worlds(graph: Graph) -> tuple[World, ...]:
     """The worlds in which inputs differ, the plainest first and then one that closes rows of masks."""
-    drawn = [n for n in graph.inputs if _dtype(n).is_floating_point or _rows(graph, n.name) is None]
-    others = [w for w in WORLDS if w is not PLAIN]
-    return (PLAIN, *sorted(others, key=lambda w: w.name != "zeros")) if drawn else (PLAIN, WORLDS[-1])
+    drawn = [
+        input_node
+        for input_node in graph.inputs
+        if _dtype(input_node).is_floating_point or _rows(graph, input_node.name) is None
+    ]
+    others = [world for world in WORLDS if world is not PLAIN]
+    return (PLAIN, *sorted(others, key=lambda world: world.name != "zeros")) if drawn else (PLAIN, WORLDS[-1])
 
 
 def _input(graph: Graph, node: Node, generator: torch.Generator, world: World) -> Tensor:
@@ -57,24 +61,24 @@ def _input(graph: Graph, node: Node, generator: torch.Generator, world: World) -
 
 def _longest(graph: Graph, value: str) -> int:
     """The number of positions that a value is a length of, if positions are compared with it; else 0."""
-    users = [u for _, u in _readers(graph, value) if short_name(u.target) in _ORDERS]
-    return max((u.shape[-1] for u in users if u.shape), default=0)
+    users = [user for _, user in _readers(graph, value) if short_name(user.target) in _ORDERS]
+    return max((user.shape[-1] for user in users if user.shape), default=0)
 
 
 def random_state(graph: Graph, generator: torch.Generator) -> State:
     """Parameters and buffers of the traced shapes: vectors near one, matrices scaled by their columns."""
-    found: State = {}
+    state: State = {}
     for name, node in graph.state.items():
         dtype = _dtype(node)
         if not dtype.is_floating_point:
             count = torch.arange(node.shape[-1] if node.shape else 1)
             rows = _rows(graph, node.name)
             count = (count if rows is None else count % rows).to(dtype)
-            found[name] = count.expand(node.shape or (1,)).reshape(node.shape)
+            state[name] = count.expand(node.shape or (1,)).reshape(node.shape)
             continue
         noise = torch.randn(node.shape, generator=generator, dtype=torch.float64)
-        found[name] = 1.0 + 0.2 * noise.abs() if len(node.shape) < 2 else noise * max(node.shape[1:], default=1) ** -0.5
-    return found
+        state[name] = 1.0 + 0.2 * noise.abs() if len(node.shape) < 2 else noise * max(node.shape[1:], default=1) ** -0.5
+    return state
 
 
 def generic_state(
@@ -87,17 +91,17 @@ def generic_state(
         biases: what vectors that are only ever added are multiplied by. Small ones leave no unit of a piecewise linear
             activation on one side of its kink for every input, where it would be linear, or off.
     """
-    found = random_state(graph, generator)
+    state = random_state(graph, generator)
     for name, node in graph.state.items():
         if name in graph.parameters and _dtype(node).is_floating_point and len(node.shape) < 2:
             scale = biases if _is_bias(graph, node) else 1.0
-            found[name] = scale * (0.3 + torch.rand(node.shape, generator=generator, dtype=torch.float64))
+            state[name] = scale * (0.3 + torch.rand(node.shape, generator=generator, dtype=torch.float64))
         elif name not in graph.parameters and buffers is not None and name in buffers:
             kept = buffers[name].detach()
-            found[name] = kept.double() if kept.is_floating_point() else kept
+            state[name] = kept.double() if kept.is_floating_point() else kept
             if kept.is_floating_point() and name not in graph.transient:
-                found[name] = found[name] + 0.5 * torch.rand(node.shape, generator=generator, dtype=torch.float64)
-    return found
+                state[name] = state[name] + 0.5 * torch.rand(node.shape, generator=generator, dtype=torch.float64)
+    return state
 
 
 def _is_bias(graph: Graph, parameter: Node) -> bool:
@@ -107,7 +111,7 @@ def _is_bias(graph: Graph, parameter: Node) -> bool:
 
 def _adds(user: Node, value: str) -> bool:
     """Whether a call adds this operand: it is one of a sum, or the bias by the operator's own schema."""
-    name, names = short_name(user.target), [a.name for a in arguments(user.target) or ()]
+    name, names = short_name(user.target), [argument.name for argument in arguments(user.target) or ()]
     given = [*zip(names, user.args, strict=False), *user.kwargs]
     roles = {role for role, operand in given if operand == Ref(value)}
     return name == "add" or roles == {"bias"} or (name == "addmm" and roles == {"self"})
@@ -115,38 +119,43 @@ def _adds(user: Node, value: str) -> bool:
 
 def perturbed(graph: Graph, state: Mapping[str, Tensor], generator: torch.Generator, spread: float) -> State:
     """The state with normal noise on every parameter: initial values (zero biases, unit gains) would hide errors."""
-    found = float64(state)
+    changed = float64(state)
     for name in graph.parameters:
-        if spread and name in found and found[name].is_floating_point():
-            noise = torch.randn(found[name].shape, generator=generator, dtype=torch.float64)
-            found[name] = found[name] + spread * noise
-    return found
+        if spread and name in changed and changed[name].is_floating_point():
+            noise = torch.randn(changed[name].shape, generator=generator, dtype=torch.float64)
+            changed[name] = changed[name] + spread * noise
+    return changed
 
 
 def float64(state: Mapping[str, Tensor]) -> State:
     """Every floating tensor in float64, detached."""
-    return {k: v.detach().double() if v.is_floating_point() else v.detach() for k, v in state.items()}
+    return {
+        name: tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
+        for name, tensor in state.items()
+    }
 
 
 def _dtype(node: Node) -> torch.dtype:
-    found: torch.dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
-    return found
+    dtype: torch.dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
+    return dtype
 
 
 def _rows(graph: Graph, value: str) -> int | None:
     """How many rows the smallest table has that an integer value indexes, if it indexes any."""
     tables = (
-        _table(graph, u)
-        for at, u in _readers(graph, value)
-        if short_name(u.target) == "embedding" and u.args[1] == Ref(at)
+        _table(graph, user)
+        for at, user in _readers(graph, value)
+        if short_name(user.target) == "embedding" and user.args[1] == Ref(at)
     )
-    return min((t for t in tables if t is not None), default=None)
+    return min((table for table in tables if table is not None), default=None)
 
 
 def _compared(graph: Graph, value: str) -> list[int]:
     """Integers that a value is compared with (the end of a text, padding): without them whole branches stay dark."""
-    users = [u for _, u in _readers(graph, value) if short_name(u.target) in ("eq", "ne") and len(u.args) == 2]
-    return sorted({u.args[1] for u in users if type(u.args[1]) is int})
+    users = [
+        user for _, user in _readers(graph, value) if short_name(user.target) in ("eq", "ne") and len(user.args) == 2
+    ]
+    return sorted({user.args[1] for user in users if type(user.args[1]) is int})
 
 
 def _readers(graph: Graph, value: str) -> Iterator[tuple[str, Node]]:

@@ -39,9 +39,9 @@ class Several(Tensor):
         """A handle of these tensors."""
         wrapped: Any = Tensor._make_wrapper_subclass
         how = {"strides": like.stride(), "dtype": like.dtype, "device": "cpu" if like.is_meta else like.device}
-        found: Several = wrapped(cls, like.shape, **how)
-        found._parts, found._lazy = parts, lazy
-        return found
+        several: Several = wrapped(cls, like.shape, **how)
+        several._parts, several._lazy = parts, lazy
+        return several
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -53,14 +53,14 @@ class Several(Tensor):
             ApartError: what it gives differs in more than entries, or it writes to what all have in common.
         """
         named = dict(kwargs or {})
-        operands = list({id(t): t for t in tree_leaves((args, named)) if isinstance(t, Several)}.values())
-        changed = [t for t in tree_leaves(written(func, args, named)) if isinstance(t, Tensor)]
-        if any(not isinstance(t, Several) or t._lazy for t in changed):
+        operands = list({id(leaf): leaf for leaf in tree_leaves((args, named)) if isinstance(leaf, Several)}.values())
+        changed = [leaf for leaf in tree_leaves(written(func, args, named)) if isinstance(leaf, Tensor)]
+        if any(not isinstance(tensor, Several) or tensor._lazy for tensor in changed):
             raise ApartError(f"{func} writes to what several states have in common")
         if func.is_view and len(operands) == 1 and operands[0]._lazy:
             return _viewed(func, operands[0], args, named)
         results = []
-        for parts in zip(*(t._parts() for t in operands), strict=True):
+        for parts in zip(*(operand._parts() for operand in operands), strict=True):
             at = dict(zip(map(id, operands), parts, strict=True))
             results.append(_called(func, args, named, at))
             # The next ones are made once these are gone.
@@ -83,7 +83,7 @@ def each(tensor: Tensor, count: int) -> Iterator[Tensor]:
 
 def _called(func: Any, args: Any, kwargs: Any, parts: Mapping[int, Tensor]) -> Any:
     """An operator with each handle replaced by one of its tensors."""
-    given, named = tree_map_only(Several, lambda t: parts[id(t)], (args, kwargs))
+    given, named = tree_map_only(Several, lambda several: parts[id(several)], (args, kwargs))
     return func(*given, **named)
 
 
@@ -103,14 +103,14 @@ def _joined(results: list[Any], changed: Sequence[Tensor]) -> Any:
     """One result of several: handles of tensors, and what is the same in all."""
     first, *others = results
     if isinstance(first, list | tuple):
-        return type(first)(_joined(list(x), changed) for x in zip(*results, strict=True))
+        return type(first)(_joined(list(parts), changed) for parts in zip(*results, strict=True))
     if not isinstance(first, Tensor):
         if any(x != first for x in others):
             raise ApartError("several states decide differently")
         return first
-    for t in changed:
-        if first is next(iter(t._parts())):  # type: ignore[attr-defined]
-            return t
+    for tensor in changed:
+        if first is next(iter(tensor._parts())):  # type: ignore[attr-defined]
+            return tensor
     if any(x.shape != first.shape or x.dtype != first.dtype or x.stride() != first.stride() for x in others):
         raise ApartError("results of several states have different shapes")
     return several(results)

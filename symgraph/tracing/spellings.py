@@ -121,13 +121,13 @@ def _one_matrix(node: Node, known: Known) -> Node:
 
 def _linear(node: Node, known: Known) -> Node:
     """A product with the transpose of a matrix, with or without a sum, as the linear map that it is."""
-    if node.target not in _PRODUCTS or not all(isinstance(a, Ref) for a in node.args):
+    if node.target not in _PRODUCTS or not all(isinstance(argument, Ref) for argument in node.args):
         return node
     *first, left, right = node.args
     turned = known[right.name]
     given = (arguments(turned) if turned.target in _TRANSPOSES else None) or {}
     plain = len(turned.shape) == 2 and {given.get("dim0", 0) % 2, given.get("dim1", 1) % 2} == {0, 1}
-    if not given or not plain or node.kwargs or any(len(known[b.name].shape) != 1 for b in first):
+    if not given or not plain or node.kwargs or any(len(known[operand.name].shape) != 1 for operand in first):
         return node
     return replace(node, target="aten.linear.default", args=(left, given["self"], *first))
 
@@ -152,9 +152,9 @@ def _joined(node: Node, known: Known) -> Node:
     """A concatenation without its empty parts (a cache that holds nothing yet); of one part it is a copy."""
     if node.target != "aten.cat.default" or not isinstance(node.args[0], tuple):
         return node
-    parts = tuple(r for r in node.args[0] if 0 not in known[r.name].shape)
+    parts = tuple(argument for argument in node.args[0] if 0 not in known[argument.name].shape)
     # What is empty may still be what makes integers into floats.
-    if len(parts) == len(node.args[0]) or not any(keeps_kind(known[p.name], node) for p in parts):
+    if len(parts) == len(node.args[0]) or not any(keeps_kind(known[part.name], node) for part in parts):
         return node
     if len(parts) == 1:
         return replace(node, target="aten.alias.default", args=parts, kwargs=())
@@ -223,7 +223,9 @@ def _no_times(node: Node, known: Known) -> Node:
     """Nothing of a tensor is nothing; what was finite is zero."""
     if node.target != "aten.mul.Tensor" or not isinstance(node.result, Tensor) or not _is_floating(node):
         return node
-    if 0 not in (a for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)):
+    if 0 not in (
+        argument for argument in node.args if isinstance(argument, int | float) and not isinstance(argument, bool)
+    ):
         return node
     return replace(node, target="aten.zeros.default", args=(node.shape,), kwargs=(("dtype", DType(node.result.dtype)),))
 
@@ -237,8 +239,8 @@ def _mean(node: Node, known: Known) -> Node:
         return node
     before, dims = known[total.args[0].name].shape, total.args[1]
     size = 1
-    for d in dims if dims else range(len(before)):
-        size *= before[d]
+    for dim in dims if dims else range(len(before)):
+        size *= before[dim]
     if (size if node.target == "aten.div.Tensor" else 1.0 / size) != number:
         return node
     return replace(node, target="aten.mean.dim", args=total.args, kwargs=total.kwargs)
@@ -248,13 +250,13 @@ def _swapped(node: Node, known: Known) -> Node:
     """A permutation that exchanges two axes, as the transposition that it is."""
     if node.target != "aten.permute.default":
         return node
-    order = [d % len(node.shape) for d in node.args[1]]
-    moved = [i for i, d in enumerate(order) if i != d]
+    order = [dim % len(node.shape) for dim in node.args[1]]
+    moved = [axis for axis, dim in enumerate(order) if axis != dim]
     if not moved:
         return replace(node, target="aten.alias.default", args=node.args[:1])
     if len(moved) != 2:
         return node
-    first, second = (i - len(order) for i in moved)
+    first, second = (axis - len(order) for axis in moved)
     return replace(node, target="aten.transpose.int", args=(node.args[0], first, second))
 
 
@@ -273,14 +275,14 @@ def _is_floating(node: Node) -> bool:
 
 def keeps_kind(before: Node, after: Node) -> bool:
     """Whether two values are of one kind of numbers."""
-    a, b = before.result, after.result
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and kind(a.dtype) == kind(b.dtype)
+    old, new = before.result, after.result
+    return isinstance(old, Tensor) and isinstance(new, Tensor) and kind(old.dtype) == kind(new.dtype)
 
 
 def kind(dtype: str) -> str:
     """Floating types that are computed in are one kind, complex ones another: the executor has one precision each."""
-    found: torch.dtype = getattr(torch, dtype)
-    return "float" if is_wide(found) else "complex" if found.is_complex else dtype
+    known_dtype: torch.dtype = getattr(torch, dtype)
+    return "float" if is_wide(known_dtype) else "complex" if known_dtype.is_complex else dtype
 
 
 SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (

@@ -43,8 +43,8 @@ class Context:
 
     def default(self, *names: str) -> int | None:
         """The first of several settings that is a positive number."""
-        found: list[Any] = [self.defaults.get(n) for n in names]
-        return next((int(v) for v in found if _is_number(v) and v > 0), None)
+        values: list[Any] = [self.defaults.get(name) for name in names]
+        return next((int(value) for value in values if _is_number(value) and value > 0), None)
 
     @property
     def width(self) -> int | None:
@@ -71,135 +71,142 @@ def _multiple(value: float, of: int = 8) -> int:
     return max(of, round(value / of) * of)
 
 
-def keep(value: Any, c: Context) -> Any:
+def keep(value: Any, context: Context) -> Any:
     """As it is."""
     return value
 
 
-def _proportional(value: Any, c: Context) -> int:
-    return min(_multiple(c.sizes.width * value / c.width), 4 * c.sizes.width) if c.width else min(value, c.sizes.width)
+def _proportional(value: Any, context: Context) -> int:
+    return (
+        min(_multiple(context.sizes.width * value / context.width), 4 * context.sizes.width)
+        if context.width
+        else min(value, context.sizes.width)
+    )
 
 
-def width(value: Any, c: Context) -> Any:
+def width(value: Any, context: Context) -> Any:
     """A width stays in its ratio to the model's."""
-    return _proportional(value, c) if value > 0 else value
+    return _proportional(value, context) if value > 0 else value
 
 
-def feed_forward(value: Any, c: Context) -> Any:
+def feed_forward(value: Any, context: Context) -> Any:
     """The inside of an MLP, in its ratio only where that is asked for."""
-    if c.sizes.proportional or value == c.width:
-        return width(value, c)
-    return c.sizes.feed_forward if value > 0 else value
+    if context.sizes.proportional or value == context.width:
+        return width(value, context)
+    return context.sizes.feed_forward if value > 0 else value
 
 
-def heads(value: Any, c: Context) -> Any:
+def heads(value: Any, context: Context) -> Any:
     """The number of heads."""
-    return c.sizes.heads if value > 1 else value
+    return context.sizes.heads if value > 1 else value
 
 
-def groups(value: Any, c: Context) -> Any:
+def groups(value: Any, context: Context) -> Any:
     """The number of key-value heads: all, one, or some."""
     if value <= 1:
         return value
-    return c.sizes.heads if value == c.heads else c.sizes.groups
+    return context.sizes.heads if value == context.heads else context.sizes.groups
 
 
-def head_dim(value: Any, c: Context) -> Any:
+def head_dim(value: Any, context: Context) -> Any:
     """The width of a head, twice as wide where the heads together are wider than the model."""
-    usual = c.sizes.width // c.sizes.heads
-    if value <= 0 or not (c.width and c.heads):
+    usual = context.sizes.width // context.sizes.heads
+    if value <= 0 or not (context.width and context.heads):
         return usual if value > 0 else value
-    return usual * (2 if value * c.heads > c.width else 1)
+    return usual * (2 if value * context.heads > context.width else 1)
 
 
-def beside_rotary(value: Any, c: Context) -> Any:
+def beside_rotary(value: Any, context: Context) -> Any:
     """The part of a head that is not rotated, in its ratio to the part that is."""
-    return c.sizes.state * max(1, round(value / (c.default("qk_rope_head_dim") or value)))
+    return context.sizes.state * max(1, round(value / (context.default("qk_rope_head_dim") or value)))
 
 
-def rotated_share(value: Any, c: Context) -> Any:
+def rotated_share(value: Any, context: Context) -> Any:
     """The share of a head that is rotated, so that a pair of coordinates is."""
-    return max(value, min(1.0, 2 * c.sizes.heads / c.sizes.width)) if value > 0 else value
+    return max(value, min(1.0, 2 * context.sizes.heads / context.sizes.width)) if value > 0 else value
 
 
-def layers(value: Any, c: Context) -> Any:
+def layers(value: Any, context: Context) -> Any:
     """The number of layers."""
-    return len(c.kept) if value > len(c.kept) else value
+    return len(context.kept) if value > len(context.kept) else value
 
 
 def at_most(limit: int) -> Shrink:
     """Not more than a number."""
-    return lambda value, c: min(value, limit)
+    return lambda value, context: min(value, limit)
 
 
 def to(name: str) -> Shrink:
     """One of the sizes."""
-    return lambda value, c: min(value, getattr(c.sizes, name)) if value > 0 else value
+    return lambda value, context: min(value, getattr(context.sizes, name)) if value > 0 else value
 
 
-def token(value: Any, c: Context) -> Any:
+def token(value: Any, context: Context) -> Any:
     """A special token, from the end of the vocabulary, where example inputs seldom reach."""
     if not isinstance(value, int) or value < 0:
         return value
-    if value not in c.tokens:
-        c.tokens.append(value)
-    return c.sizes.vocabulary - 1 - c.tokens.index(value) if value >= c.sizes.vocabulary else value
+    if value not in context.tokens:
+        context.tokens.append(value)
+    return context.sizes.vocabulary - 1 - context.tokens.index(value) if value >= context.sizes.vocabulary else value
 
 
-def widths(value: Sequence[int], c: Context) -> Any:
+def widths(value: Sequence[int], context: Context) -> Any:
     """Widths of stages, in their ratios."""
-    least = min(v for v in value if v > 0)
-    return [v and _multiple(16 * v / least) for v in value]
+    least = min(size for size in value if size > 0)
+    return [size and _multiple(16 * size / least) for size in value]
 
 
-def eighths(value: Sequence[int], c: Context) -> Any:
+def eighths(value: Sequence[int], context: Context) -> Any:
     """Widths that other lists repeat, all by one factor."""
-    return [v if v <= 4 else max(2, v // 8) for v in value]
+    return [size if size <= 4 else max(2, size // 8) for size in value]
 
 
-def stage_heads(value: Sequence[int], c: Context) -> Any:
+def stage_heads(value: Sequence[int], context: Context) -> Any:
     """Heads of stages, in their ratios."""
-    least = min(v for v in value if v > 0)
-    return [max(1, round(2 * v / least)) for v in value] if least > 2 else value
+    least = min(size for size in value if size > 0)
+    return [max(1, round(2 * size / least)) for size in value] if least > 2 else value
 
 
-def depths(value: Sequence[int], c: Context) -> Any:
+def depths(value: Sequence[int], context: Context) -> Any:
     """At most two blocks in each stage."""
-    return [min(v, 2) for v in value]
+    return [min(size, 2) for size in value]
 
 
-def layer_ids(value: Sequence[int], c: Context) -> Any:
+def layer_ids(value: Sequence[int], context: Context) -> Any:
     """Those of the layers that are kept, under their new numbers."""
-    return [c.kept.index(v) for v in value if v in c.kept]
+    return [context.kept.index(size) for size in value if size in context.kept]
 
 
-def period(value: Any, c: Context) -> Any:
+def period(value: Any, context: Context) -> Any:
     """Every second layer is special where every n-th was."""
     return min(value, 2)
 
 
-def sections(value: Sequence[int], c: Context) -> Any:
+def sections(value: Sequence[int], context: Context) -> Any:
     """Parts of the rotary frequencies, as many as half a head has."""
-    total = max(c.sizes.width // c.sizes.heads // 2, len(value))
-    rest = [max(1, total * v // (sum(value) or 1)) for v in value[1:]]
+    total = max(context.sizes.width // context.sizes.heads // 2, len(value))
+    rest = [max(1, total * section // (sum(value) or 1)) for section in value[1:]]
     return [total - sum(rest), *rest]
 
 
-def factors(value: Sequence[float], c: Context) -> Any:
+def factors(value: Sequence[float], context: Context) -> Any:
     """A factor for each rotary frequency."""
-    return list(value)[: c.sizes.width // c.sizes.heads // 2]
+    return list(value)[: context.sizes.width // context.sizes.heads // 2]
 
 
 NUMBERS: tuple[tuple[str, Shrink], ...] = (
     (r"partial_rotary_factor|rotary_pct|rotary_emb_fraction|rotary_percentage", rotated_share),
     (r"type_vocab_size|.*_ratio|.*factor|.*_eps|.*theta|.*kernel.*|.*stride.*|.*dilation.*|.*_scale|seed", keep),
     (r"(.*_)?num_channels|in_channels|in_chans|audio_channels|channels|num_labels|n_langs|down_.*|pool_size", keep),
-    (r".*dropout.*|.*drop_path.*|.*layerdrop|.*_pdrop|.*drop_rate|.*jitter.*", lambda v, c: type(v)(0)),
+    (r".*dropout.*|.*drop_path.*|.*layerdrop|.*_pdrop|.*drop_rate|.*jitter.*", lambda value, context: type(value)(0)),
     (r".*vocab(ulary)?(_size)?(_per_layer_input|_base)?|.*num_embeddings", to("vocabulary")),
     (r"(.*_)?(token|pad|bos|eos)_(id|index)|(pad|bos|eos|unk|mask)_index|vocab_offset", token),
     (r"(.*_)?(qk_)?rope_head_dim", to("state")),
     (r"qk_nope_head_dim", beside_rotary),
-    (r"qk_head_dim", lambda v, c: c.sizes.state + beside_rotary(c.default("qk_nope_head_dim"), c)),
+    (
+        r"qk_head_dim",
+        lambda value, context: context.sizes.state + beside_rotary(context.default("qk_nope_head_dim"), context),
+    ),
     (r"v_head_dim", to("state")),
     (r".*lora_rank|.*_rank|.*_lowrank", to("rank")),
     (r"num_(routed_|local_)?experts|n_routed_experts|moe_num_experts|zero_expert_num", to("experts")),
@@ -232,7 +239,7 @@ NUMBERS: tuple[tuple[str, Shrink], ...] = (
     (r"image_size|img_size|crop_size|input_resolution", to("image")),
     (r"patch_size", to("patch")),
     # The window on both sides together: half of it has to reach further than a token itself.
-    (r"local_attention", lambda v, c: min(v, 2 * c.sizes.window)),
+    (r"local_attention", lambda value, context: min(value, 2 * context.sizes.window)),
     (r"(sliding_window|.*window_size|attention_window|.*attn_chunk_length)(_size)?", to("window")),
     (r"(mamba_|lsh_|local_|attention_)?chunk_size|block_size|index_block_size", to("window")),
     (r"index_topk(_blocks)?|index_topk_.*", at_most(4)),
@@ -244,59 +251,62 @@ NUMBERS: tuple[tuple[str, Shrink], ...] = (
     (r".*(_size|_dim|_width|_channels|_dims|_features)|hidden|dim|d_model|d_latents|n_embd", width),
 )
 LISTS: tuple[tuple[str, Shrink], ...] = (
-    (r".*(token|pad|bos|eos)_(id|index)|.*_tokens", lambda v, c: [token(x, c) for x in v]),
+    (r".*(token|pad|bos|eos)_(id|index)|.*_tokens", lambda value, context: [token(item, context) for item in value]),
     (r"mrope_section", sections),
     (r"(long|short)_factor", factors),
-    (r".*drop.*", lambda v, c: [type(x)(0) for x in v]),
+    (r".*drop.*", lambda value, context: [type(item)(0) for item in value]),
     (r"depths?|num_blocks|.*_depths?|layers|stage_num.*|num_block_repeats", depths),
     (r".*(layers|layer_ids|_idxs|_indices|_indexes)", layer_ids),
     (r"stem_channels|stage_.*_channels", eighths),
     (r"num_(attention_)?heads|.*_heads", stage_heads),
     (r"hidden_sizes|dims|embed_dims?|conv_dim|tdnn_dim|.*hidden_sizes|.*_dims|.*_channels", widths),
-    (r"image_size|img_size|crop_size", lambda v, c: [min(x, c.sizes.image) for x in v]),
-    (r"patch_size", lambda v, c: [min(x, c.sizes.patch) for x in v]),
+    (r"image_size|img_size|crop_size", lambda value, context: [min(item, context.sizes.image) for item in value]),
+    (r"patch_size", lambda value, context: [min(item, context.sizes.patch) for item in value]),
 )
 
 
 # What may be left to be said, where a class of model cannot do without it.
 FILL: Mapping[str, Callable[[Context], Any]] = {
-    "num_key_value_heads": lambda c: c.sizes.groups,
-    "head_dim": lambda c: c.sizes.width // c.sizes.heads,
-    "num_experts_per_tok": lambda c: 2,
-    "n_routed_experts": lambda c: c.sizes.experts,
-    "n_shared_experts": lambda c: 1,
+    "num_key_value_heads": lambda context: context.sizes.groups,
+    "head_dim": lambda context: context.sizes.width // context.sizes.heads,
+    "num_experts_per_tok": lambda context: 2,
+    "n_routed_experts": lambda context: context.sizes.experts,
+    "n_shared_experts": lambda context: 1,
 }
 # Where nothing is said the inside of an MLP is four times the width: wider than all else in a tiny model.
 _UNSAID = frozenset({"n_inner", "intermediate_size"})
 IMAGES = r".*image_size|img_size|crop_size|.*drop.*|.*_rate"
 
 
-def shrink_number(name: str, value: Any, c: Context) -> Any:
+def shrink_number(name: str, value: Any, context: Context) -> Any:
     """A number made small, by what its name says it counts."""
-    if c.sizes.images_only and not re.fullmatch(IMAGES, name):
+    if context.sizes.images_only and not re.fullmatch(IMAGES, name):
         return value
-    rule = next((r for pattern, r in NUMBERS if re.fullmatch(pattern, name)), keep)
-    return rule(value, c)
+    rule = next((reducer for pattern, reducer in NUMBERS if re.fullmatch(pattern, name)), keep)
+    return rule(value, context)
 
 
-def fill(name: str, c: Context) -> Any:
+def fill(name: str, context: Context) -> Any:
     """A value for a setting that has none, where asked for; padding and the inside of an MLP are always known."""
     if name == "pad_token_id":
         return 0
-    if name in _UNSAID and not c.sizes.proportional:
-        return c.sizes.feed_forward
-    return FILL[name](c) if c.sizes.fill and name in FILL else None
+    if name in _UNSAID and not context.sizes.proportional:
+        return context.sizes.feed_forward
+    return FILL[name](context) if context.sizes.fill and name in FILL else None
 
 
-def shrink_list(name: str, value: Sequence[Any], c: Context) -> Any:
+def shrink_list(name: str, value: Sequence[Any], context: Context) -> Any:
     """A list made short where it has an entry for each layer, and its entries small."""
     plain = list(value)
-    if c.sizes.images_only and not re.fullmatch(IMAGES, name):
+    if context.sizes.images_only and not re.fullmatch(IMAGES, name):
         return value
-    if c.sizes.cut and c.depth > len(c.kept) and len(plain) == c.depth:
-        plain = [plain[i] for i in c.kept]
-        plain = [shrink_number(name.removesuffix("_per_layer"), v, c) if type(v) is int else v for v in plain]
-    elif plain and all(_is_number(v) for v in plain) and c.sizes.stages:
-        rule = next((r for pattern, r in LISTS if re.fullmatch(pattern, name)), keep)
-        plain = list(rule(plain, c))
+    if context.sizes.cut and context.depth > len(context.kept) and len(plain) == context.depth:
+        plain = [plain[layer] for layer in context.kept]
+        plain = [
+            shrink_number(name.removesuffix("_per_layer"), number, context) if type(number) is int else number
+            for number in plain
+        ]
+    elif plain and all(_is_number(number) for number in plain) and context.sizes.stages:
+        rule = next((reducer for pattern, reducer in LISTS if re.fullmatch(pattern, name)), keep)
+        plain = list(rule(plain, context))
     return plain if isinstance(value, list) else tuple(plain)

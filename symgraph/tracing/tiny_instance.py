@@ -72,7 +72,7 @@ def tiny_instance(module: Any, most: int) -> Instance:
         except Exception as error:
             reason = reason or one_line(error)
             continue
-        count = sum(p.numel() for p in small.parameters())
+        count = sum(parameter.numel() for parameter in small.parameters())
         if count <= most:
             return Instance(small, _changes(module.config, small.config))  # type: ignore[arg-type]
         reason = reason or f"at width {sizes.width} it has {count:,} parameters"
@@ -99,6 +99,6 @@ def built(model_class: Any, config: PreTrainedConfig) -> nn.Module:
 
 def _changes(large: PreTrainedConfig, small: PreTrainedConfig) -> str:
     before, after = settings(large), settings(small)
-    changed = [n for n in before if isinstance(before[n], int) and before[n] != after.get(n)]
+    changed = [name for name in before if isinstance(before[name], int) and before[name] != after.get(name)]
     more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-    return ", ".join(f"{n} {before[n]} -> {after.get(n)}" for n in changed[:_NAMED]) + more
+    return ", ".join(f"{name} {before[name]} -> {after.get(name)}" for name in changed[:_NAMED]) + more

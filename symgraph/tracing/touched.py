@@ -22,15 +22,15 @@ class _Touched(TorchFunctionMode):
 
     def start(self, model: nn.Module, *_: Any) -> None:
         """The model is called: its parameters are what a trace has put in their place."""
-        self._named = {id(p): name for name, p in model.named_parameters()}
+        self._named = {id(parameter): name for name, parameter in model.named_parameters()}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         # Attributes, and questions that are answered with a number, read nothing.
-        if getattr(func, "__name__", "") != "__get__" and any(isinstance(t, Tensor) for t in tree_leaves(found)):
+        if getattr(func, "__name__", "") != "__get__" and any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
             leaves = tree_leaves((args, kwargs or {}))
-            self.names |= {self._named[id(t)] for t in leaves if id(t) in self._named}
-        return found
+            self.names |= {self._named[id(leaf)] for leaf in leaves if id(leaf) in self._named}
+        return result
 
 
 @contextmanager

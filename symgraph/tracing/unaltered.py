@@ -17,7 +17,9 @@ _CONTAINERS = (dict, OrderedDict, defaultdict, list, set)
 def unaltered(model: nn.Module) -> Iterator[None]:
     """Inside the block a model may be called in any way; afterwards it holds what it held before."""
     seen: dict[int, Any] = {}
-    before = [(c, c.copy()) for module in model.modules() for c in _containers(vars(module), seen)]
+    before = [
+        (container, container.copy()) for module in model.modules() for container in _containers(vars(module), seen)
+    ]
     try:
         yield
     finally:
@@ -30,8 +32,8 @@ def _containers(value: Any, seen: dict[int, Any]) -> Iterator[Any]:
     """A container and all that stand in it, each once."""
     waiting = [value]
     while waiting:
-        found = waiting.pop()
-        if type(found) in _CONTAINERS and id(found) not in seen:
-            seen[id(found)] = found
-            yield found
-            waiting += found.values() if isinstance(found, dict) else found
+        container = waiting.pop()
+        if type(container) in _CONTAINERS and id(container) not in seen:
+            seen[id(container)] = container
+            yield container
+            waiting += container.values() if isinstance(container, dict) else container

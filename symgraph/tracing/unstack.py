@@ -66,15 +66,15 @@ def without_stacks(graph: Graph, turns: bool = False) -> Graph:
     Args:
         turns: also where the axis is the innermost one, whose parts take turns before the reshape.
     """
-    found: dict[str, tuple[Node, ...]] = {}
+    parts_of: dict[str, tuple[Node, ...]] = {}
     for node in graph.calls:
         pick = _pick(node, graph.by_name)
         parts = None if pick is None else _before_the_cut(pick, graph.by_name, turns)
         if parts is not None:
-            found[node.name] = parts
-    if not found:
+            parts_of[node.name] = parts
+    if not parts_of:
         return graph
-    nodes = tuple(part for node in graph.nodes for part in found.get(node.name, (node,)))
+    nodes = tuple(part for node in graph.nodes for part in parts_of.get(node.name, (node,)))
     return without_dead_calls(without_identities(replace(graph, nodes=nodes)))
 
 
@@ -86,11 +86,11 @@ def _pick(node: Node, known: Mapping[str, Node]) -> _Pick | None:
         return None
     axis = given["dim"] % len(source.shape)
     part = _part(node, of, given, axis, source.shape[axis])
-    found = None if part is None else _traced_back(node, source, axis, known)
-    if part is None or found is None:
+    back = None if part is None else _traced_back(node, source, axis, known)
+    if part is None or back is None:
         return None
     single = of.target == "aten.select.int" or set(_sizes(of, axis)) == {1}
-    return _Pick(node, *found[:2], *part, found[2], single)
+    return _Pick(node, *back[:2], *part, back[2], single)
 
 
 def _part(node: Node, of: Node, given: Mapping[str, Any], axis: int, size: int) -> tuple[int, int] | None:
@@ -111,7 +111,7 @@ def _part(node: Node, of: Node, given: Mapping[str, Any], axis: int, size: int) 
 def _sizes(of: Node, axis: int) -> list[int]:
     """How many positions each result of a call with several has."""
     results = of.result if isinstance(of.result, tuple) else ()
-    return [1 if of.target == "aten.unbind.int" else r.shape[axis] for r in results]
+    return [1 if of.target == "aten.unbind.int" else result.shape[axis] for result in results]
 
 
 def _traced_back(
@@ -136,15 +136,15 @@ def _axis_before(node: Node, axis: int, known: Mapping[str, Node]) -> int | None
     if node.target == "aten.permute.default":
         return int(node.args[1][axis]) % rank
     if node.target == "aten.transpose.int":
-        a, b = (int(d) % rank for d in node.args[1:3])
-        return {a: b, b: a}.get(axis, axis)
+        first, second = (int(dim) % rank for dim in node.args[1:3])
+        return {first: second, second: first}.get(axis, axis)
     if node.target == "aten.slice.Tensor" and before == node.shape:
         return axis
     if node.target not in _SIZE_ONE or node.shape[axis] == 1:
         return None
     # Axes of size one come and go; the others keep their order.
-    place = sum(n != 1 for n in node.shape[:axis])
-    return [i for i, n in enumerate(before) if n != 1][place]
+    place = sum(size != 1 for size in node.shape[:axis])
+    return [axis for axis, size in enumerate(before) if size != 1][place]
 
 
 def _before_the_cut(pick: _Pick, known: Mapping[str, Node], turns: bool) -> tuple[Node, ...] | None:
@@ -173,11 +173,11 @@ def _is_inside(pick: _Pick, outer: int, known: Mapping[str, Node]) -> bool:
 def _order(pick: _Pick, known: Mapping[str, Node]) -> list[int]:
     """Which axes of the reshape those are that are left when all has been moved."""
     last = pick.moves[0][0] if pick.moves else pick.cut
-    found = [*range(len(last.shape))]
+    axes = [*range(len(last.shape))]
     for move, _ in pick.moves:
-        before = [_axis_before(move, axis, known) for axis in found if move.shape[axis] > 1]
-        found = [axis for axis in before if axis is not None]
-    return found
+        before = [_axis_before(move, axis, known) for axis in axes if move.shape[axis] > 1]
+        axes = [axis for axis in before if axis is not None]
+    return axes
 
 
 def _every(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterator[_Step]:
@@ -204,14 +204,14 @@ def _slice(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterat
 def _place(before: Shape, after: Shape, axis: int) -> tuple[int, int, int] | None:
     """The operand's axis that `axis` is cut from, and how much of it lies outside and inside."""
     lead = prod(after[:axis])
-    at = next((i for i in range(len(before)) if prod(before[:i]) <= lead < prod(before[: i + 1])), None)
+    at = next((axis for axis in range(len(before)) if prod(before[:axis]) <= lead < prod(before[: axis + 1])), None)
     if at is None or not prod(after) or lead % prod(before[:at]):
         return None
     outer, taken = lead // prod(before[:at]), lead // prod(before[:at]) * after[axis]
     if before[at] % taken:
         return None
     inner = before[at] // taken
-    ends = [prod(after[axis + 1 : i]) for i in range(axis + 1, len(after) + 1)]
+    ends = [prod(after[axis + 1 : end]) for end in range(axis + 1, len(after) + 1)]
     return (at, outer, inner) if inner in ends else None
 
 

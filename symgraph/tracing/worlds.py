@@ -62,16 +62,16 @@ def _around(shape: list[int], generator: Generator, numbers: Sequence[float]) ->
 
 def _zeros(shape: list[int], generator: Generator, numbers: Sequence[float]) -> Tensor:
     drawn = _normal(shape, generator) * (_uniform(shape, generator) < 0.5)
-    for axis, n in enumerate(shape):
-        if n > 2:
+    for axis, size in enumerate(shape):
+        if size > 2:
             drawn.select(axis, 0).zero_()
     return drawn
 
 
 def _ties(shape: list[int], generator: Generator, numbers: Sequence[float]) -> Tensor:
     drawn = torch.randint(-1, 2, shape, generator=generator).double()
-    for axis, n in enumerate(shape):
-        if n > 2:
+    for axis, size in enumerate(shape):
+        if size > 2:
             drawn.select(axis, 0).copy_(drawn.select(axis, 1))
     return drawn
 
@@ -93,11 +93,11 @@ def _random(shape: list[int], generator: Generator) -> Tensor:
 def _closed(shape: list[int], generator: Generator) -> Tensor:
     """Along every axis one slice closed and one open."""
     mask = _random(shape, generator)
-    for axis, n in enumerate(shape):
-        if n > 1:
-            mask.select(axis, n - 1).fill_(True)
-    for axis, n in enumerate(shape):
-        if n > 1:
+    for axis, size in enumerate(shape):
+        if size > 1:
+            mask.select(axis, size - 1).fill_(True)
+    for axis, size in enumerate(shape):
+        if size > 1:
             mask.select(axis, 0).fill_(False)
     return mask
 

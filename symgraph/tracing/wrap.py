@@ -41,16 +41,18 @@ class TensorsOnly(nn.Module):
         self.model, self.numbers = model, dict(numbers or {})
         accepted = inspect.signature(model.forward).parameters
         # A model that asks for its hidden states by default computes its outputs from them.
-        asked = {k for k in _COLLECTED if k in accepted and accepted[k].default is True}
+        asked = {name for name in _COLLECTED if name in accepted and accepted[name].default is True}
         # Decorators of transformers take `return_dict` without naming it; a class of one's own may have none of them.
-        kinds = {p.kind for p in accepted.values()}
+        kinds = {parameter.kind for parameter in accepted.values()}
         unnamed = {"return_dict"} if _ANYTHING in kinds or hasattr(model.forward, "__wrapped__") else set()
-        self.fixed = {k: v for k, v in _FIXED.items() if (k in accepted or k in unnamed) and k not in asked}
+        self.fixed = {
+            name: value for name, value in _FIXED.items() if (name in accepted or name in unnamed) and name not in asked
+        }
 
     def forward(self, **inputs: Any) -> tuple[Tensor, ...]:
         """The floating outputs of the model, logits first."""
-        rest = {k: v for k, v in self.fixed.items() if k not in inputs}
-        with Known({inputs[k]: v for k, v in self.numbers.items()}) if self.numbers else nullcontext():
+        rest = {name: value for name, value in self.fixed.items() if name not in inputs}
+        with Known({inputs[name]: number for name, number in self.numbers.items()}) if self.numbers else nullcontext():
             return float_outputs(self.model(**inputs, **rest))
 
 
@@ -69,19 +71,19 @@ def gathered_experts(model: nn.Module) -> Iterator[None]:
     if not (is_pretrained(model) and hasattr(model, "set_experts_implementation")):
         yield
         return
-    found: Any = model
-    before = found.get_experts_implementation()
-    found.set_experts_implementation(_EXPERTS)
+    pretrained: Any = model
+    before = pretrained.get_experts_implementation()
+    pretrained.set_experts_implementation(_EXPERTS)
     try:
         yield
     finally:
-        found.set_experts_implementation(before)
+        pretrained.set_experts_implementation(before)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode; afterwards every module is in the mode it was in."""
-    training = [m for m in model.modules() if m.training]
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         yield
@@ -95,27 +97,27 @@ def float_outputs(output: Any) -> tuple[Tensor, ...]:
     if isinstance(output, Tensor):
         return (output,)
     if not isinstance(output, Mapping):
-        return tuple(v for v in output if _is_float(v))
-    found = {
-        k: v
-        for k, v in output.items()
-        if _is_float(v) and not any(d in k for d in _DROPPED if k != "last_hidden_state")
+        return tuple(item for item in output if _is_float(item))
+    named = {
+        name: value
+        for name, value in output.items()
+        if _is_float(value) and not any(d in name for d in _DROPPED if name != "last_hidden_state")
     }
     for wanted in (_is_logits, ("last_hidden_state", "pooler_output").__contains__):
-        chosen = {k: v for k, v in found.items() if wanted(k)}
+        chosen = {name: value for name, value in named.items() if wanted(name)}
         if chosen:
-            return tuple(chosen[k] for k in sorted(chosen, key=lambda k: k != "logits"))
-    return tuple(found.values())
+            return tuple(chosen[name] for name in sorted(chosen, key=lambda name: name != "logits"))
+    return tuple(named.values())
 
 
 def named_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """Positional and keyword inputs under their names, None left out."""
     bound = inspect.signature(model.forward).bind(*args, **(kwargs or {}))
-    found = dict(bound.arguments)
+    given = dict(bound.arguments)
     for parameter in inspect.signature(model.forward).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            found |= found.pop(parameter.name, {})
-    return {k: v for k, v in found.items() if v is not None}
+            given |= given.pop(parameter.name, {})
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def example_inputs(model: nn.Module, *, masks: bool = False) -> dict[str, Tensor]:
@@ -130,7 +132,7 @@ def example_inputs(model: nn.Module, *, masks: bool = False) -> dict[str, Tensor
         TraceError: an input is required whose form the config does not say.
     """
     config: Any = getattr(model, "config", None)
-    found: dict[str, Tensor] = {}
+    inputs: dict[str, Tensor] = {}
     for name in _needed(model, config):
         make = MAKERS.get(name)
         if make is None:
@@ -143,26 +145,32 @@ def example_inputs(model: nn.Module, *, masks: bool = False) -> dict[str, Tensor
                 ),
             )
         made = make(config)
-        found[name] = made.to(device=_device(model), dtype=_dtype(model) if made.is_floating_point() else None)
-    return found | _masks(model, found) if masks else found
+        inputs[name] = made.to(device=_device(model), dtype=_dtype(model) if made.is_floating_point() else None)
+    return inputs | _masks(model, inputs) if masks else inputs
 
 
 def _masks(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     accepted = inspect.signature(model.forward).parameters
-    return {m: torch.ones_like(inputs[t]) for t, m in _MASKS.items() if t in inputs and m in accepted}
+    return {
+        mask: torch.ones_like(inputs[tokens])
+        for tokens, mask in _MASKS.items()
+        if tokens in inputs and mask in accepted
+    }
 
 
 def _needed(model: nn.Module, config: Any) -> list[str]:
     accepted = inspect.signature(model.forward).parameters
     main = str(getattr(model, "main_input_name", "input_ids"))
     # A main input that may be anything is given as the kind that the model also accepts by its own name.
-    names = [main if main in MAKERS else next((n for n in MAKERS if n in accepted), main)]
-    names += [p.name for p in accepted.values() if _is_required(p)]
+    names = [main if main in MAKERS else next((name for name in MAKERS if name in accepted), main)]
+    names += [parameter.name for parameter in accepted.values() if _is_required(parameter)]
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
         names.append("decoder_input_ids")
     names += _side_by_side(config, accepted)
     # Patches of images of many sizes come in one row for each image, with the sizes beside them.
-    names += [n for n in ("pixel_attention_mask", "spatial_shapes") if "spatial_shapes" in accepted and n in accepted]
+    names += [
+        name for name in ("pixel_attention_mask", "spatial_shapes") if "spatial_shapes" in accepted and name in accepted
+    ]
     return list(dict.fromkeys(names))
 
 
@@ -175,7 +183,7 @@ def _side_by_side(config: Any, accepted: Mapping[str, Any]) -> list[str]:
         for name in names
         if name in accepted
     ]
-    inside = any(hasattr(config, n) for n in _PLACES)
+    inside = any(hasattr(config, place) for place in _PLACES)
     return ["input_ids", *beside[:1]] if beside and "input_ids" in accepted and not inside else []
 
 
@@ -193,25 +201,28 @@ def _is_float(value: Any) -> bool:
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next((t.device for t in model.parameters()), torch.device("cpu"))
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
-    return next((t.dtype for t in model.parameters() if t.is_floating_point()), torch.float32)
+    return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
 
 
 def setting(config: Any, *names: str, default: Any = None) -> Any:
     """The first of several settings that the config, or a part of it, has."""
-    parts = (config, *(getattr(config, p, None) for p in ("text_config", "vision_config", "audio_config")))
-    return next((v for n in names for c in parts for v in [getattr(c, n, None)] if v is not None), default)
+    parts = (config, *(getattr(config, name, None) for name in ("text_config", "vision_config", "audio_config")))
+    return next(
+        (value for name in names for part in parts for value in [getattr(part, name, None)] if value is not None),
+        default,
+    )
 
 
 def _tokens(length: int) -> Callable[[Any], Tensor]:
     def make(config: Any) -> Tensor:
         vocabulary = int(setting(config, "vocab_size", default=2))
         longest = int(setting(config, "max_position_embeddings", default=length))
-        n = min(length, longest) if longest > 0 else length
-        return torch.randint(0, vocabulary, (BATCH, n), generator=torch.Generator().manual_seed(0))
+        count = min(length, longest) if longest > 0 else length
+        return torch.randint(0, vocabulary, (BATCH, count), generator=torch.Generator().manual_seed(0))
 
     return make
 
@@ -240,9 +251,9 @@ def _seen(config: Any) -> Tensor:
 
 def _grid(config: Any) -> Tensor:
     """Rows and columns of patches, as near to a square as divides their number."""
-    n = _patches(config)[0]
-    rows = max(d for d in range(1, math.isqrt(n) + 1) if n % d == 0)
-    return torch.tensor([[rows, n // rows]] * BATCH)
+    count = _patches(config)[0]
+    rows = max(divisor for divisor in range(1, math.isqrt(count) + 1) if count % divisor == 0)
+    return torch.tensor([[rows, count // rows]] * BATCH)
 
 
 def _image_shape(config: Any) -> tuple[int, int, int]:
@@ -275,10 +286,10 @@ def _audio(config: Any) -> Tensor:
     bins, longest = setting(config, "num_mel_bins"), setting(config, "max_length")
     if bins is not None and longest is not None and setting(config, "conv_kernel") is None:
         return _noise(BATCH, int(longest), int(bins))
-    n = LENGTH
+    length = LENGTH
     for kernel, stride in reversed(list(zip(_ints(config, "conv_kernel"), _ints(config, "conv_stride"), strict=False))):
-        n = (n - 1) * stride + kernel
-    return _noise(BATCH, n)
+        length = (length - 1) * stride + kernel
+    return _noise(BATCH, length)
 
 
 def _noise(*shape: int) -> Tensor:

@@ -16,29 +16,31 @@ def without_writes(graph: Graph) -> Graph | None:
     memory, last_read = _memory(graph), _last_reads(graph)
     position: dict[str, int] = {}
     nodes: list[Node] = []
-    for i, raw in enumerate(graph.nodes):
+    for place, raw in enumerate(graph.nodes):
         node = reading(raw, current)
         for operand in _operands_at(node, written(node.target)):
-            names = {n for n, now in current.items() if now == operand} | {operand}
-            seen_elsewhere = (m for m in memory[operand] - names if position.get(m, i) < i)
-            if functional(node.target) is None or any(last_read.get(m, -1) > i for m in seen_elsewhere):
+            names = {name for name, now in current.items() if now == operand} | {operand}
+            seen_elsewhere = (name for name in memory[operand] - names if position.get(name, place) < place)
+            if functional(node.target) is None or any(last_read.get(name, -1) > place for name in seen_elsewhere):
                 return None
             current.update(dict.fromkeys(names, node.name))
-        position[node.name] = i
+        position[node.name] = place
         nodes.append(replace(node, target=functional(node.target) or node.target) if written(node.target) else node)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(current.get(o, o) for o in graph.outputs))
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(current.get(output, output) for output in graph.outputs))
 
 
 def reading(node: Node, names: Mapping[str, str]) -> Node:
     """`node` reading other values: each operand replaced by the one that `names` gives for it."""
-    if not any(r in names for r in node.refs()):
+    if not any(ref in names for ref in node.refs()):
         return node
 
     def renamed(ref: Ref) -> Ref:
         return Ref(names.get(ref.name, ref.name))
 
     return replace(
-        node, args=map_refs(node.args, renamed), kwargs=tuple((k, map_refs(v, renamed)) for k, v in node.kwargs)
+        node,
+        args=map_refs(node.args, renamed),
+        kwargs=tuple((name, map_refs(value, renamed)) for name, value in node.kwargs),
     )
 
 
@@ -61,17 +63,19 @@ def _memory(graph: Graph) -> dict[str, set[str]]:
 def _aliased_operands(node: Node, graph: Graph) -> Iterator[str]:
     if node.target == "getitem":
         # The pieces of a split see its operand; the results of any other operator have memory of their own.
-        yield from (r for r in node.refs() if aliased(graph.by_name[r].target))
+        yield from (ref for ref in node.refs() if aliased(graph.by_name[ref].target))
     elif node.kind is Kind.CALL:
         yield from _operands_at(node, aliased(node.target))
 
 
 def _operands_at(node: Node, positions: tuple[int, ...]) -> list[str]:
-    found: list[str] = []
-    map_refs([a for i, a in enumerate(node.args) if i in positions], lambda r: found.append(r.name))
-    return found
+    refs: list[str] = []
+    map_refs(
+        [argument for place, argument in enumerate(node.args) if place in positions], lambda ref: refs.append(ref.name)
+    )
+    return refs
 
 
 def _last_reads(graph: Graph) -> dict[str, int]:
-    found = {name: i for i, node in enumerate(graph.nodes) for name in node.refs()}
-    return found | dict.fromkeys(graph.outputs, len(graph.nodes))
+    last = {name: place for place, node in enumerate(graph.nodes) for name in node.refs()}
+    return last | dict.fromkeys(graph.outputs, len(graph.nodes))

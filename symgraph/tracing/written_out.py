@@ -43,7 +43,8 @@ class Writer:
         if not isinstance(value, Ref):
             return ()
         return (
-            next((n.shape for n in reversed(self.nodes) if n.name == value.name), None) or self.known[value.name].shape
+            next((node.shape for node in reversed(self.nodes) if node.name == value.name), None)
+            or self.known[value.name].shape
         )
 
 
@@ -52,7 +53,7 @@ Form = Callable[[Writer, dict[str, Any]], bool]
 
 def written_out(graph: Graph) -> Graph:
     """The graph with every call that has a written form as that."""
-    fresh = numbering({n.name for n in graph.nodes})
+    fresh = numbering({node.name for node in graph.nodes})
     nodes: list[Node] = []
     for node in graph.nodes:
         nodes += _written(node, graph.by_name, fresh)
@@ -72,58 +73,64 @@ def _written(node: Node, known: Known, fresh: Callable[[str], str]) -> list[Node
     return [*before, replace(last, name=node.name, result=node.result)]
 
 
-def _interpolated(w: Writer, given: dict[str, Any]) -> bool:
+def _interpolated(writer: Writer, given: dict[str, Any]) -> bool:
     start, end, weight = given["self"], given["end"], given["weight"]
-    shape = w.node.shape
-    way = w.call("aten.sub.Tensor", (end, start), shape)
-    part = w.call("aten.mul.Tensor", (way, weight), shape)
-    w.call("aten.add.Tensor", (start, part), shape)
+    shape = writer.node.shape
+    way = writer.call("aten.sub.Tensor", (end, start), shape)
+    part = writer.call("aten.mul.Tensor", (way, weight), shape)
+    writer.call("aten.add.Tensor", (start, part), shape)
     return True
 
 
-def _product_added(w: Writer, given: dict[str, Any]) -> bool:
-    target = "aten.mul.Tensor" if "addcmul" in w.node.target else "aten.div.Tensor"
-    product = w.call(target, (given["tensor1"], given["tensor2"]), w.node.shape)
+def _product_added(writer: Writer, given: dict[str, Any]) -> bool:
+    target = "aten.mul.Tensor" if "addcmul" in writer.node.target else "aten.div.Tensor"
+    product = writer.call(target, (given["tensor1"], given["tensor2"]), writer.node.shape)
     if given["value"] != 1:
-        product = w.call("aten.mul.Tensor", (product, given["value"]), w.node.shape)
-    w.call("aten.add.Tensor", (given["self"], product), w.node.shape)
+        product = writer.call("aten.mul.Tensor", (product, given["value"]), writer.node.shape)
+    writer.call("aten.add.Tensor", (given["self"], product), writer.node.shape)
     return True
 
 
-def _batched_product_added(w: Writer, given: dict[str, Any]) -> bool:
+def _batched_product_added(writer: Writer, given: dict[str, Any]) -> bool:
     """A batch of products added to something, each times a number."""
-    found = w.call("aten.bmm.default", (given["batch1"], given["batch2"]), w.node.shape)
+    product = writer.call("aten.bmm.default", (given["batch1"], given["batch2"]), writer.node.shape)
     if given["alpha"] != 1:
-        found = w.call("aten.mul.Tensor", (found, given["alpha"]), w.node.shape)
+        product = writer.call("aten.mul.Tensor", (product, given["alpha"]), writer.node.shape)
     if given["beta"] == 0:
         return True
     added = given["self"]
     if given["beta"] != 1:
-        added = w.call("aten.mul.Tensor", (added, given["beta"]), w.shape(added))
-    w.call("aten.add.Tensor", (added, found), w.node.shape)
+        added = writer.call("aten.mul.Tensor", (added, given["beta"]), writer.shape(added))
+    writer.call("aten.add.Tensor", (added, product), writer.node.shape)
     return True
 
 
-def _mean_of_values(w: Writer, given: dict[str, Any]) -> bool:
+def _mean_of_values(writer: Writer, given: dict[str, Any]) -> bool:
     """A product divided by the sums of its first operand, as the product of weights that sum to one."""
     if not isinstance(given["other"], Ref):
         return False
-    product, total = w.known[given["self"].name], w.known[given["other"].name]
+    product, total = writer.known[given["self"].name], writer.known[given["other"].name]
     if product.target not in ("aten.matmul.default", "aten.bmm.default") or total.target != "aten.sum.dim_IntList":
         return False
     weights, values = product.args[:2]
     asked = arguments(total) or {}
-    shape = w.shape(weights)
-    if asked["self"] != weights or not asked["keepdim"] or [d % len(shape) for d in asked["dim"]] != [len(shape) - 1]:
+    shape = writer.shape(weights)
+    if (
+        asked["self"] != weights
+        or not asked["keepdim"]
+        or [dim % len(shape) for dim in asked["dim"]] != [len(shape) - 1]
+    ):
         return False
-    normal = w.call("aten.div.Tensor", (weights, given["other"]), shape)
-    w.call(product.target, (normal, values), w.node.shape)
+    normal = writer.call("aten.div.Tensor", (weights, given["other"]), shape)
+    writer.call(product.target, (normal, values), writer.node.shape)
     return True
 
 
-def _length(w: Writer, given: dict[str, Any]) -> bool:
+def _length(writer: Writer, given: dict[str, Any]) -> bool:
     order = 2 if given["p"] is None else given["p"]
-    w.call("aten.linalg_vector_norm.default", (given["self"], order, given["dim"], given["keepdim"]), w.node.shape)
+    writer.call(
+        "aten.linalg_vector_norm.default", (given["self"], order, given["dim"], given["keepdim"]), writer.node.shape
+    )
     return True
 
 
@@ -156,73 +163,75 @@ def _statistic(node: Node, known: Known) -> Node:
     return replace(node, target=target, args=(given["self"], dims), kwargs=kwargs)
 
 
-def _einsum(w: Writer, given: dict[str, Any]) -> bool:
-    found = product_of(given["equation"], [w.shape(t) for t in given["tensors"]])
-    if found is None:
+def _einsum(writer: Writer, given: dict[str, Any]) -> bool:
+    steps = product_of(given["equation"], [writer.shape(tensor) for tensor in given["tensors"]])
+    if steps is None:
         return False
     values = list(given["tensors"])
-    for step in found:
-        operands = tuple(values[i] for i in step.operands)
-        values.append(w.call(step.target, (*operands, *step.args), step.shape))
+    for step in steps:
+        operands = tuple(values[place] for place in step.operands)
+        values.append(writer.call(step.target, (*operands, *step.args), step.shape))
     return True
 
 
-def _in_parts(w: Writer, given: dict[str, Any]) -> bool:
+def _in_parts(writer: Writer, given: dict[str, Any]) -> bool:
     """A linear map with a bias that is made of pieces, as one map for each piece."""
-    bias = w.known[given["bias"].name] if isinstance(given["bias"], Ref) else None
+    bias = writer.known[given["bias"].name] if isinstance(given["bias"], Ref) else None
     if bias is None or bias.target != "aten.cat.default" or len(bias.shape) != 1:
         return False
     offset, parts = 0, []
     for piece in bias.args[0]:
-        size = w.known[piece.name].shape[0]
-        rows = (size, *w.shape(given["weight"])[1:])
-        weight = w.call("aten.slice.Tensor", (given["weight"], 0, offset, offset + size), rows)
-        added = () if _is_zero(w.known[piece.name]) else (piece,)
-        parts.append(w.call("aten.linear.default", (given["input"], weight, *added), (*w.node.shape[:-1], size)))
+        size = writer.known[piece.name].shape[0]
+        rows = (size, *writer.shape(given["weight"])[1:])
+        weight = writer.call("aten.slice.Tensor", (given["weight"], 0, offset, offset + size), rows)
+        added = () if _is_zero(writer.known[piece.name]) else (piece,)
+        parts.append(
+            writer.call("aten.linear.default", (given["input"], weight, *added), (*writer.node.shape[:-1], size))
+        )
         offset += size
-    w.call("aten.cat.default", (tuple(parts), -1), w.node.shape)
+    writer.call("aten.cat.default", (tuple(parts), -1), writer.node.shape)
     return True
 
 
-def _put(w: Writer, given: dict[str, Any]) -> bool:
+def _put(writer: Writer, given: dict[str, Any]) -> bool:
     """Slices put at, or added to, positions along one axis; or entries put where a mask says so."""
     at = [dim for dim, index in enumerate(given["indices"]) if index is not None]
     if len(at) != 1 or not isinstance(given["values"], Ref):
         return False
-    index = w.known[given["indices"][at[0]].name]
+    index = writer.known[given["indices"][at[0]].name]
     if isinstance(index.result, Tensor) and index.result.dtype == "bool":
-        return at == [0] and not given["accumulate"] and _put_by_mask(w, given, index)
-    shape, slices = w.node.shape, w.shape(given["values"])
+        return at == [0] and not given["accumulate"] and _put_by_mask(writer, given, index)
+    shape, slices = writer.node.shape, writer.shape(given["values"])
     if len(index.shape) != 1 or slices != (*shape[: at[0]], *index.shape, *shape[at[0] + 1 :]):
         return False
     target = "aten.index_add.default" if given["accumulate"] else "aten.index_copy.default"
-    w.call(target, (given["self"], at[0], Ref(index.name), given["values"]), shape)
+    writer.call(target, (given["self"], at[0], Ref(index.name), given["values"]), shape)
     return True
 
 
-def _put_by_mask(w: Writer, given: dict[str, Any], mask: Node) -> bool:
+def _put_by_mask(writer: Writer, given: dict[str, Any], mask: Node) -> bool:
     """What is put is the same wherever the mask is set."""
-    shape, values, number = w.node.shape, given["values"], _number(w, given["values"])
-    inner, put = len(shape) - len(mask.shape), w.shape(values)
+    shape, values, number = writer.node.shape, given["values"], _number(writer, given["values"])
+    inner, put = len(shape) - len(mask.shape), writer.shape(values)
     if len(put) == inner + 1 and put[0] == 1:
-        values, put = w.call("aten.squeeze.dim", (values, 0), put[1:]), put[1:]
+        values, put = writer.call("aten.squeeze.dim", (values, 0), put[1:]), put[1:]
     if len(put) > inner:
         return False
     where, wide = Ref(mask.name), (*mask.shape, *[1] * inner)
     if inner:
-        where = w.call("aten.reshape.default", (where, wide), wide, "bool")
+        where = writer.call("aten.reshape.default", (where, wide), wide, "bool")
     if number is None:
-        w.call("aten.where.self", (where, values, given["self"]), shape)
+        writer.call("aten.where.self", (where, values, given["self"]), shape)
     else:
-        w.call("aten.masked_fill.Scalar", (given["self"], where, number), shape)
+        writer.call("aten.masked_fill.Scalar", (given["self"], where, number), shape)
     return True
 
 
-def _number(w: Writer, value: Ref) -> int | float | None:
+def _number(writer: Writer, value: Ref) -> int | float | None:
     """The number that a tensor without axes is made of."""
-    node = w.known[value.name]
+    node = writer.known[value.name]
     while node.shape == () and short_name(node.target) in ("lift_fresh_copy", "clone", "to", "alias", "detach"):
-        node = w.known[node.args[0].name]
+        node = writer.known[node.args[0].name]
     return node.args[1] if node.target == "aten.full.default" and node.shape == () else None
 
 

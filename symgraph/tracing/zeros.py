@@ -33,9 +33,9 @@ def with_own_zeros(graph: Graph) -> Graph:
     zeros = _zeros(graph)
     if not zeros:
         return graph
-    made = _Remaking(graph.by_name, zeros, numbering({n.name for n in graph.nodes}))
-    nodes = tuple(n for node in graph.nodes for n in made.instead_of(node))
-    read = {r for node in nodes if node.name not in zeros for r in node.refs()} | set(graph.outputs)
+    made = _Remaking(graph.by_name, zeros, numbering({node.name for node in graph.nodes}))
+    nodes = tuple(part for node in graph.nodes for part in made.instead_of(node))
+    read = {ref for node in nodes if node.name not in zeros for ref in node.refs()} | set(graph.outputs)
     if read & zeros:
         return replace(graph, nodes=nodes)
     return replace(graph, nodes=tuple(node for node in nodes if node.name not in zeros))
@@ -43,13 +43,13 @@ def with_own_zeros(graph: Graph) -> Graph:
 
 def _zeros(graph: Graph) -> frozenset[str]:
     """Values that are nothing but floating zeros, whatever the parameters and inputs are."""
-    found: set[str] = set()
+    zeros: set[str] = set()
     for node in graph.calls:
         name, refs = short_name(node.target), tuple(node.refs())
-        of_zeros = bool(refs) and all(r in found for r in refs) and (name in _KEEPING or node.target == _JOINED)
+        of_zeros = bool(refs) and all(ref in zeros for ref in refs) and (name in _KEEPING or node.target == _JOINED)
         if of_zeros or (_is_floating(node) and (name in _MADE or _is_filled_with_zero(node))):
-            found.add(node.name)
-    return frozenset(found)
+            zeros.add(node.name)
+    return frozenset(zeros)
 
 
 def _is_floating(node: Node) -> bool:
@@ -73,13 +73,16 @@ class _Remaking:
 
     def instead_of(self, node: Node) -> Iterator[Node]:
         """The calls that make the zeros which a node reads, and the node itself or what it is as padding."""
-        if node.name in self.zeros or not any(r in self.zeros for r in node.refs()):
+        if node.name in self.zeros or not any(ref in self.zeros for ref in node.refs()):
             yield node
             return
         self.made = []
         reading = self._padded(node) if node.target == _JOINED else None
         if reading is None:
-            args, kwargs = map_refs(node.args, self._own), tuple((k, map_refs(v, self._own)) for k, v in node.kwargs)
+            args, kwargs = (
+                map_refs(node.args, self._own),
+                tuple((name, map_refs(value, self._own)) for name, value in node.kwargs),
+            )
             reading = replace(node, args=args, kwargs=kwargs)
         yield from self.made
         yield reading
@@ -99,10 +102,10 @@ class _Remaking:
         """A concatenation with zeros at its ends, as what stands between them with padding."""
         parts: tuple[Ref, ...] = node.args[0]
         dim = int((arguments(node) or {})["dim"]) % len(node.shape)
-        before = sum(1 for _ in takewhile(lambda r: r.name in self.zeros, parts))
-        behind = sum(1 for _ in takewhile(lambda r: r.name in self.zeros, reversed(parts)))
+        before = sum(1 for _ in takewhile(lambda ref: ref.name in self.zeros, parts))
+        behind = sum(1 for _ in takewhile(lambda ref: ref.name in self.zeros, reversed(parts)))
         inner = parts[before : len(parts) - behind]
-        if len(inner) == len(parts) or any(len(self.known[r.name].shape) != len(node.shape) for r in parts):
+        if len(inner) == len(parts) or any(len(self.known[part.name].shape) != len(node.shape) for part in parts):
             return None
         widths = [self._width(run, dim) for run in (parts[:before], parts[len(parts) - behind :])]
         pads = (*(0, 0) * (len(node.shape) - 1 - dim), *widths)
@@ -110,7 +113,7 @@ class _Remaking:
         return replace(node, target="aten.constant_pad_nd.default", args=(between, pads, 0), kwargs=())
 
     def _width(self, parts: tuple[Ref, ...], dim: int) -> int:
-        return sum(self.known[r.name].shape[dim] for r in parts)
+        return sum(self.known[part.name].shape[dim] for part in parts)
 
     def _joined(self, node: Node, inner: tuple[Ref, ...], dim: int) -> Ref:
         dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
