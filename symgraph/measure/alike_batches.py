@@ -39,29 +39,29 @@ class AlikeBatches:
 
     def __init__(self, graph: Graph, rest: Iterable[Inputs], first: Inputs, accepted: frozenset[str]) -> None:
         self.graph, self.rest, self.first, self.accepted, self.left_out = graph, rest, first, accepted, 0
-        self.names = [str(n.target) for n in graph.inputs]
+        self.names = [str(input_node.target) for input_node in graph.inputs]
 
     def __iter__(self) -> Iterator[Inputs]:
         yield self._named(self.first)
-        shapes = {k: t.shape for k, t in self.first.items()}
-        for x in self.rest:
-            if {k: t.shape for k, t in x.items()} == shapes:
-                yield self._named(x)
+        shapes = {name: tensor.shape for name, tensor in self.first.items()}
+        for batch in self.rest:
+            if {name: tensor.shape for name, tensor in batch.items()} == shapes:
+                yield self._named(batch)
             else:
                 self.left_out += 1
 
     def _named(self, given: Inputs) -> Inputs:
         """Under the names of the graph's inputs; unnamed ones in their order."""
         if set(self.names) <= set(given):
-            return {n: given[n] for n in self.names}
+            return {name: given[name] for name in self.names}
         return dict(zip(self.names, given.values(), strict=False))
 
 
 def _inputs(raw: Any, accepted: frozenset[str]) -> Inputs:
     """What the network is called with, by name where it takes names; labels left out."""
-    found = {k: t for k, t in batch_tensors(raw).items() if k not in LABEL_KEYS}
-    named = {k: t for k, t in found.items() if k in accepted}
-    return named or found
+    tensors = {name: tensor for name, tensor in batch_tensors(raw).items() if name not in LABEL_KEYS}
+    named = {name: tensor for name, tensor in tensors.items() if name in accepted}
+    return named or tensors
 
 
 def _traced(network: nn.Module, first: Mapping[str, Tensor], accepted: frozenset[str]) -> Graph:

@@ -57,14 +57,14 @@ def page_data(results: Mapping[str, Shown], plane: ShownPlane | None = None) -> 
     if not results:
         raise UsageError("there is no loss barrier to show", remedy="give at least one labelled loss barrier")
     first = next(iter(results.values()))
-    if len(results) > 1 and any(r.loss.models > 2 for r in results.values()):
+    if len(results) > 1 and any(result.loss.models > 2 for result in results.values()):
         raise UsageError("only barriers of two models go into one picture", remedy="show each by itself")
     return {
         "models": list(first.models),
-        "results": [result_data(label, r) for label, r in results.items()],
+        "results": [result_data(label, result) for label, result in results.items()],
         "triangles": triangles(first.loss.mixtures) if first.loss.models == 3 else [],
         "plane": None if plane is None else plane.to_plain(),
-        "remarks": list(dict.fromkeys(text for r in results.values() for text in r.remarks)),
+        "remarks": list(dict.fromkeys(text for result in results.values() for text in result.remarks)),
         "glossary": [asdict(entry) for entry in glossary()],
     }
 
@@ -75,16 +75,16 @@ def result_data(label: str, result: Shown) -> Plain:
     return {
         "label": label,
         "models": list(result.models),
-        "quantities": [quantity_data(m) for m in (result.loss, *result.metrics)],
+        "quantities": [quantity_data(quantity) for quantity in (result.loss, *result.metrics)],
         **said,
     }
 
 
-def quantity_data(m: Measured) -> Plain:
+def quantity_data(quantity: Measured) -> Plain:
     """A quantity at all mixtures, with the figures that follow from it."""
     figures = ("barriers", "barrier", "standard_error", "argmax", "interior_min", "midpoint", "ends")
-    plain = asdict(m) | {name: getattr(m, name) for name in figures}
-    return plain | {"places": m.places}
+    plain = asdict(quantity) | {name: getattr(quantity, name) for name in figures}
+    return plain | {"places": quantity.places}
 
 
 def triangles(mixtures: Sequence[Sequence[float]]) -> list[list[int]]:
@@ -92,5 +92,5 @@ def triangles(mixtures: Sequence[Sequence[float]]) -> list[list[int]]:
     from scipy.spatial import Delaunay
 
     # A corner of the simplex at (0, 0), the others at (1, 0) and (0, 1).
-    found: list[list[int]] = Delaunay([m[1:] for m in mixtures]).simplices.tolist()
-    return found
+    corners: list[list[int]] = Delaunay([mixture[1:] for mixture in mixtures]).simplices.tolist()
+    return corners

@@ -45,7 +45,7 @@ def batch_tensors(raw: Any) -> dict[str, Tensor]:
         remedy = "give dictionaries of tensors or (x, y) pairs"
         what = f"a {type(raw).__name__}{f' of {len(raw)}' if isinstance(raw, list | tuple) else ''}"
         raise DataError("batches cannot be used", cause=f"a batch is {what}", remedy=remedy)
-    return {k: t for k, t in raw.items() if isinstance(t, Tensor)}
+    return {name: tensor for name, tensor in raw.items() if isinstance(tensor, Tensor)}
 
 
 def placed(raw: Any, device: torch.device, dtype: torch.dtype | None) -> Placed:
@@ -55,8 +55,8 @@ def placed(raw: Any, device: torch.device, dtype: torch.dtype | None) -> Placed:
         DataError: the batch is neither a mapping nor a pair.
     """
 
-    def move(t: Tensor) -> Tensor:
-        return t.to(device, dtype if t.is_floating_point() else None)
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
     given = tree_map_only(Tensor, move, dict(raw) if isinstance(raw, Mapping) else raw)
     return Placed(batch_tensors(given), given)
@@ -85,8 +85,8 @@ def counted(batches: Any, purpose: str) -> Any:
     Raises:
         DataError: there are none.
     """
-    found = repeatable(batches, "batches", f"no batches {purpose}")
-    return found if found is batches and length(found) is not None else list(from_batches(found))
+    readable = repeatable(batches, "batches", f"no batches {purpose}")
+    return readable if readable is batches and length(readable) is not None else list(from_batches(readable))
 
 
 def length(batches: Any) -> int | None:
@@ -111,8 +111,8 @@ class Passes:
             DataError: one is another than in the first pass, or there are fewer.
         """
         count = 0
-        for i, raw in enumerate(batches):
-            self._require_same(i, batch_tensors(raw))
+        for number, raw in enumerate(batches):
+            self._require_same(number, batch_tensors(raw))
             count += 1
             yield raw
         if count != len(self.first):
@@ -120,22 +120,24 @@ class Passes:
         self.complete = True
 
     @torch.inference_mode()
-    def _require_same(self, i: int, batch: Batch) -> None:
+    def _require_same(self, number: int, batch: Batch) -> None:
         # One sum for each example, so that examples that change places are noticed too.
-        sums = {k: t.flatten(1).sum(1) if t.ndim > 1 else t.clone() for k, t in batch.items()}
+        sums = {name: tensor.flatten(1).sum(1) if tensor.ndim > 1 else tensor.clone() for name, tensor in batch.items()}
         if not self.complete:
             self.first.append(sums)
-        elif i >= len(self.first) or not _same(sums, self.first[i]):
-            self._fail(f"batch {i} is another one than before")
+        elif number >= len(self.first) or not _same(sums, self.first[number]):
+            self._fail(f"batch {number} is another one than before")
 
     def _fail(self, cause: str) -> None:
         remedy = "use a loader without shuffling, sampling or augmentation, or pass a list of its batches"
         raise DataError("the batches change between passes", cause=cause, remedy=remedy)
 
 
-def _same(a: Batch, b: Batch) -> bool:
-    return a.keys() == b.keys() and all(a[k].shape == b[k].shape and _equal(a[k], b[k]) for k in a)
+def _same(before: Batch, now: Batch) -> bool:
+    return before.keys() == now.keys() and all(
+        before[name].shape == now[name].shape and _equal(before[name], now[name]) for name in before
+    )
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return bool(((a == b) | ((a != a) & (b != b))).all())
+def _equal(before: Tensor, now: Tensor) -> bool:
+    return bool(((before == now) | ((before != before) & (now != now))).all())

@@ -39,15 +39,15 @@ def linear(tensors: Sequence[Tensor], weights: Sequence[float], *, normalise: bo
     total = sum(weights) if normalise else 1.0
     if abs(total) < 1e-8:
         raise ValueError("the weights sum to zero")
-    found = torch.zeros_like(tensors[0])
+    combined = torch.zeros_like(tensors[0])
     for tensor, weight in zip(tensors, weights, strict=True):
-        found.add_(tensor, alpha=weight / total)
-    return found
+        combined.add_(tensor, alpha=weight / total)
+    return combined
 
 
 def slerp(base: Tensor, other: Tensor, t: float) -> Tensor:
     """The point at `t` of the arc between the directions of two tensors; of parallel ones of the segment."""
-    norms = [x.norm().clamp_min(1e-8) for x in (base, other)]
+    norms = [tensor.norm().clamp_min(1e-8) for tensor in (base, other)]
     cosine = float((base / norms[0] * (other / norms[1])).sum().clamp(-1, 1))
     if abs(cosine) > PARALLEL:
         return torch.lerp(base, other, t)
@@ -66,7 +66,10 @@ def deltas(
     generator: torch.Generator,
 ) -> Tensor:
     """The base and so much of the mean of the others' differences from it."""
-    parts = [_thinned(t - base, d, how, generator) * w for t, w, d in zip(tensors, weights, densities, strict=True)]
+    parts = [
+        _thinned(tensor - base, density, how, generator) * weight
+        for tensor, weight, density in zip(tensors, weights, densities, strict=True)
+    ]
     total, divisor = torch.zeros_like(base), torch.zeros_like(base)
     sign = _elected(parts) if how.elect else None
     for part, weight in zip(parts, weights, strict=True):

@@ -34,11 +34,13 @@ def endpoints(given: Sequence[Endpoint], module: Source, names: Sequence[str] | 
         UsageError: there is not one name for each, or no network.
         CheckpointError: models are of different architectures, or have no weights.
     """
-    models = [m if isinstance(m, Model | nn.Module | Mapping) else model_of(m) for m in given]
+    models = [source if isinstance(source, Model | nn.Module | Mapping) else model_of(source) for source in given]
     named = _names(models, names)
     network = _network(models, None if module is None else model_of(module).module)
-    called = ("endpoint A", "endpoint B") if len(models) == 2 else [f"model {i + 1}" for i in range(len(models))]
-    states = tuple(_state(m, network, end) for m, end in zip(models, called, strict=True))
+    called = (
+        ("endpoint A", "endpoint B") if len(models) == 2 else [f"model {number + 1}" for number in range(len(models))]
+    )
+    states = tuple(_state(model, network, end) for model, end in zip(models, called, strict=True))
     return Endpoints(network, states, named)
 
 
@@ -49,7 +51,10 @@ def _names(models: Sequence[Any], names: Sequence[str] | None) -> tuple[str, ...
         return tuple(names)
     if len(models) == 2:
         return ("A", "B")
-    return tuple(Path(m.spec).name if isinstance(m, Model) else f"model {i + 1}" for i, m in enumerate(models))
+    return tuple(
+        Path(model.spec).name if isinstance(model, Model) else f"model {number + 1}"
+        for number, model in enumerate(models)
+    )
 
 
 def _network(models: Sequence[Any], module: nn.Module | None) -> nn.Module:
@@ -59,19 +64,19 @@ def _network(models: Sequence[Any], module: nn.Module | None) -> nn.Module:
         UsageError: none of them has one.
         CheckpointError: models are of different architectures, or the network has buffers without values.
     """
-    loaded = [m for m in models if isinstance(m, Model)]
+    loaded = [model for model in models if isinstance(model, Model)]
     for other in loaded[1:]:
         check_same_architecture(loaded[0], other)
-    candidates = (module, *(m.module if isinstance(m, Model) else m for m in models))
-    found = next((c for c in candidates if isinstance(c, nn.Module)), None)
-    if found is None:
+    candidates = (module, *(model.module if isinstance(model, Model) else model for model in models))
+    network = next((candidate for candidate in candidates if isinstance(candidate, nn.Module)), None)
+    if network is None:
         many = "two" if len(models) == 2 else str(len(models))
         raise UsageError(f"{many} states do not say which network they belong to", remedy="pass it as module=")
-    saved = found.state_dict()
-    if any(t.is_meta for n, t in found.named_buffers() if n not in saved):
+    saved = network.state_dict()
+    if any(buffer.is_meta for name, buffer in network.named_buffers() if name not in saved):
         remedy = "pass a module built with weights"
         raise CheckpointError("the network has buffers without values", cause="it was built without", remedy=remedy)
-    return found
+    return network
 
 
 def _state(model: Any, network: nn.Module, name: str) -> Mapping[str, Tensor]:
@@ -85,7 +90,7 @@ def _state(model: Any, network: nn.Module, name: str) -> Mapping[str, Tensor]:
     else:
         state = model.state_dict() if isinstance(model, nn.Module) else model
     state = canonical_state(network, state, name)
-    if empty := [n for n, t in state.items() if t.is_meta]:
+    if empty := [name for name, tensor in state.items() if tensor.is_meta]:
         raise CheckpointError(
             f"{name} has no weights", cause=f"no values for {shorten(empty)}", remedy="load it with weights"
         )

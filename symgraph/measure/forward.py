@@ -17,17 +17,21 @@ from symgraph.tracing.graph_module import GraphModule
 def accepted_names(network: nn.Module) -> frozenset[str]:
     """Names of the arguments that the network's forward takes."""
     if isinstance(network, GraphModule):
-        return frozenset(n.target for n in network.traced.inputs)
+        return frozenset(input_node.target for input_node in network.traced.inputs)
     parameters = inspect.signature(network.forward).parameters.values()
-    return frozenset(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    return frozenset(
+        parameter.name
+        for parameter in parameters
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    )
 
 
 def arguments(
     batch: Batch, accepted: frozenset[str], *, labels: bool = False
 ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """What a network that takes these names is called with: by name where it takes any of them, else in order."""
-    inputs = {k: t for k, t in batch.items() if labels or k not in LABEL_KEYS}
-    named: dict[str, Any] = {k: t for k, t in inputs.items() if k in accepted}
+    inputs = {name: tensor for name, tensor in batch.items() if labels or name not in LABEL_KEYS}
+    named: dict[str, Any] = {name: tensor for name, tensor in inputs.items() if name in accepted}
     positional = () if named else tuple(inputs.values())
     if "use_cache" in accepted:
         named["use_cache"] = False
@@ -61,10 +65,16 @@ def fixed_tensors(
     """The network's own tensors but for those that move, where and as they are computed with."""
     moved = set(moving)
     named = (*network.named_parameters(), *network.named_buffers())
-    return {n: t.detach().to(device, dtype if t.is_floating_point() else None) for n, t in named if n not in moved}
+    return {
+        name: tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
+        for name, tensor in named
+        if name not in moved
+    }
 
 
 def usual_dtype(network: nn.Module) -> torch.dtype:
     """Float64 for a network that is so, else float32: halves have no room for small steps."""
-    first = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    first = next(
+        (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()), torch.float32
+    )
     return torch.float64 if first is torch.float64 else torch.float32

@@ -44,10 +44,16 @@ class Simplex:
         if steps < 1:
             raise UsageError(f"a resolution of {steps}", remedy=argument("resolution", 4))
         middle, ends = even(models), _vertices(models)
-        pairs = [tuple(0.5 * (i in pair) for i in range(models)) for pair in combinations(range(models), 2)]
+        pairs = [tuple(0.5 * (model in pair) for model in range(models)) for pair in combinations(range(models), 2)]
         # Three models have a surface to look at, all others lines to the middle.
-        ways = [] if models == 3 else [_toward(v, middle, x) for x in _PROFILE for v in ends]
-        return [*ends, *pairs, *ways, middle, *(tuple(k / steps for k in c) for c in _compositions(steps, models))]
+        ways = [] if models == 3 else [_toward(end, middle, share) for share in _PROFILE for end in ends]
+        return [
+            *ends,
+            *pairs,
+            *ways,
+            middle,
+            *(tuple(count / steps for count in composition) for composition in _compositions(steps, models)),
+        ]
 
     def _drawn(self, models: int) -> list[Mixture]:
         if self.samples < 0 or not 0 < self.concentration < math.inf:
@@ -65,25 +71,25 @@ def line(points: int | Sequence[float]) -> list[Mixture]:
     chosen: Any = points
     if isinstance(chosen, Integral):
         last = int(chosen) - 1
-        chosen = [i / last for i in range(1, last)]
+        chosen = [step / last for step in range(1, last)]
     try:
-        inside = {float(x) for x in chosen}
+        inside = {float(share) for share in chosen}
     except (TypeError, ValueError):
         inside = set()
     grid = sorted({0.0, 1.0} | inside)
-    if len(grid) < 3 or not all(0 <= x <= 1 for x in grid):
+    if len(grid) < 3 or not all(0 <= share <= 1 for share in grid):
         remedy = "pass a number of points from 3, or values between 0 and 1 with at least one strictly inside"
         raise UsageError(f"points {points!r} of lambda give no loss barrier", remedy=remedy)
-    return [_on_segment((1 - x, x)) for x in (0.0, 1.0, *grid[1:-1])]
+    return [_on_segment((1 - share, share)) for share in (0.0, 1.0, *grid[1:-1])]
 
 
 def refined(lambdas: Sequence[float], barriers: Sequence[float]) -> Mixture:
     """The next point of a golden section around the largest barrier."""
-    i = min(max(barriers.index(max(barriers)), 1), len(lambdas) - 2)
-    left, middle, right = lambdas[i - 1], lambdas[i], lambdas[i + 1]
+    peak = min(max(barriers.index(max(barriers)), 1), len(lambdas) - 2)
+    left, middle, right = lambdas[peak - 1], lambdas[peak], lambdas[peak + 1]
     towards = right if right - middle >= middle - left else left
-    x = middle + _GOLDEN * (towards - middle)
-    return (1 - x, x)
+    place = middle + _GOLDEN * (towards - middle)
+    return (1 - place, place)
 
 
 def _on_segment(weights: Mixture) -> Mixture:
@@ -97,24 +103,24 @@ def even(models: int) -> Mixture:
 
 
 def _vertices(models: int) -> list[Mixture]:
-    return [vertex(i, models) for i in range(models)]
+    return [vertex(model, models) for model in range(models)]
 
 
 def _given(mixtures: Sequence[Sequence[float]], models: int) -> list[Mixture]:
-    found = [tuple(map(float, m)) for m in mixtures]
-    for weights in found:
+    chosen = [tuple(map(float, mixture)) for mixture in mixtures]
+    for weights in chosen:
         check_weights(weights, models)
-        if bad := [w for w in weights if not w >= 0]:
+        if bad := [weight for weight in weights if not weight >= 0]:
             raise UsageError(f"a mixture has a weight of {bad[0]:g}", remedy="weights are not negative and sum to one")
-    points = [*_vertices(models), *found]
+    points = [*_vertices(models), *chosen]
     if len(set(points)) == models:
         remedy = "give weights such as 0.5 0.5"
         raise UsageError("there is no mixture", cause="only the models themselves", remedy=remedy)
     return points
 
 
-def _toward(v: Mixture, middle: Mixture, x: float) -> Mixture:
-    return tuple((1 - x) * a + x * b for a, b in zip(v, middle, strict=True))
+def _toward(end: Mixture, middle: Mixture, share: float) -> Mixture:
+    return tuple((1 - share) * part + share * even for part, even in zip(end, middle, strict=True))
 
 
 def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:

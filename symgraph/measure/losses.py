@@ -146,7 +146,7 @@ def named_loss(loss: Named | Any) -> tuple[str, PerExample]:
         what = f"a {type(loss).__name__} is no loss"
         raise UsageError(what, remedy=f"use one of {', '.join(LOSSES)}, or a function of outputs and labels")
     if loss in _OWN:
-        return next((n for n, f in LOSSES.items() if f is loss), "accuracy"), loss
+        return next((name for name, known in LOSSES.items() if known is loss), "accuracy"), loss
     own = OwnFunction(loss)
     return own.name, own
 
@@ -163,7 +163,10 @@ def named_metrics(metrics: Metrics) -> dict[str, Metric]:
         return named_metrics(dict(map(_named_metric, listed)))
     if LOSS in metrics:
         raise UsageError(f"a metric cannot be called {LOSS!r}", remedy="give it another name")
-    return {n: m if isinstance(m, Metric) else Metric(m if m in _OWN else OwnFunction(m)) for n, m in metrics.items()}
+    return {
+        name: metric if isinstance(metric, Metric) else Metric(metric if metric in _OWN else OwnFunction(metric))
+        for name, metric in metrics.items()
+    }
 
 
 def _named_metric(given: Any) -> tuple[str, Metric]:
@@ -194,7 +197,7 @@ def scored(result: Any, batch: Mapping[str, Tensor]) -> Scored:
     if values.ndim:
         values = values.flatten(1).mean(1) if values.ndim > 1 else values
         return values, torch.ones_like(values)
-    length = next((len(t) for t in batch.values() if t.ndim), 1)
+    length = next((len(tensor) for tensor in batch.values() if tensor.ndim), 1)
     return values[None], torch.full_like(values[None], length)
 
 
@@ -204,20 +207,20 @@ def logits_of(outputs: Any) -> Tensor:
     Raises:
         NoLossFits: there are none.
     """
-    found = outputs
+    logits = outputs
     if isinstance(outputs, Mapping):
-        found = outputs.get("logits")
+        logits = outputs.get("logits")
     elif isinstance(outputs, tuple) and outputs:
-        found = outputs[0]
+        logits = outputs[0]
     elif not isinstance(outputs, Tensor):
-        found = getattr(outputs, "logits", None)
-    if not isinstance(found, Tensor) or not found.ndim:
+        logits = getattr(outputs, "logits", None)
+    if not isinstance(logits, Tensor) or not logits.ndim:
         raise NoLossFits("the outputs have no logits")
-    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _labels(batch: Mapping[str, Tensor]) -> Tensor | None:
-    return next((batch[k] for k in LABEL_KEYS if k in batch), None)
+    return next((batch[key] for key in LABEL_KEYS if key in batch), None)
 
 
 def _flat_targets(logits: Tensor, labels: Tensor | None, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class Measured:
         """
         if self.models != 2:
             raise UsageError(f"mixtures of {self.models} models have no lambda", remedy="use `mixtures`")
-        return tuple(m[1] for m in self.mixtures)
+        return tuple(mixture[1] for mixture in self.mixtures)
 
     @property
     def places(self) -> tuple[Any, ...]:
@@ -50,14 +50,14 @@ class Measured:
     @property
     def ends(self) -> tuple[float, ...]:
         """What the models themselves have, in their order."""
-        return tuple(self.values[self.mixtures.index(vertex(i, self.models))] for i in range(self.models))
+        return tuple(self.values[self.mixtures.index(vertex(model, self.models))] for model in range(self.models))
 
     @property
     def barriers(self) -> tuple[float, ...]:
         """How much worse each mixture is than the mean of the models, weighted alike."""
         ends, sign = self.ends, -1.0 if self.higher_is_better else 1.0
-        means = (sum(w * v for w, v in zip(weights, ends, strict=True)) for weights in self.mixtures)
-        return tuple(sign * (v - c) + 0.0 for v, c in zip(self.values, means, strict=True))
+        means = (sum(weight * end for weight, end in zip(weights, ends, strict=True)) for weights in self.mixtures)
+        return tuple(sign * (value - mean) + 0.0 for value, mean in zip(self.values, means, strict=True))
 
     @property
     def barrier(self) -> float:
@@ -77,7 +77,7 @@ class Measured:
     @property
     def interior_min(self) -> float:
         """The smallest barrier of a mixture of two models or more; below zero, it beats the mean of their losses."""
-        inside = (b for b, m in zip(self.barriers, self.mixtures, strict=True) if max(m) < 1.0)
+        inside = (barrier for barrier, mixture in zip(self.barriers, self.mixtures, strict=True) if max(mixture) < 1.0)
         return min(inside)
 
     @property
@@ -109,4 +109,4 @@ class Measured:
 
 def mixture_text(weights: Mixture) -> str:
     """The weights of a mixture, as text."""
-    return " ".join(f"{w:.3g}" for w in weights)
+    return " ".join(f"{weight:.3g}" for weight in weights)

@@ -30,13 +30,15 @@ def weighted_mean(tensors: Sequence[Tensor], weights: Sequence[float], out: Tens
     One after the other is mixed in: what all of them share stays as it is, to the bit. Negative weights come last, so
     that the weights up to each are never zero together. Without `out` it is differentiable.
     """
-    first, *others = sorted((i for i, w in enumerate(weights) if w), key=lambda i: weights[i] < 0)
-    found = tensors[first] if out is None else out.copy_(tensors[first])
+    first, *others = sorted(
+        (model for model, weight in enumerate(weights) if weight), key=lambda model: weights[model] < 0
+    )
+    mean = tensors[first] if out is None else out.copy_(tensors[first])
     total = weights[first]
-    for i in others:
-        total += weights[i]
-        found = torch.lerp(found, tensors[i].to(found), weights[i] / total, out=out)
-    return found
+    for model in others:
+        total += weights[model]
+        mean = torch.lerp(mean, tensors[model].to(mean), weights[model] / total, out=out)
+    return mean
 
 
 def interpolate(
@@ -56,15 +58,17 @@ def interpolate(
     """
     check_weights(weights, len(states))
     wanted = dict(dtypes or {})
-    found: State = {}
+    mean_state: State = {}
     # What is one tensor in all of them under several names is one in the mean.
     first_name: dict[tuple[int, ...], str] = {}
     for name in counted(_log, states[0], len(states[0]), "mean of tensor"):
-        tensors = [s[name] for s in states]
+        tensors = [state[name] for state in states]
         first = first_name.setdefault(tuple(map(id, tensors)), name)
-        found[name] = _interpolated(name, tensors, weights, wanted.get(name)) if first == name else found[first]
-    check_finite({n: t for n, t in found.items() if _is_new(t, states[0][n])}, where=_MEAN)
-    return found
+        mean_state[name] = (
+            _interpolated(name, tensors, weights, wanted.get(name)) if first == name else mean_state[first]
+        )
+    check_finite({name: tensor for name, tensor in mean_state.items() if _is_new(tensor, states[0][name])}, where=_MEAN)
+    return mean_state
 
 
 def _is_new(mean: Tensor, first: Tensor) -> bool:
@@ -76,14 +80,14 @@ def _interpolated(name: str, tensors: Sequence[Tensor], weights: Sequence[float]
     first = tensors[0]
     if not moves(first):
         return first
-    wanted = dtype or reduce(torch.promote_types, [t.dtype for t in tensors])
-    if not any(isinstance(t, Deferred) for t in tensors):
+    wanted = dtype or reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
+    if not any(isinstance(tensor, Deferred) for tensor in tensors):
         return _computed(tensors, weights, wanted)
 
     def make() -> Tensor:
-        found = _computed([made(t) for t in tensors], weights, wanted)
-        check_finite({name: found}, where=_MEAN)
-        return found
+        computed = _computed([made(tensor) for tensor in tensors], weights, wanted)
+        check_finite({name: computed}, where=_MEAN)
+        return computed
 
     return Deferred(make, first.shape, wanted)
 
@@ -91,7 +95,7 @@ def _interpolated(name: str, tensors: Sequence[Tensor], weights: Sequence[float]
 @torch.no_grad()
 def _computed(tensors: Sequence[Tensor], weights: Sequence[float], wanted: torch.dtype) -> Tensor:
     first = tensors[0]
-    if all(first.dtype is t.dtype and torch.equal(first, t) for t in tensors[1:]):
+    if all(first.dtype is tensor.dtype and torch.equal(first, tensor) for tensor in tensors[1:]):
         return first.to(wanted)
     wide = torch.complex128 if first.is_complex() else torch.float64
     return weighted_mean(tensors, weights, torch.empty(first.shape, dtype=wide)).to(wanted)
@@ -129,8 +133,8 @@ class Mixtures(Point):
         self.moving: list[tuple[tuple[Tensor, ...], Tensor]] = []
         tensors: dict[str, Tensor] = {}
         fixed = dict(network.named_parameters()) | dict(network.named_buffers())
-        for name, t in (fixed | dict(states[0])).items():
-            given = tuple(s.get(name, t).detach() for s in states)
+        for name, tensor in (fixed | dict(states[0])).items():
+            given = tuple(state.get(name, tensor).detach() for state in states)
             computed = compute_dtype(given[0], dtype)
             stays = not moves(given[0]) or name not in states[0] or is_shared_mask(given)
             if stays and not (own and given[0].is_floating_point()):
@@ -138,7 +142,7 @@ class Mixtures(Point):
                 continue
             tensors[name] = torch.empty(given[0].shape, dtype=computed, device=device)
             self.moving.append((given[:1] if stays else given, tensors[name]))
-        first = next((t.dtype for _, t in self.moving), dtype or torch.float32)
+        first = next((tensor.dtype for _, tensor in self.moving), dtype or torch.float32)
         super().__init__(network, tensors, first)
 
     @torch.inference_mode()
@@ -157,7 +161,7 @@ def compute_dtype(t: Tensor, dtype: torch.dtype | None) -> torch.dtype:
 
 def vertex(model: int, models: int) -> Mixture:
     """The mixture that is one model alone."""
-    return tuple(float(i == model) for i in range(models))
+    return tuple(float(place == model) for place in range(models))
 
 
 def is_vertex(weights: Sequence[float]) -> bool:
@@ -188,6 +192,6 @@ def check_weights(weights: Sequence[float], models: int) -> None:
     total = math.fsum(weights)
     if abs(total - 1) <= 1e-6:
         return
-    scaled = " ".join(f"{w / total:.6g}" for w in weights) if total > 0 and math.isfinite(total) else ""
+    scaled = " ".join(f"{weight / total:.6g}" for weight in weights) if total > 0 and math.isfinite(total) else ""
     remedy = f"in these proportions: {scaled}" if scaled else "give shares such as 0.5 0.5"
     raise UsageError(f"the weights sum to {total:g}, not to one", remedy=remedy)

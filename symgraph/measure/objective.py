@@ -53,7 +53,7 @@ class Sample:
 
     def standard_error(self, ends: Sequence[Sample], weights: Sequence[float]) -> float:
         """Of the mean of each example's own distance from the weighted mean of what it has at the ends."""
-        distance = self.values - sum(w * end.values for end, w in zip(ends, weights, strict=True))
+        distance = self.values - sum(weight * end.values for end, weight in zip(ends, weights, strict=True))
         share = self.weights / self.weights.sum()
         count = int((share > 0).sum())
         if count < 2:
@@ -79,7 +79,10 @@ class Objective:
         self.network, self.dtype = network, dtype
         self.loss_name, loss_of = named_loss(loss)
         self.metrics = named_metrics(metrics)
-        self.quantities = {LOSS: loss_of, **{n: m.per_example for n, m in self.metrics.items() if m.per_example}}
+        self.quantities = {
+            LOSS: loss_of,
+            **{name: metric.per_example for name, metric in self.metrics.items() if metric.per_example},
+        }
 
     @contextmanager
     def beside(self, name: str, quantity: PerExample) -> Iterator[None]:
@@ -99,8 +102,8 @@ class Objective:
         """
         try:
             outputs, loss = self._loss(point, batch)
-            others = {n: f for n, f in self.quantities.items() if n != LOSS}
-            return {LOSS: loss, **{n: scored(f(outputs, batch), batch) for n, f in others.items()}}
+            others = {name: quantity for name, quantity in self.quantities.items() if name != LOSS}
+            return {LOSS: loss, **{name: scored(quantity(outputs, batch), batch) for name, quantity in others.items()}}
         except NoLossFits as e:
             cause = f"{e}; the batch has {shorten(batch)}"
             column = f"name the column of the labels, {argument('label_column', 'NAME')}"
@@ -138,22 +141,22 @@ class Objective:
         Raises:
             DataError: there are none, they do not fit the model, or (if `finite`) a value is not finite.
         """
-        found: dict[str, list[Scored]] = {name: [] for name in self.quantities}
+        scores: dict[str, list[Scored]] = {name: [] for name in self.quantities}
         examples = 0
-        for i, raw in enumerate(batches):
+        for number, raw in enumerate(batches):
             batch = placed(raw, point.device, point.dtype)
             examples += batch_length(batch)
             # Only here: what a loader makes and keeps must stay usable for training.
             with torch.inference_mode():
-                results = self.scores(point, batch, f"{where}, batch {i}")
+                results = self.scores(point, batch, f"{where}, batch {number}")
             for name, result in results.items():
-                found[name].append(result)
+                scores[name].append(result)
         if not examples:
             raise DataError("no examples to evaluate on", remedy="check the length of the data")
         if finite:
-            for name, parts in found.items():
+            for name, parts in scores.items():
                 _require_finite(parts, f"the {name} is not finite at {where}")
-        return {name: _joined(parts, f"the {name} at {where}") for name, parts in found.items()}
+        return {name: _joined(parts, f"the {name} at {where}") for name, parts in scores.items()}
 
     def over(self, tensors: Mapping[str, Tensor], batches: Iterable[Any], where: str) -> float:
         """The mean loss over all batches.
@@ -170,13 +173,13 @@ class EvenMixture:
     def __init__(self, objective: Objective, states: Sequence[Mapping[str, Tensor]], batches: Any, where: str) -> None:
         self.objective, self.batches, self.where = objective, batches, where
         models = len(states)
-        ends = self._losses(states, [vertex(i, models) for i in range(models)])
+        ends = self._losses(states, [vertex(model, models) for model in range(models)])
         self.chord = sum(ends) / models
 
     def barrier(self, states: Sequence[Mapping[str, Tensor]]) -> float:
         """The loss of the mean of the models over the mean of their losses; infinite where it is not finite."""
-        (found,) = self._losses(states, [(1 / len(states),) * len(states)])
-        return found - self.chord if math.isfinite(found) else math.inf
+        (middle,) = self._losses(states, [(1 / len(states),) * len(states)])
+        return middle - self.chord if math.isfinite(middle) else math.inf
 
     def _losses(self, states: Sequence[Mapping[str, Tensor]], mixtures: Sequence[tuple[float, ...]]) -> list[float]:
         network = self.objective.network
@@ -190,11 +193,11 @@ class EvenMixture:
 
 
 def _require_finite(parts: Sequence[Scored], what: str) -> None:
-    for i, (values, weights) in enumerate(parts):
+    for number, (values, weights) in enumerate(parts):
         bad = ~values.isfinite() & (weights != 0)
         if bool(bad.any()):
             raise DataError(
-                f"{what}, batch {i}",
+                f"{what}, batch {number}",
                 cause=f"{int(bad.sum())} of {len(values)} values are NaN or infinite",
                 remedy="evaluate in a wider dtype, and look for NaN or huge values in that batch",
             )

@@ -43,7 +43,7 @@ class OwnFunction:
         predicted = _logits(outputs) if self.tensors else outputs
         for what, arguments in self._forms(batch):
             try:
-                found = self.function(predicted, *arguments)
+                score = self.function(predicted, *arguments)
             except SymgraphError:
                 raise
             # Whatever a user's code raises.
@@ -51,14 +51,14 @@ class OwnFunction:
                 failures.append(f"with {what}: {one_line(error)}{_place(error, self.function)}")
                 continue
             self.takes = (what,)
-            return found
+            return score
         given = f"the batch has {shorten(batch)}"
         remedy = "write it as a function of (outputs, labels) or of (outputs, batch), with these names"
         raise UsageError(f"the function {self.name} fails, and {given}", cause="; ".join(failures), remedy=remedy)
 
     def _forms(self, batch: Mapping[str, Tensor]) -> list[tuple[str, tuple[Any, ...]]]:
         own = getattr(batch, "given", batch)
-        labels = next((batch[k] for k in LABEL_KEYS if k in batch), None)
+        labels = next((batch[key] for key in LABEL_KEYS if key in batch), None)
         every: dict[str, tuple[Any, ...]] = {"the outputs": (), "the batch": (own,)}
         if not isinstance(own, Mapping):
             every["the batch by name"] = (batch,)
@@ -74,8 +74,12 @@ def _takes(function: Callable[..., Any]) -> tuple[str, ...]:
         parameters = list(inspect.signature(called).parameters.values())
     except (TypeError, ValueError):
         return ("the batch", "the batch by name", "the labels")
-    ordered = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(ordered) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+    ordered = [
+        parameter
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(ordered) == 1 and not any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return ("the outputs",)
     second = ordered[1].name if len(ordered) > 1 else ""
     if second in _LABELS:
@@ -90,7 +94,7 @@ def _place(error: Exception, function: Callable[..., Any]) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = inspect.unwrap(function)
     file = getattr(getattr(own, "__code__", None), "co_filename", None)
-    there: Sequence[traceback.FrameSummary] = [f for f in frames if f.filename == file] if file else []
+    there: Sequence[traceback.FrameSummary] = [frame for frame in frames if frame.filename == file] if file else []
     if not there:
         return ""
     last = there[-1]
@@ -100,5 +104,5 @@ def _place(error: Exception, function: Callable[..., Any]) -> str:
 def _logits(outputs: Any) -> Any:
     if isinstance(outputs, Tensor):
         return outputs
-    found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
-    return outputs if found is None else found
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    return outputs if logits is None else logits

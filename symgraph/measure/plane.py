@@ -64,42 +64,42 @@ class LossPlane(Shown):
 
     def grid(self, measured: Measured) -> list[list[float]]:
         """A quantity on the grid, row by row."""
-        found = dict(zip(measured.mixtures, measured.values, strict=True))
+        value_at = dict(zip(measured.mixtures, measured.values, strict=True))
         columns, rows = self.axes
-        return [[found[weights_at(self.corners, (x, y))] for x in columns] for y in rows]
+        return [[value_at[weights_at(self.corners, (column, row))] for column in columns] for row in rows]
 
     def path(self, measured: Measured) -> list[tuple[float, float, float]]:
         """A quantity on the way through the models: how far along (1 for each leg), its value and standard error."""
-        found = {m: i for i, m in enumerate(measured.mixtures)}
-        on = [(place, found[m]) for place, m in path_points(len(self.models))]
-        return [(place, measured.values[i], measured.value_errors[i]) for place, i in on]
+        index_of = {mixture: index for index, mixture in enumerate(measured.mixtures)}
+        on = [(place, index_of[mixture]) for place, mixture in path_points(len(self.models))]
+        return [(place, measured.values[index], measured.value_errors[index]) for place, index in on]
 
     def levels(self, measured: Measured, count: int = 8) -> list[float]:
         """Values between which a picture changes its colour: close together near the best, as losses rise steeply."""
-        values = sorted(v for row in self.grid(measured) for v in row if math.isfinite(v))
+        values = sorted(value for row in self.grid(measured) for value in row if math.isfinite(value))
         sign = -1.0 if measured.higher_is_better else 1.0
         best = values[-1] if measured.higher_is_better else values[0]
-        above = sorted(sign * (v - best) for v in values)
+        above = sorted(sign * (value - best) for value in values)
         # A few points far outside may be huge: they are shown as the last level.
         low, high = above[len(above) // 20] or above[-1] / 100, above[-1 - len(above) // 20]
         if not 0 < low < high:
             return []
-        return [best + sign * low * (high / low) ** (i / (count - 1)) for i in range(count)]
+        return [best + sign * low * (high / low) ** (level / (count - 1)) for level in range(count)]
 
     def to_plain(self) -> dict[str, Any]:
         """All figures as plain data; a value that is not finite is None."""
         quantities = [
             {
-                "name": m.name,
-                "higher_is_better": m.higher_is_better,
-                "grid": [[_finite(v) for v in row] for row in self.grid(m)],
-                "path": [list(map(_finite, point)) for point in self.path(m)],
-                "levels": self.levels(m),
+                "name": measured.name,
+                "higher_is_better": measured.higher_is_better,
+                "grid": [[_finite(value) for value in row] for row in self.grid(measured)],
+                "path": [list(map(_finite, point)) for point in self.path(measured)],
+                "levels": self.levels(measured),
             }
-            for m in (self.loss, *self.metrics)
+            for measured in (self.loss, *self.metrics)
         ]
-        said = {n: getattr(self, n) for n in ("examples", "source", "split", "recalibrated")}
-        places = {"corners": [list(c) for c in self.corners], "axes": [list(a) for a in self.axes]}
+        said = {name: getattr(self, name) for name in ("examples", "source", "split", "recalibrated")}
+        places = {"corners": [list(corner) for corner in self.corners], "axes": [list(axis) for axis in self.axes]}
         return {"models": list(self.models), **places, "quantities": quantities, **said, "remarks": list(self.remarks)}
 
     def plot(self, path: str | Path, *, barrier: LossBarrier | None = None, overwrite: bool = False) -> Path:
@@ -114,10 +114,10 @@ class LossPlane(Shown):
     def __str__(self) -> str:
         columns, rows = (len(axis) for axis in self.axes)
         lines = [f"plane through {', '.join(self.models)}: {columns} by {rows} points"]
-        for m in (self.loss, *self.metrics):
-            worst = (min if m.higher_is_better else max)(v for _, v, _ in self.path(m))
-            ends = ", ".join(f"{v:.4f}" for v in m.ends)
-            lines.append(f"{m.name} of the models {ends}; worst on the path {worst:.4f}")
+        for measured in (self.loss, *self.metrics):
+            worst = (min if measured.higher_is_better else max)(value for _, value, _ in self.path(measured))
+            ends = ", ".join(f"{end:.4f}" for end in measured.ends)
+            lines.append(f"{measured.name} of the models {ends}; worst on the path {worst:.4f}")
         return "\n".join(lines)
 
 
@@ -163,15 +163,19 @@ def loss_plane(
     ends = endpoints(models, module, names)
     corners = corners_of(ends)
     axes = _axes(corners, plane, margin)
-    places = [vertex(i, 3) for i in range(3)] + [m for _, m in path_points(3)]
-    places += [weights_at(corners, (x, y)) for y in axes[1] for x in axes[0]]
+    places = [vertex(model, 3) for model in range(3)] + [mixture for _, mixture in path_points(3)]
+    places += [weights_at(corners, (column, row)) for row in axes[1] for column in axes[0]]
     data = counted(batches, "to evaluate on")
     training = None if recalibrate is None else counted(recalibrate, "to recalibrate on")
     point = Mixtures(ends.network, ends.states, usable(device), dtype, own=training is not None)
     survey = Survey(Objective(ends.network, loss, metrics=metrics), point, data, training, progress, finite=False)
     survey.visit_all(list(dict.fromkeys(places)))
-    found = survey.result(ends.names)
-    said = {f.name: getattr(found, f.name) for f in fields(LossPlane) if f.name not in ("corners", "axes")}
+    surveyed = survey.result(ends.names)
+    said = {
+        field.name: getattr(surveyed, field.name)
+        for field in fields(LossPlane)
+        if field.name not in ("corners", "axes")
+    }
     return LossPlane(corners=corners, axes=axes, **said)
 
 
@@ -181,8 +185,8 @@ def corners_of(ends: Endpoints) -> tuple[Coordinates, ...]:
     Raises:
         UsageError: they are on one line.
     """
-    names = [n for n, _ in ends.network.named_parameters()]
-    second, third = (_squared(ends.states, names, 0, i) for i in (1, 2))
+    names = [name for name, _ in ends.network.named_parameters()]
+    second, third = (_squared(ends.states, names, 0, model) for model in (1, 2))
     between = _squared(ends.states, names, 1, 2)
     length = math.sqrt(second)
     across = (second + third - between) / (2 * length) if length else 0.0
@@ -195,8 +199,13 @@ def corners_of(ends: Endpoints) -> tuple[Coordinates, ...]:
 
 def _squared(states: Sequence[Mapping[str, Tensor]], names: Sequence[str], one: int, other: int) -> float:
     """The squared distance of two models over the parameters, each tensor read once."""
-    pairs = ((states[one][n], states[other][n]) for n in names if n in states[one] and moves(states[one][n]))
-    return sum(float((made(a).double() - made(b).double()).square().sum()) for a, b in pairs)
+    pairs = (
+        (states[one][name], states[other][name]) for name in names if name in states[one] and moves(states[one][name])
+    )
+    return sum(
+        float((made(one_weight).double() - made(other_weight).double()).square().sum())
+        for one_weight, other_weight in pairs
+    )
 
 
 def weights_at(corners: Sequence[Coordinates], place: Coordinates) -> Mixture:
@@ -209,19 +218,26 @@ def weights_at(corners: Sequence[Coordinates], place: Coordinates) -> Mixture:
 
 def path_points(models: int) -> list[tuple[float, Mixture]]:
     """Points of the path through models in their order, each with how far along it is, one for each leg."""
-    found = []
-    for leg, (start, end) in enumerate(pairwise(vertex(i, models) for i in range(models))):
+    points = []
+    for leg, (start, end) in enumerate(pairwise(vertex(model, models) for model in range(models))):
         for step in range(LEG):
             share = step / (LEG - 1)
-            found.append((leg + share, tuple((1 - share) * a + share * b for a, b in zip(start, end, strict=True))))
-    return list(dict(found).items())
+            points.append(
+                (leg + share, tuple((1 - share) * near + share * far for near, far in zip(start, end, strict=True)))
+            )
+    return list(dict(points).items())
 
 
 def _axes(corners: Sequence[Coordinates], count: int, margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The columns and rows of a grid around the models, with the same room on all sides."""
-    room = margin * max(max(c[k] for c in corners) - min(c[k] for c in corners) for k in (0, 1))
-    spans = [(min(c[k] for c in corners) - room, max(c[k] for c in corners) + room) for k in (0, 1)]
-    columns, rows = (tuple(low + (high - low) * i / (count - 1) for i in range(count)) for low, high in spans)
+    room = margin * max(
+        max(corner[axis] for corner in corners) - min(corner[axis] for corner in corners) for axis in (0, 1)
+    )
+    spans = [
+        (min(corner[axis] for corner in corners) - room, max(corner[axis] for corner in corners) + room)
+        for axis in (0, 1)
+    ]
+    columns, rows = (tuple(low + (high - low) * step / (count - 1) for step in range(count)) for low, high in spans)
     return columns, rows
 
 

@@ -109,10 +109,10 @@ def barrier_plot(
     """
     if not results and plane is None:
         raise UsageError(f"{path}: there is nothing to draw", remedy="give at least one labelled loss barrier")
-    many = [r for r in results.values() if r.loss.models > 2]
+    many = [result for result in results.values() if result.loss.models > 2]
     if many and len(results) > 1:
         raise UsageError(f"{path}: only barriers of two models go into one picture", remedy="draw each by itself")
-    remarks = tuple(dict.fromkeys(text for r in results.values() for text in r.remarks))
+    remarks = tuple(dict.fromkeys(text for result in results.values() for text in result.remarks))
     panels = [*(_surfaces(many[0]) if many else _lines(results) if results else ())]
     panels += [] if plane is None else _planes(plane)
     return _written(panels, title, remarks, Path(path), overwrite)
@@ -174,18 +174,18 @@ def _drawn(panels: Panels, title: str, remarks: Sequence[str]) -> Any:
 
 
 def _lines(results: Mapping[str, Result]) -> Panels:
-    metrics = {label: {m.name: m for m in r.metrics} for label, r in results.items()}
+    metrics = {label: {metric.name: metric for metric in result.metrics} for label, result in results.items()}
     first, *others = metrics.values()
     shared = [name for name in first if all(name in other for other in others)]
-    panels = {"loss": {label: r.loss for label, r in results.items()}}
-    panels |= {name: {label: found[name] for label, found in metrics.items()} for name in shared}
+    panels = {"loss": {label: result.loss for label, result in results.items()}}
+    panels |= {name: {label: curves[name] for label, curves in metrics.items()} for name in shared}
     names = next(iter(results.values())).models
     return [partial(_panel, name=name, curves=curves, models=names) for name, curves in panels.items()]
 
 
 def _surfaces(result: Result) -> Panels:
     panel = _triangle if result.loss.models == 3 else _profiles
-    return [partial(panel, surface=s, names=result.models) for s in (result.loss, *result.metrics)]
+    return [partial(panel, surface=surface, names=result.models) for surface in (result.loss, *result.metrics)]
 
 
 def _panel(axes: Any, name: str, curves: Mapping[str, Measured], models: Sequence[str]) -> None:
@@ -211,7 +211,7 @@ def _panel(axes: Any, name: str, curves: Mapping[str, Measured], models: Sequenc
 def _band(axes: Any, places: Sequence[float], values: Sequence[float], errors: Sequence[float], colour: str) -> None:
     """One standard error on both sides, where it is known."""
     if errors:
-        low, high = ([v + side * e for v, e in zip(values, errors, strict=True)] for side in (-1, 1))
+        low, high = ([value + side * error for value, error in zip(values, errors, strict=True)] for side in (-1, 1))
         axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
@@ -220,14 +220,14 @@ def _annotate(axes: Any, curve: Measured, colour: str) -> None:
     ends = curve.ends
     axes.plot((0, 1), ends, ":", color=colour, linewidth=0.8, alpha=0.6)
     axes.plot((0, 1), ends, "o", color=colour, markersize=6, fillstyle="none")
-    x = curve.argmax
-    if x in (0.0, 1.0):
+    place = curve.argmax
+    if place in (0.0, 1.0):
         return
-    value = curve.values[curve.lambdas.index(x)]
-    chord = (1 - x) * ends[0] + x * ends[1]
-    axes.annotate("", (x, value), (x, chord), arrowprops={"arrowstyle": "<->", "color": colour, "alpha": 0.7})
+    value = curve.values[curve.lambdas.index(place)]
+    chord = (1 - place) * ends[0] + place * ends[1]
+    axes.annotate("", (place, value), (place, chord), arrowprops={"arrowstyle": "<->", "color": colour, "alpha": 0.7})
     near = {"textcoords": "offset points", "color": colour, "fontsize": 7}
-    axes.annotate(f"{curve.barrier:.3g}", (x, (value + chord) / 2), (4, 0), **near)
+    axes.annotate(f"{curve.barrier:.3g}", (place, (value + chord) / 2), (4, 0), **near)
 
 
 def _triangle(axes: Any, surface: Measured, names: Sequence[str]) -> None:
@@ -236,12 +236,18 @@ def _triangle(axes: Any, surface: Measured, names: Sequence[str]) -> None:
 
     halo = [withStroke(linewidth=2, foreground="white")]
     corners = ((0.0, 0.0), (1.0, 0.0), (0.5, 0.75**0.5))
-    x, y = ([sum(w * c[k] for w, c in zip(m, corners, strict=True)) for m in surface.mixtures] for k in (0, 1))
+    across, heights = (
+        [
+            sum(weight * corner[axis] for weight, corner in zip(mixture, corners, strict=True))
+            for mixture in surface.mixtures
+        ]
+        for axis in (0, 1)
+    )
     largest = max(map(abs, surface.barriers)) or 1.0
     style = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
-    drawn = axes.tripcolor(x, y, surface.barriers, shading="gouraud", **style)
-    axes.scatter(x, y, c=surface.barriers, edgecolors="black", linewidths=0.4, s=12, **style)
-    for px, py, value, weights in zip(x, y, surface.barriers, surface.mixtures, strict=True):
+    drawn = axes.tripcolor(across, heights, surface.barriers, shading="gouraud", **style)
+    axes.scatter(across, heights, c=surface.barriers, edgecolors="black", linewidths=0.4, s=12, **style)
+    for px, py, value, weights in zip(across, heights, surface.barriers, surface.mixtures, strict=True):
         if max(weights) < 1:
             near = {"textcoords": "offset points", "ha": "center", "fontsize": 5.5, "path_effects": halo}
             axes.annotate(f"{value:.2g}", (px, py), (0, 4), **near)
@@ -262,8 +268,12 @@ def _profiles(axes: Any, surface: Measured, names: Sequence[str]) -> None:
     even = 1 / surface.models
     styles = zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_DASHES), strict=False)
     lines = []
-    for i, (colour, marker, dash) in zip(range(surface.models), styles, strict=False):
-        way = [((1 - m[i]) / (1 - even), v) for m, v in zip(surface.mixtures, surface.values, strict=True) if _on(m, i)]
+    for model, (colour, marker, dash) in zip(range(surface.models), styles, strict=False):
+        way = [
+            ((1 - mixture[model]) / (1 - even), value)
+            for mixture, value in zip(surface.mixtures, surface.values, strict=True)
+            if _on(mixture, model)
+        ]
         lines += axes.plot(*zip(*sorted(way), strict=True), dash, color=colour, marker=marker, markersize=3)
     axes.set_xlabel("from one model alone (0) to the even mixture (1)")
     axes.set_ylabel(surface.name)
@@ -276,18 +286,18 @@ def _profiles(axes: Any, surface: Measured, names: Sequence[str]) -> None:
 
 def _on(mixture: Sequence[float], model: int) -> bool:
     """Whether a mixture lies between one model and the even mixture: all others have equal weights, none more."""
-    others = [w for i, w in enumerate(mixture) if i != model]
+    others = [weight for place, weight in enumerate(mixture) if place != model]
     return max(others) - min(others) < 1e-9 and mixture[model] >= others[0] - 1e-9
 
 
 def _peak(surface: Measured) -> str:
-    at = ", ".join(f"{w:.2g}" for w in surface.mixtures[surface.barriers.index(surface.barrier)])
+    at = ", ".join(f"{weight:.2g}" for weight in surface.mixtures[surface.barriers.index(surface.barrier)])
     return f"{surface.name} barrier {surface.barrier:.3g} \u00b1 {surface.standard_error:.1g} at ({at})"
 
 
 def _planes(plane: Plane) -> Panels:
-    found = (plane.loss, *plane.metrics)
-    return [partial(panel, plane=plane, measured=m) for m in found for panel in (_levels, _path)]
+    quantities = (plane.loss, *plane.metrics)
+    return [partial(panel, plane=plane, measured=quantity) for quantity in quantities for panel in (_levels, _path)]
 
 
 def _levels(axes: Any, plane: Plane, measured: Measured) -> None:
@@ -314,7 +324,9 @@ def _levels(axes: Any, plane: Plane, measured: Measured) -> None:
 
 def _digits(levels: Sequence[float]) -> int:
     """How many digits tell neighbours apart."""
-    return next((n for n in range(3, 8) if len({f"{level:.{n}g}" for level in levels}) == len(levels)), 8)
+    return next(
+        (digits for digits in range(3, 8) if len({f"{level:.{digits}g}" for level in levels}) == len(levels)), 8
+    )
 
 
 def _path(axes: Any, plane: Plane, measured: Measured) -> None:

@@ -57,12 +57,16 @@ def circuit_spaces(symmetry: SymmetryGraph) -> frozenset[int]:
         UsageError: there is none.
     """
     dense = [(space, space.maps) for space in symmetry.active if space.is_matrix]
-    free = [space for space, m in dense if space.fibre or m.paired or (isinstance(m, DenseMaps) and not m.compact)]
-    found = frozenset(space.id for space in free)
-    if not found:
+    free = [
+        space
+        for space, kind in dense
+        if space.fibre or kind.paired or (isinstance(kind, DenseMaps) and not kind.compact)
+    ]
+    inside = frozenset(space.id for space in free)
+    if not inside:
         cause = "no space lies between two linear maps alone"
         raise UsageError("the model has no product form", cause=cause, remedy=f"leave out {called('product')}")
-    return found
+    return inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,29 +107,29 @@ class ProductForm(Interpreter):
         super().__init__(plain, dtype=dtype, device=device)
         self.symmetry, self.inside = symmetry, circuit_spaces(symmetry)
         self.held = _inside_axes(symmetry, self.inside, plain, book)
-        self.meetings = {n.name: m for n in plain.calls if (m := self._meeting(n)) is not None}
+        self.meetings = {call.name: meeting for call in plain.calls if (meeting := self._meeting(call)) is not None}
         self.depends = self._dependences(book)
         self.point = 0.0
 
     def mixed(self, a: State, b: State, point: float) -> dict[str, Any]:
         """The tensors at a point between two models: pairs where a circuit is touched, else their mean."""
         self.point = point
-        found: dict[str, Any] = {}
-        for name, t in a.items():
-            first, second = (x[name].to(self.device) for x in (a, b))
+        state: dict[str, Any] = {}
+        for name, tensor in a.items():
+            first, second = (end[name].to(self.device) for end in (a, b))
             if not first.is_floating_point() or first is second:
-                found[name] = t
-            elif any(x.space in self.inside for axis in self.symmetry.terms.get(name, ()) for x in leaves(axis)):
-                found[name] = Pair(self._copies(name, first, second))
+                state[name] = tensor
+            elif any(leaf.space in self.inside for axis in self.symmetry.terms.get(name, ()) for leaf in leaves(axis)):
+                state[name] = Pair(self._copies(name, first, second))
             else:
-                found[name] = torch.lerp(first, second, point)
-        return found
+                state[name] = torch.lerp(first, second, point)
+        return state
 
     def _copies(self, name: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Each model's own part inside a circuit, and the mean of what lies beside it in the same tensor."""
 
         def mix(both: Tensor, block: tuple[Leaf, ...]) -> Tensor:
-            if any(x.space in self.inside for x in block):
+            if any(leaf.space in self.inside for leaf in block):
                 return both
             return torch.lerp(both[0], both[1], self.point).expand_as(both)
 
@@ -146,7 +150,9 @@ class ProductForm(Interpreter):
         with torch.no_grad():
             for point, state in ((0.0, a), (1.0, b)):
                 mixture = self.run_mixed(self.mixed(a, b, point), inputs)
-                error = max(_difference(x, y) for x, y in zip(self.run(state, inputs), mixture, strict=True))
+                error = max(
+                    _difference(one, other) for one, other in zip(self.run(state, inputs), mixture, strict=True)
+                )
                 if not error <= torch.finfo(self.dtype).eps ** 0.5:
                     raise UsageError(
                         "the product form of this model cannot be computed",
@@ -157,22 +163,32 @@ class ProductForm(Interpreter):
     # -- how a call treats pairs -------------------------------------------------------------------------------
 
     def _start(self, state: Mapping[str, Any], inputs: Sequence[Tensor] | Mapping[str, Tensor]) -> dict[str, Any]:
-        sides = [{n: t.copies[i] if isinstance(t, Pair) else t for n, t in state.items()} for i in (0, 1)]
-        first, second = (super(ProductForm, self)._start(s, inputs) for s in sides)
-        pairs = {n.name for n in self.graph.nodes if isinstance(state.get(n.target), Pair) and n.kind is not Kind.CALL}
+        sides = [
+            {name: tensor.copies[side] if isinstance(tensor, Pair) else tensor for name, tensor in state.items()}
+            for side in (0, 1)
+        ]
+        first, second = (super(ProductForm, self)._start(tensors, inputs) for tensors in sides)
+        pairs = {
+            node.name
+            for node in self.graph.nodes
+            if isinstance(state.get(node.target), Pair) and node.kind is not Kind.CALL
+        }
         return {name: Pair((value, second[name])) if name in pairs else value for name, value in first.items()}
 
     def _call(self, step: Any, env: Mapping[str, Any]) -> Any:
         refs = dict.fromkeys(step.node.refs())
-        if not any(isinstance(env[r], Pair) for r in refs):
+        if not any(isinstance(env[ref], Pair) for ref in refs):
             return super()._call(step, env)
         meeting = self.meetings.get(step.node.name)
-        values = {r: env[r] for r in refs}
+        values = {ref: env[ref] for ref in refs}
         if meeting is not None:
-            values |= {r: self._side_by_side(env[r], axis) for r, axis in meeting.axes.items()}
+            values |= {ref: self._side_by_side(env[ref], axis) for ref, axis in meeting.axes.items()}
             if meeting.scale is not None:
                 step = replace(step, kwargs={**step.kwargs, "scale": meeting.scale})
-        sides = [{r: v.copies[i] if isinstance(v, Pair) else v for r, v in values.items()} for i in (0, 1)]
+        sides = [
+            {ref: value.copies[side] if isinstance(value, Pair) else value for ref, value in values.items()}
+            for side in (0, 1)
+        ]
         if not self.depends[step.node.name]:
             return super()._call(step, sides[0])
         first, second = (super(ProductForm, self)._call(step, side) for side in sides)
@@ -191,23 +207,23 @@ class ProductForm(Interpreter):
         Raises:
             UsageError: copies never meet, or meet together with those of another circuit.
         """
-        found: dict[str, Labels] = {node.name: _union(self._labels(node.name)) for node in self.graph.state.values()}
+        labels: dict[str, Labels] = {node.name: _union(self._labels(node.name)) for node in self.graph.state.values()}
         for node in self.graph.calls:
             meeting = self.meetings.get(node.name)
             meets: Mapping[str, int] = {} if meeting is None else meeting.axes
-            if meeting is not None and any(found.get(operand, _NONE) - meeting.gone for operand in meets):
+            if meeting is not None and any(labels.get(operand, _NONE) - meeting.gone for operand in meets):
                 raise _lost(node, "what meets there depends on another circuit too")
             operands = list(dict.fromkeys(node.refs()))
-            alone = _union([found.get(operand, _NONE) for operand in operands if operand not in meets])
+            alone = _union([labels.get(operand, _NONE) for operand in operands if operand not in meets])
             if _picks(node, book, self.graph):
                 # Of entries that are picked, only those that are left count.
                 alone = (alone - _union(self._labels(operands[0]))) | (alone & _union(self._labels(node.name)))
-            found[node.name] = alone
+            labels[node.name] = alone
         for output in self.graph.outputs:
-            if circuits := found.get(output):
+            if circuits := labels.get(output):
                 names = ", ".join(self.symmetry.spaces[circuit].name for circuit in circuits)
                 raise _lost(self.graph.by_name[output], f"{names} never meets")
-        return found
+        return labels
 
     def _labels(self, value: str) -> tuple[Labels, ...]:
         return self.held.get(value, ())
@@ -221,7 +237,7 @@ class ProductForm(Interpreter):
             return None
         axes = {}
         for operand, labels in zip(operands, each, strict=True):
-            at = [axis for axis, found in enumerate(self._labels(operand)) if found & gone]
+            at = [axis for axis, labels_of_axis in enumerate(self._labels(operand)) if labels_of_axis & gone]
             if not at:
                 continue
             if len(at) > 1 or labels - self._labels(operand)[at[0]]:
@@ -256,9 +272,14 @@ class ProductMixtures(Point):
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self.precision = compute_dtype(next(t for t in states[0].values() if t.is_floating_point()), dtype)
-        held = {n: t.detach() for n, t in state_of(network).items()}
-        self.a, self.b = (placed({n: s.get(n, t) for n, t in held.items()}, device, self.precision) for s in states)
+        self.precision = compute_dtype(
+            next(tensor for tensor in states[0].values() if tensor.is_floating_point()), dtype
+        )
+        held = {name: tensor.detach() for name, tensor in state_of(network).items()}
+        self.a, self.b = (
+            placed({name: state.get(name, tensor) for name, tensor in held.items()}, device, self.precision)
+            for state in states
+        )
         super().__init__(network, self.a, self.precision)
         self.symmetry, self.book = symmetry, book
         self.forms: dict[tuple[object, ...], ProductForm] = {}
@@ -271,8 +292,8 @@ class ProductMixtures(Point):
     def outputs(self, batch: State, *, labels: bool = False) -> Any:
         """What the mixture returns at the point: a tuple of its floating outputs, logits first."""
         positional, named = call_arguments(batch, self.accepted, labels=labels)
-        given = {n: t for n, t in named.items() if isinstance(t, Tensor)}
-        key = (*((n, t.shape) for n, t in given.items()), *(t.shape for t in positional))
+        given = {name: tensor for name, tensor in named.items() if isinstance(tensor, Tensor)}
+        key = (*((name, tensor.shape) for name, tensor in given.items()), *(tensor.shape for tensor in positional))
         form = self.forms.get(key)
         if form is None:
             form = self.forms[key] = self._form(positional, given)
@@ -280,15 +301,18 @@ class ProductMixtures(Point):
 
     @torch.inference_mode(False)
     def _form(self, positional: tuple[Tensor, ...], named: State) -> ProductForm:
-        args, kwargs = tuple(t.clone() for t in positional), {n: t.clone() for n, t in named.items()}
+        args, kwargs = (
+            tuple(tensor.clone() for tensor in positional),
+            {name: tensor.clone() for name, tensor in named.items()},
+        )
         graph = trace(self.network, args, kwargs, name=type(self.network).__name__)
         form = ProductForm(self.symmetry, graph, self.book, dtype=self.precision, device=self.device)
         form.check(self.a, self.b, args or kwargs)
         return form
 
 
-def _difference(x: Tensor, y: Tensor) -> float:
-    return float((x - y).abs().max() / x.abs().max().clamp_min(1e-300)) if x.is_floating_point() else 0.0
+def _difference(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / one.abs().max().clamp_min(1e-300)) if one.is_floating_point() else 0.0
 
 
 def _picks(node: Node, book: RuleBook, graph: Graph) -> bool:
@@ -316,59 +340,59 @@ def _inside_axes(
     Idioms are not rewritten at first, so that the values of every call are known: classes do not matter for where an
     axis goes. What goes through an idiom (a rotary product of interleaved pairs) is told by a second look.
     """
-    d = absorb_gains(find_frames(collect(explain_calls(cut_joined(Prepared(graph, book, graph))))))
+    draft = absorb_gains(find_frames(collect(explain_calls(cut_joined(Prepared(graph, book, graph))))))
     label: dict[int, set[int]] = {}
     for name, axes in symmetry.terms.items():
-        for known, mine in zip(axes, d.terms.get(name, ()), strict=False):
+        for known, mine in zip(axes, draft.terms.get(name, ()), strict=False):
             for space, leaf in _named(known, mine, inside):
-                label.setdefault(d.root(2 * d.nodes[leaf.frame]), set()).add(space)
-    _follow_products(d, label)
-    found = _idioms(symmetry, inside, graph, book)
-    plain = {name: tuple(_along(d, label, t) for t in axes) for name, axes in d.values.items()}
+                label.setdefault(draft.root(2 * draft.nodes[leaf.frame]), set()).add(space)
+    _follow_products(draft, label)
+    labels_of = _idioms(symmetry, inside, graph, book)
+    plain = {name: tuple(_along(draft, label, term) for term in axes) for name, axes in draft.values.items()}
     for name, labels in plain.items():
-        found[name] = tuple(map(frozenset.union, labels, found[name])) if name in found else labels
-    several = {n.name: d.eq.values[n.name] for n in d.eq.graph.calls if isinstance(n.result, tuple)}
+        labels_of[name] = tuple(map(frozenset.union, labels, labels_of[name])) if name in labels_of else labels
+    several = {call.name: draft.eq.values[call.name] for call in draft.eq.graph.calls if isinstance(call.result, tuple)}
     for name, results in several.items():
-        roots = (d.root(x) for axes in results for ref in axes for x in d.eq.store.leaves(ref))
-        found[name] = (_NONE.union(*(label.get(root, ()) for root in roots)),)
-    return found
+        roots = (draft.root(leaf) for axes in results for ref in axes for leaf in draft.eq.store.leaves(ref))
+        labels_of[name] = (_NONE.union(*(label.get(root, ()) for root in roots)),)
+    return labels_of
 
 
 def _idioms(
     symmetry: SymmetryGraph, inside: frozenset[int], graph: Graph, book: RuleBook
 ) -> dict[str, tuple[Labels, ...]]:
     seen = infer(graph, book)
-    known = {s.id: symmetry.by_name[s.name].id for s in seen.spaces if s.name in symmetry.by_name}
-    names = {n.name for n in graph.nodes}
+    known = {space.id: symmetry.by_name[space.name].id for space in seen.spaces if space.name in symmetry.by_name}
+    names = {node.name for node in graph.nodes}
 
     def labels(term: Term) -> Labels:
-        return inside & {known[x.space] for x in leaves(term) if x.space in known}
+        return inside & {known[leaf.space] for leaf in leaves(term) if leaf.space in known}
 
     return {name: tuple(map(labels, axes)) for name, axes in seen.values.items() if name in names}
 
 
-def _follow_products(d: Draft, label: dict[int, set[int]]) -> None:
+def _follow_products(draft: Draft, label: dict[int, set[int]]) -> None:
     """What is multiplied entry by entry stays where it is; the other factor (a rotary table) is not inside for that."""
     before = -1
     while before != (before := sum(map(len, label.values()))):
-        for r in d.relations:
-            for term, _ in r.terms:
-                if d.root(term) in label:
-                    label.setdefault(d.root(r.result), set()).update(label[d.root(term)])
+        for relation in draft.relations:
+            for term, _ in relation.terms:
+                if draft.root(term) in label:
+                    label.setdefault(draft.root(relation.result), set()).update(label[draft.root(term)])
 
 
 def _named(known: Term, mine: Term, inside: frozenset[int]) -> list[tuple[int, Leaf]]:
     """Leaves of `mine` that lie where `known` has a leaf inside a circuit."""
     if isinstance(known, Leaf):
-        return [(known.space, x) for x in leaves(mine) if x.frame >= 0] if known.space in inside else []
-    if not any(x.space in inside for x in leaves(known)):
+        return [(known.space, leaf) for leaf in leaves(mine) if leaf.frame >= 0] if known.space in inside else []
+    if not any(leaf.space in inside for leaf in leaves(known)):
         return []
-    if type(known) is not type(mine) or any(isinstance(t, Concat) and t.order for t in (known, mine)):
+    if type(known) is not type(mine) or any(isinstance(term, Concat) and term.order for term in (known, mine)):
         raise UsageError("the axes of a circuit are cut in another way", remedy=f"leave out {called('product')}")
     groups = _grouped(_inner(known), list(_inner(mine)), prod if isinstance(known, Product) else sum)
     whole = Product if isinstance(known, Product) else Concat
-    pairs = ((k, g[0] if len(g) == 1 else whole(tuple(g))) for k, g in groups)
-    return [found for k, m in pairs for found in _named(k, m, inside)]
+    pairs = ((part, group[0] if len(group) == 1 else whole(tuple(group))) for part, group in groups)
+    return [pair for part, own in pairs for pair in _named(part, own, inside)]
 
 
 def _inner(term: Term) -> tuple[Term, ...]:
@@ -379,17 +403,17 @@ def _grouped(
     known: tuple[Term, ...], mine: list[Term], size: Callable[[Iterable[int]], int]
 ) -> list[tuple[Term, list[Term]]]:
     """Each of several terms with the run of finer ones that makes it up."""
-    found = []
+    groups = []
     for term in known:
         run = [mine.pop(0)] if mine else []
-        while run and mine and size(t.size for t in run) < term.size:
+        while run and mine and size(part.size for part in run) < term.size:
             run.append(mine.pop(0))
-        if size(t.size for t in run) != term.size:
+        if size(part.size for part in run) != term.size:
             raise UsageError("the axes of a circuit are cut in another way", remedy=f"leave out {called('product')}")
-        found.append((term, run))
-    return found
+        groups.append((term, run))
+    return groups
 
 
-def _along(d: Draft, label: Mapping[int, set[int]], term: Term) -> Labels:
-    roots = (d.root(2 * d.nodes[x.frame]) for x in leaves(term) if x.frame >= 0)
+def _along(draft: Draft, label: Mapping[int, set[int]], term: Term) -> Labels:
+    roots = (draft.root(2 * draft.nodes[leaf.frame]) for leaf in leaves(term) if leaf.frame >= 0)
     return frozenset(space for root in roots for space in label.get(root, ()))

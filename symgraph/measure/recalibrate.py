@@ -38,7 +38,7 @@ class _OwnStatistics(TorchFunctionMode):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.ours = {id(t) for t in tensors.values()}
+        self.ours = {id(tensor) for tensor in tensors.values()}
         self.calls: dict[int, int] = {}
 
     def __torch_function__(
@@ -59,9 +59,9 @@ def _arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         return dict(_BATCH_NORM.bind(*args, **kwargs).arguments)
     if func is torch.batch_norm:
         return {
-            n: v
-            for n, v in (dict(zip(_TORCH_BATCH_NORM, args, strict=False)) | kwargs).items()
-            if n in _TORCH_BATCH_NORM
+            name: value
+            for name, value in (dict(zip(_TORCH_BATCH_NORM, args, strict=False)) | kwargs).items()
+            if name in _TORCH_BATCH_NORM
         }
     return {}
 
@@ -76,18 +76,20 @@ def recalibrate_(network: nn.Module, tensors: Mapping[str, Tensor], batches: Ite
         UsageError: the network has no stored statistics.
         DataError: there are no batches, they do not fit the model, or one is too small to have a variance.
     """
-    dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
+    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
     point, mode = Point(network, tensors, dtype), _OwnStatistics(tensors)
     count = 0
     with evaluating(network), torch.no_grad():
-        for i, raw in enumerate(batches):
+        for number, raw in enumerate(batches):
             batch = placed(raw, point.device, point.dtype)
             try:
                 with mode:
                     point.outputs(batch)
             except (IndexError, RuntimeError, ValueError, TypeError) as e:
                 remedy = "check that the data is the kind the model takes, in batches of several examples"
-                raise DataError(f"recalibration, batch {i}: no statistics", cause=one_line(e), remedy=remedy) from e
+                raise DataError(
+                    f"recalibration, batch {number}: no statistics", cause=one_line(e), remedy=remedy
+                ) from e
             _require(mode)
             count += 1
     if not count:
@@ -128,15 +130,18 @@ def recalibrated(
 
     Source: Jordan et al., arXiv 2211.08403.
     """
-    buffers = {n for n, _ in network.named_buffers()}
-    own = {n: t for n, t in (*network.named_parameters(), *network.named_buffers())} | dict(state)
-    tensors = {n: _computed(t, device, dtype, copy=n in buffers) for n, t in own.items()}
+    buffers = {name for name, _ in network.named_buffers()}
+    own = {name: tensor for name, tensor in (*network.named_parameters(), *network.named_buffers())} | dict(state)
+    tensors = {name: _computed(tensor, device, dtype, copy=name in buffers) for name, tensor in own.items()}
     count = len(batches) if isinstance(batches, Sized) else None
     recalibrate_(network, tensors, counted(_log, batches, count, "statistics of batch"))
-    return {n: tensors[n].to(t.device, t.dtype) if n in buffers else t for n, t in state.items()}
+    return {
+        name: tensors[name].to(tensor.device, tensor.dtype) if name in buffers else tensor
+        for name, tensor in state.items()
+    }
 
 
-def _computed(t: Tensor, device: str | torch.device, dtype: torch.dtype | None, copy: bool) -> Tensor:
-    half = t.dtype in (torch.float16, torch.bfloat16)
-    wanted = (dtype or (torch.float32 if half else t.dtype)) if t.is_floating_point() else t.dtype
-    return t.detach().to(device, wanted, copy=copy)
+def _computed(tensor: Tensor, device: str | torch.device, dtype: torch.dtype | None, copy: bool) -> Tensor:
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    wanted = (dtype or (torch.float32 if half else tensor.dtype)) if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to(device, wanted, copy=copy)

@@ -90,18 +90,18 @@ class LossBarrier(Shown):
         for measured in self.metrics:
             if measured.name == name:
                 return measured
-        known = shorten(m.name for m in self.metrics) or "none"
+        known = shorten(metric.name for metric in self.metrics) or "none"
         raise UsageError(f"no metric {name!r} was evaluated", cause=f"there is {known}", remedy="name it in `metrics`")
 
     def to_plain(self) -> dict[str, Any]:
         """Everything that `from_json` needs, and the derived figures for readers, as plain data."""
-        plain: dict[str, Any] = {"loss": _plain(self.loss), "metrics": [_plain(m) for m in self.metrics]}
+        plain: dict[str, Any] = {"loss": _plain(self.loss), "metrics": [_plain(metric) for metric in self.metrics]}
         if self.models != ("A", "B"):
             plain["models"] = list(self.models)
-        plain |= {k: getattr(self, k) for k in ("examples", *_TEXTS)}
+        plain |= {name: getattr(self, name) for name in ("examples", *_TEXTS)}
         if self.remarks:
             plain["remarks"] = list(self.remarks)
-        return plain | {"summary": {m.name: _figures(m) for m in (self.loss, *self.metrics)}}
+        return plain | {"summary": {quantity.name: _figures(quantity) for quantity in (self.loss, *self.metrics)}}
 
     def to_json(self) -> str:
         """What `to_plain` gives, as text."""
@@ -153,13 +153,13 @@ class LossBarrier(Shown):
         return write_text(path, to_html({label or self.loss.name: self, **(beside or {})}, plane), overwrite)
 
     def __str__(self) -> str:
-        names = [m.name for m in self.metrics]
+        names = [metric.name for metric in self.metrics]
         rows = [["lambda" if self.loss.models == 2 else "mixture", self.loss.name, "barrier", "std.err.", *names]]
-        columns = (self.losses, self.barriers, self.loss.standard_errors, *(m.values for m in self.metrics))
+        columns = (self.losses, self.barriers, self.loss.standard_errors, *(metric.values for metric in self.metrics))
         for place, *figures in zip(self.loss.places, *columns, strict=True):
-            rows.append([_place_text(place), *(f"{v:.4f}" for v in figures)])
+            rows.append([_place_text(place), *(f"{figure:.4f}" for figure in figures)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+        table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         return "\n".join([*table, "", *map(str, (self.loss, *self.metrics)), self._data(), *self.remarks])
 
     def _data(self) -> str:
@@ -176,30 +176,30 @@ def _place_text(place: float | Mixture) -> str:
     return mixture_text(place) if isinstance(place, tuple) else f"{place:.3f}"
 
 
-def _figures(m: Measured) -> dict[str, Any]:
+def _figures(measured: Measured) -> dict[str, Any]:
     names = ("barriers", "barrier", "argmax", "standard_error", "interior_min")
-    middle = "midpoint" if m.models == 2 else "centroid"
-    return {name: getattr(m, name) for name in names} | {middle: m.midpoint}
+    middle = "midpoint" if measured.models == 2 else "centroid"
+    return {name: getattr(measured, name) for name in names} | {middle: measured.midpoint}
 
 
-def _plain(m: Measured) -> dict[str, Any]:
+def _plain(measured: Measured) -> dict[str, Any]:
     """With lambdas in the place of mixtures, where there are two models."""
-    found = asdict(m)
-    mixtures = found.pop("mixtures")
-    where = {"lambdas": m.places} if m.models == 2 else {"mixtures": mixtures}
-    return {"name": found.pop("name"), **where, **found}
+    plain = asdict(measured)
+    mixtures = plain.pop("mixtures")
+    where = {"lambdas": measured.places} if measured.models == 2 else {"mixtures": mixtures}
+    return {"name": plain.pop("name"), **where, **plain}
 
 
 def _from_plain(plain: dict[str, Any]) -> LossBarrier:
     # What follows from the rest, for readers.
     plain.pop("summary", None)
-    for m in (plain["loss"], *plain["metrics"]):
-        if "lambdas" in m:
-            m["mixtures"] = [[1 - x, x] for x in m.pop("lambdas")]
-    found = decode(LossBarrier, {"examples": plain["examples"], **plain})
-    for measured in (found.loss, *found.metrics):
-        _check(measured, len(found.models))
-    return found
+    for quantity in (plain["loss"], *plain["metrics"]):
+        if "lambdas" in quantity:
+            quantity["mixtures"] = [[1 - share, share] for share in quantity.pop("lambdas")]
+    result = decode(LossBarrier, {"examples": plain["examples"], **plain})
+    for measured in (result.loss, *result.metrics):
+        _check(measured, len(result.models))
+    return result
 
 
 def _check(m: Measured, models: int) -> None:
@@ -211,8 +211,10 @@ def _check(m: Measured, models: int) -> None:
         raise ValueError("names and models do not match")
     if not all(map(math.isfinite, (*m.values, *m.standard_errors, *m.value_errors, *chain(*m.mixtures)))):
         raise ValueError("a value is not finite")
-    lambdas = [w[1] for w in m.mixtures]
-    if models == 2 and ((lambdas[0], lambdas[-1]) != (0.0, 1.0) or any(x >= y for x, y in pairwise(lambdas))):
+    lambdas = [weights[1] for weights in m.mixtures]
+    if models == 2 and (
+        (lambdas[0], lambdas[-1]) != (0.0, 1.0) or any(here >= there for here, there in pairwise(lambdas))
+    ):
         raise ValueError("the points do not ascend from 0 to 1")
-    if models > 2 and any(weights != vertex(i, models) for i, weights in enumerate(m.mixtures[:models])):
+    if models > 2 and any(weights != vertex(model, models) for model, weights in enumerate(m.mixtures[:models])):
         raise ValueError("the models themselves do not come first")

@@ -52,7 +52,7 @@ class Survey:
         self.found: dict[Mixture, dict[str, tuple[float, float, float]]] = {}
         if like is not None:
             self.passes, self.ends = like.passes, like.ends
-            self.found = {m: figures for m, figures in like.found.items() if is_vertex(m)}
+            self.found = {mixture: figures for mixture, figures in like.found.items() if is_vertex(mixture)}
 
     def visit_all(self, places: Sequence[Mixture], refinements: int = 0) -> None:
         """Evaluate the models and mixtures of them, and then so many more around the largest barrier of two.
@@ -121,8 +121,8 @@ class Survey:
     def measured(self, name: str = LOSS) -> Measured:
         """One quantity at all mixtures visited; those of two models by their place on the segment."""
         line = len(self.ends) == 2
-        mixtures = tuple(sorted(self.found, key=lambda m: m[1]) if line else self.found)
-        values, errors, alone = zip(*(self.found[m][name] for m in mixtures), strict=True)
+        mixtures = tuple(sorted(self.found, key=lambda mixture: mixture[1]) if line else self.found)
+        values, errors, alone = zip(*(self.found[mixture][name] for mixture in mixtures), strict=True)
         metric = self._quantities[name]
         called = self.objective.loss_name if name == LOSS else name
         return Measured(called, mixtures, values, errors, metric.higher_is_better if metric else False, alone)
@@ -133,7 +133,9 @@ class Survey:
         here = samples[key]
         value = metric.summary(here.mean) if metric else here.mean
         # A transform of the mean is, near each of the means, its slope there times the values.
-        here, *ends = (s.scaled(_slope(metric, s.mean)) for s in (here, *(e[key] for e in self.ends)))
+        here, *ends = (
+            sample.scaled(_slope(metric, sample.mean)) for sample in (here, *(end[key] for end in self.ends))
+        )
         alone = here.standard_error((), ())
         return value, 0.0 if is_vertex(weights) else here.standard_error(ends, weights), alone
 

@@ -72,7 +72,7 @@ def synthetic(models: Sequence[nn.Module], graph: Graph, wanted: NoData, loss: N
 
 def _only_input(graph: Graph) -> Node:
     if len(graph.inputs) != 1:
-        names = ", ".join(str(n.target) for n in graph.inputs)
+        names = ", ".join(str(node.target) for node in graph.inputs)
         cause = f"it takes {names}, and inputs are made up one by one"
         raise DataError("there is no way to make inputs for this model", cause=cause, remedy="name training data")
     return graph.inputs[0]
@@ -95,7 +95,7 @@ def _predicts_next(module: nn.Module, node: Node) -> bool:
     other = tokens.clone()
     other[:, -1] = 1 - other[:, -1]
     with torch.no_grad(), evaluating(module):
-        one, two = (logits_of(_called(module, {str(node.target): t})) for t in (tokens, other))
+        one, two = (logits_of(_called(module, {str(node.target): input_tokens})) for input_tokens in (tokens, other))
     if one.dim() != 3 or one.shape[:2] != tokens.shape:
         return False
     return bool(torch.allclose(one[:, :-1], two[:, :-1], atol=1e-5)) and not torch.equal(one[:, -1], two[:, -1])
@@ -135,12 +135,12 @@ def _noise(
     """Noise, and the mean of what the models say of it."""
     shape = (wanted.batch_size, *node.shape[1:])
     inputs = _images(shape, generator) if len(shape) == 4 else torch.randn(shape, generator=generator)
-    like = next(p for p in models[0].parameters() if p.is_floating_point())
+    like = next(parameter for parameter in models[0].parameters() if parameter.is_floating_point())
     batch = {str(node.target): inputs.to(like)}
-    outputs = [logits_of(_called(m, batch)) for m in models]
+    outputs = [logits_of(_called(model, batch)) for model in models]
     if regression:
         return {**batch, "labels": torch.stack(outputs).mean(0)}
-    return {**batch, SOFT: torch.stack([o.softmax(1 if o.dim() > 2 else -1) for o in outputs]).mean(0)}
+    return {**batch, SOFT: torch.stack([output.softmax(1 if output.dim() > 2 else -1) for output in outputs]).mean(0)}
 
 
 def _images(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -149,8 +149,8 @@ def _images(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     squared = torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.rfftfreq(width)[None] ** 2
     powers = torch.tensor(POWERS)[torch.arange(count) % len(POWERS)].view(-1, 1, 1, 1)
     white = torch.randn(shape, generator=generator)
-    found: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) / (squared + 1e-3) ** (powers / 2), s=(height, width))
-    found = (found - found.mean((1, 2, 3), keepdim=True)) / found.std((1, 2, 3), keepdim=True)
+    pictures: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) / (squared + 1e-3) ** (powers / 2), s=(height, width))
+    pictures = (pictures - pictures.mean((1, 2, 3), keepdim=True)) / pictures.std((1, 2, 3), keepdim=True)
     least, most = CONTRAST
     contrast = least + (most - least) * torch.rand(count, 1, 1, 1, generator=generator)
-    return found * contrast + TINT * torch.randn(count, channels, 1, 1, generator=generator)
+    return pictures * contrast + TINT * torch.randn(count, channels, 1, 1, generator=generator)
