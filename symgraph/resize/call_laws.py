@@ -81,7 +81,7 @@ class Law:
 
     @cached_property
     def _run(self) -> Interpreter:
-        ends = {self.renamed[n] for n in self.operands}
+        ends = {self.renamed[operand] for operand in self.operands}
         nodes = []
         for name in sorted(_inside(self.wide, self.renamed[self.node.name], ends), key=self.position.__getitem__):
             node = self.wide.by_name[name]
@@ -108,20 +108,20 @@ class Law:
         if got is None:
             return Rows(columns, torch.zeros(0, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
         shared = self._shared(got, logs, live)
-        for k, unknown in enumerate(result.unknowns()):
+        for number, unknown in enumerate(result.unknowns()):
             columns.append(unknown)
-            slopes.append(-torch.where(_site(result).blocks.narrow == k, shared, 0.0))
-        slopes = [self._read(s, live) for s in slopes]
+            slopes.append(-torch.where(_site(result).blocks.narrow == number, shared, 0.0))
+        slopes = [self._read(slope, live) for slope in slopes]
         return Rows.of(columns, slopes, self._against(got, logs, live) / self._scale(live))
 
     def _given(self, logs: Tensor, live: Live) -> dict[str, Tensor]:
-        return {self.renamed[n]: live[n].embedded(logs) for n in self.operands}
+        return {self.renamed[operand]: live[operand].embedded(logs) for operand in self.operands}
 
     def _result(self, given: Mapping[str, Tensor], live: Live) -> Tensor | None:
         """The result of the wide model read back, its factors not yet taken off; None if it has another shape."""
         result = live[self.node.name]
-        found = self._run.run({}, given)[0]
-        return narrowed(found, _site(result).axes, self.maps) if found.shape == result.wide.shape else None
+        computed = self._run.run({}, given)[0]
+        return narrowed(computed, _site(result).axes, self.maps) if computed.shape == result.wide.shape else None
 
     def _shared(self, got: Tensor, logs: Tensor, live: Live) -> Tensor:
         site = _site(live[self.node.name])
@@ -159,10 +159,10 @@ def _site(result: Carried) -> Site:
 
 def _inside(graph: Graph, name: str, ends: Collection[str]) -> set[str]:
     """The nodes between some values and one that is computed from them."""
-    found, todo = set(ends), [name]
+    inside, todo = set(ends), [name]
     while todo:
         at = todo.pop()
-        if at not in found:
-            found.add(at)
+        if at not in inside:
+            inside.add(at)
             todo.extend(graph.by_name[at].refs())
-    return found
+    return inside

@@ -65,13 +65,19 @@ def embed(
     pairs = pair(wide, narrow)
     maps, lifted = widenings(pairs), pairs.lifted
     plain = float64(state)
-    kept = {n: t for n, t in plain.items() if n in like and like[n].shape == t.shape and n not in wide.graph.transient}
+    kept = {
+        name: tensor
+        for name, tensor in plain.items()
+        if name in like and like[name].shape == tensor.shape and name not in wide.graph.transient
+    }
     own = {**float64(like), **kept}
-    unread = tuple(n for n in plain if n not in kept and n in wide.graph.parameters and is_idle(wide.graph, n))
-    found = factors_between(wide, lifted, maps, narrow, plain, own)
-    grown = tuple(m for m in maps.values() if m.way is not Way.CONSTANT)
+    unread = tuple(
+        name for name in plain if name not in kept and name in wide.graph.parameters and is_idle(wide.graph, name)
+    )
+    factors = factors_between(wide, lifted, maps, narrow, plain, own)
+    grown = tuple(map for map in maps.values() if map.way is not Way.CONSTANT)
     with torch.no_grad():
-        return Embedding({**own, **found.wide_state()}, grown, found.error, unread, lifted.copies)
+        return Embedding({**own, **factors.wide_state()}, grown, factors.error, unread, lifted.copies)
 
 
 def factors_between(
@@ -99,19 +105,19 @@ def factors_between(
 
 
 def _error(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    same = all(x.shape == y.shape for x, y in zip(before, after, strict=True))
+    same = all(old.shape == new.shape for old, new in zip(before, after, strict=True))
     return difference(before, after) if same else float("inf")
 
 
 def _free(narrow: SymmetryGraph, maps: Widenings, *, gains: bool) -> set[str]:
     """Parameters that may take factors: those on spaces that grow; gains that were absorbed only where asked for."""
-    touched = {n for n in narrow.graph.parameters if any(touches(t, maps) for t in narrow.terms[n])}
+    touched = {name for name in narrow.graph.parameters if any(touches(term, maps) for term in narrow.terms[name])}
     return touched if gains else touched - narrow.gain_sites.keys()
 
 
 def _refused(factors: Factors) -> CheckpointError:
     node, wrong = factors.worst()
-    grown = "; ".join(str(m) for m in factors.maps.values() if m.way is not Way.CONSTANT)
+    grown = "; ".join(str(widening) for widening in factors.maps.values() if widening.way is not Way.CONSTANT)
     return CheckpointError(
         f"the narrower model cannot be embedded exactly: its outputs would change by {factors.error:.1e}",
         cause=f"{node.where} depends on a size that differs, by {wrong:.1e} ({grown})",

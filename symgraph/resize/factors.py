@@ -55,8 +55,8 @@ class Factors:
         self.wide, self.lifted, self.narrow, self.maps = wide, lifted, lifted.symmetry, maps
         narrow = self.narrow
         self.state, self.own, self.inputs = state, own, inputs
-        self.renamed = {y.name: x.name for x, y in zip(wide.nodes, narrow.graph.nodes, strict=True)}
-        self._position = {n.name: i for i, n in enumerate(wide.nodes)}
+        self.renamed = {other.name: own.name for own, other in zip(wide.nodes, narrow.graph.nodes, strict=True)}
+        self._position = {node.name: place for place, node in enumerate(wide.nodes)}
         self.sites: dict[str, Site] = {}
         self.size, self.error = 0, torch.inf
         for node in narrow.graph.nodes:
@@ -65,7 +65,9 @@ class Factors:
         for site in self.sites.values():
             if site.unknowns():
                 self.logs[site.start : site.start + site.blocks.count] = site.blocks.guess
-        self.laws = {n.name: self._law(n) for n in narrow.graph.calls if n.name in self.sites and _floats(n)}
+        self.laws = {
+            call.name: self._law(call) for call in narrow.graph.calls if call.name in self.sites and _floats(call)
+        }
         self._last = {name: law.node.name for law in self.laws.values() for name in (law.node.name, *law.operands)}
         self._run = Interpreter(narrow.graph)
 
@@ -76,7 +78,7 @@ class Factors:
         axes = self.narrow.terms.get(node.target) if stored else None
         axes = self.narrow.values.get(node.name) if axes is None else axes
         wide = self.wide.by_name[self.renamed[node.name]]
-        if axes is None or tuple(wide_size(t, self.maps) for t in axes) != wide.shape:
+        if axes is None or tuple(wide_size(term, self.maps) for term in axes) != wide.shape:
             return
         movable = node.name not in self.narrow.graph.outputs if node.kind is Kind.CALL else node.target in free
         site = Site(axes, blocks_of(axes, self.maps), self.size if movable and _floats(node) else -1)
@@ -100,22 +102,22 @@ class Factors:
         """The parameters and buffers of the wide model, with their factors; foreign ones are left out."""
         nodes = self.narrow.graph.state
         return {
-            name: self._carried(n.name, self.state[name]).embedded(self.logs)
-            for name, n in nodes.items()
-            if n.name in self.sites and name in self.state
+            name: self._carried(node.name, self.state[name]).embedded(self.logs)
+            for name, node in nodes.items()
+            if node.name in self.sites and name in self.state
         }
 
     def narrow_state(self, state: State) -> dict[str, Tensor]:
         """What a state of the wide model in canonical form says about the narrow one, factors taken off."""
-        found = {}
+        restored = {}
         for name, node in self.narrow.graph.state.items():
             site = self.sites.get(node.name)
             if site is None or name not in state or not _floats(node):
                 continue
             offset = self.narrow.offsets.get(name, 0.0)
             back = narrowed(state[name] + offset, site.axes, self.maps)
-            found[name] = back / site.factors(self.logs)[site.blocks.narrow] - offset
-        return found
+            restored[name] = back / site.factors(self.logs)[site.blocks.narrow] - offset
+        return restored
 
     def solve(self) -> None:
         """Gauss and Newton's method until the equations hold, or nothing gets better."""
@@ -131,7 +133,7 @@ class Factors:
     def worst(self) -> tuple[Node, float]:
         """The call whose equation fails most, and by how much relative to its result."""
         errors = [(law.error(self.logs, live), law.node) for law, live in self._sweep()]
-        error, node = max(errors, key=lambda x: x[0])
+        error, node = max(errors, key=lambda pair: pair[0])
         return node, error
 
     def _sweep(self) -> Iterator[tuple[Law, Mapping[str, Carried]]]:
@@ -145,7 +147,7 @@ class Factors:
                 live[name] = value
             law = self.laws.get(name)
             if law is not None:
-                yield law, {n: self._carried(n, live[n]) for n in dict.fromkeys((*law.operands, name))}
+                yield law, {value: self._carried(value, live[value]) for value in dict.fromkeys((*law.operands, name))}
             for gone in freed.get(name, ()):
                 live.pop(gone, None)
 

@@ -42,12 +42,20 @@ def fewer_parts(
     """
     plain = float64(state)
     with torch.no_grad():
-        folding = Folding(symmetry, canonical_form(symmetry, {n: plain[n] for n in symmetry.terms if n in plain}), keep)
-        found = tuple(folding.choose(s, wanted.sizes[s.id]) for s in wanted.spaces)
-        done = {n: t for n, t in {**plain, **_cut(symmetry, folding.result(), wanted)}.items() if n not in wanted.gone}
+        folding = Folding(
+            symmetry, canonical_form(symmetry, {name: plain[name] for name in symmetry.terms if name in plain}), keep
+        )
+        folds = tuple(folding.choose(space, wanted.sizes[space.id]) for space in wanted.spaces)
+        done = {
+            name: tensor
+            for name, tensor in {**plain, **_cut(symmetry, folding.result(), wanted)}.items()
+            if name not in wanted.gone
+        }
         inputs = random_inputs(fewer, torch.Generator().manual_seed(0))
-        before, after = (Interpreter(g).run(s, inputs) for g, s in ((symmetry.graph, plain), (fewer, done)))
-    return Reduction(done, found, changed(before, after))
+        before, after = (
+            Interpreter(graph).run(tensors, inputs) for graph, tensors in ((symmetry.graph, plain), (fewer, done))
+        )
+    return Reduction(done, folds, changed(before, after))
 
 
 def _cut(symmetry: SymmetryGraph, state: State, wanted: Smaller) -> State:
@@ -58,4 +66,7 @@ def _cut(symmetry: SymmetryGraph, state: State, wanted: Smaller) -> State:
             tensor = tensor.narrow(dim, 0, wanted.sizes.get(leaf.space, leaf.size))
         return tensor
 
-    return {n: on_blocks(t, symmetry.terms[n], on) if n in symmetry.terms else t for n, t in state.items()}
+    return {
+        name: on_blocks(tensor, symmetry.terms[name], on) if name in symmetry.terms else tensor
+        for name, tensor in state.items()
+    }

@@ -39,13 +39,13 @@ def sides(symmetry: SymmetryGraph, space: Space, state: State) -> dict[bool, Ten
     Shapes: (F, m, p) each, in a state whose branches are stacked.
     """
     shape = (*symmetry.fibre_sizes(space), space.size, 0)
-    found = {dual: [torch.zeros(shape, dtype=torch.float64)] for dual in (False, True)}
+    rows_of = {dual: [torch.zeros(shape, dtype=torch.float64)] for dual in (False, True)}
     for block in blocks_on(symmetry, space.id, [state], symmetry.acting_parameters.__contains__):
         dim = block.dim(space.id)
-        rows = unfold(block.tensors[0], [*(block.dim(f) for f in space.fibre), dim])
-        found[block.leaves[dim].dual].append(rows)
-    whole = {dual: torch.cat(rows, dim=-1) for dual, rows in found.items()}
-    return {dual: x.reshape(math.prod(shape[:-2]), *x.shape[-2:]) for dual, x in whole.items()}
+        rows = unfold(block.tensors[0], [*(block.dim(outer) for outer in space.fibre), dim])
+        rows_of[block.leaves[dim].dual].append(rows)
+    whole = {dual: torch.cat(rows, dim=-1) for dual, rows in rows_of.items()}
+    return {dual: rows.reshape(math.prod(shape[:-2]), *rows.shape[-2:]) for dual, rows in whole.items()}
 
 
 def by_norm(kind: str, space: Space, rows: Sides, *, inside: bool) -> Tensor:
@@ -59,8 +59,8 @@ def by_norm(kind: str, space: Space, rows: Sides, *, inside: bool) -> Tensor:
     """
     order = 1 if kind == "l1" and not inside else 2
     enters, leaves = (torch.linalg.vector_norm(rows[dual], order, dim=-1) for dual in (False, True))
-    found: Tensor = enters * leaves if space.scales else enters + leaves
-    return _among_larger(found.square()) if kind == "lamp" else found
+    score: Tensor = enters * leaves if space.scales else enters + leaves
+    return _among_larger(score.square()) if kind == "lamp" else score
 
 
 def _among_larger(squares: Tensor) -> Tensor:
@@ -78,16 +78,16 @@ def by_function(own: Own, space: Space, rows: Sides, *, inside: bool) -> Tensor:
         UsageError: it fails, or what it gives are no scores.
     """
     try:
-        found = torch.as_tensor(own(space.name, rows[False], rows[True])).double()
+        scores = torch.as_tensor(own(space.name, rows[False], rows[True])).double()
     except Exception as error:
         remedy = "it is given the name of a space, what enters its units, and what leaves them, and gives scores"
         raise UsageError(
             f"importance of {space.name}: the function fails", cause=one_line(error), remedy=remedy
         ) from error
     wanted = tuple(rows[False].shape[:2])
-    found = found.unsqueeze(0) if found.dim() == 1 and wanted[0] == 1 else found
-    _check(space.name, found, wanted)
-    return found
+    scores = scores.unsqueeze(0) if scores.dim() == 1 and wanted[0] == 1 else scores
+    _check(space.name, scores, wanted)
+    return scores
 
 
 def by_gradient(
@@ -103,32 +103,32 @@ def by_gradient(
     Source: Molchanov et al., arXiv 1611.06440, equation 7, and arXiv 1906.10771.
     """
     chosen, objective = list(spaces), Objective(network, loss)
-    found: dict[str, Tensor] = {}
+    totals: dict[str, Tensor] = {}
     count = 0
     for changes in _changes(network, objective, symmetry, batches):
         count += 1
         for space in chosen:
             rows = sides(symmetry, space, changes)
             side = rows[True] if rows[True].shape[-1] else rows[False]
-            found[space.name] = found.get(space.name, 0.0) + side.sum(-1).abs()
+            totals[space.name] = totals.get(space.name, 0.0) + side.sum(-1).abs()
     if not count:
         raise DataError("no batches to tell the importance from", remedy="check the length of the data")
-    return {name: total / count for name, total in found.items()}
+    return {name: total / count for name, total in totals.items()}
 
 
 def _changes(
     network: nn.Module, objective: Objective, symmetry: SymmetryGraph, batches: Iterable[Any]
 ) -> Iterator[dict[str, Tensor]]:
     """Weight times gradient of the mean loss of every batch, in float64, branches stacked."""
-    own = {n: t.detach().clone() for n, t in state_of(network).items()}
-    names = [n for n in symmetry.graph.parameters if own[n].is_floating_point()]
-    for i, batch in enumerate(batches):
-        tensors = own | {n: own[n].detach().requires_grad_() for n in names}
-        mean, _ = objective.mean(tensors, batch, f"importance, batch {i}")
-        slopes = torch.autograd.grad(mean, [tensors[n] for n in names], allow_unused=True)
+    own = {name: tensor.detach().clone() for name, tensor in state_of(network).items()}
+    names = [name for name in symmetry.graph.parameters if own[name].is_floating_point()]
+    for number, batch in enumerate(batches):
+        tensors = own | {name: own[name].detach().requires_grad_() for name in names}
+        mean, _ = objective.mean(tensors, batch, f"importance, batch {number}")
+        slopes = torch.autograd.grad(mean, [tensors[name] for name in names], allow_unused=True)
         pairs = zip(names, slopes, strict=True)
-        zeros = {n: torch.zeros_like(own[n]) if g is None else own[n] * g for n, g in pairs}
-        yield symmetry.stacked({n: t.double() for n, t in zeros.items()})
+        zeros = {name: torch.zeros_like(own[name]) if slope is None else own[name] * slope for name, slope in pairs}
+        yield symmetry.stacked({name: tensor.double() for name, tensor in zeros.items()})
 
 
 def read_scores(file: str | Path) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ def read_scores(file: str | Path) -> dict[str, Tensor]:
             if not isinstance(plain, dict):
                 raise ValueError("it holds no object")
             return {str(name): torch.tensor(values, dtype=torch.float64) for name, values in plain.items()}
-        return {name: t.double() for name, t in load_file(path).items()}
+        return {name: score.double() for name, score in load_file(path).items()}
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         remedy = (
             'write scores as {"SPACE": [0.3, 1.2, ...], ...}, a number for every unit, or as tensors of safetensors'
@@ -162,16 +162,16 @@ def checked(scores: Scores, symmetry: SymmetryGraph, spaces: Iterable[Space]) ->
     Raises:
         UsageError: scores are missing, fit no space, or are negative or not finite.
     """
-    chosen = {s.name: s for s in spaces}
+    chosen = {space.name: space for space in spaces}
     unknown = sorted(scores.keys() - chosen.keys())
-    missing = [n for n in chosen if n not in scores]
+    missing = [name for name in chosen if name not in scores]
     if unknown or missing:
         said = {"no scores for ": missing, "scores for what is not pruned: ": unknown}
         cause = "; ".join(what + shorten(names) for what, names in said.items() if names)
         raise UsageError("the scores do not fit the spaces", cause=cause, remedy="give scores for every pruned space")
     for name, given in scores.items():
         _check(name, given, (*symmetry.fibre_sizes(chosen[name]), chosen[name].size))
-    return {n: t.double().reshape(-1, t.shape[-1]) for n, t in scores.items()}
+    return {name: score.double().reshape(-1, score.shape[-1]) for name, score in scores.items()}
 
 
 def by_given(scores: Scores, space: Space, rows: Sides, *, inside: bool) -> Tensor:

@@ -67,7 +67,7 @@ def keeping(
         return Keep(partial(by_norm, importance), drop)
     if callable(importance):
         return Keep(partial(by_function, importance), drop)
-    units = [s for s in wanted.spaces if not s.is_matrix]
+    units = [space for space in wanted.spaces if not space.is_matrix]
     if importance == "taylor":
         return Keep(partial(by_given, by_gradient(found.module, symmetry, units, _batches(data), loss)), drop)
     given: Any = importance

@@ -63,26 +63,26 @@ class Lifted:
 
     def tensor(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
         """A tensor of the narrow model in the sizes of these axes: unchanged unless groups are copied."""
-        for c in self.copies:
-            value = _copied(value, axes, c)
+        for copies in self.copies:
+            value = _copied(value, axes, copies)
         return value
 
 
-def _copied(value: Tensor, axes: Sequence[Term], c: Copies) -> Tensor:
-    before = {c.outer: lambda n: n // c.times, c.inner: lambda n: n * c.times}
+def _copied(value: Tensor, axes: Sequence[Term], copies: Copies) -> Tensor:
+    before = {copies.outer: lambda size: size // copies.times, copies.inner: lambda size: size * copies.times}
 
     def size(term: Term) -> int:
         if isinstance(term, Leaf):
             return before[term.space](term.size) if term.space in before else term.size
         return prod(map(size, term.factors)) if isinstance(term, Product) else sum(map(size, term.parts))
 
-    def act(x: Tensor, dim: int, flat: Sequence[Term]) -> Tensor:
+    def act(tensor: Tensor, dim: int, flat: Sequence[Term]) -> Tensor:
         here, after = flat[dim], flat[dim + 1] if dim + 1 < len(flat) else None
-        if not isinstance(here, Leaf) or here.space != c.outer:
-            return x
-        if isinstance(after, Leaf) and after.space == c.inner:
-            return x.reshape(*x.shape[:dim], here.size, after.size, *x.shape[dim + 2 :])
-        return x.repeat_interleave(c.times, dim)
+        if not isinstance(here, Leaf) or here.space != copies.outer:
+            return tensor
+        if isinstance(after, Leaf) and after.space == copies.inner:
+            return tensor.reshape(*tensor.shape[:dim], here.size, after.size, *tensor.shape[dim + 2 :])
+        return tensor.repeat_interleave(copies.times, dim)
 
     return rebuild(value, axes, before, size, act)
 
@@ -90,21 +90,24 @@ def _copied(value: Tensor, axes: Sequence[Term], c: Copies) -> Tensor:
 def lift(wide: SymmetryGraph, narrow: SymmetryGraph) -> Lifted:
     """The narrow model's graph in the terms of the wide one, whose operators are the same."""
     sites = list(_sites(wide, narrow))
-    sizes = _solved(wide, [(t, n) for s in sites for t, n in zip(s.axes, s.shape, strict=True)])
+    sizes = _solved(wide, [(term, size) for site in sites for term, size in zip(site.axes, site.shape, strict=True)])
     met = _Met(narrow)
     for site in sites:
         if site.stored:
             met.tensor(site, sizes)
-    spaces = [met.space(s, sizes.get(s.id, s.size)) for s in wide.spaces]
+    spaces = [met.space(space, sizes.get(space.id, space.size)) for space in wide.spaces]
     copies = tuple(_copies(wide, spaces))
-    for c in copies:
-        sizes[c.outer], sizes[c.inner] = sizes[c.outer] * c.times, sizes[c.inner] // c.times
+    for copied in copies:
+        sizes[copied.outer], sizes[copied.inner] = (
+            sizes[copied.outer] * copied.times,
+            sizes[copied.inner] // copied.times,
+        )
     lifted = replace(
         narrow,
-        spaces=tuple(replace(s, size=sizes.get(s.id, s.size)) for s in spaces),
+        spaces=tuple(replace(space, size=sizes.get(space.id, space.size)) for space in spaces),
         frames=wide.frames,
-        terms={**narrow.terms, **{s.name: s.resized(sizes) for s in sites if s.stored}},
-        values={**narrow.values, **{s.name: s.resized(sizes) for s in sites if not s.stored}},
+        terms={**narrow.terms, **{site.name: site.resized(sizes) for site in sites if site.stored}},
+        values={**narrow.values, **{site.name: site.resized(sizes) for site in sites if not site.stored}},
     )
     return Lifted(lifted, copies, met.problems)
 
@@ -120,24 +123,24 @@ class _Site:
     own: tuple[Term, ...] | None
 
     def resized(self, sizes: Sizes) -> tuple[Term, ...]:
-        return tuple(_resized(t, sizes, n) for t, n in zip(self.axes, self.shape, strict=True))
+        return tuple(_resized(term, sizes, size) for term, size in zip(self.axes, self.shape, strict=True))
 
 
 def _sites(wide: SymmetryGraph, narrow: SymmetryGraph) -> Iterator[_Site]:
-    for x, y in zip(wide.graph.nodes, narrow.graph.nodes, strict=True):
-        stored = y.kind in (Kind.PARAMETER, Kind.BUFFER)
+    for own, other in zip(wide.graph.nodes, narrow.graph.nodes, strict=True):
+        stored = other.kind in (Kind.PARAMETER, Kind.BUFFER)
         there, here = (wide.terms, narrow.terms) if stored else (wide.values, narrow.values)
-        name = y.target if stored else y.name
-        axes = there.get(x.target if stored else x.name)
-        if axes is not None and isinstance(y.result, Meta) and len(axes) == len(y.shape):
-            yield _Site(name, stored, axes, y.shape, here.get(name))
+        name = other.target if stored else other.name
+        axes = there.get(own.target if stored else own.name)
+        if axes is not None and isinstance(other.result, Meta) and len(axes) == len(other.shape):
+            yield _Site(name, stored, axes, other.shape, here.get(name))
 
 
 def length_in(term: Term, sizes: Mapping[int, int]) -> int:
     """The length of an axis where some spaces, by id, have other sizes."""
     if isinstance(term, Leaf):
         return sizes.get(term.space, term.size)
-    inner = [length_in(t, sizes) for t in _inside(term)]
+    inner = [length_in(part, sizes) for part in _inside(term)]
     return prod(inner) if isinstance(term, Product) else sum(inner)
 
 
@@ -150,7 +153,7 @@ def _resized(term: Term, sizes: Sizes, length: int | None = None) -> Term:
     if isinstance(term, Leaf):
         own = length if length is not None and term.space < 0 else term.size
         return replace(term, size=sizes.get(term.space, own))
-    inner = tuple(_resized(t, sizes) for t in _inside(term))
+    inner = tuple(_resized(part, sizes) for part in _inside(term))
     return Product(inner) if isinstance(term, Product) else term.with_parts(inner)
 
 
@@ -161,10 +164,10 @@ def _solved(wide: SymmetryGraph, equations: Sequence[tuple[Term, int]]) -> Sizes
     while todo:
         left = []
         for term, length in todo:
-            unknown = {x.space for x in leaves(term) if x.space >= 0 and x.space not in sizes}
+            unknown = {leaf.space for leaf in leaves(term) if leaf.space >= 0 and leaf.space not in sizes}
             if len(unknown) == 1:
                 space = unknown.pop()
-                fits = (n for n in range(1, length + 1) if length_in(term, {**sizes, space: n}) == length)
+                fits = (size for size in range(1, length + 1) if length_in(term, {**sizes, space: size}) == length)
                 sizes[space] = length if isinstance(term, Leaf) else next(fits, wide.spaces[space].size)
             elif unknown:
                 left.append((term, length))
@@ -187,12 +190,12 @@ class _Met:
         graph = self.narrow.graph
         if site.own is None or site.name in graph.transient or not graph.users[graph.state[site.name].name]:
             return
-        for i, (wide, own) in enumerate(zip(site.resized(sizes), site.own, strict=True)):
-            place = f"axis {i} of {site.name}"
+        for number, (wide, own) in enumerate(zip(site.resized(sizes), site.own, strict=True)):
+            place = f"axis {number} of {site.name}"
             pairs = list(_leaves(_plain(wide), _plain(own))) if wide.size == own.size else [None]
             for pair in pairs:
                 if pair is None:
-                    sides = f"{site.axes[i].size} in the wider model, {own.size} in the other"
+                    sides = f"{site.axes[number].size} in the wider model, {own.size} in the other"
                     self.problems[site.name] = f"{place} is built differently ({sides})"
                 else:
                     self._leaf(place, *pair)
@@ -207,9 +210,9 @@ class _Met:
     def space(self, wide: Space, size: int) -> Space:
         """The wide model's space in the narrow size, with the bound that both admit."""
         ids = dict.fromkeys(self.found.get(wide.id, ()))
-        own = [self.narrow.spaces[i] for i in ids if i >= 0]
-        bound = reduce(and_, (s.bound for s in own), wide.bound)
-        rigid = wide.rigid or any(i < 0 for i in ids) or any(s.rigid for s in own)
+        own = [self.narrow.spaces[space] for space in ids if space >= 0]
+        bound = reduce(and_, (space.bound for space in own), wide.bound)
+        rigid = wide.rigid or any(number < 0 for number in ids) or any(space.rigid for space in own)
         first = own[0] if own else wide
         group = SymmetryClass.IDENTITY if rigid else first.group
         return replace(wide, name=first.name, size=size, group=group, bound=bound, evidence=first.evidence)
@@ -219,11 +222,13 @@ def _plain(term: Term) -> Term | None:
     """The term without spaces of one position, and without a nesting that they alone call for."""
     if isinstance(term, Leaf):
         return term if term.size != 1 else None
-    inner = [x for t in _inside(term) if (x := _plain(t)) is not None]
+    inner = [plain for part in _inside(term) if (plain := _plain(part)) is not None]
     if isinstance(term, Concat):
         # Parts of one position are not nothing: their place in the axis is taken.
-        return replace(term, parts=tuple(_plain(t) or t for t in term.parts)) if len(term.parts) > 1 else inner[0]
-    flat = tuple(f for t in inner for f in (t.factors if isinstance(t, Product) else (t,)))
+        return (
+            replace(term, parts=tuple(_plain(part) or part for part in term.parts)) if len(term.parts) > 1 else inner[0]
+        )
+    flat = tuple(factor for part in inner for factor in (part.factors if isinstance(part, Product) else (part,)))
     return (flat[0] if len(flat) == 1 else Product(flat)) if flat else None
 
 
@@ -239,28 +244,31 @@ def _leaves(wide: Term | None, own: Term | None) -> Iterator[tuple[Leaf, Leaf] |
         if len(_inside(wide)) != len(_inside(own)):
             yield None
             return
-        for x, y in zip(_inside(wide), _inside(own), strict=True):
-            yield from _leaves(x, y)
+        for part, own_part in zip(_inside(wide), _inside(own), strict=True):
+            yield from _leaves(part, own_part)
 
 
 def _copies(wide: SymmetryGraph, narrow: Sequence[Space]) -> Iterator[Copies]:
     """Inner spaces that are larger in the narrow model, where the space around them has room for copies."""
-    for t, inner in zip(wide.spaces, narrow, strict=True):
-        around = _around(wide, t.id) if inner.size > t.size else None
+    for space, inner in zip(wide.spaces, narrow, strict=True):
+        around = _around(wide, space.id) if inner.size > space.size else None
         if around is None or SymmetryClass.SEMI_PERMUTATION not in narrow[around].bound:
             continue
         room = wide.spaces[around].size // narrow[around].size
-        times = (r for r in range(2, room + 1) if inner.size % r == 0 and inner.size // r <= t.size)
-        if (r := next(times, 0)) > 0:
+        times = (times for times in range(2, room + 1) if inner.size % times == 0 and inner.size // times <= space.size)
+        if (repeats := next(times, 0)) > 0:
             outer = narrow[around]
-            sizes = f"{outer.name}  {outer.size} -> {outer.size * r}, {inner.name}  {inner.size} -> {inner.size // r}"
-            yield Copies(around, t.id, r, f"{sizes}  every position of the first copied")
+            more = f"{outer.name}  {outer.size} -> {outer.size * repeats}"
+            fewer = f"{inner.name}  {inner.size} -> {inner.size // repeats}"
+            yield Copies(around, space.id, repeats, f"{more}, {fewer}  every position of the first copied")
 
 
 def _around(wide: SymmetryGraph, space: int) -> int | None:
     """The space that stands directly before this one wherever it stands, if there is one."""
-    found: set[int] = set()
+    outer: set[int] = set()
     for axes in (*wide.terms.values(), *wide.values.values()):
         for block in blocks(axes):
-            found |= {block[i - 1].space if i else -1 for i, x in enumerate(block) if x.space == space}
-    return found.pop() if len(found) == 1 and min(found) >= 0 else None
+            outer |= {
+                block[place - 1].space if place else -1 for place, leaf in enumerate(block) if leaf.space == space
+            }
+    return outer.pop() if len(outer) == 1 and min(outer) >= 0 else None

@@ -67,9 +67,9 @@ class Widening:
 
     def _centred(self, like: Tensor) -> Tensor:
         """Orthonormal columns that take the ones direction to the ones direction: (m, n)."""
-        m, n = self.wide.size, self.narrow.size
-        wide, narrow = (ones_complement(k, like.dtype, like.device) for k in (m, n))
-        return wide[:, : n - 1] @ narrow.T + like.new_full((m, n), (m * n) ** -0.5)
+        rows, columns = self.wide.size, self.narrow.size
+        wide, narrow = (ones_complement(size, like.dtype, like.device) for size in (rows, columns))
+        return wide[:, : columns - 1] @ narrow.T + like.new_full((rows, columns), (rows * columns) ** -0.5)
 
     @property
     def reverse(self) -> str:
@@ -81,8 +81,8 @@ class Widening:
 
 
 def _along(tensor: Tensor, dim: int, matrix: Tensor) -> Tensor:
-    found: Tensor = torch.tensordot(tensor, matrix, dims=([dim], [1])).movedim(-1, dim)
-    return found
+    moved: Tensor = torch.tensordot(tensor, matrix, dims=([dim], [1])).movedim(-1, dim)
+    return moved
 
 
 def _level(tensor: Tensor, dim: int, size: int) -> Tensor:
@@ -98,25 +98,25 @@ def touches(term: Term, maps: Container[int]) -> bool:
     """Whether one of these spaces stands in the term."""
     if isinstance(term, Leaf):
         return term.space in maps
-    return any(touches(t, maps) for t in (term.factors if isinstance(term, Product) else term.parts))
+    return any(touches(part, maps) for part in (term.factors if isinstance(term, Product) else term.parts))
 
 
 def wide_size(term: Term, maps: Widenings) -> int:
     """The length of an axis once its spaces have grown."""
     if isinstance(term, Leaf):
         return maps[term.space].wide.size if term.space in maps else term.size
-    sizes = [wide_size(t, maps) for t in (term.factors if isinstance(term, Product) else term.parts)]
+    sizes = [wide_size(part, maps) for part in (term.factors if isinstance(term, Product) else term.parts)]
     return math.prod(sizes) if isinstance(term, Product) else sum(sizes)
 
 
 def widen(tensor: Tensor, axes: Sequence[Term], maps: Widenings) -> Tensor:
     """The tensor of the narrow model in the shape of the wide one, factors left out."""
-    return rebuild(tensor, axes, maps, lambda t: t.size, _each(maps, Widening.forward))
+    return rebuild(tensor, axes, maps, lambda term: term.size, _each(maps, Widening.forward))
 
 
 def narrowed(tensor: Tensor, axes: Sequence[Term], maps: Widenings) -> Tensor:
     """What a tensor of the wide model says about the narrow one: the left inverse of `widen`."""
-    return rebuild(tensor, axes, maps, lambda t: wide_size(t, maps), _each(maps, Widening.back))
+    return rebuild(tensor, axes, maps, lambda term: wide_size(term, maps), _each(maps, Widening.back))
 
 
 def _each(maps: Widenings, act: Callable[[Widening, Tensor, int], Tensor]) -> Act:
@@ -152,8 +152,8 @@ def _closed(term: Term, spaces: Container[int]) -> Term:
     if isinstance(term, Leaf):
         return term
     if isinstance(term, Product):
-        return Product(tuple(_closed(t, spaces) for t in term.factors))
-    return replace(term, parts=tuple(_closed(t, spaces) for t in term.parts))
+        return Product(tuple(_closed(factor, spaces) for factor in term.factors))
+    return replace(term, parts=tuple(_closed(part, spaces) for part in term.parts))
 
 
 # -- blocks ----------------------------------------------------------------------------------------------------
@@ -176,9 +176,9 @@ def blocks_of(axes: Sequence[Term], maps: Widenings) -> Blocks:
     """The blocks of a tensor with these axes."""
     guess, count = torch.zeros(1, dtype=torch.float64), 1
     narrow = wide = torch.zeros([1] * len(axes), dtype=torch.int64)
-    for i, term in enumerate(axes):
+    for axis, term in enumerate(axes):
         one, other, more = _parts(term, maps)
-        shape = [-1 if d == i else 1 for d in range(len(axes))]
+        shape = [-1 if dim == axis else 1 for dim in range(len(axes))]
         narrow, wide = (old * len(more) + new.view(shape) for old, new in ((narrow, one), (wide, other)))
         guess, count = (guess.unsqueeze(1) + more).reshape(-1), count * len(more)
     return Blocks(count, narrow, wide, guess)
@@ -192,24 +192,34 @@ def _parts(term: Term, maps: Widenings) -> tuple[Tensor, Tensor, Tensor]:
         return one, one, torch.tensor([start], dtype=torch.float64)
     if not touches(term, maps):
         return one, one, torch.zeros(1, dtype=torch.float64)
-    inner = [_parts(t, maps) for t in (term.factors if isinstance(term, Product) else term.parts)]
+    inner = [_parts(part, maps) for part in (term.factors if isinstance(term, Product) else term.parts)]
     guess = torch.zeros(1, dtype=torch.float64)
     if isinstance(term, Concat):
         parts = list(zip(term.parts, inner, strict=True))
-        offsets = [sum(len(x[2]) for x in inner[:k]) for k in range(len(inner))]
-        sized = [(p.size, wide_size(p, maps)) for p in term.parts]
-        found = [
-            torch.cat([(x[side] + o).expand(n[side]) for (_, x), o, n in zip(parts, offsets, sized, strict=True)])
+        offsets = [sum(len(numbers[2]) for numbers in inner[:number]) for number in range(len(inner))]
+        sized = [(part.size, wide_size(part, maps)) for part in term.parts]
+        both = [
+            torch.cat(
+                [
+                    (numbers[side] + offset).expand(sizes[side])
+                    for (_, numbers), offset, sizes in zip(parts, offsets, sized, strict=True)
+                ]
+            )
             for side in (0, 1)
         ]
-        orders = [term.order_of([n[side] for n in sized]) for side in (0, 1)]
-        first, second = (x[list(order)] if order else x for x, order in zip(found, orders, strict=True))
-        return first, second, torch.cat([x[2] for x in inner])
+        orders = [term.order_of([sizes[side] for sizes in sized]) for side in (0, 1)]
+        first, second = (
+            numbers[list(order)] if order else numbers for numbers, order in zip(both, orders, strict=True)
+        )
+        return first, second, torch.cat([numbers[2] for numbers in inner])
     narrow = wide = one
     several = any(len(more) > 1 for _, _, more in inner)
-    for factor, (a, b, more) in zip(term.factors, inner, strict=True):
+    for factor, (own, other, more) in zip(term.factors, inner, strict=True):
         if several:
-            a, b = a.expand(factor.size), b.expand(wide_size(factor, maps))
-        narrow, wide = ((x.unsqueeze(1) * len(more) + y).reshape(-1) for x, y in ((narrow, a), (wide, b)))
+            own, other = own.expand(factor.size), other.expand(wide_size(factor, maps))
+        narrow, wide = (
+            (outer.unsqueeze(1) * len(more) + inner_numbers).reshape(-1)
+            for outer, inner_numbers in ((narrow, own), (wide, other))
+        )
         guess = (guess.unsqueeze(1) + more).reshape(-1)
     return narrow, wide, guess

@@ -88,34 +88,39 @@ def reduce(
     generator = torch.Generator().manual_seed(0)
     own = float64(like)
     # Factors follow from sizes alone: any parameters tell them, if none of them is zero.
-    generic = {**random_state(narrow.graph, generator), **{n: own[n] for n in own if n not in narrow.graph.parameters}}
+    generic = {
+        **random_state(narrow.graph, generator),
+        **{name: own[name] for name in own if name not in narrow.graph.parameters},
+    }
     factors = factors_between(wide, lifted, maps, narrow, generic, float64(state))
     plain = float64(state)
     with torch.no_grad():
-        known = {n: plain[n] for n in wide.terms if n in plain}
+        known = {name: plain[name] for name in wide.terms if name in plain}
         canonical = canonical_form(wide, known)
         moments = flows({**plain, **canonical}) if flows is not None else {}
         folding = Folding(wide, canonical, keep, moments)
-        shrunk = [s for s in wide.active if s.id in maps and maps[s.id].way is not Way.CONSTANT]
-        found = tuple(folding.fold(s, maps[s.id]) for s in shrunk)
+        shrunk = [space for space in wide.active if space.id in maps and maps[space.id].way is not Way.CONSTANT]
+        folds = tuple(folding.fold(space, maps[space.id]) for space in shrunk)
         done = {**own, **factors.narrow_state(folding.result())}
         inputs = random_inputs(narrow.graph, generator)
-        before, after = (Interpreter(g.graph).run(s, inputs) for g, s in ((wide, plain), (narrow, done)))
-    return Reduction(done, found, changed(before, after))
+        before, after = (
+            Interpreter(symmetry.graph).run(tensors, inputs) for symmetry, tensors in ((wide, plain), (narrow, done))
+        )
+    return Reduction(done, folds, changed(before, after))
 
 
 def canonical_form(wide: SymmetryGraph, state: State) -> State:
     """The canonical form, in which stored statistics have the sizes of what they are statistics of."""
     canonical = canonicalise(wide, state)
-    found = dict(canonical.state)
+    resized = dict(canonical.state)
     for space in wide.active if wide.statistics else ():
-        Slopes(wide, space, found).sizes(state, canonical.state, canonical.transform)
-    return found
+        Slopes(wide, space, resized).sizes(state, canonical.state, canonical.transform)
+    return resized
 
 
 def changed(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> float:
-    pairs = [(x, y) for x, y in zip(before, after, strict=True) if x.is_floating_point()]
-    finite = [(x.isfinite() & y.isfinite(), x, y) for x, y in pairs]
-    top = sum(float(torch.where(ok, x - y, 0.0).square().sum()) for ok, x, y in finite)
-    whole = sum(float(torch.where(ok, x, 0.0).square().sum()) for ok, x, y in finite)
+    pairs = [(old, new) for old, new in zip(before, after, strict=True) if old.is_floating_point()]
+    finite = [(old.isfinite() & new.isfinite(), old, new) for old, new in pairs]
+    top = sum(float(torch.where(ok, old - new, 0.0).square().sum()) for ok, old, new in finite)
+    whole = sum(float(torch.where(ok, old, 0.0).square().sum()) for ok, old, new in finite)
     return math.sqrt(top / max(whole, 1e-300))

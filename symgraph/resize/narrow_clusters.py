@@ -35,41 +35,43 @@ class Clusters:
     lost: float
 
 
-def distances(x: Tensor) -> Tensor:
+def distances(points: Tensor) -> Tensor:
     """Squared distances of all pairs of rows: (m, p) -> (m, m)."""
-    inner = x @ x.T
+    inner = points @ points.T
     squares = inner.diagonal()
-    found: Tensor = (squares.unsqueeze(0) + squares.unsqueeze(1) - 2 * inner).clamp_min(0.0)
-    return found
+    squared: Tensor = (squares.unsqueeze(0) + squares.unsqueeze(1) - 2 * inner).clamp_min(0.0)
+    return squared
 
 
-def first_places(apart: Tensor, start: Tensor, mass: Tensor, n: int) -> Tensor:
+def first_places(apart: Tensor, start: Tensor, mass: Tensor, count: int) -> Tensor:
     """The units that places start at: (n,) of squared distances (m, m), squared norms (m,) and masses (m,)."""
     chosen = [int((mass * start).argmax())]
     nearest = apart[chosen[0]].clone()
     free = torch.ones_like(mass, dtype=torch.bool)
-    for _ in range(n - 1):
+    for _ in range(count - 1):
         free[chosen[-1]] = False
         chosen.append(int(torch.where(free, mass * nearest, -1.0).argmax()))
         nearest = torch.minimum(nearest, apart[chosen[-1]])
     return torch.tensor(chosen)
 
 
-def merged(x: Tensor, mass: Tensor, n: int) -> Clusters:
+def merged(points: Tensor, mass: Tensor, count: int) -> Clusters:
     """Units with rows x (m, p) at n places, where mass (m,) says how much an error in each counts."""
-    squares = x.square().sum(1)
-    places = x[first_places(distances(x), squares, mass, n)]
-    place = _nearest(x, places)
+    squares = points.square().sum(1)
+    places = points[first_places(distances(points), squares, mass, count)]
+    place = _nearest(points, places)
     for _ in range(ROUNDS):
-        places = _means(x, place, mass, places)
-        before, place = place, _nearest(x, places)
+        places = _means(points, place, mass, places)
+        before, place = place, _nearest(points, places)
         if torch.equal(before, place):
             break
-    weight = shares(place, mass, n)
-    return Clusters(place, weight, _lost(x, place, weight, mass, n))
+    weight = shares(place, mass, count)
+    return Clusters(place, weight, _lost(points, place, weight, mass, count))
 
 
-def kept(apart: Tensor, squares: Tensor, mass: Tensor, score: Tensor, n: int, *, drop: bool) -> tuple[Tensor, Tensor]:
+def kept(
+    apart: Tensor, squares: Tensor, mass: Tensor, score: Tensor, count: int, *, drop: bool
+) -> tuple[Tensor, Tensor]:
     """The n units of the highest score, and the place of every unit: the nearest of these, or none with `drop`.
 
     Equal units are one unit with the sum of their scores, and are merged either way; what nothing leaves counts least.
@@ -81,65 +83,65 @@ def kept(apart: Tensor, squares: Tensor, mass: Tensor, score: Tensor, n: int, *,
     pooled = torch.zeros_like(score).index_add_(0, first, score)
     alone = first == torch.arange(len(first))
     pooled = torch.where(mass > 0, pooled, -1.0)
-    chosen = torch.where(alone, pooled, -2.0).topk(n).indices.sort().values
+    chosen = torch.where(alone, pooled, -2.0).topk(count).indices.sort().values
     near, place = apart[:, chosen].min(1)
     if drop:
-        place = torch.where(near <= EQUAL * (squares + squares[chosen[place]]), place, n)
-    place[chosen] = torch.arange(n)
+        place = torch.where(near <= EQUAL * (squares + squares[chosen[place]]), place, count)
+    place[chosen] = torch.arange(count)
     return chosen, place
 
 
-def important(x: Tensor, mass: Tensor, score: Tensor, n: int, *, drop: bool) -> Clusters:
+def important(points: Tensor, mass: Tensor, score: Tensor, count: int, *, drop: bool) -> Clusters:
     """Units with rows x (m, p) of which the n most important stay, the others merged into these or dropped."""
-    squares = x.square().sum(1)
-    _, place = kept(distances(x), squares, mass, score, n, drop=drop)
-    weight = shares(place, mass, n + 1)
-    return Clusters(place, weight, _lost(x, place, weight, mass, n))
+    squares = points.square().sum(1)
+    _, place = kept(distances(points), squares, mass, score, count, drop=drop)
+    weight = shares(place, mass, count + 1)
+    return Clusters(place, weight, _lost(points, place, weight, mass, count))
 
 
-def even(x: Tensor, n: int) -> Clusters:
+def even(points: Tensor, count: int) -> Clusters:
     """Units with rows x (m, p) at n places that take m / n of them each."""
     import ot
 
-    m = len(x)
-    one = torch.ones(m, dtype=x.dtype)
-    places = x[first_places(distances(x), x.square().sum(1), one, n)]
-    place = torch.full((m,), -1)
+    size = len(points)
+    one = torch.ones(size, dtype=points.dtype)
+    places = points[first_places(distances(points), points.square().sum(1), one, count)]
+    place = torch.full((size,), -1)
     for _ in range(ROUNDS):
-        cost = torch.cdist(x, places).square().numpy()
-        plan = ot.emd(np.full(m, 1 / m), np.full(n, 1 / n), cost)
+        cost = torch.cdist(points, places).square().numpy()
+        plan = ot.emd(np.full(size, 1 / size), np.full(count, 1 / count), cost)
         before, place = place, torch.from_numpy(plan).argmax(1)
         if torch.equal(before, place):
             break
-        places = _means(x, place, one, places)
-    weight = shares(place, one, n)
-    return Clusters(place, weight, _lost(x, place, weight, one, n))
+        places = _means(points, place, one, places)
+    weight = shares(place, one, count)
+    return Clusters(place, weight, _lost(points, place, weight, one, count))
 
 
-def shares(place: Tensor, mass: Tensor, n: int) -> Tensor:
+def shares(place: Tensor, mass: Tensor, size: int) -> Tensor:
     """The part of each unit in its place; where nothing has mass there, all count the same."""
-    total = mass.new_zeros(n).index_add_(0, place, mass)
-    count = mass.new_zeros(n).index_add_(0, place, torch.ones_like(mass))
+    total = mass.new_zeros(size).index_add_(0, place, mass)
+    count = mass.new_zeros(size).index_add_(0, place, torch.ones_like(mass))
     return torch.where(total[place] > 0, mass / torch.where(total > 0, total, 1.0)[place], 1.0 / count[place])
 
 
-def _nearest(x: Tensor, places: Tensor) -> Tensor:
-    inner = x @ places.T
+def _nearest(points: Tensor, places: Tensor) -> Tensor:
+    inner = points @ places.T
     return (places.square().sum(1) - 2 * inner).argmin(1)
 
 
-def _means(x: Tensor, place: Tensor, mass: Tensor, before: Tensor) -> Tensor:
+def _means(points: Tensor, place: Tensor, mass: Tensor, before: Tensor) -> Tensor:
     """The weighted mean of every place, which stays where it is if nothing with a mass is left there."""
     total = mass.new_zeros(len(before)).index_add_(0, place, mass)
-    means = torch.zeros_like(before).index_add_(0, place, mass.unsqueeze(1) * x)
+    means = torch.zeros_like(before).index_add_(0, place, mass.unsqueeze(1) * points)
     held = (total > 0).unsqueeze(1)
     return torch.where(held, means / torch.where(total > 0, total, 1.0).unsqueeze(1), before)
 
 
-def _lost(x: Tensor, place: Tensor, weight: Tensor, mass: Tensor, n: int) -> float:
+def _lost(points: Tensor, place: Tensor, weight: Tensor, mass: Tensor, count: int) -> float:
     """The share that is lost; of units behind the last place it is all."""
-    mean = x.new_zeros(n + 1, x.shape[1]).index_add_(0, place, weight.unsqueeze(1) * x)
-    mean[n] = 0.0
-    whole = float((mass.unsqueeze(1) * x.square()).sum())
-    share = float((mass.unsqueeze(1) * (x - mean[place]).square()).sum()) / max(whole, 1e-300)
+    mean = points.new_zeros(count + 1, points.shape[1]).index_add_(0, place, weight.unsqueeze(1) * points)
+    mean[count] = 0.0
+    whole = float((mass.unsqueeze(1) * points.square()).sum())
+    share = float((mass.unsqueeze(1) * (points - mean[place]).square()).sum()) / max(whole, 1e-300)
     return share**0.5 if share > 1e-24 else 0.0

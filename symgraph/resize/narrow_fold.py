@@ -99,21 +99,21 @@ class Folding:
     def _moments(self, space: Space) -> dict[bool, Tensor]:
         """Second moments of both sides of a space, covariant and dual: (F, m, m) each."""
         shape = (*self.symmetry.fibre_sizes(space), space.size, space.size)
-        found = {dual: torch.zeros(shape, dtype=torch.float64) for dual in (False, True)}
+        moments = {dual: torch.zeros(shape, dtype=torch.float64) for dual in (False, True)}
         for block in self._blocks(space):
             dim = block.dim(space.id)
-            found[block.leaves[dim].dual] += gram(block.tensors[0], dim, [block.dim(f) for f in space.fibre])
-        return found
+            moments[block.leaves[dim].dual] += gram(block.tensors[0], dim, [block.dim(outer) for outer in space.fibre])
+        return moments
 
-    def _truncate(self, space: Space, n: int) -> float:
+    def _truncate(self, space: Space, size: int) -> float:
         moments = self._moments(space)
-        written, read, lost = truncated(moments[False], moments[True], n)
+        written, read, lost = truncated(moments[False], moments[True], size)
         self._multiply(space, {False: written, True: read})
         return lost
 
-    def _lead(self, space: Space, n: int, *, centred: bool) -> float:
+    def _lead(self, space: Space, size: int, *, centred: bool) -> float:
         moments = {False: self.flows[space.id]} if space.id in self.flows else self._moments(space)
-        matrix, lost = leading(torch.stack([*moments.values()]).sum(0), n, centred=centred)
+        matrix, lost = leading(torch.stack([*moments.values()]).sum(0), size, centred=centred)
         self._multiply(space, {False: matrix, True: matrix})
         return lost
 
@@ -132,38 +132,40 @@ class Folding:
         if heads.whole:
             rows = sides(self.symmetry, space, self.state)
             score = None if self.keep is None else self.keep.by(space, rows, inside=True)[0]
-            found = [heads.clusters(n, score, drop=drop)]
+            clusters = [heads.clusters(n, score, drop=drop)]
         else:
             slopes.fold()
             self._normalise(space, slopes)
-            found = self._clusters(space, n, slopes.gains)
-        place, weight = self._stacked(space, found)
+            clusters = self._clusters(space, n, slopes.gains)
+        place, weight = self._stacked(space, clusters)
 
         def act(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf) -> Tensor:
             return merged_at(tensor, dim, fibre, leaf, place, weight)
 
         self._each(space, act)
         slopes.unfold(place, weight)
-        return "merged" if self.keep is None else str(self.keep), _overall(found)
+        return "merged" if self.keep is None else str(self.keep), _overall(clusters)
 
     def _clusters(self, space: Space, n: int, unsaid: Collection[str]) -> list[Clusters]:
-        said = {name: t for name, t in self.state.items() if name not in unsaid}
+        said = {name: tensor for name, tensor in self.state.items() if name not in unsaid}
         rows = sides(self.symmetry, space, said)
         masses = rows[True].square().sum(-1)
         score = None if self.keep is None else self.keep.by(space, rows, inside=False)
         if self.keep is None or score is None:
-            return [merged(x, mass, n) for x, mass in zip(rows[False], masses, strict=True)]
+            return [merged(row, mass, n) for row, mass in zip(rows[False], masses, strict=True)]
         each = zip(rows[False], masses, score, strict=True)
-        return [important(x, mass, own, n, drop=self.keep.drop) for x, mass, own in each]
+        return [important(row, mass, own, n, drop=self.keep.drop) for row, mass, own in each]
 
-    def _group(self, space: Space, n: int) -> float:
+    def _group(self, space: Space, size: int) -> float:
         """Brings the units of every place beside each other; embedding's own inverse averages them."""
         self._normalise(space, Slopes(self.symmetry, space, self.state))
         rows = sides(self.symmetry, space, self.state)
-        found = [even(torch.cat([x, y], dim=1), n) for x, y in zip(rows[False], rows[True], strict=True)]
-        place, _ = self._stacked(space, found)
+        clusters = [
+            even(torch.cat([row, dual_row], dim=1), size) for row, dual_row in zip(rows[False], rows[True], strict=True)
+        ]
+        place, _ = self._stacked(space, clusters)
         self._move(space, Element(place.argsort(dim=-1, stable=True)))
-        return _overall(found)
+        return _overall(clusters)
 
     def _normalise(self, space: Space, slopes: Slopes) -> None:
         """Units that are equal up to a scale and a sign made equal: entering norms one, and one half of all signs."""
@@ -189,16 +191,16 @@ class Folding:
             dim = block.dim(space.id)
             exponent = taken(self.symmetry.frame(block.leaves[dim].frame), kind, way)
             if not block.leaves[dim].dual and exponent % 2 and exponent > 0:
-                rows = unfold(block.tensors[0], [*(block.dim(f) for f in space.fibre), dim])
+                rows = unfold(block.tensors[0], [*(block.dim(outer) for outer in space.fibre), dim])
                 combined += rows @ torch.randn(rows.shape[-1], generator=generator, dtype=torch.float64)
                 squares += rows.square().sum(-1)
         return combined, squares
 
-    def _stacked(self, space: Space, found: Sequence[Clusters]) -> tuple[Tensor, Tensor]:
+    def _stacked(self, space: Space, groups: Sequence[Clusters]) -> tuple[Tensor, Tensor]:
         shape = (*self.symmetry.fibre_sizes(space), space.size)
-        return torch.stack([c.place for c in found]).reshape(shape), torch.stack([c.weight for c in found]).reshape(
-            shape
-        )
+        places = torch.stack([group.place for group in groups])
+        weights = torch.stack([group.weight for group in groups])
+        return places.reshape(shape), weights.reshape(shape)
 
     # -- acting ------------------------------------------------------------------------------------------------
 
@@ -215,7 +217,7 @@ class Folding:
             at = {leaf.space: dim for dim, leaf in reversed(list(enumerate(leaves)))}
             for dim, leaf in enumerate(leaves):
                 if leaf.space == space.id:
-                    tensor = act(tensor, dim, [at[f] for f in space.fibre], leaf)
+                    tensor = act(tensor, dim, [at[outer] for outer in space.fibre], leaf)
             return tensor
 
         for name in self.symmetry.acting_on[space.id]:
@@ -225,9 +227,9 @@ class Folding:
 
 def _by(factors: Tensor | None, way: Exponents, values: Tensor) -> Tensor | None:
     """Factors of all generators, (p, F, m), times powers of these values, (F, m)."""
-    return None if factors is None else factors * torch.stack([values**t for t in way])
+    return None if factors is None else factors * torch.stack([values**exponent for exponent in way])
 
 
-def _overall(found: Sequence[Clusters]) -> float:
+def _overall(clusters: Sequence[Clusters]) -> float:
     """The share that is lost over all positions of a fibre."""
-    return math.sqrt(sum(c.lost**2 for c in found) / len(found))
+    return math.sqrt(sum(group.lost**2 for group in clusters) / len(clusters))

@@ -57,7 +57,10 @@ class Heads:
         held = place < n
         basis = torch.where(held, targets[place.clamp_max(n - 1)], rows)
         pairs = basis * self.space.size + rows
-        elements = {i: e.mapped(lambda x, lead: x.index_select(lead, pairs)) for i, e in inside.items()}
+        elements = {
+            space: element.mapped(lambda part, lead: part.index_select(lead, pairs))
+            for space, element in inside.items()
+        }
         self.state.update(GroupElement(self.symmetry, elements).on_stacked(self.state))
         whole = float((mass * squares).sum())
         share = float((mass * torch.where(held, apart[rows, basis], squares)).sum()) / max(whole, 1e-300)
@@ -71,8 +74,8 @@ class Heads:
 
     def _normalise(self, t: Space) -> None:
         """Scales what enters to norm one where the other side of an invertible space leaves."""
-        sides = [(b, at, b.leaves[b.dim(t.id)].dual) for b, at in self._blocks(t)]
-        if t.group is not SymmetryClass.INVERTIBLE or all(not b.leaves[at].dual for b, at, _ in sides):
+        sides = [(block, at, block.leaves[block.dim(t.id)].dual) for block, at in self._blocks(t)]
+        if t.group is not SymmetryClass.INVERTIBLE or all(not block.leaves[at].dual for block, at, _ in sides):
             return
         squares, flips = torch.zeros(self.space.size, dtype=torch.float64), set()
         for block, at, dual in sides:
@@ -106,38 +109,38 @@ class Heads:
                 apart += distances(own)
                 continue
             apart += norms.unsqueeze(0) + norms.unsqueeze(1)
-            c = _pairs(unfold(block.tensors[0], [at, *dims]))
-            table[key] = table[key] + c if key in table else c
+            correlation = _pairs(unfold(block.tensors[0], [at, *dims]))
+            table[key] = table[key] + correlation if key in table else correlation
         if not table:
             return apart, {}, squares
-        found = best(self.inner, table, size * size)
-        apart -= 2 * found.value.reshape(size, size)
-        return apart.fill_diagonal_(0.0).clamp_min(0.0), found.elements, squares
+        matched = best(self.inner, table, size * size)
+        apart -= 2 * matched.value.reshape(size, size)
+        return apart.fill_diagonal_(0.0).clamp_min(0.0), matched.elements, squares
 
     def _inside(self, block: Block, ids: set[int]) -> tuple[Key, list[int]]:
         """The inner spaces on a block, each with the signs of its frame, and their dimensions."""
-        held = [(d, leaf) for d, leaf in enumerate(block.leaves) if leaf.space in ids]
-        return tuple((x.space, self.symmetry.frame(x.frame).sign) for _, x in held), [d for d, _ in held]
+        held = [(dim, leaf) for dim, leaf in enumerate(block.leaves) if leaf.space in ids]
+        return tuple((leaf.space, self.symmetry.frame(leaf.frame).sign) for _, leaf in held), [dim for dim, _ in held]
 
     def _leaving(self, score: Tensor | None) -> Tensor:
         """How much each head counts (H,): squared norms of what leaves it; of experts their scores, or all the same."""
         if not self.ends:
             return torch.ones(self.space.size, dtype=torch.float64) if score is None else score.double()
-        found = torch.zeros(self.space.size, dtype=torch.float64)
+        norms = torch.zeros(self.space.size, dtype=torch.float64)
         for block, at in self._blocks(self.space):
             if block.leaves[at].dual:
-                found += unfold(block.tensors[0], [at]).square().sum(1)
-        return found
+                norms += unfold(block.tensors[0], [at]).square().sum(1)
+        return norms
 
 
 def _trees(symmetry: SymmetryGraph, fibre: tuple[int, ...]) -> tuple[Tree, ...]:
     """The spaces fibred over these and nothing else, each with what is fibred over it in turn."""
-    return tuple(Tree(t, _trees(symmetry, (*fibre, t.id))) for t in symmetry.active if t.fibre == fibre)
+    return tuple(Tree(space, _trees(symmetry, (*fibre, space.id))) for space in symmetry.active if space.fibre == fibre)
 
 
-def _pairs(x: Tensor) -> Tensor:
+def _pairs(rows: Tensor) -> Tensor:
     """Correlations of every pair of heads: (H, k, ..., r) -> (H * H, k, k, ...), each axis beside its counterpart."""
-    axes = string.ascii_lowercase[: x.dim() - 2]
-    joined = "".join(a + a.upper() for a in axes)
-    found = torch.einsum(f"y{axes}z,Y{axes.upper()}z->yY{joined}", x, x)
-    return found.flatten(0, 1)
+    axes = string.ascii_lowercase[: rows.dim() - 2]
+    joined = "".join(axis + axis.upper() for axis in axes)
+    paired = torch.einsum(f"y{axes}z,Y{axes.upper()}z->yY{joined}", rows, rows)
+    return paired.flatten(0, 1)

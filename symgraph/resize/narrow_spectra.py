@@ -12,7 +12,7 @@ from symgraph.groups.rotations import ones_complement
 EMPTY = 1e-10
 
 
-def leading(gram: Tensor, n: int, *, centred: bool) -> tuple[Tensor, float]:
+def leading(gram: Tensor, size: int, *, centred: bool) -> tuple[Tensor, float]:
     """An orthogonal map that brings the n leading directions of a second moment to the front, and what is lost.
 
     With `centred` it fixes the ones vector, which is the first of the n directions kept; the others are in front of the
@@ -20,17 +20,17 @@ def leading(gram: Tensor, n: int, *, centred: bool) -> tuple[Tensor, float]:
 
     Shapes: gram (F, m, m) -> (F, m, m), and the share of the norm in the directions that are not kept.
     """
-    m = gram.shape[-1]
-    basis = ones_complement(m, gram.dtype, gram.device) if centred else torch.eye(m).to(gram)
+    width = gram.shape[-1]
+    basis = ones_complement(width, gram.dtype, gram.device) if centred else torch.eye(width).to(gram)
     values, vectors = torch.linalg.eigh(basis.T @ gram @ basis)
     values, vectors = values.flip(-1).clamp_min(0.0), vectors.flip(-1)
-    found = basis @ vectors.transpose(-1, -2) @ basis.T
-    found = found + 1.0 / m if centred else found
-    kept = n - 1 if centred else n
-    return found, _share(values[..., kept:].sum(), values.sum())
+    matrix = basis @ vectors.transpose(-1, -2) @ basis.T
+    matrix = matrix + 1.0 / width if centred else matrix
+    kept = size - 1 if centred else size
+    return matrix, _share(values[..., kept:].sum(), values.sum())
 
 
-def truncated(co: Tensor, dual: Tensor, n: int) -> tuple[Tensor, Tensor, float]:
+def truncated(co: Tensor, dual: Tensor, size: int) -> tuple[Tensor, Tensor, float]:
     """Maps of both sides of a circuit onto its n leading singular directions, zeros behind them, and what is lost.
 
     The circuit X^T Y of what is written, X X^T = L L^T, and what is read, Y Y^T = M M^T, has the singular values of
@@ -39,13 +39,13 @@ def truncated(co: Tensor, dual: Tensor, n: int) -> tuple[Tensor, Tensor, float]:
     Shapes: (F, m, m) each.
     """
     (left, _, _), (right, _, _) = factor(co), factor(dual)
-    w, s, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
-    kept = s > EMPTY * s[..., :1].clamp_min(torch.finfo(s.dtype).tiny)
-    kept[..., n:] = False
-    root = (kept / torch.where(kept, s, 1.0).sqrt()).unsqueeze(-1)
-    written = root * (w.transpose(-1, -2) @ right.transpose(-1, -2))
+    left_vectors, singular, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
+    kept = singular > EMPTY * singular[..., :1].clamp_min(torch.finfo(singular.dtype).tiny)
+    kept[..., size:] = False
+    root = (kept / torch.where(kept, singular, 1.0).sqrt()).unsqueeze(-1)
+    written = root * (left_vectors.transpose(-1, -2) @ right.transpose(-1, -2))
     read = root * (vt @ left.transpose(-1, -2))
-    return written, read, _share((s.square() * ~kept).sum(), s.square().sum())
+    return written, read, _share((singular.square() * ~kept).sum(), singular.square().sum())
 
 
 def _share(lost: Tensor, whole: Tensor) -> float:

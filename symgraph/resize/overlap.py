@@ -41,14 +41,14 @@ class Rows:
     def placed(self, tensor: Tensor, size: int, like: Tensor | None = None) -> Tensor:
         """The tensor with so many rows: its own where they belong, elsewhere those of another, or their mean."""
         own = tensor.index_select(self.axis, self.theirs)
-        shape = [size if i == self.axis else n for i, n in enumerate(tensor.shape)]
+        shape = [size if axis == self.axis else length for axis, length in enumerate(tensor.shape)]
         rest = like if like is not None else own.mean(self.axis, keepdim=True) if len(self.theirs) else own.new_zeros(1)
         return rest.to(tensor).expand(shape).clone().index_copy_(self.axis, self.there, own)
 
     def mask(self, size: int, dims: int) -> Tensor:
         """One where a row is there and zero elsewhere, to be multiplied with the tensor."""
-        found = torch.zeros(size, dtype=torch.float64).index_fill_(0, self.there, 1.0)
-        return found.view([-1 if i == self.axis else 1 for i in range(dims)])
+        mask = torch.zeros(size, dtype=torch.float64).index_fill_(0, self.there, 1.0)
+        return mask.view([-1 if axis == self.axis else 1 for axis in range(dims)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +67,21 @@ class Overlap:
 
     def mean(self, states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> State:
         """The weighted mean of the tensors that differ in rows: of every row over the models that have it."""
-        return {name: self._mean(name, [s[name] for s in states], weights) for name in self.rows[0]}
+        return {name: self._mean(name, [state[name] for state in states], weights) for name in self.rows[0]}
 
     def _mean(self, name: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        wide = [made(t).double() for t in tensors]
-        masks = [r[name].mask(t.shape[r[name].axis], t.dim()) for r, t in zip(self.rows, wide, strict=True)]
-        total = sum((w * m for w, m in zip(weights, masks, strict=True)), torch.zeros(()))
-        found = sum((w * m * t for w, m, t in zip(weights, masks, wide, strict=True)), torch.zeros(()))
+        wide = [made(tensor).double() for tensor in tensors]
+        masks = [
+            rows[name].mask(tensor.shape[rows[name].axis], tensor.dim())
+            for rows, tensor in zip(self.rows, wide, strict=True)
+        ]
+        total = sum((weight * mask for weight, mask in zip(weights, masks, strict=True)), torch.zeros(()))
+        weighted = sum(
+            (weight * mask * tensor for weight, mask, tensor in zip(weights, masks, wide, strict=True)), torch.zeros(())
+        )
         # A row whose models weigh nothing is that of the first that has it.
-        last = next(t for t, m in zip(wide, masks, strict=True) if bool((m > 0).all()))
-        return torch.where(total > 0, found / torch.where(total > 0, total, 1.0), last).to(tensors[0].dtype)
+        last = next(tensor for tensor, mask in zip(wide, masks, strict=True) if bool((mask > 0).all()))
+        return torch.where(total > 0, weighted / torch.where(total > 0, total, 1.0), last).to(tensors[0].dtype)
 
 
 def overlap(models: Sequence[Model], like: int | None, infer: Infer, on_difference: str = "keep") -> Overlap | None:
@@ -89,14 +94,16 @@ def overlap(models: Sequence[Model], like: int | None, infer: Infer, on_differen
     Raises:
         CheckpointError: one has rows that the one with the most rows lacks, or differences are to be refused.
     """
-    shapes = [{name: tuple(tensor.shape) for name, tensor in state_of(m.module).items()} for m in models]
-    if len({type(m.module) for m in models}) > 1 or any(held.keys() != shapes[0].keys() for held in shapes):
+    shapes = [{name: tuple(tensor.shape) for name, tensor in state_of(model.module).items()} for model in models]
+    if len({type(model.module) for model in models}) > 1 or any(held.keys() != shapes[0].keys() for held in shapes):
         return None
     axes = _differing(models[0], shapes)
-    if axes is None or not all(_rigid(infer(m), axes) for m in models):
+    if axes is None or not all(_rigid(infer(model), axes) for model in models):
         return None
     if on_difference == "refuse":
-        check_same_architecture(models[0], next(m for m, held in zip(models, shapes, strict=True) if held != shapes[0]))
+        check_same_architecture(
+            models[0], next(model for model, held in zip(models, shapes, strict=True) if held != shapes[0])
+        )
     entries = [sum(map(_numel, held.values())) for held in shapes]
     number = entries.index(max(entries)) if like is None else like
     return _joined(models, number, axes, complete=like is None)
@@ -120,10 +127,10 @@ def _numel(shape: Sequence[int]) -> int:
 
 def _axis(shapes: Sequence[tuple[int, ...]]) -> int | None:
     """The one axis along which shapes differ."""
-    if len({len(s) for s in shapes}) > 1:
+    if len({len(shape) for shape in shapes}) > 1:
         return None
-    found = [i for i, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1]
-    return found[0] if len(found) == 1 else None
+    differing = [axis for axis, sizes in enumerate(zip(*shapes, strict=True)) if len(set(sizes)) > 1]
+    return differing[0] if len(differing) == 1 else None
 
 
 def _rigid(symmetry: SymmetryGraph, axes: Mapping[str, int]) -> bool:
@@ -155,7 +162,7 @@ def _joined(models: Sequence[Model], number: int, axes: Mapping[str, int], *, co
 
 def _common(rows: Sequence[Rows]) -> Tensor:
     """Where rows stand that all models have."""
-    first, *others = ({*r.there.tolist()} for r in rows)
+    first, *others = ({*rows_of_model.there.tolist()} for rows_of_model in rows)
     return torch.tensor(sorted(first.intersection(*others)), dtype=torch.int64)
 
 
@@ -164,48 +171,48 @@ def _seen(tensor: Tensor, axis: int, common: Tensor) -> Tensor:
     return Rows(axis, common, common).placed(tensor, tensor.shape[axis])
 
 
-def _rows_of(m: Model, like: Model, axes: Mapping[str, int]) -> Iterator[tuple[str, Rows]]:
-    own, target = state_of(m.module), state_of(like.module)
+def _rows_of(model: Model, like: Model, axes: Mapping[str, int]) -> Iterator[tuple[str, Rows]]:
+    own, target = state_of(model.module), state_of(like.module)
     for name, axis in axes.items():
         sizes = own[name].shape[axis], target[name].shape[axis]
-        theirs, there = _pairs(m, like, *sizes)
+        theirs, there = _pairs(model, like, *sizes)
         yield name, Rows(axis, theirs, there)
 
 
-def _pairs(m: Model, like: Model, size: int, target: int) -> tuple[Tensor, Tensor]:
+def _pairs(model: Model, like: Model, size: int, target: int) -> tuple[Tensor, Tensor]:
     """Which of a model's rows are which of another's: by token, by label, or by position."""
-    if m is like:
+    if model is like:
         same = torch.arange(size)
         return same, same
     for key, named in (("vocab_size", vocabulary), ("num_labels", _labels)):
-        if (getattr(m.config, key, None), getattr(like.config, key, None)) == (size, target):
-            one, other = named(m), named(like)
+        if (getattr(model.config, key, None), getattr(like.config, key, None)) == (size, target):
+            one, other = named(model), named(like)
             if one is not None and other is not None:
-                both = [(i, other[text]) for text, i in one.items() if text in other and i < size]
-                both = [(i, j) for i, j in both if j < target]
-                return tuple(torch.tensor([p[k] for p in both], dtype=torch.int64) for k in (0, 1))  # type: ignore[return-value]
+                both = [(row, other[text]) for text, row in one.items() if text in other and row < size]
+                both = [(row, place) for row, place in both if place < target]
+                return tuple(torch.tensor([pair[side] for pair in both], dtype=torch.int64) for side in (0, 1))  # type: ignore[return-value]
             if named is _labels:
                 return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     shared = torch.arange(min(size, target))
     return shared, shared
 
 
-def _labels(m: Model) -> dict[str, int] | None:
+def _labels(model: Model) -> dict[str, int] | None:
     """The numbers of labels by their names; None where nobody has named them."""
-    named: Mapping[Any, Any] = getattr(m.config, "id2label", None) or {}
-    found = {str(text): int(i) for i, text in named.items()}
-    return None if not found or all(text.startswith(_UNNAMED) for text in found) else found
+    named: Mapping[Any, Any] = getattr(model.config, "id2label", None) or {}
+    labels = {str(text): int(row) for row, text in named.items()}
+    return None if not labels or all(text.startswith(_UNNAMED) for text in labels) else labels
 
 
 def _check_complete(
-    models: Sequence[Model], like: Model, axes: Mapping[str, int], found: Sequence[Mapping[str, Rows]]
+    models: Sequence[Model], like: Model, axes: Mapping[str, int], rows_of: Sequence[Mapping[str, Rows]]
 ) -> None:
-    for m, rows in zip(models, found, strict=True):
+    for model, rows in zip(models, rows_of, strict=True):
         for name, axis in axes.items():
-            missing = state_of(m.module)[name].shape[axis] - len(rows[name].theirs)
+            missing = state_of(model.module)[name].shape[axis] - len(rows[name].theirs)
             if missing:
                 raise CheckpointError(
-                    f"{missing} rows of {name} in {m.spec} are none of {like.spec}",
+                    f"{missing} rows of {name} in {model.spec} are none of {like.spec}",
                     cause="neither has all that both have, and what has no place in one of the shapes would be lost",
                     remedy="extend the one with the most rows by those of the others first, or align without merging",
                 )
@@ -213,10 +220,10 @@ def _check_complete(
 
 def _said(models: Sequence[Model], axes: Mapping[str, int], common: Mapping[str, Tensor]) -> Iterator[str]:
     for name, axis in axes.items():
-        sizes = ", ".join(str(state_of(m.module)[name].shape[axis]) for m in models)
+        sizes = ", ".join(str(state_of(model.module)[name].shape[axis]) for model in models)
         yield f"{name} has {sizes} rows: {len(common[name])} that all have are matched, the others kept as they are"
-    texts = [vocabulary(m) for m in models]
-    if any(t is None for t in texts) and any(getattr(m.config, "vocab_size", None) for m in models):
-        sized = {getattr(m.config, "vocab_size", None) for m in models}
+    texts = [vocabulary(model) for model in models]
+    if any(text is None for text in texts) and any(getattr(model.config, "vocab_size", None) for model in models):
+        sized = {getattr(model.config, "vocab_size", None) for model in models}
         if len(sized) > 1:
             yield "not all models bring a tokenizer: tokens of one number are taken to be the same"

@@ -43,8 +43,8 @@ class Pairing:
 
     def grown(self) -> list[tuple[Space, Space]]:
         """Corresponding spaces (of B, of A) whose sizes differ."""
-        pairs = ((self.b.spaces[i], self.a.spaces[k]) for i, k in self.spaces.items())
-        return [(b, a) for b, a in pairs if b.size != a.size]
+        pairs = ((self.b.spaces[narrow], self.a.spaces[wide]) for narrow, wide in self.spaces.items())
+        return [(narrow, wide) for narrow, wide in pairs if narrow.size != wide.size]
 
     @property
     def wider(self) -> str:
@@ -53,10 +53,12 @@ class Pairing:
         Raises:
             CheckpointError: each model is wider than the other somewhere.
         """
-        larger = [p for p in self.grown() if p[1].size > p[0].size]
-        smaller = [p for p in self.grown() if p[1].size < p[0].size]
+        larger = [pair for pair in self.grown() if pair[1].size > pair[0].size]
+        smaller = [pair for pair in self.grown() if pair[1].size < pair[0].size]
         if larger and smaller:
-            sizes = "; ".join(f"{a.name} is {a.size} in A and {b.size} in B" for b, a in (larger[0], smaller[0]))
+            sizes = "; ".join(
+                f"{wide.name} is {wide.size} in A and {narrow.size} in B" for narrow, wide in (larger[0], smaller[0])
+            )
             raise CheckpointError(
                 "neither model can be embedded into the shape of the other",
                 cause=sizes,
@@ -79,23 +81,27 @@ def pair(a: SymmetryGraph, b: SymmetryGraph) -> Pairing:
         lifted = lift(a, b) if wider == "A" else lift(b, a)
         a, b = (a, lifted.symmetry) if wider == "A" else (lifted.symmetry, b)
         copies, problems = lifted.copies, dict(lifted.problems)
-    found = _Pairs(a, b, problems=problems)
+    pairs = _Pairs(a, b, problems=problems)
     for name in b.terms:
         if name in a.terms and name not in b.graph.transient and not is_idle(b.graph, name):
-            found.tensor(name)
-    if found.problems:
+            pairs.tensor(name)
+    if pairs.problems:
         raise CheckpointError(
             "one model cannot be embedded into the shape of the other: sizes differ where no symmetry acts",
-            cause=shorten(found.problems.values(), "; "),
+            cause=shorten(pairs.problems.values(), "; "),
             remedy="only widths can differ: residual, hidden units, heads and their sizes",
         )
-    return Pairing(a, b, found.spaces, wider, copies)
+    return Pairing(a, b, pairs.spaces, wider, copies)
 
 
 def _wider(a: Graph, b: Graph) -> str:
     """The graph of which no parameter is shorter on any axis, and some are longer; "" where there is none."""
-    sizes = [(x, y) for n in a.parameters for x, y in zip(a.parameters[n].shape, b.parameters[n].shape, strict=False)]
-    larger, smaller = any(x > y for x, y in sizes), any(x < y for x, y in sizes)
+    sizes = [
+        (size, other)
+        for name in a.parameters
+        for size, other in zip(a.parameters[name].shape, b.parameters[name].shape, strict=False)
+    ]
+    larger, smaller = any(size > other for size, other in sizes), any(size < other for size, other in sizes)
     return ("A" if larger else "B") if larger != smaller else ""
 
 
@@ -112,11 +118,11 @@ def _same_parameters(a: Graph, b: Graph) -> None:
     if any(alone.values()):
         raise CheckpointError(
             "one model cannot be embedded into the other: they have different parameters",
-            cause="; ".join(f"only {k} has {shorten(v)}" for k, v in alone.items() if v),
+            cause="; ".join(f"only {name} has {shorten(names)}" for name, names in alone.items() if names),
             remedy="name two models of the same depth and with the same parts; only widths can differ",
         )
     if a.tied != b.tied:
-        names = shorten(sorted(n for n in a.tied.keys() | b.tied.keys() if a.tied.get(n) != b.tied.get(n)))
+        names = shorten(sorted(name for name in a.tied.keys() | b.tied.keys() if a.tied.get(name) != b.tied.get(name)))
         raise CheckpointError(
             "one model cannot be embedded into the other: they share different parameters",
             cause=f"{names} tied in one of them only",
@@ -125,18 +131,18 @@ def _same_parameters(a: Graph, b: Graph) -> None:
 
 
 def _same_operators(a: Graph, b: Graph) -> None:
-    places = [{n.name: i for i, n in enumerate(g.nodes)} for g in (a, b)]
-    for x, y in zip(a.nodes, b.nodes, strict=False):
-        reads = [[at[r] for r in n.refs()] for n, at in zip((x, y), places, strict=True)]
-        if (x.kind, x.target) != (y.kind, y.target) or reads[0] != reads[1]:
+    places = [{node.name: place for place, node in enumerate(graph.nodes)} for graph in (a, b)]
+    for one, other in zip(a.nodes, b.nodes, strict=False):
+        reads = [[at[ref] for ref in node.refs()] for node, at in zip((one, other), places, strict=True)]
+        if (one.kind, one.target) != (other.kind, other.target) or reads[0] != reads[1]:
             break
     else:
         if len(a.nodes) == len(b.nodes):
             return
-        x, y = a.nodes[-1], b.nodes[-1]
+        one, other = a.nodes[-1], b.nodes[-1]
     raise CheckpointError(
         "one model cannot be embedded into the other: they run different operators",
-        cause=f"{x.where} in A, {y.where} in B, where they first differ",
+        cause=f"{one.where} in A, {other.where} in B, where they first differ",
         remedy="only sizes can differ; compare the two configs",
     )
 
@@ -152,12 +158,14 @@ class _Pairs:
 
     def tensor(self, name: str) -> None:
         absorbed = name in self.b.gain_sites and name in self.a.gain_sites
-        for i, (x, y) in enumerate(zip(self.a.terms[name], self.b.terms[name], strict=True)):
-            for one, other in _leaves(x, y):
+        for axis, (term, other_term) in enumerate(zip(self.a.terms[name], self.b.terms[name], strict=True)):
+            for one, other in _leaves(term, other_term):
                 if one is None or other is None:
-                    self.problems[name] = f"axis {i} of {name} is built differently ({x.size} in A, {y.size} in B)"
+                    self.problems[name] = (
+                        f"axis {axis} of {name} is built differently ({term.size} in A, {other_term.size} in B)"
+                    )
                 else:
-                    self._leaf(name, i, one, other, absorbed)
+                    self._leaf(name, axis, one, other, absorbed)
 
     def _leaf(self, name: str, axis: int, a: Leaf, b: Leaf, absorbed: bool) -> None:
         known = self.spaces.setdefault(b.space, a.space) if b.space >= 0 else a.space
@@ -173,8 +181,8 @@ class _Pairs:
 
 def _reason(symmetry: SymmetryGraph, space: int) -> str:
     """Why a space is rigid, if something says so."""
-    found = () if space < 0 else symmetry.spaces[space].evidence
-    strict = next((r for r in found if r.bound == RIGID), None)
+    evidence = () if space < 0 else symmetry.spaces[space].evidence
+    strict = next((reason for reason in evidence if reason.bound == RIGID), None)
     return "" if strict is None else f", rigid because of {strict.rule} at {strict.where}"
 
 
@@ -183,12 +191,15 @@ def _leaves(a: Term, b: Term) -> Iterator[tuple[Leaf | None, Leaf | None]]:
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         yield a, b
         return
-    inner = [(t.factors if isinstance(t, Product) else (t,) if isinstance(t, Leaf) else t.parts) for t in (a, b)]
+    inner = [
+        (term.factors if isinstance(term, Product) else (term,) if isinstance(term, Leaf) else term.parts)
+        for term in (a, b)
+    ]
     if type(a) is not type(b) or len(inner[0]) != len(inner[1]):
         yield None, None
         return
-    for x, y in zip(*inner, strict=True):
-        yield from _leaves(x, y)
+    for part, other in zip(*inner, strict=True):
+        yield from _leaves(part, other)
 
 
 def widenings(pairs: Pairing) -> dict[int, Widening]:
@@ -197,15 +208,20 @@ def widenings(pairs: Pairing) -> dict[int, Widening]:
     Raises:
         CheckpointError: the class of a space admits no embedding into that size.
     """
-    found = {b.id: Widening(b, a, way) for b, a in pairs.grown() if (way := _way(b, a)) is not None}
-    refused = [(b, a) for b, a in pairs.grown() if b.id not in found]
+    widened = {
+        narrow.id: Widening(narrow, wide, way)
+        for narrow, wide in pairs.grown()
+        if (way := _way(narrow, wide)) is not None
+    }
+    refused = [(narrow, wide) for narrow, wide in pairs.grown() if narrow.id not in widened]
     if refused:
         raise CheckpointError(
             "the narrower model cannot be embedded into the shape of the other",
-            cause="; ".join(_why(b, a) for b, a in refused[:4]),
-            remedy="choose models that agree in these sizes" + untied_hint(pairs.b, [b.id for b, _ in refused]),
+            cause="; ".join(_why(narrow, wide) for narrow, wide in refused[:4]),
+            remedy="choose models that agree in these sizes"
+            + untied_hint(pairs.b, [narrow.id for narrow, _ in refused]),
         )
-    return found
+    return widened
 
 
 def _way(b: Space, a: Space) -> Way | None:
@@ -213,14 +229,14 @@ def _way(b: Space, a: Space) -> Way | None:
     bound = a.bound & b.bound
     if b.rigid:
         return Way.CONSTANT
-    ways = {maps(c).widening(b.size, a.size) for c in bound}
+    ways = {maps(symmetry_class).widening(b.size, a.size) for symmetry_class in bound}
     return next((way for way in Way if way in ways), None)
 
 
 def _why(b: Space, a: Space) -> str:
     bound = a.bound & b.bound
     sizes = f"{b.name} is {b.size} in one and {a.size} in the other"
-    strict = next((r for r in b.evidence if _C.SEMI_PERMUTATION not in r.bound), None)
+    strict = next((reason for reason in b.evidence if _C.SEMI_PERMUTATION not in reason.bound), None)
     because = "" if strict is None else f" because of {strict.rule} at {strict.where}"
     if _C.PERMUTATION in bound:
         return f"{sizes}, no multiple, and admits {describe(bound)} only{because}"
@@ -232,5 +248,5 @@ def _why(b: Space, a: Space) -> str:
 def untied_hint(narrow: SymmetryGraph, spaces: Iterable[int]) -> str:
     """What untying could do about a refusal, if a shared parameter stands on one of the spaces."""
     tied = set(narrow.graph.tied.values())
-    hit = any(n in tied for s in spaces for n in narrow.parameters_of[s])
+    hit = any(name in tied for space in spaces for name in narrow.parameters_of[space])
     return f", or untie what is shared: {argument('tied', 'untie')}" if hit else ""

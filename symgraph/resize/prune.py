@@ -50,11 +50,12 @@ class Pruned(Reshaped):
     def to_plain(self) -> dict[str, Any]:
         """Sizes, losses and figures as plain data."""
         spaces = [
-            {"space": f.name, "before": f.before, "after": f.after, "lost": f.lost} for f in self.reduction.spaces
+            {"space": fold.name, "before": fold.before, "after": fold.after, "lost": fold.lost}
+            for fold in self.reduction.spaces
         ]
-        found = {"source": self.source, "ratio": self.ratio, "how": self.how, "spaces": spaces}
-        found |= {"parameters": list(self.parameters), "error": self.reduction.error, "exact": self.reduction.exact}
-        return found | {"recalibrated": self.recalibrated, "notes": list(self.notes)}
+        plain = {"source": self.source, "ratio": self.ratio, "how": self.how, "spaces": spaces}
+        plain |= {"parameters": list(self.parameters), "error": self.reduction.error, "exact": self.reduction.exact}
+        return plain | {"recalibrated": self.recalibrated, "notes": list(self.notes)}
 
     def __str__(self) -> str:
         before, after = self.parameters
@@ -114,31 +115,31 @@ def prune(
 
     Source: Theus et al., Intra-Fusion, arXiv 2402.07839; docs/design.md, Pruning.
     """
-    (found,), said = ready((source,), tied, ("the model",), example, input_size)
-    if isinstance(found.module, GraphModule):
+    (model,), said = ready((source,), tied, ("the model",), example, input_size)
+    if isinstance(model.module, GraphModule):
         remedy = "give the nn.Module, or a checkpoint, that it was traced from"
-        raise UsageError(f"{found.spec} is a program, whose sizes are written in", remedy=remedy)
-    symmetry = infer(found, rules=rules)
+        raise UsageError(f"{model.spec} is a program, whose sizes are written in", remedy=remedy)
+    symmetry = infer(model, rules=rules)
     wanted = smaller(symmetry, ratio, spaces)
-    keep = keeping(found, symmetry, wanted, importance, drop, data, loss)
-    like, noted = smaller_model(found, wanted)
-    flows = None if data is None else _flows(found, symmetry, wanted, data, rules)
-    reduction = _reduced(found, like, symmetry, wanted, rules, keep, flows)
-    made = model_like(like, found, reduction.state)
+    keep = keeping(model, symmetry, wanted, importance, drop, data, loss)
+    like, noted = smaller_model(model, wanted)
+    flows = None if data is None else _flows(model, symmetry, wanted, data, rules)
+    reduction = _reduced(model, like, symmetry, wanted, rules, keep, flows)
+    made = model_like(like, model, reduction.state)
     if reduction.exact:
-        check_unchanged(made, reduction.state, f"{found.spec}, pruned", source=found)
+        check_unchanged(made, reduction.state, f"{model.spec}, pruned", source=model)
     where = ""
     if recalibrate is not None:
         made, where = _recalibrated(made, recalibrate)
-    counts = _size(found), _size(made)
+    counts = _size(model), _size(made)
     how = "merged where nearest" if keep is None else f"{called(importance)}: {keep}"
     return Pruned(
-        made, reduction, symmetry, found.spec, module_hash(found.module), ratio, how, counts, (*said, *noted), where
+        made, reduction, symmetry, model.spec, module_hash(model.module), ratio, how, counts, (*said, *noted), where
     )
 
 
 def _reduced(
-    found: Model,
+    model: Model,
     like: Model,
     symmetry: SymmetryGraph,
     wanted: Smaller,
@@ -147,7 +148,7 @@ def _reduced(
     flows: Flows | None,
 ) -> Reduction:
     """The weights of the model in the wanted shape, which `like` has."""
-    state = state_of(found.module)
+    state = state_of(model.module)
     if wanted.parts:
         return fewer_parts(symmetry, read_of(like, lambda: trace(like)), wanted, state, keep)
     fewer = read_of(like, lambda: infer(like, rules=rules))
@@ -156,18 +157,18 @@ def _reduced(
 
 
 def _flows(
-    found: Model, symmetry: SymmetryGraph, wanted: Smaller, data: Iterable[Any] | NoData, rules: RuleSources
+    model: Model, symmetry: SymmetryGraph, wanted: Smaller, data: Iterable[Any] | NoData, rules: RuleSources
 ) -> Flows | None:
     """What tells the second moments of what flows on the streams that shrink."""
     streams = wanted.streams
     if not streams:
         return None
-    given = synthetic([found.module], symmetry.graph, data) if isinstance(data, NoData) else data
-    return lambda state: moments_of_flow(found.module, rule_book(rules), state, given, streams)
+    given = synthetic([model.module], symmetry.graph, data) if isinstance(data, NoData) else data
+    return lambda state: moments_of_flow(model.module, rule_book(rules), state, given, streams)
 
 
-def _size(found: Model) -> int:
-    return sum(p.numel() for p in found.module.parameters())
+def _size(model: Model) -> int:
+    return sum(parameter.numel() for parameter in model.module.parameters())
 
 
 def _recalibrated(made: Model, batches: Iterable[Any]) -> tuple[Model, str]:

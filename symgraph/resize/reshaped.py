@@ -75,14 +75,14 @@ def embed(
     Source: Theus et al., arXiv 2506.22712, on unequal widths; docs/design.md, Unequal widths.
     """
     (wide, narrow), _ = ready((like, b), tied, ("the wider model", "the narrower model"), example, input_size)
-    shape = common_shape(wide, narrow, lambda m: infer(m, rules=rules))
+    shape = common_shape(wide, narrow, lambda model: infer(model, rules=rules))
     if shape.narrow != "B" or shape.other is None:
         what = "wider than" if shape.narrow else "as wide as"
         raise UsageError(f"{narrow.spec} is {what} {wide.spec}", remedy="name the wider model as `like`")
-    found = _embed(shape.symmetry, shape.other, state_of(narrow.module), state_of(wide.module))
-    made = model_like(wide, narrow, found.state)
-    check_unchanged(made, found.state, f"{narrow.spec} in the shape of {wide.spec}", source=narrow)
-    return Embedded(made, found)
+    embedding = _embed(shape.symmetry, shape.other, state_of(narrow.module), state_of(wide.module))
+    made = model_like(wide, narrow, embedding.state)
+    check_unchanged(made, embedding.state, f"{narrow.spec} in the shape of {wide.spec}", source=narrow)
+    return Embedded(made, embedding)
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,9 +124,9 @@ def narrow(
     Source: docs/design.md, Narrowing; merging as in Intra-Fusion, arXiv 2402.07839.
     """
     (small, wide), _ = ready((like, b), tied, ("the narrower model", "the wider model"), example, input_size)
-    shape = common_shape(small, wide, lambda m: infer(m, rules=rules), reduce=True)
+    shape = common_shape(small, wide, lambda model: infer(model, rules=rules), reduce=True)
     if shape.other is None or not shape.wide:
         what = "narrower than" if shape.narrow else "as wide as"
         raise UsageError(f"{wide.spec} is {what} {small.spec}", remedy="name the narrower model as `like`")
-    found = reduce(shape.other, shape.symmetry, state_of(wide.module), state_of(small.module))
-    return Narrowed(model_like(small, wide, found.state), found)
+    reduction = reduce(shape.other, shape.symmetry, state_of(wide.module), state_of(small.module))
+    return Narrowed(model_like(small, wide, reduction.state), reduction)

@@ -63,7 +63,7 @@ def common_shape(
         check_same_architecture(a, b)
     narrow, outer, inner = ("B", known, other) if pairs.wider == "A" else ("A", other, known)
     pairs = pairs if narrow == "B" else pair(outer, inner)
-    grown = tuple(m for m in widenings(pairs).values() if m.way is not Way.CONSTANT)
+    grown = tuple(widening for widening in widenings(pairs).values() if widening.way is not Way.CONSTANT)
     if reduce and narrow == "A":
         return Shape(inner, "", "B", outer, (*grown, *pairs.copies))
     return Shape(outer, narrow, "", inner, (*grown, *pairs.copies))
@@ -74,15 +74,19 @@ def model_like(like: Model, source: Model, state: Mapping[str, Tensor]) -> Model
 
     Every tensor takes the dtype that it has in that model; tokenizers and the like are those of that model.
     """
-    dtypes = {n: t.dtype for n, t in (*source.module.named_parameters(), *source.module.named_buffers())}
+    dtypes = {
+        name: tensor.dtype for name, tensor in (*source.module.named_parameters(), *source.module.named_buffers())
+    }
     # Every tensor is replaced, not written to: what is read where it is needed cannot be.
     held = {}
     with torch.no_grad():
-        for name, t in (*like.module.named_parameters(), *like.module.named_buffers()):
+        for name, tensor in (*like.module.named_parameters(), *like.module.named_buffers()):
             if name in state:
-                found = cast(state[name].detach(), dtypes.get(name, t.dtype))
-                found = found if isinstance(found, Deferred) else found.to("cpu", copy=True)
-                held[id(t)] = nn.Parameter(found, t.requires_grad) if isinstance(t, nn.Parameter) else found
+                value = cast(state[name].detach(), dtypes.get(name, tensor.dtype))
+                value = value if isinstance(value, Deferred) else value.to("cpu", copy=True)
+                held[id(tensor)] = (
+                    nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+                )
     module = copy.deepcopy(like.module, held)
-    companions = tuple(f for f in source.files if f.name == "config.json")
+    companions = tuple(file for file in source.files if file.name == "config.json")
     return replace(source, module=module, config=like.config, example=like.example, files=companions)

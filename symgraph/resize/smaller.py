@@ -34,7 +34,7 @@ class Smaller:
     @property
     def streams(self) -> tuple[Space, ...]:
         """The spaces of matrices that nothing is around, as a residual stream."""
-        return tuple(s for s in self.spaces if s.is_matrix and not s.fibre)
+        return tuple(space for space in self.spaces if space.is_matrix and not space.fibre)
 
     @property
     def gone(self) -> frozenset[str]:
@@ -44,7 +44,7 @@ class Smaller:
     @property
     def ratios(self) -> tuple[tuple[int, int], ...]:
         """Each pair of an old and a new size once."""
-        return tuple(dict.fromkeys((s.size, self.sizes[s.id]) for s in self.spaces))
+        return tuple(dict.fromkeys((space.size, self.sizes[space.id]) for space in self.spaces))
 
 
 def smaller(symmetry: SymmetryGraph, ratio: float, patterns: str | Sequence[str] | None) -> Smaller:
@@ -59,21 +59,27 @@ def smaller(symmetry: SymmetryGraph, ratio: float, patterns: str | Sequence[str]
     if not (isinstance(ratio, int | float) and 0 < ratio < 1):
         raise UsageError(f"the ratio is {ratio!r}", remedy="give a number between 0 and 1: the part that goes")
     chosen = _chosen(symmetry, patterns)
-    sizes = {s.id: s.size - round(ratio * s.size) for s in chosen}
-    if gone := [s for s in chosen if sizes[s.id] < 1]:
-        least = min(s.size for s in gone)
-        cause = f"nothing would be left of {shorten(f'{s.name} ({s.size})' for s in gone)}"
+    sizes = {space.id: space.size - round(ratio * space.size) for space in chosen}
+    if gone := [space for space in chosen if sizes[space.id] < 1]:
+        least = min(space.size for space in gone)
+        cause = f"nothing would be left of {shorten(f'{space.name} ({space.size})' for space in gone)}"
         remedy = f"give a ratio of at most {(least - 1) / least:.3g}, or name other spaces"
         raise UsageError(f"a ratio of {ratio:g} prunes below one unit", cause=cause, remedy=remedy)
-    shrunk = tuple(s for s in chosen if sizes[s.id] < s.size)
+    shrunk = tuple(space for space in chosen if sizes[space.id] < space.size)
     if not shrunk:
-        cause = f"{shorten(f'{s.name} ({s.size})' for s in chosen)} would keep every unit"
+        cause = f"{shorten(f'{space.name} ({space.size})' for space in chosen)} would keep every unit"
         raise UsageError(f"a ratio of {ratio:g} prunes nothing", cause=cause, remedy="give a larger one")
     parts = _all_parts(symmetry, shrunk)
     sizes |= dict(_of_gains(symmetry, sizes))
-    before = {n: tuple(t.size for t in axes) for n, axes in symmetry.terms.items()}
-    taken = {n for stack in symmetry.stacks if stack.space in sizes for n in stack.members[sizes[stack.space] :]}
-    after = {n: tuple(length_in(t, sizes) for t in axes) for n, axes in symmetry.terms.items() if n not in taken}
+    before = {name: tuple(term.size for term in axes) for name, axes in symmetry.terms.items()}
+    taken = {
+        member for stack in symmetry.stacks if stack.space in sizes for member in stack.members[sizes[stack.space] :]
+    }
+    after = {
+        name: tuple(length_in(term, sizes) for term in axes)
+        for name, axes in symmetry.terms.items()
+        if name not in taken
+    }
     return Smaller(shrunk, sizes, before, after, _lengths(symmetry, sizes, shrunk), parts)
 
 
@@ -83,10 +89,11 @@ def _all_parts(symmetry: SymmetryGraph, spaces: Sequence[Space]) -> bool:
     Raises:
         UsageError: they are of some and not of others.
     """
-    parts = [s for s in spaces if is_part(symmetry, s)]
+    parts = [space for space in spaces if is_part(symmetry, space)]
     if parts and len(parts) < len(spaces):
-        others = [s.name for s in spaces if s not in parts]
-        cause = f"the positions of {shorten(s.name for s in parts)} are whole parts, those of {shorten(others)} are not"
+        others = [space.name for space in spaces if space not in parts]
+        whole = shorten(space.name for space in parts)
+        cause = f"the positions of {whole} are whole parts, those of {shorten(others)} are not"
         remedy = "prune the ones, then the others of the result"
         raise UsageError("these spaces cannot be pruned together", cause=cause, remedy=remedy)
     return bool(parts)
@@ -103,8 +110,11 @@ def is_part(symmetry: SymmetryGraph, space: Space) -> bool:
 
 def _lengths(symmetry: SymmetryGraph, sizes: dict[int, int], shrunk: Sequence[Space]) -> tuple[tuple[int, int], ...]:
     """Every length of an axis that changes, with what it becomes; sizes of spaces first."""
-    axes = (t for terms in (symmetry.terms, symmetry.values) for found in terms.values() for t in found)
-    pairs = [*((s.size, sizes[s.id]) for s in shrunk), *((t.size, length_in(t, sizes)) for t in axes)]
+    axes = (term for terms in (symmetry.terms, symmetry.values) for own in terms.values() for term in own)
+    pairs = [
+        *((space.size, sizes[space.id]) for space in shrunk),
+        *((term.size, length_in(term, sizes)) for term in axes),
+    ]
     return tuple(dict.fromkeys((old, new) for old, new in pairs if old != new))
 
 
@@ -112,20 +122,22 @@ def _of_gains(symmetry: SymmetryGraph, sizes: dict[int, int]) -> Iterator[tuple[
     """The rigid spaces of gains that multiply a space which shrinks: absorbed, they are one in canonical form."""
     for gain in symmetry.gains:
         space = symmetry.spaces[symmetry.frame(gain.frame).space]
-        for leaf in (leaf for t in symmetry.terms[gain.parameter] for leaf in leaves(t)):
+        for leaf in (leaf for term in symmetry.terms[gain.parameter] for leaf in leaves(term)):
             if space.id in sizes and leaf.space not in sizes and leaf.space >= 0 and leaf.size == space.size:
                 yield leaf.space, sizes[space.id]
 
 
 def _chosen(symmetry: SymmetryGraph, patterns: str | Sequence[str] | None) -> list[Space]:
     if patterns is None:
-        found = [s for s in symmetry.active if _is_units(symmetry, s)]
-        if not found:
+        units = [space for space in symmetry.active if _is_units(symmetry, space)]
+        if not units:
             cause = "none of its spaces is one of units, such as hidden units or channels, that can be merged"
-            remedy = f"name spaces to prune, of {shorten(s.name for s in symmetry.active) or 'which it has none'}"
+            remedy = (
+                f"name spaces to prune, of {shorten(space.name for space in symmetry.active) or 'which it has none'}"
+            )
             raise UsageError("there is nothing to prune", cause=cause, remedy=remedy)
-        return found
-    return list({s.id: s for pattern in several(patterns) for s in _named(symmetry, pattern)}.values())
+        return units
+    return list({space.id: space for pattern in several(patterns) for space in _named(symmetry, pattern)}.values())
 
 
 def _is_units(symmetry: SymmetryGraph, space: Space) -> bool:
@@ -136,11 +148,13 @@ def _is_units(symmetry: SymmetryGraph, space: Space) -> bool:
 
 def _has_inside(symmetry: SymmetryGraph, space: Space) -> bool:
     """Whether something with a basis of its own stands inside of each position, as in a head."""
-    bases = {s.id for s in symmetry.active if s.is_matrix}
-    if any(space.id in s.fibre for s in symmetry.active):
+    bases = {space.id for space in symmetry.active if space.is_matrix}
+    if any(space.id in inner.fibre for inner in symmetry.active):
         return True
-    products = (t for n in symmetry.parameters_of[space.id] for t in symmetry.terms[n] if isinstance(t, Product))
-    rows = ([leaf.space for leaf in leaves(t)] for t in products)
+    products = (
+        term for name in symmetry.parameters_of[space.id] for term in symmetry.terms[name] if isinstance(term, Product)
+    )
+    rows = ([leaf.space for leaf in leaves(product)] for product in products)
     return any(bases & set(row[row.index(space.id) :]) for row in rows if space.id in row)
 
 
@@ -154,14 +168,22 @@ def _named(symmetry: SymmetryGraph, pattern: str) -> list[Space]:
     Raises:
         UsageError: there are none, or a space cannot shrink.
     """
-    found = symmetry.matching(pattern)
-    active = [s for s in found if not s.rigid]
+    named = symmetry.matching(pattern)
+    active = [space for space in named if not space.rigid]
     if not active:
-        why = next((f", because of {r.rule} at {r.where}" for s in found for r in s.evidence if len(r.bound) == 1), "")
-        cause = f"{found[0].name} is rigid{why}"
+        why = next(
+            (
+                f", because of {reason.rule} at {reason.where}"
+                for space in named
+                for reason in space.evidence
+                if len(reason.bound) == 1
+            ),
+            "",
+        )
+        cause = f"{named[0].name} is rigid{why}"
         raise UsageError(f"{pattern} cannot be pruned", cause=cause, remedy="`symgraph inspect` lists what is free")
-    for s in active:
-        if s.maps.paired:
-            cause = f"{s.name} is {describe(s.bound)}: its rotary frequencies depend on the size"
+    for space in active:
+        if space.maps.paired:
+            cause = f"{space.name} is {describe(space.bound)}: its rotary frequencies depend on the size"
             raise UsageError(f"{pattern} cannot be pruned", cause=cause, remedy="name heads, hidden units or a stream")
     return active

@@ -55,7 +55,7 @@ class _Search:
     def improved(self, plain: dict[str, Any], changes: list[Change]) -> dict[str, Any]:
         """The config with every change that brings it nearer to the wanted shapes, alone or two at a time."""
         left = self._wrong(plain)
-        for group in [*((c,) for c in changes), *combinations(changes[:PAIRED], 2)]:
+        for group in [*((change,) for change in changes), *combinations(changes[:PAIRED], 2)]:
             if left == 0:
                 break
             trial = _with(plain, dict(group))
@@ -96,14 +96,14 @@ class _Search:
                 made = instance(self.module, type(self.module.config).from_dict(copy.deepcopy(dict(plain))))
         except Exception:
             return None
-        found, own = _shapes(made), _shapes(self.module)
-        moved = {n for n in found.keys() & own.keys() if found[n] != own[n]}
-        there = own.keys() - self.wanted.gone <= found.keys() <= own.keys()
-        return found if there and moved <= self.wanted.after.keys() else None
+        shapes, own = _shapes(made), _shapes(self.module)
+        moved = {name for name in shapes.keys() & own.keys() if shapes[name] != own[name]}
+        there = own.keys() - self.wanted.gone <= shapes.keys() <= own.keys()
+        return shapes if there and moved <= self.wanted.after.keys() else None
 
 
 def _shapes(module: nn.Module) -> Shapes:
-    return {n: tuple(t.shape) for n, t in (*module.named_parameters(), *module.named_buffers())}
+    return {name: tuple(tensor.shape) for name, tensor in (*module.named_parameters(), *module.named_buffers())}
 
 
 def _changes(plain: Mapping[str, Any], ratios: tuple[tuple[int, int], ...], *, unset: bool) -> Iterator[Change]:
@@ -124,18 +124,18 @@ def _settings(value: Any, path: Path) -> Iterator[tuple[Path, int | float | None
         for key, inner in value.items():
             yield from _settings(inner, (*path, key))
     elif isinstance(value, list | tuple):
-        for i, inner in enumerate(value):
-            yield from _settings(inner, (*path, i))
+        for number, inner in enumerate(value):
+            yield from _settings(inner, (*path, number))
     elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         yield path, value
 
 
 def _with(plain: Mapping[str, Any], changes: Mapping[Path, int | float]) -> dict[str, Any]:
-    found: dict[str, Any] = copy.deepcopy(dict(plain))
+    changed: dict[str, Any] = copy.deepcopy(dict(plain))
     for path, value in changes.items():
-        at: Any = found
+        at: Any = changed
         for key in path[:-1]:
             at[key] = list(at[key]) if isinstance(at[key], tuple) else at[key]
             at = at[key]
         at[path[-1]] = value
-    return found
+    return changed

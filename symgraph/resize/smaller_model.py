@@ -21,25 +21,25 @@ from symgraph.tracing.wrap import is_pretrained
 _Read = TypeVar("_Read")
 
 
-def smaller_model(found: Model, wanted: Smaller) -> tuple[Model, tuple[str, ...]]:
+def smaller_model(model: Model, wanted: Smaller) -> tuple[Model, tuple[str, ...]]:
     """A model in the wanted shape, whose weights mean nothing yet, and what is to be said of it."""
-    if is_pretrained(found.module):
-        config = smaller_config(found.module, wanted)
+    if is_pretrained(model.module):
+        config = smaller_config(model.module, wanted)
         if config is not None:
-            module = instance(found.module, config)
-            return replace(found, module=module, config=config, files=()), ()
-    module = smaller_module(found.module, wanted.after, wanted.gone)
-    args, named = _inputs(found)
-    changes = with_numbers(module, found.module, wanted, args, named)
-    why = "no config of its class has these sizes: " if is_pretrained(found.module) else ""
+            module = instance(model.module, config)
+            return replace(model, module=module, config=config, files=()), ()
+    module = smaller_module(model.module, wanted.after, wanted.gone)
+    args, named = _inputs(model)
+    changes = with_numbers(module, model.module, wanted, args, named)
+    why = "no config of its class has these sizes: " if is_pretrained(model.module) else ""
     notes = [f"{why}a copy of the module with smaller parameters"]
     notes += [f"numbers of its code changed: {', '.join(map(str, changes))}"] if changes else []
-    return replace(found, module=module, config=None, files=()), tuple(notes)
+    return replace(model, module=module, config=None, files=()), tuple(notes)
 
 
-def _inputs(found: Model) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _inputs(model: Model) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Inputs that the model runs on."""
-    own = found.example if found.example is not None else example_inputs(found.module)
+    own = model.example if model.example is not None else example_inputs(model.module)
     return ((), dict(own)) if isinstance(own, Mapping) else (tuple(own), {})
 
 
@@ -66,6 +66,6 @@ def check_lengths(like: Model, symmetry: SymmetryGraph, fewer: SymmetryGraph, wa
         axes = symmetry.values.get(before.name)
         if axes is None or before.target != now.target or not isinstance(now.result, Meta):
             continue
-        expected = tuple(length_in(t, wanted.sizes) for t in axes)
+        expected = tuple(length_in(term, wanted.sizes) for term in axes)
         if expected != tuple(now.shape):
             raise _written_in(like, f"{now.where} makes {tuple(now.shape)} where {expected} is expected")

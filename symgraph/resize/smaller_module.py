@@ -22,19 +22,19 @@ def smaller_module(module: nn.Module, shapes: Shapes, gone: Collection[str] = ()
     Raises:
         UsageError: a tensor that goes is in no list of modules.
     """
-    found = copy.deepcopy(module)
-    _without(found, gone)
-    own = {n: t.shape for n, t in (*found.named_parameters(), *found.named_buffers())}
+    copied = copy.deepcopy(module)
+    _without(copied, gone)
+    own = {name: tensor.shape for name, tensor in (*copied.named_parameters(), *copied.named_buffers())}
     with torch.no_grad():
-        for name, t in (*found.named_parameters(), *found.named_buffers()):
-            if name in shapes and tuple(t.shape) != shapes[name]:
-                t.data = t.data[tuple(map(slice, shapes[name]))].clone()
-                t.grad = None
-    for prefix, layer in found.named_modules():
+        for name, tensor in (*copied.named_parameters(), *copied.named_buffers()):
+            if name in shapes and tuple(tensor.shape) != shapes[name]:
+                tensor.data = tensor.data[tuple(map(slice, shapes[name]))].clone()
+                tensor.grad = None
+    for prefix, layer in copied.named_modules():
         for kind, update in _KEPT.items():
             if isinstance(layer, kind):
                 update(layer, own.get(f"{prefix}.weight" if prefix else "weight"))
-    return found.eval()
+    return copied.eval()
 
 
 def _without(module: nn.Module, gone: Collection[str]) -> None:
@@ -43,10 +43,10 @@ def _without(module: nn.Module, gone: Collection[str]) -> None:
         if not isinstance(held, nn.ModuleList | nn.Sequential):
             continue
         for name, entry in reversed(list(held.named_children())):
-            inside = [n for n, _ in (*entry.named_parameters(), *entry.named_buffers())]
-            if inside and all(f"{prefix}.{name}.{n}".removeprefix(".") in gone for n in inside):
+            inside = [path for path, _ in (*entry.named_parameters(), *entry.named_buffers())]
+            if inside and all(f"{prefix}.{name}.{path}".removeprefix(".") in gone for path in inside):
                 del held[int(name)]
-    left = [n for n, _ in (*module.named_parameters(), *module.named_buffers()) if n in gone]
+    left = [path for path, _ in (*module.named_parameters(), *module.named_buffers()) if path in gone]
     if left:
         cause = f"{shorten(left)} would go, and are in no list of modules of which everything goes"
         raise UsageError("the parts cannot be taken out", cause=cause, remedy="hold them in an nn.ModuleList")

@@ -53,10 +53,10 @@ def with_numbers(
     search = _Search(module, wanted, _calls(original, args, named)[0], args, named)
     made: list[Change] = []
     while not search.done and search.trials < TRIALS:
-        found = next((c for c in search.candidates() if search.helps(c)), None)
-        if found is None:
+        chosen = next((candidate for candidate in search.candidates() if search.helps(candidate)), None)
+        if chosen is None:
             break
-        made.append(found)
+        made.append(chosen)
     return tuple(made)
 
 
@@ -110,14 +110,19 @@ class _Search:
         calls, ends = _calls(self.module, *self.inputs)
         pairs = zip(calls, self.calls, strict=False)
         alike = next(
-            (i for i, (new, old) in enumerate(pairs) if not self._fits(old, new)), min(len(calls), len(self.calls))
+            (place for place, (new, old) in enumerate(pairs) if not self._fits(old, new)),
+            min(len(calls), len(self.calls)),
         )
         return ends, alike, len(calls)
 
     def _fits(self, old: Call, new: Call) -> bool:
-        if old[0] != new[0] or [len(s) for s in old[1]] != [len(s) for s in new[1]]:
+        if old[0] != new[0] or [len(shape) for shape in old[1]] != [len(shape) for shape in new[1]]:
             return False
-        return all(self._follows(x, y) for a, b in zip(old[1], new[1], strict=True) for x, y in zip(a, b, strict=True))
+        return all(
+            self._follows(size, other_size)
+            for shape, other in zip(old[1], new[1], strict=True)
+            for size, other_size in zip(shape, other, strict=True)
+        )
 
     def _follows(self, old: int, new: int) -> bool:
         ratios = self.wanted.ratios
@@ -128,8 +133,10 @@ class _Search:
 
 def _configs(module: nn.Module) -> list[Any]:
     """The configs that modules hold, each once."""
-    found = (vars(m).get("config") for m in module.modules())
-    return list({id(c): c for c in found if c is not None and hasattr(c, "__dict__")}.values())
+    configs = (vars(part).get("config") for part in module.modules())
+    return list(
+        {id(config): config for config in configs if config is not None and hasattr(config, "__dict__")}.values()
+    )
 
 
 def _calls(module: nn.Module, args: Sequence[Any], named: Mapping[str, Any]) -> tuple[list[Call], bool]:
@@ -150,7 +157,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        results = found if isinstance(found, tuple | list) else (found,)
-        self.calls.append((str(func), tuple(tuple(t.shape) for t in results if isinstance(t, Tensor))))
-        return found
+        result = func(*args, **(kwargs or {}))
+        results = result if isinstance(result, tuple | list) else (result,)
+        self.calls.append((str(func), tuple(tuple(tensor.shape) for tensor in results if isinstance(tensor, Tensor))))
+        return result

@@ -40,10 +40,10 @@ class Rows:
         whole = _sketch(torch.stack([*slopes, value.nan_to_num(0.0, 0.0, 0.0)], dim=1))
         if len(whole) > len(columns) + 1:
             whole = torch.linalg.qr(whole, mode="r").R
-        u, s, vt = torch.linalg.svd(whole[:, :-1], full_matrices=False)
-        kept = s > RANK_TOLERANCE
-        root = s[kept].sqrt()
-        return Rows(columns, root.unsqueeze(1) * vt[kept], (u.T @ whole[:, -1])[kept] / root)
+        left, singular, vt = torch.linalg.svd(whole[:, :-1], full_matrices=False)
+        kept = singular > RANK_TOLERANCE
+        root = singular[kept].sqrt()
+        return Rows(columns, root.unsqueeze(1) * vt[kept], (left.T @ whole[:, -1])[kept] / root)
 
 
 def _sketch(whole: Tensor) -> Tensor:
@@ -76,29 +76,29 @@ def least_change(rows: Sequence[Rows], size: int) -> Tensor:
     eye = identity(matrix.shape[0], format="csc")
     whole = bmat([[identity(size), -matrix.T], [matrix, DAMPING * eye]], format="csc")
     solved = splu(whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    x, y = np.zeros(size), np.zeros(matrix.shape[0])
+    solution, multipliers = np.zeros(size), np.zeros(matrix.shape[0])
     last = np.inf
     for _ in range(REFINEMENTS):
-        left, right = matrix.T @ y - x, target - matrix @ x
+        left, right = matrix.T @ multipliers - solution, target - matrix @ solution
         change = solved.solve(np.concatenate([left, right]))
-        x, y = x + change[:size], y + change[size:]
+        solution, multipliers = solution + change[:size], multipliers + change[size:]
         moved = float(np.abs(change[:size]).max())
         if moved <= np.finfo(float).eps or moved >= last:
             break
         last = moved
-    return torch.from_numpy(x)
+    return torch.from_numpy(solution)
 
 
 def _assembled(rows: Sequence[Rows], size: int) -> tuple[csr_matrix, np.ndarray]:
     from scipy.sparse import csr_matrix
 
-    held = [r for r in rows if len(r.right)]
+    held = [row for row in rows if len(row.right)]
     values, places, ends = [], [], [0]
-    for r in held:
-        values.append(r.matrix.reshape(-1).numpy())
-        places.append(np.tile(np.asarray(r.columns), len(r.right)))
-        ends.extend(ends[-1] + len(r.columns) * np.arange(1, len(r.right) + 1))
+    for row in held:
+        values.append(row.matrix.reshape(-1).numpy())
+        places.append(np.tile(np.asarray(row.columns), len(row.right)))
+        ends.extend(ends[-1] + len(row.columns) * np.arange(1, len(row.right) + 1))
     if not held:
         return csr_matrix((0, size)), np.zeros(0)
     matrix = csr_matrix((np.concatenate(values), np.concatenate(places), ends), shape=(len(ends) - 1, size))
-    return matrix, -torch.cat([r.right for r in held]).numpy()
+    return matrix, -torch.cat([row.right for row in held]).numpy()

@@ -43,34 +43,38 @@ def moments_of_flow(
     """
     batches = alike(network, data, "see what flows on a stream")
     seen = infer(batches.graph, book)
-    places = {s.id: _places(seen, s) for s in spaces}
-    if missing := [s.name for s in spaces if not places[s.id]]:
+    places = {space.id: _places(seen, space) for space in spaces}
+    if missing := [space.name for space in spaces if not places[space.id]]:
         remedy = "leave the data out: directions are those of the weights then"
         raise UsageError(f"nothing is read from {missing[0]} when the model is traced with a batch", remedy=remedy)
-    along = {value: dim for found in places.values() for value, dim in found.items()}
+    along = {value: dim for dims in places.values() for value, dim in dims.items()}
 
     def moment(name: str, value: Tensor) -> Tensor:
         rows = value.movedim(along[name], -1).flatten(0, -2).double()
         return rows.T @ rows
 
     run, sums = Interpreter(seen.graph, dtype=torch.float32), dict[str, Tensor]()
-    small = {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+    small = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     with torch.no_grad():
         for batch in islice(batches, BATCHES):
-            for name, found in run.run(small, batch, keep=along, reduce=moment)[1].items():
-                sums[name] = sums[name] + found if name in sums else found
-    return {i: torch.stack([_scaled(sums[n]) for n in found]).sum(0) for i, found in places.items()}
+            for name, moments_of_value in run.run(small, batch, keep=along, reduce=moment)[1].items():
+                sums[name] = sums[name] + moments_of_value if name in sums else moments_of_value
+    return {space: torch.stack([_scaled(sums[value]) for value in values]).sum(0) for space, values in places.items()}
 
 
 def _places(seen: SymmetryGraph, space: Space) -> Mapping[str, int]:
     """The values that parameters read along a stream, and the dimension of the stream in each."""
-    found = {r.value: r.along for r in readings(seen) if isinstance(seen.values[r.value][r.along], Leaf)}
+    dims = {
+        reading.value: reading.along
+        for reading in readings(seen)
+        if isinstance(seen.values[reading.value][reading.along], Leaf)
+    }
     at = seen.by_name.get(space.name)
-    return {v: dim for v, dim in found.items() if at is not None and _leaf(seen, v, dim).space == at.id}
+    return {value: dim for value, dim in dims.items() if at is not None and _leaf(seen, value, dim).space == at.id}
 
 
 def _leaf(seen: SymmetryGraph, value: str, dim: int) -> Leaf:
-    (leaf,) = [t for t in [seen.values[value][dim]] if isinstance(t, Leaf)]
+    (leaf,) = [term for term in [seen.values[value][dim]] if isinstance(term, Leaf)]
     return leaf
 
 
