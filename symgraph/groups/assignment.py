@@ -43,89 +43,91 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-def assignment(c: Tensor) -> Tensor:
+def assignment(correlations: Tensor) -> Tensor:
     """Permutations p with maximal sum_i C[i, p_i]: (P, n, n) -> (P, n).
 
     Source: Kuhn 1955, by scipy; auction, Bertsekas 1988; candidates with a certificate, Volgenant 1996.
     """
-    flat = c.detach().reshape(-1, *c.shape[-2:]).cpu()
-    found = [torch.from_numpy(_solved(m)) for m in flat]
-    return torch.stack(found).reshape(c.shape[:-1]).to(c.device)
+    flat = correlations.detach().reshape(-1, *correlations.shape[-2:]).cpu()
+    indices = [torch.from_numpy(_solved(table)) for table in flat]
+    return torch.stack(indices).reshape(correlations.shape[:-1]).to(correlations.device)
 
 
-def _solved(c: Tensor) -> Indices:
-    found = by_candidates(c) if len(c) > DENSE else None
-    return _dense(c) if found is None else found
+def _solved(table: Tensor) -> Indices:
+    index = by_candidates(table) if len(table) > DENSE else None
+    return _dense(table) if index is None else index
 
 
-def _dense(c: Tensor) -> Indices:
+def _dense(table: Tensor) -> Indices:
     # Scipy takes longer to import than the rest of the package, and few commands solve anything.
     from scipy.optimize import linear_sum_assignment
 
-    found: Indices = linear_sum_assignment(c.numpy(), maximize=True)[1]
-    return found
+    columns: Indices = linear_sum_assignment(table.numpy(), maximize=True)[1]
+    return columns
 
 
-def by_candidates(c: Tensor) -> Indices | None:
+def by_candidates(table: Tensor) -> Indices | None:
     """The optimal assignment of one table (n, n) by candidates; None where they would be too many."""
-    n = len(c)
-    first: Indices = c.numpy().argmax(1)
-    if len(np.unique(first)) == n:
+    size = len(table)
+    first: Indices = table.numpy().argmax(1)
+    if len(np.unique(first)) == size:
         return first
     # The only other table of this size: making one costs more than a pass over it.
-    rest = torch.empty_like(c)
-    sold = _auction(c, rest)
+    rest = torch.empty_like(table)
+    sold = _auction(table, rest)
     if sold is None:
         return None
     prices, owners = sold
-    largest = max(abs(float(v)) for v in c.aminmax())
+    largest = max(abs(float(entry)) for entry in table.aminmax())
     # What the rounding of the table's own entries comes to.
-    exact = 4 * torch.finfo(c.dtype).eps * largest
-    torch.sub(c, prices, out=rest)
-    near = _nearest_entries(rest.sub_(rest.amax(1, keepdim=True)), NEAR * n)
+    exact = 4 * torch.finfo(table.dtype).eps * largest
+    torch.sub(table, prices, out=rest)
+    near = _nearest_entries(rest.sub_(rest.amax(1, keepdim=True)), NEAR * size)
     if near is None:
         return None
-    held = torch.unique(torch.cat([near, torch.arange(n) * n + _completed(owners)]))
+    held = torch.unique(torch.cat([near, torch.arange(size) * size + _completed(owners)]))
     columns = prices.double().numpy()
     for _ in range(ROUNDS):
-        found = _sparse(c, held, columns, largest)
-        if found is None:
+        optimum = _sparse(table, held, columns, largest)
+        if optimum is None:
             return None
-        rows, columns, index = found
-        torch.sub(c, torch.from_numpy(rows).to(c).unsqueeze(1), out=rest).sub_(torch.from_numpy(columns).to(c))
+        rows, columns, index = optimum
+        torch.sub(table, torch.from_numpy(rows).to(table).unsqueeze(1), out=rest).sub_(
+            torch.from_numpy(columns).to(table)
+        )
         better = torch.from_numpy(np.flatnonzero(rest.numpy() > exact))
         if not len(better):
             return index
-        if len(better) > n:
+        if len(better) > size:
             return None
         held = torch.unique(torch.cat([held, better]))
     return None
 
 
-def _auction(c: Tensor, space: Tensor) -> tuple[Tensor, Tensor] | None:
+def _auction(table: Tensor, space: Tensor) -> tuple[Tensor, Tensor] | None:
     """Prices of the columns, and the row that holds each (-1: none), when nearly all rows have one; None: too long.
 
     Args:
         space: a table that is written to.
     """
-    n = len(c)
-    ahead_of_mean = [c.amax(d) - c.mean(d) for d in (1, 0)]
+    size = len(table)
+    ahead_of_mean = [table.amax(dim) - table.mean(dim) for dim in (1, 0)]
     usual = float(ahead_of_mean[0].mean())
-    if min(float(x.min()) for x in ahead_of_mean) < FLAT * usual:
+    if min(float(lead.min()) for lead in ahead_of_mean) < FLAT * usual:
         return None
     increment = usual * INCREMENT
-    prices, owners, free = c.new_zeros(n), torch.full((n,), -1), torch.arange(n)
-    left = BUDGET * n
+    prices, owners, free = table.new_zeros(size), torch.full((size,), -1), torch.arange(size)
+    left = BUDGET * size
     for bid in range(BIDS):
         left -= len(free)
         if left < 0:
             return None
-        worth = torch.index_select(c, 0, free, out=space[: len(free)])
+        worth = torch.index_select(table, 0, free, out=space[: len(free)])
         wanted, ahead = _best_two(worth.sub_(prices) if bid else worth)
         if not bid and float((ahead < TIE * increment).double().mean()) > TIED:
             return None
         bids = ahead + increment
-        highest = c.new_full((n,), -torch.inf).scatter_reduce(0, wanted, bids, "amax")
+        highest = table.new_full((size,), -torch.inf).scatter_reduce(0, wanted, bids, "amax")
         last = owners.clone()
         won = torch.nonzero(bids == highest[wanted]).squeeze(1)
         owners[wanted[won]] = free[won]
@@ -133,7 +135,7 @@ def _auction(c: Tensor, space: Tensor) -> tuple[Tensor, Tensor] | None:
         prices[sold] += highest[sold]
         # Of equal bids one is taken; the others, and who held a column before, bid again.
         free = torch.cat([free[owners[wanted] != free], last[sold & (last >= 0)]])
-        if len(free) <= LEFT * n:
+        if len(free) <= LEFT * size:
             break
     return prices, owners
 
@@ -169,7 +171,7 @@ def _nearest_entries(rest: Tensor, count: int) -> Tensor | None:
     return near if len(near) <= MOST * len(rest) else None
 
 
-def _sparse(c: Tensor, held: Tensor, prices: Floats, largest: float) -> tuple[Floats, Floats, Indices] | None:
+def _sparse(table: Tensor, held: Tensor, prices: Floats, largest: float) -> tuple[Floats, Floats, Indices] | None:
     """The optimum over candidates, in order of their flat positions: dual prices of rows and columns, and the index.
 
     What the candidates are worth is taken beside the prices, which shortens the search and changes no optimum.
@@ -177,13 +179,13 @@ def _sparse(c: Tensor, held: Tensor, prices: Floats, largest: float) -> tuple[Fl
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-    n = len(c)
-    values = c.flatten()[held].double().numpy()
-    rows, columns = (x.numpy() for x in (held // n, held % n))
+    size = len(table)
+    values = table.flatten()[held].double().numpy()
+    rows, columns = (places.numpy() for places in (held // size, held % size))
     worth = values - prices[columns]
     # No weight may be zero, which would be no entry.
     costs = worth.max() - worth + max(largest, 1.0)
-    _, index = min_weight_full_bipartite_matching(csr_matrix((costs, (rows, columns)), shape=(n, n)))
+    _, index = min_weight_full_bipartite_matching(csr_matrix((costs, (rows, columns)), shape=(size, size)))
     index = index.astype(np.int64)
     order = np.argsort(columns, kind="stable")
     duals = _duals(rows[order], columns[order], values[order], index, prices, 1e-12 * largest)
@@ -203,12 +205,12 @@ def _duals(
     own[rows[assigned]] = values[assigned]
     gain, source = values - own[rows], index[rows]
     first = np.searchsorted(columns, np.arange(len(index)))
-    found = prices
+    duals = prices
     for _ in range(PASSES):
-        raised = np.maximum(found, np.maximum.reduceat(gain + found[source], first))
-        if float((raised - found).max()) <= exact:
-            return own - found[index], found
-        found = raised
+        raised = np.maximum(duals, np.maximum.reduceat(gain + duals[source], first))
+        if float((raised - duals).max()) <= exact:
+            return own - duals[index], duals
+        duals = raised
     return None
 
 
@@ -218,32 +220,32 @@ def best_signs(parts: Mapping[tuple[int, ...], Tensor], generators: int) -> tupl
     if not generators:
         return first.new_ones(0, *first.shape), _total(parts, ())
     if len(parts) == 1 and generators == 1:
-        exponents, c = next(iter(parts.items()))
-        signs = torch.where(c < 0, -1.0, 1.0).to(c) if exponents[0] % 2 else torch.ones_like(c)
-        return signs.unsqueeze(0), c.abs() if exponents[0] % 2 else c
+        exponents, part = next(iter(parts.items()))
+        signs = torch.where(part < 0, -1.0, 1.0).to(part) if exponents[0] % 2 else torch.ones_like(part)
+        return signs.unsqueeze(0), part.abs() if exponents[0] % 2 else part
     best = torch.full_like(first, -torch.inf)
     signs = first.new_ones(generators, *first.shape)
     for choice in itertools.product((1.0, -1.0), repeat=generators):
         total = _total(parts, choice)
         better = total > best
         torch.maximum(best, total, out=best)
-        for k in range(generators):
-            signs[k].masked_fill_(better, choice[k])
+        for generator in range(generators):
+            signs[generator].masked_fill_(better, choice[generator])
     return signs, best
 
 
 def _total(parts: Mapping[tuple[int, ...], Tensor], choice: tuple[float, ...]) -> Tensor:
     """The sum of the parts with chosen signs; of one part whose sign stays, that itself."""
     if len(parts) == 1:
-        exponents, c = next(iter(parts.items()))
-        return c if _sign(choice, exponents) > 0 else -c
-    signed = [(_sign(choice, e), c) for e, c in parts.items()]
+        exponents, part = next(iter(parts.items()))
+        return part if _sign(choice, exponents) > 0 else -part
+    signed = [(_sign(choice, exponents), part) for exponents, part in parts.items()]
     total = signed[0][0] * signed[0][1]
-    for sign, c in signed[1:]:
-        total.add_(c, alpha=sign)
+    for sign, part in signed[1:]:
+        total.add_(part, alpha=sign)
     return total
 
 
 def _sign(choice: tuple[float, ...], exponents: tuple[int, ...]) -> float:
-    odd = [s for s, e in zip(choice, exponents, strict=False) if e % 2]
+    odd = [sign for sign, exponent in zip(choice, exponents, strict=False) if exponent % 2]
     return -1.0 if odd.count(-1.0) % 2 else 1.0

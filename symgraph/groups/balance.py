@@ -22,27 +22,27 @@ def balanced(co: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
     sides are empty in different numbers of directions, or one meets the other's null space: g is then the identity.
     """
     (left, rank, _), (right, other, empty) = factor(co), factor(dual)
-    _, s, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
-    full = s > CROSS_TOLERANCE * s[..., :1].clamp_min(torch.finfo(s.dtype).tiny)
+    _, singular, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
+    full = singular > CROSS_TOLERANCE * singular[..., :1].clamp_min(torch.finfo(singular.dtype).tiny)
     good = ((rank == other) & (rank == full.sum(-1)))[..., None, None]
-    half = (left @ vt.transpose(-1, -2)) * (full / torch.where(full, s, 1.0).sqrt()).unsqueeze(-2)
+    half = (left @ vt.transpose(-1, -2)) * (full / torch.where(full, singular, 1.0).sqrt()).unsqueeze(-2)
     eye = torch.eye(co.shape[-1], dtype=co.dtype, device=co.device)
     inverse = torch.where(good, half @ half.transpose(-1, -2) + empty, eye)
     return _power(inverse, -0.5), _power(inverse, 0.5)
 
 
-def factor(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def factor(gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A factor L of a second moment L L^T, its rank, and the projector on its empty directions."""
-    values, vectors = torch.linalg.eigh(m)
-    held = values > RANK_TOLERANCE * values[..., -1:].clamp_min(torch.finfo(m.dtype).tiny)
+    values, vectors = torch.linalg.eigh(gram)
+    held = values > RANK_TOLERANCE * values[..., -1:].clamp_min(torch.finfo(gram.dtype).tiny)
     null = vectors * (~held).unsqueeze(-2)
     factor = vectors * torch.where(held, values, 0.0).sqrt().unsqueeze(-2)
     return factor, held.sum(-1), null @ null.transpose(-1, -2)
 
 
-def _power(m: Tensor, exponent: float) -> Tensor:
-    values, vectors = torch.linalg.eigh((m + m.transpose(-1, -2)) / 2)
-    powers = values.clamp_min(torch.finfo(m.dtype).tiny).pow(exponent)
+def _power(gram: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh((gram + gram.transpose(-1, -2)) / 2)
+    powers = values.clamp_min(torch.finfo(gram.dtype).tiny).pow(exponent)
     power: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.transpose(-1, -2)
     return power
 

@@ -73,13 +73,13 @@ class ChartPlan:
     relaxable: bool = False
 
 
-def skew(x: Tensor, *, fix_ones: bool = False) -> Tensor:
+def skew(matrix: Tensor, *, fix_ones: bool = False) -> Tensor:
     """The skew part of (..., n, n); with `fix_ones` that of mean zero along rows and columns, so that K 1 = 0."""
-    k = (x - x.mT) / 2
+    antisymmetric = (matrix - matrix.mT) / 2
     if not fix_ones:
-        return k
-    mean = k.mean(-1, keepdim=True)
-    return k - mean + mean.mT
+        return antisymmetric
+    mean = antisymmetric.mean(-1, keepdim=True)
+    return antisymmetric - mean + mean.mT
 
 
 def cayley(k: Tensor) -> Tensor:
@@ -102,15 +102,15 @@ class Rotation:
     """Orthogonal matrices, or those that fix the ones vector: latent (F, n, n)."""
 
     def __init__(self, on: IndexSet, kind: str, dtype: torch.dtype, device: torch.device, *, fix_ones: bool = False):
-        n = on.size
+        size = on.size
         self.fix_ones, self.kind = fix_ones, kind
-        self.latents = {"skew": _zeros((*on.fibre, n, n), dtype, device)}
-        self.current = torch.eye(n, dtype=torch.float64, device=device).expand(*on.fibre, n, n).clone()
+        self.latents = {"skew": _zeros((*on.fibre, size, size), dtype, device)}
+        self.current = torch.eye(size, dtype=torch.float64, device=device).expand(*on.fibre, size, size).clone()
         self.near = self.current.to(dtype)
 
     def _step(self, latent: Tensor) -> Tensor:
-        k = skew(latent, fix_ones=self.fix_ones)
-        return torch.linalg.matrix_exp(k) if self.kind == "exponential" else cayley(k)
+        direction = skew(latent, fix_ones=self.fix_ones)
+        return torch.linalg.matrix_exp(direction) if self.kind == "exponential" else cayley(direction)
 
     def matrix(self) -> Tensor:
         """The element as a matrix, differentiable."""
@@ -147,7 +147,7 @@ class Angles:
         self.latents = {"angle": _zeros(shape, dtype, device)}
         if radii:
             self.latents["radius"] = _zeros(shape, dtype, device)
-        self.current = {k: torch.zeros(shape, dtype=torch.float64, device=device) for k in ("angle", "radius")}
+        self.current = {name: torch.zeros(shape, dtype=torch.float64, device=device) for name in ("angle", "radius")}
 
     def _at(self, name: str, dtype: torch.dtype) -> Tensor:
         now = self.current[name].to(dtype)
@@ -169,7 +169,7 @@ class Angles:
 
     @torch.no_grad()
     def retract(self) -> None:
-        self.hold({k: self._at(k, torch.float64) for k in self.current})
+        self.hold({name: self._at(name, torch.float64) for name in self.current})
         for latent in self.latents.values():
             latent.zero_()
 
@@ -181,17 +181,17 @@ class Angles:
         return dict(self.current)
 
     def hold(self, parts: Mapping[str, Tensor]) -> None:
-        self.current = {k: parts[k].to(self.current[k]) for k in self.current}
+        self.current = {name: parts[name].to(self.current[name]) for name in self.current}
 
 
 class Linear:
     """Invertible matrices: latent (F, n, n). Singular values are kept within a factor `condition` of one another."""
 
     def __init__(self, on: IndexSet, condition: float, dtype: torch.dtype, device: torch.device):
-        n = on.size
+        size = on.size
         self.condition = condition
-        self.latents = {"matrix": _zeros((*on.fibre, n, n), dtype, device)}
-        self.current = torch.eye(n, dtype=torch.float64, device=device).expand(*on.fibre, n, n).clone()
+        self.latents = {"matrix": _zeros((*on.fibre, size, size), dtype, device)}
+        self.current = torch.eye(size, dtype=torch.float64, device=device).expand(*on.fibre, size, size).clone()
         self.near = self.current.to(dtype)
 
     def moved(self) -> Element:
@@ -217,11 +217,11 @@ class Linear:
         self.near = self.current.to(self.latents["matrix"].dtype)
 
 
-def _conditioned(m: Tensor, limit: float) -> Tensor:
+def _conditioned(matrix: Tensor, limit: float) -> Tensor:
     """The matrix with its singular values raised to at least the largest over `limit`; as it is where they are."""
-    u, s, vt = torch.linalg.svd(m)
-    least = s.amax(-1, keepdim=True) / limit
-    return m if bool((s >= least).all()) else (u * s.clamp(min=least).unsqueeze(-2)) @ vt
+    left, singular, vt = torch.linalg.svd(matrix)
+    least = singular.amax(-1, keepdim=True) / limit
+    return matrix if bool((singular >= least).all()) else (left * singular.clamp(min=least).unsqueeze(-2)) @ vt
 
 
 class Scales:
@@ -263,9 +263,9 @@ class Assigned:
     """
 
     def __init__(self, on: IndexSet, dtype: torch.dtype, device: torch.device):
-        n = on.size
-        self.latents = {"scores": _zeros((*on.fibre, n, n), dtype, device)}
-        self.eye = torch.eye(n, dtype=dtype, device=device)
+        size = on.size
+        self.latents = {"scores": _zeros((*on.fibre, size, size), dtype, device)}
+        self.eye = torch.eye(size, dtype=dtype, device=device)
 
     def _index(self) -> Tensor:
         scores = self.eye + self.latents["scores"].detach()

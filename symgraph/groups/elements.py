@@ -72,35 +72,37 @@ class Element:
         if self.index is None:
             return False
         same = bool((self.index == torch.arange(self.index.shape[-1], device=self.index.device)).all())
-        return same and all(bool((x == 1).all()) for x in (self.scale, self.sign) if x is not None)
+        return same and all(bool((factor == 1).all()) for factor in (self.scale, self.sign) if factor is not None)
 
     def diagonal(self, scale: tuple[int, ...], sign: tuple[int, ...], *, dual: bool) -> Tensor | None:
         """The diagonal factor of this element on a frame with the given exponents, None if it is one."""
         total: Tensor | None = None
-        for k, e in enumerate(scale):
-            if e and self.scale is not None:
-                factor = self.scale[k] ** (-e if dual else e)
+        for generator, exponent in enumerate(scale):
+            if exponent and self.scale is not None:
+                factor = self.scale[generator] ** (-exponent if dual else exponent)
                 total = factor if total is None else total * factor
-        for k, e in enumerate(sign):
-            if e % 2 and self.sign is not None:
-                total = self.sign[k] if total is None else total * self.sign[k]
+        for generator, exponent in enumerate(sign):
+            if exponent % 2 and self.sign is not None:
+                total = self.sign[generator] if total is None else total * self.sign[generator]
         return total
 
     def mapped(self, change: Callable[[Tensor, int], Tensor]) -> Element:
         """The element with every part changed, given how many dimensions it has before those of the fibre."""
-        parts = {k: change(x, PARTS[k]) for k, x in self._set().items()}
+        parts = {name: change(part, PARTS[name]) for name, part in self._set().items()}
         return Element.rotation(parts["matrix"]) if self.is_rotation else Element(**parts)
 
     def to(self, *, dtype: torch.dtype, device: torch.device | str) -> Element:
         """The element with floating parts in `dtype`, everything on `device`."""
-        return self.mapped(lambda x, _: x.to(device, dtype) if x.is_floating_point() else x.to(device))
+        return self.mapped(lambda part, _: part.to(device, dtype) if part.is_floating_point() else part.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
         """The parts that define the element, by name."""
-        return {k: v for k, v in self._set().items() if not (self.is_rotation and k == "inverse_transpose")}
+        return {
+            name: part for name, part in self._set().items() if not (self.is_rotation and name == "inverse_transpose")
+        }
 
     def _set(self) -> dict[str, Tensor]:
-        return {k: v for k in PARTS if (v := getattr(self, k)) is not None}
+        return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
     # -- group laws, at each position of the fibre by itself ---------------------------------------------------
 
@@ -113,8 +115,8 @@ class Element:
             return self
         back = self.index.argsort(-1)
 
-        def pull(x: Tensor | None) -> Tensor | None:
-            return None if x is None else torch.gather(x, -1, back.expand(x.shape))
+        def pull(part: Tensor | None) -> Tensor | None:
+            return None if part is None else torch.gather(part, -1, back.expand(part.shape))
 
         scale, sign = pull(self.scale), pull(self.sign)
         return Element(back, None if scale is None else 1.0 / scale, sign)
@@ -131,11 +133,11 @@ class Element:
             return first if self.index is None and self.matrix is None else self
         index = self.index
 
-        def join(x: Tensor | None, y: Tensor | None) -> Tensor | None:
-            if y is None:
-                return x
-            moved = torch.gather(y, -1, index.expand(y.shape))
-            return moved if x is None else x * moved
+        def join(own: Tensor | None, earlier: Tensor | None) -> Tensor | None:
+            if earlier is None:
+                return own
+            moved = torch.gather(earlier, -1, index.expand(earlier.shape))
+            return moved if own is None else own * moved
 
         moved = torch.gather(first.index, -1, index)
         return Element(moved, join(self.scale, first.scale), join(self.sign, first.sign))

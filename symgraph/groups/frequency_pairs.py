@@ -8,7 +8,7 @@ from torch import Tensor
 from symgraph.groups.elements import IndexSet
 
 
-def pair_indices(n: int, layout: str) -> tuple[Tensor, Tensor]:
+def pair_indices(size: int, layout: str) -> tuple[Tensor, Tensor]:
     """First and second members of the pairs of an axis of size n; an odd coordinate out is in none.
 
     Pairs in no order that has a name are listed: `0-3 1-2`.
@@ -17,39 +17,39 @@ def pair_indices(n: int, layout: str) -> tuple[Tensor, Tensor]:
         first, second = zip(*(map(int, pair.split("-")) for pair in layout.split()), strict=True)
         return torch.tensor(first), torch.tensor(second)
     if layout == "interleaved":
-        return torch.arange(0, n - 1, 2), torch.arange(1, n, 2)
-    return torch.arange(0, n // 2), torch.arange(n // 2, n - n % 2)
+        return torch.arange(0, size - 1, 2), torch.arange(1, size, 2)
+    return torch.arange(0, size // 2), torch.arange(size // 2, size - size % 2)
 
 
-def over_pairs(values: Tensor, n: int, layout: str) -> Tensor:
+def over_pairs(values: Tensor, size: int, layout: str) -> Tensor:
     """A number for each pair as one for each coordinate: (..., n / 2) -> (..., n)."""
-    found = values.new_ones(*values.shape[:-1], n)
-    for members in pair_indices(n, layout):
-        found = found.index_copy(-1, members.to(values.device), values)
-    return found
+    spread = values.new_ones(*values.shape[:-1], size)
+    for members in pair_indices(size, layout):
+        spread = spread.index_copy(-1, members.to(values.device), values)
+    return spread
 
 
 def sum_of_pairs(values: Tensor, layout: str) -> Tensor:
     """The sum over the members of each pair: (..., n) -> (..., n / 2)."""
-    first, second = (i.to(values.device) for i in pair_indices(values.shape[-1], layout))
+    first, second = (members.to(values.device) for members in pair_indices(values.shape[-1], layout))
     return values[..., first] + values[..., second]
 
 
-def rotary_matrix(pairs: Tensor, n: int, layout: str) -> Tensor:
+def rotary_matrix(pairs: Tensor, size: int, layout: str) -> Tensor:
     """Block matrix (F, n, n) from a I + b J for each pair: `pairs` is (F, n / 2, 2) with (a, b)."""
-    i, j = (x.to(pairs.device) for x in pair_indices(n, layout))
-    m = torch.eye(n, dtype=pairs.dtype, device=pairs.device).repeat(*pairs.shape[:-2], 1, 1)
-    a, b = pairs[..., 0], pairs[..., 1]
-    m[..., i, i], m[..., j, j] = a, a
-    m[..., i, j], m[..., j, i] = -b, b
-    return m
+    first, second = (members.to(pairs.device) for members in pair_indices(size, layout))
+    matrix = torch.eye(size, dtype=pairs.dtype, device=pairs.device).repeat(*pairs.shape[:-2], 1, 1)
+    scale, turn = pairs[..., 0], pairs[..., 1]
+    matrix[..., first, first], matrix[..., second, second] = scale, scale
+    matrix[..., first, second], matrix[..., second, first] = -turn, turn
+    return matrix
 
 
-def rotary_generators(n: int, layout: str) -> list[Tensor]:
+def rotary_generators(size: int, layout: str) -> list[Tensor]:
     """The scale, then the rotation, of every pair as directions (n, n)."""
-    zero = rotary_matrix(torch.zeros(n // 2, 2, dtype=torch.float64), n, layout)
-    pairs = torch.eye(2 * (n // 2), dtype=torch.float64)
-    return [rotary_matrix(p.reshape(-1, 2), n, layout) - zero for p in pairs]
+    zero = rotary_matrix(torch.zeros(size // 2, 2, dtype=torch.float64), size, layout)
+    pairs = torch.eye(2 * (size // 2), dtype=torch.float64)
+    return [rotary_matrix(pair.reshape(-1, 2), size, layout) - zero for pair in pairs]
 
 
 def random_pairs(on: IndexSet, generator: torch.Generator, spread: float) -> Tensor:
@@ -60,14 +60,14 @@ def random_pairs(on: IndexSet, generator: torch.Generator, spread: float) -> Ten
     return rotary_matrix(radius * unit / unit.norm(dim=-1, keepdim=True), on.size, on.layout)
 
 
-def best_rotations(c: Tensor, layout: str) -> tuple[Tensor, Tensor]:
+def best_rotations(correlation: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     """The best angle of each pair for a correlation (..., n, n), as a matrix; the value is the sum of the moduli."""
-    n = c.shape[-1]
-    i, j = pair_indices(n, layout)
-    a = c[..., i, i] + c[..., j, j]
-    b = c[..., j, i] - c[..., i, j]
-    modulus = torch.hypot(a, b)
+    size = correlation.shape[-1]
+    first, second = pair_indices(size, layout)
+    trace = correlation[..., first, first] + correlation[..., second, second]
+    skew = correlation[..., second, first] - correlation[..., first, second]
+    modulus = torch.hypot(trace, skew)
     safe = torch.where(modulus > 0, modulus, torch.ones_like(modulus))
-    unit = torch.stack([torch.where(modulus > 0, a / safe, torch.ones_like(a)), b / safe], dim=-1)
-    odd = c[..., n - 1, n - 1] if n % 2 else 0.0
-    return rotary_matrix(unit, n, layout), modulus.sum(-1) + odd
+    unit = torch.stack([torch.where(modulus > 0, trace / safe, torch.ones_like(trace)), skew / safe], dim=-1)
+    odd = correlation[..., size - 1, size - 1] if size % 2 else 0.0
+    return rotary_matrix(unit, size, layout), modulus.sum(-1) + odd

@@ -121,13 +121,16 @@ class IndexMaps(MapClass):
         """
         if self.permutes:
             sign, best = best_signs(own, on.signs) if own else (None, None)
-            value = _sum([x for x in (best, inner) if x is not None])
+            value = _sum([part for part in (best, inner) if part is not None])
             index = self.order(value)
             sign = None if sign is None else torch.gather(sign, 3, _columns(index, sign)).squeeze(3)
             return Assignment(index, sign if on.signs else None, _worth(value, index).sum(1))
         index = self.order(_sum([*own.values(), *([] if inner is None else [inner])]))
-        worth = {e: _worth(c, index) for e, c in own.items()}
-        picked = {e: sum_of_pairs(c, on.layout) if self.paired else c for e, c in worth.items()}
+        worth = {exponents: _worth(correlation, index) for exponents, correlation in own.items()}
+        picked = {
+            exponents: sum_of_pairs(correlation, on.layout) if self.paired else correlation
+            for exponents, correlation in worth.items()
+        }
         chosen = 0.0 if inner is None else _worth(inner, index).sum(1)
         if not picked:
             return Assignment(index, None, torch.as_tensor(chosen))

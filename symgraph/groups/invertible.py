@@ -36,8 +36,8 @@ class Invertible(DenseMaps):
         return n**2
 
     def generators(self, on: IndexSet) -> list[Tensor]:
-        e = torch.eye(on.size, dtype=torch.float64)
-        return [torch.outer(a, b) for a in e for b in e]
+        units = torch.eye(on.size, dtype=torch.float64)
+        return [torch.outer(row, column) for row in units for column in units]
 
     def random(self, on: IndexSet, generator: torch.Generator, spread: float = 0.3) -> Element:
         """Of condition number about exp(2 spread)."""

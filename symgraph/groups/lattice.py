@@ -92,16 +92,16 @@ class Lattice:
     @cached_property
     def by_name(self) -> dict[SymmetryClass, MapClass]:
         """The classes by name, in order."""
-        return {m.name: m for m in self.members}
+        return {member.name: member for member in self.members}
 
     @cached_property
     def inside(self) -> dict[SymmetryClass, frozenset[SymmetryClass]]:
         """For each class itself and every class inside of it."""
-        direct = {m.name: {m.name, *m.contains} for m in self.members}
-        for m in self.members:
-            for larger in m.inside:
-                direct[larger].add(m.name)
-        found: dict[SymmetryClass, frozenset[SymmetryClass]] = {}
+        direct = {member.name: {member.name, *member.contains} for member in self.members}
+        for member in self.members:
+            for larger in member.inside:
+                direct[larger].add(member.name)
+        inside: dict[SymmetryClass, frozenset[SymmetryClass]] = {}
         for name in direct:
             reached, stack = {SymmetryClass.IDENTITY}, [name]
             while stack:
@@ -109,14 +109,16 @@ class Lattice:
                 if at not in reached:
                     reached.add(at)
                     stack.extend(direct[at])
-            found[name] = frozenset(reached)
-        return found
+            inside[name] = frozenset(reached)
+        return inside
 
     @cached_property
     def by_freedom(self) -> tuple[SymmetryClass, ...]:
         """The groups, that with the largest continuous freedom first."""
-        groups = [m for m in self.members if m.group]
-        rank = {m.name: (m.dimension(TYPICAL, m.scales), len(self.inside[m.name])) for m in groups}
+        groups = [member for member in self.members if member.group]
+        rank = {
+            member.name: (member.dimension(TYPICAL, member.scales), len(self.inside[member.name])) for member in groups
+        }
         return tuple(sorted(rank, key=rank.__getitem__, reverse=True))
 
     def with_classes(self, *added: MapClass) -> Lattice:
@@ -126,13 +128,13 @@ class Lattice:
             UsageError: a name is taken, or a class that is said to be inside or outside of it is not there.
         """
         known = [*self.members, *added]
-        names = [m.name for m in known]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        strange = sorted({n for m in added for n in (*m.contains, *m.inside)} - set(names))
-        loose = sorted(m.name for m in added if not m.inside)
+        names = [member.name for member in known]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        strange = sorted({name for member in added for name in (*member.contains, *member.inside)} - set(names))
+        loose = sorted(member.name for member in added if not member.inside)
         if twice or strange or loose:
-            reasons = [f"{n} is there already" for n in twice] + [f"there is no class {n}" for n in strange]
-            reasons += [f"{n} is said to be inside of no class" for n in loose]
+            reasons = [f"{name} is there already" for name in twice] + [f"there is no class {name}" for name in strange]
+            reasons += [f"{name} is said to be inside of no class" for name in loose]
             remedy = "give each class a name of its own, what it `contains` and what it is `inside` of"
             raise UsageError("the lattice cannot be extended so", cause="; ".join(reasons), remedy=remedy)
         return Lattice(tuple(known))
@@ -163,7 +165,7 @@ def classes() -> tuple[SymmetryClass, ...]:
 
 def named(text: object) -> SymmetryClass | None:
     """The class of that name, if there is one."""
-    return next((c for c in classes() if c == text), None)
+    return next((known for known in classes() if known == text), None)
 
 
 def maps(name: SymmetryClass) -> MapClass:
@@ -172,11 +174,11 @@ def maps(name: SymmetryClass) -> MapClass:
     Raises:
         UsageError: there is no such class here.
     """
-    found = _current.get().by_name.get(name)
-    if found is None:
+    member = _current.get().by_name.get(name)
+    if member is None:
         remedy = "enter `symgraph.groups.lattice.extended(...)` with the class that has this name"
         raise UsageError(f"there is no class {name!r}", remedy=remedy)
-    return found
+    return member
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +192,13 @@ class Bound:
 
     def __iter__(self) -> Iterator[SymmetryClass]:
         inside = _inside(_current.get(), self)
-        return (c for c in classes() if c in inside)
+        return (known for known in classes() if known in inside)
 
     def __len__(self) -> int:
         return len(_inside(_current.get(), self))
 
     def __le__(self, other: Bound) -> bool:
-        return all(c in other for c in self.largest)
+        return all(largest in other for largest in self.largest)
 
     def __and__(self, other: Bound) -> Bound:
         return self if self == other else _meet(_current.get(), self, other)
@@ -210,16 +212,16 @@ class Bound:
 
 @cache
 def _inside(lattice: Lattice, bound: Bound) -> frozenset[SymmetryClass]:
-    return frozenset().union(*(lattice.inside[c] for c in bound.largest))
+    return frozenset().union(*(lattice.inside[largest] for largest in bound.largest))
 
 
 @cache
-def _meet(lattice: Lattice, a: Bound, b: Bound) -> Bound:
-    return _bound(lattice, _inside(lattice, a) & _inside(lattice, b))
+def _meet(lattice: Lattice, one: Bound, other: Bound) -> Bound:
+    return _bound(lattice, _inside(lattice, one) & _inside(lattice, other))
 
 
 def _bound(lattice: Lattice, names: frozenset[SymmetryClass]) -> Bound:
-    inner = {d for c in names for d in lattice.inside[c] if d is not c}
+    inner = {smaller for name in names for smaller in lattice.inside[name] if smaller is not name}
     return Bound(names - inner)
 
 
@@ -234,18 +236,22 @@ RIGID = Bound(frozenset({SymmetryClass.IDENTITY}))
 
 def maximal(bound: Bound) -> tuple[SymmetryClass, ...]:
     """The largest classes inside a bound, in order."""
-    return tuple(c for c in classes() if c in bound.largest)
+    return tuple(known for known in classes() if known in bound.largest)
 
 
 def next_larger(bound: Bound) -> tuple[SymmetryClass, ...]:
     """The smallest classes that a bound does not admit: the ones a tight rule must be shown to break."""
     inside = _current.get().inside
-    return tuple(c for c in classes() if c not in bound and all(d in bound for d in inside[c] if d is not c))
+    return tuple(
+        known
+        for known in classes()
+        if known not in bound and all(smaller in bound for smaller in inside[known] if smaller is not known)
+    )
 
 
 def group_of(bound: Bound) -> SymmetryClass:
     """The largest *group* inside a bound (a semi-permutation is not invertible, hence never the answer)."""
-    return next(c for c in _current.get().by_freedom if c in bound)
+    return next(group for group in _current.get().by_freedom if group in bound)
 
 
 def ranked(bound: Bound) -> tuple[int, int]:

@@ -104,8 +104,8 @@ class DenseMaps(MapClass):
         return Element.rotation(matrix) if self.compact else Element(matrix=matrix)
 
     def neutral(self, on: IndexSet) -> Element:
-        n = on.size
-        return Element.rotation(torch.eye(n, dtype=torch.float64).expand(*on.fibre, n, n).clone())
+        size = on.size
+        return Element.rotation(torch.eye(size, dtype=torch.float64).expand(*on.fibre, size, size).clone())
 
     def sample(self, on: IndexSet, generator: torch.Generator) -> Sample:
         element = self.random(on, generator, spread=0.5)

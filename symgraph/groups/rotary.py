@@ -48,7 +48,7 @@ class Rotary(DenseMaps):
 
     def balance(self, co: Tensor, dual: Tensor, layout: str) -> Element | None:
         """The same norm on both sides of each pair."""
-        sides = (sum_of_pairs(torch.diagonal(m, dim1=-2, dim2=-1), layout) for m in (co, dual))
+        sides = (sum_of_pairs(torch.diagonal(gram, dim1=-2, dim2=-1), layout) for gram in (co, dual))
         scale = over_pairs(quarter_power(*sides), co.shape[-1], layout)
         return Element(matrix=torch.diag_embed(scale), inverse_transpose=torch.diag_embed(1.0 / scale))
 

@@ -6,27 +6,27 @@ import torch
 from torch import Tensor
 
 
-def haar(n: int, fibre: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def haar(size: int, fibre: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Haar distributed orthogonal matrices (F, n, n): a Gaussian's factor with the right signs (Mezzadri 2007)."""
-    normal = torch.randn(*fibre, n, n, generator=generator, dtype=torch.float64)
+    normal = torch.randn(*fibre, size, size, generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(normal)
     signed: Tensor = q * torch.sign(torch.diagonal(r, dim1=-2, dim2=-1)).unsqueeze(-2)
     return signed
 
 
-def ones_complement(n: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
+def ones_complement(size: int, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
     """Orthonormal basis (n, n - 1) of the hyperplane of mean zero: columns of the Householder map of the ones."""
-    v = torch.full((n,), n**-0.5, dtype=dtype, device=device)
-    v[0] += 1.0
-    h = torch.eye(n, dtype=dtype, device=device) - 2.0 * torch.outer(v, v) / v.dot(v)
-    return h[:, 1:]
+    normal = torch.full((size,), size**-0.5, dtype=dtype, device=device)
+    normal[0] += 1.0
+    reflection = torch.eye(size, dtype=dtype, device=device) - 2.0 * torch.outer(normal, normal) / normal.dot(normal)
+    return reflection[:, 1:]
 
 
 def fixing_ones(inner: Tensor) -> Tensor:
     """The matrix (F, n, n) that is `inner` (F, n - 1, n - 1) on the hyperplane of mean zero and one on the ones."""
-    n = inner.shape[-1] + 1
-    basis = ones_complement(n, inner.dtype, inner.device)
-    return basis @ inner @ basis.T + inner.new_full((n, n), 1.0 / n)
+    size = inner.shape[-1] + 1
+    basis = ones_complement(size, inner.dtype, inner.device)
+    return basis @ inner @ basis.T + inner.new_full((size, size), 1.0 / size)
 
 
 def polar(c: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,18 +40,22 @@ def polar(c: Tensor) -> tuple[Tensor, Tensor]:
 
 def nuclear_norm(c: Tensor) -> Tensor:
     """The sum of the singular values: (P, n, n) -> (P,)."""
-    found: Tensor = torch.linalg.svdvals(c.double()).sum(-1)
-    return found
+    norm: Tensor = torch.linalg.svdvals(c.double()).sum(-1)
+    return norm
 
 
 def polar_ones(c: Tensor) -> tuple[Tensor, Tensor]:
     """The same over orthogonal matrices that fix the ones vector: the polar factor on the hyperplane of mean zero."""
-    n = c.shape[-1]
-    basis = ones_complement(n, c.dtype, c.device)
+    size = c.shape[-1]
+    basis = ones_complement(size, c.dtype, c.device)
     inner, value = polar(basis.T @ c @ basis)
-    return fixing_ones(inner), value + c.sum((-2, -1)) / n
+    return fixing_ones(inner), value + c.sum((-2, -1)) / size
 
 
 def skew_generators(columns: list[Tensor]) -> list[Tensor]:
     """The rotations' generators a b^T - b a^T in every plane that two of the columns span."""
-    return [torch.outer(a, b) - torch.outer(b, a) for i, a in enumerate(columns) for b in columns[:i]]
+    return [
+        torch.outer(first, second) - torch.outer(second, first)
+        for count, first in enumerate(columns)
+        for second in columns[:count]
+    ]

@@ -30,9 +30,9 @@ class SemiPermutation(IndexMaps):
 
     def sample(self, on: IndexSet, generator: torch.Generator) -> Sample:
         """Units copied unequally often, and split for what reads them: the dual's columns sum to one."""
-        n = on.size
-        extra = torch.randint(0, n, (n // 2 + 1,), generator=generator)
-        source = torch.cat([torch.arange(n), extra])[torch.randperm(n + n // 2 + 1, generator=generator)]
-        copy = torch.eye(n, dtype=torch.float64)[source]
+        size = on.size
+        extra = torch.randint(0, size, (size // 2 + 1,), generator=generator)
+        source = torch.cat([torch.arange(size), extra])[torch.randperm(size + size // 2 + 1, generator=generator)]
+        copy = torch.eye(size, dtype=torch.float64)[source]
         weights = copy * (0.5 + 1.5 * torch.rand(len(source), 1, generator=generator, dtype=torch.float64))
         return Sample(copy, weights / weights.sum(0), copy)
