@@ -94,7 +94,7 @@ class Audit(Shown):
     @property
     def unsound(self) -> tuple[Family, ...]:
         """Families whose directions move the outputs."""
-        return tuple(f for f in self.families if not f.error <= _TOLERANCE)
+        return tuple(family for family in self.families if not family.error <= _TOLERANCE)
 
     @property
     def complete(self) -> bool:
@@ -108,9 +108,12 @@ class Audit(Shown):
         lines.append(f"  spectrum: {self.gap}; {self.rows:,} rows of the Jacobian")
         if self.unread:
             lines.append(f"  left out: {self.unread:,} numbers that no input of this shape reads")
-        lines += [f"  unsound: {f.name} ({f.kind}) moves the outputs by {f.error:.0e}" for f in self.unsound]
-        lines += [f"  missing: {s}" for s in self.missing]
-        lines += [f"  only an epsilon breaks: {s}" for s in self.approximate]
+        lines += [
+            f"  unsound: {family.name} ({family.kind}) moves the outputs by {family.error:.0e}"
+            for family in self.unsound
+        ]
+        lines += [f"  missing: {shortfall}" for shortfall in self.missing]
+        lines += [f"  only an epsilon breaks: {shortfall}" for shortfall in self.approximate]
         lines += [f"  perhaps a limit of the measurement: {text}" for text in self.few]
         return "\n".join(lines)
 
@@ -118,10 +121,12 @@ class Audit(Shown):
         """Raises AuditError where the group is incomplete or unsound."""
         if self.complete:
             return
-        found = [f"{f.name} ({f.kind}) moves the outputs" for f in self.unsound] or [str(s) for s in self.missing]
+        problems = [f"{family.name} ({family.kind}) moves the outputs" for family in self.unsound] or [
+            str(shortfall) for shortfall in self.missing
+        ]
         raise AuditError(
             f"{self.inferred} directions are inferred, {self.measured} were measured",
-            cause="; ".join(found),
+            cause="; ".join(problems),
             remedy="a rule may claim too little: `symgraph explain` shows the evidence on a space",
         )
 
@@ -158,12 +163,12 @@ def audit(
         tell(_log, progress, f"measuring at random point {point + 1}")
         try:
             run = _Run(symmetry, _point(symmetry.graph, state, seed, point), seed + point, progress)
-            found = _measured(run, symmetry)
+            measured = _measured(run, symmetry)
         except AuditError as error:
             unclear.append(error)
             continue
-        if best is None or found.excess < best.excess:
-            best = found
+        if best is None or measured.excess < best.excess:
+            best = measured
         if best.excess <= 0:
             break
     if best is None:
@@ -189,24 +194,24 @@ class _Measured:
 def _measured(run: _Run, symmetry: SymmetryGraph) -> _Measured:
     exact = run.kernel(_RAISED)
     raised = replace(symmetry, graph=with_epsilon(symmetry.graph, _RAISED))
-    found = list(tangents(raised, run.state, run.names))
-    inferred = _span([t.vectors[:, exact.live] for t in found], int(exact.live.sum()))
-    return _Measured(run, exact, tuple(_family(t, exact) for t in found), inferred)
+    moves = list(tangents(raised, run.state, run.names))
+    inferred = _span([tangent.vectors[:, exact.live] for tangent in moves], int(exact.live.sum()))
+    return _Measured(run, exact, tuple(_family(tangent, exact) for tangent in moves), inferred)
 
 
-def _described(symmetry: SymmetryGraph, m: _Measured, approximate: bool) -> Audit:
-    run, exact = m.run, m.exact
+def _described(symmetry: SymmetryGraph, measured: _Measured, approximate: bool) -> Audit:
+    run, exact = measured.run, measured.exact
     space = Space(symmetry, run.state, run.names, exact.live)
-    missing = describe(space, exact.kernel, m.inferred)
+    missing = describe(space, exact.kernel, measured.inferred)
     near: tuple[Shortfall, ...] = ()
     if approximate and has_epsilon(symmetry.graph):
         other = run.kernel(_NONE)
         if bool((other.live == exact.live).all()):
-            near = describe(space, other.kernel, _span([exact.kernel, m.inferred], m.inferred.shape[1]))
+            near = describe(space, other.kernel, _span([exact.kernel, measured.inferred], measured.inferred.shape[1]))
     live = int(exact.live.sum())
-    counted = (live, run.size - live, len(exact.kernel), len(m.inferred))
+    counted = (live, run.size - live, len(exact.kernel), len(measured.inferred))
     few = tuple(_few_rows(symmetry.graph)) if missing else ()
-    return Audit(*counted, exact.gap, len(exact.rows), m.families, missing, near, few=few)
+    return Audit(*counted, exact.gap, len(exact.rows), measured.families, missing, near, few=few)
 
 
 def _few_rows(graph: Graph) -> Iterator[str]:
@@ -242,9 +247,9 @@ class _Run:
     def __init__(self, symmetry: SymmetryGraph, state: State, seed: int, progress: Progress | None) -> None:
         graph = symmetry.graph
         self.graph, self.seed, self.progress, self.state = graph, seed, progress, state
-        held = [n for n in graph.state if n not in graph.transient and self.state[n].is_floating_point()]
-        self.names = [n for n in held if n in graph.parameters or n in _moved(symmetry)]
-        self.size = sum(prod(graph.state[n].shape) for n in self.names)
+        held = [name for name in graph.state if name not in graph.transient and self.state[name].is_floating_point()]
+        self.names = [name for name in held if name in graph.parameters or name in _moved(symmetry)]
+        self.size = sum(prod(graph.state[name].shape) for name in self.names)
         if self.size > LARGEST:
             raise UsageError(
                 f"{graph.model} has {self.size:,} parameters",
@@ -265,20 +270,20 @@ class _Run:
                 done = min(done + len(blocks[-1]), wanted)
                 tell(_log, self.progress, f"rows of the Jacobian: {done} of {wanted}", done, wanted)
             tell(_log, self.progress, f"decomposing {wanted} rows of {self.size} numbers")
-            found = _decomposed(torch.cat(blocks))
+            kernel = _decomposed(torch.cat(blocks))
             fresh = next(batches)
-            unmoved = not found.live.all() and bool(fresh[:, ~found.live].any())
-            if not unmoved and _still(fresh[:, found.live], found.kernel):
-                return found
+            unmoved = not kernel.live.all() and bool(fresh[:, ~kernel.live].any())
+            if not unmoved and _still(fresh[:, kernel.live], kernel.kernel):
+                return kernel
             blocks.append(fresh)
-            wanted += max(len(found.kernel), 60)
-        return found
+            wanted += max(len(kernel.kernel), 60)
+        return kernel
 
 
 def _moved(symmetry: SymmetryGraph) -> set[str]:
     """Tensors on which some inferred symmetry acts."""
-    spaces = {n for s in symmetry.active for n in symmetry.parameters_of[s.id]}
-    return spaces | {n for s in symmetry.statistics for n in s.tensors}
+    spaces = {name for space in symmetry.active for name in symmetry.parameters_of[space.id]}
+    return spaces | {name for statistics in symmetry.statistics for name in statistics.tensors}
 
 
 def _decomposed(rows: Tensor) -> _Kernel:
@@ -301,10 +306,10 @@ def _cut(values: Tensor) -> tuple[int, Gap]:
     """Where the kernel begins: the widest gap whose lower side is below the ceiling."""
     floor = torch.finfo(torch.float64).eps / 4
     ratios = values[:-1] / values[1:].clamp_min(floor)
-    low = [i for i in range(len(ratios)) if values[i + 1] < _CEILING]
+    low = [place for place in range(len(ratios)) if values[place + 1] < _CEILING]
     if not low:
         return len(values), Gap(float(values[-1]), 0.0)
-    at = max(low, key=lambda i: float(ratios[i]))
+    at = max(low, key=lambda place: float(ratios[place]))
     gap = Gap(float(values[at]), max(float(values[at + 1]), floor))
     if not gap.clear:
         raise AuditError(
@@ -320,13 +325,13 @@ def _still(rows: Tensor, kernel: Tensor) -> bool:
     return bool(moved <= _TOLERANCE * rows.norm())
 
 
-def _family(found: Tangents, exact: _Kernel) -> Family:
-    rows = found.vectors[:, exact.live]
+def _family(tangents: Tangents, exact: _Kernel) -> Family:
+    rows = tangents.vectors[:, exact.live]
     lengths = rows.norm(dim=1)
     moved = (exact.rows @ rows.T).norm(dim=0) / exact.rows.norm(dim=0).max()
     felt = lengths > _TOLERANCE
     error = float((moved[felt] / lengths[felt]).max()) if bool(felt.any()) else 0.0
-    return Family(str(found.family), found.name, int(felt.sum()), error)
+    return Family(str(tangents.family), tangents.name, int(felt.sum()), error)
 
 
 def _span(blocks: list[Tensor], width: int) -> Tensor:
@@ -343,19 +348,25 @@ def _span(blocks: list[Tensor], width: int) -> Tensor:
 
 def with_epsilon(graph: Graph, value: float) -> Graph:
     """The graph with every small positive constant replaced, so that what it breaks is broken visibly or not at all."""
-    nodes = tuple(n if n.kind is not Kind.CALL else _replaced(n, value) for n in graph.nodes)
+    nodes = tuple(node if node.kind is not Kind.CALL else _replaced(node, value) for node in graph.nodes)
     return replace(graph, nodes=nodes)
 
 
 def has_epsilon(graph: Graph) -> bool:
     """Whether there is such a constant."""
-    return any(_is_epsilon(x) for n in graph.calls for x in (*n.args, *(v for _, v in n.kwargs)))
+    return any(
+        _is_epsilon(argument) for call in graph.calls for argument in (*call.args, *(value for _, value in call.kwargs))
+    )
 
 
 def _replaced(node: Node, value: float) -> Node:
-    args = tuple(value if _is_epsilon(a) else a for a in node.args)
-    return replace(node, args=args, kwargs=tuple((k, value if _is_epsilon(v) else v) for k, v in node.kwargs))
+    args = tuple(value if _is_epsilon(argument) else argument for argument in node.args)
+    return replace(
+        node,
+        args=args,
+        kwargs=tuple((name, value if _is_epsilon(argument) else argument) for name, argument in node.kwargs),
+    )
 
 
-def _is_epsilon(x: object) -> bool:
-    return isinstance(x, float) and 0 < x <= LARGEST_EPSILON
+def _is_epsilon(value: object) -> bool:
+    return isinstance(value, float) and 0 < value <= LARGEST_EPSILON

@@ -105,7 +105,7 @@ class Eager:
         """
 
         def called() -> list[tuple[Tensor, ...]]:
-            return self._on({n: self._lazily(state.get(n, t), t) for n, t in self.own.items()})
+            return self._on({name: self._lazily(state.get(name, tensor), tensor) for name, tensor in self.own.items()})
 
         try:
             return self._in_either_precision(called)
@@ -126,7 +126,10 @@ class Eager:
             with suppress(Exception):
                 return self._in_either_precision(lambda: self._together(state, variations))
             self.dtype = dtype
-        return [self.outputs({n: _varied(v, n, t) for n, t in state.items()}) for v in variations]
+        return [
+            self.outputs({name: _varied(variation, name, tensor) for name, tensor in state.items()})
+            for variation in variations
+        ]
 
     def _in_either_precision(self, called: Callable[[], Outputs]) -> Outputs:
         try:
@@ -146,17 +149,17 @@ class Eager:
 
             def parts() -> Iterator[Tensor]:
                 held = given_back(made(given).detach())
-                return (self._placed(v(name, held), own) for v in variations)
+                return (self._placed(variation(name, held), own) for variation in variations)
 
             if given.numel() <= LARGE:
                 return several(list(parts()))
             dtype = self._dtype_of(given) if self.dtype is not None else own.dtype
             return Several(parts, torch.empty(given.shape, dtype=dtype, device="meta"), lazy=True)
 
-        found = self._on({n: handle(n, t) for n, t in self.own.items()})
+        results = self._on({name: handle(name, tensor) for name, tensor in self.own.items()})
         count = len(variations)
-        apart = [list(zip(*(each(t, count) for t in outputs), strict=True)) for outputs in found]
-        return [[outputs[i] if outputs else () for outputs in apart] for i in range(count)]
+        apart = [list(zip(*(each(output, count) for output in outputs), strict=True)) for outputs in results]
+        return [[outputs[number] if outputs else () for outputs in apart] for number in range(count)]
 
     def _on(self, tensors: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
         with evaluating(self.module), torch.no_grad(), gathered_experts(self.module):
@@ -164,9 +167,13 @@ class Eager:
 
     def _called(self, tensors: dict[str, Tensor], call: Call) -> tuple[Tensor, ...]:
         args, kwargs = tree_map_only(Tensor, self._computed, (call.args, dict(call.kwargs)))
-        found = torch.func.functional_call(self.module, tensors, args, kwargs)
-        named = float_outputs(found) if is_pretrained(self.module) else tree_leaves(found)
-        return tuple(t for t in named if isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex()))
+        output = torch.func.functional_call(self.module, tensors, args, kwargs)
+        named = float_outputs(output) if is_pretrained(self.module) else tree_leaves(output)
+        return tuple(
+            tensor
+            for tensor in named
+            if isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
+        )
 
     def _lazily(self, tensor: Tensor, like: Tensor) -> Tensor:
         """What the module is called with: large tensors are made when an operator asks for them, one at a time."""

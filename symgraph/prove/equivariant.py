@@ -23,11 +23,11 @@ _TOLERANCE = 1e-7
 def acted(tensor: Tensor, axes: Axes, actions: Mapping[str, Tensor]) -> Tensor:
     """A tensor after an element has acted: matrices (n, n) by the names of axes."""
     sizes = {name: len(matrix) for name, matrix in actions.items()}
-    found = tensor.reshape(shape_of(axes, tuple(tensor.shape), sizes, "the tensor"))
+    moved = tensor.reshape(shape_of(axes, tuple(tensor.shape), sizes, "the tensor"))
     for dim, name in enumerate(name for names in axes for name in names):
         if name in actions:
-            found = torch.tensordot(actions[name].to(found), found, dims=([1], [dim])).movedim(0, dim)
-    return found.reshape(tensor.shape)
+            moved = torch.tensordot(actions[name].to(moved), moved, dims=([1], [dim])).movedim(0, dim)
+    return moved.reshape(tensor.shape)
 
 
 @torch.no_grad()
@@ -36,21 +36,24 @@ def unequal(
 ) -> dict[str, float]:
     """How far f(g x) is from g f(x), relative to f, for every generator, in float64 where the code can."""
     model = copy.deepcopy(module).double()
-    given = {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in call.items()}
+    given = {
+        name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in call.items()
+    }
     weights = float64(state)
 
     def outputs(moved: Mapping[str, Any]) -> Tensor:
         return first_output(torch.func.functional_call(model, weights, (), {**given, **moved}))
 
-    found = {}
+    changes = {}
     with evaluating(model):
         plain = outputs({})
         for name, actions in zip(representation.group, representation.generators(_ANGLE), strict=True):
-            moved = {k: acted(given[k], axes, actions) for k, axes in representation.input_axes.items()}
+            moved = {name: acted(given[name], axes, actions) for name, axes in representation.input_axes.items()}
             wanted = acted(plain, representation.output_axes, actions)
             scale = float(wanted.abs().max()) or 1.0
-            found[name] = float((outputs(moved) - wanted).abs().max()) / scale
-    return found
+            changes[name] = float((outputs(moved) - wanted).abs().max()) / scale
+    return changes
 
 
 def require_equivariant(
@@ -61,11 +64,11 @@ def require_equivariant(
     Raises:
         VerifyError: naming the generator and by how much.
     """
-    found = unequal(module, call, representation, state)
-    worst = max(found, key=found.__getitem__)
-    if not found[worst] <= _TOLERANCE:
+    changes = unequal(module, call, representation, state)
+    worst = max(changes, key=changes.__getitem__)
+    if not changes[worst] <= _TOLERANCE:
         raise VerifyError(
-            f"f(g x) = g f(x) fails for {worst!r}: the outputs differ by {found[worst]:.1e} of their size",
+            f"f(g x) = g f(x) fails for {worst!r}: the outputs differ by {changes[worst]:.1e} of their size",
             cause="the weights were projected on those that the group does not move; so the actions on inputs and "
             "output are not those of one group, or a space carries what the operators on it do not admit",
             remedy="check the actions on one input by hand; or let spaces stay: hidden: {'*': trivial}",

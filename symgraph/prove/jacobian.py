@@ -27,8 +27,8 @@ def singular(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     except RuntimeError:
         from scipy.linalg import svd
 
-        found = svd(rows.numpy(), full_matrices=False, lapack_driver="gesvd")
-        left, values, right = map(torch.from_numpy, found)
+        factors = svd(rows.numpy(), full_matrices=False, lapack_driver="gesvd")
+        left, values, right = map(torch.from_numpy, factors)
     return left, values, right
 
 
@@ -42,8 +42,8 @@ class Jacobian:
     def __init__(self, graph: Graph, state: Mapping[str, Tensor], names: Sequence[str], seed: int) -> None:
         self.graph, self.names = graph, tuple(names)
         self.state = dict(state)
-        self.sizes = [state[n].numel() for n in names]
-        self.point = torch.cat([state[n].reshape(-1) for n in names])
+        self.sizes = [state[name].numel() for name in names]
+        self.point = torch.cat([state[name].reshape(-1) for name in names])
         self.generator = torch.Generator().manual_seed(seed)
         self.run = Interpreter(graph, dtype=torch.float64)
 
@@ -55,9 +55,11 @@ class Jacobian:
     def _rows(self) -> Tensor:
         point = self.point.clone().requires_grad_(True)
         parts = zip(self.names, torch.split(point, self.sizes), strict=True)
-        moved = {n: v.reshape(self.state[n].shape) for n, v in parts}
+        moved = {name: values.reshape(self.state[name].shape) for name, values in parts}
         outputs = self.run.run(self.state | moved, random_inputs(self.graph, self.generator))
-        flat = torch.cat([o.reshape(-1) for o in outputs if o.is_floating_point() and o.requires_grad])
+        flat = torch.cat(
+            [output.reshape(-1) for output in outputs if output.is_floating_point() and output.requires_grad]
+        )
         if not bool(flat.isfinite().all()):
             raise VerifyError(
                 "the model's outputs are not finite at random inputs",
@@ -66,10 +68,10 @@ class Jacobian:
             )
         return _pull(flat, point, self._cotangents(flat.numel()))
 
-    def _cotangents(self, n: int) -> Tensor:
-        if n <= ROWS:
-            return torch.eye(n, dtype=torch.float64)
-        mixed: Tensor = torch.randn(ROWS, n, generator=self.generator, dtype=torch.float64) / n**0.5
+    def _cotangents(self, count: int) -> Tensor:
+        if count <= ROWS:
+            return torch.eye(count, dtype=torch.float64)
+        mixed: Tensor = torch.randn(ROWS, count, generator=self.generator, dtype=torch.float64) / count**0.5
         return mixed
 
 
@@ -78,8 +80,10 @@ def _pull(outputs: Tensor, point: Tensor, cotangents: Tensor) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found: Tensor = torch.autograd.grad(outputs, point, cotangents, retain_graph=True, is_grads_batched=True)[0]
-            return found
+            products: Tensor = torch.autograd.grad(
+                outputs, point, cotangents, retain_graph=True, is_grads_batched=True
+            )[0]
+            return products
     except RuntimeError:
-        rows = [torch.autograd.grad(outputs, point, c, retain_graph=True)[0] for c in cotangents]
+        rows = [torch.autograd.grad(outputs, point, cotangent, retain_graph=True)[0] for cotangent in cotangents]
         return torch.stack(rows)

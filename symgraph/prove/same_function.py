@@ -46,23 +46,23 @@ def _noisy(share: float, seed: int, places: Mapping[str, int]) -> Variation:
     noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     # Nothing changes its sign, so that what is infinite stays it.
     noise = noise.clamp_(-3, 3).mul_(share).add_(1)
-    return lambda name, t: _moved(t, noise, places[name])
+    return lambda name, tensor: _moved(tensor, noise, places[name])
 
 
 def _share(*states: State) -> float:
     """By which share of themselves entries may be wrong in the precision of some states."""
-    dtypes = {t.dtype for state in states for t in state.values() if t.is_floating_point()}
-    return max([PROBE, *(torch.finfo(d).eps for d in dtypes)])
+    dtypes = {tensor.dtype for state in states for tensor in state.values() if tensor.is_floating_point()}
+    return max([PROBE, *(torch.finfo(dtype).eps for dtype in dtypes)])
 
 
 def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor with the entries that another dtype keeps of it, in its own."""
     if tensor.dtype == dtype or not tensor.dim():
         return tensor.to(dtype)
-    found = torch.empty_like(tensor)
-    for into, part in zip(torch.split(found, ROWS), torch.split(tensor, ROWS), strict=True):
+    rounded = torch.empty_like(tensor)
+    for into, part in zip(torch.split(rounded, ROWS), torch.split(tensor, ROWS), strict=True):
         into.copy_(part.to(dtype))
-    return found
+    return rounded
 
 
 def check_unchanged(
@@ -92,26 +92,26 @@ def check_unchanged(
         VerifyError: the outputs differ beyond rounding, or a buffer is infinite that was not.
     """
     origin = source or model
-    kept = {n: later(after[n], dtype) for n, dtype in dtypes(model).items() if n in after}
+    kept = {name: later(after[name], dtype) for name, dtype in dtypes(model).items() if name in after}
     comparison = _Comparison(origin, model, before or {}, (*calls_of(origin, graph), *calls))
     # What rounding comes to is asked for in any case where a file keeps less than was computed.
     comparison.probe({_share(after), _share(after, kept)})
-    found, rounded = comparison.changes(after, (as_it_is, comparison.rounding(kept)))
-    limit = comparison.limit(found, after)
-    if not max(found.values(), default=0.0) <= limit:
+    changes, rounded = comparison.changes(after, (as_it_is, comparison.rounding(kept)))
+    limit = comparison.limit(changes, after)
+    if not max(changes.values(), default=0.0) <= limit:
         cause = blame(comparison.change, limit) if blame is not None else ""
-        raise _changed(origin, what, found, limit, cause)
+        raise _changed(origin, what, changes, limit, cause)
     limit = comparison.limit(rounded, kept, after)
     if not (_stays_finite(comparison.state, kept) and max(rounded.values(), default=0.0) <= limit):
         raise _changed(origin, what, rounded, limit, "its numbers do not fit the precision of the file")
-    return max(found.values(), default=0.0)
+    return max(changes.values(), default=0.0)
 
 
 class _Comparison:
     """What a model computes, and how much a state in its place changes that: relative root mean squares."""
 
     def __init__(self, origin: Model, model: Model, before: State, calls: Sequence[Call]) -> None:
-        self.calls = calls = tuple(c for c in calls if not c.optional or _runs(origin.module, c))
+        self.calls = calls = tuple(call for call in calls if not call.optional or _runs(origin.module, call))
         self.before, self.after = Eager(origin.module, calls), Eager(model.module, calls)
         self.state = {**self.before.own, **before}
         self._expected: list[tuple[Tensor, ...]] | None = None
@@ -130,13 +130,13 @@ class _Comparison:
 
     def changes(self, state: State, variations: Sequence[Variation] = (as_it_is,)) -> list[dict[str, float]]:
         """The change on each call, by its label, for each variation of a state."""
-        labels = [c.label for c in self.calls]
+        labels = [call.label for call in self.calls]
         every = self.after.variants(state, variations)
-        return [dict(zip(labels, map(_difference, self.expected, found), strict=True)) for found in every]
+        return [dict(zip(labels, map(_difference, self.expected, outputs), strict=True)) for outputs in every]
 
     def rounding(self, kept: State) -> Variation:
         """What a file keeps of a state; what is in none is the model's own."""
-        return lambda name, t: _rounded(t, kept[name].dtype) if name in kept else made(self.after.own[name])
+        return lambda name, tensor: _rounded(tensor, kept[name].dtype) if name in kept else made(self.after.own[name])
 
     def limit(self, changes: Mapping[str, float], *states: State) -> float:
         """What rounding explains: small changes of all parameters are tried where a change calls for it."""
@@ -155,13 +155,17 @@ class _Comparison:
         if self._expected is None and not waiting(self.state):
             return
         first = [] if self._expected is not None else [as_it_is]
-        places = {n: STRIDE * i for i, n in enumerate(self.state)}
+        places = {name: STRIDE * number for number, name in enumerate(self.state)}
         probes = [_noisy(share, seed, places) for share in new for seed in range(PROBES)]
-        found = self.before.variants(self.state, [*first, *probes]) if new else []
-        self._expected = found.pop(0) if first else self.expected
-        for i, share in enumerate(new):
-            pairs = (zip(self._expected, moved, strict=True) for moved in found[i * PROBES : (i + 1) * PROBES])
-            self._probed[share] = max((_difference(x, y) for pair in pairs for x, y in pair), default=0.0)
+        variants = self.before.variants(self.state, [*first, *probes]) if new else []
+        self._expected = variants.pop(0) if first else self.expected
+        for number, share in enumerate(new):
+            pairs = (
+                zip(self._expected, moved, strict=True) for moved in variants[number * PROBES : (number + 1) * PROBES]
+            )
+            self._probed[share] = max(
+                (_difference(before, after) for pair in pairs for before, after in pair), default=0.0
+            )
 
 
 def _runs(module: nn.Module, call: Call) -> bool:
@@ -172,20 +176,20 @@ def _runs(module: nn.Module, call: Call) -> bool:
 
 
 def _stays_finite(before: State, after: State) -> bool:
-    return all(_is_finite(t) for n, t in after.items() if n in before and _is_finite(before[n]))
+    return all(_is_finite(tensor) for name, tensor in after.items() if name in before and _is_finite(before[name]))
 
 
 def _is_finite(tensor: Tensor) -> bool:
     # The extremes say so in one pass, without a mask.
     ends = extremes(torch.view_as_real(made(tensor)) if tensor.is_complex() else tensor)
-    return ends is None or all(bool(v.isfinite()) for v in ends)
+    return ends is None or all(bool(end.isfinite()) for end in ends)
 
 
 def _changed(origin: Model, what: str, changes: Mapping[str, float], limit: float, cause: str) -> VerifyError:
-    found, kinds = max(changes.values()), [label for label, change in changes.items() if not change <= limit]
+    largest, kinds = max(changes.values()), [label for label, change in changes.items() if not change <= limit]
     fewer = argument("spaces", ["PATTERN"], within="options")
     return VerifyError(
-        f"{what} does not compute what {origin.spec} computes: outputs change by {found:.1e} on {shorten(kinds)}",
+        f"{what} does not compute what {origin.spec} computes: outputs change by {largest:.1e} on {shorten(kinds)}",
         cause=f"{cause or 'the symmetry does not hold'}; rounding explains a change of {limit:.0e}",
         remedy=f"nothing was written; leave a space out, {fewer}, and report the model with `symgraph verify`",
     )
@@ -204,7 +208,7 @@ def _moved(tensor: Tensor, noise: Tensor, start: int) -> Tensor:
 
 
 def _difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    if [t.shape for t in before] != [t.shape for t in after]:
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
         return float("inf")
     return max(map(_relative, before, after), default=0.0)
 
@@ -214,8 +218,8 @@ def _relative(before: Tensor, after: Tensor) -> float:
     same = (before == after) | (before.isnan() & after.isnan())
     change = torch.where(same, 0.0, (before - after).abs()).double()
     size = torch.where(before.isfinite(), before.abs(), 0.0).double()
-    found = float(change.norm() / size.norm().clamp_min(1e-300))
-    return found if math.isfinite(found) else math.inf
+    ratio = float(change.norm() / size.norm().clamp_min(1e-300))
+    return ratio if math.isfinite(ratio) else math.inf
 
 
 # -- whose fault it is -----------------------------------------------------------------------------------------
@@ -233,9 +237,9 @@ def culprit(symmetry: SymmetryGraph, transform: Transform, state: State) -> Blam
         if not isinstance(step, Act):
             return f"the function depends on what is moved: {step}"
         before = transform.steps[:first]
-        parts = [Act(GroupElement(symmetry, {s: e})) for s, e in step.element.elements.items()]
+        parts = [Act(GroupElement(symmetry, {space: element})) for space, element in step.element.elements.items()]
         guilty = _all(parts, lambda some: wrong((*before, *some))) or parts
-        names = [symmetry.spaces[s].name for act in guilty for s in act.element.elements]
+        names = [symmetry.spaces[space].name for act in guilty for space in act.element.elements]
         return f"the function depends on the basis of {shorten(names)}"
 
     return named

@@ -34,14 +34,17 @@ def moved(
     names = None if families is None else _named(families, list(family_names(symmetry)))
     generator = torch.Generator().manual_seed(seed)
     base = float64(state)
-    found = random_transform(symmetry, base, generator, names, spread).apply(base)
-    return {n: t if found[n] is base[n] else found[n].to(t.device, t.dtype) for n, t in state.items()}
+    image = random_transform(symmetry, base, generator, names, spread).apply(base)
+    return {
+        name: tensor if image[name] is base[name] else image[name].to(tensor.device, tensor.dtype)
+        for name, tensor in state.items()
+    }
 
 
 def _named(patterns: Collection[str], known: list[str]) -> set[str]:
     chosen: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matching = {n for n in known if fnmatchcase(n, pattern)}
+        matching = {name for name in known if fnmatchcase(name, pattern)}
         if not matching:
             raise UsageError(f"no family {pattern!r} moves the weights of this model", remedy=near(pattern, known))
         chosen |= matching

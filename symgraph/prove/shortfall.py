@@ -53,26 +53,26 @@ def describe(space: Space, kernel: Tensor, known: Tensor) -> tuple[Shortfall, ..
     """
     if len(kernel) <= len(known):
         return ()
-    found: list[Shortfall] = []
+    shortfalls: list[Shortfall] = []
     for kind, hypotheses in _HYPOTHESES.items():
         for basis in hypotheses(space):
             if len(known) == len(kernel):
-                return tuple(found)
+                return tuple(shortfalls)
             new, known = _beyond(_solutions(kernel, basis), known)
             if len(new):
-                found.append(Shortfall(kind, len(new), _places(space, new)))
+                shortfalls.append(Shortfall(kind, len(new), _places(space, new)))
     new, _ = _beyond(kernel, known)
-    return tuple(_merged([*found, *([Shortfall("other", len(new), _places(space, new))] if len(new) else [])]))
+    return tuple(_merged([*shortfalls, *([Shortfall("other", len(new), _places(space, new))] if len(new) else [])]))
 
 
-def _merged(found: list[Shortfall]) -> Iterator[Shortfall]:
+def _merged(shortfalls: list[Shortfall]) -> Iterator[Shortfall]:
     """Shortfalls of one kind as one where they have a place each (a bias in every layer)."""
     kinds: dict[str, list[Shortfall]] = {}
-    for s in found:
-        kinds.setdefault(s.kind, []).append(s)
+    for shortfall in shortfalls:
+        kinds.setdefault(shortfall.kind, []).append(shortfall)
     for kind, several in kinds.items():
-        places = dict.fromkeys(p for s in several for p in s.places)
-        yield Shortfall(kind, sum(s.number for s in several), tuple(places))
+        places = dict.fromkeys(place for shortfall in several for place in shortfall.places)
+        yield Shortfall(kind, sum(shortfall.number for shortfall in several), tuple(places))
 
 
 def _solutions(kernel: Tensor, basis: Tensor) -> Tensor:
@@ -87,8 +87,8 @@ def _solutions(kernel: Tensor, basis: Tensor) -> Tensor:
     _, values, plain = torch.linalg.svd(basis, full_matrices=False)
     plain = plain[values > 1e-9 * values[0]]
     _, cosines, vectors = torch.linalg.svd(kernel @ plain.T, full_matrices=False)
-    found: Tensor = vectors[cosines > 1 - _TOLERANCE] @ plain
-    return found
+    solutions: Tensor = vectors[cosines > 1 - _TOLERANCE] @ plain
+    return solutions
 
 
 def _beyond(vectors: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,12 +106,12 @@ def _places(space: Space, vectors: Tensor) -> tuple[str, ...]:
     """Tensors by their share of the directions' squared length, largest first."""
     whole = torch.zeros(len(space.live), dtype=torch.float64)
     whole[space.live] = vectors.square().sum(0) / len(vectors)
-    shares = {n: float(whole[a:b].sum()) for n, a, b in _ranges(space)}
-    return tuple(n for n, share in sorted(shares.items(), key=lambda x: -x[1]) if share > _SHARE)
+    shares = {name: float(whole[start:stop].sum()) for name, start, stop in _ranges(space)}
+    return tuple(name for name, share in sorted(shares.items(), key=lambda pair: -pair[1]) if share > _SHARE)
 
 
 def _ranges(space: Space) -> Iterator[tuple[str, int, int]]:
-    sizes = [space.state[n].numel() for n in space.names]
+    sizes = [space.state[name].numel() for name in space.names]
     stops = list(accumulate(sizes))
     yield from zip(space.names, [0, *stops], stops, strict=False)
 
@@ -138,38 +138,38 @@ def _scales(space: Space) -> Iterator[Tensor]:
 
 
 def _along_axes(space: Space, make: Callable[[Tensor, int, Tensor], Tensor]) -> Tensor:
-    found = []
+    rows = []
     for name, start, stop in _ranges(space):
         tensor = space.state[name]
-        for axis, n in enumerate(tensor.shape):
-            for e in torch.eye(n, dtype=torch.float64):
+        for axis, size in enumerate(tensor.shape):
+            for unit in torch.eye(size, dtype=torch.float64):
                 whole = torch.zeros(len(space.live), dtype=torch.float64)
-                whole[start:stop] = make(tensor, axis, spread(e, tensor.dim(), [axis])).reshape(-1)
-                found.append(whole[space.live])
-    return torch.stack(found) if found else torch.zeros(0, int(space.live.sum()), dtype=torch.float64)
+                whole[start:stop] = make(tensor, axis, spread(unit, tensor.dim(), [axis])).reshape(-1)
+                rows.append(whole[space.live])
+    return torch.stack(rows) if rows else torch.zeros(0, int(space.live.sum()), dtype=torch.float64)
 
 
 def _rotations(space: Space) -> Iterator[Tensor]:
     """Every rotation of one space, wherever it occurs."""
-    for s in space.symmetry.spaces:
-        if 1 < s.size <= _WIDEST:
-            pairs = [(i, j) for i in range(s.size) for j in range(i)]
-            yield torch.stack([_rotated(space, s.id, i, j)[space.live] for i, j in pairs])
+    for turned in space.symmetry.spaces:
+        if 1 < turned.size <= _WIDEST:
+            pairs = [(row, column) for row in range(turned.size) for column in range(row)]
+            yield torch.stack([_rotated(space, turned.id, row, column)[space.live] for row, column in pairs])
 
 
-def _rotated(space: Space, wanted: int, i: int, j: int) -> Tensor:
+def _rotated(space: Space, wanted: int, row: int, column: int) -> Tensor:
     def turn(tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
         moved = torch.zeros_like(tensor)
         for dim, leaf in enumerate(block):
             if leaf.space == wanted:
                 at = moved.movedim(dim, 0)
-                at[i] += tensor.movedim(dim, 0)[j]
-                at[j] -= tensor.movedim(dim, 0)[i]
+                at[row] += tensor.movedim(dim, 0)[column]
+                at[column] -= tensor.movedim(dim, 0)[row]
         return moved
 
     terms = space.symmetry.terms
-    parts = [on_blocks(space.state[n], terms[n], turn) for n in space.names]
-    return torch.cat([p.reshape(-1) for p in parts])
+    parts = [on_blocks(space.state[name], terms[name], turn) for name in space.names]
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
 _HYPOTHESES: dict[str, Callable[[Space], Iterator[Tensor]]] = {

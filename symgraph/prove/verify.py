@@ -50,29 +50,28 @@ class Verification(Shown):
     @property
     def passed(self) -> bool:
         """Whether every change is below the tolerance."""
-        return max([self.together, *(c.error for c in self.checks)]) <= self.tolerance
+        return max([self.together, *(check.error for check in self.checks)]) <= self.tolerance
 
     @property
     def failures(self) -> tuple[Check, ...]:
         """Families that change the outputs."""
-        return tuple(c for c in self.checks if not c.error <= self.tolerance)
+        return tuple(check for check in self.checks if not check.error <= self.tolerance)
 
     def __str__(self) -> str:
-        width = max([len(c.name) for c in self.checks] + [8])
+        width = max([len(check.name) for check in self.checks] + [8])
         lines = [
             f"{'all at once':<{width}}  {self.together:.1e}  {'ok' if self.together <= self.tolerance else 'FAILS'}"
         ]
-        for c in self.checks:
-            lines.append(
-                f"{c.name:<{width}}  {c.error:.1e}  {'ok' if c.error <= self.tolerance else 'FAILS'}  {c.group}"
-            )
+        for check in self.checks:
+            verdict = "ok" if check.error <= self.tolerance else "FAILS"
+            lines.append(f"{check.name:<{width}}  {check.error:.1e}  {verdict}  {check.group}")
         return "\n".join(lines)
 
     def raise_if_failed(self) -> None:
         """Raises VerifyError naming the families that failed."""
         if self.passed:
             return
-        names = ", ".join(c.name for c in self.failures) or "only the families together"
+        names = ", ".join(failure.name for failure in self.failures) or "only the families together"
         raise VerifyError(
             f"the inferred symmetry does not hold: outputs change by {self.together:.1e}, allowed {self.tolerance:.0e}",
             cause=f"spaces whose elements change the function: {names}",
@@ -118,13 +117,13 @@ def verify(
 
     def error(families: Collection[str] | None, count: int) -> float:
         worst = 0.0
-        for i, _ in zip(range(count), elements, strict=False):
-            scene = scenes[i % len(scenes)]
+        for number, _ in zip(range(count), elements, strict=False):
+            scene = scenes[number % len(scenes)]
             moved = random_transform(symmetry, base, generator, families).apply(base)
             worst = max(worst, scene.error(run.run(moved, scene.inputs)))
         return worst
 
-    checks = tuple(Check(n, g, error({n}, samples)) for n, g in names.items()) if each else ()
+    checks = tuple(Check(name, group, error({name}, samples)) for name, group in names.items()) if each else ()
     return Verification(error(None, together), checks, samples, tolerance)
 
 
@@ -137,16 +136,19 @@ class _Scene:
     slack: float = 1.0
     floors: tuple[float, ...] = ()
 
-    def error(self, found: Sequence[Tensor]) -> float:
+    def error(self, outputs: Sequence[Tensor]) -> float:
         """The largest change of the outputs."""
         floors = self.floors or (0.0,) * len(self.reference)
-        changes = (_relative(x, y, f) for x, y, f in zip(self.reference, found, floors, strict=True))
+        changes = (
+            _relative(wanted, output, floor)
+            for wanted, output, floor in zip(self.reference, outputs, floors, strict=True)
+        )
         return max(changes, default=0.0) / self.slack
 
     @property
     def undefined(self) -> bool:
         """Whether an output is NaN before anything is changed."""
-        return any(bool(x.isnan().any()) for x in self.reference)
+        return any(bool(output.isnan().any()) for output in self.reference)
 
 
 def _given(run: Interpreter, base: Mapping[str, Tensor], inputs: list[Tensor]) -> list[_Scene]:
@@ -164,7 +166,9 @@ def _drawn(run: Interpreter, base: Mapping[str, Tensor], generator: torch.Genera
     """Inputs of every world in which the model has outputs; what is flat is measured against the plain ones."""
     plain, *others = input_worlds(run.graph)
     scenes = _given(run, base, random_inputs(run.graph, generator, plain))
-    floors = tuple(float(x.abs().nan_to_num(0.0, 0.0, 0.0).max()) if x.numel() else 0.0 for x in scenes[0].reference)
+    floors = tuple(
+        float(output.abs().nan_to_num(0.0, 0.0, 0.0).max()) if output.numel() else 0.0 for output in scenes[0].reference
+    )
     for world in others:
         inputs = random_inputs(run.graph, generator, world)
         reference = run.run(base, inputs)
@@ -178,13 +182,15 @@ def settled_names(symmetry: SymmetryGraph) -> set[str]:
     Left out are leans on a gain and tilts, which no step with fixed coefficients can undo in every model, and
     statistics, which describe data.
     """
-    return {s.name for s in symmetry.active} | {f.label for f in freedoms(symmetry) if f.settled}
+    return {space.name for space in symmetry.active} | {
+        freedom.label for freedom in freedoms(symmetry) if freedom.settled
+    }
 
 
 def family_names(symmetry: SymmetryGraph) -> dict[str, str]:
     """Every family that `random_transform` samples, with what it is."""
-    names = {s.name: str(s.group) for s in symmetry.active}
-    return names | {f.label: f.family.value for f in freedoms(symmetry)}
+    names = {space.name: str(space.group) for space in symmetry.active}
+    return names | {freedom.label: freedom.family.value for freedom in freedoms(symmetry)}
 
 
 def random_transform(
@@ -204,7 +210,7 @@ def random_transform(
         return families is None or name in families
 
     out, _ = to_clean_gauge(symmetry, state)
-    spaces = {s.id for s in symmetry.active if wanted(s.name)}
+    spaces = {space.id for space in symmetry.active if wanted(space.name)}
     act = Act(random_element(symmetry, generator=generator, spaces=spaces, spread=spread))
     steps: list[Step] = []
     for freedom in freedoms(symmetry):
@@ -220,12 +226,12 @@ def _coordinates(freedom: Freedom, generator: torch.Generator) -> Tensor:
 
 def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     """Largest change of any output over its largest entry."""
-    return max((_relative(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
+    return max((_relative(one, other) for one, other in zip(a, b, strict=True)), default=0.0)
 
 
-def _relative(x: Tensor, y: Tensor, floor: float = 0.0) -> float:
+def _relative(before: Tensor, after: Tensor, floor: float = 0.0) -> float:
     """Largest change over the largest entry, at least `floor`; infinite where NaN appears, as no comparison sees."""
-    x, y = x.double(), y.double()
-    change = torch.where(x == y, 0.0, (x - y).abs())
-    scale = x.abs().nan_to_num(0.0, 0.0, 0.0).max().clamp_min(max(floor, 1e-300))
+    before, after = before.double(), after.double()
+    change = torch.where(before == after, 0.0, (before - after).abs())
+    scale = before.abs().nan_to_num(0.0, 0.0, 0.0).max().clamp_min(max(floor, 1e-300))
     return float((change / scale).nan_to_num(torch.inf).max())
