@@ -39,12 +39,14 @@ class Adapter:
 
     def moved(self, deltas: Mapping[str, Tensor]) -> Adapter:
         """The same with other deltas, of which as much is kept as factors of its ranks hold."""
-        halves = {n: factors(_matrix(t), self.ranks[n]) for n, t in deltas.items()}
-        return replace(self, deltas={n: (left @ right).reshape(deltas[n].shape) for n, (left, right) in halves.items()})
+        halves = {name: factors(_matrix(delta), self.ranks[name]) for name, delta in deltas.items()}
+        return replace(
+            self, deltas={name: (left @ right).reshape(deltas[name].shape) for name, (left, right) in halves.items()}
+        )
 
     def scaled(self, scale: float) -> Adapter:
         """The same, so many times as strong."""
-        return replace(self, deltas={n: scale * t for n, t in self.deltas.items()})
+        return replace(self, deltas={name: scale * delta for name, delta in self.deltas.items()})
 
 
 def is_adapter(source: object) -> TypeGuard[str | Path]:
@@ -59,11 +61,11 @@ def config_of(folder: Path) -> dict[str, Any]:
         CheckpointError: it cannot be read.
     """
     try:
-        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         remedy = "fetch the adapter again"
         raise CheckpointError(f"{folder / CONFIG} cannot be read", cause=one_line(error), remedy=remedy) from error
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def read_adapter(folder: str | Path, base: Model) -> Adapter:
@@ -74,7 +76,7 @@ def read_adapter(folder: str | Path, base: Model) -> Adapter:
         UsageError: it is of a kind that has no two factors, or PEFT is not installed.
     """
     _check_kind(Path(folder))
-    names = {id(p): n for n, p in base.module.named_parameters()}
+    names = {id(parameter): name for name, parameter in base.module.named_parameters()}
     tied = {*tied_names(base.module), *tied_names(base.module).values()}
     deltas, ranks = {}, {}
     for layer in _layers(_wrapped(base, folder)):
@@ -96,7 +98,7 @@ def write_adapter(adapter: Adapter, to: Model, out: str | Path, *, overwrite: bo
         OutputError: the folder exists, or cannot be written.
     """
     wrapped = _wrapped(to, adapter.folder)
-    names = {id(p): n for n, p in to.module.named_parameters()}
+    names = {id(parameter): name for name, parameter in to.module.named_parameters()}
     for layer in _layers(wrapped):
         _fill(layer, adapter.deltas[names[id(layer.get_base_layer().weight)]])
     wrapped.peft_config[NAME].base_model_name_or_path = to.spec
@@ -139,9 +141,9 @@ def _fill(layer: Any, delta: Tensor) -> None:
 def _factors_of(layer: Any) -> tuple[nn.Parameter, nn.Parameter]:
     """The factor that reads and the one that writes."""
     for names in _FACTORS:
-        held = [getattr(layer, n) for n in names]
-        if all(NAME in h for h in held):
-            first, second = (h[NAME] for h in held)
+        held = [getattr(layer, name) for name in names]
+        if all(NAME in layers for layers in held):
+            first, second = (layers[NAME] for layers in held)
             return getattr(first, "weight", first), getattr(second, "weight", second)
     raise UsageError(f"an adapter of a {type(layer).__name__} has no two factors", remedy="merge it into its model")
 
@@ -149,19 +151,19 @@ def _factors_of(layer: Any) -> tuple[nn.Parameter, nn.Parameter]:
 def _layers(wrapped: Any) -> Iterator[Any]:
     from peft.tuners.lora import LoraLayer
 
-    return (m for m in wrapped.base_model.model.modules() if isinstance(m, LoraLayer))
+    return (module for module in wrapped.base_model.model.modules() if isinstance(module, LoraLayer))
 
 
-def _wrapped(found: Model, folder: str | Path) -> Any:
+def _wrapped(model: Model, folder: str | Path) -> Any:
     """The model with an adapter, on the same parameters: no second copy of them."""
     peft = _peft()
-    held = {id(t): t for t in chain(found.module.parameters(), found.module.buffers())}
+    held = {id(tensor): tensor for tensor in chain(model.module.parameters(), model.module.buffers())}
     try:
-        return peft.PeftModel.from_pretrained(copy.deepcopy(found.module, held), str(folder))
+        return peft.PeftModel.from_pretrained(copy.deepcopy(model.module, held), str(folder))
     except Exception as error:
         cause = one_line(error)
         remedy = "name the base model that the adapter was trained on, and models of its architecture"
-        raise CheckpointError(f"{folder} is no adapter of {found.spec}", cause=cause, remedy=remedy) from error
+        raise CheckpointError(f"{folder} is no adapter of {model.spec}", cause=cause, remedy=remedy) from error
 
 
 def _peft() -> Any:
@@ -174,9 +176,12 @@ def _peft() -> Any:
 
 def _check_kind(folder: Path) -> None:
     config = config_of(folder)
-    kind, more = config.get("peft_type"), [k for k, none in _MORE.items() if config.get(k, none) not in (none, [])]
+    kind, more = (
+        config.get("peft_type"),
+        [key for key, none in _MORE.items() if config.get(key, none) not in (none, [])],
+    )
     if kind != "LORA" or more:
-        what = f"of the kind {kind}" if kind != "LORA" else f"with {', '.join(f'{k}={config[k]}' for k in more)}"
+        what = f"of the kind {kind}" if kind != "LORA" else f"with {', '.join(f'{key}={config[key]}' for key in more)}"
         cause = "only adapters that are products of two factors are read"
         remedy = "merge it into its model, and name that"
         raise UsageError(f"{folder} is an adapter {what}", cause=cause, remedy=remedy)

@@ -22,7 +22,7 @@ def compute_alike(one: Model, other: Model) -> bool:
     if list(map(_call, first.nodes)) != list(map(_call, second.nodes)) or first.outputs != second.outputs:
         return False
     held, given = state_of(one.module), state_of(other.module)
-    return all(_equal(held.get(n), given.get(n)) for n in first.transient)
+    return all(_equal(held.get(name), given.get(name)) for name in first.transient)
 
 
 def _traced(model: Model) -> Graph:

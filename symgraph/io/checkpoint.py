@@ -1,9 +1,8 @@
-"""Reading, comparing and writing checkpoints."""
+"""Reading, checking and writing checkpoints."""
 
 from __future__ import annotations
 
 import copy
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, one_line, shorten
-from symgraph.io.alike import compute_alike
 from symgraph.io.files import SHARD_SIZE, OutputError, atomic_dir, refuse_existing, require_space
 from symgraph.io.layouts import SUFFIXES as WEIGHT_SUFFIXES
 from symgraph.io.layouts import is_weights, write_weights
@@ -26,10 +24,8 @@ from symgraph.io.sums import noted
 from symgraph.tracing.deferred import Deferred, cast, made
 
 __all__ = [
-    "architecture_differences",
     "canonical_state",
     "check_finite",
-    "check_same_architecture",
     "check_state",
     "dtypes",
     "module_hash",
@@ -38,13 +34,6 @@ __all__ = [
     "tied_names",
     "write",
 ]
-
-# Keys of a config that change neither a shape nor the function computed in evaluation mode.
-_IRRELEVANT = re.compile(
-    r"_.*|(name_or_path|transformers_version|(torch_)?dtype|architectures|auto_map|use_cache|return_dict|id2label"
-    r"|label2id|task_specific_params|finetuning_task|problem_type|prefix|tokenizer_class|gradient_checkpointing"
-    r"|output_\w+|initializer_\w+|\w*_std|\w*drop(out|_path)?\w*|\w*_pdrop|\w*token_id|summary_\w+|loss_\w+)"
-)
 
 _COMPANIONS = (
     "generation_config.json",
@@ -82,17 +71,17 @@ def read_state(model: Model) -> dict[str, Tensor]:
 
 def dtypes(model: Model) -> dict[str, torch.dtype]:
     """The dtype in which each tensor of the model's state is stored."""
-    found = {name: t.dtype for name, t in model.module.state_dict().items()}
-    stored = {name: found.dtype for name, found in _stored(model).items()}
+    every = {name: tensor.dtype for name, tensor in model.module.state_dict().items()}
+    stored = {name: held.dtype for name, held in _stored(model).items()}
     # Tensors that are stored under other names, as transformers renames some while loading.
-    renamed = usual_dtype(dtype for name, dtype in stored.items() if name not in found)
+    renamed = usual_dtype(dtype for name, dtype in stored.items() if name not in every)
     if renamed is not None:
-        found = {name: renamed if dtype.is_floating_point else dtype for name, dtype in found.items()}
-    found |= {name: dtype for name, dtype in stored.items() if name in found}
+        every = {name: renamed if dtype.is_floating_point else dtype for name, dtype in every.items()}
+    every |= {name: dtype for name, dtype in stored.items() if name in every}
     for name, first in tied_names(model.module).items():
-        if name in stored and first in found and first not in stored:
-            found[first] = stored[name]
-    return found
+        if name in stored and first in every and first not in stored:
+            every[first] = stored[name]
+    return every
 
 
 def module_hash(module: nn.Module) -> str:
@@ -107,11 +96,11 @@ def checked_hash(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
         CheckpointError: naming the tensors that are not finite.
     """
     stored, checks = module.state_dict(), FiniteChecks()
-    found = state_hash(stored, noted)
+    digest = state_hash(stored, noted)
     for name, tensor in state.items():
         checks.look(name, stored.get(name, tensor))
     checks.done(where)
-    return found
+    return digest
 
 
 def tied_names(module: nn.Module) -> dict[str, str]:
@@ -123,35 +112,11 @@ def tied_names(module: nn.Module) -> dict[str, str]:
     """
     first: dict[int, str] = {}
     tied = {}
-    for name, t in _named_tensors(module):
-        canonical = first.setdefault(id(t), name)
+    for name, tensor in _named_tensors(module):
+        canonical = first.setdefault(id(tensor), name)
         if canonical != name:
             tied[name] = canonical
     return tied
-
-
-def architecture_differences(a: Model, b: Model) -> list[str]:
-    """What tells two architectures apart: the class; or config (as far as it changes what is computed) and shapes."""
-    if found := [*_class_differences(a, b)]:
-        return found
-    configs, shapes = [*_config_differences(a, b)], [*_shape_differences(a.module, b.module)]
-    # Many settings change nothing: how long a text may be, what labels are called.
-    return shapes if configs and not shapes and compute_alike(a, b) else [*configs, *shapes]
-
-
-def check_same_architecture(a: Model, b: Model) -> None:
-    """Raise unless the two models have one class, one config (as far as it matters) and the same shapes.
-
-    Raises:
-        CheckpointError: listing what differs.
-    """
-    problems = architecture_differences(a, b)
-    if problems:
-        raise CheckpointError(
-            f"{a.spec} and {b.spec} are of different architectures",
-            cause="; ".join(problems),
-            remedy="name checkpoints of one class and one size; `symgraph align` and `merge` also take narrower ones",
-        )
 
 
 def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -162,16 +127,22 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
     Raises:
         CheckpointError: listing what is missing, unexpected, of another shape, or tied and different.
     """
-    expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
-    tied = {n: c for n, c in tied_names(module).items() if n in expected}
-    missing = [n for n in expected if n not in state and _twin(n, tied, state) is None]
-    unexpected = [n for n in state if n not in expected]
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    tied = {name: standing for name, standing in tied_names(module).items() if name in expected}
+    missing = [name for name in expected if name not in state and _twin(name, tied, state) is None]
+    unexpected = [name for name in state if name not in expected]
     shapes = [
-        f"{n} {tuple(t.shape)} instead of {expected[n]}" for n, t in state.items() if _differs(t, expected.get(n))
+        f"{name} {tuple(tensor.shape)} instead of {expected[name]}"
+        for name, tensor in state.items()
+        if _differs(tensor, expected.get(name))
     ]
-    apart = [f"{n} and {c}" for n, c in tied.items() if n in state and c in state and not _equal(state[n], state[c])]
-    found = {"missing": missing, "unexpected": unexpected, "wrong shapes:": shapes, "tied but different:": apart}
-    problems = [f"{problem} {shorten(names)}" for problem, names in found.items() if names]
+    apart = [
+        f"{name} and {standing}"
+        for name, standing in tied.items()
+        if name in state and standing in state and not _equal(state[name], state[standing])
+    ]
+    by_problem = {"missing": missing, "unexpected": unexpected, "wrong shapes:": shapes, "tied but different:": apart}
+    problems = [f"{problem} {shorten(names)}" for problem, names in by_problem.items() if names]
     if problems:
         remedy = "use a state of this very architecture"
         if apart:
@@ -187,8 +158,8 @@ def canonical_state(module: nn.Module, state: Mapping[str, Tensor], where: str =
     """
     check_state(module, state, where)
     tied = tied_names(module)
-    names = (n for n in module.state_dict() if n not in tied)
-    return {n: state[_twin(n, tied, state) or n] for n in names}
+    names = (name for name in module.state_dict() if name not in tied)
+    return {name: state[_twin(name, tied, state) or name] for name in names}
 
 
 def write(
@@ -275,8 +246,10 @@ def _as_files_name_them(shell: Any, tensors: Mapping[str, Tensor]) -> Mapping[st
     from transformers.core_model_loading import revert_weight_conversion
 
     ignored = set(shell._keys_to_ignore_on_save or ())
-    found: dict[str, Tensor] = revert_weight_conversion(shell, {n: t for n, t in tensors.items() if n not in ignored})
-    return found
+    renamed: dict[str, Tensor] = revert_weight_conversion(
+        shell, {name: tensor for name, tensor in tensors.items() if name not in ignored}
+    )
+    return renamed
 
 
 def names_in_files(model: Model) -> dict[str, str]:
@@ -288,15 +261,19 @@ def names_in_files(model: Model) -> dict[str, str]:
     if not _is_transformers(model.module):
         return {}
     tied, state = tied_names(model.module), model.module.state_dict()
-    names = {n: torch.empty(t.shape, dtype=t.dtype, device="meta") for n, t in state.items() if n not in tied}
-    by_tensor = {id(t): n for n, t in names.items()}
+    names = {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        for name, tensor in state.items()
+        if name not in tied
+    }
+    by_tensor = {id(tensor): name for name, tensor in names.items()}
     with quiet():
         kept = _as_files_name_them(model.module, names)
-    for name, t in kept.items():
-        if id(t) not in by_tensor:
+    for name, tensor in kept.items():
+        if id(tensor) not in by_tensor:
             what = f"files of {model.spec} hold {name} in another form than the model"
             raise CheckpointError(what, remedy="use `symgraph apply`, which goes through the model")
-    return {n: by_tensor[id(t)] for n, t in kept.items() if n != by_tensor[id(t)]}
+    return {name: by_tensor[id(tensor)] for name, tensor in kept.items() if name != by_tensor[id(tensor)]}
 
 
 def _to_save(
@@ -304,8 +281,11 @@ def _to_save(
 ) -> dict[str, Tensor]:
     # Each tied tensor is converted and kept under its first name only; loading ties the others again.
     given = canonical_state(shell, state, where)
-    buffers = {n for n, _ in shell.named_buffers()}
-    return {n: _converted(n, t.detach(), stored.get(n, t.dtype), where, n in buffers) for n, t in given.items()}
+    buffers = {name for name, _ in shell.named_buffers()}
+    return {
+        name: _converted(name, tensor.detach(), stored.get(name, tensor.dtype), where, name in buffers)
+        for name, tensor in given.items()
+    }
 
 
 def _converted(name: str, tensor: Tensor, dtype: torch.dtype, where: str, infinite_ok: bool) -> Tensor:
@@ -315,11 +295,11 @@ def _converted(name: str, tensor: Tensor, dtype: torch.dtype, where: str, infini
     def make() -> Tensor:
         given = made(tensor)
         check_finite({name: given}, where=where, infinite_ok=allowed)
-        found = given.to(device="cpu", dtype=dtype)
+        stored = given.to(device="cpu", dtype=dtype)
         # float16 ends at 65504: values that were finite may not be any more.
-        if found.dtype != given.dtype:
-            check_finite({name: found}, where=f"{where}, after conversion to the stored dtype", infinite_ok=allowed)
-        return found.contiguous()
+        if stored.dtype != given.dtype:
+            check_finite({name: stored}, where=f"{where}, after conversion to the stored dtype", infinite_ok=allowed)
+        return stored.contiguous()
 
     return Deferred(make, tensor.shape, dtype)
 
@@ -338,7 +318,7 @@ def _shell(model: Model, overrides: dict[str, Any], dtype: torch.dtype | None) -
     with quiet(), torch.device("meta"):
         shell = type(module)._from_config(config, dtype=dtype)
     # Its file is copied as it is: transformers opens generation configs that it then refuses to save.
-    copied = {"generation_config"} & {p.stem for p in _companions(model)}
+    copied = {"generation_config"} & {companion.stem for companion in _companions(model)}
     for attribute in {"generation_config", "_weight_conversions", "_auto_class"} - copied:
         if getattr(module, attribute, None) is not None:
             setattr(shell, attribute, getattr(module, attribute))
@@ -347,7 +327,7 @@ def _shell(model: Model, overrides: dict[str, Any], dtype: torch.dtype | None) -
 
 def folders_of(*models: Model) -> set[Path]:
     """The folders that models were read from."""
-    return {f.parent for m in models for f in m.files if f.name == "config.json"}
+    return {file.parent for model in models for file in model.files if file.name == "config.json"}
 
 
 def _refuse_other_folder(out: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
@@ -355,14 +335,14 @@ def _refuse_other_folder(out: Path, overwrite: bool, inputs: Iterable[Path]) -> 
     if not out.exists() or not any(out.iterdir()):
         return
     if not any((out / name).exists() for name in ("config.json", "model.safetensors")):
-        cause = f"it is no checkpoint; it holds {shorten(sorted(p.name for p in out.iterdir()))}"
+        cause = f"it is no checkpoint; it holds {shorten(sorted(entry.name for entry in out.iterdir()))}"
         raise OutputError(f"{out} is not replaced", cause=cause, remedy="choose another path, or empty it yourself")
 
 
 def _companions(model: Model) -> Iterator[Path]:
     for folder in folders_of(model):
         for pattern in _COMPANIONS:
-            yield from (p for p in folder.glob(pattern) if p.is_file() and p.suffix != ".safetensors")
+            yield from (path for path in folder.glob(pattern) if path.is_file() and path.suffix != ".safetensors")
 
 
 def _is_transformers(module: Any) -> bool:
@@ -373,11 +353,11 @@ def _stored(model: Model) -> dict[str, Stored]:
     return stored_tensors(model.files) if model.has_weights else {}
 
 
-def _read_tensor(found: Stored, like: Tensor) -> Tensor:
+def _read_tensor(stored: Stored, like: Tensor) -> Tensor:
     # A checkpoint that transformers rearranges while loading keeps the loaded values.
-    if found.shape != tuple(like.shape):
+    if stored.shape != tuple(like.shape):
         return like
-    return found.deferred() if isinstance(like, Deferred) else found.read()
+    return stored.deferred() if isinstance(like, Deferred) else stored.read()
 
 
 def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -387,8 +367,8 @@ def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _twin(name: str, tied: Mapping[str, str], state: Mapping[str, Tensor]) -> str | None:
     canonical = tied.get(name, name)
-    names = (canonical, *(n for n, c in tied.items() if c == canonical))
-    return next((n for n in names if n in state), None)
+    names = (canonical, *(name for name, standing in tied.items() if standing == canonical))
+    return next((name for name in names if name in state), None)
 
 
 def _differs(t: Tensor, shape: tuple[int, ...] | None) -> bool:
@@ -400,43 +380,3 @@ def _equal(a: Tensor, b: Tensor) -> bool:
         return True
     a, b = made(a), made(b)
     return (a.data_ptr() == b.data_ptr() and a.shape == b.shape) or torch.equal(a, b)
-
-
-def _class_differences(a: Model, b: Model) -> Iterator[str]:
-    names = type(a.module).__name__, type(b.module).__name__
-    if names[0] != names[1]:
-        yield f"the classes are {names[0]} and {names[1]}"
-
-
-def _config_differences(a: Model, b: Model) -> Iterator[str]:
-    if a.config is None or b.config is None or type(a.config) is not type(b.config):
-        return
-    x, y = _flat(a.config), _flat(b.config)
-    keys = sorted(k for k in x.keys() | y.keys() if x.get(k) != y.get(k))
-    if keys:
-        yield "the configs differ in " + shorten(f"{k} ({x.get(k)} and {y.get(k)})" for k in keys)
-
-
-def _flat(config: Any) -> dict[str, Any]:
-    found = config.to_dict() if hasattr(config, "to_dict") else config
-    return dict(_relevant(found if isinstance(found, dict) else vars(found), ""))
-
-
-def _relevant(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if _IRRELEVANT.fullmatch(str(key)):
-            continue
-        if isinstance(value, dict):
-            yield from _relevant(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _shape_differences(a: nn.Module, b: nn.Module) -> Iterator[str]:
-    x, y = ({n: tuple(t.shape) for n, t in m.state_dict().items()} for m in (a, b))
-    shapes = [f"{n} {x[n]} and {y[n]}" for n in x if n in y and x[n] != y[n]]
-    alone = [f"{n} only in the first" for n in x if n not in y] + [f"{n} only in the second" for n in y if n not in x]
-    if shapes:
-        yield f"shapes differ: {shorten(shapes)}"
-    if alone:
-        yield f"parameters differ: {shorten(alone)}"

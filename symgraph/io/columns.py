@@ -52,8 +52,8 @@ class Source:
 
     def companion(self, *names: str) -> Path | None:
         """The first of these files that stands beside the model's weights."""
-        folders = {f.parent for f in self.model.files} if self.model else set()
-        return next((f / name for name in names for f in folders if (f / name).exists()), None)
+        folders = {file.parent for file in self.model.files} if self.model else set()
+        return next((folder / name for name in names for folder in folders if (folder / name).exists()), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ def image_rows(table: Any, image: str, label: str | None, source: Source) -> tup
 
     def rows(start: int, stop: int) -> Batch:
         values = table[start:stop]
-        pixels = [finish(_pixels(v, source, start + i)) for i, v in enumerate(values[image])]
-        if len({p.shape for p in pixels}) > 1:
-            cause = f"{', '.join(sorted({str(tuple(p.shape)) for p in pixels}))} in one batch"
+        pixels = [finish(_pixels(value, source, start + number)) for number, value in enumerate(values[image])]
+        if len({picture.shape for picture in pixels}) > 1:
+            cause = f"{', '.join(sorted({str(tuple(picture.shape)) for picture in pixels}))} in one batch"
             raise source.error("image size mismatch", cause, "resize the images to one size")
         return {"pixel_values": torch.stack(pixels), **_labels(values, label, source, start)}
 
@@ -100,11 +100,14 @@ def token_rows(table: Any, text: str, label: str | None, source: Source) -> Rows
 
     def rows(start: int, stop: int) -> Batch:
         values = table[start:stop]
-        ids = [_token_ids(tokenizer, v, source, start + i)[:size] for i, v in enumerate(values[text])]
+        ids = [_token_ids(tokenizer, value, source, start + number)[:size] for number, value in enumerate(values[text])]
         masks = _masks(values, text, source, start) if stored else None
         batch = _padded(ids, masks or [torch.ones_like(row) for row in ids])
         check_tokens(batch["input_ids"], source, start)
-        labels = {k: t[:, :size] if t.ndim == 2 else t for k, t in _labels(values, label, source, start).items()}
+        labels = {
+            name: tensor[:, :size] if tensor.ndim == 2 else tensor
+            for name, tensor in _labels(values, label, source, start).items()
+        }
         return batch | labels if labels else language_targets(batch, tokenizer, source, start)
 
     return rows
@@ -133,7 +136,7 @@ def language_targets(batch: Batch, tokenizer: Tokenizer, source: Source, start: 
         raise source.error(
             "no mask token", "the tokenizer has none to hide tokens with", f"name one: {argument('tokenizer', 'FILE')}"
         )
-    hidden = torch.stack([_hidden(len(row), start + i) for i, row in enumerate(labels)]) & (labels != IGNORED)
+    hidden = torch.stack([_hidden(len(row), start + number) for number, row in enumerate(labels)]) & (labels != IGNORED)
     ids = batch["input_ids"].masked_fill(hidden, tokenizer.mask_id)
     return {**batch, "input_ids": ids, "labels": labels.masked_fill(~hidden, IGNORED)}
 
@@ -198,7 +201,9 @@ def _tokenizer_file(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer as Fast
 
     fast = Fast.from_file(str(path))
-    mask_id = next((i for token in ("[MASK]", "<mask>") if (i := fast.token_to_id(token)) is not None), None)
+    mask_id = next(
+        (token_id for token in ("[MASK]", "<mask>") if (token_id := fast.token_to_id(token)) is not None), None
+    )
     return Tokenizer(lambda text: fast.encode(text, add_special_tokens=False).ids, mask_id)
 
 
@@ -236,10 +241,10 @@ def _masks(values: Mapping[str, Any], text: str, source: Source, start: int) -> 
     """Tokens that were padded before they were stored bring the mask that says so."""
     if "attention_mask" not in values:
         return None
-    for i, (row, mask) in enumerate(zip(values[text], values["attention_mask"], strict=True)):
+    for number, (row, mask) in enumerate(zip(values[text], values["attention_mask"], strict=True)):
         if mask is None or len(mask) != len(row):
             cause = f"{len(row)} tokens and an attention_mask of {len(mask or ())}"
-            raise source.error(f"example {start + i} is not whole", cause, "tokenize the data again")
+            raise source.error(f"example {start + number} is not whole", cause, "tokenize the data again")
     return [torch.as_tensor(mask, dtype=torch.int64) for mask in values["attention_mask"]]
 
 
@@ -247,7 +252,7 @@ def _padded(rows: list[Tensor], masks: list[Tensor]) -> Batch:
     from torch.nn.utils.rnn import pad_sequence
 
     ids = pad_sequence(rows, batch_first=True)
-    mask = pad_sequence([m[: len(row)] for m, row in zip(masks, rows, strict=True)], batch_first=True)
+    mask = pad_sequence([mask[: len(row)] for mask, row in zip(masks, rows, strict=True)], batch_first=True)
     return {"input_ids": ids} if bool(mask.all()) else {"input_ids": ids, "attention_mask": mask}
 
 
@@ -272,7 +277,7 @@ def _label_tensor(values: Sequence[Any]) -> Tensor:
     if values and isinstance(values[0], list | tuple):
         from torch.nn.utils.rnn import pad_sequence
 
-        return pad_sequence([torch.as_tensor(v) for v in values], batch_first=True, padding_value=IGNORED)
+        return pad_sequence([torch.as_tensor(value) for value in values], batch_first=True, padding_value=IGNORED)
     labels = torch.as_tensor(values)
     return labels.long() if labels.dtype == torch.bool else labels
 
@@ -318,11 +323,11 @@ def _finishing(
     def finish(stored_pixels: Tensor) -> Tensor:
         floats = stored_pixels.is_floating_point()
         pixels = stored_pixels.float() if floats else stored_pixels.float() / 255
-        found = (int(pixels.shape[1]), int(pixels.shape[2]))
-        if size and found != size and stored.get("do_resize"):
+        size_here = (int(pixels.shape[1]), int(pixels.shape[2]))
+        if size and size_here != size and stored.get("do_resize"):
             pixels = torch.nn.functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
-        elif size and found != size:
-            cause = f"images are {found[0]} x {found[1]}, the model takes {size[0]} x {size[1]}"
+        elif size and size_here != size:
+            cause = f"images are {size_here[0]} x {size_here[1]}, the model takes {size[0]} x {size[1]}"
             raise source.error("image size mismatch", cause, "resize them, or name the data the model was trained on")
         if ready and floats:
             return pixels
@@ -373,15 +378,15 @@ def _statistics(source: Source, stored: Mapping[str, Any]) -> tuple[Tensor, Tens
     if not mean or not std:
         return None
     try:
-        found = torch.tensor([float(m) for m in mean]), torch.tensor([float(s) for s in std])
+        statistics = torch.tensor([float(part) for part in mean]), torch.tensor([float(part) for part in std])
     except (TypeError, ValueError) as e:
         remedy = _statistics_given()
         raise source.error("images cannot be normalised", one_line(e), remedy) from e
-    if not bool((found[1] > 0).all()):
+    if not bool((statistics[1] > 0).all()):
         raise source.error(
             "images cannot be normalised", f"std is {std}", f"give positive numbers, {argument('std', (0.5,))}"
         )
-    return found[0][:, None, None], found[1][:, None, None]
+    return statistics[0][:, None, None], statistics[1][:, None, None]
 
 
 def _image_size(config: Any) -> tuple[int, int] | None:

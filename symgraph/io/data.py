@@ -84,7 +84,7 @@ class Batches:
         return dict(batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self[i] for i in range(self.count))
+        return (self[number] for number in range(self.count))
 
     def _room(self) -> int:
         return _CACHE_BYTES - sum(map(_bytes, self._kept.values()))
@@ -140,8 +140,8 @@ def splits(spec: str | Path) -> tuple[str, ...]:
     path = existing(str(spec))
     if path is None or path.suffix == ".txt":
         return ()
-    found = _read(path)
-    return tuple(map(str, found)) if isinstance(found, dict) else ()
+    held = _read(path)
+    return tuple(map(str, held)) if isinstance(held, dict) else ()
 
 
 def from_batches(found: Any, source: str = "batches", *, limit: int | None = None) -> Batches:
@@ -157,8 +157,8 @@ def from_batches(found: Any, source: str = "batches", *, limit: int | None = Non
         raise DataError(f"{source} gave no batches", cause=cause, remedy="give an iterable of dictionaries of tensors")
     batches: list[Batch] = []
     examples = 0
-    for i, raw in _numbered(found, source):
-        batch = _first(_as_batch(raw, f"{source}, batch {i}"), None if limit is None else limit - examples)
+    for number, raw in _numbered(found, source):
+        batch = _first(_as_batch(raw, f"{source}, batch {number}"), None if limit is None else limit - examples)
         batches.append(batch)
         examples += batch_length(batch)
         if limit is not None and examples >= limit:
@@ -170,48 +170,50 @@ def from_batches(found: Any, source: str = "batches", *, limit: int | None = Non
 
 def _numbered(found: Iterable[Any], source: str) -> Iterator[tuple[int, Any]]:
     rest = iter(found)
-    for i in count():
+    for number in count():
         try:
-            yield i, next(rest)
+            yield number, next(rest)
         except StopIteration:
             return
         except SymgraphError:
             raise
         except Exception as e:
             remedy = "go through the batches by hand to see the traceback"
-            raise DataError(f"{source}: batch {i} cannot be made", cause=one_line(e), remedy=remedy) from e
+            raise DataError(f"{source}: batch {number} cannot be made", cause=one_line(e), remedy=remedy) from e
 
 
-def _part(found: Batches, name: str, limit: int | None) -> Batches:
+def _part(batches: Batches, name: str, limit: int | None) -> Batches:
     """All but the last tenth of the batches, or these."""
-    if found.count < 2:
+    if batches.count < 2:
         other = f"name other data to train on, {argument('data')}"
-        size = argument("batch_size", max(1, found.examples // _TAIL))
+        size = argument("batch_size", max(1, batches.examples // _TAIL))
         # A factory makes its batches by itself.
-        own = ":" in found.source
+        own = ":" in batches.source
         remedy = f"{other}, or make more batches" if own else f"{other}, or make batches smaller, {size}"
-        raise DataError(f"{found.source}: nothing can be set apart", cause="it is one batch", remedy=remedy)
-    cut = found.count - max(1, found.count // _TAIL)
-    numbers = range(cut) if name == HEAD else range(cut, found.count)
-    apart = sum(batch_length(found[i]) for i in range(cut, found.count))
-    examples = apart if name == TAIL else found.examples - apart
-    part = Batches(found.source, name, examples, len(numbers), lambda i: found[numbers[i]], found.remarks)
+        raise DataError(f"{batches.source}: nothing can be set apart", cause="it is one batch", remedy=remedy)
+    cut = batches.count - max(1, batches.count // _TAIL)
+    numbers = range(cut) if name == HEAD else range(cut, batches.count)
+    apart = sum(batch_length(batches[number]) for number in range(cut, batches.count))
+    examples = apart if name == TAIL else batches.examples - apart
+    part = Batches(
+        batches.source, name, examples, len(numbers), lambda number: batches[numbers[number]], batches.remarks
+    )
     return (
         part
         if limit is None
-        else replace(from_batches(part, found.source, limit=limit), split=name, remarks=found.remarks)
+        else replace(from_batches(part, batches.source, limit=limit), split=name, remarks=batches.remarks)
     )
 
 
 def batch_length(batch: Mapping[str, Tensor]) -> int:
     """How many examples a batch holds."""
-    return next((len(t) for t in batch.values() if t.ndim), 0)
+    return next((len(tensor) for tensor in batch.values() if tensor.ndim), 0)
 
 
 def _as_batch(raw: Any, where: str) -> Batch:
     if isinstance(raw, list | tuple) and len(raw) == 2:
         raw = {"inputs": raw[0], "labels": raw[1]}
-    if isinstance(raw, Mapping) and raw and all(isinstance(v, Tensor) for v in raw.values()):
+    if isinstance(raw, Mapping) and raw and all(isinstance(value, Tensor) for value in raw.values()):
         return dict(raw)
     kind = f"keys {shorten(map(str, raw))}" if isinstance(raw, Mapping) else type(raw).__name__
     remedy = "give dictionaries of tensors, or pairs (inputs, labels)"
@@ -222,7 +224,7 @@ def _first(batch: Batch, count: int | None) -> Batch:
     length = batch_length(batch)
     if count is None or count >= length:
         return batch
-    return {k: t[:count] if t.ndim and len(t) == length else t for k, t in batch.items()}
+    return {name: tensor[:count] if tensor.ndim and len(tensor) == length else tensor for name, tensor in batch.items()}
 
 
 def _read(path: Path) -> Any:
@@ -247,18 +249,22 @@ def _read(path: Path) -> Any:
             datasets.enable_progress_bars()
 
 
-def _pick_split(found: Any, spec: str, split: str | None) -> tuple[Any, str]:
-    if not isinstance(found, dict):
+def _pick_split(held: Any, spec: str, split: str | None) -> tuple[Any, str]:
+    if not isinstance(held, dict):
         _refuse_split(spec, split)
-        return found, "all"
-    name = split or next((n for n in _HELD_OUT if n in found), None) or (next(iter(found)) if len(found) == 1 else None)
-    if name in found:
-        return found[name], str(name)
+        return held, "all"
+    name = (
+        split
+        or next((name for name in _HELD_OUT if name in held), None)
+        or (next(iter(held)) if len(held) == 1 else None)
+    )
+    if name in held:
+        return held[name], str(name)
     problem = f"no split {split!r}" if split else "no held-out split to choose"
     raise DataError(
         f"{spec}: {problem}",
-        cause=f"it has {shorten(found)}",
-        remedy=" or ".join(argument("split", n) for n in list(found)[:SHOWN]),
+        cause=f"it has {shorten(held)}",
+        remedy=" or ".join(argument("split", name) for name in list(held)[:SHOWN]),
     )
 
 
@@ -304,8 +310,8 @@ def _windows(texts: Iterable[str], source: Source, batch_size: int, limit: int |
 
 
 def _sliced(make: Rows, examples: int, source: Source, batch_size: int) -> Batches:
-    def fetch(i: int) -> Batch:
-        return make(i * batch_size, min((i + 1) * batch_size, examples))
+    def fetch(number: int) -> Batch:
+        return make(number * batch_size, min((number + 1) * batch_size, examples))
 
     return Batches(source.spec, source.split, examples, -(-examples // batch_size), fetch)
 
@@ -324,4 +330,4 @@ def _read_text(path: Path) -> str:
 
 
 def _bytes(batch: Mapping[str, Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in batch.values())
+    return sum(tensor.numel() * tensor.element_size() for tensor in batch.values())

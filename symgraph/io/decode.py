@@ -44,12 +44,12 @@ def decode(kind: type[Kind], plain: Any) -> Kind:
         Malformed: a key is unknown or missing, or a value is of another type.
     """
     try:
-        found = msgspec.convert(plain, kind)
+        made = msgspec.convert(plain, kind)
     except (msgspec.ValidationError, RecursionError) as error:
         what, _, place = str(error).partition(" - at `$")
         raise Malformed(f"{place.strip('.`')}: {what}" if place else what) from error
-    _check_keys(plain, found, "")
-    return found
+    _check_keys(plain, made, "")
+    return made
 
 
 def encode(value: Any) -> Any:
@@ -60,25 +60,25 @@ def encode(value: Any) -> Any:
 def brief(value: Any) -> Any:
     """The same without the fields of dataclasses that say nothing: those that are empty by default, and are."""
     if isinstance(value, tuple) and value and all(map(is_dataclass, value)):
-        return [brief(v) for v in value]
+        return [brief(item) for item in value]
     if not is_dataclass(value):
         return encode(value)
-    every = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
-    return {n: brief(v) for n, (v, default) in every.items() if v != default or v not in ("", None, ())}
+    every = {field.name: (getattr(value, field.name), field.default) for field in fields(value)}
+    return {name: brief(own) for name, (own, default) in every.items() if own != default or own not in ("", None, ())}
 
 
 def _check_keys(plain: Any, made: Any, at: str) -> None:
     """Every key that was given must be a field of the dataclass that was made of it."""
     if is_dataclass(made):
-        check_names(plain, [f.name for f in fields(made)], at)
+        check_names(plain, [field.name for field in fields(made)], at)
         for key, value in plain.items():
             _check_keys(value, getattr(made, key), f"{at}.{key}" if at else key)
     elif isinstance(made, dict):
         for key in made.keys() & plain.keys():
             _check_keys(plain[key], made[key], f"{at}.{key}" if at else str(key))
     elif isinstance(made, tuple):
-        for i, (one, other) in enumerate(zip(plain, made, strict=True)):
-            _check_keys(one, other, f"{at}[{i}]")
+        for number, (one, other) in enumerate(zip(plain, made, strict=True)):
+            _check_keys(one, other, f"{at}[{number}]")
 
 
 def check_names(given: Iterable[Any], known: Iterable[str], at: str = "") -> None:

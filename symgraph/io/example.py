@@ -67,21 +67,28 @@ def _of_size(module: nn.Module, size: Size) -> Call:
 
 def _drawn(module: nn.Module, size: Sequence[int]) -> Tensor:
     """Random numbers of a shape, where and as the module computes; on the meta device no numbers at all."""
-    if not isinstance(size, list | tuple) or not size or not all(isinstance(n, int) and n > 0 for n in size):
+    if (
+        not isinstance(size, list | tuple)
+        or not size
+        or not all(isinstance(length, int) and length > 0 for length in size)
+    ):
         remedy = "give positive whole numbers, one for each axis, the batch first: (1, 3, 32, 32)"
         raise UsageError(f"{size!r} is no shape of an input", remedy=remedy)
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    like = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
     return torch.randn(*size, generator=generator).to(like.device, like.dtype)
 
 
 def _by_name(module: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(module.forward).parameters
-    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     needed = {
-        n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
-    taken = [k for k in given if k in parameters or anything]
+    taken = [name for name in given if name in parameters or anything]
     if lacking := sorted(needed - set(taken)):
         near = get_close_matches(lacking[0], list(given), n=1)
         raise UsageError(
@@ -89,13 +96,13 @@ def _by_name(module: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
             cause=f"they have {shorten(map(repr, given)) or 'nothing'}",
             remedy=f"call {near[0]!r} {lacking[0]!r}" if near else "call them as the arguments of its forward",
         )
-    return {k: given[k] for k in taken if k in needed or k not in LABEL_KEYS}
+    return {name: given[name] for name in taken if name in needed or name not in LABEL_KEYS}
 
 
 def _in_order(module: nn.Module, given: Sequence[Any]) -> Call:
     """All of them, or all but the labels: a list is a batch of a loader, a tuple one where it is too long otherwise."""
     forms = [given, given[:-1]] if isinstance(given, tuple) else [given[:-1], given]
-    chosen = next((f for f in forms if f and _fits(module, f)), given)
+    chosen = next((form for form in forms if form and _fits(module, form)), given)
     if len(chosen) == 1 and isinstance(chosen[0], Mapping):
         return _by_name(module, chosen[0])
     return tuple(chosen)

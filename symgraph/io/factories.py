@@ -21,10 +21,10 @@ _FORM = re.compile(r"(?P<module>[^:()@]+):(?P<name>[^:()@]+)(?:\((?P<arguments>.
 
 def is_factory(spec: str) -> bool:
     """Whether `spec` has the form `package.module:factory` or `path/file.py:factory`, with arguments or without."""
-    found = _FORM.fullmatch(spec)
-    if found is None or not _is_dotted(found["name"]):
+    form = _FORM.fullmatch(spec)
+    if form is None or not _is_dotted(form["name"]):
         return False
-    return _is_file(found["module"]) or _is_dotted(found["module"])
+    return _is_file(form["module"]) or _is_dotted(form["module"])
 
 
 def import_factory(
@@ -38,17 +38,17 @@ def import_factory(
     module, _, attribute = spec.split("(")[0].partition(":")
     try:
         with _on_path(module):
-            found: Any = _imported(module)
+            factory: Any = _imported(module)
         for part in attribute.split("."):
-            found = getattr(found, part)
+            factory = getattr(factory, part)
     # A script that leaves on import would otherwise end the program as if all were done.
     except (Exception, SystemExit) as e:
         remedy = f"check the name and that `python -c 'import {module}'` works in this folder"
         remedy = f"check the path, and that `python {module}` works" if _is_file(module) else remedy
         raise error(f"{spec}: the {what} cannot be imported", cause=one_line(e), remedy=remedy) from e
-    if not callable(found):
-        raise error(f"{spec} is no function", cause=f"it is a {type(found).__name__}", remedy="name a callable")
-    return found  # type: ignore[no-any-return]
+    if not callable(factory):
+        raise error(f"{spec} is no function", cause=f"it is a {type(factory).__name__}", remedy="name a callable")
+    return factory  # type: ignore[no-any-return]
 
 
 def call_factory(spec: str, error: type[SymgraphError] = CheckpointError) -> Any:
@@ -71,13 +71,13 @@ def call_factory(spec: str, error: type[SymgraphError] = CheckpointError) -> Any
 
 def _arguments(spec: str, error: type[SymgraphError]) -> tuple[list[Any], dict[str, Any]]:
     """What stands in the brackets: numbers, texts, lists and the like, in order or by name."""
-    found = _FORM.fullmatch(spec)
-    text = (found["arguments"] if found else None) or ""
+    form = _FORM.fullmatch(spec)
+    text = (form["arguments"] if form else None) or ""
     try:
         call = ast.parse(f"f({text})", mode="eval").body
         if not isinstance(call, ast.Call):
             raise ValueError
-        named = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg is not None}
+        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg is not None}
         return [ast.literal_eval(value) for value in call.args], named
     except (SyntaxError, ValueError) as e:
         cause = f"`{text}` is no list of numbers, texts, lists or dictionaries"

@@ -96,8 +96,8 @@ def refuse_existing(
             f"{out} exists already", remedy=f"choose another path, or replace it, {argument('overwrite', True)}"
         )
     if out.is_dir() is not folder:
-        found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
-        raise OutputError(f"{out} is {found}, and {wanted} is to be written", remedy="choose another path")
+        there, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise OutputError(f"{out} is {there}, and {wanted} is to be written", remedy="choose another path")
     if folder and Path.cwd().is_relative_to(out.resolve()):
         raise OutputError(f"{out} holds the working folder and is not replaced", remedy="choose another path")
 
@@ -131,7 +131,7 @@ def require_spaces(outputs: Iterable[tuple[Path, int]]) -> None:
 
 
 def _above(out: Path) -> Path:
-    return next(p for p in out.absolute().parents if os.path.lexists(p))
+    return next(parent for parent in out.absolute().parents if os.path.lexists(parent))
 
 
 def _refuse_inputs(out: Path, inputs: Iterable[str | Path]) -> None:
@@ -156,8 +156,8 @@ def _require_room(out: Path) -> None:
 def _recover(out: Path) -> None:
     """Undoes what a dead run has left half done in the place of `out`, and removes what it was writing."""
     with suppress(OSError):
-        left = [p for p in out.parent.iterdir() if p.name.startswith(_mark(out)) and not _is_alive(p, out)]
-        for old in (p for p in left if p.name.endswith(_OLD) and not os.path.lexists(out)):
+        left = [path for path in out.parent.iterdir() if path.name.startswith(_mark(out)) and not _is_alive(path, out)]
+        for old in (path for path in left if path.name.endswith(_OLD) and not os.path.lexists(out)):
             os.rename(old, out)
         for rest in left:
             _remove(rest)
@@ -180,7 +180,7 @@ def _is_alive(path: Path, out: Path) -> bool:
 @contextmanager
 def _staged(out: Path, overwrite: bool, *, folder: bool) -> Iterator[Path]:
     refuse_existing(out, overwrite, folder=folder)
-    missing = [p for p in (out.parent, *out.parent.parents) if not os.path.lexists(p)]
+    missing = [folder for folder in (out.parent, *out.parent.parents) if not os.path.lexists(folder)]
     temporary = out.with_name(f"{_hidden(out)}{out.suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -57,17 +57,19 @@ def read_weights(path: Path, module: nn.Module) -> tuple[dict[str, Tensor], Layo
     raw, header = _raw(path)
     keys: tuple[str, ...] = ()
     state: Mapping[str, Any] = raw
-    while not any(isinstance(v, Tensor) for v in state.values()):
-        key = next((k for k in KEYS if isinstance(state.get(k), Mapping)), None)
+    while not any(isinstance(value, Tensor) for value in state.values()):
+        key = next((key for key in KEYS if isinstance(state.get(key), Mapping)), None)
         if key is None:
             cause = f"it holds {shorten(map(repr, state)) or 'nothing'}"
             raise CheckpointError(f"{path} holds no state", cause=cause, remedy="save model.state_dict() by itself")
         keys, state = (*keys, key), state[key]
-    tensors = {str(n): t for n, t in state.items() if isinstance(t, Tensor)}
+    tensors = {str(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     names = _matched(tensors, module, path)
-    beside = {"": {k: v for k, v in state.items() if not isinstance(v, Tensor)}} if not keys else dict(raw)
-    own = {n: tensors[file] for n, file in names.items()}
-    extra = {n: t for n, t in tensors.items() if n not in names.values()}
+    beside = (
+        {"": {key: value for key, value in state.items() if not isinstance(value, Tensor)}} if not keys else dict(raw)
+    )
+    own = {name: tensors[file] for name, file in names.items()}
+    extra = {name: tensor for name, tensor in tensors.items() if name not in names.values()}
     return own, Layout(path.suffix, names, keys, beside, extra, header)
 
 
@@ -78,13 +80,15 @@ def write_weights(path: Path, state: Mapping[str, Tensor], layout: Layout | None
         layout: of what file; by default the names of the state at the top. Its tensors that no model has are kept.
     """
     chosen = layout or Layout(path.suffix)
-    names = {n: n for n in state} | {n: file for n, file in chosen.names.items() if n in state}
-    tensors = {names[n]: t.detach() for n, t in state.items()} | dict(chosen.extra)
+    names = {name: name for name in state} | {name: file for name, file in chosen.names.items() if name in state}
+    tensors = {names[name]: tensor.detach() for name, tensor in state.items()} | dict(chosen.extra)
     with atomic_path(path, overwrite=overwrite) as temporary:
         if path.suffix == ".safetensors":
             write_tensors(temporary, tensors, chosen.header)
         else:
-            torch.save(_nested({n: made(t).cpu().contiguous() for n, t in tensors.items()}, chosen), temporary)
+            torch.save(
+                _nested({name: made(tensor).cpu().contiguous() for name, tensor in tensors.items()}, chosen), temporary
+            )
     return path
 
 
@@ -97,12 +101,12 @@ def _nested(tensors: dict[str, Tensor], layout: Layout) -> dict[str, Any]:
 def _replaced(holder: Mapping[str, Any], keys: tuple[str, ...], tensors: dict[str, Tensor]) -> dict[str, Any]:
     first, *rest = keys
     inner = holder[first]
-    found: Any = (
+    replaced: Any = (
         _replaced(inner, tuple(rest), tensors)
         if rest
-        else {**tensors, **{k: v for k, v in inner.items() if not isinstance(v, Tensor)}}
+        else {**tensors, **{key: value for key, value in inner.items() if not isinstance(value, Tensor)}}
     )
-    return {**holder, first: found}
+    return {**holder, first: replaced}
 
 
 def _raw(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str] | None]:
@@ -110,9 +114,9 @@ def _raw(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str] | None]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 names = list(file.keys())
-                return {n: file.get_tensor(n) for n in names}, file.metadata() or None
+                return {name: file.get_tensor(name) for name in names}, file.metadata() or None
         # What is mapped takes memory when it is used; files of old forms cannot be.
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except (SafetensorError, OSError) as e:
         raise CheckpointError(f"{path} cannot be read", cause=one_line(e), remedy="fetch the file again") from e
     except UnpicklingError as e:
@@ -123,10 +127,10 @@ def _raw(path: Path) -> tuple[Mapping[str, Any], Mapping[str, str] | None]:
     except Exception as e:
         remedy = "save model.state_dict() with torch.save: nothing but plain data and tensors is unpickled"
         raise CheckpointError(f"{path} cannot be read", cause=one_line(e), remedy=remedy) from e
-    if not isinstance(found, Mapping):
-        cause = f"it holds a {type(found).__name__}"
+    if not isinstance(held, Mapping):
+        cause = f"it holds a {type(held).__name__}"
         raise CheckpointError(f"{path} holds no state", cause=cause, remedy="save model.state_dict() with torch.save")
-    return found, None
+    return held, None
 
 
 def _matched(tensors: Mapping[str, Tensor], module: nn.Module, path: Path) -> dict[str, str]:
@@ -137,11 +141,11 @@ def _matched(tensors: Mapping[str, Tensor], module: nn.Module, path: Path) -> di
     for name, tensor in wanted.items():
         if name in best:
             first.setdefault(id(tensor), name)
-    missing = [n for n, t in wanted.items() if n not in best and id(t) not in first]
+    missing = [name for name, tensor in wanted.items() if name not in best and id(tensor) not in first]
     shapes = [
-        f"{n} {tuple(tensors[best[n]].shape)} instead of {tuple(t.shape)}"
-        for n, t in wanted.items()
-        if n in best and tensors[best[n]].shape != t.shape
+        f"{name} {tuple(tensors[best[name]].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in best and tensors[best[name]].shape != tensor.shape
     ]
     problems = [f"missing {shorten(missing)}"] if missing else []
     problems += [f"wrong shapes: {shorten(shapes)}"] if shapes else []
@@ -149,15 +153,15 @@ def _matched(tensors: Mapping[str, Tensor], module: nn.Module, path: Path) -> di
         cause = f"{'; '.join(problems)}; it holds {shorten(tensors)}"
         remedy = "give the factory the arguments that the weights were trained with, or name another file"
         raise CheckpointError(f"{path}: the weights do not fit {type(module).__name__}", cause=cause, remedy=remedy)
-    return {n: best[n] for n in wanted if n in best}
+    return {name: best[name] for name in wanted if name in best}
 
 
 def _readings(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, str]]:
     """Names without the prefixes of wrappers, one prefix after the other."""
-    names = {n: n for n in tensors}
+    names = {name: name for name in tensors}
     yield dict(names)
-    while prefix := next((p for p in PREFIXES if any(n.startswith(p) for n in names)), None):
-        names = {n.removeprefix(prefix): file for n, file in names.items()}
+    while prefix := next((known for known in PREFIXES if any(name.startswith(known) for name in names)), None):
+        names = {name.removeprefix(prefix): file for name, file in names.items()}
         yield dict(names)
     # Compiled parts of a model keep the prefix inside of names.
-    yield {n.replace("_orig_mod.", ""): file for n, file in names.items()}
+    yield {name.replace("_orig_mod.", ""): file for name, file in names.items()}

@@ -43,8 +43,8 @@ INSTALL = 'install it: pip install "symgraph[mergekit]"'
 
 def command() -> list[str] | None:
     """How mergekit is called; None where it is not installed."""
-    if found := shutil.which("mergekit-yaml"):
-        return [found]
+    if program := shutil.which("mergekit-yaml"):
+        return [program]
     return [sys.executable, "-m", "mergekit.scripts.run_yaml"] if find_spec("mergekit") else None
 
 
@@ -85,12 +85,14 @@ class Run:
         out.mkdir(exist_ok=True)
         shutil.copyfile(self.base / "config.json", out / "config.json")
         try:
-            found = load(out, **trusted)
+            merged = load(out, **trusted)
         except CheckpointError as error:
             raise self._refused(self._missing(written) or error.cause or error.what) from error
-        if other := [n for n, s in written.items() if s.dtype.is_floating_point and s.dtype != self.dtype]:
+        if other := [
+            name for name, stored in written.items() if stored.dtype.is_floating_point and stored.dtype != self.dtype
+        ]:
             raise self._refused(f"not {self.dtype}, as was asked for: {shorten(other)}")
-        return found
+        return merged
 
     def _missing(self, written: Mapping[str, Stored]) -> str:
         wanted = stored_tensors(sorted(self.base.glob("*.safetensors")))

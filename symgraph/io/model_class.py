@@ -91,9 +91,9 @@ def _class_of(given: str | type[Any]) -> Any:
     Raises:
         CheckpointError: it cannot be imported, or is no class of transformers models.
     """
-    found = import_factory(given, what="class") if isinstance(given, str) else given
-    if hasattr(found, "_from_config") and hasattr(found, "from_pretrained"):
-        return found
+    class_found = import_factory(given, what="class") if isinstance(given, str) else given
+    if hasattr(class_found, "_from_config") and hasattr(class_found, "from_pretrained"):
+        return class_found
     remedy = "derive it from transformers.PreTrainedModel; a plain module is named by a factory, path/file.py:make@FILE"
     raise CheckpointError(f"{given} is no class of transformers models", cause="it cannot read a config", remedy=remedy)
 
@@ -111,5 +111,5 @@ def _class_name(raw: dict[str, Any], spec: str) -> str:
 
 def _remote_reference(raw: dict[str, Any], name: str) -> str | None:
     listed = raw.get("auto_map")
-    found = listed.values() if isinstance(listed, dict) else ()
-    return next((str(r) for r in found if str(r).endswith(f".{name}")), None)
+    references = listed.values() if isinstance(listed, dict) else ()
+    return next((str(r) for r in references if str(r).endswith(f".{name}")), None)

@@ -65,14 +65,14 @@ class Model(Shown):
     layout: Layout | None = None
 
     def __str__(self) -> str:
-        total = sum(p.numel() for p in self.module.parameters())
+        total = sum(parameter.numel() for parameter in self.module.parameters())
         held = "" if self.has_weights else ", without weights"
         return f"{self.spec}: {type(self.module).__name__}, {total:,} parameters{held}"
 
     @property
     def has_weights(self) -> bool:
         """Whether the parameters hold values."""
-        return not any(p.is_meta for p in self.module.parameters())
+        return not any(parameter.is_meta for parameter in self.module.parameters())
 
 
 def load(
@@ -129,7 +129,7 @@ def weight_sizes(spec: str) -> tuple[int, int]:
         return 0, 0
     files = _weight_files(path, spec)
     held = stored_tensors(files)
-    return sum(f.stat().st_size for f in files), sum(math.prod(s.shape) for s in held.values())
+    return sum(file.stat().st_size for file in files), sum(math.prod(stored.shape) for stored in held.values())
 
 
 @contextmanager
@@ -156,11 +156,11 @@ def _load_path(path: Path, spec: str, weights: bool, trust: Trust, dtype: torch.
         raise CheckpointError(f"{spec} is not a checkpoint", cause="it is a single file", remedy=_of_single(path))
     config_file = path if path.is_file() else path / "config.json"
     if not config_file.exists():
-        found = shorten(sorted(p.name for p in path.iterdir())) or "nothing"
+        entries = shorten(sorted(entry.name for entry in path.iterdir())) or "nothing"
         held = path / WEIGHT_FILES[0]
         remedy = "name a folder written by save_pretrained (config.json and model.safetensors)"
         remedy = _of_single(held) if held.exists() else remedy
-        raise CheckpointError(f"{spec} is not a checkpoint", cause=f"no config.json; it holds {found}", remedy=remedy)
+        raise CheckpointError(f"{spec} is not a checkpoint", cause=f"no config.json; it holds {entries}", remedy=remedy)
     raw = _read_json(config_file)
     # By its folder where that is the same, since remote code stands beside it; the folder may hold other configs.
     named = config_file.parent if config_file.name == "config.json" else config_file
@@ -170,7 +170,7 @@ def _load_path(path: Path, spec: str, weights: bool, trust: Trust, dtype: torch.
     if not weights:
         return Model(_architecture(source, dtype), source.config, None, spec, "checkpoint", (config_file,))
     files = _weight_files(path, spec)
-    module, extra = _weights(source, files, dtype, deferred and all(f.suffix == ".safetensors" for f in files))
+    module, extra = _weights(source, files, dtype, deferred and all(file.suffix == ".safetensors" for file in files))
     layout = Layout(files[0].suffix, extra=extra) if extra else None
     return Model(module, module.config, None, spec, "checkpoint", (config_file, *files), layout=layout)
 
@@ -208,7 +208,7 @@ def _load_factory(spec: str, weights: bool, dtype: torch.dtype | None) -> Model:
     return Model(module, getattr(module, "config", None), example_of(module, example), spec, "factory")
 
 
-def _of_file(found: Model, file: str, spec: str, dtype: torch.dtype | None) -> Model:
+def _of_file(model: Model, file: str, spec: str, dtype: torch.dtype | None) -> Model:
     """A factory's model with the weights of a file."""
     path = existing(file)
     if path is None or not path.is_file() or not is_weights(path):
@@ -216,20 +216,20 @@ def _of_file(found: Model, file: str, spec: str, dtype: torch.dtype | None) -> M
         raise CheckpointError(
             f"{spec}: {file} cannot be read", cause=cause, remedy="name a file of weights after the @"
         )
-    state, layout = read_weights(path, found.module)
-    found.module.load_state_dict(state, strict=False, assign=True)
-    module = found.module.eval().to(dtype=dtype)
+    state, layout = read_weights(path, model.module)
+    model.module.load_state_dict(state, strict=False, assign=True)
+    module = model.module.eval().to(dtype=dtype)
     check_integers(module, spec, {})
     check_values(module, spec)
-    return replace(found, module=module, spec=spec, files=(path,), layout=layout)
+    return replace(model, module=module, spec=spec, files=(path,), layout=layout)
 
 
 def of_module(module: nn.Module) -> Model:
     """A module with the example inputs that it brings: as an attribute, or in the graph that was traced of it."""
-    found = callable_module(module)
-    example = example_of(found)
-    example = own_example(module, found) if example is None else example
-    return Model(found, getattr(module, "config", None), example, type(module).__name__, "factory")
+    made = callable_module(module)
+    example = example_of(made)
+    example = own_example(module, made) if example is None else example
+    return Model(made, getattr(module, "config", None), example, type(module).__name__, "factory")
 
 
 def of_program(program: ExportedProgram, spec: str = "") -> Model:
@@ -255,7 +255,7 @@ def _weights(
     """The module with its weights, and tensors that it does not have, where its class was given."""
     stored = stored_tensors(files)
     # What the config says may be narrower than what is stored.
-    usual = usual_dtype(s.dtype for s in stored.values())
+    usual = usual_dtype(tensor.dtype for tensor in stored.values())
     usual = usual if usual is not None and computable(usual) else None
     try:
         with quiet():
@@ -283,10 +283,10 @@ def _weights(
 
 def _extra(report: Mapping[str, Any], source: Named, files: tuple[Path, ...]) -> dict[str, Tensor]:
     """What files hold beside the model, of a class that was given: it stays in them."""
-    if not source.own or not all(f.suffix == ".safetensors" for f in files):
+    if not source.own or not all(file.suffix == ".safetensors" for file in files):
         return {}
     held = stored_tensors(files)
-    return {n: held[n].deferred() for n in sorted(report["unexpected_keys"]) if n in held}
+    return {name: held[name].deferred() for name in sorted(report["unexpected_keys"]) if name in held}
 
 
 def _check_report(report: Mapping[str, Any], source: Named, extra: Mapping[str, Tensor]) -> None:
@@ -294,7 +294,10 @@ def _check_report(report: Mapping[str, Any], source: Named, extra: Mapping[str, 
     if unexpected := sorted(set(report["unexpected_keys"]) - extra.keys()):
         problems.append(f"unexpected {shorten(unexpected)}")
     if report["mismatched_keys"]:
-        shapes = [f"{n} {tuple(a)} instead of {tuple(b)}" for n, a, b in sorted(report["mismatched_keys"])]
+        shapes = [
+            f"{name} {tuple(there)} instead of {tuple(wanted)}"
+            for name, there, wanted in sorted(report["mismatched_keys"])
+        ]
         problems.append(f"wrong shapes: {shorten(shapes)}")
     if problems:
         raise CheckpointError(
@@ -305,31 +308,31 @@ def _check_report(report: Mapping[str, Any], source: Named, extra: Mapping[str, 
 
 
 def _weight_files(folder: Path, spec: str) -> tuple[Path, ...]:
-    found = next((folder / n for n in WEIGHT_FILES if (folder / n).exists()), None)
-    if found is None:
+    chosen = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    if chosen is None:
         cause = f"config.json is there, but none of {', '.join(WEIGHT_FILES)}"
         remedy = f"fetch the weights, or name {folder / 'config.json'} to work without them"
         if (folder / "adapter_config.json").exists():
             remedy = "merge the adapter into its base model and save that"
         raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy=remedy)
-    if found.suffix != ".json":
-        return (found,)
-    listed = _read_json(found).get("weight_map")
-    if not isinstance(listed, dict) or not listed or not all(isinstance(n, str) for n in listed.values()):
-        cause = f"{found.name} has no `weight_map` from names to files"
+    if chosen.suffix != ".json":
+        return (chosen,)
+    listed = _read_json(chosen).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
+        cause = f"{chosen.name} has no `weight_map` from names to files"
         raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy="fetch that file again")
-    if outside := sorted({n for n in listed.values() if Path(n).is_absolute() or ".." in Path(n).parts}):
-        cause = f"{found.name} lists files outside of the folder: {shorten(outside)}"
+    if outside := sorted({name for name in listed.values() if Path(name).is_absolute() or ".." in Path(name).parts}):
+        cause = f"{chosen.name} lists files outside of the folder: {shorten(outside)}"
         raise CheckpointError(f"{spec} is not read", cause=cause, remedy="name a checkpoint that holds its own files")
-    shards = sorted({folder / n for n in listed.values()})
-    if gone := [p.name for p in shards if not p.exists()]:
-        cause = f"{found.name} lists files that are not there: {shorten(gone)}"
+    shards = sorted({folder / name for name in listed.values()})
+    if gone := [shard.name for shard in shards if not shard.exists()]:
+        cause = f"{chosen.name} lists files that are not there: {shorten(gone)}"
         raise CheckpointError(f"{spec} is not a complete checkpoint", cause=cause, remedy="fetch the missing files")
     return tuple(shards)
 
 
 def _holds_architecture_only(folder: Path) -> bool:
-    return {p.name for p in folder.iterdir()} <= _ARCHITECTURE_ONLY
+    return {entry.name for entry in folder.iterdir()} <= _ARCHITECTURE_ONLY
 
 
 def _hub_config(spec: str) -> tuple[dict[str, Any], bool]:
@@ -371,10 +374,10 @@ def _cached_files(spec: str) -> tuple[Path, ...]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         remedy = "fetch it again, or correct it at that place"
         raise CheckpointError(f"{path} cannot be read", cause=one_line(e), remedy=remedy) from e
-    if not isinstance(found, dict):
+    if not isinstance(plain, dict):
         raise CheckpointError(f"{path} is not a config", cause="it is JSON, but no object", remedy="name another file")
-    return found
+    return plain

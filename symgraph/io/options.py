@@ -50,7 +50,7 @@ def option(default: Any, help: str, **said: Any) -> Any:
 
 def stated(kind: type[Any]) -> dict[str, tuple[Any, Option]]:
     """The fields of a dataclass that are options, by name, each with what is said of it."""
-    return {f.name: (f, f.metadata[_KEY]) for f in fields(kind) if _KEY in f.metadata}
+    return {field.name: (field, field.metadata[_KEY]) for field in fields(kind) if _KEY in field.metadata}
 
 
 def check(options: Any) -> None:
@@ -98,19 +98,19 @@ def given(
     """
     if isinstance(options, kind) and not more:
         return options
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if options is None or isinstance(options, Mapping):
         values = dict(options or {})
     elif isinstance(options, kind):
-        values = {n: getattr(options, n) for n in known}
+        values = {name: getattr(options, name) for name in known}
     else:
         raise UsageError(f"{type(options).__name__} are no {kind.__name__}", remedy=f"give {kind.__name__}(...)")
     values |= more or {}
     for name in values:
         if name not in known:
             refuse_unknown(str(name), known, elsewhere or {})
-    lists = {f.name for f in fields(kind) if f.type == "tuple[str, ...]"}  # type: ignore[arg-type]
-    return kind(**{n: several(v) if n in lists else v for n, v in values.items()})
+    lists = {field.name for field in fields(kind) if field.type == "tuple[str, ...]"}  # type: ignore[arg-type]
+    return kind(**{name: several(value) if name in lists else value for name, value in values.items()})
 
 
 def check_keywords(function: Callable[..., Any], more: Mapping[str, Any], elsewhere: Mapping[str, type[Any]]) -> None:
@@ -119,7 +119,11 @@ def check_keywords(function: Callable[..., Any], more: Mapping[str, Any], elsewh
     Raises:
         UsageError: naming the nearest one, or the argument that takes an option of that name.
     """
-    known = [n for n, p in inspect.signature(function).parameters.items() if p.default is not p.empty]
+    known = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty
+    ]
     for name in more:
         if name not in known:
             refuse_unknown(name, known, elsewhere)
@@ -131,7 +135,9 @@ def refuse_unknown(name: str, known: Sequence[str], elsewhere: Mapping[str, type
     Raises:
         UsageError: naming the nearest one, or the argument that takes an option of that name.
     """
-    place = next((argument for argument, kind in elsewhere.items() if name in {f.name for f in fields(kind)}), None)
+    place = next(
+        (argument for argument, kind in elsewhere.items() if name in {field.name for field in fields(kind)}), None
+    )
     remedy = near(name, known, f"known: {', '.join(known)}")
     if place is not None:
         remedy = f"it is one of {elsewhere[place].__name__}: {place}={{{name!r}: ...}}"

@@ -58,14 +58,14 @@ def _text(name: str) -> str:
 
 def _modules(*first: str) -> list[str]:
     """Modules and all that they import."""
-    found: list[str] = []
+    modules: list[str] = []
     waiting = list(first)
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.append(name)
+        if name not in modules:
+            modules.append(name)
             waiting += _IMPORT.findall(_text(name)) if "/vendor/" not in name else []
-    return found
+    return modules
 
 
 def _address(name: str) -> str:

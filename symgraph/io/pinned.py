@@ -81,7 +81,7 @@ class DataInput(Reading):
             DataError: other files are there than were hashed, or they cannot be read.
         """
         self.check()
-        reading = {f.name: getattr(self, f.name) for f in fields(Reading)}
+        reading = {field.name: getattr(self, field.name) for field in fields(Reading)}
         return load_data(self.data, reading, split=self.split, limit=self.limit, model=model)
 
 
@@ -92,7 +92,7 @@ def content_hash(spec: str) -> str:
         return ""
     if path.is_file():
         return _digest(path)
-    listed = (f"{p.relative_to(path).as_posix()}\0{_digest(p)}\n" for p in sorted(_files(path)))
+    listed = (f"{file.relative_to(path).as_posix()}\0{_digest(file)}\n" for file in sorted(_files(path)))
     return hashlib.sha256("".join(listed).encode()).hexdigest()
 
 
@@ -123,7 +123,7 @@ def _files(folder: Path) -> Iterator[Path]:
     """All files but hidden ones and what `datasets` caches beside its tables."""
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
-        if path.is_file() and not any(p.startswith((".", "cache-")) for p in parts):
+        if path.is_file() and not any(part.startswith((".", "cache-")) for part in parts):
             yield path
 
 

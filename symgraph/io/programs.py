@@ -53,10 +53,10 @@ def callable_module(module: nn.Module) -> nn.Module:
     """A module whose modes can be set: those of exported programs refuse that, and compute the same in both."""
     if not {"eval", "train"} & vars(module).keys():
         return module
-    found = copy.copy(module)
+    copied = copy.copy(module)
     for name in ("eval", "train"):
-        vars(found).pop(name, None)
-    return found
+        vars(copied).pop(name, None)
+    return copied
 
 
 def own_example(given: ExportedProgram | nn.Module, module: nn.Module) -> Call | None:
@@ -65,27 +65,27 @@ def own_example(given: ExportedProgram | nn.Module, module: nn.Module) -> Call |
         return None if given.example_inputs is None else _called(module, *given.example_inputs)
     if not isinstance(given, fx.GraphModule):
         return None
-    described = [_described(n) for n in given.graph.nodes if n.op == "placeholder"]
-    if not described or not all(isinstance(t, Tensor) for t in described):
+    described = [_described(node) for node in given.graph.nodes if node.op == "placeholder"]
+    if not described or not all(isinstance(tensor, Tensor) for tensor in described):
         return None
-    inputs = [_like(t) for t in described if isinstance(t, Tensor)]
+    inputs = [_like(tensor) for tensor in described if isinstance(tensor, Tensor)]
     form = getattr(given, "_in_spec", None)
     return tuple(inputs) if form is None else _called(module, *pytree.tree_unflatten(inputs, form))
 
 
 def with_weights(program: ExportedProgram, state: Mapping[str, Tensor]) -> ExportedProgram:
     """The same program with other tensors under the names of its state."""
-    found = copy.copy(program)
-    changed = {n: _in_place_of(t, state.get(n)) for n, t in program.state_dict.items()}
-    found._state_dict = changed
-    return found
+    copied = copy.copy(program)
+    changed = {name: _in_place_of(tensor, state.get(name)) for name, tensor in program.state_dict.items()}
+    copied._state_dict = changed
+    return copied
 
 
 def _in_place_of(own: Tensor, given: Tensor | None) -> Tensor:
     if given is None:
         return own
-    found = given.detach().to(own.device, own.dtype, copy=True)
-    return nn.Parameter(found, own.requires_grad) if isinstance(own, nn.Parameter) else found
+    placed = given.detach().to(own.device, own.dtype, copy=True)
+    return nn.Parameter(placed, own.requires_grad) if isinstance(own, nn.Parameter) else placed
 
 
 def _called(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> Call | None:

@@ -89,7 +89,7 @@ class Recipe:
     @property
     def base(self) -> str | None:
         """The model that others are compared with, where one is named."""
-        return self.base_model or next((s.base_model for s in self.slices if s.base_model), None)
+        return self.base_model or next((part.base_model for part in self.slices if part.base_model), None)
 
     @property
     def tokens(self) -> RecipeTokenizer | None:
@@ -109,9 +109,11 @@ class Recipe:
             return names.get(model, model) if model is not None else None
 
         def models(listed: tuple[RecipeModel, ...]) -> tuple[RecipeModel, ...]:
-            return tuple(replace(m, model=names.get(m.model, m.model)) for m in listed)
+            return tuple(replace(source, model=names.get(source.model, source.model)) for source in listed)
 
-        slices = tuple(replace(s, sources=models(s.sources), base_model=name(s.base_model)) for s in self.slices)
+        slices = tuple(
+            replace(part, sources=models(part.sources), base_model=name(part.base_model)) for part in self.slices
+        )
         return replace(self, models=models(self.models), slices=slices, base_model=name(self.base_model))
 
     def setting(self, key: str, model: RecipeModel | None, tensor: str, place: Place, default: float) -> float:
@@ -124,23 +126,23 @@ class Recipe:
         held = [] if model is None else [_there(model, layers).parameters]
         held += [self.parameters] if layers is None else [layers.parameters, self.parameters]
         for parameters in held:
-            found = evaluated(parameters[key], tensor, _depth(place, layers), key) if key in parameters else None
-            if found is not None:
-                return found
+            setting = evaluated(parameters[key], tensor, _depth(place, layers), key) if key in parameters else None
+            if setting is not None:
+                return setting
         return default
 
     def _layers(self, place: Place) -> RecipeSlice | None:
         """The slice that a tensor is of: outside of layers that of the first or the last."""
         if place.layer is None:
             return self.slices[-1 if place.after else 0] if self.slices else None
-        within = (s for s in self.slices if s.layers is None or s.layers[0] <= place.layer < s.layers[1])
+        within = (part for part in self.slices if part.layers is None or part.layers[0] <= place.layer < part.layers[1])
         return next(within, None)
 
 
 def _there(model: RecipeModel, layers: RecipeSlice | None) -> RecipeModel:
     """A model as the source of some layers."""
     sources = layers.sources if layers else ()
-    return model if model in sources else next((m for m in sources if m.model == model.model), model)
+    return model if model in sources else next((source for source in sources if source.model == model.model), model)
 
 
 def _depth(place: Place, layers: RecipeSlice | None) -> float:
@@ -159,16 +161,16 @@ def read_recipe(source: str | Path | Mapping[str, Any], methods: tuple[str, ...]
     """
     where, plain = _plain(source)
     try:
-        found = decode(Recipe, plain)
+        recipe = decode(Recipe, plain)
     except Malformed as error:
         raise UsageError(f"{where} is no recipe", cause=str(error), remedy=_REMEDY) from error
-    if found.merge_method not in (*methods, *THEIRS):
-        near = get_close_matches(found.merge_method, (*methods, *THEIRS), n=1)
+    if recipe.merge_method not in (*methods, *THEIRS):
+        near = get_close_matches(recipe.merge_method, (*methods, *THEIRS), n=1)
         remedy = f"did you mean {near[0]}?" if near else f"one of {', '.join(methods)}"
-        raise UsageError(f"{where}: there is no method {found.merge_method!r} here", remedy=remedy)
-    for problem, remedy in _problems(found):
+        raise UsageError(f"{where}: there is no method {recipe.merge_method!r} here", remedy=remedy)
+    for problem, remedy in _problems(recipe):
         raise UsageError(f"{where}: {problem}", remedy=remedy)
-    return found
+    return recipe
 
 
 _REMEDY = "a recipe is YAML such as: {merge_method: linear, models: [{model: A}, {model: B}]}"
@@ -187,63 +189,74 @@ def _plain(source: str | Path | Mapping[str, Any]) -> tuple[str, Any]:
         raise UsageError(f"{source} is no recipe", cause=str(error), remedy=_REMEDY) from error
 
 
-def _problems(found: Recipe) -> Iterator[tuple[str, str]]:
+def _problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """What keeps it from being run, each with what to do."""
-    if not found.models and not found.slices:
+    if not recipe.models and not recipe.slices:
         yield "it names no models", "list them under `models`, each with `model`"
-    elif found.models and found.slices:
+    elif recipe.models and recipe.slices:
         yield "it names models twice, under `models` and under `slices`", "leave one of them out"
-    yield from _layer_problems(found.slices)
-    if twice := next((m.model for i, m in enumerate(found.ingredients) if m in found.ingredients[:i]), None):
+    yield from _layer_problems(recipe.slices)
+    if twice := next(
+        (
+            ingredient.model
+            for number, ingredient in enumerate(recipe.ingredients)
+            if ingredient in recipe.ingredients[:number]
+        ),
+        None,
+    ):
         yield f"it names {twice} twice", "leave one of them out, or give it another weight"
-    elif found.merge_method not in ("linear", *BASELESS) and found.base is None:
-        yield f"{found.merge_method} needs a base", "name it as `base_model`"
-    yield from _parameter_problems(found)
-    for name in filter(None, (found.dtype, found.out_dtype)):
+    elif recipe.merge_method not in ("linear", *BASELESS) and recipe.base is None:
+        yield f"{recipe.merge_method} needs a base", "name it as `base_model`"
+    yield from _parameter_problems(recipe)
+    for name in filter(None, (recipe.dtype, recipe.out_dtype)):
         if _plain_dtype(name) not in DTYPES:
             yield f"there is no dtype {name!r}", f"one of {', '.join(DTYPES)}"
-    yield from _tokenizer_problems(found)
+    yield from _tokenizer_problems(recipe)
 
 
 def _layer_problems(slices: Sequence[RecipeSlice]) -> Iterator[tuple[str, str]]:
     whole = "merge whole models: slices that follow each other, each over the same layers of the same models"
-    ranges = [s.layers for s in slices]
-    if any(not s.sources for s in slices):
+    ranges = [part.layers for part in slices]
+    if any(not part.sources for part in slices):
         yield "a slice has no sources", "list them under `sources`, each with `model` and `layer_range`"
-    elif any(len({m.layer_range for m in s.sources}) > 1 for s in slices):
+    elif any(len({source.layer_range for source in part.sources}) > 1 for part in slices):
         yield "the ranges of layers differ", "merge the same layers of all models"
-    elif len({frozenset(m.model for m in s.sources) for s in slices}) > 1:
+    elif len({frozenset(source.model for source in part.sources) for part in slices}) > 1:
         yield "it puts layers of models one after the other", whole
-    elif len({s.base_model for s in slices}) > 1:
+    elif len({part.base_model for part in slices}) > 1:
         yield "its slices have different bases", "name one as `base_model`"
     elif any(one is None or other is None or one[1] != other[0] for one, other in pairwise(ranges)):
         yield "its slices do not follow each other", whole
     elif ranges and ranges[0] is not None and ranges[0][0] != 0:
         yield f"it leaves out the first {ranges[0][0]} layers", whole
-    elif any(found and found[0] >= found[1] for found in ranges):
+    elif any(layers and layers[0] >= layers[1] for layers in ranges):
         yield "a range of layers is empty", "give the first layer, and the one after the last"
 
 
-def _parameter_problems(found: Recipe) -> Iterator[tuple[str, str]]:
-    held = [found.parameters, *(s.parameters for s in found.slices), *(m.parameters for m in found.models)]
-    held += [m.parameters for s in found.slices for m in s.sources]
-    known = THEIRS.get(found.merge_method, _PARAMETERS)
-    for key in (k for parameters in held for k in parameters if k not in known):
+def _parameter_problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    held = [
+        recipe.parameters,
+        *(part.parameters for part in recipe.slices),
+        *(model.parameters for model in recipe.models),
+    ]
+    held += [source.parameters for part in recipe.slices for source in part.sources]
+    known = THEIRS.get(recipe.merge_method, _PARAMETERS)
+    for key in (key_given for parameters in held for key_given in parameters if key_given not in known):
         near = get_close_matches(key, known, n=1)
         remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
-        yield f"there is no parameter {key!r} of {found.merge_method}", remedy
-    for value in (v for parameters in held for v in numbers(parameters.get("density", 1))):
+        yield f"there is no parameter {key!r} of {recipe.merge_method}", remedy
+    for value in (number_given for parameters in held for number_given in numbers(parameters.get("density", 1))):
         if not 0 <= value <= 1:
             yield f"the density {value:g} is no part of the entries", "give a number from 0 to 1"
 
 
-def _tokenizer_problems(found: Recipe) -> Iterator[tuple[str, str]]:
-    wanted = found.tokens
+def _tokenizer_problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    wanted = recipe.tokens
     if wanted is None:
         return
-    if found.tokenizer and found.tokenizer_source:
+    if recipe.tokenizer and recipe.tokenizer_source:
         yield "it says twice whose tokens it has", "leave out `tokenizer_source`"
-    if wanted.source not in ("base", "union", *(m.model for m in found.ingredients), found.base):
+    if wanted.source not in ("base", "union", *(ingredient.model for ingredient in recipe.ingredients), recipe.base):
         yield f"there is no tokenizer of {wanted.source!r}", "base, union, or one of the models"
     if wanted.pad_to_multiple_of is not None and wanted.pad_to_multiple_of < 1:
         yield f"no number of rows is a multiple of {wanted.pad_to_multiple_of}", "give 1 or more"

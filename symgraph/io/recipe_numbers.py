@@ -24,11 +24,13 @@ def evaluated(setting: Any, tensor: str, depth: float, key: str) -> float | None
         return alone
     parts = [setting] if isinstance(setting, Mapping) else setting
     if isinstance(parts, list) and parts:
-        along = [found for found in map(number, parts) if found is not None]
+        along = [place for place in map(number, parts) if place is not None]
         if len(along) == len(parts):
             return _between(along, depth)
         if all(isinstance(part, Mapping) and "value" in part for part in parts):
-            fitting = (p["value"] for p in parts if p.get("filter") in (None, "*") or str(p["filter"]) in tensor)
+            fitting = (
+                part["value"] for part in parts if part.get("filter") in (None, "*") or str(part["filter"]) in tensor
+            )
             return next((evaluated(value, tensor, depth, key) for value in fitting), None)
     remedy = "give a number, a list of numbers, or a list of values with filters"
     raise UsageError(f"the recipe's `{key}` is {setting!r}", remedy=remedy)

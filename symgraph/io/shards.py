@@ -54,11 +54,11 @@ class Stored:
         """
         held = torch.empty(self.size, dtype=torch.uint8)
         try:
-            with self.file.open("rb") as f:
-                if _stamp(f) != self.stamp:
+            with self.file.open("rb") as file:
+                if _stamp(file) != self.stamp:
                     raise _gone(self, "it is not the file any more that it was when the run began")
-                f.seek(self.start)
-                count = f.readinto(held.numpy().data) if self.size else 0
+                file.seek(self.start)
+                count = file.readinto(held.numpy().data) if self.size else 0
         except OSError as error:
             raise _gone(self, one_line(error)) from error
         if count != self.size:
@@ -76,12 +76,12 @@ def stored_tensors(files: Iterable[Path]) -> dict[str, Stored]:
     Raises:
         CheckpointError: a file is corrupt.
     """
-    return {name: found for file in files if file.suffix == ".safetensors" for name, found in _stored(file)}
+    return {name: stored for file in files if file.suffix == ".safetensors" for name, stored in _stored(file)}
 
 
 def deferred_state(files: Iterable[Path]) -> dict[str, Tensor]:
     """All tensors of some safetensors files, each read when it is asked for, and never kept."""
-    return {n: s.deferred() for n, s in stored_tensors(files).items()}
+    return {name: stored.deferred() for name, stored in stored_tensors(files).items()}
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor], size: int) -> None:
@@ -91,15 +91,15 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor], size: int) -> None
     """
     parts = _parts(tensors, size)
     if len(parts) == 1:
-        write_tensors(folder / "model.safetensors", {n: tensors[n] for n in parts[0]})
+        write_tensors(folder / "model.safetensors", {name: tensors[name] for name in parts[0]})
         return
     files: dict[str, str] = {}
-    for i, names in enumerate(parts, 1):
-        file = f"model-{i:05d}-of-{len(parts):05d}.safetensors"
-        write_tensors(folder / file, {n: tensors[n] for n in names})
+    for number, names in enumerate(parts, 1):
+        file = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+        write_tensors(folder / file, {name: tensors[name] for name in names})
         files |= dict.fromkeys(names, file)
     counts = {
-        "total_parameters": sum(t.numel() for t in tensors.values()),
+        "total_parameters": sum(tensor.numel() for tensor in tensors.values()),
         "total_size": sum(map(size_of, tensors.values())),
     }
     text = json.dumps({"metadata": counts, "weight_map": files}, indent=2, sort_keys=True)
@@ -112,20 +112,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         CheckpointError: such files have no tensors of a dtype.
     """
-    codes = {n: _code(n, t.dtype) for n, t in tensors.items()}
-    ordered = sorted(tensors, key=lambda n: (-_RANKS[codes[n]], n))
+    codes = {name: _code(name, tensor.dtype) for name, tensor in tensors.items()}
+    ordered = sorted(tensors, key=lambda name: (-_RANKS[codes[name]], name))
     header: dict[str, object] = {"__metadata__": dict(metadata or {"format": "pt"})}
     end = 0
     for name in ordered:
-        t, start = tensors[name], end
-        end += size_of(t)
-        header[name] = {"dtype": codes[name], "shape": list(t.shape), "data_offsets": [start, end]}
+        tensor, start = tensors[name], end
+        end += size_of(tensor)
+        header[name] = {"dtype": codes[name], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNED)
-    with path.open("wb") as f:
-        f.write(len(text).to_bytes(8, "little") + text)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
         for name in counted(_log, ordered, len(ordered), f"writing {path.name}, tensor"):
-            f.write(raw_bytes(made(tensors[name])))
+            file.write(raw_bytes(made(tensors[name])))
 
 
 def _code(name: str, dtype: torch.dtype) -> str:
@@ -143,12 +143,12 @@ def size_of(tensor: Tensor) -> int:
 def _parts(tensors: Mapping[str, Tensor], size: int) -> list[list[str]]:
     parts: list[list[str]] = [[]]
     filled = 0
-    for name, t in tensors.items():
-        if parts[-1] and filled + size_of(t) > size:
+    for name, tensor in tensors.items():
+        if parts[-1] and filled + size_of(tensor) > size:
             parts.append([])
             filled = 0
         parts[-1].append(name)
-        filled += size_of(t)
+        filled += size_of(tensor)
     return parts
 
 
@@ -160,9 +160,9 @@ def _stored(file: Path) -> Iterable[tuple[str, Stored]]:
     except (SafetensorError, OSError) as e:
         remedy = "fetch the file again; it was cut short or is something else"
         raise CheckpointError(f"{file} is not a safetensors file", cause=one_line(e), remedy=remedy) from e
-    with file.open("rb") as f:
-        stamp, length = _stamp(f), int.from_bytes(f.read(8), "little")
-        header = json.loads(f.read(length))
+    with file.open("rb") as opened:
+        stamp, length = _stamp(opened), int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
     for name, entry in header.items():
         if name != "__metadata__":
             start, end = entry["data_offsets"]
@@ -172,8 +172,8 @@ def _stored(file: Path) -> Iterable[tuple[str, Stored]]:
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, ...]:
-    found = os.fstat(file.fileno())
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _gone(stored: Stored, cause: str) -> CheckpointError:

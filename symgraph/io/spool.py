@@ -67,10 +67,10 @@ class Spool:
         return Deferred(read, shape, dtype)
 
     def _read(self, start: int, size: int) -> Tensor:
-        found = torch.empty(size, dtype=torch.uint8)
-        rest = memoryview(found.numpy().data).cast("B")
+        held = torch.empty(size, dtype=torch.uint8)
+        rest = memoryview(held.numpy().data).cast("B")
         # One call reads 2 GiB at most.
         while rest:
             count = os.preadv(self._file.fileno(), [rest], start)
             rest, start = rest[count:], start + count
-        return found
+        return held

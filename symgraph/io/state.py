@@ -40,8 +40,8 @@ def check_finite(state: Mapping[str, Tensor], *, where: str = "", infinite_ok: C
         CheckpointError: naming the tensors and how many of their values are not finite.
     """
     checks = FiniteChecks(infinite_ok)
-    for name, t in state.items():
-        checks.look(name, t)
+    for name, tensor in state.items():
+        checks.look(name, tensor)
     checks.done(where)
 
 
@@ -73,8 +73,8 @@ class FiniteChecks:
 
 def usual_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype | None:
     """The floating-point dtype that occurs most often, or None if there is none."""
-    found = Counter(d for d in dtypes if d.is_floating_point).most_common(1)
-    return found[0][0] if found else None
+    commonest = Counter(dtype for dtype in dtypes if dtype.is_floating_point).most_common(1)
+    return commonest[0][0] if commonest else None
 
 
 def state_hash(state: Mapping[str, Tensor], look: Callable[[Tensor, Tensor], object] | None = None) -> str:
@@ -90,20 +90,20 @@ def state_hash(state: Mapping[str, Tensor], look: Callable[[Tensor, Tensor], obj
     def find() -> str:
         digest = hashlib.sha256()
         for name in names:
-            t = made(state[name].detach())
+            tensor = made(state[name].detach())
             if look is not None:
-                look(state[name], t)
-            digest.update(f"{name}\0{t.dtype}\0{tuple(t.shape)}\0".encode())
-            digest.update(raw_bytes(t))
+                look(state[name], tensor)
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(raw_bytes(tensor))
         return digest.hexdigest()
 
-    return remembered([state[n] for n in names], ("hash", *names), find)
+    return remembered([state[name] for name in names], ("hash", *names), find)
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The bytes of a tensor, row by row."""
-    t = made(tensor.detach()).cpu().contiguous()
-    return _dense(t.reshape(-1)).view(torch.uint8).numpy().data if t.numel() else memoryview(b"")
+    held = made(tensor.detach()).cpu().contiguous()
+    return _dense(held.reshape(-1)).view(torch.uint8).numpy().data if held.numel() else memoryview(b"")
 
 
 def _dense(t: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def _non_finite(t: Tensor, infinite_ok: bool, values: Tensor | None) -> int:
     if t.is_meta or not t.numel() or not (t.is_floating_point() or t.is_complex()):
         return 0
     # The extremes carry NaN and infinity along and need no tensor of flags.
-    if (ends := extremes(t, values)) is not None and all(v.isfinite() for v in ends):
+    if (ends := extremes(t, values)) is not None and all(end.isfinite() for end in ends):
         return 0
     held = made(t) if values is None else values
     if infinite_ok:

@@ -47,8 +47,10 @@ def untie(model: Model) -> Untied:
         built: Any = type(model.module)
         shell = built._from_config(config)
     state = model.module.state_dict(keep_vars=True)
-    found = {k: state[k].detach().clone() if k in ties else state[k].detach() for k in shell.state_dict()}
-    shell.load_state_dict(found, assign=True)
+    untied = {
+        name: state[name].detach().clone() if name in ties else state[name].detach() for name in shell.state_dict()
+    }
+    shell.load_state_dict(untied, assign=True)
     _buffers(model.module, shell)
     left = tied_names(shell)
     if left:
@@ -57,7 +59,7 @@ def untie(model: Model) -> Untied:
             f"{model.spec}: its class ties {names} whatever the config says", remedy=argument("tied", "keep")
         )
     cut = tuple(sorted(ties))
-    return Untied(replace(model, module=shell.eval(), config=config), cut, sum(found[k].numel() for k in cut))
+    return Untied(replace(model, module=shell.eval(), config=config), cut, sum(untied[name].numel() for name in cut))
 
 
 def _buffers(source: torch.nn.Module, target: torch.nn.Module) -> None:

@@ -21,19 +21,19 @@ def check_integers(module: nn.Module, spec: str, stored: Mapping[str, Stored]) -
         CheckpointError: naming them.
     """
     state = module.state_dict()
-    floating = {n for n, t in state.items() if t.is_floating_point()}
+    floating = {name for name, tensor in state.items() if tensor.is_floating_point()}
     # Transformers renames some tensors while loading. Of those that no name is known for, masks and positions may be
     # integers; what is called like a parameter and has as many axes is one.
-    forms = {(n.rpartition(".")[2], p.ndim) for n, p in module.named_parameters()}
-    found = [n for n, p in module.named_parameters() if not computable(p.dtype)]
-    for n, kept in stored.items():
-        form = n.rpartition(".")[2], len(kept.shape)
-        if not computable(kept.dtype) and (n in floating or (n not in state and form in forms)):
-            found.append(n)
-    if found:
+    forms = {(name.rpartition(".")[2], parameter.ndim) for name, parameter in module.named_parameters()}
+    unusable = [name for name, parameter in module.named_parameters() if not computable(parameter.dtype)]
+    for name, kept in stored.items():
+        form = name.rpartition(".")[2], len(kept.shape)
+        if not computable(kept.dtype) and (name in floating or (name not in state and form in forms)):
+            unusable.append(name)
+    if unusable:
         raise CheckpointError(
             f"{spec}: the weights are quantised",
-            cause=f"integers or 8-bit floats in {shorten(found)}",
+            cause=f"integers or 8-bit floats in {shorten(unusable)}",
             remedy="name the checkpoint in float32, float16 or bfloat16 that it was made from",
         )
 
@@ -50,8 +50,8 @@ def check_values(module: nn.Module, spec: str) -> None:
         CheckpointError: naming the tensors.
     """
     state = module.state_dict()
-    if all(isinstance(t, Deferred) for t in state.values()):
+    if all(isinstance(tensor, Deferred) for tensor in state.values()):
         # Whatever is asked of weights that stay in their files, this pass over them answers.
         state_hash(state, noted)
     # Attention masks kept as buffers hold minus infinity by design.
-    check_finite(state, where=spec, infinite_ok={n for n, _ in module.named_buffers()})
+    check_finite(state, where=spec, infinite_ok={name for name, _ in module.named_buffers()})

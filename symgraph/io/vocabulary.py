@@ -16,8 +16,8 @@ def vocabulary(model: Model) -> dict[str, int] | None:
     Raises:
         CheckpointError: it cannot be read.
     """
-    folders = {f.parent for f in model.files}
-    path = next((f / name for name in _FILES for f in folders if (f / name).exists()), None)
+    folders = {file.parent for file in model.files}
+    path = next((folder / name for name in _FILES for folder in folders if (folder / name).exists()), None)
     if path is None:
         return None
     try:
@@ -31,8 +31,8 @@ def _read(path: Path) -> dict[str, int]:
     if path.name == "tokenizer.json":
         from tokenizers import Tokenizer
 
-        found: dict[str, int] = Tokenizer.from_file(str(path)).get_vocab()
-        return found
+        numbers: dict[str, int] = Tokenizer.from_file(str(path)).get_vocab()
+        return numbers
     from transformers import AutoTokenizer
 
     loaded: dict[str, int] = AutoTokenizer.from_pretrained(path.parent, local_files_only=True).get_vocab()

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from symgraph.inference.sources import Source, model, several, stored, with_example
 from symgraph.io import checkpoint
-from symgraph.io.checkpoint import check_same_architecture, dtypes, module_hash, read_state
+from symgraph.io.checkpoint import dtypes, module_hash, read_state
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given
+from symgraph.io.same_architecture import check_same_architecture
 from symgraph.match.cards import Card, Ingredient
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 from symgraph.match.one_basis import Universe, shared_rows

@@ -21,9 +21,10 @@ from torch import Tensor
 from symgraph.errors import CheckpointError, UsageError, argument, either
 from symgraph.inference.sources import Source, infer, model, ready, rule_book, with_example
 from symgraph.inference.unread import unreached
-from symgraph.io.checkpoint import architecture_differences, checked_hash
+from symgraph.io.checkpoint import checked_hash
 from symgraph.io.data import NONE, NoData
 from symgraph.io.models import Model
+from symgraph.io.same_architecture import architecture_differences
 from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
 from symgraph.match.learned_matching import Learned, Lesson

@@ -10,11 +10,12 @@ from typing import Any
 from symgraph.errors import UsageError
 from symgraph.inference.sources import infer, rule_book
 from symgraph.io.adapted import load_named
-from symgraph.io.checkpoint import check_same_architecture, module_hash
+from symgraph.io.checkpoint import module_hash
 from symgraph.io.data import Batches, NoData
 from symgraph.io.files import refuse_existing, require_spaces
 from symgraph.io.models import Model, weight_sizes
 from symgraph.io.pinned import content_hash
+from symgraph.io.same_architecture import check_same_architecture
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate
 from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
 from symgraph.match.one_basis import Shaped, Universe, Wanted, ran, settled_by, shaped, universe_of

@@ -12,9 +12,10 @@ import torch
 
 from symgraph.errors import CheckpointError, SymgraphError
 from symgraph.inference.sources import RuleSources, Source, infer, ready
-from symgraph.io.checkpoint import architecture_differences, dtypes
+from symgraph.io.checkpoint import dtypes
 from symgraph.io.example import Size
 from symgraph.io.models import Model
+from symgraph.io.same_architecture import architecture_differences
 from symgraph.io.shown import Shown
 from symgraph.match.laid_over import Overlay, overlay
 from symgraph.match.one_basis import check_alike

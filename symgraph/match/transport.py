@@ -16,10 +16,11 @@ from symgraph.errors import CheckpointError, UsageError, called
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
 from symgraph.io import checkpoint
 from symgraph.io.adapters import Adapter, is_adapter, read_adapter, write_adapter
-from symgraph.io.checkpoint import check_same_architecture, module_hash
+from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
+from symgraph.io.same_architecture import check_same_architecture
 from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
 from symgraph.match.align import align

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from symgraph.errors import CheckpointError, UsageError, shorten
 from symgraph.inference.sources import Source
 from symgraph.inference.sources import model as model_of
-from symgraph.io.checkpoint import canonical_state, check_same_architecture, read_state
+from symgraph.io.checkpoint import canonical_state, read_state
 from symgraph.io.models import Model
+from symgraph.io.same_architecture import check_same_architecture
 
 Endpoint = Source | Mapping[str, Tensor]
 

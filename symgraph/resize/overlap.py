@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import CheckpointError
-from symgraph.io.checkpoint import check_same_architecture
 from symgraph.io.models import Model
+from symgraph.io.same_architecture import check_same_architecture
 from symgraph.io.vocabulary import vocabulary
 from symgraph.resize.shapes import model_like
 from symgraph.symmetry.graph import SymmetryGraph

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.groups.ways import Way
-from symgraph.io.checkpoint import architecture_differences, check_same_architecture
 from symgraph.io.models import Model
+from symgraph.io.same_architecture import architecture_differences, check_same_architecture
 from symgraph.resize.lifting import Copies
 from symgraph.resize.maps import Widening
 from symgraph.resize.pairing import pair, widenings

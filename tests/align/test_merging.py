@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import nn
 
-from symgraph.io.checkpoint import architecture_differences
 from symgraph.io.models import Model
+from symgraph.io.same_architecture import architecture_differences
 from symgraph.match.align import align
 from symgraph.match.merge import merge
 from symgraph.match.write import apply

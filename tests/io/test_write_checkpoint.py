@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError
 from symgraph.io import models, shards
-from symgraph.io.checkpoint import canonical_state, check_same_architecture, check_state, read_state, tied_names, write
+from symgraph.io.checkpoint import canonical_state, check_state, read_state, tied_names, write
 from symgraph.io.files import OutputError
 from symgraph.io.models import Model
+from symgraph.io.same_architecture import check_same_architecture
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 GAIN = "transformer.ln_f.weight"
