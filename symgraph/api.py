@@ -39,6 +39,7 @@ from symgraph.match.merge import Merged, merge
 from symgraph.match.moments import CarriedMoments, transport_moments
 from symgraph.match.one_basis import Universe
 from symgraph.match.program import Program
+from symgraph.match.quantiser_mapping import QuantiserMapping, quantiser_mapping
 from symgraph.match.recipe_merge import merge_by_recipe
 from symgraph.match.relax import Relaxed, relax
 from symgraph.match.rotate import Rotated, rotate
@@ -97,6 +98,7 @@ __all__ = [
     "Program",
     "Progress",
     "Pruned",
+    "QuantiserMapping",
     "Relaxed",
     "Representation",
     "Rotated",
@@ -127,6 +129,7 @@ __all__ = [
     "narrow",
     "plan",
     "prune",
+    "quantiser_mapping",
     "recalibrated",
     "relax",
     "rotate",

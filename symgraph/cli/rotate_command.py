@@ -18,11 +18,14 @@ from symgraph.match.match_options import Settings
 from symgraph.orbit.descent_options import DescentOptions
 
 CHOICES = ("hadamard", "random", "learned")
+# The same as of the module that writes for them, which the help does not need.
+TOOLS = ("llm-compressor", "auto-round")
 _EXAMPLES = """
 symgraph rotate my-checkpoint --out rotated
 symgraph rotate my-checkpoint --out rotated --by learned --bits 4 --group 128
 symgraph rotate my-checkpoint --out rotated --spaces residual --seed 1
 symgraph rotate tied-checkpoint --out rotated --tied untie      cut shared embeddings: a larger group
+symgraph rotate my-checkpoint --out recipe.yaml --emit llm-compressor      how that tool rotates it
 """
 _DETAILS = """
 Fuses rotations that the model's group admits into its weights: of the residual stream, and of the inside of
@@ -30,6 +33,9 @@ attention heads. Gains of norms go into the matrices beside them. The result is 
 that computes what it computed (or nothing is written), at weights that lose less when they are rounded.
 
 learned goes down the error of rounding the matrices to so many bits, over the whole orbit and without data.
+
+--emit writes no checkpoint, but what a tool that rotates by itself has to be told so that the function stays,
+from the same group, also for models that it has no names for; or why it would change the function anyway.
 """
 
 
@@ -48,6 +54,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--bits", type=at_least(2), default=4, metavar="N", help=text)
     text = "inputs of a matrix that share a step (default: all of an output)"
     parser.add_argument("--group", type=at_least(1), default=0, metavar="N", help=text)
+    text = "write what this tool has to be told of the model to OUT, and rotate nothing"
+    parser.add_argument("--emit", choices=TOOLS, help=text)
     add_options(parser, Settings, "tied")
     add_rules(parser)
     add_options(parser.add_argument_group("learning"), DescentOptions, "steps", "lr")
@@ -58,6 +66,8 @@ def run(args: Arguments, console: Console) -> int:
     """Load, rotate, write."""
     from symgraph.match.rotate import rotate, write_rotated
 
+    if args.emit:
+        return _emit(args, console)
     if args.by != "learned":
         inputs.refuse_unread(args, "give --by learned", "steps", "lr")
     inputs.refuse_folders(args, args.out)
@@ -77,4 +87,18 @@ def run(args: Arguments, console: Console) -> int:
         )
     out = write_rotated(rotated, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{rotated}\nwrote {out}", {**rotated.to_plain(), "written": str(out)})
+    return 0
+
+
+def _emit(args: Arguments, console: Console) -> int:
+    """Write what a tool has to be told."""
+    from symgraph.match.quantiser_mapping import quantiser_mapping
+
+    inputs.refuse_unread(args, "leave out --emit", "by", "spaces", "seed", "bits", "group", "tied", "steps", "lr")
+    inputs.refuse_files(args, args.out)
+    found = inputs.weighted(args.model, args)
+    with console.working("reading the model"):
+        mapping = quantiser_mapping(found, tool=args.emit, rules=inputs.rule_book(args))
+    out = mapping.save(args.out, overwrite=args.overwrite)
+    console.result(f"{mapping}\nwrote {out}", {**mapping.to_plain(), "written": str(out)})
     return 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sweep.builder import ATTEMPTS, MAPPINGS, default_config, entries
+from sweep.rotations import EXACT, outcome, rotated, rotations
 from sweep.runner import sweep
 from sweep.stages import audited, cause, run
 from sweep.summary import covered, moves, ok, summary
@@ -86,6 +87,15 @@ def test_a_failure_costs_one_entry_and_is_written_down(tmp_path: Path) -> None:
     (late,) = sweep([bad], out, jobs=1, timeout=0)
     assert late["stages"]["build"]["cause"] == "more than 0 s"
     assert len(out.read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_rotations_are_counted_by_what_came_of_them() -> None:
+    kinds = {"llama": "LlamaForCausalLM", "bloom": "BloomForCausalLM", "gone": "NoSuchModel"}
+    records = [rotated("causal-lm", *entry) for entry in kinds.items()]
+    assert [outcome(r) for r in records] == ["stream", "insides", "not built"]
+    assert all(r["change"] < EXACT for r in records[:2])
+    text = rotations(records)
+    assert "1  exact, the residual stream turned" in text and "its group is permutation" in text
 
 
 def context(**defaults: Any) -> Context:

@@ -59,9 +59,10 @@ def test_the_schema_is_json(cli: Cli) -> None:
 
 def test_choices_are_those_of_the_library() -> None:
     from symgraph.cli import compare_command, rotate_command
-    from symgraph.match import compare, rotate
+    from symgraph.match import compare, quantiser_mapping, rotate
 
     assert (compare_command.WAYS, rotate_command.CHOICES) == (compare.WAYS, rotate.CHOICES)
+    assert rotate_command.TOOLS == quantiser_mapping.TOOLS
 
 
 def test_the_options_of_matching_are_those_of_the_library() -> None:

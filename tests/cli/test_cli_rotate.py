@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from models_zoo import network
 
 import symgraph
 from cli.runner import Cli
@@ -36,3 +37,16 @@ def test_what_cannot_be_is_refused(cli: Cli, checkpoints: Path) -> None:
     assert found.code != 0 and "no space is called" in found.err and "help:" in found.err
     assert cli("rotate", checkpoints / "vit-0", "--out", "out", "--bits", 1).code == 2
     assert not Path("out").exists()
+
+
+def test_what_a_tool_has_to_be_told_is_written(cli: Cli, checkpoints: Path) -> None:
+    refused = cli("rotate", checkpoints / "gpt2-0", "--emit", "llm-compressor", "--out", "recipe.yaml")
+    assert refused.code == 2 and "keep the mean of a layer norm" in refused.err and not Path("recipe.yaml").exists()
+    unread = cli("rotate", checkpoints / "gpt2-0", "--emit", "auto-round", "--out", "r.py", "--by", "random")
+    assert unread.code == 2 and "--by" in unread.err
+    symgraph.model(network("llama", 0)).module.save_pretrained("llama")  # type: ignore[operator]
+    found = cli("rotate", "llama", "--emit", "llm-compressor", "--out", "recipe.yaml", "--json")
+    assert found.code == 0, found.err
+    assert "residual" in found.json["turned"] and "SpinQuantModifier" in Path("recipe.yaml").read_text()
+    again = cli("rotate", "llama", "--emit", "llm-compressor", "--out", "recipe.yaml")
+    assert again.code != 0 and "--overwrite" in again.err

@@ -4,6 +4,7 @@ python -m tests.architectures.sweep --out results.jsonl                        a
 python -m tests.architectures.sweep --audit --audits audits.jsonl              what is small enough, an hour or two
 python -m tests.architectures.sweep --audit --audits audits.jsonl --incomplete   those that lacked something, again
 python -m tests.architectures.sweep --audits audits.jsonl --renew docs/architectures.md     only the audits of the page
+python -m tests.architectures.sweep --rotate --mapping causal-lm --out rotations.jsonl    what rotates exactly
 python -m tests.architectures.sweep --summary --out results.jsonl --audits audits.jsonl --page docs/architectures.md
 
 With --third-party the same for what is installed of timm and others (make sweep) in the place of
@@ -22,7 +23,8 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NU
 
 from . import third_party
 from .builder import MAPPINGS, entries
-from .runner import sweep
+from .rotations import rotations
+from .runner import Task, sweep
 from .summary import audits, complete, summary
 from .table import renewed, third_party_page, transformers_page
 
@@ -50,6 +52,7 @@ def main() -> int:
     parser.add_argument(
         "--renew", type=Path, help="put the audits of the file --audits into this page, and run nothing"
     )
+    parser.add_argument("--rotate", action="store_true", help="rotate every instance for quantisers instead")
     parser.add_argument("--summary", action="store_true", help="only print what the file says")
     args = parser.parse_args()
     if (args.audit or args.renew) and args.audits is None:
@@ -65,6 +68,9 @@ def main() -> int:
         print(audits(read(args.audits)))
         return 0
     records = read(args.out)
+    if args.rotate:
+        print(rotations(records))
+        return 0
     if args.audits is not None:
         found = {(r["mapping"], r["kind"]): r for r in read(args.audits)}
         records = [with_audit(r, found.get((r["mapping"], r["kind"]), {})) for r in records]
@@ -82,7 +88,8 @@ def _run(args: argparse.Namespace) -> None:
     known = {(r["mapping"], r["kind"]): r for r in read(out)}
     every = [(m, *e) for m in _mappings(args) for e in _entries(m, args.every)]
     wanted = [e for e in every if _is_wanted(args, e, known.get(e[:2]))]
-    for i, record in enumerate(sweep(wanted, out, args.jobs, args.timeout, audits=args.audit), 1):
+    task: Task = "audit" if args.audit else "rotate" if args.rotate else "stages"
+    for i, record in enumerate(sweep(wanted, out, args.jobs, args.timeout, task=task), 1):
         failed = next((f"{k}: {v['cause']}" for k, v in record["stages"].items() if not v["ok"]), "ok")
         print(f"{i}/{len(wanted)} {record['mapping']} {record['kind']} {failed}", file=sys.stderr, flush=True)
 

@@ -8,16 +8,18 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .builder import MAPPINGS
 
 Entry = tuple[str, str, str]
 Record = dict[str, Any]
+# What is done with every entry.
+Task = Literal["stages", "audit", "rotate"]
 MEMORY = 10 * 2**30
 
 
@@ -32,15 +34,15 @@ class Job:
     last: Record
 
 
-def sweep(entries: Iterable[Entry], out: Path, jobs: int, timeout: float, *, audits: bool = False) -> Iterator[Record]:
-    """Runs entries and appends their records to a file as they come; with `audits` their audits alone."""
+def sweep(entries: Iterable[Entry], out: Path, jobs: int, timeout: float, *, task: Task = "stages") -> Iterator[Record]:
+    """Runs entries and appends their records to a file as they come."""
     context = multiprocessing.get_context("forkserver")
     waiting, running = list(entries)[::-1], list[Job]()
     further = [f"{__package__}.warm_third_party"] if any(e[0] not in MAPPINGS for e in waiting) else []
     context.set_forkserver_preload([f"{__package__}.warm", *further])
     while waiting or running:
         while waiting and len(running) < jobs:
-            running.append(_start(context, waiting.pop(), audits))
+            running.append(_start(context, waiting.pop(), task))
         wait([j.process.sentinel for j in running] + [j.reports for j in running], timeout=1)
         for job in list(running):
             record = _poll(job, timeout)
@@ -51,9 +53,9 @@ def sweep(entries: Iterable[Entry], out: Path, jobs: int, timeout: float, *, aud
                 yield record
 
 
-def _start(context: Any, entry: Entry, audits: bool) -> Job:
+def _start(context: Any, entry: Entry, task: Task) -> Job:
     mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(entry, theirs, audits), daemon=True)
+    process = context.Process(target=_child, args=(entry, theirs, task), daemon=True)
     process.start()
     theirs.close()
     mapping, kind, name = entry
@@ -61,17 +63,19 @@ def _start(context: Any, entry: Entry, audits: bool) -> Job:
     return Job(entry, process, mine, time.monotonic(), empty)
 
 
-def _child(entry: Entry, reports: Connection, audits: bool) -> None:
+def _child(entry: Entry, reports: Connection, task: Task) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, sys.stdout.fileno())
     os.dup2(quiet, sys.stderr.fileno())
     import torch
 
+    from .rotations import rotated
     from .stages import audited, run
 
     torch.set_num_threads(1)
-    reports.send((audited if audits else run)(*entry, tell=reports.send))
+    tasks: dict[Task, Callable[..., Record]] = {"stages": run, "audit": audited, "rotate": rotated}
+    reports.send(tasks[task](*entry, tell=reports.send))
 
 
 def _poll(job: Job, timeout: float) -> Record | None:

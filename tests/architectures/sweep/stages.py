@@ -63,9 +63,9 @@ def _stages(record: Record, tell: Tell, each: bool) -> None:
     def stage(what: str, call: Callable[[], T]) -> T:
         record["running"] = what
         tell(record)
-        return _timed(record["stages"], what, call)
+        return timed(record["stages"], what, call)
 
-    model, attempt = stage("build", lambda: _tiny(kind, name, mapping))
+    model, attempt = stage("build", lambda: tiny_model(kind, name, mapping))
     record |= {"attempt": attempt, "parameters": sum(p.numel() for p in model.parameters())}
     (graph, given), record["drift"] = stage("export", lambda: exported(model, name))
     record |= {"nodes": len(graph.nodes), "operators": dict(Counter(n.target for n in graph.calls))}
@@ -79,7 +79,7 @@ def _stages(record: Record, tell: Tell, each: bool) -> None:
         record["stages"]["verify"] |= {"ok": False, "cause": f"unsound: outputs change by {found.together:.1e}"}
 
 
-def _tiny(kind: str, name: str, mapping: str) -> tuple[nn.Module, int]:
+def tiny_model(kind: str, name: str, mapping: str) -> tuple[nn.Module, int]:
     """A model that can be built and run, and the attempt that it took."""
     if mapping not in MAPPINGS:
         return third_party.tiny(mapping, kind)
@@ -96,11 +96,11 @@ def audited(mapping: str, kind: str, name: str, tell: Tell = lambda record: None
     record: Record = {"mapping": mapping, "kind": kind, "model": name, "stages": {}, "audit": None, "running": "build"}
     tell(record)
     with suppress(Stopped):
-        model = _timed(record["stages"], "build", lambda: _smallest(kind, name, mapping))
+        model = timed(record["stages"], "build", lambda: _smallest(kind, name, mapping))
         record |= {"parameters": sum(p.numel() for p in model.parameters()), "running": "audit"}
         tell(record)
         if record["parameters"] <= LARGEST:
-            found = _timed(record["stages"], "audit", lambda: _audit(kind, model, name))
+            found = timed(record["stages"], "audit", lambda: _audit(kind, model, name))
             record["audit"] = f"{found.inferred} of {found.measured}" + (" UNSOUND" if found.unsound else "")
             record["missing"] = [str(s) for s in found.missing]
     record.pop("running", None)
@@ -113,7 +113,8 @@ def _audit(kind: str, model: nn.Module, name: str) -> Audit:
     return audit(infer(graph), state_of(model), approximate=False)
 
 
-def _timed(stages: dict[str, Any], what: str, call: Callable[[], T]) -> T:
+def timed(stages: dict[str, Any], what: str, call: Callable[[], T]) -> T:
+    """What a stage gives; how long it took and why it failed go into the record."""
     started = time.perf_counter()
     try:
         result = call()

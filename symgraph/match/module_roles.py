@@ -1,0 +1,87 @@
+"""Which part the modules of a model play around its stream: what quantisers call query, key, value, output, in, out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from symgraph.match.module_places import Places
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.terms import Leaf, leaves
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """`query` and `key` meet in a space that nothing else reads, `value` and `out` in another."""
+
+    tables: Names
+    query: Names
+    key: Names
+    value: Names
+    out: Names
+    mlp_in: Names
+    mlp_out: Names
+    head: Names
+
+    def mapping(self) -> dict[str, Names | list[Names]]:
+        """The roles under the names that llm-compressor has for them, but for the tables, which it would centre."""
+        attention = tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.out))
+        return {
+            "embedding": (),
+            "attn": attention,
+            "attn_q": self.query,
+            "attn_k": self.key,
+            "attn_v": self.value,
+            "attn_o": self.out,
+            "mlp_in": [self.mlp_in],
+            "mlp_out": [self.mlp_out],
+            "lm_head": self.head,
+        }
+
+
+def roles(symmetry: SymmetryGraph, module: nn.Module, stream: Places, insides: Sequence[Places]) -> Roles:
+    """The part of every module that writes or reads the stream.
+
+    Args:
+        insides: where the spaces inside of heads are.
+    """
+    output = getattr(module, "get_output_embeddings", lambda: None)()
+    head = tuple(n for n in stream.readers if output is not None and module.get_submodule(n) is output)
+    carried = [p for p in insides if {*p.writers} & {*stream.readers} and {*p.readers} & {*stream.writers}]
+    value = _in_order(stream.readers, {n for p in carried for n in p.writers})
+    out = _in_order(stream.writers, {n for p in carried for n in p.readers})
+    met = _met(symmetry, stream, {*value, *head})
+    taken = {*head, *value, *met}
+    return Roles(
+        tables=stream.tables,
+        query=tuple(n for n, dual in met.items() if not dual),
+        key=tuple(n for n, dual in met.items() if dual),
+        value=value,
+        out=out,
+        mlp_in=tuple(n for n in stream.readers if n not in taken),
+        mlp_out=tuple(n for n in stream.writers if n not in out),
+        head=head,
+    )
+
+
+def _in_order(names: Names, wanted: Collection[str]) -> Names:
+    return tuple(n for n in names if n in wanted)
+
+
+def _met(symmetry: SymmetryGraph, stream: Places, others: Collection[str]) -> dict[str, bool]:
+    """Readers whose results meet, spaces inside of heads that readers alone write: each with the side it stands on."""
+    found = {}
+    for name in (n for n in stream.readers if n not in others):
+        for leaf in leaves(symmetry.terms[f"{name}.weight"][0]):
+            if symmetry.spaces[leaf.space].fibre and _all_read(symmetry, leaf, stream):
+                found[name] = leaf.dual
+    return found
+
+
+def _all_read(symmetry: SymmetryGraph, leaf: Leaf, stream: Places) -> bool:
+    matrices = (name for name in symmetry.parameters_of[leaf.space] if len(symmetry.terms[name]) > 1)
+    return {name.rpartition(".")[0] for name in matrices} <= {*stream.readers}
