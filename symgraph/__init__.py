@@ -161,13 +161,13 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name in __all__:
-            found = getattr(import_module("symgraph.api"), name)
+            entry = getattr(import_module("symgraph.api"), name)
         elif not name.startswith("_") and find_spec(f"symgraph.{name}"):
-            found = import_module(f"symgraph.{name}")
+            entry = import_module(f"symgraph.{name}")
         else:
             raise AttributeError(f"module 'symgraph' has no attribute {name!r}")
-        globals()[name] = found
-        return found
+        globals()[name] = entry
+        return entry
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -172,8 +172,8 @@ def verify(
     True
     """
     check_keywords(_verify, options, {})
-    found, weights = given(source, example, state, input_size=input_size)
-    return _verify(symmetry or infer(found, rules=rules), weights, **options)
+    subject, weights = given(source, example, state, input_size=input_size)
+    return _verify(symmetry or infer(subject, rules=rules), weights, **options)
 
 
 def audit(
@@ -202,14 +202,14 @@ def audit(
     True
     """
     check_keywords(_audit, options, {})
-    found, weights = given(source, example, state, input_size=input_size, weights=False)
-    symmetry = symmetry or infer(found, rules=rules)
+    subject, weights = given(source, example, state, input_size=input_size, weights=False)
+    symmetry = symmetry or infer(subject, rules=rules)
     if logits:
         symmetry = _infer(seen_by_softmax(symmetry.graph), rule_book(rules))
-    if isinstance(found, Model) and is_pretrained(found.module) and symmetry.graph.size > LARGEST:
+    if isinstance(subject, Model) and is_pretrained(subject.module) and symmetry.graph.size > LARGEST:
         from symgraph.tracing.tiny_instance import tiny_instance
 
-        small = tiny_instance(found.module, LARGEST)
+        small = tiny_instance(subject.module, LARGEST)
         return replace(audit(small.module, rules=rules, logits=logits, **options), instance=small.changes)
     return _audit(symmetry, weights, **options)
 
@@ -235,8 +235,8 @@ def canonicalise(
     >>> symgraph.canonicalise(net, torch.randn(5, 6))
     canonical form of 83 numbers in 4 tensors
     """
-    found, weights = given(source, example, state, input_size=input_size)
-    return _canonicalise(symmetry or infer(found, rules=rules), float64(_weighted(weights, source)))
+    subject, weights = given(source, example, state, input_size=input_size)
+    return _canonicalise(symmetry or infer(subject, rules=rules), float64(_weighted(weights, source)))
 
 
 def descend(
@@ -269,8 +269,8 @@ def descend(
     """
     check_keywords(_descend, more, {"options": DescentOptions})
     every = sources if isinstance(sources, list) else [sources]
-    held = [given(s, example, input_size=input_size) for s in every]
-    states = [float64(_weighted(weights, m)) for m, weights in held]
+    held = [given(one, example, input_size=input_size) for one in every]
+    states = [float64(_weighted(weights, subject)) for subject, weights in held]
     graph = symmetry or infer(held[0][0], rules=rules)
     with read_at(learning="options"):
         return _descend(graph, states, objective, options_of(DescentOptions, options), **more)
@@ -307,15 +307,15 @@ def sample(
     >>> torch.allclose(moved(x), net(x), atol=1e-5), torch.equal(moved[0].weight, net[0].weight)
     (True, False)
     """
-    found, weights = given(source, example, state, input_size=input_size)
+    subject, weights = given(source, example, state, input_size=input_size)
     held = _weighted(weights, source)
-    changed = moved(symmetry or infer(found, rules=rules), held, seed=seed, spread=spread, families=families)
-    if state is not None or not isinstance(found, Model):
+    changed = moved(symmetry or infer(subject, rules=rules), held, seed=seed, spread=spread, families=families)
+    if state is not None or not isinstance(subject, Model):
         return changed
-    if found.program is not None and not isinstance(source, Model | str | Path):
-        return with_weights(found.program, changed)
-    module = with_state(found.module, changed)
-    return module if isinstance(source, nn.Module | tuple) else replace(found, module=module)
+    if subject.program is not None and not isinstance(source, Model | str | Path):
+        return with_weights(subject.program, changed)
+    module = with_state(subject.module, changed)
+    return module if isinstance(source, nn.Module | tuple) else replace(subject, module=module)
 
 
 def _weighted(weights: dict[str, Tensor] | None, source: Source) -> dict[str, Tensor]:

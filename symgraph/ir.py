@@ -106,13 +106,13 @@ class Node:
         """Names of the values this node reads, in order, with repetition."""
         # Kept: every stage asks every node.
         if self._read is None:
-            object.__setattr__(self, "_read", (*_refs(self.args), *_refs(tuple(v for _, v in self.kwargs))))
+            object.__setattr__(self, "_read", (*_refs(self.args), *_refs(tuple(value for _, value in self.kwargs))))
         return iter(self._read or ())
 
     def __str__(self) -> str:
         if self.kind is not Kind.CALL:
             return f"%{self.name}: {self.result!r} = {self.kind} {self.target}"
-        args = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs]
+        args = [repr(argument) for argument in self.args] + [f"{name}={value!r}" for name, value in self.kwargs]
         return f"%{self.name}: {self.result!r} = {self.target}({', '.join(args)})"
 
 
@@ -124,12 +124,12 @@ def _refs(value: Any) -> Iterator[str]:
             yield from _refs(item)
 
 
-def map_refs(value: Any, f: Any) -> Any:
+def map_refs(value: Any, change: Any) -> Any:
     """`value` with every `Ref` r replaced by f(r); lists and tuples are rebuilt."""
     if isinstance(value, Ref):
-        return f(value)
+        return change(value)
     if isinstance(value, list | tuple):
-        return type(value)(map_refs(v, f) for v in value)
+        return type(value)(map_refs(item, change) for item in value)
     return value
 
 
@@ -156,52 +156,54 @@ class Graph:
     @cached_property
     def by_name(self) -> dict[str, Node]:
         """Every node under its value's name."""
-        return {n.name: n for n in self.nodes}
+        return {node.name: node for node in self.nodes}
 
     @cached_property
     def users(self) -> dict[str, tuple[Node, ...]]:
         """For every value, the nodes that read it (once each, in order)."""
-        found: dict[str, dict[str, Node]] = {n.name: {} for n in self.nodes}
+        users: dict[str, dict[str, Node]] = {node.name: {} for node in self.nodes}
         for node in self.nodes:
             for ref in node.refs():
-                found[ref][node.name] = node
-        return {k: tuple(v.values()) for k, v in found.items()}
+                users[ref][node.name] = node
+        return {name: tuple(readers.values()) for name, readers in users.items()}
 
     @cached_property
     def state(self) -> dict[str, Node]:
         """Parameters and buffers under their fully qualified names."""
-        return {n.target: n for n in self.nodes if n.kind in (Kind.PARAMETER, Kind.BUFFER)}
+        return {node.target: node for node in self.nodes if node.kind in (Kind.PARAMETER, Kind.BUFFER)}
 
     @property
     def parameters(self) -> dict[str, Node]:
         """Parameters under their fully qualified names."""
-        return {k: n for k, n in self.state.items() if n.kind is Kind.PARAMETER}
+        return {name: node for name, node in self.state.items() if node.kind is Kind.PARAMETER}
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
         """Parameters that no trace has read, so that nothing is known of them."""
         read = {*self.idle, *self.outputs}
-        return tuple(k for k, n in self.parameters.items() if not self.users[n.name] and n.name not in read)
+        return tuple(
+            name for name, node in self.parameters.items() if not self.users[node.name] and node.name not in read
+        )
 
     @property
     def size(self) -> int:
         """Number of parameters, each counted entry by entry."""
-        return sum(prod(n.shape) for n in self.parameters.values())
+        return sum(prod(parameter.shape) for parameter in self.parameters.values())
 
     @property
     def inputs(self) -> tuple[Node, ...]:
         """The input nodes in the order of the model's signature."""
-        return tuple(n for n in self.nodes if n.kind is Kind.INPUT)
+        return tuple(node for node in self.nodes if node.kind is Kind.INPUT)
 
     @property
     def calls(self) -> tuple[Node, ...]:
         """The operator nodes in program order."""
-        return tuple(n for n in self.nodes if n.kind is Kind.CALL)
+        return tuple(node for node in self.nodes if node.kind is Kind.CALL)
 
     def __str__(self) -> str:
-        body = "\n".join(f"  {n}" for n in self.nodes)
-        return f"graph {self.model}\n{body}\n  return {', '.join('%' + o for o in self.outputs)}"
+        body = "\n".join(f"  {node}" for node in self.nodes)
+        return f"graph {self.model}\n{body}\n  return {', '.join('%' + output for output in self.outputs)}"
 
     def __repr__(self) -> str:
-        inputs = ", ".join(f"{n.target} {n.shape}" for n in self.inputs) or "none"
+        inputs = ", ".join(f"{input_node.target} {input_node.shape}" for input_node in self.inputs) or "none"
         return f"graph {self.model}: {len(self.calls)} calls, {self.size:,} parameters, inputs {inputs}"

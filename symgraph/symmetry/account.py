@@ -182,7 +182,7 @@ def _variance(symmetry: Structure, leaf: Leaf) -> str:
 
 
 def _letters(letter: str, count: int) -> str:
-    return ", ".join(numbered(letter, k) for k in range(count))
+    return ", ".join(numbered(letter, number) for number in range(count))
 
 
 def _places(symmetry: Structure, term: Term, space: int) -> Iterator[tuple[Leaf, str]]:
@@ -199,10 +199,10 @@ def _within(symmetry: Structure, term: Term, space: int, start: int = 0) -> Iter
         if term.space == space:
             yield term, _word(symmetry, term)
     elif isinstance(term, Product):
-        for i, factor in enumerate(term.factors):
+        for place, factor in enumerate(term.factors):
             for leaf, text in _within(symmetry, factor, space):
                 words = [_word(symmetry, other) for other in term.factors]
-                yield leaf, " x ".join((*words[:i], text, *words[i + 1 :]))
+                yield leaf, " x ".join((*words[:place], text, *words[place + 1 :]))
     else:
         yield from _in_parts(symmetry, term, space, start)
 

@@ -20,7 +20,7 @@ from symgraph.symmetry.structure import Structure
 
 Found = TypeVar("Found", bound=Structure)
 _TERMS = ("terms", "values")
-_WRITTEN = tuple(f.name for f in fields(Structure) if f.name != "graph")
+_WRITTEN = tuple(field.name for field in fields(Structure) if field.name != "graph")
 _PLAIN = (bool, int, float, str)
 
 
@@ -50,9 +50,9 @@ def load(text: bytes, graph: Graph, kind: type[Found]) -> Found:
     plain = msgspec.json.decode(text, type=dict[str, Any])
     records: list[Any] = []
     for kind_name, *values in plain["table"]:
-        records.append(_makers()[kind_name](*[_read(v, records) for v in values]))
+        records.append(_makers()[kind_name](*[_read(value, records) for value in values]))
     parts: dict[str, Any] = plain["parts"]
-    given: dict[str, Any] = {n: {key: records[at] for key, at in parts.pop(n).items()} for n in _TERMS}
+    given: dict[str, Any] = {name: {key: records[at] for key, at in parts.pop(name).items()} for name in _TERMS}
     return kind(graph, **given, **{name: _read(value, records) for name, value in parts.items()})
 
 
@@ -109,13 +109,13 @@ def _read(plain: Any, records: list[Any]) -> Any:
 @cache
 def _makers() -> dict[str, Callable[..., Any]]:
     """What makes a record of each kind: of those that the fields of a structure may have in them."""
-    found: dict[str, Callable[..., Any]] = {"tuple": lambda *parts: parts, "SymmetryClass": SymmetryClass}
-    found["Bound"] = lambda *names: Bound(frozenset(map(SymmetryClass, names)))
+    makers: dict[str, Callable[..., Any]] = {"tuple": lambda *parts: parts, "SymmetryClass": SymmetryClass}
+    makers["Bound"] = lambda *names: Bound(frozenset(map(SymmetryClass, names)))
     left: list[Any] = [get_type_hints(Structure)[name] for name in _WRITTEN]
     while left:
         hint = left.pop()
-        if isinstance(hint, type) and is_dataclass(hint) and hint.__name__ not in found:
-            found[hint.__name__] = hint
+        if isinstance(hint, type) and is_dataclass(hint) and hint.__name__ not in makers:
+            makers[hint.__name__] = hint
             left += get_type_hints(hint).values()
         left += get_args(hint)
-    return found
+    return makers

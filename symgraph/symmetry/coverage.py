@@ -41,17 +41,17 @@ def report(missing: Sequence[Uncovered]) -> Iterator[str]:
     causes: dict[tuple[str, str], list[Uncovered]] = {}
     for call in missing:
         causes.setdefault((call.operator, remedy(call)), []).append(call)
-    for (operator, todo), found in causes.items():
+    for (operator, todo), calls in causes.items():
         yield f"no rule covers {operator}; the axes it touches are rigid at"
-        for place in _places(found):
+        for place in _places(calls):
             yield from wrap(place, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4, break_on_hyphens=False)
         yield f"  to do: {todo}"
 
 
-def _places(found: Sequence[Uncovered]) -> Iterator[str]:
+def _places(calls: Sequence[Uncovered]) -> Iterator[str]:
     """The places with repeated layers folded, each with its operands."""
     modules: dict[tuple[str, str], list[str]] = {}
-    for call in found:
+    for call in calls:
         module, _, inside = call.where.partition(" (")
         modules.setdefault((inside, ", ".join(call.shapes)), []).append(module)
     for (inside, shapes), names in modules.items():

@@ -85,7 +85,7 @@ def difference(before: Structure, after: Structure, names: tuple[str, str] = ("b
         names: what the graphs are called in the text.
     """
     first, second = (dimension(symmetry) for symmetry in (before, after))
-    changes = [*_spaces(before, after, *(_numbers(found.parts) for found in (first, second)))]
+    changes = [*_spaces(before, after, *(_numbers(counted.parts) for counted in (first, second)))]
     changes += _families(first.parts, second.parts)
     kept, later = before.graph.state.keys(), after.graph.state.keys()
     only = tuple(name for name in kept if name not in later), tuple(name for name in later if name not in kept)
@@ -130,18 +130,18 @@ def _partners(before: Structure, after: Structure) -> dict[int, Space]:
     """The space of the second graph for each of the first that has one: by shared places, then by name."""
     sites = dict(_places(after))
     shared = Counter((space, sites[place]) for place, space in _places(before) if place in sites)
-    found: dict[int, Space] = {}
+    partners: dict[int, Space] = {}
     taken: set[int] = set()
     for (space, other), _ in sorted(shared.items(), key=lambda item: (-item[1], item[0])):
-        if space not in found and other not in taken:
-            found[space] = after.spaces[other]
+        if space not in partners and other not in taken:
+            partners[space] = after.spaces[other]
             taken.add(other)
     for left in before.spaces:
         named = after.by_name.get(left.name)
-        if left.id not in found and named is not None and named.id not in taken:
-            found[left.id] = named
+        if left.id not in partners and named is not None and named.id not in taken:
+            partners[left.id] = named
             taken.add(named.id)
-    return found
+    return partners
 
 
 def _places(symmetry: Structure) -> Iterator[tuple[Place, int]]:
@@ -157,8 +157,8 @@ def _leaves(term: Term, offset: int = 0, number: int = 0) -> Iterator[tuple[int,
     if isinstance(term, Leaf):
         yield offset, number, term
     elif isinstance(term, Product):
-        for i, factor in enumerate(term.factors):
-            yield from _leaves(factor, offset, number + i)
+        for place, factor in enumerate(term.factors):
+            yield from _leaves(factor, offset, number + place)
     elif isinstance(term, Concat):
         for part in term.parts:
             yield from _leaves(part, offset, number)
@@ -177,25 +177,27 @@ def _families(before: Sequence[Part], after: Sequence[Part]) -> Iterator[Change]
         first, second = (side.get((family, name)) for side in sides)
         if first != second:
             what = "gained" if first is None else "lost" if second is None else "changed"
-            told = (Side() if n is None else Side(name, str(family), 0, n) for n in (first, second))
+            told = (
+                Side() if dimension is None else Side(name, str(family), 0, dimension) for dimension in (first, second)
+            )
             yield Change(str(family), what, *told)
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
-def _lines(found: Difference) -> Iterator[str]:
-    first, second = found.dimensions
-    yield f"{found.before} -> {found.after}: continuous dimension {first:,} -> {second:,}"
-    if not found:
+def _lines(difference: Difference) -> Iterator[str]:
+    first, second = difference.dimensions
+    yield f"{difference.before} -> {difference.after}: continuous dimension {first:,} -> {second:,}"
+    if not difference:
         yield "no space and no family differs"
     for what in ("gained", "lost", "changed"):
-        changes = [change for change in found.changes if change.what == what]
+        changes = [change for change in difference.changes if change.what == what]
         if changes:
             yield ""
             yield f"{what}:"
             yield from _folded(changes)
-    for where, names in ((found.before, found.only_before), (found.after, found.only_after)):
+    for where, names in ((difference.before, difference.only_before), (difference.after, difference.only_after)):
         if names:
             yield ""
             yield f"parameters and buffers of {where} alone:"

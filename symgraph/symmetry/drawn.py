@@ -145,20 +145,20 @@ def _links(symmetry: Structure, named: dict[str, Repeated], folded: bool) -> Ite
     records: list[dict[str, Any]] = [{"name": name, "link": link(symmetry, name).plain} for name in symmetry.terms]
     for one in _alike(records, folded):
         for row in one.rows:
-            found = one.filled(row)["link"]
-            for source in found["source"]:
-                for target in found["target"] or [source]:
-                    ends = named[source].name, named[target].name, found["directed"]
+            own = one.filled(row)["link"]
+            for source in own["source"]:
+                for target in own["target"] or [source]:
+                    ends = named[source].name, named[target].name, own["directed"]
                     labels.setdefault(ends, {})[one.name] = None
     for (source, target, directed), names in labels.items():
         yield Edge(source, target, ", ".join(names), directed)
 
 
 def _fibres(spaces: Sequence[Repeated], named: dict[str, Repeated]) -> Iterator[Edge]:
-    found = [
+    fibres = [
         Edge(named[outer].name, one.name) for one in spaces for row in one.rows for outer in one.filled(row)["fibre"]
     ]
-    yield from dict.fromkeys(found)
+    yield from dict.fromkeys(fibres)
 
 
 # -- DOT -----------------------------------------------------------------------------------------------------------
@@ -166,14 +166,14 @@ def _fibres(spaces: Sequence[Repeated], named: dict[str, Repeated]) -> Iterator[
 
 def to_dot(symmetry: Structure, folded: bool = True) -> str:
     """The graph for Graphviz: modules as clusters, spaces as nodes, parameters as edges."""
-    found = drawing(symmetry, folded)
+    picture = drawing(symmetry, folded)
     return "\n".join(
         [
-            f"digraph {_quoted(found.title)} {{",
+            f"digraph {_quoted(picture.title)} {{",
             "  rankdir=LR; compound=true; fontname=sans;",
             "  node [style=filled, fontname=sans]; edge [fontname=sans, fontsize=10, dir=none];",
-            *_clusters(found.whole, "", "  "),
-            *map(_dot_edge, found.edges),
+            *_clusters(picture.whole, "", "  "),
+            *map(_dot_edge, picture.edges),
             "}",
         ]
     )
@@ -207,14 +207,14 @@ def _quoted(text: str) -> str:
 
 def to_mermaid(symmetry: Structure, folded: bool = True) -> str:
     """The graph as a flow chart for Markdown, where it is drawn."""
-    found = drawing(symmetry, folded)
-    ids = {node.name: f"s{number}" for number, node in enumerate(found.nodes)}
-    kinds = dict.fromkeys(node.kind for node in found.nodes)
+    picture = drawing(symmetry, folded)
+    ids = {node.name: f"s{number}" for number, node in enumerate(picture.nodes)}
+    kinds = dict.fromkeys(node.kind for node in picture.nodes)
     return "\n".join(
         [
             "flowchart LR",
-            *_subgraphs(found.whole, ids, "  ", "m"),
-            *(_mermaid_edge(edge, ids) for edge in found.edges),
+            *_subgraphs(picture.whole, ids, "  ", "m"),
+            *(_mermaid_edge(edge, ids) for edge in picture.edges),
             *(f"  classDef {name} fill:{SHAPES[name][2]},stroke:#7b8794,color:#171b20" for name in kinds),
         ]
     )

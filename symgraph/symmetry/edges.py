@@ -52,22 +52,22 @@ class Edges(tuple[Edge, ...], Shown):
 
     def __str__(self) -> str:
         rows = [("value", "kind", "axis", "size", "term", "classes"), *_rows(self[:MOST])]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([*lines, *([f"and {len(self) - MOST} more values"] if len(self) > MOST else [])])
 
     __repr__ = Shown.__repr__
 
     def named(self, name: str) -> Edge | None:
         """The edge of that name, or None."""
-        return next((e for e in self if e.name == name), None)
+        return next((edge for edge in self if edge.name == name), None)
 
 
 def _rows(edges: Sequence[Edge]) -> Iterator[tuple[str, ...]]:
     for edge in edges:
-        for i, axis in enumerate(edge.axes):
-            first = (edge.name, edge.kind) if i == 0 else ("", "")
-            yield (*first, str(i), str(axis.size), axis.term, ", ".join(axis.classes))
+        for number, axis in enumerate(edge.axes):
+            first = (edge.name, edge.kind) if number == 0 else ("", "")
+            yield (*first, str(number), str(axis.size), axis.term, ", ".join(axis.classes))
 
 
 def edges(symmetry: Structure, graph: Graph | None = None) -> Edges:
@@ -77,12 +77,12 @@ def edges(symmetry: Structure, graph: Graph | None = None) -> Edges:
         graph: whose values are listed, by default the graph that was inferred on.
     """
     listed = symmetry.graph if graph is None else graph
-    found = [
+    rows = [
         Edge(node.name, str(node.kind), axes_of(symmetry, terms))
         for node in listed.nodes
         if (terms := terms_of(symmetry, node.name)) is not None and (node.kind is Kind.CALL or _is_tensor(node.result))
     ]
-    return Edges(found)
+    return Edges(rows)
 
 
 def terms_of(symmetry: Structure, value: str) -> tuple[Term, ...] | None:
@@ -97,8 +97,8 @@ def axes_of(symmetry: Structure, terms: Sequence[Term]) -> tuple[Axis, ...]:
 
 def _axis(symmetry: Structure, term: Term) -> Axis:
     held = [symmetry.spaces[leaf.space] for leaf in leaves(term) if leaf.space >= 0]
-    moved = tuple(dict.fromkeys(s.name for s in held if not s.rigid))
-    return Axis(term.size, _text(symmetry, term), moved, tuple(str(symmetry.by_name[n].group) for n in moved))
+    moved = tuple(dict.fromkeys(space.name for space in held if not space.rigid))
+    return Axis(term.size, _text(symmetry, term), moved, tuple(str(symmetry.by_name[name].group) for name in moved))
 
 
 def _text(symmetry: Structure, term: Term) -> str:

@@ -52,11 +52,13 @@ def unfold(pattern: str) -> list[str]:
     >>> unfold("layers.{0..2,5}.up")
     ['layers.0.up', 'layers.1.up', 'layers.2.up', 'layers.5.up']
     """
-    found = _BRACES.search(pattern)
-    if found is None:
+    braces = _BRACES.search(pattern)
+    if braces is None:
         return [pattern]
-    numbers = (n for run in found[1].split(",") for n in _run(run))
-    return [name for n in numbers for name in unfold(f"{pattern[: found.start()]}{n}{pattern[found.end() :]}")]
+    numbers = (number for run in braces[1].split(",") for number in _run(run))
+    return [
+        name for number in numbers for name in unfold(f"{pattern[: braces.start()]}{number}{pattern[braces.end() :]}")
+    ]
 
 
 def _run(text: str) -> range:
@@ -88,7 +90,7 @@ def _grids(rows: Sequence[Numbers]) -> list[list[Numbers]]:
         cells *= len(set(column))
     if cells == len(rows):
         return [list(rows)]
-    at = next(i for i, column in enumerate(zip(*rows, strict=True)) if len(set(column)) > 1)
+    at = next(place for place, column in enumerate(zip(*rows, strict=True)) if len(set(column)) > 1)
     slices = ([row for row in rows if row[at] == value] for value in sorted({row[at] for row in rows}))
     return [grid for rows_of_value in slices for grid in _grids(rows_of_value)]
 

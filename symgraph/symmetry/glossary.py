@@ -65,10 +65,10 @@ def entry(term: str) -> Entry:
 
 def legend(symmetry: Structure, counted: Dimension) -> tuple[Entry, ...]:
     """The entries for what the table of a graph speaks of: its columns, its classes and its families."""
-    found = {str(space.group) for space in symmetry.spaces}
-    found |= {str(part.family) for part in counted.parts if part.family is not Family.SPACE}
+    words = {str(space.group) for space in symmetry.spaces}
+    words |= {str(part.family) for part in counted.parts if part.family is not Family.SPACE}
     columns = ("space", "size", "class", "dimension", "parameter", "fibre", "splits/merges", "rigid", "family")
-    wanted = {*columns, *found} | ({"uncovered operator"} if symmetry.uncovered else set())
+    wanted = {*columns, *words} | ({"uncovered operator"} if symmetry.uncovered else set())
     return tuple(one for one in glossary() if one.term in wanted)
 
 

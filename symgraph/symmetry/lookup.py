@@ -91,8 +91,13 @@ def _parameter(symmetry: Structure, name: str) -> dict[str, Any]:
     first = symmetry.graph.tied.get(name, name)
     node, axes = symmetry.graph.state[first], axes_of(symmetry, symmetry.terms[first])
     listed = [
-        {"axis": i, "size": axis.size, "term": axis.term, "classes": dict(zip(axis.spaces, axis.classes, strict=True))}
-        for i, axis in enumerate(axes)
+        {
+            "axis": number,
+            "size": axis.size,
+            "term": axis.term,
+            "classes": dict(zip(axis.spaces, axis.classes, strict=True)),
+        }
+        for number, axis in enumerate(axes)
     ]
     parts = [part for part in dimension(symmetry).parts if first in _members(part)]
     return {
@@ -157,8 +162,8 @@ def _family_text(symmetry: Structure, name: str) -> str:
 
 
 def _whole_family(symmetry: Structure, name: str) -> dict[str, Any]:
-    found = [part for part in dimension(symmetry).parts if str(part.family) == name]
-    return {"kind": "family", "name": name, "parts": [_part(symmetry, part) for part in found]}
+    parts = [part for part in dimension(symmetry).parts if str(part.family) == name]
+    return {"kind": "family", "name": name, "parts": [_part(symmetry, part) for part in parts]}
 
 
 def _whole_family_text(symmetry: Structure, name: str) -> str:
@@ -175,13 +180,13 @@ def _whole_family_text(symmetry: Structure, name: str) -> str:
 
 
 def _class(symmetry: Structure, name: str) -> dict[str, Any]:
-    cls = next(c for c in classes() if c == name)
+    cls = next(known for known in classes() if known == name)
     spaces = [space for space in symmetry.spaces if space.group is cls]
     return {
         "kind": "class",
         "name": name,
         "contains": list(maps(cls).contains),
-        "inside": [str(c) for c in classes() if cls in maps(c).contains] + list(maps(cls).inside),
+        "inside": [str(known) for known in classes() if cls in maps(known).contains] + list(maps(cls).inside),
         "group": maps(cls).group,
         "spaces": [space.name for space in spaces],
         "meaning": maps(cls).meaning(symmetry.index_set(spaces[0])) if spaces else "",

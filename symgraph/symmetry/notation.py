@@ -156,7 +156,9 @@ class _Writer:
             return self._leaf(term, side)
         sign = f" {_TENSOR} " if isinstance(term, Product) else f" {_SUM} "
         inner = term.factors if isinstance(term, Product) else term.parts
-        return sign.join(_grouped(text) if _is_sum(text) else text for text in (self._factor(t, side) for t in inner))
+        return sign.join(
+            _grouped(text) if _is_sum(text) else text for text in (self._factor(part, side) for part in inner)
+        )
 
     def _leaf(self, leaf: Leaf, side: Side) -> str:
         if leaf.space not in self.letters:
@@ -172,11 +174,15 @@ class _Writer:
     def _diagonal(self, leaf: Leaf) -> list[str]:
         frame, orientation = self.symmetry.frame(leaf.frame), -1 if leaf.dual else 1
         powers = tuple(orientation * power for power in frame.scale)
-        scaled = [n for n in self.letters if self.symmetry.spaces[n].scales or self.symmetry.spaces[n].signs]
+        scaled = [
+            number
+            for number in self.letters
+            if self.symmetry.spaces[number].scales or self.symmetry.spaces[number].signs
+        ]
         space = self.symmetry.spaces[leaf.space]
         whose = (self.letters[space.id] if len(scaled) > 1 else "") + self._position(space)
-        found = [_owned(text, whose) for text in factors(powers, frame.sign)]
-        return [f"diag({' '.join(found)})"] if found else []
+        owned = [_owned(text, whose) for text in factors(powers, frame.sign)]
+        return [f"diag({' '.join(owned)})"] if owned else []
 
 
 Side = Callable[[Sequence[str]], str]

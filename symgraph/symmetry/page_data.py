@@ -134,12 +134,12 @@ def parameter_records(symmetry: Structure, counted: Dimension) -> list[Plain]:
 
 
 def _memberships(symmetry: Structure, counted: Dimension) -> dict[str, list[Plain]]:
-    found: dict[str, list[Plain]] = {}
+    memberships: dict[str, list[Plain]] = {}
     for part in _members(counted):
         said = {"family": str(part.family), "sentence": _sentence(symmetry, part), "member": part.name}
         for name in part.tensors:
-            found.setdefault(name, []).append(said)
-    return found
+            memberships.setdefault(name, []).append(said)
+    return memberships
 
 
 # -- families ------------------------------------------------------------------------------------------------------

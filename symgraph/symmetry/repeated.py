@@ -41,9 +41,9 @@ def repeated(records: Sequence[dict[str, Any]]) -> list[Repeated]:
     alike: dict[str, list[dict[str, Any]]] = {}
     for record in (_texts(record, str) for record in records):
         alike.setdefault(json.dumps(_texts(record, template)), []).append(record)
-    found = [one for members in alike.values() for one in _grids(members)]
+    grids = [one for members in alike.values() for one in _grids(members)]
     place = {record["name"]: at for at, record in enumerate(records)}
-    return sorted(found, key=lambda one: place[one.filled(one.rows[0])["name"]])
+    return sorted(grids, key=lambda one: place[one.filled(one.rows[0])["name"]])
 
 
 def _grids(members: Sequence[dict[str, Any]]) -> Iterator[Repeated]:

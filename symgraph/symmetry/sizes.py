@@ -20,8 +20,8 @@ class Sizes:
     """The size of every space, as a number and as a symbol, by the id of the space."""
 
     def __init__(self, symmetry: Structure) -> None:
-        self.numbers: dict[int, int] = {s.id: s.size for s in symmetry.spaces}
-        self._words = _distinct([(_role(s), s.size) for s in symmetry.spaces])
+        self.numbers: dict[int, int] = {space.id: space.size for space in symmetry.spaces}
+        self._words = _distinct([(_role(space), space.size) for space in symmetry.spaces])
 
     @property
     def legend(self) -> tuple[tuple[str, int], ...]:
@@ -34,12 +34,12 @@ class Sizes:
         from sympy import Symbol
 
         # Without assumptions, so that `expression.subs({"residual": 8})` finds them by their names.
-        return {i: Symbol(word) for i, word in zip(self.numbers, self._words, strict=True)}
+        return {space: Symbol(word) for space, word in zip(self.numbers, self._words, strict=True)}
 
 
 def _role(space: Space) -> str:
     """What a space is, without where: the last word of its name, two for the axes of a parameter."""
-    words = [w for w in space.name.split(".") if not w.isdigit()] or [f"size{space.name}"]
+    words = [word for word in space.name.split(".") if not word.isdigit()] or [f"size{space.name}"]
     last = words[-2:] if "[" in words[-1] else words[-1:]
     word = re.sub(r"\W+", "_", "_".join(last)).strip("_")
     return word if word.isidentifier() else f"n_{word}"
@@ -54,10 +54,10 @@ def _distinct(roles: list[tuple[str, int]]) -> list[str]:
     taken = {role for role, known in sizes.items() if len(known) == 1}
     words: dict[tuple[str, int], str] = {}
     for role, known in sizes.items():
-        for i, size in enumerate(known, 1):
-            word = role if len(known) == 1 else f"{role}_{i}"
+        for number, size in enumerate(known, 1):
+            word = role if len(known) == 1 else f"{role}_{number}"
             while len(known) > 1 and word in taken:
                 word += "_"
             taken.add(word)
             words[role, size] = word
-    return [words[r] for r in roles]
+    return [words[role] for role in roles]

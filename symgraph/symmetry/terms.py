@@ -105,20 +105,20 @@ class Concat:
             return self.order
         if count := turns_in(self.order):
             return _turns_of(own, sizes, count)
-        number = [k for k, size in enumerate(own) for _ in range(size)]
-        starts, before = ([sum(s[:k]) for k in range(len(s))] for s in (sizes, own))
-        found: list[int] = []
+        number = [part for part, size in enumerate(own) for _ in range(size)]
+        starts, before = ([sum(lengths[:part]) for part in range(len(lengths))] for lengths in (sizes, own))
+        order: list[int] = []
         for start, stop in runs(self.order, number):
-            k = number[start]
-            ends = [(at - before[k]) * sizes[k] for at in (start, stop)]
-            if any(end % own[k] for end in ends):
+            part = number[start]
+            ends = [(at - before[part]) * sizes[part] for at in (start, stop)]
+            if any(end % own[part] for end in ends):
                 raise UsageError(
-                    f"{sizes[k]} positions cannot be put around others as {own[k]} are",
+                    f"{sizes[part]} positions cannot be put around others as {own[part]} are",
                     remedy="choose a size that is a multiple",
                 )
-            first, last = (end // own[k] for end in ends)
-            found += range(starts[k] + first, starts[k] + last)
-        return tuple(found)
+            first, last = (end // own[part] for end in ends)
+            order += range(starts[part] + first, starts[part] + last)
+        return tuple(order)
 
 
 Term = Leaf | Product | Concat
@@ -126,14 +126,14 @@ Term = Leaf | Product | Concat
 
 def runs(numbers: Sequence[int], kinds: Sequence[int] | None = None) -> list[tuple[int, int]]:
     """Numbers that count up by one and are of one kind, as (first, one past the last)."""
-    found: list[tuple[int, int]] = []
+    joined: list[tuple[int, int]] = []
     for number in numbers:
-        follows = bool(found) and found[-1][1] == number
-        if follows and (kinds is None or kinds[number] == kinds[found[-1][0]]):
-            found[-1] = found[-1][0], number + 1
+        follows = bool(joined) and joined[-1][1] == number
+        if follows and (kinds is None or kinds[number] == kinds[joined[-1][0]]):
+            joined[-1] = joined[-1][0], number + 1
         else:
-            found.append((number, number + 1))
-    return found
+            joined.append((number, number + 1))
+    return joined
 
 
 def turn_order(size: int, count: int) -> tuple[int, ...]:
@@ -144,7 +144,7 @@ def turn_order(size: int, count: int) -> tuple[int, ...]:
     """
     lengths = [len(range(part, size, count)) for part in range(count)]
     starts = [0, *accumulate(lengths)]
-    return tuple(starts[i % count] + i // count for i in range(size))
+    return tuple(starts[place % count] + place // count for place in range(size))
 
 
 def turns_in(order: Sequence[int]) -> int:
@@ -159,8 +159,8 @@ def turns_in(order: Sequence[int]) -> int:
 
 def _turns_of(own: Sequence[int], sizes: Sequence[int], count: int) -> tuple[int, ...]:
     """The order in which parts take turns that have other sizes; several may stand in the place of one."""
-    ends, other = ([0, *accumulate(found)] for found in (own, sizes))
-    starts, wanted = (turn_order(found[-1], count)[:count] for found in (ends, other))
+    ends, other = ([0, *accumulate(lengths)] for lengths in (own, sizes))
+    starts, wanted = (turn_order(lengths[-1], count)[:count] for lengths in (ends, other))
     if [other[ends.index(start)] for start in starts if start in ends] != list(wanted):
         raise UsageError(
             f"parts of {', '.join(map(str, own))} positions that take turns cannot have {', '.join(map(str, sizes))}",
@@ -185,7 +185,7 @@ def reordered(term: Term, order: Sequence[int]) -> Concat:
     """A term with the entry at `order[i]` at position i."""
     inner = joined([term])
     before = inner.order or range(inner.size)
-    return Concat(inner.parts, tuple(before[i] for i in order))
+    return Concat(inner.parts, tuple(before[place] for place in order))
 
 
 def leaves(term: Term) -> Iterator[Leaf]:
@@ -208,13 +208,13 @@ def multiplied(term: Term) -> Iterator[Term]:
 
 def blocks(axes: tuple[Term, ...]) -> Iterator[tuple[Leaf, ...]]:
     """The leaf tuples of each block of a tensor: products are flattened, concatenations enumerated."""
-    for i, term in enumerate(axes):
+    for axis, term in enumerate(axes):
         if isinstance(term, Product):
-            yield from blocks((*axes[:i], *term.factors, *axes[i + 1 :]))
+            yield from blocks((*axes[:axis], *term.factors, *axes[axis + 1 :]))
             return
         if isinstance(term, Concat):
             for part in term.parts:
-                yield from blocks((*axes[:i], part, *axes[i + 1 :]))
+                yield from blocks((*axes[:axis], part, *axes[axis + 1 :]))
             return
     yield tuple(leaf for leaf in axes if isinstance(leaf, Leaf))
 
@@ -223,7 +223,7 @@ def leaf_keys(term: Term) -> list[tuple[int, bool]]:
     """Frame and orientation of every leaf of a flattened block."""
     if isinstance(term, Leaf):
         return [(term.frame, term.dual)]
-    return [k for f in (term.factors if isinstance(term, Product) else term.parts) for k in leaf_keys(f)]
+    return [key for part in (term.factors if isinstance(term, Product) else term.parts) for key in leaf_keys(part)]
 
 
 def over_leaves(vector: Tensor, source: Term, target: Term) -> Tensor | None:
@@ -237,16 +237,23 @@ def over_leaves(vector: Tensor, source: Term, target: Term) -> Tensor | None:
     """
     if source == target and len(vector) == source.size:
         return vector
-    have, want = ([x for x in leaves(t) if x.size != 1] for t in (source, target))
-    if prod(x.size for x in have) != len(vector):
+    have, want = ([leaf for leaf in leaves(term) if leaf.size != 1] for term in (source, target))
+    if prod(leaf.size for leaf in have) != len(vector):
         return None
     dims: list[int] = []
     for leaf in have:
-        at = next((i for i, x in enumerate(want) if (x.frame, x.size) == (leaf.frame, leaf.size) and i not in dims), -1)
+        at = next(
+            (
+                dim
+                for dim, other in enumerate(want)
+                if (other.frame, other.size) == (leaf.frame, leaf.size) and dim not in dims
+            ),
+            -1,
+        )
         if at < 0:
-            return vector if [x.size for x in have] == [x.size for x in want] else None
+            return vector if [leaf.size for leaf in have] == [leaf.size for leaf in want] else None
         dims.append(at)
     order = sorted(range(len(dims)), key=dims.__getitem__)
-    shape = [x.size if i in dims else 1 for i, x in enumerate(want)]
-    found = vector.reshape([x.size for x in have]).permute(order).reshape(shape)
-    return found.expand([x.size for x in want]).reshape(-1)
+    shape = [leaf.size if dim in dims else 1 for dim, leaf in enumerate(want)]
+    spread = vector.reshape([leaf.size for leaf in have]).permute(order).reshape(shape)
+    return spread.expand([leaf.size for leaf in want]).reshape(-1)
