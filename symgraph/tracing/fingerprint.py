@@ -167,7 +167,7 @@ def _own(value: Any) -> str:
 
 def _sources(classes: Iterable[type]) -> Iterator[str]:
     """The sources of classes and of what they reach, and what stands in them under which name."""
-    modules = dict.fromkeys(symmetry_class.__module__ for symmetry_class in classes)
+    modules = dict.fromkeys(cls.__module__ for cls in classes)
     for cls in classes:
         yield from (
             f"{cls.__qualname__}.{name} {_own(function)}"
