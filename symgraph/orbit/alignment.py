@@ -36,7 +36,7 @@ from symgraph.tracing.progress import counted
 _log = logging.getLogger(__name__)
 
 FORMAT = "symgraph alignment 1"
-KINDS: dict[str, type[Step]] = {k.kind: k for k in (Act, Blend, Rescale, Shift, Lift, Stretch, Slant)}
+KINDS: dict[str, type[Step]] = {step.kind: step for step in (Act, Blend, Rescale, Shift, Lift, Stretch, Slant)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Alignment(Shown):
 
     def __str__(self) -> str:
         kinds = ", ".join(dict.fromkeys(step.kind for step in self.transform.steps)) or "nothing"
-        moved = [s.name for s in self.symmetry.active if self.element(s.name) is not None]
+        moved = [space.name for space in self.symmetry.active if self.element(space.name) is not None]
         spaces = f"{len(moved)} of {len(self.symmetry.active)} spaces"
         head = f"alignment of {self.source[:8] or 'a model'} to {self.target[:8] or 'another'}, on {spaces}: {kinds}"
         return "\n".join([head, *self.notes])
@@ -96,8 +96,8 @@ class Alignment(Shown):
             UsageError: a bias is given without the matrix that says how much of a constant arrives there.
         """
         tied = self.symmetry.graph.tied
-        moved = {n: _put(keep, t) for n, t in self.each(state, task_vector=task_vector)}
-        return {n: moved.get(tied.get(n, n), t) for n, t in state.items()}
+        moved = {name: _put(keep, tensor) for name, tensor in self.each(state, task_vector=task_vector)}
+        return {name: moved.get(tied.get(name, name), tensor) for name, tensor in state.items()}
 
     def each(self, state: Mapping[str, Tensor], *, task_vector: bool = False) -> Iterator[tuple[str, Tensor]]:
         """The tensors that the graph reads, one after the other, as `apply` gives them; shared ones once.
@@ -106,19 +106,22 @@ class Alignment(Shown):
             CheckpointError, UsageError: as for `apply`.
         """
         tied = self.symmetry.graph.tied
-        found = {tied.get(n, n): t.detach() for n, t in state.items()}
-        self._check(found)
-        moving = {n: t for n, t in found.items() if n in self.symmetry.terms}
-        wide = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in moving.items()}
+        canonical = {tied.get(name, name): tensor.detach() for name, tensor in state.items()}
+        self._check(canonical)
+        moving = {name: tensor for name, tensor in canonical.items() if name in self.symmetry.terms}
+        wide = {
+            name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor
+            for name, tensor in moving.items()
+        }
         done = self.transform.carried(wide, linear=task_vector)
-        for name, t in counted(_log, moving.items(), len(moving), "tensor"):
-            yield name, made(done[name]).to(t.dtype)
+        for name, tensor in counted(_log, moving.items(), len(moving), "tensor"):
+            yield name, made(done[name]).to(tensor.dtype)
 
     def _check(self, state: Mapping[str, Tensor]) -> None:
         wrong = [
-            f"{n}: {tuple(state[n].shape)} against {node.shape}"
-            for n, node in self.symmetry.graph.state.items()
-            if n in state and tuple(state[n].shape) != node.shape
+            f"{name}: {tuple(state[name].shape)} against {node.shape}"
+            for name, node in self.symmetry.graph.state.items()
+            if name in state and tuple(state[name].shape) != node.shape
         ]
         if wrong:
             raise CheckpointError(
@@ -153,10 +156,10 @@ class Alignment(Shown):
         """Writes one safetensors file; readable without symgraph, since spaces are named."""
         tensors: dict[str, Tensor] = {}
         steps = []
-        for i, step in enumerate(self.transform.steps):
+        for number, step in enumerate(self.transform.steps):
             plain, parts = step.dump()
             steps.append({"kind": step.kind, **plain})
-            tensors |= {f"{i}.{name}": t.cpu().clone().contiguous() for name, t in parts.items()}
+            tensors |= {f"{number}.{name}": tensor.cpu().clone().contiguous() for name, tensor in parts.items()}
         header = _Header(
             format=FORMAT,
             source=self.source,
@@ -187,7 +190,7 @@ class Alignment(Shown):
             )
         try:
             header = decode(_Header, plain)
-            steps = tuple(_step(symmetry, i, s, tensors) for i, s in enumerate(header.steps))
+            steps = tuple(_step(symmetry, number, step, tensors) for number, step in enumerate(header.steps))
         except (LookupError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise CheckpointError(
                 f"{path} is damaged", cause=one_line(error), remedy="write it anew with `symgraph align`"
@@ -204,7 +207,7 @@ def _step(symmetry: SymmetryGraph, number: int, plain: dict[str, Any], tensors: 
     kind, head = plain.pop("kind"), f"{number}."
     if kind not in KINDS:
         raise Malformed(f"step {number + 1} is of no known kind")
-    own = {name.removeprefix(head): t for name, t in tensors.items() if name.startswith(head)}
+    own = {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
     return KINDS[kind].load(symmetry, plain, own)
 
 
@@ -216,10 +219,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist", remedy=remedy)
     try:
-        with safe_open(path, framework="pt") as f:
-            plain = json.loads((f.metadata() or {}).get("symgraph", "{}"))
+        with safe_open(path, framework="pt") as file:
+            plain = json.loads((file.metadata() or {}).get("symgraph", "{}"))
             # Copies: a product with memory that lies at an odd address of the file may round otherwise.
-            tensors = {k: f.get_tensor(k).clone() for k in f.keys()}  # noqa: SIM118 - no iterator on this type
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no iterator on this type
     except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file", cause=str(error), remedy=remedy) from error
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
@@ -235,20 +238,20 @@ def growth(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> dict[s
 
 def norms(state: Mapping[str, Tensor]) -> dict[str, float]:
     """The norm of every floating tensor, each read once."""
-    return {n: norm(t.detach()) for n, t in state.items() if t.is_floating_point()}
+    return {name: norm(tensor.detach()) for name, tensor in state.items() if tensor.is_floating_point()}
 
 
 def growth_of(after: Mapping[str, float], *others: Mapping[str, float]) -> dict[str, float]:
     """The same of norms that are known."""
-    largest = {n: max(o.get(n, 0.0) for o in others) for n in after}
-    found = {n: after[n] / size for n, size in largest.items() if size > 0}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    largest = {name: max(norms_before.get(name, 0.0) for norms_before in others) for name in after}
+    growth = {name: after[name] / size for name, size in largest.items() if size > 0}
+    return dict(sorted(growth.items(), key=lambda item: -item[1]))
 
 
-def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+def distance(one_state: Mapping[str, Tensor], other_state: Mapping[str, Tensor]) -> float:
     """Relative distance |A - B| / |A| over the floating tensors that both have."""
-    names = [n for n in a if n in b and a[n].is_floating_point()]
-    one, other = ({n: s[n].detach().double() for n in names} for s in (a, b))
-    top = sum(float((one[n] - other[n]).square().sum()) for n in names)
-    scale = max(sum(float(t.square().sum()) for t in one.values()), 1e-300)
+    names = [name for name in one_state if name in other_state and one_state[name].is_floating_point()]
+    one, other = ({name: state[name].detach().double() for name in names} for state in (one_state, other_state))
+    top = sum(float((one[name] - other[name]).square().sum()) for name in names)
+    scale = max(sum(float(tensor.square().sum()) for tensor in one.values()), 1e-300)
     return math.sqrt(top / scale)

@@ -38,23 +38,23 @@ class Blend(Step):
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
         symmetry, sign = self.symmetry, 0.0 if linear else 1.0
-        names = [n for n in symmetry.parameters_of[self.space] if n in state]
-        found = symmetry.stacked(symmetry.shifted({n: state[n] for n in names}, sign))
-        done = {n: on_blocks(t, symmetry.acting_terms[n], self._block) for n, t in found.items()}
+        names = [name for name in symmetry.parameters_of[self.space] if name in state]
+        stacked = symmetry.stacked(symmetry.shifted({name: state[name] for name in names}, sign))
+        done = {name: on_blocks(tensor, symmetry.acting_terms[name], self._block) for name, tensor in stacked.items()}
         return {**state, **symmetry.shifted(symmetry.unstacked(done), -sign)}
 
     def _block(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
-        e = self.element
+        element = self.element
         for dim, leaf in enumerate(block):
             if leaf.space != self.space:
                 continue
-            if e.matrix is not None:
-                tensor = by_matrix(tensor, dim, [], e.matrix.to(tensor))
-            elif e.index is not None and e.scale is not None and self.merging:
-                tensor = merged(tensor, dim, [], leaf, e.index, e.scale[0])
-            elif e.index is not None and e.scale is not None:
-                tensor = tensor.index_select(dim, e.index.to(tensor.device))
-                tensor = tensor * spread(e.scale[0].to(tensor), tensor.dim(), [dim]) if leaf.dual else tensor
+            if element.matrix is not None:
+                tensor = by_matrix(tensor, dim, [], element.matrix.to(tensor))
+            elif element.index is not None and element.scale is not None and self.merging:
+                tensor = merged(tensor, dim, [], leaf, element.index, element.scale[0])
+            elif element.index is not None and element.scale is not None:
+                tensor = tensor.index_select(dim, element.index.to(tensor.device))
+                tensor = tensor * spread(element.scale[0].to(tensor), tensor.dim(), [dim]) if leaf.dual else tensor
         return tensor
 
     @property
@@ -80,17 +80,19 @@ class Blend(Step):
     def dump(self) -> Dumped:
         """The space by name, and the element."""
         name = self.symmetry.spaces[self.space].name
-        tensors = {f"{name}.{part}": t for part, t in self.element.tensors().items()}
+        tensors = {f"{name}.{part}": tensor for part, tensor in self.element.tensors().items()}
         return {"space": name, **({"merging": True} if self.merging else {})}, tensors
 
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Blend:
         """What `dump` gave."""
         space = symmetry.space(plain["space"])
-        n = space.size
-        shapes = {"index": (n,), "scale": (1, n), "matrix": (n, n)}
-        parts = {k: tensors[f"{space.name}.{k}"] for k in shapes if f"{space.name}.{k}" in tensors}
-        if parts.keys() not in ({"index", "scale"}, {"matrix"}) or any(t.shape != shapes[k] for k, t in parts.items()):
+        size = space.size
+        shapes = {"index": (size,), "scale": (1, size), "matrix": (size, size)}
+        parts = {part: tensors[f"{space.name}.{part}"] for part in shapes if f"{space.name}.{part}" in tensors}
+        if parts.keys() not in ({"index", "scale"}, {"matrix"}) or any(
+            tensor.shape != shapes[part] for part, tensor in parts.items()
+        ):
             raise ValueError(f"what splits or merges {space.name} is incomplete or has other shapes")
         return Blend(symmetry, space.id, Element(**parts), plain.get("merging") is True and "index" in parts)
 

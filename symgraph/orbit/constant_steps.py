@@ -44,30 +44,30 @@ class Shift(Step):
         self._check_given(state)
         if not any(name in state for name in self._needs()):
             return state
-        found, vector = dict(state), self._vector(state)
-        shares = [s for s in self.family.shares if s.port.piece.parameter in state]
+        changed, vector = dict(state), self._vector(state)
+        shares = [share for share in self.family.shares if share.port.piece.parameter in state]
         ports = [(self.family.source, vector)] if self.family.source.piece.parameter in state else []
-        ports += [(s.port, arriving(state, self.family, s, vector)) for s in shares]
+        ports += [(share.port, arriving(state, self.family, share, vector)) for share in shares]
         for port, added in ports:
             if port.plane is None:
-                found[port.piece.parameter] = port.added(found[port.piece.parameter], added)
+                changed[port.piece.parameter] = port.added(changed[port.piece.parameter], added)
         # Biases first: the planes are those behind the new ones.
         for port, added in ports:
             if port.plane is not None:
-                weight = found[port.piece.parameter]
-                height = port.plane.height(found, weight)
+                weight = changed[port.piece.parameter]
+                height = port.plane.height(changed, weight)
                 # A plane through zero adds nothing, so that there is no such element.
                 if not height:
                     return state
-                found[port.piece.parameter] = turned(weight, port.piece, port.plane, found, added / height)
+                changed[port.piece.parameter] = turned(weight, port.piece, port.plane, changed, added / height)
         tied, sink = self.family.tied, self.family.sink
-        if tied is not None and sink in found:
-            found[sink] = found[sink] - self.constant.to(found[sink]) * tied.height(state, found[sink])
-        return found
+        if tied is not None and sink in changed:
+            changed[sink] = changed[sink] - self.constant.to(changed[sink]) * tied.height(state, changed[sink])
+        return changed
 
     def _check_given(self, state: State) -> None:
         for name, others in self._needs().items():
-            missing = [o for o in others if o not in state] if name in state else []
+            missing = [other for other in others if other not in state] if name in state else []
             if missing:
                 remedy = "give the whole state, or with a bias the matrices in front of it"
                 raise UsageError(f"`{missing[0]}` is missing beside `{name}`", remedy=remedy)
@@ -77,22 +77,22 @@ class Shift(Step):
         family, source = self.family, self.family.source
         vector = [family.through.reader.parameter] if family.through is not None else []
         if family.tied is not None:
-            vector += [n for n in (source.piece.parameter, family.tied.gain) if n]
-        found = {family.sink: [*vector, *family.tied.named]} if family.tied is not None and family.sink else {}
-        for port, path in ((source, ()), *((s.port, s.path) for s in family.shares)):
-            beside = [*vector, *(h.reader.parameter for h in path), *(port.plane.named if port.plane else ())]
-            found.setdefault(port.piece.parameter, []).extend(beside)
-        return found
+            vector += [name for name in (source.piece.parameter, family.tied.gain) if name]
+        needs = {family.sink: [*vector, *family.tied.named]} if family.tied is not None and family.sink else {}
+        for port, path in ((source, ()), *((share.port, share.path) for share in family.shares)):
+            beside = [*vector, *(hop.reader.parameter for hop in path), *(port.plane.named if port.plane else ())]
+            needs.setdefault(port.piece.parameter, []).extend(beside)
+        return needs
 
     def _linear(self, state: State) -> State:
         if not self.family.settled:
             return state
-        found = dict(state)
+        changed = dict(state)
         for share in self.family.shares:
             name = share.port.piece.parameter
-            if name in found and share.path and all(h.reader.parameter in found for h in share.path):
-                found[name] = share.port.added(found[name], arriving(state, self.family, share, self.constant))
-        return found
+            if name in changed and share.path and all(hop.reader.parameter in changed for hop in share.path):
+                changed[name] = share.port.added(changed[name], arriving(state, self.family, share, self.constant))
+        return changed
 
     def _vector(self, state: State) -> Tensor:
         tied, source = self.family.tied, self.family.source.piece.parameter
@@ -109,13 +109,13 @@ class Shift(Step):
 
     def beside(self, name: str) -> Collection[str]:
         """What says how much of the constant arrives there, and what that takes itself."""
-        needs, found = self._needs(), dict.fromkeys((name,))
+        needs, reached = self._needs(), dict.fromkeys((name,))
         waiting = [name]
         while waiting:
-            new = [n for n in needs.get(waiting.pop(), ()) if n not in found]
-            found |= dict.fromkeys(new)
+            new = [name for name in needs.get(waiting.pop(), ()) if name not in reached]
+            reached |= dict.fromkeys(new)
             waiting += new
-        return found
+        return reached
 
     def inverse(self) -> Shift:
         """The step that undoes this one."""
@@ -140,21 +140,21 @@ class Shift(Step):
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shift:
         """What `dump` gave."""
-        families = {c.place: c for c in symmetry.constants}
-        place = tuple(tuple(plain[k]) if k == "window" else plain[k] for k in _PLACE)
+        families = {constant.place: constant for constant in symmetry.constants}
+        place = tuple(tuple(plain[key]) if key == "window" else plain[key] for key in _PLACE)
         return Shift(families[place], tensors["constant"])  # type: ignore[index]
 
 
 def arriving(state: State, family: Constant, share: Share, constant: Tensor) -> Tensor:
     """What a constant of the source comes to at the place of a share; shapes: (n,), the size of that place."""
-    found, term = share.factor * constant, family.source.piece.term
+    amount, term = share.factor * constant, family.source.piece.term
     if family.even:
         first = share.path[0].reader if share.path else share.port.piece
-        found, term = found[:1].expand(first.size), first.term
+        amount, term = amount[:1].expand(first.size), first.term
     for hop in share.path:
-        found, term = _after(state[hop.reader.parameter], hop, found, term)
+        amount, term = _after(state[hop.reader.parameter], hop, amount, term)
     place = share.port.piece
-    everywhere = found if len(found) == place.size else over_leaves(found, term, place.term)
+    everywhere = amount if len(amount) == place.size else over_leaves(amount, term, place.term)
     if everywhere is None:
         raise ValueError(f"{place.parameter} lacks an axis of what reaches it")
     return everywhere
@@ -182,9 +182,9 @@ def evened(state: State, source: Port, hop: Hop) -> Tensor:
     order = over_leaves(torch.arange(len(read)), source.piece.term, hop.reader.term)
     if order is None:
         raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
-    found = torch.empty_like(read)
-    found[order.to(read.device)] = read
-    return found
+    put = torch.empty_like(read)
+    put[order.to(read.device)] = read
+    return put
 
 
 def turned(weight: Tensor, rows: Piece | None, plane: Plane, state: State, constant: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def turned(weight: Tensor, rows: Piece | None, plane: Plane, state: State, const
     Shapes: constant (n,), one number for each row.
     """
     axis, normal = plane.reader.axis, plane.normal(state, weight)
-    amounts = weight.new_zeros([n for i, n in enumerate(weight.shape) if i != axis])
+    amounts = weight.new_zeros([size for dim, size in enumerate(weight.shape) if dim != axis])
     if rows is None:
         amounts = constant.to(weight).expand(amounts.shape)
     else:
@@ -231,11 +231,15 @@ class Lift(Step):
 
     def dump(self) -> Dumped:
         """The piece and the constant."""
-        p = self.piece
-        return {"parameter": p.parameter, "axis": p.axis, "start": p.start}, {"constant": self.constant}
+        piece = self.piece
+        return {"parameter": piece.parameter, "axis": piece.axis, "start": piece.start}, {"constant": self.constant}
 
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Lift:
         """What `dump` gave."""
-        pieces = {(p.parameter, p.axis, p.start): (p, c.frame) for c in symmetry.centred for p in c.pieces}
+        pieces = {
+            (piece.parameter, piece.axis, piece.start): (piece, centred.frame)
+            for centred in symmetry.centred
+            for piece in centred.pieces
+        }
         return Lift(*pieces[plain["parameter"], plain["axis"], plain["start"]], tensors["constant"])

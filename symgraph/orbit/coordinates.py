@@ -44,57 +44,69 @@ class Coordinates:
         self.home = out.inverse()
         self.charts = dict(_charts(symmetry))
         # Gains come last, and by what they are divided by: readers are linear in that, whatever sign it takes.
-        free = [f for f in freedoms(symmetry) if f.family is not Family.GAIN]
-        self.rest = {f"freedom {k}": f for k, f in enumerate(free)}
-        latents = {f"{i} {part}": t.detach() for i, c in self.charts.items() for part, t in c.latents.items()}
-        shapes = {n: f.shape for n, f in self.rest.items()}
-        shapes |= {f"gain {n}": (prod(symmetry.graph.state[n].shape),) for n in symmetry.gain_sites}
-        self.zero: Vector = latents | {n: torch.zeros(s, dtype=torch.float64) for n, s in shapes.items()}
+        free = [freedom for freedom in freedoms(symmetry) if freedom.family is not Family.GAIN]
+        self.rest = {f"freedom {number}": freedom for number, freedom in enumerate(free)}
+        latents = {
+            f"{space} {part}": tensor.detach()
+            for space, chart in self.charts.items()
+            for part, tensor in chart.latents.items()
+        }
+        shapes = {name: freedom.shape for name, freedom in self.rest.items()}
+        shapes |= {f"gain {name}": (prod(symmetry.graph.state[name].shape),) for name in symmetry.gain_sites}
+        self.zero: Vector = latents | {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
         self.here = self._seen(self.zero)
         # Their steps take a number: nothing can be differentiated, and there are few.
-        numbers = [n for n, t in self.zero.items() if not t.shape]
-        self.columns = {n: self.slope({**self.zero, n: torch.ones((), dtype=torch.float64)}) for n in numbers}
-        self.smooth = {n: t.clone().requires_grad_() for n, t in self.zero.items() if n not in self.columns}
+        numbers = [name for name, tensor in self.zero.items() if not tensor.shape]
+        self.columns = {name: self.slope({**self.zero, name: torch.ones((), dtype=torch.float64)}) for name in numbers}
+        self.smooth = {
+            name: tensor.clone().requires_grad_() for name, tensor in self.zero.items() if name not in self.columns
+        }
         self.moved = self._seen({**self.zero, **self.smooth})
 
     def point(self, at: Mapping[str, Tensor]) -> State:
         """The state at some coordinates."""
-        elements = {i: _at(chart, i, at) for i, chart in self.charts.items()}
+        elements = {space: _at(chart, space, at) for space, chart in self.charts.items()}
         steps: list[Step] = [Act(GroupElement(self.symmetry, elements))] if elements else []
         for name, freedom in self.rest.items():
             steps += freedom.steps(at[name])
-        steps += [rescale(self.symmetry, s, 1 + at[f"gain {n}"]) for n, s in self.symmetry.gain_sites.items()]
+        steps += [
+            rescale(self.symmetry, sites, 1 + at[f"gain {name}"]) for name, sites in self.symmetry.gain_sites.items()
+        ]
         return Transform((*steps, *self.home.steps)).apply(self.clean)
 
     def _seen(self, at: Mapping[str, Tensor]) -> State:
-        found = self.point(at)
-        return {n: weight * found[n] for n, weight in self.weights.items()}
+        point = self.point(at)
+        return {name: weight * point[name] for name, weight in self.weights.items()}
 
     def slope(self, direction: Vector) -> State:
         """How the tensors change in a direction, to first order."""
-        far = max((float(t.abs().max()) for t in direction.values() if t.numel()), default=0.0)
+        far = max((float(tensor.abs().max()) for tensor in direction.values() if tensor.numel()), default=0.0)
         step = _STEP / far if far else 1.0
-        there = self._seen({n: step * t for n, t in direction.items()})
-        return {n: (t - self.here[n]) / step for n, t in there.items()}
+        there = self._seen({name: step * tensor for name, tensor in direction.items()})
+        return {name: (tensor - self.here[name]) / step for name, tensor in there.items()}
 
     def dual(self, change: Mapping[str, Tensor]) -> Vector:
         """The inner product of a change of the tensors with the slope in every coordinate."""
-        found = {n: torch.tensor(inner(column, change), dtype=torch.float64) for n, column in self.columns.items()}
-        outputs = [n for n, t in self.moved.items() if t.requires_grad]
+        products = {
+            name: torch.tensor(inner(column, change), dtype=torch.float64) for name, column in self.columns.items()
+        }
+        outputs = [name for name, tensor in self.moved.items() if tensor.requires_grad]
         if not outputs:
-            return found
+            return products
         into = list(self.smooth.values())
-        against = [change[n] for n in outputs]
+        against = [change[name] for name in outputs]
         slopes = torch.autograd.grad(
-            [self.moved[n] for n in outputs], into, against, retain_graph=True, allow_unused=True
+            [self.moved[name] for name in outputs], into, against, retain_graph=True, allow_unused=True
         )
         pairs = zip(self.smooth.items(), slopes, strict=True)
-        return found | {n: torch.zeros_like(t) if s is None else s for (n, t), s in pairs}
+        return products | {
+            name: torch.zeros_like(tensor) if slope is None else slope for (name, tensor), slope in pairs
+        }
 
 
-def inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+def inner(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """The inner product over all tensors of the first."""
-    return sum(float((t * b[n]).sum()) for n, t in a.items())
+    return sum(float((tensor * other[name]).sum()) for name, tensor in one.items())
 
 
 def _charts(symmetry: SymmetryGraph) -> Iterator[tuple[int, Chart]]:

@@ -49,8 +49,8 @@ class Descended(Shown):
     ended: str
 
     def __str__(self) -> str:
-        found = dict(self.history)
-        return f"{self.steps} steps ({self.ended}): {found[0]:.6g} -> {found[self.best]:.6g} (kept: step {self.best})"
+        values = dict(self.history)
+        return f"{self.steps} steps ({self.ended}): {values[0]:.6g} -> {values[self.best]:.6g} (kept: step {self.best})"
 
 
 def descend(
@@ -76,22 +76,22 @@ def descend(
         CheckpointError: a gain has a zero where its bias has not.
     """
     given = [states] if isinstance(states, Mapping) else list(states)
-    canonical = [canonicalise(symmetry, s) for s in given]
-    moving = [i for i in range(len(given)) if i not in still]
-    run = Descent(symmetry, [c.state for c in canonical], moving, options or DescentOptions())
+    canonical = [canonicalise(symmetry, state) for state in given]
+    moving = [number for number in range(len(given)) if number not in still]
+    run = Descent(symmetry, [form.state for form in canonical], moving, options or DescentOptions())
 
     @torch.no_grad()
     def estimate() -> float:
         return float(objective(*run.states(exact=True)))
 
     def loss() -> Tensor:
-        found: Any = objective(*run.states())
-        if not isinstance(found, Tensor):
-            what = f"the objective gave a {type(found).__name__}"
+        value: Any = objective(*run.states())
+        if not isinstance(value, Tensor):
+            what = f"the objective gave a {type(value).__name__}"
             raise UsageError(what, remedy="give a tensor of one number, computed from the states by torch")
-        if not found.requires_grad:
+        if not value.requires_grad:
             raise UsageError("the objective depends on nothing that moves", remedy="name other spaces, or another one")
-        return found
+        return value
 
     run.measure(estimate, progress)
     if not math.isfinite(run.history[0][1]):
@@ -99,8 +99,8 @@ def descend(
         raise UsageError("the objective is not finite at the start", cause=f"it is {run.history[0][1]}", remedy=remedy)
     ended = run.run(loss, estimate, progress)
     transforms = run.transforms(Transform())
-    moved = tuple(t.apply(c.state) for t, c in zip(transforms, canonical, strict=True))
-    whole = tuple(c.transform.then(t) for t, c in zip(transforms, canonical, strict=True))
+    moved = tuple(transform.apply(form.state) for transform, form in zip(transforms, canonical, strict=True))
+    whole = tuple(form.transform.then(transform) for transform, form in zip(transforms, canonical, strict=True))
     return Descended(moved, whole, tuple(run.history), run.best[0], run.step, ended)
 
 
@@ -121,10 +121,10 @@ class Descent:
         estimated: str = "",
     ) -> None:
         self.given, self.options, self.estimated = tuple(states), options, estimated
-        first = next(t for t in states[0].values() if t.is_floating_point())
+        first = next(tensor for tensor in states[0].values() if tensor.is_floating_point())
         self.like = first if like is None else like
-        self.motions = {i: Motion(symmetry, options, first.dtype, first.device) for i in sorted(moving)}
-        latents = [t for m in self.motions.values() for t in m.latents().values()]
+        self.motions = {number: Motion(symmetry, options, first.dtype, first.device) for number in sorted(moving)}
+        latents = [latent for motion in self.motions.values() for latent in motion.latents().values()]
         self.optimiser = _optimiser(options, latents)
         self.step = 0
         self.history: list[tuple[int, float]] = []
@@ -137,7 +137,7 @@ class Descent:
 
     def states(self, *, exact: bool = False) -> tuple[State, ...]:
         """All models where they are."""
-        return tuple(self.state(i, exact=exact) for i in range(len(self.given)))
+        return tuple(self.state(number, exact=exact) for number in range(len(self.given)))
 
     def run(
         self,
@@ -155,8 +155,8 @@ class Descent:
             tell(_log, None, f"step {self.step} of {self.options.steps}", self.step, self.options.steps)
             check = self.step == self.options.steps or self.step % self.options.check_every == 0
             if check or self.step % self.options.retract_every == 0:
-                for m in self.motions.values():
-                    m.retract()
+                for motion in self.motions.values():
+                    motion.retract()
             if check:
                 self.measure(estimate, progress)
                 after()
@@ -168,7 +168,7 @@ class Descent:
         self.history.append((self.step, value))
         if not self.best[2] or value < self.best[1]:
             self.best = (self.step, value if math.isfinite(value) else math.inf, self.held())
-        slack = max(m.slack() for m in self.motions.values())
+        slack = max(motion.slack() for motion in self.motions.values())
         left = f", slack {slack:.2f}" if slack else ""
         text = f"step {self.step} of {self.options.steps}: {self.estimated}{value:.4f}{left}"
         tell(_log, progress, text, self.step, self.options.steps)
@@ -178,14 +178,14 @@ class Descent:
         for group in self.optimiser.param_groups:
             group["lr"] = self.options.lr * self.options.rate(self.step)
         self.optimiser.zero_grad()
-        found = loss()
-        if not math.isfinite(float(found.detach())):
+        value = loss()
+        if not math.isfinite(float(value.detach())):
             return False
-        whole = found + sum(m.penalty() for m in self.motions.values())
+        whole = value + sum(motion.penalty() for motion in self.motions.values())
         whole.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
-        for m in self.motions.values():
-            m.tighten(self.options.tightening)
+        for motion in self.motions.values():
+            motion.tighten(self.options.tightening)
         self.step += 1
         return True
 
@@ -195,24 +195,28 @@ class Descent:
 
     def held(self) -> dict[str, Tensor]:
         """All that defines where the models are, right after a recentring."""
-        return {f"{i}.{n}": t for i, m in self.motions.items() for n, t in m.held().items()}
+        return {
+            f"{number}.{name}": tensor
+            for number, motion in self.motions.items()
+            for name, tensor in motion.held().items()
+        }
 
     def hold(self, held: Mapping[str, Tensor]) -> None:
         """Takes up what `held` gave."""
-        for i, m in self.motions.items():
-            head = f"{i}."
-            m.hold({n.removeprefix(head): t for n, t in held.items() if n.startswith(head)})
+        for number, motion in self.motions.items():
+            head = f"{number}."
+            motion.hold({name.removeprefix(head): tensor for name, tensor in held.items() if name.startswith(head)})
 
     def transforms(self, stays: Transform) -> tuple[Transform, ...]:
         """The best symmetry of each model; `stays` for one that does not move."""
         self.hold(self.best[2])
-        found = {i: m.transform(self.like) for i, m in self.motions.items()}
-        return tuple(found.get(i, stays) for i in range(len(self.given)))
+        by_number = {number: motion.transform(self.like) for number, motion in self.motions.items()}
+        return tuple(by_number.get(number, stays) for number in range(len(self.given)))
 
 
 def _optimiser(options: DescentOptions, latents: list[Tensor]) -> torch.optim.Optimizer:
     kind: Any = getattr(torch.optim, options.optimiser)
     # The landscape turns with the element: a memory of a thousand steps was seen to diverge where a hundred does not.
     settings = {"betas": (0.9, 0.99)} if "betas" in inspect.signature(kind).parameters else {}
-    found: torch.optim.Optimizer = kind(latents, lr=options.lr, **settings)
-    return found
+    optimiser: torch.optim.Optimizer = kind(latents, lr=options.lr, **settings)
+    return optimiser

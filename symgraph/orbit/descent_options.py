@@ -88,8 +88,8 @@ def _check_optimiser(name: str) -> None:
     # What a command does not need is not imported: the options are read before anything is computed.
     from torch import optim
 
-    found = getattr(optim, name, None)
-    if isinstance(found, type) and issubclass(found, optim.Optimizer) and name not in ("Optimizer", "LBFGS"):
+    optimiser = getattr(optim, name, None)
+    if isinstance(optimiser, type) and issubclass(optimiser, optim.Optimizer) and name not in ("Optimizer", "LBFGS"):
         return
     raise UsageError(
         f"torch.optim has no optimiser {name!r} that can be used here",

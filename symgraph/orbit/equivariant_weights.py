@@ -57,7 +57,7 @@ class Equivariance(Shown):
 
     def project(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The nearest state that the group does not move; what it does not reach is passed through."""
-        return {name: self.means[name](t) if name in self.means else t for name, t in state.items()}
+        return {name: self.means[name](tensor) if name in self.means else tensor for name, tensor in state.items()}
 
     def __str__(self) -> str:
         spaces = "; ".join(f"{name}: {carries}" for name, carries in self.carried.items())
@@ -76,16 +76,18 @@ def equivariance(symmetry: SymmetryGraph, ends: Sequence[End], representation: R
     _check_ends(symmetry, at_ends, classes)
     hidden = _hidden(symmetry, ends, representation, at_ends, classes)
     group = generated(representation.generators(tau / _steps(symmetry, representation, at_ends, hidden)))
-    carried = {s: _elements(group.on(axis), dual) for s, (axis, dual) in at_ends.items()}
-    carried |= {s: _hidden_elements(symmetry.spaces[s], group, what) for s, what in hidden.items()}
+    carried = {space: _elements(group.on(axis), dual) for space, (axis, dual) in at_ends.items()}
+    carried |= {space: _hidden_elements(symmetry.spaces[space], group, what) for space, what in hidden.items()}
     elements = [
-        GroupElement(symmetry, {s: _in_fibres(symmetry, s, each[k]) for s, each in carried.items()})
-        for k in range(len(group))
+        GroupElement(symmetry, {space: _in_fibres(symmetry, space, each[number]) for space, each in carried.items()})
+        for number in range(len(group))
     ]
-    found = ((name, _mean(symmetry, name, elements, group.generators)) for name in symmetry.terms)
-    means = {name: mean for name, mean in found if mean is not None}
-    words = {s: axis for s, (axis, _) in at_ends.items()} | hidden
-    return Equivariance(symmetry, group, {symmetry.spaces[s].name: w for s, w in sorted(words.items())}, means)
+    averaged = ((name, _mean(symmetry, name, elements, group.generators)) for name in symmetry.terms)
+    means = {name: mean for name, mean in averaged if mean is not None}
+    words = {space: axis for space, (axis, _) in at_ends.items()} | hidden
+    return Equivariance(
+        symmetry, group, {symmetry.spaces[space].name: word for space, word in sorted(words.items())}, means
+    )
 
 
 # -- what each space carries ---------------------------------------------------------------------------------------
@@ -114,7 +116,7 @@ def _at_ends(
 
 
 def _class_of(representation: Representation, axis: str) -> SymmetryClass:
-    return smallest_class(torch.stack([g[axis] for g in representation.generators(1.0)]))
+    return smallest_class(torch.stack([generator[axis] for generator in representation.generators(1.0)]))
 
 
 def _orthogonal(representation: Representation, axis: str) -> bool:
@@ -133,11 +135,11 @@ def _check_ends(
     symmetry: SymmetryGraph, at_ends: Mapping[int, tuple[str, bool]], classes: Mapping[str, SymmetryClass]
 ) -> None:
     for space, (axis, _) in at_ends.items():
-        found = symmetry.spaces[space]
-        if not _admits(found, classes[axis]):
+        end = symmetry.spaces[space]
+        if not _admits(end, classes[axis]):
             raise UsageError(
-                f"the group acts on {axis!r} by {classes[axis]} maps, and the model admits {found.group} there",
-                cause="; ".join(dict.fromkeys(f"{r.reason} ({r.where})" for r in found.evidence[:2])),
+                f"the group acts on {axis!r} by {classes[axis]} maps, and the model admits {end.group} there",
+                cause="; ".join(dict.fromkeys(f"{reason.reason} ({reason.where})" for reason in end.evidence[:2])),
                 remedy="act on another axis, or choose a model whose operators commute with the action",
             )
 
@@ -157,25 +159,25 @@ def _hidden(
 ) -> dict[int, str]:
     """What every other space carries, without those where nothing moves."""
     still = {leaf.space for end in ends for term in symmetry.terms[end.tensor] for leaf in leaves(term)}
-    still |= {stack.space for stack in symmetry.stacks} | {s for s in at_ends}
+    still |= {stack.space for stack in symmetry.stacks} | {end for end in at_ends}
     free = [space for space in symmetry.active if space.id not in still]
     asked = _asked(representation, free)
     order = 0 if representation.continuous else len(generated(representation.generators(1.0)))
-    found = {}
+    chosen_for = {}
     for space in free:
         choices = [asked[space.id]] if space.id in asked else _choices(representation)
-        fits = (c for c in choices if _fits(space, c, representation, classes, order))
+        fits = (choice for choice in choices if _fits(space, choice, representation, classes, order))
         chosen = next(fits, None)
         if chosen is None and space.id in asked and asked[space.id] != TRIVIAL:
             what = f"{space} cannot carry {asked[space.id]}"
             raise UsageError(what, cause=_why_not(space, asked[space.id]), remedy=f"leave it {TRIVIAL}")
         if chosen is not None:
-            found[space.id] = chosen
-    return found
+            chosen_for[space.id] = chosen
+    return chosen_for
 
 
 def _asked(representation: Representation, free: Sequence[Space]) -> dict[int, str]:
-    found: dict[int, str] = {}
+    asked: dict[int, str] = {}
     for pattern, what in representation.hidden.items():
         known = (REGULAR, TRIVIAL, *representation.acting)
         if what not in known:
@@ -184,8 +186,8 @@ def _asked(representation: Representation, free: Sequence[Space]) -> dict[int, s
         if not matching:
             names = [space.name for space in free]
             raise UsageError(f"{pattern!r} names no space between the ends", remedy=near(pattern, names))
-        found |= {space.id: what for space in matching}
-    return found
+        asked |= {space.id: what for space in matching}
+    return asked
 
 
 def _choices(representation: Representation) -> tuple[str, ...]:
@@ -218,8 +220,8 @@ def _steps(
     hidden: Mapping[int, str],
 ) -> int:
     """By how many equal angles the mean over a circle is exact: more than the frequencies of any tensor add up to."""
-    speed = {s: representation.frequency(axis) for s, (axis, _) in at_ends.items()}
-    speed |= {s: representation.frequency(what) for s, what in hidden.items()}
+    speed = {space: representation.frequency(axis) for space, (axis, _) in at_ends.items()}
+    speed |= {space: representation.frequency(what) for space, what in hidden.items()}
     return (
         max((sum(speed.get(leaf.space, 0) for leaf in _all(axes)) for axes in symmetry.terms.values()), default=0) + 1
     )
@@ -235,7 +237,7 @@ def _hidden_elements(space: Space, group: FiniteGroup, what: str) -> list[Elemen
         return [Element(index=index) for index in group.regular(space.size)]
     matrices = group.on(what)
     copies = space.size // matrices.shape[-1]
-    return _elements(torch.stack([torch.kron(torch.eye(copies).double(), m) for m in matrices]), dual=False)
+    return _elements(torch.stack([torch.kron(torch.eye(copies).double(), matrix) for matrix in matrices]), dual=False)
 
 
 def _elements(matrices: Tensor, dual: bool) -> list[Element]:
@@ -243,7 +245,7 @@ def _elements(matrices: Tensor, dual: bool) -> list[Element]:
         return [Element(index=index) for index in matrices.argmax(-1)]
     chosen = torch.linalg.inv(matrices).mT if dual else matrices
     orthogonal = smallest_class(matrices) in _ORTHOGONAL
-    return [Element.rotation(m) if orthogonal else Element(matrix=m) for m in chosen]
+    return [Element.rotation(matrix) if orthogonal else Element(matrix=matrix) for matrix in chosen]
 
 
 def _mean(
@@ -257,4 +259,8 @@ def _mean(
 def _in_fibres(symmetry: SymmetryGraph, space: int, element: Element) -> Element:
     """The same element at every position of the fibre."""
     sizes = symmetry.fibre_sizes(symmetry.spaces[space])
-    return element.mapped(lambda x, lead: x.expand(*x.shape[:lead], *sizes, *x.shape[lead:])) if sizes else element
+    return (
+        element.mapped(lambda part, lead: part.expand(*part.shape[:lead], *sizes, *part.shape[lead:]))
+        if sizes
+        else element
+    )

@@ -64,7 +64,7 @@ def generated(generators: Sequence[Actions], *, largest: int = LARGEST) -> Finit
     >>> len(generated([{"plane": turn}, {"plane": flip}]))
     8
     """
-    first: Actions = {axis: torch.eye(len(m), dtype=torch.float64) for axis, m in generators[0].items()}
+    first: Actions = {axis: torch.eye(len(matrix), dtype=torch.float64) for axis, matrix in generators[0].items()}
     elements: list[Actions] = [first]
     number = {_key(first): 0}
     # Of each element its products with the generators, and as which of them it was met first: (generator, element).
@@ -74,12 +74,12 @@ def generated(generators: Sequence[Actions], *, largest: int = LARGEST) -> Finit
         known = len(products)
         products.append([])
         for which, generator in enumerate(generators):
-            product = {axis: generator[axis].double() @ m for axis, m in elements[known].items()}
-            found = number.setdefault(_key(product), len(elements))
-            if found == len(elements):
+            product = {axis: generator[axis].double() @ matrix for axis, matrix in elements[known].items()}
+            place = number.setdefault(_key(product), len(elements))
+            if place == len(elements):
                 elements.append(product)
                 met.append((which, known))
-            products[known].append(found)
+            products[known].append(place)
         if len(elements) > largest:
             raise UsageError(
                 f"the generators make more than {largest} elements",
@@ -93,10 +93,10 @@ def _table(products: Sequence[Sequence[int]], met: Sequence[tuple[int, int]]) ->
     """All products: that of g = (a generator) p with h is the generator's with p h."""
     rows = [list(range(len(met)))]
     for which, known in met[1:]:
-        rows.append([products[h][which] for h in rows[known]])
+        rows.append([products[element][which] for element in rows[known]])
     return torch.tensor(rows)
 
 
 def _key(element: Actions) -> bytes:
     # Adding zero makes one of the two zeros that rounding leaves.
-    return b"".join((m.round(decimals=_DIGITS) + 0.0).numpy().tobytes() for m in element.values())
+    return b"".join((matrix.round(decimals=_DIGITS) + 0.0).numpy().tobytes() for matrix in element.values())

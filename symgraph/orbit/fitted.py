@@ -60,15 +60,15 @@ def fitted(
     damping, accuracy = DAMPING, ACCURACIES[0]
     for _ in range(steps):
         at = Coordinates(symmetry, here, weights)
-        change = {n: w * target[n] - at.here[n] for n, w in weights.items()}
+        change = {name: weight * target[name] - at.here[name] for name, weight in weights.items()}
         step = _solved(at, change, damping, accuracy, iterations)
-        found, left = _along(at, step, target, squares[-1])
-        if found is None and damping > 1.0:
+        there, left = _along(at, step, target, squares[-1])
+        if there is None and damping > 1.0:
             break
-        if found is None:
+        if there is None:
             damping *= 100
             continue
-        here, gained = found, 1 - left / squares[-1]
+        here, gained = there, 1 - left / squares[-1]
         squares.append(left)
         damping = max(damping / 10, 1e-12)
         if gained < tolerance and accuracy <= ACCURACIES[-1]:
@@ -82,54 +82,59 @@ def _along(at: Coordinates, step: Vector, target: Mapping[str, Tensor], before: 
     """The first point along a step that is nearer than before."""
     for length in LENGTHS:
         try:
-            found = at.point({n: length * t for n, t in step.items()})
+            point = at.point({name: length * tensor for name, tensor in step.items()})
         except SymgraphError:
             continue
-        left = square(found, target, at.weights)
+        left = square(point, target, at.weights)
         if left < before:
-            return {n: t.detach() for n, t in found.items()}, left
+            return {name: tensor.detach() for name, tensor in point.items()}, left
     return None, math.inf
 
 
 def square(state: Mapping[str, Tensor], target: Mapping[str, Tensor], weights: Mapping[str, float]) -> float:
     """The weighted squared distance of two states; infinite where it is not finite."""
-    found = sum(float((w * (target[n] - state[n])).square().sum()) for n, w in weights.items())
-    return found if math.isfinite(found) else math.inf
+    total = sum(float((weight * (target[name] - state[name])).square().sum()) for name, weight in weights.items())
+    return total if math.isfinite(total) else math.inf
 
 
 def _sizes(at: Coordinates, probes: int = 4) -> dict[str, float]:
     """The mean squared slope of the coordinates of every part, measured by random changes."""
-    generator, found = torch.Generator().manual_seed(SEED), dict.fromkeys(at.zero, 0.0)
+    generator, sizes = torch.Generator().manual_seed(SEED), dict.fromkeys(at.zero, 0.0)
     for _ in range(probes):
         dual = at.dual(_random(at, generator))
-        found = {n: s + float(dual[n].square().mean()) / probes if dual[n].numel() else s for n, s in found.items()}
-    return found
+        sizes = {
+            name: size + float(dual[name].square().mean()) / probes if dual[name].numel() else size
+            for name, size in sizes.items()
+        }
+    return sizes
 
 
 def _random(at: Coordinates, generator: torch.Generator) -> State:
-    return {n: torch.randn(t.shape, generator=generator, dtype=torch.float64) for n, t in at.here.items()}
+    return {
+        name: torch.randn(tensor.shape, generator=generator, dtype=torch.float64) for name, tensor in at.here.items()
+    }
 
 
 def _solved(at: Coordinates, change: State, damping: float, accuracy: float, iterations: int) -> Vector:
     """The coordinates whose slope is nearest to a change, by conjugate gradients."""
-    sizes = {n: s or 1.0 for n, s in _sizes(at).items()}
+    sizes = {name: size or 1.0 for name, size in _sizes(at).items()}
     left = at.dual(change)
-    found = {n: torch.zeros_like(t) for n, t in left.items()}
-    scaled = {n: t / sizes[n] for n, t in left.items()}
+    solution = {name: torch.zeros_like(tensor) for name, tensor in left.items()}
+    scaled = {name: tensor / sizes[name] for name, tensor in left.items()}
     way, size = scaled, inner(left, scaled)
     enough = accuracy**2 * size
     for _ in range(iterations):
         if size <= enough:
             break
         image = at.dual(at.slope(way))
-        image = {n: t + damping * sizes[n] * way[n] for n, t in image.items()}
+        image = {name: tensor + damping * sizes[name] * way[name] for name, tensor in image.items()}
         amount = size / max(inner(way, image), 1e-300)
-        found = {n: t + amount * way[n] for n, t in found.items()}
-        left = {n: t - amount * image[n] for n, t in left.items()}
-        scaled = {n: t / sizes[n] for n, t in left.items()}
+        solution = {name: tensor + amount * way[name] for name, tensor in solution.items()}
+        left = {name: tensor - amount * image[name] for name, tensor in left.items()}
+        scaled = {name: tensor / sizes[name] for name, tensor in left.items()}
         before, size = size, inner(left, scaled)
-        way = {n: t + size / before * way[n] for n, t in scaled.items()}
-    return found
+        way = {name: tensor + size / before * way[name] for name, tensor in scaled.items()}
+    return solution
 
 
 def absorbed(
@@ -140,9 +145,11 @@ def absorbed(
     Noise is drawn and fitted to first order; what is fitted of it, on average, is the trace of the projection.
     """
     at, generator = Coordinates(symmetry, state, weights), torch.Generator().manual_seed(SEED + 1)
-    found = dict.fromkeys(weights, 0.0)
+    absorbed_of = dict.fromkeys(weights, 0.0)
     for _ in range(probes):
         noise = _random(at, generator)
         taken = at.slope(_solved(at, noise, 1e-9, 0.03, 100))
-        found = {n: x + float((taken[n] * noise[n]).sum()) / probes for n, x in found.items()}
-    return {n: min(max(x, 0.0), float(state[n].numel())) for n, x in found.items()}
+        absorbed_of = {
+            name: share + float((taken[name] * noise[name]).sum()) / probes for name, share in absorbed_of.items()
+        }
+    return {name: min(max(share, 0.0), float(state[name].numel())) for name, share in absorbed_of.items()}

@@ -15,13 +15,13 @@ def blocks_on(
 ) -> Iterator[Block]:
     """Blocks of the parameters on a space, for several states side by side, branches stacked in each."""
     for name in symmetry.acting_on[space]:
-        if keep(name) and all(name in s for s in states):
-            for block in blocks(name, [s[name] for s in states], symmetry.acting_terms[name]):
+        if keep(name) and all(name in state for state in states):
+            for block in blocks(name, [state[name] for state in states], symmetry.acting_terms[name]):
                 if space in block.spaces():
                     yield block
 
 
-def gram(x: Tensor, dim: int, fibre: Sequence[int]) -> Tensor:
+def gram(tensor: Tensor, dim: int, fibre: Sequence[int]) -> Tensor:
     """Second moments along `dim` for each position of the fibre: (F, n, n)."""
-    u = unfold(x, [*fibre, dim])
-    return u @ u.transpose(-1, -2)
+    rows = unfold(tensor, [*fibre, dim])
+    return rows @ rows.transpose(-1, -2)

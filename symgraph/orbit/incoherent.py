@@ -27,36 +27,36 @@ from symgraph.symmetry.structure import Space
 Draw = Callable[[int, tuple[int, ...], bool, torch.Generator], Tensor]
 
 
-def hadamard(n: int, fibre: tuple[int, ...], fixes_ones: bool, generator: torch.Generator) -> Tensor:
+def hadamard(size: int, fibre: tuple[int, ...], fixes_ones: bool, generator: torch.Generator) -> Tensor:
     """Orthogonal matrices of entries of nearly one size, each with signs of its own: (F, n, n)."""
-    transform = _transform(n)
-    signs = 1.0 - 2.0 * torch.randint(2, (*fibre, n), generator=generator).double()
+    transform = _transform(size)
+    signs = 1.0 - 2.0 * torch.randint(2, (*fibre, size), generator=generator).double()
     if not fixes_ones:
         return transform * signs.unsqueeze(-2)
     signs[..., 0] = 1.0
     return transform.T @ (signs.unsqueeze(-1) * transform)
 
 
-def uniform(n: int, fibre: tuple[int, ...], fixes_ones: bool, generator: torch.Generator) -> Tensor:
+def uniform(size: int, fibre: tuple[int, ...], fixes_ones: bool, generator: torch.Generator) -> Tensor:
     """Haar distributed orthogonal matrices: (F, n, n)."""
-    return fixing_ones(haar(n - 1, fibre, generator)) if fixes_ones else haar(n, fibre, generator)
+    return fixing_ones(haar(size - 1, fibre, generator)) if fixes_ones else haar(size, fibre, generator)
 
 
 DRAWS: Mapping[str, Draw] = {"hadamard": hadamard, "random": uniform}
 
 
-def _transform(n: int) -> Tensor:
+def _transform(size: int) -> Tensor:
     """A Hadamard matrix times a cosine transform of the odd part; its first row is even: (n, n)."""
-    even = n & -n
-    cosines = fft.dct(torch.eye(n // even, dtype=torch.float64).numpy(), axis=0, norm="ortho")
-    found = torch.kron(torch.from_numpy(linalg.hadamard(even) / even**0.5), torch.from_numpy(cosines))
-    return found.double()
+    even = size & -size
+    cosines = fft.dct(torch.eye(size // even, dtype=torch.float64).numpy(), axis=0, norm="ortho")
+    transform = torch.kron(torch.from_numpy(linalg.hadamard(even) / even**0.5), torch.from_numpy(cosines))
+    return transform.double()
 
 
 def turnable(symmetry: SymmetryGraph, patterns: Collection[str] = ("*",)) -> tuple[Space, ...]:
     """The spaces of these names that rotations of all their coordinates act on."""
-    dense = (s for s in symmetry.active if s.is_matrix and SymmetryClass.ORTHOGONAL_ONES in s.bound)
-    return tuple(s for s in dense if any(fnmatchcase(s.name, p) for p in patterns))
+    dense = (space for space in symmetry.active if space.is_matrix and SymmetryClass.ORTHOGONAL_ONES in space.bound)
+    return tuple(space for space in dense if any(fnmatchcase(space.name, pattern) for pattern in patterns))
 
 
 def incoherent(
@@ -74,9 +74,9 @@ def incoherent(
     [(8, 8)]
     """
     generator, draw = torch.Generator().manual_seed(seed), DRAWS[by]
-    found = {}
+    rotations = {}
     for space in turnable(symmetry, patterns):
         whole = SymmetryClass.ORTHOGONAL in space.bound
         matrix = draw(space.size, symmetry.fibre_sizes(space), not whole, generator)
-        found[space.id] = Element.rotation(matrix)
-    return GroupElement(symmetry, found)
+        rotations[space.id] = Element.rotation(matrix)
+    return GroupElement(symmetry, rotations)

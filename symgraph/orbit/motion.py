@@ -31,22 +31,26 @@ class Motion:
 
     def __init__(self, symmetry: SymmetryGraph, options: MotionOptions, dtype: torch.dtype, device: torch.device):
         self.symmetry = symmetry
-        self.charts = {s.id: _chart(symmetry, s, options, dtype, device) for s in moving(symmetry, options)}
-        self.loose = [c for c in self.charts.values() if isinstance(c, Relaxed)]
+        self.charts = {space.id: _chart(symmetry, space, options, dtype, device) for space in moving(symmetry, options)}
+        self.loose = [chart for chart in self.charts.values() if isinstance(chart, Relaxed)]
         if options.relaxed and not self.loose:
             raise UsageError(
                 f"no space that {', '.join(options.relaxed)} matches can start in a larger class",
                 cause="only rotations and permutations that are trained can",
                 remedy=f"name the residual, or train permutations as well: {_permutations()}",
             )
-        self.moves = tuple(c for c in symmetry.constants if c.moves) if options.gauge else ()
-        sizes = {f"gain {g}": symmetry.graph.state[g].shape for g in symmetry.gain_sites if options.gauge}
-        sizes |= {f"move {i}": (m.source.piece.size,) for i, m in enumerate(self.moves)}
-        self.free = {n: torch.zeros(s, dtype=dtype, device=device, requires_grad=True) for n, s in sizes.items()}
+        self.moves = tuple(constant for constant in symmetry.constants if constant.moves) if options.gauge else ()
+        sizes = {f"gain {gain}": symmetry.graph.state[gain].shape for gain in symmetry.gain_sites if options.gauge}
+        sizes |= {f"move {number}": (constant.source.piece.size,) for number, constant in enumerate(self.moves)}
+        self.free = {
+            name: torch.zeros(shape, dtype=dtype, device=device, requires_grad=True) for name, shape in sizes.items()
+        }
 
     def latents(self) -> dict[str, Tensor]:
         """Every trained tensor by name."""
-        return {f"{i}.{part}": t for i, c in self.charts.items() for part, t in c.latents.items()} | self.free
+        return {
+            f"{space}.{part}": tensor for space, chart in self.charts.items() for part, tensor in chart.latents.items()
+        } | self.free
 
     def on(self, state: State, *, exact: bool = False) -> State:
         """The moved model: differentiable in the latents; tensors that nothing moves are passed through.
@@ -54,55 +58,64 @@ class Motion:
         Args:
             exact: by a symmetry, where a relaxed element would be none.
         """
-        charts = {i: c.exact if exact and isinstance(c, Relaxed) else c for i, c in self.charts.items()}
-        found = Act(GroupElement(self.symmetry, {i: c.moved() for i, c in charts.items()})).apply(state)
+        charts = {
+            space: chart.exact if exact and isinstance(chart, Relaxed) else chart
+            for space, chart in self.charts.items()
+        }
+        moved = Act(GroupElement(self.symmetry, {space: chart.moved() for space, chart in charts.items()})).apply(state)
         for step in self._gauge(self.free):
-            found = step.apply(found)
-        return found
+            moved = step.apply(moved)
+        return moved
 
     def _gauge(self, free: Mapping[str, Tensor]) -> list[Step]:
         """Gains, by the readers that carry their inverse, then constants, by what the readers make of them."""
-        gains = {n.removeprefix("gain "): t for n, t in free.items() if n.startswith("gain ")}
-        steps: list[Step] = [rescale(self.symmetry, self.symmetry.gain_sites[g], t.exp()) for g, t in gains.items()]
-        return steps + [Shift(m, free[f"move {i}"]) for i, m in enumerate(self.moves)]
+        gains = {name.removeprefix("gain "): tensor for name, tensor in free.items() if name.startswith("gain ")}
+        steps: list[Step] = [
+            rescale(self.symmetry, self.symmetry.gain_sites[gain], log.exp()) for gain, log in gains.items()
+        ]
+        return steps + [Shift(constant, free[f"move {number}"]) for number, constant in enumerate(self.moves)]
 
     def penalty(self) -> Tensor | float:
         """What slack costs, where something is relaxed."""
-        return sum((c.penalty() for c in self.loose), 0.0)
+        return sum((chart.penalty() for chart in self.loose), 0.0)
 
     def tighten(self, rate: float) -> None:
         """After a step: what slack is left costs more."""
-        for c in self.loose:
-            c.tighten(rate)
+        for chart in self.loose:
+            chart.tighten(rate)
 
     def slack(self) -> float:
         """The largest slack that is left."""
-        return max((float(c.slack.detach()) for c in self.loose), default=0.0)
+        return max((float(chart.slack.detach()) for chart in self.loose), default=0.0)
 
     def retract(self) -> None:
         """Recentres every chart at its element; the symmetry stays the same."""
-        for c in self.charts.values():
-            c.retract()
+        for chart in self.charts.values():
+            chart.retract()
 
     def transform(self, like: Tensor) -> Transform:
         """The symmetry as steps on a model in canonical form, computed in float64; given where and as `like` is."""
-        element = GroupElement(self.symmetry, {i: c.element() for i, c in self.charts.items()})
-        gauge = self._gauge({n: t.detach().double().to(like) for n, t in self.free.items()})
+        element = GroupElement(self.symmetry, {space: chart.element() for space, chart in self.charts.items()})
+        gauge = self._gauge({name: tensor.detach().double().to(like) for name, tensor in self.free.items()})
         return Transform((Act(element.to(dtype=like.dtype, device=like.device)), *gauge))
 
     def held(self) -> dict[str, Tensor]:
         """All that defines the symmetry right after `retract`, as copies."""
-        found = {f"{i}.{part}": t.clone() for i, c in self.charts.items() for part, t in c.held().items()}
-        return found | {n: t.detach().clone() for n, t in self.free.items()}
+        held = {
+            f"{space}.{part}": tensor.clone()
+            for space, chart in self.charts.items()
+            for part, tensor in chart.held().items()
+        }
+        return held | {name: tensor.detach().clone() for name, tensor in self.free.items()}
 
     @torch.no_grad()
     def hold(self, held: Mapping[str, Tensor]) -> None:
         """Takes up what `held` gave, with latents as they are after `retract`."""
         self.retract()
-        for i, c in self.charts.items():
-            c.hold({n.split(".", 1)[1]: t for n, t in held.items() if n.startswith(f"{i}.")})
-        for n, t in self.free.items():
-            t.copy_(held[n])
+        for space, chart in self.charts.items():
+            chart.hold({name.split(".", 1)[1]: tensor for name, tensor in held.items() if name.startswith(f"{space}.")})
+        for name, tensor in self.free.items():
+            tensor.copy_(held[name])
 
 
 def moving(symmetry: SymmetryGraph, options: MotionOptions) -> list[Space]:
@@ -111,9 +124,9 @@ def moving(symmetry: SymmetryGraph, options: MotionOptions) -> list[Space]:
     Raises:
         UsageError: there is none among those that the patterns name.
     """
-    named = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in options.spaces)]
-    chosen = [s for s in named if s.maps.chart(symmetry.index_set(s), options) is not None]
-    if chosen or (options.gauge and (symmetry.gains or any(c.moves for c in symmetry.constants))):
+    named = [space for space in symmetry.active if any(fnmatch(space.name, pattern) for pattern in options.spaces)]
+    chosen = [space for space in named if space.maps.chart(symmetry.index_set(space), options) is not None]
+    if chosen or (options.gauge and (symmetry.gains or any(constant.moves for constant in symmetry.constants))):
         return chosen
     learn = [f"permutations: {_permutations()}"]
     if not options.full:
@@ -131,10 +144,10 @@ def _permutations() -> str:
 
 def _plan(symmetry: SymmetryGraph, space: Space, options: MotionOptions) -> ChartPlan:
     """The chart of a space that has something to train."""
-    found = space.maps.chart(symmetry.index_set(space), options)
-    if found is None:
+    plan = space.maps.chart(symmetry.index_set(space), options)
+    if plan is None:
         raise UsageError(f"{space.name} has nothing to learn", remedy="leave it out")
-    return found
+    return plan
 
 
 def _chart(
@@ -142,8 +155,8 @@ def _chart(
 ) -> Chart:
     """The chart of one space about the identity."""
     plan = _plan(symmetry, space, options)
-    found = plan.make(dtype, device)
-    return Relaxed(found) if isinstance(found, Rotation | Assigned) and _relaxed(space, plan, options) else found
+    chart = plan.make(dtype, device)
+    return Relaxed(chart) if isinstance(chart, Rotation | Assigned) and _relaxed(space, plan, options) else chart
 
 
 def chart_name(symmetry: SymmetryGraph, space: Space, options: MotionOptions) -> str:
@@ -154,4 +167,4 @@ def chart_name(symmetry: SymmetryGraph, space: Space, options: MotionOptions) ->
 
 def _relaxed(space: Space, plan: ChartPlan, options: MotionOptions) -> bool:
     """Whether it is to start in a larger class, and there is one."""
-    return plan.relaxable and any(fnmatch(space.name, p) for p in options.relaxed)
+    return plan.relaxable and any(fnmatch(space.name, pattern) for pattern in options.relaxed)

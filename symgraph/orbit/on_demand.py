@@ -53,9 +53,11 @@ class Carried(Mapping[str, Tensor]):
     def whole(self) -> dict[str, Tensor]:
         """All tensors after these steps; of a state that is read where it is needed, each made where it is needed."""
         if not waiting(self._given):
-            return {n: self[n] for n in self}
+            return {name: self[name] for name in self}
         self._last.clear()
-        return {n: self._deferred(n) if n in self._touching else t for n, t in self._given.items()}
+        return {
+            name: self._deferred(name) if name in self._touching else tensor for name, tensor in self._given.items()
+        }
 
     def _deferred(self, name: str) -> Tensor:
         given, count = self._given[name], len(self._steps)
@@ -66,10 +68,10 @@ class Carried(Mapping[str, Tensor]):
     def alone(self, name: str, count: int | None = None) -> Tensor:
         """A tensor after the first `count` steps, or all; of what it was made of only its like of the last are kept."""
         count = len(self._steps) if count is None else count
-        found, last = made(self._after(name, count)), self._last_step(name, count)
+        tensor, last = made(self._after(name, count)), self._last_step(name, count)
         beside = () if last is None else self._steps[last].beside(name)
-        self._last = OrderedDict((at, t) for at, t in self._last.items() if at[1] == last and at[0] in beside)
-        return found
+        self._last = OrderedDict((at, known) for at, known in self._last.items() if at[1] == last and at[0] in beside)
+        return tensor
 
     def _after(self, name: str, count: int) -> Tensor:
         """A tensor as it is after the first `count` steps."""
@@ -81,22 +83,22 @@ class Carried(Mapping[str, Tensor]):
 
     def _last_step(self, name: str, count: int) -> int | None:
         """The last of the first `count` steps that changes a tensor."""
-        return max((i for i in self._touching.get(name, ()) if i < count), default=None)
+        return max((number for number in self._touching.get(name, ()) if number < count), default=None)
 
     def _made(self, name: str, number: int) -> Tensor:
         """What a step makes of a tensor."""
         step = self._steps[number]
-        others = [n for n in dict.fromkeys(step.beside(name)) if n != name and n in self._given]
-        given = {n: self._after(n, number) for n in (name, *others)}
+        others = [other for other in dict.fromkeys(step.beside(name)) if other != name and other in self._given]
+        given = {needed: self._after(needed, number) for needed in (name, *others)}
         for other in others:
             if (last := self._last_step(other, number)) is not None:
                 self._keep((other, last), given[other])
-        found = step.apply(given, linear=self._linear)
+        results = step.apply(given, linear=self._linear)
         # The others were given with all that they are made of: what came of them is right as well.
-        for n in (name, *(o for o in others if o in step.touched)):
-            if others or found[n].numel() <= SMALL:
-                self._keep((n, number), found[n])
-        return found[name]
+        for result in (name, *(other for other in others if other in step.touched)):
+            if others or results[result].numel() <= SMALL:
+                self._keep((result, number), results[result])
+        return results[name]
 
     def _keep(self, place: tuple[str, int], tensor: Tensor) -> None:
         if tensor.numel() <= SMALL:

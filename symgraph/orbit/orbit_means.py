@@ -63,11 +63,11 @@ def orbit_mean(axes: tuple[Term, ...], elements: Sequence[GroupElement], generat
     moving = {leaf.space for term in axes for leaf in leaves(term)} & elements[0].elements.keys()
     if not moving:
         return None
-    if any(elements[g].elements[s].index is None for g in generators for s in moving):
+    if any(elements[generator].elements[space].index is None for generator in generators for space in moving):
         return ElementByElement(tuple(axes), tuple(elements))
     size = tuple(term.size for term in axes)
     places = torch.arange(math.prod(size)).reshape(size)
-    images = [elements[g].on(places, axes).flatten() for g in generators]
+    images = [elements[generator].on(places, axes).flatten() for generator in generators]
     return _shared(places.numel(), [(places.flatten(), image) for image in images])
 
 
@@ -78,7 +78,7 @@ def gain_mean(
     pairs = []
     for site in symmetry.gain_sites[parameter]:
         space = symmetry.frame(site.frame).space
-        for element in (elements[g].elements.get(space) for g in generators):
+        for element in (elements[generator].elements.get(space) for generator in generators):
             if element is not None:
                 first, second = _mixed(element, symmetry.spaces[space].size)
                 pairs.append((first + site.start, second + site.start))
@@ -106,8 +106,8 @@ def _shared(count: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> SharedEntries
     orbits, orbit = connected_components(graph, directed=False)
     if orbits == count:
         return None
-    found = torch.from_numpy(orbit.astype(np.int64))
-    return SharedEntries(found, torch.bincount(found, minlength=orbits).double())
+    index = torch.from_numpy(orbit.astype(np.int64))
+    return SharedEntries(index, torch.bincount(index, minlength=orbits).double())
 
 
 _SMALL = 1e-9

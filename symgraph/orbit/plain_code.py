@@ -145,87 +145,102 @@ def plain_code(
 ) -> str:
     """The code, for an alignment that was read from a file."""
     tied = alignment.symmetry.graph.tied
-    named = {tied.get(n, n): t.detach() for n, t in state.items()}
-    moving = {n: t for n, t in named.items() if n in alignment.symmetry.terms}
-    wide = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in moving.items()}
-    known = {Operand("state", n): t for n, t in wide.items()} | _elements(alignment)
-    moves = {n: m for n in wide if (m := _move(alignment, wide, known, n)) is not None}
-    remark = "\nSome numbers in the code are those of one checkpoint." if any(m.numbers for m in moves.values()) else ""
+    named = {tied.get(name, name): tensor.detach() for name, tensor in state.items()}
+    moving = {name: tensor for name, tensor in named.items() if name in alignment.symmetry.terms}
+    wide = {
+        name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor for name, tensor in moving.items()
+    }
+    known = {Operand("state", name): tensor for name, tensor in wide.items()} | _elements(alignment)
+    moves = {name: move for name in wide if (move := _move(alignment, wide, known, name)) is not None}
+    remark = (
+        "\nSome numbers in the code are those of one checkpoint."
+        if any(move.numbers for move in moves.values())
+        else ""
+    )
     title = f"What an alignment does to {alignment.symmetry.graph.model or 'a checkpoint'}, without symgraph."
     model = f"the architecture {alignment.symmetry.graph.model}" if alignment.symmetry.graph.model else "that model"
     names = {"title": title, "file": file, "beside": Path(file).with_suffix(".safetensors").name}
     head = _HEAD.format(**names, model=model, remark=remark)
-    shared = {n: t for n, t in tied.items() if t in moves}
-    shared |= {n: tied.get(t, t) for n, t in (files or {}).items()}
+    shared = {name: standing for name, standing in tied.items() if standing in moves}
+    shared |= {name: tied.get(file, file) for name, file in (files or {}).items()}
     return head + "\n".join(_body(moves, shared)) + _TAIL
 
 
 def _elements(alignment: Alignment) -> dict[Operand, Tensor]:
     """The tensors of the alignment, and the inverse transposes of its matrices."""
-    found: dict[Operand, Tensor] = {}
-    for i, step in enumerate(alignment.transform.steps):
-        found |= {Operand("element", f"{i}.{n}"): t for n, t in step.dump()[1].items()}
-        for space, e in step.element.elements.items() if isinstance(step, Act) else ():
-            if e.dual is not None and e.inverse_transpose is None:
-                name = f"{i}.{alignment.symmetry.spaces[space].name}.matrix"
-                found[Operand("element", DUAL + name)] = e.dual
-    return found
+    elements: dict[Operand, Tensor] = {}
+    for number, step in enumerate(alignment.transform.steps):
+        elements |= {Operand("element", f"{number}.{part}"): tensor for part, tensor in step.dump()[1].items()}
+        for space, element in step.element.elements.items() if isinstance(step, Act) else ():
+            if element.dual is not None and element.inverse_transpose is None:
+                name = f"{number}.{alignment.symmetry.spaces[space].name}.matrix"
+                elements[Operand("element", DUAL + name)] = element.dual
+    return elements
 
 
 def _move(alignment: Alignment, wide: State, known: Mapping[Operand, Tensor], name: str) -> _Move | None:
     """What becomes of one tensor, None if nothing."""
     recorder = Recorder(known)
     with torch.no_grad(), recorder:
-        found = alignment.transform.carried(wide)[name]
-    end, statements = recorder.result(found)
+        image = alignment.transform.carried(wide)[name]
+    end, statements = recorder.result(image)
     if end == Operand("state", name):
         return None
-    read = dict.fromkeys(o for s in statements for o in s.reads if o.kind in ("state", "element"))
+    read = dict.fromkeys(
+        operand for statement in statements for operand in statement.reads if operand.kind in ("state", "element")
+    )
     own = Operand("state", name)
-    states = [*([own] if own in read or not any(o.kind == "state" for o in read) else ())]
-    states += [o for o in read if o.kind == "state" and o != own]
-    parts = [o for o in read if o.kind == "element"]
+    states = [*([own] if own in read or not any(operand.kind == "state" for operand in read) else ())]
+    states += [operand for operand in read if operand.kind == "state" and operand != own]
+    parts = [operand for operand in read if operand.kind == "element"]
     named = _named([*states, *parts])
     code = "\n".join([f"({', '.join(named.values())}):", *_lines(statements, end, named)])
-    return _Move(code, tuple(o.name for o in states), tuple(o.name for o in parts), recorder.numbers)
+    return _Move(
+        code, tuple(operand.name for operand in states), tuple(operand.name for operand in parts), recorder.numbers
+    )
 
 
 def _named(operands: list[Operand]) -> dict[Operand, str]:
     """Names of arguments: the last words of those of tensors, numbered where they come again."""
-    found: dict[Operand, str] = {}
-    for o in operands:
-        word = o.name.rpartition(".")[2]
-        word = "dual" if o.name.startswith(DUAL) else word if word.isidentifier() else "tensor"
-        count = sum(n.rstrip("0123456789").rstrip("_") == word for n in found.values())
-        found[o] = f"{word}_{count + 1}" if count else word
-    return found
+    names: dict[Operand, str] = {}
+    for operand in operands:
+        word = operand.name.rpartition(".")[2]
+        word = "dual" if operand.name.startswith(DUAL) else word if word.isidentifier() else "tensor"
+        count = sum(name.rstrip("0123456789").rstrip("_") == word for name in names.values())
+        names[operand] = f"{word}_{count + 1}" if count else word
+    return names
 
 
 def _lines(statements: tuple[Statement, ...], end: Operand, named: Mapping[Operand, str]) -> Iterator[str]:
     """Statements as lines; what is read once stands in the line that reads it, while that is short."""
-    uses = Counter(o for s in statements for o in s.reads)
-    inline = not any(s.writes for s in statements)
+    uses = Counter(operand for statement in statements for operand in statement.reads)
+    inline = not any(statement.writes for statement in statements)
     called, count = dict(named), 0
-    for s in statements:
-        text = "".join(p if isinstance(p, str) else called.get(p, p.name) for p in s.text)
-        once = len(s.makes) == 1 and uses[s.makes[0]] == 1 and s.makes[0] != end and not _is_several(s)
+    for statement in statements:
+        text = "".join(part if isinstance(part, str) else called.get(part, part.name) for part in statement.text)
+        once = (
+            len(statement.makes) == 1
+            and uses[statement.makes[0]] == 1
+            and statement.makes[0] != end
+            and not _is_several(statement)
+        )
         if inline and once and len(text) < _SHORT:
-            called[s.makes[0]] = f"({text})" if s.infix else text
+            called[statement.makes[0]] = f"({text})" if statement.infix else text
             continue
-        if s.makes == (end,) and inline:
+        if statement.makes == (end,) and inline:
             yield f"    return {text}"
             return
-        for made in s.makes:
+        for made in statement.makes:
             called[made] = f"t{(count := count + 1)}"
-        target = ", ".join(called[m] for m in s.makes)
-        target = f"{target}," if len(s.makes) == 1 and _is_several(s) else target
+        target = ", ".join(called[operand] for operand in statement.makes)
+        target = f"{target}," if len(statement.makes) == 1 and _is_several(statement) else target
         yield f"    {target} = {text}" if target else f"    {text}"
     yield f"    return {called[end]}"
 
 
 def _is_several(statement: Statement) -> bool:
     """Whether a call gives a list of one tensor."""
-    first = "".join(p for p in statement.text if isinstance(p, str))
+    first = "".join(part for part in statement.text if isinstance(part, str))
     return first.startswith("torch.split(") or ".unbind(" in first or ".split(" in first
 
 
@@ -233,9 +248,9 @@ def _body(moves: Mapping[str, _Move], shared: Mapping[str, str]) -> Iterator[str
     functions: dict[str, list[str]] = {}
     for name, move in moves.items():
         functions.setdefault(move.code, []).append(name)
-    number = {code: i for i, code in enumerate(functions, 1)}
+    number = {code: number for number, code in enumerate(functions, 1)}
     for code, names in functions.items():
-        yield from ("", *(f"# {f.pattern}" for f in fold(names)), f"def move_{number[code]}{code}", "")
+        yield from ("", *(f"# {group.pattern}" for group in fold(names)), f"def move_{number[code]}{code}", "")
     yield from (
         "",
         "# For each tensor the function, the tensors of the checkpoint and those of the alignment it reads.",
@@ -252,10 +267,14 @@ def _check(text: str, alignment: Alignment, state: State, path: Path) -> None:
     """Runs the code, and compares bits."""
     space: dict[str, Any] = {"__name__": "emitted", "__file__": str(path)}
     exec(compile(text, str(path), "exec"), space)
-    elements = {f"{i}.{n}": t for i, s in enumerate(alignment.transform.steps) for n, t in s.dump()[1].items()}
-    given = {n: t.detach() for n, t in state.items()}
-    found, expected = space["transformed"](given, elements), alignment.apply(given)
-    wrong = [n for n, t in expected.items() if not torch.equal(found[n], t)]
+    elements = {
+        f"{number}.{name}": tensor
+        for number, step in enumerate(alignment.transform.steps)
+        for name, tensor in step.dump()[1].items()
+    }
+    given = {name: tensor.detach() for name, tensor in state.items()}
+    results, expected = space["transformed"](given, elements), alignment.apply(given)
+    wrong = [name for name, tensor in expected.items() if not torch.equal(results[name], tensor)]
     if wrong:
         raise VerifyError(
             f"the code of {path.name} gives other bits than the alignment for {wrong[0]}",

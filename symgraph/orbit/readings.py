@@ -22,18 +22,23 @@ class Reading:
 
 def readings(seen: SymmetryGraph) -> Iterable[Reading]:
     """Where parameters of several axes contract with values along active spaces."""
-    parameters = {n.name: n.target for n in seen.graph.nodes if n.kind is Kind.PARAMETER}
+    parameters = {node.name: node.target for node in seen.graph.nodes if node.kind is Kind.PARAMETER}
     for node in seen.graph.calls:
-        held = [r for r in node.refs() if r in parameters and len(seen.terms[parameters[r]]) > 1]
-        values = [r for r in node.refs() if r in seen.values and r not in parameters]
+        held = [ref for ref in node.refs() if ref in parameters and len(seen.terms[parameters[ref]]) > 1]
+        values = [ref for ref in node.refs() if ref in seen.values and ref not in parameters]
         for ref in held:
             for axis, term in enumerate(seen.terms[parameters[ref]]):
-                found = ((v, j) for v in values for j, t in enumerate(seen.values[v]) if _meets(seen, term, t))
-                yield from (Reading(parameters[ref], axis, v, j) for v, j in list(found)[:1])
+                meetings = (
+                    (value, along)
+                    for value in values
+                    for along, other in enumerate(seen.values[value])
+                    if _meets(seen, term, other)
+                )
+                yield from (Reading(parameters[ref], axis, value, along) for value, along in list(meetings)[:1])
 
 
 def _meets(symmetry: SymmetryGraph, reader: Term, value: Term) -> bool:
     """Whether the two axes contract: the same spaces, the reader in dual orientation."""
     one, other = list(leaves(reader)), list(leaves(value))
-    active = any(x.space >= 0 and not symmetry.spaces[x.space].rigid for x in one)
-    return active and [(x.space, x.dual) for x in one] == [(x.space, not x.dual) for x in other]
+    active = any(leaf.space >= 0 and not symmetry.spaces[leaf.space].rigid for leaf in one)
+    return active and [(leaf.space, leaf.dual) for leaf in one] == [(leaf.space, not leaf.dual) for leaf in other]

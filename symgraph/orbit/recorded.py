@@ -48,7 +48,7 @@ class Statement:
     @property
     def infix(self) -> bool:
         """Whether it is an operator between operands."""
-        return any(isinstance(p, str) and p.strip() in _SIGNS for p in self.text)
+        return any(isinstance(part, str) and part.strip() in _SIGNS for part in self.text)
 
     @property
     def reads(self) -> Iterator[Operand]:
@@ -65,61 +65,69 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self, known: Mapping[Operand, Tensor]) -> None:
         super().__init__()
-        self.operands = {id(t): o for o, t in known.items()}
+        self.operands = {id(tensor): operand for operand, tensor in known.items()}
         self.statements: list[Statement] = []
         # Their identities are looked up, so that they have to stay.
         self.kept: list[Any] = []
         self.storage: dict[Operand, int] = {}
         # Of these it is looked at whether a call has given anything but the same view.
-        self.tensors = {o: t for o, t in known.items() if not isinstance(t, Deferred)}
+        self.tensors = {operand: tensor for operand, tensor in known.items() if not isinstance(tensor, Deferred)}
         self.numbers = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        found = func(*args, **named)
+        result = func(*args, **named)
         name = getattr(func, "__name__", "")
         if name in _NUMBERS:
             self.numbers = True
         if name == "__setitem__" or _is_in_place(name):
-            self._written(name, args, named, found)
-        elif isinstance(found, Tensor):
-            self._made((found,), self._call(func, args, named))
-        elif isinstance(found, tuple | list) and found and all(isinstance(t, Tensor) for t in found):
-            self._made(tuple(found), self._call(func, args, named))
-        return found
+            self._written(name, args, named, result)
+        elif isinstance(result, Tensor):
+            self._made((result,), self._call(func, args, named))
+        elif isinstance(result, tuple | list) and result and all(isinstance(part, Tensor) for part in result):
+            self._made(tuple(result), self._call(func, args, named))
+        return result
 
     def result(self, tensor: Tensor) -> tuple[Operand, tuple[Statement, ...]]:
         """A tensor, and the statements that it takes, in their order."""
         end = self.operands[id(tensor)]
-        needed, roots, found = {end}, {self.storage.get(end)}, []
-        for s in reversed(self.statements):
-            writes = s.writes is not None and self.storage.get(s.writes) in roots
-            if not writes and not needed & set(s.makes):
+        needed, roots, statements = {end}, {self.storage.get(end)}, []
+        for statement in reversed(self.statements):
+            writes = statement.writes is not None and self.storage.get(statement.writes) in roots
+            if not writes and not needed & set(statement.makes):
                 continue
-            found.append(s)
-            read = [o for o in (*s.reads, *([s.writes] if s.writes else ())) if o.kind == "made"]
+            statements.append(statement)
+            read = [
+                operand
+                for operand in (*statement.reads, *([statement.writes] if statement.writes else ()))
+                if operand.kind == "made"
+            ]
             needed |= set(read)
-            roots |= {self.storage[o] for o in read}
-        return end, tuple(reversed(found))
+            roots |= {self.storage[operand] for operand in read}
+        return end, tuple(reversed(statements))
 
     def _made(self, tensors: tuple[Tensor, ...], text: Text) -> None:
-        if all(id(t) in self.operands for t in tensors):
+        if all(id(tensor) in self.operands for tensor in tensors):
             # A call that gave back what it was given, such as `to` of what is there already.
             return
         reads = [part for part in text if isinstance(part, Operand)]
         if len(tensors) == 1 and (same := self._same(tensors[0], reads)) is not None:
             self._call_it(tensors[0], same)
             return
-        if len(tensors) == 1 and all(o.kind == "number" for o in reads) and not tensors[0].is_floating_point():
+        if (
+            len(tensors) == 1
+            and all(operand.kind == "number" for operand in reads)
+            and not tensors[0].is_floating_point()
+        ):
             self._call_it(tensors[0], Operand("number", _literal(tensors[0])))
             return
         makes = []
-        for t in tensors:
+        for tensor in tensors:
             made = Operand("made", str(len(self.storage)))
-            self.operands[id(t)], self.storage[made] = made, t.untyped_storage()._cdata
-            self.tensors[made] = t
+            self.operands[id(tensor)], self.storage[made] = made, tensor.untyped_storage()._cdata
+            self.tensors[made] = tensor
             makes.append(made)
         self.kept.append(tensors)
         self.statements.append(Statement(text, tuple(makes)))
@@ -167,7 +175,9 @@ class Recorder(TorchFunctionMode):
         return (f"{_path(func, name)}(", *self._arguments(args, named), ")")
 
     def _arguments(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> Text:
-        parts = [self._text(a) for a in args] + [(f"{k}=", *self._text(v)) for k, v in named.items() if v is not None]
+        parts = [self._text(argument) for argument in args] + [
+            (f"{name}=", *self._text(value)) for name, value in named.items() if value is not None
+        ]
         return _joined(parts)
 
     def _text(self, value: Any) -> Text:
@@ -180,7 +190,7 @@ class Recorder(TorchFunctionMode):
             return (self.operands[id(value)],)
         if isinstance(value, tuple | list):
             ends = "[]" if isinstance(value, list) else "()"
-            inside = _joined([self._text(v) for v in value])
+            inside = _joined([self._text(item) for item in value])
             return (ends[0], *inside, "," if ends == "()" and len(value) == 1 else "", ends[1])
         if isinstance(value, slice):
             return (f"slice({value.start}, {value.stop}, {value.step})",)
@@ -191,18 +201,18 @@ class Recorder(TorchFunctionMode):
         raise SymgraphError(f"{type(value).__name__} has no place in code", remedy="use `symgraph apply`")
 
 
-def _view(t: Tensor) -> tuple[object, ...]:
-    return t.data_ptr(), t.shape, t.stride(), t.dtype
+def _view(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
-def _literal(t: Tensor) -> str:
+def _literal(tensor: Tensor) -> str:
     """Whole numbers as code: a range where they are one."""
-    if t.dtype is torch.int64 and t.dim() == 1 and len(t) > 1:
-        first, step = int(t[0]), int(t[1] - t[0])
-        if step > 0 and torch.equal(t, torch.arange(first, first + step * len(t), step)):
+    if tensor.dtype is torch.int64 and tensor.dim() == 1 and len(tensor) > 1:
+        first, step = int(tensor[0]), int(tensor[1] - tensor[0])
+        if step > 0 and torch.equal(tensor, torch.arange(first, first + step * len(tensor), step)):
             steps = f", {step}" if step > 1 else ""
-            return f"torch.arange({first}, {int(t[-1]) + 1}{steps})"
-    return f"torch.tensor({t.tolist()}, dtype={t.dtype})"
+            return f"torch.arange({first}, {int(tensor[-1]) + 1}{steps})"
+    return f"torch.tensor({tensor.tolist()}, dtype={tensor.dtype})"
 
 
 def _is_in_place(name: str) -> bool:
@@ -210,10 +220,10 @@ def _is_in_place(name: str) -> bool:
 
 
 def _joined(parts: list[Text]) -> Text:
-    found: list[str | Operand] = []
-    for i, part in enumerate(parts):
-        found += ([", "] if i else []) + list(part)
-    return tuple(found)
+    text: list[str | Operand] = []
+    for number, part in enumerate(parts):
+        text += ([", "] if number else []) + list(part)
+    return tuple(text)
 
 
 def _path(func: Callable[..., Any], name: str) -> str:

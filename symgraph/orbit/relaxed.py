@@ -67,16 +67,16 @@ class Relaxed:
 
     def held(self) -> dict[str, Tensor]:
         """The exact part's, the slack with its price, and what is free."""
-        found: dict[str, Tensor] = {n: self.latents[n].detach() for n in _OWN if n in self.latents}
-        return found | self.exact.held() | {"price": self.price}
+        latents: dict[str, Tensor] = {name: self.latents[name].detach() for name in _OWN if name in self.latents}
+        return latents | self.exact.held() | {"price": self.price}
 
     @torch.no_grad()
     def hold(self, parts: Mapping[str, Tensor]) -> None:
         """Takes up what `held` gave."""
         self.exact.hold(parts)
-        for n in _OWN:
-            if n in self.latents:
-                self.latents[n].copy_(parts[n])
+        for name in _OWN:
+            if name in self.latents:
+                self.latents[name].copy_(parts[name])
         self.price = parts["price"].to(self.price)
 
 

@@ -44,12 +44,12 @@ class Circle:
 
     def at(self, angle: float) -> Tensor:
         """The turn as a matrix, float64."""
-        turns = [angle * f for f in self.circle]
-        rows = [[[math.cos(t), -math.sin(t)], [math.sin(t), math.cos(t)]] for t in turns]
-        found = torch.zeros(2 * len(rows), 2 * len(rows), dtype=torch.float64)
-        for k, block in enumerate(torch.tensor(rows, dtype=torch.float64)):
-            found[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = block
-        return found
+        turns = [angle * frequency for frequency in self.circle]
+        rows = [[[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]] for turn in turns]
+        matrix = torch.zeros(2 * len(rows), 2 * len(rows), dtype=torch.float64)
+        for number, block in enumerate(torch.tensor(rows, dtype=torch.float64)):
+            matrix[2 * number : 2 * number + 2, 2 * number : 2 * number + 2] = block
+        return matrix
 
 
 Action = Circle | tuple[int | tuple[float, ...], ...]
@@ -85,12 +85,12 @@ class Representation(Shown):
                 raise UsageError(f"{source} is no file", remedy="name a YAML file with inputs, output and group")
             source = Path(source).read_text(encoding="utf-8")
         try:
-            found = decode(Representation, _plain(parse(source) if isinstance(source, str) else source))
-            found._check()
+            representation = decode(Representation, _plain(parse(source) if isinstance(source, str) else source))
+            representation._check()
         except Malformed as error:
             remedy = "give inputs: {x: 'rows plane'}, output: 'rows plane', group: {turn: {plane: {circle: [1]}}}"
             raise UsageError(f"{place} is malformed", cause=str(error), remedy=remedy) from error
-        return found
+        return representation
 
     def _check(self) -> None:
         if not self.group:
@@ -132,7 +132,7 @@ class Representation(Shown):
     def frequency(self, axis: str) -> int:
         """The largest frequency on an axis."""
         circles = [actions.get(axis) for actions in self.group.values()]
-        return max((max(map(abs, c.circle)) for c in circles if isinstance(c, Circle)), default=0)
+        return max((max(map(abs, circle.circle)) for circle in circles if isinstance(circle, Circle)), default=0)
 
     def generators(self, angle: float) -> list[dict[str, Tensor]]:
         """Every generator as a matrix on each axis that any of them acts on; circles turn by the angle."""
@@ -161,16 +161,16 @@ def parsed(text: str, at: str) -> Axes:
     >>> parsed("examples (channels plane)", "output")
     (('examples',), ('channels', 'plane'))
     """
-    found: list[tuple[str, ...]] = []
+    axes: list[tuple[str, ...]] = []
     position, rest = 0, text.rstrip()
     while position < len(rest):
         match = _AXES.match(rest, position)
         names = tuple((match[1] or match[2]).split()) if match else ()
         if match is None or not names or not all(name.isidentifier() for name in names):
             raise Malformed(f"{at}: {text!r} is not a text of axes such as 'rows (channels plane)'")
-        found.append(names)
+        axes.append(names)
         position = match.end()
-    return tuple(found)
+    return tuple(axes)
 
 
 def shape_of(axes: Axes, shape: tuple[int, ...], sizes: Mapping[str, int], at: str) -> tuple[int, ...]:
@@ -182,7 +182,7 @@ def shape_of(axes: Axes, shape: tuple[int, ...], sizes: Mapping[str, int], at: s
     if len(axes) != len(shape):
         what = f"{at} has {len(shape)} axes, {shape}, and the representation names {len(axes)}"
         raise UsageError(what, remedy="name every axis; what is flattened stands in parentheses")
-    found: list[int] = []
+    lengths: list[int] = []
     for names, size in zip(axes, shape, strict=True):
         known = math.prod(sizes.get(name, 1) for name in names)
         free = [name for name in names if name not in sizes]
@@ -192,8 +192,8 @@ def shape_of(axes: Axes, shape: tuple[int, ...], sizes: Mapping[str, int], at: s
         if size % known or (not free and size != known):
             what = f"the axis ({' '.join(names)}) of {at} has {size} positions"
             raise UsageError(what, cause=f"the group acts on {known} of them", remedy="give actions of its size")
-        found += [sizes.get(name, size // known) for name in names]
-    return tuple(found)
+        lengths += [sizes.get(name, size // known) for name in names]
+    return tuple(lengths)
 
 
 def smallest_class(matrices: Tensor) -> SymmetryClass:
@@ -231,8 +231,8 @@ def _size(action: Action) -> int:
 def _matrix(action: Action, angle: float) -> Tensor:
     if isinstance(action, Circle):
         return action.at(angle)
-    found = torch.tensor(action)
-    return torch.eye(len(action), dtype=torch.float64)[found] if found.dim() == 1 else found.double()
+    matrix = torch.tensor(action)
+    return torch.eye(len(action), dtype=torch.float64)[matrix] if matrix.dim() == 1 else matrix.double()
 
 
 def _check_action(action: Action, at: str) -> None:

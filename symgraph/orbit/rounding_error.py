@@ -32,8 +32,8 @@ class Rounding:
         width = self.group if self.group and size % self.group == 0 else size
         groups = rows.reshape(*rows.shape[:-1], size // width, width)
         step = groups.abs().amax(-1, keepdim=True).clamp_min(1e-12) / (2 ** (self.bits - 1) - 1)
-        found: Tensor = ((groups / step).round() * step).reshape(rows.shape).movedim(-1, axis)
-        return found
+        rounded: Tensor = ((groups / step).round() * step).reshape(rows.shape).movedim(-1, axis)
+        return rounded
 
 
 def rounded_matrices(symmetry: SymmetryGraph) -> dict[str, int]:
@@ -41,14 +41,14 @@ def rounded_matrices(symmetry: SymmetryGraph) -> dict[str, int]:
 
     Tables that are looked up and heads, which tools leave as they are, lie between a space and a rigid axis.
     """
-    found, active = {}, {space.id for space in symmetry.active}
+    matrices, active = {}, {space.id for space in symmetry.active}
     for name, terms in symmetry.terms.items():
-        held = [[leaf for leaf in leaves(t) if leaf.space in active] for t in terms]
+        held = [[leaf for leaf in leaves(term) if leaf.space in active] for term in terms]
         moving = [axis for axis, on in enumerate(held) if on]
         reading = [axis for axis in moving if all(_reads(symmetry, leaf.frame, leaf.dual) for leaf in held[axis])]
         if len(terms) >= 2 and len(moving) == 2 and len(reading) == 1:
-            found[name] = reading[0]
-    return found
+            matrices[name] = reading[0]
+    return matrices
 
 
 def _reads(symmetry: SymmetryGraph, frame: int, dual: bool) -> bool:

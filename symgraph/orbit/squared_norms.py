@@ -27,7 +27,7 @@ def exponents_on(symmetry: SymmetryGraph, leaf: Leaf) -> Exponents:
     """How the scales of a space act along an axis; not at all where there is no space."""
     if leaf.space < 0:
         return ()
-    return tuple(-e if leaf.dual else e for e in symmetry.frame(leaf.frame).scale)
+    return tuple(-exponent if leaf.dual else exponent for exponent in symmetry.frame(leaf.frame).scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ class SquaredNorms:
             self._begin(space, here, [*further.get(space.id, ())], like)
 
     def _sums(self, block: Block, spaces: Sequence[Space]) -> tuple[Axes, Tensor]:
-        kept = {number for s in spaces if s.id in block.spaces() for number in (s.id, *s.fibre)}
+        kept = {number for space in spaces if space.id in block.spaces() for number in (space.id, *space.fibre)}
         dims = [dim for dim, leaf in enumerate(block.leaves) if leaf.space in kept]
-        axes = tuple((block.leaves[d].space, exponents_on(self.symmetry, block.leaves[d])) for d in dims)
+        axes = tuple((block.leaves[dim].space, exponents_on(self.symmetry, block.leaves[dim])) for dim in dims)
         return axes, unfold(block.tensors[0], dims).square().sum(-1)
 
     def _begin(self, space: Space, tables: Mapping[Axes, Tensor], further: list[Exponents], like: Tensor) -> None:
@@ -87,9 +87,9 @@ class SquaredNorms:
         own = torch.zeros(len(kinds), *shape).to(like)
         self._shared[space.id] = []
         for axes, sums in tables.items():
-            dims = (*(_first(axes, f)[0] for f in space.fibre), _first(axes, space.id)[0])
+            dims = (*(_first(axes, outer)[0] for outer in space.fibre), _first(axes, space.id)[0])
             row = kinds.index(exponents[axes])
-            if any(any(e) for d, (_, e) in enumerate(axes) if d != dims[-1]):
+            if any(any(exponents) for dim, (_, exponents) in enumerate(axes) if dim != dims[-1]):
                 self._shared[space.id].append(_Shared(row, sums, axes, dims))
             else:
                 own[row] += unfold(sums, dims).sum(-1)
@@ -103,12 +103,12 @@ class SquaredNorms:
 
     def of(self, space: Space) -> Tensor:
         """Squared norms of all slices on a space, with a row for each way in which its scales act: (m, F, n)."""
-        found = self._own[space.id]
+        norms = self._own[space.id]
         if self._shared[space.id]:
-            found = found.clone()
+            norms = norms.clone()
             for table in self._shared[space.id]:
-                found[table.row] += self._summed(table)
-        return found * _by_powers(2 * self._powers[space.id], self.logs[space.id])
+                norms[table.row] += self._summed(table)
+        return norms * _by_powers(2 * self._powers[space.id], self.logs[space.id])
 
     def _summed(self, table: _Shared) -> Tensor:
         """The sums of a table over what is not on its space, at the scales of now: (F, n)."""
@@ -120,7 +120,7 @@ class SquaredNorms:
                 return (sums if own == 0 else sums.T) @ self._factor(other, exponents)
         for dim, (space, exponents) in enumerate(table.axes):
             if dim != own and any(exponents):
-                fibre = [_first(table.axes, f)[0] for f in self.symmetry.spaces[space].fibre]
+                fibre = [_first(table.axes, outer)[0] for outer in self.symmetry.spaces[space].fibre]
                 sums = sums * spread(self._factor(space, exponents), sums.dim(), [*fibre, dim])
         return unfold(sums, table.dims).sum(-1)
 

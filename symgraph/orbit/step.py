@@ -79,4 +79,4 @@ class Step(ABC):
 
     def __str__(self) -> str:
         plain, _ = self.dump()
-        return " ".join([self.kind, *(f"{k} {v}" for k, v in plain.items())])
+        return " ".join([self.kind, *(f"{key} {value}" for key, value in plain.items())])

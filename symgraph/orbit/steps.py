@@ -39,11 +39,14 @@ class Act(Step):
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        names = [n for n in self.element.touched if n in state]
+        names = [name for name in self.element.touched if name in state]
         if linear:
             return {**state, **self.element(state, names)}
         symmetry = self.element.symmetry
-        return {**state, **symmetry.shifted(self.element(symmetry.shifted({n: state[n] for n in names})), -1.0)}
+        return {
+            **state,
+            **symmetry.shifted(self.element(symmetry.shifted({name: state[name] for name in names})), -1.0),
+        }
 
     def on_value(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
         """The value after the element has acted."""
@@ -68,25 +71,27 @@ class Act(Step):
 
     def dump(self) -> Dumped:
         """Its elements by the names of the spaces."""
-        named = {self.element.symmetry.spaces[s].name: e for s, e in self.element.elements.items()}
-        rotations = [n for n, e in named.items() if e.is_rotation]
-        parts = {f"{n}.{part}": t for n, e in named.items() for part, t in e.tensors().items()}
+        named = {self.element.symmetry.spaces[space].name: element for space, element in self.element.elements.items()}
+        rotations = [name for name, element in named.items() if element.is_rotation]
+        parts = {
+            f"{name}.{part}": tensor for name, element in named.items() for part, tensor in element.tensors().items()
+        }
         return {"spaces": list(named), "rotations": rotations}, parts
 
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Act:
         """What `dump` gave."""
         rotations = plain.get("rotations", ())
-        found = (_element(n, n in rotations, symmetry, tensors) for n in plain["spaces"])
-        return Act(GroupElement(symmetry, dict(found)))
+        elements = (_element(name, name in rotations, symmetry, tensors) for name in plain["spaces"])
+        return Act(GroupElement(symmetry, dict(elements)))
 
 
 def _element(name: str, rotation: bool, symmetry: SymmetryGraph, tensors: Mapping[str, Tensor]) -> tuple[int, Element]:
     space = symmetry.space(name)
-    parts = {k: tensors[f"{name}.{k}"] for k in PARTS if f"{name}.{k}" in tensors}
-    whole = {k: v.shape for k, v in neutral(symmetry, space).tensors().items()}
+    parts = {part: tensors[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in tensors}
+    whole = {part: tensor.shape for part, tensor in neutral(symmetry, space).tensors().items()}
     whole |= {"inverse_transpose": whole["matrix"]} if "matrix" in whole else {}
-    if not parts.keys() & {"index", "matrix"} or any(v.shape != whole.get(k) for k, v in parts.items()):
+    if not parts.keys() & {"index", "matrix"} or any(tensor.shape != whole.get(part) for part, tensor in parts.items()):
         raise ValueError(f"the element of {name} is incomplete or has other shapes")
     if problem := _problem(parts, rotation or space.group in _COMPACT):
         raise ValueError(f"the element of {name} {problem}")
@@ -100,7 +105,7 @@ _ROUNDED = 1e-6
 
 def _problem(parts: Mapping[str, Tensor], rotation: bool) -> str:
     """What keeps tensors from being an element: permutations are permutations, orthogonal matrices orthogonal."""
-    if not all(bool(t.isfinite().all()) for t in parts.values()):
+    if not all(bool(tensor.isfinite().all()) for tensor in parts.values()):
         return "is not finite"
     if (index := parts.get("index")) is not None:
         count = torch.arange(index.shape[-1], dtype=index.dtype)
@@ -143,20 +148,20 @@ class Rescale(Step):
     @property
     def frames(self) -> dict[int, AbsorbedGain]:
         """The frames that it multiplies, each with how."""
-        return {s.frame: s for s in self.sites}
+        return {site.frame: site for site in self.sites}
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state. A zero factor divides nothing: what it would divide must be zero already."""
         sign = 0.0 if linear else 1.0
-        names = [n for n in (*self.symmetry.parameters_of_frames(self.frames), self.parameter) if n in state]
-        found = self.symmetry.shifted({n: state[n] for n in names}, sign)
+        names = [name for name in (*self.symmetry.parameters_of_frames(self.frames), self.parameter) if name in state]
+        shifted = self.symmetry.shifted({name: state[name] for name in names}, sign)
         for name in self.symmetry.parameters_of_frames(self.frames):
-            if name in found:
-                found[name] = on_blocks(found[name], self.symmetry.terms[name], self._block)
-        if self.parameter in found:
-            gain = found[self.parameter]
-            found[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
-        return {**state, **self.symmetry.shifted(found, -sign)}
+            if name in shifted:
+                shifted[name] = on_blocks(shifted[name], self.symmetry.terms[name], self._block)
+        if self.parameter in shifted:
+            gain = shifted[self.parameter]
+            shifted[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
+        return {**state, **self.symmetry.shifted(shifted, -sign)}
 
     def on_value(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
         """A value that the gain multiplies, with as much less of it."""
@@ -171,10 +176,10 @@ class Rescale(Step):
         frames = self.frames
         for dim, leaf in enumerate(block):
             if leaf.frame in frames:
-                v = spread(self._on(leaf).to(tensor), tensor.dim(), [dim])
+                factor = spread(self._on(leaf).to(tensor), tensor.dim(), [dim])
                 turned = leaf.dual != self.symmetry.frame(leaf.frame).flip
                 covariant = turned == frames[leaf.frame].flip
-                tensor = _divide(tensor, v) if covariant == self.forward else tensor * v
+                tensor = _divide(tensor, factor) if covariant == self.forward else tensor * factor
         return tensor
 
     def _on(self, leaf: Leaf) -> Tensor:
@@ -205,8 +210,8 @@ class Rescale(Step):
     def _annihilates(self, name: str, bias: Tensor) -> bool:
         """Whether a zero of the factor stands where a vector has none."""
         frames = self.frames
-        parts = (b for b in blocks(name, [bias], self.symmetry.terms[name]) if b.leaves[0].frame in frames)
-        return any(bool((b.tensors[0][self._on(b.leaves[0]) == 0] != 0).any()) for b in parts)
+        parts = (block for block in blocks(name, [bias], self.symmetry.terms[name]) if block.leaves[0].frame in frames)
+        return any(bool((block.tensors[0][self._on(block.leaves[0]) == 0] != 0).any()) for block in parts)
 
     def inverse(self) -> Rescale:
         """The step that undoes this one; raises for a factor with a zero."""
@@ -238,10 +243,10 @@ class Rescale(Step):
         return rescale(symmetry, symmetry.gain_sites[plain["parameter"]], tensors["factor"])
 
 
-def _divide(x: Tensor, v: Tensor, *, one: bool = False) -> Tensor:
+def _divide(tensor: Tensor, factor: Tensor, *, one: bool = False) -> Tensor:
     """x / v where v is not zero; elsewhere x must vanish, and the quotient is 0 (1 for the gain itself)."""
-    zero = v == 0
-    quotient = x / torch.where(zero, torch.ones_like(v), v)
+    zero = factor == 0
+    quotient = tensor / torch.where(zero, torch.ones_like(factor), factor)
     return torch.where(zero, torch.ones_like(quotient), quotient) if one else quotient
 
 
@@ -255,7 +260,10 @@ class Stretch(Step):
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        return {**state, **{n: state[n] * factor for n, factor in self.radial.times(self.factor).items() if n in state}}
+        return {
+            **state,
+            **{name: state[name] * factor for name, factor in self.radial.times(self.factor).items() if name in state},
+        }
 
     @property
     def touched(self) -> Collection[str]:
@@ -282,7 +290,7 @@ class Stretch(Step):
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stretch:
         """What `dump` gave."""
-        radial = {r.tensors[0]: r for r in symmetry.radial}
+        radial = {radial_tensors.tensors[0]: radial_tensors for radial_tensors in symmetry.radial}
         return Stretch(radial[plain["parameter"]], float(plain["factor"]))
 
 
@@ -298,17 +306,17 @@ class Transform:
         Args:
             linear: transform a difference of two models (a task vector): constants that steps add are left out.
         """
-        found = dict(state)
+        moved = dict(state)
         for step in self.steps:
-            found = step.apply(found, linear=linear)
-        return found
+            moved = step.apply(moved, linear=linear)
+        return moved
 
     def moved(self, state: Mapping[str, Tensor]) -> State:
         """What `apply` gives; of a state that is read where it is needed, each tensor made where it is needed."""
-        found = Carried(state)
+        carried = Carried(state)
         for step in self.steps:
-            found.take(step)
-        return found.whole()
+            carried.take(step)
+        return carried.whole()
 
     def carried(self, state: Mapping[str, Tensor], *, linear: bool = False) -> Carried:
         """The same elements on another model: its own constants and gains are taken out first, its function is kept.
@@ -321,10 +329,10 @@ class Transform:
         Raises:
             CheckpointError: a gain is zero where a bias would have to be divided by it.
         """
-        found = Carried(state, linear=linear)
-        for step in self.steps if linear else self._fitted(found):
-            found.take(step)
-        return found
+        carried = Carried(state, linear=linear)
+        for step in self.steps if linear else self._fitted(carried):
+            carried.take(step)
+        return carried
 
     def fitted(self, state: Mapping[str, Tensor]) -> Transform:
         """The transform by which `carried` takes this very state: with its own constants and gains in the steps.
@@ -332,9 +340,9 @@ class Transform:
         Raises:
             CheckpointError: a gain is zero where a bias would have to be divided by it.
         """
-        found, steps = Carried(state), []
-        for step in self._fitted(found):
-            found.take(step)
+        carried, steps = Carried(state), []
+        for step in self._fitted(carried):
+            carried.take(step)
             steps.append(step)
         return Transform(tuple(steps))
 
@@ -356,7 +364,7 @@ class Transform:
 
     def inverse(self) -> Transform:
         """The transform that undoes this one."""
-        return Transform(tuple(s.inverse() for s in reversed(self.steps)))
+        return Transform(tuple(step.inverse() for step in reversed(self.steps)))
 
     def then(self, other: Transform) -> Transform:
         """This transform, then `other`; neighbouring group elements are multiplied."""
@@ -372,9 +380,9 @@ def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> float:
     if radial.by_number:
         number = float(state[radial.tensors[0]])
         return number ** -radial.powers[0] if number else 1.0
-    held = [state[n] for n in radial.tensors if n in state]
-    square = sum(float(t.square().sum()) for t in held)
-    return (sum(t.numel() for t in held) / square) ** 0.5 if square > 0 else 1.0
+    held = [state[name] for name in radial.tensors if name in state]
+    square = sum(float(tensor.square().sum()) for tensor in held)
+    return (sum(tensor.numel() for tensor in held) / square) ** 0.5 if square > 0 else 1.0
 
 
 def gain_of(symmetry: SymmetryGraph, state: Mapping[str, Tensor], name: str) -> Tensor:
@@ -384,5 +392,5 @@ def gain_of(symmetry: SymmetryGraph, state: Mapping[str, Tensor], name: str) -> 
 
 def rescale(symmetry: SymmetryGraph, gains: Iterable[AbsorbedGain], factor: Tensor) -> Rescale:
     """The step that divides one gain (all its absorption sites) by `factor`."""
-    found = tuple(gains)
-    return Rescale(symmetry, found, factor)
+    sites = tuple(gains)
+    return Rescale(symmetry, sites, factor)

@@ -64,43 +64,43 @@ def tangents(symmetry: SymmetryGraph, state: Mapping[str, Tensor], names: Sequen
 
 def _direction(home: Transform, clean: State, curve: Curve, names: Sequence[str]) -> Tensor:
     moved: dict[str, Tensor] = {}
-    for i, weight in _STENCIL:
-        state = Transform(tuple(curve(i * _STEP))).apply(clean)
-        for n, t in state.items():
-            if t is not clean[n]:
-                moved[n] = moved.get(n, 0) + (weight / _STEP) * (t - clean[n])
-    zero = {n: torch.zeros_like(clean[n]) for n in _floating(clean) if n not in moved}
+    for place, weight in _STENCIL:
+        state = Transform(tuple(curve(place * _STEP))).apply(clean)
+        for name, tensor in state.items():
+            if tensor is not clean[name]:
+                moved[name] = moved.get(name, 0) + (weight / _STEP) * (tensor - clean[name])
+    zero = {name: torch.zeros_like(clean[name]) for name in _floating(clean) if name not in moved}
     arrived = home.apply({**clean, **zero, **moved}, linear=True)
-    return torch.cat([arrived[n].reshape(-1) for n in names])
+    return torch.cat([arrived[name].reshape(-1) for name in names])
 
 
 def _floating(state: State) -> Iterator[str]:
-    return (n for n, t in state.items() if t.is_floating_point())
+    return (name for name, tensor in state.items() if tensor.is_floating_point())
 
 
 def _families(symmetry: SymmetryGraph) -> Iterator[tuple[Family, str, Iterator[Curve]]]:
     for space in symmetry.active:
         yield Family.SPACE, space.name, _of_space(symmetry, space)
-    for f in freedoms(symmetry):
-        yield f.family, f.name, _along(f.steps, f.shape)
+    for freedom in freedoms(symmetry):
+        yield freedom.family, freedom.name, _along(freedom.steps, freedom.shape)
 
 
 def _along(make: Callable[[Tensor], Sequence[Step]], shape: Sequence[int]) -> Iterator[Curve]:
-    for e in _units(prod(shape)):
-        yield partial(_scaled, make, e.reshape(list(shape)))
+    for unit in _units(prod(shape)):
+        yield partial(_scaled, make, unit.reshape(list(shape)))
 
 
-def _scaled(make: Callable[[Tensor], Sequence[Step]], e: Tensor, t: float) -> Sequence[Step]:
-    return make(t * e)
+def _scaled(make: Callable[[Tensor], Sequence[Step]], direction: Tensor, length: float) -> Sequence[Step]:
+    return make(length * direction)
 
 
 def _of_space(symmetry: SymmetryGraph, space: Space) -> Iterator[Curve]:
     generators = space.maps.generators(symmetry.index_set(space))
     for position in product(*map(range, symmetry.fibre_sizes(space))):
-        for a in generators if space.is_matrix else ():
-            yield partial(_scaled, partial(_matrix, symmetry, space, position), a)
-        for k, a in product(range(space.scales), generators):
-            yield partial(_scaled, partial(_scale, symmetry, space, (k, *position)), a.diagonal())
+        for generator in generators if space.is_matrix else ():
+            yield partial(_scaled, partial(_matrix, symmetry, space, position), generator)
+        for number, generator in product(range(space.scales), generators):
+            yield partial(_scaled, partial(_scale, symmetry, space, (number, *position)), generator.diagonal())
 
 
 def _matrix(symmetry: SymmetryGraph, space: Space, at: tuple[int, ...], log: Tensor) -> Sequence[Step]:
@@ -123,5 +123,5 @@ def _with(whole: Tensor | None, at: tuple[int, ...], part: Tensor) -> Tensor:
     return changed
 
 
-def _units(n: int) -> list[Tensor]:
-    return list(torch.eye(n, dtype=torch.float64))
+def _units(size: int) -> list[Tensor]:
+    return list(torch.eye(size, dtype=torch.float64))

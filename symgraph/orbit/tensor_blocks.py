@@ -33,11 +33,11 @@ class Block:
 
     def dim(self, space: int) -> int:
         """First dimension on the given space."""
-        return next(i for i, x in enumerate(self.leaves) if x.space == space)
+        return next(dim for dim, leaf in enumerate(self.leaves) if leaf.space == space)
 
     def spaces(self) -> set[int]:
         """Spaces of its dimensions."""
-        return {x.space for x in self.leaves}
+        return {leaf.space for leaf in self.leaves}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +59,17 @@ class _Opened:
 
 def _opened(tensors: Sequence[Tensor], axes: Axes, size: Size) -> _Opened | None:
     """One step of taking tensors with the same axes apart; None where all axes are leaves."""
-    for i, term in enumerate(axes):
+    for axis, term in enumerate(axes):
         if isinstance(term, Product):
-            inner = [torch.unflatten(t, i, [size(f) for f in term.factors]) for t in tensors]
-            return _Opened(i, term, [(inner, (*axes[:i], *term.factors, *axes[i + 1 :]))])
+            inner = [torch.unflatten(tensor, axis, [size(factor) for factor in term.factors]) for tensor in tensors]
+            return _Opened(axis, term, [(inner, (*axes[:axis], *term.factors, *axes[axis + 1 :]))])
         if isinstance(term, Concat):
-            sizes = [size(p) for p in term.parts]
+            sizes = [size(part) for part in term.parts]
             order = term.order_of(sizes)
-            inside = [_before(t, i, order) for t in tensors] if order else tensors
-            cuts = zip(*(torch.split(t, sizes, dim=i) for t in inside), strict=True)
+            inside = [_before(tensor, axis, order) for tensor in tensors] if order else tensors
+            cuts = zip(*(torch.split(tensor, sizes, dim=axis) for tensor in inside), strict=True)
             parts = zip(cuts, term.parts, strict=True)
-            return _Opened(i, term, [(list(cut), (*axes[:i], part, *axes[i + 1 :])) for cut, part in parts])
+            return _Opened(axis, term, [(list(cut), (*axes[:axis], part, *axes[axis + 1 :])) for cut, part in parts])
     return None
 
 
@@ -102,7 +102,7 @@ def on_blocks(tensor: Tensor, axes: Sequence[Term], act: LeafAction, size: Size 
 
 
 def _leaves(axes: Sequence[Term]) -> tuple[Leaf, ...]:
-    return tuple(t for t in axes if isinstance(t, Leaf))
+    return tuple(term for term in axes if isinstance(term, Leaf))
 
 
 # -- along one dimension ---------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def by_index(tensor: Tensor, dim: int, fibre: list[int], index: Tensor) -> Tenso
 
 def by_matrix(tensor: Tensor, dim: int, fibre: list[int], matrix: Tensor) -> Tensor:
     """The tensor with matrices (F, m, n) applied along `dim`, one for each position of the dimensions `fibre`."""
-    rest = [d for d in range(tensor.dim()) if d != dim and d not in fibre]
+    rest = [other for other in range(tensor.dim()) if other != dim and other not in fibre]
     order = [*fibre, dim, *rest]
     moved = tensor.permute(order)
     lead = moved.shape[: len(fibre) + 1]
@@ -126,13 +126,13 @@ def by_matrix(tensor: Tensor, dim: int, fibre: list[int], matrix: Tensor) -> Ten
     return done.permute(back)
 
 
-def spread(x: Tensor, rank: int, dims: list[int]) -> Tensor:
+def spread(tensor: Tensor, rank: int, dims: list[int]) -> Tensor:
     """x, whose dimensions stand for `dims`, as a tensor of the given rank that broadcasts over the others."""
     order = sorted(range(len(dims)), key=dims.__getitem__)
     shape = [1] * rank
-    for d, n in zip(dims, x.shape, strict=True):
-        shape[d] = n
-    return x.permute(order).reshape(shape)
+    for dim, size in zip(dims, tensor.shape, strict=True):
+        shape[dim] = size
+    return tensor.permute(order).reshape(shape)
 
 
 def unfold(tensor: Tensor, dims: Sequence[int]) -> Tensor:
@@ -140,6 +140,6 @@ def unfold(tensor: Tensor, dims: Sequence[int]) -> Tensor:
 
     Shapes: (..., ) -> (*sizes of dims, rest).
     """
-    rest = [d for d in range(tensor.dim()) if d not in dims]
+    rest = [dim for dim in range(tensor.dim()) if dim not in dims]
     moved = tensor.permute([*dims, *rest])
     return moved.reshape(*moved.shape[: len(dims)], -1)

@@ -40,12 +40,12 @@ class Slant(Step):
         plane, sink, name = self.lean.plane, self.lean.sink, self.lean.plane.reader.parameter
         if linear and plane.gain:
             return state
-        weight, found = state[name], dict(state)
+        weight, changed = state[name], dict(state)
         if not linear:
-            found[name] = turned(weight, self.lean.rows, plane, state, self.constant)
+            changed[name] = turned(weight, self.lean.rows, plane, state, self.constant)
         if sink:
-            found[sink] = state[sink] - self.constant.to(weight) * plane.height(state, weight)
-        return found
+            changed[sink] = state[sink] - self.constant.to(weight) * plane.height(state, weight)
+        return changed
 
     @property
     def touched(self) -> Collection[str]:
@@ -67,8 +67,8 @@ class Slant(Step):
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Slant:
         """What `dump` gave."""
-        leans = {x.place: x for x in symmetry.leans}
-        return Slant(leans[tuple(plain[k] for k in _PLACE)], tensors["constant"])
+        leans = {lean.place: lean for lean in symmetry.leans}
+        return Slant(leans[tuple(plain[key] for key in _PLACE)], tensors["constant"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +86,15 @@ class Restate(Step):
         """The transformed state; nothing changes for a difference of two models."""
         if linear:
             return state
-        s = self.statistics
+        statistics = self.statistics
         changed = dict(state)
-        for name, change in zip(s.tensors, self.changes, strict=True):
+        for name, change in zip(statistics.tensors, self.changes, strict=True):
             changed[name] = state[name] + change.to(state[name])
-        slope, shift = affine(self.graph, s, state)
-        new_slope, new_shift = affine(self.graph, s, changed)
+        slope, shift = affine(self.graph, statistics, state)
+        new_slope, new_shift = affine(self.graph, statistics, changed)
         ratio = slope / new_slope
-        changed[s.gain] = ratio * state[s.gain]
-        changed[s.bias] = state[s.bias] + state[s.gain] * (shift - ratio * new_shift)
+        changed[statistics.gain] = ratio * state[statistics.gain]
+        changed[statistics.bias] = state[statistics.bias] + state[statistics.gain] * (shift - ratio * new_shift)
         return changed
 
     @property
@@ -111,20 +111,22 @@ class Restate(Step):
         return Restate(self.graph, self.statistics, -self.changes)
 
 
-def affine(graph: Graph, s: Statistics, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def affine(graph: Graph, statistics: Statistics, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Slope and shift of each channel before gain and bias: the operator is affine, so two points say all."""
-    given = {k: state[t] for k, t in zip(s.operands, s.tensors, strict=True)}
-    zero, one = (_channels(graph, s, given, x) for x in (0.0, 1.0))
+    given = {operand: state[name] for operand, name in zip(statistics.operands, statistics.tensors, strict=True)}
+    zero, one = (_channels(graph, statistics, given, level) for level in (0.0, 1.0))
     return one - zero, zero
 
 
-def _channels(graph: Graph, s: Statistics, given: dict[str, Tensor], x: float) -> Tensor:
+def _channels(graph: Graph, statistics: Statistics, given: dict[str, Tensor], level: float) -> Tensor:
     """What the call makes of a constant input in each channel, with unit gain and no bias."""
-    names = {graph.state[t].name: k for t, k in zip(s.tensors, s.operands, strict=True)}
-    tail = {graph.state[s.gain].name: 1.0, graph.state[s.bias].name: 0.0}
+    names = {
+        graph.state[name].name: operand for name, operand in zip(statistics.tensors, statistics.operands, strict=True)
+    }
+    tail = {graph.state[statistics.gain].name: 1.0, graph.state[statistics.bias].name: 0.0}
     inputs: dict[str, Tensor] = {}
-    for ref in graph.by_name[s.node].refs():
-        flat = torch.full(graph.by_name[ref].shape, tail.get(ref, x), dtype=torch.float64)
+    for ref in graph.by_name[statistics.node].refs():
+        flat = torch.full(graph.by_name[ref].shape, tail.get(ref, level), dtype=torch.float64)
         inputs[ref] = given[names[ref]] if ref in names else flat
-    found = call(graph, s.node, inputs)
-    return found.movedim(s.axis, -1).reshape(-1, found.shape[s.axis])[0]
+    result = call(graph, statistics.node, inputs)
+    return result.movedim(statistics.axis, -1).reshape(-1, result.shape[statistics.axis])[0]

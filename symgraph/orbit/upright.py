@@ -32,13 +32,13 @@ def upright(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canonical:
     if not leaning:
         return canonicalise(symmetry, state)
     out, clean = to_clean_gauge(symmetry, state)
-    found = Carried(clean)
+    carried = Carried(clean)
     steps = list[Step](out.steps)
     for lean in leaning:
-        step = Slant(lean, -_along(lean, found))
-        found.take(step)
+        step = Slant(lean, -_along(lean, carried))
+        carried.take(step)
         steps.append(step)
-    last = canonicalise(symmetry, found.whole())
+    last = canonicalise(symmetry, carried.whole())
     return Canonical(last.state, Transform(tuple(steps)).then(last.transform), last.singular)
 
 
@@ -48,23 +48,23 @@ def _along(lean: Lean, state: Mapping[str, Tensor]) -> Tensor:
     weight = state[reader.parameter]
     normal = lean.plane.normal(state, weight)
     amounts = torch.tensordot(reader.of(weight), normal, dims=([reader.axis], [0])) / normal.square().sum()
-    found: Tensor = amounts if lean.rows is None else amounts[lean.rows.entries()]
-    return found
+    chosen: Tensor = amounts if lean.rows is None else amounts[lean.rows.entries()]
+    return chosen
 
 
 def tilted(symmetry: SymmetryGraph) -> tuple[Constant, ...]:
     """Constants that the canonical form leaves, but for those of one coordinate."""
-    return tuple(c for c in symmetry.constants if not (c.settled or c.single))
+    return tuple(constant for constant in symmetry.constants if not (constant.settled or constant.single))
 
 
 def adopted(symmetry: SymmetryGraph, state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> State:
     """The state with the tilted biases and the stored statistics of another model in the same basis."""
-    out, found = to_clean_gauge(symmetry, state)
+    out, clean = to_clean_gauge(symmetry, state)
     _, other = to_clean_gauge(symmetry, like)
-    for c in tilted(symmetry):
-        found = Shift(c, c.source.mean(other) - c.source.mean(found)).apply(found)
-    found = out.inverse().apply(found)
-    for s in symmetry.statistics:
-        changes = torch.stack([like[n] - found[n] for n in s.tensors])
-        found = Restate(symmetry.graph, s, changes).apply(found)
-    return found
+    for constant in tilted(symmetry):
+        clean = Shift(constant, constant.source.mean(other) - constant.source.mean(clean)).apply(clean)
+    clean = out.inverse().apply(clean)
+    for statistics in symmetry.statistics:
+        changes = torch.stack([like[name] - clean[name] for name in statistics.tensors])
+        clean = Restate(symmetry.graph, statistics, changes).apply(clean)
+    return clean
