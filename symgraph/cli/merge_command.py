@@ -59,6 +59,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--recipe", metavar="FILE", help=text)
     text = "who runs the recipe (default: symgraph, and mergekit for methods that only it has); its output is checked"
     parser.add_argument("--by", choices=("symgraph", "mergekit"), default="", help=text)
+    text = "whose tokens the result has: all models' (union), or those of the one that weighs most (base)"
+    parser.add_argument("--vocabulary", choices=("union", "base"), default="", help=f"{text} (default: union)")
     add_out(parser, required=False)
     add_dry_run(parser)
     parser.add_argument("--no-align", dest="align", action="store_false", help="take the models as they are")
@@ -108,6 +110,7 @@ def run(args: Arguments, console: Console) -> int:
             options=chosen(args, MatchOptions),
             recalibrate=training,
             written=None if written is None else getattr(torch, written),
+            vocabulary=args.vocabulary,
             **inputs.settings(args, UniverseSettings, spool=deferred),
         )
     out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
@@ -123,6 +126,7 @@ def _by_recipe(args: Arguments, console: Console) -> int:
     if args.models or args.weights is not None or args.recalibrate is not None or args.dry_run:
         cause = "a recipe names its models and their weights, and is run at once"
         raise UsageError("a recipe and more than that", cause=cause, remedy="leave out one of them")
+    inputs.refuse_unread(args, "say it in the recipe, `tokenizer: {source: union}`", "vocabulary")
     inputs.check_device(args.device)
     inputs.require_out(args, "the merged model")
     dtype, args.dtype = args.dtype, "float64"

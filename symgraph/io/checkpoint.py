@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, one_line, shorten
+from symgraph.io.companions import companions, folders_of
 from symgraph.io.files import SHARD_SIZE, OutputError, atomic_dir, refuse_existing, require_space
 from symgraph.io.layouts import SUFFIXES as WEIGHT_SUFFIXES
 from symgraph.io.layouts import is_weights, write_weights
@@ -34,19 +35,6 @@ __all__ = [
     "tied_names",
     "write",
 ]
-
-_COMPANIONS = (
-    "generation_config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.model",
-    "*preprocessor_config.json",
-    "processor_config.json",
-    "chat_template*",
-)
 
 
 def read_state(model: Model) -> dict[str, Tensor]:
@@ -171,6 +159,7 @@ def write(
     card: str | None = None,
     stored: Mapping[str, torch.dtype] | None = None,
     config_overrides: Mapping[str, Any] | None = None,
+    tokenizer: Mapping[str, bytes] | None = None,
     shard_size: int = SHARD_SIZE,
 ) -> Path:
     """Write `state` as a checkpoint of the model's own class, each tensor in the dtype it was stored in.
@@ -178,9 +167,9 @@ def write(
     With `stored` in those instead. One tensor at a time is made and written, into files of at most `shard_size` bytes.
 
     For a transformers model this is a folder that `from_pretrained` opens: config, generation config, weights, model
-    card, and the tokenizer or preprocessor files of the source. For a factory's model it is `model.safetensors` alone,
-    or where `out` is called as a file of weights is, that file, laid out as the one its weights were read from; for an
-    exported program a `.pt2` file.
+    card, and the preprocessor and tokenizer files of the source (or those that are given). For a factory's model it is
+    `model.safetensors` alone, or where `out` is called as a file of weights is, that file, laid out as the one its
+    weights were read from; for an exported program a `.pt2` file.
 
     Raises:
         CheckpointError: `state` does not fit or is not finite, or `out` exists or cannot be written.
@@ -195,7 +184,7 @@ def write(
     tensors = _to_save(shell, state, stored, str(out)) | dict(model.layout.extra if model.layout else {})
     require_space(out, sum(map(size_of, tensors.values())))
     with atomic_dir(out, overwrite) as folder:
-        _write_folder(model, shell, tensors, folder, shard_size)
+        _write_folder(model, shell, tensors, folder, shard_size, tokenizer)
         if card is not None and model.config is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
     return out
@@ -223,7 +212,14 @@ def _write_file(
     return save_program(with_weights(model.program, tensors), out, overwrite=overwrite)
 
 
-def _write_folder(model: Model, shell: Any, tensors: Mapping[str, Tensor], folder: Path, shard_size: int) -> None:
+def _write_folder(
+    model: Model,
+    shell: Any,
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+    shard_size: int,
+    tokenizer: Mapping[str, bytes] | None,
+) -> None:
     if not _is_transformers(shell) or model.config is None:
         write_shards(folder, tensors, shard_size)
         return
@@ -237,8 +233,10 @@ def _write_folder(model: Model, shell: Any, tensors: Mapping[str, Tensor], folde
         remedy = "correct the config or generation config of the model"
         raise CheckpointError(f"{model.spec} cannot be saved", cause=one_line(e), remedy=remedy) from e
     write_shards(folder, kept, shard_size)
-    for companion in _companions(model):
+    for companion in companions(model, tokenizer=tokenizer is None):
         shutil.copyfile(companion, folder / companion.name)
+    for name, content in (tokenizer or {}).items():
+        (folder / name).write_bytes(content)
 
 
 def _as_files_name_them(shell: Any, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -318,16 +316,11 @@ def _shell(model: Model, overrides: dict[str, Any], dtype: torch.dtype | None) -
     with quiet(), torch.device("meta"):
         shell = type(module)._from_config(config, dtype=dtype)
     # Its file is copied as it is: transformers opens generation configs that it then refuses to save.
-    copied = {"generation_config"} & {companion.stem for companion in _companions(model)}
+    copied = {"generation_config"} & {companion.stem for companion in companions(model)}
     for attribute in {"generation_config", "_weight_conversions", "_auto_class"} - copied:
         if getattr(module, attribute, None) is not None:
             setattr(shell, attribute, getattr(module, attribute))
     return shell
-
-
-def folders_of(*models: Model) -> set[Path]:
-    """The folders that models were read from."""
-    return {file.parent for model in models for file in model.files if file.name == "config.json"}
 
 
 def _refuse_other_folder(out: Path, overwrite: bool, inputs: Iterable[Path]) -> None:
@@ -337,12 +330,6 @@ def _refuse_other_folder(out: Path, overwrite: bool, inputs: Iterable[Path]) -> 
     if not any((out / name).exists() for name in ("config.json", "model.safetensors")):
         cause = f"it is no checkpoint; it holds {shorten(sorted(entry.name for entry in out.iterdir()))}"
         raise OutputError(f"{out} is not replaced", cause=cause, remedy="choose another path, or empty it yourself")
-
-
-def _companions(model: Model) -> Iterator[Path]:
-    for folder in folders_of(model):
-        for pattern in _COMPANIONS:
-            yield from (path for path in folder.glob(pattern) if path.is_file() and path.suffix != ".safetensors")
 
 
 def _is_transformers(module: Any) -> bool:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from symgraph.errors import UsageError, shorten
 from symgraph.inference.sources import stored, with_state
 from symgraph.io import checkpoint
+from symgraph.io.companions import folders_of
 from symgraph.io.files import SHARD_SIZE, refuse_existing, write_text
 from symgraph.io.models import Model
 from symgraph.io.programs import with_weights
@@ -205,7 +206,7 @@ def write_aligned(
     if not (aligned.singular or untied or aligned.moved_a or aligned.embedded == "A"):
         return {"B aligned": checkpoint.write(aligned.b, state, out, card=card, **how)}
     beside = reference_folder(out)
-    sources = checkpoint.folders_of(aligned.a, aligned.b)
+    sources = folders_of(aligned.a, aligned.b)
     for folder in (out, beside):
         refuse_existing(folder, overwrite, folder=not checkpoint.is_file(folder), inputs=sources)
     written = checkpoint.write(aligned.b, state, out, card=card, **how)

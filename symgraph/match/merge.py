@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from symgraph.errors import UsageError, argument
 from symgraph.inference.sources import Source, model, several, stored, with_example
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import dtypes, module_hash, read_state
@@ -27,7 +28,8 @@ from symgraph.match.restated import Restated
 from symgraph.match.universe import joined, moved_spaces, universe
 from symgraph.measure.mixture import State, check_weights, interpolate
 from symgraph.measure.recalibrate import recalibrated
-from symgraph.resize.overlap import Overlap
+from symgraph.resize.overlap import Overlap, placed_in
+from symgraph.resize.token_rows import WantedTokens
 from symgraph.tracing.deferred import later
 from symgraph.tracing.sampling import float64
 
@@ -38,7 +40,7 @@ class Merged(Restated):
 
     `model` gives the class and config of `state`; `universe` is that of the models, None if they were taken as they
     are; `recalibrated` names the data that stored statistics were computed on, if they were. `method` is that of a
-    recipe, where it is not the weighted mean.
+    recipe, where it is not the weighted mean. `tokenizer` holds the files of one that was joined.
     """
 
     model: Model
@@ -48,6 +50,7 @@ class Merged(Restated):
     recalibrated: str = ""
     method: str = ""
     notes_before: tuple[str, ...] = ()
+    tokenizer: dict[str, bytes] | None = None
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes the merged model as a checkpoint of its class, with a model card; see `write_merged`.
@@ -94,6 +97,7 @@ def merge(
     options: MatchOptions | Mapping[str, Any] | None = None,
     recalibrate: Iterable[Any] | None = None,
     written: torch.dtype | None = None,
+    vocabulary: str = "",
     **settings: Any,
 ) -> Merged:
     """Brings all models into one basis, and takes their weighted mean in the gauge of the one that weighs most.
@@ -107,6 +111,8 @@ def merge(
         options: how to match.
         settings: fields of `UniverseSettings`: rules, tied, device, dtype, and more.
         written: the dtype of what floats in the result; the widest of the models' by default.
+        vocabulary: whose tokens the result has, "union" or "base", the model that weighs most, whose ids are kept; by
+            default all, where models bring tokenizers that differ.
         recalibrate: batches of the training split, on which the stored statistics of norms are computed anew.
 
     Raises:
@@ -125,26 +131,36 @@ def merge(
     hashes = [module_hash(m.module) for m in models]
     shares = list(map(float, weights))
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
-    shared = shared_rows(models, given(UniverseSettings, None, settings))
+    tokens = WantedTokens(first, _source(vocabulary), asked=bool(vocabulary))
+    shared = shared_rows(models, given(UniverseSettings, None, settings), wanted=tokens)
     models = list(shared.matched) if shared else models
-    kept = [dtypes(m) for m in models]
+    kinds = widest([dtypes(m) for m in models], written)
     models, states, found = together(models, first, options, align=align, **settings)
     # Sums round by their order: it is that of the hashes, however the models are named.
     order = sorted(range(len(models)), key=lambda i: (hashes[i], shares[i]))
-    state = interpolate([states[i] for i in order], [shares[i] for i in order], widest(kept, written))
+    state = interpolate([states[i] for i in order], [shares[i] for i in order], kinds)
     heaviest = models[first]
     if shared:
-        state = {**state, **shared.mean(_with_rows(shared, found), shares)}
+        rows = shared.mean(with_all_rows(shared, found), shares)
+        state = placed_in(state, {n: t.to(kinds[n]) for n, t in rows.items()}, heaviest.module)
     roles = ["reference" if found and i == found.reference else "merged" for i in range(len(models))]
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, shares))
     where = ""
     if recalibrate is not None:
         state = recalibrated(heaviest.module, state, recalibrate, device=settings.get("device", "cpu"))
         where = str(getattr(recalibrate, "source", "") or "the training data")
-    return Merged(heaviest, state, ingredients, found, where, notes_before=shared.notes if shared else ())
+    about = (shared.notes, shared.tokenizer) if shared else ((), None)
+    return Merged(heaviest, state, ingredients, found, where, "", *about)
 
 
-def _with_rows(shared: Overlap, found: Universe | None) -> Sequence[State]:
+def _source(vocabulary: str) -> str:
+    if vocabulary not in ("", "union", "base"):
+        remedy = " or ".join(argument("vocabulary", v) for v in ("union", "base"))
+        raise UsageError(f"{argument('vocabulary', vocabulary)} says not whose tokens there are", remedy=remedy)
+    return vocabulary or "union"
+
+
+def with_all_rows(shared: Overlap, found: Universe | None) -> Sequence[State]:
     """The models with all their rows, where they were brought to."""
     if found is None:
         return shared.whole
@@ -215,5 +231,5 @@ def write_merged(
         notes=merged.notes,
     )
     stored = {n: t.dtype for n, t in merged.state.items()}
-    options: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
+    options: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size, "tokenizer": merged.tokenizer}
     return checkpoint.write(merged.model, merged.state, out, card=str(card), stored=stored, **options)

@@ -43,6 +43,7 @@ from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.steps import Transform
 from symgraph.resize.overlap import Overlap, overlap
 from symgraph.resize.shapes import Shape, common_shape, model_like
+from symgraph.resize.token_rows import WantedTokens
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
 from symgraph.tracing.deferred import made
@@ -196,20 +197,23 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
     return Shaped(models, notes, graph(models[like]), like, steps, {n: graph(models[n]) for n in reshaped})
 
 
-def shared_rows(sources: Sequence[Source], settings: Settings, *, like: int | None = None) -> Overlap | None:
+def shared_rows(
+    sources: Sequence[Source], settings: Settings, *, like: int | None = None, wanted: WantedTokens | None = None
+) -> Overlap | None:
     """What models have in common that differ in tokens, labels or positions, in the shape of one of them; else None.
 
     Args:
         like: the number of that one; by default the one with the most rows.
+        wanted: whose tokens the result has.
 
     Raises:
-        CheckpointError: as for `symgraph.resize.overlap.overlap`.
+        UsageError, CheckpointError: as for `symgraph.resize.overlap.overlap`.
     """
     found = [with_example(model(s), settings.example, settings.input_size) for s in sources]
     if not all(m.has_weights for m in found):
         return None
     book = rule_book(settings.rules)
-    return overlap(found, like, lambda m: infer(m, rules=book), settings.on_difference)
+    return overlap(found, like, lambda m: infer(m, rules=book), settings.on_difference, wanted)
 
 
 def _reshaping(name: str, like: str, shape: Shape) -> Embed | Reduce:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,18 @@ from symgraph.inference.sources import model, with_example
 from symgraph.io.checkpoint import dtypes, module_hash
 from symgraph.io.example import Size
 from symgraph.io.mergekit import INSTALL, THEIRS, command
+from symgraph.io.options import given as given_settings
 from symgraph.io.recipe import Place, Recipe, RecipeModel, read_recipe
 from symgraph.io.state import check_finite
 from symgraph.match.by_mergekit import ByMergekit, check_readable
 from symgraph.match.cards import Ingredient
-from symgraph.match.match_options import MatchOptions
-from symgraph.match.merge import Merged, together, widest
+from symgraph.match.match_options import MatchOptions, UniverseSettings
+from symgraph.match.merge import Merged, together, widest, with_all_rows
+from symgraph.match.one_basis import shared_rows
 from symgraph.measure.blending import DELTAS, METHODS, Deltas, deltas, linear, slerp
 from symgraph.measure.mixture import State, moves
+from symgraph.resize.overlap import placed_in
+from symgraph.resize.token_rows import WantedTokens
 from symgraph.tracing.deferred import Deferred, made
 
 ENGINES = ("symgraph", "mergekit")
@@ -82,7 +86,12 @@ def merge_by_recipe(
         check_readable(found)
     kept = {n: dtypes(m) for n, m in zip(names, found, strict=True)}
     hashes = [module_hash(m.module) for m in found]
-    brought, states, universe = together(found, 0, options, align=align, **settings)
+    tokens = _tokens(wanted, names)
+    shared = shared_rows(found, given_settings(UniverseSettings, None, settings), wanted=tokens)
+    brought, states, universe = together(list(shared.matched) if shared else found, 0, options, align=align, **settings)
+    if shared:
+        rows = shared.filled(with_all_rows(shared, universe), 0)
+        states = [placed_in(s, r, m.module) for s, r, m in zip(states, rows, brought, strict=True)]
     held = dict(zip(names, states, strict=True))
     check_layers(wanted, places_of(brought[0].module))
     blend: _Blend | ByMergekit = _Blend(wanted, brought[0].module, held, seed)
@@ -93,7 +102,20 @@ def merge_by_recipe(
     roles = ["base" if n == wanted.base else "merged" for n in names]
     ingredients = tuple(map(Ingredient, roles, [m.spec for m in found], hashes))
     method = wanted.merge_method + (" by mergekit" if by == "mergekit" else "")
-    return Merged(brought[0], state, ingredients, universe, "", method)
+    # Files beside the weights are of the model whose tokens have their ids.
+    beside = replace(brought[0], files=tuple(f for f in found[tokens.owner].files if f.name == "config.json"))
+    about = (shared.notes, shared.tokenizer) if shared else ((), None)
+    return Merged(beside if shared else brought[0], state, ingredients, universe, "", method, *about)
+
+
+def _tokens(recipe: Recipe, names: Sequence[str]) -> WantedTokens:
+    """Whose tokens the result has: what the recipe says, or all of them in the order of the base."""
+    said = recipe.tokens
+    if said is None:
+        return WantedTokens(0)
+    owner = names.index(said.source) if said.source in names else 0
+    source = "union" if said.source == "union" else "base"
+    return WantedTokens(owner, source, said.pad_to_multiple_of or 1, asked=True)
 
 
 def _engine(by: str, method: str) -> str:

@@ -15,6 +15,7 @@ from symgraph.errors import UsageError
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import checked_hash
+from symgraph.io.companions import folders_of
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE, OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.io.models import Model
@@ -155,7 +156,7 @@ def write_universe(
         OutputError: the folder exists and no universe is in it, or it cannot be written.
     """
     out = Path(out)
-    refuse_existing(out, overwrite, folder=True, inputs=checkpoint.folders_of(*(m.model for m in found.members)))
+    refuse_existing(out, overwrite, folder=True, inputs=folders_of(*(m.model for m in found.members)))
     if out.exists() and any(out.iterdir()) and not (out / UNIVERSE).exists():
         cause = f"it has no {UNIVERSE}, so it is not the folder of an earlier universe"
         raise OutputError(f"{out} is not replaced", cause=cause, remedy="choose another path")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from symgraph.io import checkpoint
+from symgraph.io.companions import folders_of
 from symgraph.io.files import refuse_existing
 from symgraph.match.cards import Card, Ingredient, element_spaces
 from symgraph.match.program_run import Run, held
@@ -31,7 +32,7 @@ class Write(PlainStep):
     def apply(self, run: Run) -> None:
         """The checkpoint, with a card that says how it was made."""
         model, state = run.finished(self.model, self.op)
-        refuse_existing(self.out, run.overwrite, folder=True, inputs=checkpoint.folders_of(*run.models.values()))
+        refuse_existing(self.out, run.overwrite, folder=True, inputs=folders_of(*run.models.values()))
         how: dict[str, Any] = {"overwrite": run.overwrite, **run.writing}
         checkpoint.write(model, state, self.out, card=str(self._card(run)), **how)
         run.written[self.model] = self.out

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError
+from symgraph.io.checkpoint import tied_names
 from symgraph.io.models import Model
 from symgraph.io.same_architecture import check_same_architecture
-from symgraph.io.vocabulary import vocabulary
 from symgraph.resize.shapes import model_like
+from symgraph.resize.token_rows import Named, WantedTokens, matching, token_axes, tokens_in, told_apart, vocabulary_of
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import leaves
 from symgraph.tracing import state_of
@@ -53,10 +54,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Models in the shape of one of them.
+    """Models in the shape of one of them, or in that of a joined vocabulary.
 
     `matched`: those that are matched, of which only the rows count that all have. `whole`: each state with all its
-    rows, in that shape; `rows` says where these stand, by the name of the tensor.
+    rows, in that shape; `rows` says where these stand, by the name of the tensor. `tokenizer` holds the files of the
+    tokenizer whose ids the rows have, where models differ in tokens.
     """
 
     like: Model
@@ -64,61 +66,122 @@ class Overlap:
     whole: tuple[State, ...]
     rows: tuple[Mapping[str, Rows], ...]
     notes: tuple[str, ...]
+    tokenizer: dict[str, bytes] | None = None
 
     def mean(self, states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> State:
         """The weighted mean of the tensors that differ in rows: of every row over the models that have it."""
         return {name: self._mean(name, [state[name] for state in states], weights) for name in self.rows[0]}
 
+    def filled(self, states: Sequence[Mapping[str, Tensor]], base: int) -> list[State]:
+        """States in which rows that a model lacks are those of the base, or the mean of the models that have them."""
+        found: list[State] = [dict(state) for state in states]
+        for name in self.rows[0]:
+            tensors, masks = self._wide(name, [state[name] for state in states])
+            shares = [1.0] * len(tensors)
+            donor = torch.where(masks[base] > 0, tensors[base], _over_those_that_have(tensors, masks, shares))
+            for state, tensor, mask in zip(found, tensors, masks, strict=True):
+                state[name] = torch.where(mask > 0, tensor, donor)
+        return found
+
     def _mean(self, name: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        return _over_those_that_have(*self._wide(name, tensors), weights).to(tensors[0].dtype)
+
+    def _wide(self, name: str, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Tensors in float64, and for each one where a row is its own and zero elsewhere."""
         wide = [made(tensor).double() for tensor in tensors]
-        masks = [
-            rows[name].mask(tensor.shape[rows[name].axis], tensor.dim())
-            for rows, tensor in zip(self.rows, wide, strict=True)
+        placed = [rows[name] for rows in self.rows]
+        return wide, [
+            rows.mask(tensor.shape[rows.axis], tensor.dim()) for rows, tensor in zip(placed, wide, strict=True)
         ]
-        total = sum((weight * mask for weight, mask in zip(weights, masks, strict=True)), torch.zeros(()))
-        weighted = sum(
-            (weight * mask * tensor for weight, mask, tensor in zip(weights, masks, wide, strict=True)), torch.zeros(())
-        )
-        # A row whose models weigh nothing is that of the first that has it.
-        last = next(tensor for tensor, mask in zip(wide, masks, strict=True) if bool((mask > 0).all()))
-        return torch.where(total > 0, weighted / torch.where(total > 0, total, 1.0), last).to(tensors[0].dtype)
 
 
-def overlap(models: Sequence[Model], like: int | None, infer: Infer, on_difference: str = "keep") -> Overlap | None:
+def _over_those_that_have(tensors: Sequence[Tensor], masks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Of every row the weighted mean over those that have it; of one that none has, over all of them."""
+    found = _weighted(tensors, [torch.ones_like(mask) for mask in masks], weights)
+    # A row whose models weigh nothing is that of the first that has it.
+    for tensor, mask in reversed(list(zip(tensors, masks, strict=True))):
+        found = torch.where(mask > 0, tensor, found)
+    total = _sum(masks, weights)
+    return torch.where(total > 0, _weighted(tensors, masks, weights), found)
+
+
+def _weighted(tensors: Sequence[Tensor], masks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = _sum(masks, weights)
+    found = _sum([mask * tensor for mask, tensor in zip(masks, tensors, strict=True)], weights)
+    return found / torch.where(total > 0, total, 1.0)
+
+
+def _sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return torch.stack([weight * tensor for weight, tensor in zip(weights, tensors, strict=True)]).sum(0)
+
+
+def placed_in(state: Mapping[str, Tensor], rows: Mapping[str, Tensor], module: nn.Module) -> State:
+    """A state with these tensors in the place of its own, under all names that they have in the module."""
+    tied = tied_names(module)
+    return {name: rows.get(tied.get(name, name), tensor) for name, tensor in state.items()}
+
+
+def overlap(
+    models: Sequence[Model],
+    like: int | None,
+    infer: Infer,
+    on_difference: str = "keep",
+    wanted: WantedTokens | None = None,
+) -> Overlap | None:
     """What models of one class have in common, where they differ along axes on which nothing moves; else None.
 
     Args:
         like: the number of the model in whose shape the result is; by default the one that has the most rows.
         on_difference: "refuse" raises where there is such a difference.
+        wanted: whose tokens the result has, where models bring tokenizers with other ones.
 
     Raises:
+        UsageError: two of them have no token in common.
         CheckpointError: one has rows that the one with the most rows lacks, or differences are to be refused.
     """
     shapes = [{name: tuple(tensor.shape) for name, tensor in state_of(model.module).items()} for model in models]
     if len({type(model.module) for model in models}) > 1 or any(held.keys() != shapes[0].keys() for held in shapes):
         return None
-    axes = _differing(models[0], shapes)
-    if axes is None or not all(_rigid(infer(model), axes) for model in models):
+    told = told_apart(models, wanted)
+    target = vocabulary_of(models, told, wanted) if told and wanted else None
+    table = target.axes if target else token_axes(models[0]) if told else {}
+    axes = _differing(models[0], shapes, table)
+    if not axes or not all(_rigid(infer(model), axes) for model in models):
         return None
     if on_difference == "refuse":
-        check_same_architecture(
-            models[0], next(model for model, held in zip(models, shapes, strict=True) if held != shapes[0])
-        )
+        _refuse(models, shapes)
+    if target is not None:
+        return _joined(models, target.like, axes, Named(target.tokens, told, table), complete=True, files=target.files)
     entries = [sum(map(_numel, held.values())) for held in shapes]
     number = entries.index(max(entries)) if like is None else like
-    return _joined(models, number, axes, complete=like is None)
+    named = Named(told[number], told, table) if table else None
+    return _joined(models, models[number], axes, named, complete=like is None)
 
 
-def _differing(first: Model, shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, int] | None:
-    """The axis of each parameter along which models differ; None where they do not, or in more than one.
+def _refuse(models: Sequence[Model], shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> None:
+    for model, held in zip(models, shapes, strict=True):
+        if held != shapes[0]:
+            check_same_architecture(models[0], model)
+    what = f"the tokenizers of {models[0].spec} and {models[1].spec} differ"
+    raise CheckpointError(what, remedy="name models with the same tokens, or let rows of one alone be kept")
+
+
+def _differing(
+    first: Model, shapes: Sequence[Mapping[str, tuple[int, ...]]], table: Mapping[str, int]
+) -> dict[str, int] | None:
+    """The axis of each parameter along which models differ, in size or in tokens; None where they do in more than one.
 
     Buffers of other lengths are what the code of each shape computes: tables of positions, masks.
     """
     parameters = {name for name, _ in first.module.named_parameters()}
-    differing = [name for name in parameters if len({held[name] for held in shapes}) > 1]
-    axes = {name: _axis([held[name] for held in shapes]) for name in shapes[0] if name in differing}
-    known = {name: axis for name, axis in axes.items() if axis is not None}
-    return known if known and len(known) == len(axes) else None
+    found: dict[str, int] = {name: axis for name, axis in table.items() if name in parameters}
+    for name in parameters:
+        sizes = [held[name] for held in shapes]
+        axis = _axis(sizes) if len(set(sizes)) > 1 else found.get(name)
+        if len(set(sizes)) > 1 and (axis is None or found.get(name, axis) != axis):
+            return None
+        found |= {} if axis is None else {name: axis}
+    return {name: found[name] for name in shapes[0] if name in found}
 
 
 def _numel(shape: Sequence[int]) -> int:
@@ -140,24 +203,33 @@ def _rigid(symmetry: SymmetryGraph, axes: Mapping[str, int]) -> bool:
     return not any(leaf.space in active for term in terms for leaf in leaves(term))
 
 
-def _joined(models: Sequence[Model], number: int, axes: Mapping[str, int], *, complete: bool) -> Overlap:
-    like = models[number]
+def _joined(
+    models: Sequence[Model],
+    like: Model,
+    axes: Mapping[str, int],
+    named: Named | None,
+    *,
+    complete: bool,
+    files: dict[str, bytes] | None = None,
+) -> Overlap:
     target = state_of(like.module)
-    rows = [dict(_rows_of(model, like, axes)) for model in models]
+    rows = [dict(_rows_of(model, like, axes, named, number)) for number, model in enumerate(models)]
     if complete:
-        _check_complete(models, like, axes, rows)
+        _check_complete(models, like, axes, rows, named)
     common = {name: _common([held[name] for held in rows]) for name in axes}
     matched, whole = [], []
     for model, held in zip(models, rows, strict=True):
         own = state_of(model.module)
-        fitting = {name: tensor for name, tensor in own.items() if tensor.shape == target[name].shape}
+        fitting = {name: tensor for name, tensor in own.items() if name in target and name not in held}
+        fitting = {name: tensor for name, tensor in fitting.items() if tensor.shape == target[name].shape}
         full = {
             name: place.placed(made(own[name]).detach(), target[name].shape[place.axis]) for name, place in held.items()
         }
         seen = {name: _seen(full[name], held[name].axis, common[name]) for name in held}
         matched.append(model_like(like, model, {**fitting, **seen}))
         whole.append({**fitting, **full})
-    return Overlap(like, tuple(matched), tuple(whole), tuple(rows), tuple(_said(models, axes, common)))
+    notes = tuple(_said(models, axes, common, named))
+    return Overlap(like, tuple(matched), tuple(whole), tuple(rows), notes, files)
 
 
 def _common(rows: Sequence[Rows]) -> Tensor:
@@ -171,45 +243,45 @@ def _seen(tensor: Tensor, axis: int, common: Tensor) -> Tensor:
     return Rows(axis, common, common).placed(tensor, tensor.shape[axis])
 
 
-def _rows_of(model: Model, like: Model, axes: Mapping[str, int]) -> Iterator[tuple[str, Rows]]:
+def _rows_of(
+    model: Model, like: Model, axes: Mapping[str, int], named: Named | None, number: int
+) -> Iterator[tuple[str, Rows]]:
     own, target = state_of(model.module), state_of(like.module)
     for name, axis in axes.items():
         sizes = own[name].shape[axis], target[name].shape[axis]
-        theirs, there = _pairs(model, like, *sizes)
+        by_token = named is not None and name in named.axes
+        theirs, there = named.pairs(number, *sizes) if named and by_token else _pairs(model, like, *sizes)
         yield name, Rows(axis, theirs, there)
 
 
 def _pairs(model: Model, like: Model, size: int, target: int) -> tuple[Tensor, Tensor]:
-    """Which of a model's rows are which of another's: by token, by label, or by position."""
-    if model is like:
-        same = torch.arange(size)
-        return same, same
-    for key, named in (("vocab_size", vocabulary), ("num_labels", _labels)):
-        if (getattr(model.config, key, None), getattr(like.config, key, None)) == (size, target):
-            one, other = named(model), named(like)
-            if one is not None and other is not None:
-                both = [(row, other[text]) for text, row in one.items() if text in other and row < size]
-                both = [(row, place) for row, place in both if place < target]
-                return tuple(torch.tensor([pair[side] for pair in both], dtype=torch.int64) for side in (0, 1))  # type: ignore[return-value]
-            if named is _labels:
-                return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    shared = torch.arange(min(size, target))
-    return shared, shared
+    """Which of a model's rows are which of another's, where no tokenizers tell: by label, or by number."""
+    one, other = _labels(model), _labels(like)
+    if (len(one), len(other)) == (size, target):
+        return matching([(row, other[text]) for text, row in one.items() if text in other])
+    counts = tuple(getattr(held.config, "num_labels", None) for held in (model, like))
+    # Nobody has said what they mean.
+    count = 0 if counts == (size, target) and size != target else min(size, target)
+    return matching([(row, row) for row in range(count)])
 
 
-def _labels(model: Model) -> dict[str, int] | None:
-    """The numbers of labels by their names; None where nobody has named them."""
+def _labels(model: Model) -> dict[str, int]:
+    """The numbers of labels by their names; none where nobody has named them."""
     named: Mapping[Any, Any] = getattr(model.config, "id2label", None) or {}
     labels = {str(text): int(row) for row, text in named.items()}
-    return None if not labels or all(text.startswith(_UNNAMED) for text in labels) else labels
+    return {} if all(text.startswith(_UNNAMED) for text in labels) else labels
 
 
 def _check_complete(
-    models: Sequence[Model], like: Model, axes: Mapping[str, int], rows_of: Sequence[Mapping[str, Rows]]
+    models: Sequence[Model],
+    like: Model,
+    axes: Mapping[str, int],
+    rows_of: Sequence[Mapping[str, Rows]],
+    named: Named | None,
 ) -> None:
     for model, rows in zip(models, rows_of, strict=True):
-        for name, axis in axes.items():
-            missing = state_of(model.module)[name].shape[axis] - len(rows[name].theirs)
+        for name in axes.keys() - (named.axes.keys() if named else ()):
+            missing = state_of(model.module)[name].shape[axes[name]] - len(rows[name].theirs)
             if missing:
                 raise CheckpointError(
                     f"{missing} rows of {name} in {model.spec} are none of {like.spec}",
@@ -218,12 +290,17 @@ def _check_complete(
                 )
 
 
-def _said(models: Sequence[Model], axes: Mapping[str, int], common: Mapping[str, Tensor]) -> Iterator[str]:
+def _said(
+    models: Sequence[Model],
+    axes: Mapping[str, int],
+    common: Mapping[str, Tensor],
+    named: Named | None,
+) -> Iterator[str]:
     for name, axis in axes.items():
         sizes = ", ".join(str(state_of(model.module)[name].shape[axis]) for model in models)
         yield f"{name} has {sizes} rows: {len(common[name])} that all have are matched, the others kept as they are"
-    texts = [vocabulary(model) for model in models]
-    if any(text is None for text in texts) and any(getattr(model.config, "vocab_size", None) for model in models):
-        sized = {getattr(model.config, "vocab_size", None) for model in models}
-        if len(sized) > 1:
-            yield "not all models bring a tokenizer: tokens of one number are taken to be the same"
+    if named is None and len({tokens_in(model) for model in models}) > 1:
+        yield "not all models bring a tokenizer: tokens of one number are taken to be the same"
+    for number, model in enumerate(models):
+        if named and (lost := named.missing(number, tokens_in(model) or 0)):
+            yield f"{lost} tokens of {model.spec} are left out: the result does not have them"

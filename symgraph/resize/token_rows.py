@@ -1,0 +1,169 @@
+"""Rows of tokens: which tensors have them, and the shape of a model with another number of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from symgraph.errors import CheckpointError, UsageError, one_line
+from symgraph.io.companions import tokenizer_files
+from symgraph.io.models import Model, quiet
+from symgraph.io.vocabulary import Joined, joined, vocabulary
+from symgraph.tracing.meta import weightless
+
+Tokens = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedTokens:
+    """Whose tokens a result has: those of all models ("union"), or those of its owner alone ("base").
+
+    `owner` is the number of the model whose ids are kept, `multiple` of what the number of rows is one; `asked` where
+    a user has said so.
+    """
+
+    owner: int
+    source: str = "union"
+    multiple: int = 1
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What models are brought to that have other tokens: the shape, its tokens by text, and the tokenizer's files.
+
+    `axes` names the tensors that have a row for each token, each with the axis.
+    """
+
+    like: Model
+    tokens: Tokens
+    axes: dict[str, int]
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Tokens by their texts: those of the shape that models are brought to, and those of each model.
+
+    `axes` names the tensors that have a row for each.
+    """
+
+    there: Tokens
+    theirs: Sequence[Tokens]
+    axes: Mapping[str, int]
+
+    def pairs(self, number: int, size: int, target: int) -> tuple[Tensor, Tensor]:
+        """Which rows of a model are which of the shape: by text; those without one by their number."""
+        own, there = self.theirs[number], self.there
+        both = [
+            (row, there[text]) for text, row in own.items() if text in there and row < size and there[text] < target
+        ]
+        # Rows to fill up to a round number belong to no token.
+        both += [(row, row) for row in sorted(set(range(min(size, target))) - {*own.values()} - {*there.values()})]
+        return matching(both)
+
+    def missing(self, number: int, size: int) -> int:
+        """How many tokens of a model have no place in the shape."""
+        return sum(text not in self.there for text, row in self.theirs[number].items() if row < size)
+
+
+def matching(pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Rows of one and of another, in two lists."""
+    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+    return torch.tensor(first, dtype=torch.int64), torch.tensor(second, dtype=torch.int64)
+
+
+def told_apart(models: Sequence[Model], wanted: WantedTokens | None) -> list[Tokens]:
+    """The tokens of each model, where all say what theirs are and there is something to be done about them.
+
+    Raises:
+        UsageError: a user has said whose tokens the result has, and a model does not say what its own are.
+    """
+    texts = [vocabulary(model) for model in models]
+    silent = next((model.spec for model, tokens in zip(models, texts, strict=True) if tokens is None), None)
+    if silent is not None and wanted is not None and wanted.asked:
+        remedy = "put the tokenizer that it was trained with beside its weights"
+        raise UsageError(f"{silent} brings no tokenizer, and tokens are to be joined", remedy=remedy)
+    found: list[Tokens] = [tokens for tokens in texts if tokens is not None]
+    padded = wanted is not None and wanted.multiple > 1
+    return found if silent is None and (padded or any(tokens != found[0] for tokens in found)) else []
+
+
+def vocabulary_of(models: Sequence[Model], texts: Sequence[Tokens], wanted: WantedTokens) -> Vocabulary:
+    """The vocabulary that models are brought to.
+
+    Raises:
+        UsageError: two of them have no token in common.
+        CheckpointError: their tokenizers cannot be joined, or the rows of tokens cannot be told.
+    """
+    owner = models[wanted.owner]
+    for model, tokens in zip(models, texts, strict=True):
+        if not tokens.keys() & texts[wanted.owner].keys():
+            what = f"the vocabularies of {owner.spec} and {model.spec} have no token in common"
+            raise UsageError(what, remedy="merge models that read the same text")
+    others = [model for number, model in enumerate(models) if number != wanted.owner and wanted.source == "union"]
+    found = joined(owner, others) if others else Joined(dict(texts[wanted.owner]), tokenizer_files(owner))
+    own = tokens_in(owner) or 0
+    rows = max([own, *(row + 1 for row in found.tokens.values())]) if others else own
+    rows = -(-rows // wanted.multiple) * wanted.multiple
+    if not (axes := token_axes(owner)):
+        what = f"the rows of tokens of {owner.spec} cannot be told"
+        raise CheckpointError(what, remedy="merge models whose tokenizers have the same tokens")
+    return Vocabulary(_resized(owner, rows), found.tokens, axes, found.files)
+
+
+def token_axes(model: Model) -> dict[str, int]:
+    """The axis of each tensor that has a row for every token: the one that grows with the vocabulary."""
+    size = tokens_in(model)
+    grown = {} if size is None else _shapes(_resized(model, size + 1).module)
+    own = _shapes(model.module)
+    found = {name: _axis(own[name], shape) for name, shape in grown.items() if own.get(name, shape) != shape}
+    known = {name: axis for name, axis in found.items() if axis is not None and own[name][axis] == size}
+    return known if len(known) == len(found) else {}
+
+
+def _axis(own: Sequence[int], grown: Sequence[int]) -> int | None:
+    """The one axis that has grown by one."""
+    differing = [axis for axis, sizes in enumerate(zip(own, grown, strict=False)) if len(set(sizes)) > 1]
+    alone = len(own) == len(grown) and len(differing) == 1
+    return differing[0] if alone and grown[differing[0]] == own[differing[0]] + 1 else None
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+def tokens_in(model: Model) -> int | None:
+    """How many rows a model has for tokens, as its configuration says."""
+    found = getattr(_settings(model.config), "vocab_size", None)
+    return found if isinstance(found, int) else None
+
+
+def _settings(config: Any) -> Any:
+    """The part of a configuration that says how many tokens there are."""
+    outer = hasattr(config, "vocab_size") or not hasattr(config, "get_text_config")
+    return config if outer else config.get_text_config()
+
+
+def _resized(model: Model, rows: int) -> Model:
+    """The architecture with so many tokens, without weights.
+
+    Raises:
+        CheckpointError: it cannot be built.
+    """
+    config = copy.deepcopy(model.config)
+    _settings(config).vocab_size = rows
+    module: Any = model.module
+    try:
+        with quiet(), weightless():
+            found = type(module)._from_config(config, dtype=module.dtype)
+    except Exception as error:
+        what = f"{model.spec} cannot be built with {rows} tokens"
+        remedy = "merge models whose tokenizers have the same tokens"
+        raise CheckpointError(what, cause=one_line(error), remedy=remedy) from error
+    return replace(model, module=found.eval(), config=config)
