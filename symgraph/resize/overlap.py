@@ -142,7 +142,7 @@ def overlap(
     shapes = [{name: tuple(tensor.shape) for name, tensor in state_of(model.module).items()} for model in models]
     if len({type(model.module) for model in models}) > 1 or any(held.keys() != shapes[0].keys() for held in shapes):
         return None
-    told = told_apart(models, wanted)
+    told = told_apart(models, wanted, sized_alike=all(held == shapes[0] for held in shapes))
     target = vocabulary_of(models, told, wanted) if told and wanted else None
     table = target.axes if target else token_axes(models[0]) if told else {}
     axes = _differing(models[0], shapes, table)

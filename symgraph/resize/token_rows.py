@@ -78,13 +78,18 @@ def matching(pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     return torch.tensor(first, dtype=torch.int64), torch.tensor(second, dtype=torch.int64)
 
 
-def told_apart(models: Sequence[Model], wanted: WantedTokens | None) -> list[Tokens]:
+def told_apart(models: Sequence[Model], wanted: WantedTokens | None, *, sized_alike: bool) -> list[Tokens]:
     """The tokens of each model, where all say what theirs are and there is something to be done about them.
+
+    Args:
+        sized_alike: whether the models have equal shapes; a tokenizer that cannot be read tells nothing then.
 
     Raises:
         UsageError: a user has said whose tokens the result has, and a model does not say what its own are.
+        CheckpointError: a tokenizer cannot be read.
     """
-    texts = [vocabulary(model) for model in models]
+    spared = sized_alike and not (wanted and wanted.asked)
+    texts = [_told(model, spared=spared) for model in models]
     silent = next((model.spec for model, tokens in zip(models, texts, strict=True) if tokens is None), None)
     if silent is not None and wanted is not None and wanted.asked:
         remedy = "put the tokenizer that it was trained with beside its weights"
@@ -92,6 +97,15 @@ def told_apart(models: Sequence[Model], wanted: WantedTokens | None) -> list[Tok
     found: list[Tokens] = [tokens for tokens in texts if tokens is not None]
     padded = wanted is not None and wanted.multiple > 1
     return found if silent is None and (padded or any(tokens != found[0] for tokens in found)) else []
+
+
+def _told(model: Model, *, spared: bool) -> Tokens | None:
+    try:
+        return vocabulary(model)
+    except CheckpointError:
+        if spared:
+            return None
+        raise
 
 
 def vocabulary_of(models: Sequence[Model], texts: Sequence[Tokens], wanted: WantedTokens) -> Vocabulary:
