@@ -14,6 +14,7 @@ from symgraph.cli.parser import (
     add_rules,
     at_least,
 )
+from symgraph.errors import read_at
 from symgraph.match.match_options import Settings
 from symgraph.orbit.descent_options import DescentOptions
 
@@ -22,7 +23,7 @@ CHOICES = ("hadamard", "random", "learned")
 TOOLS = ("llm-compressor", "auto-round")
 _EXAMPLES = """
 symgraph rotate my-checkpoint --out rotated
-symgraph rotate my-checkpoint --out rotated --by learned --bits 4 --group 128
+symgraph rotate my-checkpoint --out rotated --with learned --bits 4 --group 128
 symgraph rotate my-checkpoint --out rotated --spaces residual --seed 1
 symgraph rotate tied-checkpoint --out rotated --tied untie      cut shared embeddings: a larger group
 symgraph rotate my-checkpoint --out recipe.yaml --emit llm-compressor      how that tool rotates it
@@ -46,7 +47,7 @@ def add(commands: Commands) -> None:
     add_model(parser, "model", help=WEIGHTED_HELP)
     add_out(parser)
     text = "a Hadamard rotation with random signs (default), a uniform one, or one that is learned from there"
-    parser.add_argument("--by", choices=CHOICES, default=CHOICES[0], help=text)
+    parser.add_argument("--with", dest="by", choices=CHOICES, default=CHOICES[0], help=text)
     text = "rotate these spaces only; * stands for any text (default: all that can be)"
     parser.add_argument("--spaces", metavar="PATTERN", nargs="+", default=["*"], help=text)
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
@@ -69,11 +70,11 @@ def run(args: Arguments, console: Console) -> int:
     if args.emit:
         return _emit(args, console)
     if args.by != "learned":
-        inputs.refuse_unread(args, "give --by learned", "steps", "lr")
+        inputs.refuse_unread(args, "give --with learned", "steps", "lr")
     inputs.refuse_folders(args, args.out)
     inputs.require_room(args, [args.model])
     found = inputs.weighted(args.model, args)
-    with console.working("rotating"):
+    with read_at(by="--with"), console.working("rotating"):
         rotated = rotate(
             found,
             by=args.by,

@@ -26,7 +26,7 @@ def test_a_rotated_checkpoint_is_written(cli: Cli, checkpoints: Path) -> None:
 
 
 def test_a_rotation_is_learned_for_a_precision(cli: Cli, checkpoints: Path) -> None:
-    how = ("--by", "learned", "--bits", 3, "--group", 4, "--steps", 10, "--spaces", "residual", "*.value-output")
+    how = ("--with", "learned", "--bits", 3, "--group", 4, "--steps", 10, "--spaces", "residual", "*.value-output")
     found = cli("rotate", checkpoints / "vit-0", "--out", "out", *how)
     assert found.code == 0, found.err
     assert "rounding to 3 bits in groups of 4" in found.out and "descent: 10 steps" in found.out
@@ -42,8 +42,8 @@ def test_what_cannot_be_is_refused(cli: Cli, checkpoints: Path) -> None:
 def test_what_a_tool_has_to_be_told_is_written(cli: Cli, checkpoints: Path) -> None:
     refused = cli("rotate", checkpoints / "gpt2-0", "--emit", "llm-compressor", "--out", "recipe.yaml")
     assert refused.code == 2 and "keep the mean of a layer norm" in refused.err and not Path("recipe.yaml").exists()
-    unread = cli("rotate", checkpoints / "gpt2-0", "--emit", "auto-round", "--out", "r.py", "--by", "random")
-    assert unread.code == 2 and "--by" in unread.err
+    unread = cli("rotate", checkpoints / "gpt2-0", "--emit", "auto-round", "--out", "r.py", "--with", "random")
+    assert unread.code == 2 and "--with" in unread.err
     symgraph.model(network("llama", 0)).module.save_pretrained("llama")  # type: ignore[operator]
     found = cli("rotate", "llama", "--emit", "llm-compressor", "--out", "recipe.yaml", "--json")
     assert found.code == 0, found.err
