@@ -62,4 +62,5 @@ def _added(base: Model, adapter: str, spec: str) -> Model:
         held = parameters[name]
         held.data = (held.data.double() + delta).to(held.dtype)
     # What its files keep are weights without it.
-    return replace(base, spec=spec, files=tuple(f for f in base.files if f.name == "config.json"))
+    kept = [file for file in base.files if file.name == "config.json"]
+    return replace(base, spec=spec, files=(*kept, Path(adapter) / CONFIG))

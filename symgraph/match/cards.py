@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
+from symgraph.io.files import existing
 from symgraph.io.models import Model
+from symgraph.match.licences import licence_of, strictest
 from symgraph.measure.measured import Measured
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
@@ -17,17 +21,33 @@ LISTED_SPACES = 40
 
 @dataclass(frozen=True, slots=True)
 class Ingredient:
-    """A model that went into a checkpoint: its name, the hash of its weights, and its share."""
+    """A model that went into a checkpoint: its name, the hash of its weights, and its share.
+
+    `names` are those that it has for the hub, where it is a checkpoint; `licence` what its card says, where it says it.
+    """
 
     role: str
     spec: str
     hash: str
     weight: float | None = None
+    names: tuple[str, ...] = ()
+    licence: str | None = None
+
+
+def merged_ingredient(role: str, model: Model, hash: str, weight: float | None = None) -> Ingredient:
+    """A model that is merged with others, with all that the card of the result says of it."""
+    parts = [model.spec] if existing(model.spec) else model.spec.split("+")
+    parts = parts if model.kind in ("checkpoint", "hub") else []
+    names = (part if existing(part) is None else Path(part).resolve().name for part in parts)
+    return Ingredient(role, model.spec, hash, weight, tuple(names), licence_of(model))
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a model card says; `loss_barriers` pairs a label with what was measured."""
+    """What a model card says; `loss_barriers` pairs a label with what was measured.
+
+    `relation` says what the result is of its ingredients, in a word that the hub knows.
+    """
 
     title: str
     about: str
@@ -40,13 +60,35 @@ class Card:
     distances: tuple[str, ...] = ()
     loss_barriers: tuple[tuple[str, LossBarrier], ...] = ()
     notes: tuple[str, ...] = ()
+    relation: str = ""
 
     def __str__(self) -> str:
         return "\n".join((*self._head(), *self._making(), *self._loading(), *self._spaces(), *self._measures(), ""))
 
     def _head(self) -> Iterator[str]:
         library = () if self.model.config is None else _LIBRARY
-        yield from ("---", *library, "tags: [symgraph, model-merging]", "---", "", f"# {self.title}", "", self.about)
+        yield from ("---", *library, *self._origin(), "tags: [symgraph, model-merging]", "---")
+        yield from ("", f"# {self.title}", "", self.about)
+
+    def _origin(self) -> Iterator[str]:
+        """Where it comes from, for the hub."""
+        names = [name for ingredient in self.ingredients for name in ingredient.names]
+        if not self.relation or not names:
+            return
+        # Names in the form of JSON are ones in YAML, whatever stands in them.
+        yield f"base_model: {json.dumps(list(dict.fromkeys(names)))}"
+        yield f"base_model_relation: {self.relation}"
+        if licence := self._licence():
+            yield f"license: {json.dumps(licence)}"
+
+    def _licence(self) -> str | None:
+        return strictest([ingredient.licence for ingredient in self.ingredients])
+
+    def _licences(self) -> str:
+        """What there is to say of licences."""
+        said = "; ".join(f"`{i.spec}`: {i.licence or 'not said'}" for i in self.ingredients)
+        found = self._licence()
+        return f"licence: {found}, the strictest of {said}" if found else f"no licence is claimed: {said}"
 
     def _making(self) -> Iterator[str]:
         yield from ("", "## How it was made", "")
@@ -57,6 +99,7 @@ class Card:
         if self.symmetry is not None:
             yield f"- rules: SHA-256 `{self.symmetry.rules_hash}`"
             yield f"- symmetry graph: SHA-256 `{self.symmetry.fingerprint}`"
+        yield from [f"- {self._licences()}"] if self.relation else ()
         yield from (f"- {note}" for note in self.notes)
         shares = any(i.weight is not None for i in self.ingredients)
         yield from (

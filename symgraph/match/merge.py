@@ -21,7 +21,7 @@ from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given
 from symgraph.io.same_architecture import check_same_architecture
-from symgraph.match.cards import Card, Ingredient
+from symgraph.match.cards import Card, Ingredient, merged_ingredient
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 from symgraph.match.one_basis import Universe, shared_rows
 from symgraph.match.restated import Restated
@@ -127,7 +127,7 @@ def merge(
     sources = several(sources, "merge")
     weights = [1 / len(sources)] * len(sources) if weights is None and sources else weights or ()
     check_weights(weights, len(sources))
-    models = [with_example(model(s), example, input_size) for s in sources]
+    models = whole = [with_example(model(s), example, input_size) for s in sources]
     hashes = [module_hash(m.module) for m in models]
     shares = list(map(float, weights))
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
@@ -144,7 +144,7 @@ def merge(
         rows = shared.mean(with_all_rows(shared, found), shares)
         state = placed_in(state, {n: t.to(kinds[n]) for n, t in rows.items()}, heaviest.module)
     roles = ["reference" if found and i == found.reference else "merged" for i in range(len(models))]
-    ingredients = tuple(map(Ingredient, roles, [m.spec for m in models], hashes, shares))
+    ingredients = tuple(map(merged_ingredient, roles, whole, hashes, shares))
     where = ""
     if recalibrate is not None:
         state = recalibrated(heaviest.module, state, recalibrate, device=settings.get("device", "cpu"))
@@ -229,6 +229,7 @@ def write_merged(
         spaces=moved_spaces(found) if found else (),
         distances=found.distances if found else (),
         notes=merged.notes,
+        relation="merge",
     )
     stored = {n: t.dtype for n, t in merged.state.items()}
     options: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size, "tokenizer": merged.tokenizer}

@@ -21,7 +21,7 @@ from symgraph.io.options import given as given_settings
 from symgraph.io.recipe import Place, Recipe, RecipeModel, read_recipe
 from symgraph.io.state import check_finite
 from symgraph.match.by_mergekit import ByMergekit, check_readable
-from symgraph.match.cards import Ingredient
+from symgraph.match.cards import merged_ingredient
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 from symgraph.match.merge import Merged, together, widest, with_all_rows
 from symgraph.match.one_basis import shared_rows
@@ -100,7 +100,7 @@ def merge_by_recipe(
         blend = ByMergekit(wanted, there, held, seed, trusted, settings.get("scratch"))
     state = blend.state(widest([kept[n] for n in names], wanted.written))
     roles = ["base" if n == wanted.base else "merged" for n in names]
-    ingredients = tuple(map(Ingredient, roles, [m.spec for m in found], hashes))
+    ingredients = tuple(map(merged_ingredient, roles, found, hashes))
     method = wanted.merge_method + (" by mergekit" if by == "mergekit" else "")
     # Files beside the weights are of the model whose tokens have their ids.
     beside = replace(brought[0], files=tuple(f for f in found[tokens.owner].files if f.name == "config.json"))

@@ -51,7 +51,7 @@ def test_an_adapter_is_its_base_with_it(name: str, tmp_path: Path) -> None:
     for spec in (tmp_path / "ad", f"{tmp_path / 'base'}+{tmp_path / 'ad'}"):
         found = load_named(spec, deferred=True)
         close(found.module, whole)
-        assert found.spec == str(spec) and [f.name for f in found.files] == ["config.json"]
+        assert found.spec == str(spec) and [f.name for f in found.files] == ["config.json", "adapter_config.json"]
     assert not load_named(tmp_path / "ad", weights=False).has_weights
     assert load_named(tmp_path / "base").spec == str(tmp_path / "base")
 
