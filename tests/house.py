@@ -1,7 +1,7 @@
 """How big the house is and how dense: guides, not gates.
 
 python tests/house.py            the package, folder by folder
-python tests/house.py --long     functions of more than 50 lines and the densest modules as well
+python tests/house.py --long     functions of more than 50 lines with their docstring, and the densest modules
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, to
 
 @dataclass
 class Size:
-    """Syntax nodes, lines of code, names that are bound, and functions that are long, of some source text."""
+    """Syntax nodes, lines of code, names that are bound, and functions that are long, of some source text.
+
+    Of a long function: its lines of code, all its lines, and where it is.
+    """
 
     files: int = 0
     nodes: int = 0
     lines: int = 0
     bound: Counter[str] = field(default_factory=Counter)
-    long: list[tuple[int, str]] = field(default_factory=list)
+    long: list[tuple[int, int, str]] = field(default_factory=list)
 
     def __add__(self, other: Size) -> Size:
         return Size(
@@ -55,10 +58,14 @@ class Size:
 def measure(text: str, where: str = "") -> Size:
     """The size of a source text."""
     tree = ast.parse(text)
-    functions = [node for node in ast.walk(tree) if isinstance(node, Function)]
-    lengths = [((node.end_lineno or node.lineno) - node.lineno + 1, f"{where}:{node.name}") for node in functions]
-    long = [(length, name) for length, name in lengths if length > LONG]
-    return Size(1, sum(1 for _ in ast.walk(tree)), len(_code_lines(text, tree)), Counter(_bound(tree)), long)
+    code = _code_lines(text, tree)
+    long = []
+    for node in ast.walk(tree):
+        if isinstance(node, Function):
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            if len(lines) > LONG:
+                long.append((len(code.intersection(lines)), len(lines), f"{where}:{node.name}"))
+    return Size(1, sum(1 for _ in ast.walk(tree)), len(code), Counter(_bound(tree)), long)
 
 
 def _bound(tree: ast.AST) -> Iterator[str]:
@@ -100,13 +107,13 @@ def main(arguments: list[str]) -> None:
     folders["all"] = sum(folders.values(), Size())
     print(f"{'folder':12} {'files':>5} {'nodes':>8} {'lines':>6} {'nodes/line':>10} {'one-letter':>10} {'long':>5}")
     for folder, size in folders.items():
-        shares = f"{size.density:10.1f} {size.one_letter:10.0%} {len(size.long):5}"
+        shares = f"{size.density:10.1f} {size.one_letter:10.0%} {sum(code > LONG for code, _, _ in size.long):5}"
         print(f"{folder:12} {size.files:5} {size.nodes:8,} {size.lines:6,} {shares}")
     common = ", ".join(f"{name} {count}" for name, count in folders["all"].bound.most_common(SHOWN))
     print(f"bound most often: {common}")
     if "--long" in arguments:
-        for length, name in sorted(folders["all"].long, reverse=True):
-            print(f"{length:4} lines: {name}")
+        for code, length, name in sorted(folders["all"].long, reverse=True):
+            print(f"{code:4} lines of code, {length} with docstring: {name}")
         dense = sorted(modules.items(), key=lambda item: -item[1].density)[:SHOWN]
         for name, size in dense:
             print(f"{size.density:5.1f} nodes/line, {size.one_letter:4.0%} one-letter: {name}")

@@ -25,7 +25,8 @@ def balanced(co: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
     _, singular, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
     full = singular > CROSS_TOLERANCE * singular[..., :1].clamp_min(torch.finfo(singular.dtype).tiny)
     good = ((rank == other) & (rank == full.sum(-1)))[..., None, None]
-    half = (left @ vt.transpose(-1, -2)) * (full / torch.where(full, singular, 1.0).sqrt()).unsqueeze(-2)
+    roots = full / torch.where(full, singular, 1.0).sqrt()
+    half = (left @ vt.transpose(-1, -2)) * roots.unsqueeze(-2)
     eye = torch.eye(co.shape[-1], dtype=co.dtype, device=co.device)
     inverse = torch.where(good, half @ half.transpose(-1, -2) + empty, eye)
     return _power(inverse, -0.5), _power(inverse, 0.5)
@@ -91,13 +92,16 @@ def _derivatives(values: Tensor, exponents: Tensor, logs: Tensor) -> tuple[Tenso
     weights = values.T * torch.exp(2 * logs @ exponents.T)
     weights = weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
     outer = exponents.unsqueeze(2) * exponents.unsqueeze(1)
-    return 2 * weights @ exponents, (4 * weights @ outer.flatten(1)).view(-1, *outer.shape[1:])
+    slope = 2 * weights @ exponents
+    curve = 4 * weights @ outer.flatten(1)
+    return slope, curve.view(-1, *outer.shape[1:])
 
 
 def _cholesky(curve: Tensor) -> tuple[Tensor, Tensor]:
     """A factor of every curvature, raised by what is flat, and where there is none for rounding."""
-    raised = curve + 0.1 * FLAT * torch.finfo(curve.dtype).eps * torch.eye(curve.shape[-1]).to(curve)
-    factor, info = torch.linalg.cholesky_ex(raised)
+    flat = 0.1 * FLAT * torch.finfo(curve.dtype).eps
+    eye = torch.eye(curve.shape[-1]).to(curve)
+    factor, info = torch.linalg.cholesky_ex(curve + flat * eye)
     return factor, info != 0
 
 

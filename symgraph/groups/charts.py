@@ -91,7 +91,8 @@ def cayley(k: Tensor) -> Tensor:
 
 def orthogonalised(q: Tensor) -> Tensor:
     """A matrix within rounding of orthogonal, made so to the last digit: one step of Newton and Schulz."""
-    return q @ (1.5 * torch.eye(q.shape[-1], dtype=q.dtype, device=q.device) - 0.5 * q.mT @ q)
+    eye = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
+    return q @ (1.5 * eye - 0.5 * q.mT @ q)
 
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ from symgraph.groups.elements import IndexSet
 
 
 def pair_indices(size: int, layout: str) -> tuple[Tensor, Tensor]:
-    """First and second members of the pairs of an axis of size n; an odd coordinate out is in none.
+    """First and second members of the pairs of an axis of this size; an odd coordinate out is in none.
 
     Pairs in no order that has a name are listed: `0-3 1-2`.
     """
@@ -67,7 +67,9 @@ def best_rotations(correlation: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     trace = correlation[..., first, first] + correlation[..., second, second]
     skew = correlation[..., second, first] - correlation[..., first, second]
     modulus = torch.hypot(trace, skew)
-    safe = torch.where(modulus > 0, modulus, torch.ones_like(modulus))
-    unit = torch.stack([torch.where(modulus > 0, trace / safe, torch.ones_like(trace)), skew / safe], dim=-1)
+    turns = modulus > 0
+    safe = torch.where(turns, modulus, torch.ones_like(modulus))
+    cosine = torch.where(turns, trace / safe, torch.ones_like(trace))
+    unit = torch.stack([cosine, skew / safe], dim=-1)
     odd = correlation[..., size - 1, size - 1] if size % 2 else 0.0
     return rotary_matrix(unit, size, layout), modulus.sum(-1) + odd

@@ -32,7 +32,8 @@ class SemiPermutation(IndexMaps):
         """Units copied unequally often, and split for what reads them: the dual's columns sum to one."""
         size = on.size
         extra = torch.randint(0, size, (size // 2 + 1,), generator=generator)
-        source = torch.cat([torch.arange(size), extra])[torch.randperm(size + size // 2 + 1, generator=generator)]
+        sources = torch.cat([torch.arange(size), extra])
+        source = sources[torch.randperm(size + size // 2 + 1, generator=generator)]
         copy = torch.eye(size, dtype=torch.float64)[source]
         weights = copy * (0.5 + 1.5 * torch.rand(len(source), 1, generator=generator, dtype=torch.float64))
         return Sample(copy, weights / weights.sum(0), copy)

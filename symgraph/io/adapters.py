@@ -135,7 +135,8 @@ def _fill(layer: Any, delta: Tensor) -> None:
     turned = isinstance(layer.get_base_layer(), nn.Embedding) or getattr(layer, "fan_in_fan_out", False)
     matrix = delta.mT if turned else _matrix(delta)
     left, right = factors(matrix / layer.scaling[NAME], int(layer.r[NAME]))
-    first.data, second.data = right.reshape(first.shape).to(first), left.reshape(second.shape).to(second)
+    first.data = right.reshape(first.shape).to(first)
+    second.data = left.reshape(second.shape).to(second)
 
 
 def _factors_of(layer: Any) -> tuple[nn.Parameter, nn.Parameter]:

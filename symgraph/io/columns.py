@@ -136,7 +136,8 @@ def language_targets(batch: Batch, tokenizer: Tokenizer, source: Source, start: 
         raise source.error(
             "no mask token", "the tokenizer has none to hide tokens with", f"name one: {argument('tokenizer', 'FILE')}"
         )
-    hidden = torch.stack([_hidden(len(row), start + number) for number, row in enumerate(labels)]) & (labels != IGNORED)
+    drawn = torch.stack([_hidden(len(row), start + number) for number, row in enumerate(labels)])
+    hidden = drawn & (labels != IGNORED)
     ids = batch["input_ids"].masked_fill(hidden, tokenizer.mask_id)
     return {**batch, "input_ids": ids, "labels": labels.masked_fill(~hidden, IGNORED)}
 

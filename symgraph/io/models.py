@@ -129,7 +129,8 @@ def weight_sizes(spec: str) -> tuple[int, int]:
         return 0, 0
     files = _weight_files(path, spec)
     held = stored_tensors(files)
-    return sum(file.stat().st_size for file in files), sum(math.prod(stored.shape) for stored in held.values())
+    size = sum(file.stat().st_size for file in files)
+    return size, sum(math.prod(stored.shape) for stored in held.values())
 
 
 @contextmanager

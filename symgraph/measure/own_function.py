@@ -98,7 +98,8 @@ def _place(error: Exception, function: Callable[..., Any]) -> str:
     if not there:
         return ""
     last = there[-1]
-    return f" ({last.filename}:{last.lineno}: `{last.line}`)" if last.line else f" ({last.filename}:{last.lineno})"
+    place = f"{last.filename}:{last.lineno}"
+    return f" ({place}: `{last.line}`)" if last.line else f" ({place})"
 
 
 def _logits(outputs: Any) -> Any:

@@ -81,7 +81,9 @@ class LossPlane(Shown):
         best = values[-1] if measured.higher_is_better else values[0]
         above = sorted(sign * (value - best) for value in values)
         # A few points far outside may be huge: they are shown as the last level.
-        low, high = above[len(above) // 20] or above[-1] / 100, above[-1 - len(above) // 20]
+        outside = len(above) // 20
+        low = above[outside] or above[-1] / 100
+        high = above[-1 - outside]
         if not 0 < low < high:
             return []
         return [best + sign * low * (high / low) ** (level / (count - 1)) for level in range(count)]
@@ -163,20 +165,21 @@ def loss_plane(
     ends = endpoints(models, module, names)
     corners = corners_of(ends)
     axes = _axes(corners, plane, margin)
-    places = [vertex(model, 3) for model in range(3)] + [mixture for _, mixture in path_points(3)]
-    places += [weights_at(corners, (column, row)) for row in axes[1] for column in axes[0]]
     data = counted(batches, "to evaluate on")
     training = None if recalibrate is None else counted(recalibrate, "to recalibrate on")
     point = Mixtures(ends.network, ends.states, usable(device), dtype, own=training is not None)
     survey = Survey(Objective(ends.network, loss, metrics=metrics), point, data, training, progress, finite=False)
-    survey.visit_all(list(dict.fromkeys(places)))
+    survey.visit_all(_looked_at(corners, axes))
     surveyed = survey.result(ends.names)
-    said = {
-        field.name: getattr(surveyed, field.name)
-        for field in fields(LossPlane)
-        if field.name not in ("corners", "axes")
-    }
-    return LossPlane(corners=corners, axes=axes, **said)
+    said = [field.name for field in fields(LossPlane) if field.name not in ("corners", "axes")]
+    return LossPlane(corners=corners, axes=axes, **{name: getattr(surveyed, name) for name in said})
+
+
+def _looked_at(corners: Sequence[Coordinates], axes: tuple[tuple[float, ...], tuple[float, ...]]) -> list[Mixture]:
+    """The models, the points of the path through them and those of the grid, each once."""
+    path = [mixture for _, mixture in path_points(3)]
+    grid = [weights_at(corners, (column, row)) for row in axes[1] for column in axes[0]]
+    return list(dict.fromkeys([*(vertex(model, 3) for model in range(3)), *path, *grid]))
 
 
 def corners_of(ends: Endpoints) -> tuple[Coordinates, ...]:
@@ -230,15 +233,14 @@ def path_points(models: int) -> list[tuple[float, Mixture]]:
 
 def _axes(corners: Sequence[Coordinates], count: int, margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The columns and rows of a grid around the models, with the same room on all sides."""
-    room = margin * max(
-        max(corner[axis] for corner in corners) - min(corner[axis] for corner in corners) for axis in (0, 1)
-    )
-    spans = [
-        (min(corner[axis] for corner in corners) - room, max(corner[axis] for corner in corners) + room)
-        for axis in (0, 1)
-    ]
-    columns, rows = (tuple(low + (high - low) * step / (count - 1) for step in range(count)) for low, high in spans)
-    return columns, rows
+    across, along = zip(*corners, strict=True)
+    room = margin * max(max(places) - min(places) for places in (across, along))
+
+    def evenly(places: Sequence[float]) -> tuple[float, ...]:
+        low, high = min(places) - room, max(places) + room
+        return tuple(low + (high - low) * step / (count - 1) for step in range(count))
+
+    return evenly(across), evenly(along)
 
 
 def _finite(value: float) -> float | None:

@@ -211,7 +211,9 @@ def _panel(axes: Any, name: str, curves: Mapping[str, Measured], models: Sequenc
 def _band(axes: Any, places: Sequence[float], values: Sequence[float], errors: Sequence[float], colour: str) -> None:
     """One standard error on both sides, where it is known."""
     if errors:
-        low, high = ([value + side * error for value, error in zip(values, errors, strict=True)] for side in (-1, 1))
+        both = list(zip(values, errors, strict=True))
+        low = [value - error for value, error in both]
+        high = [value + error for value, error in both]
         axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
 
 

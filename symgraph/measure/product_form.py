@@ -293,7 +293,8 @@ class ProductMixtures(Point):
         """What the mixture returns at the point: a tuple of its floating outputs, logits first."""
         positional, named = call_arguments(batch, self.accepted, labels=labels)
         given = {name: tensor for name, tensor in named.items() if isinstance(tensor, Tensor)}
-        key = (*((name, tensor.shape) for name, tensor in given.items()), *(tensor.shape for tensor in positional))
+        shapes = [(name, tensor.shape) for name, tensor in given.items()]
+        key = (*shapes, *(tensor.shape for tensor in positional))
         form = self.forms.get(key)
         if form is None:
             form = self.forms[key] = self._form(positional, given)

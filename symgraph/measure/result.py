@@ -209,12 +209,12 @@ def _check(m: Measured, models: int) -> None:
         raise ValueError("the values and their standard errors do not match")
     if {len(weights) for weights in m.mixtures} != {models}:
         raise ValueError("names and models do not match")
-    if not all(map(math.isfinite, (*m.values, *m.standard_errors, *m.value_errors, *chain(*m.mixtures)))):
+    figures = chain(m.values, m.standard_errors, m.value_errors, *m.mixtures)
+    if not all(map(math.isfinite, figures)):
         raise ValueError("a value is not finite")
     lambdas = [weights[1] for weights in m.mixtures]
-    if models == 2 and (
-        (lambdas[0], lambdas[-1]) != (0.0, 1.0) or any(here >= there for here, there in pairwise(lambdas))
-    ):
+    ends, ascends = (lambdas[0], lambdas[-1]), all(here < there for here, there in pairwise(lambdas))
+    if models == 2 and (ends != (0.0, 1.0) or not ascends):
         raise ValueError("the points do not ascend from 0 to 1")
     if models > 2 and any(weights != vertex(model, models) for model, weights in enumerate(m.mixtures[:models])):
         raise ValueError("the models themselves do not come first")

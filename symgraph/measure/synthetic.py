@@ -98,7 +98,8 @@ def _predicts_next(module: nn.Module, node: Node) -> bool:
         one, two = (logits_of(_called(module, {str(node.target): input_tokens})) for input_tokens in (tokens, other))
     if one.dim() != 3 or one.shape[:2] != tokens.shape:
         return False
-    return bool(torch.allclose(one[:, :-1], two[:, :-1], atol=1e-5)) and not torch.equal(one[:, -1], two[:, -1])
+    same_before = bool(torch.allclose(one[:, :-1], two[:, :-1], atol=1e-5))
+    return same_before and not torch.equal(one[:, -1], two[:, -1])
 
 
 def _windows(models: Sequence[nn.Module], node: Node, wanted: NoData, number: int, generator: torch.Generator) -> Batch:

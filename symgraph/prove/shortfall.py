@@ -62,7 +62,9 @@ def describe(space: Space, kernel: Tensor, known: Tensor) -> tuple[Shortfall, ..
             if len(new):
                 shortfalls.append(Shortfall(kind, len(new), _places(space, new)))
     new, _ = _beyond(kernel, known)
-    return tuple(_merged([*shortfalls, *([Shortfall("other", len(new), _places(space, new))] if len(new) else [])]))
+    if len(new):
+        shortfalls.append(Shortfall("other", len(new), _places(space, new)))
+    return tuple(_merged(shortfalls))
 
 
 def _merged(shortfalls: list[Shortfall]) -> Iterator[Shortfall]:

@@ -45,7 +45,8 @@ def sides(symmetry: SymmetryGraph, space: Space, state: State) -> dict[bool, Ten
         rows = unfold(block.tensors[0], [*(block.dim(outer) for outer in space.fibre), dim])
         rows_of[block.leaves[dim].dual].append(rows)
     whole = {dual: torch.cat(rows, dim=-1) for dual, rows in rows_of.items()}
-    return {dual: rows.reshape(math.prod(shape[:-2]), *rows.shape[-2:]) for dual, rows in whole.items()}
+    positions = math.prod(shape[:-2])
+    return {dual: rows.reshape(positions, *rows.shape[-2:]) for dual, rows in whole.items()}
 
 
 def by_norm(kind: str, space: Space, rows: Sides, *, inside: bool) -> Tensor:

@@ -255,8 +255,9 @@ def _copies(wide: SymmetryGraph, narrow: Sequence[Space]) -> Iterator[Copies]:
         if around is None or SymmetryClass.SEMI_PERMUTATION not in narrow[around].bound:
             continue
         room = wide.spaces[around].size // narrow[around].size
-        times = (times for times in range(2, room + 1) if inner.size % times == 0 and inner.size // times <= space.size)
-        if (repeats := next(times, 0)) > 0:
+        divisors = (times for times in range(2, room + 1) if inner.size % times == 0)
+        repeats = next((times for times in divisors if inner.size // times <= space.size), 0)
+        if repeats:
             outer = narrow[around]
             more = f"{outer.name}  {outer.size} -> {outer.size * repeats}"
             fewer = f"{inner.name}  {inner.size} -> {inner.size // repeats}"

@@ -69,7 +69,8 @@ class Widening:
         """Orthonormal columns that take the ones direction to the ones direction: (m, n)."""
         rows, columns = self.wide.size, self.narrow.size
         wide, narrow = (ones_complement(size, like.dtype, like.device) for size in (rows, columns))
-        return wide[:, : columns - 1] @ narrow.T + like.new_full((rows, columns), (rows * columns) ** -0.5)
+        mean_to_mean = like.new_full((rows, columns), (rows * columns) ** -0.5)
+        return wide[:, : columns - 1] @ narrow.T + mean_to_mean
 
     @property
     def reverse(self) -> str:
@@ -179,7 +180,8 @@ def blocks_of(axes: Sequence[Term], maps: Widenings) -> Blocks:
     for axis, term in enumerate(axes):
         one, other, more = _parts(term, maps)
         shape = [-1 if dim == axis else 1 for dim in range(len(axes))]
-        narrow, wide = (old * len(more) + new.view(shape) for old, new in ((narrow, one), (wide, other)))
+        narrow = narrow * len(more) + one.view(shape)
+        wide = wide * len(more) + other.view(shape)
         guess, count = (guess.unsqueeze(1) + more).reshape(-1), count * len(more)
     return Blocks(count, narrow, wide, guess)
 
@@ -195,23 +197,18 @@ def _parts(term: Term, maps: Widenings) -> tuple[Tensor, Tensor, Tensor]:
     inner = [_parts(part, maps) for part in (term.factors if isinstance(term, Product) else term.parts)]
     guess = torch.zeros(1, dtype=torch.float64)
     if isinstance(term, Concat):
-        parts = list(zip(term.parts, inner, strict=True))
-        offsets = [sum(len(numbers[2]) for numbers in inner[:number]) for number in range(len(inner))]
-        sized = [(part.size, wide_size(part, maps)) for part in term.parts]
-        both = [
-            torch.cat(
-                [
-                    (numbers[side] + offset).expand(sizes[side])
-                    for (_, numbers), offset, sizes in zip(parts, offsets, sized, strict=True)
-                ]
-            )
-            for side in (0, 1)
-        ]
-        orders = [term.order_of([sizes[side] for sizes in sized]) for side in (0, 1)]
-        first, second = (
-            numbers[list(order)] if order else numbers for numbers, order in zip(both, orders, strict=True)
-        )
-        return first, second, torch.cat([numbers[2] for numbers in inner])
+        guesses = [more for _, _, more in inner]
+        offsets = [sum(map(len, guesses[:number])) for number in range(len(inner))]
+
+        def joined(side: int, sizes: Sequence[int]) -> Tensor:
+            pieces = zip(inner, offsets, sizes, strict=True)
+            numbers = torch.cat([(part[side] + offset).expand(size) for part, offset, size in pieces])
+            order = term.order_of(sizes)
+            return numbers[list(order)] if order else numbers
+
+        first = joined(0, [part.size for part in term.parts])
+        second = joined(1, [wide_size(part, maps) for part in term.parts])
+        return first, second, torch.cat(guesses)
     narrow = wide = one
     several = any(len(more) > 1 for _, _, more in inner)
     for factor, (own, other, more) in zip(term.factors, inner, strict=True):

@@ -88,10 +88,8 @@ def reduce(
     generator = torch.Generator().manual_seed(0)
     own = float64(like)
     # Factors follow from sizes alone: any parameters tell them, if none of them is zero.
-    generic = {
-        **random_state(narrow.graph, generator),
-        **{name: own[name] for name in own if name not in narrow.graph.parameters},
-    }
+    computed = {name: own[name] for name in own if name not in narrow.graph.parameters}
+    generic = {**random_state(narrow.graph, generator), **computed}
     factors = factors_between(wide, lifted, maps, narrow, generic, float64(state))
     plain = float64(state)
     with torch.no_grad():
@@ -103,9 +101,8 @@ def reduce(
         folds = tuple(folding.fold(space, maps[space.id]) for space in shrunk)
         done = {**own, **factors.narrow_state(folding.result())}
         inputs = random_inputs(narrow.graph, generator)
-        before, after = (
-            Interpreter(symmetry.graph).run(tensors, inputs) for symmetry, tensors in ((wide, plain), (narrow, done))
-        )
+        before = Interpreter(wide.graph).run(plain, inputs)
+        after = Interpreter(narrow.graph).run(done, inputs)
     return Reduction(done, folds, changed(before, after))
 
 

@@ -56,7 +56,7 @@ def first_places(apart: Tensor, start: Tensor, mass: Tensor, count: int) -> Tens
 
 
 def merged(points: Tensor, mass: Tensor, count: int) -> Clusters:
-    """Units with rows x (m, p) at n places, where mass (m,) says how much an error in each counts."""
+    """Units with rows `points` (m, p) at `count` places, where mass (m,) says how much an error in each counts."""
     squares = points.square().sum(1)
     places = points[first_places(distances(points), squares, mass, count)]
     place = _nearest(points, places)
@@ -72,7 +72,7 @@ def merged(points: Tensor, mass: Tensor, count: int) -> Clusters:
 def kept(
     apart: Tensor, squares: Tensor, mass: Tensor, score: Tensor, count: int, *, drop: bool
 ) -> tuple[Tensor, Tensor]:
-    """The n units of the highest score, and the place of every unit: the nearest of these, or none with `drop`.
+    """The `count` units of the highest score, and the place of every unit: the nearest of these, or none with `drop`.
 
     Equal units are one unit with the sum of their scores, and are merged either way; what nothing leaves counts least.
 
@@ -92,7 +92,7 @@ def kept(
 
 
 def important(points: Tensor, mass: Tensor, score: Tensor, count: int, *, drop: bool) -> Clusters:
-    """Units with rows x (m, p) of which the n most important stay, the others merged into these or dropped."""
+    """Units with rows `points` (m, p) of which the `count` most important stay, the others merged or dropped."""
     squares = points.square().sum(1)
     _, place = kept(distances(points), squares, mass, score, count, drop=drop)
     weight = shares(place, mass, count + 1)
@@ -100,7 +100,7 @@ def important(points: Tensor, mass: Tensor, score: Tensor, count: int, *, drop: 
 
 
 def even(points: Tensor, count: int) -> Clusters:
-    """Units with rows x (m, p) at n places that take m / n of them each."""
+    """Units with rows `points` (m, p) at `count` places that take m / `count` of them each."""
     import ot
 
     size = len(points)
@@ -122,7 +122,8 @@ def shares(place: Tensor, mass: Tensor, size: int) -> Tensor:
     """The part of each unit in its place; where nothing has mass there, all count the same."""
     total = mass.new_zeros(size).index_add_(0, place, mass)
     count = mass.new_zeros(size).index_add_(0, place, torch.ones_like(mass))
-    return torch.where(total[place] > 0, mass / torch.where(total > 0, total, 1.0)[place], 1.0 / count[place])
+    held = torch.where(total > 0, total, 1.0)
+    return torch.where(total[place] > 0, mass / held[place], 1.0 / count[place])
 
 
 def _nearest(points: Tensor, places: Tensor) -> Tensor:

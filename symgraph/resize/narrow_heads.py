@@ -63,7 +63,8 @@ class Heads:
         }
         self.state.update(GroupElement(self.symmetry, elements).on_stacked(self.state))
         whole = float((mass * squares).sum())
-        share = float((mass * torch.where(held, apart[rows, basis], squares)).sum()) / max(whole, 1e-300)
+        lost = torch.where(held, apart[rows, basis], squares)
+        share = float((mass * lost).sum()) / max(whole, 1e-300)
         return Clusters(place, shares(place, mass, n + 1), share**0.5 if share > 1e-12 else 0.0)
 
     def _blocks(self, space: Space) -> Iterator[tuple[Block, int]]:
@@ -120,7 +121,8 @@ class Heads:
     def _inside(self, block: Block, ids: set[int]) -> tuple[Key, list[int]]:
         """The inner spaces on a block, each with the signs of its frame, and their dimensions."""
         held = [(dim, leaf) for dim, leaf in enumerate(block.leaves) if leaf.space in ids]
-        return tuple((leaf.space, self.symmetry.frame(leaf.frame).sign) for _, leaf in held), [dim for dim, _ in held]
+        key = tuple((leaf.space, self.symmetry.frame(leaf.frame).sign) for _, leaf in held)
+        return key, [dim for dim, _ in held]
 
     def _leaving(self, score: Tensor | None) -> Tensor:
         """How much each head counts (H,): squared norms of what leaves it; of experts their scores, or all the same."""

@@ -153,18 +153,17 @@ class Slopes:
     def _way(self, s: Statistics, others: Sequence[Statistics]) -> _Way | None:
         """The exponents that take the gain's factor to its input alone; None where something else would change."""
         gain, moved = self._frame(s.gain), [self._frame(name) for name in s.tensors]
-        still = [self._frame(s.bias), *(self._frame(name) for other in others for name in (other.gain, *other.tensors))]
+        others_read = [name for other in others for name in (other.gain, *other.tensors)]
+        still = [self._frame(name) for name in (s.bias, *others_read)]
 
         def fits(exponents: Exponents, kind: str) -> bool:
+            power = taken(gain, kind, exponents)
             sizes = [taken(frame, kind, exponents) for frame in moved]
+            kept = [taken(frame, kind, exponents) for frame in still]
             if kind == "sign":
-                same = not any(taken(frame, kind, exponents) % 2 for frame in still)
-                return same and taken(gain, kind, exponents) % 2 == 1 and any(size % 2 for size in sizes)
-            return (
-                taken(gain, kind, exponents) == -1
-                and max(sizes) == 1
-                and not any(taken(frame, kind, exponents) for frame in still)
-            )
+                same = not any(exponent % 2 for exponent in kept)
+                return same and power % 2 == 1 and any(size % 2 for size in sizes)
+            return power == -1 and max(sizes) == 1 and not any(kept)
 
         scales = _first(
             exponents for exponents in product((0, 1, -1), repeat=self.space.scales) if fits(exponents, "scale")

@@ -13,9 +13,9 @@ EMPTY = 1e-10
 
 
 def leading(gram: Tensor, size: int, *, centred: bool) -> tuple[Tensor, float]:
-    """An orthogonal map that brings the n leading directions of a second moment to the front, and what is lost.
+    """An orthogonal map that brings the `size` leading directions of a second moment to the front, and what is lost.
 
-    With `centred` it fixes the ones vector, which is the first of the n directions kept; the others are in front of the
+    With `centred` it fixes the ones vector, which is the first of the directions kept; the others are in front of the
     basis that `symgraph.widening` embeds with.
 
     Shapes: gram (F, m, m) -> (F, m, m), and the share of the norm in the directions that are not kept.
@@ -31,7 +31,7 @@ def leading(gram: Tensor, size: int, *, centred: bool) -> tuple[Tensor, float]:
 
 
 def truncated(co: Tensor, dual: Tensor, size: int) -> tuple[Tensor, Tensor, float]:
-    """Maps of both sides of a circuit onto its n leading singular directions, zeros behind them, and what is lost.
+    """Maps of both sides of a circuit onto its `size` leading singular directions, zeros behind them, and what is lost.
 
     The circuit X^T Y of what is written, X X^T = L L^T, and what is read, Y Y^T = M M^T, has the singular values of
     M^T L = W S V^T. X takes S^-1/2 W^T M^T and Y takes S^-1/2 V^T L^T; only matrices of the inner size are formed.

@@ -101,7 +101,8 @@ def _wider(a: Graph, b: Graph) -> str:
         for name in a.parameters
         for size, other in zip(a.parameters[name].shape, b.parameters[name].shape, strict=False)
     ]
-    larger, smaller = any(size > other for size, other in sizes), any(size < other for size, other in sizes)
+    larger = any(size > other for size, other in sizes)
+    smaller = any(size < other for size, other in sizes)
     return ("A" if larger else "B") if larger != smaller else ""
 
 
@@ -122,10 +123,11 @@ def _same_parameters(a: Graph, b: Graph) -> None:
             remedy="name two models of the same depth and with the same parts; only widths can differ",
         )
     if a.tied != b.tied:
-        names = shorten(sorted(name for name in a.tied.keys() | b.tied.keys() if a.tied.get(name) != b.tied.get(name)))
+        tied = sorted(a.tied.keys() | b.tied.keys())
+        apart = [name for name in tied if a.tied.get(name) != b.tied.get(name)]
         raise CheckpointError(
             "one model cannot be embedded into the other: they share different parameters",
-            cause=f"{names} tied in one of them only",
+            cause=f"{shorten(apart)} tied in one of them only",
             remedy=f"untie both: {argument('tied', 'untie')}",
         )
 

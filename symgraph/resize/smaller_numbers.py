@@ -116,7 +116,8 @@ class _Search:
         return ends, alike, len(calls)
 
     def _fits(self, old: Call, new: Call) -> bool:
-        if old[0] != new[0] or [len(shape) for shape in old[1]] != [len(shape) for shape in new[1]]:
+        ranks = [[len(shape) for shape in call[1]] for call in (old, new)]
+        if old[0] != new[0] or ranks[0] != ranks[1]:
             return False
         return all(
             self._follows(size, other_size)

@@ -43,7 +43,8 @@ class Rows:
         left, singular, vt = torch.linalg.svd(whole[:, :-1], full_matrices=False)
         kept = singular > RANK_TOLERANCE
         root = singular[kept].sqrt()
-        return Rows(columns, root.unsqueeze(1) * vt[kept], (left.T @ whole[:, -1])[kept] / root)
+        target = left.T @ whole[:, -1]
+        return Rows(columns, root.unsqueeze(1) * vt[kept], target[kept] / root)
 
 
 def _sketch(whole: Tensor) -> Tensor:
@@ -97,8 +98,10 @@ def _assembled(rows: Sequence[Rows], size: int) -> tuple[csr_matrix, np.ndarray]
     for row in held:
         values.append(row.matrix.reshape(-1).numpy())
         places.append(np.tile(np.asarray(row.columns), len(row.right)))
-        ends.extend(ends[-1] + len(row.columns) * np.arange(1, len(row.right) + 1))
+        numbers = np.arange(1, len(row.right) + 1)
+        ends.extend(ends[-1] + len(row.columns) * numbers)
     if not held:
         return csr_matrix((0, size)), np.zeros(0)
-    matrix = csr_matrix((np.concatenate(values), np.concatenate(places), ends), shape=(len(ends) - 1, size))
+    entries = (np.concatenate(values), np.concatenate(places), ends)
+    matrix = csr_matrix(entries, shape=(len(ends) - 1, size))
     return matrix, -torch.cat([row.right for row in held]).numpy()

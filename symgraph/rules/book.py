@@ -222,7 +222,8 @@ def _without(rule: Rule, targets: set[str], added: tuple[Rule, ...], notes: list
     names = {other.rule for other in added}
     if not lost and rule.rule not in names:
         return rule
-    by = ", ".join(sorted(other.rule for other in added if set(other.targets) & set(lost) or other.rule == rule.rule))
+    replacing = [other for other in added if set(other.targets) & set(lost) or other.rule == rule.rule]
+    by = ", ".join(sorted(other.rule for other in replacing))
     notes.append(f"rule {rule.rule} is replaced by the user's {by} for {', '.join(lost) or 'its name'}")
     left = tuple(op for op in rule.ops if op not in lost)
     return replace(rule, ops=left) if left and rule.rule not in names else None

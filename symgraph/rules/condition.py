@@ -177,7 +177,8 @@ def _show(term: Term, outer: int) -> str:
     if term.kind == "not":
         text = f"not {_show(term.items[0], 3)}"
     else:
-        text = f"{_show(term.items[0], level + (level == 4))} {term.kind} {_show(term.items[1], level + 1)}"
+        left, right = _show(term.items[0], level + (level == 4)), _show(term.items[1], level + 1)
+        text = f"{left} {term.kind} {right}"
     return f"({text})" if level < outer else text
 
 

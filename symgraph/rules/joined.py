@@ -83,24 +83,22 @@ def split(rule: Rule, node: Node, graph: Graph) -> tuple[Node, ...] | None:
     given, signature = arguments(node), rule.signature
     if signature is None or given is None or not isinstance(node.result, Tensor) or not holds(rule, given, graph):
         return None
-    shapes = {
-        operand.name: _shape(given.get(operand.name), graph)
-        for operand in signature.operands
-        if given.get(operand.name) is not None
-    }
-    wholes = {operand.name: (operand.axes, operand.joins) for operand in signature.operands if operand.name in shapes}
-    if any(shape is None or len(_all_joins(*wholes[name], len(shape))) != len(shape) for name, shape in shapes.items()):
-        return None
-    tensors = {name: (*wholes[name], shape) for name, shape in shapes.items() if shape is not None}
-    tensors[""] = (signature.results[0], signature.result_joins(0), node.shape)
-    sizes = _sizes(rule, given, tensors)
-    cuts = {name: cut_shape(*wholes[name], shape, sizes) for name, shape in shapes.items() if shape is not None}
-    result = cut_shape(signature.results[0], signature.result_joins(0), node.shape, sizes)
+    tensors: dict[str, tuple[Tokens, Joins, Shape]] = {}
+    for operand in signature.operands:
+        if given.get(operand.name) is None:
+            continue
+        shape = _shape(given[operand.name], graph)
+        if shape is None or len(_all_joins(operand.axes, operand.joins, len(shape))) != len(shape):
+            return None
+        tensors[operand.name] = (operand.axes, operand.joins, shape)
+    whole = (signature.results[0], signature.result_joins(0), node.shape)
+    sizes = _sizes(rule, given, {**tensors, "": whole})
+    cuts = {name: cut_shape(*tensor, sizes) for name, tensor in tensors.items()}
+    result = cut_shape(*whole, sizes)
     if result is None or any(cut is None for cut in cuts.values()):
         return None
-    return _spliced(
-        rule, node, graph, given, {name: cut for name, cut in cuts.items() if cut and cut != shapes[name]}, result
-    )
+    changed = {name: cut for name, cut in cuts.items() if cut and cut != tensors[name][2]}
+    return _spliced(rule, node, graph, given, changed, result)
 
 
 def _shape(value: Any, graph: Graph) -> Shape | None:
@@ -117,7 +115,8 @@ def _all_joins(tokens: Tokens, joins: Joins, rank: int) -> Joins:
 
 def _pairs(tokens: Tokens, joins: Joins, shape: Shape) -> Iterator[tuple[Tokens, int]]:
     """The tokens and the size of every axis; no token for what `...` stands for."""
-    widths, many = _all_joins(tokens, joins, len(shape)), len(shape) - len(joins or tokens) + 1
+    widths = _all_joins(tokens, joins, len(shape))
+    many = len(shape) - len(joins or tokens) + 1
     rest = [place for token in tokens for place in ((None,) * many if token.name == "..." else (token,))]
     for width, size in zip(widths, shape, strict=True):
         yield tuple(token for token in rest[:width] if token is not None), size

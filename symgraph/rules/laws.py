@@ -75,13 +75,18 @@ def _optional(rule: Rule, name: str) -> bool:
     return operand is not None and operand.optional
 
 
+def _along_result(trial: Trial, name: str) -> torch.Tensor:
+    """An operand with its axes where the result has them."""
+    return along(trial.values[name], trial.tokens[0][name], trial.tokens[1][0])
+
+
 def _gain(trial: Trial) -> _Found:
     name = trial.rule.gain
     if name is None or name not in trial.values:
         return
     plain = without(trial, {trial.rule.adds})
-    core = trial.run({k: value for k, value in plain.items() if k != name})[0]
-    yield name, trial.run(plain)[0], core * along(trial.values[name], trial.tokens[0][name], trial.tokens[1][0])
+    core = trial.run({operand: value for operand, value in plain.items() if operand != name})[0]
+    yield name, trial.run(plain)[0], core * _along_result(trial, name)
 
 
 def _shift(trial: Trial) -> _Found:
@@ -169,11 +174,10 @@ def _statistics(trial: Trial) -> _Found:
         noise = torch.rand(bare[name].shape, generator=trial.generator, dtype=torch.float64)
         other[name] = bare[name] + noise
     old, new = (_affine(trial, first, values) for values in (bare, other))
-    gain, bias = (
-        along(trial.values[name], trial.tokens[0][name], trial.tokens[1][0]) for name in (rule.gain, rule.adds)
-    )
+    gain, bias = _along_result(trial, rule.gain), _along_result(trial, rule.adds)
     ratio = old[0] / new[0]
-    restored = trial.run(other)[0] * (ratio * gain) + bias + gain * (old[1] - ratio * new[1])
+    shift = gain * (old[1] - ratio * new[1])
+    restored = trial.run(other)[0] * (ratio * gain) + bias + shift
     yield " and ".join(rule.statistics), restored, trial.run(trial.values)[0]
 
 

@@ -200,7 +200,8 @@ def _source(ref: Ref, graph: Graph) -> str:
 
 
 def _is_cast(node: Node, graph: Graph) -> bool:
-    if node.kind is not Kind.CALL or base(node) not in _CASTS or not node.args or not isinstance(node.args[0], Ref):
+    casts = node.kind is Kind.CALL and base(node) in _CASTS
+    if not casts or not node.args or not isinstance(node.args[0], Ref):
         return False
     if base(node) == "dropout" and (arguments(node) or {}).get("train", True):
         return False

@@ -102,7 +102,8 @@ def layout(call: Call) -> Layout | None:
     if not ran or len({tuple(map(len, results)) for _, results in ran}) > 1:
         return None
     held = frozenset(name_of[place] for place in fixed)
-    operands = {name: _once(tuple(name_of[name, axis] for axis in range(rank))) for name, rank in call.ranks.items()}
+    axes = {name: tuple(name_of[name, axis] for axis in range(rank)) for name, rank in call.ranks.items()}
+    operands = {name: _once(names) for name, names in axes.items()}
     chosen = {name_of[place]: size for place, size in ran[0][0].items()}
     return Layout(call, operands, _agreed([results for _, results in ran]), chosen, held)
 

@@ -278,7 +278,8 @@ class Trial:
                     own[axis] = elements[self.same[name]][axis]
                 else:
                     own[axis] = scaled(drawn[axis].bare, kind.random_scales(on[axis], self.generator))
-                result[axis] = result[axis] * own[axis].co.sum(1) ** self.rule.product.get(name, 0)
+                power = self.rule.product.get(name, 0)
+                result[axis] = result[axis] * own[axis].co.sum(1) ** power
             elements[name] = own
         after = {
             name: scaled(element.bare, result[name]) if name in own_scales else element
@@ -303,7 +304,8 @@ def _along(value: torch.Tensor, matrix: torch.Tensor, axis: int) -> torch.Tensor
     if bool((matrix.ne(0).sum(1) == 1).all()):
         source = matrix.abs().argmax(1)
         moved = value.index_select(axis, source)
-        factor = matrix.gather(1, source.unsqueeze(1)).reshape([-1] + [1] * (value.dim() - 1 - axis))
+        behind = value.dim() - 1 - axis
+        factor = matrix.gather(1, source.unsqueeze(1)).reshape([-1] + [1] * behind)
         if value.dtype == torch.bool or bool((factor == 1).all()):
             return moved
         product: torch.Tensor = moved * factor
@@ -325,7 +327,8 @@ def renumbered(places: torch.Tensor, axis: str, elements: Elements) -> torch.Ten
         return places
     matrix = elements[axis].bare
     square = matrix.shape[0] == matrix.shape[1]
-    if not square or not bool(((matrix != 0).sum(0) == 1).all() and ((matrix != 0).sum(1) == 1).all()):
+    entries = matrix != 0
+    if not square or not all(bool((entries.sum(dim) == 1).all()) for dim in (0, 1)):
         raise ValueError(f"positions along {axis} cannot be renumbered")
     return matrix.argmax(0)[places.long()].to(places.dtype)
 
@@ -334,7 +337,8 @@ def filled(value: Any, sizes: Mapping[str, int], many: int) -> Any:
     """An argument with the size of an axis in the place of its name."""
     if isinstance(value, list | tuple):
         # A number before "..." stands for each of the operator's axes of positions.
-        listed = [*value[:-2], *value[-2:-1] * many] if value and value[-1] == "..." else value
+        repeats = bool(value) and value[-1] == "..."
+        listed = [*value[:-2], *value[-2:-1] * many] if repeats else value
         return [filled(item, sizes, many) for item in listed]
     return sizes.get(value, value) if isinstance(value, str) else value
 

@@ -201,6 +201,7 @@ def _standing_for(node: Node, graph: Graph) -> tuple[Node, ...] | None:
         calls.append(Node(node.name, Kind.CALL, "tuple", tuple(map(Ref, graph.outputs)), (), node.result))
     elif not calls or calls[-1].name != graph.outputs[0]:
         return None
-    names = {call.name: f"{node.name}.{call.name}" for call in calls[:-1]} | {calls[-1].name: node.name}
+    names = {call.name: f"{node.name}.{call.name}" for call in calls[:-1]}
+    names[calls[-1].name] = node.name
     at, line = node.module, node.source
     return tuple(replace(reading(call, names), name=names[call.name], module=at, source=line) for call in calls)

@@ -62,8 +62,10 @@ def product_of(equation: str, shapes: list[Shape]) -> tuple[Step, ...] | None:
         for label, size in zip(labels, shape, strict=True):
             if sizes.setdefault(label, size) != size:
                 return None
-    if any(len(set(term)) < len(term) for term in (left, right, out)) or not set(out) <= set(left + right):
+    repeated = any(len(set(term)) < len(term) for term in (left, right, out))
+    if repeated or not set(out) <= set(left + right):
         return None
+    # A label of one operand alone would be summed by itself.
     if any(label not in out and (label in left) != (label in right) for label in sizes):
         return None
     plan = _Plan(sizes, list(shapes))
@@ -104,13 +106,14 @@ def _matrix_product(plan: _Plan, a: str, b: str, out: str) -> None:
         a, b, first, second = b, a, 1, 0
     batch = "".join(label for label in out if label in a and label in b)
     inner = "".join(label for label in a if label in b and label not in out)
-    rows, columns = ("".join(label for label in out if label in term and label not in batch) for term in (a, b))
+    own = [label for label in out if label not in batch]
+    rows, columns = ("".join(label for label in own if label in term) for term in (a, b))
     left = plan.ordered(first, a, batch + rows + inner)
     # Without a batch all rows may stay axes of their own.
-    kept = rows if not batch and rows else ""
-    left = plan.shaped(left, (*plan.of(batch), *(plan.of(kept) if kept else (plan.size(rows),)), plan.size(inner)))
+    row_sizes = plan.of(rows) if not batch and rows else (plan.size(rows),)
+    lead = (*plan.of(batch), *row_sizes)
+    left = plan.shaped(left, (*lead, plan.size(inner)))
     right = _right(plan, second, b, batch, inner, columns)
-    lead = (*plan.of(batch), *(plan.of(kept) if kept else (plan.size(rows),)))
     product = plan.call("aten.matmul.default", (left, right), (), (*lead, plan.size(columns)))
     product = plan.shaped(product, plan.of(batch + rows + columns))
     plan.ordered(product, batch + rows + columns, out)

@@ -98,7 +98,9 @@ def trace_nodes(
 
 def _with_kinds(model: nn.Module, plain: Graph, inputs: dict[str, torch.Tensor], name: str) -> Graph:
     """The plain trace with those of further kinds of input, as long as there are parameters that none has read."""
-    graphs, failed, unread = dict[str, Graph](), dict[str, str](), set(plain.unread)
+    graphs: dict[str, Graph] = {}
+    failed: dict[str, str] = {}
+    unread = set(plain.unread)
     for kind, make in further_kinds(model, inputs):
         if not unread:
             break

@@ -141,7 +141,8 @@ def outline(tensor: torch.Tensor, *, held: bool = False) -> str:
     known = numbers(tensor)
     if known is None:
         return f"{said} unknown"
-    digits = known.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if known.numel() else b""
+    flat = known.detach().cpu().contiguous().reshape(-1)
+    digits = flat.view(torch.uint8).numpy().tobytes() if known.numel() else b""
     return f"{said} {hashlib.sha256(digits).hexdigest()}"
 
 

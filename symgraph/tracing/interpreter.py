@@ -199,7 +199,8 @@ class Interpreter:
     def _defaults_to_float32(self, node: Node, run: Any) -> bool:
         """Whether a call makes floats out of nothing, with no dtype given."""
         makes_float = isinstance(node.result, Meta) and "float" in node.result.dtype
-        silent = not any(True for _ in node.refs()) and not any(name == "dtype" for name, _ in node.kwargs)
+        says_dtype = any(name == "dtype" for name, _ in node.kwargs)
+        silent = not any(True for _ in node.refs()) and not says_dtype
         return (
             makes_float
             and silent

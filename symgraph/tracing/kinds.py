@@ -94,13 +94,12 @@ def _length(model: nn.Module, given: Inputs, length: int) -> int:
 
 
 def _text(config: Any, accepted: Set[str], token: int, rows: int) -> Inputs:
-    special = {
-        setting_value
-        for name, setting_value in vars(config).items()
-        if name.endswith(("token_id", "token_index")) and isinstance(setting_value, int)
-    }
-    plain = [token for token in range(int(setting(config, "vocab_size", default=2))) if token not in special][:_ROWS]
-    ids = torch.tensor([[*plain[: _ROWS // 2], *[token] * rows, *plain[_ROWS // 2 :]]])
+    named = {name: number for name, number in vars(config).items() if name.endswith(("token_id", "token_index"))}
+    special = {number for number in named.values() if isinstance(number, int)}
+    vocabulary = range(int(setting(config, "vocab_size", default=2)))
+    plain = [number for number in vocabulary if number not in special][:_ROWS]
+    half = _ROWS // 2
+    ids = torch.tensor([[*plain[:half], *[token] * rows, *plain[half:]]])
     types = (ids == token).int()
     return {"input_ids": ids, **{name: types for name in _TYPES if name in accepted}}
 

@@ -129,7 +129,8 @@ def _joined(tensor: Tensor, mask: Tensor | None, source: Tensor) -> Tensor | Non
     with _disable_current_modes(), torch._C.DisableTorchFunction():
         whole = mask.expand(tensor.shape)
         at = whole[0, :, 0].nonzero().flatten().tolist()
-        plain = bool(at) and at == list(range(at[0], at[-1] + 1)) and bool((whole == whole[:1, :, :1]).all())
+        neighbours = bool(at) and at == list(range(at[0], at[-1] + 1))
+        plain = neighbours and bool((whole == whole[:1, :, :1]).all())
     if not plain:
         return None
     middle = source.reshape(len(tensor), len(at), tensor.shape[2]).to(tensor.dtype)

@@ -70,7 +70,9 @@ def is_run(values: torch.Tensor) -> bool:
 
 def _is_whole(table: Node, rows: torch.Tensor | None) -> bool:
     """Whether the positions are those of all rows in order."""
-    return rows is not None and is_run(rows) and int(rows.reshape(-1)[0]) == 0 and rows.shape[-1] == table.shape[0]
+    if rows is None or not is_run(rows):
+        return False
+    return int(rows.reshape(-1)[0]) == 0 and rows.shape[-1] == table.shape[0]
 
 
 def _positions(node: Node) -> Ref | None:

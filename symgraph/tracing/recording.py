@@ -49,7 +49,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._made: dict[Any, tuple[Any, ...]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operands = self.read(args), tuple((name, self.read(value)) for name, value in (kwargs or {}).items())
+        named = tuple((name, self.read(value)) for name, value in (kwargs or {}).items())
+        operands = self.read(args), named
         result = self._result(func, args, kwargs or {})
         name = f"%{len(self.calls)}"
         self.calls.append(Node(name, Kind.CALL, str(func), *operands, describe(result), self.place))

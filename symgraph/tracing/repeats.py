@@ -220,10 +220,10 @@ class _Copies:
 
     def __init__(self, repeat: Repeat, calls: tuple[Node, ...], outputs: tuple[str, ...]) -> None:
         self.repeat, self.calls, self.outputs = repeat, calls, outputs
-        begins = [self._begin(repeat.start + number * repeat.period) for number in range(2)]
-        length = begins[1] - begins[0]
-        self.before, self.after = calls[: begins[0]], calls[begins[1] + length :]
-        self.first, self.second = calls[begins[0] : begins[1]], calls[begins[1] : begins[1] + length]
+        start, middle = (self._begin(repeat.start + number * repeat.period) for number in range(2))
+        stop = middle + (middle - start)
+        self.before, self.after = calls[:start], calls[stop:]
+        self.first, self.second = calls[start:middle], calls[middle:stop]
         self.at = [{node.name: place for place, node in enumerate(period)} for period in (self.first, self.second)]
 
     def _begin(self, block: int) -> int:
@@ -240,9 +240,8 @@ class _Copies:
         for time in range(1, self.repeat.times - 1):
             copies.append(tuple(self._copy(node, time) for node in self.second))
         last = {node.name: copies[-1][place].name for place, node in enumerate(self.second)}
-        read = {_whole(name) for node in self.after for name in node.refs()} | {
-            _whole(output) for output in self.outputs
-        }
+        names = [*(name for node in self.after for name in node.refs()), *self.outputs]
+        read = set(map(_whole, names))
         if not read.isdisjoint(self.at[0]):
             return None
 
@@ -251,7 +250,8 @@ class _Copies:
 
         after = tuple(_with_refs(node, at_last) for node in self.after)
         inside = tuple(node for period in copies for node in period)
-        return (*self.before, *self.first, *inside, *after), tuple(at_last(Ref(output)).name for output in self.outputs)
+        outputs = tuple(at_last(Ref(output)).name for output in self.outputs)
+        return (*self.before, *self.first, *inside, *after), outputs
 
     def _alike(self, one: Node, other: Node) -> bool:
         """Whether two calls of two periods are the same, and read the same a period apart."""

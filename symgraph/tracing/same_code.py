@@ -29,7 +29,9 @@ def same_code(one: nn.Module, other: nn.Module, fixed: Collection[str]) -> bool:
     (True, False)
     """
     ones, others = dict(one.named_modules()), dict(other.named_modules())
-    if list(ones) != list(others) or not all(_same_module(ones[name], others[name]) for name in ones):
+    if list(ones) != list(others):
+        return False
+    if not all(_same_module(ones[name], others[name]) for name in ones):
         return False
     first, second = dict(one.named_buffers()), dict(other.named_buffers())
     return _outline(one) == _outline(other) and all(_same(first.get(name), second.get(name)) for name in fixed)

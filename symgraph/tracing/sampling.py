@@ -77,7 +77,10 @@ def random_state(graph: Graph, generator: torch.Generator) -> State:
             state[name] = count.expand(node.shape or (1,)).reshape(node.shape)
             continue
         noise = torch.randn(node.shape, generator=generator, dtype=torch.float64)
-        state[name] = 1.0 + 0.2 * noise.abs() if len(node.shape) < 2 else noise * max(node.shape[1:], default=1) ** -0.5
+        if len(node.shape) < 2:
+            state[name] = 1.0 + 0.2 * noise.abs()
+        else:
+            state[name] = noise * max(node.shape[1:], default=1) ** -0.5
     return state
 
 

@@ -105,12 +105,13 @@ def _joined(results: list[Any], changed: Sequence[Tensor]) -> Any:
     if isinstance(first, list | tuple):
         return type(first)(_joined(list(parts), changed) for parts in zip(*results, strict=True))
     if not isinstance(first, Tensor):
-        if any(x != first for x in others):
+        if any(other != first for other in others):
             raise ApartError("several states decide differently")
         return first
     for tensor in changed:
         if first is next(iter(tensor._parts())):  # type: ignore[attr-defined]
             return tensor
-    if any(x.shape != first.shape or x.dtype != first.dtype or x.stride() != first.stride() for x in others):
+    kinds = [(result.shape, result.dtype, result.stride()) for result in results]
+    if any(kind != kinds[0] for kind in kinds):
         raise ApartError("results of several states have different shapes")
     return several(results)

@@ -166,8 +166,9 @@ def _is_inside(pick: _Pick, outer: int, known: Mapping[str, Node]) -> bool:
     shape, around = pick.cut.shape, pick.axis
     while prod(shape[around : pick.axis]) < outer:
         around -= 1
-    last = [axis for axis in _order(pick, known) if shape[axis] > 1 and axis >= around and axis != pick.axis][-1:]
-    return bool(last) and last[0] < pick.axis
+    beside = [axis for axis in _order(pick, known) if axis >= around and axis != pick.axis]
+    held = [axis for axis in beside if shape[axis] > 1]
+    return bool(held) and held[-1] < pick.axis
 
 
 def _order(pick: _Pick, known: Mapping[str, Node]) -> list[int]:
@@ -183,7 +184,8 @@ def _order(pick: _Pick, known: Mapping[str, Node]) -> list[int]:
 def _every(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterator[_Step]:
     """The positions of an axis at which it is the turn of what is picked, each with what it holds inside."""
     count = pick.cut.shape[pick.axis]
-    whole = (*shape[:at], outer * count, *([inner] if inner > 1 else []), *shape[at + 1 :])
+    behind = (inner,) if inner > 1 else ()
+    whole = (*shape[:at], outer * count, *behind, *shape[at + 1 :])
     if inner > 1:
         yield _Step(pick.cut, "aten.reshape.default", (whole,), whole)
     ends = (at, pick.start, outer * count, count)
@@ -193,7 +195,8 @@ def _every(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterat
 def _slice(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterator[_Step]:
     """A slice of an axis, of what lies inside of `outer` where that stands around what is picked."""
     size = pick.cut.shape[pick.axis] * inner
-    whole = (*shape[:at], *([outer] if outer > 1 else []), size, *shape[at + 1 :])
+    before = (outer,) if outer > 1 else ()
+    whole = (*shape[:at], *before, size, *shape[at + 1 :])
     if whole != shape:
         yield _Step(pick.cut, "aten.reshape.default", (whole,), whole)
     at += outer > 1
@@ -204,10 +207,12 @@ def _slice(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterat
 def _place(before: Shape, after: Shape, axis: int) -> tuple[int, int, int] | None:
     """The operand's axis that `axis` is cut from, and how much of it lies outside and inside."""
     lead = prod(after[:axis])
-    at = next((axis for axis in range(len(before)) if prod(before[:axis]) <= lead < prod(before[: axis + 1])), None)
-    if at is None or not prod(after) or lead % prod(before[:at]):
+    around = [prod(before[:axis]) for axis in range(len(before) + 1)]
+    at = next((axis for axis in range(len(before)) if around[axis] <= lead < around[axis + 1]), None)
+    if at is None or not prod(after) or lead % around[at]:
         return None
-    outer, taken = lead // prod(before[:at]), lead // prod(before[:at]) * after[axis]
+    outer = lead // around[at]
+    taken = outer * after[axis]
     if before[at] % taken:
         return None
     inner = before[at] // taken

@@ -201,11 +201,12 @@ def _put(writer: Writer, given: dict[str, Any]) -> bool:
     index = writer.known[given["indices"][at[0]].name]
     if isinstance(index.result, Tensor) and index.result.dtype == "bool":
         return at == [0] and not given["accumulate"] and _put_by_mask(writer, given, index)
-    shape, slices = writer.node.shape, writer.shape(given["values"])
-    if len(index.shape) != 1 or slices != (*shape[: at[0]], *index.shape, *shape[at[0] + 1 :]):
+    shape, (dim,) = writer.node.shape, at
+    slices = (*shape[:dim], *index.shape, *shape[dim + 1 :])
+    if len(index.shape) != 1 or writer.shape(given["values"]) != slices:
         return False
     target = "aten.index_add.default" if given["accumulate"] else "aten.index_copy.default"
-    writer.call(target, (given["self"], at[0], Ref(index.name), given["values"]), shape)
+    writer.call(target, (given["self"], dim, Ref(index.name), given["values"]), shape)
     return True
 
 
