@@ -57,9 +57,10 @@ class _Choice:
 
 def absorb_gains(draft: Draft) -> Draft:
     """Absorbs gains until none is left that can be; what one leaves behind may free another."""
+    before = draft
     while choices := _choices(draft):
         draft = _absorbed(draft, choices)
-    return draft
+    return replace(draft, unabsorbed=before)
 
 
 def gain_parameter(draft: Draft, ref: Ref) -> str | None:

@@ -14,8 +14,10 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import BLANK, Flow, Key, Stretch, holds
 from symgraph.inference.planes import norms
+from symgraph.inference.shearable import Shearing
 from symgraph.ir import Node, Tensor
 from symgraph.symmetry.families import Centred, Piece, Spectral, beside, pieces
+from symgraph.symmetry.shears import ONES, Normal, Shear
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 
 
@@ -170,13 +172,24 @@ class Centring:
             return None
         return self.flow.key(result[at[0]])
 
-    def spectral(self) -> list[Spectral]:
+    def spectral(self, shearing: Shearing) -> list[Spectral]:
         """Gains in place between a stream and another one whose readers all centre it."""
         found = []
         for a, (gain, _), axis in norms(self.flow):
-            if gain in self.d.between and self._unseen(a.node.name, (self.flow.key(self.d.found[a.node.name][axis]),)):
-                found.append(Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0)))
+            if gain not in self.d.between:
+                continue
+            key = self.flow.key(self.d.found[a.node.name][axis])
+            one = Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0))
+            if self._unseen(a.node.name, (key,)):
+                found.append(one)
+            elif self._may_be_sheared(shearing.of(key[0]), one, flip=key[1]):
+                found.append(replace(one, stream=key[0], flip=key[1]))
         return found
+
+    def _may_be_sheared(self, shear: Shear | None, gain: Spectral, *, flip: bool) -> bool:
+        """Whether a shear of the stream behind a norm can keep its means, where these are seen."""
+        sides = (ONES, Normal(gain.gain, gain.offset))
+        return shear is not None and (shear.along, shear.across) == (sides[::-1] if flip else sides)
 
 
 def _along(piece: Piece, key: Key) -> bool:

@@ -64,7 +64,7 @@ class Draft:
     `relations` and `links` are between leaves. `blocks` has the leaves of each value block by block, `found` its axes.
     `terms` are of parameters and buffers, `values` of all values. `merged` has the
     nodes of frames that absorbed gains have made one. `between` has, for a gain that stays, the frames before and after
-    it where it alone ties them to permutations.
+    it where it alone ties them to permutations. `unabsorbed` is the draft as it was before any gain was absorbed.
     """
 
     eq: Equations
@@ -81,6 +81,7 @@ class Draft:
     gains: tuple[Gain, ...] = ()
     merged: dict[int, tuple[int, ...]] = field(default_factory=dict)
     between: dict[str, Ends] = field(default_factory=dict)
+    unabsorbed: Draft | None = None
 
     @cached_property
     def nodes(self) -> dict[int, int]:

@@ -12,6 +12,7 @@ from symgraph.inference.flow import Flow
 from symgraph.inference.planes import PlaneReader, find_readers
 from symgraph.inference.radial import find_radial
 from symgraph.inference.row_tables import find_blind
+from symgraph.inference.shearable import Shearing
 from symgraph.inference.statistics import find_statistics
 from symgraph.ir import Graph
 from symgraph.symmetry.families import Centred, Constant, Families, Lean, Piece, Plane
@@ -20,7 +21,7 @@ from symgraph.symmetry.families import Centred, Constant, Families, Lean, Piece,
 def find_families(d: Draft, traced: Graph) -> Families:
     """Every family, in program order."""
     flow = Flow(d)
-    centring, readers = Centring(flow), find_readers(flow)
+    centring, shearing, readers = Centring(flow), Shearing(flow), find_readers(flow)
     written = centring.written()
     means = frozenset(p.place for c in written for p in c.pieces)
     constants = find_constants(flow, readers, centring.tables(), means)
@@ -30,11 +31,16 @@ def find_families(d: Draft, traced: Graph) -> Families:
     alone = {c: plane for c in constants if (plane := _unseen(c)) is not None}
     leans = [*_leans(readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
     others = [_lowered_head(c, moved) for c in constants if c not in alone]
+    centred = (*written, *_read(readers), *find_blind(flow))
+    ports = [port for c in constants for port in (c.source, *(s.port for s in c.shares))]
+    planes = [*(lean.plane for lean in leans), *(port.plane for port in ports if port.plane is not None)]
+    covered = {p.place for c in centred for p in c.pieces} | {plane.reader.place for plane in planes}
     return Families(
         tuple(others),
-        (*written, *_read(readers), *find_blind(flow)),
+        centred,
         tuple(leans),
-        tuple(centring.spectral()),
+        tuple(shearing.found(covered)),
+        tuple(centring.spectral(shearing)),
         tuple(find_statistics(flow, traced)),
         tuple(find_radial(flow)),
     )

@@ -14,11 +14,12 @@ from math import prod
 from torch import Tensor
 
 from symgraph.orbit.constant_steps import Lift, Shift
+from symgraph.orbit.shearing import Sheared
 from symgraph.orbit.spectral_gains import Isospectral
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import State, Stretch, Transform, gain_of, rescale
 from symgraph.orbit.uneven import Restate, Slant
-from symgraph.symmetry.dimension import Family, constant_name, family_of, lean_name, piece_name, port_name
+from symgraph.symmetry.dimension import Family, constant_name, family_of, lean_name, piece_name, port_name, shear_name
 from symgraph.symmetry.families import Piece, Radial, Spectral, sides
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.sampling import float64
@@ -123,6 +124,10 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     for x in symmetry.leans:
         name, shape = lean_name(symmetry, x), _beside(symmetry, x.plane.reader) if x.rows is None else (x.rows.size,)
         yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, x)), settled=x.settled)
+    for sheared in symmetry.shears:
+        name, shape = shear_name(symmetry, sheared), () if sheared.single else (sheared.size,)
+        make = _alone(partial(Sheared, symmetry, sheared))
+        yield Freedom(Family.SHEAR, name, f"shear of {name}", shape, make, LOGARITHM, settled=False)
     for g in symmetry.spectral:
         yield Freedom(Family.SPECTRAL, g.gain, f"spectrum of {g.gain}", (), partial(_spun, symmetry, g), settled=False)
     for s in symmetry.statistics:

@@ -10,6 +10,8 @@ after it, both by R, leads from one to the other. The eigenvalues of K(g) are th
 since its compression to H has the secular equation sum_i 1 / (x - g_i) = P'(x) / P(x) = 0. So the gains of one spectrum
 are the roots of P + t: one direction for each such norm, whatever its width.
 
+Where linear maps read the stream beside the norms, they see its means too; these are kept by a shear along the ones.
+
 Source: found by the audit of CLIP's vision tower; Golub 1973 for the secular equation.
 """
 
@@ -49,13 +51,18 @@ class Isospectral(Step):
         if linear or s.gain not in state:
             return state
         old = state[s.gain].double() + s.offset
+        if s.stream >= 0 and not bool(old.all()):
+            return state
         new, rotation = along_spectrum(old, self.amount)
         frames = {*s.before, *s.after}
+        of_stream = sheared(old, new, rotation)
+        flip = s.stream >= 0 and self.symmetry.frame(s.stream).flip != s.flip
 
         def rotated(tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
             for dim, leaf in enumerate(block):
                 if leaf.frame in frames:
-                    tensor = by_matrix(tensor, dim, [], rotation.to(tensor))
+                    matrix = rotation if leaf.frame != s.stream else of_stream[leaf.dual != flip]
+                    tensor = by_matrix(tensor, dim, [], matrix.to(tensor))
             return tensor
 
         found = {**state, s.gain: (new - s.offset).to(state[s.gain])}
@@ -76,6 +83,21 @@ class Isospectral(Step):
     def inverse(self) -> Isospectral:
         """The step that undoes this one."""
         return Isospectral(self.symmetry, self.spectral, -self.amount)
+
+
+def sheared(old: Tensor, new: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+    """The rotation beside a shear of a stream whose means are seen: what acts on it, and on what is dual to it.
+
+    A = R + 1 v^T, with v such that means of what the norm writes stay (1^T A G = 1^T G' R on the plane of mean zero)
+    and A 1 = 1, so that steps go on adding.
+
+    Shapes: gains (n,), rotation (n, n) -> twice (n, n).
+    """
+    wanted = (rotation.T @ new - old) / len(old)
+    wanted = wanted - wanted.mean()
+    slope = (wanted - (wanted / old).sum() / (1.0 / old).sum()) / old
+    ones = torch.ones_like(slope)
+    return rotation + torch.outer(ones, slope), rotation - torch.outer(rotation @ slope, ones)
 
 
 def along_spectrum(gain: Tensor, amount: float) -> tuple[Tensor, Tensor]:

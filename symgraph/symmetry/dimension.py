@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from symgraph.errors import UsageError
 from symgraph.symmetry.families import Constant, Lean, Piece, Port, beside, texts
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
+from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
 from symgraph.symmetry.terms import Leaf, Product, Term
@@ -43,6 +44,7 @@ class Family(StrEnum):
     READ = "read mean"
     LEAN = "read mean, leaning"
     TILT = "tilted bias"
+    SHEAR = "sheared stream"
     SPECTRAL = "gain of one spectrum"
     STATISTICS = "stored statistics"
     RADIAL = "length"
@@ -237,6 +239,10 @@ def _beside(symmetry: Structure, piece: Piece, before: list[int], sizes: Measure
 
 
 def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
+    for shear in symmetry.shears:
+        space = symmetry.frame(shear.frame).space
+        size = sizes[space] if space >= 0 else shear.size
+        yield Family.SHEAR, shear_name(symmetry, shear), 1 if shear.single else size, shear
     for gain in symmetry.spectral:
         yield Family.SPECTRAL, gain.gain, 1, gain
     for r in symmetry.radial:
@@ -257,6 +263,11 @@ def piece_name(symmetry: Structure, piece: Piece) -> str:
 def lean_name(symmetry: Structure, lean: Lean) -> str:
     """The reader that leans, with the range of its rows where only some do."""
     return piece_name(symmetry, lean.plane.reader if lean.rows is None else lean.rows)
+
+
+def shear_name(symmetry: Structure, shear: Shear) -> str:
+    """The first parameter along a sheared stream."""
+    return symmetry.parameters_of_frames([shear.frame])[0]
 
 
 def constant_name(symmetry: Structure, constant: Constant) -> str:

@@ -5,15 +5,17 @@
 - a *centred stream*: every reader subtracts the mean, so the mean of whatever is written is invisible, and so are the
   row means of whatever reads the centred values;
 - a *lean*: the latter where the norm's gain or bias stays in place, so that the invisible direction depends on them;
+- a *shear* (`symmetry.shears`): what stands along a stream that norms and linear maps alone read and write, where a
+  multiple of a direction that norms do not see is added, as large as the value is along one that they never write;
 - *statistics*: stored means and variances that gain and bias can make up for;
 - *radial*: maps whose result is divided by its own length, so that a common factor is invisible, and maps beside a
   learned number that can make up for it;
 - *spectral* gains: those that a centred norm may have with one and the same spectrum, where it writes into a centred
   stream, and the streams before and after it turn with them.
 
-Constants on their way through two matrices or against a norm's output, leans on a gain, spectral gains and statistics
-depend on the parameters in a way that no affine map with fixed coefficients expresses. They are found, verified and
-counted; the canonical form leaves them as they are.
+Constants on their way through two matrices or against a norm's output, leans on a gain, shears, spectral gains and
+statistics depend on the parameters in a way that no affine map with fixed coefficients expresses. They are found,
+verified and counted; the canonical form leaves them as they are.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, multiplied, runs
 
 
@@ -355,13 +358,17 @@ class Lean:
 class Spectral:
     """The gain of a centred norm between two frames that admit rotations of the plane of mean zero but for this gain.
 
-    `before` and `after` are the frames that the norm reads and writes, `offset` what the model adds to the gain.
+    `before` and `after` are the frames that the norm reads and writes, `offset` what the model adds to the gain. Where
+    linear maps read the stream that it writes as well, `stream` is its frame, which is sheared too, and `flip` says
+    that the norm writes along the frame's dual.
     """
 
     gain: str
     before: tuple[int, ...]
     after: tuple[int, ...]
     offset: float = 0.0
+    stream: int = -1
+    flip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,6 +415,7 @@ class Families:
     constants: tuple[Constant, ...] = ()
     centred: tuple[Centred, ...] = ()
     leans: tuple[Lean, ...] = ()
+    shears: tuple[Shear, ...] = ()
     spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()

@@ -197,6 +197,10 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "1 bias of a norm can be tilted if its readers are tilted back",
         "{n} biases of norms can be tilted if their readers are tilted back",
     ),
+    (Family.SHEAR, True): (
+        "1 stream can be sheared along what the norms at it do not see or do not write",
+        "{n} streams can be sheared along what the norms at them do not see or do not write",
+    ),
     (Family.SPECTRAL, True): (
         "1 gain can move along those of its spectrum while the streams before and after it turn",
         "{n} gains can move along those of their spectrum while the streams before and after them turn",

@@ -72,6 +72,7 @@ def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:
 def _families(symmetry: Structure) -> Iterator[str]:
     frames = {f.id for f in symmetry.frames}
     used = [("gains", g.frame) for g in symmetry.gains] + [("centred", c.frame) for c in symmetry.centred]
+    used += [("shears", s.frame) for s in symmetry.shears]
     used += [("spectral", f) for s in symmetry.spectral for f in (*s.before, *s.after)]
     yield from (f"{family}: there is no frame {frame}" for family, frame in used if frame not in frames)
     state = symmetry.graph.state
@@ -79,6 +80,7 @@ def _families(symmetry: Structure) -> Iterator[str]:
     names += [("constants", x.sink) for x in symmetry.constants if x.sink]
     names += [("leans", x.sink) for x in symmetry.leans if x.sink]
     names += [(family, n) for family, p in _planes(symmetry) for n in (p.gain, p.bias) if n]
+    names += [("shears", n) for s in symmetry.shears for n in s.gains]
     names += [("spectral", s.gain) for s in symmetry.spectral]
     names += [("radial", n) for r in symmetry.radial for n in r.tensors]
     names += [("statistics", n) for s in symmetry.statistics for n in (*s.tensors, s.gain, s.bias)]

@@ -21,6 +21,7 @@ from symgraph.groups.map_class import MapClass
 from symgraph.io.shown import Shown
 from symgraph.ir import Graph
 from symgraph.symmetry.families import Centred, Constant, Lean, Radial, Spectral, Statistics
+from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.terms import Leaf, Term, leaves
 
 
@@ -158,6 +159,7 @@ class Structure:
     constants: tuple[Constant, ...] = ()
     centred: tuple[Centred, ...] = ()
     leans: tuple[Lean, ...] = ()
+    shears: tuple[Shear, ...] = ()
     spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from symgraph.groups.rotations import ones_complement
 from symgraph.inference.pipeline import infer
-from symgraph.orbit.spectral_gains import along_spectrum
+from symgraph.orbit.spectral_gains import along_spectrum, sheared
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import verify
 from symgraph.tracing import state_of, trace
@@ -76,8 +76,34 @@ def test_a_norm_that_writes_a_centred_stream_has_one(kind: Callable[..., nn.Modu
     assert found.complete, str(found)
 
 
-def test_a_stream_that_is_read_as_it_is_has_none() -> None:
+def test_a_stream_that_is_read_as_it_is_is_sheared_as_well() -> None:
     model = Block((nn.LayerNorm(5), nn.LayerNorm(5), nn.Identity()))
     symmetry = infer(trace(model, (torch.randn(7, 8),)))
-    assert not symmetry.spectral
+    assert [s.stream >= 0 for s in symmetry.spectral] == [True]
     assert not audit(symmetry).unsound
+
+
+class Read(Block):
+    """Another operator than norms and linear maps sees the stream."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.tanh(self.norms[0](self.embed(x))).sum(-1, keepdim=True)
+
+
+def test_a_stream_that_anything_else_reads_has_none() -> None:
+    symmetry = infer(trace(Read(tuple(nn.LayerNorm(5) for _ in range(3))), (torch.randn(7, 8),)))
+    assert not symmetry.spectral and not symmetry.shears
+
+
+@given(st.lists(st.floats(0.4, 2.0), min_size=3, max_size=6), st.floats(-1, 1), st.floats(-1, 1))
+def test_a_sheared_stream_keeps_its_means_and_steps_add(numbers: list[float], first: float, second: float) -> None:
+    old = torch.tensor(numbers, dtype=torch.float64)
+    assume(float(old.sort().values.diff().min()) > 0.05)
+    new, rotation = along_spectrum(old, first)
+    matrix, dual = sheared(old, new, rotation)
+    plane = torch.eye(len(old), dtype=torch.float64) - 1 / len(old)
+    assert torch.allclose(matrix @ torch.diag(old) @ plane, torch.diag(new) @ rotation @ plane, atol=1e-8)
+    assert torch.allclose(dual.T @ matrix, torch.eye(len(old), dtype=torch.float64), atol=1e-8)
+    last, more = along_spectrum(new, second)
+    whole, both = along_spectrum(old, first + second)
+    assert torch.allclose(sheared(new, last, more)[0] @ matrix, sheared(old, whole, both)[0], atol=1e-7)

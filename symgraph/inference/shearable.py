@@ -1,0 +1,96 @@
+"""Shears of streams that norms read or write beside linear maps, in the place of the rotations that these allow."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+
+from symgraph.groups.lattice import SymmetryClass
+from symgraph.inference.applied import Relation
+from symgraph.inference.draft import Draft
+from symgraph.inference.flow import Flow, Key
+from symgraph.inference.planes import norms
+from symgraph.symmetry.families import Piece
+from symgraph.symmetry.shears import ONES, Normal, Shear
+
+Place = tuple[str, int, int, int]
+# The directions that an operator allows: `along` those that it does not see, or `across` those that it never writes.
+_Allowed = tuple[str, Normal]
+
+
+class Shearing:
+    """Which frames may be sheared, by what is said of each of them before gains are absorbed."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.draft: Draft = flow.d.unabsorbed or flow.d
+        self.products: dict[int, list[Relation]] = defaultdict(list)
+        for relation in self.draft.relations:
+            for root in {self.draft.root(ref) for ref in relation.refs}:
+                self.products[root].append(relation)
+        self.read, self.written = dict(self._read()), dict(self._written())
+
+    def found(self, covered: Collection[Place]) -> Iterator[Shear]:
+        """All shears, less those that change nothing but what other families change.
+
+        Args:
+            covered: the pieces of which the means along the frame, or what leans, are not seen by themselves.
+        """
+        for frame in self.draft.nodes:
+            shear = self.of(frame)
+            if shear is not None and any(self._is_new(piece, covered) for piece in self.flow.by_frame.get(frame, ())):
+                yield shear
+
+    def of(self, frame: int) -> Shear | None:
+        """The shear of a frame, if only centring norms and linear maps meet it, and there are any norms."""
+        node = self.draft.nodes[frame]
+        size = self.draft.eq.store.size(2 * node)
+        if size < 2 or frame in self.draft.self_dual:
+            return None
+        allowed = [*self._by_claims(frame, node), *self._by_products(frame, node)]
+        if None in allowed or not allowed:
+            return None
+        sides = {side: {normal for at, normal in filter(None, allowed) if at == side} for side in ("along", "across")}
+        if any(len(normals) > 1 for normals in sides.values()):
+            return None
+        along, across = (next(iter(normals), None) for normals in sides.values())
+        return Shear(frame, size, along, across)
+
+    def _is_new(self, piece: Piece, covered: Collection[Place]) -> bool:
+        return len(self.flow.graph.state[piece.parameter].shape) > 1 and piece.place not in covered
+
+    def _by_claims(self, frame: int, node: int) -> Iterator[_Allowed | None]:
+        """What those who forbid some linear maps allow; None for any but a norm that reads the frame."""
+        for bound, why in self.draft.evidence.get(node, ()):
+            if SymmetryClass.INVERTIBLE not in bound:
+                yield self.read.get((why.node, frame)) if SymmetryClass.ORTHOGONAL_ONES in bound else None
+
+    def _by_products(self, frame: int, node: int) -> Iterator[_Allowed | None]:
+        """What products along the frame allow: a gain of a norm that reads it, or of one that writes it."""
+        for relation in self.products[node]:
+            known = self.written if self.draft.root(relation.result) == node else self.read
+            yield known.get((relation.node, frame))
+
+    def _read(self) -> Iterator[tuple[tuple[str, int], _Allowed]]:
+        """Norms that centre a frame, one whole axis of what they read, and make another one of it."""
+        for a in self.flow.d.eq.applied:
+            stretch = self.flow.centred(a)
+            if stretch is None or len(stretch) != 1 or a.binding is None:
+                continue
+            (frame, dual), read = stretch[0], next(iter(a.binding.operands.values()))[0].name
+            if len(self.flow.held(read, frame)) == 1 and not self.flow.held(a.node.name, frame):
+                yield (a.node.name, frame), ("across" if dual else "along", ONES)
+
+    def _written(self) -> Iterator[tuple[tuple[str, int], _Allowed]]:
+        """Norms that write a frame, one whole axis, with a gain."""
+        for a, (gain, _), axis in norms(self.flow):
+            found = self.flow.d.found[a.node.name][axis]
+            if self.flow.d.eq.store.children(found) is not None or a.rule is None or a.binding is None:
+                continue
+            if a.rule.gain in a.binding.operands and len(self.flow.held(a.node.name, self._frame(found))) == 1:
+                side = "along" if self.flow.key(found)[1] else "across"
+                yield (a.node.name, self._frame(found)), (side, Normal(gain, self.flow.d.eq.offsets.get(gain, 0.0)))
+
+    def _frame(self, axis: int) -> int:
+        key: Key = self.flow.key(axis)
+        return key[0]
