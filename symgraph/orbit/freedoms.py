@@ -57,9 +57,9 @@ def to_clean_gauge(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> tupl
 
 
 def _taken_out(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
-    for c in symmetry.constants:
-        if c.moves:
-            yield Shift(c, -c.source.mean(state))
+    for constant in symmetry.constants:
+        if constant.moves:
+            yield Shift(constant, -constant.source.mean(state))
     for name, sites in symmetry.gain_sites.items():
         yield rescale(symmetry, sites, gain_of(symmetry, state, name))
 
@@ -77,12 +77,12 @@ def freedoms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
 
 
 def _alone(make: Callable[[Tensor], Step]) -> Callable[[Tensor], Steps]:
-    return lambda x: (make(x),)
+    return lambda direction: (make(direction),)
 
 
 def _factor(make: Callable[[Tensor], Step]) -> Callable[[Tensor], Steps]:
     """Coordinates are logarithms."""
-    return lambda x: (make(x.exp()),)
+    return lambda log: (make(log.exp()),)
 
 
 def _shape(symmetry: SymmetryGraph, name: str) -> tuple[int, ...]:
@@ -91,7 +91,7 @@ def _shape(symmetry: SymmetryGraph, name: str) -> tuple[int, ...]:
 
 def _beside(symmetry: SymmetryGraph, piece: Piece) -> tuple[int, ...]:
     """The shape of a constant along the piece's axis."""
-    return tuple(n for i, n in enumerate(symmetry.graph.state[piece.parameter].shape) if i != piece.axis)
+    return tuple(size for dim, size in enumerate(symmetry.graph.state[piece.parameter].shape) if dim != piece.axis)
 
 
 def _multiples(symmetry: SymmetryGraph, piece: Piece, frame: int) -> tuple[int, ...]:
@@ -102,45 +102,55 @@ def _multiples(symmetry: SymmetryGraph, piece: Piece, frame: int) -> tuple[int, 
 
 
 def _constants(symmetry: SymmetryGraph, *, moving: bool) -> Iterator[Freedom]:
-    for c in symmetry.constants:
-        if c.moves == moving:
-            name, shape = constant_name(symmetry, c), (c.source.piece.size,) if not c.single else ()
-            label = f"constant {port_name(symmetry, c.source)}"
-            size = 1.0 if c.settled else LOGARITHM
-            yield Freedom(family_of(c), name, label, shape, _alone(partial(Shift, c)), size, c.settled)
+    for constant in symmetry.constants:
+        if constant.moves == moving:
+            name, shape = (
+                constant_name(symmetry, constant),
+                (constant.source.piece.size,) if not constant.single else (),
+            )
+            label = f"constant {port_name(symmetry, constant.source)}"
+            size = 1.0 if constant.settled else LOGARITHM
+            yield Freedom(
+                family_of(constant), name, label, shape, _alone(partial(Shift, constant)), size, constant.settled
+            )
 
 
 def _means(symmetry: SymmetryGraph) -> Iterator[Freedom]:
-    for c in symmetry.centred:
-        family, word = (Family.WRITTEN, "written") if c.written else (Family.READ, "read")
-        for piece in c.pieces:
-            name, shape = piece_name(symmetry, piece), _multiples(symmetry, piece, c.frame)
-            make = _alone(partial(Lift, piece, c.frame))
-            yield Freedom(family, name, f"mean of {word} frame {c.frame}", shape, make)
+    for centred in symmetry.centred:
+        family, word = (Family.WRITTEN, "written") if centred.written else (Family.READ, "read")
+        for piece in centred.pieces:
+            name, shape = piece_name(symmetry, piece), _multiples(symmetry, piece, centred.frame)
+            make = _alone(partial(Lift, piece, centred.frame))
+            yield Freedom(family, name, f"mean of {word} frame {centred.frame}", shape, make)
 
 
 def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     """Freedoms whose steps depend on the parameters around them."""
-    for x in symmetry.leans:
-        name, shape = lean_name(symmetry, x), _beside(symmetry, x.plane.reader) if x.rows is None else (x.rows.size,)
-        yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, x)), settled=x.settled)
+    for lean in symmetry.leans:
+        name, shape = (
+            lean_name(symmetry, lean),
+            _beside(symmetry, lean.plane.reader) if lean.rows is None else (lean.rows.size,),
+        )
+        yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, lean)), settled=lean.settled)
     for sheared in symmetry.shears:
         name, shape = shear_name(symmetry, sheared), () if sheared.single else (sheared.size,)
         make = _alone(partial(Sheared, symmetry, sheared))
         yield Freedom(Family.SHEAR, name, f"shear of {name}", shape, make, LOGARITHM, settled=False)
-    for g in symmetry.spectral:
-        yield Freedom(Family.SPECTRAL, g.gain, f"spectrum of {g.gain}", (), partial(_spun, symmetry, g), settled=False)
-    for s in symmetry.statistics:
-        name, shape = " + ".join(s.tensors), (len(s.tensors), *_shape(symmetry, s.gain))
-        label, make = f"statistics of {s.node}", _alone(partial(Restate, symmetry.graph, s))
+    for gains in symmetry.spectral:
+        yield Freedom(
+            Family.SPECTRAL, gains.gain, f"spectrum of {gains.gain}", (), partial(_spun, symmetry, gains), settled=False
+        )
+    for statistics in symmetry.statistics:
+        name, shape = " + ".join(statistics.tensors), (len(statistics.tensors), *_shape(symmetry, statistics.gain))
+        label, make = f"statistics of {statistics.node}", _alone(partial(Restate, symmetry.graph, statistics))
         yield Freedom(Family.STATISTICS, name, label, shape, make, LOGARITHM, settled=False, positive=True)
 
 
 def _factors(symmetry: SymmetryGraph) -> Iterator[Freedom]:
-    for r in symmetry.radial:
-        family = Family.NUMBER if r.by_number else Family.RADIAL
-        name, label = " + ".join(r.tensors), f"length of {r.tensors[0]}"
-        yield Freedom(family, name, label, (), _alone(partial(_stretched, r)), LOGARITHM)
+    for radial in symmetry.radial:
+        family = Family.NUMBER if radial.by_number else Family.RADIAL
+        name, label = " + ".join(radial.tensors), f"length of {radial.tensors[0]}"
+        yield Freedom(family, name, label, (), _alone(partial(_stretched, radial)), LOGARITHM)
 
 
 def _spun(symmetry: SymmetryGraph, spectral: Spectral, amount: Tensor) -> Steps:

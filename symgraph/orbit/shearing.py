@@ -45,11 +45,11 @@ class Sheared(Step):
                     tensor = added(tensor, dim, *ends)
             return tensor
 
-        found = dict(state)
+        changed = dict(state)
         for name in self.symmetry.parameters_of_frames([self.shear.frame]):
             if name in state:
-                found[name] = on_blocks(state[name], self.symmetry.terms[name], sheared)
-        return found
+                changed[name] = on_blocks(state[name], self.symmetry.terms[name], sheared)
+        return changed
 
     def _directions(self, state: State) -> tuple[Tensor, Tensor]:
         like = self.amounts.expand(self.shear.size)

@@ -47,29 +47,29 @@ class Isospectral(Step):
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; a difference of two models, which has no gain of its own, is left as it is."""
-        s = self.spectral
-        if linear or s.gain not in state:
+        spectral = self.spectral
+        if linear or spectral.gain not in state:
             return state
-        old = state[s.gain].double() + s.offset
-        if s.stream >= 0 and not bool(old.all()):
+        old = state[spectral.gain].double() + spectral.offset
+        if spectral.stream >= 0 and not bool(old.all()):
             return state
         new, rotation = along_spectrum(old, self.amount)
-        frames = {*s.before, *s.after}
+        frames = {*spectral.before, *spectral.after}
         of_stream = sheared(old, new, rotation)
-        flip = s.stream >= 0 and self.symmetry.frame(s.stream).flip != s.flip
+        flip = spectral.stream >= 0 and self.symmetry.frame(spectral.stream).flip != spectral.flip
 
         def rotated(tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
             for dim, leaf in enumerate(block):
                 if leaf.frame in frames:
-                    matrix = rotation if leaf.frame != s.stream else of_stream[leaf.dual != flip]
+                    matrix = rotation if leaf.frame != spectral.stream else of_stream[leaf.dual != flip]
                     tensor = by_matrix(tensor, dim, [], matrix.to(tensor))
             return tensor
 
-        found = {**state, s.gain: (new - s.offset).to(state[s.gain])}
+        changed = {**state, spectral.gain: (new - spectral.offset).to(state[spectral.gain])}
         for name in self.symmetry.parameters_of_frames(frames):
             if name in state:
-                found[name] = on_blocks(state[name], self.symmetry.terms[name], rotated)
-        return found
+                changed[name] = on_blocks(state[name], self.symmetry.terms[name], rotated)
+        return changed
 
     @property
     def touched(self) -> Collection[str]:
@@ -107,19 +107,19 @@ def along_spectrum(gain: Tensor, amount: float) -> tuple[Tensor, Tensor]:
 
     Shapes: gain (n,), n at least 2 -> (n,), (n, n).
     """
-    n, order = len(gain), gain.argsort()
+    size, order = len(gain), gain.argsort()
     roots = gain[order]
-    plane = ones_complement(n, gain.dtype, gain.device)
+    plane = ones_complement(size, gain.dtype, gain.device)
     critical, before = _eigen(plane, gain)
     critical = torch.minimum(torch.maximum(critical, roots[:-1]), roots[1:])
     heights = (critical[:, None] - roots).abs().log().sum(1)
     if not bool(heights.isfinite().all()):
-        return gain, torch.eye(n, dtype=gain.dtype, device=gain.device)
+        return gain, torch.eye(size, dtype=gain.dtype, device=gain.device)
     moved = torch.empty_like(gain)
     moved[order] = roots + _shifts(roots, critical, _level(heights, amount), heights.min())
     _, after = _eigen(plane, moved)
     sign = torch.where((before * after).sum(0) < 0, -1.0, 1.0).to(gain)
-    ones = gain.new_full((n, n), 1.0 / n)
+    ones = gain.new_full((size, size), 1.0 / size)
     return moved, ones + plane @ (after * sign) @ before.T @ plane.T
 
 
@@ -133,11 +133,11 @@ def _level(heights: Tensor, amount: float) -> Tensor:
     and the shallowest minimum; log((A + t) / (B - t)) is the coordinate in which amounts add."""
     least = heights.min()
     # The last critical point lies in a minimum, and they take turns.
-    b = (heights.flip(0)[::2].min() - least).exp()
+    end = (heights.flip(0)[::2].min() - least).exp()
     maxima = heights.flip(0)[1::2]
-    a = (maxima.min() - least).exp() if len(maxima) else heights.new_full((), torch.inf)
+    start = (maxima.min() - least).exp() if len(maxima) else heights.new_full((), torch.inf)
     grown = torch.as_tensor(amount, dtype=heights.dtype).exp()
-    return b * (grown - 1) / (b / a + grown)
+    return end * (grown - 1) / (end / start + grown)
 
 
 def _shifts(roots: Tensor, critical: Tensor, level: Tensor, unit: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ def _shifts(roots: Tensor, critical: Tensor, level: Tensor, unit: Tensor) -> Ten
     apart = roots[:, None] - roots
     n = len(roots)
     # P rises through its last root, and falls and rises in turn through those before it.
-    rising = torch.tensor([(n - 1 - j) % 2 == 0 for j in range(n)], device=roots.device)
+    rising = torch.tensor([(n - 1 - place) % 2 == 0 for place in range(n)], device=roots.device)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         distances = apart + middle[:, None]

@@ -88,7 +88,7 @@ class Dimension:
 
     def family(self, family: Family) -> int:
         """The directions of one family together."""
-        return sum(p.number for p in self.parts if p.family is family)
+        return sum(part.number for part in self.parts if part.family is family)
 
     def __str__(self) -> str:
         return _text(self)
@@ -105,12 +105,14 @@ def dimension(symmetry: Structure) -> Dimension:
     counts = list(_counts(symmetry, sizes.numbers))
     symbolic = _counts(symmetry, sizes.symbols)
     parts = tuple(
-        Part(family, name, int(n), Integer(0) + expression, _tensors(symmetry, member))
-        for (family, name, n, member), (_, _, expression, _) in zip(counts, symbolic, strict=True)
+        Part(family, name, int(number), Integer(0) + expression, _tensors(symmetry, member))
+        for (family, name, number, member), (_, _, expression, _) in zip(counts, symbolic, strict=True)
     )
-    total = Add(*(p.expression for p in parts))
-    used = {str(s) for s in total.free_symbols}
-    return Dimension(parts, sum(p.number for p in parts), total, tuple(s for s in sizes.legend if s[0] in used))
+    total = Add(*(part.expression for part in parts))
+    used = {str(symbol) for symbol in total.free_symbols}
+    return Dimension(
+        parts, sum(part.number for part in parts), total, tuple(size for size in sizes.legend if size[0] in used)
+    )
 
 
 def _tensors(symmetry: Structure, member: object) -> tuple[str, ...]:
@@ -134,7 +136,12 @@ def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         known = all(space >= 0 for space in spaces)
         number = sum(sizes[space] for space in spaces) if known else prod(symmetry.graph.state[name].shape)
         yield Family.GAIN, name, number, name
-    written = {_range(p): _others(symmetry, p, c.frame, sizes) for c in symmetry.centred if c.written for p in c.pieces}
+    written = {
+        _range(piece): _others(symmetry, piece, centred.frame, sizes)
+        for centred in symmetry.centred
+        if centred.written
+        for piece in centred.pieces
+    }
     for constant in symmetry.constants:
         number = _of_constant(symmetry, constant, sizes, written)
         yield family_of(constant), constant_name(symmetry, constant), number, constant
@@ -143,7 +150,7 @@ def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
 
 
 def _of_space(symmetry: Structure, space: Space, sizes: Measure) -> Any:
-    copies = prod((sizes[f] for f in space.fibre), start=1)
+    copies = prod((sizes[outer] for outer in space.fibre), start=1)
     return copies * space.maps.dimension(sizes[space.id], effective_scales(symmetry, space))
 
 
@@ -151,21 +158,25 @@ def effective_scales(symmetry: Structure, space: Space) -> int:
     """Free scales of each unit that some parameter or buffer feels; others live on values alone."""
     if not space.scales:
         return 0
-    rows = [f.scale for f in symmetry.frames if f.space == space.id and symmetry.parameters_of_frames([f.id])]
+    rows = [
+        frame.scale
+        for frame in symmetry.frames
+        if frame.space == space.id and symmetry.parameters_of_frames([frame.id])
+    ]
     return _rank(rows)
 
 
 def _rank(rows: list[tuple[int, ...]]) -> int:
     """Rank of an integer matrix, exactly."""
-    left = [[Fraction(x) for x in row] for row in rows]
+    left = [[Fraction(entry) for entry in row] for row in rows]
     rank = 0
     while left:
         pivot = left.pop()
-        at = next((i for i, x in enumerate(pivot) if x), None)
+        at = next((column for column, entry in enumerate(pivot) if entry), None)
         if at is None:
             continue
         rank += 1
-        left = [[x - row[at] / pivot[at] * p for x, p in zip(row, pivot, strict=True)] for row in left]
+        left = [[entry - row[at] / pivot[at] * lead for entry, lead in zip(row, pivot, strict=True)] for row in left]
     return rank
 
 
@@ -176,17 +187,17 @@ def _length(symmetry: Structure, term: Term, sizes: Measure) -> Any:
         space = term.space if known else symmetry.frame(term.frame).space
         return sizes[space] if space >= 0 else term.size
     if isinstance(term, Product):
-        return prod((_length(symmetry, f, sizes) for f in term.factors), start=1)
-    return sum(_length(symmetry, p, sizes) for p in term.parts)
+        return prod((_length(symmetry, factor, sizes) for factor in term.factors), start=1)
+    return sum(_length(symmetry, part, sizes) for part in term.parts)
 
 
 def family_of(constant: Constant) -> Family:
     """Which word is said of a constant."""
     if constant.tied is not None or constant.source.plane is not None:
         return Family.LEAN
-    if any(s.port.plane is not None for s in constant.shares):
+    if any(share.port.plane is not None for share in constant.shares):
         return Family.TILT
-    if any(s.path for s in constant.shares):
+    if any(share.path for share in constant.shares):
         return Family.MOVE
     return Family.TRANSLATION if constant.shares else Family.NULL
 
@@ -195,8 +206,8 @@ def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, writte
     """Its entries, less the ones vectors where every place of it is written into a stream that sees no mean."""
     if constant.single:
         return 1
-    ports = (constant.source, *(s.port for s in constant.shares))
-    inside = not any(s.path for s in constant.shares) and all(_range(p.piece) in written for p in ports)
+    ports = (constant.source, *(share.port for share in constant.shares))
+    inside = not any(share.path for share in constant.shares) and all(_range(port.piece) in written for port in ports)
     unseen = written[_range(constant.source.piece)] if inside else 0
     return _length(symmetry, constant.source.piece.term, sizes) - unseen
 
@@ -234,7 +245,7 @@ def _others(symmetry: Structure, piece: Piece, frame: int, sizes: Measure) -> An
 
 def _beside(symmetry: Structure, piece: Piece, before: list[int], sizes: Measure) -> Any:
     axes = symmetry.terms[piece.parameter]
-    others = (_length(symmetry, t, sizes) - before[i] for i, t in enumerate(axes) if i != piece.axis)
+    others = (_length(symmetry, term, sizes) - before[dim] for dim, term in enumerate(axes) if dim != piece.axis)
     return prod(others, start=1)
 
 
@@ -245,11 +256,11 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         yield Family.SHEAR, shear_name(symmetry, shear), 1 if shear.single else size, shear
     for gain in symmetry.spectral:
         yield Family.SPECTRAL, gain.gain, 1, gain
-    for r in symmetry.radial:
-        yield Family.NUMBER if r.by_number else Family.RADIAL, " + ".join(r.tensors), 1, r
-    for s in symmetry.statistics:
-        n = _length(symmetry, symmetry.terms[s.gain][0], sizes)
-        yield Family.STATISTICS, " + ".join(s.tensors), len(s.tensors) * n, s
+    for radial in symmetry.radial:
+        yield Family.NUMBER if radial.by_number else Family.RADIAL, " + ".join(radial.tensors), 1, radial
+    for statistics in symmetry.statistics:
+        length = _length(symmetry, symmetry.terms[statistics.gain][0], sizes)
+        yield Family.STATISTICS, " + ".join(statistics.tensors), len(statistics.tensors) * length, statistics
 
 
 def piece_name(symmetry: Structure, piece: Piece) -> str:
@@ -275,7 +286,7 @@ def constant_name(symmetry: Structure, constant: Constant) -> str:
     name = port_name(symmetry, constant.source)
     if family_of(constant) is not Family.TRANSLATION:
         return name
-    return f"{' + '.join(port_name(symmetry, s.port) for s in constant.shares)} <-> {name}"
+    return f"{' + '.join(port_name(symmetry, share.port) for share in constant.shares)} <-> {name}"
 
 
 def port_name(symmetry: Structure, port: Port) -> str:
@@ -289,12 +300,14 @@ def port_name(symmetry: Structure, port: Port) -> str:
 # -- text ----------------------------------------------------------------------------------------------------------
 
 
-def _text(found: Dimension) -> str:
+def _text(dimension: Dimension) -> str:
     """Every part of a dimension, repeated layers folded, then the sum as a formula and the sizes in it."""
     rows = [("dimension", "", "of", "formula")]
-    for p, f in _parts(found):
-        rows.append((f"{p.number:,}", f"x{f.count}" if f.count > 1 else "", f.pattern, str(p.expression)))
-    widths = [max(len(r[i]) for r in rows) for i in range(3)]
+    for part, folded in _parts(dimension):
+        rows.append(
+            (f"{part.number:,}", f"x{folded.count}" if folded.count > 1 else "", folded.pattern, str(part.expression))
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
     margin = widths[0] + widths[1] + 4
     names = min(widths[2], WIDTH // 2)
     lines = []
@@ -305,16 +318,16 @@ def _text(found: Dimension) -> str:
         else:
             below = [*wrapped(name, " " * margin), *wrapped(formula, " " * (margin + 4))]
             lines += [start + below[0].lstrip(), *below[1:]]
-    lines += ["", *wrapped(f"total {found.number:,} = {found.expression}", "")]
-    sizes = ", ".join(f"{k} = {v}" for k, v in found.sizes)
+    lines += ["", *wrapped(f"total {dimension.number:,} = {dimension.expression}", "")]
+    sizes = ", ".join(f"{word} = {size}" for word, size in dimension.sizes)
     return "\n".join([*lines, *wrapped(f"with {sizes}", "")] if sizes else lines)
 
 
-def _parts(found: Dimension) -> Iterator[tuple[Part, Folded]]:
+def _parts(dimension: Dimension) -> Iterator[tuple[Part, Folded]]:
     groups: dict[tuple[Family, int, str], list[Part]] = {}
-    for p in found.parts:
-        if p.number:
-            groups.setdefault((p.family, p.number, str(p.expression)), []).append(p)
+    for part in dimension.parts:
+        if part.number:
+            groups.setdefault((part.family, part.number, str(part.expression)), []).append(part)
     for parts in groups.values():
-        for f in fold([p.name for p in parts]):
-            yield parts[0], f
+        for folded in fold([part.name for part in parts]):
+            yield parts[0], folded

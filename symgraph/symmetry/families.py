@@ -57,7 +57,7 @@ class Piece:
         """Positions along the axis."""
         if self.outer == 1:
             return range(self.start, self.stop)
-        return [k * self.period + i for k in range(self.outer) for i in range(self.start, self.stop)]
+        return [turn * self.period + place for turn in range(self.outer) for place in range(self.start, self.stop)]
 
     def places(self, device: torch.device | None = None) -> Tensor:
         """The same as a tensor: (size,)."""
@@ -77,7 +77,7 @@ class Piece:
             whole = self.size == tensor.shape[self.axis]
             return inside if whole else tensor.slice_scatter(inside, self.axis, self.start, self.stop)
         at = self.places(tensor.device)
-        shape = [self.size if i == self.axis else n for i, n in enumerate(tensor.shape)]
+        shape = [self.size if dim == self.axis else size for dim, size in enumerate(tensor.shape)]
         return tensor.index_add(self.axis, at, part.to(tensor).expand(shape))
 
 
@@ -88,12 +88,14 @@ def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]
         whole = Piece(parameter, axis, start, start + term.size, term)
         return [whole] if None in moved else [piece for piece in moved if piece is not None]
     if isinstance(term, Concat):
-        found = []
+        split = []
         for part in term.parts:
-            found += pieces(parameter, axis, part, start)
+            split += pieces(parameter, axis, part, start)
             start += part.size
-        return found
-    inside = [i for i, f in enumerate(term.factors) if _split(f)] if isinstance(term, Product) else []
+        return split
+    inside = (
+        [number for number, factor in enumerate(term.factors) if _split(factor)] if isinstance(term, Product) else []
+    )
     if len(inside) != 1 or not isinstance(term, Product):
         return [Piece(parameter, axis, start, start + term.size, term)]
     return _runs(parameter, axis, term, inside[0], start)
@@ -108,8 +110,8 @@ def _placed(like: Piece, at: list[int]) -> Piece | None:
     """The piece that has these positions in this order, if they are runs of one length at one distance."""
     spans = runs(at)
     (first, stop), period = spans[0], spans[1][0] - spans[0][0] if len(spans) > 1 else 0
-    found = replace(like, start=first, stop=stop, outer=len(spans), period=period)
-    return found if list(found.entries()) == at else None
+    piece = replace(like, start=first, stop=stop, outer=len(spans), period=period)
+    return piece if list(piece.entries()) == at else None
 
 
 def _runs(parameter: str, axis: int, term: Product, at: int, start: int) -> list[Piece]:
@@ -119,19 +121,21 @@ def _runs(parameter: str, axis: int, term: Product, at: int, start: int) -> list
     if not isinstance(inner, Concat) or any(map(_split, inner.parts)):
         return [whole]
     outer, width, period = _size(before), _size(after), _size((inner, *after))
-    found: list[Piece | None] = []
+    placed: list[Piece | None] = []
     offset = 0
     for part in inner.parts:
         like = replace(whole, term=Product((*before, part, *after)))
         if inner.order:
             rows = [row * width for row in inner.places[offset : offset + part.size]]
-            stands = [start + o * period + row + i for o in range(outer) for row in rows for i in range(width)]
-            found.append(_placed(like, stands))
+            stands = [
+                start + turn * period + row + inner for turn in range(outer) for row in rows for inner in range(width)
+            ]
+            placed.append(_placed(like, stands))
         else:
             first, stop = start + offset * width, start + (offset + part.size) * width
-            found.append(replace(like, start=first, stop=stop, outer=outer, period=period if outer > 1 else 0))
+            placed.append(replace(like, start=first, stop=stop, outer=outer, period=period if outer > 1 else 0))
         offset += part.size
-    return [whole] if None in found else [piece for piece in found if piece is not None]
+    return [whole] if None in placed else [piece for piece in placed if piece is not None]
 
 
 def _size(factors: tuple[Term, ...]) -> int:
@@ -157,7 +161,7 @@ class Plane:
     @property
     def named(self) -> tuple[str, ...]:
         """The parameters that make the plane: its gain and its bias, where it has them."""
-        return tuple(n for n in (self.gain, self.bias) if n)
+        return tuple(name for name in (self.gain, self.bias) if name)
 
     def normal(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """The direction 1 / gain that no value has a part in but for the bias; shapes (n,), the size of the reader."""
@@ -199,10 +203,10 @@ class Port:
         shape[self.piece.axis] = -1
         if not self.window:
             return self.piece.add(tensor, constant.reshape(shape))
-        found = tensor.clone()
-        part = self._seen(found)
+        changed = tensor.clone()
+        part = self._seen(changed)
         part.copy_(self.piece.add(part, constant.reshape(shape)))
-        return found
+        return changed
 
     def _seen(self, tensor: Tensor) -> Tensor:
         if not self.window:
@@ -265,14 +269,14 @@ class Constant:
     @property
     def settled(self) -> bool:
         """Whether the canonical form takes it out: its step has fixed coefficients."""
-        ports = (self.source, *(s.port for s in self.shares))
-        through = max((len(s.path) for s in self.shares), default=0)
-        return not self.single and through <= 1 and all(p.plane is None for p in ports)
+        ports = (self.source, *(share.port for share in self.shares))
+        through = max((len(share.path) for share in self.shares), default=0)
+        return not self.single and through <= 1 and all(port.plane is None for port in ports)
 
     @property
     def moves(self) -> bool:
         """Whether it is settled and goes on through matrices that read it."""
-        return self.settled and any(s.path for s in self.shares)
+        return self.settled and any(share.path for share in self.shares)
 
     @property
     def place(self) -> tuple[str, int, int, tuple[int, ...]]:
@@ -296,8 +300,10 @@ class Centred:
 def beside(piece: Piece, frame: int) -> tuple[list[Leaf], list[Leaf]]:
     """The factors before a frame and those after it in a piece's term; side by side with it others are one factor."""
     terms = list(multiplied(piece.term))
-    at = next(i for i, term in enumerate(terms) if any(leaf.frame == frame for leaf in leaves(term)))
-    return [leaf for t in terms[:at] for leaf in leaves(t)], [leaf for t in terms[at + 1 :] for leaf in leaves(t)]
+    at = next(number for number, term in enumerate(terms) if any(leaf.frame == frame for leaf in leaves(term)))
+    return [leaf for term in terms[:at] for leaf in leaves(term)], [
+        leaf for term in terms[at + 1 :] for leaf in leaves(term)
+    ]
 
 
 def sides(piece: Piece, frame: int) -> tuple[int, int]:
@@ -315,8 +321,8 @@ def means(piece: Piece, frame: int, tensor: Tensor) -> Tensor:
     first, last = tensor.shape[: piece.axis], tensor.shape[piece.axis + 1 :]
     apart = piece.of(tensor).reshape((*first, before, -1, after, *last))
     others = (before * after,) if before * after > 1 else ()
-    found: Tensor = apart.mean(piece.axis + 1).reshape((*first, *others, *last))
-    return found
+    mean: Tensor = apart.mean(piece.axis + 1).reshape((*first, *others, *last))
+    return mean
 
 
 def ones(piece: Piece, frame: int, multiple: Tensor) -> Tensor:

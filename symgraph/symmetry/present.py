@@ -54,14 +54,14 @@ def table(symmetry: Structure, fold: bool = True, rigid: bool = False) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def headline(symmetry: Structure, found: Dimension) -> str:
+def headline(symmetry: Structure, counted: Dimension) -> str:
     """Sizes, shares and dimensions of the whole graph in a sentence."""
     total = symmetry.graph.size
     share = 100 * _moving(symmetry) / total if total else 0.0
     line = (
         f"{symmetry.graph.model or 'model'}: {total:,} parameters, {share:.1f}% on a non-rigid axis; "
         f"{len(symmetry.spaces)} spaces, {len(symmetry.active)} active; "
-        f"continuous dimension {found.number:,}"
+        f"continuous dimension {counted.number:,}"
     )
     return "\n".join(wrapped(line, ""))
 
@@ -80,8 +80,8 @@ def _moving(symmetry: Structure) -> int:
 # -- spaces --------------------------------------------------------------------------------------------------------
 
 
-def _rows(symmetry: Structure, spaces: Sequence[Space], found: Dimension, folded: bool) -> Iterator[Row]:
-    dims = {part.name: part.number for part in found.parts if part.family is Family.SPACE}
+def _rows(symmetry: Structure, spaces: Sequence[Space], counted: Dimension, folded: bool) -> Iterator[Row]:
+    dims = {part.name: part.number for part in counted.parts if part.family is Family.SPACE}
     details = {space.name: _details(symmetry, space, dims.get(space.name, 0)) for space in spaces}
     groups: dict[Row, list[str]] = {}
     for name, row in details.items():
@@ -89,7 +89,7 @@ def _rows(symmetry: Structure, spaces: Sequence[Space], found: Dimension, folded
     patterns = [
         (pattern, details[pattern.members[0]]) for names in groups.values() for pattern in fold_all(names, folded)
     ]
-    order = {space.name: i for i, space in enumerate(spaces)}
+    order = {space.name: number for number, space in enumerate(spaces)}
     for pattern, row in sorted(patterns, key=lambda part: order[part[0].members[0]]):
         yield pattern.pattern, *row, f"x{pattern.count}" if pattern.count > 1 else ""
 
@@ -143,14 +143,17 @@ def kind(maps: MapClass) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> str:
-    used = [i for i in range(len(HEADER)) if any(row[i] for row in rows[1:])]
-    widths = {i: max(len(row[i]) for row in rows) for i in used}
-    for i in (FIBRE, 0):
-        room = WIDTH - sum(width + 2 for other, width in widths.items() if other != i)
-        widths[i] = min(widths.get(i, 0), max(room, LEAST_NAME))
+    used = [column for column in range(len(HEADER)) if any(row[column] for row in rows[1:])]
+    widths = {column: max(len(row[column]) for row in rows) for column in used}
+    for column in (FIBRE, 0):
+        room = WIDTH - sum(width + 2 for other, width in widths.items() if other != column)
+        widths[column] = min(widths.get(column, 0), max(room, LEAST_NAME))
     lines = []
     for row in rows:
-        cells = [row[i].rjust(widths[i]) if i in RIGHT else row[i].ljust(widths[i]) for i in used]
+        cells = [
+            row[column].rjust(widths[column]) if column in RIGHT else row[column].ljust(widths[column])
+            for column in used
+        ]
         if len(row[0]) > widths[0]:
             # A name is never cut, since commands take it as it stands here.
             lines.append(row[0])
@@ -225,9 +228,9 @@ def family_kind(symmetry: Structure, part: Part) -> tuple[Family, bool]:
     return part.family, part.family is not Family.GAIN or symmetry.gain_sites[part.name][0].forward
 
 
-def _families(symmetry: Structure, found: Dimension, folded: bool) -> Iterator[str]:
+def _families(symmetry: Structure, counted: Dimension, folded: bool) -> Iterator[str]:
     members: dict[tuple[Family, bool], list[Part]] = {kind: [] for kind in SENTENCES}
-    for part in found.parts:
+    for part in counted.parts:
         if part.family is not Family.SPACE:
             members[family_kind(symmetry, part)].append(part)
     for kind, parts in members.items():

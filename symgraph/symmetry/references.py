@@ -21,42 +21,52 @@ def problems(symmetry: Structure) -> Iterator[str]:
 def _spaces(symmetry: Structure) -> Iterator[str]:
     count = len(symmetry.spaces)
     yield from (
-        f"spaces: {name!r} occurs twice" for name, n in Counter(s.name for s in symmetry.spaces).items() if n > 1
+        f"spaces: {name!r} occurs twice"
+        for name, times in Counter(space.name for space in symmetry.spaces).items()
+        if times > 1
     )
-    for i, s in enumerate(symmetry.spaces):
-        at = f"spaces[{i}]"
-        if s.id != i:
-            yield f"{at}.id: it is {s.id}"
-        if s.size < 1 or s.scales < 0 or s.signs < 0:
+    for number, space in enumerate(symmetry.spaces):
+        at = f"spaces[{number}]"
+        if space.id != number:
+            yield f"{at}.id: it is {space.id}"
+        if space.size < 1 or space.scales < 0 or space.signs < 0:
             yield f"{at}: a size or a count is negative or zero"
-        if s.group not in s.bound:
-            yield f"{at}.group: {s.group} is not within its bound"
-        yield from (f"{at}.fibre: there is no space {f}" for f in s.fibre if not 0 <= f < count or f == i)
+        if space.group not in space.bound:
+            yield f"{at}.group: {space.group} is not within its bound"
+        yield from (
+            f"{at}.fibre: there is no space {outer}"
+            for outer in space.fibre
+            if not 0 <= outer < count or outer == number
+        )
 
 
 def _frames(symmetry: Structure) -> Iterator[str]:
-    yield from (f"frames: {i} occurs twice" for i, n in Counter(f.id for f in symmetry.frames).items() if n > 1)
-    for i, f in enumerate(symmetry.frames):
-        if not -1 <= f.space < len(symmetry.spaces):
-            yield f"frames[{i}].space: there is no space {f.space}"
-        elif f.space >= 0:
-            s = symmetry.spaces[f.space]
-            if (len(f.scale), len(f.sign)) != (s.scales, s.signs):
-                yield f"frames[{i}]: its scales and signs are not those of {s.name}"
+    yield from (
+        f"frames: {number} occurs twice"
+        for number, times in Counter(frame.id for frame in symmetry.frames).items()
+        if times > 1
+    )
+    for number, frame in enumerate(symmetry.frames):
+        if not -1 <= frame.space < len(symmetry.spaces):
+            yield f"frames[{number}].space: there is no space {frame.space}"
+        elif frame.space >= 0:
+            space = symmetry.spaces[frame.space]
+            if (len(frame.scale), len(frame.sign)) != (space.scales, space.signs):
+                yield f"frames[{number}]: its scales and signs are not those of {space.name}"
 
 
 def _terms(symmetry: Structure) -> Iterator[str]:
     state = {name: node.shape for name, node in symmetry.graph.state.items()}
     yield from (f"terms: {name!r} is missing" for name in state if name not in symmetry.terms)
-    frames = {f.id for f in symmetry.frames}
+    frames = {frame.id for frame in symmetry.frames}
     for name, axes in symmetry.terms.items():
         at = f"terms[{name!r}]"
         if name not in state:
             yield f"{at}: there is no such parameter"
-        elif tuple(t.size for t in axes) != state[name]:
+        elif tuple(term.size for term in axes) != state[name]:
             yield f"{at}: its sizes are not the shape {list(state[name])}"
-        for i, term in enumerate(axes):
-            yield from (f"{at}[{i}]: {text}" for text in _leaves(symmetry, term, frames))
+        for dim, term in enumerate(axes):
+            yield from (f"{at}[{dim}]: {text}" for text in _leaves(symmetry, term, frames))
 
 
 def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:
@@ -70,20 +80,26 @@ def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:
 
 
 def _families(symmetry: Structure) -> Iterator[str]:
-    frames = {f.id for f in symmetry.frames}
-    used = [("gains", g.frame) for g in symmetry.gains] + [("centred", c.frame) for c in symmetry.centred]
-    used += [("shears", s.frame) for s in symmetry.shears]
-    used += [("spectral", f) for s in symmetry.spectral for f in (*s.before, *s.after)]
+    frames = {frame.id for frame in symmetry.frames}
+    used = [("gains", gain.frame) for gain in symmetry.gains] + [
+        ("centred", centred.frame) for centred in symmetry.centred
+    ]
+    used += [("shears", shear.frame) for shear in symmetry.shears]
+    used += [("spectral", frame) for spectral in symmetry.spectral for frame in (*spectral.before, *spectral.after)]
     yield from (f"{family}: there is no frame {frame}" for family, frame in used if frame not in frames)
     state = symmetry.graph.state
-    names = [("gains", g.parameter) for g in symmetry.gains]
-    names += [("constants", x.sink) for x in symmetry.constants if x.sink]
-    names += [("leans", x.sink) for x in symmetry.leans if x.sink]
-    names += [(family, n) for family, p in _planes(symmetry) for n in (p.gain, p.bias) if n]
-    names += [("shears", n) for s in symmetry.shears for n in s.gains]
-    names += [("spectral", s.gain) for s in symmetry.spectral]
-    names += [("radial", n) for r in symmetry.radial for n in r.tensors]
-    names += [("statistics", n) for s in symmetry.statistics for n in (*s.tensors, s.gain, s.bias)]
+    names = [("gains", gain.parameter) for gain in symmetry.gains]
+    names += [("constants", constant.sink) for constant in symmetry.constants if constant.sink]
+    names += [("leans", lean.sink) for lean in symmetry.leans if lean.sink]
+    names += [(family, name) for family, plane in _planes(symmetry) for name in (plane.gain, plane.bias) if name]
+    names += [("shears", name) for shear in symmetry.shears for name in shear.gains]
+    names += [("spectral", spectral.gain) for spectral in symmetry.spectral]
+    names += [("radial", name) for radial in symmetry.radial for name in radial.tensors]
+    names += [
+        ("statistics", name)
+        for statistics in symmetry.statistics
+        for name in (*statistics.tensors, statistics.gain, statistics.bias)
+    ]
     yield from (f"{family}: there is no parameter {name!r}" for family, name in names if name not in state)
     for port in _ports(symmetry):
         if port.window and not _has_axis(symmetry, port.piece.parameter, port.window[0]):
@@ -104,22 +120,22 @@ def _has_axis(symmetry: Structure, parameter: str, axis: int) -> bool:
 
 
 def _ports(symmetry: Structure) -> Iterator[Port]:
-    for c in symmetry.constants:
-        yield from (c.source, *(s.port for s in c.shares))
+    for constant in symmetry.constants:
+        yield from (constant.source, *(share.port for share in constant.shares))
 
 
 def _planes(symmetry: Structure) -> Iterator[tuple[str, Plane]]:
-    found = [*(p.plane for p in _ports(symmetry)), *(c.tied for c in symmetry.constants)]
-    yield from (("constants", p) for p in found if p is not None)
-    yield from (("leans", x.plane) for x in symmetry.leans)
+    planes = [*(port.plane for port in _ports(symmetry)), *(constant.tied for constant in symmetry.constants)]
+    yield from (("constants", plane) for plane in planes if plane is not None)
+    yield from (("leans", lean.plane) for lean in symmetry.leans)
 
 
 def _pieces(symmetry: Structure) -> Iterator[tuple[str, Piece]]:
-    yield from (("constants", p.piece) for p in _ports(symmetry))
-    hops = [h for c in symmetry.constants for s in c.shares for h in s.path]
-    hops += [c.through for c in symmetry.constants if c.through is not None]
-    yield from (("constants", p) for h in hops for p in (h.reader, h.rows))
-    for c in symmetry.centred:
-        yield from (("centred", p) for p in c.pieces)
-    yield from (("leans", x.rows) for x in symmetry.leans if x.rows is not None)
-    yield from ((family, p.reader) for family, p in _planes(symmetry))
+    yield from (("constants", port.piece) for port in _ports(symmetry))
+    hops = [hop for constant in symmetry.constants for share in constant.shares for hop in share.path]
+    hops += [constant.through for constant in symmetry.constants if constant.through is not None]
+    yield from (("constants", piece) for hop in hops for piece in (hop.reader, hop.rows))
+    for centred in symmetry.centred:
+        yield from (("centred", piece) for piece in centred.pieces)
+    yield from (("leans", lean.rows) for lean in symmetry.leans if lean.rows is not None)
+    yield from ((family, plane.reader) for family, plane in _planes(symmetry))

@@ -30,7 +30,7 @@ VERSION = 3
 REMEDY = "give the JSON that `symgraph inspect MODEL --json` prints"
 Found = TypeVar("Found", bound=Structure)
 _GRAPH = ("version", "model", "state", "tied", "transient")
-_FOUND = tuple(f.name for f in fields(Structure) if f.name != "graph")
+_FOUND = tuple(field.name for field in fields(Structure) if field.name != "graph")
 
 
 def to_json(symmetry: Structure, indent: int | None = None) -> str:
@@ -208,10 +208,12 @@ def _read(hint: Any, plain: Any, at: str) -> Any:
 
 def _tuple(hints: tuple[Any, ...], plain: list[Any], at: str) -> tuple[Any, ...]:
     if hints[1:] == (...,):
-        return tuple(_read(hints[0], item, f"{at}[{i}]") for i, item in enumerate(plain))
+        return tuple(_read(hints[0], item, f"{at}[{number}]") for number, item in enumerate(plain))
     if len(hints) != len(plain):
         raise _Malformed(f"{at}: {len(hints)} values are needed, {len(plain)} were found")
-    return tuple(_read(hint, item, f"{at}[{i}]") for i, (hint, item) in enumerate(zip(hints, plain, strict=True)))
+    return tuple(
+        _read(hint, item, f"{at}[{number}]") for number, (hint, item) in enumerate(zip(hints, plain, strict=True))
+    )
 
 
 def _term(plain: Any, at: str) -> Term:
@@ -228,18 +230,18 @@ def _term(plain: Any, at: str) -> Term:
 def _inner(term: dict[str, Any], key: str, at: str) -> Term:
     order = tuple(_read(tuple[int, ...], term["order"], f"{at}.order")) if key == "concat" and "order" in term else ()
     _keys(term, (key, "order") if order else (key,), at)
-    parts = tuple(_term(part, f"{at}.{key}[{i}]") for i, part in enumerate(_list(term[key], at)))
-    found = Product(parts) if key == "product" else Concat(parts, order)
-    if order and sorted(order) != list(range(found.size)):
-        raise _Malformed(f"{at}.order: each of {found.size} positions is needed once")
-    return found
+    parts = tuple(_term(part, f"{at}.{key}[{number}]") for number, part in enumerate(_list(term[key], at)))
+    joined = Product(parts) if key == "product" else Concat(parts, order)
+    if order and sorted(order) != list(range(joined.size)):
+        raise _Malformed(f"{at}.order: each of {joined.size} positions is needed once")
+    return joined
 
 
 def _class(plain: Any, at: str) -> SymmetryClass:
-    found = named(plain)
-    if found is None:
+    known = named(plain)
+    if known is None:
         raise _Malformed(f"{at}: {plain!r} is no symmetry class")
-    return found
+    return known
 
 
 _KINDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false", list: "a list", dict: "an object"}

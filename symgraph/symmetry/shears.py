@@ -24,8 +24,8 @@ class Normal:
         gain = torch.ones_like(like) if not self.gain else state[self.gain].to(like) + self.offset
         closed = gain == 0
         # Where a gain is zero nothing is written.
-        found = closed.to(like) if bool(closed.any()) else 1.0 / gain
-        unit: Tensor = found / found.norm()
+        normal = closed.to(like) if bool(closed.any()) else 1.0 / gain
+        unit: Tensor = normal / normal.norm()
         return unit
 
 

@@ -185,7 +185,7 @@ class Structure:
         """
         if name in self.by_name:
             return self.by_name[name]
-        active = f"there is {shorten(s.name for s in self.active)}"
+        active = f"there is {shorten(space.name for space in self.active)}"
         raise UsageError(f"no space is called {name!r}", remedy=near(name, self.by_name, active, count=3, cutoff=0.4))
 
     def matching(self, pattern: str) -> tuple[Space, ...]:
@@ -194,7 +194,7 @@ class Structure:
         Raises:
             UsageError: there are none; near names are suggested.
         """
-        return tuple(s for s in self.spaces if fnmatchcase(s.name, pattern)) or (self.space(pattern),)
+        return tuple(space for space in self.spaces if fnmatchcase(space.name, pattern)) or (self.space(pattern),)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -342,12 +342,12 @@ class Structure:
 
 
 def _named(name: str) -> SymmetryClass:
-    found = named(name)
-    if found is None:
+    known = named(name)
+    if known is None:
         raise UsageError(
             f"there is no class {name!r}", remedy=near(name, known_classes(), f"one of {', '.join(known_classes())}")
         )
-    return found
+    return known
 
 
 def _restricted(space: Space, bound: Bound) -> Space:
