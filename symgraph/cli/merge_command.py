@@ -120,22 +120,27 @@ def run(args: Arguments, console: Console) -> int:
 
 def _by_recipe(args: Arguments, console: Console) -> int:
     """All that a recipe says."""
+    from symgraph.io.recipe import read_recipe
     from symgraph.match.merge import write_merged
     from symgraph.match.recipe_merge import merge_by_recipe
+    from symgraph.measure.blending import METHODS
 
     if args.models or args.weights is not None or args.recalibrate is not None or args.dry_run:
         cause = "a recipe names its models and their weights, and is run at once"
         raise UsageError("a recipe and more than that", cause=cause, remedy="leave out one of them")
     inputs.refuse_unread(args, "say it in the recipe, `tokenizer: {source: union}`", "vocabulary")
     inputs.check_device(args.device)
+    args.models = read_recipe(args.recipe, METHODS).names
     inputs.require_out(args, "the merged model")
     dtype, args.dtype = args.dtype, "float64"
     if dtype is not None:
         raise UsageError(f"--dtype {dtype} with a recipe", remedy="name it as `dtype` in the recipe")
+    inputs.require_room(args, args.models, spooled=len(args.models) if args.align else 0)
+    models = {name: inputs.weighted(name, args, deferred=True) for name in args.models}
     how = {"align": args.align, "seed": args.seed, "by": args.by, "options": chosen(args, MatchOptions)}
     with console.working("merging"):
         settings = inputs.settings(args, UniverseSettings, spool=True)
-        merged = merge_by_recipe(args.recipe, **inputs.trusted(args), **how, **settings)
+        merged = merge_by_recipe(args.recipe, models=models, **inputs.trusted(args), **how, **settings)
     out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
     console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
     return 0

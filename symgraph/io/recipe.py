@@ -87,6 +87,12 @@ class Recipe:
         return self.models or self.slices[0].sources
 
     @property
+    def names(self) -> list[str]:
+        """The names of all models, each once: the base first, where there is one."""
+        listed = (model.model for model in self.ingredients)
+        return list(dict.fromkeys([*([self.base] if self.base else []), *listed]))
+
+    @property
     def base(self) -> str | None:
         """The model that others are compared with, where one is named."""
         return self.base_model or next((part.base_model for part in self.slices if part.base_model), None)
@@ -207,6 +213,8 @@ def _problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield f"it names {twice} twice", "leave one of them out, or give it another weight"
     elif recipe.merge_method not in ("linear", *BASELESS) and recipe.base is None:
         yield f"{recipe.merge_method} needs a base", "name it as `base_model`"
+    elif recipe.merge_method == "slerp" and len(recipe.names) != 2:
+        yield f"slerp is between two models, and there are {len(recipe.names)}", "name one beside the base"
     yield from _parameter_problems(recipe)
     for name in filter(None, (recipe.dtype, recipe.out_dtype)):
         if _plain_dtype(name) not in DTYPES:

@@ -17,6 +17,7 @@ from symgraph.inference.sources import model, with_example
 from symgraph.io.checkpoint import dtypes, module_hash
 from symgraph.io.example import Size
 from symgraph.io.mergekit import INSTALL, THEIRS, command
+from symgraph.io.models import Model
 from symgraph.io.options import given as given_settings
 from symgraph.io.recipe import Place, Recipe, RecipeModel, read_recipe
 from symgraph.io.state import check_finite
@@ -24,10 +25,10 @@ from symgraph.match.by_mergekit import ByMergekit, check_readable
 from symgraph.match.cards import merged_ingredient
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 from symgraph.match.merge import Merged, together, widest, with_all_rows
-from symgraph.match.one_basis import shared_rows
+from symgraph.match.one_basis import Universe, shared_rows
 from symgraph.measure.blending import DELTAS, METHODS, Deltas, deltas, linear, slerp
 from symgraph.measure.mixture import State, moves
-from symgraph.resize.overlap import placed_in
+from symgraph.resize.overlap import Overlap, placed_in
 from symgraph.resize.token_rows import WantedTokens
 from symgraph.tracing.deferred import Deferred, made
 
@@ -74,46 +75,74 @@ def merge_by_recipe(
     """
     wanted = read_recipe(recipe, METHODS)
     by = _engine(by, wanted.merge_method)
-    names = list(dict.fromkeys([*([wanted.base] if wanted.base else []), *_names(wanted)]))
-    if models is not None and not isinstance(models, Mapping):
-        named = ", ".join(f"{n!r}: ..." for n in names)
-        raise UsageError("the models have no names", remedy=f"give them by those of the recipe, models={{{named}}}")
-    given = dict(models or {})
     trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code, "model_class": model_class}
-    found = [model(given.get(n, n), **trusted) for n in names]
-    found = [with_example(m, example, input_size) for m in found]
+    found = [with_example(m, example, input_size) for m in _models(wanted, models, trusted)]
+    check_layers(wanted, places_of(found[0].module))
     if by == "mergekit":
         check_readable(found)
-    kept = {n: dtypes(m) for n, m in zip(names, found, strict=True)}
     hashes = [module_hash(m.module) for m in found]
-    tokens = _tokens(wanted, names)
-    shared = shared_rows(found, given_settings(UniverseSettings, None, settings), wanted=tokens)
-    brought, states, universe = together(list(shared.matched) if shared else found, 0, options, align=align, **settings)
-    if shared:
-        rows = shared.filled(with_all_rows(shared, universe), 0)
-        states = [placed_in(s, r, m.module) for s, r, m in zip(states, rows, brought, strict=True)]
-    held = dict(zip(names, states, strict=True))
-    check_layers(wanted, places_of(brought[0].module))
-    blend: _Blend | ByMergekit = _Blend(wanted, brought[0].module, held, seed)
-    if by == "mergekit":
-        there = dict(zip(names, brought, strict=True))
-        blend = ByMergekit(wanted, there, held, seed, trusted, settings.get("scratch"))
-    state = blend.state(widest([kept[n] for n in names], wanted.written))
-    roles = ["base" if n == wanted.base else "merged" for n in names]
+    there = _in_one_basis(wanted, found, options, align=align, **settings)
+    state = there.merged(wanted, by, seed, trusted, settings.get("scratch"))
+    roles = ["base" if name == wanted.base else "merged" for name in wanted.names]
     ingredients = tuple(map(merged_ingredient, roles, found, hashes))
     method = wanted.merge_method + (" by mergekit" if by == "mergekit" else "")
+    about = (there.shared.notes, there.shared.tokenizer) if there.shared else ((), None)
+    return Merged(there.written, state, ingredients, there.universe, "", method, *about)
+
+
+def _models(recipe: Recipe, models: Any, trusted: Mapping[str, Any]) -> list[Model]:
+    """The models of a recipe, in the order of their names: as they were given, or as they are named."""
+    if models is not None and not isinstance(models, Mapping):
+        named = ", ".join(f"{name!r}: ..." for name in recipe.names)
+        raise UsageError("the models have no names", remedy=f"give them by those of the recipe, models={{{named}}}")
+    given = dict(models or {})
+    return [model(given.get(name, name), **trusted) for name in recipe.names]
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """The models of a recipe in one basis, their states there, and the dtypes that they came in.
+
+    `written` is the one whose class, config and files beside the weights the result has.
+    """
+
+    models: Sequence[Model]
+    states: Sequence[State]
+    universe: Universe | None
+    shared: Overlap | None
+    kept: Sequence[Mapping[str, torch.dtype]]
+    written: Model
+
+    def merged(self, recipe: Recipe, by: str, seed: int, trusted: Mapping[str, Any], scratch: Any) -> State:
+        """What the recipe makes of them."""
+        states = dict(zip(recipe.names, self.states, strict=True))
+        stored = widest(self.kept, recipe.written)
+        if by == "symgraph":
+            return _Blend(recipe, self.models[0].module, states, seed).state(stored)
+        models = dict(zip(recipe.names, self.models, strict=True))
+        return ByMergekit(recipe, models, states, seed, trusted, scratch).state(stored)
+
+
+def _in_one_basis(recipe: Recipe, found: Sequence[Model], options: Any, *, align: bool, **settings: Any) -> _Together:
+    tokens = _tokens(recipe)
+    shared = shared_rows(found, given_settings(UniverseSettings, None, settings), wanted=tokens)
+    kept = [dtypes(m) for m in found]
+    models, states, universe = together(shared.matched if shared else found, 0, options, align=align, **settings)
+    if shared is None:
+        return _Together(models, states, universe, None, kept, models[0])
+    rows = shared.filled(with_all_rows(shared, universe), 0)
+    states = [placed_in(state, own, m.module) for state, own, m in zip(states, rows, models, strict=True)]
     # Files beside the weights are of the model whose tokens have their ids.
-    beside = replace(brought[0], files=tuple(f for f in found[tokens.owner].files if f.name == "config.json"))
-    about = (shared.notes, shared.tokenizer) if shared else ((), None)
-    return Merged(beside if shared else brought[0], state, ingredients, universe, "", method, *about)
+    files = tuple(file for file in found[tokens.owner].files if file.name == "config.json")
+    return _Together(models, states, universe, shared, kept, replace(models[0], files=files))
 
 
-def _tokens(recipe: Recipe, names: Sequence[str]) -> WantedTokens:
+def _tokens(recipe: Recipe) -> WantedTokens:
     """Whose tokens the result has: what the recipe says, or all of them in the order of the base."""
     said = recipe.tokens
     if said is None:
         return WantedTokens(0)
-    owner = names.index(said.source) if said.source in names else 0
+    owner = recipe.names.index(said.source) if said.source in recipe.names else 0
     source = "union" if said.source == "union" else "base"
     return WantedTokens(owner, source, said.pad_to_multiple_of or 1, asked=True)
 
@@ -137,10 +166,6 @@ def _engine(by: str, method: str) -> str:
     return by
 
 
-def _names(recipe: Recipe) -> list[str]:
-    return [m.model for m in recipe.ingredients]
-
-
 @dataclass(frozen=True)
 class _Blend:
     """A recipe at work on states of one shape, by the names of their models."""
@@ -149,11 +174,6 @@ class _Blend:
     module: nn.Module
     states: Mapping[str, State]
     seed: int
-
-    def __post_init__(self) -> None:
-        count = len(set(_names(self.recipe)) | {self.recipe.base} - {None})
-        if self.recipe.merge_method == "slerp" and count != 2:
-            raise UsageError(f"slerp is between two models, and there are {count}", remedy="name one beside the base")
 
     @cached_property
     def places(self) -> dict[str, Place]:

@@ -164,5 +164,7 @@ def test_a_recipe_is_merged_in_one_basis(cli: Cli, three: list[Path]) -> None:
     assert "ties of vit-0, vit-1, vit-2" in Path("merged/README.md").read_text()
     assert weights("merged").keys() == weights(three[0]).keys()
     refused(cli("merge", "--recipe", "recipe.yaml", *three, "--out", "other"), 2, "a recipe and more than that")
+    inside = cli("merge", "--recipe", "recipe.yaml", "--out", three[1], "--overwrite")
+    refused(inside, 7, "is not written", "which is read")
     refused(cli("merge", "--out", "other"), 2, "nothing to merge", "--recipe")
     refused(cli("merge", "--recipe", "no.yaml", "--out", "other"), 2, "no such file")

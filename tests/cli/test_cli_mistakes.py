@@ -83,6 +83,14 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*RECIPE, "linear.yaml", "--no-align", "--sweeps", "3"), "leave out --sweeps, or leave out --no-align"),
     ((*RECIPE, "linear.yaml", "--weights", "0.5", "0.5"), "leave out one of them"),
     ((*RECIPE, "linear.yaml", "--dtype", "float32"), "`dtype` in the recipe"),
+    ((*RECIPE, "linear.yaml", "--vocabulary", "base"), "`tokenizer: {source: union}`"),
+    ((*RECIPE, "linear.yaml", "--by", "someone"), "use symgraph or mergekit"),
+    ((*RECIPE, "della.yaml", "--by", "symgraph"), "--by mergekit, or one of linear, slerp"),
+    ((*RECIPE, "three.yaml"), "name one beside the base"),
+    (("merge", *PAIR, "--out", "x", "--by", "mergekit"), "name a recipe with --recipe"),
+    (("merge", *PAIR, "--out", "x", "--vocabulary", "all"), "use union or base"),
+    (("merge", *PAIR, "--out", "x", "--vocabulary", "union"), "beside its weights"),
+    (("merge", "cli_nets:a", "out+out", "--out", "x"), "name a folder with adapter_config.json after the +"),
     (("merge", *PAIR, "--out", "x", "--recalibrate-limit", "9"), "name data with --recalibrate"),
     (("run",), "`symgraph run PROGRAM`"),
     (("run", "gone.yaml"), "--emit-program FILE"),
@@ -111,6 +119,8 @@ RECIPES = {
     "base": LINEAR.replace("linear", "ties"),
     "parameter": BASE + "parameters: {wieght: 1}\n",
     "density": BASE + "parameters: {density: [0.5, 1.5]}\n",
+    "della": BASE.replace("ties", "della"),
+    "three": BASE.replace("ties", "slerp").replace("{model: cli_nets:b}", "{model: cli_nets:b}, {model: cli_nets:c}"),
     "twice": BASE.replace("cli_nets:b", "cli_nets:a"),
 }
 
