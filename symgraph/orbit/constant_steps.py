@@ -62,7 +62,8 @@ class Shift(Step):
                 changed[port.piece.parameter] = turned(weight, port.piece, port.plane, changed, added / height)
         tied, sink = self.family.tied, self.family.sink
         if tied is not None and sink in changed:
-            changed[sink] = changed[sink] - self.constant.to(changed[sink]) * tied.height(state, changed[sink])
+            height = tied.height(state, changed[sink])
+            changed[sink] = changed[sink] - self.constant.to(changed[sink]) * height
         return changed
 
     def _check_given(self, state: State) -> None:

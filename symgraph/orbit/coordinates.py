@@ -53,14 +53,15 @@ class Coordinates:
         }
         shapes = {name: freedom.shape for name, freedom in self.rest.items()}
         shapes |= {f"gain {name}": (prod(symmetry.graph.state[name].shape),) for name in symmetry.gain_sites}
-        self.zero: Vector = latents | {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+        zeros = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+        self.zero: Vector = latents | zeros
         self.here = self._seen(self.zero)
         # Their steps take a number: nothing can be differentiated, and there are few.
         numbers = [name for name, tensor in self.zero.items() if not tensor.shape]
-        self.columns = {name: self.slope({**self.zero, name: torch.ones((), dtype=torch.float64)}) for name in numbers}
-        self.smooth = {
-            name: tensor.clone().requires_grad_() for name, tensor in self.zero.items() if name not in self.columns
-        }
+        one = torch.ones((), dtype=torch.float64)
+        self.columns = {name: self.slope({**self.zero, name: one}) for name in numbers}
+        others = {name: tensor for name, tensor in self.zero.items() if name not in self.columns}
+        self.smooth = {name: tensor.clone().requires_grad_() for name, tensor in others.items()}
         self.moved = self._seen({**self.zero, **self.smooth})
 
     def point(self, at: Mapping[str, Tensor]) -> State:
@@ -69,9 +70,8 @@ class Coordinates:
         steps: list[Step] = [Act(GroupElement(self.symmetry, elements))] if elements else []
         for name, freedom in self.rest.items():
             steps += freedom.steps(at[name])
-        steps += [
-            rescale(self.symmetry, sites, 1 + at[f"gain {name}"]) for name, sites in self.symmetry.gain_sites.items()
-        ]
+        for name, sites in self.symmetry.gain_sites.items():
+            steps.append(rescale(self.symmetry, sites, 1 + at[f"gain {name}"]))
         return Transform((*steps, *self.home.steps)).apply(self.clean)
 
     def _seen(self, at: Mapping[str, Tensor]) -> State:

@@ -81,7 +81,10 @@ class DescentOptions(MotionOptions):
     def rate(self, step: int) -> float:
         """The factor on the learning rate at a step, counted from 0."""
         rise = min(1.0, (step + 1) / (self.warmup + 1))
-        return rise * (0.5 + 0.5 * math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else rise
+        if self.schedule != "cosine":
+            return rise
+        fall = 0.5 + 0.5 * math.cos(math.pi * step / self.steps)
+        return rise * fall
 
 
 def _check_optimiser(name: str) -> None:

@@ -93,7 +93,8 @@ def _along(at: Coordinates, step: Vector, target: Mapping[str, Tensor], before: 
 
 def square(state: Mapping[str, Tensor], target: Mapping[str, Tensor], weights: Mapping[str, float]) -> float:
     """The weighted squared distance of two states; infinite where it is not finite."""
-    total = sum(float((weight * (target[name] - state[name])).square().sum()) for name, weight in weights.items())
+    apart = (weight * (target[name] - state[name]) for name, weight in weights.items())
+    total = sum(float(change.square().sum()) for change in apart)
     return total if math.isfinite(total) else math.inf
 
 

@@ -70,7 +70,8 @@ class Carried(Mapping[str, Tensor]):
         count = len(self._steps) if count is None else count
         tensor, last = made(self._after(name, count)), self._last_step(name, count)
         beside = () if last is None else self._steps[last].beside(name)
-        self._last = OrderedDict((at, known) for at, known in self._last.items() if at[1] == last and at[0] in beside)
+        wanted = {(other, last) for other in beside}
+        self._last = OrderedDict((at, known) for at, known in self._last.items() if at in wanted)
         return tensor
 
     def _after(self, name: str, count: int) -> Tensor:

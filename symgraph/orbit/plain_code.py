@@ -186,18 +186,17 @@ def _move(alignment: Alignment, wide: State, known: Mapping[Operand, Tensor], na
     end, statements = recorder.result(image)
     if end == Operand("state", name):
         return None
-    read = dict.fromkeys(
-        operand for statement in statements for operand in statement.reads if operand.kind in ("state", "element")
-    )
     own = Operand("state", name)
-    states = [*([own] if own in read or not any(operand.kind == "state" for operand in read) else ())]
-    states += [operand for operand in read if operand.kind == "state" and operand != own]
+    read = dict.fromkeys(operand for statement in statements for operand in statement.reads)
+    states = [operand for operand in read if operand.kind == "state"]
+    # The tensor itself comes first.
+    if own in states or not states:
+        states = [own, *(operand for operand in states if operand != own)]
     parts = [operand for operand in read if operand.kind == "element"]
     named = _named([*states, *parts])
     code = "\n".join([f"({', '.join(named.values())}):", *_lines(statements, end, named)])
-    return _Move(
-        code, tuple(operand.name for operand in states), tuple(operand.name for operand in parts), recorder.numbers
-    )
+    state_names, part_names = (tuple(operand.name for operand in each) for each in (states, parts))
+    return _Move(code, state_names, part_names, recorder.numbers)
 
 
 def _named(operands: list[Operand]) -> dict[Operand, str]:
@@ -218,12 +217,8 @@ def _lines(statements: tuple[Statement, ...], end: Operand, named: Mapping[Opera
     called, count = dict(named), 0
     for statement in statements:
         text = "".join(part if isinstance(part, str) else called.get(part, part.name) for part in statement.text)
-        once = (
-            len(statement.makes) == 1
-            and uses[statement.makes[0]] == 1
-            and statement.makes[0] != end
-            and not _is_several(statement)
-        )
+        single = len(statement.makes) == 1 and not _is_several(statement)
+        once = single and uses[statement.makes[0]] == 1 and statement.makes[0] != end
         if inline and once and len(text) < _SHORT:
             called[statement.makes[0]] = f"({text})" if statement.infix else text
             continue

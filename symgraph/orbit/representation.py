@@ -44,11 +44,12 @@ class Circle:
 
     def at(self, angle: float) -> Tensor:
         """The turn as a matrix, float64."""
-        turns = [angle * frequency for frequency in self.circle]
-        rows = [[[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]] for turn in turns]
-        matrix = torch.zeros(2 * len(rows), 2 * len(rows), dtype=torch.float64)
-        for number, block in enumerate(torch.tensor(rows, dtype=torch.float64)):
-            matrix[2 * number : 2 * number + 2, 2 * number : 2 * number + 2] = block
+        size = 2 * len(self.circle)
+        matrix = torch.zeros(size, size, dtype=torch.float64)
+        for at, frequency in zip(range(0, size, 2), self.circle, strict=True):
+            cosine, sine = math.cos(angle * frequency), math.sin(angle * frequency)
+            block = torch.tensor([[cosine, -sine], [sine, cosine]], dtype=torch.float64)
+            matrix[at : at + 2, at : at + 2] = block
         return matrix
 
 
@@ -199,7 +200,8 @@ def shape_of(axes: Axes, shape: tuple[int, ...], sizes: Mapping[str, int], at: s
 def smallest_class(matrices: Tensor) -> SymmetryClass:
     """The smallest class of the lattice that these matrices (m, n, n) are all in, among those that need no pairs."""
     magnitudes = matrices.abs()
-    single = ((magnitudes > _SMALL).sum(-1) == 1).all() and ((magnitudes > _SMALL).sum(-2) == 1).all()
+    entries = magnitudes > _SMALL
+    single = (entries.sum(-1) == 1).all() and (entries.sum(-2) == 1).all()
     units = bool(single) and bool(((magnitudes - 1).abs().lt(_SMALL) | magnitudes.lt(_SMALL)).all())
     if units and bool((matrices > -_SMALL).all()):
         return SymmetryClass.PERMUTATION

@@ -91,7 +91,8 @@ def _element(name: str, rotation: bool, symmetry: SymmetryGraph, tensors: Mappin
     parts = {part: tensors[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in tensors}
     whole = {part: tensor.shape for part, tensor in neutral(symmetry, space).tensors().items()}
     whole |= {"inverse_transpose": whole["matrix"]} if "matrix" in whole else {}
-    if not parts.keys() & {"index", "matrix"} or any(tensor.shape != whole.get(part) for part, tensor in parts.items()):
+    fits = all(tensor.shape == whole.get(part) for part, tensor in parts.items())
+    if not fits or not parts.keys() & {"index", "matrix"}:
         raise ValueError(f"the element of {name} is incomplete or has other shapes")
     if problem := _problem(parts, rotation or space.group in _COMPACT):
         raise ValueError(f"the element of {name} {problem}")
@@ -209,9 +210,11 @@ class Rescale(Step):
 
     def _annihilates(self, name: str, bias: Tensor) -> bool:
         """Whether a zero of the factor stands where a vector has none."""
-        frames = self.frames
-        parts = (block for block in blocks(name, [bias], self.symmetry.terms[name]) if block.leaves[0].frame in frames)
-        return any(bool((block.tensors[0][self._on(block.leaves[0]) == 0] != 0).any()) for block in parts)
+        for block in blocks(name, [bias], self.symmetry.terms[name]):
+            (leaf, *_), (part, *_) = block.leaves, block.tensors
+            if leaf.frame in self.frames and bool((part[self._on(leaf) == 0] != 0).any()):
+                return True
+        return False
 
     def inverse(self) -> Rescale:
         """The step that undoes this one; raises for a factor with a zero."""

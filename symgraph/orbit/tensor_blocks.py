@@ -60,16 +60,18 @@ class _Opened:
 def _opened(tensors: Sequence[Tensor], axes: Axes, size: Size) -> _Opened | None:
     """One step of taking tensors with the same axes apart; None where all axes are leaves."""
     for axis, term in enumerate(axes):
+        before, behind = axes[:axis], axes[axis + 1 :]
         if isinstance(term, Product):
-            inner = [torch.unflatten(tensor, axis, [size(factor) for factor in term.factors]) for tensor in tensors]
-            return _Opened(axis, term, [(inner, (*axes[:axis], *term.factors, *axes[axis + 1 :]))])
+            lengths = [size(factor) for factor in term.factors]
+            inner = [torch.unflatten(tensor, axis, lengths) for tensor in tensors]
+            return _Opened(axis, term, [(inner, (*before, *term.factors, *behind))])
         if isinstance(term, Concat):
             sizes = [size(part) for part in term.parts]
             order = term.order_of(sizes)
             inside = [_before(tensor, axis, order) for tensor in tensors] if order else tensors
             cuts = zip(*(torch.split(tensor, sizes, dim=axis) for tensor in inside), strict=True)
             parts = zip(cuts, term.parts, strict=True)
-            return _Opened(axis, term, [(list(cut), (*axes[:axis], part, *axes[axis + 1 :])) for cut, part in parts])
+            return _Opened(axis, term, [(list(cut), (*before, part, *behind)) for cut, part in parts])
     return None
 
 

@@ -12,9 +12,10 @@ attains, and are then improved in turn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from symgraph.symmetry.structure import Space
 
 # A correlation is keyed by its spaces, each with the sign exponents of its frame.
 Key = tuple[tuple[int, tuple[int, ...]], ...]
+_Key = TypeVar("_Key")
 Table = dict[Key, Tensor]
 ROUNDS = 4
 
@@ -57,7 +59,7 @@ def best(trees: Sequence[Tree], table: Table, batch: int) -> Optimum:
     total = next(iter(table.values())).new_zeros(batch)
     for group in _coupled(trees, table):
         ids = set().union(*(tree.ids() for tree in group))
-        part = {key: correlation for key, correlation in table.items() if {space for space, _ in key} & ids}
+        part = {key: correlation for key, correlation in table.items() if _spaces(key) & ids}
         optimum = _single(group[0], part, batch) if len(group) == 1 else _alternate(group, part, batch)
         elements |= optimum.elements
         total = total + optimum.value
@@ -68,26 +70,31 @@ def _coupled(trees: Sequence[Tree], table: Table) -> list[list[Tree]]:
     """Siblings in groups that share a correlation."""
     groups: list[list[Tree]] = [[tree] for tree in trees]
     for key in table:
-        on = {space for space, _ in key}
-        together = [group for group in groups if any(tree.ids() & on for tree in group)]
+        together = [group for group in groups if any(tree.ids() & _spaces(key) for tree in group)]
         if len(together) > 1:
-            groups = [group for group in groups if group not in together] + [
-                [tree for group in together for tree in group]
-            ]
+            apart = [group for group in groups if group not in together]
+            groups = [*apart, [tree for group in together for tree in group]]
     return groups
+
+
+def _spaces(key: Key) -> set[int]:
+    return {space for space, _ in key}
 
 
 def decoupled(tree: Tree, table: Table) -> bool:
     """Whether what is found of a tree is the optimum: no correlation joins siblings, which take turns."""
-    apart = all(sum(bool(child.ids() & {space for space, _ in key}) for child in tree.children) <= 1 for key in table)
-    return apart and all(decoupled(child, table) for child in tree.children)
+    for key in table:
+        joined = [child for child in tree.children if child.ids() & _spaces(key)]
+        if len(joined) > 1:
+            return False
+    return all(decoupled(child, table) for child in tree.children)
 
 
 def _single(tree: Tree, table: Table, batch: int) -> Optimum:
     maps = tree.space.maps
     if isinstance(maps, IndexMaps) and table:
         return _index(tree, maps, table, batch)
-    correlation = _sum(table)
+    correlation = _sum(table.values())
     if correlation is None or not isinstance(maps, DenseMaps):
         return Optimum({}, torch.zeros(batch))
     matrix, value = maps.optimum(correlation.double(), tree.space.layout)
@@ -99,11 +106,15 @@ def permutes(space: Space) -> bool:
     return isinstance(space.maps, IndexMaps) and space.maps.permutes
 
 
-def _sum(table: Table) -> Tensor | None:
+def _sum(tensors: Iterable[Tensor]) -> Tensor | None:
     total: Tensor | None = None
-    for correlation in table.values():
-        total = correlation if total is None else total + correlation
+    for tensor in tensors:
+        total = tensor if total is None else total + tensor
     return total
+
+
+def _add(table: dict[_Key, Tensor], key: _Key, value: Tensor) -> None:
+    table[key] = table[key] + value if key in table else value
 
 
 def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
@@ -116,14 +127,15 @@ def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
         moved = correlation.movedim((1 + 2 * at, 2 + 2 * at), (1, 2))
         rest = key[:at] + key[at + 1 :]
         if rest:
-            inner[rest] = inner[rest] + moved if rest in inner else moved
+            _add(inner, rest, moved)
         else:
-            own[key[at][1]] = own[key[at][1]] + moved if key[at][1] in own else moved
+            _add(own, key[at][1], moved)
     on = IndexSet(size, space.layout, (), space.scales, space.signs)
     if not inner:
         chosen = maps.assign(on, own, None)
         return Optimum({space.id: Element(chosen.index, None, chosen.sign)}, chosen.value)
-    flat = {key: correlation.reshape(batch * size * size, *correlation.shape[3:]) for key, correlation in inner.items()}
+    pairs = batch * size * size
+    flat = {key: correlation.reshape(pairs, *correlation.shape[3:]) for key, correlation in inner.items()}
     if _apart(tree.children, flat):
         # What each pair is worth costs less than its optimum, which only the matched ones need.
         worth = _worth(tree.children, flat).reshape(batch, size, size)
@@ -137,7 +149,7 @@ def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
         ahead = optimum.value - torch.gather(worth, 2, chosen.index.unsqueeze(2)).flatten()
         value = chosen.value + ahead.reshape(batch, size).sum(1)
     else:
-        optimum = best(tree.children, flat, batch * size * size)
+        optimum = best(tree.children, flat, pairs)
         chosen = maps.assign(on, own, optimum.value.reshape(batch, size, size))
         value = chosen.value
         elements = {
@@ -154,12 +166,12 @@ def _apart(trees: Sequence[Tree], table: Table) -> bool:
 
 def _worth(trees: Sequence[Tree], table: Table) -> Tensor:
     """What the optimum of such trees is worth: (P,)."""
-    worth: Tensor | None = None
+    values = []
     for tree in trees:
-        correlation = _sum({own_key: own for own_key, own in table.items() if own_key[0][0] == tree.space.id})
+        correlation = _sum(own for key, own in table.items() if key[0][0] == tree.space.id)
         if correlation is not None and isinstance(tree.space.maps, DenseMaps):
-            value = tree.space.maps.worth(correlation, tree.space.layout)
-            worth = value if worth is None else worth + value
+            values.append(tree.space.maps.worth(correlation, tree.space.layout))
+    worth = _sum(values)
     if worth is None:
         raise ValueError("a table without a correlation of its trees")
     return worth
@@ -176,9 +188,8 @@ def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:
     value, signs = next(iter(table.values())).new_zeros(size), None
     optimum = best(tree.children, inner, size) if inner else Optimum({}, value)
     if own and space.signs:
-        signs, value = best_signs(
-            {exponents: correlation.reshape(size, 1, 1) for exponents, correlation in own.items()}, space.signs
-        )
+        units = {exponents: correlation.reshape(size, 1, 1) for exponents, correlation in own.items()}
+        signs, value = best_signs(units, space.signs)
         signs = signs.reshape(space.signs, 1, size)
     elif own:
         value = torch.stack(list(own.values())).sum(0)
@@ -229,7 +240,7 @@ def _first(first: Tree, others: list[Tree], table: Table, batch: int) -> dict[in
     if first.space.is_matrix:
         eye = torch.eye(first.space.size).to(next(iter(table.values())))
         return {first.space.id: Element.rotation(eye.expand(batch, *eye.shape))}
-    on = {key: correlation for key, correlation in table.items() if first.space.id in {number for number, _ in key}}
+    on = {key: correlation for key, correlation in table.items() if first.space.id in _spaces(key)}
     start = _single(Tree(first.space, (*first.children, *others)), on, batch)
     return {number: element for number, element in start.elements.items() if number in first.ids()}
 
@@ -238,12 +249,10 @@ def _restrict(table: Table, tree: Tree, fixed: Mapping[int, Element], known: set
     """The table of one tree with its siblings fixed; correlations with a sibling not yet known are left out."""
     restricted: Table = {}
     for key, correlation in table.items():
-        if not {number for number, _ in key} & tree.ids():
+        spaces = _spaces(key)
+        if not spaces & tree.ids() or spaces & known - fixed.keys():
             continue
-        if any(number in known and number not in fixed for number, _ in key):
-            continue
-        rest, contracted = contract(key, correlation, fixed)
-        restricted[rest] = restricted[rest] + contracted if rest in restricted else contracted
+        _add(restricted, *contract(key, correlation, fixed))
     return restricted
 
 
@@ -269,8 +278,5 @@ def contract(key: Key, correlation: Tensor, fixed: Mapping[int, Element]) -> tup
 
 
 def _value(table: Table, elements: Mapping[int, Element]) -> Tensor:
-    total: Tensor | None = None
-    for key, correlation in table.items():
-        _, value = contract(key, correlation, elements)
-        total = value if total is None else total + value
+    total = _sum(contract(key, correlation, elements)[1] for key, correlation in table.items())
     return torch.zeros(1) if total is None else total
