@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from torch import Tensor
 
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.symmetry.graph import SymmetryGraph
+
+Key = TypeVar("Key")
 
 
 def blocks_on(
@@ -25,3 +28,8 @@ def gram(tensor: Tensor, dim: int, fibre: Sequence[int]) -> Tensor:
     """Second moments along `dim` for each position of the fibre: (F, n, n)."""
     rows = unfold(tensor, [*fibre, dim])
     return rows @ rows.transpose(-1, -2)
+
+
+def add_to(table: dict[Key, Tensor], key: Key, value: Tensor) -> None:
+    """Adds to the entry of a table, which may not be there yet."""
+    table[key] = table[key] + value if key in table else value

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from symgraph.orbit.grams import add_to
 from symgraph.orbit.tensor_blocks import Block, spread, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
@@ -60,8 +61,7 @@ class SquaredNorms:
         self.symmetry = symmetry
         tables: dict[Axes, Tensor] = {}
         for block in blocks:
-            axes, sums = self._sums(block, spaces)
-            tables[axes] = tables[axes] + sums if axes in tables else sums
+            add_to(tables, *self._sums(block, spaces))
         self.near = [{number for number, _ in axes} for axes in tables]
         self.kinds: dict[int, tuple[Exponents, ...]] = {}
         self.logs: Logs = {}

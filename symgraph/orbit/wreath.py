@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,11 +23,11 @@ from symgraph.groups.assignment import best_signs
 from symgraph.groups.elements import Element, IndexSet
 from symgraph.groups.index_maps import IndexMaps
 from symgraph.groups.map_class import DenseMaps
+from symgraph.orbit.grams import add_to
 from symgraph.symmetry.structure import Space
 
 # A correlation is keyed by its spaces, each with the sign exponents of its frame.
 Key = tuple[tuple[int, tuple[int, ...]], ...]
-_Key = TypeVar("_Key")
 Table = dict[Key, Tensor]
 ROUNDS = 4
 
@@ -113,10 +112,6 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor | None:
     return total
 
 
-def _add(table: dict[_Key, Tensor], key: _Key, value: Tensor) -> None:
-    table[key] = table[key] + value if key in table else value
-
-
 def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
     """Inner optimum for every pair of positions, then one assignment."""
     space, size = tree.space, tree.space.size
@@ -127,9 +122,9 @@ def _index(tree: Tree, maps: IndexMaps, table: Table, batch: int) -> Optimum:
         moved = correlation.movedim((1 + 2 * at, 2 + 2 * at), (1, 2))
         rest = key[:at] + key[at + 1 :]
         if rest:
-            _add(inner, rest, moved)
+            add_to(inner, rest, moved)
         else:
-            _add(own, key[at][1], moved)
+            add_to(own, key[at][1], moved)
     on = IndexSet(size, space.layout, (), space.scales, space.signs)
     if not inner:
         chosen = maps.assign(on, own, None)
@@ -252,7 +247,7 @@ def _restrict(table: Table, tree: Tree, fixed: Mapping[int, Element], known: set
         spaces = _spaces(key)
         if not spaces & tree.ids() or spaces & known - fixed.keys():
             continue
-        _add(restricted, *contract(key, correlation, fixed))
+        add_to(restricted, *contract(key, correlation, fixed))
     return restricted
 
 

@@ -140,12 +140,8 @@ def length_in(term: Term, sizes: Mapping[int, int]) -> int:
     """The length of an axis where some spaces, by id, have other sizes."""
     if isinstance(term, Leaf):
         return sizes.get(term.space, term.size)
-    inner = [length_in(part, sizes) for part in _inside(term)]
+    inner = [length_in(part, sizes) for part in term.children]
     return prod(inner) if isinstance(term, Product) else sum(inner)
-
-
-def _inside(term: Product | Concat) -> tuple[Term, ...]:
-    return term.factors if isinstance(term, Product) else term.parts
 
 
 def _resized(term: Term, sizes: Sizes, length: int | None = None) -> Term:
@@ -153,7 +149,7 @@ def _resized(term: Term, sizes: Sizes, length: int | None = None) -> Term:
     if isinstance(term, Leaf):
         own = length if length is not None and term.space < 0 else term.size
         return replace(term, size=sizes.get(term.space, own))
-    inner = tuple(_resized(part, sizes) for part in _inside(term))
+    inner = tuple(_resized(part, sizes) for part in term.children)
     return Product(inner) if isinstance(term, Product) else term.with_parts(inner)
 
 
@@ -222,7 +218,7 @@ def _plain(term: Term) -> Term | None:
     """The term without spaces of one position, and without a nesting that they alone call for."""
     if isinstance(term, Leaf):
         return term if term.size != 1 else None
-    inner = [plain for part in _inside(term) if (plain := _plain(part)) is not None]
+    inner = [plain for part in term.children if (plain := _plain(part)) is not None]
     if isinstance(term, Concat):
         # Parts of one position are not nothing: their place in the axis is taken.
         return (
@@ -241,10 +237,10 @@ def _leaves(wide: Term | None, own: Term | None) -> Iterator[tuple[Leaf, Leaf] |
     elif wide is None or own is None or type(wide) is not type(own):
         yield None
     elif isinstance(wide, Product | Concat) and isinstance(own, Product | Concat):
-        if len(_inside(wide)) != len(_inside(own)):
+        if len(wide.children) != len(own.children):
             yield None
             return
-        for part, own_part in zip(_inside(wide), _inside(own), strict=True):
+        for part, own_part in zip(wide.children, own.children, strict=True):
             yield from _leaves(part, own_part)
 
 

@@ -99,14 +99,14 @@ def touches(term: Term, maps: Container[int]) -> bool:
     """Whether one of these spaces stands in the term."""
     if isinstance(term, Leaf):
         return term.space in maps
-    return any(touches(part, maps) for part in (term.factors if isinstance(term, Product) else term.parts))
+    return any(touches(child, maps) for child in term.children)
 
 
 def wide_size(term: Term, maps: Widenings) -> int:
     """The length of an axis once its spaces have grown."""
     if isinstance(term, Leaf):
         return maps[term.space].wide.size if term.space in maps else term.size
-    sizes = [wide_size(part, maps) for part in (term.factors if isinstance(term, Product) else term.parts)]
+    sizes = [wide_size(child, maps) for child in term.children]
     return math.prod(sizes) if isinstance(term, Product) else sum(sizes)
 
 
@@ -194,7 +194,7 @@ def _parts(term: Term, maps: Widenings) -> tuple[Tensor, Tensor, Tensor]:
         return one, one, torch.tensor([start], dtype=torch.float64)
     if not touches(term, maps):
         return one, one, torch.zeros(1, dtype=torch.float64)
-    inner = [_parts(part, maps) for part in (term.factors if isinstance(term, Product) else term.parts)]
+    inner = [_parts(child, maps) for child in term.children]
     guess = torch.zeros(1, dtype=torch.float64)
     if isinstance(term, Concat):
         guesses = [more for _, _, more in inner]

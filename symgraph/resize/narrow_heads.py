@@ -11,7 +11,7 @@ from torch import Tensor
 from symgraph.groups.elements import Element
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.orbit.action import GroupElement
-from symgraph.orbit.grams import blocks_on
+from symgraph.orbit.grams import add_to, blocks_on
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, unfold
 from symgraph.orbit.wreath import Key, Table, Tree, best
@@ -110,8 +110,7 @@ class Heads:
                 apart += distances(own)
                 continue
             apart += norms.unsqueeze(0) + norms.unsqueeze(1)
-            correlation = _pairs(unfold(block.tensors[0], [at, *dims]))
-            table[key] = table[key] + correlation if key in table else correlation
+            add_to(table, key, _pairs(unfold(block.tensors[0], [at, *dims])))
         if not table:
             return apart, {}, squares
         matched = best(self.inner, table, size * size)

@@ -17,7 +17,7 @@ from symgraph.resize.lifting import Copies, Lifted, lift
 from symgraph.resize.maps import Widening
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-from symgraph.symmetry.terms import Leaf, Product, Term
+from symgraph.symmetry.terms import Leaf, Term
 
 _C = SymmetryClass
 
@@ -192,16 +192,11 @@ def _leaves(a: Term, b: Term) -> Iterator[tuple[Leaf | None, Leaf | None]]:
     """Corresponding leaves; a single None pair where the terms are built differently."""
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         yield a, b
-        return
-    inner = [
-        (term.factors if isinstance(term, Product) else (term,) if isinstance(term, Leaf) else term.parts)
-        for term in (a, b)
-    ]
-    if type(a) is not type(b) or len(inner[0]) != len(inner[1]):
+    elif isinstance(a, Leaf) or isinstance(b, Leaf) or type(a) is not type(b) or len(a.children) != len(b.children):
         yield None, None
-        return
-    for part, other in zip(*inner, strict=True):
-        yield from _leaves(part, other)
+    else:
+        for part, other in zip(a.children, b.children, strict=True):
+            yield from _leaves(part, other)
 
 
 def widenings(pairs: Pairing) -> dict[int, Widening]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from symgraph.errors import UsageError
 from symgraph.inference.pipeline import infer
 from symgraph.measure.alike_batches import alike
+from symgraph.orbit.grams import add_to
 from symgraph.orbit.readings import readings
 from symgraph.orbit.steps import State
 from symgraph.rules.book import RuleBook
@@ -57,8 +58,8 @@ def moments_of_flow(
     small = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     with torch.no_grad():
         for batch in islice(batches, BATCHES):
-            for name, moments_of_value in run.run(small, batch, keep=along, reduce=moment)[1].items():
-                sums[name] = sums[name] + moments_of_value if name in sums else moments_of_value
+            for name, moments in run.run(small, batch, keep=along, reduce=moment)[1].items():
+                add_to(sums, name, moments)
     return {space: torch.stack([_scaled(sums[value]) for value in values]).sum(0) for space, values in places.items()}
 
 

@@ -106,7 +106,7 @@ def _text(symmetry: Structure, term: Term) -> str:
         return str(term.size)
     if isinstance(term, Leaf):
         return f"{symmetry.spaces[term.space].name}{prime(term.dual)}"
-    parts = [_text(symmetry, part) for part in (term.factors if isinstance(term, Product) else term.parts)]
+    parts = [_text(symmetry, child) for child in term.children]
     moved = " moved" if isinstance(term, Concat) and term.order else ""
     return f"({(' x ' if isinstance(term, Product) else ' + ').join(parts)}){moved}"
 

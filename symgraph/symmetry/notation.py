@@ -155,9 +155,8 @@ class _Writer:
         if isinstance(term, Leaf):
             return self._leaf(term, side)
         sign = f" {_TENSOR} " if isinstance(term, Product) else f" {_SUM} "
-        inner = term.factors if isinstance(term, Product) else term.parts
         return sign.join(
-            _grouped(text) if _is_sum(text) else text for text in (self._factor(part, side) for part in inner)
+            _grouped(text) if _is_sum(text) else text for text in (self._factor(child, side) for child in term.children)
         )
 
     def _leaf(self, leaf: Leaf, side: Side) -> str:
@@ -243,4 +242,4 @@ def _parts(terms: Sequence[Term]) -> Iterator[Term]:
     for term in terms:
         yield term
         if not isinstance(term, Leaf):
-            yield from _parts(term.factors if isinstance(term, Product) else term.parts)
+            yield from _parts(term.children)

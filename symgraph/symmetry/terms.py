@@ -61,6 +61,11 @@ class Product:
         """Length of the axis."""
         return prod(factor.size for factor in self.factors)
 
+    @property
+    def children(self) -> tuple[Term, ...]:
+        """The terms that it is made of."""
+        return self.factors
+
 
 @dataclass(frozen=True, slots=True)
 class Concat:
@@ -80,6 +85,11 @@ class Concat:
     def size(self) -> int:
         """Length of the axis."""
         return sum(part.size for part in self.parts)
+
+    @property
+    def children(self) -> tuple[Term, ...]:
+        """The terms that it is made of."""
+        return self.parts
 
     @property
     def places(self) -> Sequence[int]:
@@ -193,7 +203,7 @@ def leaves(term: Term) -> Iterator[Leaf]:
     if isinstance(term, Leaf):
         yield term
         return
-    for child in term.factors if isinstance(term, Product) else term.parts:
+    for child in term.children:
         yield from leaves(child)
 
 
@@ -223,7 +233,7 @@ def leaf_keys(term: Term) -> list[tuple[int, bool]]:
     """Frame and orientation of every leaf of a flattened block."""
     if isinstance(term, Leaf):
         return [(term.frame, term.dual)]
-    return [key for part in (term.factors if isinstance(term, Product) else term.parts) for key in leaf_keys(part)]
+    return [key for child in term.children for key in leaf_keys(child)]
 
 
 def over_leaves(vector: Tensor, source: Term, target: Term) -> Tensor | None:
