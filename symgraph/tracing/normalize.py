@@ -1,4 +1,4 @@
-"""Passes over a graph that take out what changes no value: casts, copies, dead calls, empty parts, picking all rows."""
+"""Passes over a graph that take out what changes no value: casts, copies, factors of one, dead calls, empty parts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from symgraph.tracing.operators import short_name
 from symgraph.tracing.pieces import without_partial_writes
 from symgraph.tracing.positions import with_whole_tables
 from symgraph.tracing.spellings import SPELLINGS, keeps_kind
+from symgraph.tracing.uniform import uniform
 from symgraph.tracing.writes import reading
 from symgraph.tracing.written_out import written_out
 
@@ -31,6 +32,7 @@ _IDENTITIES = frozenset(
 _CONSTANTS = frozenset({"zeros", "ones", "full", "scalar_tensor", "eye"})
 # What an operator that addresses memory by strides reads depends on the layout that these make.
 _COPIES = frozenset({"aten.contiguous.default", "aten.clone.default"})
+_PRODUCTS = frozenset({"aten.mul.Tensor", "aten.div.Tensor"})
 _CASTS = frozenset(
     {
         "aten.to.dtype",
@@ -47,7 +49,7 @@ _CASTS = frozenset(
 
 def normalize(graph: Graph) -> Graph:
     """Takes no-ops and dead calls out of a graph without writes, and numbers its values anew."""
-    plain = with_whole_tables(without_partial_writes(without_identities(written_out(graph))))
+    plain = with_whole_tables(without_partial_writes(without_factors_of_one(without_identities(written_out(graph)))))
     return renumbered(without_dead_calls(without_repetitions(plain)))
 
 
@@ -68,6 +70,21 @@ def without_identities(graph: Graph) -> Graph:
     return replace(
         graph, nodes=tuple(kept.values()), outputs=tuple(same.get(output, output) for output in graph.outputs)
     )
+
+
+def without_factors_of_one(graph: Graph) -> Graph:
+    """Products with ones (a mask that nobody gave) replaced by what is multiplied."""
+    ones = uniform(graph, 1)
+    same: dict[str, str] = {}
+    kept: list[Node] = []
+    for raw in graph.nodes:
+        node = reading(raw, same)
+        operand = _times_one(node, graph.by_name, ones)
+        if operand is None:
+            kept.append(node)
+        else:
+            same[node.name] = operand
+    return replace(graph, nodes=tuple(kept), outputs=tuple(same.get(o, o) for o in graph.outputs))
 
 
 def without_repetitions(graph: Graph) -> Graph:
@@ -121,6 +138,21 @@ def renumbered(graph: Graph) -> Graph:
 
 def _stays(node: Node, transient: frozenset[str]) -> bool:
     return node.kind in (Kind.PARAMETER, Kind.INPUT) or (node.kind is Kind.BUFFER and node.target not in transient)
+
+
+def _times_one(node: Node, known: Mapping[str, Node], ones: frozenset[str]) -> str | None:
+    """The operand of a product that its value equals, where all others are ones."""
+    if node.target not in _PRODUCTS or not all(isinstance(a, Ref) for a in node.args[:2]):
+        return None
+    left, right = (a.name for a in node.args[:2])
+    pairs = ((left, right), (right, left)) if node.target == "aten.mul.Tensor" else ((left, right),)
+    plain = (value for value, other in pairs if other in ones and _is_alike(known[value], node))
+    return next(plain, None)
+
+
+def _is_alike(before: Node, after: Node) -> bool:
+    """Whether two values have one shape and one kind of numbers."""
+    return keeps_kind(before, after) and before.shape == after.shape
 
 
 def _passed_on(node: Node, known: Mapping[str, Node]) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 
 from symgraph.ir import DType, Kind, Node, Ref, Tensor
-from symgraph.tracing.arguments import arguments
+from symgraph.tracing.arguments import arguments, operator
 from symgraph.tracing.operators import is_wide
 
 Known = Mapping[str, Node]
@@ -63,6 +64,9 @@ _EMPTY = frozenset(
     }
 )
 _STACK = "aten.stack.default"
+_FULL = "aten.full.default"
+_ARITHMETIC = frozenset({f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div")})
+_OF_NUMBERS = _ARITHMETIC | {f"aten.{name}.default" for name in ("neg", "sqrt", "rsqrt", "reciprocal", "exp", "log")}
 _VIEWS = frozenset({"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"})
 _POWERS = {-1: "aten.reciprocal.default", -0.5: "aten.rsqrt.default", 0.5: "aten.sqrt.default", 1: "aten.alias.default"}
 
@@ -85,6 +89,38 @@ def _power(node: Node, known: Known) -> Node:
         return node
     target = _POWERS.get(node.args[1])
     return node if target is None else replace(node, target=target, args=node.args[:1])
+
+
+def _computed(node: Node, known: Known) -> Node:
+    """A number made of numbers alone (the root of a width), as that number."""
+    if node.target not in _OF_NUMBERS or node.shape != () or node.kwargs or not _is_floating(node):
+        return node
+    numbers = [_number_of(operand, known) for operand in node.args]
+    if None in numbers:
+        return node
+    call = operator(node.target)
+    if call is None:
+        return node
+    number = float(call(*(torch.tensor(operand, dtype=torch.float64) for operand in numbers)))
+    return replace(node, target=_FULL, args=((), number)) if math.isfinite(number) else node
+
+
+def _by_number(node: Node, known: Known) -> Node:
+    """A sum or a product with a tensor that is made of one number, with the number written out."""
+    both = len(node.args) == 2 and all(isinstance(operand, Ref) for operand in node.args)
+    if node.target not in _ARITHMETIC or node.kwargs or not both or not _is_floating(node):
+        return node
+    value, number = known[node.args[0].name], _number_of(node.args[1], known)
+    plain = number is not None and keeps_kind(value, node) and value.shape == node.shape
+    return replace(node, args=(node.args[0], number)) if plain else node
+
+
+def _number_of(value: object, known: Known) -> float | None:
+    """What an operand is, if that is one number."""
+    if isinstance(value, Ref):
+        made = known[value.name]
+        value = made.args[1] if made.target == _FULL and made.shape == () else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _with_number(node: Node, known: Known, target: str) -> Node:
@@ -293,6 +329,8 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _one_matrix,
     _linear,
     _filled,
+    _computed,
+    _by_number,
     _power,
     _cut_out,
     _out_of_stack,

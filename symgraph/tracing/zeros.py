@@ -13,18 +13,8 @@ from itertools import takewhile
 from symgraph.ir import DType, Graph, Node, Ref, Tensor, map_refs
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.naming import numbering
-from symgraph.tracing.operators import short_name
+from symgraph.tracing.uniform import uniform
 
-_MADE = frozenset({"zeros", "zeros_like", "new_zeros", "zero"})
-_FILLED = {"aten.full.default": 1, "aten.full_like.default": 1, "aten.new_full.default": 2}
-# What is made of zeros alone is zeros, whatever the other arguments are.
-_KEEPING = frozenset(
-    (
-        *("view", "unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "repeat"),
-        *("permute", "transpose", "movedim", "t", "flip", "roll", "clone", "contiguous", "alias", "detach", "to"),
-        *("slice", "narrow", "select", "split", "split_with_sizes", "chunk", "unbind", "getitem", "stack", "neg"),
-    )
-)
 _JOINED = "aten.cat.default"
 
 
@@ -42,24 +32,12 @@ def with_own_zeros(graph: Graph) -> Graph:
 
 
 def _zeros(graph: Graph) -> frozenset[str]:
-    """Values that are nothing but floating zeros, whatever the parameters and inputs are."""
-    zeros: set[str] = set()
-    for node in graph.calls:
-        name, refs = short_name(node.target), tuple(node.refs())
-        of_zeros = bool(refs) and all(ref in zeros for ref in refs) and (name in _KEEPING or node.target == _JOINED)
-        if of_zeros or (_is_floating(node) and (name in _MADE or _is_filled_with_zero(node))):
-            zeros.add(node.name)
-    return frozenset(zeros)
+    """Values that are nothing but zeros, but for integers, which are positions or counts."""
+    return frozenset(name for name in uniform(graph, 0) if not _counts(graph.by_name[name]))
 
 
-def _is_floating(node: Node) -> bool:
-    return isinstance(node.result, Tensor) and "float" in node.result.dtype
-
-
-def _is_filled_with_zero(node: Node) -> bool:
-    at = _FILLED.get(node.target)
-    number = node.args[at] if at is not None and len(node.args) > at else None
-    return isinstance(number, int | float) and number == 0
+def _counts(node: Node) -> bool:
+    return isinstance(node.result, Tensor) and "float" not in node.result.dtype
 
 
 @dataclass
