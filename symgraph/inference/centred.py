@@ -12,11 +12,11 @@ import torch
 
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
-from symgraph.inference.flow import BLANK, Flow, Key, Stretch, holds
+from symgraph.inference.flow import BLANK, Flow, Key, Stretch, alone, holds, keys_of
 from symgraph.inference.planes import norms
-from symgraph.inference.shearable import Shearing
+from symgraph.inference.shearable import Place, Shearing
 from symgraph.ir import Node, Tensor
-from symgraph.symmetry.families import Centred, Piece, Spectral, beside, pieces
+from symgraph.symmetry.families import Centred, Piece, Spectral, pieces
 from symgraph.symmetry.shears import ONES, Normal, Shear
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 
@@ -37,26 +37,32 @@ class Centring:
         """What is written into a stream that every reader centres; a gain absorbed into its writers is no reader."""
         found: dict[int, list[Piece]] = {}
         streams = self._streams()
-        for frame, dual in (stretch[0] for stretch in streams if len(stretch) == 1):
+        for frame, dual in (keys_of(stretch)[0] for stretch in streams if len(keys_of(stretch)) == 1):
             for other in self.by_root[self.d.root(2 * self.d.nodes[frame])]:
                 turned = self._parity(other) != self._parity(frame)
                 for p in self.flow.by_frame.get(other, []) if other not in found else ():
                     key = (other, dual != turned and other not in self.d.self_dual)
-                    if _along(p, key) and self._unseen(self._value(p), (key,)):
+                    if _along(p, (key,)) and self._unseen(self._value(p), alone(key)):
                         found.setdefault(other, []).append(p)
-        alone = [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
-        return [*alone, *self._of_several([stretch for stretch in streams if len(stretch) == len(set(stretch)) > 1])]
+        single = [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
+        taken = {p.place for c in single for p in c.pieces}
+        return [*single, *self._of_several([s for s in streams if len(keys_of(s)) == len(set(keys_of(s))) > 1], taken)]
 
-    def _of_several(self, stretches: list[Stretch]) -> Iterator[Centred]:
-        """What is written into several frames that a norm centres as one: of a head what is turned, and the rest."""
+    def _of_several(self, stretches: list[Stretch], taken: set[Place]) -> Iterator[Centred]:
+        """What is written into several frames that a norm centres as one: of a head what is turned, and the rest.
+
+        Where the mean of one frame is unseen at every position of the others, that of all of them is as well.
+        """
         for stretch in stretches:
-            found = [p for p in _joined(self.flow, stretch) if self._unseen(self._value(p), stretch)]
+            joined = [p for p in _joined(self.flow, stretch) if p.place not in taken]
+            found = [p for p in joined if self._unseen(self._value(p), stretch)]
+            taken |= {p.place for p in found}
             if found:
-                yield Centred(stretch[0][0], tuple(found), True)
+                yield Centred(keys_of(stretch)[0][0], tuple(found), True)
 
     def _streams(self) -> list[Stretch]:
         centred = (self.flow.centred(a) for a in self.d.eq.applied)
-        blind = ((key,) for a in self.d.eq.applied for key in self._blind_keys(a).values())
+        blind = (alone(key) for a in self.d.eq.applied for key in self._blind_keys(a).values())
         return list(dict.fromkeys(stretch for stretch in (*centred, *blind) if stretch is not None))
 
     def _blind_keys(self, a: Applied) -> dict[str, Key]:
@@ -83,7 +89,7 @@ class Centring:
             axes = self.d.found[node.name]
             if len(users) > 1 and len(axes) == 2 and axes[0] >> 1 in self.d.frames:
                 key = self.flow.key(axes[0])
-                others = tuple(u.name for u in users if not self._ends(node.name, u, (key,)))
+                others = tuple(u.name for u in users if not self._ends(node.name, u, alone(key)))
                 if len(others) < len(users):
                     found[node.target] = others
         return found
@@ -106,7 +112,7 @@ class Centring:
     def _nexts(self, place: tuple[str, Stretch]) -> Iterator[tuple[str, Stretch] | None]:
         value, stretch = place
         graph = self.flow.graph
-        twice = any(self.flow.twice(value, key) for key in stretch)
+        twice = any(self.flow.twice(value, key) for key in keys_of(stretch))
         if value in graph.outputs or not graph.users[value] or twice:
             yield None
             return
@@ -114,7 +120,7 @@ class Centring:
             after = self._after(value, user, stretch)
             if after is None:
                 yield None
-            elif after and set(after[1]) <= self.flow.keys[after[0]]:
+            elif after and set(keys_of(after[1])) <= self.flow.keys[after[0]]:
                 yield after
             elif after and not self._left_out(value, user, stretch):
                 yield None
@@ -122,7 +128,7 @@ class Centring:
     def _left_out(self, value: str, user: Node, stretch: Stretch) -> bool:
         """Whether an operator that only moves entries leaves out all that stand along the stretch."""
         a, read = self.flow.applied[user.name], self.flow.graph.by_name[value]
-        frames = {frame for frame, _ in stretch}
+        frames = {frame for frame, _ in keys_of(stretch)}
         held, shape = sorted({i for frame in frames for i in self.flow.held(value, frame)}), read.shape
         moves = a.rule is not None and bool(a.rule.structure)
         # One of several results has all that stands along its axes, and nothing of the others.
@@ -151,17 +157,22 @@ class Centring:
         if operand is None:
             return None
         first = next(iter(a.binding.operands))
-        if (operand == first and self.flow.centred(a) == stretch) or (self._blind_keys(a).get(operand),) == stretch:
+        if (operand == first and self.flow.centred(a) == stretch) or self._is_blind(a, operand, stretch):
             return ()
         if user.name in self.flow.gain_of and not self.flow.gain_of[user.name].forward:
-            after = self._after_gain(a, value, stretch[0]) if len(stretch) == 1 else None
-            return None if after is None else (user.name, (after,))
+            keys = keys_of(stretch)
+            after = self._after_gain(a, value, keys[0]) if len(keys) == 1 else None
+            return None if after is None else (user.name, alone(after))
         # By continuity an operator that admits every invertible map on an axis commutes with the projection that
         # removes the mean, that of each head where the axis has several, so that what multiples of ones in the operand
         # add to the result is a multiple of ones.
         added = operand == a.rule.adds or a.rule.shift.get(operand) == "output"
-        passes = added or all(self.flow.free(a, operand, frame) is not None for frame, _ in stretch)
+        passes = added or all(self.flow.free(a, operand, frame) is not None for frame, _ in keys_of(stretch))
         return (user.name, stretch) if passes else None
+
+    def _is_blind(self, a: Applied, operand: str, stretch: Stretch) -> bool:
+        key = self._blind_keys(a).get(operand)
+        return key is not None and alone(key) == stretch
 
     def _after_gain(self, a: Applied, value: str, key: Key) -> Key | None:
         """The key behind a gain that is one once its writers carry it, for the value that it multiplies."""
@@ -180,7 +191,7 @@ class Centring:
                 continue
             key = self.flow.key(self.d.found[a.node.name][axis])
             one = Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0))
-            if self._unseen(a.node.name, (key,)):
+            if self._unseen(a.node.name, alone(key)):
                 found.append(one)
             elif self._may_be_sheared(shearing.of(key[0]), one, flip=key[1]):
                 found.append(replace(one, stream=key[0], flip=key[1]))
@@ -192,17 +203,19 @@ class Centring:
         return shear is not None and (shear.along, shear.across) == (sides[::-1] if flip else sides)
 
 
-def _along(piece: Piece, key: Key) -> bool:
-    """Whether a piece lies along the key: it is that leaf, or a product of leaves with it (heads and their inside)."""
-    frame, dual = key
-    found = [term for term in leaves(piece.term) if term.frame == frame]
-    plain = not isinstance(piece.term, Concat) and prod(term.size for term in leaves(piece.term)) == piece.term.size
-    return plain and len(found) == 1 and found[0].dual == dual
+def _along(piece: Piece, part: tuple[Key, ...]) -> bool:
+    """Whether a piece lies along leaves that stand together in it: it is their product, or one with them."""
+    if isinstance(piece.term, Concat) or prod(term.size for term in leaves(piece.term)) != piece.term.size:
+        return False
+    found = [(term.frame, term.dual) for term in leaves(piece.term)]
+    frames, wanted = [frame for frame, _ in found], [frame for frame, _ in part]
+    places = [i for i in range(len(found)) if tuple(found[i : i + len(part)]) == part]
+    return len(places) == 1 and all(frames.count(frame) == 1 for frame in wanted)
 
 
 def _joined(flow: Flow, stretch: Stretch) -> Iterator[Piece]:
-    """Parts of parameters along which the leaves of a stretch stand side by side, in this order, each as one piece."""
-    parts = [[p for p in flow.by_frame.get(key[0], ()) if _along(p, key)] for key in stretch]
+    """Parts of parameters along which the parts of a stretch stand side by side, in this order, each as one piece."""
+    parts = [[p for p in flow.by_frame.get(part[0][0], ()) if _along(p, part)] for part in stretch]
     for several in cartesian(*parts):
         term = _side_by_side(several, stretch)
         if term is not None:
@@ -210,20 +223,23 @@ def _joined(flow: Flow, stretch: Stretch) -> Iterator[Piece]:
 
 
 def _side_by_side(several: tuple[Piece, ...], stretch: Stretch) -> Term | None:
-    """What pieces are made of together, if each begins where the one before ends and differs in its leaf alone."""
+    """What pieces are made of together, if each begins where the one before ends and differs in its leaves alone."""
     for before, after in pairwise(several):
         place = replace(before, start=before.stop, stop=after.stop, term=after.term)
         if place != after:
             return None
-    around = [_around(piece, frame) for piece, (frame, _) in zip(several, stretch, strict=True)]
+    around = [_around(piece, part) for piece, part in zip(several, stretch, strict=True)]
     if any(other[:2] != around[0][:2] for other in around):
         return None
-    whole = Concat(tuple(leaf for _, _, leaf in around))
+    # Where one product is all that there is, it is a concatenation of one part: its leaves stand together.
+    whole = Concat(tuple(inner for _, _, inner in around))
     left, right, _ = around[0]
     return Product((*left, whole, *right)) if left or right else whole
 
 
-def _around(piece: Piece, frame: int) -> tuple[tuple[Leaf, ...], tuple[Leaf, ...], Leaf]:
-    """The factors before a frame, those after it, and itself."""
-    left, right = beside(piece, frame)
-    return tuple(left), tuple(right), next(leaf for leaf in leaves(piece.term) if leaf.frame == frame)
+def _around(piece: Piece, part: tuple[Key, ...]) -> tuple[tuple[Leaf, ...], tuple[Leaf, ...], Term]:
+    """The factors before some leaves, those after them, and what these are together."""
+    every = list(leaves(piece.term))
+    at = next(i for i, leaf in enumerate(every) if leaf.frame == part[0][0])
+    inner = tuple(every[at : at + len(part)])
+    return tuple(every[:at]), tuple(every[at + len(part) :]), inner[0] if len(part) == 1 else Product(inner)

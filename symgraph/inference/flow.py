@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from math import prod
 from typing import TypeVar
 
 from symgraph.groups.lattice import SymmetryClass
@@ -11,11 +12,11 @@ from symgraph.inference.claims import Ref
 from symgraph.inference.draft import Draft, Gain
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Piece, pieces
-from symgraph.symmetry.terms import Concat, Leaf, leaves
+from symgraph.symmetry.terms import Concat, Leaf, Term, leaves, multiplied
 
 Key = tuple[int, bool]
-# Leaves side by side that an axis is made of, mostly a single one.
-Stretch = tuple[Key, ...]
+# What an axis is made of: parts side by side, each a product of leaves; mostly a single leaf.
+Stretch = tuple[tuple[Key, ...], ...]
 # They look at the shape of their operand alone.
 BLANK = frozenset({"constant", "zero"})
 
@@ -50,6 +51,16 @@ def matrices(a: Applied) -> set[str]:
     """The operands by which a call multiplies others."""
     laws = a.rule.shift.values() if a.rule is not None else ()
     return {law for law in laws if a.binding is not None and law in a.binding.operands}
+
+
+def alone(key: Key) -> Stretch:
+    """A single leaf."""
+    return ((key,),)
+
+
+def keys_of(stretch: Stretch) -> list[Key]:
+    """All its leaves, in order."""
+    return [key for part in stretch for key in part]
 
 
 class Flow:
@@ -125,15 +136,22 @@ class Flow:
         return a.node.name in self.gain_of and self.gain_of[a.node.name].forward
 
     def centred(self, a: Applied) -> Stretch | None:
-        """The leaves side by side of the centred axis of the node's first operand, if it has no others."""
+        """What the centred axis of the node's first operand is made of, if that is all known."""
         i = self.centred_axis(a)
         if i is None or a.binding is None:
             return None
         term = self.d.values[next(iter(a.binding.operands.values()))[0].name][i]
-        parts = term.parts if isinstance(term, Concat) and not term.order else (term,)
-        plain = [part for part in parts if isinstance(part, Leaf) and part.frame >= 0]
-        found = tuple((leaf.frame, leaf.dual and leaf.frame not in self.d.self_dual) for leaf in plain)
-        return found if len(plain) == len(parts) else None
+        parts = [
+            self._factors(part) for part in (term.parts if isinstance(term, Concat) and not term.order else (term,))
+        ]
+        return None if None in parts else tuple(part for part in parts if part is not None)
+
+    def _factors(self, term: Term) -> tuple[Key, ...] | None:
+        """The leaves that a term is the product of; None where something else is among them."""
+        found = [x for x in multiplied(term) if isinstance(x, Leaf) and x.frame >= 0]
+        if prod(leaf.size for leaf in found) != term.size or not found:
+            return None
+        return tuple((leaf.frame, leaf.dual and leaf.frame not in self.d.self_dual) for leaf in found)
 
     def free(self, a: Applied, operand: str, frame: int) -> str | None:
         """Name of the operand's axis that has `frame` if it is one of the result that admits every invertible map."""

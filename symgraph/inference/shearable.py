@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Relation
 from symgraph.inference.draft import Draft
-from symgraph.inference.flow import Flow, Key
+from symgraph.inference.flow import Flow, Key, keys_of
 from symgraph.inference.planes import norms
 from symgraph.symmetry.families import Piece
 from symgraph.symmetry.shears import ONES, Normal, Shear
@@ -74,10 +74,10 @@ class Shearing:
     def _read(self) -> Iterator[tuple[tuple[str, int], _Allowed]]:
         """Norms that centre a frame, one whole axis of what they read, and make another one of it."""
         for a in self.flow.d.eq.applied:
-            stretch = self.flow.centred(a)
-            if stretch is None or len(stretch) != 1 or a.binding is None:
+            keys = keys_of(self.flow.centred(a) or ())
+            if len(keys) != 1 or a.binding is None:
                 continue
-            (frame, dual), read = stretch[0], next(iter(a.binding.operands.values()))[0].name
+            (frame, dual), read = keys[0], next(iter(a.binding.operands.values()))[0].name
             if len(self.flow.held(read, frame)) == 1 and not self.flow.held(a.node.name, frame):
                 yield (a.node.name, frame), ("across" if dual else "along", ONES)
 
