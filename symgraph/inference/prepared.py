@@ -14,6 +14,7 @@ from symgraph.ir import Graph, Kind
 from symgraph.rules.book import RuleBook
 from symgraph.rules.rewrite import rewrite
 from symgraph.tracing.decompose import expand
+from symgraph.tracing.joins import with_joins_last
 from symgraph.tracing.normalize import without_dead_calls, without_identities
 from symgraph.tracing.unstack import without_stacks
 from symgraph.tracing.zeros import with_own_zeros
@@ -41,8 +42,8 @@ class Prepared:
 
 
 def unstack(given: Prepared) -> Prepared:
-    """Parts of a stack are picked before the reshape that told them apart."""
-    return replace(given, graph=without_stacks(given.graph))
+    """Parts of a stack are picked before the reshape that told them apart, and flattened before they are joined."""
+    return replace(given, graph=with_joins_last(without_stacks(given.graph)))
 
 
 def measure_regions(given: Prepared) -> Prepared:

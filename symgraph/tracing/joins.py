@@ -1,0 +1,82 @@
+"""Reshapes of a concatenation as the concatenation of reshapes, where the parts stay apart.
+
+Heads of two kinds may be put side by side and then flattened with their inside (heads, inside). Read as it stands, all
+of them have one inside; flattened first, each kind has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from symgraph.ir import Graph, Node, Ref, Shape, Tensor
+from symgraph.tracing.arguments import arguments
+from symgraph.tracing.naming import numbering
+
+_RESHAPES = frozenset(
+    {"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints"}
+)
+_CAT, _STACK = "aten.cat.default", "aten.stack.default"
+
+
+@dataclass(frozen=True, slots=True)
+class _Join:
+    """What a reshape flattens: parts with so many positions each, `inside` entries at each, along its axis `axis`."""
+
+    parts: tuple[Ref, ...]
+    counts: tuple[int, ...]
+    axis: int
+    inside: int
+
+
+def with_joins_last(graph: Graph) -> Graph:
+    """The graph with parts flattened before they are put side by side, where each becomes a part of one axis."""
+    fresh = numbering({node.name for node in graph.nodes})
+    rewritten: dict[str, tuple[Node, ...]] = {}
+    for node in graph.calls:
+        join = _join(node, graph.by_name) if node.target in _RESHAPES else None
+        if join is not None:
+            rewritten[node.name] = tuple(_calls(node, join, fresh))
+    if not rewritten:
+        return graph
+    whole = {graph.by_name[name].args[0].name for name in rewritten} - set(graph.outputs)
+    unread = {name for name in whole if all(user.name in rewritten for user in graph.users[name])}
+    kept = (node for node in graph.nodes if node.name not in unread)
+    return replace(graph, nodes=tuple(call for node in kept for call in rewritten.get(node.name, (node,))))
+
+
+def _join(node: Node, known: Mapping[str, Node]) -> _Join | None:
+    whole = known[node.args[0].name]
+    if whole.target not in (_CAT, _STACK):
+        return None
+    parts: tuple[Ref, ...] = whole.args[0]
+    dim = int((arguments(whole) or {})["dim"]) % len(whole.shape)
+    shapes = [known[part.name].shape for part in parts]
+    if len(parts) < 2 or any(len(shape) != len(shapes[0]) for shape in shapes):
+        return None
+    place = _place(whole.shape, node.shape, dim) if prod(node.shape) else None
+    counts = tuple(1 if whole.target == _STACK else shape[dim] for shape in shapes)
+    return None if place is None else _Join(parts, counts, *place)
+
+
+def _place(before: Shape, after: Shape, dim: int) -> tuple[int, int] | None:
+    """The axis that one is flattened into as its outermost factor, and how much of it lies inside, if there is one."""
+    lead = prod(before[:dim])
+    inner = [prod(before[dim + 1 : stop]) for stop in range(dim + 1, len(before) + 1)]
+    for axis, size in enumerate(after):
+        inside = size // before[dim]
+        if prod(after[:axis]) == lead and size == before[dim] * inside and inside > 1 and inside in inner:
+            return axis, inside
+    return None
+
+
+def _calls(node: Node, join: _Join, fresh: Callable[[str], str]) -> Iterator[Node]:
+    dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
+    flat: list[Ref] = []
+    for part, count in zip(join.parts, join.counts, strict=True):
+        shape = (*node.shape[: join.axis], count * join.inside, *node.shape[join.axis + 1 :])
+        reshape = replace(node, name=fresh("reshape"), target="aten.reshape.default", kwargs=())
+        yield replace(reshape, args=(part, shape), result=Tensor(shape, dtype))
+        flat.append(Ref(reshape.name))
+    yield replace(node, target=_CAT, args=(tuple(flat), join.axis), kwargs=())
