@@ -17,7 +17,10 @@ State = dict[str, Tensor]
 
 # Operators behind which an index is the same index.
 _VIEWS = frozenset(
-    {"view", "unsafe_view", "reshape", "unsqueeze", "squeeze", "slice", "expand", "clone", "to", "to_copy"}
+    (
+        *("view", "unsafe_view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "clone", "to", "to_copy"),
+        *("slice", "select", "transpose", "permute", "t"),
+    )
 )
 _ORDERS = frozenset({"lt", "le", "gt", "ge"})
 # Operators whose results are entries of their first operand.

@@ -1,0 +1,33 @@
+"""Whole numbers are drawn as rows of the table that they index, however they are picked from an input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from function_nets import Net
+from torch import Tensor, nn
+
+from symgraph.tracing import trace
+from symgraph.tracing.sampling import random_inputs
+
+ROWS = 19
+PICKS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
+    "one of several codebooks": ((2, 3, 4), lambda ids: ids[:, 1]),
+    "the only one": ((2, 4), lambda ids: ids.reshape(-1, 1, 4)[:, 0]),
+    "turned": ((4, 2), lambda ids: ids.t()),
+    "another axis first": ((2, 3, 4), lambda ids: ids.permute(1, 0, 2)),
+    "flattened": ((2, 4), lambda ids: ids.flatten()),
+}
+
+
+@pytest.mark.parametrize("name", PICKS)
+def test_tokens_range_over_the_table(name: str) -> None:
+    shape, pick = PICKS[name]
+    net = Net(lambda s, ids: s.table(pick(ids)), table=nn.Embedding(ROWS, 3))
+    graph = trace(net, (torch.zeros(shape, dtype=torch.long),))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([random_inputs(graph, generator)[0] for _ in range(20)])
+    assert drawn.shape[1:] == shape
+    assert int(drawn.min()) == 0 and int(drawn.max()) == ROWS - 1
