@@ -15,12 +15,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from symgraph.errors import AuditError, UsageError, called
+from symgraph.errors import AuditError, UsageError, VerifyError, called
 from symgraph.io.shown import Shown
 from symgraph.ir import Graph, Kind, Node
 from symgraph.orbit.tangents import Tangents, tangents
 from symgraph.prove.jacobian import Jacobian, singular
-from symgraph.prove.shortfall import Shortfall, Space, describe
+from symgraph.prove.shortfall import Shortfall, Space, describe, solutions
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.progress import Progress, tell
 from symgraph.tracing.sampling import State, generic_state
@@ -74,8 +74,9 @@ class Audit(Shown):
 
     `numbers` counts parameters (and stored buffers that the group acts on) that some input reads, `unread` the others.
     `missing` describes what the kernel has beyond the inferred group, `approximate` what it would have as well if every
-    epsilon were zero. `rows` of the Jacobian were computed. `instance` says how the sizes of a tiny instance differ
-    from those of the model that was given, where it was too large. `few` are tables whose rows are all that the model
+    epsilon were zero, and `made` what is there as long as an epsilon is, which does not count. `rows` of the Jacobian
+    were computed. `instance` says how the sizes of a tiny instance differ from those of the model that was given, where
+    it was too large. `few` are tables whose rows are all that the model
     reads, where these are so few that more of them may fix what is missing.
     """
 
@@ -90,6 +91,7 @@ class Audit(Shown):
     approximate: tuple[Shortfall, ...] = ()
     instance: str = ""
     few: tuple[str, ...] = ()
+    made: tuple[Shortfall, ...] = ()
 
     @property
     def unsound(self) -> tuple[Family, ...]:
@@ -114,6 +116,7 @@ class Audit(Shown):
         ]
         lines += [f"  missing: {shortfall}" for shortfall in self.missing]
         lines += [f"  only an epsilon breaks: {shortfall}" for shortfall in self.approximate]
+        lines += [f"  only an epsilon makes: {shortfall}" for shortfall in self.made]
         lines += [f"  perhaps a limit of the measurement: {text}" for text in self.few]
         return "\n".join(lines)
 
@@ -142,8 +145,9 @@ def audit(
     """Measures whether any continuous symmetry was missed.
 
     Parameters are random (generic) ones of the traced shapes, in float64; epsilons are raised to 0.01, so that a
-    symmetry that only an epsilon breaks does not count as exact. Where something is missing or the spectrum is unclear,
-    up to three points are tried and the smallest kernel counts.
+    symmetry that only an epsilon breaks does not count as exact. Where something is missing, what is gone without any
+    epsilon does not count either. Where it is still missing or the spectrum is unclear, up to three points are tried
+    and the smallest kernel counts.
 
     Args:
         state: buffers to keep (tables of a rotary embedding, say); its parameters are not used.
@@ -179,12 +183,13 @@ def audit(
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Kernel and inferred directions at one point."""
+    """Kernel and inferred directions at one point; `made` is the kernel with what only an epsilon makes."""
 
     run: _Run
     exact: _Kernel
     families: tuple[Family, ...]
     inferred: Tensor
+    made: Tensor
 
     @property
     def excess(self) -> int:
@@ -196,7 +201,25 @@ def _measured(run: _Run, symmetry: SymmetryGraph) -> _Measured:
     raised = replace(symmetry, graph=with_epsilon(symmetry.graph, _RAISED))
     moves = list(tangents(raised, run.state, run.names))
     inferred = _span([tangent.vectors[:, exact.live] for tangent in moves], int(exact.live.sum()))
-    return _Measured(run, exact, tuple(_family(tangent, exact) for tangent in moves), inferred)
+    measured = _Measured(run, exact, tuple(_family(tangent, exact) for tangent in moves), inferred, inferred[:0])
+    return _without_made(measured) if measured.excess > 0 and has_epsilon(symmetry.graph) else measured
+
+
+def _without_made(measured: _Measured) -> _Measured:
+    """The kernel without what is no symmetry any more where all epsilons are zero.
+
+    Behind a norm with an epsilon vectors fill a ball, not a sphere: a table that nothing but a norm reads can make up
+    for any small change of what the norm makes of it, in a room as thin as the epsilon is small.
+    """
+    exact, inferred = measured.exact, measured.inferred
+    try:
+        plain = measured.run.kernel(_NONE)
+    except (AuditError, VerifyError):
+        return measured
+    if not bool((plain.live == exact.live).all()):
+        return measured
+    kept = solutions(_span([plain.kernel, inferred], inferred.shape[1]), exact.kernel)
+    return replace(measured, exact=replace(exact, kernel=kept), made=exact.kernel)
 
 
 def _described(symmetry: SymmetryGraph, measured: _Measured, approximate: bool) -> Audit:
@@ -211,7 +234,8 @@ def _described(symmetry: SymmetryGraph, measured: _Measured, approximate: bool) 
     live = int(exact.live.sum())
     counted = (live, run.size - live, len(exact.kernel), len(measured.inferred))
     few = tuple(_few_rows(symmetry.graph)) if missing else ()
-    return Audit(*counted, exact.gap, len(exact.rows), measured.families, missing, near, few=few)
+    made = describe(space, measured.made, exact.kernel)
+    return Audit(*counted, exact.gap, len(exact.rows), measured.families, missing, near, few=few, made=made)
 
 
 def _few_rows(graph: Graph) -> Iterator[str]:

@@ -58,7 +58,7 @@ def describe(space: Space, kernel: Tensor, known: Tensor) -> tuple[Shortfall, ..
         for basis in hypotheses(space):
             if len(known) == len(kernel):
                 return tuple(shortfalls)
-            new, known = _beyond(_solutions(kernel, basis), known)
+            new, known = _beyond(solutions(kernel, basis), known)
             if len(new):
                 shortfalls.append(Shortfall(kind, len(new), _places(space, new)))
     new, _ = _beyond(kernel, known)
@@ -77,7 +77,7 @@ def _merged(shortfalls: list[Shortfall]) -> Iterator[Shortfall]:
         yield Shortfall(kind, sum(shortfall.number for shortfall in several), tuple(places))
 
 
-def _solutions(kernel: Tensor, basis: Tensor) -> Tensor:
+def solutions(kernel: Tensor, basis: Tensor) -> Tensor:
     """The combinations of the basis that lie in the kernel: the principal vectors at angle zero.
 
     Shapes: basis (directions, numbers), of any rank.
