@@ -25,11 +25,11 @@ def load_named(spec: str | Path, *, weights: bool = True, deferred: bool = False
     if adapter is None:
         return load(spec, weights=weights, deferred=deferred, **how)
     try:
-        found = load(base, weights=weights, **how)
+        model = load(base, weights=weights, **how)
     except CheckpointError as error:
         remedy = f"name it before the adapter: BASE+{adapter}"
         raise CheckpointError(f"the base of {adapter} cannot be read", cause=error.what, remedy=remedy) from error
-    return _added(found, adapter, str(spec)) if weights else replace(found, spec=str(spec))
+    return _added(model, adapter, str(spec)) if weights else replace(model, spec=str(spec))
 
 
 def _parts(spec: str) -> tuple[str, str | None]:

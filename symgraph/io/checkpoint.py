@@ -358,12 +358,12 @@ def _twin(name: str, tied: Mapping[str, str], state: Mapping[str, Tensor]) -> st
     return next((name for name in names if name in state), None)
 
 
-def _differs(t: Tensor, shape: tuple[int, ...] | None) -> bool:
-    return shape is not None and tuple(t.shape) != shape
+def _differs(tensor: Tensor, shape: tuple[int, ...] | None) -> bool:
+    return shape is not None and tuple(tensor.shape) != shape
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    if a is b:
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one is other:
         return True
-    a, b = made(a), made(b)
-    return (a.data_ptr() == b.data_ptr() and a.shape == b.shape) or torch.equal(a, b)
+    one, other = made(one), made(other)
+    return (one.data_ptr() == other.data_ptr() and one.shape == other.shape) or torch.equal(one, other)

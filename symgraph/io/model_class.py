@@ -112,4 +112,4 @@ def _class_name(raw: dict[str, Any], spec: str) -> str:
 def _remote_reference(raw: dict[str, Any], name: str) -> str | None:
     listed = raw.get("auto_map")
     references = listed.values() if isinstance(listed, dict) else ()
-    return next((str(r) for r in references if str(r).endswith(f".{name}")), None)
+    return next((str(reference) for reference in references if str(reference).endswith(f".{name}")), None)

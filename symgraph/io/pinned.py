@@ -31,14 +31,14 @@ class ModelInput:
     def __str__(self) -> str:
         return _said(self.model, self.sha256)
 
-    def check(self, found: Model) -> None:
+    def check(self, model: Model) -> None:
         """Raises for a model with other weights.
 
         Raises:
             CheckpointError: with both hashes.
         """
-        if self.sha256 and self.sha256 != (own := module_hash(found.module)):
-            raise CheckpointError(f"{found.spec} is not the model of the program", **_others(self.sha256, own))
+        if self.sha256 and self.sha256 != (own := module_hash(model.module)):
+            raise CheckpointError(f"{model.spec} is not the model of the program", **_others(self.sha256, own))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,10 +85,10 @@ def _tokens(text: str, model: Model) -> dict[str, int]:
     from tokenizers import Tokenizer
 
     try:
-        found: dict[str, int] = Tokenizer.from_str(text).get_vocab()
+        numbers: dict[str, int] = Tokenizer.from_str(text).get_vocab()
     except Exception as error:
         raise _unreadable(f"of {model.spec}", error) from error
-    return found
+    return numbers
 
 
 def _unreadable(which: str, error: Exception) -> CheckpointError:

@@ -101,9 +101,9 @@ def _computed(tensors: Sequence[Tensor], weights: Sequence[float], wanted: torch
     return weighted_mean(tensors, weights, torch.empty(first.shape, dtype=wide)).to(wanted)
 
 
-def moves(t: Tensor) -> bool:
+def moves(tensor: Tensor) -> bool:
     """Whether a tensor can be mixed with others: integers and booleans cannot."""
-    return t.is_floating_point() or t.is_complex()
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def is_shared_mask(tensors: Sequence[Tensor]) -> bool:
@@ -111,7 +111,7 @@ def is_shared_mask(tensors: Sequence[Tensor]) -> bool:
     first, *others = tensors
     if not others or bool(first.isfinite().all()):
         return False
-    differs = torch.stack([first != t.to(first) for t in others]).any(0)
+    differs = torch.stack([first != other.to(first) for other in others]).any(0)
     return not bool((first.isfinite() | differs).all())
 
 
@@ -152,11 +152,11 @@ class Mixtures(Point):
             weighted_mean(states, weights if len(states) > 1 else (1.0,), point)
 
 
-def compute_dtype(t: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+def compute_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """In which precision a tensor is computed with: as asked for, and halves in float32."""
-    if dtype is not None and t.is_floating_point():
+    if dtype is not None and tensor.is_floating_point():
         return dtype
-    return torch.float32 if t.dtype in (torch.float16, torch.bfloat16) else t.dtype
+    return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
 
 
 def vertex(model: int, models: int) -> Mixture:

@@ -202,19 +202,19 @@ def _from_plain(plain: dict[str, Any]) -> LossBarrier:
     return result
 
 
-def _check(m: Measured, models: int) -> None:
-    if not models < len(m.mixtures) == len(m.values) == len(m.standard_errors):
+def _check(measured: Measured, models: int) -> None:
+    if not models < len(measured.mixtures) == len(measured.values) == len(measured.standard_errors):
         raise ValueError("the points and their values do not match")
-    if m.value_errors and len(m.value_errors) != len(m.values):
+    if measured.value_errors and len(measured.value_errors) != len(measured.values):
         raise ValueError("the values and their standard errors do not match")
-    if {len(weights) for weights in m.mixtures} != {models}:
+    if {len(weights) for weights in measured.mixtures} != {models}:
         raise ValueError("names and models do not match")
-    figures = chain(m.values, m.standard_errors, m.value_errors, *m.mixtures)
+    figures = chain(measured.values, measured.standard_errors, measured.value_errors, *measured.mixtures)
     if not all(map(math.isfinite, figures)):
         raise ValueError("a value is not finite")
-    lambdas = [weights[1] for weights in m.mixtures]
+    lambdas = [weights[1] for weights in measured.mixtures]
     ends, ascends = (lambdas[0], lambdas[-1]), all(here < there for here, there in pairwise(lambdas))
     if models == 2 and (ends != (0.0, 1.0) or not ascends):
         raise ValueError("the points do not ascend from 0 to 1")
-    if models > 2 and any(weights != vertex(model, models) for model, weights in enumerate(m.mixtures[:models])):
+    if models > 2 and any(weights != vertex(model, models) for model, weights in enumerate(measured.mixtures[:models])):
         raise ValueError("the models themselves do not come first")

@@ -39,7 +39,7 @@ def called(importance: Importance) -> str:
 
 
 def keeping(
-    found: Model,
+    model: Model,
     symmetry: SymmetryGraph,
     wanted: Smaller,
     importance: Importance,
@@ -69,7 +69,7 @@ def keeping(
         return Keep(partial(by_function, importance), drop)
     units = [space for space in wanted.spaces if not space.is_matrix]
     if importance == "taylor":
-        return Keep(partial(by_given, by_gradient(found.module, symmetry, units, _batches(data), loss)), drop)
+        return Keep(partial(by_given, by_gradient(model.module, symmetry, units, _batches(data), loss)), drop)
     given: Any = importance
     if not isinstance(given, str | Path | Mapping):
         kinds = ", ".join(KINDS)

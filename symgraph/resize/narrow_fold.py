@@ -89,10 +89,10 @@ class Folding:
             how, lost = self._merge(space, to.narrow.size)
         return Fold(space.name, space.size, to.narrow.size, how, lost)
 
-    def choose(self, space: Space, n: int) -> Fold:
+    def choose(self, space: Space, size: int) -> Fold:
         """Merges or drops whole parts of a model, such as experts, which stand at the first n positions then."""
-        how, lost = self._merge(space, n)
-        return Fold(space.name, space.size, n, how, lost)
+        how, lost = self._merge(space, size)
+        return Fold(space.name, space.size, size, how, lost)
 
     # -- matrices ----------------------------------------------------------------------------------------------
 
@@ -125,18 +125,18 @@ class Folding:
 
     # -- units -------------------------------------------------------------------------------------------------
 
-    def _merge(self, space: Space, n: int) -> tuple[str, float]:
+    def _merge(self, space: Space, size: int) -> tuple[str, float]:
         """Merges units of every position of the fibre; heads are brought into the basis of the one they join first."""
         heads, slopes = Heads(self.symmetry, space, self.state), Slopes(self.symmetry, space, self.state)
         drop = self.keep is not None and self.keep.drop
         if heads.whole:
             rows = sides(self.symmetry, space, self.state)
             score = None if self.keep is None else self.keep.by(space, rows, inside=True)[0]
-            clusters = [heads.clusters(n, score, drop=drop)]
+            clusters = [heads.clusters(size, score, drop=drop)]
         else:
             slopes.fold()
             self._normalise(space, slopes)
-            clusters = self._clusters(space, n, slopes.gains)
+            clusters = self._clusters(space, size, slopes.gains)
         place, weight = self._stacked(space, clusters)
 
         def act(tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf) -> Tensor:
@@ -146,15 +146,15 @@ class Folding:
         slopes.unfold(place, weight)
         return "merged" if self.keep is None else str(self.keep), _overall(clusters)
 
-    def _clusters(self, space: Space, n: int, unsaid: Collection[str]) -> list[Clusters]:
+    def _clusters(self, space: Space, size: int, unsaid: Collection[str]) -> list[Clusters]:
         said = {name: tensor for name, tensor in self.state.items() if name not in unsaid}
         rows = sides(self.symmetry, space, said)
         masses = rows[True].square().sum(-1)
         score = None if self.keep is None else self.keep.by(space, rows, inside=False)
         if self.keep is None or score is None:
-            return [merged(row, mass, n) for row, mass in zip(rows[False], masses, strict=True)]
+            return [merged(row, mass, size) for row, mass in zip(rows[False], masses, strict=True)]
         each = zip(rows[False], masses, score, strict=True)
-        return [important(row, mass, own, n, drop=self.keep.drop) for row, mass, own in each]
+        return [important(row, mass, own, size, drop=self.keep.drop) for row, mass, own in each]
 
     def _group(self, space: Space, size: int) -> float:
         """Brings the units of every place beside each other; embedding's own inverse averages them."""

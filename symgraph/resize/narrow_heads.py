@@ -38,7 +38,7 @@ class Heads:
         """Whether positions are more than units: they have an inside, or cannot be split and merged exactly."""
         return bool(self.inner) or SymmetryClass.SEMI_PERMUTATION not in self.space.bound
 
-    def clusters(self, n: int, score: Tensor | None = None, *, drop: bool = False) -> Clusters:
+    def clusters(self, count: int, score: Tensor | None = None, *, drop: bool = False) -> Clusters:
         """The place of every head; heads are brought into the basis of the first one of their place, in the state.
 
         With scores (H,) the most important heads are the places, and the others join them or, with `drop`, go.
@@ -48,14 +48,14 @@ class Heads:
         apart, inside, squares = self._table()
         mass = self._leaving(score)
         if score is None:
-            targets = first_places(apart, squares, mass, n)
+            targets = first_places(apart, squares, mass, count)
             place = apart[:, targets].argmin(1)
-            place[targets] = torch.arange(n)
+            place[targets] = torch.arange(count)
         else:
-            targets, place = kept(apart, squares, mass, score, n, drop=drop)
+            targets, place = kept(apart, squares, mass, score, count, drop=drop)
         rows = torch.arange(self.space.size)
-        held = place < n
-        basis = torch.where(held, targets[place.clamp_max(n - 1)], rows)
+        held = place < count
+        basis = torch.where(held, targets[place.clamp_max(count - 1)], rows)
         pairs = basis * self.space.size + rows
         elements = {
             space: element.mapped(lambda part, lead: part.index_select(lead, pairs))
@@ -65,7 +65,7 @@ class Heads:
         whole = float((mass * squares).sum())
         lost = torch.where(held, apart[rows, basis], squares)
         share = float((mass * lost).sum()) / max(whole, 1e-300)
-        return Clusters(place, shares(place, mass, n + 1), share**0.5 if share > 1e-12 else 0.0)
+        return Clusters(place, shares(place, mass, count + 1), share**0.5 if share > 1e-12 else 0.0)
 
     def _blocks(self, space: Space) -> Iterator[tuple[Block, int]]:
         """Blocks of parameters on a space and on the heads, and the dimension of the heads."""
@@ -73,10 +73,10 @@ class Heads:
             if self.space.id in block.spaces():
                 yield block, block.dim(self.space.id)
 
-    def _normalise(self, t: Space) -> None:
+    def _normalise(self, space: Space) -> None:
         """Scales what enters to norm one where the other side of an invertible space leaves."""
-        sides = [(block, at, block.leaves[block.dim(t.id)].dual) for block, at in self._blocks(t)]
-        if t.group is not SymmetryClass.INVERTIBLE or all(not block.leaves[at].dual for block, at, _ in sides):
+        sides = [(block, at, block.leaves[block.dim(space.id)].dual) for block, at in self._blocks(space)]
+        if space.group is not SymmetryClass.INVERTIBLE or all(not block.leaves[at].dual for block, at, _ in sides):
             return
         squares, flips = torch.zeros(self.space.size, dtype=torch.float64), set()
         for block, at, dual in sides:
@@ -87,8 +87,8 @@ class Heads:
             return
         norm = torch.where(squares > 0, squares, 1.0).sqrt()
         scale = norm if flips.pop() else 1.0 / norm
-        matrix = scale.view(-1, 1, 1) * torch.eye(t.size, dtype=torch.float64)
-        self.state.update(GroupElement(self.symmetry, {t.id: Element(matrix=matrix)}).on_stacked(self.state))
+        matrix = scale.view(-1, 1, 1) * torch.eye(space.size, dtype=torch.float64)
+        self.state.update(GroupElement(self.symmetry, {space.id: Element(matrix=matrix)}).on_stacked(self.state))
 
     def _table(self) -> tuple[Tensor, dict[int, Element], Tensor]:
         """Squared distances of what is compared (H, H), the elements of each inner space, squared norms (H,).

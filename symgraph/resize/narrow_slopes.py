@@ -114,11 +114,11 @@ class Slopes:
             sums = torch.zeros_like(weight).index_add_(0, place, weight * self.slopes[statistics.node])
             self._move(statistics, way, 1.0 / torch.where(sums > 0, sums, 1.0))
 
-    def _move(self, s: Statistics, way: _Way, slope: Tensor) -> None:
+    def _move(self, statistics: Statistics, way: _Way, slope: Tensor) -> None:
         """Multiplies what is written by the slope; statistics, gain and bias follow, and nothing else changes."""
         element = way.element(slope, neutral(self.symmetry, self.space))
         self.state.update(GroupElement(self.symmetry, {self.space.id: element}).on_stacked(self.state))
-        self._follow(s, way, slope)
+        self._follow(statistics, way, slope)
 
     def follow(self, scale: Tensor) -> None:
         """After what is written was scaled: statistics that stayed take it up, gain and bias make up for that."""
@@ -129,9 +129,9 @@ class Slopes:
         more = [(scale.square() - 1) * self.state[name] * (name in way.still) for name in statistics.tensors]
         self.state.update(Restate(self.symmetry.graph, statistics, torch.stack(more)).apply(self.state))
 
-    def _slope(self, s: Statistics) -> Tensor:
-        slope, _ = affine(self.symmetry.graph, s, self.state)
-        return slope * self.state[s.gain]
+    def _slope(self, statistics: Statistics) -> Tensor:
+        slope, _ = affine(self.symmetry.graph, statistics, self.state)
+        return slope * self.state[statistics.gain]
 
     def _stands(self, statistics: Statistics) -> bool:
         """Whether all that the call reads beside its input has the units as its one axis."""
@@ -150,11 +150,11 @@ class Slopes:
         (leaf,) = leaves(axis)
         return self.symmetry.frame(leaf.frame)
 
-    def _way(self, s: Statistics, others: Sequence[Statistics]) -> _Way | None:
+    def _way(self, statistics: Statistics, others: Sequence[Statistics]) -> _Way | None:
         """The exponents that take the gain's factor to its input alone; None where something else would change."""
-        gain, moved = self._frame(s.gain), [self._frame(name) for name in s.tensors]
+        gain, moved = self._frame(statistics.gain), [self._frame(name) for name in statistics.tensors]
         others_read = [name for other in others for name in (other.gain, *other.tensors)]
-        still = [self._frame(name) for name in (s.bias, *others_read)]
+        still = [self._frame(name) for name in (statistics.bias, *others_read)]
 
         def fits(exponents: Exponents, kind: str) -> bool:
             power = taken(gain, kind, exponents)
@@ -171,7 +171,9 @@ class Slopes:
         signs = _first(exponents for exponents in product((0, 1), repeat=self.space.signs) if fits(exponents, "sign"))
         if scales is None or signs is None:
             return None
-        still_there = (name for name, frame in zip(s.tensors, moved, strict=True) if not taken(frame, "scale", scales))
+        still_there = (
+            name for name, frame in zip(statistics.tensors, moved, strict=True) if not taken(frame, "scale", scales)
+        )
         return _Way(scales, signs, tuple(still_there))
 
 

@@ -74,14 +74,14 @@ class Overlap:
 
     def filled(self, states: Sequence[Mapping[str, Tensor]], base: int) -> list[State]:
         """States in which rows that a model lacks are those of the base, or the mean of the models that have them."""
-        found: list[State] = [dict(state) for state in states]
+        filled: list[State] = [dict(state) for state in states]
         for name in self.rows[0]:
             tensors, masks = self._wide(name, [state[name] for state in states])
             shares = [1.0] * len(tensors)
             donor = torch.where(masks[base] > 0, tensors[base], _over_those_that_have(tensors, masks, shares))
-            for state, tensor, mask in zip(found, tensors, masks, strict=True):
+            for state, tensor, mask in zip(filled, tensors, masks, strict=True):
                 state[name] = torch.where(mask > 0, tensor, donor)
-        return found
+        return filled
 
     def _mean(self, name: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         return _over_those_that_have(*self._wide(name, tensors), weights).to(tensors[0].dtype)
@@ -97,18 +97,18 @@ class Overlap:
 
 def _over_those_that_have(tensors: Sequence[Tensor], masks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Of every row the weighted mean over those that have it; of one that none has, over all of them."""
-    found = _weighted(tensors, [torch.ones_like(mask) for mask in masks], weights)
+    mean = _weighted(tensors, [torch.ones_like(mask) for mask in masks], weights)
     # A row whose models weigh nothing is that of the first that has it.
     for tensor, mask in reversed(list(zip(tensors, masks, strict=True))):
-        found = torch.where(mask > 0, tensor, found)
+        mean = torch.where(mask > 0, tensor, mean)
     total = _sum(masks, weights)
-    return torch.where(total > 0, _weighted(tensors, masks, weights), found)
+    return torch.where(total > 0, _weighted(tensors, masks, weights), mean)
 
 
 def _weighted(tensors: Sequence[Tensor], masks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     total = _sum(masks, weights)
-    found = _sum([mask * tensor for mask, tensor in zip(masks, tensors, strict=True)], weights)
-    return found / torch.where(total > 0, total, 1.0)
+    weighted = _sum([mask * tensor for mask, tensor in zip(masks, tensors, strict=True)], weights)
+    return weighted / torch.where(total > 0, total, 1.0)
 
 
 def _sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -174,14 +174,14 @@ def _differing(
     Buffers of other lengths are what the code of each shape computes: tables of positions, masks.
     """
     parameters = {name for name, _ in first.module.named_parameters()}
-    found: dict[str, int] = {name: axis for name, axis in table.items() if name in parameters}
+    axes: dict[str, int] = {name: axis for name, axis in table.items() if name in parameters}
     for name in parameters:
         sizes = [held[name] for held in shapes]
-        axis = _axis(sizes) if len(set(sizes)) > 1 else found.get(name)
-        if len(set(sizes)) > 1 and (axis is None or found.get(name, axis) != axis):
+        axis = _axis(sizes) if len(set(sizes)) > 1 else axes.get(name)
+        if len(set(sizes)) > 1 and (axis is None or axes.get(name, axis) != axis):
             return None
-        found |= {} if axis is None else {name: axis}
-    return {name: found[name] for name in shapes[0] if name in found}
+        axes |= {} if axis is None else {name: axis}
+    return {name: axes[name] for name in shapes[0] if name in axes}
 
 
 def _numel(shape: Sequence[int]) -> int:

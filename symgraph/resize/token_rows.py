@@ -94,9 +94,9 @@ def told_apart(models: Sequence[Model], wanted: WantedTokens | None, *, sized_al
     if silent is not None and wanted is not None and wanted.asked:
         remedy = "put the tokenizer that it was trained with beside its weights"
         raise UsageError(f"{silent} brings no tokenizer, and tokens are to be joined", remedy=remedy)
-    found: list[Tokens] = [tokens for tokens in texts if tokens is not None]
+    told: list[Tokens] = [tokens for tokens in texts if tokens is not None]
     padded = wanted is not None and wanted.multiple > 1
-    return found if silent is None and (padded or any(tokens != found[0] for tokens in found)) else []
+    return told if silent is None and (padded or any(tokens != told[0] for tokens in told)) else []
 
 
 def _told(model: Model, *, spared: bool) -> Tokens | None:
@@ -121,14 +121,14 @@ def vocabulary_of(models: Sequence[Model], texts: Sequence[Tokens], wanted: Want
             what = f"the vocabularies of {owner.spec} and {model.spec} have no token in common"
             raise UsageError(what, remedy="merge models that read the same text")
     others = [model for number, model in enumerate(models) if number != wanted.owner and wanted.source == "union"]
-    found = joined(owner, others) if others else Joined(dict(texts[wanted.owner]), tokenizer_files(owner))
+    vocabulary = joined(owner, others) if others else Joined(dict(texts[wanted.owner]), tokenizer_files(owner))
     own = tokens_in(owner) or 0
-    rows = max([own, *(row + 1 for row in found.tokens.values())]) if others else own
+    rows = max([own, *(row + 1 for row in vocabulary.tokens.values())]) if others else own
     rows = -(-rows // wanted.multiple) * wanted.multiple
     if not (axes := token_axes(owner)):
         what = f"the rows of tokens of {owner.spec} cannot be told"
         raise CheckpointError(what, remedy="merge models whose tokenizers have the same tokens")
-    return Vocabulary(_resized(owner, rows), found.tokens, axes, found.files)
+    return Vocabulary(_resized(owner, rows), vocabulary.tokens, axes, vocabulary.files)
 
 
 def token_axes(model: Model) -> dict[str, int]:
@@ -136,9 +136,9 @@ def token_axes(model: Model) -> dict[str, int]:
     size = tokens_in(model)
     grown = {} if size is None else _shapes(_resized(model, size + 1).module)
     own = _shapes(model.module)
-    found = {name: _axis(own[name], shape) for name, shape in grown.items() if own.get(name, shape) != shape}
-    known = {name: axis for name, axis in found.items() if axis is not None and own[name][axis] == size}
-    return known if len(known) == len(found) else {}
+    axes = {name: _axis(own[name], shape) for name, shape in grown.items() if own.get(name, shape) != shape}
+    known = {name: axis for name, axis in axes.items() if axis is not None and own[name][axis] == size}
+    return known if len(known) == len(axes) else {}
 
 
 def _axis(own: Sequence[int], grown: Sequence[int]) -> int | None:
@@ -154,8 +154,8 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def tokens_in(model: Model) -> int | None:
     """How many rows a model has for tokens, as its configuration says."""
-    found = getattr(_settings(model.config), "vocab_size", None)
-    return found if isinstance(found, int) else None
+    size = getattr(_settings(model.config), "vocab_size", None)
+    return size if isinstance(size, int) else None
 
 
 def _settings(config: Any) -> Any:
@@ -175,9 +175,9 @@ def _resized(model: Model, rows: int) -> Model:
     module: Any = model.module
     try:
         with quiet(), weightless():
-            found = type(module)._from_config(config, dtype=module.dtype)
+            resized = type(module)._from_config(config, dtype=module.dtype)
     except Exception as error:
         what = f"{model.spec} cannot be built with {rows} tokens"
         remedy = "merge models whose tokenizers have the same tokens"
         raise CheckpointError(what, cause=one_line(error), remedy=remedy) from error
-    return replace(model, module=found.eval(), config=config)
+    return replace(model, module=resized.eval(), config=config)

@@ -211,7 +211,9 @@ def _with_laws(rule: Rule) -> Rule:
         blind = next((axis for axis in axes if _holds(replace(rule, blind={operand.name: axis}), "blind")), None)
         if blind is not None:
             rule = replace(rule, blind={**rule.blind, operand.name: blind})
-        others = [o.name for o in operands if o is not operand and rule.shift.get(o.name) != operand.name]
+        others = [
+            other.name for other in operands if other is not operand and rule.shift.get(other.name) != operand.name
+        ]
         for law in () if operand.name in rule.blind else ("none", "output", *others):
             if _holds(replace(rule, shift={operand.name: law}), "shift"):
                 rule = replace(rule, shift={**rule.shift, operand.name: law})

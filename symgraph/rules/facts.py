@@ -253,10 +253,10 @@ def _order(node: Node, source: Node) -> list[int] | None:
 def _inside(after: Sequence[int], before: Sequence[int], axis: int) -> int | None:
     """The axis of a tensor that an axis of its view lies within."""
     step = math.prod(after[axis + 1 :])
-    for i in range(len(before)):
-        inner = math.prod(before[i + 1 :])
-        if inner <= step and step * after[axis] <= inner * before[i]:
-            return i
+    for place in range(len(before)):
+        inner = math.prod(before[place + 1 :])
+        if inner <= step and step * after[axis] <= inner * before[place]:
+            return place
     return None
 
 
