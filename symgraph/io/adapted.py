@@ -21,7 +21,7 @@ def load_named(spec: str | Path, *, weights: bool = True, deferred: bool = False
         CheckpointError: as for `load`; or it fits no module of its base, or nothing says what that is.
         UsageError: it is of a kind that has no two factors, or PEFT is not installed.
     """
-    base, adapter = _parts(str(spec))
+    base, adapter = parts_of(str(spec))
     if adapter is None:
         return load(spec, weights=weights, deferred=deferred, **how)
     try:
@@ -32,7 +32,7 @@ def load_named(spec: str | Path, *, weights: bool = True, deferred: bool = False
     return _added(model, adapter, str(spec)) if weights else replace(model, spec=str(spec))
 
 
-def _parts(spec: str) -> tuple[str, str | None]:
+def parts_of(spec: str) -> tuple[str, str | None]:
     """The base and the adapter that a name means; the name and None where it means no adapter."""
     if is_adapter(spec) and not (Path(spec) / "config.json").exists():
         return _base_of(Path(spec)), spec

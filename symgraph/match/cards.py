@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from symgraph.io.adapted import parts_of
 from symgraph.io.files import existing
 from symgraph.io.models import Model
 from symgraph.match.licences import licence_of, strictest
@@ -36,9 +37,8 @@ class Ingredient:
 
 def merged_ingredient(role: str, model: Model, hash: str, weight: float | None = None) -> Ingredient:
     """A model that is merged with others, with all that the card of the result says of it."""
-    parts = [model.spec] if existing(model.spec) else model.spec.split("+")
-    parts = parts if model.kind in ("checkpoint", "hub") else []
-    names = (part if existing(part) is None else Path(part).resolve().name for part in parts)
+    parts = parts_of(model.spec) if model.kind in ("checkpoint", "hub") else ()
+    names = (part if existing(part) is None else Path(part).resolve().name for part in parts if part is not None)
     return Ingredient(role, model.spec, hash, weight, tuple(names), licence_of(model))
 
 

@@ -73,6 +73,8 @@ def test_adapters_are_merged_as_models_are(tmp_path: Path) -> None:
     found.save_pretrained(tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer_config.json").exists()
     even = symgraph.merge([tmp_path / "base", tmp_path / "ad"], align=False).state
+    for ingredient in found.ingredients[1], symgraph.merge([tmp_path / "ad"] * 2, align=False).ingredients[0]:
+        assert ingredient.names == ("base", "ad")
     half = {n: (t.detach() + state_of(whole)[n].detach()) / 2 for n, t in state_of(base).items()}
     for name, tensor in even.items():
         torch.testing.assert_close(tensor, half[name])
