@@ -147,7 +147,9 @@ def merge(
     ingredients = tuple(map(merged_ingredient, roles, whole, hashes, shares))
     where = ""
     if recalibrate is not None:
-        state = recalibrated(heaviest.module, state, recalibrate, device=settings.get("device", "cpu"))
+        between = [] if shared else list(zip(states, shares, strict=True))
+        device = settings.get("device", "cpu")
+        state = recalibrated(heaviest.module, state, recalibrate, between=between, device=device)
         where = str(getattr(recalibrate, "source", "") or "the training data")
     about = (shared.notes, shared.tokenizer) if shared else ((), None)
     return Merged(heaviest, state, ingredients, found, where, "", *about)

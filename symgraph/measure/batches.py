@@ -33,19 +33,28 @@ class Placed(dict[str, Tensor]):
 
 
 def batch_tensors(raw: Any) -> dict[str, Tensor]:
-    """The tensors of one batch by name: of a mapping, of inputs alone, or of inputs and labels.
+    """The tensors of one batch by name: of a mapping, of inputs alone, or of inputs (one or several) and labels.
 
     Raises:
         DataError: the batch is none of these.
     """
     if isinstance(raw, list | tuple) and len(raw) in (1, 2):
-        inputs = raw[0] if isinstance(raw[0], Mapping) else {"inputs": raw[0]}
+        inputs = _named(raw[0])
         raw = {**inputs, "labels": raw[1]} if len(raw) == 2 else inputs
     if not isinstance(raw, Mapping):
         remedy = "give dictionaries of tensors or (x, y) pairs"
         what = f"a {type(raw).__name__}{f' of {len(raw)}' if isinstance(raw, list | tuple) else ''}"
         raise DataError("batches cannot be used", cause=f"a batch is {what}", remedy=remedy)
     return {name: tensor for name, tensor in raw.items() if isinstance(tensor, Tensor)}
+
+
+def _named(inputs: Any) -> Mapping[str, Any]:
+    """Inputs by name, or under numbers in the order in which a model takes them."""
+    if isinstance(inputs, Mapping):
+        return inputs
+    if isinstance(inputs, list | tuple) and all(isinstance(t, Tensor) for t in inputs):
+        return {f"inputs {i}": t for i, t in enumerate(inputs)}
+    return {"inputs": inputs}
 
 
 def placed(raw: Any, device: torch.device, dtype: torch.dtype | None) -> Placed:

@@ -12,10 +12,10 @@ from symgraph.measure.chance import Chance
 from symgraph.measure.grid import refined
 from symgraph.measure.losses import LOSS, Metric, cross_entropy
 from symgraph.measure.measured import Measured, mixture_text
-from symgraph.measure.mixture import Mixture, Mixtures, is_vertex
+from symgraph.measure.mixture import Mixture, Mixtures, is_vertex, vertex
 from symgraph.measure.objective import Objective, Sample
 from symgraph.measure.product_form import ProductMixtures
-from symgraph.measure.recalibrate import recalibrate_
+from symgraph.measure.recalibrate import Spreads, mean_of, recalibrate_, spreads_of
 from symgraph.measure.result import LossBarrier
 from symgraph.tracing.progress import Progress, tell
 from symgraph.tracing.wrap import evaluating
@@ -49,6 +49,7 @@ class Survey:
         self.progress, self.done, self.total = progress, 0, 0
         self.passes, self.examples, self.chance = Passes(), 0, Chance()
         self.ends: list[dict[str, Sample]] = []
+        self.spreads: list[Spreads] = []
         self.found: dict[Mixture, dict[str, tuple[float, float, float]]] = {}
         if like is not None:
             self.passes, self.ends = like.passes, like.ends
@@ -62,7 +63,8 @@ class Survey:
         """
         self.total = (len(places) + refinements) * len(self.data)
         if self.training is not None:
-            self.total += sum(not is_vertex(weights) for weights in places) * len(self.training)
+            between = [weights for weights in places if not is_vertex(weights)]
+            self.total += (len(between) + (len(between[0]) if between else 0)) * len(self.training)
             self.total += refinements * len(self.training)
         with evaluating(self.objective.network):
             for weights in places:
@@ -83,15 +85,28 @@ class Survey:
 
     def _visit(self, weights: Mixture) -> None:
         where = f"lambda {weights[1]:g}" if len(weights) == 2 else f"mixture {mixture_text(weights)}"
-        self.point.move_to(weights)
-        # A model of its own has the statistics of its own training.
-        if self.training is not None and not is_vertex(weights) and isinstance(self.point, Mixtures):
-            recalibrate_(self.objective.network, self.point.tensors, self._told(self.training))
+        self._move_to(weights)
         own = len(self.ends) < len(weights)
         samples = self._samples(where, watched=own and self.objective.quantities[LOSS] is cross_entropy)
         if own:
             self.ends.append(samples)
         self.found[weights] = {name: self._summary(samples, weights, name) for name in self._quantities}
+
+    def _move_to(self, weights: Mixture) -> None:
+        """To a mixture, with statistics of its own; a model itself has those of its own training."""
+        if self.training is None or is_vertex(weights) or not isinstance(self.point, Mixtures):
+            self.point.move_to(weights)
+            return
+        wanted = mean_of(self._spreads(self.point, len(weights)), weights)
+        self.point.move_to(weights)
+        recalibrate_(self.objective.network, self.point.tensors, self._told(self.training), wanted)
+
+    def _spreads(self, point: Mixtures, models: int) -> list[Spreads]:
+        """How norms spread what they hand on, of every model."""
+        for model in range(len(self.spreads), models):
+            point.move_to(vertex(model, models))
+            self.spreads.append(spreads_of(self.objective.network, point.tensors, self._told(self.training)))
+        return self.spreads
 
     def _samples(self, where: str, *, watched: bool) -> dict[str, Sample]:
         """All quantities; of a model itself it is counted what it guesses."""

@@ -55,6 +55,7 @@ def _whole() -> TensorDataset:
         lambda: iter(BATCHES),
         lambda: (b for b in BATCHES),
         lambda: tuple(BATCHES),
+        lambda: [((x,), y) for x, y in BATCHES],
         lambda: [{"x": x, "labels": y} for x, y in BATCHES],
         lambda: [{"x": x, "targets": y, "name": ["row"] * len(y)} for x, y in BATCHES],
         lambda: DataLoader(_whole(), batch_size=4),
@@ -64,6 +65,24 @@ def _whole() -> TensorDataset:
 )
 def test_any_iterable_of_batches_will_do(batches: Any) -> None:
     assert loss_barrier(Net(0), Net(1), batches(), points=5, metrics="accuracy") == REFERENCE
+
+
+class Both(nn.Module):
+    """Two inputs."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.net = Net(seed)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        found: Tensor = self.net(left - right)
+        return found
+
+
+def test_several_inputs_come_in_their_order() -> None:
+    batches = [((x + 1, torch.ones_like(x)), y) for x, y in BATCHES]
+    found = loss_barrier(Both(0), Both(1), batches, points=5, metrics="accuracy")
+    assert found.losses == pytest.approx(REFERENCE.losses)
 
 
 class Jitter(Dataset[Any]):

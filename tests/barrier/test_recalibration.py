@@ -95,6 +95,9 @@ def test_the_operator_counts_and_not_the_module() -> None:
 
 def test_a_barrier_is_recalibrated_between_the_models_only() -> None:
     a, b = Net(0), Net(1)
+    for net in (a, b):
+        # With statistics that are those of these data what is wanted between is mean zero and deviation one.
+        net.load_state_dict(by_train_mode(net, TRAINING))
     plain = symgraph.loss_barrier(a, b, HELD_OUT, points=5)
     found = symgraph.loss_barrier(a, b, HELD_OUT, points=5, recalibrate=TRAINING)
     assert (found.losses[0], found.losses[-1]) == (plain.losses[0], plain.losses[-1])
@@ -109,6 +112,32 @@ def test_a_barrier_is_recalibrated_between_the_models_only() -> None:
         assert value != plain.losses[plain.lambdas.index(x)]
     flat = symgraph.loss_barrier(a, b, HELD_OUT, mixtures=[(0.5, 0.5)], recalibrate=TRAINING)
     assert flat.losses[1] == found.losses[2]
+
+
+def test_statistics_go_over_into_those_of_the_models_in_any_gauge() -> None:
+    a, b = Net(0), Net(1)
+    near_b = between(a.state_dict(), b.state_dict(), 1 - 1e-9)
+    pairs = [(a.state_dict(), 1e-9), (b.state_dict(), 1 - 1e-9)]
+    found = recalibrated(a, near_b, TRAINING, between=pairs)
+    for name in STATISTICS:
+        torch.testing.assert_close(found[name], b.state_dict()[name], rtol=1e-6, atol=1e-6)
+    alone = recalibrated(a, near_b, TRAINING)
+    assert not any(torch.allclose(alone[n], b.state_dict()[n], rtol=1e-2) for n in STATISTICS)
+
+
+def test_a_loss_has_no_step_at_a_model_whose_gauge_is_another() -> None:
+    a, b = resnet(0), resnet(1)
+    batches = images(2, seed=1)
+    moved = symgraph.sample(b, batches[0][0], seed=0)
+    points = (0.0, 1e-6, 1 - 1e-6, 1.0)
+    first, near_first, near_last, last = symgraph.loss_barrier(
+        a, moved, batches, points=points, recalibrate=batches
+    ).losses
+    assert near_first == pytest.approx(first, rel=0.05) and near_last == pytest.approx(last, rel=0.05)
+    alone = copy.deepcopy(moved)
+    alone.load_state_dict(recalibrated(moved, moved.state_dict(), batches))
+    step = symgraph.loss_barrier(alone, moved, batches, points=3).losses
+    assert abs(step[0] - step[-1]) > 0.2 * step[-1]
 
 
 def test_equal_statistics_are_recalibrated_and_stay_with_the_models() -> None:
