@@ -27,6 +27,7 @@ from symgraph.io.models import Model
 from symgraph.io.options import check_keywords
 from symgraph.io.options import given as options_of
 from symgraph.io.programs import with_weights
+from symgraph.io.ranks import joined
 from symgraph.ir import Graph
 from symgraph.match.align import align, plan
 from symgraph.match.aligned import Aligned
@@ -121,6 +122,7 @@ __all__ = [
     "embed",
     "gather",
     "infer",
+    "joined",
     "loss_barrier",
     "loss_plane",
     "merge",

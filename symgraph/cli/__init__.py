@@ -38,6 +38,7 @@ from symgraph.cli.console import Console
 from symgraph.cli.inputs import attach_weights
 from symgraph.cli.interrupts import interruptible
 from symgraph.cli.parser import Commands, Parser, add_output, flags, formatter, parsed
+from symgraph.cli.sharing import shared, silent_beside
 from symgraph.errors import read_at
 
 COMMANDS: tuple[ModuleType, ...] = (
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code of the process."""
     words = list(sys.argv[1:] if argv is None else argv)
     console = Console("--json" in words)
+    silent_beside(words)
     with warnings.catch_warnings(), read_at(command_line=True, **flags()):
         if not (sys.warnoptions or failures.debugging()):
             warnings.simplefilter("ignore")
@@ -143,6 +145,6 @@ def _run(words: list[str], console: Console) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     console.quiet, console.verbose = args.quiet, args.verbose
     with _no_cache() if args.no_cache else nullcontext(), console.listening(), interruptible(args):
-        code: int = args.run(args, console)
+        code = shared(args, lambda: args.run(args, console))
     sys.stdout.flush()
     return code

@@ -47,6 +47,7 @@ symgraph align a b --out b-aligned --program plan.yaml        run that plan
 symgraph align a b --out b-aligned --emit-program moved.py    what was done to b, in plain torch
 symgraph align a b --out b-aligned --alignment ab.safetensors keep the alignment for `symgraph apply`
 symgraph align a b --out b-aligned --method learned --data my-dataset --checkpoint run.pt
+torchrun --nproc-per-node 2 -m symgraph align a b --out b-aligned       shared by two processes
 """
 _DETAILS = """
 Finds the element of the symmetry group that brings B nearest to A by weight matching, and writes B so
@@ -65,6 +66,8 @@ Without --method it is taken where training data is named and batch norms or per
 and statistics of batch norms are then computed anew at every mixture that is measured. Which it was is said.
 
 With --data the loss between the models is measured before and after, and it is said whether that helped.
+Processes that torchrun has started share a match by weights; the first one alone prints and writes.
+
 --html FILE writes a page of it: distances of every space and parameter, how sure each assignment is, angles
 of rotations, norms, and, with --data, the loss barrier with one space after the other left as it was.
 """

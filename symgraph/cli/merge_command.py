@@ -35,6 +35,7 @@ _EXAMPLES = """
 symgraph merge a b --weights 0.5 0.5 --out merged
 symgraph merge a b c --weights 0.4 0.3 0.3 --out merged
 symgraph merge --recipe ties.yaml --out merged         what a recipe of mergekit says, in one basis
+torchrun --nproc-per-node 2 -m symgraph merge a b --out merged       shared by two processes
 symgraph merge a fine-tuned-a --weights 0.7 0.3 --no-align --out merged     of one origin: aligned already
 """
 WRITTEN = " of what is written (default: the widest of the models'); computed in float64"
@@ -45,6 +46,8 @@ one that weighs most.
 
 Where norms store statistics of the training data, as batch norms do, --recalibrate computes them anew for
 the merged model.
+
+Processes that torchrun has started share the match; the first one alone prints and writes.
 """
 
 

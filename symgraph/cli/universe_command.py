@@ -51,6 +51,8 @@ FOLDER/alignments what led there.
 With --method activations the models are matched by what they compute on the train split, alone or with
 their weights (--alpha). With --method learned the elements are trained, after a match by weights, on the
 loss at mixtures of all models, whose weights are drawn from a Dirichlet distribution.
+
+Processes that torchrun has started share a match by weights; the first one alone prints and writes.
 """
 
 

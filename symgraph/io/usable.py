@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from symgraph.errors import CheckpointError, shorten
+from symgraph.io.ranks import current
 from symgraph.io.shards import Stored
 from symgraph.io.state import check_finite, state_hash
 from symgraph.io.sums import noted
@@ -44,11 +45,13 @@ def computable(dtype: torch.dtype) -> bool:
 
 
 def check_values(module: nn.Module, spec: str) -> None:
-    """Raises where a weight is not finite.
+    """Raises where a weight is not finite; of several processes the first one looks.
 
     Raises:
         CheckpointError: naming the tensors.
     """
+    if not current().is_first:
+        return
     state = module.state_dict()
     if all(isinstance(tensor, Deferred) for tensor in state.values()):
         # Whatever is asked of weights that stay in their files, this pass over them answers.

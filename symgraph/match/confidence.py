@@ -16,7 +16,7 @@ from torch import Tensor
 
 from symgraph.groups.assignment import best_signs
 from symgraph.match.correlation_tables import TableSums
-from symgraph.match.nearest import units
+from symgraph.match.unit_trees import units
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.orbit.wreath import Table, Tree, best, permutes

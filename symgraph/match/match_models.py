@@ -26,12 +26,14 @@ from functools import partial
 from torch import Tensor
 
 from symgraph.match.activations import Activations, agreement, mean_of
+from symgraph.match.descent import Nearest
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import Nearest, nearest, units
+from symgraph.match.nearest import nearest
 from symgraph.match.paired_blocks import Keep
-from symgraph.match.run_file import Parts, RunSection, packed, unpacked
+from symgraph.match.run_file import Parts, RunSection
 from symgraph.match.tensor_weights import tensor_weights
-from symgraph.orbit.action import GroupElement
+from symgraph.match.unit_trees import units
+from symgraph.orbit.action import GroupElement, packed, unpacked
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.deferred import Deferred, made

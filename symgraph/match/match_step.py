@@ -14,11 +14,11 @@ from symgraph.match.activation_share import chosen, judge
 from symgraph.match.activations import Activations
 from symgraph.match.match_models import Matched, match
 from symgraph.match.match_options import MATCHINGS, MatchOptions
-from symgraph.match.nearest import units
 from symgraph.match.observe_batches import observe_models
 from symgraph.match.program_run import Run, Together, held
 from symgraph.match.program_step import ProgramStep, UnitPlan, listed
 from symgraph.match.run_file import Parts
+from symgraph.match.unit_trees import units
 from symgraph.orbit.canonical import nearly_singular
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.rules.book import default_rules
@@ -57,6 +57,11 @@ class MatchStep(MatchOptions, ProgramStep):
     def reads_data(self) -> bool:
         """Whether it needs activations."""
         return self.method == "activations" or self.weighting == "inputs"
+
+    @property
+    def is_shared(self) -> bool:
+        """It is what takes long."""
+        return True
 
     def apply(self, run: Run) -> None:
         """The models together, which are let go of in canonical form."""

@@ -20,6 +20,7 @@ from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given
+from symgraph.io.ranks import current, release
 from symgraph.io.same_architecture import check_same_architecture
 from symgraph.match.cards import Card, Ingredient, merged_ingredient
 from symgraph.match.match_options import MatchOptions, UniverseSettings
@@ -128,7 +129,7 @@ def merge(
     weights = [1 / len(sources)] * len(sources) if weights is None and sources else weights or ()
     check_weights(weights, len(sources))
     models = whole = [with_example(model(s), example, input_size) for s in sources]
-    hashes = [module_hash(m.module) for m in models]
+    hashes = current().sent(0, lambda: [module_hash(m.module) for m in models])
     shares = list(map(float, weights))
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
     tokens = WantedTokens(first, _source(vocabulary), asked=bool(vocabulary))
@@ -180,6 +181,7 @@ def together(
     if align:
         found = universe(list(map(_whole, models)), options=options, **{**settings, "reference": first})
         return [m.model for m in found.members], found.states, found
+    release()
     for other in models[1:]:
         check_same_architecture(models[0], other)
     return list(models), [stored(m.module, read_state(m)) for m in models], None

@@ -24,6 +24,7 @@ from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import checked_hash
 from symgraph.io.data import NONE, NoData
 from symgraph.io.models import Model
+from symgraph.io.ranks import current
 from symgraph.io.same_architecture import architecture_differences
 from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
@@ -34,6 +35,7 @@ from symgraph.match.prepare_steps import Embed, Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_run import Run
 from symgraph.match.run_file import RunFile
+from symgraph.match.same_inputs import require_alike
 from symgraph.match.settle_step import Settle
 from symgraph.match.unchanged import Endpoint, calls_on
 from symgraph.measure.barrier import usable
@@ -365,8 +367,11 @@ def _made_up(data: Any, of: Shaped, settings: Settings) -> Any:
 
 
 def _checked(model: Model, state: State, called: str, symmetry: SymmetryGraph) -> str:
-    """The hash of a model, whose weights are finite."""
-    return checked_hash(model.module, {k: v for k, v in state.items() if k in symmetry.terms}, called)
+    """The hash of a model, whose weights are finite, and the same in every process."""
+    known = {k: v for k, v in state.items() if k in symmetry.terms}
+    found = current().sent(0, lambda: checked_hash(model.module, known, called))
+    require_alike(symmetry, known, called)
+    return found
 
 
 def settled_by(program: Program, of: Shaped) -> Settle:

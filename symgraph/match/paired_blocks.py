@@ -7,7 +7,7 @@ So nothing of the size of a vocabulary is touched once the match has begun.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -28,14 +28,42 @@ ROWS = 2048
 Keep = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A block without its numbers: of which tensor, what stands on its axes, and how many entries it has."""
+
+    member: str
+    leaves: tuple[Leaf, ...]
+    entries: int
+    spaces: frozenset[int]
+
+
+def outlines_of(symmetry: SymmetryGraph, names: Iterable[str]) -> list[Outline]:
+    """The blocks of some tensors that the group may move, those of branches as one."""
+    shapes = {n: torch.empty(symmetry.graph.state[n].shape, device="meta") for n in names}
+    spaces = _moving(symmetry)
+    found = []
+    for name, tensor in symmetry.stacked(shapes).items():
+        member = name if name in shapes else next(s.members[0] for s in symmetry.stacks if s.name == name)
+        for block in blocks(name, [tensor], symmetry.acting_terms[name]):
+            if block.spaces() & spaces:
+                on = frozenset(block.spaces())
+                found.append(Outline(member, block.leaves, block.tensors[0].numel(), on))
+    return found
+
+
+def _moving(symmetry: SymmetryGraph) -> set[int]:
+    return {i for s in symmetry.active for i in (s.id, *s.fibre)}
+
+
 class Pair:
-    """A block of A and the same one of B as it is now, what it weighs, and how many entries each has in its model.
+    """A block of A and the same one of B as it is now, and what it weighs.
 
     `keep` is called with every tensor of the pair: what it returns is held, and made again when it is needed.
     """
 
-    def __init__(self, block: Block, weight: float, entries: int, keep: Keep = made) -> None:
-        self.parameter, self.leaves, self.weight, self.entries = block.parameter, block.leaves, weight, entries
+    def __init__(self, block: Block, weight: float, keep: Keep = made) -> None:
+        self.parameter, self.leaves, self.weight = block.parameter, block.leaves, weight
         self.spaces = frozenset(block.spaces())
         self._keep = keep
         self._first, self._second = map(keep, block.tensors)
@@ -95,7 +123,7 @@ def pairs_of(
         by_distance: what is still counts by differences.
         keep: where tensors of the pairs are put.
     """
-    spaces = {i for s in symmetry.active for i in (s.id, *s.fibre)}
+    spaces = _moving(symmetry)
     found: list[Pair] = []
     squares, still = [0.0, 0.0], 0.0
     for name in a:
@@ -104,12 +132,11 @@ def pairs_of(
         for i, t in enumerate(tensors):
             squares[i] += weight * square(t)
         for block in blocks(name, tensors, symmetry.acting_terms[name]):
-            entries = block.tensors[0].numel()
             if block.spaces() & spaces:
                 kept = _condensed(block, spaces) if condense else None
-                found.append(Pair(kept or block, weight, entries, keep))
+                found.append(Pair(kept or block, weight, keep))
             else:
-                pair = Pair(block, weight, entries)
+                pair = Pair(block, weight)
                 still += pair.distance() if by_distance else pair.product()
     return Paired(found, (squares[0], squares[1]), still)
 

@@ -12,11 +12,12 @@ from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
 from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.match_step import MatchStep
-from symgraph.match.nearest import DEFAULT, units
+from symgraph.match.nearest import DEFAULT
 from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_step import ProgramStep, UnitPlan, folded
 from symgraph.match.settle_step import Settle
+from symgraph.match.unit_trees import units
 from symgraph.orbit.motion import chart_name, moving
 from symgraph.orbit.wreath import Tree
 from symgraph.symmetry.graph import SymmetryGraph

@@ -21,11 +21,12 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from symgraph.errors import UsageError, either, near, one_line
+from symgraph.errors import UsageError, argument, either, near, one_line
 from symgraph.io.decode import Malformed, brief, decode, parse
 from symgraph.io.files import atomic_path
 from symgraph.io.heap import give_back_now
 from symgraph.io.pinned import DataInput, ModelInput, moved, placed, plain_path
+from symgraph.io.ranks import current, release
 from symgraph.io.shown import Shown
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate, Report
 from symgraph.match.blend_steps import Soften, Split
@@ -133,18 +134,29 @@ class Program(Shown):
             states: the models by the program's input names ("A", "B").
             how: further fields of the `Run`: models, hashes, device, dtype, lesson, batches, others, called, progress.
 
+        Several processes share the steps up to the match; the first one goes on alone with the others.
+
         Raises:
             UsageError: the program was made for another architecture, a model is missing, or a step reads what no step
-                before it makes.
+                before it makes; or it reads data, and several processes share it.
         """
         if self.symmetry and symmetry is not None and self.symmetry != symmetry.fingerprint:
             raise UsageError("the program was made for another architecture or other rules", remedy=_writing())
         run = Run(symmetry, {name: detached(state) for name, state in states.items()}, **how)
-        for step in self.steps:
+        self._check_shareable()
+        shared = max((number for number, s in enumerate(self.steps) if s.is_shared), default=-1)
+        for number, step in enumerate(self.steps):
+            if number > shared:
+                release()
             tell(_log, run.progress, str(step).splitlines()[0])
             step.apply(run)
             give_back_now()
         return run
+
+    def _check_shareable(self) -> None:
+        if self.reads_data and current().count > 1:
+            remedy = f"run it in one process, or match by weights: {argument('method', 'weights')}"
+            raise UsageError("several processes share a match by weights alone", cause="this reads data", remedy=remedy)
 
     def to_plain(self) -> dict[str, Any]:
         """The program as plain data."""

@@ -29,6 +29,11 @@ class ProgramStep(ABC):
         return True
 
     @property
+    def is_shared(self) -> bool:
+        """Whether several processes share what it does."""
+        return False
+
+    @property
     def outputs(self) -> Mapping[str, str]:
         """The files and folders that it writes, by the names of its fields; "" for none."""
         return {}

@@ -19,6 +19,7 @@ from symgraph.io.example import Size
 from symgraph.io.mergekit import INSTALL, THEIRS, command
 from symgraph.io.models import Model
 from symgraph.io.options import given as given_settings
+from symgraph.io.ranks import current
 from symgraph.io.recipe import Place, Recipe, RecipeModel, read_recipe
 from symgraph.io.state import check_finite
 from symgraph.match.by_mergekit import ByMergekit, check_readable
@@ -80,7 +81,7 @@ def merge_by_recipe(
     check_layers(wanted, places_of(found[0].module))
     if by == "mergekit":
         check_readable(found)
-    hashes = [module_hash(m.module) for m in found]
+    hashes = current().sent(0, lambda: [module_hash(m.module) for m in found])
     there = _in_one_basis(wanted, found, options, align=align, **settings)
     state = there.merged(wanted, by, seed, trusted, settings.get("scratch"))
     roles = ["base" if name == wanted.base else "merged" for name in wanted.names]

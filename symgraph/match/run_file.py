@@ -10,10 +10,8 @@ from typing import Any
 import torch
 
 from symgraph.errors import CheckpointError, UsageError, one_line
-from symgraph.groups.elements import Element
 from symgraph.io.files import atomic_path
-from symgraph.orbit.action import GroupElement
-from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.io.ranks import Ranks, current
 
 FORMAT = "symgraph run 3"
 # Given what a run is of, its place in a file.
@@ -25,7 +23,8 @@ Parts = Callable[[str], "RunSection"]
 class RunFile:
     """Sections of a file, one for each step of a program that takes long.
 
-    With `resume` what is there is taken up; a file that does not exist begins anew.
+    With `resume` what is there is taken up; a file that does not exist begins anew. Of several processes the first one
+    reads and writes it, and all know what is in it.
 
     Raises:
         CheckpointError: the file is something else, or damaged.
@@ -33,7 +32,11 @@ class RunFile:
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
         self.path = Path(path)
-        self._sections: dict[str, dict[str, Any]] = _read(self.path) if resume and self.path.exists() else {}
+        self._ranks: Ranks = current()
+        self._sections: dict[str, dict[str, Any]] = self._ranks.sent(0, self._there) if resume else {}
+
+    def _there(self) -> dict[str, dict[str, Any]]:
+        return _read(self.path) if self.path.exists() else {}
 
     def section(self, name: str, identity: Mapping[str, Any]) -> RunSection:
         """That of one step; `identity` says of which symmetry, options and models.
@@ -61,6 +64,8 @@ class RunFile:
             OutputError: it cannot be written.
         """
         self._sections[name] = {"identity": identity, "content": content}
+        if not self._ranks.is_first:
+            return
         with atomic_path(self.path, overwrite=True) as temporary:
             torch.save({"format": FORMAT, "sections": self._sections}, temporary)
 
@@ -105,16 +110,3 @@ def kept_in(path: str | Path) -> str:
     steps = [c["step"] for c in content if "step" in c]
     sweeps = [len(c["history"]) - 1 for c in content if "history" in c]
     return f"step {steps[-1]}" if steps else f"sweep {max(sweeps[-1], 0)} of the match" if sweeps else "its start"
-
-
-def packed(element: GroupElement) -> dict[str, Any]:
-    """A group element as plain data and tensors, to the bit."""
-    rotations = [space for space, e in element.elements.items() if e.is_rotation]
-    return {"elements": {space: e.tensors() for space, e in element.elements.items()}, "rotations": rotations}
-
-
-def unpacked(symmetry: SymmetryGraph, plain: Mapping[str, Any]) -> GroupElement:
-    """What `packed` gave."""
-    rotations = set(plain["rotations"])
-    found = {s: Element.rotation(x["matrix"]) if s in rotations else Element(**x) for s, x in plain["elements"].items()}
-    return GroupElement(symmetry, found)

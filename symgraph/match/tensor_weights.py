@@ -22,7 +22,7 @@ def parameter_weights(
         UsageError: a weight for what is no parameter.
     """
     if isinstance(weighting, Mapping):
-        if unknown := sorted(weighting.keys() - symmetry.unstacked(a).keys()):
+        if unknown := sorted(weighting.keys() - set(symmetry.graph.parameters)):
             raise UsageError(
                 f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,6 +150,19 @@ class GroupElement:
 def neutral(symmetry: SymmetryGraph, space: Space) -> Element:
     """The identity on one space."""
     return space.maps.neutral(symmetry.index_set(space))
+
+
+def packed(element: GroupElement) -> dict[str, Any]:
+    """A group element as plain data and tensors, to the bit."""
+    rotations = [space for space, e in element.elements.items() if e.is_rotation]
+    return {"elements": {space: e.tensors() for space, e in element.elements.items()}, "rotations": rotations}
+
+
+def unpacked(symmetry: SymmetryGraph, plain: Mapping[str, Any]) -> GroupElement:
+    """What `packed` gave."""
+    rotations = set(plain["rotations"])
+    found = {s: Element.rotation(x["matrix"]) if s in rotations else Element(**x) for s, x in plain["elements"].items()}
+    return GroupElement(symmetry, found)
 
 
 def random_element(

@@ -18,22 +18,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from symgraph.errors import shorten
+from symgraph.io.ranks import current
 from symgraph.io.shown import Shown
 from symgraph.orbit.constant_steps import Lift, Shift
 from symgraph.orbit.least_norm import least_norm
 from symgraph.orbit.on_demand import Carried
+from symgraph.orbit.owned import owners
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform, gain_of, rescale, unit_length
 from symgraph.orbit.uneven import Slant
-from symgraph.symmetry.families import means
+from symgraph.symmetry.families import Constant, means
 from symgraph.symmetry.graph import SymmetryGraph
 
 # Gains below this share of the largest one are as good as zero.
 NEARLY = 1e-3
+# The process that each tensor belongs to.
+Homes = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,13 +70,17 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
 
     Source: design section 10; balancing as the geometric mean of the Gram matrices.
     """
-    found = Carried(state)
+    found, homes = Carried(state), owners(symmetry, current().count)
     steps: list[Step] = []
     # A recipe reads the state when it is asked for its next step: the state has then taken all steps before.
     for recipe in (_moves, _gains, _numbers, _settled, _centres, _leans, _least_norm, _lengths):
-        for step in recipe(symmetry, found):
+        for step in recipe(symmetry, found, homes):
             found.take(step)
             steps.append(step)
+    # What a bias has taken up is told by the process that has the matrices beside it.
+    names = found.small()
+    for name, tensor in zip(names, current().each(names, [homes[n] for n in names], found.alone), strict=True):
+        found.know(name, tensor)
     singular = tuple(s.parameter for s in steps if isinstance(s, Rescale) and bool((s.factor == 0).any()))
     return Canonical(found.whole(), Transform(tuple(steps)), singular)
 
@@ -82,41 +91,58 @@ def nearly_singular(transform: Transform) -> tuple[str, ...]:
     return tuple(s.parameter for s in gains if bool((s.factor.abs() < NEARLY * s.factor.abs().max()).any()))
 
 
-def _moves(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
+def _moves(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     for constant in symmetry.constants:
         if constant.moves:
-            yield Shift(constant, -constant.source.mean(state))
+            yield _shift(constant, state, homes)
 
 
-def _gains(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
+def _shift(constant: Constant, state: Mapping[str, Tensor], homes: Homes) -> Shift:
+    home = homes[constant.source.piece.parameter]
+    return Shift(constant, current().sent(home, lambda: -constant.source.mean(state)))
+
+
+def _gains(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     for name, sites in symmetry.gain_sites.items():
         step = rescale(symmetry, sites, gain_of(symmetry, state, name).clone())
         step.check(state)
         yield step
 
 
-def _numbers(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
+def _numbers(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     """Learned numbers into the maps beside them; a zero stays, since nothing could be divided by it again."""
     for radial in symmetry.radial:
         if radial.by_number:
             yield Stretch(radial, unit_length(radial, state))
 
 
-def _settled(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
+def _settled(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     """Constants that nothing sees to zero; those that go elsewhere as they are into the places that take them."""
     for constant in symmetry.constants:
         if constant.settled and not constant.moves:
-            yield Shift(constant, -constant.source.mean(state))
+            yield _shift(constant, state, homes)
 
 
-def _centres(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
+def _centres(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     """Means along the ones direction to zero; written sides first, then reading sides."""
-    for c in symmetry.centred:
-        for piece in c.pieces:
-            yield Lift(piece, c.frame, -means(piece, c.frame, state[piece.parameter]))
+    places = [(piece, c.frame) for c in symmetry.centred for piece in c.pieces]
+    names = list(dict.fromkeys(piece.parameter for piece, _ in places))
+
+    def lifts(name: str) -> list[Tensor]:
+        """What is added to a tensor, which a stream may stand on more than once."""
+        held, found = {name: state[name]}, list[Lift]()
+        for piece, frame in (p for p in places if p[0].parameter == name):
+            held = found[-1].apply(held) if found else held
+            found.append(Lift(piece, frame, -means(piece, frame, held[name])))
+        return [lift.constant for lift in found]
+
+    of_each = current().each(names, [homes[n] for n in names], lifts)
+    following = {n: iter(found) for n, found in zip(names, of_each, strict=True)}
+    for piece, frame in places:
+        yield Lift(piece, frame, next(following[piece.parameter]))
 
 
-def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
+def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     """The means of readers whose norm keeps its bias; where it keeps its gain, no fixed coefficient would do."""
     for lean in symmetry.leans:
         if lean.settled:
@@ -125,13 +151,13 @@ def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Ste
             yield Slant(lean, -means if lean.rows is None else -means[lean.rows.entries()])
 
 
-def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
-    element = least_norm(symmetry, state)
+def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
+    element = least_norm(symmetry, state, homes)
     if element.elements:
         yield Act(element)
 
 
-def _lengths(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[Step]:
+def _lengths(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     for radial in symmetry.radial:
         if not radial.by_number:
-            yield Stretch(radial, unit_length(radial, state))
+            yield Stretch(radial, current().sent(homes[radial.tensors[0]], partial(unit_length, radial, state)))

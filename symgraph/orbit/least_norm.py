@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from torch import Tensor
 from symgraph.groups.elements import Element
 from symgraph.groups.index_maps import IndexMaps
 from symgraph.groups.map_class import DenseMaps
-from symgraph.orbit.action import GroupElement, neutral
+from symgraph.io.ranks import current
+from symgraph.orbit.action import GroupElement, neutral, packed, unpacked
 from symgraph.orbit.grams import gram
 from symgraph.orbit.squared_norms import Logs, SquaredNorms, exponents_on
 from symgraph.orbit.steps import State
@@ -33,15 +35,24 @@ SWEEPS = 300
 MEMORY = 6
 
 
-def least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> GroupElement:
+def least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Mapping[str, int]) -> GroupElement:
     """The element whose action on `state` has the least norm over all scales, invertible and rotary spaces.
 
     Spaces that share no tensor, such as those of two layers, are solved one after the other, so that no more than
-    their tensors are held.
+    their tensors are held; of several processes each solves those of its tensors.
+
+    Args:
+        homes: the process that each tensor belongs to.
     """
+    parts = _apart(symmetry, state)
+
+    def solved(part: tuple[list[Space], list[str]]) -> dict[str, Any]:
+        spaces, names = part
+        return packed(_LeastNorm(symmetry, spaces, {n: made(state[n]) for n in names}).run())
+
     found: dict[int, Element] = {}
-    for spaces, names in _apart(symmetry, state):
-        found |= _LeastNorm(symmetry, spaces, {n: made(state[n]) for n in names}).run().elements
+    for one in current().each(parts, [homes[names[0]] for _, names in parts], solved):
+        found |= unpacked(symmetry, one).elements
     return GroupElement(symmetry, found)
 
 

@@ -59,6 +59,14 @@ class Carried(Mapping[str, Tensor]):
             name: self._deferred(name) if name in self._touching else tensor for name, tensor in self._given.items()
         }
 
+    def small(self) -> list[str]:
+        """The tensors that have changed, of a state that is read where it is needed, and that are kept once made."""
+        return [n for n in self._touching if self._given[n].numel() <= SMALL] if waiting(self._given) else []
+
+    def know(self, name: str, tensor: Tensor) -> None:
+        """Takes a small tensor after these steps as it was made elsewhere."""
+        self._small[name, self._touching[name][-1]] = tensor
+
     def _deferred(self, name: str) -> Tensor:
         given, count = self._given[name], len(self._steps)
         if given.numel() <= SMALL:

@@ -12,8 +12,7 @@ from models_zoo import case, network
 import symgraph
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.run_file import packed, unpacked
-from symgraph.orbit.action import random_element
+from symgraph.orbit.action import packed, random_element, unpacked
 
 OPTIONS = MatchOptions(sweeps=4, tolerance=-1.0, seed=3, restarts=1)
 

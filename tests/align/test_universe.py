@@ -18,11 +18,12 @@ import symgraph
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.match.match_models import match
 from symgraph.match.match_options import LearnOptions, MatchOptions
-from symgraph.match.nearest import nearest, units
+from symgraph.match.nearest import nearest
 from symgraph.match.observe import observe
 from symgraph.match.one_basis import Universe
 from symgraph.match.program import Program
 from symgraph.match.program_run import output_change
+from symgraph.match.unit_trees import units
 from symgraph.match.universe import plan as universe_plan
 from symgraph.measure.mixture import interpolate
 from symgraph.orbit.action import random_element

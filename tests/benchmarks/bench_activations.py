@@ -21,8 +21,8 @@ from measure import one_thread, ratio, seconds
 
 import symgraph
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import units
 from symgraph.match.observe import observe
+from symgraph.match.unit_trees import units
 from symgraph.orbit.canonical import canonicalise
 from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64

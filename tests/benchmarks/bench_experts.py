@@ -29,8 +29,9 @@ from measure import Batch, one_thread, seconds
 from torch import Tensor, nn
 
 import symgraph
+from symgraph.match.descent import Descent, Nearest
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import Nearest, _Descent, nearest
+from symgraph.match.nearest import nearest
 from symgraph.match.observe_batches import observe_models
 from symgraph.measure.objective import EvenMixture, Objective
 from symgraph.orbit.canonical import canonicalise
@@ -116,7 +117,7 @@ def fine_tuned(backbone: nn.Module, seed: int, s: Setting, data: Sequence[Batch]
     return net.eval()
 
 
-class _Ordered(_Descent):
+class _Ordered(Descent):
     """A descent whose outer spaces take a given order, once; what is inside is solved."""
 
     order: Tensor | None = None

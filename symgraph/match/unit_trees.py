@@ -1,0 +1,35 @@
+"""The units of a descent: a space with everything fibred over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+
+from symgraph.errors import UsageError, near
+from symgraph.orbit.wreath import Tree
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.structure import Space
+
+
+def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tree]:
+    """The trees of active spaces: each space hangs below the innermost active space of its fibre.
+
+    Raises:
+        UsageError: a pattern matches no space.
+    """
+    for p in patterns:
+        if p != "*" and not any(fnmatch(s.name, p) for s in symmetry.active):
+            names = [s.name for s in symmetry.active]
+            such = f"patterns are matched against names such as {', '.join(names[:3])}"
+            raise UsageError(f"no space that can be aligned matches {p!r}", remedy=near(p, names, such))
+    chosen = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in patterns)]
+    ids = {s.id for s in chosen}
+    below: dict[int, list[Space]] = {}
+    for s in chosen:
+        outer = [f for f in s.fibre if f in ids]
+        below.setdefault(outer[-1] if outer else -1, []).append(s)
+
+    def grow(s: Space) -> Tree:
+        return Tree(s, tuple(grow(c) for c in below.get(s.id, ())))
+
+    return [grow(s) for s in below.get(-1, ())]
