@@ -119,9 +119,9 @@ def refuse_unread(args: Arguments, instead: str, *names: str) -> None:
 
 def rule_book(args: Arguments) -> RuleBook:
     """The shipped rules, with those of `--rules` in front."""
-    from symgraph import api
+    from symgraph.inference.sources import rule_book
 
-    return api.rule_book(args.rules)
+    return rule_book(args.rules)
 
 
 def settings(args: Arguments, kind: type[Settings], *, spool: bool = False) -> dict[str, Any]:

@@ -55,15 +55,15 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Trace, infer, print."""
-    from symgraph import api
     from symgraph.inference import pipeline
+    from symgraph.inference.sources import infer, trace
 
     pipeline.stages_until(args.emit)
     _check(args)
     refuse_files(args, args.html, args.overlay)
     found = architecture(args.model, args)
     with console.working("tracing"):
-        graph = api.trace(found)
+        graph = trace(found)
     if args.emit == "graph":
         console.result(graph, _plain_graph(graph))
         return 0
@@ -71,7 +71,7 @@ def run(args: Arguments, console: Console) -> int:
         value = pipeline.run(graph, rule_book(args), args.emit)
         console.result(value, {"model": graph.model, "stage": args.emit, "lines": str(value).splitlines()})
         return 0
-    symmetry = api.infer(graph, rules=rule_book(args), strict=args.strict)
+    symmetry = infer(graph, rules=rule_book(args), strict=args.strict)
     _write(symmetry, found, args, console)
     _print(symmetry, args, console)
     return 0
@@ -110,8 +110,10 @@ def _print(symmetry: SymmetryGraph, args: Arguments, console: Console) -> None:
         console.result(drawn.FORMATS[args.format](symmetry, not args.no_fold), None)
     elif args.format == "json":
         console.result(symmetry.to_json(), None)
+    elif console.as_json:
+        console.result("", symmetry.to_json())
     else:
-        console.result(_text(symmetry, args), symmetry.to_json())
+        console.result(_text(symmetry, args), None)
 
 
 def _text(symmetry: SymmetryGraph, args: Arguments) -> str:
