@@ -102,18 +102,12 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
         same(run(), found)
 
 
-def test_one_process_speaks_and_writes_for_all(tmp_path: Path) -> None:
-    ended = together("--out", "both", "--alignment", "both.safetensors")
-    assert [e.code for e in ended] == [0, 0], ended[0].err
-    assert "wrote B aligned to both" in ended[0].out
-    assert ended[1].out == ended[1].err == ""
-    assert command_line([*ALIGN, "--out", "alone", "--alignment", "alone.safetensors", "-q"]) == 0
-    same(alignment("alone.safetensors"), alignment("both.safetensors"))
-
-
 @pytest.mark.parametrize(
     ("scene", "said"),
-    [("raises", "ranked_nets:a: the factory failed"), ("other", "A has other weights here than in the first process")],
+    [
+        ("raises", "ranked_nets:a: the factory failed"),
+        pytest.param("other", "A has other weights here than in the first process", marks=pytest.mark.slow),
+    ],
 )
 def test_what_a_process_raises_the_first_one_says(scene: str, said: str, tmp_path: Path) -> None:
     first, second = together("--out", "out", scene=scene)
@@ -122,17 +116,20 @@ def test_what_a_process_raises_the_first_one_says(scene: str, said: str, tmp_pat
     assert second.out == second.err == "" and not (tmp_path / "out").exists()
 
 
-def test_a_run_goes_on_where_a_process_has_died(tmp_path: Path) -> None:
+def test_one_speaks_and_writes_for_all_and_goes_on_where_another_has_died(tmp_path: Path) -> None:
     first, second = together("--out", "out", "--checkpoint", "run.pt", scene="ends")
     assert second.code == 9 and first.code == 1
     assert first.err.count("error[processes]: process 1 of 0 to 1 has ended before the run was done") == 1
     assert {p.name for p in tmp_path.iterdir()} <= {"ranked_nets.py", "__pycache__", "run.pt"}
     ended = together("--out", "out", "--alignment", "on.safetensors", "--checkpoint", "run.pt", "--resume")
     assert [e.code for e in ended] == [0, 0], ended[0].err
+    assert "wrote B aligned to out" in ended[0].out
+    assert ended[1].out == ended[1].err == ""
     assert command_line([*ALIGN, "--out", "alone", "--alignment", "alone.safetensors", "-q"]) == 0
     same(alignment("alone.safetensors"), alignment("on.safetensors"))
 
 
+@pytest.mark.slow
 def test_data_is_read_in_one_process() -> None:
     first, second = together("--out", "out", "--method", "activations", "--train-data", "none")
     assert first.code == 2 and "several processes share a match by weights alone" in first.err
