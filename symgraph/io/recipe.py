@@ -15,7 +15,7 @@ from symgraph.errors import UsageError
 from symgraph.io.decode import Malformed, decode, parse
 from symgraph.io.files import existing
 from symgraph.io.mergekit import BASELESS, THEIRS
-from symgraph.io.recipe_numbers import evaluated, numbers
+from symgraph.io.recipe_numbers import evaluated, filters, numbers
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 # Of the last one mergekit computes otherwise, not something else.
@@ -91,6 +91,20 @@ class Recipe:
         """The names of all models, each once: the base first, where there is one."""
         listed = (model.model for model in self.ingredients)
         return list(dict.fromkeys([*([self.base] if self.base else []), *listed]))
+
+    @property
+    def all_parameters(self) -> Iterator[dict[str, Any]]:
+        """The settings of the recipe, of its slices and of its models."""
+        yield self.parameters
+        yield from (model.parameters for model in self.models)
+        for part in self.slices:
+            yield from (part.parameters, *(source.parameters for source in part.sources))
+
+    @property
+    def filters(self) -> list[str]:
+        """All parts of names of tensors that settings ask for."""
+        settings = (setting for parameters in self.all_parameters for setting in parameters.values())
+        return list(dict.fromkeys(part for setting in settings for part in filters(setting)))
 
     @property
     def base(self) -> str | None:
@@ -242,12 +256,7 @@ def _layer_problems(slices: Sequence[RecipeSlice]) -> Iterator[tuple[str, str]]:
 
 
 def _parameter_problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    held = [
-        recipe.parameters,
-        *(part.parameters for part in recipe.slices),
-        *(model.parameters for model in recipe.models),
-    ]
-    held += [source.parameters for part in recipe.slices for source in part.sources]
+    held = list(recipe.all_parameters)
     known = THEIRS.get(recipe.merge_method, _PARAMETERS)
     for key in (key_given for parameters in held for key_given in parameters if key_given not in known):
         near = get_close_matches(key, known, n=1)

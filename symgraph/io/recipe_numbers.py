@@ -46,6 +46,13 @@ def numbers(setting: Any) -> Iterator[float]:
         yield from numbers(part)
 
 
+def filters(setting: Any) -> Iterator[str]:
+    """All parts of names that a setting asks for."""
+    for part in [setting] if isinstance(setting, Mapping) else setting if isinstance(setting, list) else ():
+        if isinstance(part, Mapping) and part.get("filter") not in (None, "*"):
+            yield str(part["filter"])
+
+
 def number(value: Any) -> float | None:
     """A number; also one that YAML takes for a text, as it does 1e-3."""
     if isinstance(value, bool | int | float):

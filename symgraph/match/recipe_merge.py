@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from symgraph.errors import UsageError, argument
 from symgraph.inference.sources import model, with_example
@@ -27,6 +27,7 @@ from symgraph.match.cards import merged_ingredient
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 from symgraph.match.merge import Merged, together, widest, with_all_rows
 from symgraph.match.one_basis import Universe, shared_rows
+from symgraph.match.recipe_places import check_reach, labels_of, places_of
 from symgraph.measure.blending import DELTAS, METHODS, Deltas, deltas, linear, slerp
 from symgraph.measure.mixture import State, moves
 from symgraph.resize.overlap import Overlap, placed_in
@@ -78,7 +79,7 @@ def merge_by_recipe(
     by = _engine(by, wanted.merge_method)
     trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code, "model_class": model_class}
     found = [with_example(m, example, input_size) for m in _models(wanted, models, trusted)]
-    check_layers(wanted, places_of(found[0].module))
+    check_reach(wanted, found[0])
     if by == "mergekit":
         check_readable(found)
     hashes = current().sent(0, lambda: [module_hash(m.module) for m in found])
@@ -119,7 +120,7 @@ class _Together:
         states = dict(zip(recipe.names, self.states, strict=True))
         stored = widest(self.kept, recipe.written)
         if by == "symgraph":
-            return _Blend(recipe, self.models[0].module, states, seed).state(stored)
+            return _Blend(recipe, self.models[0], states, seed).state(stored)
         models = dict(zip(recipe.names, self.models, strict=True))
         return ByMergekit(recipe, models, states, seed, trusted, scratch).state(stored)
 
@@ -172,19 +173,24 @@ class _Blend:
     """A recipe at work on states of one shape, by the names of their models."""
 
     recipe: Recipe
-    module: nn.Module
+    model: Model
     states: Mapping[str, State]
     seed: int
 
     @cached_property
     def places(self) -> dict[str, Place]:
         """Where each tensor is."""
-        return places_of(self.module)
+        return places_of(self.model.module)
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What filters know each tensor by."""
+        return labels_of(self.model)
 
     def state(self, stored: Mapping[str, torch.dtype]) -> State:
         """All tensors, each made when it is asked for; integers, and statistics of norms, are those of the base."""
         first = next(iter(self.states.values()))
-        fixed = {n for n, _ in self.module.named_buffers()}
+        fixed = {n for n, _ in self.model.module.named_buffers()}
         found: State = {}
         # What is one tensor under several names stays one.
         once: dict[int, Tensor] = {}
@@ -219,42 +225,4 @@ class _Blend:
         return deltas(base, given, weights, densities, how, of("lambda", None, 1.0), generator)
 
     def _number(self, name: str, key: str, model: RecipeModel | None, default: float) -> float:
-        return self.recipe.setting(key, model, name, self.places.get(name, Place()), default)
-
-
-_LISTS = (nn.ModuleList, nn.Sequential)
-
-
-def places_of(module: nn.Module) -> dict[str, Place]:
-    """Where each tensor of a module is among its layers."""
-    found: dict[str, Place] = {}
-    for name in module.state_dict():
-        within = _layer(module, name)
-        after = any(place.layer is not None for place in found.values())
-        found[name] = Place(after=after) if within is None else Place(*within)
-    return found
-
-
-def _layer(module: nn.Module, name: str) -> tuple[int, int] | None:
-    """The number of a tensor's layer, and how many there are."""
-    parts = name.split(".")
-    for i, part in enumerate(parts):
-        if part.isdigit() and isinstance(listed := module.get_submodule(".".join(parts[:i])), _LISTS):
-            return int(part), len(listed)
-    return None
-
-
-def check_layers(recipe: Recipe, places: Mapping[str, Place]) -> None:
-    """Raise where slices are not over all layers of the models.
-
-    Raises:
-        UsageError: saying how many layers there are.
-    """
-    if not recipe.slices or recipe.slices[-1].layers is None:
-        return
-    there = {place.layers for place in places.values() if place.layer is not None}
-    end = recipe.slices[-1].layers[1]
-    if there != {end}:
-        counted = " and ".join(map(str, sorted(there))) or "no"
-        remedy = "let its slices go over all layers, or name whole models under `models`"
-        raise UsageError(f"the recipe merges {end} layers, and the models have {counted}", remedy=remedy)
+        return self.recipe.setting(key, model, self.labels.get(name, name), self.places.get(name, Place()), default)

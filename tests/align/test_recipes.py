@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import symgraph
 from symgraph.errors import UsageError
+from symgraph.io.checkpoint import names_in_files
 from symgraph.measure.blending import DELTAS, METHODS, Deltas, deltas, linear, slerp
 from symgraph.tracing import state_of
 
@@ -113,6 +114,23 @@ def test_slices_have_numbers_of_their_own() -> None:
         torch.testing.assert_close(tensor, wanted[name])
     with pytest.raises(UsageError, match="merges 1 layers, and the models have 2"):
         symgraph.merge_by_recipe({**plain, "slices": [layers(0, 1, t=0.5)]}, models={"a": a, "b": b}, align=False)
+
+
+def test_filters_know_tensors_by_their_names_in_files_as_well() -> None:
+    nets = {name: network("vit", seed) for seed, name in enumerate("ab")}
+    given = {name: symgraph.model(net) for name, net in nets.items()}
+    there = names_in_files(given["a"])
+    old = next(name for name in there if "attention" in name and name.endswith("weight"))
+    by_value = [{"filter": old.removesuffix("weight"), "value": 1.0}, {"value": 0.0}]
+    found = symgraph.merge_by_recipe(recipe("slerp", MODELS[:2], t=by_value), models=given, align=False).module
+    for name, tensor in state_of(found).items():
+        wanted = nets["b"] if name.startswith(there[old].removesuffix("weight")) else nets["a"]
+        torch.testing.assert_close(tensor, state_of(wanted)[name])
+    for part, words in (("atention", "did you mean `attention`"), ("?", "tensors are called as")):
+        plain = recipe("slerp", MODELS[:2], t=[{"filter": part, "value": 1.0}])
+        with pytest.raises(UsageError, match="fits no tensor") as caught:
+            symgraph.merge_by_recipe(plain, models=given, align=False)
+        assert words in caught.value.remedy
 
 
 # -- in one basis --------------------------------------------------------------------------------------------------
