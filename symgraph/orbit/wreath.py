@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from symgraph.groups.assignment import best_signs
-from symgraph.groups.elements import Element, IndexSet
+from symgraph.groups.elements import PARTS, Element, IndexSet
 from symgraph.groups.index_maps import IndexMaps
 from symgraph.groups.map_class import DenseMaps
 from symgraph.orbit.grams import add_to
@@ -211,23 +211,71 @@ def _picked(index: Tensor, correlation: Tensor, lead: int) -> Tensor:
 
 
 def _alternate(trees: list[Tree], table: Table, batch: int) -> Optimum:
-    """Coupled siblings: the first index space from the relaxation, then each in turn with the others fixed."""
-    trees = sorted(trees, key=lambda tree: not permutes(tree.space))
-    first, others = trees[0], trees[1:]
+    """Coupled siblings: the first index space from the relaxation, then each in turn with the others fixed.
+
+    A row of the batch takes no further turn once one has left its first tree as it was, or gained nothing.
+    """
+    first, *others = sorted(trees, key=lambda tree: not permutes(tree.space))
     current = _first(first, others, table, batch)
-    value: Tensor | None = None
+    value = next(iter(table.values())).new_full((batch,), -torch.inf, dtype=torch.float64)
+    rows = torch.arange(batch, device=value.device)
     for _ in range(ROUNDS):
-        for tree in [*others, first]:
-            fixed = {number: element for number, element in current.items() if number not in tree.ids()}
-            known = {number for beside in trees if beside is not tree for number in beside.ids()}
-            part = _restrict(table, tree, fixed, known)
-            if part:
-                optimum = _single(tree, part, batch)
-                current |= optimum.elements
-        before, value = value, _value(table, current)
-        if before is not None and bool((value <= before * (1 + 1e-12)).all()):
+        part, before = _of_rows(table, current, rows)
+        after = _turn([*others, first], part, before, len(rows))
+        gained = _value(part, after).to(value)
+        open_still = (gained > value[rows] * (1 + 1e-12)) & _moved(before, after, first)
+        value = value.index_copy(0, rows, gained)
+        if len(rows) < batch:
+            after = {number: _with_rows(current[number], element, rows) for number, element in after.items()}
+        current = after
+        rows = rows[open_still]
+        if not len(rows):
             break
-    return Optimum(current, next(iter(table.values())).new_zeros(batch) if value is None else value)
+    return Optimum(current, value)
+
+
+def _turn(trees: Sequence[Tree], table: Table, start: Mapping[int, Element], batch: int) -> dict[int, Element]:
+    """Each of the trees once, with what is known of the others fixed."""
+    current = dict(start)
+    for tree in trees:
+        fixed = {number: element for number, element in current.items() if number not in tree.ids()}
+        known = {number for beside in trees if beside is not tree for number in beside.ids()}
+        part = _restrict(table, tree, fixed, known)
+        if part:
+            current |= _single(tree, part, batch).elements
+    return current
+
+
+def _of_rows(table: Table, elements: Mapping[int, Element], rows: Tensor) -> tuple[Table, dict[int, Element]]:
+    """Correlations and elements of some rows of the batch."""
+    if len(rows) == len(next(iter(table.values()))):
+        return table, dict(elements)
+    part = {key: correlation[rows] for key, correlation in table.items()}
+    return part, {
+        number: element.mapped(lambda tensor, lead: tensor.index_select(lead, rows))
+        for number, element in elements.items()
+    }
+
+
+def _with_rows(element: Element, some: Element, rows: Tensor) -> Element:
+    """An element with some rows of the batch in the place of its own."""
+    parts = some.tensors()
+    changed = {
+        name: tensor.index_copy(PARTS[name], rows, parts[name].to(tensor)) for name, tensor in element.tensors().items()
+    }
+    return Element.rotation(changed["matrix"]) if element.is_rotation else Element(**changed)
+
+
+def _moved(before: Mapping[int, Element], after: Mapping[int, Element], tree: Tree) -> Tensor:
+    """Rows of the batch in which the elements of a tree are others than before: (P,)."""
+    moved = []
+    for number in tree.ids() & after.keys():
+        earlier = before[number].tensors() if number in before else {}
+        for name, tensor in after[number].tensors().items():
+            lead = PARTS[name]
+            changed = tensor != earlier[name] if name in earlier else torch.ones_like(tensor, dtype=torch.bool)
+            moved.append(changed.movedim(lead, 0).flatten(1).any(1))
+    return torch.stack(moved).any(0)
 
 
 def _first(first: Tree, others: list[Tree], table: Table, batch: int) -> dict[int, Element]:

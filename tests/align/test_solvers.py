@@ -209,6 +209,23 @@ def test_planted_groups_of_queries_come_back(inner: C, seed: int) -> None:
     assert torch.allclose(found.elements[KEY].matrix, g[None])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("inner", [C.ROTARY, C.ORTHOGONAL])
+def test_rows_of_a_batch_take_their_turns_apart(inner: C) -> None:
+    """Coupled siblings settle after different numbers of turns, each as if it were alone."""
+    siblings = grouped(2, 4, 4, inner).children
+    table: Table = {
+        ((MEMBER, ()), (KEY, ())): noise(3, 9, 4, 4, 4, 4),
+        ((KEY, ()),): noise(5, 9, 4, 4),
+    }
+    together = best(siblings, table, 9)
+    for row in range(9):
+        alone = best(siblings, {key: correlation[row : row + 1] for key, correlation in table.items()}, 1)
+        assert float(together.value[row]) == pytest.approx(float(alone.value))
+        for number, element in alone.elements.items():
+            for name, part in element.tensors().items():
+                assert torch.allclose(together.elements[number].tensors()[name][row], part[0]), name
+
+
 def test_coupled_siblings_come_near_the_best_of_all() -> None:
     """Coupled siblings are improved in turn: never above the optimum, and close to it on average."""
     ratios = []
