@@ -37,34 +37,36 @@ class GroupElement:
         Raises:
             UsageError: some of them are missing.
         """
-        chosen = state if names is None else {n: state[n] for n in names}
+        chosen = state if names is None else {name: state[name] for name in names}
         terms = self.symmetry.acting_terms
-        found = {n: self.on(t, terms[n]) if n in terms else t for n, t in chosen.items()}
+        moved = {name: self.on(tensor, terms[name]) if name in terms else tensor for name, tensor in chosen.items()}
         for stack in self.symmetry.stacks:
-            missing = [n for n in stack.members if n not in chosen]
-            if len(missing) == len(stack.members) or not any(self._moves(t) for t in terms[stack.name]):
+            missing = [member for member in stack.members if member not in chosen]
+            if len(missing) == len(stack.members) or not any(self._moves(term) for term in terms[stack.name]):
                 continue
             if missing:
                 remedy = "give the tensors of all branches that can change places"
                 raise UsageError(f"`{missing[0]}` is missing beside `{stack.members[0]}`", remedy=remedy)
-            whole = torch.stack([chosen[n] for n in stack.members])
-            found.update(zip(stack.members, self.on(whole, terms[stack.name]).unbind(0), strict=True))
-        return found
+            whole = torch.stack([chosen[member] for member in stack.members])
+            moved.update(zip(stack.members, self.on(whole, terms[stack.name]).unbind(0), strict=True))
+        return moved
 
     def on_stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the element changes in a state whose branches are stacked (`SymmetryGraph.stacked`)."""
         terms = self.symmetry.acting_terms
-        names = dict.fromkeys(n for s in self.elements for n in self.symmetry.acting_on[s] if n in state)
-        return {n: self.on(state[n], terms[n]) for n in names}
+        names = dict.fromkeys(
+            name for space in self.elements for name in self.symmetry.acting_on[space] if name in state
+        )
+        return {name: self.on(state[name], terms[name]) for name in names}
 
     @property
     def touched(self) -> list[str]:
         """Names of the tensors that this element may change."""
-        return list(dict.fromkeys(n for s in self.elements for n in self.symmetry.parameters_of[s]))
+        return list(dict.fromkeys(name for space in self.elements for name in self.symmetry.parameters_of[space]))
 
     def on(self, tensor: Tensor, axes: Sequence[Term]) -> Tensor:
         """The transformed tensor."""
-        if not any(self._moves(t) for t in axes):
+        if not any(self._moves(term) for term in axes):
             return tensor
         return on_blocks(tensor, axes, self.on_block)
 
@@ -76,7 +78,7 @@ class GroupElement:
     @property
     def is_neutral(self) -> bool:
         """Whether nothing moves, by indices and signs alone: of a matrix that is not asked."""
-        return all(e.is_neutral for e in self.elements.values())
+        return all(element.is_neutral for element in self.elements.values())
 
     def on_block(self, tensor: Tensor, leaves: tuple[Leaf, ...]) -> Tensor:
         """The transformed block, which has one dimension for each leaf."""
@@ -87,18 +89,18 @@ class GroupElement:
             if space.id not in self.elements:
                 continue
             for dim in at.get(space.id, ()):
-                fibre = [at[f][0] for f in space.fibre]
+                fibre = [at[outer][0] for outer in space.fibre]
                 tensor = self._along(tensor, dim, fibre, leaves[dim], self.elements[space.id])
         return tensor
 
-    def _along(self, tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, e: Element) -> Tensor:
-        matrix = e.dual if leaf.dual else e.matrix
+    def _along(self, tensor: Tensor, dim: int, fibre: list[int], leaf: Leaf, element: Element) -> Tensor:
+        matrix = element.dual if leaf.dual else element.matrix
         if matrix is not None:
             return by_matrix(tensor, dim, fibre, matrix.to(tensor))
-        if e.index is not None:
-            tensor = by_index(tensor, dim, fibre, e.index.to(tensor.device))
+        if element.index is not None:
+            tensor = by_index(tensor, dim, fibre, element.index.to(tensor.device))
         frame = self.symmetry.frame(leaf.frame)
-        diagonal = e.diagonal(frame.scale, frame.sign, dual=leaf.dual)
+        diagonal = element.diagonal(frame.scale, frame.sign, dual=leaf.dual)
         if diagonal is None:
             return tensor
         return tensor * spread(diagonal.to(tensor.device, tensor.dtype), tensor.dim(), [*fibre, dim])
@@ -107,44 +109,46 @@ class GroupElement:
 
     def inverse(self) -> GroupElement:
         """The element that undoes this one."""
-        found: dict[int, Element] = {}
+        inverses: dict[int, Element] = {}
         for space in self.symmetry.active:
             if space.id in self.elements:
-                found[space.id] = self._reindex(space, self.elements[space.id].inverse(), found)
-        return GroupElement(self.symmetry, found)
+                inverses[space.id] = self._reindex(space, self.elements[space.id].inverse(), inverses)
+        return GroupElement(self.symmetry, inverses)
 
     def after(self, first: GroupElement) -> GroupElement:
         """The composition: `first`, then this element."""
-        found: dict[int, Element] = {}
+        composed: dict[int, Element] = {}
         for space in self.symmetry.active:
             mine, other = self.elements.get(space.id), first.elements.get(space.id)
             if other is not None:
                 other = self._reindex(space, other, self.elements)
             if mine is not None and other is not None:
-                found[space.id] = mine.after(other)
+                composed[space.id] = mine.after(other)
             elif mine is not None or other is not None:
-                found[space.id] = mine or other  # type: ignore[assignment]
-        return GroupElement(self.symmetry, found)
+                composed[space.id] = mine or other  # type: ignore[assignment]
+        return GroupElement(self.symmetry, composed)
 
-    def _reindex(self, space: Space, e: Element, outer: Mapping[int, Element]) -> Element:
-        """`e` with its fibre dimensions permuted by the outer elements' index vectors."""
-        fibre = [(k, f) for k, f in enumerate(space.fibre) if f in outer]
+    def _reindex(self, space: Space, element: Element, outer: Mapping[int, Element]) -> Element:
+        """An element with its fibre dimensions permuted by the outer elements' index vectors."""
+        fibre = [(place, outer_space) for place, outer_space in enumerate(space.fibre) if outer_space in outer]
         if not fibre:
-            return e
+            return element
 
-        def move(x: Tensor, lead: int) -> Tensor:
-            for k, f in fibre:
-                index = outer[f].index
+        def move(part: Tensor, lead: int) -> Tensor:
+            for place, outer_space in fibre:
+                index = outer[outer_space].index
                 if index is not None:
-                    dims = [space.fibre.index(g) + lead for g in self.symmetry.spaces[f].fibre]
-                    x = by_index(x, k + lead, dims, index.to(x.device))
-            return x
+                    dims = [space.fibre.index(inner) + lead for inner in self.symmetry.spaces[outer_space].fibre]
+                    part = by_index(part, place + lead, dims, index.to(part.device))
+            return part
 
-        return e.mapped(move)
+        return element.mapped(move)
 
     def to(self, *, dtype: torch.dtype, device: torch.device | str) -> GroupElement:
         """The element with floating parts in `dtype`, everything on `device`."""
-        return GroupElement(self.symmetry, {k: e.to(dtype=dtype, device=device) for k, e in self.elements.items()})
+        return GroupElement(
+            self.symmetry, {space: element.to(dtype=dtype, device=device) for space, element in self.elements.items()}
+        )
 
 
 def neutral(symmetry: SymmetryGraph, space: Space) -> Element:
@@ -154,15 +158,18 @@ def neutral(symmetry: SymmetryGraph, space: Space) -> Element:
 
 def packed(element: GroupElement) -> dict[str, Any]:
     """A group element as plain data and tensors, to the bit."""
-    rotations = [space for space, e in element.elements.items() if e.is_rotation]
-    return {"elements": {space: e.tensors() for space, e in element.elements.items()}, "rotations": rotations}
+    rotations = [space for space, own in element.elements.items() if own.is_rotation]
+    return {"elements": {space: own.tensors() for space, own in element.elements.items()}, "rotations": rotations}
 
 
 def unpacked(symmetry: SymmetryGraph, plain: Mapping[str, Any]) -> GroupElement:
     """What `packed` gave."""
     rotations = set(plain["rotations"])
-    found = {s: Element.rotation(x["matrix"]) if s in rotations else Element(**x) for s, x in plain["elements"].items()}
-    return GroupElement(symmetry, found)
+    elements = {
+        space: Element.rotation(parts["matrix"]) if space in rotations else Element(**parts)
+        for space, parts in plain["elements"].items()
+    }
+    return GroupElement(symmetry, elements)
 
 
 def random_element(
@@ -177,9 +184,9 @@ def random_element(
     Args:
         spread: standard deviation of the logarithms of scales and singular values.
     """
-    found: dict[int, Element] = {}
+    elements: dict[int, Element] = {}
     for space in symmetry.active:
         if spaces is not None and space.id not in spaces:
             continue
-        found[space.id] = space.maps.random(symmetry.index_set(space), generator, spread)
-    return GroupElement(symmetry, found)
+        elements[space.id] = space.maps.random(symmetry.index_set(space), generator, spread)
+    return GroupElement(symmetry, elements)

@@ -53,7 +53,7 @@ class Canonical(Shown):
     singular: tuple[str, ...]
 
     def __str__(self) -> str:
-        total = sum(t.numel() for t in self.state.values())
+        total = sum(tensor.numel() for tensor in self.state.values())
         zero = f"; gains with a zero: {shorten(self.singular)}" if self.singular else ""
         return f"canonical form of {total:,} numbers in {len(self.state)} tensors{zero}"
 
@@ -70,25 +70,25 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
 
     Source: design section 10; balancing as the geometric mean of the Gram matrices.
     """
-    found, homes = Carried(state), owners(symmetry, current().count)
+    carried, homes = Carried(state), owners(symmetry, current().count)
     steps: list[Step] = []
     # A recipe reads the state when it is asked for its next step: the state has then taken all steps before.
     for recipe in (_moves, _gains, _numbers, _settled, _centres, _leans, _least_norm, _lengths):
-        for step in recipe(symmetry, found, homes):
-            found.take(step)
+        for step in recipe(symmetry, carried, homes):
+            carried.take(step)
             steps.append(step)
     # What a bias has taken up is told by the process that has the matrices beside it.
-    names = found.small()
-    for name, tensor in zip(names, current().each(names, [homes[n] for n in names], found.alone), strict=True):
-        found.know(name, tensor)
-    singular = tuple(s.parameter for s in steps if isinstance(s, Rescale) and bool((s.factor == 0).any()))
-    return Canonical(found.whole(), Transform(tuple(steps)), singular)
+    names = carried.small()
+    for name, tensor in zip(names, current().each(names, [homes[name] for name in names], carried.alone), strict=True):
+        carried.know(name, tensor)
+    singular = tuple(step.parameter for step in steps if isinstance(step, Rescale) and bool((step.factor == 0).any()))
+    return Canonical(carried.whole(), Transform(tuple(steps)), singular)
 
 
 def nearly_singular(transform: Transform) -> tuple[str, ...]:
     """Gains with entries so small beside the others that a gauge with them has hardly an inverse."""
-    gains = [s for s in transform.steps if isinstance(s, Rescale)]
-    return tuple(s.parameter for s in gains if bool((s.factor.abs() < NEARLY * s.factor.abs().max()).any()))
+    gains = [step for step in transform.steps if isinstance(step, Rescale)]
+    return tuple(gain.parameter for gain in gains if bool((gain.factor.abs() < NEARLY * gain.factor.abs().max()).any()))
 
 
 def _moves(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
@@ -125,19 +125,19 @@ def _settled(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes)
 
 def _centres(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     """Means along the ones direction to zero; written sides first, then reading sides."""
-    places = [(piece, c.frame) for c in symmetry.centred for piece in c.pieces]
+    places = [(piece, centred.frame) for centred in symmetry.centred for piece in centred.pieces]
     names = list(dict.fromkeys(piece.parameter for piece, _ in places))
 
     def lifts(name: str) -> list[Tensor]:
         """What is added to a tensor, which a stream may stand on more than once."""
-        held, found = {name: state[name]}, list[Lift]()
-        for piece, frame in (p for p in places if p[0].parameter == name):
-            held = found[-1].apply(held) if found else held
-            found.append(Lift(piece, frame, -means(piece, frame, held[name])))
-        return [lift.constant for lift in found]
+        held, lifted = {name: state[name]}, list[Lift]()
+        for piece, frame in (place for place in places if place[0].parameter == name):
+            held = lifted[-1].apply(held) if lifted else held
+            lifted.append(Lift(piece, frame, -means(piece, frame, held[name])))
+        return [lift.constant for lift in lifted]
 
-    of_each = current().each(names, [homes[n] for n in names], lifts)
-    following = {n: iter(found) for n, found in zip(names, of_each, strict=True)}
+    of_each = current().each(names, [homes[name] for name in names], lifts)
+    following = {name: iter(constants) for name, constants in zip(names, of_each, strict=True)}
     for piece, frame in places:
         yield Lift(piece, frame, next(following[piece.parameter]))
 

@@ -22,7 +22,7 @@ from symgraph.groups.index_maps import IndexMaps
 from symgraph.groups.map_class import DenseMaps
 from symgraph.io.ranks import current
 from symgraph.orbit.action import GroupElement, neutral, packed, unpacked
-from symgraph.orbit.grams import gram
+from symgraph.orbit.grams import add_to, gram
 from symgraph.orbit.squared_norms import Logs, SquaredNorms, exponents_on
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
@@ -48,29 +48,29 @@ def least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Mapp
 
     def solved(part: tuple[list[Space], list[str]]) -> dict[str, Any]:
         spaces, names = part
-        return packed(_LeastNorm(symmetry, spaces, {n: made(state[n]) for n in names}).run())
+        return packed(_LeastNorm(symmetry, spaces, {name: made(state[name]) for name in names}).run())
 
-    found: dict[int, Element] = {}
+    elements: dict[int, Element] = {}
     for one in current().each(parts, [homes[names[0]] for _, names in parts], solved):
-        found |= unpacked(symmetry, one).elements
-    return GroupElement(symmetry, found)
+        elements |= unpacked(symmetry, one).elements
+    return GroupElement(symmetry, elements)
 
 
 def _apart(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[tuple[list[Space], list[str]]]:
     """The spaces that are solved, in sets that share no tensor, with the tensors of each."""
     # What a checkpoint stores counts, be it a parameter or not: a mask of ones would otherwise run off.
     kept = symmetry.graph.state.keys() - symmetry.graph.transient
-    found: list[tuple[list[Space], dict[str, None]]] = []
+    parts: list[tuple[list[Space], dict[str, None]]] = []
     for space in symmetry.active:
         if not (space.scales or (isinstance(space.maps, DenseMaps) and not space.maps.compact)):
             continue
-        names = dict.fromkeys(n for n in symmetry.parameters_of[space.id] if n in kept and n in state)
-        near = [part for part in found if part[1].keys() & names.keys()]
-        found = [part for part in found if part not in near]
-        spaces = [s for part in near for s in part[0]]
-        found.append(([*spaces, space], {n: None for part in near for n in part[1]} | names))
-    place = {space.id: i for i, space in enumerate(symmetry.active)}
-    return [(sorted(spaces, key=lambda s: place[s.id]), list(names)) for spaces, names in found]
+        names = dict.fromkeys(name for name in symmetry.parameters_of[space.id] if name in kept and name in state)
+        near = [part for part in parts if part[1].keys() & names.keys()]
+        parts = [part for part in parts if part not in near]
+        spaces = [other for part in near for other in part[0]]
+        parts.append(([*spaces, space], {name: None for part in near for name in part[1]} | names))
+    place = {space.id: number for number, space in enumerate(symmetry.active)}
+    return [(sorted(spaces, key=lambda space: place[space.id]), list(names)) for spaces, names in parts]
 
 
 @dataclass(slots=True)
@@ -99,16 +99,20 @@ class _LeastNorm:
 
     def __init__(self, symmetry: SymmetryGraph, spaces: Sequence[Space], state: State) -> None:
         self.symmetry = symmetry
-        held = {n: t for n, t in state.items() if t.is_floating_point()}
+        held = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
         whole = symmetry.stacked(symmetry.shifted(held))
-        all_blocks = [b for n, x in whole.items() for b in blocks(n, [x], symmetry.acting_terms[n])]
-        dense = {s.id for s in spaces if isinstance(s.maps, DenseMaps)}
-        tables = [_Table(b) for b in all_blocks if b.spaces() & dense]
-        self.on = {s.id: [t for t in tables if s.id in t.block.spaces()] for s in spaces}
-        scaled = [s for s in spaces if s.id not in dense]
-        numbers = {s.id for s in scaled}
-        squared = [b for b in all_blocks if b.spaces() & numbers and not b.spaces() & dense]
-        further = {s.id: [exponents_on(symmetry, t.leaf(s)) for t in self.on[s.id]] for s in scaled}
+        all_blocks = [
+            block for name, tensor in whole.items() for block in blocks(name, [tensor], symmetry.acting_terms[name])
+        ]
+        dense = {space.id for space in spaces if isinstance(space.maps, DenseMaps)}
+        tables = [_Table(block) for block in all_blocks if block.spaces() & dense]
+        self.on = {space.id: [table for table in tables if space.id in table.block.spaces()] for space in spaces}
+        scaled = [space for space in spaces if space.id not in dense]
+        numbers = {space.id for space in scaled}
+        squared = [block for block in all_blocks if block.spaces() & numbers and not block.spaces() & dense]
+        further = {
+            space.id: [exponents_on(symmetry, table.leaf(space)) for table in self.on[space.id]] for space in scaled
+        }
         like = next(iter(whole.values()), torch.zeros(0))
         self.squares = SquaredNorms(symmetry, scaled, squared, further, like)
         self.eps = torch.finfo(like.dtype).eps
@@ -117,18 +121,18 @@ class _LeastNorm:
 
     def _turns(self, spaces: Sequence[Space]) -> list[list[Space]]:
         """The spaces as they take turns: those that are alike and share no tensor together."""
-        near = [*self.squares.near, *(t.block.spaces() for on in self.on.values() for t in on)]
-        found: dict[object, list[list[Space]]] = {}
+        near = [*self.squares.near, *(table.block.spaces() for on in self.on.values() for table in on)]
+        alike_turns: dict[object, list[list[Space]]] = {}
         turns: list[list[Space]] = []
         for space in spaces:
             beside = {number for numbers in near if space.id in numbers for number in numbers}
             alike = (space.group, self.symmetry.index_set(space), self.squares.kinds.get(space.id))
-            free = (t for t in found.get(alike, []) if not beside & {s.id for s in t})
+            free = (turn for turn in alike_turns.get(alike, []) if not beside & {other.id for other in turn})
             turn = next(free, None) if space.id in self.squares.kinds else None
             if turn is None:
                 turn = []
                 turns.append(turn)
-                found.setdefault(alike, []).append(turn)
+                alike_turns.setdefault(alike, []).append(turn)
             turn.append(space)
         return turns
 
@@ -139,10 +143,10 @@ class _LeastNorm:
             logs: Logs = {}
             moved = 0.0
             for turn in self.turns:
-                found = self._equalised(turn)
-                self._scale(found)
-                logs |= found
-                moved = max(moved, *(_largest(x) for x in found.values()), *map(self._balance, turn))
+                scales = self._equalised(turn)
+                self._scale(scales)
+                logs |= scales
+                moved = max(moved, *(_largest(log) for log in scales.values()), *map(self._balance, turn))
             if moved <= 1e4 * self.eps or (moved <= self.eps**0.5 and moved > 0.5 * before):
                 break
             before = moved
@@ -157,16 +161,16 @@ class _LeastNorm:
         if not isinstance(maps, IndexMaps):
             return {}
         norms = torch.stack([self._norms(space) for space in turn], dim=1)
-        found = maps.equalise(self.symmetry.index_set(turn[0]), norms, self.squares.powers(turn[0])).log()
-        return dict(zip((space.id for space in turn), found.unbind(1), strict=True))
+        logs = maps.equalise(self.symmetry.index_set(turn[0]), norms, self.squares.powers(turn[0])).log()
+        return dict(zip((space.id for space in turn), logs.unbind(1), strict=True))
 
     def _norms(self, space: Space) -> Tensor:
         """Squared norms of the kinds of occurrence of a space in parameters: (m, F, n)."""
-        found = self.squares.of(space)
+        norms = self.squares.of(space)
         for table in self.on[space.id]:
             row = self.squares.kinds[space.id].index(exponents_on(self.symmetry, table.leaf(space)))
-            found[row] += table.norms(space)
-        return found
+            norms[row] += table.norms(space)
+        return norms
 
     def _scale(self, logs: Logs) -> None:
         self.squares.scale(logs)
@@ -174,11 +178,11 @@ class _LeastNorm:
             self._move(self._scaled(logs))
 
     def _scaled(self, logs: Logs) -> dict[int, Element]:
-        found = {}
+        elements = {}
         for space, log in logs.items():
-            e = neutral(self.symmetry, self.symmetry.spaces[space]).to(dtype=log.dtype, device=log.device)
-            found[space] = Element(e.index, log.exp(), e.sign)
-        return found
+            element = neutral(self.symmetry, self.symmetry.spaces[space]).to(dtype=log.dtype, device=log.device)
+            elements[space] = Element(element.index, log.exp(), element.sign)
+        return elements
 
     # -- matrices ----------------------------------------------------------------------------------------------
 
@@ -187,31 +191,30 @@ class _LeastNorm:
         maps, on = space.maps, self.symmetry.index_set(space)
         if not isinstance(maps, DenseMaps):
             return 0.0
-        found = maps.balance(*self._moments(space), on.layout) or maps.neutral(on)
-        self._move({space.id: found})
-        self.element = GroupElement(self.symmetry, {space.id: found}).after(self.element)
-        return 0.0 if found.matrix is None else _largest(found.matrix - torch.eye(space.size).to(found.matrix))
+        balanced = maps.balance(*self._moments(space), on.layout) or maps.neutral(on)
+        self._move({space.id: balanced})
+        self.element = GroupElement(self.symmetry, {space.id: balanced}).after(self.element)
+        return 0.0 if balanced.matrix is None else _largest(balanced.matrix - torch.eye(space.size).to(balanced.matrix))
 
     def _moments(self, space: Space) -> tuple[Tensor, Tensor]:
         """Second moments of the covariant and of the dual side of a space: two (F, n, n)."""
         sides: dict[bool, Tensor] = {}
-        for block in (t.block for t in self.on[space.id]):
+        for block in (table.block for table in self.on[space.id]):
             dim = block.dim(space.id)
-            g = gram(block.tensors[0], dim, [block.dim(f) for f in space.fibre])
-            dual = block.leaves[dim].dual
-            sides[dual] = sides[dual] + g if dual in sides else g
+            moment = gram(block.tensors[0], dim, [block.dim(outer) for outer in space.fibre])
+            add_to(sides, block.leaves[dim].dual, moment)
         like = next(iter(sides.values()))
-        co, dual_side = (sides.get(d, torch.zeros_like(like)) for d in (False, True))
+        co, dual_side = (sides.get(side, torch.zeros_like(like)) for side in (False, True))
         return co, dual_side
 
     def _move(self, elements: dict[int, Element]) -> None:
         element = GroupElement(self.symmetry, elements)
-        for table in {id(t): t for space in elements for t in self.on[space]}.values():
+        for table in {id(table): table for space in elements for table in self.on[space]}.values():
             table.move(element)
 
 
-def _largest(x: Tensor) -> float:
-    return float(x.abs().max()) if x.numel() else 0.0
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.abs().max()) if tensor.numel() else 0.0
 
 
 class _Anderson:
@@ -226,32 +229,32 @@ class _Anderson:
         """What to add after a sweep that has just moved the logarithms by `change`."""
         if not change:
             return {}
-        r = torch.cat([x.reshape(-1) for x in change.values()])
-        start = torch.zeros_like(r) if self.position is None else self.position
-        if self.residuals and r.norm() > 2 * self.residuals[-1].norm():
+        residual = torch.cat([log.reshape(-1) for log in change.values()])
+        start = torch.zeros_like(residual) if self.position is None else self.position
+        if self.residuals and residual.norm() > 2 * self.residuals[-1].norm():
             self.residuals, self.images = [], []
-        self.residuals = [*self.residuals, r][-MEMORY:]
-        self.images = [*self.images, start + r][-MEMORY:]
+        self.residuals = [*self.residuals, residual][-MEMORY:]
+        self.images = [*self.images, start + residual][-MEMORY:]
         target = self._mix()
         self.position = target
-        jump, found, at = target - self.images[-1], {}, 0
-        for i, x in change.items():
-            found[i] = jump[at : at + x.numel()].reshape(x.shape)
-            at += x.numel()
-        return found
+        jump, mixed, at = target - self.images[-1], {}, 0
+        for space, log in change.items():
+            mixed[space] = jump[at : at + log.numel()].reshape(log.shape)
+            at += log.numel()
+        return mixed
 
     def _mix(self) -> Tensor:
         """The combination of images whose combined residual is least."""
         if len(self.residuals) == 1:
             return self.images[-1]
         last = self.residuals[-1]
-        differences = torch.stack([last - r for r in self.residuals[:-1]], dim=1)
+        differences = torch.stack([last - earlier for earlier in self.residuals[:-1]], dim=1)
         weights = torch.linalg.lstsq(
             differences, last.unsqueeze(1), driver="gelsd" if last.device.type == "cpu" else None
         )
         gamma = weights.solution.squeeze(1)
         if not bool(torch.isfinite(gamma).all()) or float(gamma.abs().sum()) > 1e4:
             return self.images[-1]
-        moves = torch.stack([self.images[-1] - g for g in self.images[:-1]], dim=1)
+        moves = torch.stack([self.images[-1] - image for image in self.images[:-1]], dim=1)
         mixed: Tensor = self.images[-1] - moves @ gamma
         return mixed

@@ -61,7 +61,7 @@ class Carried(Mapping[str, Tensor]):
 
     def small(self) -> list[str]:
         """The tensors that have changed, of a state that is read where it is needed, and that are kept once made."""
-        return [n for n in self._touching if self._given[n].numel() <= SMALL] if waiting(self._given) else []
+        return [name for name in self._touching if self._given[name].numel() <= SMALL] if waiting(self._given) else []
 
     def know(self, name: str, tensor: Tensor) -> None:
         """Takes a small tensor after these steps as it was made elsewhere."""

@@ -17,17 +17,19 @@ def owners(symmetry: SymmetryGraph, count: int, whole: Collection[int] = ()) -> 
     Args:
         whole: spaces whose tensors are kept together in any case.
     """
-    sizes = {n: prod(node.shape) for n, node in symmetry.graph.state.items() if n in symmetry.terms}
-    parts = {n: frozenset((n,)) for n in sizes}
+    sizes = {name: prod(node.shape) for name, node in symmetry.graph.state.items() if name in symmetry.terms}
+    parts = {name: frozenset((name,)) for name in sizes}
     for stack in symmetry.stacks:
         _join(parts, stack.members)
 
     def size(names: Iterable[str]) -> int:
-        return sum(sizes[n] for n in {m for name in names for m in parts[name]})
+        return sum(sizes[name] for name in {member for name in names for member in parts[name]})
 
     room = sum(sizes.values()) / count
-    spaces = {s.id: [n for n in symmetry.parameters_of[s.id] if n in sizes] for s in symmetry.active}
-    for space, names in sorted(spaces.items(), key=lambda found: (size(found[1]), found[0])):
+    spaces = {
+        space.id: [name for name in symmetry.parameters_of[space.id] if name in sizes] for space in symmetry.active
+    }
+    for space, names in sorted(spaces.items(), key=lambda item: (size(item[1]), item[0])):
         if space in whole or size(names) <= room:
             _join(parts, names)
     return _packed({min(part): part for part in parts.values()}, sizes, count)
@@ -35,17 +37,17 @@ def owners(symmetry: SymmetryGraph, count: int, whole: Collection[int] = ()) -> 
 
 def _join(parts: dict[str, frozenset[str]], names: Iterable[str]) -> None:
     """Makes one part of those that some names are in."""
-    joined = frozenset(m for name in names for m in parts[name])
+    joined = frozenset(member for name in names for member in parts[name])
     parts.update(dict.fromkeys(joined, joined))
 
 
 def _packed(parts: dict[str, frozenset[str]], sizes: dict[str, int], count: int) -> dict[str, int]:
     """The largest part first, each to whichever process has least."""
     held = [0] * count
-    found: dict[str, int] = {}
-    weights = {name: sum(sizes[n] for n in part) for name, part in parts.items()}
-    for name in sorted(parts, key=lambda n: (-weights[n], n)):
+    homes: dict[str, int] = {}
+    weights = {name: sum(sizes[member] for member in part) for name, part in parts.items()}
+    for name in sorted(parts, key=lambda name: (-weights[name], name)):
         home = min(range(count), key=held.__getitem__)
         held[home] += weights[name]
-        found |= dict.fromkeys(parts[name], home)
-    return found
+        homes |= dict.fromkeys(parts[name], home)
+    return homes

@@ -145,14 +145,14 @@ class Recorder(TorchFunctionMode):
                 return operand
         return None
 
-    def _written(self, name: str, args: tuple[Any, ...], named: Mapping[str, Any], found: Any) -> None:
+    def _written(self, name: str, args: tuple[Any, ...], named: Mapping[str, Any], result: Any) -> None:
         target, *rest = args
         operand = self.operands[id(target)]
         if operand.kind != "made":
             raise SymgraphError(f"{name} writes to what it is given", remedy="leave out the code, use `symgraph apply`")
-        if isinstance(found, Tensor):
-            self.operands[id(found)] = operand
-            self.kept.append(found)
+        if isinstance(result, Tensor):
+            self.operands[id(result)] = operand
+            self.kept.append(result)
         if name == "__setitem__":
             text: Text = (operand, "[", *self._text(rest[0]), "] = ", *self._text(rest[1]))
         else:

@@ -146,9 +146,9 @@ def _shifts(roots: Tensor, critical: Tensor, level: Tensor, unit: Tensor) -> Ten
     low = torch.cat([-width, critical - roots[1:]])
     high = torch.cat([critical - roots[:-1], width])
     apart = roots[:, None] - roots
-    n = len(roots)
+    number = len(roots)
     # P rises through its last root, and falls and rises in turn through those before it.
-    rising = torch.tensor([(n - 1 - place) % 2 == 0 for place in range(n)], device=roots.device)
+    rising = torch.tensor([(number - 1 - place) % 2 == 0 for place in range(number)], device=roots.device)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         distances = apart + middle[:, None]

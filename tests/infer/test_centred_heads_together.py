@@ -59,4 +59,5 @@ def test_the_canonical_form_takes_the_common_mean_out() -> None:
     after = canonicalise(found, state).state
     for name in ("q", "k"):
         assert float(after[f"{name}.weight"].mean(0).abs().max()) < 1e-12
-        assert float(after[f"{name}.weight"].unflatten(0, (HEADS, INSIDE)).mean(1).abs().max()) > 1e-3
+        heads = torch.unflatten(after[f"{name}.weight"], 0, (HEADS, INSIDE))
+        assert float(heads.mean(1).abs().max()) > 1e-3
