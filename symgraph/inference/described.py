@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from symgraph.inference.spaces import Spaces
-from symgraph.symmetry.families import Families, texts
+from symgraph.symmetry.families import texts
+from symgraph.symmetry.found_families import Families
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,13 @@ def find_readers(flow: Flow) -> list[PlaneReader]:
     carrier = Carrier(flow)
     found: dict[Plane, list[Read]] = defaultdict(list)
     for a, (gain, bias), axis in norms(flow):
-        for read in _reads(carrier, a, axis):
+        for read in reads_of(carrier, a, axis):
             if _is_plain(read.readers[0].term):
                 found[Plane(read.readers[0], gain, bias, flow.d.eq.offsets.get(gain, 0.0))].append(read)
-    return [_reader(flow, plane, reads) for plane, reads in found.items()]
+    return [reader_of(flow, plane, reads) for plane, reads in found.items()]
 
 
-def _reader(flow: Flow, plane: Plane, reads: list[Read]) -> PlaneReader:
+def reader_of(flow: Flow, plane: Plane, reads: list[Read]) -> PlaneReader:
     """A matrix with all calls that use it: those that read from a plane, and the others."""
     users = [user.name for user in flow.graph.users[reads[0].part.parameter.name]]
     here = {read.part.first or read.applied.node.name for read in reads if _is_read_here(flow, read.part, reads)}
@@ -64,8 +64,8 @@ def _is_read_here(flow: Flow, part: Part, reads: list[Read]) -> bool:
     return not part.first or (part.alone and calls >= {user.name for user in flow.graph.users[part.value]})
 
 
-def _reads(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:
-    """The matrices that a norm's output reaches by operators of one operand, or beside others."""
+def reads_of(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:
+    """The matrices that what a call makes reaches, along an axis, by operators of one operand, or beside others."""
     flow = carrier.flow
     term = flow.d.values[a.node.name][axis]
     sizes = [-1 if i == axis else 1 for i in range(len(a.node.shape))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Relation
@@ -12,6 +13,7 @@ from symgraph.inference.flow import Flow, Key, keys_of
 from symgraph.inference.planes import norms
 from symgraph.symmetry.families import Piece
 from symgraph.symmetry.shears import ONES, Normal, Shear
+from symgraph.symmetry.thin import Thin
 
 Place = tuple[str, int, int, int]
 # The directions that an operator allows: `along` those that it does not see, or `across` those that it never writes.
@@ -30,16 +32,25 @@ class Shearing:
                 self.products[root].append(relation)
         self.read, self.written = dict(self._read()), dict(self._written())
 
-    def found(self, covered: Collection[Place]) -> Iterator[Shear]:
+    def found(self, covered: Collection[Place], thin: Collection[Thin]) -> Iterator[Shear]:
         """All shears, less those that change nothing but what other families change.
 
         Args:
             covered: the pieces of which the means along the frame, or what leans, are not seen by themselves.
+            thin: readers of what one map alone writes.
         """
+        writers: dict[Place, set[Piece]] = defaultdict(set)
+        for one in thin:
+            writers[one.reader.place].add(one.writer)
+            writers[one.writer.place].add(one.writer)
+        state = self.flow.graph.state
+        narrow = {one.writer: one.number(state[one.writer.parameter].shape) for one in thin}
         for frame in self.draft.nodes:
-            shear = self.of(frame)
-            if shear is not None and any(self._is_new(piece, covered) for piece in self.flow.by_frame.get(frame, ())):
-                yield shear
+            shear, pieces = self.of(frame), self.flow.by_frame.get(frame, ())
+            new = [piece.place for piece in pieces if self._is_new(piece, covered)]
+            if shear is not None and new:
+                shared = set.intersection(*(writers.get(place, set()) for place in new))
+                yield shear if shear.single or not shared else replace(shear, idle=narrow[shared.pop()])
 
     def of(self, frame: int) -> Shear | None:
         """The shear of a frame, if only centring norms and linear maps meet it, and there are any norms."""

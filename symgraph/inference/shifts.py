@@ -12,38 +12,47 @@ from symgraph.inference.flow import Flow
 from symgraph.inference.planes import PlaneReader, find_readers
 from symgraph.inference.radial import find_radial
 from symgraph.inference.row_tables import find_blind
-from symgraph.inference.shearable import Shearing
+from symgraph.inference.shearable import Place, Shearing
 from symgraph.inference.statistics import find_statistics
+from symgraph.inference.thin_streams import find_thin
 from symgraph.ir import Graph
-from symgraph.symmetry.families import Centred, Constant, Families, Lean, Piece, Plane
+from symgraph.symmetry.families import Centred, Constant, Lean, Piece, Plane
+from symgraph.symmetry.found_families import Families
 
 
 def find_families(d: Draft, traced: Graph) -> Families:
     """Every family, in program order."""
     flow = Flow(d)
-    centring, shearing, readers = Centring(flow), Shearing(flow), find_readers(flow)
+    centring, shearing, reading = Centring(flow), Shearing(flow), find_readers(flow)
     written = centring.written()
     means = frozenset(p.place for c in written for p in c.pieces)
-    constants = find_constants(flow, readers, centring.tables(), means)
+    constants = find_constants(flow, reading, centring.tables(), means)
     # Where a norm's bias has moved on, its readers' plane goes through zero.
     moved = {c.source.piece.parameter for c in constants if c.moves}
-    readers = [replace(r, plane=_lowered(r.plane, moved)) for r in readers]
+    readers = [replace(r, plane=_lowered(r.plane, moved)) for r in reading]
     alone = {c: plane for c in constants if (plane := _unseen(c)) is not None}
     leans = [*_leans(readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
     others = [_lowered_head(c, moved) for c in constants if c not in alone]
     centred = (*written, *_read(readers), *find_blind(flow))
-    ports = [port for c in constants for port in (c.source, *(s.port for s in c.shares))]
-    planes = [*(lean.plane for lean in leans), *(port.plane for port in ports if port.plane is not None)]
-    covered = {p.place for c in centred for p in c.pieces} | {plane.reader.place for plane in planes}
+    covered = {p.place for c in centred for p in c.pieces} | _leaning(constants, leans)
+    thin = tuple(find_thin(flow, reading, covered))
     return Families(
         tuple(others),
         centred,
         tuple(leans),
-        tuple(shearing.found(covered)),
+        thin,
+        tuple(shearing.found(covered, thin)),
         tuple(centring.spectral(shearing)),
         tuple(find_statistics(flow, traced)),
         tuple(find_radial(flow)),
     )
+
+
+def _leaning(constants: list[Constant], leans: list[Lean]) -> set[Place]:
+    """The readers of planes that lean by themselves, or for a constant."""
+    ports = [port for c in constants for port in (c.source, *(s.port for s in c.shares))]
+    planes = [*(lean.plane for lean in leans), *(port.plane for port in ports if port.plane is not None)]
+    return {plane.reader.place for plane in planes}
 
 
 def _lowered(plane: Plane, moved: set[str]) -> Plane:

@@ -18,10 +18,12 @@ from symgraph.orbit.shearing import Sheared
 from symgraph.orbit.spectral_gains import Isospectral
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import State, Stretch, Transform, gain_of, rescale
+from symgraph.orbit.thin_readers import Widened
 from symgraph.orbit.uneven import Restate, Slant
 from symgraph.symmetry.dimension import Family, constant_name, family_of, lean_name, piece_name, port_name, shear_name
 from symgraph.symmetry.families import Piece, Radial, Spectral, sides
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.thin import Thin
 from symgraph.tracing.sampling import float64
 
 Steps = tuple[Step, ...]
@@ -101,6 +103,11 @@ def _multiples(symmetry: SymmetryGraph, piece: Piece, frame: int) -> tuple[int, 
     return tuple(shape)
 
 
+def _across_thin(symmetry: SymmetryGraph, thin: Thin) -> tuple[int, ...]:
+    """The shape of what a reader of a thin stream may have along the directions in which this never varies."""
+    return *_beside(symmetry, thin.reader), thin.number(symmetry.graph.state[thin.writer.parameter].shape)
+
+
 def _constants(symmetry: SymmetryGraph, *, moving: bool) -> Iterator[Freedom]:
     for constant in symmetry.constants:
         if constant.moves == moving:
@@ -132,6 +139,10 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
             _beside(symmetry, lean.plane.reader) if lean.rows is None else (lean.rows.size,),
         )
         yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, lean)), settled=lean.settled)
+    for thin in symmetry.thin:
+        name, shape = piece_name(symmetry, thin.reader), _across_thin(symmetry, thin)
+        make = _alone(partial(Widened, thin))
+        yield Freedom(Family.THIN, name, f"thin stream of {name}", shape, make, settled=False)
     for sheared in symmetry.shears:
         name, shape = shear_name(symmetry, sheared), () if sheared.single else (sheared.size,)
         make = _alone(partial(Sheared, symmetry, sheared))

@@ -27,6 +27,7 @@ from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
 from symgraph.symmetry.terms import Leaf, Product, Term
+from symgraph.symmetry.thin import Thin
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -44,6 +45,7 @@ class Family(StrEnum):
     READ = "read mean"
     LEAN = "read mean, leaning"
     TILT = "tilted bias"
+    THIN = "thin stream"
     SHEAR = "sheared stream"
     SPECTRAL = "gain of one spectrum"
     STATISTICS = "stored statistics"
@@ -237,6 +239,17 @@ def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         number = _beside(symmetry, reader, before, sizes) if rows is None else _length(symmetry, rows.term, sizes)
         yield Family.LEAN, lean_name(symmetry, lean), number, lean
 
+    for thin in symmetry.thin:
+        before = taken.get(thin.reader.parameter, [0] * len(symmetry.terms[thin.reader.parameter]))
+        number = _beside(symmetry, thin.reader, before, sizes) * _idle(symmetry, thin, sizes)
+        yield Family.THIN, piece_name(symmetry, thin.reader), number, thin
+
+
+def _idle(symmetry: Structure, thin: Thin, sizes: Measure) -> Any:
+    """Directions along which a thin stream does not vary."""
+    wide, narrow = (symmetry.terms[thin.writer.parameter][axis] for axis in (thin.writer.axis, 1 - thin.writer.axis))
+    return _length(symmetry, wide, sizes) - _length(symmetry, narrow, sizes) + int(thin.plane is not None)
+
 
 def _others(symmetry: Structure, piece: Piece, frame: int, sizes: Measure) -> Any:
     """Positions of the piece beside a frame: those of the heads, for the inside of each head."""
@@ -253,7 +266,7 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for shear in symmetry.shears:
         space = symmetry.frame(shear.frame).space
         size = sizes[space] if space >= 0 else shear.size
-        yield Family.SHEAR, shear_name(symmetry, shear), 1 if shear.single else size, shear
+        yield Family.SHEAR, shear_name(symmetry, shear), 1 if shear.single else size - shear.idle, shear
     for gain in symmetry.spectral:
         yield Family.SPECTRAL, gain.gain, 1, gain
     for radial in symmetry.radial:

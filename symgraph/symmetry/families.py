@@ -7,15 +7,16 @@
 - a *lean*: the latter where the norm's gain or bias stays in place, so that the invisible direction depends on them;
 - a *shear* (`symmetry.shears`): what stands along a stream that norms and linear maps alone read and write, where a
   multiple of a direction that norms do not see is added, as large as the value is along one that they never write;
+- *thin* streams (`symmetry.thin`): readers of what one map alone writes from fewer dimensions;
 - *statistics*: stored means and variances that gain and bias can make up for;
 - *radial*: maps whose result is divided by its own length, so that a common factor is invisible, and maps beside a
   learned number that can make up for it;
 - *spectral* gains: those that a centred norm may have with one and the same spectrum, where it writes into a centred
   stream, and the streams before and after it turn with them.
 
-Constants on their way through two matrices or against a norm's output, leans on a gain, shears, spectral gains and
-statistics depend on the parameters in a way that no affine map with fixed coefficients expresses. They are found,
-verified and counted; the canonical form leaves them as they are.
+Constants on their way through two matrices or against a norm's output, leans on a gain, shears, thin streams, spectral
+gains and statistics depend on the parameters in a way that no affine map with fixed coefficients expresses. They are
+found, verified and counted; the canonical form leaves them as they are.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from math import prod
 import torch
 from torch import Tensor
 
-from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, multiplied, runs
 
 
@@ -412,19 +412,6 @@ class Radial:
         return dict(
             zip(self.tensors, (factor**power for power in self.powers or (1,) * len(self.tensors)), strict=True)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Families:
-    """All families found in one graph."""
-
-    constants: tuple[Constant, ...] = ()
-    centred: tuple[Centred, ...] = ()
-    leans: tuple[Lean, ...] = ()
-    shears: tuple[Shear, ...] = ()
-    spectral: tuple[Spectral, ...] = ()
-    statistics: tuple[Statistics, ...] = ()
-    radial: tuple[Radial, ...] = ()
 
 
 def texts(value: object) -> Iterator[str]:

@@ -200,6 +200,10 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "1 bias of a norm can be tilted if its readers are tilted back",
         "{n} biases of norms can be tilted if their readers are tilted back",
     ),
+    (Family.THIN, True): (
+        "1 tensor reads a stream of fewer dimensions than it is wide, so the other directions have no effect",
+        "{n} tensors read streams of fewer dimensions than they are wide, so the other directions have no effect",
+    ),
     (Family.SHEAR, True): (
         "1 stream can be sheared along what the norms at it do not see or do not write",
         "{n} streams can be sheared along what the norms at them do not see or do not write",

@@ -92,6 +92,7 @@ def _families(symmetry: Structure) -> Iterator[str]:
     names += [("constants", constant.sink) for constant in symmetry.constants if constant.sink]
     names += [("leans", lean.sink) for lean in symmetry.leans if lean.sink]
     names += [(family, name) for family, plane in _planes(symmetry) for name in (plane.gain, plane.bias) if name]
+    names += [("thin", name) for thin in symmetry.thin for name in (thin.sink, *thin.named) if name]
     names += [("shears", name) for shear in symmetry.shears for name in shear.gains]
     names += [("spectral", spectral.gain) for spectral in symmetry.spectral]
     names += [("radial", name) for radial in symmetry.radial for name in radial.tensors]
@@ -128,6 +129,7 @@ def _planes(symmetry: Structure) -> Iterator[tuple[str, Plane]]:
     planes = [*(port.plane for port in _ports(symmetry)), *(constant.tied for constant in symmetry.constants)]
     yield from (("constants", plane) for plane in planes if plane is not None)
     yield from (("leans", lean.plane) for lean in symmetry.leans)
+    yield from (("thin", thin.plane) for thin in symmetry.thin if thin.plane is not None)
 
 
 def _pieces(symmetry: Structure) -> Iterator[tuple[str, Piece]]:
@@ -137,5 +139,6 @@ def _pieces(symmetry: Structure) -> Iterator[tuple[str, Piece]]:
     yield from (("constants", piece) for hop in hops for piece in (hop.reader, hop.rows))
     for centred in symmetry.centred:
         yield from (("centred", piece) for piece in centred.pieces)
+    yield from (("thin", piece) for thin in symmetry.thin for piece in (thin.reader, thin.writer))
     yield from (("leans", lean.rows) for lean in symmetry.leans if lean.rows is not None)
     yield from ((family, plane.reader) for family, plane in _planes(symmetry))

@@ -37,13 +37,15 @@ class Shear:
     """Values x of a frame may become x + a (b . x), with a along `along` and b along `across`; None is any direction.
 
     Norms that read the frame see no multiple of the ones vector, and those that write it write nothing along b; all
-    else that it meets is linear, and its writers and readers make up for it. At most one of the two is None.
+    else that it meets is linear, and its writers and readers make up for it. At most one of the two is None. So many
+    as are `idle` of the free directions change nothing but what readers of a thin stream do not see.
     """
 
     frame: int
     size: int
     along: Normal | None
     across: Normal | None
+    idle: int = 0
 
     @property
     def single(self) -> bool:

@@ -23,6 +23,7 @@ from symgraph.ir import Graph
 from symgraph.symmetry.families import Centred, Constant, Lean, Radial, Spectral, Statistics
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.terms import Leaf, Term, leaves
+from symgraph.symmetry.thin import Thin
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ class Structure:
     constants: tuple[Constant, ...] = ()
     centred: tuple[Centred, ...] = ()
     leans: tuple[Lean, ...] = ()
+    thin: tuple[Thin, ...] = ()
     shears: tuple[Shear, ...] = ()
     spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()

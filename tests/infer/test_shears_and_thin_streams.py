@@ -1,4 +1,4 @@
-"""Streams that norms and linear maps alone meet may be sheared along what the norms do not see or do not write."""
+"""Streams that norms and linear maps alone meet may be sheared; what one narrow map writes is thin."""
 
 from __future__ import annotations
 
@@ -119,3 +119,57 @@ def test_a_graph_that_is_kept_has_them() -> None:
     symmetry = infer(trace(Blocks(nn.LayerNorm(5)), (torch.randn(7, 8),)))
     kept = SymmetryGraph.from_json(symmetry.to_json())
     assert kept.shears == symmetry.shears and kept.spectral == symmetry.spectral
+
+
+# -- thin streams ------------------------------------------------------------------------------------------------------
+
+
+class Factored(nn.Module):
+    """A table of few dimensions, a map into a wider stream, and one block with its norm behind."""
+
+    def __init__(self, narrow: int, norm: bool, bias: bool = True) -> None:
+        super().__init__()
+        self.table, self.norm = nn.Embedding(40, narrow), nn.LayerNorm(narrow) if norm else nn.Identity()
+        self.places = nn.Parameter(torch.randn(4, narrow))
+        self.map, self.up, self.down = nn.Linear(narrow, 5, bias), nn.Linear(5, 6, bias), nn.Linear(6, 5)
+        self.last, self.inside, self.head = nn.LayerNorm(5), nn.Linear(5, 6), nn.Linear(6, 4)
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.map(self.norm(self.table(words) + self.places))
+        x = self.last(x + self.down(torch.tanh(self.up(x)).mean(1, keepdim=True)))
+        found: Tensor = self.head(torch.tanh(self.inside(x)).mean(1))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("narrow", "norm", "bias", "number"),
+    # Two of five directions, and another one where a norm keeps what it writes in a plane.
+    [(3, False, True, 2), (3, True, True, 3), (5, True, True, 1), (3, False, False, 2)],
+)
+def test_readers_do_not_see_what_a_narrow_map_never_writes(narrow: int, norm: bool, bias: bool, number: int) -> None:
+    symmetry = proven(Factored(narrow, norm, bias), torch.randint(40, (6, 4)))
+    assert [thin.reader.parameter for thin in symmetry.thin] == ["up.weight"]
+    assert dimension(symmetry).family(Family.THIN) == 6 * number
+    assert dimension(symmetry).family(Family.SHEAR) == 5 - number
+    assert SymmetryGraph.from_json(symmetry.to_json()).thin == symmetry.thin
+
+
+class Again(Factored):
+    """The reader of the thin stream reads another one, too."""
+
+    def forward(self, words: Tensor) -> Tensor:
+        found: Tensor = super().forward(words) + self.up(torch.tanh(self.map(self.table(words)))).sum()
+        return found
+
+
+def test_a_reader_of_anything_else_sees_all_directions() -> None:
+    assert not infer(trace(Again(3, False), (torch.randint(40, (6, 4)),))).thin
+
+
+def test_a_map_from_more_dimensions_writes_all() -> None:
+    assert not infer(trace(Factored(5, False), (torch.randint(40, (6, 4)),))).thin
+
+
+def test_between_linear_maps_alone_the_space_has_them() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
+    assert not infer(trace(model, (torch.randn(7, 3),))).thin

@@ -1,0 +1,90 @@
+"""Streams that one map alone writes, from fewer dimensions than they have: along some directions they never vary."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from symgraph.groups.lattice import TOP, SymmetryClass
+from symgraph.inference.applied import Applied
+from symgraph.inference.carrying import Carrier, Read
+from symgraph.inference.flow import Flow, matrices
+from symgraph.inference.matrix_parts import Part
+from symgraph.inference.planes import PlaneReader, reader_of, reads_of, whole
+from symgraph.symmetry.families import Piece, Plane
+from symgraph.symmetry.thin import Thin
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """A call that makes a value of its input by one whole matrix, along `dim` of its result."""
+
+    applied: Applied
+    piece: Piece
+    bias: str
+    plane: Plane | None
+    dim: int
+
+    def is_narrow(self, read: int) -> bool:
+        """Whether what it writes has fewer dimensions than it is wide, having read so many entries."""
+        return self.piece.size > read - (self.plane is not None)
+
+
+def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[tuple[str, int, int, int]]) -> Iterator[Thin]:
+    """All matrices that read such a stream and nothing else, in the order of the program.
+
+    Args:
+        readers: all matrices that read what a centred norm makes.
+        covered: pieces of which other families change what nothing sees.
+    """
+    carrier = Carrier(flow)
+    planes = {node: r.plane for r in readers for node in r.nodes}
+    for a in flow.d.eq.applied:
+        writer = _writer(carrier, a, planes.get(a.node.name))
+        if writer is None:
+            continue
+        found: dict[Piece, list[Read]] = defaultdict(list)
+        for read in reads_of(carrier, a, writer.dim):
+            if read.readers[0].size == writer.piece.size and read.readers[0].place not in covered:
+                found[read.readers[0]].append(read)
+        for piece, reads in found.items():
+            yield from _thin(flow, writer, piece, reads)
+
+
+def _thin(flow: Flow, writer: _Writer, piece: Piece, reads: list[Read]) -> Iterator[Thin]:
+    reader = reader_of(flow, Plane(piece, "", ""), reads)
+    root = flow.d.root(2 * flow.d.nodes[reader.frame])
+    # Invertible maps of the stream that leave its values as they are move its readers so already.
+    free = SymmetryClass.INVERTIBLE in flow.d.bounds.get(root, TOP)
+    zero = not writer.bias and (writer.plane is None or not writer.plane.bias)
+    if reader.nodes and not reader.elsewhere and not free and (reader.bias or zero):
+        yield Thin(piece, reader.bias, writer.piece, writer.bias, writer.plane)
+
+
+def _writer(carrier: Carrier, a: Applied, plane: Plane | None) -> _Writer | None:
+    part = _whole_matrix(carrier, a)
+    if part is None or a.rule is None or a.binding is None:
+        return None
+    kept = {token.name for token in a.binding.results[0]}
+    tokens = a.binding.operands[next(iter(matrices(a)))][1]
+    dims = [dim for dim, token in enumerate(tokens) if token.name in kept]
+    outlet = carrier.outlet(a, part.value, part.axes[dims[0]]) if len(dims) == 1 else None
+    bias = carrier.flow.bias(a)
+    if outlet is None or (a.rule.adds in a.binding.operands and bias is None):
+        return None
+    read = part.parameter.shape[1 - outlet.axis]
+    if plane is not None and (plane.reader.axis, plane.reader.size) != (1 - outlet.axis, read):
+        plane = None
+    piece = whole(carrier.flow, part.parameter.target, outlet.axis)
+    found = _Writer(a, piece, bias.target if bias is not None else "", plane, outlet.dim)
+    return found if found.is_narrow(read) else None
+
+
+def _whole_matrix(carrier: Carrier, a: Applied) -> Part | None:
+    """The one parameter, all of it, by which a call multiplies its input."""
+    laws = matrices(a)
+    if len(laws) != 1 or a.binding is None or len(a.binding.results) != 1:
+        return None
+    part = carrier.part(a.binding.operands[next(iter(laws))][0].name)
+    return part if part is not None and not part.first else None

@@ -1,0 +1,23 @@
+"""All symmetries without a space that were found in one graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from symgraph.symmetry.families import Centred, Constant, Lean, Radial, Spectral, Statistics
+from symgraph.symmetry.shears import Shear
+from symgraph.symmetry.thin import Thin
+
+
+@dataclass(frozen=True, slots=True)
+class Families:
+    """The families of one graph, each in the order of the program."""
+
+    constants: tuple[Constant, ...] = ()
+    centred: tuple[Centred, ...] = ()
+    leans: tuple[Lean, ...] = ()
+    thin: tuple[Thin, ...] = ()
+    shears: tuple[Shear, ...] = ()
+    spectral: tuple[Spectral, ...] = ()
+    statistics: tuple[Statistics, ...] = ()
+    radial: tuple[Radial, ...] = ()
