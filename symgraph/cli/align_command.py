@@ -95,7 +95,10 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Plan or load the program, run it, measure, write."""
+    from symgraph.io.adapted import refuse_alone
     from symgraph.match.aligned import reference_folder
+
+    refuse_alone(args.a, args.b)
 
     inputs.check_matching(args, "B aligned", args.alignment, args.html)
     _check_measuring(args)

@@ -32,6 +32,21 @@ def load_named(spec: str | Path, *, weights: bool = True, deferred: bool = False
     return _added(model, adapter, str(spec)) if weights else replace(model, spec=str(spec))
 
 
+def refuse_alone(*specs: str | Path) -> None:
+    """Raise where what is to be aligned is named by an adapter's folder alone: it would come back as a whole model.
+
+    Raises:
+        CheckpointError: with the command that carries an adapter, and the name of its base with it added.
+    """
+    for spec in map(str, specs):
+        base, adapter = parts_of(spec)
+        if adapter == spec:
+            carried = f"symgraph transport --base {base} --tuned {spec} --to A` carries the adapter at its rank"
+            remedy = f"`{carried}, and {base}+{spec} is its base with it added"
+            cause = "aligned it would be a whole model, and no adapter any more"
+            raise CheckpointError(f"{spec} is an adapter, not a model", cause=cause, remedy=remedy)
+
+
 def parts_of(spec: str) -> tuple[str, str | None]:
     """The base and the adapter that a name means; the name and None where it means no adapter."""
     if is_adapter(spec) and not (Path(spec) / "config.json").exists():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from symgraph.errors import argument
 from symgraph.inference.sources import Source, stored
+from symgraph.io.adapted import refuse_alone
 from symgraph.io.options import given
 from symgraph.match.aligned import Aligned
 from symgraph.match.learn_step import LearnStep
@@ -59,7 +61,8 @@ def align(
 
     Raises:
         UsageError: an unknown option, method or choice, or a program for another architecture.
-        CheckpointError: the architectures differ in more than widths, or a weight is not finite.
+        CheckpointError: the architectures differ in more than widths, a weight is not finite, or an adapter is named
+            without its base.
         DataError: data is missing, empty, or does not fit the model.
         VerifyError: a model does not compute what it computed, with the space that is to blame.
 
@@ -71,6 +74,7 @@ def align(
 
     Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 10.
     """
+    refuse_alone(*(source for source in (a, b) if isinstance(source, str | Path)))
     how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
     wanted = _wanted(how, method or WEIGHTS, options, learning, data, program)
     shared = shared_rows((a, b), how, like=1)

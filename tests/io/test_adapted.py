@@ -80,6 +80,18 @@ def test_adapters_are_merged_as_models_are(tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, half[name])
 
 
+def test_an_adapter_alone_is_not_aligned(tmp_path: Path) -> None:
+    base = network("llama", 0)
+    base.save_pretrained(tmp_path / "base")
+    whole = saved(tmp_path / "ad", base, lora("llama"))
+    with pytest.raises(CheckpointError, match="ad is an adapter, not a model") as caught:
+        symgraph.align(tmp_path / "base", tmp_path / "ad")
+    assert f"transport --base {tmp_path / 'base'} --tuned {tmp_path / 'ad'}" in caught.value.remedy
+    aligned = symgraph.align(tmp_path / "base", f"{tmp_path / 'base'}+{tmp_path / 'ad'}", options={"sweeps": 1})
+    x = torch.arange(10).reshape(2, 5)
+    torch.testing.assert_close(aligned.module(x).logits, whole(x).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_what_is_no_adapter_of_a_base_is_one_clear_error(tmp_path: Path) -> None:
     base = network("llama", 0)
     base.save_pretrained(tmp_path / "base")
