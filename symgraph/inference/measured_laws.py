@@ -27,6 +27,7 @@ _CLASSES = (
 )
 _SCALES = (1e-3, 1.0, 1e3)
 _BESIDE = (0.3, 3.0)
+_BEYOND = 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,14 @@ def _along(g: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 def _constant(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
-    """Something that does not vary along the axis, as large as the values unless those are large."""
+    """Something that does not vary along the axis, as large as the values unless those are large.
+
+    Beside small values it is larger, by so much that rounding leaves the digits which are compared.
+    """
     shape = [1 if i == axis % x.dim() else n for i, n in enumerate(x.shape)]
-    return x.abs().max().clamp(1e-3, 1.0) * torch.randn(shape, generator=generator, dtype=torch.float64)
+    size = x.abs().max()
+    size = torch.maximum(size, (_BEYOND * size).clamp(max=_SCALES[0])).clamp(max=1.0)
+    return size * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _factor(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
