@@ -37,14 +37,14 @@ def find_families(d: Draft, traced: Graph) -> Families:
     covered = {p.place for c in centred for p in c.pieces} | _leaning(constants, leans)
     thin = tuple(find_thin(flow, reading, covered))
     return Families(
-        tuple(others),
-        centred,
-        tuple(leans),
-        thin,
-        tuple(shearing.found(covered, thin)),
-        tuple(centring.spectral(shearing)),
-        tuple(find_statistics(flow, traced)),
-        tuple(find_radial(flow)),
+        constants=tuple(others),
+        centred=centred,
+        leans=tuple(leans),
+        thin=thin,
+        shears=tuple(shearing.found(covered, thin)),
+        spectral=tuple(centring.spectral(shearing)),
+        statistics=tuple(find_statistics(flow, traced)),
+        radial=tuple(find_radial(flow)),
     )
 
 

@@ -9,7 +9,7 @@ from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.thin import Thin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Families:
     """The families of one graph, each in the order of the program."""
 

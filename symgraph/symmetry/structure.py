@@ -20,10 +20,8 @@ from symgraph.groups.lattice import classes as known_classes
 from symgraph.groups.map_class import MapClass
 from symgraph.io.shown import Shown
 from symgraph.ir import Graph
-from symgraph.symmetry.families import Centred, Constant, Lean, Radial, Spectral, Statistics
-from symgraph.symmetry.shears import Shear
+from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.terms import Leaf, Term, leaves
-from symgraph.symmetry.thin import Thin
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(Families):
     """Spaces, the terms of every parameter and buffer, and the families without a space.
 
     `values` has the terms of every other value of the graph (of its first result), for whoever reads activations; it
@@ -157,14 +155,6 @@ class Structure:
     frames: tuple[Frame, ...]
     terms: dict[str, tuple[Term, ...]]
     gains: tuple[AbsorbedGain, ...] = ()
-    constants: tuple[Constant, ...] = ()
-    centred: tuple[Centred, ...] = ()
-    leans: tuple[Lean, ...] = ()
-    thin: tuple[Thin, ...] = ()
-    shears: tuple[Shear, ...] = ()
-    spectral: tuple[Spectral, ...] = ()
-    statistics: tuple[Statistics, ...] = ()
-    radial: tuple[Radial, ...] = ()
     values: dict[str, tuple[Term, ...]] = field(default_factory=dict)
     offsets: dict[str, float] = field(default_factory=dict)
     stacks: tuple[Stack, ...] = ()
