@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VECTOR_KINDS = (DIRECTIONS, PROBE, AUTOENCODER) = ("directions", "probe", "autoencoder")
 METHODS = ("weights", "activations", "learned")
 MATCHINGS = METHODS[:2]
-WEIGHTINGS = ("inputs-halved", "uniform", "normalised", "inputs")
+WEIGHTINGS = ("inputs-halved", "uniform", "per-entry", "normalised", "inputs")
 PRECISIONS = ("float32", "float64")
 OUTER = ("joint", "gate", "gram", "fixed")
 SAMPLERS = ("uniform", "normal", "dirichlet")
@@ -37,9 +37,10 @@ class MatchOptions:
     """How to match.
 
     `weighting`: "inputs-halved" (w_T = 1, but 1/2 for what only writes: embedding tables and first layers, whose rows
-    are each used by few inputs), "uniform" (w_T = 1), "normalised" (w_T = 1 / (|T_A| |T_B|)), or a weight for each
-    parameter. The first is the default because it was measured best (docs/benchmarks.md). "inputs" matches every
-    parameter at the second moment of its inputs, and needs data.
+    are each used by few inputs), "uniform" (w_T = 1), "normalised" (w_T = 1 / (|T_A| |T_B|)), "per-entry" (that times
+    the number of entries, and halved as by default: for models whose tensors are of very different sizes), or a weight
+    for each parameter. The first is the default because it was measured best (docs/benchmarks.md). "inputs" matches
+    every parameter at the second moment of its inputs, and needs data.
     `spaces`: patterns of the space names to align; all others keep their identity.
     `alpha`: share of the activations' cost where activations are matched, the rest being that of the weights; "auto":
     the share, and the kinds of spaces where it counts, that give the smallest loss barrier at the even mixture of the

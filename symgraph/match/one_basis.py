@@ -10,7 +10,7 @@ arXiv 2405.17897 (there for permutations alone).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from symgraph.match.program_run import Run
 from symgraph.match.run_file import RunFile
 from symgraph.match.same_inputs import require_alike
 from symgraph.match.settle_step import Settle
+from symgraph.match.suitable import unsuited
 from symgraph.match.unchanged import Endpoint, calls_on
 from symgraph.measure.barrier import usable
 from symgraph.measure.mixture import State, interpolate
@@ -305,7 +306,9 @@ def bring(of: Shaped, program: Program, wanted: Wanted, *, network: str, called:
     for step in program.steps:
         if not step.reads_symmetry:
             raise UsageError(f"the program has a step {step.op}", remedy="run it with `symgraph run PROGRAM`")
-    return universe_of(of, program, settled, ran(of, program, wanted, network=network, called=called))
+    found = universe_of(of, program, settled, ran(of, program, wanted, network=network, called=called))
+    said = unsuited(of.symmetry, wanted.method) if wanted.program is None else ()
+    return replace(found, notes=(*found.notes, *said))
 
 
 def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: Mapping[str, str], **more: Any) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from symgraph.errors import argument, either
 from symgraph.groups.map_class import DenseMaps
 from symgraph.ir import Kind
 from symgraph.symmetry.graph import SymmetryGraph
@@ -24,6 +25,15 @@ def suitable(symmetry: SymmetryGraph) -> tuple[str, str]:
     if turning := next((s.name for s in active if isinstance(s.maps, DenseMaps)), ""):
         return WEIGHTS, f"there are rotations, as of {turning}"
     return ACTIVATIONS, "there are only permutations, with scales or signs"
+
+
+def unsuited(symmetry: SymmetryGraph, method: str) -> tuple[str, ...]:
+    """What is said where models with batch norms were matched by weights, which may be worse than no match at all."""
+    if method != WEIGHTS or not has_statistics(symmetry):
+        return ()
+    remedy = f"with training data, {argument('method', ACTIVATIONS)} matches what units compute"
+    anew = either("recalibrate=batches", "--recalibrate DATA")
+    return (f"there are batch norms, of which weights alone say little: {remedy}; mixtures need {anew}",)
 
 
 def has_statistics(symmetry: SymmetryGraph) -> bool:

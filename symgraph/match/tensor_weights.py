@@ -31,8 +31,11 @@ def parameter_weights(
         return {n: sum(w) / len(w) for n, w in each.items()}
     if weighting in ("uniform", "inputs"):
         return dict.fromkeys(a, 1.0)
+    halved = {n: 0.5 if _only_writes(symmetry, n) else 1.0 for n in a}
     if weighting == "inputs-halved":
-        return {n: 0.5 if _only_writes(symmetry, n) else 1.0 for n in a}
+        return halved
+    if weighting == "per-entry":
+        return {n: halved[n] * a[n].numel() * _normalised([s[n] for s in (a, *others)]) for n in a}
     return {n: _normalised([s[n] for s in (a, *others)]) for n in a}
 
 

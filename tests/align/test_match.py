@@ -126,6 +126,28 @@ def test_options_that_name_nothing_are_refused() -> None:
         nearest(s, a, b, MatchOptions(weighting={"wte": 2.0}))
 
 
+def test_per_entry_does_not_see_the_unit_of_inputs() -> None:
+    def net(seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.GELU(), torch.nn.Linear(16, 3))
+
+    x = torch.randn(4, 5)
+    a, b = net(0), net(1)
+    s = infer(trace(a, (x,)))
+
+    def order(weighting: str, unit: float) -> list[int]:
+        first, second = (
+            {n: t.double() * (unit if n == "0.weight" else 1) for n, t in m.state_dict().items()} for m in (a, b)
+        )
+        found = nearest(s, first, second, MatchOptions(weighting=weighting))
+        (element,) = found.element.elements.values()
+        assert element.index is not None
+        return element.index.flatten().tolist()
+
+    assert order("per-entry", 1.0) == order("per-entry", 100.0)
+    assert order("uniform", 1.0) != order("uniform", 100.0)
+
+
 def test_weightings_change_what_is_near() -> None:
     s = case("vit").symmetry
     a, b = unrelated("vit")

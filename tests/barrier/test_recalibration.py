@@ -171,3 +171,10 @@ def test_what_cannot_be_recalibrated_is_refused() -> None:
         recalibrated(Net(0), Net(0).state_dict(), pairs([1]))
     with refused(DataError, "recalibration, batch 0"):
         recalibrated(Net(0), Net(0).state_dict(), [{"x": torch.zeros(2, 9, dtype=torch.float64)}])
+
+
+def test_a_match_by_weights_of_models_with_batch_norms_says_what_it_lacks() -> None:
+    x = TRAINING[0][0]
+    assert any("batch norms" in note for note in symgraph.align(Net(0), Net(1), x).notes)
+    by_values = symgraph.align(Net(0), Net(1), x, method="activations", data=TRAINING, options={"alpha": 1.0})
+    assert not any("batch norms" in note for note in by_values.notes)

@@ -56,6 +56,15 @@ def test_own_training(capsys: Capture) -> None:
     assert "loss of the mean" in printed and "model.safetensors" in printed
 
 
+def test_ensembles(capsys: Capture) -> None:
+    printed = run_page("ensembles.md", capsys)
+    plain, matched = (
+        float(re.search(rf"^{name} +loss of the mean ([\d.]+)", printed, re.MULTILINE)[1])  # type: ignore[index]
+        for name in ("as trained", "in one basis")
+    )
+    assert matched < plain and "only widths can differ" in printed
+
+
 def test_transport(capsys: Capture) -> None:
     def net() -> nn.Module:
         return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
