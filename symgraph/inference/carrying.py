@@ -262,7 +262,8 @@ class Carrier:
             if not bool(here.any()):
                 continue
             wanted = over_leaves(entries, spot.term, reader.term)
-            if wanted is None or not torch.equal(wanted, here):
+            # A part of one entry is no number that multiplies all of them.
+            if wanted is None or reader.size == 1 or not torch.equal(wanted, here):
                 yield Seen()
                 return
             at = torch.zeros_like(line)

@@ -47,6 +47,13 @@ def test_scales_that_differ_along_a_space_of_their_own_table() -> None:
     assert check(Description("embedding-positions", 4, 4, steps, "first")) is None
 
 
+def test_a_gain_of_which_one_part_has_a_single_entry() -> None:
+    """The head takes parts of the stream: the gain's single entry there is no number that multiplies all of them."""
+    scaled = {"layer_scale": True, "act": "none", "kind": "mlp", "hidden": 2}
+    steps = (scaled, {"how": "two-maps", "kind": "cut"})
+    assert check(Description("linear", 3, 3, steps, "linear")) is None
+
+
 def test_a_direction_that_moves_the_outputs_is_told() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.Linear(3, 2))
     symmetry = infer(trace(model, (torch.randn(2, 4),)))
