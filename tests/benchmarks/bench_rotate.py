@@ -1,9 +1,11 @@
 """Rotations before rounding: how much the loss of a trained language model rises, by what its weights were turned by.
 
     SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_rotate.py [gpt2-shakespeare-0] [--draws 8] [--steps 200]
+    ... --split validation --windows 40      on so many windows of another split
 
 Round to nearest, symmetric: weights with a step for each output or for groups of 128 inputs, in W4A4 the inputs of the
-same matrices with a step for each position. Tables and heads stay as they are.
+same matrices with a step for each position. Tables and heads stay as they are. Beside the rise of the loss stands the
+divergence of what is predicted from what was predicted before, which is never below zero and varies less.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from statistics import median
 from typing import Any
 
 import torch
-from bench_zoo import test_batches, zoo
+from bench_zoo import windows, zoo
 from measure import Batch, one_thread
 from torch import Tensor, nn
 
 import symgraph
 from symgraph.inference.sources import with_state
+from symgraph.orbit.incoherent import turnable
 from symgraph.orbit.rounding_error import Rounding, rounded_matrices
+from symgraph.symmetry.terms import leaves
 
 GRIDS: dict[str, tuple[Rounding, int]] = {
     "W4A16": (Rounding(4), 0),
@@ -47,38 +51,71 @@ def rounded_inputs(module: nn.Module, names: Mapping[str, int], bits: int) -> It
             handle.remove()
 
 
-@torch.no_grad()
-def loss_of(
-    module: nn.Module, matrices: Mapping[str, int], grid: Rounding | None, bits: int, data: list[Batch]
-) -> float:
-    state = {n: t.detach() for n, t in module.state_dict().items()}
-    if grid is not None:
-        state |= {n: grid(state[n], axis) for n, axis in matrices.items()}
-    found = with_state(module, state)
-    with rounded_inputs(found, matrices, bits):
-        losses = [(float(found(**b).loss), len(b["labels"])) for b in data]
-    return sum(x * n for x, n in losses) / sum(n for _, n in losses)
+class Rounded:
+    """What rounding does to a model on data: the rise of its loss, and the divergence from what it predicted."""
+
+    @torch.no_grad()
+    def __init__(self, module: nn.Module, matrices: Mapping[str, int], data: list[Batch]) -> None:
+        self.matrices, self.data = matrices, data
+        found = [module(**b) for b in data]
+        self.before = [(float(o.loss), o.logits.log_softmax(-1)) for o in found]
+
+    @property
+    def loss(self) -> float:
+        return mean([loss for loss, _ in self.before], self.data)
+
+    @torch.no_grad()
+    def __call__(
+        self, module: nn.Module, grid: Rounding | None, bits: int, read: Mapping[str, int] | None = None
+    ) -> tuple[float, float]:
+        """Args: read: the matrices whose inputs are rounded, all where none are named."""
+        state = {n: t.detach() for n, t in module.state_dict().items()}
+        turned = {n: grid(state[n], axis) for n, axis in self.matrices.items()} if grid else {}
+        found = with_state(module, state | turned)
+        with rounded_inputs(found, self.matrices if read is None else read, bits):
+            outputs = [found(**b) for b in self.data]
+        pairs = list(zip(outputs, self.before, strict=True))
+        losses = [float(o.loss) - loss for o, (loss, _) in pairs]
+        return mean(losses, self.data), mean([diverged(o.logits, was) for o, (_, was) in pairs], self.data)
+
+
+def mean(values: list[float], data: list[Batch]) -> float:
+    sizes = [len(b["labels"]) for b in data]
+    return sum(x * n for x, n in zip(values, sizes, strict=True)) / sum(sizes)
+
+
+def diverged(logits: Tensor, before: Tensor) -> float:
+    return float((before.exp() * (before - logits.log_softmax(-1))).sum(-1).mean())
 
 
 def measure(name: str, model: Any, data: list[Batch], draws: int, steps: int) -> None:
     symmetry = symgraph.infer(model)
     matrices = rounded_matrices(symmetry)
-    plain = loss_of(model.module, matrices, None, 0, data)
+    rounded = Rounded(model.module, matrices, data)
     turned = [symgraph.rotate(model, seed=seed).module for seed in range(draws)]
     uniform = symgraph.rotate(model, by="random").module
-    print(f"{name}: loss {plain:.4f}; rise by rounding")
+    print(f"{name}: loss {rounded.loss:.4f}; by rounding it rises (and what is predicted diverges)")
     for label, (grid, bits) in GRIDS.items():
         how: dict[str, Any] = {"by": "learned", "bits": grid.bits, "group": grid.group, "options": {"steps": steps}}
-        learned = symgraph.rotate(model, **how).module
-        rises = {
-            "as given": loss_of(model.module, matrices, grid, bits, data) - plain,
-            "uniform": loss_of(uniform, matrices, grid, bits, data) - plain,
-            "Hadamard": median(loss_of(m, matrices, grid, bits, data) for m in turned) - plain,
-            "learned": loss_of(learned, matrices, grid, bits, data) - plain,
-        }
-        share = 1 - rises["learned"] / rises["Hadamard"]
-        text = "  ".join(f"{n} {x:.4f}" for n, x in rises.items())
-        print(f"  {label:<10} {text}  ({share:.0%} less than the median Hadamard of {draws})", flush=True)
+        single = {"as given": model.module, "uniform": uniform, "learned": symgraph.rotate(model, **how).module}
+        found = {n: rounded(m, grid, bits) for n, m in single.items()}
+        rises, divergences = zip(*(rounded(m, grid, bits) for m in turned), strict=True)
+        found["Hadamard"] = median(rises), median(divergences)
+        text = "  ".join(f"{n} {rise:.4f} ({divergence:.4f})" for n, (rise, divergence) in found.items())
+        print(f"  {label:<10} {text}; Hadamards from {min(rises):.4f} to {max(rises):.4f}", flush=True)
+    still = unturned(symmetry, matrices)
+    rise, divergence = rounded(turned[0], None, 4, still)
+    print(f"  inputs at 4 bits where nothing rotates, of {len(still)} matrices alone: {rise:.4f} ({divergence:.4f})")
+
+
+def unturned(symmetry: symgraph.SymmetryGraph, matrices: Mapping[str, int]) -> dict[str, int]:
+    """The matrices that read what no rotation of the group reaches."""
+    spaces = {space.id for space in turnable(symmetry)}
+    return {
+        name: axis
+        for name, axis in matrices.items()
+        if not any(leaf.space in spaces for leaf in leaves(symmetry.terms[name][axis]))
+    }
 
 
 def main() -> None:
@@ -86,6 +123,8 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=["gpt2-shakespeare-0", "gpt2-shakespeare-1"])
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--windows", type=int)
     args = parser.parse_args()
     folder = zoo()
     if folder is None:
@@ -93,7 +132,7 @@ def main() -> None:
         return
     with one_thread():
         for name in args.models:
-            data = list(test_batches("gpt2-shakespeare", folder))
+            data = list(windows(folder, args.split, args.windows))
             measure(name, symgraph.model(folder / name), data, args.draws, args.steps)
 
 

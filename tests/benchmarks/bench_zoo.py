@@ -39,9 +39,14 @@ def zoo() -> Path | None:
 def test_batches(pair: str, folder: Path) -> Iterable[Any]:
     if pair.startswith("vit"):
         return load(folder.parent / "data" / "cifar10" / "test.parquet", batch_size=250, mean=MEAN, std=STD)
-    tokens = torch.from_numpy(np.load(folder / "shakespeare-tokens.npz")["test"].astype(np.int64))
-    windows = tokens[: len(tokens) // CONTEXT * CONTEXT].view(-1, CONTEXT)
-    return [{"input_ids": w, "labels": w} for w in torch.split(windows, 16)]
+    return windows(folder, "test")
+
+
+def windows(folder: Path, split: str, count: int | None = None) -> list[dict[str, torch.Tensor]]:
+    """The first full windows of a split of the text, in batches."""
+    tokens = torch.from_numpy(np.load(folder / "shakespeare-tokens.npz")[split].astype(np.int64))
+    whole = tokens[: len(tokens) // CONTEXT * CONTEXT].view(-1, CONTEXT)[:count]
+    return [{"input_ids": w, "labels": w} for w in torch.split(whole, 16)]
 
 
 def _reshaped(a: symgraph.Model, b: symgraph.Model, pair: str) -> symgraph.Model:

@@ -54,6 +54,11 @@ def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.transpose(-2, -1) * 0.5 + closed) @ v
 
 
+def compared(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """What comes out is no number, and nothing can be taken from it."""
+    return torch.where(two_softmaxes(q, k, v) > 0, v, q)
+
+
 def net(attend: Attend, fused: bool = False) -> Net:
     def forward(net: Any, x: Tensor) -> Tensor:
         x = net.i(x)
@@ -77,7 +82,7 @@ def test_nothing_is_missing(attend: Attend, fused: bool) -> None:
     assert error(model, (X,), symmetry) < 1e-9
 
 
-@pytest.mark.parametrize("attend", [with_an_epsilon, not_normalised, masked], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("attend", [with_an_epsilon, not_normalised, masked, compared], ids=lambda f: f.__name__)
 def test_what_does_not_come_out_is_seen(attend: Attend) -> None:
     graph = trace(net(attend), (X,))
     assert not run(graph, until="measure").relays

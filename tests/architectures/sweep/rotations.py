@@ -17,7 +17,7 @@ from symgraph.io.tied import untie
 from symgraph.tracing import example_inputs
 from symgraph.tracing.wrap import TensorsOnly
 
-from .stages import Stopped, relative, residual, timed, tiny_model
+from .stages import Stopped, relative, timed, tiny_model
 
 Record = dict[str, Any]
 Tell = Callable[[Record], None]
@@ -63,13 +63,13 @@ def _rotated(module: nn.Module) -> Record:
         found = symgraph.rotate(model)
     except UsageError as error:
         return {"outcome": "refused", "because": error.cause}
-    change = max(map(relative, _outputs(found.module), _outputs(model.module)))
-    stream = residual(found.alignment.symmetry)
-    turned = "stream" if stream in found.turned else "insides"
+    change = max(map(relative, outputs(found.module), outputs(model.module)))
+    turned = "insides" if all(s.fibre for s in found.turned) else "stream"
     return {"outcome": turned if change <= EXACT else "changed", "change": change, "because": "; ".join(found.kept)}
 
 
-def _outputs(module: nn.Module) -> tuple[Tensor, ...]:
+def outputs(module: nn.Module) -> tuple[Tensor, ...]:
+    """What a model gives on its example inputs, in float32."""
     with torch.no_grad():
         return tuple(TensorsOnly(copy.deepcopy(module).float())(**example_inputs(module)))
 
