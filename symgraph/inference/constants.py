@@ -339,7 +339,10 @@ def _rank(system: System, rows: list[dict[Unknown, dict[tuple[Hop, ...], float]]
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """Which constant an equation is solved for: a parameter's, which goes nowhere else, for as much as possible."""
+    """Which constant an equation is solved for: a parameter's, which goes nowhere else, for as much as possible.
+
+    Among those that others take it is the one that acts last: nothing comes back then to where it has moved on from.
+    """
 
     system: System
     moving: set[int]
@@ -350,7 +353,9 @@ class _Rank:
         if source in self.system.tied:
             return None
         port = self.system.ports[source]
-        return port.plane is not None, source in self.moving, bool(window), self.count[unknown], port.place
+        moves = source in self.moving
+        late = -self.system.acts[source] if moves else 0
+        return port.plane is not None, moves, bool(window), self.count[unknown], late, port.place
 
 
 def _shape(system: System, port: Port) -> tuple[int, ...]:

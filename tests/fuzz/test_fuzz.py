@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,13 @@ def test_a_gain_of_which_one_part_has_a_single_entry() -> None:
     scaled = {"layer_scale": True, "act": "none", "kind": "mlp", "hidden": 2}
     steps = (scaled, {"how": "two-maps", "kind": "cut"})
     assert check(Description("linear", 3, 3, steps, "linear")) is None
+
+
+def test_constants_do_not_come_back_to_where_they_moved_on_from() -> None:
+    """A value bias moves into the output's, which the stream takes further: not into that value bias again."""
+    attend: dict[str, Any] = {"kind": "attend", "size": 2, "heads": 1, "groups": 1}
+    steps = (attend, dict(attend), {"kind": "output", "how": "linear"})
+    assert check(Description("linear", 3, 3, steps, "unbiased")) is None
 
 
 def test_a_direction_that_moves_the_outputs_is_told() -> None:
