@@ -219,5 +219,8 @@ def test_audits_of_some_entries_renew_their_cells_alone() -> None:
     ]
     after = renewed(before, again)
     wanted = [record("causal-lm", "first", audit="7 of 7"), part[1], again[1], record("causal-lm", "large")]
-    assert after == page([*wanted, record("masked-lm", "first", audit="3 of 3")], "# Models\n")
+    masked = record("masked-lm", "first", audit="3 of 3")
+    assert after == page([*wanted, masked], "# Models\n")
     assert renewed(before, []) == before
+    grown = renewed(after, [{**record("causal-lm", "third"), "audit": None}])
+    assert grown == page([wanted[0], part[1], record("causal-lm", "third"), *wanted[3:], masked], "# Models\n")

@@ -144,8 +144,11 @@ def _lack(r: Record) -> str:
 
 
 def renewed(text: str, audits: Iterable[Record]) -> str:
-    """A page with these audits in the place of those that it has; all its other cells stay as they are."""
-    found = {(r["mapping"], r["kind"]): r for r in audits if r.get("audit")}
+    """A page with these audits in the place of those that it has; all its other cells stay as they are.
+
+    An instance that has become too large for an audit loses the one that it had.
+    """
+    found = {(r["mapping"], r["kind"]): r for r in audits if r.get("audit") or _too_large(r)}
     before, *sections = text.split("\n## ")
     lacking: dict[tuple[str, str], str] = {}
     tables, rows = list[str](), list[Record]()
@@ -164,10 +167,14 @@ def renewed(text: str, audits: Iterable[Record]) -> str:
             if line.startswith("| ") and " of " in (audit := lines[i].removesuffix(" |").rpartition(" | ")[2]):
                 rows.append({"mapping": title, "kind": kind, "audit": audit})
         tables.append("\n".join([f"## {title}", *lines, ""]))
-    texts = lacking | {place: _lack(r) for place, r in found.items() if not complete(r)}
+    texts = lacking | {place: _lack(r) for place, r in found.items() if r.get("audit") and not complete(r)}
     lines = [texts[r["mapping"], r["kind"]] for r in rows if not complete(r)]
     middle = [_lacking(lines, len(rows))] if lines else []
     return "\n".join([before, *middle, *tables]).rstrip("\n") + "\n"
+
+
+def _too_large(r: Record) -> bool:
+    return "audit" in r and all(stage["ok"] for stage in r["stages"].values())
 
 
 def _briefly(shortfall: str) -> str:
