@@ -187,7 +187,7 @@ def joined() -> Iterator[Ranks]:
         UsageError: they are joined in another way already.
         LostProcess: one of them has ended.
 
-    >>> with joined() as ranks:
+    >>> with symgraph.joined() as ranks:
     ...     ranks.rank, ranks.count, ranks.total(0.5)
     (0, 1, 0.5)
     """

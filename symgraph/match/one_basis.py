@@ -53,6 +53,8 @@ from symgraph.tracing.deferred import made
 from symgraph.tracing.same_code import same_code
 
 Given = Mapping[str, Tensor]
+# Of how far models were apart: with more of it left they have hardly come together.
+LEFT_APART = 0.5
 
 
 @dataclass(frozen=True)
@@ -307,7 +309,8 @@ def bring(of: Shaped, program: Program, wanted: Wanted, *, network: str, called:
         if not step.reads_symmetry:
             raise UsageError(f"the program has a step {step.op}", remedy="run it with `symgraph run PROGRAM`")
     found = universe_of(of, program, settled, ran(of, program, wanted, network=network, called=called))
-    said = unsuited(of.symmetry, wanted.method) if wanted.program is None else ()
+    apart = sum(m.after for m in found.members) > LEFT_APART * sum(m.before for m in found.members)
+    said = unsuited(of.symmetry, wanted.method) if apart and wanted.program is None else ()
     return replace(found, notes=(*found.notes, *said))
 
 

@@ -28,7 +28,7 @@ def suitable(symmetry: SymmetryGraph) -> tuple[str, str]:
 
 
 def unsuited(symmetry: SymmetryGraph, method: str) -> tuple[str, ...]:
-    """What is said where models with batch norms were matched by weights, which may be worse than no match at all."""
+    """What is said of models with batch norms that weights have not brought together: no match may have been better."""
     if method != WEIGHTS or not has_statistics(symmetry):
         return ()
     remedy = f"with training data, {argument('method', ACTIVATIONS)} matches what units compute"

@@ -17,8 +17,7 @@ import symgraph
 from symgraph.errors import CheckpointError, SymgraphError, UsageError
 from symgraph.tracing import state_of
 
-PROGRAM = """#!{python}
-import json, sys, yaml
+PROGRAM = """import json, sys, yaml
 from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -42,8 +41,10 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(change: str = "") -> Path:
         folder = tmp_path / "programs"
         folder.mkdir(exist_ok=True)
-        text = PROGRAM.format(python=sys.executable, change=change, seen=tmp_path / "seen.json")
-        (folder / "mergekit-yaml").write_text(text)
+        program = folder / "program.py"
+        program.write_text(PROGRAM.format(change=change, seen=tmp_path / "seen.json"))
+        # Not in the first line of the program, where the path of Python may have no space.
+        (folder / "mergekit-yaml").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{program}" "$@"\n')
         (folder / "mergekit-yaml").chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
         return tmp_path / "seen.json"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli.runner import Cli, Outcome
-from symgraph import api
+from symgraph.inference import sources
 
 State = dict[str, torch.Tensor]
 GAIN = "vit.layernorm.weight"
@@ -222,7 +222,7 @@ def test_a_bug_is_called_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(api, "trace", broken)
+    monkeypatch.setattr(sources, "trace", broken)
     found = cli("inspect", "cli_nets:a")
     refused(found, 70, "bug", "SYMGRAPH_DEBUG=1", "ZeroDivisionError: oh")
     monkeypatch.setenv("SYMGRAPH_DEBUG", "1")
@@ -249,5 +249,5 @@ def test_too_little_memory(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def huge(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(api, "trace", huge)
+    monkeypatch.setattr(sources, "trace", huge)
     refused(cli("inspect", "cli_nets:a"), 1, "error", "not enough memory")
