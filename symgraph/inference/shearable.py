@@ -96,7 +96,8 @@ class Shearing:
         """Norms that write a frame, one whole axis, with a gain."""
         for a, (gain, _), axis in norms(self.flow):
             found = self.flow.d.found[a.node.name][axis]
-            if self.flow.d.eq.store.children(found) is not None or a.rule is None or a.binding is None:
+            one = self.flow.d.eq.store.children(found) is None and found >> 1 in self.flow.d.frames
+            if not one or a.rule is None or a.binding is None:
                 continue
             if a.rule.gain in a.binding.operands and len(self.flow.held(a.node.name, self._frame(found))) == 1:
                 side = "along" if self.flow.key(found)[1] else "across"

@@ -173,3 +173,10 @@ def test_a_map_from_more_dimensions_writes_all() -> None:
 def test_between_linear_maps_alone_the_space_has_them() -> None:
     model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
     assert not infer(trace(model, (torch.randn(7, 3),))).thin
+
+
+def test_a_norm_of_one_number_is_no_stream() -> None:
+    """What it writes is its bias, along an axis that no frame stands on."""
+    model = nn.Sequential(nn.Linear(3, 1), nn.LayerNorm(1), nn.Linear(1, 4), nn.GELU(), nn.Linear(4, 2))
+    symmetry = infer(trace(model, (torch.randn(2, 3),)))
+    assert symmetry.shears == () and verify(symmetry, state_of(model)).passed
