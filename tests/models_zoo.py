@@ -138,6 +138,14 @@ def network(name: str, seed: int) -> Any:
     return model
 
 
+def reorder(model: nn.Module, size: int, seed: int) -> None:
+    """Puts the units of the axes of a size, which no parameter has two of, into another order."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    for parameter in model.parameters():
+        if size in parameter.shape:
+            parameter.data = parameter.data.index_select(parameter.shape.index(size), order)
+
+
 def batches(name: str, count: int = 6, size: int = 8) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(5)
     shape = PRETRAINED[name][3]

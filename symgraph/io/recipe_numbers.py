@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
 from symgraph.errors import UsageError
 
 
@@ -26,7 +28,7 @@ def evaluated(setting: Any, tensor: str, depth: float, key: str) -> float | None
     if isinstance(parts, list) and parts:
         along = [place for place in map(number, parts) if place is not None]
         if len(along) == len(parts):
-            return _between(along, depth)
+            return float(np.interp(depth * (len(along) - 1), range(len(along)), along))
         if all(isinstance(part, Mapping) and "value" in part for part in parts):
             fitting = (
                 part["value"] for part in parts if part.get("filter") in (None, "*") or str(part["filter"]) in tensor
@@ -61,11 +63,3 @@ def number(value: Any) -> float | None:
         with suppress(ValueError):
             return float(value)
     return None
-
-
-def _between(values: list[float], depth: float) -> float:
-    """The value at a depth of a line through values at even distances."""
-    place = depth * (len(values) - 1)
-    start = min(int(place), len(values) - 1)
-    end = min(start + 1, len(values) - 1)
-    return values[start] + (place - start) * (values[end] - values[start])

@@ -43,11 +43,12 @@ def strictest(licences: Sequence[str | None]) -> str | None:
 
 def _said(card: Path) -> str | None:
     """The licence that a model card names at its head."""
+    from huggingface_hub import metadata_load
+
     try:
-        text = card.read_text(encoding="utf-8")
-        head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else None
-    except (OSError, UnicodeDecodeError, IndexError, yaml.YAMLError):
+        head = metadata_load(card) or {}
+    except (OSError, ValueError, yaml.YAMLError):
         return None
-    found = head.get("license") if isinstance(head, dict) else None
+    found = head.get("license")
     named = found.strip().lower() if isinstance(found, str) else ""
     return None if named in _NONE else named

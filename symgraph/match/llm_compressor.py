@@ -60,11 +60,27 @@ def _plain(module: nn.Module, turned: Sequence[Places], roles: Roles) -> dict[st
     modifier = {
         "rotations": sorted({label[:2] for label in groups}),
         "transform_type": "hadamard",
-        "mappings": {k: _said(v, names) for k, v in roles.mapping().items()},
+        "mappings": {k: _said(v, names) for k, v in _mapping(roles).items()},
         "norm_mappings": [{"norm": norm, "linears": readers} for norm, readers in norms.items()],
         "transform_config": {"config_groups": {k: _scheme(**group, names=names) for k, group in groups.items()}},
     }
     return {"transform_stage": {"transform_modifiers": {"SpinQuantModifier": modifier}}}
+
+
+def _mapping(roles: Roles) -> dict[str, Names | list[Names]]:
+    """The parts of modules under the tool's names, but for the tables, which it would centre."""
+    attention = tuple(dict.fromkeys(name.rpartition(".")[0] for name in roles.out))
+    return {
+        "embedding": (),
+        "attn": attention,
+        "attn_q": roles.query,
+        "attn_k": roles.key,
+        "attn_v": roles.value,
+        "attn_o": roles.out,
+        "mlp_in": [roles.mlp_in],
+        "mlp_out": [roles.mlp_out],
+        "lm_head": roles.head,
+    }
 
 
 def _label(found: Places) -> str:

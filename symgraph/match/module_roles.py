@@ -18,7 +18,6 @@ Names = tuple[str, ...]
 class Roles:
     """`query` and `key` meet in a space that nothing else reads, `value` and `out` in another."""
 
-    tables: Names
     query: Names
     key: Names
     value: Names
@@ -26,21 +25,6 @@ class Roles:
     mlp_in: Names
     mlp_out: Names
     head: Names
-
-    def mapping(self) -> dict[str, Names | list[Names]]:
-        """The roles under the names that llm-compressor has for them, but for the tables, which it would centre."""
-        attention = tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.out))
-        return {
-            "embedding": (),
-            "attn": attention,
-            "attn_q": self.query,
-            "attn_k": self.key,
-            "attn_v": self.value,
-            "attn_o": self.out,
-            "mlp_in": [self.mlp_in],
-            "mlp_out": [self.mlp_out],
-            "lm_head": self.head,
-        }
 
 
 def roles(symmetry: SymmetryGraph, module: nn.Module, stream: Places, insides: Sequence[Places]) -> Roles:
@@ -57,7 +41,6 @@ def roles(symmetry: SymmetryGraph, module: nn.Module, stream: Places, insides: S
     met = _met(symmetry, stream, {*value, *head})
     taken = {*head, *value, *met}
     return Roles(
-        tables=stream.tables,
         query=tuple(n for n, dual in met.items() if not dual),
         key=tuple(n for n, dual in met.items() if dual),
         value=value,

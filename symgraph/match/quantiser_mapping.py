@@ -32,8 +32,6 @@ from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64
 
-TOOLS = ("llm-compressor", "auto-round")
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class QuantiserMapping(Shown):
@@ -133,6 +131,7 @@ _WRITERS: Mapping[str, Callable[[Model, SymmetryGraph, list[Places]], QuantiserM
     "llm-compressor": _recipe,
     "auto-round": _mapping,
 }
+TOOLS = tuple(_WRITERS)
 
 
 def _stream(lie: list[Places]) -> Places | None:

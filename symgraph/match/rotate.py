@@ -40,8 +40,8 @@ from symgraph.tracing.sampling import float64
 State = dict[str, Tensor]
 LEARNED = "learned"
 CHOICES = (*DRAWS, LEARNED)
-# Few steps of a moderate rate: what is gained is gained early.
 _NOTHING = "no matrix lies between two spaces that something acts on, and only these are rounded"
+# Few steps of a moderate rate: what is gained is gained early.
 DESCENT = DescentOptions(steps=200, lr=0.02, full=False, permutations=False)
 
 

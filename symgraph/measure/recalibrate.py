@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -65,13 +66,17 @@ def mean_of(spreads: Sequence[Spreads], weights: Sequence[float]) -> Spreads:
     }
 
 
-class _Calls(TorchFunctionMode):
-    """Calls of batch norm with given statistics are noticed, and the statistics of their batches averaged."""
+class _Calls(TorchFunctionMode, ABC):
+    """Calls of batch norm with given statistics are noticed, and the statistics of their batches averaged.
+
+    `stored` has the mean and the variance that each norm reads, and what it adds to the variance.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.names = {id(tensor): name for name, tensor in tensors.items()}
         self.calls: dict[str, int] = {}
+        self.stored: dict[str, tuple[Tensor, Tensor, float]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -81,12 +86,13 @@ class _Calls(TorchFunctionMode):
         if name is None or named.get("training"):
             return func(*args, **(kwargs or {}))
         count = self.calls[name] = self.calls.get(name, 0) + 1
+        self.stored[name] = named["running_mean"], named["running_var"], named.get("eps", 1e-5)
         # The n-th batch enters with weight 1 / n: a mean in which all batches count alike.
         return self.called(name, named, {"training": True, "momentum": 1.0 / count})
 
+    @abstractmethod
     def called(self, name: str, named: dict[str, Any], anew: dict[str, Any]) -> Any:
         """What a call gives; with the arguments of `anew` it takes the statistics of its batch into its average."""
-        raise NotImplementedError
 
 
 class _Watched(_Calls):
@@ -95,12 +101,10 @@ class _Watched(_Calls):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__(tensors)
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}
-        self.stored: dict[str, tuple[Tensor, Tensor, float]] = {}
 
     def called(self, name: str, named: dict[str, Any], anew: dict[str, Any]) -> Any:
-        mean, variance = named["running_mean"], named["running_var"]
-        self.stored[name] = mean, variance, named.get("eps", 1e-5)
-        mean, variance = self.seen.setdefault(name, (torch.zeros_like(mean), torch.zeros_like(variance)))
+        zeros = torch.zeros_like(named["running_mean"]), torch.zeros_like(named["running_var"])
+        mean, variance = self.seen.setdefault(name, zeros)
         functional.batch_norm(**named | anew | {"running_mean": mean, "running_var": variance})
         return functional.batch_norm(**named)
 
@@ -122,10 +126,8 @@ class _Renewed(_Calls):
         self.wanted = {
             name: Spread(spread.mean, spread.deviation.clamp_min(_LEAST_DEVIATION)) for name, spread in wanted.items()
         }
-        self.stored: dict[str, tuple[Tensor, Tensor, float]] = {}
 
     def called(self, name: str, named: dict[str, Any], anew: dict[str, Any]) -> Any:
-        self.stored[name] = named["running_mean"], named["running_var"], named.get("eps", 1e-5)
         spread = self.wanted.get(name)
         if spread is None:
             return functional.batch_norm(**named | anew)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from models_zoo import reorder
 from torch import Tensor, nn
 
 import symgraph
@@ -44,11 +45,7 @@ def with_body_of(model: Any, other: Any, seed: int) -> Any:
     """A model with the tensors that another has in that shape, its hidden units in another order."""
     state = {n: t for n, t in other.state_dict().items() if t.shape == model.state_dict()[n].shape}
     model.load_state_dict(state, strict=False)
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
-    for p in model.parameters():
-        axis = next((i for i, n in enumerate(p.shape) if n == 12), None)
-        if axis is not None:
-            p.data = p.data.index_select(axis, order)
+    reorder(model, 12, seed)
     return model
 
 

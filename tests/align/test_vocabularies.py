@@ -13,6 +13,7 @@ import transformers
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models_zoo import reorder
 from tokenizers import AddedToken, Tokenizer, models
 from torch import Tensor, nn
 
@@ -43,11 +44,7 @@ def relative(a: Any, words: Sequence[str], others: Sequence[str], seed: int, tie
     found = llama(others, seed, tied)
     state = {n: t for n, t in a.state_dict().items() if n not in TABLES}
     found.load_state_dict(state, strict=False)
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
-    for p in found.parameters():
-        axis = next((i for i, n in enumerate(p.shape) if n == 12), None)
-        if axis is not None:
-            p.data = p.data.index_select(axis, order)
+    reorder(found, 12, seed)
     for name in TABLES:
         for word in set(words) & set(others):
             found.get_parameter(name).data[others.index(word)] = a.get_parameter(name).data[words.index(word)]

@@ -9,6 +9,8 @@ from models_zoo import network
 
 import symgraph
 from cli.runner import Cli
+from symgraph.cli import rotate_command
+from symgraph.match import quantiser_mapping, rotate
 
 
 def test_a_rotated_checkpoint_is_written(cli: Cli, checkpoints: Path) -> None:
@@ -50,3 +52,8 @@ def test_what_a_tool_has_to_be_told_is_written(cli: Cli, checkpoints: Path) -> N
     assert "residual" in found.json["turned"] and "SpinQuantModifier" in Path("recipe.yaml").read_text()
     again = cli("rotate", "llama", "--emit", "llm-compressor", "--out", "recipe.yaml")
     assert again.code != 0 and "--overwrite" in again.err
+
+
+def test_the_help_names_what_there_is() -> None:
+    """The command names them by itself, so that its help loads no torch."""
+    assert rotate_command.CHOICES == rotate.CHOICES and rotate_command.TOOLS == quantiser_mapping.TOOLS
