@@ -27,7 +27,7 @@ def why_not(target: str, overload: Any) -> str:
     schema, name = overload._schema, overload._schema.name
     base = name.rpartition("::")[2]
     reads = any("Tensor" in str(argument.type) for argument in schema.arguments)
-    if schema.is_mutable or torch.Tag.out in overload.tags:
+    if schema.is_mutable:
         return f"`{target}` writes to its operands"
     if not schema.returns or not all("Tensor" in str(result.type) for result in schema.returns):
         return f"`{target}` does not return tensors"
@@ -42,11 +42,15 @@ def why_not_named(name: str) -> str:
     """The same for an operator of a pattern, of which torch picks the overload by the operands."""
     packet = getattr(torch.ops.aten, name)
     overloads = [getattr(packet, overload) for overload in packet.overloads()]
-    plain = [overload for overload in overloads if torch.Tag.out not in overload.tags] or overloads
+    plain = [overload for overload in overloads if not _fills_its_output(overload)] or overloads
     # Overloads for Python's numbers stand beside those for tensors.
     writing = [overload for overload in plain if overload._schema.is_mutable]
     reasons = [why_not(f"aten.{name}", overload) for overload in writing or plain]
     return "" if "" in reasons and not writing else reasons[0]
+
+
+def _fills_its_output(overload: Any) -> bool:
+    return any(argument.is_out for argument in overload._schema.arguments)
 
 
 def too_large(value: Any) -> bool:
