@@ -6,8 +6,9 @@ Images come from parquet files as on the Hugging Face hub (columns `img` and `la
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -44,9 +45,17 @@ class Corpus:
     def epoch(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """One pass over the training split in a random order, images augmented where they are to be."""
         inputs, labels = self.train
+        augment = Augmentation(inputs.shape[-1]) if self.augmented else None
         for chosen in torch.randperm(len(inputs), generator=generator).split(size):
             found = inputs[chosen]
-            yield self._batch(augmented(found, generator) if self.augmented else found, labels[chosen])
+            yield self._batch(augment(found, generator) if augment else found, labels[chosen])
+
+    def to(self, device: torch.device) -> Corpus:
+        """The same on a device."""
+        train, validation, test = (
+            tuple(t.to(device) for t in split) for split in (self.train, self.validation, self.test)
+        )
+        return replace(self, train=train, validation=validation, test=test)
 
     def lesson(self, size: int) -> Lesson:
         """The training split for learned matching."""
@@ -58,7 +67,9 @@ class Lesson:
 
     def __init__(self, corpus: Corpus, size: int) -> None:
         self.corpus, self.size = corpus, size
-        self.generator = torch.Generator().manual_seed(0)
+        inputs = corpus.train[0]
+        self.generator = torch.Generator(inputs.device).manual_seed(0)
+        self.augment = Augmentation(inputs.shape[-1], inputs.device) if corpus.augmented else None
 
     def __len__(self) -> int:
         return math.ceil(len(self.corpus.train[0]) / self.size)
@@ -67,64 +78,86 @@ class Lesson:
         if not 0 <= i < len(self):
             raise IndexError(i)
         inputs, labels = (t[i * self.size : (i + 1) * self.size] for t in self.corpus.train)
-        found = augmented(inputs, self.generator) if self.corpus.augmented else inputs
+        found = self.augment(inputs, self.generator) if self.augment else inputs
         return self.corpus._batch(found, labels)
 
 
 # -- images ------------------------------------------------------------------------------------------------------------
 
 
-def images(folder: Path, setting: Setting, limit: int | None) -> Corpus:
-    """The images of `train.parquet` and `test.parquet`; the last 2,000 of training (or a tenth) are for validation."""
-    parts = []
-    for split in ("train", "test"):
-        found = list(load(folder / f"{split}.parquet", batch_size=1000, mean=MEAN, std=STD, limit=limit))
-        parts.append(tuple(torch.cat([b[k] for b in found]) for k in ("pixel_values", "labels")))
-    (pixels, labels), test = parts
+def images(folder: Path, setting: Setting, out: Path, limit: int | None) -> Corpus:
+    """The images of `train.parquet` and `test.parquet`; the last 2,000 of training (or a tenth) are for validation.
+
+    Decoding takes longer than reading what was decoded: that is kept in `out`, as bytes.
+    """
+    kept = out / ("images.pt" if limit is None else f"images-{limit}.pt")
+    if not kept.exists():
+        parts = []
+        for split in ("train", "test"):
+            found = list(load(folder / f"{split}.parquet", batch_size=1000, mean=[0.0] * 3, std=[1.0] * 3, limit=limit))
+            pixels, labels = (torch.cat([b[k] for b in found]) for k in ("pixel_values", "labels"))
+            parts.append(((pixels * 255).round().byte(), labels))
+        partial = kept.with_suffix(f".{os.getpid()}")
+        torch.save(parts, partial)
+        partial.rename(kept)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
+    read = torch.load(kept, weights_only=True)
+    (pixels, labels), test = (((pixels.float() / 255 - mean) / std, labels) for pixels, labels in read)
     kept = len(pixels) - min(2000, len(pixels) // 10)
     classes = int(max(labels.max(), test[1].max())) + 1
     train, validation = (pixels[:kept], labels[:kept]), (pixels[kept:], labels[kept:])
     return Corpus(train, validation, test, classes, text=False, augmented=setting.augmented)
 
 
-def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop after padding by 4, flip, colour jitter 0.4, 0.4, 0.4, 0.1, each image by itself: (N, 3, H, W)."""
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
-    found = jittered((pixels * std + mean).clamp(0, 1), generator)
-    found = (found - mean) / std
-    n, side = len(found), found.shape[-1]
-    flip = torch.rand(n, generator=generator) < 0.5
-    found = torch.where(flip[:, None, None, None], found.flip(-1), found)
-    padded = torch.nn.functional.pad(found, (4, 4, 4, 4))
-    top, left = (torch.randint(9, (n, 1), generator=generator) + torch.arange(side) for _ in range(2))
-    rows = padded.gather(2, top[:, None, :, None].expand(-1, 3, -1, padded.shape[-1]))
-    return rows.gather(3, left[:, None, None, :].expand(-1, 3, side, -1))
+class Augmentation:
+    """Crop after padding by 4, flip, colour jitter 0.4, 0.4, 0.4, 0.1, each image by itself: (N, 3, side, side).
 
+    Its constants are on the device from the start, so that it can be captured in a graph.
+    """
 
-def jittered(rgb: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation by factors in (0.6, 1.4), hue by up to a tenth of the circle."""
+    def __init__(self, side: int, device: torch.device | str = "cpu") -> None:
+        self.side, self.device = side, device
+        self.mean, self.std, self.grey, self.phases = (
+            torch.tensor(x, device=device).view(3, 1, 1) for x in (MEAN, STD, [0.299, 0.587, 0.114], [5.0, 3.0, 1.0])
+        )
+        self.places = torch.arange(side, device=device)
 
-    def factor(size: float) -> Tensor:
-        return 1 + size * (2 * torch.rand(len(rgb), 1, 1, 1, generator=generator) - 1)
+    def __call__(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Args: generator: on the device; None: its own."""
+        found = self._jittered((pixels * self.std + self.mean).clamp(0, 1), generator)
+        found = (found - self.mean) / self.std
+        n = len(found)
+        flip = torch.rand(n, generator=generator, device=self.device) < 0.5
+        found = torch.where(flip[:, None, None, None], found.flip(-1), found)
+        padded = torch.nn.functional.pad(found, (4, 4, 4, 4))
+        top, left = (torch.randint(9, (n, 1), generator=generator, device=self.device) + self.places for _ in range(2))
+        rows = padded.gather(2, top[:, None, :, None].expand(-1, 3, -1, padded.shape[-1]))
+        return rows.gather(3, left[:, None, None, :].expand(-1, 3, self.side, -1))
 
-    grey = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    rgb = (rgb * factor(0.4)).clamp(0, 1)
-    level = (rgb * grey).sum(1, keepdim=True).mean((2, 3), keepdim=True)
-    rgb = torch.lerp(level, rgb, factor(0.4)).clamp(0, 1)
-    rgb = torch.lerp((rgb * grey).sum(1, keepdim=True), rgb, factor(0.4)).clamp(0, 1)
-    return _hue(rgb, factor(0.1).squeeze(1) - 1)
+    def _jittered(self, rgb: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Brightness, contrast, saturation by factors in (0.6, 1.4), hue by up to a tenth of the circle."""
 
+        def factor(size: float) -> Tensor:
+            return 1 + size * (2 * torch.rand(len(rgb), 1, 1, 1, generator=generator, device=self.device) - 1)
 
-def _hue(rgb: Tensor, turn: Tensor) -> Tensor:
-    """The hue of HSV turned by a share of the circle: (N, 3, H, W), (N, 1, 1)."""
-    high, low = rgb.amax(1), rgb.amin(1)
-    spread = (high - low).clamp_min(1e-8)
-    r, g, b = rgb.unbind(1)
-    hue = torch.where(high == r, (g - b) / spread, torch.where(high == g, 2 + (b - r) / spread, 4 + (r - g) / spread))
-    hue = (hue + 6 * turn) % 6
-    k = (torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1) + hue.unsqueeze(1)) % 6
-    share = torch.minimum(k, 4 - k).clamp(0, 1)
-    return high.unsqueeze(1) - (high - low).unsqueeze(1) * share
+        rgb = (rgb * factor(0.4)).clamp(0, 1)
+        level = (rgb * self.grey).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+        rgb = torch.lerp(level, rgb, factor(0.4)).clamp(0, 1)
+        rgb = torch.lerp((rgb * self.grey).sum(1, keepdim=True), rgb, factor(0.4)).clamp(0, 1)
+        return self._hue(rgb, factor(0.1).squeeze(1) - 1)
+
+    def _hue(self, rgb: Tensor, turn: Tensor) -> Tensor:
+        """The hue of HSV turned by a share of the circle: (N, 3, H, W), (N, 1, 1)."""
+        high, low = rgb.amax(1), rgb.amin(1)
+        spread = (high - low).clamp_min(1e-8)
+        r, g, b = rgb.unbind(1)
+        hue = torch.where(
+            high == r, (g - b) / spread, torch.where(high == g, 2 + (b - r) / spread, 4 + (r - g) / spread)
+        )
+        hue = (hue + 6 * turn) % 6
+        k = (self.phases + hue.unsqueeze(1)) % 6
+        share = torch.minimum(k, 4 - k).clamp(0, 1)
+        return high.unsqueeze(1) - (high - low).unsqueeze(1) * share
 
 
 # -- texts -------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from corpora import EVALUATED, Batch, Corpus
@@ -16,19 +17,30 @@ from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClas
 
 def endpoint(setting: Setting, corpus: Corpus, seed: int, folder: Path, device: torch.device) -> nn.Module:
     """A trained model, from `folder` where an earlier run has left it."""
-    kind = GPT2LMHeadModel if corpus.text else ViTForImageClassification
     if (folder / "config.json").exists():
-        return kind.from_pretrained(folder).to(device).eval()
-    torch.manual_seed(seed)
-    model = kind(config(setting, corpus)).to(device)
+        return _kind(corpus).from_pretrained(folder).to(device).eval()
+    model = fresh(setting, corpus, seed).to(device)
     start = time.perf_counter()
     train(model, setting, corpus, seed)
-    taken = time.perf_counter() - start
+    keep(model, corpus, folder, time.perf_counter() - start)
+    return model
+
+
+def fresh(setting: Setting, corpus: Corpus, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return _kind(corpus)(config(setting, corpus))
+
+
+def keep(model: nn.Module, corpus: Corpus, folder: Path, taken: float) -> None:
+    """Writes a trained model, and says how good it is."""
     print(f"  {folder.name}: trained in {taken:.0f} s, {described(model, corpus)}", flush=True)
     partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)
     partial.rename(folder)
-    return model
+
+
+def _kind(corpus: Corpus) -> Any:
+    return GPT2LMHeadModel if corpus.text else ViTForImageClassification
 
 
 def config(s: Setting, corpus: Corpus) -> ViTConfig | GPT2Config:
@@ -66,12 +78,8 @@ def train(model: nn.Module, s: Setting, corpus: Corpus, seed: int) -> None:
     device = next(model.parameters()).device
     total = max(1, round(s.epochs * math.ceil(len(corpus.train[0]) / s.batch)))
     optimiser = torch.optim.AdamW(model.parameters(), lr=s.rate, weight_decay=s.decay)
-    warm = max(1, round(s.warmup * total))
-
-    def rate(step: int) -> float:
-        return min(1.0, (step + 1) / warm) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / total)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    factors = rates(s, total)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factors[step])
     generator = torch.Generator().manual_seed(seed)
     best, kept, step = math.inf, None, 0
     while step < total:
@@ -93,18 +101,25 @@ def train(model: nn.Module, s: Setting, corpus: Corpus, seed: int) -> None:
     model.eval()
 
 
+def rates(s: Setting, total: int) -> list[float]:
+    """The factor on the learning rate at each of so many steps, and after the last."""
+    warm = max(1, round(s.warmup * total))
+    return [min(1.0, (i + 1) / warm) * (0.5 + 0.5 * math.cos(math.pi * i / total)) for i in range(total + 1)]
+
+
 @torch.no_grad()
-def measured(model: nn.Module, corpus: Corpus, split: str) -> tuple[float, float]:
+def measured(model: nn.Module, corpus: Corpus, split: str, size: int | None = None) -> tuple[float, float]:
     """Mean loss and accuracy of a split (the accuracy of next tokens is not counted: NaN)."""
     model.eval()
     device = next(model.parameters()).device
     loss = right = count = 0.0
-    for batch in corpus.batches(split, EVALUATED if not corpus.text else 16):
-        found = model(**placed(batch, device))
+    for raw in corpus.batches(split, size or (EVALUATED if not corpus.text else 16)):
+        batch = placed(raw, device)
+        found = model(**batch)
         n = len(batch["labels"])
         loss, count = loss + float(found.loss) * n, count + n
         if not corpus.text:
-            right += float((found.logits.argmax(-1).cpu() == batch["labels"]).sum())
+            right += float((found.logits.argmax(-1) == batch["labels"]).sum())
     return loss / count, right / count if not corpus.text else math.nan
 
 

@@ -265,7 +265,7 @@ def add_method(
         "--validation-split", metavar="NAME", help="its split; of the training data if only this is given"
     )
     add_options(group, LearnOptions, "steps", "optimiser", "lr", "schedule", "full", "permutations", "relaxed")
-    add_options(group, LearnOptions, "chart", "check_every", "patience", *names)
+    add_options(group, LearnOptions, "chart", "check_every", "patience", "autocast", *names)
     add_options(group, Settings, "checkpoint", "resume")
     return group
 

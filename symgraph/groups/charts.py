@@ -85,7 +85,8 @@ def skew(matrix: Tensor, *, fix_ones: bool = False) -> Tensor:
 def cayley(k: Tensor) -> Tensor:
     """The rotation (1 - K/2)^-1 (1 + K/2) of a skew K: (..., n, n). Source: Cayley 1846."""
     eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
-    solved: Tensor = torch.linalg.solve(eye - k / 2, eye + k / 2)
+    # One minus a skew matrix is never singular, and to ask whether it was would wait for the device.
+    solved: Tensor = torch.linalg.solve_ex(eye - k / 2, eye + k / 2).result
     return solved
 
 

@@ -168,7 +168,9 @@ class _Run:
 
     def _loss(self) -> Tensor:
         batch, weights = self.feed.next(), drawn(self.options, len(self.states), self.generator)
-        loss, _ = self.objective.mean(self.between(weights), batch, f"step {self.descent.step + 1}")
+        tensors = self.between(weights)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.autocast):
+            loss, _ = self.objective.mean(tensors, batch, f"step {self.descent.step + 1}")
         return loss
 
     def between(self, weights: Sequence[float], *, exact: bool = False) -> dict[str, Tensor]:

@@ -103,7 +103,8 @@ class LearnOptions(DescentOptions):
     `lambdas`: "uniform" between the two, or "normal" with this mean and standard deviation, clipped to [0, 1]; both for
     two models. "dirichlet", for any number: weights from the symmetric Dirichlet distribution with this
     `concentration`. `estimate`: what stopping goes by, "even", the barrier of the even mixture, or "worst", the largest
-    of those of the even mixture and of each pair's midpoint.
+    of those of the even mixture and of each pair's midpoint. `autocast`: while it is trained the network computes in
+    bfloat16 where torch's autocast does; elements, their action, losses and estimates are as without.
 
     Raises:
         UsageError: an option has a value that makes no sense; which one, and what does.
@@ -120,6 +121,7 @@ class LearnOptions(DescentOptions):
         "what training stops by: the barrier of the even mixture, or the worst of it and all midpoints",
         choices=ESTIMATES,
     )
+    autocast: bool = option(False, "train with the network in bfloat16 (autocast); elements stay as they are")
 
     def __post_init__(self) -> None:
         DescentOptions.__post_init__(self)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from elsewhere import DEVICE, Elsewhere
-from models_zoo import network
+from models_zoo import batches, network
 from torch import nn
 
 import symgraph
@@ -55,6 +56,63 @@ def test_nothing_comes_to_the_host_but_what_has_to(name: str) -> None:
     assert elsewhere.copies
     for copy in elsewhere.copies:
         assert copy.module in ON_THE_HOST.get(copy.step, ()), copy
+
+
+LEARNING = symgraph.LearnOptions(steps=6, check_every=3, retract_every=2, lr=0.02, warmup=2, patience=0)
+HOW: dict[str, dict[str, Any]] = {
+    "activations": {"method": "activations", "options": symgraph.MatchOptions(alpha=0.5, rows=0)},
+    "learned": {"method": "learned", "learning": LEARNING},
+    "dual": {"method": "learned", "learning": replace(LEARNING, dual=True, gauge=True)},
+    "permutations": {"method": "learned", "learning": replace(LEARNING, permutations=True, full=False)},
+}
+NAMES = ("vit", "gpt2-untied", "llama", "resnet")
+PLACES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def _close_enough(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    for name, tensor in one.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", PLACES)
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", NAMES)
+def test_data_is_read_the_same_everywhere(name: str, how: str, device: str) -> None:
+    """In float64 rounding alone tells devices apart, and few steps do not make much of it."""
+    a, b, data = network(name, 0), network(name, 1), batches(name)
+    options = {"data": data[:4], "validation": data[4:], "dtype": torch.float64, **HOW[how]}
+    expected = symgraph.align(a, b, **options)
+    found = symgraph.align(a, b, device=device, **options)
+    _close_enough(dict(expected.state), dict(found.state))
+    _close_enough(dict(expected.reference), dict(found.reference))
+
+
+@pytest.mark.parametrize("device", PLACES)
+@pytest.mark.parametrize("name", NAMES)
+def test_learning_in_halves_finds_a_symmetry(name: str, device: str) -> None:
+    """The network computes in bfloat16; what is learned is as exact as ever, and the loss is no worse than before."""
+    a, b, data = network(name, 0), network(name, 1), batches(name)
+    learning = replace(LEARNING, autocast=True, steps=12)
+    found = symgraph.align(a, b, method="learned", data=data[:4], validation=data[:4], learning=learning, device=device)
+    assert found.learned is not None
+    history = dict(found.learned.history)
+    assert history[found.learned.best] <= history[0]
+    first, second = (dict(network(name, 1).state_dict()), dict(found.state))
+    ends = symgraph.loss_barrier(first, second, data, module=a, points=3)
+    assert ends.losses[0] == pytest.approx(ends.losses[-1], abs=1e-4)
+
+
+@pytest.mark.parametrize("device", PLACES)
+@pytest.mark.parametrize("name", NAMES)
+def test_barriers_and_means_are_the_same_everywhere(name: str, device: str) -> None:
+    a, b, data = network(name, 0), network(name, 1), batches(name)
+    how: dict[str, Any] = {"points": 3, "metrics": "accuracy", "dtype": torch.float64}
+    expected, found = (symgraph.loss_barrier(a, b, data, device=d, **how) for d in ("cpu", device))
+    assert found.losses == pytest.approx(expected.losses, abs=1e-9)
+    both, there = (symgraph.merge([a, b], device=d) for d in ("cpu", device))
+    assert all(t.device.type == "cpu" for t in there.state.values())
+    _close_enough(dict(both.state), dict(there.state))
 
 
 def test_the_device_tells_operands_on_two_devices() -> None:
