@@ -295,18 +295,32 @@ def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator
 def _inverted(
     system: System, rows: list[dict[Unknown, dict[tuple[Hop, ...], float]]], means: frozenset[Place]
 ) -> Iterator[tuple[Unknown, Hop]]:
-    """Constants that are seen behind one square matrix alone, where a mean is not seen, with that matrix."""
+    """Constants that are seen behind one matrix alone, where a mean is not seen, with that matrix.
+
+    It reads at least as many entries as it writes, each of which counts once, also if it reads several copies of them
+    (queries that share values).
+    """
     met: dict[Unknown, set[object]] = defaultdict(set)
     for row in rows:
         for unknown, factors in row.items():
             met[unknown] |= set(factors) if len(row) == 1 else {None}
     for unknown, paths in met.items():
-        path = next(iter(paths))
-        if len(paths) != 1 or not isinstance(path, tuple) or len(path) != 1 or unknown[0] in system.tied:
-            continue
-        hop, size = path[0], system.ports[unknown[0]].piece.size
-        if not hop.multiplies and hop.rows.place in means and size == hop.rows.size == hop.reader.size:
-            yield unknown, hop
+        path, port = next(iter(paths)), system.ports[unknown[0]]
+        if len(paths) == 1 and isinstance(path, tuple) and len(path) == 1 and unknown[0] not in system.tied:
+            unseen = not path[0].multiplies and path[0].rows.place in means
+            if unseen and port.piece.size >= path[0].rows.size and not _is_in_a_space(port, path[0]):
+                yield unknown, path[0]
+
+
+def _is_in_a_space(source: Port, hop: Hop) -> bool:
+    """Whether a space that is wide enough moves the source alone in some direction that the matrix behind makes even.
+
+    What is written has to depend on no more directions than the space has: those of the plane.
+    """
+    width = max((leaf.size for leaf in leaves(source.piece.term)), default=1)
+    copies = hop.reader.size // source.piece.size
+    determined = source.plane is None or width >= source.plane.reader.size
+    return determined and width > copies * (hop.rows.size - 1)
 
 
 def _share_out(taken: _Taken, windows: Windows, solution: Solution, givers: dict[Unknown, list[Share]]) -> None:

@@ -24,7 +24,7 @@ _PLACE = ("parameter", "axis", "start", "window")
 class Shift(Step):
     """Adds a constant at its source, and at every other place what makes up for it.
 
-    Shapes: constant (n,), the size of the source; () where it has one coordinate.
+    Shapes: constant has that of its family: (n,), the size of the source, if it may be anything.
     """
 
     family: Constant
@@ -100,7 +100,7 @@ class Shift(Step):
         if tied is not None:
             return self.constant * tied.normal(state, state[source])
         if self.family.through is not None:
-            return self.constant * evened(state, self.family.source, self.family.through)
+            return evened(state, self.family.source, self.family.through) @ self.constant.reshape(-1)
         return self.constant.expand(self.family.source.piece.size) if self.family.even else self.constant
 
     @property
@@ -176,16 +176,20 @@ def _after(tensor: Tensor, hop: Hop, constant: Tensor, term: Term) -> tuple[Tens
 
 
 def evened(state: State, source: Port, hop: Hop) -> Tensor:
-    """The constant of a source of which a square matrix makes equal entries; shapes: (size of the source,)."""
+    """What a matrix makes equal entries of: the first column ones, all others nothing.
+
+    Shapes: (size of the source, its coordinates).
+    """
     part = hop.reader.of(state[hop.reader.parameter]).movedim(hop.reader.axis, -1)
-    square = replace(hop.rows, axis=0).of(part)
-    read = torch.linalg.solve(square, square.new_ones(len(square)))
-    order = over_leaves(torch.arange(len(read)), source.piece.term, hop.reader.term)
-    if order is None:
+    rows = replace(hop.rows, axis=0).of(part)
+    entries = over_leaves(torch.arange(source.piece.size), source.piece.term, hop.reader.term)
+    if entries is None:
         raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
-    put = torch.empty_like(read)
-    put[order.to(read.device)] = read
-    return put
+    matrix = rows.new_zeros(len(rows), source.piece.size).index_add(1, entries.to(rows.device), rows)
+    square, others = matrix[:, : len(rows)], matrix[:, len(rows) :]
+    made = torch.linalg.solve(square, torch.cat([square.new_ones(len(rows), 1), -others], 1))
+    chosen = torch.eye(others.shape[1] + 1, dtype=made.dtype, device=made.device)[1:]
+    return torch.cat([made, chosen])
 
 
 def turned(weight: Tensor, rows: Piece | None, plane: Plane, state: State, constant: Tensor) -> Tensor:

@@ -111,10 +111,7 @@ def _across_thin(symmetry: SymmetryGraph, thin: Thin) -> tuple[int, ...]:
 def _constants(symmetry: SymmetryGraph, *, moving: bool) -> Iterator[Freedom]:
     for constant in symmetry.constants:
         if constant.moves == moving:
-            name, shape = (
-                constant_name(symmetry, constant),
-                (constant.source.piece.size,) if not constant.single else (),
-            )
+            name, shape = constant_name(symmetry, constant), constant.shape
             label = f"constant {port_name(symmetry, constant.source)}"
             size = 1.0 if constant.settled else LOGARITHM
             yield Freedom(

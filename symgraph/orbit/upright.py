@@ -53,8 +53,8 @@ def _along(lean: Lean, state: Mapping[str, Tensor]) -> Tensor:
 
 
 def tilted(symmetry: SymmetryGraph) -> tuple[Constant, ...]:
-    """Constants that the canonical form leaves, but for those of one coordinate."""
-    return tuple(constant for constant in symmetry.constants if not (constant.settled or constant.single))
+    """Constants that the canonical form leaves, where they may be anything."""
+    return tuple(constant for constant in symmetry.constants if constant.whole and not constant.settled)
 
 
 def adopted(symmetry: SymmetryGraph, state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> State:

@@ -206,8 +206,11 @@ def family_of(constant: Constant) -> Family:
 
 def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, written: Mapping[_Range, Any]) -> Any:
     """Its entries, less the ones vectors where every place of it is written into a stream that sees no mean."""
-    if constant.single:
-        return 1
+    if not constant.whole:
+        through = constant.through if constant.shape else None
+        terms = (constant.source.piece.term, through.rows.term) if through is not None else ()
+        read, made = (_length(symmetry, term, sizes) for term in terms) if terms else (0, 0)
+        return read - made + 1
     ports = (constant.source, *(share.port for share in constant.shares))
     inside = not any(share.path for share in constant.shares) and all(_range(port.piece) in written for port in ports)
     unseen = written[_range(constant.source.piece)] if inside else 0

@@ -251,7 +251,8 @@ class Constant:
 
     With `even` all entries of x are equal. With `tied` the source is a table that reads a norm too, so that
     x is a multiple of the plane's normal; `sink` is the bias behind the reader that takes what its height adds there.
-    With `through` x is what that matrix makes equal entries of.
+    With `through` x is what that matrix makes equal entries of: it has as many coordinates as that reads entries, less
+    those that it writes, and one.
     """
 
     source: Port
@@ -262,16 +263,24 @@ class Constant:
     through: Hop | None = None
 
     @property
-    def single(self) -> bool:
-        """Whether x has one coordinate."""
-        return self.even or self.tied is not None or self.through is not None
+    def whole(self) -> bool:
+        """Whether x may be anything."""
+        return not (self.even or self.tied is not None or self.through is not None)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of x in its coordinates: (n,), or () where there is one that does not name an entry."""
+        if self.whole:
+            return (self.source.piece.size,)
+        more = self.source.piece.size - self.through.rows.size if self.through is not None else 0
+        return (1 + more,) if more else ()
 
     @property
     def settled(self) -> bool:
         """Whether the canonical form takes it out: its step has fixed coefficients."""
         ports = (self.source, *(share.port for share in self.shares))
         through = max((len(share.path) for share in self.shares), default=0)
-        return not self.single and through <= 1 and all(port.plane is None for port in ports)
+        return self.whole and through <= 1 and all(port.plane is None for port in ports)
 
     @property
     def moves(self) -> bool:

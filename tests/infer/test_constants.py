@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from symgraph.inference.pipeline import infer
+from symgraph.orbit.constant_steps import Shift
+from symgraph.orbit.freedoms import to_clean_gauge
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import random_transform, verify
-from symgraph.symmetry.dimension import Family, family_of
+from symgraph.symmetry.dimension import Family, dimension, family_of
 from symgraph.tracing import state_of, trace
 
 
@@ -160,82 +164,51 @@ def test_biases_by_a_plane_and_means_that_readers_take() -> None:
     assert not audit(symmetry).unsound
 
 
-class PreNorm(nn.Module):
-    """Values without a bias behind a norm with one; a square map writes what they make into a centred stream."""
+class Values(nn.Module):
+    """Values without a bias behind a norm with one, which groups of heads share; a map writes into a centred stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, heads: int, groups: int, inner: int) -> None:
         super().__init__()
+        self.heads, self.groups = heads, groups
         self.embed, self.norm, self.last = nn.Embedding(17, 4), nn.LayerNorm(4), nn.LayerNorm(4)
-        self.value, self.out, self.head = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), nn.Linear(4, 9)
+        self.value, self.out = nn.Linear(4, groups * inner, bias=False), nn.Linear(heads * inner, 4, bias=False)
+        self.query, self.head = nn.Linear(4, heads), nn.Linear(4, 9)
 
     def forward(self, ids: Tensor) -> Tensor:
-        h = torch.tanh(self.embed(ids))
-        found: Tensor = self.head(self.last(h + self.out(self.value(self.norm(h)))))
+        h = self.embed(ids)
+        read = self.norm(h)
+        length = ids.shape[-1]
+        queries = torch.tanh(self.query(read)).reshape(-1, length, self.heads, 1).transpose(1, 2)
+        values = (
+            self.value(read).reshape(-1, length, self.groups, self.value.out_features // self.groups).transpose(1, 2)
+        )
+        values = values.repeat_interleave(self.heads // self.groups, dim=1)
+        mixed = F.scaled_dot_product_attention(queries, queries, values)
+        found: Tensor = self.head(self.last(h + self.out(mixed.transpose(1, 2).flatten(2))))
         return found
 
 
-def test_what_a_square_map_makes_a_mean_of() -> None:
-    model = PreNorm()
+@pytest.mark.parametrize(
+    ("sizes", "number"),
+    [((2, 2, 2), 1), ((4, 2, 2), 1), ((4, 2, 3), 3), ((2, 1, 2), 0), ((1, 1, 4), 0)],
+    ids=["square", "shared", "wide and shared", "narrow", "in a space"],
+)
+def test_what_a_map_of_values_makes_a_mean_of(sizes: tuple[int, int, int], number: int) -> None:
+    model = Values(*sizes)
     symmetry = infer(trace(model, (torch.randint(0, 17, (2, 5)),)))
-    (values,) = [c for c in symmetry.constants if c.through is not None]
-    assert values.through is not None and values.through.reader.parameter == "out.weight"
-    assert values.source.piece.parameter == "value.weight"
+    found, counted = audit(symmetry), dimension(symmetry)
+    assert sum(prod(c.shape) for c in symmetry.constants if c.through is not None) == number
+    assert found.complete, str(found)
+    assert counted.number == found.inferred
     assert verify(symmetry, {n: torch.randn_like(t) for n, t in state_of(model).items()}).passed
 
 
-class Chosen(nn.Module):
-    """Masked positions get a vector of their own; positions are added behind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.head = nn.Linear(3, 6), nn.Linear(6, 2)
-        self.mask = nn.Parameter(torch.randn(1, 1, 6))
-        self.places = nn.Parameter(torch.randn(1, 4, 6))
-
-    def forward(self, x: Tensor, masked: Tensor) -> Tensor:
-        return torch.tanh(self.head(torch.where(masked.unsqueeze(-1), self.mask, self.embed(x)) + self.places))
-
-
-def test_what_is_chosen_from_two_values_holds_a_constant_that_both_have() -> None:
-    torch.manual_seed(0)
-    model = Chosen().double()
-    symmetry = infer(trace(model, (torch.randn(2, 4, 3), torch.rand(2, 4) > 0.5)))
-    verify(symmetry).raise_if_failed()
-    ports = [[c.source, *(share.port for share in c.shares)] for c in symmetry.constants]
-    assert {"embed.bias", "mask"} in [{p.piece.parameter for p in family} & {"embed.bias", "mask"} for family in ports]
-    # The head takes what all positions have, and what the mask and the embedding share the positions give back.
-    assert symmetry.dimension().number == 36 + 6 + 6
-
-
-class Repeated(nn.Module):
-    """One map for each of two groups, and behind it a vector over all that they write, or its first half alone."""
-
-    def __init__(self, half: bool) -> None:
-        super().__init__()
-        self.first, self.each, self.last = nn.Linear(4, 6), nn.Linear(3, 3), nn.Linear(6, 2)
-        self.vector, self.only_half = nn.Parameter(torch.randn(6)), half
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.each(torch.unflatten(torch.tanh(self.first(x)), -1, (2, 3))).flatten(-2)
-        first = torch.cat([y[..., :3] + self.vector[:3], y[..., 3:]], -1)
-        found: Tensor = self.last(torch.tanh(first if self.only_half else y + self.vector))
-        return found
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_a_bias_that_is_added_again_and_again_goes_into_a_vector_of_all_these_places(half: bool) -> None:
-    """Checked in the eager module, in float64."""
-    model = Repeated(half).double()
-    x = torch.randn(5, 4, dtype=torch.float64)
-    symmetry = infer(trace(model, (x,)))
-    state = {n: t.detach() for n, t in model.state_dict().items()}
-    ports = [{c.source, *(share.port for share in c.shares)} for c in symmetry.constants]
-    sizes = [{p.piece.parameter: p.piece.size for p in family} for family in ports]
-    assert ({"each.bias": 3, "vector": 6} in sizes) == (not half)
-    assert sum(c.source.piece.size for c in symmetry.constants) == 3
-    assert audit(symmetry).complete
-    for seed in range(3):
-        moved = random_transform(symmetry, state, torch.Generator().manual_seed(seed)).apply(state)
-        before: Tensor = torch.func.functional_call(model, state, (x,))
-        after: Tensor = torch.func.functional_call(model, moved, (x,))
-        assert (before - after).abs().max() <= 1e-9 * before.abs().max()
+def test_what_a_map_of_values_makes_a_mean_of_is_not_seen_by_the_module() -> None:
+    model, ids = Values(4, 2, 3).double(), torch.randint(0, 17, (2, 5))
+    symmetry = infer(trace(model, (ids,)))
+    state = {n: torch.randn_like(t) for n, t in state_of(model).items()}
+    (values,) = [c for c in symmetry.constants if c.through is not None]
+    out, clean = to_clean_gauge(symmetry, state)
+    moved = out.inverse().apply(Shift(values, torch.randn(values.shape, dtype=torch.float64)).apply(clean))
+    assert (moved["value.weight"] - state["value.weight"]).abs().max() > 0.01
+    torch.testing.assert_close(functional_call(model, moved, (ids,)), functional_call(model, state, (ids,)))
