@@ -35,7 +35,7 @@ from symgraph.cli import (
     verify_command,
 )
 from symgraph.cli.console import Console
-from symgraph.cli.inputs import attach_weights
+from symgraph.cli.inputs import attach_weights, beginning
 from symgraph.cli.interrupts import interruptible
 from symgraph.cli.parser import Commands, Parser, add_output, flags, formatter, parsed
 from symgraph.cli.sharing import shared, silent_beside
@@ -140,6 +140,7 @@ def _run(words: list[str], console: Console) -> int:
         return 0
     args = parsed(parser(), words)
     args.typed = shlex.join(["symgraph", *words])
+    args.since = beginning()
     attach_weights(args)
     # Libraries draw bars and print advice of their own; what matters of it reaches the user as an error.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

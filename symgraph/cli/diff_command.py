@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from symgraph.cli.console import Console
-from symgraph.cli.inputs import architecture
+from symgraph.cli.inputs import traced
 from symgraph.cli.parser import MODEL_HELP, Arguments, Commands, add_rules, add_trust
 from symgraph.errors import UsageError
 
@@ -51,15 +51,16 @@ def run(args: Arguments, console: Console) -> int:
 
 
 def _symmetry(spec: str, rules: Sequence[str], args: Arguments, console: Console) -> SymmetryGraph:
-    from symgraph import api
+    from symgraph.inference.sources import infer
+    from symgraph.symmetry.graph import SymmetryGraph
 
     if _is_graph(spec):
         if rules:
             raise UsageError(f"{spec} is a symmetry graph already", remedy="give rules beside a model")
-        return api.SymmetryGraph.from_json(Path(spec))
-    found = architecture(spec, args)
+        return SymmetryGraph.from_json(Path(spec))
+    graph, _ = traced(spec, args, console, f"tracing {spec}")
     with console.working(f"inferring {spec}"):
-        return api.infer(found, rules=[*rules, *args.rules])
+        return infer(graph, rules=[*rules, *args.rules])
 
 
 def _is_graph(spec: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from symgraph.cli.console import Console
-from symgraph.cli.inputs import architecture, rule_book
+from symgraph.cli.inputs import rule_book, traced
 from symgraph.cli.parser import Arguments, Commands, add_model, add_rules
 from symgraph.errors import UsageError
 from symgraph.io.files import existing
@@ -36,14 +36,12 @@ With one term alone it prints what that means."""
 
 def run(args: Arguments, console: Console) -> int:
     """Infer, look the name up, print what it means."""
-    from symgraph import api
+    from symgraph.inference.sources import infer
     from symgraph.symmetry.lookup import look_up
 
     if args.name is None:
         return _term(args.model, console)
-    found = architecture(args.model, args)
-    with console.working("tracing"):
-        symmetry = api.infer(found, rules=rule_book(args))
+    symmetry = infer(traced(args.model, args, console)[0], rules=rule_book(args))
     answer = look_up(symmetry, args.name)
     console.result(answer.text, answer.plain)
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,8 +17,11 @@ from symgraph.io.files import refuse_existing, require_space
 from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from symgraph.io.data import Batches
     from symgraph.io.models import Model
+    from symgraph.ir import Graph
     from symgraph.match.program import Program
     from symgraph.measure.endpoints import Endpoint
     from symgraph.measure.result import LossBarrier
@@ -34,6 +39,35 @@ def architecture(spec: str, args: Arguments) -> Model:
     from symgraph.io.adapted import load_named
 
     return load_named(spec, weights=False, **trusted(args))
+
+
+def traced(
+    spec: str, args: Arguments, console: Console, label: str = "tracing"
+) -> tuple[Graph, ExportedProgram | None]:
+    """The trace of a model, which needs no weights, and the program that it was given as.
+
+    Where a config alone decides about it, it is looked for before anything of the model is imported.
+    """
+    from symgraph.io.models import config_alone
+    from symgraph.tracing.recalled import Recalled
+
+    config = None if args.since is None or any(trusted(args).values()) else config_alone(spec)
+    kept = None if config is None else Recalled(config, args.since)
+    if kept is not None and (graph := kept.graph()) is not None:
+        return graph, None
+    from symgraph.inference.sources import trace
+
+    found = architecture(spec, args)
+    with console.working(label):
+        graph = trace(found)
+    if kept is not None:
+        kept.note(found.module, graph)
+    return graph, found.program
+
+
+def beginning() -> float | None:
+    """The time, if nothing is imported yet that decides about a trace and could have been changed by someone."""
+    return None if {"torch", "transformers"} & sys.modules.keys() else time.time()
 
 
 def trusted(args: Arguments) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from symgraph.cli.console import Console
-from symgraph.cli.inputs import architecture, refuse_files, rule_book
+from symgraph.cli.inputs import refuse_files, rule_book, traced
 from symgraph.cli.parser import Arguments, Commands, add_model, add_overwrite, add_rules
 from symgraph.errors import UsageError
 
 if TYPE_CHECKING:
-    from symgraph.io.models import Model
+    from torch.export import ExportedProgram
+
     from symgraph.ir import Graph
     from symgraph.symmetry.graph import SymmetryGraph
 
@@ -56,14 +57,12 @@ def add(commands: Commands) -> None:
 def run(args: Arguments, console: Console) -> int:
     """Trace, infer, print."""
     from symgraph.inference import pipeline
-    from symgraph.inference.sources import infer, trace
+    from symgraph.inference.sources import infer
 
     pipeline.stages_until(args.emit)
     _check(args)
     refuse_files(args, args.html, args.overlay)
-    found = architecture(args.model, args)
-    with console.working("tracing"):
-        graph = trace(found)
+    graph, program = traced(args.model, args, console)
     if args.emit == "graph":
         console.result(graph, _plain_graph(graph))
         return 0
@@ -72,7 +71,7 @@ def run(args: Arguments, console: Console) -> int:
         console.result(value, {"model": graph.model, "stage": args.emit, "lines": str(value).splitlines()})
         return 0
     symmetry = infer(graph, rules=rule_book(args), strict=args.strict)
-    _write(symmetry, found, args, console)
+    _write(symmetry, program, args, console)
     _print(symmetry, args, console)
     return 0
 
@@ -90,7 +89,7 @@ def _check(args: Arguments) -> None:
         raise UsageError("--legend explains a table, and none is printed", remedy="leave out --legend")
 
 
-def _write(symmetry: SymmetryGraph, found: Model, args: Arguments, console: Console) -> None:
+def _write(symmetry: SymmetryGraph, program: ExportedProgram | None, args: Arguments, console: Console) -> None:
     if args.html:
         symmetry.save_html(args.html, overwrite=args.overwrite)
         console.remark(f"wrote {args.html}; open it in a browser")
@@ -98,8 +97,9 @@ def _write(symmetry: SymmetryGraph, found: Model, args: Arguments, console: Cons
         from symgraph.inference.overlay import overlay
         from symgraph.io.files import write_text
 
-        write_text(args.overlay, overlay(symmetry, found.program, rule_book(args)), args.overwrite)
-        first = f"open {args.model} in Model Explorer, and then this" if found.program else "open it in Model Explorer"
+        write_text(args.overlay, overlay(symmetry, program, rule_book(args)), args.overwrite)
+        beside = f"open {args.model} in Model Explorer, and then this"
+        first = "open it in Model Explorer" if program is None else beside
         console.remark(f"wrote {args.overlay}; {first}")
 
 

@@ -133,6 +133,20 @@ def weight_sizes(spec: str) -> tuple[int, int]:
     return size, sum(math.prod(stored.shape) for stored in held.values())
 
 
+def config_alone(spec: str) -> Path | None:
+    """The file of a config that alone decides about the architecture of what `spec` names; None where there is more.
+
+    Raises:
+        PermissionError: it cannot be looked at.
+    """
+    path = existing(spec)
+    file = path / "config.json" if path is not None and path.is_dir() else path
+    if file is None or file.suffix != ".json" or not file.is_file():
+        return None
+    # Files for other versions of transformers stand beside it.
+    return None if b"configuration_files" in file.read_bytes() else file
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers from printing reports and progress bars; what they say is raised as an error instead."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -59,8 +61,15 @@ def fingerprint(
 
 def versions() -> Iterator[str]:
     """What runs, where its code is not read."""
-    yield from (sys.version, torch.__version__, str(getattr(sys.modules.get(_LIBRARY), "__version__", "")))
-    yield str(torch.get_default_dtype())
+    yield from (sys.version, torch.__version__, _library_version(), str(torch.get_default_dtype()))
+
+
+@cache
+def _library_version() -> str:
+    """The version that is installed, whether it has been imported or not."""
+    with suppress(PackageNotFoundError):
+        return version(_LIBRARY)
+    return ""
 
 
 @cache

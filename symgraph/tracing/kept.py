@@ -22,7 +22,7 @@ from symgraph.tracing.uncollected import uncollected
 # Bytes of all files of a kind; beyond them those go that were not read for longest.
 LARGEST = 2**28
 _OFF = "off"
-_TRACES = "traces"
+TRACES = "traces"
 _forgone: ContextVar[bool] = ContextVar("_forgone", default=False)
 
 
@@ -36,7 +36,7 @@ def without_cache() -> Iterator[None]:
         _forgone.reset(token)
 
 
-def folder(kind: str = _TRACES) -> Path | None:
+def folder(kind: str = TRACES) -> Path | None:
     """Where things of a kind are kept; None where nothing is."""
     named = os.environ.get("SYMGRAPH_CACHE", "")
     if named == _OFF or _forgone.get():
@@ -60,7 +60,7 @@ def _platform_folder() -> Path:
 
 def kept(key: str) -> Graph | None:
     """The graph under a key, if there is one."""
-    text = read(_TRACES, key)
+    text = read(TRACES, key)
     if text is not None:
         # Whatever is wrong with a file, the model is there to be traced.
         with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError), uncollected():
@@ -72,7 +72,7 @@ def keep(key: str, graph: Graph) -> None:
     """Puts a graph under a key, if it has a text and there is room for it."""
     if folder() is not None:
         with suppress(TypeError):
-            write(_TRACES, key, dump(graph))
+            write(TRACES, key, dump(graph))
 
 
 def read(kind: str, key: str) -> bytes | None:

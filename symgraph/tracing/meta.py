@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -83,6 +82,9 @@ def as_if_on_cpu(model: nn.Module, args: Any, kwargs: Any) -> Iterator[tuple[Any
     if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         yield args, kwargs
         return
+    # Brings sympy, which a trace that is read back does without.
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     mode = FakeTensorMode(shape_env=ShapeEnv(tracked_fakes=[]), allow_non_fake_inputs=True, export=True)
     memo: dict[int, torch.Tensor] = {}
 
