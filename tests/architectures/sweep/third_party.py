@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,12 @@ def given(spec: Any) -> Any:
 @cache
 def declare_operators() -> Any:
     """Makes torchvision importable where its compiled part is for another build of torch; nothing here calls that."""
-    with contextlib.suppress(ImportError, OSError):
-        if importlib.util.find_spec("torchvision") is None:
-            return None
+    if importlib.util.find_spec("torchvision") is None:
+        return None
+    with contextlib.suppress(ImportError, OSError, RuntimeError):
+        return importlib.import_module("torchvision")
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
     library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
