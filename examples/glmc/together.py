@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -17,16 +18,20 @@ from typing import Any
 import torch
 from corpora import Augmentation, Corpus
 from settings import Setting
-from torch import nn
 from torch.nn import functional
 from training import measured, rates
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 WARM = 3
+# Attention without masks but for the causal one of a model that has it.
+UNMASKED = "unmasked_sdpa"
+AttentionInterface.register(UNMASKED, sdpa_attention_forward)
 VALIDATED = 64
 
 
 def train_together(
-    models: Sequence[nn.Module], s: Setting, corpus: Corpus, seeds: Sequence[int], compiled: bool = False
+    models: Sequence[PreTrainedModel], s: Setting, corpus: Corpus, seeds: Sequence[int], compiled: bool = False
 ) -> None:
     """Trains all in place, on the device where they are; with `stop_early` each keeps the state with its best loss.
 
@@ -36,6 +41,7 @@ def train_together(
     placed = corpus.to(device)
     each = [Trained(m, s, placed, seed, compiled) for m, seed in zip(models, seeds, strict=True)]
     steps, done = len(each[0].order), 0
+    start = time.perf_counter()
     while done < each[0].total:
         count = min(steps, each[0].total - done)
         for trained in each:
@@ -46,9 +52,17 @@ def train_together(
         done += count
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        if done == count:
+            print(
+                f"  {len(each)} models, {1000 * (time.perf_counter() - start) / count:.2f} ms for a step of all",
+                flush=True,
+            )
         if s.stop_early:
             for trained in each:
                 trained.keep_if_best()
+            # What is kept is copied in the device's own stream, and steps run beside it.
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
     for trained in each:
         trained.end()
 
@@ -56,7 +70,7 @@ def train_together(
 class Trained:
     """One model in training: `step` is one replay on a GPU."""
 
-    def __init__(self, model: nn.Module, s: Setting, corpus: Corpus, seed: int, compiled: bool) -> None:
+    def __init__(self, model: PreTrainedModel, s: Setting, corpus: Corpus, seed: int, compiled: bool) -> None:
         self.model, self.setting, self.corpus = model, s, corpus
         self.device = next(model.parameters()).device
         self.graphed = self.device.type == "cuda"
@@ -76,6 +90,8 @@ class Trained:
         self.network: Callable[..., Any] = torch.compile(model) if compiled else model
         self.stream = torch.cuda.Stream(self.device) if self.graphed else None
         self.best, self.kept = math.inf, {}  # type: tuple[float, dict[str, Tensor]]
+        # Whether a mask is needed is asked of its numbers, which are not there while a graph is captured.
+        model.set_attn_implementation(UNMASKED)
         model.train()
         if self.graphed:
             self.graph = self._captured()
@@ -102,6 +118,7 @@ class Trained:
     def end(self) -> None:
         if self.kept:
             self.model.load_state_dict(self.kept)
+        self.model.set_attn_implementation("sdpa")
         self.model.eval()
 
     def _step(self) -> None:

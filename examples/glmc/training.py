@@ -26,7 +26,7 @@ def endpoint(setting: Setting, corpus: Corpus, seed: int, folder: Path, device: 
     return model
 
 
-def fresh(setting: Setting, corpus: Corpus, seed: int) -> nn.Module:
+def fresh(setting: Setting, corpus: Corpus, seed: int) -> Any:
     torch.manual_seed(seed)
     return _kind(corpus)(config(setting, corpus))
 
