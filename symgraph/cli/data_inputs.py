@@ -24,9 +24,10 @@ def reads_training(args: Arguments) -> bool:
 
     if args.program:
         return Program.load(args.program).reads_data
+    wanted = args.weighting == "inputs" or args.outer == "loss"
     if args.method is None:
-        return args.weighting == "inputs" or has_training(args)
-    return bool(args.method != "weights" or args.weighting == "inputs")
+        return wanted or has_training(args)
+    return bool(args.method != "weights" or wanted)
 
 
 def has_training(args: Arguments) -> bool:
@@ -45,7 +46,8 @@ def training(args: Arguments, found: Model, console: Console) -> tuple[Batches |
     """
     named = training_inputs(args)
     if not named:
-        what = "weighting inputs" if args.method in (None, "weights") else f"method {args.method}"
+        option = "weighting inputs" if args.weighting == "inputs" else "order by loss"
+        what = option if args.method in (None, "weights") else f"method {args.method}"
         raise UsageError(f"the {what} needs training data", remedy=_NAMED)
     if named["train"].split == "head":
         console.remark(f"{args.data} has no splits: its last tenth is set apart for what is measured, the rest trains")

@@ -25,6 +25,8 @@ from symgraph.orbit.wreath import Tree
 from symgraph.tracing.wrap import evaluating
 
 Found = TypeVar("Found")
+# How much activations count, and on which units.
+Share = tuple[float, frozenset[int]]
 Run = Callable[[MatchOptions, frozenset[int]], Found]
 FIRST, THEN = 0.5, (0.25, 0.75, 1.0)
 # The choice is between few candidates, which see the same examples.
@@ -66,8 +68,8 @@ def chosen(
     run: Run[Found],
     mixture: EvenMixture | None,
     states: Callable[[Found], Sequence[Mapping[str, Tensor]]],
-) -> tuple[Found, str]:
-    """The best candidate, and what is to be said of all; one half on all spaces where nothing judges them.
+) -> tuple[Found, str, Share]:
+    """The best candidate, what is to be said of all, and its share; one half on all spaces where nothing judges them.
 
     Args:
         trees: units whose activations were seen.
@@ -78,7 +80,7 @@ def chosen(
     if mixture is None:
         everywhere = frozenset(t.space.id for t in trees)
         note = f"activations count {FIRST:g}, which nothing has chosen: no loss fits the data (are there labels?)"
-        return run(replace(options, alpha=FIRST), everywhere), note
+        return run(replace(options, alpha=FIRST), everywhere), note, (FIRST, everywhere)
     kinds: dict[str, set[int]] = {}
     for t in trees:
         kinds.setdefault(_kind(t), set()).add(t.space.id)
@@ -109,23 +111,26 @@ class _Trial(Generic[Found]):
 
     def take(self, alpha: float, names: tuple[str, ...]) -> float:
         """The barrier of a candidate."""
-        ids = frozenset(i for n in names for i in self.kinds[n])
-        found = self.run(replace(self.options, alpha=alpha), ids)
+        found = self.run(replace(self.options, alpha=alpha), self._ids(names))
         value = self.barrier(found)
         if not self.held or value < min(self.figures.values()):
             self.held = [found]
         self.figures[alpha, names] = value
         return value
 
-    def best(self) -> tuple[Found, str]:
-        """The one with the smallest barrier, and the figures of all."""
+    def _ids(self, names: tuple[str, ...]) -> frozenset[int]:
+        return frozenset(i for n in names for i in self.kinds[n])
+
+    def best(self) -> tuple[Found, str, Share]:
+        """The one with the smallest barrier, the figures of all, and its share."""
         alpha, names = min(self.figures, key=self.figures.__getitem__)
         what = f"alpha {alpha:g} on {_listed(names, self.kinds)}" if names else "weights alone"
         others = "; ".join(
             f"{v:.4f} {f'{a:g} {_listed(n, self.kinds)}' if n else 'weights alone'}"
             for (a, n), v in self.figures.items()
         )
-        return self.held[0], f"chosen by the barrier of the even mixture: {what} (of {others})"
+        note = f"chosen by the barrier of the even mixture: {what} (of {others})"
+        return self.held[0], note, (alpha, self._ids(names))
 
 
 def _listed(names: tuple[str, ...], kinds: Mapping[str, set[int]]) -> str:

@@ -192,6 +192,17 @@ class Descent:
         agreed = sum(agreement(self.seen.moved(u, self.element)) for u in self.units)
         return (1 - self.share) * found + 2 * self.share * self.scale * (1 - agreed)
 
+    def at_order(self, unit: int, order: Tensor) -> GroupElement:
+        """What brings a unit nearest to A with the order of its outermost space given, (n,): its inside is solved."""
+        tree = self.units[unit]
+        share = self.share if self.seen is not None and tree.space.id in self.seen.correlations else 0.0
+        table, _ = self._table(Turn(unit), self.on[unit], share, order, self.ranks)
+        return self._step(inside(tree, table, order)).to(dtype=self.given, device=self.device)
+
+    def take(self, element: GroupElement) -> None:
+        """Moves B by an element that was found elsewhere."""
+        self._apply(element)
+
     # -- turns -------------------------------------------------------------------------------------------------
 
     def _take_turns(self, turns: Iterable[Turn]) -> bool:

@@ -26,8 +26,10 @@ VECTOR_KINDS = (DIRECTIONS, PROBE, AUTOENCODER) = ("directions", "probe", "autoe
 METHODS = ("weights", "activations", "learned")
 MATCHINGS = METHODS[:2]
 WEIGHTINGS = ("inputs-halved", "uniform", "per-entry", "normalised", "inputs")
+# An order that is found on validation data.
+BY_LOSS = "loss"
 PRECISIONS = ("float32", "float64")
-OUTER = ("joint", "gate", "gram", "fixed")
+OUTER = ("joint", "gate", "gram", "fixed", BY_LOSS)
 SAMPLERS = ("uniform", "normal", "dirichlet")
 ESTIMATES = ("even", "worst")
 
@@ -52,7 +54,8 @@ class MatchOptions:
     float64, and so is everything where float32 does not resolve what is left between the models.
     `outer`: how a space with others fibred over it (experts, heads) is ordered: "joint" with all that is inside, "gate"
     by the parameters without an inside, "gram" by the inner products that the inside leaves as they are, "fixed": as it
-    is. The last three go by weights, and solve the inside of the matched pairs alone.
+    is. These three go by weights, and solve the inside of the matched pairs alone. "loss": joint, and then by exchanges
+    that lower the loss barrier of the even mixture on validation data; of two models, and needs data with labels.
     """
 
     sweeps: int = option(15, "at most so many sweeps", least=0)
@@ -83,9 +86,15 @@ class MatchOptions:
     )
     outer: str = option(
         "joint",
-        "order of experts or heads: joint with their inside, by the gate alone, by Gram matrices, or as it is",
+        "order of experts or heads: joint with their inside, by the gate alone, by Gram matrices, as it is, or joint "
+        "and then by exchanges that lower the loss between the models (loss; needs data)",
         choices=OUTER,
     )
+
+    @property
+    def wants_data(self) -> str:
+        """The option that cannot do without data, in words; "" where none is set."""
+        return "weighting 'inputs'" if self.weighting == "inputs" else "order by loss" if self.outer == BY_LOSS else ""
 
     def __post_init__(self) -> None:
         check(self)

@@ -9,12 +9,13 @@ from typing import ClassVar
 
 import torch
 
-from symgraph.errors import UsageError, argument
+from symgraph.errors import DataError, UsageError, argument
 from symgraph.match.activation_share import chosen, judge
 from symgraph.match.activations import Activations
 from symgraph.match.match_models import Matched, match
-from symgraph.match.match_options import MATCHINGS, MatchOptions
+from symgraph.match.match_options import BY_LOSS, MATCHINGS, MatchOptions
 from symgraph.match.observe_batches import observe_models
+from symgraph.match.order_by_loss import exchanged, in_order
 from symgraph.match.program_run import Run, Together, held
 from symgraph.match.program_step import ProgramStep, UnitPlan, listed
 from symgraph.match.run_file import Parts
@@ -55,7 +56,11 @@ class MatchStep(MatchOptions, ProgramStep):
 
     @property
     def reads_data(self) -> bool:
-        """Whether it needs activations."""
+        """Whether it needs activations, or losses."""
+        return self._sees or self.outer == BY_LOSS
+
+    @property
+    def _sees(self) -> bool:
         return self.method == "activations" or self.weighting == "inputs"
 
     @property
@@ -94,23 +99,57 @@ class MatchStep(MatchOptions, ProgramStep):
         return lambda part: file.section(f"{self.op} {self.into}, {part}", identity)
 
     def _matched(self, run: Run, states: list[State], parts: Parts | None) -> Matched:
-        seen = self._observed(run, states) if self.reads_data else None
+        seen = self._observed(run, states) if self._sees else None
+        if self.outer != BY_LOSS:
+            return self._by_cost(run, states, seen, parts)[0]
+        kept = list(states)
+        found, share, of_share = self._by_cost(run, states, seen, parts)
+        return self._by_loss(run, kept, found, replace(self._options, alpha=share), of_share)
+
+    def _by_cost(
+        self, run: Run, states: list[State], seen: Seen | None, parts: Parts | None
+    ) -> tuple[Matched, float | str, Seen | None]:
+        """The match by costs, with the share of activations and with what was seen where it counts."""
+        options = self._options
         if seen is None:
-            return match(run.symmetry, _released(states), self, self.rounds, run.progress, None, run.keep, parts)
+            return (
+                match(run.symmetry, _released(states), options, self.rounds, run.progress, None, run.keep, parts),
+                self.alpha,
+                None,
+            )
         run.notes.append(str(seen[0, 1]))
         counted = {u for s in seen.values() for u in s.correlations}
         if self.alpha != "auto" or not counted:
-            return match(run.symmetry, _released(states), self, self.rounds, run.progress, seen, run.keep, parts)
+            found = match(run.symmetry, _released(states), options, self.rounds, run.progress, seen, run.keep, parts)
+            return found, self.alpha, seen
+
+        def of(ids: frozenset[int]) -> Seen:
+            return {pair: s.of(ids) for pair, s in seen.items()}
 
         def matched(options: MatchOptions, ids: frozenset[int]) -> Matched:
-            of_ids = {pair: s.of(ids) for pair, s in seen.items()}
-            return match(run.symmetry, states, options, self.rounds, None, of_ids, run.keep)
+            return match(run.symmetry, states, options, self.rounds, None, of(ids), run.keep)
 
         mixture = judge(run.data(), states, self.batches)
         trees = [u for u in units(run.symmetry, self.spaces) if u.space.id in counted]
-        found, note = chosen(trees, self, matched, mixture, lambda m: m.states)
+        best, note, (share, ids) = chosen(trees, options, matched, mixture, lambda m: m.states)
         run.notes.append(note)
-        return found
+        return best, share, of(ids)
+
+    def _by_loss(
+        self, run: Run, states: Sequence[State], found: Matched, options: MatchOptions, seen: Seen | None
+    ) -> Matched:
+        mixture = judge(run.data(), states, self.batches)
+        if mixture is None:
+            raise DataError("an order by loss needs data with labels", remedy=argument("outer", "joint"))
+        both = None if seen is None else seen[0, 1]
+        better = exchanged(run.symmetry, states, found.elements[1], options, mixture, both, run.progress)
+        run.notes.append(str(better))
+        return in_order(found, states[1], better)
+
+    @property
+    def _options(self) -> MatchStep:
+        """What costs go by."""
+        return replace(self, outer="joint") if self.outer == BY_LOSS else self
 
     def _observed(self, run: Run, states: Sequence[State]) -> Seen:
         lesson, every = run.data(), units(run.symmetry, self.spaces)
@@ -144,7 +183,7 @@ class MatchStep(MatchOptions, ProgramStep):
 
 
 def refuse_inputs(options: MatchOptions) -> None:
-    """Raises for a weighting that is one of two models.
+    """Raises for a weighting or an order that is one of two models.
 
     Raises:
         UsageError: saying which others there are.
@@ -153,6 +192,8 @@ def refuse_inputs(options: MatchOptions) -> None:
         raise UsageError(
             "a universe has no weighting 'inputs'", remedy=argument("weighting", "inputs-halved", within="options")
         )
+    if options.outer == BY_LOSS:
+        raise UsageError("a universe has no order by loss", remedy=argument("outer", "joint", within="options"))
 
 
 def _released(states: list[State]) -> list[State]:

@@ -272,8 +272,8 @@ class Wanted:
             )
         if self.data is not None or self.program is not None:
             return
-        if self.method != "weights" or self.options.weighting == "inputs":
-            what = f"method {self.method!r}" if self.method != "weights" else "the weighting 'inputs'"
+        if self.method != "weights" or self.options.wants_data:
+            what = f"method {self.method!r}" if self.method != "weights" else f"the {self.options.wants_data}"
             remedy = f"give batches of the training split, {argument('data')}; or {argument('data', 'none')}"
             raise UsageError(f"{what} needs data", remedy=remedy)
 

@@ -35,6 +35,12 @@ def outer_order(symmetry: SymmetryGraph, unit: Tree, found: Iterable[tuple[Block
     """
     if cost == "fixed":
         return torch.arange(unit.space.size)
+    costs = outer_costs(symmetry, unit, found, cost)
+    return None if costs is None else assignment(-costs.unsqueeze(0))[0]
+
+
+def outer_costs(symmetry: SymmetryGraph, unit: Tree, found: Iterable[tuple[Block, float]], cost: str) -> Tensor | None:
+    """What it costs to match each of A's positions with each of B's: (n, n); None where no parameter says."""
     outer, inner = unit.space.id, unit.ids() - {unit.space.id}
     branches = {s.name for s in symmetry.stacks}
     sides: dict[Side, tuple[list[Tensor], list[Tensor]]] = {}
@@ -51,7 +57,7 @@ def outer_order(symmetry: SymmetryGraph, unit: Tree, found: Iterable[tuple[Block
     squares = [_apart(*(torch.cat(t, -1) for t in pair)) for pair in sides.values()]
     if not squares:
         return None
-    return assignment(-torch.stack(squares).sum(0).clamp_min(0.0).sqrt().unsqueeze(0))[0]
+    return torch.stack(squares).sum(0).clamp_min(0.0).sqrt()
 
 
 def _side(symmetry: SymmetryGraph, leaf: Leaf) -> tuple[int, bool, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from symgraph.errors import UsageError, argument, called
 from symgraph.io.pinned import ModelInput
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
-from symgraph.match.match_options import LearnOptions, MatchOptions
+from symgraph.match.match_options import BY_LOSS, LearnOptions, MatchOptions
 from symgraph.match.match_step import MatchStep
 from symgraph.match.nearest import DEFAULT
 from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
@@ -22,7 +22,13 @@ from symgraph.orbit.motion import chart_name, moving
 from symgraph.orbit.wreath import Tree
 from symgraph.symmetry.graph import SymmetryGraph
 
-WAYS = {"joint": " over inner optima", "gate": " by gates", "gram": " by inner products", "fixed": " in its order"}
+WAYS = {
+    "joint": " over inner optima",
+    "gate": " by gates",
+    "gram": " by inner products",
+    "fixed": " in its order",
+    BY_LOSS: " over inner optima, then by loss",
+}
 MATCHED = "matched"
 
 

@@ -1,39 +1,49 @@
 """Orders of experts: the rank of the found one among all, and what is left of the loss that naive averaging costs.
 
-    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_experts.py [--layers 0 3] [--top 0 2] [--shared 0]
-        [--experts 4] [--seeds 3] [--images 10000] [--epochs 5] [--rate 0.003]
+    python tests/benchmarks/bench_experts.py --data CIFAR_FOLDER [--from scratch tuned] [--layers first last all]
+        [--gates dense top-1 top-2 'top-2, shared'] [--experts 4 8 16] [--pairs 1] [--jobs 1] [--device cpu]
 
-The backbone is the zoo's vision transformer of CIFAR-10, trained. The feed-forward layer of one block is replaced by a
-mixture of experts in a list, initialised from seeds of their own, and fine-tuned with everything else held. Of every
-pair of seeds, for all orders of the experts, the inside of each pair of experts is matched in canonical form, as the
-costs do, and the loss at the midpoint is measured on test images. "inputs" is the joint cost with every parameter at
-the second moment of what it reads.
+Pairs of small vision transformers on CIFAR-10 (three layers of width 64), with mixtures of experts in the place of
+the first, the last, or all feed-forward layers: trained whole from two seeds, or, as in the paper, one trained backbone
+with mixtures of two seeds that alone are fine-tuned. Every way of matching gives an order of the experts; where there
+are four, all 24 orders are solved in the same way, with everything else that moves, and ranked by the test loss at the
+midpoint. What is chosen is chosen on validation data (the last 2,000 images of training). One file for each pair under
+--out, and a table of all of them.
 
-Source: the setting of Tran et al., arXiv 2509.11348.
+Source: the setting of Tran et al., arXiv 2509.11348 (rank 2.5 of 24 and 2.1 % left in the first of twelve layers).
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations, permutations
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import permutations, product
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
-from bench_learned import training_batches
-from bench_zoo import test_batches, zoo
-from measure import Batch, one_thread, seconds
+from expert_models import GATES, LAYERS, Case, Mixture, backbone, corpus, trained
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.match.descent import Descent, Nearest
-from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import nearest
+from symgraph.match.activations import Activations
+from symgraph.match.descent import Descent
+from symgraph.match.input_moments import weighted
+from symgraph.match.learned_matching import Lesson, learn
+from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.observe_batches import observe_models
+from symgraph.match.order_by_loss import exchanged
+from symgraph.match.unit_trees import units
 from symgraph.measure.objective import EvenMixture, Objective
+from symgraph.orbit.action import GroupElement
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.steps import Act
 from symgraph.orbit.wreath import Tree
@@ -41,166 +51,319 @@ from symgraph.rules.book import default_rules
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64
+from symgraph.tracing.wrap import evaluating
 
-BACKBONE = "vit-cifar10"
-WIDTH, HIDDEN = 128, 256
-COSTS = ("joint", "gate", "gram")
-
-
-class FeedForward(nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(nn.Linear(WIDTH, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, WIDTH))
+State = dict[str, Tensor]
+READ, JUDGED = 30, 16
 
 
-class Mixture(nn.Module):
-    """Experts with a gate over all, or over the `top` ones, and others that everything goes through."""
+class Ordered(Descent):
+    """A descent in which some outer spaces have a given order, whatever has moved before."""
 
-    def __init__(self, experts: int, top: int, shared: int) -> None:
-        super().__init__()
-        self.top, self.router = top, nn.Linear(WIDTH, experts)
-        self.experts = nn.ModuleList(FeedForward() for _ in range(experts))
-        self.shared = FeedForward() if shared else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate = self.router(x).softmax(-1)
-        if self.top:
-            values, chosen = gate.topk(self.top, -1)
-            gate = torch.zeros_like(gate).scatter(-1, chosen, values / values.sum(-1, keepdim=True))
-        parts = [gate[..., i : i + 1] * e(x) for i, e in enumerate(self.experts)]
-        total: Tensor = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total if self.shared is None else total + self.shared(x)
-
-
-@dataclass(frozen=True)
-class Setting:
-    layer: int
-    top: int
-    shared: int
-    experts: int
-    epochs: int
-    rate: float
-
-    def __str__(self) -> str:
-        gate = f"top {self.top}" if self.top else "dense gate"
-        return f"block {self.layer}, {self.experts} experts, {gate}{', one more shared' if self.shared else ''}"
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Of one pair: the excess loss as trained, of all orders, and of each cost's order."""
-
-    naive: float
-    orders: tuple[float, ...]
-    found: dict[str, float]
-
-    def rank(self, cost: str) -> int:
-        return 1 + sum(x < self.found[cost] - 1e-6 for x in self.orders)
-
-
-def fine_tuned(backbone: nn.Module, seed: int, s: Setting, data: Sequence[Batch]) -> nn.Module:
-    """The backbone with a mixture in the place of one feed-forward layer, which alone is trained."""
-    torch.manual_seed(seed)
-    net = copy.deepcopy(backbone).requires_grad_(False)
-    block = net.vit.layers[s.layer]  # type: ignore[union-attr,index]
-    block.mlp = Mixture(s.experts, s.top, s.shared)  # type: ignore[union-attr]
-    tensors = list(block.mlp.parameters())  # type: ignore[union-attr]
-    optimiser = torch.optim.AdamW(tensors, lr=s.rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, s.rate, total_steps=s.epochs * len(data))
-    for _ in range(s.epochs):
-        for i in torch.randperm(len(data)).tolist():
-            optimiser.zero_grad()
-            net(**data[i]).loss.backward()
-            optimiser.step()
-            schedule.step()
-    return net.eval()
-
-
-class _Ordered(Descent):
-    """A descent whose outer spaces take a given order, once; what is inside is solved."""
-
-    order: Tensor | None = None
+    orders: Mapping[int, Tensor] = {}
 
     def _outer_order(self, unit: Tree, found: object) -> Tensor | None:
-        if not unit.children or self.order is None:
-            return torch.arange(unit.space.size) if unit.children else None
-        order, self.order = self.order, None
-        return order
+        order = self.orders.get(unit.space.id)
+        if order is None:
+            return None
+        element = self.element.elements.get(unit.space.id)
+        return order if element is None or element.index is None else element.index.flatten().argsort()[order]
 
 
-def of_pair(
-    symmetry: SymmetryGraph, a: nn.Module, b: nn.Module, s: Setting, data: Sequence[Batch], test: Sequence[Batch]
-) -> Ranked:
-    """The loss in excess of the mean of both ends', at the midpoint in canonical form and as trained."""
-    given = [float64(state_of(m)) for m in (a, b)]
-    first, second = (canonicalise(symmetry, t).state for t in given)
-    mixture = EvenMixture(Objective(a), given, test, "held-out data")
+@dataclass
+class Pair:
+    """Two models in canonical form, what was seen of them, and what judges them, all on one device."""
 
-    def excess(found: Nearest) -> float:
-        return mixture.barrier([first, Act(found.element).apply(second)])
+    symmetry: SymmetryGraph
+    net: nn.Module
+    states: tuple[State, State]
+    given: tuple[State, State]
+    validation: EvenMixture
+    test: EvenMixture
+    names: tuple[str, ...]
+    mixtures: tuple[Tree, ...]
+    seen: Activations
+    lesson: Lesson
+    results: dict[str, Any] = field(default_factory=dict)
 
-    names = tuple(x.name for x in symmetry.active if f"layers.{s.layer}.mlp" in x.name)
-    orders = []
-    for order in permutations(range(s.experts)):
-        run = _Ordered(symmetry, first, second, MatchOptions(spaces=names), 0)
-        run.order = torch.tensor(order)
-        orders.append(excess(run.run(None)))
-    seen = observe_models(symmetry, a, default_rules(), (first, second), data, (), moments=True)[0, 1]
-    at_inputs = MatchOptions(spaces=names, weighting="inputs")
-    found = {"inputs": excess(nearest(symmetry, first, second, at_inputs, seen=seen))}
-    found |= {c: excess(nearest(symmetry, first, second, MatchOptions(spaces=names, outer=c))) for c in COSTS}
-    return Ranked(mixture.barrier(given), tuple(sorted(orders)), found)
+    @classmethod
+    def of(cls, case: Case, nets: Sequence[nn.Module], data: Any, device: torch.device) -> Pair:
+        net = nets[0]
+        symmetry = symgraph.infer(net, {"pixel_values": torch.zeros(2, 3, 32, 32)})
+        net.to(device)
+        first, second = (_placed(float64(state_of(m)), device) for m in nets)
+        given = (first, second)
+        states = (canonicalise(symmetry, first).state, canonicalise(symmetry, second).state)
+        single = [_placed(s, device, torch.float32) for s in given]
+        parts = {split: data.batches(split, 500) for split in ("validation", "test")}
+        judged, test = (EvenMixture(Objective(net), single, b, f"{n} data") for n, b in parts.items())
+        inside = tuple(s.name for s in symmetry.active if _in_mixture(symmetry, s.name, net))
+        names = ("*",) if case.scratch else inside
+        trees = units(symmetry, names)
+        read = data.batches("train", 128)[:READ]
+        seen = observe_models(symmetry, net, default_rules(), states, read, trees, moments=True)[0, 1]
+        mixtures = tuple(t for t in trees if t.children and t.space.name in inside)
+        lesson = Lesson(net, data.lesson(128), data.batches("validation", 128)[:JUDGED], device=device)
+        return cls(symmetry, net, states, given, judged, test, names, mixtures, seen, lesson)
+
+    def naive(self) -> float:
+        return self.test.barrier([_placed(s, None, torch.float32) for s in self.given])
+
+    def barrier(self, judge: EvenMixture, element: GroupElement) -> float:
+        states = (self.states[0], Act(element).apply(self.states[1]))
+        return judge.barrier([_placed(s, None, torch.float32) for s in states])
+
+    def solved(self, options: MatchOptions, orders: Mapping[int, Tensor] | None = None) -> GroupElement:
+        """What a match finds, with given orders of some spaces or its own."""
+        first, second = self.states
+        if options.weighting == "inputs":
+            first, second = (weighted(s, self.seen.moments, side) for side, s in enumerate(self.states))
+        seen = self.seen if float(options.alpha) else None
+        run = Ordered(self.symmetry, first, second, replace(options, spaces=self.names), 0, seen)
+        run.orders = orders or {}
+        return run.run(None).element
+
+    def order(self, element: GroupElement, tree: Tree) -> tuple[int, ...]:
+        found = element.elements.get(tree.space.id)
+        return tuple(range(tree.space.size)) if found is None or found.index is None else _listed(found.index)
 
 
-def measure(s: Setting, folder: Path, images: int, seeds: int, judged: int = 2000) -> list[Ranked]:
-    """All pairs of so many fine-tunings."""
-    backbone = symgraph.model(folder / f"{BACKBONE}-0").module
-    data, _ = training_batches(BACKBONE, folder)
-    batches = [data[i] for i in range(images // 128)]
-    test = list(test_batches(BACKBONE, folder))[: judged // 250]
-    found: list[Ranked]
-    time, nets = seconds(lambda: [fine_tuned(backbone, k, s, batches) for k in range(seeds)])
-    symmetry = symgraph.infer(nets[0], kwargs={"pixel_values": torch.zeros(2, 3, 32, 32)})
-    then, found = seconds(lambda: [of_pair(symmetry, a, b, s, batches, test) for a, b in combinations(nets, 2)])
-    print(f"{s}: {seeds} fine-tunings {time:.0f} s, {len(found)} pairs {then:.0f} s")
-    show(found)
+def _listed(index: Tensor) -> tuple[int, ...]:
+    return tuple(index.flatten().tolist())
+
+
+def _placed(state: State, device: torch.device | None, dtype: torch.dtype | None = None) -> State:
+    return {n: t.to(device, dtype if t.is_floating_point() else None) for n, t in state.items()}
+
+
+def _in_mixture(symmetry: SymmetryGraph, name: str, net: nn.Module) -> bool:
+    """Whether what stands on a space belongs to a mixture, and nothing else does but the stream."""
+    held = symmetry.acting_on[symmetry.by_name[name].id]
+    inside = tuple(f"{n}." for n, m in net.named_modules() if isinstance(m, Mixture))
+    return all(n.startswith(inside) for n in held)
+
+
+WAYS = {
+    "weights": MatchOptions(alpha=0.0),
+    "gate": MatchOptions(alpha=0.0, outer="gate"),
+    "gram": MatchOptions(alpha=0.0, outer="gram"),
+    "inputs": MatchOptions(alpha=0.0, weighting="inputs"),
+    "activations 1/2": MatchOptions(alpha=0.5),
+    "activations": MatchOptions(alpha=1.0),
+}
+RANKED = ("weights", "inputs", "activations 1/2")
+# What else is ranked among orders that one of these has solved.
+ALIKE = {"gate": "weights", "gram": "weights", "activations": "activations 1/2"}
+
+
+def by_costs(pair: Pair) -> Iterator[tuple[str, GroupElement]]:
+    """Every way of matching, and from the best on validation data the order by loss."""
+    judged = {}
+    for way, options in WAYS.items():
+        start = time.process_time()
+        element = pair.solved(options)
+        judged[way] = (pair.barrier(pair.validation, element), element)
+        _note(pair, way, element, time.process_time() - start)
+        yield way, element
+    best = min(judged, key=lambda way: judged[way][0])
+    for way in dict.fromkeys((best, "weights")):
+        options = replace(WAYS[way], outer="joint", spaces=pair.names)
+        start = time.process_time()
+        seen = pair.seen if float(options.alpha) or options.weighting == "inputs" else None
+        found = exchanged(pair.symmetry, pair.states, judged[way][1], options, pair.validation, seen)
+        name = "loss" if way == best else "loss, from weights"
+        _note(pair, name, found.element, time.process_time() - start)
+        pair.results[name]["from"], pair.results[name]["tried"] = way, found.tried
+        yield name, found.element
+
+
+def _note(pair: Pair, name: str, element: GroupElement, seconds: float) -> None:
+    pair.results[name] = {
+        "orders": {t.space.name: pair.order(element, t) for t in pair.mixtures},
+        "validation": pair.barrier(pair.validation, element),
+        "test": pair.barrier(pair.test, element),
+        "seconds": seconds,
+    }
+
+
+def ranked(pair: Pair, way: str) -> dict[str, Any]:
+    """All orders of each mixture, the others as they were found: test and validation loss of each, solved alike."""
+    options, found = WAYS[way], pair.results[way]["orders"]
+    every = {}
+    for tree in pair.mixtures:
+        others = {t.space.id: torch.tensor(found[t.space.name]) for t in pair.mixtures if t is not tree}
+        orders = {}
+        for order in permutations(range(tree.space.size)):
+            element = pair.solved(options, {**others, tree.space.id: torch.tensor(order)})
+            orders[" ".join(map(str, order))] = [pair.barrier(j, element) for j in (pair.test, pair.validation)]
+        every[tree.space.name] = orders
+    return every
+
+
+def learned(pair: Pair, element: GroupElement, steps: int, permuted: bool) -> dict[str, Any]:
+    """Learned from an order on: the element moves everything that the models do not share."""
+    start = time.perf_counter()
+    states = [_placed(s, None, torch.float32) for s in (pair.states[0], Act(element).apply(pair.states[1]))]
+    options = LearnOptions(steps=steps, patience=0, permutations=permuted, spaces=pair.names, check_every=100)
+    with evaluating(pair.net):
+        found = learn(pair.symmetry, states, pair.lesson, options)
+    moved = [s if t is None else t.apply(s) for t, s in zip(found.transforms, states, strict=True)]
+    history = {str(step): value for step, value in found.history}
+    return {"test": pair.test.barrier(moved), "validation": history, "seconds": time.perf_counter() - start}
+
+
+# -- jobs --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    case: Case
+    number: int
+    data: Path
+    out: Path
+    limit: int | None
+    epochs: float
+    steps: int
+    device: str
+    end: float
+
+    @property
+    def path(self) -> Path:
+        return self.out / f"{self.case.name}-{self.number}.json"
+
+
+_data: dict[str, Any] = {}
+
+
+def run(job: Job) -> str:
+    """Trains one pair and measures it; what is known is written as it comes."""
+    if job.path.exists() or time.monotonic() > job.end:
+        return "" if job.path.exists() else f"{job.case}: no time left"
+    device, start = torch.device(job.device), time.perf_counter()
+    if job.device not in _data:
+        _data[job.device] = corpus(job.data, job.out, job.limit).to(device)
+    data, seeds = _data[job.device], [2 * job.number, 2 * job.number + 1]
+    shared = {} if job.case.scratch else backbone(job.out, job.epochs, data, device)
+    nets = trained(job.case, seeds, job.epochs, shared, data, device)
+    record: dict[str, Any] = {"case": str(job.case), "training": time.perf_counter() - start}
+    pair = Pair.of(job.case, nets, data, device)
+    record |= {"ends": pair.test.chord, "naive": pair.naive(), "ways": pair.results}
+    elements = dict(by_costs(pair))
+    _write(job, record)
+    if job.steps and time.monotonic() < job.end:
+        # Where the backbone is shared there is nothing to learn but which hidden unit is which.
+        record["learned"] = learned(pair, elements["loss"], job.steps, not job.case.scratch)
+        _write(job, record)
+    if job.case.experts == 4:
+        record["ranked"] = {}
+        for way in RANKED:
+            if time.monotonic() < job.end:
+                record["ranked"][way] = ranked(pair, way)
+                _write(job, record)
+    record["seconds"] = time.perf_counter() - start
+    _write(job, record, done=True)
+    return described(record)
+
+
+def _write(job: Job, record: Mapping[str, Any], done: bool = False) -> None:
+    partial = job.path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=1))
+    if done:
+        partial.rename(job.path)
+
+
+def described(record: Mapping[str, Any]) -> str:
+    """A line on each way of one pair."""
+    naive = record["naive"]
+    lines = [f"{record['case']}: ends {record['ends']:.3f}, naive averaging {naive:.4f} above them"]
+    for way, found in record["ways"].items():
+        ranks = [str(r) for r in ranks_of(record, way)]
+        rank = f", rank {' '.join(ranks)} of 24" if ranks else ""
+        lines.append(f"    {way:<20} {found['test']:.4f} ({100 * found['test'] / naive:.2f} %){rank}")
+    if "learned" in record:
+        left = record["learned"]["test"]
+        lines.append(f"    {'learned from there':<20} {left:.4f} ({100 * left / naive:.2f} %)")
+    return "\n".join(lines)
+
+
+def ranks_of(record: Mapping[str, Any], way: str) -> list[int]:
+    """Of a way's order in each mixture among all, solved as that way does (or as the way that it set out from)."""
+    solved = record["ways"][way].get("from", way)
+    solved = (
+        solved if solved in RANKED else {"activations 1/4": RANKED[2], "activations": RANKED[2]}.get(solved, RANKED[0])
+    )
+    every = record.get("ranked", {}).get(solved, {})
+    orders = record["ways"][way]["orders"]
+    found = []
+    for name, losses in every.items():
+        own = losses[" ".join(map(str, orders[name]))][0]
+        found.append(1 + sum(loss[0] < own - 1e-6 for loss in losses.values()))
     return found
 
 
-def show(found: Sequence[Ranked]) -> None:
-    naive = mean(r.naive for r in found)
-    best, worst = (mean(r.orders[k] for r in found) for k in (0, -1))
-    count = len(found[0].orders)
-    print(f"    excess loss {naive:.4f} as trained; of {count} orders between {best:.4f} and {worst:.4f}")
-    for cost in found[0].found:
-        ranks, left = [r.rank(cost) for r in found], mean(r.found[cost] for r in found)
-        print(
-            f"    {cost:<6} mean rank {mean(ranks):.1f} of {count} ({', '.join(map(str, ranks))}), excess {left:.4f}, "
-            f"{100 * left / naive:.1f} % of naive averaging's",
-            flush=True,
-        )
+def table(records: Iterable[Mapping[str, Any]]) -> str:
+    """Means over pairs: ranks, and what is left of naive averaging's loss."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        start, *_, experts = str(record["case"]).split(" ")
+        groups.setdefault((start, experts), []).append(record)
+    lines = []
+    for (start, experts), some in groups.items():
+        lines.append(f"{start}, {experts} experts, {len(some)} pairs")
+        for way in some[0]["ways"]:
+            ranks = [x for r in some if way in r["ways"] for x in ranks_of(r, way)]
+            left = [100 * r["ways"][way]["test"] / r["naive"] for r in some if way in r["ways"]]
+            if left:
+                rank = f"mean rank {mean(ranks):.2f} of 24 ({len(ranks)} mixtures), " if ranks else ""
+                lines.append(f"    {way:<20} {rank}{mean(left):.2f} % left ({len(left)} pairs)")
+        left = [100 * r["learned"]["test"] / r["naive"] for r in some if "learned" in r]
+        if left:
+            lines.append(f"    {'learned':<20} {mean(left):.2f} % left ({len(left)} pairs)")
+    return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> list[list[Ranked]]:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--layers", type=int, nargs="+", default=[0, 3])
-    parser.add_argument("--top", type=int, nargs="+", default=[0, 2])
-    for name, default in (("shared", 0), ("experts", 4), ("seeds", 3), ("images", 10000), ("epochs", 5)):
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--from", dest="starts", nargs="+", default=["scratch", "tuned"], choices=["scratch", "tuned"])
+    parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=list(LAYERS))
+    parser.add_argument("--gates", nargs="+", default=list(GATES), choices=list(GATES))
+    parser.add_argument("--experts", type=int, nargs="+", default=[4, 8, 16])
+    for name, default in (("pairs", 1), ("jobs", 1), ("steps", 300)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--deadline", type=float, default=math.inf, help="begin nothing after so many seconds")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
-    folder = zoo()
-    if folder is None:
-        print("experts: set SYMGRAPH_ZOO to a folder of trained pairs")
-        return []
-    settings = [
-        Setting(layer, top, args.shared, args.experts, args.epochs, args.rate)
-        for layer in args.layers
-        for top in args.top
-    ]
-    with one_thread():
-        return [measure(s, folder, args.images, args.seeds) for s in settings]
+    args.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + args.deadline
+    kinds = product(args.experts, range(args.pairs), args.starts, args.layers, args.gates)
+    cases = [(Case(start == "scratch", layers, gate, n), pair) for n, pair, start, layers, gate in kinds]
+    shared = (args.data, args.out, args.limit, args.epochs, args.steps, args.device, end)
+    jobs = [Job(case, number, *shared) for case, number in cases]
+    if "tuned" in args.starts:
+        data = corpus(args.data, args.out, args.limit).to(torch.device(args.device))
+        backbone(args.out, args.epochs, data, torch.device(args.device))
+        del data
+    else:
+        corpus(args.data, args.out, args.limit)
+    _run_all(jobs, args.jobs)
+    records = [json.loads(job.path.read_text()) for job in jobs if job.path.exists()]
+    print(table(records))
+    return records
+
+
+def _run_all(jobs: Sequence[Job], processes: int) -> None:
+    if processes < 2:
+        for job in jobs:
+            print(run(job), flush=True)
+        return
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        for job, done in zip(jobs, [pool.submit(run, job) for job in jobs], strict=True):
+            print(f"{job.case}: {done.exception()}" if done.exception() else done.result(), flush=True)
 
 
 if __name__ == "__main__":

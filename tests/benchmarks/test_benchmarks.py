@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import bench_align
 import bench_barrier
@@ -37,9 +38,15 @@ def test_loss_barrier() -> None:
 
 
 @pytest.mark.skipif(bench_zoo.zoo() is None, reason="SYMGRAPH_ZOO names no folder of trained pairs")
-def test_experts() -> None:
-    for pairs in bench_experts.main(["--layers", "3", "--top", "0", "--seeds", "3", "--images", "2000"]):
-        assert all(r.found["joint"] < r.naive for r in pairs)
+def test_experts(tmp_path: Path) -> None:
+    folder = bench_zoo.zoo()
+    assert folder is not None
+    data = ["--data", str(folder.parent / "data" / "cifar10"), "--limit", "4000", "--out", str(tmp_path)]
+    for record in bench_experts.main(
+        [*data, "--layers", "first", "--gates", "dense", "--experts", "4", "--steps", "10"]
+    ):
+        assert record["ways"]["loss"]["validation"] <= record["ways"]["weights"]["validation"] + 1e-6
+        assert record["ways"]["loss"]["test"] < record["naive"]
 
 
 @pytest.mark.skipif(bench_zoo.zoo() is None, reason="SYMGRAPH_ZOO names no folder of trained pairs")

@@ -1,0 +1,117 @@
+"""Vision transformers with mixtures of experts, trained in pairs: from scratch, or fine-tuned from one backbone."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "examples" / "glmc"))
+
+from corpora import Corpus, images  # type: ignore[import-not-found]
+from settings import PAPER, Setting, scaled  # type: ignore[import-not-found]
+from together import train_together  # type: ignore[import-not-found]
+from training import fresh  # type: ignore[import-not-found]
+
+LAYERS = {"first": (0,), "last": (-1,), "all": (0, 1, 2)}
+GATES = {"dense": (0, 0), "top-1": (1, 0), "top-2": (2, 0), "top-2, shared": (2, 1)}
+TUNED_RATE, TUNED_EPOCHS = 3e-3, 3
+
+
+class Mixture(nn.Module):
+    """Experts with a gate over all, or over the `top` ones, and perhaps one more that everything goes through.
+
+    At top 1 the expert is multiplied by its probability, without which the gate would not be trained.
+    """
+
+    def __init__(self, width: int, hidden: int, experts: int, top: int, shared: int) -> None:
+        super().__init__()
+        self.top, self.experts = top, experts
+        self.router, self.up = nn.Linear(width, experts), nn.Linear(width, experts * hidden)
+        self.down = nn.Linear(experts * hidden, width, bias=False)
+        self.bias = nn.Parameter(torch.zeros(experts, width))
+        one = (nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.shared = nn.Sequential(*one) if shared else None
+        for layer in (m for m in self.modules() if isinstance(m, nn.Linear)):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.router(x).softmax(-1)
+        if self.top:
+            values, chosen = gate.topk(self.top, -1)
+            if self.top > 1:
+                values = values / values.sum(-1, keepdim=True)
+            gate = torch.zeros_like(gate).scatter(-1, chosen, values)
+        hidden = nn.functional.gelu(self.up(x)).reshape(*x.shape[:-1], self.experts, -1)
+        found: Tensor = self.down((gate.unsqueeze(-1) * hidden).flatten(-2)) + gate @ self.bias
+        return found if self.shared is None else found + self.shared(x)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of pair: where the mixtures are, and what they are made of; `scratch`: nothing is shared before."""
+
+    scratch: bool
+    layers: str
+    gate: str
+    experts: int
+
+    def __str__(self) -> str:
+        return f"{'scratch' if self.scratch else 'tuned'} {self.layers} {self.gate} {self.experts}"
+
+    @property
+    def name(self) -> str:
+        """As a file is called."""
+        return str(self).replace(", ", "-").replace(" ", "-")
+
+
+def setting(epochs: float) -> Setting:
+    """The zoo's scale: three layers of width 64 on patches of 8 pixels."""
+    return replace(scaled(PAPER["cifar10"], "small"), epochs=epochs, augmented=False)
+
+
+def corpus(folder: Path, out: Path, limit: int | None) -> Corpus:
+    """CIFAR-10 in three splits."""
+    return images(folder, setting(0), out, limit)
+
+
+def with_mixtures(net: nn.Module, case: Case, s: Setting) -> nn.Module:
+    """The network with mixtures, newly drawn, in the place of feed-forward layers."""
+    blocks = net.vit.layers  # type: ignore[union-attr]
+    for layer in LAYERS[case.layers]:
+        blocks[layer].mlp = Mixture(s.width, s.hidden, case.experts, *GATES[case.gate])  # type: ignore[index,union-attr]
+    return net
+
+
+def backbone(out: Path, epochs: float, data: Corpus, device: torch.device) -> dict[str, Tensor]:
+    """A trained network without mixtures, from `out` where it is there: for all that is fine-tuned."""
+    path = out / "backbone.pt"
+    if not path.exists():
+        s = setting(epochs)
+        net = fresh(s, data, 1000).to(device)
+        train_together([net], s, data, [1000])
+        torch.save({n: t.cpu() for n, t in net.state_dict().items()}, path)
+    return dict(torch.load(path, weights_only=True))
+
+
+def trained(
+    case: Case, seeds: list[int], epochs: float, shared: dict[str, Tensor], data: Corpus, device: torch.device
+) -> list[nn.Module]:
+    """Networks from these seeds, on the host; of fine-tuned ones all but the mixtures is that of the backbone."""
+    s, nets = setting(epochs), []
+    for seed in seeds:
+        net = fresh(s, data, seed)
+        if not case.scratch:
+            net.load_state_dict(shared)
+            net.requires_grad_(False)
+        nets.append(with_mixtures(net, case, s).to(device))
+    if not case.scratch:
+        s = replace(s, rate=TUNED_RATE, epochs=min(TUNED_EPOCHS, epochs), decay=0.01)
+    train_together(nets, s, data, seeds)
+    return [copy.deepcopy(net).cpu().eval().requires_grad_(True) for net in nets]
