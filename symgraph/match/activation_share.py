@@ -78,12 +78,12 @@ def chosen(
         states: these models.
     """
     if mixture is None:
-        everywhere = frozenset(t.space.id for t in trees)
+        everywhere = frozenset(tree.space.id for tree in trees)
         note = f"activations count {FIRST:g}, which nothing has chosen: no loss fits the data (are there labels?)"
         return run(replace(options, alpha=FIRST), everywhere), note, (FIRST, everywhere)
     kinds: dict[str, set[int]] = {}
-    for t in trees:
-        kinds.setdefault(_kind(t), set()).add(t.space.id)
+    for tree in trees:
+        kinds.setdefault(_kind(tree), set()).add(tree.space.id)
     trial = _Trial(options, kinds, run, lambda found: mixture.barrier(states(found)))
     trial.take(0.0, ())
     sets = [names for n in range(1, len(kinds) + 1) for names in combinations(kinds, n)]
@@ -119,7 +119,7 @@ class _Trial(Generic[Found]):
         return value
 
     def _ids(self, names: tuple[str, ...]) -> frozenset[int]:
-        return frozenset(i for n in names for i in self.kinds[n])
+        return frozenset(i for name in names for i in self.kinds[name])
 
     def best(self) -> tuple[Found, str, Share]:
         """The one with the smallest barrier, the figures of all, and its share."""

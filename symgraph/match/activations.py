@@ -69,7 +69,7 @@ def _second(held: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
 
 
 def _turned(c: Tensor) -> Tensor:
-    return c.permute([d + 1 - 2 * (d % 2) for d in range(c.dim())])
+    return c.permute([dim + 1 - 2 * (dim % 2) for dim in range(c.dim())])
 
 
 def mean_of(seen: Iterable[Activations], scale: float = 1.0) -> Activations:

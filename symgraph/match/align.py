@@ -149,8 +149,8 @@ def _planned(models: Shaped, wanted: Wanted, how: PairSettings) -> Program:
 def _aligned(found: Universe) -> Aligned:
     a, b = found.members
     steps = found.program.steps
-    moved = any(s.dual or s.gauge for s in steps if isinstance(s, LearnStep))
-    matched = next((s for s in steps if isinstance(s, MatchStep)), None)
+    moved = any(step.dual or step.gauge for step in steps if isinstance(step, LearnStep))
+    matched = next((step for step in steps if isinstance(step, MatchStep)), None)
     basis = PairBasis(
         found.symmetry,
         (a.model, b.model),
@@ -172,7 +172,7 @@ def _aligned(found: Universe) -> Aligned:
         found.notes,
         found.learned,
         a.alignment if moved else None,
-        next((s.model for s in steps if isinstance(s, Embed)), ""),
-        any(isinstance(s, Reduce) for s in steps),
+        next((step.model for step in steps if isinstance(step, Embed)), ""),
+        any(isinstance(step, Reduce) for step in steps),
         basis,
     )

@@ -139,7 +139,7 @@ class Aligned(Shown):
             return Analysis(parameters, spaces, measured or {})
         held = counted(batches, "to measure on")
         found = measured or {"before": self.barrier(held, before=True, **how), "after": self.barrier(held, **how)}
-        known = {n: how[n] for n in ("loss", "device", "recalibrate", "progress") if n in how}
+        known = {name: how[name] for name in ("loss", "device", "recalibrate", "progress") if name in how}
         own = basis.own_states(self.reference, self.state)
         return Analysis(parameters, spaces, found, barrier_by_space(basis, own, held, **known))
 
@@ -176,7 +176,7 @@ class Aligned(Shown):
     def __str__(self) -> str:
         sweeps = len(self.alignment.objective) - 1
         line = f"distance in canonical form {self.before:.4f} -> {self.after:.4f} (relative to |A|), {sweeps} sweeps"
-        grown = [f"{n} {g:.0f} times" for n, g in self.growth.items() if g > SAID]
+        grown = [f"{name} {growth:.0f} times" for name, growth in self.growth.items() if growth > SAID]
         return "\n".join([line, *([f"norms of B that grow: {shorten(grown)}"] if grown else []), *self.notes])
 
 
@@ -275,7 +275,7 @@ def _distances(aligned: Aligned) -> tuple[str, ...]:
 
 def _names(aligned: Aligned) -> tuple[str, str]:
     """The names of the files of both models, where these tell them apart."""
-    first, second = (Path(m.spec).name or m.spec for m in (aligned.a, aligned.b))
+    first, second = (Path(model.spec).name or model.spec for model in (aligned.a, aligned.b))
     return ("A", "B") if first == second else (first, second)
 
 
@@ -288,7 +288,7 @@ def _matching(aligned: Aligned) -> str:
 
 
 def _step(aligned: Aligned) -> MatchStep | None:
-    return next((s for s in aligned.program.steps if isinstance(s, MatchStep)), None)
+    return next((step for step in aligned.program.steps if isinstance(step, MatchStep)), None)
 
 
 def _method(aligned: Aligned) -> str:
@@ -299,7 +299,7 @@ def _method(aligned: Aligned) -> str:
     options = f"tolerance {step.tolerance:g}, {weighting} weights, seed {step.seed}"
     what = "activation matching" if step.method == "activations" else "weight matching"
     matched = f"{what} ({step.sweeps} sweeps at most, {options})"
-    learning = next((s for s in aligned.program.steps if isinstance(s, LearnStep)), None)
+    learning = next((step for step in aligned.program.steps if isinstance(step, LearnStep)), None)
     if learning is None:
         return matched
     both = ", both models moving" if learning.dual else ""

@@ -47,23 +47,23 @@ def aligned_html(shown: ShownAlignment, analysis: Analysis) -> str:
 
 def page_data(shown: ShownAlignment, analysis: Analysis) -> Plain:
     """Everything that the page says."""
-    said = {n: getattr(shown, n) for n in ("before", "after", "method", "matching", "program")}
+    said = {name: getattr(shown, name) for name in ("before", "after", "method", "matching", "program")}
     return {
         "models": list(shown.models),
         **said,
         "notes": list(shown.notes),
         "objective": list(shown.objective),
         "learned": None if shown.learned is None else _learned(shown.learned),
-        "growth": [{"name": n, "growth": g} for n, g in list(shown.growth.items())[:GROWN]],
-        "parameters": [_finite(asdict(p)) for p in analysis.parameters],
-        "spaces": [_finite(asdict(s)) for s in analysis.spaces],
+        "growth": [{"name": name, "growth": growth} for name, growth in list(shown.growth.items())[:GROWN]],
+        "parameters": [_finite(asdict(parameter)) for parameter in analysis.parameters],
+        "spaces": [_finite(asdict(space)) for space in analysis.spaces],
         "results": [
             result_data(f"{when} alignment", replace(found, models=shown.models))
             for when, found in analysis.barriers.items()
         ],
         "helped": _helped(analysis, shown.matching),
         "by_space": _by_space(analysis),
-        "remarks": list(dict.fromkeys(text for r in analysis.barriers.values() for text in r.remarks)),
+        "remarks": list(dict.fromkeys(text for barrier in analysis.barriers.values() for text in barrier.remarks)),
         "glossary": [asdict(entry) for entry in glossary()],
     }
 
@@ -82,7 +82,7 @@ def _by_space(analysis: Analysis) -> Plain | None:
     found = analysis.by_space
     if found is None:
         return None
-    spaces = [{"space": s.space, **quantity_data(s.measured)} for s in found.spaces]
+    spaces = [{"space": space.space, **quantity_data(space.measured)} for space in found.spaces]
     return {"aligned": quantity_data(found.aligned), "spaces": spaces}
 
 

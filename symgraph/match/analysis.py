@@ -120,8 +120,8 @@ class Analysis:
     def to_plain(self) -> Plain:
         """Everything as plain data, without the curves."""
         return {
-            "parameters": [asdict(p) for p in self.parameters],
-            "spaces": [asdict(s) for s in self.spaces],
+            "parameters": [asdict(parameter) for parameter in self.parameters],
+            "spaces": [asdict(space) for space in self.spaces],
             "by_space": None if self.by_space is None else carried_plain(self.by_space),
         }
 
@@ -134,8 +134,8 @@ def carried_plain(found: BySpace) -> Plain:
         "barrier": aligned.barrier,
         "standard_error": aligned.standard_error,
         "spaces": [
-            {"space": s.space, "barrier": s.measured.barrier, "standard_error": s.measured.standard_error}
-            for s in found.spaces
+            {"space": space.space, "barrier": space.measured.barrier, "standard_error": space.measured.standard_error}
+            for space in found.spaces
         ],
     }
 
@@ -147,15 +147,15 @@ def figures(
     first, second = basis.before(0), basis.before(1)
     moved = (basis.after(0) if basis.basis[0].steps else first, basis.after(1))
     symmetry = basis.symmetry
-    names = [n for n in first if n in second]
-    four = [symmetry.shifted({n: s[n] for n in names}) for s in (first, second, *moved)]
+    names = [name for name in first if name in second]
+    four = [symmetry.shifted({name: state[name] for name in names}) for state in (first, second, *moved)]
     each = tensor_weights(symmetry, basis.weighting, *four[:2])
     parameters = _tensors(names, four, each, growth)
     stacked = [symmetry.stacked(s) for s in four]
     weights = parameter_weights(symmetry, basis.weighting, *stacked[:2])
     sums = _sums(symmetry, stacked, weights)
-    sure = {c.space.id: c for c in confidences(symmetry, *moved, weights)}
-    spaces = (_space(basis, s, sums[s.id], sure.get(s.id)) for s in symmetry.active if s.id in sums)
+    sure = {confidence.space.id: confidence for confidence in confidences(symmetry, *moved, weights)}
+    spaces = (_space(basis, space, sums[space.id], sure.get(space.id)) for space in symmetry.active if space.id in sums)
     return parameters, tuple(spaces)
 
 
@@ -165,7 +165,7 @@ def figures(
 def _tensors(
     names: Sequence[str], four: Sequence[State], weights: Mapping[str, float], growth: Mapping[str, float]
 ) -> tuple[TensorFigures, ...]:
-    squares = {n: _squares([s[n] for s in four]) for n in names}
+    squares = {name: _squares([s[name] for s in four]) for name in names}
     total = sum(weights[n] * after for n, (_, after, _) in squares.items()) or 1.0
     return tuple(
         TensorFigures(
@@ -251,8 +251,8 @@ def _doubtful(basis: PairBasis, sure: Confidence, at: int) -> Doubtful:
 
 def _path(basis: PairBasis, space: Space) -> list[Space]:
     """The active spaces that a space is fibred over, outer ones first."""
-    active = {s.id for s in basis.symmetry.active}
-    return [basis.symmetry.spaces[f] for f in space.fibre if f in active]
+    active = {space.id for space in basis.symmetry.active}
+    return [basis.symmetry.spaces[outer] for outer in space.fibre if outer in active]
 
 
 def _positions(basis: PairBasis, space: Space, row: int) -> tuple[int, ...]:
@@ -273,7 +273,7 @@ def _origin(basis: PairBasis, space: Space, place: tuple[int, ...]) -> Iterator[
             continue
         known = {s.id: p for s, p in zip(path, place, strict=True)}
         # What is fibred over rigid spaces is the same at all of their positions.
-        at = tuple(known.get(f, 0) for f in one.fibre)
+        at = tuple(known.get(outer, 0) for outer in one.fibre)
         yield int(element.index[(*at, place[depth])])
 
 

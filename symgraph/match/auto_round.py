@@ -104,16 +104,16 @@ def _refuse_others(module: nn.Module, stream: Places) -> None:
         raise Unfit(f"only a part of {stream.parts[0]} belongs to {stream.space.name}")
     if stream.stuck:
         raise Unfit(stream.stuck[0])
-    centred = {n for n, m in module.named_modules() if isinstance(m, nn.LayerNorm)}
+    centred = {name for name, inner in module.named_modules() if isinstance(inner, nn.LayerNorm)}
     if odd := (centred if whole else centred ^ norms):
         raise Unfit(f"{min(odd)} would be made an RMS norm, or is no LayerNorm of torch where the others are")
 
 
 def _hooked(module: nn.Module, layer: Layer) -> tuple[list[str], list[str]]:
     """The modules that the tool hooks as maps back from the MLP, and of the others those from attention."""
-    linear = [n for n, m in module.named_modules() if isinstance(m, nn.Linear)]
-    first = [n for n in linear if n.endswith(_end(layer.mlp_out))]
-    return first, [n for n in linear if n.endswith(_end(layer.attn_o)) and n not in first]
+    linear = [name for name, inner in module.named_modules() if isinstance(inner, nn.Linear)]
+    first = [name for name in linear if name.endswith(_end(layer.mlp_out))]
+    return first, [name for name in linear if name.endswith(_end(layer.attn_o)) and name not in first]
 
 
 def _end(name: str) -> str:
@@ -125,7 +125,7 @@ def _end(name: str) -> str:
 
 def _container(module: nn.Module, stream: Places) -> str:
     """The list of layers that all writers stand in."""
-    lists: list[str] = [n for n, m in module.named_modules() if isinstance(m, nn.ModuleList)]
+    lists: list[str] = [name for name, inner in module.named_modules() if isinstance(inner, nn.ModuleList)]
     for name in lists:
         if all(w.startswith(f"{name}.") for w in stream.writers):
             return name
@@ -143,28 +143,28 @@ def _layer(module: nn.Module, container: str, stream: Places, roles: Roles) -> L
 
 def _names_in(prefix: str, stream: Places, roles: Roles) -> Layer:
     def inside(names: Collection[str]) -> list[str]:
-        return [n.removeprefix(prefix) for n in names if n.startswith(prefix)]
+        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
-    norms = {n: inside(place.readers) for place in stream.norms for n in inside([place.norm])}
+    norms = {name: inside(place.readers) for place in stream.norms for name in inside([place.norm])}
     writers, readers, value, out = (inside(x) for x in (stream.writers, stream.readers, roles.value, roles.out))
-    attending = [n for n, read in norms.items() if len(read) == 3 and (not value or value[0] in read)]
+    attending = [name for name, read in norms.items() if len(read) == 3 and (not value or value[0] in read)]
     if len(norms) != 2 or len(writers) != 2 or not attending:
         raise Unfit(f"a layer is two norms, one in front of three maps, and two maps back; {prefix}* is not")
-    if sorted(readers) != sorted(n for read in norms.values() for n in read):
+    if sorted(readers) != sorted(name for read in norms.values() for name in read):
         raise Unfit(f"a map of {prefix}* reads the stream without a norm")
     first = attending[0]
     (second,) = norms.keys() - {first}
     last = value[0] if value else norms[first][2]
     back = out[0] if out else writers[0]
-    query, key = (n for n in norms[first] if n != last)
-    (mlp_out,) = (n for n in writers if n != back)
+    query, key = (name for name in norms[first] if name != last)
+    (mlp_out,) = (name for name in writers if name != back)
     return Layer(first, query, key, last, back, second, norms[second], mlp_out)
 
 
 def _top(module: nn.Module, container: str, stream: Places, roles: Roles) -> dict[str, Any]:
     """The names outside of the layers."""
-    tables = [n for n in stream.tables if module.get_submodule(n) is module.get_input_embeddings()]  # type: ignore[operator]
-    others = [n for n in stream.tables if n not in tables]
+    tables = [name for name in stream.tables if module.get_submodule(name) is module.get_input_embeddings()]  # type: ignore[operator]
+    others = [name for name in stream.tables if name not in tables]
     outer = [place for place in stream.norms if not place.norm.startswith(f"{container}.")]
     ends = len(outer) == len(roles.head) == 1 and outer[0].readers == roles.head
     if not tables or len(others) > 1 or not ends:
@@ -187,7 +187,7 @@ class Numbers:
 
     @classmethod
     def of(cls, module: nn.Module, stream: Places, names: dict[str, list[str]], head_dim: int) -> Numbers:
-        read = [{int(module.get_submodule(n).in_features) for n in names[k]} for k in ("mlp_out", "attn_o")]  # type: ignore[arg-type]
+        read = [{int(module.get_submodule(name).in_features) for name in names[k]} for k in ("mlp_out", "attn_o")]  # type: ignore[arg-type]
         if any(len(sizes) > 1 for sizes in read):
             raise Unfit("its layers differ in size")
         intermediate, attention = (sizes.pop() for sizes in read)
@@ -225,13 +225,17 @@ def _attribute(config: Any, usual: str, number: int) -> str:
 def _head_dim(insides: Sequence[Places], names: dict[str, list[str]]) -> int:
     """The size of the space between values and outputs, if it is the same in every layer and can be turned there."""
     wanted = list(zip(names["attn_v"], names["attn_o"], strict=True))
-    found = {p.writers + p.readers: p.space.size for p in insides if not (p.tables or p.others or p.parts or p.norms)}
+    found = {
+        inside.writers + inside.readers: inside.space.size
+        for inside in insides
+        if not (inside.tables or inside.others or inside.parts or inside.norms)
+    }
     sizes = {found.get(pair, 0) for pair in wanted}
     return sizes.pop() if len(sizes) == 1 else 0
 
 
 def _turns_whole(module: nn.Module, values: Collection[str], numbers: Numbers) -> bool:
     """Whether the tool can turn all entries at once, and not by blocks: with heads, of which it forgets the biases."""
-    biased = any(module.get_submodule(n).bias is not None for n in values)
+    biased = any(module.get_submodule(name).bias is not None for name in values)
     sizes = numbers.hidden, numbers.intermediate, numbers.heads, numbers.head_dim
     return not biased and all(n > 0 and n & (n - 1) == 0 for n in sizes)

@@ -93,5 +93,5 @@ def _left(basis: PairBasis, states: tuple[State, State], space: Space) -> tuple[
     for model, state in enumerate(states):
         same = without.basis[model].steps == basis.basis[model].steps
         changed = {} if same else without.used(model, names)
-        pair.append({n: changed.get(tied.get(n, n), t) for n, t in state.items()})
+        pair.append({name: changed.get(tied.get(name, name), tensor) for name, tensor in state.items()})
     return pair[0], pair[1]

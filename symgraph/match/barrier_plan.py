@@ -53,7 +53,7 @@ def barrier_program(plan: BarrierPlan) -> Program:
     report = Report(measured, plane=plane, out=plan.out, plot=first, html=plan.html)
     steps += [report, *map(report.drawn_as, others)]
     data = {DATA: plan.data} | ({TRAINING: plan.recalibrate} if plan.recalibrate else {})
-    inputs = {n: ModelInput(model=spec) for n, spec in plan.inputs.items()}
+    inputs = {name: ModelInput(model=spec) for name, spec in plan.inputs.items()}
     return Program(plan.model, "", "", tuple(steps), inputs, data)
 
 
@@ -77,4 +77,4 @@ def _plane(plan: BarrierPlan, points: int) -> PlaneStep:
 
 
 def _values(options: MixtureOptions | EvaluationOptions) -> dict[str, Any]:
-    return {f.name: getattr(options, f.name) for f in fields(options)}
+    return {entry.name: getattr(options, entry.name) for entry in fields(options)}

@@ -50,7 +50,7 @@ class Interpolate(MixtureOptions, ProgramStep):
         """The mixtures, of which none is made before it is evaluated."""
         for name in self.models:
             run.origin(name, self.op)
-        options = MixtureOptions(**{f.name: getattr(self, f.name) for f in fields(MixtureOptions)})
+        options = MixtureOptions(**{entry.name: getattr(self, entry.name) for entry in fields(MixtureOptions)})
         run.mixtures[self.into] = Between(self.models, options, self.product)
 
     def __str__(self) -> str:
@@ -98,13 +98,13 @@ class Evaluate(EvaluationOptions, PlainStep):
         """The loss barrier."""
         between = held(run.mixtures, self.mixtures, self.op)
         data = held(run.batches, self.data, self.op)
-        ends, how = [endpoint(run, n, self.op) for n in between.models], between.options
-        origins = [run.models[run.origin(n, self.op)] for n in between.models]
+        ends, how = [endpoint(run, name, self.op) for name in between.models], between.options
+        origins = [run.models[run.origin(name, self.op)] for name in between.models]
         found = loss_barrier(
             ends,
             batches=data,
-            **{f.name: getattr(how, f.name) for f in fields(MixtureOptions)},
-            module=None if all(isinstance(e, Model) for e in ends) else run.models[run.like].module,
+            **{entry.name: getattr(how, entry.name) for entry in fields(MixtureOptions)},
+            module=None if all(isinstance(end, Model) for end in ends) else run.models[run.like].module,
             names=None if len(ends) == 2 else [Path(m.spec).name for m in origins],
             loss=self.loss,
             metrics=self.metrics,
@@ -155,7 +155,7 @@ class Report(PlainStep):
 
     def apply(self, run: Run) -> None:
         """The files, and what a command prints."""
-        found = {n: held(run.measured, n, self.op) for n in self.measured}
+        found = {name: held(run.measured, name, self.op) for name in self.measured}
         plane = held(run.planes, self.plane, self.op) if self.plane else None
         shown = {**run.beside, **_labelled(found)} if run.beside else _labelled(found)
         if self.plot:
@@ -182,7 +182,7 @@ class Report(PlainStep):
 
 def figures(found: Mapping[str, Measurement], plane: LossPlane | None = None) -> dict[str, Any]:
     """Loss barriers as plain data: one as it is, several by name; a plane beside them."""
-    plain = {n.replace(" ", "_"): m.found.to_plain() for n, m in found.items()}
+    plain = {name.replace(" ", "_"): m.found.to_plain() for name, m in found.items()}
     if plane is not None:
         return plain | {"loss_plane": plane.to_plain()}
     return next(iter(plain.values())) if len(plain) == 1 else plain
@@ -195,15 +195,15 @@ def tables(found: Mapping[str, Measurement], plane: LossPlane | None = None) -> 
         return "\n\n".join([str(next(iter(found.values())).found), *below])
     first, *others = found
     head = [] if found[others[0]].product else [first]
-    heads = (IN_PRODUCT_FORM if found[n].product else n for n in others)
+    heads = (IN_PRODUCT_FORM if found[name].product else name for name in others)
     parts = [*head, found[first].found, *(x for h, n in zip(heads, others, strict=True) for x in (h, found[n].found))]
     return "\n\n".join([*map(str, parts), *below])
 
 
 def _labelled(found: Mapping[str, Measurement]) -> dict[str, LossBarrier]:
     """Loss barriers by what a picture calls them, their models by the names of their files."""
-    named = {n: replace(m.found, models=m.models) for n, m in found.items()}
+    named = {name: replace(m.found, models=m.models) for name, m in found.items()}
     if len(found) == 1 or any(m.product for m in found.values()):
         product = IN_PRODUCT_FORM.partition(",")[0]
-        return {product if m.product else m.found.loss.name: named[n] for n, m in found.items()}
+        return {product if m.product else m.found.loss.name: named[name] for name, m in found.items()}
     return named

@@ -31,8 +31,8 @@ class _Blending(ProgramStep):
     def apply(self, run: Run) -> None:
         """The model with its units blended."""
         made = held(run.together, self.matched, self.op)
-        a, b = (dict(held(made.states, n, self.op)) for n in (self.reference, self.moving))
-        parameters = ({n: s[n] for n in run.symmetry.graph.parameters} for s in (a, b))
+        a, b = (dict(held(made.states, name, self.op)) for name in (self.reference, self.moving))
+        parameters = ({name: s[name] for name in run.symmetry.graph.parameters} for s in (a, b))
         weights = parameter_weights(run.symmetry, self.weighting, *map(run.symmetry.stacked, parameters))
         blends = Transform(self.blends(run, a, b, weights))
         made.shared[self.moving] = made.shared[self.moving].then(blends)

@@ -78,15 +78,15 @@ class _Freed:
 
 def blendable(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> Iterator[Space]:
     """The spaces whose units can be split and merged one by one."""
-    for s in symmetry.active:
-        alone = not s.fibre and not s.is_matrix and SymmetryClass.SEMI_PERMUTATION in s.bound
-        if alone and any(fnmatch(s.name, p) for p in patterns) and not _twice(symmetry, s):
-            yield s
+    for space in symmetry.active:
+        alone = not space.fibre and not space.is_matrix and SymmetryClass.SEMI_PERMUTATION in space.bound
+        if alone and any(fnmatch(space.name, pattern) for pattern in patterns) and not _twice(symmetry, space):
+            yield space
 
 
 def _twice(symmetry: SymmetryGraph, space: Space) -> bool:
     """Whether the space stands twice on one block, so that copies would meet copies."""
-    found = (b for n in symmetry.acting_on[space.id] for b in blocks(symmetry.acting_terms[n]))
+    found = (b for name in symmetry.acting_on[space.id] for b in blocks(symmetry.acting_terms[name]))
     return any(sum(x.space == space.id for x in b) > 1 for b in found)
 
 
@@ -131,7 +131,7 @@ def _freed(symmetry: SymmetryGraph, space: Space, a: State, b: State, weights: M
 
 def _equal(symmetry: SymmetryGraph, space: Space, b: State) -> Tensor:
     """For every unit the first one that is entered as it is: (n,)."""
-    names = [p for p in symmetry.parameters_of[space.id] if p in b]
+    names = [parameter for parameter in symmetry.parameters_of[space.id] if parameter in b]
     state = symmetry.stacked(symmetry.shifted({p: b[p] for p in names}))
     rows = []
     for block in blocks_on(symmetry, space.id, [state], state.__contains__):
@@ -195,11 +195,11 @@ def _sides(symmetry: SymmetryGraph, space: Space, a: State, b: State, weights: M
     n = space.size
     tables = {dual: torch.zeros(n, n).to(like) for dual in (False, True)}
     squares = {dual: torch.zeros(n).to(like) for dual in (False, True)}
-    names = [p for p in symmetry.parameters_of[space.id] if p in a and p in b]
+    names = [parameter for parameter in symmetry.parameters_of[space.id] if parameter in a and parameter in b]
     states = [symmetry.stacked(symmetry.shifted({p: s[p] for p in names})) for s in (a, b)]
     for block in blocks_on(symmetry, space.id, states, weights.__contains__):
         dim, w = block.dim(space.id), weights[block.parameter]
-        x, y = (unfold(t, [dim]) for t in block.tensors)
+        x, y = (unfold(tensor, [dim]) for tensor in block.tensors)
         dual = block.leaves[dim].dual
         tables[dual] += w * x @ y.T
         squares[dual] += w * y.square().sum(1)

@@ -33,7 +33,7 @@ def check_readable(models: Iterable[Model]) -> None:
     Raises:
         UsageError: one is none of transformers.
     """
-    for other in (m.spec for m in models if m.config is None):
+    for other in (model.spec for model in models if model.config is None):
         remedy = "name checkpoints, or take a method that symgraph has"
         raise UsageError(f"mergekit reads models of transformers, and {other} is none", remedy=remedy)
 
@@ -56,7 +56,7 @@ class ByMergekit:
             CheckpointError: mergekit failed, or what it wrote is not the merge.
         """
         first = next(iter(self.states))
-        fixed = {n for n, _ in self.models[first].module.named_buffers()}
+        fixed = {name for name, _ in self.models[first].module.named_buffers()}
         # It is only here for a while: rounded once, in the end.
         wide = torch.float64 if torch.float64 in stored.values() else torch.float32
         with tempfile.TemporaryDirectory(prefix=".mergekit-", dir=self.scratch) as name:
@@ -65,23 +65,25 @@ class ByMergekit:
             found = Run(folder, places[first], wide).merge(self._plain(places, wide), self.seed, self.trusted)
             merged = read_state(found)
         own = self.states[first]
-        mixed = {n for n, t in own.items() if moves(t) and n not in fixed and n in merged}
+        mixed = {name for name, tensor in own.items() if moves(tensor) and name not in fixed and name in merged}
         # What is one tensor under several names stays one.
         once: dict[int, Tensor] = {}
-        for n, t in own.items():
-            once.setdefault(id(t), cast(merged[n], stored.get(n, t.dtype)) if n in mixed else t)
-        return {n: once[id(t)] for n, t in own.items()}
+        for n, tensor in own.items():
+            once.setdefault(id(tensor), cast(merged[n], stored.get(n, tensor.dtype)) if n in mixed else tensor)
+        return {name: once[id(tensor)] for name, tensor in own.items()}
 
     def _written(self, name: str, folder: Path, dtype: torch.dtype) -> Path:
         state = self.states[name]
-        stored = {n: dtype if t.dtype.is_floating_point else t.dtype for n, t in state.items()}
+        stored = {name: dtype if tensor.dtype.is_floating_point else tensor.dtype for name, tensor in state.items()}
         return checkpoint.write(self.models[name], state, folder, stored=stored)
 
     def _plain(self, places: Mapping[str, Path], dtype: torch.dtype) -> dict[str, Any]:
         """The recipe with paths in the place of names; tokens are joined already."""
-        named = self.recipe.renamed({n: str(p) for n, p in places.items()})
+        named = self.recipe.renamed({name: str(p) for name, p in places.items()})
         # mergekit would add it to the mean.
-        unread = named.merge_method == "linear" and named.base not in {m.model for m in named.ingredients}
+        unread = named.merge_method == "linear" and named.base not in {
+            ingredient.model for ingredient in named.ingredients
+        }
         parameters = {**_USUAL, **named.parameters}
         plain: dict[str, Any] = brief(replace(named, base_model=None if unread else named.base, parameters=parameters))
         kept = {k: v for k, v in plain.items() if k not in _OURS}

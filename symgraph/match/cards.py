@@ -86,7 +86,7 @@ class Card:
 
     def _licences(self) -> str:
         """What there is to say of licences."""
-        said = "; ".join(f"`{i.spec}`: {i.licence or 'not said'}" for i in self.ingredients)
+        said = "; ".join(f"`{ingredient.spec}`: {ingredient.licence or 'not said'}" for ingredient in self.ingredients)
         found = self._licence()
         return f"licence: {found}, the strictest of {said}" if found else f"no licence is claimed: {said}"
 
@@ -101,15 +101,15 @@ class Card:
             yield f"- symmetry graph: SHA-256 `{self.symmetry.fingerprint}`"
         yield from [f"- {self._licences()}"] if self.relation else ()
         yield from (f"- {note}" for note in self.notes)
-        shares = any(i.weight is not None for i in self.ingredients)
+        shares = any(ingredient.weight is not None for ingredient in self.ingredients)
         yield from (
             "",
             f"| | model |{' weight |' * shares} SHA-256 of its weights |",
             f"|---|---|{'---|' * shares}---|",
         )
-        for i in self.ingredients:
-            share = f" {i.weight:g} |" if i.weight is not None else " |" * shares
-            yield f"| {i.role} | `{i.spec}` |{share} `{i.hash}` |"
+        for ingredient in self.ingredients:
+            share = f" {ingredient.weight:g} |" if ingredient.weight is not None else " |" * shares
+            yield f"| {ingredient.role} | `{ingredient.spec}` |{share} `{ingredient.hash}` |"
 
     def _loading(self) -> Iterator[str]:
         if self.model.config is None:
@@ -131,7 +131,7 @@ class Card:
 
     def _measures(self) -> Iterator[str]:
         if self.distances:
-            yield from ("", "## Distances", "", *(f"- {d}" for d in self.distances))
+            yield from ("", "## Distances", "", *(f"- {distance}" for distance in self.distances))
         if self.loss_barriers:
             yield from ("", "## Loss barrier", "")
         for label, found in self.loss_barriers:
@@ -155,4 +155,4 @@ def _figure(found: Measured) -> str:
 
 def element_spaces(symmetry: SymmetryGraph, alignment: Alignment) -> tuple[str, ...]:
     """The spaces on which something acts in an alignment."""
-    return tuple(s.name for s in symmetry.active if alignment.element(s.name) is not None)
+    return tuple(space.name for space in symmetry.active if alignment.element(space.name) is not None)

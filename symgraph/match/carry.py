@@ -54,7 +54,7 @@ class CarriedVectors(Shown):
         from safetensors.torch import save_file
 
         with atomic_path(path, overwrite) as temporary:
-            save_file({n: t.contiguous() for n, t in self.tensors.items()}, temporary)
+            save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, temporary)
         return Path(path)
 
     def to_plain(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class CarriedVectors(Shown):
         return {"kind": self.kind, **where, "tensors": sorted(self.tensors), "notes": list(self.notes)}
 
     def __str__(self) -> str:
-        names = ", ".join(f"{n} {tuple(t.shape)}" for n, t in self.tensors.items())
+        names = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in self.tensors.items())
         return "\n".join([f"{self.kind} at {self.map}: {names}", *self.notes])
 
 
@@ -116,7 +116,7 @@ def transport_vectors(
         )
     carry = {DIRECTIONS: _directions, PROBE: _probe, AUTOENCODER: _autoencoder}[kind]
     done = carry(tensors, moved, centred)
-    result = {n: done.get(n, t).to(t.dtype) for n, t in tensors.items()}
+    result = {name: done.get(name, tensor).to(tensor.dtype) for name, tensor in tensors.items()}
     if moved.centred:
         notes = (*notes, f"the mean along {moved.value} is not carried: nothing in the model reads it")
     return CarriedVectors(kind, moved, found, result, notes)
@@ -142,7 +142,7 @@ def _kind(tensors: Mapping[str, Tensor]) -> str:
 def _directions(tensors: Mapping[str, Tensor], moved: ValueMap, centred: bool) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         _check(name, tensor, moved, tensor.dim() - 1)
-    return {n: moved.directions(t) for n, t in tensors.items()}
+    return {name: moved.directions(tensor) for name, tensor in tensors.items()}
 
 
 def _probe(tensors: Mapping[str, Tensor], moved: ValueMap, centred: bool) -> dict[str, Tensor]:
@@ -168,10 +168,10 @@ def _autoencoder(tensors: Mapping[str, Tensor], moved: ValueMap, centred: bool) 
     encoder, encoder_bias, decoder, decoder_bias = names
     for name, last in ((encoder, encoder_last), (decoder, decoder_last)):
         _check(name, _required(tensors, name, AUTOENCODER), moved, 1 if last else 0)
-    rows = {n: t if encoder_last or n != encoder else t.T for n, t in tensors.items()}
+    rows = {name: tensor if encoder_last or name != encoder else tensor.T for name, tensor in tensors.items()}
     # Of x - b_dec the constant goes with the point b_dec, and the encoder's bias stays.
     read = {encoder: moved.readers(rows[encoder])} if centred else _reading(encoder, encoder_bias, rows, moved)
-    found = {n: t if encoder_last or n != encoder else t.T for n, t in read.items()}
+    found = {name: tensor if encoder_last or name != encoder else tensor.T for name, tensor in read.items()}
     columns = tensors[decoder] if decoder_last else tensors[decoder].T
     written = moved.directions(columns)
     found[decoder] = written if decoder_last else written.T

@@ -67,7 +67,7 @@ class Compared(Shown):
     def curves(self) -> dict[str, LossBarrier]:
         """The loss barrier of every way, between models by the names of their files."""
         names = tuple(Path(spec).name or spec for spec in self.models)
-        return {w.name: replace(w.barrier, models=names) for w in self.ways}
+        return {way.name: replace(way.barrier, models=names) for way in self.ways}
 
     def save_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Writes a page that opens from disk: all curves in one picture, with error bands, and their figures.
@@ -81,8 +81,8 @@ class Compared(Shown):
     def to_plain(self) -> dict[str, Any]:
         """Names and figures as plain data."""
         ways = {
-            w.name: {"distance": w.distance, "seconds": w.seconds, "loss_barrier": w.barrier.to_plain()}
-            for w in self.ways
+            way.name: {"distance": way.distance, "seconds": way.seconds, "loss_barrier": way.barrier.to_plain()}
+            for way in self.ways
         }
         return {"models": list(self.models), "ways": ways, "best": self.best.name, "notes": list(self.notes)}
 
@@ -175,7 +175,7 @@ def compare(
 
 def _wanted(ways: str | Sequence[str] | None, training: Any) -> tuple[str, ...]:
     if ways is None:
-        return tuple(w for w in WAYS if training is not None or w not in NEED_DATA)
+        return tuple(way for way in WAYS if training is not None or way not in NEED_DATA)
     for name in several(ways):
         if name not in WAYS:
             remedy = near(name, WAYS, f"some of {', '.join(WAYS)}")

@@ -56,7 +56,7 @@ def confidences(symmetry: SymmetryGraph, a: State, b: State, weights: Mapping[st
         weights: of the stacked tensors, as the match weighs them.
     """
     both = [symmetry.stacked(symmetry.shifted(s)) for s in (a, b)]
-    every = [block for n in both[0] if n in both[1] for block in _blocks(symmetry, n, both)]
+    every = [block for name in both[0] if name in both[1] for block in _blocks(symmetry, name, both)]
     found = []
     for unit in units(symmetry):
         ids = unit.ids()
@@ -66,7 +66,7 @@ def confidences(symmetry: SymmetryGraph, a: State, b: State, weights: Mapping[st
 
 def _blocks(symmetry: SymmetryGraph, name: str, states: Sequence[State]) -> Iterator[Block]:
     if name in symmetry.acting_parameters:
-        yield from blocks(name, [s[name] for s in states], symmetry.acting_terms[name])
+        yield from blocks(name, [state[name] for state in states], symmetry.acting_terms[name])
 
 
 def _unit(symmetry: SymmetryGraph, unit: Tree, found: list[Block], weights: Mapping[str, float]) -> list[Confidence]:

@@ -16,7 +16,7 @@ from symgraph.symmetry.terms import Leaf
 
 def repeats(leaves: Sequence[Leaf], ids: set[int]) -> bool:
     """Whether one of the spaces stands on two dimensions."""
-    on = [x.space for x in leaves if x.space in ids]
+    on = [leaf.space for leaf in leaves if leaf.space in ids]
     return len(on) > len(set(on))
 
 
@@ -47,18 +47,18 @@ class TableSums:
             if leaf.space in self.ids:
                 dims.setdefault(leaf.space, []).append(dim)
         for turn in range(max(map(len, dims.values()))):
-            chosen = [d[min(turn, len(d) - 1)] for d in dims.values()]
+            chosen = [along[min(turn, len(along) - 1)] for along in dims.values()]
             if self.order is None:
-                self._add(_key(self.symmetry, [block.leaves[d] for d in chosen]), block, chosen, weight)
+                self._add(_key(self.symmetry, [block.leaves[dim] for dim in chosen]), block, chosen, weight)
                 continue
             first = dims[self.unit.space.id][0]
-            rest = [d for d in chosen if d != first]
+            rest = [dim for dim in chosen if dim != first]
             key = _key(self.symmetry, [block.leaves[d] for d in rest or [first]])
             found = weight * _correlate_pairs(block, first, rest, self.order)
             self.sums[key] = self.sums[key] + found if key in self.sums else found
 
     def _add(self, key: Key, block: Block, dims: list[int], weight: float) -> None:
-        x, y = (unfold(t, dims).flatten(0, -2) for t in block.tensors)
+        x, y = (unfold(tensor, dims).flatten(0, -2) for tensor in block.tensors)
         if key in self.sums:
             self.sums[key].addmm_(x, y.mT, alpha=weight)
         else:
@@ -71,19 +71,19 @@ class TableSums:
     def _opened(self, key: Key, c: Tensor) -> Tensor:
         sizes = [self.symmetry.spaces[s].size for s, _ in key]
         count = len(sizes)
-        mixed = [i for pair in zip(range(count), range(count, 2 * count), strict=True) for i in pair]
+        mixed = [place for pair in zip(range(count), range(count, 2 * count), strict=True) for place in pair]
         return c.reshape(*sizes, *sizes).permute(mixed).unsqueeze(0)
 
 
 def _key(symmetry: SymmetryGraph, leaves: list[Leaf]) -> Key:
-    return tuple((x.space, symmetry.frame(x.frame).sign) for x in leaves)
+    return tuple((leaf.space, symmetry.frame(leaf.frame).sign) for leaf in leaves)
 
 
 def _correlate_pairs(block: Block, outer: int, dims: list[int], order: Tensor) -> Tensor:
     """The correlation of the positions i of A and order_i of B along `outer`: (n, n_A, n_B, ...)."""
-    x, y = (unfold(t, [outer, *dims]) for t in block.tensors)
-    sizes = [block.leaves[d].size for d in dims]
-    x, y = (t.reshape(len(order), -1, t.shape[-1]) for t in (x, y[order]))
+    x, y = (unfold(tensor, [outer, *dims]) for tensor in block.tensors)
+    sizes = [block.leaves[dim].size for dim in dims]
+    x, y = (tensor.reshape(len(order), -1, tensor.shape[-1]) for tensor in (x, y[order]))
     k = len(sizes)
-    mixed = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
+    mixed = [place for pair in zip(range(k), range(k, 2 * k), strict=True) for place in pair]
     return (x @ y.mT).reshape(-1, *sizes, *sizes).permute(0, *(1 + i for i in mixed))

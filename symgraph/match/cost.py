@@ -59,12 +59,12 @@ class Cost:
 
 def cost_of_program(models: Sequence[Model], program: Program, symmetry: SymmetryGraph, *, written: int) -> Cost:
     """What it takes to run a program that reads no data, and to write so many of the models."""
-    steps = [s for s in program.steps if isinstance(s, MatchStep)]
-    counts = [_descents(s, len(models)) for s in steps]
+    steps = [step for step in program.steps if isinstance(step, MatchStep)]
+    counts = [_descents(step, len(models)) for step in steps]
     sweeps = sum(count * (1 + swept) for count, swept in chain(*counts))
-    further = sum(_WEIGHED + s.rounds for s in steps) if len(models) > 2 else 0
+    further = sum(_WEIGHED + step.rounds for step in steps) if len(models) > 2 else 0
     descents = sum(count for count, _ in chain(*counts))
-    compared = 1 + any(s.compared for s in program.steps if isinstance(s, Settle))
+    compared = 1 + any(step.compared for step in program.steps if isinstance(step, Settle))
     passes = _LOADED + _CANONICAL + _DESCENT * descents + further + _MOVED + _COMPARED * compared
     held = _accumulated(symmetry) if steps else 0
     waiting = 2 * _MATCHED * bool(steps) + (len(models) - 1) * _WIDE
@@ -95,8 +95,8 @@ def cost_of_mean(models: Sequence[Model]) -> Cost:
 def _cost(
     models: Sequence[Model], passes: int, held: int, *, written: int, waiting: int, computed: float = 0.0
 ) -> Cost:
-    stored = [sum(n * d.itemsize for n, d in _tensors(m)) for m in models]
-    largest = max((n for m in models for n, _ in _tensors(m)), default=0)
+    stored = [sum(count * dtype.itemsize for count, dtype in _tensors(model)) for model in models]
+    largest = max((count for model in models for count, _ in _tensors(model)), default=0)
     disk = written * max(stored) + waiting * max(map(_entries, models))
     memory = held + _LARGEST * _WIDE * largest
     return Cost(sum(stored), passes, memory, disk, computed + passes * sum(stored) / _STREAMED)
@@ -104,25 +104,27 @@ def _cost(
 
 def _accumulated(symmetry: SymmetryGraph) -> int:
     """Bytes of the largest table of correlations, a few times, and of the elements of all spaces."""
-    sizes = [(s.size, prod(symmetry.fibre_sizes(s))) for s in symmetry.active]
+    sizes = [(space.size, prod(symmetry.fibre_sizes(space))) for space in symmetry.active]
     tables = max((size * outer for size, outer in sizes), default=0) ** 2
-    matrices = sum(size**2 * outer for (size, outer), s in zip(sizes, symmetry.active, strict=True) if s.is_matrix)
+    matrices = sum(
+        size**2 * outer for (size, outer), space in zip(sizes, symmetry.active, strict=True) if space.is_matrix
+    )
     return _TABLES * torch.float32.itemsize * tables + 2 * _WIDE * matrices
 
 
 def _tensors(model: Model) -> list[tuple[int, torch.dtype]]:
     """How many entries each tensor of a checkpoint has, and their dtype."""
-    shapes = {n: t.shape for n, t in model.module.state_dict().items()}
-    return [(prod(shapes[n]), dtype) for n, dtype in dtypes(model).items()]
+    shapes = {name: tensor.shape for name, tensor in model.module.state_dict().items()}
+    return [(prod(shapes[name]), dtype) for name, dtype in dtypes(model).items()]
 
 
 def _entries(model: Model) -> int:
-    return sum(n for n, _ in _tensors(model))
+    return sum(count for count, _ in _tensors(model))
 
 
 def _operations(symmetry: SymmetryGraph) -> float:
     """Multiplications and additions of one sweep: the correlation of each axis that moves, and what moves it."""
-    sizes = {s.id: s.size for s in symmetry.active}
+    sizes = {space.id: space.size for space in symmetry.active}
     found = 0.0
     for name, axes in symmetry.terms.items():
         entries = prod(symmetry.graph.state[name].shape)

@@ -77,12 +77,15 @@ class Descent:
         section: RunSection | None = None,
     ) -> None:
         self.symmetry, self.options, self.run_index, self.seen = symmetry, o, run, seen
-        self.close, self.given = close, next((t.dtype for t in b.values() if t.is_floating_point()), torch.float64)
+        self.close, self.given = (
+            close,
+            next((tensor.dtype for tensor in b.values() if tensor.is_floating_point()), torch.float64),
+        )
         self.dtype: torch.dtype = torch.float64 if close else getattr(torch, o.precision)
-        self.device = next((t.device for t in b.values()), torch.device("cpu"))
+        self.device = next((tensor.device for tensor in b.values()), torch.device("cpu"))
         self.units, self.ranks = units(symmetry, o.spaces), current()
         self.owner = owners_of(self.units)
-        self._place([n for n in symmetry.graph.parameters if n in a and n in b])
+        self._place([name for name in symmetry.graph.parameters if name in a and name in b])
         self._pair(a, b, keep)
         self.element = GroupElement(symmetry, {})
         self.generator = torch.Generator().manual_seed(o.seed + 7919 * run)
@@ -99,11 +102,11 @@ class Descent:
     def _place(self, names: Sequence[str]) -> None:
         """Which tensors belong to this process, and in which each unit is solved; `spread` are those of several."""
         # An order by a cost looks at all blocks of a unit at once.
-        together = () if self.options.outer == "joint" else {u.space.id for u in self.units if u.children}
+        together = () if self.options.outer == "joint" else {unit.space.id for unit in self.units if unit.children}
         homes = owners(self.symmetry, self.ranks.count, together)
-        self.names = [n for n in names if homes[n] == self.ranks.rank]
+        self.names = [name for name in names if homes[name] == self.ranks.rank]
         every = outlines_of(self.symmetry, names)
-        self.outlines = [[o for o in every if o.spaces & u.ids()] for u in self.units]
+        self.outlines = [[o for o in every if o.spaces & unit.ids()] for unit in self.units]
         on = [{homes[o.member] for o in some} for some in self.outlines]
         self.spread = {u for u, some in enumerate(on) if len(some) > 1}
         self.homes = [min(some, default=0) for some in on]
@@ -111,12 +114,12 @@ class Descent:
     def _pair(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor], keep: Keep) -> None:
         """The blocks that belong to this process, and what all of them come to."""
         symmetry, o, close = self.symmetry, self.options, self.close
-        first, second = (symmetry.stacked(symmetry.shifted({n: s[n] for n in self.names})) for s in (a, b))
+        first, second = (symmetry.stacked(symmetry.shifted({name: s[name] for name in self.names})) for s in (a, b))
         weights = parameter_weights(symmetry, o.weighting, first, second)
         condense = o.outer == "joint" and not close
         found = pairs_of(symmetry, first, second, weights, self.dtype, condense=condense, by_distance=close, keep=keep)
         self.pairs = found.pairs
-        self.on = [[p for p in self.pairs if p.spaces & u.ids()] for u in self.units]
+        self.on = [[pair for pair in self.pairs if pair.spaces & unit.ids()] for unit in self.units]
         one, other, still = map(self.ranks.total, (*found.squares, found.still))
         self.squares, self.scale = (one, other), one + 1e-300
         # |A|^2 + |B|^2 less what of 2 <A, B> stays; or what of the distance stays.
@@ -184,12 +187,12 @@ class Descent:
 
     def _objective(self) -> float:
         if self.close:
-            found = self.still + self.ranks.total(sum(p.distance() for p in self.pairs))
+            found = self.still + self.ranks.total(sum(pair.distance() for pair in self.pairs))
         else:
-            found = max(self.still - 2 * self.ranks.total(sum(p.product() for p in self.pairs)), 0.0)
+            found = max(self.still - 2 * self.ranks.total(sum(pair.product() for pair in self.pairs)), 0.0)
         if not self.share or self.seen is None:
             return found
-        agreed = sum(agreement(self.seen.moved(u, self.element)) for u in self.units)
+        agreed = sum(agreement(self.seen.moved(unit, self.element)) for unit in self.units)
         return (1 - self.share) * found + 2 * self.share * self.scale * (1 - agreed)
 
     def at_order(self, unit: int, order: Tensor) -> GroupElement:
@@ -216,11 +219,11 @@ class Descent:
 
     def _turns_together(self, turns: Iterable[Turn]) -> list[Outcome | None]:
         """Units that all processes hold something of."""
-        return [self._turn(t, self.ranks) for t in turns]
+        return [self._turn(turn, self.ranks) for turn in turns]
 
     def _turns_apart(self, turns: Iterable[Turn]) -> list[Outcome | None]:
         """Units that each belong to one process: all know of all in the end."""
-        mine = [self._turn(t, ALONE) for t in turns if self.homes[t.unit] == self.ranks.rank]
+        mine = [self._turn(turn, ALONE) for turn in turns if self.homes[turn.unit] == self.ranks.rank]
         every = self.ranks.gathered(mine)
         for outcome in (o for rank, part in enumerate(every) if rank != self.ranks.rank for o in part):
             self._take(outcome)
@@ -307,14 +310,14 @@ class Descent:
     def _gain(self, element: GroupElement, ranks: Ranks) -> float:
         """By how much the element would raise the correlation with A."""
         there = element.to(dtype=self.dtype, device=self.device)
-        gain = ranks.total(sum(p.gain(there) for p in self.pairs if p.spaces & element.elements.keys()))
+        gain = ranks.total(sum(pair.gain(there) for pair in self.pairs if pair.spaces & element.elements.keys()))
         return (1 - self.share) * gain + self._agreed(element.after(self.element)) - self._agreed(self.element)
 
     def _agreed(self, element: GroupElement) -> float:
         """What activations say for an element, as correlations of weights count."""
         if not self.share or self.seen is None:
             return 0.0
-        return self.share * self.scale * sum(agreement(self.seen.moved(u, element)) for u in self.units)
+        return self.share * self.scale * sum(agreement(self.seen.moved(unit, element)) for unit in self.units)
 
     def _step(self, found: Optimum) -> GroupElement:
         step = {i: _fit(self.symmetry, i, e.mapped(torch.squeeze)) for i, e in found.elements.items()}

@@ -61,7 +61,7 @@ class DualAscent:
         for name, number in given.items():
             if not number > 0:
                 raise UsageError(f"{argument(name, number)} is not positive", remedy="give a positive number")
-        if any(p is relaxed.gamma for group in optimiser.param_groups for p in group["params"]):
+        if any(parameter is relaxed.gamma for group in optimiser.param_groups for parameter in group["params"]):
             remedy = "give it relaxed.module.parameters(), the weights alone"
             raise UsageError("the optimiser trains gamma by itself", remedy=remedy)
         self.optimiser, self.relaxed = optimiser, relaxed

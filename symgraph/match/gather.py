@@ -125,7 +125,8 @@ def gather(
     outer = _outer(symmetry, over)
     if not outer:
         held = [s.name for s in _holding(symmetry)]
-        cause = f"nothing acts inside of {shorten(over if held else (s.name for s in symmetry.active)) or 'anything'}"
+        within = over if held else [space.name for space in symmetry.active]
+        cause = f"nothing acts inside of {shorten(within) or 'anything'}"
         such = f"name one of {shorten(held)}" if held else "gathering is for mixtures of experts and for attention"
         raise UsageError(f"{found.spec} has nothing to gather", cause=cause, remedy=such)
     canonical = canonicalise(symmetry, float64(state_of(found.module)))
@@ -138,14 +139,14 @@ def gather(
 
 
 def _outer(symmetry: SymmetryGraph, patterns: Sequence[str]) -> list[Space]:
-    wanted = {s.id for pattern in patterns if pattern != "*" for s in symmetry.matching(pattern)}
+    wanted = {space.id for pattern in patterns if pattern != "*" for space in symmetry.matching(pattern)}
     return [s for s in _holding(symmetry) if s.id in wanted or "*" in patterns]
 
 
 def _holding(symmetry: SymmetryGraph) -> list[Space]:
     """The spaces that others are inside of."""
-    held = {f for s in symmetry.active for f in s.fibre}
-    return [s for s in symmetry.active if s.id in held]
+    held = {outer for space in symmetry.active for outer in space.fibre}
+    return [space for space in symmetry.active if space.id in held]
 
 
 class _Gathering:
@@ -200,10 +201,14 @@ class _Gathering:
         """The distance of all that is inside from its mean over the positions, over its norm."""
         mean = self._everywhere(space, _mean)
         inner = {s.id for s in self.symmetry.active if space.id in s.fibre}
-        names = [n for n, t in self.symmetry.terms.items() if {leaf.space for a in t for leaf in leaves(a)} & inner]
-        names = [n for n in names if n in self.state]
-        apart = sum(float((self.state[n] - mean[n]).square().sum()) for n in names)
-        whole = sum(float(self.state[n].square().sum()) for n in names)
+        names = [
+            name
+            for name, axes in self.symmetry.terms.items()
+            if {leaf.space for a in axes for leaf in leaves(a)} & inner
+        ]
+        names = [name for name in names if name in self.state]
+        apart = sum(float((self.state[name] - mean[name]).square().sum()) for name in names)
+        whole = sum(float(self.state[name].square().sum()) for name in names)
         return float((apart / whole) ** 0.5) if whole else 0.0
 
 

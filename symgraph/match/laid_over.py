@@ -55,7 +55,7 @@ class Overlay:
 def seen(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[str]:
     """The tensors that models are compared by: whatever a checkpoint stores and the graph reads."""
     kept = symmetry.graph.state.keys() - symmetry.graph.transient
-    return [n for n in symmetry.terms if n in kept and n in state and state[n].is_floating_point()]
+    return [name for name in symmetry.terms if name in kept and name in state and state[name].is_floating_point()]
 
 
 def root_mean_square(tensor: Tensor) -> float:
@@ -76,15 +76,15 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
         SymgraphError: a gain of B is zero, so that nothing can be brought into its gauge.
     """
     names = seen(symmetry, b)
-    sizes = {n: root_mean_square(b[n]) for n in names}
-    weights = {n: 1.0 / size for n, size in sizes.items() if size > 0}
+    sizes = {name: root_mean_square(b[name]) for name in names}
+    weights = {name: 1.0 / size for name, size in sizes.items() if size > 0}
     there = upright(symmetry, b)
     match = _Match(symmetry, there, _noise_weights(symmetry, there, b, sizes))
     model = upright(symmetry, a)
     found = match.of(model)
     chance = tuple(match.distance(match.of(upright(symmetry, s))) for s in _surrogates(symmetry, a))
     here = adopted(symmetry, match.brought(model, found).apply(a), b)
-    count = sum(b[n].numel() for n in weights)
+    count = sum(b[name].numel() for name in weights)
     if square(here, b, weights) > enough**2 * count:
         here = _fitted(symmetry, here, b, weights, far**2 * count)
     return Overlay(here, weights, match.distance(found), chance)
@@ -110,10 +110,10 @@ def _rematched(symmetry: SymmetryGraph, here: State, b: State) -> State | None:
     """The state with other permutations and signs where these are nearer to B; None where it has the nearest."""
     out, clean = to_clean_gauge(symmetry, here)
     to, target = to_clean_gauge(symmetry, b)
-    sizes = {n: root_mean_square(b[n]) for n in seen(symmetry, b)}
+    sizes = {name: root_mean_square(b[name]) for name in seen(symmetry, b)}
     weights = _noise_weights(symmetry, Canonical(target, to, ()), b, sizes)
     found = nearest(symmetry, target, clean, replace(_OPTIONS, weighting=weights), warm=True)
-    if not any(_changes_places(e.index, e.sign) for e in found.element.elements.values()):
+    if not any(_changes_places(element.index, element.sign) for element in found.element.elements.values()):
         return None
     return Transform((Act(found.element), *out.inverse().steps)).apply(clean)
 
@@ -152,15 +152,26 @@ def _noise_weights(
     """One over the variance that noise of equal share in every tensor of B has in canonical form, by parameter."""
     generator, found = torch.Generator().manual_seed(SEED + 2), dict[str, float]()
     for _ in range(probes):
-        noise = {n: sizes.get(n, 0.0) * _noise_like(t, generator) if n in sizes else t for n, t in b.items()}
+        noise = {
+            name: sizes.get(name, 0.0) * _noise_like(tensor, generator) if name in sizes else tensor
+            for name, tensor in b.items()
+        }
         moved = there.transform.apply(noise, linear=True)
         for n in sizes:
             found[n] = found.get(n, 0.0) + float(moved[n].square().mean()) / probes
     least = 1e-12 * max(found.values(), default=1.0)
     # What the canonical form leaves open says nothing there.
-    ports = (p for c in tilted(symmetry) for p in (c.source, *(s.port for s in c.shares if s.port.plane is not None)))
-    free = {p.piece.parameter for p in ports}
-    return {n: 0.0 if n in free else 1.0 / max(v, least) for n, v in found.items() if n in symmetry.graph.parameters}
+    ports = (
+        p
+        for constant in tilted(symmetry)
+        for p in (constant.source, *(share.port for share in constant.shares if share.port.plane is not None))
+    )
+    free = {port.piece.parameter for port in ports}
+    return {
+        name: 0.0 if name in free else 1.0 / max(value, least)
+        for name, value in found.items()
+        if name in symmetry.graph.parameters
+    }
 
 
 def _noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -171,7 +182,10 @@ def _surrogates(symmetry: SymmetryGraph, a: State) -> Iterator[State]:
     """Models with A's entries in another order, each tensor by itself: unrelated, and alike in all sizes."""
     generator = torch.Generator().manual_seed(SEED + 3)
     for _ in range(SURROGATES):
-        yield {n: _shuffled(t, generator) if n in symmetry.graph.parameters else t for n, t in a.items()}
+        yield {
+            name: _shuffled(tensor, generator) if name in symmetry.graph.parameters else tensor
+            for name, tensor in a.items()
+        }
 
 
 def _shuffled(tensor: Tensor, generator: torch.Generator) -> Tensor:

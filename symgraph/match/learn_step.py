@@ -28,11 +28,11 @@ class LearnStep(LearnOptions, ProgramStep):
         """The models from where they are matched on, the reference first, since the first may stay."""
         lesson, made = run.data(), held(run.together, self.matched, self.op)
         order = sorted(made.states, key=lambda n: n != made.first)
-        states = [made.states[n] for n in order]
+        states = [made.states[name] for name in order]
         found = learn(run.symmetry, states, lesson, self, run.progress, run.opened(f"{self.op} {self.matched}"))
-        for n, moved in zip(order, found.transforms, strict=True):
+        for name, moved in zip(order, found.transforms, strict=True):
             if moved is not None:
-                made.shared[n] = made.shared[n].then(moved)
+                made.shared[name] = made.shared[name].then(moved)
         # Gains and constants that were trained belong to no model's gauge.
         made.learned, made.trained = found, self.gauge
         run.notes.append(str(found))

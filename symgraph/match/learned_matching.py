@@ -134,20 +134,22 @@ class _Run:
         self.generator = torch.Generator().manual_seed(o.seed)
         self.feed = Feed(training, self.generator)
         # What is found is composed with what the states came from.
-        like = next(t for t in states[0].values() if t.is_floating_point())
-        self.states = [self._placed(s) for s in states]
+        like = next(tensor for tensor in states[0].values() if tensor.is_floating_point())
+        self.states = [self._placed(state) for state in states]
         first, *others = self.states
         # Infinite entries of a mask would become NaN on the way from one to the same.
-        self.rest = {n: t for n, t in first.items() if is_shared_mask([t, *(s[n] for s in others)])}
-        self.buffers = {n for n, _ in lesson.network.named_buffers()}
+        self.rest = {
+            name: tensor for name, tensor in first.items() if is_shared_mask([tensor, *(s[name] for s in others)])
+        }
+        self.buffers = {name for name, _ in lesson.network.named_buffers()}
         self.rest |= fixed_tensors(lesson.network, first, self.dtype, self.device)
         self.descent = Descent(symmetry, self.states, range(0 if o.dual else 1, len(states)), o, like, _ESTIMATED)
         self.mixtures = _mixtures(len(states), o.estimate)
         self.section = None if opened is None else opened(self._identity())
 
     def _placed(self, state: Mapping[str, Tensor]) -> State:
-        floating = ((n, t) for n, t in state.items() if t.is_floating_point())
-        return {n: t.detach().to(self.device, self.dtype) for n, t in floating}
+        floating = ((name, tensor) for name, tensor in state.items() if tensor.is_floating_point())
+        return {name: tensor.detach().to(self.device, self.dtype) for name, tensor in floating}
 
     def learned(self, progress: Progress | None) -> Learned:
         """Steps until there is a reason to end, and what is kept."""
@@ -176,14 +178,14 @@ class _Run:
     def between(self, weights: Sequence[float], *, exact: bool = False) -> dict[str, Tensor]:
         """The tensors of the network at a mixture, differentiable in the latents."""
         moved = [(self.descent.state(i, exact=exact), weight) for i, weight in enumerate(weights) if weight]
-        names = [n for n in moved[0][0] if n not in self.rest]
-        found = {n: weighted_mean([s[n] for s, _ in moved], [w for _, w in moved]) for n in names}
+        names = [name for name in moved[0][0] if name not in self.rest]
+        found = {name: weighted_mean([s[name] for s, _ in moved], [w for _, w in moved]) for name in names}
         # Statistics of norms have no gradient in torch; they move with the element all the same.
-        return self.rest | {n: t.detach() if n in self.buffers else t for n, t in found.items()}
+        return self.rest | {name: t.detach() if name in self.buffers else t for name, t in found.items()}
 
     def _ends(self) -> list[float]:
         """The losses of all models on validation data."""
-        losses = [self.objective.over(self.rest | s, self.validation, "validation data") for s in self.states]
+        losses = [self.objective.over(self.rest | state, self.validation, "validation data") for state in self.states]
         for i, value in enumerate(losses):
             if not math.isfinite(value):
                 raise DataError(
@@ -201,9 +203,9 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         # Digits that rounding in another order, as on more threads, does not reach.
-        tensors = (t for s in self.states for t in s.values() if t.isfinite().all())
-        sizes = [f"{float(t.double().norm()):.5e}" for t in tensors]
-        options = {f.name: getattr(self.options, f.name) for f in fields(LearnOptions)}
+        tensors = (tensor for state in self.states for tensor in state.values() if tensor.isfinite().all())
+        sizes = [f"{float(tensor.double().norm()):.5e}" for tensor in tensors]
+        options = {entry.name: getattr(self.options, entry.name) for entry in fields(LearnOptions)}
         return {"symmetry": self.symmetry.fingerprint, "options": options, "models": sizes}
 
     def _checkpoint(self) -> None:

@@ -100,8 +100,8 @@ def _listed(names: Collection[str], among: Sequence[str]) -> list[str]:
 
 
 def _scheme(block: int, places: Sequence[Places], names: Sequence[str]) -> dict[str, Any]:
-    written = {n: None for found in places for n in (*found.tables, *found.writers)}
-    read = {n: None for found in places for n in found.readers}
+    written = {name: None for found in places for name in (*found.tables, *found.writers)}
+    read = {name: None for found in places for name in found.readers}
     apply = [
         {"targets": _listed(written, names), "location": "weight_output"},
         {"targets": _listed(read, names), "location": "weight_input", "inverse": True},

@@ -89,7 +89,7 @@ def match(
     Raises:
         UsageError: an unknown weighting or parameter, or a pattern that matches no space.
     """
-    held: list[State] = [dict(s) for s in states]
+    held: list[State] = [dict(state) for state in states]
     # Of two models each is the mean of the others: rounds would be no more than further sweeps.
     if len(held) == 2 and (seen is None or not rounds):
         first, second = held
@@ -102,8 +102,8 @@ def match(
         if found.objective[-1] > found.initial:
             found = descend(warm=True, opened=None if opened is None else lambda part: opened(f"{part}, as they are"))
         return _about_mean(symmetry, first, second, found)
-    names = [n for n in symmetry.graph.parameters if all(n in s for s in held)]
-    shifted = [symmetry.shifted({n: s[n] for n in names}) for s in held]
+    names = [name for name in symmetry.graph.parameters if all(name in state for state in held)]
+    shifted = [symmetry.shifted({name: state[name] for name in names}) for state in held]
     weights = tensor_weights(symmetry, options.weighting, *shifted)
     section = None if opened is None else opened("rounds")
     run = _Rounds(symmetry, held, weights, replace(options, weighting=weights), progress, seen or {}, keep)
@@ -121,7 +121,7 @@ def _rounds(run: _Rounds, rounds: int, tolerance: float, section: RunSection | N
     found = {} if section is None else section.content
     history: list[float] = list(found.get("history", ()))
     if found:
-        run.hold([unpacked(run.symmetry, e) for e in found["elements"]])
+        run.hold([unpacked(run.symmetry, element) for element in found["elements"]])
     else:
         run.start()
         history.append(run.objective())
@@ -172,13 +172,13 @@ class _Rounds:
         # The mean moves with every model, so that few sweeps of one are worth it at a time.
         self.brief = replace(options, sweeps=min(options.sweeps, SWEEPS))
         self.hold([GroupElement(symmetry, {}) for _ in moved])
-        self.squares = [self._square(symmetry.shifted({n: s[n] for n in weights})) for s in moved]
+        self.squares = [self._square(symmetry.shifted({name: s[name] for name in weights})) for s in moved]
         self.scale = sum(self.squares) + 1e-300
 
     def hold(self, elements: Sequence[GroupElement]) -> None:
         """Takes all models from where they were given to where these elements bring them."""
         self.elements = list(elements)
-        self.moved = [_acted(g, s) for g, s in zip(elements, self.given, strict=True)]
+        self.moved = [_acted(element, s) for element, s in zip(elements, self.given, strict=True)]
 
     def start(self) -> None:
         """The nearest of three: as given, each matched to the mean of those before it, all matched to the first."""
@@ -229,7 +229,7 @@ class _Rounds:
         total = 0.0
         for (i, j), seen in self.seen.items():
             there = seen.after(self.elements[i], self.elements[j])
-            total += 2 - 2 * sum(agreement(there.moved(u, still)) for u in trees)
+            total += 2 - 2 * sum(agreement(there.moved(unit, still)) for unit in trees)
         return total * self.scale / len(self.moved) ** 2
 
     def _seen(self, m: int, others: Iterable[int], mean: Mapping[str, Tensor]) -> Activations | None:
@@ -238,7 +238,7 @@ class _Rounds:
             return None
         pairs = (self.seen[k, m] if k < m else self.seen[m, k].turned() for k in others)
         moved = (x.after(self.elements[k], self.elements[m]) for x, k in zip(pairs, others, strict=True))
-        square = self._square(self.symmetry.shifted({n: mean[n] for n in self.weights}))
+        square = self._square(self.symmetry.shifted({name: mean[name] for name in self.weights}))
         return mean_of(moved, self.scale / len(self.moved) / (square + 1e-300))
 
     def distances(self) -> tuple[float, ...]:
@@ -247,19 +247,19 @@ class _Rounds:
 
     def _spread(self) -> list[float]:
         found = [0.0] * len(self.moved)
-        for n, weight in self.weights.items():
-            tensors = [made(s[n]) for s in self.moved]
+        for name, weight in self.weights.items():
+            tensors = [made(s[name]) for s in self.moved]
             mean = _average(tensors)
-            for m, t in enumerate(tensors):
-                found[m] += float(weight * (t - mean).square().sum())
+            for m, tensor in enumerate(tensors):
+                found[m] += float(weight * (tensor - mean).square().sum())
         return found
 
     def _square(self, state: Mapping[str, Tensor]) -> float:
-        return sum(float(self.weights[n] * t.square().sum()) for n, t in state.items())
+        return sum(float(self.weights[name] * tensor.square().sum()) for name, tensor in state.items())
 
     def _mean(self, models: Sequence[int]) -> State:
         """The mean of some of the models as they are now, tensor by tensor."""
-        return {n: _averaged([self.moved[m][n] for m in models]) for n in self.weights}
+        return {name: _averaged([self.moved[model][name] for model in models]) for name in self.weights}
 
     def _take(self, m: int, found: Nearest) -> None:
         self.elements[m] = found.element.after(self.elements[m])
@@ -275,8 +275,8 @@ def _acted(element: GroupElement, state: State) -> State:
 
 def _average(tensors: Sequence[Tensor]) -> Tensor:
     total = made(tensors[0]).clone()
-    for t in tensors[1:]:
-        total.add_(t)
+    for tensor in tensors[1:]:
+        total.add_(tensor)
     return total.div_(len(tensors))
 
 
@@ -285,6 +285,6 @@ def _averaged(tensors: Sequence[Tensor]) -> Tensor:
     first = tensors[0]
     if len(tensors) == 1:
         return first
-    if not any(isinstance(t, Deferred) for t in tensors):
+    if not any(isinstance(tensor, Deferred) for tensor in tensors):
         return _average(tensors)
     return Deferred(lambda: _average(tensors), first.shape, first.dtype)

@@ -75,14 +75,14 @@ class MatchStep(MatchOptions, ProgramStep):
         if self.reference and self.reference not in names:
             what = f"there is no model {self.reference} among {', '.join(names)}"
             raise UsageError(what, remedy="name one of these as `reference` of the step")
-        states = [dict(run.states.pop(sources[n])) for n in names]
-        for n in names:
-            run.canonical[n] = replace(run.canonical[n], state={})
+        states = [dict(run.states.pop(sources[name])) for name in names]
+        for name in names:
+            run.canonical[name] = replace(run.canonical[name], state={})
         found = self._matched(run, states, self._parts(run, names))
-        gauges = [n for n in ([self.reference] if self.reference else names) if not run.canonical[n].singular]
+        gauges = [name for name in ([self.reference] if self.reference else names) if not run.canonical[name].singular]
         # The first whose gauge is far from singular, if there is one.
         gauges.sort(key=lambda n: bool(nearly_singular(run.canonical[n].transform)))
-        shared = {n: Transform((Act(g),)) for n, g in zip(names, found.elements, strict=True)}
+        shared = {name: Transform((Act(element),)) for name, element in zip(names, found.elements, strict=True)}
         moved = dict(zip(names, found.states, strict=True))
         first, figures = gauges[0] if gauges else names[0], replace(found, states=())
         reference = first if gauges else None
@@ -92,8 +92,8 @@ class MatchStep(MatchOptions, ProgramStep):
         """The places of the parts of the match in the file that the run leaves behind, if it leaves any."""
         if run.file is None:
             return None
-        options = {f.name: getattr(self, f.name) for f in fields(MatchOptions)} | {"rounds": self.rounds}
-        hashes = [run.hashes.get(n, n) for n in names]
+        options = {entry.name: getattr(self, entry.name) for entry in fields(MatchOptions)} | {"rounds": self.rounds}
+        hashes = [run.hashes.get(name, name) for name in names]
         identity = {"symmetry": run.symmetry.fingerprint, "options": options, "models": hashes}
         file = run.file
         return lambda part: file.section(f"{self.op} {self.into}, {part}", identity)
@@ -130,7 +130,7 @@ class MatchStep(MatchOptions, ProgramStep):
             return match(run.symmetry, states, options, self.rounds, None, of(ids), run.keep)
 
         mixture = judge(run.data(), states, self.batches)
-        trees = [u for u in units(run.symmetry, self.spaces) if u.space.id in counted]
+        trees = [unit for unit in units(run.symmetry, self.spaces) if unit.space.id in counted]
         best, note, (share, ids) = chosen(trees, options, matched, mixture, lambda m: m.states)
         run.notes.append(note)
         return best, share, of(ids)
@@ -153,10 +153,10 @@ class MatchStep(MatchOptions, ProgramStep):
 
     def _observed(self, run: Run, states: Sequence[State]) -> Seen:
         lesson, every = run.data(), units(run.symmetry, self.spaces)
-        trees = [u for u in every if any(fnmatch(u.space.name, p) for p in self.observed)]
+        trees = [u for u in every if any(fnmatch(u.space.name, pattern) for pattern in self.observed)]
         activations = self.method == "activations"
         if activations and not trees:
-            names = ", ".join(u.space.name for u in every[:3])
+            names = ", ".join(unit.space.name for unit in every[:3])
             raise UsageError(
                 f"nothing to observe matches {self.observed[0]!r}", remedy=f"units are called {names}, ..."
             )

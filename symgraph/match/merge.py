@@ -68,21 +68,28 @@ class Merged(Restated):
 
     def to_plain(self) -> dict[str, Any]:
         """The merge as plain data."""
-        models = [{"model": i.spec, "hash": i.hash, "weight": i.weight} for i in self.ingredients]
+        models = [
+            {"model": ingredient.spec, "hash": ingredient.hash, "weight": ingredient.weight}
+            for ingredient in self.ingredients
+        ]
         found = {"models": models, "method": self.method or "weighted mean", "aligned": self.universe is not None}
         found["recalibrated"] = self.recalibrated
         members = self.universe.members if self.universe else ()
-        distances = [{"before": m.before, "after": m.after} for m in members]
+        distances = [{"before": member.before, "after": member.after} for member in members]
         return found | {"distances": distances, "notes": list(self.notes)}
 
     def __str__(self) -> str:
         how = "in one basis" if self.universe else "taken as they are"
         how += f", statistics of {self.recalibrated}" if self.recalibrated else ""
-        shares = " + ".join(f"{i.weight:g} {i.spec}" for i in self.ingredients if i.weight is not None)
+        shares = " + ".join(
+            f"{ingredient.weight:g} {ingredient.spec}"
+            for ingredient in self.ingredients
+            if ingredient.weight is not None
+        )
         if self.method:
-            shares = f"{self.method} of {', '.join(i.spec for i in self.ingredients)}"
+            shares = f"{self.method} of {', '.join(ingredient.spec for ingredient in self.ingredients)}"
         distances = self.universe.distances if self.universe else ()
-        return "\n".join([f"{shares}, {how}", *(f"  {d}" for d in distances), *self.notes])
+        return "\n".join([f"{shares}, {how}", *(f"  {distance}" for distance in distances), *self.notes])
 
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -128,14 +135,14 @@ def merge(
     sources = several(sources, "merge")
     weights = [1 / len(sources)] * len(sources) if weights is None and sources else weights or ()
     check_weights(weights, len(sources))
-    models = whole = [with_example(model(s), example, input_size) for s in sources]
-    hashes = current().sent(0, lambda: [module_hash(m.module) for m in models])
+    models = whole = [with_example(model(source), example, input_size) for source in sources]
+    hashes = current().sent(0, lambda: [module_hash(model.module) for model in models])
     shares = list(map(float, weights))
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))
     tokens = WantedTokens(first, _source(vocabulary), asked=bool(vocabulary))
     shared = shared_rows(models, given(UniverseSettings, None, settings), wanted=tokens)
     models = list(shared.matched) if shared else models
-    kinds = widest([dtypes(m) for m in models], written)
+    kinds = widest([dtypes(model) for model in models], written)
     models, states, found = together(models, first, options, align=align, **settings)
     # Sums round by their order: it is that of the hashes, however the models are named.
     order = sorted(range(len(models)), key=lambda i: (hashes[i], shares[i]))
@@ -143,7 +150,7 @@ def merge(
     heaviest = models[first]
     if shared:
         rows = shared.mean(with_all_rows(shared, found), shares)
-        state = placed_in(state, {n: t.to(kinds[n]) for n, t in rows.items()}, heaviest.module)
+        state = placed_in(state, {name: tensor.to(kinds[name]) for name, tensor in rows.items()}, heaviest.module)
     roles = ["reference" if found and i == found.reference else "merged" for i in range(len(models))]
     ingredients = tuple(map(merged_ingredient, roles, whole, hashes, shares))
     where = ""
@@ -167,7 +174,10 @@ def with_all_rows(shared: Overlap, found: Universe | None) -> Sequence[State]:
     """The models with all their rows, where they were brought to."""
     if found is None:
         return shared.whole
-    return [m.alignment.transform.apply(float64(state)) for m, state in zip(found.members, shared.whole, strict=True)]
+    return [
+        member.alignment.transform.apply(float64(state))
+        for member, state in zip(found.members, shared.whole, strict=True)
+    ]
 
 
 def together(
@@ -180,21 +190,21 @@ def together(
     """
     if align:
         found = universe(list(map(_whole, models)), options=options, **{**settings, "reference": first})
-        return [m.model for m in found.members], found.states, found
+        return [member.model for member in found.members], found.states, found
     release()
     for other in models[1:]:
         check_same_architecture(models[0], other)
-    return list(models), [stored(m.module, read_state(m)) for m in models], None
+    return list(models), [stored(model.module, read_state(model)) for model in models], None
 
 
 def _whole(m: Model) -> Model:
     """The model with room for what is computed: halves become single precision until the mean is taken."""
-    if not any(p.dtype in _HALVES for p in m.module.parameters()):
+    if not any(parameter.dtype in _HALVES for parameter in m.module.parameters()):
         return m
     tensors = (*m.module.parameters(), *m.module.buffers())
-    module = copy.deepcopy(m.module, {id(t): _single(t) for t in tensors if t.dtype in _HALVES})
+    module = copy.deepcopy(m.module, {id(tensor): _single(tensor) for tensor in tensors if tensor.dtype in _HALVES})
     # What its files keep is not what it is computed in.
-    return replace(m, module=module, files=tuple(f for f in m.files if f.name == "config.json"))
+    return replace(m, module=module, files=tuple(file for file in m.files if file.name == "config.json"))
 
 
 def _single(half: Tensor) -> Tensor:
@@ -205,8 +215,8 @@ def _single(half: Tensor) -> Tensor:
 
 def widest(kept: Sequence[Mapping[str, torch.dtype]], written: torch.dtype | None) -> dict[str, torch.dtype]:
     """In which dtype each tensor is written: the one that is asked for, else the widest of its dtypes."""
-    found = {n: reduce(torch.promote_types, [k[n] for k in kept if n in k]) for n in kept[0]}
-    return {n: written if written is not None and d.is_floating_point else d for n, d in found.items()}
+    found = {name: reduce(torch.promote_types, [k[name] for k in kept if name in k]) for name in kept[0]}
+    return {name: written if written is not None and d.is_floating_point else d for name, d in found.items()}
 
 
 def write_merged(
@@ -221,7 +231,7 @@ def write_merged(
     last = merged.method or "averaged"
     how = f"all brought into one basis by {joined(found)}, then {last}" if found else last
     how += f", statistics of norms computed on {merged.recalibrated}" if merged.recalibrated else ""
-    names = ", ".join(Path(i.spec).name for i in merged.ingredients)
+    names = ", ".join(Path(ingredient.spec).name for ingredient in merged.ingredients)
     card = Card(
         title=f"{merged.method or 'Weighted mean'} of {names}",
         about=f"The {merged.method or 'weighted mean'} of the weights of models of one architecture.",
@@ -235,6 +245,6 @@ def write_merged(
         notes=merged.notes,
         relation="merge",
     )
-    stored = {n: t.dtype for n, t in merged.state.items()}
+    stored = {name: tensor.dtype for name, tensor in merged.state.items()}
     options: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size, "tokenizer": merged.tokenizer}
     return checkpoint.write(merged.model, merged.state, out, card=str(card), stored=stored, **options)

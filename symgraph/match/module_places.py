@@ -99,9 +99,9 @@ def places(symmetry: SymmetryGraph, module: nn.Module, space: Space) -> Places:
         found[kind][owner if kind != "others" else name] = None
         if kind != "others" and not _is_all(term, space):
             found["parts"][owner] = None
-    gains = [g for g in symmetry.gains if symmetry.frame(g.frame).space == space.id]
-    norms = {g.parameter: _norm(symmetry, g) for g in gains}
-    stuck = (why for g in gains if (why := _why_stuck(symmetry, module, g, space)))
+    gains = [gain for gain in symmetry.gains if symmetry.frame(gain.frame).space == space.id]
+    norms = {gain.parameter: _norm(symmetry, gain) for gain in gains}
+    stuck = (why for gain in gains if (why := _why_stuck(symmetry, module, gain, space)))
     lists = {k: tuple(names) for k, names in found.items()}
     return Places(space, norms=tuple(norms.values()), stuck=tuple(dict.fromkeys(stuck)), **lists)
 
@@ -133,7 +133,9 @@ def _norm(symmetry: SymmetryGraph, gain: AbsorbedGain) -> NormPlace:
     readers = {
         name.rpartition(".")[0]: None
         for name in symmetry.parameters_of_frames(frames)
-        if any(leaf.frame in frames and leaf.dual != gain.flip for t in symmetry.terms[name] for leaf in leaves(t))
+        if any(
+            leaf.frame in frames and leaf.dual != gain.flip for term in symmetry.terms[name] for leaf in leaves(term)
+        )
     }
     return NormPlace(gain.parameter.rpartition(".")[0], tuple(readers))
 

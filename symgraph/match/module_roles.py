@@ -34,31 +34,33 @@ def roles(symmetry: SymmetryGraph, module: nn.Module, stream: Places, insides: S
         insides: where the spaces inside of heads are.
     """
     output = getattr(module, "get_output_embeddings", lambda: None)()
-    head = tuple(n for n in stream.readers if output is not None and module.get_submodule(n) is output)
-    carried = [p for p in insides if {*p.writers} & {*stream.readers} and {*p.readers} & {*stream.writers}]
-    value = _in_order(stream.readers, {n for p in carried for n in p.writers})
-    out = _in_order(stream.writers, {n for p in carried for n in p.readers})
+    head = tuple(name for name in stream.readers if output is not None and module.get_submodule(name) is output)
+    carried = [
+        inside for inside in insides if {*inside.writers} & {*stream.readers} and {*inside.readers} & {*stream.writers}
+    ]
+    value = _in_order(stream.readers, {name for p in carried for name in p.writers})
+    out = _in_order(stream.writers, {name for p in carried for name in p.readers})
     met = _met(symmetry, stream, {*value, *head})
     taken = {*head, *value, *met}
     return Roles(
-        query=tuple(n for n, dual in met.items() if not dual),
-        key=tuple(n for n, dual in met.items() if dual),
+        query=tuple(name for name, dual in met.items() if not dual),
+        key=tuple(name for name, dual in met.items() if dual),
         value=value,
         out=out,
-        mlp_in=tuple(n for n in stream.readers if n not in taken),
-        mlp_out=tuple(n for n in stream.writers if n not in out),
+        mlp_in=tuple(name for name in stream.readers if name not in taken),
+        mlp_out=tuple(name for name in stream.writers if name not in out),
         head=head,
     )
 
 
 def _in_order(names: Names, wanted: Collection[str]) -> Names:
-    return tuple(n for n in names if n in wanted)
+    return tuple(name for name in names if name in wanted)
 
 
 def _met(symmetry: SymmetryGraph, stream: Places, others: Collection[str]) -> dict[str, bool]:
     """Readers whose results meet, spaces inside of heads that readers alone write: each with the side it stands on."""
     found = {}
-    for name in (n for n in stream.readers if n not in others):
+    for name in (name for name in stream.readers if name not in others):
         for leaf in leaves(symmetry.terms[f"{name}.weight"][0]):
             if symmetry.spaces[leaf.space].fibre and _all_read(symmetry, leaf, stream):
                 found[name] = leaf.dual

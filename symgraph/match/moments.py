@@ -121,14 +121,18 @@ def transport_moments(
     for number, name in names.items():
         if name in anew:
             moved["state"][number] |= _afresh(given["state"][number])
-    apart = tuple(n for n in mixed if n not in anew)
-    return CarriedMoments(moved, found, apart, tuple(n for n in anew if n in names.values()), notes)
+    apart = tuple(name for name in mixed if name not in anew)
+    return CarriedMoments(moved, found, apart, tuple(name for name in anew if name in names.values()), notes)
 
 
 def _turned(symmetry: SymmetryGraph, back: Transform) -> tuple[str, ...]:
     """Gains that multiply along a space of which entries are mixed."""
     mixing = {
-        s for step in back.steps if isinstance(step, Act) for s, e in step.element.elements.items() if e.index is None
+        s
+        for step in back.steps
+        if isinstance(step, Act)
+        for s, element in step.element.elements.items()
+        if element.index is None
     }
     return tuple(
         gain
@@ -162,9 +166,9 @@ def _names(given: Mapping[str, Any], module: nn.Module) -> dict[int, str]:
     if not all(MEANS[0] in one and SQUARES[0] in one for one in kept.values()):
         remedy = "give that of Adam or AdamW; momentum of SGD is a mean of gradients as well, and is not read"
         raise UsageError("the optimiser keeps no moments of first and second order", remedy=remedy)
-    numbers = [n for group in groups for n in group["params"]]
+    numbers = [number for group in groups for number in group["params"]]
     own = dict(module.named_parameters())
-    named = [n for group in groups for n in group.get("param_names", ())]
+    named = [name for group in groups for name in group.get("param_names", ())]
     found = dict(zip(numbers, named or own, strict=False))
     for number, one in kept.items():
         name = found.get(number, "")
@@ -187,7 +191,7 @@ def _moved(
     found = {key: _pulled(back, wide, gathered(key)) for key in MEANS}
     mixed: set[str] = set()
     for key in SQUARES:
-        if roots := {n: t.clamp_min(0).sqrt() for n, t in gathered(key).items()}:
+        if roots := {name: tensor.clamp_min(0).sqrt() for name, tensor in gathered(key).items()}:
             found[key], apart = _squares(back, wide, roots)
             mixed |= apart
     state = {}
@@ -200,14 +204,21 @@ def _moved(
 
 def _pulled(back: Transform, wide: State, gradients: State) -> dict[str, Tensor]:
     """Gradients in the new basis: by the transpose of the linear map that leads back from it."""
-    points = {n: torch.zeros_like(t).requires_grad_(n in gradients) for n, t in wide.items() if t.is_floating_point()}
-    rest = {n: t for n, t in wide.items() if not t.is_floating_point()}
+    points = {
+        name: torch.zeros_like(tensor).requires_grad_(name in gradients)
+        for name, tensor in wide.items()
+        if tensor.is_floating_point()
+    }
+    rest = {name: tensor for name, tensor in wide.items() if not tensor.is_floating_point()}
     with torch.enable_grad():
         there = back.apply({**rest, **points}, linear=True)
-        value = sum(((there[n] * g).sum() for n, g in gradients.items()), torch.zeros((), dtype=torch.float64))
+        value = sum(
+            ((there[name] * gradient).sum() for name, gradient in gradients.items()),
+            torch.zeros((), dtype=torch.float64),
+        )
         asked = list(gradients)
-        found = torch.autograd.grad(value, [points[n] for n in asked], allow_unused=True)
-    return {n: torch.zeros_like(points[n]) if g is None else g for n, g in zip(asked, found, strict=True)}
+        found = torch.autograd.grad(value, [points[name] for name in asked], allow_unused=True)
+    return {name: torch.zeros_like(points[name]) if g is None else g for name, g in zip(asked, found, strict=True)}
 
 
 def _squares(back: Transform, wide: State, roots: State) -> tuple[dict[str, Tensor], set[str]]:
@@ -218,12 +229,15 @@ def _squares(back: Transform, wide: State, roots: State) -> tuple[dict[str, Tens
     mixed: set[str] = set()
     count = 0
     while count < _PROBES and (count < 2 or mixed):
-        signs = {n: t * (torch.randint(0, 2, t.shape, generator=generator) * 2 - 1) for n, t in roots.items()}
-        seen = {n: t.square() for n, t in _pulled(back, wide, signs).items()}
+        signs = {
+            name: tensor * (torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1)
+            for name, tensor in roots.items()
+        }
+        seen = {name: tensor.square() for name, tensor in _pulled(back, wide, signs).items()}
         first = first or seen
-        for n, t in seen.items():
-            if float((t - first[n]).abs().max()) > _SAME * float(first[n].abs().max() or 1.0):
-                mixed.add(n)
-        total = {n: total[n] + t if total else t for n, t in seen.items()}
+        for name, tensor in seen.items():
+            if float((tensor - first[name]).abs().max()) > _SAME * float(first[name].abs().max() or 1.0):
+                mixed.add(name)
+        total = {name: total[name] + tensor if total else tensor for name, tensor in seen.items()}
         count += 1
-    return {n: t / count for n, t in total.items()}, mixed
+    return {name: tensor / count for name, tensor in total.items()}, mixed

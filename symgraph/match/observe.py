@@ -71,7 +71,10 @@ def observe(
     """
     run = _Pass(symmetry, seen, list(units), dtype, rows, moments)
     # Once, and not again for every batch.
-    states = [{n: t.detach().to(dtype) if t.is_floating_point() else t for n, t in s.items()} for s in models]
+    states = [
+        {name: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor for name, tensor in s.items()}
+        for s in models
+    ]
     for i, given in enumerate(batches):
         run.take(i, states, given)
     if not run.batches:
@@ -103,18 +106,18 @@ class _Pass:
         self, symmetry: SymmetryGraph, seen: SymmetryGraph, units: list[Tree], dtype: torch.dtype, rows: int, all_: bool
     ) -> None:
         self.symmetry, self.seen, self.rows, self.dtype = symmetry, seen, rows, dtype
-        self.owner = {i: u.space.id for u in units for i in u.ids()}
+        self.owner = {i: unit.space.id for unit in units for i in unit.ids()}
         self.number = _numbers(symmetry, seen)
-        self.twins = {n: s for s in seen.twins for n in s.members}
-        self.sites = [n.name for n in seen.graph.calls if self._is_site(n)]
+        self.twins = {name: s for s in seen.twins for name in s.members}
+        self.sites = [node.name for node in seen.graph.calls if self._is_site(node)]
         self.readings = list(readings(seen)) if all_ else []
         self.run = Interpreter(seen.graph, dtype=dtype)
-        self.keep = {*self.sites, *(r.value for r in self.readings)}
-        self.keep |= {m for s in self.sites if s in self.twins for m in self.twins[s].members}
+        self.keep = {*self.sites, *(reading.value for reading in self.readings)}
+        self.keep |= {m for site in self.sites if site in self.twins for m in self.twins[site].members}
         self.along: dict[str, set[int]] = {}
-        for r in self.readings:
-            self.along.setdefault(r.value, set()).add(r.along)
-        self.parts = {n: self._parts(n) for n in self.sites}
+        for reading in self.readings:
+            self.along.setdefault(reading.value, set()).add(reading.along)
+        self.parts = {name: self._parts(name) for name in self.sites}
         self.sums: dict[tuple[int, int], dict[int, dict[tuple[Leaf, ...], Tensor]]] = {}
         self.moments: dict[tuple[str, int], list[Tensor]] = {}
         self.seen_at: dict[str, int] = {}
@@ -122,7 +125,7 @@ class _Pass:
 
     def _is_site(self, node: Node) -> bool:
         floats = "float" in getattr(node.result, "dtype", "")
-        owned = {self.owner[s] for s in self._spaces(node.name) if s in self.owner}
+        owned = {self.owner[space] for space in self._spaces(node.name) if space in self.owner}
         if node.name in self.seen.partial:
             return False
         if node.name in self.twins and (node.name != self.twins[node.name].members[0] or len(owned) > 1):
@@ -135,7 +138,7 @@ class _Pass:
         return not is_pointwise(node.target) or not all(is_pointwise(u.target) for u in users)
 
     def _spaces(self, value: str) -> set[int]:
-        found = (x.space for t in self._terms(value) for x in leaves(t) if x.space >= 0)
+        found = (leaf.space for term in self._terms(value) for leaf in leaves(term) if leaf.space >= 0)
         return {self.number[s] for s in found if s in self.number}
 
     def _terms(self, value: str) -> tuple[Term, ...]:
@@ -149,7 +152,7 @@ class _Pass:
         return (self.seen.branches(self.twins[value]), *axes)
 
     def _acted_on(self, term: Term) -> bool:
-        return any(self.number.get(x.space) in self.owner for x in leaves(term))
+        return any(self.number.get(leaf.space) in self.owner for leaf in leaves(term))
 
     def _parts(self, name: str) -> list[_Part | None]:
         """For each block of a site, what is to be correlated there."""
@@ -159,9 +162,13 @@ class _Pass:
         return [self._part(block, whole.numel()) for block in blocks(name, [whole], self._terms(name))]
 
     def _part(self, block: Block, whole: int) -> _Part | None:
-        held = [(d, self._leaf(x)) for d, x in enumerate(block.leaves) if self.number.get(x.space) in self.owner]
+        held = [
+            (dim, self._leaf(leaf))
+            for dim, leaf in enumerate(block.leaves)
+            if self.number.get(leaf.space) in self.owner
+        ]
         spaces = [x.space for _, x in held]
-        units = {self.owner[s] for s in spaces}
+        units = {self.owner[space] for space in spaces}
         if len(units) != 1 or len(set(spaces)) < len(spaces) or not self._whole(spaces):
             return None
         key = tuple(x for _, x in held)
@@ -177,13 +184,13 @@ class _Pass:
             # Values of branches stay whole, until all of them are there.
             return value if name in self.twins else read(name, value)
 
-        sides = [self.run.run(s, given, keep=self.keep, reduce=kept)[1] for s in states]
+        sides = [self.run.run(state, given, keep=self.keep, reduce=kept)[1] for state in states]
         self.sums = self.sums or {pair: {} for pair in combinations(range(len(sides)), 2)}
         for name in self.sites:
-            self._correlate(name, [self._samples(s, name, read) for s in sides])
+            self._correlate(name, [self._samples(side, name, read) for side in sides])
         for value, axes in self.along.items():
             for along in axes:
-                self._moment(value, along, [_moment_of(s[value], along) for s in sides])
+                self._moment(value, along, [_moment_of(side[value], along) for side in sides])
         self.batches += 1
         first = next(iter(given.values() if isinstance(given, Mapping) else given))
         self.examples += len(first) if first.dim() else 1
@@ -200,13 +207,13 @@ class _Pass:
             for part, block in zip(self.parts[name], blocks(name, [value], self._terms(name)), strict=True):
                 if part is not None:
                     (t,) = block.tensors
-                    rest = [d for d in range(t.dim()) if d not in part.dims]
+                    rest = [dim for dim in range(t.dim()) if dim not in part.dims]
                     samples.append(positions.of(t.permute(*rest, *part.dims), len(rest), part.share))
         moments = {d: _second_moment(value.movedim(d, -1).flatten(0, -2)) for d in self.along.get(name, ())}
         return _Read(samples, moments)
 
     def _correlate(self, name: str, sides: Sequence[Sequence[Tensor]]) -> None:
-        parts = [p for p in self.parts[name] if p is not None]
+        parts = [part for part in self.parts[name] if part is not None]
         for part, *samples in zip(parts, *sides, strict=True):
             scaled = _scaled(samples, part)
             for (i, j), pair in self.sums.items():
@@ -222,12 +229,12 @@ class _Pass:
 
         What is fibred over positions that nothing moves, or that are left out of the match, is seen by weights alone.
         """
-        return all(f in spaces for s in spaces for f in self.symmetry.spaces[s].fibre)
+        return all(outer in spaces for space in spaces for outer in self.symmetry.spaces[space].fibre)
 
     def _leaf(self, leaf: Leaf) -> Leaf:
         """The leaf as the models' own symmetry numbers it: by a frame of the same signs."""
         space, sign = self.number[leaf.space], self.seen.frame(leaf.frame).sign
-        frame = next((f.id for f in self.symmetry.frames if f.space == space and f.sign == sign), -1)
+        frame = next((frame.id for frame in self.symmetry.frames if frame.space == space and frame.sign == sign), -1)
         return Leaf(space, frame, False, leaf.size)
 
     def _moment(self, value: str, along: int, found: list[Tensor]) -> None:
@@ -245,25 +252,25 @@ class _Pass:
         whole = {u for u, spaces in shown.items() if all(i in spaces for i, unit in self.owner.items() if unit == u)}
         correlations = {u: {k: c.double() / self.batches for k, c in t.items()} for u, t in sums.items() if u in whole}
         moments: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
-        for r in self.readings:
-            first, second = (self.moments[r.value, r.along][side] / self.batches for side in pair)
-            if (r.parameter, r.axis) in moments:
-                before = moments[r.parameter, r.axis]
+        for reading in self.readings:
+            first, second = (self.moments[reading.value, reading.along][side] / self.batches for side in pair)
+            if (reading.parameter, reading.axis) in moments:
+                before = moments[reading.parameter, reading.axis]
                 first, second = first + before[0], second + before[1]
-            moments[r.parameter, r.axis] = (first, second)
+            moments[reading.parameter, reading.axis] = (first, second)
         return Activations(correlations, sum(u in whole for u in self.seen_at.values()), self.examples, moments)
 
 
 def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:
     """Active spaces of `seen` as `symmetry` numbers them."""
-    found = {s.id: symmetry.by_name[s.name] for s in seen.active if s.name in symmetry.by_name}
+    found = {space.id: symmetry.by_name[space.name] for space in seen.active if space.name in symmetry.by_name}
     if any(seen.spaces[i].size != s.size or seen.spaces[i].group is not s.group for i, s in found.items()):
         raise UsageError(
             "the model has other spaces when it is traced with a batch of the data",
             cause="its graph depends on the shapes of its inputs",
             remedy="match by weights, or give batches of the shape that the model was traced with",
         )
-    if missing := [s.name for s in symmetry.active if s.id not in {x.id for x in found.values()}]:
+    if missing := [space.name for space in symmetry.active if space.id not in {x.id for x in found.values()}]:
         raise UsageError(
             f"the space {missing[0]} is not found when the model is traced with a batch of the data",
             cause="its graph depends on the shapes of its inputs",
@@ -319,7 +326,7 @@ def _correlated(x: Tensor, y: Tensor, sizes: torch.Size, at: str) -> tuple[Tenso
     if not math.isfinite(total):
         raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
     k = len(sizes)
-    order = [i for pair in zip(range(k), range(k, 2 * k), strict=True) for i in pair]
+    order = [place for pair in zip(range(k), range(k, 2 * k), strict=True) for place in pair]
     return c.reshape(*sizes, *sizes).permute(order), total > 0
 
 

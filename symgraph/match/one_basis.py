@@ -102,12 +102,14 @@ class Universe(Shown):
     @property
     def states(self) -> tuple[State, ...]:
         """All models there, as checkpoints hold them."""
-        return tuple(m.state for m in self.members)
+        return tuple(member.state for member in self.members)
 
     @property
     def distances(self) -> tuple[str, ...]:
         """How far each model was from the mean of all, and how far it is."""
-        return tuple(f"{m.model.spec} to the mean: {m.before:.4f} -> {m.after:.4f}" for m in self.members)
+        return tuple(
+            f"{member.model.spec} to the mean: {member.before:.4f} -> {member.after:.4f}" for member in self.members
+        )
 
     def pairwise(self, source: int, target: int) -> Alignment:
         """From one model to the basis and the gauge of another, through the universe.
@@ -136,8 +138,13 @@ class Universe(Shown):
     def to_plain(self) -> dict[str, Any]:
         """Names, hashes and figures as plain data."""
         models = [
-            {"model": m.model.spec, "hash": m.alignment.source, "before": m.before, "after": m.after}
-            for m in self.members
+            {
+                "model": member.model.spec,
+                "hash": member.alignment.source,
+                "before": member.before,
+                "after": member.after,
+            }
+            for member in self.members
         ]
         found = {"models": models, "reference": self.reference, "objective": list(self.objective)}
         return found | {"notes": list(self.notes)}
@@ -145,7 +152,7 @@ class Universe(Shown):
     def __str__(self) -> str:
         rounds = len(self.objective) - 1
         lines = [f"{len(self.members)} models in one basis, {rounds} rounds; distances in canonical form"]
-        lines += [f"  {d}" for d in self.distances]
+        lines += [f"  {distance}" for distance in self.distances]
         return "\n".join([*lines, *self.notes])
 
 
@@ -189,17 +196,19 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
         return known[id(m)]
 
     like = next(iter(models))
-    for name, m in models.items():
-        if architecture_differences(models[like], m):
-            like = name if common_shape(models[like], m, graph, reduce=reduce).narrow == "A" else like
-    shapes = {n: common_shape(models[like], m, graph, reduce=reduce) for n, m in models.items() if n != like}
-    reshaped = {n: s for n, s in shapes.items() if s.other is not None}
+    for name, other in models.items():
+        if architecture_differences(models[like], other):
+            like = name if common_shape(models[like], other, graph, reduce=reduce).narrow == "A" else like
+    shapes = {
+        name: common_shape(models[like], model, graph, reduce=reduce) for name, model in models.items() if name != like
+    }
+    reshaped = {name: shape for name, shape in shapes.items() if shape.other is not None}
     # What is given may be smaller than what the models admit: others are compared with what they admit themselves.
     own = graph if settings.symmetry is None else partial(infer, rules=book, strict=settings.strict)
     check_alike(models, set(models) - reshaped.keys(), own)
-    steps = tuple(_reshaping(n, like, s) for n, s in reshaped.items())
+    steps = tuple(_reshaping(name, like, shape) for name, shape in reshaped.items())
     notes = (*notes, *unreached(graph(models[like]).graph))
-    return Shaped(models, notes, graph(models[like]), like, steps, {n: graph(models[n]) for n in reshaped})
+    return Shaped(models, notes, graph(models[like]), like, steps, {name: graph(models[name]) for name in reshaped})
 
 
 def shared_rows(
@@ -214,7 +223,7 @@ def shared_rows(
     Raises:
         UsageError, CheckpointError: as for `symgraph.resize.overlap.overlap`.
     """
-    found = [with_example(model(s), settings.example, settings.input_size) for s in sources]
+    found = [with_example(model(source), settings.example, settings.input_size) for source in sources]
     if not all(m.has_weights for m in found):
         return None
     book = rule_book(settings.rules)
@@ -223,7 +232,7 @@ def shared_rows(
 
 def _reshaping(name: str, like: str, shape: Shape) -> Embed | Reduce:
     if shape.wide:
-        return Reduce(name, like, f"{name}.reduced", tuple(s.reverse for s in shape.spaces))
+        return Reduce(name, like, f"{name}.reduced", tuple(space.reverse for space in shape.spaces))
     return Embed(name, like, f"{name}.embedded", tuple(map(str, shape.spaces)))
 
 
@@ -233,8 +242,8 @@ def check_alike(models: Mapping[str, Model], names: Iterable[str], graph: Callab
     Raises:
         CheckpointError: naming two of them that are not.
     """
-    first, *others = (n for n in models if n in names)
-    for other in (models[n] for n in others):
+    first, *others = (name for name in models if name in names)
+    for other in (models[name] for name in others):
         traceable = other.config is None and other.example is not None
         if not traceable or _runs_the_same(graph(models[first]), models[first], other):
             continue
@@ -249,9 +258,9 @@ def check_alike(models: Mapping[str, Model], names: Iterable[str], graph: Callab
 def _runs_the_same(symmetry: SymmetryGraph, one: Model, other: Model) -> bool:
     """Whether a second model need not be traced: it runs the code of the first, on buffers that move or are equal."""
     graph = symmetry.graph
-    moved = {n for family in symmetry.statistics for n in family.tensors}
-    fixed = [n for n, node in graph.state.items() if n not in graph.parameters and graph.users[node.name]]
-    return same_code(one.module, other.module, [n for n in fixed if n not in moved])
+    moved = {name for family in symmetry.statistics for name in family.tensors}
+    fixed = [name for name, node in graph.state.items() if name not in graph.parameters and graph.users[node.name]]
+    return same_code(one.module, other.module, [name for name in fixed if name not in moved])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +277,8 @@ class Wanted:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(
-                f"there is no method {self.method!r}", remedy=" or ".join(argument("method", m) for m in METHODS)
+                f"there is no method {self.method!r}",
+                remedy=" or ".join(argument("method", method) for method in METHODS),
             )
         if self.data is not None or self.program is not None:
             return
@@ -282,7 +292,7 @@ def planned(of: Shaped, wanted: Wanted, *, start: str = "weights", **more: Any) 
     """The program of what is asked for, with further fields of a `Plan`."""
     learned = wanted.method == "learned"
     plan = Plan(
-        inputs={n: m.spec for n, m in of.models.items()},
+        inputs={name: model.spec for name, model in of.models.items()},
         method=start if learned else wanted.method,
         options=wanted.options,
         learning=wanted.learning if learned else None,
@@ -309,7 +319,7 @@ def bring(of: Shaped, program: Program, wanted: Wanted, *, network: str, called:
         if not step.reads_symmetry:
             raise UsageError(f"the program has a step {step.op}", remedy="run it with `symgraph run PROGRAM`")
     found = universe_of(of, program, settled, ran(of, program, wanted, network=network, called=called))
-    apart = sum(m.after for m in found.members) > LEFT_APART * sum(m.before for m in found.members)
+    apart = sum(member.after for member in found.members) > LEFT_APART * sum(member.before for member in found.members)
     said = unsuited(of.symmetry, wanted.method) if apart and wanted.program is None else ()
     return replace(found, notes=(*found.notes, *said))
 
@@ -324,8 +334,10 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
     """
     settings = wanted.settings
     data, validation = (_made_up(d, of, settings) for d in (wanted.data, settings.validation))
-    states = {n: state_of(m.module) for n, m in of.models.items()}
-    hashes = {n: _checked(m, states[n], called.get(n, n), of.symmetry) for n, m in of.models.items()}
+    states = {name: state_of(model.module) for name, model in of.models.items()}
+    hashes = {
+        name: _checked(model, states[name], called.get(name, name), of.symmetry) for name, model in of.models.items()
+    }
     module = of.models[network or min(of.models.keys() - of.others.keys(), key=hashes.__getitem__)].module
     calls = calls_on(module, data, settings.examples)
     sources = {s.into: (s.model, isinstance(s, Embed)) for s in of.reshape}
@@ -369,12 +381,12 @@ def _made_up(data: Any, of: Shaped, settings: Settings) -> Any:
     wanted = NoData() if isinstance(data, str) and data == NONE else data
     if not isinstance(wanted, NoData):
         return data
-    return synthetic([m.module for m in of.models.values()], of.symmetry.graph, wanted, settings.loss)
+    return synthetic([model.module for model in of.models.values()], of.symmetry.graph, wanted, settings.loss)
 
 
 def _checked(model: Model, state: State, called: str, symmetry: SymmetryGraph) -> str:
     """The hash of a model, whose weights are finite, and the same in every process."""
-    known = {k: v for k, v in state.items() if k in symmetry.terms}
+    known = {name: tensor for name, tensor in state.items() if name in symmetry.terms}
     found = current().sent(0, lambda: checked_hash(model.module, known, called))
     require_alike(symmetry, known, called)
     return found
@@ -386,13 +398,15 @@ def settled_by(program: Program, of: Shaped) -> Settle:
     Raises:
         UsageError: the program is not that of so many models of such shapes.
     """
-    found = next((s for s in program.steps if isinstance(s, Settle) and len(s.into) == len(of.models)), None)
+    found = next(
+        (step for step in program.steps if isinstance(step, Settle) and len(step.into) == len(of.models)), None
+    )
     command = "`symgraph align A B --emit-program FILE` writes one, or `symgraph universe`"
     remedy = either("`symgraph.plan(a, b)` makes one of two models", command)
     if found is None or program.inputs.keys() - of.models.keys():
         raise UsageError(f"the program does not bring {len(of.models)} models into one basis", remedy=remedy)
     for kind, what in ((Reduce, "reduces"), (Embed, "embeds")):
-        has, needs = ([s.model for s in steps if isinstance(s, kind)] for steps in (program.steps, of.reshape))
+        has, needs = ([step.model for step in steps if isinstance(step, kind)] for steps in (program.steps, of.reshape))
         if has != needs:
             both = (", ".join(names) or "no model" for names in (has, needs))
             raise UsageError(f"the program {what} {', and '.join(both)} has to be", remedy=remedy)
@@ -403,7 +417,7 @@ def universe_of(of: Shaped, program: Program, settled: Settle, run: Run) -> Univ
     """What a run of the program leaves behind, as a result."""
     made = run.together[settled.matched]
     into = dict(zip(made.listed, settled.into, strict=True))
-    shaped_as = {r.model: r.into for r in program.steps if isinstance(r, Embed | Reduce)}
+    shaped_as = {step.model: step.into for step in program.steps if isinstance(step, Embed | Reduce)}
     figures = dict(zip(made.states, zip(made.matched.before, made.matched.after, strict=True), strict=True))
     members = []
     for model_name in of.models:
@@ -412,7 +426,7 @@ def universe_of(of: Shaped, program: Program, settled: Settle, run: Run) -> Univ
         singular, change = run.canonical[name].singular, made.changes[name]
         ways = made.inside[name], run.canonical[name].transform, made.basis[name]
         members.append(Member(model, found, run.alignments[into[name]], *ways, singular, change, *figures[name]))
-    names = [shaped_as.get(n, n) for n in of.models]
+    names = [shaped_as.get(name, name) for name in of.models]
     reference = None if made.reference is None else names.index(made.reference)
     objective = tuple(x / made.matched.scale for x in made.matched.objective)
     notes = (*of.notes, *run.notes)

@@ -42,18 +42,18 @@ def outer_order(symmetry: SymmetryGraph, unit: Tree, found: Iterable[tuple[Block
 def outer_costs(symmetry: SymmetryGraph, unit: Tree, found: Iterable[tuple[Block, float]], cost: str) -> Tensor | None:
     """What it costs to match each of A's positions with each of B's: (n, n); None where no parameter says."""
     outer, inner = unit.space.id, unit.ids() - {unit.space.id}
-    branches = {s.name for s in symmetry.stacks}
+    branches = {stack.name for stack in symmetry.stacks}
     sides: dict[Side, tuple[list[Tensor], list[Tensor]]] = {}
     for block, weight in found:
         if outer not in block.spaces():
             continue
-        inside = sorted((x.space, d) for d, x in enumerate(block.leaves) if x.space in inner)
+        inside = sorted((leaf.space, dim) for dim, leaf in enumerate(block.leaves) if leaf.space in inner)
         # What belongs to a branch of a list is not its gate, even where it has no inside (an output bias).
         if inside if cost == "gram" else not inside and block.parameter not in branches:
             dims = [block.dim(outer), *(d for _, d in inside)]
             side = tuple(_side(symmetry, block.leaves[d]) for _, d in inside)
-            for tensors, t in zip(sides.setdefault(side, ([], [])), block.tensors, strict=True):
-                tensors.append(weight**0.5 * _rows(t, dims))
+            for tensors, tensor in zip(sides.setdefault(side, ([], [])), block.tensors, strict=True):
+                tensors.append(weight**0.5 * _rows(tensor, dims))
     squares = [_apart(*(torch.cat(t, -1) for t in pair)) for pair in sides.values()]
     if not squares:
         return None
@@ -81,5 +81,5 @@ def _apart(x: Tensor, y: Tensor) -> Tensor:
         return x.square().sum(1, keepdim=True) + y.square().sum(1) - 2 * x @ y.T
     flat = y.reshape(-1, y.shape[2])
     mixed = torch.stack([(a @ flat.T).reshape(len(a), len(y), -1).square().sum((0, 2)) for a in x])
-    own, other = ((t @ t.mT).square().sum((1, 2)) for t in (x, y))
+    own, other = ((tensor @ tensor.mT).square().sum((1, 2)) for tensor in (x, y))
     return own.unsqueeze(1) + other - 2 * mixed

@@ -107,7 +107,7 @@ class _Search:
         self.compared = list(states)
         if seen is not None and options.weighting == "inputs":
             self.compared = [weighted(state, seen.moments, side) for side, state in enumerate(states)]
-        self.trees = [t for t in units(symmetry, options.spaces) if t.children and permutes(t.space)]
+        self.trees = [tree for tree in units(symmetry, options.spaces) if tree.children and permutes(tree.space)]
         self.element, self.tried, self.kept = start, 0, dict[str, int]()
         self.value = self._barrier(start)
 
@@ -123,7 +123,7 @@ class _Search:
 
     def _ordered(self, tree: Tree) -> int:
         """How many exchanges on one space have stayed."""
-        names = tuple(s.name for s in self.symmetry.active if s.id in tree.ids())
+        names = tuple(space.name for space in self.symmetry.active if space.id in tree.ids())
         descent = self._descent(replace(self.options, outer="gram", spaces=names))
         place = next(i for i, unit in enumerate(descent.units) if unit.space.id == tree.space.id)
         found = 0

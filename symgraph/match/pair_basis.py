@@ -49,13 +49,20 @@ class PairBasis:
         done = transform.carried(self.given(model))
         names = self.symmetry.graph.parameters
         with torch.no_grad():
-            found = {n: done.alone(n) for n in names if n in done}
-        return {n: t.float() if t.is_floating_point() else t for n, t in found.items()}
+            found = {name: done.alone(name) for name in names if name in done}
+        return {name: t.float() if t.is_floating_point() else t for name, t in found.items()}
 
     def given(self, model: int) -> State:
         """The weights of a model that the graph reads, in float64 where they are needed."""
-        held = {n: t.detach() for n, t in state_of(self.models[model].module).items() if n in self.symmetry.terms}
-        return {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in held.items()}
+        held = {
+            name: tensor.detach()
+            for name, tensor in state_of(self.models[model].module).items()
+            if name in self.symmetry.terms
+        }
+        return {
+            name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor
+            for name, tensor in held.items()
+        }
 
     @cached_property
     def element(self) -> GroupElement:
@@ -66,7 +73,7 @@ class PairBasis:
     def moved_spaces(self) -> list[Space]:
         """The spaces on which anything was found, outer ones first."""
         ids = {i for t in self.basis for step in t.steps for i in _spaces(step)}
-        return [s for s in self.symmetry.active if s.id in ids]
+        return [space for space in self.symmetry.active if space.id in ids]
 
     def without(self, space: Space) -> PairBasis:
         """The same with one space, and what is fibred over it, left as it was."""
@@ -79,13 +86,13 @@ class PairBasis:
         whole = self.canonical[model].then(self.basis[model]).then(self.gauge)
         done, like = whole.carried(self.given(model)), state_of(self.models[model].module)
         with torch.no_grad():
-            return {n: made(done.alone(n)).to(like[n].dtype) for n in names if n in done}
+            return {name: made(done.alone(name)).to(like[name].dtype) for name in names if name in done}
 
     def own_states(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> tuple[State, State]:
         """States of the two as results hold them, of those tensors alone that the matched models have in that shape."""
-        like = [state_of(m.module) for m in self.models]
+        like = [state_of(model.module) for model in self.models]
         one, other = (
-            {n: t for n, t in s.items() if n in known and t.shape == known[n].shape}
+            {name: tensor for name, tensor in s.items() if name in known and tensor.shape == known[name].shape}
             for s, known in zip((first, second), like, strict=True)
         )
         return one, other
@@ -93,10 +100,10 @@ class PairBasis:
     def affected(self, space: Space) -> set[str]:
         """The tensors that are others where a space is left as it was."""
         left = {space.id, *(s.id for s in self.symmetry.active if space.id in s.fibre)}
-        found = {n for i in left for n in self.symmetry.parameters_of[i]}
+        found = {name for i in left for name in self.symmetry.parameters_of[i]}
         # Constants arrive at biases by way of matrices, which are others now.
         for step in self.gauge.steps:
-            found |= {n for n in step.touched if found & set(step.beside(n))}
+            found |= {name for name in step.touched if found & set(step.beside(name))}
         return found
 
 
@@ -120,7 +127,7 @@ def _left(step: Step, spaces: Collection[int]) -> tuple[Step, ...]:
         return () if step.space in spaces else (step,)
     if not isinstance(step, Act):
         return (step,)
-    kept = {i: e for i, e in step.element.elements.items() if i not in spaces}
+    kept = {i: element for i, element in step.element.elements.items() if i not in spaces}
     return (Act(GroupElement(step.element.symmetry, kept)),) if kept else ()
 
 

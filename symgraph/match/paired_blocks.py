@@ -40,11 +40,11 @@ class Outline:
 
 def outlines_of(symmetry: SymmetryGraph, names: Iterable[str]) -> list[Outline]:
     """The blocks of some tensors that the group may move, those of branches as one."""
-    shapes = {n: torch.empty(symmetry.graph.state[n].shape, device="meta") for n in names}
+    shapes = {name: torch.empty(symmetry.graph.state[name].shape, device="meta") for name in names}
     spaces = _moving(symmetry)
     found = []
     for name, tensor in symmetry.stacked(shapes).items():
-        member = name if name in shapes else next(s.members[0] for s in symmetry.stacks if s.name == name)
+        member = name if name in shapes else next(stack.members[0] for stack in symmetry.stacks if stack.name == name)
         for block in blocks(name, [tensor], symmetry.acting_terms[name]):
             if block.spaces() & spaces:
                 on = frozenset(block.spaces())
@@ -53,7 +53,7 @@ def outlines_of(symmetry: SymmetryGraph, names: Iterable[str]) -> list[Outline]:
 
 
 def _moving(symmetry: SymmetryGraph) -> set[int]:
-    return {i for s in symmetry.active for i in (s.id, *s.fibre)}
+    return {i for space in symmetry.active for i in (space.id, *space.fibre)}
 
 
 class Pair:
@@ -129,8 +129,8 @@ def pairs_of(
     for name in a:
         weight = weights[name]
         tensors = [given_back(made(s[name]).to(dtype)) for s in (a, b)]
-        for i, t in enumerate(tensors):
-            squares[i] += weight * square(t)
+        for i, tensor in enumerate(tensors):
+            squares[i] += weight * square(tensor)
         for block in blocks(name, tensors, symmetry.acting_terms[name]):
             if block.spaces() & spaces:
                 kept = _condensed(block, spaces) if condense else None
@@ -143,15 +143,15 @@ def pairs_of(
 
 def _condensed(block: Block, spaces: Container[int]) -> Block | None:
     """The block with what nothing moves summed over, None where that would not make it smaller."""
-    dims = [d for d, leaf in enumerate(block.leaves) if leaf.space in spaces]
-    sizes = [block.leaves[d].size for d in dims]
+    dims = [dim for dim, leaf in enumerate(block.leaves) if leaf.space in spaces]
+    sizes = [block.leaves[dim].size for dim in dims]
     size, first = prod(sizes), block.tensors[0]
     if first.numel() <= size * size:
         return None
     common = first.new_zeros(size, size)
-    flat = [unfold(t, dims).flatten(0, -2) for t in block.tensors]
-    for x, y in zip(*(torch.split(t, ROWS, dim=1) for t in flat), strict=True):
+    flat = [unfold(tensor, dims).flatten(0, -2) for tensor in block.tensors]
+    for x, y in zip(*(torch.split(tensor, ROWS, dim=1) for tensor in flat), strict=True):
         common.addmm_(y, x.mT)
-    leaves = (*(block.leaves[d] for d in dims), Leaf(-1, -1, False, size))
+    leaves = (*(block.leaves[dim] for dim in dims), Leaf(-1, -1, False, size))
     eye = torch.eye(size, dtype=first.dtype, device=first.device)
     return Block(block.parameter, leaves, (eye.reshape(*sizes, size), common.reshape(*sizes, size)))

@@ -65,7 +65,7 @@ def plan_program(symmetry: SymmetryGraph, plan: Plan) -> Program:
         raise UsageError(what, remedy=f"leave out {called('soft')}, or match by {argument('method', 'weights')}")
     names = {name: name for name in plan.inputs} | {r.model: r.into for r in plan.reshape}
     canonical = {shaped: f"{name}.canonical" for name, shaped in names.items()}
-    steps: list[ProgramStep] = [*plan.reshape, *(Canonicalise(n, c) for n, c in canonical.items())]
+    steps: list[ProgramStep] = [*plan.reshape, *(Canonicalise(name, c) for name, c in canonical.items())]
     steps.append(_match_step(symmetry, plan, tuple(canonical.values()), names.get(plan.reference, "")))
     first, *_, last = names.values()
     steps += _blends(plan, first, last)
@@ -73,21 +73,21 @@ def plan_program(symmetry: SymmetryGraph, plan: Plan) -> Program:
         steps.append(LearnStep(MATCHED, **_training(symmetry, plan)))
     free = plan.learning is not None and plan.learning.dual and plan.order == "given"
     exact = plan.learning is not None or plan.order == "hash"
-    steps.append(Settle(MATCHED, tuple(f"{n}.aligned" for n in names), free=free, compared=exact))
-    inputs = {n: ModelInput(model=spec) for n, spec in plan.inputs.items()}
+    steps.append(Settle(MATCHED, tuple(f"{name}.aligned" for name in names), free=free, compared=exact))
+    inputs = {name: ModelInput(model=spec) for name, spec in plan.inputs.items()}
     return Program(symmetry.graph.model, symmetry.rules_hash, symmetry.fingerprint, tuple(steps), inputs)
 
 
 def _match_step(symmetry: SymmetryGraph, plan: Plan, canonical: tuple[str, ...], reference: str) -> MatchStep:
-    plans = folded(tuple(_unit_plan(t, plan.options.outer) for t in units(symmetry, plan.options.spaces)))
+    plans = folded(tuple(_unit_plan(tree, plan.options.outer) for tree in units(symmetry, plan.options.spaces)))
     own: dict[str, Any] = {"method": plan.method, "rounds": plan.rounds, "order": plan.order}
     return MatchStep(canonical, MATCHED, **_values(plan.options), **own, reference=reference, units=plans)
 
 
 def _values(options: Any) -> dict[str, Any]:
     """Options by name, as a step takes them."""
-    found = {f.name: getattr(options, f.name) for f in fields(options)}
-    return {n: dict(v) if isinstance(v, Mapping) else v for n, v in found.items()}
+    found = {entry.name: getattr(options, entry.name) for entry in fields(options)}
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()}
 
 
 def _blends(plan: Plan, reference: str, moving: str) -> list[ProgramStep]:
@@ -107,11 +107,14 @@ def _training(symmetry: SymmetryGraph, plan: Plan) -> dict[str, Any]:
     options = plan.learning or LearnOptions()
     if options.spaces == ("*",):
         options = replace(options, spaces=plan.options.spaces)
-    every = (UnitPlan(s.name, str(s.group), chart_name(symmetry, s, options)) for s in moving(symmetry, options))
+    every = (
+        UnitPlan(space.name, str(space.group), chart_name(symmetry, space, options))
+        for space in moving(symmetry, options)
+    )
     return {**_values(options), "units": folded(tuple(every))}
 
 
 def _unit_plan(tree: Tree, outer: str) -> UnitPlan:
-    below = tuple(_unit_plan(c, outer) for c in tree.children)
+    below = tuple(_unit_plan(child, outer) for child in tree.children)
     space = tree.space
     return UnitPlan(space.name, str(space.group), space.maps.solver + (WAYS[outer] if below else ""), below)

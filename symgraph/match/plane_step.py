@@ -39,14 +39,14 @@ class PlaneStep(EvaluationOptions, PlainStep):
 
     def apply(self, run: Run) -> None:
         """The loss plane."""
-        ends = [endpoint(run, n, self.op) for n in self.models]
-        origins = [run.models[run.origin(n, self.op)] for n in self.models]
+        ends = [endpoint(run, name, self.op) for name in self.models]
+        origins = [run.models[run.origin(name, self.op)] for name in self.models]
         run.planes[self.into] = loss_plane(
             ends,
             held(run.batches, self.data, self.op),
             plane=self.plane,
             margin=self.margin,
-            module=None if all(isinstance(e, Model) for e in ends) else run.models[run.like].module,
+            module=None if all(isinstance(end, Model) for end in ends) else run.models[run.like].module,
             names=[Path(m.spec).name or m.spec for m in origins],
             loss=self.loss,
             metrics=self.metrics,

@@ -34,7 +34,7 @@ class Embed(ProgramStep):
 
     def __str__(self) -> str:
         head = f"{self.op:<13} {self.model} into the shape of {self.like} -> {self.into}"
-        return "\n".join([head, *(f"      {s}" for s in self.spaces)])
+        return "\n".join([head, *(f"      {space}" for space in self.spaces)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,16 @@ class Reduce(ProgramStep):
         head = (
             f"{self.op:<13} {self.model} to the shape of {self.like} -> {self.into} (APPROXIMATE: the function changes)"
         )
-        return "\n".join([head, *(f"      {s}" for s in self.spaces)])
+        return "\n".join([head, *(f"      {space}" for space in self.spaces)])
 
 
 def _reshape(step: Embed | Reduce, run: Run, made: Made) -> None:
     other = run.others.get(step.model)
     if other is None:
         raise UsageError(f"the program has a step {step.op}, and all models have one shape", remedy="take it out")
-    like, state = ({n: t.cpu() for n, t in run.state(k, step.op).items()} for k in (step.like, step.model))
+    like, state = (
+        {name: tensor.cpu() for name, tensor in run.state(k, step.op).items()} for k in (step.like, step.model)
+    )
     found = made(other, state, like)
     run.states[step.into] = widened(found.state, run.device, run.dtype)
     run.sources[step.into] = step.model
@@ -84,7 +86,7 @@ class Canonicalise(ProgramStep):
         if self.model not in run.states and self.model not in run.given:
             raise UsageError(f"the program needs a model {self.model}", remedy=f"given: {', '.join(run.given)}")
         state = run.state(self.model, self.op)
-        found = canonicalise(run.symmetry, {n: state[n] for n in run.symmetry.terms if n in state})
+        found = canonicalise(run.symmetry, {name: state[name] for name in run.symmetry.terms if name in state})
         run.sources[self.into] = self.model
         run.canonical[self.model] = found
         run.states[self.into] = found.state

@@ -77,22 +77,22 @@ class Program(Shown):
     def __str__(self) -> str:
         head = f"program for {self.model or 'model'}{f' (rules {self.rules[:8]})' if self.rules else ''}"
         data = (f"  {name}: {found}" for name, found in self.data.items())
-        return "\n".join([head, *data, *(f"  {i}  {s}" for i, s in enumerate(self.steps, 1))])
+        return "\n".join([head, *data, *(f"  {i}  {step}" for i, step in enumerate(self.steps, 1))])
 
     @property
     def reads_data(self) -> bool:
         """Whether a step needs training data."""
-        return any(s.reads_data for s in self.steps)
+        return any(step.reads_data for step in self.steps)
 
     @property
     def reads_symmetry(self) -> bool:
         """Whether a step needs the symmetry graph of the models."""
-        return any(s.reads_symmetry for s in self.steps)
+        return any(step.reads_symmetry for step in self.steps)
 
     @property
     def outputs(self) -> tuple[tuple[ProgramStep, str, str], ...]:
         """What is written: the step, the name of its field, and the path."""
-        return tuple((s, n, path) for s in self.steps for n, path in s.outputs.items() if path)
+        return tuple((step, name, path) for step in self.steps for name, path in step.outputs.items() if path)
 
     def beside(self, file: str | Path) -> Program:
         """The program with paths relative to the folder of its file."""
@@ -114,17 +114,18 @@ class Program(Shown):
 
     def _located(self, read: Callable[[str], str], written: Callable[[str], str]) -> Program:
         """The program with other paths of what is read, and of what is written."""
-        inputs = {n: replace(i, model=read(i.model)) for n, i in self.inputs.items()}
+        inputs = {name: replace(given, model=read(given.model)) for name, given in self.inputs.items()}
         data = {
-            n: replace(d, data=read(d.data), tokenizer=d.tokenizer and read(d.tokenizer)) for n, d in self.data.items()
+            name: replace(batches, data=read(batches.data), tokenizer=batches.tokenizer and read(batches.tokenizer))
+            for name, batches in self.data.items()
         }
-        steps = (s.writing({n: written(p) for n, p in s.outputs.items()}) for s in self.steps)
+        steps = (step.writing({name: written(p) for name, p in step.outputs.items()}) for step in self.steps)
         return replace(self, inputs=inputs, data=data, steps=tuple(steps))
 
     def pinned(self, hashes: Mapping[str, str], data: Mapping[str, str]) -> Program:
         """The program with the hashes of its models, and of its data."""
-        inputs = {n: replace(i, sha256=hashes.get(n, i.sha256)) for n, i in self.inputs.items()}
-        found = {n: replace(d, sha256=data.get(n, d.sha256)) for n, d in self.data.items()}
+        inputs = {name: replace(given, sha256=hashes.get(name, given.sha256)) for name, given in self.inputs.items()}
+        found = {name: replace(batches, sha256=data.get(name, batches.sha256)) for name, batches in self.data.items()}
         return replace(self, inputs=inputs, data=found)
 
     def run(self, symmetry: SymmetryGraph | None, states: Mapping[str, Mapping[str, Tensor]], **how: Any) -> Run:
@@ -144,7 +145,7 @@ class Program(Shown):
             raise UsageError("the program was made for another architecture or other rules", remedy=_writing())
         run = Run(symmetry, {name: detached(state) for name, state in states.items()}, **how)
         self._check_shareable()
-        shared = max((number for number, s in enumerate(self.steps) if s.is_shared), default=-1)
+        shared = max((number for number, step in enumerate(self.steps) if step.is_shared), default=-1)
         for number, step in enumerate(self.steps):
             if number > shared:
                 release()
@@ -165,9 +166,9 @@ class Program(Shown):
             "model": self.model,
             "rules": self.rules,
             "symmetry": self.symmetry,
-            "inputs": {n: brief(i) for n, i in self.inputs.items()},
-            **({"data": {n: brief(d) for n, d in self.data.items()}} if self.data else {}),
-            "steps": [s.dump() for s in self.steps],
+            "inputs": {name: brief(given) for name, given in self.inputs.items()},
+            **({"data": {name: brief(batches) for name, batches in self.data.items()}} if self.data else {}),
+            "steps": [step.dump() for step in self.steps],
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -236,8 +237,8 @@ def _program(plain: Mapping[Any, Any], place: str) -> Program:
         read = decode(_Plain, {k: v for k, v in plain.items() if k != _MARK})
     except Malformed as error:
         raise UsageError(f"{place}: {error}", remedy=_writing()) from error
-    steps = tuple(_step(s, place, i) for i, s in enumerate(read.steps, 1))
-    inputs = {n: ModelInput(model=i) if isinstance(i, str) else i for n, i in read.inputs.items()}
+    steps = tuple(_step(step, place, i) for i, step in enumerate(read.steps, 1))
+    inputs = {name: ModelInput(model=given) if isinstance(given, str) else given for name, given in read.inputs.items()}
     return Program(read.model, read.rules, read.symmetry, steps, inputs, read.data)
 
 

@@ -190,7 +190,7 @@ class Run:
         if len(way) == 1:
             return model, read_state(model)
         state = held(self.states, name, op)
-        if shaped := next((n for n in way if n in self.reshaped), None):
+        if shaped := next((name for name in way if name in self.reshaped), None):
             model = model_like(self.models[self.like], model, self.states[shaped])
         like = state_of(model.module)
         return model, stored(
@@ -211,7 +211,9 @@ def widened(state: Mapping[str, Tensor], device: str | torch.device, dtype: torc
     On the CPU a tensor of another precision is converted whenever an operator asks for it, and not held so.
     """
     found, place = detached(state), torch.device(device)
-    return {k: _widened(v, place, dtype) if v.is_floating_point() else made(v).to(place) for k, v in found.items()}
+    return {
+        name: _widened(v, place, dtype) if v.is_floating_point() else made(v).to(place) for name, v in found.items()
+    }
 
 
 def _widened(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -220,7 +222,7 @@ def _widened(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor
 
 def detached(state: Mapping[str, Tensor]) -> State:
     """The same tensors without a history."""
-    return {k: v.detach() for k, v in state.items()}
+    return {name: tensor.detach() for name, tensor in state.items()}
 
 
 def narrowed(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> State:
@@ -230,12 +232,14 @@ def narrowed(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> State:
 
 def released(state: dict[str, Tensor], like: Mapping[str, Tensor]) -> State:
     """The same of a state that is emptied, so that no tensor is held twice."""
-    return {k: cast(state.pop(k).cpu(), v.dtype) if k in state else v for k, v in like.items()}
+    return {
+        name: cast(state.pop(name).cpu(), tensor.dtype) if name in state else tensor for name, tensor in like.items()
+    }
 
 
 def largest_change(state: Mapping[str, Tensor]) -> float:
     """By how much outputs may change in the precision of a state."""
-    return SINGLE_TOLERANCE if any(t.dtype is torch.float32 for t in state.values()) else TOLERANCE
+    return SINGLE_TOLERANCE if any(tensor.dtype is torch.float32 for tensor in state.values()) else TOLERANCE
 
 
 def checked_change(
@@ -263,7 +267,7 @@ def output_change(symmetry: SymmetryGraph, one: Mapping[str, Tensor], other: Map
     run = Interpreter(symmetry.graph)
     inputs = random_inputs(symmetry.graph, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        first, second = (run.run({n: t.cpu() for n, t in s.items()}, inputs) for s in (one, other))
+        first, second = (run.run({name: tensor.cpu() for name, tensor in s.items()}, inputs) for s in (one, other))
     return difference(first, second)
 
 
@@ -274,11 +278,11 @@ def overgrown(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> str
     """
     reached, *held = (norms(state) for state in (after, *others))
     usual = median(
-        _spread(norm, state[n]) for state, known in zip(others, held, strict=True) for n, norm in known.items()
+        _spread(norm, state[name]) for state, known in zip(others, held, strict=True) for name, norm in known.items()
     )
-    grown = {n: g for n, g in growth_of(reached, *held).items() if not g <= GROWTH}
-    grown = {n: g for n, g in grown.items() if not _spread(reached[n], after[n]) <= usual}
-    return shorten(f"{n} {g:.0e} times" for n, g in grown.items())
+    grown = {name: growth for name, growth in growth_of(reached, *held).items() if not growth <= GROWTH}
+    grown = {name: growth for name, growth in grown.items() if not _spread(reached[name], after[name]) <= usual}
+    return shorten(f"{name} {growth:.0e} times" for name, growth in grown.items())
 
 
 def _spread(norm: float, t: Tensor) -> float:

@@ -108,7 +108,7 @@ def _folded(alike: list[UnitPlan]) -> list[UnitPlan]:
     by_name = {u.space: u for u in alike}
     found = []
     for pattern in fold(by_name):
-        members = [by_name[n] for n in pattern.members]
+        members = [by_name[name] for name in pattern.members]
         inside = [_folded(list(inner)) for inner in zip(*(u.inside for u in members), strict=True)]
         if any(len(one) > 1 for one in inside):
             found += members
@@ -119,4 +119,4 @@ def _folded(alike: list[UnitPlan]) -> list[UnitPlan]:
 
 def listed(head: str, units: tuple[UnitPlan, ...]) -> str:
     """A step as text: what it does, and each unit."""
-    return "\n".join([head, *(line for u in units for line in u.lines())])
+    return "\n".join([head, *(line for unit in units for line in unit.lines())])

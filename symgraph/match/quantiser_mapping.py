@@ -95,7 +95,7 @@ def _as_the_tool_has_it(found: Model) -> Model:
     """The model with its embeddings untied, which both tools do by themselves."""
     ties = tied_names(found.module)
     embeddings = [getattr(found.module, f"get_{k}_embeddings", lambda: None)() for k in ("input", "output")]
-    ends = {n for n, m in found.module.named_modules() if m in embeddings}
+    ends = {name for name, inner in found.module.named_modules() if inner in embeddings}
     if not all(name.removesuffix(".weight") in ends for name in (*ties, *ties.values())):
         return found
     return untie(found).model

@@ -78,7 +78,7 @@ def merge_by_recipe(
     wanted = read_recipe(recipe, METHODS)
     by = _engine(by, wanted.merge_method)
     trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code, "model_class": model_class}
-    found = [with_example(m, example, input_size) for m in _models(wanted, models, trusted)]
+    found = [with_example(model, example, input_size) for model in _models(wanted, models, trusted)]
     check_reach(wanted, found[0])
     if by == "mergekit":
         check_readable(found)
@@ -156,7 +156,7 @@ def _engine(by: str, method: str) -> str:
         UsageError: there is no such engine, it is not installed, or it does not have the method.
     """
     if by not in ("", *ENGINES):
-        remedy = " or ".join(argument("by", e) for e in ENGINES)
+        remedy = " or ".join(argument("by", engine) for engine in ENGINES)
         raise UsageError(f"{argument('by', by)} runs no recipes", remedy=remedy)
     by = by or ("mergekit" if method in THEIRS else "symgraph")
     if by == "symgraph" and method in THEIRS:
@@ -190,7 +190,7 @@ class _Blend:
     def state(self, stored: Mapping[str, torch.dtype]) -> State:
         """All tensors, each made when it is asked for; integers, and statistics of norms, are those of the base."""
         first = next(iter(self.states.values()))
-        fixed = {n for n, _ in self.model.module.named_buffers()}
+        fixed = {name for name, _ in self.model.module.named_buffers()}
         found: State = {}
         # What is one tensor under several names stays one.
         once: dict[int, Tensor] = {}
@@ -209,8 +209,12 @@ class _Blend:
 
     def _blended(self, name: str) -> Tensor:
         recipe, of = self.recipe, partial(self._number, name)
-        tensors = {n: made(s[name]).double() for n, s in self.states.items()}
-        listed = [m for m in recipe.ingredients if m.model != recipe.base or recipe.merge_method == "linear"]
+        tensors = {n: made(state[name]).double() for n, state in self.states.items()}
+        listed = [
+            ingredient
+            for ingredient in recipe.ingredients
+            if ingredient.model != recipe.base or recipe.merge_method == "linear"
+        ]
         given = [tensors[m.model] for m in listed]
         if recipe.merge_method == "linear":
             return linear(given, [of("weight", m, 1.0) for m in listed], normalise=bool(of("normalize", None, 1.0)))

@@ -101,7 +101,7 @@ class Relaxed(nn.Module):
             names = [name for name in self.trained if _layer(name) == layer]
             thetas = [self.module.get_parameter(name) for name in names]
             apart = sum(
-                float((t - self.means[n](t)).double().square().sum()) for n, t in zip(names, thetas, strict=True)
+                float((t - self.means[name](t)).double().square().sum()) for name, t in zip(names, thetas, strict=True)
             )
             whole = sum(float(t.double().square().sum()) for t in thetas)
             departure = (apart / whole) ** 0.5 if whole else 0.0
@@ -112,9 +112,11 @@ class Relaxed(nn.Module):
     def table(self) -> str:
         """The report as text, a line for each layer."""
         rows = self.report()
-        wide = max((len(r.layer) for r in rows), default=0)
+        wide = max((len(row.layer) for row in rows), default=0)
         head = f"{'layer':<{wide}}    gamma  multiplier  not equivariant"
-        lines = [f"{r.layer:<{wide}}  {r.gamma:7.4f}  {r.multiplier:10.4f}  {r.departure:15.1%}" for r in rows]
+        lines = [
+            f"{row.layer:<{wide}}  {row.gamma:7.4f}  {row.multiplier:10.4f}  {row.departure:15.1%}" for row in rows
+        ]
         return "\n".join([head, *lines])
 
 

@@ -66,8 +66,8 @@ def residue(
         dtypes: of B's tensors as they are stored.
     """
     parts = tuple(_parts(here, b, taken, names))
-    total = sum(p.directions for p in parts)
-    share = math.sqrt(sum(p.share**2 * p.directions for p in parts) / total) if total else 0.0
+    total = sum(part.directions for part in parts)
+    share = math.sqrt(sum(part.share**2 * part.directions for part in parts) / total) if total else 0.0
     uneven, evidence = _unevenness(parts, share)
     return Residue(share, uneven, evidence, _peak(parts, share), rounding(b, names, dtypes), parts)
 
@@ -75,13 +75,13 @@ def residue(
 def _parts(
     here: Mapping[str, Tensor], b: Mapping[str, Tensor], taken: Mapping[str, float], names: Sequence[str]
 ) -> Iterator[Part]:
-    for n in names:
-        left = b[n] - here[n]
-        size = _size(b[n], left)
-        directions = b[n].numel() - taken.get(n, 0.0)
+    for name in names:
+        left = b[name] - here[name]
+        size = _size(b[name], left)
+        directions = b[name].numel() - taken.get(name, 0.0)
         if size > 0 and directions >= 0.5:
             share = float(left.norm()) / (size * math.sqrt(directions))
-            yield Part(n, share, directions, _outstanding(left, directions))
+            yield Part(name, share, directions, _outstanding(left, directions))
 
 
 def _size(b: Tensor, left: Tensor) -> float:
@@ -107,7 +107,7 @@ def _unevenness(parts: Sequence[Part], share: float) -> tuple[float, float]:
 
     Twice the directions times the square of a logarithm is one on average, with a variance of two.
     """
-    counted = [p for p in parts if p.directions >= LEAST]
+    counted = [part for part in parts if part.directions >= LEAST]
     total = sum(p.directions for p in counted)
     if not total or share <= 0:
         return 0.0, 0.0
@@ -117,7 +117,7 @@ def _unevenness(parts: Sequence[Part], share: float) -> tuple[float, float]:
 
 
 def _peak(parts: Sequence[Part], share: float) -> float:
-    counted = [p for p in parts if p.peak != 1.0 and p.share > 0.1 * share]
+    counted = [part for part in parts if part.peak != 1.0 and part.share > 0.1 * share]
     total = sum(p.directions for p in counted)
     return sum(p.peak * p.directions for p in counted) / total if total else 1.0
 
@@ -125,10 +125,10 @@ def _peak(parts: Sequence[Part], share: float) -> float:
 def rounding(b: Mapping[str, Tensor], names: Sequence[str], dtypes: Mapping[str, torch.dtype]) -> float:
     """The root mean square of what rounding to the stored dtypes changes, relative to the size of each tensor."""
     square, count = 0.0, 0
-    for n in names:
-        size = float(b[n].square().mean())
+    for name in names:
+        size = float(b[name].square().mean())
         if size > 0:
-            unit = torch.finfo(dtypes.get(n, torch.float64)).eps * torch.exp2(torch.frexp(b[n])[1].double() - 1)
+            unit = torch.finfo(dtypes.get(name, torch.float64)).eps * torch.exp2(torch.frexp(b[name])[1].double() - 1)
             square += float(unit.square().sum()) / 12 / size
-            count += b[n].numel()
+            count += b[name].numel()
     return math.sqrt(square / count) if count else 0.0

@@ -137,7 +137,7 @@ def rotate(
     spaces = several(spaces)
     found, notes = _given(source, example, input_size, tied)
     symmetry = infer(found, rules=rules)
-    asked = [s for pattern in spaces if pattern != "*" for s in symmetry.matching(pattern)]
+    asked = [space for pattern in spaces if pattern != "*" for space in symmetry.matching(pattern)]
     turned = turnable(symmetry, spaces)
     fixed = [s for s in asked or _streams(symmetry) if s not in turned]
     kept = tuple(_reason(symmetry, s) for s in fixed)
@@ -162,7 +162,7 @@ def rotate(
         notes = (*notes, f"descent: {descended}")
     alignment = Alignment(symmetry, transform, module_hash(found.module), "")
     Endpoint(found, state, alignment).check()
-    before, after = (float(error(s)) if matrices else 0.0 for s in (own, state))
+    before, after = (float(error(state)) if matrices else 0.0 for state in (own, state))
     done = stored(found.module, narrowed(state, state_of(found.module)))
     return Rotated(found, by, done, alignment, turned, kept, rounding, before, after, notes, descended)
 

@@ -58,7 +58,7 @@ def refuse_outputs(program: Program, overwrite: bool) -> None:
         OutputError: as for `symgraph.io.files.refuse_existing`.
         UsageError: two steps write one file.
     """
-    read = [*(i.model for i in program.inputs.values()), *(d.data for d in program.data.values())]
+    read = [*(given.model for given in program.inputs.values()), *(batches.data for batches in program.data.values())]
     seen: set[str] = set()
     for step, name, path in program.outputs:
         if path in seen:
@@ -82,7 +82,7 @@ def require_room(program: Program, *, waiting: bool) -> None:
         OutputError: saying how much there is, and how much there has to be.
         CheckpointError: as for `symgraph.io.models.weight_sizes`.
     """
-    sizes = [weight_sizes(i.model) for i in program.inputs.values()] or [(0, 0)]
+    sizes = [weight_sizes(given.model) for given in program.inputs.values()] or [(0, 0)]
     stored, entries = (max(column, default=0) for column in zip(*sizes, strict=True))
     folders = written_folders(program)
     needed = [(folder, stored) for folder in folders]
@@ -131,13 +131,15 @@ def load_data(program: Program, models: Mapping[str, Model]) -> dict[str, Batche
     """
     first = next(iter(models.values()))
     trains = (TRAINING, VALIDATION)
-    return {n: given.training(first) if n in trains else given.load(first) for n, given in program.data.items()}
+    return {
+        name: given.training(first) if name in trains else given.load(first) for name, given in program.data.items()
+    }
 
 
 def pinned(program: Program, models: Mapping[str, Model]) -> Program:
     """The program with the hashes of its models and data."""
-    hashes = {n: module_hash(m.module) for n, m in models.items()}
-    return program.pinned(hashes, {n: content_hash(d.data) for n, d in program.data.items()})
+    hashes = {name: module_hash(model.module) for name, model in models.items()}
+    return program.pinned(hashes, {name: content_hash(batches.data) for name, batches in program.data.items()})
 
 
 def run_program(
@@ -159,8 +161,8 @@ def run_program(
     """
     settings, around = settings or Settings(), around or Around()
     _check_data(program, data)
-    how = {"batches": data, **{f.name: getattr(around, f.name) for f in fields(around)}}
-    if any(s.reads_symmetry and not isinstance(s, Interpolate) for s in program.steps):
+    how = {"batches": data, **{entry.name: getattr(around, entry.name) for entry in fields(around)}}
+    if any(step.reads_symmetry and not isinstance(step, Interpolate) for step in program.steps):
         return _matched(program, models, data, settings, how)
     check_alike(models)
     first = next(iter(models.values()))
@@ -175,8 +177,8 @@ def run_program(
 def _matched(
     program: Program, models: Mapping[str, Model], data: Mapping[str, Any], settings: Settings, how: dict[str, Any]
 ) -> Done:
-    narrows = any(isinstance(s, Reduce) for s in program.steps)
-    of: Shaped = shaped(dict(models), settings, [f"model {n}" for n in models], reduce=narrows)
+    narrows = any(isinstance(step, Reduce) for step in program.steps)
+    of: Shaped = shaped(dict(models), settings, [f"model {name}" for name in models], reduce=narrows)
     settings = replace(settings, validation=data.get(VALIDATION))
     wanted = Wanted(
         method="weights",
@@ -186,17 +188,17 @@ def _matched(
         data=data.get(TRAINING),
         program=program,
     )
-    settles = any(isinstance(s, Settle) for s in program.steps)
+    settles = any(isinstance(step, Settle) for step in program.steps)
     settled = settled_by(program, of) if settles else None
-    called = {n: m.spec for n, m in of.models.items()}
+    called = {name: model.spec for name, model in of.models.items()}
     run = ran(of, program, wanted, network=of.like, called=called, **how)
     return Done(run, None if settled is None else universe_of(of, program, settled, run))
 
 
 def _check_data(program: Program, data: Mapping[str, Any]) -> None:
     """Raises before any work for data that a step reads and that is not named, or a device that is not there."""
-    wanted = [(s.data, s.op) for s in program.steps if isinstance(s, Evaluate | PlaneStep | Recalibrate)]
-    wanted += [(TRAINING, s.op) for s in program.steps if s.reads_data]
+    wanted = [(step.data, step.op) for step in program.steps if isinstance(step, Evaluate | PlaneStep | Recalibrate)]
+    wanted += [(TRAINING, step.op) for step in program.steps if step.reads_data]
     for name, op in wanted:
         if name not in data:
             remedy = f"name it under `data` of the program: `{name}: {{data: FILE}}`"

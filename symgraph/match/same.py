@@ -169,7 +169,7 @@ def _verdict(over: Overlay, left: Residue) -> str:
 
 def _laid(graph: SymmetryGraph, a: State, b: State, kept: Mapping[str, torch.dtype]) -> tuple[Overlay, Residue] | None:
     """A laid over B and what is left; None where a gain of B is zero."""
-    names = [n for n in graph.graph.parameters if n in b and b[n].is_floating_point()]
+    names = [name for name in graph.graph.parameters if name in b and b[name].is_floating_point()]
     try:
         over = overlay(graph, a, b, enough=ROUNDED * rounding(b, names, kept), far=FAR)
     except SymgraphError:
@@ -193,9 +193,9 @@ def _outputs(graph: SymmetryGraph, a: State, b: State) -> float:
 
 
 def _zeros(graph: SymmetryGraph, here: State, b: State) -> float:
-    names = [n for n in graph.graph.parameters if n in b]
-    zero = sum(int(((b[n] == 0) & (here[n] != 0)).sum()) for n in names)
-    return zero / max(sum(b[n].numel() for n in names), 1)
+    names = [name for name in graph.graph.parameters if name in b]
+    zero = sum(int(((b[name] == 0) & (here[name] != 0)).sum()) for name in names)
+    return zero / max(sum(b[name].numel() for name in names), 1)
 
 
 def _in_one_shape(
@@ -203,7 +203,7 @@ def _in_one_shape(
 ) -> tuple[SymmetryGraph, tuple[State, State], tuple[str, ...]]:
     """The symmetry graph of the narrower model, both states in its shape, and what became of the wider one."""
     a, b = models
-    own = [float64(state_of(m.module)) for m in models]
+    own = [float64(state_of(model.module)) for model in models]
     known: dict[int, SymmetryGraph] = {}
 
     def graph(m: Model) -> SymmetryGraph:
@@ -227,5 +227,5 @@ def _in_one_shape(
 
 def _reduced(name: str, found: Reduction) -> str:
     exact = "exactly: dead, copied and split units" if found.exact else f"its outputs change by {found.error:.2g}"
-    sizes = ", ".join(f"{f.name} {f.before} -> {f.after}" for f in found.spaces)
+    sizes = ", ".join(f"{space.name} {space.before} -> {space.after}" for space in found.spaces)
     return f"{name} is wider, and was reduced ({exact}): {sizes}"

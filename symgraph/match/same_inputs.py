@@ -22,12 +22,14 @@ def require_alike(symmetry: SymmetryGraph, state: Mapping[str, Tensor], called: 
     ranks = current()
     if ranks.count == 1:
         return
-    print_, ends = ranks.sent(0, lambda: (symmetry.fingerprint, {n: _ends(t) for n, t in state.items()}))
+    print_, ends = ranks.sent(
+        0, lambda: (symmetry.fingerprint, {name: _ends(tensor) for name, tensor in state.items()})
+    )
     remedy = "let all of them read the same files with the same versions of all packages"
     if print_ != symmetry.fingerprint:
         raise CheckpointError(f"{called} has other symmetries here than in the first process", remedy=remedy)
     homes = owners(symmetry, ranks.count)
-    other = [n for n, t in state.items() if homes[n] == ranks.rank and _ends(t) != ends.get(n)]
+    other = [name for name, tensor in state.items() if homes[name] == ranks.rank and _ends(tensor) != ends.get(name)]
     if other:
         what = f"{called} has other weights here than in the first process: {shorten(other)}"
         raise CheckpointError(what, remedy=remedy)

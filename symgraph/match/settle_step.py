@@ -55,7 +55,7 @@ class Settle(ProgramStep):
         if len(self.into) != len(made.states):
             raise UsageError(f"the program's step settle names {len(self.into)} of {len(made.states)} models")
         # The states of the match are not needed any more, and may be large.
-        made.states = {n: {} for n in made.states}
+        made.states = {name: {} for name in made.states}
         notes = _gauge_note(run, made)
         if grown := self._settle_all(run, made, notes):
             notes = _leave_gauge(run, made, grown)
@@ -69,7 +69,7 @@ class Settle(ProgramStep):
         """Takes all models there, unless norms would grow beyond bounds: the answer then says which."""
         back = Transform() if made.trained or self.free else made.shared[made.first].inverse()
         names = zip(made.listed, self.into, strict=True)
-        return next(filter(None, (self._settle(run, made, n, back, into, notes) for n, into in names)), "")
+        return next(filter(None, (self._settle(run, made, name, back, into, notes) for name, into in names)), "")
 
     def _settle(self, run: Run, made: Together, name: str, back: Transform, into: str, notes: tuple[str, ...]) -> str:
         own, reference = run.canonical[name].transform, made.reference
@@ -91,7 +91,7 @@ class Settle(ProgramStep):
         carried, rounded = whole.carried(state), _Rounded(run.given.get(name, {}))
         with torch.no_grad():
             names = counted(_log, carried, len(carried), "tensor")
-            moved = {n: rounded.put(n, carried, run.keep) for n in names}
+            moved = {name: rounded.put(name, carried, run.keep) for name in names}
         if reference is not None and (grown := overgrown(moved, state, run.state(reference, self.op))):
             return grown
         compared, called = self.compared and name not in made.approximate, run.called.get(name, name)
@@ -143,7 +143,7 @@ def _gauge_note(run: Run, made: Together) -> tuple[str, ...]:
         made.reference = None
         return ("gains and constants were trained: the models are in a gauge of their own",)
     if made.reference is None:
-        zero = ", ".join(dict.fromkeys(n for m in made.states for n in run.canonical[m].singular))
+        zero = ", ".join(dict.fromkeys(name for m in made.states for name in run.canonical[m].singular))
         return (f"gains are zero ({zero}): the models are in canonical form, which is no gauge of theirs",)
     return ()
 

@@ -22,7 +22,7 @@ def suitable(symmetry: SymmetryGraph) -> tuple[str, str]:
         return WEIGHTS, "no space can be aligned"
     if has_statistics(symmetry):
         return ACTIVATIONS, "it has batch norms"
-    if turning := next((s.name for s in active if isinstance(s.maps, DenseMaps)), ""):
+    if turning := next((space.name for space in active if isinstance(space.maps, DenseMaps)), ""):
         return WEIGHTS, f"there are rotations, as of {turning}"
     return ACTIVATIONS, "there are only permutations, with scales or signs"
 
@@ -38,4 +38,4 @@ def unsuited(symmetry: SymmetryGraph, method: str) -> tuple[str, ...]:
 
 def has_statistics(symmetry: SymmetryGraph) -> bool:
     """Whether a model has norms with stored statistics, which mixtures do not fit."""
-    return any(n.kind is Kind.CALL and "batch_norm" in n.target for n in symmetry.graph.nodes)
+    return any(node.kind is Kind.CALL and "batch_norm" in node.target for node in symmetry.graph.nodes)

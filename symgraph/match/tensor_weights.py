@@ -26,17 +26,17 @@ def parameter_weights(
             raise UsageError(
                 f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict"
             )
-        stacks = {s.name: s.members for s in symmetry.stacks}
-        each = {n: [float(weighting.get(m, 1.0)) for m in stacks.get(n, (n,))] for n in a}
-        return {n: sum(w) / len(w) for n, w in each.items()}
+        stacks = {stack.name: stack.members for stack in symmetry.stacks}
+        each = {name: [float(weighting.get(m, 1.0)) for m in stacks.get(name, (name,))] for name in a}
+        return {name: sum(w) / len(w) for name, w in each.items()}
     if weighting in ("uniform", "inputs"):
         return dict.fromkeys(a, 1.0)
-    halved = {n: 0.5 if _only_writes(symmetry, n) else 1.0 for n in a}
+    halved = {name: 0.5 if _only_writes(symmetry, name) else 1.0 for name in a}
     if weighting == "inputs-halved":
         return halved
     if weighting == "per-entry":
-        return {n: halved[n] * a[n].numel() * _normalised([s[n] for s in (a, *others)]) for n in a}
-    return {n: _normalised([s[n] for s in (a, *others)]) for n in a}
+        return {name: halved[name] * a[name].numel() * _normalised([s[name] for s in (a, *others)]) for name in a}
+    return {name: _normalised([s[name] for s in (a, *others)]) for name in a}
 
 
 def tensor_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], *states: State) -> dict[str, float]:
@@ -47,17 +47,19 @@ def tensor_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float]
     """
     first, *others = map(symmetry.stacked, states)
     found = parameter_weights(symmetry, weighting, first, *others)
-    return {n: found[symmetry.stack_of[n].name if n in symmetry.stack_of else n] for n in states[0]}
+    return {name: found[symmetry.stack_of[name].name if name in symmetry.stack_of else name] for name in states[0]}
 
 
 def _normalised(tensors: Sequence[Tensor]) -> float:
     """One over the geometric mean of the squared norms."""
-    mean: float = math.prod(float(t.norm()) ** (2 / len(tensors)) for t in tensors)
+    mean: float = math.prod(float(tensor.norm()) ** (2 / len(tensors)) for tensor in tensors)
     return 1.0 / max(mean, 1e-12)
 
 
 def _only_writes(symmetry: SymmetryGraph, name: str) -> bool:
     """Whether a parameter with several axes carries spaces on its written (covariant) side alone."""
     axes = symmetry.acting_terms[name]
-    found = [x for t in axes for x in leaves(t) if x.space >= 0 and not symmetry.spaces[x.space].rigid]
+    found = [
+        leaf for term in axes for leaf in leaves(term) if leaf.space >= 0 and not symmetry.spaces[leaf.space].rigid
+    ]
     return len(axes) > 1 and bool(found) and not any(x.dual for x in found)

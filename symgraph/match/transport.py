@@ -62,7 +62,7 @@ class Transported(Shown):
     @cached_property
     def state(self) -> State:
         """The state of `to` with so much of it, in its own dtypes."""
-        return {n: made(t) for n, t in _added(self.to, self.delta, self.scale).items()}
+        return {name: made(tensor) for name, tensor in _added(self.to, self.delta, self.scale).items()}
 
     @cached_property
     def module(self) -> nn.Module:
@@ -81,8 +81,8 @@ class Transported(Shown):
     def share(self) -> float:
         """The norm of what is added over that of the parameters that it is added to."""
         own = state_of(self.to.module)
-        added = sum(float(made(t).square().sum()) for t in self.delta.values())
-        there = sum(float(made(own[n]).detach().double().square().sum()) for n in self.delta)
+        added = sum(float(made(tensor).square().sum()) for tensor in self.delta.values())
+        there = sum(float(made(own[name]).detach().double().square().sum()) for name in self.delta)
         return self.scale * (added / there) ** 0.5 if there else 0.0
 
     def to_plain(self) -> dict[str, Any]:
@@ -197,8 +197,8 @@ def alignment_between(
     if not isinstance(given, Alignment):
         given = Alignment.load(given, infer(ends["to"], rules=rules))
     wanted = {"to": given.source, "base": given.target}
-    other = [n for n, m in ends.items() if wanted[n] and module_hash(m.module) != wanted[n]]
-    return given, tuple(f"the alignment was made with another model than {ends[n].spec}" for n in other)
+    other = [name for name, m in ends.items() if wanted[name] and module_hash(m.module) != wanted[name]]
+    return given, tuple(f"the alignment was made with another model than {ends[name].spec}" for name in other)
 
 
 def _difference(
@@ -212,14 +212,16 @@ def _difference(
     _moved(base, _wide(base), there, keep)
     learned = _wide(tuned)
     after = _moved(tuned, {**learned, **_sums(learned, adapter.deltas)} if adapter else learned, there, keep)
-    wanted = {n for n, p in base.module.named_parameters() if p.is_floating_point()}
+    wanted = {name for name, parameter in base.module.named_parameters() if parameter.is_floating_point()}
     # What the base comes to there is made once more, so that two models are never held at once.
-    return {n: keep(made(after.pop(n)) - t) for n, t in there.each(_wide(base)) if n in wanted}
+    return {name: keep(made(after.pop(name)) - tensor) for name, tensor in there.each(_wide(base)) if name in wanted}
 
 
 def _wide(found: Model) -> State:
     own = state_of(found.module)
-    return {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in own.items()}
+    return {
+        name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor for name, tensor in own.items()
+    }
 
 
 def _moved(found: Model, wide: State, there: Alignment, keep: Callable[[Tensor], Tensor]) -> State:
@@ -234,13 +236,15 @@ def _sums(wide: State, delta: Mapping[str, Tensor], scale: float = 1.0) -> State
     def sum_of(name: str) -> Tensor:
         return made(wide[name]).detach() + scale * made(delta[name])
 
-    return {n: Deferred(partial(sum_of, n), wide[n].shape, torch.float64) for n in delta}
+    return {name: Deferred(partial(sum_of, name), wide[name].shape, torch.float64) for name in delta}
 
 
 def _added(to: Model, delta: State, scale: float) -> State:
     own = state_of(to.module)
     sums = _sums(_wide(to), delta, scale)
-    return stored(to.module, {n: cast(sums[n], t.dtype) if n in sums else t for n, t in own.items()})
+    return stored(
+        to.module, {name: cast(sums[name], tensor.dtype) if name in sums else tensor for name, tensor in own.items()}
+    )
 
 
 def _fitted(found: Transported, data: Iterable[Any], loss: Any) -> Transported:
@@ -262,14 +266,14 @@ def _factored(adapter: Adapter, delta: State) -> tuple[Adapter, State, tuple[str
     Raises:
         CheckpointError: a product has not kept its rank.
     """
-    kept = {n: made(delta[n]) for n in adapter.deltas}
+    kept = {name: made(delta[name]) for name in adapter.deltas}
     moved = adapter.moved(kept)
     for name, product in moved.deltas.items():
         if not torch.allclose(product, kept[name], rtol=0, atol=1e-9 * float(kept[name].abs().max() or 1)):
             cause = "the alignment mixes it with other parameters"
             raise CheckpointError(f"{name}: the adapter has not kept its rank", cause=cause, remedy="merge it first")
-    left = sum(float(made(t).square().sum()) for n, t in delta.items() if n not in kept) ** 0.5
-    whole = sum(float(t.square().sum()) for t in kept.values()) ** 0.5
+    left = sum(float(made(tensor).square().sum()) for name, tensor in delta.items() if name not in kept) ** 0.5
+    whole = sum(float(tensor.square().sum()) for tensor in kept.values()) ** 0.5
     said = f"{left / whole:.1e} of its norm would change biases, which it has no place for: left out"
     return moved, moved.deltas, (said,) if left > 1e-6 * whole else ()
 

@@ -57,7 +57,7 @@ def owners_of(units: Sequence[Tree]) -> dict[int, int]:
 
 def others(spaces: frozenset[int], unit: int, owner: Mapping[int, int]) -> frozenset[int]:
     """The other units on a block with these spaces."""
-    return frozenset(owner[s] for s in spaces if s in owner) - {unit}
+    return frozenset(owner[space] for space in spaces if space in owner) - {unit}
 
 
 def _anchors(number: int, unit: Tree, on: Sequence[Outline], owner: Mapping[int, int]) -> dict[frozenset[int], int]:

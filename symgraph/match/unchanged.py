@@ -28,7 +28,7 @@ def calls_on(network: nn.Module, *data: Any) -> tuple[Call, ...]:
     found = []
     for batches in (d for d in data if isinstance(d, Iterable) and not isinstance(d, Iterator)):
         for raw in islice(batches, 1):
-            inputs = {k: t[:EXAMPLES] for k, t in batch_tensors(raw).items()}
+            inputs = {name: tensor[:EXAMPLES] for name, tensor in batch_tensors(raw).items()}
             found.append(Call("a batch of the data", *arguments(inputs, accepted_names(network))))
     return tuple(found)
 
@@ -57,7 +57,10 @@ class Endpoint:
         if self.alignment is not None:
             graph = self.alignment.symmetry.graph
             held = self.start if self.start is not None else state_of(self.model.module)
-            start = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in held.items()}
+            start = {
+                name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor
+                for name, tensor in held.items()
+            }
             blame = culprit(self.alignment.symmetry, self.alignment.transform, start)
         before = self.start if self.source is None else None
         what = f"{self.model.spec} in its new basis"

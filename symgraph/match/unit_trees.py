@@ -17,19 +17,19 @@ def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tre
     Raises:
         UsageError: a pattern matches no space.
     """
-    for p in patterns:
-        if p != "*" and not any(fnmatch(s.name, p) for s in symmetry.active):
-            names = [s.name for s in symmetry.active]
+    for pattern in patterns:
+        if pattern != "*" and not any(fnmatch(space.name, pattern) for space in symmetry.active):
+            names = [space.name for space in symmetry.active]
             such = f"patterns are matched against names such as {', '.join(names[:3])}"
-            raise UsageError(f"no space that can be aligned matches {p!r}", remedy=near(p, names, such))
-    chosen = [s for s in symmetry.active if any(fnmatch(s.name, p) for p in patterns)]
+            raise UsageError(f"no space that can be aligned matches {pattern!r}", remedy=near(pattern, names, such))
+    chosen = [space for space in symmetry.active if any(fnmatch(space.name, pattern) for pattern in patterns)]
     ids = {s.id for s in chosen}
     below: dict[int, list[Space]] = {}
     for s in chosen:
-        outer = [f for f in s.fibre if f in ids]
+        outer = [outer for outer in s.fibre if outer in ids]
         below.setdefault(outer[-1] if outer else -1, []).append(s)
 
     def grow(s: Space) -> Tree:
-        return Tree(s, tuple(grow(c) for c in below.get(s.id, ())))
+        return Tree(s, tuple(grow(child) for child in below.get(s.id, ())))
 
     return [grow(s) for s in below.get(-1, ())]

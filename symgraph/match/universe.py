@@ -62,7 +62,7 @@ def universe(
     wanted = _wanted(how, method, options, learning, data, program)
     models = _shaped(sources, how)
     chosen = program or _planned(models, wanted, how)
-    return bring(models, chosen, wanted, network="", called={n: m.spec for n, m in models.models.items()})
+    return bring(models, chosen, wanted, network="", called={name: model.spec for name, model in models.models.items()})
 
 
 def plan(
@@ -106,7 +106,7 @@ def _shaped(sources: Sequence[Source], how: UniverseSettings) -> Shaped:
     if how.reference is not None and how.reference >= count:
         raise UsageError(f"there is no model {how.reference} among {count}", remedy=f"count from 0 to {count - 1}")
     roles = [f"model {i + 1}" for i in range(count)]
-    return shaped({str(i): s for i, s in enumerate(sources)}, how, roles)
+    return shaped({str(i): source for i, source in enumerate(sources)}, how, roles)
 
 
 def _planned(models: Shaped, wanted: Wanted, how: UniverseSettings) -> Program:
@@ -118,12 +118,12 @@ def joined(found: Universe) -> str:
     """How the models of a universe came into one basis, in words."""
     rounds = f"{len(found.objective) - 1} rounds" if len(found.objective) > 2 else "one round"
     learned = ", then learned matching of all of them" if found.learned else ""
-    step = next((s for s in found.program.steps if isinstance(s, MatchStep)), None)
+    step = next((step for step in found.program.steps if isinstance(step, MatchStep)), None)
     what = "activation" if step is not None and step.method == "activations" else "weight"
     return f"{what} matching of each to the mean of the others ({rounds}){learned}"
 
 
 def moved_spaces(found: Universe) -> tuple[str, ...]:
     """The spaces on which something acts on the way of any model into a universe."""
-    moved = {n for m in found.members for n in element_spaces(found.symmetry, m.alignment)}
-    return tuple(s.name for s in found.symmetry.active if s.name in moved)
+    moved = {name for member in found.members for name in element_spaces(found.symmetry, member.alignment)}
+    return tuple(space.name for space in found.symmetry.active if space.name in moved)

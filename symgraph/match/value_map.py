@@ -90,7 +90,7 @@ def _words(symmetry: SymmetryGraph, term: Term) -> str:
 
 
 def _named(graph: Graph, at: str) -> str:
-    calls = [n for n in graph.calls if isinstance(n.result, Shape)]
+    calls = [node for node in graph.calls if isinstance(node.result, Shape)]
     if any(n.name == at for n in calls):
         return at
     inside = [n for n in calls if n.module == at or n.module.startswith(f"{at}.")]
@@ -124,7 +124,7 @@ def _constant(
     generator = torch.Generator().manual_seed(0)
     for _ in range(_BATCHES):
         inputs = random_inputs(graph, generator)
-        before, moved = (run.run(s, inputs, [node])[1][node].movedim(axis, -1).double() for s in (wide, after))
+        before, moved = (run.run(state, inputs, [node])[1][node].movedim(axis, -1).double() for state in (wide, after))
         rows.append((moved - before @ matrix.T).flatten(0, -2))
         largest = max(largest, float(moved.abs().max()))
     whole = torch.cat(rows)

@@ -96,16 +96,18 @@ def apply(
     """
     found, alignment = _loaded(file, with_example(model(source), example, input_size), rules, tied)
     state = state_of(found.module)
-    read = {k: v for k, v in state.items() if k in alignment.symmetry.terms}
+    read = {name: tensor for name, tensor in state.items() if name in alignment.symmetry.terms}
     own = checked_hash(found.module, read, found.spec)
     chosen = alignment.inverse() if inverse else alignment
-    wide = {n: later(t, torch.float64) if t.is_floating_point() else t for n, t in state.items()}
-    size = sum(t.numel() * torch.float64.itemsize for t in state.values())
+    wide = {
+        name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor for name, tensor in state.items()
+    }
+    size = sum(tensor.numel() * torch.float64.itemsize for tensor in state.values())
     keep = made if scratch is None else Spool(Path(scratch), size).put
     moved = chosen.apply(wide, task_vector=task_vector, keep=keep)
     if not task_vector:
         Endpoint(found, moved, chosen).check()
-    moved = {n: cast(t, state[n].dtype) for n, t in moved.items()}
+    moved = {name: cast(tensor, state[name].dtype) for name, tensor in moved.items()}
     return Applied(found, stored(found.module, moved), chosen, str(file), inverse, own, _made_for(chosen, found, own))
 
 
@@ -156,7 +158,7 @@ def write_universe(
         OutputError: the folder exists and no universe is in it, or it cannot be written.
     """
     out = Path(out)
-    refuse_existing(out, overwrite, folder=True, inputs=folders_of(*(m.model for m in found.members)))
+    refuse_existing(out, overwrite, folder=True, inputs=folders_of(*(member.model for member in found.members)))
     if out.exists() and any(out.iterdir()) and not (out / UNIVERSE).exists():
         cause = f"it has no {UNIVERSE}, so it is not the folder of an earlier universe"
         raise OutputError(f"{out} is not replaced", cause=cause, remedy="choose another path")
@@ -172,14 +174,14 @@ def write_universe(
 
 
 def _member_card(found: Universe, number: int, command: str, simplex: Sequence[tuple[str, LossBarrier]]) -> Card:
-    others = ", ".join(Path(m.model.spec).name for i, m in enumerate(found.members) if i != number)
+    others = ", ".join(Path(member.model.spec).name for i, member in enumerate(found.members) if i != number)
     roles = ["reference" if i == found.reference else "aligned" for i in range(len(found.members))]
-    hashes = [m.alignment.source for m in found.members]
+    hashes = [member.alignment.source for member in found.members]
     return Card(
         title=f"{Path(found.members[number].model.spec).name}, in one basis with {others}",
         about="The same function as the model it was made from, in a basis in which all of them can be averaged.",
         model=found.members[number].model,
-        ingredients=tuple(map(Ingredient, roles, [m.model.spec for m in found.members], hashes)),
+        ingredients=tuple(map(Ingredient, roles, [member.model.spec for member in found.members], hashes)),
         method=joined(found),
         command=command,
         symmetry=found.symmetry,

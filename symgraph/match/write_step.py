@@ -50,12 +50,14 @@ class Write(PlainStep):
             title=f"{Path(model.spec).name}, {self.model} of a program",
             about="APPROXIMATE: the function has changed." if approximate else about,
             model=model,
-            ingredients=tuple(Ingredient(n, m.spec, run.hashes.get(n, "")) for n, m in run.models.items()),
+            ingredients=tuple(
+                Ingredient(name, model.spec, run.hashes.get(name, "")) for name, model in run.models.items()
+            ),
             method="a program of symgraph",
             command=run.command,
             symmetry=run.symmetry if moved else None,
             spaces=element_spaces(run.symmetry, found) if found is not None and moved else (),
-            loss_barriers=tuple((n, m.found) for n, m in run.measured.items()),
+            loss_barriers=tuple((name, m.found) for name, m in run.measured.items()),
             notes=tuple(run.notes),
         )
 
