@@ -82,9 +82,9 @@ class Trained:
         # Warming up takes a few steps of a training that may be shorter.
         factors = torch.tensor([*rates(s, self.total), *[0.0] * WARM])
         self.rates = (s.rate * factors).to(self.device)
-        self.rate = torch.zeros((), device=self.device)
-        how: dict[str, Any] = {"lr": self.rate, "capturable": True, "fused": True} if self.graphed else {"lr": s.rate}
-        self.optimiser = torch.optim.AdamW(model.parameters(), weight_decay=s.decay, **how)
+        rate: Any = torch.zeros((), device=self.device) if self.graphed else s.rate
+        how: dict[str, Any] = {"capturable": True, "fused": True} if self.graphed else {}
+        self.optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=s.decay, **how)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.augment = Augmentation(inputs.shape[-1], self.device) if corpus.augmented else None
         self.network: Callable[..., Any] = torch.compile(model) if compiled else model
@@ -128,10 +128,8 @@ class Trained:
             # A graph knows the default generator alone; on the host there is no other reason to have one.
             inputs = self.augment(inputs, None if self.graphed else self.generator)
         rate = self.rates.index_select(0, self.at).squeeze(0)
-        if self.graphed:
-            self.rate.copy_(rate)
-        else:
-            self.optimiser.param_groups[0]["lr"] = float(rate)
+        group = self.optimiser.param_groups[0]
+        group["lr"] = group["lr"].copy_(rate) if self.graphed else float(rate)
         self.at += 1
         self.optimiser.zero_grad(set_to_none=True)
         with self._halves():
