@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,62 +15,67 @@ from symgraph.resize.embed import Embedding, embed
 from symgraph.resize.narrow import Reduction, reduce
 from symgraph.symmetry.graph import SymmetryGraph
 
-Made = Callable[[SymmetryGraph, State, State], Embedding | Reduction]
-
 
 @dataclass(frozen=True, slots=True)
-class Embed(ProgramStep):
-    """Embed a narrower model exactly into the shape of another; `spaces` says how each space grows."""
+class Reshape(ProgramStep):
+    """Bring a model to the shape of another; `spaces` says how each space changes."""
 
     model: str
     like: str
     into: str
     spaces: tuple[str, ...] = ()
-    op: ClassVar[str] = "embed"
 
     def apply(self, run: Run) -> None:
         """The model in the shape of the other."""
-        _reshape(self, run, lambda other, state, like: embed(run.symmetry, other, state, like))
+        other = run.others.get(self.model)
+        if other is None:
+            raise UsageError(f"the program has a step {self.op}, and all models have one shape", remedy="take it out")
+        like, state = (
+            {name: tensor.cpu() for name, tensor in run.state(source, self.op).items()}
+            for source in (self.like, self.model)
+        )
+        found = self.made(run.symmetry, other, state, like)
+        run.states[self.into] = widened(found.state, run.device, run.dtype)
+        run.sources[self.into] = self.model
+        run.reshaped.add(self.into)
+        run.hashes[self.into] = run.hashes.get(self.model, "")
+        run.notes.append(f"{run.called.get(self.model, self.model)} {found}")
 
-    def __str__(self) -> str:
-        head = f"{self.op:<13} {self.model} into the shape of {self.like} -> {self.into}"
-        return "\n".join([head, *(f"      {space}" for space in self.spaces)])
+    @abstractmethod
+    def made(self, symmetry: SymmetryGraph, other: SymmetryGraph, state: State, like: State) -> Embedding | Reduction:
+        """The model, whose symmetry graph is `other`, in the shape of the one that has `symmetry`."""
+
+    def lines(self, how: str) -> str:
+        """The step and the spaces as text."""
+        return "\n".join([f"{self.op:<13} {self.model} {how}", *(f"      {space}" for space in self.spaces)])
 
 
 @dataclass(frozen=True, slots=True)
-class Reduce(ProgramStep):
-    """Reduce a wider model to the shape of another, approximately; `spaces` says which spaces shrink."""
+class Embed(Reshape):
+    """Embed a narrower model exactly into the shape of another; `spaces` says how each space grows."""
 
-    model: str
-    like: str
-    into: str
-    spaces: tuple[str, ...] = ()
-    op: ClassVar[str] = "reduce"
+    op: ClassVar[str] = "embed"
 
-    def apply(self, run: Run) -> None:
-        """The model in the shape of the other, with another function."""
-        _reshape(self, run, lambda other, state, like: reduce(other, run.symmetry, state, like))
+    def made(self, symmetry: SymmetryGraph, other: SymmetryGraph, state: State, like: State) -> Embedding:
+        """The model with its function."""
+        return embed(symmetry, other, state, like)
 
     def __str__(self) -> str:
-        head = (
-            f"{self.op:<13} {self.model} to the shape of {self.like} -> {self.into} (APPROXIMATE: the function changes)"
-        )
-        return "\n".join([head, *(f"      {space}" for space in self.spaces)])
+        return self.lines(f"into the shape of {self.like} -> {self.into}")
 
 
-def _reshape(step: Embed | Reduce, run: Run, made: Made) -> None:
-    other = run.others.get(step.model)
-    if other is None:
-        raise UsageError(f"the program has a step {step.op}, and all models have one shape", remedy="take it out")
-    like, state = (
-        {name: tensor.cpu() for name, tensor in run.state(k, step.op).items()} for k in (step.like, step.model)
-    )
-    found = made(other, state, like)
-    run.states[step.into] = widened(found.state, run.device, run.dtype)
-    run.sources[step.into] = step.model
-    run.reshaped.add(step.into)
-    run.hashes[step.into] = run.hashes.get(step.model, "")
-    run.notes.append(f"{run.called.get(step.model, step.model)} {found}")
+@dataclass(frozen=True, slots=True)
+class Reduce(Reshape):
+    """Reduce a wider model to the shape of another, approximately; `spaces` says which spaces shrink."""
+
+    op: ClassVar[str] = "reduce"
+
+    def made(self, symmetry: SymmetryGraph, other: SymmetryGraph, state: State, like: State) -> Reduction:
+        """The model with another function."""
+        return reduce(other, symmetry, state, like)
+
+    def __str__(self) -> str:
+        return self.lines(f"to the shape of {self.like} -> {self.into} (APPROXIMATE: the function changes)")
 
 
 @dataclass(frozen=True, slots=True)
