@@ -15,6 +15,7 @@ from math import prod
 from symgraph.groups.lattice import RIGID, TOP, Bound
 from symgraph.inference.claims import Evidence, Ref
 from symgraph.inference.draft import Draft, Gain
+from symgraph.symmetry.structure import AbsorbedGain
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ class _Absorption:
         parameter = self.before.eq.graph.by_name[_source(self.before, part.root)].target
         nodes = tuple(self.before.relations[site.relation].node for site in part.sites)
         for frame, flip in sorted({member for ref in choice.joins() for member in self.draft.made_one(ref)}):
-            self.gains.append(Gain(parameter, frame, flip, choice.forward, nodes, start))
+            self.gains.append(Gain(AbsorbedGain(parameter, frame, flip, choice.forward, start), nodes))
         why = Evidence(nodes[0], "absorption", "a gain that is one in the canonical gauge")
         self.bounds[part.root] = RIGID
         self._add_evidence(part.root, ((RIGID, why),))

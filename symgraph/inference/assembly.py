@@ -18,7 +18,7 @@ from symgraph.inference.uncovered import uncovered
 from symgraph.inference.unproven import unproven_notes
 from symgraph.inference.unread import told
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.structure import AbsorbedGain, Frame, Reason, Space, Stack
+from symgraph.symmetry.structure import Frame, Reason, Space, Stack
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 
 MAX_REASONS = 12
@@ -59,7 +59,7 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         tuple(_spaces(described)),
         tuple(_frames(spaces)),
         _numbered(spaces.terms, spaces.kept),
-        tuple(AbsorbedGain(gain.parameter, gain.frame, gain.flip, gain.forward, gain.start) for gain in draft.gains),
+        tuple(gain.absorbed for gain in draft.gains),
         values=_numbered(spaces.values, spaces.kept),
         offsets=dict(draft.eq.offsets),
         uncovered=uncovered(draft),

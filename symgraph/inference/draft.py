@@ -17,6 +17,7 @@ from symgraph.inference.blocks import Block
 from symgraph.inference.claims import Evidence, Ref
 from symgraph.inference.equations import Equations
 from symgraph.ir import Kind
+from symgraph.symmetry.structure import AbsorbedGain
 from symgraph.symmetry.terms import Term, prime
 
 MONOMIAL: Bound = down(SymmetryClass.MONOMIAL, SymmetryClass.SEMI_PERMUTATION)
@@ -25,23 +26,15 @@ Ends = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A parameter that multiplies frame `before` into frame `after`, absorbed into the readers or the writers.
+    """A gain on its frame, and the calls that multiply by it."""
 
-    `flip` says that the value it multiplies has the frame's dual orientation, `start` with which of its entries the
-    part begins that multiplies this frame, the parts being one after the other.
-    """
-
-    parameter: str
-    frame: int
-    flip: bool
-    forward: bool
+    absorbed: AbsorbedGain
     nodes: tuple[str, ...]
-    start: int = 0
 
     def __str__(self) -> str:
-        return (
-            f"{self.parameter} goes into {'readers' if self.forward else 'writers'} of f{self.frame}{prime(self.flip)}"
-        )
+        gain = self.absorbed
+        side = "readers" if gain.forward else "writers"
+        return f"{gain.parameter} goes into {side} of f{gain.frame}{prime(gain.flip)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.claims import Ref
-from symgraph.inference.draft import Draft, Gain
+from symgraph.inference.draft import Draft
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Piece, pieces
 from symgraph.symmetry.terms import Concat, Leaf, Term, leaves, multiplied
@@ -70,7 +70,7 @@ class Flow:
         self.d, self.graph = d, d.eq.graph
         self.applied: dict[str, Applied] = {a.node.name: a for a in d.eq.applied}
         self.keys = {name: {self.key(r) for b in blocks for r in b} for name, blocks in d.blocks.items()}
-        self.gain_of: dict[str, Gain] = {n: g for g in d.gains for n in g.nodes}
+        self.gain_of = {node: gain.absorbed for gain in d.gains for node in gain.nodes}
         self.by_frame: dict[int, list[Piece]] = {}
         for name, axes in d.terms.items():
             for i, term in enumerate(axes):
