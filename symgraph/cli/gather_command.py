@@ -34,9 +34,7 @@ def run(args: Arguments, console: Console) -> int:
     """Load, gather, write."""
     from symgraph.match.gather import gather, write_gathered
 
-    inputs.refuse_folders(args, args.out)
-    inputs.require_room(args, [args.model])
-    found = inputs.weighted(args.model, args)
+    found = inputs.rewritten(args)
     with console.working("gathering"):
         gathered = gather(found, over=args.over, rounds=args.rounds, rules=inputs.rule_book(args))
     out = write_gathered(gathered, args.out, command=args.typed, **inputs.writing(args))

@@ -104,6 +104,13 @@ def weighted(spec: str, args: Arguments, *, deferred: bool = False) -> Model:
     return found
 
 
+def rewritten(args: Arguments) -> Model:
+    """The one model of which a command writes another, once nothing is in the way of that."""
+    refuse_folders(args, args.out)
+    require_room(args, [args.model])
+    return weighted(args.model, args)
+
+
 def writing(args: Arguments) -> dict[str, Any]:
     """How checkpoints are written, by name."""
     return {"overwrite": args.overwrite, "shard_size": args.shard_size}

@@ -77,9 +77,7 @@ def run(args: Arguments, console: Console) -> int:
     from symgraph.match.write import write_pruned
     from symgraph.resize.prune import prune
 
-    inputs.refuse_folders(args, args.out)
-    inputs.require_room(args, [args.model])
-    found = inputs.weighted(args.model, args)
+    found = inputs.rewritten(args)
     scored, fresh = scoring(args), recalibration(args)
     with console.working("pruning"), read_at(data="--data"):
         pruned = prune(

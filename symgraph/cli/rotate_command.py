@@ -71,9 +71,7 @@ def run(args: Arguments, console: Console) -> int:
         return _emit(args, console)
     if args.by != "learned":
         inputs.refuse_unread(args, "give --with learned", "steps", "lr")
-    inputs.refuse_folders(args, args.out)
-    inputs.require_room(args, [args.model])
-    found = inputs.weighted(args.model, args)
+    found = inputs.rewritten(args)
     with read_at(by="--with"), console.working("rotating"):
         rotated = rotate(
             found,
