@@ -13,10 +13,11 @@ from symgraph.io.adapted import refuse_alone
 from symgraph.io.options import given
 from symgraph.match.aligned import Aligned
 from symgraph.match.learn_step import LearnStep
-from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, PairSettings
+from symgraph.match.match_options import METHODS, PAIR, LearnOptions, MatchOptions, PairSettings
 from symgraph.match.match_step import MatchStep
-from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped, shared_rows
+from symgraph.match.one_basis import Shaped, Universe, bring, planned, shaped, shared_rows
 from symgraph.match.pair_basis import PairBasis
+from symgraph.match.plan_program import Wanted, asked
 from symgraph.match.prepare_steps import Embed, Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_run import narrowed
@@ -27,7 +28,6 @@ from symgraph.resize.overlap import Overlap
 from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64
 
-PAIR = ("A", "B")
 _ELSEWHERE = {"options": MatchOptions, "learning": LearnOptions}
 
 
@@ -76,12 +76,12 @@ def align(
     """
     refuse_alone(*(source for source in (a, b) if isinstance(source, str | Path)))
     how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
-    wanted = _wanted(how, method or WEIGHTS, options, learning, data, program)
+    wanted = asked(how, method or WEIGHTS, options, learning, data, program)
     shared = shared_rows((a, b), how, like=1)
     first, second = shared.matched if shared else (a, b)
     models = _shaped(first, second, how)
     wanted, why = _chosen(models, wanted) if method is None and data is not None and program is None else (wanted, ())
-    found = _aligned(bring(models, program or _planned(models, wanted, how), wanted, network=models.like, called={}))
+    found = _aligned(bring(models, program or planned(models, wanted), wanted, network=models.like, called={}))
     found = replace(found, notes=(*why, *found.notes))
     return _with_rows(found, shared) if shared else found
 
@@ -122,28 +122,13 @@ def plan(
     ['Canonicalise', 'Canonicalise', 'MatchStep', 'Settle']
     """
     how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
-    models, wanted = _shaped(a, b, how), _wanted(how, method or WEIGHTS, options, learning, ())
+    models, wanted = _shaped(a, b, how), asked(how, method or WEIGHTS, options, learning, ())
     wanted = _chosen(models, wanted)[0] if method is None and data is not None else wanted
-    return _planned(models, wanted, how)
-
-
-def _wanted(how: PairSettings, method: str, options: Any, learning: Any, data: Any, program: Any = None) -> Wanted:
-    return Wanted(
-        method=method,
-        options=given(MatchOptions, options),
-        learning=given(LearnOptions, learning),
-        settings=how,
-        data=data,
-        program=program,
-    )
+    return planned(models, wanted)
 
 
 def _shaped(a: Source, b: Source, how: PairSettings) -> Shaped:
     return shaped(dict(zip(PAIR, (a, b), strict=True)), how, PAIR, reduce=how.narrow)
-
-
-def _planned(models: Shaped, wanted: Wanted, how: PairSettings) -> Program:
-    return planned(models, wanted, start=how.start, reference="A", split=how.split, soft=how.soft)
 
 
 def _aligned(found: Universe) -> Aligned:

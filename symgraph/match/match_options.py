@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # What belongs to a value of a model, and can be carried to another.
 VECTOR_KINDS = (DIRECTIONS, PROBE, AUTOENCODER) = ("directions", "probe", "autoencoder")
+# What a program calls its models, where it is one for two.
+PAIR = ("A", "B")
 METHODS = ("weights", "activations", "learned")
 MATCHINGS = METHODS[:2]
 WEIGHTINGS = ("inputs-halved", "uniform", "per-entry", "normalised", "inputs")
@@ -195,6 +197,11 @@ class Settings:
     def __post_init__(self) -> None:
         check(self)
 
+    @property
+    def planning(self) -> dict[str, Any]:
+        """What a program does by these settings, as fields of a `Plan`, and from what match learning starts."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSettings(Settings):
@@ -223,6 +230,11 @@ class PairSettings(Settings):
         "where B is wider, reduce it to A's shape: APPROXIMATE, what is lost is reported (default: A is embedded)",
     )
 
+    @property
+    def planning(self) -> dict[str, Any]:
+        """A keeps its gauge."""
+        return {"start": self.start, "reference": PAIR[0], "split": self.split, "soft": self.soft}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UniverseSettings(Settings):
@@ -239,3 +251,9 @@ class UniverseSettings(Settings):
         least=0,
     )
     rounds: int = option(10, "rounds in which each model is matched to the mean of the others", least=0)
+
+    @property
+    def planning(self) -> dict[str, Any]:
+        """The models come in the order of their hashes."""
+        reference = "" if self.reference is None else str(self.reference)
+        return {"rounds": self.rounds, "order": "hash", "reference": reference}

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symgraph.errors import CheckpointError, UsageError, argument, either
+from symgraph.errors import CheckpointError, UsageError, either
 from symgraph.inference.sources import Source, infer, model, ready, rule_book, with_example
 from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import checked_hash
@@ -29,8 +29,8 @@ from symgraph.io.same_architecture import architecture_differences
 from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
 from symgraph.match.learned_matching import Learned, Lesson
-from symgraph.match.match_options import METHODS, LearnOptions, MatchOptions, Settings
-from symgraph.match.plan_program import Plan, plan_program
+from symgraph.match.match_options import Settings
+from symgraph.match.plan_program import Plan, Wanted, plan_program
 from symgraph.match.prepare_steps import Embed, Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_run import Run
@@ -263,41 +263,17 @@ def _runs_the_same(symmetry: SymmetryGraph, one: Model, other: Model) -> bool:
     return same_code(one.module, other.module, [name for name in fixed if name not in moved])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is asked for: how to match and train, on which data, and where; or a program that says so."""
-
-    method: str
-    options: MatchOptions
-    learning: LearnOptions
-    settings: Settings
-    data: Any = None
-    program: Program | None = None
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(
-                f"there is no method {self.method!r}",
-                remedy=" or ".join(argument("method", method) for method in METHODS),
-            )
-        if self.data is not None or self.program is not None:
-            return
-        if self.method != "weights" or self.options.wants_data:
-            what = f"method {self.method!r}" if self.method != "weights" else f"the {self.options.wants_data}"
-            remedy = f"give batches of the training split, {argument('data')}; or {argument('data', 'none')}"
-            raise UsageError(f"{what} needs data", remedy=remedy)
-
-
-def planned(of: Shaped, wanted: Wanted, *, start: str = "weights", **more: Any) -> Program:
-    """The program of what is asked for, with further fields of a `Plan`."""
-    learned = wanted.method == "learned"
+def planned(of: Shaped, wanted: Wanted) -> Program:
+    """The program of what is asked for."""
+    learned, planning = wanted.method == "learned", dict(wanted.settings.planning)
+    start = planning.pop("start", "weights")
     plan = Plan(
         inputs={name: model.spec for name, model in of.models.items()},
         method=start if learned else wanted.method,
         options=wanted.options,
         learning=wanted.learning if learned else None,
         reshape=of.reshape,
-        **more,
+        **planning,
     )
     return plan_program(of.symmetry, plan)
 

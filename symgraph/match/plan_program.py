@@ -1,4 +1,4 @@
-"""The program that brings any number of models into one basis and one gauge."""
+"""What is asked for, and the program that brings any number of models into one basis and one gauge by it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from symgraph.errors import UsageError, argument, called
+from symgraph.io.options import given
 from symgraph.io.pinned import ModelInput
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
-from symgraph.match.match_options import BY_LOSS, LearnOptions, MatchOptions
+from symgraph.match.match_options import BY_LOSS, METHODS, LearnOptions, MatchOptions, Settings
 from symgraph.match.match_step import MatchStep
 from symgraph.match.nearest import DEFAULT
 from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
@@ -30,6 +31,45 @@ WAYS = {
     BY_LOSS: " over inner optima, then by loss",
 }
 MATCHED = "matched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked for: how to match and train, on which data, and where; or a program that says so."""
+
+    method: str
+    options: MatchOptions
+    learning: LearnOptions
+    settings: Settings
+    data: Any = None
+    program: Program | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(
+                f"there is no method {self.method!r}",
+                remedy=" or ".join(argument("method", method) for method in METHODS),
+            )
+        if self.data is not None or self.program is not None:
+            return
+        if self.method != "weights" or self.options.wants_data:
+            what = f"method {self.method!r}" if self.method != "weights" else f"the {self.options.wants_data}"
+            remedy = f"give batches of the training split, {argument('data')}; or {argument('data', 'none')}"
+            raise UsageError(f"{what} needs data", remedy=remedy)
+
+
+def asked(
+    settings: Settings, method: str, options: Any, learning: Any, data: Any, program: Program | None = None
+) -> Wanted:
+    """What is asked for, with options as a caller gives them: as such, or by name."""
+    return Wanted(
+        method=method,
+        options=given(MatchOptions, options),
+        learning=given(LearnOptions, learning),
+        settings=settings,
+        data=data,
+        program=program,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

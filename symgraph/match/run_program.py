@@ -17,8 +17,9 @@ from symgraph.io.models import Model, weight_sizes
 from symgraph.io.pinned import content_hash
 from symgraph.io.same_architecture import check_same_architecture
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate
-from symgraph.match.match_options import LearnOptions, MatchOptions, Settings
-from symgraph.match.one_basis import Shaped, Universe, Wanted, ran, settled_by, shaped, universe_of
+from symgraph.match.match_options import Settings
+from symgraph.match.one_basis import Shaped, Universe, ran, settled_by, shaped, universe_of
+from symgraph.match.plan_program import asked
 from symgraph.match.plane_step import PlaneStep
 from symgraph.match.prepare_steps import Reduce
 from symgraph.match.program import Program
@@ -180,14 +181,7 @@ def _matched(
     narrows = any(isinstance(step, Reduce) for step in program.steps)
     of: Shaped = shaped(dict(models), settings, [f"model {name}" for name in models], reduce=narrows)
     settings = replace(settings, validation=data.get(VALIDATION))
-    wanted = Wanted(
-        method="weights",
-        options=MatchOptions(),
-        learning=LearnOptions(),
-        settings=settings,
-        data=data.get(TRAINING),
-        program=program,
-    )
+    wanted = asked(settings, "weights", None, None, data.get(TRAINING), program)
     settles = any(isinstance(step, Settle) for step in program.steps)
     settled = settled_by(program, of) if settles else None
     called = {name: model.spec for name, model in of.models.items()}

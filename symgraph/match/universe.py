@@ -14,7 +14,8 @@ from symgraph.io.options import given
 from symgraph.match.cards import element_spaces
 from symgraph.match.match_options import LearnOptions, MatchOptions, UniverseSettings
 from symgraph.match.match_step import MatchStep, refuse_inputs
-from symgraph.match.one_basis import Shaped, Universe, Wanted, bring, planned, shaped
+from symgraph.match.one_basis import Shaped, Universe, bring, planned, shaped
+from symgraph.match.plan_program import Wanted, asked
 from symgraph.match.program import Program
 
 _ELSEWHERE = {"options": MatchOptions, "learning": LearnOptions}
@@ -61,7 +62,7 @@ def universe(
     how = given(UniverseSettings, None, {**settings, "example": example}, _ELSEWHERE)
     wanted = _wanted(how, method, options, learning, data, program)
     models = _shaped(sources, how)
-    chosen = program or _planned(models, wanted, how)
+    chosen = program or planned(models, wanted)
     return bring(models, chosen, wanted, network="", called={name: model.spec for name, model in models.models.items()})
 
 
@@ -81,21 +82,14 @@ def plan(
         CheckpointError: the architectures or symmetries differ.
     """
     how = given(UniverseSettings, None, {**settings, "example": example}, _ELSEWHERE)
-    return _planned(_shaped(sources, how), _wanted(how, method, options, learning, ()), how)
+    return planned(_shaped(sources, how), _wanted(how, method, options, learning, ()))
 
 
 def _wanted(how: UniverseSettings, method: str, options: Any, learning: Any, data: Any, program: Any = None) -> Wanted:
     trained = {"sampler": "dirichlet", **(learning or {})} if not isinstance(learning, LearnOptions) else learning
-    matching = given(MatchOptions, options)
-    refuse_inputs(matching)
-    return Wanted(
-        method=method,
-        options=matching,
-        learning=given(LearnOptions, trained),
-        settings=how,
-        data=data,
-        program=program,
-    )
+    found = asked(how, method, options, trained, data, program)
+    refuse_inputs(found.options)
+    return found
 
 
 def _shaped(sources: Sequence[Source], how: UniverseSettings) -> Shaped:
@@ -107,11 +101,6 @@ def _shaped(sources: Sequence[Source], how: UniverseSettings) -> Shaped:
         raise UsageError(f"there is no model {how.reference} among {count}", remedy=f"count from 0 to {count - 1}")
     roles = [f"model {i + 1}" for i in range(count)]
     return shaped({str(i): source for i, source in enumerate(sources)}, how, roles)
-
-
-def _planned(models: Shaped, wanted: Wanted, how: UniverseSettings) -> Program:
-    reference = "" if how.reference is None else str(how.reference)
-    return planned(models, wanted, rounds=how.rounds, order="hash", reference=reference)
 
 
 def joined(found: Universe) -> str:
