@@ -10,6 +10,7 @@ from symgraph.groups.lattice import RIGID, SymmetryClass
 from symgraph.inference.claims import Ref
 from symgraph.inference.described import Described
 from symgraph.inference.fibres import fibres
+from symgraph.inference.glued import entry_by_entry
 from symgraph.inference.names import CROSS, Unnamed, name_spaces
 from symgraph.inference.shifts import find_families
 from symgraph.inference.spaces import SpaceDraft, Spaces
@@ -42,13 +43,15 @@ def with_names(described: Described) -> Described:
 def with_families(described: Described) -> Described:
     """The symmetries without a space."""
     draft = described.spaces.draft
-    return replace(described, families=find_families(draft, draft.eq.prepared.traced))
+    found, glued = find_families(draft, draft.eq.prepared.traced), draft.eq.prepared.glued
+    return replace(described, families=replace(found, constants=entry_by_entry(found.constants, glued)))
 
 
 def symmetry_graph(described: Described) -> SymmetryGraph:
     """What was found, with the spaces that no parameter touches left out and the others numbered."""
     spaces, draft = described.spaces, described.spaces.draft
     graph, book = draft.eq.graph, draft.eq.prepared.book
+    glued, terms = draft.eq.prepared.glued, _numbered(spaces.terms, spaces.kept)
     stacks, twins = [], []
     for exchange in spaces.exchanges:
         number = spaces.kept[exchange.space]
@@ -58,7 +61,7 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         draft.eq.prepared.traced,
         tuple(_spaces(described)),
         tuple(_frames(spaces)),
-        _numbered(spaces.terms, spaces.kept),
+        {name: axes for name, axes in terms.items() if name not in glued},
         tuple(gain.absorbed for gain in draft.gains),
         values=_numbered(spaces.values, spaces.kept),
         offsets=dict(draft.eq.offsets),
@@ -68,6 +71,7 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         stacks=tuple(stacks),
         partial=tuple(dict.fromkeys(name for exchange in spaces.exchanges for name in exchange.branches.partial)),
         twins=tuple(twins),
+        glued=tuple(own.glued(terms[name]) for name, own in glued.items()),
         **{family.name: getattr(described.families, family.name) for family in fields(described.families)},
     )
 

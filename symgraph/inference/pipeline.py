@@ -14,6 +14,7 @@ from symgraph.inference.collect import collect
 from symgraph.inference.exchange import exchanges, joined
 from symgraph.inference.explained import explain_calls, suppose_branches
 from symgraph.inference.frames import find_frames
+from symgraph.inference.glued import is_apart, torn, with_glued
 from symgraph.inference.kept_symmetry import keep_symmetry, kept_symmetry, key_of
 from symgraph.inference.prepared import (
     Order,
@@ -114,10 +115,16 @@ def infer(
 
 def _inferred(graph: Graph, book: RuleBook, order: Order | None) -> SymmetryGraph:
     symmetry: SymmetryGraph = run(graph, book, order=order)
+    glued = torn(symmetry)
+    whole: SymmetryGraph = run(graph, book, order=order, glued=glued) if glued else symmetry
+    if whole.dimension().number > symmetry.dimension().number and is_apart(whole):
+        symmetry = whole
+    else:
+        glued = frozenset()
     closed = with_unread(symmetry)
     if closed is None:
         return symmetry
-    found: SymmetryGraph = run(graph, book, order=order, read=closed)
+    found: SymmetryGraph = run(graph, book, order=order, read=closed, glued=glued)
     return found
 
 
@@ -128,17 +135,20 @@ def run(
     *,
     order: Order | None = None,
     read: Graph | None = None,
+    glued: frozenset[str] = frozenset(),
 ) -> Any:
     """The value of a stage, which is immutable and prints.
 
     Args:
         read: what is read in the place of the traced graph, which the result stays on.
+        glued: calls that put parameters together, which are read as one parameter.
 
     Raises:
         UsageError: there is no stage of that name.
     """
     stages = stages_until(until)
-    value: Any = Prepared(graph, rules or default_rules(), read or graph, order)
+    together, pieces = with_glued(read or graph, glued)
+    value: Any = Prepared(graph, rules or default_rules(), together, order, glued=pieces)
     with uncollected():
         for stage in counted(_log, stages, len(stages), "inferring, stage"):
             value = stage.apply(value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from symgraph.inference.glued import Pieces
 from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
 from symgraph.inference.measured_norms import with_norms
@@ -17,6 +18,7 @@ from symgraph.tracing.decompose import expand
 from symgraph.tracing.joins import with_joins_last
 from symgraph.tracing.normalize import without_dead_calls, without_identities
 from symgraph.tracing.unstack import without_stacks
+from symgraph.tracing.written_out import with_biases_in_parts
 from symgraph.tracing.zeros import with_own_zeros
 
 # A permutation of so many nodes. Rewriting leaves a number of them that nobody knows before.
@@ -28,7 +30,8 @@ class Prepared:
     """The graph as it was `traced`, what has become of it, and the rules that it is read by.
 
     `order` permutes the equations of its nodes, for the test that the order of rules cannot matter; None is theirs.
-    `relays` say where constants come out of several products as they went in.
+    `relays` say where constants come out of several products as they went in. `glued` has the pieces of
+    parameters of the graph that are put together of several.
     """
 
     traced: Graph
@@ -36,14 +39,19 @@ class Prepared:
     graph: Graph
     order: Order | None = None
     relays: Relays = field(default_factory=dict)
+    glued: Mapping[str, Pieces] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return str(self.graph)
 
 
 def unstack(given: Prepared) -> Prepared:
-    """Parts of a stack are picked before the reshape that told them apart, and flattened before they are joined."""
-    return replace(given, graph=with_joins_last(without_stacks(given.graph)))
+    """Parts of a stack are picked before the reshape that told them apart, and flattened before they are joined.
+
+    What adds a bias that is made of pieces does so piece by piece.
+    """
+    apart = without_dead_calls(with_biases_in_parts(given.graph))
+    return replace(given, graph=with_joins_last(without_stacks(apart)))
 
 
 def measure_regions(given: Prepared) -> Prepared:

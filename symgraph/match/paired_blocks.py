@@ -39,12 +39,12 @@ class Outline:
 
 
 def outlines_of(symmetry: SymmetryGraph, names: Iterable[str]) -> list[Outline]:
-    """The blocks of some tensors that the group may move, those of branches as one."""
+    """The blocks of some tensors that the group may move, those that it acts on together as one."""
     shapes = {name: torch.empty(symmetry.graph.state[name].shape, device="meta") for name in names}
     spaces = _moving(symmetry)
     found = []
     for name, tensor in symmetry.stacked(shapes).items():
-        member = name if name in shapes else next(stack.members[0] for stack in symmetry.stacks if stack.name == name)
+        member = name if name in shapes else next(whole.members[0] for whole in symmetry.together if whole.name == name)
         for block in blocks(name, [tensor], symmetry.acting_terms[name]):
             if block.spaces() & spaces:
                 on = frozenset(block.spaces())

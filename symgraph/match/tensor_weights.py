@@ -16,7 +16,7 @@ from symgraph.symmetry.terms import leaves
 def parameter_weights(
     symmetry: SymmetryGraph, weighting: str | Mapping[str, float], a: State, *others: State
 ) -> dict[str, float]:
-    """The weight of every parameter in the distance of two models or more; tensors of branches, stacked, have one.
+    """The weight of every parameter in the distance of models; those that the group acts on together have one.
 
     Raises:
         UsageError: a weight for what is no parameter.
@@ -26,8 +26,8 @@ def parameter_weights(
             raise UsageError(
                 f"a weight for {unknown[0]}, which is no parameter", remedy="use the names of the state dict"
             )
-        stacks = {stack.name: stack.members for stack in symmetry.stacks}
-        each = {name: [float(weighting.get(m, 1.0)) for m in stacks.get(name, (name,))] for name in a}
+        together = {whole.name: whole.members for whole in symmetry.together}
+        each = {name: [float(weighting.get(m, 1.0)) for m in together.get(name, (name,))] for name in a}
         return {name: sum(w) / len(w) for name, w in each.items()}
     if weighting in ("uniform", "inputs"):
         return dict.fromkeys(a, 1.0)
@@ -40,14 +40,14 @@ def parameter_weights(
 
 
 def tensor_weights(symmetry: SymmetryGraph, weighting: str | Mapping[str, float], *states: State) -> dict[str, float]:
-    """The same for every tensor by itself: those of branches have the weight of all of them.
+    """The same for every tensor by itself: those that are acted on together have the weight of all of them.
 
     Raises:
         UsageError: a weight for what is no parameter.
     """
     first, *others = map(symmetry.stacked, states)
     found = parameter_weights(symmetry, weighting, first, *others)
-    return {name: found[symmetry.stack_of[name].name if name in symmetry.stack_of else name] for name in states[0]}
+    return {name: found[symmetry.whole_of[name].name if name in symmetry.whole_of else name] for name in states[0]}
 
 
 def _normalised(tensors: Sequence[Tensor]) -> float:

@@ -32,7 +32,7 @@ class GroupElement:
     def __call__(self, state: Mapping[str, Tensor], names: Collection[str] | None = None) -> dict[str, Tensor]:
         """The transformed state; tensors that no moved space touches are passed through, not copied.
 
-        Tensors of branches that change places must come together.
+        Tensors that the group acts on as one (branches that change places, pieces) must come together.
 
         Raises:
             UsageError: some of them are missing.
@@ -40,15 +40,15 @@ class GroupElement:
         chosen = state if names is None else {name: state[name] for name in names}
         terms = self.symmetry.acting_terms
         moved = {name: self.on(tensor, terms[name]) if name in terms else tensor for name, tensor in chosen.items()}
-        for stack in self.symmetry.stacks:
-            missing = [member for member in stack.members if member not in chosen]
-            if len(missing) == len(stack.members) or not any(self._moves(term) for term in terms[stack.name]):
+        for whole in self.symmetry.together:
+            missing = [member for member in whole.members if member not in chosen]
+            if len(missing) == len(whole.members) or not any(self._moves(term) for term in terms[whole.name]):
                 continue
             if missing:
-                remedy = "give the tensors of all branches that can change places"
-                raise UsageError(f"`{missing[0]}` is missing beside `{stack.members[0]}`", remedy=remedy)
-            whole = torch.stack([chosen[member] for member in stack.members])
-            moved.update(zip(stack.members, self.on(whole, terms[stack.name]).unbind(0), strict=True))
+                remedy = "give all tensors that the group acts on together"
+                raise UsageError(f"`{missing[0]}` is missing beside `{whole.members[0]}`", remedy=remedy)
+            tensor = whole.whole([chosen[member] for member in whole.members])
+            moved.update(zip(whole.members, whole.apart(self.on(tensor, terms[whole.name])), strict=True))
         return moved
 
     def on_stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

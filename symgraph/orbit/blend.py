@@ -63,8 +63,8 @@ class Blend(Step):
         return self.symmetry.parameters_of[self.space]
 
     def beside(self, name: str) -> Collection[str]:
-        """The same tensor of the other branches, where branches change places."""
-        return stack.members if (stack := self.symmetry.stack_of.get(name)) is not None else ()
+        """The tensors that it acts on together with one: pieces of it, the same of other branches."""
+        return whole.members if (whole := self.symmetry.whole_of.get(name)) is not None else ()
 
     def inverse(self) -> Blend:
         """There is none.

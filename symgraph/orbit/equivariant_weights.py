@@ -160,6 +160,7 @@ def _hidden(
     """What every other space carries, without those where nothing moves."""
     still = {leaf.space for end in ends for term in symmetry.terms[end.tensor] for leaf in leaves(term)}
     still |= {stack.space for stack in symmetry.stacks} | {end for end in at_ends}
+    still |= {leaf.space for whole in symmetry.glued for term in whole.terms for leaf in leaves(term)}
     free = [space for space in symmetry.active if space.id not in still]
     asked = _asked(representation, free)
     order = 0 if representation.continuous else len(generated(representation.generators(1.0)))

@@ -58,8 +58,8 @@ class Act(Step):
         return self.element.touched
 
     def beside(self, name: str) -> Collection[str]:
-        """The same tensor of the other branches, where branches change places."""
-        return stack.members if (stack := self.element.symmetry.stack_of.get(name)) is not None else ()
+        """The tensors that it acts on together with one: pieces of it, the same of other branches."""
+        return whole.members if (whole := self.element.symmetry.whole_of.get(name)) is not None else ()
 
     def inverse(self) -> Act:
         """The step that undoes this one."""

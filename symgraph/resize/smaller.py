@@ -70,6 +70,7 @@ def smaller(symmetry: SymmetryGraph, ratio: float, patterns: str | Sequence[str]
         cause = f"{shorten(f'{space.name} ({space.size})' for space in chosen)} would keep every unit"
         raise UsageError(f"a ratio of {ratio:g} prunes nothing", cause=cause, remedy="give a larger one")
     parts = _all_parts(symmetry, shrunk)
+    _refuse_pieces(symmetry, shrunk)
     sizes |= dict(_of_gains(symmetry, sizes))
     before = {name: tuple(term.size for term in axes) for name, axes in symmetry.terms.items()}
     taken = {
@@ -81,6 +82,19 @@ def smaller(symmetry: SymmetryGraph, ratio: float, patterns: str | Sequence[str]
         if name not in taken
     }
     return Smaller(shrunk, sizes, before, after, _lengths(symmetry, sizes, shrunk), parts)
+
+
+def _refuse_pieces(symmetry: SymmetryGraph, spaces: Sequence[Space]) -> None:
+    """Refuses spaces on tensors in pieces.
+
+    Raises:
+        UsageError: it is not known how long each piece would be.
+    """
+    for whole in symmetry.glued:
+        held = {leaf.space for term in whole.terms for leaf in leaves(term)}
+        for space in (space for space in spaces if space.id in held):
+            cause = f"{shorten(whole.members)} are put together, and {space.name} is on what they make"
+            raise UsageError("how long each piece would be is not known", cause=cause, remedy="name other spaces")
 
 
 def _all_parts(symmetry: SymmetryGraph, spaces: Sequence[Space]) -> bool:

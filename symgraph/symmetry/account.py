@@ -170,7 +170,7 @@ def _sites(symmetry: Structure, space: Space) -> Iterator[tuple[str, _Site]]:
     """Every place of a space on a parameter: its shape, the axis, where in it, and how it transforms."""
     for name in symmetry.parameters_of[space.id]:
         shape = symmetry.graph.state[name].shape
-        for axis, term in enumerate(symmetry.terms[name]):
+        for axis, term in enumerate(symmetry.terms_of(name)):
             for leaf, place in _places(symmetry, term, space.id):
                 yield name, (shape, axis, place, _variance(symmetry, leaf))
 

@@ -52,7 +52,7 @@ def link(symmetry: Structure, name: str) -> Link:
     if name in symmetry.gain_sites:
         spaces = [symmetry.frame(gain.frame).space for gain in symmetry.gain_sites[name]]
         return Link(tuple(dict.fromkeys(symmetry.spaces[space].name for space in spaces if space >= 0)))
-    ends = _two(_ends(symmetry, symmetry.terms[name]))
+    ends = _two(_ends(symmetry, symmetry.terms_of(name)))
     if len(ends) < 2:
         return Link(ends[0].names if ends else ())
     source, target = sorted(ends, key=lambda end: not end.dual)

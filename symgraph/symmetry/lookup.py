@@ -89,7 +89,7 @@ def _parameter_text(symmetry: Structure, name: str) -> str:
 
 def _parameter(symmetry: Structure, name: str) -> dict[str, Any]:
     first = symmetry.graph.tied.get(name, name)
-    node, axes = symmetry.graph.state[first], axes_of(symmetry, symmetry.terms[first])
+    node, axes = symmetry.graph.state[first], axes_of(symmetry, symmetry.terms_of(first))
     listed = [
         {
             "axis": number,

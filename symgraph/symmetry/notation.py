@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from symgraph.errors import shorten
 from symgraph.groups.index_maps import IndexMaps
-from symgraph.symmetry.structure import Space, Structure
+from symgraph.symmetry.structure import Glued, Space, Structure
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, leaves
 
 _PERMUTATIONS, _DIAGONALS, _PAIRS, _ORTHOGONAL, _INVERTIBLE = "PQST", "DEF", "RV", "OU", "GHAB"
@@ -63,7 +64,7 @@ class _Writer:
     letters: dict[int, str] = field(default_factory=dict)
 
     def law(self) -> Law:
-        terms = self.symmetry.terms[self.name]
+        terms = self.symmetry.terms_of(self.name)
         for space in self._held(terms):
             self._name(space)
         if self.name in self.symmetry.gain_sites:
@@ -126,13 +127,16 @@ class _Writer:
             yield Letter(self._letter(space), str(space.group), space.name, over)
 
     def _remarks(self) -> Iterator[str]:
-        if any(isinstance(part, Concat) and part.order for part in _parts(self.symmetry.terms[self.name])):
+        whole = self.symmetry.whole_of.get(self.name)
+        if isinstance(whole, Glued):
+            yield f"it is a piece of this: {shorten(whole.members)} put together along axis {whole.axis}"
+        if any(isinstance(part, Concat) and part.order for part in _parts(self.symmetry.terms_of(self.name))):
             yield "the parts of a sum stand in another order along the axis"
         for gain in self._absorbed():
             yield f"in the canonical gauge, where {gain} is one and its factor is taken in here"
 
     def _absorbed(self) -> list[str]:
-        frames = {leaf.frame for term in self.symmetry.terms[self.name] for leaf in leaves(term)}
+        frames = {leaf.frame for term in self.symmetry.terms_of(self.name) for leaf in leaves(term)}
         return list(dict.fromkeys(gain.parameter for gain in self.symmetry.gains if gain.frame in frames))
 
     def _letter(self, space: Space) -> str:

@@ -69,10 +69,12 @@ def headline(symmetry: Structure, counted: Dimension) -> str:
 def _moving(symmetry: Structure) -> int:
     """Parameters (as numbers) with at least one axis on a space that is not rigid."""
     active = {space.id for space in symmetry.active}
+    pieces = {member for whole in symmetry.glued for member in whole.members}
+    alone = (symmetry.terms[name] for name in symmetry.graph.parameters if name not in pieces)
     return sum(
         prod(leaf.size for leaf in block)
-        for name in symmetry.graph.parameters
-        for block in blocks(symmetry.terms[name])
+        for terms in (*alone, *(whole.terms for whole in symmetry.glued))
+        for block in blocks(terms)
         if any(leaf.space in active for leaf in block)
     )
 

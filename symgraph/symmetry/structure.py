@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
@@ -137,6 +137,40 @@ class Stack:
         """What the tensors are called together."""
         return f"{self.members[0]} and {len(self.members) - 1} like it"
 
+    def whole(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The tensors side by side."""
+        return torch.stack(list(tensors))
+
+    def apart(self, whole: Tensor) -> Sequence[Tensor]:
+        """The tensors of such a whole."""
+        return whole.unbind(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Glued:
+    """Parameters that a model puts together along an axis before it reads them: they are pieces of one tensor.
+
+    `sizes` are their lengths along it. The group acts on the whole tensor, which has these terms.
+    """
+
+    members: tuple[str, ...]
+    axis: int
+    sizes: tuple[int, ...]
+    terms: tuple[Term, ...]
+
+    @property
+    def name(self) -> str:
+        """What the tensors are called together."""
+        return f"{self.members[0]} and {len(self.members) - 1} beside it"
+
+    def whole(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The tensor that they are pieces of."""
+        return torch.cat(list(tensors), self.axis)
+
+    def apart(self, whole: Tensor) -> Sequence[Tensor]:
+        """The pieces of such a whole."""
+        return torch.split(whole, list(self.sizes), self.axis)
+
 
 @dataclass(frozen=True)
 class Structure(Families):
@@ -147,7 +181,7 @@ class Structure(Families):
     `offsets` are numbers that the model adds to a parameter before any use: the group acts on the sum.
     `stacks` are parameters and buffers of exchangeable branches, `twins` the same of all their values, `partial`
     the values that are sums of some branches alone (both no part of the fingerprint); spaces on stacks are fibred over
-    the branches.
+    the branches. `glued` are parameters that the group acts on as one.
     """
 
     graph: Graph
@@ -160,6 +194,7 @@ class Structure(Families):
     stacks: tuple[Stack, ...] = ()
     twins: tuple[Stack, ...] = ()
     partial: tuple[str, ...] = ()
+    glued: tuple[Glued, ...] = ()
     uncovered: tuple[Uncovered, ...] = ()
     notes: tuple[str, ...] = ()
     rules_hash: str = ""
@@ -192,7 +227,7 @@ class Structure(Families):
     def fingerprint(self) -> str:
         """Hash of spaces, frames and terms: equal for models between which alignments can be exchanged."""
         parts = (self.spaces_plain(), self.frames, sorted(self.terms.items()), self.gains, self.constants, self.offsets)
-        return sha256(repr((*parts, self.stacks) if self.stacks else parts).encode()).hexdigest()
+        return sha256(repr((*parts, *(some for some in (self.stacks, self.glued) if some))).encode()).hexdigest()
 
     def spaces_plain(self) -> tuple[tuple[object, ...], ...]:
         """Spaces without their evidence, as plain tuples."""
@@ -234,7 +269,20 @@ class Structure(Families):
         holders = _holders(self.terms, lambda leaf: leaf.space)
         for stack in self.stacks:
             holders[stack.space].update(dict.fromkeys(stack.members))
+        for whole in self.glued:
+            for leaf in (leaf for term in whole.terms for leaf in leaves(term)):
+                holders[leaf.space].update(dict.fromkeys(whole.members))
         return {space.id: tuple(holders[space.id]) for space in self.spaces}
+
+    @cached_property
+    def together(self) -> tuple[Stack | Glued, ...]:
+        """Tensors that the group acts on as one."""
+        return (*self.stacks, *self.glued)
+
+    @cached_property
+    def whole_of(self) -> dict[str, Stack | Glued]:
+        """For a tensor that the group acts on together with others, these."""
+        return {name: whole for whole in self.together for name in whole.members}
 
     @cached_property
     def stack_of(self) -> dict[str, Stack]:
@@ -243,18 +291,23 @@ class Structure(Families):
 
     @cached_property
     def acting_terms(self) -> dict[str, tuple[Term, ...]]:
-        """Terms of what the group acts on as a whole: tensors by their names, and stacks of tensors by theirs."""
-        terms = {name: axes for name, axes in self.terms.items() if name not in self.stack_of}
+        """Terms of what the group acts on as a whole: tensors by their names, those together by a common one."""
+        terms = {name: axes for name, axes in self.terms.items() if name not in self.whole_of}
         for stack in self.stacks:
             terms[stack.name] = (self.branches(stack), *self.terms[stack.members[0]])
-        return terms
+        return terms | {whole.name: whole.terms for whole in self.glued}
+
+    def terms_of(self, name: str) -> tuple[Term, ...]:
+        """Terms of a tensor by which it moves: of a piece those of the whole."""
+        whole = self.whole_of.get(name)
+        return whole.terms if isinstance(whole, Glued) else self.terms[name]
 
     @cached_property
     def acting_parameters(self) -> frozenset[str]:
-        """The names among `acting_terms` that are parameters, or stacks of them."""
+        """The names among `acting_terms` that are parameters, or several of them together."""
         own = self.graph.parameters
-        return frozenset(name for name in own if name not in self.stack_of) | {
-            stack.name for stack in self.stacks if stack.members[0] in own
+        return frozenset(name for name in own if name not in self.whole_of) | {
+            whole.name for whole in self.together if whole.members[0] in own
         }
 
     def branches(self, stack: Stack) -> Leaf:
@@ -273,19 +326,19 @@ class Structure(Families):
         return {space.id: tuple(holders[space.id]) for space in self.spaces}
 
     def stacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state with the tensors of branches side by side, under the names of their stacks."""
-        tensors = {name: tensor for name, tensor in state.items() if name not in self.stack_of}
-        for stack in self.stacks:
-            if all(name in state for name in stack.members):
-                tensors[stack.name] = torch.stack([state[name] for name in stack.members])
+        """The state with tensors that the group acts on together as one, under their common name."""
+        tensors = {name: tensor for name, tensor in state.items() if name not in self.whole_of}
+        for whole in self.together:
+            if all(name in state for name in whole.members):
+                tensors[whole.name] = whole.whole([state[name] for name in whole.members])
         return tensors
 
     def unstacked(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state with every tensor under its own name again."""
         tensors = dict(state)
-        for stack in self.stacks:
-            if stack.name in tensors:
-                tensors.update(zip(stack.members, tensors.pop(stack.name).unbind(0), strict=True))
+        for whole in self.together:
+            if whole.name in tensors:
+                tensors.update(zip(whole.members, whole.apart(tensors.pop(whole.name)), strict=True))
         return tensors
 
     @cached_property

@@ -56,14 +56,24 @@ def written_out(graph: Graph) -> Graph:
     fresh = numbering({node.name for node in graph.nodes})
     nodes: list[Node] = []
     for node in graph.nodes:
-        nodes += _written(node, graph.by_name, fresh)
+        if node.target == "getitem":
+            nodes.append(_one_result(node, graph.by_name))
+        else:
+            nodes += _written(node, _FORMS.get(node.target), graph.by_name, fresh)
     return replace(graph, nodes=tuple(nodes))
 
 
-def _written(node: Node, known: Known, fresh: Callable[[str], str]) -> list[Node]:
-    if node.target == "getitem":
-        return [_one_result(node, known)]
-    form = _FORMS.get(node.target)
+def with_biases_in_parts(graph: Graph) -> Graph:
+    """The graph with linear maps whose bias is made of pieces as one map for each."""
+    fresh = numbering({node.name for node in graph.nodes})
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        bias = (arguments(node) or {}).get("bias") if node.target == "aten.linear.default" else None
+        nodes += _written(node, _in_parts if isinstance(bias, Ref) else None, graph.by_name, fresh)
+    return replace(graph, nodes=tuple(nodes)) if len(nodes) > len(graph.nodes) else graph
+
+
+def _written(node: Node, form: Form | None, known: Known, fresh: Callable[[str], str]) -> list[Node]:
     if node.kind is not Kind.CALL or form is None:
         return [node]
     writer = Writer(node, known, fresh, [])
@@ -176,8 +186,8 @@ def _einsum(writer: Writer, given: dict[str, Any]) -> bool:
 
 def _in_parts(writer: Writer, given: dict[str, Any]) -> bool:
     """A linear map with a bias that is made of pieces, as one map for each piece."""
-    bias = writer.known[given["bias"].name] if isinstance(given["bias"], Ref) else None
-    if bias is None or bias.target != "aten.cat.default" or len(bias.shape) != 1:
+    bias = writer.known[given["bias"].name]
+    if bias.target != "aten.cat.default" or len(bias.shape) != 1:
         return False
     offset, parts = 0, []
     for piece in bias.args[0]:
@@ -250,6 +260,5 @@ _FORMS: dict[str, Form] = {
     "aten.div.Tensor": _mean_of_values,
     "aten.norm.ScalarOpt_dim": _length,
     "aten.einsum.default": _einsum,
-    "aten.linear.default": _in_parts,
     "aten.index_put.default": _put,
 }
