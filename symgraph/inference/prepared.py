@@ -50,8 +50,9 @@ def unstack(given: Prepared) -> Prepared:
 
     What adds a bias that is made of pieces does so piece by piece.
     """
-    apart = without_dead_calls(with_biases_in_parts(given.graph))
-    return replace(given, graph=with_joins_last(without_stacks(apart)))
+    parted = with_biases_in_parts(given.graph)
+    plain = given.graph if parted is given.graph else without_dead_calls(parted)
+    return replace(given, graph=with_joins_last(without_stacks(plain)))
 
 
 def measure_regions(given: Prepared) -> Prepared:
