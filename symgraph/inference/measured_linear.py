@@ -43,9 +43,17 @@ _PRODUCTS = frozenset({"mul", "div", "matmul", "bmm", "mm", "linear"})
 
 
 def with_linear_regions(graph: Graph) -> Graph:
-    """The graph with every region that turns pairs of coordinates as one call that says so."""
+    """The graph with every region that turns pairs of coordinates as one call that says so.
+
+    Tables that are parameters come last: most that multiplies so is a gain, in front of turns by a fixed table.
+    """
+    return _with_regions(_with_regions(graph, own=False), own=True)
+
+
+def _with_regions(graph: Graph, own: bool) -> Graph:
+    """The same with the regions whose tables are no parameters themselves, or with `own` those where some may be."""
     flow = Dataflow(graph)
-    candidates = [found for group in _groups(flow) if (found := list(_candidates(flow, group)))]
+    candidates = [found for group in _groups(flow, own) if (found := list(_candidates(flow, group, own)))]
     if not candidates:
         return graph
     wanted = dict.fromkeys(t for regions in candidates for r in regions for t in r.tables)
@@ -70,7 +78,7 @@ class _Group:
     nodes: tuple[str, ...]
 
 
-def _groups(flow: Dataflow) -> list[_Group]:
+def _groups(flow: Dataflow, own: bool) -> list[_Group]:
     """Products with tables that flow together, each with the linear calls behind it."""
     leader: dict[str, str] = {}
 
@@ -82,7 +90,7 @@ def _groups(flow: Dataflow) -> list[_Group]:
     members: dict[str, list[str]] = {}
     seeds: dict[str, list[str]] = {}
     for node in flow.graph.calls:
-        if node.name not in flow.live or not _is_linear(node, flow):
+        if node.name not in flow.live or not _is_linear(node, flow, own):
             continue
         above = [find(r) for r in dict.fromkeys(flow.live_operands(node)) if r in leader]
         if not above and not _is_seed(node, flow):
@@ -99,7 +107,7 @@ def _groups(flow: Dataflow) -> list[_Group]:
     return [_Group(tuple(seeds[k]), tuple(sorted(m, key=flow.order.__getitem__))) for k, m in members.items()]
 
 
-def _is_linear(node: Node, flow: Dataflow) -> bool:
+def _is_linear(node: Node, flow: Dataflow, own: bool) -> bool:
     """Whether a call is linear in what is live, with coefficients that are no parameters."""
     name, live = short_name(node.target), flow.live_operands(node)
     others = [r for r in node.refs() if r not in flow.live]
@@ -109,15 +117,15 @@ def _is_linear(node: Node, flow: Dataflow) -> bool:
         return not others and all(isinstance(a, Ref) for a in node.args[:2])
     if name not in _PRODUCTS or len(live) != 1 or (node.args[0] != Ref(live[0]) and name == "div"):
         return False
-    return all(_is_table(r, flow, name) for r in others)
+    return all(_is_table(r, flow, name, own) for r in others)
 
 
-def _is_table(value: str, flow: Dataflow, product: str) -> bool:
+def _is_table(value: str, flow: Dataflow, product: str, own: bool) -> bool:
     """Whether coefficients are fixed, or computed from parameters position by position; a gain is neither."""
     if value not in flow.learned:
         return True
     node = flow.graph.by_name[value]
-    return product == "mul" and node.kind is Kind.CALL and sum(n > 1 for n in node.shape) > 1 and _computed(node, flow)
+    return product == "mul" and sum(n > 1 for n in node.shape) > 1 and (own or _computed(node, flow))
 
 
 def _computed(node: Node, flow: Dataflow) -> bool:
@@ -136,21 +144,23 @@ def _is_seed(node: Node, flow: Dataflow) -> bool:
     return short_name(node.target) in _PRODUCTS and any(n > 1 for n in sizes)
 
 
-def _candidates(flow: Dataflow, group: _Group) -> Iterator[Region]:
+def _candidates(flow: Dataflow, group: _Group, own: bool) -> Iterator[Region]:
     """Regions that hold all products of a group, nearest first, between two values of one shape."""
     by = flow.graph.by_name
-    entries = {r for n in group.nodes for r in flow.live_operands(by[n])} - set(group.nodes)
-    start = flow.meet(sorted(entries, key=flow.order.__getitem__))
-    starts = list(_starts(flow, start))
-    ends = _ends(flow, group)[:_REACH]
-    pairs = [(i + j, s, e) for i, s in enumerate(starts) for j, e in enumerate(ends) if by[s].shape == by[e].shape]
+    pairs: list[tuple[int, str, str]] = []
+    for j, end in enumerate(_ends(flow, group)[:_REACH]):
+        # What is put beside it further on does not count yet.
+        inside = [n for n in group.nodes if flow.order[n] <= flow.order[end]]
+        entries = {r for n in inside for r in flow.live_operands(by[n])} - set(inside)
+        starts = _starts(flow, flow.meet(sorted(entries, key=flow.order.__getitem__)), own)
+        pairs += [(i + j, start, end) for i, start in enumerate(starts) if by[start].shape == by[end].shape]
     for _, first, last in sorted(pairs, key=lambda p: p[0]):
         region = flow.region(first, last)
         if flow.runs(region):
             yield region
 
 
-def _starts(flow: Dataflow, start: str | None) -> Iterator[str]:
+def _starts(flow: Dataflow, start: str | None, own: bool) -> Iterator[str]:
     """A value and those before it that only linear calls lie between."""
     for _ in range(_REACH):
         if start is None:
@@ -161,7 +171,7 @@ def _starts(flow: Dataflow, start: str | None) -> Iterator[str]:
         if node.kind is not Kind.CALL or above is None:
             return
         between = flow.region(above, start).nodes
-        if not all(_is_linear(n, flow) and not _is_seed(n, flow) for n in between):
+        if not all(_is_linear(n, flow, own) and not _is_seed(n, flow) for n in between):
             return
         start = above
 
