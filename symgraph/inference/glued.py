@@ -108,7 +108,7 @@ class _Apart:
         firsts = [_way(share)[0].reader if _way(share) else share.port.piece for share in constant.shares]
         if not any(map(self._is_cut, (source.piece, *firsts))):
             yield replace(constant, shares=tuple(self._shares(constant.shares)))
-        elif constant.single or source.plane is not None:
+        elif not constant.whole or source.plane is not None:
             yield constant
         else:
             for number, at in enumerate(source.piece.entries()):
