@@ -27,8 +27,8 @@ from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given, several
 from symgraph.match.cards import Card, Ingredient, element_spaces
+from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import nearest
 from symgraph.match.program_run import narrowed
 from symgraph.match.restated import Restated
 from symgraph.match.unchanged import Endpoint

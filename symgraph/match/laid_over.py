@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from symgraph.match.descent import Nearest
+from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import nearest
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.fitted import SEED, fitted, square
 from symgraph.orbit.freedoms import to_clean_gauge

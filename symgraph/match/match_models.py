@@ -1,8 +1,16 @@
-"""Matching many models at once: each is brought nearest to the mean of all others, in turn.
+"""Matching models in canonical form: one to another, or many, each to the mean of all others (design section 11).
 
-Minimises  sum_m |g_m . X_m - U|^2,  U the mean of all g_m . X_m,  which is up to a constant -|sum_m g_m . X_m|^2 and
-therefore linear in each g_m given the others: the optimum of one model is its match to the *other* models' mean. A mean
-that held the model itself would pull it towards where it is. No step raises the objective. The mean of canonical
+*One* is brought nearest to another by coordinate descent over units of spaces. It minimises
+sum_T w_T |T_A - (g.B)_T|^2 over the compact part of the group. One unit (a space with everything fibred over it) is
+solved exactly given the others, so the objective never rises; a step that would raise it by rounding is not taken. The
+start follows the anchors: a unit is first solved from those blocks alone whose other axes are rigid or already solved,
+in the order of how much of it is anchored (residual streams by embeddings and head, first layers by their inputs),
+before sweeps over everything. Tensors and their products are float32, unless float64 is asked for; small matrices, sums
+and elements are float64.
+
+*Many* minimise  sum_m |g_m . X_m - U|^2,  U the mean of all g_m . X_m,  which is up to a constant -|sum_m g_m . X_m|^2
+and therefore linear in each g_m given the others: the optimum of one model is its match to the *other* models' mean. A
+mean that held the model itself would pull it towards where it is. No step raises the objective. The mean of canonical
 models is not canonical; the match compares tensors and does not ask for it.
 
 Activations are linear in the same way: what was seen of every pair of models moves with both elements, and the mean
@@ -19,16 +27,17 @@ each against the mean of the others, Ten Berge 1977.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
 
+from symgraph.errors import UsageError, argument
 from symgraph.match.activations import Activations, agreement, mean_of
-from symgraph.match.descent import Nearest
+from symgraph.match.descent import Descent, Nearest
+from symgraph.match.input_moments import weighted
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import nearest
 from symgraph.match.paired_blocks import Keep
 from symgraph.match.run_file import Parts, RunSection
 from symgraph.match.tensor_weights import tensor_weights
@@ -41,7 +50,10 @@ from symgraph.tracing.progress import Progress, tell
 
 _log = logging.getLogger(__name__)
 
+DEFAULT = MatchOptions()
 SWEEPS = 2
+# Where so little of |A|^2 is left between the models, products do not resolve it: it is done again by differences.
+RESOLVED = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,55 @@ class Matched:
     scale: float
     before: tuple[float, ...]
     after: tuple[float, ...]
+
+
+def nearest(
+    symmetry: SymmetryGraph,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    options: MatchOptions = DEFAULT,
+    progress: Progress | None = None,
+    seen: Activations | None = None,
+    warm: bool = False,
+    keep: Keep = made,
+    opened: Parts | None = None,
+) -> Nearest:
+    """The element g of the compact group that brings B nearest to A.
+
+    Args:
+        a, b: states in canonical form, floating and of equal shapes.
+        seen: activations of both, which then count with the share `alpha` (and their moments, for "inputs").
+        warm: B has been matched before: sweep from where it is, without a start of its own and without restarts.
+        keep: called with every tensor that the match works with; what it returns is held, and made when it is needed.
+        opened: given the name of a descent its place in a file, which is written after every sweep, and taken up where
+            something is there.
+
+    Raises:
+        UsageError: an unknown weighting or parameter, a pattern that matches no space, or no number for `alpha`.
+
+    Source: coordinate descent of Ainsworth et al., arXiv 2209.04836; classes of Theus et al., arXiv 2506.22712.
+    """
+    if seen is not None and seen.correlations and options.alpha == "auto":
+        raise UsageError(
+            "a single match has one share of activations",
+            remedy=f"give a number, {argument('alpha', 0.5, within='options')}",
+        )
+    if seen is not None and options.weighting == "inputs":
+        a, b = weighted(a, seen.moments, 0), weighted(b, seen.moments, 1)
+    restarts = 0 if warm else options.restarts
+
+    def descent(number: int, close: bool = False) -> Nearest:
+        section = None if opened is None else opened(f"{'close' if close else 'descent'} {number}")
+        run = Descent(symmetry, a, b, options, number, seen, close=close, keep=keep, section=section)
+        return run.run(progress, warm)
+
+    runs = [descent(r) for r in range(restarts + 1)]
+    best_run = min(range(restarts + 1), key=lambda r: runs[r].objective[-1])
+    found = runs[best_run]
+    if found.objective[-1] > RESOLVED * found.scale:
+        return found
+    close = descent(best_run, close=True)
+    return close if close.objective[-1] <= RESOLVED * close.scale else found
 
 
 def match(
@@ -95,13 +156,7 @@ def match(
         first, second = held
         both = None if seen is None else seen[0, 1]
         descend = partial(nearest, symmetry, first, second, options, progress, both, keep=keep)
-        found = descend(opened=opened)
-        if not rounds:
-            return _pair(symmetry, first, second, found)
-        # Models of one origin may be nearer as they are than anchors bring them.
-        if found.objective[-1] > found.initial:
-            found = descend(warm=True, opened=None if opened is None else lambda part: opened(f"{part}, as they are"))
-        return _about_mean(symmetry, first, second, found)
+        return _second_to_first(symmetry, first, second, descend, opened, about_mean=bool(rounds))
     names = [name for name in symmetry.graph.parameters if all(name in state for state in held)]
     shifted = [symmetry.shifted({name: state[name] for name in names}) for state in held]
     weights = tensor_weights(symmetry, options.weighting, *shifted)
@@ -135,6 +190,25 @@ def _rounds(run: _Rounds, rounds: int, tolerance: float, section: RunSection | N
         done, spread = len(history) - 1, (history[-1] / run.scale) ** 0.5
         tell(_log, run.progress, f"round {done}: spread {spread:.6g}", done, rounds)
     return history
+
+
+def _second_to_first(
+    symmetry: SymmetryGraph,
+    first: State,
+    second: State,
+    descend: Callable[..., Nearest],
+    opened: Parts | None,
+    *,
+    about_mean: bool,
+) -> Matched:
+    """What a descent of the second of two models comes to, or two where their mean counts."""
+    found = descend(opened=opened)
+    if not about_mean:
+        return _pair(symmetry, first, second, found)
+    # Models of one origin may be nearer as they are than anchors bring them.
+    if found.objective[-1] > found.initial:
+        found = descend(warm=True, opened=None if opened is None else lambda part: opened(f"{part}, as they are"))
+    return _about_mean(symmetry, first, second, found)
 
 
 def _pair(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:

@@ -11,9 +11,9 @@ from symgraph.io.options import given
 from symgraph.io.pinned import ModelInput
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
+from symgraph.match.match_models import DEFAULT
 from symgraph.match.match_options import BY_LOSS, METHODS, LearnOptions, MatchOptions, Settings
 from symgraph.match.match_step import MatchStep
-from symgraph.match.nearest import DEFAULT
 from symgraph.match.prepare_steps import Canonicalise, Embed, Reduce
 from symgraph.match.program import Program
 from symgraph.match.program_step import ProgramStep, UnitPlan, folded

@@ -13,8 +13,8 @@ import symgraph
 from symgraph.errors import DataError, SymgraphError, UsageError
 from symgraph.match.activations import agreement
 from symgraph.match.input_moments import weighted
+from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import nearest
 from symgraph.match.observe import observe
 from symgraph.match.unit_trees import units
 from symgraph.orbit.action import GroupElement

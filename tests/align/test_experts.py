@@ -13,8 +13,8 @@ from torch import Tensor
 
 import symgraph
 from symgraph.errors import UsageError
+from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import nearest
 from symgraph.match.order_by_cost import outer_order
 from symgraph.match.unit_trees import units
 from symgraph.orbit.alignment import distance

@@ -14,8 +14,8 @@ from symgraph.errors import UsageError
 from symgraph.groups.elements import Element
 from symgraph.inference.pipeline import infer
 from symgraph.match.descent import Nearest
+from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.nearest import nearest
 from symgraph.match.unit_trees import units
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.orbit.canonical import canonicalise

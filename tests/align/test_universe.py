@@ -16,9 +16,8 @@ from torch import nn
 
 import symgraph
 from symgraph.errors import CheckpointError, UsageError
-from symgraph.match.match_models import match
+from symgraph.match.match_models import match, nearest
 from symgraph.match.match_options import LearnOptions, MatchOptions
-from symgraph.match.nearest import nearest
 from symgraph.match.observe import observe
 from symgraph.match.one_basis import Universe
 from symgraph.match.program import Program

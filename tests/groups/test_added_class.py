@@ -23,7 +23,7 @@ from symgraph.groups.elements import Element, IndexSet
 from symgraph.groups.lattice import RIGID, TOP, Lattice, classes, describe, down, extended, maps, named
 from symgraph.groups.map_class import DenseMaps
 from symgraph.inference.pipeline import infer
-from symgraph.match.nearest import nearest
+from symgraph.match.match_models import nearest
 from symgraph.orbit.action import GroupElement, random_element
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.descent_options import MotionOptions

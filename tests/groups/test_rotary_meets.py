@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.pipeline import infer
-from symgraph.match.nearest import nearest
+from symgraph.match.match_models import nearest
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.descent_options import MotionOptions
 from symgraph.orbit.motion import Motion

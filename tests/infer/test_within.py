@@ -9,7 +9,7 @@ from models_zoo import case
 import symgraph
 from symgraph.errors import UsageError
 from symgraph.groups.lattice import SymmetryClass, down
-from symgraph.match.nearest import nearest
+from symgraph.match.match_models import nearest
 from symgraph.orbit.canonical import canonicalise
 from symgraph.prove.verify import random_transform, settled_names, verify
 
