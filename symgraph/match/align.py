@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,18 @@ def align(
     how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
     wanted = asked(how, method or WEIGHTS, options, learning, data, program)
     shared = shared_rows((a, b), how, like=1)
-    first, second = shared.matched if shared else (a, b)
-    models = _shaped(first, second, how)
-    wanted, why = _chosen(models, wanted) if method is None and data is not None and program is None else (wanted, ())
-    found = _aligned(bring(models, program or planned(models, wanted), wanted, network=models.like, called={}))
-    found = replace(found, notes=(*why, *found.notes))
+    found = _brought(shared.matched if shared else (a, b), how, wanted, is_chosen=method is not None)
     return _with_rows(found, shared) if shared else found
+
+
+def _brought(pair: Sequence[Source], how: PairSettings, wanted: Wanted, *, is_chosen: bool) -> Aligned:
+    """Two models of the same rows in one basis, by the method that suits them, unless one is chosen."""
+    models, why = _shaped(pair, how), tuple[str, ...]()
+    if not is_chosen and wanted.data is not None and wanted.program is None:
+        wanted, why = _chosen(models, wanted)
+    program = wanted.program or planned(models, wanted)
+    found = _aligned(bring(models, program, wanted, network=models.like, called={}))
+    return replace(found, notes=(*why, *found.notes))
 
 
 def _chosen(models: Shaped, wanted: Wanted) -> tuple[Wanted, tuple[str, ...]]:
@@ -122,13 +128,13 @@ def plan(
     ['Canonicalise', 'Canonicalise', 'MatchStep', 'Settle']
     """
     how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
-    models, wanted = _shaped(a, b, how), asked(how, method or WEIGHTS, options, learning, ())
+    models, wanted = _shaped((a, b), how), asked(how, method or WEIGHTS, options, learning, ())
     wanted = _chosen(models, wanted)[0] if method is None and data is not None else wanted
     return planned(models, wanted)
 
 
-def _shaped(a: Source, b: Source, how: PairSettings) -> Shaped:
-    return shaped(dict(zip(PAIR, (a, b), strict=True)), how, PAIR, reduce=how.narrow)
+def _shaped(pair: Sequence[Source], how: PairSettings) -> Shaped:
+    return shaped(dict(zip(PAIR, pair, strict=True)), how, PAIR, reduce=how.narrow)
 
 
 def _aligned(found: Universe) -> Aligned:

@@ -6,7 +6,7 @@ value goes by that map, what reads it by the inverse transpose, and biases by th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,16 +110,19 @@ def transport_vectors(
     found, notes = alignment_between(ends, alignment, rules, scratch, how)
     moved = value_map(ends["base"], found.inverse(), at)
     kind = kind or _kind(tensors)
-    if kind not in VECTOR_KINDS:
-        raise UsageError(
-            f"{argument('kind', kind)} is none of {', '.join(VECTOR_KINDS)}", remedy=argument("kind", PROBE)
-        )
-    carry = {DIRECTIONS: _directions, PROBE: _probe, AUTOENCODER: _autoencoder}[kind]
-    done = carry(tensors, moved, centred)
+    done = _carrier(kind)(tensors, moved, centred)
     result = {name: done.get(name, tensor).to(tensor.dtype) for name, tensor in tensors.items()}
     if moved.centred:
         notes = (*notes, f"the mean along {moved.value} is not carried: nothing in the model reads it")
     return CarriedVectors(kind, moved, found, result, notes)
+
+
+def _carrier(kind: str) -> Callable[[Mapping[str, Tensor], ValueMap, bool], dict[str, Tensor]]:
+    """What carries tensors of a kind."""
+    if kind not in VECTOR_KINDS:
+        what = f"{argument('kind', kind)} is none of {', '.join(VECTOR_KINDS)}"
+        raise UsageError(what, remedy=argument("kind", PROBE))
+    return {DIRECTIONS: _directions, PROBE: _probe, AUTOENCODER: _autoencoder}[kind]
 
 
 def _read(path: str | Path) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from symgraph.io.ranks import current
 from symgraph.io.recipe import Place, Recipe, RecipeModel, read_recipe
 from symgraph.io.state import check_finite
 from symgraph.match.by_mergekit import ByMergekit, check_readable
-from symgraph.match.cards import merged_ingredient
+from symgraph.match.cards import Ingredient, merged_ingredient
 from symgraph.match.match_options import MatchOptions, UniverseSettings
 from symgraph.match.merge import Merged, together, widest, with_all_rows
 from symgraph.match.one_basis import Universe, shared_rows
@@ -82,14 +82,19 @@ def merge_by_recipe(
     check_reach(wanted, found[0])
     if by == "mergekit":
         check_readable(found)
-    hashes = current().sent(0, lambda: [module_hash(m.module) for m in found])
+    ingredients = _ingredients(wanted, found)
     there = _in_one_basis(wanted, found, options, align=align, **settings)
     state = there.merged(wanted, by, seed, trusted, settings.get("scratch"))
-    roles = ["base" if name == wanted.base else "merged" for name in wanted.names]
-    ingredients = tuple(map(merged_ingredient, roles, found, hashes))
     method = wanted.merge_method + (" by mergekit" if by == "mergekit" else "")
     about = (there.shared.notes, there.shared.tokenizer) if there.shared else ((), None)
     return Merged(there.written, state, ingredients, there.universe, "", method, *about)
+
+
+def _ingredients(recipe: Recipe, found: Sequence[Model]) -> tuple[Ingredient, ...]:
+    """What the card says of the models, as they are before anything is done."""
+    hashes = current().sent(0, lambda: [module_hash(m.module) for m in found])
+    roles = ["base" if name == recipe.base else "merged" for name in recipe.names]
+    return tuple(map(merged_ingredient, roles, found, hashes))
 
 
 def _models(recipe: Recipe, models: Any, trusted: Mapping[str, Any]) -> list[Model]:
