@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from symgraph.io.adapted import parts_of
 from symgraph.io.files import existing
@@ -151,6 +152,18 @@ def _figure(found: Measured) -> str:
     elif found.midpoint is not None:
         middle = f", {found.midpoint:.4f} of the even mixture"
     return f"{found.name} barrier {found.height}{middle}"
+
+
+def card_of_one(model: Model, alignment: Alignment, what: str, **said: Any) -> Card:
+    """The card of another form of one model, which an alignment leads to, with further fields of a `Card`."""
+    return Card(
+        title=f"{Path(model.spec).name}, {what}",
+        model=model,
+        ingredients=(Ingredient(what, model.spec, alignment.source),),
+        symmetry=alignment.symmetry,
+        spaces=element_spaces(alignment.symmetry, alignment),
+        **said,
+    )
 
 
 def element_spaces(symmetry: SymmetryGraph, alignment: Alignment) -> tuple[str, ...]:

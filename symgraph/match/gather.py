@@ -26,7 +26,7 @@ from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given, several
-from symgraph.match.cards import Card, Ingredient, element_spaces
+from symgraph.match.cards import card_of_one
 from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.program_run import narrowed
@@ -228,16 +228,13 @@ def write_gathered(
     Raises:
         CheckpointError: the folder exists or cannot be written.
     """
-    symmetry = found.alignment.symmetry
-    card = Card(
-        title=f"{Path(found.model.spec).name}, gathered",
+    card = card_of_one(
+        found.model,
+        found.alignment,
+        "gathered",
         about="The same function as the model it was made from; what lies side by side inside of it is in one basis.",
-        model=found.model,
-        ingredients=(Ingredient("gathered", found.model.spec, found.alignment.source),),
         method="each position matched to the mean of all, by what acts inside of it",
         command=command,
-        symmetry=symmetry,
-        spaces=element_spaces(symmetry, found.alignment),
         notes=tuple(map(str, found.spreads)),
     )
     how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}

@@ -19,7 +19,7 @@ from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given, require, several
 from symgraph.io.tied import untie
-from symgraph.match.cards import Card, Ingredient, element_spaces
+from symgraph.match.cards import card_of_one
 from symgraph.match.match_options import Settings
 from symgraph.match.program_run import narrowed
 from symgraph.match.restated import Restated
@@ -211,16 +211,13 @@ def write_rotated(
     Raises:
         CheckpointError: the folder exists or cannot be written.
     """
-    symmetry = found.alignment.symmetry
-    card = Card(
-        title=f"{Path(found.model.spec).name}, rotated",
+    card = card_of_one(
+        found.model,
+        found.alignment,
+        "rotated",
         about="The same function as the model it was made from, at weights that lose less when they are rounded.",
-        model=found.model,
-        ingredients=(Ingredient("rotated", found.model.spec, found.alignment.source),),
         method=str(found).splitlines()[0],
         command=command,
-        symmetry=symmetry,
-        spaces=element_spaces(symmetry, found.alignment),
         notes=(*str(found).splitlines()[1:],),
     )
     how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
