@@ -123,19 +123,24 @@ def _is_number(node: Node) -> bool:
 
 def _sites(flow: Flow, number: Node) -> Iterator[tuple[str, Node] | None]:
     """What a number multiplies, and the product, for each of its uses; None for any other use."""
-    todo = [number.name]
+    for value, user in _uses(flow, number.name):
+        other = [] if user is None else [r for r in user.refs() if r != value]
+        multiplies = user is not None and short_name(user.target) == "mul" and user.name in flow.applied
+        yield (other[0], user) if user is not None and multiplies and len(other) == 1 else None
+
+
+def _uses(flow: Flow, name: str) -> Iterator[tuple[str, Node | None]]:
+    """Calls that do more with a value than to move its entries, and what each reads; None where that is an output."""
+    todo = [name]
     while todo:
         value = todo.pop()
         if value in flow.graph.outputs:
-            yield None
+            yield value, None
         for user in flow.graph.users[value]:
-            other = [r for r in user.refs() if r != value]
             if _keeps(flow, user):
                 todo.append(user.name)
-            elif short_name(user.target) == "mul" and len(other) == 1 and user.name in flow.applied:
-                yield other[0], user
             else:
-                yield None
+                yield value, user
 
 
 def _keeps(flow: Flow, node: Node) -> bool:
@@ -153,19 +158,11 @@ def _beside(flow: Flow, value: str, product: Node) -> _Carriers | None:
 def _read(flow: Flow, product: Node) -> _Carriers | None:
     """The matrices that read a value, if nothing else does and each is a parameter that is used once."""
     found: dict[str, str] = {}
-    todo = [product.name]
-    while todo:
-        value = todo.pop()
-        if value in flow.graph.outputs:
+    for value, user in _uses(flow, product.name):
+        matrix = None if user is None else _reading(flow, user, value)
+        if matrix is None or matrix[0] in found:
             return None
-        for user in flow.graph.users[value]:
-            matrix = _reading(flow, user, value)
-            if _keeps(flow, user):
-                todo.append(user.name)
-            elif matrix is None or matrix[0] in found:
-                return None
-            else:
-                found |= [matrix]
+        found |= [matrix]
     return _Carriers(tuple(found), frozenset(found.values())) if found else None
 
 
