@@ -176,7 +176,7 @@ class Carrier:
 
     def carried_out(self, value: str, numbers: Tensor, nodes: tuple[Node, ...]) -> Tensor:
         """What operators that are linear in a value make of it, if all else is zero."""
-        given = {r: numbers if r == value else self._zero(r) for r in nodes[0].refs()}
+        given = {ref: numbers if ref == value else self._zero(ref) for ref in nodes[0].refs()}
         nothing = {**given, value: torch.zeros_like(numbers)} if "pad" in nodes[0].target else None
         found = moved(self.graph, nodes, given)
         return found if nothing is None else found - moved(self.graph, nodes, nothing)
@@ -207,7 +207,7 @@ class Carrier:
         if rule.centred and operand == next(iter(binding.operands)):
             unseen = rule.centred
         if unseen is not None or law == "none":
-            dims = [i for i, t in enumerate(tokens) if t.axis == unseen] if unseen else _mixed(tokens)
+            dims = [i for i, token in enumerate(tokens) if token.axis == unseen] if unseen else _mixed(tokens)
             if self._alike(spot, dims) is None:
                 yield Seen()
         elif law == "output":
@@ -226,8 +226,8 @@ class Carrier:
         if a.binding is None or not isinstance(a.node.result, Meta):
             return Seen()
         tokens, result = a.binding.operands[operand][1], a.binding.results[0]
-        kept = {t.name for t in result}
-        gone = [i for i, t in enumerate(tokens) if t.name not in kept and spot.at.shape[i] > 1]
+        kept = {token.name for token in result}
+        gone = [i for i, token in enumerate(tokens) if token.name not in kept and spot.at.shape[i] > 1]
         alike = self._alike(spot, gone)
         if alike is None:
             return Seen()
@@ -242,8 +242,8 @@ class Carrier:
         elif gain.number is not None:
             (index, path), factor = spot.name, Hop(gain.number, gain.number)
             # Numbers commute with matrices: in front of these their order says nothing.
-            numbers = sorted([factor, *(h for h in path if h.is_number)], key=lambda h: h.reader.place)
-            way = (*numbers, *(h for h in path if not h.is_number))
+            numbers = sorted([factor, *(hop for hop in path if hop.is_number)], key=lambda h: h.reader.place)
+            way = (*numbers, *(hop for hop in path if not hop.is_number))
             yield Passed(a.node.name, replace(spot, name=(index, way)))
         else:
             yield from self._gained(a, gain, spot)
@@ -289,9 +289,9 @@ class Carrier:
         if binding is None or part is None:
             return Seen()
         tokens, others, result = binding.operands[operand][1], binding.operands[law][1], binding.results[0]
-        names = [t.name for t in result]
+        names = [token.name for token in result]
         met = [i for i, t in enumerate(others) if t.name not in names]
-        here = [i for i, t in enumerate(tokens) if met and t.name == others[met[0]].name]
+        here = [i for i, token in enumerate(tokens) if met and token.name == others[met[0]].name]
         if len(met) != 1 or len(here) != 1 or others[1 - met[0]].name not in names:
             return Seen()
         outlet = self.outlet(a, part.value, part.axes[1 - met[0]])
@@ -311,7 +311,7 @@ class Carrier:
         if a.binding is None or operand is None or part is None:
             return None
         dim = part.axes.index(axis)
-        names = [t.name for t in a.binding.results[0]]
+        names = [token.name for token in a.binding.results[0]]
         name = a.binding.operands[operand][1][dim].name
         return Outlet(axis, names.index(name), part.places[dim]) if name in names else None
 
@@ -375,8 +375,8 @@ def _run(like: Piece, whole: Tensor) -> tuple[Piece, ...] | None:
 
 def _along(numbers: Tensor, tokens: Tokens, result: Tokens, shape: tuple[int, ...]) -> Tensor:
     """An operand's numbers at the positions of the result; where it lacks an axis they are the same all along it."""
-    order = {t.name: i for i, t in enumerate(result)}
-    kept = [i for i, t in enumerate(tokens) if t.name in order]
+    order = {token.name: i for i, token in enumerate(result)}
+    kept = [i for i, token in enumerate(tokens) if token.name in order]
     for i in reversed([i for i in range(len(tokens)) if i not in kept]):
         numbers = numbers.select(i, 0)
     places = [order[tokens[i].name] for i in kept]
@@ -388,8 +388,8 @@ def _along(numbers: Tensor, tokens: Tokens, result: Tokens, shape: tuple[int, ..
 
 def _mixed(tokens: Tokens) -> list[int]:
     """The axes of an operand along which a constant that a law speaks about does not vary."""
-    feature = next((t.name for t in reversed(tokens) if t.claimed and not t.batch), "")
-    return [i for i, t in enumerate(tokens) if t.name != feature and not t.batch]
+    feature = next((token.name for token in reversed(tokens) if token.claimed and not token.batch), "")
+    return [i for i, token in enumerate(tokens) if token.name != feature and not token.batch]
 
 
 def span_of(rows: Tensor, at: Tensor) -> Window:

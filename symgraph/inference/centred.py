@@ -45,8 +45,13 @@ class Centring:
                     if _along(p, (key,)) and self._unseen(self._value(p), alone(key)):
                         found.setdefault(other, []).append(p)
         single = [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
-        taken = {p.place for c in single for p in c.pieces}
-        return [*single, *self._of_several([s for s in streams if len(keys_of(s)) == len(set(keys_of(s))) > 1], taken)]
+        taken = {piece.place for c in single for piece in c.pieces}
+        return [
+            *single,
+            *self._of_several(
+                [stream for stream in streams if len(keys_of(stream)) == len(set(keys_of(stream))) > 1], taken
+            ),
+        ]
 
     def _of_several(self, stretches: list[Stretch], taken: set[Place]) -> Iterator[Centred]:
         """What is written into several frames that a norm centres as one: of a head what is turned, and the rest.
@@ -61,8 +66,8 @@ class Centring:
                 yield Centred(keys_of(stretch)[0][0], tuple(found), True)
 
     def _streams(self) -> list[Stretch]:
-        centred = (self.flow.centred(a) for a in self.d.eq.applied)
-        blind = (alone(key) for a in self.d.eq.applied for key in self._blind_keys(a).values())
+        centred = (self.flow.centred(applied) for applied in self.d.eq.applied)
+        blind = (alone(key) for applied in self.d.eq.applied for key in self._blind_keys(applied).values())
         return list(dict.fromkeys(stretch for stretch in (*centred, *blind) if stretch is not None))
 
     def _blind_keys(self, a: Applied) -> dict[str, Key]:
@@ -89,7 +94,7 @@ class Centring:
             axes = self.d.found[node.name]
             if len(users) > 1 and len(axes) == 2 and axes[0] >> 1 in self.d.frames:
                 key = self.flow.key(axes[0])
-                others = tuple(u.name for u in users if not self._ends(node.name, u, alone(key)))
+                others = tuple(user.name for user in users if not self._ends(node.name, user, alone(key)))
                 if len(others) < len(users):
                     found[node.target] = others
         return found

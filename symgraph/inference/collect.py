@@ -63,7 +63,7 @@ def _visit_shuffled(gathering: Gathering, order: Order) -> None:
     if sorted(places) != list(range(len(nodes))):
         raise UsageError(f"the order is no permutation of {len(nodes)} nodes", remedy="name each of them once")
     for node in nodes:
-        gathering.values[node.name] = tuple(tuple(store.new(n) for n in shape) for shape in shapes_of(node))
+        gathering.values[node.name] = tuple(tuple(store.new(size) for size in shape) for shape in shapes_of(node))
     for i in places:
         declared = gathering.values[nodes[i].name]
         for mine, made in zip(declared, _visit(gathering, nodes[i]), strict=True):
@@ -93,9 +93,9 @@ def _visit(gathering: Gathering, node: Node) -> tuple[Axes, ...]:
     store, explained = gathering.store, gathering.of
     if node.kind is Kind.INPUT:
         store.because(node.name, "input", "an input of the model")
-        return (tuple(store.fresh_rigid(n) for n in node.shape),)
+        return (tuple(store.fresh_rigid(size) for size in node.shape),)
     if node.kind is not Kind.CALL:
-        return (tuple(_state_axis(gathering, node, n) for n in node.shape),)
+        return (tuple(_state_axis(gathering, node, size) for size in node.shape),)
     if node.name in explained.shifted:
         return gathering.values[explained.shifted[node.name]]
     applied = explained.by_node[node.name]
@@ -142,7 +142,7 @@ def _uncovered(gathering: Gathering, node: Node) -> tuple[Axes, ...]:
         for axes in gathering.values[name]:
             for axis in axes:
                 gathering.store.rigid(axis)
-    return tuple(tuple(gathering.store.fresh_rigid(n) for n in shape) for shape in shapes_of(node))
+    return tuple(tuple(gathering.store.fresh_rigid(size) for size in shape) for shape in shapes_of(node))
 
 
 def _own_entry(gathering: Gathering, node: Node) -> tuple[Axes, ...]:

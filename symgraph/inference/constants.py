@@ -71,7 +71,11 @@ class System:
     def __post_init__(self) -> None:
         self.carrier = Carrier(self.flow)
         self.order = {node.name: i for i, node in enumerate(self.flow.graph.nodes)}
-        free = {r.plane.reader.parameter: r for r in self.readers if r.plane.bias and not r.bias and not r.elsewhere}
+        free = {
+            reader.plane.reader.parameter: reader
+            for reader in self.readers
+            if reader.plane.bias and not reader.bias and not reader.elsewhere
+        }
         self.by_plane = {node: reader for reader in free.values() for node in reader.nodes}
 
     def carried(self) -> System:
@@ -97,7 +101,9 @@ class System:
         floating = "float" in getattr(node.result, "dtype", "")
         if not floating or not node.shape or not self.flow.graph.users[node.name]:
             return
-        heads = [r for r in self.readers if r.plane.reader.parameter == node.target and self._may_tie(r)]
+        heads = [
+            reader for reader in self.readers if reader.plane.reader.parameter == node.target and self._may_tie(reader)
+        ]
         # A mean is no multiple of the normal.
         tie = heads[0] if heads and self.even is None else None
         self.used.update((node.name, u) for u in self._exempt(node, tie))
@@ -134,7 +140,7 @@ class System:
 
     def _first(self, node: Node) -> int:
         """When a parameter is first used."""
-        return min(self.order[u.name] for u in self.flow.graph.users[node.name])
+        return min(self.order[user.name] for user in self.flow.graph.users[node.name])
 
     def _source(self, acts: int, port: Port, at: Tensor, rows: Tensor | None) -> Iterator[Spot]:
         if self.even is not None and port.piece.place in self.even:
@@ -252,14 +258,17 @@ def find_constants(
         means: where the mean of what is written is not seen in any case.
     """
     entire = list(_families(System(flow, readers, lent).carried(), means))
-    known, together = {c.source for c in entire}, {_ports(c) for c in entire if not any(s.path for s in c.shares)}
+    known, together = (
+        {constant.source for constant in entire},
+        {_ports(constant) for constant in entire if not any(share.path for share in constant.shares)},
+    )
     even = _families(System(flow, readers, lent, means).carried())
     own = (c for c in even if c.source not in known and _ports(c) not in together and _is_own(flow, c))
     return entire + [replace(c, even=True) for c in own]
 
 
 def _ports(constant: Constant) -> frozenset[Port]:
-    return frozenset((constant.source, *(s.port for s in constant.shares)))
+    return frozenset((constant.source, *(share.port for share in constant.shares)))
 
 
 def _is_own(flow: Flow, constant: Constant) -> bool:
@@ -269,24 +278,26 @@ def _is_own(flow: Flow, constant: Constant) -> bool:
 
 
 def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator[Constant]:
-    named = [t for terms in system.sums for t in terms] + [t.term for t in system.taken]
+    named = [term for terms in system.sums for term in terms] + [taken.term for taken in system.taken]
     # Biases that nothing sees are in no equation. Tables that an operator is blind to are found by themselves.
     biases = {i for i, p in enumerate(system.ports) if len(_shape(system, p)) == 1 or p.plane is not None}
     met = biases | {t.name[0] for t in named}
     equal = [(i, window) for i, window in system.carrier.equal if i in met]
     windows = Windows([*((t.name[0], t.window) for t in named), *((i, None) for i in sorted(biases)), *equal])
     rows = equations(system.sums, equal, windows)
-    unknowns = [u for source in windows.parts for u in windows.within(source, None)]
+    unknowns = [unknown for source in windows.parts for unknown in windows.within(source, None)]
     solution = solve(sorted(unknowns), rows, _rank(system, rows), partial(_layout, system))
     givers: dict[Unknown, list[Share]] = defaultdict(list)
     inverted = dict(_inverted(system, rows, means))
-    solution = replace(solution, solved={u: row for u, row in solution.solved.items() if u not in inverted})
+    solution = replace(
+        solution, solved={unknown: row for unknown, row in solution.solved.items() if unknown not in inverted}
+    )
     for taken in system.taken:
         _share_out(taken, windows, solution, givers)
     for unknown in solution.unknowns:
         for free, factors in solution.of(unknown).items():
             if unknown != free:
-                givers[free] += [Share(_port(system, unknown), f, path) for path, f in factors.items()]
+                givers[free] += [Share(_port(system, unknown), factor, path) for path, factor in factors.items()]
     # In the order in which they act, so that what moves on arrives before its place is emptied.
     for free in sorted(solution.free, key=lambda u: (system.acts[u[0]], u)):
         yield replace(_constant(system, free, givers[free]), through=inverted.get(free))
@@ -343,7 +354,7 @@ def _layout(system: System, unknown: Unknown, path: tuple[Hop, ...]) -> Axes:
 
 
 def _rank(system: System, rows: list[dict[Unknown, dict[tuple[Hop, ...], float]]]) -> _Rank:
-    moving = {t.term.name[0] for t in system.taken}
+    moving = {taken.term.name[0] for taken in system.taken}
     count: dict[Unknown, int] = defaultdict(int)
     for row in rows:
         for unknown in row:

@@ -48,9 +48,9 @@ def _carried_out(graph: Graph, nodes: tuple[Node, ...], given: dict[str, Tensor]
 
 def compact(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The tensors without the positions along dimensions that none of them varies along."""
-    kept = [any(varies(t, i) for t in tensors) for i in range(tensors[0].dim())]
+    kept = [any(varies(tensor, i) for tensor in tensors) for i in range(tensors[0].dim())]
     window = tuple(slice(None) if varies else slice(1) for varies in kept)
-    return [t[window] for t in tensors]
+    return [tensor[window] for tensor in tensors]
 
 
 def varies(numbers: Tensor, dim: int) -> bool:

@@ -49,8 +49,10 @@ def _side_by_side(axes: list[tuple[Term, ...]]) -> Iterator[tuple[Leaf, ...]]:
         if kinds == {Leaf}:
             yield terms
             continue
-        inner = [t.factors if isinstance(t, Product) else t.parts for t in terms if not isinstance(t, Leaf)]
-        orders = {t.order for t in terms if isinstance(t, Concat)}
+        inner = [
+            term.factors if isinstance(term, Product) else term.parts for term in terms if not isinstance(term, Leaf)
+        ]
+        orders = {term.order for term in terms if isinstance(term, Concat)}
         if len(kinds) > 1 or len(set(map(len, inner))) > 1 or len(orders) > 1:
             yield ()
         else:

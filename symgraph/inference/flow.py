@@ -75,7 +75,7 @@ class Flow:
         for name, axes in d.terms.items():
             for i, term in enumerate(axes):
                 for piece in pieces(name, i, term):
-                    for frame in {x.frame for x in leaves(piece.term)}:
+                    for frame in {leaf.frame for leaf in leaves(piece.term)}:
                         self.by_frame.setdefault(frame, []).append(piece)
 
     def key(self, ref: Ref) -> Key:
@@ -129,7 +129,7 @@ class Flow:
         if a.binding is None or a.rule is None or not a.rule.centred:
             return None
         _, tokens = next(iter(a.binding.operands.values()))
-        return next(i for i, t in enumerate(tokens) if t.name == a.rule.centred)
+        return next(i for i, token in enumerate(tokens) if token.name == a.rule.centred)
 
     def absorbed(self, a: Applied) -> bool:
         """Whether the gain of a norm is absorbed into what reads the norm."""

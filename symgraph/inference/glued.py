@@ -61,7 +61,7 @@ def _pieces(node: Node, graph: Graph) -> Pieces | None:
 
 
 def _is_rigid(symmetry: SymmetryGraph, parameter: str, axis: int) -> bool:
-    return any(x.space < 0 or symmetry.spaces[x.space].rigid for x in leaves(symmetry.terms[parameter][axis]))
+    return any(leaf.space < 0 or symmetry.spaces[leaf.space].rigid for leaf in leaves(symmetry.terms[parameter][axis]))
 
 
 def with_glued(graph: Graph, calls: frozenset[str]) -> tuple[Graph, dict[str, Pieces]]:

@@ -52,8 +52,8 @@ def measured(f: Function, shape: Sequence[int], axis: int, numbers: Sequence[flo
         numbers: those that the function is made with; values on both sides of each are tried.
     """
     generator = torch.Generator().manual_seed(0)
-    worlds = [x.movedim(-1, axis) for x in _worlds(_with_last(shape, axis), numbers, generator)]
-    results = [f(x) for x in worlds]
+    worlds = [world.movedim(-1, axis) for world in _worlds(_with_last(shape, axis), numbers, generator)]
+    results = [f(world) for world in worlds]
     pairs = list(zip(worlds, results, strict=True))
     bound: Bound = down(_C.IDENTITY)
     if any(y.shape != x.shape for x, y in pairs):
@@ -77,7 +77,7 @@ def _with_last(shape: Sequence[int], axis: int) -> list[int]:
 
 def _worlds(shape: list[int], numbers: Sequence[float], generator: torch.Generator) -> Iterator[Tensor]:
     """Values with the axis last; in each some rows are plain, so that what is special is seen beside them."""
-    beside = [abs(n) * b for n in numbers for b in _BESIDE if 1e-30 < abs(n) < 1e30]
+    beside = [abs(number) * b for number in numbers for b in _BESIDE if 1e-30 < abs(number) < 1e30]
     for scale in dict.fromkeys((*_SCALES, *beside)):
         x = torch.randn(shape, generator=generator, dtype=torch.float64)
         rows = x.reshape(-1, shape[-1])
@@ -113,14 +113,14 @@ def _constant(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
 
     Beside small values it is larger, by so much that rounding leaves the digits which are compared.
     """
-    shape = [1 if i == axis % x.dim() else n for i, n in enumerate(x.shape)]
+    shape = [1 if i == axis % x.dim() else size for i, size in enumerate(x.shape)]
     size = x.abs().max()
     size = torch.maximum(size, (_BEYOND * size).clamp(max=_SCALES[0])).clamp(max=1.0)
     return size * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _factor(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
-    shape = [1 if i == axis % x.dim() else n for i, n in enumerate(x.shape)]
+    shape = [1 if i == axis % x.dim() else size for i, size in enumerate(x.shape)]
     return 0.3 + 2.0 * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 

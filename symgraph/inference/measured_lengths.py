@@ -97,7 +97,7 @@ Known = dict[tuple[str, Parts], Law | None]
 def with_lengths(graph: Graph) -> Graph:
     """The graph with every region that sees of several parts their common length alone as one call."""
     flow = Dataflow(graph, fed=False)
-    fresh = numbering({n.name for n in graph.nodes})
+    fresh = numbering({node.name for node in graph.nodes})
     calls: dict[str, tuple[Node, ...]] = {}
     known: Known = {}
     for node in graph.calls:
@@ -161,19 +161,19 @@ def _ends(flow: Dataflow, node: Node) -> Iterator[Node]:
 def _is_plain(flow: Dataflow, region: Region) -> bool:
     """Whether a region picks parts and treats them entry by entry, with single numbers beside them."""
     by, start = flow.graph.by_name, flow.graph.by_name[region.start]
-    if len(region.nodes) > LONGEST or any(torch.Size(by[t].shape).numel() != 1 for t in region.tables):
+    if len(region.nodes) > LONGEST or any(torch.Size(by[table].shape).numel() != 1 for table in region.tables):
         return False
-    names = {short_name(n.target) for n in region.nodes if not is_pointwise(n.target)}
+    names = {short_name(node.target) for node in region.nodes if not is_pointwise(node.target)}
     small = torch.Size(start.shape).numel() <= LARGEST
     return names <= _PICKS | _JOINS | _REDUCTIONS and small and "float" in str(start.result)
 
 
 def _parts(flow: Dataflow, region: Region) -> Parts | None:
     """The parts of one axis that the region reads its start by; None where it reads it in any other way."""
-    inside = {n.name: n for n in region.nodes}
+    inside = {node.name: node for node in region.nodes}
     whole = flow.graph.by_name[region.start]
     readers = [n for n in flow.graph.users[region.start] if n.name in inside]
-    if not any(short_name(n.target) in _PICKS for n in region.nodes):
+    if not any(short_name(node.target) in _PICKS for node in region.nodes):
         return _reduced(whole, region)
     dims = [(arguments(n) or {}).get("dim") for n in readers if short_name(n.target) in _PICKS]
     axes = {d % len(whole.shape) for d in dims if isinstance(d, int)}
@@ -194,7 +194,7 @@ def _ways(graph: Graph, pick: Node, inside: Collection[str]) -> list[tuple[Node,
 
 def _reduced(whole: Node, region: Region) -> Parts | None:
     """All positions of an axis as parts, where the region begins with entrywise calls and a sum along that axis."""
-    sums = [n for n in region.nodes if short_name(n.target) in _REDUCTIONS]
+    sums = [node for node in region.nodes if short_name(node.target) in _REDUCTIONS]
     dims = (arguments(sums[0]) or {}).get("dim") if len(sums) == 1 else None
     dims = [dims] if isinstance(dims, int) else dims
     if not dims or len(dims) != 1 or len(sums[0].shape) >= len(whole.shape):
@@ -238,10 +238,10 @@ def _measured(graph: Graph, region: Region, parts: Parts) -> Law | None:
         return run(whole)
 
     worlds = [s * _world(parts.result(shape), parts.count, generator) for s in (*_SCALES, *_beside(region))]
-    pairs = [(x, of(x)) for x in worlds]
+    pairs = [(world, of(world)) for world in worlds]
     if not all(_sees_length(of, x, y, generator) for x, y in pairs):
         return None
-    lengths = [x.norm(dim=-1) for x in worlds]
+    lengths = [world.norm(dim=-1) for world in worlds]
     one, two = (of(_unit(worlds[0], n)) for n in (1.0, 2.0))
     factor, ratio = float(one.reshape(-1)[0]), float((two / one).reshape(-1)[0])
     power = round(math.log2(ratio), 9) if factor and 0 < ratio < math.inf else math.nan
@@ -277,8 +277,8 @@ def _world(shape: Shape, count: int, generator: torch.Generator) -> Tensor:
 
 def _beside(region: Region) -> list[float]:
     """Scales on both sides of every number of the region."""
-    numbers = dict.fromkeys(abs(a) for n in region.nodes for a in numbers_of(n) if 1e-30 < abs(a) < 1e30)
-    return [n * b for n in numbers for b in (0.3, 3.0)]
+    numbers = dict.fromkeys(abs(a) for node in region.nodes for a in numbers_of(node) if 1e-30 < abs(a) < 1e30)
+    return [number * b for number in numbers for b in (0.3, 3.0)]
 
 
 def _with(shape: Shape, axis: int, size: int) -> Shape:
@@ -323,7 +323,7 @@ def _seen(end: Node, parts: Parts, at: Ref, rank: int) -> Node:
     """The call for a function of the length that is no power of it."""
     tokens = [f"p{i}" for i in range(rank)]
     tokens[parts.at] = "c"
-    kept = [t for t in tokens if t != "c"]
+    kept = [token for token in tokens if token != "c"]
     admits: dict[str, Bound] = {**dict.fromkeys(kept, _ROWS), "c": down(SymmetryClass.ORTHOGONAL)}
     about = "Measured: of several parts only their common length is seen, at every position by itself."
     return measured_node(end, "measured-length", about, {"x": at}, {"x": tokens}, kept, admits, reduces="c")

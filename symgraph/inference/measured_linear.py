@@ -56,11 +56,11 @@ def _with_regions(graph: Graph, own: bool) -> Graph:
     candidates = [found for group in _groups(flow, own) if (found := list(_candidates(flow, group, own)))]
     if not candidates:
         return graph
-    wanted = dict.fromkeys(t for regions in candidates for r in regions for t in r.tables)
+    wanted = dict.fromkeys(table for regions in candidates for r in regions for table in r.tables)
     worlds = [tables_of(graph, wanted, seed) for seed in range(_WORLDS)]
     known: dict[str, _Found | None] = {}
     parts: dict[str, tuple[Node, ...]] = {}
-    fresh = numbering({n.name for n in graph.nodes})
+    fresh = numbering({node.name for node in graph.nodes})
     chosen = [best for regions in candidates if (best := _best(graph, regions, worlds, known)) is not None]
     for region, law in _readable(graph, chosen):
         parts[region.end] = tuple(_calls(graph, region, law, fresh))
@@ -110,7 +110,7 @@ def _groups(flow: Dataflow, own: bool) -> list[_Group]:
 def _is_linear(node: Node, flow: Dataflow, own: bool) -> bool:
     """Whether a call is linear in what is live, with coefficients that are no parameters."""
     name, live = short_name(node.target), flow.live_operands(node)
-    others = [r for r in node.refs() if r not in flow.live]
+    others = [ref for ref in node.refs() if ref not in flow.live]
     if name in _MOVES:
         return not others or name in _PLACES
     if name in _SUMS:
@@ -125,12 +125,12 @@ def _is_table(value: str, flow: Dataflow, product: str, own: bool) -> bool:
     if value not in flow.learned:
         return True
     node = flow.graph.by_name[value]
-    return product == "mul" and sum(n > 1 for n in node.shape) > 1 and (own or _computed(node, flow))
+    return product == "mul" and sum(size > 1 for size in node.shape) > 1 and (own or _computed(node, flow))
 
 
 def _computed(node: Node, flow: Dataflow) -> bool:
     while node.kind is Kind.CALL and short_name(node.target) in _MOVES:
-        learned = [r for r in node.refs() if r in flow.learned]
+        learned = [ref for ref in node.refs() if ref in flow.learned]
         if not learned:
             return False
         node = flow.graph.by_name[learned[0]]
@@ -139,7 +139,7 @@ def _computed(node: Node, flow: Dataflow) -> bool:
 
 def _is_seed(node: Node, flow: Dataflow) -> bool:
     """Whether a call multiplies by a table of several numbers."""
-    others = [r for r in node.refs() if r not in flow.live]
+    others = [ref for ref in node.refs() if ref not in flow.live]
     sizes = [torch.Size(flow.graph.by_name[r].shape).numel() for r in others]
     return short_name(node.target) in _PRODUCTS and any(n > 1 for n in sizes)
 
@@ -151,7 +151,7 @@ def _candidates(flow: Dataflow, group: _Group, own: bool) -> Iterator[Region]:
     for j, end in enumerate(_ends(flow, group)[:_REACH]):
         # What is put beside it further on does not count yet.
         inside = [n for n in group.nodes if flow.order[n] <= flow.order[end]]
-        entries = {r for n in inside for r in flow.live_operands(by[n])} - set(inside)
+        entries = {ref for n in inside for ref in flow.live_operands(by[n])} - set(inside)
         starts = _starts(flow, flow.meet(sorted(entries, key=flow.order.__getitem__)), own)
         pairs += [(i + j, start, end) for i, start in enumerate(starts) if by[start].shape == by[end].shape]
     for _, first, last in sorted(pairs, key=lambda p: p[0]):
@@ -343,10 +343,11 @@ def _turned(graph: Graph, region: Region, law: _Found, node: Node, operand: Ref)
     tokens = [f"p{i}" for i in range(len(node.shape))]
     tokens[law.axis] = "k"
     admits: dict[str, Bound] = {
-        t: down(SymmetryClass.IDENTITY if i in law.varying else SymmetryClass.INVERTIBLE) for i, t in enumerate(tokens)
+        token: down(SymmetryClass.IDENTITY if i in law.varying else SymmetryClass.INVERTIBLE)
+        for i, token in enumerate(tokens)
     }
     admits["k"] = down(SymmetryClass.ROTARY)
-    learned = [t for t in region.tables if graph.by_name[t].kind is not Kind.INPUT]
+    learned = [table for table in region.tables if graph.by_name[table].kind is not Kind.INPUT]
     return measured_node(
         node,
         "measured-rotation",

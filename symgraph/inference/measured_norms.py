@@ -76,7 +76,7 @@ def _norms(flow: Dataflow) -> Iterator[Norm]:
         if before is not None and before.axis == axis and _only_read_in(flow, region.start, region):
             region = flow.region(before.region.start, region.end)
             del found[before.region.end]
-        inside.update(n.name for n in region.nodes)
+        inside.update(node.name for node in region.nodes)
         key = region.key()
         if key not in known:
             known[key] = _laws(flow, region, axis)
@@ -114,7 +114,7 @@ def _around(flow: Dataflow, seed: Node, axis: int) -> Region | None:
         taken.append(node.name)
         open_ = {k: v for k, v in open_.items() if v > at} | {node.name: flow.last.get(node.name, -1)}
         if list(open_) == [node.name] and node.shape == whole and short_name(node.target) not in _SPREADS:
-            entries = {r for n in taken for r in flow.live_operands(by[n])} - set(taken)
+            entries = {ref for n in taken for ref in flow.live_operands(by[n])} - set(taken)
             start = flow.meet(sorted(entries, key=order.__getitem__))
             return _checked(flow, start, _scaled(flow, node), axis)
         for user in flow.graph.users[node.name]:
@@ -137,14 +137,14 @@ def _checked(flow: Dataflow, start: str | None, end: str, axis: int) -> Region |
     if start is None or flow.graph.by_name[start].shape != flow.graph.by_name[end].shape:
         return None
     region = flow.region(start, end)
-    return region if all(_stays_along(n, axis, flow) for n in region.nodes) else None
+    return region if all(_stays_along(node, axis, flow) for node in region.nodes) else None
 
 
 def _stays_along(node: Node, axis: int, flow: Dataflow) -> bool:
     """Whether a call treats entries alone or reduces along the axis, with single numbers beside what is live."""
     if node.kind is not Kind.CALL or not isinstance(node.result, Meta) or "float" not in node.result.dtype:
         return False
-    others = [flow.graph.by_name[r] for r in node.refs() if r not in flow.live]
+    others = [flow.graph.by_name[ref] for ref in node.refs() if ref not in flow.live]
     if any(torch.Size(n.shape).numel() != 1 for n in others):
         return False
     if short_name(node.target) in _SPREADS or is_pointwise(node.target):
@@ -153,8 +153,8 @@ def _stays_along(node: Node, axis: int, flow: Dataflow) -> bool:
 
 
 def _only_read_in(flow: Dataflow, value: str, region: Region) -> bool:
-    inside = {n.name for n in region.nodes}
-    return value not in flow.graph.outputs and all(u.name in inside for u in flow.graph.users[value])
+    inside = {node.name for node in region.nodes}
+    return value not in flow.graph.outputs and all(user.name in inside for user in flow.graph.users[value])
 
 
 # -- what it does ------------------------------------------------------------------------------------------------------
@@ -164,10 +164,10 @@ def _laws(flow: Dataflow, region: Region, axis: int) -> Laws:
     """Measured at small sizes: entrywise operators and reductions are the same function at every size."""
     rank = len(flow.graph.by_name[region.start].shape)
     shape = [7 if i == axis else (3 if i % 2 else 4) for i in range(rank)]
-    small = replace(region, nodes=tuple(_resized(n, shape) for n in region.nodes))
+    small = replace(region, nodes=tuple(_resized(node, shape) for node in region.nodes))
     tables = tables_of(flow.graph, region.tables, 0)
     run = Runner(flow.graph, small, tables)
-    numbers = [float(a) for n in region.nodes for a in numbers_of(n)]
+    numbers = [float(a) for node in region.nodes for a in numbers_of(node)]
     numbers += [float(t) for t in tables.values() if t.is_floating_point()]
     return measured(run, shape, axis, numbers)
 
@@ -296,7 +296,7 @@ def _measured(flow: Dataflow, norm: Norm, tail: _Tail) -> Node:
     tokens = [f"p{i}" for i in range(len(end.shape))]
     tokens[norm.axis] = "d"
     rows = down(SymmetryClass.SEMI_PERMUTATION)
-    admits: dict[str, Bound] = {t: norm.laws.bound if t == "d" else rows for t in tokens}
+    admits: dict[str, Bound] = {token: norm.laws.bound if token == "d" else rows for token in tokens}
     operands, axes = {"x": Ref(norm.region.start)}, {"x": tokens}
     laws: dict[str, object] = {}
     for key, name, mark, vector in (("gain", "weight", "d~", tail.gain), ("adds", "bias", "d", tail.bias)):

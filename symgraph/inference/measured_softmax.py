@@ -52,7 +52,7 @@ def with_attention(graph: Graph, book: RuleBook) -> Graph:
     found = [a for node in graph.calls if (a := _attention(flow, node)) is not None]
     if not found:
         return graph
-    names = dict.fromkeys(t for a in found for t in a.region.tables if t not in flow.live)
+    names = dict.fromkeys(table for a in found for table in a.region.tables if table not in flow.live)
     worlds = [tables_of(graph, names, seed) for seed in range(WORLDS)]
     known: dict[tuple[str, tuple[int, ...]], _Laws] = {}
     lawful: dict[str, Node] = {}
@@ -61,17 +61,17 @@ def with_attention(graph: Graph, book: RuleBook) -> Graph:
         if key not in known:
             known[key] = _laws(graph, a, [_with_live(graph, a.region, w, flow) for w in worlds])
         lawful |= {n.name: n for n in _lawful(graph, a, known[key], book)}
-    return replace(graph, nodes=tuple(lawful.get(n.name, n) for n in graph.nodes))
+    return replace(graph, nodes=tuple(lawful.get(node.name, node) for node in graph.nodes))
 
 
 def _attention(flow: Dataflow, node: Node) -> _Attention | None:
     """Scores and what is made of them, if all of that meets values in products."""
-    if short_name(node.target) not in _PRODUCTS or not all(r in flow.live for r in node.refs()):
+    if short_name(node.target) not in _PRODUCTS or not all(ref in flow.live for ref in node.refs()):
         return None
     ends = _weights(flow, node)
     if ends is None or ends == node.name:
         return None
-    users = [(u, [i for i, a in enumerate(u.args) if a == Ref(ends)]) for u in flow.graph.users[ends]]
+    users = [(user, [i for i, a in enumerate(user.args) if a == Ref(ends)]) for user in flow.graph.users[ends]]
     products = tuple((u, at[0]) for u, at in users if short_name(u.target) in _PRODUCTS and len(at) == 1)
     return _Attention(node, flow.between(node.name, ends), products) if products else None
 
@@ -99,7 +99,7 @@ def _weights(flow: Dataflow, scores: Node) -> str | None:
 
 def _mixes(node: Node, flow: Dataflow) -> bool:
     """Whether a product only mixes heads: one side of it does not depend on any input."""
-    return any(r not in flow.fed for r in node.refs())
+    return any(ref not in flow.fed for ref in node.refs())
 
 
 def _with_live(graph: Graph, region: Region, tables: Mapping[str, Tensor], flow: Dataflow) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ def structure_failure(binding: Binding, node: Node, graph: Graph, known: dict[An
     if node.target.endswith("getitem") or rule.structure == "rigid" or short_name(node.target) in MEMORY:
         return None
     names = tuple(dict.fromkeys(ref.name for ref in tensor_refs(binding)))
-    shapes = {n: graph.by_name[n].result for n in names}
+    shapes = {name: graph.by_name[name].result for name in names}
     numbers = {n: i for i, n in enumerate(names)}
     key = (rule.rule, rule.structure, node.target, _plain(binding.arguments, numbers), tuple(shapes.values()))
     if key not in known:
@@ -55,13 +55,15 @@ def _plain(arguments: Mapping[str, Any], numbers: Mapping[str, int]) -> str:
 
 
 def _why_not(rule: Rule, binding: Binding, node: Node, graph: Graph, names: tuple[str, ...]) -> str:
-    results = {n: graph.by_name[n].result for n in names}
+    results = {name: graph.by_name[name].result for name in names}
     shapes = {n: t.shape for n, t in results.items() if isinstance(t, Tensor)}
     if rule.structure == "getitem":
         return "it is no choice among several results"
     if len(shapes) < len(names) or sum(torch.Size(s).numel() for s in shapes.values()) > MOST_ENTRIES:
         return ""
-    fixed = {n: _positions(results[n], shapes[names[0]]) for n in names[1:]} if rule.structure in PICKING else {}
+    fixed = (
+        {name: _positions(results[name], shapes[names[0]]) for name in names[1:]} if rule.structure in PICKING else {}
+    )
     if any(v.dtype == torch.bool for v in fixed.values()):
         return ""
     operands = numbered({n: s for n, s in shapes.items() if n not in fixed})
@@ -95,7 +97,7 @@ def _where_else(
     before = run({**operands, **fixed})
     if [tuple(map(store.size, own)) for own in made] != [tuple(old.shape) for old in before]:
         return f"its results have the shapes {[list(old.shape) for old in before]}"
-    leaves = {store.find(x) >> 1 for n in operands for axis in axes[n] for x in store.leaves(axis)}
+    leaves = {store.find(leaf) >> 1 for n in operands for axis in axes[n] for leaf in store.leaves(axis)}
     for leaf in sorted(leaves):
         orders = _Orders(store, leaf)
         after = run({n: orders.act(v, axes[n]) for n, v in operands.items()} | dict(fixed))

@@ -46,7 +46,7 @@ class Solution:
     @property
     def free(self) -> tuple[Unknown, ...]:
         """The unknowns that may be anything."""
-        return tuple(u for u in self.unknowns if u not in self.solved)
+        return tuple(unknown for unknown in self.unknowns if unknown not in self.solved)
 
     def of(self, unknown: Unknown) -> Row:
         """An unknown by the free ones."""
@@ -71,15 +71,15 @@ class Windows:
         """The unknowns of a source in a window."""
         parts = self.parts[source]
         if window is None:
-            return [(source, p) for p in parts]
-        return [(source, p) for p in parts if window[0] <= p[0] and p[1] <= window[1]]
+            return [(source, part) for part in parts]
+        return [(source, part) for part in parts if window[0] <= part[0] and part[1] <= window[1]]
 
 
 def equations(sums: Iterable[tuple[Summand, ...]], equal: Iterable[tuple[int, Window]], windows: Windows) -> list[Row]:
     """Rows over the unknowns: for every sum one for each choice of parts, and those that make parts equal."""
     found: list[Row] = []
     for terms in sums:
-        for chosen in product(*(windows.within(t.name[0], t.window) for t in terms)):
+        for chosen in product(*(windows.within(term.name[0], term.window) for term in terms)):
             row: Row = {}
             for term, unknown in zip(terms, chosen, strict=True):
                 _add(row.setdefault(unknown, {}), {term.name[1]: term.factor}, 1.0)
@@ -130,7 +130,10 @@ def solve(
                 left = _substituted(row, solved)
                 continue
             scale = left.pop(pivot)[()] if single is None else 1.0
-            settle(pivot, {} if single is not None else {u: _times({(): -1.0 / scale}, f) for u, f in left.items()})
+            settle(
+                pivot,
+                {} if single is not None else {unknown: _times({(): -1.0 / scale}, f) for unknown, f in left.items()},
+            )
             break
     return Solution(tuple(unknowns), solved)
 
@@ -140,18 +143,18 @@ def _without_last(row: Row, layout: Layout) -> Row | None:
 
     None where there is no such matrix, or where it reads constants of different axes.
     """
-    paths = [(u, path) for u, factors in row.items() for path in factors]
+    paths = [(unknown, path) for unknown, factors in row.items() for path in factors]
     if not all(path for _, path in paths) or len({path[-1] for _, path in paths}) != 1:
         return None
-    if len({layout(u, path[:-1]) for u, path in paths}) != 1:
+    if len({layout(unknown, path[:-1]) for unknown, path in paths}) != 1:
         return None
-    return {u: {path[:-1]: f for path, f in factors.items()} for u, factors in row.items()}
+    return {unknown: {path[:-1]: factor for path, factor in factors.items()} for unknown, factors in row.items()}
 
 
 def _pivot(row: Row, rank: Callable[[Unknown], object], layout: Layout) -> Unknown | None:
     """What can be the others: it stands there through no weight, and has all axes that any of them has."""
-    axes = {axis for u, factors in row.items() for path in factors for axis in layout(u, path)}
-    alone = [u for u, factors in row.items() if set(factors) == {()} and axes <= set(layout(u, ()))]
+    axes = {axis for unknown, factors in row.items() for path in factors for axis in layout(unknown, path)}
+    alone = [unknown for unknown, factors in row.items() if set(factors) == {()} and axes <= set(layout(unknown, ()))]
     alone = [u for u in alone if rank(u) is not None]
     return min(alone, key=rank, default=None)  # type: ignore[arg-type]
 
@@ -165,8 +168,8 @@ def _substituted(row: Row, solved: Mapping[Unknown, Row]) -> Row:
 
 
 def _plain(row: Row) -> Row:
-    kept = {u: {p: f for p, f in factors.items() if abs(f) > _NOTHING} for u, factors in row.items()}
-    return {u: factors for u, factors in kept.items() if factors}
+    kept = {unknown: {p: f for p, f in factors.items() if abs(f) > _NOTHING} for unknown, factors in row.items()}
+    return {unknown: factors for unknown, factors in kept.items() if factors}
 
 
 def _add(factors: Factors, more: Factors, times: float) -> None:

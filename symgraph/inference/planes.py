@@ -49,7 +49,7 @@ def reader_of(flow: Flow, plane: Plane, reads: list[Read]) -> PlaneReader:
     """A matrix with all calls that use it: those that read from a plane, and the others."""
     users = [user.name for user in flow.graph.users[reads[0].part.parameter.name]]
     here = {read.part.first or read.applied.node.name for read in reads if _is_read_here(flow, read.part, reads)}
-    nodes, elsewhere = (tuple(u for u in users if (u in here) == inside) for inside in (True, False))
+    nodes, elsewhere = (tuple(user for user in users if (user in here) == inside) for inside in (True, False))
     biases = {flow.bias(read.applied) for read in reads}
     bias = biases.pop()
     if biases or any(read.part.first for read in reads):
@@ -86,14 +86,14 @@ def reads_of(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:
 
 def norms(flow: Flow) -> Iterator[tuple[Applied, tuple[str, str], int]]:
     """Every centring node with its gain and bias (each may be ''), and where the axis stands in its result."""
-    for a in flow.d.eq.applied:
-        i = flow.centred_axis(a)
-        if i is None or a.rule is None or a.binding is None or len(a.binding.results) != 1:
+    for applied in flow.d.eq.applied:
+        i = flow.centred_axis(applied)
+        if i is None or applied.rule is None or applied.binding is None or len(applied.binding.results) != 1:
             continue
-        axis = next(j for j, t in enumerate(a.binding.results[0]) if t.name == a.rule.centred)
-        gain, bias = named(flow, a, a.rule.gain), named(flow, a, a.rule.adds)
-        if gain is not None and bias is not None and _is_plain(flow.d.values[a.node.name][axis]):
-            yield a, ("" if flow.absorbed(a) else gain, bias), axis
+        axis = next(j for j, token in enumerate(applied.binding.results[0]) if token.name == applied.rule.centred)
+        gain, bias = named(flow, applied, applied.rule.gain), named(flow, applied, applied.rule.adds)
+        if gain is not None and bias is not None and _is_plain(flow.d.values[applied.node.name][axis]):
+            yield applied, ("" if flow.absorbed(applied) else gain, bias), axis
 
 
 def _is_plain(term: Term) -> bool:

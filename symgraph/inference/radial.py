@@ -28,10 +28,10 @@ class _Carriers:
 def find_radial(flow: Flow) -> list[Radial]:
     """Linear maps, with their biases, that write for scale-free readers alone, and those beside a learned number."""
     writers: dict[tuple[str, ...], set[str]] = {}
-    for a in flow.d.eq.applied:
-        if a.rule is None or a.binding is None or not a.rule.radial:
+    for applied in flow.d.eq.applied:
+        if applied.rule is None or applied.binding is None or not applied.rule.radial:
             continue
-        found = _written(flow, a.binding.operands[a.rule.radial][0].name)
+        found = _written(flow, applied.binding.operands[applied.rule.radial][0].name)
         if found is not None:
             writers.setdefault(found.tensors, set()).update(found.calls)
     lengths = [Radial(tensors) for tensors, calls in writers.items() if _used(flow, tensors) == calls]
@@ -40,7 +40,7 @@ def find_radial(flow: Flow) -> list[Radial]:
 
 def _used(flow: Flow, tensors: Iterable[str]) -> set[str]:
     """All calls that use one of the tensors."""
-    return {user.name for t in tensors for user in flow.graph.users[flow.graph.state[t].name]}
+    return {user.name for tensor in tensors for user in flow.graph.users[flow.graph.state[tensor].name]}
 
 
 def _written(flow: Flow, value: str) -> _Carriers | None:
@@ -124,7 +124,7 @@ def _is_number(node: Node) -> bool:
 def _sites(flow: Flow, number: Node) -> Iterator[tuple[str, Node] | None]:
     """What a number multiplies, and the product, for each of its uses; None for any other use."""
     for value, user in _uses(flow, number.name):
-        other = [] if user is None else [r for r in user.refs() if r != value]
+        other = [] if user is None else [ref for ref in user.refs() if ref != value]
         multiplies = user is not None and short_name(user.target) == "mul" and user.name in flow.applied
         yield (other[0], user) if user is not None and multiplies and len(other) == 1 else None
 
@@ -177,7 +177,9 @@ def _reading(flow: Flow, user: Node, value: str) -> tuple[str, str] | None:
     for token in operands[operand][1]:
         if not token.batch and token.name not in kept and _free(rule, token):
             others = [
-                k for k, (_, tokens) in operands.items() if k != operand and token.name in {t.name for t in tokens}
+                k
+                for k, (_, tokens) in operands.items()
+                if k != operand and token.name in {other.name for other in tokens}
             ]
             return _use(flow, a, operands[others[0]][0].name) if len(others) == 1 else None
     return None

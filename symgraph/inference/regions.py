@@ -35,7 +35,7 @@ class Region:
         names |= {t: f"t{i}" for i, t in enumerate(self.tables) if t in random}
         lines = []
         for node in self.nodes:
-            refs = [names.get(r, r) for r in node.refs()]
+            refs = [names.get(ref, ref) for ref in node.refs()]
             plain = replace(node, name=names[node.name], module="", source="")
             lines.append(f"{plain.target} {refs} {_constants(plain)} {plain.result}")
         return "\n".join(lines)
@@ -55,7 +55,7 @@ class Dataflow:
     """
 
     def __init__(self, graph: Graph, fed: bool = True) -> None:
-        self.graph, self.order = graph, {n.name: i for i, n in enumerate(graph.nodes)}
+        self.graph, self.order = graph, {node.name: i for i, node in enumerate(graph.nodes)}
         self.learned: set[str] = set()
         self.fed: set[str] = set()
         for node in graph.nodes:
@@ -65,15 +65,15 @@ class Dataflow:
             if node.kind is Kind.INPUT or refs & self.fed:
                 self.fed.add(node.name)
         self.live = self.learned & self.fed if fed else self.learned
-        self._measured = _behind(graph, {n.name for n in graph.calls if n.target.startswith(PATTERN)})
-        self.last = {r: i for i, n in enumerate(graph.nodes) for r in n.refs()} | dict.fromkeys(
+        self._measured = _behind(graph, {node.name for node in graph.calls if node.target.startswith(PATTERN)})
+        self.last = {ref: i for i, node in enumerate(graph.nodes) for ref in node.refs()} | dict.fromkeys(
             graph.outputs, len(graph.nodes)
         )
         self._above: dict[str, str | None] = {}
         self._depth: dict[str | None, int] = {None: 0}
         for node in graph.nodes:
             if node.name in self.live:
-                above = self.meet(r for r in node.refs() if r in self.live)
+                above = self.meet(ref for ref in node.refs() if ref in self.live)
                 self._above[node.name], self._depth[node.name] = above, self._depth[above] + 1
 
     def above(self, value: str) -> str | None:
@@ -97,11 +97,11 @@ class Dataflow:
 
     def live_operands(self, node: Node) -> list[str]:
         """The operands of a call that carry data."""
-        return [r for r in node.refs() if r in self.live]
+        return [ref for ref in node.refs() if ref in self.live]
 
     def runs(self, region: Region) -> bool:
         """Whether torch can compute a region and all that it reads: nothing of it is a call that a rule stands for."""
-        calls = (n.target for n in region.nodes)
+        calls = (node.target for node in region.nodes)
         return not any(c.startswith(PATTERN) for c in calls) and self._measured.isdisjoint(region.tables)
 
     def region(self, start: str, end: str) -> Region:
@@ -112,7 +112,7 @@ class Dataflow:
         """The calls on all ways from one value to another, whatever else they read."""
         reached = {start}
         for node in self.graph.nodes[self.order[start] + 1 : self.order[end] + 1]:
-            if any(r in reached for r in node.refs()):
+            if any(ref in reached for ref in node.refs()):
                 reached.add(node.name)
         return self._between(start, end, reached)
 
@@ -147,7 +147,7 @@ class Runner:
     def __init__(self, graph: Graph, region: Region, tables: Mapping[str, Tensor]) -> None:
         by = graph.by_name
         given = [replace(by[n], kind=Kind.INPUT, target=n, args=(), kwargs=()) for n in (region.start, *region.tables)]
-        nodes = [replace(n, target=_VIEWS.get(n.target, n.target)) for n in region.nodes]
+        nodes = [replace(node, target=_VIEWS.get(node.target, node.target)) for node in region.nodes]
         self._run = Interpreter(Graph((*given, *nodes), (region.end,)))
         self._start, self._tables = region.start, {n: tables[n] for n in region.tables}
 
@@ -165,7 +165,7 @@ def tables_of(graph: Graph, names: Iterable[str], seed: int) -> dict[str, Tensor
         if name not in wanted:
             wanted[name] = None
             todo += by[name].refs()
-    part = Graph(tuple(n for n in graph.nodes if n.name in wanted), ends)
+    part = Graph(tuple(node for node in graph.nodes if node.name in wanted), ends)
     generator = torch.Generator().manual_seed(seed)
     state = random_state(part, generator) | {k: v for k, v in graph.known.items() if k in part.state}
     inputs = dict(zip([n.target for n in graph.inputs], random_inputs(graph, generator), strict=True))
@@ -176,7 +176,7 @@ def tables_of(graph: Graph, names: Iterable[str], seed: int) -> dict[str, Tensor
 def replaced(graph: Graph, parts: Mapping[str, tuple[Node, ...]]) -> Graph:
     """The graph with some calls written as others, the last of which has the name; what nothing reads then is gone."""
     nodes = [part for node in graph.nodes for part in parts.get(node.name, (node,))]
-    read_before = {r for n in graph.nodes for r in n.refs()}
+    read_before = {ref for node in graph.nodes for ref in node.refs()}
     live, kept = set(graph.outputs), list[Node]()
     for node in reversed(nodes):
         if node.kind is Kind.CALL and node.name not in live and node.name in read_before:

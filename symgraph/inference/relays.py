@@ -43,7 +43,7 @@ def find_relays(graph: Graph) -> Relays:
     """For a value and the one product that reads it, where a constant comes out as it went in."""
     flow, known, found = Dataflow(graph), dict[str, int | None](), dict[tuple[str, str], Relay]()
     for node in graph.calls:
-        if short_name(node.target) not in _PRODUCTS or not all(r in flow.live for r in node.refs()):
+        if short_name(node.target) not in _PRODUCTS or not all(ref in flow.live for ref in node.refs()):
             continue
         ends = list(_ends(flow, node))
         for value in node.refs():
@@ -77,7 +77,7 @@ def _ends(flow: Dataflow, product: Node) -> Iterator[str]:
 
 
 def _reads_parameters(flow: Dataflow, node: Node) -> bool:
-    return any(r in flow.learned and r not in flow.fed for r in node.refs())
+    return any(ref in flow.learned and ref not in flow.fed for ref in node.refs())
 
 
 def _is_like(graph: Graph, value: str, end: str) -> bool:
@@ -116,7 +116,7 @@ def _from_maps(flow: Dataflow, region: Region) -> tuple[Region | None, tuple[str
             todo += node.refs()
         if len(found) > LONGEST or node.name == region.start:
             return None, ()
-    nodes = sorted({*found, *(n.name for n in region.nodes)}, key=flow.order.__getitem__)
+    nodes = sorted({*found, *(node.name for node in region.nodes)}, key=flow.order.__getitem__)
     tables = (*drawn, *given)
     return Region(region.start, region.end, tuple(by[n] for n in nodes), tables), tuple(drawn)
 
@@ -125,7 +125,7 @@ def _dims(graph: Graph, region: Region, drawn: Iterable[str]) -> Iterator[int]:
     """The dimensions along which a constant comes out as it went in, at all scales."""
     generator = torch.Generator().manual_seed(0)
     shape, after = graph.by_name[region.start].shape, graph.by_name[region.end].shape
-    given = tables_of(graph, [t for t in region.tables if t not in set(drawn)], 0)
+    given = tables_of(graph, [table for table in region.tables if table not in set(drawn)], 0)
     left = [d for d in range(len(shape)) if shape[d] > 1 and _resized(shape, d, after[d]) == after]
     for scale in _SCALES:
         tables = given | {t: scale * _noise(graph.by_name[t].shape, generator) for t in drawn}

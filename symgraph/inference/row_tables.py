@@ -33,7 +33,7 @@ def find_blind(flow: Flow) -> list[Centred]:
 
 def _behind(flow: Flow) -> list[Node]:
     """Parameters of two axes or more from which operators that move or add lead to one that is blind."""
-    todo = [r.name for a in flow.d.eq.applied for r in _blind_operands(a)]
+    todo = [r.name for applied in flow.d.eq.applied for r in _blind_operands(applied)]
     seen = set(todo)
     while todo:
         a = flow.applied.get(todo.pop())
@@ -65,7 +65,7 @@ def _invisible(flow: Flow, value: str, change: Tensor) -> bool:
             return False
         operand = flow.operand(a, value)
         if operand is not None and operand in a.rule.blind:
-            at = [i for i, t in enumerate(a.binding.operands[operand][1]) if t.axis == a.rule.blind[operand]]
+            at = [i for i, token in enumerate(a.binding.operands[operand][1]) if token.axis == a.rule.blind[operand]]
             if len(at) != 1 or not torch.allclose(change, change.narrow(at[0], 0, 1).expand_as(change), atol=1e-12):
                 return False
         elif not _goes_on(flow, a, value, operand, change):
@@ -78,7 +78,7 @@ def _goes_on(flow: Flow, a: Applied, value: str, operand: str | None, change: Te
         return False
     if not a.rule.structure and a.rule.shift.get(operand or "") != "output":
         return False
-    given = {r: change if r == value else _neutral(flow, r, change) for r in a.node.refs()}
+    given = {ref: change if ref == value else _neutral(flow, ref, change) for ref in a.node.refs()}
     return _invisible(flow, a.node.name, call(flow.graph, a.node.name, given))
 
 

@@ -25,16 +25,16 @@ def find_families(d: Draft, traced: Graph) -> Families:
     flow = Flow(d)
     centring, shearing, reading = Centring(flow), Shearing(flow), find_readers(flow)
     written = centring.written()
-    means = frozenset(p.place for c in written for p in c.pieces)
+    means = frozenset(piece.place for c in written for piece in c.pieces)
     constants = find_constants(flow, reading, centring.tables(), means)
     # Where a norm's bias has moved on, its readers' plane goes through zero.
-    moved = {c.source.piece.parameter for c in constants if c.moves}
+    moved = {constant.source.piece.parameter for constant in constants if constant.moves}
     readers = [replace(r, plane=_lowered(r.plane, moved)) for r in reading]
-    alone = {c: plane for c in constants if (plane := _unseen(c)) is not None}
+    alone = {constant: plane for constant in constants if (plane := _unseen(constant)) is not None}
     leans = [*_leans(readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
-    others = [_lowered_head(c, moved) for c in constants if c not in alone]
+    others = [_lowered_head(constant, moved) for constant in constants if constant not in alone]
     centred = (*written, *_read(readers), *find_blind(flow))
-    covered = {p.place for c in centred for p in c.pieces} | _leaning(constants, leans)
+    covered = {piece.place for c in centred for piece in c.pieces} | _leaning(constants, leans)
     thin = tuple(find_thin(flow, reading, covered))
     return Families(
         constants=tuple(others),
@@ -50,7 +50,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
 
 def _leaning(constants: list[Constant], leans: list[Lean]) -> set[Place]:
     """The readers of planes that lean by themselves, or for a constant."""
-    ports = [port for c in constants for port in (c.source, *(s.port for s in c.shares))]
+    ports = [port for constant in constants for port in (constant.source, *(share.port for share in constant.shares))]
     planes = [*(lean.plane for lean in leans), *(port.plane for port in ports if port.plane is not None)]
     return {plane.reader.place for plane in planes}
 
@@ -69,16 +69,16 @@ def _lowered_head(constant: Constant, moved: set[str]) -> Constant:
 def _read(readers: list[PlaneReader]) -> Iterator[Centred]:
     """Readers of norms that keep neither gain nor bias: their means are not seen."""
     plain: dict[int, dict[Piece, None]] = {}
-    for r in readers:
-        if not r.elsewhere and not r.plane.gain and not r.plane.bias:
-            plain.setdefault(r.frame, {})[r.plane.reader] = None
+    for reader in readers:
+        if not reader.elsewhere and not reader.plane.gain and not reader.plane.bias:
+            plain.setdefault(reader.frame, {})[reader.plane.reader] = None
     return (Centred(frame, tuple(found), False) for frame, found in sorted(plain.items()))
 
 
 def _leans(readers: list[PlaneReader]) -> Iterator[Lean]:
-    for r in readers:
-        if not r.elsewhere and (r.plane.gain or r.plane.bias) and (r.bias or not r.plane.bias):
-            yield Lean(r.plane, r.bias if r.plane.bias else "")
+    for reader in readers:
+        if not reader.elsewhere and (reader.plane.gain or reader.plane.bias) and (reader.bias or not reader.plane.bias):
+            yield Lean(reader.plane, reader.bias if reader.plane.bias else "")
 
 
 def _unseen(constant: Constant) -> Plane | None:

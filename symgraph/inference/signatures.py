@@ -29,7 +29,7 @@ class SignatureEquations:
         self.store = gathering.store
         shapes, count = shapes_of(node), len(binding.results)
         self.unread = shapes[count:]
-        made = [tuple(self.store.new(n) for n in shape) for shape in shapes[:count]]
+        made = [tuple(self.store.new(size) for size in shape) for shape in shapes[:count]]
         self.results: list[Labelled] = [
             tuple(zip(tokens, axes, strict=True)) for tokens, axes in zip(binding.results, made, strict=True)
         ]
@@ -51,7 +51,7 @@ class SignatureEquations:
         self._part_from_others()
         self._label()
         read = (tuple(axis for _, axis in result) for result in self.results)
-        unread = (tuple(self.store.fresh_rigid(n, "nothing reads it") for n in shape) for shape in self.unread)
+        unread = (tuple(self.store.fresh_rigid(size, "nothing reads it") for size in shape) for shape in self.unread)
         return (*read, *unread)
 
     def _tensors(self) -> Iterator[Labelled]:

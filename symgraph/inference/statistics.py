@@ -14,7 +14,11 @@ def find_statistics(flow: Flow, traced: Graph) -> list[Statistics]:
     Args:
         traced: the graph as it was traced; what rewriting made has no call to evaluate.
     """
-    found = [_statistics(flow, a) for a in flow.d.eq.applied if a.rule is not None and a.rule.statistics]
+    found = [
+        _statistics(flow, applied)
+        for applied in flow.d.eq.applied
+        if applied.rule is not None and applied.rule.statistics
+    ]
     first = {s.tensors: s for s in reversed(found) if s is not None and s.node in traced.by_name}
     return list(reversed(first.values()))
 
@@ -24,8 +28,8 @@ def _statistics(flow: Flow, a: Applied) -> Statistics | None:
     if rule is None or binding is None or rule.gain is None or rule.adds is None:
         return None
     names = [_own(flow, a, n) for n in (*rule.statistics, rule.gain, rule.adds)]
-    channels = {t.name for t in binding.operands[rule.gain][1]} if rule.gain in binding.operands else set()
-    at = [i for i, t in enumerate(binding.results[0]) if t.name in channels]
+    channels = {token.name for token in binding.operands[rule.gain][1]} if rule.gain in binding.operands else set()
+    at = [i for i, token in enumerate(binding.results[0]) if token.name in channels]
     if not all(names) or len(at) != 1:
         return None
     *tensors, gain, bias = names

@@ -184,11 +184,11 @@ def expand(store: Store, call: Call) -> tuple[Axes, ...]:
     shape, axes = call.shapes[0], call.tensors[0]
     lead = len(shape) - len(axes)
     result = []
-    for i, n in enumerate(shape):
-        if i >= lead and (store.size(axes[i - lead]) == n):
+    for i, size in enumerate(shape):
+        if i >= lead and (store.size(axes[i - lead]) == size):
             result.append(axes[i - lead])
             continue
-        grown = store.new(n)
+        grown = store.new(size)
         store.bound(grown, FIXES_ONES, "expanded: the value is constant along it")
         result.append(grown)
     return (tuple(result),)
@@ -199,15 +199,15 @@ def repeat(store: Store, call: Call) -> tuple[Axes, ...]:
     shape, axes = call.shapes[0], call.tensors[0]
     lead = len(shape) - len(axes)
     result = []
-    for i, n in enumerate(shape):
+    for i, size in enumerate(shape):
         if i < lead:
-            result.append(_copies(store, n))
+            result.append(_copies(store, size))
             continue
         axis = axes[i - lead]
-        if store.size(axis) == n:
+        if store.size(axis) == size:
             result.append(axis)
             continue
-        copies = _copies(store, n // store.size(axis))
+        copies = _copies(store, size // store.size(axis))
         inner = call.arguments.get("repeats_inside", "dim" in call.arguments)
         result.append(store.product([axis, copies] if inner else [copies, axis]))
     return (tuple(result),)
@@ -249,7 +249,7 @@ def identity(store: Store, call: Call) -> tuple[Axes, ...]:
 
 def constant(store: Store, call: Call) -> tuple[Axes, ...]:
     """full, ones: constant along every axis; a number that is zero stays so under every linear map."""
-    axes = tuple(store.new(n) for n in call.shapes[0])
+    axes = tuple(store.new(size) for size in call.shapes[0])
     number = call.arguments.get("fill_value", call.arguments.get("value"))
     if isinstance(number, int | float) and number == 0:
         return (axes,)
@@ -260,7 +260,7 @@ def constant(store: Store, call: Call) -> tuple[Axes, ...]:
 
 def zero(store: Store, call: Call) -> tuple[Axes, ...]:
     """zeros, and memory that is only there to be written to."""
-    return (tuple(store.new(n) for n in call.shapes[0]),)
+    return (tuple(store.new(size) for size in call.shapes[0]),)
 
 
 def pad(store: Store, call: Call) -> tuple[Axes, ...]:
@@ -308,7 +308,7 @@ def rigid(store: Store, call: Call) -> tuple[Axes, ...]:
     for axes in call.tensors:
         for axis in axes:
             store.rigid(axis, "read by position")
-    return tuple(tuple(store.fresh_rigid(n, "computed by position") for n in shape) for shape in call.shapes)
+    return tuple(tuple(store.fresh_rigid(size, "computed by position") for size in shape) for shape in call.shapes)
 
 
 # Those that keep every entry of a tensor and make none: constants and positions that it holds stay what they are.

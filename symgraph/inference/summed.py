@@ -47,7 +47,7 @@ def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
     if len(spots) == 1:
         yield (Summand(spots[0].name, spots[0].span, spots[0].factor),)
         return
-    held = compact([s.at for s in spots])
+    held = compact([spot.at for spot in spots])
     meeting = torch.stack([(at > 0).long() << i for i, at in enumerate(held)]).sum(0)
     for code in filter(None, torch.unique(meeting).tolist()):
         here = meeting == code
@@ -56,7 +56,7 @@ def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
         if _agree([held[i][here] for i in members], [spots[i] for i in members]):
             yield tuple(terms)
         else:
-            yield from ((t,) for t in terms)
+            yield from ((term,) for term in terms)
 
 
 def difference(spots: list[Spot], others: list[Spot]) -> Iterator[Spot]:

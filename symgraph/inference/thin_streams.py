@@ -39,13 +39,13 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[tuple[
         covered: pieces of which other families change what nothing sees.
     """
     carrier = Carrier(flow)
-    planes = {node: r.plane for r in readers for node in r.nodes}
-    for a in flow.d.eq.applied:
-        writer = _writer(carrier, a, planes.get(a.node.name))
+    planes = {node: reader.plane for reader in readers for node in reader.nodes}
+    for applied in flow.d.eq.applied:
+        writer = _writer(carrier, applied, planes.get(applied.node.name))
         if writer is None:
             continue
         found: dict[Piece, list[Read]] = defaultdict(list)
-        for read in reads_of(carrier, a, writer.dim):
+        for read in reads_of(carrier, applied, writer.dim):
             if read.readers[0].size == writer.piece.size and read.readers[0].place not in covered:
                 found[read.readers[0]].append(read)
         for piece, reads in found.items():

@@ -21,7 +21,7 @@ def with_unread(symmetry: SymmetryGraph) -> Graph | None:
     """The traced graph with a stand-in for all uses of unread parameters; None where they can meet nothing."""
     graph = symmetry.graph
     sizes = {n for name in graph.unread for n in graph.parameters[name].shape if n > 1}
-    spaces = {s.id for s in symmetry.active if s.size in sizes}
+    spaces = {space.id for space in symmetry.active if space.size in sizes}
     values = [
         Ref(node.name)
         for node in graph.calls
