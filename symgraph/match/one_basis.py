@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from symgraph.errors import CheckpointError, UsageError, either
 from symgraph.inference.sources import Source, infer, model, ready, rule_book, with_example
@@ -38,21 +37,20 @@ from symgraph.match.run_file import RunFile
 from symgraph.match.same_inputs import require_alike
 from symgraph.match.settle_step import Settle
 from symgraph.match.suitable import unsuited
-from symgraph.match.unchanged import Endpoint, calls_on
+from symgraph.match.unchanged import Gate, calls_on
 from symgraph.measure.barrier import usable
 from symgraph.measure.mixture import State, interpolate
 from symgraph.measure.synthetic import synthetic
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.steps import Transform
 from symgraph.resize.overlap import Overlap, overlap
-from symgraph.resize.shapes import Shape, common_shape, model_like
+from symgraph.resize.shapes import Shape, common_shape
 from symgraph.resize.token_rows import WantedTokens
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
 from symgraph.tracing.deferred import made
 from symgraph.tracing.same_code import same_code
 
-Given = Mapping[str, Tensor]
 # Of how far models were apart: with more of it left they have hardly come together.
 LEFT_APART = 0.5
 
@@ -315,15 +313,8 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
         name: _checked(model, states[name], called.get(name, name), of.symmetry) for name, model in of.models.items()
     }
     module = of.models[network or min(of.models.keys() - of.others.keys(), key=hashes.__getitem__)].module
-    calls = calls_on(module, data, settings.examples)
-    sources = {s.into: (s.model, isinstance(s, Embed)) for s in of.reshape}
-
-    def gate(name: str, after: Given, alignment: Alignment | None, start: Given | None) -> None:
-        source, exact = sources.get(name, (name, False))
-        model = of.models[source]
-        found = model if start is None else model_like(of.models[of.like], model, start)
-        Endpoint(found, after, alignment, start, model if exact else None).check(calls)
-
+    sources = {step.into: (of.models[step.model], isinstance(step, Embed)) for step in of.reshape}
+    gate = Gate(of.models, of.models[of.like], sources, calls_on(module, data, settings.examples))
     lesson = Lesson(
         module,
         data,

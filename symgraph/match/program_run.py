@@ -19,6 +19,7 @@ from symgraph.io.models import Model
 from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_models import Matched
 from symgraph.match.run_file import Opened, RunFile
+from symgraph.match.unchanged import Gate
 from symgraph.measure.barrier_options import MixtureOptions
 from symgraph.measure.plane import LossPlane
 from symgraph.measure.result import LossBarrier
@@ -36,8 +37,6 @@ from symgraph.tracing.progress import Progress
 from symgraph.tracing.sampling import random_inputs
 
 Held = TypeVar("Held")
-# Called with every model that has moved: its name, its state as computed, what led there, from what.
-Gate = Callable[[str, Mapping[str, Tensor], Alignment | None, Mapping[str, Tensor] | None], None]
 # Norms may grow so many times in the gauge of another model; beyond that half precision ends, and digits are lost.
 GROWTH = 100.0
 # What float32 leaves of a function after maps of a moderate condition number.

@@ -134,7 +134,7 @@ def _pass(run: Run, made: Together, name: str, after: State, alignment: Alignmen
     """A model that has become another one has to pass the gate, unless it is an approximation that says so."""
     start = None if name in run.given else run.states[name]
     if run.gate is not None and name not in made.approximate and (alignment is not None or start is not None):
-        run.gate(name, after, alignment, start)
+        run.gate.check(name, after, alignment, start)
 
 
 def _gauge_note(run: Run, made: Together) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from symgraph.measure.forward import accepted_names, arguments
 from symgraph.orbit.alignment import Alignment
 from symgraph.prove.eager import Call
 from symgraph.prove.same_function import check_unchanged, culprit
+from symgraph.resize.shapes import model_like
 from symgraph.tracing import state_of
 from symgraph.tracing.deferred import later
 
@@ -67,3 +68,29 @@ class Endpoint:
         return check_unchanged(
             self.model, self.after, what, source=self.source, before=before, graph=graph, calls=calls, blame=blame
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the endpoints of a program have to pass, by the names that it has for them.
+
+    `like` is the model whose shape all come to; `reshaped` has the models that come to it from another one, by their
+    names there, and whether they compute the same then. `calls` are made beside those on random inputs.
+    """
+
+    models: Mapping[str, Model]
+    like: Model
+    reshaped: Mapping[str, tuple[Model, bool]]
+    calls: tuple[Call, ...]
+
+    def check(
+        self, name: str, after: Mapping[str, Tensor], alignment: Alignment | None, start: Mapping[str, Tensor] | None
+    ) -> None:
+        """Raises if a model that has become another state does not compute what it computed.
+
+        Raises:
+            VerifyError: naming the space.
+        """
+        model, exact = self.reshaped[name] if name in self.reshaped else (self.models[name], False)
+        found = model if start is None else model_like(self.like, model, start)
+        Endpoint(found, after, alignment, start, model if exact else None).check(self.calls)
