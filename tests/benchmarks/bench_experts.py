@@ -18,19 +18,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import permutations, product
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import expert_models
 import torch
-from expert_models import GATES, LAYERS, Case, Mixture, backbone, corpus, trained
+from expert_models import GATES, LAYERS, Case, Mixture, backbone, corpus
+from measure import in_groups
 from torch import Tensor, nn
 
 import symgraph
@@ -54,7 +53,8 @@ from symgraph.tracing.sampling import float64
 from symgraph.tracing.wrap import evaluating
 
 State = dict[str, Tensor]
-READ, JUDGED = 30, 16
+# Batches that activations are read from, and of training images that orders are chosen on beside validation data.
+READ, JUDGED = 30, 8
 
 
 class Ordered(Descent):
@@ -70,16 +70,33 @@ class Ordered(Descent):
         return order if element is None or element.index is None else element.index.flatten().argsort()[order]
 
 
+class Judge(EvenMixture):
+    """The barrier of the even mixture, computed elsewhere than the models are matched."""
+
+    def __init__(self, net: nn.Module, states: Sequence[State], batches: Any, device: torch.device) -> None:
+        self.device = device
+        super().__init__(Objective(net), [self._there(s) for s in states], batches, "held-out data")
+
+    def barrier(self, states: Sequence[Mapping[str, Tensor]]) -> float:
+        return super().barrier([self._there(s) for s in states])
+
+    def _there(self, state: Mapping[str, Tensor]) -> State:
+        return {n: t.to(self.device, torch.float32 if t.is_floating_point() else None) for n, t in state.items()}
+
+
 @dataclass
 class Pair:
-    """Two models in canonical form, what was seen of them, and what judges them, all on one device."""
+    """Two models in canonical form, what was seen of them, and what judges them.
+
+    Matching small models is a matter of many small operators, which the host does sooner than a GPU.
+    """
 
     symmetry: SymmetryGraph
     net: nn.Module
     states: tuple[State, State]
     given: tuple[State, State]
-    validation: EvenMixture
-    test: EvenMixture
+    validation: Judge
+    test: Judge
     names: tuple[str, ...]
     mixtures: tuple[Tree, ...]
     seen: Activations
@@ -90,28 +107,26 @@ class Pair:
     def of(cls, case: Case, nets: Sequence[nn.Module], data: Any, device: torch.device) -> Pair:
         net = nets[0]
         symmetry = symgraph.infer(net, {"pixel_values": torch.zeros(2, 3, 32, 32)})
-        net.to(device)
-        first, second = (_placed(float64(state_of(m)), device) for m in nets)
-        given = (first, second)
+        first, second = (float64(state_of(m)) for m in nets)
         states = (canonicalise(symmetry, first).state, canonicalise(symmetry, second).state)
-        single = [_placed(s, device, torch.float32) for s in given]
-        parts = {split: data.batches(split, 500) for split in ("validation", "test")}
-        judged, test = (EvenMixture(Objective(net), single, b, f"{n} data") for n, b in parts.items())
         inside = tuple(s.name for s in symmetry.active if _in_mixture(symmetry, s.name, net))
         names = ("*",) if case.scratch else inside
         trees = units(symmetry, names)
-        read = data.batches("train", 128)[:READ]
+        read = [{n: t.cpu() for n, t in b.items()} for b in data.batches("train", 128)[:READ]]
         seen = observe_models(symmetry, net, default_rules(), states, read, trees, moments=True)[0, 1]
         mixtures = tuple(t for t in trees if t.children and t.space.name in inside)
-        lesson = Lesson(net, data.lesson(128), data.batches("validation", 128)[:JUDGED], device=device)
-        return cls(symmetry, net, states, given, judged, test, names, mixtures, seen, lesson)
+        net.to(device)
+        held_out = data.batches("validation", 500)
+        judged = Judge(net, (first, second), [*held_out, *data.batches("train", 500)[:JUDGED]], device)
+        test = Judge(net, (first, second), data.batches("test", 500), device)
+        lesson = Lesson(net, data.lesson(128), held_out, device=device)
+        return cls(symmetry, net, states, (first, second), judged, test, names, mixtures, seen, lesson)
 
     def naive(self) -> float:
-        return self.test.barrier([_placed(s, None, torch.float32) for s in self.given])
+        return self.test.barrier(self.given)
 
-    def barrier(self, judge: EvenMixture, element: GroupElement) -> float:
-        states = (self.states[0], Act(element).apply(self.states[1]))
-        return judge.barrier([_placed(s, None, torch.float32) for s in states])
+    def barrier(self, judge: Judge, element: GroupElement) -> float:
+        return judge.barrier((self.states[0], Act(element).apply(self.states[1])))
 
     def solved(self, options: MatchOptions, orders: Mapping[int, Tensor] | None = None) -> GroupElement:
         """What a match finds, with given orders of some spaces or its own."""
@@ -132,10 +147,6 @@ def _listed(index: Tensor) -> tuple[int, ...]:
     return tuple(index.flatten().tolist())
 
 
-def _placed(state: State, device: torch.device | None, dtype: torch.dtype | None = None) -> State:
-    return {n: t.to(device, dtype if t.is_floating_point() else None) for n, t in state.items()}
-
-
 def _in_mixture(symmetry: SymmetryGraph, name: str, net: nn.Module) -> bool:
     """Whether what stands on a space belongs to a mixture, and nothing else does but the stream."""
     held = symmetry.acting_on[symmetry.by_name[name].id]
@@ -151,7 +162,9 @@ WAYS = {
     "activations 1/2": MatchOptions(alpha=0.5),
     "activations": MatchOptions(alpha=1.0),
 }
-RANKED = ("weights", "inputs", "activations 1/2")
+RANKED = ("activations 1/2", "weights", "inputs")
+# Of each of the orders that are ranked.
+SWEEPS = 8
 # What else is ranked among orders that one of these has solved.
 ALIKE = {"gate": "weights", "gram": "weights", "activations": "activations 1/2"}
 
@@ -188,7 +201,7 @@ def _note(pair: Pair, name: str, element: GroupElement, seconds: float) -> None:
 
 def ranked(pair: Pair, way: str) -> dict[str, Any]:
     """All orders of each mixture, the others as they were found: test and validation loss of each, solved alike."""
-    options, found = WAYS[way], pair.results[way]["orders"]
+    options, found = replace(WAYS[way], sweeps=SWEEPS), pair.results[way]["orders"]
     every = {}
     for tree in pair.mixtures:
         others = {t.space.id: torch.tensor(found[t.space.name]) for t in pair.mixtures if t is not tree}
@@ -203,7 +216,8 @@ def ranked(pair: Pair, way: str) -> dict[str, Any]:
 def learned(pair: Pair, element: GroupElement, steps: int, permuted: bool) -> dict[str, Any]:
     """Learned from an order on: the element moves everything that the models do not share."""
     start = time.perf_counter()
-    states = [_placed(s, None, torch.float32) for s in (pair.states[0], Act(element).apply(pair.states[1]))]
+    both = (pair.states[0], Act(element).apply(pair.states[1]))
+    states = [{n: t.to(pair.test.device, torch.float32) for n, t in s.items()} for s in both]
     options = LearnOptions(steps=steps, patience=0, permutations=permuted, spaces=pair.names, check_every=100)
     with evaluating(pair.net):
         found = learn(pair.symmetry, states, pair.lesson, options)
@@ -221,11 +235,15 @@ class Job:
     number: int
     data: Path
     out: Path
+    scratch: Path
     limit: int | None
     epochs: float
     steps: int
     device: str
     end: float
+
+    def __str__(self) -> str:
+        return str(self.case)
 
     @property
     def path(self) -> Path:
@@ -235,18 +253,23 @@ class Job:
 _data: dict[str, Any] = {}
 
 
-def run(job: Job) -> str:
-    """Trains one pair and measures it; what is known is written as it comes."""
-    if job.path.exists() or time.monotonic() > job.end:
-        return "" if job.path.exists() else f"{job.case}: no time left"
-    device, start = torch.device(job.device), time.perf_counter()
+def data_of(job: Job) -> Any:
+    """The images, on the device: once in a process."""
     if job.device not in _data:
-        _data[job.device] = corpus(job.data, job.out, job.limit).to(device)
-    data, seeds = _data[job.device], [2 * job.number, 2 * job.number + 1]
-    shared = {} if job.case.scratch else backbone(job.out, job.epochs, data, device)
-    nets = trained(job.case, seeds, job.epochs, shared, data, device)
-    record: dict[str, Any] = {"case": str(job.case), "training": time.perf_counter() - start}
-    pair = Pair.of(job.case, nets, data, device)
+        _data[job.device] = corpus(job.data, job.scratch, job.limit).to(torch.device(job.device))
+    return _data[job.device]
+
+
+def run(job: Job) -> str:
+    """Measures one pair that is trained; what is known is written as it comes."""
+    if job.path.exists():
+        return described(json.loads(job.path.read_text()))
+    if time.monotonic() > job.end:
+        return f"{job.case}: no time left"
+    start, data = time.perf_counter(), data_of(job)
+    nets = expert_models.pair(job.case, job.number, job.scratch, data)
+    pair = Pair.of(job.case, nets, data, torch.device(job.device))
+    record: dict[str, Any] = {"case": str(job.case), "number": job.number}
     record |= {"ends": pair.test.chord, "naive": pair.naive(), "ways": pair.results}
     elements = dict(by_costs(pair))
     _write(job, record)
@@ -336,34 +359,32 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--deadline", type=float, default=math.inf, help="begin nothing after so many seconds")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, help="where models and decoded images are kept (default: --out)")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + args.deadline
-    kinds = product(args.experts, range(args.pairs), args.starts, args.layers, args.gates)
-    cases = [(Case(start == "scratch", layers, gate, n), pair) for n, pair, start, layers, gate in kinds]
-    shared = (args.data, args.out, args.limit, args.epochs, args.steps, args.device, end)
-    jobs = [Job(case, number, *shared) for case, number in cases]
-    if "tuned" in args.starts:
-        data = corpus(args.data, args.out, args.limit).to(torch.device(args.device))
-        backbone(args.out, args.epochs, data, torch.device(args.device))
-        del data
-    else:
-        corpus(args.data, args.out, args.limit)
-    _run_all(jobs, args.jobs)
-    records = [json.loads(job.path.read_text()) for job in jobs if job.path.exists()]
+    end, scratch = time.monotonic() + args.deadline, args.scratch or args.out
+    scratch.mkdir(parents=True, exist_ok=True)
+    shared = (args.data, args.out, scratch, args.limit, args.epochs, args.steps, args.device, end)
+    groups = []
+    for experts, number, start in product(args.experts, range(args.pairs), args.starts):
+        cases = (Case(start == "scratch", layers, gate, experts) for layers, gate in product(args.layers, args.gates))
+        groups.append([Job(case, number, *shared) for case in cases])
+    in_groups(groups, train, run, args.jobs)
+    records = [json.loads(job.path.read_text()) for group in groups for job in group if job.path.exists()]
     print(table(records))
     return records
 
 
-def _run_all(jobs: Sequence[Job], processes: int) -> None:
-    if processes < 2:
-        for job in jobs:
-            print(run(job), flush=True)
+def train(jobs: Sequence[Job]) -> None:
+    """All pairs of a group that are not there yet."""
+    if time.monotonic() > jobs[0].end:
         return
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        for job, done in zip(jobs, [pool.submit(run, job) for job in jobs], strict=True):
-            print(f"{job.case}: {done.exception()}" if done.exception() else done.result(), flush=True)
+    first, start, device = jobs[0], time.perf_counter(), torch.device(jobs[0].device)
+    data = data_of(first)
+    if not first.case.scratch:
+        backbone(first.scratch, first.epochs, data, device)
+    expert_models.train([(job.case, job.number) for job in jobs], first.scratch, first.epochs, data, device)
+    print(f"{len(jobs)} pairs like {first.case}: {time.perf_counter() - start:.0f} s of training", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,18 +100,38 @@ def backbone(out: Path, epochs: float, data: Corpus, device: torch.device) -> di
     return dict(torch.load(path, weights_only=True))
 
 
-def trained(
-    case: Case, seeds: list[int], epochs: float, shared: dict[str, Tensor], data: Corpus, device: torch.device
-) -> list[nn.Module]:
-    """Networks from these seeds, on the host; of fine-tuned ones all but the mixtures is that of the backbone."""
-    s, nets = setting(epochs), []
-    for seed in seeds:
-        net = fresh(s, data, seed)
-        if not case.scratch:
-            net.load_state_dict(shared)
-            net.requires_grad_(False)
-        nets.append(with_mixtures(net, case, s).to(device))
-    if not case.scratch:
+def train(cases: Sequence[tuple[Case, int]], out: Path, epochs: float, data: Corpus, device: torch.device) -> None:
+    """Trains and keeps pairs, as they are numbered, all at once; of fine-tuned ones all but mixtures is the backbone's.
+
+    All set out from scratch, or none.
+    """
+    missing = [(case, number) for case, number in cases if not pair_path(out, case, number).exists()]
+    if not missing:
+        return
+    s, nets, seeds = setting(epochs), [], []
+    for case, number in missing:
+        for seed in (2 * number, 2 * number + 1):
+            net = fresh(s, data, seed)
+            if not case.scratch:
+                net.load_state_dict(backbone(out, epochs, data, device))
+                net.requires_grad_(False)
+            nets.append(with_mixtures(net, case, s).to(device))
+            seeds.append(seed)
+    if not missing[0][0].scratch:
         s = replace(s, rate=TUNED_RATE, epochs=min(TUNED_EPOCHS, epochs), decay=0.01)
     train_together(nets, s, data, seeds)
-    return [copy.deepcopy(net).cpu().eval().requires_grad_(True) for net in nets]
+    states = [{n: t.cpu() for n, t in net.state_dict().items()} for net in nets]
+    for (case, number), first, second in zip(missing, states[::2], states[1::2], strict=True):
+        torch.save([first, second], pair_path(out, case, number))
+
+
+def pair_path(out: Path, case: Case, number: int) -> Path:
+    return out / f"{case.name}-{number}.pt"
+
+
+def pair(case: Case, number: int, out: Path, classes: Corpus) -> list[nn.Module]:
+    """A trained pair, on the host."""
+    nets = [with_mixtures(fresh(setting(0), classes, 0), case, setting(0)) for _ in range(2)]
+    for net, state in zip(nets, torch.load(pair_path(out, case, number), weights_only=True), strict=True):
+        net.load_state_dict(state)
+    return [net.eval() for net in nets]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Batch = dict[str, torch.Tensor]
+Job = TypeVar("Job")
 VOCABULARY, CONTEXT = 1024, 256
 
 
@@ -56,3 +60,26 @@ def sequences(count: int, batch: int) -> list[Batch]:
     """Random tokens with themselves as labels, in batches."""
     tokens = torch.randint(VOCABULARY, (count, CONTEXT), generator=torch.Generator().manual_seed(0))
     return [{"input_ids": t, "labels": t} for t in torch.split(tokens, batch)]
+
+
+def in_groups(
+    groups: Sequence[Sequence[Job]], prepare: Callable[[Sequence[Job]], None], run: Callable[[Job], str], processes: int
+) -> None:
+    """Prepares one group of jobs after the other, and runs what is prepared meanwhile, in processes of its own.
+
+    What `run` says of each is printed, or how it failed.
+    """
+    if processes < 2:
+        for group in groups:
+            prepare(group)
+            for job in group:
+                print(run(job), flush=True)
+        return
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        waiting = []
+        for group in groups:
+            prepare(group)
+            waiting += [(job, pool.submit(run, job)) for job in group]
+        for job, done in waiting:
+            print(f"{job}: {done.exception()!r}" if done.exception() else done.result(), flush=True)
