@@ -5,10 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from symgraph.groups.rotations import polar_by_newton_schulz
+
 # Directions whose second moment is below this fraction of the largest one are empty.
 RANK_TOLERANCE = 1e-12
 # The same for the singular values of what one side makes of the other.
 CROSS_TOLERANCE = 1e-10
+# Second moments with a bound on the condition number below this are whole beyond doubt.
+WHOLE = 1e10
 NEWTON_STEPS = 60
 # A unit whose curvature has vanished, in multiples of the rounding error, has nothing on one side: it has no optimum.
 FLAT = 1e3
@@ -21,6 +25,8 @@ def balanced(co: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
     of M^T: what is empty on both sides (units that padding added) has an optimum, too. There is none where the two
     sides are empty in different numbers of directions, or one meets the other's null space: g is then the identity.
     """
+    if co.device.type != "cpu" and (found := _balanced_whole(co, dual)) is not None:
+        return found
     (left, rank, _), (right, other, empty) = factor(co), factor(dual)
     _, singular, vt = torch.linalg.svd(right.transpose(-1, -2) @ left)
     full = singular > CROSS_TOLERANCE * singular[..., :1].clamp_min(torch.finfo(singular.dtype).tiny)
@@ -30,6 +36,42 @@ def balanced(co: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
     eye = torch.eye(co.shape[-1], dtype=co.dtype, device=co.device)
     inverse = torch.where(good, half @ half.transpose(-1, -2) + empty, eye)
     return _power(inverse, -0.5), _power(inverse, 0.5)
+
+
+def _balanced_whole(co: Tensor, dual: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The same by triangular and orthogonal factors, which take no eigenvectors; None where a side is nearly empty.
+
+    With the polar factor Q of M^T L, X^-1 = M^-T Q L^T; and with X^-1 = R R^T and the polar factor P of R, its square
+    root is R P^T.
+    """
+    left, right = _triangular(co), _triangular(dual)
+    bounds = torch.stack([_condition(co, left), _condition(dual, right)])
+    if not bool((bounds < WHOLE).all()):
+        return None
+    turn = polar_by_newton_schulz(right.mT @ left)
+    if turn is None:
+        return None
+    inverse = torch.linalg.solve_triangular(right.mT, turn @ left.mT, upper=True)
+    root = _triangular((inverse + inverse.mT) / 2)
+    turned = polar_by_newton_schulz(root)
+    if turned is None:
+        return None
+    back, forth = root @ turned.mT, torch.linalg.solve_triangular(root, turned, upper=False, left=False)
+    return (forth + forth.mT) / 2, (back + back.mT) / 2
+
+
+def _triangular(gram: Tensor) -> Tensor:
+    """The factor L of L L^T, lower triangular; NaN where there is none."""
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    return torch.where((failed != 0)[..., None, None], torch.nan, factor)
+
+
+def _condition(gram: Tensor, factor: Tensor) -> Tensor:
+    """A bound on the condition number of L L^T: (..., n, n) -> (...)."""
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
+    bound: Tensor = torch.linalg.matrix_norm(gram) * inverse.square().sum((-2, -1))
+    return bound
 
 
 def factor(gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,46 +29,55 @@ def fixing_ones(inner: Tensor) -> Tensor:
     return basis @ inner @ basis.T + inner.new_full((size, size), 1.0 / size)
 
 
-# Where a step of Newton's moves a matrix by less than this share of it the next one is exact, as it squares errors.
+# Steps of Newton and Schulz, each of which raises a small singular value by half: what is left of the largest after so
+# many is rounding. Whether they may end is asked after every few, as each number that is read waits for the device.
+_SCHULZ_STEPS = 88
+_ASKED = 4
+# Where X^T X is so near one, the step after it is exact, as it squares errors.
 _NEAR = 1e-8
-_STEPS = 40
 
 
 def polar(c: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthogonal factor U V^T of C = U S V^T, and the nuclear norm: (P, n, n) -> (P, n, n), (P,).
+    """Orthogonal factor U V^T of C = U S V^T, and the nuclear norm: (P, m, n) -> (P, m, n), (P,).
 
-    Source: Schoenemann 1966; on devices whose SVD is slow, Newton's iteration (`polar_by_newton`).
+    Source: Schoenemann 1966; on devices whose SVD is slow by products (`polar_by_newton_schulz`), unless C is singular.
     """
-    if c.device.type == "cuda" and c.dtype == torch.float64:
-        found = polar_by_newton(c)
+    if c.device.type != "cpu" and c.dtype == torch.float64:
+        found = polar_by_newton_schulz(c)
         if found is not None:
             return found, (found * c).sum((-2, -1))
     u, s, vt = torch.linalg.svd(c, full_matrices=False)
     return u @ vt, s.sum(-1)
 
 
-def polar_by_newton(c: Tensor) -> Tensor | None:
-    """The orthogonal factor of matrices (P, n, n) that are not singular; None where one nearly is.
+def polar_by_newton_schulz(c: Tensor) -> Tensor | None:
+    """The orthogonal factor of matrices (P, m, n) of full rank; None where one is singular to rounding.
 
-    X <- (f X + X^-T / f) / 2 with f^2 = |X^-1| / |X|: products and inverses alone.
+    X <- X (3 - X^T X) / 2: products alone. It is that of C if it is orthogonal, as it has the range of C.
 
-    Source: Higham 1986, scaled by Frobenius norms.
+    Source: Bjorck and Bowie 1971.
     """
-    x: Tensor = c
-    for _ in range(_STEPS):
-        inverse, failed = torch.linalg.inv_ex(x)
-        back = inverse.mT
-        scale = (_norm(back) / _norm(x)).sqrt()
-        after = (scale * x + back / scale) / 2
-        moved = _norm(after - x) / _norm(after)
-        x = after
-        # One number for the whole batch: each that is read waits for the device.
-        worst = float(torch.where((failed != 0)[..., None, None], torch.nan, moved).amax())
-        if not worst < torch.inf:
-            return None
-        if worst < _NEAR:
-            return x
-    return None
+    x, orthogonal = _schulz(c)
+    return x if orthogonal else None
+
+
+def _schulz(c: Tensor) -> tuple[Tensor, bool]:
+    """C with its singular values raised to one, but for those that are nothing beside the largest; whether all are."""
+    if c.shape[-2] < c.shape[-1]:
+        x, orthogonal = _schulz(c.mT)
+        return x.mT, orthogonal
+    x = c / _norm(c).clamp_min(torch.finfo(c.dtype).tiny)
+    eye = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device)
+    for step in range(1, _SCHULZ_STEPS + 1):
+        off = eye - x.mT @ x
+        x = x + 0.5 * (x @ off)
+        if step % _ASKED == 0:
+            worst = float(_norm(off).amax())
+            if not worst < torch.inf:
+                return x, False
+            if worst < _NEAR:
+                return x, True
+    return x, False
 
 
 def _norm(matrix: Tensor) -> Tensor:
@@ -77,8 +86,15 @@ def _norm(matrix: Tensor) -> Tensor:
 
 
 def nuclear_norm(c: Tensor) -> Tensor:
-    """The sum of the singular values: (P, n, n) -> (P,)."""
-    norm: Tensor = torch.linalg.svdvals(c.double()).sum(-1)
+    """The sum of the singular values: (P, n, n) -> (P,).
+
+    On devices whose SVD is slow it is <C, X> for what `polar_by_newton_schulz` ends at, which differs from a factor
+    where singular values are nothing beside the largest: they add as much to the sum.
+    """
+    wide = c.double()
+    if c.device.type != "cpu":
+        return (_schulz(wide)[0] * wide).sum((-2, -1))
+    norm: Tensor = torch.linalg.svdvals(wide).sum(-1)
     return norm
 
 

@@ -11,6 +11,8 @@ from symgraph.tracing.deferred import Deferred, made, origin, remembered
 
 # Products are summed so many entries at a time, in a cache and without a tensor of their size.
 _PIECE = 2**16
+# Where each number that is read waits for the device, pieces are as large as memory has them.
+_FAR_PIECE = 2**26
 Extremes = tuple[Tensor, Tensor] | None
 
 
@@ -18,7 +20,8 @@ def inner(x: Tensor, y: Tensor) -> float:
     """<x, y>, summed in float64."""
     if not x.dim():
         return float(x) * float(y)
-    rows = max(1, _PIECE * len(x) // max(x.numel(), 1))
+    piece = _PIECE if x.device.type == "cpu" else _FAR_PIECE
+    rows = max(1, piece * len(x) // max(x.numel(), 1))
     pieces = zip(torch.split(x, rows), torch.split(y, rows), strict=True)
     return sum(float(one.double().flatten() @ other.double().flatten()) for one, other in pieces)
 

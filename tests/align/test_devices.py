@@ -32,9 +32,9 @@ def _pair(name: str) -> tuple[Any, Any]:
     return make(0), make(1)
 
 
-def _close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+def _close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], atol: float = 1e-6) -> None:
     for name, tensor in one.items():
-        torch.testing.assert_close(other[name], tensor, rtol=0, atol=1e-6)
+        torch.testing.assert_close(other[name], tensor, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(("name", "device"), DEVICES)
@@ -42,8 +42,10 @@ def test_every_device_gives_the_same_model(name: str, device: str) -> None:
     a, b = _pair(name)
     found = symgraph.align(a, b, device=device)
     assert all(t.device.type == "cpu" for t in found.state.values())
-    assert found.after < found.before
-    _close(dict(symgraph.align(a, b).state), dict(found.state))
+    expected = symgraph.align(a, b)
+    assert (found.before, found.after) == pytest.approx((expected.before, expected.after), rel=1e-5)
+    # Correlations are float32 products, whose sums a device orders in its own way: some ten units of rounding.
+    _close(dict(expected.state), dict(found.state), 1e-6 if device == "cpu" else 1e-5)
 
 
 @pytest.mark.parametrize("name", ["mlp", "gpt2-untied", "llama", "resnet"])
@@ -109,7 +111,8 @@ def test_barriers_and_means_are_the_same_everywhere(name: str, device: str) -> N
     a, b, data = network(name, 0), network(name, 1), batches(name)
     how: dict[str, Any] = {"points": 3, "metrics": "accuracy", "dtype": torch.float64}
     expected, found = (symgraph.loss_barrier(a, b, data, device=d, **how) for d in ("cpu", device))
-    assert found.losses == pytest.approx(expected.losses, abs=1e-9)
+    # In float64, too, rotary angles and RMS norms of transformers are float32, which devices round differently.
+    assert found.losses == pytest.approx(expected.losses, abs=1e-9 if device == "cpu" else 1e-6)
     both, there = (symgraph.merge([a, b], device=d) for d in ("cpu", device))
     assert all(t.device.type == "cpu" for t in there.state.values())
     _close_enough(dict(both.state), dict(there.state))

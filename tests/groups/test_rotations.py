@@ -1,42 +1,45 @@
-"""Polar factors by Newton's iteration are those of the SVD, and reach its optimum where there are several."""
+"""Polar factors by products alone are those of the SVD."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from symgraph.groups.rotations import polar, polar_by_newton
+from symgraph.groups.rotations import polar, polar_by_newton_schulz
+
+SHAPES = [(1, 1), (2, 2), (64, 64), (30, 17), (17, 30)]
 
 
-def matrices(size: int, *, least: float, lost: int = 0) -> Tensor:
-    """Three matrices whose singular values fall from one to `least`, the last ones being zero."""
-    generator = torch.Generator().manual_seed(size)
-    u, _, vt = torch.linalg.svd(torch.randn(3, size, size, dtype=torch.float64, generator=generator))
-    values = torch.logspace(0, least, size, dtype=torch.float64)
-    values[size - lost :] = 0
-    made: Tensor = (u * values) @ vt
+def matrices(rows: int, columns: int, *, least: float, lost: int = 0) -> Tensor:
+    """Three matrices whose singular values fall from one to 10^least, the last ones being zero."""
+    generator = torch.Generator().manual_seed(rows)
+    normal = torch.randn(3, rows, columns, dtype=torch.float64, generator=generator)
+    u, s, vt = torch.linalg.svd(normal, full_matrices=False)
+    values = s if math.isnan(least) else torch.logspace(0, least, s.shape[-1], dtype=torch.float64).expand_as(s).clone()
+    values[:, values.shape[-1] - lost :] = 0
+    made: Tensor = (u * values.unsqueeze(-2)) @ vt
     return made
 
 
-@pytest.mark.parametrize("size", [1, 2, 17, 64])
-@pytest.mark.parametrize("least", [0, -6])
-def test_it_is_that_of_the_svd(size: int, least: int) -> None:
-    c = matrices(size, least=least)
-    found = polar_by_newton(c)
-    expected, _ = polar(c)
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+@pytest.mark.parametrize("least", [math.nan, 0.0, -3.0, -6.0, -12.0])
+def test_factors_are_those_of_the_svd(rows: int, columns: int, least: float) -> None:
+    c = matrices(rows, columns, least=least)
+    found = polar_by_newton_schulz(c)
+    expected, value = polar(c)
     assert found is not None
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
-    torch.testing.assert_close(found.mT @ found, torch.eye(size).double().expand(3, -1, -1), rtol=0, atol=1e-12)
+    # A factor is as sensitive as the least singular value is small.
+    condition = 10 ** (0.0 if math.isnan(least) else -least)
+    assert (found - expected).abs().max() < 1e-13 * max(10.0, condition)
+    gram = found.mT @ found if rows >= columns else found @ found.mT
+    torch.testing.assert_close(gram, torch.eye(len(gram[0])).double().expand(3, -1, -1), rtol=0, atol=1e-13)
+    torch.testing.assert_close((found * c).sum((-2, -1)), value, rtol=1e-13, atol=0)
 
 
-def test_of_a_singular_matrix_it_reaches_the_optimum() -> None:
-    c = matrices(16, least=-3, lost=2)
-    found = polar_by_newton(c)
-    if found is not None:
-        torch.testing.assert_close((found * c).sum((-2, -1)), polar(c)[1], rtol=1e-12, atol=0)
-
-
-def test_what_has_no_inverse_is_told() -> None:
-    assert polar_by_newton(torch.zeros(2, 4, 4, dtype=torch.float64)) is None
-    assert polar_by_newton(torch.full((1, 2, 2), torch.nan, dtype=torch.float64)) is None
+def test_a_singular_matrix_has_none() -> None:
+    assert polar_by_newton_schulz(matrices(16, 16, least=-3, lost=2)) is None
+    assert polar_by_newton_schulz(torch.zeros(2, 4, 4, dtype=torch.float64)) is None
+    assert polar_by_newton_schulz(torch.full((1, 2, 2), torch.nan, dtype=torch.float64)) is None
