@@ -179,7 +179,7 @@ def learned(bench: Bench) -> Iterator[Figures]:
     wide = [{n: t.detach().double() if t.is_floating_point() else t for n, t in state_of(m).items()} for m in (a, b)]
     states = [canonicalise(symmetry, s).state for s in wide]
     data = bench.tokens(8, 64, 4) if bench.tiny else bench.tokens(32, 1024, 8)
-    for autocast in (False, True):
+    for autocast in (True, False):
         for dual in (False, True):
             options = LearnOptions(steps=1000, autocast=autocast, dual=dual)
             lesson = Lesson(a, data, data[:1], device=bench.device)
