@@ -3,6 +3,9 @@
 The JSON holds everything that inference found. Of the traced graph it holds the parameters and buffers with their
 shapes and dtypes, the ties and the model's name; operators, inputs and outputs are left out, so that what is read back
 can be printed, explained, and used to align and merge, but not to run the model (`verify` needs the trace).
+
+Reading follows the hints of the dataclasses. It is written here because a term is one of three of them, which msgspec
+does not take, and because every message names the place, down to the key of an object.
 """
 
 from __future__ import annotations

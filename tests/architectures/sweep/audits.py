@@ -71,6 +71,7 @@ CONFIGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         | dict(num_attention_heads=2, num_key_value_heads=1, intermediate_size=6)
         | dict(num_local_experts=3, num_experts_per_tok=2),
     ),
+    "nemotron": ("NemotronConfig", "NemotronForCausalLM", TEXT),
     "dinov2": ("Dinov2Config", "Dinov2ForImageClassification", IMAGE | dict(mlp_ratio=1)),
     "resnet": (
         "ResNetConfig",
