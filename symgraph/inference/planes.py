@@ -14,7 +14,7 @@ from symgraph.inference.flow import Flow
 from symgraph.inference.matrix_parts import Part
 from symgraph.ir import Node
 from symgraph.symmetry.families import Piece, Plane
-from symgraph.symmetry.terms import Concat, Leaf, Term, leaf_keys
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaf_keys, multiplied
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,23 @@ class PlaneReader:
     elsewhere: tuple[str, ...]
     frame: int
 
+    @property
+    def is_even(self) -> bool:
+        """Whether the plane is that of means along leaves side by side: neither a gain nor a bias tilts it."""
+        plain = not any(isinstance(part, Product) for part in _parts(self.plane.reader.term))
+        return plain and not self.plane.named
+
 
 def find_readers(flow: Flow) -> list[PlaneReader]:
     """Every matrix that reads what a centred norm makes, in the order of the program."""
     carrier = Carrier(flow)
     found: dict[Plane, list[Read]] = defaultdict(list)
     for a, (gain, bias), axis in norms(flow):
+        made = _factors(flow.d.values[a.node.name][axis])
         for read in reads_of(carrier, a, axis):
-            if _is_plain(read.readers[0].term):
+            term = read.readers[0].term
+            # A product that is read in another order than the gain's has no normal that the gain alone tells.
+            if _is_plain(term) and (not gain or len(_parts(term)) > 1 or _factors(term) == made):
                 found[Plane(read.readers[0], gain, bias, flow.d.eq.offsets.get(gain, 0.0))].append(read)
     return [reader_of(flow, plane, reads) for plane, reads in found.items()]
 
@@ -97,8 +106,16 @@ def norms(flow: Flow) -> Iterator[tuple[Applied, tuple[str, str], int]]:
 
 
 def _is_plain(term: Term) -> bool:
-    """Whether an axis is one leaf, or several side by side."""
-    return all(isinstance(part, Leaf) for part in (term.parts if isinstance(term, Concat) else (term,)))
+    """Whether an axis is made of leaves alone, side by side or one within another."""
+    return all(isinstance(factor, Leaf) for part in _parts(term) for factor in multiplied(part))
+
+
+def _factors(term: Term) -> list[tuple[int, int]]:
+    return [(leaf.frame, leaf.size) for leaf in multiplied(term) if isinstance(leaf, Leaf)]
+
+
+def _parts(term: Term) -> tuple[Term, ...]:
+    return term.parts if isinstance(term, Concat) else (term,)
 
 
 def named(flow: Flow, a: Applied, operand: str | None) -> str | None:

@@ -70,14 +70,14 @@ def _read(readers: list[PlaneReader]) -> Iterator[Centred]:
     """Readers of norms that keep neither gain nor bias: their means are not seen."""
     plain: dict[int, dict[Piece, None]] = {}
     for reader in readers:
-        if not reader.elsewhere and not reader.plane.gain and not reader.plane.bias:
+        if not reader.elsewhere and reader.is_even:
             plain.setdefault(reader.frame, {})[reader.plane.reader] = None
     return (Centred(frame, tuple(found), False) for frame, found in sorted(plain.items()))
 
 
 def _leans(readers: list[PlaneReader]) -> Iterator[Lean]:
     for reader in readers:
-        if not reader.elsewhere and (reader.plane.gain or reader.plane.bias) and (reader.bias or not reader.plane.bias):
+        if not reader.elsewhere and not reader.is_even and (reader.bias or not reader.plane.bias):
             yield Lean(reader.plane, reader.bias if reader.plane.bias else "")
 
 
