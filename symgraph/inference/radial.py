@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
+from math import prod
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
@@ -13,7 +14,8 @@ from symgraph.inference.structural import KEEPING
 from symgraph.ir import Kind, Node, Tensor
 from symgraph.rules.schema import Rule
 from symgraph.rules.signature import AxisToken
-from symgraph.symmetry.families import Radial
+from symgraph.symmetry.lengths import Radial
+from symgraph.symmetry.terms import Leaf, Product, leaves
 from symgraph.tracing.operators import short_name
 
 
@@ -28,14 +30,49 @@ class _Carriers:
 def find_radial(flow: Flow) -> list[Radial]:
     """Linear maps, with their biases, that write for scale-free readers alone, and those beside a learned number."""
     writers: dict[tuple[str, ...], set[str]] = {}
+    outer: dict[tuple[str, ...], set[int]] = {}
     for applied in flow.d.eq.applied:
         if applied.rule is None or applied.binding is None or not applied.rule.radial:
             continue
         found = _written(flow, applied.binding.operands[applied.rule.radial][0].name)
         if found is not None:
             writers.setdefault(found.tensors, set()).update(found.calls)
-    lengths = [Radial(tensors) for tensors, calls in writers.items() if _used(flow, tensors) == calls]
+            beside = _beside_length(flow, applied)
+            outer[found.tensors] = outer.get(found.tensors, beside) & beside
+    lengths = [_radial(flow, tensors, outer[tensors]) for tensors, calls in writers.items() if _used(flow, tensors) == calls]
     return [*lengths, *_numbers(flow)]
+
+
+def _beside_length(flow: Flow, applied: Applied) -> set[int]:
+    """The frames of an operand at whose positions its length is divided out one by one, as those of heads are."""
+    rule, binding = applied.rule, applied.binding
+    if rule is None or binding is None or rule.radial is None:
+        return set()
+    ref, tokens = binding.operands[rule.radial]
+    axes = zip(tokens, flow.d.values[ref.name], strict=True)
+    alone = (term for token, term in axes if SymmetryClass.SEMI_PERMUTATION in rule.admits.get(token.axis, ()))
+    return {leaf.frame for term in alone for leaf in leaves(term)} - {-1}
+
+
+def _radial(flow: Flow, tensors: tuple[str, ...], outer: set[int]) -> Radial:
+    """The family of these tensors: with a factor for each position of frames that stand around the rest of an axis."""
+    held = [_around(flow, name, outer) for name in tensors]
+    alike = {tuple((leaf.frame, leaf.size) for leaf in leading) for _, leading in held}
+    parts = prod(leaf.size for leaf in held[0][1])
+    if len(alike) > 1 or parts == 1:
+        return Radial(tensors)
+    return Radial(tensors, parts=parts, axes=tuple(axis for axis, _ in held))
+
+
+def _around(flow: Flow, name: str, outer: set[int]) -> tuple[int, tuple[Leaf, ...]]:
+    """The one axis of a parameter that such frames are the outermost factors of, and these; none if several are."""
+    found = []
+    for axis, term in enumerate(flow.d.terms[name]):
+        inside = term.factors if isinstance(term, Product) else (term,)
+        leading = tuple(takewhile(lambda x: isinstance(x, Leaf) and x.frame in outer, inside))
+        if leading:
+            found.append((axis, tuple(leaf for leaf in leading if isinstance(leaf, Leaf))))
+    return found[0] if len(found) == 1 else (0, ())
 
 
 def _used(flow: Flow, tensors: Iterable[str]) -> set[str]:
@@ -44,28 +81,43 @@ def _used(flow: Flow, tensors: Iterable[str]) -> set[str]:
 
 
 def _written(flow: Flow, value: str) -> _Carriers | None:
-    """The linear map behind an operand that nothing else reads."""
-    while len(flow.graph.users[value]) == 1 and value not in flow.graph.outputs and value in flow.applied:
-        writer = flow.applied[value]
-        if found := next(_linear_in(flow, writer), None):
-            return found
-        before = next(iter(writer.node.refs())) if _keeps(flow, writer.node) else _multiplied(flow, writer.node)
-        if before is None:
-            return None
-        value = before
-    return None
+    """The linear map behind an operand that nothing else reads, directly or by further ones without weights."""
+    if len(flow.graph.users[value]) != 1 or value in flow.graph.outputs or value not in flow.applied:
+        return None
+    writer = flow.applied[value]
+    if found := next(_linear_in(flow, writer), None):
+        return found
+    if _keeps(flow, writer.node):
+        return _written(flow, next(iter(writer.node.refs())))
+    before = _multiplied(flow, writer.node)
+    befores = _read_linearly(writer) if before is None else [before]
+    return next((found for before in befores if (found := _written(flow, before)) is not None), None)
+
+
+def _read_linearly(writer: Applied) -> list[str]:
+    """The values that a call is linear in: any map may act along an axis that its result has of this operand alone."""
+    found: list[str] = []
+    for token in _free_axes(writer):
+        values = [ref.name for ref, tokens in writer.binding.operands.values() if token in tokens]  # type: ignore[union-attr]
+        found += values if len(values) == 1 else []
+    # A product of a value with itself is not.
+    return [value for value in found if list(writer.node.refs()).count(value) == 1]
 
 
 def _linear_in(flow: Flow, writer: Applied) -> Iterator[_Carriers]:
     """Parameters along an axis of the result that any map may act on: a factor of all of them is one of the result."""
-    rule, binding = writer.rule, writer.binding
-    for token in binding.results[0] if rule is not None and binding is not None and binding.results else ():
-        if token.batch or token.mark or rule is None or not _free(rule, token):
-            continue
-        values = [ref.name for ref, tokens in binding.operands.values() if token in tokens] if binding else []
+    for token in _free_axes(writer):
+        values = [ref.name for ref, tokens in writer.binding.operands.values() if token in tokens]  # type: ignore[union-attr]
         uses = [use for value in values if (use := _use(flow, writer, value)) is not None]
         if uses and len(uses) == len(values):
             yield _Carriers(tuple(name for name, _ in uses), frozenset(call for _, call in uses))
+
+
+def _free_axes(writer: Applied) -> Iterator[AxisToken]:
+    """The axes of a call's result along which any invertible map may act."""
+    rule, binding = writer.rule, writer.binding
+    if rule is not None and binding is not None and binding.results:
+        yield from (t for t in binding.results[0] if not (t.batch or t.mark) and _free(rule, t))
 
 
 def _free(rule: Rule, token: AxisToken) -> bool:

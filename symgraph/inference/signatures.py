@@ -208,8 +208,12 @@ class SignatureEquations:
         return SymmetryClass.SEMI_PERMUTATION not in self.rule.admits[token.name]
 
     def _part_from_others(self) -> None:
-        """What stands beside an axis in one tensor only is another index there, even if both index one space."""
-        tensors = list(self._tensors())
+        """What stands beside an axis in one tensor only is another index there, even if both index one space.
+
+        A gain says so itself where it stays: its axis is then on the space. Where it is absorbed it says nothing.
+        """
+        operands = (tensor for operand, tensor in self.operands.items() if operand != self.rule.gain)
+        tensors = [*operands, *self.results]
         for name, axis in self.core.items():
             holding = [tensor for tensor in tensors if any(token.name == name for token, _ in tensor)]
             shared = set.intersection(*({token.name for token, _ in tensor} for tensor in holding))

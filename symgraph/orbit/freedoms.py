@@ -21,7 +21,7 @@ from symgraph.orbit.steps import State, Stretch, Transform, gain_of, rescale
 from symgraph.orbit.thin_readers import Widened
 from symgraph.orbit.uneven import Restate, Slant
 from symgraph.symmetry.dimension import Family, constant_name, family_of, lean_name, piece_name, port_name, shear_name
-from symgraph.symmetry.families import Piece, Radial, Spectral, sides
+from symgraph.symmetry.families import Piece, Spectral, sides
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.thin import Thin
 from symgraph.tracing.sampling import float64
@@ -158,12 +158,8 @@ def _factors(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     for radial in symmetry.radial:
         family = Family.NUMBER if radial.by_number else Family.RADIAL
         name, label = " + ".join(radial.tensors), f"length of {radial.tensors[0]}"
-        yield Freedom(family, name, label, (), _alone(partial(_stretched, radial)), LOGARITHM)
+        yield Freedom(family, name, label, radial.shape, _factor(partial(Stretch, radial)), LOGARITHM)
 
 
 def _spun(symmetry: SymmetryGraph, spectral: Spectral, amount: Tensor) -> Steps:
     return (Isospectral(symmetry, spectral, float(amount)),)
-
-
-def _stretched(radial: Radial, logarithm: Tensor) -> Step:
-    return Stretch(radial, float(logarithm.exp()))

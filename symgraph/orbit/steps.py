@@ -22,8 +22,8 @@ from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.on_demand import Carried
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import blocks, on_blocks, spread
-from symgraph.symmetry.families import Radial
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.lengths import Radial
 from symgraph.symmetry.structure import AbsorbedGain
 from symgraph.symmetry.terms import Concat, Leaf, Term
 
@@ -255,18 +255,18 @@ def _divide(tensor: Tensor, factor: Tensor, *, one: bool = False) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Stretch(Step):
-    """Multiplies tensors by one factor, or by powers of it; beside a number it may be negative."""
+    """Multiplies tensors by one factor, or by powers of it; beside a number it may be negative.
+
+    Shapes: factor has that of the family's factors.
+    """
 
     radial: Radial
-    factor: float
+    factor: Tensor
     kind: ClassVar[str] = "stretch"
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        return {
-            **state,
-            **{name: state[name] * factor for name, factor in self.radial.times(self.factor).items() if name in state},
-        }
+        return {**state, **self.radial.times(state, self.factor)}
 
     @property
     def touched(self) -> Collection[str]:
@@ -288,13 +288,13 @@ class Stretch(Step):
 
     def dump(self) -> Dumped:
         """The first of the tensors, and the factor."""
-        return {"parameter": self.radial.tensors[0], "factor": self.factor}, {}
+        return {"parameter": self.radial.tensors[0]}, {"factor": self.factor}
 
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stretch:
         """What `dump` gave."""
         radial = {radial_tensors.tensors[0]: radial_tensors for radial_tensors in symmetry.radial}
-        return Stretch(radial[plain["parameter"]], float(plain["factor"]))
+        return Stretch(radial[plain["parameter"]], tensors["factor"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,14 +378,13 @@ class Transform:
         return Transform(tuple(steps))
 
 
-def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> float:
-    """The factor that makes the mean square of the tensors together one, or their number; one where these are zero."""
+def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> Tensor:
+    """The factors that make mean squares of the tensors together one, or their number; one where these are zero."""
     if radial.by_number:
-        number = float(state[radial.tensors[0]])
-        return number ** -radial.powers[0] if number else 1.0
-    held = [state[name] for name in radial.tensors if name in state]
-    square = sum(float(tensor.square().sum()) for tensor in held)
-    return (sum(tensor.numel() for tensor in held) / square) ** 0.5 if square > 0 else 1.0
+        number = state[radial.tensors[0]].detach().double().reshape(())
+        return number ** -radial.powers[0] if number else torch.ones_like(number)
+    squares, count = radial.squares(state)
+    return torch.where(squares > 0, (count / squares.clamp_min(torch.finfo(torch.float64).tiny)).sqrt(), 1.0)
 
 
 def gain_of(symmetry: SymmetryGraph, state: Mapping[str, Tensor], name: str) -> Tensor:

@@ -273,7 +273,7 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for gain in symmetry.spectral:
         yield Family.SPECTRAL, gain.gain, 1, gain
     for radial in symmetry.radial:
-        yield Family.NUMBER if radial.by_number else Family.RADIAL, " + ".join(radial.tensors), 1, radial
+        yield Family.NUMBER if radial.by_number else Family.RADIAL, " + ".join(radial.tensors), radial.parts, radial
     for statistics in symmetry.statistics:
         length = _length(symmetry, symmetry.terms[statistics.gain][0], sizes)
         yield Family.STATISTICS, " + ".join(statistics.tensors), len(statistics.tensors) * length, statistics

@@ -9,8 +9,8 @@
   multiple of a direction that norms do not see is added, as large as the value is along one that they never write;
 - *thin* streams (`symmetry.thin`): readers of what one map alone writes from fewer dimensions;
 - *statistics*: stored means and variances that gain and bias can make up for;
-- *radial*: maps whose result is divided by its own length, so that a common factor is invisible, and maps beside a
-  learned number that can make up for it;
+- *radial* (`symmetry.lengths`): maps whose result is divided by its own length, so that a common factor is invisible,
+  and maps beside a learned number that can make up for it;
 - *spectral* gains: those that a centred norm may have with one and the same spectrum, where it writes into a centred
   stream, and the streams before and after it turn with them.
 
@@ -399,28 +399,6 @@ class Statistics:
     tensors: tuple[str, ...]
     gain: str
     bias: str
-
-
-@dataclass(frozen=True, slots=True)
-class Radial:
-    """Tensors whose common positive factor nothing sees.
-
-    With `powers` each has the factor to a power of its own, and the first of them is a number.
-    """
-
-    tensors: tuple[str, ...]
-    powers: tuple[int, ...] = ()
-
-    @property
-    def by_number(self) -> bool:
-        """Whether a learned number makes up for the factor."""
-        return bool(self.powers)
-
-    def times(self, factor: float) -> dict[str, float]:
-        """What every tensor is multiplied by."""
-        return dict(
-            zip(self.tensors, (factor**power for power in self.powers or (1,) * len(self.tensors)), strict=True)
-        )
 
 
 def texts(value: object) -> Iterator[str]:

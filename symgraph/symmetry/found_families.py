@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from symgraph.symmetry.families import Centred, Constant, Lean, Radial, Spectral, Statistics
+from symgraph.symmetry.families import Centred, Constant, Lean, Spectral, Statistics
+from symgraph.symmetry.lengths import Radial
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.thin import Thin
 

@@ -62,6 +62,18 @@ def writer_used_twice(m: Scaled, x: Tensor) -> Tensor:
     return result
 
 
+def product_of_one_map(m: Scaled, x: Tensor) -> Tensor:
+    h = m.first(x).view(5, 4, 4)
+    result: Tensor = m.second(torch.tanh((h @ h) * m.g))
+    return result
+
+
+def product_with_positions(m: Scaled, x: Tensor) -> Tensor:
+    h = m.first(x).view(5, 4, 4)
+    result: Tensor = m.second(torch.tanh((x.view(5, 4, 3) @ x.view(5, 3, 4) @ h) * m.g))
+    return result
+
+
 FOUND: dict[str, tuple[Forward, list[tuple[str, ...]]]] = {
     "written": (written, [("g", "first.weight")]),
     "read": (read, [("g", "second.weight")]),
@@ -69,6 +81,7 @@ FOUND: dict[str, tuple[Forward, list[tuple[str, ...]]]] = {
     "at-both-maps": (at_both_maps, [("g", "first.weight", "second.weight")]),
     "seen-elsewhere": (seen_elsewhere, []),
     "writer-used-twice": (writer_used_twice, []),
+    "product-with-positions": (product_with_positions, [("g", "first.weight")]),
 }
 
 
@@ -84,10 +97,19 @@ def test_numbers_and_what_makes_up_for_them(case: str, shape: tuple[int, ...]) -
     assert SymmetryGraph.from_json(symmetry.to_json()).radial == symmetry.radial
 
 
+def test_a_product_of_one_map_has_the_square_of_its_factor() -> None:
+    """The factor of the map stands twice in it: with the same one the number would make up for too little."""
+    symmetry = infer(trace(Scaled(product_of_one_map), (torch.randn(20, 3),)))
+    assert symmetry.radial == ()
+    assert audit(symmetry).measured == 1
+
+
 def test_biases_of_writers_take_part() -> None:
     symmetry = infer(trace(Scaled(written, bias=True), (torch.randn(20, 3),)))
     (radial,) = symmetry.radial
-    assert radial.times(2.0) == {"g": 0.5, "first.weight": 2.0, "first.bias": 2.0}
+    ones = {name: torch.ones(()) for name in radial.tensors}
+    moved = {name: float(tensor) for name, tensor in radial.times(ones, torch.tensor(2.0)).items()}
+    assert moved == {"g": 0.5, "first.weight": 2.0, "first.bias": 2.0}
     verify(symmetry).raise_if_failed()
 
 

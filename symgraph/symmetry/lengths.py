@@ -1,0 +1,61 @@
+"""Tensors of which only the direction counts: what they write is divided by its length, or a number makes up for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Radial:
+    """Tensors whose common positive factor nothing sees.
+
+    With `powers` each has the factor to a power of its own, and the first of them is a number. With `parts` each has so
+    many factors, for runs of one length along an axis of its own (`axes`): the maps of heads that are normalised each.
+    """
+
+    tensors: tuple[str, ...]
+    powers: tuple[int, ...] = ()
+    parts: int = 1
+    axes: tuple[int, ...] = ()
+
+    @property
+    def by_number(self) -> bool:
+        """Whether a learned number makes up for the factor."""
+        return bool(self.powers)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the factors."""
+        return (self.parts,) if self.parts > 1 else ()
+
+    def times(self, state: Mapping[str, Tensor], factor: Tensor) -> dict[str, Tensor]:
+        """Those of the tensors that there are, multiplied; shapes: factor has that of the factors."""
+        powers = self.powers or (1,) * len(self.tensors)
+        return {
+            name: self._apart(number, state[name], factor**power)
+            for number, (name, power) in enumerate(zip(self.tensors, powers, strict=True))
+            if name in state
+        }
+
+    def squares(self, state: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        """The sum of the squares for each factor, and how many entries that are."""
+        held = [self._runs(number, state[name]) for number, name in enumerate(self.tensors) if name in state]
+        total = sum((runs.double().square().sum(-1) for runs in held), torch.zeros(self.parts, dtype=torch.float64))
+        return total.reshape(self.shape), sum(runs.shape[-1] for runs in held)
+
+    def _runs(self, number: int, tensor: Tensor) -> Tensor:
+        """A tensor with what each factor multiplies in a row; shapes: (parts, entries)."""
+        if self.parts == 1:
+            return tensor.reshape(1, -1)
+        return tensor.movedim(self.axes[number], 0).reshape(self.parts, -1)
+
+    def _apart(self, number: int, tensor: Tensor, factor: Tensor) -> Tensor:
+        if self.parts == 1:
+            return tensor * factor.to(tensor)
+        axis = self.axes[number]
+        along = factor.repeat_interleave(tensor.shape[axis] // self.parts).to(tensor)
+        return tensor * along.reshape([-1 if dim == axis else 1 for dim in range(tensor.dim())])
