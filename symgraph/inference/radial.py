@@ -39,7 +39,9 @@ def find_radial(flow: Flow) -> list[Radial]:
             writers.setdefault(found.tensors, set()).update(found.calls)
             beside = _beside_length(flow, applied)
             outer[found.tensors] = outer.get(found.tensors, beside) & beside
-    lengths = [_radial(flow, tensors, outer[tensors]) for tensors, calls in writers.items() if _used(flow, tensors) == calls]
+    lengths = [
+        _radial(flow, tensors, outer[tensors]) for tensors, calls in writers.items() if _used(flow, tensors) == calls
+    ]
     return [*lengths, *_numbers(flow)]
 
 
