@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from jobs import Job, file_name, run_all, train_all
+from jobs import Job, file_name, run_all, train_all, workers
 from settings import METHODS, PAPER, Setting, scaled
 from transformers.utils.logging import disable_progress_bar
 
@@ -80,21 +80,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings: list[Setting] = []
     jobs: list[Job] = []
     out = options.out / options.scale
-    for given in options.data:
-        name, _, path = given.partition("=")
-        if name not in PAPER or not path or not Path(path).exists():
-            parser.error(f"--data {given}: give NAME=PATH, a name of {', '.join(PAPER)} and a path that exists")
-        s = scaled(PAPER[name], options.scale)
-        changed = {n: value for n in ("epochs", "steps") if (value := getattr(options, n)) is not None}
-        s = replace(s, **changed)
-        settings.append(s)
-        (out / name).mkdir(parents=True, exist_ok=True)
-        print(f"{name}: {s.layers} layers, {s.heads} heads, width {s.width}, hidden {s.hidden}", end=", ")
-        print(f"{s.epochs:g} epochs", flush=True)
-        one = Job(s, Path(path), out, options.tokenizer, options.limit, torch.device(options.device), 0, "")
-        train_all(one, options.pairs, options.compile)
-        jobs += [replace(one, pair=pair, method=m) for pair in range(options.pairs) for m in options.methods]
-    run_all(jobs, options.jobs, end)
+    with workers(options.jobs) as pool:
+        for given in options.data:
+            name, _, path = given.partition("=")
+            if name not in PAPER or not path or not Path(path).exists():
+                parser.error(f"--data {given}: give NAME=PATH, a name of {', '.join(PAPER)} and a path that exists")
+            s = scaled(PAPER[name], options.scale)
+            changed = {n: value for n in ("epochs", "steps") if (value := getattr(options, n)) is not None}
+            s = replace(s, **changed)
+            settings.append(s)
+            (out / name).mkdir(parents=True, exist_ok=True)
+            print(f"{name}: {s.layers} layers, {s.heads} heads, width {s.width}, hidden {s.hidden}", end=", ")
+            print(f"{s.epochs:g} epochs", flush=True)
+            one = Job(s, Path(path), out, options.tokenizer, options.limit, torch.device(options.device), 0, "")
+            train_all(one, options.pairs, options.compile)
+            jobs += [replace(one, pair=pair, method=m) for pair in range(options.pairs) for m in options.methods]
+        run_all(jobs, pool, end)
     print()
     print(table(out, settings, options.pairs, options.methods))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -142,21 +143,39 @@ def measure(job: Job) -> None:
     )
 
 
-def run_all(jobs: Sequence[Job], processes: int, end: float) -> None:
+@contextmanager
+def workers(processes: int) -> Iterator[Executor | None]:
+    """Processes for the methods, which import all that they need while the endpoints are trained; None: just this one.
+
+    They are spawned, as a device that is in use cannot be taken into a fork.
+    """
+    if processes < 2:
+        yield None
+        return
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        for _ in range(processes):
+            pool.submit(_ready)
+        yield pool
+
+
+def _ready() -> None:
+    """To have been called takes the imports of this module."""
+
+
+def run_all(jobs: Sequence[Job], pool: Executor | None, end: float) -> None:
     """The methods, several at once if there are processes for it; none is begun after `end`, a monotonic time."""
     todo = [job for job in jobs if not job.path.exists()]
-    if processes < 2:
+    if pool is None:
         for job in todo:
             if _in_time(job, end):
                 measure(job)
         return
     # What takes longest comes first, so that no process is left alone with it at the end.
     todo.sort(key=lambda job: not job.method.startswith("learned"))
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        for job, failed in zip(todo, [pool.submit(_measured_in_time, job, end) for job in todo], strict=True):
-            if failed.exception() is not None:
-                print(f"  {job.setting.name} pair {job.pair}  {job.method}: {failed.exception()}", flush=True)
+    for job, failed in zip(todo, [pool.submit(_measured_in_time, job, end) for job in todo], strict=True):
+        if failed.exception() is not None:
+            print(f"  {job.setting.name} pair {job.pair}  {job.method}: {failed.exception()}", flush=True)
 
 
 def _measured_in_time(job: Job, end: float) -> None:

@@ -66,18 +66,18 @@ def _schulz(c: Tensor) -> tuple[Tensor, bool]:
     if c.shape[-2] < c.shape[-1]:
         x, orthogonal = _schulz(c.mT)
         return x.mT, orthogonal
-    x = c / _norm(c).clamp_min(torch.finfo(c.dtype).tiny)
+    x = (c / _norm(c).clamp_min(torch.finfo(c.dtype).tiny)).reshape(-1, *c.shape[-2:])
     eye = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device)
+    near = False
     for step in range(1, _SCHULZ_STEPS + 1):
-        off = eye - x.mT @ x
-        x = x + 0.5 * (x @ off)
+        off = torch.baddbmm(eye, x.mT, x, alpha=-1)
+        x = torch.baddbmm(x, x, off, alpha=0.5)
         if step % _ASKED == 0:
             worst = float(_norm(off).amax())
-            if not worst < torch.inf:
-                return x, False
-            if worst < _NEAR:
-                return x, True
-    return x, False
+            near = worst < _NEAR
+            if near or not worst < torch.inf:
+                break
+    return x.reshape(c.shape), near
 
 
 def _norm(matrix: Tensor) -> Tensor:
