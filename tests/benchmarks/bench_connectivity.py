@@ -175,8 +175,10 @@ def measured(job: Job, states: list[Any], module: nn.Module, nets: Sequence[nn.M
     test = data.batches("test", 500)
     found = symgraph.loss_barrier(*states, test, module=module, metrics=["accuracy"], device=job.device)
     loss, accuracy = found.loss, found.metrics[0]
-    even = accuracy.mixtures.index((1 / len(states),) * len(states)) if len(states) > 2 else len(loss.values) // 2
-    ends = [loss.mixtures.index(v) for v in torch.eye(len(states)).tolist() if v in loss.mixtures]
+    count = len(states)
+    even = accuracy.mixtures.index((1 / count,) * count) if count > 2 else len(loss.values) // 2
+    corners = [tuple(row) for row in torch.eye(count).tolist()]
+    ends = [loss.mixtures.index(c) for c in corners] if count > 2 else [0, -1]
     record = {
         "barrier": found.barrier,
         "error": loss.standard_error,
@@ -212,7 +214,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     lines = ["table   what  method      barrier  even mixture (its accuracy)  mean of the models (accuracy)"]
     for (kind, what, method), some in groups.items():
         barrier, even, right = (mean(r[k] for r in some) for k in ("barrier", "even", "accuracy"))
-        ends, accuracies = (mean(mean(r[k]) for r in some if r[k]) for k in ("ends", "accuracies"))
+        ends, accuracies = (mean(mean(r[k]) for r in some) for k in ("ends", "accuracies"))
         line = f"{kind:<7} {what:>4}  {method:<10} {barrier:>8.4f}  {even:.3f} ({right:.1%})"
         line += f"  {ends:.3f} ({accuracies:.1%})"
         if "ensemble" in some[0]:
