@@ -6,9 +6,9 @@ the classes in many worlds. A gain and a bias behind it, and behind a norm that 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 
@@ -102,25 +102,16 @@ def _reduced_axis(node: Node, flow: Dataflow) -> int | None:
 
 def _around(flow: Dataflow, seed: Node, axis: int) -> Region | None:
     """The smallest region that holds a reduction and ends in a value of the shape that it began with."""
-    by, order = flow.graph.by_name, flow.order
+    by, taken = flow.graph.by_name, list[str]()
     whole = by[seed.args[0].name].shape
-    todo, queued = [order[seed.name]], {seed.name}
-    taken, open_ = list[str](), dict[str, int]()
-    while todo and len(taken) < LONGEST:
-        at = heapq.heappop(todo)
-        node = flow.graph.nodes[at]
+    for node, alone in islice(flow.behind(seed), LONGEST):
         if not _stays_along(node, axis, flow):
             return None
         taken.append(node.name)
-        open_ = {k: v for k, v in open_.items() if v > at} | {node.name: flow.last.get(node.name, -1)}
-        if list(open_) == [node.name] and node.shape == whole and short_name(node.target) not in _SPREADS:
-            entries = {ref for n in taken for ref in flow.live_operands(by[n])} - set(taken)
-            start = flow.meet(sorted(entries, key=order.__getitem__))
+        if alone and node.shape == whole and short_name(node.target) not in _SPREADS:
+            entries = {ref for name in taken for ref in flow.live_operands(by[name])} - set(taken)
+            start = flow.meet(sorted(entries, key=flow.order.__getitem__))
             return _checked(flow, start, _scaled(flow, node), axis)
-        for user in flow.graph.users[node.name]:
-            if user.name not in queued:
-                queued.add(user.name)
-                heapq.heappush(todo, order[user.name])
     return None
 
 

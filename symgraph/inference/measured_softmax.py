@@ -7,9 +7,9 @@ not seen; where the weights sum to one, a constant in the values comes out as it
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -78,22 +78,11 @@ def _attention(flow: Dataflow, node: Node) -> _Attention | None:
 
 def _weights(flow: Dataflow, scores: Node) -> str | None:
     """The last value before a product through which everything goes that the scores are read for."""
-    order, users = flow.order, flow.graph.users
-    todo = [order[scores.name]]
-    queued, open_, found = {scores.name}, dict[str, int](), None
-    for _ in range(LONGEST):
-        if not todo:
-            return None
-        at = heapq.heappop(todo)
-        node = flow.graph.nodes[at]
-        if node.name != scores.name and short_name(node.target) in _PRODUCTS and not _mixes(node, flow):
+    found = None
+    for node, alone in islice(flow.behind(scores), LONGEST):
+        if node is not scores and short_name(node.target) in _PRODUCTS and not _mixes(node, flow):
             return found
-        open_ = {k: v for k, v in open_.items() if v > at} | {node.name: flow.last.get(node.name, -1)}
-        found = node.name if list(open_) == [node.name] else None
-        for user in users[node.name]:
-            if user.name not in queued:
-                queued.add(user.name)
-                heapq.heappush(todo, order[user.name])
+        found = node.name if alone else None
     return None
 
 

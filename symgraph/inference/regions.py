@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,6 +80,19 @@ class Dataflow:
     def above(self, value: str) -> str | None:
         """The nearest value before this one through which all that is live in it has gone."""
         return self._above[value]
+
+    def behind(self, first: Node) -> Iterator[tuple[Node, bool]]:
+        """A call and all that it flows into, in order, and of each whether everything that was met goes through it."""
+        todo, queued, open_ = [self.order[first.name]], {first.name}, dict[str, int]()
+        while todo:
+            at = heapq.heappop(todo)
+            node = self.graph.nodes[at]
+            open_ = {k: v for k, v in open_.items() if v > at} | {node.name: self.last.get(node.name, -1)}
+            yield node, list(open_) == [node.name]
+            for user in self.graph.users[node.name]:
+                if user.name not in queued:
+                    queued.add(user.name)
+                    heapq.heappush(todo, self.order[user.name])
 
     def meet(self, values: Iterable[str]) -> str | None:
         """The nearest value, one of these or before them, through which all of them have gone."""

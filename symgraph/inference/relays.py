@@ -8,16 +8,16 @@ multiplied there is computed from the nearest values that maps with parameters h
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from symgraph.inference.measured_laws import TOLERANCE
 from symgraph.inference.regions import Dataflow, Region, Runner, tables_of
-from symgraph.ir import Graph, Kind, Node
+from symgraph.ir import Graph, Kind, Node, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.operators import short_name
 
@@ -58,22 +58,11 @@ def find_relays(graph: Graph) -> Relays:
 
 def _ends(flow: Dataflow, product: Node) -> Iterator[str]:
     """The values through which everything goes that a product is read for, up to the next map with parameters."""
-    order, users = flow.order, flow.graph.users
-    todo, queued, open_ = [order[product.name]], {product.name}, dict[str, int]()
-    for _ in range(LONGEST):
-        if not todo:
-            return
-        at = heapq.heappop(todo)
-        node = flow.graph.nodes[at]
+    for node, alone in islice(flow.behind(product), LONGEST):
         if _reads_parameters(flow, node):
             return
-        open_ = {k: v for k, v in open_.items() if v > at} | {node.name: flow.last.get(node.name, -1)}
-        if list(open_) == [node.name] and node is not product:
+        if alone and node is not product:
             yield node.name
-        for user in users[node.name]:
-            if user.name not in queued:
-                queued.add(user.name)
-                heapq.heappush(todo, order[user.name])
 
 
 def _reads_parameters(flow: Dataflow, node: Node) -> bool:
@@ -126,12 +115,12 @@ def _dims(graph: Graph, region: Region, drawn: Iterable[str]) -> Iterator[int]:
     generator = torch.Generator().manual_seed(0)
     shape, after = graph.by_name[region.start].shape, graph.by_name[region.end].shape
     given = tables_of(graph, [table for table in region.tables if table not in set(drawn)], 0)
-    left = [d for d in range(len(shape)) if shape[d] > 1 and _resized(shape, d, after[d]) == after]
+    left = [d for d in range(len(shape)) if shape[d] > 1 and resized(shape, d, after[d]) == after]
     for scale in _SCALES:
         tables = given | {t: scale * _noise(graph.by_name[t].shape, generator) for t in drawn}
         run, x = Runner(graph, region, tables), _noise(shape, generator)
         before = run(x)
-        left = [d for d in left if _comes_out(run, x, before, _noise(_resized(shape, d, 1), generator))]
+        left = [d for d in left if _comes_out(run, x, before, _noise(resized(shape, d, 1), generator))]
         if not left:
             return
     yield from left
@@ -147,8 +136,3 @@ def _comes_out(run: Runner, x: Tensor, before: Tensor, constant: Tensor) -> bool
 
 def _noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def _resized(shape: tuple[int, ...], dim: int, size: int) -> tuple[int, ...]:
-    """A shape with another size at one dimension."""
-    return (*shape[:dim], size, *shape[dim + 1 :])
