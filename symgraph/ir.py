@@ -17,6 +17,11 @@ from typing import Any
 Shape = tuple[int, ...]
 
 
+def resized(shape: Shape, axis: int, size: int) -> Shape:
+    """A shape with another size along one axis."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
 class Kind(StrEnum):
     """What produces a value."""
 

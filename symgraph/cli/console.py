@@ -38,6 +38,10 @@ class Console:
             return
         print(data if isinstance(data, str) else json.dumps(data, indent=2, default=str))
 
+    def wrote(self, found: Any, out: Any) -> None:
+        """Print the result of a command that has written it."""
+        self.result(f"{found}\nwrote {out}", {**found.to_plain(), "written": str(out)})
+
     def say(self, text: object = "") -> None:
         """Print a part of a longer account; left out where JSON was asked for."""
         if not self.as_json:

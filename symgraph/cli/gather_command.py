@@ -38,5 +38,5 @@ def run(args: Arguments, console: Console) -> int:
     with console.working("gathering"):
         gathered = gather(found, over=args.over, rounds=args.rounds, rules=inputs.rule_book(args))
     out = write_gathered(gathered, args.out, command=args.typed, **inputs.writing(args))
-    console.result(f"{gathered}\nwrote {out}", {**gathered.to_plain(), "written": str(out)})
+    console.wrote(gathered, out)
     return 0

@@ -117,7 +117,7 @@ def run(args: Arguments, console: Console) -> int:
             **inputs.settings(args, UniverseSettings, spool=deferred),
         )
     out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
-    console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
+    console.wrote(merged, out)
     return 0
 
 
@@ -145,7 +145,7 @@ def _by_recipe(args: Arguments, console: Console) -> int:
         settings = inputs.settings(args, UniverseSettings, spool=True)
         merged = merge_by_recipe(args.recipe, models=models, **inputs.trusted(args), **how, **settings)
     out = write_merged(merged, args.out, command=args.typed, **inputs.writing(args))
-    console.result(f"{merged}\nwrote {out}", {**merged.to_plain(), "written": str(out)})
+    console.wrote(merged, out)
     return 0
 
 

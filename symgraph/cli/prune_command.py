@@ -92,5 +92,5 @@ def run(args: Arguments, console: Console) -> int:
             tied=args.tied,
         )
     out = write_pruned(pruned, args.out, command=args.typed, **inputs.writing(args))
-    console.result(f"{pruned}\nwrote {out}", {**pruned.to_plain(), "written": str(out)})
+    console.wrote(pruned, out)
     return 0

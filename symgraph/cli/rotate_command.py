@@ -85,7 +85,7 @@ def run(args: Arguments, console: Console) -> int:
             options={"steps": args.steps, "lr": args.lr},
         )
     out = write_rotated(rotated, args.out, command=args.typed, **inputs.writing(args))
-    console.result(f"{rotated}\nwrote {out}", {**rotated.to_plain(), "written": str(out)})
+    console.wrote(rotated, out)
     return 0
 
 
@@ -99,5 +99,5 @@ def _emit(args: Arguments, console: Console) -> int:
     with console.working("reading the model"):
         mapping = quantiser_mapping(found, tool=args.emit, rules=inputs.rule_book(args))
     out = mapping.save(args.out, overwrite=args.overwrite)
-    console.result(f"{mapping}\nwrote {out}", {**mapping.to_plain(), "written": str(out)})
+    console.wrote(mapping, out)
     return 0

@@ -111,7 +111,7 @@ def _models(args: Arguments, console: Console) -> int:
     with console.working("transporting"):
         found = transport(base, tuned, to, scale=args.scale, fit=fit, **_how(args, spool=deferred))
     out = write_transported(found, args.out, command=args.typed, **inputs.writing(args))
-    console.result(f"{found}\nwrote {out}", {**found.to_plain(), "written": str(out)})
+    console.wrote(found, out)
     return 0
 
 
@@ -131,7 +131,7 @@ def _beside(args: Arguments, console: Console) -> int:
             about = {"at": args.at, "kind": args.kind, "centred": args.centred}
             found = transport_vectors(base, args.vectors, to, **about, **_how(args))
     out = found.save(args.out, overwrite=args.overwrite)
-    console.result(f"{found}\nwrote {out}", {**found.to_plain(), "written": str(out)})
+    console.wrote(found, out)
     return 0
 
 

@@ -320,9 +320,7 @@ class Carrier:
         name, (number, path) = reader.parameter, spot.name
         sizes = [-1 if i == outlet.dim else 1 for i in range(len(node.shape))]
         for piece in pieces(name, outlet.axis, self.flow.d.terms[name][outlet.axis]):
-            line = torch.zeros(self.graph.state[name].shape[outlet.axis], dtype=torch.float64)
-            line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
-            line = line[outlet.places]
+            line = piece.numbered(self.graph.state[name].shape[outlet.axis])[outlet.places]
             if bool(line.any()):
                 way, at = (number, (*path, Hop(reader, piece))), line.reshape(sizes).expand(node.shape)
                 yield replace(spot, name=way, term=piece.term, at=at, rows=None, window=spot.span, even=False)

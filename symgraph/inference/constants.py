@@ -133,9 +133,7 @@ class System:
     def _of_plane(self, reader: PlaneReader, node: Node) -> Iterator[Spot]:
         name, axis = reader.plane.reader.parameter, 1 - reader.axis
         for piece in pieces(name, axis, self.flow.d.terms[name][axis]):
-            line = torch.zeros(node.shape[-1], dtype=torch.float64)
-            line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
-            port = Port(piece, (), reader.plane)
+            port, line = Port(piece, (), reader.plane), piece.numbered(node.shape[-1])
             yield from self._source(self.order[reader.nodes[0]], port, line.expand(node.shape), None)
 
     def _first(self, node: Node) -> int:
@@ -228,9 +226,7 @@ class System:
 
 def _entries(piece: Piece, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
     """The entries of a piece where they stand in their parameter, and the rows where it has any."""
-    line = torch.zeros(shape[-1], dtype=torch.float64)
-    line[piece.places()] = torch.arange(1, piece.size + 1, dtype=torch.float64)
-    axis = row_axis(shape)
+    line, axis = piece.numbered(shape[-1]), row_axis(shape)
     if axis is None:
         return line.expand(shape), None
     sizes = [-1 if i == axis else 1 for i in range(len(shape))]

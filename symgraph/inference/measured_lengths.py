@@ -19,7 +19,7 @@ from symgraph.inference.entry_numbers import moved
 from symgraph.inference.measured_laws import same
 from symgraph.inference.measured_norms import numbers_of
 from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
-from symgraph.ir import Graph, Node, Ref, Shape
+from symgraph.ir import Graph, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
 from symgraph.tracing.arguments import arguments
@@ -233,7 +233,7 @@ def _measured(graph: Graph, region: Region, parts: Parts) -> Law | None:
     def of(values: Tensor) -> Tensor:
         """Of values with the parts last, at every position."""
         whole = torch.zeros(shape, dtype=torch.float64)
-        inside = values.movedim(-1, parts.at).reshape(_with(shape, parts.axis, parts.width))
+        inside = values.movedim(-1, parts.at).reshape(resized(shape, parts.axis, parts.width))
         whole.narrow(parts.axis, parts.start, parts.width).copy_(inside)
         return run(whole)
 
@@ -281,10 +281,6 @@ def _beside(region: Region) -> list[float]:
     return [number * b for number in numbers for b in (0.3, 3.0)]
 
 
-def _with(shape: Shape, axis: int, size: int) -> Shape:
-    return (*shape[:axis], size, *shape[axis + 1 :])
-
-
 # -- what stands for it ------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +295,7 @@ def _calls(graph: Graph, length: Length, fresh: Callable[[str], str]) -> Iterato
 
     shape = start.shape
     if parts.width < shape[parts.axis]:
-        shape = _with(shape, parts.axis, parts.width)
+        shape = resized(shape, parts.axis, parts.width)
         piece = call("aten.slice.Tensor", (at, parts.axis, parts.start, parts.start + parts.width), shape)
         yield piece
         at = Ref(piece.name)

@@ -17,7 +17,7 @@ from symgraph.groups.lattice import Bound, SymmetryClass, down
 from symgraph.inference.commutant import TOLERANCE, Turns, turns
 from symgraph.inference.meetings import Meeting, meetings_of
 from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
-from symgraph.ir import Graph, Kind, Node, Ref, Shape
+from symgraph.ir import Graph, Kind, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
 from symgraph.tracing.naming import numbering
@@ -314,7 +314,7 @@ def _calls(graph: Graph, region: Region, law: _Found, fresh: Callable[[str], str
     cuts = [(a, b) for a, b in ((0, first), (first, stop), (stop, size)) if a < b]
     parts: list[Ref] = []
     for a, b in cuts:
-        shape = (*start.shape[:axis], b - a, *start.shape[axis + 1 :])
+        shape = resized(start.shape, axis, b - a)
         operand = Ref(start.name)
         if not whole:
             piece = _like(end, fresh("slice"), "aten.slice.Tensor", (operand, axis, a, b), shape)

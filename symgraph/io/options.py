@@ -82,6 +82,11 @@ def several(texts: str | Iterable[str]) -> tuple[str, ...]:
     return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
+def values_of(source: Any, kind: type[Any] | None = None) -> dict[str, Any]:
+    """The options of whatever has them, by name; those of a kind, or all."""
+    return {field.name: getattr(source, field.name) for field in fields(kind or source)}
+
+
 def given(
     kind: type[Kind],
     options: Kind | Mapping[str, Any] | None,

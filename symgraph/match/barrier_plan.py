@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
+from symgraph.io.options import values_of
 from symgraph.io.pinned import DataInput, ModelInput
 from symgraph.match.barrier_steps import Evaluate, Interpolate, Recalibrate, Report
 from symgraph.match.plane_step import PlaneStep
@@ -60,21 +61,17 @@ def barrier_program(plan: BarrierPlan) -> Program:
 def _measuring(plan: BarrierPlan, into: str, product: bool) -> list[ProgramStep]:
     """The steps of one measurement."""
     found: list[ProgramStep] = [
-        Interpolate(tuple(plan.inputs), MIXTURES[into], product=product, **_values(plan.mixtures))
+        Interpolate(tuple(plan.inputs), MIXTURES[into], product=product, **values_of(plan.mixtures))
     ]
     place = MIXTURES[into]
     if plan.recalibrate is not None and not product:
         found.append(Recalibrate(place, TRAINING, RECALIBRATED))
         place = RECALIBRATED
-    found.append(Evaluate(place, DATA, into, **_values(plan.evaluation)))
+    found.append(Evaluate(place, DATA, into, **values_of(plan.evaluation)))
     return found
 
 
 def _plane(plan: BarrierPlan, points: int) -> PlaneStep:
     training = TRAINING if plan.recalibrate else ""
     where: dict[str, Any] = {"plane": points, "margin": plan.plane.margin, "training": training}
-    return PlaneStep(tuple(plan.inputs), DATA, PLANE, **where, **_values(plan.evaluation))
-
-
-def _values(options: MixtureOptions | EvaluationOptions) -> dict[str, Any]:
-    return {entry.name: getattr(options, entry.name) for entry in fields(options)}
+    return PlaneStep(tuple(plan.inputs), DATA, PLANE, **where, **values_of(plan.evaluation))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ import torch
 from symgraph.errors import UsageError
 from symgraph.io.files import write_text
 from symgraph.io.models import Model
+from symgraph.io.options import values_of
 from symgraph.match.program_run import Between, Measurement, Run, held
 from symgraph.match.program_step import PlainStep, ProgramStep
 from symgraph.measure.barrier import loss_barrier
@@ -50,7 +51,7 @@ class Interpolate(MixtureOptions, ProgramStep):
         """The mixtures, of which none is made before it is evaluated."""
         for name in self.models:
             run.origin(name, self.op)
-        options = MixtureOptions(**{entry.name: getattr(self, entry.name) for entry in fields(MixtureOptions)})
+        options = MixtureOptions(**values_of(self, MixtureOptions))
         run.mixtures[self.into] = Between(self.models, options, self.product)
 
     def __str__(self) -> str:
@@ -103,7 +104,7 @@ class Evaluate(EvaluationOptions, PlainStep):
         found = loss_barrier(
             ends,
             batches=data,
-            **{entry.name: getattr(how, entry.name) for entry in fields(MixtureOptions)},
+            **values_of(how, MixtureOptions),
             module=None if all(isinstance(end, Model) for end in ends) else run.models[run.like].module,
             names=None if len(ends) == 2 else [Path(m.spec).name for m in origins],
             loss=self.loss,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import DataError, UsageError, argument
+from symgraph.io.options import values_of
 from symgraph.match.feed import Feed, divided
 from symgraph.match.match_options import LearnOptions
 from symgraph.match.run_file import Opened
@@ -205,7 +206,7 @@ class _Run:
         # Digits that rounding in another order, as on more threads, does not reach.
         tensors = (tensor for state in self.states for tensor in state.values() if tensor.isfinite().all())
         sizes = [f"{float(tensor.double().norm()):.5e}" for tensor in tensors]
-        options = {entry.name: getattr(self.options, entry.name) for entry in fields(LearnOptions)}
+        options = values_of(self.options, LearnOptions)
         return {"symmetry": self.symmetry.fingerprint, "options": options, "models": sizes}
 
     def _checkpoint(self) -> None:

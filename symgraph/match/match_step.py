@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import ClassVar
 
 import torch
 
 from symgraph.errors import DataError, UsageError, argument
+from symgraph.io.options import values_of
 from symgraph.match.activation_share import chosen, judge
 from symgraph.match.activations import Activations
 from symgraph.match.match_models import Matched, match
@@ -92,7 +93,7 @@ class MatchStep(MatchOptions, ProgramStep):
         """The places of the parts of the match in the file that the run leaves behind, if it leaves any."""
         if run.file is None:
             return None
-        options = {entry.name: getattr(self, entry.name) for entry in fields(MatchOptions)} | {"rounds": self.rounds}
+        options = values_of(self, MatchOptions) | {"rounds": self.rounds}
         hashes = [run.hashes.get(name, name) for name in names]
         identity = {"symmetry": run.symmetry.fingerprint, "options": options, "models": hashes}
         file = run.file

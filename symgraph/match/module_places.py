@@ -99,7 +99,7 @@ def places(symmetry: SymmetryGraph, module: nn.Module, space: Space) -> Places:
         found[kind][owner if kind != "others" else name] = None
         if kind != "others" and not _is_all(term, space):
             found["parts"][owner] = None
-    gains = [gain for gain in symmetry.gains if symmetry.frame(gain.frame).space == space.id]
+    gains = symmetry.absorbed_on(space)
     norms = {gain.parameter: _norm(symmetry, gain) for gain in gains}
     stuck = (why for gain in gains if (why := _why_stuck(symmetry, module, gain, space)))
     lists = {k: tuple(names) for k, names in found.items()}

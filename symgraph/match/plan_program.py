@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from symgraph.errors import UsageError, argument, called
-from symgraph.io.options import given
+from symgraph.io.options import given, values_of
 from symgraph.io.pinned import ModelInput
 from symgraph.match.blend_steps import Soften, Split
 from symgraph.match.learn_step import LearnStep
@@ -126,7 +126,7 @@ def _match_step(symmetry: SymmetryGraph, plan: Plan, canonical: tuple[str, ...],
 
 def _values(options: Any) -> dict[str, Any]:
     """Options by name, as a step takes them."""
-    found = {entry.name: getattr(options, entry.name) for entry in fields(options)}
+    found = values_of(options)
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()}
 
 

@@ -9,11 +9,8 @@ from typing import Any
 import yaml
 
 from symgraph.groups.lattice import Bound, maximal
-from symgraph.rules.schema import KEYS, REQUIRED, Example, Rule
+from symgraph.rules.schema import DEFAULTS, KEYS, REQUIRED, Example, Rule
 
-_DEFAULT = {
-    field.name: field.default_factory() if callable(field.default_factory) else field.default for field in fields(Rule)
-}
 _PLAIN_EXAMPLE = Example()
 
 
@@ -26,7 +23,7 @@ def as_yaml(rule: Rule) -> str:
 def _keys(rule: Rule) -> Iterator[tuple[str, str]]:
     for key in KEYS:
         value = getattr(rule, key.name)
-        if key.name in REQUIRED or value != _DEFAULT[key.name]:
+        if key.name in REQUIRED or value != DEFAULTS[key.name]:
             yield key.name, _flow(_plain(value))
 
 

@@ -188,7 +188,7 @@ class Rule:
         return f"{self.rule} ({self.place})" if self.place else self.rule
 
 
-_DEFAULTS = {
+DEFAULTS = {
     field.name: field.default_factory() if callable(field.default_factory) else field.default for field in fields(Rule)
 }
 
@@ -198,7 +198,7 @@ def plain(rule: Rule) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for key in KEYS:
         value = getattr(rule, key.name)
-        if key.name in REQUIRED or value != _DEFAULTS[key.name]:
+        if key.name in REQUIRED or value != DEFAULTS[key.name]:
             entries[key.name] = _plain(value)
     return entries
 

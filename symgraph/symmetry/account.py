@@ -109,7 +109,7 @@ def account(symmetry: Structure, space: Space, counted: Dimension) -> Account:
 def space_plain(symmetry: Structure, space: Space, counted: Dimension) -> dict[str, Any]:
     """The same with every parameter by itself, as plain data."""
     number, formula = _counted(space, counted)
-    gains = [gain for gain in symmetry.gains if symmetry.frame(gain.frame).space == space.id]
+    gains = symmetry.absorbed_on(space)
     return {
         "kind": "space",
         "space": space.name,
@@ -230,7 +230,7 @@ def _word(symmetry: Structure, term: Term) -> str:
 
 
 def _absorbed(symmetry: Structure, space: Space) -> Iterator[Absorbed]:
-    gains = [gain for gain in symmetry.gains if symmetry.frame(gain.frame).space == space.id]
+    gains = symmetry.absorbed_on(space)
     for forward in (True, False):
         names = list(dict.fromkeys(gain.parameter for gain in gains if gain.forward is forward))
         if names:

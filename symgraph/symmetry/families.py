@@ -64,6 +64,12 @@ class Piece:
         inner = torch.arange(self.start, self.stop, device=device)
         return (torch.arange(self.outer, device=device).unsqueeze(1) * self.period + inner).reshape(-1)
 
+    def numbered(self, length: int) -> Tensor:
+        """An axis of this length with the entries of the piece numbered from one, and nothing elsewhere: (length,)."""
+        line = torch.zeros(length, dtype=torch.float64)
+        line[self.places()] = torch.arange(1, self.size + 1, dtype=torch.float64)
+        return line
+
     def of(self, tensor: Tensor) -> Tensor:
         """The part of the parameter; a view where it can be one."""
         if self.outer == 1:

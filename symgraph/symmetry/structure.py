@@ -349,6 +349,10 @@ class Structure(Families):
         """Parameters and buffers with an axis in one of the frames."""
         return tuple(dict.fromkeys(name for frame in frames for name in self._by_frame.get(frame, {})))
 
+    def absorbed_on(self, space: Space) -> list[AbsorbedGain]:
+        """The absorbed gains that stand on a space."""
+        return [gain for gain in self.gains if self.frame(gain.frame).space == space.id]
+
     @cached_property
     def gain_sites(self) -> dict[str, tuple[AbsorbedGain, ...]]:
         """Absorbed gains by parameter (one parameter may multiply at several places)."""

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from symgraph.tracing.known import Known
 from symgraph.tracing.meta import as_if_on_cpu
-from symgraph.tracing.wrap import MAKERS, evaluating, setting
+from symgraph.tracing.wrap import MAKERS, evaluating, noise, setting
 
 Inputs = dict[str, Tensor]
 PICTURE, SOUND, ENCODER, MASKED = "text with picture", "text with sound", "encoder states", "masked positions"
@@ -44,7 +44,7 @@ def further_kinds(model: nn.Module, plain: Mapping[str, Tensor]) -> Iterator[tup
         if name in accepted and name not in plain and "input_ids" in plain and token is not None:
             yield label, partial(_placed, model, config, name, features, int(token), label)
     if "encoder_hidden_states" in accepted and not getattr(config, "is_encoder_decoder", False):
-        yield ENCODER, lambda: {**_cpu(plain), "encoder_hidden_states": _noise(_batch(plain), _ROWS, _width(config))}
+        yield ENCODER, lambda: {**_cpu(plain), "encoder_hidden_states": noise(_batch(plain), _ROWS, _width(config))}
     for name in ("bool_masked_pos", "mask_time_indices"):
         if name in accepted and name not in plain:
             yield MASKED, partial(_masked, model, config, plain, name)
@@ -115,7 +115,7 @@ def _pictures(config: Any, accepted: Set[str]) -> Iterator[Inputs]:
         side, patch = 2 * merge, int(setting(vision, "patch_size"))
         channels = int(setting(vision, "in_channels", "in_chans", "num_channels", default=3))
         grid = torch.tensor([[1, side, side]])
-        yield {"pixel_values": _noise(side * side, channels * frames * patch * patch), "image_grid_thw": grid}
+        yield {"pixel_values": noise(side * side, channels * frames * patch * patch), "image_grid_thw": grid}
     picture = MAKERS["pixel_values"](vision)[:1]
     sizes = {"image_sizes": torch.tensor([picture.shape[-2:]])} if "image_sizes" in accepted else {}
     for tiles in (None, 1, 2, 3, 5):
@@ -161,7 +161,3 @@ def _cpu(plain: Mapping[str, Tensor]) -> Inputs:
         name: torch.zeros_like(tensor, device="cpu") if tensor.is_meta else tensor.cpu()
         for name, tensor in plain.items()
     }
-
-
-def _noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from symgraph.ir import Graph, Node, Ref, Shape, Tensor
+from symgraph.ir import Graph, Node, Ref, Shape, Tensor, resized
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.normalize import without_dead_calls, without_identities
 from symgraph.tracing.operators import first_position
@@ -189,7 +189,7 @@ def _every(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterat
     if inner > 1:
         yield _Step(pick.cut, "aten.reshape.default", (whole,), whole)
     ends = (at, pick.start, outer * count, count)
-    yield _Step(pick.cut, "aten.slice.Tensor", ends, _with(whole, at, outer))
+    yield _Step(pick.cut, "aten.slice.Tensor", ends, resized(whole, at, outer))
 
 
 def _slice(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterator[_Step]:
@@ -201,7 +201,7 @@ def _slice(pick: _Pick, shape: Shape, at: int, outer: int, inner: int) -> Iterat
         yield _Step(pick.cut, "aten.reshape.default", (whole,), whole)
     at += outer > 1
     ends = pick.start * inner, (pick.start + pick.count) * inner
-    yield _Step(pick.cut, "aten.slice.Tensor", (at, *ends), _with(whole, at, pick.count * inner))
+    yield _Step(pick.cut, "aten.slice.Tensor", (at, *ends), resized(whole, at, pick.count * inner))
 
 
 def _place(before: Shape, after: Shape, axis: int) -> tuple[int, int, int] | None:
@@ -243,16 +243,12 @@ def _calls(pick: _Pick, source: Node, first: list[_Step]) -> Iterator[Node]:
 
 def _as_before(pick: _Pick) -> Iterator[_Step]:
     """The reshape and the moves behind it, on as much of the axis as is picked."""
-    yield _reshaped(pick.cut, _with(pick.cut.shape, pick.axis, pick.count))
+    yield _reshaped(pick.cut, resized(pick.cut.shape, pick.axis, pick.count))
     for move, axis in reversed(pick.moves):
-        shape = _with(move.shape, axis, pick.count)
+        shape = resized(move.shape, axis, pick.count)
         moved = move.target in ("aten.permute.default", "aten.transpose.int")
         yield _Step(move, move.target, move.args[1:], shape) if moved else _reshaped(move, shape)
 
 
 def _reshaped(like: Node, shape: Shape) -> _Step:
     return _Step(like, "aten.reshape.default", (shape,), shape)
-
-
-def _with(shape: Shape, axis: int, size: int) -> Shape:
-    return (*shape[:axis], size, *shape[axis + 1 :])

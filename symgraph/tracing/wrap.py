@@ -229,14 +229,14 @@ def _tokens(length: int) -> Callable[[Any], Tensor]:
 
 def _image(config: Any) -> Tensor:
     if setting(config, "num_patches") is not None:
-        return _noise(BATCH, *_patches(config))
+        return noise(BATCH, *_patches(config))
     frames = setting(config, "num_frames")
     shape = _image_shape(config)
-    return _noise(BATCH, *shape) if frames is None else _noise(BATCH, int(frames), *shape)
+    return noise(BATCH, *shape) if frames is None else noise(BATCH, int(frames), *shape)
 
 
 def _video(config: Any) -> Tensor:
-    return _noise(BATCH, int(setting(config, "num_frames", default=_FRAMES)), *_image_shape(config))
+    return noise(BATCH, int(setting(config, "num_frames", default=_FRAMES)), *_image_shape(config))
 
 
 def _patches(config: Any) -> tuple[int, int]:
@@ -270,7 +270,7 @@ def _features(config: Any) -> Tensor:
     bins = int(setting(config, *names, default=80))
     # A spectrum read as a picture has a channel, and is not longer than what is folded into its square.
     if setting(config, "spec_size") is not None:
-        return _noise(BATCH, 1, int(setting(config, "spec_size")) ** 2 // bins, bins)
+        return noise(BATCH, 1, int(setting(config, "spec_size")) ** 2 // bins, bins)
     positions = setting(config, "max_source_positions")
     # An encoder with learned positions halves the length once and reads exactly that many.
     if (
@@ -278,21 +278,22 @@ def _features(config: Any) -> Tensor:
         and positions is not None
         and not setting(config, "conv_kernel_sizes")
     ):
-        return _noise(BATCH, bins, 2 * int(positions))
-    return _noise(BATCH, 16 * LENGTH, bins)
+        return noise(BATCH, bins, 2 * int(positions))
+    return noise(BATCH, 16 * LENGTH, bins)
 
 
 def _audio(config: Any) -> Tensor:
     bins, longest = setting(config, "num_mel_bins"), setting(config, "max_length")
     if bins is not None and longest is not None and setting(config, "conv_kernel") is None:
-        return _noise(BATCH, int(longest), int(bins))
+        return noise(BATCH, int(longest), int(bins))
     length = LENGTH
     for kernel, stride in reversed(list(zip(_ints(config, "conv_kernel"), _ints(config, "conv_stride"), strict=False))):
         length = (length - 1) * stride + kernel
-    return _noise(BATCH, length)
+    return noise(BATCH, length)
 
 
-def _noise(*shape: int) -> Tensor:
+def noise(*shape: int) -> Tensor:
+    """The same normal numbers in every run."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
-from symgraph.ir import DType, Graph, Node, Ref, Tensor, map_refs
+from symgraph.ir import DType, Graph, Node, Ref, Tensor, map_refs, resized
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.uniform import uniform
@@ -95,7 +95,7 @@ class _Remaking:
 
     def _joined(self, node: Node, inner: tuple[Ref, ...], dim: int) -> Ref:
         dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
-        shape = (*node.shape[:dim], self._width(inner, dim), *node.shape[dim + 1 :])
+        shape = resized(node.shape, dim, self._width(inner, dim))
         parts = map_refs(inner, self._own)
         self.made.append(
             replace(node, name=self.fresh("cat"), args=(parts, dim), kwargs=(), result=Tensor(shape, dtype))
