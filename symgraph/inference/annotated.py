@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import fx
@@ -10,7 +9,7 @@ from torch.export import ExportedProgram
 
 from symgraph.errors import UsageError
 from symgraph.inference.pipeline import infer as _infer
-from symgraph.inference.sources import RuleSources, require_inputs, rule_book
+from symgraph.inference.sources import RuleSources, called_with, require_inputs, rule_book
 from symgraph.inference.sources import model as model_of
 from symgraph.io.example import Size
 from symgraph.symmetry.edges import Axis, axes_of, terms_of
@@ -50,8 +49,7 @@ def annotate(
         what = f"{type(given).__name__} is no graph of torch.fx"
         raise UsageError(what, remedy="give a torch.fx.GraphModule, or an exported program")
     found = model_of(program, example, input_size=input_size)
-    inputs = found.example
-    args, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs or ()), {})
+    args, named = called_with(found)
     require_inputs(found, args, named)
     graph, values = trace_nodes(found.module, args, named, name=type(found.module).__name__)
     symmetry = _infer(graph, rule_book(rules))

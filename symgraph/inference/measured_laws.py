@@ -10,6 +10,7 @@ from torch import Tensor
 
 from symgraph.groups.elements import IndexSet
 from symgraph.groups.lattice import Bound, SymmetryClass, down, maps
+from symgraph.ir import resized
 
 _C = SymmetryClass
 Function = Callable[[Tensor], Tensor]
@@ -113,14 +114,14 @@ def _constant(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
 
     Beside small values it is larger, by so much that rounding leaves the digits which are compared.
     """
-    shape = [1 if i == axis % x.dim() else size for i, size in enumerate(x.shape)]
+    shape = resized(tuple(x.shape), axis % x.dim(), 1)
     size = x.abs().max()
     size = torch.maximum(size, (_BEYOND * size).clamp(max=_SCALES[0])).clamp(max=1.0)
     return size * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _factor(x: Tensor, axis: int, generator: torch.Generator) -> Tensor:
-    shape = [1 if i == axis % x.dim() else size for i, size in enumerate(x.shape)]
+    shape = resized(tuple(x.shape), axis % x.dim(), 1)
     return 0.3 + 2.0 * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 

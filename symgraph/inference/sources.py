@@ -166,13 +166,18 @@ def trace(
     if _is_config(source):
         return trace_config(source)
     found = model(source, example, input_size=input_size, weights=False)
-    inputs = found.example
-    args, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs or ()), {})
+    args, named = called_with(found)
     named |= dict(kwargs or {})
     require_inputs(found, args, named)
     name = type(found.module).__name__
     tell(_log, None, f"tracing {name}")
     return _trace(found.module, args, named, name=name)
+
+
+def called_with(found: Model) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example inputs of a model, those by place and those by name."""
+    inputs = found.example
+    return ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs or ()), {})
 
 
 def require_inputs(found: Model, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:

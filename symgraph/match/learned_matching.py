@@ -38,6 +38,7 @@ from symgraph.orbit.steps import State, Transform
 from symgraph.rules.book import RuleBook
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.progress import Progress
+from symgraph.tracing.sampling import first_floating
 from symgraph.tracing.wrap import evaluating
 
 _ESTIMATED = "validation barrier "
@@ -135,7 +136,7 @@ class _Run:
         self.generator = torch.Generator().manual_seed(o.seed)
         self.feed = Feed(training, self.generator)
         # What is found is composed with what the states came from.
-        like = next(tensor for tensor in states[0].values() if tensor.is_floating_point())
+        like = first_floating(states[0])
         self.states = [self._placed(state) for state in states]
         first, *others = self.states
         # Infinite entries of a mask would become NaN on the way from one to the same.

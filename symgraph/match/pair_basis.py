@@ -18,7 +18,7 @@ from symgraph.orbit.steps import Act, State, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.tracing import state_of
-from symgraph.tracing.deferred import later, made
+from symgraph.tracing.deferred import later_in_float64, made
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,7 @@ class PairBasis:
             for name, tensor in state_of(self.models[model].module).items()
             if name in self.symmetry.terms
         }
-        return {
-            name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor
-            for name, tensor in held.items()
-        }
+        return later_in_float64(held)
 
     @cached_property
     def element(self) -> GroupElement:
@@ -75,9 +72,13 @@ class PairBasis:
         ids = {i for t in self.basis for step in t.steps for i in _spaces(step)}
         return [space for space in self.symmetry.active if space.id in ids]
 
+    def _with_inside(self, space: Space) -> set[int]:
+        """A space, and what is fibred over it."""
+        return {space.id, *(inner.id for inner in self.symmetry.active if space.id in inner.fibre)}
+
     def without(self, space: Space) -> PairBasis:
         """The same with one space, and what is fibred over it, left as it was."""
-        left = {space.id, *(s.id for s in self.symmetry.active if space.id in s.fibre)}
+        left = self._with_inside(space)
         first, second = (Transform(tuple(s for step in t.steps for s in _left(step, left))) for t in self.basis)
         return replace(self, basis=(first, second))
 
@@ -99,7 +100,7 @@ class PairBasis:
 
     def affected(self, space: Space) -> set[str]:
         """The tensors that are others where a space is left as it was."""
-        left = {space.id, *(s.id for s in self.symmetry.active if space.id in s.fibre)}
+        left = self._with_inside(space)
         found = {name for i in left for name in self.symmetry.parameters_of[i]}
         # Constants arrive at biases by way of matrices, which are others now.
         for step in self.gauge.steps:

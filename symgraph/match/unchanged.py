@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from symgraph.io.models import Model
@@ -18,7 +17,7 @@ from symgraph.prove.eager import Call
 from symgraph.prove.same_function import check_unchanged, culprit
 from symgraph.resize.shapes import model_like
 from symgraph.tracing import state_of
-from symgraph.tracing.deferred import later
+from symgraph.tracing.deferred import later_in_float64
 
 # So many examples of a batch tell whether a function has changed.
 EXAMPLES = 8
@@ -58,10 +57,7 @@ class Endpoint:
         if self.alignment is not None:
             graph = self.alignment.symmetry.graph
             held = self.start if self.start is not None else state_of(self.model.module)
-            start = {
-                name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor
-                for name, tensor in held.items()
-            }
+            start = later_in_float64(held)
             blame = culprit(self.alignment.symmetry, self.alignment.transform, start)
         before = self.start if self.source is None else None
         what = f"{self.model.spec} in its new basis"

@@ -43,6 +43,7 @@ from symgraph.tracing import state_of, trace
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.decompose import expand
 from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.sampling import first_floating
 from symgraph.tracing.unstack import without_stacks
 
 State = Mapping[str, Tensor]
@@ -272,9 +273,7 @@ class ProductMixtures(Point):
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self.precision = compute_dtype(
-            next(tensor for tensor in states[0].values() if tensor.is_floating_point()), dtype
-        )
+        self.precision = compute_dtype(first_floating(states[0]), dtype)
         held = {name: tensor.detach() for name, tensor in state_of(network).items()}
         self.a, self.b = (
             placed({name: state.get(name, tensor) for name, tensor in held.items()}, device, self.precision)

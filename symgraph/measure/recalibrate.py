@@ -32,6 +32,7 @@ from symgraph.measure.forward import Point
 from symgraph.measure.mixture import weighted_mean
 from symgraph.tracing.deferred import made
 from symgraph.tracing.progress import counted
+from symgraph.tracing.sampling import first_floating
 from symgraph.tracing.wrap import evaluating
 
 _log = logging.getLogger(__name__)
@@ -194,8 +195,7 @@ def spreads_of(network: nn.Module, tensors: Mapping[str, Tensor], batches: Itera
 
 
 def _pass(network: nn.Module, tensors: Mapping[str, Tensor], batches: Iterable[Any], mode: _Calls) -> None:
-    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-    point = Point(network, tensors, dtype)
+    point = Point(network, tensors, first_floating(tensors).dtype)
     count = 0
     with evaluating(network), torch.no_grad():
         for number, raw in enumerate(batches):

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -30,7 +29,7 @@ from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform
 from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.tracing.deferred import later, made
+from symgraph.tracing.deferred import later_in_float64, made
 from symgraph.tracing.progress import counted
 
 _log = logging.getLogger(__name__)
@@ -109,10 +108,7 @@ class Alignment(Shown):
         canonical = {tied.get(name, name): tensor.detach() for name, tensor in state.items()}
         self._check(canonical)
         moving = {name: tensor for name, tensor in canonical.items() if name in self.symmetry.terms}
-        wide = {
-            name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor
-            for name, tensor in moving.items()
-        }
+        wide = later_in_float64(moving)
         done = self.transform.carried(wide, linear=task_vector)
         for name, tensor in counted(_log, moving.items(), len(moving), "tensor"):
             yield name, made(done[name]).to(tensor.dtype)

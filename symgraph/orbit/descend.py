@@ -26,6 +26,7 @@ from symgraph.orbit.motion import Motion
 from symgraph.orbit.steps import State, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.progress import Progress, tell
+from symgraph.tracing.sampling import first_floating
 
 Objective = Callable[..., Tensor]
 
@@ -121,7 +122,7 @@ class Descent:
         estimated: str = "",
     ) -> None:
         self.given, self.options, self.estimated = tuple(states), options, estimated
-        first = next(tensor for tensor in states[0].values() if tensor.is_floating_point())
+        first = first_floating(states[0])
         self.like = first if like is None else like
         self.motions = {number: Motion(symmetry, options, first.dtype, first.device) for number in sorted(moving)}
         latents = [latent for motion in self.motions.values() for latent in motion.latents().values()]

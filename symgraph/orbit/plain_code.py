@@ -26,7 +26,7 @@ from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.recorded import Operand, Recorder, Statement
 from symgraph.orbit.steps import Act
 from symgraph.symmetry.fold import fold
-from symgraph.tracing.deferred import later
+from symgraph.tracing.deferred import later_in_float64
 
 State = Mapping[str, Tensor]
 DUAL = "inverse transpose of "
@@ -147,9 +147,7 @@ def plain_code(
     tied = alignment.symmetry.graph.tied
     named = {tied.get(name, name): tensor.detach() for name, tensor in state.items()}
     moving = {name: tensor for name, tensor in named.items() if name in alignment.symmetry.terms}
-    wide = {
-        name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor for name, tensor in moving.items()
-    }
+    wide = later_in_float64(moving)
     known = {Operand("state", name): tensor for name, tensor in wide.items()} | _elements(alignment)
     moves = {name: move for name in wide if (move := _move(alignment, wide, known, name)) is not None}
     remark = (

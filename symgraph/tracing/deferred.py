@@ -107,6 +107,13 @@ def later(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return Deferred(lambda: made(held).to(dtype), tensor.shape, dtype, origin=held)
 
 
+def later_in_float64(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every floating tensor in float64 whenever an operator asks for it."""
+    return {
+        name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor for name, tensor in state.items()
+    }
+
+
 def origin(tensor: Tensor) -> Tensor | None:
     """The tensor that a deferred one is in another dtype, None where it is no such one."""
     return tensor._origin if isinstance(tensor, Deferred) else None

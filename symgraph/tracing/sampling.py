@@ -133,6 +133,11 @@ def perturbed(graph: Graph, state: Mapping[str, Tensor], generator: torch.Genera
     return changed
 
 
+def first_floating(state: Mapping[str, Tensor]) -> Tensor:
+    """The tensor that says in which dtype and where a state is, of those that can say it."""
+    return next(tensor for tensor in state.values() if tensor.is_floating_point())
+
+
 def float64(state: Mapping[str, Tensor]) -> State:
     """Every floating tensor in float64, detached."""
     return {
