@@ -18,6 +18,8 @@ from symgraph.symmetry.lengths import Radial
 from symgraph.symmetry.terms import Leaf, Product, leaves
 from symgraph.tracing.operators import short_name
 
+_SUMS = frozenset(["add", "sub"])
+
 
 @dataclass(frozen=True, slots=True)
 class _Carriers:
@@ -29,20 +31,79 @@ class _Carriers:
 
 def find_radial(flow: Flow) -> list[Radial]:
     """Linear maps, with their biases, that write for scale-free readers alone, and those beside a learned number."""
-    writers: dict[tuple[str, ...], set[str]] = {}
     outer: dict[tuple[str, ...], set[int]] = {}
     for applied in flow.d.eq.applied:
         if applied.rule is None or applied.binding is None or not applied.rule.radial:
             continue
-        found = _written(flow, applied.binding.operands[applied.rule.radial][0].name)
+        found = _common(flow, applied.binding.operands[applied.rule.radial][0].name)
         if found is not None:
-            writers.setdefault(found.tensors, set()).update(found.calls)
             beside = _beside_length(flow, applied)
             outer[found.tensors] = outer.get(found.tensors, beside) & beside
-    lengths = [
-        _radial(flow, tensors, outer[tensors]) for tensors, calls in writers.items() if _used(flow, tensors) == calls
-    ]
-    return [*lengths, *_numbers(flow)]
+    return [*(_radial(flow, tensors, frames) for tensors, frames in outer.items()), *_numbers(flow)]
+
+
+def _common(flow: Flow, value: str) -> _Carriers | None:
+    """All that writes a stream of which only scale-free calls read, each tensor once and for nothing else."""
+    todo, inside = [value], set[str]()
+    tensors, calls = dict[str, None](), set[str]()
+    while todo:
+        here = todo.pop()
+        if here in inside:
+            continue
+        inside.add(here)
+        onward = [_onward(flow, here, user) for user in flow.graph.users[here]]
+        written = _sources(flow, here)
+        if here in flow.graph.outputs or None in onward or written is None:
+            return None
+        before, carriers = written
+        todo += [*before, *(name for name in onward if name)]
+        tensors |= dict.fromkeys(carriers.tensors)
+        calls |= carriers.calls
+    if not tensors or _used(flow, tensors) != calls:
+        return None
+    order = [node.target for node in flow.graph.parameters.values()]
+    return _Carriers(tuple(sorted(tensors, key=order.index)), frozenset(calls))
+
+
+def _onward(flow: Flow, value: str, user: Node) -> str | None:
+    """Where a use passes a common factor on, '' where it ends it, None where it sees it."""
+    applied = flow.applied.get(user.name)
+    radial = applied.rule.radial if applied is not None and applied.rule is not None else None
+    if applied is not None and radial and flow.operand(applied, value) == radial:
+        return ""
+    relayed = _relayed(flow, user)
+    return user.name if relayed is not None and value in relayed else None
+
+
+def _sources(flow: Flow, value: str) -> tuple[list[str], _Carriers] | None:
+    """What a value has its common factor from: other values, or tensors."""
+    node = flow.graph.by_name[value]
+    if node.kind is Kind.PARAMETER:
+        return [], _Carriers((node.target,), frozenset(user.name for user in flow.graph.users[value]))
+    writer = flow.applied.get(value)
+    if writer is not None and (found := next(_linear_in(flow, writer), None)):
+        return [], found
+    relayed = _relayed(flow, node)
+    if relayed is not None:
+        return relayed, _Carriers((), frozenset())
+    # A product has a factor of either of its operands: that of the first which a map alone writes.
+    operands = _read_linearly(writer) if writer is not None else []
+    alone = (found for operand in operands if (found := _written(flow, operand)) is not None)
+    return next((([], found) for found in alone), None)
+
+
+def _relayed(flow: Flow, node: Node) -> list[str] | None:
+    """The operands of which a common factor becomes one of the result; None for all other calls."""
+    if node.name not in flow.applied:
+        return None
+    refs = list(node.refs())
+    if _keeps(flow, node):
+        return refs
+    if short_name(node.target) in _SUMS and len(refs) == len(node.args):
+        return refs
+    factor = _multiplied(flow, node)
+    read = _read_linearly(flow.applied[node.name]) if factor is None else [factor]
+    return read if len(read) == 1 else None
 
 
 def _beside_length(flow: Flow, applied: Applied) -> set[int]:
