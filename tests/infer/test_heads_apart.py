@@ -122,3 +122,83 @@ def test_lengths_of_heads_are_planted_found_and_written(tmp_path: Any) -> None:
     again = Alignment.load(tmp_path / "alignment", found)
     for name, tensor in again.apply(state_of(moved)).items():
         torch.testing.assert_close(tensor, aligned.state[name], rtol=0, atol=1e-6)
+
+
+def one_norm(s: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """One norm over all heads, with a gain for each entry (BitNet)."""
+    y = (weights(q, k) @ v).transpose(1, 2).flatten(2)
+    return normed(s, y).view(2, TOKENS, HEADS, INSIDE).transpose(1, 2)
+
+
+def normed(s: Any, y: Tensor) -> Tensor:
+    if "b" in dict(s.named_parameters()):
+        return F.layer_norm(y, (HEADS * INSIDE,), s.g, s.b, 1e-5)
+    return F.rms_norm(y, (HEADS * INSIDE,), s.g, 1e-5)
+
+
+def added(s: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """What the norm makes is added to something else, so that its gain stays."""
+    return one_norm(s, q, k, v) + v.tanh()
+
+
+GAIN = torch.rand(HEADS * INSIDE) + 0.5
+OVER_ALL: dict[str, tuple[Heads, dict[str, Any], str]] = {
+    "one gain": (one_norm, {"g": GAIN}, "orthogonal"),
+    "gain and bias": (one_norm, {"g": GAIN, "b": torch.randn(HEADS * INSIDE)}, "orthogonal fixing ones"),
+    "one key": (one_norm, {"g": GAIN, **ONE}, "orthogonal"),
+}
+
+
+@pytest.mark.parametrize("name", OVER_ALL)
+def test_a_gain_over_all_heads_goes_into_what_reads_them(name: str) -> None:
+    f, parts, expected = OVER_ALL[name]
+    model, inputs = attention(f, **copy.deepcopy(parts))
+    found = infer(trace(model, inputs))
+    (gain,) = found.gains
+    assert gain.parameter == "g" and len(gain.frames) == 2
+    assert SymmetryGraph.from_json(found.to_json()).gains == found.gains
+    of_values = [s for s in found.active if "v.weight" in found.parameters_of[s.id] and s.is_matrix]
+    assert [str(s.group) for s in of_values] == [expected]
+    assert error(model, inputs, found) < 1e-9
+    if "b" in parts:
+        # Where a norm centres the canonical form leaves constants of equal entries as they are.
+        return
+    counted = audit(model, inputs, symmetry=found)
+    assert counted.complete, str(counted)
+    moved, state = copy.deepcopy(model), state_of(model)
+    moved.load_state_dict(random_transform(found, state, torch.Generator().manual_seed(1)).apply(state))
+    back = symgraph.align(model, moved, *inputs).state
+    for tensor in state:
+        torch.testing.assert_close(back[tensor], state[tensor], rtol=0, atol=5e-3)
+
+
+def test_a_gain_over_all_heads_stays_where_something_else_sees_what_it_makes() -> None:
+    model, inputs = attention(added, g=GAIN.clone())
+    found = infer(trace(model, inputs))
+    assert not found.gains
+    assert error(model, inputs, found) < 1e-9
+
+
+def test_a_gain_over_all_heads_stays_where_each_head_is_read_by_itself() -> None:
+    """A map that all heads share has no weight for a head to take its gain into."""
+    model, inputs = attention(lambda s, q, k, v: s.p(one_norm(s, q, k, v)), g=GAIN.clone(), p=nn.Linear(INSIDE, INSIDE))
+    found = infer(trace(model, inputs))
+    assert not found.gains
+    assert error(model, inputs, found) < 1e-9
+
+
+@pytest.mark.parametrize("with_gain", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_means_of_all_heads_are_seen_behind_attention(fused: bool, with_gain: bool) -> None:
+    """Each head has weights of its own, so that what is the same in all of them does not stay so."""
+
+    def f(s: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        y = F.scaled_dot_product_attention(q, k, v) if fused else weights(q, k) @ v
+        gain = (s.g,) if with_gain else ()
+        y = F.layer_norm(y.transpose(1, 2).flatten(2), (HEADS * INSIDE,), *gain)
+        return y.view(2, TOKENS, HEADS, INSIDE).transpose(1, 2)
+
+    model, inputs = attention(f, g=GAIN.clone())
+    found = infer(trace(model, inputs))
+    assert not any(piece.parameter == "v.weight" for centred in found.centred for piece in centred.pieces)
+    assert error(model, inputs, found) < 1e-9
