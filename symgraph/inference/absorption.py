@@ -8,7 +8,7 @@ linearly, into its writers. In the gauge where the gain is one, both frames are 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -37,10 +37,14 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A gain, in all its parts, that goes into the readers of its sites or, not `forward`, into the writers."""
+    """A gain, in all its parts, that goes into the readers of its sites or, not `forward`, into the writers.
+
+    `together` says that the parts are factors of one axis, with a number for each position on all of them.
+    """
 
     parts: tuple[_Part, ...]
     forward: bool
+    together: bool = False
 
     @property
     def sites(self) -> tuple[_Site, ...]:
@@ -59,9 +63,13 @@ class _Choice:
 def absorb_gains(draft: Draft) -> Draft:
     """Absorbs gains until none is left that can be; what one leaves behind may free another."""
     before = draft
-    while choices := _choices(draft):
-        draft = _absorbed(draft, choices)
-    return replace(draft, unabsorbed=before)
+    while True:
+        if choices := _choices(draft):
+            draft = _absorbed(draft, choices)
+        elif (together := next(_together(draft), None)) is not None:
+            draft = _absorbed(draft, [together])
+        else:
+            return replace(draft, unabsorbed=before)
 
 
 def gain_parameter(draft: Draft, ref: Ref) -> str | None:
@@ -127,6 +135,50 @@ def _sites(draft: Draft) -> Mapping[int, tuple[_Site, ...]]:
     return {root: tuple(sites) for root, sites in by_gain.items()}
 
 
+def _together(draft: Draft) -> Iterator[_Choice]:
+    """Gains with a number for each position on several frames, as one norm over all heads has, that go into readers."""
+    for node in draft.eq.graph.parameters.values():
+        (block, *more) = draft.blocks[node.name] or [()]
+        roots = [draft.root(ref) for ref in block]
+        if more or len(roots) < 2 or len({*roots}) < len(roots) or not _is_alone(draft, node.name, roots):
+            continue
+        sites = [_multiplied_once(draft, root) for root in roots]
+        parts = tuple(_Part(root, (site,)) for root, site in zip(roots, sites, strict=True) if site is not None)
+        choice = _Choice(parts, forward=True, together=True)
+        if len(parts) == len(roots) and _is_possible(draft, choice) and _stand_together(draft, choice):
+            yield choice
+
+
+def _is_alone(draft: Draft, source: str, roots: list[int]) -> bool:
+    """Whether a parameter of one axis has frames of its own, of which nothing is said but what multiplies."""
+    entries = prod(draft.eq.store.size(2 * root) for root in roots)
+    own = all(draft.uses.sources[root] == {source} and draft.bounds.get(root, TOP) == TOP for root in roots)
+    return own and prod(draft.eq.graph.by_name[source].shape) == entries
+
+
+def _multiplied_once(draft: Draft, root: int) -> _Site | None:
+    """The one product of a factor of a gain with one other factor."""
+    numbers = draft.uses.relations[root]
+    relation = draft.relations[numbers[0]] if len(numbers) == 1 else None
+    if relation is None or len(relation.terms) != 2 or any(power != 1 for _, power in relation.terms):
+        return None
+    others = [ref for ref, _ in relation.terms if draft.root(ref) != root]
+    return _Site(numbers[0], others[0], relation.result) if len(others) == 1 else None
+
+
+def _stand_together(draft: Draft, choice: _Choice) -> bool:
+    """Whether the frames after the gain stand beside each other, in one orientation, wherever one of them does."""
+    after = [draft.eq.store.find(ref) for ref in choice.joins()]
+    nodes = {draft.relations[site.relation].node for site in choice.sites}
+    if len(nodes) > 1 or any(len(list(draft.made_one(ref))) > 1 for ref in after):
+        return False
+    wanted = [sorted(ref ^ dual for ref in after) for dual in (0, 1)]
+    roots = {ref >> 1 for ref in after}
+    every = (map(draft.eq.store.find, block) for blocks in draft.blocks.values() for block in blocks)
+    held = (sorted(ref for ref in block if ref >> 1 in roots) for block in every)
+    return all(not found or found in wanted for found in held)
+
+
 def _is_possible(draft: Draft, choice: _Choice) -> bool:
     """Whether only linear maps see the frames that turn into others, each by one part, and none of them stays."""
     by_part = [{draft.root(ref) for ref in replace(choice, parts=(part,)).joins()} for part in choice.parts]
@@ -170,6 +222,9 @@ class _Absorption:
 
     def absorb(self, choice: _Choice) -> None:
         """Notes the gain, which is rigid from now on, and makes its frames one."""
+        if choice.together:
+            self._absorb_together(choice)
+            return
         start, sizes = 0, _parts(self.before, choice.parts[0].root)
         for part in choice.parts:
             self._absorb(replace(choice, parts=(part,)), start)
@@ -182,7 +237,21 @@ class _Absorption:
         nodes = tuple(self.before.relations[site.relation].node for site in part.sites)
         for frame, flip in sorted({member for ref in choice.joins() for member in self.draft.made_one(ref)}):
             self.gains.append(Gain(AbsorbedGain(parameter, frame, flip, choice.forward, start), nodes))
-        why = Evidence(nodes[0], "absorption", "a gain that is one in the canonical gauge")
+        self._settle(part, nodes[0])
+
+    def _absorb_together(self, choice: _Choice) -> None:
+        """A gain with a number for each position on several frames."""
+        parameter = self.before.eq.graph.by_name[_source(self.before, choice.parts[0].root)].target
+        node = self.before.relations[choice.sites[0].relation].node
+        (first, flip), *inside = (next(self.draft.made_one(ref)) for ref in choice.joins())
+        absorbed = AbsorbedGain(parameter, first, flip, True, inside=tuple(frame for frame, _ in inside))
+        self.gains.append(Gain(absorbed, (node,)))
+        for part in choice.parts:
+            self._settle(part, node)
+
+    def _settle(self, part: _Part, node: str) -> None:
+        """What of a gain is rigid from now on; the frames before and after it are one."""
+        why = Evidence(node, "absorption", "a gain that is one in the canonical gauge")
         self.bounds[part.root] = RIGID
         self._add_evidence(part.root, ((RIGID, why),))
         for site in part.sites:

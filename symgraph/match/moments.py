@@ -137,7 +137,7 @@ def _turned(symmetry: SymmetryGraph, back: Transform) -> tuple[str, ...]:
     return tuple(
         gain
         for gain, sites in symmetry.gain_sites.items()
-        if {symmetry.frame(site.frame).space for site in sites} & mixing
+        if {symmetry.frame(frame).space for site in sites for frame in site.frames} & mixing
     )
 
 

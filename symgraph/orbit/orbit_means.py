@@ -77,11 +77,14 @@ def gain_mean(
     """The projection of a gain, which multiplies entry by entry: it commutes where it is constant on what is mixed."""
     pairs = []
     for site in symmetry.gain_sites[parameter]:
-        space = symmetry.frame(site.frame).space
-        for element in (elements[generator].elements.get(space) for generator in generators):
-            if element is not None:
-                first, second = _mixed(element, symmetry.spaces[space].size)
-                pairs.append((first + site.start, second + site.start))
+        spaces = [symmetry.frame(frame).space for frame in site.frames]
+        shape = [symmetry.spaces[space].size for space in spaces]
+        places = site.start + torch.arange(math.prod(shape)).reshape(shape)
+        for dim, space in enumerate(spaces):
+            for element in (elements[generator].elements.get(space) for generator in generators):
+                if element is not None:
+                    first, second = (places.index_select(dim, at).flatten() for at in _mixed(element, shape[dim]))
+                    pairs.append((first, second))
     size = math.prod(symmetry.graph.state[parameter].shape)
     return _shared(size, pairs) if pairs else None
 

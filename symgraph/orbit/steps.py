@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -175,21 +176,24 @@ class Rescale(Step):
 
     def _block(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
         frames = self.frames
+        at = {leaf.frame: dim for dim, leaf in enumerate(block)}
         for dim, leaf in enumerate(block):
             if leaf.frame in frames:
-                factor = spread(self._on(leaf).to(tensor), tensor.dim(), [dim])
+                dims = [dim, *(at[inside] for inside in frames[leaf.frame].inside)]
+                factor = spread(self._on([block[i] for i in dims]).to(tensor), tensor.dim(), dims)
                 turned = leaf.dual != self.symmetry.frame(leaf.frame).flip
                 covariant = turned == frames[leaf.frame].flip
                 tensor = _divide(tensor, factor) if covariant == self.forward else tensor * factor
         return tensor
 
-    def _on(self, leaf: Leaf) -> Tensor:
-        """What of the factor multiplies one of its frames."""
+    def _on(self, leaves: Sequence[Leaf]) -> Tensor:
+        """What of the factor multiplies one of its frames, or several together, which have a dimension each."""
         factor = self.factor.reshape(-1)
         for term in self.symmetry.terms[self.parameter]:
             if isinstance(term, Concat) and term.order:
                 factor = factor[list(term.places)]
-        return factor.narrow(0, self.frames[leaf.frame].start, leaf.size)
+        sizes = [leaf.size for leaf in leaves]
+        return factor.narrow(0, self.frames[leaves[0].frame].start, prod(sizes)).reshape(sizes)
 
     def check(self, state: Mapping[str, Tensor]) -> None:
         """Raises for a zero gain where a bias would have to be divided by it; all others are absorbed.
@@ -211,8 +215,8 @@ class Rescale(Step):
     def _annihilates(self, name: str, bias: Tensor) -> bool:
         """Whether a zero of the factor stands where a vector has none."""
         for block in blocks(name, [bias], self.symmetry.terms[name]):
-            (leaf, *_), (part, *_) = block.leaves, block.tensors
-            if leaf.frame in self.frames and bool((part[self._on(leaf) == 0] != 0).any()):
+            first, (part, *_) = block.leaves[0].frame, block.tensors
+            if first in self.frames and bool((part[self._on(block.leaves) == 0] != 0).any()):
                 return True
         return False
 

@@ -135,10 +135,10 @@ def _lengths(symmetry: SymmetryGraph, sizes: dict[int, int], shrunk: Sequence[Sp
 def _of_gains(symmetry: SymmetryGraph, sizes: dict[int, int]) -> Iterator[tuple[int, int]]:
     """The rigid spaces of gains that multiply a space which shrinks: absorbed, they are one in canonical form."""
     for gain in symmetry.gains:
-        space = symmetry.spaces[symmetry.frame(gain.frame).space]
-        for leaf in (leaf for term in symmetry.terms[gain.parameter] for leaf in leaves(term)):
-            if space.id in sizes and leaf.space not in sizes and leaf.space >= 0 and leaf.size == space.size:
-                yield leaf.space, sizes[space.id]
+        for space in (symmetry.spaces[symmetry.frame(frame).space] for frame in gain.frames):
+            for leaf in (leaf for term in symmetry.terms[gain.parameter] for leaf in leaves(term)):
+                if space.id in sizes and leaf.space not in sizes and leaf.space >= 0 and leaf.size == space.size:
+                    yield leaf.space, sizes[space.id]
 
 
 def _chosen(symmetry: SymmetryGraph, patterns: str | Sequence[str] | None) -> list[Space]:

@@ -134,9 +134,10 @@ def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         if not space.rigid:
             yield Family.SPACE, space.name, _of_space(symmetry, space, sizes), ()
     for name, sites in symmetry.gain_sites.items():
-        spaces = {site.start: symmetry.frame(site.frame).space for site in sites}.values()
-        known = all(space >= 0 for space in spaces)
-        number = sum(sizes[space] for space in spaces) if known else prod(symmetry.graph.state[name].shape)
+        spaces = {site.start: [symmetry.frame(frame).space for frame in site.frames] for site in sites}.values()
+        known = all(space >= 0 for together in spaces for space in together)
+        parts = (prod((sizes[space] for space in together), start=1) for together in spaces if known)
+        number = sum(parts) if known else prod(symmetry.graph.state[name].shape)
         yield Family.GAIN, name, number, name
     written = {
         _range(piece): _others(symmetry, piece, centred.frame, sizes)

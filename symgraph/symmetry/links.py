@@ -50,7 +50,7 @@ class _End:
 def link(symmetry: Structure, name: str) -> Link:
     """Between which spaces a parameter or buffer leads."""
     if name in symmetry.gain_sites:
-        spaces = [symmetry.frame(gain.frame).space for gain in symmetry.gain_sites[name]]
+        spaces = [symmetry.frame(frame).space for gain in symmetry.gain_sites[name] for frame in gain.frames]
         return Link(tuple(dict.fromkeys(symmetry.spaces[space].name for space in spaces if space >= 0)))
     ends = _two(_ends(symmetry, symmetry.terms_of(name)))
     if len(ends) < 2:

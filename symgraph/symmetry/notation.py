@@ -137,7 +137,7 @@ class _Writer:
 
     def _absorbed(self) -> list[str]:
         frames = {leaf.frame for term in self.symmetry.terms_of(self.name) for leaf in leaves(term)}
-        return list(dict.fromkeys(gain.parameter for gain in self.symmetry.gains if gain.frame in frames))
+        return list(dict.fromkeys(gain.parameter for gain in self.symmetry.gains if {*gain.frames} & frames))
 
     def _letter(self, space: Space) -> str:
         return _indexed(self.letters[space.id], self._position(space))

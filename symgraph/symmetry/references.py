@@ -81,7 +81,7 @@ def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:
 
 def _families(symmetry: Structure) -> Iterator[str]:
     frames = {frame.id for frame in symmetry.frames}
-    used = [("gains", gain.frame) for gain in symmetry.gains] + [
+    used = [("gains", frame) for gain in symmetry.gains for frame in gain.frames] + [
         ("centred", centred.frame) for centred in symmetry.centred
     ]
     used += [("shears", shear.frame) for shear in symmetry.shears]

@@ -99,7 +99,8 @@ class AbsorbedGain:
     """A gain that is one in the canonical gauge; `forward` means absorbed into readers, else into writers.
 
     `flip` says that the value it multiplies has the frame's dual orientation, `start` with which of its entries the
-    part begins that multiplies this frame, the parts being one after the other.
+    part begins that multiplies this frame, the parts being one after the other. With frames `inside` an entry is for a
+    position on this frame and on those, which stand beside it wherever it stands: heads and the inside of each.
     """
 
     parameter: str
@@ -107,6 +108,12 @@ class AbsorbedGain:
     flip: bool
     forward: bool
     start: int = 0
+    inside: tuple[int, ...] = ()
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """All frames that it multiplies together."""
+        return (self.frame, *self.inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +358,7 @@ class Structure(Families):
 
     def absorbed_on(self, space: Space) -> list[AbsorbedGain]:
         """The absorbed gains that stand on a space."""
-        return [gain for gain in self.gains if self.frame(gain.frame).space == space.id]
+        return [gain for gain in self.gains if space.id in {self.frame(frame).space for frame in gain.frames}]
 
     @cached_property
     def gain_sites(self) -> dict[str, tuple[AbsorbedGain, ...]]:
