@@ -170,8 +170,8 @@ class Centring:
             return None if after is None else (user.name, alone(after))
         # By continuity an operator that admits every invertible map on an axis commutes with the projection that
         # removes the mean, that of each head where the axis has several, so that what multiples of ones in the operand
-        # add to the result is a multiple of ones. What passes on a constant along an axis that it sums over does not pass
-        # on multiples that vary along it: each head has weights of its own.
+        # add to the result is a multiple of ones. What passes on a constant along an axis that it sums over does not
+        # pass on multiples that vary along it: each head has weights of its own.
         kept = {token.name for token in a.binding.results[0]}
         entrywise = all(token.name in kept for token in a.binding.operands[operand][1])
         added = operand == a.rule.adds or (a.rule.shift.get(operand) == "output" and entrywise)
