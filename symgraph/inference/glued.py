@@ -1,8 +1,9 @@
 """Parameters that are put together before anything else reads them, and act as one tensor.
 
 `cat([a, b])` of parameters that nothing reads by themselves is a parameter in pieces. Read as it stands, each piece has
-spaces of its own, and where the pieces end inside of a head, or in the midst of parts that take turns, nothing is left
-of these. Read as one parameter it is like any other; what was found of its entries is then said of the pieces'.
+spaces of its own: less than the whole has where the pieces end inside of a head or of parts that take turns, or are
+parts of one stream. Read as one parameter it is like any other; what was found of its entries is then said of the
+pieces'.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from symgraph.ir import Graph, Kind, Node
 from symgraph.symmetry.families import Constant, Hop, Piece, Share, texts
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Glued
-from symgraph.symmetry.terms import Leaf, Term, leaves, over_leaves
+from symgraph.symmetry.terms import Leaf, Term, over_leaves
 from symgraph.tracing.arguments import arguments
 
 _CAT = "aten.cat.default"
@@ -43,11 +44,9 @@ class Pieces:
         return self.members[number], at - ends[number]
 
 
-def torn(symmetry: SymmetryGraph) -> frozenset[str]:
-    """The calls that put parameters together of which something rigid is left, so that they may be more as one."""
-    graph = symmetry.graph
-    found = ((node.name, _pieces(node, graph)) for node in graph.calls)
-    return frozenset(name for name, own in found if own and any(_is_rigid(symmetry, m, own.axis) for m in own.members))
+def putting_together(graph: Graph) -> frozenset[str]:
+    """The calls that put parameters together which nothing else reads."""
+    return frozenset(node.name for node in graph.calls if _pieces(node, graph) is not None)
 
 
 def _pieces(node: Node, graph: Graph) -> Pieces | None:
@@ -58,10 +57,6 @@ def _pieces(node: Node, graph: Graph) -> Pieces | None:
         return None
     axis = int((arguments(node) or {}).get("dim", 0)) % len(node.shape)
     return Pieces(tuple(n.target for n in read), axis, tuple(n.shape[axis] for n in read))
-
-
-def _is_rigid(symmetry: SymmetryGraph, parameter: str, axis: int) -> bool:
-    return any(leaf.space < 0 or symmetry.spaces[leaf.space].rigid for leaf in leaves(symmetry.terms[parameter][axis]))
 
 
 def with_glued(graph: Graph, calls: frozenset[str]) -> tuple[Graph, dict[str, Pieces]]:

@@ -14,7 +14,7 @@ from symgraph.inference.collect import collect
 from symgraph.inference.exchange import exchanges, joined
 from symgraph.inference.explained import explain_calls, suppose_branches
 from symgraph.inference.frames import find_frames
-from symgraph.inference.glued import is_apart, torn, with_glued
+from symgraph.inference.glued import is_apart, putting_together, with_glued
 from symgraph.inference.kept_symmetry import keep_symmetry, kept_symmetry, key_of
 from symgraph.inference.prepared import (
     Order,
@@ -115,9 +115,9 @@ def infer(
 
 def _inferred(graph: Graph, book: RuleBook, order: Order | None) -> SymmetryGraph:
     symmetry: SymmetryGraph = run(graph, book, order=order)
-    glued = torn(symmetry)
+    glued = putting_together(graph)
     whole: SymmetryGraph = run(graph, book, order=order, glued=glued) if glued else symmetry
-    if whole.dimension().number > symmetry.dimension().number and is_apart(whole):
+    if is_apart(whole) and whole.dimension().number > symmetry.dimension().number:
         symmetry = whole
     else:
         glued = frozenset()

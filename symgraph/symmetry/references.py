@@ -15,6 +15,7 @@ def problems(symmetry: Structure) -> Iterator[str]:
     yield from _spaces(symmetry)
     yield from _frames(symmetry)
     yield from _terms(symmetry)
+    yield from _glued(symmetry)
     yield from _families(symmetry)
 
 
@@ -67,6 +68,19 @@ def _terms(symmetry: Structure) -> Iterator[str]:
             yield f"{at}: its sizes are not the shape {list(state[name])}"
         for dim, term in enumerate(axes):
             yield from (f"{at}[{dim}]: {text}" for text in _leaves(symmetry, term, frames))
+
+
+def _glued(symmetry: Structure) -> Iterator[str]:
+    """Pieces that are no parameters, and wholes whose sizes are not theirs."""
+    state, frames = symmetry.graph.state, {frame.id for frame in symmetry.frames}
+    for whole in symmetry.glued:
+        yield from (f"glued: there is no parameter {name!r}" for name in whole.members if name not in state)
+        named = next(iter(whole.members), "")
+        first = state[named].shape if named in state else ()
+        sizes = tuple(sum(whole.sizes) if dim == whole.axis else size for dim, size in enumerate(first))
+        if tuple(term.size for term in whole.terms) != sizes or len(whole.sizes) != len(whole.members):
+            yield f"glued: the sizes of its pieces are not those of {named!r}"
+        yield from (f"glued: {text}" for term in whole.terms for text in _leaves(symmetry, term, frames))
 
 
 def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:

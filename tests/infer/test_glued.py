@@ -67,6 +67,17 @@ def _attentive(f: Any, **parts: Any) -> Made:
     return Net(f, i=nn.Linear(9, 8), o=nn.Linear(8, 9), **parts), (torch.randn(2, 4, 9),)
 
 
+def columns_of_a_table() -> Made:
+    """Two tables side by side are one stream, which the norm behind them centres."""
+
+    def forward(s: Any, i: Tensor) -> Tensor:
+        x = F.embedding(i, torch.cat([s.a, s.b], 1))
+        return s.o(F.layer_norm(x + s.d(F.gelu(s.u(x))), (6,), eps=1e-3))  # type: ignore[no-any-return]
+
+    maps = {"u": nn.Linear(6, 8), "d": nn.Linear(8, 6), "o": nn.Linear(6, 7)}
+    return Net(forward, a=torch.randn(9, 2), b=torch.randn(9, 4), **maps), (torch.randint(0, 9, (12,)),)
+
+
 WHOLE = [pieces_in_turns, pieces_end_inside_of_heads, weights_in_turns, weights_and_biases]
 
 
@@ -151,3 +162,9 @@ def test_it_is_said_and_kept() -> None:
     assert symgraph.SymmetryGraph.from_json(symmetry.to_json()).glued == symmetry.glued
     assert "a, b, c put together" in str(law(symmetry, "b"))
     assert "query-key" in symmetry.explain("b")
+
+
+def test_tables_side_by_side_are_one_stream() -> None:
+    model, inputs, symmetry = made(columns_of_a_table)
+    assert [str(s.group) for s in symmetry.active if s.size == 6] == ["orthogonal fixing ones"]
+    assert error(model, inputs, symmetry) < 1e-9

@@ -164,8 +164,14 @@ INCONSISTENT: list[tuple[Change, str]] = [
     (lambda p: p["terms"]["0.bias"][0].update(space=9), "terms['0.bias'][0]: there is no space 9"),
     (lambda p: p["terms"]["0.bias"][0].update(frame=99), "terms['0.bias'][0]: there is no frame 99"),
     (
-        lambda p: p["gains"].append({"parameter": "nobody", "frame": 99, "flip": False, "forward": True, "start": 0}),
+        lambda p: p["gains"].append(
+            {"parameter": "nobody", "frame": 99, "flip": False, "forward": True, "start": 0, "inside": []}
+        ),
         "gains: there is no frame 99; gains: there is no parameter 'nobody'",
+    ),
+    (
+        lambda p: p["glued"].append({"members": ["0.bias", "nobody"], "axis": 0, "sizes": [7, 2], "terms": []}),
+        "glued: there is no parameter 'nobody'; glued: the sizes of its pieces are not those of '0.bias'",
     ),
     (lambda p: p["constants"].append(unseen(0, [1, 0, 2])), "constants: '0.bias' has no axis 1"),
     (lambda p: p["constants"].append(unseen(1, [])), "constants: '0.bias' has no axis 1"),
