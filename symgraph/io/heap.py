@@ -9,7 +9,7 @@ from torch import Tensor
 
 # The name that glibc has for it, and the size from which a block is mapped by itself.
 _MMAP_THRESHOLD = -3
-_MAPPED = 2**20
+_MAPPED = 2**18
 # Tensors of so many entries are worth a walk over the heap.
 _LARGE = 2**20
 
@@ -31,7 +31,8 @@ def give_back_blocks() -> None:
     """From now on the memory of a tensor goes back to the system when the tensor goes, where the C library is glibc.
 
     It keeps all blocks but the largest otherwise, which adds up to several times what is ever held at once where
-    tensors come and go one by one.
+    tensors come and go one by one: of the room of an aligned block it keeps a few bytes apart, so that the next one of
+    that size does not fit there.
     """
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _MAPPED)
