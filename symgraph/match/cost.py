@@ -25,8 +25,9 @@ from symgraph.symmetry.terms import leaves
 _LOADED, _CANONICAL, _DESCENT, _MOVED, _COMPARED = 2, 1, 1, 1, 1
 # Of more than two models: for their norms and distances, and for what each of three starts comes to.
 _WEIGHED = 6
-# Of the largest tensor so many are held at once in float64, of the largest table of correlations in float32.
-_LARGEST, _TABLES = 3, 3
+# Of the largest tensor so many are held at once in float64; at another time, while a unit is solved, of the largest
+# table of correlations in float32: sums by sign, the best, and what an assignment works with. Measured.
+_LARGEST, _TABLES = 4, 7
 # Two models wait beside the output while they are matched, in this precision.
 _MATCHED = torch.float32.itemsize
 # Bytes a second that are read, widened and moved. A modest figure: disks and processors differ.
@@ -66,10 +67,10 @@ def cost_of_program(models: Sequence[Model], program: Program, symmetry: Symmetr
     descents = sum(count for count, _ in chain(*counts))
     compared = 1 + any(step.compared for step in program.steps if isinstance(step, Settle))
     passes = _LOADED + _CANONICAL + _DESCENT * descents + further + _MOVED + _COMPARED * compared
-    held = _accumulated(symmetry) if steps else 0
+    elements, tables = _accumulated(symmetry) if steps else (0, 0)
     waiting = 2 * _MATCHED * bool(steps) + (len(models) - 1) * _WIDE
     computed = sweeps * _operations(symmetry) / _speed()
-    return _cost(models, passes, held, written=written, waiting=waiting, computed=computed)
+    return _cost(models, passes, elements, tables, written=written, waiting=waiting, computed=computed)
 
 
 def _descents(step: MatchStep, count: int) -> list[tuple[int, int]]:
@@ -93,23 +94,30 @@ def cost_of_mean(models: Sequence[Model]) -> Cost:
 
 
 def _cost(
-    models: Sequence[Model], passes: int, held: int, *, written: int, waiting: int, computed: float = 0.0
+    models: Sequence[Model],
+    passes: int,
+    elements: int,
+    tables: int = 0,
+    *,
+    written: int,
+    waiting: int,
+    computed: float = 0.0,
 ) -> Cost:
     stored = [sum(count * dtype.itemsize for count, dtype in _tensors(model)) for model in models]
     largest = max((count for model in models for count, _ in _tensors(model)), default=0)
     disk = written * max(stored) + waiting * max(map(_entries, models))
-    memory = held + _LARGEST * _WIDE * largest
+    memory = elements + max(_LARGEST * _WIDE * largest, tables)
     return Cost(sum(stored), passes, memory, disk, computed + passes * sum(stored) / _STREAMED)
 
 
-def _accumulated(symmetry: SymmetryGraph) -> int:
-    """Bytes of the largest table of correlations, a few times, and of the elements of all spaces."""
+def _accumulated(symmetry: SymmetryGraph) -> tuple[int, int]:
+    """Bytes of the elements of all spaces, and of the largest table of correlations, a few times."""
     sizes = [(space.size, prod(symmetry.fibre_sizes(space))) for space in symmetry.active]
     tables = max((size * outer for size, outer in sizes), default=0) ** 2
     matrices = sum(
         size**2 * outer for (size, outer), space in zip(sizes, symmetry.active, strict=True) if space.is_matrix
     )
-    return _TABLES * torch.float32.itemsize * tables + 2 * _WIDE * matrices
+    return 2 * _WIDE * matrices, _TABLES * torch.float32.itemsize * tables
 
 
 def _tensors(model: Model) -> list[tuple[int, torch.dtype]]:
