@@ -87,9 +87,9 @@ def plan(
 
 def _wanted(how: UniverseSettings, method: str, options: Any, learning: Any, data: Any, program: Any = None) -> Wanted:
     trained = {"sampler": "dirichlet", **(learning or {})} if not isinstance(learning, LearnOptions) else learning
-    found = asked(how, method, options, trained, data, program)
-    refuse_inputs(found.options)
-    return found
+    matching = given(MatchOptions, options)
+    refuse_inputs(matching)
+    return asked(how, method, matching, trained, data, program)
 
 
 def _shaped(sources: Sequence[Source], how: UniverseSettings) -> Shaped:
