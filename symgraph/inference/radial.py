@@ -32,6 +32,7 @@ class _Carriers:
 def find_radial(flow: Flow) -> list[Radial]:
     """Linear maps, with their biases, that write for scale-free readers alone, and those beside a learned number."""
     outer: dict[tuple[str, ...], set[int]] = {}
+    calls: dict[tuple[str, ...], set[str]] = {}
     for applied in flow.d.eq.applied:
         if applied.rule is None or applied.binding is None or not applied.rule.radial:
             continue
@@ -39,11 +40,14 @@ def find_radial(flow: Flow) -> list[Radial]:
         if found is not None:
             beside = _beside_length(flow, applied)
             outer[found.tensors] = outer.get(found.tensors, beside) & beside
-    return [*(_radial(flow, tensors, frames) for tensors, frames in outer.items()), *_numbers(flow)]
+            calls.setdefault(found.tensors, set()).update(found.calls)
+    # Tensors that write several such streams, as those of one network on two inputs, do nothing else.
+    alone = (tensors for tensors in outer if _used(flow, tensors) == calls[tensors])
+    return [*(_radial(flow, tensors, outer[tensors]) for tensors in alone), *_numbers(flow)]
 
 
 def _common(flow: Flow, value: str) -> _Carriers | None:
-    """All that writes a stream of which only scale-free calls read, each tensor once and for nothing else."""
+    """All that writes a stream of which only scale-free calls read."""
     todo, inside = [value], set[str]()
     tensors, calls = dict[str, None](), set[str]()
     while todo:
@@ -59,7 +63,7 @@ def _common(flow: Flow, value: str) -> _Carriers | None:
         todo += [*before, *(name for name in onward if name)]
         tensors |= dict.fromkeys(carriers.tensors)
         calls |= carriers.calls
-    if not tensors or _used(flow, tensors) != calls:
+    if not tensors:
         return None
     order = [node.target for node in flow.graph.parameters.values()]
     return _Carriers(tuple(sorted(tensors, key=order.index)), frozenset(calls))
