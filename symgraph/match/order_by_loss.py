@@ -114,7 +114,9 @@ class _Search:
     def improved(self) -> bool:
         """One pass over all spaces, and a match of everything in the order found; whether anything stayed."""
         kept = sum(self._ordered(tree) for tree in self.trees)
-        return bool(kept) and (self._keep(self.rematched(self.options.sweeps).element) or True)
+        if kept:
+            self._keep(self.rematched(self.options.sweeps).element)
+        return kept > 0
 
     def rematched(self, sweeps: int) -> Nearest:
         """Everything matched from where it is, in the order it is in."""
