@@ -28,8 +28,9 @@ from symgraph.tracing.sampling import State, generic_state
 _log = logging.getLogger(__name__)
 
 LARGEST = 6000
-# Symmetries that only an epsilon breaks: with a large one they are none, without one they are exact.
-_RAISED, _NONE = 1e-2, 0.0
+# Symmetries that only an epsilon breaks: with a large one they are none, without one they are exact. The least one is
+# no part of any sum, but keeps zero from dividing zero (a mean over the positions of a mask that is closed).
+_RAISED, _NONE = 1e-2, 1e-40
 LARGEST_EPSILON = 1e-3
 _TOLERANCE = 1e-8
 # The kernel ends at the widest gap below this, relative to the largest singular value.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from function_nets import Net, spread
 from torch import Tensor, nn
 
 from symgraph.inference.pipeline import infer
@@ -44,3 +47,17 @@ def test_a_table_makes_up_for_what_is_behind_its_norm_within_a_ball() -> None:
 def test_vectors_that_are_given_leave_no_such_freedom() -> None:
     added = measured(kinds=True)
     assert added.complete and not added.made, str(added)
+
+
+def test_a_mask_that_closes_every_position_does_not_end_an_audit() -> None:
+    """The mean over the positions that are not closed is divided by no less than an epsilon: without one by zero."""
+
+    def pooled(s: Any, x: Tensor, mask: Tensor) -> Tensor:
+        weights = mask.float().unsqueeze(-1)
+        mean: Tensor = (s.a(x) * weights).sum(1) / weights.sum(1).clamp(min=1e-6)
+        return s.o(mean)  # type: ignore[no-any-return]
+
+    net = spread(Net(pooled, a=nn.Linear(5, 4), o=nn.Linear(4, 6)))
+    inputs = torch.randn(3, 4, 5), torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    counted = audit(infer(trace(net, inputs)))
+    assert counted.complete, str(counted)
