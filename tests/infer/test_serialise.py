@@ -89,9 +89,9 @@ def test_from_a_file(tmp_path: Path) -> None:
         ("[]", "an object is needed, a list was found"),
         ("null", "an object is needed, null was found"),
         ("1.5", "an object is needed, a number was found"),
-        ("{}", "version: 3 is needed, None was found"),
-        ('{"version": 2}', "version: 3 is needed, 2 was found"),
-        ('{"version": 3, "model": "x"}', "is missing"),
+        ("{}", "version: 4 is needed, None was found"),
+        ('{"version": 3}', "version: 4 is needed, 3 was found"),
+        ('{"version": 4, "model": "x"}', "is missing"),
     ],
 )
 def test_text_that_holds_something_else(text: str, cause: str) -> None:
