@@ -255,7 +255,7 @@ def add_method(
     if choose:
         default, more = (None, usual) if suiting else (METHODS[0], "")
         group.add_argument("--method", choices=METHODS, default=default, help=text + more)
-    add_options(group, MatchOptions, "alpha", "observed", "batches")
+    add_options(group, MatchOptions, "alpha", "observed", "observed_at", "batches")
     text = "training data for the method (default: the train split of --data; none: the models make it up)"
     group.add_argument("--train-data", metavar="SPEC", help=text)
     group.add_argument("--train-split", metavar="NAME", help="its split (default: train, where it has splits)")

@@ -8,59 +8,55 @@ where B is, in turn, until nothing changes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from torch import Tensor
 
 from symgraph.match.descent import Nearest
-from symgraph.match.match_models import nearest
-from symgraph.match.match_options import MatchOptions
+from symgraph.match.nearest import nearest
+from symgraph.match.noise_weights import OPTIONS, noise_weights, sizes_of
+from symgraph.match.reordered import reordered
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.fitted import SEED, fitted, square
-from symgraph.orbit.freedoms import to_clean_gauge
 from symgraph.orbit.steps import Act, State, Transform
-from symgraph.orbit.upright import adopted, tilted, upright
+from symgraph.orbit.upright import adopted, upright
 from symgraph.symmetry.graph import SymmetryGraph
 
 # Steps of the first fits, after which permutations are matched again, and of the last one.
-BRIEF, WHOLE, ROUNDS = 6, 25, 3
+BRIEF, WHOLE, ROUNDS = 6, 25, 6
 # Surrogates of A that say what models have in common by chance.
-SURROGATES = 8
-_OPTIONS = MatchOptions(precision="float64", sweeps=20)
+SURROGATES = 4
+# Of these so many are fitted to B.
+UNRELATED = 3
+# What A explains of B, beside what unrelated models do, from which on that need not be measured by fits.
+PLAIN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
     """A where it is nearest to B, in B's gauge.
 
-    `distance` is that of the match in canonical form over |B|, and `chance` the same of models whose entries are A's in
-    another order, several times.
+    `left` is the root mean square of what is left, in sizes of B's tensors. `distance` is that of the match in
+    canonical form over |B|, `chance` the same of models whose entries are A's in another order. `unrelated` is what is
+    left of B where some of these are fitted to it as A is; empty where the canonical form has told enough.
     """
 
     state: State
     weights: dict[str, float]
+    left: float
     distance: float
     chance: tuple[float, ...]
+    unrelated: tuple[float, ...] = ()
 
     @property
-    def deviations(self) -> float:
-        """By how many standard deviations B is nearer to A than chance would have it."""
-        spread = max(stdev(self.chance), 1e-3 * mean(self.chance))
-        return (mean(self.chance) - self.distance) / spread
-
-
-def seen(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[str]:
-    """The tensors that models are compared by: whatever a checkpoint stores and the graph reads."""
-    kept = symmetry.graph.state.keys() - symmetry.graph.transient
-    return [name for name in symmetry.terms if name in kept and name in state and state[name].is_floating_point()]
-
-
-def root_mean_square(tensor: Tensor) -> float:
-    """Of the entries."""
-    return float(tensor.square().mean().sqrt()) if tensor.numel() else 0.0
+    def explained(self) -> float:
+        """The share of what unrelated models leave of B that A explains: 1 for a model of its orbit, 0 by chance."""
+        left, null = (self.left, self.unrelated) if self.unrelated else (self.distance, self.chance)
+        return 1 - (left / mean(null)) ** 2
 
 
 def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0, far: float = 1.0) -> Overlay:
@@ -75,52 +71,46 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
         CheckpointError: a gain has a zero where its bias has not.
         SymgraphError: a gain of B is zero, so that nothing can be brought into its gauge.
     """
-    names = seen(symmetry, b)
-    sizes = {name: root_mean_square(b[name]) for name in names}
-    weights = {name: 1.0 / size for name, size in sizes.items() if size > 0}
-    there = upright(symmetry, b)
-    match = _Match(symmetry, there, _noise_weights(symmetry, there, b, sizes))
-    model = upright(symmetry, a)
+    sizes = sizes_of(symmetry, b)
+    weights = {n: 1.0 / size for n, size in sizes.items() if size > 0}
+    there, model = upright(symmetry, b), upright(symmetry, a)
+    match = _Match(symmetry, there, noise_weights(symmetry, there.transform, b, sizes))
     found = match.of(model)
-    chance = tuple(match.distance(match.of(upright(symmetry, s))) for s in _surrogates(symmetry, a))
-    here = adopted(symmetry, match.brought(model, found).apply(a), b)
-    count = sum(b[name].numel() for name in weights)
+    surrogates = [upright(symmetry, s) for s in _surrogates(symmetry, model.state)]
+    matched = [match.of(s) for s in surrogates]
+    count = sum(b[n].numel() for n in weights)
+
+    def start(which: Canonical, at: Nearest, of: State) -> State:
+        return adopted(symmetry, match.brought(which, at).apply(of), b)
+
+    here = start(model, found, a)
     if square(here, b, weights) > enough**2 * count:
-        here = _fitted(symmetry, here, b, weights, far**2 * count)
-    return Overlay(here, weights, match.distance(found), chance)
+        here = _fitted(symmetry, here, b, sizes, far**2 * count)
+    left = math.sqrt(square(here, b, weights) / count)
+    over = Overlay(here, weights, left, match.distance(found), tuple(map(match.distance, matched)))
+    if left <= enough or left > far or over.explained > PLAIN:
+        return over
+    others = zip(surrogates[:UNRELATED], matched, _surrogates(symmetry, model.state), strict=False)
+    ends = (fitted(symmetry, start(s, m, of), b, weights, steps=BRIEF).squares[-1] for s, m, of in others)
+    return replace(over, unrelated=tuple(math.sqrt(end / count) for end in ends))
 
 
-def _fitted(symmetry: SymmetryGraph, here: State, b: State, weights: Mapping[str, float], far: float) -> State:
+def _fitted(symmetry: SymmetryGraph, here: State, b: State, sizes: Mapping[str, float], far: float) -> State:
     """Fits and matches in turn, then fits to the end."""
-    best = fitted(symmetry, here, b, weights, steps=BRIEF)
+    weights = {n: 1.0 / size for n, size in sizes.items() if size > 0}
+    best = last = fitted(symmetry, here, b, weights, steps=BRIEF)
     for _ in range(ROUNDS):
-        moved = _rematched(symmetry, best.state, b)
+        moved = reordered(symmetry, last.state, b, sizes)
         if moved is None:
             break
-        again = fitted(symmetry, moved, b, weights, steps=BRIEF)
-        if again.squares[-1] >= best.squares[-1]:
+        before, last = last.squares[-1], fitted(symmetry, moved, b, weights, steps=BRIEF)
+        if last.squares[-1] < best.squares[-1]:
+            best = last
+        elif before > best.squares[-1]:
             break
-        best = again
     if best.squares[-1] > far:
         return best.state
     return fitted(symmetry, best.state, b, weights, steps=WHOLE).state
-
-
-def _rematched(symmetry: SymmetryGraph, here: State, b: State) -> State | None:
-    """The state with other permutations and signs where these are nearer to B; None where it has the nearest."""
-    out, clean = to_clean_gauge(symmetry, here)
-    to, target = to_clean_gauge(symmetry, b)
-    sizes = {name: root_mean_square(b[name]) for name in seen(symmetry, b)}
-    weights = _noise_weights(symmetry, Canonical(target, to, ()), b, sizes)
-    found = nearest(symmetry, target, clean, replace(_OPTIONS, weighting=weights), warm=True)
-    if not any(_changes_places(element.index, element.sign) for element in found.element.elements.values()):
-        return None
-    return Transform((Act(found.element), *out.inverse().steps)).apply(clean)
-
-
-def _changes_places(index: Tensor | None, sign: Tensor | None) -> bool:
-    moved = index is not None and bool((index != torch.arange(index.shape[-1])).any())
-    return moved or (sign is not None and bool((sign < 0).any()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +123,7 @@ class _Match:
 
     def of(self, model: Canonical) -> Nearest:
         """The match of a model in canonical form."""
-        options = replace(_OPTIONS, weighting=self.weights)
+        options = replace(OPTIONS, weighting=self.weights)
         return nearest(self.symmetry, self.target.state, model.state, options)
 
     def distance(self, found: Nearest) -> float:
@@ -146,40 +136,12 @@ class _Match:
         return Transform((*model.transform.steps, Act(found.element), *back))
 
 
-def _noise_weights(
-    symmetry: SymmetryGraph, there: Canonical, b: State, sizes: Mapping[str, float], probes: int = 2
-) -> dict[str, float]:
-    """One over the variance that noise of equal share in every tensor of B has in canonical form, by parameter."""
-    generator, found = torch.Generator().manual_seed(SEED + 2), dict[str, float]()
-    for _ in range(probes):
-        noise = {
-            name: sizes.get(name, 0.0) * _noise_like(tensor, generator) if name in sizes else tensor
-            for name, tensor in b.items()
-        }
-        moved = there.transform.apply(noise, linear=True)
-        for n in sizes:
-            found[n] = found.get(n, 0.0) + float(moved[n].square().mean()) / probes
-    least = 1e-12 * max(found.values(), default=1.0)
-    # What the canonical form leaves open says nothing there.
-    ports = (
-        p
-        for constant in tilted(symmetry)
-        for p in (constant.source, *(share.port for share in constant.shares if share.port.plane is not None))
-    )
-    free = {port.piece.parameter for port in ports}
-    return {
-        name: 0.0 if name in free else 1.0 / max(value, least)
-        for name, value in found.items()
-        if name in symmetry.graph.parameters
-    }
-
-
-def _noise_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-
-
 def _surrogates(symmetry: SymmetryGraph, a: State) -> Iterator[State]:
-    """Models with A's entries in another order, each tensor by itself: unrelated, and alike in all sizes."""
+    """Models with A's entries in another order, each tensor by itself: unrelated, and alike in all sizes.
+
+    Args:
+        a: in canonical form, so that these are nearly in it too.
+    """
     generator = torch.Generator().manual_seed(SEED + 3)
     for _ in range(SURROGATES):
         yield {

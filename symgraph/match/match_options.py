@@ -52,6 +52,8 @@ class MatchOptions:
     `batches`, `rows`: read so many batches, and so many positions of each value in one; 0: all, `rows` 0 also in the
     precision of the run instead of float32.
     `observed`: patterns of the outermost spaces of units whose activations count; the others are matched by weights.
+    `observed_at`: modules, whose results are meant, or values of the graph: activations count there alone. With `alpha`
+    1 and the result of one block a stream is turned as a Procrustes fit of its values there would, within its class.
     `precision`: of the tensors and of their products while they are matched; small matrices, sums and elements are
     float64, and so is everything where float32 does not resolve what is left between the models.
     `outer`: how a space with others fibred over it (experts, heads) is ordered: "joint" with all that is inside, "gate"
@@ -80,6 +82,9 @@ class MatchOptions:
     rows: int = option(128, "positions of each value that are read in a batch; 0: all", least=0)
     observed: tuple[str, ...] = option(
         ("*",), "spaces whose activations count; the others go by weights", metavar="PATTERN"
+    )
+    observed_at: tuple[str, ...] = option(
+        (), "modules, at whose results alone activations count (default: everywhere)", metavar="MODULE"
     )
     precision: str = option(
         "float32",

@@ -172,6 +172,7 @@ class MatchStep(MatchOptions, ProgramStep):
             batches=self.batches,
             rows=self.rows,
             moments=self.weighting == "inputs",
+            at=self.observed_at,
         )
 
     def __str__(self) -> str:

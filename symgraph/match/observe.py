@@ -25,6 +25,7 @@ from torch import Tensor
 from symgraph.errors import DataError, UsageError
 from symgraph.ir import Node
 from symgraph.match.activations import Activations
+from symgraph.match.named_values import named_value
 from symgraph.orbit.readings import readings
 from symgraph.orbit.tensor_blocks import Block, blocks
 from symgraph.orbit.wreath import Tree
@@ -52,6 +53,7 @@ def observe(
     dtype: torch.dtype = torch.float32,
     rows: int = 128,
     moments: bool = False,
+    at: Sequence[str] = (),
 ) -> dict[tuple[int, int], Activations]:
     """What is seen of every pair (i, j) of models, i < j, in one pass over the batches.
 
@@ -64,12 +66,14 @@ def observe(
         batches: inputs of the graph, in order or by name.
         rows: at most so many positions of a value are read in a batch, drawn anew in each; 0: all.
         moments: gather second moments at the inputs of parameters as well.
+        at: modules, whose results are meant, or values, where activations count; everywhere, if none is named.
 
     Raises:
         DataError: there are no batches, or a value is not finite.
-        UsageError: the two symmetries are not of one model.
+        UsageError: the two symmetries are not of one model, or there is no such value, or no unit is seen there.
     """
     run = _Pass(symmetry, seen, list(units), dtype, rows, moments)
+    run.look_at(at)
     # Once, and not again for every batch.
     states = [
         {name: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor for name, tensor in s.items()}
@@ -108,29 +112,42 @@ class _Pass:
         self.symmetry, self.seen, self.rows, self.dtype = symmetry, seen, rows, dtype
         self.owner = {i: unit.space.id for unit in units for i in unit.ids()}
         self.number = _numbers(symmetry, seen)
-        self.twins = {name: s for s in seen.twins for name in s.members}
-        self.sites = [node.name for node in seen.graph.calls if self._is_site(node)]
+        self.twins = {n: s for s in seen.twins for n in s.members}
+        self.sites = [n.name for n in seen.graph.calls if self._shows(n) and self._is_site(n)]
         self.readings = list(readings(seen)) if all_ else []
         self.run = Interpreter(seen.graph, dtype=dtype)
-        self.keep = {*self.sites, *(reading.value for reading in self.readings)}
-        self.keep |= {m for site in self.sites if site in self.twins for m in self.twins[site].members}
         self.along: dict[str, set[int]] = {}
-        for reading in self.readings:
-            self.along.setdefault(reading.value, set()).add(reading.along)
-        self.parts = {name: self._parts(name) for name in self.sites}
+        for r in self.readings:
+            self.along.setdefault(r.value, set()).add(r.along)
+        self.look_at(())
         self.sums: dict[tuple[int, int], dict[int, dict[tuple[Leaf, ...], Tensor]]] = {}
         self.moments: dict[tuple[str, int], list[Tensor]] = {}
         self.seen_at: dict[str, int] = {}
         self.batches = self.examples = 0
 
-    def _is_site(self, node: Node) -> bool:
+    def look_at(self, at: Sequence[str]) -> None:
+        """Activations are read there alone, if something is named."""
+        wanted = {named_value(self.seen.graph, name) for name in at}
+        if unseen := [name for name in wanted if not self._shows(self.seen.graph.by_name[name])]:
+            remedy = "name the result of a block, or what is added to a stream"
+            raise UsageError(f"no activations are matched at {min(unseen)!r}", remedy=remedy)
+        self.sites = sorted(wanted) or self.sites
+        self.keep = {*self.sites, *(r.value for r in self.readings)}
+        self.keep |= {m for s in self.sites if s in self.twins for m in self.twins[s].members}
+        self.parts = {n: self._parts(n) for n in self.sites}
+
+    def _shows(self, node: Node) -> bool:
+        """Whether units can be seen at a value."""
         floats = "float" in getattr(node.result, "dtype", "")
         owned = {self.owner[space] for space in self._spaces(node.name) if space in self.owner}
         if node.name in self.seen.partial:
             return False
         if node.name in self.twins and (node.name != self.twins[node.name].members[0] or len(owned) > 1):
             return False
-        return floats and short_name(node.target) not in _VIEWS and bool(owned) and self._is_end(node)
+        return floats and bool(owned)
+
+    def _is_site(self, node: Node) -> bool:
+        return short_name(node.target) not in _VIEWS and self._is_end(node)
 
     def _is_end(self, node: Node) -> bool:
         """Whether a run of pointwise operators begins or ends here: what lies between would only be counted again."""

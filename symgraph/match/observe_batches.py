@@ -35,6 +35,7 @@ def observe_models(
     batches: int = 30,
     rows: int = 128,
     moments: bool = False,
+    at: Sequence[str] = (),
 ) -> dict[tuple[int, int], Activations]:
     """Runs all models over batches of data; see `symgraph.match.activations.observe`.
 
@@ -45,12 +46,12 @@ def observe_models(
 
     Raises:
         DataError: there are no batches, or they do not fit the model.
-        UsageError: the model's spaces depend on the shape of a batch.
+        UsageError: the model's spaces depend on the shape of a batch, or nothing is seen `at` a value.
     """
     found_alike = alike(network, data, "match activations on")
     seen = infer(found_alike.graph, book)
     told = counted(_log, islice(found_alike, batches or None), _count(data, batches), "activations of batch")
-    found = observe(symmetry, seen, models, told, units, dtype=dtype, rows=rows, moments=moments)
+    found = observe(symmetry, seen, models, told, units, dtype=dtype, rows=rows, moments=moments, at=at)
     return {pair: replace(x, left_out=found_alike.left_out) for pair, x in found.items()}
 
 

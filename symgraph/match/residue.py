@@ -2,7 +2,8 @@
 
 Noise of a share x is white: in every tensor x times the root mean square of the entries, whatever the tensor. A fit of
 d coordinates takes up d directions of it, so that the share is estimated over those that are left. What training
-changes is uneven: some tensors more than others, and matrices along few directions.
+changes is uneven: some tensors more than others, and matrices along few directions. How uneven noise is after a fit
+of this very model is known by drawing some.
 
 Source: for the largest singular value of noise, Geman 1980; Marchenko and Pastur 1967.
 """
@@ -10,14 +11,18 @@ Source: for the largest singular value of noise, Geman 1980; Marchenko and Pastu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from symgraph.errors import CheckpointError
+
 # Tensors with fewer directions left say nothing about evenness.
 LEAST = 4.0
+# Those with fewer are wholly taken up.
+LEAST_LEFT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class Residue:
 
     `share` is the root mean square over all directions that are left, relative to each tensor's own size. `unevenness`
     is the spread of the logarithms of the tensors' shares beyond that of noise, and `evidence` by how many standard
-    deviations so many numbers of noise would spread less; `peak` is the mean of the tensors' peaks.
+    deviations so many numbers of noise would spread less; `peak` is the mean of the tensors' peaks. `null` has the
+    largest unevenness and peak of noise that was drawn; zeros where none was.
     `rounding` is the share that rounding B's entries to their dtype explains.
     """
 
@@ -47,39 +53,89 @@ class Residue:
     unevenness: float
     evidence: float
     peak: float
+    null: tuple[float, float]
     rounding: float
     parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """What a fit leaves of noise: how many directions of each tensor it takes up, and the parts of every draw."""
+
+    taken: Mapping[str, float]
+    draws: tuple[tuple[Part, ...], ...]
+
+    @property
+    def most(self) -> tuple[float, float]:
+        """The largest unevenness and the largest peak of all draws."""
+        shares = [_whole_share(parts) for parts in self.draws]
+        uneven = [_unevenness(parts, share)[0] for parts, share in zip(self.draws, shares, strict=True)]
+        peaks = [_peak(parts, share) for parts, share in zip(self.draws, shares, strict=True)]
+        return max(uneven, default=0.0), max(peaks, default=0.0)
+
+
+NOTHING = Null({}, ())
+
+
+def null_of(draws: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]], names: Collection[str]) -> Null:
+    """Of noise and what a fit takes up of it, for the tensors of these names; sizes of tensors are one there."""
+    norms = list[dict[str, tuple[float, float]]]()
+    taken, sizes = dict[str, float](), dict[str, int]()
+    for noise, fitted in draws:
+        seen = [n for n in noise if n in names]
+        norms.append({n: (float((noise[n] - fitted[n]).norm()), _largest(noise[n] - fitted[n])) for n in seen})
+        taken |= {n: taken.get(n, 0.0) + float((fitted[n] * noise[n]).sum()) for n in seen}
+        sizes = {n: noise[n].numel() for n in seen}
+    taken = {n: min(max(share / max(len(norms), 1), 0.0), float(sizes[n])) for n, share in taken.items()}
+    parts = (
+        tuple(
+            Part(n, norm / math.sqrt(d), d, largest * math.sqrt(d) / norm if largest and norm else 1.0)
+            for n, (norm, largest) in draw.items()
+            if (d := sizes[n] - taken[n]) >= LEAST_LEFT
+        )
+        for draw in norms
+    )
+    return Null(taken, tuple(parts))
 
 
 def residue(
     here: Mapping[str, Tensor],
     b: Mapping[str, Tensor],
-    taken: Mapping[str, float],
+    null: Null,
     names: Sequence[str],
     dtypes: Mapping[str, torch.dtype],
 ) -> Residue:
     """What is left of B without A, which was brought over it.
 
     Args:
-        taken: how many directions of each tensor the fit has taken up.
+        null: what the fit leaves of noise.
         names: the parameters.
         dtypes: of B's tensors as they are stored.
+
+    Raises:
+        CheckpointError: something is not finite.
     """
-    parts = tuple(_parts(here, b, taken, names))
-    total = sum(part.directions for part in parts)
-    share = math.sqrt(sum(part.share**2 * part.directions for part in parts) / total) if total else 0.0
+    parts = tuple(_parts(here, b, null.taken, names))
+    share = _whole_share(parts)
     uneven, evidence = _unevenness(parts, share)
-    return Residue(share, uneven, evidence, _peak(parts, share), rounding(b, names, dtypes), parts)
+    return Residue(share, uneven, evidence, _peak(parts, share), null.most, rounding(b, names, dtypes), parts)
+
+
+def _whole_share(parts: Sequence[Part]) -> float:
+    total = sum(p.directions for p in parts)
+    return math.sqrt(sum(p.share**2 * p.directions for p in parts) / total) if total else 0.0
 
 
 def _parts(
     here: Mapping[str, Tensor], b: Mapping[str, Tensor], taken: Mapping[str, float], names: Sequence[str]
 ) -> Iterator[Part]:
-    for name in names:
-        left = b[name] - here[name]
-        size = _size(b[name], left)
-        directions = b[name].numel() - taken.get(name, 0.0)
-        if size > 0 and directions >= 0.5:
+    for n in names:
+        left = b[n] - here[n]
+        size = _size(b[n], left)
+        directions = b[n].numel() - taken.get(n, 0.0)
+        if not math.isfinite(float(left.sum()) + directions):
+            raise CheckpointError(f"what is left of {n} is no number", remedy="check the weights for NaN and infinity")
+        if size > 0 and directions >= LEAST_LEFT:
             share = float(left.norm()) / (size * math.sqrt(directions))
             yield Part(name, share, directions, _outstanding(left, directions))
 
@@ -94,12 +150,16 @@ def _size(b: Tensor, left: Tensor) -> float:
 
 
 def _outstanding(left: Tensor, directions: float) -> float:
-    if left.dim() < 2 or min(left.shape[0], left[0].numel()) < 4 or not float(left.norm()):
-        return 1.0
-    matrix = left.flatten(1)
-    rows, columns = matrix.shape
-    noise = float(left.norm()) / math.sqrt(max(directions, 1.0)) * (math.sqrt(rows) + math.sqrt(columns))
-    return float(torch.linalg.matrix_norm(matrix, 2)) / noise
+    norm, largest = float(left.norm()), _largest(left)
+    return largest * math.sqrt(max(directions, 1.0)) / norm if largest and norm else 1.0
+
+
+def _largest(left: Tensor) -> float:
+    """The largest singular value over what that of white noise of size one has; zero of what is no matrix."""
+    if left.dim() < 2 or min(left.shape[0], left[0].numel()) < 4:
+        return 0.0
+    rows, columns = left.flatten(1).shape
+    return float(torch.linalg.matrix_norm(left.flatten(1), 2)) / (math.sqrt(rows) + math.sqrt(columns))
 
 
 def _unevenness(parts: Sequence[Part], share: float) -> tuple[float, float]:

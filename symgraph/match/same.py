@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ from symgraph.io.same_architecture import architecture_differences
 from symgraph.io.shown import Shown
 from symgraph.match.laid_over import Overlay, overlay
 from symgraph.match.one_basis import check_alike
-from symgraph.match.residue import Residue, residue, rounding
-from symgraph.orbit.fitted import absorbed
+from symgraph.match.residue import NOTHING, Residue, null_of, residue, rounding
+from symgraph.orbit.fitted import drawn
 from symgraph.orbit.steps import State
 from symgraph.resize.narrow import Reduction, reduce
 from symgraph.resize.shapes import common_shape
@@ -33,10 +33,13 @@ from symgraph.tracing.sampling import float64, random_inputs
 SAME, NOISE, DERIVED, INDEPENDENT = "same", "noise", "derived", "independent"
 # Nearer than so many times what rounding explains is the same; no file says more than the second.
 ROUNDED, LEAST = 4.0, 1e-6
-# What is left of noise is as even as this, or nothing shows that it is not; and no singular value stands out so far.
-EVEN, EVIDENCE, PEAK = 0.15, 4.0, 1.15
-# What is left of more than this share of B's entries is no relation, nor is what is hardly nearer than chance has it.
-FAR, DEVIATIONS = 0.6, 4.0
+# What is left of noise is uneven, and has singular values, by so much more than noise that was drawn, or less; and it
+# is even enough where nothing shows that it is not.
+EVEN, PEAK, EVIDENCE = 0.05, 0.05, 4.0
+# A model explains another one from this share on: of its squares, and of what unrelated models leave of them.
+RELATED = 0.5
+# So many zeros are no chance.
+PRUNED = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -46,18 +49,21 @@ class Same(Shown):
 
     `verdict` is "same" (another gauge), "noise", "derived" or "independent". `residue` says what is left of the second
     model without the first, in the second one's own gauge; `gauge` names that one, "A" or "B", whichever leaves less.
-    `distance` is that of the match in canonical form over the norm of the model it is matched to, `chance` the same of
-    models with A's entries in another order. `outputs` is the change of the outputs on random inputs over their size,
-    `zeros` the share of B's entries that are zero where those of A are not.
+    `explained` is the share of what unrelated models (A's entries in another order) leave of B that A explains: 1 in an
+    orbit, 0 by chance. `distance` is that of the match in canonical form over the norm of the model it is matched to,
+    `chance` the same of unrelated models, and `unrelated` what these leave of B where they are fitted to it. `outputs`
+    is the change of the outputs on random inputs over their size, `zeros` the share of entries of the model in whose
+    gauge they were compared that are zero there alone.
     """
 
     models: tuple[str, str]
     verdict: str
     gauge: str
     residue: Residue
+    explained: float
     distance: float
     chance: tuple[float, ...]
-    deviations: float
+    unrelated: tuple[float, ...]
     outputs: float
     zeros: float
     notes: tuple[str, ...] = ()
@@ -76,8 +82,9 @@ class Same(Shown):
             "unevenness": left.unevenness,
             "evidence": left.evidence,
             "peak": left.peak,
+            "null": left.null,
         }
-        null = {"distance": self.distance, "chance": chance, "deviations": self.deviations}
+        null = {"explained": self.explained, "distance": self.distance, "chance": chance, "unrelated": self.unrelated}
         more = {"gauge": self.gauge, "outputs": self.outputs, "zeros": self.zeros, "notes": list(self.notes)}
         return {"models": list(self.models), "verdict": self.verdict, **figures, **null, **more}
 
@@ -93,15 +100,13 @@ class Same(Shown):
         apart = f"{left.share:.3g} of each tensor's size is left in the gauge of {self.gauge}"
         apart += f" (rounding: {left.rounding:.1g})"
         shape = f"uneven by {left.unevenness:.2f} across tensors, largest singular values {left.peak:.2f} times noise's"
+        shape += f" (drawn noise: {left.null[0]:.2f}, {left.null[1]:.2f})" if any(left.null) else ""
         null = f"distance in canonical form {self.distance:.4f}, by chance {chance:.4f}"
-        null += f": {self.deviations:.1f} deviations"
+        null += f", and fitted {sum(self.unrelated) / len(self.unrelated):.4f}" if self.unrelated else ""
+        null += f": {max(self.explained, 0.0):.0%} of what unrelated models leave is explained"
         outputs = f"outputs on random inputs change by {self.outputs:.2g}"
-        zeros = [f"{self.zeros:.1%} of the entries are zero in {b} alone: pruned"] if self.zeros > _PRUNED else []
+        zeros = [f"{self.zeros:.1%} of the entries are zero in {b} alone: pruned"] if self.zeros > PRUNED else []
         return "\n  ".join([what, apart, shape, null, outputs, *zeros, *self.notes])
-
-
-# So many zeros are no chance.
-_PRUNED = 0.01
 
 
 def same(
@@ -137,47 +142,60 @@ def same(
     models, notes = ready((a, b), tied, ("A", "B"), example, input_size)
     graph, states, said = _in_one_shape(models, symmetry, rules)
     stored = dtypes(models[1]), dtypes(models[0])
-    found = []
+    found = list[_Laid]()
     for gauge, pair, kept in zip("BA", (states, states[::-1]), stored, strict=True):
         tell(_log, progress, f"laying one model over the other, in the gauge of {gauge}")
-        laid = _laid(graph, *pair, kept)
-        if laid is not None:
-            found.append((gauge, *laid))
-        if found and _verdict(*found[-1][1:]) in (SAME, NOISE, INDEPENDENT):
+        laid = _laid(graph, gauge, *pair, kept)
+        found += [] if laid is None else [laid]
+        if found and found[-1].verdict != DERIVED:
             break
     if not found:
         cause = "a gain of each is zero, so that neither can be brought into the gauge of the other"
         raise CheckpointError("the models cannot be compared", cause=cause, remedy="set the gain to a small number")
-    gauge, over, left = min(found, key=lambda f: (_ORDER.index(_verdict(*f[1:])), f[2].share))
-    names = models[0].spec, models[1].spec
-    outputs, zeros = _outputs(graph, *states), _zeros(graph, over.state, states[1]) if gauge == "B" else 0.0
-    figures = over.distance, over.chance, over.deviations
-    return Same(names, _verdict(over, left), gauge, left, *figures, outputs, zeros, (*notes, *said))
+    best = min(found, key=lambda f: (_ORDER.index(f.verdict), f.left.share))
+    over, names = best.over, (models[0].spec, models[1].spec)
+    figures = over.explained, over.distance, over.chance, over.unrelated
+    outputs = _outputs(graph, *states)
+    return Same(names, best.verdict, best.gauge, best.left, *figures, outputs, best.zeros, (*notes, *said))
 
 
 _ORDER = (SAME, NOISE, DERIVED, INDEPENDENT)
 
 
-def _verdict(over: Overlay, left: Residue) -> str:
-    if left.share <= max(ROUNDED * left.rounding, LEAST):
-        return SAME
-    if left.share > FAR or over.deviations < DEVIATIONS:
-        return INDEPENDENT
-    even = left.unevenness <= EVEN or left.evidence <= EVIDENCE
-    return NOISE if even and left.peak <= PEAK else DERIVED
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """One model laid over the other in the gauge of that, and what is left."""
+
+    gauge: str
+    over: Overlay
+    left: Residue
+    zeros: float
+
+    @property
+    def verdict(self) -> str:
+        left = self.left
+        if left.share <= max(ROUNDED * left.rounding, LEAST):
+            return SAME
+        if min(self.over.explained, 1 - self.over.left**2) < RELATED:
+            return INDEPENDENT
+        uneven, peak = left.null
+        even = left.unevenness <= uneven + EVEN or left.evidence <= EVIDENCE
+        return NOISE if even and left.peak <= peak + PEAK and self.zeros <= PRUNED else DERIVED
 
 
-def _laid(graph: SymmetryGraph, a: State, b: State, kept: Mapping[str, torch.dtype]) -> tuple[Overlay, Residue] | None:
+def _laid(graph: SymmetryGraph, gauge: str, a: State, b: State, kept: Mapping[str, torch.dtype]) -> _Laid | None:
     """A laid over B and what is left; None where a gain of B is zero."""
     names = [name for name in graph.graph.parameters if name in b and b[name].is_floating_point()]
     try:
-        over = overlay(graph, a, b, enough=ROUNDED * rounding(b, names, kept), far=FAR)
+        over = overlay(graph, a, b, enough=ROUNDED * rounding(b, names, kept), far=math.sqrt(1 - RELATED))
     except SymgraphError:
         return None
-    first = residue(over.state, b, {}, names, kept)
-    if _verdict(over, first) in (SAME, INDEPENDENT):
-        return over, first
-    return over, residue(over.state, b, absorbed(graph, over.state, over.weights), names, kept)
+    zeros = _zeros(over.state, b, names)
+    first = _Laid(gauge, over, residue(over.state, b, NOTHING, names, kept), zeros)
+    if first.verdict in (SAME, INDEPENDENT):
+        return first
+    null = null_of(drawn(graph, over.state, over.weights), names)
+    return replace(first, left=residue(over.state, b, null, names, kept))
 
 
 def _outputs(graph: SymmetryGraph, a: State, b: State) -> float:
@@ -192,10 +210,9 @@ def _outputs(graph: SymmetryGraph, a: State, b: State) -> float:
     return math.sqrt(top / max(whole, 1e-300))
 
 
-def _zeros(graph: SymmetryGraph, here: State, b: State) -> float:
-    names = [name for name in graph.graph.parameters if name in b]
-    zero = sum(int(((b[name] == 0) & (here[name] != 0)).sum()) for name in names)
-    return zero / max(sum(b[name].numel() for name in names), 1)
+def _zeros(here: State, b: State, names: list[str]) -> float:
+    zero = sum(int(((b[n] == 0) & (here[n] != 0)).sum()) for n in names)
+    return zero / max(sum(b[n].numel() for n in names), 1)
 
 
 def _in_one_shape(

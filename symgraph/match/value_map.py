@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.errors import UsageError, VerifyError, near
+from symgraph.errors import UsageError, VerifyError
 from symgraph.io.models import Model
 from symgraph.io.shown import Shown
-from symgraph.ir import Graph
-from symgraph.ir import Tensor as Shape
+from symgraph.match.named_values import named_value
 from symgraph.orbit.alignment import Alignment
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Term, leaves
@@ -71,7 +70,7 @@ def value_map(base: Model, there: Alignment, at: str) -> ValueMap:
         VerifyError: the value after the alignment is not that map of the value before.
     """
     symmetry = there.symmetry
-    node = _named(symmetry.graph, at)
+    node = named_value(symmetry.graph, at)
     axes = symmetry.values.get(node) or symmetry.terms.get(node) or ()
     axis = _moving(symmetry, at, axes)
     wide = float64(state_of(base.module))
@@ -87,18 +86,6 @@ def value_map(base: Model, there: Alignment, at: str) -> ValueMap:
 def _words(symmetry: SymmetryGraph, term: Term) -> str:
     """The spaces that an axis is made of."""
     return " x ".join(dict.fromkeys(symmetry.spaces[leaf.space].name for leaf in leaves(term)))
-
-
-def _named(graph: Graph, at: str) -> str:
-    calls = [node for node in graph.calls if isinstance(node.result, Shape)]
-    if any(n.name == at for n in calls):
-        return at
-    inside = [n for n in calls if n.module == at or n.module.startswith(f"{at}.")]
-    if inside:
-        return inside[-1].name
-    known = [n.name for n in calls] + list(dict.fromkeys(n.module for n in calls if n.module))
-    remedy = near(at, known, "`graph.edges()` lists the values; a module's path names its result")
-    raise UsageError(f"no value and no module is called {at!r}", remedy=remedy)
 
 
 def _moving(symmetry: SymmetryGraph, at: str, axes: Sequence[Term]) -> int:

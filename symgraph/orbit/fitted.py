@@ -11,7 +11,7 @@ Source: Levenberg 1944, Marquardt 1963; Hestenes and Stiefel 1952; inexact steps
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ from symgraph.symmetry.graph import SymmetryGraph
 LENGTHS = (1.0, 0.5, 0.2, 0.05)
 DAMPING = 1e-4
 ACCURACIES = (0.1, 0.03, 0.01)
-PROBES = 2
+PROBES = 3
 # No seed that anyone is likely to have drawn the models with.
 SEED = 746_201_933
 
@@ -138,19 +138,11 @@ def _solved(at: Coordinates, change: State, damping: float, accuracy: float, ite
     return solution
 
 
-def absorbed(
+def drawn(
     symmetry: SymmetryGraph, state: Mapping[str, Tensor], weights: Mapping[str, float], probes: int = PROBES
-) -> dict[str, float]:
-    """How many of the directions of each tensor a fit takes up: the rest is what noise leaves there.
-
-    Noise is drawn and fitted to first order; what is fitted of it, on average, is the trace of the projection.
-    """
+) -> Iterator[tuple[State, State]]:
+    """White noise in every tensor, in units of one over its weight, and what a fit takes up of it to first order."""
     at, generator = Coordinates(symmetry, state, weights), torch.Generator().manual_seed(SEED + 1)
-    absorbed_of = dict.fromkeys(weights, 0.0)
     for _ in range(probes):
         noise = _random(at, generator)
-        taken = at.slope(_solved(at, noise, 1e-9, 0.03, 100))
-        absorbed_of = {
-            name: share + float((taken[name] * noise[name]).sum()) / probes for name, share in absorbed_of.items()
-        }
-    return {name: min(max(share, 0.0), float(state[name].numel())) for name, share in absorbed_of.items()}
+        yield noise, at.slope(_solved(at, noise, 1e-9, 0.03, 100))

@@ -78,5 +78,7 @@ def added(tensor: Tensor, dim: int, along: Tensor, across: Tensor) -> Tensor:
     """
     a, b = (spread(x.to(tensor), tensor.dim(), [dim]) for x in (along, across))
     exponent = (along * across).sum()
-    factor = torch.where(exponent == 0, 1.0, torch.expm1(exponent) / exponent).to(tensor)
+    # Divided by no zero even where the result is not taken: its slope would be no number.
+    divisor = torch.where(exponent == 0, 1.0, exponent)
+    factor = torch.where(exponent == 0, 1.0 + exponent / 2, torch.expm1(divisor) / divisor).to(tensor)
     return tensor + factor * a * (b * tensor).sum(dim, keepdim=True)

@@ -15,6 +15,8 @@ from symgraph.match.activations import agreement
 from symgraph.match.input_moments import weighted
 from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
+from symgraph.match.named_values import named_value
+from symgraph.match.nearest import nearest
 from symgraph.match.observe import observe
 from symgraph.match.unit_trees import units
 from symgraph.orbit.action import GroupElement
@@ -221,6 +223,36 @@ def test_units_that_are_not_observed_go_by_weights() -> None:
     with pytest.raises(UsageError, match="nothing to observe matches 'residul'"):
         options = MatchOptions(observed=("residul",))
         symgraph.align(c.module, c.modules(1), method="activations", data=batches("vit"), options=options)
+
+
+def test_a_stream_is_fitted_where_it_is_asked_for() -> None:
+    """With nothing but the result of one block the element of the stream is the Procrustes fit of its values there."""
+    c = case("llama")
+    a, b = (canonicalise(c.symmetry, c.state(seed)).state for seed in (1, 2))
+    place, given = "model.layers.0", [tuple(c.inputs)]
+    trees = units(c.symmetry)
+    seen = observe(c.symmetry, c.symmetry, (a, b), given, trees, rows=0, dtype=torch.float64, at=(place,))[0, 1]
+    assert seen.sites == 1
+    options = MatchOptions(alpha=1.0, precision="float64", spaces=("residual",))
+    found = nearest(c.symmetry, a, b, options, seen=seen).element.elements
+    (matrix,) = (e.matrix for s, e in found.items() if c.symmetry.spaces[s].name == "residual")
+    value = named_value(c.graph, place)
+    one, other = (Interpreter(c.graph).run(s, c.inputs, [value])[1][value].flatten(0, -2) for s in (a, b))
+    common = (one - one.mean(0)).T @ (other - other.mean(0))
+    assert matrix is not None
+    # What Procrustes reaches; there are fewer positions than directions, so that several rotations do.
+    assert float((matrix * common).sum()) == pytest.approx(float(torch.linalg.svdvals(common).sum()), rel=1e-6)
+    with pytest.raises(UsageError, match="no value and no module"):
+        observe(c.symmetry, c.symmetry, (a, b), given, trees, at=("model.layers.7",))
+    with pytest.raises(UsageError, match="no activations are matched"):
+        observe(
+            c.symmetry,
+            c.symmetry,
+            (a, b),
+            given,
+            trees,
+            at=(next(n.name for n in c.graph.calls if "rsqrt" in n.target),),
+        )
 
 
 def test_learning_starts_from_activations() -> None:

@@ -1,11 +1,12 @@
 """How much of one model's residual stream another one's explains: as it is, through alignments, and by a fit on it.
 
-    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_values.py [--methods weights activations learned]
+    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_values.py [--methods weights learned there]
 
 Of the zoo's GPT-2 pair: the share of the variance of A's stream that B's explains after each block, on test windows,
 both without their mean along the stream, which nothing reads. `Procrustes` is the best rotation on training windows,
 a fit that knows both models' values; `weights` has seen no data at all. Origins are those of the map, or (centred)
-the means of both on training windows, which all fits know.
+the means of both on training windows, which all fits know. `there` turns the stream by the values of that very block
+alone (`observed_at`), on training windows; `own text` on windows that the models wrote themselves, without any data.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from measure import Batch, one_thread
 from torch import Tensor, nn
 
 import symgraph
+from symgraph.io.data import NoData
 from symgraph.match.value_map import value_map
 
 PAIR, TRAINING = "gpt2-shakespeare", 40
+# At one block after the other: the windows, which the first has from the training split.
+THERE: dict[str, Any] = {"there": None, "own-text": NoData(examples=256, batch_size=16)}
 
 
 @torch.no_grad()
@@ -80,7 +84,15 @@ def measure(folder: Path, methods: Sequence[str]) -> dict[str, list[tuple[float,
         said("as they are", place, torch.eye(len(nothing), dtype=torch.float64), nothing)
         fit = procrustes(seen[0][place], seen[1][place])
         said("Procrustes", place, fit, seen[0][place].mean(0) - fit @ seen[1][place].mean(0))
-    for method in methods:
+    for method in THERE.keys() & set(methods):
+        data_there = THERE[method] or training[:TRAINING]
+        for place in places:
+            # The rest of the element has no part in this map.
+            options = {"alpha": 1.0, "observed_at": (place,), "batches": 0, "spaces": ("residual",)}
+            turned = symgraph.align(a, b, method="activations", data=data_there, options=options).alignment
+            moved = value_map(b, turned, place)
+            said(method, place, moved.matrix, moved.constant)
+    for method in (m for m in methods if m in METHODS):
         data: dict[str, Any] = {} if method == "weights" else {"data": training}
         alignment = symgraph.align(a, b, **METHODS[method], **data).alignment
         for place in places:
@@ -94,7 +106,7 @@ def measure(folder: Path, methods: Sequence[str]) -> dict[str, list[tuple[float,
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["weights", "activations"])
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *THERE], default=["weights", "activations", *THERE])
     args = parser.parse_args()
     folder = zoo()
     if folder is None:
