@@ -36,7 +36,7 @@ ROUNDED, LEAST = 4.0, 1e-6
 # What is left of noise is uneven, and has singular values, by so much more than noise that was drawn, or less; and it
 # is even enough where nothing shows that it is not.
 EVEN, PEAK, EVIDENCE = 0.05, 0.05, 4.0
-# A model explains another one from this share on: of its squares, and of what unrelated models leave of them.
+# What explains this share of another model is related to it.
 RELATED = 0.5
 # So many zeros are no chance.
 PRUNED = 0.01
@@ -49,11 +49,11 @@ class Same(Shown):
 
     `verdict` is "same" (another gauge), "noise", "derived" or "independent". `residue` says what is left of the second
     model without the first, in the second one's own gauge; `gauge` names that one, "A" or "B", whichever leaves less.
-    `explained` is the share of what unrelated models (A's entries in another order) leave of B that A explains: 1 in an
-    orbit, 0 by chance. `distance` is that of the match in canonical form over the norm of the model it is matched to,
-    `chance` the same of unrelated models, and `unrelated` what these leave of B where they are fitted to it. `outputs`
-    is the change of the outputs on random inputs over their size, `zeros` the share of entries of the model in whose
-    gauge they were compared that are zero there alone.
+    `explained` is the share of B, and of what unrelated models (A's entries in another order) leave of it, that A
+    explains, whichever is less: 1 in an orbit, 0 by chance. `distance` is that of the match in canonical form over the
+    norm of the model it is matched to, `chance` the same of unrelated models, and `unrelated` what these leave of B
+    where they are fitted to it. `outputs` is the change of the outputs on random inputs over their size, `zeros` the
+    share of entries of the model in whose gauge they were compared that are zero there alone.
     """
 
     models: tuple[str, str]
@@ -103,7 +103,7 @@ class Same(Shown):
         shape += f" (drawn noise: {left.null[0]:.2f}, {left.null[1]:.2f})" if any(left.null) else ""
         null = f"distance in canonical form {self.distance:.4f}, by chance {chance:.4f}"
         null += f", and fitted {sum(self.unrelated) / len(self.unrelated):.4f}" if self.unrelated else ""
-        null += f": {max(self.explained, 0.0):.0%} of what unrelated models leave is explained"
+        null += f": {max(self.explained, 0.0):.0%} is explained"
         outputs = f"outputs on random inputs change by {self.outputs:.2g}"
         zeros = [f"{self.zeros:.1%} of the entries are zero in {b} alone: pruned"] if self.zeros > PRUNED else []
         return "\n  ".join([what, apart, shape, null, outputs, *zeros, *self.notes])
@@ -176,7 +176,7 @@ class _Laid:
         left = self.left
         if left.share <= max(ROUNDED * left.rounding, LEAST):
             return SAME
-        if min(self.over.explained, 1 - self.over.left**2) < RELATED:
+        if self.over.explained < RELATED:
             return INDEPENDENT
         uneven, peak = left.null
         even = left.unevenness <= uneven + EVEN or left.evidence <= EVIDENCE

@@ -144,11 +144,7 @@ class Case:
 # What a hidden unit has: the width in the config, what writes it, and what reads it.
 HIDDEN: dict[str, tuple[str, tuple[str, ...], str]] = {
     "mlp": ("", ("0.weight", "0.bias"), "2.weight"),
-    "vit": (
-        "intermediate_size",
-        ("intermediate.dense.weight", "intermediate.dense.bias"),
-        "output.dense.weight",
-    ),
+    "vit": ("intermediate_size", ("mlp.fc1.weight", "mlp.fc1.bias"), "mlp.fc2.weight"),
     "llama": ("intermediate_size", ("gate_proj.weight", "up_proj.weight"), "down_proj.weight"),
     "bert": (
         "intermediate_size",
