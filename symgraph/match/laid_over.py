@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from statistics import mean
+from statistics import mean, stdev
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from symgraph.match.nearest import nearest
 from symgraph.match.noise_weights import OPTIONS, noise_weights, sizes_of
 from symgraph.match.reordered import reordered
 from symgraph.orbit.canonical import Canonical
-from symgraph.orbit.fitted import SEED, fitted, square
+from symgraph.orbit.fitted import SEED, Fitted, fitted, square
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.orbit.upright import adopted, upright
 from symgraph.symmetry.graph import SymmetryGraph
@@ -29,28 +29,36 @@ from symgraph.symmetry.graph import SymmetryGraph
 # Steps of the first fits, after which permutations are matched again, and of the last one.
 BRIEF, WHOLE, ROUNDS = 6, 25, 6
 # Surrogates of A that say what models have in common by chance.
-SURROGATES = 4
+SURROGATES = 8
 # Of these so many are fitted to B.
 UNRELATED = 3
 # What A explains of B, beside what unrelated models do, from which on that need not be measured by fits.
-PLAIN = 0.5
+PLAIN = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
     """A where it is nearest to B, in B's gauge.
 
-    `left` is the root mean square of what is left, in sizes of B's tensors. `distance` is that of the match in
-    canonical form over |B|, `chance` the same of models whose entries are A's in another order. `unrelated` is what is
-    left of B where some of these are fitted to it as A is; empty where the canonical form has told enough.
+    `left` is the root mean square of what is left, in sizes of B's tensors, `at_first` after the first fit alone.
+    `distance` is that of the match in canonical form over |B|, `chance` the same of models whose entries are A's in
+    another order. `unrelated` is what is left of B where some of these are fitted to it as A is at first; empty where
+    the canonical form has told enough.
     """
 
     state: State
     weights: dict[str, float]
     left: float
+    at_first: float
     distance: float
     chance: tuple[float, ...]
     unrelated: tuple[float, ...] = ()
+
+    @property
+    def deviations(self) -> float:
+        """By how many standard deviations the match in canonical form is nearer than chance."""
+        spread = max(stdev(self.chance), 1e-3 * mean(self.chance))
+        return (mean(self.chance) - self.distance) / spread
 
     @property
     def explained(self) -> float:
@@ -58,7 +66,7 @@ class Overlay:
 
         It is 1 for a model of its orbit, and 0 by chance.
         """
-        left, null = (self.left, self.unrelated) if self.unrelated else (self.distance, self.chance)
+        left, null = (self.at_first, self.unrelated) if self.unrelated else (self.distance, self.chance)
         return 1 - max(left / mean(null), self.left) ** 2
 
 
@@ -87,10 +95,12 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
         return adopted(symmetry, match.brought(which, at).apply(of), b)
 
     here = start(model, found, a)
-    if square(here, b, weights) > enough**2 * count:
-        here = _fitted(symmetry, here, b, sizes, far**2 * count)
-    left = math.sqrt(square(here, b, weights) / count)
-    over = Overlay(here, weights, left, match.distance(found), tuple(map(match.distance, matched)))
+    brief = square(here, b, weights)
+    if brief > enough**2 * count:
+        first = fitted(symmetry, here, b, weights, steps=BRIEF)
+        here, brief = _fitted(symmetry, first, b, sizes, far**2 * count), first.squares[-1]
+    left, at_first = (math.sqrt(s / count) for s in (square(here, b, weights), brief))
+    over = Overlay(here, weights, left, at_first, match.distance(found), tuple(map(match.distance, matched)))
     if left <= enough or left > far or over.explained > PLAIN:
         return over
     others = zip(surrogates[:UNRELATED], matched, _surrogates(symmetry, model.state), strict=False)
@@ -98,10 +108,10 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
     return replace(over, unrelated=tuple(math.sqrt(end / count) for end in ends))
 
 
-def _fitted(symmetry: SymmetryGraph, here: State, b: State, sizes: Mapping[str, float], far: float) -> State:
-    """Fits and matches in turn, then fits to the end."""
+def _fitted(symmetry: SymmetryGraph, first: Fitted, b: State, sizes: Mapping[str, float], far: float) -> State:
+    """From a first fit on matches and fits in turn, then fits to the end."""
     weights = {n: 1.0 / size for n, size in sizes.items() if size > 0}
-    best = last = fitted(symmetry, here, b, weights, steps=BRIEF)
+    best = last = first
     for _ in range(ROUNDS):
         moved = reordered(symmetry, last.state, b, sizes)
         if moved is None:

@@ -36,8 +36,8 @@ ROUNDED, LEAST = 4.0, 1e-6
 # What is left of noise is uneven, and has singular values, by so much more than noise that was drawn, or less; and it
 # is even enough where nothing shows that it is not.
 EVEN, PEAK, EVIDENCE = 0.05, 0.05, 4.0
-# What explains this share of another model is related to it.
-RELATED = 0.5
+# What explains this share of another model, and is so many deviations nearer than chance, is related to it.
+RELATED, DEVIATIONS = 0.25, 4.0
 # So many zeros are no chance.
 PRUNED = 0.01
 _log = logging.getLogger(__name__)
@@ -51,9 +51,10 @@ class Same(Shown):
     model without the first, in the second one's own gauge; `gauge` names that one, "A" or "B", whichever leaves less.
     `explained` is the share of B, and of what unrelated models (A's entries in another order) leave of it, that A
     explains, whichever is less: 1 in an orbit, 0 by chance. `distance` is that of the match in canonical form over the
-    norm of the model it is matched to, `chance` the same of unrelated models, and `unrelated` what these leave of B
-    where they are fitted to it. `outputs` is the change of the outputs on random inputs over their size, `zeros` the
-    share of entries of the model in whose gauge they were compared that are zero there alone.
+    norm of the model it is matched to, `chance` the same of unrelated models, by `deviations` of which it is nearer;
+    `unrelated` is what these leave of B where they are fitted to it. `outputs` is the change of the outputs on random
+    inputs over their size, `zeros` the share of entries of the model in whose gauge they were compared that are zero
+    there alone.
     """
 
     models: tuple[str, str]
@@ -61,6 +62,7 @@ class Same(Shown):
     gauge: str
     residue: Residue
     explained: float
+    deviations: float
     distance: float
     chance: tuple[float, ...]
     unrelated: tuple[float, ...]
@@ -84,7 +86,8 @@ class Same(Shown):
             "peak": left.peak,
             "null": left.null,
         }
-        null = {"explained": self.explained, "distance": self.distance, "chance": chance, "unrelated": self.unrelated}
+        null: dict[str, Any] = {"explained": self.explained, "deviations": self.deviations, "distance": self.distance}
+        null |= {"chance": chance, "unrelated": self.unrelated}
         more = {"gauge": self.gauge, "outputs": self.outputs, "zeros": self.zeros, "notes": list(self.notes)}
         return {"models": list(self.models), "verdict": self.verdict, **figures, **null, **more}
 
@@ -101,7 +104,9 @@ class Same(Shown):
         apart += f" (rounding: {left.rounding:.1g})"
         shape = f"uneven by {left.unevenness:.2f} across tensors, largest singular values {left.peak:.2f} times noise's"
         shape += f" (drawn noise: {left.null[0]:.2f}, {left.null[1]:.2f})" if any(left.null) else ""
-        null = f"distance in canonical form {self.distance:.4f}, by chance {chance:.4f}"
+        null = (
+            f"distance in canonical form {self.distance:.4f}, by chance {chance:.4f} ({self.deviations:.1f} deviations)"
+        )
         null += f", and fitted {sum(self.unrelated) / len(self.unrelated):.4f}" if self.unrelated else ""
         null += f": {max(self.explained, 0.0):.0%} is explained"
         outputs = f"outputs on random inputs change by {self.outputs:.2g}"
@@ -154,7 +159,7 @@ def same(
         raise CheckpointError("the models cannot be compared", cause=cause, remedy="set the gain to a small number")
     best = min(found, key=lambda f: (_ORDER.index(f.verdict), f.left.share))
     over, names = best.over, (models[0].spec, models[1].spec)
-    figures = over.explained, over.distance, over.chance, over.unrelated
+    figures = over.explained, over.deviations, over.distance, over.chance, over.unrelated
     outputs = _outputs(graph, *states)
     return Same(names, best.verdict, best.gauge, best.left, *figures, outputs, best.zeros, (*notes, *said))
 
@@ -176,7 +181,7 @@ class _Laid:
         left = self.left
         if left.share <= max(ROUNDED * left.rounding, LEAST):
             return SAME
-        if self.over.explained < RELATED:
+        if self.over.explained < RELATED or self.over.deviations < DEVIATIONS:
             return INDEPENDENT
         uneven, peak = left.null
         even = left.unevenness <= uneven + EVEN or left.evidence <= EVIDENCE
@@ -187,7 +192,7 @@ def _laid(graph: SymmetryGraph, gauge: str, a: State, b: State, kept: Mapping[st
     """A laid over B and what is left; None where a gain of B is zero."""
     names = [name for name in graph.graph.parameters if name in b and b[name].is_floating_point()]
     try:
-        over = overlay(graph, a, b, enough=ROUNDED * rounding(b, names, kept), far=math.sqrt(1 - RELATED))
+        over = overlay(graph, a, b, enough=ROUNDED * rounding(b, names, kept), far=math.sqrt(0.5))
     except SymgraphError:
         return None
     zeros = _zeros(over.state, b, names)
