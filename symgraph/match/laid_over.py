@@ -62,12 +62,9 @@ class Overlay:
 
     @property
     def explained(self) -> float:
-        """The share of B's squares, and of what unrelated models leave of them, that A explains, whichever is less.
-
-        It is 1 for a model of its orbit, and 0 by chance.
-        """
+        """The share of the squares that unrelated models leave of B that A explains: 1 in its orbit, 0 by chance."""
         left, null = (self.at_first, self.unrelated) if self.unrelated else (self.distance, self.chance)
-        return 1 - max(left / mean(null), self.left) ** 2
+        return 1 - (left / mean(null)) ** 2
 
 
 def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0, far: float = 1.0) -> Overlay:

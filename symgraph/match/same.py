@@ -36,8 +36,9 @@ ROUNDED, LEAST = 4.0, 1e-6
 # What is left of noise is uneven, and has singular values, by so much more than noise that was drawn, or less; and it
 # is even enough where nothing shows that it is not.
 EVEN, PEAK, EVIDENCE = 0.05, 0.05, 4.0
-# What explains this share of another model, and is so many deviations nearer than chance, is related to it.
-RELATED, DEVIATIONS = 0.25, 4.0
+# What leaves no more than this of another model, explains this share of what unrelated models leave, and is so many
+# deviations nearer than chance, is related to it.
+FAR, RELATED, DEVIATIONS = 0.7, 0.25, 4.0
 # So many zeros are no chance.
 PRUNED = 0.01
 _log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ class Same(Shown):
 
     `verdict` is "same" (another gauge), "noise", "derived" or "independent". `residue` says what is left of the second
     model without the first, in the second one's own gauge; `gauge` names that one, "A" or "B", whichever leaves less.
-    `explained` is the share of B, and of what unrelated models (A's entries in another order) leave of it, that A
-    explains, whichever is less: 1 in an orbit, 0 by chance. `distance` is that of the match in canonical form over the
+    `explained` is the share of the squares that unrelated models (A's entries in another order) leave of B that A
+    explains: 1 in an orbit, 0 by chance. `distance` is that of the match in canonical form over the
     norm of the model it is matched to, `chance` the same of unrelated models, by `deviations` of which it is nearer;
     `unrelated` is what these leave of B where they are fitted to it. `outputs` is the change of the outputs on random
     inputs over their size, `zeros` the share of entries of the model in whose gauge they were compared that are zero
@@ -181,7 +182,7 @@ class _Laid:
         left = self.left
         if left.share <= max(ROUNDED * left.rounding, LEAST):
             return SAME
-        if self.over.explained < RELATED or self.over.deviations < DEVIATIONS:
+        if self.over.left > FAR or self.over.explained < RELATED or self.over.deviations < DEVIATIONS:
             return INDEPENDENT
         uneven, peak = left.null
         even = left.unevenness <= uneven + EVEN or left.evidence <= EVIDENCE
@@ -192,7 +193,7 @@ def _laid(graph: SymmetryGraph, gauge: str, a: State, b: State, kept: Mapping[st
     """A laid over B and what is left; None where a gain of B is zero."""
     names = [name for name in graph.graph.parameters if name in b and b[name].is_floating_point()]
     try:
-        over = overlay(graph, a, b, enough=ROUNDED * rounding(b, names, kept), far=math.sqrt(0.5))
+        over = overlay(graph, a, b, enough=ROUNDED * rounding(b, names, kept), far=FAR)
     except SymgraphError:
         return None
     zeros = _zeros(over.state, b, names)
