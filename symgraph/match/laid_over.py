@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from symgraph.match.descent import Nearest
-from symgraph.match.nearest import nearest
+from symgraph.match.match_models import nearest
 from symgraph.match.noise_weights import OPTIONS, noise_weights, sizes_of
 from symgraph.match.reordered import reordered
 from symgraph.orbit.canonical import Canonical

@@ -112,13 +112,13 @@ class _Pass:
         self.symmetry, self.seen, self.rows, self.dtype = symmetry, seen, rows, dtype
         self.owner = {i: unit.space.id for unit in units for i in unit.ids()}
         self.number = _numbers(symmetry, seen)
-        self.twins = {n: s for s in seen.twins for n in s.members}
-        self.sites = [n.name for n in seen.graph.calls if self._shows(n) and self._is_site(n)]
+        self.twins = {name: s for s in seen.twins for name in s.members}
+        self.sites = [node.name for node in seen.graph.calls if self._shows(node) and self._is_site(node)]
         self.readings = list(readings(seen)) if all_ else []
         self.run = Interpreter(seen.graph, dtype=dtype)
         self.along: dict[str, set[int]] = {}
-        for r in self.readings:
-            self.along.setdefault(r.value, set()).add(r.along)
+        for reading in self.readings:
+            self.along.setdefault(reading.value, set()).add(reading.along)
         self.look_at(())
         self.sums: dict[tuple[int, int], dict[int, dict[tuple[Leaf, ...], Tensor]]] = {}
         self.moments: dict[tuple[str, int], list[Tensor]] = {}
@@ -132,9 +132,9 @@ class _Pass:
             remedy = "name the result of a block, or what is added to a stream"
             raise UsageError(f"no activations are matched at {min(unseen)!r}", remedy=remedy)
         self.sites = sorted(wanted) or self.sites
-        self.keep = {*self.sites, *(r.value for r in self.readings)}
-        self.keep |= {m for s in self.sites if s in self.twins for m in self.twins[s].members}
-        self.parts = {n: self._parts(n) for n in self.sites}
+        self.keep = {*self.sites, *(reading.value for reading in self.readings)}
+        self.keep |= {m for site in self.sites if site in self.twins for m in self.twins[site].members}
+        self.parts = {name: self._parts(name) for name in self.sites}
 
     def _shows(self, node: Node) -> bool:
         """Whether units can be seen at a value."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from symgraph.match.nearest import nearest
+from symgraph.match.match_models import nearest
 from symgraph.match.noise_weights import OPTIONS, noise_weights
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.constant_steps import Lift

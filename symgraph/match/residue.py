@@ -137,7 +137,7 @@ def _parts(
             raise CheckpointError(f"what is left of {n} is no number", remedy="check the weights for NaN and infinity")
         if size > 0 and directions >= LEAST_LEFT:
             share = float(left.norm()) / (size * math.sqrt(directions))
-            yield Part(name, share, directions, _outstanding(left, directions))
+            yield Part(n, share, directions, _outstanding(left, directions))
 
 
 def _size(b: Tensor, left: Tensor) -> float:

@@ -16,7 +16,6 @@ from symgraph.match.input_moments import weighted
 from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.named_values import named_value
-from symgraph.match.nearest import nearest
 from symgraph.match.observe import observe
 from symgraph.match.unit_trees import units
 from symgraph.orbit.action import GroupElement
