@@ -144,6 +144,8 @@ def _run(words: list[str], console: Console) -> int:
     attach_weights(args)
     # Libraries draw bars and print advice of their own; what matters of it reaches the user as an error.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Torch asks for large pages where large tensors come and go, if this is there when it is imported.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     console.quiet, console.verbose = args.quiet, args.verbose
     with _no_cache() if args.no_cache else nullcontext(), console.listening(), interruptible(args):
         code = shared(args, lambda: args.run(args, console))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,30 @@ def _imported(code: str, names: tuple[str, ...]) -> str:
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["align", "--help"], ["barrier", "--help"], []])
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert _imported(f"from symgraph.cli import main\nassert main({words!r}) == 0", _HEAVY) == ""
+
+
+_FAULTS = """
+import os, resource, sys
+from symgraph.cli import main
+with open(os.devnull, "w") as sys.stdout:
+    assert main(["explain", "residual", "-q"]) in (0, 2)
+import torch
+from symgraph.io.heap import give_back_blocks
+give_back_blocks()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(2**22)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, file=sys.stderr)
+"""
+
+
+def test_large_tensors_are_made_in_large_pages() -> None:
+    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not pages.exists() or "[never]" in pages.read_text():
+        pytest.skip("the system has no large pages")
+    done = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
+    # Of 4 KiB each there are 81,920 pages.
+    assert int(done.stderr.split()[-1]) < 20_000
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
