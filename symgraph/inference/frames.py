@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import dropwhile, groupby
 from math import prod
 
@@ -55,9 +55,9 @@ def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Re
     store, relations, links = eq.store, list[Relation](), list[tuple[Ref, Ref]]()
     given = store.copy()
     _cut_positions(store, {ref for product in eq.relations for ref in product.refs})
-    before, after = (-1, -1), (0, 0)
+    before, after, in_runs = (-1, -1), (0, 0), InRuns(store)
     while before != after:
-        products = [tuple(_in_runs(store, ref) for ref in relation.refs) for relation in eq.relations]
+        products = [tuple(map(in_runs.axis, relation.refs)) for relation in eq.relations]
         before, after = after, (sum(_align(store, refs) for refs in (*products, *eq.links)), store.moves)
         store.settle()
     open_ = _undecided(given, store, [*products, *eq.links])
@@ -98,14 +98,28 @@ def _align(store: Store, refs: tuple[Ref, ...]) -> int:
     return sum(len(store.align(first, other)) for other in (*others, *others[:-1]))
 
 
-def _in_runs(store: Store, ref: Ref) -> Ref:
-    """An axis with each run of single positions as one part, which nothing moves: each may have a factor of its own."""
-    runs = [(single, list(parts)) for single, parts in groupby(store.parts(ref), lambda part: store.size(part) == 1)]
-    if not any(single and len(parts) > 1 for single, parts in runs):
-        return ref
-    store.because("", "positions", "nothing moves them")
-    parts = [[store.fresh_rigid(len(parts))] if single and len(parts) > 1 else parts for single, parts in runs]
-    return store.concat([part for several in parts for part in several])
+@dataclass
+class InRuns:
+    """Axes with each run of single positions as one part, which nothing moves: each may have a factor of its own."""
+
+    store: Store
+    # What an axis of these parts was made to: the same again, so that it is cut as before and no cut is new for ever.
+    made: dict[tuple[Ref, ...], Ref] = field(default_factory=dict)
+
+    def axis(self, ref: Ref) -> Ref:
+        """The axis in runs, itself if it has none of several positions."""
+        parts = self.store.parts(ref)
+        runs = [(single, list(several)) for single, several in groupby(parts, lambda p: self.store.size(p) == 1)]
+        if not any(single and len(several) > 1 for single, several in runs):
+            return ref
+        if (*parts,) not in self.made:
+            self.store.because("", "positions", "nothing moves them")
+            whole = [
+                [self.store.fresh_rigid(len(several))] if single and len(several) > 1 else several
+                for single, several in runs
+            ]
+            self.made[*parts,] = self.store.concat([part for several in whole for part in several])
+        return self.made[*parts,]
 
 
 def _cut_positions(store: Store, axes: set[Ref]) -> None:

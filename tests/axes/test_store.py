@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass, describe, down
 from symgraph.inference.axis_nodes import Shape
 from symgraph.inference.claims import Ref
+from symgraph.inference.frames import InRuns
 from symgraph.inference.store import SELF_DUAL, Store
 from symgraph.inference.structural import TRANSFORMERS, Call
 from symgraph.symmetry.terms import turn_order
@@ -398,3 +399,17 @@ def test_an_axis_in_a_thousand_parts() -> None:
     shapes = tuple((3, 2) for _ in range(1500))
     results = TRANSFORMERS["split"](store, Call((tuple(axes),), {"dim": 1}, shapes))
     assert [r for r in store.leaves(axes[1])] == [store.find(r[1]) for r in results]
+
+
+def test_runs_of_single_positions_are_made_to_one_part_once() -> None:
+    """Cuts end when none is new: an axis that is looked at again is the same axis, and no node is new."""
+    store = Store()
+    axis = store.concat([store.new(1), store.new(1), store.new(4)])
+    runs = InRuns(store)
+    found = runs.axis(axis)
+    count = store.count
+    assert [store.size(part) for part in store.parts(found)] == [2, 4]
+    assert runs.axis(axis) == found
+    assert store.count == count
+    plain = store.concat([store.new(1), store.new(4)])
+    assert runs.axis(plain) == plain
