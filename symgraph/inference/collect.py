@@ -39,6 +39,7 @@ def collect(explained: Explained) -> Equations:
         for node in explained.graph.nodes:
             gathering.values[node.name] = _visit(gathering, node)
     gathering.store.settle()
+    _fix_unread_parts(gathering)
     for name in explained.graph.outputs:
         _fix_output(gathering, name)
     return gathering.equations()
@@ -83,6 +84,26 @@ def _fix_output(gathering: Gathering, name: str) -> None:
             gathering.store.rigid(axis)
     if name in gathering.of.contents:
         gathering.store.rigid(gathering.pointed(gathering.of.contents[name]))
+
+
+def _fix_unread_parts(gathering: Gathering) -> None:
+    """Positions of a tensor that the traced inputs do not reach are read for others, of which nothing is known."""
+    store, graph = gathering.store, gathering.of.graph
+    computing = (ref for node in graph.calls if not _hands_on(gathering, node) for ref in node.refs())
+    ends = (node.name for node in graph.calls if not graph.users[node.name])
+    values = {axes for name in (*computing, *ends, *graph.outputs) for axes in gathering.values[name]}
+    read = {leaf >> 1 for axes in values for axis in axes for leaf in store.leaves(axis)}
+    for node in graph.state.values():
+        for part in (leaf for axis in gathering.axes(node.name) for leaf in store.leaves(axis)):
+            if part >> 1 not in read:
+                store.because(node.name, "unread", "the traced inputs do not reach these positions")
+                store.rigid(part)
+
+
+def _hands_on(gathering: Gathering, call: Node) -> bool:
+    """Whether a call hands on entries of the one value that it reads as they are, or some of them."""
+    rule = gathering.of.by_node[call.name].rule if call.name in gathering.of.by_node else None
+    return rule is not None and bool(rule.structure) and len(list(call.refs())) == 1
 
 
 # -- nodes ---------------------------------------------------------------------------------------------------------

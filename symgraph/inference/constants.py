@@ -279,6 +279,7 @@ def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator
     biases = {i for i, p in enumerate(system.ports) if len(_shape(system, p)) == 1 or p.plane is not None}
     met = biases | {t.name[0] for t in named}
     equal = [(i, window) for i, window in system.carrier.equal if i in met]
+    equal += _unread(system, named)
     windows = Windows([*((t.name[0], t.window) for t in named), *((i, None) for i in sorted(biases)), *equal])
     rows = equations(system.sums, equal, windows)
     unknowns = [unknown for source in windows.parts for unknown in windows.within(source, None)]
@@ -297,6 +298,18 @@ def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator
     # In the order in which they act, so that what moves on arrives before its place is emptied.
     for free in sorted(solution.free, key=lambda u: (system.acts[u[0]], u)):
         yield replace(_constant(system, free, givers[free]), through=inverted.get(free))
+
+
+def _unread(system: System, named: list[Summand]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Tables of which the traced inputs do not reach all rows: all of them have the same constant."""
+    spans: dict[int, set[int]] = defaultdict(set)
+    for term in named:
+        spans[term.name[0]] |= set(range(*term.window)) if term.window else set()
+    for source, rows in spans.items():
+        shape = _shape(system, system.ports[source])
+        axis = row_axis(shape)
+        if rows and axis is not None and len(rows) < shape[axis]:
+            yield source, (0, shape[axis])
 
 
 def _inverted(

@@ -167,7 +167,7 @@ def audit(
     for point in range(POINTS):
         tell(_log, progress, f"measuring at random point {point + 1}")
         try:
-            run = _Run(symmetry, _point(symmetry.graph, state, seed, point), seed + point, progress)
+            run = _Run(symmetry, _point(symmetry, state, seed, point), seed + point, progress)
             measured = _measured(run, symmetry)
         except AuditError as error:
             unclear.append(error)
@@ -262,10 +262,10 @@ class _Kernel:
     gap: Gap
 
 
-def _point(graph: Graph, state: Mapping[str, Tensor] | None, seed: int, number: int) -> State:
+def _point(symmetry: SymmetryGraph, state: Mapping[str, Tensor] | None, seed: int, number: int) -> State:
     """One of the random points, that of a seed being the first."""
     generator = torch.Generator().manual_seed(seed + number)
-    return generic_state(graph, state, generator, _BIASES if number else 1.0)
+    return generic_state(symmetry.graph, state, generator, _moved(symmetry), _BIASES if number else 1.0)
 
 
 class _Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -88,12 +88,17 @@ def random_state(graph: Graph, generator: torch.Generator) -> State:
 
 
 def generic_state(
-    graph: Graph, buffers: Mapping[str, Tensor] | None, generator: torch.Generator, biases: float = 1.0
+    graph: Graph,
+    buffers: Mapping[str, Tensor] | None,
+    generator: torch.Generator,
+    moved: Collection[str],
+    biases: float = 1.0,
 ) -> State:
     """Random parameters at which nothing holds by accident; buffers as given, but those that a group acts on moved.
 
     Args:
         buffers: parameters and buffers of the model, of which the buffers are used; random ones when left out.
+        moved: the tensors that a group acts on. What else is stored may be what a symmetry was measured by.
         biases: what vectors that are only ever added are multiplied by. Small ones leave no unit of a piecewise linear
             activation on one side of its kink for every input, where it would be linear, or off.
     """
@@ -105,7 +110,7 @@ def generic_state(
         elif name not in graph.parameters and buffers is not None and name in buffers:
             kept = buffers[name].detach()
             state[name] = kept.double() if kept.is_floating_point() else kept
-            if kept.is_floating_point() and name not in graph.transient:
+            if kept.is_floating_point() and name in moved:
                 state[name] = state[name] + 0.5 * torch.rand(node.shape, generator=generator, dtype=torch.float64)
     return state
 

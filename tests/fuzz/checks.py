@@ -145,7 +145,8 @@ def _verified(symmetry: SymmetryGraph, state: dict[str, Tensor] | None) -> Failu
 def moves_nothing(symmetry: SymmetryGraph, state: dict[str, Tensor]) -> Failure | None:
     """Directions of the families in the kernel of the Jacobian, as an audit asks, which is not itself measured."""
     graph = with_epsilon(symmetry.graph, RAISED)
-    point = generic_state(graph, state, torch.Generator().manual_seed(0))
+    stored = graph.state.keys() - graph.transient
+    point = generic_state(graph, state, torch.Generator().manual_seed(0), stored)
     names = [n for n in graph.state if n not in graph.transient and point[n].is_floating_point()]
     rows = _rows(graph, point, names)
     largest = float(rows.norm(dim=0).max())

