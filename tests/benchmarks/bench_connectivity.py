@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from typing import Any
 
 import expert_models
 import torch
-from expert_models import corpus
+from expert_models import Setup, add_setup, setup
 from measure import in_groups
 from together import train_together  # type: ignore[import-not-found]
 from torch import nn
@@ -57,8 +56,8 @@ class Trained:
         return f"{self.width}-{self.seed}-{''.join(map(str, self.classes))}"
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(Setup):
     """Some models matched by one method."""
 
     table: str
@@ -66,14 +65,6 @@ class Job:
     number: int
     method: str
     models: tuple[Trained, ...]
-    data: Path
-    out: Path
-    scratch: Path
-    limit: int | None
-    epochs: float
-    steps: int
-    device: str
-    end: float
 
     def __str__(self) -> str:
         return f"{self.table} {self.what} ({self.number}) {self.method}"
@@ -81,16 +72,6 @@ class Job:
     @property
     def path(self) -> Path:
         return self.out / f"{self.table}-{self.what}-{self.number}-{self.method.replace(' ', '-')}.json"
-
-
-_data: dict[str, Any] = {}
-
-
-def data_of(job: Job) -> Any:
-    """The images, on the device: once in a process."""
-    if job.device not in _data:
-        _data[job.device] = corpus(job.data, job.scratch, job.limit).to(torch.device(job.device))
-    return _data[job.device]
 
 
 def setting(width: int, epochs: float) -> Any:
@@ -104,7 +85,7 @@ def train(jobs: Sequence[Job]) -> None:
         if not (jobs[0].scratch / f"{model.name}.pt").exists() and time.monotonic() < jobs[0].end:
             kinds.setdefault((model.width, model.classes), []).append(model)
     for (width, classes), models in kinds.items():
-        start, data, device = time.perf_counter(), data_of(jobs[0]), torch.device(jobs[0].device)
+        start, data, device = time.perf_counter(), jobs[0].images, torch.device(jobs[0].device)
         images, labels = data.train
         seen = torch.isin(labels, torch.tensor(classes, device=labels.device))
         s = setting(width, jobs[0].epochs)
@@ -120,7 +101,7 @@ def run(job: Job) -> str:
     if not job.path.exists():
         if time.monotonic() > job.end:
             return f"{job}: no time left"
-        data, start = data_of(job), time.perf_counter()
+        data, start = job.images, time.perf_counter()
         nets = [_loaded(job, m, data) for m in job.models]
         states, module, notes = matched(job, nets, data)
         record = {"seconds": time.perf_counter() - start, "notes": notes, **measured(job, states, module, nets, data)}
@@ -226,9 +207,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def groups_of(args: argparse.Namespace) -> list[list[Job]]:
     """Jobs by what has to be trained for them."""
-    end = time.monotonic() + args.deadline
-    where = (args.data, args.out, args.scratch or args.out)
-    shared = (*where, args.limit, args.epochs, args.steps, args.device, end)
+    shared = vars(setup(args))
     groups = []
     for kind in args.tables:
         jobs = []
@@ -247,7 +226,8 @@ def groups_of(args: argparse.Namespace) -> list[list[Job]]:
                 for i in range(args.pairs)
             ]
         for what, number, models in sets:
-            jobs += [Job(kind, what, number, method, models, *shared) for method in args.methods]
+            about = {"table": kind, "what": what, "number": number, "models": models}
+            jobs += [Job(**about, method=method, **shared) for method in args.methods]
         # What takes longest comes first, so that no process is left alone with it at the end.
         groups.append(sorted(jobs, key=lambda job: (job.method != "learned", -len(job.models))))
     return groups
@@ -255,21 +235,11 @@ def groups_of(args: argparse.Namespace) -> list[list[Job]]:
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scratch", type=Path, help="where models and decoded images are kept (default: --out)")
+    add_setup(parser, pairs=2, steps=1000)
     parser.add_argument("--tables", nargs="+", default=["many", "widths", "tasks"], choices=["many", "widths", "tasks"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--models", type=int, nargs="+", default=[3, 5, 8])
-    for name, default in (("pairs", 2), ("jobs", 1), ("steps", 1000)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--epochs", type=float, default=5)
-    parser.add_argument("--deadline", type=float, default=math.inf, help="begin nothing after so many seconds")
-    parser.add_argument("--device", default="cpu")
     args = parser.parse_args(arguments)
-    for folder in (args.out, args.scratch or args.out):
-        folder.mkdir(parents=True, exist_ok=True)
     groups = groups_of(args)
     in_groups(groups, train, run, args.jobs)
     records = [json.loads(job.path.read_text()) for group in groups for job in group if job.path.exists()]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,7 @@ from typing import Any
 
 import expert_models
 import torch
-from expert_models import GATES, LAYERS, Case, Mixture, backbone, corpus
+from expert_models import GATES, LAYERS, Case, Mixture, Setup, add_setup, backbone, setup
 from measure import in_groups
 from torch import Tensor, nn
 
@@ -229,18 +228,12 @@ def learned(pair: Pair, element: GroupElement, steps: int, permuted: bool) -> di
 # -- jobs --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(Setup):
+    """One pair."""
+
     case: Case
     number: int
-    data: Path
-    out: Path
-    scratch: Path
-    limit: int | None
-    epochs: float
-    steps: int
-    device: str
-    end: float
 
     def __str__(self) -> str:
         return str(self.case)
@@ -250,23 +243,13 @@ class Job:
         return self.out / f"{self.case.name}-{self.number}.json"
 
 
-_data: dict[str, Any] = {}
-
-
-def data_of(job: Job) -> Any:
-    """The images, on the device: once in a process."""
-    if job.device not in _data:
-        _data[job.device] = corpus(job.data, job.scratch, job.limit).to(torch.device(job.device))
-    return _data[job.device]
-
-
 def run(job: Job) -> str:
     """Measures one pair that is trained; what is known is written as it comes."""
     if job.path.exists():
         return described(json.loads(job.path.read_text()))
     if time.monotonic() > job.end:
         return f"{job.case}: no time left"
-    start, data = time.perf_counter(), data_of(job)
+    start, data = time.perf_counter(), job.images
     nets = expert_models.pair(job.case, job.number, job.scratch, data)
     pair = Pair.of(job.case, nets, data, torch.device(job.device))
     record: dict[str, Any] = {"case": str(job.case), "number": job.number}
@@ -347,28 +330,17 @@ def table(records: Iterable[Mapping[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    add_setup(parser, pairs=1, steps=300)
     parser.add_argument("--from", dest="starts", nargs="+", default=["scratch", "tuned"], choices=["scratch", "tuned"])
     parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--gates", nargs="+", default=list(GATES), choices=list(GATES))
     parser.add_argument("--experts", type=int, nargs="+", default=[4, 8, 16])
-    for name, default in (("pairs", 1), ("jobs", 1), ("steps", 300)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--epochs", type=float, default=5)
-    parser.add_argument("--deadline", type=float, default=math.inf, help="begin nothing after so many seconds")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scratch", type=Path, help="where models and decoded images are kept (default: --out)")
     args = parser.parse_args(arguments)
-    args.out.mkdir(parents=True, exist_ok=True)
-    end, scratch = time.monotonic() + args.deadline, args.scratch or args.out
-    scratch.mkdir(parents=True, exist_ok=True)
-    shared = (args.data, args.out, scratch, args.limit, args.epochs, args.steps, args.device, end)
+    common = vars(setup(args))
     groups = []
     for experts, number, start in product(args.experts, range(args.pairs), args.starts):
         cases = (Case(start == "scratch", layers, gate, experts) for layers, gate in product(args.layers, args.gates))
-        groups.append([Job(case, number, *shared) for case in cases])
+        groups.append([Job(case=case, number=number, **common) for case in cases])
     in_groups(groups, train, run, args.jobs)
     records = [json.loads(job.path.read_text()) for group in groups for job in group if job.path.exists()]
     print(table(records))
@@ -380,7 +352,7 @@ def train(jobs: Sequence[Job]) -> None:
     if time.monotonic() > jobs[0].end:
         return
     first, start, device = jobs[0], time.perf_counter(), torch.device(jobs[0].device)
-    data = data_of(first)
+    data = first.images
     if not first.case.scratch:
         backbone(first.scratch, first.epochs, data, device)
     expert_models.train([(job.case, job.number) for job in jobs], first.scratch, first.epochs, data, device)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -76,9 +80,54 @@ def setting(epochs: float) -> Setting:
     return replace(scaled(PAPER["cifar10"], "small"), epochs=epochs, augmented=False)
 
 
-def corpus(folder: Path, out: Path, limit: int | None) -> Corpus:
-    """CIFAR-10 in three splits."""
-    return images(folder, setting(0), out, limit)
+@cache
+def corpus(folder: Path, out: Path, limit: int | None, device: str) -> Corpus:
+    """CIFAR-10 in three splits, on a device: once in a process."""
+    return images(folder, setting(0), out, limit).to(torch.device(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all jobs of a benchmark have in common.
+
+    `scratch` keeps models and decoded images; nothing begins after `end`.
+    """
+
+    data: Path
+    out: Path
+    scratch: Path
+    limit: int | None
+    epochs: float
+    steps: int
+    device: str
+    end: float
+
+    @property
+    def images(self) -> Corpus:
+        """What models are trained and measured on."""
+        return corpus(self.data, self.scratch, self.limit, self.device)
+
+
+def add_setup(parser: ArgumentParser, *, pairs: int, steps: int) -> None:
+    """Declares the options of a `Setup`, and how many pairs are wanted, in how many processes."""
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, help="where models and decoded images are kept (default: --out)")
+    for name, default in (("pairs", pairs), ("jobs", 1), ("steps", steps)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--deadline", type=float, default=math.inf, help="begin nothing after so many seconds")
+    parser.add_argument("--device", default="cpu")
+
+
+def setup(args: Namespace) -> Setup:
+    """The setup that was asked for; its folders are made."""
+    scratch, end = args.scratch or args.out, time.monotonic() + args.deadline
+    for folder in (args.out, scratch):
+        folder.mkdir(parents=True, exist_ok=True)
+    given = {name: getattr(args, name) for name in ("data", "out", "limit", "epochs", "steps", "device")}
+    return Setup(**given, scratch=scratch, end=end)
 
 
 def with_mixtures(net: nn.Module, case: Case, s: Setting) -> nn.Module:
