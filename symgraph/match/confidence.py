@@ -17,6 +17,7 @@ from torch import Tensor
 from symgraph.groups.assignment import best_signs
 from symgraph.match.correlation_tables import TableSums
 from symgraph.match.unit_trees import units
+from symgraph.orbit.grams import add_to
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.orbit.wreath import Table, Tree, best, permutes
@@ -122,9 +123,9 @@ def _values(tree: Tree, path: tuple[int, ...], table: Table) -> Tensor | None:
         signs = dict(key)[space.id]
         rest, pairs = _opened(key, c, space.id, path, below)
         if rest:
-            inner[rest] = inner[rest] + pairs if rest in inner else pairs
+            add_to(inner, rest, pairs)
         else:
-            own[signs] = own[signs] + pairs if signs in own else pairs
+            add_to(own, signs, pairs)
     value = best_signs(own, space.signs)[1].double() if own else None
     if inner:
         count, n = next(iter(inner.values())).shape[:2]

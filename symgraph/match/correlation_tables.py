@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from symgraph.orbit.grams import add_to
 from symgraph.orbit.tensor_blocks import Block, unfold
 from symgraph.orbit.wreath import Key, Table, Tree
 from symgraph.symmetry.graph import SymmetryGraph
@@ -54,8 +55,7 @@ class TableSums:
             first = dims[self.unit.space.id][0]
             rest = [dim for dim in chosen if dim != first]
             key = _key(self.symmetry, [block.leaves[d] for d in rest or [first]])
-            found = weight * _correlate_pairs(block, first, rest, self.order)
-            self.sums[key] = self.sums[key] + found if key in self.sums else found
+            add_to(self.sums, key, weight * _correlate_pairs(block, first, rest, self.order))
 
     def _add(self, key: Key, block: Block, dims: list[int], weight: float) -> None:
         x, y = (unfold(tensor, dims).flatten(0, -2) for tensor in block.tensors)

@@ -29,6 +29,7 @@ from symgraph.match.tensor_weights import parameter_weights
 from symgraph.match.turns import Outcome, Turn, others, owners_of, start
 from symgraph.match.unit_trees import units
 from symgraph.orbit.action import GroupElement, packed, random_element, unpacked
+from symgraph.orbit.grams import add_to
 from symgraph.orbit.owned import owners
 from symgraph.orbit.wreath import Optimum, Table, Tree, best, decoupled, inside, paired, permutes
 from symgraph.symmetry.graph import SymmetryGraph
@@ -77,10 +78,8 @@ class Descent:
         section: RunSection | None = None,
     ) -> None:
         self.symmetry, self.options, self.run_index, self.seen = symmetry, o, run, seen
-        self.close, self.given = (
-            close,
-            next((tensor.dtype for tensor in b.values() if tensor.is_floating_point()), torch.float64),
-        )
+        self.close = close
+        self.given = next((tensor.dtype for tensor in b.values() if tensor.is_floating_point()), torch.float64)
         self.dtype: torch.dtype = torch.float64 if close else getattr(torch, o.precision)
         self.device = next((tensor.device for tensor in b.values()), torch.device("cpu"))
         self.units, self.ranks = units(symmetry, o.spaces), current()
@@ -365,8 +364,7 @@ class Descent:
             return {}, 0.0
         table: Table = {}
         for key, c in self.seen.moved(unit, self.element):
-            c = self.share * self.scale * c.to(self.device, self.dtype)
-            table[key] = table[key] + c if key in table else c
+            add_to(table, key, self.share * self.scale * c.to(self.device, self.dtype))
         return table, agreement(table.items())
 
 

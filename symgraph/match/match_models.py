@@ -214,14 +214,14 @@ def _second_to_first(
 def _pair(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:
     """What a descent of the second model towards the first comes to."""
     before, after = ((max(x, 0.0) / found.scale) ** 0.5 for x in (found.initial, found.objective[-1]))
-    elements, moved = (GroupElement(symmetry, {}), found.element), _acted(found.element, second)
+    elements, moved = (GroupElement(symmetry, {}), found.element), acted(found.element, second)
     return Matched((first, moved), elements, found.objective, found.scale, (0.0, before), (0.0, after))
 
 
 def _about_mean(symmetry: SymmetryGraph, first: State, second: State, found: Nearest) -> Matched:
     """The same, as distances from the mean of both: half of what is between them."""
     before, after = ((max(x, 0.0) / 4) ** 0.5 for x in (found.initial, found.objective[-1]))
-    elements, moved = (GroupElement(symmetry, {}), found.element), _acted(found.element, second)
+    elements, moved = (GroupElement(symmetry, {}), found.element), acted(found.element, second)
     lengths = [(square + 1e-300) ** 0.5 for square in found.squares]
     distances = (tuple(x / length for length in lengths) for x in (before, after))
     scale = sum(found.squares) + 1e-300
@@ -252,7 +252,7 @@ class _Rounds:
     def hold(self, elements: Sequence[GroupElement]) -> None:
         """Takes all models from where they were given to where these elements bring them."""
         self.elements = list(elements)
-        self.moved = [_acted(element, s) for element, s in zip(elements, self.given, strict=True)]
+        self.moved = [acted(element, s) for element, s in zip(elements, self.given, strict=True)]
 
     def start(self) -> None:
         """The nearest of three: as given, each matched to the mean of those before it, all matched to the first."""
@@ -337,13 +337,14 @@ class _Rounds:
 
     def _take(self, m: int, found: Nearest) -> None:
         self.elements[m] = found.element.after(self.elements[m])
-        self.moved[m] = _acted(self.elements[m], self.given[m])
+        self.moved[m] = acted(self.elements[m], self.given[m])
 
     def _say(self, m: int, to: str) -> None:
         tell(_log, self.progress, f"matching model {m + 1} of {len(self.moved)} to {to}")
 
 
-def _acted(element: GroupElement, state: State) -> State:
+def acted(element: GroupElement, state: State) -> State:
+    """The state where an element brings it."""
     return Transform((Act(element),)).moved(state)
 
 

@@ -112,15 +112,10 @@ class MatchStep(MatchOptions, ProgramStep):
     ) -> tuple[Matched, float | str, Seen | None]:
         """The match by costs, with the share of activations and with what was seen where it counts."""
         options = self._options
-        if seen is None:
-            return (
-                match(run.symmetry, _released(states), options, self.rounds, run.progress, None, run.keep, parts),
-                self.alpha,
-                None,
-            )
-        run.notes.append(str(seen[0, 1]))
-        counted = {u for s in seen.values() for u in s.correlations}
-        if self.alpha != "auto" or not counted:
+        if seen is not None:
+            run.notes.append(str(seen[0, 1]))
+        counted = {unit for one in (seen or {}).values() for unit in one.correlations}
+        if seen is None or self.alpha != "auto" or not counted:
             found = match(run.symmetry, _released(states), options, self.rounds, run.progress, seen, run.keep, parts)
             return found, self.alpha, seen
 

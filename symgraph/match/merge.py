@@ -155,7 +155,7 @@ def merge(
     ingredients = tuple(map(merged_ingredient, roles, whole, hashes, shares))
     where = ""
     if recalibrate is not None:
-        between = [] if shared else list(zip(states, shares, strict=True))
+        between = [] if shared else [(states[i], shares[i]) for i in order]
         device = settings.get("device", "cpu")
         state = recalibrated(heaviest.module, state, recalibrate, between=between, device=device)
         where = str(getattr(recalibrate, "source", "") or "the training data")

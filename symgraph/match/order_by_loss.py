@@ -14,18 +14,17 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
-from torch import Tensor
 
 from symgraph.match.activations import Activations
 from symgraph.match.descent import Descent, Nearest
 from symgraph.match.input_moments import weighted
-from symgraph.match.match_models import Matched
+from symgraph.match.match_models import Matched, acted
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.order_by_cost import outer_costs
 from symgraph.match.unit_trees import units
 from symgraph.measure.objective import EvenMixture
 from symgraph.orbit.action import GroupElement
-from symgraph.orbit.steps import Act, State, Transform
+from symgraph.orbit.steps import State
 from symgraph.orbit.wreath import Tree, permutes
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.progress import Progress, tell
@@ -85,7 +84,7 @@ def in_order(found: Matched, second: State, better: Exchanged) -> Matched:
     distance = (max(better.nearest.objective[-1], 0.0) / better.nearest.scale) ** 0.5
     return replace(
         found,
-        states=(found.states[0], _acted(better.element, second)),
+        states=(found.states[0], acted(better.element, second)),
         elements=(found.elements[0], better.element),
         objective=(*found.objective, better.nearest.objective[-1]),
         after=(found.after[0], distance),
@@ -155,7 +154,7 @@ class _Search:
         first, second = self.compared
         still = GroupElement(self.symmetry, {})
         seen = None if self.seen is None else self.seen.after(still, self.element)
-        return Descent(self.symmetry, first, _acted(self.element, second), options, 0, seen)
+        return Descent(self.symmetry, first, acted(self.element, second), options, 0, seen)
 
     def _keep(self, element: GroupElement) -> bool:
         """Goes there if the barrier is lower."""
@@ -166,8 +165,4 @@ class _Search:
         return True
 
     def _barrier(self, element: GroupElement) -> float:
-        return self.mixture.barrier([self.states[0], _acted(element, self.states[1])])
-
-
-def _acted(element: GroupElement, state: State) -> dict[str, Tensor]:
-    return Transform((Act(element),)).moved(dict(state))
+        return self.mixture.barrier([self.states[0], acted(element, self.states[1])])

@@ -131,11 +131,11 @@ class Program(Shown):
     def run(self, symmetry: SymmetryGraph | None, states: Mapping[str, Mapping[str, Tensor]], **how: Any) -> Run:
         """Runs the steps in order.
 
+        Several processes share the steps up to the match; the first one goes on alone with the others.
+
         Args:
             states: the models by the program's input names ("A", "B").
             how: further fields of the `Run`: models, hashes, device, dtype, lesson, batches, others, called, progress.
-
-        Several processes share the steps up to the match; the first one goes on alone with the others.
 
         Raises:
             UsageError: the program was made for another architecture, a model is missing, or a step reads what no step

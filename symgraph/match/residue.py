@@ -89,7 +89,7 @@ def null_of(draws: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]], 
     taken = {n: min(max(share / max(len(norms), 1), 0.0), float(sizes[n])) for n, share in taken.items()}
     parts = (
         tuple(
-            Part(n, norm / math.sqrt(d), d, largest * math.sqrt(d) / norm if largest and norm else 1.0)
+            Part(n, norm / math.sqrt(d), d, _outstanding(norm, largest, d))
             for n, (norm, largest) in draw.items()
             if (d := sizes[n] - taken[n]) >= LEAST_LEFT
         )
@@ -136,8 +136,9 @@ def _parts(
         if not math.isfinite(float(left.sum()) + directions):
             raise CheckpointError(f"what is left of {n} is no number", remedy="check the weights for NaN and infinity")
         if size > 0 and directions >= LEAST_LEFT:
-            share = float(left.norm()) / (size * math.sqrt(directions))
-            yield Part(n, share, directions, _outstanding(left, directions))
+            norm = float(left.norm())
+            outstanding = _outstanding(norm, _largest(left), directions)
+            yield Part(n, norm / (size * math.sqrt(directions)), directions, outstanding)
 
 
 def _size(b: Tensor, left: Tensor) -> float:
@@ -149,8 +150,7 @@ def _size(b: Tensor, left: Tensor) -> float:
     return math.sqrt(max(there - float(left.square().mean()), there / 2))
 
 
-def _outstanding(left: Tensor, directions: float) -> float:
-    norm, largest = float(left.norm()), _largest(left)
+def _outstanding(norm: float, largest: float, directions: float) -> float:
     return largest * math.sqrt(max(directions, 1.0)) / norm if largest and norm else 1.0
 
 

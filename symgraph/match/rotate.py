@@ -137,14 +137,7 @@ def rotate(
     spaces = several(spaces)
     found, notes = _given(source, example, input_size, tied)
     symmetry = infer(found, rules=rules)
-    asked = [space for pattern in spaces if pattern != "*" for space in symmetry.matching(pattern)]
-    turned = turnable(symmetry, spaces)
-    fixed = [s for s in asked or _streams(symmetry) if s not in turned]
-    kept = tuple(_reason(symmetry, s) for s in fixed)
-    if not turned:
-        cause = "; ".join(kept) or "nothing acts on any of its axes"
-        remedy = _how_larger(found.spec, fixed[0].name if fixed else "SPACE")
-        raise UsageError(f"{found.spec} has nothing to rotate", cause=cause, remedy=remedy)
+    turned, kept = _chosen(symmetry, spaces, found.spec)
     own, rounding = float64(state_of(found.module)), Rounding(bits, group)
     canonical = canonicalise(symmetry, own)
     act = Act(incoherent(symmetry, "hadamard" if by == LEARNED else by, spaces, seed))
@@ -165,6 +158,19 @@ def rotate(
     before, after = (float(error(state)) if matrices else 0.0 for state in (own, state))
     done = stored(found.module, narrowed(state, state_of(found.module)))
     return Rotated(found, by, done, alignment, turned, kept, rounding, before, after, notes, descended)
+
+
+def _chosen(symmetry: SymmetryGraph, spaces: Sequence[str], spec: str) -> tuple[tuple[Space, ...], tuple[str, ...]]:
+    """The spaces that are rotated, and why others that were asked for, or streams, are not."""
+    asked = [space for pattern in spaces if pattern != "*" for space in symmetry.matching(pattern)]
+    turned = turnable(symmetry, spaces)
+    fixed = [space for space in asked or _streams(symmetry) if space not in turned]
+    kept = tuple(_reason(symmetry, space) for space in fixed)
+    if not turned:
+        cause = "; ".join(kept) or "nothing acts on any of its axes"
+        remedy = _how_larger(spec, fixed[0].name if fixed else "SPACE")
+        raise UsageError(f"{spec} has nothing to rotate", cause=cause, remedy=remedy)
+    return turned, kept
 
 
 def _check(by: str, bits: int, group: int) -> None:

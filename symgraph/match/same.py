@@ -111,7 +111,8 @@ class Same(Shown):
         null += f", and fitted {sum(self.unrelated) / len(self.unrelated):.4f}" if self.unrelated else ""
         null += f": {max(self.explained, 0.0):.0%} is explained"
         outputs = f"outputs on random inputs change by {self.outputs:.2g}"
-        zeros = [f"{self.zeros:.1%} of the entries are zero in {b} alone: pruned"] if self.zeros > PRUNED else []
+        there = a if self.gauge == "A" else b
+        zeros = [f"{self.zeros:.1%} of the entries are zero in {there} alone: pruned"] if self.zeros > PRUNED else []
         return "\n  ".join([what, apart, shape, null, outputs, *zeros, *self.notes])
 
 

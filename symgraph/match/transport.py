@@ -32,7 +32,7 @@ from symgraph.measure.batches import counted
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.tracing import state_of
-from symgraph.tracing.deferred import Deferred, cast, later, made
+from symgraph.tracing.deferred import Deferred, cast, later_in_float64, made
 
 State = dict[str, Tensor]
 # Scales that are tried on data: from none of it to twice as much, in steps of an eighth.
@@ -218,10 +218,7 @@ def _difference(
 
 
 def _wide(found: Model) -> State:
-    own = state_of(found.module)
-    return {
-        name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor for name, tensor in own.items()
-    }
+    return later_in_float64(state_of(found.module))
 
 
 def _moved(found: Model, wide: State, there: Alignment, keep: Callable[[Tensor], Tensor]) -> State:

@@ -31,7 +31,7 @@ from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
 from symgraph.resize.prune import Pruned
 from symgraph.tracing import state_of
-from symgraph.tracing.deferred import cast, later, made
+from symgraph.tracing.deferred import cast, later_in_float64, made
 
 UNIVERSE = "universe.json"
 
@@ -99,9 +99,7 @@ def apply(
     read = {name: tensor for name, tensor in state.items() if name in alignment.symmetry.terms}
     own = checked_hash(found.module, read, found.spec)
     chosen = alignment.inverse() if inverse else alignment
-    wide = {
-        name: later(tensor, torch.float64) if tensor.is_floating_point() else tensor for name, tensor in state.items()
-    }
+    wide = later_in_float64(state)
     size = sum(tensor.numel() * torch.float64.itemsize for tensor in state.values())
     keep = made if scratch is None else Spool(Path(scratch), size).put
     moved = chosen.apply(wide, task_vector=task_vector, keep=keep)

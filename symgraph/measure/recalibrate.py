@@ -27,9 +27,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from symgraph.errors import DataError, UsageError, one_line
+from symgraph.measure.batches import counted as repeated
 from symgraph.measure.batches import placed
 from symgraph.measure.forward import Point
-from symgraph.measure.mixture import weighted_mean
+from symgraph.measure.mixture import compute_dtype, weighted_mean
 from symgraph.tracing.deferred import made
 from symgraph.tracing.progress import counted
 from symgraph.tracing.sampling import first_floating
@@ -253,7 +254,7 @@ def recalibrated(
     """
     buffers = {name for name, _ in network.named_buffers()}
     if between:
-        batches = list(batches)
+        batches = repeated(batches, "to recalibrate on")
     spreads = [spreads_of(network, _tensors(network, model, device, dtype), batches) for model, _ in between]
     wanted = mean_of(spreads, [weight for _, weight in between]) if between else None
     tensors = _tensors(network, state, device, dtype)
@@ -275,6 +276,4 @@ def _tensors(
 
 
 def _computed(tensor: Tensor, device: str | torch.device, dtype: torch.dtype | None, copy: bool) -> Tensor:
-    half = tensor.dtype in (torch.float16, torch.bfloat16)
-    wanted = (dtype or (torch.float32 if half else tensor.dtype)) if tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to(device, wanted, copy=copy)
+    return tensor.detach().to(device, compute_dtype(tensor, dtype), copy=copy)

@@ -69,6 +69,8 @@ HOW: dict[str, dict[str, Any]] = {
 }
 NAMES = ("vit", "gpt2-untied", "llama", "resnet")
 PLACES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+# What is compared with the host: a host that is compared with itself could not fail.
+OTHERS = [pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))]
 
 
 def _close_enough(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -77,7 +79,7 @@ def _close_enough(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) 
             torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("device", PLACES)
+@pytest.mark.parametrize("device", OTHERS)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("name", NAMES)
 def test_data_is_read_the_same_everywhere(name: str, how: str, device: str) -> None:
@@ -105,14 +107,14 @@ def test_learning_in_halves_finds_a_symmetry(name: str, device: str) -> None:
     assert ends.losses[0] == pytest.approx(ends.losses[-1], abs=1e-4)
 
 
-@pytest.mark.parametrize("device", PLACES)
+@pytest.mark.parametrize("device", OTHERS)
 @pytest.mark.parametrize("name", NAMES)
 def test_barriers_and_means_are_the_same_everywhere(name: str, device: str) -> None:
     a, b, data = network(name, 0), network(name, 1), batches(name)
     how: dict[str, Any] = {"points": 3, "metrics": "accuracy", "dtype": torch.float64}
     expected, found = (symgraph.loss_barrier(a, b, data, device=d, **how) for d in ("cpu", device))
     # In float64, too, rotary angles and RMS norms of transformers are float32, which devices round differently.
-    assert found.losses == pytest.approx(expected.losses, abs=1e-9 if device == "cpu" else 1e-6)
+    assert found.losses == pytest.approx(expected.losses, abs=1e-6)
     both, there = (symgraph.merge([a, b], device=d) for d in ("cpu", device))
     assert all(t.device.type == "cpu" for t in there.state.values())
     _close_enough(dict(both.state), dict(there.state))

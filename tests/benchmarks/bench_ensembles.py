@@ -25,6 +25,8 @@ from symgraph.match.match_options import WEIGHTINGS, MatchOptions
 from symgraph.match.suitable import has_statistics
 
 MIDDLE = (0.0, 0.5, 1.0)
+# How many pairs of each are measured, and steps of learned matching.
+PAIRS, STEPS = {"torchani": 28, "spliceai": 2}, {"torchani": 200, "spliceai": 0}
 
 
 def ways(ensemble: Ensemble, steps: int) -> dict[str, dict[str, Any]]:
@@ -107,13 +109,15 @@ def together(ensemble: Ensemble) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("packages", nargs="*", default=list(ENSEMBLES))
-    parser.add_argument("--pairs", type=int, nargs="+", default=[28, 2])
-    parser.add_argument("--steps", type=int, nargs="+", default=[200, 0])
+    parser.add_argument("--pairs", type=int, nargs="+", help="for each package (default: 28 and 2)")
+    parser.add_argument("--steps", type=int, nargs="+", help="of learned matching (default: 200 and none)")
     parser.add_argument("--together", action="store_true")
     args = parser.parse_args()
     there = shipped()
     with one_thread():
-        for package, pairs, steps in zip(args.packages, args.pairs, args.steps, strict=False):
+        pairs_of = args.pairs or [PAIRS[package] for package in args.packages]
+        steps_of = args.steps or [STEPS[package] for package in args.packages]
+        for package, pairs, steps in zip(args.packages, pairs_of, steps_of, strict=True):
             if package not in there:
                 print(f"{package}: not installed")
                 continue

@@ -1,7 +1,8 @@
 """Orders of experts: the rank of the found one among all, and what is left of the loss that naive averaging costs.
 
-    python tests/benchmarks/bench_experts.py --data CIFAR_FOLDER [--from scratch tuned] [--layers first last all]
-        [--gates dense top-1 top-2 'top-2, shared'] [--experts 4 8 16] [--pairs 1] [--jobs 1] [--device cpu]
+    python tests/benchmarks/bench_experts.py --data CIFAR_FOLDER --out FOLDER [--from scratch tuned]
+        [--layers first last all] [--gates dense top-1 top-2 'top-2, shared'] [--experts 4 8 16]
+        [--pairs 1] [--jobs 1] [--device cpu]
 
 Pairs of small vision transformers on CIFAR-10 (three layers of width 64), with mixtures of experts in the place of
 the first, the last, or all feed-forward layers: trained whole from two seeds, or, as in the paper, one trained backbone
@@ -295,10 +296,7 @@ def described(record: Mapping[str, Any]) -> str:
 def ranks_of(record: Mapping[str, Any], way: str) -> list[int]:
     """Of a way's order in each mixture among all, solved as that way does (or as the way that it set out from)."""
     solved = record["ways"][way].get("from", way)
-    solved = (
-        solved if solved in RANKED else {"activations 1/4": RANKED[2], "activations": RANKED[2]}.get(solved, RANKED[0])
-    )
-    every = record.get("ranked", {}).get(solved, {})
+    every = record.get("ranked", {}).get(ALIKE.get(solved, solved), {})
     orders = record["ways"][way]["orders"]
     found = []
     for name, losses in every.items():

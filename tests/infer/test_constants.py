@@ -212,3 +212,61 @@ def test_what_a_map_of_values_makes_a_mean_of_is_not_seen_by_the_module() -> Non
     moved = out.inverse().apply(Shift(values, torch.randn(values.shape, dtype=torch.float64)).apply(clean))
     assert (moved["value.weight"] - state["value.weight"]).abs().max() > 0.01
     torch.testing.assert_close(functional_call(model, moved, (ids,)), functional_call(model, state, (ids,)))
+
+
+class Chosen(nn.Module):
+    """Masked positions get a vector of their own; positions are added behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(3, 6), nn.Linear(6, 2)
+        self.mask = nn.Parameter(torch.randn(1, 1, 6))
+        self.places = nn.Parameter(torch.randn(1, 4, 6))
+
+    def forward(self, x: Tensor, masked: Tensor) -> Tensor:
+        return torch.tanh(self.head(torch.where(masked.unsqueeze(-1), self.mask, self.embed(x)) + self.places))
+
+
+def test_what_is_chosen_from_two_values_holds_a_constant_that_both_have() -> None:
+    torch.manual_seed(0)
+    model = Chosen().double()
+    symmetry = infer(trace(model, (torch.randn(2, 4, 3), torch.rand(2, 4) > 0.5)))
+    verify(symmetry).raise_if_failed()
+    ports = [[c.source, *(share.port for share in c.shares)] for c in symmetry.constants]
+    assert {"embed.bias", "mask"} in [{p.piece.parameter for p in family} & {"embed.bias", "mask"} for family in ports]
+    # The head takes what all positions have, and what the mask and the embedding share the positions give back.
+    assert symmetry.dimension().number == 36 + 6 + 6
+
+
+class Repeated(nn.Module):
+    """One map for each of two groups, and behind it a vector over all that they write, or its first half alone."""
+
+    def __init__(self, half: bool) -> None:
+        super().__init__()
+        self.first, self.each, self.last = nn.Linear(4, 6), nn.Linear(3, 3), nn.Linear(6, 2)
+        self.vector, self.only_half = nn.Parameter(torch.randn(6)), half
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.each(torch.unflatten(torch.tanh(self.first(x)), -1, (2, 3))).flatten(-2)
+        first = torch.cat([y[..., :3] + self.vector[:3], y[..., 3:]], -1)
+        found: Tensor = self.last(torch.tanh(first if self.only_half else y + self.vector))
+        return found
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_bias_that_is_added_again_and_again_goes_into_a_vector_of_all_these_places(half: bool) -> None:
+    """Checked in the eager module, in float64."""
+    model = Repeated(half).double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    symmetry = infer(trace(model, (x,)))
+    state = {n: t.detach() for n, t in model.state_dict().items()}
+    ports = [{c.source, *(share.port for share in c.shares)} for c in symmetry.constants]
+    sizes = [{p.piece.parameter: p.piece.size for p in family} for family in ports]
+    assert ({"each.bias": 3, "vector": 6} in sizes) == (not half)
+    assert sum(c.source.piece.size for c in symmetry.constants) == 3
+    assert audit(symmetry).complete
+    for seed in range(3):
+        moved = random_transform(symmetry, state, torch.Generator().manual_seed(seed)).apply(state)
+        before: Tensor = torch.func.functional_call(model, state, (x,))
+        after: Tensor = torch.func.functional_call(model, moved, (x,))
+        assert (before - after).abs().max() <= 1e-9 * before.abs().max()
