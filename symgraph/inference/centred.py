@@ -14,9 +14,9 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import BLANK, Flow, Key, Stretch, alone, holds, keys_of
 from symgraph.inference.planes import norms
-from symgraph.inference.shearable import Place, Shearing
+from symgraph.inference.shearable import Shearing
 from symgraph.ir import Node, Tensor
-from symgraph.symmetry.families import Centred, Piece, Spectral, pieces
+from symgraph.symmetry.families import Centred, Piece, Place, Spectral, pieces
 from symgraph.symmetry.shears import ONES, Normal, Shear
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 

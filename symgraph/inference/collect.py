@@ -93,7 +93,7 @@ def _fix_unread_parts(gathering: Gathering) -> None:
     ends = (node.name for node in graph.calls if not graph.users[node.name])
     values = {axes for name in (*computing, *ends, *graph.outputs) for axes in gathering.values[name]}
     read = {leaf >> 1 for axes in values for axis in axes for leaf in store.leaves(axis)}
-    for node in graph.state.values():
+    for node in (node for node in graph.state.values() if graph.users[node.name]):
         for part in (leaf for axis in gathering.axes(node.name) for leaf in store.leaves(axis)):
             if part >> 1 not in read:
                 store.because(node.name, "unread", "the traced inputs do not reach these positions")

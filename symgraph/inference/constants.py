@@ -23,12 +23,11 @@ from symgraph.inference.null_space import Axes, Solution, Summand, Unknown, Wind
 from symgraph.inference.planes import PlaneReader, whole
 from symgraph.inference.summed import difference, gathered, sums
 from symgraph.ir import Kind, Node
-from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, pieces
+from symgraph.symmetry.families import Constant, Hop, Piece, Place, Plane, Port, Share, pieces
 from symgraph.symmetry.terms import leaves
 
 Lent = Mapping[str, tuple[str, ...]]
 Calls = tuple[str, ...]
-Place = tuple[str, int, int, int]
 # Constants that a call reads: by which value, a matrix or a part of one, and by which piece of it.
 _Readings = dict[tuple[str, Piece], list[Spot]]
 

@@ -9,7 +9,7 @@ from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.branches import Branches
 from symgraph.inference.equations import branches_value
 from symgraph.inference.spaces import Exchange, SpaceDraft, Spaces
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
+from symgraph.symmetry.terms import Concat, Leaf, Term, leaves
 
 
 def exchanges(spaces: Spaces) -> list[Exchange | None]:
@@ -49,9 +49,7 @@ def _side_by_side(axes: list[tuple[Term, ...]]) -> Iterator[tuple[Leaf, ...]]:
         if kinds == {Leaf}:
             yield terms
             continue
-        inner = [
-            term.factors if isinstance(term, Product) else term.parts for term in terms if not isinstance(term, Leaf)
-        ]
+        inner = [term.children for term in terms if not isinstance(term, Leaf)]
         orders = {term.order for term in terms if isinstance(term, Concat)}
         if len(kinds) > 1 or len(set(map(len, inner))) > 1 or len(orders) > 1:
             yield ()

@@ -9,13 +9,14 @@ pieces'.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 
 import torch
 
 from symgraph.ir import Graph, Kind, Node
 from symgraph.symmetry.families import Constant, Hop, Piece, Share, texts
+from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Glued
 from symgraph.symmetry.terms import Leaf, Term, over_leaves
@@ -74,12 +75,10 @@ def with_glued(graph: Graph, calls: frozenset[str]) -> tuple[Graph, dict[str, Pi
 
 
 def is_apart(symmetry: SymmetryGraph) -> bool:
-    """Whether nothing but spaces is said of tensors in pieces."""
-    said = (*symmetry.gains, *(getattr(symmetry, name) for name in _FAMILIES), tuple(symmetry.offsets))
+    """Whether nothing but spaces of their own is said of tensors in pieces."""
+    families = (getattr(symmetry, family.name) for family in fields(Families))
+    said = (*symmetry.gains, *symmetry.stacks, *families, tuple(symmetry.offsets))
     return {*texts(said)}.isdisjoint(whole.name for whole in symmetry.glued)
-
-
-_FAMILIES = ("constants", "centred", "leans", "thin", "shears", "spectral", "statistics", "radial")
 
 
 # -- constants ---------------------------------------------------------------------------------------------------------

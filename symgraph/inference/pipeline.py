@@ -116,11 +116,12 @@ def infer(
 def _inferred(graph: Graph, book: RuleBook, order: Order | None) -> SymmetryGraph:
     symmetry: SymmetryGraph = run(graph, book, order=order)
     glued = putting_together(graph)
-    whole: SymmetryGraph = run(graph, book, order=order, glued=glued) if glued else symmetry
-    if is_apart(whole) and whole.dimension().number > symmetry.dimension().number:
-        symmetry = whole
-    else:
-        glued = frozenset()
+    if glued:
+        whole: SymmetryGraph = run(graph, book, order=order, glued=glued)
+        if is_apart(whole) and whole.dimension().number > symmetry.dimension().number:
+            symmetry = whole
+        else:
+            glued = frozenset()
     closed = with_unread(symmetry)
     if closed is None:
         return symmetry

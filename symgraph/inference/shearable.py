@@ -9,13 +9,12 @@ from dataclasses import replace
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Relation
 from symgraph.inference.draft import Draft
-from symgraph.inference.flow import Flow, Key, keys_of
+from symgraph.inference.flow import Flow, keys_of
 from symgraph.inference.planes import norms
-from symgraph.symmetry.families import Piece
+from symgraph.symmetry.families import Piece, Place
 from symgraph.symmetry.shears import ONES, Normal, Shear
 from symgraph.symmetry.thin import Thin
 
-Place = tuple[str, int, int, int]
 # The directions that an operator allows: `along` those that it does not see, or `across` those that it never writes.
 _Allowed = tuple[str, Normal]
 
@@ -99,10 +98,7 @@ class Shearing:
             one = self.flow.d.eq.store.children(found) is None and found >> 1 in self.flow.d.frames
             if not one or a.rule is None or a.binding is None:
                 continue
-            if a.rule.gain in a.binding.operands and len(self.flow.held(a.node.name, self._frame(found))) == 1:
-                side = "along" if self.flow.key(found)[1] else "across"
-                yield (a.node.name, self._frame(found)), (side, Normal(gain, self.flow.d.eq.offsets.get(gain, 0.0)))
-
-    def _frame(self, axis: int) -> int:
-        key: Key = self.flow.key(axis)
-        return key[0]
+            frame, dual = self.flow.key(found)
+            if a.rule.gain in a.binding.operands and len(self.flow.held(a.node.name, frame)) == 1:
+                normal = Normal(gain, self.flow.d.eq.offsets.get(gain, 0.0))
+                yield (a.node.name, frame), ("along" if dual else "across", normal)

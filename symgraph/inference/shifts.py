@@ -12,11 +12,11 @@ from symgraph.inference.flow import Flow
 from symgraph.inference.planes import PlaneReader, find_readers
 from symgraph.inference.radial import find_radial
 from symgraph.inference.row_tables import find_blind
-from symgraph.inference.shearable import Place, Shearing
+from symgraph.inference.shearable import Shearing
 from symgraph.inference.statistics import find_statistics
 from symgraph.inference.thin_streams import find_thin
 from symgraph.ir import Graph
-from symgraph.symmetry.families import Centred, Constant, Lean, Piece, Plane
+from symgraph.symmetry.families import Centred, Constant, Lean, Piece, Place, Plane
 from symgraph.symmetry.found_families import Families
 
 

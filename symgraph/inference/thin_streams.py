@@ -12,7 +12,7 @@ from symgraph.inference.carrying import Carrier, Read
 from symgraph.inference.flow import Flow, matrices
 from symgraph.inference.matrix_parts import Part
 from symgraph.inference.planes import PlaneReader, reader_of, reads_of, whole
-from symgraph.symmetry.families import Piece, Plane
+from symgraph.symmetry.families import Piece, Place, Plane
 from symgraph.symmetry.thin import Thin
 
 
@@ -31,7 +31,7 @@ class _Writer:
         return self.piece.size > read - (self.plane is not None)
 
 
-def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[tuple[str, int, int, int]]) -> Iterator[Thin]:
+def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]) -> Iterator[Thin]:
     """All matrices that read such a stream and nothing else, in the order of the program.
 
     Args:

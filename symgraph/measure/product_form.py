@@ -396,7 +396,7 @@ def _named(known: Term, mine: Term, inside: frozenset[int]) -> list[tuple[int, L
 
 
 def _inner(term: Term) -> tuple[Term, ...]:
-    return () if isinstance(term, Leaf) else term.factors if isinstance(term, Product) else term.parts
+    return () if isinstance(term, Leaf) else term.children
 
 
 def _grouped(

@@ -19,7 +19,7 @@ from symgraph.groups.elements import Element
 from symgraph.orbit.tensor_blocks import by_index, by_matrix, on_blocks, spread
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-from symgraph.symmetry.terms import Leaf, Product, Term
+from symgraph.symmetry.terms import Leaf, Term
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class GroupElement:
     def _moves(self, term: Term) -> bool:
         if isinstance(term, Leaf):
             return term.space in self.elements
-        return any(map(self._moves, term.factors if isinstance(term, Product) else term.parts))
+        return any(map(self._moves, term.children))
 
     @property
     def is_neutral(self) -> bool:

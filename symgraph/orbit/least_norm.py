@@ -65,6 +65,8 @@ def _apart(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[tuple[l
         if not (space.scales or (isinstance(space.maps, DenseMaps) and not space.maps.compact)):
             continue
         names = dict.fromkeys(name for name in symmetry.parameters_of[space.id] if name in kept and name in state)
+        if not names:
+            continue
         near = [part for part in parts if part[1].keys() & names.keys()]
         parts = [part for part in parts if part not in near]
         spaces = [other for part in near for other in part[0]]

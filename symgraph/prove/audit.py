@@ -272,6 +272,7 @@ class _Run:
     def __init__(self, symmetry: SymmetryGraph, state: State, seed: int, progress: Progress | None) -> None:
         graph = symmetry.graph
         self.graph, self.seed, self.progress, self.state = graph, seed, progress, state
+        self._kernels: dict[float, _Kernel] = {}
         held = [name for name in graph.state if name not in graph.transient and self.state[name].is_floating_point()]
         self.names = [name for name in held if name in graph.parameters or name in _moved(symmetry)]
         self.size = sum(prod(graph.state[name].shape) for name in self.names)
@@ -283,6 +284,12 @@ class _Run:
             )
 
     def kernel(self, epsilon: float) -> _Kernel:
+        """What moves no output where epsilons have this value; found once."""
+        if epsilon not in self._kernels:
+            self._kernels[epsilon] = self._found(epsilon)
+        return self._kernels[epsilon]
+
+    def _found(self, epsilon: float) -> _Kernel:
         graph = with_epsilon(self.graph, epsilon)
         jacobian = Jacobian(graph, self.state, self.names, self.seed + 1)
         blocks: list[Tensor] = []

@@ -21,7 +21,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from symgraph.errors import UsageError
-from symgraph.symmetry.families import Constant, Lean, Piece, Port, beside, texts
+from symgraph.symmetry.families import Constant, Lean, Piece, Place, Port, beside, texts
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.sizes import Sizes
@@ -140,7 +140,7 @@ def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         number = sum(parts) if known else prod(symmetry.graph.state[name].shape)
         yield Family.GAIN, name, number, name
     written = {
-        _range(piece): _others(symmetry, piece, centred.frame, sizes)
+        piece.place: _others(symmetry, piece, centred.frame, sizes)
         for centred in symmetry.centred
         if centred.written
         for piece in centred.pieces
@@ -205,7 +205,7 @@ def family_of(constant: Constant) -> Family:
     return Family.TRANSLATION if constant.shares else Family.NULL
 
 
-def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, written: Mapping[_Range, Any]) -> Any:
+def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, written: Mapping[Place, Any]) -> Any:
     """Its entries, less the ones vectors where every place of it is written into a stream that sees no mean."""
     if not constant.whole:
         through = constant.through if constant.shape else None
@@ -213,16 +213,9 @@ def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, writte
         read, made = (_length(symmetry, term, sizes) for term in terms) if terms else (0, 0)
         return read - made + 1
     ports = (constant.source, *(share.port for share in constant.shares))
-    inside = not any(share.path for share in constant.shares) and all(_range(port.piece) in written for port in ports)
-    unseen = written[_range(constant.source.piece)] if inside else 0
+    inside = not any(share.path for share in constant.shares) and all(port.piece.place in written for port in ports)
+    unseen = written[constant.source.piece.place] if inside else 0
     return _length(symmetry, constant.source.piece.term, sizes) - unseen
-
-
-_Range = tuple[str, int, int, int]
-
-
-def _range(piece: Piece) -> _Range:
-    return piece.parameter, piece.axis, piece.start, piece.stop
 
 
 def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:

@@ -30,6 +30,9 @@ from torch import Tensor
 
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, multiplied, runs
 
+# A parameter, its axis, and where a piece of it begins and ends there.
+Place = tuple[str, int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -49,7 +52,7 @@ class Piece:
         return self.outer * (self.stop - self.start)
 
     @property
-    def place(self) -> tuple[str, int, int, int]:
+    def place(self) -> Place:
         """What tells this piece from every other one of the model."""
         return self.parameter, self.axis, self.start, self.stop
 

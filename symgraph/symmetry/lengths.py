@@ -44,7 +44,8 @@ class Radial:
     def squares(self, state: Mapping[str, Tensor]) -> tuple[Tensor, int]:
         """The sum of the squares for each factor, and how many entries that are."""
         held = [self._runs(number, state[name]) for number, name in enumerate(self.tensors) if name in state]
-        total = sum((runs.double().square().sum(-1) for runs in held), torch.zeros(self.parts, dtype=torch.float64))
+        squares = [runs.double().square().sum(-1) for runs in held]
+        total = torch.stack(squares).sum(0) if squares else torch.zeros(self.parts, dtype=torch.float64)
         return total.reshape(self.shape), sum(runs.shape[-1] for runs in held)
 
     def _runs(self, number: int, tensor: Tensor) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from symgraph.errors import shorten
+from symgraph.ir import Node, resized
 from symgraph.symmetry.families import Piece, Plane, Port
-from symgraph.symmetry.structure import Structure
+from symgraph.symmetry.structure import Glued, Structure
 from symgraph.symmetry.terms import Term, leaves
 
 
@@ -75,12 +77,19 @@ def _glued(symmetry: Structure) -> Iterator[str]:
     state, frames = symmetry.graph.state, {frame.id for frame in symmetry.frames}
     for whole in symmetry.glued:
         yield from (f"glued: there is no parameter {name!r}" for name in whole.members if name not in state)
-        named = next(iter(whole.members), "")
-        first = state[named].shape if named in state else ()
-        sizes = tuple(sum(whole.sizes) if dim == whole.axis else size for dim, size in enumerate(first))
-        if tuple(term.size for term in whole.terms) != sizes or len(whole.sizes) != len(whole.members):
-            yield f"glued: the sizes of its pieces are not those of {named!r}"
+        if not _fits(whole, state):
+            yield f"glued: the sizes of its pieces are not those of {shorten(whole.members)}"
         yield from (f"glued: {text}" for term in whole.terms for text in _leaves(symmetry, term, frames))
+
+
+def _fits(whole: Glued, state: Mapping[str, Node]) -> bool:
+    """Whether pieces of these sizes along the axis make up the whole, and are as large as the parameters."""
+    shape = tuple(term.size for term in whole.terms)
+    if len(whole.sizes) != len(whole.members) or not 0 <= whole.axis < len(shape):
+        return False
+    pieces = zip(whole.members, whole.sizes, strict=True)
+    alike = all(state[name].shape == resized(shape, whole.axis, size) for name, size in pieces if name in state)
+    return alike and sum(whole.sizes) == shape[whole.axis]
 
 
 def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:
@@ -100,6 +109,7 @@ def _families(symmetry: Structure) -> Iterator[str]:
     ]
     used += [("shears", shear.frame) for shear in symmetry.shears]
     used += [("spectral", frame) for spectral in symmetry.spectral for frame in (*spectral.before, *spectral.after)]
+    used += [("spectral", spectral.stream) for spectral in symmetry.spectral if spectral.stream >= 0]
     yield from (f"{family}: there is no frame {frame}" for family, frame in used if frame not in frames)
     state = symmetry.graph.state
     names = [("gains", gain.parameter) for gain in symmetry.gains]

@@ -120,7 +120,7 @@ def _dtype(node: Node) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Product | Concat):
         key = "product" if isinstance(value, Product) else "concat"
-        parts = [_plain(part) for part in (value.factors if isinstance(value, Product) else value.parts)]
+        parts = [_plain(part) for part in value.children]
         return {key: parts, "order": list(value.order)} if isinstance(value, Concat) and value.order else {key: parts}
     if isinstance(value, Bound):
         return [str(member) for member in maximal(value)]

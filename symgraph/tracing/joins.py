@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
-from symgraph.ir import Graph, Node, Ref, Shape, Tensor
+from symgraph.ir import Graph, Node, Ref, Shape, Tensor, resized
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.naming import numbering
+from symgraph.tracing.normalize import without_dead_calls
 
 _RESHAPES = frozenset(
     {"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints"}
@@ -40,10 +41,8 @@ def with_joins_last(graph: Graph) -> Graph:
             rewritten[node.name] = tuple(_calls(node, join, fresh))
     if not rewritten:
         return graph
-    whole = {graph.by_name[name].args[0].name for name in rewritten} - set(graph.outputs)
-    unread = {name for name in whole if all(user.name in rewritten for user in graph.users[name])}
-    kept = (node for node in graph.nodes if node.name not in unread)
-    return replace(graph, nodes=tuple(call for node in kept for call in rewritten.get(node.name, (node,))))
+    nodes = tuple(call for node in graph.nodes for call in rewritten.get(node.name, (node,)))
+    return without_dead_calls(replace(graph, nodes=nodes))
 
 
 def _join(node: Node, known: Mapping[str, Node]) -> _Join | None:
@@ -75,7 +74,7 @@ def _calls(node: Node, join: _Join, fresh: Callable[[str], str]) -> Iterator[Nod
     dtype = node.result.dtype if isinstance(node.result, Tensor) else ""
     flat: list[Ref] = []
     for part, count in zip(join.parts, join.counts, strict=True):
-        shape = (*node.shape[: join.axis], count * join.inside, *node.shape[join.axis + 1 :])
+        shape = resized(node.shape, join.axis, count * join.inside)
         reshape = replace(node, name=fresh("reshape"), target="aten.reshape.default", kwargs=())
         yield replace(reshape, args=(part, shape), result=Tensor(shape, dtype))
         flat.append(Ref(reshape.name))

@@ -168,3 +168,28 @@ def test_tables_side_by_side_are_one_stream() -> None:
     model, inputs, symmetry = made(columns_of_a_table)
     assert [str(s.group) for s in symmetry.active if s.size == 6] == ["orthogonal fixing ones"]
     assert error(model, inputs, symmetry) < 1e-9
+
+
+def test_branches_that_put_pieces_together_change_places() -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        branches = (torch.cat([getattr(s, f"a{i}"), getattr(s, f"b{i}")]) for i in range(3))
+        outs = [F.linear(F.linear(x, both), getattr(s, f"v{i}")).tanh() for i, both in enumerate(branches)]
+        out: Tensor = s.o(outs[0] + outs[1] + outs[2])
+        return out
+
+    parts: dict[str, Any] = {"o": nn.Linear(5, 3)}
+    for i in range(3):
+        parts |= {f"a{i}": torch.randn(3, 6), f"b{i}": torch.randn(4, 6), f"v{i}": torch.randn(5, 7)}
+    torch.manual_seed(0)
+    model, inputs = spread(Net(forward, **parts)), (torch.randn(9, 6),)
+    found = infer(trace(model, inputs))
+    assert not symgraph.verify(model, *inputs).failures
+    assert error(model, inputs, found) < 1e-9
+
+
+def test_pieces_of_other_sizes_are_refused() -> None:
+    _, _, found = made(pieces_end_inside_of_heads)
+    text = found.to_json()
+    assert '"sizes": [11, 13]' in text
+    with pytest.raises(UsageError, match="the sizes of its pieces"):
+        SymmetryGraph.from_json(text.replace('"sizes": [11, 13]', '"sizes": [13, 11]'))

@@ -171,7 +171,7 @@ INCONSISTENT: list[tuple[Change, str]] = [
     ),
     (
         lambda p: p["glued"].append({"members": ["0.bias", "nobody"], "axis": 0, "sizes": [7, 2], "terms": []}),
-        "glued: there is no parameter 'nobody'; glued: the sizes of its pieces are not those of '0.bias'",
+        "glued: there is no parameter 'nobody'; glued: the sizes of its pieces are not those of 0.bias, nobody",
     ),
     (lambda p: p["constants"].append(unseen(0, [1, 0, 2])), "constants: '0.bias' has no axis 1"),
     (lambda p: p["constants"].append(unseen(1, [])), "constants: '0.bias' has no axis 1"),
