@@ -13,7 +13,6 @@ from math import prod
 from symgraph.ir import Graph, Node, Ref, Shape, Tensor, resized
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.naming import numbering
-from symgraph.tracing.normalize import without_dead_calls
 
 _RESHAPES = frozenset(
     {"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints"}
@@ -41,8 +40,11 @@ def with_joins_last(graph: Graph) -> Graph:
             rewritten[node.name] = tuple(_calls(node, join, fresh))
     if not rewritten:
         return graph
-    nodes = tuple(call for node in graph.nodes for call in rewritten.get(node.name, (node,)))
-    return without_dead_calls(replace(graph, nodes=nodes))
+    # No more is dropped than what this leaves unread: a graph may be asked for values that are no outputs.
+    whole = {graph.by_name[name].args[0].name for name in rewritten} - set(graph.outputs)
+    unread = {name for name in whole if all(user.name in rewritten for user in graph.users[name])}
+    kept = (node for node in graph.nodes if node.name not in unread)
+    return replace(graph, nodes=tuple(call for node in kept for call in rewritten.get(node.name, (node,))))
 
 
 def _join(node: Node, known: Mapping[str, Node]) -> _Join | None:

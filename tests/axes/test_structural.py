@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -366,6 +366,7 @@ def chains(draw: st.DrawFn, /) -> tuple[list[Step], list[int]]:
 
 @settings(max_examples=50)
 @given(chains())
+@example(([lambda x: torch.stack([x, x], 0), lambda x: x.flatten(0, 1)], [12]))
 def test_chains_of_operators(chain: tuple[list[Step], list[int]]) -> None:
     functions, shape = chain
 
