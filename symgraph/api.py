@@ -29,7 +29,7 @@ from symgraph.io.options import given as options_of
 from symgraph.io.programs import with_weights
 from symgraph.io.ranks import joined
 from symgraph.ir import Graph
-from symgraph.match.align import align, plan
+from symgraph.match.align import align
 from symgraph.match.aligned import Aligned
 from symgraph.match.carry import CarriedVectors, transport_vectors
 from symgraph.match.compare import Compared, compare
@@ -39,6 +39,7 @@ from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.match.merge import Merged, merge
 from symgraph.match.moments import CarriedMoments, transport_moments
 from symgraph.match.one_basis import Universe
+from symgraph.match.plan import plan
 from symgraph.match.program import Program
 from symgraph.match.quantiser_mapping import QuantiserMapping, quantiser_mapping
 from symgraph.match.recipe_merge import merge_by_recipe

@@ -190,10 +190,10 @@ def _write_code(aligned: Aligned, args: Arguments) -> Path:
 
 
 def _planned(a: Model, b: Model, args: Arguments) -> Program:
-    from symgraph.match.align import plan
+    from symgraph.match.plan import plan
 
     data = () if reads_training(args) else None
-    return plan(a, b, data=data, **inputs.wanted(args), **inputs.settings(args, PairSettings))
+    return plan([a, b], data=data, **inputs.wanted(args), **inputs.settings(args, PairSettings))
 
 
 def _align(

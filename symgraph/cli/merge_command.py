@@ -152,10 +152,11 @@ def _by_recipe(args: Arguments, console: Console) -> int:
 def _planned(sources: Sequence[Model], args: Arguments, console: Console) -> int:
     """What would be done, and what it would take."""
     from symgraph.match.cost import cost_of_mean
-    from symgraph.match.universe import plan
+    from symgraph.match.plan import plan
 
     if args.align:
-        planned = plan(sources, options=chosen(args, MatchOptions), **inputs.settings(args, UniverseSettings))
+        settings = inputs.settings(args, UniverseSettings)
+        planned = plan(sources, common=True, options=chosen(args, MatchOptions), **settings)
         return inputs.show_program(planned, args, console, {str(i): m for i, m in enumerate(sources)}, written=1)
     cost = cost_of_mean(sources)
     console.result(cost, {"cost": cost.to_plain()})

@@ -78,7 +78,7 @@ def run(args: Arguments, console: Console) -> int:
     """Check, load, match, train, measure, write."""
     from symgraph.match import write as outputs
     from symgraph.match.match_step import refuse_inputs
-    from symgraph.match.universe import plan
+    from symgraph.match.plan import plan
     from symgraph.measure.mixture import check_weights
 
     for weights in args.mixture or ():
@@ -92,7 +92,8 @@ def run(args: Arguments, console: Console) -> int:
     models = [inputs.weighted(spec, args, deferred=deferred) for spec in args.models]
     named = {str(i): m for i, m in enumerate(models)}
     if args.dry_run:
-        return inputs.show_program(program or plan(models, **_how(args)), args, console, named, written=count)
+        planned = program or plan(models, common=True, **_how(args))
+        return inputs.show_program(planned, args, console, named, written=count)
     found = _universe(models, program, args, console)
     measured = _measured(found, args, console) if args.data else {}
     simplex = tuple((f"{when} alignment", b) for when, b in measured.items())

@@ -13,7 +13,7 @@ from symgraph.io.adapted import refuse_alone
 from symgraph.io.options import given
 from symgraph.match.aligned import Aligned
 from symgraph.match.learn_step import LearnStep
-from symgraph.match.match_options import METHODS, PAIR, LearnOptions, MatchOptions, PairSettings
+from symgraph.match.match_options import ELSEWHERE, METHODS, PAIR, LearnOptions, MatchOptions, PairSettings
 from symgraph.match.match_step import MatchStep
 from symgraph.match.one_basis import Shaped, Universe, bring, planned, shaped, shared_rows
 from symgraph.match.pair_basis import PairBasis
@@ -27,8 +27,6 @@ from symgraph.orbit.steps import Transform
 from symgraph.resize.overlap import Overlap
 from symgraph.tracing import state_of
 from symgraph.tracing.sampling import float64
-
-_ELSEWHERE = {"options": MatchOptions, "learning": LearnOptions}
 
 
 def align(
@@ -75,7 +73,7 @@ def align(
     Source: Theus et al., arXiv 2506.22712, section 4; both models moving: arXiv 2606.23607; gauge: design section 10.
     """
     refuse_alone(*(source for source in (a, b) if isinstance(source, str | Path)))
-    how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
+    how = given(PairSettings, None, {**settings, "example": example}, ELSEWHERE)
     wanted = asked(how, method or WEIGHTS, options, learning, data, program)
     shared = shared_rows((a, b), how, like=1)
     found = _brought(shared.matched if shared else (a, b), how, wanted, is_chosen=method is not None)
@@ -84,12 +82,19 @@ def align(
 
 def _brought(pair: Sequence[Source], how: PairSettings, wanted: Wanted, *, is_chosen: bool) -> Aligned:
     """Two models of the same rows in one basis, by the method that suits them, unless one is chosen."""
-    models, why = _shaped(pair, how), tuple[str, ...]()
-    if not is_chosen and wanted.data is not None and wanted.program is None:
-        wanted, why = _chosen(models, wanted)
+    is_open = not is_chosen and wanted.data is not None and wanted.program is None
+    models, wanted, why = pair_to_match(pair, how, wanted, is_open=is_open)
     program = wanted.program or planned(models, wanted)
     found = _aligned(bring(models, program, wanted, network=models.like, called={}))
     return replace(found, notes=(*why, *found.notes))
+
+
+def pair_to_match(
+    pair: Sequence[Source], how: PairSettings, wanted: Wanted, *, is_open: bool
+) -> tuple[Shaped, Wanted, tuple[str, ...]]:
+    """Two models and what is wanted of them; by the method that suits them, and saying so, where that is open."""
+    models = shaped(dict(zip(PAIR, pair, strict=True)), how, PAIR, reduce=how.narrow)
+    return models, *(_chosen(models, wanted) if is_open else (wanted, ()))
 
 
 def _chosen(models: Shaped, wanted: Wanted) -> tuple[Wanted, tuple[str, ...]]:
@@ -105,36 +110,6 @@ def _with_rows(aligned: Aligned, shared: Overlap) -> Aligned:
     Endpoint(shared.like, state, aligned.alignment).check()
     kept = stored(shared.like.module, narrowed(state, own))
     return replace(aligned, b=shared.like, state=kept, notes=(*shared.notes, *aligned.notes))
-
-
-def plan(
-    a: Source,
-    b: Source,
-    example: Any = None,
-    *,
-    method: str | None = None,
-    options: MatchOptions | Mapping[str, Any] | None = None,
-    learning: LearnOptions | Mapping[str, Any] | None = None,
-    data: Any = None,
-    **settings: Any,
-) -> Program:
-    """The program that `align` would run, with its arguments.
-
-    Raises:
-        CheckpointError: the architectures differ in more than widths.
-
-    >>> a, b = (torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)) for _ in "ab")
-    >>> [type(step).__name__ for step in symgraph.plan(a, b, torch.randn(5, 6)).steps]
-    ['Canonicalise', 'Canonicalise', 'MatchStep', 'Settle']
-    """
-    how = given(PairSettings, None, {**settings, "example": example}, _ELSEWHERE)
-    models, wanted = _shaped((a, b), how), asked(how, method or WEIGHTS, options, learning, ())
-    wanted = _chosen(models, wanted)[0] if method is None and data is not None else wanted
-    return planned(models, wanted)
-
-
-def _shaped(pair: Sequence[Source], how: PairSettings) -> Shaped:
-    return shaped(dict(zip(PAIR, pair, strict=True)), how, PAIR, reduce=how.narrow)
 
 
 def _aligned(found: Universe) -> Aligned:

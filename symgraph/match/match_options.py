@@ -155,6 +155,10 @@ def _is_range(sampler: str, lambdas: tuple[float, ...]) -> bool:
     return 0 <= first <= 1 and (second >= 0 if sampler == "normal" else first <= second <= 1)
 
 
+# Which argument takes options that are not among the settings.
+ELSEWHERE = {"options": MatchOptions, "learning": LearnOptions}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How models are read, where it is computed, and what else training takes.

@@ -369,7 +369,7 @@ def settled_by(program: Program, of: Shaped) -> Settle:
         (step for step in program.steps if isinstance(step, Settle) and len(step.into) == len(of.models)), None
     )
     command = "`symgraph align A B --emit-program FILE` writes one, or `symgraph universe`"
-    remedy = either("`symgraph.plan(a, b)` makes one of two models", command)
+    remedy = either("`symgraph.plan([a, b])` makes one", command)
     if found is None or program.inputs.keys() - of.models.keys():
         raise UsageError(f"the program does not bring {len(of.models)} models into one basis", remedy=remedy)
     for kind, what in ((Reduce, "reduces"), (Embed, "embeds")):

@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 def _writing() -> str:
     """How to come by a program."""
-    return either("`symgraph.plan(a, b)` makes one", "`symgraph align A B --emit-program FILE` writes one")
+    return either("`symgraph.plan([a, b])` makes one", "`symgraph align A B --emit-program FILE` writes one")
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,13 +12,11 @@ from symgraph.errors import UsageError
 from symgraph.inference.sources import Source, several
 from symgraph.io.options import given
 from symgraph.match.cards import element_spaces
-from symgraph.match.match_options import LearnOptions, MatchOptions, UniverseSettings
+from symgraph.match.match_options import ELSEWHERE, LearnOptions, MatchOptions, UniverseSettings
 from symgraph.match.match_step import MatchStep, refuse_inputs
 from symgraph.match.one_basis import Shaped, Universe, bring, planned, shaped
 from symgraph.match.plan_program import Wanted, asked
 from symgraph.match.program import Program
-
-_ELSEWHERE = {"options": MatchOptions, "learning": LearnOptions}
 
 
 def universe(
@@ -59,40 +57,29 @@ def universe(
 
     Source: Theus et al., arXiv 2506.22712; Ten Berge 1977; gauge: design section 10.
     """
-    how = given(UniverseSettings, None, {**settings, "example": example}, _ELSEWHERE)
-    wanted = _wanted(how, method, options, learning, data, program)
-    models = _shaped(sources, how)
+    how = given(UniverseSettings, None, {**settings, "example": example}, ELSEWHERE)
+    wanted = wanted_of_all(how, method, options, learning, data, program)
+    models = all_to_match(sources, how)
     chosen = program or planned(models, wanted)
     return bring(models, chosen, wanted, network="", called={name: model.spec for name, model in models.models.items()})
 
 
-def plan(
-    sources: Sequence[Source],
-    example: Any = None,
-    *,
-    method: str = "weights",
-    options: MatchOptions | Mapping[str, Any] | None = None,
-    learning: LearnOptions | Mapping[str, Any] | None = None,
-    **settings: Any,
-) -> Program:
-    """The program that `universe` would run, with its arguments.
-
-    Raises:
-        UsageError: fewer than two models, or a choice that does not exist.
-        CheckpointError: the architectures or symmetries differ.
-    """
-    how = given(UniverseSettings, None, {**settings, "example": example}, _ELSEWHERE)
-    return planned(_shaped(sources, how), _wanted(how, method, options, learning, ()))
-
-
-def _wanted(how: UniverseSettings, method: str, options: Any, learning: Any, data: Any, program: Any = None) -> Wanted:
+def wanted_of_all(
+    how: UniverseSettings, method: str, options: Any, learning: Any, data: Any, program: Program | None = None
+) -> Wanted:
+    """What is asked for of any number of models: trained between all of them, unless something else is said."""
     trained = {"sampler": "dirichlet", **(learning or {})} if not isinstance(learning, LearnOptions) else learning
     matching = given(MatchOptions, options)
     refuse_inputs(matching)
     return asked(how, method, matching, trained, data, program)
 
 
-def _shaped(sources: Sequence[Source], how: UniverseSettings) -> Shaped:
+def all_to_match(sources: Sequence[Source], how: UniverseSettings) -> Shaped:
+    """Models by their numbers.
+
+    Raises:
+        UsageError: there are fewer than two, or the reference is none of them.
+    """
     sources = several(sources, "universe")
     count = len(sources)
     if count < 2:

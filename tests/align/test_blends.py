@@ -201,13 +201,13 @@ def test_blends_are_saved_read_back_and_not_undone(tmp_path: Path) -> None:
 
 def test_a_program_with_blends_is_read_back_and_soft_ones_do_not_learn() -> None:
     a, b = net(9, 0), net(5, 1)
-    program = symgraph.plan(a, b, split=True, soft=0.2)
+    program = symgraph.plan([a, b], split=True, soft=0.2)
     assert [type(s) for s in program.steps if isinstance(s, Split | Soften)] == [Split, Soften]
     assert Program.loads(program.dumps("json")) == program
     with pytest.raises(UsageError, match="not with learning"):
-        symgraph.plan(a, b, method="learned", soft=0.1)
+        symgraph.plan([a, b], method="learned", soft=0.1)
     with pytest.raises(UsageError, match=r"soft is -1\.0"):
-        symgraph.plan(a, b, soft=-1.0)
+        symgraph.plan([a, b], soft=-1.0)
 
 
 def test_a_temperature_that_is_too_low_is_refused() -> None:

@@ -21,7 +21,6 @@ from symgraph.match.cost import Cost, cost_of_apply, cost_of_mean, cost_of_progr
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.merge import merge, write_merged
 from symgraph.match.program import Program
-from symgraph.match.universe import plan as universe_plan
 from symgraph.match.write import apply, write_applied
 
 SHORT = MatchOptions(sweeps=1)
@@ -86,7 +85,7 @@ def _written(cost: Cost, count: int, given: list[Model]) -> int:
 
 def test_an_alignment_reads_each_model_six_times_at_most(saved: list[Path], watched: Watched, tmp_path: Path) -> None:
     given = _loaded(saved[:2])
-    cost = _of(given, symgraph.plan(*given, options=SHORT), 1)
+    cost = _of(given, symgraph.plan(given, options=SHORT), 1)
     aligned = symgraph.align(*given, options=SHORT, scratch=tmp_path)
     write_aligned(aligned, tmp_path / "b")
     assert str(aligned) and cost.passes == 6
@@ -110,7 +109,7 @@ def test_a_merge_of_two_reads_each_seven_times_at_most(
     saved: list[Path], watched: Watched, tmp_path: Path, align: bool
 ) -> None:
     given = _loaded(saved[:2])
-    cost = _of(given, universe_plan(given, options=SHORT), 1) if align else cost_of_mean(given)
+    cost = _of(given, symgraph.plan(given, options=SHORT, common=True), 1) if align else cost_of_mean(given)
     how: dict[str, Any] = {"options": SHORT, "scratch": tmp_path} if align else {}
     watched.read.clear()
     write_merged(merge(_loaded(saved[:2]), [0.5, 0.5], align=align, **how), tmp_path / "mean")
@@ -124,6 +123,6 @@ def test_rounds_of_many_models_read_them_no_more_often_than_is_said(
     saved: list[Path], watched: Watched, tmp_path: Path
 ) -> None:
     given = _loaded(saved)
-    cost = _of(given, universe_plan(given, options=SHORT, rounds=1), 3)
+    cost = _of(given, symgraph.plan(given, options=SHORT, rounds=1), 3)
     symgraph.universe(_loaded(saved), options=SHORT, rounds=1, scratch=tmp_path)
     assert cost.passes / 2 < watched.passes <= cost.passes

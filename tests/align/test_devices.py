@@ -52,7 +52,7 @@ def test_every_device_gives_the_same_model(name: str, device: str) -> None:
 def test_nothing_comes_to_the_host_but_what_has_to(name: str) -> None:
     a, b = _pair(name)
     expected = symgraph.align(a, b)
-    with Elsewhere(*(step.op for step in symgraph.plan(a, b).steps)) as elsewhere:
+    with Elsewhere(*(step.op for step in symgraph.plan([a, b]).steps)) as elsewhere:
         found = symgraph.align(a, b, device=DEVICE, progress=elsewhere.told)
     _close(dict(expected.state), dict(found.state))
     assert elsewhere.copies

@@ -23,7 +23,6 @@ from symgraph.match.one_basis import Universe
 from symgraph.match.program import Program
 from symgraph.match.program_run import output_change
 from symgraph.match.unit_trees import units
-from symgraph.match.universe import plan as universe_plan
 from symgraph.measure.mixture import interpolate
 from symgraph.orbit.action import random_element
 from symgraph.orbit.alignment import distance
@@ -309,7 +308,7 @@ def test_the_share_is_chosen_for_many_models_too() -> None:
 
 def test_a_program_of_a_universe_is_saved_and_run_again(tmp_path: Path) -> None:
     given = models("vit")
-    planned = universe_plan(given, rounds=1)
+    planned = symgraph.plan(given, rounds=1)
     for form in ("yaml", "json"):
         program = Program.load(planned.save(tmp_path / f"plan.{form}"))
         assert program == planned
@@ -325,10 +324,23 @@ def test_a_program_of_a_universe_is_saved_and_run_again(tmp_path: Path) -> None:
         symgraph.universe(given[:2], program=symgraph.align(*given[:2]).program)
 
 
+def test_a_plan_is_the_program_that_is_run() -> None:
+    pair = [nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2)]
+    x = torch.randn(5, 6)
+    assert symgraph.plan(pair, x).steps == symgraph.align(pair[0], pair[1], x).program.steps
+    assert symgraph.plan(pair, x, common=True).steps == symgraph.universe(pair, x).program.steps
+    with pytest.raises(UsageError, match="1 model is no universe"):
+        symgraph.plan(pair[:1])
+    with pytest.raises(UsageError, match=r"plan takes its models in one list.*\n.*plan\(\[a, b, \.\.\.\]\)"):
+        symgraph.plan(*pair)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="there is no option 'rounds'"):
+        symgraph.plan(pair, rounds=1)
+
+
 def test_a_program_that_trains_says_so_and_needs_data() -> None:
     given, data = [network("gpt2-untied", k) for k in range(3)], batches("gpt2-untied")[:4]
     learning = replace(SHORT, steps=4, check_every=2, estimate="worst")
-    program = Program.loads(universe_plan(given, rounds=1, method="learned", learning=learning).dumps())
+    program = Program.loads(symgraph.plan(given, rounds=1, method="learned", learning=learning).dumps())
     assert "estimates of the worst mixture every 2 steps" in str(program) and program.reads_data
     with pytest.raises(UsageError, match="there is no training data"):
         symgraph.universe(given, program=program)

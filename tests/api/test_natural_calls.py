@@ -70,7 +70,7 @@ def test_every_verb_takes_inputs_beside_plain_modules() -> None:
     known = symgraph.align((a, X), (b, X)).state
     for found in (symgraph.align(a, b, X), symgraph.align(a, b, example=[X, LABELS])):
         assert all(torch.equal(t, known[n]) for n, t in found.state.items())
-    assert len(symgraph.plan(a, b, X).steps) and len(symgraph.universe([a, b], X).members) == 2
+    assert len(symgraph.plan([a, b], X).steps) and len(symgraph.universe([a, b], X).members) == 2
     assert symgraph.merge([a, b], example=X).ingredients[0].weight == 0.5
     assert symgraph.embed(a, X, like=wide).module(X).shape == symgraph.narrow(wide, X, like=a).module(X).shape
     assert symgraph.audit(a, X).complete and symgraph.canonicalise(a, X).state

@@ -371,10 +371,10 @@ def test_where_nobody_chose_a_method_what_suits_is_taken_and_said() -> None:
     a, b = Mlp(0), Mlp(1)
     chosen = symgraph.align(a, b, X, data=DATA)
     assert "matched by activations, since there are only permutations" in chosen.notes[0]
-    plan = symgraph.plan(a, b, X, data=DATA)
+    plan = symgraph.plan([a, b], X, data=DATA)
     assert str(plan) == str(chosen.program)
     asked = symgraph.align(a, b, X, method="weights", data=DATA)
     assert not any("matched by" in note for note in asked.notes)
-    assert str(symgraph.align(a, b, X).program) == str(asked.program) == str(symgraph.plan(a, b, X))
+    assert str(symgraph.align(a, b, X).program) == str(asked.program) == str(symgraph.plan([a, b], X))
     turning = align("vit", data=batches("vit"))
     assert "matched by weights, since there are rotations, as of residual" in turning.notes[0]

@@ -96,7 +96,7 @@ def test_merging_beats_dropping_on_a_network_with_near_copies() -> None:
 
 def test_a_wider_model_is_aligned_in_the_narrower_shape() -> None:
     wide, narrow = pair("vit")
-    program = symgraph.plan(narrow, wide, narrow=True)
+    program = symgraph.plan([narrow, wide], narrow=True)
     assert "reduce        B to the shape of A -> B.reduced (APPROXIMATE" in str(program)
     assert Program.loads(program.dumps()) == program
     found = symgraph.align(narrow, wide, narrow=True, program=program)

@@ -172,7 +172,7 @@ def test_the_narrower_model_is_embedded_on_either_side() -> None:
 
 def test_a_program_embeds_and_is_read_back() -> None:
     wide, narrow = pair("mlp-gelu")
-    program = symgraph.plan(wide, narrow)
+    program = symgraph.plan([wide, narrow])
     first = program.steps[0]
     assert isinstance(first, Embed)
     assert (first.model, first.like, first.into) == ("B", "A", "B.embedded")
