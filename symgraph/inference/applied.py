@@ -16,15 +16,17 @@ BATCH: Bound = down(SymmetryClass.SEMI_PERMUTATION)
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A node with the rule that explained it; rule None for an operator that no rule covers."""
+    """A call with the rule that explains it, and what its axes and arguments are to the rule."""
 
     node: Node
-    rule: Rule | None
-    binding: Binding | None = None
+    binding: Binding
+
+    @property
+    def rule(self) -> Rule:
+        """What explains the call."""
+        return self.binding.rule
 
     def __str__(self) -> str:
-        if self.rule is None or self.binding is None:
-            return f"%{self.node.name}: no rule covers {self.node.target}"
         if self.rule.structure is not None:
             return f"%{self.node.name}: {self.rule.rule} moves axes ({self.rule.structure})"
         operands = ", ".join(f"{ref!r}[{_text(tokens)}]" for ref, tokens in self.binding.operands.values())

@@ -129,7 +129,7 @@ class Carrier:
         """What a node does with a constant in a value that it reads: one use for each time that it reads it."""
         a = self.flow.applied.get(user.name)
         relay = self.flow.d.eq.prepared.relays.get((value, user.name))
-        if a is None or a.rule is None or a.binding is None or user.name in self.flow.d.eq.slots:
+        if a is None or user.name in self.flow.d.eq.slots:
             yield Seen()
         elif relay is not None and relay.end in self.graph.by_name and is_constant(spot.at, relay.dim):
             yield self._relayed(relay, spot)
@@ -152,7 +152,7 @@ class Carrier:
     # -- operators that move entries ---------------------------------------------------------------------------------
 
     def _moved(self, value: str, a: Applied, spot: Spot) -> Iterator[Use]:
-        structure, node = a.rule.structure if a.rule is not None else None, a.node
+        structure, node = a.rule.structure, a.node
         if structure in BLANK:
             return
         picked = self._picked(value, node, spot) if structure == "index" else spot
@@ -163,7 +163,7 @@ class Carrier:
         else:
             for user in self.graph.users[node.name]:
                 part = self.flow.applied.get(user.name)
-                if part is None or part.rule is None or part.rule.structure != "getitem":
+                if part is None or part.rule.structure != "getitem":
                     yield Seen()
                 else:
                     yield from self._arrived(value, picked, (node, user))
@@ -199,8 +199,6 @@ class Carrier:
 
     def _operand(self, a: Applied, operand: str, spot: Spot) -> Iterator[Use]:
         rule, binding = a.rule, a.binding
-        if rule is None or binding is None:
-            return
         tokens = binding.operands[operand][1]
         law = "output" if operand == rule.adds else rule.shift.get(operand)
         unseen = rule.blind.get(operand)
@@ -223,7 +221,7 @@ class Carrier:
             yield from self._multiplied(a, operand, spot)
 
     def _added(self, a: Applied, operand: str, spot: Spot) -> Seen | Passed:
-        if a.binding is None or not isinstance(a.node.result, Meta):
+        if not isinstance(a.node.result, Meta):
             return Seen()
         tokens, result = a.binding.operands[operand][1], a.binding.results[0]
         kept = {token.name for token in result}
@@ -274,8 +272,7 @@ class Carrier:
     def _scaled(self, a: Applied, spot: Spot) -> Use:
         """An operator of one operand that admits all maps entry by entry multiplies every entry by one number."""
         refs = list(a.node.refs())
-        linear = a.rule is not None and SymmetryClass.INVERTIBLE in a.rule.admits.get("*", ())
-        if len(refs) != 1 or not linear:
+        if len(refs) != 1 or SymmetryClass.INVERTIBLE not in a.rule.admits.get("*", ()):
             return Seen()
         value = call(self.graph, a.node.name, {refs[0]: torch.ones(1, dtype=torch.float64)})
         if value.numel() != 1 or not float(value):
@@ -283,10 +280,9 @@ class Carrier:
         return Passed(a.node.name, replace(spot, factor=spot.factor * float(value)))
 
     def _read(self, a: Applied, operand: str, law: str, spot: Spot) -> Use:
-        binding, part = a.binding, None
-        if binding is not None and law in binding.operands:
-            part = self.part(binding.operands[law][0].name)
-        if binding is None or part is None:
+        binding = a.binding
+        part = self.part(binding.operands[law][0].name) if law in binding.operands else None
+        if part is None:
             return Seen()
         tokens, others, result = binding.operands[operand][1], binding.operands[law][1], binding.results[0]
         names = [token.name for token in result]
@@ -308,7 +304,7 @@ class Carrier:
             value: the matrix, or a part of it.
         """
         operand, part = self.flow.operand(a, value), self.part(value)
-        if a.binding is None or operand is None or part is None:
+        if operand is None or part is None:
             return None
         dim = part.axes.index(axis)
         names = [token.name for token in a.binding.results[0]]

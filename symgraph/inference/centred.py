@@ -72,8 +72,6 @@ class Centring:
 
     def _blind_keys(self, a: Applied) -> dict[str, Key]:
         """For each operand along an axis of which the node sees no constant: that axis, if it is a single leaf."""
-        if a.rule is None or a.binding is None:
-            return {}
         found: dict[str, Key] = {}
         for operand, name in a.rule.blind.items():
             if operand in a.binding.operands:
@@ -135,7 +133,7 @@ class Centring:
         a, read = self.flow.applied[user.name], self.flow.graph.by_name[value]
         frames = {frame for frame, _ in keys_of(stretch)}
         held, shape = sorted({i for frame in frames for i in self.flow.held(value, frame)}), read.shape
-        moves = a.rule is not None and bool(a.rule.structure)
+        moves = bool(a.rule.structure)
         # One of several results has all that stands along its axes, and nothing of the others.
         if moves and not isinstance(read.result, Tensor):
             return user.target == "getitem"
@@ -152,7 +150,7 @@ class Centring:
     def _after(self, value: str, user: Node, stretch: Stretch) -> tuple[str, Stretch] | tuple[()] | None:
         """Where multiples of ones go from here: on, nowhere (), or None where they are seen."""
         a = self.flow.applied.get(user.name)
-        if a is None or a.rule is None or a.binding is None or list(user.refs()).count(value) != 1:
+        if a is None or list(user.refs()).count(value) != 1:
             return None
         if a.rule.structure in BLANK:
             return ()

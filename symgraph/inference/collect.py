@@ -102,8 +102,8 @@ def _fix_unread_parts(gathering: Gathering) -> None:
 
 def _hands_on(gathering: Gathering, call: Node) -> bool:
     """Whether a call hands on entries of the one value that it reads as they are, or some of them."""
-    rule = gathering.of.by_node[call.name].rule if call.name in gathering.of.by_node else None
-    return rule is not None and bool(rule.structure) and len(list(call.refs())) == 1
+    applied = gathering.of.by_node.get(call.name)
+    return applied is not None and bool(applied.rule.structure) and len(list(call.refs())) == 1
 
 
 # -- nodes ---------------------------------------------------------------------------------------------------------
@@ -119,18 +119,18 @@ def _visit(gathering: Gathering, node: Node) -> tuple[Axes, ...]:
         return (tuple(_state_axis(gathering, node, size) for size in node.shape),)
     if node.name in explained.shifted:
         return gathering.values[explained.shifted[node.name]]
-    applied = explained.by_node[node.name]
-    if applied.rule is None or applied.binding is None:
+    applied = explained.by_node.get(node.name)
+    if applied is None:
         store.because(node.name, *_unknown(node))
         return _uncovered(gathering, node)
     store.because(node.name, applied.rule.rule, applied.rule.about)
-    _tie_positions(gathering, applied, applied.binding)
+    _tie_positions(gathering, applied)
     if node.name in gathering.slots and gathering.slots[node.name][0].axis is not None:
         return _own_entry(gathering, node)
     if node.name in gathering.stacks:
         return _stacked(gathering, node)
     if applied.rule.structure:
-        return _moved(gathering, applied, applied.binding)
+        return _moved(gathering, applied)
     return SignatureEquations(gathering, node, applied.binding).axes()
 
 
@@ -186,9 +186,9 @@ def _stacked(gathering: Gathering, node: Node) -> tuple[Axes, ...]:
     return ((*first[:at], gathering.stacks[node.name], *first[at:]),)
 
 
-def _moved(gathering: Gathering, applied: Applied, binding: Binding) -> tuple[Axes, ...]:
+def _moved(gathering: Gathering, applied: Applied) -> tuple[Axes, ...]:
     """The results of a structural operator."""
-    node, picked = applied.node, picked_axis(applied, gathering.of.graph)
+    node, binding, picked = applied.node, applied.binding, picked_axis(applied, gathering.of.graph)
     if picked is not None and picked[1] in gathering.of.contents:
         return _picked(gathering, node, *picked)
     refs = tensor_refs(binding)
@@ -211,9 +211,10 @@ def _picked(gathering: Gathering, node: Node, at: int, index: str) -> tuple[Axes
     return ((*axes[:at], *places, *axes[at + 1 :]),)
 
 
-def _tie_positions(gathering: Gathering, applied: Applied, binding: Binding) -> None:
+def _tie_positions(gathering: Gathering, applied: Applied) -> None:
     """Positions that are used to pick make two axes one; used in any other way they make theirs rigid."""
-    store, contents, node = gathering.store, gathering.of.contents, applied.node
+    store, contents = gathering.store, gathering.of.contents
+    node, binding = applied.node, applied.binding
     for operand, name in binding.rule.indexes.items():
         content = contents.get(binding.operands[operand][0].name) if operand in binding.operands else None
         for axis in _axes_called(gathering, binding, name):
@@ -221,15 +222,16 @@ def _tie_positions(gathering: Gathering, applied: Applied, binding: Binding) -> 
                 store.rigid(axis, "read by position")
             else:
                 store.unify(axis, gathering.pointed(content))
-    used = {*_picking(gathering, applied, binding), *_branch_numbers(gathering, node)}
+    used = {*_picking(gathering, applied), *_branch_numbers(gathering, node)}
     for value in node.refs():
         if value in contents and value not in used and node.name not in contents:
             store.rigid(gathering.pointed(contents[value]), "its positions are used as numbers")
 
 
-def _picking(gathering: Gathering, applied: Applied, binding: Binding) -> Iterator[str]:
+def _picking(gathering: Gathering, applied: Applied) -> Iterator[str]:
     """Operands of a call that are used to pick along an axis."""
-    yield from (binding.operands[k][0].name for k in binding.rule.indexes if k in binding.operands)
+    operands = applied.binding.operands
+    yield from (operands[name][0].name for name in applied.rule.indexes if name in operands)
     picked = picked_axis(applied, gathering.of.graph)
     if picked is not None:
         yield picked[1]

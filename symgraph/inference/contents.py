@@ -30,8 +30,6 @@ def find_contents(applied: list[Applied]) -> dict[str, Content]:
     found: dict[str, Content] = {}
     several: dict[tuple[str, int], Content] = {}
     for call in applied:
-        if call.rule is None or call.binding is None:
-            continue
         name, operands = call.node.name, list(call.node.refs())
         for number, content in _pointing(call):
             several[name, number] = content
@@ -46,7 +44,7 @@ def find_contents(applied: list[Applied]) -> dict[str, Content]:
 
 def _pointing(applied: Applied) -> list[tuple[int, Content]]:
     """What the rule says about the results that hold positions."""
-    if applied.rule is None or applied.binding is None or not applied.rule.points:
+    if not applied.rule.points:
         return []
     ref, tokens = next(iter(applied.binding.operands.values()))
     contents = []
@@ -59,7 +57,7 @@ def _pointing(applied: Applied) -> list[tuple[int, Content]]:
 
 def picked_axis(applied: Applied, graph: Graph) -> tuple[int, str] | None:
     """For an index by one tensor: the axis that is picked from, and the value that holds the positions."""
-    if applied.rule is None or applied.binding is None or applied.rule.structure != "index":
+    if applied.rule.structure != "index":
         return None
     given = applied.binding.arguments
     indices = given.get("indices")

@@ -47,19 +47,21 @@ class Explained:
 
     @cached_property
     def by_node(self) -> dict[str, Applied]:
-        """Calls under their names."""
+        """Calls that a rule explains, under their names."""
         return {applied.node.name: applied for applied in self.applied}
 
     @property
     def uncovered(self) -> list[Node]:
         """Operators without a rule that something learned flows through."""
-        return [call.node for call in self.applied if call.rule is None and call.node.name in self.learned]
+        return [node for node in self.graph.calls if node.name in self.learned and node.name not in self.by_node]
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield from map(str, self.applied)
+        for node in self.graph.calls:
+            explained = self.by_node.get(node.name)
+            yield f"%{node.name}: no rule covers {node.target}" if explained is None else str(explained)
         yield from (f"%{name} holds {content}" for name, content in self.contents.items())
         yield from (f"{name} is used with {number:g} added" for name, number in self.offsets.items())
         yield from map(str, self.branches)
@@ -87,9 +89,11 @@ def explain_calls(given: Prepared) -> Explained:
             proof = book.proof(binding, node, graph, facts)
             unproven += [Unproven(binding.rule.rule, node.where, failure, proof.lacking) for failure in proof.failures]
             binding = replace(binding, rule=proof.rule)
-        applied.append(Applied(node, binding.rule if binding else None, binding))
+        if binding is None:
+            continue
+        applied.append(Applied(node, binding))
         sources = {writers[name] for name in node.refs() if name in learned}
-        if binding is not None and len(sources) == 1 and (binding.rule.structure or _is_pointwise(binding)):
+        if len(sources) == 1 and (binding.rule.structure or _is_pointwise(binding)):
             writers[node.name] = sources.pop()
     sums = {a.node.name: (parameter, number) for a in applied for parameter, number in _offset(graph, a)}
     offsets = {parameter.target: number for parameter, number in sums.values()}
@@ -114,7 +118,7 @@ def _offset(graph: Graph, applied: Applied) -> Iterator[tuple[Node, float]]:
     The group acts on the sum. The rule says that the operator is a sum; its value at zero is the number.
     """
     refs = list(applied.node.refs())
-    if applied.rule is None or applied.binding is None or len(refs) != 1 or applied.rule.structure:
+    if len(refs) != 1 or applied.rule.structure:
         return
     source = graph.by_name[refs[0]]
     laws = [applied.rule.shift.get(k) for k, (ref, _) in applied.binding.operands.items() if ref.name == refs[0]]

@@ -49,8 +49,7 @@ def holds(start: T, nexts: Callable[[T], Iterator[T | None]], memo: dict[T, bool
 
 def matrices(a: Applied) -> set[str]:
     """The operands by which a call multiplies others."""
-    laws = a.rule.shift.values() if a.rule is not None else ()
-    return {law for law in laws if a.binding is not None and law in a.binding.operands}
+    return a.binding.operands.keys() & a.rule.shift.values()
 
 
 def alone(key: Key) -> Stretch:
@@ -68,7 +67,7 @@ class Flow:
 
     def __init__(self, d: Draft) -> None:
         self.d, self.graph = d, d.eq.graph
-        self.applied: dict[str, Applied] = {a.node.name: a for a in d.eq.applied}
+        self.applied = d.eq.by_node
         self.keys = {name: {self.key(r) for b in blocks for r in b} for name, blocks in d.blocks.items()}
         self.gain_of = {node: gain.absorbed for gain in d.gains for node in gain.nodes}
         self.by_frame: dict[int, list[Piece]] = {}
@@ -85,7 +84,7 @@ class Flow:
 
     def bias(self, a: Applied) -> Node | None:
         """The one-axis parameter that the node adds, if all that use it do the same with the same matrices."""
-        if a.rule is None or a.binding is None or a.rule.adds not in a.binding.operands:
+        if a.rule.adds not in a.binding.operands:
             return None
         node = self.graph.by_name[a.binding.operands[a.rule.adds][0].name]
         floating = node.kind is Kind.PARAMETER and "float" in getattr(node.result, "dtype", "")
@@ -98,14 +97,14 @@ class Flow:
     def _behind(self, user: Node, bias: Node) -> tuple[str, ...] | None:
         """Operator and matrices of a call that adds a bias and reads each of them once; None for any other call."""
         a = self.applied.get(user.name)
-        if a is None or a.rule is None or a.binding is None or self.operand(a, bias.name) != a.rule.adds:
+        if a is None or self.operand(a, bias.name) != a.rule.adds:
             return None
         names = [a.binding.operands[k][0].name for k in sorted(matrices(a))]
         return (user.target, *names) if all(self.operand(a, name) for name in names) else None
 
     def operand(self, a: Applied, value: str) -> str | None:
         """The operand that a value is, if it is one alone."""
-        if a.binding is None or list(a.node.refs()).count(value) != 1:
+        if list(a.node.refs()).count(value) != 1:
             return None
         return next((k for k, (r, _) in a.binding.operands.items() if r.name == value), None)
 
@@ -126,7 +125,7 @@ class Flow:
 
     def centred_axis(self, a: Applied) -> int | None:
         """Position of the axis that a node centres, in its first operand."""
-        if a.binding is None or a.rule is None or not a.rule.centred:
+        if not a.rule.centred:
             return None
         _, tokens = next(iter(a.binding.operands.values()))
         return next(i for i, token in enumerate(tokens) if token.name == a.rule.centred)
@@ -138,7 +137,7 @@ class Flow:
     def centred(self, a: Applied) -> Stretch | None:
         """What the centred axis of the node's first operand is made of, if that is all known."""
         i = self.centred_axis(a)
-        if i is None or a.binding is None:
+        if i is None:
             return None
         term = self.d.values[next(iter(a.binding.operands.values()))[0].name][i]
         parts = [
@@ -155,8 +154,6 @@ class Flow:
 
     def free(self, a: Applied, operand: str, frame: int) -> str | None:
         """Name of the operand's axis that has `frame` if it is one of the result that admits every invertible map."""
-        if a.rule is None or a.binding is None:
-            return None
         ref, tokens = a.binding.operands[operand]
         on = [tokens[i] for i in self.held(ref.name, frame)]
         if len(on) != 1 or on[0].mark or not on[0].claimed:

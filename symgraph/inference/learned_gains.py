@@ -38,7 +38,7 @@ class LearnedGains:
 
     def of(self, a: Applied, operand: str) -> LearnedGain | None:
         """The parameter that a product multiplies one operand by; None where it is no product or anything else."""
-        if a.binding is None or short_name(a.node.target) != "mul" or not isinstance(a.node.result, Meta):
+        if short_name(a.node.target) != "mul" or not isinstance(a.node.result, Meta):
             return None
         others = [ref.name for name, (ref, _) in a.binding.operands.items() if name != operand]
         if len(others) != 1 or len(a.binding.operands) != 2:
@@ -60,7 +60,7 @@ class LearnedGains:
     def _along_one_axis(self, a: Applied, operand: str, source: Node, numbers: Tensor) -> LearnedGain | None:
         axes = [i for i, n in enumerate(source.shape) if n > 1]
         dims = [i for i in range(numbers.dim()) if not is_constant(numbers, i)]
-        if len(axes) != 1 or len(dims) != 1 or a.binding is None:
+        if len(axes) != 1 or len(dims) != 1:
             return None
         line, before = line_along(numbers, dims[0]), self._axis_before(a, operand, dims[0])
         whole = torch.equal(line, torch.arange(source.shape[axes[0]]))
@@ -74,8 +74,6 @@ class LearnedGains:
 
     def _axis_before(self, a: Applied, operand: str, dim: int) -> Term | None:
         """The term of the operand's axis that stands along an axis of the result."""
-        if a.binding is None:
-            return None
         ref, tokens = a.binding.operands[operand]
         name = a.binding.results[0][dim].name
         at = [i for i, token in enumerate(tokens) if token.name == name]

@@ -76,8 +76,7 @@ def way_back(flow: Flow, value: str) -> Iterator[Node]:
     node = flow.graph.by_name[value]
     while node.kind is Kind.CALL:
         applied, operands = flow.applied.get(node.name), list(node.refs())
-        rule = applied.rule if applied is not None else None
-        if rule is None or rule.structure not in _MOVING or len(operands) != 1:
+        if applied is None or applied.rule.structure not in _MOVING or len(operands) != 1:
             break
         found.append(node)
         node = flow.graph.by_name[operands[0]]

@@ -84,7 +84,7 @@ def reads_of(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:
         value, spot = todo.pop(0)
         for user in flow.graph.users[value]:
             applied = flow.applied.get(user.name)
-            beside = applied is not None and applied.rule is not None and applied.rule.structure in ("cat", "index")
+            beside = applied is not None and applied.rule.structure in ("cat", "index")
             alone = beside or set(user.refs()) == {value}
             for use in carrier.uses(value, user, spot):
                 if isinstance(use, Read) and len(use.readers) == 1:
@@ -97,7 +97,7 @@ def norms(flow: Flow) -> Iterator[tuple[Applied, tuple[str, str], int]]:
     """Every centring node with its gain and bias (each may be ''), and where the axis stands in its result."""
     for applied in flow.d.eq.applied:
         i = flow.centred_axis(applied)
-        if i is None or applied.rule is None or applied.binding is None or len(applied.binding.results) != 1:
+        if i is None or len(applied.binding.results) != 1:
             continue
         axis = next(j for j, token in enumerate(applied.binding.results[0]) if token.name == applied.rule.centred)
         gain, bias = named(flow, applied, applied.rule.gain), named(flow, applied, applied.rule.adds)
@@ -120,7 +120,7 @@ def _parts(term: Term) -> tuple[Term, ...]:
 
 def named(flow: Flow, a: Applied, operand: str | None) -> str | None:
     """Parameter of an optional operand; '' where it is left out, None where it is more than one vector."""
-    if a.binding is None or operand not in a.binding.operands:
+    if operand not in a.binding.operands:
         return ""
     name = a.binding.operands[operand][0].name
     node: Node = flow.graph.by_name[flow.d.eq.shifted.get(name, name)]

@@ -165,7 +165,7 @@ def _read_linearly(writer: Applied) -> list[str]:
     """The values that a call is linear in: any map may act along an axis that its result has of this operand alone."""
     found: list[str] = []
     for token in _free_axes(writer):
-        values = [ref.name for ref, tokens in writer.binding.operands.values() if token in tokens]  # type: ignore[union-attr]
+        values = [ref.name for ref, tokens in writer.binding.operands.values() if token in tokens]
         found += values if len(values) == 1 else []
     # A product of a value with itself is not.
     return [value for value in found if list(writer.node.refs()).count(value) == 1]
@@ -174,7 +174,7 @@ def _read_linearly(writer: Applied) -> list[str]:
 def _linear_in(flow: Flow, writer: Applied) -> Iterator[_Carriers]:
     """Parameters along an axis of the result that any map may act on: a factor of all of them is one of the result."""
     for token in _free_axes(writer):
-        values = [ref.name for ref, tokens in writer.binding.operands.values() if token in tokens]  # type: ignore[union-attr]
+        values = [ref.name for ref, tokens in writer.binding.operands.values() if token in tokens]
         uses = [use for value in values if (use := _use(flow, writer, value)) is not None]
         if uses and len(uses) == len(values):
             yield _Carriers(tuple(name for name, _ in uses), frozenset(call for _, call in uses))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from symgraph.inference.applied import Applied
 from symgraph.inference.flow import Flow
-from symgraph.ir import Node
+from symgraph.ir import Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.symmetry.families import Centred, pieces
 from symgraph.tracing.interpreter import call
@@ -44,14 +44,12 @@ def _behind(flow: Flow) -> list[Node]:
     return [n for n in flow.graph.parameters.values() if n.name in seen and len(n.shape) > 1]
 
 
-def _blind_operands(a: Applied) -> list[Node]:
-    if a.rule is None or a.binding is None:
-        return []
-    return [r for k in a.rule.blind if k in a.binding.operands for r in (a.binding.operands[k][0],)]  # type: ignore[misc]
+def _blind_operands(a: Applied) -> list[Ref]:
+    return [ref for name, (ref, _) in a.binding.operands.items() if name in a.rule.blind]
 
 
 def _passes(a: Applied) -> bool:
-    if a.rule is None or a.rule.reduces:
+    if a.rule.reduces:
         return False
     return a.rule.structure not in (None, "rigid", "constant") or "output" in a.rule.shift.values()
 
@@ -61,7 +59,7 @@ def _invisible(flow: Flow, value: str, change: Tensor) -> bool:
         return False
     for user in flow.graph.users[value]:
         a = flow.applied.get(user.name)
-        if a is None or a.rule is None or a.binding is None or list(user.refs()).count(value) != 1:
+        if a is None or list(user.refs()).count(value) != 1:
             return False
         operand = flow.operand(a, value)
         if operand is not None and operand in a.rule.blind:
@@ -74,7 +72,7 @@ def _invisible(flow: Flow, value: str, change: Tensor) -> bool:
 
 
 def _goes_on(flow: Flow, a: Applied, value: str, operand: str | None, change: Tensor) -> bool:
-    if a.rule is None or not _passes(a) or not isinstance(a.node.result, Meta):
+    if not _passes(a) or not isinstance(a.node.result, Meta):
         return False
     if not a.rule.structure and a.rule.shift.get(operand or "") != "output":
         return False

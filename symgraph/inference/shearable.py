@@ -85,7 +85,7 @@ class Shearing:
         """Norms that centre a frame, one whole axis of what they read, and make another one of it."""
         for a in self.flow.d.eq.applied:
             keys = keys_of(self.flow.centred(a) or ())
-            if len(keys) != 1 or a.binding is None:
+            if len(keys) != 1:
                 continue
             (frame, dual), read = keys[0], next(iter(a.binding.operands.values()))[0].name
             if len(self.flow.held(read, frame)) == 1 and not self.flow.held(a.node.name, frame):
@@ -96,7 +96,7 @@ class Shearing:
         for a, (gain, _), axis in norms(self.flow):
             found = self.flow.d.found[a.node.name][axis]
             one = self.flow.d.eq.store.children(found) is None and found >> 1 in self.flow.d.frames
-            if not one or a.rule is None or a.binding is None:
+            if not one:
                 continue
             frame, dual = self.flow.key(found)
             if a.rule.gain in a.binding.operands and len(self.flow.held(a.node.name, frame)) == 1:

@@ -14,18 +14,14 @@ def find_statistics(flow: Flow, traced: Graph) -> list[Statistics]:
     Args:
         traced: the graph as it was traced; what rewriting made has no call to evaluate.
     """
-    found = [
-        _statistics(flow, applied)
-        for applied in flow.d.eq.applied
-        if applied.rule is not None and applied.rule.statistics
-    ]
+    found = [_statistics(flow, applied) for applied in flow.d.eq.applied if applied.rule.statistics]
     first = {s.tensors: s for s in reversed(found) if s is not None and s.node in traced.by_name}
     return list(reversed(first.values()))
 
 
 def _statistics(flow: Flow, a: Applied) -> Statistics | None:
     rule, binding = a.rule, a.binding
-    if rule is None or binding is None or rule.gain is None or rule.adds is None:
+    if rule.gain is None or rule.adds is None:
         return None
     names = [_own(flow, a, n) for n in (*rule.statistics, rule.gain, rule.adds)]
     channels = {token.name for token in binding.operands[rule.gain][1]} if rule.gain in binding.operands else set()
@@ -38,7 +34,7 @@ def _statistics(flow: Flow, a: Applied) -> Statistics | None:
 
 def _own(flow: Flow, a: Applied, operand: str) -> str:
     """The parameter or stored buffer that an operand is, if nothing uses it but calls that do the same with it."""
-    if a.binding is None or operand not in a.binding.operands:
+    if operand not in a.binding.operands:
         return ""
     node = flow.graph.by_name[a.binding.operands[operand][0].name]
     held = node.kind in (Kind.PARAMETER, Kind.BUFFER) and node.target not in flow.graph.transient

@@ -22,8 +22,8 @@ def crossing(eq: Equations) -> frozenset[str]:
 
 
 def _attends(eq: Equations, name: str) -> bool:
-    rule = eq.by_node[name].rule if name in eq.by_node else None
-    return rule is not None and (bool(rule.blind) or "none" in rule.shift.values())
+    applied = eq.by_node.get(name)
+    return applied is not None and (bool(applied.rule.blind) or "none" in applied.rule.shift.values())
 
 
 def _crosses(eq: Equations, name: str, named: frozenset[str]) -> bool:

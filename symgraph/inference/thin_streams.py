@@ -64,7 +64,7 @@ def _thin(flow: Flow, writer: _Writer, piece: Piece, reads: list[Read]) -> Itera
 
 def _writer(carrier: Carrier, a: Applied, plane: Plane | None) -> _Writer | None:
     part = _whole_matrix(carrier, a)
-    if part is None or a.rule is None or a.binding is None:
+    if part is None:
         return None
     kept = {token.name for token in a.binding.results[0]}
     tokens = a.binding.operands[next(iter(matrices(a)))][1]
@@ -84,7 +84,7 @@ def _writer(carrier: Carrier, a: Applied, plane: Plane | None) -> _Writer | None
 def _whole_matrix(carrier: Carrier, a: Applied) -> Part | None:
     """The one parameter, all of it, by which a call multiplies its input."""
     laws = matrices(a)
-    if len(laws) != 1 or a.binding is None or len(a.binding.results) != 1:
+    if len(laws) != 1 or len(a.binding.results) != 1:
         return None
     part = carrier.part(a.binding.operands[next(iter(laws))][0].name)
     return part if part is not None and not part.first else None
