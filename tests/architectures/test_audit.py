@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sweep.audits import CONFIGS, measured
+from sweep.builder import entries
+from sweep.stages import audited
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -45,6 +47,23 @@ def test_architectures(name: str) -> None:
     assert found.complete, str(found)
 
 
+# Constants through several matrices, tables that are looked up several times, planes of biases, rotations of pairs.
+CONSTANTS = [
+    ("masked-lm", "nomic_bert", 190),
+    ("masked-lm", "gte", 270),
+    ("masked-lm", "layoutlm", 379),
+    ("causal-lm", "marian", 450),
+    ("causal-lm", "stablelm", 302),
+    ("causal-lm", "nanochat", 120),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mapping", "kind", "number"), CONSTANTS, ids=[kind for _, kind, _ in CONSTANTS])
+def test_one_system_finds_all_constants(mapping: str, kind: str, number: int) -> None:
+    assert audited(mapping, kind, dict(entries(mapping))[kind])["audit"] == f"{number} of {number}"
+
+
 # -- by hand ---------------------------------------------------------------------------------------------------------
 
 
@@ -67,6 +86,13 @@ def test_linear_maps_have_an_invertible_space_between_them() -> None:
     found = audit(linear())
     # GL(3) between them, and the first bias moves into the second: a map of rank 3 with a constant has 4 + 24 - 9 more.
     assert found.complete and found.measured == 9 + 3
+
+
+def test_a_bias_goes_through_a_map_without_one() -> None:
+    chain = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 7, bias=False), nn.Linear(7, 8))
+    found = symgraph.audit(chain, torch.randn(3, 6))
+    # GL(5), GL(7), and the first bias goes into the last.
+    assert found.complete and found.measured == 25 + 49 + 5
 
 
 def test_logits_up_to_a_shift_have_one_more_direction_in_each_place() -> None:
