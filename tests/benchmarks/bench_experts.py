@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_experts.py --data CIFAR_FOLDER --out FOLDER [--from scratch tuned]
         [--layers first last all] [--gates dense top-1 top-2 'top-2, shared'] [--experts 4 8 16]
-        [--pairs 1] [--jobs 1] [--device cpu]
+        [--ranked 'activations 1/2' weights inputs] [--pairs 1] [--jobs 1] [--device cpu]
 
 Pairs of small vision transformers on CIFAR-10 (three layers of width 64), with mixtures of experts in the place of
 the first, the last, or all feed-forward layers: trained whole from two seeds, or, as in the paper, one trained backbone
@@ -235,6 +235,7 @@ class Job(Setup):
 
     case: Case
     number: int
+    ranked: tuple[str, ...]
 
     def __str__(self) -> str:
         return str(self.case)
@@ -263,7 +264,7 @@ def run(job: Job) -> str:
         _write(job, record)
     if job.case.experts == 4:
         record["ranked"] = {}
-        for way in RANKED:
+        for way in job.ranked:
             if time.monotonic() < job.end:
                 record["ranked"][way] = ranked(pair, way)
                 _write(job, record)
@@ -333,8 +334,9 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--gates", nargs="+", default=list(GATES), choices=list(GATES))
     parser.add_argument("--experts", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--ranked", nargs="*", default=list(RANKED), choices=RANKED, help="ways that solve all orders")
     args = parser.parse_args(arguments)
-    common = vars(setup(args))
+    common = {**vars(setup(args)), "ranked": tuple(args.ranked)}
     groups = []
     for experts, number, start in product(args.experts, range(args.pairs), args.starts):
         cases = (Case(start == "scratch", layers, gate, experts) for layers, gate in product(args.layers, args.gates))

@@ -81,22 +81,26 @@ def setting(epochs: float) -> Setting:
 
 
 @cache
-def corpus(folder: Path, out: Path, limit: int | None, device: str) -> Corpus:
-    """CIFAR-10 in three splits, on a device: once in a process."""
-    return images(folder, setting(0), out, limit).to(torch.device(device))
+def corpus(folder: Path, out: Path, limit: int | None, tested: int | None, device: str) -> Corpus:
+    """CIFAR-10 in three splits, of the last the first `tested` images, on a device: once in a process."""
+    found = images(folder, setting(0), out, limit)
+    test = (found.test[0][:tested], found.test[1][:tested])
+    return replace(found, test=test).to(torch.device(device))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """What all jobs of a benchmark have in common.
 
-    `scratch` keeps models and decoded images; nothing begins after `end`.
+    `scratch` keeps models and decoded images; of each split `limit` images are read, of the test split `tested` are
+    looked at; nothing begins after `end`.
     """
 
     data: Path
     out: Path
     scratch: Path
     limit: int | None
+    tested: int | None
     epochs: float
     steps: int
     device: str
@@ -105,7 +109,7 @@ class Setup:
     @property
     def images(self) -> Corpus:
         """What models are trained and measured on."""
-        return corpus(self.data, self.scratch, self.limit, self.device)
+        return corpus(self.data, self.scratch, self.limit, self.tested, self.device)
 
 
 def add_setup(parser: ArgumentParser, *, pairs: int, steps: int) -> None:
@@ -115,7 +119,8 @@ def add_setup(parser: ArgumentParser, *, pairs: int, steps: int) -> None:
     parser.add_argument("--scratch", type=Path, help="where models and decoded images are kept (default: --out)")
     for name, default in (("pairs", pairs), ("jobs", 1), ("steps", steps)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--limit", type=int, help="images of each split")
+    parser.add_argument("--tested", type=int, help="images of the test split that are looked at")
     parser.add_argument("--epochs", type=float, default=5)
     parser.add_argument("--deadline", type=float, default=math.inf, help="begin nothing after so many seconds")
     parser.add_argument("--device", default="cpu")
@@ -126,7 +131,7 @@ def setup(args: Namespace) -> Setup:
     scratch, end = args.scratch or args.out, time.monotonic() + args.deadline
     for folder in (args.out, scratch):
         folder.mkdir(parents=True, exist_ok=True)
-    given = {name: getattr(args, name) for name in ("data", "out", "limit", "epochs", "steps", "device")}
+    given = {name: getattr(args, name) for name in ("data", "out", "limit", "tested", "epochs", "steps", "device")}
     return Setup(**given, scratch=scratch, end=end)
 
 
