@@ -17,21 +17,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from symgraph.groups.elements import Element
 from symgraph.io.ranks import ALONE, Ranks, current
 from symgraph.match.activations import Activations, agreement
 from symgraph.match.correlation_tables import TableSums, pulled, repeats
 from symgraph.match.match_options import MatchOptions
+from symgraph.match.order_by_candidates import Tried, best_tried, partners
 from symgraph.match.order_by_cost import outer_order
 from symgraph.match.paired_blocks import Keep, Outline, Pair, outlines_of, pairs_of
 from symgraph.match.run_file import RunSection
 from symgraph.match.tensor_weights import parameter_weights
 from symgraph.match.turns import Outcome, Turn, others, owners_of, start
-from symgraph.match.unit_trees import units
+from symgraph.match.unit_trees import fitted, units
 from symgraph.orbit.action import GroupElement, packed, random_element, unpacked
 from symgraph.orbit.grams import add_to
 from symgraph.orbit.owned import owners
-from symgraph.orbit.wreath import Optimum, Table, Tree, best, decoupled, inside, paired, permutes
+from symgraph.orbit.wreath import Key, Optimum, Table, Tree, best, decoupled, inside, paired, permutes
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.deferred import made
 from symgraph.tracing.progress import Progress, tell
@@ -92,6 +92,8 @@ class Descent:
         self.section, self.moves = section, list[GroupElement]()
         self.initial, self.history, self.ended = 0.0, list[float](), False
         self.quiet = [0] * len(self.units)
+        # Those whose order stays until the others have come to rest, of those that are tried in some orders alone.
+        self.in_order = set[int]()
         # Those that may find something else than when they were last solved from everything, and whom each touches.
         self.stale = set(range(len(self.units)))
         self.beside = [
@@ -101,7 +103,8 @@ class Descent:
     def _place(self, names: Sequence[str]) -> None:
         """Which tensors belong to this process, and in which each unit is solved; `spread` are those of several."""
         # An order by a cost looks at all blocks of a unit at once.
-        together = () if self.options.outer == "joint" else {unit.space.id for unit in self.units if unit.children}
+        joint = self.options.outer == "joint"
+        together = {u.space.id for u in self.units if (partners(u) if joint else u.children)}
         homes = owners(self.symmetry, self.ranks.count, together)
         self.names = [name for name in names if homes[name] == self.ranks.rank]
         every = outlines_of(self.symmetry, names)
@@ -116,7 +119,10 @@ class Descent:
         first, second = (symmetry.stacked(symmetry.shifted({name: s[name] for name in self.names})) for s in (a, b))
         weights = parameter_weights(symmetry, o.weighting, first, second)
         condense = o.outer == "joint" and not close
-        found = pairs_of(symmetry, first, second, weights, self.dtype, condense=condense, by_distance=close, keep=keep)
+        whole = {unit.space.id for unit in self.units if partners(unit)}
+        found = pairs_of(
+            symmetry, first, second, weights, self.dtype, condense=condense, whole=whole, by_distance=close, keep=keep
+        )
         self.pairs = found.pairs
         self.on = [[pair for pair in self.pairs if pair.spaces & unit.ids()] for unit in self.units]
         one, other, still = map(self.ranks.total, (*found.squares, found.still))
@@ -143,11 +149,12 @@ class Descent:
         return Nearest(element, tuple(self.history), self.initial, self.scale, self.squares)
 
     def _sweep(self) -> None:
-        rested = self._take_turns(map(Turn, self._order()))
+        waiting = bool(self.in_order)
+        rested = self._take_turns(map(Turn, self._order())) or waiting
         self.history.append(self._objective())
         if self.history[-2] - self.history[-1] <= self.options.tolerance * self.scale:
             self.ended = not rested
-            self.quiet = [0] * len(self.units)
+            self.quiet, self.in_order = [0] * len(self.units), set()
 
     # -- what is left in a file --------------------------------------------------------------------------------
 
@@ -160,6 +167,7 @@ class Descent:
                 ended=self.ended,
                 quiet=self.quiet,
                 stale=sorted(self.stale),
+                in_order=sorted(self.in_order),
                 element=packed(self.element),
                 moves=[packed(move) for move in self.moves],
                 generator=self.generator.get_state(),
@@ -172,6 +180,7 @@ class Descent:
         found = self.section.content
         self.initial, self.history, self.ended = found["initial"], list(found["history"]), found["ended"]
         self.quiet, self.stale = list(found["quiet"]), set(found["stale"])
+        self.in_order = set(found["in_order"])
         self.element = unpacked(self.symmetry, found["element"])
         self.generator.set_state(found["generator"])
         for move in found["moves"]:
@@ -244,6 +253,8 @@ class Descent:
         unit = outcome.unit
         if outcome.whole:
             self.stale.discard(unit)
+        if outcome.in_order:
+            self.in_order.add(unit)
         if outcome.idle:
             return
         moved = outcome.step is not None and self._apply(unpacked(self.symmetry, outcome.step))
@@ -262,11 +273,15 @@ class Descent:
         found = self._found(turn, self.on[turn.unit]) if share < 1.0 else []
         twice = any(repeats(o.leaves, unit.ids()) for o in known)
         order = self._outer_order(unit, found) if not twice else None
+        forced = turn.anchored is not None or order is not None
+        tried = self._tried(turn, found, share, ranks) if order is None and not twice else None
+        order = tried.order if tried else order
         table, before = self._table(turn, found, share, order, ranks)
-        outcome = Outcome(turn.unit, whole=len(known) == len(self.outlines[turn.unit]) or share == 1.0)
+        before = tried.unchanged if tried else before
+        whole = len(known) == len(self.outlines[turn.unit]) or share == 1.0
+        outcome = Outcome(turn.unit, whole=whole, in_order=whole and tried is not None and tried.in_order)
         if twice and turn.anchored is None:
             return outcome._replace(step=self._creep(unit, table, ranks, home))
-        forced = turn.anchored is not None or order is not None
 
         def solve() -> Outcome:
             if not table:
@@ -289,6 +304,15 @@ class Descent:
         if self.options.outer == "joint" or not unit.children or not permutes(unit.space):
             return None
         return outer_order(self.symmetry, unit, [(p.block, p.weight) for p in found], self.options.outer)
+
+    def _tried(self, turn: Turn, found: list[Pair], share: float, ranks: Ranks) -> Tried | None:
+        """The order of a unit whose pairs of positions are too many to solve the inside of all."""
+        unit = self.units[turn.unit]
+        if self.options.outer != "joint" or not partners(unit):
+            return None
+        on = [(p.block, p.weight) for p in found]
+        table_of = lambda order: self._table(turn, found, share, order, ranks)[0]  # noqa: E731
+        return best_tried(self.symmetry, unit, on, self._seen(unit), table_of, still=turn.unit in self.in_order)
 
     def _creep(self, unit: Tree, table: Table, ranks: Ranks, home: int) -> dict[str, Any] | None:
         """A unit that stands twice on a parameter: the table is only the slope there, so steps are tried and measured.
@@ -319,7 +343,7 @@ class Descent:
         return self.share * self.scale * sum(agreement(self.seen.moved(unit, element)) for unit in self.units)
 
     def _step(self, found: Optimum) -> GroupElement:
-        step = {i: _fit(self.symmetry, i, e.mapped(torch.squeeze)) for i, e in found.elements.items()}
+        step = {i: fitted(self.symmetry, i, e.mapped(torch.squeeze)) for i, e in found.elements.items()}
         return GroupElement(self.symmetry, step)
 
     def _apply(self, element: GroupElement) -> bool:
@@ -360,30 +384,16 @@ class Descent:
 
     def _seen_table(self, unit: Tree) -> tuple[Table, float]:
         """The correlations of activations on the unit's spaces, and the identity's value."""
-        if not self.share or self.seen is None:
-            return {}, 0.0
         table: Table = {}
-        for key, c in self.seen.moved(unit, self.element):
+        for key, c in self._seen(unit):
             add_to(table, key, self.share * self.scale * c.to(self.device, self.dtype))
         return table, agreement(table.items())
+
+    def _seen(self, unit: Tree) -> list[tuple[Key, Tensor]]:
+        return self.seen.moved(unit, self.element) if self.share and self.seen is not None else []
 
 
 def _both(one: Tensor | None, other: Tensor | None) -> Tensor:
     if one is None or other is None:
         return other if one is None else one  # type: ignore[return-value]
     return one + other
-
-
-def _fit(symmetry: SymmetryGraph, space: int, e: Element) -> Element:
-    """Fibre dimensions that the unit did not solve for (rigid ones) are expanded: its element is constant over them."""
-    want = symmetry.fibre_sizes(symmetry.spaces[space])
-    inside = 2 if e.matrix is not None else 1
-
-    def fit(x: Tensor, lead: int) -> Tensor:
-        outer, have, tail = x.shape[:lead], x.shape[lead : x.dim() - inside], x.shape[x.dim() - inside :]
-        if tuple(have) == want:
-            return x
-        shaped = x.reshape(*outer, *[1] * (len(want) - len(have)), *have, *tail)
-        return shaped.expand(*outer, *want, *tail).contiguous()
-
-    return e.mapped(fit)

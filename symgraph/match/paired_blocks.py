@@ -113,6 +113,7 @@ def pairs_of(
     dtype: torch.dtype,
     *,
     condense: bool,
+    whole: Container[int] = (),
     by_distance: bool = False,
     keep: Keep = made,
 ) -> Paired:
@@ -120,6 +121,7 @@ def pairs_of(
 
     Args:
         condense: sum over what nothing moves where that makes a block smaller; not for costs that look at A or B alone.
+        whole: spaces on whose blocks nothing is summed all the same.
         by_distance: what is still counts by differences.
         keep: where tensors of the pairs are put.
     """
@@ -133,7 +135,8 @@ def pairs_of(
             squares[i] += weight * square(tensor)
         for block in blocks(name, tensors, symmetry.acting_terms[name]):
             if block.spaces() & spaces:
-                kept = _condensed(block, spaces) if condense else None
+                summed = condense and not any(space in whole for space in block.spaces())
+                kept = _condensed(block, spaces) if summed else None
                 found.append(Pair(kept or block, weight, keep))
             else:
                 pair = Pair(block, weight)

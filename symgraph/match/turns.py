@@ -21,7 +21,8 @@ class Outcome(NamedTuple):
     """What came of a turn, as processes tell it.
 
     `rested`: it was left alone. `idle`: nothing says anything of it. `whole`: it was solved from all of its blocks.
-    `exact`: what was found is an optimum until something else moves. `step`: what moves, packed.
+    `exact`: what was found is an optimum until something else moves. `in_order`: of some orders its own is the best.
+    `step`: what moves, packed.
     """
 
     unit: int
@@ -29,6 +30,7 @@ class Outcome(NamedTuple):
     idle: bool = False
     whole: bool = False
     exact: bool = False
+    in_order: bool = False
     step: dict[str, Any] | None = None
 
 

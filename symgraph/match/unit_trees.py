@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatch
 
+from torch import Tensor
+
 from symgraph.errors import UsageError, near
+from symgraph.groups.elements import Element
 from symgraph.orbit.wreath import Tree
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
@@ -33,3 +36,18 @@ def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tre
         return Tree(s, tuple(grow(child) for child in below.get(s.id, ())))
 
     return [grow(s) for s in below.get(-1, ())]
+
+
+def fitted(symmetry: SymmetryGraph, space: int, e: Element) -> Element:
+    """An element as its space has it: constant over dimensions of the fibre that its unit does not solve for."""
+    want = symmetry.fibre_sizes(symmetry.spaces[space])
+    inside = 2 if e.matrix is not None else 1
+
+    def fit(x: Tensor, lead: int) -> Tensor:
+        outer, have, tail = x.shape[:lead], x.shape[lead : x.dim() - inside], x.shape[x.dim() - inside :]
+        if tuple(have) == want:
+            return x
+        shaped = x.reshape(*outer, *[1] * (len(want) - len(have)), *have, *tail)
+        return shaped.expand(*outer, *want, *tail).contiguous()
+
+    return e.mapped(fit)

@@ -177,7 +177,21 @@ def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:
 
     The table holds pairs (i, order_i) as its batch, under keys without that space (but for those that have it alone).
     """
-    space, size = tree.space, len(order)
+    optimum, signs = _of_pairs(tree, table, len(order))
+    # What was the batch is the fibre now, with a batch of one in front of it.
+    elements = {number: element.mapped(torch.unsqueeze) for number, element in optimum.elements.items()}
+    elements[tree.space.id] = Element(order.unsqueeze(0), None, signs)
+    return Optimum(elements, optimum.value.sum(0, keepdim=True))
+
+
+def pair_values(tree: Tree, table: Table, order: Tensor) -> Tensor:
+    """What each pair (i, order_i) is worth, its inside solved; the table is that of `inside`: (n,)."""
+    return _of_pairs(tree, table, len(order))[0].value
+
+
+def _of_pairs(tree: Tree, table: Table, size: int) -> tuple[Optimum, Tensor | None]:
+    """The optimum inside of each pair of positions, and the signs of the positions themselves: (q, 1, n)."""
+    space = tree.space
     inner = {key: correlation for key, correlation in table.items() if key[0][0] != space.id}
     own = {key[0][1]: correlation for key, correlation in table.items() if key[0][0] == space.id}
     value, signs = next(iter(table.values())).new_zeros(size), None
@@ -188,10 +202,7 @@ def inside(tree: Tree, table: Table, order: Tensor) -> Optimum:
         signs = signs.reshape(space.signs, 1, size)
     elif own:
         value = torch.stack(list(own.values())).sum(0)
-    # What was the batch is the fibre now, with a batch of one in front of it.
-    elements = {number: element.mapped(torch.unsqueeze) for number, element in optimum.elements.items()}
-    elements[space.id] = Element(order.unsqueeze(0), None, signs)
-    return Optimum(elements, (optimum.value + value.flatten()).sum(0, keepdim=True))
+    return Optimum(optimum.elements, optimum.value + value.flatten()), signs
 
 
 def paired(key: Key, correlation: Tensor, space: int, order: Tensor) -> tuple[Key, Tensor]:

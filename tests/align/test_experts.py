@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,13 +15,17 @@ from torch import Tensor
 
 import symgraph
 from symgraph.errors import UsageError
+from symgraph.groups.class_names import SymmetryClass
+from symgraph.match import order_by_candidates
 from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
+from symgraph.match.order_by_candidates import orders, partners
 from symgraph.match.order_by_cost import outer_order
 from symgraph.match.unit_trees import units
 from symgraph.orbit.alignment import distance
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.tensor_blocks import blocks
+from symgraph.orbit.wreath import Tree
 from symgraph.prove.verify import random_transform, settled_names
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import state_of
@@ -102,6 +108,81 @@ def test_the_joint_optimum_is_never_farther_than_two_stages() -> None:
     }
     assert found["joint"] <= min(found.values()) + 1e-12
     assert found["joint"] < nearest(symmetry, a, b, MatchOptions(outer="gate", spaces=branches)).initial
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two partners are tried of each position, however small its inside."""
+    monkeypatch.setattr(order_by_candidates, "WORK", 0)
+    monkeypatch.setattr(order_by_candidates, "LEAST", 2)
+
+
+@pytest.mark.parametrize("name", ["tensors", "list-gated", "list-shared"])
+@pytest.mark.usefixtures("few")
+def test_a_planted_element_is_recovered_from_few_pairs(name: str) -> None:
+    net = network(name)
+    symmetry = symgraph.infer(net)
+    assert all(partners(u) == 2 for u in units(symmetry) if u.children and u.space.size > 2)
+    for seed in (0, 1):
+        a, b = planted(net, symmetry, seed)
+        run = pair_program(symmetry, MatchOptions()).run(symmetry, {"A": a, "B": b})
+        assert distance(a, run.states["B.aligned"]) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["list", "tensors-dense"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_few_pairs_come_between_all_of_them_and_the_cost(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = [network(name, s) for s in (0, seed)]
+    symmetry = symgraph.infer(nets[0])
+    a, b = (canonicalise(symmetry, float64(state_of(n))).state for n in nets)
+    tree = next(u for u in units(symmetry) if u.children)
+    inside = tuple(s.name for s in symmetry.active if s.id in tree.ids())
+    # Of one unit alone in one sweep, where each optimum is one of the same table.
+    one: dict[str, Any] = {"spaces": inside, "sweeps": 1, "precision": "float64"}
+    found = {o: nearest(symmetry, a, b, MatchOptions(outer=o, **one)).objective for o in ("joint", "gram")}
+    monkeypatch.setattr(order_by_candidates, "WORK", 0)
+    for count in (2, 3):
+        monkeypatch.setattr(order_by_candidates, "LEAST", count)
+        few = nearest(symmetry, a, b, MatchOptions(**one)).objective[-1]
+        assert found["joint"][-1] - 1e-12 <= few <= found["gram"][-1] + 1e-12
+
+
+@pytest.mark.usefixtures("few")
+def test_few_pairs_are_found_by_activations_too() -> None:
+    net, other = network("list-shared"), network("list-shared")
+    symmetry = symgraph.infer(net)
+    a, b = planted(net, symmetry, 0)
+    other.load_state_dict({n: b[n] for n in other.state_dict()})
+    data = [{"x": torch.randint(0, 11, (8, 7), generator=torch.Generator().manual_seed(i))} for i in range(3)]
+    for alpha in (0.5, 1.0):
+        options = MatchOptions(rows=0, alpha=alpha)
+        found = symgraph.align(net, other, method="activations", options=options, data=data, symmetry=symmetry)
+        assert distance({n: a[n] for n in found.state}, found.state) < 1e-9
+
+
+def test_pairs_are_few_where_insides_are_large_and_of_indices() -> None:
+    symmetry = symgraph.infer(network("tensors"))
+    experts = next(u for u in units(symmetry) if u.children)
+
+    def unit(count: int, hidden: int, inner: SymmetryClass = SymmetryClass.PERMUTATION) -> Tree:
+        (child,) = experts.children
+        inside = Tree(replace(child.space, size=hidden, group=inner))
+        return Tree(replace(experts.space, size=count), (inside,))
+
+    assert partners(unit(64, 128)) == 8
+    assert partners(unit(32, 128)) == 16
+    assert partners(unit(16, 128)) == 0
+    assert partners(unit(8, 14336)) == 0
+    assert partners(unit(64, 128, SymmetryClass.ORTHOGONAL)) == 0
+
+
+def test_orders_that_are_tried_share_no_pair() -> None:
+    costs = [torch.rand(6, 6, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
+    found = torch.stack(orders(costs, 6))
+    assert found[0].tolist() == list(range(6))
+    assert all(len(set(column)) == 6 for column in found.T.tolist())
+    left = costs[0].clone().fill_diagonal_(torch.inf)
+    assert found[1].tolist() == linear_sum_assignment(left.numpy())[1].tolist()
 
 
 def test_experts_are_recovered_from_activations() -> None:

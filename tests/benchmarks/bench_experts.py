@@ -179,7 +179,10 @@ def by_costs(pair: Pair) -> Iterator[tuple[str, GroupElement]]:
         _note(pair, way, element, time.process_time() - start)
         yield way, element
     best = min(judged, key=lambda way: judged[way][0])
-    for way in dict.fromkeys((best, "weights")):
+    starts = [best]
+    if pair.results[best]["orders"] != pair.results["weights"]["orders"]:
+        starts.append("weights")
+    for way in starts:
         options = replace(WAYS[way], outer="joint", spaces=pair.names)
         start = time.process_time()
         seen = pair.seen if float(options.alpha) or options.weighting == "inputs" else None
