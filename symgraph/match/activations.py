@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -11,7 +11,9 @@ from symgraph.orbit.action import GroupElement
 from symgraph.orbit.wreath import Key, Tree
 from symgraph.symmetry.terms import Leaf
 
-State = Mapping[str, Tensor]
+Leaves = tuple[Leaf, ...]
+# Of one unit, by the leaves of the blocks.
+Correlations = Mapping[Leaves, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Activations:
     `left_out` counts batches of another shape than the first, which were not read.
     """
 
-    correlations: Mapping[int, Mapping[tuple[Leaf, ...], Tensor]]
+    correlations: Mapping[int, Correlations]
     sites: int
     examples: int
     moments: Mapping[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -35,68 +37,84 @@ class Activations:
 
     def of(self, units: frozenset[int]) -> Activations:
         """Those of some units alone."""
-        return replace(self, correlations={u: t for u, t in self.correlations.items() if u in units})
+        return replace(
+            self, correlations={unit: self.correlations[unit] for unit in self.correlations if unit in units}
+        )
 
     def moved(self, unit: Tree, element: GroupElement) -> list[tuple[Key, Tensor]]:
         """The correlations of a unit after B has moved, with a batch dimension of one, as solvers take them."""
         found = []
-        for held, c in self.correlations.get(unit.space.id, {}).items():
-            key = tuple((x.space, element.symmetry.frame(x.frame).sign) for x in held)
-            found.append((key, element.on(c, _second(held)).unsqueeze(0) / max(self.sites, 1)))
+        for leaves, correlation in self.correlations.get(unit.space.id, {}).items():
+            key = tuple((leaf.space, element.symmetry.frame(leaf.frame).sign) for leaf in leaves)
+            found.append((key, element.on(correlation, _second(leaves)).unsqueeze(0) / max(self.sites, 1)))
         return found
 
     def after(self, first: GroupElement, second: GroupElement) -> Activations:
         """What would have been seen of A and B after both have moved."""
+
+        def both(leaves: Leaves, correlation: Tensor) -> Tensor:
+            return second.on(first.on(correlation, _first(leaves)), _second(leaves))
+
+        return self.each(both)
+
+    def each(self, change: Callable[[Leaves, Tensor], Tensor]) -> Activations:
+        """The same with every correlation changed."""
         found = {
-            u: {k: second.on(first.on(c, _first(k)), _second(k)) for k, c in t.items()}
-            for u, t in self.correlations.items()
+            unit: {leaves: change(leaves, correlation) for leaves, correlation in table.items()}
+            for unit, table in self.correlations.items()
         }
         return replace(self, correlations=found)
 
     def turned(self) -> Activations:
         """The same with A and B in each other's place."""
-        found = {u: {k: _turned(c) for k, c in t.items()} for u, t in self.correlations.items()}
-        return replace(self, correlations=found, moments={n: (b, a) for n, (a, b) in self.moments.items()})
+        moments = {place: (second, first) for place, (first, second) in self.moments.items()}
+        return replace(self.each(lambda _, correlation: _turned(correlation)), moments=moments)
 
 
-def _first(held: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
+def _first(leaves: Leaves) -> Leaves:
     """The leaves of a correlation, of which only A's are acted on; (n_A, n_B, k_A, k_B, ...)."""
-    return tuple(x for leaf in held for x in (leaf, Leaf(-1, -1, False, leaf.size)))
+    return tuple(one for leaf in leaves for one in (leaf, _still(leaf)))
 
 
-def _second(held: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
-    return tuple(x for leaf in held for x in (Leaf(-1, -1, False, leaf.size), leaf))
+def _second(leaves: Leaves) -> Leaves:
+    return tuple(one for leaf in leaves for one in (_still(leaf), leaf))
 
 
-def _turned(c: Tensor) -> Tensor:
-    return c.permute([dim + 1 - 2 * (dim % 2) for dim in range(c.dim())])
+def _still(leaf: Leaf) -> Leaf:
+    """A leaf of the same size that nothing acts on."""
+    return Leaf(-1, -1, False, leaf.size)
+
+
+def _turned(correlation: Tensor) -> Tensor:
+    return correlation.permute([dim + 1 - 2 * (dim % 2) for dim in range(correlation.dim())])
 
 
 def mean_of(seen: Iterable[Activations], scale: float = 1.0) -> Activations:
     """The mean of what was seen of several models A with one B, times a factor; units and leaves are those of all."""
     count, total = 0, None
-    for x in seen:
+    for one in seen:
         count += 1
-        total = x if total is None else replace(total, correlations=_added(total.correlations, x.correlations))
+        total = one if total is None else _added(total, one)
     if total is None:
         raise ValueError("the mean of no correlations")
-    found = {u: {k: c * (scale / count) for k, c in t.items()} for u, t in total.correlations.items()}
-    return replace(total, correlations=found)
+    share = scale / count
+    return total.each(lambda _, correlation: correlation * share)
 
 
-def _added(
-    one: Mapping[int, Mapping[tuple[Leaf, ...], Tensor]], other: Mapping[int, Mapping[tuple[Leaf, ...], Tensor]]
-) -> dict[int, dict[tuple[Leaf, ...], Tensor]]:
-    return {u: {k: c + other[u][k] for k, c in t.items()} for u, t in one.items()}
+def _added(one: Activations, other: Activations) -> Activations:
+    found = {
+        unit: {leaves: correlation + other.correlations[unit][leaves] for leaves, correlation in table.items()}
+        for unit, table in one.correlations.items()
+    }
+    return replace(one, correlations=found)
 
 
 def agreement(tables: Iterable[tuple[Key, Tensor]]) -> float:
     """The value of the identity: the sum over equal positions of A and B."""
     total = 0.0
-    for key, c in tables:
-        c = c[0]
+    for key, table in tables:
+        left = table[0]
         for _ in key:
-            c = c.diagonal(dim1=0, dim2=1)
-            c = c.movedim(-1, 0).sum(0) if c.dim() == 1 else c.sum(-1)
-        total += float(c)
+            left = left.diagonal(dim1=0, dim2=1).sum(-1)
+        total += float(left)
     return total

@@ -25,9 +25,10 @@ def pulled(table: Table, space: Space, weight: float) -> Table:
     """The table with a multiple of the identity added to the correlation of one space."""
     if not weight:
         return table
-    key = next((k for k in table if [s for s, _ in k] == [space.id]), ((space.id, (0,) * space.signs),))
-    eye = weight * torch.eye(space.size).to(next(iter(table.values()))).unsqueeze(0)
-    return {**table, key: table[key] + eye if key in table else eye}
+    own = (key for key in table if [other for other, _ in key] == [space.id])
+    key = next(own, ((space.id, (0,) * space.signs),))
+    identity = weight * torch.eye(space.size).to(next(iter(table.values()))).unsqueeze(0)
+    return {**table, key: table[key] + identity if key in table else identity}
 
 
 class TableSums:
@@ -50,40 +51,46 @@ class TableSums:
         for turn in range(max(map(len, dims.values()))):
             chosen = [along[min(turn, len(along) - 1)] for along in dims.values()]
             if self.order is None:
-                self._add(_key(self.symmetry, [block.leaves[dim] for dim in chosen]), block, chosen, weight)
+                self._add(self._key(block, chosen), block, chosen, weight)
                 continue
             first = dims[self.unit.space.id][0]
             rest = [dim for dim in chosen if dim != first]
-            key = _key(self.symmetry, [block.leaves[d] for d in rest or [first]])
-            add_to(self.sums, key, weight * _correlate_pairs(block, first, rest, self.order))
+            correlation = _correlate_pairs(block, first, rest, self.order)
+            add_to(self.sums, self._key(block, rest or [first]), weight * correlation)
+
+    def _key(self, block: Block, dims: list[int]) -> Key:
+        leaves = [block.leaves[dim] for dim in dims]
+        return tuple((leaf.space, self.symmetry.frame(leaf.frame).sign) for leaf in leaves)
 
     def _add(self, key: Key, block: Block, dims: list[int], weight: float) -> None:
-        x, y = (unfold(tensor, dims).flatten(0, -2) for tensor in block.tensors)
+        first, second = (unfold(tensor, dims).flatten(0, -2) for tensor in block.tensors)
         if key in self.sums:
-            self.sums[key].addmm_(x, y.mT, alpha=weight)
+            self.sums[key].addmm_(first, second.mT, alpha=weight)
         else:
-            self.sums[key] = (x @ y.mT).mul_(weight)
+            self.sums[key] = (first @ second.mT).mul_(weight)
 
     def table(self) -> Table:
         """What solvers read: a batch dimension of one (or that of the order), then (n_A, n_B) for each space."""
-        return self.sums if self.order is not None else {k: self._opened(k, c) for k, c in self.sums.items()}
+        if self.order is not None:
+            return self.sums
+        return {key: self._opened(key, correlation) for key, correlation in self.sums.items()}
 
-    def _opened(self, key: Key, c: Tensor) -> Tensor:
-        sizes = [self.symmetry.spaces[s].size for s, _ in key]
-        count = len(sizes)
-        mixed = [place for pair in zip(range(count), range(count, 2 * count), strict=True) for place in pair]
-        return c.reshape(*sizes, *sizes).permute(mixed).unsqueeze(0)
-
-
-def _key(symmetry: SymmetryGraph, leaves: list[Leaf]) -> Key:
-    return tuple((leaf.space, symmetry.frame(leaf.frame).sign) for leaf in leaves)
+    def _opened(self, key: Key, correlation: Tensor) -> Tensor:
+        return pair_by_pair(correlation, [self.symmetry.spaces[space].size for space, _ in key]).unsqueeze(0)
 
 
 def _correlate_pairs(block: Block, outer: int, dims: list[int], order: Tensor) -> Tensor:
     """The correlation of the positions i of A and order_i of B along `outer`: (n, n_A, n_B, ...)."""
-    x, y = (unfold(tensor, [outer, *dims]) for tensor in block.tensors)
-    sizes = [block.leaves[dim].size for dim in dims]
-    x, y = (tensor.reshape(len(order), -1, tensor.shape[-1]) for tensor in (x, y[order]))
-    k = len(sizes)
-    mixed = [place for pair in zip(range(k), range(k, 2 * k), strict=True) for place in pair]
-    return (x @ y.mT).reshape(-1, *sizes, *sizes).permute(0, *(1 + i for i in mixed))
+    first, second = (unfold(tensor, [outer, *dims]) for tensor in block.tensors)
+    first, second = (tensor.reshape(len(order), -1, tensor.shape[-1]) for tensor in (first, second[order]))
+    return pair_by_pair(first @ second.mT, [block.leaves[dim].size for dim in dims])
+
+
+def pair_by_pair(table: Tensor, sizes: Sequence[int]) -> Tensor:
+    """A correlation of several spaces at once with the two dimensions of each side by side.
+
+    Shapes: table (..., n k ... of A, n k ... of B) -> (..., n_A, n_B, k_A, k_B, ...).
+    """
+    before, count = table.shape[:-2], len(sizes)
+    pairs = [len(before) + dim for place in range(count) for dim in (place, count + place)]
+    return table.reshape(*before, *sizes, *sizes).permute(*range(len(before)), *pairs)

@@ -25,6 +25,7 @@ from torch import Tensor
 from symgraph.errors import DataError, UsageError
 from symgraph.ir import Node
 from symgraph.match.activations import Activations
+from symgraph.match.correlation_tables import pair_by_pair
 from symgraph.match.named_values import named_value
 from symgraph.orbit.readings import readings
 from symgraph.orbit.tensor_blocks import Block, blocks
@@ -179,18 +180,14 @@ class _Pass:
         return [self._part(block, whole.numel()) for block in blocks(name, [whole], self._terms(name))]
 
     def _part(self, block: Block, whole: int) -> _Part | None:
-        held = [
-            (dim, self._leaf(leaf))
-            for dim, leaf in enumerate(block.leaves)
-            if self.number.get(leaf.space) in self.owner
-        ]
-        spaces = [x.space for _, x in held]
+        dims = tuple(dim for dim, leaf in enumerate(block.leaves) if self.number.get(leaf.space) in self.owner)
+        key = tuple(self._leaf(block.leaves[dim]) for dim in dims)
+        spaces = [leaf.space for leaf in key]
         units = {self.owner[space] for space in spaces}
         if len(units) != 1 or len(set(spaces)) < len(spaces) or not self._whole(spaces):
             return None
-        key = tuple(x for _, x in held)
         one_by_one = len(key) == 1 and not self.symmetry.spaces[key[0].space].is_matrix
-        return _Part(units.pop(), key, tuple(d for d, _ in held), one_by_one, block.tensors[0].numel() / whole)
+        return _Part(units.pop(), key, dims, one_by_one, block.tensors[0].numel() / whole)
 
     @torch.no_grad()
     def take(self, i: int, states: list[dict[str, Tensor]], given: Any) -> None:
@@ -223,23 +220,23 @@ class _Pass:
         if name in self.parts:
             for part, block in zip(self.parts[name], blocks(name, [value], self._terms(name)), strict=True):
                 if part is not None:
-                    (t,) = block.tensors
-                    rest = [dim for dim in range(t.dim()) if dim not in part.dims]
-                    samples.append(positions.of(t.permute(*rest, *part.dims), len(rest), part.share))
-        moments = {d: _second_moment(value.movedim(d, -1).flatten(0, -2)) for d in self.along.get(name, ())}
+                    (whole,) = block.tensors
+                    rest = [dim for dim in range(whole.dim()) if dim not in part.dims]
+                    samples.append(positions.of(whole.permute(*rest, *part.dims), len(rest), part.share))
+        moments = {along: _second_moment(value, along) for along in self.along.get(name, ())}
         return _Read(samples, moments)
 
     def _correlate(self, name: str, sides: Sequence[Sequence[Tensor]]) -> None:
         parts = [part for part in self.parts[name] if part is not None]
         for part, *samples in zip(parts, *sides, strict=True):
             scaled = _scaled(samples, part)
-            for (i, j), pair in self.sums.items():
-                c, varies = _correlated(scaled[i], scaled[j], samples[0].shape[1:], name)
+            for (first, second), pair in self.sums.items():
+                correlation, varies = _correlated(scaled[first], scaled[second], samples[0].shape[1:], name)
                 if varies:
                     self.seen_at[name] = part.unit
                 sums = pair.setdefault(part.unit, {})
                 held = sums.get(part.key)
-                sums[part.key] = c * part.share if held is None else held.add_(c, alpha=part.share)
+                sums[part.key] = correlation * part.share if held is None else held.add_(correlation, alpha=part.share)
 
     def _whole(self, spaces: list[int]) -> bool:
         """Whether every space stands beside what it is fibred over; not so where a router has picked.
@@ -264,10 +261,8 @@ class _Pass:
 
         A unit with a space that no value shows (hidden units of experts that a router has picked) is left out.
         """
-        sums = self.sums[pair]
-        shown = {u: {x.space for key in t for x in key} for u, t in sums.items()}
-        whole = {u for u, spaces in shown.items() if all(i in spaces for i, unit in self.owner.items() if unit == u)}
-        correlations = {u: {k: c.double() / self.batches for k, c in t.items()} for u, t in sums.items() if u in whole}
+        whole = {unit: sums for unit, sums in self.sums[pair].items() if self._shows_all(unit, sums)}
+        correlations = {unit: {key: sums[key].double() / self.batches for key in sums} for unit, sums in whole.items()}
         moments: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         for reading in self.readings:
             first, second = (self.moments[reading.value, reading.along][side] / self.batches for side in pair)
@@ -275,7 +270,12 @@ class _Pass:
                 before = moments[reading.parameter, reading.axis]
                 first, second = first + before[0], second + before[1]
             moments[reading.parameter, reading.axis] = (first, second)
-        return Activations(correlations, sum(u in whole for u in self.seen_at.values()), self.examples, moments)
+        sites = sum(unit in whole for unit in self.seen_at.values())
+        return Activations(correlations, sites, self.examples, moments)
+
+    def _shows_all(self, unit: int, keys: Iterable[tuple[Leaf, ...]]) -> bool:
+        shown = {leaf.space for key in keys for leaf in key}
+        return shown.issuperset(space for space, owner in self.owner.items() if owner == unit)
 
 
 def _numbers(symmetry: SymmetryGraph, seen: SymmetryGraph) -> dict[int, int]:
@@ -338,21 +338,18 @@ def _correlated(x: Tensor, y: Tensor, sizes: torch.Size, at: str) -> tuple[Tenso
 
     Shapes: x, y (positions, n k ...) -> (n_A, n_B, k_A, k_B, ...).
     """
-    c = x.T @ y
-    total = float(c.abs().sum())
+    correlation = x.T @ y
+    total = float(correlation.abs().sum())
     if not math.isfinite(total):
         raise DataError(f"activations are not finite at {at}", cause="NaN or infinite", remedy="check data and weights")
-    k = len(sizes)
-    order = [place for pair in zip(range(k), range(k, 2 * k), strict=True) for place in pair]
-    return c.reshape(*sizes, *sizes).permute(order), total > 0
+    return pair_by_pair(correlation, sizes), total > 0
 
 
 def _moment_of(held: _Read | Tensor, along: int) -> Tensor:
     """The second moment along an axis of a value; those of branches are whole."""
-    if isinstance(held, Tensor):
-        return _second_moment(held.movedim(along, -1).flatten(0, -2))
-    return held.moments[along]
+    return _second_moment(held, along) if isinstance(held, Tensor) else held.moments[along]
 
 
-def _second_moment(rows: Tensor) -> Tensor:
+def _second_moment(value: Tensor, along: int) -> Tensor:
+    rows = value.movedim(along, -1).flatten(0, -2)
     return (rows.mT @ rows / len(rows)).double()
