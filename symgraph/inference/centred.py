@@ -36,22 +36,28 @@ class Centring:
     def written(self) -> list[Centred]:
         """What is written into a stream that every reader centres; a gain absorbed into its writers is no reader."""
         found: dict[int, list[Piece]] = {}
-        streams = self._streams()
-        for frame, dual in (keys_of(stretch)[0] for stretch in streams if len(keys_of(stretch)) == 1):
-            for other in self.by_root[self.d.root(2 * self.d.nodes[frame])]:
-                turned = self._parity(other) != self._parity(frame)
-                for p in self.flow.by_frame.get(other, []) if other not in found else ():
-                    key = (other, dual != turned and other not in self.d.self_dual)
-                    if _along(p, (key,)) and self._unseen(self._value(p), alone(key)):
-                        found.setdefault(other, []).append(p)
-        single = [Centred(frame, tuple(p), True) for frame, p in sorted(found.items())]
-        taken = {piece.place for c in single for piece in c.pieces}
-        return [
-            *single,
-            *self._of_several(
-                [stream for stream in streams if len(keys_of(stream)) == len(set(keys_of(stream))) > 1], taken
-            ),
-        ]
+        streams = [(stream, keys_of(stream)) for stream in self._streams()]
+        for _, keys in streams:
+            for key in self._alike(keys[0]) if len(keys) == 1 else ():
+                if key[0] not in found and (unseen := list(self._unseen_along(key))):
+                    found[key[0]] = unseen
+        single = [Centred(frame, tuple(unseen), True) for frame, unseen in sorted(found.items())]
+        taken = {piece.place for centred in single for piece in centred.pieces}
+        several = [stream for stream, keys in streams if len(keys) == len(set(keys)) > 1]
+        return [*single, *self._of_several(several, taken)]
+
+    def _alike(self, key: Key) -> Iterator[Key]:
+        """The keys, on frames that a centred one is tied to or is, of axes that have its orientation."""
+        frame, dual = key
+        for other in self.by_root[self.d.root(2 * self.d.nodes[frame])]:
+            turned = self._parity(other) != self._parity(frame)
+            yield other, dual != turned and other not in self.d.self_dual
+
+    def _unseen_along(self, key: Key) -> Iterator[Piece]:
+        """Parts of parameters along a leaf, of which nothing sees multiples of ones."""
+        for piece in self.flow.by_frame.get(key[0], ()):
+            if _along(piece, (key,)) and self._unseen(self._value(piece), alone(key)):
+                yield piece
 
     def _of_several(self, stretches: list[Stretch], taken: set[Place]) -> Iterator[Centred]:
         """What is written into several frames that a norm centres as one: of a head what is turned, and the rest.
@@ -59,9 +65,9 @@ class Centring:
         Where the mean of one frame is unseen at every position of the others, that of all of them is as well.
         """
         for stretch in stretches:
-            joined = [p for p in _joined(self.flow, stretch) if p.place not in taken]
-            found = [p for p in joined if self._unseen(self._value(p), stretch)]
-            taken |= {p.place for p in found}
+            joined = [piece for piece in _joined(self.flow, stretch) if piece.place not in taken]
+            found = [piece for piece in joined if self._unseen(self._value(piece), stretch)]
+            taken |= {piece.place for piece in found}
             if found:
                 yield Centred(keys_of(stretch)[0][0], tuple(found), True)
 
@@ -74,11 +80,13 @@ class Centring:
         """For each operand along an axis of which the node sees no constant: that axis, if it is a single leaf."""
         found: dict[str, Key] = {}
         for operand, name in a.rule.blind.items():
-            if operand in a.binding.operands:
-                ref, tokens = a.binding.operands[operand]
-                axes = [x for t, x in zip(tokens, self.d.found[ref.name], strict=True) if t.axis == name]
-                if len(axes) == 1 and (axes[0] >> 1) in self.d.frames:
-                    found[operand] = self.flow.key(axes[0])
+            if operand not in a.binding.operands:
+                continue
+            ref, tokens = a.binding.operands[operand]
+            read = zip(tokens, self.d.found[ref.name], strict=True)
+            along = [axis for token, axis in read if token.axis == name]
+            if len(along) == 1 and along[0] >> 1 in self.d.frames:
+                found[operand] = self.flow.key(along[0])
         return found
 
     def tables(self) -> dict[str, tuple[str, ...]]:
@@ -130,22 +138,27 @@ class Centring:
 
     def _left_out(self, value: str, user: Node, stretch: Stretch) -> bool:
         """Whether an operator that only moves entries leaves out all that stand along the stretch."""
-        a, read = self.flow.applied[user.name], self.flow.graph.by_name[value]
-        frames = {frame for frame, _ in keys_of(stretch)}
-        held, shape = sorted({i for frame in frames for i in self.flow.held(value, frame)}), read.shape
-        moves = bool(a.rule.structure)
-        # One of several results has all that stands along its axes, and nothing of the others.
-        if moves and not isinstance(read.result, Tensor):
-            return user.target == "getitem"
-        # Which of several parts a later node picks is not known here.
-        single = isinstance(read.result, Tensor) and isinstance(user.result, Tensor)
-        if not moves or not single or len(held) != 1:
+        read = self.flow.graph.by_name[value]
+        if not self.flow.applied[user.name].rule.structure:
             return False
-        along = torch.zeros(shape[held[0]], dtype=torch.float64)
-        for piece in pieces("", 0, self.d.values[value][held[0]]):
-            along[piece.places()] = float(any(term.frame in frames for term in leaves(piece.term)))
-        marked = along.reshape([-1 if i == held[0] else 1 for i in range(len(shape))]).expand(shape)
+        # One of several results has all that stands along its axes, and nothing of the others.
+        if not isinstance(read.result, Tensor):
+            return user.target == "getitem"
+        frames = {frame for frame, _ in keys_of(stretch)}
+        held = {axis for frame in frames for axis in self.flow.held(value, frame)}
+        # Which of several parts a later node picks is not known here.
+        if not isinstance(user.result, Tensor) or len(held) != 1:
+            return False
+        marked = self._marked(value, held.pop(), frames)
         return not bool(Carrier(self.flow).carried_out(value, marked, (user,)).any())
+
+    def _marked(self, value: str, axis: int, frames: set[int]) -> torch.Tensor:
+        """One at every position of a value that stands on one of the frames along an axis, zero elsewhere."""
+        shape = self.flow.graph.by_name[value].shape
+        along = torch.zeros(shape[axis], dtype=torch.float64)
+        for piece in pieces("", 0, self.d.values[value][axis]):
+            along[piece.places()] = float(any(leaf.frame in frames for leaf in leaves(piece.term)))
+        return along.reshape([-1 if i == axis else 1 for i in range(len(shape))]).expand(shape)
 
     def _after(self, value: str, user: Node, stretch: Stretch) -> tuple[str, Stretch] | tuple[()] | None:
         """Where multiples of ones go from here: on, nowhere (), or None where they are seen."""
@@ -211,17 +224,18 @@ class Centring:
 
 def _along(piece: Piece, part: tuple[Key, ...]) -> bool:
     """Whether a piece lies along leaves that stand together in it: it is their product, or one with them."""
-    if isinstance(piece.term, Concat) or prod(term.size for term in leaves(piece.term)) != piece.term.size:
+    every = list(leaves(piece.term))
+    if isinstance(piece.term, Concat) or prod(leaf.size for leaf in every) != piece.term.size:
         return False
-    found = [(term.frame, term.dual) for term in leaves(piece.term)]
-    frames, wanted = [frame for frame, _ in found], [frame for frame, _ in part]
-    places = [i for i in range(len(found)) if tuple(found[i : i + len(part)]) == part]
-    return len(places) == 1 and all(frames.count(frame) == 1 for frame in wanted)
+    found = [(leaf.frame, leaf.dual) for leaf in every]
+    places = [start for start in range(len(found)) if tuple(found[start : start + len(part)]) == part]
+    frames = [frame for frame, _ in found]
+    return len(places) == 1 and all(frames.count(frame) == 1 for frame, _ in part)
 
 
 def _joined(flow: Flow, stretch: Stretch) -> Iterator[Piece]:
     """Parts of parameters along which the parts of a stretch stand side by side, in this order, each as one piece."""
-    parts = [[p for p in flow.by_frame.get(part[0][0], ()) if _along(p, part)] for part in stretch]
+    parts = [[piece for piece in flow.by_frame.get(part[0][0], ()) if _along(piece, part)] for part in stretch]
     for several in cartesian(*parts):
         term = _side_by_side(several, stretch)
         if term is not None:

@@ -60,7 +60,7 @@ def _with_regions(graph: Graph, own: bool) -> Graph:
     worlds = [tables_of(graph, wanted, seed) for seed in range(_WORLDS)]
     known: dict[str, _Found | None] = {}
     parts: dict[str, tuple[Node, ...]] = {}
-    fresh = numbering({node.name for node in graph.nodes})
+    fresh = numbering(graph.by_name.keys())
     chosen = [best for regions in candidates if (best := _best(graph, regions, worlds, known)) is not None]
     for region, law in _readable(graph, chosen):
         parts[region.end] = tuple(_calls(graph, region, law, fresh))

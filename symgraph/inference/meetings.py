@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from symgraph.ir import Graph, Node, Ref
 from symgraph.tracing.arguments import PATTERN, arguments
 from symgraph.tracing.operators import short_name
@@ -11,6 +9,7 @@ from symgraph.tracing.operators import short_name
 # A product by name, which of its operands the axis comes in by, and where it begins in a concatenation.
 Meeting = tuple[str, int, int]
 _SAME = frozenset({"to", "to_copy", "contiguous", "clone", "alias", "neg"})
+_CUTTING = frozenset({"view", "reshape", "expand", "unsqueeze", "flatten", "squeeze"})
 
 
 def meetings_of(graph: Graph, value: str, axis: int) -> list[Meeting] | None:
@@ -26,44 +25,55 @@ def meetings_of(graph: Graph, value: str, axis: int) -> list[Meeting] | None:
         if name in graph.outputs or not graph.users[name]:
             return None
         for user in graph.users[name]:
-            steps = list(_steps(graph, user, name, at, offset))
-            if not steps:
+            operand = _summing(graph, user, name, at)
+            onward = _onward(graph, user, name, at) if operand is None else None
+            if operand is not None:
+                found.append((user.name, operand, offset))
+            elif onward is not None:
+                todo.append((user.name, onward[0], offset + onward[1]))
+            else:
                 return None
-            for step in steps:
-                if isinstance(step[0], str):
-                    found.append((user.name, step[1], step[2]))
-                else:
-                    todo.append((user.name, step[1], step[2]))
     return found
 
 
-def _steps(graph: Graph, user: Node, name: str, axis: int, offset: int) -> Iterator[tuple[str | None, int, int]]:
-    """What one call does with the axis: a product ("", operand, offset), or where it is then (None, axis, offset)."""
-    kind, rank = short_name(user.target).removeprefix(PATTERN), len(graph.by_name[name].shape)
-    places = [i for i, r in enumerate(user.refs()) if r == name]
+def _kind(user: Node) -> str:
+    return short_name(user.target).removeprefix(PATTERN)
+
+
+def _summing(graph: Graph, user: Node, name: str, axis: int) -> int | None:
+    """Which operand of a product a value is, if that sums over its axis."""
+    last = len(graph.by_name[name].shape) - 1
+    places = [place for place, ref in enumerate(user.refs()) if ref == name]
+    summed = {}
+    if _kind(user) in ("matmul", "bmm"):
+        summed = {0: last, 1: last - 1}
+    elif _kind(user) == "scaled_dot_product_attention":
+        summed = {0: last, 1: last}
+    return places[0] if len(places) == 1 and summed.get(places[0]) == axis else None
+
+
+def _onward(graph: Graph, user: Node, name: str, axis: int) -> tuple[int, int] | None:
+    """Where an axis is in the result of a call that does nothing along it, and which position its first one has."""
+    kind, before = _kind(user), graph.by_name[name]
+    rank = len(before.shape)
     given = (arguments(user) if user.target.startswith("aten.") else None) or {}
-    if kind in ("matmul", "bmm") and len(places) == 1:
-        if axis == (rank - 1 if places[0] == 0 else rank - 2):
-            yield "", places[0], offset
-    elif kind == "scaled_dot_product_attention" and places in ([0], [1]):
-        if axis == rank - 1:
-            yield "", places[0], offset
-    elif kind in _SAME or (kind in ("mul", "div") and not isinstance(user.args[1], Ref)):
-        yield None, axis, offset
-    elif kind == "transpose":
-        a, b = given["dim0"] % rank, given["dim1"] % rank
-        yield None, {a: b, b: a}.get(axis, axis), offset
-    elif kind == "permute":
-        yield None, [d % rank for d in given["dims"]].index(axis), offset
-    elif kind in ("view", "reshape", "expand", "unsqueeze", "flatten", "squeeze"):
-        yield from _kept(graph.by_name[name], user, axis, offset)
-    elif kind == "cat" and given["dim"] % rank == axis and list(user.refs()).count(name) == 1:
-        before = user.args[0][: [r.name for r in user.args[0]].index(name)]
-        yield None, axis, offset + sum(graph.by_name[r.name].shape[axis] for r in before)
+    if kind in _SAME or (kind in ("mul", "div") and not isinstance(user.args[1], Ref)):
+        return axis, 0
+    if kind == "transpose":
+        first, second = given["dim0"] % rank, given["dim1"] % rank
+        return {first: second, second: first}.get(axis, axis), 0
+    if kind == "permute":
+        return [dim % rank for dim in given["dims"]].index(axis), 0
+    if kind in _CUTTING:
+        return _kept(before, user, axis)
+    if kind == "cat" and given["dim"] % rank == axis and list(user.refs()).count(name) == 1:
+        parts = [ref.name for ref in user.args[0]]
+        return axis, sum(graph.by_name[part].shape[axis] for part in parts[: parts.index(name)])
+    return None
 
 
-def _kept(before: Node, after: Node, axis: int, offset: int) -> Iterator[tuple[None, int, int]]:
+def _kept(before: Node, after: Node, axis: int) -> tuple[int, int] | None:
     """The axis as the last but so many of a result that only cuts or copies what lies before it."""
     behind = len(before.shape) - axis
-    if len(after.shape) >= behind and after.shape[-behind:] == before.shape[axis:]:
-        yield None, len(after.shape) - behind, offset
+    kept = len(after.shape) >= behind and after.shape[-behind:] == before.shape[axis:]
+    return (len(after.shape) - behind, 0) if kept else None

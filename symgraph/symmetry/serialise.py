@@ -4,8 +4,9 @@ The JSON holds everything that inference found. Of the traced graph it holds the
 shapes and dtypes, the ties and the model's name; operators, inputs and outputs are left out, so that what is read back
 can be printed, explained, and used to align and merge, but not to run the model (`verify` needs the trace).
 
-Reading follows the hints of the dataclasses. It is written here because a term is one of three of them, which msgspec
-does not take, and because every message names the place, down to the key of an object.
+Reading follows the hints of the dataclasses. It is written here because msgspec takes no union of dataclasses, as a
+term is, asks no hook about a dataclass that is written in another form, as a bound is, passes over keys that it does
+not know, and leaves out of a place the keys of objects, where the name of the parameter is what one needs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 
 from symgraph.errors import UsageError, one_line, shorten
 from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal, named
+from symgraph.io.decode import Malformed
 from symgraph.ir import Graph, Kind, Node, Tensor
 from symgraph.symmetry.references import problems
 from symgraph.symmetry.structure import Structure
@@ -69,7 +71,7 @@ def read_json(text: str | Path, kind: type[Found]) -> Found:
         if not wrong and plain["fingerprint"] != symmetry.fingerprint:
             wrong.append("fingerprint: it does not belong to the rest, which was changed after it was written")
     except (OSError, ValueError, RecursionError) as e:
-        cause = str(e) if isinstance(e, _Malformed) else one_line(e)
+        cause = str(e) if isinstance(e, Malformed) else one_line(e)
         raise UsageError(f"{where} holds no symmetry graph", cause=cause, remedy=REMEDY) from e
     if wrong:
         raise UsageError(f"{where} holds no consistent symmetry graph", cause=shorten(wrong, "; "), remedy=REMEDY)
@@ -148,19 +150,15 @@ class _StateNode:
 
     def node(self) -> Node:
         if self.kind not in (Kind.PARAMETER, Kind.BUFFER):
-            raise _Malformed(f"state: {self.kind!r} is neither a parameter nor a buffer")
+            raise Malformed(f"state: {self.kind!r} is neither a parameter nor a buffer")
         return Node(self.name, Kind(self.kind), self.target, result=Tensor(self.shape, self.dtype))
-
-
-class _Malformed(ValueError):
-    """Something of the wrong kind, and where."""
 
 
 def _symmetry(plain: Any, kind: type[Found]) -> Found:
     if not isinstance(plain, dict):
-        raise _Malformed(f"an object is needed, {_kind(plain)} was found")
+        raise Malformed(f"an object is needed, {_kind(plain)} was found")
     if plain.get("version") != VERSION:
-        raise _Malformed(f"version: {VERSION} is needed, {plain.get('version')!r} was found")
+        raise Malformed(f"version: {VERSION} is needed, {plain.get('version')!r} was found")
     _keys(plain, (*_GRAPH, *_FOUND, "fingerprint"), "")
     hints = _hints(Structure)
     parts = {name: _read(hints[name], plain[name], name) for name in _FOUND}
@@ -184,7 +182,7 @@ def _keys(plain: dict[str, Any], wanted: tuple[str, ...], at: str) -> None:
     missing, unknown = [key for key in wanted if key not in plain], [key for key in plain if key not in wanted]
     if missing or unknown:
         said = [f"{shorten(missing)} is missing"] * bool(missing) + [f"{shorten(unknown)} is unknown"] * bool(unknown)
-        raise _Malformed(f"{at or 'the object'}: {', '.join(said)}")
+        raise Malformed(f"{at or 'the object'}: {', '.join(said)}")
 
 
 def _read(hint: Any, plain: Any, at: str) -> Any:
@@ -205,7 +203,7 @@ def _read(hint: Any, plain: Any, at: str) -> Any:
     if hint is SymmetryClass:
         return _class(plain, at)
     if type(plain) is not hint:
-        raise _Malformed(f"{at}: {_KINDS[hint]} is needed, {_kind(plain)} was found")
+        raise Malformed(f"{at}: {_KINDS[hint]} is needed, {_kind(plain)} was found")
     return plain
 
 
@@ -213,7 +211,7 @@ def _tuple(hints: tuple[Any, ...], plain: list[Any], at: str) -> tuple[Any, ...]
     if hints[1:] == (...,):
         return tuple(_read(hints[0], item, f"{at}[{number}]") for number, item in enumerate(plain))
     if len(hints) != len(plain):
-        raise _Malformed(f"{at}: {len(hints)} values are needed, {len(plain)} were found")
+        raise Malformed(f"{at}: {len(hints)} values are needed, {len(plain)} were found")
     return tuple(
         _read(hint, item, f"{at}[{number}]") for number, (hint, item) in enumerate(zip(hints, plain, strict=True))
     )
@@ -226,7 +224,7 @@ def _term(plain: Any, at: str) -> Term:
             return _inner(term, key, at)
     leaf = _read(Leaf, term, at)
     if not isinstance(leaf, Leaf):
-        raise _Malformed(f"{at}: no term")
+        raise Malformed(f"{at}: no term")
     return leaf
 
 
@@ -236,14 +234,14 @@ def _inner(term: dict[str, Any], key: str, at: str) -> Term:
     parts = tuple(_term(part, f"{at}.{key}[{number}]") for number, part in enumerate(_list(term[key], at)))
     joined = Product(parts) if key == "product" else Concat(parts, order)
     if order and sorted(order) != list(range(joined.size)):
-        raise _Malformed(f"{at}.order: each of {joined.size} positions is needed once")
+        raise Malformed(f"{at}.order: each of {joined.size} positions is needed once")
     return joined
 
 
 def _class(plain: Any, at: str) -> SymmetryClass:
     known = named(plain)
     if known is None:
-        raise _Malformed(f"{at}: {plain!r} is no symmetry class")
+        raise Malformed(f"{at}: {plain!r} is no symmetry class")
     return known
 
 
@@ -256,11 +254,11 @@ def _kind(plain: Any) -> str:
 
 def _list(plain: Any, at: str) -> list[Any]:
     if not isinstance(plain, list):
-        raise _Malformed(f"{at}: a list is needed, {_kind(plain)} was found")
+        raise Malformed(f"{at}: a list is needed, {_kind(plain)} was found")
     return plain
 
 
 def _object(plain: Any, at: str) -> dict[str, Any]:
     if not isinstance(plain, dict):
-        raise _Malformed(f"{at}: an object is needed, {_kind(plain)} was found")
+        raise Malformed(f"{at}: an object is needed, {_kind(plain)} was found")
     return plain

@@ -32,7 +32,7 @@ class _Join:
 
 def with_joins_last(graph: Graph) -> Graph:
     """The graph with parts flattened before they are put side by side, where each becomes a part of one axis."""
-    fresh = numbering({node.name for node in graph.nodes})
+    fresh = numbering(graph.by_name.keys())
     rewritten: dict[str, tuple[Node, ...]] = {}
     for node in graph.calls:
         join = _join(node, graph.by_name) if node.target in _RESHAPES else None

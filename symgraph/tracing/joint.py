@@ -25,7 +25,7 @@ def joined(plain: Graph, further: Mapping[str, Graph]) -> Graph:
 
 
 def _beside(first: Graph, second: Graph, kind: str) -> Graph:
-    fresh = numbering({node.name for node in first.nodes})
+    fresh = numbering(first.by_name.keys())
     shared = {node.name: node.name for node in second.nodes if node.kind in _STATE}
     names, nodes = dict(shared), list[Node]()
     for node in second.nodes:

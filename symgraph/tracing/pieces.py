@@ -52,7 +52,7 @@ class Filled:
 
 def without_partial_writes(graph: Graph) -> Graph:
     """The graph with writes into slices written as concatenations."""
-    fresh = numbering({node.name for node in graph.nodes})
+    fresh = numbering(graph.by_name.keys())
     filled: dict[str, Filled] = {}
     same: dict[str, str] = {}
     nodes: list[Node] = []

@@ -26,7 +26,7 @@ LONGEST = 2**20
 
 def with_whole_tables(graph: Graph) -> Graph:
     """Reads of all rows of a table in order become the table."""
-    fresh = numbering({node.name for node in graph.nodes})
+    fresh = numbering(graph.by_name.keys())
     known = _Known(graph)
     nodes: list[Node] = []
     same: dict[str, str] = {}

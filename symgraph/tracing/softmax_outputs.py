@@ -10,7 +10,7 @@ from symgraph.tracing.naming import numbering
 
 def seen_by_softmax(graph: Graph) -> Graph:
     """The graph with the logarithm of a softmax behind every floating output that has an axis."""
-    fresh = numbering({n.name for n in graph.nodes})
+    fresh = numbering(graph.by_name.keys())
     added: dict[str, Node] = {}
     for name in graph.outputs:
         node = graph.by_name[name]

@@ -53,7 +53,7 @@ Form = Callable[[Writer, dict[str, Any]], bool]
 
 def written_out(graph: Graph) -> Graph:
     """The graph with every call that has a written form as that."""
-    fresh = numbering({node.name for node in graph.nodes})
+    fresh = numbering(graph.by_name.keys())
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.target == "getitem":
@@ -65,7 +65,7 @@ def written_out(graph: Graph) -> Graph:
 
 def with_biases_in_parts(graph: Graph) -> Graph:
     """The graph with linear maps whose bias is made of pieces as one map for each."""
-    fresh = numbering({node.name for node in graph.nodes})
+    fresh = numbering(graph.by_name.keys())
     nodes: list[Node] = []
     for node in graph.nodes:
         bias = (arguments(node) or {}).get("bias") if node.target == "aten.linear.default" else None

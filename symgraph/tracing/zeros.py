@@ -23,7 +23,7 @@ def with_own_zeros(graph: Graph) -> Graph:
     zeros = _zeros(graph)
     if not zeros:
         return graph
-    made = _Remaking(graph.by_name, zeros, numbering({node.name for node in graph.nodes}))
+    made = _Remaking(graph.by_name, zeros, numbering(graph.by_name.keys()))
     nodes = tuple(part for node in graph.nodes for part in made.instead_of(node))
     read = {ref for node in nodes if node.name not in zeros for ref in node.refs()} | set(graph.outputs)
     if read & zeros:
