@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from symgraph.inference.spaces import Spaces
-from symgraph.symmetry.families import texts
+from symgraph.symmetry.families import nested
 from symgraph.symmetry.found_families import Families
 
 
@@ -33,5 +33,5 @@ class Described:
             yield f"{line}{over}{f', called {names[place]}' if place in names else ''}"
         for family in fields(self.families):
             for member in getattr(self.families, family.name):
-                tensors = dict.fromkeys(name for name in texts(member) if name in self.spaces.terms)
+                tensors = dict.fromkeys(name for name in nested(member, str) if name in self.spaces.terms)
                 yield f"{family.name}: {', '.join(tensors)}"

@@ -15,7 +15,7 @@ from itertools import accumulate
 import torch
 
 from symgraph.ir import Graph, Kind, Node
-from symgraph.symmetry.families import Constant, Hop, Piece, Share, texts
+from symgraph.symmetry.families import Constant, Hop, Piece, Share, nested
 from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Glued
@@ -78,7 +78,7 @@ def is_apart(symmetry: SymmetryGraph) -> bool:
     """Whether nothing but spaces of their own is said of tensors in pieces."""
     families = (getattr(symmetry, family.name) for family in fields(Families))
     said = (*symmetry.gains, *symmetry.stacks, *families, tuple(symmetry.offsets))
-    return {*texts(said)}.isdisjoint(whole.name for whole in symmetry.glued)
+    return {*nested(said, str)}.isdisjoint(whole.name for whole in symmetry.glued)
 
 
 # -- constants ---------------------------------------------------------------------------------------------------------

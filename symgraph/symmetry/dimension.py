@@ -21,7 +21,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from symgraph.errors import UsageError
-from symgraph.symmetry.families import Constant, Lean, Piece, Place, Port, beside, texts
+from symgraph.symmetry.families import Constant, Lean, Piece, Place, Port, beside, nested
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.sizes import Sizes
@@ -118,7 +118,7 @@ def dimension(symmetry: Structure) -> Dimension:
 
 
 def _tensors(symmetry: Structure, member: object) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for name in texts(member) if name in symmetry.graph.state))
+    return tuple(dict.fromkeys(name for name in nested(member, str) if name in symmetry.graph.state))
 
 
 # -- counting ------------------------------------------------------------------------------------------------------

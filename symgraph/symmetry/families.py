@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from math import prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, multipl
 
 # A parameter, its axis, and where a piece of it begins and ends there.
 Place = tuple[str, int, int, int]
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,13 +412,13 @@ class Statistics:
     bias: str
 
 
-def texts(value: object) -> Iterator[str]:
-    """All texts in a dataclass, among them the parameters that it speaks of."""
-    if isinstance(value, str):
+def nested(value: object, kind: type[Kind]) -> Iterator[Kind]:
+    """All values of a kind in a dataclass: texts, among them the parameters that it speaks of, or pieces."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, tuple):
         for part in value:
-            yield from texts(part)
+            yield from nested(part, kind)
     elif is_dataclass(value):
         for entry in fields(value):
-            yield from texts(getattr(value, entry.name))
+            yield from nested(getattr(value, entry.name), kind)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 
 from symgraph.errors import shorten
 from symgraph.ir import Node, resized
-from symgraph.symmetry.families import Piece, Plane, Port
+from symgraph.symmetry.families import Piece, Port, Statistics, nested
+from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.structure import Glued, Structure
 from symgraph.symmetry.terms import Term, leaves
 
@@ -103,66 +105,44 @@ def _leaves(symmetry: Structure, term: Term, frames: set[int]) -> Iterator[str]:
 
 
 def _families(symmetry: Structure) -> Iterator[str]:
-    frames = {frame.id for frame in symmetry.frames}
-    used = [("gains", frame) for gain in symmetry.gains for frame in gain.frames] + [
-        ("centred", centred.frame) for centred in symmetry.centred
-    ]
+    state, frames = symmetry.graph.state, {frame.id for frame in symmetry.frames}
+    members = [(family.name, member) for family in fields(Families) for member in getattr(symmetry, family.name)]
+    used = [("gains", frame) for gain in symmetry.gains for frame in gain.frames]
+    used += [("centred", centred.frame) for centred in symmetry.centred]
     used += [("shears", shear.frame) for shear in symmetry.shears]
     used += [("spectral", frame) for spectral in symmetry.spectral for frame in (*spectral.before, *spectral.after)]
     used += [("spectral", spectral.stream) for spectral in symmetry.spectral if spectral.stream >= 0]
     yield from (f"{family}: there is no frame {frame}" for family, frame in used if frame not in frames)
-    state = symmetry.graph.state
     names = [("gains", gain.parameter) for gain in symmetry.gains]
-    names += [("constants", constant.sink) for constant in symmetry.constants if constant.sink]
-    names += [("leans", lean.sink) for lean in symmetry.leans if lean.sink]
-    names += [(family, name) for family, plane in _planes(symmetry) for name in (plane.gain, plane.bias) if name]
-    names += [("thin", name) for thin in symmetry.thin for name in (thin.sink, *thin.named) if name]
-    names += [("shears", name) for shear in symmetry.shears for name in shear.gains]
-    names += [("spectral", spectral.gain) for spectral in symmetry.spectral]
-    names += [("radial", name) for radial in symmetry.radial for name in radial.tensors]
-    names += [
-        ("statistics", name)
-        for statistics in symmetry.statistics
-        for name in (*statistics.tensors, statistics.gain, statistics.bias)
-    ]
+    names += [(family, name) for family, member in members for name in _named(member) if name]
     yield from (f"{family}: there is no parameter {name!r}" for family, name in names if name not in state)
-    for port in _ports(symmetry):
-        if port.window and not _has_axis(symmetry, port.piece.parameter, port.window[0]):
-            yield f"constants: {port.piece.parameter!r} has no axis {port.window[0]}"
-    for family, piece in _pieces(symmetry):
-        if not _has_axis(symmetry, piece.parameter, piece.axis):
-            yield f"{family}: {piece.parameter!r} has no axis {piece.axis}"
-        elif not 0 <= piece.start < piece.stop or max(piece.entries()) >= state[piece.parameter].shape[piece.axis]:
-            yield f"{family}: {piece.parameter!r} has no part [{piece.start}:{piece.stop}]"
-        for leaf in leaves(piece.term):
-            if leaf.frame not in frames and leaf.frame != -1:
-                yield f"{family}: there is no frame {leaf.frame}"
+    for family, member in members:
+        for port in nested(member, Port):
+            if port.window and not _has_axis(symmetry, port.piece.parameter, port.window[0]):
+                yield f"{family}: {port.piece.parameter!r} has no axis {port.window[0]}"
+        for piece in nested(member, Piece):
+            yield from (f"{family}: {text}" for text in _misplaced(symmetry, piece, frames))
+
+
+def _named(member: object) -> Iterable[str]:
+    """The parameters that a family speaks of; statistics name their call and its arguments as well."""
+    if isinstance(member, Statistics):
+        return (*member.tensors, member.gain, member.bias)
+    return nested(member, str)
+
+
+def _misplaced(symmetry: Structure, piece: Piece, frames: set[int]) -> Iterator[str]:
+    if not _has_axis(symmetry, piece.parameter, piece.axis):
+        yield f"{piece.parameter!r} has no axis {piece.axis}"
+    else:
+        size = (symmetry.graph.state[piece.parameter].shape or (1,))[piece.axis]
+        if not 0 <= piece.start < piece.stop or max(piece.entries()) >= size:
+            yield f"{piece.parameter!r} has no part [{piece.start}:{piece.stop}]"
+    for leaf in leaves(piece.term):
+        if leaf.frame not in frames and leaf.frame != -1:
+            yield f"there is no frame {leaf.frame}"
 
 
 def _has_axis(symmetry: Structure, parameter: str, axis: int) -> bool:
     node = symmetry.graph.state.get(parameter)
     return node is not None and 0 <= axis < max(len(node.shape), 1)
-
-
-def _ports(symmetry: Structure) -> Iterator[Port]:
-    for constant in symmetry.constants:
-        yield from (constant.source, *(share.port for share in constant.shares))
-
-
-def _planes(symmetry: Structure) -> Iterator[tuple[str, Plane]]:
-    planes = [*(port.plane for port in _ports(symmetry)), *(constant.tied for constant in symmetry.constants)]
-    yield from (("constants", plane) for plane in planes if plane is not None)
-    yield from (("leans", lean.plane) for lean in symmetry.leans)
-    yield from (("thin", thin.plane) for thin in symmetry.thin if thin.plane is not None)
-
-
-def _pieces(symmetry: Structure) -> Iterator[tuple[str, Piece]]:
-    yield from (("constants", port.piece) for port in _ports(symmetry))
-    hops = [hop for constant in symmetry.constants for share in constant.shares for hop in share.path]
-    hops += [constant.through for constant in symmetry.constants if constant.through is not None]
-    yield from (("constants", piece) for hop in hops for piece in (hop.reader, hop.rows))
-    for centred in symmetry.centred:
-        yield from (("centred", piece) for piece in centred.pieces)
-    yield from (("thin", piece) for thin in symmetry.thin for piece in (thin.reader, thin.writer))
-    yield from (("leans", lean.rows) for lean in symmetry.leans if lean.rows is not None)
-    yield from ((family, plane.reader) for family, plane in _planes(symmetry))

@@ -67,7 +67,7 @@ def read_json(text: str | Path, kind: type[Found]) -> Found:
     try:
         plain = json.loads(text.read_text(encoding="utf-8") if isinstance(text, Path) else text)
         symmetry = _symmetry(plain, kind)
-        wrong = list(problems(symmetry))
+        wrong = list(dict.fromkeys(problems(symmetry)))
         if not wrong and plain["fingerprint"] != symmetry.fingerprint:
             wrong.append("fingerprint: it does not belong to the rest, which was changed after it was written")
     except (OSError, ValueError, RecursionError) as e:
