@@ -35,7 +35,7 @@ def balanced(co: Tensor, dual: Tensor) -> tuple[Tensor, Tensor]:
     half = (left @ vt.transpose(-1, -2)) * roots.unsqueeze(-2)
     eye = torch.eye(co.shape[-1], dtype=co.dtype, device=co.device)
     inverse = torch.where(good, half @ half.transpose(-1, -2) + empty, eye)
-    return _power(inverse, -0.5), _power(inverse, 0.5)
+    return _roots(inverse)
 
 
 def _balanced_whole(co: Tensor, dual: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -83,11 +83,12 @@ def factor(gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return factor, held.sum(-1), null @ null.transpose(-1, -2)
 
 
-def _power(gram: Tensor, exponent: float) -> Tensor:
+def _roots(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of the square root, and the square root."""
     values, vectors = torch.linalg.eigh((gram + gram.transpose(-1, -2)) / 2)
-    powers = values.clamp_min(torch.finfo(gram.dtype).tiny).pow(exponent)
-    power: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.transpose(-1, -2)
-    return power
+    lengths = values.clamp_min(torch.finfo(gram.dtype).tiny).sqrt().unsqueeze(-2)
+    back = vectors.transpose(-1, -2)
+    return (vectors / lengths) @ back, (vectors * lengths) @ back
 
 
 def quarter_power(co: Tensor, dual: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.terms import Leaf
-from symgraph.tracing.deferred import made
+from symgraph.tracing.deferred import made, made_as
 
 # Rows of a block that are summed at once.
 ROWS = 2048
@@ -67,6 +67,7 @@ class Pair:
         self.spaces = frozenset(block.spaces())
         self._keep = keep
         self._first, self._second = map(keep, block.tensors)
+        self._product: float | None = None
 
     @property
     def block(self) -> Block:
@@ -75,6 +76,7 @@ class Pair:
 
     def move(self, element: GroupElement) -> None:
         """Moves B."""
+        self._product = None
         moved = element.on_block(made(self._second), self.leaves)
         self._second = self._keep(given_back(moved))
 
@@ -84,8 +86,10 @@ class Pair:
         return self.weight * inner(a, element.on_block(b, self.leaves) - b)
 
     def product(self) -> float:
-        """<A, B> as it counts."""
-        return self.weight * inner(*self.block.tensors)
+        """<A, B> as it counts; found again only once B has moved."""
+        if self._product is None:
+            self._product = self.weight * inner(*self.block.tensors)
+        return self._product
 
     def distance(self) -> float:
         """|A - B|^2 as it counts, of a block that is not condensed."""
@@ -130,7 +134,7 @@ def pairs_of(
     squares, still = [0.0, 0.0], 0.0
     for name in a:
         weight = weights[name]
-        tensors = [given_back(made(s[name]).to(dtype)) for s in (a, b)]
+        tensors = [given_back(made_as(s[name], dtype)) for s in (a, b)]
         for i, tensor in enumerate(tensors):
             squares[i] += weight * square(tensor)
         for block in blocks(name, tensors, symmetry.acting_terms[name]):

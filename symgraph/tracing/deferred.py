@@ -18,6 +18,8 @@ Found = TypeVar("Found")
 Known = dict[Hashable, list[tuple[tuple["Known", ...], Any]]]
 _aten: Any = torch.ops.aten
 _SAME = (_aten.detach.default, _aten.alias.default)
+# Operators whose result holds entries of their first operand: in which order they are cast makes no difference.
+_PICKS = (_aten.index_select.default,)
 
 
 class Deferred(Tensor):
@@ -60,6 +62,9 @@ class Deferred(Tensor):
         named = dict(kwargs or {})
         if any(isinstance(tensor, Deferred) for tensor in written(func, args, named)):
             raise RuntimeError(f"{func} writes to a tensor that is read where it is needed")
+        if func in _PICKS and (before := origin(args[0])) is not None:
+            # Cast afterwards, the whole is held in the narrower dtype alone.
+            return func(before, *args[1:], **named).to(args[0].dtype)
         held: dict[int, Tensor] = {}
 
         def once(deferred: Deferred) -> Tensor:
@@ -87,6 +92,13 @@ class Deferred(Tensor):
 def made(tensor: Tensor) -> Tensor:
     """What a tensor stands for: itself, unless it is deferred."""
     return tensor._make() if isinstance(tensor, Deferred) else tensor
+
+
+def made_as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a tensor stands for in another dtype; of one that was only widened what it was, without the way there."""
+    before = origin(tensor)
+    widened = before is not None and torch.promote_types(before.dtype, tensor.dtype) == tensor.dtype
+    return made(before if before is not None and widened and before.dtype == dtype else tensor).to(dtype)
 
 
 def waiting(state: Mapping[str, Tensor]) -> bool:

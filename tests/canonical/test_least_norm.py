@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from models_zoo import State, case
+from torch import Tensor
 
+from symgraph.groups.elements import Element
 from symgraph.groups.index_maps import IndexMaps
+from symgraph.groups.invertible import Invertible
 from symgraph.groups.map_class import DenseMaps
 from symgraph.orbit.action import GroupElement, neutral, random_element
 from symgraph.orbit.least_norm import least_norm
@@ -55,3 +58,22 @@ def test_sums_of_squares_at_other_scales_are_those_of_moved_tensors(name: str) -
     before.scale(scales)
     for space in spaces:
         torch.testing.assert_close(before.of(space), after.of(space), rtol=1e-12, atol=0)
+
+
+def test_where_it_is_already_no_matrix_is_solved_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = case("llama")
+    symmetry, state = found.symmetry, found.state()
+    whole, solved = Invertible.balance, list[int]()
+
+    def counted(self: Invertible, co: Tensor, dual: Tensor, layout: str) -> Element | None:
+        solved.append(1)
+        return whole(self, co, dual, layout)
+
+    monkeypatch.setattr(Invertible, "balance", counted)
+    at = least_norm(symmetry, state, owners(symmetry, 1))(state)
+    assert solved
+    solved.clear()
+    again = least_norm(symmetry, at, owners(symmetry, 1))(at)
+    assert not solved
+    for name, tensor in again.items():
+        torch.testing.assert_close(tensor, at[name], rtol=1e-10, atol=1e-12)

@@ -26,7 +26,7 @@ from symgraph.io.files import OutputError
 from symgraph.io.models import Model
 from symgraph.io.shards import INDEX, write_tensors
 from symgraph.match.merge import merge, write_merged
-from symgraph.tracing.deferred import Deferred, cast
+from symgraph.tracing.deferred import Deferred, cast, later, made_as
 
 GAIN = "transformer.ln_f.weight"
 
@@ -188,3 +188,23 @@ def test_tied_tensors_are_compared_by_what_they_stand_for() -> None:
     check_state(tied, state(1.0), "here")
     with pytest.raises(CheckpointError, match=r"tied but different: 1\.weight and 0\.weight"):
         check_state(tied, state(2.0), "here")
+
+
+def test_entries_are_picked_before_they_are_widened(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow, at = torch.randn(6, 5), torch.tensor([3, 0, 5])
+    wide = later(narrow, torch.float64)
+    assert torch.equal(wide.index_select(0, at), narrow.double().index_select(0, at))
+    assert wide.index_select(1, at[:2]).dtype == torch.float64
+    # What was rounded and not widened stays so.
+    halves = later(narrow.double(), torch.bfloat16)
+    assert torch.equal(halves.index_select(0, at), narrow.bfloat16().index_select(0, at))
+    monkeypatch.setattr(wide, "_make", lambda: pytest.fail("the whole was widened"))
+    wide.index_select(0, at)
+
+
+def test_what_was_only_widened_is_taken_as_it_was() -> None:
+    narrow = torch.randn(6, 5)
+    assert made_as(later(narrow, torch.float64), torch.float32).data_ptr() == narrow.data_ptr()
+    rounded = later(narrow.double() / 3, torch.float32)
+    assert torch.equal(made_as(rounded, torch.float64), (narrow.double() / 3).float().double())
+    assert torch.equal(made_as(narrow, torch.float64), narrow.double())
