@@ -9,7 +9,7 @@ its own or by a plane, takes whatever constant reaches it. The solutions of all 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -301,14 +301,23 @@ def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator
 
 def _unread(system: System, named: list[Summand]) -> Iterator[tuple[int, tuple[int, int]]]:
     """Tables of which the traced inputs do not reach all rows: all of them have the same constant."""
-    spans: dict[int, set[int]] = defaultdict(set)
+    windows: dict[int, set[tuple[int, int]]] = defaultdict(set)
     for term in named:
-        spans[term.name[0]] |= set(range(*term.window)) if term.window else set()
-    for source, rows in spans.items():
-        shape = _shape(system, system.ports[source])
+        windows[term.name[0]] |= {term.window} if term.window else set()
+    for source, spans in windows.items():
+        shape, rows = _shape(system, system.ports[source]), _covered(spans)
         axis = row_axis(shape)
-        if rows and axis is not None and len(rows) < shape[axis]:
+        if rows and axis is not None and rows < shape[axis]:
             yield source, (0, shape[axis])
+
+
+def _covered(spans: Iterable[tuple[int, int]]) -> int:
+    """How many positions lie in one of some spans."""
+    reached, count = 0, 0
+    for start, stop in sorted(spans):
+        count += max(stop - max(start, reached), 0)
+        reached = max(reached, stop)
+    return count
 
 
 def _inverted(

@@ -252,13 +252,11 @@ def _matrices(run: Runner, shape: Shape, axis: int) -> Tensor | None:
 
     Axes of positions along which it does not vary have size one.
     """
-    columns = []
-    for j in range(shape[axis]):
-        unit = torch.zeros(shape, dtype=torch.float64)
-        if j == 0 and bool(run(unit).abs().max() > 0):
-            return None
-        unit.select(axis, j).fill_(1.0)
-        columns.append(run(unit).movedim(axis, -1))
+    if bool(run(torch.zeros(shape, dtype=torch.float64)).abs().max() > 0):
+        return None
+    units = torch.eye(shape[axis], dtype=torch.float64)
+    spread = units.reshape(len(units), *(size if i == axis else 1 for i, size in enumerate(shape)))
+    columns = [column.movedim(axis, -1) for column in run.each(spread.expand(-1, *shape))]
     for i in range(len(shape) - 1):
         firsts = [c.narrow(i, 0, 1) for c in columns]
         if all(bool((c - f).abs().max() <= TOLERANCE) for c, f in zip(columns, firsts, strict=True)):

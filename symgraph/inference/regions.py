@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor
 
+from symgraph.errors import SymgraphError
 from symgraph.ir import Graph, Kind, Node, Ref, map_refs
 from symgraph.tracing.arguments import PATTERN
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.sampling import random_inputs, random_state
 
+# Values that a region is run with together.
+AT_ONCE = 16
 _VIEWS = {"aten.view.default": "aten.reshape.default", "aten._unsafe_view.default": "aten.reshape.default"}
 
 
@@ -168,6 +173,15 @@ class Runner:
     def __call__(self, value: Tensor) -> Tensor:
         found: Tensor = self._run.run({}, {**self._tables, self._start: value})[0]
         return found
+
+    def each(self, values: Tensor) -> Sequence[Tensor]:
+        """What comes of each of many values: several at a time where its operators can."""
+        # Operators that write, or that nobody has written for a batch, refuse or warn.
+        with suppress(RuntimeError, Warning, SymgraphError), catch_warnings():
+            simplefilter("error")
+            found: Tensor = torch.func.vmap(self, chunk_size=AT_ONCE)(values)
+            return found.unbind()
+        return [self(value) for value in values]
 
 
 def tables_of(graph: Graph, names: Iterable[str], seed: int) -> dict[str, Tensor]:

