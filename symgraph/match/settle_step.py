@@ -125,8 +125,8 @@ class _Rounded:
         dtype = self._like[name].dtype if name in self._like else tensor.dtype
         wide = dtype.itemsize < tensor.dtype.itemsize and tensor.device.type == "cpu"
         if found is tensor and wide and tensor.numel() >= LARGE:
-            self.held[name] = tensor.to(dtype)
-            found = Deferred(partial(carried.alone, name), tensor.shape, tensor.dtype)
+            self.held[name] = rounded = tensor.to(dtype)
+            found = Deferred(partial(carried.alone, name), tensor.shape, tensor.dtype, rounded=rounded)
         return noted(found, tensor)
 
 

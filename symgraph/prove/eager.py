@@ -148,8 +148,16 @@ class Eager:
                 return self._lazily(given, own)
 
             def parts() -> Iterator[Tensor]:
+                *others, last = variations
                 held = given_back(made(given).detach())
-                return (self._placed(variation(name, held), own) for variation in variations)
+                for variation in others:
+                    yield self._placed(variation(name, held), own)
+                if isinstance(last, Standing) and name in last.tensors:
+                    # The tensor itself may be large, and nothing needs it any more.
+                    del held
+                    yield self._placed(last.tensors[name], own)
+                else:
+                    yield self._placed(last(name, held), own)
 
             if given.numel() <= LARGE:
                 return several(list(parts()))
@@ -193,6 +201,18 @@ class Eager:
 
     def _computed(self, tensor: Tensor) -> Tensor:
         return tensor if self.dtype is None else tensor.to(self._dtype_of(tensor))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The variation that puts other tensors in the place of those of the state, and varies what it has none for."""
+
+    tensors: State
+    otherwise: Variation
+
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        """What stands in the place of a tensor."""
+        return self.tensors[name] if name in self.tensors else self.otherwise(name, tensor)
 
 
 def as_it_is(name: str, tensor: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from symgraph.ir import Graph
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Transform
-from symgraph.prove.eager import Call, Eager, State, Variation, as_it_is, calls_of
+from symgraph.prove.eager import Call, Eager, Standing, State, Variation, as_it_is, calls_of, floats
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.tracing.deferred import later, made, waiting
+from symgraph.tracing.deferred import Deferred, later, made, waiting
 
 Change = Callable[[State], float]
 Blame = Callable[[Change, float], str]
@@ -136,7 +136,12 @@ class _Comparison:
 
     def rounding(self, kept: State) -> Variation:
         """What a file keeps of a state; what is in none is the model's own."""
-        return lambda name, tensor: _rounded(tensor, kept[name].dtype) if name in kept else made(self.after.own[name])
+
+        def rounded(name: str, tensor: Tensor) -> Tensor:
+            return _rounded(tensor, kept[name].dtype) if name in kept else made(self.after.own[name])
+
+        held = {name: tensor for name, tensor in kept.items() if floats(tensor) and not isinstance(tensor, Deferred)}
+        return Standing(held, rounded)
 
     def limit(self, changes: Mapping[str, float], *states: State) -> float:
         """What rounding explains: small changes of all parameters are tried where a change calls for it."""

@@ -30,11 +30,13 @@ class Deferred(Tensor):
     Args:
         known: what was found out about another handle of it.
         origin: the tensor that it is in another dtype, if it is one.
+        rounded: it in another dtype, where that is held already.
     """
 
     _make: Callable[[], Tensor]
     _known: Known
     _origin: Tensor | None
+    _rounded: Tensor | None
 
     @staticmethod
     def __new__(
@@ -44,11 +46,12 @@ class Deferred(Tensor):
         dtype: torch.dtype,
         known: Known | None = None,
         origin: Tensor | None = None,
+        rounded: Tensor | None = None,
     ) -> Deferred:
         """A stand-in of this shape and dtype."""
         wrapped: Any = Tensor._make_wrapper_subclass
         deferred: Deferred = wrapped(cls, torch.Size(shape), dtype=dtype, device="cpu")
-        deferred._make, deferred._origin = make, origin
+        deferred._make, deferred._origin, deferred._rounded = make, origin, rounded
         deferred._known = {} if known is None else known
         return deferred
 
@@ -86,7 +89,7 @@ class Deferred(Tensor):
 
     def _again(self) -> Deferred:
         """Another handle."""
-        return Deferred(self._make, self.shape, self.dtype, self._known, self._origin)
+        return Deferred(self._make, self.shape, self.dtype, self._known, self._origin, self._rounded)
 
 
 def made(tensor: Tensor) -> Tensor:
@@ -115,6 +118,8 @@ def later(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor in another dtype whenever an operator asks for it; at once where it is not on the CPU."""
     if tensor.dtype == dtype or tensor.device.type != "cpu":
         return tensor.to(dtype)
+    if isinstance(tensor, Deferred) and tensor._rounded is not None and tensor._rounded.dtype == dtype:
+        return tensor._rounded
     held = tensor.detach()
     return Deferred(lambda: made(held).to(dtype), tensor.shape, dtype, origin=held)
 

@@ -208,3 +208,11 @@ def test_what_was_only_widened_is_taken_as_it_was() -> None:
     rounded = later(narrow.double() / 3, torch.float32)
     assert torch.equal(made_as(rounded, torch.float64), (narrow.double() / 3).float().double())
     assert torch.equal(made_as(narrow, torch.float64), narrow.double())
+
+
+def test_what_is_held_rounded_is_not_rounded_again() -> None:
+    wide = torch.randn(6, 5, dtype=torch.float64)
+    held = wide.float()
+    found = Deferred(lambda: pytest.fail("it was made"), wide.shape, wide.dtype, rounded=held)
+    assert later(found, torch.float32) is held
+    assert isinstance(later(found, torch.bfloat16), Deferred)

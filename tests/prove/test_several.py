@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from symgraph.io.state import state_hash
 from symgraph.io.sums import extremes, norm, noted, square
-from symgraph.prove.eager import Call, Eager
+from symgraph.prove.eager import Call, Eager, Standing
 from symgraph.tracing.deferred import Deferred, later, remembered
 from symgraph.tracing.several import ApartError, each, several
 
@@ -90,6 +91,31 @@ def test_models_give_the_same_bits_and_every_weight_is_read_once(make: Callable[
         alone = eager.outputs({n: v(n, t.detach()) for n, t in module.named_parameters()})
         assert all(map(torch.equal, found[0], alone[0]))
     assert not torch.equal(together[0][0][0], together[2][0][0])
+
+
+def test_what_stands_in_the_place_of_weights_lets_go_of_them() -> None:
+    torch.manual_seed(0)
+    module, made, alive = nn.Linear(300, 300, bias=False), list[weakref.ref[Tensor]](), list[bool]()
+    weight = module.weight.detach()
+    stands = weight.bfloat16()
+
+    class Watched(dict[str, Tensor]):
+        def __getitem__(self, name: str) -> Tensor:
+            alive.extend(reference() is not None for reference in made)
+            return super().__getitem__(name)
+
+    def make() -> Tensor:
+        found = weight.double()
+        made.append(weakref.ref(found))
+        return found
+
+    x = torch.randn(4, 300, dtype=torch.float64)
+    eager = Eager(module, [Call("x", (x,))])
+    state = {"weight": Deferred(make, weight.shape, torch.float64)}
+    same, other = eager.variants(state, [_same, Standing(Watched(weight=stands), _negated)])
+    assert torch.equal(same[0][0], x @ weight.double().T)
+    assert torch.equal(other[0][0], x @ stands.double().T)
+    assert alive == [False]
 
 
 @pytest.mark.parametrize("kind", [Deciding, Noting])
