@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from symgraph.cli.console import Console, table
+from symgraph.cli.console import Console
+from symgraph.io.shown import in_columns
 from symgraph.tracing.progress import Told, tell
 
 
@@ -81,5 +82,6 @@ def test_a_caller_is_told_how_much_is_done() -> None:
 
 
 def test_a_table_has_even_columns() -> None:
-    assert table([("a", "bb"), ("ccc", 1)], indent=1) == " a    bb\n ccc  1"
-    assert table([]) == ""
+    assert in_columns([("a", "bb"), ("ccc", 1)], indent=1) == " a    bb\n ccc  1"
+    assert in_columns([("a", "bb"), ("ccc", 1)], left=1) == "a    bb\nccc   1"
+    assert in_columns([]) == ""

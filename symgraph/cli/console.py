@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -150,13 +150,3 @@ def _timed(label: str, *, alone: bool) -> Iterator[None]:
         took = f" {time.monotonic() - start:.1f} s"
     finally:
         print(f"{label} done:{took}" if alone and took else took, file=sys.stderr, flush=True)
-
-
-def table(rows: Iterable[Iterable[object]], *, indent: int = 0) -> str:
-    """Rows as text with columns of equal width."""
-    cells = [[str(c) for c in row] for row in rows]
-    if not cells:
-        return ""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
-    return "\n".join(" " * indent + line for line in lines)

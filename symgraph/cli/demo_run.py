@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from symgraph import api
-from symgraph.cli.console import Console, table
+from symgraph.cli.console import Console
 from symgraph.io import checkpoint, data
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.files import OutputError, atomic_dir, refuse_existing, write_text
 from symgraph.io.models import Model
+from symgraph.io.shown import in_columns
 from symgraph.match.align import align
 from symgraph.match.aligned import Aligned, write_aligned
 from symgraph.match.cards import Card, Ingredient
@@ -285,7 +286,7 @@ def _measures(ways: Mapping[str, LossBarrier]) -> str:
         rows.append([f"{name} of a, b", *(f"{c.values[0]:.3f}, {c.values[-1]:.3f}" for c in curves)])
         rows.append([f"{name} of their mean", *(f"{c.values[c.lambdas.index(0.5)]:.3f}" for c in curves)])
         rows.append([f"{name} barrier", *(f"{c.barrier:.3f} \u00b1 {c.standard_error:.3f}" for c in curves)])
-    return f"on {next(iter(ways.values())).examples} held-out digits\n{table(rows, indent=2)}"
+    return f"on {next(iter(ways.values())).examples} held-out digits\n{in_columns(rows, indent=2)}"
 
 
 def _contents(folder: Path) -> str:
@@ -300,7 +301,7 @@ def _contents(folder: Path) -> str:
         ("program.yaml", "the steps that made it"),
         (MARKER, "all figures"),
     ]
-    return f"written to {folder}\n{table(rows, indent=2)}"
+    return f"written to {folder}\n{in_columns(rows, indent=2)}"
 
 
 def _next(folder: Path) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from symgraph.cli.console import Console, table
+from symgraph.cli.console import Console
 from symgraph.cli.inputs import architecture, refuse_files, rule_book
 from symgraph.cli.parser import MODEL_HELP, Arguments, Commands, add_overwrite, add_rules, add_trust
 from symgraph.errors import UsageError, near
+from symgraph.io.shown import in_columns
 
 if TYPE_CHECKING:
     from symgraph.ir import Graph
@@ -227,7 +228,7 @@ def _missing(ranked: Sequence[tuple[str, Found]], models: int) -> str:
         calls = sum(gap.calls for _, gap, _ in found)
         rows.append((operator, f"{frozen:,}", f"{frozen / max(size, 1):.1%}", str(calls), str(len(found))))
     todo = dict.fromkeys(found[0][1].todo for _, found in ranked)
-    return "\n".join([table(rows), "", *todo])
+    return "\n".join([in_columns(rows), "", *todo])
 
 
 def _plain_gap(operator: str, found: Found) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from symgraph.cli.console import Console, table
+from symgraph.cli.console import Console
 from symgraph.cli.inputs import rule_book
 from symgraph.cli.parser import Arguments, Commands, add_rules
 from symgraph.cli.rule_making import add_coverage, add_explain, add_new
 from symgraph.cli.rule_testing import add_test
+from symgraph.io.shown import in_columns
 
 if TYPE_CHECKING:
     from symgraph.rules.schema import Rule
@@ -50,7 +51,7 @@ def run_list(args: Arguments, console: Console) -> int:
     book = rule_book(args)
     rows = [(r.rule, _about(r), r.about) for r in book.rules]
     plain = [{"rule": r.rule, "targets": list(r.ops), "about": r.about, "place": r.place} for r in book.rules]
-    console.result(table([("rule", "operators", "about"), *rows]), plain)
+    console.result(in_columns([("rule", "operators", "about"), *rows]), plain)
     for note in book.notes:
         console.remark(note)
     return 0

@@ -14,7 +14,7 @@ from symgraph.inference.sources import RuleSources, Source, infer, model, with_e
 from symgraph.io.example import Size
 from symgraph.io.files import refuse_existing, write_text
 from symgraph.io.options import several
-from symgraph.io.shown import Shown
+from symgraph.io.shown import Shown, in_columns
 from symgraph.match.align import align
 from symgraph.match.match_options import LearnOptions, MatchOptions
 from symgraph.measure.barrier import loss_barrier
@@ -87,12 +87,10 @@ class Compared(Shown):
         return {"models": list(self.models), "ways": ways, "best": self.best.name, "notes": list(self.notes)}
 
     def __str__(self) -> str:
-        rows = [_HEAD, *map(_row, self.ways)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(_set(cell, widths[i], i) for i, cell in enumerate(row)) for row in rows]
+        rows = in_columns([_HEAD, *map(_row, self.ways)], left=1)
         measured = self.ways[0].barrier
         where = f"over {measured.examples} examples" + (f" of {measured.source}" if measured.source else "")
-        return "\n".join([*table, "", f"{where}; the least barrier by {self.best.name}", *self.notes])
+        return "\n".join([rows, "", f"{where}; the least barrier by {self.best.name}", *self.notes])
 
 
 _HEAD = ("way", "distance", "barrier", "std.err.", "midpoint", "seconds")
@@ -103,10 +101,6 @@ def _row(way: Way) -> tuple[str, ...]:
     found = way.barrier
     midpoint = "-" if found.midpoint is None else f"{found.midpoint:.4f}"
     return way.name, distance, f"{found.barrier:.4f}", f"{found.standard_error:.4f}", midpoint, f"{way.seconds:.1f}"
-
-
-def _set(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if column else cell.ljust(width)
 
 
 def compare(

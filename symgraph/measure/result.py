@@ -13,7 +13,7 @@ from typing import Any
 from symgraph.errors import DataError, UsageError, one_line, shorten
 from symgraph.io.decode import decode
 from symgraph.io.files import refuse_existing, write_text
-from symgraph.io.shown import Shown
+from symgraph.io.shown import Shown, in_columns
 from symgraph.measure.barrier_page import ShownPlane, to_html
 from symgraph.measure.measured import Measured, mixture_text
 from symgraph.measure.mixture import Mixture, vertex
@@ -158,9 +158,9 @@ class LossBarrier(Shown):
         columns = (self.losses, self.barriers, self.loss.standard_errors, *(metric.values for metric in self.metrics))
         for place, *figures in zip(self.loss.places, *columns, strict=True):
             rows.append([_place_text(place), *(f"{figure:.4f}" for figure in figures)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([*table, "", *map(str, (self.loss, *self.metrics)), self._data(), *self.remarks])
+        return "\n".join(
+            [in_columns(rows, left=0), "", *map(str, (self.loss, *self.metrics)), self._data(), *self.remarks]
+        )
 
     def _data(self) -> str:
         """What was measured on."""

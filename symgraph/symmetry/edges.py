@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from symgraph.io.shown import Shown
+from symgraph.io.shown import Shown, in_columns
 from symgraph.ir import Graph, Kind, Tensor
 from symgraph.symmetry.structure import Structure
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, prime
@@ -51,10 +51,9 @@ class Edges(tuple[Edge, ...], Shown):
     """All edges of a graph, in its order; a table where they are printed."""
 
     def __str__(self) -> str:
-        rows = [("value", "kind", "axis", "size", "term", "classes"), *_rows(self[:MOST])]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *([f"and {len(self) - MOST} more values"] if len(self) > MOST else [])])
+        rows = in_columns([("value", "kind", "axis", "size", "term", "classes"), *_rows(self[:MOST])])
+        more = len(self) - MOST
+        return f"{rows}\nand {more} more values" if more > 0 else rows
 
     __repr__ = Shown.__repr__
 
