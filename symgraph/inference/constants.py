@@ -253,13 +253,11 @@ def find_constants(
         means: where the mean of what is written is not seen in any case.
     """
     entire = list(_families(System(flow, readers, lent).carried(), means))
-    known, together = (
-        {constant.source for constant in entire},
-        {_ports(constant) for constant in entire if not any(share.path for share in constant.shares)},
-    )
+    known = {constant.source for constant in entire}
+    together = {_ports(constant) for constant in entire if not any(share.path for share in constant.shares)}
     even = _families(System(flow, readers, lent, means).carried())
-    own = (c for c in even if c.source not in known and _ports(c) not in together and _is_own(flow, c))
-    return entire + [replace(c, even=True) for c in own]
+    new = (constant for constant in even if constant.source not in known and _ports(constant) not in together)
+    return [*entire, *(replace(constant, even=True) for constant in new if _is_own(flow, constant))]
 
 
 def _ports(constant: Constant) -> frozenset[Port]:
@@ -275,28 +273,38 @@ def _is_own(flow: Flow, constant: Constant) -> bool:
 def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator[Constant]:
     named = [term for terms in system.sums for term in terms] + [taken.term for taken in system.taken]
     # Biases that nothing sees are in no equation. Tables that an operator is blind to are found by themselves.
-    biases = {i for i, p in enumerate(system.ports) if len(_shape(system, p)) == 1 or p.plane is not None}
-    met = biases | {t.name[0] for t in named}
-    equal = [(i, window) for i, window in system.carrier.equal if i in met]
+    biases = {number for number, port in enumerate(system.ports) if _is_bias(system, port)}
+    met = biases | {term.name[0] for term in named}
+    equal = [(number, window) for number, window in system.carrier.equal if number in met]
     equal += _unread(system, named)
-    windows = Windows([*((t.name[0], t.window) for t in named), *((i, None) for i in sorted(biases)), *equal])
+    apart = [(term.name[0], term.window) for term in named]
+    windows = Windows([*apart, *((number, None) for number in sorted(biases)), *equal])
     rows = equations(system.sums, equal, windows)
     unknowns = [unknown for source in windows.parts for unknown in windows.within(source, None)]
     solution = solve(sorted(unknowns), rows, _rank(system, rows), partial(_layout, system))
-    givers: dict[Unknown, list[Share]] = defaultdict(list)
     inverted = dict(_inverted(system, rows, means))
-    solution = replace(
-        solution, solved={unknown: row for unknown, row in solution.solved.items() if unknown not in inverted}
-    )
+    solved = {unknown: row for unknown, row in solution.solved.items() if unknown not in inverted}
+    solution = replace(solution, solved=solved)
+    shares = _shares(system, windows, solution)
+    # In the order in which they act, so that what moves on arrives before its place is emptied.
+    for free in sorted(solution.free, key=lambda unknown: (system.acts[unknown[0]], unknown)):
+        yield replace(_constant(system, free, shares[free]), through=inverted.get(free))
+
+
+def _is_bias(system: System, port: Port) -> bool:
+    return len(_shape(system, port)) == 1 or port.plane is not None
+
+
+def _shares(system: System, windows: Windows, solution: Solution) -> defaultdict[Unknown, list[Share]]:
+    """What makes up for each free constant: biases that take what reaches them, and constants that follow from it."""
+    shares: defaultdict[Unknown, list[Share]] = defaultdict(list)
     for taken in system.taken:
-        _share_out(taken, windows, solution, givers)
+        _share_out(taken, windows, solution, shares)
     for unknown in solution.unknowns:
         for free, factors in solution.of(unknown).items():
             if unknown != free:
-                givers[free] += [Share(_port(system, unknown), factor, path) for path, factor in factors.items()]
-    # In the order in which they act, so that what moves on arrives before its place is emptied.
-    for free in sorted(solution.free, key=lambda u: (system.acts[u[0]], u)):
-        yield replace(_constant(system, free, givers[free]), through=inverted.get(free))
+                shares[free] += [Share(_port(system, unknown), factor, path) for path, factor in factors.items()]
+    return shares
 
 
 def _unread(system: System, named: list[Summand]) -> Iterator[tuple[int, tuple[int, int]]]:
@@ -333,11 +341,13 @@ def _inverted(
         for unknown, factors in row.items():
             met[unknown] |= set(factors) if len(row) == 1 else {None}
     for unknown, paths in met.items():
-        path, port = next(iter(paths)), system.ports[unknown[0]]
-        if len(paths) == 1 and isinstance(path, tuple) and len(path) == 1 and unknown[0] not in system.tied:
-            unseen = not path[0].multiplies and path[0].rows.place in means
-            if unseen and port.piece.size >= path[0].rows.size and not _is_in_a_space(port, path[0]):
-                yield unknown, path[0]
+        (path, *more), port = paths, system.ports[unknown[0]]
+        if more or not isinstance(path, tuple) or len(path) != 1 or unknown[0] in system.tied:
+            continue
+        (matrix,) = path
+        unseen = not matrix.multiplies and matrix.rows.place in means
+        if unseen and port.piece.size >= matrix.rows.size and not _is_in_a_space(port, matrix):
+            yield unknown, matrix
 
 
 def _is_in_a_space(source: Port, hop: Hop) -> bool:
@@ -351,14 +361,14 @@ def _is_in_a_space(source: Port, hop: Hop) -> bool:
     return determined and width > copies * (hop.rows.size - 1)
 
 
-def _share_out(taken: _Taken, windows: Windows, solution: Solution, givers: dict[Unknown, list[Share]]) -> None:
+def _share_out(taken: _Taken, windows: Windows, solution: Solution, shares: dict[Unknown, list[Share]]) -> None:
     """What a bias takes of every free constant that reaches it."""
-    (source, after), factor = taken.term.name, taken.term.factor
+    source, after = taken.term.name
     # All parts of the window are equal.
     arriving = windows.within(source, taken.term.window)[0]
     for free, factors in solution.of(arriving).items():
-        for path, f in factors.items():
-            givers[free].append(Share(taken.port, -factor * f, (*path, *after, taken.hop)))
+        for path, factor in factors.items():
+            shares[free].append(Share(taken.port, -taken.term.factor * factor, (*path, *after, taken.hop)))
 
 
 def _layout(system: System, unknown: Unknown, path: tuple[Hop, ...]) -> Axes:
@@ -424,6 +434,7 @@ def _constant(system: System, free: Unknown, shares: list[Share]) -> Constant:
 def _merged(shares: list[Share]) -> tuple[Share, ...]:
     """The shares, those of one place by one path as one."""
     found: dict[tuple[Port, tuple[Hop, ...]], float] = {}
-    for s in shares:
-        found[s.port, s.path] = found.get((s.port, s.path), 0.0) + s.factor
+    for share in shares:
+        place = share.port, share.path
+        found[place] = found.get(place, 0.0) + share.factor
     return tuple(Share(port, factor, path) for (port, path), factor in found.items() if abs(factor) > 1e-12)
