@@ -27,14 +27,14 @@ class Turns:
     @property
     def layout(self) -> str:
         """Which pairs turn together, in words; pairs in no known order are listed."""
-        inside = sorted(i for p in self.pairs for i in p)
-        place = {c: i for i, c in enumerate(inside)}
-        pairs, half = sorted((place[a], place[b]) for a, b in self.pairs), len(self.pairs)
-        if pairs == [(i, i + half) for i in range(half)]:
+        turning = sorted(coordinate for pair in self.pairs for coordinate in pair)
+        place = {coordinate: number for number, coordinate in enumerate(turning)}
+        pairs, half = sorted((place[first], place[second]) for first, second in self.pairs), len(self.pairs)
+        if pairs == [(number, number + half) for number in range(half)]:
             return "halves"
-        if pairs == [(2 * i, 2 * i + 1) for i in range(half)]:
+        if pairs == [(2 * number, 2 * number + 1) for number in range(half)]:
             return "interleaved"
-        return " ".join(f"{a}-{b}" for a, b in pairs)
+        return " ".join(f"{first}-{second}" for first, second in pairs)
 
 
 def turns(family: Tensor) -> Turns | None:
@@ -50,7 +50,7 @@ def turns(family: Tensor) -> Turns | None:
     pairs, images = list[Pair](), list[Pair]()
     still: list[int] = []
     for block in blocks:
-        image = [int(i) for i in torch.nonzero(reached[:, block].any(1)).flatten()]
+        image = torch.nonzero(reached[:, block].any(1)).flatten().tolist()
         if len(block) == len(image) == 1:
             still.append(block[0])
             if image != block:
@@ -61,9 +61,10 @@ def turns(family: Tensor) -> Turns | None:
             return None
         pairs.append((block[0], block[1]))
         images.append(turned)
-    order = sorted(range(len(pairs)), key=lambda i: pairs[i])
-    found = Turns(tuple(pairs[i] for i in order), tuple(images[i] for i in order), tuple(still))
-    return found if pairs and _all_alike(family, found.still) else None
+    if not pairs or not _all_alike(family, still):
+        return None
+    ordered = sorted(zip(pairs, images, strict=True))
+    return Turns(tuple(pair for pair, _ in ordered), tuple(image for _, image in ordered), tuple(still))
 
 
 def _components(joined: Tensor) -> list[list[int]]:
@@ -76,7 +77,7 @@ def _components(joined: Tensor) -> list[list[int]]:
         if torch.equal(least, label):
             break
         label = least
-    return [[int(i) for i in torch.nonzero(label == first).flatten()] for first in sorted(set(label.tolist()))]
+    return [torch.nonzero(label == first).flatten().tolist() for first in sorted(set(label.tolist()))]
 
 
 def _turned(family: Tensor, block: Sequence[int], image: Sequence[int]) -> Pair | None:
@@ -84,10 +85,11 @@ def _turned(family: Tensor, block: Sequence[int], image: Sequence[int]) -> Pair 
     if len(block) != 2 or len(image) != 2:
         return None
     for first, second in (image, image[::-1]):
-        a, b = family[:, first, block[0]], family[:, first, block[1]]
-        c, d = family[:, second, block[0]], family[:, second, block[1]]
-        if bool(((a - d).abs().max() <= TOLERANCE) & ((b + c).abs().max() <= TOLERANCE)):
-            return int(first), int(second)
+        cosine, sine = family[:, first, block].unbind(-1)
+        other_sine, other_cosine = family[:, second, block].unbind(-1)
+        apart = torch.stack([cosine - other_cosine, sine + other_sine]).abs().max()
+        if bool(apart <= TOLERANCE):
+            return first, second
     return None
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from math import prod
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ from symgraph.match.unit_trees import units
 from symgraph.orbit.grams import add_to
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
-from symgraph.orbit.wreath import Table, Tree, best, permutes
+from symgraph.orbit.wreath import Key, Table, Tree, best, permutes
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 
@@ -56,12 +58,12 @@ def confidences(symmetry: SymmetryGraph, a: State, b: State, weights: Mapping[st
         a, b: both models in canonical form and in one basis, by their own names.
         weights: of the stacked tensors, as the match weighs them.
     """
-    both = [symmetry.stacked(symmetry.shifted(s)) for s in (a, b)]
+    both = [symmetry.stacked(symmetry.shifted(state)) for state in (a, b)]
     every = [block for name in both[0] if name in both[1] for block in _blocks(symmetry, name, both)]
     found = []
     for unit in units(symmetry):
         ids = unit.ids()
-        found += _unit(symmetry, unit, [x for x in every if x.spaces() & ids], weights)
+        found += _unit(symmetry, unit, [block for block in every if block.spaces() & ids], weights)
     return found
 
 
@@ -71,7 +73,7 @@ def _blocks(symmetry: SymmetryGraph, name: str, states: Sequence[State]) -> Iter
 
 
 def _unit(symmetry: SymmetryGraph, unit: Tree, found: list[Block], weights: Mapping[str, float]) -> list[Confidence]:
-    size = max((_size(symmetry, unit, x) for x in found), default=0)
+    size = max((_size(symmetry, unit, block) for block in found), default=0)
     whole = size**2 <= LARGEST_TABLE
     if not whole and (not unit.children or size**2 // unit.space.size > LARGEST_TABLE):
         return []
@@ -82,16 +84,17 @@ def _unit(symmetry: SymmetryGraph, unit: Tree, found: list[Block], weights: Mapp
     if whole:
         return list(_spaces(unit, (), table, found, weights))
     # The positions of the outer space are the batch: pairs of equal ones alone.
-    inside = {k: c for k, c in table.items() if all(s != unit.space.id for s, _ in k)}
-    path = (unit.space.id,)
-    return [x for child in unit.children for x in _spaces(child, path, inside, found, weights, batched=True)]
+    inside = {key: table[key] for key in table if unit.space.id not in _ids(key)}
+    below = (_spaces(child, (unit.space.id,), inside, found, weights, batched=True) for child in unit.children)
+    return list(chain.from_iterable(below))
+
+
+def _ids(key: Key) -> list[int]:
+    return [space for space, _ in key]
 
 
 def _size(symmetry: SymmetryGraph, unit: Tree, block: Block) -> int:
-    size = 1
-    for space in block.spaces() & unit.ids():
-        size *= symmetry.spaces[space].size
-    return size
+    return prod(symmetry.spaces[space].size for space in block.spaces() & unit.ids())
 
 
 def _spaces(
@@ -106,7 +109,8 @@ def _spaces(
     if permutes(tree.space) and tree.space.size > 1:
         values = _values(tree, path[1:] if batched else path, table)
         if values is not None:
-            yield _confidence(tree.space, values, *(_norms(tree.space, path, found, weights, m) for m in (0, 1)))
+            norms = (_norms(tree.space, path, found, weights, model) for model in (0, 1))
+            yield _confidence(tree.space, values, *norms)
     for child in tree.children:
         yield from _spaces(child, (*path, tree.space.id), table, found, weights, batched)
 
@@ -116,37 +120,38 @@ def _values(tree: Tree, path: tuple[int, ...], table: Table) -> Tensor | None:
     space, below = tree.space, tree.ids() - {tree.space.id}
     own: dict[tuple[int, ...], Tensor] = {}
     inner: Table = {}
-    for key, c in table.items():
-        ids = [s for s, _ in key]
-        if space.id not in ids:
+    for key in table:
+        if space.id not in _ids(key):
             continue
-        signs = dict(key)[space.id]
-        rest, pairs = _opened(key, c, space.id, path, below)
+        rest, pairs = _opened(key, table[key], space.id, path, below)
         if rest:
             add_to(inner, rest, pairs)
         else:
-            add_to(own, signs, pairs)
+            add_to(own, dict(key)[space.id], pairs)
     value = best_signs(own, space.signs)[1].double() if own else None
     if inner:
-        count, n = next(iter(inner.values())).shape[:2]
-        flat = {k: c.reshape(count * n * n, *c.shape[3:]) for k, c in inner.items()}
-        inside = best(tree.children, flat, count * n * n).value.reshape(count, n, n).double()
+        shape = next(iter(inner.values())).shape[:3]
+        flat = {key: pairs.flatten(0, 2) for key, pairs in inner.items()}
+        inside = best(tree.children, flat, shape.numel()).value.reshape(shape).double()
         value = inside if value is None else value + inside
     return value
 
 
-def _opened(
-    key: tuple[tuple[int, tuple[int, ...]], ...], c: Tensor, space: int, path: Sequence[int], below: set[int]
-) -> tuple[tuple[tuple[int, tuple[int, ...]], ...], Tensor]:
+def _opened(key: Key, correlation: Tensor, space: int, path: Sequence[int], below: set[int]) -> tuple[Key, Tensor]:
     """A correlation with its pairs of a space behind the batch, at equal positions of all that is not below it."""
-    beside = [s for s, _ in key if s != space and s not in below and s not in path]
+    beside = [other for other in _ids(key) if other != space and other not in below and other not in path]
     for other in (*path, *beside):
-        at = next(i for i, (s, _) in enumerate(key) if s == other)
-        c = c.diagonal(dim1=1 + 2 * at, dim2=2 + 2 * at)
-        c = c.movedim(-1, 1).flatten(0, 1) if other in path else c.sum(-1)
-        key = key[:at] + key[at + 1 :]
-    at = next(i for i, (s, _) in enumerate(key) if s == space)
-    return key[:at] + key[at + 1 :], c.movedim((1 + 2 * at, 2 + 2 * at), (1, 2))
+        key, dims = _taken_out(key, other)
+        equal = correlation.diagonal(dim1=dims[0], dim2=dims[1])
+        correlation = equal.movedim(-1, 1).flatten(0, 1) if other in path else equal.sum(-1)
+    key, dims = _taken_out(key, space)
+    return key, correlation.movedim(dims, (1, 2))
+
+
+def _taken_out(key: Key, space: int) -> tuple[Key, tuple[int, int]]:
+    """A key without one space, and the two dimensions of that in its correlation, behind the batch."""
+    place = _ids(key).index(space)
+    return key[:place] + key[place + 1 :], (1 + 2 * place, 2 + 2 * place)
 
 
 def _norms(
@@ -158,7 +163,7 @@ def _norms(
         for dim, leaf in enumerate(block.leaves):
             if leaf.space != space.id:
                 continue
-            dims = [*(block.dim(s) for s in path), dim]
+            dims = [*map(block.dim, path), dim]
             squares = unfold(block.tensors[model], dims).double().square().sum(-1) * weights[block.parameter]
             total = squares if total is None else total + squares
     if total is None:
