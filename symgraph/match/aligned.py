@@ -174,8 +174,7 @@ class Aligned(Shown):
         return str(_aligned_card(self, "", ()))
 
     def __str__(self) -> str:
-        sweeps = len(self.alignment.objective) - 1
-        line = f"distance in canonical form {self.before:.4f} -> {self.after:.4f} (relative to |A|), {sweeps} sweeps"
+        line = f"distance in canonical form {self.before:.4f} -> {self.after:.4f} (relative to |A|), {_swept(self)}"
         grown = [f"{name} {growth:.0f} times" for name, growth in self.growth.items() if growth > SAID]
         return "\n".join([line, *([f"norms of B that grow: {shorten(grown)}"] if grown else []), *self.notes])
 
@@ -267,10 +266,14 @@ def _pair(aligned: Aligned) -> tuple[Ingredient, ...]:
 
 
 def _distances(aligned: Aligned) -> tuple[str, ...]:
+    ends = f"{aligned.before:.4f} before, {aligned.after:.4f} after {_swept(aligned)}"
+    return (f"in canonical form, relative to A: {ends}",)
+
+
+def _swept(aligned: Aligned) -> str:
+    """How many sweeps were done, in words."""
     sweeps = max(len(aligned.alignment.objective) - 1, 0)
-    return (
-        f"in canonical form, relative to A: {aligned.before:.4f} before, {aligned.after:.4f} after {sweeps} sweeps",
-    )
+    return "1 sweep" if sweeps == 1 else f"{sweeps} sweeps"
 
 
 def _names(aligned: Aligned) -> tuple[str, str]:
