@@ -60,6 +60,7 @@ from symgraph.orbit.descend import Descended, Objective
 from symgraph.orbit.descend import descend as _descend
 from symgraph.orbit.descent_options import DescentOptions
 from symgraph.orbit.representation import Representation
+from symgraph.orbit.unique import unique as _unique
 from symgraph.prove.audit import LARGEST, Audit
 from symgraph.prove.audit import audit as _audit
 from symgraph.prove.sample import moved
@@ -225,11 +226,14 @@ def canonicalise(
     state: State | None = None,
     symmetry: SymmetryGraph | None = None,
     rules: RuleSources = None,
+    unique: bool = True,
 ) -> Canonical:
-    """The canonical form of a model, computed in float64 (design section 8).
+    """The canonical form of a model, computed in float64 (design section 10).
 
     Args:
         example, input_size, state: as for `verify`.
+        unique: settle orders, axes and signs too, so that all models that differ by the group have one form; without
+            it units stay where they are, as when models are matched.
 
     Raises:
         UsageError: the model has no weights.
@@ -239,7 +243,8 @@ def canonicalise(
     canonical form of 83 numbers in 4 tensors
     """
     subject, weights = given(source, example, state, input_size=input_size)
-    return _canonicalise(symmetry or infer(subject, rules=rules), float64(_weighted(weights, source)))
+    found, own = symmetry or infer(subject, rules=rules), float64(_weighted(weights, source))
+    return _unique(found, own) if unique else _canonicalise(found, own)
 
 
 def descend(
