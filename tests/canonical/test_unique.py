@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from models_zoo import ARCHITECTURES, Case, State, case, relative, worst
 
 import symgraph
-from tests.models_zoo import ARCHITECTURES, Case, State, case, relative, worst
 
 
 def form(found: Case, state: State) -> State:
