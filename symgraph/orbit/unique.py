@@ -178,7 +178,8 @@ class _Settling:
         values, axes = torch.linalg.eigh(moments)
         rows = axes.mT.flip(-2)
         sides = torch.where((rows @ towards.unsqueeze(-1)) < 0, -1.0, 1.0)
-        return sides * rows * values.flip(-1).clamp(min=0).sqrt().unsqueeze(-1)
+        lengths: Tensor = values.flip(-1).clamp(min=0).sqrt().unsqueeze(-1)
+        return sides * lengths * rows
 
     def _sums(self, space: Space) -> dict[tuple[int, ...], Tensor]:
         """What its tensors come to along all axes but its own, by how signs act on them: (F, n) each.
