@@ -176,9 +176,9 @@ class _Settling:
         dims = [(block, [block.dim(outer) for outer in space.fibre]) for block in self._blocks(space)]
         moments = torch.stack([gram(block.tensors[0], block.dim(space.id), fibre) for block, fibre in dims]).sum(0)
         values, axes = torch.linalg.eigh(moments)
-        rows = axes.mT.flip(-2)
+        rows: Tensor = axes.mT.flip(-2)
         sides = torch.where((rows @ towards.unsqueeze(-1)) < 0, -1.0, 1.0)
-        lengths: Tensor = values.flip(-1).clamp(min=0).sqrt().unsqueeze(-1)
+        lengths = values.flip(-1).clamp(min=0).sqrt().unsqueeze(-1)
         return sides * lengths * rows
 
     def _sums(self, space: Space) -> dict[tuple[int, ...], Tensor]:
