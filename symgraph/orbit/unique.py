@@ -176,10 +176,11 @@ class _Settling:
         dims = [(block, [block.dim(outer) for outer in space.fibre]) for block in self._blocks(space)]
         moments = torch.stack([gram(block.tensors[0], block.dim(space.id), fibre) for block, fibre in dims]).sum(0)
         values, axes = torch.linalg.eigh(moments)
-        rows: Tensor = axes.mT.flip(-2)
+        rows = axes.mT.flip(-2)
         sides = torch.where((rows @ towards.unsqueeze(-1)) < 0, -1.0, 1.0)
         lengths = values.flip(-1).clamp(min=0).sqrt().unsqueeze(-1)
-        return sides * lengths * rows
+        principal: Tensor = sides * lengths * rows
+        return principal
 
     def _sums(self, space: Space) -> dict[tuple[int, ...], Tensor]:
         """What its tensors come to along all axes but its own, by how signs act on them: (F, n) each.
