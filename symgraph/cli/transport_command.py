@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
-from symgraph.cli.data_inputs import fitting
+from symgraph.cli.data_inputs import fitting, scoring
 from symgraph.cli.parser import (
     DATA_HELP,
     WEIGHTED_HELP,
@@ -24,7 +24,10 @@ from symgraph.cli.parser import (
 )
 from symgraph.errors import UsageError
 from symgraph.io.options import stated
-from symgraph.match.match_options import VECTOR_KINDS, MatchOptions, PairSettings
+from symgraph.match.match_options import METHODS, VECTOR_KINDS, MatchOptions, PairSettings
+
+if TYPE_CHECKING:
+    from symgraph.io.models import Model
 
 _EXAMPLES = """
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code
@@ -33,6 +36,7 @@ symgraph transport --base a --tuned a-on-code --to b --out b-on-code --fit my-da
 symgraph transport --base a --tuned adapter-of-a --to b --out adapter-of-b   a LoRA adapter
 symgraph transport --base a --tuned a2 --to b --out b2 --alignment ab.safetensors  of `symgraph align a b`
 symgraph transport --base a --vectors v.safetensors --at model.layers.6 --to b --out v-of-b.safetensors
+symgraph transport --base a --vectors v.safetensors --at h.6 --to b --out v2.safetensors --data my-dataset
 symgraph transport --base a --vectors sae.safetensors --at h.6 --centred --to b --out sae2.safetensors
 symgraph transport --base a --moments optimizer.pt --to b --out for-b.pt
 """
@@ -45,7 +49,8 @@ Where TUNED is the folder of a low-rank adapter (LoRA, as PEFT writes it), so is
 TO of the same rank.
 
 VECTORS belong to a value of BASE: steering vectors, a probe (weight, bias), or a sparse autoencoder
-(encoder.weight, ... or W_enc, b_enc, W_dec, b_dec). MOMENTS is what AdamW keeps beside BASE.
+(encoder.weight, ... or W_enc, b_enc, W_dec, b_dec). The models are aligned by that very value, on text that
+they write themselves or on --data; models that write none, by weights. MOMENTS is what AdamW keeps beside BASE.
 """
 
 
@@ -72,7 +77,13 @@ def add(commands: Commands) -> None:
     amount.add_argument("--scale", metavar="S", type=finite, default=1.0, help="how much of it (default 1)")
     text = "choose the scale on data of what was learned: never on the test split"
     amount.add_argument("--fit", metavar="SPEC", help=f"{text}; {DATA_HELP}")
-    parser.add_argument("--split", help="which split of that data (default: the held-out one)")
+    text = "of vectors: align the models by that value on this data (default: on text that they write themselves)"
+    parser.add_argument("--data", metavar="SPEC", help=text)
+    text = "of vectors: align the models by their weights, which takes less time and explains less of the value"
+    parser.add_argument("--by-weights", action="store_true", help=text)
+    parser.add_argument(
+        "--split", help="which split of that data (default: the held-out one, with --data the training one)"
+    )
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="use so many of its examples")
     text = "the alignment of B to A that `symgraph align A B --alignment FILE` wrote, by activations or learned"
     parser.add_argument("--alignment", metavar="FILE", help=text)
@@ -85,9 +96,9 @@ def add(commands: Commands) -> None:
 def run(args: Arguments, console: Console) -> int:
     """Load, align, carry, write."""
     if args.alignment is not None:
-        inputs.refuse_unread(args, "leave out --alignment", *stated(MatchOptions))
+        inputs.refuse_unread(args, "leave out --alignment", *stated(MatchOptions), "data")
     if args.vectors is None:
-        inputs.refuse_unread(args, "name vectors with --vectors", "at", "kind", "centred")
+        inputs.refuse_unread(args, "name vectors with --vectors", "at", "kind", "centred", "data", "by_weights")
     elif args.at is None:
         raise UsageError("nothing says which value the vectors belong to", remedy="name it, --at model.layers.6")
     inputs.check_device(args.device)
@@ -120,7 +131,9 @@ def _beside(args: Arguments, console: Console) -> int:
     from symgraph.match.carry import CarriedVectors, transport_vectors
     from symgraph.match.moments import CarriedMoments, transport_moments
 
-    inputs.refuse_unread(args, "name a model with --tuned", "scale", "fit", "split", "limit", "like", "shard_size")
+    inputs.refuse_unread(args, "name a model with --tuned", "scale", "fit", "like", "shard_size")
+    if args.data is None:
+        inputs.refuse_unread(args, "name data with --data", "split", "limit")
     inputs.refuse_files(args, args.out)
     base, to = (inputs.weighted(spec, args) for spec in (args.base, args.to))
     found: CarriedVectors | CarriedMoments
@@ -129,10 +142,19 @@ def _beside(args: Arguments, console: Console) -> int:
             found = transport_moments(base, args.moments, to, **_how(args))
         else:
             about = {"at": args.at, "kind": args.kind, "centred": args.centred}
-            found = transport_vectors(base, args.vectors, to, **about, **_how(args))
+            found = transport_vectors(base, args.vectors, to, **about, **_by(args, base), **_how(args))
     out = found.save(args.out, overwrite=args.overwrite)
     console.wrote(found, out)
     return 0
+
+
+def _by(args: Arguments, base: Model) -> dict[str, Any]:
+    """By what models are aligned for vectors."""
+    if args.by_weights:
+        inputs.refuse_unread(args, "leave out --by-weights", "data", "alignment")
+        return {"method": METHODS[0]}
+    data = scoring(args)
+    return {} if data is None else {"data": data.load(base)}
 
 
 def _how(args: Arguments, *, spool: bool = False) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from symgraph.errors import CheckpointError, UsageError, argument, one_line
 from symgraph.inference.sources import RuleSources, Source
 from symgraph.io.example import Size
 from symgraph.io.files import atomic_path
+from symgraph.io.models import Model
 from symgraph.io.shown import Shown
 from symgraph.match.aligned import Aligned
 from symgraph.match.match_options import AUTOENCODER, DIRECTIONS, PROBE, VECTOR_KINDS
 from symgraph.match.transport import alignment_between, ends_of
+from symgraph.match.value_fit import fitted_at, made_up
 from symgraph.match.value_map import ValueMap, value_map
 from symgraph.orbit.alignment import Alignment
 
@@ -77,6 +79,8 @@ def transport_vectors(
     kind: str = "",
     centred: bool = False,
     input_size: Size | None = None,
+    method: str | None = None,
+    data: Any = None,
     alignment: Alignment | Aligned | str | Path | None = None,
     rules: RuleSources = None,
     scratch: str | Path | None = None,
@@ -91,11 +95,15 @@ def transport_vectors(
         at: the value that they belong to, of size d along the axis that moves: a name of the graph, or a module.
         kind: "directions", "probe" or "autoencoder"; by default what the names say.
         centred: the encoder reads x - b_dec rather than x.
+        method: by default the models are aligned by that very value, on `data`, or on text that they write themselves;
+            those that write none, by weights. Else a method of `align`.
+        data: batches on which the value is seen.
         example, input_size, alignment, rules, scratch, how: as for `transport`.
 
     Raises:
         UsageError: there is no such value, it moves along no axis or several, or the tensors do not fit it.
         VerifyError: the value does not move by one map and constant.
+        DataError: the data does not fit the models.
 
     >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
     >>> a, b, x = make(), make(), torch.randn(5, 6)
@@ -107,14 +115,34 @@ def transport_vectors(
     """
     tensors = _read(vectors) if isinstance(vectors, str | Path) else dict(vectors)
     ends = ends_of(base, to, example, input_size)
-    found, notes = alignment_between(ends, alignment, rules, scratch, how)
+    how |= {name: given for name, given in (("method", method), ("data", data)) if given is not None}
+    found, means, notes = _alignment(ends, at, alignment, rules, scratch, how)
     moved = value_map(ends["base"], found.inverse(), at)
+    moved = moved.about(*means) if means else moved
     kind = kind or _kind(tensors)
     done = _carrier(kind)(tensors, moved, centred)
     result = {name: done.get(name, tensor).to(tensor.dtype) for name, tensor in tensors.items()}
     if moved.centred:
         notes = (*notes, f"the mean along {moved.value} is not carried: nothing in the model reads it")
     return CarriedVectors(kind, moved, found, result, notes)
+
+
+def _alignment(
+    ends: Mapping[str, Model],
+    at: str,
+    given: Alignment | Aligned | str | Path | None,
+    rules: RuleSources,
+    scratch: str | Path | None,
+    how: Mapping[str, Any],
+) -> tuple[Alignment, tuple[Tensor, Tensor] | None, tuple[str, ...]]:
+    """What leads from `to` to `base`, by the value alone where nothing else is asked for, and its means in both."""
+    if given is None and "method" not in how:
+        data = how["data"] if "data" in how else made_up(ends, at, rules)
+        if data is not None:
+            fit = fitted_at(ends, at, data, rules, scratch, {key: how[key] for key in how if key != "data"})
+            return fit.alignment, fit.means, fit.notes
+    found, notes = alignment_between(ends, given, rules, scratch, how)
+    return found, None, notes
 
 
 def _carrier(kind: str) -> Callable[[Mapping[str, Tensor], ValueMap, bool], dict[str, Tensor]]:

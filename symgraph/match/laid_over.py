@@ -72,8 +72,8 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
 
     Args:
         a, b: states in float64.
-        enough, far: shares of the sizes of B's tensors. Where no more than the first is left at the start, nothing is
-            fitted; where more than the second is left after the first fit, it is not improved.
+        enough, far: shares of the sizes of B's tensors. Where no more than the first is left, nothing more is fitted;
+            where more than the second is left after the first fit, it is not improved.
 
     Raises:
         CheckpointError: a gain has a zero where its bias has not.
@@ -93,9 +93,10 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
 
     here = start(model, found, a)
     brief = square(here, b, weights)
-    if brief > enough**2 * count:
-        first = fitted(symmetry, here, b, weights, steps=BRIEF)
-        here, brief = _fitted(symmetry, first, b, sizes, far**2 * count), first.squares[-1]
+    near, far_away = enough**2 * count, far**2 * count
+    if brief > near:
+        first = fitted(symmetry, here, b, weights, steps=BRIEF, enough=near)
+        here, brief = _fitted(symmetry, first, b, sizes, near, far_away), first.squares[-1]
     left, at_first = (math.sqrt(s / count) for s in (square(here, b, weights), brief))
     over = Overlay(here, weights, left, at_first, match.distance(found), tuple(map(match.distance, matched)))
     if left <= enough or left > far or over.explained > PLAIN:
@@ -105,8 +106,12 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
     return replace(over, unrelated=tuple(math.sqrt(end / count) for end in ends))
 
 
-def _fitted(symmetry: SymmetryGraph, first: Fitted, b: State, sizes: Mapping[str, float], far: float) -> State:
-    """From a first fit on matches and fits in turn, then fits to the end."""
+def _fitted(
+    symmetry: SymmetryGraph, first: Fitted, b: State, sizes: Mapping[str, float], near: float, far: float
+) -> State:
+    """From a first fit on matches and fits in turn, then fits to the end; nothing more where it is near enough."""
+    if first.squares[-1] <= near:
+        return first.state
     weights = {n: 1.0 / size for n, size in sizes.items() if size > 0}
     best = last = first
     for _ in range(ROUNDS):
@@ -120,7 +125,7 @@ def _fitted(symmetry: SymmetryGraph, first: Fitted, b: State, sizes: Mapping[str
             break
     if best.squares[-1] > far:
         return best.state
-    return fitted(symmetry, best.state, b, weights, steps=WHOLE).state
+    return fitted(symmetry, best.state, b, weights, steps=WHOLE, enough=near).state
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from symgraph.io.shown import Shown
 from symgraph.match.laid_over import Overlay, overlay
 from symgraph.match.one_basis import check_alike
 from symgraph.match.residue import NOTHING, Residue, null_of, residue, rounding
+from symgraph.match.verdicts import DERIVED, INDEPENDENT, LIMITS, NOISE, ORDER, SAME, Figures, Limits, verdict
 from symgraph.orbit.fitted import drawn
 from symgraph.orbit.steps import State
 from symgraph.resize.narrow import Reduction, reduce
@@ -30,17 +31,6 @@ from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.progress import Progress, tell
 from symgraph.tracing.sampling import float64, random_inputs
 
-SAME, NOISE, DERIVED, INDEPENDENT = "same", "noise", "derived", "independent"
-# Nearer than so many times what rounding explains is the same; no file says more than the second.
-ROUNDED, LEAST = 4.0, 1e-6
-# What is left of noise is uneven, and has singular values, by so much more than noise that was drawn, or less; and it
-# is even enough where nothing shows that it is not.
-EVEN, PEAK, EVIDENCE = 0.05, 0.05, 4.0
-# What leaves no more than this of another model, explains this share of what unrelated models leave, and is so many
-# deviations nearer than chance, is related to it.
-FAR, RELATED, DEVIATIONS = 0.7, 0.25, 4.0
-# So many zeros are no chance.
-PRUNED = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -112,7 +102,9 @@ class Same(Shown):
         null += f": {max(self.explained, 0.0):.0%} is explained"
         outputs = f"outputs on random inputs change by {self.outputs:.2g}"
         there = a if self.gauge == "A" else b
-        zeros = [f"{self.zeros:.1%} of the entries are zero in {there} alone: pruned"] if self.zeros > PRUNED else []
+        zeros = (
+            [f"{self.zeros:.1%} of the entries are zero in {there} alone: pruned"] if self.zeros > LIMITS.pruned else []
+        )
         return "\n  ".join([what, apart, shape, null, outputs, *zeros, *self.notes])
 
 
@@ -147,30 +139,24 @@ def same(
     Source: docs/design.md, Same or different.
     """
     models, notes = ready((a, b), tied, ("A", "B"), example, input_size)
-    graph, states, said = _in_one_shape(models, symmetry, rules)
-    stored = dtypes(models[1]), dtypes(models[0])
-    found = list[_Laid]()
-    for gauge, pair, kept in zip("BA", (states, states[::-1]), stored, strict=True):
-        tell(_log, progress, f"laying one model over the other, in the gauge of {gauge}")
-        laid = _laid(graph, gauge, *pair, kept)
-        found += [] if laid is None else [laid]
-        if found and found[-1].verdict != DERIVED:
+    pair = in_one_shape(models, symmetry, rules)
+    found = list[Laid]()
+    for laid in both_ways(pair, progress=progress):
+        found.append(laid)
+        if laid.verdict != DERIVED:
             break
     if not found:
         cause = "a gain of each is zero, so that neither can be brought into the gauge of the other"
         raise CheckpointError("the models cannot be compared", cause=cause, remedy="set the gain to a small number")
-    best = min(found, key=lambda f: (_ORDER.index(f.verdict), f.left.share))
+    best = min(found, key=lambda f: (ORDER.index(f.verdict), f.left.share))
     over, names = best.over, (models[0].spec, models[1].spec)
     figures = over.explained, over.deviations, over.distance, over.chance, over.unrelated
-    outputs = _outputs(graph, *states)
-    return Same(names, best.verdict, best.gauge, best.left, *figures, outputs, best.zeros, (*notes, *said))
-
-
-_ORDER = (SAME, NOISE, DERIVED, INDEPENDENT)
+    outputs = _outputs(pair.graph, *pair.states)
+    return Same(names, best.verdict, best.gauge, best.left, *figures, outputs, best.zeros, (*notes, *pair.notes))
 
 
 @dataclass(frozen=True, slots=True)
-class _Laid:
+class Laid:
     """One model laid over the other in the gauge of that, and what is left."""
 
     gauge: str
@@ -179,27 +165,54 @@ class _Laid:
     zeros: float
 
     @property
+    def figures(self) -> Figures:
+        """What the verdict follows from."""
+        left, over = self.left, self.over
+        uneven, peak = (figure - null for figure, null in zip((left.unevenness, left.peak), left.null, strict=True))
+        related = over.left, over.explained, over.deviations
+        return Figures(left.share, left.rounding, *related, uneven, left.evidence, peak, self.zeros)
+
+    @property
     def verdict(self) -> str:
-        left = self.left
-        if left.share <= max(ROUNDED * left.rounding, LEAST):
-            return SAME
-        if self.over.left > FAR or self.over.explained < RELATED or self.over.deviations < DEVIATIONS:
-            return INDEPENDENT
-        uneven, peak = left.null
-        even = left.unevenness <= uneven + EVEN or left.evidence <= EVIDENCE
-        return NOISE if even and left.peak <= peak + PEAK and self.zeros <= PRUNED else DERIVED
+        """What B is to A as far as this gauge tells."""
+        return verdict(self.figures)
 
 
-def _laid(graph: SymmetryGraph, gauge: str, a: State, b: State, kept: Mapping[str, torch.dtype]) -> _Laid | None:
+@dataclass(frozen=True, slots=True)
+class InOneShape:
+    """The symmetry graph of two models, their states in its shape, the dtypes they are stored in, and what was said."""
+
+    graph: SymmetryGraph
+    states: tuple[State, State]
+    dtypes: tuple[Mapping[str, torch.dtype], Mapping[str, torch.dtype]]
+    notes: tuple[str, ...]
+
+
+def both_ways(pair: InOneShape, limits: Limits = LIMITS, progress: Progress | None = None) -> Iterator[Laid]:
+    """A laid over B in its gauge, then B over A; without those whose gauge has a gain that is zero.
+
+    Args:
+        limits: from which on nothing more is measured.
+    """
+    for gauge, way in (("B", 1), ("A", -1)):
+        tell(_log, progress, f"laying one model over the other, in the gauge of {gauge}")
+        a, b = pair.states[::way]
+        laid = _laid(pair.graph, gauge, a, b, pair.dtypes[::way][1], limits)
+        if laid is not None:
+            yield laid
+
+
+def _laid(
+    graph: SymmetryGraph, gauge: str, a: State, b: State, kept: Mapping[str, torch.dtype], limits: Limits
+) -> Laid | None:
     """A laid over B and what is left; None where a gain of B is zero."""
     names = [name for name in graph.graph.parameters if name in b and b[name].is_floating_point()]
     try:
-        over = overlay(graph, a, b, enough=ROUNDED * rounding(b, names, kept), far=FAR)
+        over = overlay(graph, a, b, enough=limits.rounded * rounding(b, names, kept), far=limits.far)
     except SymgraphError:
         return None
-    zeros = _zeros(over.state, b, names)
-    first = _Laid(gauge, over, residue(over.state, b, NOTHING, names, kept), zeros)
-    if first.verdict in (SAME, INDEPENDENT):
+    first = Laid(gauge, over, residue(over.state, b, NOTHING, names, kept), _zeros(over.state, b, names))
+    if verdict(first.figures, limits) in (SAME, INDEPENDENT):
         return first
     null = null_of(drawn(graph, over.state, over.weights), names)
     return replace(first, left=residue(over.state, b, null, names, kept))
@@ -222,12 +235,11 @@ def _zeros(here: State, b: State, names: list[str]) -> float:
     return zero / max(sum(b[n].numel() for n in names), 1)
 
 
-def _in_one_shape(
-    models: list[Model], symmetry: SymmetryGraph | None, rules: RuleSources
-) -> tuple[SymmetryGraph, tuple[State, State], tuple[str, ...]]:
-    """The symmetry graph of the narrower model, both states in its shape, and what became of the wider one."""
+def in_one_shape(models: list[Model], symmetry: SymmetryGraph | None = None, rules: RuleSources = None) -> InOneShape:
+    """Both models in the shape of the narrower one, and what became of the wider one."""
     a, b = models
     own = [float64(state_of(model.module)) for model in models]
+    stored = dtypes(a), dtypes(b)
     known: dict[int, SymmetryGraph] = {}
 
     def graph(m: Model) -> SymmetryGraph:
@@ -238,7 +250,7 @@ def _in_one_shape(
     if not architecture_differences(a, b):
         if symmetry is None:
             check_alike({"A": a, "B": b}, "AB", graph)
-        return symmetry or graph(a), (own[0], own[1]), ()
+        return InOneShape(symmetry or graph(a), (own[0], own[1]), stored, ())
     if symmetry is not None:
         raise CheckpointError("the models have two shapes", cause="one symmetry is given", remedy="leave it out")
     shape = common_shape(a, b, graph)
@@ -246,7 +258,7 @@ def _in_one_shape(
     small = models[1 - wide]
     found = reduce(graph(models[wide]), graph(small), own[wide], own[1 - wide])
     states = (found.state, own[1]) if wide == 0 else (own[0], found.state)
-    return graph(small), states, (_reduced("AB"[wide], found),)
+    return InOneShape(graph(small), states, stored, (_reduced("AB"[wide], found),))
 
 
 def _reduced(name: str, found: Reduction) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,11 @@ class ValueMap(Shown):
     terms: str
     centred: bool = False
 
+    def about(self, before: Tensor, after: Tensor) -> ValueMap:
+        """The same map about the means of the value, (d,) before and after, which the constant takes to one another."""
+        constant = after - self.matrix @ before
+        return replace(self, constant=_without_mean(constant) if self.centred else constant)
+
     def directions(self, vectors: Tensor) -> Tensor:
         """Vectors that are added to the value, or differences of it: (..., d)."""
         return vectors.double() @ self.matrix.T
@@ -70,17 +75,26 @@ def value_map(base: Model, there: Alignment, at: str) -> ValueMap:
         VerifyError: the value after the alignment is not that map of the value before.
     """
     symmetry = there.symmetry
+    node, axis, term = axis_at(symmetry, at)
+    wide = float64(state_of(base.module))
+    fitted = there.transform.fitted(wide)
+    eye = torch.eye(term.size, dtype=torch.float64)
+    # Column j of L is what becomes of the j-th unit.
+    matrix = fitted.on_value(eye, (term,))
+    constant, centred = _constant(there, node, axis, matrix, wide)
+    return ValueMap(node, axis, matrix, constant, _words(symmetry, term), centred)
+
+
+def axis_at(symmetry: SymmetryGraph, at: str) -> tuple[str, int, Term]:
+    """The name of a value, the one axis along which it moves, and what that is made of.
+
+    Raises:
+        UsageError: there is no such value, or it moves along no axis or along several.
+    """
     node = named_value(symmetry.graph, at)
     axes = symmetry.values.get(node) or symmetry.terms.get(node) or ()
     axis = _moving(symmetry, at, axes)
-    wide = float64(state_of(base.module))
-    fitted = there.transform.fitted(wide)
-    size = axes[axis].size
-    eye = torch.eye(size, dtype=torch.float64)
-    # Column j of L is what becomes of the j-th unit.
-    matrix = fitted.on_value(eye, (axes[axis],))
-    constant, centred = _constant(there, node, axis, matrix, wide)
-    return ValueMap(node, axis, matrix, constant, _words(symmetry, axes[axis]), centred)
+    return node, axis, axes[axis]
 
 
 def _words(symmetry: SymmetryGraph, term: Term) -> str:

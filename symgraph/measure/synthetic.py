@@ -105,8 +105,7 @@ def _predicts_next(module: nn.Module, node: Node) -> bool:
 def _windows(models: Sequence[nn.Module], node: Node, wanted: NoData, number: int, generator: torch.Generator) -> Batch:
     """Text of one of the models, in turns; each token is a draw from its prediction."""
     module = models[number % len(models)]
-    positions = getattr(getattr(module, "config", None), "max_position_embeddings", None) or LONGEST
-    length = wanted.length or min(positions, LONGEST)
+    length = wanted.length or longest(module)
     name = str(node.target)
     vocabulary = logits_of(_called(module, {name: torch.zeros(1, 1, dtype=torch.int64)})).shape[-1]
     written = new = torch.randint(vocabulary, (wanted.batch_size, 1), generator=generator)
@@ -118,6 +117,12 @@ def _windows(models: Sequence[nn.Module], node: Node, wanted: NoData, number: in
         new = torch.multinomial(chances, 1, generator=generator)
         written = torch.cat([written, new], dim=1)
     return {name: written, "labels": written}
+
+
+def longest(module: nn.Module) -> int:
+    """How many tokens a window has that a model writes."""
+    positions = getattr(getattr(module, "config", None), "max_position_embeddings", None) or LONGEST
+    return min(int(positions), LONGEST)
 
 
 def _called(module: nn.Module, inputs: Batch, past: Any = None) -> Any:

@@ -46,6 +46,7 @@ def fitted(
     *,
     steps: int = 20,
     tolerance: float = 1e-3,
+    enough: float = 0.0,
     iterations: int = 60,
 ) -> Fitted:
     """The point of the orbit of `state` that is nearest to `target`, as far as steps from there lead.
@@ -53,12 +54,15 @@ def fitted(
     Args:
         weights: of the tensors that count, by name.
         tolerance: it ends where a step gains less than this part of what is left.
+        enough: and where no more than this squared distance is left.
         iterations: of conjugate gradients in every step, at most.
     """
     here = dict(state)
     squares = [square(here, target, weights)]
     damping, accuracy = DAMPING, ACCURACIES[0]
     for _ in range(steps):
+        if squares[-1] <= enough:
+            break
         at = Coordinates(symmetry, here, weights)
         change = {name: weight * target[name] - at.here[name] for name, weight in weights.items()}
         step = _solved(at, change, damping, accuracy, iterations)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from models_zoo import case
 from safetensors.torch import load_file, save_file
-from test_transport import ends
+from test_transport import ends, module_of
 from torch import Tensor, nn
 
 import symgraph
@@ -211,3 +211,72 @@ def test_what_is_no_state_of_adamw_is_one_error() -> None:
     other = moments_of(nn.Linear(6, 2).double(), x, random(9, 2))
     with pytest.raises(CheckpointError, match="of the optimiser has shape"):
         symgraph.transport_moments(a, other, b, x)
+
+
+def shortened(module: Any) -> nn.Module:
+    """A model that writes windows of twelve tokens."""
+    module.config.max_position_embeddings = 12
+    found: nn.Module = module
+    return found
+
+
+def tokens_of(module: Any, count: int) -> Tensor:
+    return torch.randint(0, module.config.vocab_size, (count, 12), generator=torch.Generator().manual_seed(5))
+
+
+@cache
+def writers() -> tuple[nn.Module, nn.Module]:
+    """Two language models that have nothing to do with one another, and write short windows."""
+    c = case("llama")
+    return shortened(module_of("llama", c.state(0))), shortened(module_of("llama", c.state(1)))
+
+
+def test_models_that_write_text_are_aligned_by_the_value_itself() -> None:
+    """By that value more of it is explained than by weights, on text that it was not fitted to."""
+    a, b = writers()
+    inputs, at = tuple(case("llama").inputs), "model.layers.0"
+    steer = {"steer": torch.eye(width("llama", "model.layers.0"), dtype=torch.float64)}
+    by_value = symgraph.transport_vectors(a, steer, b, inputs, at=at)
+    by_weights = symgraph.transport_vectors(a, steer, b, inputs, at=at, method="weights")
+    assert "windows that the models wrote" in str(by_value) and "windows" not in str(by_weights)
+    tokens = tokens_of(a, 64)
+    x, y = (m.double()(tokens, output_hidden_states=True).hidden_states[1].flatten(0, 1).detach() for m in (a, b))
+
+    def missed(found: CarriedVectors, origin: bool) -> float:
+        left = found.map.points(x) - y if origin else found.map.directions(x - x.mean(0)) - (y - y.mean(0))
+        return float(left.square().sum())
+
+    assert missed(by_value, False) < missed(by_weights, False)
+    assert missed(by_value, True) < missed(by_weights, True)
+
+
+def test_data_that_is_given_is_what_the_value_is_seen_on() -> None:
+    a, b = writers()
+    tokens = tokens_of(a, 32)
+    inputs, steer = tuple(case("llama").inputs), {"steer": torch.ones(width("llama", "model.layers.0"))}
+    # One batch: each has a mean of its own.
+    batches = [{"input_ids": tokens}]
+    found = symgraph.transport_vectors(a, steer, b, inputs, at="model.layers.0", data=batches)
+    x, y = (m.double()(tokens, output_hidden_states=True).hidden_states[1].flatten(0, 1).detach() for m in (a, b))
+    torch.testing.assert_close(found.map.points(x.mean(0)), y.mean(0), rtol=1e-4, atol=1e-5)
+    left, _, right = torch.linalg.svd((y - y.mean(0)).T @ (x - x.mean(0)))
+    torch.testing.assert_close(found.map.matrix, left @ right, rtol=1e-3, atol=1e-3)
+
+
+def test_a_value_of_the_same_model_is_found_exactly_on_text() -> None:
+    base, to = map(shortened, ends("llama"))
+    inputs = tuple(case("llama").inputs)
+    steer = {"steer": random(width("llama", "model.layers.0"))}
+    fit = symgraph.transport_vectors(base, steer, to, inputs, at="model.layers.0")
+    exact = carried("llama", "model.layers.0", steer)
+    torch.testing.assert_close(fit.tensors["steer"], exact.tensors["steer"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_models_that_nobody_can_make_inputs_for_are_aligned_by_weights() -> None:
+    base, to = ends("bert")
+    inputs, at = tuple(case("bert").inputs), "bert.encoder.layer.0"
+    steer = {"steer": random(len(case("bert").module.state_dict()["bert.embeddings.LayerNorm.weight"]))}
+    plain = symgraph.transport_vectors(base, steer, to, inputs, at=at)
+    by_weights = symgraph.transport_vectors(base, steer, to, inputs, at=at, method="weights")
+    assert torch.equal(plain.tensors["steer"], by_weights.tensors["steer"])

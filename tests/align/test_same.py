@@ -16,7 +16,8 @@ from symgraph.match.laid_over import overlay
 from symgraph.match.noise_weights import sizes_of
 from symgraph.match.reordered import reordered
 from symgraph.match.residue import NOTHING, Null, null_of, residue, rounding
-from symgraph.match.same import FAR, Same, same
+from symgraph.match.same import Same, same
+from symgraph.match.verdicts import LIMITS
 from symgraph.orbit.coordinates import Coordinates, inner
 from symgraph.orbit.fitted import drawn, fitted
 from symgraph.orbit.shearing import added
@@ -184,7 +185,7 @@ def test_another_model_is_independent_and_a_changed_one_derived() -> None:
     found = case("mlp-gelu")
     a = found.state(1)
     other = told(found, a, found.state(101))
-    assert other.verdict == "independent" and other.share > FAR and "independent" in str(other)
+    assert other.verdict == "independent" and other.share > LIMITS.far and "independent" in str(other)
     b = float64(moved(found.symmetry, a, seed=3))
     changed = {**b, "2.weight": b["2.weight"] + 0.4 * torch.outer(b["2.weight"][:, 0], b["2.weight"][0])}
     tuned = told(found, a, changed)

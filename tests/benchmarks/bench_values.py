@@ -1,12 +1,13 @@
 """How much of one model's residual stream another one's explains: as it is, through alignments, and by a fit on it.
 
-    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_values.py [--methods weights learned there]
+    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_values.py [--methods weights learned transport]
 
 Of the zoo's GPT-2 pair: the share of the variance of A's stream that B's explains after each block, on test windows,
 both without their mean along the stream, which nothing reads. `Procrustes` is the best rotation on training windows,
 a fit that knows both models' values; `weights` has seen no data at all. Origins are those of the map, or (centred)
-the means of both on training windows, which all fits know. `there` turns the stream by the values of that very block
-alone (`observed_at`), on training windows; `own text` on windows that the models wrote themselves, without any data.
+the means of both on training windows, which all fits know. `transport` is what `symgraph transport --vectors` does:
+the stream is turned by the values of that very block alone, on text that the models write themselves, without any data;
+`with-data` is the same on the training windows.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from measure import Batch, one_thread
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.io.data import NoData
 from symgraph.match.value_map import value_map
 
 PAIR, TRAINING = "gpt2-shakespeare", 40
-# At one block after the other: the windows, which the first has from the training split.
-THERE: dict[str, Any] = {"there": None, "own-text": NoData(examples=256, batch_size=16)}
+# At one block after the other: whether on training windows, or on what the models write.
+THERE = {"transport": False, "with-data": True}
 
 
 @torch.no_grad()
@@ -84,13 +84,10 @@ def measure(folder: Path, methods: Sequence[str]) -> dict[str, list[tuple[float,
         said("as they are", place, torch.eye(len(nothing), dtype=torch.float64), nothing)
         fit = procrustes(seen[0][place], seen[1][place])
         said("Procrustes", place, fit, seen[0][place].mean(0) - fit @ seen[1][place].mean(0))
-    for method in THERE.keys() & set(methods):
-        data_there = THERE[method] or training[:TRAINING]
+    for method in (m for m in methods if m in THERE):
+        given: dict[str, Any] = {"data": training[:TRAINING]} if THERE[method] else {}
         for place in places:
-            # The rest of the element has no part in this map.
-            options = {"alpha": 1.0, "observed_at": (place,), "batches": 0, "spaces": ("residual",)}
-            turned = symgraph.align(a, b, method="activations", data=data_there, options=options).alignment
-            moved = value_map(b, turned, place)
+            moved = symgraph.transport_vectors(b, {"stream": torch.eye(len(nothing))}, a, at=place, **given).map
             said(method, place, moved.matrix, moved.constant)
     for method in (m for m in methods if m in METHODS):
         data: dict[str, Any] = {} if method == "weights" else {"data": training}

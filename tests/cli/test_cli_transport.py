@@ -91,6 +91,11 @@ def test_what_belongs_to_a_value_is_carried_and_written(cli: Cli, three: list[Pa
     assert found.json["kind"] == "directions" and found.json["size"] == width
     ours = symgraph.transport_vectors(a, "v.safetensors", b, at="vit.layers.0")
     assert torch.allclose(load_file("out.safetensors")["steer"], ours.tensors["steer"], atol=1e-5)
+    assert any("noise" in note for note in found.json["notes"])
+    other = cli(*given, "--at", "vit.layers.0", "--by-weights", "--out", "w.safetensors", "--json")
+    assert other.code == 0 and not any("noise" in note for note in other.json["notes"])
+    both = cli(*given, "--at", "vit.layers.0", "--by-weights", "--data", "cli_nets:images", "--out", "x.safetensors")
+    assert both.code == 2 and "leave out --data" in both.err and not Path("x.safetensors").exists()
     again = cli(*given, "--at", "vit.layers.0", "--out", "out.safetensors")
     assert again.code != 0 and "--overwrite" in again.err
     nowhere = cli(*given, "--out", "other.safetensors")

@@ -1,0 +1,71 @@
+"""What a model is to another, from what is left between them: figures, limits, and the verdict.
+
+The limits were set on pairs of which it is known what they are, by `tests/benchmarks/same_limits.py`.
+
+Source: docs/design.md, Same or different.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SAME, NOISE, DERIVED, INDEPENDENT = "same", "noise", "derived", "independent"
+# From what tells most of B by A to what tells least.
+ORDER = (SAME, NOISE, DERIVED, INDEPENDENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is measured where A is laid over B in one gauge.
+
+    `share` is what is left and `rounding` what rounding explains of it; `left` is what the fit leaves, in sizes of B's
+    tensors; `explained` the share of the squares that unrelated models leave which A does not leave, and `deviations`
+    by how many standard deviations A is nearer than they are. `uneven` and `peak` are how much more uneven what is left
+    is than drawn noise, and how much further its singular values stand out; `evidence` how sure the first is. `zeros`
+    is the share of entries that are zero in one model alone.
+    """
+
+    share: float
+    rounding: float
+    left: float
+    explained: float
+    deviations: float
+    uneven: float
+    evidence: float
+    peak: float
+    zeros: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where one verdict ends and another begins.
+
+    Nearer than `rounded` times what rounding explains, or `least`, which no file says more than, is the same. What
+    leaves no more than `far` of another model, explains `related` of what unrelated models leave, and is `deviations`
+    nearer than they are, is related to it. Noise is uneven by no more than `even` beyond noise that was drawn, or by
+    what `evidence` does not show, and stands out by no more than `peak`; and `pruned` zeros are no chance.
+    """
+
+    rounded: float = 4.0
+    least: float = 1e-6
+    far: float = 0.7
+    related: float = 0.25
+    deviations: float = 4.0
+    even: float = 0.05
+    evidence: float = 4.0
+    peak: float = 0.05
+    pruned: float = 0.01
+
+
+LIMITS = Limits()
+
+
+def verdict(figures: Figures, limits: Limits = LIMITS) -> str:
+    """What B is to A in this gauge."""
+    f = figures
+    if f.share <= max(limits.rounded * f.rounding, limits.least):
+        return SAME
+    if f.left > limits.far or f.explained < limits.related or f.deviations < limits.deviations:
+        return INDEPENDENT
+    even = f.uneven <= limits.even or f.evidence <= limits.evidence
+    return NOISE if even and f.peak <= limits.peak and f.zeros <= limits.pruned else DERIVED
