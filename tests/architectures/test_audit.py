@@ -89,10 +89,16 @@ def test_linear_maps_have_an_invertible_space_between_them() -> None:
 
 
 def test_a_bias_goes_through_a_map_without_one() -> None:
-    chain = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 7, bias=False), nn.Linear(7, 8))
-    found = symgraph.audit(chain, torch.randn(3, 6))
+    chain = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 7, bias=False), nn.Linear(7, 7))
+    found = symgraph.audit(chain, torch.randn(3, 5))
     # GL(5), GL(7), and the first bias goes into the last.
     assert found.complete and found.measured == 25 + 49 + 5
+
+
+def test_an_axis_of_one_entry_has_no_space_and_misses_its_scale() -> None:
+    one = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 3))
+    found = symgraph.audit(one, torch.randn(3, 4))
+    assert not found.unsound and (found.inferred, found.measured) == (0, 1)
 
 
 def test_logits_up_to_a_shift_have_one_more_direction_in_each_place() -> None:
