@@ -98,7 +98,7 @@ class System:
 
     def _of_parameter(self, node: Node) -> Iterator[Spot]:
         floating = "float" in getattr(node.result, "dtype", "")
-        if not floating or not node.shape or not self.flow.graph.users[node.name]:
+        if not floating or not node.shape or 0 in node.shape or not self.flow.graph.users[node.name]:
             return
         heads = [
             reader for reader in self.readers if reader.plane.reader.parameter == node.target and self._may_tie(reader)

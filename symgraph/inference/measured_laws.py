@@ -36,7 +36,8 @@ class Laws:
     """What holds of a function along an axis in every world.
 
     `bound`: the classes that it commutes with. `blind`: a constant along the axis changes nothing; `centred`: and the
-    result has mean zero. `radial`: neither does a common positive factor. `sums`: the result sums to one.
+    result has mean zero. `radial`: neither does a common positive factor. `sums`: the result sums to one. `rows`: the
+    classes of factors that a row may be multiplied by before or after.
     """
 
     bound: Bound
@@ -44,6 +45,18 @@ class Laws:
     centred: bool
     radial: bool
     sums: bool
+    rows: Bound
+
+    def met(self, other: Laws) -> Laws:
+        """What holds of both of two functions."""
+        return Laws(
+            self.bound & other.bound,
+            self.blind and other.blind,
+            self.centred and other.centred,
+            self.radial and other.radial,
+            self.sums and other.sums,
+            self.rows & other.rows,
+        )
 
 
 def measured(f: Function, shape: Sequence[int], axis: int, numbers: Sequence[float] = ()) -> Laws:
@@ -58,7 +71,7 @@ def measured(f: Function, shape: Sequence[int], axis: int, numbers: Sequence[flo
     pairs = list(zip(worlds, results, strict=True))
     bound: Bound = down(_C.IDENTITY)
     if any(y.shape != x.shape for x, y in pairs):
-        return Laws(bound, blind=False, centred=False, radial=False, sums=False)
+        return Laws(bound, blind=False, centred=False, radial=False, sums=False, rows=bound)
     for cls in _CLASSES:
         if cls not in bound and _commutes(f, pairs, axis, cls, generator):
             bound |= down(cls)
@@ -69,7 +82,7 @@ def measured(f: Function, shape: Sequence[int], axis: int, numbers: Sequence[flo
     plain = [(x, y) for x, y in pairs if bool(x.abs().max() >= _SCALES[0])]
     radial = all(same(f(x * _factor(x, axis, generator)), y) for x, y in plain)
     sums = all(same(t, torch.ones_like(t)) for t in totals)
-    return Laws(bound, blind, centred, radial, sums)
+    return Laws(bound, blind, centred, radial, sums, _rows(f, pairs, axis, generator))
 
 
 def _with_last(shape: Sequence[int], axis: int) -> list[int]:
@@ -103,6 +116,15 @@ def _commutes(
         if not same(f(_along(g, x, axis)), _along(g, y, axis)):
             return False
     return True
+
+
+def _rows(f: Function, pairs: list[tuple[Tensor, Tensor]], axis: int, generator: torch.Generator) -> Bound:
+    """The classes of factors of single rows that a function passes on: of either sign, positive, or none."""
+    factors = [_factor(x, axis, generator) for x, _ in pairs]
+    if not all(same(f(x * c), y * c) for (x, y), c in zip(pairs, factors, strict=True)):
+        return down(_C.IDENTITY)
+    odd = all(same(f(-x), -y) for x, y in pairs)
+    return down(_C.MONOMIAL if odd else _C.POSITIVE_MONOMIAL)
 
 
 def _along(g: Tensor, x: Tensor, axis: int) -> Tensor:
@@ -142,6 +164,8 @@ def same_where_defined(found: Tensor, expected: Tensor) -> bool:
 
 
 def _small(total: Tensor, beside: Tensor) -> bool:
-    if bool(beside.isnan().any()):
+    """Whether sums are nothing beside what was summed, wherever that is a number and somewhere at least."""
+    defined = total.isfinite()
+    if not bool(defined.any()):
         return False
-    return bool(total.abs().max() <= TOLERANCE * beside.abs().max().clamp_min(1e-30))
+    return bool(total[defined].abs().max() <= TOLERANCE * beside[beside.isfinite()].abs().max().clamp_min(1e-30))

@@ -7,7 +7,7 @@ entry by entry. Where rotations of the parts change nothing, the region is one c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +18,7 @@ from symgraph.groups.lattice import Bound, SymmetryClass, down, maps
 from symgraph.inference.entry_numbers import moved
 from symgraph.inference.measured_laws import same
 from symgraph.inference.measured_norms import numbers_of
-from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
+from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_in_worlds
 from symgraph.ir import Graph, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
@@ -226,8 +226,16 @@ def _laid_out(picked: list[tuple[int, ...]], axis: int, *, gone: bool) -> Parts 
 
 def _measured(graph: Graph, region: Region, parts: Parts) -> Law | None:
     """What a region makes of the length of parts; None where it sees more of them, or mixes positions."""
+    laws = [_in_world(graph, region, parts, tables) for tables in tables_in_worlds(graph, region.tables)]
+    first = laws[0]
+    if first is None or None in laws:
+        return None
+    return first if laws.count(first) == len(laws) else Law(None)
+
+
+def _in_world(graph: Graph, region: Region, parts: Parts, tables: Mapping[str, Tensor]) -> Law | None:
     shape = graph.by_name[region.start].shape
-    run = Runner(graph, region, tables_of(graph, region.tables, 0))
+    run = Runner(graph, region, tables)
     generator = torch.Generator().manual_seed(0)
 
     def of(values: Tensor) -> Tensor:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import islice
+from math import prod
 
 import torch
+from torch import Tensor
 
 from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal
 from symgraph.inference.measured_laws import Laws, measured
-from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
+from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_in_worlds
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
@@ -28,14 +31,15 @@ _NORMS = {"aten.layer_norm.default": (2, 3), "aten.rms_norm.default": (2, None)}
 _WORTH = (SymmetryClass.ORTHOGONAL_ONES, SymmetryClass.SIGNED)
 _MOVES = frozenset({"view", "reshape", "unsqueeze", "expand", "unsafe_view"})
 LONGEST = 60
+Axes = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """A region along one axis, and what was measured of it."""
+    """A region along one axis, or several that follow each other and are one, and what was measured of it."""
 
     region: Region
-    axis: int
+    axes: Axes
     laws: Laws
 
 
@@ -47,8 +51,9 @@ def with_norms(graph: Graph) -> Graph:
     parts: dict[str, tuple[Node, ...]] = {}
     for node in outward.calls:
         if node.name in norms:
-            whole = _tail(flow, node, norms[node.name].axis)
-            parts[whole.end] = (_measured(flow, norms[node.name], whole),)
+            norm = norms[node.name]
+            whole = _tail(flow, node, norm.axes[0]) if len(norm.axes) == 1 else _Tail(node.name)
+            parts[whole.end] = tuple(_calls(flow, norm, whole))
         elif node.target in _NORMS and node.name in flow.live:
             whole = _tail(flow, node, len(node.shape) - 1)
             if whole.end != node.name and (found := _filled(flow, node, whole)) is not None:
@@ -64,54 +69,55 @@ def _norms(flow: Dataflow) -> Iterator[Norm]:
     found: dict[str, Norm] = {}
     inside: set[str] = set()
     for node in flow.graph.calls:
-        axis = _reduced_axis(node, flow)
-        if axis is None or node.name in inside:
+        axes = _reduced_axes(node, flow)
+        if not axes or node.name in inside:
             continue
-        region = _around(flow, node, axis)
+        region = _around(flow, node, axes)
         if region is None:
             continue
         before = found.get(region.start)
         if before is None and node.target in _NORMS:
             continue
-        if before is not None and before.axis == axis and _only_read_in(flow, region.start, region):
+        if before is not None and before.axes == axes and _only_read_in(flow, region.start, region):
             region = flow.region(before.region.start, region.end)
             del found[before.region.end]
         inside.update(node.name for node in region.nodes)
         key = region.key()
         if key not in known:
-            known[key] = _laws(flow, region, axis)
-        found[region.end] = Norm(region, axis, known[key])
+            known[key] = _laws(flow, region, axes)
+        found[region.end] = Norm(region, axes, known[key])
     yield from (n for n in found.values() if any(c in n.laws.bound for c in _WORTH))
 
 
-def _reduced_axis(node: Node, flow: Dataflow) -> int | None:
-    """The one axis that a call reduces a live value along, counted from the front."""
+def _reduced_axes(node: Node, flow: Dataflow) -> Axes:
+    """The neighbouring axes along which a call reduces a live value, counted from the front; none if others."""
     if node.target in _NORMS and node.name in flow.live:
         plain = len(node.args[1]) == 1 and not any(_given(node, place) for place in _NORMS[node.target] if place)
-        return len(node.shape) - 1 if plain else None
+        return (len(node.shape) - 1,) if plain else ()
     if node.name not in flow.live or short_name(node.target) not in _REDUCTIONS:
-        return None
+        return ()
     given = arguments(node) or {}
     source = flow.graph.by_name[node.args[0].name]
     dims = given.get("dim")
     dims = dims if isinstance(dims, list | tuple) else [dims]
-    if len(dims) != 1 or not isinstance(dims[0], int) or not source.shape:
-        return None
-    return dims[0] % len(source.shape)
+    if not dims or not all(isinstance(dim, int) for dim in dims) or not source.shape:
+        return ()
+    found = tuple(sorted(dim % len(source.shape) for dim in dims))
+    return found if found == tuple(range(found[0], found[0] + len(found))) else ()
 
 
-def _around(flow: Dataflow, seed: Node, axis: int) -> Region | None:
+def _around(flow: Dataflow, seed: Node, axes: Axes) -> Region | None:
     """The smallest region that holds a reduction and ends in a value of the shape that it began with."""
     by, taken = flow.graph.by_name, list[str]()
     whole = by[seed.args[0].name].shape
     for node, alone in islice(flow.behind(seed), LONGEST):
-        if not _stays_along(node, axis, flow):
+        if not _stays_along(node, axes, flow):
             return None
         taken.append(node.name)
         if alone and node.shape == whole and short_name(node.target) not in _SPREADS:
             entries = {ref for name in taken for ref in flow.live_operands(by[name])} - set(taken)
             start = flow.meet(sorted(entries, key=flow.order.__getitem__))
-            return _checked(flow, start, _scaled(flow, node), axis)
+            return _checked(flow, start, _scaled(flow, node), axes)
     return None
 
 
@@ -124,15 +130,15 @@ def _scaled(flow: Dataflow, node: Node) -> str:
         node = user
 
 
-def _checked(flow: Dataflow, start: str | None, end: str, axis: int) -> Region | None:
+def _checked(flow: Dataflow, start: str | None, end: str, axes: Axes) -> Region | None:
     if start is None or flow.graph.by_name[start].shape != flow.graph.by_name[end].shape:
         return None
     region = flow.region(start, end)
-    return region if all(_stays_along(node, axis, flow) for node in region.nodes) else None
+    return region if all(_stays_along(node, axes, flow) for node in region.nodes) else None
 
 
-def _stays_along(node: Node, axis: int, flow: Dataflow) -> bool:
-    """Whether a call treats entries alone or reduces along the axis, with single numbers beside what is live."""
+def _stays_along(node: Node, axes: Axes, flow: Dataflow) -> bool:
+    """Whether a call treats entries alone or reduces along the axes, with single numbers beside what is live."""
     if node.kind is not Kind.CALL or not isinstance(node.result, Meta) or "float" not in node.result.dtype:
         return False
     others = [flow.graph.by_name[ref] for ref in node.refs() if ref not in flow.live]
@@ -140,7 +146,7 @@ def _stays_along(node: Node, axis: int, flow: Dataflow) -> bool:
         return False
     if short_name(node.target) in _SPREADS or is_pointwise(node.target):
         return True
-    return _reduced_axis(node, flow) == axis
+    return _reduced_axes(node, flow) == axes
 
 
 def _only_read_in(flow: Dataflow, value: str, region: Region) -> bool:
@@ -151,16 +157,22 @@ def _only_read_in(flow: Dataflow, value: str, region: Region) -> bool:
 # -- what it does ------------------------------------------------------------------------------------------------------
 
 
-def _laws(flow: Dataflow, region: Region, axis: int) -> Laws:
+def _laws(flow: Dataflow, region: Region, axes: Axes) -> Laws:
     """Measured at small sizes: entrywise operators and reductions are the same function at every size."""
     rank = len(flow.graph.by_name[region.start].shape)
-    shape = [7 if i == axis else (3 if i % 2 else 4) for i in range(rank)]
+    along = (7,) if len(axes) == 1 else (3, *(2 for _ in axes[1:]))
+    beside = [3 if i % 2 else 4 for i in range(rank)]
+    shape = [*beside[: axes[0]], *along, *beside[axes[-1] + 1 :]]
+    flat = [*shape[: axes[0]], prod(along), *shape[axes[-1] + 1 :]]
     small = replace(region, nodes=tuple(_resized(node, shape) for node in region.nodes))
-    tables = tables_of(flow.graph, region.tables, 0)
-    run = Runner(flow.graph, small, tables)
-    numbers = [float(a) for node in region.nodes for a in numbers_of(node)]
-    numbers += [float(t) for t in tables.values() if t.is_floating_point()]
-    return measured(run, shape, axis, numbers)
+    own = [float(a) for node in region.nodes for a in numbers_of(node)]
+
+    def of(tables: dict[str, Tensor]) -> Laws:
+        run = Runner(flow.graph, small, tables)
+        numbers = own + [float(t) for t in tables.values() if t.is_floating_point()]
+        return measured(lambda x: run(x.reshape(shape)).reshape(flat), flat, axes[0], numbers)
+
+    return reduce(Laws.met, map(of, tables_in_worlds(flow.graph, region.tables)))
 
 
 def _resized(node: Node, shape: list[int]) -> Node:
@@ -282,21 +294,39 @@ def _given(node: Node, place: int) -> bool:
     return len(node.args) > place and node.args[place] is not None
 
 
-def _measured(flow: Dataflow, norm: Norm, tail: _Tail) -> Node:
-    end = flow.graph.by_name[tail.end]
+def _calls(flow: Dataflow, norm: Norm, tail: _Tail) -> Iterator[Node]:
+    """The call that stands for a norm; between views where several axes are one."""
+    start, end, axes = flow.graph.by_name[norm.region.start], flow.graph.by_name[tail.end], norm.axes
+    if len(axes) == 1:
+        yield _measured(end, Ref(start.name), axes[0], norm.laws, tail)
+        return
+    shape = (*end.shape[: axes[0]], prod(end.shape[axes[0] : axes[-1] + 1]), *end.shape[axes[-1] + 1 :])
+    whole = Meta(shape, end.result.dtype if isinstance(end.result, Meta) else "float32")
+    view = replace(end, target="aten.reshape.default", kwargs=())
+    flat = replace(view, name=f"{end.name}.flat", args=(Ref(start.name), shape), result=whole)
+    core = replace(end, name=f"{end.name}.norm", result=whole)
+    yield flat
+    yield _measured(core, Ref(flat.name), axes[0], norm.laws, tail)
+    yield replace(view, args=(Ref(core.name), end.shape))
+
+
+def _measured(end: Node, start: Ref, axis: int, laws_of: Laws, tail: _Tail) -> Node:
     tokens = [f"p{i}" for i in range(len(end.shape))]
-    tokens[norm.axis] = "d"
+    tokens[axis] = "d"
+    # What is added behind it does not take a factor of a row.
     rows = down(SymmetryClass.SEMI_PERMUTATION)
-    admits: dict[str, Bound] = {token: norm.laws.bound if token == "d" else rows for token in tokens}
-    operands, axes = {"x": Ref(norm.region.start)}, {"x": tokens}
+    if tail.bias is None:
+        rows |= laws_of.rows
+    admits: dict[str, Bound] = {token: laws_of.bound if token == "d" else rows for token in tokens}
+    operands, axes = {"x": start}, {"x": tokens}
     laws: dict[str, object] = {}
     for key, name, mark, vector in (("gain", "weight", "d~", tail.gain), ("adds", "bias", "d", tail.bias)):
         if vector is not None:
             operands[name], axes[name], laws[key] = Ref(vector), [mark], name
-    if norm.laws.centred:
+    if laws_of.centred:
         laws["centred"] = "d"
-    elif norm.laws.radial:
+    if laws_of.radial:
         laws["radial"] = "x"
-    classes = " and ".join(map(str, maximal(norm.laws.bound)))
+    classes = " and ".join(map(str, maximal(laws_of.bound)))
     about = f"Measured along one axis: it commutes with {classes} maps at every scale and at zeros and ties."
     return measured_node(end, "measured-norm", about, operands, axes, tokens, admits, **laws)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 
 import torch
 from torch import Tensor
 
 from symgraph.inference.measured_laws import TOLERANCE
-from symgraph.inference.regions import Dataflow, Region, Runner, tables_of
+from symgraph.inference.regions import Dataflow, Region, Runner, tables_in_worlds
 from symgraph.ir import Graph, Kind, Node, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.operators import short_name
@@ -114,12 +114,14 @@ def _dims(graph: Graph, region: Region, drawn: Iterable[str]) -> Iterator[int]:
     """The dimensions along which a constant comes out as it went in, at all scales."""
     generator = torch.Generator().manual_seed(0)
     shape, after = graph.by_name[region.start].shape, graph.by_name[region.end].shape
-    given = tables_of(graph, [table for table in region.tables if table not in set(drawn)], 0)
+    worlds = tables_in_worlds(graph, [table for table in region.tables if table not in set(drawn)])
     left = [d for d in range(len(shape)) if shape[d] > 1 and resized(shape, d, after[d]) == after]
-    for scale in _SCALES:
+    for given, scale in product(worlds, _SCALES):
         tables = given | {t: scale * _noise(graph.by_name[t].shape, generator) for t in drawn}
         run, x = Runner(graph, region, tables), _noise(shape, generator)
         before = run(x)
+        if given is not worlds[0] and not bool(before.isfinite().any()):
+            continue
         left = [d for d in left if _comes_out(run, x, before, _noise(resized(shape, d, 1), generator))]
         if not left:
             return
@@ -130,8 +132,9 @@ def _comes_out(run: Runner, x: Tensor, before: Tensor, constant: Tensor) -> bool
     """Whether exactly the constant is added, at every position: beside a number that stands for infinity it is lost."""
     if not before.is_floating_point():
         return False
-    added = run(x + constant) - before
-    return bool(((added - constant).abs() <= TOLERANCE * constant.abs().max()).all())
+    off = (run(x + constant) - before - constant).abs()
+    # What is no number before is none afterwards either.
+    return bool((before.isnan() | (off <= TOLERANCE * constant.abs().max())).all())
 
 
 def _noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -277,7 +277,8 @@ def overgrown(after: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> str
     """
     reached, *held = (norms(state) for state in (after, *others))
     usual = median(
-        _spread(norm, state[name]) for state, known in zip(others, held, strict=True) for name, norm in known.items()
+        [_spread(norm, state[name]) for state, known in zip(others, held, strict=True) for name, norm in known.items()]
+        or [0.0]
     )
     grown = {name: growth for name, growth in growth_of(reached, *held).items() if not growth <= GROWTH}
     grown = {name: growth for name, growth in grown.items() if not _spread(reached[name], after[name]) <= usual}

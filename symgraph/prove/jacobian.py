@@ -11,7 +11,7 @@ from torch import Tensor
 from symgraph.errors import VerifyError
 from symgraph.ir import Graph
 from symgraph.tracing.interpreter import Interpreter
-from symgraph.tracing.sampling import random_inputs
+from symgraph.tracing.sampling import in_float64, random_inputs
 
 # Rows that are computed for one batch of inputs: outputs beyond that are mixed at random.
 ROWS = 96
@@ -43,6 +43,8 @@ class Jacobian:
         self.graph, self.names = graph, tuple(names)
         self.state = dict(state)
         self.sizes = [state[name].numel() for name in names]
+        if not names:
+            raise _no_derivative("it has no parameters")
         self.point = torch.cat([state[name].reshape(-1) for name in names])
         self.generator = torch.Generator().manual_seed(seed)
         self.run = Interpreter(graph, dtype=torch.float64)
@@ -57,9 +59,11 @@ class Jacobian:
         parts = zip(self.names, torch.split(point, self.sizes), strict=True)
         moved = {name: values.reshape(self.state[name].shape) for name, values in parts}
         outputs = self.run.run(self.state | moved, random_inputs(self.graph, self.generator))
-        flat = torch.cat(
-            [output.reshape(-1) for output in outputs if output.is_floating_point() and output.requires_grad]
-        )
+        values = [in_float64(output) for output in outputs if output.is_floating_point() or output.is_complex()]
+        smooth = [value.reshape(-1) for value in values if value.requires_grad]
+        if not smooth:
+            raise _no_derivative("no output is a differentiable function of its parameters")
+        flat = torch.cat(smooth)
         if not bool(flat.isfinite().all()):
             raise VerifyError(
                 "the model's outputs are not finite at random inputs",
@@ -84,6 +88,16 @@ def _pull(outputs: Tensor, point: Tensor, cotangents: Tensor) -> Tensor:
                 outputs, point, cotangents, retain_graph=True, is_grads_batched=True
             )[0]
             return products
+    except NotImplementedError as missing:
+        raise _no_derivative(str(missing).rstrip(".")) from missing
     except RuntimeError:
         rows = [torch.autograd.grad(outputs, point, cotangent, retain_graph=True)[0] for cotangent in cotangents]
         return torch.stack(rows)
+
+
+def _no_derivative(cause: str) -> VerifyError:
+    return VerifyError(
+        "the model has no Jacobian",
+        cause=cause,
+        remedy="verify it, which needs none; an audit needs outputs that parameters change smoothly",
+    )

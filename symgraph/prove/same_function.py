@@ -25,6 +25,7 @@ from symgraph.orbit.steps import Act, Transform
 from symgraph.prove.eager import Call, Eager, Standing, State, Variation, as_it_is, calls_of, floats
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.deferred import Deferred, later, made, waiting
+from symgraph.tracing.sampling import in_float64
 
 Change = Callable[[State], float]
 Blame = Callable[[Change, float], str]
@@ -220,9 +221,10 @@ def _difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
 
 def _relative(before: Tensor, after: Tensor) -> float:
     """The change over the size, as root mean squares; what is not finite before has to be the same afterwards."""
+    before, after = in_float64(before), in_float64(after)
     same = (before == after) | (before.isnan() & after.isnan())
-    change = torch.where(same, 0.0, (before - after).abs()).double()
-    size = torch.where(before.isfinite(), before.abs(), 0.0).double()
+    change = torch.where(same, 0.0, (before - after).abs())
+    size = torch.where(before.isfinite(), before.abs(), 0.0)
     ratio = float(change.norm() / size.norm().clamp_min(1e-300))
     return ratio if math.isfinite(ratio) else math.inf
 

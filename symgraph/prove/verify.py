@@ -22,7 +22,7 @@ from symgraph.orbit.steps import Act, Transform
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.progress import counted
-from symgraph.tracing.sampling import input_worlds, perturbed, random_inputs, random_state
+from symgraph.tracing.sampling import in_float64, input_worlds, perturbed, random_inputs, random_state
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +167,8 @@ def _drawn(run: Interpreter, base: Mapping[str, Tensor], generator: torch.Genera
     plain, *others = input_worlds(run.graph)
     scenes = _given(run, base, random_inputs(run.graph, generator, plain))
     floors = tuple(
-        float(output.abs().nan_to_num(0.0, 0.0, 0.0).max()) if output.numel() else 0.0 for output in scenes[0].reference
+        float(in_float64(output).abs().nan_to_num(0.0, 0.0, 0.0).max()) if output.numel() else 0.0
+        for output in scenes[0].reference
     )
     for world in others:
         inputs = random_inputs(run.graph, generator, world)
@@ -231,7 +232,9 @@ def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 
 def _relative(before: Tensor, after: Tensor, floor: float = 0.0) -> float:
     """Largest change over the largest entry, at least `floor`; infinite where NaN appears, as no comparison sees."""
-    before, after = before.double(), after.double()
+    if not before.numel():
+        return 0.0
+    before, after = in_float64(before), in_float64(after)
     change = torch.where(before == after, 0.0, (before - after).abs())
     scale = before.abs().nan_to_num(0.0, 0.0, 0.0).max().clamp_min(max(floor, 1e-300))
     return float((change / scale).nan_to_num(torch.inf).max())

@@ -57,7 +57,7 @@ class Proofs:
         known = {
             operand: fact
             for operand, fact in rule.assumes.items()
-            if operand in binding.operands and facts.holds(fact, binding, operand)
+            if operand in binding.operands and facts.holds(fact, binding, operand, node)
         }
         key = _call_key(binding, node, graph, drawn, known)
         if key not in self._known:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.jit import ScriptModule
 
 from symgraph.errors import TraceError
 
@@ -39,7 +40,7 @@ def trace_error(error: BaseException, model: nn.Module) -> TraceError:
         frame, line = place
         path, owner = Path(frame.f_code.co_filename), _module_path(frame, model)
         where = f"{owner} ({frame.f_code.co_name}, {path.name}:{line}) cannot be traced"
-    cause, remedy = _explain(error)
+    cause, remedy = _explain(error, model)
     return TraceError(where, cause=cause, remedy=remedy)
 
 
@@ -82,16 +83,16 @@ def _module_path(frame: FrameType | None, model: nn.Module) -> str:
     return type(model).__name__
 
 
-def _explain(error: BaseException) -> tuple[str, str]:
+def _explain(error: BaseException, model: nn.Module) -> tuple[str, str]:
     kinds = {type(exception).__name__ for exception in _chain(error)}
     if "GuardOnDataDependentSymNode" in kinds or "data-dependent" in str(error):
         return (
             "what runs next depends on the values of a tensor, so there is no single graph",
             "replace the branch by torch.where or a mask, or trace the part of the model without it",
         )
-    if "ScriptModule is not supported" in str(error):
+    if any(isinstance(module, ScriptModule) for module in model.modules()):
         return (
-            "it is TorchScript, of which only the compiled code is left",
+            "it is TorchScript, or a part of it is, of which only the compiled code is left",
             "trace the module that it was scripted from; its state dict can be loaded into that",
         )
     if "FakeTensorDeviceMismatchError" in kinds or "same device" in str(error):

@@ -151,6 +151,11 @@ def float64(state: Mapping[str, Tensor]) -> State:
     }
 
 
+def in_float64(output: Tensor) -> Tensor:
+    """Numbers that can be compared: truth values are 0 and 1, complex numbers two each."""
+    return (torch.view_as_real(output.resolve_conj()) if output.is_complex() else output).double()
+
+
 def _dtype(node: Node) -> torch.dtype:
     dtype: torch.dtype = getattr(torch, node.result.dtype)  # type: ignore[union-attr]
     return dtype

@@ -102,6 +102,10 @@ def _closed(shape: list[int], generator: Generator) -> Tensor:
     return mask
 
 
+def _shut(shape: list[int], generator: Generator) -> Tensor:
+    return torch.zeros(shape, dtype=torch.bool)
+
+
 def _any(shape: list[int], generator: Generator, limit: int) -> Tensor:
     """Integers over the whole range, some of them repeated."""
     low, high = (0, limit) if limit else (-7, 8)
@@ -124,6 +128,16 @@ WORLDS = (
     World("zeros", _zeros, _closed, _any, plain=False),
     World("ties and equal rows", _ties, _random, _far, plain=False),
 )
+
+
+def _with_infinity(shape: list[int], generator: Generator, numbers: Sequence[float]) -> Tensor:
+    """Numbers that are added as a mask with closed rows and columns, where there are enough axes for one."""
+    drawn = _normal(shape, generator)
+    return drawn if len(shape) < 2 else drawn.masked_fill(~_closed(shape, generator), -torch.inf)
+
+
+# Beside the others where what is not finite may be left out: every mask closed, minus infinity in what may be one.
+SHUT = World("everything closed", _with_infinity, _shut, _any)
 
 
 def bounded(mask: Tensor, world: World, generator: Generator) -> Tensor:

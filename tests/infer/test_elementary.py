@@ -22,6 +22,10 @@ def between(f: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
     return lambda: Net(lambda s, x: s.o(f(s.i(x))), i=nn.Linear(5, 6), o=nn.Linear(6, 3))
 
 
+def of_two(f: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], nn.Module]:
+    return lambda: Net(lambda s, x: s.o(f(s.i(x), s.j(x))), i=nn.Linear(5, 6), j=nn.Linear(5, 6), o=nn.Linear(6, 3))
+
+
 def scattered(y: Tensor) -> Tensor:
     return torch.zeros(3, 6).to(y).scatter_add(0, AT[:, None].expand(-1, 6), y)
 
@@ -58,6 +62,17 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[tuple[int,
         between(lambda y: torch.fft.irfft(torch.fft.rfft(y, dim=1) * 0.5, n=6, dim=1)),
         (2, 6, 5),
         [(6, "invertible")],
+    ),
+    "a cube": (between(lambda y: y**3), SHAPE, [(6, "monomial")]),
+    "a fourth power": (between(lambda y: y**4), SHAPE, [(6, "monomial")]),
+    "a hypotenuse": (between(lambda y: torch.hypot(y, y.flip(0))), SHAPE, [(6, "positive monomial")]),
+    "a hypotenuse beside a number": (between(lambda y: torch.hypot(y, torch.ones(()))), SHAPE, [(6, "permutation")]),
+    "a length of two maps": (of_two(lambda a, b: (a**2 + b**2).sqrt()), SHAPE, [(6, "positive monomial")]),
+    "a modulus": (of_two(lambda a, b: torch.complex(a, b).abs()), SHAPE, [(6, "positive monomial")]),
+    "no units": (
+        lambda: nn.Sequential(nn.Linear(5, 0), nn.ReLU(), nn.Linear(0, 3)),
+        SHAPE,
+        [(0, "positive monomial")],
     ),
     "interpolation": (between(lambda y: y.lerp(y.flip(0), 0.3)), SHAPE, [(6, "invertible")]),
     "channels of zeros": (

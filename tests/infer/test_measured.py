@@ -17,6 +17,7 @@ from symgraph import infer
 from symgraph.groups.lattice import SymmetryClass as C
 from symgraph.inference.commutant import turns
 from symgraph.inference.measured_laws import measured
+from symgraph.prove.audit import audit
 from symgraph.prove.verify import verify
 from symgraph.tracing import trace
 from symgraph.tracing.arguments import operator
@@ -177,6 +178,48 @@ def test_norms(spelling: str) -> None:
     assert error(model, x, found) < 1e-9
 
 
+def over(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Less its mean over several axes."""
+    return x - x.mean(dims, keepdim=True)
+
+
+SEVERAL: dict[str, tuple[C, Callable[[Any, Tensor], Tensor]]] = {
+    "positions of each channel": (C.POSITIVE_MONOMIAL, lambda s, x: over(s.i(x), (2, 3))),
+    "positions, divided": (
+        C.PERMUTATION,
+        lambda s, x: over(y := s.i(x), (2, 3)) / (y.var((2, 3), keepdim=True) + 1e-5).sqrt(),
+    ),
+    "all that is no batch": (
+        C.PERMUTATION,
+        lambda s, x: over(y := s.i(x), (1, 2, 3)) * torch.rsqrt(y.var((1, 2, 3), keepdim=True) + 1e-5),
+    ),
+    "rows of a weight": (C.POSITIVE_MONOMIAL, lambda s, x: F.conv2d(x, over(s.w, (3,)), s.b)),
+}
+
+
+@pytest.mark.parametrize("spelling", SEVERAL)
+def test_norms_over_several_axes_or_of_weights_miss_nothing(spelling: str) -> None:
+    torch.manual_seed(0)
+    wanted, norm = SEVERAL[spelling]
+    parts = {"w": torch.randn(5, 3, 2, 2), "b": torch.randn(5)} if "weight" in spelling else {"i": nn.Conv2d(3, 5, 2)}
+    model = Net(lambda s, x: s.o(F.relu(norm(s, x)).mean((-1, -2))), o=nn.Linear(5, 2), **parts).eval()
+    x = (torch.randn(2, 3, 4, 4),)
+    found = infer(trace(model, x))
+    assert [s.group for s in found.active if s.size == 5] == [wanted]
+    assert error(model, x, found) < 1e-9
+    assert audit(found).complete
+
+
+def test_factors_of_rows_go_through_a_product_with_one_matrix() -> None:
+    torch.manual_seed(0)
+    parts = {"w": torch.randn(6, 5), "b": torch.randn(6, 2), "a": torch.randn(2, 5), "c": torch.randn(6)}
+    model = Net(lambda s, x: s.o(F.relu(F.linear(x, s.w + s.b @ s.a, s.c))), o=nn.Linear(6, 2), **parts).eval()
+    x = (torch.randn(4, 5),)
+    found = infer(trace(model, x))
+    assert [s.group for s in found.active if s.size == 6] == [C.POSITIVE_MONOMIAL]
+    assert error(model, x, found) < 1e-9
+
+
 CUT = torch.zeros(4, 4).triu(1)
 
 
@@ -219,6 +262,57 @@ def test_attention(spelling: str) -> None:
     text = str(found)
     assert ("k.bias" in text) == unseen, text
     assert ("v.bias" in text) == passed_on, text
+
+
+def cleared(scores: Tensor, mask: Tensor) -> Tensor:
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1).nan_to_num(0.0)
+
+
+def added(scores: Tensor, mask: Tensor) -> Tensor:
+    return (scores + mask).softmax(-1).nan_to_num(0.0)
+
+
+def clamped(scores: Tensor, mask: Tensor) -> Tensor:
+    found = scores.exp() * mask
+    return found / found.sum(-1, keepdim=True).clamp_min(1e-6)
+
+
+OPEN = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+MASKED = {
+    "cleared": (cleared, OPEN),
+    "minus infinity added": (added, torch.zeros(2, 1, 4, 4)),
+    "clamped": (clamped, OPEN),
+}
+
+
+@pytest.mark.parametrize("spelling", MASKED)
+def test_a_row_of_a_mask_that_may_be_closed_passes_nothing_on(spelling: str) -> None:
+    torch.manual_seed(0)
+    weigh, mask = MASKED[spelling]
+
+    def forward(s: Any, x: Tensor, m: Tensor) -> Any:
+        q, k, v = (f(x).view(2, 4, 2, 3).transpose(1, 2) for f in (s.q, s.k, s.v))
+        return s.o((weigh(q @ k.mT, m) @ v).transpose(1, 2).reshape(2, 4, 6))
+
+    model = spread(Net(forward, **{k: nn.Linear(6, 6) for k in "qkvo"}))
+    closed = mask.clone()
+    closed[0, 0, 1] = -torch.inf if mask.is_floating_point() else 0
+    found = infer(trace(model, (torch.randn(2, 4, 6), mask)))
+    assert error(model, (torch.randn(2, 4, 6), closed), found) < 1e-9
+    assert not any("v.bias" in str(constant) for constant in found.constants)
+
+
+def test_a_norm_that_an_input_switches_off_is_none() -> None:
+    def forward(s: Any, x: Tensor, on: Tensor) -> Any:
+        y = s.i(x)
+        return s.o(torch.where(on, y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-5), y.tanh()))
+
+    torch.manual_seed(0)
+    model, x = spread(Net(forward, i=nn.Linear(5, 8), o=nn.Linear(8, 3))), torch.randn(4, 5)
+    for on in (True, False):
+        found = infer(trace(model, (x, torch.tensor(on))))
+        assert [s.group for s in found.active] == [C.PERMUTATION]
+        assert error(model, (x, torch.tensor(not on)), found) < 1e-9
 
 
 @settings(deadline=None, max_examples=30)

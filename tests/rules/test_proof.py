@@ -67,6 +67,16 @@ def router(gate: Callable[[Tensor], Tensor]) -> Net:
     return Net(routes(gate), R(6, 5), r=L(5, 6), e=R(6, 3, 5))
 
 
+def behind_a_norm(gate: Callable[[Tensor], Tensor]) -> Net:
+    return Net(lambda s, x: routes(gate)(s, F.rms_norm(x, (5,))), R(6, 5), r=L(5, 6), e=R(6, 3, 5))
+
+
+def chosen(scores: Callable[..., Tensor], *beside: Tensor, **parts: Any) -> Net:
+    """Rows of a table that scores choose, whatever the values of these."""
+    choose = lambda s, x, *m: s.e[scores(s, x, *m).topk(2, -1).indices].sum(1) + s.o(x)  # noqa: E731
+    return Net(choose, R(6, 5), *beside, r=L(5, 6), e=R(6, 3), o=L(5, 3), **parts)
+
+
 def projections() -> dict[str, nn.Module]:
     return {"q": L(6, 6), "k": L(6, 6), "v": L(6, 6), "o": L(6, 6)}
 
@@ -81,6 +91,20 @@ LOWERED: dict[str, tuple[Callable[[], Net], str, str]] = {
     "ties-of-relu": (lambda: router(F.relu), "sort", "..., d"),
     "ties-of-saturation": (lambda: router(lambda x: F.hardtanh(4 * x)), "sort", "..., d"),
     "ties-of-groups": (lambda: router(group_limited), "sort", "..., d"),
+    "ties-of-sigmoid-at-any-size": (lambda: router(torch.sigmoid), "sort", "..., d"),
+    "ties-of-sigmoid-that-is-stretched": (lambda: behind_a_norm(lambda x: (50 * x).sigmoid()), "sort", "..., d"),
+    "ties-of-softmax-without-its-values": (lambda: chosen(lambda s, x: s.r(x).softmax(-1)), "sort", "..., d"),
+    "ties-of-rows-of-signs": (lambda: chosen(lambda s, x: F.linear(x.sign(), s.r.weight.sign())), "sort", "..., d"),
+    "ties-of-units-that-are-off": (
+        lambda: chosen(lambda s, x: F.linear(F.relu(s.h(x)), s.r.weight), h=L(5, 5)),
+        "sort",
+        "..., d",
+    ),
+    "ties-of-masked-rows": (
+        lambda: chosen(lambda s, x, m: s.r(x) * m, torch.ones(6, 1, dtype=torch.bool)),
+        "sort",
+        "..., d",
+    ),
 }
 
 
@@ -101,6 +125,8 @@ HELD: dict[str, tuple[Callable[[], Net], int]] = {
     ),
     "a-linear-router": (lambda: router(lambda x: x), 6),
     "a-softmax-router": (lambda: router(lambda x: x.softmax(-1)), 6),
+    "a-sigmoid-router-behind-a-norm": (lambda: behind_a_norm(torch.sigmoid), 6),
+    "a-choice-by-a-linear-map": (lambda: chosen(lambda s, x: s.r(x)), 6),
     "attention-to-itself": (
         lambda: Net(
             lambda s, x: s.o(F.relu(s.a(x) + F.scaled_dot_product_attention(s.p, s.p, s.p))),

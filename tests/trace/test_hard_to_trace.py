@@ -92,8 +92,15 @@ def scripted() -> nn.Module:
     return found
 
 
+def recorded() -> nn.Module:
+    found: nn.Module = torch.jit.trace(nn.Linear(4, 3), torch.randn(5, 4))  # type: ignore[no-untyped-call]
+    return found
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Tensor, str]] = {
     "TorchScript": (scripted, torch.randn(5, 4), "the module that it was scripted from"),
+    "TorchScript of a trace": (recorded, torch.randn(5, 4), "the module that it was scripted from"),
+    "TorchScript inside": (lambda: nn.Sequential(nn.Linear(4, 4), scripted()), torch.randn(5, 4), "scripted from"),
     "two devices": (lambda: nn.Linear(4, 3), torch.randn(5, 4, device="meta"), "one device"),
 }
 

@@ -1,0 +1,106 @@
+"""How large values can get, whatever the inputs are: which stay of moderate size, and which may be zero altogether.
+
+Functions that saturate tell entries apart at moderate sizes alone, and a linear map makes equal numbers of zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from symgraph.ir import Graph, Kind, Node, Ref, Tensor
+from symgraph.rules.carried import measured_rule
+from symgraph.tracing.arguments import arguments
+from symgraph.tracing.operators import short_name
+
+_NORMS = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm"})
+_TABLES = frozenset({"embedding", "one_hot"})
+_BOUNDED = frozenset({"sigmoid", "tanh", "softmax", "erf", "sin", "cos", "atan", "hardsigmoid", "relu6", "sign"})
+_GROWING = frozenset({"exp", "exp2", "expm1", "sinh", "cosh", "reciprocal", "rsqrt", "log", "logit", "pow", "prod"})
+_POSITIVE = frozenset({"sigmoid", "softmax", "exp", "exp2", "softplus", "cos", "cosh"})
+# fmt: off
+_ZEROING = frozenset({
+    "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "threshold", "clamp", "clamp_min", "clamp_max",
+    "hardshrink", "softshrink", "masked_fill", "where", "sign", "round", "floor", "ceil", "trunc", "tril", "triu",
+    "one_hot",
+})
+# fmt: on
+# A factor that a value may be multiplied by on its way, and stay moderate.
+FACTOR = 8.0
+
+
+def moderate_values(graph: Graph) -> frozenset[str]:
+    """The values that are behind norms, bounded functions and tables, with no large number on the way.
+
+    Learned weights count as moderate, and so does what they make of moderate values.
+    """
+    found: set[str] = set()
+    for node in graph.nodes:
+        if _is_moderate(node, graph, found):
+            found.add(node.name)
+    return frozenset(found)
+
+
+def _is_moderate(node: Node, graph: Graph, found: set[str]) -> bool:
+    if node.kind is not Kind.CALL:
+        return node.kind is not Kind.INPUT or not is_float(node)
+    base, rule = short_name(node.target), measured_rule(node)
+    if base in _NORMS | _TABLES | _BOUNDED or (rule is not None and (rule.radial or rule.centred)):
+        return True
+    if base in _GROWING or (base in ("mul", "div") and not _keeps_size(node, base, graph)):
+        return False
+    return all(ref in found for ref in node.refs())
+
+
+def _keeps_size(node: Node, base: str, graph: Graph) -> bool:
+    """Whether a product has no large number, and a quotient no value that may be small."""
+    numbers = [abs(value) for value in _numbers(node)]
+    if base == "mul":
+        return all(number <= FACTOR for number in numbers)
+    below = node.args[1] if len(node.args) > 1 else None
+    if isinstance(below, Ref):
+        return graph.by_name[below.name].kind is Kind.PARAMETER
+    return all(number >= 1 / FACTOR for number in numbers)
+
+
+def vanishing_values(graph: Graph) -> frozenset[str]:
+    """The values of which whole rows may be zero: masks, what they multiply, units that are off, what is made of these.
+
+    Inputs and weights are generic, and so is what is added to.
+    """
+    found: set[str] = set()
+    for node in graph.nodes:
+        if _may_vanish(node, found):
+            found.add(node.name)
+    return frozenset(found)
+
+
+def _may_vanish(node: Node, found: set[str]) -> bool:
+    if node.kind is not Kind.CALL:
+        return not is_float(node)
+    base, given = short_name(node.target), arguments(node) or {}
+    if base in _ZEROING or not is_float(node):
+        return True
+    if base in _POSITIVE | _TABLES or isinstance(given.get("bias"), Ref):
+        return False
+    operands = [ref in found for ref in node.refs()]
+    if base in ("add", "sub", "rsub"):
+        return all(operands) and len(operands) > 1
+    return _first(given, found) if base == "div" else any(operands)
+
+
+def _first(given: Mapping[str, object], found: set[str]) -> bool:
+    above = given.get("self")
+    return isinstance(above, Ref) and above.name in found
+
+
+def is_float(node: Node) -> bool:
+    """Whether a value, or one of several that a call returns, is of floating numbers."""
+    results = node.result if isinstance(node.result, tuple) else (node.result,)
+    return any(isinstance(result, Tensor) and "float" in result.dtype for result in results)
+
+
+def _numbers(node: Node) -> Iterator[float]:
+    for value in (*node.args, *(value for _, value in node.kwargs)):
+        if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
+            yield value
