@@ -56,6 +56,20 @@ def test_own_training(capsys: Capture) -> None:
     assert "loss of the mean" in printed and "model.safetensors" in printed
 
 
+def test_connectivity(capsys: Capture) -> None:
+    printed = run_page("connectivity.md", capsys)
+    barriers = dict(re.findall(r"^(embedded|aligned) +barrier ([\d.]+)$", printed, re.MULTILINE))
+    assert float(barriers["aligned"]) < 0.5 * float(barriers["embedded"])
+    right = {
+        name: row[:3]
+        for name, *row in re.findall(
+            r"^(as trained|learned) .*?([\d.]+)%.*?([\d.]+)%.*?([\d.]+)%", printed, re.MULTILINE
+        )
+    }
+    learned = [float(x) for x in right["learned"]]
+    assert learned[0] > max(learned[1:]) and learned[0] > float(right["as trained"][0]) + 20
+
+
 def test_ensembles(capsys: Capture) -> None:
     printed = run_page("ensembles.md", capsys)
     plain, matched = (
