@@ -50,7 +50,9 @@ TO of the same rank.
 
 VECTORS belong to a value of BASE: steering vectors, a probe (weight, bias), or a sparse autoencoder
 (encoder.weight, ... or W_enc, b_enc, W_dec, b_dec). The models are aligned by that very value, on text that
-they write themselves or on --data; models that write none, by weights. MOMENTS is what AdamW keeps beside BASE.
+they write themselves or on --data; models that write none, by weights.
+
+MOMENTS is what AdamW keeps beside BASE.
 """
 
 
