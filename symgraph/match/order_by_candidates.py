@@ -2,15 +2,15 @@
 
 The joint optimum solves the inside of every pair of positions, which for 64 experts of 128 hidden units are 4,096
 assignments in every sweep, and a table that no memory holds for larger ones. Above a bound on that work each position
-is tried with a few partners: itself, so that a turn never goes back, and those that it has in the orders of least cost
-that share no pair. Their insides are solved exactly, and the best order among them is taken.
+is tried with a few partners: itself, so that a turn never goes back, that of the order of least cost, and those of
+further orders of least cost whose pairs are others. Their insides are solved exactly, and the best order among them
+is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 
 import torch
 from torch import Tensor
@@ -45,14 +45,17 @@ def _work(tree: Tree) -> int:
 
 
 def orders(costs: Sequence[Tensor], count: int) -> list[Tensor]:
-    """So many orders that share no pair: none changed, and those of least cost by each of the tables (n, n) in turn."""
+    """So many orders: none changed, that of least cost by each table (n, n), in turn further ones of other pairs."""
     rows = torch.arange(len(costs[0]))
     left = [cost.double().cpu().clone() for cost in costs]
-    found = [rows]
-    for cost in islice(cycle(left), count - 1):
-        for table in left:
-            table[rows, found[-1]] = torch.inf
-        found.append(assignment(-cost.unsqueeze(0))[0])
+    # More than any order may cost, so that pairs come again only where no others are left.
+    spent = [float(cost.max() + len(rows) * (cost.max() - cost.min()) + 1) for cost in left]
+    found = [rows, *(assignment(-cost.unsqueeze(0))[0] for cost in left)][:count]
+    for number in range(count - len(found)):
+        table = left[number % len(left)]
+        for order in found:
+            table[rows, order] = spent[number % len(left)]
+        found.append(assignment(-table.unsqueeze(0))[0])
     return found
 
 

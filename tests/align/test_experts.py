@@ -176,13 +176,20 @@ def test_pairs_are_few_where_insides_are_large_and_of_indices() -> None:
     assert partners(unit(64, 128, SymmetryClass.ORTHOGONAL)) == 0
 
 
-def test_orders_that_are_tried_share_no_pair() -> None:
+def test_orders_that_are_tried() -> None:
     costs = [torch.rand(6, 6, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
-    found = torch.stack(orders(costs, 6))
-    assert found[0].tolist() == list(range(6))
-    assert all(len(set(column)) == 6 for column in found.T.tolist())
-    left = costs[0].clone().fill_diagonal_(torch.inf)
-    assert found[1].tolist() == linear_sum_assignment(left.numpy())[1].tolist()
+    found = orders(costs, 8)
+    least = [linear_sum_assignment(cost.numpy())[1].tolist() for cost in costs]
+    assert [order.tolist() for order in found[:3]] == [list(range(6)), *least]
+    pairs = [set(enumerate(order.tolist())) for order in found]
+    assert all(sorted(order.tolist()) == list(range(6)) for order in found)
+    assert not any(pairs[3] & other for other in pairs[:3])
+    # Of six positions no six orders are apart, and all pairs are tried in the end.
+    assert len(set().union(*pairs)) == 36
+    # An order of least cost is tried with the positions that it leaves where they are.
+    still = torch.ones(4, 4).fill_diagonal_(0.0)
+    still[[0, 1], [1, 0]] = -1.0
+    assert orders([still], 2)[1].tolist() == [1, 0, 2, 3]
 
 
 def test_experts_are_recovered_from_activations() -> None:
