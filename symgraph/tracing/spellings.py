@@ -67,6 +67,7 @@ _STACK = "aten.stack.default"
 _FULL = "aten.full.default"
 _ARITHMETIC = frozenset({f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div")})
 _OF_NUMBERS = _ARITHMETIC | {f"aten.{name}.default" for name in ("neg", "sqrt", "rsqrt", "reciprocal", "exp", "log")}
+_PADS = frozenset({"aten.pad.default", "aten.constant_pad_nd.default"})
 _VIEWS = frozenset({"aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"})
 _POWERS = {-1: "aten.reciprocal.default", -0.5: "aten.rsqrt.default", 0.5: "aten.sqrt.default", 1: "aten.alias.default"}
 
@@ -266,6 +267,20 @@ def _no_times(node: Node, known: Known) -> Node:
     return replace(node, target="aten.zeros.default", args=(node.shape,), kwargs=(("dtype", DType(node.result.dtype)),))
 
 
+def _unchanged(node: Node, known: Known) -> Node:
+    """A sum with the number zero, a product with the number one and a pad by nothing, as what they leave unchanged."""
+    if node.target in _PADS and not any(node.args[1]):
+        return replace(node, target="aten.alias.default", args=node.args[:1], kwargs=())
+    if node.target not in _ARITHMETIC or len(node.args) != 2 or not isinstance(node.args[0], Ref):
+        return node
+    neutral = 0 if node.target in ("aten.add.Tensor", "aten.sub.Tensor") else 1
+    number = node.args[1]
+    plain = isinstance(number, int | float) and not isinstance(number, bool) and number == neutral
+    if not plain or not keeps_kind(known[node.args[0].name], node):
+        return node
+    return replace(node, target="aten.alias.default", args=node.args[:1], kwargs=())
+
+
 def _mean(node: Node, known: Known) -> Node:
     """A sum over as many entries as it is divided by."""
     if node.target not in ("aten.div.Tensor", "aten.mul.Tensor") or not isinstance(node.args[0], Ref):
@@ -336,6 +351,7 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _out_of_stack,
     _emptied,
     _no_times,
+    _unchanged,
     _mean,
     _swapped,
     _one_group,
