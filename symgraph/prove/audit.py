@@ -23,7 +23,7 @@ from symgraph.prove.jacobian import Jacobian, singular
 from symgraph.prove.shortfall import Shortfall, Space, describe, solutions
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.progress import Progress, tell
-from symgraph.tracing.sampling import State, generic_state
+from symgraph.tracing.sampling import State, generic_state, looked_up
 
 _log = logging.getLogger(__name__)
 
@@ -246,10 +246,16 @@ def _few_rows(graph: Graph) -> Iterator[str]:
     which are symmetries of no other inputs.
     """
     for node in graph.parameters.values():
-        looked_up = any(user.target == "aten.embedding.default" for user in graph.users[node.name])
-        if looked_up and node.shape[0] < node.shape[1] * (node.shape[1] + 1) // 2:
+        by_rows = any(_reads_rows(user, node.name) for user in graph.users[node.name])
+        if by_rows and len(node.shape) == 2 and node.shape[0] < node.shape[1] * (node.shape[1] + 1) // 2:
             rows, width = node.shape
             yield f"{node.target} has {rows} rows of {width} entries; measure with more of them"
+
+
+def _reads_rows(user: Node, table: str) -> bool:
+    """Whether a call reads rows of a table by numbers."""
+    first, *others = user.refs()
+    return first == table and any(looked_up(user, number) == 0 for number in others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,11 +163,7 @@ def _dtype(node: Node) -> torch.dtype:
 
 def _rows(graph: Graph, value: str) -> int | None:
     """How many rows the smallest table has that an integer value indexes, if it indexes any."""
-    tables = (
-        _table(graph, user)
-        for at, user in _readers(graph, value)
-        if short_name(user.target) == "embedding" and user.args[1] == Ref(at)
-    )
+    tables = (_table(graph, user, at) for at, user in _readers(graph, value))
     return min((table for table in tables if table is not None), default=None)
 
 
@@ -197,7 +193,20 @@ def _passes_on(user: Node, value: str) -> bool:
     return name in _VIEWS or (name in _PICKS and user.args[0] == Ref(value))
 
 
-def _table(graph: Graph, user: Node) -> int | None:
-    first = user.args[0]
+def looked_up(user: Node, value: str) -> int | None:
+    """The axis of its first operand along which a call picks positions by the numbers in a value; None otherwise."""
+    name, others = short_name(user.target), user.args[1:]
+    if name == "embedding":
+        return 0 if others[0] == Ref(value) else None
+    if name == "index_select" and len(others) == 2:
+        return int(others[0]) if others[1] == Ref(value) else None
+    if name == "index" and others:
+        return next((axis for axis, pick in enumerate(others[0]) if pick == Ref(value)), None)
+    return None
+
+
+def _table(graph: Graph, user: Node, value: str) -> int | None:
+    axis, first = looked_up(user, value), user.args[0] if user.args else None
     meta = graph.by_name[first.name].result if isinstance(first, Ref) else None
-    return meta.shape[0] if isinstance(meta, Meta) else None
+    masks = _dtype(graph.by_name[value]) is torch.bool
+    return meta.shape[axis] if isinstance(meta, Meta) and axis is not None and not masks else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -16,28 +17,30 @@ WIDTH = 4
 class Normed(nn.Module):
     """Attention with one norm over all heads, of tokens (OLMo-2)."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, indexed: bool = False) -> None:
         super().__init__()
+        self.indexed = indexed
         self.table = nn.Embedding(rows, WIDTH)
         self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(3))
         self.q_norm, self.k_norm = nn.RMSNorm(WIDTH, eps=1e-5), nn.RMSNorm(WIDTH, eps=1e-5)
         self.out = nn.Linear(WIDTH, 6)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.table(tokens)
+        x = self.table.weight[tokens] if self.indexed else self.table(tokens)
         parts = self.q_norm(self.q(x)), self.k_norm(self.k(x)), self.v(x)
         q, k, v = (y.unflatten(-1, (2, -1)).transpose(1, 2) for y in parts)
         found: Tensor = self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return found
 
 
-def measured(rows: int) -> Audit:
+def measured(rows: int, indexed: bool) -> Audit:
     torch.manual_seed(0)
-    return audit(infer(trace(Normed(rows), (torch.randint(0, rows, (2, 5)),))), approximate=False)
+    return audit(infer(trace(Normed(rows, indexed), (torch.randint(0, rows, (2, 5)),))), approximate=False)
 
 
-def test_few_tokens_leave_directions_free() -> None:
-    few, many = measured(5), measured(16)
+@pytest.mark.parametrize("indexed", [False, True])
+def test_few_tokens_leave_directions_free(indexed: bool) -> None:
+    few, many = measured(5, indexed), measured(16, indexed)
     assert not few.complete and not few.unsound and many.complete
     assert many.few == ()
     (text,) = few.few
