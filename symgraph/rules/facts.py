@@ -38,6 +38,8 @@ class Facts:
         self._learned: dict[str, bool] = {}
         self._open: dict[str, bool] = {}
         self._distinct: Distinct | None = None
+        # What no checkpoint stores is what the model's code makes of it, in every model of this kind.
+        self._made = {name: graph.known[name] for name in graph.transient if name in graph.known}
 
     def drawn(self, name: str, limit: str) -> Drawn:
         """What an operand holds; `limit` bounds integers."""
@@ -83,8 +85,8 @@ class Facts:
     def open(self, name: str) -> bool:
         """Whether every row along the last axis of a mask has a place that is not closed.
 
-        Masks that depend on inputs alone are computed from inputs of every world. Numbers that are learned are finite,
-        as long as nothing brings infinity to them.
+        Masks that depend on inputs alone, and on buffers that no checkpoint stores, are computed from inputs of every
+        world. Numbers that are learned are finite, as long as nothing brings infinity to them.
         """
         if name not in self._open:
             self._open[name] = False
@@ -107,7 +109,7 @@ class Facts:
             if missing:
                 todo += missing
                 continue
-            own = node.kind in (Kind.PARAMETER, Kind.BUFFER)
+            own = node.kind is Kind.PARAMETER or (node.kind is Kind.BUFFER and node.target not in self._made)
             self._learned[node.name] = own or any(self._learned[ref] for ref in refs)
             todo.pop()
         return self._learned[name]
@@ -125,7 +127,7 @@ class Facts:
             for high in (2, 7) if part.inputs else (2,):
                 given = [_input(node, world, high, generator) for node in part.inputs]
                 with torch.no_grad():
-                    yield run.run({}, given)[0]
+                    yield run.run(self._made, given)[0]
             if not part.inputs:
                 return
 
