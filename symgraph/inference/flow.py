@@ -108,6 +108,19 @@ class Flow:
             return None
         return next((k for k, (r, _) in a.binding.operands.items() if r.name == value), None)
 
+    def is_linear(self, a: Applied) -> bool:
+        """Whether any map may act along an axis that a call takes from its one operand to its result (a fixed number).
+
+        A number in the place of an operand with axes, as of a sum, is one that no map acts on.
+        """
+        if a.rule.signature is None or len(a.binding.results) != 1:
+            return False
+        if any(operand.axes and operand.name not in a.binding.operands for operand in a.rule.signature.operands):
+            return False
+        tokens = next(iter(a.binding.operands.values()))[1]
+        kept = {t.axis for t in a.binding.results[0] if t in tokens and t.claimed}
+        return any(SymmetryClass.INVERTIBLE in a.rule.admits.get(axis, ()) for axis in kept)
+
     def twice(self, value: str, key: Key) -> bool:
         """Whether two axes of a value carry the key, so that it does not say along which of them something varies."""
         return any(sum(self.key(r) == key for r in block) > 1 for block in self.d.blocks[value])

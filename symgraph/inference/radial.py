@@ -105,6 +105,8 @@ def _relayed(flow: Flow, node: Node) -> list[str] | None:
         return refs
     if short_name(node.target) in _SUMS and len(refs) == len(node.args):
         return refs
+    if len(refs) == 1 and flow.is_linear(flow.applied[node.name]):
+        return refs
     factor = _multiplied(flow, node)
     read = _read_linearly(flow.applied[node.name]) if factor is None else [factor]
     return read if len(read) == 1 else None
@@ -202,9 +204,9 @@ def _multiplied(flow: Flow, product: Node) -> str | None:
 
 
 def _source(flow: Flow, value: str) -> Node:
-    """The value that another one has the entries of."""
+    """The value that another one has the entries of, or these with a number added."""
     node = flow.graph.by_name[value]
-    while _keeps(flow, node):
+    while _keeps(flow, node) or node.name in flow.d.eq.shifted:
         node = flow.graph.by_name[next(iter(node.refs()))]
     return node
 
@@ -231,7 +233,8 @@ def _numbers(flow: Flow) -> Iterator[Radial]:
         calls = set().union(*(carriers.calls for carriers in found))
         alone = len(set(tensors)) == len(tensors) and _used(flow, tensors) == calls
         if sites and len(found) == len(sites) and alone:
-            yield Radial((node.target, *tensors), (-1, *(1 for _ in tensors)))
+            offset = flow.d.eq.offsets.get(node.target, 0.0)
+            yield Radial((node.target, *tensors), (-1, *(1 for _ in tensors)), offset=offset)
 
 
 def _is_number(node: Node) -> bool:
@@ -249,14 +252,17 @@ def _sites(flow: Flow, number: Node) -> Iterator[tuple[str, Node] | None]:
 
 
 def _uses(flow: Flow, name: str) -> Iterator[tuple[str, Node | None]]:
-    """Calls that do more with a value than to move its entries, and what each reads; None where that is an output."""
+    """Calls that do more with a value than to move its entries, and what each reads; None where that is an output.
+
+    The number that a model adds to a parameter before any use is a part of it.
+    """
     todo = [name]
     while todo:
         value = todo.pop()
         if value in flow.graph.outputs:
             yield value, None
         for user in flow.graph.users[value]:
-            if _keeps(flow, user):
+            if _keeps(flow, user) or user.name in flow.d.eq.shifted:
                 todo.append(user.name)
             else:
                 yield value, user

@@ -12,11 +12,16 @@ from symgraph.ir import Tensor as Meta
 from symgraph.symmetry.families import Centred, pieces
 from symgraph.tracing.interpreter import call
 
+_FILLING = frozenset({"aten.masked_fill.Scalar", "aten.where.ScalarOther", "aten.where.ScalarSelf"})
+# Scores from here on have no weight beside others; how often what reads them is tried.
+_CLOSED, _TRIALS = -1e9, 3
+
 
 def find_blind(flow: Flow) -> list[Centred]:
     """Axes of parameters along which a constant is invisible, because all that is made of it is constant where read.
 
-    A change that is constant along the axis is followed as numbers through operators that only move or add it.
+    A change that is constant along the axis is followed as numbers through operators that only move or add it, or
+    multiply it by a fixed number.
     """
     found: list[Centred] = []
     for node in _behind(flow):
@@ -37,7 +42,7 @@ def _behind(flow: Flow) -> list[Node]:
     seen = set(todo)
     while todo:
         a = flow.applied.get(todo.pop())
-        for ref in a.node.refs() if a is not None and _passes(a) else ():
+        for ref in a.node.refs() if a is not None and (_passes(flow, a) or _fills(a.node)) else ():
             if ref not in seen:
                 seen.add(ref)
                 todo.append(ref)
@@ -48,10 +53,17 @@ def _blind_operands(a: Applied) -> list[Ref]:
     return [ref for name, (ref, _) in a.binding.operands.items() if name in a.rule.blind]
 
 
-def _passes(a: Applied) -> bool:
+def _passes(flow: Flow, a: Applied) -> bool:
     if a.rule.reduces:
         return False
+    if _is_multiple(flow, a):
+        return True
     return a.rule.structure not in (None, "rigid", "constant") or "output" in a.rule.shift.values()
+
+
+def _is_multiple(flow: Flow, a: Applied) -> bool:
+    """Whether a call multiplies its one operand by a fixed number."""
+    return len(list(a.node.refs())) == 1 and not a.rule.structure and flow.is_linear(a)
 
 
 def _invisible(flow: Flow, value: str, change: Tensor) -> bool:
@@ -66,18 +78,54 @@ def _invisible(flow: Flow, value: str, change: Tensor) -> bool:
             at = [i for i, token in enumerate(a.binding.operands[operand][1]) if token.axis == a.rule.blind[operand]]
             if len(at) != 1 or not torch.allclose(change, change.narrow(at[0], 0, 1).expand_as(change), atol=1e-12):
                 return False
+        elif _fills(user):
+            if not _closes_alike(flow, user, value, change):
+                return False
         elif not _goes_on(flow, a, value, operand, change):
             return False
     return bool(flow.graph.users[value])
 
 
 def _goes_on(flow: Flow, a: Applied, value: str, operand: str | None, change: Tensor) -> bool:
-    if not _passes(a) or not isinstance(a.node.result, Meta):
+    if not _passes(flow, a) or not isinstance(a.node.result, Meta):
         return False
-    if not a.rule.structure and a.rule.shift.get(operand or "") != "output":
+    if not a.rule.structure and not _is_multiple(flow, a) and a.rule.shift.get(operand or "") != "output":
         return False
     given = {ref: change if ref == value else _neutral(flow, ref, change) for ref in a.node.refs()}
     return _invisible(flow, a.node.name, call(flow.graph, a.node.name, given))
+
+
+def _fills(node: Node) -> bool:
+    """Whether a call puts a number in some places that leaves these no weight."""
+    numbers = [argument for argument in node.args if isinstance(argument, float)]
+    return node.target in _FILLING and any(number <= _CLOSED for number in numbers)
+
+
+def _closes_alike(flow: Flow, filling: Node, value: str, change: Tensor) -> bool:
+    """Whether all that reads a value with some places filled gives the same without a change of it, as measured.
+
+    Masks are random, with a row that is closed as a whole.
+    """
+    users = flow.graph.users[filling.name]
+    if filling.name in flow.graph.outputs or any(list(user.refs()) != [filling.name] for user in users):
+        return False
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(_TRIALS):
+        plain = torch.randn(change.shape, generator=generator, dtype=torch.float64)
+        masks = {r: _mask(flow.graph.by_name[r].shape, generator) for r in filling.refs() if r != value}
+        filled = [call(flow.graph, filling.name, {**masks, value: x}) for x in (plain, plain + change)]
+        for user in users:
+            before, after = (call(flow.graph, user.name, {filling.name: x}) for x in filled)
+            if not torch.allclose(before, after, rtol=0.0, atol=1e-12):
+                return False
+    return bool(users)
+
+
+def _mask(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    mask = torch.rand(shape, generator=generator) < 0.5
+    rows = mask.reshape(-1, mask.shape[-1])
+    rows[0], rows[-1] = True, False
+    return mask
 
 
 def _neutral(flow: Flow, value: str, change: Tensor) -> Tensor:

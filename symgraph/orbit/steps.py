@@ -270,7 +270,7 @@ class Stretch(Step):
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        return {**state, **self.radial.times(state, self.factor)}
+        return {**state, **self.radial.times(state, self.factor, linear=linear)}
 
     @property
     def touched(self) -> Collection[str]:
@@ -385,7 +385,7 @@ class Transform:
 def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> Tensor:
     """The factors that make mean squares of the tensors together one, or their number; one where these are zero."""
     if radial.by_number:
-        number = state[radial.tensors[0]].detach().double().reshape(())
+        number = state[radial.tensors[0]].detach().double().reshape(()) + radial.offset
         return number ** -radial.powers[0] if number else torch.ones_like(number)
     squares, count = radial.squares(state)
     return torch.where(squares > 0, (count / squares.clamp_min(torch.finfo(torch.float64).tiny)).sqrt(), 1.0)

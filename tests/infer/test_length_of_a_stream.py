@@ -28,7 +28,8 @@ class _Stream(nn.Module):
         return unit * self.gain if self.kind == "gain" else unit * 2.0
 
     def forward(self, x: Tensor) -> Tensor:
-        stream = self.embed(x) + self.places
+        places = 0.35 * self.places if self.kind == "a fixed number" else self.places
+        stream = self.embed(x) + places
         stream = stream + self.down(torch.tanh(self.up(self.normed(stream))))
         stream = stream + self.further_down(torch.tanh(self.further_up(self.normed(stream))))
         if self.kind == "constant":
@@ -43,7 +44,14 @@ class _Stream(nn.Module):
 
 @pytest.mark.parametrize(
     ("kind", "factors"),
-    [("plain", 1), ("gain", 1), ("constant", 0), ("read elsewhere", 0), ("writer read elsewhere", 0)],
+    [
+        ("plain", 1),
+        ("gain", 1),
+        ("a fixed number", 1),
+        ("constant", 0),
+        ("read elsewhere", 0),
+        ("writer read elsewhere", 0),
+    ],
 )
 def test_writers_have_a_factor_in_common(kind: str, factors: int) -> None:
     model = _Stream(kind).double().eval()
