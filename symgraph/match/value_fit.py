@@ -96,6 +96,7 @@ def fitted_at(
     return ValueFit(found.alignment, _means(ends, at, data, rules), (str(found).splitlines()[0], *found.notes, said))
 
 
+@torch.no_grad()
 def _means(ends: Mapping[str, Model], at: str, data: Any, rules: RuleSources) -> tuple[Tensor, Tensor]:
     """The mean of the value in both models."""
     axis = axis_at(infer(ends["base"], rules=rules), at)[1]

@@ -246,6 +246,7 @@ def test_models_that_write_text_are_aligned_by_the_value_itself() -> None:
         left = found.map.points(x) - y if origin else found.map.directions(x - x.mean(0)) - (y - y.mean(0))
         return float(left.square().sum())
 
+    assert not by_value.map.constant.requires_grad
     assert missed(by_value, False) < missed(by_weights, False)
     assert missed(by_value, True) < missed(by_weights, True)
 

@@ -78,6 +78,7 @@ def measure(folder: Path, methods: Sequence[str]) -> dict[str, list[tuple[float,
         plain = explained(wanted, given @ matrix.T + constant)
         centred = explained(wanted, (given - means[1]) @ matrix.T + means[0])
         found.setdefault(name, []).append((plain, centred))
+        print(f"{name:<14} {place:<16} {plain:7.3f} ({centred:6.3f})", flush=True)
 
     nothing = torch.zeros(tested[0][places[0]].shape[1], dtype=torch.float64)
     for place in places:
@@ -95,9 +96,6 @@ def measure(folder: Path, methods: Sequence[str]) -> dict[str, list[tuple[float,
         for place in places:
             moved = value_map(b, alignment, place)
             said(method, place, moved.matrix, moved.constant)
-    for name, rows in found.items():
-        cells = "  ".join(f"{plain:7.3f} ({centred:6.3f})" for plain, centred in rows)
-        print(f"{name:<14} {cells}", flush=True)
     return found
 
 
