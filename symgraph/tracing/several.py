@@ -7,6 +7,7 @@ all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -59,12 +60,14 @@ class Several(Tensor):
             raise ApartError(f"{func} writes to what several states have in common")
         if func.is_view and len(operands) == 1 and operands[0]._lazy:
             return _viewed(func, operands[0], args, named)
-        results = []
-        for parts in zip(*(operand._parts() for operand in operands), strict=True):
-            at = dict(zip(map(id, operands), parts, strict=True))
+        results: list[Any] = []
+        streams = {id(operand): iter(operand._parts()) for operand in operands}
+        # The next ones are made once these are gone: a zip would hold them until then.
+        while at := {place: part for place, stream in streams.items() for part in islice(stream, 1)}:
+            if len(at) < len(streams):
+                raise ApartError(f"{func} is given different numbers of states")
             results.append(_called(func, args, named, at))
-            # The next ones are made once these are gone.
-            del parts, at
+            del at
         return _joined(results, changed)
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]

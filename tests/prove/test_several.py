@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from symgraph.io.state import state_hash
 from symgraph.io.sums import extremes, norm, noted, square
 from symgraph.prove.eager import Call, Eager, Standing
 from symgraph.tracing.deferred import Deferred, later, remembered
-from symgraph.tracing.several import ApartError, each, several
+from symgraph.tracing.several import ApartError, Several, each, several
 
 
 def _llama() -> nn.Module:
@@ -169,3 +169,20 @@ def test_what_is_found_out_about_tensors_together_is_that_of_these() -> None:
     assert remembered([one, three], "x", find) == 2
     assert remembered([one, torch.ones(2)], "x", find) == 3
     assert remembered([one, two], "x", find) == 1
+
+
+def test_each_of_several_is_gone_before_the_next_is_made() -> None:
+    before: list[weakref.ref[Tensor]] = []
+
+    def parts() -> Iterator[Tensor]:
+        for number in range(3):
+            assert all(reference() is None for reference in before)
+            yield (part := torch.full((2, 2), float(number)))
+            before.append(weakref.ref(part))
+            del part
+
+    lazily = Several(parts, torch.empty(2, 2, device="meta"), lazy=True)
+    found = list(each(lazily + several([torch.ones(2, 2)] * 3), 3))
+    assert [float(part[0, 0]) for part in found] == [1.0, 2.0, 3.0] and len(before) == 3
+    with pytest.raises(ApartError, match="different numbers"):
+        lazily + several([torch.ones(2, 2)] * 2)
