@@ -20,6 +20,9 @@ from symgraph.symmetry.families import Centred, Piece, Place, Spectral, pieces
 from symgraph.symmetry.shears import ONES, Normal, Shear
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 
+# More entries than are carried out one by one.
+LARGEST = 2**26
+
 
 class Centring:
     """Finds what norms that centre, and operators that are blind along an axis, do not see."""
@@ -146,8 +149,8 @@ class Centring:
             return user.target == "getitem"
         frames = {frame for frame, _ in keys_of(stretch)}
         held = {axis for frame in frames for axis in self.flow.held(value, frame)}
-        # Which of several parts a later node picks is not known here.
-        if not isinstance(user.result, Tensor) or len(held) != 1:
+        # Which of several parts a later node picks is not known here, nor what becomes of more entries than memory has.
+        if not isinstance(user.result, Tensor) or len(held) != 1 or prod(read.shape) > LARGEST:
             return False
         marked = self._marked(value, held.pop(), frames)
         return not bool(Carrier(self.flow).carried_out(value, marked, (user,)).any())

@@ -82,7 +82,8 @@ def _is_like(graph: Graph, value: str, end: str) -> bool:
 def _measured(flow: Dataflow, value: str, end: str, known: dict[str, int | None]) -> int | None:
     """The dimension along which a constant comes out as it went in."""
     region, drawn = _from_maps(flow, flow.between(value, end))
-    if region is None:
+    # Weights of experts, say, are too large to be drawn.
+    if region is None or any(torch.Size(flow.graph.by_name[name].shape).numel() > LARGEST for name in drawn):
         return None
     key = region.key(drawn)
     if key not in known:
