@@ -56,10 +56,11 @@ class MatchOptions:
     1 and the result of one block a stream is turned as a Procrustes fit of its values there would, within its class.
     `precision`: of the tensors and of their products while they are matched; small matrices, sums and elements are
     float64, and so is everything where float32 does not resolve what is left between the models.
-    `outer`: how a space with others fibred over it (experts, heads) is ordered: "joint" with all that is inside, "gate"
-    by the parameters without an inside, "gram" by the inner products that the inside leaves as they are, "fixed": as it
-    is. These three go by weights, and solve the inside of the matched pairs alone. "loss": joint, and then by exchanges
-    that lower the loss barrier of the even mixture on validation data; of two models, and needs data with labels.
+    `outer`: how a space with others fibred over it (experts, heads) is ordered: "joint" with all that is inside, of
+    many those pairs that are near; "gate" by the parameters without an inside, "gram" by the inner products that the
+    inside leaves as they are, "fixed": as it is. These three go by weights, and solve the inside of the matched pairs
+    alone. "loss": joint, and then by exchanges that lower the loss barrier of the even mixture on validation data; of
+    two models, and needs data with labels.
     """
 
     sweeps: int = option(15, "at most so many sweeps", least=0)
