@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
-from symgraph.rules.magnitude import is_float, moderate_values, vanishing_values
+from symgraph.rules.magnitude import PERMUTING, PICKED, SUMS, VIEWS, is_float, moderate_values, vanishing_values
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.operators import short_name
@@ -62,14 +62,8 @@ _SATURATING = frozenset({
 })
 # fmt: on
 _LINEAR = frozenset(["linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "mv", "conv1d", "conv2d", "conv3d"])
-PERMUTING = frozenset({"permute", "transpose", "t", "mT", "numpy_T", "swapaxes", "movedim"})
-VIEWS = frozenset(
-    {"view", "unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}
-)
 _SORTED = frozenset({"topk", "sort"})
-SUMS = frozenset({"add", "sub", "rsub", "mul", "div"})
 _REDUCED = frozenset({"sum", "mean", "amax", "amin", "logsumexp"})
-PICKED = frozenset({"slice", "narrow", "select", "split", "chunk", "split_with_sizes", "unbind", "getitem"})
 
 
 class Distinct:
@@ -126,9 +120,11 @@ class Distinct:
 
     def _distinct_sum(self, node: Node, base: str, axis: int) -> bool:
         """A sum of something distinct with finite numbers, or a product with what is the same along the axis."""
-        refs = list(node.refs())
+        refs, given = list(node.refs()), list(numbers(node))
+        if (arguments(node) or {}).get("rounding_mode") is not None:
+            return False
         if len(refs) == 1:
-            return base not in ("mul", "div") or 0 not in numbers(node)
+            return _keeps_apart(base, given) and self.distinct(refs[0], axis)
         distinct = []
         for mine, other in ((refs[0], refs[1]), (refs[1], refs[0])):
             shape, beside = self.graph.by_name[mine].shape, self.graph.by_name[other].shape
@@ -137,11 +133,26 @@ class Distinct:
             if not full or not self.distinct(mine, at):
                 continue
             constant = self._size_along(beside, axis - len(node.shape)) == 1
+            if base not in ("mul", "div") and not constant and self._comes_from(other, mine):
+                continue
             kept = self.graph.by_name[other].kind is Kind.PARAMETER or (constant and other not in self.vanishing)
             distinct.append(
                 not self._infinite(other) if base not in ("mul", "div") else kept or self.distinct(other, at)
             )
         return any(distinct)
+
+    def _comes_from(self, value: str, entries: str) -> bool:
+        """Whether a value is computed from what has the same distinct entries: the two may cancel each other."""
+        node = self.graph.by_name[entries]
+        while node.kind is Kind.CALL and short_name(node.target) in _INJECTIVE | PERMUTING | VIEWS | PICKED:
+            node = self.graph.by_name[next(node.refs())]
+        seen, todo = set[str](), [value]
+        while todo:
+            name = todo.pop()
+            if name not in seen:
+                seen.add(name)
+                todo += self.graph.by_name[name].refs()
+        return node.name in seen
 
     def _distinct_map(self, node: Node, base: str, given: Mapping[str, object]) -> bool:
         """A linear map whose rows are distinct, of something that is not zero, or with a bias of distinct entries."""
@@ -183,6 +194,12 @@ class Distinct:
             dim = given.get("dim")
             return axis + (isinstance(dim, int) and axis >= dim % len(shape))
         return axis
+
+
+def _keeps_apart(base: str, given: Sequence[object]) -> bool:
+    """Whether a sum with these numbers, or a product, keeps different entries different."""
+    real = [number for number in given if isinstance(number, int | float)]
+    return all(map(math.isfinite, real)) and (base not in ("mul", "div") or 0 not in real)
 
 
 def _order(node: Node, source: Node) -> list[int] | None:

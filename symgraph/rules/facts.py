@@ -9,8 +9,8 @@ import torch
 
 from symgraph.ir import Graph, Kind, Node, Tensor
 from symgraph.rules.binding import Binding
-from symgraph.rules.distinct import PERMUTING, PICKED, SUMS, VIEWS, Distinct, numbers
-from symgraph.rules.magnitude import is_float
+from symgraph.rules.distinct import Distinct, numbers
+from symgraph.rules.magnitude import PERMUTING, PICKED, SUMS, VIEWS, is_float
 from symgraph.rules.trial import Drawn
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.operators import short_name

@@ -13,6 +13,13 @@ from symgraph.rules.carried import measured_rule
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.operators import short_name
 
+PERMUTING = frozenset({"permute", "transpose", "t", "mT", "numpy_T", "swapaxes", "movedim"})
+VIEWS = frozenset(
+    {"view", "unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}
+)
+PICKED = frozenset({"slice", "narrow", "select", "split", "chunk", "split_with_sizes", "unbind", "getitem"})
+SUMS = frozenset({"add", "sub", "rsub", "mul", "div"})
+_COPIES = frozenset({"expand", "repeat", "clone", "contiguous", "alias", "detach", "to", "to_copy", "roll", "flip"})
 _NORMS = frozenset({"layer_norm", "rms_norm", "group_norm", "instance_norm"})
 _TABLES = frozenset({"embedding", "one_hot"})
 _BOUNDED = frozenset({"sigmoid", "tanh", "softmax", "erf", "sin", "cos", "atan", "hardsigmoid", "relu6", "sign"})
@@ -22,9 +29,10 @@ _POSITIVE = frozenset({"sigmoid", "softmax", "exp", "exp2", "softplus", "cos", "
 _ZEROING = frozenset({
     "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "threshold", "clamp", "clamp_min", "clamp_max",
     "hardshrink", "softshrink", "masked_fill", "where", "sign", "round", "floor", "ceil", "trunc", "tril", "triu",
-    "one_hot",
+    "one_hot", "zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "pad", "constant_pad_nd",
 })
 # fmt: on
+_FILLED = frozenset({"full", "full_like", "new_full", "fill", "scalar_tensor"})
 # A factor that a value may be multiplied by on its way, and stay moderate.
 FACTOR = 8.0
 
@@ -47,15 +55,15 @@ def _is_moderate(node: Node, graph: Graph, found: set[str]) -> bool:
     base, rule = short_name(node.target), measured_rule(node)
     if base in _NORMS | _TABLES | _BOUNDED or (rule is not None and (rule.radial or rule.centred)):
         return True
-    if base in _GROWING or (base in ("mul", "div") and not _keeps_size(node, base, graph)):
+    if base in _GROWING or (base in SUMS and not _keeps_size(node, base, graph)):
         return False
     return all(ref in found for ref in node.refs())
 
 
 def _keeps_size(node: Node, base: str, graph: Graph) -> bool:
-    """Whether a product has no large number, and a quotient no value that may be small."""
+    """Whether a product or a sum has no large number, and a quotient no value that may be small."""
     numbers = [abs(value) for value in _numbers(node)]
-    if base == "mul":
+    if base != "div":
         return all(number <= FACTOR for number in numbers)
     below = node.args[1] if len(node.args) > 1 else None
     if isinstance(below, Ref):
@@ -66,27 +74,36 @@ def _keeps_size(node: Node, base: str, graph: Graph) -> bool:
 def vanishing_values(graph: Graph) -> frozenset[str]:
     """The values of which whole rows may be zero: masks, what they multiply, units that are off, what is made of these.
 
-    Inputs and weights are generic, and so is what is added to.
+    Inputs and weights are generic, and so are sums, but for those of entries of one value.
     """
     found: set[str] = set()
     for node in graph.nodes:
-        if _may_vanish(node, found):
+        if _may_vanish(node, graph, found):
             found.add(node.name)
     return frozenset(found)
 
 
-def _may_vanish(node: Node, found: set[str]) -> bool:
+def _may_vanish(node: Node, graph: Graph, found: set[str]) -> bool:
     if node.kind is not Kind.CALL:
-        return not is_float(node)
+        held = graph.known.get(node.target)
+        return not is_float(node) or (held is not None and bool((held == 0).any()))
     base, given = short_name(node.target), arguments(node) or {}
-    if base in _ZEROING or not is_float(node):
+    if base in _ZEROING or not is_float(node) or (base in _FILLED | {"mul"} and 0 in _numbers(node)):
         return True
     if base in _POSITIVE | _TABLES or isinstance(given.get("bias"), Ref):
         return False
     operands = [ref in found for ref in node.refs()]
     if base in ("add", "sub", "rsub"):
-        return all(operands) and len(operands) > 1
+        return len(operands) > 1 and (all(operands) or len({_whole(graph, ref) for ref in node.refs()}) == 1)
     return _first(given, found) if base == "div" else any(operands)
+
+
+def _whole(graph: Graph, name: str) -> str:
+    """The value that another one holds entries of; a difference of two such may be zero."""
+    node = graph.by_name[name]
+    while node.kind is Kind.CALL and short_name(node.target) in PERMUTING | VIEWS | PICKED | _COPIES:
+        node = graph.by_name[next(node.refs())]
+    return node.name
 
 
 def _first(given: Mapping[str, object], found: set[str]) -> bool:

@@ -21,6 +21,7 @@ from symgraph.rules.schema import Rule
 from symgraph.rules.trial import Trial
 
 R, L = torch.randn, nn.Linear
+FIRST = torch.eye(6)[:, :1]
 
 
 class Net(nn.Module):
@@ -77,6 +78,16 @@ def chosen(scores: Callable[..., Tensor], *beside: Tensor, **parts: Any) -> Net:
     return Net(choose, R(6, 5), *beside, r=L(5, 6), e=R(6, 3), o=L(5, 3), **parts)
 
 
+def onto_rows(rows: Callable[[Tensor], Tensor]) -> Net:
+    """Scores by a linear map without a bias, of rows that are made of the input."""
+    choose = lambda s, x: s.e[F.linear(rows(x), s.r).topk(2, -1).indices].sum(1)  # noqa: E731
+    return Net(choose, R(6, 5), r=R(6, 5), e=R(6, 3))
+
+
+def straight_through(x: Tensor) -> Tensor:
+    return (10 * x).round() - x + x
+
+
 def projections() -> dict[str, nn.Module]:
     return {"q": L(6, 6), "k": L(6, 6), "v": L(6, 6), "o": L(6, 6)}
 
@@ -100,6 +111,15 @@ LOWERED: dict[str, tuple[Callable[[], Net], str, str]] = {
         "sort",
         "..., d",
     ),
+    "ties-of-relu-times-a-number": (lambda: chosen(lambda s, x: 2 * F.relu(s.r(x))), "sort", "..., d"),
+    "ties-of-relu-beside-a-number": (lambda: router(lambda x: 1 - F.relu(x)), "sort", "..., d"),
+    "ties-of-whole-quotients": (lambda: router(lambda x: x.div(0.1, rounding_mode="floor")), "sort", "..., d"),
+    "ties-of-what-cancels": (lambda: router(straight_through), "sort", "..., d"),
+    "ties-of-sigmoid-far-out": (lambda: behind_a_norm(lambda x: (x + 100).sigmoid()), "sort", "..., d"),
+    "ties-of-padded-rows": (lambda: onto_rows(lambda x: F.pad(x, (0, 0, 1, 0))), "sort", "..., d"),
+    "ties-of-rows-of-zeros": (lambda: onto_rows(lambda x: torch.cat([torch.zeros(1, 5), x])), "sort", "..., d"),
+    "ties-of-rows-that-are-subtracted": (lambda: onto_rows(lambda x: x - x[:1]), "sort", "..., d"),
+    "ties-of-rows-without-weight": (lambda: onto_rows(lambda x: x * FIRST), "sort", "..., d"),
     "ties-of-masked-rows": (
         lambda: chosen(lambda s, x, m: s.r(x) * m, torch.ones(6, 1, dtype=torch.bool)),
         "sort",
@@ -126,6 +146,9 @@ HELD: dict[str, tuple[Callable[[], Net], int]] = {
     "a-linear-router": (lambda: router(lambda x: x), 6),
     "a-softmax-router": (lambda: router(lambda x: x.softmax(-1)), 6),
     "a-sigmoid-router-behind-a-norm": (lambda: behind_a_norm(torch.sigmoid), 6),
+    "a-router-at-another-temperature": (lambda: router(lambda x: 1 - x / 3), 6),
+    "a-router-less-its-largest": (lambda: router(lambda x: x - x.amax(-1, keepdim=True)), 6),
+    "a-choice-by-rows-beside-ones": (lambda: onto_rows(lambda x: torch.cat([torch.ones(1, 5), x.cos()])), 6),
     "a-choice-by-a-linear-map": (lambda: chosen(lambda s, x: s.r(x)), 6),
     "attention-to-itself": (
         lambda: Net(
