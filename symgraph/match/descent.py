@@ -279,7 +279,9 @@ class Descent:
         table, before = self._table(turn, found, share, order, ranks)
         before = tried.unchanged if tried else before
         whole = len(known) == len(self.outlines[turn.unit]) or share == 1.0
-        outcome = Outcome(turn.unit, whole=whole, in_order=whole and tried is not None and tried.in_order)
+        # Of an order that stayed untried more may be found once the others have come to rest.
+        settled = whole and turn.unit not in self.in_order
+        outcome = Outcome(turn.unit, whole=settled, in_order=whole and tried is not None and tried.in_order)
         if twice and turn.anchored is None:
             return outcome._replace(step=self._creep(unit, table, ranks, home))
 

@@ -39,6 +39,7 @@ from symgraph.match.settle_step import Settle
 from symgraph.match.suitable import unsuited
 from symgraph.match.unchanged import Gate, calls_on
 from symgraph.measure.barrier import usable
+from symgraph.measure.batches import held
 from symgraph.measure.mixture import State, interpolate
 from symgraph.measure.synthetic import synthetic
 from symgraph.orbit.alignment import Alignment
@@ -344,10 +345,10 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
 
 
 def _made_up(data: Any, of: Shaped, settings: Settings) -> Any:
-    """The data, or where there is none, what the models of the common shape make up."""
+    """The data, as often as steps read it, or where there is none, what the models of the common shape make up."""
     wanted = NoData() if isinstance(data, str) and data == NONE else data
     if not isinstance(wanted, NoData):
-        return data
+        return held(data)
     return synthetic([model.module for model in of.models.values()], of.symmetry.graph, wanted, settings.loss)
 
 

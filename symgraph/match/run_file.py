@@ -13,7 +13,7 @@ from symgraph.errors import CheckpointError, UsageError, one_line
 from symgraph.io.files import atomic_path
 from symgraph.io.ranks import Ranks, current
 
-FORMAT = "symgraph run 3"
+FORMAT = "symgraph run 4"
 # Given what a run is of, its place in a file.
 Opened = Callable[[Mapping[str, Any]], "RunSection"]
 # Given the name of a part of a run, the place of that part.

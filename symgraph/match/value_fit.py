@@ -28,6 +28,7 @@ from symgraph.match.named_values import named_value
 from symgraph.match.suitable import ACTIVATIONS
 from symgraph.match.value_map import axis_at
 from symgraph.measure.alike_batches import alike
+from symgraph.measure.batches import held
 from symgraph.measure.synthetic import longest, synthetic
 from symgraph.orbit.alignment import Alignment
 from symgraph.tracing import state_of
@@ -90,6 +91,7 @@ def fitted_at(
     options = how.get("options") or {}
     given = values_of(options, MatchOptions) if isinstance(options, MatchOptions) else dict(options)
     own = {"alpha": 1.0, "observed_at": (at,), "batches": 0, "rows": 0}
+    data = held(data)
     how = {**how, "method": ACTIVATIONS, "options": {**given, **own}, "data": data}
     found = align(ends["base"], ends["to"], rules=rules, scratch=scratch, **how)
     said = f"aligned by this value alone, on {getattr(data, 'source', '') or 'the data'}"
@@ -106,7 +108,8 @@ def _means(ends: Mapping[str, Model], at: str, data: Any, rules: RuleSources) ->
     sums, count = [torch.zeros(()), torch.zeros(())], 0
     for inputs in batches:
         for side, state in enumerate(states):
-            rows = run.run(state, inputs, [node])[1][node].movedim(axis, -1).flatten(0, -2).double()
+            value = run.run(state, inputs, [node])[1][node].movedim(axis, -1).double()
+            rows = value.reshape(-1, value.shape[-1])
             sums[side] = sums[side] + rows.sum(0)
         count += len(rows)
     first, second = (total / count for total in sums)

@@ -126,7 +126,7 @@ def _constant(
     for _ in range(_BATCHES):
         inputs = random_inputs(graph, generator)
         before, moved = (run.run(state, inputs, [node])[1][node].movedim(axis, -1).double() for state in (wide, after))
-        rows.append((moved - before @ matrix.T).flatten(0, -2))
+        rows.append((moved - before @ matrix.T).reshape(-1, len(matrix)))
         largest = max(largest, float(moved.abs().max()))
     whole = torch.cat(rows)
     errors = []

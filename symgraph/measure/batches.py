@@ -88,6 +88,11 @@ def repeatable(batches: Any, source: str, empty: str = "") -> Any:
     return batches
 
 
+def held(batches: Any) -> Any:
+    """Batches that could be gone through once alone, in memory; all others as they are."""
+    return list(batches) if isinstance(batches, Iterator) else batches
+
+
 def counted(batches: Any, purpose: str) -> Any:
     """Repeatable batches that know how many they are.
 

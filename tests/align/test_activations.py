@@ -163,6 +163,15 @@ def test_the_share_that_is_chosen_has_the_smallest_barrier(validated: bool) -> N
         assert best <= found + 1e-9 and min(abs(found - x) for x in figures) < 1e-4
 
 
+def test_batches_that_can_be_read_once_are_read_as_often_as_it_takes() -> None:
+    c = case("mlp-gelu")
+    data = [batch | {"labels": batch["labels"] % 3} for batch in labelled("mlp-gelu")]
+    a, b = c.module.double(), c.modules(1).double()
+    given: dict[str, Any] = {"method": "activations", "symmetry": c.symmetry}
+    one, other = (symgraph.align(a, b, data=batches, **given) for batches in (iter(data), data))
+    assert one.notes == other.notes and any("chosen by the barrier" in note for note in one.notes)
+
+
 def test_without_labels_one_half_is_taken_and_said() -> None:
     c = case("vit")
     given: dict[str, Any] = {"method": "activations", "data": batches("vit", 2), "symmetry": c.symmetry}

@@ -281,3 +281,26 @@ def test_models_that_nobody_can_make_inputs_for_are_aligned_by_weights() -> None
     plain = symgraph.transport_vectors(base, steer, to, inputs, at=at)
     by_weights = symgraph.transport_vectors(base, steer, to, inputs, at=at, method="weights")
     assert torch.equal(plain.tensors["steer"], by_weights.tensors["steer"])
+
+
+class Unbatched(nn.Module):
+    """Its values have one axis alone."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.first(x[0]).tanh())
+        return found
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_value_of_one_axis_on_batches_that_can_be_read_once(once: bool) -> None:
+    a, b = Unbatched(0), Unbatched(1)
+    batches = [(x,) for x in random(3, 2, 6).float()]
+    data = iter(batches) if once else batches
+    found = symgraph.transport_vectors(a, {"steer": random(8)}, b, batches[0], at="tanh", data=data)
+    x, y = (torch.stack([m.first(x[0]).tanh() for (x,) in batches]).mean(0).double().detach() for m in (a, b))
+    torch.testing.assert_close(found.map.points(x), y, rtol=1e-4, atol=1e-6)

@@ -16,10 +16,10 @@ from torch import Tensor
 import symgraph
 from symgraph.errors import UsageError
 from symgraph.groups.class_names import SymmetryClass
-from symgraph.match import order_by_candidates
+from symgraph.match import descent, order_by_candidates
 from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
-from symgraph.match.order_by_candidates import orders, partners
+from symgraph.match.order_by_candidates import Tried, best_tried, orders, partners
 from symgraph.match.order_by_cost import outer_order
 from symgraph.match.unit_trees import units
 from symgraph.orbit.alignment import distance
@@ -145,6 +145,22 @@ def test_few_pairs_come_between_all_of_them_and_the_cost(name: str, seed: int, m
         monkeypatch.setattr(order_by_candidates, "LEAST", count)
         few = nearest(symmetry, a, b, MatchOptions(**one)).objective[-1]
         assert found["joint"][-1] - 1e-12 <= few <= found["gram"][-1] + 1e-12
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("name", ["list-gated", "list"])
+def test_orders_are_tried_once_more_where_all_has_come_to_rest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    symmetry = symgraph.infer(network(name))
+    a, b = (canonicalise(symmetry, float64(state_of(network(name, s)))).state for s in (0, 1))
+    last = dict[int, bool]()
+
+    def watched(symmetry: SymmetryGraph, unit: Tree, *given: Any, **how: Any) -> Tried | None:
+        last[unit.space.id] = how["still"]
+        return best_tried(symmetry, unit, *given, **how)
+
+    monkeypatch.setattr(descent, "best_tried", watched)
+    nearest(symmetry, a, b, MatchOptions(precision="float64"))
+    assert last and not any(last.values())
 
 
 @pytest.mark.usefixtures("few")
