@@ -35,7 +35,9 @@ def seen_where_closed(scores: Tensor) -> Tensor:
 CASES: dict[str, tuple[Weights, int]] = {
     "open": (lambda scores: scores.softmax(-1), HEADS),
     "filled": (filled(-1e30), HEADS),
+    "filled with minus infinity": (filled(-torch.inf), HEADS),
     "chosen": (chosen(-1e30), HEADS),
+    "chosen by one number": (lambda scores: torch.where(torch.ones(()) > 0, scores, -1e30).softmax(-1), HEADS),
     "filled with a number that is seen": (filled(-3.0), 0),
     "seen where closed": (seen_where_closed, 0),
 }
