@@ -7,7 +7,8 @@ Beside tilts and leans on gains, which depend on the model, what it leaves is co
     signs   and angles of pairs, by what is read or written along axes that are settled already
 
 Inputs, outputs and vocabularies are settled from the start; from there it goes through the tensors. Models on one orbit
-come to one point, as far as no two units have the same norm and no two axes the same second moment.
+come to one point, as far as no two units have the same norm, no two axes the same second moment, and no invertible
+space is written into by another rank than is read from it: no point of such an orbit has the least norm.
 """
 
 from __future__ import annotations

@@ -65,3 +65,15 @@ def test_experts_of_one_model_come_into_one_basis() -> None:
     for name in (up_name, down_name):
         apart = [float((state[name][i] - state[name][j]).abs().max()) for i in range(3) for j in range(i)]
         assert min(apart) < 1e-6 < sorted(apart)[1]
+
+
+def test_where_no_point_has_the_least_norm_the_function_stays() -> None:
+    """Five units between four inputs and three outputs: some of what is written is never read."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5, bias=False), torch.nn.Linear(5, 3)).double()
+    x = torch.randn(6, 4, dtype=torch.float64)
+    symmetry = symgraph.infer(net, (x,))
+    assert [space.group for space in symmetry.active] == ["invertible"]
+    one = symgraph.canonicalise(net, (x,), symmetry=symmetry).state
+    assert worst(dict(net.state_dict()), one) > 0.1
+    torch.testing.assert_close(torch.func.functional_call(net, one, (x,)), net(x), rtol=1e-9, atol=1e-9)
