@@ -129,7 +129,8 @@ class Carrier:
         """What a node does with a constant in a value that it reads: one use for each time that it reads it."""
         a = self.flow.applied.get(user.name)
         relay = self.flow.d.eq.prepared.relays.get((value, user.name))
-        if a is None or user.name in self.flow.d.eq.slots:
+        # Of a value without entries nothing tells what becomes of it.
+        if a is None or user.name in self.flow.d.eq.slots or not spot.at.numel():
             yield Seen()
         elif relay is not None and relay.end in self.graph.by_name and is_constant(spot.at, relay.dim):
             yield self._relayed(relay, spot)

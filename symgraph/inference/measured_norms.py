@@ -170,7 +170,13 @@ def _laws(flow: Dataflow, region: Region, axes: Axes) -> Laws:
     def of(tables: dict[str, Tensor]) -> Laws:
         run = Runner(flow.graph, small, tables)
         numbers = own + [float(t) for t in tables.values() if t.is_floating_point()]
-        return measured(lambda x: run(x.reshape(shape)).reshape(flat), flat, axes[0], numbers)
+
+        def flattened(x: Tensor) -> Tensor:
+            found = run(x.reshape(shape))
+            # Along axes of one entry what is reduced had the shape of the whole: it is no norm.
+            return found.reshape(flat) if found.numel() == x.numel() else found
+
+        return measured(flattened, flat, axes[0], numbers)
 
     return reduce(Laws.met, map(of, tables_in_worlds(flow.graph, region.tables)))
 

@@ -83,7 +83,7 @@ def random_state(graph: Graph, generator: torch.Generator) -> State:
         if len(node.shape) < 2:
             state[name] = 1.0 + 0.2 * noise.abs()
         else:
-            state[name] = noise * max(node.shape[1:], default=1) ** -0.5
+            state[name] = noise * max(*node.shape[1:], 1) ** -0.5
     return state
 
 

@@ -26,6 +26,10 @@ def of_two(f: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], nn.Module]:
     return lambda: Net(lambda s, x: s.o(f(s.i(x), s.j(x))), i=nn.Linear(5, 6), j=nn.Linear(5, 6), o=nn.Linear(6, 3))
 
 
+def over_positions(y: Tensor) -> Tensor:
+    return y - y.mean((2, 3), keepdim=True)
+
+
 def scattered(y: Tensor) -> Tensor:
     return torch.zeros(3, 6).to(y).scatter_add(0, AT[:, None].expand(-1, 6), y)
 
@@ -74,6 +78,18 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[tuple[int,
         SHAPE,
         [(0, "positive monomial")],
     ),
+    "no units, behind a curve": (
+        lambda: nn.Sequential(nn.Linear(5, 0), nn.GELU(), nn.Linear(0, 3)),
+        SHAPE,
+        [(0, "permutation")],
+    ),
+    "a mean of one entry": (
+        lambda: Net(
+            lambda s, x: s.o(F.relu(over_positions(s.c(x))).flatten(1)), c=nn.Conv2d(3, 4, 1), o=nn.Linear(4, 3)
+        ),
+        (2, 3, 1, 1),
+        [(4, "positive monomial")],
+    ),
     "interpolation": (between(lambda y: y.lerp(y.flip(0), 0.3)), SHAPE, [(6, "invertible")]),
     "channels of zeros": (
         lambda: Net(padded, c=nn.Conv2d(3, 4, 1), d=nn.Conv2d(9, 9, 1), o=nn.Linear(9, 3)),
@@ -92,3 +108,8 @@ def test_it_has_a_rule(case: str) -> None:
     assert not found.uncovered
     assert sorted((s.size, str(s.group)) for s in found.active) == sorted(wanted)
     assert error(model, x, found) < 1e-9
+
+
+def test_an_empty_batch_is_no_error() -> None:
+    net = between(lambda y: y - y.mean(-1, keepdim=True))()
+    assert [str(s.group) for s in infer(trace(net, (torch.zeros(0, 5),))).active] == ["orthogonal fixing ones"]
