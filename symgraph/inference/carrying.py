@@ -15,7 +15,7 @@ from torch import Tensor
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
-from symgraph.inference.entry_numbers import is_constant, line_along, moved, varies
+from symgraph.inference.entry_numbers import is_constant, line_along, moved, stands_anywhere, varies
 from symgraph.inference.flow import BLANK, Flow
 from symgraph.inference.learned_gains import LearnedGain, LearnedGains
 from symgraph.inference.matrix_parts import Part, part_of
@@ -171,7 +171,7 @@ class Carrier:
 
     def _arrived(self, value: str, spot: Spot, nodes: tuple[Node, ...]) -> Iterator[Use]:
         at = self.carried_out(value, spot.at, nodes)
-        if bool(at.any()):
+        if stands_anywhere(at):
             rows = None if spot.rows is None else self.carried_out(value, spot.rows, nodes)
             yield Passed(nodes[-1].name, spot.moved(at, rows))
 

@@ -12,6 +12,7 @@ import torch
 
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
+from symgraph.inference.entry_numbers import stands_anywhere
 from symgraph.inference.flow import BLANK, Flow, Key, Stretch, alone, holds, keys_of
 from symgraph.inference.planes import norms
 from symgraph.inference.shearable import Shearing
@@ -153,7 +154,7 @@ class Centring:
         if not isinstance(user.result, Tensor) or len(held) != 1 or prod(read.shape) > LARGEST:
             return False
         marked = self._marked(value, held.pop(), frames)
-        return not bool(Carrier(self.flow).carried_out(value, marked, (user,)).any())
+        return not stands_anywhere(Carrier(self.flow).carried_out(value, marked, (user,)))
 
     def _marked(self, value: str, axis: int, frames: set[int]) -> torch.Tensor:
         """One at every position of a value that stands on one of the frames along an axis, zero elsewhere."""

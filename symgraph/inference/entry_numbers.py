@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from symgraph.ir import Graph, Kind, Node
@@ -56,6 +57,16 @@ def compact(tensors: Sequence[Tensor]) -> list[Tensor]:
 def varies(numbers: Tensor, dim: int) -> bool:
     """Whether numbers may differ along a dimension, as far as strides tell."""
     return numbers.shape[dim] > 1 and numbers.stride(dim) != 0
+
+
+def stands_anywhere(numbers: Tensor) -> bool:
+    """Whether any number is not zero."""
+    return bool(compact([numbers])[0].any())
+
+
+def same_numbers(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same numbers at the same positions."""
+    return one.shape == other.shape and torch.equal(*compact([one, other]))
 
 
 def is_constant(numbers: Tensor, dim: int) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from symgraph.inference.carrying import Name, Spot, Window, span_of
-from symgraph.inference.entry_numbers import compact
+from symgraph.inference.entry_numbers import compact, same_numbers
 from symgraph.inference.null_space import Summand
 from symgraph.symmetry.terms import over_leaves
 
@@ -31,8 +31,8 @@ def gathered(spots: list[Spot]) -> list[Spot]:
 def _as_one(one: Spot, other: Spot) -> Spot | None:
     if one.name != other.name or one.window != other.window or (one.rows is None) != (other.rows is None):
         return None
-    rows = one.rows is None or other.rows is None or torch.equal(one.rows, other.rows)
-    if rows and torch.equal(one.at, other.at):
+    rows = one.rows is None or other.rows is None or same_numbers(one.rows, other.rows)
+    if rows and same_numbers(one.at, other.at):
         return replace(one, factor=one.factor + other.factor)
     mine, theirs = compact([one.at, other.at])
     apart = one.rows is None and one.factor == other.factor and not bool(((mine > 0) & (theirs > 0)).any())
