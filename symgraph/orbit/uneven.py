@@ -113,8 +113,10 @@ class Restate(Step):
 
 def affine(graph: Graph, statistics: Statistics, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Slope and shift of each channel before gain and bias: the operator is affine, so two points say all."""
-    given = {operand: state[name] for operand, name in zip(statistics.operands, statistics.tensors, strict=True)}
-    zero, one = (_channels(graph, statistics, given, level) for level in (0.0, 1.0))
+    # The call is made on the host, wherever the state is.
+    given = {operand: state[name].cpu() for operand, name in zip(statistics.operands, statistics.tensors, strict=True)}
+    there = state[statistics.gain].device
+    zero, one = (_channels(graph, statistics, given, level).to(there) for level in (0.0, 1.0))
     return one - zero, zero
 
 

@@ -116,7 +116,9 @@ class _Settling:
         return self.element
 
     def _move(self, space: Space, element: Element) -> None:
-        step = GroupElement(self.symmetry, {space.id: element})
+        # What stays of a neutral element is on the host.
+        like = next(iter(self.state.values()))
+        step = GroupElement(self.symmetry, {space.id: element}).to(dtype=like.dtype, device=like.device)
         self.state |= step.on_stacked(self.state)
         self.element = step.after(self.element)
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from elsewhere import DEVICE, Elsewhere
-from models_zoo import batches, network
+from models_zoo import batches, case, network, worst
 from torch import nn
 
 import symgraph
+from symgraph.orbit.unique import unique
 
 DEVICES = [("mlp", "cpu")]
 if torch.cuda.is_available():
@@ -129,3 +130,15 @@ def test_the_device_tells_operands_on_two_devices() -> None:
         assert not elsewhere.copies and elsewhere.read == 1
         assert there.cpu().tolist() == [[1.0] * 3] * 3
         assert [copy.shape for copy in elsewhere.copies] == [(3, 3)]
+
+
+@pytest.mark.parametrize("name", ["mlp-tanh", "llama", "resnet"])
+def test_the_canonical_form_is_made_where_the_weights_are(name: str) -> None:
+    found = case(name)
+    state = found.state(1)
+    expected = unique(found.symmetry, state).state
+    with Elsewhere():
+        there = unique(found.symmetry, {key: tensor.to(DEVICE) for key, tensor in state.items()}).state
+        assert all(tensor.device.type == DEVICE for tensor in there.values())
+        back = {key: tensor.cpu() for key, tensor in there.items()}
+    assert worst(expected, back) < 1e-9
