@@ -16,7 +16,7 @@ from torch import Tensor
 from symgraph.groups.lattice import Bound, SymmetryClass, down
 from symgraph.inference.commutant import TOLERANCE, Turns, turns
 from symgraph.inference.meetings import Meeting, meetings_of
-from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_of
+from symgraph.inference.regions import AT_ONCE, Dataflow, Region, Runner, replaced, tables_of
 from symgraph.ir import Graph, Kind, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
@@ -256,20 +256,43 @@ def _matrices(run: Runner, shape: Shape, axis: int) -> Tensor | None:
         return None
     units = torch.eye(shape[axis], dtype=torch.float64)
     spread = units.reshape(len(units), *(size if i == axis else 1 for i, size in enumerate(shape)))
-    columns = [column.movedim(axis, -1) for column in run.each(spread.expand(-1, *shape))]
-    for i in range(len(shape) - 1):
-        firsts = [c.narrow(i, 0, 1) for c in columns]
-        if all(bool((c - f).abs().max() <= TOLERANCE) for c, f in zip(columns, firsts, strict=True)):
-            columns = firsts
-    found = torch.stack(columns, -1)
+    # Some at a time: all of them at every position of a large model are gigabytes.
+    parts = [_columns(run, some.expand(-1, *shape), axis) for some in torch.split(spread, AT_ONCE)]
+    positions = [max(sizes) for sizes in zip(*(part.shape[:-1] for part in parts), strict=True)]
+    found = torch.cat([part.expand(*positions, -1) for part in parts], -1)
     generator = torch.Generator().manual_seed(len(shape))
     for scale in (1e-3, 1.0, 1e3):
         x = scale * torch.randn(shape, generator=generator, dtype=torch.float64)
-        expected = (found @ x.movedim(axis, -1).unsqueeze(-1)).squeeze(-1)
+        expected = _multiplied(found, x.movedim(axis, -1))
         error = (run(x).movedim(axis, -1) - expected).abs().max()
         if not bool(error <= TOLERANCE * scale * found.abs().max().clamp_min(1.0)):
             return None
     return found
+
+
+def _columns(run: Runner, units: Tensor, axis: int) -> Tensor:
+    """What a region makes of some unit vectors at every position, where they vary along these.
+
+    Shapes: units (k, ...); result (positions..., d, k).
+    """
+    columns = [column.movedim(axis, -1) for column in run.each(units)]
+    for i in range(columns[0].dim() - 1):
+        firsts = [c.narrow(i, 0, 1) for c in columns]
+        if all(bool((c - f).abs().max() <= TOLERANCE) for c, f in zip(columns, firsts, strict=True)):
+            columns = firsts
+    return torch.stack(columns, -1)
+
+
+def _multiplied(matrices: Tensor, x: Tensor) -> Tensor:
+    """M x at every position; a matrix that many positions share is not written out for each of them.
+
+    Shapes: matrices (positions..., d, d), with size one where they do not vary; x, result (positions..., d).
+    """
+    order = sorted(range(x.dim() - 1), key=lambda i: matrices.shape[i] == 1)
+    rows, each = x.permute(*order, -1), matrices.reshape(-1, *matrices.shape[-2:])
+    made = rows.reshape(len(each), -1, rows.shape[-1]) @ each.mT
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return made.reshape(*rows.shape[:-1], -1).permute(*back, -1)
 
 
 def _in_one_run(found: Turns) -> bool:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import torch
+from largest import largest
 from torch import Tensor, nn
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from symgraph.inference.carrying import Spot
 from symgraph.inference.entry_numbers import moved, same_numbers, stands_anywhere
@@ -46,30 +41,6 @@ class Experts(nn.Module):
         read: Tensor = torch.bmm(weights, torch.relu(self.up(x)).unsqueeze(-1)).squeeze(-1)
         result: Tensor = self.down(torch.relu(read))
         return result
-
-
-class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """How many entries the largest tensor has that anything but a view is made of, or that it makes."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.entries = 0
-
-    def __torch_dispatch__(
-        self, func: OpOverload, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if not any(made.alias_info for made in func._schema.returns):
-            met = (t for t in tree_leaves((args, kwargs, found)) if isinstance(t, Tensor) and not t.is_meta)
-            self.entries = max([self.entries, *(t.numel() for t in met)])
-        return found
-
-
-def largest(what: Callable[[], object]) -> int:
-    counted = Largest()
-    with counted:
-        what()
-    return counted.entries
 
 
 def test_what_is_picked_of_large_tables_is_followed_without_their_size() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from function_nets import Net, error, spread
+from largest import largest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,6 +49,24 @@ def test_a_turned_part_in_another_order_beside_a_plain_one() -> None:
     counted = audit(model, inputs, symmetry=found)
     assert counted.complete, str(counted)
     assert error(model, inputs, found) < 1e-9
+
+
+def many_heads(s: Any, x: Tensor) -> Tensor:
+    """Queries and keys of many heads, all turned by the same angles."""
+    b, t, _ = x.shape
+    q, k = (m(x).view(b, t, 32, 64).transpose(1, 2) for m in (s.q, s.k))
+    q, k = (y * s.c + torch.cat([-y[..., 32:], y[..., :32]], -1) * s.n for y in (q, k))
+    out: Tensor = F.scaled_dot_product_attention(q, k, s.v(x).unsqueeze(1)).mean(1)
+    return out
+
+
+def test_turns_of_many_heads_are_measured_without_all_unit_vectors_at_once() -> None:
+    angles = torch.outer(torch.arange(4.0), torch.logspace(0, -2, 32)).repeat(1, 2)
+    maps = {name: nn.Linear(6, size, bias=False) for name, size in (("q", 2048), ("k", 2048), ("v", 5))}
+    graph = trace(Net(many_heads, **maps, c=(angles.cos(), False), n=(angles.sin(), False)), (torch.randn(1, 4, 6),))
+    found = infer(graph)
+    assert "rotary" in {str(s.group) for s in found.active if "q.weight" in found.parameters_of[s.id]}
+    assert largest(lambda: infer(graph)) < 64 * 4 * 2048
 
 
 def by_table(s: Any, x: Tensor) -> Tensor:
