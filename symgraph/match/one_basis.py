@@ -29,6 +29,7 @@ from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
 from symgraph.match.learned_matching import Learned, Lesson
 from symgraph.match.match_options import Settings
+from symgraph.match.match_step import MatchStep
 from symgraph.match.plan_program import Plan, Wanted, plan_program
 from symgraph.match.prepare_steps import Embed, Reduce
 from symgraph.match.program import Program
@@ -309,6 +310,9 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
     """
     settings = wanted.settings
     data, validation = (_made_up(d, of, settings) for d in (wanted.data, settings.validation))
+    if any(isinstance(step, MatchStep) and step.reads_data for step in program.steps):
+        # Each model reads them, and then the barrier that chooses among matches; training takes what comes.
+        data = held(data)
     states = {name: state_of(model.module) for name, model in of.models.items()}
     hashes = {
         name: _checked(model, states[name], called.get(name, name), of.symmetry) for name, model in of.models.items()
@@ -345,10 +349,10 @@ def ran(of: Shaped, program: Program, wanted: Wanted, *, network: str, called: M
 
 
 def _made_up(data: Any, of: Shaped, settings: Settings) -> Any:
-    """The data, as often as steps read it, or where there is none, what the models of the common shape make up."""
+    """The data, or where there is none, what the models of the common shape make up."""
     wanted = NoData() if isinstance(data, str) and data == NONE else data
     if not isinstance(wanted, NoData):
-        return held(data)
+        return data
     return synthetic([model.module for model in of.models.values()], of.symmetry.graph, wanted, settings.loss)
 
 
