@@ -30,11 +30,11 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Load, canonicalise, write."""
-    from symgraph.match.one_form import one_form, write_form
+    from symgraph.match.one_form import one_form
 
     found = inputs.rewritten(args)
     with console.working("canonicalising"):
-        form = one_form(found, rules=inputs.rule_book(args), ordered=not args.keep_order)
-    out = write_form(form, args.out, command=args.typed, **inputs.writing(args))
+        form = one_form(found, rules=inputs.rule_book(args), unique=not args.keep_order)
+    out = form.save_pretrained(args.out, command=args.typed, **inputs.writing(args))
     console.wrote(form, out)
     return 0

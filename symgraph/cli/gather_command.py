@@ -32,11 +32,11 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Load, gather, write."""
-    from symgraph.match.gather import gather, write_gathered
+    from symgraph.match.gather import gather
 
     found = inputs.rewritten(args)
     with console.working("gathering"):
         gathered = gather(found, over=args.over, rounds=args.rounds, rules=inputs.rule_book(args))
-    out = write_gathered(gathered, args.out, command=args.typed, **inputs.writing(args))
+    out = gathered.save_pretrained(args.out, command=args.typed, **inputs.writing(args))
     console.wrote(gathered, out)
     return 0

@@ -65,7 +65,7 @@ def add(commands: Commands) -> None:
 
 def run(args: Arguments, console: Console) -> int:
     """Load, rotate, write."""
-    from symgraph.match.rotate import rotate, write_rotated
+    from symgraph.match.rotate import rotate
 
     if args.emit:
         return _emit(args, console)
@@ -84,7 +84,7 @@ def run(args: Arguments, console: Console) -> int:
             rules=inputs.rule_book(args),
             options={"steps": args.steps, "lr": args.lr},
         )
-    out = write_rotated(rotated, args.out, command=args.typed, **inputs.writing(args))
+    out = rotated.save_pretrained(args.out, command=args.typed, **inputs.writing(args))
     console.wrote(rotated, out)
     return 0
 

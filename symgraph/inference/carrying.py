@@ -177,13 +177,12 @@ class Carrier:
 
     def carried_out(self, value: str, numbers: Tensor, nodes: tuple[Node, ...]) -> Tensor:
         """What operators that are linear in a value make of it, if all else is zero."""
-        given = {ref: numbers if ref == value else self.zero(ref) for ref in nodes[0].refs()}
+        given = {ref: numbers if ref == value else self._zero(ref) for ref in nodes[0].refs()}
         nothing = {**given, value: torch.zeros_like(numbers)} if "pad" in nodes[0].target else None
         found = moved(self.graph, nodes, given)
         return found if nothing is None else found - moved(self.graph, nodes, nothing)
 
-    def zero(self, value: str) -> Tensor:
-        """Zeros in the place of a value."""
+    def _zero(self, value: str) -> Tensor:
         meta = self.graph.by_name[value].result
         kind = getattr(torch, meta.dtype) if isinstance(meta, Meta) else torch.float64
         kind = torch.float64 if kind.is_floating_point else kind

@@ -12,11 +12,9 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier, Passed, Read, Spot
 from symgraph.inference.flow import Flow
 from symgraph.inference.matrix_parts import Part
-from symgraph.ir import Node, Tensor
+from symgraph.ir import Node
 from symgraph.symmetry.families import Piece, Plane
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaf_keys, multiplied
-from symgraph.tracing.arguments import PATTERN
-from symgraph.tracing.interpreter import call
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +85,17 @@ def reads_of(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:
         for user in flow.graph.users[value]:
             applied = flow.applied.get(user.name)
             beside = applied is not None and applied.rule.structure in ("cat", "index")
-            alone = beside or set(user.refs()) == {value}
+            alone = beside or (set(user.refs()) == {value} and _keeps_plane(flow, applied))
             for use in carrier.uses(value, user, spot):
                 if isinstance(use, Read) and len(use.readers) == 1:
                     yield use
-                elif isinstance(use, Passed) and alone and use.spot.factor == 1.0 and _adds_nothing(carrier, user):
+                elif isinstance(use, Passed) and alone and use.spot.factor == 1.0:
                     todo.append((use.value, use.spot))
 
 
-def _adds_nothing(carrier: Carrier, user: Node) -> bool:
-    """Whether an operator makes zeros of zeros, as far as it can be called: what adds a number leaves the plane."""
-    if not isinstance(user.result, Tensor):
-        return True
-    if user.target.startswith(PATTERN):
-        return False
-    return not bool(call(carrier.graph, user.name, {ref: carrier.zero(ref) for ref in user.refs()}).any())
+def _keeps_plane(flow: Flow, applied: Applied | None) -> bool:
+    """Whether a call of one operand moves its entries or is linear: what adds a number leaves the plane."""
+    return applied is not None and (applied.rule.structure is not None or flow.is_linear(applied))
 
 
 def norms(flow: Flow) -> Iterator[tuple[Applied, tuple[str, str], int]]:

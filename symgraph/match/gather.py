@@ -13,24 +13,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from symgraph.errors import UsageError, argument, shorten
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
-from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
-from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given, several
-from symgraph.match.cards import card_of_one
 from symgraph.match.match_models import nearest
 from symgraph.match.match_options import MatchOptions
 from symgraph.match.program_run import narrowed
-from symgraph.match.restated import Restated
+from symgraph.match.restated import Reformed
 from symgraph.match.unchanged import Endpoint
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
@@ -62,21 +58,22 @@ class Spread:
 
 
 @dataclass(frozen=True, repr=False)
-class Gathered(Restated):
+class Gathered(Reformed):
     """A model, in canonical form, of which experts or heads are in one basis; its function is what it was."""
+
+    what: ClassVar[str] = "gathered"
+    about: ClassVar[str] = (
+        "The same function as the model it was made from; what lies side by side inside of it is in one basis."
+    )
 
     model: Model
     state: State
     alignment: Alignment
     spreads: tuple[Spread, ...]
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Writes it as a checkpoint of its class, with a model card; see `write_gathered`.
-
-        Raises:
-            CheckpointError: the folder exists or cannot be written.
-        """
-        return write_gathered(self, folder, overwrite=overwrite)
+    def made(self) -> tuple[str, tuple[str, ...]]:
+        """How, and how far apart all were before and after."""
+        return "each position matched to the mean of all, by what acts inside of it", tuple(map(str, self.spreads))
 
     def to_plain(self) -> dict[str, Any]:
         """Names and figures as plain data."""
@@ -218,24 +215,3 @@ def _first(tensor: Tensor, dim: int) -> Tensor:
 
 def _mean(tensor: Tensor, dim: int) -> Tensor:
     return tensor.mean(dim, keepdim=True)
-
-
-def write_gathered(
-    found: Gathered, out: str | Path, *, command: str = "", overwrite: bool = False, shard_size: int = SHARD_SIZE
-) -> Path:
-    """Writes a model of which experts or heads are in one basis.
-
-    Raises:
-        CheckpointError: the folder exists or cannot be written.
-    """
-    card = card_of_one(
-        found.model,
-        found.alignment,
-        "gathered",
-        about="The same function as the model it was made from; what lies side by side inside of it is in one basis.",
-        method="each position matched to the mean of all, by what acts inside of it",
-        command=command,
-        notes=tuple(map(str, found.spreads)),
-    )
-    how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
-    return checkpoint.write(found.model, found.state, out, card=str(card), **how)

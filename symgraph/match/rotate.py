@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from symgraph.errors import UsageError, argument, either, near, shorten
 from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
-from symgraph.io import checkpoint
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
-from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
 from symgraph.io.options import given, require, several
 from symgraph.io.tied import untie
-from symgraph.match.cards import card_of_one
 from symgraph.match.match_options import Settings
 from symgraph.match.program_run import narrowed
-from symgraph.match.restated import Restated
+from symgraph.match.restated import Reformed
 from symgraph.match.unchanged import Endpoint
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
@@ -46,13 +42,18 @@ DESCENT = DescentOptions(steps=200, lr=0.02, full=False, permutations=False)
 
 
 @dataclass(frozen=True, repr=False)
-class Rotated(Restated):
+class Rotated(Reformed):
     """A model with a rotation fused into its weights.
 
     `turned` are the spaces that rotate, `state` holds the weights, `before` and `after` are the relative squared errors
     of rounding its matrices as `rounding` says (0 where it has none that is rounded); `kept` says of the other spaces
     why they do not rotate. `alignment` leads from the model to it.
     """
+
+    what: ClassVar[str] = "rotated"
+    about: ClassVar[str] = (
+        "The same function as the model it was made from, at weights that lose less when they are rounded."
+    )
 
     model: Model
     by: str
@@ -66,13 +67,10 @@ class Rotated(Restated):
     notes: tuple[str, ...] = ()
     descended: Descended | None = None
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Writes it as a checkpoint of its class, with a model card; see `write_rotated`.
-
-        Raises:
-            CheckpointError: the folder exists or cannot be written.
-        """
-        return write_rotated(self, folder, overwrite=overwrite)
+    def made(self) -> tuple[str, tuple[str, ...]]:
+        """By which rotation of which spaces, and what it does to the error of rounding."""
+        method, *notes = str(self).splitlines()
+        return method, tuple(notes)
 
     def to_plain(self) -> dict[str, Any]:
         """Names and figures as plain data."""
@@ -207,24 +205,3 @@ def _how_larger(model: str, space: str) -> str:
 def _reason(symmetry: SymmetryGraph, space: Space) -> str:
     words = space.maps.meaning(symmetry.index_set(space))
     return f"{space.name} ({space.size}) stays as it is: its group is {space.group} ({words})"
-
-
-def write_rotated(
-    found: Rotated, out: str | Path, *, command: str = "", overwrite: bool = False, shard_size: int = SHARD_SIZE
-) -> Path:
-    """Writes a model with its rotation.
-
-    Raises:
-        CheckpointError: the folder exists or cannot be written.
-    """
-    card = card_of_one(
-        found.model,
-        found.alignment,
-        "rotated",
-        about="The same function as the model it was made from, at weights that lose less when they are rounded.",
-        method=str(found).splitlines()[0],
-        command=command,
-        notes=(*str(found).splitlines()[1:],),
-    )
-    how: dict[str, Any] = {"overwrite": overwrite, "shard_size": shard_size}
-    return checkpoint.write(found.model, found.state, out, card=str(card), **how)

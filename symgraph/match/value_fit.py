@@ -8,7 +8,7 @@ trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from symgraph.errors import DataError
+from symgraph.errors import DataError, UsageError, shorten
 from symgraph.inference.sources import RuleSources, infer
 from symgraph.io.data import NoData
 from symgraph.io.models import Model
-from symgraph.io.options import values_of
+from symgraph.io.options import given
 from symgraph.ir import Graph
 from symgraph.match.align import align
 from symgraph.match.match_options import MatchOptions
@@ -86,16 +86,25 @@ def fitted_at(
 
     Raises:
         DataError: there are no batches, or they do not fit the models.
-        UsageError: no unit can be seen at the value.
+        UsageError: no unit can be seen at the value, or an option says what else is seen.
     """
-    options = how.get("options") or {}
-    given = values_of(options, MatchOptions) if isinstance(options, MatchOptions) else dict(options)
-    own = {"alpha": 1.0, "observed_at": (at,), "batches": 0, "rows": 0}
     data = held(data)
-    how = {**how, "method": ACTIVATIONS, "options": {**given, **own}, "data": data}
+    how = {**how, "method": ACTIVATIONS, "options": _options(given(MatchOptions, how.get("options")), at), "data": data}
     found = align(ends["base"], ends["to"], rules=rules, scratch=scratch, **how)
     said = f"aligned by this value alone, on {getattr(data, 'source', '') or 'the data'}"
     return ValueFit(found.alignment, _means(ends, at, data, rules), (str(found).splitlines()[0], *found.notes, said))
+
+
+def _options(asked: MatchOptions, at: str) -> MatchOptions:
+    """What is asked for, with the value alone as what is seen, in all examples."""
+    usual = MatchOptions()
+    stated = [
+        name for name in ("alpha", "observed_at", "batches", "rows") if getattr(asked, name) != getattr(usual, name)
+    ]
+    if stated:
+        remedy = "leave it out, or name a method of alignment"
+        raise UsageError(f"{shorten(stated)}: the models are aligned by one value alone", remedy=remedy)
+    return replace(asked, alpha=1.0, observed_at=(at,), batches=0, rows=0)
 
 
 @torch.no_grad()

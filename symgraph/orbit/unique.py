@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from symgraph.orbit.action import GroupElement, neutral
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.constant_steps import Shift
 from symgraph.orbit.freedoms import to_clean_gauge
-from symgraph.orbit.grams import blocks_on, gram
+from symgraph.orbit.grams import add_to, blocks_on, gram
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.orbit.tensor_blocks import Block, unfold
@@ -69,8 +70,7 @@ def _levelling(symmetry: SymmetryGraph, constants: Sequence[Constant], state: St
     for constant in constants:
         yield Shift(constant, _constant_of(constant, state))
     for statistics in symmetry.statistics:
-        levels = [_level_of(symmetry, statistics, name, state) for name in statistics.tensors]
-        yield Restate(symmetry.graph, statistics, torch.stack(levels))
+        yield Restate(symmetry.graph, statistics, _statistics_of(symmetry, statistics, state))
 
 
 def _constant_of(constant: Constant, state: State) -> Tensor:
@@ -84,11 +84,15 @@ def _constant_of(constant: Constant, state: State) -> Tensor:
     return -(mean @ along) / (along @ along)
 
 
-def _level_of(symmetry: SymmetryGraph, statistics: Statistics, name: str, state: State) -> Tensor:
-    """What takes a statistic to one where the slope depends on it (a variance), and else to zero (a mean)."""
+def _statistics_of(symmetry: SymmetryGraph, statistics: Statistics, state: State) -> Tensor:
+    """What takes statistics to one where the slope depends on them (variances), and else to zero (means)."""
     slope, _ = affine(symmetry.graph, statistics, state)
-    other, _ = affine(symmetry.graph, statistics, {**state, name: state[name] + 1.0})
-    return float(not torch.allclose(slope, other, rtol=1e-9)) - state[name]
+
+    def change(name: str) -> Tensor:
+        other, _ = affine(symmetry.graph, statistics, {**state, name: state[name] + 1.0})
+        return float(not torch.allclose(slope, other, rtol=1e-9)) - state[name]
+
+    return torch.stack([change(name) for name in statistics.tensors])
 
 
 class _Settling:
@@ -123,7 +127,7 @@ class _Settling:
         self.element = step.after(self.element)
 
     def _blocks(self, space: Space) -> Iterator[Block]:
-        return blocks_on(self.symmetry, space.id, [self.state], lambda name: name in self.state)
+        return blocks_on(self.symmetry, space.id, [self.state], lambda _: True)
 
     # -- orders ------------------------------------------------------------------------------------------------
 
@@ -133,7 +137,7 @@ class _Settling:
         norms = [self._rows(space, block).square().sum(-1) for block in self._blocks(space)]
         if not norms:
             return plain
-        return replace(plain, index=torch.stack(norms).sum(0).argsort(stable=True, dim=-1, descending=True))
+        return replace(plain, index=reduce(torch.add, norms).argsort(stable=True, dim=-1, descending=True))
 
     # -- signs, angles and axes ----------------------------------------------------------------------------------
 
@@ -169,16 +173,17 @@ class _Settling:
         found = list(self._sums(space).values())
         if not found:
             return None
-        towards, layout = torch.stack(found).sum(0), self.symmetry.index_set(space).layout
+        towards, layout = reduce(torch.add, found), self.symmetry.index_set(space).layout
         wanted = _first_of_pairs(towards, layout) if maps.paired else self._principal(space, towards)
         matrix, _ = maps.optimum(wanted.reshape(-1, space.size, space.size), layout)
         return Element.rotation(matrix.reshape(wanted.shape))
 
     def _principal(self, space: Space, towards: Tensor) -> Tensor:
         """Principal axes as rows, as long as what is along them, on the side of a vector: (F, n, n)."""
-        dims = [(block, [block.dim(outer) for outer in space.fibre]) for block in self._blocks(space)]
-        moments = torch.stack([gram(block.tensors[0], block.dim(space.id), fibre) for block, fibre in dims]).sum(0)
-        values, axes = torch.linalg.eigh(moments)
+        grams = (
+            gram(block.tensors[0], block.dim(space.id), [*map(block.dim, space.fibre)]) for block in self._blocks(space)
+        )
+        values, axes = torch.linalg.eigh(reduce(torch.add, grams))
         rows = axes.mT.flip(-2)
         sides = torch.where((rows @ towards.unsqueeze(-1)) < 0, -1.0, 1.0)
         lengths = values.flip(-1).clamp(min=0).sqrt().unsqueeze(-1)
@@ -196,8 +201,7 @@ class _Settling:
             leaf, rows = block.leaves[block.dim(space.id)], self._rows(space, block)
             # Unlike weights, so that what is centred along an axis does not come to zero.
             weights = torch.arange(1, rows.shape[-1] + 1).to(rows).rsqrt()
-            exponents = self.symmetry.frame(leaf.frame).sign
-            sums[exponents] = sums.get(exponents, 0) + rows @ weights
+            add_to(sums, self.symmetry.frame(leaf.frame).sign, rows @ weights)
         return sums
 
     def _rows(self, space: Space, block: Block) -> Tensor:

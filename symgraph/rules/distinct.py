@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import torch
 
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
-from symgraph.rules.magnitude import PERMUTING, PICKED, SUMS, VIEWS, is_float, moderate_values, vanishing_values
+from symgraph.rules.magnitude import (
+    PERMUTING,
+    PICKED,
+    SUMS,
+    VIEWS,
+    is_float,
+    moderate_values,
+    plain_arguments,
+    vanishing_values,
+)
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.operators import short_name
@@ -120,7 +129,7 @@ class Distinct:
 
     def _distinct_sum(self, node: Node, base: str, axis: int) -> bool:
         """A sum of something distinct with finite numbers, or a product with what is the same along the axis."""
-        refs, given = list(node.refs()), list(numbers(node))
+        refs, given = list(node.refs()), list(plain_arguments(node))
         if (arguments(node) or {}).get("rounding_mode") is not None:
             return False
         if len(refs) == 1:
@@ -220,10 +229,3 @@ def _inside(after: Sequence[int], before: Sequence[int], axis: int) -> int | Non
         if inner <= step and step * after[axis] <= inner * before[place]:
             return place
     return None
-
-
-def numbers(node: Node) -> Iterator[object]:
-    """What a call is made with beside values."""
-    for value in (*node.args, *(value for _, value in node.kwargs)):
-        if not isinstance(value, Ref):
-            yield value

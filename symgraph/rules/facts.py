@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 
 from symgraph.ir import Graph, Kind, Node, Tensor
 from symgraph.rules.binding import Binding
-from symgraph.rules.distinct import Distinct, numbers
-from symgraph.rules.magnitude import PERMUTING, PICKED, SUMS, VIEWS, is_float
+from symgraph.rules.distinct import Distinct
+from symgraph.rules.magnitude import PERMUTING, PICKED, SUMS, VIEWS, is_float, plain_arguments
 from symgraph.rules.trial import Drawn
 from symgraph.tracing.interpreter import Interpreter
 from symgraph.tracing.operators import short_name
@@ -37,7 +38,6 @@ class Facts:
         self._infinite: dict[str, bool] = {}
         self._learned: dict[str, bool] = {}
         self._open: dict[str, bool] = {}
-        self._distinct: Distinct | None = None
         # What no checkpoint stores is what the model's code makes of it, in every model of this kind.
         self._made = {name: graph.known[name] for name in graph.transient if name in graph.known}
 
@@ -59,9 +59,11 @@ class Facts:
         if fact == "open":
             return self.open(ref.name)
         at = [number for number, token in enumerate(tokens) if token.axis in binding.rule.points.values()]
-        if self._distinct is None:
-            self._distinct = Distinct(self.graph, self.learned, self.infinite)
         return len(at) == 1 and self._distinct.for_order(node, ref.name, at[0])
+
+    @cached_property
+    def _distinct(self) -> Distinct:
+        return Distinct(self.graph, self.learned, self.infinite)
 
     # -- minus infinity ----------------------------------------------------------------------------------------
 
@@ -76,7 +78,7 @@ class Facts:
         if node.kind is not Kind.CALL:
             return node.kind is not Kind.PARAMETER and is_float(node) and len(node.shape) >= 2
         base = short_name(node.target)
-        if any(isinstance(constant, float) and math.isinf(constant) for constant in numbers(node)):
+        if any(isinstance(constant, float) and math.isinf(constant) for constant in plain_arguments(node)):
             return True
         return base in _PASSING and any(self.infinite(ref) for ref in node.refs() if is_float(self.graph.by_name[ref]))
 

@@ -6,7 +6,7 @@ Functions that saturate tell entries apart at moderate sizes alone, and a linear
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
 from symgraph.rules.carried import measured_rule
@@ -42,11 +42,7 @@ def moderate_values(graph: Graph) -> frozenset[str]:
 
     Learned weights count as moderate, and so does what they make of moderate values.
     """
-    found: set[str] = set()
-    for node in graph.nodes:
-        if _is_moderate(node, graph, found):
-            found.add(node.name)
-    return frozenset(found)
+    return _those(graph, _is_moderate)
 
 
 def _is_moderate(node: Node, graph: Graph, found: set[str]) -> bool:
@@ -76,9 +72,14 @@ def vanishing_values(graph: Graph) -> frozenset[str]:
 
     Inputs and weights are generic, and so are sums, but for those of entries of one value.
     """
+    return _those(graph, _may_vanish)
+
+
+def _those(graph: Graph, test: Callable[[Node, Graph, set[str]], bool]) -> frozenset[str]:
+    """The values that pass a test, which is told those before them that do."""
     found: set[str] = set()
     for node in graph.nodes:
-        if _may_vanish(node, graph, found):
+        if test(node, graph, found):
             found.add(node.name)
     return frozenset(found)
 
@@ -117,7 +118,12 @@ def is_float(node: Node) -> bool:
     return any(isinstance(result, Tensor) and "float" in result.dtype for result in results)
 
 
+def plain_arguments(node: Node) -> Iterator[object]:
+    """What a call is made with beside values."""
+    yield from (value for value in (*node.args, *(value for _, value in node.kwargs)) if not isinstance(value, Ref))
+
+
 def _numbers(node: Node) -> Iterator[float]:
-    for value in (*node.args, *(value for _, value in node.kwargs)):
+    for value in plain_arguments(node):
         if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
             yield value

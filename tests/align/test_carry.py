@@ -304,3 +304,10 @@ def test_a_value_of_one_axis_on_batches_that_can_be_read_once(once: bool) -> Non
     found = symgraph.transport_vectors(a, {"steer": random(8)}, b, batches[0], at="tanh", data=data)
     x, y = (torch.stack([m.first(x[0]).tanh() for (x,) in batches]).mean(0).double().detach() for m in (a, b))
     torch.testing.assert_close(found.map.points(x), y, rtol=1e-4, atol=1e-6)
+
+
+def test_options_of_what_is_seen_say_nothing_of_one_value() -> None:
+    a, b = writers()
+    inputs, steer = tuple(case("llama").inputs), {"steer": torch.ones(width("llama", "model.layers.0"))}
+    with pytest.raises(UsageError, match="alpha: the models are aligned by one value alone"):
+        symgraph.transport_vectors(a, steer, b, inputs, at="model.layers.0", options={"alpha": 0.5, "sweeps": 2})
