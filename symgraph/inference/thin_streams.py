@@ -54,12 +54,18 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
 
 def _thin(flow: Flow, writer: _Writer, piece: Piece, reads: list[Read]) -> Iterator[Thin]:
     reader = reader_of(flow, Plane(piece, "", ""), reads)
-    root = flow.d.root(2 * flow.d.nodes[reader.frame])
     # Invertible maps of the stream that leave its values as they are move its readers so already.
-    free = SymmetryClass.INVERTIBLE in flow.d.bounds.get(root, TOP)
+    free = _is_invertible(flow, reader.frame)
     zero = not writer.bias and (writer.plane is None or not writer.plane.bias)
     if reader.nodes and not reader.elsewhere and not free and (reader.bias or zero):
         yield Thin(piece, reader.bias, writer.piece, writer.bias, writer.plane)
+
+
+def _is_invertible(flow: Flow, frame: int) -> bool:
+    """Whether every invertible map may act on a frame; none does on entries that are rigid."""
+    if frame not in flow.d.nodes:
+        return False
+    return SymmetryClass.INVERTIBLE in flow.d.bounds.get(flow.d.root(2 * flow.d.nodes[frame]), TOP)
 
 
 def _writer(carrier: Carrier, a: Applied, plane: Plane | None) -> _Writer | None:

@@ -29,6 +29,7 @@ from symgraph.orbit.constant_steps import Lift, Shift
 from symgraph.orbit.least_norm import least_norm
 from symgraph.orbit.on_demand import Carried
 from symgraph.orbit.owned import owners
+from symgraph.orbit.settled_together import overlaps, settled_together
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform, gain_of, rescale, unit_length
 from symgraph.orbit.uneven import Slant
@@ -121,6 +122,11 @@ def _settled(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes)
     for constant in symmetry.constants:
         if constant.settled and not constant.moves:
             yield _shift(constant, state, homes)
+    found = overlaps(symmetry)
+    if found:
+        home = homes[found[0].constant.source.piece.parameter]
+        amounts = current().sent(home, partial(settled_together, found, state))
+        yield from (Shift(overlap.constant, amount) for overlap, amount in zip(found, amounts, strict=True))
 
 
 def _centres(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:

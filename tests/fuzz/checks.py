@@ -35,6 +35,8 @@ RAISED = 1e-2
 MORE = 60
 UNMOVED = 1e-8
 VANISHING = 1e-9
+# Rows of a Jacobian that are shorter, beside the longest, are rounding errors (a softmax of equal scores).
+SHORT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def _rows(graph: Graph, point: dict[str, Tensor], names: list[str]) -> Tensor:
     while sum(map(len, found)) < wanted:
         found.append(next(batches))
     rows = torch.cat(found)
-    alike: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp_min(VANISHING**2)
+    lengths = rows.norm(dim=1, keepdim=True)
+    alike: Tensor = rows / lengths.clamp_min(max(SHORT * float(lengths.max()), VANISHING**2))
     return alike
 
 

@@ -15,7 +15,7 @@ from symgraph.inference.pipeline import infer
 from symgraph.tracing import state_of, trace
 
 from .checks import check, moves_nothing
-from .net import Description
+from .net import Description, Step
 from .strategies import descriptions
 
 # The same models in every run; `python -m tests.fuzz` tries others.
@@ -60,6 +60,35 @@ def test_constants_do_not_come_back_to_where_they_moved_on_from() -> None:
     attend: dict[str, Any] = {"kind": "attend", "size": 2, "heads": 1, "groups": 1}
     steps = (attend, dict(attend), {"kind": "output", "how": "linear"})
     assert check(Description("linear", 3, 3, steps, "unbiased")) is None
+
+
+SOME, SLICED = {"kind": "vector", "how": "only-some"}, {"kind": "vector", "how": "sliced-positions"}
+CENTRED = {"kind": "features", "how": "centre"}
+
+
+@pytest.mark.parametrize(
+    ("stem", "steps", "head"),
+    [
+        ("linear", (SOME, SLICED), "norm"),
+        # Two tables, whose constants start at different rows of them: all depend on each other.
+        ("tokens", (SOME, SLICED, SLICED, CENTRED, {"kind": "norm", "norm": "layer-norm-plain"}), "first"),
+    ],
+)  # fmt: skip
+def test_constants_in_a_part_of_what_is_centred_as_a_whole(stem: str, steps: tuple[Step, ...], head: str) -> None:
+    """What is taken out of a mean over two frames comes back into the constant of one of them."""
+    assert check(Description(stem, 4, 3, steps, head)) is None
+
+
+def test_a_thin_stream_of_which_a_part_is_an_output() -> None:
+    """The stream is written from two dimensions; entries of it that go out stay where they are."""
+    attend: dict[str, Any] = {"kind": "attend", "size": 2, "heads": 1, "groups": 1, "place": "parallel"}
+    assert check(Description("embedding-narrow", 5, 3, (attend, {"kind": "cut", "how": "features"}), "none")) is None
+
+
+def test_a_softmax_of_equal_scores_moves_nothing() -> None:
+    """A sequence of one token, again and again: its Jacobian is zero, but for rounding."""
+    again = ({"kind": "positions", "how": "softmax"}, {"kind": "reuse", "how": "add"})
+    assert check(Description("embedding", 6, 3, again, "none")) is None
 
 
 def test_a_direction_that_moves_the_outputs_is_told() -> None:
