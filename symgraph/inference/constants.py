@@ -20,7 +20,7 @@ from symgraph.inference.carrying import Carrier, Chosen, Passed, Read, Seen, Spo
 from symgraph.inference.entry_numbers import compact
 from symgraph.inference.flow import Flow
 from symgraph.inference.null_space import Axes, Solution, Summand, Unknown, Windows, equations, solve
-from symgraph.inference.planes import PlaneReader, whole
+from symgraph.inference.planes import PlaneReader, has_height, whole
 from symgraph.inference.summed import difference, gathered, sums
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Constant, Hop, Piece, Place, Plane, Port, Share, pieces
@@ -73,7 +73,7 @@ class System:
         free = {
             reader.plane.reader.parameter: reader
             for reader in self.readers
-            if reader.plane.bias and not reader.bias and not reader.elsewhere
+            if reader.plane.bias and not reader.bias and not reader.elsewhere and has_height(self.flow, reader.plane)
         }
         self.by_plane = {node: reader for reader in free.values() for node in reader.nodes}
 
@@ -108,9 +108,18 @@ class System:
         self.used.update((node.name, u) for u in self._exempt(node, tie))
         axis = len(node.shape) - 1
         for piece in pieces(node.target, axis, self.flow.d.terms[node.target][axis]):
+            if self._is_absorbed(piece):
+                continue
             if tie is not None:
                 self.tied[len(self.ports)] = tie
             yield from self._source(self._first(node), Port(piece), *_entries(piece, node.shape))
+
+    def _is_absorbed(self, piece: Piece) -> bool:
+        """Whether a gain that is absorbed has these entries: a constant that moved on would leave zeros in it."""
+        return any(
+            gain.absorbed.parameter == piece.parameter and piece.start <= gain.absorbed.start < piece.stop
+            for gain in self.flow.d.gains
+        )
 
     def _may_tie(self, reader: PlaneReader) -> bool:
         """Whether a table that reads a norm's output as well may get multiples of the normal in all its rows."""
@@ -119,7 +128,8 @@ class System:
         whole_axis = (plane.reader.axis, plane.reader.size) == (1, shape[1])
         free = plane.reader.parameter not in self.lent
         alone = bool(reader.nodes) and bool(reader.elsewhere)
-        return whole_axis and free and alone and bool(reader.bias or not plane.bias)
+        known = bool(reader.bias) and has_height(self.flow, plane)
+        return whole_axis and free and alone and (known or not plane.bias)
 
     def _exempt(self, node: Node, tie: PlaneReader | None) -> Iterator[str]:
         """The uses of a table that see nothing of what is done to it."""

@@ -67,6 +67,11 @@ def reader_of(flow: Flow, plane: Plane, reads: list[Read]) -> PlaneReader:
     return PlaneReader(nodes, plane, plane.reader.axis, name, elsewhere, leaf_keys(plane.reader.term)[0][0])
 
 
+def has_height(flow: Flow, plane: Plane) -> bool:
+    """Whether the plane's bias says how high it lies: a reader of several positions at once reads it more than once."""
+    return not plane.bias or flow.graph.state[plane.bias].shape == (plane.reader.size,)
+
+
 def _is_read_here(flow: Flow, part: Part, reads: list[Read]) -> bool:
     """Whether a part of a matrix is made and read for these readings alone; a whole one may be read elsewhere."""
     calls = {read.applied.node.name for read in reads if read.part.value == part.value}

@@ -9,7 +9,7 @@ from symgraph.inference.centred import Centring
 from symgraph.inference.constants import find_constants
 from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow
-from symgraph.inference.planes import PlaneReader, find_readers
+from symgraph.inference.planes import PlaneReader, find_readers, has_height
 from symgraph.inference.radial import find_radial
 from symgraph.inference.row_tables import find_blind
 from symgraph.inference.shearable import Shearing
@@ -31,7 +31,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
     moved = {constant.source.piece.parameter for constant in constants if constant.moves}
     readers = [replace(r, plane=_lowered(r.plane, moved)) for r in reading]
     alone = {constant: plane for constant in constants if (plane := _unseen(constant)) is not None}
-    leans = [*_leans(readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
+    leans = [*_leans(flow, readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
     others = [_lowered_head(constant, moved) for constant in constants if constant not in alone]
     centred = (*written, *_read(readers), *find_blind(flow))
     covered = {piece.place for c in centred for piece in c.pieces} | _leaning(constants, leans)
@@ -75,9 +75,10 @@ def _read(readers: list[PlaneReader]) -> Iterator[Centred]:
     return (Centred(frame, tuple(found), False) for frame, found in sorted(plain.items()))
 
 
-def _leans(readers: list[PlaneReader]) -> Iterator[Lean]:
+def _leans(flow: Flow, readers: list[PlaneReader]) -> Iterator[Lean]:
     for reader in readers:
-        if not reader.elsewhere and not reader.is_even and (reader.bias or not reader.plane.bias):
+        seen = reader.elsewhere or not has_height(flow, reader.plane)
+        if not seen and not reader.is_even and (reader.bias or not reader.plane.bias):
             yield Lean(reader.plane, reader.bias if reader.plane.bias else "")
 
 

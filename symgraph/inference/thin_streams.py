@@ -11,7 +11,7 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier, Read
 from symgraph.inference.flow import Flow, matrices
 from symgraph.inference.matrix_parts import Part
-from symgraph.inference.planes import PlaneReader, reader_of, reads_of, whole
+from symgraph.inference.planes import PlaneReader, has_height, reader_of, reads_of, whole
 from symgraph.symmetry.families import Piece, Place, Plane
 from symgraph.symmetry.thin import Thin
 
@@ -39,7 +39,8 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
         covered: pieces of which other families change what nothing sees.
     """
     carrier = Carrier(flow)
-    planes = {node: reader.plane for reader in readers for node in reader.nodes}
+    known = [reader for reader in readers if has_height(flow, reader.plane)]
+    planes = {node: reader.plane for reader in known for node in reader.nodes}
     for applied in flow.d.eq.applied:
         writer = _writer(carrier, applied, planes.get(applied.node.name))
         if writer is None:

@@ -85,6 +85,19 @@ def test_a_thin_stream_of_which_a_part_is_an_output() -> None:
     assert check(Description("embedding-narrow", 5, 3, (attend, {"kind": "cut", "how": "features"}), "none")) is None
 
 
+def test_a_gain_that_is_added_as_well_holds_no_constant() -> None:
+    """A product of two vectors: what moved on out of the one that is absorbed would leave zeros in it."""
+    shifts: tuple[Step, ...] = ({"kind": "vector", "how": "positions"}, {"kind": "vector", "how": "product-shift"})
+    assert check(Description("conv", 3, 3, shifts, "unbiased")) is None
+
+
+def test_the_bias_of_a_norm_that_is_read_at_all_positions_at_once() -> None:
+    """It stays in the norm, since another reader has none of its own to take it."""
+    norm: Step = {"kind": "norm", "norm": "layer-norm"}
+    bend: tuple[Step, ...] = ({"kind": "linear", "to": 4, "bias": False}, {"kind": "act", "act": "relu"})
+    assert check(Description("linear", 4, 3, (norm, *bend, norm | {"like": 0}), "flatten")) is None
+
+
 def test_a_softmax_of_equal_scores_moves_nothing() -> None:
     """A sequence of one token, again and again: its Jacobian is zero, but for rounding."""
     again = ({"kind": "positions", "how": "softmax"}, {"kind": "reuse", "how": "add"})
