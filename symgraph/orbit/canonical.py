@@ -4,9 +4,9 @@ Each step is derived from the symmetry graph, never from module names, and keeps
 
     move      biases that can go into the biases of their readers
     absorb    norm gains (and layer scales) into the maps that read (or write) them
+    lean      the mean of readers of norms whose bias stays in place
     settle    constants that nothing sees, and those that move between summed terms
     centre    the mean of what is written into, and of what reads from, a stream that norms centre
-    lean      the same for readers of norms whose bias stays in place
     balance   invertible and rotary spaces: equal second moments of both sides
     equalise  positive scales: equal norms of both sides
     stretch   what is divided by its own length: mean square one
@@ -74,7 +74,7 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     carried, homes = Carried(state), owners(symmetry, current().count)
     steps: list[Step] = []
     # A recipe reads the state when it is asked for its next step: the state has then taken all steps before.
-    for recipe in (_moves, _gains, _numbers, _settled, _centres, _leans, _least_norm, _lengths):
+    for recipe in (_moves, _gains, _numbers, _leans, _moves_behind, _settled, _centres, _least_norm, _lengths):
         for step in recipe(symmetry, carried, homes):
             carried.take(step)
             steps.append(step)
@@ -117,6 +117,24 @@ def _numbers(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes)
             yield Stretch(radial, unit_length(radial, state))
 
 
+def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
+    """The means of readers whose norm keeps its bias; where it keeps its gain, no fixed coefficient would do."""
+    for lean in symmetry.leans:
+        if lean.settled:
+            reader = lean.plane.reader
+            means = reader.of(state[reader.parameter]).mean(reader.axis)
+            yield Slant(lean, -means if lean.rows is None else -means[lean.rows.entries()])
+
+
+def _moves_behind(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
+    """Biases that move on, once more where leans or biases before them have gone there."""
+    reached = {lean.sink for lean in symmetry.leans if lean.settled}
+    for constant in symmetry.constants:
+        if constant.moves and constant.source.piece.parameter in reached:
+            reached |= {share.port.piece.parameter for share in constant.shares}
+            yield _shift(constant, state, homes)
+
+
 def _settled(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     """Constants that nothing sees to zero; those that go elsewhere as they are into the places that take them."""
     for constant in symmetry.constants:
@@ -146,15 +164,6 @@ def _centres(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes)
     following = {name: iter(constants) for name, constants in zip(names, of_each, strict=True)}
     for piece, frame in places:
         yield Lift(piece, frame, next(following[piece.parameter]))
-
-
-def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
-    """The means of readers whose norm keeps its bias; where it keeps its gain, no fixed coefficient would do."""
-    for lean in symmetry.leans:
-        if lean.settled:
-            reader = lean.plane.reader
-            means = reader.of(state[reader.parameter]).mean(reader.axis)
-            yield Slant(lean, -means if lean.rows is None else -means[lean.rows.entries()])
 
 
 def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import SymgraphError
+from symgraph.groups.lattice import SymmetryClass, down
 from symgraph.inference.pipeline import infer
 from symgraph.ir import Graph
 from symgraph.orbit.canonical import canonicalise
@@ -101,8 +102,12 @@ def _shape(symmetry: SymmetryGraph, term: Term) -> list[object]:
     """The blocks of an axis, with neighbours that are rigid in one piece."""
 
     def seen(leaf: Leaf) -> object:
-        rigid = leaf.space < 0 or symmetry.spaces[leaf.space].rigid
-        return leaf.size if rigid else (symmetry.spaces[leaf.space].name, leaf.dual)
+        if leaf.space < 0 or symmetry.spaces[leaf.space].rigid:
+            return leaf.size
+        space = symmetry.spaces[leaf.space]
+        # What is its own inverse transpose acts on a value and on its dual alike.
+        alike = space.group in down(SymmetryClass.ORTHOGONAL) and not space.scales
+        return space.name, leaf.dual and not alike
 
     found: list[object] = []
     for block in (tuple(map(seen, b)) for b in _blocks(term)):

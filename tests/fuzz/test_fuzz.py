@@ -98,6 +98,15 @@ def test_the_bias_of_a_norm_that_is_read_at_all_positions_at_once() -> None:
     assert check(Description("linear", 4, 3, (norm, *bend, norm | {"like": 0}), "flatten")) is None
 
 
+def test_a_bias_that_takes_what_readers_lean_by_moves_on_again() -> None:
+    """The norm's bias stays, so that its readers lean; what their biases take of it goes on into the next."""
+    norm, scaled = {"kind": "norm", "norm": "layer-norm-written"}, {"kind": "vector", "how": "scale"}
+    attend: Step = {"kind": "attend", "size": 2, "rotary": "halves", "heads": 2, "groups": 1}
+    assert check(Description("embedding-positions", 3, 3, (norm, attend, scaled), "linear")) is None
+    normed: Step = attend | {"norm": "layer-norm", "qk_norm": "layer-norm", "bias": False, "groups": 2, "share": "qk"}
+    assert check(Description("linear", 3, 3, (normed, normed | {"heads": 1, "groups": 1, "like": 0}), "linear")) is None
+
+
 def test_a_softmax_of_equal_scores_moves_nothing() -> None:
     """A sequence of one token, again and again: its Jacobian is zero, but for rounding."""
     again = ({"kind": "positions", "how": "softmax"}, {"kind": "reuse", "how": "add"})
