@@ -68,9 +68,9 @@ def _keeps_size(node: Node, base: str, graph: Graph) -> bool:
 
 
 def vanishing_values(graph: Graph) -> frozenset[str]:
-    """The values of which whole rows may be zero: masks, what they multiply, units that are off, what is made of these.
+    """The values of which whole rows may be zero: inputs, masks, units that are off, what is made of these.
 
-    Inputs and weights are generic, and so are sums, but for those of entries of one value.
+    Weights are generic, and so are sums, but for those of entries of one value.
     """
     return _those(graph, _may_vanish)
 
@@ -87,7 +87,7 @@ def _those(graph: Graph, test: Callable[[Node, Graph, set[str]], bool]) -> froze
 def _may_vanish(node: Node, graph: Graph, found: set[str]) -> bool:
     if node.kind is not Kind.CALL:
         held = graph.known.get(node.target)
-        return not is_float(node) or (held is not None and bool((held == 0).any()))
+        return node.kind is Kind.INPUT or not is_float(node) or (held is not None and bool((held == 0).any()))
     base, given = short_name(node.target), arguments(node) or {}
     if base in _ZEROING or not is_float(node) or (base in _FILLED | {"mul"} and 0 in _numbers(node)):
         return True

@@ -11,6 +11,7 @@ from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.arguments import parameters as arguments
 from symgraph.tracing.operators import short_name
+from symgraph.tracing.thresholds import COMPARISONS, ORDERS, Numbers, numbers_of
 from symgraph.tracing.worlds import PLAIN, WORLDS, World
 
 State = dict[str, Tensor]
@@ -22,7 +23,6 @@ _VIEWS = frozenset(
         *("slice", "select", "transpose", "permute", "t"),
     )
 )
-_ORDERS = frozenset({"lt", "le", "gt", "ge"})
 # Operators whose results are entries of their first operand.
 _PICKS = frozenset({"gather", "index_select"})
 
@@ -30,9 +30,11 @@ _PICKS = frozenset({"gather", "index_select"})
 def random_inputs(graph: Graph, generator: torch.Generator, world: World = PLAIN) -> list[Tensor]:
     """Inputs of the traced shapes, as a world draws them.
 
-    Whole numbers are rows where they index a table, at least one where they are lengths, else a mask of 0 and 1.
+    Whole numbers are rows where they index a table, at least one where they are lengths, else a mask of 0 and 1. What
+    is compared with numbers is drawn around these where a world draws so.
     """
-    return [_input(graph, node, generator, world) for node in graph.inputs]
+    numbers = () if world.plain else numbers_of(graph)
+    return [_input(graph, node, generator, world, numbers) for node in graph.inputs]
 
 
 def input_worlds(graph: Graph) -> tuple[World, ...]:
@@ -46,25 +48,36 @@ def input_worlds(graph: Graph) -> tuple[World, ...]:
     return (PLAIN, *sorted(others, key=lambda world: world.name != "zeros")) if drawn else (PLAIN, WORLDS[-1])
 
 
-def _input(graph: Graph, node: Node, generator: torch.Generator, world: World) -> Tensor:
+def _input(graph: Graph, node: Node, generator: torch.Generator, world: World, numbers: Numbers) -> Tensor:
     dtype, rows, shape = _dtype(node), _rows(graph, node.name), list(node.shape)
     if dtype.is_floating_point:
-        return world.floats(shape, generator, ())
+        return world.floats(shape, generator, numbers)
     longest = _longest(graph, node.name)
     if rows is None and longest:
         return torch.randint(1, longest + 1, shape, generator=generator).to(dtype)
+    specials = _compared(graph, node.name)
     if rows is None:
-        return world.masks(shape, generator).to(dtype)
+        mask = world.masks(shape, generator).to(dtype)
+        return mask if world.plain else _beside(mask, specials, generator)
     drawn = world.integers(shape, generator, rows)
-    for special in _compared(graph, node.name):
+    for special in specials:
         if 0 <= special < rows:
             drawn[torch.rand(shape, generator=generator) < 0.15] = special
     return drawn.to(dtype)
 
 
+def _beside(mask: Tensor, specials: list[int], generator: torch.Generator) -> Tensor:
+    """A mask, with whole numbers that it is compared with, and their neighbours, in the place of some entries."""
+    near = torch.tensor([special + side for special in specials if special not in (0, 1) for side in (-1, 0, 1)])
+    if not len(near) or mask.dtype is torch.bool:
+        return mask
+    chosen = near[torch.randint(0, len(near), mask.shape, generator=generator)].to(mask.dtype)
+    return torch.where(torch.rand(mask.shape, generator=generator) < 0.7, chosen, mask)
+
+
 def _longest(graph: Graph, value: str) -> int:
     """The number of positions that a value is a length of, if positions are compared with it; else 0."""
-    users = [user for _, user in _readers(graph, value) if short_name(user.target) in _ORDERS]
+    users = [user for _, user in _readers(graph, value) if short_name(user.target) in ORDERS]
     return max((user.shape[-1] for user in users if user.shape), default=0)
 
 
@@ -170,7 +183,7 @@ def _rows(graph: Graph, value: str) -> int | None:
 def _compared(graph: Graph, value: str) -> list[int]:
     """Integers that a value is compared with (the end of a text, padding): without them whole branches stay dark."""
     users = [
-        user for _, user in _readers(graph, value) if short_name(user.target) in ("eq", "ne") and len(user.args) == 2
+        user for _, user in _readers(graph, value) if short_name(user.target) in COMPARISONS and len(user.args) == 2
     ]
     return sorted({user.args[1] for user in users if type(user.args[1]) is int})
 

@@ -49,7 +49,7 @@ def _gaussian(scale: float) -> Callable[[list[int], Generator, Sequence[float]],
     return lambda shape, generator, numbers: scale * _normal(shape, generator)
 
 
-def _around(shape: list[int], generator: Generator, numbers: Sequence[float]) -> Tensor:
+def around(shape: list[int], generator: Generator, numbers: Sequence[float]) -> Tensor:
     """Entries, and lengths of rows, on both sides of the numbers; some entries are a number or its negative."""
     rows = [*shape[:-1], 1] if shape else []
     near = torch.tensor(list(numbers) or [1.0], dtype=torch.float64)
@@ -124,7 +124,7 @@ WORLDS = (
     PLAIN,
     World("entries of size 1e-3", _gaussian(1e-3), _open, _far),
     World("entries of size 1e3", _gaussian(1e3), _closed, _any, tolerance=1e-6),
-    World("entries around the numbers of the call", _around, _random, _any, plain=False),
+    World("entries around the numbers of the call", around, _random, _any, plain=False),
     World("zeros", _zeros, _closed, _any, plain=False),
     World("ties and equal rows", _ties, _random, _far, plain=False),
 )
