@@ -14,6 +14,7 @@ from math import prod
 from torch import Tensor
 
 from symgraph.orbit.constant_steps import Lift, Shift
+from symgraph.orbit.norm_call import NormCall
 from symgraph.orbit.shearing import Sheared
 from symgraph.orbit.spectral_gains import Isospectral
 from symgraph.orbit.step import Step
@@ -150,7 +151,7 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
         )
     for statistics in symmetry.statistics:
         name, shape = " + ".join(statistics.tensors), (len(statistics.tensors), *_shape(symmetry, statistics.gain))
-        label, make = f"statistics of {statistics.node}", _alone(partial(Restate, symmetry.graph, statistics))
+        label, make = f"statistics of {statistics.node}", _alone(partial(Restate, NormCall(symmetry.graph, statistics)))
         yield Freedom(Family.STATISTICS, name, label, shape, make, LOGARITHM, settled=False, positive=True)
 
 

@@ -10,15 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from symgraph.ir import Graph
 from symgraph.orbit.constant_steps import turned
+from symgraph.orbit.norm_call import NormCall
 from symgraph.orbit.step import Dumped, Step
-from symgraph.symmetry.families import Lean, Statistics
+from symgraph.symmetry.families import Lean
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.tracing.interpreter import call
 
 State = dict[str, Tensor]
 _PLACE = ("parameter", "start", "rows")
@@ -78,20 +76,19 @@ class Restate(Step):
     Shapes: changes (operands, n), added to the statistics.
     """
 
-    graph: Graph
-    statistics: Statistics
+    norm: NormCall
     changes: Tensor
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; nothing changes for a difference of two models."""
         if linear:
             return state
-        statistics = self.statistics
+        statistics = self.norm.statistics
         changed = dict(state)
         for name, change in zip(statistics.tensors, self.changes, strict=True):
             changed[name] = state[name] + change.to(state[name])
-        slope, shift = affine(self.graph, statistics, state)
-        new_slope, new_shift = affine(self.graph, statistics, changed)
+        slope, shift = self.norm.affine(state)
+        new_slope, new_shift = self.norm.affine(changed)
         ratio = slope / new_slope
         changed[statistics.gain] = ratio * state[statistics.gain]
         changed[statistics.bias] = state[statistics.bias] + state[statistics.gain] * (shift - ratio * new_shift)
@@ -100,7 +97,8 @@ class Restate(Step):
     @property
     def touched(self) -> Collection[str]:
         """The statistics, the gain and the bias."""
-        return (*self.statistics.tensors, self.statistics.gain, self.statistics.bias)
+        statistics = self.norm.statistics
+        return (*statistics.tensors, statistics.gain, statistics.bias)
 
     def beside(self, name: str) -> Collection[str]:
         """All of them."""
@@ -108,27 +106,4 @@ class Restate(Step):
 
     def inverse(self) -> Restate:
         """The step that undoes this one."""
-        return Restate(self.graph, self.statistics, -self.changes)
-
-
-def affine(graph: Graph, statistics: Statistics, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Slope and shift of each channel before gain and bias: the operator is affine, so two points say all."""
-    # The call is made on the host, wherever the state is.
-    given = {operand: state[name].cpu() for operand, name in zip(statistics.operands, statistics.tensors, strict=True)}
-    there = state[statistics.gain].device
-    zero, one = (_channels(graph, statistics, given, level).to(there) for level in (0.0, 1.0))
-    return one - zero, zero
-
-
-def _channels(graph: Graph, statistics: Statistics, given: dict[str, Tensor], level: float) -> Tensor:
-    """What the call makes of a constant input in each channel, with unit gain and no bias."""
-    names = {
-        graph.state[name].name: operand for name, operand in zip(statistics.tensors, statistics.operands, strict=True)
-    }
-    tail = {graph.state[statistics.gain].name: 1.0, graph.state[statistics.bias].name: 0.0}
-    inputs: dict[str, Tensor] = {}
-    for ref in graph.by_name[statistics.node].refs():
-        flat = torch.full(graph.by_name[ref].shape, tail.get(ref, level), dtype=torch.float64)
-        inputs[ref] = given[names[ref]] if ref in names else flat
-    result = call(graph, statistics.node, inputs)
-    return result.movedim(statistics.axis, -1).reshape(-1, result.shape[statistics.axis])[0]
+        return Restate(self.norm, -self.changes)

@@ -30,12 +30,13 @@ from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.constant_steps import Shift
 from symgraph.orbit.freedoms import to_clean_gauge
 from symgraph.orbit.grams import add_to, blocks_on, gram
+from symgraph.orbit.norm_call import NormCall
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import Act, State, Transform
 from symgraph.orbit.tensor_blocks import Block, unfold
-from symgraph.orbit.uneven import Restate, affine
+from symgraph.orbit.uneven import Restate
 from symgraph.orbit.upright import upright
-from symgraph.symmetry.families import Constant, Statistics
+from symgraph.symmetry.families import Constant
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 
@@ -70,7 +71,8 @@ def _levelling(symmetry: SymmetryGraph, constants: Sequence[Constant], state: St
     for constant in constants:
         yield Shift(constant, _constant_of(constant, state))
     for statistics in symmetry.statistics:
-        yield Restate(symmetry.graph, statistics, _statistics_of(symmetry, statistics, state))
+        norm = NormCall(symmetry.graph, statistics)
+        yield Restate(norm, _statistics_of(norm, state))
 
 
 def _constant_of(constant: Constant, state: State) -> Tensor:
@@ -84,15 +86,15 @@ def _constant_of(constant: Constant, state: State) -> Tensor:
     return -(mean @ along) / (along @ along)
 
 
-def _statistics_of(symmetry: SymmetryGraph, statistics: Statistics, state: State) -> Tensor:
+def _statistics_of(norm: NormCall, state: State) -> Tensor:
     """What takes statistics to one where the slope depends on them (variances), and else to zero (means)."""
-    slope, _ = affine(symmetry.graph, statistics, state)
+    slope, _ = norm.affine(state)
 
     def change(name: str) -> Tensor:
-        other, _ = affine(symmetry.graph, statistics, {**state, name: state[name] + 1.0})
+        other, _ = norm.affine({**state, name: state[name] + 1.0})
         return float(not torch.allclose(slope, other, rtol=1e-9)) - state[name]
 
-    return torch.stack([change(name) for name in statistics.tensors])
+    return torch.stack([change(name) for name in norm.statistics.tensors])
 
 
 class _Settling:

@@ -14,6 +14,7 @@ from torch import Tensor
 from symgraph.orbit.canonical import Canonical, canonicalise
 from symgraph.orbit.constant_steps import Shift
 from symgraph.orbit.freedoms import to_clean_gauge
+from symgraph.orbit.norm_call import NormCall
 from symgraph.orbit.on_demand import Carried
 from symgraph.orbit.step import Step
 from symgraph.orbit.steps import State, Transform
@@ -66,5 +67,5 @@ def adopted(symmetry: SymmetryGraph, state: Mapping[str, Tensor], like: Mapping[
     clean = out.inverse().apply(clean)
     for statistics in symmetry.statistics:
         changes = torch.stack([like[name] - clean[name] for name in statistics.tensors])
-        clean = Restate(symmetry.graph, statistics, changes).apply(clean)
+        clean = Restate(NormCall(symmetry.graph, statistics), changes).apply(clean)
     return clean

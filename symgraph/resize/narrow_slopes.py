@@ -20,8 +20,9 @@ from torch import Tensor
 
 from symgraph.groups.elements import Element
 from symgraph.orbit.action import GroupElement, neutral
+from symgraph.orbit.norm_call import NormCall
 from symgraph.orbit.steps import State, Transform
-from symgraph.orbit.uneven import Restate, affine
+from symgraph.orbit.uneven import Restate
 from symgraph.symmetry.families import Statistics
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Frame, Space
@@ -109,7 +110,7 @@ class Slopes:
     def unfold(self, place: Tensor, weight: Tensor) -> None:
         """After units were merged: slopes of one again, then the mean slope of each place goes back."""
         for statistics, way in self.calls:
-            rest, _ = affine(self.symmetry.graph, statistics, self.state)
+            rest, _ = NormCall(self.symmetry.graph, statistics).affine(self.state)
             self.state[statistics.gain] = 1.0 / rest
             sums = torch.zeros_like(weight).index_add_(0, place, weight * self.slopes[statistics.node])
             self._move(statistics, way, 1.0 / torch.where(sums > 0, sums, 1.0))
@@ -127,10 +128,11 @@ class Slopes:
 
     def _follow(self, statistics: Statistics, way: _Way, scale: Tensor) -> None:
         more = [(scale.square() - 1) * self.state[name] * (name in way.still) for name in statistics.tensors]
-        self.state.update(Restate(self.symmetry.graph, statistics, torch.stack(more)).apply(self.state))
+        norm = NormCall(self.symmetry.graph, statistics)
+        self.state.update(Restate(norm, torch.stack(more)).apply(self.state))
 
     def _slope(self, statistics: Statistics) -> Tensor:
-        slope, _ = affine(self.symmetry.graph, statistics, self.state)
+        slope, _ = NormCall(self.symmetry.graph, statistics).affine(self.state)
         return slope * self.state[statistics.gain]
 
     def _stands(self, statistics: Statistics) -> bool:

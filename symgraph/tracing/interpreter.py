@@ -226,13 +226,18 @@ def evaluate(
 
 def call(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Tensor:
     """The result of one node on tensors of one's own, by the names of the values that it reads; in float64."""
+    return Interpreter(alone(graph, name, given)).run({}, dict(given))[0]
+
+
+def alone(graph: Graph, name: str, given: Mapping[str, Tensor]) -> Graph:
+    """One node as a graph of its own, whose inputs are such tensors, by the names of the values that it reads."""
     node = graph.by_name[name]
     nodes = []
     for ref in dict.fromkeys(node.refs()):
         operand = given[ref]
         meta = Meta(tuple(operand.shape), str(operand.dtype).removeprefix("torch."))
         nodes.append(replace(graph.by_name[ref], kind=Kind.INPUT, target=ref, args=(), kwargs=(), result=meta))
-    return Interpreter(Graph((*nodes, node), (name,))).run({}, dict(given))[0]
+    return Graph((*nodes, node), (name,))
 
 
 class _NONE:
