@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from symgraph.errors import DataError, UsageError, shorten
@@ -23,7 +24,8 @@ Size = Sequence[int] | Mapping[str, Sequence[int]]
 def example_of(module: nn.Module, example: Any = None, input_size: Size | None = None) -> Call | None:
     """Inputs as the forward of a module takes them; None where nobody gave any.
 
-    Labels, and what the forward does not take, are left out.
+    Labels, and what the forward does not take, are left out. Floats have the dtype of the parameters, if these have
+    one: inputs may be given for several models that are stored in different dtypes.
 
     Args:
         example: a tensor, a tuple, a dictionary by name, a batch (inputs and labels), or the loader that it comes from;
@@ -39,6 +41,16 @@ def example_of(module: nn.Module, example: Any = None, input_size: Size | None =
         if example is not None:
             raise UsageError("inputs and their shape are given", remedy="leave out one of the two")
         return _of_size(module, input_size)
+    call = _call(module, example)
+    dtypes = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
+    if call is None or len(dtypes) != 1:
+        return call
+    (dtype,) = dtypes
+    found: Call = tree_map_only(Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, call)
+    return found
+
+
+def _call(module: nn.Module, example: Any) -> Call | None:
     given = getattr(module, "example_inputs", None) if example is None else example
     if isinstance(given, DataLoader):
         given = _first(given)

@@ -249,6 +249,16 @@ def test_surplus_units_are_undone() -> None:
     assert symgraph.same(net, perceptron(11), x).verdict == "independent"
 
 
+def test_one_example_serves_two_dtypes() -> None:
+    """The second model is traced as well, for its stored statistics are others."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3))
+    x = torch.randn(2, 1, 5, 5)
+    net(x)
+    small = symgraph.sample(net.eval(), x, seed=2).to(torch.bfloat16)
+    assert symgraph.same(net, small, x).verdict == "same"
+
+
 def test_another_architecture_is_refused() -> None:
     x, net = torch.randn(5, 6), perceptron(8)
     other = copy.deepcopy(net)

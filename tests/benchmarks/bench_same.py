@@ -1,4 +1,4 @@
-"""Same or different: what `same` says of pairs of which it is known, over twelve architectures at small sizes.
+"""Same or different: what `same` says of pairs of which it is known, over eighteen architectures at small sizes.
 
     python tests/benchmarks/bench_same.py [--only llama bert] [--draws 2] [--lines FILE]
 
@@ -49,11 +49,21 @@ VIT = PICTURE | dict(intermediate_size=24, image_size=8, patch_size=4)
 NONE = dict(bos_token_id=None, eos_token_id=None, pad_token_id=None)
 MIXTRAL = GROUPED | dict(num_local_experts=4, num_experts_per_tok=2)
 RESNET = dict(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 2], layer_type="basic", num_labels=LABELS)
+T5 = dict(vocab_size=TOKENS, d_model=WIDTH, d_kv=4, d_ff=24, num_layers=2, num_heads=4) | dict(
+    decoder_start_token_id=0, pad_token_id=0, tie_word_embeddings=False
+)
+BART = dict(vocab_size=TOKENS, d_model=WIDTH, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4) | dict(
+    decoder_attention_heads=4, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=LENGTH
+)
+MAMBA = dict(vocab_size=TOKENS, hidden_size=WIDTH, num_hidden_layers=2, state_size=4, conv_kernel=3, time_step_rank=4)
+ZEROS = dict(bos_token_id=0, eos_token_id=0, pad_token_id=0, decoder_start_token_id=0, forced_eos_token_id=None)
 CONVNEXT = dict(hidden_sizes=[8, 12], depths=[1, 1], num_stages=2, patch_size=2, num_labels=LABELS, image_size=16)
 
-# name -> config and settings of a class of transformers, and the side of its pictures (0: text).
+# name -> config, class and settings of a model of transformers, and the side of its pictures (0: text).
 ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "mlp": ("", "", {}, 0),
+    "vgg": ("", "", {}, 0),
+    "lstm": ("", "", {}, 0),
     "resnet": ("ResNetConfig", "ResNetForImageClassification", RESNET, 16),
     "convnext": ("ConvNextConfig", "ConvNextForImageClassification", CONVNEXT, 16),
     "vit": ("ViTConfig", "ViTForImageClassification", VIT, 8),
@@ -65,7 +75,13 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", GROUPED | NONE | dict(head_dim=4, query_pre_attn_scalar=4), 0),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", MIXTRAL | NONE, 0),
     "bert": ("BertConfig", "BertForMaskedLM", TEXT | dict(max_position_embeddings=LENGTH, pad_token_id=0), 0),
+    "t5": ("T5Config", "T5ForConditionalGeneration", T5, 0),
+    "bart": ("BartConfig", "BartForConditionalGeneration", BART | ZEROS, 0),
+    "mamba": ("MambaConfig", "MambaForCausalLM", MAMBA | NONE, 0),
+    "deit": ("DeiTConfig", "DeiTForImageClassification", VIT, 8),
 }
+# Models of plain torch, and the shape that they see a digit of eight by eight pixels in.
+PLAIN: dict[str, tuple[int, ...]] = {"mlp": (64,), "vgg": (1, 8, 8), "lstm": (8, 8)}
 NOISES = (0.01, 0.05, 0.2)
 Data = list[dict[str, Tensor]]
 
@@ -74,10 +90,8 @@ def network(name: str, seed: int) -> nn.Module:
     """A model at its initial values, every parameter moved a little: zeros and ones would be alike in all models."""
     torch.manual_seed(seed)
     config, kind, settings, _ = ARCHITECTURES[name]
-    if not config:
-        found: nn.Module = perceptron(32)
-    else:
-        found = _built(config, kind, settings)
+    plain = {"mlp": lambda: perceptron(32), "vgg": convolutions, "lstm": RowByRow}
+    found = plain[name]() if name in PLAIN else _built(config, kind, settings)
     with torch.no_grad():
         for p in found.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -89,10 +103,33 @@ def perceptron(hidden: int) -> nn.Module:
     return nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 24), nn.Tanh(), nn.Linear(24, LABELS))
 
 
+def convolutions() -> nn.Module:
+    """Convolutions with batch norms, pooling, and two layers at the end, as VGG has them."""
+    widths = [(1, 8), (8, 8), (8, 12)]
+    convolved = [
+        nn.Sequential(nn.Conv2d(n, m, 3, padding=1), nn.BatchNorm2d(m), nn.ReLU(), nn.MaxPool2d(2)) for n, m in widths
+    ]
+    return nn.Sequential(*convolved, nn.Flatten(), nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, LABELS))
+
+
+class RowByRow(nn.Module):
+    """Reads a picture row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.LSTM(8, 24, batch_first=True)
+        self.head = nn.Linear(24, LABELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The label, from the last state."""
+        found: Tensor = self.head(self.rows(x)[0][:, -1])
+        return found
+
+
 def data_of(name: str, tuning: bool = False, count: int = 40) -> Data:
     """Batches of what models are trained on, or of what they are tuned on."""
     side = ARCHITECTURES[name][3]
-    if side or name == "mlp":
+    if side or name in PLAIN:
         return _digits(name, side, tuning, count)
     folder, pattern = (Path(sysconfig.get_paths()["stdlib"]), "*.py") if tuning else (DOCUMENTS, "*.md")
     text = "".join(f.read_text(encoding="utf-8", errors="ignore")[:9000] for f in sorted(folder.glob(pattern))[:12])
@@ -109,14 +146,15 @@ def _digits(name: str, side: int, tuning: bool, count: int) -> Data:
     pixels = -pixels if tuning else pixels
     if side:
         pixels = nn.functional.interpolate(pixels, size=(side, side)).expand(-1, 3, -1, -1)
-    key, x = ("pixel_values", pixels) if side else ("input", pixels.flatten(1))
+    key, x = ("pixel_values", pixels) if side else ("input", pixels.reshape(-1, *PLAIN[name]))
     pairs = zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True)
     return [{key: a, "labels": b} for a, b in pairs][:count]
 
 
 def trained(module: nn.Module, data: Data, steps: int, rate: float) -> nn.Module:
-    """A copy of the model trained on the batches, in turn."""
-    found = copy.deepcopy(module)
+    """A copy of the model trained on the batches, in turn, with dropout and the statistics of norms."""
+    torch.manual_seed(steps)
+    found = copy.deepcopy(module).train()
     optimiser = torch.optim.AdamW(found.parameters(), lr=rate)
     for step in range(steps):
         batch = data[step % len(data)]
@@ -146,6 +184,7 @@ HIDDEN: dict[str, tuple[str, tuple[str, ...], str]] = {
     "mlp": ("", ("0.weight", "0.bias"), "2.weight"),
     "vit": ("intermediate_size", ("mlp.fc1.weight", "mlp.fc1.bias"), "mlp.fc2.weight"),
     "llama": ("intermediate_size", ("gate_proj.weight", "up_proj.weight"), "down_proj.weight"),
+    "t5": ("d_ff", ("DenseReluDense.wi.weight",), "DenseReluDense.wo.weight"),
     "bert": (
         "intermediate_size",
         ("intermediate.dense.weight", "intermediate.dense.bias"),
@@ -161,7 +200,7 @@ def inserted(name: str, module: nn.Module, kind: str) -> nn.Module:
     config, class_name, settings, _ = ARCHITECTURES[name]
     state = dict(module.state_dict())
     # Positive factors pass through a ReLU, and through what multiplies a gate; other units share what leaves them.
-    scaled = {"mlp": writers, "llama": ("up_proj.weight",)}.get(name, ())
+    scaled = {"mlp": writers, "t5": writers, "llama": ("up_proj.weight",)}.get(name, ())
     factor = torch.tensor([0.5, 2.0, 3.0]) if kind == "split units" else torch.ones(3)
     part = torch.tensor([0.3, 0.2, 0.4]) if kind != "dead units" else torch.zeros(3)
     for key, tensor in module.state_dict().items():
@@ -271,7 +310,7 @@ def measured(name: str, case: Case, example: Any) -> dict[str, Any]:
 
 def example_of(name: str) -> Any:
     """What a model is traced with, where it does not say so itself."""
-    return torch.randn(4, 64) if name == "mlp" else None
+    return torch.randn(4, *PLAIN[name]) if name in PLAIN else None
 
 
 def line(found: dict[str, Any]) -> str:
