@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from symgraph.match.descent import Nearest
+from symgraph.match.gain_signs import with_nearer_signs
 from symgraph.match.match_models import nearest
 from symgraph.match.noise_weights import OPTIONS, noise_weights, sizes_of
 from symgraph.match.reordered import reordered
@@ -89,7 +90,7 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
     count = sum(b[n].numel() for n in weights)
 
     def start(which: Canonical, at: Nearest, of: State) -> State:
-        return adopted(symmetry, match.brought(which, at).apply(of), b)
+        return with_nearer_signs(symmetry, adopted(symmetry, match.brought(which, at).apply(of), b), b, weights)
 
     here = start(model, found, a)
     brief = square(here, b, weights)
@@ -118,6 +119,7 @@ def _fitted(
         moved = reordered(symmetry, last.state, b, sizes)
         if moved is None:
             break
+        moved = with_nearer_signs(symmetry, moved, b, weights)
         before, last = last.squares[-1], fitted(symmetry, moved, b, weights, steps=BRIEF)
         if last.squares[-1] < best.squares[-1]:
             best = last

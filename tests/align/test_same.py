@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import symgraph
 from symgraph.errors import CheckpointError
+from symgraph.match.gain_signs import with_nearer_signs
 from symgraph.match.laid_over import overlay
 from symgraph.match.noise_weights import sizes_of
 from symgraph.match.reordered import reordered
@@ -19,8 +20,9 @@ from symgraph.match.residue import NOTHING, Null, null_of, residue, rounding
 from symgraph.match.same import Same, same
 from symgraph.match.verdicts import LIMITS
 from symgraph.orbit.coordinates import Coordinates, inner
-from symgraph.orbit.fitted import drawn, fitted
+from symgraph.orbit.fitted import drawn, fitted, square
 from symgraph.orbit.shearing import added
+from symgraph.orbit.steps import rescale
 from symgraph.orbit.upright import upright
 from symgraph.prove.sample import moved
 from symgraph.prove.verify import family_names
@@ -138,6 +140,21 @@ def test_units_are_matched_again_in_the_gauge_that_has_the_noise(name: str) -> N
     assert again is not None
     left = fitted(found.symmetry, again, b, weights, steps=4).squares[-1]
     assert left < 0.1**2 * sum(b[n].numel() for n in weights)
+
+
+def test_a_gain_that_noise_carried_through_zero_keeps_its_readers() -> None:
+    found = case("llama")
+    name, sites = next(iter(found.symmetry.gain_sites.items()))
+    factor = torch.ones(len(found.state(1)[name]), dtype=torch.float64)
+    factor[0] = 50.0
+    a = rescale(found.symmetry, sites, factor).apply(float64(found.state(1)))
+    b = {**a, name: a[name] * torch.where(factor > 1, -1.0, 1.0)}
+    here = rescale(found.symmetry, sites, torch.where(factor > 1, -1.0, 1.0)).apply(a)
+    assert torch.equal(here[name], b[name])
+    near = with_nearer_signs(found.symmetry, here, b, weights_of(b))
+    before, after = (square(state, b, weights_of(b)) for state in (here, near))
+    assert after < 0.01 * before and torch.sign(near[name][0]) == -torch.sign(b[name][0])
+    assert with_nearer_signs(found.symmetry, a, a, weights_of(a)) is a
 
 
 def test_rounding_is_known() -> None:
