@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import CheckpointError
+from symgraph.errors import CheckpointError, argument, shorten
 from symgraph.io.checkpoint import tied_names
 from symgraph.io.models import Model
-from symgraph.io.same_architecture import check_same_architecture
+from symgraph.resize.label_rows import label_axes, labels_of
 from symgraph.resize.shapes import model_like
 from symgraph.resize.token_rows import Named, WantedTokens, matching, token_axes, tokens_in, told_apart, vocabulary_of
 from symgraph.symmetry.graph import SymmetryGraph
@@ -27,8 +26,6 @@ from symgraph.tracing.deferred import made
 
 State = dict[str, Tensor]
 Infer = Callable[[Model], SymmetryGraph]
-# What a configuration calls labels that nobody has named.
-_UNNAMED = "LABEL_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +142,11 @@ def overlap(
     told = told_apart(models, wanted, sized_alike=all(held == shapes[0] for held in shapes))
     target = vocabulary_of(models, told, wanted) if told and wanted else None
     table = target.axes if target else token_axes(models[0]) if told else {}
-    axes = _differing(models[0], shapes, table)
+    axes = _differing(models[0], shapes, label_axes(models) | table)
     if not axes or not all(_rigid(infer(model), axes) for model in models):
         return None
     if on_difference == "refuse":
-        _refuse(models, shapes)
+        _refuse(models, axes, table)
     if target is not None:
         return _joined(models, target.like, axes, Named(target.tokens, told, table), complete=True, files=target.files)
     entries = [sum(map(_numel, held.values())) for held in shapes]
@@ -158,12 +155,13 @@ def overlap(
     return _joined(models, models[number], axes, named, complete=like is None)
 
 
-def _refuse(models: Sequence[Model], shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> None:
-    for model, held in zip(models, shapes, strict=True):
-        if held != shapes[0]:
-            check_same_architecture(models[0], model)
-    what = f"the tokenizers of {models[0].spec} and {models[1].spec} differ"
-    raise CheckpointError(what, remedy="name models with the same tokens, or let rows of one alone be kept")
+def _refuse(models: Sequence[Model], axes: Mapping[str, int], table: Mapping[str, int]) -> None:
+    what = "tokens" if axes.keys() <= table.keys() else "rows"
+    raise CheckpointError(
+        f"{models[0].spec} and {' and '.join(model.spec for model in models[1:])} differ in {what}, which is refused",
+        cause="rows that one model has alone, or has elsewhere: " + shorten(axes),
+        remedy=argument("on_difference", "keep"),
+    )
 
 
 def _differing(
@@ -256,20 +254,13 @@ def _rows_of(
 
 def _pairs(model: Model, like: Model, size: int, target: int) -> tuple[Tensor, Tensor]:
     """Which of a model's rows are which of another's, where no tokenizers tell: by label, or by number."""
-    one, other = _labels(model), _labels(like)
+    one, other = labels_of(model), labels_of(like)
     if (len(one), len(other)) == (size, target):
         return matching([(row, other[text]) for text, row in one.items() if text in other])
     counts = tuple(getattr(held.config, "num_labels", None) for held in (model, like))
     # Nobody has said what they mean.
     count = 0 if counts == (size, target) and size != target else min(size, target)
     return matching([(row, row) for row in range(count)])
-
-
-def _labels(model: Model) -> dict[str, int]:
-    """The numbers of labels by their names; none where nobody has named them."""
-    named: Mapping[Any, Any] = getattr(model.config, "id2label", None) or {}
-    labels = {str(text): int(row) for row, text in named.items()}
-    return {} if all(text.startswith(_UNNAMED) for text in labels) else labels
 
 
 def _check_complete(

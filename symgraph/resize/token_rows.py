@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -134,13 +134,18 @@ def vocabulary_of(models: Sequence[Model], texts: Sequence[Tokens], wanted: Want
 def token_axes(model: Model) -> dict[str, int]:
     """The axis of each tensor that has a row for every token: the one that grows with the vocabulary."""
     size = tokens_in(model)
+    return {} if size is None else grown_axes(model, size, lambda: _resized(model, size + 1).module)
+
+
+def grown_axes(model: Model, size: int, grown: Callable[[], nn.Module]) -> dict[str, int]:
+    """The axis of each tensor that has so many rows, and one more in a model that has grown by one."""
     try:
-        grown = {} if size is None else _shapes(_resized(model, size + 1).module)
+        shapes = _shapes(grown())
     except CheckpointError:
         # Some code builds no such model: nothing is known then.
         return {}
     own = _shapes(model.module)
-    axes = {name: _axis(own[name], shape) for name, shape in grown.items() if own.get(name, shape) != shape}
+    axes = {name: _axis(own[name], shape) for name, shape in shapes.items() if own.get(name, shape) != shape}
     known = {name: axis for name, axis in axes.items() if axis is not None and own[name][axis] == size}
     return known if len(known) == len(axes) else {}
 
@@ -176,12 +181,22 @@ def _resized(model: Model, rows: int) -> Model:
     """
     config = copy.deepcopy(model.config)
     _settings(config).vocab_size = rows
+    module = rebuilt(model, config, f"{rows} tokens", "merge models whose tokenizers have the same tokens")
+    return replace(model, module=module, config=config)
+
+
+def rebuilt(model: Model, config: Any, what: str, remedy: str) -> nn.Module:
+    """A module of the model's class for another configuration, without weights.
+
+    Raises:
+        CheckpointError: it cannot be built.
+    """
     module: Any = model.module
     try:
         with quiet(), weightless():
-            resized = type(module)._from_config(config, dtype=module.dtype)
+            made: nn.Module = type(module)._from_config(config, dtype=module.dtype)
     except Exception as error:
-        what = f"{model.spec} cannot be built with {rows} tokens"
-        remedy = "merge models whose tokenizers have the same tokens"
-        raise CheckpointError(what, cause=one_line(error), remedy=remedy) from error
-    return replace(model, module=resized.eval(), config=config)
+        raise CheckpointError(
+            f"{model.spec} cannot be built with {what}", cause=one_line(error), remedy=remedy
+        ) from error
+    return made.eval()

@@ -79,6 +79,24 @@ def test_labels_are_told_by_their_names() -> None:
     assert "3, 4 rows: 2 that all have" in str(symgraph.align(a, b))
 
 
+def test_as_many_labels_in_another_order_are_the_same_labels() -> None:
+    """A merge of a model and itself with its labels listed in another order is that model."""
+    names, order = ["cat", "dog", "cow"], torch.tensor([2, 0, 1])
+    a = vit(dict(enumerate(names)))
+    b = with_body_of(vit({i: names[j] for i, j in enumerate(order.tolist())}, seed=1), a, 1)
+    for name in ("classifier.weight", "classifier.bias"):
+        b.get_parameter(name).data = a.get_parameter(name).data[order]
+    found = symgraph.align(a, b)
+    torch.testing.assert_close(logits(found.module, images()), logits(b, images()), rtol=1e-4, atol=1e-5)
+    assert found.b.config.id2label[0] == "cow" and "3, 3 rows: 3 that all have" in str(found)
+    merged = symgraph.merge([a, b])
+    config: Any = merged.module.config
+    own = a if config.id2label[0] == "cat" else b
+    torch.testing.assert_close(logits(merged.module, images()), logits(own, images()), rtol=1e-4, atol=1e-5)
+    with pytest.raises(CheckpointError, match="are none of"):
+        symgraph.merge([a, vit({0: "cat", 1: "dog", 2: "hen"}, seed=1)])
+
+
 def test_a_larger_vocabulary_is_aligned_on_the_shared_tokens() -> None:
     a = llama(20)
     b = with_body_of(llama(26, seed=1), a, 1)
@@ -92,7 +110,7 @@ def test_a_larger_vocabulary_is_aligned_on_the_shared_tokens() -> None:
 
 
 def test_a_difference_is_refused_where_that_is_asked_for() -> None:
-    with pytest.raises(CheckpointError, match="different architectures"):
+    with pytest.raises(CheckpointError, match="differ in rows, which is refused"):
         symgraph.align(vit(7), vit(3), on_difference="refuse")
     with pytest.raises(UsageError, match="on_difference"):
         symgraph.align(vit(7), vit(3), on_difference="drop")
