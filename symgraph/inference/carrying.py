@@ -83,12 +83,13 @@ class Passed:
 class Chosen:
     """A use of which the result takes some entries, and others from a second operand, where it must be the same.
 
-    `first` says that it is the operand whose constant goes on.
+    `first` says that it is the first of the two. Its constant goes on, unless the call sees their difference alone.
     """
 
     value: str
     spot: Spot
     first: bool
+    passes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +212,8 @@ class Carrier:
                 yield Seen()
         elif law == "output":
             yield self._added(a, operand, spot)
-        elif operand in rule.chooses:
-            arrived = self._added(a, operand, spot)
-            yield (
-                arrived if isinstance(arrived, Seen) else Chosen(a.node.name, arrived.spot, operand == rule.chooses[0])
-            )
+        elif operand in (*rule.chooses, *rule.differs):
+            yield self._compared(a, operand, spot)
         elif law is not None:
             yield self._read(a, operand, law, spot)
         else:
@@ -232,6 +230,13 @@ class Carrier:
             return Seen()
         rows = None if alike.rows is None else _along(alike.rows, tokens, result, a.node.shape)
         return Passed(a.node.name, alike.moved(_along(alike.at, tokens, result, a.node.shape), rows))
+
+    def _compared(self, a: Applied, operand: str, spot: Spot) -> Seen | Chosen:
+        arrived, rule = self._added(a, operand, spot), a.rule
+        if isinstance(arrived, Seen):
+            return arrived
+        passes = operand in rule.chooses
+        return Chosen(a.node.name, arrived.spot, operand == (rule.chooses if passes else rule.differs)[0], passes)
 
     def _multiplied(self, a: Applied, operand: str, spot: Spot) -> Iterator[Use]:
         """What a number makes of a constant, one that the code holds or one that is learned, or a gain."""

@@ -91,7 +91,7 @@ class System:
     # -- sources -----------------------------------------------------------------------------------------------------
 
     def _sources(self, node: Node) -> Iterator[Spot]:
-        if node.kind is Kind.PARAMETER:
+        if node.kind is Kind.PARAMETER or self.flow.takes_constants(node):
             yield from self._of_parameter(node)
         elif node.name in self.by_plane:
             yield from self._of_plane(self.by_plane[node.name], node)
@@ -188,10 +188,10 @@ class System:
                 yield use
 
     def _choice(self, use: Chosen) -> Iterator[Passed]:
-        """The constant of the first operand goes on; that of the other must be equal to it."""
+        """The constant of the first operand goes on, or is seen by nothing; that of the other must be equal to it."""
         sign = 1.0 if use.first else -1.0
         self.chosen[use.value].append(replace(use.spot, factor=sign * use.spot.factor))
-        if use.first:
+        if use.first and use.passes:
             yield Passed(use.value, use.spot)
 
     def _through(self, read: Read, spot: Spot) -> Iterator[Passed]:
@@ -417,7 +417,8 @@ class _Rank:
         port = self.system.ports[source]
         moves = source in self.moving
         late = -self.system.acts[source] if moves else 0
-        return port.plane is not None, moves, bool(window), self.count[unknown], late, port.place
+        stored = self.system.flow.graph.state[port.piece.parameter].kind is Kind.BUFFER
+        return port.plane is not None, moves, not stored, bool(window), self.count[unknown], late, port.place
 
 
 def _shape(system: System, port: Port) -> tuple[int, ...]:

@@ -94,6 +94,12 @@ class Flow:
         alike = behind is not None and all(self._behind(user, node) == behind for user in self.graph.users[node.name])
         return node if alike else None
 
+    def takes_constants(self, node: Node) -> bool:
+        """Whether a stored buffer is subtracted by all calls that read it, from what may have a constant."""
+        stored = node.kind is Kind.BUFFER and node.target not in self.graph.transient
+        users = [self.applied.get(user.name) for user in self.graph.users[node.name]] if stored else []
+        return bool(users) and all(a is not None and self.operand(a, node.name) in a.rule.differs[1:] for a in users)
+
     def _behind(self, user: Node, bias: Node) -> tuple[str, ...] | None:
         """Operator and matrices of a call that adds a bias and reads each of them once; None for any other call."""
         a = self.applied.get(user.name)

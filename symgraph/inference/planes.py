@@ -46,11 +46,12 @@ def find_readers(flow: Flow) -> list[PlaneReader]:
     found: dict[Plane, list[Read]] = defaultdict(list)
     for a, (gain, bias), axis in norms(flow):
         made = _factors(flow.d.values[a.node.name][axis])
-        for read in reads_of(carrier, a, axis):
+        for read, factor in reads_of(carrier, a, axis):
             term = read.readers[0].term
             # A product that is read in another order than the gain's has no normal that the gain alone tells.
             if _is_plain(term) and (not gain or len(_parts(term)) > 1 or _factors(term) == made):
-                found[Plane(read.readers[0], gain, bias, flow.d.eq.offsets.get(gain, 0.0))].append(read)
+                offset = flow.d.eq.offsets.get(gain, 0.0)
+                found[Plane(read.readers[0], gain, bias, offset, factor if bias else 1.0)].append(read)
     return [reader_of(flow, plane, reads) for plane, reads in found.items()]
 
 
@@ -78,8 +79,11 @@ def _is_read_here(flow: Flow, part: Part, reads: list[Read]) -> bool:
     return not part.first or (part.alone and calls >= {user.name for user in flow.graph.users[part.value]})
 
 
-def reads_of(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:
-    """The matrices that what a call makes reaches, along an axis, by operators of one operand, or beside others."""
+def reads_of(carrier: Carrier, a: Applied, axis: int) -> Iterator[tuple[Read, float]]:
+    """The matrices that what a call makes reaches, along an axis, by operators of one operand, or beside others.
+
+    Each with the number that the operators on the way multiply by.
+    """
     flow = carrier.flow
     term = flow.d.values[a.node.name][axis]
     sizes = [-1 if i == axis else 1 for i in range(len(a.node.shape))]
@@ -93,8 +97,8 @@ def reads_of(carrier: Carrier, a: Applied, axis: int) -> Iterator[Read]:
             alone = beside or (set(user.refs()) == {value} and _keeps_plane(flow, applied))
             for use in carrier.uses(value, user, spot):
                 if isinstance(use, Read) and len(use.readers) == 1:
-                    yield use
-                elif isinstance(use, Passed) and alone and use.spot.factor == 1.0:
+                    yield use, spot.factor
+                elif isinstance(use, Passed) and alone:
                     todo.append((use.value, use.spot))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from symgraph.inference.glued import Pieces
+from symgraph.inference.measured_entrywise import with_entrywise
 from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
 from symgraph.inference.measured_norms import with_norms
@@ -56,9 +57,9 @@ def unstack(given: Prepared) -> Prepared:
 
 
 def measure_regions(given: Prepared) -> Prepared:
-    """What a region computes is measured, however it is written: weights of attention, turned pairs, norms, lengths."""
+    """What a region computes is measured, however it is written: attention, turned pairs, norms, lengths, entries."""
     attentive, relays = with_attention(given.graph, given.book), find_relays(given.graph)
-    return replace(given, graph=with_lengths(with_norms(with_linear_regions(attentive))), relays=relays)
+    return replace(given, graph=with_entrywise(with_lengths(with_norms(with_linear_regions(attentive)))), relays=relays)
 
 
 def take_turns(given: Prepared) -> Prepared:

@@ -46,7 +46,7 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
         if writer is None:
             continue
         found: dict[Piece, list[Read]] = defaultdict(list)
-        for read in reads_of(carrier, applied, writer.dim):
+        for read, _ in reads_of(carrier, applied, writer.dim):
             if read.readers[0].size == writer.piece.size and read.readers[0].place not in covered:
                 found[read.readers[0]].append(read)
         for piece, reads in found.items():

@@ -22,12 +22,14 @@ from symgraph.orbit.tangents import Tangents, tangents
 from symgraph.prove.jacobian import Jacobian, singular
 from symgraph.prove.shortfall import Shortfall, Space, describe, solutions
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing.arguments import arguments
 from symgraph.tracing.progress import Progress, tell
 from symgraph.tracing.sampling import State, generic_state, looked_up
 
 _log = logging.getLogger(__name__)
 
 LARGEST = 6000
+_RMS_NORM = "aten.rms_norm.default"
 # Symmetries that only an epsilon breaks: with a large one they are none, without one they are exact. The least one is
 # no part of any sum, but keeps zero from dividing zero (a mean over the positions of a mask that is closed).
 _RAISED, _NONE = 1e-2, 1e-40
@@ -386,15 +388,25 @@ def _span(blocks: list[Tensor], width: int) -> Tensor:
 
 def with_epsilon(graph: Graph, value: float) -> Graph:
     """The graph with every small positive constant replaced, so that what it breaks is broken visibly or not at all."""
-    nodes = tuple(node if node.kind is not Kind.CALL else _replaced(node, value) for node in graph.nodes)
+    nodes = tuple(node if node.kind is not Kind.CALL else _replaced(_with_own(node), value) for node in graph.nodes)
     return replace(graph, nodes=nodes)
 
 
 def has_epsilon(graph: Graph) -> bool:
     """Whether there is such a constant."""
+    calls = map(_with_own, graph.calls)
     return any(
-        _is_epsilon(argument) for call in graph.calls for argument in (*call.args, *(value for _, value in call.kwargs))
+        _is_epsilon(argument) for call in calls for argument in (*call.args, *(value for _, value in call.kwargs))
     )
+
+
+def _with_own(node: Node) -> Node:
+    """A call with the constant that it takes where the model gives none: the rounding of its dtype."""
+    given = arguments(node) if node.target == _RMS_NORM else None
+    if given is None or given.get("eps") is not None:
+        return node
+    own = torch.finfo(torch.float32).eps
+    return replace(node, args=(given["input"], given["normalized_shape"], given.get("weight"), own), kwargs=())
 
 
 def _replaced(node: Node, value: float) -> Node:

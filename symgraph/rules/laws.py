@@ -107,6 +107,17 @@ def _chooses(trial: Trial) -> _Found:
         yield " and ".join(names), trial.run({**trial.values, **moved})[0], before + constant
 
 
+def _differs(trial: Trial) -> _Found:
+    names = [name for name in trial.rule.differs if _takes_numbers(trial, name)]
+    if names and len(names) == len(trial.rule.differs):
+        least = min(names, key=lambda name: trial.values[name].dim())
+        constant = _drawn(trial, list(trial.values[least].shape))
+        first, *_ = names
+        spread = along(constant, trial.tokens[0][least], trial.tokens[0][first])
+        moved = {name: trial.values[name] + (constant if name == least else spread) for name in names}
+        yield " and ".join(names), trial.run({**trial.values, **moved})[0], trial.run(trial.values)[0]
+
+
 def _takes_numbers(trial: Trial, name: str) -> bool:
     """Whether a constant can be added to an operand: to a mask none can."""
     return name in trial.values and trial.values[name].is_floating_point()
@@ -212,6 +223,7 @@ _LAWS: dict[str, _Law] = {
     "gain": _gain,
     "shift": _shift,
     "chooses": _chooses,
+    "differs": _differs,
     "centred": _centred,
     "statistics": _statistics,
     "blind": _blind,

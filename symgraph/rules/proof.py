@@ -152,6 +152,7 @@ def _without_repeated(binding: Binding) -> Rule:
         shift={operand: law for operand, law in rule.shift.items() if operand not in several and law not in several},
         blind={operand: axis for operand, axis in rule.blind.items() if operand not in several},
         chooses=() if several & {*rule.chooses} else rule.chooses,
+        differs=() if several & {*rule.differs} else rule.differs,
         radial=None if rule.radial in several else rule.radial,
         gain=None if tail else rule.gain,
         adds=None if tail else rule.adds,
@@ -160,9 +161,8 @@ def _without_repeated(binding: Binding) -> Rule:
 
 
 def _bare(rule: Rule) -> Rule:
-    return replace(
-        rule, shift={}, blind={}, chooses=(), radial=None, centred=None, statistics=(), product={}, points={}
-    )
+    lawless = replace(rule, shift={}, blind={}, chooses=(), differs=(), radial=None, centred=None)
+    return replace(lawless, statistics=(), product={}, points={})
 
 
 # -- one call --------------------------------------------------------------------------------------------------------
@@ -214,8 +214,8 @@ def _less(rule: Rule, key: str, subject: str) -> Rule:
             rule,
             blind={other: axis for other, axis in rule.blind.items() if other != operand and operand in rule.blind},
         )
-    if key == "chooses":
-        return replace(rule, chooses=())
+    if key in ("chooses", "differs"):
+        return replace(rule, chooses=()) if key == "chooses" else replace(rule, differs=())
     if key in ("gain", "adds"):
         return replace(rule, gain=None, adds=None, statistics=())
     if key == "statistics":

@@ -113,6 +113,7 @@ KEYS = (
     Key("radial", "text", "An operand whose length is not seen: a common positive factor changes nothing."),
     Key("shift", "strings", "What adding a constant to an operand does to the result."),
     Key("chooses", "texts", "Operands of whose entries one is chosen: what is added to all is added to the result."),
+    Key("differs", "texts", "Two operands of which the difference alone is seen: what is added to both is not."),
     Key("centred", "text", "An axis whose mean is neither seen nor produced."),
     Key(
         "assumes",
@@ -159,6 +160,7 @@ class Rule:
     radial: str | None = None
     shift: Mapping[str, str] = field(default_factory=dict, hash=False)
     chooses: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
     centred: str | None = None
     assumes: Mapping[str, str] = field(default_factory=dict, hash=False)
     names: Mapping[str, str] = field(default_factory=dict, hash=False)

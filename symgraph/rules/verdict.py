@@ -158,7 +158,7 @@ def _operands(rule: Rule) -> Iterator[Finding]:
 def _mentions(rule: Rule, operands: list[str]) -> Iterator[Finding]:
     """Operands that other keys speak about."""
     mentioned = [("product", name, name) for name in rule.product] + [("shift", name, name) for name in rule.shift]
-    mentioned += [("chooses", name, name) for name in rule.chooses]
+    mentioned += [(key, name, name) for key in ("chooses", "differs") for name in getattr(rule, key)]
     mentioned += [("statistics", name, name) for name in rule.statistics] + [
         ("blind", name, name) for name in rule.blind
     ]

@@ -163,13 +163,15 @@ def _split(term: Term) -> bool:
 class Plane:
     """A reader of a norm's centred output: what it reads lies where (1 / gain) . (x - bias) = 0.
 
-    `gain` or `bias` is empty where it is absorbed, moved on or absent; `offset` is what the model adds to the gain.
+    `gain` or `bias` is empty where it is absorbed, moved on or absent; `offset` is what the model adds to the gain, and
+    `factor` what it multiplies the norm's output by before it is read: there (1 / gain) . (x - factor bias) = 0.
     """
 
     reader: Piece
     gain: str
     bias: str
     offset: float = 0.0
+    factor: float = 1.0
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -184,7 +186,7 @@ class Plane:
 
     def height(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """What the bias adds along the normal: what a unit of it in the reader adds to what that writes."""
-        return (self.normal(state, like) * state[self.bias].to(like)).sum()
+        return self.factor * (self.normal(state, like) * state[self.bias].to(like)).sum()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,12 @@ class _Plan:
         return tuple(self.sizes[label] for label in labels)
 
 
-def product_of(equation: str, shapes: list[Shape]) -> tuple[Step, ...] | None:
-    """The steps that compute a sum of two tensors; None for any other sum, and where an axis is broadcast."""
+def product_of(equation: str, shapes: list[Shape], one: bool = False) -> tuple[Step, ...] | None:
+    """The steps that compute a sum of two tensors; None for any other sum, and where an axis is broadcast.
+
+    Args:
+        one: both are one tensor, so that a product without rows and columns is a sum of squares.
+    """
     terms = _terms(equation, shapes)
     if terms is None or len(shapes) != 2:
         return None
@@ -70,7 +74,9 @@ def product_of(equation: str, shapes: list[Shape]) -> tuple[Step, ...] | None:
         return None
     plan = _Plan(sizes, list(shapes))
     contracted = [label for label in left if label in right and label not in out]
-    if contracted:
+    if one and left == right and set(out) <= set(left) and contracted:
+        _sum_of_squares(plan, left, out)
+    elif contracted:
         _matrix_product(plan, left, right, out)
     else:
         _entry_by_entry(plan, left, right, out)
@@ -129,6 +135,14 @@ def _right(plan: _Plan, at: int, labels: str, batch: str, inner: str, columns: s
     if not turned:
         return moved
     return plan.call("aten.transpose.int", (moved,), (-2, -1), (*plan.of(batch), *sizes[::-1]))
+
+
+def _sum_of_squares(plan: _Plan, labels: str, out: str) -> None:
+    kept = "".join(label for label in labels if label in out)
+    summed = tuple(place - len(labels) for place, label in enumerate(labels) if label not in out)
+    squares = plan.call("aten.pow.Tensor_Scalar", (0,), (2,), plan.of(labels))
+    total = plan.call("aten.sum.dim_IntList", (squares,), (summed,), plan.of(kept))
+    plan.ordered(total, kept, out)
 
 
 def _entry_by_entry(plan: _Plan, a: str, b: str, out: str) -> None:

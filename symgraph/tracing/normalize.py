@@ -49,7 +49,9 @@ _CASTS = frozenset(
 
 def normalize(graph: Graph) -> Graph:
     """Takes no-ops and dead calls out of a graph without writes, and numbers its values anew."""
-    plain = with_whole_tables(without_partial_writes(without_factors_of_one(without_identities(written_out(graph)))))
+    # What reads two equal values reads one: a sum of products is then one of squares.
+    written = written_out(without_repetitions(without_identities(graph)))
+    plain = with_whole_tables(without_partial_writes(without_factors_of_one(without_identities(written))))
     return renumbered(without_dead_calls(without_repetitions(plain)))
 
 

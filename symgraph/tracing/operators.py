@@ -13,10 +13,13 @@ from symgraph.tracing.arguments import operator
 
 _WIDE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
+# With numbers in the place of tensors, which torch has no tag for.
+_WHERE = frozenset({"aten.where.Scalar", "aten.where.ScalarSelf", "aten.where.ScalarOther"})
+
 
 def is_pointwise(target: str) -> bool:
-    """Whether torch says of an operator that it treats every position by itself."""
-    op = operator(target)
+    """Whether torch says of an operator, or of the one it stands for, that it treats every position by itself."""
+    op = operator("aten.where.self" if target in _WHERE else target)
     return op is not None and torch.Tag.pointwise in op.tags
 
 

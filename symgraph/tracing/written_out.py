@@ -174,7 +174,8 @@ def _statistic(node: Node, known: Known) -> Node:
 
 
 def _einsum(writer: Writer, given: dict[str, Any]) -> bool:
-    steps = product_of(given["equation"], [writer.shape(tensor) for tensor in given["tensors"]])
+    shapes, one = [writer.shape(tensor) for tensor in given["tensors"]], len(set(given["tensors"])) == 1
+    steps = product_of(given["equation"], shapes, one)
     if steps is None:
         return False
     values = list(given["tensors"])

@@ -1,0 +1,166 @@
+"""Functions in other spellings have the symmetries that they have in plain ones, all that an audit counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import symgraph
+
+Function = Callable[[Tensor], Tensor]
+Affine = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Net(nn.Module):
+    """A function of an input that reads its parts by name."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **parts: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        for name, part in parts.items():
+            setattr(self, name, part() if callable(part) and not isinstance(part, nn.Module) else part)
+        self.function = forward
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+def complete(net: nn.Module, *shape: int) -> symgraph.SymmetryGraph:
+    """The symmetry of a net: verified, also in the module itself, and with as many directions as the audit measures."""
+    x = torch.randn(*shape, dtype=torch.float64)
+    symmetry = symgraph.infer(net, x)
+    symgraph.verify(net, x, symmetry=symmetry, perturb=0.1).raise_if_failed()
+    moved = symgraph.sample(net, x, seed=0)
+    before, after = net(x), moved(x)
+    assert float((before - after).detach().abs().max() / before.detach().abs().max()) < 1e-9
+    audit = symgraph.audit(net, x, symmetry=symmetry)
+    assert audit.inferred == audit.measured, str(audit)
+    return symmetry
+
+
+def groups(symmetry: symgraph.SymmetryGraph, size: int) -> list[str]:
+    """The groups of the spaces of this size."""
+    return [str(space.group) for space in symmetry.active if space.size == size]
+
+
+def hidden(function: Function) -> Net:
+    """Units between two maps."""
+    return Net(lambda net, x: net.read(function(net.write(x))), write=nn.Linear(5, 6), read=nn.Linear(6, 3))
+
+
+# -- entry by entry ----------------------------------------------------------------------------------------------------
+
+RECTIFIED: dict[str, Function] = {
+    "clamp": lambda h: h.clamp(min=0),
+    "maximum": lambda h: torch.maximum(h, torch.zeros(())),
+    "maximum of zeros": lambda h: torch.maximum(h, torch.zeros_like(h)),
+    "where, a number first": lambda h: torch.where(h < 0, 0.0, h),
+    "leaky, where": lambda h: torch.where(h > 0, h, 0.1 * h),
+    "leaky, the larger": lambda h: torch.max(h, 0.2 * h),
+    "times a mask": lambda h: h * (h > 0),
+    "filled": lambda h: h.masked_fill(h < 0, 0.0),
+    "less the negative part": lambda h: h - h.clamp(max=0),
+}
+ODD: dict[str, Function] = {
+    "tanh by sigmoid": lambda h: 2 * torch.sigmoid(2 * h) - 1,
+    "tanh by exponentials": lambda h: (h.exp() - (-h).exp()) / (h.exp() + (-h).exp()),
+    "hard tanh": lambda h: h.clamp(-1, 1),
+    "softsign": lambda h: h / (1 + h.abs()),
+}
+NEITHER: dict[str, Function] = {
+    "from a small number on": lambda h: h.clamp(min=-1e-9),
+    "down to a large number": lambda h: h.clamp(min=-1e5),
+    "shifted mask": lambda h: h * (h > 1e-5),
+    "steep": lambda h: h * torch.sigmoid(1e8 * h),
+    "saturated": lambda h: h.clamp(0, 6),
+    "elu": lambda h: torch.where(h > 0, h, h.exp() - 1),
+}
+
+
+@pytest.mark.parametrize("name", RECTIFIED)
+def test_positive_scales_pass_through_whatever_is_written(name: str) -> None:
+    assert groups(complete(hidden(RECTIFIED[name]), 4, 5), 6) == ["positive monomial"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_signs_pass_through_whatever_is_written(name: str) -> None:
+    assert groups(complete(hidden(ODD[name]), 4, 5), 6) == ["signed permutation"]
+
+
+@pytest.mark.parametrize("name", NEITHER)
+def test_no_scale_passes_through_what_has_a_size(name: str) -> None:
+    net, x = hidden(NEITHER[name]), torch.randn(4, 5, dtype=torch.float64)
+    assert groups(symgraph.infer(net, x), 6) == ["permutation"]
+
+
+# -- norms -------------------------------------------------------------------------------------------------------------
+
+
+def centred(x: Tensor) -> Tensor:
+    return x - x.mean(-1, keepdim=True)
+
+
+NORMS: dict[str, Affine] = {
+    "times a number": lambda x, g, b: F.layer_norm(x, (6,), g, b) * 2,
+    "less than nothing, divided": lambda x, g, b: -F.layer_norm(x, (6,), g, b) / 6**0.5,
+    "a centred value over its length": lambda x, g, b: F.normalize(centred(x), dim=-1) * 6**0.5 * g + b,
+    "a sum of squares by Einstein": lambda x, g, b: (
+        centred(x) * torch.rsqrt(torch.einsum("...d,...d->...", centred(x), centred(x))[..., None] / 6 + 1e-5) * g + b
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_have_all_their_families(name: str) -> None:
+    norm = NORMS[name]
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = net.write(x)
+        h = h + net.down(F.gelu(net.up(norm(h, net.gain, net.bias))))
+        result: Tensor = net.read(norm(h, net.gain2, net.bias2))
+        return result
+
+    vectors = {name: nn.Parameter(torch.rand(6) + 0.5) for name in ("gain", "bias", "gain2", "bias2")}
+    maps = {"write": nn.Linear(5, 6), "up": nn.Linear(6, 7), "down": nn.Linear(7, 6), "read": nn.Linear(6, 4)}
+    assert groups(complete(Net(forward, **vectors, **maps), 4, 5), 6) == ["orthogonal fixing ones"]
+
+
+def test_an_epsilon_that_the_model_leaves_to_torch_is_one() -> None:
+    net = Net(
+        lambda net, x: net.read(net.norm(net.write(x))), write=nn.Linear(5, 6), norm=nn.RMSNorm(6), read=nn.Linear(6, 4)
+    )
+    complete(net, 4, 5)
+
+
+def test_stored_means_take_biases_in_front_of_them() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = F.relu(net.norm(net.first(x)))
+        result: Tensor = net.read(F.relu(net.norm2(torch.cat([net.second(h), net.third(h)], 1))).mean(2))
+        return result
+
+    convolutions = {"first": nn.Conv1d(2, 3, 2), "second": nn.Conv1d(3, 2, 2), "third": nn.Conv1d(3, 2, 2)}
+    symmetry = complete(
+        Net(forward, **convolutions, norm=nn.BatchNorm1d(3), norm2=nn.BatchNorm1d(4), read=nn.Linear(4, 3)), 4, 2, 7
+    )
+    shares = {c.source.piece.parameter: [s.port.piece.parameter for s in c.shares] for c in symmetry.constants}
+    assert shares["first.bias"] == ["norm.running_mean"] and shares["third.bias"] == ["norm2.running_mean"]
+
+
+def test_keys_that_torch_shares_among_queries_have_biases_that_nothing_sees() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        q, k, v = (net.fused(x)).split([8, 4, 4], -1)
+        q, k, v = (y.unflatten(-1, (-1, 2)).transpose(1, 2) for y in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        result: Tensor = net.read(mixed.transpose(1, 2).flatten(2))
+        return result
+
+    complete(Net(forward, fused=nn.Linear(5, 16), read=nn.Linear(8, 3)), 2, 4, 5)
