@@ -9,11 +9,10 @@ its own or by a plane, takes whatever constant reaches it. The solutions of all 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from symgraph.inference.carrying import Carrier, Chosen, Passed, Read, Seen, Spot
@@ -22,6 +21,7 @@ from symgraph.inference.flow import Flow
 from symgraph.inference.null_space import Axes, Solution, Summand, Unknown, Windows, equations, solve
 from symgraph.inference.planes import PlaneReader, has_height, whole
 from symgraph.inference.summed import difference, gathered, sums
+from symgraph.inference.table_entries import covered, entries, row_axis
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.families import Constant, Hop, Piece, Place, Plane, Port, Share, pieces
 from symgraph.symmetry.terms import leaves
@@ -112,7 +112,7 @@ class System:
                 continue
             if tie is not None:
                 self.tied[len(self.ports)] = tie
-            yield from self._source(self._first(node), Port(piece), *_entries(piece, node.shape))
+            yield from self._source(self._first(node), Port(piece), *entries(piece, node.shape))
 
     def _is_absorbed(self, piece: Piece) -> bool:
         """Whether a gain that is absorbed has these entries: a constant that moved on would leave zeros in it."""
@@ -233,22 +233,6 @@ class System:
                 yield from self.carrier.written(reader, spot, node, outlet)
 
 
-def _entries(piece: Piece, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-    """The entries of a piece where they stand in their parameter, and the rows where it has any."""
-    line, axis = piece.numbered(shape[-1]), row_axis(shape)
-    if axis is None:
-        return line.expand(shape), None
-    sizes = [-1 if i == axis else 1 for i in range(len(shape))]
-    rows = torch.arange(1, shape[axis] + 1, dtype=torch.float64).reshape(sizes)
-    return line.expand(shape), rows.expand(shape)
-
-
-def row_axis(shape: tuple[int, ...]) -> int | None:
-    """The axis of a table whose positions may be told apart: the only one beside the last with more than one."""
-    found = [i for i, n in enumerate(shape[:-1]) if n > 1]
-    return found[0] if len(found) == 1 else None
-
-
 # -- families ----------------------------------------------------------------------------------------------------------
 
 
@@ -323,19 +307,10 @@ def _unread(system: System, named: list[Summand]) -> Iterator[tuple[int, tuple[i
     for term in named:
         windows[term.name[0]] |= {term.window} if term.window else set()
     for source, spans in windows.items():
-        shape, rows = _shape(system, system.ports[source]), _covered(spans)
+        shape, rows = _shape(system, system.ports[source]), covered(spans)
         axis = row_axis(shape)
         if rows and axis is not None and rows < shape[axis]:
             yield source, (0, shape[axis])
-
-
-def _covered(spans: Iterable[tuple[int, int]]) -> int:
-    """How many positions lie in one of some spans."""
-    reached, count = 0, 0
-    for start, stop in sorted(spans):
-        count += max(stop - max(start, reached), 0)
-        reached = max(reached, stop)
-    return count
 
 
 def _inverted(
