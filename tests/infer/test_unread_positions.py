@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import symgraph
-from symgraph.inference.constants import _covered
+from symgraph.inference.table_entries import covered
 
 PLACES = 10
 
@@ -67,5 +67,5 @@ def test_rows_that_are_read_apart_and_those_that_are_not_have_one_constant() -> 
 def test_rows_that_are_read_more_than_once_count_once(seed: int) -> None:
     ends = torch.randint(20, (6, 2), generator=torch.Generator().manual_seed(seed)).tolist()
     spans = [(min(pair), max(pair)) for pair in ends]
-    assert _covered(spans) == len({row for span in spans for row in range(*span)})
-    assert _covered([]) == 0
+    assert covered(spans) == len({row for span in spans for row in range(*span)})
+    assert covered([]) == 0
