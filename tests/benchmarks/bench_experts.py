@@ -2,14 +2,16 @@
 
     python tests/benchmarks/bench_experts.py --data CIFAR_FOLDER --out FOLDER [--from scratch tuned]
         [--layers first last all] [--gates dense top-1 top-2 'top-2, shared'] [--experts 4 8 16]
-        [--ranked 'activations 1/2' weights inputs] [--pairs 1] [--jobs 1] [--device cpu]
+        [--ways weights gate gram inputs 'activations 1/2' activations loss] [--ranked 'activations 1/2' weights inputs]
+        [--pairs 1] [--steps 600] [--batch 128] [--jobs 1] [--device cpu]
 
 Pairs of small vision transformers on CIFAR-10 (three layers of width 64), with mixtures of experts in the place of
 the first, the last, or all feed-forward layers: trained whole from two seeds, or, as in the paper, one trained backbone
 with mixtures of two seeds that alone are fine-tuned. Every way of matching gives an order of the experts; where there
 are four, all 24 orders are solved in the same way, with everything else that moves, and ranked by the test loss at the
-midpoint. What is chosen is chosen on validation data (the last 2,000 images of training). One file for each pair under
---out, and a table of all of them.
+midpoint. From the way that is best on validation data (the last 2,000 images of training, or a tenth) the element is
+then learned down the loss: of models from scratch both move, of fine-tuned ones the hidden units of one alone. One file
+for each pair under --out, and a table of all of them.
 
 Source: the setting of Tran et al., arXiv 2509.11348 (rank 2.5 of 24 and 2.1 % left in the first of twelve layers).
 """
@@ -19,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from pathlib import Path
@@ -104,13 +106,13 @@ class Pair:
     results: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, case: Case, nets: Sequence[nn.Module], data: Any, device: torch.device) -> Pair:
-        net = nets[0]
+    def of(cls, job: Job, nets: Sequence[nn.Module], data: Any) -> Pair:
+        net, device = nets[0], torch.device(job.device)
         symmetry = symgraph.infer(net, {"pixel_values": torch.zeros(2, 3, 32, 32)})
         first, second = (float64(state_of(m)) for m in nets)
         states = (canonicalise(symmetry, first).state, canonicalise(symmetry, second).state)
         inside = tuple(s.name for s in symmetry.active if _in_mixture(symmetry, s.name, net))
-        names = ("*",) if case.scratch else inside
+        names = ("*",) if job.case.scratch else inside
         trees = units(symmetry, names)
         read = [{n: t.cpu() for n, t in b.items()} for b in data.batches("train", 128)[:READ]]
         seen = observe_models(symmetry, net, default_rules(), states, read, trees, moments=True)[0, 1]
@@ -119,7 +121,7 @@ class Pair:
         held_out = data.batches("validation", 500)
         judged = Judge(net, (first, second), [*held_out, *data.batches("train", 500)[:JUDGED]], device)
         test = Judge(net, (first, second), data.batches("test", 500), device)
-        lesson = Lesson(net, data.lesson(128), held_out, device=device)
+        lesson = Lesson(net, data.lesson(job.batch), held_out, device=device)
         return cls(symmetry, net, states, (first, second), judged, test, names, mixtures, seen, lesson)
 
     def naive(self) -> float:
@@ -162,6 +164,7 @@ WAYS = {
     "activations 1/2": MatchOptions(alpha=0.5),
     "activations": MatchOptions(alpha=1.0),
 }
+BY_LOSS = "loss"
 RANKED = ("activations 1/2", "weights", "inputs")
 # Of each of the orders that are ranked.
 SWEEPS = 8
@@ -169,28 +172,36 @@ SWEEPS = 8
 ALIKE = {"gate": "weights", "gram": "weights", "activations": "activations 1/2"}
 
 
-def by_costs(pair: Pair) -> Iterator[tuple[str, GroupElement]]:
-    """Every way of matching, and from the best on validation data the order by loss."""
-    judged = {}
-    for way, options in WAYS.items():
+def by_costs(pair: Pair, ways: Sequence[str]) -> dict[str, GroupElement]:
+    """What every way of matching finds, and from the best on validation data the order by loss."""
+    found = {}
+    for way in (w for w in ways if w != BY_LOSS):
         start = time.process_time()
-        element = pair.solved(options)
-        judged[way] = (pair.barrier(pair.validation, element), element)
-        _note(pair, way, element, time.process_time() - start)
-        yield way, element
-    best = min(judged, key=lambda way: judged[way][0])
-    starts = [best]
-    if pair.results[best]["orders"] != pair.results["weights"]["orders"]:
-        starts.append("weights")
-    for way in starts:
-        options = replace(WAYS[way], outer="joint", spaces=pair.names)
-        start = time.process_time()
-        seen = pair.seen if float(options.alpha) or options.weighting == "inputs" else None
-        found = exchanged(pair.symmetry, pair.states, judged[way][1], options, pair.validation, seen)
-        name = "loss" if way == best else "loss, from weights"
-        _note(pair, name, found.element, time.process_time() - start)
-        pair.results[name]["from"], pair.results[name]["tried"] = way, found.tried
-        yield name, found.element
+        found[way] = pair.solved(WAYS[way])
+        _note(pair, way, found[way], time.process_time() - start)
+    if BY_LOSS in ways:
+        best = best_of(pair.results)
+        found[BY_LOSS] = _by_loss(pair, BY_LOSS, best, found[best])
+        if "weights" in found and pair.results[best]["orders"] != pair.results["weights"]["orders"]:
+            from_weights = f"{BY_LOSS}, from weights"
+            found[from_weights] = _by_loss(pair, from_weights, "weights", found["weights"])
+    return found
+
+
+def best_of(results: Mapping[str, Any]) -> str:
+    """The way with the least loss on validation data."""
+    return min(results, key=lambda way: float(results[way]["validation"]))
+
+
+def _by_loss(pair: Pair, name: str, way: str, element: GroupElement) -> GroupElement:
+    """Exchanges from what a way has found."""
+    options = replace(WAYS[way], outer="joint", spaces=pair.names)
+    start = time.process_time()
+    seen = pair.seen if float(options.alpha) or options.weighting == "inputs" else None
+    found = exchanged(pair.symmetry, pair.states, element, options, pair.validation, seen)
+    _note(pair, name, found.element, time.process_time() - start)
+    pair.results[name]["from"], pair.results[name]["tried"] = way, found.tried
+    return found.element
 
 
 def _note(pair: Pair, name: str, element: GroupElement, seconds: float) -> None:
@@ -203,7 +214,7 @@ def _note(pair: Pair, name: str, element: GroupElement, seconds: float) -> None:
 
 
 def ranked(pair: Pair, way: str) -> dict[str, Any]:
-    """All orders of each mixture, the others as they were found: test and validation loss of each, solved alike."""
+    """All orders of each mixture, the others as they were found: the test loss of each, solved alike."""
     options, found = replace(WAYS[way], sweeps=SWEEPS), pair.results[way]["orders"]
     every = {}
     for tree in pair.mixtures:
@@ -211,22 +222,27 @@ def ranked(pair: Pair, way: str) -> dict[str, Any]:
         orders = {}
         for order in permutations(range(tree.space.size)):
             element = pair.solved(options, {**others, tree.space.id: torch.tensor(order)})
-            orders[" ".join(map(str, order))] = [pair.barrier(j, element) for j in (pair.test, pair.validation)]
+            orders[" ".join(map(str, order))] = pair.barrier(pair.test, element)
         every[tree.space.name] = orders
     return every
 
 
-def learned(pair: Pair, element: GroupElement, steps: int, permuted: bool) -> dict[str, Any]:
-    """Learned from an order on: the element moves everything that the models do not share."""
-    start = time.perf_counter()
+def learned(pair: Pair, element: GroupElement, steps: int, scratch: bool) -> dict[str, Any]:
+    """Learned from an order on: the element moves everything that the models do not share.
+
+    Where they share the rest of the network there is nothing to learn but which hidden unit is which.
+    """
+    start = time.process_time()
     both = (pair.states[0], Act(element).apply(pair.states[1]))
     states = [{n: t.to(pair.test.device, torch.float32) for n, t in s.items()} for s in both]
-    options = LearnOptions(steps=steps, patience=0, permutations=permuted, spaces=pair.names, check_every=100)
+    moves: dict[str, Any] = {"dual": scratch, "permutations": not scratch, "spaces": pair.names}
     with evaluating(pair.net):
+        options = LearnOptions(steps=steps, patience=0, check_every=100, **moves)
         found = learn(pair.symmetry, states, pair.lesson, options)
     moved = [s if t is None else t.apply(s) for t, s in zip(found.transforms, states, strict=True)]
     history = {str(step): value for step, value in found.history}
-    return {"test": pair.test.barrier(moved), "validation": history, "seconds": time.perf_counter() - start}
+    test = pair.test.barrier(moved)
+    return {"test": test, "validation": history, "seconds": time.process_time() - start}
 
 
 # -- jobs --------------------------------------------------------------------------------------------------------------
@@ -238,6 +254,8 @@ class Job(Setup):
 
     case: Case
     number: int
+    batch: int
+    ways: tuple[str, ...]
     ranked: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -254,16 +272,16 @@ def run(job: Job) -> str:
         return described(json.loads(job.path.read_text()))
     if time.monotonic() > job.end:
         return f"{job.case}: no time left"
-    start, data = time.perf_counter(), job.images
+    start, data = time.process_time(), job.images
     nets = expert_models.pair(job.case, job.number, job.scratch, data)
-    pair = Pair.of(job.case, nets, data, torch.device(job.device))
+    pair = Pair.of(job, nets, data)
     record: dict[str, Any] = {"case": str(job.case), "number": job.number}
     record |= {"ends": pair.test.chord, "naive": pair.naive(), "ways": pair.results}
-    elements = dict(by_costs(pair))
+    elements = by_costs(pair, job.ways)
     _write(job, record)
     if job.steps and time.monotonic() < job.end:
-        # Where the backbone is shared there is nothing to learn but which hidden unit is which.
-        record["learned"] = learned(pair, elements["loss"], job.steps, not job.case.scratch)
+        best = best_of(pair.results)
+        record["learned"] = {"from": best, **learned(pair, elements[best], job.steps, job.case.scratch)}
         _write(job, record)
     if job.case.experts == 4:
         record["ranked"] = {}
@@ -271,7 +289,7 @@ def run(job: Job) -> str:
             if time.monotonic() < job.end:
                 record["ranked"][way] = ranked(pair, way)
                 _write(job, record)
-    record["seconds"] = time.perf_counter() - start
+    record["seconds"] = time.process_time() - start
     _write(job, record, done=True)
     return described(record)
 
@@ -298,48 +316,70 @@ def described(record: Mapping[str, Any]) -> str:
 
 
 def ranks_of(record: Mapping[str, Any], way: str) -> list[int]:
-    """Of a way's order in each mixture among all, solved as that way does (or as the way that it set out from)."""
+    """Of a way's order in each mixture among all: solved as that way does, or as one that solved all of them."""
+    ranked = record.get("ranked", {})
     solved = record["ways"][way].get("from", way)
-    every = record.get("ranked", {}).get(ALIKE.get(solved, solved), {})
+    every = ranked.get(ALIKE.get(solved, solved), next(iter(ranked.values()), {}))
     orders = record["ways"][way]["orders"]
-    found = []
-    for name, losses in every.items():
-        own = losses[" ".join(map(str, orders[name]))][0]
-        found.append(1 + sum(loss[0] < own - 1e-6 for loss in losses.values()))
-    return found
+    return [_rank(losses, orders[name]) for name, losses in every.items()]
 
 
-def table(records: Iterable[Mapping[str, Any]]) -> str:
-    """Means over pairs: ranks, and what is left of naive averaging's loss."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+def _rank(losses: Mapping[str, float], order: Sequence[int]) -> int:
+    own = losses[" ".join(map(str, order))]
+    return 1 + sum(loss < own - 1e-6 for loss in losses.values())
+
+
+HEAD = ("from", "experts in", "gate", "experts", "naive averaging", "best way", "its rank of 24", "left", "learned")
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each kind of pair, means over the pairs, and the means over all rows of models that began alike.
+
+    What is left is in percent of naive averaging's barrier; below zero the mean model is better than the two are.
+    """
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
-        start, *_, experts = str(record["case"]).split(" ")
-        groups.setdefault((start, experts), []).append(record)
-    lines = []
-    for (start, experts), some in groups.items():
-        lines.append(f"{start}, {experts} experts, {len(some)} pairs")
-        for way in some[0]["ways"]:
-            ranks = [x for r in some if way in r["ways"] for x in ranks_of(r, way)]
-            left = [100 * r["ways"][way]["test"] / r["naive"] for r in some if way in r["ways"]]
-            if left:
-                rank = f"mean rank {mean(ranks):.2f} of 24 ({len(ranks)} mixtures), " if ranks else ""
-                lines.append(f"    {way:<20} {rank}{mean(left):.2f} % left ({len(left)} pairs)")
-        left = [100 * r["learned"]["test"] / r["naive"] for r in some if "learned" in r]
-        if left:
-            lines.append(f"    {'learned':<20} {mean(left):.2f} % left ({len(left)} pairs)")
-    return "\n".join(lines)
+        kinds.setdefault(record["case"], []).append(record)
+    rows = [[*_words(case), *_figures(some)] for case, some in kinds.items()]
+    for start in dict.fromkeys(row[0] for row in rows):
+        rows.append([start, "mean of all", "", "", *_figures([r for r in records if r["case"].startswith(start)])])
+    lines = [" | ".join(row) for row in (HEAD, ["---"] * len(HEAD), *rows)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _words(case: str) -> list[str]:
+    start, layers, *gate, experts = case.split(" ")
+    return [start, layers, " ".join(gate), experts]
+
+
+def _figures(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    best = [best_of(r["ways"]) for r in records]
+    ranks = [rank for r, way in zip(records, best, strict=True) for rank in ranks_of(r, way)]
+    left = [100 * r["ways"][way]["test"] / r["naive"] for r, way in zip(records, best, strict=True)]
+    learned = [100 * r["learned"]["test"] / r["naive"] for r in records if "learned" in r]
+    return [
+        f"{mean(r['naive'] for r in records):.4f}",
+        ", ".join(dict.fromkeys(best)),
+        f"{mean(ranks):.2f}" if ranks else "",
+        f"{mean(left):.1f} %",
+        f"{mean(learned):.2f} %" if learned else "",
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_setup(parser, pairs=1, steps=300)
+    add_setup(parser, pairs=1, steps=600)
     parser.add_argument("--from", dest="starts", nargs="+", default=["scratch", "tuned"], choices=["scratch", "tuned"])
     parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--gates", nargs="+", default=list(GATES), choices=list(GATES))
     parser.add_argument("--experts", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--batch", type=int, default=128, help="images in a step of learning")
+    every = (*WAYS, BY_LOSS)
+    parser.add_argument("--ways", nargs="+", default=list(every), choices=every)
     parser.add_argument("--ranked", nargs="*", default=list(RANKED), choices=RANKED, help="ways that solve all orders")
     args = parser.parse_args(arguments)
-    common = {**vars(setup(args)), "ranked": tuple(args.ranked)}
+    own = {"batch": args.batch, "ways": tuple(args.ways), "ranked": tuple(args.ranked)}
+    common = {**vars(setup(args)), **own}
     groups = []
     for experts, number, start in product(args.experts, range(args.pairs), args.starts):
         cases = (Case(start == "scratch", layers, gate, experts) for layers, gate in product(args.layers, args.gates))
