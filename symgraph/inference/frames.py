@@ -16,7 +16,7 @@ from symgraph.inference.claims import Evidence, Ref
 from symgraph.inference.draft import Draft
 from symgraph.inference.equations import Equations
 from symgraph.inference.store import Store
-from symgraph.symmetry.terms import Leaf, Product, Term, joined, reordered
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, joined, reordered
 
 # More positions than patches have that are merged.
 FEW = 16
@@ -191,10 +191,26 @@ class _Terms:
         # In which order an axis was cut says nothing: what is nested within its like is spread out.
         if shape[0] is Shape.PRODUCT:
             nested = (term.factors if isinstance(term, Product) else (term,) for term in children)
-            return Product(tuple(factor for factors in nested for factor in factors))
+            return _multiplied_out(tuple(factor for factors in nested for factor in factors))
         return joined(children)
 
     def _leaf(self, ref: Ref) -> Leaf:
         frame = self.frames.get(ref >> 1, -1)
         dual = bool(ref & 1) and frame >= 0 and frame not in self.self_dual
         return Leaf(-1, frame, dual, self.store.size(ref))
+
+
+def _multiplied_out(factors: tuple[Term, ...]) -> Term:
+    """A product, as parts side by side where its first factor is: positions, each of several parts in its own way."""
+    first, *others = factors
+    if not others or not isinstance(first, Concat) or first.order:
+        return Product(factors) if others else first
+    return joined([_within(part, tuple(others)) for part in first.parts])
+
+
+def _within(part: Term, others: tuple[Term, ...]) -> Term:
+    """One part times the other factors; a single position has these alone."""
+    outer = part.factors if isinstance(part, Product) else (part,)
+    if part.size == 1:
+        return others[0] if len(others) == 1 else _multiplied_out(others)
+    return Product((*outer, *others))

@@ -10,7 +10,7 @@ Source: Kempf and Ness 1979 (uniqueness up to the compact part); Walker and Ni 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,18 +23,19 @@ from symgraph.groups.map_class import DenseMaps
 from symgraph.io.ranks import current
 from symgraph.orbit.action import GroupElement, neutral, packed, unpacked
 from symgraph.orbit.grams import add_to, gram
-from symgraph.orbit.squared_norms import Logs, SquaredNorms, exponents_on
+from symgraph.orbit.squared_norms import Logs, Occurrence, SquaredNorms, exponents_on
 from symgraph.orbit.steps import State
 from symgraph.orbit.tensor_blocks import Block, blocks, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
-from symgraph.symmetry.terms import Leaf
 from symgraph.tracing.deferred import made
 
 SWEEPS = 300
 MEMORY = 6
 # Moments that differ by so many times the rounding error are equal.
 LEVEL = 1e2
+# What shrinks by less than this from one sweep to the next, and is small, is rounding.
+SLOW = 0.9
 
 
 def least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Mapping[str, int]) -> GroupElement:
@@ -88,21 +89,19 @@ class _Table:
         moved = element.on_block(self.block.tensors[0], self.block.leaves)
         self.block = replace(self.block, tensors=(moved,))
 
-    def leaf(self, space: Space) -> Leaf:
-        """The first axis on a space."""
-        return self.block.leaves[self.block.dim(space.id)]
+    def stands(self, space: Space) -> list[tuple[int, ...]]:
+        """Every axis on a space, behind those on the spaces that it is fibred over."""
+        return self.block.stands(space.id, space.fibre)
 
-    def norms(self, space: Space) -> Tensor:
-        """Squared norm of every slice on a space, for each position of its fibre: (F, n)."""
-        dims = [*map(self.block.dim, space.fibre), self.block.dim(space.id)]
-        return unfold(self.block.tensors[0], dims).square().sum(-1)
+    def norms(self, dims: Sequence[int]) -> Tensor:
+        """Squared norm of every slice along the last of these axes, for each position of the others: (F, n)."""
+        return unfold(self.block.tensors[0], [*dims]).square().sum(-1)
 
 
 class _LeastNorm:
     """Blocks that only scales act on are known by sums of squares, all others are moved."""
 
     def __init__(self, symmetry: SymmetryGraph, spaces: Sequence[Space], state: State) -> None:
-        self.symmetry = symmetry
         held = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
         whole = symmetry.stacked(symmetry.shifted(held))
         all_blocks = [
@@ -114,8 +113,9 @@ class _LeastNorm:
         scaled = [space for space in spaces if space.id not in dense]
         numbers = {space.id for space in scaled}
         squared = [block for block in all_blocks if block.spaces() & numbers and not block.spaces() & dense]
+        self.symmetry = symmetry
         further = {
-            space.id: [exponents_on(symmetry, table.leaf(space)) for table in self.on[space.id]] for space in scaled
+            space.id: [kind for table in self.on[space.id] for kind, _ in self._kinds(table, space)] for space in scaled
         }
         like = next(iter(whole.values()), torch.zeros(0))
         self.squares = SquaredNorms(symmetry, scaled, squared, further, like)
@@ -151,7 +151,7 @@ class _LeastNorm:
                 self._scale(scales)
                 logs |= scales
                 moved = max(moved, *(_largest(log) for log in scales.values()), *map(self._balance, turn))
-            if moved <= 1e4 * self.eps or (moved <= self.eps**0.5 and moved > 0.5 * before):
+            if moved <= 1e4 * self.eps or (moved <= self.eps**0.5 and moved > SLOW * before):
                 break
             before = moved
             self._scale(accelerator.step(logs))
@@ -172,9 +172,15 @@ class _LeastNorm:
         """Squared norms of the kinds of occurrence of a space in parameters: (m, F, n)."""
         norms = self.squares.of(space)
         for table in self.on[space.id]:
-            row = self.squares.kinds[space.id].index(exponents_on(self.symmetry, table.leaf(space)))
-            norms[row] += table.norms(space)
+            for kind, dims in self._kinds(table, space):
+                norms[self.squares.kinds[space.id].index(kind)] += table.norms(dims) / kind[1]
         return norms
+
+    def _kinds(self, table: _Table, space: Space) -> Iterator[tuple[Occurrence, tuple[int, ...]]]:
+        """How the scales of a space act along each of its axes of a table, and where that stands."""
+        places = table.stands(space)
+        for dims in places:
+            yield (exponents_on(self.symmetry, table.block.leaves[dims[-1]]), len(places)), dims
 
     def _scale(self, logs: Logs) -> None:
         self.squares.scale(logs)
@@ -200,6 +206,8 @@ class _LeastNorm:
         if _largest(co - dual) <= LEVEL * self.eps * _largest(co):
             return 0.0
         balanced = maps.balance(co, dual, on.layout) or maps.neutral(on)
+        if any(len(table.stands(space)) > 1 for table in self.on[space.id]):
+            balanced = _half(balanced)
         self._move({space.id: balanced})
         self.element = GroupElement(self.symmetry, {space.id: balanced}).after(self.element)
         return 0.0 if balanced.matrix is None else _largest(balanced.matrix - torch.eye(space.size).to(balanced.matrix))
@@ -207,10 +215,9 @@ class _LeastNorm:
     def _moments(self, space: Space) -> tuple[Tensor, Tensor]:
         """Second moments of the covariant and of the dual side of a space: two (F, n, n)."""
         sides: dict[bool, Tensor] = {}
-        for block in (table.block for table in self.on[space.id]):
-            dim = block.dim(space.id)
-            moment = gram(block.tensors[0], dim, [block.dim(outer) for outer in space.fibre])
-            add_to(sides, block.leaves[dim].dual, moment)
+        for table in self.on[space.id]:
+            for *fibre, dim in table.stands(space):
+                add_to(sides, table.block.leaves[dim].dual, gram(table.block.tensors[0], dim, fibre))
         like = next(iter(sides.values()))
         co, dual_side = (sides.get(side, torch.zeros_like(like)) for side in (False, True))
         return co, dual_side
@@ -219,6 +226,15 @@ class _LeastNorm:
         element = GroupElement(self.symmetry, elements)
         for table in {id(table): table for space in elements for table in self.on[space]}.values():
             table.move(element)
+
+
+def _half(element: Element) -> Element:
+    """The square root: where one tensor has a space on both sides, the whole way would go too far."""
+    if element.matrix is None:
+        return element
+    values, vectors = torch.linalg.eigh((element.matrix + element.matrix.mT) / 2)
+    roots = values.sqrt().unsqueeze(-2)
+    return Element(matrix=(vectors * roots) @ vectors.mT, inverse_transpose=(vectors / roots) @ vectors.mT)
 
 
 def _largest(tensor: Tensor) -> float:

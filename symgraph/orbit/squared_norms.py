@@ -2,6 +2,10 @@
 
 Of such a block all that counts are the sums of its squares over the axes that no scale acts on. They stay as they were
 given, and blocks that are acted on alike are one; the scales of now are known by their logarithms.
+
+Where a space has several axes of one block (a weight from units to the same units), the product of their factors is at
+most the mean of the factors' powers, by as many as there are axes, with equality where nothing moves. So each of these
+axes counts for its share, with that power: the sum of all never grows.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import torch
 from torch import Tensor
 
 from symgraph.orbit.grams import add_to
-from symgraph.orbit.tensor_blocks import Block, spread, unfold
+from symgraph.orbit.tensor_blocks import Block, spread, stands, unfold
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf
@@ -22,6 +26,8 @@ Logs = dict[int, Tensor]
 Exponents = tuple[int, ...]
 # Of each axis the space, and how its scales act there.
 Axes = tuple[tuple[int, Exponents], ...]
+# How the scales of a space act along an axis, and how many axes of the block the space has.
+Occurrence = tuple[Exponents, int]
 
 
 def exponents_on(symmetry: SymmetryGraph, leaf: Leaf) -> Exponents:
@@ -55,7 +61,7 @@ class SquaredNorms:
         symmetry: SymmetryGraph,
         spaces: Sequence[Space],
         blocks: Iterable[Block],
-        further: Mapping[int, Iterable[Exponents]],
+        further: Mapping[int, Iterable[Occurrence]],
         like: Tensor,
     ) -> None:
         self.symmetry = symmetry
@@ -63,11 +69,12 @@ class SquaredNorms:
         for block in blocks:
             add_to(tables, *self._sums(block, spaces))
         self.near = [{number for number, _ in axes} for axes in tables]
-        self.kinds: dict[int, tuple[Exponents, ...]] = {}
+        self.kinds: dict[int, tuple[Occurrence, ...]] = {}
         self.logs: Logs = {}
         self._own: dict[int, Tensor] = {}
         self._shared: dict[int, list[_Shared]] = {}
         self._powers: dict[int, Tensor] = {}
+        self._bounds: dict[int, Tensor] = {}
         self._factors: dict[tuple[int, Exponents], Tensor] = {}
         for space in spaces:
             here = {axes: sums for axes, sums in tables.items() if space.id in dict(axes)}
@@ -79,27 +86,30 @@ class SquaredNorms:
         axes = tuple((block.leaves[dim].space, exponents_on(self.symmetry, block.leaves[dim])) for dim in dims)
         return axes, unfold(block.tensors[0], dims).square().sum(-1)
 
-    def _begin(self, space: Space, tables: Mapping[Axes, Tensor], further: list[Exponents], like: Tensor) -> None:
+    def _begin(self, space: Space, tables: Mapping[Axes, Tensor], further: list[Occurrence], like: Tensor) -> None:
         """What is on a space: tables of it alone are summed, others stand by themselves."""
-        exponents = {axes: _first(axes, space.id)[1] for axes in tables}
-        kinds = tuple(sorted({*exponents.values(), *further}))
+        places = {axes: _stands(axes, space) for axes in tables}
+        here = {(axes[dims[-1]][1], len(several)) for axes, several in places.items() for dims in several}
+        kinds = tuple(sorted({*here, *further}))
         shape = (*self.symmetry.fibre_sizes(space), space.size)
         own = torch.zeros(len(kinds), *shape).to(like)
         self._shared[space.id] = []
-        for axes, sums in tables.items():
-            dims = (*(_first(axes, outer)[0] for outer in space.fibre), _first(axes, space.id)[0])
-            row = kinds.index(exponents[axes])
+        for axes, dims in ((axes, dims) for axes, several in places.items() for dims in several):
+            count = len(places[axes])
+            row, sums = kinds.index((axes[dims[-1]][1], count)), tables[axes] / count
             if any(any(exponents) for dim, (_, exponents) in enumerate(axes) if dim != dims[-1]):
                 self._shared[space.id].append(_Shared(row, sums, axes, dims))
             else:
                 own[row] += unfold(sums, dims).sum(-1)
         self.kinds[space.id], self._own[space.id] = kinds, own
-        self._powers[space.id] = torch.tensor(kinds).reshape(len(kinds), space.scales).to(like)
+        powers = torch.tensor([exponents for exponents, _ in kinds]).reshape(len(kinds), space.scales).to(like)
+        self._powers[space.id] = powers
+        self._bounds[space.id] = powers * torch.tensor([count for _, count in kinds]).to(like).unsqueeze(1)
         self.logs[space.id] = torch.zeros(space.scales, *shape).to(like)
 
     def powers(self, space: Space) -> Tensor:
-        """How the scales of a space act on each row of its norms: (m, p)."""
-        return self._powers[space.id]
+        """How each row of a space's norms bounds the whole as its scales change: (m, p)."""
+        return self._bounds[space.id]
 
     def of(self, space: Space) -> Tensor:
         """Squared norms of all slices on a space, with a row for each way in which its scales act: (m, F, n)."""
@@ -120,8 +130,8 @@ class SquaredNorms:
                 return (sums if own == 0 else sums.T) @ self._factor(other, exponents)
         for dim, (space, exponents) in enumerate(table.axes):
             if dim != own and any(exponents):
-                fibre = [_first(table.axes, outer)[0] for outer in self.symmetry.spaces[space].fibre]
-                sums = sums * spread(self._factor(space, exponents), sums.dim(), [*fibre, dim])
+                (at,) = (dims for dims in _stands(table.axes, self.symmetry.spaces[space]) if dims[-1] == dim)
+                sums = sums * spread(self._factor(space, exponents), sums.dim(), [*at])
         return unfold(sums, table.dims).sum(-1)
 
     def _factor(self, space: int, exponents: Exponents) -> Tensor:
@@ -138,9 +148,9 @@ class SquaredNorms:
         self._factors = {at: factor for at, factor in self._factors.items() if at[0] not in logs}
 
 
-def _first(axes: Axes, space: int) -> tuple[int, Exponents]:
-    """The first axis on a space, and how its scales act there."""
-    return next((dim, exponents) for dim, (number, exponents) in enumerate(axes) if number == space)
+def _stands(axes: Axes, space: Space) -> list[tuple[int, ...]]:
+    """Every axis on a space, behind those on the spaces that it is fibred over."""
+    return stands([number for number, _ in axes], space.id, space.fibre)
 
 
 def _by_powers(powers: Tensor, logs: Tensor) -> Tensor:

@@ -35,9 +35,22 @@ class Block:
         """First dimension on the given space."""
         return next(dim for dim, leaf in enumerate(self.leaves) if leaf.space == space)
 
+    def stands(self, space: int, fibre: Sequence[int] = ()) -> list[tuple[int, ...]]:
+        """Every dimension on a space, each behind those on the spaces that it is fibred over."""
+        return stands([leaf.space for leaf in self.leaves], space, fibre)
+
     def spaces(self) -> set[int]:
         """Spaces of its dimensions."""
         return {leaf.space for leaf in self.leaves}
+
+
+def stands(axes: Sequence[int], space: int, fibre: Sequence[int]) -> list[tuple[int, ...]]:
+    """Every one of some axes that is on a space, each behind those on others: the k-th behind the k-th, or the last."""
+
+    def on(number: int) -> list[int]:
+        return [dim for dim, other in enumerate(axes) if other == number]
+
+    return [(*(on(outer)[: k + 1][-1] for outer in fibre), dim) for k, dim in enumerate(on(space))]
 
 
 @dataclass(frozen=True, slots=True)

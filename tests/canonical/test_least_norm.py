@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from function_nets import Net, spread
 from models_zoo import State, case
-from torch import Tensor
+from torch import Tensor, nn
 
 from symgraph.groups.elements import Element
 from symgraph.groups.index_maps import IndexMaps
 from symgraph.groups.invertible import Invertible
 from symgraph.groups.map_class import DenseMaps
+from symgraph.inference.pipeline import infer
 from symgraph.orbit.action import GroupElement, neutral, random_element
 from symgraph.orbit.least_norm import least_norm
 from symgraph.orbit.owned import owners
 from symgraph.orbit.squared_norms import SquaredNorms
 from symgraph.orbit.tensor_blocks import blocks
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of, trace
 
 
 def _norm(symmetry: SymmetryGraph, state: State) -> float:
@@ -33,9 +38,42 @@ def test_no_element_of_the_group_makes_it_smaller(name: str) -> None:
     at = least_norm(symmetry, state, owners(symmetry, 1))(state)
     least, generator = _norm(symmetry, at), torch.Generator().manual_seed(0)
     assert least < _norm(symmetry, state)
-    for spread in (1e-4, 1e-2, 0.3):
-        away = _norm(symmetry, random_element(symmetry, generator=generator, spread=spread)(at))
+    for how_far in (1e-4, 1e-2, 0.3):
+        away = _norm(symmetry, random_element(symmetry, generator=generator, spread=how_far)(at))
         assert away > least * (1 - 1e-13)
+
+
+def scaled_again(s: Any, x: Tensor) -> Tensor:
+    """Units that one weight takes to themselves, twice."""
+    h = torch.relu(s.a(x))
+    return s.o(torch.relu(s.w(torch.relu(s.w(h)))))  # type: ignore[no-any-return]
+
+
+def mixed_again(s: Any, x: Tensor) -> Tensor:
+    """The same without a nonlinearity between heads and what is inside of each."""
+    h = s.a(x)
+    for _ in range(2):
+        h = s.w(h)
+        h = (h.unflatten(-1, (2, 3)) * torch.sigmoid(s.g(h)).unsqueeze(-1)).flatten(-2)
+    return s.o(h)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("function", [scaled_again, mixed_again])
+def test_the_same_where_a_weight_has_a_space_on_both_sides(function: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    maps = {"a": nn.Linear(4, 6), "w": nn.Linear(6, 6), "g": nn.Linear(6, 2), "o": nn.Linear(6, 3)}
+    net, x = spread(Net(function, **maps)), torch.randn(5, 4)
+    symmetry = infer(trace(net, (x,)))
+    assert any(space.scales or space.is_matrix for space in symmetry.active)
+    state = {name: tensor.detach().double() for name, tensor in state_of(net).items()}
+    at = least_norm(symmetry, state, owners(symmetry, 1))(state)
+    least, generator = _norm(symmetry, at), torch.Generator().manual_seed(0)
+    for how_far in (1e-4, 1e-2, 0.3):
+        moved = random_element(symmetry, generator=generator, spread=how_far)(at)
+        assert _norm(symmetry, moved) > least * (1 - 1e-13)
+    again = least_norm(symmetry, at, owners(symmetry, 1))(at)
+    for name, tensor in again.items():
+        torch.testing.assert_close(tensor, at[name], rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["mlp-relu", "llama", "resnet"])

@@ -61,7 +61,7 @@ def check(description: Description) -> Failure | None:
     if _vanishes(symmetry, state):
         return None
     return (
-        _deterministic(graph, symmetry)
+        _deterministic(graph, symmetry, state)
         or _verified(symmetry, None)
         or _verified(symmetry, state)
         or moves_nothing(symmetry, state)
@@ -133,11 +133,21 @@ def _shuffled(count: int) -> list[int]:
     return random.Random(count).sample(range(count), count)
 
 
-def _deterministic(graph: Graph, symmetry: SymmetryGraph) -> Failure | None:
-    for law, other in (("twice the same", infer(graph)), ("any order", infer(graph, order=_shuffled))):
-        if said(other) != said(symmetry):
-            return Failure(law, (), "inference says something else")
-    return None
+def _deterministic(graph: Graph, symmetry: SymmetryGraph, state: dict[str, Tensor]) -> Failure | None:
+    if said(infer(graph)) != said(symmetry):
+        return Failure("twice the same", (), "inference says something else")
+    other = infer(graph, order=_shuffled)
+    alike = said(other) == said(symmetry) or _acts_alike(symmetry, other, state)
+    return None if alike else Failure("any order", (), "inference says something else")
+
+
+def _acts_alike(one: SymmetryGraph, other: SymmetryGraph, state: dict[str, Tensor]) -> bool:
+    """Whether two groups are one, in other words where views overlap: spaces of one kind, and the same directions."""
+    kinds = [sorted((x.size, str(x.group), x.scales, x.signs) for x in s.active) for s in (one, other)]
+    names = [name for name, tensor in state.items() if tensor.is_floating_point()]
+    spans = [torch.cat([t.vectors for t in tangents(s, state, names)] or [torch.zeros(1, 1)]) for s in (one, other)]
+    ranks = {int(torch.linalg.matrix_rank(span)) for span in (*spans, torch.cat(spans))} if kinds[0] == kinds[1] else ()
+    return len(ranks) == 1
 
 
 def _verified(symmetry: SymmetryGraph, state: dict[str, Tensor] | None) -> Failure | None:

@@ -107,6 +107,16 @@ def test_a_bias_that_takes_what_readers_lean_by_moves_on_again() -> None:
     assert check(Description("linear", 3, 3, (normed, normed | {"heads": 1, "groups": 1, "like": 0}), "linear")) is None
 
 
+def test_positions_that_are_flattened_with_parts_of_a_stream_are_cut_one_way() -> None:
+    """A token and patches, each of two parts, read as one axis: which is cut first says nothing."""
+    assert check(Description("tokens", 4, 5, ({"kind": "concatenate", "how": "linear"},), "flatten")) is None
+
+
+def test_a_weight_with_two_spaces_on_both_sides_comes_to_rest() -> None:
+    gated: Step = {"kind": "reshape", "how": "groups-gated"}
+    assert check(Description("embedding", 6, 3, (gated, gated | {"like": 0}), "first")) is None
+
+
 def test_a_softmax_of_equal_scores_moves_nothing() -> None:
     """A sequence of one token, again and again: its Jacobian is zero, but for rounding."""
     again = ({"kind": "positions", "how": "softmax"}, {"kind": "reuse", "how": "add"})
