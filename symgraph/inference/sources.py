@@ -268,7 +268,7 @@ def ready(
     """
     if tied not in ("keep", "untie"):
         raise UsageError(f"{argument('tied', tied)} is neither 'keep' nor 'untie'", remedy=argument("tied", "keep"))
-    models = [with_example(model(s), example, input_size) for s in sources]
+    models = [with_inputs(s, example, input_size) for s in sources]
     for role, m in zip(roles, models, strict=True):
         if not m.has_weights:
             raise UsageError(f"{role} ({m.spec}) has no weights", remedy="name a checkpoint, not a config")
@@ -290,8 +290,9 @@ def several(sources: Any, verb: str) -> list[Source]:
     raise UsageError(what, remedy=f"{verb}([a, b, ...])")
 
 
-def with_example(found: Model, example: Any = None, input_size: Size | None = None) -> Model:
+def with_inputs(source: Source, example: Any = None, input_size: Size | None = None) -> Model:
     """A model with example inputs, unless it has inputs of its own; as for `model`."""
+    found = model(source)
     if found.example is not None or isinstance(found.module, GraphModule):
         return found
     return model(found, example, input_size=input_size)

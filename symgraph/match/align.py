@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from symgraph.errors import argument
-from symgraph.inference.sources import Source, stored
+from symgraph.inference.sources import Source, stored, with_inputs
 from symgraph.io.adapted import refuse_alone
+from symgraph.io.models import Model
 from symgraph.io.options import given
 from symgraph.match.aligned import Aligned
 from symgraph.match.learn_step import LearnStep
@@ -75,12 +76,13 @@ def align(
     refuse_alone(*(source for source in (a, b) if isinstance(source, str | Path)))
     how = given(PairSettings, None, {**settings, "example": example}, ELSEWHERE)
     wanted = asked(how, method or WEIGHTS, options, learning, data, program)
-    shared = shared_rows((a, b), how, like=1)
-    found = _brought(shared.matched if shared else (a, b), how, wanted, is_chosen=method is not None)
+    models = [with_inputs(source, example, how.input_size) for source in (a, b)]
+    shared = shared_rows(models, how, like=1)
+    found = _brought(shared.matched if shared else models, how, wanted, is_chosen=method is not None)
     return _with_rows(found, shared) if shared else found
 
 
-def _brought(pair: Sequence[Source], how: PairSettings, wanted: Wanted, *, is_chosen: bool) -> Aligned:
+def _brought(pair: Sequence[Model], how: PairSettings, wanted: Wanted, *, is_chosen: bool) -> Aligned:
     """Two models of the same rows in one basis, by the method that suits them, unless one is chosen."""
     is_open = not is_chosen and wanted.data is not None and wanted.program is None
     models, wanted, why = pair_to_match(pair, how, wanted, is_open=is_open)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from symgraph.errors import UsageError, near
-from symgraph.inference.sources import RuleSources, Source, infer, model, with_example
+from symgraph.inference.sources import RuleSources, Source, infer, with_inputs
 from symgraph.io.example import Size
 from symgraph.io.files import refuse_existing, write_text
 from symgraph.io.options import several
@@ -147,7 +147,7 @@ def compare(
     """
     wanted = _wanted(ways, training)
     held = counted(batches, "to compare on")
-    models = [with_example(model(s), example, input_size) for s in (a, b)]
+    models = [with_inputs(s, example, input_size) for s in (a, b)]
     symmetry = infer(models[0], rules=rules)
     measure = {"points": points, "loss": loss, "metrics": metrics, "device": device}
     found, notes = [], []

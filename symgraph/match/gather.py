@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from symgraph.errors import UsageError, argument, shorten
-from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
+from symgraph.inference.sources import RuleSources, Source, infer, stored, with_inputs
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.models import Model
@@ -114,7 +114,7 @@ def gather(
     >>> all(s.after <= s.before for s in found.spreads)
     True
     """
-    found = with_example(model(source), example, input_size)
+    found = with_inputs(source, example, input_size)
     if rounds < 1:
         raise UsageError(f"there are {rounds} rounds", remedy=f"give 1 or more, {argument('rounds', 10)}")
     over = several(over)

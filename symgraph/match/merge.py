@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import UsageError, argument
-from symgraph.inference.sources import Source, model, several, stored, with_example
+from symgraph.inference.sources import Source, several, stored, with_inputs
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import dtypes, module_hash, read_state
 from symgraph.io.example import Size
@@ -135,7 +135,7 @@ def merge(
     sources = several(sources, "merge")
     weights = [1 / len(sources)] * len(sources) if weights is None and sources else weights or ()
     check_weights(weights, len(sources))
-    models = whole = [with_example(model(source), example, input_size) for source in sources]
+    models = whole = [with_inputs(source, example, input_size) for source in sources]
     hashes = current().sent(0, lambda: [module_hash(model.module) for model in models])
     shares = list(map(float, weights))
     first = min(range(len(models)), key=lambda i: (-shares[i], hashes[i]))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from symgraph.errors import CheckpointError, UsageError, either
-from symgraph.inference.sources import Source, infer, model, ready, rule_book, with_example
+from symgraph.inference.sources import Source, infer, ready, rule_book
 from symgraph.inference.unread import unreached
 from symgraph.io.checkpoint import checked_hash
 from symgraph.io.data import NONE, NoData
@@ -212,7 +212,7 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
 
 
 def shared_rows(
-    sources: Sequence[Source], settings: Settings, *, like: int | None = None, wanted: WantedTokens | None = None
+    models: Sequence[Model], settings: Settings, *, like: int | None = None, wanted: WantedTokens | None = None
 ) -> Overlap | None:
     """What models have in common that differ in tokens, labels or positions, in the shape of one of them; else None.
 
@@ -223,11 +223,10 @@ def shared_rows(
     Raises:
         UsageError, CheckpointError: as for `symgraph.resize.overlap.overlap`.
     """
-    found = [with_example(model(source), settings.example, settings.input_size) for source in sources]
-    if not all(m.has_weights for m in found):
+    if not all(m.has_weights for m in models):
         return None
     book = rule_book(settings.rules)
-    return overlap(found, like, lambda m: infer(m, rules=book), settings.on_difference, wanted)
+    return overlap(models, like, lambda m: infer(m, rules=book), settings.on_difference, wanted)
 
 
 def _reshaping(name: str, like: str, shape: Shape) -> Embed | Reduce:

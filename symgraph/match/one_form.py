@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
+from symgraph.inference.sources import RuleSources, Source, infer, stored, with_inputs
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.models import Model
@@ -64,7 +64,7 @@ def one_form(
     Raises:
         VerifyError: the result does not compute what the model computes.
     """
-    found = with_example(model(source), example, input_size)
+    found = with_inputs(source, example, input_size)
     symmetry, held = infer(found, rules=rules), state_of(found.module)
     canonical = (point_of_orbit if unique else canonicalise)(symmetry, float64(held))
     alignment = Alignment(symmetry, canonical.transform, module_hash(found.module), "")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from symgraph.errors import UsageError, near, shorten
 from symgraph.groups.class_names import SymmetryClass
-from symgraph.inference.sources import RuleSources, Source, infer, model, with_example
+from symgraph.inference.sources import RuleSources, Source, infer, with_inputs
 from symgraph.io.checkpoint import tied_names
 from symgraph.io.example import Size
 from symgraph.io.files import write_text
@@ -85,7 +85,7 @@ def quantiser_mapping(
     """
     if tool not in TOOLS:
         raise UsageError(f"no tool is called {tool!r}", remedy=near(tool, TOOLS, f"one of {' and '.join(TOOLS)}"))
-    found = _as_the_tool_has_it(with_example(model(source), example, input_size))
+    found = _as_the_tool_has_it(with_inputs(source, example, input_size))
     symmetry = infer(found, rules=rules)
     lie = [places(symmetry, found.module, space) for space in turnable(symmetry)]
     return _WRITERS[tool](found, symmetry, lie)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError, argument
-from symgraph.inference.sources import model, with_example
+from symgraph.inference.sources import model, with_inputs
 from symgraph.io.checkpoint import dtypes, module_hash
 from symgraph.io.example import Size
 from symgraph.io.mergekit import INSTALL, THEIRS, command
@@ -78,7 +78,7 @@ def merge_by_recipe(
     wanted = read_recipe(recipe, METHODS)
     by = _engine(by, wanted.merge_method)
     trusted: dict[str, Any] = {"trust_remote_code": trust_remote_code, "model_class": model_class}
-    found = [with_example(model, example, input_size) for model in _models(wanted, models, trusted)]
+    found = [with_inputs(model, example, input_size) for model in _models(wanted, models, trusted)]
     check_reach(wanted, found[0])
     if by == "mergekit":
         check_readable(found)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from symgraph.errors import UsageError, argument, either, near, shorten
-from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
+from symgraph.inference.sources import RuleSources, Source, infer, stored, with_inputs
 from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.models import Model
@@ -184,7 +184,7 @@ def _descent(options: DescentOptions | Mapping[str, Any] | None, spaces: Sequenc
 
 
 def _given(source: Source, example: Any, input_size: Size | None, tied: str) -> tuple[Model, tuple[str, ...]]:
-    found = with_example(model(source), example, input_size)
+    found = with_inputs(source, example, input_size)
     if tied != "untie":
         return found, ()
     cut = untie(found)

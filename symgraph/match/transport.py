@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from symgraph.errors import CheckpointError, UsageError, called
-from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example, with_state
+from symgraph.inference.sources import RuleSources, Source, infer, stored, with_inputs, with_state
 from symgraph.io import checkpoint
 from symgraph.io.adapters import Adapter, is_adapter, read_adapter, write_adapter
 from symgraph.io.checkpoint import module_hash
@@ -149,7 +149,7 @@ def transport(
         raise UsageError(f"the scale is {scale!r}", remedy="give a finite number")
     ends = ends_of(base, to, example, input_size)
     adapter = read_adapter(tuned, ends["base"]) if is_adapter(tuned) else None
-    after = ends["base"] if adapter else with_example(model(tuned), example, input_size)
+    after = ends["base"] if adapter else with_inputs(tuned, example, input_size)
     check_same_architecture(ends["base"], after)
     if not adapter and module_hash(after.module) == module_hash(ends["base"].module):
         tuned_one, to_one = called("tuned"), called("to")
@@ -174,7 +174,7 @@ def ends_of(base: Source, to: Source, example: Any, input_size: Size | None) -> 
     Raises:
         CheckpointError: they are of different shapes.
     """
-    ends = {n: with_example(model(s), example, input_size) for n, s in {"base": base, "to": to}.items()}
+    ends = {n: with_inputs(s, example, input_size) for n, s in {"base": base, "to": to}.items()}
     check_same_architecture(ends["base"], ends["to"])
     return ends
 

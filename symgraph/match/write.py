@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
-from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_example
+from symgraph.inference.sources import RuleSources, Source, infer, model, stored, with_inputs
 from symgraph.io import checkpoint
 from symgraph.io.checkpoint import checked_hash
 from symgraph.io.companions import folders_of
@@ -94,7 +94,7 @@ def apply(
     >>> torch.allclose(symgraph.apply(file, b, x).module(x), b(x), atol=1e-5)
     True
     """
-    found, alignment = _loaded(file, with_example(model(source), example, input_size), rules, tied)
+    found, alignment = _loaded(file, with_inputs(source, example, input_size), rules, tied)
     state = state_of(found.module)
     read = {name: tensor for name, tensor in state.items() if name in alignment.symmetry.terms}
     own = checked_hash(found.module, read, found.spec)
