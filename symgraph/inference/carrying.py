@@ -18,12 +18,13 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.entry_numbers import is_constant, line_along, moved, stands_anywhere, varies
 from symgraph.inference.flow import BLANK, Flow
 from symgraph.inference.learned_gains import LearnedGain, LearnedGains
-from symgraph.inference.matrix_parts import Part, part_of
+from symgraph.inference.matrix_parts import Axes, Part, along, part_of
 from symgraph.inference.relays import Relay
 from symgraph.ir import Node
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.signature import Tokens
-from symgraph.symmetry.families import Hop, Piece, pieces
+from symgraph.symmetry.families import Hop
+from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.terms import Concat, Term, over_leaves
 from symgraph.tracing.interpreter import call
 
@@ -94,12 +95,12 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Outlet:
-    """Where what a matrix writes along its `axis` stands: along `dim` of a call's result, these `places` in order.
+    """Where what a matrix writes along these `axes` stands: along `dim` of a call's result, these `places` in order.
 
     Shapes: places: (size of the result along `dim`,).
     """
 
-    axis: int
+    axes: Axes
     dim: int
     places: Tensor
 
@@ -303,44 +304,45 @@ class Carrier:
         readers = self._readers(part, met[0], line_along(alike.at, here[0]), spot)
         return Read(a, part, readers, outlet) if readers else Seen()
 
-    def outlet(self, a: Applied, value: str, axis: int) -> Outlet | None:
-        """Where what a matrix makes along this axis stands in a call's result; None if it does not, or is read twice.
+    def outlet(self, a: Applied, value: str, axes: Axes) -> Outlet | None:
+        """Where what a matrix makes along these axes stands in a call's result; None if it does not, or is read twice.
 
         Args:
             value: the matrix, or a part of it.
         """
         operand, part = self.flow.operand(a, value), self.part(value)
-        if operand is None or part is None:
+        if operand is None or part is None or axes not in part.axes:
             return None
-        dim = part.axes.index(axis)
+        dim = part.axes.index(axes)
         names = [token.name for token in a.binding.results[0]]
         name = a.binding.operands[operand][1][dim].name
-        return Outlet(axis, names.index(name), part.places[dim]) if name in names else None
+        return Outlet(axes, names.index(name), part.places[dim]) if name in names else None
 
     def written(self, reader: Piece, spot: Spot, node: Node, outlet: Outlet) -> Iterator[Spot]:
         """What a matrix makes of a constant that it reads by a piece, in all parts of a call's result that it has."""
         name, (number, path) = reader.parameter, spot.name
         sizes = [-1 if i == outlet.dim else 1 for i in range(len(node.shape))]
-        for piece in pieces(name, outlet.axis, self.flow.d.terms[name][outlet.axis]):
-            line = piece.numbered(self.graph.state[name].shape[outlet.axis])[outlet.places]
+        for piece in along(self.flow, name, outlet.axes):
+            line = piece.numbered(piece.length(self.graph.state[name].shape))[outlet.places]
             if bool(line.any()):
                 way, at = (number, (*path, Hop(reader, piece))), line.reshape(sizes).expand(node.shape)
                 yield replace(spot, name=way, term=piece.term, at=at, rows=None, window=spot.span, even=False)
 
     def part(self, value: str) -> Part | None:
-        """What a value is of a parameter with two axes, if it is some of its rows and columns."""
+        """What a value is of a parameter that is a matrix, if it is some of its rows and columns."""
         if value not in self.parts:
             self.parts[value] = part_of(self.flow, value)
         return self.parts[value]
 
     def _readers(self, part: Part, dim: int, line: Tensor, spot: Spot) -> tuple[Piece, ...] | None:
         """The pieces along an axis where all entries of a constant stand, in the order that their leaves say."""
-        name, axis = part.parameter.target, part.axes[dim]
-        whole = line.new_zeros(part.parameter.shape[axis]).index_copy(0, part.places[dim], line)
+        name, axes = part.parameter.target, part.axes[dim]
+        like = Piece(name, axes[0], 0, len(line), spot.term, more=axes[1:])
+        whole = line.new_zeros(like.length(part.parameter.shape)).index_copy(0, part.places[dim], line)
         if isinstance(spot.term, Concat):
-            return _run(Piece(name, axis, 0, len(line), spot.term), whole)
+            return _run(like, whole)
         found = []
-        for piece in pieces(name, axis, self.flow.d.terms[name][axis]):
+        for piece in along(self.flow, name, axes):
             here = whole[piece.places()]
             if not bool(here.any()):
                 continue

@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 from torch import Tensor
 
 from symgraph.inference.carrying import Carrier, Chosen, Passed, Read, Seen, Spot
 from symgraph.inference.entry_numbers import compact
-from symgraph.inference.flow import Flow
+from symgraph.inference.flow import Flow, matrices
+from symgraph.inference.matrix_parts import along, frames_of, term_of
 from symgraph.inference.null_space import Axes, Solution, Summand, Unknown, Windows, equations, solve
 from symgraph.inference.planes import PlaneReader, has_height, whole
 from symgraph.inference.summed import difference, gathered, sums
 from symgraph.inference.table_entries import covered, entries, row_axis
 from symgraph.ir import Kind, Node
-from symgraph.symmetry.families import Constant, Hop, Piece, Place, Plane, Port, Share, pieces
+from symgraph.symmetry.families import Constant, Hop, Plane, Port, Share
+from symgraph.symmetry.pieces import Piece, Place
 from symgraph.symmetry.terms import leaves
 
 Lent = Mapping[str, tuple[str, ...]]
@@ -106,13 +108,29 @@ class System:
         # A mean is no multiple of the normal.
         tie = heads[0] if heads and self.even is None else None
         self.used.update((node.name, u) for u in self._exempt(node, tie))
-        axis = len(node.shape) - 1
-        for piece in pieces(node.target, axis, self.flow.d.terms[node.target][axis]):
+        for piece in self._parts(node):
             if self._is_absorbed(piece):
                 continue
             if tie is not None:
                 self.tied[len(self.ports)] = tie
             yield from self._source(self._first(node), Port(piece), *entries(piece, node.shape))
+
+    def _parts(self, node: Node) -> list[Piece]:
+        """The parts that constants are added to: along the last axis, or along all where these are read as one."""
+        axes = tuple(axis for axis, size in enumerate(node.shape) if size > 1)
+        if len(axes) > 1 and node.target not in self.flow.d.eq.prepared.glued:
+            frames = frames_of(term_of(self.flow, node.target, axes))
+            if any(frames <= read for read in self.together):
+                return along(self.flow, node.target, axes)
+        return along(self.flow, node.target, (len(node.shape) - 1,))
+
+    @cached_property
+    def together(self) -> set[frozenset[int]]:
+        """Frames that stand together along an axis of a matrix: heads and their inside."""
+        operands = (a.binding.operands[operand] for a in self.flow.d.eq.applied for operand in matrices(a))
+        read = {ref.name for ref, _ in operands}
+        parts = filter(None, map(self.carrier.part, sorted(read)))
+        return {found for part in parts for term in part.terms if len(found := frames_of(term)) > 1}
 
     def _is_absorbed(self, piece: Piece) -> bool:
         """Whether a gain that is absorbed has these entries: a constant that moved on would leave zeros in it."""
@@ -125,7 +143,7 @@ class System:
         """Whether a table that reads a norm's output as well may get multiples of the normal in all its rows."""
         plane = reader.plane
         shape = self.flow.graph.state[plane.reader.parameter].shape
-        whole_axis = (plane.reader.axis, plane.reader.size) == (1, shape[1])
+        whole_axis = len(shape) == 2 and (plane.reader.axis, plane.reader.size) == (1, shape[1])
         free = plane.reader.parameter not in self.lent
         alone = bool(reader.nodes) and bool(reader.elsewhere)
         known = bool(reader.bias) and has_height(self.flow, plane)
@@ -140,8 +158,8 @@ class System:
                 yield user.name
 
     def _of_plane(self, reader: PlaneReader, node: Node) -> Iterator[Spot]:
-        name, axis = reader.plane.reader.parameter, 1 - reader.axis
-        for piece in pieces(name, axis, self.flow.d.terms[name][axis]):
+        name, rank = reader.plane.reader.parameter, len(self.flow.graph.state[reader.plane.reader.parameter].shape)
+        for piece in along(self.flow, name, reader.plane.reader.across(rank)):
             port, line = Port(piece, (), reader.plane), piece.numbered(node.shape[-1])
             yield from self._source(self.order[reader.nodes[0]], port, line.expand(node.shape), None)
 
@@ -210,14 +228,14 @@ class System:
     def _taking(self, read: Read) -> tuple[list[tuple[Piece, Port]], Calls]:
         """What takes the constants that a matrix reads, for which part of what it writes, and all calls that add it."""
         bias, plane = self.flow.bias(read.applied), self.by_plane.get(read.applied.node.name)
-        name, out = read.part.parameter.target, read.outlet.axis
+        name, out = read.part.parameter.target, read.outlet.axes
         rows = read.part.piece(out) if bias is not None else None
         if bias is not None and rows is not None:
             calls = tuple(user.name for user in self.flow.graph.users[bias.name])
             return [(rows, Port(whole(self.flow, bias.target, 0)))], calls
         if plane is None:
             return [], ()
-        parts = pieces(name, out, self.flow.d.terms[name][out])
+        parts = along(self.flow, name, out)
         return [(piece, Port(piece, (), plane.plane)) for piece in parts], plane.nodes
 
     def _left_over(self, node: Node) -> Iterator[Spot]:
@@ -226,7 +244,8 @@ class System:
         if first == node.name:
             return
         for value, reader in dict.fromkeys((*self.read[first], *self.read[node.name])):
-            outlet = self.carrier.outlet(self.flow.applied[node.name], value, 1 - reader.axis)
+            across = reader.across(len(self.flow.graph.state[reader.parameter].shape))
+            outlet = self.carrier.outlet(self.flow.applied[node.name], value, across)
             if outlet is None:
                 raise ValueError(f"{node.where} does not read {reader.parameter} as others do that add its bias")
             for spot in difference(self.read[node.name][value, reader], self.read[first][value, reader]):
@@ -286,7 +305,7 @@ def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator
 
 
 def _is_bias(system: System, port: Port) -> bool:
-    return len(_shape(system, port)) == 1 or port.plane is not None
+    return len(_shape(system, port)) == 1 or port.plane is not None or bool(port.piece.more)
 
 
 def _shares(system: System, windows: Windows, solution: Solution) -> defaultdict[Unknown, list[Share]]:

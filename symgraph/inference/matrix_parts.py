@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,62 +12,92 @@ from symgraph.inference.entry_numbers import is_constant, line_along, moved
 from symgraph.inference.flow import Flow
 from symgraph.inference.structural import KEEPING
 from symgraph.ir import Kind, Node
-from symgraph.symmetry.families import Piece
-from symgraph.symmetry.terms import Term
+from symgraph.symmetry.pieces import Piece, pieces
+from symgraph.symmetry.terms import Product, Term, leaves, multiplied
 
+# Axes of a parameter that are one where it is read; mostly a single one.
+Axes = tuple[int, ...]
 _MOVING = (KEEPING - {"expand"}) | {"slice", "select", "split", "unbind", "getitem"}
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A value that is some rows and columns of a parameter, with the axis of the parameter for each of its own.
+    """A value that is some rows and columns of a parameter, with the axes of the parameter for each of its own.
 
     `places` are the positions along these axes. `first` is the call that reads the parameter; if the part is `alone`,
     nothing else reads what it makes until there is the part.
 
-    Shapes: places: (size of the axis,) for each axis.
+    Shapes: places: (size of the axis,) for each axis of the value.
     """
 
     value: str
     parameter: Node
-    axes: tuple[int, int]
+    axes: tuple[Axes, Axes]
     places: tuple[Tensor, Tensor]
     terms: tuple[Term, ...]
     first: str = ""
     alone: bool = True
 
-    def piece(self, axis: int) -> Piece | None:
-        """What it holds along an axis of the parameter, if those are runs of one length at one distance."""
-        dim = self.axes.index(axis)
+    @property
+    def is_all(self) -> bool:
+        """Whether it is the whole parameter, in order, and made of it for this alone."""
+        rows, columns = self.places
+        in_order = all(torch.equal(at, torch.arange(len(at))) for at in self.places)
+        return self.alone and in_order and len(rows) * len(columns) == torch.Size(self.parameter.shape).numel()
+
+    def piece(self, axes: Axes) -> Piece | None:
+        """What it holds along axes of the parameter, if those are runs of one length at one distance."""
+        dim = self.axes.index(axes)
         at, term = self.places[dim], self.terms[dim]
         jumps = torch.nonzero(at.diff() != 1).flatten() + 1
         count = len(jumps) + 1
         length, start = len(at) // count, int(at[0])
         period = int(at[length]) - start if count > 1 else 0
-        found = Piece(self.parameter.target, axis, start, start + length, term, count, period)
+        found = Piece(self.parameter.target, axes[0], start, start + length, term, count, period, axes[1:])
         return found if len(at) == found.size and torch.equal(found.places(), at) else None
 
 
 def part_of(flow: Flow, value: str) -> Part | None:
-    """What a value is of a parameter with two axes; None where it is anything else."""
+    """What a value is of a parameter that is read as a matrix; None where it is anything else.
+
+    A parameter of more axes is one where these are flattened into two.
+    """
     way = tuple(way_back(flow, value))
     parameter = flow.graph.by_name[next(way[0].refs()) if way else value]
-    if parameter.kind is not Kind.PARAMETER or len(parameter.shape) != 2 or parameter.name not in flow.d.values:
+    rank = len(parameter.shape)
+    if parameter.kind is not Kind.PARAMETER or parameter.name not in flow.d.values or rank < 2:
         return None
     terms = flow.d.values[value]
     if not way:
-        first, second = map(torch.arange, parameter.shape)
-        return Part(value, parameter, (0, 1), (first, second), terms)
+        first, second = map(torch.arange, parameter.shape[:2])
+        return Part(value, parameter, ((0,), (1,)), (first, second), terms) if rank == 2 else None
     numbers = []
     for axis, size in enumerate(parameter.shape):
-        line = torch.arange(size).reshape(-1, 1) if axis == 0 else torch.arange(size)
+        line = torch.arange(size).reshape([-1 if i == axis else 1 for i in range(rank)])
         numbers.append(moved(flow.graph, way, {parameter.name: line.expand(parameter.shape)}))
-    axes = tuple(_axis(numbers, dim) for dim in range(numbers[0].dim()))
-    if sorted(axes) != [0, 1]:
+    axes = _axes(numbers, parameter.shape)
+    if axes is None or (rank > 2 and parameter.target in flow.d.eq.prepared.glued):
         return None
-    places = line_along(numbers[axes[0]], 0).long(), line_along(numbers[axes[1]], 1).long()
+    places = (_places(numbers, axes[0], 0, parameter.shape), _places(numbers, axes[1], 1, parameter.shape))
     alone = all(len(flow.graph.users[n.name]) == 1 for n in way[:-1])
-    return Part(value, parameter, (axes[0], axes[1]), places, terms, way[0].name, alone)
+    return Part(value, parameter, axes, places, terms, way[0].name, alone)
+
+
+def along(flow: Flow, parameter: str, axes: Axes) -> list[Piece]:
+    """The parts along axes of a parameter that are one."""
+    term = term_of(flow, parameter, axes)
+    return [replace(piece, more=axes[1:]) for piece in pieces(parameter, axes[0], term)]
+
+
+def term_of(flow: Flow, parameter: str, axes: Axes) -> Term:
+    """What axes of a parameter are made of together."""
+    terms = [flow.d.terms[parameter][axis] for axis in axes]
+    return terms[0] if len(terms) == 1 else Product(tuple(factor for term in terms for factor in multiplied(term)))
+
+
+def frames_of(term: Term) -> frozenset[int]:
+    """The frames of what an axis is made of."""
+    return frozenset(leaf.frame for leaf in leaves(term) if leaf.size > 1)
 
 
 def way_back(flow: Flow, value: str) -> Iterator[Node]:
@@ -81,6 +111,26 @@ def way_back(flow: Flow, value: str) -> Iterator[Node]:
         found.append(node)
         node = flow.graph.by_name[operands[0]]
     return reversed(found)
+
+
+def _axes(numbers: list[Tensor], shape: tuple[int, ...]) -> tuple[Axes, Axes] | None:
+    """The axes of a parameter that each axis of its part is; None where an axis is on both, or on none."""
+    if numbers[0].dim() != 2:
+        return None
+    if len(shape) == 2:
+        single = tuple(_axis(numbers, dim) for dim in range(2))
+        return ((single[0],), (single[1],)) if sorted(single) == [0, 1] else None
+    first, second = (tuple(a for a, found in enumerate(numbers) if not is_constant(found, dim)) for dim in range(2))
+    long = [axis for axis, size in enumerate(shape) if size > 1]
+    return (first, second) if first and second and sorted((*first, *second)) == long else None
+
+
+def _places(numbers: list[Tensor], axes: Axes, dim: int, shape: tuple[int, ...]) -> Tensor:
+    """Where along these axes of a parameter, taken as one, the entries along an axis of its part stand."""
+    found = torch.zeros((), dtype=torch.long)
+    for axis in axes:
+        found = found * shape[axis] + line_along(numbers[axis], dim).long()
+    return found
 
 
 def _axis(numbers: list[Tensor], dim: int) -> int:

@@ -52,12 +52,12 @@ def with_norms(graph: Graph) -> Graph:
     for node in outward.calls:
         if node.name in norms:
             norm = norms[node.name]
-            whole = _tail(flow, node, norm.axes[0]) if len(norm.axes) == 1 else _Tail(node.name)
-            parts[whole.end] = tuple(_calls(flow, norm, whole))
+            wholes = _tails(flow, node, norm.axes[0]) if len(norm.axes) == 1 else [_Tail(node.name)]
+            parts |= {whole.end: tuple(_calls(flow, norm, whole)) for whole in wholes}
         elif node.target in _NORMS and node.name in flow.live:
-            whole = _tail(flow, node, len(node.shape) - 1)
-            if whole.end != node.name and (found := _filled(flow, node, whole)) is not None:
-                parts[whole.end] = (found,)
+            for whole in _tails(flow, node, len(node.shape) - 1):
+                if whole.end != node.name and (found := _filled(flow, node, whole)) is not None:
+                    parts[whole.end] = (found,)
     return replaced(outward, parts) if parts else graph
 
 
@@ -211,11 +211,22 @@ class _Tail:
     bias: str | None = None
 
 
-def _tail(flow: Dataflow, norm: Node, axis: int) -> _Tail:
-    """The gain and the bias along the axis that follow a norm whose result nothing else reads."""
+def _tails(flow: Dataflow, norm: Node, axis: int) -> list[_Tail]:
+    """What follows a norm: equal ones are one call, of which each reader has a gain and a bias of its own."""
+    users = flow.graph.users[norm.name]
+    if len(users) < 2:
+        return [_tail(flow, norm, axis, users)]
+    found = [_tail(flow, norm, axis, (user,)) for user in users if list(user.refs()).count(norm.name) == 1]
+    own = [tail for tail in found if tail.end != norm.name]
+    return own if len(own) == len(users) and norm.name not in flow.graph.outputs else [*own, _Tail(norm.name)]
+
+
+def _tail(flow: Dataflow, norm: Node, axis: int, users: tuple[Node, ...]) -> _Tail:
+    """The gain and the bias along the axis that follow a norm for one of its users, whose result nothing else reads."""
     found = _Tail(norm.name)
     for target in ("aten.mul.Tensor", "aten.add.Tensor"):
-        user = _only_user(flow, found.end, target)
+        behind = users if found.end == norm.name else None
+        user = _only_user(flow, found.end, target, behind)
         other = None if user is None else next((a for a in user.args[:2] if a != Ref(found.end)), None)
         if user is None or not isinstance(other, Ref) or user.shape != norm.shape:
             continue
@@ -229,8 +240,8 @@ def _tail(flow: Dataflow, norm: Node, axis: int) -> _Tail:
     return found
 
 
-def _only_user(flow: Dataflow, value: str, target: str) -> Node | None:
-    users = flow.graph.users[value]
+def _only_user(flow: Dataflow, value: str, target: str, among: tuple[Node, ...] | None = None) -> Node | None:
+    users = flow.graph.users[value] if among is None else among
     plain = len(users) == 1 and value not in flow.graph.outputs and users[0].target == target
     return users[0] if plain and not users[0].kwargs and list(users[0].refs()).count(value) == 1 else None
 

@@ -13,7 +13,8 @@ from symgraph.inference.carrying import Carrier, Passed, Read, Spot
 from symgraph.inference.flow import Flow
 from symgraph.inference.matrix_parts import Part
 from symgraph.ir import Node
-from symgraph.symmetry.families import Piece, Plane
+from symgraph.symmetry.families import Plane
+from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaf_keys, multiplied
 
 
@@ -49,7 +50,8 @@ def find_readers(flow: Flow) -> list[PlaneReader]:
         for read, factor in reads_of(carrier, a, axis):
             term = read.readers[0].term
             # A product that is read in another order than the gain's has no normal that the gain alone tells.
-            if _is_plain(term) and (not gain or len(_parts(term)) > 1 or _factors(term) == made):
+            ordered = not gain or len(_parts(term)) > 1 or _factors(term) == made
+            if _is_plain(term) and ordered and not read.readers[0].more:
                 offset = flow.d.eq.offsets.get(gain, 0.0)
                 found[Plane(read.readers[0], gain, bias, offset, factor if bias else 1.0)].append(read)
     return [reader_of(flow, plane, reads) for plane, reads in found.items()]
@@ -60,12 +62,14 @@ def reader_of(flow: Flow, plane: Plane, reads: list[Read]) -> PlaneReader:
     users = [user.name for user in flow.graph.users[reads[0].part.parameter.name]]
     here = {read.part.first or read.applied.node.name for read in reads if _is_read_here(flow, read.part, reads)}
     nodes, elsewhere = (tuple(user for user in users if (user in here) == inside) for inside in (True, False))
-    biases = {flow.bias(read.applied) for read in reads}
+    biases, frame = {flow.bias(read.applied) for read in reads}, leaf_keys(plane.reader.term)[0][0]
     bias = biases.pop()
+    if reads[0].part.is_all and len(reads) == 1 and bias is None and not elsewhere and reads[0].part.first:
+        return PlaneReader((reads[0].applied.node.name,), plane, plane.reader.axis, "", (), frame)
     if biases or any(read.part.first for read in reads):
         nodes, bias = (), None
     name = bias.target if bias is not None else ""
-    return PlaneReader(nodes, plane, plane.reader.axis, name, elsewhere, leaf_keys(plane.reader.term)[0][0])
+    return PlaneReader(nodes, plane, plane.reader.axis, name, elsewhere, frame)
 
 
 def has_height(flow: Flow, plane: Plane) -> bool:

@@ -16,8 +16,9 @@ from symgraph.inference.shearable import Shearing
 from symgraph.inference.statistics import find_statistics
 from symgraph.inference.thin_streams import find_thin
 from symgraph.ir import Graph
-from symgraph.symmetry.families import Centred, Constant, Lean, Piece, Place, Plane
+from symgraph.symmetry.families import Centred, Constant, Lean, Plane
 from symgraph.symmetry.found_families import Families
+from symgraph.symmetry.pieces import Piece, Place
 
 
 def find_families(d: Draft, traced: Graph) -> Families:

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from symgraph.symmetry.families import Piece
+from symgraph.symmetry.pieces import Piece
 
 
 def entries(piece: Piece, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
     """The entries of a piece where they stand in their parameter, and the rows where it has any."""
+    if piece.more:
+        return piece.numbered(piece.length(shape)).reshape(shape), None
     line, axis = piece.numbered(shape[-1]), row_axis(shape)
     if axis is None:
         return line.expand(shape), None

@@ -12,7 +12,8 @@ from symgraph.inference.carrying import Carrier, Read
 from symgraph.inference.flow import Flow, matrices
 from symgraph.inference.matrix_parts import Part
 from symgraph.inference.planes import PlaneReader, has_height, reader_of, reads_of, whole
-from symgraph.symmetry.families import Piece, Place, Plane
+from symgraph.symmetry.families import Plane
+from symgraph.symmetry.pieces import Piece, Place
 from symgraph.symmetry.thin import Thin
 
 
@@ -47,7 +48,8 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
             continue
         found: dict[Piece, list[Read]] = defaultdict(list)
         for read, _ in reads_of(carrier, applied, writer.dim):
-            if read.readers[0].size == writer.piece.size and read.readers[0].place not in covered:
+            plain = read.readers[0].size == writer.piece.size and not read.readers[0].more
+            if plain and len(read.part.parameter.shape) == 2 and read.readers[0].place not in covered:
                 found[read.readers[0]].append(read)
         for piece, reads in found.items():
             yield from _thin(flow, writer, piece, reads)
@@ -78,12 +80,13 @@ def _writer(carrier: Carrier, a: Applied, plane: Plane | None) -> _Writer | None
     dims = [dim for dim, token in enumerate(tokens) if token.name in kept]
     outlet = carrier.outlet(a, part.value, part.axes[dims[0]]) if len(dims) == 1 else None
     bias = carrier.flow.bias(a)
-    if outlet is None or (a.rule.adds in a.binding.operands and bias is None):
+    if outlet is None or len(part.parameter.shape) > 2 or (a.rule.adds in a.binding.operands and bias is None):
         return None
-    read = part.parameter.shape[1 - outlet.axis]
-    if plane is not None and (plane.reader.axis, plane.reader.size) != (1 - outlet.axis, read):
+    (axis,) = outlet.axes
+    read = part.parameter.shape[1 - axis]
+    if plane is not None and (plane.reader.axis, plane.reader.size) != (1 - axis, read):
         plane = None
-    piece = whole(carrier.flow, part.parameter.target, outlet.axis)
+    piece = whole(carrier.flow, part.parameter.target, axis)
     found = _Writer(a, piece, bias.target if bias is not None else "", plane, outlet.dim)
     return found if found.is_narrow(read) else None
 

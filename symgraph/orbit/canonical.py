@@ -123,7 +123,7 @@ def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -
         if lean.settled:
             reader = lean.plane.reader
             means = reader.of(state[reader.parameter]).mean(reader.axis)
-            yield Slant(lean, -means if lean.rows is None else -means[lean.rows.entries()])
+            yield Slant(lean, -lean.leaning(means))
 
 
 def _moves_behind(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:

@@ -12,8 +12,9 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import spread
-from symgraph.symmetry.families import Constant, Hop, Piece, Plane, Port, Share, ones
+from symgraph.symmetry.families import Constant, Hop, Plane, Port, Share, ones
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.terms import Term, over_leaves
 
 State = dict[str, Tensor]
@@ -172,7 +173,7 @@ def _after(tensor: Tensor, hop: Hop, constant: Tensor, term: Term) -> tuple[Tens
     if hop.multiplies:
         return part * spread_out, hop.rows.term
     written = torch.tensordot(part, spread_out, dims=([hop.reader.axis], [0]))
-    return replace(hop.rows, axis=0).of(written), hop.rows.term
+    return hop.rows.within(hop.reader.across(tensor.dim())).of(written), hop.rows.term
 
 
 def evened(state: State, source: Port, hop: Hop) -> Tensor:
@@ -180,8 +181,9 @@ def evened(state: State, source: Port, hop: Hop) -> Tensor:
 
     Shapes: (size of the source, its coordinates).
     """
-    part = hop.reader.of(state[hop.reader.parameter]).movedim(hop.reader.axis, -1)
-    rows = replace(hop.rows, axis=0).of(part)
+    tensor = state[hop.reader.parameter]
+    part = hop.reader.of(tensor).movedim(hop.reader.axis, -1)
+    rows = hop.rows.within(hop.reader.across(tensor.dim())).of(part)
     entries = over_leaves(torch.arange(source.piece.size), source.piece.term, hop.reader.term)
     if entries is None:
         raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
@@ -202,7 +204,7 @@ def turned(weight: Tensor, rows: Piece | None, plane: Plane, state: State, const
     if rows is None:
         amounts = constant.to(weight).expand(amounts.shape)
     else:
-        amounts[rows.places(weight.device)] = constant.to(weight)
+        amounts = rows.within(plane.reader.across(weight.dim())).add(amounts, constant.to(weight))
     return plane.reader.add(weight, amounts.unsqueeze(axis) * spread(normal, weight.dim(), [axis]))
 
 

@@ -22,8 +22,9 @@ from symgraph.orbit.steps import State, Stretch, Transform, gain_of, rescale
 from symgraph.orbit.thin_readers import Widened
 from symgraph.orbit.uneven import Restate, Slant
 from symgraph.symmetry.dimension import Family, constant_name, family_of, lean_name, piece_name, port_name, shear_name
-from symgraph.symmetry.families import Piece, Spectral, sides
+from symgraph.symmetry.families import Spectral, sides
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.thin import Thin
 from symgraph.tracing.sampling import float64
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from symgraph.orbit.constant_steps import Shift
-from symgraph.symmetry.families import Constant, Piece, ones, sides
+from symgraph.symmetry.families import Constant, ones, sides
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.pieces import Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def overlaps(symmetry: SymmetryGraph) -> list[Overlap]:
 
 def _meet(source: Piece, piece: Piece) -> bool:
     """Whether the first has some entries of the second, and not all."""
-    if (source.parameter, source.axis) != (piece.parameter, piece.axis) or source.place == piece.place:
+    if (source.parameter, source.axes) != (piece.parameter, piece.axes) or source.place == piece.place:
         return False
     shared = set(source.entries()) & set(piece.entries())
     return 0 < len(shared) < piece.size

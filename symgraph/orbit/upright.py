@@ -49,8 +49,7 @@ def _along(lean: Lean, state: Mapping[str, Tensor]) -> Tensor:
     weight = state[reader.parameter]
     normal = lean.plane.normal(state, weight)
     amounts = torch.tensordot(reader.of(weight), normal, dims=([reader.axis], [0])) / normal.square().sum()
-    chosen: Tensor = amounts if lean.rows is None else amounts[lean.rows.entries()]
-    return chosen
+    return lean.leaning(amounts)
 
 
 def tilted(symmetry: SymmetryGraph) -> tuple[Constant, ...]:

@@ -21,8 +21,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from symgraph.errors import UsageError
-from symgraph.symmetry.families import Constant, Lean, Piece, Place, Port, beside, nested
+from symgraph.symmetry.families import Constant, Lean, Port, beside, nested
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
+from symgraph.symmetry.pieces import Piece, Place
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
@@ -275,7 +276,7 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
 
 def piece_name(symmetry: Structure, piece: Piece) -> str:
     """A parameter, with the range of entries where the piece is only a part of it."""
-    if piece.size == symmetry.graph.state[piece.parameter].shape[piece.axis]:
+    if piece.size == piece.length(symmetry.graph.state[piece.parameter].shape):
         return piece.parameter
     every = f" every {piece.period}" if piece.outer > 1 else ""
     return f"{piece.parameter}[{piece.start}:{piece.stop}{every}]"

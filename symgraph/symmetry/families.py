@@ -21,142 +21,17 @@ found, verified and counted; the canonical form leaves them as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from math import prod
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves, multiplied, runs
+from symgraph.symmetry.pieces import Piece
+from symgraph.symmetry.terms import Leaf, leaves, multiplied
 
-# A parameter, its axis, and where a piece of it begins and ends there.
-Place = tuple[str, int, int, int]
 Kind = TypeVar("Kind")
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of one axis of a parameter: `outer` runs of `stop - start` entries, one every `period` entries."""
-
-    parameter: str
-    axis: int
-    start: int
-    stop: int
-    term: Term
-    outer: int = 1
-    period: int = 0
-
-    @property
-    def size(self) -> int:
-        """Number of entries along the axis."""
-        return self.outer * (self.stop - self.start)
-
-    @property
-    def place(self) -> Place:
-        """What tells this piece from every other one of the model."""
-        return self.parameter, self.axis, self.start, self.stop
-
-    def entries(self) -> range | list[int]:
-        """Positions along the axis."""
-        if self.outer == 1:
-            return range(self.start, self.stop)
-        return [turn * self.period + place for turn in range(self.outer) for place in range(self.start, self.stop)]
-
-    def places(self, device: torch.device | None = None) -> Tensor:
-        """The same as a tensor: (size,)."""
-        inner = torch.arange(self.start, self.stop, device=device)
-        return (torch.arange(self.outer, device=device).unsqueeze(1) * self.period + inner).reshape(-1)
-
-    def numbered(self, length: int) -> Tensor:
-        """An axis of this length with the entries of the piece numbered from one, and nothing elsewhere: (length,)."""
-        line = torch.zeros(length, dtype=torch.float64)
-        numbers = torch.arange(1, self.size + 1, dtype=torch.float64)
-        # A run is copied in one piece, which takes a tenth of the time.
-        line[slice(self.start, self.stop) if self.outer == 1 else self.places()] = numbers
-        return line
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """The part of the parameter; a view where it can be one."""
-        if self.outer == 1:
-            return tensor.narrow(self.axis, self.start, self.size)
-        return tensor.index_select(self.axis, self.places(tensor.device))
-
-    def add(self, tensor: Tensor, part: Tensor) -> Tensor:
-        """The parameter with something added to this part; shapes: `part` broadcasts against `of(tensor)`."""
-        if self.outer == 1:
-            inside = self.of(tensor) + part.to(tensor)
-            whole = self.size == tensor.shape[self.axis]
-            return inside if whole else tensor.slice_scatter(inside, self.axis, self.start, self.stop)
-        at = self.places(tensor.device)
-        shape = [self.size if dim == self.axis else size for dim, size in enumerate(tensor.shape)]
-        return tensor.index_add(self.axis, at, part.to(tensor).expand(shape))
-
-
-def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]:
-    """The parts of an axis: one for each part of a concatenation, also of one inside a product."""
-    if isinstance(term, Concat) and term.order:
-        moved = [_moved(piece, term.places, start) for piece in pieces(parameter, axis, Concat(term.parts))]
-        whole = Piece(parameter, axis, start, start + term.size, term)
-        return [whole] if None in moved else [piece for piece in moved if piece is not None]
-    if isinstance(term, Concat):
-        split = []
-        for part in term.parts:
-            split += pieces(parameter, axis, part, start)
-            start += part.size
-        return split
-    inside = (
-        [number for number, factor in enumerate(term.factors) if _split(factor)] if isinstance(term, Product) else []
-    )
-    if len(inside) != 1 or not isinstance(term, Product):
-        return [Piece(parameter, axis, start, start + term.size, term)]
-    return _runs(parameter, axis, term, inside[0], start)
-
-
-def _moved(piece: Piece, places: Sequence[int], start: int) -> Piece | None:
-    """A piece whose entries stand at other places, counted from `start`; None where these are no runs of one length."""
-    return _placed(piece, [start + places[entry] for entry in piece.entries()])
-
-
-def _placed(like: Piece, at: list[int]) -> Piece | None:
-    """The piece that has these positions in this order, if they are runs of one length at one distance."""
-    spans = runs(at)
-    (first, stop), period = spans[0], spans[1][0] - spans[0][0] if len(spans) > 1 else 0
-    piece = replace(like, start=first, stop=stop, outer=len(spans), period=period)
-    return piece if list(piece.entries()) == at else None
-
-
-def _runs(parameter: str, axis: int, term: Product, at: int, start: int) -> list[Piece]:
-    """The parts of a product over a concatenation (heads over query, key and value)."""
-    before, inner, after = term.factors[:at], term.factors[at], term.factors[at + 1 :]
-    whole = Piece(parameter, axis, start, start + term.size, term)
-    if not isinstance(inner, Concat) or any(map(_split, inner.parts)):
-        return [whole]
-    outer, width, period = _size(before), _size(after), _size((inner, *after))
-    placed: list[Piece | None] = []
-    offset = 0
-    for part in inner.parts:
-        like = replace(whole, term=Product((*before, part, *after)))
-        if inner.order:
-            rows = [row * width for row in inner.places[offset : offset + part.size]]
-            stands = [
-                start + turn * period + row + inner for turn in range(outer) for row in rows for inner in range(width)
-            ]
-            placed.append(_placed(like, stands))
-        else:
-            first, stop = start + offset * width, start + (offset + part.size) * width
-            placed.append(replace(like, start=first, stop=stop, outer=outer, period=period if outer > 1 else 0))
-        offset += part.size
-    return [whole] if None in placed else [piece for piece in placed if piece is not None]
-
-
-def _size(factors: tuple[Term, ...]) -> int:
-    return Product(factors).size
-
-
-def _split(term: Term) -> bool:
-    return isinstance(term, Concat) or (isinstance(term, Product) and any(map(_split, term.factors)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +89,7 @@ class Port:
 
     def added(self, tensor: Tensor, constant: Tensor) -> Tensor:
         """The parameter with a constant added; shapes: constant (n,), the size of the piece."""
-        shape = [1] * tensor.dim()
+        shape = [1] * (tensor.dim() - len(self.piece.more))
         shape[self.piece.axis] = -1
         if not self.window:
             return self.piece.add(tensor, constant.reshape(shape))
@@ -382,6 +257,12 @@ class Lean:
         """What tells this lean from every other one of the model."""
         reader = self.plane.reader
         return reader.parameter, reader.start, self.rows.start if self.rows is not None else 0
+
+    def leaning(self, amounts: Tensor) -> Tensor:
+        """The numbers of its rows among one for each row of the reader, which has the reader's other axes."""
+        reader = self.plane.reader
+        rank = amounts.dim() + len(reader.axes)
+        return amounts if self.rows is None else self.rows.within(reader.across(rank)).of(amounts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from dataclasses import fields
 
 from symgraph.errors import shorten
 from symgraph.ir import Node, resized
-from symgraph.symmetry.families import Piece, Port, Statistics, nested
+from symgraph.symmetry.families import Port, Statistics, nested
 from symgraph.symmetry.found_families import Families
+from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.structure import Glued, Structure
 from symgraph.symmetry.terms import Term, leaves
 
@@ -132,10 +133,10 @@ def _named(member: object) -> Iterable[str]:
 
 
 def _misplaced(symmetry: Structure, piece: Piece, frames: set[int]) -> Iterator[str]:
-    if not _has_axis(symmetry, piece.parameter, piece.axis):
-        yield f"{piece.parameter!r} has no axis {piece.axis}"
+    if missing := [axis for axis in piece.axes if not _has_axis(symmetry, piece.parameter, axis)]:
+        yield f"{piece.parameter!r} has no axis {missing[0]}"
     else:
-        size = (symmetry.graph.state[piece.parameter].shape or (1,))[piece.axis]
+        size = piece.length(symmetry.graph.state[piece.parameter].shape or (1,))
         if not 0 <= piece.start < piece.stop or max(piece.entries()) >= size:
             yield f"{piece.parameter!r} has no part [{piece.start}:{piece.stop}]"
     for leaf in leaves(piece.term):

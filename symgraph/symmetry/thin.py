@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.symmetry.families import Piece, Plane
+from symgraph.symmetry.families import Plane
+from symgraph.symmetry.pieces import Piece
 
 
 @dataclass(frozen=True, slots=True)

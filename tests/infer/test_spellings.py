@@ -134,6 +134,19 @@ def test_norms_have_all_their_families(name: str) -> None:
     assert groups(complete(Net(forward, **vectors, **maps), 4, 5), 6) == ["orthogonal fixing ones"]
 
 
+def test_two_gains_on_one_norm_are_two_norms() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = net.write(x)
+        one, other = F.layer_norm(h, (6,)) * net.gain + net.bias, F.layer_norm(h, (6,)) * net.gain2 + net.bias2
+        result: Tensor = net.read(F.gelu(net.up(one))) + net.read2(torch.tanh(net.up2(other)))
+        return result
+
+    vectors = {name: nn.Parameter(torch.rand(6) + 0.5) for name in ("gain", "bias", "gain2", "bias2")}
+    maps = {"write": nn.Linear(5, 6), "up": nn.Linear(6, 8), "up2": nn.Linear(6, 7)}
+    net = Net(forward, **vectors, **maps, read=nn.Linear(8, 4), read2=nn.Linear(7, 4))
+    assert groups(complete(net, 4, 5), 6) == ["orthogonal fixing ones"]
+
+
 def test_an_epsilon_that_the_model_leaves_to_torch_is_one() -> None:
     net = Net(
         lambda net, x: net.read(net.norm(net.write(x))), write=nn.Linear(5, 6), norm=nn.RMSNorm(6), read=nn.Linear(6, 4)
@@ -158,9 +171,51 @@ def test_stored_means_take_biases_in_front_of_them() -> None:
 def test_keys_that_torch_shares_among_queries_have_biases_that_nothing_sees() -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         q, k, v = (net.fused(x)).split([8, 4, 4], -1)
-        q, k, v = (y.unflatten(-1, (-1, 2)).transpose(1, 2) for y in (q, k, v))
+        q, k, v = (y.reshape(2, 4, -1, 2).transpose(1, 2) for y in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
         result: Tensor = net.read(mixed.transpose(1, 2).flatten(2))
         return result
 
     complete(Net(forward, fused=nn.Linear(5, 16), read=nn.Linear(8, 3)), 2, 4, 5)
+
+
+# -- heads with axes of their own --------------------------------------------------------------------------------------
+
+
+def _with_heads() -> Net:
+    """A block whose matrices and biases have an axis for heads, flattened by views before they are read, or einsums."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        stream = net.write(x)
+        h = net.norm(stream)
+        query = torch.einsum("bnd,hdk->bnhk", h, net.wq) + net.bq
+        key, value = (
+            F.linear(h, w.permute(0, 2, 1).reshape(6, 6), b.reshape(6)).reshape(2, 4, 2, 3)
+            for w, b in ((net.wk, net.bk), (net.wv, net.bv))
+        )
+        mixed = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (query, key, value))).transpose(1, 2)
+        stream = stream + F.linear(mixed.flatten(2), net.wo.permute(2, 0, 1).reshape(6, 6), net.bo)
+        result: Tensor = net.read(net.last(stream))
+        return result
+
+    weights = {name: nn.Parameter(torch.randn(2, 6, 3)) for name in ("wq", "wk", "wv")}
+    biases = {name: nn.Parameter(torch.randn(2, 3)) for name in ("bq", "bk", "bv")}
+    rest = {"wo": nn.Parameter(torch.randn(2, 3, 6)), "bo": nn.Parameter(torch.randn(6)), "read": nn.Linear(6, 7)}
+    return Net(forward, **weights, **biases, **rest, write=nn.Linear(5, 6), norm=nn.LayerNorm(6), last=nn.LayerNorm(6))
+
+
+def test_constants_of_heads_with_axes_of_their_own_move() -> None:
+    symmetry = complete(_with_heads(), 2, 4, 5)
+    sources = {c.source.piece.parameter: c.source.piece.axes for c in symmetry.constants}
+    assert sources["bk"] == (0, 1) and sources["bv"] == (0, 1)
+    assert symgraph.SymmetryGraph.from_json(symmetry.to_json()).constants == symmetry.constants
+
+
+def test_models_with_such_heads_are_aligned_and_canonicalised() -> None:
+    a, b, x = _with_heads(), _with_heads(), torch.randn(2, 4, 5, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in b.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    for state in (symgraph.align(a, b, x).state, symgraph.canonicalise(b, x).state):
+        found, before = torch.func.functional_call(b, dict(state), (x,)).detach(), b(x).detach()
+        assert float((found - before).abs().max() / before.abs().max()) < 1e-9

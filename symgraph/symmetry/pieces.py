@@ -1,0 +1,176 @@
+"""Parts of parameters along an axis, or along several that are read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from symgraph.symmetry.terms import Concat, Product, Term, runs
+
+# A parameter, its axis, and where a piece of it begins and ends there.
+Place = tuple[str, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of one axis of a parameter: `outer` runs of `stop - start` entries, one every `period` entries.
+
+    With `more` the axis and those behind it there are one, row by row: heads and their inside, which a model flattens
+    before it reads them.
+    """
+
+    parameter: str
+    axis: int
+    start: int
+    stop: int
+    term: Term
+    outer: int = 1
+    period: int = 0
+    more: tuple[int, ...] = ()
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of the parameter that it is a part of."""
+        return self.axis, *self.more
+
+    def length(self, shape: Sequence[int]) -> int:
+        """How many entries a parameter of this shape has along them."""
+        return prod(shape[axis] for axis in self.axes)
+
+    def across(self, rank: int) -> tuple[int, ...]:
+        """All other axes of a parameter of this rank."""
+        return tuple(axis for axis in range(rank) if axis not in self.axes)
+
+    def within(self, axes: Sequence[int]) -> Piece:
+        """The piece of a tensor that has these axes of the parameter alone."""
+        axis, *more = (axes.index(axis) for axis in self.axes)
+        return replace(self, axis=axis, more=tuple(more))
+
+    @property
+    def size(self) -> int:
+        """Number of entries along the axis."""
+        return self.outer * (self.stop - self.start)
+
+    @property
+    def place(self) -> Place:
+        """What tells this piece from every other one of the model."""
+        return self.parameter, self.axis, self.start, self.stop
+
+    def entries(self) -> range | list[int]:
+        """Positions along the axis."""
+        if self.outer == 1:
+            return range(self.start, self.stop)
+        return [turn * self.period + place for turn in range(self.outer) for place in range(self.start, self.stop)]
+
+    @property
+    def _behind(self) -> tuple[int, ...]:
+        return tuple(range(self.axis + 1, self.axis + 1 + len(self.more)))
+
+    def _joined(self, tensor: Tensor) -> Tensor:
+        """The parameter with its axes as one, where the first of them is."""
+        return tensor.movedim(self.more, self._behind).flatten(self.axis, self.axis + len(self.more))
+
+    def places(self, device: torch.device | None = None) -> Tensor:
+        """The same as a tensor: (size,)."""
+        inner = torch.arange(self.start, self.stop, device=device)
+        return (torch.arange(self.outer, device=device).unsqueeze(1) * self.period + inner).reshape(-1)
+
+    def numbered(self, length: int) -> Tensor:
+        """An axis of this length with the entries of the piece numbered from one, and nothing elsewhere: (length,)."""
+        line = torch.zeros(length, dtype=torch.float64)
+        numbers = torch.arange(1, self.size + 1, dtype=torch.float64)
+        # A run is copied in one piece, which takes a tenth of the time.
+        line[slice(self.start, self.stop) if self.outer == 1 else self.places()] = numbers
+        return line
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The part of the parameter, its axes in the place of the first; a view where it can be one."""
+        if self.more:
+            return replace(self, more=()).of(self._joined(tensor))
+        if self.outer == 1:
+            return tensor.narrow(self.axis, self.start, self.size)
+        return tensor.index_select(self.axis, self.places(tensor.device))
+
+    def add(self, tensor: Tensor, part: Tensor) -> Tensor:
+        """The parameter with something added to this part; shapes: `part` broadcasts against `of(tensor)`."""
+        if self.more:
+            changed = replace(self, more=()).add(self._joined(tensor), part)
+            sizes = [tensor.shape[axis] for axis in self.axes]
+            sizes = [*changed.shape[: self.axis], *sizes, *changed.shape[self.axis + 1 :]]
+            return changed.reshape(sizes).movedim(self._behind, self.more)
+        if self.outer == 1:
+            inside = self.of(tensor) + part.to(tensor)
+            whole = self.size == tensor.shape[self.axis]
+            return inside if whole else tensor.slice_scatter(inside, self.axis, self.start, self.stop)
+        at = self.places(tensor.device)
+        shape = [self.size if dim == self.axis else size for dim, size in enumerate(tensor.shape)]
+        return tensor.index_add(self.axis, at, part.to(tensor).expand(shape))
+
+
+def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]:
+    """The parts of an axis: one for each part of a concatenation, also of one inside a product."""
+    if isinstance(term, Concat) and term.order:
+        moved = [_moved(piece, term.places, start) for piece in pieces(parameter, axis, Concat(term.parts))]
+        whole = Piece(parameter, axis, start, start + term.size, term)
+        return [whole] if None in moved else [piece for piece in moved if piece is not None]
+    if isinstance(term, Concat):
+        split = []
+        for part in term.parts:
+            split += pieces(parameter, axis, part, start)
+            start += part.size
+        return split
+    inside = (
+        [number for number, factor in enumerate(term.factors) if _split(factor)] if isinstance(term, Product) else []
+    )
+    if len(inside) != 1 or not isinstance(term, Product):
+        return [Piece(parameter, axis, start, start + term.size, term)]
+    return _runs(parameter, axis, term, inside[0], start)
+
+
+def _moved(piece: Piece, places: Sequence[int], start: int) -> Piece | None:
+    """A piece whose entries stand at other places, counted from `start`; None where these are no runs of one length."""
+    return _placed(piece, [start + places[entry] for entry in piece.entries()])
+
+
+def _placed(like: Piece, at: list[int]) -> Piece | None:
+    """The piece that has these positions in this order, if they are runs of one length at one distance."""
+    spans = runs(at)
+    (first, stop), period = spans[0], spans[1][0] - spans[0][0] if len(spans) > 1 else 0
+    piece = replace(like, start=first, stop=stop, outer=len(spans), period=period)
+    return piece if list(piece.entries()) == at else None
+
+
+def _runs(parameter: str, axis: int, term: Product, at: int, start: int) -> list[Piece]:
+    """The parts of a product over a concatenation (heads over query, key and value)."""
+    before, inner, after = term.factors[:at], term.factors[at], term.factors[at + 1 :]
+    whole = Piece(parameter, axis, start, start + term.size, term)
+    if not isinstance(inner, Concat) or any(map(_split, inner.parts)):
+        return [whole]
+    outer, width, period = _size(before), _size(after), _size((inner, *after))
+    placed: list[Piece | None] = []
+    offset = 0
+    for part in inner.parts:
+        like = replace(whole, term=Product((*before, part, *after)))
+        if inner.order:
+            rows = [row * width for row in inner.places[offset : offset + part.size]]
+            stands = [
+                start + turn * period + row + inner for turn in range(outer) for row in rows for inner in range(width)
+            ]
+            placed.append(_placed(like, stands))
+        else:
+            first, stop = start + offset * width, start + (offset + part.size) * width
+            placed.append(replace(like, start=first, stop=stop, outer=outer, period=period if outer > 1 else 0))
+        offset += part.size
+    return [whole] if None in placed else [piece for piece in placed if piece is not None]
+
+
+def _size(factors: tuple[Term, ...]) -> int:
+    return Product(factors).size
+
+
+def _split(term: Term) -> bool:
+    return isinstance(term, Concat) or (isinstance(term, Product) and any(map(_split, term.factors)))
