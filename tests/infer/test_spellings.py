@@ -193,7 +193,8 @@ def _with_heads() -> Net:
             F.linear(h, w.permute(0, 2, 1).reshape(6, 6), b.reshape(6)).reshape(2, 4, 2, 3)
             for w, b in ((net.wk, net.bk), (net.wv, net.bv))
         )
-        mixed = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (query, key, value))).transpose(1, 2)
+        query, key, value = (y.transpose(1, 2) for y in (query, key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
         stream = stream + F.linear(mixed.flatten(2), net.wo.permute(2, 0, 1).reshape(6, 6), net.bo)
         result: Tensor = net.read(net.last(stream))
         return result
