@@ -23,8 +23,8 @@ from symgraph.inference.relays import Relay
 from symgraph.ir import Node
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.signature import Tokens
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Hop
-from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.terms import Concat, Term, over_leaves
 from symgraph.tracing.interpreter import call
 

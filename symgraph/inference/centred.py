@@ -17,8 +17,8 @@ from symgraph.inference.flow import BLANK, Flow, Key, Stretch, alone, holds, key
 from symgraph.inference.planes import norms
 from symgraph.inference.shearable import Shearing
 from symgraph.ir import Node, Tensor
+from symgraph.symmetry.axis_parts import Piece, Place, pieces
 from symgraph.symmetry.families import Centred, Spectral
-from symgraph.symmetry.pieces import Piece, Place, pieces
 from symgraph.symmetry.shears import ONES, Normal, Shear
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaves
 

@@ -24,8 +24,8 @@ from symgraph.inference.planes import PlaneReader, has_height, whole
 from symgraph.inference.summed import difference, gathered, sums
 from symgraph.inference.table_entries import covered, entries, row_axis
 from symgraph.ir import Kind, Node
+from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Constant, Hop, Plane, Port, Share
-from symgraph.symmetry.pieces import Piece, Place
 from symgraph.symmetry.terms import leaves
 
 Lent = Mapping[str, tuple[str, ...]]

@@ -11,7 +11,7 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.claims import Ref
 from symgraph.inference.draft import Draft
 from symgraph.ir import Kind, Node
-from symgraph.symmetry.pieces import Piece, pieces
+from symgraph.symmetry.axis_parts import Piece, pieces
 from symgraph.symmetry.terms import Concat, Leaf, Term, leaves, multiplied
 
 Key = tuple[int, bool]

@@ -15,10 +15,10 @@ from itertools import accumulate
 import torch
 
 from symgraph.ir import Graph, Kind, Node
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Constant, Hop, Share, nested
 from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.structure import Glued
 from symgraph.symmetry.terms import Leaf, Term, over_leaves
 from symgraph.tracing.arguments import arguments

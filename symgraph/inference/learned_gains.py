@@ -13,7 +13,7 @@ from symgraph.inference.flow import Flow
 from symgraph.inference.matrix_parts import way_back
 from symgraph.ir import Kind, Node
 from symgraph.ir import Tensor as Meta
-from symgraph.symmetry.pieces import Piece, pieces
+from symgraph.symmetry.axis_parts import Piece, pieces
 from symgraph.symmetry.terms import Leaf, Term
 from symgraph.tracing.operators import short_name
 

@@ -12,7 +12,7 @@ from symgraph.inference.entry_numbers import is_constant, line_along, moved
 from symgraph.inference.flow import Flow
 from symgraph.inference.structural import KEEPING
 from symgraph.ir import Kind, Node
-from symgraph.symmetry.pieces import Piece, pieces
+from symgraph.symmetry.axis_parts import Piece, pieces
 from symgraph.symmetry.terms import Product, Term, leaves, multiplied
 
 # Axes of a parameter that are one where it is read; mostly a single one.

@@ -13,8 +13,8 @@ from symgraph.inference.carrying import Carrier, Passed, Read, Spot
 from symgraph.inference.flow import Flow
 from symgraph.inference.matrix_parts import Part
 from symgraph.ir import Node
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Plane
-from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaf_keys, multiplied
 
 

@@ -11,8 +11,8 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.flow import Flow
 from symgraph.ir import Node, Ref
 from symgraph.ir import Tensor as Meta
+from symgraph.symmetry.axis_parts import pieces
 from symgraph.symmetry.families import Centred
-from symgraph.symmetry.pieces import pieces
 from symgraph.tracing.interpreter import call
 
 _FILLING = frozenset({"aten.masked_fill.Scalar", "aten.where.ScalarOther", "aten.where.ScalarSelf"})

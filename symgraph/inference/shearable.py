@@ -11,7 +11,7 @@ from symgraph.inference.applied import Relation
 from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow, keys_of
 from symgraph.inference.planes import norms
-from symgraph.symmetry.pieces import Piece, Place
+from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.shears import ONES, Normal, Shear
 from symgraph.symmetry.thin import Thin
 

@@ -11,14 +11,15 @@ from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow
 from symgraph.inference.planes import PlaneReader, find_readers, has_height
 from symgraph.inference.radial import find_radial
+from symgraph.inference.radial_parts import find_radial_parts
 from symgraph.inference.row_tables import find_blind
 from symgraph.inference.shearable import Shearing
 from symgraph.inference.statistics import find_statistics
 from symgraph.inference.thin_streams import find_thin
 from symgraph.ir import Graph
+from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Centred, Constant, Lean, Plane
 from symgraph.symmetry.found_families import Families
-from symgraph.symmetry.pieces import Piece, Place
 
 
 def find_families(d: Draft, traced: Graph) -> Families:
@@ -45,7 +46,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
         shears=tuple(shearing.found(covered, thin)),
         spectral=tuple(centring.spectral(shearing)),
         statistics=tuple(find_statistics(flow, traced)),
-        radial=tuple(find_radial(flow)),
+        radial=(*(whole := find_radial(flow)), *find_radial_parts(flow, whole)),
     )
 
 

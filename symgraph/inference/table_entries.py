@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from symgraph.symmetry.pieces import Piece
+from symgraph.symmetry.axis_parts import Piece
 
 
 def entries(piece: Piece, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:

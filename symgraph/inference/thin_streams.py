@@ -12,8 +12,8 @@ from symgraph.inference.carrying import Carrier, Read
 from symgraph.inference.flow import Flow, matrices
 from symgraph.inference.matrix_parts import Part
 from symgraph.inference.planes import PlaneReader, has_height, reader_of, reads_of, whole
+from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Plane
-from symgraph.symmetry.pieces import Piece, Place
 from symgraph.symmetry.thin import Thin
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from symgraph.errors import UsageError
 from symgraph.orbit.step import Dumped, Step
 from symgraph.orbit.tensor_blocks import spread
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Constant, Hop, Plane, Port, Share, ones
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.terms import Term, over_leaves
 
 State = dict[str, Tensor]

@@ -21,10 +21,10 @@ from symgraph.orbit.step import Step
 from symgraph.orbit.steps import State, Stretch, Transform, gain_of, rescale
 from symgraph.orbit.thin_readers import Widened
 from symgraph.orbit.uneven import Restate, Slant
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.dimension import Family, constant_name, family_of, lean_name, piece_name, port_name, shear_name
 from symgraph.symmetry.families import Spectral, sides
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.thin import Thin
 from symgraph.tracing.sampling import float64
 
@@ -159,7 +159,7 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
 def _factors(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     for radial in symmetry.radial:
         family = Family.NUMBER if radial.by_number else Family.RADIAL
-        name, label = " + ".join(radial.tensors), f"length of {radial.tensors[0]}"
+        name, label = radial.name, f"length of {radial.tensors[0]}"
         yield Freedom(family, name, label, radial.shape, _factor(partial(Stretch, radial)), LOGARITHM)
 
 

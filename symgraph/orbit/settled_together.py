@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from symgraph.orbit.constant_steps import Shift
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Constant, ones, sides
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.pieces import Piece
 
 
 @dataclass(frozen=True, slots=True)

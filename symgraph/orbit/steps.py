@@ -292,13 +292,14 @@ class Stretch(Step):
 
     def dump(self) -> Dumped:
         """The first of the tensors, and the factor."""
-        return {"parameter": self.radial.tensors[0]}, {"factor": self.factor}
+        parameter, start = self.radial.place
+        return {"parameter": parameter, "start": start}, {"factor": self.factor}
 
     @classmethod
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stretch:
         """What `dump` gave."""
-        radial = {radial_tensors.tensors[0]: radial_tensors for radial_tensors in symmetry.radial}
-        return Stretch(radial[plain["parameter"]], tensors["factor"])
+        families = {radial.place: radial for radial in symmetry.radial}
+        return Stretch(families[plain["parameter"], plain.get("start", 0)], tensors["factor"])
 
 
 @dataclass(frozen=True, slots=True)

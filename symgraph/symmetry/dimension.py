@@ -21,9 +21,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from symgraph.errors import UsageError
+from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Constant, Lean, Port, beside, nested
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
-from symgraph.symmetry.pieces import Piece, Place
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
@@ -268,7 +268,7 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for gain in symmetry.spectral:
         yield Family.SPECTRAL, gain.gain, 1, gain
     for radial in symmetry.radial:
-        yield Family.NUMBER if radial.by_number else Family.RADIAL, " + ".join(radial.tensors), radial.parts, radial
+        yield Family.NUMBER if radial.by_number else Family.RADIAL, radial.name, radial.parts, radial
     for statistics in symmetry.statistics:
         length = _length(symmetry, symmetry.terms[statistics.gain][0], sizes)
         yield Family.STATISTICS, " + ".join(statistics.tensors), len(statistics.tensors) * length, statistics

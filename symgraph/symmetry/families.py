@@ -28,7 +28,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from symgraph.symmetry.pieces import Piece
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.terms import Leaf, leaves, multiplied
 
 Kind = TypeVar("Kind")

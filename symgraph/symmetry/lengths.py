@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from symgraph.symmetry.axis_parts import Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,7 @@ class Radial:
     With `powers` each has the factor to a power of its own, and the first of them is a number, to which the model adds
     `offset` before any use: the factor multiplies the sum. With `parts` each has so
     many factors, for runs of one length along an axis of its own (`axes`): the maps of heads that are normalised each.
+    With `pieces` the factors multiply these parts alone: the queries of a projection that makes keys and values too.
     """
 
     tensors: tuple[str, ...]
@@ -23,6 +26,18 @@ class Radial:
     parts: int = 1
     axes: tuple[int, ...] = ()
     offset: float = 0.0
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The tensors, with the range of entries where the factors multiply only some."""
+        names = " + ".join(self.tensors)
+        return f"{names}[{self.pieces[0].start}:{self.pieces[0].stop}]" if self.pieces else names
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """What tells it from every other one of the model."""
+        return self.tensors[0], self.pieces[0].start if self.pieces else 0
 
     @property
     def by_number(self) -> bool:
@@ -56,11 +71,17 @@ class Radial:
 
     def _runs(self, number: int, tensor: Tensor) -> Tensor:
         """A tensor with what each factor multiplies in a row; shapes: (parts, entries)."""
+        if self.pieces:
+            tensor = self.pieces[number].of(tensor)
         if self.parts == 1:
             return tensor.reshape(1, -1)
         return tensor.movedim(self.axes[number], 0).reshape(self.parts, -1)
 
     def _apart(self, number: int, tensor: Tensor, factor: Tensor) -> Tensor:
+        if self.pieces:
+            piece = self.pieces[number]
+            inside = piece.of(tensor)
+            return piece.add(tensor, replace(self, pieces=())._apart(number, inside, factor) - inside)
         if self.parts == 1:
             return tensor * factor.to(tensor)
         axis = self.axes[number]

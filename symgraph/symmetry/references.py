@@ -8,9 +8,9 @@ from dataclasses import fields
 
 from symgraph.errors import shorten
 from symgraph.ir import Node, resized
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Port, Statistics, nested
 from symgraph.symmetry.found_families import Families
-from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.structure import Glued, Structure
 from symgraph.symmetry.terms import Term, leaves
 

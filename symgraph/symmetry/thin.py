@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Plane
-from symgraph.symmetry.pieces import Piece
 
 
 @dataclass(frozen=True, slots=True)

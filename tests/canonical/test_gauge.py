@@ -16,9 +16,9 @@ from symgraph.orbit.constant_steps import Shift
 from symgraph.orbit.steps import Act, Rescale, Transform, rescale
 from symgraph.orbit.uneven import Restate, Slant
 from symgraph.prove.verify import family_names, random_transform, settled_names, verify
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Constant, Port
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.pieces import Piece
 from symgraph.symmetry.terms import Leaf, Product, over_leaves
 from symgraph.tracing import trace
 

@@ -220,3 +220,19 @@ def test_models_with_such_heads_are_aligned_and_canonicalised() -> None:
     for state in (symgraph.align(a, b, x).state, symgraph.canonicalise(b, x).state):
         found, before = torch.func.functional_call(b, dict(state), (x,)).detach(), b(x).detach()
         assert float((found - before).abs().max() / before.abs().max()) < 1e-9
+
+
+def test_queries_and_keys_of_one_projection_have_lengths_of_their_own() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        q, k, v = net.fused(net.write(x)).reshape(2, 4, 3, 2, 3).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * net.scale).softmax(-1)
+        result: Tensor = net.read((weights @ v).transpose(1, 2).flatten(2))
+        return result
+
+    scale = nn.Parameter(torch.rand(2, 1, 1) + 0.5)
+    net = Net(forward, write=nn.Linear(5, 6), fused=nn.Linear(6, 18), scale=scale, read=nn.Linear(6, 7))
+    symmetry = complete(net, 2, 4, 5)
+    assert [(radial.place, radial.parts) for radial in symmetry.radial] == [
+        (("fused.weight", 0), 2),
+        (("fused.weight", 6), 2),
+    ]

@@ -133,10 +133,10 @@ def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]
 
 def _moved(piece: Piece, places: Sequence[int], start: int) -> Piece | None:
     """A piece whose entries stand at other places, counted from `start`; None where these are no runs of one length."""
-    return _placed(piece, [start + places[entry] for entry in piece.entries()])
+    return placed(piece, [start + places[entry] for entry in piece.entries()])
 
 
-def _placed(like: Piece, at: list[int]) -> Piece | None:
+def placed(like: Piece, at: list[int]) -> Piece | None:
     """The piece that has these positions in this order, if they are runs of one length at one distance."""
     spans = runs(at)
     (first, stop), period = spans[0], spans[1][0] - spans[0][0] if len(spans) > 1 else 0
@@ -151,7 +151,7 @@ def _runs(parameter: str, axis: int, term: Product, at: int, start: int) -> list
     if not isinstance(inner, Concat) or any(map(_split, inner.parts)):
         return [whole]
     outer, width, period = _size(before), _size(after), _size((inner, *after))
-    placed: list[Piece | None] = []
+    found: list[Piece | None] = []
     offset = 0
     for part in inner.parts:
         like = replace(whole, term=Product((*before, part, *after)))
@@ -160,12 +160,12 @@ def _runs(parameter: str, axis: int, term: Product, at: int, start: int) -> list
             stands = [
                 start + turn * period + row + inner for turn in range(outer) for row in rows for inner in range(width)
             ]
-            placed.append(_placed(like, stands))
+            found.append(placed(like, stands))
         else:
             first, stop = start + offset * width, start + (offset + part.size) * width
-            placed.append(replace(like, start=first, stop=stop, outer=outer, period=period if outer > 1 else 0))
+            found.append(replace(like, start=first, stop=stop, outer=outer, period=period if outer > 1 else 0))
         offset += part.size
-    return [whole] if None in placed else [piece for piece in placed if piece is not None]
+    return [whole] if None in found else [piece for piece in found if piece is not None]
 
 
 def _size(factors: tuple[Term, ...]) -> int:
