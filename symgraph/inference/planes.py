@@ -64,9 +64,10 @@ def reader_of(flow: Flow, plane: Plane, reads: list[Read]) -> PlaneReader:
     nodes, elsewhere = (tuple(user for user in users if (user in here) == inside) for inside in (True, False))
     biases, frame = {flow.bias(read.applied) for read in reads}, leaf_keys(plane.reader.term)[0][0]
     bias = biases.pop()
-    if reads[0].part.is_all and len(reads) == 1 and bias is None and not elsewhere and reads[0].part.first:
-        return PlaneReader((reads[0].applied.node.name,), plane, plane.reader.axis, "", (), frame)
-    if biases or any(read.part.first for read in reads):
+    (first, *more) = reads
+    if not more and not elsewhere and first.part.first and first.part.is_all:
+        nodes = (first.applied.node.name,)
+    elif biases or any(read.part.first for read in reads):
         nodes, bias = (), None
     name = bias.target if bias is not None else ""
     return PlaneReader(nodes, plane, plane.reader.axis, name, elsewhere, frame)

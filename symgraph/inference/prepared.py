@@ -18,6 +18,7 @@ from symgraph.rules.rewrite import rewrite
 from symgraph.tracing.decompose import expand
 from symgraph.tracing.joins import with_joins_last
 from symgraph.tracing.normalize import without_dead_calls, without_identities
+from symgraph.tracing.one_tap import with_channel_maps
 from symgraph.tracing.unstack import without_stacks
 from symgraph.tracing.written_out import with_biases_in_parts
 from symgraph.tracing.zeros import with_own_zeros
@@ -87,7 +88,10 @@ def part_zeros(given: Prepared) -> Prepared:
 
 
 def cut_joined(given: Prepared) -> Prepared:
-    """Calls whose rule names axes that their tensors hold flattened stand between views that cut and join these."""
-    graph, book = given.graph, given.book
+    """Calls whose rule names axes that their tensors hold flattened stand between views that cut and join these.
+
+    Convolutions with one tap stand between permutations, as linear maps.
+    """
+    graph, book = with_channel_maps(given.graph), given.book
     parts = ((node, book.split(node, graph) if node.kind is Kind.CALL else None) for node in graph.nodes)
     return replace(given, graph=replace(graph, nodes=tuple(n for node, cut in parts for n in cut or (node,))))

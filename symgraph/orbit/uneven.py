@@ -42,7 +42,8 @@ class Slant(Step):
         if not linear:
             changed[name] = turned(weight, self.lean.rows, plane, state, self.constant)
         if sink:
-            changed[sink] = state[sink] - self.constant.to(weight) * plane.height(state, weight)
+            amounts = self.constant.to(weight).reshape(state[sink].shape)
+            changed[sink] = state[sink] - amounts * plane.height(state, weight)
         return changed
 
     @property

@@ -222,7 +222,7 @@ def test_models_with_such_heads_are_aligned_and_canonicalised() -> None:
         assert float((found - before).abs().max() / before.abs().max()) < 1e-9
 
 
-def test_queries_and_keys_of_one_projection_have_lengths_of_their_own() -> None:
+def test_queries_and_keys_of_one_map_have_lengths_of_their_own() -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         q, k, v = net.fused(net.write(x)).reshape(2, 4, 3, 2, 3).permute(2, 0, 3, 1, 4).unbind(0)
         weights = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * net.scale).softmax(-1)
@@ -230,9 +230,34 @@ def test_queries_and_keys_of_one_projection_have_lengths_of_their_own() -> None:
         return result
 
     scale = nn.Parameter(torch.rand(2, 1, 1) + 0.5)
-    net = Net(forward, write=nn.Linear(5, 6), fused=nn.Linear(6, 18), scale=scale, read=nn.Linear(6, 7))
+    net = Net(forward, write=nn.Linear(5, 4), fused=nn.Linear(4, 18), scale=scale, read=nn.Linear(6, 7))
     symmetry = complete(net, 2, 4, 5)
     assert [(radial.place, radial.parts) for radial in symmetry.radial] == [
         (("fused.weight", 0), 2),
         (("fused.weight", 6), 2),
     ]
+
+
+def test_convolutions_with_one_tap_are_maps_of_their_channels() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = net.norm(F.gelu(net.patches(x)))
+        h = net.map(h + net.norm2(F.gelu(net.depth(h))))
+        result: Tensor = net.read(net.norm3(F.gelu(h)).mean((2, 3)))
+        return result
+
+    parts = {name: nn.BatchNorm2d(3) for name in ("norm", "norm2", "norm3")}
+    convolutions = {"patches": nn.Conv2d(2, 3, 2, 2), "depth": nn.Conv2d(3, 3, 3, padding=1, groups=3)}
+    complete(Net(forward, **parts, **convolutions, map=nn.Conv2d(3, 3, 1), read=nn.Linear(3, 4)), 2, 2, 8, 8)
+
+
+def test_fused_maps_of_one_tap_read_all_that_a_norm_leaves() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = net.write(x)
+        h = h + net.down(F.gelu(net.up(F.layer_norm(h.mT, (6,), net.gain, net.bias).mT)))
+        result: Tensor = net.read(F.layer_norm(h.mT, (6,)).mT)
+        return result
+
+    vectors = {name: nn.Parameter(torch.rand(6) + 0.5) for name in ("gain", "bias")}
+    maps = {"write": nn.Conv1d(5, 6, 1), "up": nn.Conv1d(6, 7, 1), "down": nn.Conv1d(7, 6, 1)}
+    net = Net(forward, **vectors, **maps, read=nn.Conv1d(6, 8, 1))
+    assert groups(complete(net, 2, 5, 4), 6) == ["orthogonal fixing ones"]
