@@ -208,7 +208,7 @@ class Carrier:
         if rule.centred and operand == next(iter(binding.operands)):
             unseen = rule.centred
         if unseen is not None or law == "none":
-            dims = [i for i, token in enumerate(tokens) if token.axis == unseen] if unseen else _mixed(tokens)
+            dims = [i for i, token in enumerate(tokens) if token.axis in unseen.split()] if unseen else _mixed(tokens)
             if self._alike(spot, dims) is None:
                 yield Seen()
         elif law == "output":

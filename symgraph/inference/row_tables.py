@@ -78,8 +78,9 @@ def _invisible(flow: Flow, value: str, change: Tensor) -> bool:
             return False
         operand = flow.operand(a, value)
         if operand is not None and operand in a.rule.blind:
-            at = [i for i, token in enumerate(a.binding.operands[operand][1]) if token.axis == a.rule.blind[operand]]
-            if len(at) != 1 or not torch.allclose(change, change.narrow(at[0], 0, 1).expand_as(change), atol=1e-12):
+            axes, tokens = a.rule.blind[operand].split(), a.binding.operands[operand][1]
+            along = [i for i, token in enumerate(tokens) if token.axis in axes]
+            if not along or not all(_is_alike(change, axis) for axis in along):
                 return False
         elif _fills(user):
             if not _closes_alike(flow, user, value, change):
@@ -87,6 +88,10 @@ def _invisible(flow: Flow, value: str, change: Tensor) -> bool:
         elif not _goes_on(flow, a, value, operand, change):
             return False
     return bool(flow.graph.users[value])
+
+
+def _is_alike(change: Tensor, axis: int) -> bool:
+    return torch.allclose(change, change.narrow(axis, 0, 1).expand_as(change), atol=1e-12)
 
 
 def _goes_on(flow: Flow, a: Applied, value: str, operand: str | None, change: Tensor) -> bool:

@@ -51,17 +51,20 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
             plain = read.readers[0].size == writer.piece.size and not read.readers[0].more
             if plain and len(read.part.parameter.shape) == 2 and read.readers[0].place not in covered:
                 found[read.readers[0]].append(read)
+        left = writer.piece.size
         for piece, reads in found.items():
-            yield from _thin(flow, writer, piece, reads)
+            reader, rows = reader_of(flow, Plane(piece, "", ""), reads), reads[0].part.parameter.shape[1 - piece.axis]
+            # Invertible maps of the stream that leave its values as they are move some rows of its readers already.
+            moved = min(rows, left) if _is_invertible(flow, reader.frame) else 0
+            left -= moved
+            if moved < rows:
+                yield from _thin(writer, reader, moved)
 
 
-def _thin(flow: Flow, writer: _Writer, piece: Piece, reads: list[Read]) -> Iterator[Thin]:
-    reader = reader_of(flow, Plane(piece, "", ""), reads)
-    # Invertible maps of the stream that leave its values as they are move its readers so already.
-    free = _is_invertible(flow, reader.frame)
+def _thin(writer: _Writer, reader: PlaneReader, moved: int) -> Iterator[Thin]:
     zero = not writer.bias and (writer.plane is None or not writer.plane.bias)
-    if reader.nodes and not reader.elsewhere and not free and (reader.bias or zero):
-        yield Thin(piece, reader.bias, writer.piece, writer.bias, writer.plane)
+    if reader.nodes and not reader.elsewhere and (reader.bias or zero):
+        yield Thin(reader.plane.reader, reader.bias, writer.piece, writer.bias, writer.plane, moved)
 
 
 def _is_invertible(flow: Flow, frame: int) -> bool:

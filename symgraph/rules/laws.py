@@ -199,15 +199,13 @@ def _affine(trial: Trial, first: str, values: Values) -> tuple[torch.Tensor, tor
 
 
 def _blind(trial: Trial) -> _Found:
-    for name, axis in trial.rule.blind.items():
+    for name, axes in trial.rule.blind.items():
         if _takes_numbers(trial, name):
-            tokens = trial.tokens[0][name]
-            shape = [
-                1 if token.axis == axis else size for token, size in zip(tokens, trial.values[name].shape, strict=True)
-            ]
+            along_these = zip(trial.tokens[0][name], trial.values[name].shape, strict=True)
+            shape = [1 if token.axis in axes.split() else size for token, size in along_these]
             moved = trial.values[name] + _drawn(trial, shape)
             result = trial.run({**trial.values, name: moved})[0]
-            yield f"{name} along {axis}", result, trial.run(trial.values)[0]
+            yield f"{name} along {axes}", result, trial.run(trial.values)[0]
 
 
 def _radial(trial: Trial) -> _Found:

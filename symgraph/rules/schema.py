@@ -109,7 +109,9 @@ KEYS = (
     ),
     Key("points", "strings", "For a result, by number, that holds positions: the axis they are positions in."),
     Key("indexes", "strings", "For an operand that holds positions: the axis that they pick along."),
-    Key("blind", "strings", "For an operand, an axis: adding something constant along it changes nothing."),
+    Key(
+        "blind", "strings", "For an operand, an axis or several: adding something constant along these changes nothing."
+    ),
     Key("radial", "text", "An operand whose length is not seen: a common positive factor changes nothing."),
     Key("shift", "strings", "What adding a constant to an operand does to the result."),
     Key("chooses", "texts", "Operands of whose entries one is chosen: what is added to all is added to the result."),

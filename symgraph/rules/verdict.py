@@ -115,7 +115,7 @@ def _axes(rule: Rule) -> Iterator[Finding]:
         "names": rule.names,
         "reduces": [rule.reduces],
         "centred": [rule.centred],
-        "blind": list(rule.blind.values()),
+        "blind": [axis for axes in rule.blind.values() for axis in axes.split()],
         "points": list(rule.points.values()),
         "indexes": list(rule.indexes.values()),
     }

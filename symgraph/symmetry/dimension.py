@@ -239,7 +239,8 @@ def _means(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
 
     for thin in symmetry.thin:
         before = taken.get(thin.reader.parameter, [0] * len(symmetry.terms[thin.reader.parameter]))
-        number = _beside(symmetry, thin.reader, before, sizes) * _idle(symmetry, thin, sizes)
+        own = _beside(symmetry, thin.reader, before, sizes) - thin.moved
+        number = own * _idle(symmetry, thin, sizes)
         yield Family.THIN, piece_name(symmetry, thin.reader), number, thin
 
 

@@ -18,6 +18,8 @@ class Thin:
 
     `bias` is the writer's own; with a `plane` what the writer reads lies in it, by the whole of its other axis. The
     reader's bias `sink` takes what the constant makes of such directions in it; without one the constant is zero.
+    Where any invertible map acts on the stream, those that leave its values as they are account for as many rows of its
+    readers as it is wide; `moved` are those of them that this reader has.
     """
 
     reader: Piece
@@ -25,6 +27,7 @@ class Thin:
     writer: Piece
     bias: str
     plane: Plane | None
+    moved: int = 0
 
     @property
     def named(self) -> tuple[str, ...]:

@@ -64,6 +64,7 @@ _EMPTY = frozenset(
     }
 )
 _STACK = "aten.stack.default"
+_SECTIONS = frozenset({"aten.tensor_split.sections", "aten.tensor_split.indices"})
 _FULL = "aten.full.default"
 _ARITHMETIC = frozenset({f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div")})
 _OF_NUMBERS = _ARITHMETIC | {f"aten.{name}.default" for name in ("neg", "sqrt", "rsqrt", "reciprocal", "exp", "log")}
@@ -249,6 +250,16 @@ def _number_in_stack(node: Node, known: Known) -> int | slice | None:
     return number if isinstance(number, int) else None
 
 
+def _in_sections(node: Node, known: Known) -> Node:
+    """Parts of nearly one length, or between given places, as parts of the lengths that they have."""
+    if node.target not in _SECTIONS or not isinstance(node.result, tuple):
+        return node
+    given = arguments(node) or {}
+    dim = given.get("dim", 0)
+    sizes = tuple(part.shape[dim] for part in node.result)
+    return replace(node, target="aten.split_with_sizes.default", args=(given["self"], sizes, dim), kwargs=())
+
+
 def _emptied(node: Node, known: Known) -> Node:
     """Memory that is only there to be written to, as zeros: what was never written cannot matter."""
     if node.target not in _EMPTY or not isinstance(node.result, Tensor):
@@ -349,6 +360,7 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _power,
     _cut_out,
     _out_of_stack,
+    _in_sections,
     _emptied,
     _no_times,
     _unchanged,

@@ -261,3 +261,40 @@ def test_fused_maps_of_one_tap_read_all_that_a_norm_leaves() -> None:
     maps = {"write": nn.Conv1d(5, 6, 1), "up": nn.Conv1d(6, 7, 1), "down": nn.Conv1d(7, 6, 1)}
     net = Net(forward, **vectors, **maps, read=nn.Conv1d(6, 8, 1))
     assert groups(complete(net, 2, 5, 4), 6) == ["orthogonal fixing ones"]
+
+
+def test_readers_of_a_thin_stream_have_more_than_its_space() -> None:
+    net = Net(
+        lambda net, x: net.read(F.relu(net.second(net.first(x)))),
+        first=nn.Linear(5, 7),
+        second=nn.Linear(7, 8),
+        read=nn.Linear(8, 3),
+    )
+    symmetry = complete(net, 9, 5)
+    assert symmetry.dimension().number == symgraph.audit(net, torch.randn(9, 5).double(), symmetry=symmetry).inferred
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm1d(4), nn.GroupNorm(1, 4), nn.GroupNorm(4, 4)])
+def test_norms_over_positions_do_not_see_biases_in_front_of_them(norm: nn.Module) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        result: Tensor = net.read(F.relu(net.norm(net.convolution(x))).mean(2))
+        return result
+
+    complete(Net(forward, convolution=nn.Conv1d(2, 4, 2), norm=norm, read=nn.Linear(4, 3)), 4, 2, 7)
+
+
+def test_rotary_parts_by_sections() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        angles = torch.outer(torch.arange(4), torch.tensor([1.0, 0.1])).to(x)
+        query, key = (y.reshape(2, 4, 2, 4).transpose(1, 2) for y in (net.query(x), net.key(x)))
+        turned = []
+        for y in (query, key):
+            a, b = torch.tensor_split(y, 2, -1)
+            turned.append(torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1))
+        value = net.value(x).reshape(2, 4, 2, 3).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(turned[0], turned[1], value)
+        result: Tensor = net.read(mixed.transpose(1, 2).flatten(2))
+        return result
+
+    maps = {"query": nn.Linear(9, 8, bias=False), "key": nn.Linear(9, 8, bias=False), "value": nn.Linear(9, 6)}
+    assert groups(complete(Net(forward, **maps, read=nn.Linear(6, 7)), 2, 4, 9), 4) == ["rotary"]
