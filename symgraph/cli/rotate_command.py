@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from symgraph.cli import inputs
 from symgraph.cli.console import Console
+from symgraph.cli.data_inputs import scoring
 from symgraph.cli.parser import (
+    DATA_HELP,
     WEIGHTED_HELP,
     Arguments,
     Commands,
     add_model,
     add_options,
     add_out,
+    add_reading,
     add_rules,
     at_least,
 )
@@ -24,6 +27,7 @@ TOOLS = ("llm-compressor", "auto-round")
 _EXAMPLES = """
 symgraph rotate my-checkpoint --out rotated
 symgraph rotate my-checkpoint --out rotated --with learned --bits 4 --group 128
+symgraph rotate my-checkpoint --out rotated --with learned --bits 4 --inputs 4 --data my-texts
 symgraph rotate my-checkpoint --out rotated --spaces residual --seed 1
 symgraph rotate tied-checkpoint --out rotated --tied untie      cut shared embeddings: a larger group
 symgraph rotate my-checkpoint --out recipe.yaml --emit llm-compressor      how that tool rotates it
@@ -33,7 +37,8 @@ Fuses rotations that the model's group admits into its weights: of the residual 
 attention heads. Gains of norms go into the matrices beside them. The result is a checkpoint of the same class
 that computes what it computed (or nothing is written), at weights that lose less when they are rounded.
 
-learned goes down the error of rounding the matrices to so many bits, over the whole orbit and without data.
+learned goes down the error of rounding the matrices to so many bits, over the whole orbit and without data;
+with --data from there on down what rounding changes of what the model predicts.
 
 --emit writes no checkpoint, but what a tool that rotates by itself has to be told so that the function stays,
 from the same group, also for models that it has no names for; or why it would change the function anyway.
@@ -55,10 +60,17 @@ def add(commands: Commands) -> None:
     parser.add_argument("--bits", type=at_least(2), default=4, metavar="N", help=text)
     text = "inputs of a matrix that share a step (default: all of an output)"
     parser.add_argument("--group", type=at_least(1), default=0, metavar="N", help=text)
+    text = "learn on from there on this data, by what rounding changes of what is predicted; none: inputs made up"
+    parser.add_argument("--data", metavar="SPEC", help=f"{text}; {DATA_HELP}")
+    text = "round what matrices read as well, to so many bits at each position (default: as it is)"
+    parser.add_argument("--inputs", type=at_least(2), metavar="N", help=text)
+    parser.add_argument("--split", help="which split of the data (default: the training one)")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="use so many of its examples")
     text = "write what this tool has to be told of the model to OUT, and rotate nothing"
     parser.add_argument("--emit", choices=TOOLS, help=text)
     add_options(parser, Settings, "tied")
     add_rules(parser)
+    add_reading(parser)
     add_options(parser.add_argument_group("learning"), DescentOptions, "steps", "lr")
     parser.set_defaults(steps=200, lr=0.02)
 
@@ -70,8 +82,11 @@ def run(args: Arguments, console: Console) -> int:
     if args.emit:
         return _emit(args, console)
     if args.by != "learned":
-        inputs.refuse_unread(args, "give --with learned", "steps", "lr")
+        inputs.refuse_unread(args, "give --with learned", "steps", "lr", "data", "inputs")
+    if args.data is None:
+        inputs.refuse_unread(args, "name data with --data", "split", "limit", "inputs")
     found = inputs.rewritten(args)
+    data = scoring(args)
     with read_at(by="--with"), console.working("rotating"):
         rotated = rotate(
             found,
@@ -79,6 +94,8 @@ def run(args: Arguments, console: Console) -> int:
             spaces=args.spaces,
             bits=args.bits,
             group=args.group,
+            data=None if data is None else data.training(found),
+            inputs=args.inputs or 0,
             seed=args.seed,
             tied=args.tied,
             rules=inputs.rule_book(args),
@@ -94,6 +111,7 @@ def _emit(args: Arguments, console: Console) -> int:
     from symgraph.match.quantiser_mapping import quantiser_mapping
 
     inputs.refuse_unread(args, "leave out --emit", "by", "spaces", "seed", "bits", "group", "tied", "steps", "lr")
+    inputs.refuse_unread(args, "leave out --emit", "data", "inputs", "split", "limit")
     inputs.refuse_files(args, args.out)
     found = inputs.weighted(args.model, args)
     with console.working("reading the model"):

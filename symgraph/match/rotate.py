@@ -12,17 +12,20 @@ from torch import Tensor
 from symgraph.errors import UsageError, argument, either, near, shorten
 from symgraph.inference.sources import RuleSources, Source, infer, stored, with_inputs
 from symgraph.io.checkpoint import module_hash
+from symgraph.io.data import NoData
 from symgraph.io.example import Size
 from symgraph.io.models import Model
 from symgraph.io.options import given, require, several
 from symgraph.io.tied import untie
+from symgraph.match.calibrated import Divergence
 from symgraph.match.match_options import Settings
 from symgraph.match.program_run import narrowed
 from symgraph.match.restated import Reformed
 from symgraph.match.unchanged import Endpoint
+from symgraph.measure.synthetic import synthetic
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
-from symgraph.orbit.descend import Descended, descend
+from symgraph.orbit.descend import Descended, Objective, descend
 from symgraph.orbit.descent_options import DescentOptions
 from symgraph.orbit.incoherent import DRAWS, incoherent, turnable
 from symgraph.orbit.rounding_error import Rounding, rounded_matrices, rounding_error
@@ -38,6 +41,8 @@ LEARNED = "learned"
 CHOICES = (*DRAWS, LEARNED)
 _NOTHING = "no matrix lies between two spaces that something acts on, and only these are rounded"
 # Few steps of a moderate rate: what is gained is gained early.
+# What is seen of data a batch at a time wants smaller steps.
+SLOWER = 1 / 40
 DESCENT = DescentOptions(steps=200, lr=0.02, full=False, permutations=False)
 
 
@@ -98,6 +103,8 @@ def rotate(
     spaces: str | Sequence[str] = ("*",),
     bits: int = 4,
     group: int = 0,
+    data: Any = None,
+    inputs: int = 0,
     seed: int = 0,
     tied: str = "keep",
     input_size: Size | None = None,
@@ -113,14 +120,17 @@ def rotate(
     Args:
         example, input_size: inputs of a module that brings none, or the shape of one, as for `trace`.
         by: "hadamard" (with random signs), "random" (uniform), or "learned": from a Hadamard rotation down the error
-            of rounding the matrices to so many `bits`, with a step for `group` inputs (0: for each output). No data is
-            used.
+            of rounding the matrices to so many `bits`, with a step for `group` inputs (0: for each output).
+        data: batches, or `NoData()` for inputs that the model makes up. A learned rotation then goes on, down what
+            rounding changes of what is predicted, in much smaller steps; without data it sees weights alone.
+        inputs: what matrices read is rounded there too, to so many bits at each position (0: as it is).
         spaces: patterns of the names of spaces that rotate; * stands for any text.
         tied: "untie" shared embeddings first: more parameters, and often a larger group.
         options: how to descend.
 
     Raises:
         UsageError: nothing of these names can be rotated, with the class that each has instead.
+        DataError: the model cannot be evaluated on the data.
         VerifyError: the result does not compute what the model computes.
 
     >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 3))
@@ -131,6 +141,7 @@ def rotate(
     Source: QuaRot, arXiv 2404.00456; SpinQuant, arXiv 2405.16406 (there for one architecture, by hand).
     """
     _check(by, bits, group)
+    _check_inputs(by, data, inputs)
     require(Settings, "tied", tied)
     spaces = several(spaces)
     found, notes = _given(source, example, input_size, tied)
@@ -143,19 +154,31 @@ def rotate(
     matrices = rounded_matrices(symmetry)
     error = partial(rounding_error, matrices=matrices, rounding=rounding)
     descended = None
-    if by == LEARNED:
-        if not matrices:
-            raise UsageError(
-                f"{found.spec} has no rotation to learn", cause=_NOTHING, remedy=f"leave {argument('by', by)} out"
-            )
-        descended = descend(symmetry, state, error, _descent(options, spaces), progress=progress)
+    stages = _objectives(found, symmetry, rounding, data, inputs) if by == LEARNED else ()
+    chosen, rate = _descent(options, spaces), 1.0
+    for what, objective in stages:
+        descended = descend(symmetry, state, objective, replace(chosen, lr=rate * chosen.lr), progress=progress)
         state, transform = descended.states[0], transform.then(descended.transforms[0])
-        notes = (*notes, f"descent: {descended}")
+        notes, rate = (*notes, f"{what}: {descended}"), rate * SLOWER
     alignment = Alignment(symmetry, transform, module_hash(found.module), "")
     Endpoint(found, state, alignment).check()
     before, after = (float(error(state)) if matrices else 0.0 for state in (own, state))
     done = stored(found.module, narrowed(state, state_of(found.module)))
     return Rotated(found, by, done, alignment, turned, kept, rounding, before, after, notes, descended)
+
+
+def _objectives(
+    found: Model, symmetry: SymmetryGraph, rounding: Rounding, data: Any, inputs: int
+) -> Iterator[tuple[str, Objective]]:
+    """What a learned rotation goes down, one after the other: the error of the weights, then that of predictions."""
+    matrices = rounded_matrices(symmetry)
+    if not matrices:
+        what = f"{found.spec} has no rotation to learn"
+        raise UsageError(what, cause=_NOTHING, remedy=f"leave {argument('by', LEARNED)} out")
+    yield "descent", partial(rounding_error, matrices=matrices, rounding=rounding)
+    if data is not None:
+        batches = synthetic([found.module], symmetry.graph, data) if isinstance(data, NoData) else data
+        yield "descent on data", Divergence(found.module, matrices, rounding, inputs, batches)
 
 
 def _chosen(symmetry: SymmetryGraph, spaces: Sequence[str], spec: str) -> tuple[tuple[Space, ...], tuple[str, ...]]:
@@ -176,6 +199,20 @@ def _check(by: str, bits: int, group: int) -> None:
         raise UsageError(f"no rotation is called {by!r}", remedy=near(by, CHOICES, f"one of {', '.join(CHOICES)}"))
     if not (2 <= bits <= 16 and group >= 0):
         raise UsageError(f"{bits} bits in groups of {group} are no rounding", remedy="give 2 to 16 bits, groups from 0")
+
+
+def _check_inputs(by: str, data: Any, inputs: int) -> None:
+    if data is None and not inputs:
+        return
+    given_name = "data" if data is not None else "inputs"
+    if by != LEARNED:
+        what = f"{argument(given_name)} with a rotation that is drawn"
+        raise UsageError(what, remedy=f"leave it out, or give {argument('by', LEARNED)}")
+    if data is None:
+        what = f"{inputs} bits of inputs, and no data that they are seen on"
+        raise UsageError(what, remedy=f"name some, {argument('data')}")
+    if inputs and not 2 <= inputs <= 16:
+        raise UsageError(f"inputs of {inputs} bits are no rounding", remedy="give 2 to 16 bits, or 0")
 
 
 def _descent(options: DescentOptions | Mapping[str, Any] | None, spaces: Sequence[str]) -> DescentOptions:

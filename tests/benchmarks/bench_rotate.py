@@ -2,6 +2,7 @@
 
     SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_rotate.py [gpt2-shakespeare-0] [--draws 8] [--steps 200]
     ... --split validation --windows 40      on so many windows of another split
+    ... outlying-0 outlying-1                small Llamas that are trained with outliers, on windows of 64
 
 Round to nearest, symmetric: weights with a step for each output or for groups of 128 inputs, in W4A4 the inputs of the
 same matrices with a step for each position. Tables and heads stay as they are. Beside the rise of the loss stands the
@@ -11,18 +12,19 @@ divergence of what is predicted from what was predicted before, which is never b
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
 import torch
 from bench_zoo import windows, zoo
-from measure import Batch, one_thread
+from measure import CONTEXT, Batch, one_thread
+from outlying_text_model import LENGTH, outlying_model
 from torch import Tensor, nn
 
 import symgraph
 from symgraph.inference.sources import with_state
+from symgraph.match.calibrated import readers, rounded_inputs
 from symgraph.orbit.incoherent import turnable
 from symgraph.orbit.rounding_error import Rounding, rounded_matrices
 from symgraph.symmetry.terms import leaves
@@ -32,23 +34,6 @@ GRIDS: dict[str, tuple[Rounding, int]] = {
     "W3A16 g128": (Rounding(3, 128), 0),
     "W4A4": (Rounding(4), 4),
 }
-
-
-@contextmanager
-def rounded_inputs(module: nn.Module, names: Mapping[str, int], bits: int) -> Iterator[None]:
-    """The inputs of the matrices rounded to so many bits at each position; 0: as they are."""
-
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        first, *others = inputs
-        return Rounding(bits)(first, -1), *others
-
-    modules = [module.get_submodule(name.rpartition(".")[0]) for name in names] if bits else []
-    handles = [m.register_forward_pre_hook(hook) for m in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Rounded:
@@ -72,7 +57,8 @@ class Rounded:
         state = {n: t.detach() for n, t in module.state_dict().items()}
         turned = {n: grid(state[n], axis) for n, axis in self.matrices.items()} if grid else {}
         found = with_state(module, state | turned)
-        with rounded_inputs(found, self.matrices if read is None else read, bits):
+        names = readers(found, self.matrices if read is None else read) if bits else ()
+        with rounded_inputs(found, names, bits):
             outputs = [found(**b) for b in self.data]
         pairs = list(zip(outputs, self.before, strict=True))
         losses = [float(o.loss) - loss for o, (loss, _) in pairs]
@@ -88,7 +74,7 @@ def diverged(logits: Tensor, before: Tensor) -> float:
     return float((before.exp() * (before - logits.log_softmax(-1))).sum(-1).mean())
 
 
-def measure(name: str, model: Any, data: list[Batch], draws: int, steps: int) -> None:
+def measure(name: str, model: Any, data: list[Batch], draws: int, steps: int, calibration: list[Batch]) -> None:
     symmetry = symgraph.infer(model)
     matrices = rounded_matrices(symmetry)
     rounded = Rounded(model.module, matrices, data)
@@ -98,6 +84,7 @@ def measure(name: str, model: Any, data: list[Batch], draws: int, steps: int) ->
     for label, (grid, bits) in GRIDS.items():
         how: dict[str, Any] = {"by": "learned", "bits": grid.bits, "group": grid.group, "options": {"steps": steps}}
         single = {"as given": model.module, "uniform": uniform, "learned": symgraph.rotate(model, **how).module}
+        single["on data"] = symgraph.rotate(model, **how, data=calibration, inputs=bits).module
         found = {n: rounded(m, grid, bits) for n, m in single.items()}
         rises, divergences = zip(*(rounded(m, grid, bits) for m in turned), strict=True)
         found["Hadamard"] = median(rises), median(divergences)
@@ -118,6 +105,12 @@ def unturned(symmetry: symgraph.SymmetryGraph, matrices: Mapping[str, int]) -> d
     }
 
 
+def cut(batches: list[Batch], length: int, size: int) -> list[Batch]:
+    """Windows of another length, so many in a batch."""
+    tokens = torch.cat([batch["input_ids"] for batch in batches]).view(-1, length)
+    return [{"input_ids": part, "labels": part} for part in torch.split(tokens, size)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", default=["gpt2-shakespeare-0", "gpt2-shakespeare-1"])
@@ -132,8 +125,14 @@ def main() -> None:
         return
     with one_thread():
         for name in args.models:
-            data = list(windows(folder, args.split, args.windows))
-            measure(name, symgraph.model(folder / name), data, args.draws, args.steps)
+            own = not name.startswith("outlying-")
+            model = symgraph.model(
+                folder / name if own else outlying_model(folder, int(name.removeprefix("outlying-")))
+            )
+            size, count = (CONTEXT, 8) if own else (LENGTH, 32)
+            data = cut(list(windows(folder, args.split, args.windows)), size, 16)
+            calibration = cut(list(windows(folder, "train", 32 * count * size // CONTEXT)), size, count)
+            measure(name, model, data, args.draws, args.steps, calibration)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from models_zoo import build, network
 from torch import nn
 
 import symgraph
-from symgraph.errors import UsageError
+from symgraph.errors import DataError, UsageError
+from symgraph.io.data import NoData
+from symgraph.match.calibrated import Divergence
 from symgraph.orbit.incoherent import hadamard, uniform
 from symgraph.orbit.rounding_error import Rounding, rounded_matrices, rounding_error
 from symgraph.tracing import state_of
@@ -69,6 +72,47 @@ def test_outliers_are_spread_and_a_descent_does_better() -> None:
     assert learned.after < 0.9 * plain.after and learned.before == plain.before
     x = torch.randint(9, (2, 7))
     torch.testing.assert_close(learned.module(x).logits, model(x).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_a_learned_rotation_goes_on_on_data() -> None:
+    model = outlying("llama")
+    x = torch.randint(9, (32, 7), generator=torch.Generator().manual_seed(1))
+    batches = [{"input_ids": x, "labels": x}]
+    how: dict[str, Any] = {"by": "learned", "bits": 3, "options": {"steps": 2}}
+    found = symgraph.rotate(model, **how, data=batches, inputs=3)
+    assert found.descended is not None and "descent on data: 2 steps" in str(found)
+    assert dict(found.descended.history)[found.descended.best] <= found.descended.history[0][1]
+    torch.testing.assert_close(found.module(x).logits, model(x).logits, rtol=1e-3, atol=1e-3)
+    # What the model makes up serves as well, and hooks are gone.
+    assert "descent on data" in str(symgraph.rotate(model, **how, data=NoData(examples=4)))
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    mistakes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"by": "hadamard", "data": batches}, "that is drawn"),
+        ({"by": "learned", "inputs": 4}, "no data that they are seen on"),
+        ({"by": "learned", "inputs": 1, "data": batches}, "no rounding"),
+    )
+    for wrong, says in mistakes:
+        with pytest.raises(UsageError, match=says):
+            symgraph.rotate(model, **wrong)
+    with pytest.raises(DataError, match="cannot be evaluated on the calibration data"):
+        symgraph.rotate(model, **how, data=[{"input_ids": torch.tensor([[99]])}])
+
+
+@pytest.mark.parametrize("inputs", [0, 3])
+def test_what_is_rounded_has_the_slope_of_what_it_was(inputs: int) -> None:
+    net: Any = nn.Sequential(nn.Linear(6, 4, bias=False)).double()
+    x = torch.randn(7, 6, dtype=torch.float64)
+    grid, before = Rounding(3), net(x).detach()
+    apart = Divergence(net, {"0.weight": 1}, grid, inputs, [{"input": x}])
+    weight = net[0].weight.detach().clone().requires_grad_()
+    value = apart({"0.weight": weight})
+    (slope,) = torch.autograd.grad(value, [weight])
+    seen = Rounding(inputs)(x, -1) if inputs else x
+    change = seen @ grid(weight.detach(), 1).T - before
+    torch.testing.assert_close(value, change.square().sum() / before.square().sum())
+    torch.testing.assert_close(slope, 2 * change.T @ seen / before.square().sum())
+    labelled = Divergence(net, {"0.weight": 1}, grid, 0, [{"input": x, "labels": torch.zeros(7, dtype=torch.long)}])
+    assert float(labelled({"0.weight": weight.detach()})) > 0
 
 
 def test_rounding_is_to_the_grid_of_each_output() -> None:

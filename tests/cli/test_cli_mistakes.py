@@ -60,6 +60,8 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*PRUNE, "--spaces", "hiden"), "did you mean `hidden`?"),
     ((*ROTATE, "--with", "hadamrd"), "did you mean `hadamard`?"),
     ((*ROTATE, "--steps", "5"), "leave out --steps, or give --with learned"),
+    ((*ROTATE, *DATA), "leave out --data, or give --with learned"),
+    ((*ROTATE, "--with", "learned", "--inputs", "4"), "leave out --inputs, or name data with --data"),
     ((*ROTATE, "--spaces", "nowhere"), "there is hidden"),
     (ROTATE, "`symgraph explain cli_nets:a hidden`"),
     ((*CARRY[:-4], "--out", "x"), "`symgraph transport --base A --tuned A2 --to B --out FOLDER`"),

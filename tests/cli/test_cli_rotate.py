@@ -29,9 +29,9 @@ def test_a_rotated_checkpoint_is_written(cli: Cli, checkpoints: Path) -> None:
 
 def test_a_rotation_is_learned_for_a_precision(cli: Cli, checkpoints: Path) -> None:
     how = ("--with", "learned", "--bits", 3, "--group", 4, "--steps", 10, "--spaces", "residual", "*.value-output")
-    found = cli("rotate", checkpoints / "vit-0", "--out", "out", *how)
+    found = cli("rotate", checkpoints / "vit-0", "--out", "out", *how, "--data", "none", "--inputs", 4)
     assert found.code == 0, found.err
-    assert "rounding to 3 bits in groups of 4" in found.out and "descent: 10 steps" in found.out
+    assert "rounding to 3 bits in groups of 4" in found.out and "descent on data: 10 steps" in found.out
 
 
 def test_what_cannot_be_is_refused(cli: Cli, checkpoints: Path) -> None:
