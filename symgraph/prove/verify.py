@@ -7,7 +7,7 @@ tables in float32 whatever their dtype, which would hide errors below 1e-6 and b
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,8 @@ from symgraph.tracing.sampling import in_float64, input_worlds, perturbed, rando
 _log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-9
+# How often inputs are drawn until the outputs are numbers.
+DRAWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +111,18 @@ def verify(
     graph = symmetry.graph
     base = random_state(graph, generator) if state is None else perturbed(graph, state, generator, perturb)
     run = Interpreter(graph, dtype=torch.float64)
-    scenes = _given(run, base, list(inputs)) if inputs is not None else _drawn(run, base, generator)
+    scenes = _given(run, base, [list(inputs)]) if inputs is not None else _drawn(run, base, generator)
 
     names, together = family_names(symmetry), max(samples, len(scenes))
     total = together + (samples * len(names) if each else 0)
     elements = counted(_log, range(total), total, "random element")
+    moves = _RandomMoves(symmetry, base)
 
     def error(families: Collection[str] | None, count: int) -> float:
         worst = 0.0
         for number, _ in zip(range(count), elements, strict=False):
             scene = scenes[number % len(scenes)]
-            moved = random_transform(symmetry, base, generator, families).apply(base)
+            moved = moves.behind(generator, families).apply(moves.clean)
             worst = max(worst, scene.error(run.run(moved, scene.inputs)))
         return worst
 
@@ -151,21 +154,23 @@ class _Scene:
         return any(bool(output.isnan().any()) for output in self.reference)
 
 
-def _given(run: Interpreter, base: Mapping[str, Tensor], inputs: list[Tensor]) -> list[_Scene]:
-    scene = _Scene(inputs, run.run(base, inputs))
-    if scene.undefined:
-        raise VerifyError(
-            "the model's outputs are NaN before anything is changed",
-            cause="its parameters or the inputs are outside the domain of an operator",
-            remedy="give the inputs of a real batch, or verify at random parameters (a config alone)",
-        )
-    return [scene]
+def _given(run: Interpreter, base: Mapping[str, Tensor], draws: Iterable[list[Tensor]]) -> list[_Scene]:
+    """The first of some inputs of which the outputs are numbers."""
+    for inputs in draws:
+        if not (scene := _Scene(inputs, run.run(base, inputs))).undefined:
+            return [scene]
+    raise VerifyError(
+        "the model's outputs are NaN before anything is changed",
+        cause="its parameters or the inputs are outside the domain of an operator",
+        remedy="give the inputs of a real batch, or verify at random parameters (a config alone)",
+    )
 
 
 def _drawn(run: Interpreter, base: Mapping[str, Tensor], generator: torch.Generator) -> list[_Scene]:
     """Inputs of every world in which the model has outputs; what is flat is measured against the plain ones."""
     plain, *others = input_worlds(run.graph)
-    scenes = _given(run, base, random_inputs(run.graph, generator, plain))
+    # A mask at random may close a whole row, of which some models make no number.
+    scenes = _given(run, base, (random_inputs(run.graph, generator, plain) for _ in range(DRAWS)))
     floors = tuple(
         float(in_float64(output).abs().nan_to_num(0.0, 0.0, 0.0).max()) if output.numel() else 0.0
         for output in scenes[0].reference
@@ -207,17 +212,33 @@ def random_transform(
     of the other families follow, and what was taken out comes back.
     """
 
-    def wanted(name: str) -> bool:
-        return families is None or name in families
+    moves = _RandomMoves(symmetry, state)
+    return Transform((*moves.out.steps, *moves.behind(generator, families, spread).steps))
 
-    out, _ = to_clean_gauge(symmetry, state)
-    spaces = {space.id for space in symmetry.active if wanted(space.name)}
-    act = Act(random_element(symmetry, generator=generator, spaces=spaces, spread=spread))
-    steps: list[Step] = []
-    for freedom in freedoms(symmetry):
-        if wanted(freedom.label):
-            steps += freedom.steps(_coordinates(freedom, generator))
-    return Transform((*out.steps, act, *steps, *out.inverse().steps))
+
+class _RandomMoves:
+    """Random elements at one state, which is taken to the clean gauge once for all of them."""
+
+    def __init__(self, symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> None:
+        self.symmetry = symmetry
+        self.out, self.clean = to_clean_gauge(symmetry, state)
+        self._home, self._freedoms = self.out.inverse(), tuple(freedoms(symmetry))
+
+    def behind(
+        self, generator: torch.Generator, families: Collection[str] | None = None, spread: float = 0.3
+    ) -> Transform:
+        """What follows in the clean gauge: an element, coordinates of the other families, and the way home."""
+
+        def wanted(name: str) -> bool:
+            return families is None or name in families
+
+        spaces = {space.id for space in self.symmetry.active if wanted(space.name)}
+        act = Act(random_element(self.symmetry, generator=generator, spaces=spaces, spread=spread))
+        steps: list[Step] = []
+        for freedom in self._freedoms:
+            if wanted(freedom.label):
+                steps += freedom.steps(_coordinates(freedom, generator))
+        return Transform((act, *steps, *self._home.steps))
 
 
 def _coordinates(freedom: Freedom, generator: torch.Generator) -> Tensor:

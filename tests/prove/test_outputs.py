@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -62,3 +63,21 @@ def test_an_audit_of_what_has_no_jacobian_says_so(model: nn.Module) -> None:
 def test_models_without_parameters_are_aligned() -> None:
     model = Net(lambda s, x: 2 * x)
     assert not symgraph.align(model, Net(lambda s, x: 2 * x), INPUTS).state
+
+
+def test_inputs_are_drawn_again_where_a_mask_closes_a_row() -> None:
+    """Torch's own attention makes no number of a query that sees no key: masks at random do that now and then."""
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    model = spread(Net(lambda s, x, closed: s.a(x, x, x, key_padding_mask=closed)[0], a=attention))
+    given = torch.randn(6, 3, 4), torch.zeros(6, 3, dtype=torch.bool)
+    assert symgraph.verify(model, given, symmetry=symgraph.infer(model, given)).passed
+
+
+@pytest.mark.slow
+def test_many_layers_are_verified_in_two_minutes() -> None:
+    """Every space and every bias by itself, in 400 layers: the clean gauge is found once."""
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(400)))
+    began = time.process_time()
+    assert symgraph.verify(model, torch.randn(2, 8)).passed
+    assert time.process_time() - began < 120
