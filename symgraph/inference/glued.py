@@ -20,7 +20,7 @@ from symgraph.symmetry.families import Constant, Hop, Share, nested
 from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.structure import Glued
-from symgraph.symmetry.terms import Leaf, Term, over_leaves
+from symgraph.symmetry.terms import Leaf, Term, leaves, over_leaves
 from symgraph.tracing.arguments import arguments
 
 _CAT = "aten.cat.default"
@@ -76,10 +76,22 @@ def with_glued(graph: Graph, calls: frozenset[str]) -> tuple[Graph, dict[str, Pi
 
 
 def is_apart(symmetry: SymmetryGraph) -> bool:
-    """Whether nothing but spaces of their own is said of tensors in pieces."""
+    """Whether nothing but spaces of their own is said of tensors in pieces, nor of frames that they have."""
     families = (getattr(symmetry, family.name) for family in fields(Families))
     said = (*symmetry.gains, *symmetry.stacks, *families, tuple(symmetry.offsets))
-    return {*nested(said, str)}.isdisjoint(whole.name for whole in symmetry.glued)
+    held = {leaf.frame for whole in symmetry.glued for term in whole.terms for leaf in leaves(term)}
+    named = {*nested(said, str)}.isdisjoint(whole.name for whole in symmetry.glued)
+    return named and held.isdisjoint(_moved_as_a_frame(symmetry))
+
+
+def _moved_as_a_frame(symmetry: SymmetryGraph) -> Iterator[int]:
+    """The frames by which families act on all tensors that have them; those in pieces would be left out."""
+    for gain in symmetry.gains:
+        yield from gain.frames
+    for shear in symmetry.shears:
+        yield shear.frame
+    for spectral in symmetry.spectral:
+        yield from (*spectral.before, *spectral.after, spectral.stream)
 
 
 # -- constants ---------------------------------------------------------------------------------------------------------

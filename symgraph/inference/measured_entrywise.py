@@ -17,7 +17,8 @@ from torch import Tensor
 from symgraph.groups.lattice import Bound, SymmetryClass, down
 from symgraph.inference.measured_laws import same
 from symgraph.inference.measured_norms import numbers_of
-from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_in_worlds
+from symgraph.inference.region_tables import tables_in_worlds
+from symgraph.inference.regions import Dataflow, Region, Runner, replaced
 from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node

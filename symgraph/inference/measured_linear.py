@@ -16,7 +16,8 @@ from torch import Tensor
 from symgraph.groups.lattice import Bound, SymmetryClass, down
 from symgraph.inference.commutant import TOLERANCE, Turns, turns
 from symgraph.inference.meetings import Meeting, meetings_of
-from symgraph.inference.regions import AT_ONCE, Dataflow, Region, Runner, replaced, tables_at_thresholds, tables_of
+from symgraph.inference.region_tables import further_tables, tables_of
+from symgraph.inference.regions import AT_ONCE, Dataflow, Region, Runner, replaced
 from symgraph.ir import Graph, Kind, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
@@ -57,7 +58,8 @@ def _with_regions(graph: Graph, own: bool) -> Graph:
     if not candidates:
         return graph
     wanted = dict.fromkeys(table for regions in candidates for r in regions for table in r.tables)
-    worlds = [*(tables_of(graph, wanted, seed) for seed in range(_WORLDS)), *tables_at_thresholds(graph, wanted)]
+    worlds = [tables_of(graph, wanted, seed) for seed in range(_WORLDS)]
+    worlds += further_tables(graph, wanted, tuple(worlds))
     known: dict[str, _Found | None] = {}
     parts: dict[str, tuple[Node, ...]] = {}
     fresh = numbering(graph.by_name.keys())

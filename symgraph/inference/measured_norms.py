@@ -17,7 +17,8 @@ from torch import Tensor
 
 from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal
 from symgraph.inference.measured_laws import Laws, measured
-from symgraph.inference.regions import Dataflow, Region, Runner, replaced, tables_in_worlds
+from symgraph.inference.region_tables import tables_in_worlds
+from symgraph.inference.regions import Dataflow, Region, Runner, replaced
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from symgraph.inference.measured_laws import same_where_defined
-from symgraph.inference.regions import Dataflow, Region, Runner, tables_in_worlds
+from symgraph.inference.region_tables import tables_in_worlds
+from symgraph.inference.regions import Dataflow, Region, Runner
 from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.binding import Binding

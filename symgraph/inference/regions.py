@@ -15,19 +15,9 @@ from symgraph.errors import SymgraphError
 from symgraph.ir import Graph, Kind, Node, Ref, map_refs
 from symgraph.tracing.arguments import PATTERN
 from symgraph.tracing.interpreter import Interpreter
-from symgraph.tracing.sampling import random_inputs, random_state
-from symgraph.tracing.thresholds import Side, deciding, drawn
-from symgraph.tracing.worlds import PLAIN, SHUT, WORLDS, World
 
 # Values that a region is run with together.
 AT_ONCE = 16
-# Masks at random, with closed rows and columns, all open and all closed.
-_TABLE_WORLDS = (
-    PLAIN,
-    PLAIN,
-    *(world for world in WORLDS if world.name in ("zeros", "entries of size 1e-3")),
-    SHUT,
-)
 _VIEWS = {"aten.view.default": "aten.reshape.default", "aten._unsafe_view.default": "aten.reshape.default"}
 
 
@@ -191,70 +181,6 @@ class Runner:
             found: Tensor = torch.func.vmap(self, chunk_size=AT_ONCE)(values)
             return found.unbind()
         return [self(value) for value in values]
-
-
-def tables_of(graph: Graph, names: Iterable[str], seed: int, world: World = PLAIN) -> dict[str, Tensor]:
-    """What values that carry no data are: buffers as they were traced where that is known, all else drawn at random."""
-    return _tables(graph, _computing(graph, names), seed, world)
-
-
-def tables_in_worlds(graph: Graph, names: Iterable[str]) -> tuple[dict[str, Tensor], ...]:
-    """The same in every world that can tell them apart: masks open and closed, numbers of either sign, thresholds met.
-
-    Only once, where they are the same in all of them.
-    """
-    part = _computing(graph, names)
-    if not part.inputs and part.state.keys() <= graph.known.keys():
-        return (_tables(graph, part, 0, PLAIN),)
-    worlds = tuple(_tables(graph, part, seed, world) for seed, world in enumerate(_TABLE_WORLDS))
-    return (*worlds, *tables_at_thresholds(graph, part.outputs))
-
-
-def tables_at_thresholds(graph: Graph, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """The same where values that decide stand on either side of what they are compared with; none, if none decide."""
-    part = _computing(graph, names)
-    found = deciding(replace(part, known=graph.known))
-    freed = [
-        replace(node, kind=Kind.INPUT, target=node.name, args=(), kwargs=()) if node.name in found else node
-        for node in part.nodes
-    ]
-    for seed, side in enumerate(Side if found else ()):
-        values = drawn(found, graph, torch.Generator().manual_seed(seed), side)
-        yield _tables(graph, _computing(replace(part, nodes=tuple(freed)), part.outputs), seed, PLAIN, values)
-
-
-def _computing(graph: Graph, names: Iterable[str]) -> Graph:
-    """The part of a graph that computes these values."""
-    by, wanted, todo = graph.by_name, dict[str, None](), list(dict.fromkeys(names))
-    ends = tuple(todo)
-    while todo:
-        name = todo.pop()
-        if name not in wanted:
-            wanted[name] = None
-            todo += by[name].refs()
-    return Graph(tuple(node for node in graph.nodes if node.name in wanted), ends)
-
-
-def _tables(
-    graph: Graph, part: Graph, seed: int, world: World, chosen: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    state = random_state(part, generator)
-    if world is not PLAIN:
-        state = {name: _of_either_sign(value, generator) for name, value in state.items()}
-    state |= {k: v for k, v in graph.known.items() if k in part.state}
-    inputs = dict(zip([n.target for n in graph.inputs], random_inputs(graph, generator, world), strict=True))
-    given = inputs | dict(chosen or {})
-    given = {n.target: given[n.target] for n in part.inputs}
-    found = Interpreter(part).run(state, given, keep=set(part.outputs))[1]
-    return dict(found)
-
-
-def _of_either_sign(value: Tensor, generator: torch.Generator) -> Tensor:
-    if not value.is_floating_point():
-        return value
-    negative = torch.rand(value.shape, generator=generator) < 0.5
-    return torch.where(negative, -value, value)
 
 
 def replaced(graph: Graph, parts: Mapping[str, tuple[Node, ...]]) -> Graph:

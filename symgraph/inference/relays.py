@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from symgraph.inference.measured_laws import TOLERANCE
-from symgraph.inference.regions import Dataflow, Region, Runner, tables_in_worlds
+from symgraph.inference.region_tables import tables_in_worlds
+from symgraph.inference.regions import Dataflow, Region, Runner
 from symgraph.ir import Graph, Kind, Node, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.operators import short_name

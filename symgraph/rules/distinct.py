@@ -121,7 +121,8 @@ class Distinct:
         if base in SUMS:
             return self._distinct_sum(node, base, axis)
         if base in _INJECTIVE:
-            return self.distinct(refs[0], axis) and (base not in _SATURATING or refs[0] in self.moderate)
+            kept = refs[0] in self.moderate if base in _SATURATING else not _is_coarse(node)
+            return kept and self.distinct(refs[0], axis)
         if base in PERMUTING | VIEWS | PICKED | _SORTED | _REDUCED or node.target == "getitem":
             before = self._before(node, base, given, axis)
             return before is not None and self.distinct(refs[0], before)
@@ -203,6 +204,11 @@ class Distinct:
             dim = given.get("dim")
             return axis + (isinstance(dim, int) and axis >= dim % len(shape))
         return axis
+
+
+def _is_coarse(node: Node) -> bool:
+    """Whether a cast leaves so few numbers that different ones become equal: whole ones, and floats of eight bits."""
+    return not is_float(node) or "float8" in repr(node.result)
 
 
 def _keeps_apart(base: str, given: Sequence[object]) -> bool:

@@ -36,22 +36,34 @@ _CLIPS = frozenset({"clamp", "clamp_min", "clamp_max", "hardtanh", "relu", "relu
 _STEPS = frozenset({"sign", "bucketize", "searchsorted", "heaviside", "maximum", "minimum"})
 _DECIDING = COMPARISONS | _CLIPS | _STEPS
 _LOOKUPS = frozenset({"embedding", "index", "index_select", "gather", "take", "take_along_dim", "scatter", "index_add"})
+# fmt: off
+_BLANK = frozenset({
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones",
+    "new_full", "new_empty",
+})
+# fmt: on
 # Stored thresholds are read up to this size; the others are drawn as all else.
 _FEW = 16
 
 
+def fed(graph: Graph) -> set[str]:
+    """The values whose numbers depend on inputs; what looks at a shape alone does not."""
+    found = set[str]()
+    for node in graph.nodes:
+        if node.kind is Kind.INPUT or (found.intersection(node.refs()) and short_name(node.target) not in _BLANK):
+            found.add(node.name)
+    return found
+
+
 def deciding(graph: Graph) -> dict[str, Numbers]:
     """The values, computed from inputs and from no parameter, by which a call decides; each with its numbers."""
-    learned, fed = set[str](), set[str]()
+    learned, varied = set[str](), fed(graph)
     found: dict[str, Numbers] = {}
     for node in graph.nodes:
-        refs = set(node.refs())
-        if node.kind is Kind.PARAMETER or refs & learned:
+        if node.kind is Kind.PARAMETER or learned.intersection(node.refs()):
             learned.add(node.name)
-        if node.kind is Kind.INPUT or refs & fed:
-            fed.add(node.name)
         for value in _compared(graph, node) if node.name not in learned else ():
-            if value in fed:
+            if value in varied:
                 found[value] = tuple(dict.fromkeys((*found.get(value, ()), *_numbers(graph, node))))
     return {value: numbers for value, numbers in found.items() if _is_free(graph, value, numbers)}
 
@@ -61,11 +73,11 @@ def _is_free(graph: Graph, value: str, numbers: Numbers) -> bool:
     if "float" in _dtype(graph.by_name[value]):
         return True
     return (
-        "int" in _dtype(graph.by_name[value]) and any(n not in (0, 1) for n in numbers) and not _looks_up(graph, value)
+        "int" in _dtype(graph.by_name[value]) and any(n not in (0, 1) for n in numbers) and not looks_up(graph, value)
     )
 
 
-def _looks_up(graph: Graph, value: str) -> bool:
+def looks_up(graph: Graph, value: str) -> bool:
     """Whether whole numbers that are made of a value say where something stands."""
     seen, todo = {value}, [value]
     while todo:

@@ -117,6 +117,12 @@ def test_a_weight_with_two_spaces_on_both_sides_comes_to_rest() -> None:
     assert check(Description("embedding", 6, 3, (gated, gated | {"like": 0}), "first")) is None
 
 
+def test_a_gain_in_front_of_a_matrix_in_pieces() -> None:
+    """Pieces read as one tensor are more symmetric, but a gain cannot go into what is no tensor of the model."""
+    steps: tuple[Step, ...] = ({"kind": "weights", "how": "stacked"}, {"kind": "weights", "how": "autoencoder"})
+    assert check(Description("linear", 6, 5, ({"kind": "norm", "norm": "batch-norm"}, *steps), "pool")) is None
+
+
 def test_a_softmax_of_equal_scores_moves_nothing() -> None:
     """A sequence of one token, again and again: its Jacobian is zero, but for rounding."""
     again = ({"kind": "positions", "how": "softmax"}, {"kind": "reuse", "how": "add"})

@@ -50,13 +50,28 @@ def clipped(s: Any, x: Tensor, f: Tensor) -> Tensor:
     return s.o(h - h.mean(-1, keepdim=True) * (1.0 - (f - 99.0).clamp(0.0, 1.0)))  # type: ignore[no-any-return]
 
 
+def rounded_off(s: Any, x: Tensor, f: Tensor) -> Tensor:
+    h = s.v(x)
+    return s.o(h / (h.norm(dim=-1, keepdim=True) * (f / 400.0).abs().floor() + 1.0))  # type: ignore[no-any-return]
+
+
+def saturated(s: Any, x: Tensor, f: Tensor) -> Tensor:
+    """Nothing is drawn at which this is not zero."""
+    h = s.v(x)
+    return s.o(h / (h.norm(dim=-1, keepdim=True) * torch.exp(-((f - 900.0) ** 2)) + 1.0))  # type: ignore[no-any-return]
+
+
 def at_one_number(s: Any, x: Tensor, f: Tensor) -> Tensor:
     return s.o((scores(s, x).softmax(-1) * (f != 900)) @ s.v(x))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(
-    "f", [switched_off, at_one_number, one_for_each_example, other_weights, length_of_some, centred_if, clipped],
-)  # fmt: skip
+FUNCTIONS = [
+    *(switched_off, rounded_off, saturated, at_one_number, one_for_each_example, other_weights, length_of_some),
+    *(centred_if, clipped),
+]
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
 @pytest.mark.parametrize("whole", [False, True])
 def test_both_sides_of_a_threshold_count(f: Callable[..., Tensor], whole: bool) -> None:
     torch.manual_seed(0)
@@ -71,7 +86,7 @@ def test_both_sides_of_a_threshold_count(f: Callable[..., Tensor], whole: bool) 
 
 def test_verification_crosses_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where inference does not look at them, verification finds what it took for a symmetry."""
-    monkeypatch.setattr("symgraph.inference.regions.deciding", lambda graph: {})
+    monkeypatch.setattr("symgraph.inference.region_tables.further_tables", lambda graph, names, worlds: ())
     torch.manual_seed(0)
     net = spread(Net(length_of_some, q=nn.Linear(1, 1), k=nn.Linear(1, 1), v=nn.Linear(6, 6), o=nn.Linear(6, 3)))
     graph = trace(net, (X, torch.tensor(0.7)))
@@ -82,6 +97,20 @@ def routed(s: Any, x: Tensor, y: Tensor) -> Tensor:
     weights, chosen = s.r(x).topk(2, -1)
     found = (s.e[chosen] @ y[:, None, :, None]).squeeze(-1) * weights.softmax(-1)[..., None]
     return found.sum(1)  # type: ignore[no-any-return]
+
+
+def rounded(s: Any, x: Tensor, y: Tensor) -> Tensor:
+    weights, chosen = (4 * s.r(x)).to(torch.int8).to(x.dtype).topk(2, -1)
+    return ((s.e[chosen] @ y[:, None, :, None]).squeeze(-1) * weights[..., None]).sum(1)  # type: ignore[no-any-return]
+
+
+def test_a_router_of_few_bits_has_ties() -> None:
+    torch.manual_seed(0)
+    net = spread(Net(rounded, r=nn.Linear(6, 4), e=nn.Parameter(torch.randn(4, 3, 6))))
+    x, y = torch.randn(5, 6), torch.randn(5, 6)
+    found = infer(trace(net, (x, y)))
+    assert not found.active
+    assert error(net, (x, y), found) < 1e-9
 
 
 @pytest.mark.parametrize(("bias", "size"), [(False, 1), (True, 4)])
