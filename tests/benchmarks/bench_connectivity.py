@@ -136,7 +136,7 @@ def matched(job: Job, nets: Sequence[nn.Module], data: Any) -> tuple[list[Any], 
         many = len(nets) > 2
         more: dict[str, Any] = {"sampler": "dirichlet", "estimate": "worst"} if many else {}
         how |= {"method": "learned", "data": data.lesson(128), "validation": held_out, "device": job.device}
-        how |= {"learning": LearnOptions(steps=job.steps, patience=0, check_every=100, **more)}
+        how |= {"learning": LearnOptions(steps=job.steps, patience=0, check_every=100, dual=not many, **more)}
         how |= {"dtype": torch.float64 if job.device == "cpu" else torch.float32}
     if len(nets) > 2:
         found = symgraph.universe(nets, **how)
