@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 
 from torch import Tensor
 
 from symgraph.inference.carrying import Carrier, Chosen, Passed, Read, Seen, Spot
+from symgraph.inference.constant_parts import ConstantParts
 from symgraph.inference.entry_numbers import compact
-from symgraph.inference.flow import Flow, matrices
-from symgraph.inference.matrix_parts import along, frames_of, term_of
+from symgraph.inference.flow import Flow
+from symgraph.inference.matrix_parts import along
 from symgraph.inference.null_space import Axes, Solution, Summand, Unknown, Windows, equations, solve
 from symgraph.inference.planes import PlaneReader, has_height, whole
 from symgraph.inference.summed import difference, gathered, sums
@@ -62,6 +63,7 @@ class System:
     sums: list[tuple[Summand, ...]] = field(default_factory=list)
     taken: list[_Taken] = field(default_factory=list)
     carrier: Carrier = field(init=False)
+    parts: ConstantParts = field(init=False)
     by_plane: dict[str, PlaneReader] = field(init=False)
     order: dict[str, int] = field(init=False)
     used: set[tuple[str, str]] = field(default_factory=set)
@@ -71,6 +73,7 @@ class System:
 
     def __post_init__(self) -> None:
         self.carrier = Carrier(self.flow)
+        self.parts = ConstantParts(self.carrier)
         self.order = {node.name: i for i, node in enumerate(self.flow.graph.nodes)}
         free = {
             reader.plane.reader.parameter: reader
@@ -108,29 +111,12 @@ class System:
         # A mean is no multiple of the normal.
         tie = heads[0] if heads and self.even is None else None
         self.used.update((node.name, u) for u in self._exempt(node, tie))
-        for piece in self._parts(node):
+        for piece in self.parts.of(node, even=self.even is not None):
             if self._is_absorbed(piece):
                 continue
             if tie is not None:
                 self.tied[len(self.ports)] = tie
             yield from self._source(self._first(node), Port(piece), *entries(piece, node.shape))
-
-    def _parts(self, node: Node) -> list[Piece]:
-        """The parts that constants are added to: along the last axis, or along all where these are read as one."""
-        axes = tuple(axis for axis, size in enumerate(node.shape) if size > 1)
-        if len(axes) > 1 and node.target not in self.flow.d.eq.prepared.glued:
-            frames = frames_of(term_of(self.flow, node.target, axes))
-            if any(frames <= read for read in self.together):
-                return along(self.flow, node.target, axes)
-        return along(self.flow, node.target, (len(node.shape) - 1,))
-
-    @cached_property
-    def together(self) -> set[frozenset[int]]:
-        """Frames that stand together along an axis of a matrix: heads and their inside."""
-        operands = (a.binding.operands[operand] for a in self.flow.d.eq.applied for operand in matrices(a))
-        read = {ref.name for ref, _ in operands}
-        parts = filter(None, map(self.carrier.part, sorted(read)))
-        return {found for part in parts for term in part.terms if len(found := frames_of(term)) > 1}
 
     def _is_absorbed(self, piece: Piece) -> bool:
         """Whether a gain that is absorbed has these entries: a constant that moved on would leave zeros in it."""
@@ -305,7 +291,8 @@ def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator
 
 
 def _is_bias(system: System, port: Port) -> bool:
-    return len(_shape(system, port)) == 1 or port.plane is not None or bool(port.piece.more)
+    behind = len(_shape(system, port)) - 1 > port.piece.axis
+    return len(_shape(system, port)) == 1 or port.plane is not None or bool(port.piece.more) or behind
 
 
 def _shares(system: System, windows: Windows, solution: Solution) -> defaultdict[Unknown, list[Share]]:

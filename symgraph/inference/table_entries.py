@@ -14,6 +14,9 @@ def entries(piece: Piece, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None
     """The entries of a piece where they stand in their parameter, and the rows where it has any."""
     if piece.more:
         return piece.numbered(piece.length(shape)).reshape(shape), None
+    if piece.axis < len(shape) - 1:
+        sizes = [-1 if axis == piece.axis else 1 for axis in range(len(shape))]
+        return piece.numbered(shape[piece.axis]).reshape(sizes).expand(shape), None
     line, axis = piece.numbered(shape[-1]), row_axis(shape)
     if axis is None:
         return line.expand(shape), None

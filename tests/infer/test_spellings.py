@@ -298,3 +298,22 @@ def test_rotary_parts_by_sections() -> None:
 
     maps = {"query": nn.Linear(9, 8, bias=False), "key": nn.Linear(9, 8, bias=False), "value": nn.Linear(9, 6)}
     assert groups(complete(Net(forward, **maps, read=nn.Linear(6, 7)), 2, 4, 9), 4) == ["rotary"]
+
+
+@pytest.mark.parametrize("by", ["batch norm", "moments"])
+def test_standardised_weights_have_means_that_nothing_sees(by: str) -> None:
+    def standardised(weight: Tensor) -> Tensor:
+        if by == "batch norm":
+            rows = weight.reshape(1, len(weight), -1)
+            return F.batch_norm(rows, None, None, training=True, eps=1e-6).reshape_as(weight)
+        variance, mean = torch.var_mean(weight, dim=[1, 2], keepdim=True, unbiased=False)
+        return (weight - mean) / torch.sqrt(variance + 1e-6)
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = F.relu(F.conv1d(x, standardised(net.first), net.bias))
+        result: Tensor = net.read(F.relu(F.conv1d(h, standardised(net.second))).mean(2))
+        return result
+
+    weights = {"first": nn.Parameter(torch.randn(4, 2, 3)), "second": nn.Parameter(torch.randn(5, 4, 2))}
+    symmetry = complete(Net(forward, **weights, bias=nn.Parameter(torch.randn(4)), read=nn.Linear(5, 3)), 4, 2, 9)
+    assert {c.source.piece.parameter for c in symmetry.constants} >= {"first", "second"}

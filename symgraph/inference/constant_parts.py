@@ -1,0 +1,57 @@
+"""The parts of parameters that constants are added to: along an axis, or along several that are read as one."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from symgraph.inference.applied import Applied
+from symgraph.inference.carrying import Carrier
+from symgraph.inference.flow import matrices
+from symgraph.inference.matrix_parts import along, frames_of, term_of
+from symgraph.ir import Kind, Node
+from symgraph.symmetry.axis_parts import Piece
+
+
+class ConstantParts:
+    """Along which axes parameters have constants: the last, all that a matrix reads as one, rows that are centred."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self.carrier, self.flow = carrier, carrier.flow
+
+    def of(self, node: Node, *, even: bool) -> list[Piece]:
+        """The parts of a parameter that constants are added to, of which with `even` all entries are equal."""
+        axes = tuple(axis for axis, size in enumerate(node.shape) if size > 1)
+        if len(axes) > 1 and node.target not in self.flow.d.eq.prepared.glued:
+            frames = frames_of(term_of(self.flow, node.target, axes))
+            if any(frames <= read for read in self.together):
+                return along(self.flow, node.target, axes)
+        rows = along(self.flow, node.target, (0,)) if len(axes) > 1 and node.name in self.standardised else []
+        return [*along(self.flow, node.target, (len(node.shape) - 1,)), *([] if even else rows)]
+
+    @cached_property
+    def together(self) -> set[frozenset[int]]:
+        """Frames that stand together along an axis of a matrix: heads and their inside."""
+        operands = (a.binding.operands[operand] for a in self.flow.d.eq.applied for operand in matrices(a))
+        read = {ref.name for ref, _ in operands}
+        parts = filter(None, map(self.carrier.part, sorted(read)))
+        return {found for part in parts for term in part.terms if len(found := frames_of(term)) > 1}
+
+    @cached_property
+    def standardised(self) -> frozenset[str]:
+        """Parameters that are centred before anything reads them, by calls that read nothing but parameters."""
+        fed, behind = set[str](), dict[str, frozenset[str]]()
+        for node in self.flow.graph.nodes:
+            refs = list(node.refs())
+            if node.kind is Kind.INPUT or any(ref in fed for ref in refs):
+                fed.add(node.name)
+            own = frozenset([node.name]) if node.kind is Kind.PARAMETER else frozenset()
+            behind[node.name] = own.union(*(behind[ref] for ref in refs)) if node.name not in fed else own
+        centred = (ref for ref in map(_centred, self.flow.d.eq.applied) if ref is not None and ref not in fed)
+        return frozenset().union(*(behind[ref] for ref in centred))
+
+
+def _centred(applied: Applied) -> str | None:
+    """The operand of which a call sees no constant along some axes, if that is its first."""
+    first = next(iter(applied.binding.operands), "")
+    unseen = bool(first) and (applied.rule.centred is not None or first in applied.rule.blind)
+    return applied.binding.operands[first][0].name if unseen else None
