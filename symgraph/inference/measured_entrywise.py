@@ -46,6 +46,7 @@ _CUTTING = frozenset(
 _SATURATING = frozenset({"abs", "sigmoid", "exp", "expm1", "exp2", "softplus", "logaddexp"})
 _WORTH = (SymmetryClass.POSITIVE_MONOMIAL, SymmetryClass.SIGNED)
 LONGEST = 12
+_CLOSING = 1e9
 _SCALES = (1e-3, 1.0, 1e3)
 _BESIDE = (0.3, 3.0)
 _SMALLEST = 0.3
@@ -78,7 +79,11 @@ def _regions(flow: Dataflow, end: Node, found: dict[str, tuple[Node, ...]]) -> l
         if not plain or len(region.nodes) > LONGEST or not flow.runs(region):
             break
         names = {short_name(node.target) for node in region.nodes}
-        if names & (_CUTTING | _SATURATING) and flow.graph.by_name[start].shape == end.shape:
+        first = flow.graph.by_name[start]
+        # What closes scores is known by its number, not by what it does to a factor.
+        if any(abs(number) >= _CLOSING for node in region.nodes for number in numbers_of(node)):
+            break
+        if names & (_CUTTING | _SATURATING) and first.shape == end.shape and "float" in _dtype(first):
             regions.append(region)
         if start in found or any(node.name in found for node in region.nodes):
             break
@@ -89,6 +94,8 @@ def _regions(flow: Dataflow, end: Node, found: dict[str, tuple[Node, ...]]) -> l
 def _is_entrywise(flow: Dataflow, node: Node) -> bool:
     """Whether a call treats entries alone, with fixed numbers beside what is live."""
     if not isinstance(node.result, Meta) or not is_pointwise(node.target):
+        return False
+    if "complex" in node.result.dtype:
         return False
     operands = [flow.graph.by_name[ref] for ref in node.refs()]
     return all(n.shape == node.shape if n.name in flow.live else n.name not in flow.fed for n in operands)

@@ -13,6 +13,7 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier, Passed, Spot
 from symgraph.inference.flow import Flow
 from symgraph.ir import Kind
+from symgraph.ir import Tensor as Meta
 from symgraph.symmetry.axis_parts import Piece, placed
 from symgraph.symmetry.lengths import Radial
 from symgraph.symmetry.terms import Leaf
@@ -46,7 +47,9 @@ def find_radial_parts(flow: Flow, whole: Sequence[Radial]) -> Iterator[Radial]:
 
 def _map_of(flow: Flow, applied: Applied) -> _Map | None:
     rule, binding = applied.rule, applied.binding
-    if rule is None or binding is None or len(binding.results) != 1 or applied.node.name in flow.graph.outputs:
+    if rule is None or binding is None or not isinstance(applied.node.result, Meta):
+        return None
+    if len(binding.results) != 1 or applied.node.name in flow.graph.outputs:
         return None
     free = [
         (dim, token)

@@ -89,9 +89,9 @@ def test_from_a_file(tmp_path: Path) -> None:
         ("[]", "an object is needed, a list was found"),
         ("null", "an object is needed, null was found"),
         ("1.5", "an object is needed, a number was found"),
-        ("{}", "version: 4 is needed, None was found"),
-        ('{"version": 3}', "version: 4 is needed, 3 was found"),
-        ('{"version": 4, "model": "x"}', "is missing"),
+        ("{}", "version: 5 is needed, None was found"),
+        ('{"version": 3}', "version: 5 is needed, 3 was found"),
+        ('{"version": 5, "model": "x"}', "is missing"),
     ],
 )
 def test_text_that_holds_something_else(text: str, cause: str) -> None:
@@ -144,7 +144,16 @@ def test_a_value_of_the_wrong_kind_is_named(change: Change, cause: str) -> None:
 def unseen(axis: int, window: list[int]) -> dict[str, Any]:
     """A constant that nothing sees, as JSON has it."""
     leaf = {"space": -1, "frame": -1, "dual": False, "size": 7}
-    piece = {"parameter": "0.bias", "axis": axis, "start": 0, "stop": 7, "term": leaf, "outer": 1, "period": 0}
+    piece = {
+        "parameter": "0.bias",
+        "axis": axis,
+        "start": 0,
+        "stop": 7,
+        "term": leaf,
+        "outer": 1,
+        "period": 0,
+        "more": [],
+    }
     source = {"piece": piece, "window": window, "plane": None}
     return {"source": source, "shares": [], "tied": None, "sink": "", "even": False, "through": None}
 
