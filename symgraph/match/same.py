@@ -20,7 +20,19 @@ from symgraph.io.shown import Shown
 from symgraph.match.laid_over import Overlay, overlay
 from symgraph.match.one_basis import check_alike
 from symgraph.match.residue import NOTHING, Residue, null_of, residue, rounding
-from symgraph.match.verdicts import DERIVED, INDEPENDENT, LIMITS, NOISE, ORDER, SAME, Figures, Limits, verdict
+from symgraph.match.verdicts import (
+    DERIVED,
+    INDEPENDENT,
+    LIMITS,
+    NOISE,
+    ORDER,
+    SAME,
+    Figures,
+    Limits,
+    related,
+    settled,
+    verdict,
+)
 from symgraph.orbit.fitted import drawn
 from symgraph.orbit.steps import State
 from symgraph.resize.narrow import Reduction, reduce
@@ -143,7 +155,7 @@ def same(
     found = list[Laid]()
     for laid in both_ways(pair, progress=progress):
         found.append(laid)
-        if laid.verdict != DERIVED:
+        if settled(laid.figures):
             break
     if not found:
         cause = "a gain of each is zero, so that neither can be brought into the gauge of the other"
@@ -212,7 +224,7 @@ def _laid(
     except SymgraphError:
         return None
     first = Laid(gauge, over, residue(over.state, b, NOTHING, names, kept), _zeros(over.state, b, names))
-    if verdict(first.figures, limits) in (SAME, INDEPENDENT):
+    if verdict(first.figures, limits) == SAME or not related(first.figures, limits):
         return first
     null = null_of(drawn(graph, over.state, over.weights), names)
     return replace(first, left=residue(over.state, b, null, names, kept))

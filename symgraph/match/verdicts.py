@@ -42,8 +42,10 @@ class Limits:
 
     Nearer than `rounded` times what rounding explains, or `least`, which no file says more than, is the same. What
     leaves no more than `far` of another model, explains `related` of what unrelated models leave, and is `deviations`
-    nearer than they are, is related to it. Noise is uneven by no more than `even` beyond noise that was drawn, or by
-    what `evidence` does not show, and stands out by no more than `peak`; and `pruned` zeros are no chance.
+    nearer than they are, may be related to it. That what is left is noise is evidence by itself; where it is none, A
+    has to explain `derived`, for in some gauges models that are not related explain as much as a half. Noise is uneven
+    by no more than `even` beyond noise that was drawn, or by what `evidence` does not show, and stands out by no more
+    than `peak`; and `pruned` zeros are no chance.
     """
 
     rounded: float = 4.0
@@ -51,6 +53,7 @@ class Limits:
     far: float = 0.7
     related: float = 0.25
     deviations: float = 4.0
+    derived: float = 0.65
     even: float = 0.05
     evidence: float = 4.0
     peak: float = 0.05
@@ -60,12 +63,25 @@ class Limits:
 LIMITS = Limits()
 
 
+def related(figures: Figures, limits: Limits = LIMITS) -> bool:
+    """Whether B may be related to A, as far as this gauge tells."""
+    near = figures.left <= limits.far and figures.deviations >= limits.deviations
+    return near and figures.explained >= limits.related
+
+
 def verdict(figures: Figures, limits: Limits = LIMITS) -> str:
     """What B is to A in this gauge."""
     f = figures
     if f.share <= max(limits.rounded * f.rounding, limits.least):
         return SAME
-    if f.left > limits.far or f.explained < limits.related or f.deviations < limits.deviations:
+    if not related(f, limits):
         return INDEPENDENT
     even = f.uneven <= limits.even or f.evidence <= limits.evidence
-    return NOISE if even and f.peak <= limits.peak and f.zeros <= limits.pruned else DERIVED
+    if even and f.peak <= limits.peak and f.zeros <= limits.pruned:
+        return NOISE
+    return DERIVED if f.explained >= limits.derived else INDEPENDENT
+
+
+def settled(figures: Figures, limits: Limits = LIMITS) -> bool:
+    """Whether the other gauge need not be looked at: it may show noise where this one does not."""
+    return verdict(figures, limits) in (SAME, NOISE) or not related(figures, limits)

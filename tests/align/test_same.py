@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from symgraph.match.noise_weights import sizes_of
 from symgraph.match.reordered import reordered
 from symgraph.match.residue import NOTHING, Null, null_of, residue, rounding
 from symgraph.match.same import Same, same
-from symgraph.match.verdicts import LIMITS
+from symgraph.match.verdicts import LIMITS, Figures, settled, verdict
 from symgraph.orbit.coordinates import Coordinates, inner
 from symgraph.orbit.fitted import drawn, fitted, square
 from symgraph.orbit.shearing import added
@@ -155,6 +156,16 @@ def test_a_gain_that_noise_carried_through_zero_keeps_its_readers() -> None:
     before, after = (square(state, b, weights_of(b)) for state in (here, near))
     assert after < 0.01 * before and torch.sign(near[name][0]) == -torch.sign(b[name][0])
     assert with_nearer_signs(found.symmetry, a, a, weights_of(a)) is a
+
+
+def test_what_is_no_noise_has_to_explain_more() -> None:
+    seen = Figures(0.2, 1e-8, 0.2, 0.5, 9.0, 0.0, 0.0, 0.0, 0.0)
+    uneven = replace(seen, uneven=0.3, evidence=50.0)
+    assert verdict(seen) == "noise" and verdict(uneven) == "independent"
+    assert verdict(replace(uneven, explained=0.8)) == "derived" and verdict(replace(seen, share=1e-8)) == "same"
+    assert verdict(replace(seen, explained=0.1)) == verdict(replace(seen, deviations=1.0)) == "independent"
+    # The gauge of the other may leave noise where this one does not.
+    assert settled(seen) and not settled(uneven) and settled(replace(uneven, explained=0.1))
 
 
 def test_rounding_is_known() -> None:

@@ -26,15 +26,15 @@ from measure import one_thread, seconds
 
 from symgraph.inference.sources import ready
 from symgraph.match.same import both_ways, in_one_shape
-from symgraph.match.verdicts import DERIVED, LIMITS, ORDER, Figures, Limits, verdict
+from symgraph.match.verdicts import DERIVED, LIMITS, ORDER, Figures, Limits, settled, verdict
 
 # So wide that all figures are measured wherever a limit may come to lie.
-WIDE = replace(LIMITS, far=1.0, related=0.0, deviations=0.0)
+WIDE = replace(LIMITS, far=1.0, related=0.0, deviations=0.0, derived=0.0)
 # The limits that are set, and what they may be.
-FITTED = {"far": (0.0, 1.0), "related": (0.0, 1.0), "deviations": (0.0, math.inf)}
+FITTED = {"far": (0.0, 1.0), "related": (0.0, 1.0), "deviations": (0.0, math.inf), "derived": (0.0, 1.0)}
 FITTED |= dict.fromkeys(("even", "evidence", "peak"), (0.0, math.inf))
 # The figures that are held against limits of other names.
-SIDE = {"far": "left", "related": "explained", "even": "uneven"}
+SIDE = {"far": "left", "related": "explained", "derived": "explained", "even": "uneven"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Pair:
     def told(self, limits: Limits) -> str:
         """What is said of it: the other gauge is looked at where the first leaves no noise."""
         found = [verdict(figures, limits) for figures in self.gauges]
-        return found[0] if found[0] != DERIVED else min(found, key=ORDER.index)
+        return found[0] if settled(self.gauges[0], limits) else min(found, key=ORDER.index)
 
 
 def measured(case: Case, example: Any) -> tuple[Figures, ...]:
@@ -58,7 +58,7 @@ def measured(case: Case, example: Any) -> tuple[Figures, ...]:
     models, _ = ready((case.a, case.make()), "keep", ("A", "B"), example, None)
     laid = both_ways(in_one_shape(models), WIDE)
     first = next(laid).figures
-    return (first, *(other.figures for other in laid if DERIVED in (case.verdict, verdict(first))))
+    return (first, *(other.figures for other in laid if case.verdict == DERIVED or not settled(first)))
 
 
 def wrong(pairs: Sequence[Pair], limits: Limits) -> int:
