@@ -317,3 +317,16 @@ def test_standardised_weights_have_means_that_nothing_sees(by: str) -> None:
     weights = {"first": nn.Parameter(torch.randn(4, 2, 3)), "second": nn.Parameter(torch.randn(5, 4, 2))}
     symmetry = complete(Net(forward, **weights, bias=nn.Parameter(torch.randn(4)), read=nn.Linear(5, 3)), 4, 2, 9)
     assert {c.source.piece.parameter for c in symmetry.constants} >= {"first", "second"}
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_means_of_windows_pass_on_constants_unless_they_see_zeros_beside(padding: int) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = F.avg_pool1d(net.norm(F.gelu(net.convolution(x))), 4, padding=padding)
+        result: Tensor = net.read(F.adaptive_avg_pool1d(h, 1).flatten(1))
+        return result
+
+    net = Net(forward, convolution=nn.Conv1d(2, 6, 2), norm=nn.BatchNorm1d(6), read=nn.Linear(6, 3))
+    found = symgraph.infer(net, torch.randn(4, 2, 9, dtype=torch.float64)) if padding else complete(net, 4, 2, 9)
+    moved = [c for c in found.constants if c.source.piece.parameter == "norm.bias"]
+    assert len(moved) == (0 if padding else 1)
