@@ -51,6 +51,9 @@ def _map_of(flow: Flow, applied: Applied) -> _Map | None:
         return None
     if len(binding.results) != 1 or applied.node.name in flow.graph.outputs:
         return None
+    # Of several results none has a shape of its own.
+    if len(applied.node.shape) != len(binding.results[0]):
+        return None
     free = [
         (dim, token)
         for dim, token in enumerate(binding.results[0])

@@ -93,3 +93,13 @@ def test_parts_of_a_part_of_an_axis() -> None:
         (4, "positive monomial"),
     ]
     assert error(model, inputs, symmetry) < 1e-9
+
+
+def test_a_call_of_several_results_is_no_map_of_rows() -> None:
+    """A bag of embeddings returns where its bags begin as well."""
+    torch.manual_seed(0)
+    bag = nn.EmbeddingBag(7, 6, mode="mean")
+    model, inputs = spread(Net(lambda s, t: s.o(s.e(t)), e=bag, o=nn.Linear(6, 3))), (torch.randint(0, 7, (2, 5)),)
+    symmetry = infer(trace(model, inputs))
+    assert [(s.size, str(s.group)) for s in symmetry.active] == [(6, "invertible")]
+    assert error(model, inputs, symmetry) < 1e-9
