@@ -15,7 +15,7 @@ from torch import Tensor
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
-from symgraph.inference.entry_numbers import is_constant, line_along, moved, stands_anywhere, varies
+from symgraph.inference.entry_numbers import compact, is_constant, line_along, moved, stands_anywhere, varies
 from symgraph.inference.flow import BLANK, Flow
 from symgraph.inference.learned_gains import LearnedGain, LearnedGains
 from symgraph.inference.matrix_parts import Axes, Part, along, part_of
@@ -259,6 +259,7 @@ class Carrier:
         if alike is None:
             yield Seen()
             return
+        alike = self._told_apart(alike, gain.dim)
         line, (index, path) = line_along(spot.at, gain.dim), spot.name
         sizes = [-1 if i == gain.dim else 1 for i in range(len(a.node.shape))]
         for reader, rows in gain.parts:
@@ -302,7 +303,10 @@ class Carrier:
         if outlet is None or alike is None:
             return Seen()
         readers = self._readers(part, met[0], line_along(alike.at, here[0]), spot)
-        return Read(a, part, readers, outlet) if readers else Seen()
+        if not readers:
+            return Seen()
+        self._told_apart(alike, here[0])
+        return Read(a, part, readers, outlet)
 
     def outlet(self, a: Applied, value: str, axes: Axes) -> Outlet | None:
         """Where what a matrix makes along these axes stands in a call's result; None if it does not, or is read twice.
@@ -354,11 +358,17 @@ class Carrier:
         return tuple(found)
 
     def _alike(self, spot: Spot, dims: Iterable[int]) -> Spot | None:
-        """The spot if its entries are the same all along these dimensions; rows of a table have to be from now on."""
+        """The spot if its entries are the same all along these dimensions; rows are it too, or have to be equal."""
         dims = list(dims)
         if not all(is_constant(spot.at, i) for i in dims):
             return None
-        if spot.rows is None or all(is_constant(spot.rows, i) for i in dims):
+        for dim in dims:
+            spot = self._told_apart(spot, dim)
+        return spot
+
+    def _told_apart(self, spot: Spot, dim: int) -> Spot:
+        """The spot with rows of its table that are the same all along a dimension; else all have to be equal."""
+        if spot.rows is None or is_constant(spot.rows, dim) or not _several(spot.rows, spot.at, dim):
             return spot
         span = spot.span
         if span is not None:
@@ -392,6 +402,15 @@ def _mixed(tokens: Tokens) -> list[int]:
     """The axes of an operand along which a constant that a law speaks about does not vary."""
     feature = next((token.name for token in reversed(tokens) if token.claimed and not token.batch), "")
     return [i for i, token in enumerate(tokens) if token.name != feature and not token.batch]
+
+
+def _several(rows: Tensor, at: Tensor, dim: int) -> bool:
+    """Whether along a dimension entries of several rows stand, anywhere."""
+    rows, at = compact([rows, at])
+    held = at > 0
+    last = torch.where(held, rows, 0.0).amax(dim)
+    first = torch.where(held, rows, torch.inf).amin(dim)
+    return bool((first < last).any())
 
 
 def span_of(rows: Tensor, at: Tensor) -> Window:

@@ -123,6 +123,12 @@ def test_a_gain_in_front_of_a_matrix_in_pieces() -> None:
     assert check(Description("linear", 6, 5, ({"kind": "norm", "norm": "batch-norm"}, *steps), "pool")) is None
 
 
+def test_rows_of_a_table_that_stand_side_by_side_are_told_apart() -> None:
+    """A matrix reads several positions at once, by columns of their own: its bias takes of each what that row has."""
+    steps: tuple[Step, ...] = ({"kind": "reshape", "how": "scrambled"}, {"kind": "positions", "how": "mix"})
+    assert check(Description("tokens", 6, 3, ({"kind": "dead"}, *steps), "last")) is None
+
+
 def test_a_softmax_of_equal_scores_moves_nothing() -> None:
     """A sequence of one token, again and again: its Jacobian is zero, but for rounding."""
     again = ({"kind": "positions", "how": "softmax"}, {"kind": "reuse", "how": "add"})
