@@ -49,7 +49,7 @@ def test_every_device_gives_the_same_model(name: str, device: str) -> None:
     _close(dict(expected.state), dict(found.state), 1e-6 if device == "cpu" else 1e-5)
 
 
-@pytest.mark.parametrize("name", ["mlp", "gpt2-untied", "llama", "resnet"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("gpt2-untied", marks=pytest.mark.slow), "llama", "resnet"])
 def test_nothing_comes_to_the_host_but_what_has_to(name: str) -> None:
     a, b = _pair(name)
     expected = symgraph.align(a, b)

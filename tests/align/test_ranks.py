@@ -116,6 +116,7 @@ def test_what_a_process_raises_the_first_one_says(scene: str, said: str, tmp_pat
     assert second.out == second.err == "" and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_one_speaks_and_writes_for_all_and_goes_on_where_another_has_died(tmp_path: Path) -> None:
     first, second = together("--out", "out", "--checkpoint", "run.pt", scene="ends")
     assert second.code == 9 and first.code == 1

@@ -28,9 +28,9 @@ SHARED = settings(
 )
 
 
-@settings(SHARED, max_examples=100)
+@settings(SHARED, max_examples=50)
 @given(descriptions())
-def test_a_hundred_models(description: Description) -> None:
+def test_fifty_models(description: Description) -> None:
     assert check(description) is None
 
 

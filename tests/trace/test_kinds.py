@@ -106,7 +106,7 @@ class Optional(nn.Module):
     [
         (_llava, "text with picture"),
         (_qwen, "text with picture"),
-        (_sound, "text with sound"),
+        pytest.param(_sound, "text with sound", marks=pytest.mark.slow),
         (_cross, "encoder states"),
     ],
     ids=["llava", "qwen2-vl", "qwen2-audio", "cross"],
