@@ -405,7 +405,9 @@ def _mixed(tokens: Tokens) -> list[int]:
 
 
 def _several(rows: Tensor, at: Tensor, dim: int) -> bool:
-    """Whether along a dimension entries of several rows stand, anywhere."""
+    """Whether along a dimension, where rows vary, entries of several stand anywhere."""
+    if bool((compact([at])[0] > 0).all()):
+        return True
     rows, at = compact([rows, at])
     held = at > 0
     last = torch.where(held, rows, 0.0).amax(dim)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 from torch import Tensor
 
@@ -120,10 +120,15 @@ class System:
 
     def _is_absorbed(self, piece: Piece) -> bool:
         """Whether a gain that is absorbed has these entries: a constant that moved on would leave zeros in it."""
-        return any(
-            gain.absorbed.parameter == piece.parameter and piece.start <= gain.absorbed.start < piece.stop
-            for gain in self.flow.d.gains
-        )
+        return any(piece.start <= start < piece.stop for start in self.absorbed[piece.parameter])
+
+    @cached_property
+    def absorbed(self) -> dict[str, list[int]]:
+        """Where in each parameter gains begin that are absorbed."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for gain in self.flow.d.gains:
+            found[gain.absorbed.parameter].append(gain.absorbed.start)
+        return found
 
     def _may_tie(self, reader: PlaneReader) -> bool:
         """Whether a table that reads a norm's output as well may get multiples of the normal in all its rows."""

@@ -40,7 +40,7 @@ def find_radial_parts(flow: Flow, whole: Sequence[Radial]) -> Iterator[Radial]:
     carrier, taken = Carrier(flow), {name for radial in whole for name in radial.tensors}
     for applied in flow.d.eq.applied:
         found = _map_of(flow, applied)
-        if found is not None and taken.isdisjoint(found.tensors):
+        if found is not None and taken.isdisjoint(found.tensors) and _may_be_divided(flow, found):
             for runs in _unseen(carrier, found):
                 yield from _radial(flow, found, runs)
 
@@ -65,6 +65,21 @@ def _map_of(flow: Flow, applied: Applied) -> _Map | None:
         if held and alone:
             return _Map(applied, dim, tuple(n.target for n, _ in held), tuple(ts.index(token) for _, ts in held))
     return None
+
+
+def _may_be_divided(flow: Flow, found: _Map) -> bool:
+    """Whether a call that divides by a length reads entries of what a map makes: known before any entry is followed."""
+    seen, todo = set[str](), [found.applied.node.name]
+    while todo:
+        for user in flow.graph.users[todo.pop()]:
+            applied = flow.applied.get(user.name)
+            if applied is None or user.name in seen:
+                continue
+            if applied.rule.radial is not None:
+                return True
+            seen.add(user.name)
+            todo += [user.name] if applied.rule.structure is not None else []
+    return False
 
 
 def _unseen(carrier: Carrier, found: _Map) -> list[list[Rows]]:
