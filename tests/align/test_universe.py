@@ -256,7 +256,16 @@ def values(name: str, count: int = 12, size: int = 16, labels: bool = False) -> 
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5])
-@pytest.mark.parametrize("name", ["mlp-relu", "mlp-tanh", "vit", "gpt2-untied", "llama", "resnet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mlp-relu",
+        "mlp-tanh",
+        "gpt2-untied",
+        "resnet",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("vit", "llama")),
+    ],
+)
 def test_five_planted_models_are_one_by_activations(name: str, alpha: float) -> None:
     c = case(name)
     given = [module_of(name, s) for s in planted(c, 5)]

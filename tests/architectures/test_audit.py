@@ -32,6 +32,7 @@ def test_a_model_counted_by_hand(name: str, number: int, numbers: int) -> None:
     assert found.gap.clear
 
 
+@pytest.mark.slow
 def test_what_only_an_epsilon_breaks_is_listed_apart() -> None:
     found = measured("llama")
     assert (found.measured, found.inferred) == (168, 168)

@@ -28,6 +28,7 @@ def test_settings_that_are_no_sizes_stay() -> None:
     assert "hidden_size 4096 -> 8" in found.changes
 
 
+@pytest.mark.slow
 def test_a_large_model_is_audited_at_tiny_sizes() -> None:
     found = symgraph.audit(large(ViTForImageClassification, ViTConfig()), approximate=False)
     assert found.complete, str(found)

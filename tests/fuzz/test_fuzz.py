@@ -28,9 +28,9 @@ SHARED = settings(
 )
 
 
-@settings(SHARED, max_examples=50)
+@settings(SHARED, max_examples=30)
 @given(descriptions())
-def test_fifty_models(description: Description) -> None:
+def test_thirty_models(description: Description) -> None:
     assert check(description) is None
 
 

@@ -105,7 +105,7 @@ class Optional(nn.Module):
     ("make", "kind"),
     [
         (_llava, "text with picture"),
-        (_qwen, "text with picture"),
+        pytest.param(_qwen, "text with picture", marks=pytest.mark.slow),
         pytest.param(_sound, "text with sound", marks=pytest.mark.slow),
         (_cross, "encoder states"),
     ],

@@ -70,11 +70,8 @@ ACTIVATIONS = {"mlp-relu": nn.ReLU, "mlp-gelu": nn.GELU, "mlp-tanh": nn.Tanh}
 # element balances the two.
 RESIZED = (
     "gpt2",
-    "llama-single",
-    "llama-copied",
-    "gpt2-tied",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama-single", "llama-copied", "gpt2-tied", "llama")),
     "vit",
-    "llama",
     "llama-groups",
     "bert",
     "resnet",
