@@ -10,6 +10,7 @@ from symgraph.inference.flow import matrices
 from symgraph.inference.matrix_parts import along, frames_of, term_of
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.axis_parts import Piece
+from symgraph.tracing.thresholds import fed
 
 
 class ConstantParts:
@@ -39,14 +40,11 @@ class ConstantParts:
     @cached_property
     def standardised(self) -> frozenset[str]:
         """Parameters that are centred before anything reads them, by calls that read nothing but parameters."""
-        fed, behind = set[str](), dict[str, frozenset[str]]()
+        varied, behind = fed(self.flow.graph), dict[str, frozenset[str]]()
         for node in self.flow.graph.nodes:
-            refs = list(node.refs())
-            if node.kind is Kind.INPUT or any(ref in fed for ref in refs):
-                fed.add(node.name)
             own = frozenset([node.name]) if node.kind is Kind.PARAMETER else frozenset()
-            behind[node.name] = own.union(*(behind[ref] for ref in refs)) if node.name not in fed else own
-        centred = (ref for ref in map(_centred, self.flow.d.eq.applied) if ref is not None and ref not in fed)
+            behind[node.name] = own if node.name in varied else own.union(*(behind[ref] for ref in node.refs()))
+        centred = (ref for ref in map(_centred, self.flow.d.eq.applied) if ref is not None and ref not in varied)
         return frozenset().union(*(behind[ref] for ref in centred))
 
 

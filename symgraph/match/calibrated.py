@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from symgraph.errors import DataError, one_line
 from symgraph.measure.batches import Batch, placed
@@ -115,6 +116,6 @@ class Divergence:
 def _apart(found: Tensor, before: Tensor, batch: Batch) -> Tensor:
     labels = batch.get("labels")
     if SOFT in batch or (labels is not None and not labels.is_floating_point()):
-        was = before.log_softmax(-1)
-        return (was.exp() * (was - found.log_softmax(-1))).sum(-1).mean()
+        pair = found.log_softmax(-1), before.log_softmax(-1)
+        return functional.kl_div(*pair, reduction="none", log_target=True).sum(-1).mean()
     return (found - before).square().sum() / before.square().sum().clamp_min(1e-30)

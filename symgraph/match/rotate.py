@@ -154,7 +154,12 @@ def rotate(
     matrices = rounded_matrices(symmetry)
     error = partial(rounding_error, matrices=matrices, rounding=rounding)
     descended = None
-    stages = _objectives(found, symmetry, rounding, data, inputs) if by == LEARNED else ()
+    stages: list[tuple[str, Objective]] = []
+    if by == LEARNED:
+        if not matrices:
+            what = f"{found.spec} has no rotation to learn"
+            raise UsageError(what, cause=_NOTHING, remedy=f"leave {argument('by', by)} out")
+        stages = [("descent", error), *_on_data(found, symmetry, matrices, rounding, inputs, data)]
     chosen, rate = _descent(options, spaces), 1.0
     for what, objective in stages:
         descended = descend(symmetry, state, objective, replace(chosen, lr=rate * chosen.lr), progress=progress)
@@ -167,15 +172,10 @@ def rotate(
     return Rotated(found, by, done, alignment, turned, kept, rounding, before, after, notes, descended)
 
 
-def _objectives(
-    found: Model, symmetry: SymmetryGraph, rounding: Rounding, data: Any, inputs: int
+def _on_data(
+    found: Model, symmetry: SymmetryGraph, matrices: Mapping[str, int], rounding: Rounding, inputs: int, data: Any
 ) -> Iterator[tuple[str, Objective]]:
-    """What a learned rotation goes down, one after the other: the error of the weights, then that of predictions."""
-    matrices = rounded_matrices(symmetry)
-    if not matrices:
-        what = f"{found.spec} has no rotation to learn"
-        raise UsageError(what, cause=_NOTHING, remedy=f"leave {argument('by', LEARNED)} out")
-    yield "descent", partial(rounding_error, matrices=matrices, rounding=rounding)
+    """What a learned rotation goes down next where there is data: what rounding changes of what is predicted."""
     if data is not None:
         batches = synthetic([found.module], symmetry.graph, data) if isinstance(data, NoData) else data
         yield "descent on data", Divergence(found.module, matrices, rounding, inputs, batches)
