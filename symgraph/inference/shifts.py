@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from symgraph.inference.additions import find_updates
 from symgraph.inference.centred import Centring
 from symgraph.inference.constants import find_constants
 from symgraph.inference.draft import Draft
@@ -47,6 +48,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
         spectral=tuple(centring.spectral(shearing)),
         statistics=tuple(find_statistics(flow, traced)),
         radial=(*(whole := find_radial(flow)), *find_radial_parts(flow, whole)),
+        updates=tuple(find_updates(flow, traced)),
     )
 
 

@@ -21,8 +21,18 @@ from symgraph.orbit.step import Step
 from symgraph.orbit.steps import State, Stretch, Transform, gain_of, rescale
 from symgraph.orbit.thin_readers import Widened
 from symgraph.orbit.uneven import Restate, Slant
+from symgraph.orbit.updated import Updated
 from symgraph.symmetry.axis_parts import Piece
-from symgraph.symmetry.dimension import Family, constant_name, family_of, lean_name, piece_name, port_name, shear_name
+from symgraph.symmetry.dimension import (
+    Family,
+    constant_name,
+    family_of,
+    lean_name,
+    piece_name,
+    port_name,
+    shear_name,
+    update_name,
+)
 from symgraph.symmetry.families import Spectral, sides
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.thin import Thin
@@ -150,6 +160,10 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
         yield Freedom(
             Family.SPECTRAL, gains.gain, f"spectrum of {gains.gain}", (), partial(_spun, symmetry, gains), settled=False
         )
+    for update in symmetry.updates:
+        name, shape = update_name(update), (sum(prod(symmetry.graph.state[free].shape) for free in update.free),)
+        make = _alone(partial(Updated, symmetry, update))
+        yield Freedom(Family.UPDATE, name, f"update by {name}", shape, make, LOGARITHM, settled=False)
     for statistics in symmetry.statistics:
         name, shape = " + ".join(statistics.tensors), (len(statistics.tensors), *_shape(symmetry, statistics.gain))
         label, make = f"statistics of {statistics.node}", _alone(partial(Restate, NormCall(symmetry.graph, statistics)))

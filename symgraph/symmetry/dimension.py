@@ -24,11 +24,13 @@ from symgraph.errors import UsageError
 from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Constant, Lean, Port, beside, nested
 from symgraph.symmetry.fold import WIDTH, Folded, fold, wrapped
+from symgraph.symmetry.lengths import Radial
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.sizes import Sizes
 from symgraph.symmetry.structure import Space, Structure
 from symgraph.symmetry.terms import Leaf, Product, Term
 from symgraph.symmetry.thin import Thin
+from symgraph.symmetry.updates import Update
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -49,6 +51,7 @@ class Family(StrEnum):
     THIN = "thin stream"
     SHEAR = "sheared stream"
     SPECTRAL = "gain of one spectrum"
+    UPDATE = "update of a matrix"
     STATISTICS = "stored statistics"
     RADIAL = "length"
     NUMBER = "learned number"
@@ -119,7 +122,8 @@ def dimension(symmetry: Structure) -> Dimension:
 
 
 def _tensors(symmetry: Structure, member: object) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for name in nested(member, str) if name in symmetry.graph.state))
+    named = () if isinstance(member, Space) else nested(member, str)
+    return tuple(dict.fromkeys(name for name in named if name in symmetry.graph.state))
 
 
 # -- counting ------------------------------------------------------------------------------------------------------
@@ -131,9 +135,15 @@ Count = tuple[Family, str, Any, object]
 
 
 def _counts(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
+    yield from (others := list(_of_others(symmetry, sizes)))
+    for update in symmetry.updates:
+        yield Family.UPDATE, update_name(update), _of_update(symmetry, update, sizes, others), update
+
+
+def _of_others(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
     for space in symmetry.spaces:
         if not space.rigid:
-            yield Family.SPACE, space.name, _of_space(symmetry, space, sizes), ()
+            yield Family.SPACE, space.name, _of_space(symmetry, space, sizes), space
     for name, sites in symmetry.gain_sites.items():
         spaces = {site.start: [symmetry.frame(frame).space for frame in site.frames] for site in sites}.values()
         known = all(space >= 0 for together in spaces for space in together)
@@ -275,6 +285,28 @@ def _uneven(symmetry: Structure, sizes: Measure) -> Iterator[Count]:
         yield Family.STATISTICS, " + ".join(statistics.tensors), len(statistics.tensors) * length, statistics
 
 
+def _of_update(symmetry: Structure, update: Update, sizes: Measure, others: list[Count]) -> Any:
+    """All numbers of what may be anything, less the directions that others have of these."""
+    lengths = ([_length(symmetry, term, sizes) for term in symmetry.terms[name]] for name in update.free)
+    inside = (number for _, _, number, member in others if _is_within(symmetry, member, update))
+    return sum(prod(sizes, start=1) for sizes in lengths) - sum(inside)
+
+
+def _is_within(symmetry: Structure, member: object, update: Update) -> bool:
+    """Whether the matrices of an update make up for what a space or a member of a family changes."""
+    free = {*update.free}
+    if isinstance(member, Space):
+        frames = [f.id for f in symmetry.frames if f.space == member.id and (member.is_matrix or any(f.scale))]
+        return free.issuperset(symmetry.parameters_of_frames(frames))
+    if isinstance(member, Radial):
+        return free.issuperset(member.tensors)
+    if isinstance(member, Constant):
+        changed = {member.source.piece.parameter, *(share.port.piece.parameter for share in member.shares)}
+        return member.source.piece.parameter in free or (changed <= {*update.named} and not free.isdisjoint(changed))
+    reader = member.plane.reader if isinstance(member, Lean) else member.reader if isinstance(member, Thin) else member
+    return (reader.parameter if isinstance(reader, Piece) else reader) in free
+
+
 def piece_name(symmetry: Structure, piece: Piece) -> str:
     """A parameter, with the range of entries where the piece is only a part of it."""
     if piece.size == piece.length(symmetry.graph.state[piece.parameter].shape):
@@ -286,6 +318,11 @@ def piece_name(symmetry: Structure, piece: Piece) -> str:
 def lean_name(symmetry: Structure, lean: Lean) -> str:
     """The reader that leans, with the range of its rows where only some do."""
     return piece_name(symmetry, lean.plane.reader if lean.rows is None else lean.rows)
+
+
+def update_name(update: Update) -> str:
+    """The parameters that may be anything."""
+    return " + ".join(update.free)
 
 
 def shear_name(symmetry: Structure, shear: Shear) -> str:

@@ -8,15 +8,16 @@
 - a *shear* (`symmetry.shears`): what stands along a stream that norms and linear maps alone read and write, where a
   multiple of a direction that norms do not see is added, as large as the value is along one that they never write;
 - *thin* streams (`symmetry.thin`): readers of what one map alone writes from fewer dimensions;
+- *updates* (`symmetry.updates`): what is added beside a matrix that could make it by itself;
 - *statistics*: stored means and variances that gain and bias can make up for;
 - *radial* (`symmetry.lengths`): maps whose result is divided by its own length, so that a common factor is invisible,
   and maps beside a learned number that can make up for it;
 - *spectral* gains: those that a centred norm may have with one and the same spectrum, where it writes into a centred
   stream, and the streams before and after it turn with them.
 
-Constants on their way through two matrices or against a norm's output, leans on a gain, shears, thin streams, spectral
-gains and statistics depend on the parameters in a way that no affine map with fixed coefficients expresses. They are
-found, verified and counted; the canonical form leaves them as they are.
+Constants on their way through two matrices or against a norm's output, leans on a gain, shears, thin streams, updates,
+spectral gains and statistics depend on the parameters in a way that no affine map with fixed coefficients expresses.
+They are found, verified and counted; the canonical form leaves them as they are.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from symgraph.symmetry.families import Centred, Constant, Lean, Spectral, Statis
 from symgraph.symmetry.lengths import Radial
 from symgraph.symmetry.shears import Shear
 from symgraph.symmetry.thin import Thin
+from symgraph.symmetry.updates import Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,3 +23,4 @@ class Families:
     spectral: tuple[Spectral, ...] = ()
     statistics: tuple[Statistics, ...] = ()
     radial: tuple[Radial, ...] = ()
+    updates: tuple[Update, ...] = ()

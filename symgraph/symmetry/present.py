@@ -214,6 +214,10 @@ SENTENCES: dict[tuple[Family, bool], tuple[str, str]] = {
         "1 gain can move along those of its spectrum while the streams before and after it turn",
         "{n} gains can move along those of their spectrum while the streams before and after them turn",
     ),
+    (Family.UPDATE, True): (
+        "1 matrix can make up for whatever is added beside it",
+        "{n} times matrices can make up for whatever is added beside them",
+    ),
     (Family.RADIAL, True): (
         "the length of what 1 map writes has no effect",
         "the lengths of what {n} maps write have no effect",

@@ -13,6 +13,7 @@ from symgraph.symmetry.families import Port, Statistics, nested
 from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.structure import Glued, Structure
 from symgraph.symmetry.terms import Term, leaves
+from symgraph.symmetry.updates import Update
 
 
 def problems(symmetry: Structure) -> Iterator[str]:
@@ -126,10 +127,10 @@ def _families(symmetry: Structure) -> Iterator[str]:
 
 
 def _named(member: object) -> Iterable[str]:
-    """The parameters that a family speaks of; statistics name their call and its arguments as well."""
+    """The parameters that a family speaks of; statistics and updates name calls as well."""
     if isinstance(member, Statistics):
         return (*member.tensors, member.gain, member.bias)
-    return nested(member, str)
+    return member.named if isinstance(member, Update) else nested(member, str)
 
 
 def _misplaced(symmetry: Structure, piece: Piece, frames: set[int]) -> Iterator[str]:
