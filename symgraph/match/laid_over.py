@@ -90,7 +90,8 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
     count = sum(b[n].numel() for n in weights)
 
     def start(which: Canonical, at: Nearest, of: State) -> State:
-        return with_nearer_signs(symmetry, adopted(symmetry, match.brought(which, at).apply(of), b), b, weights)
+        there = adopted(symmetry, match.brought(which, at).apply(of), b, lambda here: square(here, b, weights))
+        return with_nearer_signs(symmetry, there, b, weights)
 
     here = start(model, found, a)
     brief = square(here, b, weights)

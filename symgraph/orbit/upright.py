@@ -6,7 +6,7 @@ statistics become those of another model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -57,13 +57,27 @@ def tilted(symmetry: SymmetryGraph) -> tuple[Constant, ...]:
     return tuple(constant for constant in symmetry.constants if constant.whole and not constant.settled)
 
 
-def adopted(symmetry: SymmetryGraph, state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> State:
-    """The state with the tilted biases and the stored statistics of another model in the same basis."""
+def adopted(
+    symmetry: SymmetryGraph,
+    state: Mapping[str, Tensor],
+    like: Mapping[str, Tensor],
+    far: Callable[[State], float],
+) -> State:
+    """The state with the stored statistics of another model in the same basis, and such tilted biases as bring it near.
+
+    What reads a tilted bias is tilted by one over its height above a plane. Of a model that has noise that may be next
+    to nothing, and its bias would then turn the readers around.
+
+    Args:
+        far: how far a state is from the other model.
+    """
     out, clean = to_clean_gauge(symmetry, state)
+    back = out.inverse()
     _, other = to_clean_gauge(symmetry, like)
     for constant in tilted(symmetry):
-        clean = Shift(constant, constant.source.mean(other) - constant.source.mean(clean)).apply(clean)
-    clean = out.inverse().apply(clean)
+        there = Shift(constant, constant.source.mean(other) - constant.source.mean(clean)).apply(clean)
+        clean = min(clean, there, key=lambda at: far(back.apply(at)))
+    clean = back.apply(clean)
     for statistics in symmetry.statistics:
         changes = torch.stack([like[name] - clean[name] for name in statistics.tensors])
         clean = Restate(NormCall(symmetry.graph, statistics), changes).apply(clean)

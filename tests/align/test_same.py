@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from symgraph.orbit.coordinates import Coordinates, inner
 from symgraph.orbit.fitted import drawn, fitted, square
 from symgraph.orbit.shearing import added
 from symgraph.orbit.steps import rescale
-from symgraph.orbit.upright import upright
+from symgraph.orbit.upright import adopted, upright
 from symgraph.prove.sample import moved
 from symgraph.prove.verify import family_names
 from symgraph.tracing.sampling import float64
@@ -156,6 +157,21 @@ def test_a_gain_that_noise_carried_through_zero_keeps_its_readers() -> None:
     before, after = (square(state, b, weights_of(b)) for state in (here, near))
     assert after < 0.01 * before and torch.sign(near[name][0]) == -torch.sign(b[name][0])
     assert with_nearer_signs(found.symmetry, a, a, weights_of(a)) is a
+
+
+def test_a_tilted_bias_is_adopted_unless_it_turns_its_readers() -> None:
+    found = case("gpt2-untied")
+    gain, bias = "transformer.ln_f.weight", "transformer.ln_f.bias"
+    a = float64(found.state(1))
+    far = partial(square, target=a, weights=weights_of(a))
+    tilted = float64(moved(found.symmetry, a, seed=2, families=[f"constant {bias}"]))
+    assert far(adopted(found.symmetry, tilted, a, far)) < 1e-12 * far(tilted)
+    # Nearly in the plane of what norms give: readers of such a bias would have to be steep.
+    height = torch.arange(8.0, dtype=torch.float64) - 3.5 + 1e-4
+    level = {**a, bias: a[gain] * height}
+    apart = partial(square, target=level, weights=weights_of(level))
+    assert apart(adopted(found.symmetry, a, level, apart)) < 1.001 * apart(a)
+    assert apart(adopted(found.symmetry, a, level, lambda at: float((at[bias] - level[bias]).norm()))) > 100 * apart(a)
 
 
 def test_what_is_no_noise_has_to_explain_more() -> None:
