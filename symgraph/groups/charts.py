@@ -8,7 +8,7 @@ and whatever is differentiated are in the dtype of the training.
     rotary        an angle for each frequency pair, and where it is full the logarithm of its radius
     invertible    the current matrix + X, with its condition number held below a limit
     scales        exp(X)
-    assignment    the permutation nearest to the scores 1 + X, with the gradient of the scores (straight-through)
+    assignment    the permutation nearest to the scores LEAD + X, with their gradient (straight-through)
 
 No chart uses a polar factor from an SVD: its gradient is not finite at an orthogonal matrix.
 """
@@ -277,8 +277,12 @@ class Scales:
         self.current = parts["log"].to(self.current)
 
 
+# Of a unit's own place over all others at the start: some ten steps of the usual rate, or hardly anything would move.
+LEAD = 0.1
+
+
 class Assigned:
-    """Permutations by assignment on scores 1 + X, with the gradient of the scores: latent (F, n, n).
+    """Permutations by assignment on scores LEAD + X, with the gradient of the scores: latent (F, n, n).
 
     Source: straight-through estimation as in Theus et al., arXiv 2506.22712, section 4.
     """
@@ -288,8 +292,12 @@ class Assigned:
         self.latents = {"scores": _zeros((*on.fibre, size, size), dtype, device)}
         self.eye = torch.eye(size, dtype=dtype, device=device)
 
+    def scores(self) -> Tensor:
+        """What is assigned by, differentiable; at the start for every unit its own place, by `LEAD`."""
+        return LEAD * self.eye + self.latents["scores"]
+
     def _index(self) -> Tensor:
-        scores = self.eye + self.latents["scores"].detach()
+        scores = self.scores().detach()
         return assignment(scores.reshape(-1, *scores.shape[-2:])).reshape(scores.shape[:-1])
 
     def matrix(self) -> Tensor:

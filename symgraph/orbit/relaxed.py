@@ -20,7 +20,7 @@ from torch import Tensor
 from symgraph.groups.charts import Assigned, Rotation
 from symgraph.groups.elements import Element
 
-SHARPNESS = 10.0
+SHARPNESS = 100.0
 ROUNDS = 20
 _OWN = ("slack", "free")
 
@@ -43,7 +43,7 @@ class Relaxed:
         if isinstance(self.exact, Rotation):
             whole = matrix + self.slack * self.latents["free"]
             return Element(matrix=whole)
-        soft = sinkhorn(SHARPNESS * (self.exact.eye + self.latents["scores"]))
+        soft = sinkhorn(SHARPNESS * self.exact.scores())
         whole = matrix + self.slack * (soft - matrix)
         return Element.rotation(whole)
 

@@ -13,7 +13,7 @@ from symgraph.groups.elements import IndexSet
 from symgraph.groups.frequency_pairs import over_pairs
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.canonical import canonicalise
-from symgraph.orbit.descent_options import MotionOptions
+from symgraph.orbit.descent_options import DescentOptions, MotionOptions
 from symgraph.orbit.motion import Motion, chart_name, moving
 from symgraph.orbit.relaxed import Relaxed, sinkhorn
 from symgraph.orbit.steps import Act
@@ -131,6 +131,20 @@ def test_assignment_is_hard_forward_and_soft_backward() -> None:
     found[:, 2, 3].sum().backward()  # type: ignore[no-untyped-call]
     grad = chart.latents["scores"].grad
     assert grad is not None and float(grad[0, 2, 3]) == 1.0 and float(grad.abs().sum()) == 3.0
+
+
+def test_a_planted_permutation_is_found_at_the_usual_rate() -> None:
+    generator = torch.Generator().manual_seed(0)
+    units = torch.randn(3, 24, 16, generator=generator)
+    planted = torch.stack([torch.randperm(24, generator=generator) for _ in range(3)])
+    goal = units.gather(1, planted.unsqueeze(-1).expand_as(units))
+    chart = Assigned(IndexSet(24, "halves", FIBRE), torch.float32, CPU)
+    optimiser = torch.optim.Adam(chart.latents.values(), lr=DescentOptions().lr)
+    for _ in range(30):
+        optimiser.zero_grad()
+        (chart.matrix() @ units - goal).square().sum().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    assert torch.equal(chart.element().index, planted)
 
 
 def test_skew_and_cayley() -> None:
