@@ -144,7 +144,8 @@ def test_a_planted_permutation_is_found_at_the_usual_rate() -> None:
         optimiser.zero_grad()
         (chart.matrix() @ units - goal).square().sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    assert torch.equal(chart.element().index, planted)
+    index = chart.element().index
+    assert index is not None and torch.equal(index, planted)
 
 
 def test_skew_and_cayley() -> None:
