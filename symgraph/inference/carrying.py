@@ -211,8 +211,8 @@ class Carrier:
             dims = [i for i, token in enumerate(tokens) if token.axis in unseen.split()] if unseen else _mixed(tokens)
             if self._alike(spot, dims) is None:
                 yield Seen()
-        elif law == "output":
-            yield self._added(a, operand, spot)
+        elif law in ("output", "minus"):
+            yield self._added(a, operand, spot if law == "output" else replace(spot, factor=-spot.factor))
         elif operand in (*rule.chooses, *rule.differs):
             yield self._compared(a, operand, spot)
         elif law is not None:

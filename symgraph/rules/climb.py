@@ -214,7 +214,7 @@ def _with_laws(rule: Rule) -> Rule:
         others = [
             other.name for other in operands if other is not operand and rule.shift.get(other.name) != operand.name
         ]
-        for law in () if operand.name in rule.blind else ("none", "output", *others):
+        for law in () if operand.name in rule.blind else ("none", "output", "minus", *others):
             if _holds(replace(rule, shift={operand.name: law}), "shift"):
                 rule = replace(rule, shift={**rule.shift, operand.name: law})
                 break

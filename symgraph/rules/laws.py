@@ -148,6 +148,8 @@ def _drawn(trial: Trial, shape: list[int]) -> torch.Tensor:
 def _arriving(trial: Trial, name: str, law: str, constant: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
     """What a constant that is added to an operand adds to the result."""
     operands, results = trial.tokens
+    if law == "minus":
+        return -_arriving(trial, name, "output", constant, result)
     if law == "output":
         gone = [axis for axis, token in enumerate(operands[name]) if token.axis == trial.rule.reduces]
         return (constant if constant.dim() <= result.dim() else constant.squeeze(gone)).expand_as(result)

@@ -113,7 +113,11 @@ KEYS = (
         "blind", "strings", "For an operand, an axis or several: adding something constant along these changes nothing."
     ),
     Key("radial", "text", "An operand whose length is not seen: a common positive factor changes nothing."),
-    Key("shift", "strings", "What adding a constant to an operand does to the result."),
+    Key(
+        "shift",
+        "strings",
+        "What adding a constant to an operand adds to the result: output, minus, none, or the operand to multiply by.",
+    ),
     Key("chooses", "texts", "Operands of whose entries one is chosen: what is added to all is added to the result."),
     Key("differs", "texts", "Two operands of which the difference alone is seen: what is added to both is not."),
     Key("centred", "text", "An axis whose mean is neither seen nor produced."),

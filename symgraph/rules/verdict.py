@@ -170,6 +170,6 @@ def _mentions(rule: Rule, operands: list[str]) -> Iterator[Finding]:
             hint = f"one of {', '.join(operands)}"
             yield key, entry, "bad-signature", f"`{name}` is no operand of the signature", hint
     for name, law in rule.shift.items():
-        if law not in ("output", "none", *operands):
-            hint = f"one of output, none, {', '.join(operands)}"
+        if law not in ("output", "minus", "none", *operands):
+            hint = f"one of output, minus, none, {', '.join(operands)}"
             yield "shift", name, "bad-signature", f"`{law}` is no operand of the signature", hint

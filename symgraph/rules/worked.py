@@ -133,7 +133,7 @@ def _laws(rule: Rule) -> Iterator[str]:
 
 
 def _arrives(law: str) -> str:
-    known = {"none": "is not seen", "output": "is added to the result"}
+    known = {"none": "is not seen", "output": "is added to the result", "minus": "is taken from the result"}
     return known.get(law, f"is added to the result after the product with {law}")
 
 
