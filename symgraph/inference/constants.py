@@ -247,7 +247,7 @@ class System:
 
 
 def find_constants(
-    flow: Flow, readers: list[PlaneReader], lent: Lent, means: frozenset[Place] = frozenset()
+    flow: Flow, readers: list[PlaneReader], lent: Lent, means: frozenset[Place], unseen: frozenset[Place]
 ) -> list[Constant]:
     """Every family of constants, in the order of the program; those of equal entries alone come last.
 
@@ -255,11 +255,12 @@ def find_constants(
         lent: a table that something else reads as well, which sees nothing of a constant in it, with the one call that
             it counts in.
         means: where the mean of what is written is not seen in any case.
+        unseen: where the mean of a parameter is not seen in any case for other reasons.
     """
     entire = list(_families(System(flow, readers, lent).carried(), means))
     known = {constant.source for constant in entire}
     together = {_ports(constant) for constant in entire if not any(share.path for share in constant.shares)}
-    even = _families(System(flow, readers, lent, means).carried())
+    even = _families(System(flow, readers, lent, means | unseen).carried())
     new = (constant for constant in even if constant.source not in known and _ports(constant) not in together)
     return [*entire, *(replace(constant, even=True) for constant in new if _is_own(flow, constant))]
 

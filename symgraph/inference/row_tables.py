@@ -11,8 +11,9 @@ from symgraph.inference.applied import Applied
 from symgraph.inference.flow import Flow
 from symgraph.ir import Node, Ref
 from symgraph.ir import Tensor as Meta
-from symgraph.symmetry.axis_parts import pieces
-from symgraph.symmetry.families import Centred
+from symgraph.symmetry.axis_parts import Piece, pieces
+from symgraph.symmetry.families import Centred, means, ones
+from symgraph.symmetry.terms import Leaf, multiplied
 from symgraph.tracing.interpreter import call
 
 _FILLING = frozenset({"aten.masked_fill.Scalar", "aten.where.ScalarOther", "aten.where.ScalarSelf"})
@@ -28,15 +29,20 @@ def find_blind(flow: Flow) -> list[Centred]:
     """
     found: list[Centred] = []
     for node in _behind(flow):
-        for axis, n in enumerate(node.shape):
-            (piece, *more) = pieces(node.target, axis, flow.d.terms[node.target][axis])
-            shape = [1 if i == axis else m for i, m in enumerate(node.shape)]
-            generator = torch.Generator().manual_seed(0)
-            change = torch.randn(shape, generator=generator, dtype=torch.float64).expand(node.shape)
-            frame = getattr(piece.term, "frame", -1)
-            if n > 1 and not more and frame >= 0 and _invisible(flow, node.name, change):
+        for axis, term in enumerate(flow.d.terms[node.target]):
+            (piece, *more) = pieces(node.target, axis, term)
+            frames = [leaf.frame for leaf in multiplied(piece.term) if isinstance(leaf, Leaf) and leaf.size > 1]
+            unseen = (f for f in frames if f >= 0 and _invisible(flow, node.name, _even_along(node.shape, piece, f)))
+            if not more and (frame := next(unseen, None)) is not None:
                 found.append(Centred(frame, (piece,), True))
     return found
+
+
+def _even_along(shape: tuple[int, ...], piece: Piece, frame: int) -> Tensor:
+    """A change of a parameter that is constant along one of the factors of its axis, and varies along all else."""
+    generator = torch.Generator().manual_seed(0)
+    multiples = torch.randn(means(piece, frame, torch.zeros(shape)).shape, generator=generator, dtype=torch.float64)
+    return ones(piece, frame, multiples).expand(shape)
 
 
 def _behind(flow: Flow) -> list[Node]:
@@ -45,11 +51,17 @@ def _behind(flow: Flow) -> list[Node]:
     seen = set(todo)
     while todo:
         a = flow.applied.get(todo.pop())
-        for ref in a.node.refs() if a is not None and (_passes(flow, a) or _fills(a.node)) else ():
+        passes = a is not None and (_passes(flow, a) or _fills(a.node))
+        for ref in a.node.refs() if a is not None and passes else _added(a):
             if ref not in seen:
                 seen.add(ref)
                 todo.append(ref)
-    return [n for n in flow.graph.parameters.values() if n.name in seen and len(n.shape) > 1]
+    return [n for n in flow.graph.parameters.values() if n.name in seen]
+
+
+def _added(a: Applied | None) -> list[str]:
+    """What a call adds at its end."""
+    return [a.binding.operands[a.rule.adds][0].name] if a is not None and a.rule.adds in a.binding.operands else []
 
 
 def _blind_operands(a: Applied) -> list[Ref]:
@@ -95,9 +107,10 @@ def _is_alike(change: Tensor, axis: int) -> bool:
 
 
 def _goes_on(flow: Flow, a: Applied, value: str, operand: str | None, change: Tensor) -> bool:
-    if not _passes(flow, a) or not isinstance(a.node.result, Meta):
+    adds = operand is not None and operand == a.rule.adds
+    if not (adds or _passes(flow, a)) or not isinstance(a.node.result, Meta):
         return False
-    if not a.rule.structure and not _is_multiple(flow, a) and a.rule.shift.get(operand or "") != "output":
+    if not (adds or a.rule.structure or _is_multiple(flow, a)) and a.rule.shift.get(operand or "") != "output":
         return False
     given = {ref: change if ref == value else _neutral(flow, ref, change) for ref in a.node.refs()}
     return _invisible(flow, a.node.name, call(flow.graph, a.node.name, given))

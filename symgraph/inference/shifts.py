@@ -27,16 +27,16 @@ def find_families(d: Draft, traced: Graph) -> Families:
     """Every family, in program order."""
     flow = Flow(d)
     centring, shearing, reading = Centring(flow), Shearing(flow), find_readers(flow)
-    written = centring.written()
-    means = frozenset(piece.place for c in written for piece in c.pieces)
-    constants = find_constants(flow, reading, centring.tables(), means)
+    written, blind = centring.written(), find_blind(flow)
+    means, unseen = (frozenset(piece.place for c in found for piece in c.pieces) for found in (written, blind))
+    constants = find_constants(flow, reading, centring.tables(), means, unseen)
     # Where a norm's bias has moved on, its readers' plane goes through zero.
     moved = {constant.source.piece.parameter for constant in constants if constant.moves}
     readers = [replace(r, plane=_lowered(r.plane, moved)) for r in reading]
     alone = {constant: plane for constant in constants if (plane := _unseen(constant)) is not None}
     leans = [*_leans(flow, readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
     others = [_lowered_head(constant, moved) for constant in constants if constant not in alone]
-    centred = (*written, *_read(readers), *find_blind(flow))
+    centred = (*written, *_read(readers), *blind)
     covered = {piece.place for c in centred for piece in c.pieces} | _leaning(constants, leans)
     thin = tuple(find_thin(flow, reading, covered))
     return Families(

@@ -136,6 +136,22 @@ def _mean_of_values(writer: Writer, given: dict[str, Any]) -> bool:
     return True
 
 
+def _norms_of_groups(writer: Writer, given: dict[str, Any]) -> bool:
+    """A group norm of rows as the layer norm of each group, and its gain and bias."""
+    if len(writer.node.shape) != 2 or not 1 < given["num_groups"] < writer.node.shape[1]:
+        return False
+    rows, channels = writer.node.shape
+    inside = channels // given["num_groups"]
+    cut = (rows, given["num_groups"], inside)
+    found = writer.call("aten.reshape.default", (given["input"], cut), cut)
+    found = writer.call("aten.layer_norm.default", (found, (inside,), None, None, given["eps"]), cut)
+    found = writer.call("aten.reshape.default", (found, (rows, channels)), (rows, channels))
+    for target, operand in (("aten.mul.Tensor", given["weight"]), ("aten.add.Tensor", given["bias"])):
+        if operand is not None:
+            found = writer.call(target, (found, operand), writer.node.shape)
+    return True
+
+
 def _length(writer: Writer, given: dict[str, Any]) -> bool:
     order = 2 if given["p"] is None else given["p"]
     writer.call(
@@ -260,6 +276,7 @@ _FORMS: dict[str, Form] = {
     "aten.baddbmm.default": _batched_product_added,
     "aten.div.Tensor": _mean_of_values,
     "aten.norm.ScalarOpt_dim": _length,
+    "aten.group_norm.default": _norms_of_groups,
     "aten.einsum.default": _einsum,
     "aten.index_put.default": _put,
 }
