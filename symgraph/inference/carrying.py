@@ -229,8 +229,8 @@ class Carrier:
         alike = self._alike(spot, gone)
         if alike is None:
             return Seen()
-        rows = None if alike.rows is None else _along(alike.rows, tokens, result, a.node.shape)
-        return Passed(a.node.name, alike.moved(_along(alike.at, tokens, result, a.node.shape), rows))
+        rows = None if alike.rows is None else numbers_in_result(alike.rows, tokens, result, a.node.shape)
+        return Passed(a.node.name, alike.moved(numbers_in_result(alike.at, tokens, result, a.node.shape), rows))
 
     def _compared(self, a: Applied, operand: str, spot: Spot) -> Seen | Chosen:
         arrived, rule = self._added(a, operand, spot), a.rule
@@ -385,7 +385,7 @@ def _run(like: Piece, whole: Tensor) -> tuple[Piece, ...] | None:
     return (replace(like, start=start, stop=stop),) if alone and torch.equal(whole[start:stop], counted) else None
 
 
-def _along(numbers: Tensor, tokens: Tokens, result: Tokens, shape: tuple[int, ...]) -> Tensor:
+def numbers_in_result(numbers: Tensor, tokens: Tokens, result: Tokens, shape: tuple[int, ...]) -> Tensor:
     """An operand's numbers at the positions of the result; where it lacks an axis they are the same all along it."""
     order = {token.name: i for i, token in enumerate(result)}
     kept = [i for i, token in enumerate(tokens) if token.name in order]

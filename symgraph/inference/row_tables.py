@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from symgraph.inference.applied import Applied
+from symgraph.inference.carrying import numbers_in_result
 from symgraph.inference.flow import Flow
 from symgraph.ir import Node, Ref
 from symgraph.ir import Tensor as Meta
@@ -107,10 +108,12 @@ def _is_alike(change: Tensor, axis: int) -> bool:
 
 
 def _goes_on(flow: Flow, a: Applied, value: str, operand: str | None, change: Tensor) -> bool:
-    adds = operand is not None and operand == a.rule.adds
-    if not (adds or _passes(flow, a)) or not isinstance(a.node.result, Meta):
+    if not isinstance(a.node.result, Meta):
         return False
-    if not (adds or a.rule.structure or _is_multiple(flow, a)) and a.rule.shift.get(operand or "") != "output":
+    if operand is not None and (operand == a.rule.adds or (_passes(flow, a) and a.rule.shift.get(operand) == "output")):
+        tokens, result = a.binding.operands[operand][1], a.binding.results[0]
+        return _invisible(flow, a.node.name, numbers_in_result(change, tokens, result, a.node.shape))
+    if not (_passes(flow, a) and (a.rule.structure or _is_multiple(flow, a))):
         return False
     given = {ref: change if ref == value else _neutral(flow, ref, change) for ref in a.node.refs()}
     return _invisible(flow, a.node.name, call(flow.graph, a.node.name, given))

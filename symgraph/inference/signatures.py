@@ -38,7 +38,10 @@ class SignatureEquations:
             for name, (ref, tokens) in binding.operands.items()
         }
         self.core: dict[str, Ref] = {}
+        self.factors: dict[str, list[tuple[Ref, int]]] = {}
         self.has_gain = self.rule.gain in self.operands
+        marked = (token for result in self.results for token, _ in result if token.mark == "~")
+        self.only_permuted = frozenset(token.name for token in marked)
 
     def axes(self) -> tuple[Axes, ...]:
         """The axes of all results; makes the equations."""
@@ -66,26 +69,31 @@ class SignatureEquations:
             for token, axis in tensor:
                 if token.name.startswith("_"):
                     self.store.rigid(axis, "no claim is made about this axis")
-        for tensor in self._core_tensors():
+        for operand, tensor in self._core_tensors():
             for token, axis in tensor:
                 if not token.batch and token.claimed:
-                    self._occurs(token, axis)
+                    self._occurs(token, axis, operand)
         for name, axis in self.core.items():
-            self.store.bound(axis, self.rule.admits[name])
+            for factor in dict.fromkeys((axis, *(other for other, _ in self.factors.get(name, ())))):
+                self.store.bound(factor, self.rule.admits[name])
 
-    def _core_tensors(self) -> Iterator[Labelled]:
-        yield from (t for operand, t in self.operands.items() if operand not in (self.rule.gain, self.rule.adds))
+    def _core_tensors(self) -> Iterator[tuple[str, Labelled]]:
+        yield from (
+            (operand, t) for operand, t in self.operands.items() if operand not in (self.rule.gain, self.rule.adds)
+        )
         if not self.has_gain:
-            yield from self.results
+            yield from (("", result) for result in self.results)
 
-    def _occurs(self, token: AxisToken, axis: Ref) -> None:
+    def _occurs(self, token: AxisToken, axis: Ref, operand: str) -> None:
+        core = self.core.setdefault(token.name, axis ^ (token.mark == "'"))
         if token.mark == "~":
-            self._permute_with(self.core.setdefault(token.name, axis), axis)
-            return
-        covariant = axis ^ (token.mark == "'")
-        if token.name in self.core:
-            self.store.unify(self.core[token.name], covariant)
-        self.core.setdefault(token.name, covariant)
+            self._permute_with(core, axis)
+            if token.name in self.factors:
+                self._relate(axis, tuple(self.factors[token.name]))
+        elif operand in self.rule.product and token.name in self.only_permuted:
+            self.factors.setdefault(token.name, []).append((axis, self.rule.product[operand]))
+        else:
+            self.store.unify(core, axis ^ (token.mark == "'"))
 
     def _permute_with(self, axis: Ref, other: Ref) -> None:
         self.gathering.links.append((axis, other))

@@ -101,7 +101,11 @@ KEYS = (
     Key("sizes", "strings", "The argument that gives the size of an axis."),
     Key("reduces", "text", "An axis that the result no longer has."),
     Key("when", "condition", "A condition on the arguments; where it is false the rule is silent."),
-    Key("product", "numbers", "The result's element is the product of the operands' to these powers."),
+    Key(
+        "product",
+        "numbers",
+        "The result's element is the product of the operands' to these powers; `~` there says that it has no scale.",
+    ),
     Key("gain", "text", "The operand that multiplies the result at the end."),
     Key("adds", "text", "The operand that is added to the result at the end."),
     Key(

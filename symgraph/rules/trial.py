@@ -268,6 +268,8 @@ class Trial:
         }
         result = {name: torch.ones(element.co.shape[0], dtype=torch.float64) for name, element in drawn.items()}
         elements: dict[str, Elements] = {}
+        # Where the result is only permuted, the last operand undoes what the others do.
+        closing = {name: [o for o in self.core if self._has(o, name)][-1] for name in self._only_permuted}
         # What is added at the end is in the frame of the result.
         for name in (operand for operand in self.values if operand != self.rule.adds):
             own = dict(drawn)
@@ -277,7 +279,9 @@ class Trial:
                 if name in self.same:
                     own[axis] = elements[self.same[name]][axis]
                 else:
-                    own[axis] = scaled(drawn[axis].bare, kind.random_scales(on[axis], self.generator))
+                    closes = closing.get(axis) == name
+                    scale = 1.0 / result[axis] if closes else kind.random_scales(on[axis], self.generator)
+                    own[axis] = scaled(drawn[axis].bare, scale)
                 power = self.rule.product.get(name, 0)
                 result[axis] = result[axis] * own[axis].co.sum(1) ** power
             elements[name] = own
@@ -286,6 +290,11 @@ class Trial:
             for name, element in drawn.items()
         }
         return elements | dict.fromkeys(("", *(operand for operand in self.values if operand == self.rule.adds)), after)
+
+    @property
+    def _only_permuted(self) -> set[str]:
+        """The axes of which the result has the permutation alone."""
+        return {token.name for tokens in self.tokens[1] for token in tokens if token.mark == "~"}
 
 
 def act(value: torch.Tensor, tokens: Tokens, elements: Elements) -> torch.Tensor:
