@@ -15,6 +15,7 @@ from symgraph.ir import Tensor as Meta
 from symgraph.symmetry.axis_parts import Piece, pieces
 from symgraph.symmetry.families import Centred, means, ones
 from symgraph.symmetry.terms import Leaf, multiplied
+from symgraph.tracing.arguments import PATTERN
 from symgraph.tracing.interpreter import call
 
 _FILLING = frozenset({"aten.masked_fill.Scalar", "aten.where.ScalarOther", "aten.where.ScalarSelf"})
@@ -110,10 +111,13 @@ def _is_alike(change: Tensor, axis: int) -> bool:
 def _goes_on(flow: Flow, a: Applied, value: str, operand: str | None, change: Tensor) -> bool:
     if not isinstance(a.node.result, Meta):
         return False
-    if operand is not None and (operand == a.rule.adds or (_passes(flow, a) and a.rule.shift.get(operand) == "output")):
+    if operand is not None and operand == a.rule.adds:
         tokens, result = a.binding.operands[operand][1], a.binding.results[0]
-        return _invisible(flow, a.node.name, numbers_in_result(change, tokens, result, a.node.shape))
-    if not (_passes(flow, a) and (a.rule.structure or _is_multiple(flow, a))):
+        inside = {token.name for token in tokens} <= {token.name for token in result}
+        return inside and _invisible(flow, a.node.name, numbers_in_result(change, tokens, result, a.node.shape))
+    if not _passes(flow, a) or a.node.target.startswith(PATTERN):
+        return False
+    if not a.rule.structure and not _is_multiple(flow, a) and a.rule.shift.get(operand or "") != "output":
         return False
     given = {ref: change if ref == value else _neutral(flow, ref, change) for ref in a.node.refs()}
     return _invisible(flow, a.node.name, call(flow.graph, a.node.name, given))

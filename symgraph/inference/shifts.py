@@ -27,9 +27,14 @@ def find_families(d: Draft, traced: Graph) -> Families:
     """Every family, in program order."""
     flow = Flow(d)
     centring, shearing, reading = Centring(flow), Shearing(flow), find_readers(flow)
-    written, blind = centring.written(), find_blind(flow)
-    means, unseen = (frozenset(piece.place for c in found for piece in c.pieces) for found in (written, blind))
+    written = centring.written()
+    means = frozenset(piece.place for c in written for piece in c.pieces)
+    blind = [c for c in find_blind(flow) if means.isdisjoint(piece.place for piece in c.pieces)]
+    unseen = frozenset(piece.place for c in blind for piece in c.pieces)
     constants = find_constants(flow, reading, centring.tables(), means, unseen)
+    # Where nothing sees any constant of a bias its mean is none of its own.
+    idle = {c.source.piece.place for c in constants if c.whole and not c.shares}
+    blind = [c for c in blind if idle.isdisjoint(piece.place for piece in c.pieces)]
     # Where a norm's bias has moved on, its readers' plane goes through zero.
     moved = {constant.source.piece.parameter for constant in constants if constant.moves}
     readers = [replace(r, plane=_lowered(r.plane, moved)) for r in reading]
