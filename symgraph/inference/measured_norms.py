@@ -165,7 +165,7 @@ def _laws(flow: Dataflow, region: Region, axes: Axes) -> Laws:
     beside = [3 if i % 2 else 4 for i in range(rank)]
     shape = [*beside[: axes[0]], *along, *beside[axes[-1] + 1 :]]
     flat = [*shape[: axes[0]], prod(along), *shape[axes[-1] + 1 :]]
-    small = replace(region, nodes=tuple(_resized(node, shape) for node in region.nodes))
+    small = replace(region, nodes=tuple(_resized(node, shape, flow.graph) for node in region.nodes))
     own = [float(a) for node in region.nodes for a in numbers_of(node)]
 
     def of(tables: dict[str, Tensor]) -> Laws:
@@ -182,12 +182,14 @@ def _laws(flow: Dataflow, region: Region, axes: Axes) -> Laws:
     return reduce(Laws.met, map(of, tables_in_worlds(flow.graph, region.tables)))
 
 
-def _resized(node: Node, shape: list[int]) -> Node:
+def _resized(node: Node, shape: list[int], graph: Graph) -> Node:
     if node.target in _NORMS:
         return replace(node, args=(node.args[0], (shape[-1],), *node.args[2:]))
     if short_name(node.target) != "expand":
         return node
-    sizes = [n if old > 1 else 1 for n, old in zip(shape, node.shape, strict=True)]
+    # An axis of size one that stays one is as long as it is now.
+    new = len(node.shape) - len(graph.by_name[node.args[0].name].shape)
+    sizes = [n if old > 1 else 1 if i < new else -1 for i, (n, old) in enumerate(zip(shape, node.shape, strict=True))]
     return replace(node, args=(node.args[0], tuple(sizes)))
 
 

@@ -12,6 +12,7 @@ from symgraph.inference.measured_linear import with_linear_regions
 from symgraph.inference.measured_norms import with_norms
 from symgraph.inference.measured_softmax import with_attention
 from symgraph.inference.relays import Relays, find_relays
+from symgraph.inference.unjoined import with_parts_apart
 from symgraph.ir import Graph, Kind
 from symgraph.rules.book import RuleBook
 from symgraph.rules.rewrite import rewrite
@@ -50,11 +51,11 @@ class Prepared:
 def unstack(given: Prepared) -> Prepared:
     """Parts of a stack are picked before the reshape that told them apart, and flattened before they are joined.
 
-    What adds a bias that is made of pieces does so piece by piece.
+    What adds a bias that is made of pieces does so piece by piece, and so is done what is picked apart again.
     """
     parted = with_biases_in_parts(given.graph)
     plain = given.graph if parted is given.graph else without_dead_calls(parted)
-    return replace(given, graph=with_joins_last(without_stacks(plain)))
+    return replace(given, graph=with_joins_last(without_stacks(with_parts_apart(plain, given.book))))
 
 
 def measure_regions(given: Prepared) -> Prepared:

@@ -12,24 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 from symgraph.ir import Graph, Node, Ref, Shape, Tensor, resized
-from symgraph.tracing.arguments import arguments
 from symgraph.tracing.normalize import without_dead_calls, without_identities
-from symgraph.tracing.operators import first_position
+from symgraph.tracing.picks import picked
 
-_PICKS = frozenset(
-    {
-        "aten.select.int",
-        "aten.unbind.int",
-        "aten.slice.Tensor",
-        "aten.split.Tensor",
-        "aten.split.sizes",
-        "aten.split_with_sizes.default",
-        "aten.chunk.default",
-    }
-)
 _CUTS = frozenset({"aten.view.default", "aten.reshape.default", "aten.unflatten.int"})
 _SIZE_ONE = frozenset({"aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", "aten.unsqueeze.default"})
 
@@ -79,43 +66,15 @@ def without_stacks(graph: Graph, turns: bool = False) -> Graph:
 
 
 def _pick(node: Node, known: Mapping[str, Node]) -> _Pick | None:
-    of = known[node.args[0].name] if node.target == "getitem" else node
-    given = arguments(of) or {}
-    source = known[given["self"].name] if of.target in _PICKS and isinstance(given.get("self"), Ref) else None
-    if source is None or not source.shape or not isinstance(given.get("dim"), int):
+    found = picked(node, known)
+    back = None if found is None else _traced_back(found.source, found.axis, known)
+    if found is None or back is None:
         return None
-    axis = given["dim"] % len(source.shape)
-    part = _part(node, of, given, axis, source.shape[axis])
-    back = None if part is None else _traced_back(node, source, axis, known)
-    if part is None or back is None:
-        return None
-    single = of.target == "aten.select.int" or set(_sizes(of, axis)) == {1}
-    return _Pick(node, *back[:2], *part, back[2], single)
-
-
-def _part(node: Node, of: Node, given: Mapping[str, Any], axis: int, size: int) -> tuple[int, int] | None:
-    """First position and number of positions that a call picks along an axis; None for all of them, or with steps."""
-    if node.target == "aten.select.int":
-        return int(given["index"]) % size, 1
-    if node.target == "aten.slice.Tensor":
-        start, count = given.get("start"), node.shape[axis]
-        plain = isinstance(start, int | None) and given.get("step", 1) == 1 and 0 < count < size
-        return (first_position(start, size), count) if plain else None
-    if node.target != "getitem" or not isinstance(of.result, tuple):
-        return None
-    sizes = _sizes(of, axis)
-    at = int(node.args[1]) % len(sizes)
-    return (sum(sizes[:at]), sizes[at]) if 0 < sizes[at] < size else None
-
-
-def _sizes(of: Node, axis: int) -> list[int]:
-    """How many positions each result of a call with several has."""
-    results = of.result if isinstance(of.result, tuple) else ()
-    return [1 if of.target == "aten.unbind.int" else result.shape[axis] for result in results]
+    return _Pick(node, *back[:2], found.start, found.count, back[2], found.single)
 
 
 def _traced_back(
-    node: Node, source: Node, axis: int, known: Mapping[str, Node]
+    source: Node, axis: int, known: Mapping[str, Node]
 ) -> tuple[Node, int, tuple[tuple[Node, int], ...]] | None:
     """The way from a pick to the reshape that made its axis, if values are only moved on it, and that axis there."""
     moves: list[tuple[Node, int]] = []

@@ -178,6 +178,17 @@ def test_norms(spelling: str) -> None:
     assert error(model, x, found) < 1e-9
 
 
+def test_a_length_that_is_spread_over_a_batch_of_one_is_measured() -> None:
+    torch.manual_seed(0)
+    model = Net(
+        lambda s, x: s.o((h := s.i(x)) / h.norm(dim=-1, keepdim=True).expand(h.shape)),
+        i=nn.Linear(9, WIDTH),
+        o=nn.Linear(WIDTH, 4),
+    )
+    found = infer(trace(spread(model), (torch.randn(1, 4, 9),)))
+    assert [s.group for s in found.active if s.size == WIDTH] == [C.ORTHOGONAL]
+
+
 def over(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Less its mean over several axes."""
     return x - x.mean(dims, keepdim=True)

@@ -1,0 +1,276 @@
+"""What is picked of tensors that were put side by side, computed from these alone.
+
+Queries and keys may be stacked, turned together and picked again; so may the weights that make them. Read as it stands,
+the stack says that they have one inside. What every call on the way treats entry by entry along the axis of the stack
+is done to each of them by itself instead, where nothing is left of the stack then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from math import prod
+from typing import Any
+
+import torch
+
+from symgraph.groups.lattice import RIGID, SymmetryClass
+from symgraph.inference.structural import KEEPING
+from symgraph.ir import Graph, Kind, Node, Ref, Tensor, map_refs, resized
+from symgraph.rules.binding import Binding
+from symgraph.rules.book import RuleBook
+from symgraph.rules.signature import AxisToken
+from symgraph.tracing.arguments import arguments
+from symgraph.tracing.interpreter import call
+from symgraph.tracing.naming import numbering
+from symgraph.tracing.normalize import without_dead_calls, without_identities
+from symgraph.tracing.operators import first_position
+from symgraph.tracing.picks import picked
+from symgraph.tracing.thresholds import fed
+
+_JOINS = frozenset({"cat", "stack"})
+_RESHAPES = frozenset({"reshape", "flatten", "unflatten", "squeeze", "unsqueeze"})
+_TURNS = frozenset({"permute", "transpose", "movedim"})
+# Calls between a pick and what it picks from, at most.
+FURTHEST = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Positions along an axis of a value, of all results of a call with several.
+
+    `mixed` says that they are read behind a product of several values.
+    """
+
+    value: str
+    axis: int
+    start: int
+    stop: int
+    mixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What holds the positions of a range, and the joins whose parts it is computed from."""
+
+    value: str
+    joins: frozenset[str] = frozenset()
+
+
+def with_parts_apart(graph: Graph, book: RuleBook) -> Graph:
+    """The graph without tensors that are put together only to be picked apart again."""
+    picks = {node.name for node in graph.calls if picked(node, graph.by_name) is not None}
+    while picks:
+        apart = _Apart(graph, book)
+        found = without_dead_calls(apart.rewritten(picks))
+        # Where something else reads what was put together, nothing is gained by computing some of it once more.
+        kept = {name for name, joins in apart.reached.items() if joins.isdisjoint(found.by_name)}
+        if kept == apart.reached.keys():
+            return without_identities(found) if kept else graph
+        picks = kept
+    return graph
+
+
+@dataclass
+class _Apart:
+    """Writes a graph anew; `reached` has for each pick that is computed from parts alone the joins of these."""
+
+    graph: Graph
+    book: RuleBook
+    reached: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.fresh, self.fed = numbering(self.graph.by_name.keys()), fed(self.graph)
+        self.known: dict[_Range, _Found] = {}
+        self.nodes: list[Node] = []
+
+    def rewritten(self, picks: set[str]) -> Graph:
+        """The graph with these picks computed from parts, where they come from any."""
+        for node in self.graph.nodes:
+            pick = picked(node, self.graph.by_name) if node.name in picks else None
+            if pick is not None:
+                at = _Range(pick.source.name, pick.axis, pick.start, pick.start + pick.count)
+                found = self._of(at, 0)
+                if found.joins:
+                    self.reached[node.name] = found.joins
+                    reshaped = (Ref(found.value), node.shape)
+                    node = replace(node, target="aten.reshape.default", args=reshaped, kwargs=())
+            self.nodes.append(node)
+        return replace(self.graph, nodes=tuple(self.nodes))
+
+    # -- one range -----------------------------------------------------------------------------------------------------
+
+    def _of(self, at: _Range, depth: int) -> _Found:
+        node = self.graph.by_name[at.value]
+        if isinstance(node.result, Tensor) and (at.start, at.stop) == (0, node.shape[at.axis]):
+            return _Found(at.value)
+        if at not in self.known:
+            found = self._made(node, at, depth + 1) if node.kind is Kind.CALL and depth < FURTHEST else None
+            self.known[at] = self._sliced(node, at) if found is None else found
+        return self.known[at]
+
+    def _sliced(self, node: Node, at: _Range) -> _Found:
+        """As much of a value that is what it is."""
+        if not isinstance(node.result, Tensor):
+            return _Found("")
+        return self._call(node, at, "aten.slice.Tensor", (Ref(at.value), at.axis, at.start, at.stop))
+
+    def _call(self, like: Node, at: _Range, target: str, args: tuple[Any, ...], *parts: _Found) -> _Found:
+        """Appends a call with as many positions along the axis of the results as are asked for."""
+        results = like.result if isinstance(like.result, tuple) else (like.result,)
+        short = tuple(
+            replace(result, shape=resized(result.shape, at.axis, at.stop - at.start))
+            for result in results
+            if isinstance(result, Tensor)
+        )
+        kwargs = like.kwargs if target == like.target else ()
+        node = replace(like, name=self.fresh(like.name), kind=Kind.CALL, target=target, args=args, kwargs=kwargs)
+        self.nodes.append(replace(node, result=short if isinstance(like.result, tuple) else short[0]))
+        return _Found(node.name, frozenset().union(*(part.joins for part in parts)))
+
+    def _again(self, node: Node, at: _Range, parts: Mapping[str, _Found]) -> _Found | None:
+        """The same call on some positions of its operands."""
+        if not all(part.value for part in parts.values()):
+            return None
+        found = {name: Ref(part.value) for name, part in parts.items()}
+        args, kwargs = map_refs((node.args, node.kwargs), lambda ref: found.get(ref.name, ref))
+        return self._call(replace(node, kwargs=kwargs), at, node.target, args, *parts.values())
+
+    def _made(self, node: Node, at: _Range, depth: int) -> _Found | None:
+        """A range of what a call makes, where it treats these positions by themselves."""
+        if node.target == "getitem":
+            (source,) = node.refs()
+            whole = self._of(replace(at, value=source), depth)
+            return self._again(node, at, {source: whole})
+        binding = self.book.binding(node, self.graph)
+        if binding is None:
+            return None
+        structure, given = binding.rule.structure, arguments(node) or {}
+        if structure is None:
+            return self._of_operands(node, at, binding, depth)
+        if structure in _JOINS:
+            return self._of_parts(node, at, given, depth)
+        before = self._before(node, at, structure, given)
+        if before is None:
+            return None
+        part = self._of(before, depth)
+        others = [ref for ref in node.refs() if ref != before.value]
+        if others:
+            # They say which shape is wanted.
+            like = {ref: self._of(replace(at, value=ref), depth) for ref in others}
+            return self._again(node, at, {before.value: part, **like})
+        if structure in _RESHAPES or structure == "expand":
+            shape = resized(node.shape, at.axis, at.stop - at.start)
+            target = "aten.expand.default" if structure == "expand" else "aten.reshape.default"
+            return self._call(node, at, target, (Ref(part.value), shape), part)
+        cut = structure == "slice" and given["dim"] % len(node.shape) == at.axis
+        return part if cut else self._again(node, at, {before.value: part})
+
+    # -- operators that move entries -----------------------------------------------------------------------------------
+
+    def _of_parts(self, node: Node, at: _Range, given: Mapping[str, Any], depth: int) -> _Found | None:
+        stacked = node.target == "aten.stack.default"
+        refs, dim = [ref.name for ref in node.args[0]], given["dim"] % len(node.shape)
+        if dim != at.axis:
+            axis = at.axis - (stacked and dim < at.axis)
+            return self._again(node, at, {ref: self._of(replace(at, value=ref, axis=axis), depth) for ref in refs})
+        # What stands in a row may have one role in a product; what is stacked has roles of its own.
+        if not stacked and at.mixed and node.name in self.fed:
+            return None
+        ends = [0, *accumulate(1 if stacked else self.graph.by_name[ref].shape[dim] for ref in refs)]
+        if at.start not in ends or at.stop not in ends:
+            return None
+        found: list[_Found] = []
+        for ref, first, last in zip(refs, ends, ends[1:], strict=False):
+            if at.start <= first < last <= at.stop:
+                one = replace(at, start=first, stop=last)
+                unsqueezed = (Ref(ref), resized(node.shape, dim, 1))
+                found.append(self._call(node, one, "aten.reshape.default", unsqueezed) if stacked else _Found(ref))
+        args = (tuple(Ref(part.value) for part in found), dim)
+        whole = found[0] if len(found) == 1 else self._call(node, at, "aten.cat.default", args, *found)
+        return replace(whole, joins=whole.joins | {node.name})
+
+    def _before(self, node: Node, at: _Range, structure: str, given: Mapping[str, Any]) -> _Range | None:
+        """The positions of what a call moves that it moves to a range of its result."""
+        shapes = structure in _RESHAPES or structure == "expand"
+        refs = list(node.refs())[: 1 if shapes else None]
+        before = self.graph.by_name[refs[0]] if len(refs) == 1 else None
+        if before is None or not isinstance(before.result, Tensor):
+            return None
+        source, rank = replace(at, value=before.name), len(before.shape)
+        if structure in _RESHAPES:
+            return _in_other_cuts(source, before.shape, node.shape)
+        if structure in _TURNS:
+            # Strides tell which axis has become which.
+            axes = torch.empty(1, dtype=torch.float64).as_strided((1,) * rank, tuple(range(rank)))
+            return replace(source, axis=call(self.graph, node.name, {before.name: axes}).stride(at.axis))
+        if structure == "expand":
+            axis = at.axis - len(node.shape) + rank
+            here = axis >= 0 and before.shape[axis] == node.shape[at.axis]
+            return replace(source, axis=axis) if here else None
+        if structure in ("select", "unbind"):
+            return replace(source, axis=at.axis + (given["dim"] % rank <= at.axis))
+        if structure == "slice" and given["dim"] % rank == at.axis:
+            first = first_position(given.get("start"), before.shape[at.axis])
+            return replace(source, start=first + at.start, stop=first + at.stop) if given["step"] == 1 else None
+        if structure == "split" and given["dim"] % rank == at.axis:
+            return None
+        return source if structure in ("slice", "split", "identity") else None
+
+    # -- operators with a signature ------------------------------------------------------------------------------------
+
+    def _of_operands(self, node: Node, at: _Range, binding: Binding, depth: int) -> _Found | None:
+        operands = list(binding.operands.values())
+        if not binding.results or len(binding.results[0]) <= at.axis or node.target.startswith("pattern"):
+            return None
+        token = binding.results[0][at.axis]
+        if not _is_by_itself(binding, token) or max(Counter(node.refs()).values()) > 1:
+            return None
+        having = {ref.name: [t.name for t in tokens].index(token.name) for ref, tokens in operands if token in tokens}
+        others = [ref.name for ref, _ in operands if ref.name not in having]
+        # A weight that all positions share would be read several times.
+        if not having or any(map(self._is_weight, others)):
+            return None
+        mixed = at.mixed or _is_product(binding)
+        parts = {name: self._of(_Range(name, axis, at.start, at.stop, mixed), depth) for name, axis in having.items()}
+        return self._again(node, at, parts)
+
+    def _is_weight(self, value: str) -> bool:
+        """Whether a value is a parameter with several axes, or has the entries of one."""
+        node = self.graph.by_name[value]
+        while node.kind is Kind.CALL and len(refs := list(node.refs())) == 1:
+            binding = self.book.binding(node, self.graph)
+            if binding is None or binding.rule.structure not in KEEPING:
+                return False
+            node = self.graph.by_name[refs[0]]
+        return node.kind is Kind.PARAMETER and sum(size > 1 for size in node.shape) > 1
+
+
+def _in_other_cuts(at: _Range, before: tuple[int, ...], after: tuple[int, ...]) -> _Range | None:
+    """Positions of an axis of a reshaped tensor as positions of one axis of what it was, if they are that."""
+    lead, inside = prod(after[: at.axis]), prod(after[at.axis + 1 :])
+    axes = [axis for axis, size in enumerate(before) if size > 1 and prod(before[:axis]) == lead]
+    if not axes:
+        return None
+    within = prod(before[axes[0] + 1 :])
+    start, stop = at.start * inside, at.stop * inside
+    if start % within or stop % within:
+        return None
+    return replace(at, axis=axes[0], start=start // within, stop=stop // within)
+
+
+def _is_by_itself(binding: Binding, token: AxisToken) -> bool:
+    """Whether a call treats the positions along an axis one by one."""
+    if token.axis == "*":
+        return True
+    admits = binding.rule.admits.get(token.axis, RIGID)
+    return not token.mark and (SymmetryClass.SEMI_PERMUTATION in admits or SymmetryClass.INVERTIBLE in admits)
+
+
+def _is_product(binding: Binding) -> bool:
+    """Whether a call sums over an axis that several of its operands have."""
+    kept = {token.name for result in binding.results for token in result}
+    counts = Counter(token.name for _, tokens in binding.operands.values() for token in tokens)
+    return any(count > 1 and name not in kept for name, count in counts.items())
