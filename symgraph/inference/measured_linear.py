@@ -224,7 +224,8 @@ def _is_whole(graph: Graph, best: tuple[Region, _Found], region: Region, law: _F
     small, large = (graph.by_name[r.start].shape for r in (before, region))
     if small[found.axis] == large[law.axis]:
         return found.turns != law.turns
-    return small[found.axis] == 2 and (found.axis - 1) in found.varying and len(large) < len(small)
+    pieces = any(small[axis] * small[found.axis] == large[law.axis] for axis in found.varying)
+    return pieces and len(law.varying) < len(found.varying)
 
 
 def _law(graph: Graph, region: Region, worlds: list[dict[str, Tensor]]) -> _Found | None:

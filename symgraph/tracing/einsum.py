@@ -20,6 +20,10 @@ class Step:
     shape: Shape
 
 
+# An operand by its number, with a label for each of its axes.
+_Labelled = tuple[int, str]
+
+
 @dataclass
 class _Plan:
     sizes: dict[str, int]
@@ -52,7 +56,7 @@ class _Plan:
 
 
 def product_of(equation: str, shapes: list[Shape], one: bool = False) -> tuple[Step, ...] | None:
-    """The steps that compute a sum of two tensors; None for any other sum, and where an axis is broadcast.
+    """The steps that compute a sum of two tensors; None for any other sum.
 
     Args:
         one: both are one tensor, so that a product without rows and columns is a sum of squares.
@@ -62,29 +66,40 @@ def product_of(equation: str, shapes: list[Shape], one: bool = False) -> tuple[S
         return None
     (left, right), out = terms
     sizes: dict[str, int] = {}
-    for labels, shape in zip((left, right), shapes, strict=True):
-        for label, size in zip(labels, shape, strict=True):
-            if sizes.setdefault(label, size) != size:
-                return None
+    for label, size in zip(left + right, (*shapes[0], *shapes[1]), strict=True):
+        sizes[label] = max(size, sizes.get(label, 1))
+    plan = _Plan(sizes, list(shapes))
+    spread = [_without_ones(plan, at, labels) for at, labels in enumerate((left, right))]
+    if None in spread:
+        return None
+    (first, left), (second, right) = (found for found in spread if found is not None)
     repeated = any(len(set(term)) < len(term) for term in (left, right, out))
     if repeated or not set(out) <= set(left + right):
         return None
     # A label of one operand alone would be summed by itself.
     if any(label not in out and (label in left) != (label in right) for label in sizes):
         return None
-    plan = _Plan(sizes, list(shapes))
     contracted = [label for label in left if label in right and label not in out]
     if one and left == right and set(out) <= set(left) and contracted:
-        _sum_of_squares(plan, left, out)
+        _sum_of_squares(plan, first, left, out)
     elif contracted:
-        _matrix_product(plan, left, right, out)
+        _matrix_product(plan, (first, left), (second, right), out)
     else:
-        _entry_by_entry(plan, left, right, out)
+        _entry_by_entry(plan, ((first, left), (second, right)), out)
     return tuple(plan.steps)
 
 
+def _without_ones(plan: _Plan, at: int, labels: str) -> _Labelled | None:
+    """An operand without the axes that are spread over those of the other one; None where sizes do not agree."""
+    shape = plan.shapes[at]
+    kept = [place for place, label in enumerate(labels) if shape[place] > 1 or plan.sizes[label] == 1]
+    if any(shape[place] != plan.sizes[labels[place]] for place in kept):
+        return None
+    return plan.shaped(at, tuple(shape[place] for place in kept)), "".join(labels[place] for place in kept)
+
+
 def _terms(equation: str, shapes: list[Shape]) -> tuple[list[str], str] | None:
-    """Labels of operands and result, dots spelled out; None where the result is not given."""
+    """Labels of operands and result, dots spelled out from the right; None where the result is not given."""
     text = equation.replace(" ", "")
     if "->" not in text:
         return None
@@ -93,34 +108,29 @@ def _terms(equation: str, shapes: list[Shape]) -> tuple[list[str], str] | None:
     if len(operands) != len(shapes):
         return None
     spare = [letter for letter in ascii_letters if letter not in text]
-    ranks = {
-        len(shape) - len(operand.replace("...", ""))
-        for operand, shape in zip(operands, shapes, strict=True)
-        if "..." in operand
-    }
-    if len(ranks) > 1 or any(
-        "..." not in operand and len(operand) != len(shape) for operand, shape in zip(operands, shapes, strict=True)
-    ):
+    ranks = [len(shape) - len(operand.replace("...", "")) for operand, shape in zip(operands, shapes, strict=True)]
+    if any(rank < 0 or (rank > 0 and "..." not in operand) for operand, rank in zip(operands, ranks, strict=True)):
         return None
-    dots = "".join(spare[: ranks.pop()]) if ranks else ""
-    return [operand.replace("...", dots) for operand in operands], out.replace("...", dots)
+    dots = "".join(spare[: max(ranks)])
+    spelled = [op.replace("...", dots[len(dots) - rank :]) for op, rank in zip(operands, ranks, strict=True)]
+    return spelled, out.replace("...", dots)
 
 
-def _matrix_product(plan: _Plan, a: str, b: str, out: str) -> None:
-    first, second = 0, 1
-    if out and out[-1] in a and out[-1] not in b:
-        a, b, first, second = b, a, 1, 0
+def _matrix_product(plan: _Plan, left: _Labelled, right: _Labelled, out: str) -> None:
+    if out and out[-1] in left[1] and out[-1] not in right[1]:
+        left, right = right, left
+    (first, a), (second, b) = left, right
     batch = "".join(label for label in out if label in a and label in b)
     inner = "".join(label for label in a if label in b and label not in out)
     own = [label for label in out if label not in batch]
     rows, columns = ("".join(label for label in own if label in term) for term in (a, b))
-    left = plan.ordered(first, a, batch + rows + inner)
+    rows_first = plan.ordered(first, a, batch + rows + inner)
     # Without a batch all rows may stay axes of their own.
     row_sizes = plan.of(rows) if not batch and rows else (plan.size(rows),)
     lead = (*plan.of(batch), *row_sizes)
-    left = plan.shaped(left, (*lead, plan.size(inner)))
-    right = _right(plan, second, b, batch, inner, columns)
-    product = plan.call("aten.matmul.default", (left, right), (), (*lead, plan.size(columns)))
+    rows_first = plan.shaped(rows_first, (*lead, plan.size(inner)))
+    columns_last = _right(plan, second, b, batch, inner, columns)
+    product = plan.call("aten.matmul.default", (rows_first, columns_last), (), (*lead, plan.size(columns)))
     product = plan.shaped(product, plan.of(batch + rows + columns))
     plan.ordered(product, batch + rows + columns, out)
 
@@ -137,17 +147,17 @@ def _right(plan: _Plan, at: int, labels: str, batch: str, inner: str, columns: s
     return plan.call("aten.transpose.int", (moved,), (-2, -1), (*plan.of(batch), *sizes[::-1]))
 
 
-def _sum_of_squares(plan: _Plan, labels: str, out: str) -> None:
+def _sum_of_squares(plan: _Plan, at: int, labels: str, out: str) -> None:
     kept = "".join(label for label in labels if label in out)
     summed = tuple(place - len(labels) for place, label in enumerate(labels) if label not in out)
-    squares = plan.call("aten.pow.Tensor_Scalar", (0,), (2,), plan.of(labels))
+    squares = plan.call("aten.pow.Tensor_Scalar", (at,), (2,), plan.of(labels))
     total = plan.call("aten.sum.dim_IntList", (squares,), (summed,), plan.of(kept))
     plan.ordered(total, kept, out)
 
 
-def _entry_by_entry(plan: _Plan, a: str, b: str, out: str) -> None:
+def _entry_by_entry(plan: _Plan, operands: tuple[_Labelled, _Labelled], out: str) -> None:
     factors = []
-    for at, labels in enumerate((a, b)):
+    for at, labels in operands:
         value = plan.ordered(at, labels, "".join(label for label in out if label in labels))
         factors.append(plan.shaped(value, tuple(plan.sizes[label] if label in labels else 1 for label in out)))
     plan.call("aten.mul.Tensor", tuple(factors), (), plan.of(out))

@@ -48,6 +48,11 @@ def matrices(s: Any) -> Tensor:
     return m
 
 
+def rotations(s: Any) -> Tensor:
+    """A matrix for each pair at each position."""
+    return torch.stack([torch.stack([s.c, -s.n], -1), torch.stack([s.n, s.c], -1)], -2)
+
+
 def whole(x: Tensor) -> Tensor:
     return torch.cat([x, x], -1)
 
@@ -80,6 +85,12 @@ ROTARY: dict[str, Callable[[Any, Tensor], Tensor]] = {
         torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2)) * torch.complex(s.c, s.n)
     ).flatten(-2),
     "matrices": lambda s, x: torch.einsum("tij,bhtj->bhti", matrices(s).to(x), x),
+    "matrices of pairs": lambda s, x: torch.einsum(
+        "tpij,bhtpj->bhtpi", rotations(s), x.reshape(*x.shape[:-1], -1, 2)
+    ).flatten(-2),
+    "matrices of pairs, spread": lambda s, x: torch.einsum(
+        "...ij,...j->...i", rotations(s)[None], x.reshape(*x.shape[:-1], -1, 2)
+    ).flatten(-2),
     "rolled": lambda s, x: x * s.cc + torch.roll(x, HALF, -1) * torch.cat([-s.n, s.n], -1),
     "written into memory": filled,
     "pairs to halves": lambda s, x: reordered(x) * s.cc + turned(reordered(x)) * s.nn,
@@ -372,6 +383,9 @@ def test_a_law_that_fails_beside_a_number_does_not_hold() -> None:
         ("...i,oi->...o", [(2, 3, 4), (5, 4)]),
         ("bij,bij->b", [(2, 3, 4), (2, 3, 4)]),
         ("bkd,bqk->bqd", [(2, 3, 4), (2, 5, 3)]),
+        ("...ij,...j->...i", [(1, 4, 2, 3), (5, 2, 4, 3)]),
+        ("b...d,...d->b...", [(5, 2, 4, 3), (1, 3)]),
+        ("bhid,jhd->bhij", [(2, 1, 4, 5), (3, 6, 5)]),
     ],
 )
 def test_an_einstein_sum_is_a_product(equation: str, shapes: list[tuple[int, ...]]) -> None:
