@@ -48,6 +48,7 @@ class Writer:
         )
 
 
+_DIAGONALS = frozenset({"aten.diag.default", "aten.diag_embed.default"})
 Form = Callable[[Writer, dict[str, Any]], bool]
 
 
@@ -268,7 +269,71 @@ def _is_zero(node: Node) -> bool:
     return made in ("zeros", "zeros_like", "new_zeros") or (made == "full" and node.args[1] == 0)
 
 
+def _factor_by_factor(writer: Writer, given: dict[str, Any]) -> bool:
+    """A linear map by a product of parameters, as maps and gains one after the other."""
+    factors = _factors(given["weight"], writer.known)
+    if factors is None:
+        return False
+    found = given["input"]
+    for factor in factors:
+        found = _mapped(writer, found, factor)
+    if given["bias"] is not None:
+        writer.call("aten.add.Tensor", (found, given["bias"]), writer.node.shape)
+    return True
+
+
+def _factors(weight: Ref, known: Known) -> list[Any] | None:
+    """What a matrix is the product of, in the order in which a value meets it; None where it is one thing."""
+    made = known[weight.name]
+    if made.target not in ("aten.matmul.default", "aten.mm.default", "aten.mul.Tensor") or made.kwargs:
+        return None
+    left, right = made.args
+    if made.target != "aten.mul.Tensor":
+        stored = all(_stored(part, known) and len(known[part.name].shape) == 2 for part in (left, right))
+        return [right, left] if stored else None
+    matrix, other = (left, right) if _is_matrix(left, known) else (right, left)
+    if not _is_matrix(matrix, known):
+        return None
+    # A gain that a matrix makes of itself is its length.
+    if isinstance(other, Ref) and _stored(other, known) in (None, matrix):
+        return None
+    (rows, columns), shape = known[matrix.name].shape, known[other.name].shape if isinstance(other, Ref) else ()
+    if shape in ((rows, 1), (1, 1), (1,), ()):
+        return [matrix, other]
+    return [other, matrix] if shape in ((columns,), (1, columns)) else None
+
+
+def _is_matrix(value: Any, known: Known) -> bool:
+    """Whether a value is a parameter with rows and columns."""
+    node = known[value.name] if isinstance(value, Ref) else None
+    return node is not None and node.kind is Kind.PARAMETER and len(node.shape) == 2 and 1 not in node.shape
+
+
+def _stored(value: Any, known: Known) -> Ref | None:
+    """The parameter that a value is, or is made of by calls of one operand."""
+    while isinstance(value, Ref) and known[value.name].kind is Kind.CALL:
+        refs = list(known[value.name].refs())
+        value = Ref(refs[0]) if len(refs) == 1 else None
+    return value if isinstance(value, Ref) and known[value.name].kind is Kind.PARAMETER else None
+
+
+def _mapped(writer: Writer, value: Ref, factor: Any) -> Ref:
+    """A value by one factor of a matrix: a number, a gain, a diagonal or a matrix."""
+    made = writer.known[factor.name] if isinstance(factor, Ref) else None
+    shape = writer.shape(value)
+    if made is None or len(made.shape) < 2 or 1 in made.shape or made.target in _DIAGONALS:
+        gain: Any = factor
+        if made is not None and made.target in _DIAGONALS:
+            gain = made.args[0]
+        elif made is not None and len(made.shape) == 2:
+            size = made.shape[0] * made.shape[1]
+            gain = writer.call("aten.reshape.default", (factor, (size,)), (size,))
+        return writer.call("aten.mul.Tensor", (value, gain), shape)
+    return writer.call("aten.linear.default", (value, factor), (*shape[:-1], made.shape[0]))
+
+
 _FORMS: dict[str, Form] = {
+    "aten.linear.default": _factor_by_factor,
     "aten.lerp.Scalar": _interpolated,
     "aten.lerp.Tensor": _interpolated,
     "aten.addcmul.default": _product_added,
