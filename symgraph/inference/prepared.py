@@ -19,8 +19,8 @@ from symgraph.rules.rewrite import rewrite
 from symgraph.tracing.decompose import expand
 from symgraph.tracing.joins import with_joins_last
 from symgraph.tracing.normalize import without_dead_calls, without_identities
-from symgraph.tracing.one_tap import with_channel_maps
 from symgraph.tracing.unstack import without_stacks
+from symgraph.tracing.window_maps import with_window_maps
 from symgraph.tracing.written_out import with_biases_in_parts
 from symgraph.tracing.zeros import with_own_zeros
 
@@ -91,8 +91,8 @@ def part_zeros(given: Prepared) -> Prepared:
 def cut_joined(given: Prepared) -> Prepared:
     """Calls whose rule names axes that their tensors hold flattened stand between views that cut and join these.
 
-    Convolutions with one tap stand between permutations, as linear maps.
+    Convolutions without padding are linear maps of windows.
     """
-    graph, book = with_channel_maps(given.graph), given.book
+    graph, book = with_window_maps(given.graph), given.book
     parts = ((node, book.split(node, graph) if node.kind is Kind.CALL else None) for node in graph.nodes)
     return replace(given, graph=replace(graph, nodes=tuple(n for node, cut in parts for n in cut or (node,))))

@@ -10,7 +10,7 @@ from symgraph.inference.centred import Centring
 from symgraph.inference.constants import find_constants
 from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow
-from symgraph.inference.planes import PlaneReader, find_readers, has_height
+from symgraph.inference.planes import PlaneReader, find_readers, find_window_readers, has_height
 from symgraph.inference.radial import find_radial
 from symgraph.inference.radial_parts import find_radial_parts
 from symgraph.inference.row_tables import find_blind
@@ -37,7 +37,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
     blind = [c for c in blind if idle.isdisjoint(piece.place for piece in c.pieces)]
     # Where a norm's bias has moved on, its readers' plane goes through zero.
     moved = {constant.source.piece.parameter for constant in constants if constant.moves}
-    readers = [replace(r, plane=_lowered(r.plane, moved)) for r in reading]
+    readers = [replace(r, plane=_lowered(r.plane, moved)) for r in (*reading, *find_window_readers(flow))]
     alone = {constant: plane for constant in constants if (plane := _unseen(constant)) is not None}
     leans = [*_leans(flow, readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
     others = [_lowered_head(constant, moved) for constant in constants if constant not in alone]
