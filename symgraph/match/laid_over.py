@@ -24,7 +24,7 @@ from symgraph.match.reordered import reordered
 from symgraph.orbit.canonical import Canonical
 from symgraph.orbit.fitted import SEED, Fitted, fitted, square
 from symgraph.orbit.steps import Act, State, Transform
-from symgraph.orbit.upright import adopted, upright
+from symgraph.orbit.upright import adopted, mirrored, upright
 from symgraph.symmetry.graph import SymmetryGraph
 
 # Steps of the first fits, after which permutations are matched again, and of the last one.
@@ -90,8 +90,7 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
     count = sum(b[n].numel() for n in weights)
 
     def start(which: Canonical, at: Nearest, of: State) -> State:
-        there = adopted(symmetry, match.brought(which, at).apply(of), b, lambda here: square(here, b, weights))
-        return with_nearer_signs(symmetry, there, b, weights)
+        return adopted(symmetry, match.brought(which, at).apply(of), b, lambda here: square(here, b, weights))
 
     here = start(model, found, a)
     brief = square(here, b, weights)
@@ -115,20 +114,29 @@ def _fitted(
     if first.squares[-1] <= near:
         return first.state
     weights = {n: 1.0 / size for n, size in sizes.items() if size > 0}
-    best = last = first
+    best = last = on_nearest_side(symmetry, first, b, weights)
     for _ in range(ROUNDS):
         moved = reordered(symmetry, last.state, b, sizes)
         if moved is None:
             break
-        moved = with_nearer_signs(symmetry, moved, b, weights)
         before, last = last.squares[-1], fitted(symmetry, moved, b, weights, steps=BRIEF)
         if last.squares[-1] < best.squares[-1]:
             best = last
         elif before > best.squares[-1]:
             break
+    best = on_nearest_side(symmetry, best, b, weights)
     if best.squares[-1] > far:
         return best.state
     return fitted(symmetry, best.state, b, weights, steps=WHOLE, enough=near).state
+
+
+def on_nearest_side(symmetry: SymmetryGraph, here: Fitted, b: State, weights: Mapping[str, float]) -> Fitted:
+    """The nearest of fits with signs of gains, and sides of tilted biases, to which no fit leads from the others."""
+    turned = with_nearer_signs(symmetry, here.state, b, weights)
+    starts = [] if turned is here.state else [turned]
+    for state in (*starts, *mirrored(symmetry, here.state)):
+        here = min(here, fitted(symmetry, state, b, weights, steps=BRIEF), key=lambda fit: fit.squares[-1])
+    return here
 
 
 @dataclass(frozen=True, slots=True)

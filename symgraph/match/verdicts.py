@@ -51,7 +51,7 @@ class Limits:
     rounded: float = 4.0
     least: float = 1e-6
     far: float = 0.7
-    related: float = 0.25
+    related: float = 0.12
     deviations: float = 4.0
     derived: float = 0.65
     even: float = 0.05

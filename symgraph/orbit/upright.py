@@ -6,7 +6,7 @@ statistics become those of another model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -82,3 +82,20 @@ def adopted(
         changes = torch.stack([like[name] - clean[name] for name in statistics.tensors])
         clean = Restate(NormCall(symmetry.graph, statistics), changes).apply(clean)
     return clean
+
+
+def mirrored(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[State]:
+    """The state with one tilted bias each on the other side of its plane, where no small step leads.
+
+    Between the sides readers would be infinitely steep.
+    """
+    out, clean = to_clean_gauge(symmetry, state)
+    back = out.inverse()
+    for constant in tilted(symmetry):
+        bias = constant.source.piece.parameter
+        planes = (share.port.plane for share in constant.shares if share.port.plane is not None)
+        plane = next((plane for plane in planes if plane.bias == bias), None)
+        if plane is not None:
+            normal = plane.normal(clean, clean[bias])
+            part = plane.height(clean, clean[bias]) / plane.factor / normal.square().sum()
+            yield back.apply(Shift(constant, -2 * part * normal).apply(clean))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import symgraph
 from symgraph.errors import CheckpointError
 from symgraph.match.gain_signs import with_nearer_signs
-from symgraph.match.laid_over import overlay
+from symgraph.match.laid_over import on_nearest_side, overlay
 from symgraph.match.noise_weights import sizes_of
 from symgraph.match.reordered import reordered
 from symgraph.match.residue import NOTHING, Null, null_of, residue, rounding
@@ -25,7 +25,7 @@ from symgraph.orbit.coordinates import Coordinates, inner
 from symgraph.orbit.fitted import drawn, fitted, square
 from symgraph.orbit.shearing import added
 from symgraph.orbit.steps import rescale
-from symgraph.orbit.upright import adopted, upright
+from symgraph.orbit.upright import adopted, mirrored, upright
 from symgraph.prove.sample import moved
 from symgraph.prove.verify import family_names
 from symgraph.tracing.sampling import float64
@@ -174,6 +174,21 @@ def test_a_tilted_bias_is_adopted_unless_it_turns_its_readers() -> None:
     assert apart(adopted(found.symmetry, a, level, lambda at: float((at[bias] - level[bias]).norm()))) > 100 * apart(a)
 
 
+def test_a_tilted_bias_is_found_on_the_other_side_of_its_plane() -> None:
+    found = case("gpt2-untied")
+    a = float64(found.state(3))
+    (other,) = mirrored(found.symmetry, a)
+    torch.testing.assert_close(found.run(other), found.run(a), rtol=1e-9, atol=1e-9)
+    gain, bias = "transformer.ln_f.weight", "transformer.ln_f.bias"
+    heights = [float((state[bias] / state[gain]).sum()) for state in (a, other)]
+    assert heights[1] == pytest.approx(-heights[0])
+    assert torch.equal(other["transformer.wte.weight"], a["transformer.wte.weight"])
+    weights = weights_of(a)
+    across = fitted(found.symmetry, other, a, weights, steps=6)
+    assert across.squares[-1] > 1.0
+    assert on_nearest_side(found.symmetry, across, a, weights).squares[-1] < 1e-3
+
+
 def test_what_is_no_noise_has_to_explain_more() -> None:
     seen = Figures(0.2, 1e-8, 0.2, 0.5, 9.0, 0.0, 0.0, 0.0, 0.0)
     uneven = replace(seen, uneven=0.3, evidence=50.0)
@@ -182,6 +197,8 @@ def test_what_is_no_noise_has_to_explain_more() -> None:
     assert verdict(replace(seen, explained=0.1)) == verdict(replace(seen, deviations=1.0)) == "independent"
     # The gauge of the other may leave noise where this one does not.
     assert settled(seen) and not settled(uneven) and settled(replace(uneven, explained=0.1))
+    # What is left is evidence by itself where it is noise: in some gauges little is explained then.
+    assert verdict(replace(seen, explained=0.2)) == "noise"
 
 
 def test_rounding_is_known() -> None:
