@@ -8,114 +8,33 @@ and transpositions are simply carried out on them, and two constants agree only 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
-from symgraph.inference.entry_numbers import compact, is_constant, line_along, moved, stands_anywhere, varies
+from symgraph.inference.entry_numbers import (
+    compact,
+    is_constant,
+    line_along,
+    moved,
+    stands_along,
+    stands_anywhere,
+)
 from symgraph.inference.flow import BLANK, Flow
 from symgraph.inference.learned_gains import LearnedGain, LearnedGains
 from symgraph.inference.matrix_parts import Axes, Part, along, part_of
 from symgraph.inference.relays import Relay
+from symgraph.inference.uses import Chosen, Outlet, Passed, Read, Seen, Spot, Uneven, Use, Window
 from symgraph.ir import Node
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.signature import Tokens
 from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Hop
-from symgraph.symmetry.terms import Concat, Term, over_leaves
+from symgraph.symmetry.terms import Concat, over_leaves
 from symgraph.tracing.interpreter import call
-
-Window = tuple[int, int]
-# The number of a source, and the matrices that its constant has passed since.
-Name = tuple[int, tuple[Hop, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """`factor` times a constant where it stands in a value.
-
-    `at` is the entry of the constant at every position, counted from one, and zero where there is none; `rows` in the
-    same way the row of the table that it comes from, where that is told apart. `window` are the rows otherwise. `even`
-    says that all entries are equal, and count as one.
-
-    Shapes: at, rows: that of the value.
-    """
-
-    name: Name
-    term: Term
-    at: Tensor
-    rows: Tensor | None = None
-    window: Window | None = None
-    factor: float = 1.0
-    even: bool = False
-
-    @property
-    def entries(self) -> int:
-        """How many entries the constant has."""
-        return 1 if self.even else self.term.size
-
-    @property
-    def span(self) -> Window | None:
-        """All rows that it comes from."""
-        return self.window if self.rows is None else span_of(self.rows, self.at)
-
-    def moved(self, at: Tensor, rows: Tensor | None) -> Spot:
-        """The same constant at other positions."""
-        return replace(self, at=at, rows=rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A use that cannot be made up for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """A use that passes a constant on into another value."""
-
-    value: str
-    spot: Spot
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A use of which the result takes some entries, and others from a second operand, where it must be the same.
-
-    `first` says that it is the first of the two. Its constant goes on, unless the call sees their difference alone.
-    """
-
-    value: str
-    spot: Spot
-    first: bool
-    passes: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Outlet:
-    """Where what a matrix writes along these `axes` stands: along `dim` of a call's result, these `places` in order.
-
-    Shapes: places: (size of the result along `dim`,).
-    """
-
-    axes: Axes
-    dim: int
-    places: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A matrix, or a part of one, that reads a constant by these pieces of an axis, and writes along the other one."""
-
-    applied: Applied
-    part: Part
-    readers: tuple[Piece, ...]
-    outlet: Outlet
-
-
-Use = Seen | Passed | Chosen | Read
 
 
 class Carrier:
@@ -143,7 +62,7 @@ class Carrier:
             if len(operands) != list(user.refs()).count(value):
                 yield Seen()
             for k in operands:
-                yield from self._operand(a, k, spot)
+                yield from self.operand(a, k, spot)
 
     def _relayed(self, relay: Relay, spot: Spot) -> Use:
         alike, shape = self._alike(spot, [relay.dim]), self.graph.by_name[relay.end].shape
@@ -199,6 +118,22 @@ class Carrier:
         return None if dims is None else self._alike(spot, dims)
 
     # -- operators with a signature ----------------------------------------------------------------------------------
+
+    def operand(self, a: Applied, operand: str, spot: Spot) -> Iterator[Use]:
+        """What a call does with a constant in one of its operands."""
+        uses = list(self._operand(a, operand, spot))
+        uneven = list(self._uneven(a, operand, spot)) if Seen() in uses and not spot.even else []
+        yield from uneven[:1] or uses
+
+    def _uneven(self, a: Applied, operand: str, spot: Spot) -> Iterator[Uneven]:
+        for dim in range(spot.at.dim()):
+            held = stands_along(spot.at, dim)
+            if bool(held.all()) or not is_constant(compact([spot.at])[0].index_select(dim, held.nonzero()[:, 0]), dim):
+                continue
+            first = int(held.nonzero()[0])
+            everywhere = spot.narrowed(dim, first, first + 1).spread(tuple(spot.at.shape))
+            if Seen() not in self._operand(a, operand, everywhere):
+                yield Uneven(a, operand, dim, spot)
 
     def _operand(self, a: Applied, operand: str, spot: Spot) -> Iterator[Use]:
         rule, binding = a.rule, a.binding
@@ -259,7 +194,7 @@ class Carrier:
         if alike is None:
             yield Seen()
             return
-        alike = self._told_apart(alike, gain.dim)
+        alike = self.told_apart(alike, gain.dim)
         line, (index, path) = line_along(spot.at, gain.dim), spot.name
         sizes = [-1 if i == gain.dim else 1 for i in range(len(a.node.shape))]
         for reader, rows in gain.parts:
@@ -305,7 +240,7 @@ class Carrier:
         readers = self._readers(part, met[0], line_along(alike.at, here[0]), spot)
         if not readers:
             return Seen()
-        self._told_apart(alike, here[0])
+        self.told_apart(alike, here[0])
         return Read(a, part, readers, outlet)
 
     def outlet(self, a: Applied, value: str, axes: Axes) -> Outlet | None:
@@ -363,10 +298,10 @@ class Carrier:
         if not all(is_constant(spot.at, i) for i in dims):
             return None
         for dim in dims:
-            spot = self._told_apart(spot, dim)
+            spot = self.told_apart(spot, dim)
         return spot
 
-    def _told_apart(self, spot: Spot, dim: int) -> Spot:
+    def told_apart(self, spot: Spot, dim: int) -> Spot:
         """The spot with rows of its table that are the same all along a dimension; else all have to be equal."""
         if spot.rows is None or is_constant(spot.rows, dim) or not _several(spot.rows, spot.at, dim):
             return spot
@@ -413,18 +348,3 @@ def _several(rows: Tensor, at: Tensor, dim: int) -> bool:
     last = torch.where(held, rows, 0.0).amax(dim)
     first = torch.where(held, rows, torch.inf).amin(dim)
     return bool((first < last).any())
-
-
-def span_of(rows: Tensor, at: Tensor) -> Window:
-    """The first and the last row (one past it) of those at positions where an entry stands.
-
-    A table has as many positions as entries, but rows and entries vary along dimensions of their own as a rule, and
-    then no tensor of that size is made.
-
-    Shapes: rows, at: (...), where strides of zero say that nothing varies.
-    """
-    if any(varies(rows, i) and varies(at, i) for i in range(rows.dim())):
-        kept = rows[at > 0]
-    else:
-        kept = rows[tuple(slice(None) if varies(rows, i) else slice(1) for i in range(rows.dim()))]
-    return int(kept.min()) - 1, int(kept.max())

@@ -23,11 +23,16 @@ class ConstantParts:
         """The parts of a parameter that constants are added to, of which with `even` all entries are equal."""
         axes = tuple(axis for axis, size in enumerate(node.shape) if size > 1)
         if len(axes) > 1 and node.target not in self.flow.d.eq.prepared.glued:
-            frames = frames_of(term_of(self.flow, node.target, axes))
-            if any(frames <= read for read in self.together):
-                return along(self.flow, node.target, axes)
+            for read in (axes, *(tuple(axis for axis in axes if axis != rows) for rows in axes[:-1])):
+                if len(read) > 1 and self._is_one(node.target, read):
+                    return along(self.flow, node.target, read)
         rows = along(self.flow, node.target, (0,)) if len(axes) > 1 and node.name in self.standardised else []
         return [*along(self.flow, node.target, (len(node.shape) - 1,)), *([] if even else rows)]
+
+    def _is_one(self, parameter: str, axes: tuple[int, ...]) -> bool:
+        """Whether some matrix has the frames of these axes along one of its own."""
+        frames = frames_of(term_of(self.flow, parameter, axes))
+        return any(frames <= read for read in self.together)
 
     @cached_property
     def together(self) -> set[frozenset[int]]:

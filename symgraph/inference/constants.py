@@ -15,15 +15,17 @@ from functools import cached_property, partial
 
 from torch import Tensor
 
-from symgraph.inference.carrying import Carrier, Chosen, Passed, Read, Seen, Spot
+from symgraph.inference.carrying import Carrier
+from symgraph.inference.common_constants import differences, in_common
 from symgraph.inference.constant_parts import ConstantParts
 from symgraph.inference.entry_numbers import compact
 from symgraph.inference.flow import Flow
 from symgraph.inference.matrix_parts import along
 from symgraph.inference.null_space import Axes, Solution, Summand, Unknown, Windows, equations, solve
 from symgraph.inference.planes import PlaneReader, has_height, whole
-from symgraph.inference.summed import difference, gathered, sums
+from symgraph.inference.summed import difference, gathered, merged, sums
 from symgraph.inference.table_entries import covered, entries, row_axis
+from symgraph.inference.uses import Chosen, Passed, Read, Seen, Spot, Uneven, Use
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Constant, Hop, Plane, Port, Share
@@ -174,27 +176,39 @@ class System:
     def _left(self, node: Node, here: list[Spot]) -> Iterator[Passed]:
         """What goes on from a value: a sum that something sees is nothing, and goes no further."""
         seen = set(range(len(here))) if node.name in self.flow.graph.outputs else set()
-        passed: list[tuple[int, Passed | Chosen | Read]] = []
+        passed: list[tuple[int, Use]] = []
+        uneven: dict[tuple[str, str, int], list[Uneven]] = defaultdict(list)
         for user in self.flow.graph.users[node.name]:
             if (node.name, user.name) in self.used:
                 continue
-            for i, spot in enumerate(here):
-                for use in self.carrier.uses(node.name, user, spot):
-                    if isinstance(use, Seen):
-                        seen.add(i)
-                    else:
-                        passed.append((i, use))
+            uses = [(i, use) for i, spot in enumerate(here) for use in self.carrier.uses(node.name, user, spot)]
+            sees = any(isinstance(use, Seen) for _, use in uses)
+            for i, use in uses:
+                if isinstance(use, Seen) or (sees and isinstance(use, Uneven)):
+                    seen.add(i)
+                elif isinstance(use, Uneven):
+                    uneven[user.name, use.operand, use.dim].append(use)
+                else:
+                    passed.append((i, use))
         if seen:
             self.sums += sums([here[i] for i in sorted(seen)])
         for i, use in passed:
-            if i in seen:
-                continue
-            if isinstance(use, Read):
-                yield from self._through(use, here[i])
-            elif isinstance(use, Chosen):
-                yield from self._choice(use)
-            else:
-                yield use
+            if i not in seen:
+                yield from self._passed(use, here[i])
+        for together in uneven.values():
+            self.sums += (terms for spots in differences(self.carrier, together) for terms in sums(spots))
+            for use, everywhere in in_common(self.carrier, together):
+                yield from self._passed(use, everywhere)
+
+    def _passed(self, use: Use, spot: Spot) -> Iterator[Passed]:
+        if isinstance(use, Read):
+            yield from self._through(use, spot)
+        elif isinstance(use, Chosen):
+            yield from self._choice(use)
+        elif isinstance(use, Passed):
+            yield use
+        else:
+            self.sums += sums([spot])
 
     def _choice(self, use: Chosen) -> Iterator[Passed]:
         """The constant of the first operand goes on, or is seen by nothing; that of the other must be equal to it."""
@@ -320,7 +334,7 @@ def _unread(system: System, named: list[Summand]) -> Iterator[tuple[int, tuple[i
         windows[term.name[0]] |= {term.window} if term.window else set()
     for source, spans in windows.items():
         shape, rows = _shape(system, system.ports[source]), covered(spans)
-        axis = row_axis(shape)
+        axis = row_axis(system.ports[source].piece, shape)
         if rows and axis is not None and rows < shape[axis]:
             yield source, (0, shape[axis])
 
@@ -416,7 +430,7 @@ def _port(system: System, unknown: Unknown) -> Port:
     source, window = unknown
     port = system.ports[source]
     shape = _shape(system, port)
-    axis = row_axis(shape) if window else None
+    axis = row_axis(port.piece, shape) if window else None
     if axis is None or window == (0, shape[axis]):
         return port
     return replace(port, window=(axis, *window))
@@ -426,13 +440,4 @@ def _constant(system: System, free: Unknown, shares: list[Share]) -> Constant:
     tie = system.tied.get(free[0])
     tied: Plane | None = tie.plane if tie is not None else None
     sink = tie.bias if tie is not None and tie.plane.bias else ""
-    return Constant(_port(system, free), _merged(shares), tied, sink)
-
-
-def _merged(shares: list[Share]) -> tuple[Share, ...]:
-    """The shares, those of one place by one path as one."""
-    found: dict[tuple[Port, tuple[Hop, ...]], float] = {}
-    for share in shares:
-        place = share.port, share.path
-        found[place] = found.get(place, 0.0) + share.factor
-    return tuple(Share(port, factor, path) for (port, path), factor in found.items() if abs(factor) > 1e-12)
+    return Constant(_port(system, free), merged(shares), tied, sink)

@@ -64,6 +64,13 @@ def stands_anywhere(numbers: Tensor) -> bool:
     return bool(compact([numbers])[0].any())
 
 
+def stands_along(numbers: Tensor, dim: int) -> Tensor:
+    """At which positions along a dimension any number is not zero; shapes: (size of the dimension,)."""
+    kept = compact([numbers])[0] != 0
+    others = [i for i in range(numbers.dim()) if i != dim]
+    return (kept.amax(others) if others else kept).expand(numbers.shape[dim])
+
+
 def same_numbers(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors have the same numbers at the same positions."""
     return one.shape == other.shape and torch.equal(*compact([one, other]))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product
 
-from symgraph.inference.carrying import Name, Window
+from symgraph.inference.uses import Name, Window
 from symgraph.symmetry.families import Hop
 
 Path = tuple[Hop, ...]

@@ -10,9 +10,10 @@ from math import prod
 import torch
 
 from symgraph.inference.applied import Applied
-from symgraph.inference.carrying import Carrier, Passed, Read, Spot
+from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import Flow
 from symgraph.inference.matrix_parts import Part
+from symgraph.inference.uses import Passed, Read, Spot
 from symgraph.ir import Node
 from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Plane

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
-from symgraph.inference.carrying import Carrier, Passed, Spot
+from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import Flow
+from symgraph.inference.uses import Passed, Spot
 from symgraph.ir import Kind
 from symgraph.ir import Tensor as Meta
 from symgraph.symmetry.axis_parts import Piece, placed

@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from symgraph.inference.carrying import Name, Spot, Window, span_of
 from symgraph.inference.entry_numbers import compact, same_numbers
 from symgraph.inference.null_space import Summand
+from symgraph.inference.uses import Name, Spot, Window, span_of
+from symgraph.symmetry.families import Hop, Port, Share
 from symgraph.symmetry.terms import over_leaves
 
 
@@ -92,3 +93,12 @@ def _beside(spot: Spot, longest: Spot, entries: Tensor) -> Tensor:
         return entries
     numbers = over_leaves(torch.arange(1, spot.term.size + 1, dtype=entries.dtype), spot.term, longest.term)
     return torch.zeros_like(entries) if numbers is None or spot.even else numbers[entries.long() - 1]
+
+
+def merged(shares: list[Share]) -> tuple[Share, ...]:
+    """The shares, those of one place by one path as one."""
+    found: dict[tuple[Port, tuple[Hop, ...]], float] = {}
+    for share in shares:
+        place = share.port, share.path
+        found[place] = found.get(place, 0.0) + share.factor
+    return tuple(Share(port, factor, path) for (port, path), factor in found.items() if abs(factor) > 1e-12)

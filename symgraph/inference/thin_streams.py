@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from symgraph.groups.lattice import TOP, SymmetryClass
 from symgraph.inference.applied import Applied
-from symgraph.inference.carrying import Carrier, Read
+from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import Flow, matrices
 from symgraph.inference.matrix_parts import Part
 from symgraph.inference.planes import PlaneReader, has_height, reader_of, reads_of, whole
+from symgraph.inference.uses import Read
 from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Plane
 from symgraph.symmetry.thin import Thin

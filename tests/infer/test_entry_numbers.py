@@ -6,10 +6,10 @@ import torch
 from largest import largest
 from torch import Tensor, nn
 
-from symgraph.inference.carrying import Spot
 from symgraph.inference.entry_numbers import moved, same_numbers, stands_anywhere
 from symgraph.inference.pipeline import infer
 from symgraph.inference.summed import gathered
+from symgraph.inference.uses import Spot
 from symgraph.symmetry.terms import Leaf
 from symgraph.tracing import trace
 

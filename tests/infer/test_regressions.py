@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from symgraph.inference.pipeline import infer
 from symgraph.orbit.canonical import canonicalise
+from symgraph.prove.audit import audit
 from symgraph.prove.verify import verify
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing import trace
@@ -202,8 +203,11 @@ def test_a_constant_that_is_read_in_another_order() -> None:
     assert moving(checked(TurnedBeforeReading(), 2, 3)) == ["first.bias"]
 
 
-def test_parts_of_a_bias_that_share_their_readers_do_not_move() -> None:
-    assert "first.bias" not in moving(checked(HalvesThroughOneMap(), 2, 3))
+def test_parts_of_a_bias_that_share_their_readers_move_together() -> None:
+    symmetry = checked(HalvesThroughOneMap(), 2, 3)
+    (moved,) = symmetry.constants
+    assert [(s.port.piece.parameter, s.factor) for s in moved.shares] == [("each.bias", -1.0), ("first.bias", 1.0)]
+    assert audit(symmetry).complete
 
 
 def test_a_vector_on_two_copies_of_one_frame_is_no_gain() -> None:
