@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import ascii_letters
 from typing import Any
 
 from symgraph.ir import Graph, Kind, Node, Ref, Shape, Tensor
@@ -191,15 +192,46 @@ def _statistic(node: Node, known: Known) -> Node:
 
 
 def _einsum(writer: Writer, given: dict[str, Any]) -> bool:
-    shapes, one = [writer.shape(tensor) for tensor in given["tensors"]], len(set(given["tensors"])) == 1
-    steps = product_of(given["equation"], shapes, one)
+    return _product(writer, given["equation"], given["tensors"]) is not None
+
+
+def _product(writer: Writer, equation: str, tensors: Sequence[Ref]) -> Ref | None:
+    """An Einstein sum of two tensors as the calls that compute it, if there are such."""
+    steps = product_of(equation, [writer.shape(tensor) for tensor in tensors], len(set(tensors)) == 1)
     if steps is None:
-        return False
-    values = list(given["tensors"])
+        return None
+    values = list(tensors)
     for step in steps:
         operands = tuple(values[place] for place in step.operands)
         values.append(writer.call(step.target, (*operands, *step.args), step.shape))
+    return values[-1]
+
+
+def _dot_products(writer: Writer, given: dict[str, Any]) -> bool:
+    """A product entry by entry, summed or averaged along the last axis of both factors, as a product of matrices.
+
+    Along axes before that one scales of two factors multiply, of which products of matrices say nothing.
+    """
+    product = writer.known[given["self"].name]
+    factors = [factor for factor in product.args if isinstance(factor, Ref)]
+    plain = product.target == "aten.mul.Tensor" and len(set(factors)) == 2 and not given.get("dtype")
+    rank = len(product.shape)
+    last = [dim % rank for dim in given["dim"] or ()] == [rank - 1]
+    if not plain or not last or not all(_is_floating(writer.known[factor.name]) for factor in factors):
+        return False
+    operands = [ascii_letters[rank - len(writer.shape(factor)) : rank] for factor in factors]
+    found = _product(writer, f"{','.join(operands)}->{ascii_letters[: rank - 1]}", factors)
+    if found is None:
+        return False
+    if "mean" in writer.node.target:
+        found = writer.call("aten.div.Tensor", (found, product.shape[-1]), writer.shape(found))
+    if given["keepdim"]:
+        writer.call("aten.reshape.default", (found, writer.node.shape), writer.node.shape)
     return True
+
+
+def _is_floating(node: Node) -> bool:
+    return isinstance(node.result, Tensor) and "float" in node.result.dtype
 
 
 def _in_parts(writer: Writer, given: dict[str, Any]) -> bool:
@@ -343,5 +375,7 @@ _FORMS: dict[str, Form] = {
     "aten.norm.ScalarOpt_dim": _length,
     "aten.group_norm.default": _norms_of_groups,
     "aten.einsum.default": _einsum,
+    "aten.sum.dim_IntList": _dot_products,
+    "aten.mean.dim": _dot_products,
     "aten.index_put.default": _put,
 }

@@ -330,3 +330,30 @@ def test_means_of_windows_pass_on_constants_unless_they_see_zeros_beside(padding
     found = symgraph.infer(net, torch.randn(4, 2, 9, dtype=torch.float64)) if padding else complete(net, 4, 2, 9)
     moved = [c for c in found.constants if c.source.piece.parameter == "norm.bias"]
     assert len(moved) == (0 if padding else 1)
+
+
+DOTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "summed": lambda a, b: (a * b).sum(-1),
+    "averaged": lambda a, b: (a * b).mean(-1, keepdim=True).squeeze(-1),
+    "spread": lambda a, b: (a.unsqueeze(2) * b.unsqueeze(1)).sum(-1),
+}
+
+
+@pytest.mark.parametrize("name", DOTS)
+def test_products_that_are_summed_are_dot_products(name: str) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        result: Tensor = DOTS[name](net.a(x), net.b(F.gelu(x).roll(1, 1)))
+        return result
+
+    symmetry = complete(Net(forward, a=nn.Linear(5, 3, bias=False), b=nn.Linear(5, 3, bias=False)), 4, 6, 5)
+    assert groups(symmetry, 3) == ["invertible"]
+
+
+def test_products_that_are_summed_over_positions_keep_scales() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        pooled = (F.relu(net.a(x)) * F.relu(net.b(x))).sum((2, 3))
+        result: Tensor = net.o(pooled)
+        return result
+
+    net = Net(forward, a=nn.Conv2d(2, 3, 1), b=nn.Conv2d(2, 3, 1), o=nn.Linear(3, 4))
+    assert complete(net, 2, 2, 4, 4).dimension().number == 6
