@@ -201,6 +201,10 @@ class Store(AxisNodes):
         if mine is not None and theirs is not None:
             self._walk(mine, theirs, pair)
             return
+        if len(moved) == 1 and count and len(self.parts(other if moved[0] == axis else axis)) == 1:
+            # Single positions would cut a product into nothing but these.
+            self._wait_or_clash([axis], [other], pair)
+            return
         for ref in moved:
             self._spread(ref)
         parts, other_parts = self.parts(axis), self.parts(other)
@@ -240,11 +244,14 @@ class Store(AxisNodes):
                     self._walk(self._take(left, size), self._take(right, size), pair)
                     break
             else:
-                apart, others = self._incomparable(left, right)
-                if pair == self._merge:
-                    self._open.append((self.product(apart), self.product(others), self._why))
-                else:
-                    self._clash([*apart, *others], "the products have no common refinement")
+                self._wait_or_clash(*self._incomparable(left, right), pair)
+
+    def _wait_or_clash(self, left: list[Ref], right: list[Ref], pair: Callable[[Ref, Ref], None]) -> None:
+        """Keeps an equation that has no common refinement until all others are in; where none is solved it is one."""
+        if pair == self._merge:
+            self._open.append((self.product(left), self.product(right), self._why))
+        else:
+            self._clash([*left, *right], "the products have no common refinement")
 
     def _top(self, stack: list[Ref]) -> Ref:
         """The next factor; what has become a product since it was stacked is spread out first."""
@@ -302,6 +309,8 @@ class Store(AxisNodes):
         if len(parts) > 1:
             return self._cut_parts(parts, size)
         if self._is_moved(ref):
+            if (rounds := self._cut_rounds(ref, size)) is not None:
+                return rounds
             self._spread(ref)
             return self._cut(ref, size)
         if self.children(ref) is None:
@@ -320,6 +329,19 @@ class Store(AxisNodes):
             return before, after
         left, right = self._cut(after, size % inner)
         return self.concat([before, left]), right
+
+    def _cut_rounds(self, ref: Ref, size: int) -> tuple[Ref, Ref] | None:
+        """Where parts take turns, and the first of them ends with a whole round: each is in turns by itself."""
+        (inner,), count, whole = self.children(ref)[1], turns_in(self.order(ref)), self.size(ref)  # type: ignore[index]
+        if not count or size % count or whole % count:
+            return None
+        rounds = whole // count
+        ends = ((0, size // count), (size // count, rounds))
+        before, after = (
+            self.concat([self.narrow(inner, n * rounds + start, n * rounds + stop) for n in range(count)])
+            for start, stop in ends
+        )
+        return self.moved(before, turn_order(size, count)), self.moved(after, turn_order(whole - size, count))
 
     def _cut_parts(self, parts: list[Ref], size: int) -> tuple[Ref, Ref]:
         before: list[Ref] = []

@@ -95,6 +95,13 @@ def transpose(store: Store, call: Call) -> tuple[Axes, ...]:
     return (tuple(axes),)
 
 
+def turns(store: Store, call: Call) -> tuple[Axes, ...]:
+    """channel_shuffle(groups): the parts that were one after the other take turns."""
+    axes, count = list(call.tensors[0]), int(call.arguments["groups"])
+    axes[1] = store.moved(axes[1], turn_order(store.size(axes[1]), count))
+    return (tuple(axes),)
+
+
 def movedim(store: Store, call: Call) -> tuple[Axes, ...]:
     """movedim with integer or list arguments."""
     axes = list(call.tensors[0])
@@ -324,6 +331,7 @@ TRANSFORMERS: dict[str, Transformer] = {
     "permute": permute,
     "transpose": transpose,
     "movedim": movedim,
+    "turns": turns,
     "cat": cat,
     "stack": stack,
     "split": split,

@@ -21,6 +21,7 @@ STRUCTURES = (
     "permute",
     "transpose",
     "movedim",
+    "turns",
     "cat",
     "split",
     "slice",

@@ -10,6 +10,7 @@ from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
 from symgraph.tracing.pieces import without_partial_writes
 from symgraph.tracing.positions import with_whole_tables
+from symgraph.tracing.shuffles import with_shuffles
 from symgraph.tracing.spellings import SPELLINGS, keeps_kind
 from symgraph.tracing.stored_norms import with_stored_norms
 from symgraph.tracing.uniform import uniform
@@ -53,7 +54,7 @@ def normalize(graph: Graph) -> Graph:
     # What reads two equal values reads one: a sum of products is then one of squares.
     written = written_out(without_repetitions(without_identities(graph)))
     plain = with_whole_tables(without_partial_writes(without_factors_of_one(without_identities(written))))
-    return renumbered(without_dead_calls(with_stored_norms(without_repetitions(plain))))
+    return renumbered(without_dead_calls(with_shuffles(with_stored_norms(without_repetitions(plain)))))
 
 
 def without_identities(graph: Graph) -> Graph:

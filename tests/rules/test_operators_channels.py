@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[Callable[[int], nn.Module], str]] = {
     "depthwise": (lambda d: CONVOLUTIONS[d](8, 8, 3, padding=1, groups=8), "hidden: positive monomial"),
     "depthwise-with-multiplier": (
         lambda d: CONVOLUTIONS[d](8, 16, 3, padding=1, groups=8),
-        "hidden.0: permutation, hidden.1: positive monomial",
+        "hidden.0: positive monomial, hidden.1: positive monomial",
     ),
     "grouped": (lambda d: CONVOLUTIONS[d](8, 12, 3, padding=1, groups=2), GROUPED),
     "transposed": (lambda d: TRANSPOSED[d](8, 12, 3, 2), TWO),
@@ -179,7 +179,7 @@ CASES: dict[str, Case] = {
         lambda s, x: s.last(F.channel_shuffle(F.relu(s.first(x)), 2)),
         {**FIRST, "last": lambda: nn.Conv2d(8, 4, 1)},
         (IMAGE,),
-        "hidden.0: positive monomial, hidden.1: positive monomial",
+        "hidden: positive monomial",
     ),
     "patches": (
         lambda s, x: s.last(F.unfold(F.relu(s.first(x)), 2).mT),
