@@ -27,7 +27,7 @@ def by_views(x: Tensor, groups: int) -> Tensor:
 
 
 def by_permuting(x: Tensor, groups: int) -> Tensor:
-    return x.unflatten(1, (groups, -1)).permute(0, 2, 1, 3, 4).flatten(1, 2)
+    return torch.unflatten(x, 1, (groups, -1)).permute(0, 2, 1, 3, 4).flatten(1, 2)
 
 
 def two_units(net: Any, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def test_it_is_one_call_however_it_is_written(shuffle: Callable[[Tensor, int], T
 
 def test_groups_that_cut_across_turns_stay() -> None:
     """Two groups of three channels, of which each was every second one of six."""
-    maps = {"a": nn.Conv2d(4, 6, 1, groups=2), "b": nn.Conv2d(6, 8, 1, groups=2)}
+    maps: dict[str, nn.Module] = {"a": nn.Conv2d(4, 6, 1, groups=2), "b": nn.Conv2d(6, 8, 1, groups=2)}
     model = net_of(lambda s, x: F.relu(s.b(by_views(F.relu(s.a(x)), 2))), maps)
     symmetry = infer(trace(model, (X,)))
     assert error(model, (X,), symmetry) < 1e-9
