@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+import torch
+
 from symgraph.groups.lattice import TOP, SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
@@ -15,6 +17,7 @@ from symgraph.inference.planes import PlaneReader, has_height, reader_of, reads_
 from symgraph.inference.uses import Read
 from symgraph.symmetry.axis_parts import Piece, Place
 from symgraph.symmetry.families import Plane
+from symgraph.symmetry.terms import over_leaves
 from symgraph.symmetry.thin import Thin
 
 
@@ -49,8 +52,7 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
             continue
         found: dict[Piece, list[Read]] = defaultdict(list)
         for read, _ in reads_of(carrier, applied, writer.dim):
-            plain = read.readers[0].size == writer.piece.size and not read.readers[0].more
-            if plain and len(read.part.parameter.shape) == 2 and read.readers[0].place not in covered:
+            if _is_plain(flow, writer, read.readers[0]) and len(read.part.parameter.shape) == 2 and read.readers[0].place not in covered:
                 found[read.readers[0]].append(read)
         left = writer.piece.size
         for piece, reads in found.items():
@@ -60,6 +62,15 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
             left -= moved
             if moved < rows:
                 yield from _thin(writer, reader, moved)
+
+
+def _is_plain(flow: Flow, writer: _Writer, read: Piece) -> bool:
+    """Whether one axis of a matrix reads all that is written; of a product in the order that its leaves say."""
+    written, value = writer.piece, flow.d.values[writer.applied.node.name][writer.dim]
+    if read.size != written.size or read.more:
+        return False
+    one, other = (over_leaves(written.places(), term, read.term) for term in (written.term, value))
+    return one is not None and other is not None and torch.equal(one, other)
 
 
 def _thin(writer: _Writer, reader: PlaneReader, moved: int) -> Iterator[Thin]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Plane
+from symgraph.symmetry.terms import over_leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,13 @@ class Thin:
     moved: int = 0
 
     @property
+    def order(self) -> Tensor:
+        """Which of the entries that the writer makes stands at each that the reader reads."""
+        entries = torch.arange(self.writer.size)
+        found = over_leaves(entries, self.writer.term, self.reader.term)
+        return entries if found is None else found
+
+    @property
     def named(self) -> tuple[str, ...]:
         """The parameters that say which directions these are, and what the constant is."""
         plane = self.plane.named if self.plane is not None else ()
@@ -40,7 +48,7 @@ class Thin:
         return self.writer.size - shape[1 - self.writer.axis] + (self.plane is not None)
 
     def directions(self, state: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
-        """An orthonormal basis of the directions along which nothing varies, and the constant along each of them.
+        """An orthonormal basis of the directions along which nothing varies, as read, and the constant along each of them.
 
         Shapes: like (...) -> (n, number), (number,).
         """
@@ -53,4 +61,4 @@ class Thin:
             matrix = matrix - torch.outer(matrix @ normal, normal) / normal.square().sum()
         number = self.number(state[self.writer.parameter].shape)
         columns = torch.linalg.svd(matrix)[0][:, -number:]
-        return columns, columns.T @ constant
+        return columns[self.order], columns.T @ constant

@@ -180,3 +180,23 @@ def test_a_norm_of_one_number_is_no_stream() -> None:
     model = nn.Sequential(nn.Linear(3, 1), nn.LayerNorm(1), nn.Linear(1, 4), nn.GELU(), nn.Linear(4, 2))
     symmetry = infer(trace(model, (torch.randn(2, 3),)))
     assert symmetry.shears == () and verify(symmetry, state_of(model)).passed
+
+
+class Turned(nn.Module):
+    """A thin stream of two axes that a map reads in the other order; what looks at its lengths lets no space turn it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.widen, self.head = nn.Embedding(40, 2), nn.Linear(2, 6), nn.Linear(6, 3)
+
+    def forward(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        wide = self.widen(self.table(words)).unflatten(-1, (2, 3)).transpose(-1, -2).flatten(-2)
+        return self.head(wide), wide @ wide.transpose(-1, -2)
+
+
+def test_a_thin_stream_is_read_in_another_order() -> None:
+    model = Turned()
+    symmetry = infer(trace(model, (torch.randint(40, (6, 4)),)))
+    assert [thin.reader.parameter for thin in symmetry.thin] == ["head.weight"]
+    assert verify(symmetry).passed
+    assert verify(symmetry, state_of(model), perturb=0.3).passed
