@@ -18,12 +18,13 @@ as well; where anything else meets a moved axis, that becomes the concatenation 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import accumulate, pairwise
 from math import gcd, lcm, prod
 
 from symgraph.groups.lattice import RIGID, Bound, SymmetryClass, down
 from symgraph.inference.axis_nodes import AxisNodes, Shape
 from symgraph.inference.claims import Claim, Evidence, Ref
-from symgraph.symmetry.terms import runs, turn_order, turns_in
+from symgraph.symmetry.terms import runs, turn_ends, turn_order, turns_in
 
 SELF_DUAL = down(SymmetryClass.ORTHOGONAL)
 
@@ -50,6 +51,8 @@ class Store(AxisNodes):
 
     def by_turns(self, ref: Ref, count: int) -> Ref:
         """The axis with every `count`-th position of `ref`: those from the first one on, from the second on, ..."""
+        if self.size(ref) <= count:
+            return ref
         order = turn_order(self.size(ref), count)
         if self.children(ref) is None:
             self._move(self.find(ref), self.new(self.size(ref)), order)
@@ -57,27 +60,42 @@ class Store(AxisNodes):
         return self.moved(ref, sorted(range(len(order)), key=order.__getitem__)) if found is None else found
 
     def _in_turns(self, ref: Ref, count: int) -> Ref | None:
-        """The same where it is known what takes turns along the axis; None where its parts or factors do not say so."""
-        size, parts = self.size(ref), self.parts(ref)
+        """The same where it is known what takes turns along the axis; None where its factors do not say so."""
         if self._is_moved(ref):
-            return self._in_more_turns(ref, count)
-        if size % count:
+            if turns_in(self.order(ref)):
+                return self._in_more_turns(ref, count)
+            self._spread(ref)
+        if len(self.parts(ref)) > 1:
+            return self._turn_by_turn([self.by_turns(piece, count) for piece in self._in_rounds(ref, count)], count)
+        *others, last = self.factors(ref)
+        if self.size(last) % count == 0 and self.size(last) > count:
+            return self._turns_of_product(self.by_turns(last, count), count, lambda turn: [*others, turn])
+        several, rest = divmod(count, self.size(last))
+        if rest or self.size(ref) % count:
             return None
-        if len(parts) > 1:
-            aligned = all(self.size(part) % count == 0 for part in parts)
-            return self._turn_by_turn([self.by_turns(part, count) for part in parts], count) if aligned else None
-        factors = self.factors(ref)[::-1]
-        if not self._fits(factors, size // count):
-            return None
-        outer = self._take(factors, size // count)
-        return self.product([*factors[::-1], outer])
+        if several == 1:
+            return self.product([last, *others])
+        return self._turns_of_product(self.by_turns(self.product(others), several), several, lambda turn: [last, turn])
+
+    def _turns_of_product(self, turns: Ref, count: int, factors: Callable[[Ref], list[Ref]]) -> Ref:
+        """Products with one of equally long turns in each, one after the other."""
+        ends = turn_ends(self.size(turns), count)
+        return self.concat([self.product(factors(self.narrow(turns, *end))) for end in ends])
+
+    def _in_rounds(self, ref: Ref, count: int) -> list[Ref]:
+        """Whole rounds of turns that lie in one part each, and between these the one round that several parts share."""
+        size = self.size(ref)
+        ends = {0, size}
+        for end in accumulate(map(self.size, self.parts(ref)[:-1])):
+            ends |= {end - end % count, min(end + -end % count, size)}
+        return [self.narrow(ref, start, stop) for start, stop in pairwise(sorted(ends))]
 
     def _in_more_turns(self, ref: Ref, count: int) -> Ref | None:
         """The parts that take turns along an axis, or parts of these."""
         (inner,), fewer = self.children(ref)[1], turns_in(self.order(ref))  # type: ignore[index]
-        if fewer == count or self.order(ref) == turn_order(self.size(ref), count):
+        if fewer == count:
             return inner
-        if not fewer or count % fewer or self.size(ref) % count:
+        if count % fewer or self.size(ref) % count:
             return None
         length = self.size(ref) // fewer
         parts = [self.narrow(inner, i * length, (i + 1) * length) for i in range(fewer)]
@@ -86,9 +104,22 @@ class Store(AxisNodes):
 
     def _turn_by_turn(self, axes: list[Ref], count: int) -> Ref:
         """Axes with their parts one after the other: the first part of each, the second of each, and so on."""
-        lengths = [self.size(axis) // count for axis in axes]
-        ends = [(axis, i * n, (i + 1) * n) for i in range(count) for axis, n in zip(axes, lengths, strict=True)]
-        return self.concat([self.narrow(*end) for end in ends])
+        ends = [(axis, *turn_ends(self.size(axis), count)[i]) for i in range(count) for axis in axes]
+        return self.concat([self.narrow(axis, start, stop) for axis, start, stop in ends if start < stop])
+
+    def _cut_turns(self, ref: Ref, size: int) -> None:
+        """Makes an axis along which parts take turns several that they do so along: before a cut, in its round, behind it."""
+        whole = self.find(ref)
+        (inner,), order = self.children(whole)[1], self._orders.pop(whole >> 1)  # type: ignore[index]
+        total, count = self.size(whole), turns_in(order)
+        places = sorted({0, size - size % count, min(size + -size % count, total), total})
+        pieces = []
+        for start, stop in pairwise(places):
+            turns = zip(turn_ends(total, count), turn_ends(start, count), turn_ends(stop, count), strict=True)
+            ends = [(first + a[1] - a[0], first + b[1] - b[0]) for (first, _), a, b in turns]
+            parts = self.concat([self.narrow(inner, *end) for end in ends if end[0] < end[1]])
+            pieces.append(self.moved(parts, turn_order(stop - start, count)) if stop - start > count else parts)
+        self._define(whole, Shape.CONCAT, pieces)
 
     # -- claims ------------------------------------------------------------------------------------------------
 
@@ -309,9 +340,10 @@ class Store(AxisNodes):
         if len(parts) > 1:
             return self._cut_parts(parts, size)
         if self._is_moved(ref):
-            if (rounds := self._cut_rounds(ref, size)) is not None:
-                return rounds
-            self._spread(ref)
+            if turns_in(self.order(ref)):
+                self._cut_turns(ref, size)
+            else:
+                self._spread(ref)
             return self._cut(ref, size)
         if self.children(ref) is None:
             ref = self.find(ref)
@@ -329,19 +361,6 @@ class Store(AxisNodes):
             return before, after
         left, right = self._cut(after, size % inner)
         return self.concat([before, left]), right
-
-    def _cut_rounds(self, ref: Ref, size: int) -> tuple[Ref, Ref] | None:
-        """Where parts take turns, and the first of them ends with a whole round: each is in turns by itself."""
-        (inner,), count, whole = self.children(ref)[1], turns_in(self.order(ref)), self.size(ref)  # type: ignore[index]
-        if not count or size % count or whole % count:
-            return None
-        rounds = whole // count
-        ends = ((0, size // count), (size // count, rounds))
-        before, after = (
-            self.concat([self.narrow(inner, n * rounds + start, n * rounds + stop) for n in range(count)])
-            for start, stop in ends
-        )
-        return self.moved(before, turn_order(size, count)), self.moved(after, turn_order(whole - size, count))
 
     def _cut_parts(self, parts: list[Ref], size: int) -> tuple[Ref, Ref]:
         before: list[Ref] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import prod
 
 from torch import Tensor
@@ -152,9 +152,18 @@ def turn_order(size: int, count: int) -> tuple[int, ...]:
     >>> turn_order(7, 3)
     (0, 3, 5, 1, 4, 6, 2)
     """
-    lengths = [len(range(part, size, count)) for part in range(count)]
-    starts = [0, *accumulate(lengths)]
-    return tuple(starts[place % count] + place // count for place in range(size))
+    ends = turn_ends(size, count)
+    return tuple(ends[place % count][0] + place // count for place in range(size))
+
+
+def turn_ends(size: int, count: int) -> tuple[tuple[int, int], ...]:
+    """Where each of `count` parts that take turns begins and ends, the parts one after the other.
+
+    >>> turn_ends(7, 3)
+    ((0, 3), (3, 5), (5, 7))
+    """
+    ends = [0, *accumulate(len(range(part, size, count)) for part in range(count))]
+    return tuple(pairwise(ends))
 
 
 def turns_in(order: Sequence[int]) -> int:

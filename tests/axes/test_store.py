@@ -205,6 +205,41 @@ def test_an_equation_twice_says_no_more(system: System) -> None:
     assert action(once.store, once.named) == action(twice.store, twice.named)
 
 
+# Calls that read an axis: the operator, which axis, its arguments, and the sizes of its results.
+Read = tuple[str, int, dict[str, object], tuple[int, ...]]
+HALVES: Read = ("slice", 0, {"dim": 0, "start": 1, "step": 2}, (4,))
+READINGS: list[tuple[int, tuple[Read, ...]]] = [
+    (8, (HALVES, ("slice", 0, {"dim": 0, "start": 0}, (4,)))),
+    (8, (HALVES, ("slice", 0, {"dim": 0, "start": 3}, (5,)))),
+    (8, (HALVES, ("reshape", 0, {}, (2, 4)), ("slice", 3, {"dim": 0, "start": 1}, (3,)))),
+    (8, (HALVES, ("reshape", 0, {}, (4, 2)), ("slice", 2, {"dim": 0, "start": 1}, (3,)))),
+    (6, (("pad", 0, {"pad": [1, 1]}, (8,)), ("slice", 1, {"dim": 0, "start": 1, "step": 2}, (4,)), ("reshape", 1, {}, (4, 2)))),
+    (9, (("slice", 0, {"dim": 0, "start": 1, "step": 2}, (4,)), ("slice", 0, {"dim": 0, "start": 4}, (5,)))),
+]  # fmt: skip
+
+
+def read(size: int, calls: Sequence[Read], order: Sequence[int]) -> frozenset[tuple[object, ...]]:
+    """What calls say of an axis, and of all that they make of it, whichever is met first."""
+    store = Store()
+    axes = [store.new(size)]
+    made = [[store.new(n) for n in sizes] for *_, sizes in calls]
+    axes += [axis for results in made for axis in results]
+    for i in order:
+        structure, at, arguments, sizes = calls[i]
+        found = TRANSFORMERS[structure](store, Call(((axes[at],),), arguments, (sizes,)))[0]
+        for axis, other in zip(made[i], found, strict=True):
+            store.unify(axis, other)
+    store.settle()
+    return action(store, axes)
+
+
+@pytest.mark.parametrize(("size", "calls"), READINGS)
+def test_parts_that_take_turns_are_cut_in_any_order(size: int, calls: tuple[Read, ...]) -> None:
+    first, *others = (read(size, calls, order) for order in itertools.permutations(range(len(calls))))
+    assert first
+    assert all(other == first for other in others)
+
+
 # -- refinement ------------------------------------------------------------------------------------------------------
 
 

@@ -201,7 +201,11 @@ CASES: dict[str, tuple[Callable[..., Any], Shapes, str]] = {
         ((12,),),
         "[moved (moved (a!+b!)+moved (c+d))] -> [moved (c+d)], [c]",
     ),
-    "slices-of-a-product": (lambda x: (x.view(4, 6), x[1::3]), ((24,),), "[(a*b*(1+1+1))] -> [a (b*(1+1+1))], [(a*b)]"),
+    "slices-of-a-product": (
+        lambda x: (x.view(4, 6), x[1::3]),
+        ((24,),),
+        "[(a*moved (b+c+d))] -> [a moved (b+c+d)], [(a*c)]",
+    ),
     "slice-of-a-concatenation": (
         lambda x, y: torch.cat([x, y])[::2],
         ((4,), (6,)),
