@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from math import prod
 
@@ -64,6 +64,25 @@ class AxisNodes:
         flip = ref & 1
         self._shape[ref >> 1] = (shape, tuple(child ^ flip for child in refs))
         return ref
+
+    def part(self, ref: Ref) -> None:
+        """Makes every position of a free axis a part of its own, which stays in its place."""
+        ref = self.find(ref)
+        if self.children(ref) is None:
+            self._define(ref, Shape.CONCAT, [self.new(1) for _ in range(self.size(ref))])
+
+    def forget_cuts(self, nodes: Iterable[int]) -> None:
+        """Makes nodes free again that were cut as others are, which nothing was made equal to parts of."""
+        for node in nodes:
+            self._shape[node] = None
+            self._orders.pop(node, None)
+
+    def take_apart(self, ref: Ref) -> list[tuple[Ref, Ref]]:
+        """Makes an axis the concatenation of new ones, one for each of its parts; returns each beside its part."""
+        parts, ref = self.parts(ref), self.find(ref)
+        own = [self.new(self.size(part)) for part in parts]
+        self._define(ref, Shape.CONCAT, own)
+        return list(zip(own, parts, strict=True))
 
     # -- reading -----------------------------------------------------------------------------------------------
 

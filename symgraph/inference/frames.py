@@ -60,6 +60,7 @@ def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Re
         products = [tuple(map(in_runs.axis, relation.refs)) for relation in eq.relations]
         before, after = after, (sum(_align(store, refs) for refs in (*products, *eq.links)), store.moves)
         store.settle()
+        _take_apart(given, store)
     open_ = _undecided(given, store, [*products, *eq.links])
     store.forget_cuts(open_)
     for relation, refs in zip(eq.relations, products, strict=True):
@@ -89,13 +90,32 @@ def _undecided(given: Store, store: Store, products: list[tuple[Ref, ...]]) -> f
     return frozenset(found)
 
 
+def _take_apart(given: Store, store: Store) -> None:
+    """Gives axes that products alone have cut parts of their own, also where what was a factor has parts now."""
+    for node in range(given.count):
+        if given.children(2 * node) is None and store.children(2 * node) is not None:
+            _take_products_apart(store, store.find(2 * node))
+
+
+def _take_products_apart(store: Store, axis: Ref) -> None:
+    shape = store.children(axis)
+    if shape is not None and shape[0] is Shape.PRODUCT and len(store.parts(axis)) > 1:
+        for own, part in store.take_apart(axis):
+            store.align(own, part)
+        shape = store.children(axis)
+    for child in shape[1] if shape is not None else ():
+        _take_products_apart(store, child)
+
+
 def _align(store: Store, refs: tuple[Ref, ...]) -> int:
-    """Cuts axes that are multiplied at the same places; how many leaves they have then, as often as they are compared.
+    """Cuts axes that are multiplied at the same places; how many leaves they have then, single positions among them.
 
     What the last of them cut is carried back to those before it.
     """
     first, *others = refs
-    return sum(len(store.align(first, other)) for other in (*others, *others[:-1]))
+    for other in (*others, *others[:-1]):
+        store.align(first, other)
+    return sum(1 for ref in refs for _ in store.leaves(ref))
 
 
 @dataclass

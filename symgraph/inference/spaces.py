@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from operator import and_
 
-from symgraph.groups.lattice import TOP, Bound, SymmetryClass, down, group_of, maps
+from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass, down, group_of, maps
 from symgraph.inference.applied import Relation
 from symgraph.inference.branches import Branches
 from symgraph.inference.draft import MONOMIAL, Draft
@@ -159,7 +159,20 @@ def find_spaces(draft: Draft) -> Spaces:
     relations: dict[int, list[Relation]] = defaultdict(list)
     for relation in draft.relations:
         relations[leader(draft.root(relation.result))].append(relation)
-    return Spaces(draft, tuple(_space(draft, tuple(roots), relations[key]) for key, roots in members.items()))
+    found = (_space(draft, tuple(roots), relations[key]) for key, roots in members.items())
+    return Spaces(draft, tuple(part for space in found for part in _without_still(space)))
+
+
+def _without_still(space: SpaceDraft) -> Iterator[SpaceDraft]:
+    """A space, and apart from it the members that it leaves as they are: without a scale where positions stay."""
+    moving = {root: None for root in space.members if any(space.scales[root]) or any(space.signs[root])}
+    if not moving or C.PERMUTATION in down(space.group):
+        yield space
+        return
+    scales, signs = ({root: own[root] for root in moving} for own in (space.scales, space.signs))
+    yield replace(space, members=tuple(moving), scales=scales, signs=signs)
+    for root in (root for root in space.members if root not in moving):
+        yield SpaceDraft((root,), RIGID, C.IDENTITY, {root: ()}, {root: ()})
 
 
 def _leaders(draft: Draft) -> Callable[[int], int]:

@@ -17,7 +17,7 @@ as well; where anything else meets a moved axis, that becomes the concatenation 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from math import gcd, lcm, prod
 
@@ -108,7 +108,7 @@ class Store(AxisNodes):
         return self.concat([self.narrow(axis, start, stop) for axis, start, stop in ends if start < stop])
 
     def _cut_turns(self, ref: Ref, size: int) -> None:
-        """Makes an axis along which parts take turns several that they do so along: before a cut, in its round, behind it."""
+        """Makes an axis of parts that take turns three such axes: before a cut, in the round of it, and behind."""
         whole = self.find(ref)
         (inner,), order = self.children(whole)[1], self._orders.pop(whole >> 1)  # type: ignore[index]
         total, count = self.size(whole), turns_in(order)
@@ -379,18 +379,6 @@ class Store(AxisNodes):
         if start:
             ref = self._cut(ref, start)[1]
         return ref if stop - start == self.size(ref) else self._cut(ref, stop - start)[0]
-
-    def part(self, ref: Ref) -> None:
-        """Makes every position of a free axis a part of its own, which stays in its place."""
-        ref = self.find(ref)
-        if self.children(ref) is None:
-            self._define(ref, Shape.CONCAT, [self.new(1) for _ in range(self.size(ref))])
-
-    def forget_cuts(self, nodes: Iterable[int]) -> None:
-        """Makes nodes free again that were cut as others are, which nothing was made equal to parts of."""
-        for node in nodes:
-            self._shape[node] = None
-            self._orders.pop(node, None)
 
     def _clash(self, refs: list[Ref], reason: str) -> None:
         for ref in refs:

@@ -52,7 +52,11 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
             continue
         found: dict[Piece, list[Read]] = defaultdict(list)
         for read, _ in reads_of(carrier, applied, writer.dim):
-            if _is_plain(flow, writer, read.readers[0]) and len(read.part.parameter.shape) == 2 and read.readers[0].place not in covered:
+            if (
+                _is_plain(flow, writer, read.readers[0])
+                and len(read.part.parameter.shape) == 2
+                and read.readers[0].place not in covered
+            ):
                 found[read.readers[0]].append(read)
         left = writer.piece.size
         for piece, reads in found.items():

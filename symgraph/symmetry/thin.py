@@ -48,7 +48,7 @@ class Thin:
         return self.writer.size - shape[1 - self.writer.axis] + (self.plane is not None)
 
     def directions(self, state: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
-        """An orthonormal basis of the directions along which nothing varies, as read, and the constant along each of them.
+        """An orthonormal basis of the directions that never vary, as they are read, and the constant along each.
 
         Shapes: like (...) -> (n, number), (number,).
         """

@@ -213,7 +213,7 @@ READINGS: list[tuple[int, tuple[Read, ...]]] = [
     (8, (HALVES, ("slice", 0, {"dim": 0, "start": 3}, (5,)))),
     (8, (HALVES, ("reshape", 0, {}, (2, 4)), ("slice", 3, {"dim": 0, "start": 1}, (3,)))),
     (8, (HALVES, ("reshape", 0, {}, (4, 2)), ("slice", 2, {"dim": 0, "start": 1}, (3,)))),
-    (6, (("pad", 0, {"pad": [1, 1]}, (8,)), ("slice", 1, {"dim": 0, "start": 1, "step": 2}, (4,)), ("reshape", 1, {}, (4, 2)))),
+    (6, (("pad", 0, {"pad": [1, 1]}, (8,)), ("slice", 1, HALVES[2], (4,)), ("reshape", 1, {}, (4, 2)))),
     (9, (("slice", 0, {"dim": 0, "start": 1, "step": 2}, (4,)), ("slice", 0, {"dim": 0, "start": 4}, (5,)))),
 ]  # fmt: skip
 

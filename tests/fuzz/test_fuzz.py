@@ -129,6 +129,16 @@ def test_rows_of_a_table_that_stand_side_by_side_are_told_apart() -> None:
     assert check(Description("tokens", 6, 3, ({"kind": "dead"}, *steps), "last")) is None
 
 
+def test_an_axis_that_stays_is_on_no_space_that_moves() -> None:
+    """A weight writes three heads of two, and elsewhere two of three: how its rows are cut then says nothing."""
+    heads: Step = {"kind": "reshape", "how": "heads-of-norms"}
+    gated: Step = {"kind": "branches", "how": "multiply", "act": "sigmoid", "to": 6}
+    norm: Step = {"kind": "norm", "norm": "layer-norm-written"}
+    squeezed, groups = ({"kind": "reshape", "how": how} for how in ("squeezed", "groups-gated"))
+    steps: tuple[Step, ...] = (squeezed, heads, gated, heads | {"like": 0}, norm, groups | {"like": 0})
+    assert check(Description("tokens", 3, 5, steps, "norm")) is None
+
+
 def test_a_softmax_of_equal_scores_moves_nothing() -> None:
     """A sequence of one token, again and again: its Jacobian is zero, but for rounding."""
     again = ({"kind": "positions", "how": "softmax"}, {"kind": "reuse", "how": "add"})

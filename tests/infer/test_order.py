@@ -117,6 +117,44 @@ def crossed() -> Graph:
     return trace(Crossed(), (torch.zeros(2, 2),))
 
 
+class LastPosition(nn.Module):
+    """Squares of a product with a scale for each position, of which the last position alone is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out, self.scale = nn.Linear(2, 5), nn.Linear(5, 3), nn.Parameter(torch.ones(4, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inner = torch.sigmoid(self.inner(x))
+        scaled = torch.relu(inner**2 * self.scale) ** 2
+        return inner.mean(1), self.out(scaled[:, -1])
+
+
+def last_position() -> Graph:
+    return trace(LastPosition(), (torch.zeros(2, 4, 2),))
+
+
+class Halves(nn.Module):
+    """Two halves of a stream that a norm of two groups reads, with a layer scale for what is added to both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.coupled, self.out = nn.Linear(3, 4), nn.Linear(2, 2), nn.Linear(4, 3)
+        self.up, self.down, self.scale = nn.Linear(4, 3), nn.Linear(3, 4, bias=False), nn.Parameter(torch.ones(4))
+        self.first, self.norm, self.last = nn.RMSNorm(4), nn.GroupNorm(2, 4), nn.RMSNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.inner(x).chunk(2, -1)
+        stream = self.first(torch.cat([first, second * self.coupled(first).tanh().exp()], -1) ** 2)
+        hidden = torch.relu(self.up(self.norm(stream.transpose(1, 2)).transpose(1, 2)))
+        result: Tensor = self.out(self.last(stream + self.down(hidden) * self.scale))
+        return result
+
+
+def halves() -> Graph:
+    return trace(Halves(), (torch.zeros(2, 5, 3),))
+
+
 def gpt2() -> Graph:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -151,7 +189,21 @@ def resnet() -> Graph:
 
 
 MODELS: dict[str, Callable[[], Graph]] = {
-    f.__name__: f for f in (mlp, gated, two_inputs, bilinear, crossed, between, gpt2, llama, bert, resnet)
+    f.__name__: f
+    for f in (
+        mlp,
+        gated,
+        two_inputs,
+        bilinear,
+        crossed,
+        between,
+        last_position,
+        halves,
+        gpt2,
+        llama,
+        bert,
+        resnet,
+    )
 }
 
 

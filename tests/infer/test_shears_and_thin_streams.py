@@ -183,7 +183,7 @@ def test_a_norm_of_one_number_is_no_stream() -> None:
 
 
 class Turned(nn.Module):
-    """A thin stream of two axes that a map reads in the other order; what looks at its lengths lets no space turn it."""
+    """A thin stream of two axes that a map reads in the other order; its lengths are seen, so that nothing turns it."""
 
     def __init__(self) -> None:
         super().__init__()
