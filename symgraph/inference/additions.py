@@ -27,6 +27,7 @@ _SUMS = {"add": 1.0, "sub": -1.0}
 # Beside these nothing is linear in the one operand that depends on inputs.
 _LINEAR = frozenset({"linear", "matmul", "mm", "addmm", "bmm", "mul", "div", "neg", "add", "sub", "alias", "to"})
 _MOVING = frozenset({"view", "reshape", "unsqueeze", "squeeze", "expand", "transpose", "permute", "t"})
+_CUTS = frozenset({"view", "reshape", "unsafe_view", "flatten", "unflatten"})
 _TOLERANCE = 1e-9
 
 
@@ -128,10 +129,24 @@ class _Finder:
         bias = self.flow.bias(a)
         plain = weight is not None and weight.kind is Kind.PARAMETER and len(weight.shape) == 2
         known = bias is not None or a.rule.adds not in operands
-        if weight is None or not plain or len(axes) != 1 or not known:
+        # What rewriting has made is not in the graph as it was traced.
+        read = self.graph.by_name.get(operands[value][0].name)
+        if weight is None or read is None or not plain or len(axes) != 1 or not known:
             return None
         alone = bias is None or len(self.graph.users[bias.name]) == 1
-        return operands[value][0].name, weight.target, bias.target if bias is not None and alone else "", axes[0]
+        return self._before_cuts(read).name, weight.target, bias.target if bias is not None and alone else "", axes[0]
+
+    def _before_cuts(self, node: Node) -> Node:
+        """What a value is whose positions alone have been cut otherwise."""
+        while node.kind is Kind.CALL and self._cuts_positions(node):
+            node = self.graph.by_name[node.args[0].name]
+        return node
+
+    def _cuts_positions(self, node: Node) -> bool:
+        """Whether a call gives the positions of a value other axes, and leaves its last one."""
+        refs = list(node.refs())
+        before = self.graph.by_name[refs[0]].shape if len(refs) == 1 else ()
+        return short_name(node.target) in _CUTS and before[-1:] == node.shape[-1:] != ()
 
     def _of_parameter(self, node: Node) -> _Site | None:
         if node.kind is not Kind.PARAMETER or len(node.shape) < 2:
@@ -142,6 +157,8 @@ class _Finder:
     def _beside(self, node: Node, start: str) -> tuple[dict[str, str], list[float]]:
         """The values that are added to one before anything else reads it, with the calls that add them, and signs."""
         adding, signs, own = dict[str, str](), list[float](), 1.0
+        while len(users := self.graph.users[node.name]) == 1 and self._cuts_positions(users[0]):
+            (node,) = users
         while (call := self._adding(node)) is not None:
             first, other = call.args
             sign = _SUMS[short_name(call.target)]

@@ -58,6 +58,14 @@ def attentive() -> Net:
     return Net(attention, i=nn.Linear(6, 4), norm=nn.LayerNorm(4), o=nn.Linear(4, 3), **projections)
 
 
+def cut_otherwise(net: Any, x: Tensor) -> Tensor:
+    """A map that reads all positions along one axis, as those of GPT-2 do."""
+    x = F.gelu(net.i(x))
+    mapped = torch.addmm(net.c, x.view(-1, N), net.w).view(*x.shape[:-1], M)
+    found: Tensor = net.o(F.gelu(mapped + 0.5 * net.b(net.a(x))))
+    return found
+
+
 def two_readers(net: Any, x: Tensor) -> Tensor:
     """One map down and two maps up, beside two matrices that write for two products."""
     x = F.gelu(net.i(x))
@@ -125,6 +133,14 @@ CASES: dict[str, tuple[Callable[[], Net], Tensor, set[str], int]] = {
         18,
     ),
     "one map down for two matrices": (down_once, X, {"a.weight", "b.weight", "c.weight"}, 26),
+    "beside positions that are cut otherwise": (
+        lambda: Net(
+            cut_otherwise, i=nn.Linear(6, N), w=torch.randn(N, M), c=torch.randn(M), o=nn.Linear(M, 3), **maps()
+        ),
+        STEPS,
+        {"a.weight", "b.weight"},
+        18,
+    ),
     "queries and values": (attentive, STEPS, {"qa.weight", "qb.weight", "va.weight", "vb.weight"}, 32),
 }
 
