@@ -41,14 +41,21 @@ FURTHEST = 60
 class _Range:
     """Positions along an axis of a value, of all results of a call with several.
 
-    `mixed` says that they are read behind a product of several values.
+    `computed` says that more is done with them than to move them before they are read, `mixed` that this is a product.
     """
 
     value: str
     axis: int
     start: int
     stop: int
+    step: int = 1
+    computed: bool = False
     mixed: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return len(range(self.start, self.stop, self.step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ class _Apart:
 
     def _of(self, at: _Range, depth: int) -> _Found:
         node = self.graph.by_name[at.value]
-        if isinstance(node.result, Tensor) and (at.start, at.stop) == (0, node.shape[at.axis]):
+        if isinstance(node.result, Tensor) and at.count == node.shape[at.axis]:
             return _Found(at.value)
         if at not in self.known:
             found = self._made(node, at, depth + 1) if node.kind is Kind.CALL and depth < FURTHEST else None
@@ -115,13 +122,13 @@ class _Apart:
         """As much of a value that is what it is."""
         if not isinstance(node.result, Tensor):
             return _Found("")
-        return self._call(node, at, "aten.slice.Tensor", (Ref(at.value), at.axis, at.start, at.stop))
+        return self._call(node, at, "aten.slice.Tensor", (Ref(at.value), at.axis, at.start, at.stop, at.step))
 
     def _call(self, like: Node, at: _Range, target: str, args: tuple[Any, ...], *parts: _Found) -> _Found:
         """Appends a call with as many positions along the axis of the results as are asked for."""
         results = like.result if isinstance(like.result, tuple) else (like.result,)
         short = tuple(
-            replace(result, shape=resized(result.shape, at.axis, at.stop - at.start))
+            replace(result, shape=resized(result.shape, at.axis, at.count))
             for result in results
             if isinstance(result, Tensor)
         )
@@ -153,8 +160,36 @@ class _Apart:
         if structure in _JOINS:
             return self._of_parts(node, at, given, depth)
         before = self._before(node, at, structure, given)
-        if before is None:
+        found = None if before is None else self._moved(node, at, before, structure, given, depth)
+        if at.computed and structure in _RESHAPES and not (found is not None and found.joins):
+            return self._at_the_cut(node, at, before) or found
+        return found
+
+    def _at_the_cut(self, node: Node, at: _Range, before: _Range | None) -> _Found | None:
+        """Positions of an axis that a reshape has cut from another, where more is done with them than to move them."""
+        source = self.graph.by_name[next(node.refs())]
+        shape, turns = resized(node.shape, at.axis, at.count), at.step > 1 and before is None
+        if turns:
+            # They stand at every so many positions, which are an axis of their own if it is cut once more.
+            cut = (*node.shape[: at.axis], at.count, at.step, *node.shape[at.axis + 1 :])
+            apart = replace(node, result=Tensor(cut, ""))
+            whole = self._call(
+                apart, _Range("", at.axis + 1, 0, at.step), "aten.reshape.default", (Ref(source.name), cut)
+            )
+            one = (Ref(whole.value), at.axis + 1, at.start, at.start + 1)
+            part = self._call(apart, _Range("", at.axis + 1, 0, 1), "aten.slice.Tensor", one)
+        elif before is not None and source.shape[before.axis] > before.count > at.count:
+            part = self._sliced(source, before)
+        else:
             return None
+        return replace(
+            self._call(node, at, "aten.reshape.default", (Ref(part.value), shape)), joins=frozenset([node.name])
+        )
+
+    def _moved(
+        self, node: Node, at: _Range, before: _Range, structure: str, given: Mapping[str, Any], depth: int
+    ) -> _Found | None:
+        """The same moves of a part of what a call moves."""
         part = self._of(before, depth)
         others = [ref for ref in node.refs() if ref != before.value]
         if others:
@@ -162,7 +197,7 @@ class _Apart:
             like = {ref: self._of(replace(at, value=ref), depth) for ref in others}
             return self._again(node, at, {before.value: part, **like})
         if structure in _RESHAPES or structure == "expand":
-            shape = resized(node.shape, at.axis, at.stop - at.start)
+            shape = resized(node.shape, at.axis, at.count)
             target = "aten.expand.default" if structure == "expand" else "aten.reshape.default"
             return self._call(node, at, target, (Ref(part.value), shape), part)
         cut = structure == "slice" and given["dim"] % len(node.shape) == at.axis
@@ -177,7 +212,7 @@ class _Apart:
             axis = at.axis - (stacked and dim < at.axis)
             return self._again(node, at, {ref: self._of(replace(at, value=ref, axis=axis), depth) for ref in refs})
         # What stands in a row may have one role in a product; what is stacked has roles of its own.
-        if not stacked and at.mixed and node.name in self.fed:
+        if at.step != 1 or (not stacked and at.mixed and node.name in self.fed):
             return None
         ends = [0, *accumulate(1 if stacked else self.graph.by_name[ref].shape[dim] for ref in refs)]
         if at.start not in ends or at.stop not in ends:
@@ -214,7 +249,8 @@ class _Apart:
             return replace(source, axis=at.axis + (given["dim"] % rank <= at.axis))
         if structure == "slice" and given["dim"] % rank == at.axis:
             first = first_position(given.get("start"), before.shape[at.axis])
-            return replace(source, start=first + at.start, stop=first + at.stop) if given["step"] == 1 else None
+            plain = given["step"] == 1 and at.step == 1
+            return replace(source, start=first + at.start, stop=first + at.stop) if plain else None
         if structure == "split" and given["dim"] % rank == at.axis:
             return None
         return source if structure in ("slice", "split", "identity") else None
@@ -233,8 +269,8 @@ class _Apart:
         # A weight that all positions share would be read several times.
         if not having or any(map(self._is_weight, others)):
             return None
-        mixed = at.mixed or _is_product(binding)
-        parts = {name: self._of(_Range(name, axis, at.start, at.stop, mixed), depth) for name, axis in having.items()}
+        behind = replace(at, computed=True, mixed=at.mixed or _is_product(binding))
+        parts = {name: self._of(replace(behind, value=name, axis=axis), depth) for name, axis in having.items()}
         return self._again(node, at, parts)
 
     def _is_weight(self, value: str) -> bool:
@@ -251,14 +287,18 @@ class _Apart:
 def _in_other_cuts(at: _Range, before: tuple[int, ...], after: tuple[int, ...]) -> _Range | None:
     """Positions of an axis of a reshaped tensor as positions of one axis of what it was, if they are that."""
     lead, inside = prod(after[: at.axis]), prod(after[at.axis + 1 :])
-    axes = [axis for axis, size in enumerate(before) if size > 1 and prod(before[:axis]) == lead]
-    if not axes:
-        return None
-    within = prod(before[axes[0] + 1 :])
-    start, stop = at.start * inside, at.stop * inside
-    if start % within or stop % within:
-        return None
-    return replace(at, axis=axes[0], start=start // within, stop=stop // within)
+    for axis, size in enumerate(before):
+        around, within = prod(before[:axis]), prod(before[axis + 1 :])
+        if size == 1 or not around <= lead < around * size:
+            continue
+        if lead == around and (at.step == 1 or inside == within):
+            start, stop = at.start * inside, at.stop * inside
+            whole = start % within == 0 == stop % within
+            return replace(at, axis=axis, start=start // within, stop=stop // within) if whole else None
+        # The one position of an inner axis is one of so many, again and again.
+        again = lead > around and at.count == 1 and inside == within and size * around == lead * after[at.axis]
+        return replace(at, axis=axis, stop=size, step=after[at.axis]) if again else None
+    return None
 
 
 def _is_by_itself(binding: Binding, token: AxisToken) -> bool:

@@ -308,6 +308,13 @@ def _mean(node: Node, known: Known) -> Node:
     return replace(node, target="aten.mean.dim", args=total.args, kwargs=total.kwargs)
 
 
+def _reduced(node: Node, known: Known) -> Node:
+    """A sum or a mean of floats without the precision that it is computed in."""
+    if node.target not in ("aten.sum.dim_IntList", "aten.mean.dim") or not keeps_kind(known[node.args[0].name], node):
+        return node
+    return replace(node, kwargs=tuple((name, value) for name, value in node.kwargs if name != "dtype"))
+
+
 def _swapped(node: Node, known: Known) -> Node:
     """A permutation that exchanges two axes, as the transposition that it is."""
     if node.target != "aten.permute.default":
@@ -364,6 +371,7 @@ SPELLINGS: tuple[Callable[[Node, Known], Node], ...] = (
     _emptied,
     _no_times,
     _unchanged,
+    _reduced,
     _mean,
     _swapped,
     _one_group,

@@ -91,6 +91,26 @@ def fused(s: Any, x: Tensor) -> Tensor:
     return mixed(s, q, k, qkv[2])
 
 
+def two_of_each(s: Any, x: Tensor, apart: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
+    """Of two ways to attend the difference (DIFF transformer): each head has two, whose values are the same."""
+    q, k = (m(x).view(2, TOKENS, 2 * HEADS, INSIDE // 2).transpose(1, 2) for m in (s.q, s.k))
+    one, other = apart((q @ k.mT).softmax(-1))
+    out: Tensor = s.o(((one - 0.3 * other) @ heads(s.v(x))).transpose(1, 2).flatten(2))
+    return out
+
+
+def in_turns(s: Any, x: Tensor) -> Tensor:
+    def apart(weights: Tensor) -> tuple[Tensor, ...]:
+        both = weights.view(2, HEADS, 2, TOKENS, TOKENS)
+        return both[:, :, 0], both[:, :, 1]
+
+    return two_of_each(s, x, apart)
+
+
+def in_halves(s: Any, x: Tensor) -> Tensor:
+    return two_of_each(s, x, lambda weights: weights.chunk(2, 1))
+
+
 def matrices() -> dict[str, Any]:
     found = {name: torch.randn(WIDTH, HEADS * INSIDE) for name in ("wq", "wk", "wv")}
     return {**found, "o": nn.Linear(HEADS * INSIDE, WIDTH, bias=False)}
@@ -102,6 +122,10 @@ def with_biases() -> dict[str, Any]:
 
 def maps() -> dict[str, Any]:
     return {name: nn.Linear(WIDTH, HEADS * INSIDE) for name in "qkvo"}
+
+
+def plain_maps() -> dict[str, Any]:
+    return {name: nn.Linear(WIDTH, HEADS * INSIDE, bias=False) for name in "qkvo"}
 
 
 def one_map() -> dict[str, Any]:
@@ -118,6 +142,8 @@ CASES: dict[str, tuple[Forward, Callable[[], dict[str, Any]], dict[str, int]]] =
     "turned": (turned_together, maps, TURNED),
     "turned as heads": (turned_in_a_row, maps, TURNED),
     "turned, of one projection": (fused, one_map, TURNED),
+    "two ways in turns": (in_turns, plain_maps, {"invertible": 3}),
+    "two ways in halves": (in_halves, plain_maps, {"invertible": 3}),
     "of length one": (unit, maps, {"orthogonal": 1, "invertible": 1}),
 }
 
