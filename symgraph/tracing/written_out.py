@@ -208,9 +208,9 @@ def _product(writer: Writer, equation: str, tensors: Sequence[Ref]) -> Ref | Non
 
 
 def _dot_products(writer: Writer, given: dict[str, Any]) -> bool:
-    """A product entry by entry, summed or averaged along the last axis of both factors, as a product of matrices.
+    """A product entry by entry, summed along the last axis of both factors: of matrices where these are spread there.
 
-    Along axes before that one scales of two factors multiply, of which products of matrices say nothing.
+    A mean is such a sum of shares. Where nothing is spread a rule says what becomes of scales of the other axes.
     """
     product = writer.known[given["self"].name]
     factors = [factor for factor in product.args if isinstance(factor, Ref)]
@@ -219,12 +219,21 @@ def _dot_products(writer: Writer, given: dict[str, Any]) -> bool:
     last = [dim % rank for dim in given["dim"] or ()] == [rank - 1]
     if not plain or not last or not all(_is_floating(writer.known[factor.name]) for factor in factors):
         return False
+    if "mean" in writer.node.target:
+        share = writer.call("aten.div.Tensor", (factors[0], product.shape[-1]), writer.shape(factors[0]))
+        whole = writer.call("aten.mul.Tensor", (share, factors[1]), product.shape)
+        writer.call("aten.sum.dim_IntList", (whole, (-1,), given["keepdim"]), writer.node.shape)
+        return True
     operands = [ascii_letters[rank - len(writer.shape(factor)) : rank] for factor in factors]
+    long = [
+        {axis for axis, size in zip(axes, writer.shape(factor), strict=True) if size > 1}
+        for axes, factor in zip(operands, factors, strict=True)
+    ]
+    if long[0] <= long[1] or long[1] <= long[0]:
+        return False
     found = _product(writer, f"{','.join(operands)}->{ascii_letters[: rank - 1]}", factors)
     if found is None:
         return False
-    if "mean" in writer.node.target:
-        found = writer.call("aten.div.Tensor", (found, product.shape[-1]), writer.shape(found))
     if given["keepdim"]:
         writer.call("aten.reshape.default", (found, writer.node.shape), writer.node.shape)
     return True
