@@ -29,8 +29,11 @@ def architecture_differences(a: Model, b: Model) -> list[str]:
     return shapes if configs and not shapes and compute_alike(a, b) else [*configs, *shapes]
 
 
-def check_same_architecture(a: Model, b: Model) -> None:
+def check_same_architecture(a: Model, b: Model, *, widths: bool = False) -> None:
     """Raise unless the two models have one class, one config (as far as it matters) and the same shapes.
+
+    Args:
+        widths: say that widths may differ, where the caller takes such models.
 
     Raises:
         CheckpointError: listing what differs.
@@ -40,7 +43,7 @@ def check_same_architecture(a: Model, b: Model) -> None:
         raise CheckpointError(
             f"{a.spec} and {b.spec} are of different architectures",
             cause="; ".join(problems),
-            remedy="name checkpoints of one class and one size; `symgraph align` and `merge` also take narrower ones",
+            remedy=f"name checkpoints of one class and {'one depth: only widths can differ' if widths else 'one size'}",
         )
 
 

@@ -37,4 +37,4 @@ def label_axes(models: Sequence[Model]) -> dict[str, int]:
 def _with_labels(model: Model, count: int) -> nn.Module:
     config = copy.deepcopy(model.config)
     config.num_labels = count
-    return rebuilt(model, config, f"{count} labels", "merge models with the same labels")
+    return rebuilt(model, config, f"{count} labels", "name models with the same labels")

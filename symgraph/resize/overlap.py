@@ -277,7 +277,7 @@ def _check_complete(
                 raise CheckpointError(
                     f"{missing} rows of {name} in {model.spec} are none of {like.spec}",
                     cause="neither has all that both have, and what has no place in one of the shapes would be lost",
-                    remedy="extend the one with the most rows by those of the others first, or align without merging",
+                    remedy="extend the one with the most rows by those of the others first",
                 )
 
 

@@ -56,11 +56,11 @@ def common_shape(
     if not differences:
         return Shape(known)
     if type(a.module).__name__ != type(b.module).__name__:
-        check_same_architecture(a, b)
+        check_same_architecture(a, b, widths=True)
     other = infer(b)
     pairs = pair(known, other)
     if not pairs.wider:
-        check_same_architecture(a, b)
+        check_same_architecture(a, b, widths=True)
     narrow, outer, inner = ("B", known, other) if pairs.wider == "A" else ("A", other, known)
     pairs = pairs if narrow == "B" else pair(outer, inner)
     grown = tuple(widening for widening in widenings(pairs).values() if widening.way is not Way.CONSTANT)

@@ -119,7 +119,7 @@ def vocabulary_of(models: Sequence[Model], texts: Sequence[Tokens], wanted: Want
     for model, tokens in zip(models, texts, strict=True):
         if not tokens.keys() & texts[wanted.owner].keys():
             what = f"the vocabularies of {owner.spec} and {model.spec} have no token in common"
-            raise UsageError(what, remedy="merge models that read the same text")
+            raise UsageError(what, remedy="name models that read the same text")
     others = [model for number, model in enumerate(models) if number != wanted.owner and wanted.source == "union"]
     vocabulary = joined(owner, others) if others else Joined(dict(texts[wanted.owner]), tokenizer_files(owner))
     own = tokens_in(owner) or 0
@@ -127,7 +127,7 @@ def vocabulary_of(models: Sequence[Model], texts: Sequence[Tokens], wanted: Want
     rows = -(-rows // wanted.multiple) * wanted.multiple
     if not (axes := token_axes(owner)):
         what = f"the rows of tokens of {owner.spec} cannot be told"
-        raise CheckpointError(what, remedy="merge models whose tokenizers have the same tokens")
+        raise CheckpointError(what, remedy="name models whose tokenizers have the same tokens")
     return Vocabulary(_resized(owner, rows), vocabulary.tokens, axes, vocabulary.files)
 
 
@@ -181,7 +181,7 @@ def _resized(model: Model, rows: int) -> Model:
     """
     config = copy.deepcopy(model.config)
     _settings(config).vocab_size = rows
-    module = rebuilt(model, config, f"{rows} tokens", "merge models whose tokenizers have the same tokens")
+    module = rebuilt(model, config, f"{rows} tokens", "name models whose tokenizers have the same tokens")
     return replace(model, module=module, config=config)
 
 

@@ -16,8 +16,13 @@ def test_a_verdict_with_its_figures(cli: Cli, checkpoints: Path) -> None:
 
 
 def test_another_architecture_is_refused(cli: Cli, checkpoints: Path) -> None:
-    found = cli("same", checkpoints / "vit-0", checkpoints / "gpt2-0")
-    assert found.code == 7 and "help:" in found.err and not found.out
+    """In words that hold for the command that was given: each takes other models."""
+    one, other, wide = (checkpoints / name for name in ("vit-0", "gpt2-0", "vit-wide"))
+    found = cli("same", one, other)
+    assert found.code == 7 and "only widths can differ" in found.err and not found.out
+    carried = cli("transport", "--base", one, "--tuned", one, "--to", wide, "--out", "out")
+    assert carried.code == 7 and "one class and one size" in carried.err
+    assert not any(word in found.err + carried.err for word in ("align", "merge"))
 
 
 def test_the_verdicts_are_those_of_the_library() -> None:
