@@ -41,7 +41,8 @@ PLAIN = 0.75
 class Overlay:
     """A where it is nearest to B, in B's gauge.
 
-    `left` is the root mean square of what is left, in sizes of B's tensors, `at_first` after the first fit alone.
+    `left` is the root mean square of what is left, in sizes of B's tensors, `at_first` after the first fits alone, before
+    orders are matched again.
     `distance` is that of the match in canonical form over |B|, `chance` the same of models whose entries are A's in
     another order. `unrelated` is what is left of B where some of these are fitted to it as A is at first; empty where
     the canonical form has told enough.
@@ -92,18 +93,19 @@ def overlay(symmetry: SymmetryGraph, a: State, b: State, *, enough: float = 0.0,
     def start(which: Canonical, at: Nearest, of: State) -> State:
         return adopted(symmetry, match.brought(which, at).apply(of), b, lambda here: square(here, b, weights))
 
-    here = start(model, found, a)
-    brief = square(here, b, weights)
+    def begun(which: Canonical, at: Nearest, of: State) -> Fitted:
+        first = fitted(symmetry, start(which, at, of), b, weights, steps=BRIEF, enough=near)
+        return first if first.squares[-1] <= near else on_nearest_side(symmetry, first, b, weights)
+
     near, far_away = enough**2 * count, far**2 * count
-    if brief > near:
-        first = fitted(symmetry, here, b, weights, steps=BRIEF, enough=near)
-        here, brief = _fitted(symmetry, first, b, sizes, near, far_away), first.squares[-1]
-    left, at_first = (math.sqrt(s / count) for s in (square(here, b, weights), brief))
+    first = begun(model, found, a)
+    here = _fitted(symmetry, first, b, sizes, near, far_away)
+    left, at_first = (math.sqrt(s / count) for s in (square(here, b, weights), first.squares[-1]))
     over = Overlay(here, weights, left, at_first, match.distance(found), tuple(map(match.distance, matched)))
     if left <= enough or left > far or over.explained > PLAIN:
         return over
     others = zip(surrogates[:UNRELATED], matched, _surrogates(symmetry, model.state), strict=False)
-    ends = (fitted(symmetry, start(s, m, of), b, weights, steps=BRIEF).squares[-1] for s, m, of in others)
+    ends = (begun(*other).squares[-1] for other in others)
     return replace(over, unrelated=tuple(math.sqrt(end / count) for end in ends))
 
 
@@ -114,7 +116,7 @@ def _fitted(
     if first.squares[-1] <= near:
         return first.state
     weights = {n: 1.0 / size for n, size in sizes.items() if size > 0}
-    best = last = on_nearest_side(symmetry, first, b, weights)
+    best = last = first
     for _ in range(ROUNDS):
         moved = reordered(symmetry, last.state, b, sizes)
         if moved is None:
