@@ -38,6 +38,8 @@ UNMOVED = 1e-8
 VANISHING = 1e-9
 # Rows of a Jacobian that are shorter, beside the longest, are rounding errors (a softmax of equal scores).
 SHORT = 1e-6
+# So are those that are as short as outputs are exact (a mean over positions of what is a softmax along them).
+ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,8 @@ def _rows(graph: Graph, point: dict[str, Tensor], names: list[str]) -> Tensor:
         found.append(next(batches))
     rows = torch.cat(found)
     lengths = rows.norm(dim=1, keepdim=True)
-    alike: Tensor = rows / lengths.clamp_min(max(SHORT * float(lengths.max()), VANISHING**2))
-    return alike
+    alike: Tensor = rows / lengths.clamp_min(max(SHORT * float(lengths.max()), ROUNDING))
+    return torch.where(lengths > ROUNDING, alike, 0.0)
 
 
 def _felt(rows: Tensor, directions: Tensor) -> float:

@@ -145,6 +145,12 @@ def test_a_softmax_of_equal_scores_moves_nothing() -> None:
     assert check(Description("embedding", 6, 3, again, "none")) is None
 
 
+def test_outputs_that_never_change_move_nothing() -> None:
+    """The mean over positions of a softmax along them: its Jacobian is rounding alone."""
+    steps: tuple[Step, ...] = ({"kind": "positions", "how": "softmax"}, {"kind": "positions", "how": "mean"})
+    assert check(Description("conv", 6, 4, steps, "none")) is None
+
+
 def test_a_direction_that_moves_the_outputs_is_told() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.Linear(3, 2))
     symmetry = infer(trace(model, (torch.randn(2, 4),)))
