@@ -177,7 +177,7 @@ class System:
         """What goes on from a value: a sum that something sees is nothing, and goes no further."""
         seen = set(range(len(here))) if node.name in self.flow.graph.outputs else set()
         passed: list[tuple[int, Use]] = []
-        uneven: dict[tuple[str, str, int], list[Uneven]] = defaultdict(list)
+        uneven: dict[tuple[str, str, int], list[tuple[int, Uneven]]] = defaultdict(list)
         for user in self.flow.graph.users[node.name]:
             if (node.name, user.name) in self.used:
                 continue
@@ -187,7 +187,7 @@ class System:
                 if isinstance(use, Seen) or (sees and isinstance(use, Uneven)):
                     seen.add(i)
                 elif isinstance(use, Uneven):
-                    uneven[user.name, use.operand, use.dim].append(use)
+                    uneven[user.name, use.operand, use.dim].append((i, use))
                 else:
                     passed.append((i, use))
         if seen:
@@ -195,7 +195,9 @@ class System:
         for i, use in passed:
             if i not in seen:
                 yield from self._passed(use, here[i])
-        for together in uneven.values():
+        for several in uneven.values():
+            if not (together := [use for i, use in several if i not in seen]):
+                continue
             self.sums += (terms for spots in differences(self.carrier, together) for terms in sums(spots))
             for use, everywhere in in_common(self.carrier, together):
                 yield from self._passed(use, everywhere)

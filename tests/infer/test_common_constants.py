@@ -123,3 +123,21 @@ def test_what_else_is_seen_of_them_counts(f: Forward, expected: int) -> None:
     assert sum(constant.source.piece.size for constant in found.constants) == expected
     assert error(model, inputs, found) < 1e-9
     assert not audit(model, inputs, symmetry=found).unsound
+
+
+def seen_by_a_product(s: Any, x: Tensor) -> Tensor:
+    """A learned token, and positions, in a stream that maps with biases read, and a product that sees it all."""
+    x = torch.cat([s.token.expand(len(x), -1, -1), s.embed(x)], 1) + s.places
+    found: Tensor = s.o(torch.tanh(s.q(x)) @ (torch.tanh(s.k(x)).mT @ x))
+    return found
+
+
+def test_what_something_sees_is_nothing_to_others() -> None:
+    torch.manual_seed(0)
+    parts: dict[str, Any] = {"token": torch.randn(1, 1, WIDTH), "places": torch.randn(1, TOKENS + 1, WIDTH)}
+    maps = {name: nn.Linear(WIDTH, WIDTH) for name in ("embed", "q", "k", "o")}
+    model, inputs = spread(Net(seen_by_a_product, **maps, **parts)), (torch.randn(2, TOKENS, WIDTH),)
+    found = infer(trace(model, inputs))
+    assert found.constants and all(not share.path for constant in found.constants for share in constant.shares)
+    assert error(model, inputs, found) < 1e-9
+    assert not audit(model, inputs, symmetry=found).unsound
