@@ -13,6 +13,7 @@ from torch import Tensor
 
 from symgraph.errors import SymgraphError
 from symgraph.ir import Graph, Kind, Node, Ref, map_refs
+from symgraph.ir import Tensor as Meta
 from symgraph.tracing.arguments import PATTERN
 from symgraph.tracing.interpreter import Interpreter
 
@@ -135,7 +136,7 @@ class Dataflow:
         return self._between(start, end, reached)
 
     def _between(self, start: str, end: str, followed: Collection[str]) -> Region:
-        """The calls that lead from one value to another by values that are followed; all else is given."""
+        """The calls that lead from one value to another by values that are followed; all other tensors are given."""
         found, todo, tables = set[str](), [end], dict[str, None]()
         while todo:
             name = todo.pop()
@@ -143,7 +144,8 @@ class Dataflow:
                 continue
             found.add(name)
             for ref in self.graph.by_name[name].refs():
-                if ref in followed:
+                # A number that is read out of a tensor is computed from that.
+                if ref in followed or not isinstance(self.graph.by_name[ref].result, Meta):
                     todo.append(ref)
                 else:
                     tables[ref] = None

@@ -98,7 +98,7 @@ def _from_maps(flow: Dataflow, region: Region) -> tuple[Region | None, tuple[str
     todo = list(region.tables)
     while todo:
         node = by[todo.pop()]
-        if node.name not in flow.live:
+        if node.name not in flow.live and isinstance(node.result, Meta):
             given[node.name] = None
         elif isinstance(node.result, Meta) and (node.kind is not Kind.CALL or _reads_parameters(flow, node)):
             drawn[node.name] = None

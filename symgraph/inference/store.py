@@ -17,7 +17,7 @@ as well; where anything else meets a moved axis, that becomes the concatenation 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
 from math import gcd, lcm, prod
 
@@ -204,6 +204,9 @@ class Store(AxisNodes):
             self._walk_defined(axis, other, pair)
 
     def _walk_free(self, free: Ref, other: Ref, pair: Callable[[Ref, Ref], None]) -> None:
+        if free >> 1 in self._ordered(other):
+            self._clash([free], "the axis meets itself in another order")
+            return
         if pair == self._merge:
             self._parent[free >> 1] = other ^ (free & 1)
             return
@@ -243,6 +246,12 @@ class Store(AxisNodes):
             self._walk_parts(parts, other_parts, pair)
         else:
             self._walk_factors(self.factors(axis), self.factors(other), pair)
+
+    def _ordered(self, ref: Ref) -> Iterator[int]:
+        """The nodes that a moved axis, or one of moved axes, puts into another order."""
+        while self._is_moved(ref):
+            ref = self.find(self.children(ref)[1][0])  # type: ignore[index]
+            yield ref >> 1
 
     def _is_moved(self, ref: Ref) -> bool:
         return self.find(ref) >> 1 in self._orders

@@ -48,9 +48,9 @@ def picked(node: Node, known: Mapping[str, Node]) -> Picked | None:
 
 
 def _part(node: Node, of: Node, given: Mapping[str, Any], axis: int, size: int) -> tuple[int, int] | None:
-    """First position and number of positions that a call picks along an axis; None for all of them, or with steps."""
+    """First position and number of positions that a call picks; None for all, with steps, and for computed ones."""
     if node.target == "aten.select.int":
-        return int(given["index"]) % size, 1
+        return (given["index"] % size, 1) if isinstance(given["index"], int) else None
     if node.target == "aten.slice.Tensor":
         start, count = given.get("start"), node.shape[axis]
         plain = isinstance(start, int | None) and given.get("step", 1) == 1 and 0 < count < size

@@ -111,3 +111,18 @@ def test_groups_that_cut_across_turns_stay() -> None:
     symmetry = infer(trace(model, (X,)))
     assert error(model, (X,), symmetry) < 1e-9
     assert not audit(symmetry, approximate=False).unsound
+
+
+@pytest.mark.parametrize("count", [6, 8])
+@pytest.mark.parametrize("shuffle", [by_views, F.channel_shuffle])
+def test_an_axis_that_meets_itself_in_another_order_stays(shuffle: Callable[[Tensor, int], Tensor], count: int) -> None:
+    maps: dict[str, nn.Module] = {"a": nn.Conv2d(4, count, 1), "b": nn.Conv2d(count, 8, 1)}
+
+    def meeting(s: Any, x: Tensor) -> Tensor:
+        x = s.a(x)
+        return F.relu(s.b(shuffle(x, 2) + x))
+
+    model = net_of(meeting, maps)
+    symmetry = infer(trace(model, (X,)))
+    assert error(model, (X,), symmetry) < 1e-9
+    assert [space.size for space in symmetry.active] == [8]

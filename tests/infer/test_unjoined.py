@@ -199,7 +199,13 @@ def centred_together(s: Any, x: Tensor) -> Tensor:
     return mixed(s, q, k, v)
 
 
-@pytest.mark.parametrize("f", [read_elsewhere, one_map_for_both, centred_together])
+def one_that_inputs_choose(s: Any, x: Tensor) -> Tensor:
+    """Which of the stack is read is not known."""
+    q, k, v = made(s, x)
+    return mixed(s, torch.stack([q, k])[(x.sum() > 0).long()], k, v)
+
+
+@pytest.mark.parametrize("f", [read_elsewhere, one_map_for_both, centred_together, one_that_inputs_choose])
 def test_what_is_read_together_stays_together(f: Forward) -> None:
     model, inputs = net(f, lambda: {**maps(), "p": nn.Linear(INSIDE, INSIDE)})
     graph = trace(model, inputs)
