@@ -156,7 +156,8 @@ class Carrier:
             yield from self._multiplied(a, operand, spot)
 
     def _added(self, a: Applied, operand: str, spot: Spot) -> Seen | Passed:
-        if not isinstance(a.node.result, Meta):
+        made = self._one_result(a)
+        if made is None:
             return Seen()
         tokens, result = a.binding.operands[operand][1], a.binding.results[0]
         kept = {token.name for token in result}
@@ -164,8 +165,16 @@ class Carrier:
         alike = self._alike(spot, gone)
         if alike is None:
             return Seen()
-        rows = None if alike.rows is None else numbers_in_result(alike.rows, tokens, result, a.node.shape)
-        return Passed(a.node.name, alike.moved(numbers_in_result(alike.at, tokens, result, a.node.shape), rows))
+        rows = None if alike.rows is None else numbers_in_result(alike.rows, tokens, result, made.shape)
+        return Passed(made.name, alike.moved(numbers_in_result(alike.at, tokens, result, made.shape), rows))
+
+    def _one_result(self, a: Applied) -> Node | None:
+        """The value that a call makes, or the first of several where nothing asks for the others."""
+        if isinstance(a.node.result, Meta):
+            return a.node
+        picked = self.graph.users[a.node.name]
+        first = len(picked) == 1 and picked[0].target == "getitem" and picked[0].args[1] == 0
+        return picked[0] if first and len(a.binding.results) == 1 else None
 
     def _compared(self, a: Applied, operand: str, spot: Spot) -> Seen | Chosen:
         arrived, rule = self._added(a, operand, spot), a.rule

@@ -357,3 +357,22 @@ def test_products_that_are_summed_over_positions_keep_scales() -> None:
 
     net = Net(forward, a=nn.Conv2d(2, 3, 1), b=nn.Conv2d(2, 3, 1), o=nn.Linear(3, 4))
     assert complete(net, 2, 2, 4, 4).dimension().number == 6
+
+
+EXTREMES: dict[str, Function] = {
+    "and its place": lambda x: x.max(1)[0],
+    "smallest": lambda x: x.min(1, keepdim=True).values.squeeze(1),
+    "alone": lambda x: x.amax(1),
+    "smooth": lambda x: x.logsumexp(1),
+    "of windows": lambda x: F.max_pool1d(x.mT, 2).mT,
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_constants_go_through_the_largest_of_positions(name: str) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        result: Tensor = net.o(F.gelu(net.l(EXTREMES[name](net.w(F.gelu(x))))))
+        return result
+
+    net = Net(forward, w=nn.Linear(5, 4), l=nn.Linear(4, 6), o=nn.Linear(6, 3))
+    assert [move.source.piece.parameter for move in complete(net, 4, 6, 5).constants] == ["w.bias"]
