@@ -9,24 +9,25 @@ Each step is derived from the symmetry graph, never from module names, and keeps
     centre    the mean of what is written into, and of what reads from, a stream that norms centre
     balance   invertible and rotary spaces: equal second moments of both sides
     equalise  positive scales: equal norms of both sides
-    stretch   what is divided by its own length: mean square one
+    stretch   what is divided by its own length: mean square one (in turn with the two before)
 
 What remains to be matched is compact: permutations, signs, rotations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from symgraph.errors import shorten
 from symgraph.io.ranks import current
 from symgraph.io.shown import Shown
 from symgraph.orbit.constant_steps import Lift, Shift
-from symgraph.orbit.least_norm import least_norm
+from symgraph.orbit.least_norm import STILL, Anderson, least_norm, rescaled
 from symgraph.orbit.on_demand import Carried
 from symgraph.orbit.owned import owners
 from symgraph.orbit.settled_together import overlaps, settled_together
@@ -35,9 +36,12 @@ from symgraph.orbit.steps import Act, Rescale, State, Stretch, Transform, gain_o
 from symgraph.orbit.uneven import Slant
 from symgraph.symmetry.families import Constant, means
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.lengths import Radial
 
 # Gains below this share of the largest one are as good as zero.
 NEARLY = 1e-3
+# Least norm and lengths take turns until neither moves, or so many times.
+ROUNDS = 50
 # The process that each tensor belongs to.
 Homes = Mapping[str, int]
 
@@ -74,7 +78,7 @@ def canonicalise(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canoni
     carried, homes = Carried(state), owners(symmetry, current().count)
     steps: list[Step] = []
     # A recipe reads the state when it is asked for its next step: the state has then taken all steps before.
-    for recipe in (_moves, _gains, _numbers, _leans, _moves_behind, _settled, _centres, _least_norm, _lengths):
+    for recipe in (_moves, _gains, _numbers, _leans, _moves_behind, _settled, _centres, _least_norm):
         for step in recipe(symmetry, carried, homes):
             carried.take(step)
             steps.append(step)
@@ -167,12 +171,36 @@ def _centres(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes)
 
 
 def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
-    element = least_norm(symmetry, state, homes)
+    """Least norm and unit lengths, in turn where what has a length is balanced against what has none.
+
+    There one is met where both hold, whatever the lengths were: log |W g|^2 is convex in the logarithms of scales.
+    """
+    radials = [radial for radial in symmetry.radial if not radial.by_number]
+    beside, accelerator = rescaled(symmetry, state), Anderson()
+    tied = [radial for radial in radials if not beside.isdisjoint(radial.tensors)]
+    yield from _balanced(symmetry, state, homes, None)
+    yield from (Stretch(radial, _length(radial, state, homes)) for radial in radials)
+    for _ in range(ROUNDS if tied else 0):
+        yield from _balanced(symmetry, state, homes, {name for radial in tied for name in radial.tensors})
+        factors = [_length(radial, state, homes) for radial in tied]
+        yield from map(Stretch, tied, factors)
+        logs = {number: factor.log() for number, factor in enumerate(factors)}
+        if all(_is_still(log, state[radial.tensors[0]]) for log, radial in zip(logs.values(), tied, strict=True)):
+            return
+        yield from (Stretch(tied[number], jump.exp()) for number, jump in accelerator.step(logs).items())
+
+
+def _balanced(
+    symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes, near: Collection[str] | None
+) -> Iterator[Step]:
+    element = least_norm(symmetry, state, homes, near)
     if element.elements:
         yield Act(element)
 
 
-def _lengths(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
-    for radial in symmetry.radial:
-        if not radial.by_number:
-            yield Stretch(radial, current().sent(homes[radial.tensors[0]], partial(unit_length, radial, state)))
+def _length(radial: Radial, state: Mapping[str, Tensor], homes: Homes) -> Tensor:
+    return current().sent(homes[radial.tensors[0]], partial(unit_length, radial, state))
+
+
+def _is_still(log: Tensor, like: Tensor) -> bool:
+    return float(log.abs().max()) <= STILL * torch.finfo(like.dtype).eps

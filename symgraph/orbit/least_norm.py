@@ -10,7 +10,7 @@ Source: Kempf and Ness 1979 (uniqueness up to the compact part); Walker and Ni 2
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,11 +34,15 @@ SWEEPS = 300
 MEMORY = 6
 # Moments that differ by so many times the rounding error are equal.
 LEVEL = 1e2
+# Logarithms that move by so many times the rounding error stand still.
+STILL = 1e4
 # What shrinks by less than this from one sweep to the next, and is small, is rounding.
 SLOW = 0.9
 
 
-def least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Mapping[str, int]) -> GroupElement:
+def least_norm(
+    symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Mapping[str, int], near: Collection[str] | None = None
+) -> GroupElement:
     """The element whose action on `state` has the least norm over all scales, invertible and rotary spaces.
 
     Spaces that share no tensor, such as those of two layers, are solved one after the other, so that no more than
@@ -46,8 +50,9 @@ def least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Mapp
 
     Args:
         homes: the process that each tensor belongs to.
+        near: of the sets of spaces those alone that have one of these tensors.
     """
-    parts = _apart(symmetry, state)
+    parts = [part for part in _apart(symmetry, state) if near is None or not set(near).isdisjoint(part[1])]
 
     def solved(part: tuple[list[Space], list[str]]) -> dict[str, Any]:
         spaces, names = part
@@ -57,6 +62,11 @@ def least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Mapp
     for one in current().each(parts, [homes[names[0]] for _, names in parts], solved):
         elements |= unpacked(symmetry, one).elements
     return GroupElement(symmetry, elements)
+
+
+def rescaled(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> set[str]:
+    """The tensors that spaces which are not compact act on."""
+    return {name for _, names in _apart(symmetry, state) for name in names}
 
 
 def _apart(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> list[tuple[list[Space], list[str]]]:
@@ -142,7 +152,7 @@ class _LeastNorm:
 
     def run(self) -> GroupElement:
         """Sweeps until nothing moves, or what moves is rounding that no longer shrinks."""
-        accelerator, before = _Anderson(), float("inf")
+        accelerator, before = Anderson(), float("inf")
         for _ in range(SWEEPS if self.turns else 0):
             logs: Logs = {}
             moved = 0.0
@@ -151,7 +161,7 @@ class _LeastNorm:
                 self._scale(scales)
                 logs |= scales
                 moved = max(moved, *(_largest(log) for log in scales.values()), *map(self._balance, turn))
-            if moved <= 1e4 * self.eps or (moved <= self.eps**0.5 and moved > SLOW * before):
+            if moved <= STILL * self.eps or (moved <= self.eps**0.5 and moved > SLOW * before):
                 break
             before = moved
             self._scale(accelerator.step(logs))
@@ -241,7 +251,7 @@ def _largest(tensor: Tensor) -> float:
     return float(tensor.abs().max()) if tensor.numel() else 0.0
 
 
-class _Anderson:
+class Anderson:
     """Extrapolates a fixed-point iteration from the changes of its last steps."""
 
     def __init__(self) -> None:
