@@ -113,8 +113,8 @@ def agreement(tables: Iterable[tuple[Key, Tensor]]) -> float:
     """The value of the identity: the sum over equal positions of A and B."""
     total = 0.0
     for key, table in tables:
-        left = table[0]
+        left = table
         for _ in key:
-            left = left.diagonal(dim1=0, dim2=1).sum(-1)
-        total += float(left)
+            left = left.diagonal(dim1=1, dim2=2).sum(-1)
+        total += float(left.sum())
     return total

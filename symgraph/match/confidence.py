@@ -82,10 +82,10 @@ def _unit(symmetry: SymmetryGraph, unit: Tree, found: list[Block], weights: Mapp
         sums.add(block, weights[block.parameter])
     table = sums.table()
     if whole:
-        return list(_spaces(unit, (), table, found, weights))
+        return list(_spaces(unit, sums.positions, table, found, weights, len(sums.positions)))
     # The positions of the outer space are the batch: pairs of equal ones alone.
     inside = {key: table[key] for key in table if unit.space.id not in _ids(key)}
-    below = (_spaces(child, (unit.space.id,), inside, found, weights, batched=True) for child in unit.children)
+    below = (_spaces(child, (unit.space.id,), inside, found, weights, 1) for child in unit.children)
     return list(chain.from_iterable(below))
 
 
@@ -103,11 +103,11 @@ def _spaces(
     table: Table,
     found: Sequence[Block],
     weights: Mapping[str, float],
-    batched: bool = False,
+    batched: int,
 ) -> Iterator[Confidence]:
-    """A space and all below it; `batched`: the first space of the path is the batch of the table already."""
+    """A space and all below it; so many spaces of the path are the batch of the table already."""
     if permutes(tree.space) and tree.space.size > 1:
-        values = _values(tree, path[1:] if batched else path, table)
+        values = _values(tree, path[batched:], table)
         if values is not None:
             norms = (_norms(tree.space, path, found, weights, model) for model in (0, 1))
             yield _confidence(tree.space, values, *norms)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
+from symgraph.match.unit_trees import positions_of
 from symgraph.orbit.grams import add_to
 from symgraph.orbit.tensor_blocks import Block, unfold
 from symgraph.orbit.wreath import Key, Table, Tree
@@ -27,19 +29,22 @@ def pulled(table: Table, space: Space, weight: float) -> Table:
         return table
     own = (key for key in table if [other for other, _ in key] == [space.id])
     key = next(own, ((space.id, (0,) * space.signs),))
-    identity = weight * torch.eye(space.size).to(next(iter(table.values()))).unsqueeze(0)
+    like = next(iter(table.values()))
+    identity = weight * torch.eye(space.size).to(like).expand(like.shape[0], -1, -1)
     return {**table, key: table[key] + identity if key in table else identity}
 
 
 class TableSums:
     """Correlations of blocks added up in place, once for each occurrence of a repeated space (the others held fixed).
 
-    With an `order` those of its pairs of positions alone, in the place of the unit's own space.
+    Positions that stay as they are, which the unit is fibred over, have sums of their own. With an `order` those of its
+    pairs of positions alone, in the place of the unit's own space.
     """
 
     def __init__(self, symmetry: SymmetryGraph, unit: Tree, order: Tensor | None = None) -> None:
         self.symmetry, self.unit, self.order = symmetry, unit, order
         self.ids = unit.ids()
+        self.positions = positions_of(unit) if order is None else ()
         self.sums: Table = {}
 
     def add(self, block: Block, weight: float) -> None:
@@ -63,20 +68,26 @@ class TableSums:
         return tuple((leaf.space, self.symmetry.frame(leaf.frame).sign) for leaf in leaves)
 
     def _add(self, key: Key, block: Block, dims: list[int], weight: float) -> None:
-        first, second = (unfold(tensor, dims).flatten(0, -2) for tensor in block.tensors)
+        apart = [block.dim(space) for space in self.positions]
+        first, second = (self._rows(unfold(tensor, [*apart, *dims])) for tensor in block.tensors)
         if key in self.sums:
-            self.sums[key].addmm_(first, second.mT, alpha=weight)
+            self.sums[key].baddbmm_(first, second.mT, alpha=weight)
         else:
             self.sums[key] = (first @ second.mT).mul_(weight)
 
+    def _rows(self, tensor: Tensor) -> Tensor:
+        """What is at each position, a row for each place in the spaces of the unit: (P, n k ..., entries)."""
+        count = len(self.positions)
+        return tensor.reshape(prod(tensor.shape[:count]), prod(tensor.shape[count:-1]), tensor.shape[-1])
+
     def table(self) -> Table:
-        """What solvers read: a batch dimension of one (or that of the order), then (n_A, n_B) for each space."""
+        """What solvers read: a batch dimension of positions (or of the order), then (n_A, n_B) for each space."""
         if self.order is not None:
             return self.sums
         return {key: self._opened(key, correlation) for key, correlation in self.sums.items()}
 
     def _opened(self, key: Key, correlation: Tensor) -> Tensor:
-        return pair_by_pair(correlation, [self.symmetry.spaces[space].size for space, _ in key]).unsqueeze(0)
+        return pair_by_pair(correlation, [self.symmetry.spaces[space].size for space, _ in key])
 
 
 def _correlate_pairs(block: Block, outer: int, dims: list[int], order: Tensor) -> Tensor:

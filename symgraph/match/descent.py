@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from math import prod
 from typing import Any, TypeVar
 
 import torch
@@ -27,7 +28,7 @@ from symgraph.match.paired_blocks import Keep, Outline, Pair, outlines_of, pairs
 from symgraph.match.run_file import RunSection
 from symgraph.match.tensor_weights import parameter_weights
 from symgraph.match.turns import Outcome, Turn, others, owners_of, start
-from symgraph.match.unit_trees import fitted, units
+from symgraph.match.unit_trees import fitted, positions_of, units
 from symgraph.orbit.action import GroupElement, packed, random_element, unpacked
 from symgraph.orbit.grams import add_to
 from symgraph.orbit.owned import owners
@@ -208,7 +209,7 @@ class Descent:
         tree = self.units[unit]
         share = self.share if self.seen is not None and tree.space.id in self.seen.correlations else 0.0
         table, _ = self._table(Turn(unit), self.on[unit], share, order, self.ranks)
-        return self._step(inside(tree, table, order)).to(dtype=self.given, device=self.device)
+        return self._step(tree, inside(tree, table, order)).to(dtype=self.given, device=self.device)
 
     def take(self, element: GroupElement) -> None:
         """Moves B by an element that was found elsewhere."""
@@ -288,9 +289,9 @@ class Descent:
         def solve() -> Outcome:
             if not table:
                 return outcome._replace(idle=True)
-            best_found = best([unit], table, 1) if order is None else inside(unit, table, order)
-            gained = float(best_found.value) - before > GAIN[self.dtype] * self.scale
-            step = packed(self._step(best_found)) if forced or gained else None
+            optimum = self._best(unit, table) if order is None else inside(unit, table, order)
+            gained = float(optimum.value.sum()) - before > GAIN[self.dtype] * self.scale
+            step = packed(self._step(unit, optimum)) if forced or gained else None
             return outcome._replace(step=step, exact=order is None and decoupled(unit, table))
 
         return ranks.sent(home, solve)
@@ -330,7 +331,7 @@ class Descent:
 
     def _held_back(self, unit: Tree, table: Table, pull: float) -> dict[str, Any]:
         scale = max(float(c.abs().max()) for c in table.values())
-        return packed(self._step(best([unit], pulled(table, unit.space, pull * scale), 1)))
+        return packed(self._step(unit, self._best(unit, pulled(table, unit.space, pull * scale))))
 
     def _gain(self, element: GroupElement, ranks: Ranks) -> float:
         """By how much the element would raise the correlation with A."""
@@ -344,8 +345,18 @@ class Descent:
             return 0.0
         return self.share * self.scale * sum(agreement(self.seen.moved(unit, element)) for unit in self.units)
 
-    def _step(self, found: Optimum) -> GroupElement:
-        step = {i: fitted(self.symmetry, i, e.mapped(torch.squeeze)) for i, e in found.elements.items()}
+    def _best(self, unit: Tree, table: Table) -> Optimum:
+        return best([unit], table, next(iter(table.values())).shape[0])
+
+    def _step(self, unit: Tree, found: Optimum) -> GroupElement:
+        """An optimum as an element: what was its batch are the positions that the unit is fibred over."""
+        sizes = [self.symmetry.spaces[space].size for space in positions_of(unit)]
+
+        def apart(part: Tensor, lead: int) -> Tensor:
+            whole = sizes and part.shape[lead] == prod(sizes)
+            return torch.unflatten(part, lead, sizes) if whole else part.squeeze(lead)
+
+        step = {i: fitted(self.symmetry, i, e.mapped(apart)) for i, e in found.elements.items()}
         return GroupElement(self.symmetry, step)
 
     def _apply(self, element: GroupElement) -> bool:

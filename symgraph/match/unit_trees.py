@@ -38,6 +38,20 @@ def units(symmetry: SymmetryGraph, patterns: Sequence[str] = ("*",)) -> list[Tre
     return [grow(s) for s in below.get(-1, ())]
 
 
+def positions_of(unit: Tree) -> tuple[int, ...]:
+    """The spaces that a whole unit is fibred over and that stay as they are: at each position it is solved by itself.
+
+    There are none where a space of the unit is fibred over anything else.
+    """
+    outside = unit.space.fibre
+
+    def stands(tree: Tree, path: tuple[int, ...]) -> bool:
+        inside = (*path, tree.space.id)
+        return tree.space.fibre == path and all(stands(child, inside) for child in tree.children)
+
+    return outside if stands(unit, outside) else ()
+
+
 def fitted(symmetry: SymmetryGraph, space: int, e: Element) -> Element:
     """An element as its space has it: constant over dimensions of the fibre that its unit does not solve for."""
     want = symmetry.fibre_sizes(symmetry.spaces[space])

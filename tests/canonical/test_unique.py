@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from models_zoo import ARCHITECTURES, Case, State, case, relative, worst
+from torch import Tensor, nn
 
 import symgraph
+from symgraph.orbit.canonical import canonicalise
+from symgraph.tracing import state_of
 
 
 def form(found: Case, state: State) -> State:
@@ -77,3 +81,24 @@ def test_where_no_point_has_the_least_norm_the_function_stays() -> None:
     one = symgraph.canonicalise(net, (x,), symmetry=symmetry).state
     assert worst(dict(net.state_dict()), one) > 0.1
     torch.testing.assert_close(torch.func.functional_call(net, one, (x,)), net(x), rtol=1e-9, atol=1e-9)
+
+
+def test_lengths_and_balance_do_not_depend_on_one_another() -> None:
+    """What is divided by its length stands beside units of which the scales are balanced against it."""
+
+    class Cosines(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.write, self.read, self.prototypes = nn.Linear(5, 6), nn.Linear(6, 4), nn.Linear(4, 3, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = F.normalize(self.read(F.relu(self.write(x))), dim=-1)
+            return found @ F.normalize(self.prototypes.weight, dim=-1).mT
+
+    torch.manual_seed(0)
+    net, x = Cosines().double(), torch.randn(7, 5, dtype=torch.float64)
+    symmetry, state = symgraph.infer(net, x), state_of(net)
+    longer = {name: 3.0 * tensor if name.startswith("read") else tensor for name, tensor in state.items()}
+    one, other = (canonicalise(symmetry, s).state for s in (state, longer))
+    assert max(float((one[name] - other[name]).abs().max()) for name in one) < 1e-11
+    assert float((torch.func.functional_call(net, one, (x,)) - net(x)).abs().max()) < 1e-12
