@@ -44,7 +44,7 @@ def bloom() -> PreTrainedModel:
 
 def linear() -> nn.Module:
     net = Linear()
-    net.example_inputs = torch.randn(2, 5, 15)  # type: ignore[assignment]
+    net.example_inputs = torch.randn(2, 5, 15)
     return net
 
 
@@ -55,7 +55,7 @@ def test_a_planted_pair_is_recovered_at_every_position(make: Callable[[], nn.Mod
     a, b = make().double().eval(), make().double().eval()
     with torch.no_grad():
         for parameter in a.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
+            parameter.add_(0.2 * torch.randn_like(parameter))
     symmetry, state = symgraph.infer(a), state_of(a)
     active = {space.id for space in symmetry.active}
     assert any(not active.issuperset(space.fibre) for space in symmetry.active)
