@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import chain, takewhile
 from math import prod
 
-from symgraph.groups.lattice import SymmetryClass
+from symgraph.groups.lattice import TOP, SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.flow import Flow
+from symgraph.inference.learned_gains import LearnedGains
 from symgraph.inference.structural import KEEPING
 from symgraph.ir import Kind, Node, Tensor
 from symgraph.rules.schema import Rule
@@ -43,7 +44,7 @@ def find_radial(flow: Flow) -> list[Radial]:
             calls.setdefault(found.tensors, set()).update(found.calls)
     # Tensors that write several such streams, as those of one network on two inputs, do nothing else.
     alone = (tensors for tensors in outer if _used(flow, tensors) == calls[tensors])
-    return [*(_radial(flow, tensors, outer[tensors]) for tensors in alone), *_numbers(flow)]
+    return [*(_radial(flow, tensors, outer[tensors]) for tensors in alone), *_numbers(flow), *_numbers_of_heads(flow)]
 
 
 def _common(flow: Flow, value: str) -> _Carriers | None:
@@ -156,8 +157,9 @@ def _written(flow: Flow, value: str) -> _Carriers | None:
     writer = flow.applied[value]
     if found := next(_linear_in(flow, writer), None):
         return found
-    if _keeps(flow, writer.node):
-        return _written(flow, next(iter(writer.node.refs())))
+    refs = list(writer.node.refs())
+    if _keeps(flow, writer.node) or (len(refs) == 1 and flow.is_linear(writer)):
+        return _written(flow, refs[0])
     before = _multiplied(flow, writer.node)
     befores = _read_linearly(writer) if before is None else [before]
     return next((found for before in befores if (found := _written(flow, before)) is not None), None)
@@ -230,11 +232,52 @@ def _numbers(flow: Flow) -> Iterator[Radial]:
         sites = list(_sites(flow, node)) if _is_number(node) else []
         found = [carriers for site in sites if site is not None and (carriers := _beside(flow, *site)) is not None]
         tensors = tuple(chain.from_iterable(carriers.tensors for carriers in found))
-        calls = set().union(*(carriers.calls for carriers in found))
-        alone = len(set(tensors)) == len(tensors) and _used(flow, tensors) == calls
-        if sites and len(found) == len(sites) and alone:
+        if sites and len(found) == len(sites) and _are_alone(flow, found):
             offset = flow.d.eq.offsets.get(node.target, 0.0)
             yield Radial((node.target, *tensors), (-1, *(1 for _ in tensors)), offset=offset)
+
+
+def _numbers_of_heads(flow: Flow) -> Iterator[Radial]:
+    """The same of one number for each head, as a temperature is, with the rows that write what it multiplies."""
+    gains, absorbed = LearnedGains(flow), {gain.absorbed.parameter for gain in flow.d.gains}
+    for node in flow.graph.parameters.values():
+        several = sum(size > 1 for size in node.shape) == 1 and node.target not in absorbed
+        sites = list(_sites(flow, node)) if several else []
+        site = sites[0] if len(sites) == 1 else None
+        written = _written(flow, site[0]) if site is not None else None
+        frames = _multiplied_alone(flow, gains, *site) if site is not None and written is not None else ()
+        if written is None or not frames or not _are_alone(flow, [written]):
+            continue
+        held = [_around(flow, name, set(frames)) for name in written.tensors]
+        if all(tuple(leaf.frame for leaf in leading) == frames for _, leading in held):
+            axes = (next(axis for axis, size in enumerate(node.shape) if size > 1), *(axis for axis, _ in held))
+            powers, parts = (-1, *(1 for _ in held)), max(node.shape)
+            offset = flow.d.eq.offsets.get(node.target, 0.0)
+            yield Radial((node.target, *written.tensors), powers, parts=parts, axes=axes, offset=offset)
+
+
+def _multiplied_alone(flow: Flow, gains: LearnedGains, value: str, product: Node) -> tuple[int, ...]:
+    """The frames of a value along whose axis numbers multiply it, where neither it nor the product has scales there."""
+    a = flow.applied[product.name]
+    operand = flow.operand(a, value)
+    gain = gains.of(a, operand) if operand is not None else None
+    if gain is None or len(gain.parts) != 1:
+        return ()
+    inside, outside = (list(leaves(part.term)) for part in gain.parts[0])
+    if any(leaf.frame < 0 for leaf in (*inside, *outside)):
+        return ()
+    bounds = [flow.d.bounds.get(flow.d.root(2 * flow.d.nodes[leaf.frame]), TOP) for leaf in (*inside, *outside)]
+    scaled = any(SymmetryClass.POSITIVE_MONOMIAL in bound for bound in bounds)
+    # What calls treat one by one, so that a factor stays where it is.
+    alone = all(SymmetryClass.SEMI_PERMUTATION in bound for bound in bounds[: len(inside)])
+    return tuple(leaf.frame for leaf in inside) if alone and not scaled else ()
+
+
+def _are_alone(flow: Flow, found: list[_Carriers]) -> bool:
+    """Whether tensors that take factors are not the same, and are used for nothing else."""
+    tensors = [name for carriers in found for name in carriers.tensors]
+    calls = set().union(*(carriers.calls for carriers in found))
+    return len(set(tensors)) == len(tensors) and _used(flow, tensors) == calls
 
 
 def _is_number(node: Node) -> bool:

@@ -386,8 +386,8 @@ class Transform:
 def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> Tensor:
     """The factors that make mean squares of the tensors together one, or their number; one where these are zero."""
     if radial.by_number:
-        number = state[radial.tensors[0]].detach().double().reshape(()) + radial.offset
-        return number ** -radial.powers[0] if number else torch.ones_like(number)
+        number = state[radial.tensors[0]].detach().double().reshape(radial.shape) + radial.offset
+        return torch.where(number == 0, 1.0, number) ** -radial.powers[0]
     squares, count = radial.squares(state)
     return torch.where(squares > 0, (count / squares.clamp_min(torch.finfo(torch.float64).tiny)).sqrt(), 1.0)
 
