@@ -41,8 +41,7 @@ PLAIN = 0.75
 class Overlay:
     """A where it is nearest to B, in B's gauge.
 
-    `left` is the root mean square of what is left, in sizes of B's tensors, `at_first` after the first fits alone, before
-    orders are matched again.
+    `left` is the root mean square of what is left, in sizes of B's tensors, `at_first` before orders are matched again.
     `distance` is that of the match in canonical form over |B|, `chance` the same of models whose entries are A's in
     another order. `unrelated` is what is left of B where some of these are fitted to it as A is at first; empty where
     the canonical form has told enough.
