@@ -1,7 +1,7 @@
 """What rounding does to what a model predicts: an objective of its weights on data, to descend on over their orbit.
 
 Matrices are rounded, and where that is asked for what they read, at each position by itself; slopes go through the
-rounding as if there were none.
+rounding as if there were none, and into its steps: without those nothing would say that a largest entry is too large.
 
 Source: Bengio et al. 2013, arXiv 1308.3432 (straight-through); Liu et al. 2024, arXiv 2405.16406 (SpinQuant).
 """
@@ -40,7 +40,7 @@ def rounded_inputs(network: nn.Module, names: Collection[str], bits: int) -> Ite
 
     def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         first, *others = inputs
-        return straight_through(grid, first, -1), *others
+        return grid(first, -1), *others
 
     handles = [network.get_submodule(name).register_forward_pre_hook(hook) for name in names]
     try:
@@ -48,11 +48,6 @@ def rounded_inputs(network: nn.Module, names: Collection[str], bits: int) -> Ite
     finally:
         for handle in handles:
             handle.remove()
-
-
-def straight_through(grid: Rounding, tensor: Tensor, axis: int) -> Tensor:
-    """The rounded tensor, with the slope of the tensor itself."""
-    return tensor + (grid(tensor.detach(), axis) - tensor.detach())
 
 
 class Divergence:
@@ -94,7 +89,7 @@ class Divergence:
 
     def _rounded(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         moved = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in state.items()}
-        turned = {name: straight_through(self.rounding, moved[name], axis) for name, axis in self.matrices.items()}
+        turned = {name: self.rounding(moved[name], axis) for name, axis in self.matrices.items()}
         return {**self.own, **moved, **turned}
 
     def _placed(self, raw: Any) -> Batch:

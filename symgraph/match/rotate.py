@@ -41,8 +41,6 @@ LEARNED = "learned"
 CHOICES = (*DRAWS, LEARNED)
 _NOTHING = "no matrix lies between two spaces that something acts on, and only these are rounded"
 # Few steps of a moderate rate: what is gained is gained early.
-# What is seen of data a batch at a time wants smaller steps.
-SLOWER = 1 / 40
 DESCENT = DescentOptions(steps=200, lr=0.02, full=False, permutations=False)
 
 
@@ -122,7 +120,7 @@ def rotate(
         by: "hadamard" (with random signs), "random" (uniform), or "learned": from a Hadamard rotation down the error
             of rounding the matrices to so many `bits`, with a step for `group` inputs (0: for each output).
         data: batches, or `NoData()` for inputs that the model makes up. A learned rotation then goes on, down what
-            rounding changes of what is predicted, in much smaller steps; without data it sees weights alone.
+            rounding changes of what is predicted; without data it sees weights alone.
         inputs: what matrices read is rounded there too, to so many bits at each position (0: as it is).
         spaces: patterns of the names of spaces that rotate; * stands for any text.
         tied: "untie" shared embeddings first: more parameters, and often a larger group.
@@ -160,11 +158,11 @@ def rotate(
             what = f"{found.spec} has no rotation to learn"
             raise UsageError(what, cause=_NOTHING, remedy=f"leave {argument('by', by)} out")
         stages = [("descent", error), *_on_data(found, symmetry, matrices, rounding, inputs, data)]
-    chosen, rate = _descent(options, spaces), 1.0
+    chosen = _descent(options, spaces)
     for what, objective in stages:
-        descended = descend(symmetry, state, objective, replace(chosen, lr=rate * chosen.lr), progress=progress)
+        descended = descend(symmetry, state, objective, chosen, progress=progress)
         state, transform = descended.states[0], transform.then(descended.transforms[0])
-        notes, rate = (*notes, f"{what}: {descended}"), rate * SLOWER
+        notes = (*notes, f"{what}: {descended}")
     alignment = Alignment(symmetry, transform, module_hash(found.module), "")
     Endpoint(found, state, alignment).check()
     before, after = (float(error(state)) if matrices else 0.0 for state in (own, state))

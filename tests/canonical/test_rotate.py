@@ -99,7 +99,7 @@ def test_a_learned_rotation_goes_on_on_data() -> None:
 
 
 @pytest.mark.parametrize("inputs", [0, 3])
-def test_what_is_rounded_has_the_slope_of_what_it_was(inputs: int) -> None:
+def test_what_is_rounded_has_the_slope_of_what_it_was_and_of_its_step(inputs: int) -> None:
     net: Any = nn.Sequential(nn.Linear(6, 4, bias=False)).double()
     x = torch.randn(7, 6, dtype=torch.float64)
     grid, before = Rounding(3), net(x).detach()
@@ -110,7 +110,13 @@ def test_what_is_rounded_has_the_slope_of_what_it_was(inputs: int) -> None:
     seen = Rounding(inputs)(x, -1) if inputs else x
     change = seen @ grid(weight.detach(), 1).T - before
     torch.testing.assert_close(value, change.square().sum() / before.square().sum())
-    torch.testing.assert_close(slope, 2 * change.T @ seen / before.square().sum())
+    straight, largest = 2 * change.T @ seen / before.square().sum(), weight.abs().argmax(1)
+    rows = torch.arange(4)
+    step = weight[rows, largest].abs() / 3
+    # Entries that are rounded up or down go further by that where the step grows, which the largest one sets.
+    off = (grid(weight, 1) - weight).detach() / step[:, None]
+    more = (straight * off).sum(1) * weight[rows, largest].sign() / 3
+    torch.testing.assert_close(slope, straight.index_put((rows, largest), more, accumulate=True))
     labelled = Divergence(net, {"0.weight": 1}, grid, 0, [{"input": x, "labels": torch.zeros(7, dtype=torch.long)}])
     assert float(labelled({"0.weight": weight.detach()})) > 0
 
