@@ -21,8 +21,8 @@ from symgraph.inference.constant_parts import ConstantParts
 from symgraph.inference.entry_numbers import compact
 from symgraph.inference.flow import Flow
 from symgraph.inference.matrix_parts import along
-from symgraph.inference.null_space import Axes, Solution, Summand, Unknown, Windows, equations, solve
-from symgraph.inference.planes import PlaneReader, has_height, whole
+from symgraph.inference.null_space import Axes, Row, Solution, Summand, Unknown, Windows, equations, read_by_one, solve
+from symgraph.inference.planes import PlaneReader, has_height, is_in_a_space, whole
 from symgraph.inference.summed import difference, gathered, merged, sums
 from symgraph.inference.table_entries import covered, entries, row_axis
 from symgraph.inference.uses import Chosen, Passed, Read, Seen, Spot, Uneven, Use
@@ -310,6 +310,9 @@ def _families(system: System, means: frozenset[Place] = frozenset()) -> Iterator
     # In the order in which they act, so that what moves on arrives before its place is emptied.
     for free in sorted(solution.free, key=lambda unknown: (system.acts[unknown[0]], unknown)):
         yield replace(_constant(system, free, shares[free]), through=inverted.get(free))
+    for unknown, matrix in _lost(system, rows) if system.even is None else ():
+        if unknown in solution.solved and unknown not in inverted:
+            yield Constant(_port(system, unknown), through=matrix, lost=True)
 
 
 def _is_bias(system: System, port: Port) -> bool:
@@ -341,9 +344,7 @@ def _unread(system: System, named: list[Summand]) -> Iterator[tuple[int, tuple[i
             yield source, (0, shape[axis])
 
 
-def _inverted(
-    system: System, rows: list[dict[Unknown, dict[tuple[Hop, ...], float]]], means: frozenset[Place]
-) -> Iterator[tuple[Unknown, Hop]]:
+def _inverted(system: System, rows: list[Row], means: frozenset[Place]) -> Iterator[tuple[Unknown, Hop]]:
     """Constants that are seen behind one matrix alone, where a mean is not seen, with that matrix.
 
     It reads at least as many entries as it writes, each of which counts once, also if it reads several copies of them
@@ -359,19 +360,23 @@ def _inverted(
             continue
         (matrix,) = path
         unseen = not matrix.multiplies and matrix.rows.place in means
-        if unseen and port.piece.size >= matrix.rows.size and not _is_in_a_space(port, matrix):
+        if unseen and port.piece.size >= matrix.rows.size and not is_in_a_space(port, matrix):
             yield unknown, matrix
 
 
-def _is_in_a_space(source: Port, hop: Hop) -> bool:
-    """Whether a space that is wide enough moves the source alone in some direction that the matrix behind makes even.
+def _lost(system: System, rows: list[Row]) -> Iterator[tuple[Unknown, Hop]]:
+    """Constants that one matrix alone reads, by more entries than it writes: of some of them it makes nothing.
 
-    What is written has to depend on no more directions than the space has: those of the plane.
+    Where any invertible map acts on these entries the space has them.
     """
-    width = max((leaf.size for leaf in leaves(source.piece.term)), default=1)
-    copies = hop.reader.size // source.piece.size
-    determined = source.plane is None or width >= source.plane.reader.size
-    return determined and width > copies * (hop.rows.size - 1)
+    flow, taken = system.flow, [((t.term.name[0], ()), (*t.term.name[1], t.hop)) for t in system.taken]
+    for (source, window), matrix in read_by_one(rows, taken):
+        port, shape = system.ports[source], flow.graph.state[matrix.reader.parameter].shape
+        plain = port.plane is None and not window and source not in system.tied
+        alone = matrix.rows.size == matrix.rows.length(shape) and matrix.reader.size == port.piece.size
+        apart = not any(flow.is_invertible(leaf.frame) for leaf in leaves(port.piece.term))
+        if plain and alone and apart and matrix.reader.size > matrix.rows.size:
+            yield (source, window), matrix
 
 
 def _share_out(taken: _Taken, windows: Windows, solution: Solution, shares: dict[Unknown, list[Share]]) -> None:
@@ -393,7 +398,7 @@ def _layout(system: System, unknown: Unknown, path: tuple[Hop, ...]) -> Axes:
     return tuple((leaf.frame, leaf.size) for leaf in leaves(term) if leaf.size > 1)
 
 
-def _rank(system: System, rows: list[dict[Unknown, dict[tuple[Hop, ...], float]]]) -> _Rank:
+def _rank(system: System, rows: list[Row]) -> _Rank:
     moving = {taken.term.name[0] for taken in system.taken}
     count: dict[Unknown, int] = defaultdict(int)
     for row in rows:

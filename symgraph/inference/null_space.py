@@ -9,7 +9,7 @@ made up.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -88,6 +88,22 @@ def equations(sums: Iterable[tuple[Summand, ...]], equal: Iterable[tuple[int, Wi
         for one, other in pairwise(windows.within(source, window)):
             found.append({one: {(): 1.0}, other: {(): -1.0}})
     return found
+
+
+def read_by_one(rows: Iterable[Row], taken: Iterable[tuple[Unknown, Path]]) -> Iterator[tuple[Unknown, Hop]]:
+    """The unknowns that one matrix reads before anything else sees them, with that matrix.
+
+    Args:
+        taken: paths by which biases take what reaches them.
+    """
+    first: dict[Unknown, set[Hop | None]] = defaultdict(set)
+    met = ((unknown, path) for row in rows for unknown, factors in row.items() for path in factors)
+    for unknown, path in (*met, *taken):
+        first[unknown].add(path[0] if path else None)
+    for unknown, hops in first.items():
+        (hop, *more) = hops
+        if hop is not None and not more and not hop.multiplies:
+            yield unknown, hop
 
 
 def solve(

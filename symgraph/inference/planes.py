@@ -16,8 +16,8 @@ from symgraph.inference.matrix_parts import Part
 from symgraph.inference.uses import Passed, Read, Spot
 from symgraph.ir import Node
 from symgraph.symmetry.axis_parts import Piece
-from symgraph.symmetry.families import Plane
-from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaf_keys, multiplied
+from symgraph.symmetry.families import Hop, Plane, Port
+from symgraph.symmetry.terms import Concat, Leaf, Product, Term, leaf_keys, leaves, multiplied
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,3 +172,14 @@ def whole(flow: Flow, parameter: str, axis: int) -> Piece:
     """All entries along one axis of a parameter."""
     term = flow.d.terms[parameter][axis]
     return Piece(parameter, axis, 0, term.size, term)
+
+
+def is_in_a_space(source: Port, hop: Hop) -> bool:
+    """Whether a space that is wide enough moves the source alone in some direction that the matrix behind makes even.
+
+    What is written has to depend on no more directions than the space has: those of the plane.
+    """
+    width = max((leaf.size for leaf in leaves(source.piece.term)), default=1)
+    copies = hop.reader.size // source.piece.size
+    determined = source.plane is None or width >= source.plane.reader.size
+    return determined and width > copies * (hop.rows.size - 1)

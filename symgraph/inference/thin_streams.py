@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from symgraph.groups.lattice import TOP, SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import Flow, matrices
@@ -62,7 +61,7 @@ def find_thin(flow: Flow, readers: list[PlaneReader], covered: Collection[Place]
         for piece, reads in found.items():
             reader, rows = reader_of(flow, Plane(piece, "", ""), reads), reads[0].part.parameter.shape[1 - piece.axis]
             # Invertible maps of the stream that leave its values as they are move some rows of its readers already.
-            moved = min(rows, left) if _is_invertible(flow, reader.frame) else 0
+            moved = min(rows, left) if flow.is_invertible(reader.frame) else 0
             left -= moved
             if moved < rows:
                 yield from _thin(writer, reader, moved)
@@ -81,13 +80,6 @@ def _thin(writer: _Writer, reader: PlaneReader, moved: int) -> Iterator[Thin]:
     zero = not writer.bias and (writer.plane is None or not writer.plane.bias)
     if reader.nodes and not reader.elsewhere and (reader.bias or zero):
         yield Thin(reader.plane.reader, reader.bias, writer.piece, writer.bias, writer.plane, moved)
-
-
-def _is_invertible(flow: Flow, frame: int) -> bool:
-    """Whether every invertible map may act on a frame; none does on entries that are rigid."""
-    if frame not in flow.d.nodes:
-        return False
-    return SymmetryClass.INVERTIBLE in flow.d.bounds.get(flow.d.root(2 * flow.d.nodes[frame]), TOP)
 
 
 def _writer(carrier: Carrier, a: Applied, plane: Plane | None) -> _Writer | None:

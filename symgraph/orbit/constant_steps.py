@@ -101,7 +101,8 @@ class Shift(Step):
         if tied is not None:
             return self.constant * tied.normal(state, state[source])
         if self.family.through is not None:
-            return evened(state, self.family.source, self.family.through) @ self.constant.reshape(-1)
+            made = lost if self.family.lost else evened
+            return made(state, self.family.source, self.family.through) @ self.constant.reshape(-1)
         return self.constant.expand(self.family.source.piece.size) if self.family.even else self.constant
 
     @property
@@ -181,17 +182,30 @@ def evened(state: State, source: Port, hop: Hop) -> Tensor:
 
     Shapes: (size of the source, its coordinates).
     """
+    matrix = _of_source(state, source, hop)
+    square, others = matrix[:, : len(matrix)], matrix[:, len(matrix) :]
+    made = torch.linalg.solve(square, torch.cat([square.new_ones(len(matrix), 1), -others], 1))
+    chosen = torch.eye(others.shape[1] + 1, dtype=made.dtype, device=made.device)[1:]
+    return torch.cat([made, chosen])
+
+
+def lost(state: State, source: Port, hop: Hop) -> Tensor:
+    """An orthonormal basis of what a matrix makes nothing of; shapes: (size of the source, its coordinates)."""
+    matrix = _of_source(state, source, hop)
+    basis: Tensor = torch.linalg.svd(matrix)[2][len(matrix) :]
+    return basis.T
+
+
+def _of_source(state: State, source: Port, hop: Hop) -> Tensor:
+    """A matrix by the entries of a source; shapes: (entries that it writes, size of the source)."""
     tensor = state[hop.reader.parameter]
     part = hop.reader.of(tensor).movedim(hop.reader.axis, -1)
     rows = hop.rows.within(hop.reader.across(tensor.dim())).of(part)
     entries = over_leaves(torch.arange(source.piece.size), source.piece.term, hop.reader.term)
     if entries is None:
         raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
-    matrix = rows.new_zeros(len(rows), source.piece.size).index_add(1, entries.to(rows.device), rows)
-    square, others = matrix[:, : len(rows)], matrix[:, len(rows) :]
-    made = torch.linalg.solve(square, torch.cat([square.new_ones(len(rows), 1), -others], 1))
-    chosen = torch.eye(others.shape[1] + 1, dtype=made.dtype, device=made.device)[1:]
-    return torch.cat([made, chosen])
+    matrix: Tensor = rows.new_zeros(len(rows), source.piece.size).index_add(1, entries.to(rows.device), rows)
+    return matrix
 
 
 def turned(weight: Tensor, rows: Piece | None, plane: Plane, state: State, constant: Tensor) -> Tensor:

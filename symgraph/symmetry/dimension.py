@@ -222,7 +222,7 @@ def _of_constant(symmetry: Structure, constant: Constant, sizes: Measure, writte
         through = constant.through if constant.shape else None
         terms = (constant.source.piece.term, through.rows.term) if through is not None else ()
         read, made = (_length(symmetry, term, sizes) for term in terms) if terms else (0, 0)
-        return read - made + 1
+        return read - made + int(not constant.lost)
     ports = (constant.source, *(share.port for share in constant.shares))
     inside = not any(share.path for share in constant.shares) and all(port.piece.place in written for port in ports)
     unseen = written[constant.source.piece.place] if inside else 0

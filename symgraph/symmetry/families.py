@@ -143,7 +143,7 @@ class Constant:
     With `even` all entries of x are equal. With `tied` the source is a table that reads a norm too, so that
     x is a multiple of the plane's normal; `sink` is the bias behind the reader that takes what its height adds there.
     With `through` x is what that matrix makes equal entries of: it has as many coordinates as that reads entries, less
-    those that it writes, and one.
+    those that it writes, and one; this one is left out where x is `lost`, so that the matrix makes nothing of it.
     """
 
     source: Port
@@ -152,6 +152,7 @@ class Constant:
     sink: str = ""
     even: bool = False
     through: Hop | None = None
+    lost: bool = False
 
     @property
     def whole(self) -> bool:
@@ -164,7 +165,7 @@ class Constant:
         if self.whole:
             return (self.source.piece.size,)
         more = self.source.piece.size - self.through.rows.size if self.through is not None else 0
-        return (1 + more,) if more else ()
+        return (more + (not self.lost),) if more else ()
 
     @property
     def settled(self) -> bool:

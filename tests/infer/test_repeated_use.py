@@ -203,3 +203,36 @@ def test_a_constant_in_both_that_a_mask_mixes_goes_on() -> None:
     named = {constant.source.piece.parameter, *(s.port.piece.parameter for s in constant.shares)}
     assert named == {"into.bias", "token", "places"}
     assert symgraph.verify(model).passed
+
+
+class Narrowing(nn.Module):
+    """One network from seven dimensions to four, behind several norms; their gains keep the entries in their places."""
+
+    def __init__(self, norms: int, bias: bool) -> None:
+        super().__init__()
+        self.into, self.norms = nn.Linear(6, 7), nn.ModuleList([nn.LayerNorm(7) for _ in range(norms)])
+        self.up, self.down, self.out = nn.Linear(7, 4, bias), nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.gelu(self.into(x))
+        seen = [torch.sigmoid(hidden * (number + 1)) for number in range(len(self.norms))]
+        read = [self.down(F.gelu(self.up(norm(part)))) for norm, part in zip(self.norms, seen, strict=True)]
+        found: Tensor = self.out(F.gelu(torch.stack(read).prod(0)))
+        return found
+
+
+# Where the network has a bias it takes what the first of them makes of anything; so does the reader of one norm alone.
+@pytest.mark.parametrize(
+    ("norms", "bias", "lost"), [(1, True, ()), (2, True, (1,)), (3, True, (1, 2)), (1, False, ()), (2, False, (0, 1))]
+)
+def test_what_a_matrix_that_writes_fewer_loses_of_biases(norms: int, bias: bool, lost: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model, x = Narrowing(norms, bias), torch.randn(5, 6)
+    found = symgraph.infer(model, x)
+    constants = [constant for constant in found.constants if constant.lost]
+    assert [constant.source.piece.parameter for constant in constants] == [f"norms.{number}.bias" for number in lost]
+    assert all(constant.shape == (3,) for constant in constants)
+    symgraph.verify(model, x).raise_if_failed()
+    audit = symgraph.audit(model, x)
+    assert audit.complete, str(audit)
+    assert found.dimension().number == audit.inferred

@@ -129,7 +129,15 @@ BROKEN: list[tuple[Change, str]] = [
     (lambda p: p["tied"].update(a=1), "tied['a']: a text is needed"),
     (
         lambda p: p["constants"].append(
-            {"source": {"window": []}, "shares": [], "tied": None, "sink": "", "even": False, "through": None}
+            {
+                "source": {"window": []},
+                "shares": [],
+                "tied": None,
+                "sink": "",
+                "even": False,
+                "through": None,
+                "lost": False,
+            }
         ),
         "constants[0].source: piece, plane is missing",
     ),
@@ -155,7 +163,7 @@ def unseen(axis: int, window: list[int]) -> dict[str, Any]:
         "more": [],
     }
     source = {"piece": piece, "window": window, "plane": None}
-    return {"source": source, "shares": [], "tied": None, "sink": "", "even": False, "through": None}
+    return {"source": source, "shares": [], "tied": None, "sink": "", "even": False, "through": None, "lost": False}
 
 
 INCONSISTENT: list[tuple[Change, str]] = [
