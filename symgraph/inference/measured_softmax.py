@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from symgraph.inference.measured_laws import same_where_defined
 from symgraph.inference.region_tables import tables_in_worlds
-from symgraph.inference.regions import Dataflow, Region, Runner
+from symgraph.inference.regions import Dataflow, Region, Runner, unless_refused
 from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.binding import Binding
@@ -59,7 +60,8 @@ def with_attention(graph: Graph, book: RuleBook) -> Graph:
     for a in found:
         key = a.region.key(flow.live), tuple(at for _, at in a.products)
         if key not in known:
-            known[key] = _laws(graph, a, [_with_live(graph, a.region, w, flow) for w in worlds])
+            given = [_with_live(graph, a.region, world, flow) for world in worlds]
+            known[key] = unless_refused(partial(_laws, graph, a, given), _none(a))
         lawful |= {n.name: n for n in _lawful(graph, a, known[key], book)}
     return replace(graph, nodes=tuple(lawful.get(node.name, node) for node in graph.nodes))
 
@@ -102,10 +104,14 @@ def _with_live(graph: Graph, region: Region, tables: Mapping[str, Tensor], flow:
     return found
 
 
+def _none(a: _Attention) -> _Laws:
+    return _Laws(None, (False,) * len(a.products))
+
+
 def _laws(graph: Graph, a: _Attention, worlds: list[dict[str, Tensor]]) -> _Laws:
-    shape, nothing = a.scores.shape, _Laws(None, (False,) * len(a.products))
+    shape = a.scores.shape
     if not isinstance(graph.by_name[a.region.end].result, Meta) or len(shape) < 2:
-        return nothing
+        return _none(a)
     blind = {-1: True, -2: True}
     sums = [True] * len(a.products)
     generator = torch.Generator().manual_seed(1)

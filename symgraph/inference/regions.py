@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor
 
-from symgraph.errors import SymgraphError
+from symgraph.errors import SymgraphError, UsageError
 from symgraph.ir import Graph, Kind, Node, Ref, map_refs
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.arguments import PATTERN
 from symgraph.tracing.interpreter import Interpreter
 
+Measured = TypeVar("Measured")
 # Values that a region is run with together.
 AT_ONCE = 16
 _VIEWS = {"aten.view.default": "aten.reshape.default", "aten._unsafe_view.default": "aten.reshape.default"}
@@ -183,6 +185,14 @@ class Runner:
             found: Tensor = torch.func.vmap(self, chunk_size=AT_ONCE)(values)
             return found.unbind()
         return [self(value) for value in values]
+
+
+def unless_refused(measure: Callable[[], Measured], otherwise: Measured) -> Measured:
+    """What is measured of a region; another value where an operator refuses what is drawn, as a singular matrix."""
+    try:
+        return measure()
+    except UsageError:
+        return otherwise
 
 
 def replaced(graph: Graph, parts: Mapping[str, tuple[Node, ...]]) -> Graph:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, product
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from symgraph.inference.measured_laws import TOLERANCE
 from symgraph.inference.region_tables import tables_in_worlds
-from symgraph.inference.regions import Dataflow, Region, Runner
+from symgraph.inference.regions import Dataflow, Region, Runner, unless_refused
 from symgraph.ir import Graph, Kind, Node, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.operators import short_name
@@ -88,7 +89,7 @@ def _measured(flow: Dataflow, value: str, end: str, known: dict[str, int | None]
         return None
     key = region.key(drawn)
     if key not in known:
-        known[key] = next(_dims(flow.graph, region, drawn), None)
+        known[key] = unless_refused(partial(_dim, flow.graph, region, drawn), None)
     return known[key]
 
 
@@ -110,6 +111,10 @@ def _from_maps(flow: Dataflow, region: Region) -> tuple[Region | None, tuple[str
     nodes = sorted({*found, *(node.name for node in region.nodes)}, key=flow.order.__getitem__)
     tables = (*drawn, *given)
     return Region(region.start, region.end, tuple(by[n] for n in nodes), tables), tuple(drawn)
+
+
+def _dim(graph: Graph, region: Region, drawn: Iterable[str]) -> int | None:
+    return next(_dims(graph, region, drawn), None)
 
 
 def _dims(graph: Graph, region: Region, drawn: Iterable[str]) -> Iterator[int]:

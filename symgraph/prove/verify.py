@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from symgraph.errors import VerifyError
+from symgraph.errors import UsageError, VerifyError
 from symgraph.io.shown import Shown
 from symgraph.orbit.action import random_element
 from symgraph.orbit.freedoms import Freedom, freedoms, to_clean_gauge
@@ -156,9 +156,17 @@ class _Scene:
 
 def _given(run: Interpreter, base: Mapping[str, Tensor], draws: Iterable[list[Tensor]]) -> list[_Scene]:
     """The first of some inputs of which the outputs are numbers."""
+    refused: UsageError | None = None
     for inputs in draws:
-        if not (scene := _Scene(inputs, run.run(base, inputs))).undefined:
+        try:
+            scene = _Scene(inputs, run.run(base, inputs))
+        except UsageError as e:
+            refused = e
+            continue
+        if not scene.undefined:
             return [scene]
+    if refused is not None:
+        raise refused
     raise VerifyError(
         "the model's outputs are NaN before anything is changed",
         cause="its parameters or the inputs are outside the domain of an operator",
@@ -177,7 +185,11 @@ def _drawn(run: Interpreter, base: Mapping[str, Tensor], generator: torch.Genera
     )
     for world in others:
         inputs = random_inputs(run.graph, generator, world)
-        reference = run.run(base, inputs)
+        try:
+            reference = run.run(base, inputs)
+        except UsageError:
+            # Some operators have no result there: no matrix of zeros has an inverse.
+            continue
         scenes.append(_Scene(inputs, reference, world.tolerance / plain.tolerance, () if world.plain else floors))
     return [scene for scene in scenes if not scene.undefined]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from function_nets import Net, error, spread
 from torch import Tensor, nn
 
+from symgraph import infer, verify
 from symgraph.inference.regions import AT_ONCE, Region, Runner
 from symgraph.ir import Kind
 from symgraph.tracing import trace
@@ -60,3 +63,23 @@ def test_they_are_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runner, "__call__", counted)
     run.each(torch.randn(2 * AT_ONCE, 3, 4, dtype=torch.float64))
     assert len(calls) == 2
+
+
+def factored(s: Any, x: Tensor) -> Tensor:
+    """Between two products stands what only positive definite matrices have."""
+    h = s.i(x)
+    return s.o(torch.linalg.cholesky(h @ h.mT + torch.eye(4, dtype=x.dtype)) @ h)  # type: ignore[no-any-return]
+
+
+def solved(s: Any, x: Tensor) -> Tensor:
+    h = s.i(x)
+    return s.o(torch.linalg.solve(h @ h.mT, h))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("f", [factored, solved])
+def test_what_operators_refuse_is_no_evidence(f: Callable[[Any, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    net, x = spread(Net(f, i=nn.Linear(6, 6), o=nn.Linear(6, 3))), torch.randn(3, 4, 6)
+    found = infer(trace(net, (x,)))
+    assert error(net, (x,), found) < 1e-9
+    assert verify(net, symmetry=found).passed
