@@ -54,9 +54,9 @@ class Limits:
     related: float = 0.12
     deviations: float = 4.0
     derived: float = 0.65
-    even: float = 0.05
+    even: float = 0.1
     evidence: float = 4.0
-    peak: float = 0.05
+    peak: float = 0.1
     pruned: float = 0.01
 
 
