@@ -83,7 +83,8 @@ def checked_hash(module: nn.Module, state: Mapping[str, Tensor], where: str) -> 
     Raises:
         CheckpointError: naming the tensors that are not finite.
     """
-    stored, checks = module.state_dict(), FiniteChecks()
+    # Attention masks kept as buffers hold minus infinity by design.
+    stored, checks = module.state_dict(), FiniteChecks({name for name, _ in module.named_buffers()})
     digest = state_hash(stored, noted)
     for name, tensor in state.items():
         checks.look(name, stored.get(name, tensor))

@@ -238,15 +238,16 @@ def norms(state: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def growth_of(after: Mapping[str, float], *others: Mapping[str, float]) -> dict[str, float]:
-    """The same of norms that are known."""
+    """The same of norms that are known; a mask, which may hold infinite values, has none that grows."""
     largest = {name: max(norms_before.get(name, 0.0) for norms_before in others) for name in after}
-    growth = {name: after[name] / size for name, size in largest.items() if size > 0}
+    growth = {name: after[name] / size for name, size in largest.items() if 0 < size < math.inf}
     return dict(sorted(growth.items(), key=lambda item: -item[1]))
 
 
 def distance(one_state: Mapping[str, Tensor], other_state: Mapping[str, Tensor]) -> float:
-    """Relative distance |A - B| / |A| over the floating tensors that both have."""
-    names = [name for name in one_state if name in other_state and one_state[name].is_floating_point()]
+    """Relative distance |A - B| / |A| over the floating tensors that both have, but for masks with infinite values."""
+    common = [name for name in one_state if name in other_state and one_state[name].is_floating_point()]
+    names = [name for name in common if bool(one_state[name].isfinite().all())]
     one, other = ({name: state[name].detach().double() for name in names} for state in (one_state, other_state))
     top = sum(float((one[name] - other[name]).square().sum()) for name in names)
     scale = max(sum(float(tensor.square().sum()) for tensor in one.values()), 1e-300)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from symgraph.io.models import Model
 from symgraph.io.same_architecture import architecture_differences
@@ -61,3 +61,25 @@ def test_an_alignment_for_another_model_says_so(tmp_path: Path) -> None:
     assert apply(file, b).notes == () and apply(file, a, inverse=True).notes == ()
     (note,) = apply(file, c).notes
     assert "is not the model that the alignment was made for" in note
+
+
+def test_a_mask_that_a_model_stores_may_be_infinite() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.write, self.read = nn.Linear(5, 6), nn.Linear(6, 5)
+            self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.read(((x @ x.mT + self.mask).softmax(-1) @ self.write(x)).relu())
+            return found
+
+    x = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    a, b = Masked(), Masked()
+    found = align(a, b, x)
+    assert found.reference is not None and not [note for note in found.notes if "nan" in note]
+    assert torch.allclose(found.module(x), b(x), atol=1e-5)
+    merged = merge([a, b], example=x)
+    assert torch.equal(merged.state["mask"], a.mask)
+    assert torch.isfinite(merged.module(x)).all()
