@@ -65,6 +65,8 @@ def test_an_alignment_for_another_model_says_so(tmp_path: Path) -> None:
 
 def test_a_mask_that_a_model_stores_may_be_infinite() -> None:
     class Masked(nn.Module):
+        mask: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.write, self.read = nn.Linear(5, 6), nn.Linear(6, 5)
