@@ -19,10 +19,14 @@ class ConstantParts:
     def __init__(self, carrier: Carrier) -> None:
         self.carrier, self.flow = carrier, carrier.flow
 
-    def of(self, node: Node, *, even: bool) -> list[Piece]:
-        """The parts of a parameter that constants are added to, of which with `even` all entries are equal."""
+    def of(self, node: Node, *, even: bool, alike: bool) -> list[Piece]:
+        """The parts of a parameter that constants are added to, of which with `even` all entries are equal.
+
+        Args:
+            alike: every row of a table has to have the same constant.
+        """
         axes = tuple(axis for axis, size in enumerate(node.shape) if size > 1)
-        if len(axes) > 1 and node.target not in self.flow.d.eq.prepared.glued:
+        if len(axes) > 1 and not alike and node.target not in self.flow.d.eq.prepared.glued:
             for read in (axes, *(tuple(axis for axis in axes if axis != rows) for rows in axes[:-1])):
                 if len(read) > 1 and self._is_one(node.target, read):
                     return along(self.flow, node.target, read)
@@ -31,8 +35,9 @@ class ConstantParts:
 
     def _is_one(self, parameter: str, axes: tuple[int, ...]) -> bool:
         """Whether some matrix has the frames of these axes along one of its own."""
-        frames = frames_of(term_of(self.flow, parameter, axes))
-        return any(frames <= read for read in self.together)
+        of_each = [frames_of(term_of(self.flow, parameter, (axis,))) for axis in axes]
+        frames = frozenset[int]().union(*of_each)
+        return all(of_each) and any(frames <= read for read in self.together)
 
     @cached_property
     def together(self) -> set[frozenset[int]]:

@@ -113,7 +113,7 @@ class System:
         # A mean is no multiple of the normal.
         tie = heads[0] if heads and self.even is None else None
         self.used.update((node.name, u) for u in self._exempt(node, tie))
-        for piece in self.parts.of(node, even=self.even is not None):
+        for piece in self.parts.of(node, even=self.even is not None, alike=node.target in self.lent):
             if self._is_absorbed(piece):
                 continue
             if tie is not None:

@@ -162,3 +162,19 @@ def test_a_direction_that_moves_the_outputs_is_told() -> None:
     (moving,) = symmetry.constants
     wrong = replace(moving, shares=tuple(replace(share, factor=-share.factor) for share in moving.shares))
     assert moves_nothing(replace(symmetry, constants=(wrong,)), state_of(model))
+
+
+def test_a_router_is_no_table_of_heads_and_their_inside() -> None:
+    """Its rows stand on the experts, whose hidden units a matrix reads together with them; its columns stand nowhere."""
+    experts: dict[str, Any] = {
+        "kind": "experts",
+        "experts": 3,
+        "hidden": 2,
+        "top": 1,
+        "dense": True,
+        "renormalised": True,
+    }
+    experts |= {"norm": "rms-norm-written", "place": "pre", "act": "none", "layer_scale": True, "first": "saturated"}
+    steps = (experts | {"like": 2}, {"how": "swap", "kind": "cut"}, experts | {"like": 2})
+    more = ({"kind": "reshape", "how": "fused-halves", "like": 2}, {"kind": "positions", "how": "gate"})
+    assert check(Description("linear", 3, 3, (*steps, *more), "last")) is None
