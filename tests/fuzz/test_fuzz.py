@@ -165,7 +165,7 @@ def test_a_direction_that_moves_the_outputs_is_told() -> None:
 
 
 def test_a_router_is_no_table_of_heads_and_their_inside() -> None:
-    """Its rows stand on the experts, whose hidden units a matrix reads together with them; its columns stand nowhere."""
+    """Its rows stand on the experts, whose hidden units a matrix reads together with them, its columns nowhere."""
     experts: dict[str, Any] = {
         "kind": "experts",
         "experts": 3,
