@@ -18,6 +18,7 @@ from symgraph.prove.verify import random_transform
 from symgraph.tracing import state_of, trace
 
 TOKENS, WIDTH, HEADS, INSIDE = 5, 8, 2, 4
+DRAWN = torch.Generator().manual_seed(0)
 Forward = Callable[[Any, Tensor], Tensor]
 
 
@@ -59,14 +60,14 @@ def registers(s: Any, x: Tensor) -> Tensor:
 
 
 def tables(*shape: int) -> dict[str, Any]:
-    return {"keys": torch.randn(shape), "values": torch.randn(shape)}
+    return {name: torch.randn(shape, generator=DRAWN) for name in ("keys", "values")}
 
 
 CASES: dict[str, tuple[Forward, dict[str, Any], int]] = {
     "rows of heads": (beside_heads, tables(1, HEADS, 3, INSIDE), 16),
     "rows of all heads": (beside_all, tables(1, 2, HEADS * INSIDE), 16),
     "a row for each head": (one_for_each_head, tables(HEADS, INSIDE), 16),
-    "tokens": (registers, {"tokens": torch.randn(1, 2, WIDTH), "embed": nn.Linear(WIDTH, WIDTH)}, 24),
+    "tokens": (registers, {"tokens": torch.randn(1, 2, WIDTH, generator=DRAWN)}, 24),
 }
 
 
@@ -74,6 +75,7 @@ def net(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     torch.manual_seed(0)
     f, parts, _ = CASES[name]
     maps = {name: nn.Linear(WIDTH, HEADS * INSIDE) for name in "qkvo"}
+    maps |= {"embed": nn.Linear(WIDTH, WIDTH)} if f is registers else {}
     return spread(Net(f, **maps, **copy.deepcopy(parts))), (torch.randn(2, TOKENS, WIDTH),)
 
 
