@@ -22,6 +22,7 @@ from symgraph.inference.flow import Flow
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.symmetry.updates import Added, Beside, State, Update, region_of
 from symgraph.tracing.operators import short_name
+from symgraph.tracing.thresholds import fed
 
 _SUMS = {"add": 1.0, "sub": -1.0}
 # Beside these nothing is linear in the one operand that depends on inputs.
@@ -82,11 +83,7 @@ class _Finder:
     """Finds sums with a matrix in a traced graph, and measures what stands beside it."""
 
     def __init__(self, flow: Flow, traced: Graph) -> None:
-        self.flow, self.graph = flow, traced
-        self.fed: set[str] = set()
-        for node in traced.nodes:
-            if node.kind is Kind.INPUT or not self.fed.isdisjoint(node.refs()):
-                self.fed.add(node.name)
+        self.flow, self.graph, self.fed = flow, traced, fed(traced)
 
     # -- where -------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.interpreter import Interpreter
+from symgraph.tracing.thresholds import fed
 
 _AFFINE = frozenset({"aten.add.Tensor", "aten.sub.Tensor", "aten.mul.Tensor", "aten.div.Tensor"})
 _NORM = "aten.batch_norm.default"
@@ -59,11 +60,7 @@ class _Finder:
     """Finds such runs in one graph."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.fed: set[str] = set()
-        for node in graph.nodes:
-            if node.kind is Kind.INPUT or not self.fed.isdisjoint(node.refs()):
-                self.fed.add(node.name)
+        self.graph, self.fed = graph, fed(graph)
 
     def runs(self) -> Iterator[_Run]:
         """The longest runs, and what they begin with; none begins inside of another one."""
