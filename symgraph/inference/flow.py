@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator
 from math import prod
 from typing import TypeVar
 
-from symgraph.groups.lattice import TOP, SymmetryClass
+from symgraph.groups.lattice import TOP, Bound, SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.claims import Ref
 from symgraph.inference.draft import Draft
@@ -96,9 +96,11 @@ class Flow:
 
     def is_invertible(self, frame: int) -> bool:
         """Whether every invertible map may act on a frame; none does on entries that are rigid."""
-        if frame not in self.d.nodes:
-            return False
-        return SymmetryClass.INVERTIBLE in self.d.bounds.get(self.d.root(2 * self.d.nodes[frame]), TOP)
+        return frame in self.d.nodes and SymmetryClass.INVERTIBLE in self.bound(frame)
+
+    def bound(self, frame: int) -> Bound:
+        """The classes that may act on a frame."""
+        return self.d.bounds.get(self.d.root(2 * self.d.nodes[frame]), TOP)
 
     def takes_constants(self, node: Node) -> bool:
         """Whether a stored buffer is subtracted by all calls that read it, from what may have a constant."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -43,39 +43,49 @@ class PlaneReader:
         return plain and not self.plane.named
 
 
-def find_readers(flow: Flow) -> list[PlaneReader]:
-    """Every matrix that reads what a centred norm makes, in the order of the program."""
-    found: dict[Plane, list[Read]] = defaultdict(list)
-    for read, plane, made in _planes(flow):
-        term = plane.reader.term
-        # A product that is read in another order than the gain's has no normal that the gain alone tells.
-        ordered = not plane.gain or len(_parts(term)) > 1 or _factors(term) == _factors(made)
-        if ordered and not plane.reader.more:
-            found[plane].append(read)
-    return [reader_of(flow, plane, reads) for plane, reads in found.items()]
+@dataclass(frozen=True, slots=True)
+class PlaneReading:
+    """One reading of what a centred norm makes, the plane that it lies in, and what the norm's axis is made of."""
+
+    read: Read
+    plane: Plane
+    made: Term
 
 
-def find_window_readers(flow: Flow) -> Iterator[PlaneReader]:
-    """Matrices that read several positions of what a centred norm makes as one, by an axis of their own at each.
-
-    Each position lies in the plane; the bias of such a reader is not told, since what reaches it comes from them all.
-    """
-    for read, plane, made in _planes(flow):
-        piece, terms = plane.reader, flow.d.terms[plane.reader.parameter]
-        entries = prod(terms[axis].size for axis in piece.axes)
-        if piece.more and _factors(terms[piece.axis]) == _factors(made) and piece.size == entries:
-            own = replace(plane, reader=whole(flow, piece.parameter, piece.axis))
-            yield replace(reader_of(flow, own, [read]), nodes=(), bias="")
-
-
-def _planes(flow: Flow) -> Iterator[tuple[Read, Plane, Term]]:
-    """Every reading of what a centred norm makes, the plane that it lies in, and what the norm's axis is made of."""
+def find_readings(flow: Flow) -> Iterator[PlaneReading]:
+    """Every reading of what a centred norm makes, in the order of the program."""
     carrier = Carrier(flow)
     for a, (gain, bias), axis in norms(flow):
         made, offset = flow.d.values[a.node.name][axis], flow.d.eq.offsets.get(gain, 0.0)
         for read, factor in reads_of(carrier, a, axis):
             if _is_plain(read.readers[0].term):
-                yield read, Plane(read.readers[0], gain, bias, offset, factor if bias else 1.0), made
+                plane = Plane(read.readers[0], gain, bias, offset, factor if bias else 1.0)
+                yield PlaneReading(read, plane, made)
+
+
+def find_readers(flow: Flow, readings: Iterable[PlaneReading]) -> list[PlaneReader]:
+    """Every matrix that reads what a centred norm makes, in the order of the program."""
+    found: dict[Plane, list[Read]] = defaultdict(list)
+    for reading in readings:
+        plane, term = reading.plane, reading.plane.reader.term
+        # A product that is read in another order than the gain's has no normal that the gain alone tells.
+        ordered = not plane.gain or len(_parts(term)) > 1 or _factors(term) == _factors(reading.made)
+        if ordered and not plane.reader.more:
+            found[plane].append(reading.read)
+    return [reader_of(flow, plane, reads) for plane, reads in found.items()]
+
+
+def find_window_readers(flow: Flow, readings: Iterable[PlaneReading]) -> Iterator[PlaneReader]:
+    """Matrices that read several positions of what a centred norm makes as one, by an axis of their own at each.
+
+    Each position lies in the plane; the bias of such a reader is not told, since what reaches it comes from them all.
+    """
+    for reading in readings:
+        piece, terms = reading.plane.reader, flow.d.terms[reading.plane.reader.parameter]
+        entries = prod(terms[axis].size for axis in piece.axes)
+        if piece.more and _factors(terms[piece.axis]) == _factors(reading.made) and piece.size == entries:
+            own = replace(reading.plane, reader=whole(flow, piece.parameter, piece.axis))
+            yield replace(reader_of(flow, own, [reading.read]), nodes=(), bias="")
 
 
 def reader_of(flow: Flow, plane: Plane, reads: list[Read]) -> PlaneReader:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, takewhile
 from math import prod
 
-from symgraph.groups.lattice import TOP, SymmetryClass
+from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.flow import Flow
 from symgraph.inference.learned_gains import LearnedGains
@@ -266,7 +266,7 @@ def _multiplied_alone(flow: Flow, gains: LearnedGains, value: str, product: Node
     inside, outside = (list(leaves(part.term)) for part in gain.parts[0])
     if any(leaf.frame < 0 for leaf in (*inside, *outside)):
         return ()
-    bounds = [flow.d.bounds.get(flow.d.root(2 * flow.d.nodes[leaf.frame]), TOP) for leaf in (*inside, *outside)]
+    bounds = [flow.bound(leaf.frame) for leaf in (*inside, *outside)]
     scaled = any(SymmetryClass.POSITIVE_MONOMIAL in bound for bound in bounds)
     # What calls treat one by one, so that a factor stays where it is.
     alone = all(SymmetryClass.SEMI_PERMUTATION in bound for bound in bounds[: len(inside)])

@@ -48,7 +48,7 @@ def _even_along(shape: tuple[int, ...], piece: Piece, frame: int) -> Tensor:
 
 
 def _behind(flow: Flow) -> list[Node]:
-    """Parameters of two axes or more from which operators that move or add lead to one that is blind."""
+    """Parameters from which operators that move or add lead to one that is blind."""
     todo = [r.name for applied in flow.d.eq.applied for r in _blind_operands(applied)]
     seen = set(todo)
     while todo:

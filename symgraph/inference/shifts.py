@@ -10,7 +10,7 @@ from symgraph.inference.centred import Centring
 from symgraph.inference.constants import find_constants
 from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow
-from symgraph.inference.planes import PlaneReader, find_readers, find_window_readers, has_height
+from symgraph.inference.planes import PlaneReader, find_readers, find_readings, find_window_readers, has_height
 from symgraph.inference.radial import find_radial
 from symgraph.inference.radial_parts import find_radial_parts
 from symgraph.inference.row_tables import find_blind
@@ -26,18 +26,17 @@ from symgraph.symmetry.found_families import Families
 def find_families(d: Draft, traced: Graph) -> Families:
     """Every family, in program order."""
     flow = Flow(d)
-    centring, shearing, reading = Centring(flow), Shearing(flow), find_readers(flow)
-    written = centring.written()
-    means = frozenset(piece.place for c in written for piece in c.pieces)
-    blind = [c for c in find_blind(flow) if means.isdisjoint(piece.place for piece in c.pieces)]
-    unseen = frozenset(piece.place for c in blind for piece in c.pieces)
-    constants = find_constants(flow, reading, centring.tables(), means, unseen)
+    centring, shearing, readings = Centring(flow), Shearing(flow), list(find_readings(flow))
+    reading, written = find_readers(flow, readings), centring.written()
+    means = _places(written)
+    blind = _elsewhere(find_blind(flow), means)
+    constants = find_constants(flow, reading, centring.tables(), means, _places(blind))
     # Where nothing sees any constant of a bias its mean is none of its own.
-    idle = {c.source.piece.place for c in constants if c.whole and not c.shares}
-    blind = [c for c in blind if idle.isdisjoint(piece.place for piece in c.pieces)]
+    idle = frozenset(c.source.piece.place for c in constants if c.whole and not c.shares)
+    blind = _elsewhere(blind, idle)
     # Where a norm's bias has moved on, its readers' plane goes through zero.
     moved = {constant.source.piece.parameter for constant in constants if constant.moves}
-    readers = [replace(r, plane=_lowered(r.plane, moved)) for r in (*reading, *find_window_readers(flow))]
+    readers = [replace(r, plane=_lowered(r.plane, moved)) for r in (*reading, *find_window_readers(flow, readings))]
     alone = {constant: plane for constant in constants if (plane := _unseen(constant)) is not None}
     leans = [*_leans(flow, readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
     others = [_lowered_head(constant, moved) for constant in constants if constant not in alone]
@@ -55,6 +54,15 @@ def find_families(d: Draft, traced: Graph) -> Families:
         radial=(*(whole := find_radial(flow)), *find_radial_parts(flow, whole)),
         updates=tuple(find_updates(flow, traced)),
     )
+
+
+def _places(found: list[Centred]) -> frozenset[Place]:
+    return frozenset(piece.place for centred in found for piece in centred.pieces)
+
+
+def _elsewhere(found: list[Centred], places: frozenset[Place]) -> list[Centred]:
+    """Those that have none of these places."""
+    return [centred for centred in found if places.isdisjoint(_places([centred]))]
 
 
 def _leaning(constants: list[Constant], leans: list[Lean]) -> set[Place]:
