@@ -28,7 +28,7 @@ from symgraph.io.same_architecture import architecture_differences
 from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
 from symgraph.match.learned_matching import Learned, Lesson
-from symgraph.match.match_options import Settings
+from symgraph.match.match_options import PAIR, Settings
 from symgraph.match.match_step import MatchStep
 from symgraph.match.plan_program import Plan, Wanted, plan_program
 from symgraph.match.prepare_steps import Embed, Reduce
@@ -175,7 +175,7 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
     """Models of one architecture, and the shape that all of them are brought to: that of the widest.
 
     Args:
-        roles: what messages call a model that has no weights.
+        roles: what messages call the models.
         reduce: where the second of two is wider, it is that of the first.
 
     Raises:
@@ -195,13 +195,17 @@ def shaped(sources: Mapping[str, Source], settings: Settings, roles: Sequence[st
             known[id(m)] = infer(m, rules=book, strict=settings.strict)
         return known[id(m)]
 
+    called = dict(zip(models, (_called(*named) for named in zip(roles, found, strict=True)), strict=True))
+
+    def common(one: str, other: str) -> Shape:
+        names = called[one], called[other]
+        return common_shape(models[one], models[other], graph, reduce=reduce, names=names)
+
     like = next(iter(models))
     for name, other in models.items():
         if architecture_differences(models[like], other):
-            like = name if common_shape(models[like], other, graph, reduce=reduce).narrow == "A" else like
-    shapes = {
-        name: common_shape(models[like], model, graph, reduce=reduce) for name, model in models.items() if name != like
-    }
+            like = name if common(like, name).narrow == "A" else like
+    shapes = {name: common(like, name) for name in models if name != like}
     reshaped = {name: shape for name, shape in shapes.items() if shape.other is not None}
     # What is given may be smaller than what the models admit: others are compared with what they admit themselves.
     own = graph if settings.symmetry is None else partial(infer, rules=book, strict=settings.strict)
@@ -227,6 +231,11 @@ def shared_rows(
         return None
     book = rule_book(settings.rules)
     return overlap(models, like, lambda m: infer(m, rules=book), settings.on_difference, wanted)
+
+
+def _called(role: str, found: Model) -> str:
+    """A role of two is what the commands call their models; others are told apart by what they are as well."""
+    return role if role in PAIR else f"{role} ({found.spec})"
 
 
 def _reshaping(name: str, like: str, shape: Shape) -> Embed | Reduce:

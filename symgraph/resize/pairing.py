@@ -20,6 +20,9 @@ from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Leaf, Term
 
 _C = SymmetryClass
+# What messages call two models.
+Names = tuple[str, str]
+AB: Names = ("A", "B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Pairing:
 
     A rigid space among those whose sizes differ is that of a gain that is one in canonical form. `longer` is the model
     of which no parameter is shorter on any axis, and some are longer; the other one is in its terms, with `copies`.
+    `names` is what messages call A and B.
     """
 
     a: SymmetryGraph
@@ -35,6 +39,7 @@ class Pairing:
     spaces: dict[int, int]
     longer: str = ""
     copies: tuple[Copies, ...] = ()
+    names: Names = AB
 
     @property
     def lifted(self) -> Lifted:
@@ -56,8 +61,10 @@ class Pairing:
         larger = [pair for pair in self.grown() if pair[1].size > pair[0].size]
         smaller = [pair for pair in self.grown() if pair[1].size < pair[0].size]
         if larger and smaller:
+            a, b = self.names
             sizes = "; ".join(
-                f"{wide.name} is {wide.size} in A and {narrow.size} in B" for narrow, wide in (larger[0], smaller[0])
+                f"{wide.name} is {wide.size} in {a} and {narrow.size} in {b}"
+                for narrow, wide in (larger[0], smaller[0])
             )
             raise CheckpointError(
                 "neither model can be embedded into the shape of the other",
@@ -67,21 +74,21 @@ class Pairing:
         return self.longer or ("A" if larger else "B" if smaller else "")
 
 
-def pair(a: SymmetryGraph, b: SymmetryGraph) -> Pairing:
-    """The correspondence of two symmetry graphs.
+def pair(a: SymmetryGraph, b: SymmetryGraph, names: Names = AB) -> Pairing:
+    """The correspondence of two symmetry graphs, which messages call by these names.
 
     Raises:
         CheckpointError: other parameters, other operators, or other sizes where nothing may change; all are named.
     """
-    _same_parameters(a.graph, b.graph)
-    _same_operators(a.graph, b.graph)
+    _same_parameters(a.graph, b.graph, names)
+    _same_operators(a.graph, b.graph, names)
     copies: tuple[Copies, ...] = ()
     problems: dict[object, str] = {}
     if (wider := _wider(a.graph, b.graph)) != "":
         lifted = lift(a, b) if wider == "A" else lift(b, a)
         a, b = (a, lifted.symmetry) if wider == "A" else (lifted.symmetry, b)
         copies, problems = lifted.copies, dict(lifted.problems)
-    pairs = _Pairs(a, b, problems=problems)
+    pairs = _Pairs(a, b, names, problems=problems)
     for name in b.terms:
         if name in a.terms and name not in b.graph.transient and not is_idle(b.graph, name):
             pairs.tensor(name)
@@ -91,7 +98,7 @@ def pair(a: SymmetryGraph, b: SymmetryGraph) -> Pairing:
             cause=shorten(pairs.problems.values(), "; "),
             remedy="only widths can differ: residual, hidden units, heads and their sizes",
         )
-    return Pairing(a, b, pairs.spaces, wider, copies)
+    return Pairing(a, b, pairs.spaces, wider, copies, names)
 
 
 def _wider(a: Graph, b: Graph) -> str:
@@ -111,15 +118,15 @@ def is_idle(graph: Graph, name: str) -> bool:
     return not graph.users[graph.state[name].name]
 
 
-def _same_parameters(a: Graph, b: Graph) -> None:
+def _same_parameters(a: Graph, b: Graph, names: Names) -> None:
     alone = {
-        "A": sorted(a.parameters.keys() - b.parameters.keys()),
-        "B": sorted(b.parameters.keys() - a.parameters.keys()),
+        names[0]: sorted(a.parameters.keys() - b.parameters.keys()),
+        names[1]: sorted(b.parameters.keys() - a.parameters.keys()),
     }
     if any(alone.values()):
         raise CheckpointError(
             "one model cannot be embedded into the other: they have different parameters",
-            cause="; ".join(f"only {name} has {shorten(names)}" for name, names in alone.items() if names),
+            cause="; ".join(f"only {name} has {shorten(own)}" for name, own in alone.items() if own),
             remedy="name two models of the same depth and with the same parts; only widths can differ",
         )
     if a.tied != b.tied:
@@ -132,7 +139,7 @@ def _same_parameters(a: Graph, b: Graph) -> None:
         )
 
 
-def _same_operators(a: Graph, b: Graph) -> None:
+def _same_operators(a: Graph, b: Graph, names: Names) -> None:
     places = [{node.name: place for place, node in enumerate(graph.nodes)} for graph in (a, b)]
     for one, other in zip(a.nodes, b.nodes, strict=False):
         reads = [[at[ref] for ref in node.refs()] for node, at in zip((one, other), places, strict=True)]
@@ -144,7 +151,7 @@ def _same_operators(a: Graph, b: Graph) -> None:
         one, other = a.nodes[-1], b.nodes[-1]
     raise CheckpointError(
         "one model cannot be embedded into the other: they run different operators",
-        cause=f"{one.where} in A, {other.where} in B, where they first differ",
+        cause=f"{one.where} in {names[0]}, {other.where} in {names[1]}, where they first differ",
         remedy="only sizes can differ; compare the two configs",
     )
 
@@ -155,6 +162,7 @@ class _Pairs:
 
     a: SymmetryGraph
     b: SymmetryGraph
+    names: Names
     spaces: dict[int, int] = field(default_factory=dict)
     problems: dict[object, str] = field(default_factory=dict)
 
@@ -163,22 +171,22 @@ class _Pairs:
         for axis, (term, other_term) in enumerate(zip(self.a.terms[name], self.b.terms[name], strict=True)):
             for one, other in _leaves(term, other_term):
                 if one is None or other is None:
-                    self.problems[name] = (
-                        f"axis {axis} of {name} is built differently ({term.size} in A, {other_term.size} in B)"
-                    )
+                    sizes = f"{term.size} in {self.names[0]}, {other_term.size} in {self.names[1]}"
+                    self.problems[name] = f"axis {axis} of {name} is built differently ({sizes})"
                 else:
                     self._leaf(name, axis, one, other, absorbed)
 
     def _leaf(self, name: str, axis: int, a: Leaf, b: Leaf, absorbed: bool) -> None:
+        one, other = self.names
         known = self.spaces.setdefault(b.space, a.space) if b.space >= 0 else a.space
         if known != a.space or a.size == b.size:
             if known != a.space:
-                self.problems[b.space] = f"axis {axis} of {name} belongs to other spaces in A than in B"
+                self.problems[b.space] = f"axis {axis} of {name} belongs to other spaces in {one} than in {other}"
             return
         rigid = b.space < 0 or self.a.spaces[a.space].rigid or self.b.spaces[b.space].rigid
         if rigid and not absorbed:
             because = _reason(self.a, a.space) or _reason(self.b, b.space)
-            self.problems[b.space] = f"axis {axis} of {name} is {a.size} in A and {b.size} in B{because}"
+            self.problems[b.space] = f"axis {axis} of {name} is {a.size} in {one} and {b.size} in {other}{because}"
 
 
 def _reason(symmetry: SymmetryGraph, space: int) -> str:

@@ -14,7 +14,7 @@ from symgraph.io.models import Model
 from symgraph.io.same_architecture import architecture_differences, check_same_architecture
 from symgraph.resize.lifting import Copies
 from symgraph.resize.maps import Widening
-from symgraph.resize.pairing import pair, widenings
+from symgraph.resize.pairing import AB, Names, pair, widenings
 from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.tracing.deferred import Deferred, cast
 
@@ -42,11 +42,13 @@ def common_shape(
     symmetry: SymmetryGraph | None = None,
     *,
     reduce: bool = False,
+    names: Names = AB,
 ) -> Shape:
     """The shape of the wider of two models, or that of A where a wider B is to be reduced.
 
     Args:
         symmetry: that of A, if it is known already.
+        names: what messages call the two.
 
     Raises:
         CheckpointError: the classes, or configs other than in widths, differ; or neither can be embedded.
@@ -58,11 +60,11 @@ def common_shape(
     if type(a.module).__name__ != type(b.module).__name__:
         check_same_architecture(a, b, widths=True)
     other = infer(b)
-    pairs = pair(known, other)
+    pairs = pair(known, other, names)
     if not pairs.wider:
         check_same_architecture(a, b, widths=True)
     narrow, outer, inner = ("B", known, other) if pairs.wider == "A" else ("A", other, known)
-    pairs = pairs if narrow == "B" else pair(outer, inner)
+    pairs = pairs if narrow == "B" else pair(outer, inner, names[::-1])
     grown = tuple(widening for widening in widenings(pairs).values() if widening.way is not Way.CONSTANT)
     if reduce and narrow == "A":
         return Shape(inner, "", "B", outer, (*grown, *pairs.copies))

@@ -220,6 +220,11 @@ def test_bad_universes_are_refused_by_name() -> None:
     third = symgraph.Model(Plain(nn.Tanh()), None, (torch.zeros(2, 5),), "the third", "factory")
     with pytest.raises(CheckpointError, match=r"the third has other symmetries than Plain"):
         symgraph.universe([one, Plain(nn.ReLU()), third])
+    deeper = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
+    deep = symgraph.Model(deeper, None, (torch.zeros(2, 5),), "deep", "factory")
+    plain = [nn.Sequential(nn.Linear(5, 7), nn.ReLU()) for _ in "ab"]
+    with pytest.raises(CheckpointError, match=r"only model 3 \(deep\) has 2\.bias, 2\.weight"):
+        symgraph.universe([*plain, deep], torch.zeros(2, 5))
     broken = Plain(nn.ReLU())
     broken.up.weight.data[0, 0] = float("nan")
     with pytest.raises(CheckpointError, match="not finite"):
