@@ -27,7 +27,7 @@ TOOLS = ("llm-compressor", "auto-round")
 _EXAMPLES = """
 symgraph rotate my-checkpoint --out rotated
 symgraph rotate my-checkpoint --out rotated --with learned --bits 4 --group 128
-symgraph rotate my-checkpoint --out rotated --with learned --bits 4 --inputs 4 --data my-texts
+symgraph rotate my-checkpoint --out rotated --with learned --bits 4 --inputs 4 --data my-texts --full
 symgraph rotate my-checkpoint --out rotated --spaces residual --seed 1
 symgraph rotate tied-checkpoint --out rotated --tied untie      cut shared embeddings: a larger group
 symgraph rotate my-checkpoint --out recipe.yaml --emit llm-compressor      how that tool rotates it
@@ -71,7 +71,10 @@ def add(commands: Commands) -> None:
     add_options(parser, Settings, "tied")
     add_rules(parser)
     add_reading(parser)
-    add_options(parser.add_argument_group("learning"), DescentOptions, "steps", "lr")
+    learning = parser.add_argument_group("learning")
+    add_options(learning, DescentOptions, "steps", "lr")
+    text = "invertible matrices inside of heads and scales of units move too (default: rotations alone)"
+    learning.add_argument("--full", action="store_true", help=text)
     parser.set_defaults(steps=200, lr=0.02)
 
 
@@ -82,7 +85,7 @@ def run(args: Arguments, console: Console) -> int:
     if args.emit:
         return _emit(args, console)
     if args.by != "learned":
-        inputs.refuse_unread(args, "give --with learned", "steps", "lr", "data", "inputs")
+        inputs.refuse_unread(args, "give --with learned", "steps", "lr", "full", "data", "inputs")
     if args.data is None:
         inputs.refuse_unread(args, "name data with --data", "split", "limit", "inputs")
     found = inputs.rewritten(args)
@@ -99,7 +102,7 @@ def run(args: Arguments, console: Console) -> int:
             seed=args.seed,
             tied=args.tied,
             rules=inputs.rule_book(args),
-            options={"steps": args.steps, "lr": args.lr},
+            options={"steps": args.steps, "lr": args.lr, "full": args.full},
         )
     out = rotated.save_pretrained(args.out, command=args.typed, **inputs.writing(args))
     console.wrote(rotated, out)
@@ -110,8 +113,8 @@ def _emit(args: Arguments, console: Console) -> int:
     """Write what a tool has to be told."""
     from symgraph.match.quantiser_mapping import quantiser_mapping
 
-    inputs.refuse_unread(args, "leave out --emit", "by", "spaces", "seed", "bits", "group", "tied", "steps", "lr")
-    inputs.refuse_unread(args, "leave out --emit", "data", "inputs", "split", "limit")
+    inputs.refuse_unread(args, "leave out --emit", "by", "spaces", "seed", "bits", "group", "tied")
+    inputs.refuse_unread(args, "leave out --emit", "steps", "lr", "full", "data", "inputs", "split", "limit")
     inputs.refuse_files(args, args.out)
     found = inputs.weighted(args.model, args)
     with console.working("reading the model"):

@@ -34,6 +34,17 @@ def test_a_rotation_is_learned_for_a_precision(cli: Cli, checkpoints: Path) -> N
     assert "rounding to 3 bits in groups of 4" in found.out and "descent on data: 10 steps" in found.out
 
 
+def test_more_than_rotations_is_learned(cli: Cli, checkpoints: Path) -> None:
+    how = ("--with", "learned", "--steps", 30, "--json")
+    rotations, whole = (
+        cli("rotate", checkpoints / "vit-0", "--out", f"out{len(more)}", *how, *more) for more in ((), ("--full",))
+    )
+    assert rotations.code == whole.code == 0, whole.err
+    assert whole.json["error"]["after"] < rotations.json["error"]["after"]
+    unread = cli("rotate", checkpoints / "vit-0", "--out", "out2", "--full")
+    assert unread.code == 2 and "--with learned" in unread.err
+
+
 def test_what_cannot_be_is_refused(cli: Cli, checkpoints: Path) -> None:
     found = cli("rotate", checkpoints / "vit-0", "--out", "out", "--spaces", "no-such-space")
     assert found.code != 0 and "no space is called" in found.err and "help:" in found.err
