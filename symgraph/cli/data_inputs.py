@@ -101,8 +101,9 @@ def fitting(args: Arguments) -> DataInput:
 
 
 def scoring(args: Arguments) -> DataInput | None:
-    """The training data of `--data` that tells what is important, where it is named."""
-    return None if args.data is None else _data(args, args.data, args.split or _train_of(args.data), args.limit)
+    """The training data of `--data`, where it is named; a split that is named beside `--fit` is that of the latter."""
+    named = None if getattr(args, "fit", None) else args.split
+    return None if args.data is None else _data(args, args.data, named or _train_of(args.data), args.limit)
 
 
 def recalibration(args: Arguments) -> DataInput | None:

@@ -14,6 +14,7 @@ from symgraph.cli.parser import (
     Commands,
     add_device,
     add_matching,
+    add_options,
     add_out,
     add_reading,
     add_rules,
@@ -24,7 +25,8 @@ from symgraph.cli.parser import (
 )
 from symgraph.errors import UsageError
 from symgraph.io.options import stated
-from symgraph.match.match_options import METHODS, VECTOR_KINDS, MatchOptions, PairSettings
+from symgraph.match.match_options import LEARNED, METHODS, VECTOR_KINDS, MatchOptions, PairSettings
+from symgraph.orbit.descent_options import DescentOptions
 
 if TYPE_CHECKING:
     from symgraph.io.models import Model
@@ -33,6 +35,7 @@ _EXAMPLES = """
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code --scale 0.5
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code --fit my-dataset --split validation
+symgraph transport --base a --tuned a-on-code --to b --out b-on-code --method learned --data my-dataset
 symgraph transport --base a --tuned adapter-of-a --to b --out adapter-of-b   a LoRA adapter
 symgraph transport --base a --tuned a2 --to b --out b2 --alignment ab.safetensors  of `symgraph align a b`
 symgraph transport --base a --vectors v.safetensors --at model.layers.6 --to b --out v-of-b.safetensors
@@ -43,7 +46,8 @@ symgraph transport --base a --moments optimizer.pt --to b --out for-b.pt
 _DETAILS = """
 TUNED was trained from BASE on. TO is another model of the same architecture, of another seed. TO is aligned
 to BASE; BASE and TUNED are taken into the basis and gauge of TO, where each still computes what it computed
-(or nothing is written), and their difference there is added to TO.
+(or nothing is written), and their difference there is added to TO. With --method learned the alignment is
+trained from there on, down the loss of what results on --data of what A2 learned.
 
 Where TUNED is the folder of a low-rank adapter (LoRA, as PEFT writes it), so is the result: an adapter of
 TO of the same rank.
@@ -79,12 +83,14 @@ def add(commands: Commands) -> None:
     amount.add_argument("--scale", metavar="S", type=finite, default=1.0, help="how much of it (default 1)")
     text = "choose the scale on data of what was learned: never on the test split"
     amount.add_argument("--fit", metavar="SPEC", help=f"{text}; {DATA_HELP}")
-    text = "of vectors: align the models by that value on this data (default: on text that they write themselves)"
-    parser.add_argument("--data", metavar="SPEC", help=text)
+    text = "how TO is aligned to BASE for TUNED: by weights (default), or learned on from there, or by activations"
+    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help=f"{text}; both on --data")
+    text = "data of what was learned, for --method; of vectors: align the models by that value on this data"
+    parser.add_argument("--data", metavar="SPEC", help=f"{text} (default: on text that they write themselves)")
     text = "of vectors: align the models by their weights, which takes less time and explains less of the value"
     parser.add_argument("--by-weights", action="store_true", help=text)
     parser.add_argument(
-        "--split", help="which split of that data (default: the held-out one, with --data the training one)"
+        "--split", help="which split of that data (default: of --fit the held-out one, of --data the training one)"
     )
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="use so many of its examples")
     text = "the alignment of B to A that `symgraph align A B --alignment FILE` wrote, by activations or learned"
@@ -93,16 +99,20 @@ def add(commands: Commands) -> None:
     add_rules(parser)
     add_matching(parser)
     add_reading(parser)
+    add_options(parser.add_argument_group("learning"), DescentOptions, "steps", "lr")
+    parser.set_defaults(steps=200, lr=0.02)
 
 
 def run(args: Arguments, console: Console) -> int:
     """Load, align, carry, write."""
     if args.alignment is not None:
-        inputs.refuse_unread(args, "leave out --alignment", *stated(MatchOptions), "data")
+        inputs.refuse_unread(args, "leave out --alignment", *stated(MatchOptions))
     if args.vectors is None:
-        inputs.refuse_unread(args, "name vectors with --vectors", "at", "kind", "centred", "data", "by_weights")
+        inputs.refuse_unread(args, "name vectors with --vectors", "at", "kind", "centred", "by_weights")
     elif args.at is None:
         raise UsageError("nothing says which value the vectors belong to", remedy="name it, --at model.layers.6")
+    if args.method != LEARNED:
+        inputs.refuse_unread(args, "give --method learned", "steps", "lr")
     inputs.check_device(args.device)
     return _models(args, console) if args.tuned else _beside(args, console)
 
@@ -112,17 +122,26 @@ def _models(args: Arguments, console: Console) -> int:
     from symgraph.io.adapters import is_adapter
     from symgraph.match.transport import transport, write_transported
 
-    if args.fit is None:
-        inputs.refuse_unread(args, "name data with --fit", "split", "limit")
+    if args.fit is None and args.data is None:
+        inputs.refuse_unread(args, "name data with --fit or --data", "split", "limit")
+    if args.method == METHODS[0]:
+        inputs.refuse_unread(args, "give --method learned", "data")
+    elif args.data is None:
+        what = f"--method {args.method} sees data, and none is named"
+        raise UsageError(what, remedy="name training data of what was learned, --data SPEC")
     inputs.refuse_folders(args, args.out)
-    # An adapter is put into the module, and a scale is chosen with it.
-    deferred = not is_adapter(args.tuned) and args.fit is None
+    # An adapter is put into the module, and what sees data runs with it.
+    deferred = not is_adapter(args.tuned) and args.fit is None and args.data is None
     inputs.require_room(args, [args.base, args.to], spooled=2 if deferred else 0)
     base, to = (inputs.weighted(spec, args, deferred=deferred) for spec in (args.base, args.to))
     tuned = args.tuned if is_adapter(args.tuned) else inputs.weighted(args.tuned, args, deferred=deferred)
     fit = None if args.fit is None else fitting(args).load(to)
+    data = scoring(args)
+    method = {} if data is None else {"method": args.method, "data": data.load(base)}
+    learning = {"learning": {"steps": args.steps, "lr": args.lr}} if args.method == LEARNED else {}
+    how = _how(args, spool=deferred) | method | learning
     with console.working("transporting"):
-        found = transport(base, tuned, to, scale=args.scale, fit=fit, **_how(args, spool=deferred))
+        found = transport(base, tuned, to, scale=args.scale, fit=fit, **how)
     out = write_transported(found, args.out, command=args.typed, **inputs.writing(args))
     console.wrote(found, out)
     return 0
@@ -133,7 +152,9 @@ def _beside(args: Arguments, console: Console) -> int:
     from symgraph.match.carry import CarriedVectors, transport_vectors
     from symgraph.match.moments import CarriedMoments, transport_moments
 
-    inputs.refuse_unread(args, "name a model with --tuned", "scale", "fit", "like", "shard_size")
+    inputs.refuse_unread(args, "name a model with --tuned", "scale", "fit", "method", "like", "shard_size")
+    if args.vectors is None or args.alignment is not None:
+        inputs.refuse_unread(args, "name vectors, and no alignment", "data")
     if args.data is None:
         inputs.refuse_unread(args, "name data with --data", "split", "limit")
     inputs.refuse_files(args, args.out)

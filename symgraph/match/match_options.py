@@ -26,7 +26,7 @@ VECTOR_KINDS = (DIRECTIONS, PROBE, AUTOENCODER) = ("directions", "probe", "autoe
 # What a program calls its models, where it is one for two.
 PAIR = ("A", "B")
 METHODS = ("weights", "activations", "learned")
-MATCHINGS = METHODS[:2]
+MATCHINGS, LEARNED = METHODS[:2], METHODS[2]
 WEIGHTINGS = ("inputs-halved", "uniform", "per-entry", "normalised", "inputs")
 # An order that is found on validation data.
 BY_LOSS = "loss"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import CheckpointError, UsageError, called
+from symgraph.errors import CheckpointError, UsageError, argument, called
 from symgraph.inference.sources import RuleSources, Source, infer, stored, with_inputs, with_state
 from symgraph.io import checkpoint
 from symgraph.io.adapters import Adapter, is_adapter, read_adapter, write_adapter
@@ -20,17 +20,21 @@ from symgraph.io.checkpoint import module_hash
 from symgraph.io.example import Size
 from symgraph.io.files import SHARD_SIZE
 from symgraph.io.models import Model
+from symgraph.io.options import given
 from symgraph.io.same_architecture import check_same_architecture
 from symgraph.io.shown import Shown
 from symgraph.io.spool import Spool
 from symgraph.match.align import align
 from symgraph.match.aligned import Aligned
 from symgraph.match.cards import Card, Ingredient, element_spaces
+from symgraph.match.match_options import LEARNED
+from symgraph.match.taught import TEACHING, taught
 from symgraph.match.unchanged import Endpoint
 from symgraph.measure.barrier import loss_barrier
-from symgraph.measure.batches import counted
+from symgraph.measure.batches import counted, held
 from symgraph.measure.result import LossBarrier
 from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.descent_options import DescentOptions
 from symgraph.tracing import state_of
 from symgraph.tracing.deferred import Deferred, cast, later_in_float64, made
 
@@ -131,11 +135,13 @@ def transport(
         alignment: from `to` to `base`, if it is known already, or its file.
         rules: a user's, in front of the shipped ones.
         scratch: a folder on whose disk states wait in float64, instead of in memory; nothing is left there.
-        how: arguments of `align` where it is not: method, options, data, and more.
+        how: arguments of `align` where it is not: method, options, data, and more. With method "learned" the alignment
+            is trained from weights on, down the loss of what results on `data` of what was learned; `learning` says how
+            to descend (fields of `DescentOptions`).
 
     Raises:
         CheckpointError: the models are of different shapes, a gain of `to` is zero, or the adapter fits no module.
-        UsageError: an adapter of a kind that has no two factors, or a scale that is not finite.
+        UsageError: an adapter of a kind that has no two factors, a scale that is not finite, or no data to learn on.
         VerifyError: a model in the basis of `to` does not compute what it computed.
 
     >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
@@ -158,14 +164,28 @@ def transport(
             cause=f"what is carried is what {tuned_one} has in the place of {called('base')}",
             remedy=f"name the model after its training as {tuned_one}, and the other one as {to_one}",
         )
+    how, lesson = _lesson(how)
     found, notes = alignment_between(ends, alignment, rules, scratch, how)
-    delta = _difference(ends["base"], after, adapter, found.inverse(), scratch)
-    if adapter:
-        adapter, delta, said = _factored(adapter, delta)
-        notes = (*notes, *said)
-    named = adapter.folder if adapter else after.spec
-    result = Transported(ends["base"], named, ends["to"], found, delta, scale, None, adapter, notes)
-    return result if fit is None else _fitted(result, fit, loss)
+    through = partial(_through, ends, after, adapter, scale=scale, scratch=scratch)
+    batches = None if fit is None else held(fit)
+    result = _scaled(through(found, notes), batches, loss)
+    if lesson is None:
+        return result
+    # As much of it is added in training as was best before.
+    better, said = taught(ends["to"], result.delta, found, scale=result.scale or 1.0, loss=loss, **lesson)
+    return _scaled(through(better, (*notes, said)), batches, loss)
+
+
+def _lesson(how: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """How models are aligned at first, and what the alignment is trained with from there on, if it is."""
+    if how.get("method") != LEARNED:
+        return dict(how), None
+    if how.get("data") is None:
+        raise UsageError("nothing is learned without data", remedy=f"name some of what was learned: {argument('data')}")
+    chosen = given(DescentOptions, TEACHING, how.get("learning") or {})
+    rest = {name: value for name, value in how.items() if name not in ("method", "data", "validation", "learning")}
+    taken = {name: how[name] for name in ("data", "validation", "progress") if name in how}
+    return rest, {**taken, "options": chosen}
 
 
 def ends_of(base: Source, to: Source, example: Any, input_size: Size | None) -> dict[str, Model]:
@@ -181,24 +201,43 @@ def ends_of(base: Source, to: Source, example: Any, input_size: Size | None) -> 
 
 def alignment_between(
     ends: Mapping[str, Model],
-    given: Alignment | Aligned | str | Path | None,
+    known: Alignment | Aligned | str | Path | None,
     rules: RuleSources,
     scratch: str | Path | None,
     how: Mapping[str, Any],
 ) -> tuple[Alignment, tuple[str, ...]]:
     """What leads from `to` to `base`, made or read, and what is to be said of it."""
-    if given is None:
+    if known is None:
         aligned = align(ends["base"], ends["to"], rules=rules, scratch=scratch, **how)
         return aligned.alignment, (str(aligned).splitlines()[0], *aligned.notes)
     if how:
         remedy = "give either, not both"
         raise UsageError(f"an alignment is given, and how to make one: {', '.join(how)}", remedy=remedy)
-    given = given.alignment if isinstance(given, Aligned) else given
-    if not isinstance(given, Alignment):
-        given = Alignment.load(given, infer(ends["to"], rules=rules))
-    wanted = {"to": given.source, "base": given.target}
+    known = known.alignment if isinstance(known, Aligned) else known
+    if not isinstance(known, Alignment):
+        known = Alignment.load(known, infer(ends["to"], rules=rules))
+    wanted = {"to": known.source, "base": known.target}
     other = [name for name, m in ends.items() if wanted[name] and module_hash(m.module) != wanted[name]]
-    return given, tuple(f"the alignment was made with another model than {ends[name].spec}" for name in other)
+    return known, tuple(f"the alignment was made with another model than {ends[name].spec}" for name in other)
+
+
+def _through(
+    ends: Mapping[str, Model],
+    after: Model,
+    adapter: Adapter | None,
+    found: Alignment,
+    notes: tuple[str, ...],
+    *,
+    scale: float,
+    scratch: str | Path | None,
+) -> Transported:
+    """What was learned, through an alignment of `to` to `base`."""
+    delta = _difference(ends["base"], after, adapter, found.inverse(), scratch)
+    if adapter:
+        adapter, delta, said = _factored(adapter, delta)
+        notes = (*notes, *said)
+    named = adapter.folder if adapter else after.spec
+    return Transported(ends["base"], named, ends["to"], found, delta, scale, None, adapter, notes)
 
 
 def _difference(
@@ -244,8 +283,10 @@ def _added(to: Model, delta: State, scale: float) -> State:
     )
 
 
-def _fitted(found: Transported, data: Iterable[Any], loss: Any) -> Transported:
-    """The same at the scale of the least loss."""
+def _scaled(found: Transported, data: Iterable[Any] | None, loss: Any) -> Transported:
+    """The same at the scale of the least loss, where there is data."""
+    if data is None:
+        return found
     farthest = replace(found, scale=LARGEST)
     batches = counted(data, "to choose the scale on")
     points = [i / STEPS for i in range(STEPS + 1)]

@@ -16,6 +16,8 @@ import symgraph
 from symgraph.errors import CheckpointError, UsageError
 from symgraph.io.adapters import factors
 from symgraph.match.transport import Transported
+from symgraph.orbit.alignment import Alignment
+from symgraph.orbit.steps import Transform
 from symgraph.prove.verify import random_transform, settled_names
 from symgraph.tracing import state_of
 
@@ -84,6 +86,44 @@ def test_the_scale_is_chosen_on_data() -> None:
     assert found.fitted.losses[0] > 1e-5 > min(found.fitted.losses)
     none = symgraph.transport(base, tuned(base), to, (x,), fit=[(x, to(x).detach())], loss="mse")
     assert none.scale == 0.0 and "nothing is added" in str(none)
+
+
+def turned(net: nn.Module, rotation: Tensor) -> nn.Module:
+    """Two maps with a rotation between them."""
+    found, own = copy.deepcopy(net), net.state_dict()
+    first = {name: rotation @ own[name] for name in ("0.weight", "0.bias")}
+    found.load_state_dict({**own, **first, "1.weight": own["1.weight"] @ rotation.T})
+    return found
+
+
+def test_an_alignment_is_learned_by_what_comes_of_what_is_carried() -> None:
+    """Planted: the other model is the first one turned, and the alignment that is given does not know by what."""
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3)).double()
+    skew = torch.randn(8, 8).double() / 3
+    to, after, x = turned(base, torch.linalg.matrix_exp(skew - skew.T)), tuned(base), torch.randn(160, 6).double()
+    for parameter in after.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    batches = [(part, after(part).detach()) for part in torch.split(x, 16)]
+    nowhere = Alignment(symgraph.infer(to, x), Transform(), "", "")
+    wrong = symgraph.transport(base, after, to, x, alignment=nowhere)
+    how: dict[str, Any] = {"method": "learned", "data": batches, "loss": "mse", "learning": {"steps": 300}}
+    found = symgraph.transport(base, after, to, x, alignment=nowhere, **how)
+    losses = [nn.functional.mse_loss(moved.module(x), after(x)).item() for moved in (wrong, found)]
+    assert losses[0] > 0.1 and losses[1] < 1e-2 * losses[0]
+    assert "learned over 300 steps" in str(found)
+
+
+def test_what_is_learned_by_is_named_where_it_is_missing() -> None:
+    base, to = ends("mlp-gelu")
+    x = tuple(case("mlp-gelu").inputs)
+    with pytest.raises(UsageError, match="nothing is learned without data"):
+        symgraph.transport(base, tuned(base), to, x, method="learned")
+    batches = [(x[0].double(), to(x[0].double()).detach())] * 3
+    with pytest.raises(UsageError, match="has anything to learn"):
+        symgraph.transport(base, tuned(base), to, x, method="learned", data=batches, loss="mse")
+    with pytest.raises(UsageError, match="stepz"):
+        symgraph.transport(base, tuned(base), to, x, method="learned", data=batches, learning={"stepz": 3})
 
 
 def test_an_alignment_that_is_known_is_used(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
     SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_transport.py [gpt2-shakespeare] [vit-cifar10] [--steps N]
 
 A is trained on a new task: Python source of the standard library that runs this (language), images with their colours
-inverted (vision). The difference goes to B, untouched and through alignments; beside it B trained by itself for a
-quarter of the steps, and from B with half of it. Scales are chosen on windows or images set apart from training data.
+inverted (vision). The difference goes to B, untouched and through alignments, by activations on the new task's training
+data and learned on it for a quarter of the steps; beside it B trained by itself for as many, and from B with half of
+it. Scales are chosen on windows or images set apart from training data.
 """
 
 from __future__ import annotations
@@ -30,11 +31,7 @@ from symgraph.inference.sources import with_state
 from symgraph.io.data import load
 
 FILES, CHARACTERS, HELD = 160, 6000, 100
-METHODS: dict[str, dict[str, Any]] = {
-    "weights": {},
-    "activations": {"method": "activations"},
-    "learned": {"method": "learned", "learning": {"steps": 200}},
-}
+METHODS = ("weights", "activations", "learned")
 
 
 @dataclass(frozen=True)
@@ -116,28 +113,20 @@ def measure(pair: str, folder: Path, steps: int, rate: float) -> dict[str, tuple
     own, base, learned = (m.state_dict() for m in (b.module, a.module, tuned))
     naive = {n: t + learned[n] - base[n] if t.is_floating_point() else t for n, t in own.items()}
     said("B + difference as it is", with_state(b.module, naive))
-    for name, how in METHODS.items():
-        data: dict[str, Any] = {} if name == "weights" else {"data": _old_training(pair, folder)}
-        alignment = symgraph.align(a, b, **how, **data).alignment
+    for name in METHODS:
+        how: dict[str, Any] = {"method": name} if name == "weights" else {"method": name, "data": task.training}
+        # As many steps as B is tuned by itself.
+        how |= {"learning": {"steps": steps // 4}} if name == "learned" else {}
         amounts: tuple[dict[str, Any], ...] = ({"scale": 1.0}, {"fit": task.choosing})
         for amount in amounts:
-            carried = symgraph.transport(a, tuned, b, alignment=alignment, **amount)
+            carried = symgraph.transport(a, tuned, b, **how, **amount)
             said(f"B + {carried.scale:.3g} transported ({name})", carried.module)
+        half = symgraph.transport(a, tuned, b, scale=0.5, **how)
+        said(f"B + 0.5 transported ({name})", half.module)
+        after = trained(half.module, task.training, steps // 4, rate)
+        said(f"B + 0.5 transported ({name}), {steps // 4} steps", after)
     said(f"B after {steps // 4} steps", trained(b.module, task.training, steps // 4, rate))
-    half = symgraph.transport(a, tuned, b, scale=0.5)
-    said(f"B + 0.5 transported, {steps // 4} steps", trained(half.module, task.training, steps // 4, rate))
     return found
-
-
-def _old_training(pair: str, folder: Path) -> list[Batch]:
-    if pair.startswith("vit"):
-        images = folder.parent / "data" / "cifar10" / "train.parquet"
-        return list(load(images, batch_size=128, mean=MEAN, std=STD, limit=8_000))
-    import numpy as np
-
-    tokens = torch.from_numpy(np.load(folder / "shakespeare-tokens.npz")["train"].astype("int64"))
-    windows = tokens[: len(tokens) // CONTEXT * CONTEXT].view(-1, CONTEXT)
-    return [{"input_ids": w, "labels": w} for w in torch.split(windows, 16)]
 
 
 def main() -> None:

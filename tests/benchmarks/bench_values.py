@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_transport import METHODS, _old_training
-from bench_zoo import test_batches, zoo
+from bench_zoo import test_batches, windows, zoo
 from measure import Batch, one_thread
 from torch import Tensor, nn
 
@@ -27,6 +26,12 @@ import symgraph
 from symgraph.match.value_map import value_map
 
 PAIR, TRAINING = "gpt2-shakespeare", 40
+# Of whole models.
+METHODS: dict[str, dict[str, Any]] = {
+    "weights": {},
+    "activations": {"method": "activations"},
+    "learned": {"method": "learned", "learning": {"steps": 200}},
+}
 # At one block after the other: whether on training windows, or on what the models write.
 THERE = {"transport": False, "with-data": True}
 
@@ -67,7 +72,7 @@ def procrustes(wanted: Tensor, given: Tensor) -> Tensor:
 def measure(folder: Path, methods: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
     a, b = (symgraph.model(folder / f"{PAIR}-{i}") for i in (0, 1))
     places = [name for name, _ in a.module.named_modules() if name.count(".") == 2 and ".h." in name]
-    training = _old_training(PAIR, folder)
+    training = windows(folder, "train")
     seen = [streams(m.module, places, training[:TRAINING]) for m in (a, b)]
     tested = [streams(m.module, places, list(test_batches(PAIR, folder))) for m in (a, b)]
     found: dict[str, list[tuple[float, float]]] = {}

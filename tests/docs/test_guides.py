@@ -81,7 +81,7 @@ def test_ensembles(capsys: Capture) -> None:
 
 def test_transport(capsys: Capture) -> None:
     def net() -> nn.Module:
-        return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+        return nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
 
     a, a2, b = (net() for _ in range(3))
     batches = [(torch.randn(8, 4), torch.arange(8) % 3)]
@@ -90,5 +90,6 @@ def test_transport(capsys: Capture) -> None:
     a(torch.ones(1, 4)).sum().backward()
     optimiser.step()
     given = {"a": a, "a2": a2, "b": b, "validation_batches": batches, "symgraph": symgraph}
+    given |= {"training_batches": 3 * batches}
     run_page("transport.md", capsys, {**given, "direction": torch.randn(6), "optimiser_of_a": optimiser})
     assert Path("b2/model.safetensors").exists()
