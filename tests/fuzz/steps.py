@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .idioms import IDIOMS
 from .net import FEATURES, LONGEST, VOCABULARY, WIDEST, Scope, Step
 from .parts import ACTIVATIONS, NORMS, attention, residual
 from .reshapes import RESHAPES
@@ -102,6 +103,10 @@ def linear(s: Scope, x: Tensor, step: Step) -> Tensor:
 def weights(s: Scope, x: Tensor, step: Step) -> Tensor:
     """A linear map by something that is computed from parameters."""
     return WEIGHTS[step["how"]](s, x)
+
+
+def idiom(s: Scope, x: Tensor, step: Step) -> Tensor:
+    return IDIOMS[step["how"]](s, x)
 
 
 def reshape(s: Scope, x: Tensor, step: Step) -> Tensor:
@@ -278,6 +283,7 @@ STEPS: dict[str, Callable[[Scope, Tensor, Step], Tensor]] = {
         branches,
         linear,
         weights,
+        idiom,
         reshape,
         act,
         norm,

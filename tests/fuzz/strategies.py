@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from .idioms import IDIOMS
 from .net import Description, Step
 from .parts import ACTIVATIONS, NORMS
 from .reshapes import RESHAPES
@@ -98,7 +99,8 @@ CONVOLUTION = _of("convolution", PLACED | {"bias": st.booleans()}, groups=_one("
 BRANCH = _of(
     "branches", {"other": ACT, "bias": st.booleans()}, to=st.integers(3, 6), act=ACT, how=st.sampled_from(BRANCHES)
 )
-BLOCK = st.one_of(MLP, ATTENTION, EXPERTS, CONVOLUTION, ATTENTION)
+IDIOM = _of("idiom", {"like": st.integers(0, 2)}, how=st.sampled_from(list(IDIOMS)))
+BLOCK = st.one_of(MLP, ATTENTION, EXPERTS, CONVOLUTION, ATTENTION, IDIOM, IDIOM)
 SMALL = st.one_of(
     BRANCH,
     _of("linear", {"bias": st.booleans(), "like": st.integers(0, 2)}, to=st.integers(3, 6)),
