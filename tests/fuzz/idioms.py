@@ -171,7 +171,7 @@ def linear_attention(s: Scope, x: Tensor) -> Tensor:
 
 def head_gates(s: Scope, x: Tensor) -> Tensor:
     """A gate for each head and position, from the stream."""
-    mixed = F.scaled_dot_product_attention(*(_heads(s, name, x) for name in "qkv"))
+    mixed = F.scaled_dot_product_attention(_heads(s, "q", x), _heads(s, "k", x), _heads(s, "v", x))
     gate = torch.sigmoid(s.linear("g", x, 2)).transpose(1, 2).unsqueeze(-1)
     return x + _out(s, mixed * gate, x.shape[-1])
 
@@ -272,7 +272,8 @@ def spectrum(s: Scope, x: Tensor) -> Tensor:
     n, d = x.shape[1:]
     size = n // 2 + 1
     filters = torch.complex(s.parameter("re", size, d), s.parameter("im", size, d))
-    return torch.fft.irfft(torch.fft.rfft(x, dim=1, norm="ortho") * filters, n=n, dim=1, norm="ortho")
+    filtered = torch.fft.rfft(x, dim=1, norm="ortho") * filters
+    return torch.fft.irfft(filtered, n=n, dim=1, norm="ortho")  # type: ignore[no-any-return]
 
 
 def gated_positions(s: Scope, x: Tensor) -> Tensor:
@@ -306,7 +307,7 @@ def channel_shuffle(s: Scope, x: Tensor) -> Tensor:
     one, two = (s.module(f"{name}{n}", lambda: nn.Conv1d(n, n, 1, groups=2)) for name in ("one", "two"))
     inner = F.relu(one(x.transpose(1, 2)))
     shuffled = inner.reshape(len(x), 2, n // 2, -1).transpose(1, 2).reshape(inner.shape)
-    return x + two(shuffled).transpose(1, 2)
+    return x + two(shuffled).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 @_even
