@@ -7,19 +7,49 @@ exactly one producer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, wraps
 from math import prod
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+T = TypeVar("T")
+P = ParamSpec("P")
+Asked = TypeVar("Asked", bound="Answers")
 Shape = tuple[int, ...]
+Form = tuple[Any, ...]
 
 
 def resized(shape: Shape, axis: int, size: int) -> Shape:
     """A shape with another size along one axis."""
     return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+class Answers:
+    """What has been asked of something that never changes, and what was found."""
+
+    __slots__ = ("_answers",)
+
+    def __init__(self) -> None:
+        self._answers: dict[Any, Any] = {}
+
+    def once(self, question: Any, find: Callable[[], T]) -> T:
+        """The answer to a question; it is looked for once."""
+        if question not in self._answers:
+            self._answers[question] = find()
+        found: T = self._answers[question]
+        return found
+
+
+def kept(ask: Callable[Concatenate[Asked, P], T]) -> Callable[Concatenate[Asked, P], T]:
+    """A function of something that never changes, of which the results are kept with that."""
+
+    @wraps(ask)
+    def answer(of: Asked, /, *given: P.args, **named: P.kwargs) -> T:
+        return of.once((ask, *given, *named.items()), lambda: ask(of, *given, **named))
+
+    return answer
 
 
 class Kind(StrEnum):
@@ -94,6 +124,7 @@ class Node:
     module: str = ""
     source: str = ""
     _read: tuple[str, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    _form: Form | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> Shape:
@@ -114,6 +145,15 @@ class Node:
             object.__setattr__(self, "_read", (*_refs(self.args), *_refs(tuple(value for _, value in self.kwargs))))
         return iter(self._read or ())
 
+    @property
+    def form(self) -> Form:
+        """Operator, constants, roles of the operands, and result: what a node is, whatever its values are called."""
+        if self._form is None:
+            roles = {name: role for role, name in enumerate(dict.fromkeys(self.refs()))}
+            plain = (self.kind, self.target, _plain(self.args, roles), _plain(self.kwargs, roles), self.result)
+            object.__setattr__(self, "_form", plain)
+        return self._form or ()
+
     def __str__(self) -> str:
         if self.kind is not Kind.CALL:
             return f"%{self.name}: {self.result!r} = {self.kind} {self.target}"
@@ -127,6 +167,31 @@ def _refs(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _refs(item)
+
+
+def _plain(value: Any, roles: Mapping[str, int]) -> Any:
+    """An argument that can be hashed, with the roles of operands; numbers that are equal, but not the same, differ."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item, roles) for item in value)
+    if isinstance(value, Ref):
+        return Ref, roles[value.name]
+    return repr(value) if isinstance(value, _CONSTANTS) else _Itself(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Itself:
+    """A value that is equal to itself alone."""
+
+    value: Any
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other.value is self.value
+
+
+_CONSTANTS = (int, float, complex, str, type(None), DType, Device, Opaque)
 
 
 def map_refs(value: Any, change: Any) -> Any:
@@ -164,6 +229,11 @@ class Graph:
         return {node.name: node for node in self.nodes}
 
     @cached_property
+    def answers(self) -> Answers:
+        """What later stages have asked of the graph."""
+        return Answers()
+
+    @cached_property
     def users(self) -> dict[str, tuple[Node, ...]]:
         """For every value, the nodes that read it (once each, in order)."""
         users: dict[str, dict[str, Node]] = {node.name: {} for node in self.nodes}
@@ -171,6 +241,15 @@ class Graph:
             for ref in node.refs():
                 users[ref][node.name] = node
         return {name: tuple(readers.values()) for name, readers in users.items()}
+
+    def form(self, node: Node) -> Form:
+        """What a node of the graph computes, whatever values are called, and which of several results are picked.
+
+        Nodes of equal forms are the same to every rule.
+        """
+        operands = (self.by_name[ref].result for ref in dict.fromkeys(node.refs()))
+        several = self.users[node.name] if isinstance(node.result, tuple) else ()
+        return node.form, *operands, *(user.form for user in several)
 
     @cached_property
     def state(self) -> dict[str, Node]:

@@ -8,33 +8,41 @@ and transpositions are simply carried out on them, and two constants agree only 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
-from symgraph.inference.entry_numbers import (
-    compact,
-    is_constant,
-    line_along,
-    moved,
-    stands_along,
-    stands_anywhere,
-)
+from symgraph.inference.entry_numbers import Numbers, Window, moved
 from symgraph.inference.flow import BLANK, Flow
 from symgraph.inference.learned_gains import LearnedGain, LearnedGains
-from symgraph.inference.matrix_parts import Axes, Part, along, part_of
+from symgraph.inference.matrix_parts import Axes, Part, along, numbered_along, part_of
 from symgraph.inference.relays import Relay
-from symgraph.inference.uses import Chosen, Outlet, Passed, Read, Seen, Spot, Uneven, Use, Window
+from symgraph.inference.uses import Chosen, Outlet, Passed, Read, Seen, Spot, Uneven, Use
 from symgraph.ir import Node
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.signature import Tokens
 from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Hop
-from symgraph.symmetry.terms import Concat, over_leaves
+from symgraph.symmetry.terms import Concat, Term, in_order_met, over_leaves
 from symgraph.tracing.interpreter import call
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """A matrix, or a part of one, that meets an operand by an axis: where it writes what it makes of that.
+
+    `axis` is the part's, `dim` the operand's, and `beside` are the others of that.
+    """
+
+    part: Part
+    axis: int
+    dim: int
+    beside: tuple[int, ...]
+    outlet: Outlet
 
 
 class Carrier:
@@ -43,7 +51,6 @@ class Carrier:
     def __init__(self, flow: Flow) -> None:
         self.flow, self.graph = flow, flow.graph
         self.equal: list[tuple[int, Window]] = []
-        self.parts: dict[str, Part | None] = {}
         self.gains = LearnedGains(flow)
 
     def uses(self, value: str, user: Node, spot: Spot) -> Iterator[Use]:
@@ -51,9 +58,9 @@ class Carrier:
         a = self.flow.applied.get(user.name)
         relay = self.flow.d.eq.prepared.relays.get((value, user.name))
         # Of a value without entries nothing tells what becomes of it.
-        if a is None or user.name in self.flow.d.eq.slots or not spot.at.numel():
+        if a is None or user.name in self.flow.d.eq.slots or not spot.numbers.at.numel():
             yield Seen()
-        elif relay is not None and relay.end in self.graph.by_name and is_constant(spot.at, relay.dim):
+        elif relay is not None and relay.end in self.graph.by_name and spot.numbers.is_constant(relay.dim):
             yield self._relayed(relay, spot)
         elif a.rule.structure:
             yield from self._moved(value, a, spot)
@@ -68,8 +75,7 @@ class Carrier:
         alike, shape = self._alike(spot, [relay.dim]), self.graph.by_name[relay.end].shape
         if alike is None:
             return Seen()
-        at, rows = (t if t is None else t.narrow(relay.dim, 0, 1).expand(shape) for t in (alike.at, alike.rows))
-        return Seen() if at is None else Passed(relay.end, alike.moved(at, rows))
+        return Passed(relay.end, alike.at(alike.numbers.narrowed(relay.dim, 0, 1).spread(shape)))
 
     # -- operators that move entries ---------------------------------------------------------------------------------
 
@@ -91,12 +97,15 @@ class Carrier:
                     yield from self._arrived(value, picked, (node, user))
 
     def _arrived(self, value: str, spot: Spot, nodes: tuple[Node, ...]) -> Iterator[Use]:
-        at = self.carried_out(value, spot.at, nodes)
-        if stands_anywhere(at):
-            rows = None if spot.rows is None else self.carried_out(value, spot.rows, nodes)
-            yield Passed(nodes[-1].name, spot.moved(at, rows))
+        role = list(nodes[0].refs()).index(value)
+        numbers = spot.numbers.once(
+            (role, self.graph.form(nodes[0]), *(node.form for node in nodes[1:])),
+            lambda: spot.numbers.moved(partial(self.carried_out, value, nodes)),
+        )
+        if numbers.stands_anywhere():
+            yield Passed(nodes[-1].name, spot.at(numbers))
 
-    def carried_out(self, value: str, numbers: Tensor, nodes: tuple[Node, ...]) -> Tensor:
+    def carried_out(self, value: str, nodes: tuple[Node, ...], numbers: Tensor) -> Tensor:
         """What operators that are linear in a value make of it, if all else is zero."""
         given = {ref: numbers if ref == value else self._zero(ref) for ref in nodes[0].refs()}
         nothing = {**given, value: torch.zeros_like(numbers)} if "pad" in nodes[0].target else None
@@ -126,13 +135,9 @@ class Carrier:
         yield from uneven[:1] or uses
 
     def _uneven(self, a: Applied, operand: str, spot: Spot) -> Iterator[Uneven]:
-        for dim in range(spot.at.dim()):
-            held = stands_along(spot.at, dim)
-            if bool(held.all()) or not is_constant(compact([spot.at])[0].index_select(dim, held.nonzero()[:, 0]), dim):
-                continue
-            first = int(held.nonzero()[0])
-            everywhere = spot.narrowed(dim, first, first + 1).spread(tuple(spot.at.shape))
-            if Seen() not in self._operand(a, operand, everywhere):
+        for dim in range(spot.numbers.at.dim()):
+            everywhere = spot.numbers.one_everywhere(dim)
+            if everywhere is not None and Seen() not in self._operand(a, operand, spot.at(everywhere)):
                 yield Uneven(a, operand, dim, spot)
 
     def _operand(self, a: Applied, operand: str, spot: Spot) -> Iterator[Use]:
@@ -161,12 +166,11 @@ class Carrier:
             return Seen()
         tokens, result = a.binding.operands[operand][1], a.binding.results[0]
         kept = {token.name for token in result}
-        gone = [i for i, token in enumerate(tokens) if token.name not in kept and spot.at.shape[i] > 1]
+        gone = [i for i, token in enumerate(tokens) if token.name not in kept and spot.numbers.at.shape[i] > 1]
         alike = self._alike(spot, gone)
         if alike is None:
             return Seen()
-        rows = None if alike.rows is None else numbers_in_result(alike.rows, tokens, result, made.shape)
-        return Passed(made.name, alike.moved(numbers_in_result(alike.at, tokens, result, made.shape), rows))
+        return Passed(made.name, alike.at(alike.numbers.laid_out(dims_in(result, tokens), made.shape)))
 
     def _one_result(self, a: Applied) -> Node | None:
         """The value that a call makes, or the first of several where nothing asks for the others."""
@@ -185,7 +189,7 @@ class Carrier:
 
     def _multiplied(self, a: Applied, operand: str, spot: Spot) -> Iterator[Use]:
         """What a number makes of a constant, one that the code holds or one that is learned, or a gain."""
-        gain = self.gains.of(a, operand)
+        gain = self.flow.once((LearnedGain, a.node.name, operand), lambda: self.gains.of(a, operand))
         if gain is None:
             yield self._scaled(a, spot)
         elif gain.number is not None:
@@ -199,58 +203,59 @@ class Carrier:
 
     def _gained(self, a: Applied, gain: LearnedGain, spot: Spot) -> Iterator[Use]:
         """What a gain makes of a constant along its axis, part by part."""
-        alike = None if spot.even else self._alike(spot, [i for i in range(spot.at.dim()) if i != gain.dim])
+        others = [i for i in range(spot.numbers.at.dim()) if i != gain.dim]
+        alike = None if spot.even else self._alike(spot, others)
         if alike is None:
             yield Seen()
             return
         alike = self.told_apart(alike, gain.dim)
-        line, (index, path) = line_along(spot.at, gain.dim), spot.name
-        sizes = [-1 if i == gain.dim else 1 for i in range(len(a.node.shape))]
+        line, (index, path) = spot.numbers.line(gain.dim), spot.name
         for reader, rows in gain.parts:
-            here = line[reader.places()]
-            entries = torch.arange(1, spot.term.size + 1, dtype=line.dtype)
-            if not bool(here.any()):
+            if not line.of(reader.run).stands_anywhere():
                 continue
-            wanted = over_leaves(entries, spot.term, reader.term)
             # A part of one entry is no number that multiplies all of them.
-            if wanted is None or reader.size == 1 or not torch.equal(wanted, here):
+            if reader.size == 1 or not _is_in_order(line.of(reader.run), spot, reader.term):
                 yield Seen()
                 return
-            at = torch.zeros_like(line)
-            at[rows.places()] = torch.arange(1, rows.size + 1, dtype=line.dtype)
-            name, at = (index, (*path, Hop(reader, rows))), at.reshape(sizes).expand(a.node.shape)
-            yield Passed(a.node.name, replace(alike, name=name, term=rows.term, at=at, rows=None, window=spot.span))
+            name = index, (*path, Hop(reader, rows))
+            numbers = numbered_along(self.flow, rows.run, gain.dim, a.node.shape)
+            yield Passed(a.node.name, replace(alike, name=name, term=rows.term, numbers=numbers, window=spot.span))
 
     def _scaled(self, a: Applied, spot: Spot) -> Use:
         """An operator of one operand that admits all maps entry by entry multiplies every entry by one number."""
         refs = list(a.node.refs())
         if len(refs) != 1 or SymmetryClass.INVERTIBLE not in a.rule.admits.get("*", ()):
             return Seen()
-        value = call(self.graph, a.node.name, {refs[0]: torch.ones(1, dtype=torch.float64)})
+        one = {refs[0]: torch.ones(1, dtype=torch.float64)}
+        value = self.graph.answers.once((call, a.node.form), partial(call, self.graph, a.node.name, one))
         if value.numel() != 1 or not float(value):
             return Seen()
         return Passed(a.node.name, replace(spot, factor=spot.factor * float(value)))
 
     def _read(self, a: Applied, operand: str, law: str, spot: Spot) -> Use:
-        binding = a.binding
-        part = self.part(binding.operands[law][0].name) if law in binding.operands else None
-        if part is None:
+        met = self.flow.once((a.node.name, operand, law), lambda: self._met(a, operand, law))
+        alike = self._alike(spot, met.beside) if met is not None else None
+        readers = self._readers(met, alike) if met is not None and alike is not None else None
+        if met is None or alike is None or not readers:
             return Seen()
+        self.told_apart(alike, met.dim)
+        return Read(a, met.part, readers, met.outlet)
+
+    def _met(self, a: Applied, operand: str, law: str) -> _Met | None:
+        """How a matrix that a law names meets an operand; None where there is none, or where it meets it otherwise."""
+        binding = a.binding
+        part = part_of(self.flow, binding.operands[law][0].name) if law in binding.operands else None
+        if part is None:
+            return None
         tokens, others, result = binding.operands[operand][1], binding.operands[law][1], binding.results[0]
         names = [token.name for token in result]
         met = [i for i, t in enumerate(others) if t.name not in names]
         here = [i for i, token in enumerate(tokens) if met and token.name == others[met[0]].name]
         if len(met) != 1 or len(here) != 1 or others[1 - met[0]].name not in names:
-            return Seen()
+            return None
         outlet = self.outlet(a, part.value, part.axes[1 - met[0]])
-        alike = self._alike(spot, [i for i in range(len(tokens)) if i != here[0]])
-        if outlet is None or alike is None:
-            return Seen()
-        readers = self._readers(part, met[0], line_along(alike.at, here[0]), spot)
-        if not readers:
-            return Seen()
-        self.told_apart(alike, here[0])
-        return Read(a, part, readers, outlet)
+        beside = tuple(i for i in range(len(tokens)) if i != here[0])
+        return None if outlet is None else _Met(part, met[0], here[0], beside, outlet)
 
     def outlet(self, a: Applied, value: str, axes: Axes) -> Outlet | None:
         """Where what a matrix makes along these axes stands in a call's result; None if it does not, or is read twice.
@@ -258,7 +263,7 @@ class Carrier:
         Args:
             value: the matrix, or a part of it.
         """
-        operand, part = self.flow.operand(a, value), self.part(value)
+        operand, part = self.flow.operand(a, value), part_of(self.flow, value)
         if operand is None or part is None or axes not in part.axes:
             return None
         dim = part.axes.index(axes)
@@ -268,43 +273,29 @@ class Carrier:
 
     def written(self, reader: Piece, spot: Spot, node: Node, outlet: Outlet) -> Iterator[Spot]:
         """What a matrix makes of a constant that it reads by a piece, in all parts of a call's result that it has."""
-        name, (number, path) = reader.parameter, spot.name
-        sizes = [-1 if i == outlet.dim else 1 for i in range(len(node.shape))]
-        for piece in along(self.flow, name, outlet.axes):
-            line = piece.numbered(piece.length(self.graph.state[name].shape))[outlet.places]
-            if bool(line.any()):
-                way, at = (number, (*path, Hop(reader, piece))), line.reshape(sizes).expand(node.shape)
-                yield replace(spot, name=way, term=piece.term, at=at, rows=None, window=spot.span, even=False)
+        (number, path), across = spot.name, along(self.flow, reader.parameter, outlet.axes)
+        length = across[0].length(self.graph.state[reader.parameter].shape)
+        for piece in across:
+            numbers = numbered_along(self.flow, piece.run, outlet.dim, node.shape, length, outlet.places)
+            if numbers.stands_anywhere():
+                way = (number, (*path, Hop(reader, piece)))
+                yield replace(spot, name=way, term=piece.term, numbers=numbers, window=spot.span, even=False)
 
-    def part(self, value: str) -> Part | None:
-        """What a value is of a parameter that is a matrix, if it is some of its rows and columns."""
-        if value not in self.parts:
-            self.parts[value] = part_of(self.flow, value)
-        return self.parts[value]
-
-    def _readers(self, part: Part, dim: int, line: Tensor, spot: Spot) -> tuple[Piece, ...] | None:
+    def _readers(self, met: _Met, spot: Spot) -> tuple[Piece, ...] | None:
         """The pieces along an axis where all entries of a constant stand, in the order that their leaves say."""
-        name, axes = part.parameter.target, part.axes[dim]
-        like = Piece(name, axes[0], 0, len(line), spot.term, more=axes[1:])
-        whole = line.new_zeros(like.length(part.parameter.shape)).index_copy(0, part.places[dim], line)
+        part, axes, numbers = met.part, met.part.axes[met.axis], spot.numbers
+        name = part.parameter.target
+        like = Piece(name, axes[0], 0, part.parameter.shape[axes[0]], spot.term, more=axes[1:])
+        line = numbers.line(met.dim).put(part.places[met.axis], like.length(part.parameter.shape))
         if isinstance(spot.term, Concat):
-            return _run(like, whole)
-        found = []
-        for piece in along(self.flow, name, axes):
-            here = whole[piece.places()]
-            if not bool(here.any()):
-                continue
-            entries = torch.arange(1, spot.term.size + 1, dtype=line.dtype)
-            wanted = over_leaves(entries.clamp_max(spot.entries), spot.term, piece.term)
-            if wanted is None or not torch.equal(wanted, here):
-                return None
-            found.append(piece)
-        return tuple(found)
+            return _run(like, line.at)
+        found = [piece for piece in along(self.flow, name, axes) if line.of(piece.run).stands_anywhere()]
+        return tuple(found) if all(_is_in_order(line.of(piece.run), spot, piece.term) for piece in found) else None
 
     def _alike(self, spot: Spot, dims: Iterable[int]) -> Spot | None:
         """The spot if its entries are the same all along these dimensions; rows are it too, or have to be equal."""
         dims = list(dims)
-        if not all(is_constant(spot.at, i) for i in dims):
+        if not all(map(spot.numbers.is_constant, dims)):
             return None
         for dim in dims:
             spot = self.told_apart(spot, dim)
@@ -312,12 +303,23 @@ class Carrier:
 
     def told_apart(self, spot: Spot, dim: int) -> Spot:
         """The spot with rows of its table that are the same all along a dimension; else all have to be equal."""
-        if spot.rows is None or is_constant(spot.rows, dim) or not _several(spot.rows, spot.at, dim):
+        if not spot.numbers.tells_rows_apart(dim):
             return spot
         span = spot.span
         if span is not None:
             self.equal.append((spot.name[0], span))
-        return replace(spot, rows=None, window=span)
+        return replace(spot, numbers=spot.numbers.without_rows(), window=span)
+
+
+def _is_in_order(line: Numbers, spot: Spot, term: Term) -> bool:
+    """Whether all entries of a constant stand in a line that is made of a term, in the order that the leaves say."""
+    return line.once((spot.entries, *in_order_met(spot.term, term)), partial(_stand_in_order, line, spot, term))
+
+
+def _stand_in_order(line: Numbers, spot: Spot, term: Term) -> bool:
+    entries = torch.arange(1, spot.term.size + 1, dtype=line.at.dtype)
+    wanted = over_leaves(entries.clamp_max(spot.entries), spot.term, term)
+    return wanted is not None and torch.equal(wanted, line.at)
 
 
 def _run(like: Piece, whole: Tensor) -> tuple[Piece, ...] | None:
@@ -329,31 +331,13 @@ def _run(like: Piece, whole: Tensor) -> tuple[Piece, ...] | None:
     return (replace(like, start=start, stop=stop),) if alone and torch.equal(whole[start:stop], counted) else None
 
 
-def numbers_in_result(numbers: Tensor, tokens: Tokens, result: Tokens, shape: tuple[int, ...]) -> Tensor:
-    """An operand's numbers at the positions of the result; where it lacks an axis they are the same all along it."""
+def dims_in(result: Tokens, tokens: Tokens) -> tuple[int | None, ...]:
+    """Which axis of a result each axis of an operand is; None for one that it does not have."""
     order = {token.name: i for i, token in enumerate(result)}
-    kept = [i for i, token in enumerate(tokens) if token.name in order]
-    for i in reversed([i for i in range(len(tokens)) if i not in kept]):
-        numbers = numbers.select(i, 0)
-    places = [order[tokens[i].name] for i in kept]
-    numbers = numbers.permute(sorted(range(len(places)), key=places.__getitem__))
-    for i in range(len(shape)):
-        numbers = numbers if i in places else numbers.unsqueeze(i)
-    return numbers.expand(shape)
+    return tuple(order.get(token.name) for token in tokens)
 
 
 def _mixed(tokens: Tokens) -> list[int]:
     """The axes of an operand along which a constant that a law speaks about does not vary."""
     feature = next((token.name for token in reversed(tokens) if token.claimed and not token.batch), "")
     return [i for i, token in enumerate(tokens) if token.name != feature and not token.batch]
-
-
-def _several(rows: Tensor, at: Tensor, dim: int) -> bool:
-    """Whether along a dimension, where rows vary, entries of several stand anywhere."""
-    if bool((compact([at])[0] > 0).all()):
-        return True
-    rows, at = compact([rows, at])
-    held = at > 0
-    last = torch.where(held, rows, 0.0).amax(dim)
-    first = torch.where(held, rows, torch.inf).amin(dim)
-    return bool((first < last).any())

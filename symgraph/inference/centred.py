@@ -155,7 +155,7 @@ class Centring:
         if not isinstance(user.result, Tensor) or len(held) != 1 or prod(read.shape) > LARGEST:
             return False
         marked = self._marked(value, held.pop(), frames)
-        return not stands_anywhere(Carrier(self.flow).carried_out(value, marked, (user,)))
+        return not stands_anywhere(Carrier(self.flow).carried_out(value, (user,), marked))
 
     def _marked(self, value: str, axis: int, frames: set[int]) -> torch.Tensor:
         """One at every position of a value that stands on one of the frames along an axis, zero elsewhere."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import cached_property
 
 from symgraph.inference.applied import Applied
-from symgraph.inference.carrying import Carrier
-from symgraph.inference.flow import matrices
-from symgraph.inference.matrix_parts import along, frames_of, term_of
+from symgraph.inference.flow import Flow, matrices
+from symgraph.inference.matrix_parts import along, frames_of, part_of, term_of
 from symgraph.ir import Kind, Node
 from symgraph.symmetry.axis_parts import Piece
 from symgraph.tracing.thresholds import fed
@@ -16,8 +16,8 @@ from symgraph.tracing.thresholds import fed
 class ConstantParts:
     """Along which axes parameters have constants: the last, all that a matrix reads as one, rows that are centred."""
 
-    def __init__(self, carrier: Carrier) -> None:
-        self.carrier, self.flow = carrier, carrier.flow
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
 
     def of(self, node: Node, *, even: bool, alike: bool) -> list[Piece]:
         """The parts of a parameter that constants are added to, of which with `even` all entries are equal.
@@ -37,15 +37,20 @@ class ConstantParts:
         """Whether some matrix has the frames of these axes along one of its own."""
         of_each = [frames_of(term_of(self.flow, parameter, (axis,))) for axis in axes]
         frames = frozenset[int]().union(*of_each)
-        return all(of_each) and any(frames <= read for read in self.together)
+        return all(of_each) and any(frames <= read for read in self.together[min(frames)])
 
     @cached_property
-    def together(self) -> set[frozenset[int]]:
-        """Frames that stand together along an axis of a matrix: heads and their inside."""
+    def together(self) -> dict[int, set[frozenset[int]]]:
+        """For each frame those that stand together with it along an axis of a matrix: heads and their inside."""
         operands = (a.binding.operands[operand] for a in self.flow.d.eq.applied for operand in matrices(a))
         read = {ref.name for ref, _ in operands}
-        parts = filter(None, map(self.carrier.part, sorted(read)))
-        return {found for part in parts for term in part.terms if len(found := frames_of(term)) > 1}
+        parts = filter(None, (part_of(self.flow, value) for value in sorted(read)))
+        several = {found for part in parts for term in part.terms if len(found := frames_of(term)) > 1}
+        by_frame: dict[int, set[frozenset[int]]] = defaultdict(set)
+        for found in several:
+            for frame in found:
+                by_frame[frame].add(found)
+        return by_frame
 
     @cached_property
     def standardised(self) -> frozenset[str]:

@@ -13,16 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from torch import Tensor
-
 from symgraph.inference.carrying import Carrier
 from symgraph.inference.common_constants import differences, in_common
 from symgraph.inference.constant_parts import ConstantParts
-from symgraph.inference.entry_numbers import compact
+from symgraph.inference.entry_numbers import Numbers
 from symgraph.inference.flow import Flow
-from symgraph.inference.matrix_parts import along
+from symgraph.inference.matrix_parts import along, numbered_along
 from symgraph.inference.null_space import Axes, Row, Solution, Summand, Unknown, Windows, equations, read_by_one, solve
-from symgraph.inference.planes import PlaneReader, has_height, is_in_a_space, whole
+from symgraph.inference.planes import PlaneReader, has_height, is_in_a_space, may_tie, whole
 from symgraph.inference.summed import difference, gathered, merged, sums
 from symgraph.inference.table_entries import covered, entries, row_axis
 from symgraph.inference.uses import Chosen, Passed, Read, Seen, Spot, Uneven, Use
@@ -75,7 +73,7 @@ class System:
 
     def __post_init__(self) -> None:
         self.carrier = Carrier(self.flow)
-        self.parts = ConstantParts(self.carrier)
+        self.parts = self.flow.once(ConstantParts, lambda: ConstantParts(self.flow))
         self.order = {node.name: i for i, node in enumerate(self.flow.graph.nodes)}
         free = {
             reader.plane.reader.parameter: reader
@@ -107,9 +105,7 @@ class System:
         floating = "float" in getattr(node.result, "dtype", "")
         if not floating or not node.shape or 0 in node.shape or not self.flow.graph.users[node.name]:
             return
-        heads = [
-            reader for reader in self.readers if reader.plane.reader.parameter == node.target and self._may_tie(reader)
-        ]
+        heads = self.reading[node.target] if node.target not in self.lent else []
         # A mean is no multiple of the normal.
         tie = heads[0] if heads and self.even is None else None
         self.used.update((node.name, u) for u in self._exempt(node, tie))
@@ -118,7 +114,17 @@ class System:
                 continue
             if tie is not None:
                 self.tied[len(self.ports)] = tie
-            yield from self._source(self._first(node), Port(piece), *entries(piece, node.shape))
+            numbers = entries(self.flow, piece.axes, piece.run, node.shape)
+            yield from self._source(self._first(node), Port(piece), numbers)
+
+    @cached_property
+    def reading(self) -> dict[str, list[PlaneReader]]:
+        """Tables that may get multiples of a plane's normal in all their rows, with what they read by."""
+        found: dict[str, list[PlaneReader]] = defaultdict(list)
+        for reader in self.readers:
+            if may_tie(self.flow, reader):
+                found[reader.plane.reader.parameter].append(reader)
+        return found
 
     def _is_absorbed(self, piece: Piece) -> bool:
         """Whether a gain that is absorbed has these entries: a constant that moved on would leave zeros in it."""
@@ -132,16 +138,6 @@ class System:
             found[gain.absorbed.parameter].append(gain.absorbed.start)
         return found
 
-    def _may_tie(self, reader: PlaneReader) -> bool:
-        """Whether a table that reads a norm's output as well may get multiples of the normal in all its rows."""
-        plane = reader.plane
-        shape = self.flow.graph.state[plane.reader.parameter].shape
-        whole_axis = len(shape) == 2 and (plane.reader.axis, plane.reader.size) == (1, shape[1])
-        free = plane.reader.parameter not in self.lent
-        alone = bool(reader.nodes) and bool(reader.elsewhere)
-        known = bool(reader.bias) and has_height(self.flow, plane)
-        return whole_axis and free and alone and (known or not plane.bias)
-
     def _exempt(self, node: Node, tie: PlaneReader | None) -> Iterator[str]:
         """The uses of a table that see nothing of what is done to it."""
         if tie is not None:
@@ -153,23 +149,22 @@ class System:
     def _of_plane(self, reader: PlaneReader, node: Node) -> Iterator[Spot]:
         name, rank = reader.plane.reader.parameter, len(self.flow.graph.state[reader.plane.reader.parameter].shape)
         for piece in along(self.flow, name, reader.plane.reader.across(rank)):
-            port, line = Port(piece, (), reader.plane), piece.numbered(node.shape[-1])
-            yield from self._source(self.order[reader.nodes[0]], port, line.expand(node.shape), None)
+            numbers = numbered_along(self.flow, piece.run, len(node.shape) - 1, node.shape)
+            yield from self._source(self.order[reader.nodes[0]], Port(piece, (), reader.plane), numbers)
 
     def _first(self, node: Node) -> int:
         """When a parameter is first used."""
         return min(self.order[user.name] for user in self.flow.graph.users[node.name])
 
-    def _source(self, acts: int, port: Port, at: Tensor, rows: Tensor | None) -> Iterator[Spot]:
+    def _source(self, acts: int, port: Port, numbers: Numbers) -> Iterator[Spot]:
         if self.even is not None and port.piece.place in self.even:
             return
         if port not in self.numbers:
             self.numbers[port] = len(self.ports)
             self.ports.append(port)
             self.acts.append(acts)
-        spot = Spot((self.numbers[port], ()), port.piece.term, at, rows)
-        alike = compact([at])[0].clamp_max(1.0).expand(at.shape)
-        yield spot if self.even is None else replace(spot, at=alike, even=True)
+        name, even = (self.numbers[port], ()), self.even is not None
+        yield Spot(name, port.piece.term, numbers.even() if even else numbers, even=even)
 
     # -- uses --------------------------------------------------------------------------------------------------------
 
@@ -236,7 +231,7 @@ class System:
         """What takes the constants that a matrix reads, for which part of what it writes, and all calls that add it."""
         bias, plane = self.flow.bias(read.applied), self.by_plane.get(read.applied.node.name)
         name, out = read.part.parameter.target, read.outlet.axes
-        rows = read.part.piece(out) if bias is not None else None
+        rows = read.part.piece(self.flow, out) if bias is not None else None
         if bias is not None and rows is not None:
             calls = tuple(user.name for user in self.flow.graph.users[bias.name])
             return [(rows, Port(whole(self.flow, bias.target, 0)))], calls
@@ -339,7 +334,7 @@ def _unread(system: System, named: list[Summand]) -> Iterator[tuple[int, tuple[i
         windows[term.name[0]] |= {term.window} if term.window else set()
     for source, spans in windows.items():
         shape, rows = _shape(system, system.ports[source]), covered(spans)
-        axis = row_axis(system.ports[source].piece, shape)
+        axis = row_axis(system.ports[source].piece.axes, shape)
         if rows and axis is not None and rows < shape[axis]:
             yield source, (0, shape[axis])
 
@@ -437,7 +432,7 @@ def _port(system: System, unknown: Unknown) -> Port:
     source, window = unknown
     port = system.ports[source]
     shape = _shape(system, port)
-    axis = row_axis(port.piece, shape) if window else None
+    axis = row_axis(port.piece.axes, shape) if window else None
     if axis is None or window == (0, shape[axis]):
         return port
     return replace(port, window=(axis, *window))

@@ -66,7 +66,7 @@ class Draft:
     frames: dict[int, int]
     bounds: dict[int, Bound]
     evidence: dict[int, tuple[tuple[Bound, Evidence], ...]]
-    blocks: dict[str, list[Block]]
+    blocks: dict[str, tuple[Block, ...]]
     terms: dict[str, tuple[Term, ...]]
     values: dict[str, tuple[Term, ...]]
     found: dict[str, Block]
@@ -133,15 +133,19 @@ class Draft:
 
 
 def _uses(draft: Draft) -> Uses:
-    sources, views = defaultdict(set), _views(draft.eq)
-    weights, relations = set(), defaultdict(list)
-    parameters = {n.name for n in draft.eq.graph.parameters.values()}
+    views = _views(draft.eq)
+    # Most values are on axes that others are on as well.
+    alike: dict[tuple[Block, ...], set[str | None]] = defaultdict(set)
     for name, blocks in draft.blocks.items():
-        for block in blocks:
-            for root in map(draft.root, block):
-                sources[root].add(views.get(name))
-                if len(block) > 1 and name in parameters:
-                    weights.add(root)
+        alike[blocks].add(views.get(name))
+    sources: dict[int, set[str | None]] = defaultdict(set)
+    for blocks, names in alike.items():
+        for root in (draft.root(ref) for block in blocks for ref in block):
+            sources[root] |= names
+    on_parameters = (draft.blocks[parameter.name] for parameter in draft.eq.graph.parameters.values())
+    several = (block for blocks in on_parameters for block in blocks if len(block) > 1)
+    weights = {draft.root(ref) for block in several for ref in block}
+    relations: dict[int, list[int]] = defaultdict(list)
     for number, relation in enumerate(draft.relations):
         for root in map(draft.root, relation.refs):
             relations[root].append(number)

@@ -56,8 +56,9 @@ class _Beside:
         self.found: dict[int, set[int]] = {}
         self.pointers = _Pointers(spaces)
         self.origins: dict[tuple[int, int], set[str]] = defaultdict(set)
-        for block in (block for blocks in spaces.draft.blocks.values() for block in blocks):
-            self._add(Counter(spaces.space_of[spaces.draft.root(leaf)] for leaf in block))
+        blocks = dict.fromkeys(block for several in spaces.draft.blocks.values() for block in several)
+        for beside in dict.fromkeys(tuple(spaces.space_of[spaces.draft.root(leaf)] for leaf in b) for b in blocks):
+            self._add(Counter(beside))
         # Two routers may point at one space differently: what both pick from cannot depend on the position.
         for (place, target), origins in self.origins.items():
             if len(origins) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from functools import cache
 from math import prod
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ from symgraph.groups.lattice import TOP, Bound, SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.claims import Ref
 from symgraph.inference.draft import Draft
-from symgraph.ir import Kind, Node
+from symgraph.ir import Answers, Kind, Node, kept
 from symgraph.symmetry.axis_parts import Piece, pieces
 from symgraph.symmetry.terms import Concat, Leaf, Term, leaves, multiplied
 
@@ -62,13 +63,15 @@ def keys_of(stretch: Stretch) -> list[Key]:
     return [key for part in stretch for key in part]
 
 
-class Flow:
+class Flow(Answers):
     """The graph of one draft, with the questions that the families ask."""
 
     def __init__(self, d: Draft) -> None:
+        super().__init__()
         self.d, self.graph = d, d.eq.graph
         self.applied = d.eq.by_node
-        self.keys = {name: {self.key(r) for b in blocks for r in b} for name, blocks in d.blocks.items()}
+        keys_of = cache(lambda blocks: {self.key(ref) for block in blocks for ref in block})
+        self.keys = {name: keys_of(blocks) for name, blocks in d.blocks.items()}
         self.gain_of = {node: gain.absorbed for gain in d.gains for node in gain.nodes}
         self.by_frame: dict[int, list[Piece]] = {}
         for name, axes in d.terms.items():
@@ -84,6 +87,11 @@ class Flow:
 
     def bias(self, a: Applied) -> Node | None:
         """The one-axis parameter that the node adds, if all that use it do the same with the same matrices."""
+        return self._bias(a.node.name)
+
+    @kept
+    def _bias(self, call: str) -> Node | None:
+        a = self.applied[call]
         if a.rule.adds not in a.binding.operands:
             return None
         node = self.graph.by_name[a.binding.operands[a.rule.adds][0].name]

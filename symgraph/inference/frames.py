@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from itertools import dropwhile, groupby
 from math import prod
 
 from symgraph.groups.lattice import RIGID, TOP, Bound, SymmetryClass
 from symgraph.inference.applied import Relation
 from symgraph.inference.axis_nodes import Shape
-from symgraph.inference.blocks import ref_blocks
+from symgraph.inference.blocks import Block, ref_blocks
 from symgraph.inference.claims import Evidence, Ref
 from symgraph.inference.draft import Draft
 from symgraph.inference.equations import Equations
 from symgraph.inference.store import Store
+from symgraph.inference.structural import Axes
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, joined, reordered
 
 # More positions than patches have that are merged.
@@ -26,8 +28,10 @@ def find_frames(equations: Equations) -> Draft:
     """Frames in the order of the program, with the terms that every value is made of."""
     eq = replace(equations, store=equations.store.copy())
     relations, links = _cut_alike(eq)
-    values = eq.values
-    blocks = {name: [b for axes in results for b in ref_blocks(eq.store, axes)] for name, results in values.items()}
+    values = {name: tuple(tuple(map(eq.store.find, axes)) for axes in own) for name, own in eq.values.items()}
+    # Most values are on axes that others are on as well.
+    blocks_of = cache(partial(_blocks, eq.store))
+    blocks = {name: blocks_of(results) for name, results in values.items()}
     bounds, evidence = _claimed(eq.store)
     nodes = dict.fromkeys(ref >> 1 for several in blocks.values() for block in several for ref in block)
     multiplied = (eq.store.find(ref) for relation in relations for ref in relation.refs)
@@ -45,9 +49,13 @@ def find_frames(equations: Equations) -> Draft:
         blocks,
         {node.target: reader.terms(eq.axes(node.name)) for node in eq.graph.state.values()},
         {name: reader.terms(results[0]) for name, results in values.items() if results},
-        {name: tuple(map(eq.store.find, results[0] if results else ())) for name, results in values.items()},
+        {name: results[0] if results else () for name, results in values.items()},
         self_dual,
     )
+
+
+def _blocks(store: Store, results: tuple[Axes, ...]) -> tuple[Block, ...]:
+    return tuple(block for axes in results for block in ref_blocks(store, axes))
 
 
 def _cut_alike(eq: Equations) -> tuple[tuple[Relation, ...], tuple[tuple[Ref, Ref], ...]]:
@@ -195,19 +203,26 @@ class _Terms:
 
     def __init__(self, store: Store, frames: Mapping[int, int], self_dual: frozenset[int]) -> None:
         self.store, self.frames, self.self_dual = store, frames, self_dual
+        self._known: dict[Ref, Term] = {}
 
     def terms(self, axes: tuple[Ref, ...]) -> tuple[Term, ...]:
-        return tuple(map(self._term, axes))
+        return tuple(self._term(self.store.find(ref)) for ref in axes)
 
     def _term(self, ref: Ref) -> Term:
+        if ref not in self._known:
+            self._known[ref] = self._made(ref)
+        return self._known[ref]
+
+    def _made(self, ref: Ref) -> Term:
         shape = self.store.children(ref)
         if shape is None:
-            return self._leaf(self.store.find(ref))
+            return self._leaf(ref)
         if shape[0] is Shape.MOVED:
-            return reordered(self._term(shape[1][0]), self.store.order(ref))
+            (inner,) = self.terms(shape[1])
+            return reordered(inner, self.store.order(ref))
         if all(self.store.size(leaf) == 1 for leaf in self.store.leaves(ref)):
             return joined([Leaf(-1, -1, False, 1)] * self.store.size(ref))
-        children = [self._term(child) for child in shape[1] if self.store.size(child) != 1 or shape[0] is Shape.CONCAT]
+        children = self.terms(tuple(c for c in shape[1] if self.store.size(c) != 1 or shape[0] is Shape.CONCAT))
         # In which order an axis was cut says nothing: what is nested within its like is spread out.
         if shape[0] is Shape.PRODUCT:
             nested = (term.factors if isinstance(term, Product) else (term,) for term in children)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from symgraph.inference.entry_numbers import is_constant, line_along, moved
+from symgraph.inference.entry_numbers import Numbers, is_constant, line_along, moved
 from symgraph.inference.flow import Flow
 from symgraph.inference.structural import KEEPING
-from symgraph.ir import Kind, Node
-from symgraph.symmetry.axis_parts import Piece, pieces
+from symgraph.ir import Kind, Node, kept
+from symgraph.symmetry.axis_parts import Piece, Run, numbered, pieces, places_of
 from symgraph.symmetry.terms import Product, Term, leaves, multiplied
 
 # Axes of a parameter that are one where it is read; mostly a single one.
@@ -45,18 +45,28 @@ class Part:
         in_order = all(torch.equal(at, torch.arange(len(at))) for at in self.places)
         return self.alone and in_order and len(rows) * len(columns) == torch.Size(self.parameter.shape).numel()
 
-    def piece(self, axes: Axes) -> Piece | None:
+    def piece(self, flow: Flow, axes: Axes) -> Piece | None:
         """What it holds along axes of the parameter, if those are runs of one length at one distance."""
         dim = self.axes.index(axes)
-        at, term = self.places[dim], self.terms[dim]
-        jumps = torch.nonzero(at.diff() != 1).flatten() + 1
-        count = len(jumps) + 1
-        length, start = len(at) // count, int(at[0])
-        period = int(at[length]) - start if count > 1 else 0
-        found = Piece(self.parameter.target, axes[0], start, start + length, term, count, period, axes[1:])
-        return found if len(at) == found.size and torch.equal(found.places(), at) else None
+        run = _run_of(flow, self.places[dim])
+        if run is None:
+            return None
+        start, stop, outer, period = run
+        return Piece(self.parameter.target, axes[0], start, stop, self.terms[dim], outer, period, axes[1:])
 
 
+@kept
+def _run_of(flow: Flow, places: Tensor) -> Run | None:
+    """Positions as runs of one length at one distance, if they are that."""
+    jumps = torch.nonzero(places.diff() != 1).flatten() + 1
+    count = len(jumps) + 1
+    length, start = len(places) // count, int(places[0])
+    period = int(places[length]) - start if count > 1 else 0
+    found = (start, start + length, count, period)
+    return found if len(places) == count * length and torch.equal(places_of(found), places) else None
+
+
+@kept
 def part_of(flow: Flow, value: str) -> Part | None:
     """What a value is of a parameter that is read as a matrix; None where it is anything else.
 
@@ -69,7 +79,7 @@ def part_of(flow: Flow, value: str) -> Part | None:
         return None
     terms = flow.d.values[value]
     if not way:
-        first, second = map(torch.arange, parameter.shape[:2])
+        first, second = (_counted(flow, size) for size in parameter.shape[:2])
         return Part(value, parameter, ((0,), (1,)), (first, second), terms) if rank == 2 else None
     numbers = []
     for axis, size in enumerate(parameter.shape):
@@ -83,10 +93,31 @@ def part_of(flow: Flow, value: str) -> Part | None:
     return Part(value, parameter, axes, places, terms, way[0].name, alone)
 
 
+@kept
 def along(flow: Flow, parameter: str, axes: Axes) -> list[Piece]:
     """The parts along axes of a parameter that are one."""
-    term = term_of(flow, parameter, axes)
-    return [replace(piece, more=axes[1:]) for piece in pieces(parameter, axes[0], term)]
+    found = pieces(parameter, axes[0], term_of(flow, parameter, axes))
+    return [replace(piece, more=axes[1:]) for piece in found] if len(axes) > 1 else found
+
+
+@kept
+def numbered_along(
+    flow: Flow, run: Run, dim: int, shape: tuple[int, ...], length: int | None = None, places: Tensor | None = None
+) -> Numbers:
+    """The entries of a piece along one axis of a value of this shape, the same ones all along its others.
+
+    Args:
+        length: how long the axis is that it is a piece of, if that is another one.
+        places: which positions of that axis stand along the value's.
+    """
+    line = numbered(run, length or shape[dim])
+    line = line if places is None else line[places]
+    return Numbers(line.reshape([-1 if i == dim else 1 for i in range(len(shape))]).expand(shape))
+
+
+@kept
+def _counted(flow: Flow, size: int) -> Tensor:
+    return torch.arange(size)
 
 
 def term_of(flow: Flow, parameter: str, axes: Axes) -> Term:

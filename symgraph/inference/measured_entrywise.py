@@ -6,7 +6,7 @@ does, and `2 * sigmoid(2 * x) - 1` passes on signs as `tanh` does. What the call
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from functools import reduce
 from operator import and_
@@ -18,7 +18,7 @@ from symgraph.groups.lattice import Bound, SymmetryClass, down
 from symgraph.inference.measured_laws import same
 from symgraph.inference.measured_norms import numbers_of
 from symgraph.inference.region_tables import tables_in_worlds
-from symgraph.inference.regions import Dataflow, Region, Runner, replaced
+from symgraph.inference.regions import Dataflow, Region, Runner, dataflow, replaced
 from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
@@ -54,8 +54,8 @@ _SMALLEST = 0.3
 
 def with_entrywise(graph: Graph) -> Graph:
     """The graph with every such function as one call, where it passes on more than its calls do."""
-    flow = Dataflow(graph, fed=False)
-    known: dict[str, Bound] = {}
+    flow = dataflow(graph, fed=False)
+    known: dict[Hashable, Bound] = {}
     parts: dict[str, tuple[Node, ...]] = {}
     for node in graph.calls:
         if node.name not in flow.live or not _is_entrywise(flow, node) or "float" not in _dtype(node):

@@ -7,7 +7,7 @@ entry by entry. Where rotations of the parts change nothing, the region is one c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +19,7 @@ from symgraph.inference.entry_numbers import moved
 from symgraph.inference.measured_laws import same
 from symgraph.inference.measured_norms import numbers_of
 from symgraph.inference.region_tables import tables_in_worlds
-from symgraph.inference.regions import Dataflow, Region, Runner, replaced
+from symgraph.inference.regions import Dataflow, Region, Runner, dataflow, replaced
 from symgraph.ir import Graph, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
@@ -92,12 +92,12 @@ class Length:
     law: Law
 
 
-Known = dict[tuple[str, Parts], Law | None]
+Known = dict[tuple[Hashable, Parts], Law | None]
 
 
 def with_lengths(graph: Graph) -> Graph:
     """The graph with every region that sees of several parts their common length alone as one call."""
-    flow = Dataflow(graph, fed=False)
+    flow = dataflow(graph, fed=False)
     fresh = numbering({node.name for node in graph.nodes})
     calls: dict[str, tuple[Node, ...]] = {}
     known: Known = {}

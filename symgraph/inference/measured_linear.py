@@ -7,7 +7,7 @@ are not known are drawn at random, so that what is found holds whatever they are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from symgraph.groups.lattice import Bound, SymmetryClass, down
 from symgraph.inference.commutant import TOLERANCE, Turns, turns
 from symgraph.inference.meetings import Meeting, meetings_of
 from symgraph.inference.region_tables import further_tables, tables_of
-from symgraph.inference.regions import AT_ONCE, Dataflow, Region, Runner, replaced
+from symgraph.inference.regions import AT_ONCE, Dataflow, Region, Runner, dataflow, replaced
 from symgraph.ir import Graph, Kind, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
@@ -53,14 +53,14 @@ def with_linear_regions(graph: Graph) -> Graph:
 
 def _with_regions(graph: Graph, own: bool) -> Graph:
     """The same with the regions whose tables are no parameters themselves, or with `own` those where some may be."""
-    flow = Dataflow(graph)
+    flow = dataflow(graph)
     candidates = [found for group in _groups(flow, own) if (found := list(_candidates(flow, group, own)))]
     if not candidates:
         return graph
     wanted = dict.fromkeys(table for regions in candidates for r in regions for table in r.tables)
     worlds = [tables_of(graph, wanted, seed) for seed in range(_WORLDS)]
     worlds += further_tables(graph, wanted, tuple(worlds))
-    known: dict[str, _Found | None] = {}
+    known: dict[Hashable, _Found | None] = {}
     parts: dict[str, tuple[Node, ...]] = {}
     fresh = numbering(graph.by_name.keys())
     chosen = [best for regions in candidates if (best := _best(graph, regions, worlds, known)) is not None]
@@ -204,7 +204,7 @@ class _Found:
 
 
 def _best(
-    graph: Graph, regions: list[Region], worlds: list[dict[str, Tensor]], known: dict[str, _Found | None]
+    graph: Graph, regions: list[Region], worlds: list[dict[str, Tensor]], known: dict[Hashable, _Found | None]
 ) -> tuple[Region, _Found] | None:
     """The nearest region with a law, or a larger one where the axis of the nearest is another in another order."""
     best: tuple[Region, _Found] | None = None

@@ -6,7 +6,7 @@ the classes in many worlds. A gain and a bias behind it, and behind a norm that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import islice
@@ -18,7 +18,7 @@ from torch import Tensor
 from symgraph.groups.lattice import Bound, SymmetryClass, down, maximal
 from symgraph.inference.measured_laws import Laws, measured
 from symgraph.inference.region_tables import tables_in_worlds
-from symgraph.inference.regions import Dataflow, Region, Runner, replaced
+from symgraph.inference.regions import Dataflow, Region, Runner, dataflow, replaced
 from symgraph.ir import Graph, Kind, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.carried import measured_node
@@ -47,7 +47,7 @@ class Norm:
 def with_norms(graph: Graph) -> Graph:
     """The graph with every region along one axis that admits rotations as one call, gains and biases in their norms."""
     outward = _gains_outward(graph)
-    flow = Dataflow(outward, fed=False)
+    flow = dataflow(outward, fed=False)
     norms = {n.region.end: n for n in _norms(flow)}
     parts: dict[str, tuple[Node, ...]] = {}
     for node in outward.calls:
@@ -66,7 +66,7 @@ def with_norms(graph: Graph) -> Graph:
 
 
 def _norms(flow: Dataflow) -> Iterator[Norm]:
-    known: dict[str, Laws] = {}
+    known: dict[Hashable, Laws] = {}
     found: dict[str, Norm] = {}
     inside: set[str] = set()
     for node in flow.graph.calls:
@@ -264,7 +264,7 @@ def _along_axis(flow: Dataflow, value: str, axis: int, size: int) -> str | None:
 
 def _gains_outward(graph: Graph) -> Graph:
     """Vectors that multiply a value before it is scaled along their axis as a whole multiply it afterwards."""
-    flow = Dataflow(graph, fed=False)
+    flow = dataflow(graph, fed=False)
     parts: dict[str, tuple[Node, ...]] = {}
     for node in graph.calls:
         if node.target not in ("aten.mul.Tensor", "aten.div.Tensor") or not isinstance(node.args[0], Ref):

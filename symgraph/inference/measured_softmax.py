@@ -7,7 +7,7 @@ not seen; where the weights sum to one, a constant in the values comes out as it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from symgraph.inference.measured_laws import same_where_defined
 from symgraph.inference.region_tables import tables_in_worlds
-from symgraph.inference.regions import Dataflow, Region, Runner, unless_refused
+from symgraph.inference.regions import Dataflow, Region, Runner, dataflow, unless_refused
 from symgraph.ir import Graph, Node, Ref
 from symgraph.ir import Tensor as Meta
 from symgraph.rules.binding import Binding
@@ -49,13 +49,13 @@ class _Laws:
 
 def with_attention(graph: Graph, book: RuleBook) -> Graph:
     """The graph with products of scores and of values that say what they do not see and what they pass on."""
-    flow = Dataflow(graph, fed=False)
+    flow = dataflow(graph, fed=False)
     found = [a for node in graph.calls if (a := _attention(flow, node)) is not None]
     if not found:
         return graph
     names = dict.fromkeys(table for a in found for table in a.region.tables if table not in flow.live)
     worlds = tables_in_worlds(graph, names)
-    known: dict[tuple[str, tuple[int, ...]], _Laws] = {}
+    known: dict[Hashable, _Laws] = {}
     lawful: dict[str, Node] = {}
     for a in found:
         key = a.region.key(flow.live), tuple(at for _, at in a.products)

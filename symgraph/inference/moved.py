@@ -13,7 +13,7 @@ from symgraph.inference.axis_nodes import Shape
 from symgraph.inference.claims import Ref as Axis
 from symgraph.inference.store import Store
 from symgraph.inference.structural import TRANSFORMERS, Axes, Call
-from symgraph.ir import Graph, Node, Ref, Tensor
+from symgraph.ir import Graph, Node, Tensor
 from symgraph.rules.binding import Binding, tensor_refs
 from symgraph.rules.equivariance import Failure
 from symgraph.rules.moving import MEMORY, PICKING, numbered, runner, why_not_moved
@@ -33,25 +33,14 @@ def structure_failure(binding: Binding, node: Node, graph: Graph, known: dict[An
     rule = binding.rule
     if node.target.endswith("getitem") or rule.structure == "rigid" or short_name(node.target) in MEMORY:
         return None
-    names = tuple(dict.fromkeys(ref.name for ref in tensor_refs(binding)))
-    shapes = {name: graph.by_name[name].result for name in names}
-    numbers = {n: i for i, n in enumerate(names)}
-    key = (rule.rule, rule.structure, node.target, _plain(binding.arguments, numbers), tuple(shapes.values()))
+    key = (rule.rule, rule.structure, graph.form(node))
     if key not in known:
+        names = tuple(dict.fromkeys(ref.name for ref in tensor_refs(binding)))
         reason = _why_not(rule, binding, node, graph, names)
-        text = ", ".join(f"{n} {s!r}" for n, s in shapes.items())
+        text = ", ".join(f"{n} {graph.by_name[n].result!r}" for n in names)
         failure = Failure(f"structure {rule.structure}", "", "", node.target, float("inf"), text, reason)
         known[key] = failure if reason else None
     return known[key]
-
-
-def _plain(arguments: Mapping[str, Any], numbers: Mapping[str, int]) -> str:
-    def text(value: Any) -> Any:
-        if isinstance(value, Ref):
-            return ("operand", numbers[value.name])
-        return tuple(map(text, value)) if isinstance(value, list | tuple) else value
-
-    return repr({k: text(v) for k, v in arguments.items()})
 
 
 def _why_not(rule: Rule, binding: Binding, node: Node, graph: Graph, names: tuple[str, ...]) -> str:

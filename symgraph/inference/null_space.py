@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, product
 
-from symgraph.inference.uses import Name, Window
+from symgraph.inference.entry_numbers import Window
+from symgraph.inference.uses import Name
 from symgraph.symmetry.families import Hop
 
 Path = tuple[Hop, ...]

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
-import torch
-
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import Flow
-from symgraph.inference.matrix_parts import Part
+from symgraph.inference.matrix_parts import Part, numbered_along
 from symgraph.inference.uses import Passed, Read, Spot
 from symgraph.ir import Node
 from symgraph.symmetry.axis_parts import Piece
@@ -109,6 +107,16 @@ def has_height(flow: Flow, plane: Plane) -> bool:
     return not plane.bias or flow.graph.state[plane.bias].shape == (plane.reader.size,)
 
 
+def may_tie(flow: Flow, reader: PlaneReader) -> bool:
+    """Whether a table that reads a norm's output as well may get multiples of the normal in all its rows."""
+    plane = reader.plane
+    shape = flow.graph.state[plane.reader.parameter].shape
+    whole_axis = len(shape) == 2 and (plane.reader.axis, plane.reader.size) == (1, shape[1])
+    alone = bool(reader.nodes) and bool(reader.elsewhere)
+    known = bool(reader.bias) and has_height(flow, plane)
+    return whole_axis and alone and (known or not plane.bias)
+
+
 def _is_read_here(flow: Flow, part: Part, reads: list[Read]) -> bool:
     """Whether a part of a matrix is made and read for these readings alone; a whole one may be read elsewhere."""
     calls = {read.applied.node.name for read in reads if read.part.value == part.value}
@@ -122,9 +130,8 @@ def reads_of(carrier: Carrier, a: Applied, axis: int) -> Iterator[tuple[Read, fl
     """
     flow = carrier.flow
     term = flow.d.values[a.node.name][axis]
-    sizes = [-1 if i == axis else 1 for i in range(len(a.node.shape))]
-    at = torch.arange(1, term.size + 1, dtype=torch.float64).reshape(sizes).expand(a.node.shape)
-    todo = [(a.node.name, Spot((-1, ()), term, at))]
+    made = numbered_along(flow, (0, term.size, 1, 0), axis, a.node.shape)
+    todo = [(a.node.name, Spot((-1, ()), term, made))]
     while todo:
         value, spot = todo.pop(0)
         for user in flow.graph.users[value]:

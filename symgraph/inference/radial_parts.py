@@ -12,6 +12,7 @@ from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import Flow
+from symgraph.inference.matrix_parts import numbered_along
 from symgraph.inference.uses import Passed, Spot
 from symgraph.ir import Kind
 from symgraph.ir import Tensor as Meta
@@ -103,22 +104,21 @@ def _ends(carrier: Carrier, found: _Map) -> Iterator[tuple[str, str, Tensor]]:
     Shapes: the numbers of the rows, from one, have that of the value; zero where nothing of the map stands.
     """
     node = found.applied.node
-    sizes = [-1 if i == found.dim else 1 for i in range(len(node.shape))]
-    at = torch.arange(1, node.shape[found.dim] + 1, dtype=torch.float64).reshape(sizes).expand(node.shape)
-    todo = [(node.name, at)]
+    term = carrier.flow.d.values[node.name][found.dim]
+    made = numbered_along(carrier.flow, (0, term.size, 1, 0), found.dim, node.shape)
+    todo = [(node.name, Spot((-1, ()), term, made))]
     while todo:
-        value, at = todo.pop(0)
+        value, spot = todo.pop(0)
         if value in carrier.graph.outputs:
-            yield "", value, at
+            yield "", value, spot.numbers.at
         for user in carrier.graph.users[value]:
             applied = carrier.flow.applied.get(user.name)
-            spot = Spot((-1, ()), carrier.flow.d.values[node.name][found.dim], at)
             moves = applied is not None and applied.rule.structure is not None
             passed = list(carrier.uses(value, user, spot)) if moves else []
             if moves and all(isinstance(use, Passed) for use in passed):
-                todo += [(use.value, use.spot.at) for use in passed if isinstance(use, Passed)]
+                todo += [(use.value, use.spot) for use in passed if isinstance(use, Passed)]
             else:
-                yield user.name, value, at
+                yield user.name, value, spot.numbers.at
 
 
 def _runs(flow: Flow, user: str, value: str, at: Tensor) -> list[Rows] | None:

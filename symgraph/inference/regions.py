@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from symgraph.errors import SymgraphError, UsageError
-from symgraph.ir import Graph, Kind, Node, Ref, map_refs
+from symgraph.ir import Graph, Kind, Node
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.arguments import PATTERN
 from symgraph.tracing.interpreter import Interpreter
@@ -33,7 +33,7 @@ class Region:
     nodes: tuple[Node, ...]
     tables: tuple[str, ...]
 
-    def key(self, random: Collection[str] = ()) -> str:
+    def key(self, random: Collection[str] = ()) -> Hashable:
         """What the region computes, whatever its values are called; equal keys, equal functions.
 
         Args:
@@ -41,16 +41,12 @@ class Region:
         """
         names = {self.start: "x"} | {n.name: f"v{i}" for i, n in enumerate(self.nodes)}
         names |= {t: f"t{i}" for i, t in enumerate(self.tables) if t in random}
-        lines = []
-        for node in self.nodes:
-            refs = [names.get(ref, ref) for ref in node.refs()]
-            plain = replace(node, name=names[node.name], module="", source="")
-            lines.append(f"{plain.target} {refs} {_constants(plain)} {plain.result}")
-        return "\n".join(lines)
+        return tuple((node.form, *(names.get(ref, ref) for ref in node.refs())) for node in self.nodes)
 
 
-def _constants(node: Node) -> str:
-    return repr(map_refs((node.args, node.kwargs), lambda _: Ref("")))
+def dataflow(graph: Graph, *, fed: bool = True) -> Dataflow:
+    """The dataflow of a graph, which is followed once."""
+    return graph.answers.once((Dataflow, fed), lambda: Dataflow(graph, fed))
 
 
 class Dataflow:
@@ -64,14 +60,8 @@ class Dataflow:
 
     def __init__(self, graph: Graph, fed: bool = True) -> None:
         self.graph, self.order = graph, {node.name: i for i, node in enumerate(graph.nodes)}
-        self.learned: set[str] = set()
-        self.fed: set[str] = set()
-        for node in graph.nodes:
-            refs = set(node.refs())
-            if node.kind is Kind.PARAMETER or refs & self.learned:
-                self.learned.add(node.name)
-            if node.kind is Kind.INPUT or refs & self.fed:
-                self.fed.add(node.name)
+        self.learned = _behind(graph, {node.name for node in graph.nodes if node.kind is Kind.PARAMETER})
+        self.fed = _behind(graph, {node.name for node in graph.nodes if node.kind is Kind.INPUT})
         self.live = self.learned & self.fed if fed else self.learned
         self._measured = _behind(graph, {node.name for node in graph.calls if node.target.startswith(PATTERN)})
         self.last = {ref: i for i, node in enumerate(graph.nodes) for ref in node.refs()} | dict.fromkeys(
@@ -157,8 +147,8 @@ class Dataflow:
 
 def _behind(graph: Graph, found: set[str]) -> set[str]:
     """These values and all that are computed from them."""
-    for node in graph.nodes:
-        if any(ref in found for ref in node.refs()):
+    for node in graph.nodes if found else ():
+        if not found.isdisjoint(node.refs()):
             found.add(node.name)
     return found
 

@@ -8,7 +8,7 @@ multiplied there is computed from the nearest values that maps with parameters h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from symgraph.inference.measured_laws import TOLERANCE
 from symgraph.inference.region_tables import tables_in_worlds
-from symgraph.inference.regions import Dataflow, Region, Runner, unless_refused
+from symgraph.inference.regions import Dataflow, Region, Runner, dataflow, unless_refused
 from symgraph.ir import Graph, Kind, Node, resized
 from symgraph.ir import Tensor as Meta
 from symgraph.tracing.operators import short_name
@@ -43,7 +43,7 @@ Relays = Mapping[tuple[str, str], Relay]
 
 def find_relays(graph: Graph) -> Relays:
     """For a value and the one product that reads it, where a constant comes out as it went in."""
-    flow, known, found = Dataflow(graph), dict[str, int | None](), dict[tuple[str, str], Relay]()
+    flow, known, found = dataflow(graph), dict[Hashable, int | None](), dict[tuple[str, str], Relay]()
     for node in graph.calls:
         if short_name(node.target) not in _PRODUCTS or not all(ref in flow.live for ref in node.refs()):
             continue
@@ -81,7 +81,7 @@ def _is_like(graph: Graph, value: str, end: str) -> bool:
     return sum(a != b for a, b in zip(one.shape, other.shape, strict=True)) <= 1
 
 
-def _measured(flow: Dataflow, value: str, end: str, known: dict[str, int | None]) -> int | None:
+def _measured(flow: Dataflow, value: str, end: str, known: dict[Hashable, int | None]) -> int | None:
     """The dimension along which a constant comes out as it went in."""
     region, drawn = _from_maps(flow, flow.between(value, end))
     # Weights of experts, say, are too large to be drawn.

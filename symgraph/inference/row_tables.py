@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from symgraph.inference.applied import Applied
-from symgraph.inference.carrying import numbers_in_result
+from symgraph.inference.carrying import dims_in
+from symgraph.inference.entry_numbers import laid_out
 from symgraph.inference.flow import Flow
 from symgraph.ir import Node, Ref
 from symgraph.ir import Tensor as Meta
@@ -114,7 +115,8 @@ def _goes_on(flow: Flow, a: Applied, value: str, operand: str | None, change: Te
     if operand is not None and operand == a.rule.adds:
         tokens, result = a.binding.operands[operand][1], a.binding.results[0]
         inside = {token.name for token in tokens} <= {token.name for token in result}
-        return inside and _invisible(flow, a.node.name, numbers_in_result(change, tokens, result, a.node.shape))
+        there = laid_out(change, dims_in(result, tokens), a.node.shape)
+        return inside and _invisible(flow, a.node.name, there)
     if not _passes(flow, a) or a.node.target.startswith(PATTERN):
         return False
     if not a.rule.structure and not _is_multiple(flow, a) and a.rule.shift.get(operand or "") != "output":

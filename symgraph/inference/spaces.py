@@ -83,11 +83,11 @@ class Spaces:
         draft, dual = self.draft, dict[int, bool]()
         state = {node.name for node in draft.eq.graph.state.values()}
         # Values first: parameters come before them in a graph, but a space is that of what flows through it.
-        for name in sorted(draft.blocks, key=state.__contains__):
-            for ref in (ref for block in draft.blocks[name] for ref in block):
-                leaf = draft.eq.store.find(ref)
-                if draft.frames[ref >> 1] not in draft.self_dual:
-                    dual.setdefault(leaf >> 1, bool(leaf & 1))
+        blocks = dict.fromkeys(draft.blocks[name] for name in sorted(draft.blocks, key=state.__contains__))
+        for ref in dict.fromkeys(ref for several in blocks for block in several for ref in block):
+            leaf = draft.eq.store.find(ref)
+            if draft.frames[ref >> 1] not in draft.self_dual:
+                dual.setdefault(leaf >> 1, bool(leaf & 1))
         return defaultdict(bool, dual)
 
     @cached_property

@@ -7,7 +7,7 @@ where no value is common to what its first two operands were computed from, up t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from symgraph.inference.equations import Equations
 from symgraph.ir import Kind, Node
@@ -18,7 +18,8 @@ _BOTH = frozenset((0, 1))
 def crossing(eq: Equations) -> frozenset[str]:
     """The calls that attend across streams."""
     named = frozenset(label.node for label in eq.labels)
-    return frozenset(name for name in named if _attends(eq, name) and _crosses(eq, name, named))
+    order = {node.name: number for number, node in enumerate(eq.graph.nodes)}
+    return frozenset(name for name in named if _attends(eq, name) and _crosses(eq, name, named, order))
 
 
 def _attends(eq: Equations, name: str) -> bool:
@@ -26,9 +27,8 @@ def _attends(eq: Equations, name: str) -> bool:
     return applied is not None and (bool(applied.rule.blind) or "none" in applied.rule.shift.values())
 
 
-def _crosses(eq: Equations, name: str, named: frozenset[str]) -> bool:
+def _crosses(eq: Equations, name: str, named: frozenset[str], order: Mapping[str, int]) -> bool:
     """Whether two operands come from different streams; the latest values first, so that a common one is met soon."""
-    order = {node.name: number for number, node in enumerate(eq.graph.nodes)}
     asked = list(dict.fromkeys(_read(eq, eq.graph.by_name[name])))[:2]
     sides = {ref: frozenset((side,)) for side, ref in enumerate(asked)}
     if len(sides) < 2:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from symgraph.inference.entry_numbers import compact, same_numbers
+from symgraph.inference.entry_numbers import Numbers, Window, compact, span_of
 from symgraph.inference.null_space import Summand
-from symgraph.inference.uses import Name, Spot, Window, span_of
+from symgraph.inference.uses import Name, Spot
 from symgraph.symmetry.families import Hop, Port, Share
-from symgraph.symmetry.terms import over_leaves
+from symgraph.symmetry.terms import in_order_met, over_leaves
 
 
 def gathered(spots: list[Spot]) -> list[Spot]:
@@ -30,14 +30,13 @@ def gathered(spots: list[Spot]) -> list[Spot]:
 
 
 def _as_one(one: Spot, other: Spot) -> Spot | None:
-    if one.name != other.name or one.window != other.window or (one.rows is None) != (other.rows is None):
+    mine, theirs = one.numbers, other.numbers
+    if one.name != other.name or one.window != other.window or (mine.rows is None) != (theirs.rows is None):
         return None
-    rows = one.rows is None or other.rows is None or same_numbers(one.rows, other.rows)
-    if rows and same_numbers(one.at, other.at):
+    if mine.is_same(theirs):
         return replace(one, factor=one.factor + other.factor)
-    mine, theirs = compact([one.at, other.at])
-    apart = one.rows is None and one.factor == other.factor and not bool(((mine > 0) & (theirs > 0)).any())
-    return replace(one, at=(mine + theirs).expand(one.at.shape)) if apart else None
+    both = mine.beside(theirs) if mine.rows is None and one.factor == other.factor else None
+    return None if both is None else one.at(both)
 
 
 def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
@@ -45,15 +44,23 @@ def sums(spots: list[Spot]) -> Iterator[tuple[Summand, ...]]:
 
     Where they do not meet entry by entry in one order, each has to vanish by itself.
     """
+    first, *others = (spot.numbers for spot in spots)
+    alike = (*others, in_order_met(*(spot.term for spot in spots)), *(spot.even for spot in spots))
+    for together in first.once((sums, *alike), lambda: tuple(_meetings(spots))):
+        yield tuple(Summand(spots[i].name, span or spots[i].window, spots[i].factor) for i, span in together)
+
+
+def _meetings(spots: list[Spot]) -> Iterator[tuple[tuple[int, Window | None], ...]]:
+    """Which constants meet, each with its rows there where these are told apart."""
     if len(spots) == 1:
-        yield (Summand(spots[0].name, spots[0].span, spots[0].factor),)
+        yield ((0, spots[0].numbers.span()),)
         return
-    held = compact([spot.at for spot in spots])
+    held = compact([spot.numbers.at for spot in spots])
     meeting = torch.stack([(at > 0).long() << i for i, at in enumerate(held)]).sum(0)
     for code in filter(None, torch.unique(meeting).tolist()):
         here = meeting == code
         members = [i for i in range(len(spots)) if code >> i & 1]
-        terms = [_term(spots[i], here) for i in members]
+        terms = [(i, _span(spots[i].numbers, here)) for i in members]
         if _agree([held[i][here] for i in members], [spots[i] for i in members]):
             yield tuple(terms)
         else:
@@ -70,11 +77,9 @@ def difference(spots: list[Spot], others: list[Spot]) -> Iterator[Spot]:
     return (spot for spot in found.values() if spot.factor)
 
 
-def _term(spot: Spot, here: Tensor) -> Summand:
-    """A constant at the positions of a compact mask."""
-    if spot.rows is None:
-        return Summand(spot.name, spot.window, spot.factor)
-    return Summand(spot.name, span_of(spot.rows, here.long().expand(spot.rows.shape)), spot.factor)
+def _span(numbers: Numbers, here: Tensor) -> Window | None:
+    """The rows of a table at the positions of a compact mask, where they are told apart."""
+    return None if numbers.rows is None else span_of(numbers.rows, here.long().expand(numbers.rows.shape))
 
 
 def _agree(entries: list[Tensor], spots: list[Spot]) -> bool:

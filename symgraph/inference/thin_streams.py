@@ -11,7 +11,7 @@ import torch
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import Flow, matrices
-from symgraph.inference.matrix_parts import Part
+from symgraph.inference.matrix_parts import Part, part_of
 from symgraph.inference.planes import PlaneReader, has_height, reader_of, reads_of, whole
 from symgraph.inference.uses import Read
 from symgraph.symmetry.axis_parts import Piece, Place
@@ -107,5 +107,5 @@ def _whole_matrix(carrier: Carrier, a: Applied) -> Part | None:
     laws = matrices(a)
     if len(laws) != 1 or len(a.binding.results) != 1:
         return None
-    part = carrier.part(a.binding.operands[next(iter(laws))][0].name)
+    part = part_of(carrier.flow, a.binding.operands[next(iter(laws))][0].name)
     return part if part is not None and not part.first else None

@@ -238,9 +238,8 @@ class _Apart:
         if structure in _RESHAPES:
             return _in_other_cuts(source, before.shape, node.shape)
         if structure in _TURNS:
-            # Strides tell which axis has become which.
-            axes = torch.empty(1, dtype=torch.float64).as_strided((1,) * rank, tuple(range(rank)))
-            return replace(source, axis=call(self.graph, node.name, {before.name: axes}).stride(at.axis))
+            turned = self.graph.answers.once((_turned, self.graph.form(node)), lambda: _turned(self.graph, node))
+            return replace(source, axis=turned[at.axis])
         if structure == "expand":
             axis = at.axis - len(node.shape) + rank
             here = axis >= 0 and before.shape[axis] == node.shape[at.axis]
@@ -282,6 +281,14 @@ class _Apart:
                 return False
             node = self.graph.by_name[refs[0]]
         return node.kind is Kind.PARAMETER and sum(size > 1 for size in node.shape) > 1
+
+
+def _turned(graph: Graph, node: Node) -> tuple[int, ...]:
+    """Which axis of its operand each axis of a result is, as strides tell."""
+    (source,) = node.refs()
+    rank = len(graph.by_name[source].shape)
+    axes = torch.empty(1, dtype=torch.float64).as_strided((1,) * rank, tuple(range(rank)))
+    return call(graph, node.name, {source: axes}).stride()
 
 
 def _in_other_cuts(at: _Range, before: tuple[int, ...], after: tuple[int, ...]) -> _Range | None:

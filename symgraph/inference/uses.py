@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from symgraph.inference.applied import Applied
-from symgraph.inference.entry_numbers import varies
+from symgraph.inference.entry_numbers import Numbers, Window
 from symgraph.inference.matrix_parts import Axes, Part
 from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Hop
 from symgraph.symmetry.terms import Term
 
-Window = tuple[int, int]
 # The number of a source, and the matrices that its constant has passed since.
 Name = tuple[int, tuple[Hop, ...]]
 
@@ -22,17 +21,13 @@ Name = tuple[int, tuple[Hop, ...]]
 class Spot:
     """`factor` times a constant where it stands in a value.
 
-    `at` is the entry of the constant at every position, counted from one, and zero where there is none; `rows` in the
-    same way the row of the table that it comes from, where that is told apart. `window` are the rows otherwise. `even`
-    says that all entries are equal, and count as one.
-
-    Shapes: at, rows: that of the value.
+    `window` are the rows of the table that it comes from, where its numbers do not tell them apart. `even` says that
+    all entries are equal, and count as one.
     """
 
     name: Name
     term: Term
-    at: Tensor
-    rows: Tensor | None = None
+    numbers: Numbers
     window: Window | None = None
     factor: float = 1.0
     even: bool = False
@@ -45,20 +40,11 @@ class Spot:
     @property
     def span(self) -> Window | None:
         """All rows that it comes from."""
-        return self.window if self.rows is None else span_of(self.rows, self.at)
+        return self.window if self.numbers.rows is None else self.numbers.span()
 
-    def moved(self, at: Tensor, rows: Tensor | None) -> Spot:
+    def at(self, numbers: Numbers) -> Spot:
         """The same constant at other positions."""
-        return replace(self, at=at, rows=rows)
-
-    def narrowed(self, dim: int, start: int, stop: int) -> Spot:
-        """What of it stands at some positions along a dimension."""
-        rows = None if self.rows is None else self.rows.narrow(dim, start, stop - start)
-        return self.moved(self.at.narrow(dim, start, stop - start), rows)
-
-    def spread(self, shape: tuple[int, ...]) -> Spot:
-        """The same along dimensions that it had one position of."""
-        return self.moved(self.at.expand(shape), None if self.rows is None else self.rows.expand(shape))
+        return Spot(self.name, self.term, numbers, self.window, self.factor, self.even)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +109,3 @@ class Read:
 
 
 Use = Seen | Passed | Chosen | Uneven | Read
-
-
-def span_of(rows: Tensor, at: Tensor) -> Window:
-    """The first and the last row (one past it) of those at positions where an entry stands.
-
-    A table has as many positions as entries, but rows and entries vary along dimensions of their own as a rule, and
-    then no tensor of that size is made.
-
-    Shapes: rows, at: (...), where strides of zero say that nothing varies.
-    """
-    if any(varies(rows, i) and varies(at, i) for i in range(rows.dim())):
-        kept = rows[at > 0]
-    else:
-        kept = rows[tuple(slice(None) if varies(rows, i) else slice(1) for i in range(rows.dim()))]
-    return int(kept.min()) - 1, int(kept.max())

@@ -25,6 +25,12 @@ class Binding:
     results: tuple[Tokens, ...]
     arguments: Mapping[str, Any]
 
+    def at(self, node: Node) -> Binding:
+        """The same of a node of the same form."""
+        given = arguments_of(node) or {}
+        operands = {name: (given[name], tokens) for name, (_, tokens) in self.operands.items()}
+        return Binding(self.rule, operands, self.results, given)
+
 
 def bind(rule: Rule, node: Node, graph: Graph) -> Binding | None:
     """Matches a rule with a node; None where the rule does not apply to it.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from symgraph.errors import RuleError, near
 from symgraph.io.shown import Shown
-from symgraph.ir import Graph, Node
+from symgraph.ir import Form, Graph, Node
 from symgraph.rules.binding import Binding, bind
 from symgraph.rules.carried import measured_rule
 from symgraph.rules.check import refusal, require_sound
@@ -28,13 +28,15 @@ from symgraph.tracing.arguments import PATTERN
 class RuleBook(Shown):
     """The rules of a run, in order of precedence; `notes` say what a user's rules replaced, which are called `own`.
 
-    `proofs` are kept as long as the book, and shared with those that are made of it.
+    `proofs` are kept as long as the book, and shared with those that are made of it. What a rule says about a call is
+    looked up once for all calls that are alike.
     """
 
     rules: tuple[Rule, ...]
     notes: tuple[str, ...] = ()
     own: frozenset[str] = frozenset()
     proofs: Proofs = field(default_factory=Proofs, compare=False)
+    _bindings: dict[Form, Binding | None] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         names = [rule.rule for rule in self.rules]
@@ -65,8 +67,16 @@ class RuleBook(Shown):
 
     def binding(self, node: Node, graph: Graph) -> Binding | None:
         """The first rule that applies to a node of a graph, matched with it; None if there is no such rule."""
-        bound = (bind(rule, node, graph) for rule in self.for_node(node) if not is_joined(rule))
-        return next((binding for binding in bound if binding is not None), None)
+        alike = self._alike(node, graph)
+        return None if alike is None else alike.at(node)
+
+    def _alike(self, node: Node, graph: Graph) -> Binding | None:
+        """The same of a node that is alike, which has the names of other values."""
+        form = graph.form(node)
+        if form not in self._bindings:
+            bound = (bind(rule, node, graph) for rule in self.for_node(node) if not is_joined(rule))
+            self._bindings[form] = next((binding for binding in bound if binding is not None), None)
+        return self._bindings[form]
 
     def proof(self, binding: Binding, node: Node, graph: Graph, facts: Facts) -> Proof:
         """What holds of a rule at a call; what was measured there holds.
@@ -113,7 +123,7 @@ class RuleBook(Shown):
 
     def covers(self, node: Node, graph: Graph) -> bool:
         """Whether some rule applies to a node: that one speaks about its operator is not enough."""
-        return self.binding(node, graph) is not None or self.split(node, graph) is not None
+        return self._alike(node, graph) is not None or self.split(node, graph) is not None
 
     def named(self, name: str, others: Iterable[str] = ()) -> Rule:
         """The rule called `name`.

@@ -59,7 +59,7 @@ class Proofs:
             for operand, fact in rule.assumes.items()
             if operand in binding.operands and facts.holds(fact, binding, operand, node)
         }
-        key = _call_key(binding, node, graph, drawn, known)
+        key = (_Same(rule), graph.form(node), tuple(drawn.items()), tuple(known.items()))
         if key not in self._known:
             with torch.no_grad():
                 self._known[key] = self._found(binding, node, graph, whole, drawn, known)
@@ -104,17 +104,6 @@ def _limit(rule: Rule, operand: str) -> str:
     """What bounds the integers of an operand: the name of an axis, or a number."""
     given = (example.integers.get(operand, "") for example in rule.examples)
     return rule.indexes.get(operand, "") or next(filter(None, given), "")
-
-
-def _call_key(binding: Binding, node: Node, graph: Graph, drawn: Mapping[str, Drawn], known: Mapping[str, str]) -> Any:
-    """All that the proof of a call depends on, and its sizes."""
-    shapes = tuple(graph.by_name[ref.name].result for ref, _ in binding.operands.values())
-    first: dict[str, int] = {}
-    roles = tuple(first.setdefault(ref.name, len(first)) for ref, _ in binding.operands.values())
-    tokens = tuple((operand, ts) for operand, (_, ts) in binding.operands.items())
-    given = tuple((name, repr(value)) for name, value in binding.arguments.items() if name not in binding.operands)
-    facts = (tuple(drawn.items()), tuple(known.items()))
-    return (_Same(binding.rule), node.target, tokens, binding.results, shapes, roles, given, facts)
 
 
 def _trials_key(rule: Rule, trials: list[Trial]) -> Any:

@@ -13,6 +13,8 @@ from symgraph.symmetry.terms import Concat, Product, Term, runs
 
 # A parameter, its axis, and where a piece of it begins and ends there.
 Place = tuple[str, int, int, int]
+# Where a piece begins and ends along its axis, how often, and at what distance.
+Run = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +76,14 @@ class Piece:
         """The parameter with its axes as one, where the first of them is."""
         return tensor.movedim(self.more, self._behind).flatten(self.axis, self.axis + len(self.more))
 
+    @property
+    def run(self) -> Run:
+        """Where it stands along the axis."""
+        return self.start, self.stop, self.outer, self.period
+
     def places(self, device: torch.device | None = None) -> Tensor:
         """The same as a tensor: (size,)."""
-        inner = torch.arange(self.start, self.stop, device=device)
-        return (torch.arange(self.outer, device=device).unsqueeze(1) * self.period + inner).reshape(-1)
-
-    def numbered(self, length: int) -> Tensor:
-        """An axis of this length with the entries of the piece numbered from one, and nothing elsewhere: (length,)."""
-        line = torch.zeros(length, dtype=torch.float64)
-        numbers = torch.arange(1, self.size + 1, dtype=torch.float64)
-        # A run is copied in one piece, which takes a tenth of the time.
-        line[slice(self.start, self.stop) if self.outer == 1 else self.places()] = numbers
-        return line
+        return places_of(self.run, device)
 
     def of(self, tensor: Tensor) -> Tensor:
         """The part of the parameter, its axes in the place of the first; a view where it can be one."""
@@ -109,6 +107,23 @@ class Piece:
         at = self.places(tensor.device)
         shape = [self.size if dim == self.axis else size for dim, size in enumerate(tensor.shape)]
         return tensor.index_add(self.axis, at, part.to(tensor).expand(shape))
+
+
+def places_of(run: Run, device: torch.device | None = None) -> Tensor:
+    """The positions of a piece along its axis: (size,)."""
+    start, stop, outer, period = run
+    inner = torch.arange(start, stop, device=device)
+    return inner if outer == 1 else (torch.arange(outer, device=device).unsqueeze(1) * period + inner).reshape(-1)
+
+
+def numbered(run: Run, length: int) -> Tensor:
+    """An axis of this length with the entries of a piece numbered from one, and nothing elsewhere: (length,)."""
+    start, stop, outer, _ = run
+    line = torch.zeros(length, dtype=torch.float64)
+    numbers = torch.arange(1, outer * (stop - start) + 1, dtype=torch.float64)
+    # A run is copied in one piece, which takes a tenth of the time.
+    line[slice(start, stop) if outer == 1 else places_of(run)] = numbers
+    return line
 
 
 def pieces(parameter: str, axis: int, term: Term, start: int = 0) -> list[Piece]:

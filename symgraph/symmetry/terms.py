@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod
@@ -190,14 +190,14 @@ def _turns_of(own: Sequence[int], sizes: Sequence[int], count: int) -> tuple[int
 
 def joined(terms: Sequence[Term]) -> Concat:
     """The concatenation of terms, concatenations among them spread out."""
-    parts: list[Term] = []
-    order: list[int] = []
-    for term in terms:
-        start = sum(part.size for part in parts)
-        inner = term if isinstance(term, Concat) else Concat((term,))
-        order += [start + entry for entry in inner.order or range(inner.size)]
-        parts += inner.parts
-    return Concat(tuple(parts), () if order == list(range(len(order))) else tuple(order))
+    inner = [term if isinstance(term, Concat) else Concat((term,)) for term in terms]
+    parts = tuple(part for concat in inner for part in concat.parts)
+    if not any(concat.order for concat in inner):
+        return Concat(parts)
+    starts = accumulate((concat.size for concat in inner), initial=0)
+    placed = zip(starts, inner, strict=False)
+    order = [start + entry for start, concat in placed for entry in concat.order or range(concat.size)]
+    return Concat(parts, () if order == list(range(len(order))) else tuple(order))
 
 
 def reordered(term: Term, order: Sequence[int]) -> Concat:
@@ -243,6 +243,20 @@ def leaf_keys(term: Term) -> list[tuple[int, bool]]:
     if isinstance(term, Leaf):
         return [(term.frame, term.dual)]
     return [key for child in term.children for key in leaf_keys(child)]
+
+
+def in_order_met(*terms: Term) -> tuple[Hashable, ...]:
+    """The terms with their frames numbered as they are met: equal where terms are alike and share leaves alike."""
+    frames, spaces = dict[int, int](), dict[int, int]()
+
+    def plain(term: Term) -> Hashable:
+        if isinstance(term, Leaf):
+            frame, space = frames.setdefault(term.frame, len(frames)), spaces.setdefault(term.space, len(spaces))
+            return frame, space, term.dual, term.size
+        order = term.order if isinstance(term, Concat) else None
+        return order, *map(plain, term.children)
+
+    return tuple(map(plain, terms))
 
 
 def over_leaves(vector: Tensor, source: Term, target: Term) -> Tensor | None:

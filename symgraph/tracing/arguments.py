@@ -69,11 +69,15 @@ def arguments(node: Node) -> dict[str, Any] | None:
     schema = parameters(node.target)
     if schema is None or len(node.args) > len(schema):
         return None
-    given = {argument.name: argument.default for argument in schema}
-    for argument, value in zip(schema, node.args, strict=False):
-        given[argument.name] = value
-    given.update(node.kwargs)
-    return given
+    names, defaults = _defaults(node.target)
+    return {**defaults, **dict(zip(names, node.args, strict=False)), **dict(node.kwargs)}
+
+
+@cache
+def _defaults(target: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The names of the arguments in schema order, and what each is where it is not given."""
+    known = {argument.name: argument.default for argument in parameters(target) or ()}
+    return tuple(known), known
 
 
 def call(target: str, values: Mapping[str, Any]) -> Any:

@@ -17,6 +17,7 @@ _WIDE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _WHERE = frozenset({"aten.where.Scalar", "aten.where.ScalarSelf", "aten.where.ScalarOther"})
 
 
+@cache
 def is_pointwise(target: str) -> bool:
     """Whether torch says of an operator, or of the one it stands for, that it treats every position by itself."""
     op = operator("aten.where.self" if target in _WHERE else target)
@@ -85,6 +86,7 @@ def first_position(start: int | None, size: int) -> int:
     return min(max(given + size if given < 0 else given, 0), size)
 
 
+@cache
 def short_name(target: str) -> str:
     """The operator's name alone, as the names of values use it: `aten.add_.Tensor` -> `add`."""
     name = target.split(".")[-2] if "." in target else target

@@ -37,8 +37,8 @@ class Picked:
 def picked(node: Node, known: Mapping[str, Node]) -> Picked | None:
     """What a call, or one of its several results, picks; None for anything else, for all positions, and with steps."""
     of = known[node.args[0].name] if node.target == "getitem" else node
-    given = arguments(of) or {}
-    source = known[given["self"].name] if of.target in _PICKS and isinstance(given.get("self"), Ref) else None
+    given = arguments(of) or {} if of.target in _PICKS else {}
+    source = known[given["self"].name] if isinstance(given.get("self"), Ref) else None
     if source is None or not source.shape or not isinstance(given.get("dim"), int):
         return None
     axis = given["dim"] % len(source.shape)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from largest import largest
 from torch import Tensor, nn
 
-from symgraph.inference.entry_numbers import moved, same_numbers, stands_anywhere
+from symgraph.inference.entry_numbers import Numbers, moved, same_numbers, stands_anywhere
 from symgraph.inference.pipeline import infer
 from symgraph.inference.summed import gathered
 from symgraph.inference.uses import Spot
@@ -62,9 +64,11 @@ def test_numbers_that_stand_all_along_an_axis_are_looked_at_once() -> None:
 
 
 def test_constants_are_gathered_without_the_size_of_what_they_stand_in() -> None:
-    spot = Spot((0, ()), Leaf(0, 0, False, SIDE), LINE.expand(64, SIDE))
+    spot = Spot((0, ()), Leaf(0, 0, False, SIDE), Numbers(LINE.expand(64, SIDE)))
     assert [s.factor for s in gathered([spot, spot])] == [2.0]
-    assert largest(lambda: gathered([spot, spot])) == SIDE
+    again = replace(spot, numbers=Numbers(LINE.expand(64, SIDE).clone()))
+    assert [s.factor for s in gathered([spot, again])] == [2.0]
+    assert largest(lambda: gathered([spot, replace(spot, numbers=Numbers(LINE.expand(64, SIDE)))])) == SIDE
 
 
 def test_inference_of_picked_experts_makes_nothing_of_the_size_of_what_all_tokens_pick() -> None:
