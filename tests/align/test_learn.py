@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_so_far() -> None:
 
 def test_it_stops_where_nothing_gets_better() -> None:
     found = run("vit", replace(SHORT, lr=1e-9, steps=600, patience=2)).learned
-    assert found is not None and found.steps < 100 and "no better for 2 estimates" in found.ended
+    assert found is not None and found.steps < 600 and "no better for 2 estimates" in found.ended
 
 
 def test_permutations_by_straight_through_assignment() -> None:
