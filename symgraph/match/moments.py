@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -150,8 +151,10 @@ def _read(path: str | Path) -> dict[str, Any]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        foreign = isinstance(error, UnpicklingError)
+        cause = "it is no file of torch.save, or holds objects, whose code would run" if foreign else one_line(error)
         remedy = "name a file of optimiser.state_dict(), written by torch.save"
-        raise CheckpointError(f"{path} cannot be read", cause=one_line(error), remedy=remedy) from error
+        raise CheckpointError(f"{path} cannot be read", cause=cause, remedy=remedy) from error
     # Trainers keep it beside other things.
     inner = found.get("optimizer", found) if isinstance(found, dict) else found
     return dict(inner) if isinstance(inner, Mapping) else {}

@@ -191,12 +191,15 @@ def test_an_autoencoder_without_a_decoder_is_one_error() -> None:
 
 def test_a_file_that_is_none_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "no.safetensors").write_bytes(b"no")
+    text = tmp_path / "no.pt"
+    text.write_text("no optimiser")
     base, to = ends("llama")
     inputs = tuple(case("llama").inputs)
     with pytest.raises(CheckpointError, match="cannot be read"):
         symgraph.transport_vectors(base, tmp_path / "no.safetensors", to, inputs, at="model.layers.0")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        symgraph.transport_moments(base, tmp_path / "no.safetensors", to, inputs)
+    with pytest.raises(CheckpointError, match="cannot be read") as found:
+        symgraph.transport_moments(base, text, to, inputs)
+    assert "no file of torch.save" in found.value.cause
 
 
 def test_what_is_no_state_of_adamw_is_one_error() -> None:
