@@ -45,13 +45,15 @@ NONE = "none"
 class NoData:
     """That there is none: the models make inputs themselves, as `symgraph.measure.synthetic` says.
 
-    `examples`, `length`: how many, and of text how many tokens each; None: as many as are usual.
+    `examples`, `length`: how many, and of text how many tokens each; None: as many as are usual. `steps`: at most so
+    many are taken from noise towards what the models are sure of.
     """
 
     examples: int | None = None
     batch_size: int = 32
     length: int | None = None
     seed: int = 0
+    steps: int = 8
 
 
 @dataclass(frozen=True, slots=True)

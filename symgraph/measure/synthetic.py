@@ -1,12 +1,14 @@
 """Inputs that nobody collected, with what the models themselves make of them: to match by where there is no data.
 
-Language models write windows of text themselves, from random first tokens; images are noise of several spectra. What is
-learned on them is the mean of the models' own predictions, so that nothing of the data they were trained on is needed.
+Language models write windows of text themselves, from random first tokens; images are noise of several spectra, led to
+where the models are sure of what they see. What is learned on them is the mean of the models' own predictions, so that
+nothing of the data they were trained on is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -25,9 +27,11 @@ from symgraph.tracing.wrap import evaluating
 # How many examples are made where nobody says: windows of text take as many steps of a model as they have tokens.
 WINDOWS, OTHERS = 640, 15_360
 LONGEST = 256
-# Spectra of images: the amplitude falls with the frequency to this power.
-POWERS = (0.0, 1.0, 2.0)
+# Spectra of images, and of the outlines of what is in them: the amplitude falls with the frequency to this power.
+POWERS, OUTLINE = (0.0, 1.0, 2.0), 2.5
 CONTRAST, TINT = (0.3, 1.5), 0.4
+# Batches of noise take none, half or all of the steps towards a class, in turns; each is so long for the noise.
+STAGES, STRIDE = 3, 0.3
 
 
 def synthetic(models: Sequence[nn.Module], graph: Graph, wanted: NoData, loss: Named = "cross-entropy") -> Batches:
@@ -48,7 +52,8 @@ def synthetic(models: Sequence[nn.Module], graph: Graph, wanted: NoData, loss: N
     >>> len(batches), {name: tuple(tensor.shape) for name, tensor in batches[0].items()}
     (4, {'input': (16, 6), 'soft_labels': (16, 3)})
 
-    Source: data-free distillation on noise (Baradad et al., arXiv 2106.05963) and on a model's own text.
+    Source: learning on noise (Baradad et al., arXiv 2106.05963); inputs that a model is sure of (DeepInversion, Yin et
+    al., arXiv 1912.08795); a model's own text.
     """
     node = _only_input(graph)
     is_text = not _is_floating(node)
@@ -138,25 +143,100 @@ def _called(module: nn.Module, inputs: Batch, past: Any = None) -> Any:
 def _noise(
     models: Sequence[nn.Module], node: Node, wanted: NoData, regression: bool, number: int, generator: torch.Generator
 ) -> Batch:
-    """Noise, and the mean of what the models say of it."""
+    """Noise, of most batches led to where the models are sure of a class, and the mean of what they say of it."""
     shape = (wanted.batch_size, *node.shape[1:])
-    inputs = _images(shape, generator) if len(shape) == 4 else torch.randn(shape, generator=generator)
+    shown = _images(shape, generator) if len(shape) == 4 else _as_it_is
     like = next(parameter for parameter in models[0].parameters() if parameter.is_floating_point())
-    batch = {str(node.target): inputs.to(like)}
-    outputs = [logits_of(_called(model, batch)) for model in models]
+
+    def batch(noise: Tensor) -> Batch:
+        return {str(node.target): shown(noise).to(like)}
+
+    noise = torch.randn(shape, generator=generator)
     if regression:
-        return {**batch, "labels": torch.stack(outputs).mean(0)}
-    return {**batch, SOFT: torch.stack([output.softmax(1 if output.dim() > 2 else -1) for output in outputs]).mean(0)}
+        outputs = [logits_of(_called(model, batch(noise))) for model in models]
+        return {**batch(noise), "labels": torch.stack(outputs).mean(0)}
+    steps = wanted.steps * (number % STAGES) // (STAGES - 1)
+    turns = [models[(number + step) % len(models)] for step in range(steps)]
+    made = batch(_led(turns, batch, noise, generator))
+    return {**made, SOFT: torch.stack([_said(model, made).exp() for model in models]).mean(0)}
 
 
-def _images(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Normalised noise, each image with a spectrum of its own, and random contrast and tint."""
-    count, channels, height, width = shape
-    squared = torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.rfftfreq(width)[None] ** 2
+def _said(model: nn.Module, batch: Batch) -> Tensor:
+    """The logarithms of the probabilities of all classes, (N, C) or (N, C, ...)."""
+    outputs = logits_of(_called(model, batch))
+    return outputs.log_softmax(1 if outputs.dim() > 2 else -1)
+
+
+def _led(
+    turns: Sequence[nn.Module], batch: Callable[[Tensor], Batch], noise: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Noise after a step up what each of the models in turn says of a class, drawn for each example.
+
+    A step is `STRIDE` times as long as the noise, which keeps its size: what is made of it keeps its spectrum. Models
+    whose outputs tell nothing of a class, or not by a gradient, leave it as it is.
+    """
+    drawn: Tensor | None = None
+    for model in turns:
+        with torch.enable_grad():
+            leaf = noise.detach().requires_grad_()
+            # A copy: a model may work on its input in place.
+            said = _said(model, batch(leaf.clone()))
+            if said.dim() < 2 or not said.requires_grad:
+                return noise
+            if drawn is None:
+                drawn = torch.randint(said.shape[1], (len(noise),), generator=generator)
+            (uphill,) = torch.autograd.grad(said[torch.arange(len(noise)), drawn].sum(), leaf)
+        noise = _of_unit_spread(noise + STRIDE * _of_unit_spread(uphill.nan_to_num()))
+    return noise
+
+
+def _of_unit_spread(examples: Tensor) -> Tensor:
+    """Each divided by its root mean square."""
+    squares = examples.flatten(1).square().mean(1).clamp(min=1e-30)
+    return examples / squares.sqrt().view(-1, *(1,) * (examples.dim() - 1))
+
+
+def _as_it_is(noise: Tensor) -> Tensor:
+    return noise
+
+
+def _images(shape: tuple[int, ...], generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """What white noise is to an image: a part of it seen in one way, the rest in another, as things lie in a scene."""
+    one, other = _look(shape, generator), _look(shape, generator)
+    count, _, height, width = shape
+    white = torch.randn(count, 1, height, width, generator=generator)
+    part = _with_spectrum(white, torch.tensor(OUTLINE)) > 0
+    return lambda noise: torch.where(part, one(noise), other(noise))
+
+
+def _look(shape: tuple[int, ...], generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Noise, each image with a spectrum of its own, and random contrast and tint.
+
+    Channels have a random share in common: what is collected is more grey than coloured.
+    """
+    count, channels, _, _ = shape
     powers = torch.tensor(POWERS)[torch.arange(count) % len(POWERS)].view(-1, 1, 1, 1)
-    white = torch.randn(shape, generator=generator)
-    pictures: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) / (squared + 1e-3) ** (powers / 2), s=(height, width))
-    pictures = (pictures - pictures.mean((1, 2, 3), keepdim=True)) / pictures.std((1, 2, 3), keepdim=True)
     least, most = CONTRAST
     contrast = least + (most - least) * torch.rand(count, 1, 1, 1, generator=generator)
-    return pictures * contrast + TINT * torch.randn(count, channels, 1, 1, generator=generator)
+    share = torch.rand(count, 1, 1, 1, generator=generator)
+    tint = TINT * torch.randn(count, channels, 1, 1, generator=generator)
+
+    def common(each: Tensor) -> Tensor:
+        grey = each.mean(1, keepdim=True) * math.sqrt(channels)
+        return share.sqrt() * grey + (1 - share).sqrt() * each
+
+    def look(noise: Tensor) -> Tensor:
+        pictures = _with_spectrum(common(noise), powers)
+        pictures = pictures - pictures.mean((1, 2, 3), keepdim=True)
+        scaled: Tensor = pictures / pictures.std((1, 2, 3), keepdim=True) * contrast
+        return scaled + common(tint)
+
+    return look
+
+
+def _with_spectrum(white: Tensor, power: Tensor) -> Tensor:
+    """White noise made to fall in amplitude with the frequency to a power. Shapes: white (N, C, H, W)."""
+    height, width = white.shape[2:]
+    squared = torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.rfftfreq(width)[None] ** 2
+    found: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) / (squared + 1e-3) ** (power / 2), s=(height, width))
+    return found

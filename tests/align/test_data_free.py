@@ -52,7 +52,7 @@ def test_tokens_are_drawn_as_the_model_predicts_with_or_without_a_cache() -> Non
 
 
 def test_images_are_noise_with_what_the_models_say_of_it() -> None:
-    models, found = made_up("vit")
+    models, found = made_up("vit", steps=0)
     batch = found[1]
     assert "noise" in found.source and batch["pixel_values"].shape == (6, 3, 8, 8)
     with torch.no_grad():
@@ -60,6 +60,33 @@ def test_images_are_noise_with_what_the_models_say_of_it() -> None:
     torch.testing.assert_close(batch[SOFT], (said[0] + said[1]) / 2)
     spectra = torch.fft.fft2(batch["pixel_values"]).abs()
     assert spectra[0, :, 3:6, 3:6].mean() > 3 * spectra[2, :, 3:6, 3:6].mean()
+
+
+def test_noise_is_led_to_where_the_models_are_sure() -> None:
+    models, found = made_up("vit", examples=72, batch_size=24)
+    plain = made_up("vit", examples=72, batch_size=24, steps=0)[1]
+    assert torch.equal(found[0]["pixel_values"], plain[0]["pixel_values"])
+    surest = [[batch[SOFT].amax(1).mean() for batch in batches] for batches in (found, plain)]
+    # A third of the batches stays, one takes half of the steps, one all of them.
+    assert surest[0][2] > surest[0][1] > surest[1][1] and surest[0][2] > surest[1][2]
+    assert all(batch["pixel_values"].isfinite().all() for batch in found)
+    again = made_up("vit", examples=72, batch_size=24)[1]
+    assert torch.equal(again[2]["pixel_values"], found[2]["pixel_values"])
+    assert all(parameter.grad is None for model in models for parameter in model.parameters())
+
+
+def test_inputs_of_any_shape_are_led_and_where_no_class_is_said_they_stay() -> None:
+    kinds = {"tabular": nn.Linear(6, 4), "signal": nn.Sequential(nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(12, 5))}
+    for name, shape in {"tabular": (5, 6), "signal": (5, 2, 6)}.items():
+        graph = symgraph.trace(kinds[name], torch.randn(shape))
+        led, plain = (synthetic([kinds[name]], graph, NoData(examples=30, batch_size=10, steps=n))[2] for n in (8, 0))
+        made = next(iter(led.values()))
+        assert made.shape == (10, *shape[1:]) and led[SOFT].amax(1).mean() > plain[SOFT].amax(1).mean()
+        torch.testing.assert_close(made.flatten(1).square().mean(1), torch.ones(10))
+    # One class is always sure, and a model that works on its input in place has the gradient of one that does not.
+    for net in (nn.Linear(6, 1), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3))):
+        found = synthetic([net], symgraph.trace(net, torch.randn(5, 6)), NoData(examples=30, batch_size=10))
+        assert all(tensor.isfinite().all() for batch in found for tensor in batch.values())
 
 
 def test_soft_labels_are_trained_as_labels_are() -> None:
