@@ -64,7 +64,7 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         {name: axes for name, axes in terms.items() if name not in glued},
         tuple(gain.absorbed for gain in draft.gains),
         values=_numbered(spaces.values, spaces.kept),
-        offsets=dict(draft.eq.offsets),
+        offsets=dict(draft.eq.prepared.offsets),
         uncovered=uncovered(draft),
         notes=(*book.notes, *unproven_notes(draft.eq.unproven), *told(draft.eq.prepared.traced)),
         rules_hash=book.hash,

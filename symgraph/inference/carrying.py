@@ -16,7 +16,7 @@ from torch import Tensor
 
 from symgraph.groups.lattice import SymmetryClass
 from symgraph.inference.applied import Applied
-from symgraph.inference.entry_numbers import Numbers, Window, moved
+from symgraph.inference.entry_numbers import Numbers, Window, dims_in, moved
 from symgraph.inference.flow import BLANK, Flow
 from symgraph.inference.learned_gains import LearnedGain, LearnedGains
 from symgraph.inference.matrix_parts import Axes, Part, along, numbered_along, part_of
@@ -329,12 +329,6 @@ def _run(like: Piece, whole: Tensor) -> tuple[Piece, ...] | None:
     alone = int((whole > 0).sum()) == like.term.size
     counted = torch.arange(1, like.term.size + 1, dtype=whole.dtype)
     return (replace(like, start=start, stop=stop),) if alone and torch.equal(whole[start:stop], counted) else None
-
-
-def dims_in(result: Tokens, tokens: Tokens) -> tuple[int | None, ...]:
-    """Which axis of a result each axis of an operand is; None for one that it does not have."""
-    order = {token.name: i for i, token in enumerate(result)}
-    return tuple(order.get(token.name) for token in tokens)
 
 
 def _mixed(tokens: Tokens) -> list[int]:

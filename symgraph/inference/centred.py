@@ -214,7 +214,7 @@ class Centring:
             if gain not in self.d.between:
                 continue
             key = self.flow.key(self.d.found[a.node.name][axis])
-            one = Spectral(gain, *self.d.between[gain], self.d.eq.offsets.get(gain, 0.0))
+            one = Spectral(gain, *self.d.between[gain], self.d.eq.offset(gain))
             if self._unseen(a.node.name, alone(key)):
                 found.append(one)
             elif self._may_be_sheared(shearing.of(key[0]), one, flip=key[1]):

@@ -117,8 +117,6 @@ def _visit(gathering: Gathering, node: Node) -> tuple[Axes, ...]:
         return (tuple(store.fresh_rigid(size) for size in node.shape),)
     if node.kind is not Kind.CALL:
         return (tuple(_state_axis(gathering, node, size) for size in node.shape),)
-    if node.name in explained.shifted:
-        return gathering.values[explained.shifted[node.name]]
     applied = explained.by_node.get(node.name)
     if applied is None:
         store.because(node.name, *_unknown(node))

@@ -157,7 +157,6 @@ def _views(eq: Equations) -> dict[str, str]:
     parameter_of = {n.name: n.name for n in eq.graph.nodes if n.kind is Kind.PARAMETER}
     for applied in eq.applied:
         sources = {parameter_of.get(name) for name in applied.node.refs()}
-        moves = applied.node.name in eq.shifted or applied.rule.structure
-        if moves and len(sources) == 1 and (source := sources.pop()):
+        if applied.rule.structure and len(sources) == 1 and (source := sources.pop()):
             parameter_of[applied.node.name] = source
     return parameter_of

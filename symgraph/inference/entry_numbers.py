@@ -10,6 +10,7 @@ from torch import Tensor
 
 from symgraph.ir import Answers, Graph, Kind, Node, kept
 from symgraph.ir import Tensor as Meta
+from symgraph.rules.signature import Tokens
 from symgraph.symmetry.axis_parts import Run, places_of
 from symgraph.tracing.interpreter import Interpreter
 
@@ -220,6 +221,12 @@ def laid_out(numbers: Tensor, dims: tuple[int | None, ...], shape: tuple[int, ..
     for i in range(len(shape)):
         numbers = numbers if i in places else numbers.unsqueeze(i)
     return numbers.expand(shape)
+
+
+def dims_in(result: Tokens, tokens: Tokens) -> tuple[int | None, ...]:
+    """Which axis of a result each axis of an operand is; None for one that it does not have."""
+    order = {token.name: i for i, token in enumerate(result)}
+    return tuple(order.get(token.name) for token in tokens)
 
 
 def span_of(rows: Tensor, at: Tensor) -> Window:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
-
 from symgraph.inference.applied import Applied
 from symgraph.inference.branches import Branches, find_branches
 from symgraph.inference.contents import Content, find_contents
@@ -17,7 +15,6 @@ from symgraph.inference.unproven import Unproven
 from symgraph.ir import Graph, Kind, Node
 from symgraph.rules.binding import Binding
 from symgraph.rules.facts import Facts
-from symgraph.tracing.interpreter import call
 
 
 @dataclass(frozen=True)
@@ -25,8 +22,7 @@ class Explained:
     """The calls of a graph with their rules, and what follows from these alone.
 
     `learned` are the values that depend on a parameter; `writers` has for each value the call that wrote it, through
-    views and pointwise operators. `offsets` are numbers that are added to a parameter before any use, `shifted` the
-    values that are such a sum, with their parameter's. `contents` says which values hold positions along which axis.
+    views and pointwise operators. `contents` says which values hold positions along which axis.
     `branches` may change places (stage `branches`). `unproven` are claims that do not hold at a call and are not used.
     """
 
@@ -34,8 +30,6 @@ class Explained:
     applied: tuple[Applied, ...]
     learned: frozenset[str]
     writers: dict[str, str]
-    offsets: dict[str, float]
-    shifted: dict[str, str]
     contents: dict[str, Content]
     branches: tuple[Branches, ...]
     unproven: tuple[Unproven, ...]
@@ -44,6 +38,11 @@ class Explained:
     def graph(self) -> Graph:
         """The graph that the rules read."""
         return self.prepared.graph
+
+    def offset(self, parameter: str) -> float:
+        """The number that is added to a parameter before any use of it by itself, where it has another one or none."""
+        offset = self.prepared.offsets.get(parameter)
+        return (offset.number if offset is not None else None) or 0.0
 
     @cached_property
     def by_node(self) -> dict[str, Applied]:
@@ -63,7 +62,7 @@ class Explained:
             explained = self.by_node.get(node.name)
             yield f"%{node.name}: no rule covers {node.target}" if explained is None else str(explained)
         yield from (f"%{name} holds {content}" for name, content in self.contents.items())
-        yield from (f"{name} is used with {number:g} added" for name, number in self.offsets.items())
+        yield from (f"{name} is used with {offset} added" for name, offset in self.prepared.offsets.items())
         yield from map(str, self.branches)
 
 
@@ -95,12 +94,9 @@ def explain_calls(given: Prepared) -> Explained:
         sources = {writers[name] for name in node.refs() if name in learned}
         if len(sources) == 1 and (binding.rule.structure or _is_pointwise(binding)):
             writers[node.name] = sources.pop()
-    sums = {a.node.name: (parameter, number) for a in applied for parameter, number in _offset(graph, a)}
-    offsets = {parameter.target: number for parameter, number in sums.values()}
-    shifted = {name: parameter.name for name, (parameter, _) in sums.items()}
     contents = find_contents(applied)
     known = frozenset(learned)
-    return Explained(given, tuple(applied), known, writers, offsets, shifted, contents, (), tuple(unproven))
+    return Explained(given, tuple(applied), known, writers, contents, (), tuple(unproven))
 
 
 def suppose_branches(given: Explained) -> Explained:
@@ -110,21 +106,3 @@ def suppose_branches(given: Explained) -> Explained:
 
 def _is_pointwise(binding: Binding) -> bool:
     return all(token.name.startswith("*") for tokens in binding.results for token in tokens)
-
-
-def _offset(graph: Graph, applied: Applied) -> Iterator[tuple[Node, float]]:
-    """A parameter that is only ever used with a number added, as a gain stored as its difference from one.
-
-    The group acts on the sum. The rule says that the operator is a sum; its value at zero is the number.
-    """
-    refs = list(applied.node.refs())
-    if len(refs) != 1 or applied.rule.structure:
-        return
-    source = graph.by_name[refs[0]]
-    laws = [applied.rule.shift.get(k) for k, (ref, _) in applied.binding.operands.items() if ref.name == refs[0]]
-    alone = source.kind is Kind.PARAMETER and len(graph.users[source.name]) == 1 and applied.rule.reduces is None
-    if laws[:1] != ["output"] or not alone or applied.node.shape != source.shape or not applied.rule.scalars:
-        return
-    value = call(graph, applied.node.name, {refs[0]: torch.zeros(1, dtype=torch.float64)})
-    if value.numel() == 1 and float(value) != 0.0:
-        yield source, float(value)

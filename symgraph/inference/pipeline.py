@@ -24,6 +24,7 @@ from symgraph.inference.prepared import (
     find_idioms,
     measure_regions,
     part_zeros,
+    take_offsets,
     take_turns,
     unstack,
 )
@@ -63,6 +64,7 @@ def settle_branches(spaces: Spaces) -> Spaces:
 
 STAGES: tuple[Stage, ...] = (
     Stage("unstack", "parts of a stack are picked before the reshape that told them apart", unstack),
+    Stage("offsets", "numbers that are added to what is learned are a part of it", take_offsets),
     Stage(
         "measure", "regions that are known by what they compute say so: attention, turned pairs, norms", measure_regions
     ),

@@ -54,7 +54,7 @@ def find_readings(flow: Flow) -> Iterator[PlaneReading]:
     """Every reading of what a centred norm makes, in the order of the program."""
     carrier = Carrier(flow)
     for a, (gain, bias), axis in norms(flow):
-        made, offset = flow.d.values[a.node.name][axis], flow.d.eq.offsets.get(gain, 0.0)
+        made, offset = flow.d.values[a.node.name][axis], flow.d.eq.offset(gain)
         for read, factor in reads_of(carrier, a, axis):
             if _is_plain(read.readers[0].term):
                 plane = Plane(read.readers[0], gain, bias, offset, factor if bias else 1.0)
@@ -179,8 +179,7 @@ def named(flow: Flow, a: Applied, operand: str | None) -> str | None:
     """Parameter of an optional operand; '' where it is left out, None where it is more than one vector."""
     if operand not in a.binding.operands:
         return ""
-    name = a.binding.operands[operand][0].name
-    node: Node = flow.graph.by_name[flow.d.eq.shifted.get(name, name)]
+    node: Node = flow.graph.by_name[a.binding.operands[operand][0].name]
     known = node.target in flow.graph.state and len(node.shape) == 1
     return node.target if known else None
 

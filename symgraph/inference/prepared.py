@@ -11,11 +11,13 @@ from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
 from symgraph.inference.measured_norms import with_norms
 from symgraph.inference.measured_softmax import with_attention
+from symgraph.inference.offset_numbers import with_offsets
 from symgraph.inference.relays import Relays, find_relays
 from symgraph.inference.unjoined import with_parts_apart
 from symgraph.ir import Graph, Kind
 from symgraph.rules.book import RuleBook
 from symgraph.rules.rewrite import rewrite
+from symgraph.symmetry.offsets import Offset
 from symgraph.tracing.decompose import expand
 from symgraph.tracing.joins import with_joins_last
 from symgraph.tracing.normalize import without_dead_calls, without_identities
@@ -34,7 +36,7 @@ class Prepared:
 
     `order` permutes the equations of its nodes, for the test that the order of rules cannot matter; None is theirs.
     `relays` say where constants come out of several products as they went in. `glued` has the pieces of
-    parameters of the graph that are put together of several.
+    parameters of the graph that are put together of several, `offsets` what `traced` adds to parameters of it.
     """
 
     traced: Graph
@@ -43,6 +45,7 @@ class Prepared:
     order: Order | None = None
     relays: Relays = field(default_factory=dict)
     glued: Mapping[str, Pieces] = field(default_factory=dict)
+    offsets: Mapping[str, Offset] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return str(self.graph)
@@ -56,6 +59,12 @@ def unstack(given: Prepared) -> Prepared:
     parted = with_biases_in_parts(given.graph)
     plain = given.graph if parted is given.graph else without_dead_calls(parted)
     return replace(given, graph=with_joins_last(without_stacks(with_parts_apart(plain, given.book))))
+
+
+def take_offsets(given: Prepared) -> Prepared:
+    """Numbers that are added to a parameter, or to what it becomes by sums, are as if they were a part of it."""
+    graph, offsets = with_offsets(given.graph, given.book)
+    return replace(given, graph=graph, offsets=offsets)
 
 
 def measure_regions(given: Prepared) -> Prepared:

@@ -206,9 +206,9 @@ def _multiplied(flow: Flow, product: Node) -> str | None:
 
 
 def _source(flow: Flow, value: str) -> Node:
-    """The value that another one has the entries of, or these with a number added."""
+    """The value that another one has the entries of."""
     node = flow.graph.by_name[value]
-    while _keeps(flow, node) or node.name in flow.d.eq.shifted:
+    while _keeps(flow, node):
         node = flow.graph.by_name[next(iter(node.refs()))]
     return node
 
@@ -233,7 +233,7 @@ def _numbers(flow: Flow) -> Iterator[Radial]:
         found = [carriers for site in sites if site is not None and (carriers := _beside(flow, *site)) is not None]
         tensors = tuple(chain.from_iterable(carriers.tensors for carriers in found))
         if sites and len(found) == len(sites) and _are_alone(flow, found):
-            offset = flow.d.eq.offsets.get(node.target, 0.0)
+            offset = flow.d.eq.offset(node.target)
             yield Radial((node.target, *tensors), (-1, *(1 for _ in tensors)), offset=offset)
 
 
@@ -252,7 +252,7 @@ def _numbers_of_heads(flow: Flow) -> Iterator[Radial]:
         if all(tuple(leaf.frame for leaf in leading) == frames for _, leading in held):
             axes = (next(axis for axis, size in enumerate(node.shape) if size > 1), *(axis for axis, _ in held))
             powers, parts = (-1, *(1 for _ in held)), max(node.shape)
-            offset = flow.d.eq.offsets.get(node.target, 0.0)
+            offset = flow.d.eq.offset(node.target)
             yield Radial((node.target, *written.tensors), powers, parts=parts, axes=axes, offset=offset)
 
 
@@ -295,17 +295,14 @@ def _sites(flow: Flow, number: Node) -> Iterator[tuple[str, Node] | None]:
 
 
 def _uses(flow: Flow, name: str) -> Iterator[tuple[str, Node | None]]:
-    """Calls that do more with a value than to move its entries, and what each reads; None where that is an output.
-
-    The number that a model adds to a parameter before any use is a part of it.
-    """
+    """Calls that do more with a value than to move its entries, and what each reads; None where that is an output."""
     todo = [name]
     while todo:
         value = todo.pop()
         if value in flow.graph.outputs:
             yield value, None
         for user in flow.graph.users[value]:
-            if _keeps(flow, user) or user.name in flow.d.eq.shifted:
+            if _keeps(flow, user):
                 todo.append(user.name)
             else:
                 yield value, user

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from symgraph.inference.applied import Applied
-from symgraph.inference.carrying import dims_in
-from symgraph.inference.entry_numbers import laid_out
+from symgraph.inference.entry_numbers import dims_in, laid_out
 from symgraph.inference.flow import Flow
 from symgraph.ir import Node, Ref
 from symgraph.ir import Tensor as Meta

@@ -144,7 +144,7 @@ def _why_stuck(symmetry: SymmetryGraph, module: nn.Module, gain: AbsorbedGain, s
     if not gain.forward:
         return f"{gain.parameter} goes into what writes in front of it, not into what reads"
     if gain.parameter in symmetry.offsets:
-        return f"{symmetry.offsets[gain.parameter]:g} is added to {gain.parameter} before it multiplies"
+        return f"{symmetry.offsets[gain.parameter]} is added to {gain.parameter} before it multiplies"
     if not gain.parameter.endswith(".weight") or module.get_parameter(gain.parameter).shape != (space.size,):
         return f"{gain.parameter} is not the weight of a norm over the whole of it"
     return ""

@@ -394,7 +394,7 @@ def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> Tensor:
 
 def gain_of(symmetry: SymmetryGraph, state: Mapping[str, Tensor], name: str) -> Tensor:
     """What a gain multiplies by: the parameter, with the number that the model adds to it; shapes (n,)."""
-    return state[name].reshape(-1) + symmetry.offsets.get(name, 0.0)
+    return symmetry.shifted({name: state[name]})[name].reshape(-1)
 
 
 def rescale(symmetry: SymmetryGraph, gains: Iterable[AbsorbedGain], factor: Tensor) -> Rescale:

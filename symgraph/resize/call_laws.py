@@ -12,6 +12,7 @@ from torch import Tensor
 from symgraph.ir import Graph, Kind, Node
 from symgraph.resize.maps import Blocks, Widenings, narrowed
 from symgraph.resize.sparse import Rows
+from symgraph.symmetry.offsets import Offset
 from symgraph.symmetry.terms import Term
 from symgraph.tracing.interpreter import Interpreter
 
@@ -46,13 +47,13 @@ class Site:
 class Carried:
     """A value of the narrow model on its way into the wide one: embedded up to the factors of its blocks.
 
-    Without a site it is the wide model's own. `offset` is what the model adds to it before any use.
+    Without a site it is the wide model's own. `offset` is what the wide model adds to it before any use.
     """
 
     narrow: Tensor
     wide: Tensor
     site: Site | None = None
-    offset: float = 0.0
+    offset: Offset | None = None
 
     def unknowns(self) -> range:
         """Numbers of the unknowns of its blocks."""
@@ -62,7 +63,8 @@ class Carried:
         """The value in the wide model, with its factors."""
         if self.site is None or not self.wide.is_floating_point():
             return self.wide
-        return self.wide * self.site.factors(logs)[self.site.blocks.wide] - self.offset
+        value = self.wide * self.site.factors(logs)[self.site.blocks.wide]
+        return value if self.offset is None else self.offset.added(value, -1.0)
 
 
 Live = Mapping[str, Carried]

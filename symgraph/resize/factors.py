@@ -22,7 +22,7 @@ from symgraph.ir import Graph, Kind, Node
 from symgraph.ir import Tensor as Meta
 from symgraph.resize.call_laws import EXACT, Carried, Law, Site
 from symgraph.resize.lifting import Lifted
-from symgraph.resize.maps import Widenings, blocks_of, narrowed, wide_size, widen
+from symgraph.resize.maps import Widenings, blocks_of, narrowed, wide_size, widen, widened
 from symgraph.resize.sparse import least_change
 from symgraph.tracing.interpreter import Interpreter
 
@@ -94,9 +94,10 @@ class Factors:
         site = self.sites.get(name)
         if site is None:
             return Carried(self.own[node.target], self.own[node.target])
-        offset = self.narrow.offsets.get(node.target, 0.0) if node.kind is not Kind.CALL else 0.0
-        value = self.lifted.tensor(value + offset if offset else value, site.axes)
-        return Carried(value, widen(value, site.axes, self.maps), site, offset)
+        offset = self.narrow.offsets.get(node.target) if node.kind is not Kind.CALL else None
+        value = self.lifted.tensor(value if offset is None else offset.added(value), site.axes)
+        wide = None if offset is None else widened(offset, site.axes, self.maps)
+        return Carried(value, widen(value, site.axes, self.maps), site, wide)
 
     def wide_state(self) -> dict[str, Tensor]:
         """The parameters and buffers of the wide model, with their factors; foreign ones are left out."""
@@ -114,9 +115,10 @@ class Factors:
             site = self.sites.get(node.name)
             if site is None or name not in state or not _floats(node):
                 continue
-            offset = self.narrow.offsets.get(name, 0.0)
-            back = narrowed(state[name] + offset, site.axes, self.maps)
-            restored[name] = back / site.factors(self.logs)[site.blocks.narrow] - offset
+            offset = self.narrow.offsets.get(name)
+            full = state[name] if offset is None else widened(offset, site.axes, self.maps).added(state[name])
+            back = narrowed(full, site.axes, self.maps) / site.factors(self.logs)[site.blocks.narrow]
+            restored[name] = back if offset is None else offset.added(back, -1.0)
         return restored
 
     def solve(self) -> None:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from symgraph.errors import UsageError
 from symgraph.groups.rotations import ones_complement
 from symgraph.groups.ways import Way
 from symgraph.orbit.tensor_blocks import on_blocks
+from symgraph.symmetry.offsets import Offset
 from symgraph.symmetry.structure import Space
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term
 
@@ -113,6 +115,29 @@ def wide_size(term: Term, maps: Widenings) -> int:
 def widen(tensor: Tensor, axes: Sequence[Term], maps: Widenings) -> Tensor:
     """The tensor of the narrow model in the shape of the wide one, factors left out."""
     return rebuild(tensor, axes, maps, lambda term: term.size, _each(maps, Widening.forward))
+
+
+def widened(offset: Offset, axes: Sequence[Term], maps: Widenings) -> Offset:
+    """What the wide model adds to a parameter: a part of an axis has the number that it has in the narrow one.
+
+    Raises:
+        UsageError: a part has several.
+    """
+    if offset.number is not None:
+        return offset
+    term, line = axes[offset.axis], [number for count, number in offset.runs for _ in range(count)]
+    runs, start = list[tuple[int, float]](), 0
+    for part in term.parts if isinstance(term, Concat) and not term.order else (term,):
+        numbers = {*line[start : start + part.size]}
+        if len(numbers) > 1:
+            raise UsageError(
+                "a parameter cannot be made wider",
+                cause=f"{offset} is added to entries that stand in one part of its axis",
+                remedy="choose models of one width",
+            )
+        runs.append((wide_size(part, maps), numbers.pop()))
+        start += part.size
+    return replace(offset, runs=tuple(runs))
 
 
 def narrowed(tensor: Tensor, axes: Sequence[Term], maps: Widenings) -> Tensor:

@@ -21,6 +21,7 @@ from symgraph.groups.map_class import MapClass
 from symgraph.io.shown import Shown
 from symgraph.ir import Graph
 from symgraph.symmetry.found_families import Families
+from symgraph.symmetry.offsets import Offset
 from symgraph.symmetry.terms import Leaf, Term, leaves
 
 
@@ -197,7 +198,7 @@ class Structure(Families):
     terms: dict[str, tuple[Term, ...]]
     gains: tuple[AbsorbedGain, ...] = ()
     values: dict[str, tuple[Term, ...]] = field(default_factory=dict)
-    offsets: dict[str, float] = field(default_factory=dict)
+    offsets: dict[str, Offset] = field(default_factory=dict)
     stacks: tuple[Stack, ...] = ()
     twins: tuple[Stack, ...] = ()
     partial: tuple[str, ...] = ()
@@ -371,7 +372,7 @@ class Structure(Families):
     def shifted(self, state: Mapping[str, Tensor], sign: float = 1.0) -> dict[str, Tensor]:
         """The state with every offset added, so that the group acts linearly; with sign -1 taken off again."""
         return {
-            name: tensor + sign * self.offsets[name] if name in self.offsets else tensor
+            name: self.offsets[name].added(tensor, sign) if name in self.offsets else tensor
             for name, tensor in state.items()
         }
 

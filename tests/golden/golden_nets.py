@@ -98,6 +98,20 @@ class Alternating(nn.Module):
         return result
 
 
+class Modulated(nn.Module):
+    """A norm whose gain and bias are made of a condition, the gain as its difference from one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.make, self.write = nn.Linear(3, 4), nn.Linear(2, 8), nn.Linear(4, 2)
+        self.example_inputs = torch.zeros(2, 3), torch.zeros(2, 2)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.make(condition).chunk(2, -1)
+        result: Tensor = self.write(nn.functional.rms_norm(self.read(x), (4,)) * (1 + scale) + shift)
+        return result
+
+
 def gated() -> Gated:
     return Gated()
 
@@ -124,3 +138,7 @@ def taken() -> Taken:
 
 def padded() -> Padded:
     return Padded()
+
+
+def modulated() -> Modulated:
+    return Modulated()

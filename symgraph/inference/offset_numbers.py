@@ -1,0 +1,336 @@
+"""Numbers that a model adds to what it has learned, before anything else reads it: as if they were learned as well.
+
+A gain that is stored as its difference from one, `x * (1 + g)`, is one in all that it does; so is the part of a linear
+map that makes the gain of a modulated norm, `x * (1 + scale) + shift`. Where every use of an entry of a parameter adds
+one number to what becomes of it, the number is taken out of the graph, and the group acts on the entry with the
+number added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from symgraph.inference.entry_numbers import compact, dims_in, is_constant, laid_out, moved, stands_anywhere
+from symgraph.inference.structural import KEEPING
+from symgraph.ir import Graph, Kind, Node, Ref, map_refs
+from symgraph.ir import Tensor as Meta
+from symgraph.rules.binding import Binding
+from symgraph.rules.book import RuleBook
+from symgraph.rules.facts import Facts
+from symgraph.rules.schema import Rule
+from symgraph.symmetry.offsets import Offset
+from symgraph.tracing.arguments import arguments
+from symgraph.tracing.naming import numbering
+from symgraph.tracing.normalize import without_dead_calls, without_identities
+
+_MOVING = KEEPING | {"slice", "select", "split", "unbind", "getitem"}
+_SUMS = frozenset({"aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar"})
+_FROM_NUMBER = "aten.rsub.Scalar"
+_PRODUCT, _SUM = "aten.mul.Tensor", "aten.add.Tensor"
+_SAME, _MINUS = "aten.alias.default", "aten.neg.default"
+
+
+@dataclass(frozen=True, slots=True)
+class _Adding:
+    """A call that adds a number to one value, and what is left to be done without it.
+
+    In `x + x * s` the number is one, `taken` stands between `value` and the sum, and the product is left.
+    """
+
+    node: Node
+    value: str
+    number: float
+    left: Node
+    taken: str = ""
+
+
+@dataclass
+class _Way:
+    """What becomes of the entries of a parameter, counted from one, in the values that they reach.
+
+    `summed` are the values in which they have been added to something else, `adding` the calls that add a number to
+    them, `raw` the values of which anything else is read.
+    """
+
+    entries: dict[str, Tensor] = field(default_factory=dict)
+    summed: set[str] = field(default_factory=set)
+    adding: list[_Adding] = field(default_factory=list)
+    raw: list[str] = field(default_factory=list)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the parameter is used by itself anywhere."""
+        return not {*self.raw, *(one.value for one in self.adding)} <= self.summed
+
+
+def with_offsets(graph: Graph, book: RuleBook) -> tuple[Graph, dict[str, Offset]]:
+    """The graph without numbers that parameters can be stored with, and what has to be added to each of these."""
+    numbers, offsets = _Numbers(graph, book), dict[str, Offset]()
+    taken, changed = list[_Adding](), set[str]()
+    for name in numbers.parameters() if numbers.adding else ():
+        way = numbers.way(name, {one.node.name for one in taken})
+        added, adding = _settled(way, graph.by_name[name].shape)
+        own = _offset(added, way.is_direct) if adding else None
+        if own is not None:
+            offsets[graph.by_name[name].target] = own
+            taken += adding
+            changed |= _changed(way, added)
+    return (_without(graph, changed, taken), offsets) if offsets else (graph, {})
+
+
+def _settled(way: _Way, shape: tuple[int, ...]) -> tuple[Tensor, list[_Adding]]:
+    """The number for each entry, and the calls that add it: each to entries that no use wants anything else of."""
+    adding = list(way.adding)
+    while True:
+        seen = [*way.raw, *(one.value for one in way.adding if one not in adding)]
+        wanted = torch.full((int(torch.Size(shape).numel()) + 1,), torch.nan, dtype=torch.float64)
+        for one in adding:
+            at = _places(way.entries[one.value])
+            number = torch.tensor(one.number, dtype=torch.float64)
+            wanted[at] = torch.where(wanted[at].isnan() | (wanted[at] == number), number, torch.inf)
+        for value in seen:
+            wanted[_places(way.entries[value])] = torch.inf
+        wanted[0] = torch.inf
+        kept = [one for one in adding if bool(wanted[_places(way.entries[one.value])].isfinite().all())]
+        if len(kept) == len(adding):
+            return torch.where(wanted.isfinite(), wanted, 0.0)[1:].reshape(shape), kept
+        adding = kept
+
+
+def _places(entries: Tensor) -> Tensor:
+    """The entries of a parameter that stand anywhere; nothing is counted as 0."""
+    (held,) = compact([entries])
+    return torch.tensor(sorted({*held.flatten().tolist()}), dtype=torch.long)
+
+
+def _offset(numbers: Tensor, direct: bool) -> Offset | None:
+    """The numbers as runs along one axis; those of a parameter that is used by itself have to be one."""
+    if bool((numbers == numbers.flatten()[0]).all()):
+        return Offset(0, ((numbers.shape[0] if numbers.dim() else 1, float(numbers.flatten()[0])),))
+    varying = [i for i in range(numbers.dim()) if not bool((numbers == numbers.narrow(i, 0, 1)).all())]
+    if direct or len(varying) != 1:
+        return None
+    (axis,) = varying
+    line = numbers.movedim(axis, 0).reshape(numbers.shape[axis], -1)[:, 0]
+    return Offset(axis, tuple((len(list(run)), number) for number, run in groupby(line.tolist())))
+
+
+def _changed(way: _Way, numbers: Tensor) -> set[str]:
+    """The values that hold entries to which numbers are added."""
+    line = torch.cat([numbers.new_zeros(1), numbers.flatten()])
+    return {name for name, entries in way.entries.items() if bool(line[_places(entries)].any())}
+
+
+def _without(graph: Graph, changed: set[str], taken: list[_Adding]) -> Graph:
+    """The graph without these calls; values that are others for it have other names."""
+    fresh = numbering(graph.by_name.keys())
+    calls = [graph.by_name[name] for name in sorted(changed) if graph.by_name[name].kind is Kind.CALL]
+    several = [graph.by_name[next(node.refs())] for node in calls if node.target == "getitem"]
+    names = {node.name: fresh(f"{node.name}_offset") for node in dict.fromkeys((*calls, *several))}
+    left = {one.node.name: one.left for one in taken}
+
+    def renamed(ref: Ref) -> Ref:
+        return Ref(names.get(ref.name, ref.name))
+
+    nodes = [left.get(node.name, node) for node in graph.nodes]
+    moved = [
+        replace(n, name=names.get(n.name, n.name), args=map_refs(n.args, renamed), kwargs=map_refs(n.kwargs, renamed))
+        for n in nodes
+    ]
+    outputs = tuple(names.get(name, name) for name in graph.outputs)
+    return without_identities(without_dead_calls(replace(graph, nodes=tuple(moved), outputs=outputs)))
+
+
+# -- which ---------------------------------------------------------------------------------------------------------
+
+
+def _adding(node: Node, graph: Graph) -> _Adding | None:
+    """A call that adds a number to a value, also as the product in `x + x * s`, which adds one to s."""
+    given = arguments(node) or {}
+    value, other, alpha = (given.get(name) for name in ("self", "other", "alpha"))
+    if node.target in _SUMS and isinstance(value, Ref) and isinstance(other, int | float):
+        number = float(other) * float(alpha or 0) * (-1 if "sub" in node.target else 1)
+        return _Adding(node, value.name, number, replace(node, target=_SAME, args=(value,), kwargs=()))
+    if node.target == _FROM_NUMBER and isinstance(value, Ref) and isinstance(other, int | float) and alpha == 1:
+        return _Adding(node, value.name, -float(other), replace(node, target=_MINUS, args=(value,), kwargs=()))
+    if node.target != _SUM or alpha != 1 or not isinstance(value, Ref) or not isinstance(other, Ref):
+        return None
+    ways = (_one_added(node, one.name, by.name, graph) for one, by in ((value, other), (other, value)))
+    return next((way for way in ways if way is not None), None)
+
+
+def _one_added(node: Node, value: str, product: str, graph: Graph) -> _Adding | None:
+    by = graph.by_name[product]
+    factors = list(by.refs()) if by.target == _PRODUCT and len(by.args) == 2 and not by.kwargs else []
+    alone = graph.users[product] == (node,) and product not in graph.outputs
+    if len(factors) != 2 or factors.count(value) != 1 or not alone or by.shape != graph.by_name[value].shape:
+        return None
+    (scale,) = (factor for factor in factors if factor != value)
+    return _Adding(node, scale, 1.0, replace(node, target=_PRODUCT, args=by.args, kwargs=()), product)
+
+
+def _is_sum(rule: Rule, operand: str) -> bool:
+    """Whether an operand is added to the result, other than as the bias of a norm, which says where its plane lies."""
+    normed = rule.gain or rule.centred or rule.statistics
+    return not normed and (operand == rule.adds or rule.shift.get(operand) == "output")
+
+
+class _Numbers:
+    """Which parameters reach a call that adds a number, and how."""
+
+    def __init__(self, graph: Graph, book: RuleBook) -> None:
+        self.graph, self.book = graph, book
+        self.bindings: dict[str, Binding | None] = {}
+
+    @cached_property
+    def adding(self) -> dict[str, _Adding]:
+        """Calls that add a number to a value, by their names."""
+        found = (_adding(node, self.graph) for node in self.graph.calls)
+        return {one.node.name: one for one in found if one is not None and self._multiplies(one)}
+
+    @cached_property
+    def products(self) -> dict[str, _Adding]:
+        """The products that these take with them."""
+        return {one.taken: one for one in self.adding.values() if one.taken}
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What producers say of operands."""
+        return Facts(self.graph)
+
+    def parameters(self) -> list[str]:
+        """Parameters that reach a call that adds a number; what is nothing but a parameter first."""
+        found: dict[str, int] = {}
+        todo = [(one.value, 0) for one in self.adding.values()]
+        seen: set[str] = set()
+        while todo:
+            name, depth = todo.pop()
+            node = self.graph.by_name[name]
+            if name in seen:
+                continue
+            seen.add(name)
+            if node.kind is Kind.PARAMETER:
+                found.setdefault(name, depth)
+            elif node.kind is Kind.CALL:
+                todo += [(ref, depth + 1) for ref in dict.fromkeys(node.refs()) if self._hands_on(node, ref)]
+        return sorted(found, key=lambda name: found[name])
+
+    def _multiplies(self, one: _Adding) -> bool:
+        """Whether what a number is added to does nothing but multiply: families read values of what is added."""
+        todo = [] if one.taken else [one.node.name]
+        while todo:
+            value = todo.pop()
+            if value in self.graph.outputs:
+                return False
+            for user in self.graph.users[value]:
+                if self._structure(user) in _MOVING and len(list(user.refs())) == 1:
+                    todo.append(user.name)
+                elif not self._is_factor(user, value):
+                    return False
+        return True
+
+    def _is_factor(self, node: Node, value: str) -> bool:
+        """Whether a call multiplies something by a value."""
+        binding = self._binding(node)
+        if binding is None or list(node.refs()).count(value) != 1:
+            return False
+        if node.target == _PRODUCT:
+            return len(list(node.refs())) == 2
+        operands = [k for k, (ref, _) in binding.operands.items() if ref.name == value]
+        return operands[0] in (binding.rule.gain, *binding.rule.shift.values()) if len(operands) == 1 else False
+
+    def _hands_on(self, node: Node, value: str) -> bool:
+        if node.name in self.adding or node.name in self.products:
+            return False
+        if self._structure(node):
+            return self._structure(node) in _MOVING and len(list(node.refs())) == 1
+        return self._added(node, value) is not None
+
+    def _binding(self, node: Node) -> Binding | None:
+        if node.name not in self.bindings:
+            self.bindings[node.name] = self.book.binding(node, self.graph)
+        return self.bindings[node.name]
+
+    def _structure(self, node: Node) -> str:
+        binding = self._binding(node)
+        return (binding.rule.structure or "") if binding is not None else ""
+
+    def _added(self, node: Node, value: str) -> str | None:
+        """The operand of a call that is added to its one result as it is, as it has been proven there."""
+        binding = self._binding(node)
+        if binding is None or not isinstance(node.result, Meta) or list(node.refs()).count(value) != 1:
+            return None
+        operands = [k for k, (ref, _) in binding.operands.items() if ref.name == value]
+        if len(operands) != 1 or not _is_sum(binding.rule, operands[0]):
+            return None
+        held = self.book.proof(binding, node, self.graph, self.facts).rule
+        return operands[0] if _is_sum(held, operands[0]) else None
+
+    def way(self, name: str, taken: Set[str]) -> _Way:
+        """Where the entries of a parameter go until anything else is done with them than to add to them.
+
+        Args:
+            taken: calls that add no number any more.
+        """
+        way, shape = _Way(), self.graph.by_name[name].shape
+        count = torch.Size(shape).numel()
+        way.entries[name] = torch.arange(1, count + 1, dtype=torch.float64).reshape(shape)
+        for value in (name, *(node.name for node in self.graph.calls)):
+            if value in way.entries:
+                self._go_on(way, value, taken)
+        return way
+
+    def _go_on(self, way: _Way, value: str, taken: Set[str]) -> None:
+        """What all that reads a value does with the entries there."""
+        if value in self.graph.outputs:
+            way.raw.append(value)
+        for user in self.graph.users[value]:
+            one = self.adding.get(user.name) or self.products.get(user.name)
+            if one is not None and one.value == value and one.node.name not in taken:
+                way.adding.append(one)
+            elif one is not None or not self._passed(way, value, user):
+                way.raw.append(value)
+
+    def _passed(self, way: _Way, value: str, user: Node) -> bool:
+        """Whether a call hands entries on, each to places of its own; where it does, they are noted there."""
+        entries, summed = way.entries[value], value in way.summed
+        if user.name in way.entries:
+            # Entries come together with others of the same parameter.
+            way.raw.append(user.name)
+            return False
+        structure = self._structure(user)
+        operand = None if structure else self._added(user, value)
+        if structure in _MOVING and not isinstance(user.result, Meta):
+            for part in self.graph.users[user.name]:
+                self._note(way, part.name, moved(self.graph, (user, part), {value: entries}), summed)
+        elif structure in _MOVING and len(list(user.refs())) == 1:
+            self._note(way, user.name, moved(self.graph, (user,), {value: entries}), summed)
+        elif operand is not None:
+            added = self._in_result(user, operand, entries)
+            if added is None:
+                return False
+            self._note(way, user.name, added, True)
+        else:
+            return False
+        return True
+
+    def _note(self, way: _Way, value: str, entries: Tensor, summed: bool) -> None:
+        if stands_anywhere(entries):
+            way.entries[value] = entries
+            way.summed |= {value} if summed else set()
+
+    def _in_result(self, node: Node, operand: str, entries: Tensor) -> Tensor | None:
+        """Where entries of what is added stand in the result; None where it does not say which of them does."""
+        binding = self._binding(node)
+        if binding is None:
+            return None
+        tokens, result = binding.operands[operand][1], binding.results[0]
+        kept = {token.name for token in result}
+        told = all(is_constant(entries, i) for i, token in enumerate(tokens) if token.name not in kept)
+        return laid_out(entries, dims_in(result, tokens), node.shape) if told else None
