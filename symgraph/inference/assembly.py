@@ -10,7 +10,7 @@ from symgraph.groups.lattice import RIGID, SymmetryClass
 from symgraph.inference.claims import Ref
 from symgraph.inference.described import Described
 from symgraph.inference.fibres import fibres
-from symgraph.inference.glued import entry_by_entry
+from symgraph.inference.glued import Pieces, entry_by_entry
 from symgraph.inference.names import CROSS, Unnamed, name_spaces
 from symgraph.inference.shifts import find_families
 from symgraph.inference.spaces import SpaceDraft, Spaces
@@ -61,7 +61,7 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         draft.eq.prepared.traced,
         tuple(_spaces(described)),
         tuple(_frames(spaces)),
-        {name: axes for name, axes in terms.items() if name not in glued},
+        {name: axes for name, axes in terms.items() if name not in glued} | _members(glued, terms),
         tuple(gain.absorbed for gain in draft.gains),
         values=_numbered(spaces.values, spaces.kept),
         offsets=dict(draft.eq.prepared.offsets),
@@ -74,6 +74,13 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         glued=tuple(own.glued(terms[name]) for name, own in glued.items()),
         **{family.name: getattr(described.families, family.name) for family in fields(described.families)},
     )
+
+
+def _members(glued: Mapping[str, Pieces], terms: Mapping[str, tuple[Term, ...]]) -> dict[str, tuple[Term, ...]]:
+    """The terms of parameters that the group acts on in another form."""
+    return {
+        member: own.terms_of_member(terms[name], terms[member]) for name, own in glued.items() for member in own.members
+    }
 
 
 # -- names -----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
-"""Parameters that are put together before anything else reads them, and act as one tensor.
+"""Parameters that the group acts on in another form: several put together as one tensor, one by its parts.
 
 `cat([a, b])` of parameters that nothing reads by themselves is a parameter in pieces. Read as it stands, each piece has
 spaces of its own: less than the whole has where the pieces end inside of a head or of parts that take turns, or are
 parts of one stream. Read as one parameter it is like any other; what was found of its entries is then said of the
 pieces'.
+
+A parameter whose parts along an axis are picked by all that reads it, `w[0], w[1], w[2]` of a stack of maps to queries,
+keys and values, has in each part an axis of its own: it is read as one with the parts side by side along that axis.
+Which of its axes that is nothing tells beforehand, so that each is tried.
 """
 
 from __future__ import annotations
@@ -14,16 +18,20 @@ from itertools import accumulate
 
 import torch
 
-from symgraph.ir import Graph, Kind, Node
+from symgraph.ir import Graph, Kind, Node, Ref, Tensor, resized
 from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Constant, Hop, Share, nested
 from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.part_by_part import Layout
 from symgraph.symmetry.structure import Glued
 from symgraph.symmetry.terms import Leaf, Term, leaves, over_leaves
 from symgraph.tracing.arguments import arguments
+from symgraph.tracing.normalize import without_dead_calls
+from symgraph.tracing.picks import Picked, picked
 
 _CAT = "aten.cat.default"
+_RESHAPES = frozenset({"aten.view.default", "aten.reshape.default", "aten.flatten.using_ints"})
 _ENTRY = Leaf(-1, -1, False, 1)
 
 
@@ -34,10 +42,16 @@ class Pieces:
     members: tuple[str, ...]
     axis: int
     sizes: tuple[int, ...]
+    laid: Layout | None = None
 
     def glued(self, terms: tuple[Term, ...]) -> Glued:
         """The tensor that they are pieces of."""
-        return Glued(self.members, self.axis, self.sizes, terms)
+        return Glued(self.members, self.axis, self.sizes, terms, self.laid)
+
+    def terms_of_member(self, terms: tuple[Term, ...], rigid: tuple[Term, ...]) -> tuple[Term, ...]:
+        """The terms of a parameter part by part along its own axes, of those of the whole; others are rigid."""
+        own = {} if self.laid is None else self.laid.own
+        return tuple(terms[own[axis]] if axis in own else term for axis, term in enumerate(rigid))
 
     def entry(self, at: int) -> tuple[str, int]:
         """The parameter that a position along the axis belongs to, and the position there."""
@@ -46,9 +60,64 @@ class Pieces:
         return self.members[number], at - ends[number]
 
 
-def putting_together(graph: Graph) -> frozenset[str]:
+# What is read in another form: calls that put parameters together, and parameters, with the form.
+Ways = Mapping[str, Pieces]
+
+
+def putting_together(graph: Graph) -> Ways:
     """The calls that put parameters together which nothing else reads."""
-    return frozenset(node.name for node in graph.calls if _pieces(node, graph) is not None)
+    found = ((node.name, _pieces(node, graph)) for node in graph.calls)
+    return {name: pieces for name, pieces in found if pieces is not None}
+
+
+def in_parts(graph: Graph) -> Iterator[Ways]:
+    """Parameters of which all that reads them picks parts along one axis, with each axis that these may stand along."""
+    flattened = ((node.name, _flattened(node, graph)) for node in graph.parameters.values())
+    yield {name: way for name, way in flattened if way is not None}
+    axes = {node.name: axis for node in graph.parameters.values() if (axis := _parts(node, graph)) is not None}
+    ranks = max((len(graph.by_name[name].shape) for name in axes), default=0)
+    for inside in range(1, ranks - 1):
+        for last in (False, True):
+            ways = {name: _laid(graph.by_name[name], axis, inside, last) for name, axis in axes.items()}
+            yield {name: way for name, way in ways.items() if way is not None}
+
+
+def _parts(node: Node, graph: Graph) -> int | None:
+    """The axis along which parts of a parameter are picked one by one, if nothing else is done with it."""
+    picks = [found for user in graph.users[node.name] for found in _picks(user, graph)]
+    axes = {pick.axis for pick in picks if pick is not None and pick.count == 1}
+    alone = picks and None not in picks and node.name not in graph.outputs and len(node.shape) > 2
+    return axes.pop() if alone and len(axes) == 1 and all(pick.count == 1 for pick in picks if pick) else None
+
+
+def _flattened(node: Node, graph: Graph) -> Pieces | None:
+    """A parameter of which all that reads it makes neighbouring axes one, the others as they are, in one way."""
+    users = graph.users[node.name]
+    shapes = (
+        {user.shape if user.target in _RESHAPES else () for user in users} if node.name not in graph.outputs else set()
+    )
+    rank = len(node.shape)
+    layouts = (Layout(node.shape, at, at, inside) for at in range(rank) for inside in range(1, rank - at))
+    found = next((way for way in layouts if shapes == {way.flat} and rank > 2 and len(way.flat) > 1), None)
+    return None if found is None else Pieces((node.target,), found.before, (found.flat[found.before],), found)
+
+
+def _picks(user: Node, graph: Graph) -> list[Picked | None]:
+    """What a call picks, or each of its results."""
+    return [picked(node, graph.by_name) for node in (graph.users[user.name] if _is_several(user) else (user,))]
+
+
+def _is_several(node: Node) -> bool:
+    return isinstance(node.result, tuple)
+
+
+def _laid(node: Node, axis: int, inside: int, last: bool) -> Pieces | None:
+    """The parts of a parameter side by side along the first of its other axes, so many of them, or along the last."""
+    rest = len(node.shape) - 1
+    if inside >= rest:
+        return None
+    way = Layout(node.shape, axis, rest - inside if last else 0, inside)
+    return Pieces((node.target,), way.before, (way.flat[way.before],), way)
 
 
 def _pieces(node: Node, graph: Graph) -> Pieces | None:
@@ -61,27 +130,67 @@ def _pieces(node: Node, graph: Graph) -> Pieces | None:
     return Pieces(tuple(n.target for n in read), axis, tuple(n.shape[axis] for n in read))
 
 
-def with_glued(graph: Graph, calls: frozenset[str]) -> tuple[Graph, dict[str, Pieces]]:
-    """The graph with some calls that put parameters together as parameters, and the pieces of each under its name."""
+def with_glued(graph: Graph, ways: Ways) -> tuple[Graph, dict[str, Pieces]]:
+    """The graph with what some calls put together, and parameters part by part, as parameters; these by their names."""
     found, nodes = dict[str, Pieces](), list[Node]()
     for node in graph.nodes:
-        own = _pieces(node, graph) if node.name in calls else None
+        own = ways.get(node.name)
         if own is None:
-            nodes.append(node)
+            nodes += _part(node, graph, ways)
             continue
         name = own.glued(()).name
         found[name] = own
-        nodes.append(replace(node, kind=Kind.PARAMETER, target=name, args=(), kwargs=()))
-    return replace(graph, nodes=tuple(nodes)), found
+        whole = replace(node, kind=Kind.PARAMETER, target=name, args=(), kwargs=())
+        if own.laid is None:
+            nodes.append(whole)
+        else:
+            shape = replace(_tensor(node), shape=own.laid.flat)
+            nodes += (node, replace(whole, name=_whole_name(node.name), result=shape))
+    return without_dead_calls(replace(graph, nodes=tuple(nodes))) if found else graph, found
+
+
+def _part(node: Node, graph: Graph, ways: Ways) -> Iterator[Node]:
+    """A call, or the part of a parameter that it picks as a slice of the parameter with its parts side by side."""
+    read = next(node.refs(), "") if node.target in _RESHAPES else ""
+    if read in ways and ways[read].laid is not None:
+        yield replace(node, args=(Ref(_whole_name(read)), node.shape), target="aten.reshape.default", kwargs=())
+        return
+    pick = picked(node, graph.by_name) if node.kind is Kind.CALL else None
+    layout = ways[pick.source.name].laid if pick is not None and pick.source.name in ways else None
+    if pick is None or layout is None:
+        yield node
+        return
+    at, size = layout.before, layout.flat[layout.before] // layout.shape[layout.parts]
+    args = (Ref(_whole_name(pick.source.name)), at, pick.start * size, (pick.start + 1) * size)
+    shape = resized(layout.flat, at, size)
+    slice_ = replace(node, target="aten.slice.Tensor", args=args, kwargs=(), name=f"{node.name}_part")
+    yield replace(slice_, result=replace(_tensor(node), shape=shape))
+    yield replace(node, target="aten.reshape.default", args=(Ref(slice_.name), node.shape), kwargs=())
+
+
+def _whole_name(name: str) -> str:
+    return f"{name}_in_parts"
+
+
+def _tensor(node: Node) -> Tensor:
+    if not isinstance(node.result, Tensor):
+        raise TypeError(f"{node.name} is no tensor")
+    return node.result
 
 
 def is_apart(symmetry: SymmetryGraph) -> bool:
     """Whether nothing but spaces of their own is said of tensors in pieces, nor of frames that they have."""
     families = (getattr(symmetry, family.name) for family in fields(Families))
     said = (*symmetry.gains, *symmetry.stacks, *families, tuple(symmetry.offsets))
-    held = {leaf.frame for whole in symmetry.glued for term in whole.terms for leaf in leaves(term)}
+    held = {leaf.frame for whole in symmetry.glued for term in _alone(whole) for leaf in leaves(term)}
     named = {*nested(said, str)}.isdisjoint(whole.name for whole in symmetry.glued)
     return named and held.isdisjoint(_moved_as_a_frame(symmetry))
+
+
+def _alone(whole: Glued) -> list[Term]:
+    """The terms of a tensor in pieces that none of these has."""
+    own = () if whole.laid is None else whole.laid.own.values()
+    return [term for axis, term in enumerate(whole.terms) if axis not in own]
 
 
 def _moved_as_a_frame(symmetry: SymmetryGraph) -> Iterator[int]:

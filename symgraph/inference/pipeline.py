@@ -14,7 +14,7 @@ from symgraph.inference.collect import collect
 from symgraph.inference.exchange import exchanges, joined
 from symgraph.inference.explained import explain_calls, suppose_branches
 from symgraph.inference.frames import find_frames
-from symgraph.inference.glued import is_apart, putting_together, with_glued
+from symgraph.inference.glued import Ways, in_parts, is_apart, putting_together, with_glued
 from symgraph.inference.kept_symmetry import keep_symmetry, kept_symmetry, key_of
 from symgraph.inference.prepared import (
     Order,
@@ -117,13 +117,11 @@ def infer(
 
 def _inferred(graph: Graph, book: RuleBook, order: Order | None) -> SymmetryGraph:
     symmetry: SymmetryGraph = run(graph, book, order=order)
-    glued = putting_together(graph)
-    if glued:
-        whole: SymmetryGraph = run(graph, book, order=order, glued=glued)
-        if is_apart(whole) and whole.dimension().number > symmetry.dimension().number:
-            symmetry = whole
-        else:
-            glued = frozenset()
+    glued: Ways = {}
+    for ways in (putting_together(graph), *in_parts(graph)):
+        whole: SymmetryGraph | None = run(graph, book, order=order, glued={**glued, **ways}) if ways else None
+        if whole is not None and is_apart(whole) and whole.dimension().number > symmetry.dimension().number:
+            symmetry, glued = whole, {**glued, **ways}
     closed = with_unread(symmetry)
     if closed is None:
         return symmetry
@@ -138,19 +136,19 @@ def run(
     *,
     order: Order | None = None,
     read: Graph | None = None,
-    glued: frozenset[str] = frozenset(),
+    glued: Ways | None = None,
 ) -> Any:
     """The value of a stage, which is immutable and prints.
 
     Args:
         read: what is read in the place of the traced graph, which the result stays on.
-        glued: calls that put parameters together, which are read as one parameter.
+        glued: what is read in another form: parameters that are put together, or part by part.
 
     Raises:
         UsageError: there is no stage of that name.
     """
     stages = stages_until(until)
-    together, pieces = with_glued(read or graph, glued)
+    together, pieces = with_glued(read or graph, glued or {})
     value: Any = Prepared(graph, rules or default_rules(), together, order, glued=pieces)
     with uncollected():
         for stage in counted(_log, stages, len(stages), "inferring, stage"):

@@ -128,7 +128,9 @@ class _Writer:
 
     def _remarks(self) -> Iterator[str]:
         whole = self.symmetry.whole_of.get(self.name)
-        if isinstance(whole, Glued):
+        if isinstance(whole, Glued) and whole.laid is not None:
+            yield f"its parts along axis {whole.laid.parts} are read by themselves, and stand side by side here"
+        elif isinstance(whole, Glued):
             yield f"it is a piece of this: {shorten(whole.members)} put together along axis {whole.axis}"
         if any(isinstance(part, Concat) and part.order for part in _parts(self.symmetry.terms_of(self.name))):
             yield "the parts of a sum stand in another order along the axis"

@@ -89,6 +89,8 @@ def _glued(symmetry: Structure) -> Iterator[str]:
 def _fits(whole: Glued, state: Mapping[str, Node]) -> bool:
     """Whether pieces of these sizes along the axis make up the whole, and are as large as the parameters."""
     shape = tuple(term.size for term in whole.terms)
+    if whole.laid is not None:
+        return shape == whole.laid.flat and all(state[n].shape == whole.laid.shape for n in whole.members if n in state)
     if len(whole.sizes) != len(whole.members) or not 0 <= whole.axis < len(shape):
         return False
     pieces = zip(whole.members, whole.sizes, strict=True)

@@ -22,6 +22,7 @@ from symgraph.io.shown import Shown
 from symgraph.ir import Graph
 from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.offsets import Offset
+from symgraph.symmetry.part_by_part import Layout
 from symgraph.symmetry.terms import Leaf, Term, leaves
 
 
@@ -158,26 +159,31 @@ class Stack:
 class Glued:
     """Parameters that a model puts together along an axis before it reads them: they are pieces of one tensor.
 
-    `sizes` are their lengths along it. The group acts on the whole tensor, which has these terms.
+    `sizes` are their lengths along it. The group acts on the whole tensor, which has these terms. A single one is a
+    parameter whose parts along an axis are read by themselves; the group acts on it as `laid`, and it has
+    terms of its own along the other axes.
     """
 
     members: tuple[str, ...]
     axis: int
     sizes: tuple[int, ...]
     terms: tuple[Term, ...]
+    laid: Layout | None = None
 
     @property
     def name(self) -> str:
         """What the tensors are called together."""
+        if self.laid is not None:
+            return f"{self.members[0]} part by part"
         return f"{self.members[0]} and {len(self.members) - 1} beside it"
 
     def whole(self, tensors: Sequence[Tensor]) -> Tensor:
         """The tensor that they are pieces of."""
-        return torch.cat(list(tensors), self.axis)
+        return torch.cat(list(tensors), self.axis) if self.laid is None else self.laid.laid(tensors[0])
 
     def apart(self, whole: Tensor) -> Sequence[Tensor]:
         """The pieces of such a whole."""
-        return torch.split(whole, list(self.sizes), self.axis)
+        return torch.split(whole, list(self.sizes), self.axis) if self.laid is None else (self.laid.back(whole),)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,132 @@
+"""One parameter that holds several maps, read part by part: each part has axes of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from function_nets import Net, error, spread
+from torch import Tensor, nn
+
+import symgraph
+from symgraph import infer
+from symgraph.prove.audit import audit
+from symgraph.prove.verify import random_transform, settled_names
+from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.tracing import state_of, trace
+
+D, HEADS, INSIDE = 6, 2, 3
+WIDE = HEADS * INSIDE
+X = torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(3))
+Maps = Callable[[Any, Tensor], tuple[Tensor, ...]]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (t.reshape(*t.shape[:2], HEADS, INSIDE).transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def net(maps: Maps, *shape: int, gains: bool = False, **parts: Tensor) -> nn.Module:
+    """A block of attention whose weights are made by `maps` of a parameter of this shape, and a gated layer."""
+
+    def forward(self: Any, x: Tensor) -> Any:
+        norms = [lambda h, g=g: F.rms_norm(h, (D,), g) for g in ((self.g, self.h) if gains else (None, None))]
+        h = self.i(x)
+        h = h + self.p(attention(*maps(self, norms[0](h))))
+        h = h + self.d(F.gelu(self.u(norms[1](h))))
+        return self.o(h)
+
+    learned = {"g": torch.rand(D), "h": torch.rand(D)} if gains else {}
+    ends = {"i": nn.Linear(8, D), "o": nn.Linear(D, 9), "u": nn.Linear(D, 7), "d": nn.Linear(7, D)}
+    return Net(forward, **ends, **learned, **parts, p=nn.Linear(WIDE, D), w=torch.randn(*shape) / 2)
+
+
+def side_by_side(s: Any, h: Tensor) -> tuple[Tensor, ...]:
+    made = F.linear(h, s.w.flatten(end_dim=1))
+    return made.view(*h.shape[:2], 3 * HEADS, INSIDE).chunk(3, dim=-2)
+
+
+def heads_side_by_side(s: Any, h: Tensor) -> tuple[Tensor, ...]:
+    return tuple(part.flatten(-2) for part in side_by_side(s, h))
+
+
+CASES: dict[str, Callable[[], nn.Module]] = {
+    "by number": lambda: net(lambda s, h: tuple(F.linear(h, s.w[n]) for n in range(3)), 3, WIDE, D),
+    "unbind": lambda: net(lambda s, h: tuple(F.linear(h, w) for w in s.w.unbind(0)), 3, WIDE, D),
+    "from the other side": lambda: net(lambda s, h: tuple(h @ s.w[n] for n in range(3)), 3, D, WIDE),
+    "the axis in the middle": lambda: net(lambda s, h: tuple(F.linear(h, s.w[:, n]) for n in range(3)), WIDE, 3, D),
+    "heads and their inside": lambda: net(
+        lambda s, h: tuple(torch.einsum("btd,hed->bthe", h, s.w[n]).flatten(2) for n in range(3)), 3, HEADS, INSIDE, D
+    ),
+    "flattened": lambda: net(lambda s, h: F.linear(h, s.w.flatten(0, 1)).chunk(3, -1), 3, WIDE, D),
+    "flattened, and heads of all": lambda: net(heads_side_by_side, 3, WIDE, D),
+    "one einsum": lambda: net(lambda s, h: torch.einsum("btd,ked->kbte", h, s.w).unbind(0), 3, WIDE, D),
+    "behind a gain": lambda: net(lambda s, h: tuple(F.linear(h, s.w[n]) for n in range(3)), 3, WIDE, D, gains=True),
+    "keys and values": lambda: net(
+        lambda s, h: (F.linear(h, s.q), F.linear(h, s.w[0]), F.linear(h, s.w[1])), 2, WIDE, D, q=torch.rand(WIDE, D)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_is_missing(name: str) -> None:
+    torch.manual_seed(0)
+    model = spread(CASES[name]())
+    symmetry = infer(trace(model, (X,)))
+    assert error(model, (X,), symmetry) < 1e-9
+    found = audit(symmetry, {key: tensor.double() for key, tensor in state_of(model).items()}, approximate=False)
+    assert found.complete, str(found)
+    assert symmetry.glued and SymmetryGraph.from_json(symmetry.to_json()).glued == symmetry.glued
+
+
+def parts(s: Any, h: Tensor) -> tuple[Tensor, ...]:
+    return tuple(F.linear(h, s.w[n]) for n in range(3))
+
+
+SHARED: dict[str, Maps] = {
+    "one part for two": lambda s, h: (F.linear(h, s.w[0]), F.linear(h, s.w[1]), F.linear(h, s.w[1])),
+    "all of it as well": lambda s, h: tuple(q * s.w.sum() for q in parts(s, h)),
+    "runs that overlap": lambda s, h: tuple(torch.einsum("btd,ked->bte", h, s.w[n : n + 2]) for n in (0, 1, 0)),
+    "another axis as well": lambda s, h: tuple(q * s.w[:, 0].sum() for q in parts(s, h)),
+    "a part turned around": lambda s, h: (F.linear(h, s.w[0]), F.linear(h, s.w[1]), h @ s.w[2] @ s.w[1]),
+    "a function of a part": lambda s, h: tuple(F.linear(h, s.w[n].tanh()) for n in range(3)),
+    "parts that are added": lambda s, h: tuple(F.linear(h, s.w[n] + s.w[2]) for n in range(3)),
+    "a part that another one multiplies": lambda s, h: tuple(F.linear(h, s.w[n] * s.w[0]) for n in range(3)),
+    "a part behind a part": lambda s, h: (
+        parts(s, h)[0],
+        parts(s, h)[1],
+        F.linear(F.gelu(F.linear(h, s.w[2])), s.w[2]),
+    ),
+    "chosen by the input": lambda s, h: (*parts(s, h)[:2], F.linear(h, s.w[(h[0, 0, 0] > 0).long()])),
+    "flattened and not": lambda s, h: (*F.linear(h, s.w.flatten(0, 1)).chunk(3, -1)[:2], F.linear(h, s.w[2])),
+    "flattened in two ways": lambda s, h: (
+        *F.linear(h, s.w.flatten(0, 1)).chunk(3, -1)[:2],
+        F.linear(h, s.w.flatten(1)[0].unflatten(0, (WIDE, D))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_what_reads_parts_in_other_ways_keeps_the_function(name: str) -> None:
+    torch.manual_seed(1)
+    model = spread(net(SHARED[name], 3, WIDE, D))
+    assert error(model, (X,)) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["by number", "behind a gain", "flattened"])
+def test_a_planted_element_is_found(name: str) -> None:
+    torch.manual_seed(0)
+    model = spread(CASES[name]()).double()
+    x = X.double()
+    symmetry, state = infer(trace(model, (x,))), {key: tensor.detach() for key, tensor in state_of(model).items()}
+    planted = random_transform(symmetry, state, torch.Generator().manual_seed(2), settled_names(symmetry))
+    moved = copy.deepcopy(model)
+    moved.load_state_dict(planted.apply(state))
+    aligned = symgraph.align(model, moved, x)
+    far = sum(float((tensor.detach() - state[key]).square().sum()) for key, tensor in moved.state_dict().items())
+    near = sum(float((aligned.state[key] - tensor).square().sum()) for key, tensor in state.items())
+    assert near < 1e-6 * far
