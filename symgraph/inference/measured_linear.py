@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ from symgraph.inference.region_tables import further_tables, tables_of
 from symgraph.inference.regions import AT_ONCE, Dataflow, Region, Runner, dataflow, replaced
 from symgraph.ir import Graph, Kind, Node, Ref, Shape, resized
 from symgraph.ir import Tensor as Meta
+from symgraph.rules.book import RuleBook
 from symgraph.rules.carried import measured_node
+from symgraph.tracing.fingerprint import outline
 from symgraph.tracing.naming import numbering
 from symgraph.tracing.operators import short_name
 
@@ -43,15 +46,15 @@ _SUMS = frozenset({"add", "sub", "rsub"})
 _PRODUCTS = frozenset({"mul", "div", "matmul", "bmm", "mm", "linear"})
 
 
-def with_linear_regions(graph: Graph) -> Graph:
+def with_linear_regions(graph: Graph, book: RuleBook) -> Graph:
     """The graph with every region that turns pairs of coordinates as one call that says so.
 
     Tables that are parameters come last: most that multiplies so is a gain, in front of turns by a fixed table.
     """
-    return _with_regions(_with_regions(graph, own=False), own=True)
+    return _with_regions(_with_regions(graph, book, own=False), book, own=True)
 
 
-def _with_regions(graph: Graph, own: bool) -> Graph:
+def _with_regions(graph: Graph, book: RuleBook, own: bool) -> Graph:
     """The same with the regions whose tables are no parameters themselves, or with `own` those where some may be."""
     flow = dataflow(graph)
     candidates = [found for group in _groups(flow, own) if (found := list(_candidates(flow, group, own)))]
@@ -60,10 +63,10 @@ def _with_regions(graph: Graph, own: bool) -> Graph:
     wanted = dict.fromkeys(table for regions in candidates for r in regions for table in r.tables)
     worlds = [tables_of(graph, wanted, seed) for seed in range(_WORLDS)]
     worlds += further_tables(graph, wanted, tuple(worlds))
-    known: dict[Hashable, _Found | None] = {}
+    measured = _Measured(graph, worlds, book.proofs.measured)
     parts: dict[str, tuple[Node, ...]] = {}
     fresh = numbering(graph.by_name.keys())
-    chosen = [best for regions in candidates if (best := _best(graph, regions, worlds, known)) is not None]
+    chosen = [best for regions in candidates if (best := _best(graph, regions, measured)) is not None]
     for region, law in _readable(graph, chosen):
         parts[region.end] = tuple(_calls(graph, region, law, fresh))
     return replaced(graph, parts) if parts else graph
@@ -203,16 +206,33 @@ class _Found:
     varying: tuple[int, ...]
 
 
-def _best(
-    graph: Graph, regions: list[Region], worlds: list[dict[str, Tensor]], known: dict[Hashable, _Found | None]
-) -> tuple[Region, _Found] | None:
+class _Measured:
+    """Laws of regions; `known` are those of regions that were alike, also in other graphs."""
+
+    def __init__(self, graph: Graph, worlds: list[dict[str, Tensor]], known: dict[Hashable, Any]) -> None:
+        self.graph, self.worlds, self.known = graph, worlds, known
+        self._texts: dict[str, Hashable] = {}
+
+    def law(self, region: Region) -> _Found | None:
+        """What a region does, which depends on its calls and on the numbers in its tables alone."""
+        start = self.graph.by_name[region.start].result
+        key = (_law, start, region.key(region.tables), *map(self._text, region.tables))
+        if key not in self.known:
+            self.known[key] = _law(self.graph, region, self.worlds)
+        found: _Found | None = self.known[key]
+        return found
+
+    def _text(self, table: str) -> Hashable:
+        if table not in self._texts:
+            self._texts[table] = tuple(outline(world[table], held=True) for world in self.worlds)
+        return self._texts[table]
+
+
+def _best(graph: Graph, regions: list[Region], measured: _Measured) -> tuple[Region, _Found] | None:
     """The nearest region with a law, or a larger one where the axis of the nearest is another in another order."""
     best: tuple[Region, _Found] | None = None
     for region in regions:
-        key = region.key()
-        if key not in known:
-            known[key] = _law(graph, region, worlds)
-        law = known[key]
+        law = measured.law(region)
         if law is not None and (best is None or _is_whole(graph, best, region, law)):
             best = region, law
     return best

@@ -70,7 +70,8 @@ def take_offsets(given: Prepared) -> Prepared:
 def measure_regions(given: Prepared) -> Prepared:
     """What a region computes is measured, however it is written: attention, turned pairs, norms, lengths, entries."""
     attentive, relays = with_attention(given.graph, given.book), find_relays(given.graph)
-    return replace(given, graph=with_entrywise(with_lengths(with_norms(with_linear_regions(attentive)))), relays=relays)
+    turned = with_linear_regions(attentive, given.book)
+    return replace(given, graph=with_entrywise(with_lengths(with_norms(turned))), relays=relays)
 
 
 def take_turns(given: Prepared) -> Prepared:

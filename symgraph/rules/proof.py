@@ -34,12 +34,16 @@ class Proof:
 
 
 class Proofs:
-    """Proofs by rule, operator, constants and roles; `structures` are those of rules that state a structure."""
+    """Proofs by rule, operator, constants and roles.
+
+    `structures` are those of rules that state a structure, `measured` what was found of regions that have no rule.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Any, Proof] = {}
         self._at_sizes: dict[Any, Proof | None] = {}
         self.structures: dict[Any, Failure | None] = {}
+        self.measured: dict[Any, Any] = {}
 
     def at(self, binding: Binding, node: Node, graph: Graph, whole: Rule, facts: Facts) -> Proof:
         """The rule of a binding with what holds at this call.
