@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from symgraph.errors import UsageError, argument
 from symgraph.inference.open_ends import WITHIN, OpenEnds, first_output, named_call, require_inputs_named
-from symgraph.inference.sources import RuleSources, infer, with_state
+from symgraph.inference.pipeline import run
+from symgraph.inference.sources import RuleSources, rule_book, with_state
 from symgraph.io.example import Size, example_of
 from symgraph.orbit.equivariant_weights import End, Equivariance, equivariance
 from symgraph.orbit.orbit_means import OrbitMean
 from symgraph.orbit.representation import Representation, shape_of
 from symgraph.prove.equivariant import require_equivariant
-from symgraph.tracing import state_of
+from symgraph.tracing import state_of, trace
 from symgraph.tracing.sampling import float64
 from symgraph.tracing.wrap import evaluating
 
@@ -156,7 +157,8 @@ def relax(
     call = named_call(module, found)
     require_inputs_named(call, rule.inputs, module)
     with evaluating(module):
-        symmetry = infer(_open(module, call, rule), torch.ones(()), rules=rules)
+        # Inputs and weights axis by axis, not as parts of larger tensors: the group acts on axes.
+        symmetry = run(trace(_open(module, call, rule), (torch.ones(()),)), rule_book(rules))
     ends = [End(f"inputs.{name}", axes) for name, axes in rule.input_axes.items()]
     chosen = equivariance(symmetry, [*ends, End("output", rule.output_axes, output=True)], rule)
     relaxed = Relaxed(module, chosen)
