@@ -214,7 +214,7 @@ class Centring:
             if gain not in self.d.between:
                 continue
             key = self.flow.key(self.d.found[a.node.name][axis])
-            one = Spectral(gain, *self.d.between[gain], self.d.eq.offset(gain))
+            one = Spectral(gain, *self.d.between[gain])
             if self._unseen(a.node.name, alone(key)):
                 found.append(one)
             elif self._may_be_sheared(shearing.of(key[0]), one, flip=key[1]):
@@ -223,7 +223,7 @@ class Centring:
 
     def _may_be_sheared(self, shear: Shear | None, gain: Spectral, *, flip: bool) -> bool:
         """Whether a shear of the stream behind a norm can keep its means, where these are seen."""
-        sides = (ONES, Normal(gain.gain, gain.offset))
+        sides = (ONES, Normal(gain.gain))
         return shear is not None and (shear.along, shear.across) == (sides[::-1] if flip else sides)
 
 

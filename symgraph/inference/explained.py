@@ -39,11 +39,6 @@ class Explained:
         """The graph that the rules read."""
         return self.prepared.graph
 
-    def offset(self, parameter: str) -> float:
-        """The number that is added to a parameter before any use of it by itself, where it has another one or none."""
-        offset = self.prepared.offsets.get(parameter)
-        return (offset.number if offset is not None else None) or 0.0
-
     @cached_property
     def by_node(self) -> dict[str, Applied]:
         """Calls that a rule explains, under their names."""

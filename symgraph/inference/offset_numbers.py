@@ -1,9 +1,9 @@
 """Numbers that a model adds to what it has learned, before anything else reads it: as if they were learned as well.
 
 A gain that is stored as its difference from one, `x * (1 + g)`, is one in all that it does; so is the part of a linear
-map that makes the gain of a modulated norm, `x * (1 + scale) + shift`. Where every use of an entry of a parameter adds
-one number to what becomes of it, the number is taken out of the graph, and the group acts on the entry with the
-number added.
+map that makes the gain of a modulated norm, `x * (1 + scale) + shift`, and a bias in `relu(linear(x) + 0.3)`. Where
+every use of an entry of a parameter adds one number to what becomes of it by sums and by numbers that multiply, the
+number is taken out of the graph, and the group acts on the entry with the number added.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _MOVING = KEEPING | {"slice", "select", "split", "unbind", "getitem"}
 _SUMS = frozenset({"aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar"})
 _FROM_NUMBER = "aten.rsub.Scalar"
 _PRODUCT, _SUM = "aten.mul.Tensor", "aten.add.Tensor"
+_TIMES, _BY = _PRODUCT, "aten.div.Tensor"
+_SIGNS = {"output": 1.0, "minus": -1.0}
 _SAME, _MINUS = "aten.alias.default", "aten.neg.default"
 
 
@@ -54,19 +56,14 @@ class _Adding:
 class _Way:
     """What becomes of the entries of a parameter, counted from one, in the values that they reach.
 
-    `summed` are the values in which they have been added to something else, `adding` the calls that add a number to
-    them, `raw` the values of which anything else is read.
+    `factors` are the numbers that they have been multiplied by, `adding` the calls that add a number to them, `raw` the
+    values of which anything else is read.
     """
 
     entries: dict[str, Tensor] = field(default_factory=dict)
-    summed: set[str] = field(default_factory=set)
+    factors: dict[str, float] = field(default_factory=dict)
     adding: list[_Adding] = field(default_factory=list)
     raw: list[str] = field(default_factory=list)
-
-    @property
-    def is_direct(self) -> bool:
-        """Whether the parameter is used by itself anywhere."""
-        return not {*self.raw, *(one.value for one in self.adding)} <= self.summed
 
 
 def with_offsets(graph: Graph, book: RuleBook) -> tuple[Graph, dict[str, Offset]]:
@@ -76,7 +73,7 @@ def with_offsets(graph: Graph, book: RuleBook) -> tuple[Graph, dict[str, Offset]
     for name in numbers.parameters() if numbers.adding else ():
         way = numbers.way(name, {one.node.name for one in taken})
         added, adding = _settled(way, graph.by_name[name].shape)
-        own = _offset(added, way.is_direct) if adding else None
+        own = _offset(added) if adding else None
         if own is not None:
             offsets[graph.by_name[name].target] = own
             taken += adding
@@ -92,7 +89,7 @@ def _settled(way: _Way, shape: tuple[int, ...]) -> tuple[Tensor, list[_Adding]]:
         wanted = torch.full((int(torch.Size(shape).numel()) + 1,), torch.nan, dtype=torch.float64)
         for one in adding:
             at = _places(way.entries[one.value])
-            number = torch.tensor(one.number, dtype=torch.float64)
+            number = torch.tensor(one.number / way.factors[one.value], dtype=torch.float64)
             wanted[at] = torch.where(wanted[at].isnan() | (wanted[at] == number), number, torch.inf)
         for value in seen:
             wanted[_places(way.entries[value])] = torch.inf
@@ -109,12 +106,12 @@ def _places(entries: Tensor) -> Tensor:
     return torch.tensor(sorted({*held.flatten().tolist()}), dtype=torch.long)
 
 
-def _offset(numbers: Tensor, direct: bool) -> Offset | None:
-    """The numbers as runs along one axis; those of a parameter that is used by itself have to be one."""
+def _offset(numbers: Tensor) -> Offset | None:
+    """The numbers as runs along one axis; None where they vary along several."""
     if bool((numbers == numbers.flatten()[0]).all()):
         return Offset(0, ((numbers.shape[0] if numbers.dim() else 1, float(numbers.flatten()[0])),))
     varying = [i for i in range(numbers.dim()) if not bool((numbers == numbers.narrow(i, 0, 1)).all())]
-    if direct or len(varying) != 1:
+    if len(varying) != 1:
         return None
     (axis,) = varying
     line = numbers.movedim(axis, 0).reshape(numbers.shape[axis], -1)[:, 0]
@@ -175,10 +172,23 @@ def _one_added(node: Node, value: str, product: str, graph: Graph) -> _Adding | 
     return _Adding(node, scale, 1.0, replace(node, target=_PRODUCT, args=by.args, kwargs=()), product)
 
 
-def _is_sum(rule: Rule, operand: str) -> bool:
-    """Whether an operand is added to the result, other than as the bias of a norm, which says where its plane lies."""
-    normed = rule.gain or rule.centred or rule.statistics
-    return not normed and (operand == rule.adds or rule.shift.get(operand) == "output")
+def _sign(rule: Rule, operand: str) -> float:
+    """The sign with which an operand is added to the result; zero where anything else is done with it."""
+    return 1.0 if operand == rule.adds else _SIGNS.get(rule.shift.get(operand, ""), 0.0)
+
+
+def _scaled(node: Node) -> float | None:
+    """The number that a call multiplies its one operand by; None where it does anything else, or takes all of it."""
+    given = arguments(node) or {}
+    number = -1.0 if node.target == _MINUS else given.get("other")
+    if len(list(node.refs())) != 1 or not isinstance(number, int | float) or not number:
+        return None
+    return {_MINUS: -1.0, _TIMES: float(number), _BY: 1.0 / number}.get(node.target)
+
+
+def _note(way: _Way, value: str, entries: Tensor, factor: float) -> None:
+    if stands_anywhere(entries):
+        way.entries[value], way.factors[value] = entries, factor
 
 
 class _Numbers:
@@ -192,7 +202,8 @@ class _Numbers:
     def adding(self) -> dict[str, _Adding]:
         """Calls that add a number to a value, by their names."""
         found = (_adding(node, self.graph) for node in self.graph.calls)
-        return {one.node.name: one for one in found if one is not None and self._multiplies(one)}
+        # What the model puts out keeps its name.
+        return {one.node.name: one for one in found if one is not None and one.node.name not in self.graph.outputs}
 
     @cached_property
     def products(self) -> dict[str, _Adding]:
@@ -221,36 +232,12 @@ class _Numbers:
                 todo += [(ref, depth + 1) for ref in dict.fromkeys(node.refs()) if self._hands_on(node, ref)]
         return sorted(found, key=lambda name: found[name])
 
-    def _multiplies(self, one: _Adding) -> bool:
-        """Whether what a number is added to does nothing but multiply: families read values of what is added."""
-        todo = [] if one.taken else [one.node.name]
-        while todo:
-            value = todo.pop()
-            if value in self.graph.outputs:
-                return False
-            for user in self.graph.users[value]:
-                if self._structure(user) in _MOVING and len(list(user.refs())) == 1:
-                    todo.append(user.name)
-                elif not self._is_factor(user, value):
-                    return False
-        return True
-
-    def _is_factor(self, node: Node, value: str) -> bool:
-        """Whether a call multiplies something by a value."""
-        binding = self._binding(node)
-        if binding is None or list(node.refs()).count(value) != 1:
-            return False
-        if node.target == _PRODUCT:
-            return len(list(node.refs())) == 2
-        operands = [k for k, (ref, _) in binding.operands.items() if ref.name == value]
-        return operands[0] in (binding.rule.gain, *binding.rule.shift.values()) if len(operands) == 1 else False
-
     def _hands_on(self, node: Node, value: str) -> bool:
         if node.name in self.adding or node.name in self.products:
             return False
         if self._structure(node):
             return self._structure(node) in _MOVING and len(list(node.refs())) == 1
-        return self._added(node, value) is not None
+        return _scaled(node) is not None or self._added(node, value) is not None
 
     def _binding(self, node: Node) -> Binding | None:
         if node.name not in self.bindings:
@@ -261,16 +248,16 @@ class _Numbers:
         binding = self._binding(node)
         return (binding.rule.structure or "") if binding is not None else ""
 
-    def _added(self, node: Node, value: str) -> str | None:
-        """The operand of a call that is added to its one result as it is, as it has been proven there."""
+    def _added(self, node: Node, value: str) -> tuple[str, float] | None:
+        """The operand of a call that is added to its one result, with its sign, as it has been proven there."""
         binding = self._binding(node)
         if binding is None or not isinstance(node.result, Meta) or list(node.refs()).count(value) != 1:
             return None
         operands = [k for k, (ref, _) in binding.operands.items() if ref.name == value]
-        if len(operands) != 1 or not _is_sum(binding.rule, operands[0]):
+        if len(operands) != 1 or not _sign(binding.rule, operands[0]):
             return None
-        held = self.book.proof(binding, node, self.graph, self.facts).rule
-        return operands[0] if _is_sum(held, operands[0]) else None
+        sign = _sign(self.book.proof(binding, node, self.graph, self.facts).rule, operands[0])
+        return (operands[0], sign) if sign else None
 
     def way(self, name: str, taken: Set[str]) -> _Way:
         """Where the entries of a parameter go until anything else is done with them than to add to them.
@@ -281,6 +268,7 @@ class _Numbers:
         way, shape = _Way(), self.graph.by_name[name].shape
         count = torch.Size(shape).numel()
         way.entries[name] = torch.arange(1, count + 1, dtype=torch.float64).reshape(shape)
+        way.factors[name] = 1.0
         for value in (name, *(node.name for node in self.graph.calls)):
             if value in way.entries:
                 self._go_on(way, value, taken)
@@ -299,31 +287,25 @@ class _Numbers:
 
     def _passed(self, way: _Way, value: str, user: Node) -> bool:
         """Whether a call hands entries on, each to places of its own; where it does, they are noted there."""
-        entries, summed = way.entries[value], value in way.summed
+        entries, factor = way.entries[value], way.factors[value]
         if user.name in way.entries:
             # Entries come together with others of the same parameter.
             way.raw.append(user.name)
             return False
         structure = self._structure(user)
-        operand = None if structure else self._added(user, value)
+        scaled, added = (None, None) if structure else (_scaled(user), self._added(user, value))
         if structure in _MOVING and not isinstance(user.result, Meta):
             for part in self.graph.users[user.name]:
-                self._note(way, part.name, moved(self.graph, (user, part), {value: entries}), summed)
+                _note(way, part.name, moved(self.graph, (user, part), {value: entries}), factor)
         elif structure in _MOVING and len(list(user.refs())) == 1:
-            self._note(way, user.name, moved(self.graph, (user,), {value: entries}), summed)
-        elif operand is not None:
-            added = self._in_result(user, operand, entries)
-            if added is None:
-                return False
-            self._note(way, user.name, added, True)
+            _note(way, user.name, moved(self.graph, (user,), {value: entries}), factor)
+        elif scaled is not None:
+            _note(way, user.name, entries, factor * scaled)
+        elif added is not None and (result := self._in_result(user, added[0], entries)) is not None:
+            _note(way, user.name, result, factor * added[1])
         else:
             return False
         return True
-
-    def _note(self, way: _Way, value: str, entries: Tensor, summed: bool) -> None:
-        if stands_anywhere(entries):
-            way.entries[value] = entries
-            way.summed |= {value} if summed else set()
 
     def _in_result(self, node: Node, operand: str, entries: Tensor) -> Tensor | None:
         """Where entries of what is added stand in the result; None where it does not say which of them does."""

@@ -54,10 +54,10 @@ def find_readings(flow: Flow) -> Iterator[PlaneReading]:
     """Every reading of what a centred norm makes, in the order of the program."""
     carrier = Carrier(flow)
     for a, (gain, bias), axis in norms(flow):
-        made, offset = flow.d.values[a.node.name][axis], flow.d.eq.offset(gain)
+        made = flow.d.values[a.node.name][axis]
         for read, factor in reads_of(carrier, a, axis):
             if _is_plain(read.readers[0].term):
-                plane = Plane(read.readers[0], gain, bias, offset, factor if bias else 1.0)
+                plane = Plane(read.readers[0], gain, bias, factor if bias else 1.0)
                 yield PlaneReading(read, plane, made)
 
 

@@ -233,8 +233,7 @@ def _numbers(flow: Flow) -> Iterator[Radial]:
         found = [carriers for site in sites if site is not None and (carriers := _beside(flow, *site)) is not None]
         tensors = tuple(chain.from_iterable(carriers.tensors for carriers in found))
         if sites and len(found) == len(sites) and _are_alone(flow, found):
-            offset = flow.d.eq.offset(node.target)
-            yield Radial((node.target, *tensors), (-1, *(1 for _ in tensors)), offset=offset)
+            yield Radial((node.target, *tensors), (-1, *(1 for _ in tensors)))
 
 
 def _numbers_of_heads(flow: Flow) -> Iterator[Radial]:
@@ -252,8 +251,7 @@ def _numbers_of_heads(flow: Flow) -> Iterator[Radial]:
         if all(tuple(leaf.frame for leaf in leading) == frames for _, leading in held):
             axes = (next(axis for axis, size in enumerate(node.shape) if size > 1), *(axis for axis, _ in held))
             powers, parts = (-1, *(1 for _ in held)), max(node.shape)
-            offset = flow.d.eq.offset(node.target)
-            yield Radial((node.target, *written.tensors), powers, parts=parts, axes=axes, offset=offset)
+            yield Radial((node.target, *written.tensors), powers, parts=parts, axes=axes)
 
 
 def _multiplied_alone(flow: Flow, gains: LearnedGains, value: str, product: Node) -> tuple[int, ...]:

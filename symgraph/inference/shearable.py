@@ -100,5 +100,5 @@ class Shearing:
                 continue
             frame, dual = self.flow.key(found)
             if a.rule.gain in a.binding.operands and len(self.flow.held(a.node.name, frame)) == 1:
-                normal = Normal(gain, self.flow.d.eq.offset(gain))
+                normal = Normal(gain)
                 yield (a.node.name, frame), ("along" if dual else "across", normal)

@@ -14,22 +14,27 @@ def find_statistics(flow: Flow, traced: Graph) -> list[Statistics]:
     Args:
         traced: the graph as it was traced; what rewriting made has no call to evaluate.
     """
-    found = [_statistics(flow, applied) for applied in flow.d.eq.applied if applied.rule.statistics]
-    first = {s.tensors: s for s in reversed(found) if s is not None and s.node in traced.by_name}
+    calls = [
+        applied for applied in flow.d.eq.applied if applied.rule.statistics and applied.node.name in traced.by_name
+    ]
+    found = [_statistics(flow, applied, traced.by_name[applied.node.name]) for applied in calls]
+    first = {s.tensors: s for s in reversed(found) if s is not None}
     return list(reversed(first.values()))
 
 
-def _statistics(flow: Flow, a: Applied) -> Statistics | None:
+def _statistics(flow: Flow, a: Applied, traced: Node) -> Statistics | None:
     rule, binding = a.rule, a.binding
     if rule.gain is None or rule.adds is None:
         return None
     names = [_own(flow, a, n) for n in (*rule.statistics, rule.gain, rule.adds)]
     channels = {token.name for token in binding.operands[rule.gain][1]} if rule.gain in binding.operands else set()
     at = [i for i, token in enumerate(binding.results[0]) if token.name in channels]
-    if not all(names) or len(at) != 1:
+    read = dict(zip(a.node.refs(), traced.refs(), strict=False))
+    if not all(names) or len(at) != 1 or traced.target != a.node.target:
         return None
     *tensors, gain, bias = names
-    return Statistics(a.node.name, at[0], rule.statistics, tuple(tensors), gain, bias)
+    ends = (read[binding.operands[rule.gain][0].name], read[binding.operands[rule.adds][0].name])
+    return Statistics(a.node.name, at[0], rule.statistics, tuple(tensors), gain, bias, ends)
 
 
 def _own(flow: Flow, a: Applied, operand: str) -> str:

@@ -55,7 +55,9 @@ def _without_means(symmetry: SymmetryGraph, here: State) -> State:
     out, clean = to_clean_gauge(symmetry, here)
     for centred in symmetry.centred:
         for piece in centred.pieces:
-            clean = Lift(piece, centred.frame, -means(piece, centred.frame, clean[piece.parameter])).apply(clean)
+            clean = Lift(
+                symmetry, piece, centred.frame, -means(piece, centred.frame, symmetry.raised(clean)[piece.parameter])
+            ).apply(clean)
     return out.inverse().apply(clean)
 
 

@@ -35,13 +35,12 @@ class Blend(Step):
     merging: bool = False
     kind: ClassVar[str] = "blend"
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        symmetry, sign = self.symmetry, 0.0 if linear else 1.0
-        names = [name for name in symmetry.parameters_of[self.space] if name in state]
-        stacked = symmetry.stacked(symmetry.shifted({name: state[name] for name in names}, sign))
+        symmetry = self.symmetry
+        stacked = symmetry.stacked({name: state[name] for name in symmetry.parameters_of[self.space] if name in state})
         done = {name: on_blocks(tensor, symmetry.acting_terms[name], self._block) for name, tensor in stacked.items()}
-        return {**state, **symmetry.shifted(symmetry.unstacked(done), -sign)}
+        return {**state, **symmetry.unstacked(done)}
 
     def _block(self, tensor: Tensor, block: tuple[Leaf, ...]) -> Tensor:
         element = self.element

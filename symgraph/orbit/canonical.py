@@ -99,12 +99,12 @@ def nearly_singular(transform: Transform) -> tuple[str, ...]:
 def _moves(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     for constant in symmetry.constants:
         if constant.moves:
-            yield _shift(constant, state, homes)
+            yield _shift(symmetry, constant, state, homes)
 
 
-def _shift(constant: Constant, state: Mapping[str, Tensor], homes: Homes) -> Shift:
-    home = homes[constant.source.piece.parameter]
-    return Shift(constant, current().sent(home, lambda: -constant.source.mean(state)))
+def _shift(symmetry: SymmetryGraph, constant: Constant, state: Mapping[str, Tensor], homes: Homes) -> Shift:
+    home, raised = homes[constant.source.piece.parameter], symmetry.raised(state)
+    return Shift(symmetry, constant, current().sent(home, lambda: -constant.source.mean(raised)))
 
 
 def _gains(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
@@ -118,7 +118,7 @@ def _numbers(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes)
     """Learned numbers into the maps beside them; a zero stays, since nothing could be divided by it again."""
     for radial in symmetry.radial:
         if radial.by_number:
-            yield Stretch(radial, unit_length(radial, state))
+            yield Stretch(symmetry, radial, unit_length(radial, symmetry.raised(state)))
 
 
 def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
@@ -127,7 +127,7 @@ def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -
         if lean.settled:
             reader = lean.plane.reader
             means = reader.of(state[reader.parameter]).mean(reader.axis)
-            yield Slant(lean, -lean.leaning(means))
+            yield Slant(symmetry, lean, -lean.leaning(means))
 
 
 def _moves_behind(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
@@ -136,19 +136,19 @@ def _moves_behind(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: H
     for constant in symmetry.constants:
         if constant.moves and constant.source.piece.parameter in reached:
             reached |= {share.port.piece.parameter for share in constant.shares}
-            yield _shift(constant, state, homes)
+            yield _shift(symmetry, constant, state, homes)
 
 
 def _settled(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
     """Constants that nothing sees to zero; those that go elsewhere as they are into the places that take them."""
     for constant in symmetry.constants:
         if constant.settled and not constant.moves:
-            yield _shift(constant, state, homes)
+            yield _shift(symmetry, constant, state, homes)
     found = overlaps(symmetry)
     if found:
         home = homes[found[0].constant.source.piece.parameter]
-        amounts = current().sent(home, partial(settled_together, found, state))
-        yield from (Shift(overlap.constant, amount) for overlap, amount in zip(found, amounts, strict=True))
+        amounts = current().sent(home, partial(settled_together, symmetry, found, state))
+        yield from (Shift(symmetry, overlap.constant, amount) for overlap, amount in zip(found, amounts, strict=True))
 
 
 def _centres(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
@@ -158,16 +158,16 @@ def _centres(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes)
 
     def lifts(name: str) -> list[Tensor]:
         """What is added to a tensor, which a stream may stand on more than once."""
-        held, lifted = {name: state[name]}, list[Lift]()
+        held, lifted = {name: symmetry.raised(state)[name]}, list[Lift]()
         for piece, frame in (place for place in places if place[0].parameter == name):
-            held = lifted[-1].apply(held) if lifted else held
-            lifted.append(Lift(piece, frame, -means(piece, frame, held[name])))
+            held = lifted[-1].act(held) if lifted else held
+            lifted.append(Lift(symmetry, piece, frame, -means(piece, frame, held[name])))
         return [lift.constant for lift in lifted]
 
     of_each = current().each(names, [homes[name] for name in names], lifts)
     following = {name: iter(constants) for name, constants in zip(names, of_each, strict=True)}
     for piece, frame in places:
-        yield Lift(piece, frame, next(following[piece.parameter]))
+        yield Lift(symmetry, piece, frame, next(following[piece.parameter]))
 
 
 def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -> Iterator[Step]:
@@ -179,15 +179,15 @@ def _least_norm(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Hom
     beside, accelerator = rescaled(symmetry, state), Anderson()
     tied = [radial for radial in radials if not beside.isdisjoint(radial.tensors)]
     yield from _balanced(symmetry, state, homes, None)
-    yield from (Stretch(radial, _length(radial, state, homes)) for radial in radials)
+    yield from (Stretch(symmetry, radial, _length(symmetry, radial, state, homes)) for radial in radials)
     for _ in range(ROUNDS if tied else 0):
         yield from _balanced(symmetry, state, homes, {name for radial in tied for name in radial.tensors})
-        factors = [_length(radial, state, homes) for radial in tied]
-        yield from map(Stretch, tied, factors)
+        factors = [_length(symmetry, radial, state, homes) for radial in tied]
+        yield from map(partial(Stretch, symmetry), tied, factors)
         logs = {number: factor.log() for number, factor in enumerate(factors)}
         if all(_is_still(log, state[radial.tensors[0]]) for log, radial in zip(logs.values(), tied, strict=True)):
             return
-        yield from (Stretch(tied[number], jump.exp()) for number, jump in accelerator.step(logs).items())
+        yield from (Stretch(symmetry, tied[number], jump.exp()) for number, jump in accelerator.step(logs).items())
 
 
 def _balanced(
@@ -198,8 +198,8 @@ def _balanced(
         yield Act(element)
 
 
-def _length(radial: Radial, state: Mapping[str, Tensor], homes: Homes) -> Tensor:
-    return current().sent(homes[radial.tensors[0]], partial(unit_length, radial, state))
+def _length(symmetry: SymmetryGraph, radial: Radial, state: Mapping[str, Tensor], homes: Homes) -> Tensor:
+    return current().sent(homes[radial.tensors[0]], partial(unit_length, radial, symmetry.raised(state)))
 
 
 def _is_still(log: Tensor, like: Tensor) -> bool:

@@ -28,11 +28,12 @@ class Shift(Step):
     Shapes: constant has that of its family: (n,), the size of the source, if it may be anything.
     """
 
+    symmetry: SymmetryGraph
     family: Constant
     constant: Tensor
     kind: ClassVar[str] = "shift"
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; of a difference of two models only what its matrices make of the constant.
 
         Parameters that are not given are left alone.
@@ -122,7 +123,7 @@ class Shift(Step):
 
     def inverse(self) -> Shift:
         """The step that undoes this one."""
-        return Shift(self.family, -self.constant)
+        return replace(self, constant=-self.constant)
 
     @property
     def takes(self) -> object:
@@ -133,7 +134,7 @@ class Shift(Step):
         """Another model's constant, where readers make up for it."""
         if not self.family.moves or self.family.source.piece.parameter not in state:
             return self
-        return replace(self, constant=-self.family.source.mean(state))
+        return replace(self, constant=-self.family.source.mean(self.symmetry.raised(state)))
 
     def dump(self) -> Dumped:
         """Where it is taken out, and the constant."""
@@ -145,7 +146,7 @@ class Shift(Step):
         """What `dump` gave."""
         families = {constant.place: constant for constant in symmetry.constants}
         place = tuple(tuple(plain[key]) if key == "window" else plain[key] for key in _PLACE)
-        return Shift(families[place], tensors["constant"])  # type: ignore[index]
+        return Shift(symmetry, families[place], tensors["constant"])  # type: ignore[index]
 
 
 def arriving(state: State, family: Constant, share: Share, constant: Tensor) -> Tensor:
@@ -229,12 +230,13 @@ class Lift(Step):
     Shapes: constant has that of the means along the frame.
     """
 
+    symmetry: SymmetryGraph
     piece: Piece
     frame: int
     constant: Tensor
     kind: ClassVar[str] = "lift"
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; nothing changes for a difference of two models."""
         if linear or self.piece.parameter not in state:
             return state
@@ -248,7 +250,7 @@ class Lift(Step):
 
     def inverse(self) -> Lift:
         """The step that undoes this one."""
-        return Lift(self.piece, self.frame, -self.constant)
+        return replace(self, constant=-self.constant)
 
     def dump(self) -> Dumped:
         """The piece and the constant."""
@@ -263,4 +265,4 @@ class Lift(Step):
             for centred in symmetry.centred
             for piece in centred.pieces
         }
-        return Lift(*pieces[plain["parameter"], plain["axis"], plain["start"]], tensors["constant"])
+        return Lift(symmetry, *pieces[plain["parameter"], plain["axis"], plain["start"]], tensors["constant"])

@@ -73,7 +73,7 @@ def to_clean_gauge(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> tupl
 def _taken_out(symmetry: SymmetryGraph, state: State) -> Iterator[Step]:
     for constant in symmetry.constants:
         if constant.moves:
-            yield Shift(constant, -constant.source.mean(state))
+            yield Shift(symmetry, constant, -constant.source.mean(symmetry.raised(state)))
     for name, sites in symmetry.gain_sites.items():
         yield rescale(symmetry, sites, gain_of(symmetry, state, name))
 
@@ -127,7 +127,13 @@ def _constants(symmetry: SymmetryGraph, *, moving: bool) -> Iterator[Freedom]:
             label = f"constant {port_name(symmetry, constant.source)}"
             size = 1.0 if constant.settled else LOGARITHM
             yield Freedom(
-                family_of(constant), name, label, shape, _alone(partial(Shift, constant)), size, constant.settled
+                family_of(constant),
+                name,
+                label,
+                shape,
+                _alone(partial(Shift, symmetry, constant)),
+                size,
+                constant.settled,
             )
 
 
@@ -136,7 +142,7 @@ def _means(symmetry: SymmetryGraph) -> Iterator[Freedom]:
         family, word = (Family.WRITTEN, "written") if centred.written else (Family.READ, "read")
         for piece in centred.pieces:
             name, shape = piece_name(symmetry, piece), _multiples(symmetry, piece, centred.frame)
-            make = _alone(partial(Lift, piece, centred.frame))
+            make = _alone(partial(Lift, symmetry, piece, centred.frame))
             yield Freedom(family, name, f"mean of {word} frame {centred.frame}", shape, make)
 
 
@@ -147,10 +153,12 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
             lean_name(symmetry, lean),
             _beside(symmetry, lean.plane.reader) if lean.rows is None else (lean.rows.size,),
         )
-        yield Freedom(Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, lean)), settled=lean.settled)
+        yield Freedom(
+            Family.LEAN, name, f"lean of {name}", shape, _alone(partial(Slant, symmetry, lean)), settled=lean.settled
+        )
     for thin in symmetry.thin:
         name, shape = piece_name(symmetry, thin.reader), _across_thin(symmetry, thin)
-        make = _alone(partial(Widened, thin))
+        make = _alone(partial(Widened, symmetry, thin))
         yield Freedom(Family.THIN, name, f"thin stream of {name}", shape, make, settled=False)
     for sheared in symmetry.shears:
         name, shape = shear_name(symmetry, sheared), () if sheared.single else (sheared.size,)
@@ -166,7 +174,8 @@ def _around_norms(symmetry: SymmetryGraph) -> Iterator[Freedom]:
         yield Freedom(Family.UPDATE, name, f"update by {name}", shape, make, LOGARITHM, settled=False)
     for statistics in symmetry.statistics:
         name, shape = " + ".join(statistics.tensors), (len(statistics.tensors), *_shape(symmetry, statistics.gain))
-        label, make = f"statistics of {statistics.node}", _alone(partial(Restate, NormCall(symmetry.graph, statistics)))
+        label, norm = f"statistics of {statistics.node}", NormCall(symmetry.graph, statistics)
+        make = _alone(partial(Restate, symmetry, norm))
         yield Freedom(Family.STATISTICS, name, label, shape, make, LOGARITHM, settled=False, positive=True)
 
 
@@ -174,7 +183,7 @@ def _factors(symmetry: SymmetryGraph) -> Iterator[Freedom]:
     for radial in symmetry.radial:
         family = Family.NUMBER if radial.by_number else Family.RADIAL
         name, label = radial.name, f"length of {radial.tensors[0]}"
-        yield Freedom(family, name, label, radial.shape, _factor(partial(Stretch, radial)), LOGARITHM)
+        yield Freedom(family, name, label, radial.shape, _factor(partial(Stretch, symmetry, radial)), LOGARITHM)
 
 
 def _spun(symmetry: SymmetryGraph, spectral: Spectral, amount: Tensor) -> Steps:

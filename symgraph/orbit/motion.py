@@ -73,7 +73,9 @@ class Motion:
         steps: list[Step] = [
             rescale(self.symmetry, self.symmetry.gain_sites[gain], log.exp()) for gain, log in gains.items()
         ]
-        return steps + [Shift(constant, free[f"move {number}"]) for number, constant in enumerate(self.moves)]
+        return steps + [
+            Shift(self.symmetry, constant, free[f"move {number}"]) for number, constant in enumerate(self.moves)
+        ]
 
     def penalty(self) -> Tensor | float:
         """What slack costs, where something is relaxed."""

@@ -26,7 +26,7 @@ class NormCall:
 
     def _constant(self, graph: Graph, level: float) -> dict[str, Tensor]:
         """Inputs that are constant in each channel, unit gain and no bias; statistics are put in their place."""
-        tail = {graph.state[self.statistics.gain].name: 1.0, graph.state[self.statistics.bias].name: 0.0}
+        tail = dict(zip(self.statistics.ends, (1.0, 0.0), strict=True))
         refs = dict.fromkeys(graph.by_name[self.statistics.node].refs())
         return {ref: torch.full(graph.by_name[ref].shape, tail.get(ref, level), dtype=torch.float64) for ref in refs}
 

@@ -76,24 +76,25 @@ def _groups(piece: Piece, frame: int) -> Tensor:
     return ones(replace(piece, axis=0), frame, numbers).expand(piece.size)
 
 
-def settled_together(found: list[Overlap], state: Mapping[str, Tensor]) -> list[Tensor]:
+def settled_together(symmetry: SymmetryGraph, found: list[Overlap], state: Mapping[str, Tensor]) -> list[Tensor]:
     """What is to be added at the source of each, so that nothing remains of any; shapes: [(size of the source,)]."""
-    needed = {name: state[name] for name in dict.fromkeys(_needed(found)) if name in state}
+    raised = symmetry.raised(state)
+    needed = {name: raised[name] for name in dict.fromkeys(_needed(symmetry, found)) if name in state}
     remaining = torch.cat([overlap.remains(needed) for overlap in found])
     columns = [
         torch.cat([other.remains(shifted) for other in found]) - remaining
         for overlap in found
         for indicator in overlap.indicators
-        for shifted in (Shift(overlap.constant, indicator.to(remaining.device)).apply(needed),)
+        for shifted in (Shift(symmetry, overlap.constant, indicator.to(remaining.device)).act(needed),)
     ]
     amounts = -torch.linalg.pinv(torch.stack(columns, 1)) @ remaining
     given = iter(amounts.split([len(overlap.indicators) for overlap in found]))
     return [amount @ overlap.indicators.to(amount) for overlap, amount in zip(found, given, strict=True)]
 
 
-def _needed(found: list[Overlap]) -> Iterator[str]:
+def _needed(symmetry: SymmetryGraph, found: list[Overlap]) -> Iterator[str]:
     for overlap in found:
-        step = Shift(overlap.constant, torch.zeros(overlap.constant.shape))
+        step = Shift(symmetry, overlap.constant, torch.zeros(overlap.constant.shape))
         for name in step.touched:
             yield name
             yield from step.beside(name)

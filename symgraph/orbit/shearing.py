@@ -31,7 +31,7 @@ class Sheared(Step):
     shear: Shear
     amounts: Tensor
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; a difference of two models, which has no gains of its own, is left as it is."""
         if any(linear or name not in state for name in self.shear.gains):
             return state

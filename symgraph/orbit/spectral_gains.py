@@ -45,12 +45,12 @@ class Isospectral(Step):
     spectral: Spectral
     amount: float
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; a difference of two models, which has no gain of its own, is left as it is."""
         spectral = self.spectral
         if linear or spectral.gain not in state:
             return state
-        old = state[spectral.gain].double() + spectral.offset
+        old = state[spectral.gain].double()
         if spectral.stream >= 0 and not bool(old.all()):
             return state
         new, rotation = along_spectrum(old, self.amount)
@@ -65,7 +65,7 @@ class Isospectral(Step):
                     tensor = by_matrix(tensor, dim, [], matrix.to(tensor))
             return tensor
 
-        changed = {**state, spectral.gain: (new - spectral.offset).to(state[spectral.gain])}
+        changed = {**state, spectral.gain: new.to(state[spectral.gain])}
         for name in self.symmetry.parameters_of_frames(frames):
             if name in state:
                 changed[name] = on_blocks(state[name], self.symmetry.terms[name], rotated)

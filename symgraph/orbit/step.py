@@ -18,14 +18,27 @@ Dumped = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 class Step(ABC):
-    """An affine map of the parameters that keeps the function; `kind` is what files call it."""
+    """An affine map of the parameters of a `symmetry` that keeps the function; `kind` is what files call it."""
 
     __slots__ = ()
     kind: ClassVar[str] = ""
+    symmetry: SymmetryGraph
 
-    @abstractmethod
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; with `linear` that of a difference of two models, which no constant is added to."""
+        if linear or not self.symmetry.offsets:
+            return self.act(state, linear=linear)
+        raised = {**state, **self.symmetry.shifted(self._with_offsets(state))}
+        moved = self.act(raised)
+        changed = {name: moved[name] for name in self._with_offsets(state) if moved[name] is not raised[name]}
+        return {**moved, **self._with_offsets(state), **self.symmetry.shifted(changed, -1.0)}
+
+    def _with_offsets(self, state: State) -> State:
+        return {name: state[name] for name in self.symmetry.offsets if name in state}
+
+    @abstractmethod
+    def act(self, state: State, *, linear: bool = False) -> State:
+        """What `apply` makes of a state in which every offset has been added, so that the group acts linearly."""
 
     @abstractmethod
     def inverse(self) -> Step:

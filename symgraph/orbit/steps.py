@@ -38,16 +38,14 @@ class Act(Step):
     element: GroupElement
     kind: ClassVar[str] = "act"
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    @property
+    def symmetry(self) -> SymmetryGraph:  # type: ignore[override]
+        """That of the element."""
+        return self.element.symmetry
+
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        names = [name for name in self.element.touched if name in state]
-        if linear:
-            return {**state, **self.element(state, names)}
-        symmetry = self.element.symmetry
-        return {
-            **state,
-            **symmetry.shifted(self.element(symmetry.shifted({name: state[name] for name in names})), -1.0),
-        }
+        return {**state, **self.element(state, [name for name in self.element.touched if name in state])}
 
     def on_value(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
         """The value after the element has acted."""
@@ -152,18 +150,16 @@ class Rescale(Step):
         """The frames that it multiplies, each with how."""
         return {site.frame: site for site in self.sites}
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state. A zero factor divides nothing: what it would divide must be zero already."""
-        sign = 0.0 if linear else 1.0
-        names = [name for name in (*self.symmetry.parameters_of_frames(self.frames), self.parameter) if name in state]
-        shifted = self.symmetry.shifted({name: state[name] for name in names}, sign)
+        changed = dict(state)
         for name in self.symmetry.parameters_of_frames(self.frames):
-            if name in shifted:
-                shifted[name] = on_blocks(shifted[name], self.symmetry.terms[name], self._block)
-        if self.parameter in shifted:
-            gain = shifted[self.parameter]
-            shifted[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
-        return {**state, **self.symmetry.shifted(shifted, -sign)}
+            if name in changed:
+                changed[name] = on_blocks(changed[name], self.symmetry.terms[name], self._block)
+        if self.parameter in changed:
+            gain = changed[self.parameter]
+            changed[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
+        return changed
 
     def on_value(self, value: Tensor, axes: Sequence[Term]) -> Tensor:
         """A value that the gain multiplies, with as much less of it."""
@@ -264,13 +260,14 @@ class Stretch(Step):
     Shapes: factor has that of the family's factors.
     """
 
+    symmetry: SymmetryGraph
     radial: Radial
     factor: Tensor
     kind: ClassVar[str] = "stretch"
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state."""
-        return {**state, **self.radial.times(state, self.factor, linear=linear)}
+        return {**state, **self.radial.times(state, self.factor)}
 
     @property
     def touched(self) -> Collection[str]:
@@ -279,7 +276,7 @@ class Stretch(Step):
 
     def inverse(self) -> Stretch:
         """The step that undoes this one."""
-        return Stretch(self.radial, 1.0 / self.factor)
+        return replace(self, factor=1.0 / self.factor)
 
     @property
     def takes(self) -> object:
@@ -288,7 +285,7 @@ class Stretch(Step):
 
     def fitted(self, state: Mapping[str, Tensor]) -> Stretch:
         """Another model's length."""
-        return replace(self, factor=unit_length(self.radial, state))
+        return replace(self, factor=unit_length(self.radial, self.symmetry.raised(state)))
 
     def dump(self) -> Dumped:
         """The first of the tensors, and the factor."""
@@ -299,7 +296,7 @@ class Stretch(Step):
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stretch:
         """What `dump` gave."""
         families = {radial.place: radial for radial in symmetry.radial}
-        return Stretch(families[plain["parameter"], plain.get("start", 0)], tensors["factor"])
+        return Stretch(symmetry, families[plain["parameter"], plain.get("start", 0)], tensors["factor"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,9 +381,13 @@ class Transform:
 
 
 def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> Tensor:
-    """The factors that make mean squares of the tensors together one, or their number; one where these are zero."""
+    """The factors that make mean squares of the tensors together one, or their number; one where these are zero.
+
+    Args:
+        state: with every offset added.
+    """
     if radial.by_number:
-        number = state[radial.tensors[0]].detach().double().reshape(radial.shape) + radial.offset
+        number = state[radial.tensors[0]].detach().double().reshape(radial.shape)
         return torch.where(number == 0, 1.0, number) ** -radial.powers[0]
     squares, count = radial.squares(state)
     return torch.where(squares > 0, (count / squares.clamp_min(torch.finfo(torch.float64).tiny)).sqrt(), 1.0)
@@ -394,7 +395,7 @@ def unit_length(radial: Radial, state: Mapping[str, Tensor]) -> Tensor:
 
 def gain_of(symmetry: SymmetryGraph, state: Mapping[str, Tensor], name: str) -> Tensor:
     """What a gain multiplies by: the parameter, with the number that the model adds to it; shapes (n,)."""
-    return symmetry.shifted({name: state[name]})[name].reshape(-1)
+    return symmetry.raised(state)[name].reshape(-1)
 
 
 def rescale(symmetry: SymmetryGraph, gains: Iterable[AbsorbedGain], factor: Tensor) -> Rescale:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from symgraph.orbit.step import Step
+from symgraph.symmetry.graph import SymmetryGraph
 from symgraph.symmetry.thin import Thin
 
 State = dict[str, Tensor]
@@ -20,10 +21,11 @@ class Widened(Step):
     Shapes: amounts (rows of the reader, number of directions).
     """
 
+    symmetry: SymmetryGraph
     thin: Thin
     amounts: Tensor
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; a difference of two models, which have directions of their own, is left as it is."""
         reader, sink = self.thin.reader, self.thin.sink
         if any(linear or name not in state for name in (reader.parameter, *self.thin.named)):
@@ -46,4 +48,4 @@ class Widened(Step):
 
     def inverse(self) -> Widened:
         """The step that undoes this one."""
-        return Widened(self.thin, -self.amounts)
+        return replace(self, amounts=-self.amounts)

@@ -7,7 +7,7 @@ between two models stays a line.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -29,11 +29,12 @@ class Slant(Step):
     Shapes: constant (n,), one number for each row of the reader, or of the lean's rows.
     """
 
+    symmetry: SymmetryGraph
     lean: Lean
     constant: Tensor
     kind: ClassVar[str] = "slant"
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; of two models with one gain also for their difference."""
         plane, sink, name = self.lean.plane, self.lean.sink, self.lean.plane.reader.parameter
         if linear and plane.gain:
@@ -57,7 +58,7 @@ class Slant(Step):
 
     def inverse(self) -> Slant:
         """The step that undoes this one."""
-        return Slant(self.lean, -self.constant)
+        return replace(self, constant=-self.constant)
 
     def dump(self) -> Dumped:
         """The place of the lean, and the constant."""
@@ -67,7 +68,7 @@ class Slant(Step):
     def load(cls, symmetry: SymmetryGraph, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Slant:
         """What `dump` gave."""
         leans = {lean.place: lean for lean in symmetry.leans}
-        return Slant(leans[tuple(plain[key] for key in _PLACE)], tensors["constant"])
+        return Slant(symmetry, leans[tuple(plain[key] for key in _PLACE)], tensors["constant"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,11 @@ class Restate(Step):
     Shapes: changes (operands, n), added to the statistics.
     """
 
+    symmetry: SymmetryGraph
     norm: NormCall
     changes: Tensor
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; nothing changes for a difference of two models."""
         if linear:
             return state
@@ -107,4 +109,4 @@ class Restate(Step):
 
     def inverse(self) -> Restate:
         """The step that undoes this one."""
-        return Restate(self.norm, -self.changes)
+        return replace(self, changes=-self.changes)

@@ -69,13 +69,13 @@ def _level(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> tuple[Transf
 
 def _levelling(symmetry: SymmetryGraph, constants: Sequence[Constant], state: State) -> Iterator[Step]:
     for constant in constants:
-        yield Shift(constant, _constant_of(constant, state))
+        yield Shift(symmetry, constant, _constant_of(constant, symmetry.raised(state)))
     for statistics in symmetry.statistics:
         norm = NormCall(symmetry.graph, statistics)
-        yield Restate(norm, _statistics_of(norm, state))
+        yield Restate(symmetry, norm, _statistics_of(norm, state))
 
 
-def _constant_of(constant: Constant, state: State) -> Tensor:
+def _constant_of(constant: Constant, state: Mapping[str, Tensor]) -> Tensor:
     """What takes a constant to its level: nothing of it is left, as far as it may be anything."""
     mean = constant.source.mean(state)
     if constant.whole:

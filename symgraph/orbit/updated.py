@@ -25,7 +25,7 @@ class Updated(Step):
     update: Update
     change: Tensor
 
-    def apply(self, state: State, *, linear: bool = False) -> State:
+    def act(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; a difference of two models, which have updates of their own, is left as it is."""
         if linear or any(name not in state for name in self.update.named):
             return state
@@ -36,7 +36,8 @@ class Updated(Step):
             at += size
         for beside in {beside.weight: beside for beside in self.update.sums}.values():
             added = Added(self.symmetry.graph, beside)
-            for name, old, new in zip((beside.weight, beside.bias), added.of(state), added.of(changed), strict=True):
+            before, after = (added.of(self.symmetry.raised(held, -1.0)) for held in (state, changed))
+            for name, old, new in zip((beside.weight, beside.bias), before, after, strict=True):
                 if name:
                     changed[name] = state[name] + (old - new).to(state[name])
         return changed

@@ -36,7 +36,7 @@ def upright(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Canonical:
     carried = Carried(clean)
     steps = list[Step](out.steps)
     for lean in leaning:
-        step = Slant(lean, -_along(lean, carried))
+        step = Slant(symmetry, lean, -_along(lean, symmetry.raised(carried)))
         carried.take(step)
         steps.append(step)
     last = canonicalise(symmetry, carried.whole())
@@ -75,12 +75,12 @@ def adopted(
     back = out.inverse()
     _, other = to_clean_gauge(symmetry, like)
     for constant in tilted(symmetry):
-        there = Shift(constant, constant.source.mean(other) - constant.source.mean(clean)).apply(clean)
+        there = Shift(symmetry, constant, constant.source.mean(other) - constant.source.mean(clean)).apply(clean)
         clean = min(clean, there, key=lambda at: far(back.apply(at)))
     clean = back.apply(clean)
     for statistics in symmetry.statistics:
         changes = torch.stack([like[name] - clean[name] for name in statistics.tensors])
-        clean = Restate(NormCall(symmetry.graph, statistics), changes).apply(clean)
+        clean = Restate(symmetry, NormCall(symmetry.graph, statistics), changes).apply(clean)
     return clean
 
 
@@ -90,12 +90,12 @@ def mirrored(symmetry: SymmetryGraph, state: Mapping[str, Tensor]) -> Iterator[S
     Between the sides readers would be infinitely steep.
     """
     out, clean = to_clean_gauge(symmetry, state)
-    back = out.inverse()
+    back, raised = out.inverse(), symmetry.raised(clean)
     for constant in tilted(symmetry):
         bias = constant.source.piece.parameter
         planes = (share.port.plane for share in constant.shares if share.port.plane is not None)
         plane = next((plane for plane in planes if plane.bias == bias), None)
         if plane is not None:
-            normal = plane.normal(clean, clean[bias])
-            part = plane.height(clean, clean[bias]) / plane.factor / normal.square().sum()
-            yield back.apply(Shift(constant, -2 * part * normal).apply(clean))
+            normal = plane.normal(raised, clean[bias])
+            part = plane.height(raised, clean[bias]) / plane.factor / normal.square().sum()
+            yield back.apply(Shift(symmetry, constant, -2 * part * normal).apply(clean))

@@ -129,7 +129,7 @@ class Slopes:
     def _follow(self, statistics: Statistics, way: _Way, scale: Tensor) -> None:
         more = [(scale.square() - 1) * self.state[name] * (name in way.still) for name in statistics.tensors]
         norm = NormCall(self.symmetry.graph, statistics)
-        self.state.update(Restate(norm, torch.stack(more)).apply(self.state))
+        self.state.update(Restate(self.symmetry, norm, torch.stack(more)).act(self.state))
 
     def _slope(self, statistics: Statistics) -> Tensor:
         slope, _ = NormCall(self.symmetry.graph, statistics).affine(self.state)

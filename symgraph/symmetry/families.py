@@ -39,14 +39,13 @@ Kind = TypeVar("Kind")
 class Plane:
     """A reader of a norm's centred output: what it reads lies where (1 / gain) . (x - bias) = 0.
 
-    `gain` or `bias` is empty where it is absorbed, moved on or absent; `offset` is what the model adds to the gain, and
-    `factor` what it multiplies the norm's output by before it is read: there (1 / gain) . (x - factor bias) = 0.
+    `gain` or `bias` is empty where it is absorbed, moved on or absent; `factor` is what the model multiplies the norm's
+    output by before it is read: there (1 / gain) . (x - factor bias) = 0. States are those with every offset added.
     """
 
     reader: Piece
     gain: str
     bias: str
-    offset: float = 0.0
     factor: float = 1.0
 
     @property
@@ -58,7 +57,7 @@ class Plane:
         """The direction 1 / gain that no value has a part in but for the bias; shapes (n,), the size of the reader."""
         if not self.gain:
             return like.new_ones(self.reader.size)
-        return 1.0 / (state[self.gain] + self.offset).to(like)
+        return 1.0 / state[self.gain].to(like)
 
     def height(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """What the bias adds along the normal: what a unit of it in the reader adds to what that writes."""
@@ -271,15 +270,13 @@ class Lean:
 class Spectral:
     """The gain of a centred norm between two frames that admit rotations of the plane of mean zero but for this gain.
 
-    `before` and `after` are the frames that the norm reads and writes, `offset` what the model adds to the gain. Where
-    linear maps read the stream that it writes as well, `stream` is its frame, which is sheared too, and `flip` says
-    that the norm writes along the frame's dual.
+    `before` and `after` are the frames that the norm reads and writes. Where linear maps read the stream that it writes
+    as well, `stream` is its frame, which is sheared too, and `flip` says that the norm writes along the frame's dual.
     """
 
     gain: str
     before: tuple[int, ...]
     after: tuple[int, ...]
-    offset: float = 0.0
     stream: int = -1
     flip: bool = False
 
@@ -288,7 +285,8 @@ class Spectral:
 class Statistics:
     """Operands of one call that its gain and bias can make up for, and the tensors of the model that they are.
 
-    `axis` is the position of the channels in the call's result.
+    `axis` is the position of the channels in the call's result; `ends` are the values of the traced graph that it reads
+    as gain and bias, to which the model may have added a number.
     """
 
     node: str
@@ -297,6 +295,7 @@ class Statistics:
     tensors: tuple[str, ...]
     gain: str
     bias: str
+    ends: tuple[str, str]
 
 
 def nested(value: object, kind: type[Kind]) -> Iterator[Kind]:

@@ -15,8 +15,7 @@ from symgraph.symmetry.axis_parts import Piece
 class Radial:
     """Tensors whose common positive factor nothing sees.
 
-    With `powers` each has the factor to a power of its own, and the first of them is a number, to which the model adds
-    `offset` before any use: the factor multiplies the sum. With `parts` each has so
+    With `powers` each has the factor to a power of its own, and the first of them is a number. With `parts` each has so
     many factors, for runs of one length along an axis of its own (`axes`): the maps of heads that are normalised each.
     With `pieces` the factors multiply these parts alone: the queries of a projection that makes keys and values too.
     """
@@ -25,7 +24,6 @@ class Radial:
     powers: tuple[int, ...] = ()
     parts: int = 1
     axes: tuple[int, ...] = ()
-    offset: float = 0.0
     pieces: tuple[Piece, ...] = ()
 
     @property
@@ -49,15 +47,11 @@ class Radial:
         """The shape of the factors."""
         return (self.parts,) if self.parts > 1 else ()
 
-    def times(self, state: Mapping[str, Tensor], factor: Tensor, *, linear: bool = False) -> dict[str, Tensor]:
-        """Those of the tensors that there are, multiplied; shapes: factor has that of the factors.
-
-        A difference of states is multiplied as it is (`linear`): what the model adds to a number is not in it.
-        """
+    def times(self, state: Mapping[str, Tensor], factor: Tensor) -> dict[str, Tensor]:
+        """Those of the tensors that there are, multiplied; shapes: factor has that of the factors."""
         powers = self.powers or (1,) * len(self.tensors)
-        added = [0.0 if linear or number else self.offset for number in range(len(powers))]
         return {
-            name: self._apart(number, state[name] + added[number], factor**power) - added[number]
+            name: self._apart(number, state[name], factor**power)
             for number, (name, power) in enumerate(zip(self.tensors, powers, strict=True))
             if name in state
         }

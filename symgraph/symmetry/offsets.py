@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -28,3 +29,22 @@ class Offset:
 
     def __str__(self) -> str:
         return ", ".join(dict.fromkeys(f"{number:g}" for _, number in self.runs if number))
+
+
+@dataclass(frozen=True, slots=True)
+class Raised(Mapping[str, Tensor]):
+    """A state with every offset added, or with sign -1 taken off again, each tensor made when it is asked for."""
+
+    state: Mapping[str, Tensor]
+    offsets: Mapping[str, Offset]
+    sign: float = 1.0
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor, offset = self.state[name], self.offsets.get(name)
+        return tensor if offset is None else offset.added(tensor, self.sign)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.state)
+
+    def __len__(self) -> int:
+        return len(self.state)

@@ -11,17 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """The direction that a centred norm never writes along: 1 / gain, or the ones vector where no gain stays in place.
-
-    `offset` is what the model adds to the gain.
-    """
+    """The direction that a centred norm never writes along: 1 / gain, or the ones vector where no gain stays."""
 
     gain: str = ""
-    offset: float = 0.0
 
     def vector(self, state: Mapping[str, Tensor], like: Tensor) -> Tensor:
         """It as a vector of length one; shapes: like (n,) -> (n,)."""
-        gain = torch.ones_like(like) if not self.gain else state[self.gain].to(like) + self.offset
+        gain = torch.ones_like(like) if not self.gain else state[self.gain].to(like)
         closed = gain == 0
         # Where a gain is zero nothing is written.
         normal = closed.to(like) if bool(closed.any()) else 1.0 / gain

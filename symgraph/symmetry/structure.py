@@ -21,7 +21,7 @@ from symgraph.groups.map_class import MapClass
 from symgraph.io.shown import Shown
 from symgraph.ir import Graph
 from symgraph.symmetry.found_families import Families
-from symgraph.symmetry.offsets import Offset
+from symgraph.symmetry.offsets import Offset, Raised
 from symgraph.symmetry.part_by_part import Layout
 from symgraph.symmetry.terms import Leaf, Term, leaves
 
@@ -381,6 +381,10 @@ class Structure(Families):
             name: self.offsets[name].added(tensor, sign) if name in self.offsets else tensor
             for name, tensor in state.items()
         }
+
+    def raised(self, state: Mapping[str, Tensor], sign: float = 1.0) -> Mapping[str, Tensor]:
+        """What `shifted` gives, each tensor made when it is asked for."""
+        return Raised(state, self.offsets, sign) if self.offsets else state
 
     def fibre_sizes(self, space: Space) -> tuple[int, ...]:
         """Sizes of the spaces in the fibre, in order."""

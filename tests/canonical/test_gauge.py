@@ -165,7 +165,7 @@ def test_a_value_bias_reaches_the_output_through_its_whole_group() -> None:
         if n not in state
     }
     (move,) = [c for c in s.constants if c.moves]
-    step = Shift(move, -torch.arange(8, dtype=torch.float64))
+    step = Shift(s, move, -torch.arange(8, dtype=torch.float64))
     moved = step.apply(state)
     added = moved["model.layers.0.self_attn.o_proj.bias"] - state["model.layers.0.self_attn.o_proj.bias"]
     weight = state["model.layers.0.self_attn.o_proj.weight"].reshape(16, 2, 2, 4)
@@ -184,9 +184,9 @@ def test_vectors_are_spread_over_the_leaves_they_lack() -> None:
 
 
 def test_an_offset_is_constant_along_the_other_axes() -> None:
-    state = {"w": torch.zeros(2, 3)}
+    symmetry, state = infer(trace(torch.nn.Linear(3, 2), (torch.rand(1, 3),))), {"w": torch.zeros(2, 3)}
     unseen = Constant(Port(Piece("w", 1, 0, 3, Leaf(-1, -1, False, 3))))
-    step = Shift(unseen, torch.tensor([1.0, 2.0, 3.0]))
+    step = Shift(symmetry, unseen, torch.tensor([1.0, 2.0, 3.0]))
     assert step.apply(state)["w"].tolist() == [[1, 2, 3], [1, 2, 3]]
     assert torch.equal(step.apply(state, linear=True)["w"], state["w"])
     assert step.inverse().apply(step.apply(state))["w"].abs().max() == 0

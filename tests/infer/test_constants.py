@@ -209,7 +209,7 @@ def test_what_a_map_of_values_makes_a_mean_of_is_not_seen_by_the_module() -> Non
     state = {n: torch.randn_like(t) for n, t in state_of(model).items()}
     (values,) = [c for c in symmetry.constants if c.through is not None]
     out, clean = to_clean_gauge(symmetry, state)
-    moved = out.inverse().apply(Shift(values, torch.randn(values.shape, dtype=torch.float64)).apply(clean))
+    moved = out.inverse().apply(Shift(symmetry, values, torch.randn(values.shape, dtype=torch.float64)).apply(clean))
     assert (moved["value.weight"] - state["value.weight"]).abs().max() > 0.01
     torch.testing.assert_close(functional_call(model, moved, (ids,)), functional_call(model, state, (ids,)))
 
