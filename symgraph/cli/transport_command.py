@@ -35,6 +35,7 @@ _EXAMPLES = """
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code --scale 0.5
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code --fit my-dataset --split validation
+symgraph transport --base a --tuned a-on-code --to b --out b-on-code --fit my-dataset --per-tensor
 symgraph transport --base a --tuned a-on-code --to b --out b-on-code --method learned --data my-dataset
 symgraph transport --base a --tuned adapter-of-a --to b --out adapter-of-b   a LoRA adapter
 symgraph transport --base a --tuned a2 --to b --out b2 --alignment ab.safetensors  of `symgraph align a b`
@@ -83,6 +84,8 @@ def add(commands: Commands) -> None:
     amount.add_argument("--scale", metavar="S", type=finite, default=1.0, help="how much of it (default 1)")
     text = "choose the scale on data of what was learned: never on the test split"
     amount.add_argument("--fit", metavar="SPEC", help=f"{text}; {DATA_HELP}")
+    text = "choose a scale for each tensor on the data of --fit, by a short descent from the best one for all"
+    parser.add_argument("--per-tensor", action="store_true", help=text)
     text = "how TO is aligned to BASE for TUNED: by weights (default), or learned on from there, or by activations"
     parser.add_argument("--method", choices=METHODS, default=METHODS[0], help=f"{text}; both on --data")
     text = "data of what was learned, for --method; of vectors: align the models by that value on this data"
@@ -124,6 +127,8 @@ def _models(args: Arguments, console: Console) -> int:
 
     if args.fit is None and args.data is None:
         inputs.refuse_unread(args, "name data with --fit or --data", "split", "limit")
+    if args.fit is None:
+        inputs.refuse_unread(args, "name data with --fit", "per_tensor")
     if args.method == METHODS[0]:
         inputs.refuse_unread(args, "give --method learned", "data")
     elif args.data is None:
@@ -141,7 +146,7 @@ def _models(args: Arguments, console: Console) -> int:
     learning = {"learning": {"steps": args.steps, "lr": args.lr}} if args.method == LEARNED else {}
     how = _how(args, spool=deferred) | method | learning
     with console.working("transporting"):
-        found = transport(base, tuned, to, scale=args.scale, fit=fit, **how)
+        found = transport(base, tuned, to, scale=args.scale, fit=fit, per_tensor=args.per_tensor, **how)
     out = write_transported(found, args.out, command=args.typed, **inputs.writing(args))
     console.wrote(found, out)
     return 0
@@ -152,7 +157,9 @@ def _beside(args: Arguments, console: Console) -> int:
     from symgraph.match.carry import CarriedVectors, transport_vectors
     from symgraph.match.moments import CarriedMoments, transport_moments
 
-    inputs.refuse_unread(args, "name a model with --tuned", "scale", "fit", "method", "like", "shard_size")
+    inputs.refuse_unread(
+        args, "name a model with --tuned", "scale", "fit", "per_tensor", "method", "like", "shard_size"
+    )
     if args.vectors is None or args.alignment is not None:
         inputs.refuse_unread(args, "name vectors, and no alignment", "data")
     if args.data is None:

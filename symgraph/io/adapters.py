@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from symgraph.errors import CheckpointError, UsageError, one_line
+from symgraph.errors import CheckpointError, UsageError, one_line, shorten
 from symgraph.io.checkpoint import tied_names
 from symgraph.io.files import atomic_dir
 from symgraph.io.models import Model
@@ -23,6 +23,9 @@ NAME = "default"
 # Fields of a configuration that make an adapter more than products of two factors, each with the value that does not.
 _MORE = {"use_dora": False, "modules_to_save": None, "bias": "none", "lora_bias": False}
 _MORE |= {"trainable_token_indices": None, "layer_replication": None, "target_parameters": None}
+# How PEFT calls what it stores: files, and tensors, of which those that are no factors are parameters of the model.
+_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_PREFIX, _FACTOR, _BASE = "base_model.model.", "lora_", ".base_layer."
 _FACTORS = (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"))
 
 
@@ -72,10 +75,11 @@ def read_adapter(folder: str | Path, base: Model) -> Adapter:
     """What an adapter adds to each parameter of a model.
 
     Raises:
-        CheckpointError: it is damaged, or fits no module of the model.
+        CheckpointError: it is damaged, changes modules that the model lacks, or brings tables of another one.
         UsageError: it is of a kind that has no two factors, or PEFT is not installed.
     """
     _check_kind(Path(folder))
+    _check_tables(folder, base)
     names = {id(parameter): name for name, parameter in base.module.named_parameters()}
     tied = {*tied_names(base.module), *tied_names(base.module).values()}
     deltas, ranks = {}, {}
@@ -156,15 +160,59 @@ def _layers(wrapped: Any) -> Iterator[Any]:
 
 
 def _wrapped(model: Model, folder: str | Path) -> Any:
-    """The model with an adapter, on the same parameters: no second copy of them."""
+    """The model with an adapter, on the same parameters: no second copy of them, and none of them is written to."""
     peft = _peft()
     held = {id(tensor): tensor for tensor in chain(model.module.parameters(), model.module.buffers())}
+    tensors = {name: tensor for name, tensor in _stored(model, folder).items() if _FACTOR in name}
     try:
-        return peft.PeftModel.from_pretrained(copy.deepcopy(model.module, held), str(folder))
+        config = peft.PeftConfig.from_pretrained(str(folder))
+        # What it was is no news: it would be warned of.
+        config.base_model_name_or_path = None
+        wrapped = peft.get_peft_model(copy.deepcopy(model.module, held), config, adapter_name=NAME)
+        loaded = peft.set_peft_model_state_dict(wrapped, tensors, adapter_name=NAME)
     except Exception as error:
-        cause = one_line(error)
-        remedy = "name the base model that the adapter was trained on, and models of its architecture"
-        raise CheckpointError(f"{folder} is no adapter of {model.spec}", cause=cause, remedy=remedy) from error
+        raise _misfit(model, folder, _strangers(model, tensors) or one_line(error)) from error
+    without = [name for name in loaded.missing_keys if _FACTOR in name]
+    if cause := _strangers(model, loaded.unexpected_keys) or _strange("the adapter", without):
+        raise _misfit(model, folder, cause)
+    return wrapped
+
+
+def _stored(model: Model, folder: str | Path) -> dict[str, Tensor]:
+    """The tensors of an adapter, by the names that PEFT gives them."""
+    from peft.utils import load_peft_weights
+
+    if not any((Path(folder) / file).is_file() for file in _FILES):
+        remedy = "fetch the adapter again, or save it with save_pretrained"
+        raise CheckpointError(f"{folder} holds no adapter", cause=f"there is no {_FILES[0]} in it", remedy=remedy)
+    renamed = getattr(model.module, "_checkpoint_conversion_mapping", None)
+    try:
+        tensors: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu", key_mapping=renamed)
+    except Exception as error:
+        remedy = "fetch the adapter again"
+        raise CheckpointError(f"{folder} cannot be read", cause=one_line(error), remedy=remedy) from error
+    return tensors
+
+
+def _misfit(model: Model, folder: str | Path, cause: str) -> CheckpointError:
+    remedy = "name the base model that the adapter was trained on, and models of its architecture"
+    return CheckpointError(f"{folder} is no adapter of {model.spec}", cause=cause, remedy=remedy)
+
+
+def _strangers(model: Model, names: Iterable[str]) -> str:
+    """What a model lacks of the modules that tensors of an adapter change."""
+    known = {name for name, _ in model.module.named_modules()}
+    return _strange(model.spec, [name for name in names if _changed(name) not in known])
+
+
+def _strange(owner: str, names: Iterable[str]) -> str:
+    modules = dict.fromkeys(map(_changed, names))
+    return f"{owner} has nothing for {shorten(modules)}" if modules else ""
+
+
+def _changed(name: str) -> str:
+    """The module that a factor changes."""
+    return name.removeprefix(_PREFIX).partition(f".{_FACTOR}")[0]
 
 
 def _peft() -> Any:
@@ -173,6 +221,16 @@ def _peft() -> Any:
     except ImportError as error:
         raise UsageError("adapters need PEFT", remedy='install it: pip install "symgraph[adapters]"') from error
     return peft
+
+
+def _check_tables(folder: str | Path, base: Model) -> None:
+    """Whether tables that are stored beside factors are those of the model, as they are where nobody made others."""
+    own = dict(base.module.named_parameters(remove_duplicate=False))
+    for name, tensor in _stored(base, folder).items():
+        here = own.get(name.removeprefix(_PREFIX).replace(_BASE, "."))
+        if _FACTOR not in name and (here is None or not torch.equal(here.detach().to(tensor), tensor)):
+            cause = f"it brings {name.removeprefix(_PREFIX)}, other than that of {base.spec}"
+            raise _misfit(base, folder, cause)
 
 
 def _check_kind(folder: Path) -> None:

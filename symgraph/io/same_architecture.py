@@ -20,25 +20,30 @@ _IRRELEVANT = re.compile(
 )
 
 
-def architecture_differences(a: Model, b: Model) -> list[str]:
-    """What tells two architectures apart: the class; or config (as far as it changes what is computed) and shapes."""
+def architecture_differences(a: Model, b: Model, names: tuple[str, str] | None = None) -> list[str]:
+    """What tells two architectures apart: the class; or config (as far as it changes what is computed) and shapes.
+
+    Args:
+        names: what the two are called where one has parameters that the other lacks (default: what they came from).
+    """
     if problems := [*_class_differences(a, b)]:
         return problems
-    configs, shapes = [*_config_differences(a, b)], [*_shape_differences(a.module, b.module)]
+    configs, shapes = [*_config_differences(a, b)], [*_shape_differences(a.module, b.module, names or (a.spec, b.spec))]
     # Many settings change nothing: how long a text may be, what labels are called.
     return shapes if configs and not shapes and compute_alike(a, b) else [*configs, *shapes]
 
 
-def check_same_architecture(a: Model, b: Model, *, widths: bool = False) -> None:
+def check_same_architecture(a: Model, b: Model, *, widths: bool = False, names: tuple[str, str] | None = None) -> None:
     """Raise unless the two models have one class, one config (as far as it matters) and the same shapes.
 
     Args:
         widths: say that widths may differ, where the caller takes such models.
+        names: as for `architecture_differences`.
 
     Raises:
         CheckpointError: listing what differs.
     """
-    problems = architecture_differences(a, b)
+    problems = architecture_differences(a, b, names)
     if problems:
         raise CheckpointError(
             f"{a.spec} and {b.spec} are of different architectures",
@@ -77,15 +82,13 @@ def _relevant(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _shape_differences(a: nn.Module, b: nn.Module) -> Iterator[str]:
+def _shape_differences(a: nn.Module, b: nn.Module, names: tuple[str, str]) -> Iterator[str]:
     first, second = ({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()} for module in (a, b))
     shapes = [
         f"{name} {first[name]} and {second[name]}" for name in first if name in second and first[name] != second[name]
     ]
-    alone = [f"{name} only in the first" for name in first if name not in second] + [
-        f"{name} only in the second" for name in second if name not in first
-    ]
     if shapes:
         yield f"shapes differ: {shorten(shapes)}"
-    if alone:
-        yield f"parameters differ: {shorten(alone)}"
+    for called, own, others in zip(names, (first, second), (second, first), strict=True):
+        if alone := [name for name in own if name not in others]:
+            yield f"only {called} has {shorten(alone)}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from symgraph.errors import DataError, called
+from symgraph.errors import DataError
 from symgraph.io.data import from_batches
 from symgraph.measure.batches import Numbered, repeatable
 
@@ -99,7 +99,7 @@ def divided(data: Any) -> tuple[Chosen, Chosen]:
     count = len(numbered)
     if count < 2:
         cause = f"{count} batch cannot be divided into training and validation"
-        remedy = f"name other data with {called('validation')}, or make batches smaller"
+        remedy = "name more data, or make batches smaller"
         raise DataError("no validation data", cause=cause, remedy=remedy)
     apart = tuple(range(min(9, count - 1), count, 10))
     return Chosen(numbered, tuple(i for i in range(count) if i not in set(apart))), Chosen(numbered, apart)

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from symgraph.io.models import Model
+from symgraph.match.added import Added
 from symgraph.match.feed import Feed, divided
 from symgraph.measure.batches import repeatable
-from symgraph.measure.forward import fixed_tensors, usual_dtype
 from symgraph.measure.losses import Named
-from symgraph.measure.objective import Objective
 from symgraph.orbit.alignment import Alignment
 from symgraph.orbit.canonical import canonicalise
 from symgraph.orbit.descend import Descent
@@ -66,17 +65,22 @@ def taught(
     canonical = canonicalise(found.symmetry, own)
     changed = canonical.transform.apply({**own, **{name: own[name] + made(tensor) for name, tensor in delta.items()}})
     moving = {name: tensor - canonical.state[name] for name, tensor in changed.items() if name in delta}
-    lesson = _Lesson(to, canonical.state, moving, scale, loss)
+    lesson = Added(to.module, canonical.state, loss)
+    first = made(moving[next(iter(moving))])
+    moving = {name: tensor.detach().to(lesson.dtype) for name, tensor in moving.items()}
     training, held = (data, validation) if validation is not None else divided(data)
-    descent = Descent(found.symmetry, [lesson.moving], (0,), options, made(moving[next(iter(moving))]), _ESTIMATED)
+    descent = Descent(found.symmetry, [moving], (0,), options, first, _ESTIMATED)
     feed, held = Feed(training, torch.Generator().manual_seed(options.seed)), repeatable(held, "validation data")
+
+    def added(*, exact: bool) -> State:
+        return {name: scale * tensor for name, tensor in descent.state(0, exact=exact).items()}
 
     @torch.no_grad()
     def estimate() -> float:
-        return lesson.objective.over(lesson.tensors(descent, exact=True), held, "validation data")
+        return lesson.over(added(exact=True), held, "validation data")
 
     def at_a_batch() -> Tensor:
-        return lesson.objective.mean(lesson.tensors(descent), feed.next(), f"step {descent.step + 1}")[0]
+        return lesson.loss(added(exact=False), feed.next(), f"step {descent.step + 1}")
 
     with evaluating(to.module):
         descent.measure(estimate, progress)
@@ -87,19 +91,3 @@ def taught(
     back = canonical.transform.then(turn.inverse()).then(canonical.transform.inverse())
     better = replace(found, transform=back.then(found.transform), objective=())
     return better, f"learned over {descent.step} steps ({ended}) at scale {scale:g}: validation loss {said}"
-
-
-class _Lesson:
-    """The network of the model in canonical form, with what is added to it where a descent has moved it."""
-
-    def __init__(self, to: Model, start: State, moving: State, scale: float, loss: Named) -> None:
-        self.scale, dtype = scale, usual_dtype(to.module)
-        self.objective = Objective(to.module, loss, dtype)
-        floating = {name: tensor.detach().to(dtype) for name, tensor in start.items() if tensor.is_floating_point()}
-        self.start = fixed_tensors(to.module, floating, dtype, torch.device("cpu")) | floating
-        self.moving: State = {name: tensor.detach().to(dtype) for name, tensor in moving.items()}
-
-    def tensors(self, descent: Descent, *, exact: bool = False) -> State:
-        """All tensors of the network, differentiable in what moves."""
-        added = descent.state(0, exact=exact)
-        return self.start | {name: self.start[name] + self.scale * tensor for name, tensor in added.items()}

@@ -27,6 +27,7 @@ from symgraph.io.spool import Spool
 from symgraph.match.align import align
 from symgraph.match.aligned import Aligned
 from symgraph.match.cards import Card, Ingredient, element_spaces
+from symgraph.match.each_scale import each_scale
 from symgraph.match.match_options import LEARNED
 from symgraph.match.taught import TEACHING, taught
 from symgraph.match.unchanged import Endpoint
@@ -48,9 +49,10 @@ class Transported(Shown):
     """What a model learned, in the basis and gauge of another one.
 
     `base` is the model it was learned on, `tuned` names the one that learned it, `to` the one it is carried to. `delta`
-    holds what is added to the parameters of `to` at scale one; `scale` is how much of
-    it `state` has. `alignment` leads from `to` to `base`; its inverse carried `delta`. `fitted` is the loss by scale,
-    over `LARGEST`, where it was chosen on data. `adapter` is the low-rank adapter that was carried, as it is there.
+    holds what is added to the parameters of `to` at scale one; `scale` is how much of it `state` has. `alignment` leads
+    from `to` to `base`; its inverse carried `delta`. `fitted` is the loss by scale, over `LARGEST`, where it was chosen
+    on data. `scales` are those of single tensors, where each has its own; `delta` has them in it. `adapter` is the
+    low-rank adapter that was carried, as it is there.
     """
 
     base: Model
@@ -60,6 +62,7 @@ class Transported(Shown):
     delta: State
     scale: float
     fitted: LossBarrier | None = None
+    scales: Mapping[str, float] | None = None
     adapter: Adapter | None = None
     notes: tuple[str, ...] = ()
 
@@ -93,13 +96,15 @@ class Transported(Shown):
         """Names and figures as plain data."""
         names = {"base": self.base.spec, "tuned": self.tuned, "to": self.to.spec}
         fitted = None if self.fitted is None else self.fitted.to_plain()
-        found = {"scale": self.scale, "norm": self.share, "fitted": fitted, "notes": list(self.notes)}
+        scales = None if self.scales is None else dict(self.scales)
+        found = {"scale": self.scale, "scales": scales, "norm": self.share, "fitted": fitted, "notes": list(self.notes)}
         return names | found | {"adapter": self.adapter is not None, "distance": list(self.alignment.objective)}
 
     def __str__(self) -> str:
         what = "the adapter" if self.adapter else "what was learned by"
         lines = [f"{what} {self.tuned} on {self.base.spec}, carried to {self.to.spec}"]
-        lines.append(f"  scale {self.scale:g}: {self.share:.2%} of the norm of what it is added to")
+        scale = "a scale for each tensor" if self.scales else f"scale {self.scale:g}"
+        lines.append(f"  {scale}: {self.share:.2%} of the norm of what it is added to")
         if self.fitted is not None:
             lines.append(f"  loss {self.fitted.losses[0]:.4f} without it, {min(self.fitted.losses):.4f} with it")
         return "\n".join([*lines, *self.notes])
@@ -114,6 +119,7 @@ def transport(
     input_size: Size | None = None,
     scale: float = 1.0,
     fit: Iterable[Any] | None = None,
+    per_tensor: bool = False,
     loss: Any = "cross-entropy",
     alignment: Alignment | str | Path | None = None,
     rules: RuleSources = None,
@@ -131,6 +137,7 @@ def transport(
         example, input_size: inputs of modules that bring none, or the shape of one, as for `trace`.
         scale: how much of the difference is added.
         fit: batches of the new task to choose the scale on instead: the least loss, from 0 to 2 in steps of 1/8.
+        per_tensor: a scale for each tensor, by a short descent from there on, on the same batches.
         loss: of `fit`, as for `loss_barrier`.
         alignment: from `to` to `base`, if it is known already, or its file.
         rules: a user's, in front of the shipped ones.
@@ -153,6 +160,9 @@ def transport(
     """
     if not (isinstance(scale, int | float) and isfinite(scale)):
         raise UsageError(f"the scale is {scale!r}", remedy="give a finite number")
+    if per_tensor and fit is None:
+        what = "nothing says what the scales of tensors are chosen on"
+        raise UsageError(what, remedy=f"name data of what was learned, {argument('fit')}")
     ends = ends_of(base, to, example, input_size)
     adapter = read_adapter(tuned, ends["base"]) if is_adapter(tuned) else None
     after = ends["base"] if adapter else with_inputs(tuned, example, input_size)
@@ -169,11 +179,11 @@ def transport(
     through = partial(_through, ends, after, adapter, scale=scale, scratch=scratch)
     batches = None if fit is None else held(fit)
     result = _scaled(through(found, notes), batches, loss)
-    if lesson is None:
-        return result
-    # As much of it is added in training as was best before.
-    better, said = taught(ends["to"], result.delta, found, scale=result.scale or 1.0, loss=loss, **lesson)
-    return _scaled(through(better, (*notes, said)), batches, loss)
+    if lesson is not None:
+        # As much of it is added in training as was best before.
+        better, said = taught(ends["to"], result.delta, found, scale=result.scale or 1.0, loss=loss, **lesson)
+        result = _scaled(through(better, (*notes, said)), batches, loss)
+    return _each_scaled(result, batches, loss) if per_tensor else result
 
 
 def _lesson(how: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -237,7 +247,7 @@ def _through(
         adapter, delta, said = _factored(adapter, delta)
         notes = (*notes, *said)
     named = adapter.folder if adapter else after.spec
-    return Transported(ends["base"], named, ends["to"], found, delta, scale, None, adapter, notes)
+    return Transported(ends["base"], named, ends["to"], found, delta, scale, adapter=adapter, notes=notes)
 
 
 def _difference(
@@ -298,6 +308,14 @@ def _scaled(found: Transported, data: Iterable[Any] | None, loss: Any) -> Transp
     return replace(found, scale=LARGEST * curve.lambdas[best], fitted=curve, notes=notes)
 
 
+def _each_scaled(found: Transported, data: Iterable[Any] | None, loss: Any) -> Transported:
+    """The same with a scale for each tensor, which the difference has in it."""
+    scales, said = each_scale(found.to, found.delta, data, scale=found.scale, loss=loss)
+    delta: State = {name: scale * made(found.delta[name]) for name, scale in scales.items()}
+    adapter = None if found.adapter is None else replace(found.adapter, deltas=delta)
+    return replace(found, delta=delta, scale=1.0, scales=scales, adapter=adapter, notes=(*found.notes, said))
+
+
 def _factored(adapter: Adapter, delta: State) -> tuple[Adapter, State, tuple[str, ...]]:
     """The adapter after a move: its products with their rank, and what an adapter has no place for.
 
@@ -314,6 +332,10 @@ def _factored(adapter: Adapter, delta: State) -> tuple[Adapter, State, tuple[str
     whole = sum(float(tensor.square().sum()) for tensor in kept.values()) ** 0.5
     said = f"{left / whole:.1e} of its norm would change biases, which it has no place for: left out"
     return moved, moved.deltas, (said,) if left > 1e-6 * whole else ()
+
+
+def _amount(found: Transported) -> str:
+    return f"{found.scale:g}" if found.scales is None else "a multiple of each tensor of"
 
 
 def write_transported(
@@ -337,7 +359,7 @@ def write_transported(
             Ingredient("tuned", found.tuned, ""),
             Ingredient("to", found.to.spec, hashes[1]),
         ),
-        method=f"{found.to.spec} + {found.scale:g} (tuned - base), in the basis and gauge of the former",
+        method=f"{found.to.spec} + {_amount(found)} (tuned - base), in the basis and gauge of the former",
         command=command,
         symmetry=found.alignment.symmetry,
         spaces=element_spaces(found.alignment.symmetry, found.alignment),

@@ -271,14 +271,25 @@ def _check_complete(
     named: Named | None,
 ) -> None:
     for model, rows in zip(models, rows_of, strict=True):
-        for name in axes.keys() - (named.axes.keys() if named else ()):
-            missing = state_of(model.module)[name].shape[axes[name]] - len(rows[name].theirs)
-            if missing:
-                raise CheckpointError(
-                    f"{missing} rows of {name} in {model.spec} are none of {like.spec}",
-                    cause="neither has all that both have, and what has no place in one of the shapes would be lost",
-                    remedy="extend the one with the most rows by those of the others first",
-                )
+        for name in [name for name in axes if named is None or name not in named.axes]:
+            size = state_of(model.module)[name].shape[axes[name]]
+            if missing := size - len(rows[name].theirs):
+                raise _incomplete(model, like, name, missing, size)
+
+
+def _incomplete(model: Model, like: Model, name: str, missing: int, size: int) -> CheckpointError:
+    """What is said where a model has rows that the one with the most rows has no place for."""
+    if getattr(model.config, "num_labels", None) == size and not (labels_of(model) and labels_of(like)):
+        return CheckpointError(
+            f"{name}: nothing says which labels of {model.spec} are which of {like.spec}",
+            cause=f"the two have {size} and {like.config.num_labels} labels, which are known by their names alone",
+            remedy="name them in `id2label` of each config.json, one name for what means the same",
+        )
+    return CheckpointError(
+        f"{name}: {like.spec} has no place for {missing} of the {size} rows of {model.spec}",
+        cause="the result has the rows of the model with the most of them, and each has some that the other lacks",
+        remedy=f"give {like.spec} these rows too before, with whatever values",
+    )
 
 
 def _said(

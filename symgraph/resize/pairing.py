@@ -67,7 +67,7 @@ class Pairing:
                 for narrow, wide in (larger[0], smaller[0])
             )
             raise CheckpointError(
-                "neither model can be embedded into the shape of the other",
+                f"{a} and {b} cannot be brought into one shape: each is wider somewhere",
                 cause=sizes,
                 remedy="embed both into a third shape that is at least as wide everywhere (symgraph.embed)",
             )
@@ -94,7 +94,7 @@ def pair(a: SymmetryGraph, b: SymmetryGraph, names: Names = AB) -> Pairing:
             pairs.tensor(name)
     if pairs.problems:
         raise CheckpointError(
-            "one model cannot be embedded into the shape of the other: sizes differ where no symmetry acts",
+            f"{names[0]} and {names[1]} cannot be brought into one shape: sizes differ where no symmetry acts",
             cause=shorten(pairs.problems.values(), "; "),
             remedy="only widths can differ: residual, hidden units, heads and their sizes",
         )
@@ -119,23 +119,24 @@ def is_idle(graph: Graph, name: str) -> bool:
 
 
 def _same_parameters(a: Graph, b: Graph, names: Names) -> None:
+    apart = f"{names[0]} and {names[1]} cannot be brought into one shape"
+    if a.tied != b.tied:
+        tied = sorted(a.tied.keys() | b.tied.keys())
+        some = [name for name in tied if a.tied.get(name) != b.tied.get(name)]
+        raise CheckpointError(
+            f"{apart}: they share different parameters",
+            cause=f"{shorten(some)} tied in one of them only",
+            remedy=f"untie both: {argument('tied', 'untie')}",
+        )
     alone = {
         names[0]: sorted(a.parameters.keys() - b.parameters.keys()),
         names[1]: sorted(b.parameters.keys() - a.parameters.keys()),
     }
     if any(alone.values()):
         raise CheckpointError(
-            "one model cannot be embedded into the other: they have different parameters",
-            cause="; ".join(f"only {name} has {shorten(own)}" for name, own in alone.items() if own),
+            f"{apart}: they read different parameters",
+            cause="; ".join(f"only {name} reads {shorten(own)}" for name, own in alone.items() if own),
             remedy="name two models of the same depth and with the same parts; only widths can differ",
-        )
-    if a.tied != b.tied:
-        tied = sorted(a.tied.keys() | b.tied.keys())
-        apart = [name for name in tied if a.tied.get(name) != b.tied.get(name)]
-        raise CheckpointError(
-            "one model cannot be embedded into the other: they share different parameters",
-            cause=f"{shorten(apart)} tied in one of them only",
-            remedy=f"untie both: {argument('tied', 'untie')}",
         )
 
 
@@ -150,7 +151,7 @@ def _same_operators(a: Graph, b: Graph, names: Names) -> None:
             return
         one, other = a.nodes[-1], b.nodes[-1]
     raise CheckpointError(
-        "one model cannot be embedded into the other: they run different operators",
+        f"{names[0]} and {names[1]} cannot be brought into one shape: they run different operators",
         cause=f"{one.where} in {names[0]}, {other.where} in {names[1]}, where they first differ",
         remedy="only sizes can differ; compare the two configs",
     )
@@ -221,7 +222,7 @@ def widenings(pairs: Pairing) -> dict[int, Widening]:
     refused = [(narrow, wide) for narrow, wide in pairs.grown() if narrow.id not in widened]
     if refused:
         raise CheckpointError(
-            "the narrower model cannot be embedded into the shape of the other",
+            f"{pairs.names[1]} is narrower than {pairs.names[0]}, and cannot be brought into its shape",
             cause="; ".join(_why(narrow, wide) for narrow, wide in refused[:4]),
             remedy="choose models that agree in these sizes"
             + untied_hint(pairs.b, [narrow.id for narrow, _ in refused]),

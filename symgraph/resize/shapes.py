@@ -51,14 +51,15 @@ def common_shape(
         names: what messages call the two.
 
     Raises:
-        CheckpointError: the classes, or configs other than in widths, differ; or neither can be embedded.
+        CheckpointError: the classes, the parameters, or configs other than in widths, differ; or neither can be
+            embedded.
     """
     known = symmetry if symmetry is not None else infer(a)
     differences = architecture_differences(a, b)
     if not differences:
         return Shape(known)
-    if type(a.module).__name__ != type(b.module).__name__:
-        check_same_architecture(a, b, widths=True)
+    if _parts(a.module) != _parts(b.module):
+        check_same_architecture(a, b, widths=True, names=names)
     other = infer(b)
     pairs = pair(known, other, names)
     if not pairs.wider:
@@ -69,6 +70,11 @@ def common_shape(
     if reduce and narrow == "A":
         return Shape(inner, "", "B", outer, (*grown, *pairs.copies))
     return Shape(outer, narrow, "", inner, (*grown, *pairs.copies))
+
+
+def _parts(module: nn.Module) -> tuple[str, set[str]]:
+    """What models that differ in widths alone have in common: their class, and the names of their parameters."""
+    return type(module).__name__, {name for name, _ in module.named_parameters(remove_duplicate=False)}
 
 
 def model_like(like: Model, source: Model, state: Mapping[str, Tensor]) -> Model:

@@ -93,8 +93,15 @@ def test_as_many_labels_in_another_order_are_the_same_labels() -> None:
     config: Any = merged.module.config
     own = a if config.id2label[0] == "cat" else b
     torch.testing.assert_close(logits(merged.module, images()), logits(own, images()), rtol=1e-4, atol=1e-5)
-    with pytest.raises(CheckpointError, match="are none of"):
+    with pytest.raises(CheckpointError, match="has no place for 1 of the 3 rows"):
         symgraph.merge([a, vit({0: "cat", 1: "dog", 2: "hen"}, seed=1)])
+
+
+def test_labels_that_nobody_has_named_are_one_clear_error() -> None:
+    few, many = (vit({i: f"LABEL_{i}" for i in range(count)}) for count in (5, 7))
+    with pytest.raises(CheckpointError, match="nothing says which labels") as caught:
+        symgraph.merge([few, many])
+    assert "5 and 7 labels" in caught.value.cause and "`id2label`" in caught.value.remedy
 
 
 def test_a_larger_vocabulary_is_aligned_on_the_shared_tokens() -> None:
@@ -170,7 +177,7 @@ def test_tokens_are_told_by_their_texts(tmp_path: Path) -> None:
 
 def test_rows_that_the_largest_lacks_are_not_lost() -> None:
     a, b = vit({0: "cat", 1: "dog"}), vit({0: "dog", 1: "pig", 2: "hen"}, seed=1)
-    with pytest.raises(CheckpointError, match="1 rows of classifier"):
+    with pytest.raises(CheckpointError, match="no place for 1 of the 2 rows"):
         symgraph.merge([a, b])
 
 

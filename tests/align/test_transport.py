@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from models_zoo import build, case
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import symgraph
@@ -114,6 +116,34 @@ def test_an_alignment_is_learned_by_what_comes_of_what_is_carried() -> None:
     assert "learned over 300 steps" in str(found)
 
 
+def test_each_tensor_has_its_scale() -> None:
+    """Planted: what was learned of one tensor is noise, and what was learned of the others is all that is wanted."""
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    wanted, x = tuned(tuned(base)), torch.randn(160, 6).double()
+    for parameter in wanted.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    spoilt = copy.deepcopy(wanted)
+    spoilt.get_parameter("0.weight").data += torch.randn(8, 6).double()
+    batches = [(part, with_weight(wanted, base)(part).detach()) for part in torch.split(x, 16)]
+    nowhere = Alignment(symgraph.infer(base, x), Transform(), "", "")
+    how: dict[str, Any] = {"alignment": nowhere, "fit": batches, "loss": "mse"}
+    one, each = (symgraph.transport(base, spoilt, base, x, per_tensor=p, **how) for p in (False, True))
+    losses = [sum(nn.functional.mse_loss(f.module(x), y).item() for x, y in batches) for f in (one, each)]
+    assert losses[1] < 0.1 * losses[0] and each.scales is not None
+    assert abs(each.scales["0.weight"]) < 0.1 and abs(each.scales["2.weight"] - 1) < 0.1
+    assert each.scale == 1.0 and each.to_plain()["scales"] == each.scales and "a scale for each tensor" in str(each)
+    with pytest.raises(UsageError, match="chosen on"):
+        symgraph.transport(base, spoilt, base, x, per_tensor=True)
+
+
+def with_weight(net: nn.Module, other: nn.Module) -> nn.Module:
+    """A network with the first matrix of another one."""
+    found = copy.deepcopy(net)
+    found.load_state_dict({**net.state_dict(), "0.weight": other.state_dict()["0.weight"]})
+    return found
+
+
 def test_what_is_learned_by_is_named_where_it_is_missing() -> None:
     base, to = ends("mlp-gelu")
     x = tuple(case("mlp-gelu").inputs)
@@ -176,7 +206,6 @@ def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_an_adapter_arrives_as_one_of_the_same_rank(adapter: tuple[str, Path, nn.Module], tmp_path: Path) -> None:
     import peft
-    from safetensors.torch import load_file
 
     name, folder, wrapped = adapter
     base, to = ends(name)
@@ -195,6 +224,36 @@ def test_an_adapter_arrives_as_one_of_the_same_rank(adapter: tuple[str, Path, nn
         # Its biases are in another gauge, and an adapter has no place for what it would change in them.
         assert "left out" in str(found)
     torch.testing.assert_close(found.module(*case(name).inputs)[0], there, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_is_learned_on_at_its_rank(adapter: tuple[str, Path, nn.Module], tmp_path: Path) -> None:
+    """From an alignment that knows of nothing: what is carried lowers the loss, and is an adapter still."""
+    name, folder, wrapped = adapter
+    base, to = ends(name)
+    ids = torch.randint(0, int(case(name).inputs[0].max()), (24, 6), generator=torch.Generator().manual_seed(0))
+    batches = [{"input_ids": part, "labels": wrapped(part).logits.argmax(-1)} for part in torch.split(ids, 4)]
+    nowhere = Alignment(symgraph.infer(to), Transform(), "", "")
+    how: dict[str, Any] = {"method": "learned", "data": batches, "learning": {"steps": 30, "check_every": 10}}
+    found = symgraph.transport(base, folder, to, alignment=nowhere, **how)
+    before, after = map(float, re.findall(r"validation loss ([\d.]+) -> ([\d.]+)", str(found))[0])
+    assert after < before - 0.05
+    found.save_pretrained(tmp_path / "out")
+    shapes = [
+        {n: t.shape for n, t in load_file(f / "adapter_model.safetensors").items()} for f in (folder, tmp_path / "out")
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_model_keeps_its_table_when_it_is_given_an_adapter_of_one(tmp_path: Path) -> None:
+    """PEFT stores tables beside their factors, and takes them over wherever the adapter is opened."""
+    peft = pytest.importorskip("peft")
+    base, to = ends("llama")
+    config = peft.LoraConfig(**LORA, target_modules=["embed_tokens"])
+    peft.get_peft_model(copy.deepcopy(base), config).save_pretrained(str(tmp_path / "ad"), save_embedding_layers=True)
+    before = copy.deepcopy(to.state_dict())
+    found = symgraph.transport(base, tmp_path / "ad", to, tuple(case("llama").inputs))
+    found.save_pretrained(tmp_path / "out")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in to.state_dict().items())
 
 
 def test_adapters_that_are_more_than_two_factors_are_refused(tmp_path: Path) -> None:

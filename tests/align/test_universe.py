@@ -223,7 +223,7 @@ def test_bad_universes_are_refused_by_name() -> None:
     deeper = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
     deep = symgraph.Model(deeper, None, (torch.zeros(2, 5),), "deep", "factory")
     plain = [nn.Sequential(nn.Linear(5, 7), nn.ReLU()) for _ in "ab"]
-    with pytest.raises(CheckpointError, match=r"only model 3 \(deep\) has 2\.bias, 2\.weight"):
+    with pytest.raises(CheckpointError, match=r"only model 3 \(deep\) has 2\.weight, 2\.bias"):
         symgraph.universe([*plain, deep], torch.zeros(2, 5))
     broken = Plain(nn.ReLU())
     broken.up.weight.data[0, 0] = float("nan")

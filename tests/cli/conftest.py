@@ -119,6 +119,10 @@ def batches():
 def images():
     g = torch.Generator().manual_seed(0)
     return [{"pixel_values": torch.randn(6, 1, 8, 8, generator=g), "labels": torch.randint(0, 3, (6,), generator=g)}]
+
+
+def photos():
+    return images() * 3
 """
 
 

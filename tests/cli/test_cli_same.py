@@ -20,9 +20,11 @@ def test_another_architecture_is_refused(cli: Cli, checkpoints: Path) -> None:
     one, other, wide = (checkpoints / name for name in ("vit-0", "gpt2-0", "vit-wide"))
     found = cli("same", one, other)
     assert found.code == 7 and "only widths can differ" in found.err and not found.out
+    deep = cli("same", "cli_nets:a", "cli_nets:deep")
+    assert deep.code == 7 and "only B has down.0." in deep.err and "embedded" not in deep.err
     carried = cli("transport", "--base", one, "--tuned", one, "--to", wide, "--out", "out")
     assert carried.code == 7 and "one class and one size" in carried.err
-    assert not any(word in found.err + carried.err for word in ("align", "merge"))
+    assert not any(word in found.err + carried.err for word in ("align ", "merge"))
 
 
 def test_the_verdicts_are_those_of_the_library() -> None:

@@ -60,6 +60,25 @@ def test_the_scale_is_chosen_on_data(cli: Cli, three: list[Path]) -> None:
     assert len(losses) == 17 and found.json["scale"] == losses.index(min(losses)) / 8
 
 
+@pytest.mark.parametrize("method", ["activations", "learned"])
+def test_data_of_what_was_learned_is_seen(cli: Cli, three: list[Path], method: str) -> None:
+    more = ("--steps", "3") if method == "learned" else ()
+    found = cli("transport", *named(three), "--out", "out", "--method", method, "--data", "cli_nets:images", *more)
+    if method == "learned":
+        assert found.code == 8 and "1 batch cannot be divided" in found.err and not Path("out").exists()
+        found = cli("transport", *named(three), "--out", "out", "--method", method, "--data", "cli_nets:photos", *more)
+    assert found.code == 0, found.err
+    assert {"activations": "activations of 6 examples", "learned": "learned over 3 steps"}[method] in found.out
+    changed, own = (load_file(folder / "model.safetensors") for folder in (Path("out"), three[2]))
+    assert any(not torch.equal(tensor, own[name]) for name, tensor in changed.items())
+
+
+def test_a_scale_for_each_tensor(cli: Cli, three: list[Path]) -> None:
+    found = cli("transport", *named(three), "--out", "out", "--fit", "cli_nets:photos", "--per-tensor", "--json")
+    assert found.code == 0, found.err
+    assert found.json["scales"].keys() == dict(symgraph.model(three[2]).module.named_parameters()).keys()
+
+
 def test_an_adapter_is_written_as_one(cli: Cli, three: list[Path]) -> None:
     peft = pytest.importorskip("peft")
     a, _, b = three

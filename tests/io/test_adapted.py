@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from models_zoo import network
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import symgraph
@@ -19,6 +22,7 @@ from symgraph.tracing import state_of
 
 peft = pytest.importorskip("peft")
 
+PREFIX = "base_model.model."
 LORA: dict[str, Any] = {"r": 2, "lora_alpha": 5, "init_lora_weights": False}
 TARGETS = {"llama": ["q_proj", "down_proj"], "gpt2-untied": ["c_attn", "c_proj"]}
 
@@ -122,3 +126,33 @@ def test_what_is_no_adapter_of_a_base_is_one_clear_error(tmp_path: Path) -> None
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(CheckpointError, match="is no adapter of"):
         load_named(f"{tmp_path / 'other'}+{tmp_path / 'ad'}")
+
+
+def test_an_adapter_and_its_model_have_the_same_modules_and_tables(tmp_path: Path) -> None:
+    """PEFT drops what has no place and draws what is missing, and takes tables over: none of it may pass."""
+    base = network("llama", 0)
+    base.save_pretrained(tmp_path / "base")
+    saved(tmp_path / "ad", base, lora("llama"))
+    tensors = load_file(tmp_path / "ad" / "adapter_model.safetensors")
+    layer, deeper = "model.layers.0.self_attn.q_proj", "model.layers.7.self_attn.q_proj"
+    table = f"{PREFIX}model.embed_tokens.base_layer.weight"
+    embedding = base.get_parameter("model.embed_tokens.weight").detach()
+    changed = {
+        f"base has nothing for {deeper}$": {**tensors, f"{PREFIX}{deeper}.lora_A.weight": torch.zeros(2, 2)},
+        f"the adapter has nothing for {layer}$": {n: t for n, t in tensors.items() if layer not in n},
+        "it brings model.embed_tokens": {**tensors, table: embedding + 1},
+        "": {**tensors, table: embedding.clone()},
+    }
+    for number, (words, held) in enumerate(changed.items()):
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "ad", folder)
+        save_file(held, folder / "adapter_model.safetensors", {"format": "pt"})
+        if words:
+            with pytest.raises(CheckpointError, match="is no adapter of") as caught:
+                load_named(folder)
+            assert re.search(words, caught.value.cause)
+        else:
+            load_named(folder)
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="holds no adapter"):
+        load_named(folder)
