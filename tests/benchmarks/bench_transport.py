@@ -1,11 +1,12 @@
 """What one model of a trained pair learns, carried to the other: the loss on the new task, and on the old one.
 
-    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_transport.py [gpt2-shakespeare] [vit-cifar10] [--steps N]
+    SYMGRAPH_ZOO=../shared/zoo python tests/benchmarks/bench_transport.py [gpt2-shakespeare] [vit-cifar10]
+    ... --steps N --own N      as many steps of training A on the new task, and B by itself
 
 A is trained on a new task: Python source of the standard library that runs this (language), images with their colours
 inverted (vision). The difference goes to B, untouched and through alignments, by activations on the new task's training
-data and learned on it for a quarter of the steps; beside it B trained by itself for as many, and from B with half of
-it. Scales are chosen on windows or images set apart from training data.
+data and learned on it for as many steps as B is trained by itself beside it, and from B with half of it. Scales, of all
+or of each tensor, are chosen on windows or images set apart from training data.
 """
 
 from __future__ import annotations
@@ -98,42 +99,43 @@ def mean_loss(module: nn.Module, batches: list[Batch]) -> float:
     return sum(x * n for x, n in zip(losses, sizes, strict=True)) / sum(sizes)
 
 
-def measure(pair: str, folder: Path, steps: int, rate: float) -> dict[str, tuple[float, float]]:
+def measure(pair: str, folder: Path, steps: int, own: int, rate: float) -> None:
     a, b = (symgraph.model(folder / f"{pair}-{i}") for i in (0, 1))
     task, old = TASKS[pair](folder), list(old_task(pair, folder))
-    found: dict[str, tuple[float, float]] = {}
 
     def said(name: str, module: nn.Module) -> None:
-        found[name] = mean_loss(module, task.testing), mean_loss(module, old)
-        print(f"{pair:<18} {name:<44} {found[name][0]:8.3f} ({found[name][1]:.3f})", flush=True)
+        new, before = mean_loss(module, task.testing), mean_loss(module, old)
+        print(f"{pair:<18} {name:<44} {new:8.3f} ({before:.3f})", flush=True)
 
     said("B", b.module)
     tuned = trained(a.module, task.training, steps, rate)
     said(f"A after {steps} steps", tuned)
-    own, base, learned = (m.state_dict() for m in (b.module, a.module, tuned))
-    naive = {n: t + learned[n] - base[n] if t.is_floating_point() else t for n, t in own.items()}
+    now, base, learned = (m.state_dict() for m in (b.module, a.module, tuned))
+    naive = {n: t + learned[n] - base[n] if t.is_floating_point() else t for n, t in now.items()}
     said("B + difference as it is", with_state(b.module, naive))
+    said(f"B after {own} steps", trained(b.module, task.training, own, rate))
     for name in METHODS:
         how: dict[str, Any] = {"method": name} if name == "weights" else {"method": name, "data": task.training}
         # As many steps as B is tuned by itself.
-        how |= {"learning": {"steps": steps // 4}} if name == "learned" else {}
-        amounts: tuple[dict[str, Any], ...] = ({"scale": 1.0}, {"fit": task.choosing})
-        for amount in amounts:
-            carried = symgraph.transport(a, tuned, b, **how, **amount)
-            said(f"B + {carried.scale:.3g} transported ({name})", carried.module)
+        how |= {"learning": {"steps": own}} if name == "learned" else {}
+        fitted = symgraph.transport(a, tuned, b, fit=task.choosing, **how)
+        said(f"B + {fitted.scale:.3g} transported ({name})", fitted.module)
+        whole = symgraph.transport(a, tuned, b, alignment=fitted.alignment)
+        said(f"B + 1 transported ({name})", whole.module)
+        each = symgraph.transport(a, tuned, b, alignment=fitted.alignment, fit=task.choosing, per_tensor=True)
+        said(f"B + transported ({name}), a scale for each tensor", each.module)
+        # What is learned depends on how much of it is added.
         half = symgraph.transport(a, tuned, b, scale=0.5, **how)
         said(f"B + 0.5 transported ({name})", half.module)
-        after = trained(half.module, task.training, steps // 4, rate)
-        said(f"B + 0.5 transported ({name}), {steps // 4} steps", after)
-    said(f"B after {steps // 4} steps", trained(b.module, task.training, steps // 4, rate))
-    return found
+        said(f"B + 0.5 transported ({name}), {own} steps", trained(half.module, task.training, own, rate))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("pairs", nargs="*", default=list(TASKS))
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--own", type=int, help="steps of B by itself (default: a quarter of those)")
+    parser.add_argument("--rate", type=float, default=3e-4)
     args = parser.parse_args()
     folder = zoo()
     if folder is None:
@@ -141,7 +143,7 @@ def main() -> None:
         return
     with one_thread():
         for pair in args.pairs:
-            measure(pair, folder, args.steps, args.rate)
+            measure(pair, folder, args.steps, args.own or args.steps // 4, args.rate)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_transport(capsys: Capture) -> None:
         return nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
 
     a, a2, b = (net() for _ in range(3))
-    batches = [(torch.randn(8, 4), torch.arange(8) % 3)]
+    batches = 2 * [(torch.randn(8, 4), torch.arange(8) % 3)]
     a.example_inputs = b.example_inputs = a2.example_inputs = (torch.ones(1, 4),)  # type: ignore[assignment]
     optimiser = torch.optim.AdamW(a.parameters())
     a(torch.ones(1, 4)).sum().backward()

@@ -36,7 +36,7 @@ def loss_barriers(text: str) -> tuple[float, float]:
 
 def test_every_example_is_tested() -> None:
     tested = {"mlp_by_hand", "vit_on_digits", "gpt2_on_text", "custom_rule", "rounding", "task_vector"}
-    tested |= {"rule_by_measurement", "prune_digits", "prune_split_data"}
+    tested |= {"rule_by_measurement", "prune_digits", "prune_split_data", "kinship", "rotate_before_rounding"}
     assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
 
 
@@ -116,6 +116,25 @@ def test_task_vector(tmp_path: Path, capsys: Capture) -> None:
     )
     assert carried > max(own, naive) + 0.05
     assert (tmp_path / "b-on-turned-digits.pt").exists()
+
+
+def test_kinship(tmp_path: Path, capsys: Capture) -> None:
+    text = run("kinship", tmp_path, capsys)
+    verdicts = re.findall(r"weights alike by +-?([\d.]+): (\w+), ([\d.]+) left", text)
+    assert [verdict for _, verdict, _ in verdicts] == ["same", "noise", "derived", "independent"]
+    assert max(float(cosine) for cosine, _, _ in verdicts) < 0.2 and abs(float(verdicts[1][2]) - 0.05) < 0.005
+    assert (
+        number(r"merged aligned +accuracy ([\d.]+)", text)
+        > number(r"merged as they are +accuracy ([\d.]+)", text) + 0.1
+    )
+    assert (tmp_path / "merged.pt").exists()
+
+
+def test_rotate_before_rounding(tmp_path: Path, capsys: Capture) -> None:
+    text = run("rotate_before_rounding", tmp_path, capsys)
+    before, after = (number(rf"{how} .* and ([\d.]+) when rounded", text) for how in ("as it is", "learned"))
+    assert after < 0.8 * before and number(r"learned +predicts (\S+) apart", text) < 1e-6
+    assert (tmp_path / "model.safetensors").exists()
 
 
 def test_prune_digits(tmp_path: Path, capsys: Capture) -> None:
