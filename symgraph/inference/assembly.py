@@ -10,7 +10,7 @@ from symgraph.groups.lattice import RIGID, SymmetryClass
 from symgraph.inference.claims import Ref
 from symgraph.inference.described import Described
 from symgraph.inference.fibres import fibres
-from symgraph.inference.glued import Pieces, entry_by_entry
+from symgraph.inference.glued import Pieces, entry_by_entry, of_members, row_by_row
 from symgraph.inference.names import CROSS, Unnamed, name_spaces
 from symgraph.inference.shifts import find_families
 from symgraph.inference.spaces import SpaceDraft, Spaces
@@ -43,7 +43,8 @@ def with_names(described: Described) -> Described:
 def with_families(described: Described) -> Described:
     """The symmetries without a space."""
     draft = described.spaces.draft
-    found, glued = find_families(draft, draft.eq.prepared.traced), draft.eq.prepared.glued
+    glued = draft.eq.prepared.glued
+    found = row_by_row(find_families(draft, draft.eq.prepared.traced), glued)
     return replace(described, families=replace(found, constants=entry_by_entry(found.constants, glued)))
 
 
@@ -62,9 +63,9 @@ def symmetry_graph(described: Described) -> SymmetryGraph:
         tuple(_spaces(described)),
         tuple(_frames(spaces)),
         {name: axes for name, axes in terms.items() if name not in glued} | _members(glued, terms),
-        tuple(gain.absorbed for gain in draft.gains),
+        row_by_row(tuple(gain.absorbed for gain in draft.gains), glued),
         values=_numbered(spaces.values, spaces.kept),
-        offsets=dict(draft.eq.prepared.offsets),
+        offsets=of_members(draft.eq.prepared.offsets, glued),
         uncovered=uncovered(draft),
         notes=(*book.notes, *unproven_notes(draft.eq.unproven), *told(draft.eq.prepared.traced)),
         rules_hash=book.hash,

@@ -211,14 +211,15 @@ class Carrier:
         alike = self.told_apart(alike, gain.dim)
         line, (index, path) = spot.numbers.line(gain.dim), spot.name
         for reader, rows in gain.parts:
-            if not line.of(reader.run).stands_anywhere():
+            place = reader.shifted(-gain.start).run
+            if not line.of(place).stands_anywhere():
                 continue
             # A part of one entry is no number that multiplies all of them.
-            if reader.size == 1 or not _is_in_order(line.of(reader.run), spot, reader.term):
+            if reader.size == 1 or not _is_in_order(line.of(place), spot, reader.term):
                 yield Seen()
                 return
             name = index, (*path, Hop(reader, rows))
-            numbers = numbered_along(self.flow, rows.run, gain.dim, a.node.shape)
+            numbers = numbered_along(self.flow, rows.shifted(-gain.start).run, gain.dim, a.node.shape)
             yield Passed(a.node.name, replace(alike, name=name, term=rows.term, numbers=numbers, window=spot.span))
 
     def _scaled(self, a: Applied, spot: Spot) -> Use:

@@ -13,8 +13,9 @@ Which of its axes that is nothing tells beforehand, so that each is tried.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import accumulate
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,8 +24,9 @@ from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Constant, Hop, Share, nested
 from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.graph import SymmetryGraph
-from symgraph.symmetry.part_by_part import Layout
-from symgraph.symmetry.structure import Glued
+from symgraph.symmetry.offsets import Offset
+from symgraph.symmetry.part_by_part import Glued, Layout
+from symgraph.symmetry.structure import AbsorbedGain
 from symgraph.symmetry.terms import Leaf, Term, leaves, over_leaves
 from symgraph.tracing.arguments import arguments
 from symgraph.tracing.normalize import without_dead_calls
@@ -32,6 +34,7 @@ from symgraph.tracing.picks import Picked, picked
 
 _CAT = "aten.cat.default"
 _RESHAPES = frozenset({"aten.view.default", "aten.reshape.default", "aten.flatten.using_ints"})
+_Found = TypeVar("_Found")
 _ENTRY = Leaf(-1, -1, False, 1)
 
 
@@ -76,7 +79,7 @@ def in_parts(graph: Graph) -> Iterator[Ways]:
     yield {name: way for name, way in flattened if way is not None}
     axes = {node.name: axis for node in graph.parameters.values() if (axis := _parts(node, graph)) is not None}
     ranks = max((len(graph.by_name[name].shape) for name in axes), default=0)
-    for inside in range(1, ranks - 1):
+    for inside in range(1, max(ranks - 1, 2)):
         for last in (False, True):
             ways = {name: _laid(graph.by_name[name], axis, inside, last) for name, axis in axes.items()}
             yield {name: way for name, way in ways.items() if way is not None}
@@ -86,7 +89,7 @@ def _parts(node: Node, graph: Graph) -> int | None:
     """The axis along which parts of a parameter are picked one by one, if nothing else is done with it."""
     picks = [found for user in graph.users[node.name] for found in _picks(user, graph)]
     axes = {pick.axis for pick in picks if pick is not None and pick.count == 1}
-    alone = picks and None not in picks and node.name not in graph.outputs and len(node.shape) > 2
+    alone = picks and None not in picks and node.name not in graph.outputs and len(node.shape) > 1
     return axes.pop() if alone and len(axes) == 1 and all(pick.count == 1 for pick in picks if pick) else None
 
 
@@ -98,7 +101,7 @@ def _flattened(node: Node, graph: Graph) -> Pieces | None:
     )
     rank = len(node.shape)
     layouts = (Layout(node.shape, at, at, inside) for at in range(rank) for inside in range(1, rank - at))
-    found = next((way for way in layouts if shapes == {way.flat} and rank > 2 and len(way.flat) > 1), None)
+    found = next((way for way in layouts if shapes == {way.flat}), None)
     return None if found is None else Pieces((node.target,), found.before, (found.flat[found.before],), found)
 
 
@@ -114,7 +117,8 @@ def _is_several(node: Node) -> bool:
 def _laid(node: Node, axis: int, inside: int, last: bool) -> Pieces | None:
     """The parts of a parameter side by side along the first of its other axes, so many of them, or along the last."""
     rest = len(node.shape) - 1
-    if inside >= rest:
+    # Rows of a table have one axis beside that of parts.
+    if inside >= max(rest, 2) or (rest == 1 and last):
         return None
     way = Layout(node.shape, axis, rest - inside if last else 0, inside)
     return Pieces((node.target,), way.before, (way.flat[way.before],), way)
@@ -182,15 +186,10 @@ def is_apart(symmetry: SymmetryGraph) -> bool:
     """Whether nothing but spaces of their own is said of tensors in pieces, nor of frames that they have."""
     families = (getattr(symmetry, family.name) for family in fields(Families))
     said = (*symmetry.gains, *symmetry.stacks, *families, tuple(symmetry.offsets))
-    held = {leaf.frame for whole in symmetry.glued for term in _alone(whole) for leaf in leaves(term)}
+    pieces = (whole for whole in symmetry.glued if whole.laid is None)
+    held = {leaf.frame for whole in pieces for term in whole.terms for leaf in leaves(term)}
     named = {*nested(said, str)}.isdisjoint(whole.name for whole in symmetry.glued)
     return named and held.isdisjoint(_moved_as_a_frame(symmetry))
-
-
-def _alone(whole: Glued) -> list[Term]:
-    """The terms of a tensor in pieces that none of these has."""
-    own = () if whole.laid is None else whole.laid.own.values()
-    return [term for axis, term in enumerate(whole.terms) if axis not in own]
 
 
 def _moved_as_a_frame(symmetry: SymmetryGraph) -> Iterator[int]:
@@ -201,6 +200,52 @@ def _moved_as_a_frame(symmetry: SymmetryGraph) -> Iterator[int]:
         yield shear.frame
     for spectral in symmetry.spectral:
         yield from (*spectral.before, *spectral.after, spectral.stream)
+
+
+def row_by_row(found: _Found, glued: Mapping[str, Pieces]) -> _Found:
+    """What was found of parameters whose rows are read one by one, said of the parameters: their axes are one."""
+    laid = ((name, own.members[0], own.laid) for name, own in glued.items() if own.laid is not None)
+    lines = {name: (member, tuple(range(1, len(way.shape)))) for name, member, way in laid if way.is_line}
+    made: _Found = _said_of_rows(found, lines) if lines else found
+    return made
+
+
+def _said_of_rows(value: Any, lines: Mapping[str, tuple[str, tuple[int, ...]]]) -> Any:
+    """The same with the parameters in the place of these lines, each with the axes beside its first one."""
+    if isinstance(value, Piece) and value.parameter in lines:
+        member, more = lines[value.parameter]
+        return replace(value, parameter=member, more=more)
+    if isinstance(value, AbsorbedGain) and value.parameter in lines:
+        return replace(value, parameter=lines[value.parameter][0])
+    if isinstance(value, tuple):
+        return tuple(_said_of_rows(part, lines) for part in value)
+    if not is_dataclass(value) or isinstance(value, type) or {*nested(value, str)}.isdisjoint(lines):
+        return value
+    return replace(value, **{field.name: _said_of_rows(getattr(value, field.name), lines) for field in fields(value)})
+
+
+def of_members(offsets: Mapping[str, Offset], glued: Mapping[str, Pieces]) -> dict[str, Offset]:
+    """What is added to tensors in pieces, and to parameters part by part, said of the parameters where it can be."""
+    found = dict(offsets)
+    for name, own in glued.items():
+        offset = found.get(name)
+        members = _offsets_of(offset, own) if offset is not None else None
+        if members is not None:
+            del found[name]
+            found |= {member: part for member, part in zip(own.members, members, strict=True) if any(part.numbers)}
+    return found
+
+
+def _offsets_of(offset: Offset, own: Pieces) -> list[Offset] | None:
+    """The offset of each piece; of parts one number for each."""
+    if offset.axis != own.axis and offset.number is None:
+        return None
+    numbers = offset.numbers if offset.number is None else offset.numbers[:1] * sum(own.sizes)
+    line = torch.tensor(numbers, dtype=torch.float64)
+    if own.laid is None:
+        return [Offset.of(own.axis, part) for part in torch.split(line, list(own.sizes))]
+    parts = line.reshape(own.laid.shape[own.laid.parts], -1)
+    return [Offset.of(own.laid.parts, parts[:, 0])] if bool((parts == parts[:, :1]).all()) else None
 
 
 # -- constants ---------------------------------------------------------------------------------------------------------

@@ -22,12 +22,14 @@ from symgraph.tracing.operators import short_name
 class LearnedGain:
     """What multiplies an operand: a `number`, or along the axis `dim` of the result these `parts` of a parameter.
 
-    Each part is there twice, with the term of the operand's axis and with that of the result's.
+    Each part is there twice, with the term of the operand's axis and with that of the result's. Entry `start` of the
+    parameter is the first of them.
     """
 
     number: Piece | None
     dim: int = 0
     parts: tuple[tuple[Piece, Piece], ...] = ()
+    start: int = 0
 
 
 class LearnedGains:
@@ -63,14 +65,15 @@ class LearnedGains:
         if len(axes) != 1 or len(dims) != 1:
             return None
         line, before = line_along(numbers, dims[0]), self._axis_before(a, operand, dims[0])
-        whole = torch.equal(line, torch.arange(source.shape[axes[0]]))
-        if not whole or before is None:
+        start, length = int(line[0]), len(line)
+        neighbours = torch.equal(line, torch.arange(start, start + length))
+        if not neighbours or before is None:
             return None
         after = self.flow.d.values[a.node.name][dims[0]]
-        parts = zip(pieces(source.target, axes[0], before), pieces(source.target, axes[0], after), strict=False)
-        found = tuple(parts)
+        ways = (pieces(source.target, axes[0], term, start) for term in (before, after))
+        found = tuple(zip(*ways, strict=False))
         alike = all(one.place == other.place and one.outer == other.outer for one, other in found)
-        return LearnedGain(None, dims[0], found) if alike and sum(p.size for p, _ in found) == len(line) else None
+        return LearnedGain(None, dims[0], found, start) if alike and sum(p.size for p, _ in found) == length else None
 
     def _axis_before(self, a: Applied, operand: str, dim: int) -> Term | None:
         """The term of the operand's axis that stands along an axis of the result."""

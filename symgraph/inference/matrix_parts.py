@@ -144,6 +144,18 @@ def way_back(flow: Flow, value: str) -> Iterator[Node]:
     return reversed(found)
 
 
+def line_of(flow: Flow, value: str) -> tuple[str, int, int] | None:
+    """The parameter of one axis of which a value is neighbouring entries in order, with the first and how many."""
+    way = tuple(way_back(flow, value))
+    source = flow.graph.by_name[next(way[0].refs()) if way else value]
+    if source.kind is not Kind.PARAMETER or len(source.shape) != 1:
+        return None
+    count = torch.arange(source.shape[0])
+    line = moved(flow.graph, way, {source.name: count}).flatten() if way else count
+    start, size = int(line[0]), len(line)
+    return (source.target, start, size) if torch.equal(line, torch.arange(start, start + size)) else None
+
+
 def _axes(numbers: list[Tensor], shape: tuple[int, ...]) -> tuple[Axes, Axes] | None:
     """The axes of a parameter that each axis of its part is; None where an axis is on both, or on none."""
     if numbers[0].dim() != 2:

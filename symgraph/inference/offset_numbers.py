@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -109,13 +108,12 @@ def _places(entries: Tensor) -> Tensor:
 def _offset(numbers: Tensor) -> Offset | None:
     """The numbers as runs along one axis; None where they vary along several."""
     if bool((numbers == numbers.flatten()[0]).all()):
-        return Offset(0, ((numbers.shape[0] if numbers.dim() else 1, float(numbers.flatten()[0])),))
+        return Offset.of(0, numbers.flatten()[: numbers.shape[0] if numbers.dim() else 1])
     varying = [i for i in range(numbers.dim()) if not bool((numbers == numbers.narrow(i, 0, 1)).all())]
     if len(varying) != 1:
         return None
     (axis,) = varying
-    line = numbers.movedim(axis, 0).reshape(numbers.shape[axis], -1)[:, 0]
-    return Offset(axis, tuple((len(list(run)), number) for number, run in groupby(line.tolist())))
+    return Offset.of(axis, numbers.movedim(axis, 0).reshape(numbers.shape[axis], -1)[:, 0])
 
 
 def _changed(way: _Way, numbers: Tensor) -> set[str]:

@@ -10,7 +10,7 @@ from math import prod
 from symgraph.inference.applied import Applied
 from symgraph.inference.carrying import Carrier
 from symgraph.inference.flow import Flow
-from symgraph.inference.matrix_parts import Part, numbered_along
+from symgraph.inference.matrix_parts import Part, line_of, numbered_along
 from symgraph.inference.uses import Passed, Read, Spot
 from symgraph.ir import Node
 from symgraph.symmetry.axis_parts import Piece
@@ -103,8 +103,12 @@ def reader_of(flow: Flow, plane: Plane, reads: list[Read]) -> PlaneReader:
 
 
 def has_height(flow: Flow, plane: Plane) -> bool:
-    """Whether the plane's bias says how high it lies: a reader of several positions at once reads it more than once."""
-    return not plane.bias or flow.graph.state[plane.bias].shape == (plane.reader.size,)
+    """Whether the plane's bias says how high it lies: a reader of several positions at once reads it more than once.
+
+    What is a part of a parameter has no name in a state, so that it says nothing until it has moved on.
+    """
+    bias = flow.graph.state.get(plane.bias)
+    return not plane.bias or (bias is not None and bias.shape == (plane.reader.size,))
 
 
 def may_tie(flow: Flow, reader: PlaneReader) -> bool:
@@ -157,9 +161,10 @@ def norms(flow: Flow) -> Iterator[tuple[Applied, tuple[str, str], int]]:
         if i is None or len(applied.binding.results) != 1:
             continue
         axis = next(j for j, token in enumerate(applied.binding.results[0]) if token.name == applied.rule.centred)
-        gain, bias = named(flow, applied, applied.rule.gain), named(flow, applied, applied.rule.adds)
+        gain = "" if flow.absorbed(applied) else named(flow, applied, applied.rule.gain)
+        bias = _bias(flow, applied)
         if gain is not None and bias is not None and _is_plain(flow.d.values[applied.node.name][axis]):
-            yield applied, ("" if flow.absorbed(applied) else gain, bias), axis
+            yield applied, (gain, bias), axis
 
 
 def _is_plain(term: Term) -> bool:
@@ -173,6 +178,21 @@ def _factors(term: Term) -> list[tuple[int, int]]:
 
 def _parts(term: Term) -> tuple[Term, ...]:
     return term.parts if isinstance(term, Concat) else (term,)
+
+
+def _bias(flow: Flow, a: Applied) -> str | None:
+    """The parameter that a norm adds, or what tells the part of one; None where it is anything else."""
+    found = named(flow, a, a.rule.adds)
+    if found is not None:
+        return found
+    node = flow.graph.by_name[a.binding.operands[str(a.rule.adds)][0].name]
+    line = line_of(flow, node.name)
+    return None if line is None or len(node.shape) != 1 else part_name(*line)
+
+
+def part_name(parameter: str, start: int, size: int) -> str:
+    """What tells a part of a parameter of one axis."""
+    return f"{parameter}[{start}:{start + size}]"
 
 
 def named(flow: Flow, a: Applied, operand: str | None) -> str | None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 
 from symgraph.inference.additions import find_updates
 from symgraph.inference.centred import Centring
 from symgraph.inference.constants import find_constants
 from symgraph.inference.draft import Draft
 from symgraph.inference.flow import Flow
-from symgraph.inference.planes import PlaneReader, find_readers, find_readings, find_window_readers, has_height
+from symgraph.inference.planes import (
+    PlaneReader,
+    find_readers,
+    find_readings,
+    find_window_readers,
+    has_height,
+    part_name,
+)
 from symgraph.inference.radial import find_radial
 from symgraph.inference.radial_parts import find_radial_parts
 from symgraph.inference.row_tables import find_blind
@@ -35,7 +44,7 @@ def find_families(d: Draft, traced: Graph) -> Families:
     idle = frozenset(c.source.piece.place for c in constants if c.whole and not c.shares)
     blind = _elsewhere(blind, idle)
     # Where a norm's bias has moved on, its readers' plane goes through zero.
-    moved = {constant.source.piece.parameter for constant in constants if constant.moves}
+    moved = {*_moved(flow, [constant.source.piece for constant in constants if constant.moves])}
     readers = [replace(r, plane=_lowered(r.plane, moved)) for r in (*reading, *find_window_readers(flow, readings))]
     alone = {constant: plane for constant in constants if (plane := _unseen(constant)) is not None}
     leans = [*_leans(flow, readers), *(Lean(plane, "", c.source.piece) for c, plane in alone.items())]
@@ -70,6 +79,15 @@ def _leaning(constants: list[Constant], leans: list[Lean]) -> set[Place]:
     ports = [port for constant in constants for port in (constant.source, *(share.port for share in constant.shares))]
     planes = [*(lean.plane for lean in leans), *(port.plane for port in ports if port.plane is not None)]
     return {plane.reader.place for plane in planes}
+
+
+def _moved(flow: Flow, pieces: list[Piece]) -> Iterator[str]:
+    """What planes call biases that have moved on: parameters of which all has, and parts."""
+    sizes = Counter[str]()
+    for piece in pieces:
+        sizes[piece.parameter] += piece.size
+        yield part_name(piece.parameter, piece.start, piece.size)
+    yield from (name for name, size in sizes.items() if size == prod(flow.graph.state[name].shape))
 
 
 def _lowered(plane: Plane, moved: set[str]) -> Plane:

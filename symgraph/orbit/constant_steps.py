@@ -168,7 +168,7 @@ def _after(tensor: Tensor, hop: Hop, constant: Tensor, term: Term) -> tuple[Tens
     """What a matrix, or entries that multiply, make of a constant."""
     if hop.is_number:
         return constant.to(tensor) * tensor.reshape(()), term
-    part = replace(hop.reader, axis=0).of(tensor.reshape(-1)) if hop.multiplies else hop.reader.of(tensor)
+    part = replace(hop.reader, axis=0, more=()).of(tensor.reshape(-1)) if hop.multiplies else hop.reader.of(tensor)
     spread_out = over_leaves(constant.to(part), term, hop.reader.term)
     if spread_out is None:
         raise ValueError(f"{hop.reader.parameter} does not read what reaches it")

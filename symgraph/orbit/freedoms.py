@@ -110,9 +110,12 @@ def _beside(symmetry: SymmetryGraph, piece: Piece) -> tuple[int, ...]:
 
 def _multiples(symmetry: SymmetryGraph, piece: Piece, frame: int) -> tuple[int, ...]:
     """The shape of the multiples of ones along a frame of the piece."""
-    other, shape = prod(sides(piece, frame)), list(symmetry.graph.state[piece.parameter].shape)
-    shape[piece.axis : piece.axis + 1] = [other] if other > 1 else []
-    return tuple(shape)
+    other, shape = prod(sides(piece, frame)), symmetry.graph.state[piece.parameter].shape
+    before, behind = (
+        [axis for axis in piece.across(len(shape)) if (axis < piece.axis) == first] for first in (True, False)
+    )
+    several = (other,) if other > 1 else ()
+    return *(shape[axis] for axis in before), *several, *(shape[axis] for axis in behind)
 
 
 def _across_thin(symmetry: SymmetryGraph, thin: Thin) -> tuple[int, ...]:

@@ -48,7 +48,8 @@ class Sheared(Step):
         changed = dict(state)
         for name in self.symmetry.parameters_of_frames([self.shear.frame]):
             if name in state:
-                changed[name] = on_blocks(state[name], self.symmetry.terms[name], sheared)
+                laid, terms = self.symmetry.as_laid(name, state[name])
+                changed[name] = self.symmetry.from_laid(name, on_blocks(laid, terms, sheared))
         return changed
 
     def _directions(self, state: State) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,8 @@ class Isospectral(Step):
         changed = {**state, spectral.gain: new.to(state[spectral.gain])}
         for name in self.symmetry.parameters_of_frames(frames):
             if name in state:
-                changed[name] = on_blocks(state[name], self.symmetry.terms[name], rotated)
+                laid, terms = self.symmetry.as_laid(name, state[name])
+                changed[name] = self.symmetry.from_laid(name, on_blocks(laid, terms, rotated))
         return changed
 
     @property

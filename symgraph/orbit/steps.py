@@ -155,7 +155,8 @@ class Rescale(Step):
         changed = dict(state)
         for name in self.symmetry.parameters_of_frames(self.frames):
             if name in changed:
-                changed[name] = on_blocks(changed[name], self.symmetry.terms[name], self._block)
+                laid, terms = self.symmetry.as_laid(name, changed[name])
+                changed[name] = self.symmetry.from_laid(name, on_blocks(laid, terms, self._block))
         if self.parameter in changed:
             gain = changed[self.parameter]
             changed[self.parameter] = _divide(gain, self.factor.to(gain).reshape(gain.shape), one=not linear)
@@ -185,7 +186,7 @@ class Rescale(Step):
     def _on(self, leaves: Sequence[Leaf]) -> Tensor:
         """What of the factor multiplies one of its frames, or several together, which have a dimension each."""
         factor = self.factor.reshape(-1)
-        for term in self.symmetry.terms[self.parameter]:
+        for term in self.symmetry.terms_of(self.parameter):
             if isinstance(term, Concat) and term.order:
                 factor = factor[list(term.places)]
         sizes = [leaf.size for leaf in leaves]
@@ -201,7 +202,7 @@ class Rescale(Step):
             return
         for name in self.symmetry.parameters_of_frames(self.frames):
             bias = state.get(name)
-            if bias is not None and bias.dim() == 1 and name != self.parameter and self._annihilates(name, bias):
+            if bias is not None and name != self.parameter and self._annihilates(name, bias):
                 raise CheckpointError(
                     f"{self.parameter} has a zero where {name} has not",
                     cause="the bias of that unit can neither be moved into a reader nor divided by its gain",
@@ -210,7 +211,8 @@ class Rescale(Step):
 
     def _annihilates(self, name: str, bias: Tensor) -> bool:
         """Whether a zero of the factor stands where a vector has none."""
-        for block in blocks(name, [bias], self.symmetry.terms[name]):
+        laid, terms = self.symmetry.as_laid(name, bias)
+        for block in blocks(name, [laid], terms) if laid.dim() == 1 else ():
             first, (part, *_) = block.leaves[0].frame, block.tensors
             if first in self.frames and bool((part[self._on(block.leaves) == 0] != 0).any()):
                 return True

@@ -76,6 +76,10 @@ class Piece:
         """The parameter with its axes as one, where the first of them is."""
         return tensor.movedim(self.more, self._behind).flatten(self.axis, self.axis + len(self.more))
 
+    def shifted(self, by: int) -> Piece:
+        """The piece so many entries further along the axis."""
+        return replace(self, start=self.start + by, stop=self.stop + by)
+
     @property
     def run(self) -> Run:
         """Where it stands along the axis."""

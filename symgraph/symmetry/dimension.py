@@ -267,7 +267,7 @@ def _others(symmetry: Structure, piece: Piece, frame: int, sizes: Measure) -> An
 
 def _beside(symmetry: Structure, piece: Piece, before: list[int], sizes: Measure) -> Any:
     axes = symmetry.terms[piece.parameter]
-    others = (_length(symmetry, term, sizes) - before[dim] for dim, term in enumerate(axes) if dim != piece.axis)
+    others = (_length(symmetry, term, sizes) - before[dim] for dim, term in enumerate(axes) if dim not in piece.axes)
     return prod(others, start=1)
 
 

@@ -218,8 +218,9 @@ def means(piece: Piece, frame: int, tensor: Tensor) -> Tensor:
     Shapes: that of the parameter without the piece's axis; where the piece is a product, its other factors stand there.
     """
     before, after = sides(piece, frame)
-    first, last = tensor.shape[: piece.axis], tensor.shape[piece.axis + 1 :]
-    apart = piece.of(tensor).reshape((*first, before, -1, after, *last))
+    part = piece.of(tensor)
+    first, last = part.shape[: piece.axis], part.shape[piece.axis + 1 :]
+    apart = part.reshape((*first, before, -1, after, *last))
     others = (before * after,) if before * after > 1 else ()
     mean: Tensor = apart.mean(piece.axis + 1).reshape((*first, *others, *last))
     return mean

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from symgraph.errors import shorten
 from symgraph.groups.index_maps import IndexMaps
-from symgraph.symmetry.structure import Glued, Space, Structure
+from symgraph.symmetry.part_by_part import Glued
+from symgraph.symmetry.structure import Space, Structure
 from symgraph.symmetry.terms import Concat, Leaf, Product, Term, factors, leaves
 
 _PERMUTATIONS, _DIAGONALS, _PAIRS, _ORTHOGONAL, _INVERTIBLE = "PQST", "DEF", "RV", "OU", "GHAB"

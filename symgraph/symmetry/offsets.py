@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 from torch import Tensor
 
@@ -15,6 +16,16 @@ class Offset:
     axis: int
     runs: tuple[tuple[int, float], ...]
 
+    @classmethod
+    def of(cls, axis: int, line: Tensor) -> Offset:
+        """These numbers along an axis; shapes: line (size of the axis,)."""
+        return cls(axis, tuple((len(list(run)), number) for number, run in groupby(line.tolist())))
+
+    @property
+    def numbers(self) -> list[float]:
+        """The number of each position along the axis."""
+        return [number for count, number in self.runs for _ in range(count)]
+
     @property
     def number(self) -> float | None:
         """What is added everywhere, if that is one number."""
@@ -24,7 +35,7 @@ class Offset:
         """A parameter with the numbers added, or with sign -1 taken off again."""
         if self.number is not None:
             return tensor + sign * self.number
-        line = tensor.new_tensor([number for count, number in self.runs for _ in range(count)])
+        line = tensor.new_tensor(self.numbers)
         return tensor + sign * line.reshape(-1, *(1 for _ in tensor.shape[self.axis + 1 :]))
 
     def __str__(self) -> str:

@@ -11,7 +11,8 @@ from symgraph.ir import Node, resized
 from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.families import Port, Statistics, nested
 from symgraph.symmetry.found_families import Families
-from symgraph.symmetry.structure import Glued, Structure
+from symgraph.symmetry.part_by_part import Glued
+from symgraph.symmetry.structure import Structure
 from symgraph.symmetry.terms import Term, leaves
 from symgraph.symmetry.updates import Update
 

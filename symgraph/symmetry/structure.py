@@ -22,7 +22,7 @@ from symgraph.io.shown import Shown
 from symgraph.ir import Graph
 from symgraph.symmetry.found_families import Families
 from symgraph.symmetry.offsets import Offset, Raised
-from symgraph.symmetry.part_by_part import Layout
+from symgraph.symmetry.part_by_part import Glued
 from symgraph.symmetry.terms import Leaf, Term, leaves
 
 
@@ -153,37 +153,6 @@ class Stack:
     def apart(self, whole: Tensor) -> Sequence[Tensor]:
         """The tensors of such a whole."""
         return whole.unbind(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Glued:
-    """Parameters that a model puts together along an axis before it reads them: they are pieces of one tensor.
-
-    `sizes` are their lengths along it. The group acts on the whole tensor, which has these terms. A single one is a
-    parameter whose parts along an axis are read by themselves; the group acts on it as `laid`, and it has
-    terms of its own along the other axes.
-    """
-
-    members: tuple[str, ...]
-    axis: int
-    sizes: tuple[int, ...]
-    terms: tuple[Term, ...]
-    laid: Layout | None = None
-
-    @property
-    def name(self) -> str:
-        """What the tensors are called together."""
-        if self.laid is not None:
-            return f"{self.members[0]} part by part"
-        return f"{self.members[0]} and {len(self.members) - 1} beside it"
-
-    def whole(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The tensor that they are pieces of."""
-        return torch.cat(list(tensors), self.axis) if self.laid is None else self.laid.laid(tensors[0])
-
-    def apart(self, whole: Tensor) -> Sequence[Tensor]:
-        """The pieces of such a whole."""
-        return torch.split(whole, list(self.sizes), self.axis) if self.laid is None else (self.laid.back(whole),)
 
 
 @dataclass(frozen=True)
@@ -356,8 +325,23 @@ class Structure(Families):
         return tensors
 
     @cached_property
+    def _laid(self) -> dict[str, Glued]:
+        """Parameters that are read part by part, each with how it is laid."""
+        return {whole.members[0]: whole for whole in self.glued if whole.laid is not None}
+
+    def as_laid(self, name: str, tensor: Tensor) -> tuple[Tensor, tuple[Term, ...]]:
+        """A tensor as the group acts on it, with its terms there: part by part where it is read so."""
+        whole = self._laid.get(name)
+        return (tensor, self.terms[name]) if whole is None else (whole.whole([tensor]), whole.terms)
+
+    def from_laid(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor as it was, of what `as_laid` gave."""
+        return self._laid[name].apart(tensor)[0] if name in self._laid else tensor
+
+    @cached_property
     def _by_frame(self) -> dict[int, dict[str, None]]:
-        return _holders(self.terms, lambda leaf: leaf.frame)
+        laid = {name: whole.terms for name, whole in self._laid.items()}
+        return _holders({**self.terms, **laid}, lambda leaf: leaf.frame)
 
     def parameters_of_frames(self, frames: Iterable[int]) -> tuple[str, ...]:
         """Parameters and buffers with an axis in one of the frames."""

@@ -117,10 +117,10 @@ def test_what_reads_parts_in_other_ways_keeps_the_function(name: str) -> None:
     assert error(model, (X,)) < 1e-9
 
 
-@pytest.mark.parametrize("name", ["by number", "behind a gain", "flattened"])
+@pytest.mark.parametrize("name", ["by number", "behind a gain", "flattened", "rows"])
 def test_a_planted_element_is_found(name: str) -> None:
     torch.manual_seed(0)
-    model = spread(CASES[name]()).double()
+    model = spread((CASES | ROWS)[name]()).double()
     x = X.double()
     symmetry, state = infer(trace(model, (x,))), {key: tensor.detach() for key, tensor in state_of(model).items()}
     planted = random_transform(symmetry, state, torch.Generator().manual_seed(2), settled_names(symmetry))
@@ -130,3 +130,84 @@ def test_a_planted_element_is_found(name: str) -> None:
     far = sum(float((tensor.detach() - state[key]).square().sum()) for key, tensor in moved.state_dict().items())
     near = sum(float((aligned.state[key] - tensor).square().sum()) for key, tensor in state.items())
     assert near < 1e-6 * far
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+Parts = Callable[[Any, int], tuple[Tensor, Tensor, Tensor]]
+
+
+def two_layers(of: Parts, **parts: Tensor) -> nn.Module:
+    """Two layers, each with a gain and a bias of its norm and a scale of its branch that are parts of parameters."""
+
+    def forward(self: Any, x: Tensor) -> Any:
+        h = self.i(x)
+        for number, (up, down) in enumerate(((self.u, self.d), (self.v, self.e))):
+            gain, bias, scale = of(self, number)
+            h = h + down(F.gelu(up(F.layer_norm(h, (D,), gain, bias)))) * scale
+        return self.o(F.layer_norm(h, (D,)))
+
+    ends = {"i": nn.Linear(8, D), "o": nn.Linear(D, 9)}
+    maps = {"u": nn.Linear(D, 7), "d": nn.Linear(7, D), "v": nn.Linear(D, 5), "e": nn.Linear(5, D)}
+    return Net(forward, **ends, **maps, **parts)
+
+
+def tables(*shape: int) -> dict[str, Tensor]:
+    return {name: torch.rand(*shape) for name in "abc"}
+
+
+def rows(s: Any, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    return s.a[n], s.b[n], s.c[n]
+
+
+ROWS: dict[str, Callable[[], nn.Module]] = {
+    "rows": lambda: two_layers(rows, **tables(2, D)),
+    "rows of a flattened table": lambda: two_layers(
+        lambda s, n: tuple(t.flatten()[n * D : (n + 1) * D] for t in (s.a, s.b, s.c)), **tables(2, D)
+    ),
+    "halves of a vector": lambda: two_layers(
+        lambda s, n: tuple(t[n * D : (n + 1) * D] for t in (s.a, s.b, s.c)), **tables(2 * D)
+    ),
+    "rows with numbers": lambda: two_layers(lambda s, n: (s.a[n] + 1, s.b[n] + n, s.c[n] - 2), **tables(2, D)),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_nothing_is_missing_of_rows(name: str) -> None:
+    torch.manual_seed(0)
+    model = spread(ROWS[name]())
+    symmetry = infer(trace(model, (X,)))
+    assert error(model, (X,), symmetry) < 1e-9
+    found = audit(symmetry, {key: tensor.double() for key, tensor in state_of(model).items()}, approximate=False)
+    assert found.complete, str(found)
+    assert SymmetryGraph.from_json(symmetry.to_json()).constants == symmetry.constants
+
+
+SHARED_ROWS: dict[str, Parts] = {
+    "one row for both": lambda s, n: (s.a[0], s.b[n], s.c[n]),
+    "a gain and a bias in one table": lambda s, n: (s.a[0], s.a[1], s.c[n]),
+    "rows that are multiplied": lambda s, n: (s.a[n] * s.a[0], s.b[n], s.c[n]),
+    "rows that are added": lambda s, n: (s.a[n], s.b[n] + s.b[1], s.c[n]),
+    "a row and all of it": lambda s, n: (s.a[n], s.b[n] * s.b.sum(), s.c[n]),
+    "runs that overlap": lambda s, n: (s.a.flatten()[n : n + D], s.b.flatten()[2 * n : 2 * n + D], s.c[n]),
+    "a row in reversed order": lambda s, n: (s.a[n].flip(0) if n else s.a[n], s.b[n], s.c[n]),
+}
+
+
+@pytest.mark.parametrize("name", SHARED_ROWS)
+def test_rows_that_are_read_in_other_ways_keep_the_function(name: str) -> None:
+    torch.manual_seed(1)
+    model = spread(two_layers(SHARED_ROWS[name], **tables(2, D)))
+    assert error(model, (X,)) < 1e-9
+
+
+def test_a_plane_keeps_a_bias_of_which_a_part_alone_has_moved_on() -> None:
+    """One map reads what has all of a bias, another one what has its first half."""
+
+    def forward(s: Any, x: Tensor) -> Any:
+        h = s.i(x)
+        half = s.v(F.layer_norm(h, (D,), None, s.b[:D]))
+        return half + s.o(F.gelu(F.layer_norm(torch.cat([h, h.tanh()], -1), (2 * D,), None, s.b)))
+
+    maps = {"i": nn.Linear(8, D), "v": nn.Linear(D, 9), "o": nn.Linear(2 * D, 9)}
+    assert error(spread(Net(forward, **maps, b=torch.rand(2 * D))), (X,)) < 1e-9
