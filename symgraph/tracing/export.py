@@ -23,6 +23,7 @@ from symgraph.errors import SymgraphError, TraceError, argument, one_line
 from symgraph.ir import Graph
 from symgraph.tracing.called import following
 from symgraph.tracing.every_node import EveryNode
+from symgraph.tracing.export_notes import few_notes
 from symgraph.tracing.fingerprint import fingerprint
 from symgraph.tracing.graph_module import GraphModule
 from symgraph.tracing.joint import joined
@@ -290,7 +291,7 @@ def _is_called_causal(mask: Any, is_causal: bool | None, size: int | None = None
 
 def _export(wrapper: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], model: nn.Module) -> ExportedProgram:
     try:
-        with _quiet(), following(_log, wrapper, "tracing"):
+        with _quiet(), following(_log, wrapper, "tracing"), few_notes():
             program = _unbatched(torch.export.export(wrapper, args, kwargs, strict=False))
     except SymgraphError:
         raise
