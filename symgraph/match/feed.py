@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from symgraph.errors import DataError
+from symgraph.errors import DataError, called
 from symgraph.io.data import from_batches
 from symgraph.measure.batches import Numbered, repeatable
 
@@ -88,8 +88,11 @@ class Feed:
             self._from_loader()
 
 
-def divided(data: Any) -> tuple[Chosen, Chosen]:
+def divided(data: Any, *, other: str = "") -> tuple[Chosen, Chosen]:
     """Training batches and, set apart for validation, every tenth one; a loader's are held in memory.
+
+    Args:
+        other: the argument that names other data for validation, where there is one.
 
     Raises:
         DataError: there are fewer than two batches.
@@ -99,7 +102,8 @@ def divided(data: Any) -> tuple[Chosen, Chosen]:
     count = len(numbered)
     if count < 2:
         cause = f"{count} batch cannot be divided into training and validation"
-        remedy = "name more data, or make batches smaller"
+        named = f"other data with {called(other)}" if other else "more data"
+        remedy = f"name {named}, or make batches smaller"
         raise DataError("no validation data", cause=cause, remedy=remedy)
     apart = tuple(range(min(9, count - 1), count, 10))
     return Chosen(numbered, tuple(i for i in range(count) if i not in set(apart))), Chosen(numbered, apart)

@@ -130,7 +130,9 @@ class _Run:
         self.device = torch.device(lesson.device)
         self.objective = Objective(lesson.network, lesson.loss, self.dtype)
         training, validation = (
-            (lesson.training, lesson.validation) if lesson.validation is not None else divided(lesson.training)
+            (lesson.training, lesson.validation)
+            if lesson.validation is not None
+            else divided(lesson.training, other="validation")
         )
         self.validation = repeatable(validation, "validation data")
         self.generator = torch.Generator().manual_seed(o.seed)

@@ -68,7 +68,7 @@ def taught(
     lesson = Added(to.module, canonical.state, loss)
     first = made(moving[next(iter(moving))])
     moving = {name: tensor.detach().to(lesson.dtype) for name, tensor in moving.items()}
-    training, held = (data, validation) if validation is not None else divided(data)
+    training, held = (data, validation) if validation is not None else divided(data, other="validation")
     descent = Descent(found.symmetry, [moving], (0,), options, first, _ESTIMATED)
     feed, held = Feed(training, torch.Generator().manual_seed(options.seed)), repeatable(held, "validation data")
 
