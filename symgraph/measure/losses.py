@@ -19,6 +19,8 @@ from symgraph.measure.own_function import OwnFunction
 LOSS = "loss"
 # Probabilities of all classes for each example, in the place of labels.
 SOFT = "soft_labels"
+# The same of the next token at each position: (N, T, C).
+SOFT_NEXT = "soft_next_tokens"
 
 Scored = tuple[Tensor, Tensor]
 """Values of the examples and their weights, both (N,): for sequences the weight is the number of counted tokens."""
@@ -44,9 +46,10 @@ class Metric:
 
 
 def cross_entropy(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
-    """Cross-entropy of integer labels or of `soft_labels`, or the squared error of floating-point labels.
+    """Cross-entropy of integer labels or of probabilities, or the squared error of floating-point labels.
 
     Labels that repeat the `input_ids` are those of a causal language model: each position predicts the next token.
+    Probabilities are `soft_labels` of examples, or `soft_next_tokens` of what comes after each position.
 
     Shapes:
         logits (N, C), (N, T, C) or (N, C, ...) with labels (N,), (N, T) or (N, ...); floats: both alike.
@@ -57,6 +60,8 @@ def cross_entropy(outputs: Any, batch: Mapping[str, Tensor]) -> Scored:
     logits, labels = logits_of(outputs), _labels(batch)
     if SOFT in batch:
         return scored(functional.cross_entropy(logits, batch[SOFT].to(logits), reduction="none"), batch)
+    if SOFT_NEXT in batch:
+        return scored(-(batch[SOFT_NEXT].to(logits) * logits.log_softmax(-1)).sum(-1), batch)
     if labels is not None and labels.is_floating_point():
         return _squared_error(logits, labels)
     flat, targets = _flat_targets(logits, labels, batch)

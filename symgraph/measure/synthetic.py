@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,12 +20,14 @@ from symgraph.io.columns import Batch
 from symgraph.io.data import Batches, NoData
 from symgraph.ir import Graph, Node
 from symgraph.measure.forward import accepted_names, arguments
-from symgraph.measure.losses import SOFT, Named, logits_of
+from symgraph.measure.losses import SOFT, SOFT_NEXT, Named, logits_of
 from symgraph.tracing.wrap import evaluating
 
 # How many examples are made where nobody says: windows of text take as many steps of a model as they have tokens.
 WINDOWS, OTHERS = 640, 15_360
 LONGEST = 256
+# So many windows are written at once: a step of a model takes hardly longer for many than for a few.
+AT_ONCE = 32
 # Spectra of images, and of the outlines of what is in them: the amplitude falls with the frequency to this power.
 POWERS, OUTLINE = (0.0, 1.0, 2.0), 2.5
 CONTRAST, TINT = (0.3, 1.5), 0.4
@@ -34,12 +35,13 @@ CONTRAST, TINT = (0.3, 1.5), 0.4
 STAGES, STRIDE = 3, 0.3
 
 
-def synthetic(models: Sequence[nn.Module], graph: Graph, wanted: NoData, loss: Named = "cross-entropy") -> Batches:
+def synthetic(models: Sequence[nn.Module], graph: Graph, wanted: NoData, loss: Named | None = None) -> Batches:
     """Batches for models of one architecture, made as they are asked for, always the same.
 
     Args:
         graph: the traced architecture, which says what its inputs are.
-        loss: what is to be trained: of "mse" the labels are the mean of the outputs, else of the probabilities.
+        loss: what is to be trained: of "mse" the labels are the mean of the outputs, else of the probabilities. None:
+            nothing is, and what the models say of each token of a window is left out.
 
     Shapes: images as traced; windows (batch_size, length).
 
@@ -60,16 +62,15 @@ def synthetic(models: Sequence[nn.Module], graph: Graph, wanted: NoData, loss: N
     if is_text and not _predicts_next(models[0], node):
         cause = f"`{node.target}` are whole numbers, and the model does not predict the next of them"
         raise DataError("there is no way to make inputs for this model", cause=cause, remedy="name training data")
-    made = partial(_windows, models, node, wanted) if is_text else partial(_noise, models, node, wanted, loss == "mse")
     examples = wanted.examples or (WINDOWS if is_text else OTHERS)
     count = -(-examples // wanted.batch_size)
+    made = _text(models, node, wanted, loss, count) if is_text else _noise(models, node, wanted, loss)
 
     def fetch(number: int) -> Batch:
-        generator = torch.Generator().manual_seed(wanted.seed + number)
         with torch.no_grad(), ExitStack() as modes:
             for module in models:
                 modes.enter_context(evaluating(module))
-            return made(number, generator)
+            return made(number)
 
     what = "windows that the models wrote" if is_text else "noise"
     return Batches(f"{examples} {what}" if is_text else f"{examples} examples of {what}", "", examples, count, fetch)
@@ -107,13 +108,35 @@ def _predicts_next(module: nn.Module, node: Node) -> bool:
     return same_before and not torch.equal(one[:, -1], two[:, -1])
 
 
-def _windows(models: Sequence[nn.Module], node: Node, wanted: NoData, number: int, generator: torch.Generator) -> Batch:
-    """Text of one of the models, in turns; each token is a draw from its prediction."""
-    module = models[number % len(models)]
+def _text(
+    models: Sequence[nn.Module], node: Node, wanted: NoData, loss: Named | None, count: int
+) -> Callable[[int], Batch]:
+    """Windows by the number of a batch, of the models in turns, with the mean of what they predict next."""
+    name, size, turns = str(node.target), wanted.batch_size, len(models)
+    # A lot is of one model, and has so many batches.
+    batches = max(1, min(AT_ONCE // size, -(-count // turns)))
+    lots = -(-count // (turns * batches)) * turns
+
+    def lot(number: int) -> Batch:
+        return {name: _windows(models[number % turns], name, wanted, batches * size, _generator(wanted, number))}
+
+    written = Batches("windows", "", lots * batches * size, lots, lot)
+
+    def made(number: int) -> Batch:
+        of_model, model = divmod(number, turns)
+        before, part = divmod(of_model, batches)
+        windows = written[before * turns + model][name][part * size : (part + 1) * size]
+        batch = {name: windows, "labels": windows}
+        return batch if loss is None else {**batch, SOFT_NEXT: _mean_said(models, {name: windows}, -1)}
+
+    return made
+
+
+def _windows(module: nn.Module, name: str, wanted: NoData, count: int, generator: torch.Generator) -> Tensor:
+    """Text of a model, (count, length); each token is a draw from its prediction."""
     length = wanted.length or longest(module)
-    name = str(node.target)
     vocabulary = logits_of(_called(module, {name: torch.zeros(1, 1, dtype=torch.int64)})).shape[-1]
-    written = new = torch.randint(vocabulary, (wanted.batch_size, 1), generator=generator)
+    written = new = torch.randint(vocabulary, (count, 1), generator=generator)
     past: Any = None
     for _ in range(length - 1):
         outputs = _called(module, {name: new if past is not None else written}, past)
@@ -121,7 +144,7 @@ def _windows(models: Sequence[nn.Module], node: Node, wanted: NoData, number: in
         chances = logits_of(outputs)[:, -1].double().softmax(-1)
         new = torch.multinomial(chances, 1, generator=generator)
         written = torch.cat([written, new], dim=1)
-    return {name: written, "labels": written}
+    return written
 
 
 def longest(module: nn.Module) -> int:
@@ -140,31 +163,44 @@ def _called(module: nn.Module, inputs: Batch, past: Any = None) -> Any:
 # -- noise ---------------------------------------------------------------------------------------------------------
 
 
-def _noise(
-    models: Sequence[nn.Module], node: Node, wanted: NoData, regression: bool, number: int, generator: torch.Generator
-) -> Batch:
-    """Noise, of most batches led to where the models are sure of a class, and the mean of what they say of it."""
+def _noise(models: Sequence[nn.Module], node: Node, wanted: NoData, loss: Named | None) -> Callable[[int], Batch]:
+    """Noise by the number of a batch, mostly led to where the models are sure, and the mean of what they say of it."""
     shape = (wanted.batch_size, *node.shape[1:])
-    shown = _images(shape, generator) if len(shape) == 4 else _as_it_is
     like = next(parameter for parameter in models[0].parameters() if parameter.is_floating_point())
 
-    def batch(noise: Tensor) -> Batch:
-        return {str(node.target): shown(noise).to(like)}
+    def made(number: int) -> Batch:
+        generator = _generator(wanted, number)
+        shown = _images(shape, generator) if len(shape) == 4 else _as_it_is
 
-    noise = torch.randn(shape, generator=generator)
-    if regression:
-        outputs = [logits_of(_called(model, batch(noise))) for model in models]
-        return {**batch(noise), "labels": torch.stack(outputs).mean(0)}
-    steps = wanted.steps * (number % STAGES) // (STAGES - 1)
-    turns = [models[(number + step) % len(models)] for step in range(steps)]
-    made = batch(_led(turns, batch, noise, generator))
-    return {**made, SOFT: torch.stack([_said(model, made).exp() for model in models]).mean(0)}
+        def batch(noise: Tensor) -> Batch:
+            return {str(node.target): shown(noise).to(like)}
+
+        noise = torch.randn(shape, generator=generator)
+        if loss == "mse":
+            outputs = [logits_of(_called(model, batch(noise))) for model in models]
+            return {**batch(noise), "labels": torch.stack(outputs).mean(0)}
+        steps = wanted.steps * (number % STAGES) // (STAGES - 1)
+        turns = [models[(number + step) % len(models)] for step in range(steps)]
+        images = batch(_led(turns, batch, noise, generator))
+        return {**images, SOFT: _mean_said(models, images)}
+
+    return made
 
 
-def _said(model: nn.Module, batch: Batch) -> Tensor:
-    """The logarithms of the probabilities of all classes, (N, C) or (N, C, ...)."""
+def _generator(wanted: NoData, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(wanted.seed + number)
+
+
+def _mean_said(models: Sequence[nn.Module], batch: Batch, classes: int | None = None) -> Tensor:
+    """The mean of the models' probabilities, whose classes lie along an axis."""
+    return torch.stack([_said(model, batch, classes).exp() for model in models]).mean(0)
+
+
+def _said(model: nn.Module, batch: Batch, classes: int | None = None) -> Tensor:
+    """The logarithms of the probabilities of all classes, (N, C) or (N, C, ...), or along the axis that is named."""
     outputs = logits_of(_called(model, batch))
-    return outputs.log_softmax(1 if outputs.dim() > 2 else -1)
+    usual = 1 if outputs.dim() > 2 else -1
+    return outputs.log_softmax(usual if classes is None else classes)
 
 
 def _led(

@@ -13,7 +13,7 @@ from torch import nn
 import symgraph
 from symgraph.errors import DataError
 from symgraph.io.data import NoData, load
-from symgraph.measure.losses import SOFT, cross_entropy
+from symgraph.measure.losses import SOFT, SOFT_NEXT, cross_entropy
 from symgraph.measure.synthetic import synthetic
 
 
@@ -49,6 +49,37 @@ def test_tokens_are_drawn_as_the_model_predicts_with_or_without_a_cache() -> Non
     graph = symgraph.trace(model)
     cached, plain = (synthetic([m], graph, NoData(length=6, batch_size=9))[0] for m in (model, Plain(model)))
     assert torch.equal(cached["input_ids"], plain["input_ids"])
+
+
+class NamedOtherwise(nn.Module):
+    """A language model whose input has a name that says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(11, 6), nn.Linear(6, 11)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.table(x).tanh())
+        return logits
+
+
+def test_windows_are_learned_by_what_all_models_predict_after_each_token() -> None:
+    nets = [NamedOtherwise(), NamedOtherwise()]
+    graph = symgraph.trace(nets[0], torch.zeros(2, 5, dtype=torch.int64))
+    batch = synthetic(nets, graph, NoData(examples=8, batch_size=4, length=5), "cross-entropy")[1]
+    mean = torch.stack([net(batch["x"]).softmax(-1) for net in nets]).mean(0).detach()
+    torch.testing.assert_close(batch[SOFT_NEXT], mean)
+    # The least loss at each position is the entropy of what comes next, and not that of the token itself.
+    entropy = -(mean * mean.log()).sum(-1)
+    torch.testing.assert_close(cross_entropy(mean.log(), batch)[0], entropy.mean(1))
+    assert SOFT_NEXT not in synthetic(nets, graph, NoData(examples=8, batch_size=4, length=5))[1]
+
+
+def test_a_window_is_the_same_in_batches_of_any_order() -> None:
+    made = [made_up("gpt2-untied", examples=60, batch_size=12, length=8)[1] for _ in range(2)]
+    backwards = [made[1][number] for number in reversed(range(5))][::-1]
+    assert all(torch.equal(one["input_ids"], two["input_ids"]) for one, two in zip(made[0], backwards, strict=True))
+    assert len({tuple(row.tolist()) for batch in made[0] for row in batch["input_ids"]}) == 60
 
 
 def test_images_are_noise_with_what_the_models_say_of_it() -> None:
