@@ -27,6 +27,8 @@ from symgraph.resize.sparse import least_change
 from symgraph.tracing.interpreter import Interpreter
 
 ROUNDS = 25
+# What logarithms of factors still move by where equations contradict each other, by rounding alone.
+STILL = 1e-11
 State = Mapping[str, Tensor]
 
 
@@ -130,7 +132,10 @@ class Factors:
                 return
             best = min(best, now)
             rows = [law.rows(self.logs, live) for law, live in self._sweep()]
-            self.logs = self.logs + least_change(rows, self.size).clamp(-2.0, 2.0)
+            change = least_change(rows, self.size).clamp(-2.0, 2.0)
+            self.logs = self.logs + change
+            if float(change.abs().max()) <= STILL:
+                return
 
     def worst(self) -> tuple[Node, float]:
         """The call whose equation fails most, and by how much relative to its result."""
