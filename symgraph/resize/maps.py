@@ -125,7 +125,7 @@ def widened(offset: Offset, axes: Sequence[Term], maps: Widenings) -> Offset:
     """
     if offset.number is not None:
         return offset
-    term, line = axes[offset.axis], [number for count, number in offset.runs for _ in range(count)]
+    term, line = axes[offset.axis], offset.numbers
     runs, start = list[tuple[int, float]](), 0
     for part in term.parts if isinstance(term, Concat) and not term.order else (term,):
         numbers = {*line[start : start + part.size]}

@@ -325,3 +325,25 @@ def test_reading_back_undoes_widening(name: str) -> None:
             assert (blocks.narrow + torch.zeros_like(x)).shape == x.shape
             assert (blocks.wide + torch.zeros_like(y)).shape == y.shape
             assert int(blocks.wide.max()) == blocks.count - 1
+
+
+class Modulated(nn.Module):
+    """Gains and biases of a condition from one map, whose parts stand behind each other or take turns."""
+
+    def __init__(self, width: int, *, turns: bool) -> None:
+        super().__init__()
+        self.i, self.m, self.o = nn.Linear(6, width), nn.Linear(3, 2 * width), nn.Linear(width, 4)
+        self.width, self.turns = width, turns
+
+    def forward(self, x: Tensor, c: Tensor) -> Any:
+        made = self.m(c)
+        scale, shift = made.unflatten(-1, (-1, 2)).unbind(-1) if self.turns else made.chunk(2, -1)
+        return self.o(nn.functional.rms_norm(self.i(x), (self.width,)) * (1 + scale) + shift)
+
+
+def test_numbers_of_parts_of_a_bias_are_widened_with_the_parts() -> None:
+    example = (torch.randn(5, 6), torch.randn(5, 3))
+    narrow, wide = (Modulated(width, turns=False).double() for width in (4, 8))
+    assert symgraph.embed(narrow, example, like=wide).embedding.error <= TOLERANCE
+    with pytest.raises(UsageError, match="added to entries that stand in one part of its axis"):
+        symgraph.embed(Modulated(4, turns=True), example, like=Modulated(8, turns=True))
