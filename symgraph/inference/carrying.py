@@ -193,7 +193,7 @@ class Carrier:
         if gain is None:
             yield self._scaled(a, spot)
         elif gain.number is not None:
-            (index, path), factor = spot.name, Hop(gain.number, gain.number)
+            (index, path), factor = spot.name, self._hop(gain.number, gain.number)
             # Numbers commute with matrices: in front of these their order says nothing.
             numbers = sorted([factor, *(hop for hop in path if hop.is_number)], key=lambda h: h.reader.place)
             way = (*numbers, *(hop for hop in path if not hop.is_number))
@@ -218,9 +218,14 @@ class Carrier:
             if reader.size == 1 or not _is_in_order(line.of(place), spot, reader.term):
                 yield Seen()
                 return
-            name = index, (*path, Hop(reader, rows))
+            name = index, (*path, self._hop(reader, rows))
             numbers = numbered_along(self.flow, rows.shifted(-gain.start).run, gain.dim, a.node.shape)
             yield Passed(a.node.name, replace(alike, name=name, term=rows.term, numbers=numbers, window=spot.span))
+
+    def _hop(self, reader: Piece, rows: Piece) -> Hop:
+        """What multiplies, by the parameter that it is stored in."""
+        stored = self.flow.d.eq.prepared.offsets.get(reader.parameter)
+        return Hop(reader, rows, stored is not None and stored.logarithm)
 
     def _scaled(self, a: Applied, spot: Spot) -> Use:
         """An operator of one operand that admits all maps entry by entry multiplies every entry by one number."""

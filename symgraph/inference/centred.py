@@ -211,7 +211,9 @@ class Centring:
         """Gains in place between a stream and another one whose readers all centre it."""
         found = []
         for a, (gain, _), axis in norms(self.flow):
-            if gain not in self.d.between:
+            # Of gains of one spectrum some may be negative.
+            stored = self.d.eq.prepared.offsets.get(gain)
+            if gain not in self.d.between or (stored is not None and stored.logarithm):
                 continue
             key = self.flow.key(self.d.found[a.node.name][axis])
             one = Spectral(gain, *self.d.between[gain])

@@ -57,7 +57,7 @@ class Explained:
             explained = self.by_node.get(node.name)
             yield f"%{node.name}: no rule covers {node.target}" if explained is None else str(explained)
         yield from (f"%{name} holds {content}" for name, content in self.contents.items())
-        yield from (f"{name} is used with {offset} added" for name, offset in self.prepared.offsets.items())
+        yield from (f"{name} is read as {offset.read(name)}" for name, offset in self.prepared.offsets.items())
         yield from map(str, self.branches)
 
 

@@ -232,12 +232,18 @@ def of_members(offsets: Mapping[str, Offset], glued: Mapping[str, Pieces]) -> di
         members = _offsets_of(offset, own) if offset is not None else None
         if members is not None:
             del found[name]
-            found |= {member: part for member, part in zip(own.members, members, strict=True) if any(part.numbers)}
+            found |= {
+                member: part
+                for member, part in zip(own.members, members, strict=True)
+                if part.logarithm or any(part.numbers)
+            }
     return found
 
 
 def _offsets_of(offset: Offset, own: Pieces) -> list[Offset] | None:
     """The offset of each piece; of parts one number for each."""
+    if offset.logarithm:
+        return [Offset(0, ((1, 0.0),), logarithm=True) for _ in own.members]
     if offset.axis != own.axis and offset.number is None:
         return None
     numbers = offset.numbers if offset.number is None else offset.numbers[:1] * sum(own.sizes)
@@ -283,7 +289,10 @@ class _Apart:
     def _shares(self, shares: Iterable[Share]) -> Iterator[Share]:
         for share in shares:
             for single in self._arriving(share):
-                path = tuple(Hop(*map(self._own, (hop.reader, hop.rows), (hop, hop))) for hop in single.path)
+                path = tuple(
+                    replace(hop, reader=self._own(hop.reader, hop), rows=self._own(hop.rows, hop))
+                    for hop in single.path
+                )
                 yield replace(single, port=replace(single.port, piece=self._own(single.port.piece)), path=path)
 
     def _arriving(self, share: Share) -> Iterator[Share]:
@@ -328,7 +337,7 @@ def _share(share: Share, term: Term, number: int) -> Iterator[Share]:
         if not way:
             yield replace(share, port=replace(share.port, piece=entry))
         else:
-            first = Hop(entry, entry if way[0].multiplies else way[0].rows)
+            first = replace(way[0], reader=entry, rows=entry if way[0].multiplies else way[0].rows)
             yield replace(share, path=tuple(first if hop is way[0] else hop for hop in share.path))
 
 

@@ -8,7 +8,7 @@ number is taken out of the graph, and the group acts on the entry with the numbe
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -77,7 +77,8 @@ def with_offsets(graph: Graph, book: RuleBook) -> tuple[Graph, dict[str, Offset]
             offsets[graph.by_name[name].target] = own
             taken += adding
             changed |= _changed(way, added)
-    return (_without(graph, changed, taken), offsets) if offsets else (graph, {})
+    left = {one.node.name: one.left for one in taken}
+    return (without(graph, changed, left), offsets) if offsets else (graph, {})
 
 
 def _settled(way: _Way, shape: tuple[int, ...]) -> tuple[Tensor, list[_Adding]]:
@@ -122,13 +123,12 @@ def _changed(way: _Way, numbers: Tensor) -> set[str]:
     return {name for name, entries in way.entries.items() if bool(line[_places(entries)].any())}
 
 
-def _without(graph: Graph, changed: set[str], taken: list[_Adding]) -> Graph:
-    """The graph without these calls; values that are others for it have other names."""
+def without(graph: Graph, changed: Set[str], left: Mapping[str, Node]) -> Graph:
+    """The graph with what is `left` of some calls in their place; values that are others for it have other names."""
     fresh = numbering(graph.by_name.keys())
     calls = [graph.by_name[name] for name in sorted(changed) if graph.by_name[name].kind is Kind.CALL]
     several = [graph.by_name[next(node.refs())] for node in calls if node.target == "getitem"]
     names = {node.name: fresh(f"{node.name}_offset") for node in dict.fromkeys((*calls, *several))}
-    left = {one.node.name: one.left for one in taken}
 
     def renamed(ref: Ref) -> Ref:
         return Ref(names.get(ref.name, ref.name))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from symgraph.inference.glued import Pieces
+from symgraph.inference.logarithms import with_logarithms
 from symgraph.inference.measured_entrywise import with_entrywise
 from symgraph.inference.measured_lengths import with_lengths
 from symgraph.inference.measured_linear import with_linear_regions
@@ -63,8 +64,9 @@ def unstack(given: Prepared) -> Prepared:
 
 def take_offsets(given: Prepared) -> Prepared:
     """Numbers that are added to a parameter, or to what it becomes by sums, are as if they were a part of it."""
-    graph, offsets = with_offsets(given.graph, given.book)
-    return replace(given, graph=graph, offsets=offsets)
+    plain, logarithms = with_logarithms(given.graph, given.book)
+    graph, offsets = with_offsets(plain, given.book)
+    return replace(given, graph=graph, offsets={**logarithms, **offsets})
 
 
 def measure_regions(given: Prepared) -> Prepared:

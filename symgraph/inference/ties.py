@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from symgraph.groups.lattice import TOP
+from symgraph.groups.class_names import SymmetryClass as C
+from symgraph.groups.lattice import TOP, down
 from symgraph.inference.between import find_between
 from symgraph.inference.claims import Evidence
 from symgraph.inference.draft import MONOMIAL, Draft
+from symgraph.ir import Node
+
+# Maps that multiply by positive numbers alone.
+UNSIGNED = down(C.POSITIVE_MONOMIAL, C.POSITIVE_DIAGONAL, C.PAIRWISE_SCALES, C.SEMI_PERMUTATION)
+
+
+def _positive(draft: Draft) -> Iterator[Node]:
+    """Parameters of which what multiplies is stored as a logarithm."""
+    offsets = draft.eq.prepared.offsets
+    stored = (node for node in draft.eq.graph.parameters.values() if node.target in offsets)
+    return (node for node in stored if offsets[node.target].logarithm)
 
 
 def tie(draft: Draft) -> Draft:
@@ -18,4 +31,9 @@ def tie(draft: Draft) -> Draft:
         for root in map(draft.root, relation.refs):
             bounds[root] = bounds.get(root, TOP) & MONOMIAL
             evidence[root] = (*evidence.get(root, ()), (MONOMIAL, why))
+    for node in _positive(draft):
+        why = Evidence(node.name, "logarithm", "stored as a logarithm, which only what is positive has")
+        for root in {draft.root(ref) for block in draft.blocks[node.name] for ref in block}:
+            bounds[root] = bounds.get(root, TOP) & UNSIGNED
+            evidence[root] = (*evidence.get(root, ()), (UNSIGNED, why))
     return replace(draft, bounds=bounds, evidence=evidence, between=find_between(draft))

@@ -29,7 +29,8 @@ def with_nearer_signs(
         here, target: states in float64, in one gauge.
         weights: of the tensors that count, by name.
     """
-    for sites in symmetry.gain_sites.values():
+    signed = (sites for name, sites in symmetry.gain_sites.items() if not symmetry.is_positive(name))
+    for sites in signed:
         here = _turned(symmetry, sites, here, target, weights)
     return here
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from symgraph.errors import UsageError
@@ -27,11 +28,21 @@ class Step(ABC):
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; with `linear` that of a difference of two models, which no constant is added to."""
         if linear or not self.symmetry.offsets:
-            return self.act(state, linear=linear)
+            return self._on_difference(state) if linear else self.act(state)
         raised = {**state, **self.symmetry.shifted(self._with_offsets(state))}
         moved = self.act(raised)
         changed = {name: moved[name] for name in self._with_offsets(state) if moved[name] is not raised[name]}
         return {**moved, **self._with_offsets(state), **self.symmetry.shifted(changed, -1.0)}
+
+    def _on_difference(self, state: State) -> State:
+        """What becomes of a difference of two models: one of logarithms does not change where both are multiplied."""
+        positive = [name for name in self._with_offsets(state) if self.symmetry.is_positive(name)]
+        ratios = {name: state[name].exp() for name in positive}
+        moved = self.act({**state, **ratios}, linear=True)
+        if not positive:
+            return moved
+        alike = self.act({**state, **{name: torch.ones_like(state[name]) for name in positive}}, linear=True)
+        return {**moved, **{name: (moved[name] / alike[name]).log() for name in positive}}
 
     def _with_offsets(self, state: State) -> State:
         return {name: state[name] for name in self.symmetry.offsets if name in state}

@@ -26,6 +26,10 @@ class Updated(Step):
     change: Tensor
 
     def act(self, state: State, *, linear: bool = False) -> State:
+        """What `apply` makes of a state with every offset added; the traced graph adds them itself."""
+        return self.symmetry.shifted(self.apply(self.symmetry.shifted(state, -1.0), linear=linear))
+
+    def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; a difference of two models, which have updates of their own, is left as it is."""
         if linear or any(name not in state for name in self.update.named):
             return state
@@ -36,7 +40,7 @@ class Updated(Step):
             at += size
         for beside in {beside.weight: beside for beside in self.update.sums}.values():
             added = Added(self.symmetry.graph, beside)
-            before, after = (added.of(self.symmetry.raised(held, -1.0)) for held in (state, changed))
+            before, after = added.of(state), added.of(changed)
             for name, old, new in zip((beside.weight, beside.bias), before, after, strict=True):
                 if name:
                     changed[name] = state[name] + (old - new).to(state[name])

@@ -84,7 +84,7 @@ class _Writer:
         """The tensor before and after the branches change places, with the number that the model adds to it."""
         offset = self.symmetry.offsets.get(self.name)
         symbol = "W" if rank > 1 else "v"
-        value = f"({symbol} + {offset})" if offset else symbol
+        value = offset.read(symbol) if offset else symbol
         stack = self.symmetry.stack_of.get(self.name)
         outer = self.letters.get(stack.space) if stack else None
         return (f"{value}_{outer.lower()}", f"{value}_{outer}({outer.lower()})") if outer else (value, value)

@@ -1,4 +1,4 @@
-"""Numbers that a model adds to a parameter before any use, so that the group acts on the sum."""
+"""What a model reads in the place of a parameter, so that the group acts on that: a sum, or an exponential."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """What is added to the positions along one axis of a parameter: runs of so many of them, each with its number."""
+    """What is added to the positions along one axis of a parameter: runs of so many of them, each with its number.
+
+    With `logarithm` nothing is, but the parameter is the logarithm of what is read.
+    """
 
     axis: int
     runs: tuple[tuple[int, float], ...]
+    logarithm: bool = False
 
     @classmethod
     def of(cls, axis: int, line: Tensor) -> Offset:
@@ -32,11 +36,17 @@ class Offset:
         return self.runs[0][1] if len(self.runs) == 1 else None
 
     def added(self, tensor: Tensor, sign: float = 1.0) -> Tensor:
-        """A parameter with the numbers added, or with sign -1 taken off again."""
+        """A parameter as it is read, with the numbers added, or with sign -1 as it is stored."""
+        if self.logarithm:
+            return tensor.exp() if sign > 0 else tensor.log()
         if self.number is not None:
             return tensor + sign * self.number
         line = tensor.new_tensor(self.numbers)
         return tensor + sign * line.reshape(-1, *(1 for _ in tensor.shape[self.axis + 1 :]))
+
+    def read(self, symbol: str) -> str:
+        """What is read, in the words of formulas: `(v + 1)`, `exp(v)`."""
+        return f"exp({symbol})" if self.logarithm else f"({symbol} + {self})"
 
     def __str__(self) -> str:
         return ", ".join(dict.fromkeys(f"{number:g}" for _, number in self.runs if number))

@@ -359,6 +359,10 @@ class Structure(Families):
             sites[gain.parameter] = (*sites.get(gain.parameter, ()), gain)
         return sites
 
+    def is_positive(self, name: str) -> bool:
+        """Whether what is read of a parameter is positive, because it is stored as a logarithm."""
+        return name in self.offsets and self.offsets[name].logarithm
+
     def shifted(self, state: Mapping[str, Tensor], sign: float = 1.0) -> dict[str, Tensor]:
         """The state with every offset added, so that the group acts linearly; with sign -1 taken off again."""
         return {
