@@ -204,24 +204,31 @@ def _moved_as_a_frame(symmetry: SymmetryGraph) -> Iterator[int]:
 
 def row_by_row(found: _Found, glued: Mapping[str, Pieces]) -> _Found:
     """What was found of parameters whose rows are read one by one, said of the parameters: their axes are one."""
-    laid = ((name, own.members[0], own.laid) for name, own in glued.items() if own.laid is not None)
-    lines = {name: (member, tuple(range(1, len(way.shape)))) for name, member, way in laid if way.is_line}
-    made: _Found = _said_of_rows(found, lines) if lines else found
+    return _said_of_parameters(found, {name: own for name, own in _by_parts(glued).items() if own[1].is_line})
+
+
+def _by_parts(glued: Mapping[str, Pieces]) -> dict[str, tuple[str, Layout]]:
+    """The parameters that are read part by part, and how they are laid, under what their tensors are called."""
+    return {name: (own.members[0], own.laid) for name, own in glued.items() if own.laid is not None}
+
+
+def _said_of_parameters(found: _Found, laid: Mapping[str, tuple[str, Layout]]) -> _Found:
+    made: _Found = _of_parameters(found, laid) if laid else found
     return made
 
 
-def _said_of_rows(value: Any, lines: Mapping[str, tuple[str, tuple[int, ...]]]) -> Any:
-    """The same with the parameters in the place of these lines, each with the axes beside its first one."""
-    if isinstance(value, Piece) and value.parameter in lines:
-        member, more = lines[value.parameter]
-        return replace(value, parameter=member, more=more)
-    if isinstance(value, AbsorbedGain) and value.parameter in lines:
-        return replace(value, parameter=lines[value.parameter][0])
+def _of_parameters(value: Any, laid: Mapping[str, tuple[str, Layout]]) -> Any:
+    """The same with the parameters in the place of these tensors."""
+    if isinstance(value, Piece) and value.parameter in laid:
+        member, way = laid[value.parameter]
+        return way.of_parameter(value, member)
+    if isinstance(value, AbsorbedGain) and value.parameter in laid:
+        return replace(value, parameter=laid[value.parameter][0])
     if isinstance(value, tuple):
-        return tuple(_said_of_rows(part, lines) for part in value)
-    if not is_dataclass(value) or isinstance(value, type) or {*nested(value, str)}.isdisjoint(lines):
+        return tuple(_of_parameters(part, laid) for part in value)
+    if not is_dataclass(value) or isinstance(value, type) or {*nested(value, str)}.isdisjoint(laid):
         return value
-    return replace(value, **{field.name: _said_of_rows(getattr(value, field.name), lines) for field in fields(value)})
+    return replace(value, **{field.name: _of_parameters(getattr(value, field.name), laid) for field in fields(value)})
 
 
 def of_members(offsets: Mapping[str, Offset], glued: Mapping[str, Pieces]) -> dict[str, Offset]:
@@ -258,10 +265,17 @@ def _offsets_of(offset: Offset, own: Pieces) -> list[Offset] | None:
 
 
 def entry_by_entry(constants: tuple[Constant, ...], glued: Mapping[str, Pieces]) -> tuple[Constant, ...]:
-    """The constants with those that meet tensors in pieces as one for each entry, which is an entry of a piece."""
-    if not glued:
-        return constants
-    return tuple(single for constant in constants for single in _Apart(glued).constants(constant))
+    """The constants with those that meet tensors in pieces as one for each entry, which is an entry of a piece.
+
+    What meets no plane is said of parameters that are read part by part: a part is a run of entries of joined axes.
+    """
+    laid, apart = _by_parts(glued), _Apart({name: own for name, own in glued.items() if own.laid is None})
+    said = (c if _meets_a_plane(c) else _said_of_parameters(c, laid) for c in constants)
+    return tuple(single for constant in said for single in apart.constants(constant))
+
+
+def _meets_a_plane(constant: Constant) -> bool:
+    return any(port.plane is not None for port in (constant.source, *(share.port for share in constant.shares)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def _leans(symmetry: SymmetryGraph, state: Mapping[str, Tensor], homes: Homes) -
     for lean in symmetry.leans:
         if lean.settled:
             reader = lean.plane.reader
-            means = reader.of(state[reader.parameter]).mean(reader.axis)
+            means = reader.of(state[reader.parameter]).mean(reader.joint)
             yield Slant(symmetry, lean, -lean.leaning(means))
 
 

@@ -174,7 +174,7 @@ def _after(tensor: Tensor, hop: Hop, constant: Tensor, term: Term) -> tuple[Tens
         raise ValueError(f"{hop.reader.parameter} does not read what reaches it")
     if hop.multiplies:
         return part * spread_out, hop.rows.term
-    written = torch.tensordot(part, spread_out, dims=([hop.reader.axis], [0]))
+    written = torch.tensordot(part, spread_out, dims=([hop.reader.joint], [0]))
     return hop.rows.within(hop.reader.across(tensor.dim())).of(written), hop.rows.term
 
 
@@ -200,7 +200,7 @@ def lost(state: State, source: Port, hop: Hop) -> Tensor:
 def _of_source(state: State, source: Port, hop: Hop) -> Tensor:
     """A matrix by the entries of a source; shapes: (entries that it writes, size of the source)."""
     tensor = state[hop.reader.parameter]
-    part = hop.reader.of(tensor).movedim(hop.reader.axis, -1)
+    part = hop.reader.of(tensor).movedim(hop.reader.joint, -1)
     rows = hop.rows.within(hop.reader.across(tensor.dim())).of(part)
     entries = over_leaves(torch.arange(source.piece.size), source.piece.term, hop.reader.term)
     if entries is None:

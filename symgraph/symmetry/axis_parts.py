@@ -21,8 +21,8 @@ Run = tuple[int, int, int, int]
 class Piece:
     """A part of one axis of a parameter: `outer` runs of `stop - start` entries, one every `period` entries.
 
-    With `more` the axis and those behind it there are one, row by row: heads and their inside, which a model flattens
-    before it reads them.
+    With `more` the axis and those there are one, row by row in this order: heads and their inside, which a model
+    flattens before it reads them.
     """
 
     parameter: str
@@ -69,12 +69,17 @@ class Piece:
         return [turn * self.period + place for turn in range(self.outer) for place in range(self.start, self.stop)]
 
     @property
-    def _behind(self) -> tuple[int, ...]:
-        return tuple(range(self.axis + 1, self.axis + 1 + len(self.more)))
+    def joint(self) -> int:
+        """Where its axes are once they are one: as many of the others are in front of that as of the first of them."""
+        return self.axis - sum(axis < self.axis for axis in self.more)
+
+    @property
+    def _together(self) -> tuple[int, ...]:
+        return tuple(range(self.joint, self.joint + len(self.axes)))
 
     def _joined(self, tensor: Tensor) -> Tensor:
-        """The parameter with its axes as one, where the first of them is."""
-        return tensor.movedim(self.more, self._behind).flatten(self.axis, self.axis + len(self.more))
+        """The parameter with its axes as one."""
+        return tensor.movedim(self.axes, self._together).flatten(self.joint, self.joint + len(self.more))
 
     def shifted(self, by: int) -> Piece:
         """The piece so many entries further along the axis."""
@@ -90,9 +95,9 @@ class Piece:
         return places_of(self.run, device)
 
     def of(self, tensor: Tensor) -> Tensor:
-        """The part of the parameter, its axes in the place of the first; a view where it can be one."""
+        """The part of the parameter, its axes as one (`joint`); a view where it can be one."""
         if self.more:
-            return replace(self, more=()).of(self._joined(tensor))
+            return replace(self, axis=self.joint, more=()).of(self._joined(tensor))
         if self.outer == 1:
             return tensor.narrow(self.axis, self.start, self.size)
         return tensor.index_select(self.axis, self.places(tensor.device))
@@ -100,10 +105,10 @@ class Piece:
     def add(self, tensor: Tensor, part: Tensor) -> Tensor:
         """The parameter with something added to this part; shapes: `part` broadcasts against `of(tensor)`."""
         if self.more:
-            changed = replace(self, more=()).add(self._joined(tensor), part)
+            changed = replace(self, axis=self.joint, more=()).add(self._joined(tensor), part)
             sizes = [tensor.shape[axis] for axis in self.axes]
-            sizes = [*changed.shape[: self.axis], *sizes, *changed.shape[self.axis + 1 :]]
-            return changed.reshape(sizes).movedim(self._behind, self.more)
+            sizes = [*changed.shape[: self.joint], *sizes, *changed.shape[self.joint + 1 :]]
+            return changed.reshape(sizes).movedim(self._together, self.axes)
         if self.outer == 1:
             inside = self.of(tensor) + part.to(tensor)
             whole = self.size == tensor.shape[self.axis]

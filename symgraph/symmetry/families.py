@@ -84,13 +84,13 @@ class Port:
     def mean(self, state: Mapping[str, Tensor]) -> Tensor:
         """The constant that is there now: the mean over everything but the entries; shapes (n,)."""
         part = self._seen(state[self.piece.parameter])
-        rows = self.piece.of(part).movedim(self.piece.axis, -1)
+        rows = self.piece.of(part).movedim(self.piece.joint, -1)
         return rows.reshape(-1, rows.shape[-1]).mean(0)
 
     def added(self, tensor: Tensor, constant: Tensor) -> Tensor:
         """The parameter with a constant added; shapes: constant (n,), the size of the piece."""
         shape = [1] * (tensor.dim() - len(self.piece.more))
-        shape[self.piece.axis] = -1
+        shape[self.piece.joint] = -1
         if not self.window:
             return self.piece.add(tensor, constant.reshape(shape))
         changed = tensor.clone()
@@ -222,10 +222,10 @@ def means(piece: Piece, frame: int, tensor: Tensor) -> Tensor:
     """
     before, after = sides(piece, frame)
     part = piece.of(tensor)
-    first, last = part.shape[: piece.axis], part.shape[piece.axis + 1 :]
+    first, last = part.shape[: piece.joint], part.shape[piece.joint + 1 :]
     apart = part.reshape((*first, before, -1, after, *last))
     others = (before * after,) if before * after > 1 else ()
-    mean: Tensor = apart.mean(piece.axis + 1).reshape((*first, *others, *last))
+    mean: Tensor = apart.mean(piece.joint + 1).reshape((*first, *others, *last))
     return mean
 
 
@@ -233,12 +233,11 @@ def ones(piece: Piece, frame: int, multiple: Tensor) -> Tensor:
     """Multiples of the ones vector along a frame, shaped as the means, over the entries of the piece."""
     before, after = sides(piece, frame)
     if before * after == 1:
-        return multiple.unsqueeze(piece.axis)
-    first, last = multiple.shape[: piece.axis], multiple.shape[piece.axis + 1 :]
+        return multiple.unsqueeze(piece.joint)
+    first, last = multiple.shape[: piece.joint], multiple.shape[piece.joint + 1 :]
     every = multiple.reshape((*first, before, 1, after, *last))
-    return every.expand(*first, before, piece.size // (before * after), after, *last).flatten(
-        piece.axis, piece.axis + 2
-    )
+    whole = every.expand(*first, before, piece.size // (before * after), after, *last)
+    return whole.flatten(piece.joint, piece.joint + 2)
 
 
 @dataclass(frozen=True, slots=True)

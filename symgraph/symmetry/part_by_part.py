@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor
 
+from symgraph.symmetry.axis_parts import Piece
 from symgraph.symmetry.terms import Term
 
 
@@ -48,6 +49,14 @@ class Layout:
         inside = range(self.before, self.before + self.inside)
         kept = [axis for place, axis in enumerate(rest) if place not in inside]
         return {axis: place + (place >= self.before) for place, axis in enumerate(kept)}
+
+    def of_parameter(self, piece: Piece, parameter: str) -> Piece:
+        """A piece of the tensor in which they are one axis as the same entries of the parameter itself."""
+        rest = [axis for axis in range(len(self.shape)) if axis != self.parts]
+        flat: dict[int, tuple[int, ...]] = {place: (axis,) for axis, place in self.own.items()}
+        flat[self.before] = (self.parts, *rest[self.before : self.before + self.inside])
+        axis, *more = (axis for place in piece.axes for axis in flat[place])
+        return replace(piece, parameter=parameter, axis=axis, more=tuple(more))
 
     def laid(self, tensor: Tensor) -> Tensor:
         """The tensor so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +11,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from function_nets import Net, error, spread
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import symgraph
 from symgraph import infer
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import random_transform, settled_names
+from symgraph.symmetry.axis_parts import Piece
+from symgraph.symmetry.families import Port, nested
 from symgraph.symmetry.graph import SymmetryGraph
+from symgraph.symmetry.part_by_part import Layout
+from symgraph.symmetry.terms import Leaf
 from symgraph.tracing import state_of, trace
 
 D, HEADS, INSIDE = 6, 2, 3
 WIDE = HEADS * INSIDE
 X = torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(3))
+ENDS = {"i": nn.Linear(8, D), "o": nn.Linear(D, 9)}
 Maps = Callable[[Any, Tensor], tuple[Tensor, ...]]
 
 
@@ -115,6 +123,63 @@ def test_what_reads_parts_in_other_ways_keeps_the_function(name: str) -> None:
     torch.manual_seed(1)
     model = spread(net(SHARED[name], 3, WIDE, D))
     assert error(model, (X,)) < 1e-9
+
+
+def layer_by_layer(s: Any, x: Tensor) -> Tensor:
+    """Layers whose weights are stacked, and so are their biases."""
+    h = s.i(x)
+    for n in range(3):
+        h = F.relu(F.linear(h, s.w[n], s.b[n]))
+    return s.o(h)  # type: ignore[no-any-return]
+
+
+def heads_of_their_own(s: Any, x: Tensor) -> Tensor:
+    """Attention by one weight and one bias, both with axes for heads, and an output weight with heads as well."""
+    h = s.i(x)
+    q, k, v = (torch.einsum("btd,hed->bhte", h, s.w[n]) + s.b[n].unsqueeze(1) for n in range(3))
+    return s.o(torch.einsum("bhte,hed->btd", F.scaled_dot_product_attention(q, k, v), s.p))  # type: ignore[no-any-return]
+
+
+WITH_BIASES: dict[str, Callable[[], nn.Module]] = {
+    "layers": lambda: Net(layer_by_layer, w=torch.randn(3, D, D), b=torch.randn(3, D), **ENDS),
+    "heads": lambda: Net(
+        heads_of_their_own,
+        w=torch.randn(3, HEADS, INSIDE, D),
+        b=torch.randn(3, HEADS, INSIDE),
+        p=torch.randn(HEADS, INSIDE, D),
+        **ENDS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_BIASES)
+def test_constants_pass_through_parts(name: str) -> None:
+    torch.manual_seed(0)
+    model = spread(WITH_BIASES[name]())
+    symmetry = infer(trace(model, (X,)))
+    assert error(model, (X,), symmetry) < 1e-9
+    assert {"w", "b"} & {*nested(symmetry.constants, str)}
+
+
+@given(st.permutations(range(3)), st.integers(0, 2), st.integers(0, 2), st.data())
+def test_a_piece_is_said_of_the_parameter(order: list[int], parts: int, before: int, data: st.DataObject) -> None:
+    shape = tuple((2, 3, 4)[axis] for axis in order)
+    way = Layout(shape, parts, before, data.draw(st.integers(0, 2 - before)))
+    axes = data.draw(
+        st.permutations(range(len(way.flat))).flatmap(lambda p: st.integers(1, len(p)).map(lambda n: p[:n]))
+    )
+    count = math.prod(way.flat[axis] for axis in axes)
+    start = data.draw(st.integers(0, count - 1))
+    flat = Piece("flat", axes[0], start, count, Leaf(0, 0, False, count - start), more=tuple(axes[1:]))
+    whole = torch.arange(24.0).reshape(shape)
+    own = way.of_parameter(flat, "w")
+    assert own.parameter == "w"
+    assert sorted(own.of(whole).movedim(own.joint, 0).reshape(own.size, -1).sort(1).values.tolist()) == sorted(
+        flat.of(way.laid(whole)).movedim(flat.joint, 0).reshape(own.size, -1).sort(1).values.tolist()
+    )
+    line = torch.arange(1.0, own.size + 1)
+    there, here = (Port(piece).added(tensor, line) for piece, tensor in ((flat, way.laid(whole)), (own, whole)))
+    assert torch.equal(way.laid(here), there)
 
 
 @pytest.mark.parametrize("name", ["by number", "behind a gain", "flattened", "rows"])
