@@ -71,7 +71,9 @@ class Coordinates:
         for name, freedom in self.rest.items():
             steps += freedom.steps(at[name])
         for name, sites in self.symmetry.gain_sites.items():
-            steps.append(rescale(self.symmetry, sites, 1 + at[f"gain {name}"]))
+            amounts = at[f"gain {name}"]
+            factor = amounts.exp() if self.symmetry.is_positive(name) else 1 + amounts
+            steps.append(rescale(self.symmetry, sites, factor))
         return Transform((*steps, *self.home.steps)).apply(self.clean)
 
     def _seen(self, at: Mapping[str, Tensor]) -> State:

@@ -236,7 +236,7 @@ class Rescale(Step):
     def fitted(self, state: Mapping[str, Tensor]) -> Rescale:
         """Another model's gain."""
         own = self.parameter in state
-        return replace(self, factor=gain_of(self.symmetry, state, self.parameter)) if own else self
+        return rescale(self.symmetry, self.sites, gain_of(self.symmetry, state, self.parameter)) if own else self
 
     def dump(self) -> Dumped:
         """The name of the gain, and the factor."""
@@ -401,6 +401,11 @@ def gain_of(symmetry: SymmetryGraph, state: Mapping[str, Tensor], name: str) -> 
 
 
 def rescale(symmetry: SymmetryGraph, gains: Iterable[AbsorbedGain], factor: Tensor) -> Rescale:
-    """The step that divides one gain (all its absorption sites) by `factor`."""
+    """The step that divides one gain (all its absorption sites) by `factor`; what else the parameter holds stays."""
     sites = tuple(gains)
-    return Rescale(symmetry, sites, factor)
+    if not all(site.size for site in sites):
+        return Rescale(symmetry, sites, factor)
+    kept = torch.ones(factor.numel(), dtype=torch.bool, device=factor.device)
+    for site in sites:
+        kept[site.start : site.start + site.size] = False
+    return Rescale(symmetry, sites, torch.where(kept, 1.0, factor.reshape(-1)))

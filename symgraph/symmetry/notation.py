@@ -90,11 +90,14 @@ class _Writer:
         return (f"{value}_{outer.lower()}", f"{value}_{outer}({outer.lower()})") if outer else (value, value)
 
     def _gain(self, rank: int) -> Law:
-        forward = self.symmetry.gain_sites[self.name][0].forward
+        sites = self.symmetry.gain_sites[self.name]
+        forward, parts = sites[0].forward, dict.fromkeys((site.start, site.size) for site in sites if site.size)
         value, _ = self._symbols(rank)
         whose = "the weights that read from it" if forward else "the weights that write into it"
         remark = f"t: any vector of numbers that are not zero; {whose} are divided by it"
-        return Law(f"{value} -> t {value}", remarks=(remark,))
+        runs = ", ".join(f"{start}:{start + size}" for start, size in parts)
+        apart = (f"t is one but at the entries {runs}, row by row, which alone are a gain",) if runs else ()
+        return Law(f"{value} -> t {value}", remarks=(remark, *apart))
 
     def _moved(self, value: str, moving: dict[int, Term], rank: int) -> str:
         """The tensor, or a slice of it, with the maps of its moving axes beside it."""

@@ -182,7 +182,7 @@ def test_a_piece_is_said_of_the_parameter(order: list[int], parts: int, before: 
     assert torch.equal(way.laid(here), there)
 
 
-@pytest.mark.parametrize("name", ["by number", "behind a gain", "flattened", "rows"])
+@pytest.mark.parametrize("name", ["by number", "behind a gain", "flattened", "rows", "a gain and a bias in one table"])
 def test_a_planted_element_is_found(name: str) -> None:
     torch.manual_seed(0)
     model = spread((CASES | ROWS)[name]()).double()
@@ -233,6 +233,9 @@ ROWS: dict[str, Callable[[], nn.Module]] = {
     "halves of a vector": lambda: two_layers(
         lambda s, n: tuple(t[n * D : (n + 1) * D] for t in (s.a, s.b, s.c)), **tables(2 * D)
     ),
+    "a gain and a bias in one table": lambda: two_layers(
+        lambda s, n: (s.a[2 * n] + 1, s.a[2 * n + 1], s.c[n]), a=torch.rand(4, D), c=torch.rand(2, D)
+    ),
     "rows with numbers": lambda: two_layers(lambda s, n: (s.a[n] + 1, s.b[n] + n, s.c[n] - 2), **tables(2, D)),
 }
 
@@ -250,7 +253,9 @@ def test_nothing_is_missing_of_rows(name: str) -> None:
 
 SHARED_ROWS: dict[str, Parts] = {
     "one row for both": lambda s, n: (s.a[0], s.b[n], s.c[n]),
-    "a gain and a bias in one table": lambda s, n: (s.a[0], s.a[1], s.c[n]),
+    "a gain and a bias in one table, twice": lambda s, n: (s.a[0], s.a[1], s.c[n]),
+    "a gain, a bias and a scale in one table": lambda s, n: (s.a[0] + n, s.a[1], s.b[n] * s.a[1]),
+    "a gain that is a bias": lambda s, n: (s.a[n], s.a[1 - n], s.c[n]),
     "rows that are multiplied": lambda s, n: (s.a[n] * s.a[0], s.b[n], s.c[n]),
     "rows that are added": lambda s, n: (s.a[n], s.b[n] + s.b[1], s.c[n]),
     "a row and all of it": lambda s, n: (s.a[n], s.b[n] * s.b.sum(), s.c[n]),
