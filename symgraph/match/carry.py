@@ -6,8 +6,9 @@ value goes by that map, what reads it by the inverse transpose, and biases by th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def transport_vectors(
         example, input_size, alignment, rules, scratch, how: as for `transport`.
 
     Raises:
-        UsageError: there is no such value, it moves along no axis or several, or the tensors do not fit it.
+        UsageError: there is no such value, it moves along no axis or several, or the tensors do not fit it, are not
+            floating or not finite.
         VerifyError: the value does not move by one map and constant.
         DataError: the data does not fit the models.
 
@@ -114,6 +116,8 @@ def transport_vectors(
     Source: arXiv 2605.24577 (autoencoders between seeds by one rotation), 2606.31963 (by signed permutations).
     """
     tensors = _read(vectors) if isinstance(vectors, str | Path) else dict(vectors)
+    if not tensors:
+        raise UsageError("there are no vectors to carry", remedy="give at least one tensor by its name")
     ends = ends_of(base, to, example, input_size)
     how |= {name: given for name, given in (("method", method), ("data", data)) if given is not None}
     found, means, notes = _alignment(ends, at, alignment, rules, scratch, how)
@@ -187,6 +191,7 @@ def _reading(weight: str, bias: str, tensors: Mapping[str, Tensor], moved: Value
     rows = moved.readers(tensors[weight])
     shift = rows @ moved.constant
     if bias in tensors:
+        _check_bias(bias, tensors[bias], shift.shape)
         return {weight: rows, bias: tensors[bias].double() - shift}
     if bool(shift.abs().max() > 1e-9 * (1 + tensors[weight].abs().max())):
         remedy = f"add {bias}, zeros of shape {tuple(shift.shape)}"
@@ -207,6 +212,7 @@ def _autoencoder(tensors: Mapping[str, Tensor], moved: ValueMap, centred: bool) 
     written = moved.directions(columns)
     found[decoder] = written if decoder_last else written.T
     if decoder_bias in tensors:
+        _check_bias(decoder_bias, tensors[decoder_bias], moved.constant.shape)
         found[decoder_bias] = moved.points(tensors[decoder_bias])
     elif bool(moved.constant.abs().max() > 0):
         remedy = f"add {decoder_bias}, zeros of shape ({len(moved.constant)},)"
@@ -223,6 +229,22 @@ def _required(tensors: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
 
 def _check(name: str, tensor: Tensor, moved: ValueMap, axis: int) -> None:
     size = len(moved.matrix)
+    _check_numbers(name, tensor)
     if tensor.dim() <= axis or axis < 0 or tensor.shape[axis] != size:
         what = f"{name} has shape {tuple(tensor.shape)}, and {moved.value} has {size} numbers"
         raise UsageError(what, remedy=f"give it with {size} along axis {max(axis, 0)}, or name another value")
+
+
+def _check_bias(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
+    _check_numbers(name, tensor)
+    if tensor.numel() != prod(shape):
+        what = f"{name} has shape {tuple(tensor.shape)}, and what it belongs to {tuple(shape)}"
+        raise UsageError(what, remedy="give one number for each row")
+
+
+def _check_numbers(name: str, tensor: Tensor) -> None:
+    """What a map gives is neither whole nor, of what is not finite, anything."""
+    if not tensor.is_floating_point():
+        raise UsageError(f"{name} has numbers of {tensor.dtype}", remedy="give it in float32")
+    if not bool(tensor.isfinite().all()):
+        raise UsageError(f"{name} is not finite", cause="it has NaN or infinite values", remedy="give others")

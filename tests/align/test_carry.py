@@ -172,6 +172,9 @@ WRONG = {
     "a kind": ({"v": torch.randn(8)}, {"kind": "vector"}, "is none of directions"),
     "no weight": ({"v": torch.randn(8)}, {"kind": "probe"}, "has no weight"),
     "an encoder's size": ({"encoder.weight": torch.randn(4, 10_007)}, {}, "encoder.weight has shape"),
+    "whole numbers": ({"v": torch.ones(8, dtype=torch.int64)}, {}, "v has numbers of torch.int64"),
+    "no numbers": ({"v": torch.full((8,), torch.nan)}, {}, "v is not finite"),
+    "nothing": ({}, {}, "there are no vectors"),
     "nothing moves": ({"v": torch.randn(8)}, {"at": "lm_head"}, "nothing acts on the value"),
 }
 
@@ -187,6 +190,12 @@ def test_an_autoencoder_without_a_decoder_is_one_error() -> None:
     encoder = {"encoder.weight": random(4, width("llama", "model.layers.0"))}
     with pytest.raises(UsageError, match=r"has no decoder\.weight"):
         carried("llama", "model.layers.0", encoder)
+
+
+def test_a_bias_of_another_size_is_one_error() -> None:
+    probe = {"weight": random(4, width("llama", "model.layers.0")), "bias": random(3)}
+    with pytest.raises(UsageError, match=r"bias has shape \(3,\)"):
+        carried("llama", "model.layers.0", probe)
 
 
 def test_a_file_that_is_none_is_one_error(tmp_path: Path) -> None:
