@@ -15,7 +15,7 @@ import argparse
 import copy
 import random
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def mean_loss(module: nn.Module, batches: list[Batch]) -> float:
     return sum(x * n for x, n in zip(losses, sizes, strict=True)) / sum(sizes)
 
 
-def measure(pair: str, folder: Path, steps: int, own: int, rate: float) -> None:
+def measure(pair: str, folder: Path, steps: int, own: int, rate: float, methods: Sequence[str]) -> None:
     a, b = (symgraph.model(folder / f"{pair}-{i}") for i in (0, 1))
     task, old = TASKS[pair](folder), list(old_task(pair, folder))
 
@@ -114,7 +114,7 @@ def measure(pair: str, folder: Path, steps: int, own: int, rate: float) -> None:
     naive = {n: t + learned[n] - base[n] if t.is_floating_point() else t for n, t in now.items()}
     said("B + difference as it is", with_state(b.module, naive))
     said(f"B after {own} steps", trained(b.module, task.training, own, rate))
-    for name in METHODS:
+    for name in methods:
         how: dict[str, Any] = {"method": name} if name == "weights" else {"method": name, "data": task.training}
         # As many steps as B is tuned by itself.
         how |= {"learning": {"steps": own}} if name == "learned" else {}
@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--own", type=int, help="steps of B by itself (default: a quarter of those)")
     parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     args = parser.parse_args()
     folder = zoo()
     if folder is None:
@@ -143,7 +144,7 @@ def main() -> None:
         return
     with one_thread():
         for pair in args.pairs:
-            measure(pair, folder, args.steps, args.own or args.steps // 4, args.rate)
+            measure(pair, folder, args.steps, args.own or args.steps // 4, args.rate, args.methods)
 
 
 if __name__ == "__main__":
