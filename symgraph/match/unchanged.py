@@ -28,7 +28,7 @@ def calls_on(network: nn.Module, *data: Any) -> tuple[Call, ...]:
     found = []
     for batches in (d for d in data if isinstance(d, Iterable) and not isinstance(d, Iterator)):
         for raw in islice(batches, 1):
-            inputs = {name: tensor[:EXAMPLES] for name, tensor in batch_tensors(raw).items()}
+            inputs = {name: t[:EXAMPLES] if t.dim() else t for name, t in batch_tensors(raw).items()}
             found.append(Call("a batch of the data", *arguments(inputs, accepted_names(network))))
     return tuple(found)
 

@@ -301,6 +301,28 @@ def test_one_batch_cannot_be_divided_and_ten_can() -> None:
     assert (len(few), len(apart)) == (2, 1) and few[0]["labels"].shape == (8,)
 
 
+class Tempered(nn.Module):
+    """A network that takes a number beside its examples."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.up, self.down = nn.Linear(5, 7), nn.Linear(7, 3)
+
+    def forward(self, x: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.down(self.up(x).relu())
+        return logits / temperature
+
+
+@pytest.mark.parametrize("method", ["learned", "activations"])
+def test_a_batch_may_hold_a_number(method: str) -> None:
+    inputs = {"x": torch.randn(16, 5), "temperature": torch.tensor(2.0)}
+    data = [{**inputs, "labels": torch.arange(16) % 3}] * 4
+    more: dict[str, Any] = {"learning": {"steps": 2}} if method == "learned" else {}
+    found = symgraph.align(Tempered(1), Tempered(2), inputs, method=method, data=data, **more)
+    assert found.after < found.before
+
+
 def test_every_round_of_a_feed_is_all_the_batches_in_another_order() -> None:
     data = from_batches([{"x": torch.tensor([k])} for k in range(7)])
     feed = Feed(data, torch.Generator().manual_seed(0))
