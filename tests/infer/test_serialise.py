@@ -91,7 +91,7 @@ def test_from_a_file(tmp_path: Path) -> None:
         ("1.5", "an object is needed, a number was found"),
         ("{}", "version: 6 is needed, None was found"),
         ('{"version": 3}', "version: 6 is needed, 3 was found"),
-        ('{"version": 6, "model": "x"}', "is missing"),
+        ('{"version": 7, "model": "x"}', "is missing"),
     ],
 )
 def test_text_that_holds_something_else(text: str, cause: str) -> None:
