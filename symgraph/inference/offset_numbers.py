@@ -22,6 +22,7 @@ from symgraph.ir import Tensor as Meta
 from symgraph.rules.binding import Binding
 from symgraph.rules.book import RuleBook
 from symgraph.rules.facts import Facts
+from symgraph.rules.magnitude import FACTOR
 from symgraph.rules.schema import Rule
 from symgraph.symmetry.offsets import Offset
 from symgraph.tracing.arguments import arguments
@@ -201,7 +202,9 @@ class _Numbers:
         """Calls that add a number to a value, by their names."""
         found = (_adding(node, self.graph) for node in self.graph.calls)
         # What the model puts out keeps its name.
-        return {one.node.name: one for one in found if one is not None and one.node.name not in self.graph.outputs}
+        inside = (one for one in found if one is not None and one.node.name not in self.graph.outputs)
+        # A large number says where values are: that a sigmoid saturates, so that scores tie.
+        return {one.node.name: one for one in inside if abs(one.number) <= FACTOR}
 
     @cached_property
     def products(self) -> dict[str, _Adding]:

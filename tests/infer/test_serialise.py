@@ -89,8 +89,8 @@ def test_from_a_file(tmp_path: Path) -> None:
         ("[]", "an object is needed, a list was found"),
         ("null", "an object is needed, null was found"),
         ("1.5", "an object is needed, a number was found"),
-        ("{}", "version: 6 is needed, None was found"),
-        ('{"version": 3}', "version: 6 is needed, 3 was found"),
+        ("{}", "version: 7 is needed, None was found"),
+        ('{"version": 3}', "version: 7 is needed, 3 was found"),
         ('{"version": 7, "model": "x"}', "is missing"),
     ],
 )
