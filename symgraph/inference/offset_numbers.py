@@ -22,7 +22,6 @@ from symgraph.ir import Tensor as Meta
 from symgraph.rules.binding import Binding
 from symgraph.rules.book import RuleBook
 from symgraph.rules.facts import Facts
-from symgraph.rules.magnitude import FACTOR
 from symgraph.rules.schema import Rule
 from symgraph.symmetry.offsets import Offset
 from symgraph.tracing.arguments import arguments
@@ -36,6 +35,8 @@ _PRODUCT, _SUM = "aten.mul.Tensor", "aten.add.Tensor"
 _TIMES, _BY = _PRODUCT, "aten.div.Tensor"
 _SIGNS = {"output": 1.0, "minus": -1.0}
 _SAME, _MINUS = "aten.alias.default", "aten.neg.default"
+# Learned numbers are of this size. A larger one says where values are: that a sigmoid saturates, so that scores tie.
+_LARGEST = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +204,7 @@ class _Numbers:
         found = (_adding(node, self.graph) for node in self.graph.calls)
         # What the model puts out keeps its name.
         inside = (one for one in found if one is not None and one.node.name not in self.graph.outputs)
-        # A large number says where values are: that a sigmoid saturates, so that scores tie.
-        return {one.node.name: one for one in inside if abs(one.number) <= FACTOR}
+        return {one.node.name: one for one in inside if abs(one.number) <= _LARGEST}
 
     @cached_property
     def products(self) -> dict[str, _Adding]:

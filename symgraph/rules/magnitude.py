@@ -6,7 +6,7 @@ Functions that saturate tell entries apart at moderate sizes alone, and a linear
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from symgraph.ir import Graph, Kind, Node, Ref, Tensor
 from symgraph.rules.carried import measured_rule
@@ -33,38 +33,44 @@ _ZEROING = frozenset({
 })
 # fmt: on
 _FILLED = frozenset({"full", "full_like", "new_full", "fill", "scalar_tensor"})
-# A factor that a value may be multiplied by on its way, and stay moderate.
+# How many times as large as what norms make values may be, and stay moderate.
 FACTOR = 8.0
 
 
 def moderate_values(graph: Graph) -> frozenset[str]:
     """The values that are behind norms, bounded functions and tables, with no large number on the way.
 
-    Learned weights count as moderate, and so does what they make of moderate values.
+    Learned weights count as moderate, and so does what they make of moderate values. Numbers add up, and multiply.
     """
-    return _those(graph, _is_moderate)
+    sizes: dict[str, float] = {}
+    for node in graph.nodes:
+        sizes[node.name] = _size(node, graph, [sizes[ref] for ref in node.refs()])
+    return frozenset(name for name, size in sizes.items() if size <= FACTOR)
 
 
-def _is_moderate(node: Node, graph: Graph, found: set[str]) -> bool:
+def _size(node: Node, graph: Graph, before: Sequence[float]) -> float:
+    """How many times as large as what norms make a value may be, given what it is computed from."""
     if node.kind is not Kind.CALL:
-        return node.kind is not Kind.INPUT or not is_float(node)
+        return math.inf if node.kind is Kind.INPUT and is_float(node) else 1.0
     base, rule = short_name(node.target), measured_rule(node)
     if base in _NORMS | _TABLES | _BOUNDED or (rule is not None and (rule.radial or rule.centred)):
-        return True
-    if base in _GROWING or (base in SUMS and not _keeps_size(node, base, graph)):
-        return False
-    return all(ref in found for ref in node.refs())
+        return 1.0
+    if base in _GROWING:
+        return math.inf
+    largest, numbers = max(before, default=1.0), [abs(value) for value in _numbers(node)]
+    if base == "div":
+        return largest * _inverse(node, graph, numbers)
+    if base == "mul":
+        return math.prod((*before, *numbers))
+    return largest + sum(numbers) if base in SUMS else largest
 
 
-def _keeps_size(node: Node, base: str, graph: Graph) -> bool:
-    """Whether a product or a sum has no large number, and a quotient no value that may be small."""
-    numbers = [abs(value) for value in _numbers(node)]
-    if base != "div":
-        return all(number <= FACTOR for number in numbers)
+def _inverse(node: Node, graph: Graph, numbers: Sequence[float]) -> float:
+    """How much larger a quotient is than what is divided; without a bound where a value divides that may be small."""
     below = node.args[1] if len(node.args) > 1 else None
     if isinstance(below, Ref):
-        return graph.by_name[below.name].kind is Kind.PARAMETER
-    return all(number >= 1 / FACTOR for number in numbers)
+        return 1.0 if graph.by_name[below.name].kind is Kind.PARAMETER else math.inf
+    return max((1 / number if number else math.inf for number in numbers), default=1.0)
 
 
 def vanishing_values(graph: Graph) -> frozenset[str]:
