@@ -250,7 +250,7 @@ def of_members(offsets: Mapping[str, Offset], glued: Mapping[str, Pieces]) -> di
 def _offsets_of(offset: Offset, own: Pieces) -> list[Offset] | None:
     """The offset of each piece; of parts one number for each."""
     if offset.logarithm:
-        return [Offset(0, ((1, 0.0),), logarithm=True) for _ in own.members]
+        return [Offset.exponential() for _ in own.members]
     if offset.axis != own.axis and offset.number is None:
         return None
     numbers = offset.numbers if offset.number is None else offset.numbers[:1] * sum(own.sizes)

@@ -32,8 +32,7 @@ def with_logarithms(graph: Graph, book: RuleBook) -> tuple[Graph, dict[str, Offs
     exponentials = [graph.by_name[end] for way in ways.values() for end, _ in way]
     left = {node.name: replace(node, target=_SAME) for node in exponentials}
     changed = {value for way in ways.values() for _, before in way for value in before}
-    stored = Offset(0, ((1, 0.0),), logarithm=True)
-    return without(graph, changed, left), {graph.by_name[name].target: stored for name in ways}
+    return without(graph, changed, left), {graph.by_name[name].target: Offset.exponential() for name in ways}
 
 
 class _Logarithms:

@@ -32,7 +32,7 @@ _MOVING = KEEPING | {"slice", "select", "split", "unbind", "getitem"}
 _SUMS = frozenset({"aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar"})
 _FROM_NUMBER = "aten.rsub.Scalar"
 _PRODUCT, _SUM = "aten.mul.Tensor", "aten.add.Tensor"
-_TIMES, _BY = _PRODUCT, "aten.div.Tensor"
+_QUOTIENT = "aten.div.Tensor"
 _SIGNS = {"output": 1.0, "minus": -1.0}
 _SAME, _MINUS = "aten.alias.default", "aten.neg.default"
 # Learned numbers are of this size. A larger one says where values are: that a sigmoid saturates, so that scores tie.
@@ -183,7 +183,7 @@ def _scaled(node: Node) -> float | None:
     number = -1.0 if node.target == _MINUS else given.get("other")
     if len(list(node.refs())) != 1 or not isinstance(number, int | float) or not number:
         return None
-    return {_MINUS: -1.0, _TIMES: float(number), _BY: 1.0 / number}.get(node.target)
+    return {_MINUS: -1.0, _PRODUCT: float(number), _QUOTIENT: 1.0 / number}.get(node.target)
 
 
 def _note(way: _Way, value: str, entries: Tensor, factor: float) -> None:
@@ -294,7 +294,8 @@ class _Numbers:
             way.raw.append(user.name)
             return False
         structure = self._structure(user)
-        scaled, added = (None, None) if structure else (_scaled(user), self._added(user, value))
+        scaled = None if structure else _scaled(user)
+        added = None if structure or scaled is not None else self._added(user, value)
         if structure in _MOVING and not isinstance(user.result, Meta):
             for part in self.graph.users[user.name]:
                 _note(way, part.name, moved(self.graph, (user, part), {value: entries}), factor)

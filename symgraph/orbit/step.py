@@ -27,8 +27,10 @@ class Step(ABC):
 
     def apply(self, state: State, *, linear: bool = False) -> State:
         """The transformed state; with `linear` that of a difference of two models, which no constant is added to."""
-        if linear or not self.symmetry.offsets:
-            return self._on_difference(state) if linear else self.act(state)
+        if linear:
+            return self._on_difference(state)
+        if not self.symmetry.offsets:
+            return self.act(state)
         raised = {**state, **self.symmetry.shifted(self._with_offsets(state))}
         moved = self.act(raised)
         changed = {name: moved[name] for name in self._with_offsets(state) if moved[name] is not raised[name]}

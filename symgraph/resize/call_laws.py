@@ -64,7 +64,11 @@ class Carried:
         if self.site is None or not self.wide.is_floating_point():
             return self.wide
         value = self.wide * self.site.factors(logs)[self.site.blocks.wide]
-        return value if self.offset is None else self.offset.added(value, -1.0)
+        if self.offset is None:
+            return value
+        # What is padded multiplies zeros, by whatever has a logarithm.
+        stored = torch.where(value == 0, 1.0, value) if self.offset.logarithm else value
+        return self.offset.added(stored, -1.0)
 
 
 Live = Mapping[str, Carried]

@@ -121,14 +121,8 @@ def widened(offset: Offset, axes: Sequence[Term], maps: Widenings) -> Offset:
     """What the wide model adds to a parameter: a part of an axis has the number that it has in the narrow one.
 
     Raises:
-        UsageError: a part has several, or the parameter is stored as a logarithm.
+        UsageError: a part has several.
     """
-    if offset.logarithm:
-        raise UsageError(
-            "a parameter cannot be made wider",
-            cause="it is stored as a logarithm, and zero has none",
-            remedy="choose models of one width",
-        )
     if offset.number is not None:
         return offset
     term, line = axes[offset.axis], offset.numbers

@@ -25,6 +25,11 @@ class Offset:
         """These numbers along an axis; shapes: line (size of the axis,)."""
         return cls(axis, tuple((len(list(run)), number) for number, run in groupby(line.tolist())))
 
+    @classmethod
+    def exponential(cls) -> Offset:
+        """Nothing is added, but the exponential is read."""
+        return cls(0, ((1, 0.0),), logarithm=True)
+
     @property
     def numbers(self) -> list[float]:
         """The number of each position along the axis."""

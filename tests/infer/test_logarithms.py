@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 import symgraph
 from symgraph import infer
-from symgraph.errors import UsageError
 from symgraph.orbit.unique import unique
 from symgraph.prove.audit import audit
 from symgraph.prove.verify import random_transform, settled_names
@@ -114,7 +113,18 @@ def test_a_planted_element_is_found(name: str) -> None:
         torch.testing.assert_close(aligned.state[key], tensor, rtol=0, atol=1e-6)
 
 
-def test_zeros_of_a_wider_model_have_no_logarithm() -> None:
+def test_a_wider_model_has_logarithms_of_ones() -> None:
     function, _ = COMPLETE["between maps"]
-    with pytest.raises(UsageError, match="stored as a logarithm"):
-        symgraph.embed(net(function, D), (X,), like=net(function, 2 * D, width=2 * D))
+    narrow, wide = net(function, D).double(), net(function, 2 * D, width=2 * D).double()
+    found = symgraph.embed(narrow, (X.double(),), like=wide)
+    assert found.embedding.error < 1e-9
+    assert all(bool(tensor.isfinite().all()) for tensor in found.state.values())
+
+
+def test_a_temperature_that_is_a_logarithm_does_not_keep_a_model_from_being_pruned() -> None:
+    model = Net(
+        lambda s, x: s.o(F.relu(s.u(x))) * s.t.exp(), u=nn.Linear(X.shape[-1], 8), o=nn.Linear(8, 3), t=torch.rand(())
+    )
+    found = symgraph.prune(model, X, ratio=0.5)
+    assert found.symmetry.is_positive("t")
+    assert found.state["u.weight"].shape[0] == 4
