@@ -8,7 +8,7 @@ angles as the frequencies ask for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import tau
@@ -22,6 +22,7 @@ from symgraph.groups.elements import Element
 from symgraph.io.shown import Shown
 from symgraph.orbit.action import GroupElement
 from symgraph.orbit.finite_group import FiniteGroup, generated
+from symgraph.orbit.lasting_blocks import blocks, character, longest_lasting
 from symgraph.orbit.orbit_means import OrbitMean, gain_mean, orbit_mean
 from symgraph.orbit.representation import REGULAR, TRIVIAL, Axes, Representation, smallest_class
 from symgraph.symmetry.graph import SymmetryGraph
@@ -74,7 +75,8 @@ def equivariance(symmetry: SymmetryGraph, ends: Sequence[End], representation: R
     at_ends = dict(_at_ends(symmetry, ends, representation))
     classes = {axis: _class_of(representation, axis) for axis in representation.acting}
     _check_ends(symmetry, at_ends, classes)
-    hidden = _hidden(symmetry, ends, representation, at_ends, classes)
+    free = _free(symmetry, ends, at_ends)
+    hidden = _chosen(symmetry, ends, representation, at_ends, _choices_of(free, representation, classes))
     group = generated(representation.generators(tau / _steps(symmetry, representation, at_ends, hidden)))
     carried = {space: _elements(group.on(axis), dual) for space, (axis, dual) in at_ends.items()}
     carried |= {space: _hidden_elements(symmetry.spaces[space], group, what) for space, what in hidden.items()}
@@ -150,31 +152,54 @@ def _admits(space: Space, asked: SymmetryClass) -> bool:
     return asked in space.bound and plain
 
 
-def _hidden(
+def _free(symmetry: SymmetryGraph, ends: Sequence[End], at_ends: Collection[int]) -> list[Space]:
+    """The spaces between the ends."""
+    still = {leaf.space for end in ends for term in symmetry.terms[end.tensor] for leaf in leaves(term)}
+    still |= {stack.space for stack in symmetry.stacks} | {*at_ends}
+    still |= {leaf.space for whole in symmetry.glued for term in whole.terms for leaf in leaves(term)}
+    return [space for space in symmetry.active if space.id not in still]
+
+
+def _choices_of(
+    free: Sequence[Space], representation: Representation, classes: Mapping[str, SymmetryClass]
+) -> dict[int, list[str]]:
+    """What each space between can carry, what has every other one inside first; without those where nothing moves."""
+    asked = _asked(representation, free)
+    order = 0 if representation.continuous else len(generated(representation.generators(1.0)))
+    choices_of = {}
+    for space in free:
+        choices = [asked[space.id]] if space.id in asked else _choices(representation)
+        fits = [choice for choice in choices if _fits(space, choice, representation, classes, order)]
+        if not fits and space.id in asked and asked[space.id] != TRIVIAL:
+            what = f"{space} cannot carry {asked[space.id]}"
+            raise UsageError(what, cause=_why_not(space, asked[space.id]), remedy=f"leave it {TRIVIAL}")
+        if fits:
+            choices_of[space.id] = fits if space.id in asked else [*fits, TRIVIAL]
+    return choices_of
+
+
+def _chosen(
     symmetry: SymmetryGraph,
     ends: Sequence[End],
     representation: Representation,
     at_ends: Mapping[int, tuple[str, bool]],
-    classes: Mapping[str, SymmetryClass],
+    choices_of: Mapping[int, Sequence[str]],
 ) -> dict[int, str]:
-    """What every other space carries, without those where nothing moves."""
-    still = {leaf.space for end in ends for term in symmetry.terms[end.tensor] for leaf in leaves(term)}
-    still |= {stack.space for stack in symmetry.stacks} | {end for end in at_ends}
-    still |= {leaf.space for whole in symmetry.glued for term in whole.terms for leaf in leaves(term)}
-    free = [space for space in symmetry.active if space.id not in still]
-    asked = _asked(representation, free)
-    order = 0 if representation.continuous else len(generated(representation.generators(1.0)))
-    chosen_for = {}
-    for space in free:
-        choices = [asked[space.id]] if space.id in asked else _choices(representation)
-        fits = (choice for choice in choices if _fits(space, choice, representation, classes, order))
-        chosen = next(fits, None)
-        if chosen is None and space.id in asked and asked[space.id] != TRIVIAL:
-            what = f"{space} cannot carry {asked[space.id]}"
-            raise UsageError(what, cause=_why_not(space, asked[space.id]), remedy=f"leave it {TRIVIAL}")
-        if chosen is not None:
-            chosen_for[space.id] = chosen
-    return chosen_for
+    """Of what spaces can carry that which leaves the most blocks of weights alive, space by space.
+
+    Numbers that the group does not move reach no vectors: scalars that carried vectors would be dead.
+    """
+    fastest = {space: max(choices, key=representation.frequency) for space, choices in choices_of.items()}
+    group = generated(representation.generators(tau / _steps(symmetry, representation, at_ends, fastest)))
+    fixed = {space: character(_elements(group.on(axis), dual)) for space, (axis, dual) in at_ends.items()}
+    possible = {
+        space: {what: character(_hidden_elements(symmetry.spaces[space], group, what)) for what in choices}
+        for space, choices in choices_of.items()
+    }
+    given = {end.tensor for end in ends}
+    weights = (axes for name, axes in symmetry.terms.items() if name not in given)
+    chosen = longest_lasting(blocks(weights), fixed, possible)
+    return {space: what for space, what in chosen.items() if what != TRIVIAL}
 
 
 def _asked(representation: Representation, free: Sequence[Space]) -> dict[int, str]:
@@ -236,6 +261,8 @@ def _all(axes: Sequence[Term]) -> Iterator[Leaf]:
 def _hidden_elements(space: Space, group: FiniteGroup, what: str) -> list[Element]:
     if what == REGULAR:
         return [Element(index=index) for index in group.regular(space.size)]
+    if what == TRIVIAL:
+        return [Element(index=torch.arange(space.size))] * len(group)
     matrices = group.on(what)
     copies = space.size // matrices.shape[-1]
     return _elements(torch.stack([torch.kron(torch.eye(copies).double(), matrix) for matrix in matrices]), dual=False)

@@ -9,7 +9,8 @@
 has generators: what each does to an axis is an index vector (position i becomes what position index[i] was), a matrix,
 or `circle` with the frequency of each pair of coordinates, for turns by every angle. Axes that are not named stay.
 `hidden` says for patterns of spaces whether they carry the `regular` representation, copies of that of an axis, or
-stay (`trivial`); by default each carries the largest of these that its class admits.
+stay (`trivial`); by default each carries the first of these that its class admits and that leaves the most blocks of
+weights with entries, so that numbers which are made of what stays do so as well.
 """
 
 from __future__ import annotations

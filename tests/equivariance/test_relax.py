@@ -71,6 +71,23 @@ class Patches(nn.Module):
         return found.mean(1) @ self.head.T
 
 
+class Gated(nn.Module):
+    """Vectors and a stream of numbers beside them, which weighs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(4, 8, bias=False), nn.Linear(8, 2, bias=False)
+        self.sizes, self.more = nn.Linear(1, 6), nn.Sequential(nn.Linear(10, 8), nn.SiLU(), nn.Linear(8, 6))
+        self.gate = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, mass: Tensor) -> Tensor:
+        vectors = self.enter(x.flatten(-2)).unflatten(-1, (4, 2))
+        numbers = self.sizes(mass)
+        numbers = numbers + self.more(torch.cat([torch.linalg.vector_norm(vectors, dim=-1), numbers], -1))
+        left: Tensor = self.leave((vectors * self.gate(numbers)[..., None]).flatten(-2))
+        return left
+
+
 SQUARE = torch.arange(4).reshape(2, 2)
 QUARTERS = {axis: SQUARE.rot90().flatten() for axis in ("patches", "pixels")}
 MIRROR = {axis: SQUARE.flip(1).flatten() for axis in ("patches", "pixels")}
@@ -147,6 +164,14 @@ def test_a_linear_map_keeps_what_commutes_with_turns() -> None:
     assert torch.allclose(weight[:, 0, :, 0], weight[:, 1, :, 1])
     assert torch.allclose(weight[:, 0, :, 1], -weight[:, 1, :, 0])
     assert torch.allclose(strict["bias"], torch.zeros(4), atol=1e-7)
+
+
+def test_numbers_beside_vectors_stay_numbers() -> None:
+    given = {"inputs": {"x": "n c plane", "mass": "n one"}, "output": "n plane", "group": {"turn": PLANE}}
+    inputs = {"x": torch.randn(5, 2, 2), "mass": torch.randn(5, 1)}
+    relaxed = symgraph.relax(Gated(), inputs, representation=given)
+    # Their spaces admit turns as well, and numbers that turned would be zero.
+    assert relaxed.layers == ("enter", "leave")
 
 
 def test_multipliers_drive_gamma_to_zero_where_the_loss_allows_it() -> None:
